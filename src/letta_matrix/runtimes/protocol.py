@@ -1,0 +1,229 @@
+"""What letta-matrix needs of a place where agents live.
+
+One adapter per kind of runtime implements `AgentRuntime`; nothing else in the
+project knows frames, REST paths or stream formats of Letta.
+"""
+
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Protocol
+
+TurnState = Mapping[str, object]
+"""What an adapter needs to find a turn again after a crash; JSON, opaque to everybody else."""
+
+SaveTurnState = Callable[[TurnState], Awaitable[None]]
+"""Stores a turn's state durably; an adapter awaits it before the step that the state protects."""
+
+
+@dataclass(frozen=True, slots=True)
+class AgentInfo:
+    """An agent as a listing shows it."""
+
+    agent_id: str
+    name: str
+    description: str = ""
+    model: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What a kind of runtime can do; callers ask here instead of testing types."""
+
+    conversations: bool = True
+    resume: bool = True
+    approvals: bool = True
+    cancel: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class TurnRequest:
+    """One message for an agent.
+
+    `message_id` (the Matrix event id) is the idempotency key: the runtime is
+    prompted with it at most once, however often the turn is run.
+    """
+
+    agent_id: str
+    conversation_id: str
+    message_id: str
+    text: str
+
+
+class StopReason(StrEnum):
+    """Why a turn ended."""
+
+    END_TURN = "end_turn"
+    CANCELLED = "cancelled"
+    ERROR = "error"
+
+
+@dataclass(frozen=True, slots=True)
+class TurnStarted:
+    """The runtime took the message and works on it."""
+
+    run_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TextDelta:
+    """More text of the reply; `part_id` names the assistant message it belongs to."""
+
+    part_id: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReasoningDelta:
+    """More text of the agent's reasoning; never part of the reply."""
+
+    part_id: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ToolStarted:
+    """The agent called a tool; reported once per `call_id`."""
+
+    call_id: str
+    name: str
+    arguments: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ToolReturned:
+    """A tool call ended; reported once per `call_id`."""
+
+    call_id: str
+    ok: bool
+    output: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ApprovalRequested:
+    """The turn waits until `answer_approval` is called with this `approval_id`."""
+
+    approval_id: str
+    tool: str
+    arguments: Mapping[str, object] = field(default_factory=dict[str, object])
+
+
+@dataclass(frozen=True, slots=True)
+class TurnFinished:
+    """The last event of every turn; `error` is one line for a person, empty unless ERROR."""
+
+    stop_reason: StopReason
+    error: str = ""
+    run_id: str = ""
+
+
+TurnEvent = (
+    TurnStarted
+    | TextDelta
+    | ReasoningDelta
+    | ToolStarted
+    | ToolReturned
+    | ApprovalRequested
+    | TurnFinished
+)
+
+
+class RuntimeFailure(Exception):
+    """Base of everything an adapter raises; the text is one line an operator can act on."""
+
+
+class RuntimeUnavailable(RuntimeFailure):
+    """The runtime cannot be reached now; trying again later can help."""
+
+
+class RuntimeRefused(RuntimeFailure):
+    """The runtime understood and said no (credentials, unknown agent, bad request)."""
+
+
+class TurnLost(RuntimeFailure):
+    """The runtime took the message and can no longer say what became of it.
+
+    `tools_started` tells whether a tool may have run; without one the turn may
+    be asked again once (DESIGN section 4), in `fresh_conversation` if that is set
+    (the old one is wedged and was forked).
+    """
+
+    def __init__(
+        self, reason: str, *, tools_started: bool, fresh_conversation: str | None = None
+    ) -> None:
+        super().__init__(reason)
+        self.tools_started = tools_started
+        self.fresh_conversation = fresh_conversation
+
+
+class AgentRuntime(Protocol):
+    """A place where agents live, as the rest of letta-matrix uses it."""
+
+    @property
+    def name(self) -> str:
+        """The runtime's name in the configuration."""
+        ...
+
+    @property
+    def capabilities(self) -> Capabilities: ...
+
+    async def start(self) -> None:
+        """Begin to connect; returns at once, an unreachable runtime is retried for ever."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of every resource; turns in flight stay resumable."""
+        ...
+
+    async def list_agents(self) -> list[AgentInfo]:
+        """Every agent, all pages. Raises RuntimeUnavailable or RuntimeRefused, never returns
+        a partial listing."""
+        ...
+
+    async def create_agent(self, name: str, *, model: str = "", description: str = "") -> AgentInfo:
+        """Create an agent. Raises RuntimeUnavailable or RuntimeRefused."""
+        ...
+
+    async def rename_agent(self, agent_id: str, name: str) -> None:
+        """Change an agent's name. Raises RuntimeUnavailable or RuntimeRefused."""
+        ...
+
+    async def create_conversation(self, agent_id: str, title: str) -> str:
+        """A new conversation's id. Raises RuntimeUnavailable or RuntimeRefused."""
+        ...
+
+    async def list_conversations(self, agent_id: str) -> list[str]:
+        """The ids of an agent's conversations. Raises RuntimeUnavailable or RuntimeRefused."""
+        ...
+
+    def run_turn(
+        self, request: TurnRequest, state: TurnState | None, save: SaveTurnState
+    ) -> AsyncGenerator[TurnEvent]:
+        """Run one turn, or follow it again.
+
+        With `state` None nothing is known of an earlier try. With the state saved by an
+        earlier try (perhaps in a process since killed) the turn is followed from its
+        beginning: all its text arrives again, and the runtime is not asked twice.
+        Ends after TurnFinished. Closing the generator stops following, not the turn.
+
+        Raises:
+            RuntimeUnavailable: not taken by the runtime, or the connection went and the turn
+                can be followed again later with the saved state.
+            RuntimeRefused: the message was not taken and will not be.
+            TurnLost: taken, and its outcome cannot be known.
+        """
+        ...
+
+    async def cancel_turn(self, agent_id: str, conversation_id: str) -> None:
+        """Stop what runs in a conversation; its generator then yields TurnFinished(CANCELLED)."""
+        ...
+
+    async def answer_approval(
+        self, request: TurnRequest, approval_id: str, *, allow: bool, message: str = ""
+    ) -> None:
+        """Answer an ApprovalRequested of a running turn."""
+        ...
+
+    async def finish_turn(self, request: TurnRequest) -> None:
+        """The reply is safe: whatever was kept to follow this turn again may go."""
+        ...
