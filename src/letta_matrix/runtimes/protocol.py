@@ -128,19 +128,19 @@ TurnEvent = (
 )
 
 
-class RuntimeFailure(Exception):
+class RuntimeFault(Exception):
     """Base of everything an adapter raises; the text is one line an operator can act on."""
 
 
-class RuntimeUnavailable(RuntimeFailure):
+class RuntimeUnavailable(RuntimeFault):
     """The runtime cannot be reached now; trying again later can help."""
 
 
-class RuntimeRefused(RuntimeFailure):
+class RuntimeRefused(RuntimeFault):
     """The runtime understood and said no (credentials, unknown agent, bad request)."""
 
 
-class TurnLost(RuntimeFailure):
+class TurnLost(RuntimeFault):
     """The runtime took the message and can no longer say what became of it.
 
     `tools_started` tells whether a tool may have run; without one the turn may
