@@ -1,0 +1,179 @@
+"""Finds agents by polling their runtimes, and says what changed."""
+
+import asyncio
+import statistics
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+
+import structlog
+
+from letta_matrix.config import Agents as AgentsConfig
+from letta_matrix.matrix.identifiers import user_id
+from letta_matrix.runtimes.protocol import AgentInfo, AgentRuntime, RuntimeFault
+from letta_matrix.store.agents import Agent, AgentDirectory, AgentStatus
+
+log = structlog.get_logger()
+
+_SHARE = 0.04
+"""The part of the time a listing may take; mostly waiting: our CPU stays under half of it."""
+
+_LONGEST_INTERVAL = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What a listing says against what is known of one runtime."""
+
+    new: list[AgentInfo] = field(default_factory=list[AgentInfo])
+    changed: list[tuple[Agent, AgentInfo]] = field(default_factory=list[tuple[Agent, AgentInfo]])
+    missing: list[Agent] = field(default_factory=list[Agent])
+
+    def __bool__(self) -> bool:
+        return bool(self.new or self.changed or self.missing)
+
+
+def compare(listing: Iterable[AgentInfo], known: Mapping[str, Agent]) -> Changes:
+    """Diff a complete listing with the known agents of the same runtime, by agent id."""
+    listed = {info.agent_id: info for info in listing}
+    changes = Changes()
+    for agent_id, info in listed.items():
+        agent = known.get(agent_id)
+        if agent is None:
+            changes.new.append(info)
+        elif (agent.name, agent.description, agent.status) != (
+            info.name,
+            info.description,
+            AgentStatus.ACTIVE,
+        ):
+            changes.changed.append((agent, info))
+    for agent_id, agent in known.items():
+        if agent_id not in listed and agent.status is AgentStatus.ACTIVE:
+            changes.missing.append(agent)
+    return changes
+
+
+def next_interval(shortest: float, recent: Iterable[float]) -> float:
+    """Seconds until the next listing, given how long recent ones took.
+
+    The median, because on a busy machine one listing in a few takes ten times as long.
+    """
+    typical = statistics.median(recent)
+    return min(max(shortest, typical / _SHARE), max(shortest, _LONGEST_INTERVAL))
+
+
+class Discovery:
+    """Polls one runtime and brings the directory up to date; `on_change` gets changed agents."""
+
+    def __init__(
+        self,
+        runtime: AgentRuntime,
+        directory: AgentDirectory,
+        config: AgentsConfig,
+        domain: str,
+        on_change: Callable[[list[Agent]], Awaitable[None]],
+    ) -> None:
+        self._runtime = runtime
+        self._directory = directory
+        self._config = config
+        self._domain = domain
+        self._on_change = on_change
+        self._missing: dict[str, tuple[int, float]] = {}
+        self._trouble: str | None = None
+        self.listed = False
+
+    @property
+    def trouble(self) -> str | None:
+        """Why the last listing failed; None after one that worked."""
+        return self._trouble
+
+    async def run(self) -> None:
+        """Poll for ever."""
+        recent: deque[float] = deque([0.0], maxlen=7)
+        while True:
+            started = time.perf_counter()
+            if await self._attempt():
+                recent.append(time.perf_counter() - started)
+            await asyncio.sleep(next_interval(self._config.poll_interval, recent))
+
+    async def poll(self) -> None:
+        """List once and act on the differences. Raises RuntimeFault."""
+        listing = await self._runtime.list_agents()
+        known = {
+            agent.agent_id: agent
+            for agent in self._directory.all()
+            if agent.runtime == self._runtime.name
+        }
+        changes = compare(listing, known)
+        present = known.keys() - {agent.agent_id for agent in changes.missing}
+        for agent_id in self._missing.keys() & present:
+            del self._missing[agent_id]
+        if changes:
+            await self._apply(changes)
+        self.listed = True
+
+    async def _attempt(self) -> bool:
+        try:
+            await self.poll()
+        except RuntimeFault as error:
+            # Told once: the same reason every half second would drown the log.
+            if self._trouble != str(error):
+                self._trouble = str(error)
+                log.warning(
+                    "agents cannot be listed", runtime=self._runtime.name, reason=str(error)
+                )
+            return False
+        if self._trouble is not None:
+            log.info("agents can be listed again", runtime=self._runtime.name)
+            self._trouble = None
+        return True
+
+    async def _apply(self, changes: Changes) -> None:
+        new = [self._reserve(info) for info in changes.new if self._is_ours(info)]
+        await self._directory.reserve(new)
+        changed = [self._update(agent, info) for agent, info in changes.changed]
+        removed = [agent for agent in changes.missing if self._is_removed(agent)]
+        for agent in removed:
+            agent.status = AgentStatus.REMOVED
+            log.info("agent removed", agent=agent.agent_id)
+        if changed or removed:
+            await self._directory.save(*changed, *removed)
+        if new or changed or removed:
+            await self._on_change(new + changed + removed)
+
+    def _is_ours(self, info: AgentInfo) -> bool:
+        other = self._directory.get(info.agent_id)
+        if other is None:
+            return True
+        log.warning(
+            "an agent is listed by two runtimes; the first keeps it",
+            agent=info.agent_id,
+            first=other.runtime,
+            second=self._runtime.name,
+        )
+        return False
+
+    def _reserve(self, info: AgentInfo) -> Agent:
+        log.info("agent found", agent=info.agent_id, name=info.name)
+        return Agent(
+            agent_id=info.agent_id,
+            runtime=self._runtime.name,
+            name=info.name,
+            description=info.description,
+            user_id=user_id(info.agent_id, self._domain),
+        )
+
+    def _update(self, agent: Agent, info: AgentInfo) -> Agent:
+        log.info("agent changed", agent=agent.agent_id, name=info.name)
+        agent.name, agent.description = info.name, info.description
+        agent.status = AgentStatus.ACTIVE
+        return agent
+
+    def _is_removed(self, agent: Agent) -> bool:
+        now = time.monotonic()
+        count, since = self._missing.get(agent.agent_id, (0, now))
+        self._missing[agent.agent_id] = (count + 1, since)
+        return (
+            count + 1 >= self._config.removal_listings and now - since >= self._config.removal_grace
+        )

@@ -1,0 +1,96 @@
+"""The rooms of the bridge itself: the space that holds the agents' rooms, and a control room."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from mautrix.errors import MatrixRequestError, MRoomInUse
+
+from letta_matrix.config import Config
+from letta_matrix.matrix.intent import Intent
+from letta_matrix.store.meta import Meta
+
+SPACE_ALIAS = "letta_agents"
+CONTROL_EVENT = "org.letta.matrix.wake"
+
+
+class Home:
+    """Makes the bot, the space and the control room exist, once; ids are kept in the database."""
+
+    def __init__(self, config: Config, bot: Intent, meta: Meta) -> None:
+        self._config = config
+        self._bot = bot
+        self._meta = meta
+        self.space_id = ""
+        self.control_room_id = ""
+
+    async def ensure(self) -> None:
+        """Bring it all into being; nothing is sent when it is there already.
+
+        Raises MatrixRequestError or HomeserverUnavailable.
+        """
+        if await self._meta.get("bot") != self._config.appservice.bot_displayname:
+            await self._bot.register()
+            await self._bot.set_displayname(self._config.appservice.bot_displayname)
+            await self._meta.set("bot", self._config.appservice.bot_displayname)
+        self.control_room_id = await self._room("control_room", self._control_room())
+        self.space_id = await self._room("space", self._space())
+        await self._invite_people()
+
+    async def wake(self, txn_id: str) -> None:
+        """Make the homeserver look at its queue for us (FACTS 2: after a ping alone it may not)."""
+        await self._bot.send(self.control_room_id, CONTROL_EVENT, {}, txn_id, give_up_after=30)
+
+    async def _room(self, key: str, content: Mapping[str, Any]) -> str:
+        known = await self._meta.get(key)
+        if known is not None:
+            return known
+        room_id = await self._create(content)
+        await self._meta.set(key, room_id)
+        return room_id
+
+    async def _create(self, content: Mapping[str, Any]) -> str:
+        try:
+            return await self._bot.create_room(content)
+        except MRoomInUse:
+            alias = f"#{content['room_alias_name']}:{self._config.homeserver.domain}"
+            room_id = await self._bot.resolve_alias(alias)
+            if room_id is None:
+                raise
+            return room_id
+
+    async def _invite_people(self) -> None:
+        wanted = ",".join(sorted(self._config.agents.room_members))
+        if await self._meta.get("space_members") == wanted:
+            return
+        present = await self._bot.members(self.space_id)
+        for person in self._config.agents.room_members:
+            if person not in present:
+                await self._bot.invite(self.space_id, person)
+        await self._meta.set("space_members", wanted)
+
+    def _space(self) -> dict[str, Any]:
+        return {
+            "name": self._config.agents.space_name,
+            "topic": "Every Letta agent has a room here.",
+            "room_alias_name": SPACE_ALIAS,
+            "preset": "private_chat",
+            "creation_content": {"type": "m.space"},
+            "invite": self._config.agents.room_members,
+        }
+
+    def _control_room(self) -> dict[str, Any]:
+        return {
+            "name": "letta-matrix control",
+            "room_alias_name": "letta_control",
+            "preset": "private_chat",
+        }
+
+
+def refusal(error: MatrixRequestError) -> str:
+    """One line about what the homeserver refused, for an operator."""
+    if error.errcode == "M_UNKNOWN_TOKEN":
+        return (
+            "the homeserver does not know our as_token: list registration.yaml in its "
+            "app_service_config_files and restart it"
+        )
+    return f"the homeserver refused: {error.errcode or error.http_status}: {error.message or error}"

@@ -1,0 +1,261 @@
+"""Reconciles agents with the homeserver: ghost, name, avatar, room, members, space.
+
+Each step is idempotent and remembered in `Agent.applied`, so a run with nothing
+to change sends nothing, and a run that was cut short goes on where it stopped.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+import structlog
+from mautrix.errors import MatrixRequestError, MForbidden, MRoomInUse
+
+from letta_matrix.agents.home import Home, refusal
+from letta_matrix.config import Config
+from letta_matrix.matrix.avatars import avatar_png
+from letta_matrix.matrix.content import MARKER
+from letta_matrix.matrix.homeserver import Homeserver, HomeserverUnavailable
+from letta_matrix.matrix.identifiers import room_alias
+from letta_matrix.matrix.intent import Intent
+from letta_matrix.matrix.transactions import txn_id
+from letta_matrix.store.agents import Agent, AgentDirectory, AgentStatus
+
+log = structlog.get_logger()
+
+_REMOVED = (
+    "I was removed from Letta, so I no longer answer here. If I come back, we go on in this room."
+)
+_BACK = "I am back."
+_LONGEST_PAUSE = 300.0
+
+
+class Provisioner:
+    """Runs the steps for agents that changed, a few at a time. `on_room` hears of new rooms."""
+
+    def __init__(
+        self,
+        config: Config,
+        homeserver: Homeserver,
+        directory: AgentDirectory,
+        home: Home,
+        default_room_version: int,
+        on_room: Callable[[str], Awaitable[None]],
+    ) -> None:
+        self._config = config
+        self._homeserver = homeserver
+        self._directory = directory
+        self._home = home
+        self._room_version = default_room_version
+        self._on_room = on_room
+        self._slots = asyncio.Semaphore(config.agents.provision_concurrency)
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._again: set[str] = set()
+        self.trouble: dict[str, str] = {}
+
+    @property
+    def busy(self) -> bool:
+        return bool(self._tasks)
+
+    async def request(self, agents: list[Agent]) -> None:
+        """Reconcile these agents soon; one already being reconciled is looked at again."""
+        for agent in agents:
+            if agent.agent_id in self._tasks:
+                self._again.add(agent.agent_id)
+            else:
+                task = asyncio.create_task(self._run(agent))
+                self._tasks[agent.agent_id] = task
+
+    async def close(self) -> None:
+        tasks = list(self._tasks.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _run(self, agent: Agent) -> None:
+        pause = 1.0
+        try:
+            while True:
+                self._again.discard(agent.agent_id)
+                async with self._slots:
+                    done = await self._attempt(agent)
+                if done and agent.agent_id not in self._again:
+                    return
+                if not done:
+                    await asyncio.sleep(pause)
+                    pause = min(pause * 2, _LONGEST_PAUSE)
+        finally:
+            del self._tasks[agent.agent_id]
+
+    async def _attempt(self, agent: Agent) -> bool:
+        try:
+            await self.reconcile(agent)
+        except MatrixRequestError as error:
+            reason = refusal(error)
+        except HomeserverUnavailable as error:
+            reason = str(error)
+        else:
+            self.trouble.pop(agent.agent_id, None)
+            return True
+        if self.trouble.get(agent.agent_id) != reason:
+            log.warning("agent cannot be set up yet", agent=agent.agent_id, reason=reason)
+        self.trouble[agent.agent_id] = reason
+        return False
+
+    async def reconcile(self, agent: Agent) -> None:
+        """Bring one agent to its desired state.
+
+        Raises MatrixRequestError or HomeserverUnavailable; what was done by then stays done.
+        """
+        ghost = Intent(self._homeserver, agent.user_id)
+        if agent.status is AgentStatus.REMOVED:
+            await self._announce(agent, ghost)
+            return
+        await self._step(agent, "registered", True, ghost.register)
+        await asyncio.gather(
+            self._step(agent, "displayname", agent.name, lambda: ghost.set_displayname(agent.name)),
+            self._avatar(agent, ghost),
+        )
+        room_id = agent.room_id or await self._make_room(agent, ghost)
+        await self._settle_room(agent, ghost, room_id)
+        await self._announce(agent, ghost)
+
+    async def _settle_room(self, agent: Agent, ghost: Intent, room_id: str) -> None:
+        bot = Intent(self._homeserver, self._config.bot_user_id)
+        via = {"via": [self._config.homeserver.domain]}
+        name, topic = self._room_name(agent), self._room_topic(agent)
+        await asyncio.gather(
+            self._step(agent, "bot_joined", True, lambda: bot.join(room_id)),
+            self._step(
+                agent,
+                "space",
+                self._home.space_id,
+                lambda: bot.set_state(self._home.space_id, "m.space.child", via, room_id),
+            ),
+            self._step(
+                agent,
+                "room_name",
+                name,
+                lambda: ghost.set_state(room_id, "m.room.name", {"name": name}),
+            ),
+            self._step(
+                agent,
+                "room_topic",
+                topic,
+                lambda: ghost.set_state(room_id, "m.room.topic", {"topic": topic}),
+            ),
+        )
+        members = sorted(self._config.agents.room_members)
+        await self._step(
+            agent, "members", members, lambda: self._invite(agent, ghost, room_id, members)
+        )
+
+    async def _step(
+        self, agent: Agent, key: str, value: object, action: Callable[[], Awaitable[None]]
+    ) -> None:
+        if agent.applied.get(key) != value:
+            await action()
+            await self._applied(agent, {key: value})
+
+    async def _applied(self, agent: Agent, values: Mapping[str, object]) -> None:
+        agent.applied = {**agent.applied, **values}
+        await self._directory.save(agent)
+
+    async def _avatar(self, agent: Agent, ghost: Intent) -> None:
+        if "avatar" in agent.applied:
+            return
+        image = avatar_png(agent.agent_id)
+        mxc = await ghost.upload(image, "image/png", "avatar.png")
+        await ghost.set_avatar(mxc)
+        await self._applied(agent, {"avatar": mxc})
+
+    async def _make_room(self, agent: Agent, ghost: Intent) -> str:
+        members = sorted(self._config.agents.room_members)
+        content = self._room_content(agent, members)
+        try:
+            room_id = await ghost.create_room(content)
+            applied: dict[str, object] = {
+                "room_name": content["name"],
+                "room_topic": content["topic"],
+                "members": members,
+            }
+        except MRoomInUse:
+            room_id, applied = await self._adopt(agent, ghost), {}
+        agent.room_id = room_id
+        await self._applied(agent, applied)
+        await self._on_room(room_id)
+        return room_id
+
+    async def _adopt(self, agent: Agent, ghost: Intent) -> str:
+        # The alias is derived from the agent id alone: whoever holds it is this agent's room.
+        alias = room_alias(agent.agent_id, self._config.homeserver.domain)
+        room_id = await ghost.resolve_alias(alias)
+        if room_id is None:
+            raise HomeserverUnavailable(f"{alias} is taken but leads nowhere yet")
+        await ghost.join(room_id)
+        log.info("room adopted", agent=agent.agent_id, room=room_id)
+        return room_id
+
+    async def _invite(self, agent: Agent, ghost: Intent, room_id: str, members: list[str]) -> None:
+        present = await ghost.members(room_id)
+        for person in members:
+            if person in present:
+                continue
+            try:
+                await ghost.invite(room_id, person)
+            except MForbidden as error:
+                log.warning(
+                    "cannot invite", agent=agent.agent_id, person=person, reason=refusal(error)
+                )
+
+    async def _announce(self, agent: Agent, ghost: Intent) -> None:
+        before = agent.applied.get("announced", str(AgentStatus.ACTIVE))
+        if before == str(agent.status) or agent.room_id is None:
+            return
+        raw_count = agent.applied.get("announcements", 0)
+        count = (raw_count if isinstance(raw_count, int) else 0) + 1
+        text = _REMOVED if agent.status is AgentStatus.REMOVED else _BACK
+        transaction = txn_id(agent.agent_id, "announcement", count)
+        marker = {"agent_id": agent.agent_id, "txn": transaction}
+        content = {"msgtype": "m.notice", "body": text, "m.mentions": {}, MARKER: marker}
+        await ghost.send(
+            agent.room_id, "m.room.message", content, transaction, give_up_after=60, look_first=True
+        )
+        await self._applied(agent, {"announced": str(agent.status), "announcements": count})
+
+    def _room_name(self, agent: Agent) -> str:
+        return self._config.agents.room_name.replace("{name}", agent.name)[:255]
+
+    def _room_topic(self, agent: Agent) -> str:
+        topic = self._config.agents.room_topic.replace("{name}", agent.name)
+        return topic.replace("{description}", agent.description)[:1000]
+
+    def _room_content(self, agent: Agent, members: list[str]) -> dict[str, Any]:
+        localpart = room_alias(agent.agent_id, "")[1:-1]
+        parent = {"via": [self._config.homeserver.domain], "canonical": True}
+        content: dict[str, Any] = {
+            "name": self._room_name(agent),
+            "topic": self._room_topic(agent),
+            "room_alias_name": localpart,
+            "preset": "private_chat",
+            "invite": [self._config.bot_user_id, *members],
+            "power_level_content_override": {"users": self._powers(agent, members)},
+            "initial_state": [
+                {
+                    "type": "m.space.parent",
+                    "state_key": self._home.space_id,
+                    "content": parent,
+                },
+                {"type": "m.room.avatar", "content": {"url": agent.applied.get("avatar", "")}},
+            ],
+        }
+        if self._room_version >= 12:
+            content["creation_content"] = {"additional_creators": [self._config.bot_user_id]}
+        return content
+
+    def _powers(self, agent: Agent, members: list[str]) -> dict[str, int]:
+        powers = {person: 100 for person in members if self._config.role_of(person) == "admin"}
+        # Since room version 12 creators stand above all power levels and may not be listed.
+        if self._room_version < 12:
+            powers |= {agent.user_id: 100, self._config.bot_user_id: 100}
+        return powers

@@ -1,0 +1,145 @@
+"""From the homeserver's transactions to one worker per conversation."""
+
+import asyncio
+import time
+from collections import Counter, deque
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import structlog
+
+from letta_matrix.conversations.routing import AskAgain, Router, new_turn
+from letta_matrix.conversations.turn_runner import TurnRunner
+from letta_matrix.store.inbox import Inbox, InboxEntry, InboxState
+from letta_matrix.store.outbox import Outbox
+from letta_matrix.store.turns import Turn, TurnStore
+
+log = structlog.get_logger()
+
+_KEEP = 30 * 86_400
+_TRIES = 5
+
+
+class Dispatcher:
+    """Admits transactions and runs the turns they bring: within a conversation one by one in
+    order of arrival, different conversations side by side."""
+
+    def __init__(
+        self, router: Router, inbox: Inbox, outbox: Outbox, turns: TurnStore, runner: TurnRunner
+    ) -> None:
+        self._router = router
+        self._inbox = inbox
+        self._outbox = outbox
+        self._turns = turns
+        self._runner = runner
+        self._queues: dict[tuple[str, str], deque[Turn]] = {}
+        self._workers: set[asyncio.Task[None]] = set()
+        self._recovered: set[str] = set()
+        self.counters: Counter[str] = Counter()
+
+    @property
+    def waiting(self) -> int:
+        """Turns not answered yet."""
+        return sum(len(queue) for queue in self._queues.values())
+
+    async def recover(self) -> None:
+        """Take up every turn an earlier process left unfinished. Call before `admit`."""
+        unfinished = await self._turns.unfinished()
+        self._recovered = {turn.turn_id for turn in unfinished}
+        if unfinished:
+            log.info("turns taken up again", turns=len(unfinished))
+        for turn in unfinished:
+            self._enqueue(turn)
+
+    async def admit(self, txn_id: str, events: list[dict[str, Any]]) -> None:
+        """Store a transaction with the turns it starts, then let them run. Raises when it could
+        not be stored; then nothing of it is."""
+        entries = [entry for event in events if (entry := await self._entry(event)) is not None]
+        for turn in await self._inbox.admit(txn_id, entries):
+            self._enqueue(turn)
+
+    async def room_known(self, room_id: str) -> None:
+        """Look again at what arrived for a room before it was known to be an agent's."""
+        for turn in await self._inbox.unpark(room_id, self._router.route):
+            self._enqueue(turn)
+
+    async def prune(self) -> None:
+        """Forget, every hour, what has been settled for 30 days."""
+        while True:
+            await self._inbox.prune(time.time() - _KEEP)
+            await asyncio.sleep(3600)
+
+    async def close(self) -> None:
+        """Let go of the turns in flight; they are taken up again at the next start."""
+        workers = list(self._workers)
+        for worker in workers:
+            worker.cancel()
+        await asyncio.gather(*workers, return_exceptions=True)
+
+    async def _entry(self, event: Mapping[str, Any]) -> InboxEntry | None:
+        if self._router.is_own(event):
+            self.counters["events_own"] += 1
+            return None
+        if (wish := self._router.ask_again(event)) is not None:
+            return await self._asked_again(wish, event)
+        entry = self._router.route(event)
+        self.counters["events_malformed" if entry is None else f"events_{entry.state}"] += 1
+        return entry
+
+    async def _asked_again(self, wish: AskAgain, event: Mapping[str, Any]) -> InboxEntry:
+        entry = InboxEntry(wish.event_id, wish.room_id, event, InboxState.IGNORED)
+        offered = await self._outbox.offered_by(wish.target)
+        if offered is not None and offered.room_id == wish.room_id:
+            entry.state = InboxState.ROUTED
+            entry.turn = replace(
+                new_turn(event, offered.agent_id, offered.prompt),
+                conversation_id=None,
+            )
+        return entry
+
+    def _enqueue(self, turn: Turn) -> None:
+        key = (turn.agent_id, turn.room_id)
+        queue = self._queues.get(key)
+        if queue is not None:
+            queue.append(turn)
+            return
+        self._queues[key] = deque([turn])
+        worker = asyncio.create_task(self._work(key))
+        self._workers.add(worker)
+        worker.add_done_callback(self._workers.discard)
+
+    async def _work(self, key: tuple[str, str]) -> None:
+        queue = self._queues[key]
+        while queue:
+            await self._run(queue[0])
+            queue.popleft()
+        del self._queues[key]
+
+    async def _run(self, turn: Turn) -> None:
+        pause = 1.0
+        for attempt in range(_TRIES):
+            recovered = attempt > 0 or turn.turn_id in self._recovered
+            try:
+                await self._runner.run(turn, recovered=recovered)
+            except Exception as error:
+                # One turn's fault must not stop the others.
+                log.error(
+                    "a turn failed and is tried again",
+                    turn=turn.turn_id,
+                    attempt=attempt + 1,
+                    exc_info=error,
+                )
+                await asyncio.sleep(pause)
+                pause *= 2
+            else:
+                self.counters["turns_done"] += 1
+                return
+        await self._give_up(turn)
+
+    async def _give_up(self, turn: Turn) -> None:
+        self.counters["turns_given_up"] += 1
+        try:
+            await self._runner.give_up(turn)
+        except Exception as error:
+            log.error("a turn could not be ended", turn=turn.turn_id, exc_info=error)

@@ -1,0 +1,262 @@
+"""One agent's reply to one message, as Matrix events that grow and end exactly once."""
+
+import asyncio
+import itertools
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import structlog
+from mautrix.errors import MatrixRequestError
+
+from letta_matrix.matrix.content import edit_content, edit_measure, text_content
+from letta_matrix.matrix.homeserver import HomeserverUnavailable
+from letta_matrix.matrix.intent import Intent
+from letta_matrix.matrix.splitting import split
+from letta_matrix.matrix.transactions import txn_id
+from letta_matrix.store.outbox import Outbox, OutboxEntry, OutboxKind
+from letta_matrix.store.turns import Turn
+
+log = structlog.get_logger()
+
+_FIRST_WORDS_DELAY = 0.015
+"""Seconds the first words wait for more: a reply that is complete by then is one event, not two."""
+
+_STRETCH_BYTES = 8_000
+"""A reply's edits slow down as it grows: each carries the whole text, twice."""
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """A word beside the reply; an `offer` can be answered with 🔁."""
+
+    text: str
+    offer: bool = False
+
+
+class Reply:
+    """The events that answer a turn.
+
+    `show` lets the text grow (the first words as a message, then edits about once a second);
+    `freeze` fixes the end in the outbox, `deliver` sends it. After a crash the object is made
+    again from the outbox's entries and goes on in the same events.
+    """
+
+    def __init__(
+        self,
+        turn: Turn,
+        intent: Intent,
+        outbox: Outbox,
+        edit_interval: float,
+        entries: list[OutboxEntry] | None = None,
+    ) -> None:
+        self._turn = turn
+        self.intent = intent
+        self._outbox = outbox
+        self._edit_interval = edit_interval
+        self._entries = entries or []
+        # What an earlier process froze may have arrived, although nobody heard of it.
+        self._unsure = {entry.txn_id for entry in self._entries if not _is_settled(entry)}
+        self._run_id = ""
+        self._text = ""
+        self._shown = ""
+        self._changed = asyncio.Event()
+        self._sending = asyncio.Lock()
+        self._growing: asyncio.Task[None] | None = None
+        self._edits = itertools.count()
+
+    def ran(self, run_id: str) -> None:
+        """Name the runtime's run in the events to come."""
+        self._run_id = run_id or self._run_id
+
+    @property
+    def text(self) -> str:
+        return self._text
+
+    def show(self, text: str) -> None:
+        """Let the reply be `text` for now."""
+        self._text = text
+        self._changed.set()
+        if self._growing is None and text.strip():
+            self._growing = asyncio.create_task(self._grow())
+
+    async def notify(self, key: str, notice: str) -> None:
+        """Say something beside the reply while the turn goes on; once for each `key`."""
+        cause = self._txn("notice", key)
+        if all(entry.txn_id != cause for entry in self._entries):
+            entry = self._entry(OutboxKind.NOTICE, 0, cause, self._notice_content(notice, cause))
+            await self._outbox.freeze([entry])
+            self._entries.append(entry)
+            await self._send(entry)
+
+    async def freeze(self, text: str, notice: Notice | None = None) -> None:
+        """Fix the reply's end: from here on the outbox alone completes it."""
+        await self.stop()
+        text = text.strip()
+        await self._settle()
+        owed = self._final_entries(text) if text else []
+        if notice is not None:
+            kind = OutboxKind.OFFER if notice.offer else OutboxKind.NOTICE
+            cause = self._txn("end", str(kind))
+            owed.append(self._entry(kind, 0, cause, self._notice_content(notice.text, cause)))
+        for seq, entry in enumerate(owed, start=len(self._entries)):
+            entry.seq = seq
+        await self._outbox.freeze(owed, completes=self._turn)
+        self._entries += owed
+
+    async def deliver(self) -> dict[str, str]:
+        """Send what is owed, in order; returns event ids by txn id, not yet recorded."""
+        sent: dict[str, str] = {}
+        for entry in self._entries:
+            if not _is_settled(entry):
+                event_id = await self._put(entry)
+                if event_id is not None:
+                    sent[entry.txn_id] = event_id
+        return sent
+
+    async def stop(self) -> None:
+        """Stop growing, after the request under way."""
+        if self._growing is not None:
+            # Cancelled between requests: the outcome of one cut short would be unknown.
+            async with self._sending:
+                self._growing.cancel()
+            (result,) = await asyncio.gather(self._growing, return_exceptions=True)
+            if not isinstance(result, asyncio.CancelledError):
+                log.warning("a reply stopped growing", turn=self._turn.turn_id, error=repr(result))
+            self._growing = None
+
+    async def _settle(self) -> None:
+        for entry in self._entries:
+            if not _is_settled(entry):
+                await self._send(entry)
+
+    async def _grow(self) -> None:
+        async with self._sending:
+            await self._settle()
+        if not self._parts():
+            await asyncio.sleep(_FIRST_WORDS_DELAY)
+        while True:
+            await self._changed.wait()
+            if self._parts():
+                await self.intent.homeserver.pacer.edit_turn()
+            self._changed.clear()
+            started = time.monotonic()
+            async with self._sending:
+                await self._show_now()
+            pause = self._pause() - (time.monotonic() - started)
+            await asyncio.sleep(max(pause, 0.0))
+
+    def _pause(self) -> float:
+        growth = 1 + len(self._text.encode()) / _STRETCH_BYTES
+        return self._edit_interval * growth * self.intent.homeserver.pacer.stretch
+
+    async def _show_now(self) -> None:
+        parts = split(self._text.strip(), measure=edit_measure(self._marker("")))
+        if len(parts) > len(self._parts()):
+            index = len(self._parts())
+            if index:
+                await self._edit(index - 1, parts[index - 1], live=False)
+            await self._begin(index, parts[index])
+        elif parts and parts[-1] != self._shown:
+            await self._edit(len(parts) - 1, parts[-1], live=True)
+
+    async def _begin(self, part: int, text: str) -> None:
+        cause = self._txn("message", part)
+        content = text_content(text, marker=self._marker(cause), live=True)
+        entry = self._entry(OutboxKind.MESSAGE, part, cause, content)
+        await self._outbox.freeze([entry])
+        self._entries.append(entry)
+        await self._send(entry)
+        self._shown = text
+
+    async def _edit(self, part: int, text: str, *, live: bool) -> None:
+        target = self._parts()[part].event_id
+        if target is None:
+            return
+        cause = self._txn("interim", part, str(time.time_ns()), next(self._edits))
+        content = edit_content(text, target_event_id=target, marker=self._marker(cause), live=live)
+        try:
+            await self.intent.send_interim(self._turn.room_id, "m.room.message", content, cause)
+            self._shown = text
+        except (MatrixRequestError, HomeserverUnavailable) as error:
+            log.debug("interim edit skipped", turn=self._turn.turn_id, reason=str(error))
+
+    def _final_entries(self, text: str) -> list[OutboxEntry]:
+        texts = split(text, measure=edit_measure(self._marker("")))
+        begun = self._parts()
+        # A text that came out shorter than what was shown leaves nothing of the old parts.
+        texts += ["\u2026"] * (len(begun) - len(texts))
+        return [
+            self._final(index, part, begun[index] if index < len(begun) else None)
+            for index, part in enumerate(texts)
+        ]
+
+    def _final(self, index: int, text: str, begun: OutboxEntry | None) -> OutboxEntry:
+        if begun is None or begun.event_id is None:
+            cause = self._txn("message" if begun is None else "instead", index)
+            content = text_content(text, marker=self._marker(cause))
+            return self._entry(OutboxKind.MESSAGE, index, cause, content)
+        cause = self._txn("final", index)
+        content = edit_content(text, target_event_id=begun.event_id, marker=self._marker(cause))
+        return self._entry(OutboxKind.FINAL, index, cause, content)
+
+    def _parts(self) -> list[OutboxEntry]:
+        return [entry for entry in self._entries if entry.kind is OutboxKind.MESSAGE]
+
+    def _notice_content(self, text: str, cause: str) -> dict[str, object]:
+        return text_content(text, marker=self._marker(cause), msgtype="m.notice")
+
+    def _entry(
+        self, kind: OutboxKind, part: int, cause: str, content: Mapping[str, object]
+    ) -> OutboxEntry:
+        return OutboxEntry(
+            txn_id=cause,
+            turn_id=self._turn.turn_id,
+            seq=len(self._entries),
+            kind=kind,
+            part=part,
+            room_id=self._turn.room_id,
+            sender=self.intent.user_id,
+            content=content,
+        )
+
+    async def _send(self, entry: OutboxEntry) -> None:
+        event_id = await self._put(entry)
+        if event_id is not None:
+            await self._outbox.confirm(entry, event_id)
+
+    async def _put(self, entry: OutboxEntry) -> str | None:
+        try:
+            event_id = await self.intent.send(
+                entry.room_id,
+                "m.room.message",
+                entry.content,
+                entry.txn_id,
+                look_first=entry.txn_id in self._unsure,
+            )
+        except MatrixRequestError as error:
+            log.error(
+                "the homeserver refused a message",
+                turn=self._turn.turn_id,
+                reason=f"{error.errcode}: {error.message}",
+            )
+            await self._outbox.fail(entry, f"{error.errcode}: {error.message}")
+            return None
+        entry.event_id = event_id
+        return event_id
+
+    def _txn(self, *cause: str | int) -> str:
+        return txn_id(self._turn.event_id, self._turn.agent_id, *cause)
+
+    def _marker(self, cause: str) -> dict[str, object]:
+        marker: dict[str, object] = {
+            "agent_id": self._turn.agent_id,
+            "turn_id": self._turn.turn_id,
+            "in_reply_to": self._turn.event_id,
+            "txn": cause,
+        }
+        return marker | ({"run_id": self._run_id} if self._run_id else {})
+
+
+def _is_settled(entry: OutboxEntry) -> bool:
+    return entry.event_id is not None or entry.failure is not None

@@ -1,0 +1,166 @@
+"""The application service's side of the homeserver: what Synapse calls.
+
+Matrix application service API v1.18: transactions, user and alias queries, ping,
+third-party stubs. It knows no database: `admit` stores, and only then is a 200 given.
+"""
+
+import hmac
+import json
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from typing import Any, Protocol
+
+import structlog
+from aiohttp import web
+
+from letta_matrix.matrix.events import items, mapping
+
+log = structlog.get_logger()
+
+_MAX_BODY = 64 * 1024 * 1024
+
+Events = list[dict[str, Any]]
+
+
+class AppserviceHandler(Protocol):
+    """What the rest of letta-matrix does with what the homeserver asks."""
+
+    async def admit(self, txn_id: str, events: Events) -> None:
+        """Store a transaction; anything raised makes the homeserver send it again."""
+        ...
+
+    async def has_user(self, user_id: str) -> bool:
+        """Whether a user of our namespace exists; it must be registered when this returns True."""
+        ...
+
+    async def has_alias(self, alias: str) -> bool: ...
+
+    def is_ready(self) -> bool: ...
+
+
+class Appservice:
+    """An aiohttp server for the homeserver. `counters` counts transactions and oddities."""
+
+    def __init__(self, hs_token: str, handler: AppserviceHandler) -> None:
+        self._hs_token = hs_token.encode()
+        self._handler = handler
+        self.counters: Counter[str] = Counter()
+        self._runner: web.AppRunner | None = None
+
+    def application(self) -> web.Application:
+        app = web.Application(client_max_size=_MAX_BODY, middlewares=[self._authenticate])
+        for prefix in ("/_matrix/app/v1", ""):
+            app.router.add_put(prefix + "/transactions/{txn_id}", self._transaction)
+            app.router.add_get(prefix + "/users/{user_id}", self._user)
+            app.router.add_get(prefix + "/rooms/{alias}", self._alias)
+        app.router.add_post("/_matrix/app/v1/ping", self._ping)
+        app.router.add_get("/_matrix/app/v1/thirdparty/{kind}", self._thirdparty)
+        app.router.add_get("/_matrix/app/v1/thirdparty/{kind}/{protocol}", self._thirdparty)
+        app.router.add_get("/_matrix/mau/live", self._live)
+        app.router.add_get("/_matrix/mau/ready", self._ready)
+        return app
+
+    async def start(self, hostname: str, port: int) -> None:
+        """Listen. Raises OSError when the port is taken."""
+        self._runner = web.AppRunner(
+            self.application(), access_log=None, handle_signals=False, keepalive_timeout=300
+        )
+        await self._runner.setup()
+        await web.TCPSite(self._runner, hostname, port, shutdown_timeout=2).start()
+
+    async def close(self) -> None:
+        if self._runner is not None:
+            await self._runner.cleanup()
+
+    @web.middleware
+    async def _authenticate(
+        self,
+        request: web.Request,
+        handler: Callable[[web.Request], Awaitable[web.StreamResponse]],
+    ) -> web.StreamResponse:
+        if request.path.startswith("/_matrix/mau/"):
+            return await handler(request)
+        token = _token(request)
+        if token is None:
+            self.counters["unauthorized"] += 1
+            return _error(401, "M_UNAUTHORIZED", "the hs_token is missing")
+        if not hmac.compare_digest(token.encode(), self._hs_token):
+            self.counters["unauthorized"] += 1
+            log.warning(
+                "a request with a wrong hs_token was refused: is the homeserver using "
+                "the current registration file?"
+            )
+            return _error(403, "M_FORBIDDEN", "wrong hs_token")
+        try:
+            return await handler(request)
+        except web.HTTPNotFound:
+            return _error(404, "M_UNRECOGNIZED", "unknown endpoint")
+        except web.HTTPMethodNotAllowed:
+            return _error(405, "M_UNRECOGNIZED", "wrong method")
+
+    async def _transaction(self, request: web.Request) -> web.Response:
+        txn_id = request.match_info["txn_id"]
+        try:
+            body: Any = json.loads(await request.read())
+        except (ValueError, RecursionError):
+            return _error(400, "M_NOT_JSON", "the transaction is not JSON")
+        events = self._events(body)
+        try:
+            await self._handler.admit(txn_id, events)
+        except Exception as error:  # noqa: BLE001
+            # Whatever it was, nothing is stored, and the homeserver sends it again.
+            self.counters["transactions_refused"] += 1
+            log.error("a transaction could not be stored", txn_id=txn_id, error=_one_line(error))
+            return _error(500, "M_UNKNOWN", "the transaction could not be stored")
+        self.counters["transactions"] += 1
+        return web.json_response({})
+
+    def _events(self, body: Any) -> Events:
+        events = items(mapping(body).get("events"))
+        if events is None:
+            self.counters["transactions_malformed"] += 1
+            return []
+        sound = [event for event in events if isinstance(event, dict)]
+        self.counters["events_malformed"] += len(events) - len(sound)
+        return sound
+
+    async def _user(self, request: web.Request) -> web.Response:
+        if await self._handler.has_user(request.match_info["user_id"]):
+            return web.json_response({})
+        return _error(404, "M_NOT_FOUND", "no such agent")
+
+    async def _alias(self, request: web.Request) -> web.Response:
+        if await self._handler.has_alias(request.match_info["alias"]):
+            return web.json_response({})
+        return _error(404, "M_NOT_FOUND", "no such room")
+
+    async def _ping(self, _request: web.Request) -> web.Response:
+        self.counters["pings"] += 1
+        return web.json_response({})
+
+    async def _thirdparty(self, request: web.Request) -> web.Response:
+        if request.match_info["kind"] in ("user", "location"):
+            return web.json_response([])
+        return _error(404, "M_NOT_FOUND", "no such protocol")
+
+    async def _live(self, _request: web.Request) -> web.Response:
+        return web.json_response({})
+
+    async def _ready(self, _request: web.Request) -> web.Response:
+        return web.json_response({}, status=200 if self._handler.is_ready() else 503)
+
+
+def _token(request: web.Request) -> str | None:
+    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+    if scheme.lower() == "bearer" and token:
+        return token
+    # Homeservers before Matrix 1.4 send it in the query string only.
+    return request.query.get("access_token")
+
+
+def _error(status: int, errcode: str, message: str) -> web.Response:
+    return web.json_response({"errcode": errcode, "error": message}, status=status)
+
+
+def _one_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"

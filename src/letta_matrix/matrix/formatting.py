@@ -1,0 +1,191 @@
+"""An agent's Markdown as the plain and the formatted body of a Matrix message.
+
+The HTML is the subset of the client-server specification (m.room.message msgtypes, v1.18).
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import nh3
+from markdown_it import MarkdownIt
+from markdown_it.common.utils import escapeHtml
+from markdown_it.renderer import RendererHTML
+from markdown_it.token import Token
+from markdown_it.utils import EnvType, OptionsDict
+
+from letta_matrix.matrix.markdown_rules import add_rules
+
+_TAGS = {
+    *("h1", "h2", "h3", "h4", "h5", "h6", "p", "blockquote", "pre", "hr", "br", "div", "span"),
+    *("b", "strong", "i", "em", "u", "s", "del", "sup", "sub", "code", "a", "img"),
+    *("ul", "ol", "li", "table", "caption", "thead", "tbody", "tr", "th", "td"),
+    *("details", "summary"),
+}
+_ATTRIBUTES = {
+    "a": {"href"},
+    "code": {"class"},
+    "div": {"data-mx-maths"},
+    "img": {"alt", "height", "src", "title", "width"},
+    "ol": {"start"},
+    "span": {"data-mx-bg-color", "data-mx-color", "data-mx-maths", "data-mx-spoiler"},
+}
+_LINKS = ("https://", "http://", "mailto:", "ftp://", "magnet:", "matrix:")
+_SCHEMES = {"http", "https", "mailto", "ftp", "magnet", "matrix", "mxc"}
+_MAX_NESTING = 100
+
+_CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\u202a-\u202e\u2066-\u2069]")
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_RAW_TAG = re.compile(r"<!--.{0,4000}?-->|</?([A-Za-z][A-Za-z0-9-]*)(?:\s[^<>]*|/)?>", re.DOTALL)
+_TAG = re.compile(r"<(/?)([a-z0-9]+)")
+_TRAILING_CLOSERS = re.compile(r"(?:</[a-z0-9]+>\s*)*\Z")
+
+
+@dataclass(frozen=True, slots=True)
+class Formatted:
+    """A message's `body`, and its `formatted_body` or None where the text is plain."""
+
+    body: str
+    html: str | None
+
+    def with_cursor(self, cursor: str) -> "Formatted":
+        """The same with `cursor` after the last word, inside the block that is still growing."""
+        if self.html is None:
+            return Formatted(self.body + cursor, None)
+        end = _innermost_end(self.html)
+        return Formatted(self.body + cursor, f"{self.html[:end]}{cursor}{self.html[end:]}")
+
+
+@lru_cache(maxsize=16)
+def render(markdown: str) -> Formatted:
+    """Render CommonMark with tables, strikethrough, spoilers, task lists and formulas.
+
+    The body is the Markdown itself, without controls that could hide or reorder text. Nothing is
+    lost in the HTML either: tags outside Matrix's list, links with other schemes and unfinished
+    constructs show as written. A newline is a line break, as chat clients have it.
+    """
+    text = clean_text(markdown)
+    tokens = _MARKDOWN.parse(text)
+    if _is_plain(tokens):
+        return Formatted(text, None)
+    _unwrap_single_paragraph(tokens)
+    html = _MARKDOWN.renderer.render(tokens, _MARKDOWN.options, {})
+    html = _CLEANER.clean(html).strip("\n")
+    if not html or _nesting(html) > _MAX_NESTING:
+        return Formatted(text, None)
+    return Formatted(text, html)
+
+
+def clean_text(text: str) -> str:
+    """`text` with "\\n" line ends, without controls, bidi overrides and broken surrogates."""
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    if _SURROGATE.search(text):
+        text = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return _CONTROL.sub("", text).strip("\n").rstrip()
+
+
+def _innermost_end(html: str) -> int:
+    match = _TRAILING_CLOSERS.search(html)
+    return match.start() if match else len(html)
+
+
+def _is_plain(tokens: Sequence[Token]) -> bool:
+    return all(
+        token.type in ("paragraph_open", "paragraph_close")
+        or (token.type == "inline" and _is_verbatim(token))
+        for token in tokens
+    )
+
+
+def _is_verbatim(inline: Token) -> bool:
+    children = inline.children or []
+    if any(child.type not in ("text", "softbreak") for child in children):
+        return False
+    shown = "".join("\n" if child.type == "softbreak" else child.content for child in children)
+    return shown == inline.content
+
+
+def _unwrap_single_paragraph(tokens: list[Token]) -> None:
+    if len(tokens) == 3 and tokens[0].type == "paragraph_open":
+        tokens[0].hidden = tokens[2].hidden = True
+
+
+def _nesting(html: str) -> int:
+    depth = deepest = 0
+    if html.count("<") <= _MAX_NESTING:
+        return depth
+    for closing, tag in _TAG.findall(html):
+        if tag in ("br", "hr", "img"):
+            continue
+        depth += -1 if closing else 1
+        deepest = max(deepest, depth)
+    return deepest
+
+
+def _keep_attribute(tag: str, name: str, value: str) -> str | None:
+    if tag == "code":
+        return value if re.fullmatch(r"language-[^\s]+", value) else None
+    if name.endswith("-color"):
+        return value if re.fullmatch(r"#[0-9a-fA-F]{6}", value) else None
+    if name == "src":
+        return value if value.startswith("mxc://") else None
+    if name == "href":
+        return value if value.lower().startswith(_LINKS) else None
+    return value
+
+
+def _may_link(url: str) -> bool:
+    return url.lower().startswith((*_LINKS, "mxc://"))
+
+
+def _raw_html(
+    self: RendererHTML, tokens: Sequence[Token], index: int, options: OptionsDict, env: EnvType
+) -> str:
+    return escape_unknown_tags(tokens[index].content)
+
+
+def escape_unknown_tags(html: str) -> str:
+    """Raw HTML in which everything but comments and tags of Matrix's list is text."""
+    shown: list[str] = []
+    end = 0
+    for match in _RAW_TAG.finditer(html):
+        tag = match[1]
+        known = tag is None or tag.lower() in _TAGS
+        shown += escapeHtml(html[end : match.start()]), match[0] if known else escapeHtml(match[0])
+        end = match.end()
+    return "".join(shown) + escapeHtml(html[end:])
+
+
+def _image(
+    self: RendererHTML, tokens: Sequence[Token], index: int, options: OptionsDict, env: EnvType
+) -> str:
+    # Clients load images from the homeserver only, so any other picture becomes a link.
+    source = escapeHtml(str(tokens[index].attrs.get("src", "")))
+    alt = escapeHtml(tokens[index].content)
+    if source.startswith("mxc://"):
+        return f'<img src="{source}" alt="{alt}">'
+    return f'<a href="{source}">{alt or source}</a>'
+
+
+def _build_markdown() -> MarkdownIt:
+    md = MarkdownIt("commonmark", {"breaks": True, "html": True, "xhtmlOut": False})
+    # Definitions would vanish from the text, and "text\n-" would flash as a headline in a stream.
+    md.enable(["table", "strikethrough"]).disable(["reference", "lheading"])
+    md.validateLink = _may_link
+    add_rules(md)
+    for kind in ("html_inline", "html_block"):
+        md.add_render_rule(kind, _raw_html)
+    md.add_render_rule("image", _image)
+    return md
+
+
+_MARKDOWN = _build_markdown()
+_CLEANER = nh3.Cleaner(
+    tags=_TAGS,
+    attributes=_ATTRIBUTES,
+    attribute_filter=_keep_attribute,
+    url_schemes=_SCHEMES,
+    url_relative="deny",
+    link_rel=None,
+)

@@ -1,0 +1,185 @@
+"""The homeserver's client-server API as an application service calls it.
+
+mautrix builds and parses the requests; retrying is ours, because mautrix leaves
+429 to the caller and a resend must know whether the first try arrived.
+"""
+
+import asyncio
+import json
+import random
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+import aiohttp
+import structlog
+from mautrix.api import HTTPAPI, ClientPath, Method, PathBuilder
+from mautrix.errors import MatrixConnectionError, MatrixRequestError, make_request_error
+from yarl import URL
+
+from letta_matrix.matrix.events import mapping
+from letta_matrix.matrix.pacing import Pacer
+
+log = structlog.get_logger()
+
+_FIRST_PAUSE = 0.25
+_LONGEST_PAUSE = 30.0
+_TIMEOUT = aiohttp.ClientTimeout(total=90, sock_connect=10)
+
+Recover = Callable[[], Awaitable[Mapping[str, Any] | None]]
+"""Asks whether a request whose answer was lost took effect; its answer then, else None."""
+
+
+class HomeserverUnavailable(Exception):
+    """The homeserver did not answer, or answered 5xx or 429, for as long as we were to try."""
+
+
+class RateLimited(MatrixRequestError):
+    """429 `M_LIMIT_EXCEEDED` (client-server API, rate limiting); `pause` is in seconds."""
+
+    def __init__(self, pause: float) -> None:
+        super().__init__("the homeserver asks us to slow down")
+        self.http_status = 429
+        self.errcode = "M_LIMIT_EXCEEDED"
+        self.message = None
+        self.pause = pause
+
+
+class _Api(HTTPAPI):
+    """mautrix's request sender, keeping what a 429 says about when to come back."""
+
+    async def _send(
+        self, method: Method, url: URL, content: Any, query_params: Any, headers: Any
+    ) -> tuple[Any, aiohttp.ClientResponse]:
+        request = self.session.request(
+            str(method), url, data=content, params=query_params, headers=headers
+        )
+        async with request as response:
+            text = await response.text()
+            answer = _parse(text)
+            if response.status == 429:
+                raise RateLimited(_pause(answer, response.headers.get("Retry-After")))
+            if not 200 <= response.status < 300:
+                raise make_request_error(
+                    http_status=response.status,
+                    text=text[:500],
+                    errcode=answer.get("errcode"),
+                    message=answer.get("error"),
+                )
+            return answer, response
+
+
+class Homeserver:
+    """Sends requests as any of our users, with retries.
+
+    One pooled session: 100 connections, names cached for 5 minutes, kept alive for 30 s.
+    `writes` counts requests that change something there, by method and endpoint.
+    """
+
+    def __init__(self, url: str, as_token: str, pacer: Pacer) -> None:
+        self.pacer = pacer
+        self.writes = 0
+        connector = aiohttp.TCPConnector(limit=100, ttl_dns_cache=300, keepalive_timeout=30)
+        self._session = aiohttp.ClientSession(connector=connector, timeout=_TIMEOUT)
+        self._api = _Api(url, as_token, client_session=self._session)
+
+    async def close(self) -> None:
+        await self._session.close()
+
+    async def request(
+        self,
+        method: Method,
+        path: PathBuilder,
+        content: Mapping[str, Any] | bytes | None = None,
+        *,
+        user_id: str | None = None,
+        query: Mapping[str, str] | None = None,
+        content_type: str | None = None,
+        give_up_after: float | None = 60.0,
+        recover: Recover | None = None,
+    ) -> dict[str, Any]:
+        """Make a request, as `user_id` if given, and return its JSON answer.
+
+        429 waits as long as the homeserver says; lost connections and 5xx are tried again with
+        growing, jittered pauses for `give_up_after` seconds (None: for ever). `recover` is
+        asked before a resend, since the answer and not the request may be what was lost.
+
+        Raises:
+            MatrixRequestError: the homeserver said no (4xx).
+            HomeserverUnavailable: it could not be reached in time.
+        """
+        pause = _FIRST_PAUSE
+        deadline = None if give_up_after is None else _now() + give_up_after
+        while True:
+            try:
+                return await self._once(method, path, content, user_id, query, content_type)
+            except RateLimited as error:
+                wait, reason = error.pause, "rate limited"
+            except MatrixRequestError as error:
+                if error.http_status < 500:
+                    raise
+                wait, reason = pause, f"HTTP {error.http_status}"
+            except (MatrixConnectionError, TimeoutError) as error:
+                wait, reason = pause, str(error) or "timed out"
+            if deadline is not None and _now() + wait > deadline:
+                raise HomeserverUnavailable(f"the homeserver does not answer: {reason}")
+            log.debug("homeserver request is tried again", reason=reason, pause=round(wait, 2))
+            await asyncio.sleep(wait * random.uniform(1.0, 1.3))  # noqa: S311
+            pause = min(pause * 2, _LONGEST_PAUSE)
+            if recover is not None and (answer := await _recovered(recover)) is not None:
+                return dict(answer)
+
+    async def ping(self, appservice_id: str, transaction_id: str) -> None:
+        """Ask the homeserver to reach us, which also ends its backoff (spec v1.7, MSC2659)."""
+        path = ClientPath.v1.appservice[appservice_id].ping
+        await self.request(Method.POST, path, {"transaction_id": transaction_id}, give_up_after=0)
+
+    async def _once(
+        self,
+        method: Method,
+        path: PathBuilder,
+        content: Mapping[str, Any] | bytes | None,
+        user_id: str | None,
+        query: Mapping[str, str] | None,
+        content_type: str | None,
+    ) -> dict[str, Any]:
+        params = dict(query or {})
+        if user_id is not None:
+            params["user_id"] = user_id
+        if method is not Method.GET:
+            self.writes += 1
+        answer: object = await self._api.request(
+            method,
+            path,
+            content if isinstance(content, bytes) else dict(content or {}),
+            headers={"Content-Type": content_type} if content_type else None,
+            query_params=params,
+        )
+        return dict(mapping(answer))
+
+
+async def _recovered(recover: Recover) -> Mapping[str, Any] | None:
+    try:
+        return await recover()
+    except (MatrixRequestError, HomeserverUnavailable):
+        return None
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+def _parse(text: str) -> dict[str, Any]:
+    try:
+        answer: object = json.loads(text)
+    except ValueError:
+        return {}
+    return dict(mapping(answer))
+
+
+def _pause(answer: Mapping[str, Any], retry_after: str | None) -> float:
+    milliseconds = answer.get("retry_after_ms")
+    if isinstance(milliseconds, int | float) and milliseconds >= 0:
+        return min(milliseconds / 1000, 300.0)
+    if retry_after is not None and retry_after.isdigit():
+        return min(float(retry_after), 300.0)
+    return 1.0

@@ -1,0 +1,184 @@
+"""What one of our users does on Matrix. An intent is cheap: make one whenever it is needed."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from mautrix.api import ClientPath, MediaPath, Method
+from mautrix.errors import MNotFound, MUserInUse
+
+from letta_matrix.matrix.content import MARKER
+from letta_matrix.matrix.homeserver import Homeserver
+
+_SEARCH_BACK = "50"
+
+
+@dataclass(frozen=True, slots=True)
+class Intent:
+    """Calls the client-server API as `user_id`, which must be in our namespace.
+
+    Methods raise MatrixRequestError for what the homeserver refuses and HomeserverUnavailable
+    when it does not answer.
+    """
+
+    homeserver: Homeserver
+    user_id: str
+
+    async def register(self) -> None:
+        """Make the account exist (`m.login.application_service`)."""
+        localpart = self.user_id[1:].partition(":")[0]
+        body = {
+            "type": "m.login.application_service",
+            "username": localpart,
+            "inhibit_login": True,
+        }
+        try:
+            await self.homeserver.request(Method.POST, ClientPath.v3.register, body)
+        except MUserInUse:
+            return
+
+    async def set_displayname(self, name: str) -> None:
+        path = ClientPath.v3.profile[self.user_id].displayname
+        await self._background(Method.PUT, path, {"displayname": name})
+
+    async def set_avatar(self, mxc: str) -> None:
+        path = ClientPath.v3.profile[self.user_id].avatar_url
+        await self._background(Method.PUT, path, {"avatar_url": mxc})
+
+    async def upload(self, data: bytes, content_type: str, filename: str) -> str:
+        """Upload media; returns its `mxc://` URI."""
+        await self.homeserver.pacer.background()
+        answer = await self.homeserver.request(
+            Method.POST,
+            MediaPath.v3.upload,
+            data,
+            user_id=self.user_id,
+            query={"filename": filename},
+            content_type=content_type,
+        )
+        return str(answer["content_uri"])
+
+    async def create_room(self, content: Mapping[str, Any]) -> str:
+        """`POST /createRoom`; returns the room id. Raises MRoomInUse when the alias is taken."""
+        answer = await self._background(Method.POST, ClientPath.v3.createRoom, content)
+        return str(answer["room_id"])
+
+    async def resolve_alias(self, alias: str) -> str | None:
+        """The room an alias points to."""
+        try:
+            answer = await self.homeserver.request(
+                Method.GET, ClientPath.v3.directory.room[alias], user_id=self.user_id
+            )
+        except MNotFound:
+            return None
+        return str(answer["room_id"])
+
+    async def join(self, room_id: str) -> None:
+        await self._background(Method.POST, ClientPath.v3.rooms[room_id].join, {})
+
+    async def invite(self, room_id: str, user_id: str) -> None:
+        await self._background(
+            Method.POST, ClientPath.v3.rooms[room_id].invite, {"user_id": user_id}
+        )
+
+    async def set_state(
+        self, room_id: str, event_type: str, content: Mapping[str, Any], state_key: str = ""
+    ) -> None:
+        path = ClientPath.v3.rooms[room_id].state[event_type]
+        await self._background(Method.PUT, path[state_key] if state_key else path, content)
+
+    async def members(self, room_id: str) -> set[str]:
+        """Who is in a room or invited to it."""
+        answer = await self.homeserver.request(
+            Method.GET, ClientPath.v3.rooms[room_id].members, user_id=self.user_id
+        )
+        return {
+            str(event["state_key"])
+            for event in answer.get("chunk", [])
+            if event.get("content", {}).get("membership") in ("join", "invite")
+        }
+
+    async def send(
+        self,
+        room_id: str,
+        event_type: str,
+        content: Mapping[str, Any],
+        txn_id: str,
+        *,
+        give_up_after: float | None = None,
+        look_first: bool = False,
+    ) -> str:
+        """Send an event once, whatever happens on the way; returns its event id.
+
+        The homeserver forgets txn ids when it restarts, so before a resend (and before the
+        first try with `look_first`, after a crash of our own) the room is searched for it.
+        """
+
+        async def recover() -> dict[str, str] | None:
+            found = await self.find_sent(room_id, txn_id)
+            return {"event_id": found} if found else None
+
+        if look_first and (known := await recover()) is not None:
+            return known["event_id"]
+        async with self.homeserver.pacer.urgent():
+            answer = await self.homeserver.request(
+                Method.PUT,
+                ClientPath.v3.rooms[room_id].send[event_type][txn_id],
+                content,
+                user_id=self.user_id,
+                give_up_after=give_up_after,
+                recover=recover,
+            )
+        return str(answer["event_id"])
+
+    async def send_interim(
+        self, room_id: str, event_type: str, content: Mapping[str, Any], txn_id: str
+    ) -> None:
+        """Send an event that a later one replaces anyway: one try."""
+        await self.homeserver.request(
+            Method.PUT,
+            ClientPath.v3.rooms[room_id].send[event_type][txn_id],
+            content,
+            user_id=self.user_id,
+            give_up_after=0,
+        )
+
+    async def find_sent(self, room_id: str, txn_id: str) -> str | None:
+        """The id of our own recent event with this txn id in its marker."""
+        answer = await self.homeserver.request(
+            Method.GET,
+            ClientPath.v3.rooms[room_id].messages,
+            user_id=self.user_id,
+            query={
+                "dir": "b",
+                "limit": _SEARCH_BACK,
+                "filter": json.dumps({"senders": [self.user_id]}),
+            },
+        )
+        for event in answer.get("chunk", []):
+            marker = event.get("content", {}).get(MARKER)
+            if isinstance(marker, dict) and marker.get("txn") == txn_id:
+                return str(event["event_id"])
+        return None
+
+    async def typing(self, room_id: str, timeout_ms: int) -> None:
+        """Show as typing for `timeout_ms`, or stop with 0."""
+        body: dict[str, object] = {"typing": timeout_ms > 0}
+        if timeout_ms > 0:
+            body["timeout"] = timeout_ms
+        await self._hint(Method.PUT, ClientPath.v3.rooms[room_id].typing[self.user_id], body)
+
+    async def read_receipt(self, room_id: str, event_id: str) -> None:
+        path = ClientPath.v3.rooms[room_id].receipt["m.read"][event_id]
+        await self._hint(Method.POST, path, {})
+
+    async def _hint(self, method: Method, path: Any, body: Mapping[str, Any]) -> None:
+        await self.homeserver.pacer.background()
+        await self.homeserver.request(method, path, body, user_id=self.user_id, give_up_after=0)
+
+    async def _background(
+        self, method: Method, path: Any, body: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        await self.homeserver.pacer.background()
+        return await self.homeserver.request(method, path, body, user_id=self.user_id)

@@ -1,0 +1,75 @@
+"""Who may talk to the homeserver when: messages first, everything else in the gaps.
+
+Synapse is the bottleneck of every exchange, so each request we make beside a
+message takes from the messages (measured: an edit costs as much as a message).
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+
+_SLOW_SEND = 0.4
+_MAX_YIELD = 2.0
+
+
+class Pacer:
+    """One homeserver's budget.
+
+    `urgent()` wraps messages and is never delayed. `background()` waits for a gap between
+    messages, at most 2 s, so that it cannot starve. `edit_turn()` hands out
+    places in the budget of interim edits, first come, first served.
+    """
+
+    def __init__(self, edits_per_second: float) -> None:
+        self._edits_per_second = edits_per_second
+        self._next_edit = 0.0
+        self._urgent = 0
+        self._gap = asyncio.Event()
+        self._gap.set()
+        self._latency = 0.0
+
+    @property
+    def latency(self) -> float:
+        """Seconds a message takes to be accepted lately, smoothed."""
+        return self._latency
+
+    @property
+    def stretch(self) -> float:
+        """By how much interim edits are slowed down: 1 on a homeserver that keeps up."""
+        return max(1.0, self._latency / _SLOW_SEND)
+
+    @asynccontextmanager
+    async def urgent(self) -> AsyncGenerator[None]:
+        self._urgent += 1
+        self._gap.clear()
+        started = time.monotonic()
+        try:
+            yield
+        finally:
+            self._observe(time.monotonic() - started)
+            self._urgent -= 1
+            if self._urgent == 0:
+                self._gap.set()
+
+    async def background(self) -> None:
+        """Wait until no message is on its way."""
+        if self._gap.is_set():
+            return
+        try:
+            async with asyncio.timeout(_MAX_YIELD):
+                await self._gap.wait()
+        except TimeoutError:
+            return
+
+    async def edit_turn(self) -> None:
+        """Wait for a place in the budget of interim edits."""
+        now = time.monotonic()
+        # One second's worth may be used at once after a pause.
+        place = max(self._next_edit, now - 1.0)
+        self._next_edit = place + self.stretch / self._edits_per_second
+        if place > now:
+            await asyncio.sleep(place - now)
+
+    def _observe(self, seconds: float) -> None:
+        self._latency += 0.2 * (seconds - self._latency)

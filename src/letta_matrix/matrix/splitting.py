@@ -1,0 +1,211 @@
+"""Cutting a long text into messages that the homeserver takes.
+
+A homeserver refuses events above 65,536 bytes (spec: Size limits), and an edit carries its text
+as Markdown twice and as HTML once. Where to cut is decided by an estimate that only grows with
+the text, so that a text that grows at its end keeps all parts but the last.
+"""
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+CONTENT_LIMIT = 60_000
+"""Bytes of an event's content; the rest of 65,536 is for ids, hashes and signatures."""
+
+_COPIES = 3
+_EXTRA = {
+    # What a character can grow by in the HTML, beyond being carried three times.
+    "\n": 16,
+    "|": 12,
+    "-": 30,
+    "+": 30,
+    "*": 30,
+    ">": 36,
+    "<": 6,
+    "&": 6,
+    "#": 9,
+    "`": 9,
+    "~": 6,
+    "_": 9,
+    "$": 40,
+    "[": 12,
+    "\\": 6,
+    '"': 9,
+}
+_NUMBERED = re.compile(r"\d[.)]")
+_FENCE = re.compile(r" {0,3}(`{3,}(?=[^`]*$)|~{3,})")
+_DELIMITER_ROW = re.compile(r"\|?[ \t]*:?-+:?[ \t]*(?:\|[ \t]*:?-+:?[ \t]*)*\|?")
+_SMALLEST_BUDGET = 64
+
+
+def split(
+    text: str, limit: int = CONTENT_LIMIT, measure: Callable[[str], int] | None = None
+) -> list[str]:
+    """Parts of `text`, each a message of at most `limit` bytes; one part if all of it fits.
+
+    `measure` tells the bytes of the event content that a part makes (`content.edit_measure`);
+    without it a rough estimate from above decides. Cuts fall between blocks, else between lines,
+    else between words or characters; a code fence is closed and opened again with its language, a
+    table's header is repeated. With more text at the end, every part but the last stays the same.
+    """
+    budget = max(limit if measure is None else limit - measure(""), _SMALLEST_BUDGET)
+    parts = _parts(text, budget)
+    if measure is None:
+        return parts
+    return [small for part in parts for small in _shrink(part, limit, budget, measure)]
+
+
+def estimate(text: str) -> int:
+    """Bytes that `text` takes in an edit, from above for ordinary Markdown; never shrinks as
+    the text grows."""
+    extra = sum(text.count(character) * cost for character, cost in _EXTRA.items())
+    numbered = 36 * len(_NUMBERED.findall(text))
+    return _COPIES * len(text.encode("utf-8", "replace")) + extra + numbered
+
+
+def _shrink(part: str, limit: int, budget: int, measure: Callable[[str], int]) -> list[str]:
+    # Only Markdown built to defeat the estimate comes here (a wide table of empty rows).
+    while measure(part) > limit and budget > _SMALLEST_BUDGET:
+        budget //= 2
+        smaller = _parts(part, budget)
+        if len(smaller) > 1:
+            return [small for one in smaller for small in _shrink(one, limit, budget, measure)]
+    return [part]
+
+
+def _parts(text: str, budget: int) -> list[str]:
+    if estimate(text) <= budget:
+        return [text]
+    parts: list[str] = []
+    current, cost = "", 0
+    for chunk in _chunks(text):
+        added = estimate(chunk)
+        if cost + added <= budget:
+            current, cost = current + chunk, cost + added
+            continue
+        if current:
+            parts.append(current)
+        *full, current = _cut_chunk(chunk, budget)
+        parts += full
+        cost = estimate(current)
+    return [part.strip("\n").rstrip() for part in [*parts, current] if part.strip()] or [text]
+
+
+def _chunks(text: str) -> Iterator[str]:
+    """What blank lines part, those inside a code fence aside, with the blank lines after it."""
+    chunk: list[str] = []
+    fence = ""
+    blank = False
+    for line in text.splitlines(keepends=True):
+        if blank and line.strip() and not fence:
+            yield "".join(chunk)
+            chunk = []
+        fence = _fence_after(line, fence)
+        blank = not line.strip()
+        chunk.append(line)
+    if chunk:
+        yield "".join(chunk)
+
+
+def _fence_after(line: str, fence: str) -> str:
+    match = _FENCE.match(line.rstrip())
+    if not fence:
+        return match[1] if match else ""
+    closes = match and match[1].startswith(fence) and line.strip() == match[1]
+    return "" if closes else fence
+
+
+@dataclass
+class _Cutter:
+    """Fills pieces of one chunk line by line, carrying over what the next piece must repeat."""
+
+    budget: int
+    pieces: list[str] = field(default_factory=list[str])
+    piece: str = ""
+    opener: str = ""
+    fence: str = ""
+    header: str = ""
+
+    def add(self, line: str) -> None:
+        fence = _fence_after(line, self.fence)
+        reserve = self._closing_cost(line, fence)
+        if not self._fits(line, reserve):
+            self._next_piece()
+        while line and not self._fits(line, reserve):
+            head = _head(line, self.budget - estimate(self.piece) - reserve)
+            self.piece += head
+            line = line[len(head) :]
+            self._next_piece()
+        self._notice_table(line)
+        if fence and not self.fence:
+            self.opener = line if line.endswith("\n") else line + "\n"
+        self.piece += line
+        self.fence = fence
+
+    def _fits(self, line: str, reserve: int) -> bool:
+        return estimate(self.piece) + estimate(line) + reserve <= self.budget
+
+    def _closing_cost(self, line: str, fence: str) -> int:
+        # Also for a line that merely looks like a fence: while it grows it may become one.
+        start = line.strip()
+        run = start[: len(start) - len(start.lstrip("`~"))]
+        longest = max(self.fence, fence, run, key=len)
+        return estimate(f"\n{longest}\n") if longest else 0
+
+    def _next_piece(self) -> None:
+        if self.piece in ("", self._repeated()):
+            return
+        if self.fence:
+            self.piece = self.piece.removesuffix("\n") + f"\n{self.fence}\n"
+        self.pieces.append(self.piece)
+        self.piece = self._repeated()
+
+    def _repeated(self) -> str:
+        again = self.opener if self.fence else self.header
+        if estimate(again) <= self.budget // 2:
+            return again
+        return f"{self.fence}\n" if self.fence else ""
+
+    def _notice_table(self, line: str) -> None:
+        if self.fence or "|" not in line:
+            self.header = ""
+        elif not self.header and "-" in line and _DELIMITER_ROW.fullmatch(line.strip()):
+            above = self.piece.splitlines(keepends=True)[-1:]
+            self.header = above[0] + line if above and "|" in above[0] else ""
+
+
+def _cut_chunk(chunk: str, budget: int) -> list[str]:
+    cutter = _Cutter(budget)
+    for line in chunk.splitlines(keepends=True):
+        cutter.add(line)
+    return [*cutter.pieces, cutter.piece]
+
+
+def _head(line: str, budget: int) -> str:
+    """The longest start of `line` that costs at most `budget`, at a word's end if one is near."""
+    low, high = 1, len(line) - 1
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if estimate(line[:middle]) <= budget else (low, middle - 1)
+    space = line.rfind(" ", low // 2, low + 1)
+    if space > 0:
+        return line[: space + 1]
+    return line[: _character_boundary(line, low)]
+
+
+def _character_boundary(line: str, cut: int) -> int:
+    """The nearest place at or before `cut` that parts no emoji sequence or accented letter."""
+    for place in range(cut, max(cut - 16, 0), -1):
+        if not (_joins(line[place]) or line[place - 1] == "\u200d"):
+            return place
+    return cut
+
+
+def _joins(character: str) -> bool:
+    code = ord(character)
+    return (
+        code == 0x200D
+        or 0x300 <= code <= 0x36F
+        or 0xFE00 <= code <= 0xFE0F
+        or 0x1F3FB <= code <= 0x1F3FF
+    )

@@ -1,0 +1,105 @@
+"""Agents as the bridge knows them: identity, room, and what the homeserver already has."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy import select, update
+
+from letta_matrix.store.database import Database
+from letta_matrix.store.schema import agents
+
+
+class AgentStatus(StrEnum):
+    ACTIVE = "active"
+    REMOVED = "removed"
+
+
+@dataclass(slots=True)
+class Agent:
+    """One agent. `applied` is what has been written to the homeserver, by step name."""
+
+    agent_id: str
+    runtime: str
+    name: str
+    user_id: str
+    description: str = ""
+    room_id: str | None = None
+    status: AgentStatus = AgentStatus.ACTIVE
+    applied: Mapping[str, object] = field(default_factory=dict[str, object])
+    created_at: float = field(default_factory=time.time)
+
+
+class AgentDirectory:
+    """The `agents` table, held in memory and written through. Call `load()` before use."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._agents: dict[str, Agent] = {}
+        self._by_room: dict[str, Agent] = {}
+        self._by_user: dict[str, Agent] = {}
+
+    async def load(self) -> None:
+        async with self._database.read() as connection:
+            found = await connection.execute(select(agents).order_by(agents.c.created_at))
+            for row in found.mappings():
+                self._index(_agent(dict(row)))
+
+    def all(self) -> list[Agent]:
+        return list(self._agents.values())
+
+    def get(self, agent_id: str) -> Agent | None:
+        return self._agents.get(agent_id)
+
+    def by_room(self, room_id: str) -> Agent | None:
+        return self._by_room.get(room_id)
+
+    def by_user(self, user_id: str) -> Agent | None:
+        return self._by_user.get(user_id)
+
+    async def reserve(self, new: list[Agent]) -> None:
+        """Insert rows before anything is created on the homeserver."""
+        if not new:
+            return
+        async with self._database.write() as connection:
+            await connection.execute(agents.insert(), [_values(agent) for agent in new])
+        for agent in new:
+            self._index(agent)
+
+    async def save(self, *changed: Agent) -> None:
+        async with self._database.write() as connection:
+            for agent in changed:
+                await connection.execute(
+                    update(agents)
+                    .where(agents.c.agent_id == agent.agent_id)
+                    .values(**_values(agent))
+                )
+        for agent in changed:
+            self._index(agent)
+
+    def _index(self, agent: Agent) -> None:
+        self._agents[agent.agent_id] = agent
+        self._by_user[agent.user_id] = agent
+        if agent.room_id is not None:
+            self._by_room[agent.room_id] = agent
+
+
+def _agent(row: dict[str, Any]) -> Agent:
+    row["status"] = AgentStatus(row["status"])
+    return Agent(**row)
+
+
+def _values(agent: Agent) -> dict[str, object]:
+    return {
+        "agent_id": agent.agent_id,
+        "runtime": agent.runtime,
+        "name": agent.name,
+        "description": agent.description,
+        "user_id": agent.user_id,
+        "room_id": agent.room_id,
+        "status": str(agent.status),
+        "applied": dict(agent.applied),
+        "created_at": agent.created_at,
+    }

@@ -1,0 +1,129 @@
+"""Events as they arrived from the homeserver, stored before they are acknowledged."""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from sqlalchemy import delete, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from letta_matrix.store.database import Database
+from letta_matrix.store.schema import inbox, outbox, transactions, turns
+from letta_matrix.store.turns import Turn, TurnStatus
+
+Event = Mapping[str, object]
+
+
+class InboxState(StrEnum):
+    PARKED = "parked"  # of a room not known yet; looked at again when it is
+    ROUTED = "routed"
+    IGNORED = "ignored"
+
+
+@dataclass(slots=True)
+class InboxEntry:
+    """One event with what routing made of it; `turn` is set for a prompt."""
+
+    event_id: str
+    room_id: str
+    event: Event
+    state: InboxState
+    turn: Turn | None = None
+
+
+class Inbox:
+    """The `transactions` and `inbox` tables, and the turns that arrive through them."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def admit(self, txn_id: str, entries: list[InboxEntry]) -> list[Turn]:
+        """Store a transaction's events and turns, all or nothing.
+
+        Returns the turns that are new, in order: none for a transaction or an event seen before.
+        """
+        async with self._database.write() as connection:
+            if await _seen(connection, txn_id):
+                return []
+            now = time.time()
+            await connection.execute(transactions.insert().values(txn_id=txn_id, received_at=now))
+            fresh = await _fresh(connection, entries)
+            if fresh:
+                await connection.execute(
+                    inbox.insert(), [_inbox_values(entry, now) for entry in fresh]
+                )
+            return await _insert_turns(connection, [entry.turn for entry in fresh if entry.turn])
+
+    async def unpark(self, room_id: str, route: Callable[[Event], InboxEntry | None]) -> list[Turn]:
+        """Route what was parked for a room; returns the new turns, in arrival order."""
+        parked = (inbox.c.room_id == room_id) & (inbox.c.state == InboxState.PARKED)
+        async with self._database.write() as connection:
+            query = select(inbox.c.event).where(parked).order_by(inbox.c.seq)
+            events = (await connection.execute(query)).scalars()
+            entries = [entry for event in events if (entry := route(event)) is not None]
+            for entry in entries:
+                await connection.execute(
+                    update(inbox)
+                    .where(inbox.c.event_id == entry.event_id)
+                    .values(state=str(entry.state))
+                )
+            return await _insert_turns(connection, [entry.turn for entry in entries if entry.turn])
+
+    async def prune(self, before: float) -> None:
+        """Forget what arrived before `before` (a Unix time) and owes nothing."""
+        old_turns = (turns.c.status == TurnStatus.DONE) & (turns.c.finished_at < before)
+        async with self._database.write() as connection:
+            await connection.execute(
+                delete(outbox).where(outbox.c.turn_id.in_(select(turns.c.turn_id).where(old_turns)))
+            )
+            await connection.execute(delete(turns).where(old_turns))
+            await connection.execute(delete(inbox).where(inbox.c.received_at < before))
+            await connection.execute(
+                delete(transactions).where(transactions.c.received_at < before)
+            )
+
+
+async def _seen(connection: AsyncConnection, txn_id: str) -> bool:
+    query = select(transactions.c.txn_id).where(transactions.c.txn_id == txn_id)
+    return (await connection.execute(query)).scalar_one_or_none() is not None
+
+
+async def _fresh(connection: AsyncConnection, entries: list[InboxEntry]) -> list[InboxEntry]:
+    by_id = {entry.event_id: entry for entry in entries}
+    if not by_id:
+        return []
+    query = select(inbox.c.event_id).where(inbox.c.event_id.in_(by_id))
+    for event_id in (await connection.execute(query)).scalars():
+        del by_id[event_id]
+    return list(by_id.values())
+
+
+async def _insert_turns(connection: AsyncConnection, new: list[Turn]) -> list[Turn]:
+    if new:
+        await connection.execute(turns.insert(), [_turn_values(turn) for turn in new])
+    return new
+
+
+def _inbox_values(entry: InboxEntry, now: float) -> dict[str, object]:
+    return {
+        "event_id": entry.event_id,
+        "room_id": entry.room_id,
+        "state": str(entry.state),
+        "received_at": now,
+        # Only what is looked at again needs its content kept.
+        "event": entry.event if entry.state is InboxState.PARKED else {},
+    }
+
+
+def _turn_values(turn: Turn) -> dict[str, object]:
+    return {
+        "turn_id": turn.turn_id,
+        "agent_id": turn.agent_id,
+        "room_id": turn.room_id,
+        "event_id": turn.event_id,
+        "sender": turn.sender,
+        "sent_at": turn.sent_at,
+        "prompt": turn.prompt,
+        "status": str(turn.status),
+    }

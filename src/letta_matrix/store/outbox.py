@@ -1,0 +1,101 @@
+"""What we owe the homeserver: contents and txn ids frozen before the first try."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy import select, update
+
+from letta_matrix.store.database import Database
+from letta_matrix.store.schema import outbox, turns
+from letta_matrix.store.turns import Turn, TurnStatus, turn_of
+
+
+class OutboxKind(StrEnum):
+    MESSAGE = "message"  # a part of a reply, as it first appears
+    FINAL = "final"  # the edit that completes a part
+    NOTICE = "notice"  # a word about the turn, beside the reply
+    OFFER = "offer"  # a notice whose 🔁 asks again
+
+
+@dataclass(slots=True)
+class OutboxEntry:
+    """One event to be sent by `sender` into `room_id`; `event_id` once it is there."""
+
+    txn_id: str
+    turn_id: str
+    seq: int
+    kind: OutboxKind
+    part: int
+    room_id: str
+    sender: str
+    content: Mapping[str, object]
+    event_id: str | None = None
+    failure: str | None = None
+
+
+class Outbox:
+    """The `outbox` table."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def freeze(self, entries: list[OutboxEntry], *, completes: Turn | None = None) -> None:
+        """Store entries before they are sent.
+
+        With `completes`, in the same transaction the turn no longer needs its runtime.
+        """
+        async with self._database.write() as connection:
+            if entries:
+                await connection.execute(outbox.insert(), [_values(entry) for entry in entries])
+            if completes is not None:
+                completes.status = TurnStatus.REPLYING
+                await connection.execute(
+                    update(turns)
+                    .where(turns.c.turn_id == completes.turn_id)
+                    .values(status=str(completes.status))
+                )
+
+    async def confirm(self, entry: OutboxEntry, event_id: str) -> None:
+        """The homeserver has the event."""
+        entry.event_id = event_id
+        await self._update(entry, event_id=event_id)
+
+    async def fail(self, entry: OutboxEntry, reason: str) -> None:
+        """The homeserver refused the event for good."""
+        entry.failure = reason
+        await self._update(entry, failure=reason)
+
+    async def of_turn(self, turn_id: str) -> list[OutboxEntry]:
+        """A turn's entries in the order they are owed."""
+        query = select(outbox).where(outbox.c.turn_id == turn_id).order_by(outbox.c.seq)
+        async with self._database.read() as connection:
+            rows = (await connection.execute(query)).mappings().all()
+        return [_entry(dict(row)) for row in rows]
+
+    async def offered_by(self, event_id: str) -> Turn | None:
+        """The turn that the offer with this event id would ask again."""
+        query = (
+            select(turns)
+            .join(outbox, outbox.c.turn_id == turns.c.turn_id)
+            .where(outbox.c.event_id == event_id, outbox.c.kind == OutboxKind.OFFER)
+        )
+        async with self._database.read() as connection:
+            row = (await connection.execute(query)).mappings().one_or_none()
+        return turn_of(row) if row else None
+
+    async def _update(self, entry: OutboxEntry, **values: object) -> None:
+        async with self._database.write() as connection:
+            await connection.execute(
+                update(outbox).where(outbox.c.txn_id == entry.txn_id).values(**values)
+            )
+
+
+def _entry(row: dict[str, Any]) -> OutboxEntry:
+    row["kind"] = OutboxKind(row["kind"])
+    return OutboxEntry(**row)
+
+
+def _values(entry: OutboxEntry) -> dict[str, object]:
+    return {**asdict(entry), "kind": str(entry.kind), "content": dict(entry.content)}

@@ -1,0 +1,109 @@
+"""The tables, as SQLAlchemy Core metadata; `migrations/` brings a database to them."""
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Column,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    text,
+)
+
+metadata = MetaData()
+
+# SQLite gives only INTEGER primary keys a rowid.
+_Sequence = BigInteger().with_variant(Integer, "sqlite")
+
+meta = Table(
+    "meta",
+    metadata,
+    Column("key", String, primary_key=True),
+    Column("value", JSON, nullable=False),
+)
+
+transactions = Table(
+    "transactions",
+    metadata,
+    Column("txn_id", String, primary_key=True),
+    Column("received_at", Float, nullable=False),
+)
+
+inbox = Table(
+    "inbox",
+    metadata,
+    Column("seq", _Sequence, primary_key=True, autoincrement=True),
+    Column("event_id", String, nullable=False, unique=True),
+    Column("room_id", String, nullable=False),
+    Column("state", String, nullable=False),  # parked | routed | ignored
+    Column("received_at", Float, nullable=False),
+    Column("event", JSON, nullable=False),
+    sqlite_autoincrement=True,
+)
+_parked = text("state = 'parked'")
+Index("inbox_parked", inbox.c.room_id, sqlite_where=_parked, postgresql_where=_parked)
+
+agents = Table(
+    "agents",
+    metadata,
+    Column("agent_id", String, primary_key=True),
+    Column("runtime", String, nullable=False),
+    Column("name", String, nullable=False),
+    Column("description", Text, nullable=False, server_default=""),
+    Column("user_id", String, nullable=False, unique=True),
+    Column("room_id", String, unique=True),
+    Column("status", String, nullable=False),  # active | removed
+    Column("applied", JSON, nullable=False),
+    Column("created_at", Float, nullable=False),
+)
+
+conversations = Table(
+    "conversations",
+    metadata,
+    Column("agent_id", String, primary_key=True),
+    Column("room_id", String, primary_key=True),
+    Column("conversation_id", String, nullable=False),
+    Column("created_at", Float, nullable=False),
+)
+
+turns = Table(
+    "turns",
+    metadata,
+    Column("seq", _Sequence, primary_key=True, autoincrement=True),
+    Column("turn_id", String, nullable=False, unique=True),
+    Column("agent_id", String, ForeignKey("agents.agent_id"), nullable=False),
+    Column("room_id", String, nullable=False),
+    Column("event_id", String, nullable=False),
+    Column("sender", String, nullable=False),
+    Column("sent_at", Float, nullable=False),
+    Column("prompt", Text),
+    Column("status", String, nullable=False),  # queued | running | replying | done
+    Column("outcome", String),
+    Column("conversation_id", String),
+    Column("runtime_state", JSON),
+    Column("asked", Integer, nullable=False, server_default="0"),
+    Column("finished_at", Float),
+    sqlite_autoincrement=True,
+)
+_unfinished = text("status != 'done'")
+Index("turns_open", turns.c.seq, sqlite_where=_unfinished, postgresql_where=_unfinished)
+
+outbox = Table(
+    "outbox",
+    metadata,
+    Column("txn_id", String, primary_key=True),
+    Column("turn_id", String, ForeignKey("turns.turn_id"), nullable=False, index=True),
+    Column("seq", Integer, nullable=False),
+    Column("kind", String, nullable=False),  # message | final | notice | offer
+    Column("part", Integer, nullable=False),
+    Column("room_id", String, nullable=False),
+    Column("sender", String, nullable=False),
+    Column("content", JSON, nullable=False),
+    Column("event_id", String, index=True),
+    Column("failure", String),
+)

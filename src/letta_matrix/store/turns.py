@@ -1,0 +1,145 @@
+"""Turns: one message for one agent, from its arrival to its answer."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy import delete, select, update
+from sqlalchemy.engine import RowMapping
+
+from letta_matrix.store.database import Database
+from letta_matrix.store.schema import conversations, outbox, turns
+
+
+class TurnStatus(StrEnum):
+    QUEUED = "queued"  # not yet given to the runtime
+    RUNNING = "running"  # perhaps given to the runtime; followed again after a crash
+    REPLYING = "replying"  # the reply is frozen in the outbox; the runtime is not needed any more
+    DONE = "done"
+
+
+class Outcome(StrEnum):
+    ANSWERED = "answered"
+    FAILED = "failed"
+    EXPIRED = "expired"
+    DROPPED = "dropped"
+
+
+@dataclass(slots=True)
+class Turn:
+    """One message for one agent. `prompt` is None where the message has no text for it."""
+
+    turn_id: str
+    agent_id: str
+    room_id: str
+    event_id: str
+    sender: str
+    sent_at: float
+    prompt: str | None
+    status: TurnStatus = TurnStatus.QUEUED
+    seq: int = 0
+    conversation_id: str | None = None
+    runtime_state: Mapping[str, object] | None = None
+    asked: int = 0
+
+    @property
+    def message_id(self) -> str:
+        """The runtime's idempotency key: the event id, marked when the turn was asked again."""
+        return self.event_id if self.asked == 0 else f"{self.event_id}#{self.asked}"
+
+
+class TurnStore:
+    """The `turns` and `conversations` tables."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def unfinished(self) -> list[Turn]:
+        """Every turn that still owes something, in arrival order."""
+        query = select(turns).where(turns.c.status != TurnStatus.DONE).order_by(turns.c.seq)
+        async with self._database.read() as connection:
+            return [turn_of(row) for row in (await connection.execute(query)).mappings()]
+
+    async def get(self, turn_id: str) -> Turn | None:
+        async with self._database.read() as connection:
+            found = await connection.execute(select(turns).where(turns.c.turn_id == turn_id))
+            row = found.mappings().one_or_none()
+        return turn_of(row) if row else None
+
+    async def run(self, turn: Turn, state: Mapping[str, object]) -> None:
+        """Record that the runtime may have been given the turn; `state` finds it again."""
+        turn.status, turn.runtime_state = TurnStatus.RUNNING, dict(state)
+        await self._update(
+            turn,
+            status=turn.status,
+            runtime_state=turn.runtime_state,
+            conversation_id=turn.conversation_id,
+        )
+
+    async def ask_again(self, turn: Turn, conversation_id: str | None) -> None:
+        """Make the turn one that was never asked, in `conversation_id` if that is given."""
+        turn.status, turn.runtime_state, turn.asked = TurnStatus.QUEUED, None, turn.asked + 1
+        if conversation_id is not None:
+            turn.conversation_id = conversation_id
+            await self.set_conversation(turn.agent_id, turn.room_id, conversation_id)
+        await self._update(turn, status=turn.status, runtime_state=None, asked=turn.asked)
+
+    async def finish(
+        self, turn: Turn, outcome: Outcome, sent: Mapping[str, str] | None = None
+    ) -> None:
+        """The turn owes nothing more; `sent` maps outbox txn ids to the event ids they got."""
+        turn.status = TurnStatus.DONE
+        async with self._database.write() as connection:
+            for txn_id, event_id in (sent or {}).items():
+                await connection.execute(
+                    update(outbox).where(outbox.c.txn_id == txn_id).values(event_id=event_id)
+                )
+            await connection.execute(
+                update(turns)
+                .where(turns.c.turn_id == turn.turn_id)
+                .values(
+                    status=str(TurnStatus.DONE),
+                    outcome=str(outcome),
+                    runtime_state=None,
+                    finished_at=time.time(),
+                )
+            )
+
+    async def conversation(self, agent_id: str, room_id: str) -> str | None:
+        """The runtime's conversation for an agent in a room."""
+        query = select(conversations.c.conversation_id).where(
+            conversations.c.agent_id == agent_id, conversations.c.room_id == room_id
+        )
+        async with self._database.read() as connection:
+            return (await connection.execute(query)).scalar_one_or_none()
+
+    async def set_conversation(self, agent_id: str, room_id: str, conversation_id: str) -> None:
+        async with self._database.write() as connection:
+            await connection.execute(
+                delete(conversations).where(
+                    conversations.c.agent_id == agent_id, conversations.c.room_id == room_id
+                )
+            )
+            await connection.execute(
+                conversations.insert().values(
+                    agent_id=agent_id,
+                    room_id=room_id,
+                    conversation_id=conversation_id,
+                    created_at=time.time(),
+                )
+            )
+
+    async def _update(self, turn: Turn, **values: object) -> None:
+        async with self._database.write() as connection:
+            await connection.execute(
+                update(turns).where(turns.c.turn_id == turn.turn_id).values(**values)
+            )
+
+
+def turn_of(row: RowMapping) -> Turn:
+    """A Turn from a row of the `turns` table."""
+    values: dict[str, Any] = {key: row[key] for key in Turn.__slots__}
+    values["status"] = TurnStatus(row["status"])
+    return Turn(**values)
