@@ -8,6 +8,7 @@ from typing import Any
 
 from letta_matrix.config import Config
 from letta_matrix.matrix.events import mapping
+from letta_matrix.matrix.identifiers import GHOST_PREFIX
 from letta_matrix.store.agents import AgentDirectory, AgentStatus
 from letta_matrix.store.inbox import InboxEntry, InboxState
 from letta_matrix.store.turns import Turn
@@ -41,8 +42,14 @@ class Router:
     def is_own(self, event: Mapping[str, Any]) -> bool:
         """Whether one of our own users sent it."""
         sender = event.get("sender")
-        return isinstance(sender, str) and (
-            sender == self._config.bot_user_id or self._directory.by_user(sender) is not None
+        if not isinstance(sender, str):
+            return False
+        localpart, _, domain = sender.partition(":")
+        return domain == self._config.homeserver.domain and (
+            sender == self._config.bot_user_id
+            or localpart.startswith(
+                (f"@{GHOST_PREFIX}", f"@{self._config.appservice.bot_username}_")
+            )
         )
 
     def route(self, event: Mapping[str, Any]) -> InboxEntry | None:

@@ -120,7 +120,7 @@ class Appservice:
         if events is None:
             self.counters["transactions_malformed"] += 1
             return []
-        sound = [event for event in events if isinstance(event, dict)]
+        sound = [dict(event) for value in events if (event := mapping(value))]
         self.counters["events_malformed"] += len(events) - len(sound)
         return sound
 

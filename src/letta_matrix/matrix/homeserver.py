@@ -22,7 +22,8 @@ from letta_matrix.matrix.pacing import Pacer
 log = structlog.get_logger()
 
 _FIRST_PAUSE = 0.25
-_LONGEST_PAUSE = 30.0
+_LONGEST_PAUSE = 10.0
+_GATEWAY_ERRORS = {502, 503, 504}
 _TIMEOUT = aiohttp.ClientTimeout(total=90, sock_connect=10)
 
 Recover = Callable[[], Awaitable[Mapping[str, Any] | None]]
@@ -72,12 +73,15 @@ class Homeserver:
     """Sends requests as any of our users, with retries.
 
     One pooled session: 100 connections, names cached for 5 minutes, kept alive for 30 s.
-    `writes` counts requests that change something there, by method and endpoint.
+    `writes` counts requests that change something there; `outage` is set when one did not
+    reach it.
     """
 
     def __init__(self, url: str, as_token: str, pacer: Pacer) -> None:
+        self.url = url
         self.pacer = pacer
         self.writes = 0
+        self.outage = asyncio.Event()
         connector = aiohttp.TCPConnector(limit=100, ttl_dns_cache=300, keepalive_timeout=30)
         self._session = aiohttp.ClientSession(connector=connector, timeout=_TIMEOUT)
         self._api = _Api(url, as_token, client_session=self._session)
@@ -117,8 +121,11 @@ class Homeserver:
             except MatrixRequestError as error:
                 if error.http_status < 500:
                     raise
-                wait, reason = pause, f"HTTP {error.http_status}"
+                if error.http_status in _GATEWAY_ERRORS:
+                    self.outage.set()
+                wait, reason = pause, _reason(error)
             except (MatrixConnectionError, TimeoutError) as error:
+                self.outage.set()
                 wait, reason = pause, str(error) or "timed out"
             if deadline is not None and _now() + wait > deadline:
                 raise HomeserverUnavailable(f"the homeserver does not answer: {reason}")
@@ -147,14 +154,14 @@ class Homeserver:
             params["user_id"] = user_id
         if method is not Method.GET:
             self.writes += 1
-        answer: object = await self._api.request(
+        answer = await self._api.request(  # pyright: ignore[reportUnknownVariableType]
             method,
             path,
             content if isinstance(content, bytes) else dict(content or {}),
             headers={"Content-Type": content_type} if content_type else None,
             query_params=params,
         )
-        return dict(mapping(answer))
+        return dict(mapping(answer))  # pyright: ignore[reportUnknownArgumentType]
 
 
 async def _recovered(recover: Recover) -> Mapping[str, Any] | None:
@@ -162,6 +169,10 @@ async def _recovered(recover: Recover) -> Mapping[str, Any] | None:
         return await recover()
     except (MatrixRequestError, HomeserverUnavailable):
         return None
+
+
+def _reason(error: MatrixRequestError) -> str:
+    return f"HTTP {error.http_status} {error.errcode or ''} {error.message or ''}".strip()
 
 
 def _now() -> float:

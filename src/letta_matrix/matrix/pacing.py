@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 
 _SLOW_SEND = 0.4
 _MAX_YIELD = 2.0
+_MAX_OBSERVED = 4.0
 
 
 class Pacer:
@@ -72,4 +73,5 @@ class Pacer:
             await asyncio.sleep(place - now)
 
     def _observe(self, seconds: float) -> None:
-        self._latency += 0.2 * (seconds - self._latency)
+        # Capped: after an outage the waits of before say nothing about now.
+        self._latency += 0.2 * (min(seconds, _MAX_OBSERVED) - self._latency)

@@ -50,12 +50,13 @@ class Outbox:
             if entries:
                 await connection.execute(outbox.insert(), [_values(entry) for entry in entries])
             if completes is not None:
-                completes.status = TurnStatus.REPLYING
                 await connection.execute(
                     update(turns)
                     .where(turns.c.turn_id == completes.turn_id)
-                    .values(status=str(completes.status))
+                    .values(status=str(TurnStatus.REPLYING))
                 )
+        if completes is not None:
+            completes.status = TurnStatus.REPLYING
 
     async def confirm(self, entry: OutboxEntry, event_id: str) -> None:
         """The homeserver has the event."""

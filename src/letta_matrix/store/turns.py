@@ -70,27 +70,33 @@ class TurnStore:
 
     async def run(self, turn: Turn, state: Mapping[str, object]) -> None:
         """Record that the runtime may have been given the turn; `state` finds it again."""
-        turn.status, turn.runtime_state = TurnStatus.RUNNING, dict(state)
         await self._update(
             turn,
-            status=turn.status,
-            runtime_state=turn.runtime_state,
+            status=TurnStatus.RUNNING,
+            runtime_state=dict(state),
             conversation_id=turn.conversation_id,
         )
+        turn.status, turn.runtime_state = TurnStatus.RUNNING, dict(state)
 
     async def ask_again(self, turn: Turn, conversation_id: str | None) -> None:
         """Make the turn one that was never asked, in `conversation_id` if that is given."""
-        turn.status, turn.runtime_state, turn.asked = TurnStatus.QUEUED, None, turn.asked + 1
+        asked = turn.asked + 1
         if conversation_id is not None:
             turn.conversation_id = conversation_id
             await self.set_conversation(turn.agent_id, turn.room_id, conversation_id)
-        await self._update(turn, status=turn.status, runtime_state=None, asked=turn.asked)
+        await self._update(
+            turn,
+            status=TurnStatus.QUEUED,
+            runtime_state=None,
+            asked=asked,
+            conversation_id=turn.conversation_id,
+        )
+        turn.status, turn.runtime_state, turn.asked = TurnStatus.QUEUED, None, asked
 
     async def finish(
         self, turn: Turn, outcome: Outcome, sent: Mapping[str, str] | None = None
     ) -> None:
         """The turn owes nothing more; `sent` maps outbox txn ids to the event ids they got."""
-        turn.status = TurnStatus.DONE
         async with self._database.write() as connection:
             for txn_id, event_id in (sent or {}).items():
                 await connection.execute(
@@ -106,6 +112,7 @@ class TurnStore:
                     finished_at=time.time(),
                 )
             )
+        turn.status = TurnStatus.DONE
 
     async def conversation(self, agent_id: str, room_id: str) -> str | None:
         """The runtime's conversation for an agent in a room."""

@@ -1,0 +1,276 @@
+"""The bridge as a whole: builds the parts, connects them, starts and stops them."""
+
+import asyncio
+import contextlib
+import signal
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+import structlog
+from aiohttp import web
+from mautrix.api import ClientPath, Method
+from mautrix.errors import MatrixRequestError
+
+from letta_matrix import __version__
+from letta_matrix.agents.discovery import Discovery
+from letta_matrix.agents.home import Home, refusal
+from letta_matrix.agents.provisioner import Provisioner
+from letta_matrix.config import AppServerRuntime, Config, Runtime
+from letta_matrix.conversations.dispatcher import Dispatcher
+from letta_matrix.conversations.routing import Router
+from letta_matrix.conversations.turn_runner import TurnRunner
+from letta_matrix.logs import configure_logging, secrets_of
+from letta_matrix.matrix.appservice import Appservice
+from letta_matrix.matrix.homeserver import Homeserver, HomeserverUnavailable
+from letta_matrix.matrix.intent import Intent
+from letta_matrix.matrix.pacing import Pacer
+from letta_matrix.matrix.transactions import txn_id
+from letta_matrix.matrix.watch import homeserver_returned
+from letta_matrix.runtimes.memory import MemoryRuntime
+from letta_matrix.runtimes.protocol import AgentRuntime
+from letta_matrix.store.agents import AgentDirectory, AgentStatus
+from letta_matrix.store.database import Database, database_url
+from letta_matrix.store.inbox import Inbox
+from letta_matrix.store.meta import Meta
+from letta_matrix.store.outbox import Outbox
+from letta_matrix.store.turns import TurnStore
+from letta_matrix.web.health import health_routes
+from letta_matrix.web.pages import chat_routes
+
+log = structlog.get_logger()
+
+_RETRY_HOMESERVER = 2.0
+_DEFAULT_ROOM_VERSION = 10
+
+
+class PortTakenError(Exception):
+    """One of our ports is in use; the text names it."""
+
+
+class Bridge:
+    """One bridge process. `start()` returns when it listens; the rest comes up behind it."""
+
+    def __init__(self, config: Config, runtimes: list[AgentRuntime] | None = None) -> None:
+        self._config = config
+        self._database = Database(database_url(config.database.url, config.directory))
+        self._directory = AgentDirectory(self._database)
+        self._inbox = Inbox(self._database)
+        self._runtimes = {
+            runtime.name: runtime
+            for runtime in (runtimes or [_runtime(entry, config) for entry in config.runtimes])
+        }
+        self._tasks: list[asyncio.Task[None]] = []
+        self._discoveries: list[Discovery] = []
+        self._provisioner: Provisioner | None = None
+        self._connected = False
+        self._trouble: str | None = None
+        self._web: web.AppRunner | None = None
+        self._started = time.monotonic()
+
+    async def start(self) -> None:
+        """Open the database and listen. Raises StoreError or PortTakenError."""
+        await self._database.open()
+        await self._directory.load()
+        config = self._config
+        self._homeserver = Homeserver(
+            config.homeserver.url,
+            config.appservice.as_token.get_secret_value(),
+            Pacer(config.conversations.edits_per_second),
+        )
+        self._bot = Intent(self._homeserver, config.bot_user_id)
+        self._home = Home(config, self._bot, Meta(self._database))
+        self._dispatcher = self._build_dispatcher()
+        for runtime in self._runtimes.values():
+            await runtime.start()
+        await self._dispatcher.recover()
+        self._appservice = Appservice(config.appservice.hs_token.get_secret_value(), self)
+        await _listen(self._appservice.start, config.appservice.hostname, config.appservice.port)
+        await _listen(self._start_web, config.api.hostname, config.api.port)
+        self._spawn(self._connect())
+        self._spawn(self._dispatcher.prune())
+
+    async def close(self) -> None:
+        """Stop listening and let go; unfinished turns go on at the next start."""
+        await self._appservice.close()
+        if self._web is not None:
+            await self._web.cleanup()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._provisioner is not None:
+            await self._provisioner.close()
+        await self._dispatcher.close()
+        for runtime in self._runtimes.values():
+            await runtime.close()
+        await self._homeserver.close()
+        await self._database.close()
+
+    async def admit(self, txn_id: str, events: list[dict[str, Any]]) -> None:
+        """See `AppserviceHandler.admit`."""
+        await self._dispatcher.admit(txn_id, events)
+
+    async def has_user(self, user_id: str) -> bool:
+        """See `AppserviceHandler.has_user`."""
+        agent = self._directory.by_user(user_id)
+        if agent is None:
+            return False
+        await Intent(self._homeserver, agent.user_id).register()
+        return True
+
+    async def has_alias(self, alias: str) -> bool:
+        """See `AppserviceHandler.has_alias`; aliases are made with their rooms, never on demand."""
+        return False
+
+    def is_ready(self) -> bool:
+        """Whether the homeserver is connected and every listed agent is set up."""
+        return (
+            self._connected
+            and all(discovery.listed for discovery in self._discoveries)
+            and self._provisioner is not None
+            and not self._provisioner.busy
+        )
+
+    def health(self) -> Mapping[str, object]:
+        """What `/health` answers."""
+        troubles = [discovery.trouble for discovery in self._discoveries if discovery.trouble]
+        troubles += [self._trouble] if self._trouble else []
+        provisioning = self._provisioner.trouble if self._provisioner else {}
+        active = [a for a in self._directory.all() if a.status is AgentStatus.ACTIVE]
+        return {
+            "status": "degraded" if troubles or provisioning else "ok",
+            "version": __version__,
+            "ready": self.is_ready(),
+            "uptime_seconds": round(time.monotonic() - self._started, 1),
+            "troubles": troubles,
+            "agents": len(active),
+            "agents_in_trouble": dict(provisioning),
+            "turns_waiting": self._dispatcher.waiting,
+            "homeserver_writes": self._homeserver.writes,
+            "homeserver_latency_ms": round(self._homeserver.pacer.latency * 1000, 1),
+            "counters": dict(self._dispatcher.counters + self._appservice.counters),
+        }
+
+    def _build_dispatcher(self) -> Dispatcher:
+        turns, outbox = TurnStore(self._database), Outbox(self._database)
+        runner = TurnRunner(
+            self._config.conversations,
+            self._homeserver,
+            self._runtimes,
+            self._directory,
+            turns,
+            outbox,
+        )
+        router = Router(self._config, self._directory)
+        return Dispatcher(router, self._inbox, outbox, turns, runner)
+
+    async def _start_web(self, hostname: str, port: int) -> None:
+        app = web.Application()
+        browser_url = self._config.api.homeserver_url or self._config.homeserver.url
+        app.add_routes(chat_routes(browser_url, self._config.bot_user_id))
+        app.add_routes(health_routes(self.health, self.is_ready))
+        self._web = web.AppRunner(app, access_log=None, handle_signals=False)
+        await self._web.setup()
+        await web.TCPSite(self._web, hostname, port, shutdown_timeout=1).start()
+
+    async def _connect(self) -> None:
+        while True:
+            while (reason := await self._try_connect()) is not None:
+                # Said once for each reason, not at every try.
+                if reason != self._trouble:
+                    self._trouble = reason
+                    log.error("not connected to the homeserver", reason=reason)
+                await asyncio.sleep(_RETRY_HOMESERVER)
+            self._trouble, self._connected = None, True
+            log.info("connected to the homeserver", url=self._config.homeserver.url)
+            await homeserver_returned(self._homeserver)
+
+    async def _try_connect(self) -> str | None:
+        # The time is the cause: each start pings and wakes anew.
+        transaction = txn_id("start", str(time.time_ns()))
+        try:
+            await self._home.ensure()
+            await self._homeserver.ping(self._config.appservice.id, transaction)
+            await self._home.wake(transaction)
+            if self._provisioner is None:
+                await self._start_agents()
+        except MatrixRequestError as error:
+            return refusal(error)
+        except HomeserverUnavailable as error:
+            return str(error)
+        return None
+
+    async def _start_agents(self) -> None:
+        provisioner = Provisioner(
+            self._config,
+            self._homeserver,
+            self._directory,
+            self._home,
+            await self._default_room_version(),
+            self._dispatcher.room_known,
+        )
+        self._provisioner = provisioner
+        await provisioner.request(self._directory.all())
+        for runtime in self._runtimes.values():
+            discovery = Discovery(
+                runtime,
+                self._directory,
+                self._config.agents,
+                self._config.homeserver.domain,
+                provisioner.request,
+            )
+            self._discoveries.append(discovery)
+            self._spawn(discovery.run())
+
+    async def _default_room_version(self) -> int:
+        answer = await self._homeserver.request(
+            Method.GET, ClientPath.v3.capabilities, user_id=self._bot.user_id
+        )
+        versions = answer.get("capabilities", {}).get("m.room_versions", {})
+        default = str(versions.get("default", ""))
+        return int(default) if default.isdigit() else _DEFAULT_ROOM_VERSION
+
+    def _spawn(self, work: Awaitable[None]) -> None:
+        async def watch() -> None:
+            try:
+                await work
+            except Exception as error:
+                log.critical("a part of the bridge stopped", exc_info=error)
+                raise
+
+        self._tasks.append(asyncio.create_task(watch()))
+
+
+def _runtime(settings: Runtime, config: Config) -> AgentRuntime:
+    if isinstance(settings, AppServerRuntime):
+        from letta_matrix.runtimes.app_server import AppServer
+
+        return AppServer(settings, config.path(settings.keeper_socket))
+    return MemoryRuntime(settings.name, settings.agents)
+
+
+async def _listen(start: Callable[[str, int], Awaitable[None]], hostname: str, port: int) -> None:
+    try:
+        await start(hostname, port)
+    except OSError as error:
+        raise PortTakenError(
+            f"cannot listen on {hostname}:{port}: {error.strerror or error}; "
+            "is another letta-matrix running?"
+        ) from None
+
+
+async def run(config: Config) -> None:
+    """Run the bridge until SIGINT or SIGTERM. Raises StoreError or PortTakenError."""
+    configure_logging(config.logging, secrets_of(config))
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    bridge = Bridge(config)
+    await bridge.start()
+    log.info("bridge started", version=__version__, bot=config.bot_user_id)
+    await stop.wait()
+    log.info("bridge stopping")
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(3):
+            await bridge.close()

@@ -1,0 +1,39 @@
+"""The bridge's database as commands beside a running bridge read it."""
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+
+from sqlalchemy.exc import DBAPIError
+
+from letta_matrix.cli.faults import Failure
+from letta_matrix.config import Config
+from letta_matrix.store.agents import Agent, AgentDirectory
+from letta_matrix.store.database import Database, database_url
+
+
+@asynccontextmanager
+async def open_existing(config: Config) -> AsyncGenerator[Database]:
+    """The database, which must be there already.
+
+    Raises:
+        Failure: it is not, or cannot be read.
+    """
+    url = database_url(config.database.url, config.directory)
+    missing = Failure(f"no database at {url.render_as_string()}; start the bridge once")
+    if url.get_backend_name() == "sqlite" and not config.path(url.database or "").is_file():
+        raise missing
+    database = Database(url)
+    try:
+        yield database
+    except DBAPIError as error:
+        raise Failure(f"the database cannot be used: {error.orig}") from None
+    finally:
+        await database.close()
+
+
+async def load_agents(config: Config) -> list[Agent]:
+    """Every agent the bridge knows, oldest first. Raises Failure."""
+    async with open_existing(config) as database:
+        directory = AgentDirectory(database)
+        await directory.load()
+        return directory.all()

@@ -1,0 +1,122 @@
+"""`letta-matrix init`: config.yaml and registration.yaml for your own homeserver."""
+
+import re
+import secrets
+from pathlib import Path
+from typing import Annotated
+from urllib.parse import urlsplit
+
+import typer
+
+from letta_matrix.cli.faults import BadInput
+
+_USER_ID = re.compile(r"@[^:\s]+:\S+")
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("init")(init)
+
+
+def init(
+    homeserver: Annotated[
+        str, typer.Option(help="The homeserver's URL as this machine reaches it.")
+    ] = "",
+    domain: Annotated[str, typer.Option(help="Its server name, as in @you:domain.")] = "",
+    runtime: Annotated[str, typer.Option(help="The App Server's WebSocket address.")] = "",
+    admin: Annotated[
+        list[str] | None, typer.Option(help="A person who manages it: @you:domain. Repeatable.")
+    ] = None,
+    appservice: Annotated[
+        str, typer.Option(help="The URL at which the homeserver reaches the bridge.")
+    ] = "http://127.0.0.1:29377",
+    directory: Annotated[Path, typer.Option(help="The folder to write the files into.")] = Path(),
+    force: Annotated[bool, typer.Option("--force", help="Replace existing files.")] = False,
+) -> None:
+    """Write config.yaml and registration.yaml, asking for what no flag says."""
+    paths = [directory / "config.yaml", directory / "registration.yaml"]
+    for path in paths:
+        if path.exists() and not force:
+            raise BadInput(f"{path} exists already; --force replaces it, with new tokens")
+    homeserver = _http_url(homeserver or _ask("Homeserver URL", "http://localhost:8008"))
+    domain = domain or _ask("Server name (as in @you:domain)", urlsplit(homeserver).hostname or "")
+    runtime = _websocket_url(runtime or _ask("App Server", "ws://127.0.0.1:4500"))
+    admins = [_user_id(name) for name in admin or [_ask("Your Matrix id", f"@you:{domain}")]]
+    settings = _settings(homeserver, domain, runtime, admins, _http_url(appservice))
+    _write(settings, *paths)
+    _next_steps(*paths)
+
+
+def _settings(
+    homeserver: str, domain: str, runtime: str, admins: list[str], appservice: str
+) -> dict[str, object]:
+    return {
+        "homeserver": {"url": homeserver, "domain": domain},
+        "appservice": {
+            "url": appservice,
+            "port": urlsplit(appservice).port or 29377,
+            "as_token": secrets.token_hex(32),
+            "hs_token": secrets.token_hex(32),
+        },
+        "runtimes": [{"type": "app_server", "name": "local", "url": runtime}],
+        "agents": {"room_members": admins},
+        "permissions": {domain: "user", **dict.fromkeys(admins, "admin")},
+    }
+
+
+def _write(settings: dict[str, object], config: Path, registration_file: Path) -> None:
+    import yaml
+
+    from letta_matrix.config import load_config
+    from letta_matrix.matrix.registration import registration
+    from letta_matrix.stack.files import write_private
+
+    config.parent.mkdir(parents=True, exist_ok=True)
+    write_private(config, yaml.safe_dump(settings, sort_keys=False))
+    made = registration(load_config(config, {}))
+    write_private(registration_file, yaml.safe_dump(made, sort_keys=False))
+
+
+def _next_steps(config: Path, registration_file: Path) -> None:
+    print(
+        f"""Wrote {config} and {registration_file} (both hold secrets: mode 0600).
+
+Next:
+  1. Let Synapse read {registration_file.absolute()} and name it in homeserver.yaml:
+       app_service_config_files:
+         - {registration_file.absolute()}
+  2. Restart Synapse.
+  3. Start the bridge: letta-matrix run -c {config}"""
+    )
+
+
+def _ask(question: str, suggestion: str) -> str:
+    try:
+        return str(typer.prompt(question, default=suggestion or None))
+    except typer.Abort:
+        raise BadInput(f"{question}: no answer; see letta-matrix init --help for flags") from None
+
+
+def _http_url(text: str) -> str:
+    return _url(text, "http", "https")
+
+
+def _websocket_url(text: str) -> str:
+    return _url(text, "ws", "wss")
+
+
+def _url(text: str, *schemes: str) -> str:
+    try:
+        parts = urlsplit(text)
+        usable = parts.scheme in schemes and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable:
+        raise BadInput(f"{text}: expected a URL that starts with {schemes[0]}://")
+    return text.rstrip("/")
+
+
+def _user_id(text: str) -> str:
+    if not _USER_ID.fullmatch(text):
+        raise BadInput(f"{text}: expected a Matrix id such as @you:example.org")
+    return text

@@ -1,0 +1,48 @@
+"""`letta-matrix`: the commands a person types. Each imports what it needs when it runs."""
+
+import os
+import sys
+
+import typer
+
+from letta_matrix.cli import chat, init, keeper, mappings, overview, run, up
+from letta_matrix.cli.faults import BadInput, Failure
+
+app = typer.Typer(
+    name="letta-matrix",
+    help="Gives every Letta agent a life of its own on Matrix.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+for module in (up, run, init, chat, overview, mappings, keeper):
+    module.register(app)
+
+
+def main() -> None:
+    """Run the program; faults are one line, exit status 2 for bad input, 1 for failures."""
+    try:
+        app()
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except Exception as error:
+        status = exit_status(error)
+        if status is None:
+            raise
+        print(f"letta-matrix: {error}", file=sys.stderr)
+        sys.exit(status)
+
+
+def exit_status(error: Exception) -> int | None:
+    """The exit status for a fault that a person can act on; None for a defect of ours."""
+    from letta_matrix.config import ConfigError
+    from letta_matrix.stack.errors import StackError
+    from letta_matrix.store.database import StoreError
+
+    if isinstance(error, ConfigError | BadInput):
+        return 2
+    return 1 if isinstance(error, StackError | StoreError | Failure) else None

@@ -1,0 +1,96 @@
+"""The few requests of the client-server API that the terminal client makes."""
+
+import json
+import secrets
+from collections.abc import Mapping
+from typing import Any, Self, cast
+from urllib.parse import quote
+
+import aiohttp
+
+from letta_matrix.cli.faults import Failure
+
+_DEVICE = "letta-matrix chat"
+
+
+class MatrixClient:
+    """A person logged in for the length of a command; use it as `async with`."""
+
+    def __init__(self, url: str, user_id: str, password: str) -> None:
+        self._url = url
+        self._user_id = user_id
+        self._password = password
+        self._http = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=60))
+        self._headers: dict[str, str] = {}
+        self._since = ""
+
+    async def __aenter__(self) -> Self:
+        try:
+            answer = await self._call("POST", "/login", self._credentials())
+        except BaseException:
+            await self._http.close()
+            raise
+        self._headers = {"Authorization": f"Bearer {answer['access_token']}"}
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        try:
+            await self._call("POST", "/logout", {})
+        except Failure:
+            pass  # the homeserver went away first: the login stays behind, harmless
+        finally:
+            await self._http.close()
+
+    async def send(self, room_id: str, text: str) -> str:
+        """Send a text; its event id. Raises Failure."""
+        path = f"/rooms/{quote(room_id)}/send/m.room.message/{secrets.token_hex(8)}"
+        answer = await self._call("PUT", path, {"msgtype": "m.text", "body": text})
+        return str(answer["event_id"])
+
+    async def catch_up(self, room_id: str) -> None:
+        """Look only at what comes from now on. Raises Failure."""
+        self._since = ""
+        await self.news(room_id, 0)
+
+    async def news(self, room_id: str, timeout: float) -> list[Mapping[str, Any]]:
+        """The room's new events, waiting `timeout` seconds for one. Raises Failure."""
+        timeline = {"limit": 200 if self._since else 1, "types": ["m.room.message"]}
+        nothing = {"types": list[str]()}
+        room = {"rooms": [room_id], "timeline": timeline, "ephemeral": nothing, "state": nothing}
+        wanted = {"room": room, "presence": nothing, "account_data": nothing}
+        query = {"filter": json.dumps(wanted), "timeout": str(int(timeout * 1000))}
+        if self._since:
+            query["since"] = self._since
+        answer = await self._call("GET", "/sync", None, query)
+        self._since = str(answer["next_batch"])
+        joined = answer.get("rooms", {}).get("join", {}).get(room_id, {})
+        return cast("list[Mapping[str, Any]]", joined.get("timeline", {}).get("events", []))
+
+    def _credentials(self) -> dict[str, object]:
+        return {
+            "type": "m.login.password",
+            "identifier": {"type": "m.id.user", "user": self._user_id},
+            "password": self._password,
+            "initial_device_display_name": _DEVICE,
+        }
+
+    async def _call(
+        self,
+        method: str,
+        path: str,
+        body: Mapping[str, object] | None,
+        query: Mapping[str, str] | None = None,
+    ) -> dict[str, Any]:
+        url = f"{self._url}/_matrix/client/v3{path}"
+        try:
+            async with self._http.request(
+                method, url, json=body, params=query, headers=self._headers
+            ) as response:
+                answer = cast("dict[str, Any]", await response.json(content_type=None))
+        except (aiohttp.ClientError, TimeoutError, ValueError):
+            raise Failure(
+                f"the homeserver at {self._url} does not answer; is it running?"
+            ) from None
+        if response.status != 200:
+            raise Failure(f"the homeserver refused: {answer.get('error', response.status)}")
+        return answer

@@ -1,0 +1,82 @@
+"""`letta-matrix agents` and `letta-matrix status`."""
+
+import asyncio
+import json
+from typing import TYPE_CHECKING
+
+import typer
+
+from letta_matrix.cli.options import ConfigOption, JsonOption, config_path
+
+if TYPE_CHECKING:
+    from letta_matrix.config import Config
+    from letta_matrix.store.agents import Agent
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command("agents")(agents)
+    app.command("status")(status)
+
+
+def agents(config: ConfigOption = None, as_json: JsonOption = False) -> None:
+    """List the agents with their Matrix users and rooms."""
+    from letta_matrix.cli.database import load_agents
+    from letta_matrix.config import load_config
+
+    found = asyncio.run(load_agents(load_config(config_path(config))))
+    if as_json:
+        print(json.dumps([_fields(agent) for agent in found], indent=2))
+        return
+    if not found:
+        print("no agents yet")
+    for agent in found:
+        removed = "" if agent.status == "active" else f"  ({agent.status})"
+        print(f"{agent.name}{removed}")
+        print(f"  agent  {agent.agent_id}  [{agent.runtime}]")
+        print(f"  user   {agent.user_id}")
+        print(f"  room   {agent.room_id or '(not created yet)'}")
+
+
+def status(config: ConfigOption = None, as_json: JsonOption = False) -> None:
+    """Show whether the bridge runs and is healthy; exit status 1 when it is not."""
+    from letta_matrix.config import load_config
+
+    health = asyncio.run(_health(load_config(config_path(config))))
+    if as_json:
+        print(json.dumps(health, indent=2))
+    else:
+        for key, value in health.items():
+            print(f"{key}: {value if isinstance(value, str) else json.dumps(value)}")
+    if health["status"] != "ok":
+        raise typer.Exit(1)
+
+
+def _fields(agent: "Agent") -> dict[str, object]:
+    return {
+        "agent_id": agent.agent_id,
+        "name": agent.name,
+        "runtime": agent.runtime,
+        "user_id": agent.user_id,
+        "room_id": agent.room_id,
+        "status": str(agent.status),
+    }
+
+
+async def _health(config: "Config") -> dict[str, object]:
+    """What /health says, with `ready` from /ready."""
+    import aiohttp
+
+    everywhere = ("0.0.0.0", "::")  # noqa: S104 - read, not bound
+    host = "127.0.0.1" if config.api.hostname in everywhere else config.api.hostname
+    base = f"http://{host}:{config.api.port}"
+    timeout = aiohttp.ClientTimeout(total=5)
+    try:
+        async with aiohttp.ClientSession(base, timeout=timeout) as http:
+            async with http.get("/health") as response:
+                health = await response.json(content_type=None)
+            async with http.get("/ready") as response:
+                ready = response.status == 200
+    except (aiohttp.ClientError, TimeoutError, ValueError):
+        return {"status": "down", "detail": f"nothing answers at {base}; is it running?"}
+    return {**health, "ready": ready}

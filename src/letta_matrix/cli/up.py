@@ -1,0 +1,51 @@
+"""`letta-matrix up`."""
+
+import asyncio
+from typing import Annotated
+
+import typer
+
+from letta_matrix.cli.options import DataOption, data_directory
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("up")(up)
+
+
+def up(
+    data: DataOption = None,
+    model_base_url: Annotated[
+        str, typer.Option(help="An OpenAI-compatible endpoint, with its /v1.", show_default=False)
+    ] = "",
+    model_api_key: Annotated[
+        str,
+        typer.Option(
+            help="The endpoint's key.",
+            envvar="LETTA_MATRIX_MODEL_API_KEY",
+            show_default=False,
+        ),
+    ] = "",
+    model: Annotated[
+        str,
+        typer.Option(help="The model for new agents; default: the first.", show_default=False),
+    ] = "",
+    port_offset: Annotated[int, typer.Option(help="Added to every port.")] = 0,
+) -> None:
+    """Run everything on this machine: homeserver, agents, bridge, chat page.
+
+    A provider key in the environment (ANTHROPIC_API_KEY, OPENAI_API_KEY, ...) is used for
+    the agents' model; without one a demo model answers. Ctrl-C stops all; starting again
+    keeps everything.
+    """
+    from letta_matrix.stack.up import Options
+    from letta_matrix.stack.up import up as run_up
+
+    options = Options(
+        data=data_directory(data),
+        port_offset=port_offset,
+        model_base_url=model_base_url,
+        model_api_key=model_api_key,
+        model=model,
+    )
+    asyncio.run(run_up(options, lambda line: print(line, flush=True)))

@@ -1,0 +1,54 @@
+"""Logging for a whole process, with secrets masked wherever they turn up."""
+
+import logging
+import sys
+from collections.abc import Iterable
+from typing import Any
+
+import structlog
+
+from letta_matrix.config import Config, Logging
+
+_MASK = "[secret]"
+
+
+def configure_logging(settings: Logging, secrets: Iterable[str] = ()) -> None:
+    """Send structlog to stderr; `secrets` are masked in every line."""
+    hidden = [secret for secret in secrets if secret]
+
+    def mask(_logger: object, _name: str, line: Any) -> Any:
+        for secret in hidden:
+            line = line.replace(secret, _MASK)
+        return line
+
+    human = settings.format == "console"
+    renderer: Any = (
+        structlog.dev.ConsoleRenderer(
+            colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
+        )
+        if human
+        else structlog.processors.JSONRenderer()
+    )
+    exceptions = [] if human else [structlog.processors.format_exc_info]
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            *exceptions,
+            renderer,
+            mask,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(
+            logging.getLevelNamesMapping()[settings.level.upper()]
+        ),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+    # mautrix logs whole requests, message texts included.
+    logging.getLogger("mau").setLevel(logging.CRITICAL)
+
+
+def secrets_of(config: Config) -> list[str]:
+    """Every secret of a configuration."""
+    tokens = [config.appservice.as_token, config.appservice.hs_token]
+    tokens += [token for runtime in config.runtimes if (token := getattr(runtime, "token", None))]
+    return [token.get_secret_value() for token in tokens]

@@ -1,0 +1,73 @@
+"""What a conversation's stored messages tell of a turn."""
+
+import re
+from dataclasses import dataclass, field
+
+from letta_matrix.runtimes.app_server.connection import Connection
+from letta_matrix.runtimes.app_server.frames import Json, Scope, as_list, text_of
+
+PAGE = 50
+MAX_PAGES = 10
+_REMINDER = re.compile(r"<system-reminder>.*?</system-reminder>", re.DOTALL)
+_TOOL_TYPES = ("approval_request_message", "tool_call_message", "tool_return_message")
+
+
+@dataclass(slots=True)
+class StoredTurn:
+    """A turn as stored: its assistant texts by message id, in order.
+
+    `before` is the id of the message that stands before the turn, `followed` tells that
+    another message of a person came after it, `tools` that a tool was called.
+    """
+
+    texts: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
+    before: str = ""
+    followed: bool = False
+    tools: bool = False
+
+
+async def find_turn(connection: Connection, scope: Scope, message_id: str) -> StoredTurn | None:
+    """Look a turn up by its prompt's `otid`; None if the prompt is not stored.
+
+    Raises:
+        RuntimeUnavailable, RuntimeRefused: as `Connection.call`.
+    """
+    newest_first: list[Json] = []
+    query: Json = {"limit": PAGE}
+    for _ in range(MAX_PAGES):
+        answer = await connection.call("conversation_messages_list", **scope.as_json(), query=query)
+        page = as_list(answer.get("messages"))
+        newest_first += page
+        found = any(message.get("otid") == message_id for message in newest_first[:-1])
+        if found or not answer.get("has_more") or not page:
+            break
+        query = {"limit": PAGE, "before": answer.get("next_before") or page[-1]["id"]}
+    return read_turn(newest_first[::-1], message_id)
+
+
+def read_turn(messages: list[Json], message_id: str) -> StoredTurn | None:
+    """The turn that `message_id` prompted, out of messages in order.
+
+    An App Server that was restarted in mid-turn stores the prompt a second time; the reply
+    is then what follows the last of them.
+    """
+    prompts = [i for i, message in enumerate(messages) if message.get("otid") == message_id]
+    if not prompts:
+        return None
+    first, last = prompts[0], prompts[-1]
+    turn = StoredTurn(before=str(messages[first - 1]["id"]) if first else "")
+    for message in messages[last + 1 :]:
+        kind = message.get("message_type")
+        text = own_text(message)
+        if kind == "user_message" and text:
+            turn.followed = True
+            break
+        if kind == "assistant_message" and text:
+            turn.texts.append((str(message.get("id", "")), text))
+        turn.tools |= kind in _TOOL_TYPES
+    return turn
+
+
+def own_text(message: Json) -> str:
+    """A message's text without the reminders that the App Server puts into it."""
+    return _REMINDER.sub("", text_of(message.get("content"))).strip()

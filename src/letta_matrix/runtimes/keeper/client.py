@@ -1,0 +1,209 @@
+"""The bridge's side of the keeper: attach, send, replay; start a keeper where none answers."""
+
+import asyncio
+import contextlib
+import itertools
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from letta_matrix.runtimes.keeper import wire
+from letta_matrix.runtimes.keeper.wire import Frame
+
+RETRY = 0.05
+LONGEST_RETRY = 2.0
+MAX_SOCKET_PATH = 107
+_log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """What the keeper said last of itself and of the App Server."""
+
+    epoch: str = ""
+    generation: int = 0
+    up: bool = False
+    refused: bool = False
+    reason: str = "the keeper is not attached yet"
+
+    def same_stream(self, epoch: object, generation: object) -> bool:
+        return self.up and self.epoch == epoch and self.generation == generation
+
+
+@dataclass(slots=True)
+class Replay:
+    """Kept frames; `gap` tells that older ones had to go, `seq` where live frames go on."""
+
+    gap: bool
+    seq: int
+    frames: list[Frame] = field(default_factory=list[Frame])
+
+
+class KeeperGone(Exception):
+    """The keeper went away while it was asked something."""
+
+
+class Replaced(Exception):
+    """Another bridge attached."""
+
+
+class KeeperClient:
+    """Keeps one attachment to the keeper at `socket`, for ever.
+
+    `on_frame` gets each live frame in order, `on_link` each change of `link`. Frames that
+    start with a `muted` prefix never come; those with a `transient` one are not kept.
+    """
+
+    def __init__(
+        self,
+        socket: Path,
+        url: str,
+        token: str | None,
+        on_frame: Callable[[Frame], None],
+        on_link: Callable[[Link], None],
+        *,
+        muted: Sequence[str] = (),
+        transient: Sequence[str] = (),
+        arguments: Sequence[str] = (),
+    ) -> None:
+        self.link = Link()
+        self.seq = 0
+        self._socket = socket
+        self._attach = {"url": url, "token": token, "muted": muted, "transient": transient}
+        self._on_frame = on_frame
+        self._on_link = on_link
+        self._arguments = arguments
+        self._writer: asyncio.StreamWriter | None = None
+        self._replays: dict[int, asyncio.Future[Replay]] = {}
+        self._ids = itertools.count(1)
+        self._child: subprocess.Popen[bytes] | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        self._task = asyncio.create_task(self._run())
+
+    async def close(self) -> None:
+        """Detach; the keeper and what it holds stay."""
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+
+    def send(self, text: bytes, *, everywhere: bool = False) -> None:
+        """Send a frame upstream; on every upstream connection with `everywhere`."""
+        self._write(wire.pack(wire.BROADCAST if everywhere else wire.SEND, text))
+
+    def acknowledge(self, seq: int) -> None:
+        if self._writer is not None:
+            self._write(wire.pack_ack(seq))
+
+    async def replay(self, since: int, contains: str) -> Replay:
+        """Kept frames after `since` that have `contains` in their text.
+
+        Raises:
+            KeeperGone: the keeper is not there.
+        """
+        number = next(self._ids)
+        future = asyncio.get_running_loop().create_future()
+        self._replays[number] = future
+        try:
+            message = {"type": "replay", "id": number, "since": since, "contains": contains}
+            self._write(wire.pack_control(message))
+            return await future
+        finally:
+            self._replays.pop(number, None)
+
+    def _write(self, record: bytes) -> None:
+        if self._writer is None:
+            raise KeeperGone("the keeper is not attached")
+        self._writer.write(record)
+
+    async def _run(self) -> None:
+        pause = RETRY
+        while True:
+            connection = await self._connect()
+            if connection is not None:
+                pause = RETRY
+                try:
+                    await self._stay(*connection)
+                except Replaced:
+                    # Attaching again would only throw the newer bridge out.
+                    _log.warning("another bridge took the keeper over", socket=str(self._socket))
+                    return
+            await asyncio.sleep(pause)
+            pause = min(pause * 1.5, LONGEST_RETRY)
+
+    async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter] | None:
+        try:
+            return await asyncio.open_unix_connection(self._socket)
+        except OSError as error:
+            if len(str(self._socket)) > MAX_SOCKET_PATH:
+                self._unlink(f"keeper_socket is longer than {MAX_SOCKET_PATH} characters")
+            elif self._child is None or self._child.poll() is not None:
+                _log.info("starting a keeper", reason=error.strerror)
+                self._child = self._spawn()
+            return None
+
+    def _spawn(self) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", "letta_matrix.runtimes.keeper"]
+        command += ["--socket", str(self._socket), *self._arguments]
+        self._socket.parent.mkdir(parents=True, exist_ok=True)
+        with self._socket.with_name(self._socket.name + ".log").open("ab") as log:
+            return subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,  # it outlives us
+            )
+
+    async def _stay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._writer = writer
+        try:
+            writer.write(wire.pack_control({"type": "attach", **self._attach}))
+            while True:
+                kind, payload = await wire.read_record(reader)
+                if kind == wire.FRAME:
+                    frame = wire.unpack_frame(payload)
+                    self.seq = frame.seq
+                    self._on_frame(frame)
+                elif kind == wire.CONTROL:
+                    await self._control(wire.unpack_control(payload), reader)
+        except (asyncio.IncompleteReadError, OSError, ValueError):
+            pass
+        finally:
+            self._writer = None
+            writer.close()
+            self._unlink("the keeper went away")
+
+    async def _control(self, message: dict[str, Any], reader: asyncio.StreamReader) -> None:
+        if message["type"] == "replay":
+            await self._read_replay(message, reader)
+        elif message["type"] == "replaced":
+            raise Replaced
+        else:
+            self.seq = message["seq"]
+            fields = ("epoch", "generation", "up", "refused", "reason")
+            self.link = Link(**{name: message[name] for name in fields})
+            self._on_link(self.link)
+
+    async def _read_replay(self, message: dict[str, Any], reader: asyncio.StreamReader) -> None:
+        replay = Replay(message["gap"], message["seq"])
+        for _ in range(message["count"]):
+            _, payload = await wire.read_record(reader)
+            replay.frames.append(wire.unpack_frame(payload))
+        future = self._replays.get(message["id"])
+        if future is not None and not future.done():
+            future.set_result(replay)
+
+    def _unlink(self, reason: str) -> None:
+        self.link = Link(reason=reason)
+        for future in self._replays.values():
+            if not future.done():
+                future.set_exception(KeeperGone(reason))
+        self._on_link(self.link)

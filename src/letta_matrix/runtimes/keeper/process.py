@@ -1,0 +1,88 @@
+"""The keeper as a process: its socket, its lock, its end."""
+
+import argparse
+import asyncio
+import contextlib
+import fcntl
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TextIO
+
+from letta_matrix.runtimes.keeper.server import Keeper
+
+DEFAULT_IDLE = 600.0
+DEFAULT_BUFFER = 32 * 1024 * 1024
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a keeper until SIGTERM, or until no bridge was attached for `--idle` seconds.
+
+    Returns 0 also when another keeper already serves the socket.
+    """
+    options = _parser().parse_args(arguments)
+    socket: Path = options.socket
+    with contextlib.ExitStack() as stack:
+        lock = _lock(socket)
+        if lock is None:
+            return 0
+        stack.enter_context(lock)
+        pid = socket.with_name(socket.name + ".pid")
+        pid.write_text(str(os.getpid()))
+        socket.unlink(missing_ok=True)
+        stack.callback(pid.unlink, missing_ok=True)
+        stack.callback(socket.unlink, missing_ok=True)
+        os.umask(0o177)
+        asyncio.run(_run(socket, options.idle, options.buffer))
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="letta-matrix keeper", description=__doc__)
+    parser.add_argument("--socket", type=Path, required=True, help="the Unix socket to serve")
+    parser.add_argument(
+        "--idle", type=float, default=DEFAULT_IDLE, help="seconds without a bridge before it ends"
+    )
+    parser.add_argument(
+        "--buffer", type=int, default=DEFAULT_BUFFER, help="bytes of frames it keeps at most"
+    )
+    return parser
+
+
+def _lock(socket: Path) -> TextIO | None:
+    """The open lock file beside the socket, or None where another keeper holds it."""
+    lock = socket.with_name(socket.name + ".lock").open("w")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        lock.close()
+        return None
+    return lock
+
+
+async def _run(socket: Path, idle: float, buffer: int) -> None:
+    loop = asyncio.get_running_loop()
+    ended = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, ended.set)
+    timer = loop.call_later(idle, ended.set)
+
+    def idle_changed(alone: bool) -> None:
+        nonlocal timer
+        timer.cancel()
+        if alone:
+            timer = loop.call_later(idle, ended.set)
+
+    keeper = Keeper(buffer, idle_changed)
+    server = await asyncio.start_unix_server(keeper.serve, socket)
+    try:
+        await ended.wait()
+    finally:
+        server.close()
+        await keeper.close()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

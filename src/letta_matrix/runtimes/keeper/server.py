@@ -1,0 +1,148 @@
+"""The keeper itself: one bridge on one side, one App Server on the other."""
+
+import asyncio
+import ipaddress
+import secrets
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import urlsplit
+
+from letta_matrix.runtimes.keeper import wire
+from letta_matrix.runtimes.keeper.buffer import FrameBuffer
+from letta_matrix.runtimes.keeper.upstream import Upstream
+
+MAX_BACKLOG = 64 * 1024 * 1024
+"""Bytes a bridge may leave unread before it counts as gone."""
+
+
+def is_remote(url: str) -> bool:
+    """Whether an App Server's address leaves this machine."""
+    host = urlsplit(url).hostname or ""
+    if host == "localhost":
+        return False
+    try:
+        return not ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return True
+
+
+class Keeper:
+    """Passes frames between the attached bridge and the App Server, and remembers them.
+
+    `epoch` names this keeper's life, `generation` counts the upstream connections in it.
+    """
+
+    def __init__(self, max_bytes: int, idle: Callable[[bool], None]) -> None:
+        self.epoch = secrets.token_hex(8)
+        self.generation = 0
+        self._buffer = FrameBuffer(max_bytes)
+        self._idle = idle
+        self._target: tuple[str, str | None] | None = None
+        self._connections: list[Upstream] = []
+        self._bridge: asyncio.StreamWriter | None = None
+        self._muted: tuple[bytes, ...] = ()
+        self._transient: tuple[bytes, ...] = ()
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Speak with one bridge until it goes away or another takes its place."""
+        try:
+            while True:
+                kind, payload = await wire.read_record(reader)
+                await self._handle(kind, payload, writer)
+        except (asyncio.IncompleteReadError, OSError, ValueError):
+            pass
+        finally:
+            writer.close()
+            if self._bridge is writer:
+                self._bridge = None
+                self._idle(True)
+
+    async def close(self) -> None:
+        for connection in self._connections:
+            await connection.close()
+        if self._bridge is not None:
+            self._bridge.close()
+
+    async def _handle(self, kind: bytes, payload: bytes, writer: asyncio.StreamWriter) -> None:
+        if kind == wire.CONTROL:
+            message = wire.unpack_control(payload)
+            if message["type"] == "attach":
+                await self._attach(message, writer)
+            elif message["type"] == "replay":
+                self._replay(message, writer)
+        elif writer is not self._bridge:
+            return
+        elif kind == wire.SEND and self._connections:
+            await self._connections[0].send(payload)
+        elif kind == wire.BROADCAST:
+            for connection in self._connections:
+                await connection.send(payload)
+        elif kind == wire.ACK:
+            self._buffer.acknowledge(wire.unpack_ack(payload))
+
+    async def _attach(self, message: dict[str, Any], writer: asyncio.StreamWriter) -> None:
+        if self._bridge is not None and self._bridge is not writer:
+            self._bridge.write(wire.pack_control({"type": "replaced"}))
+            self._bridge.close()
+        self._bridge = writer
+        self._idle(False)
+        self._muted = tuple(prefix.encode() for prefix in message["muted"])
+        self._transient = tuple(prefix.encode() for prefix in message["transient"])
+        await self._aim(message["url"], message["token"])
+        writer.write(wire.pack_control({**self._status(), "type": "attached"}))
+
+    async def _aim(self, url: str, token: str | None) -> None:
+        if self._target == (url, token):
+            return
+        for connection in self._connections:
+            await connection.close()
+        self._target = (url, token)
+        remote = is_remote(url)
+        self._connections = [
+            Upstream(url, token, self._received, self._changed, remote=remote)
+            for _ in range(2 if remote else 1)
+        ]
+
+    def _replay(self, message: dict[str, Any], writer: asyncio.StreamWriter) -> None:
+        frames, gap = self._buffer.after(message["since"], message["contains"].encode())
+        head: dict[str, object] = {"type": "replay", "id": message["id"], "count": len(frames)}
+        writer.write(wire.pack_control({**head, "gap": gap, "seq": self._buffer.seq}))
+        writer.writelines(wire.pack_frame(frame) for frame in frames)
+
+    def _received(self, connection: Upstream, text: bytes) -> None:
+        if connection is not self._connections[0] or text.startswith(self._muted):
+            return
+        keep = not text.startswith(self._transient)
+        frame = self._buffer.number(self.generation, text, keep=keep)
+        if self._bridge is None:
+            return
+        self._bridge.write(wire.pack_frame(frame))
+        if self._bridge.transport.get_write_buffer_size() > MAX_BACKLOG:
+            self._bridge.transport.abort()
+
+    def _changed(self, connection: Upstream) -> None:
+        if connection is self._connections[0]:
+            spare = next((other for other in self._connections if other.up), None)
+            if spare is not None:
+                self._connections.remove(spare)
+                self._connections.insert(0, spare)
+                self.generation += 1
+            self._report()
+        elif connection.up and not self._connections[0].up:
+            self._changed(self._connections[0])
+
+    def _report(self) -> None:
+        if self._bridge is not None:
+            self._bridge.write(wire.pack_control(self._status()))
+
+    def _status(self) -> dict[str, object]:
+        first = self._connections[0]
+        return {
+            "type": "status",
+            "epoch": self.epoch,
+            "generation": self.generation,
+            "seq": self._buffer.seq,
+            "up": first.up,
+            "reason": first.reason,
+            "refused": first.refused,
+        }

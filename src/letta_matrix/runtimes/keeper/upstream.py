@@ -1,0 +1,102 @@
+"""One WebSocket to the App Server, made again whenever it breaks."""
+
+import asyncio
+import contextlib
+import random
+from collections.abc import Callable
+
+import aiohttp
+
+FIRST_PAUSE = 0.1
+LONGEST_PAUSE = 10.0
+PAUSE_GROWTH = 1.5
+REMOTE_HEARTBEAT = 30.0
+CONNECT_TIMEOUT = 15.0
+
+_Receive = Callable[["Upstream", bytes], None]
+_Change = Callable[["Upstream"], None]
+
+
+class Upstream:
+    """A connection that comes back by itself, with pauses from 0.1 s to 10 s.
+
+    `receive` gets every text frame, `change` is called after each change of `up`.
+    """
+
+    def __init__(
+        self, url: str, token: str | None, receive: _Receive, change: _Change, *, remote: bool
+    ) -> None:
+        self.up = False
+        self.reason = "not connected yet"
+        self.refused = False
+        self._url = url
+        self._headers = {"Authorization": f"Bearer {token}"} if token else {}
+        self._receive = receive
+        self._change = change
+        # A busy App Server on this machine answers no ping for seconds, yet a connection
+        # dropped for that would wedge its turns; a dead local peer closes its socket.
+        self._heartbeat = REMOTE_HEARTBEAT if remote else None
+        self._socket: aiohttp.ClientWebSocketResponse | None = None
+        self._task = asyncio.create_task(self._run())
+
+    async def send(self, text: bytes) -> bool:
+        """Send a text frame; False if the connection is down."""
+        if self._socket is None or self._socket.closed:
+            return False
+        try:
+            await self._socket.send_frame(text, aiohttp.WSMsgType.TEXT)
+        except (aiohttp.ClientError, OSError):
+            return False
+        return True
+
+    async def close(self) -> None:
+        self._task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._task
+
+    async def _run(self) -> None:
+        pause = FIRST_PAUSE
+        async with aiohttp.ClientSession(headers=self._headers) as session:
+            while True:
+                if await self._hold(session):
+                    pause = FIRST_PAUSE
+                await asyncio.sleep(pause * random.uniform(0.6, 1.0))  # noqa: S311 (jitter)
+                pause = min(pause * PAUSE_GROWTH, LONGEST_PAUSE)
+
+    async def _hold(self, session: aiohttp.ClientSession) -> bool:
+        """Connect and read until the connection ends; whether it was ever up."""
+        was_up = False
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT):
+                socket = await session.ws_connect(
+                    self._url, max_msg_size=0, heartbeat=self._heartbeat, autoping=True
+                )
+            was_up = True
+            self._set(socket, "")
+            await self._read(socket)
+            reason = "the App Server closed the connection"
+        except aiohttp.WSServerHandshakeError as error:
+            self.refused = error.status in (401, 403)
+            reason = f"the App Server answered HTTP {error.status}"
+        except TimeoutError:
+            reason = "the App Server does not answer"
+        except (aiohttp.ClientError, OSError) as error:
+            reason = str(error) or type(error).__name__
+        self._set(None, reason)
+        return was_up
+
+    async def _read(self, socket: aiohttp.ClientWebSocketResponse) -> None:
+        try:
+            async for message in socket:
+                if message.type is aiohttp.WSMsgType.TEXT:
+                    self._receive(self, message.data.encode())
+        finally:
+            await socket.close()
+
+    def _set(self, socket: aiohttp.ClientWebSocketResponse | None, reason: str) -> None:
+        self._socket = socket
+        self.up = socket is not None
+        self.reason = reason
+        if self.up:
+            self.refused = False
+        self._change(self)

@@ -1,0 +1,75 @@
+"""Records on the Unix socket between bridge and keeper.
+
+A record is a 4-byte big-endian length, a 1-byte kind and that many bytes:
+
+| kind | from | bytes |
+|---|---|---|
+| `F` | keeper | sequence number (8), generation (4), the upstream frame's raw text |
+| `S` | bridge | raw text to send upstream |
+| `B` | bridge | raw text to send upstream on every connection |
+| `A` | bridge | sequence number (8): frames up to it are no longer needed |
+| `C` | both | a JSON object with a `type` |
+"""
+
+import asyncio
+import json
+import struct
+from collections.abc import Mapping
+from typing import Any, NamedTuple, cast
+
+MAX_RECORD = 256 * 1024 * 1024
+FRAME, SEND, BROADCAST, ACK, CONTROL = b"F", b"S", b"B", b"A", b"C"
+_HEADER = struct.Struct(">Ic")
+_FRAME = struct.Struct(">QI")
+_SEQ = struct.Struct(">Q")
+
+
+class Frame(NamedTuple):
+    """An upstream frame: where it stands, which connection brought it, its raw text."""
+
+    seq: int
+    generation: int
+    text: bytes
+
+
+def pack(kind: bytes, payload: bytes) -> bytes:
+    return _HEADER.pack(len(payload), kind) + payload
+
+
+def pack_frame(frame: Frame) -> bytes:
+    size = _FRAME.size + len(frame.text)
+    return _HEADER.pack(size, FRAME) + _FRAME.pack(frame.seq, frame.generation) + frame.text
+
+
+def unpack_frame(payload: bytes) -> Frame:
+    seq, generation = _FRAME.unpack_from(payload)
+    return Frame(seq, generation, payload[_FRAME.size :])
+
+
+def pack_ack(seq: int) -> bytes:
+    return pack(ACK, _SEQ.pack(seq))
+
+
+def unpack_ack(payload: bytes) -> int:
+    return cast("int", _SEQ.unpack(payload)[0])
+
+
+def pack_control(message: Mapping[str, object]) -> bytes:
+    return pack(CONTROL, json.dumps(message).encode())
+
+
+def unpack_control(payload: bytes) -> dict[str, Any]:
+    return cast("dict[str, Any]", json.loads(payload))
+
+
+async def read_record(reader: asyncio.StreamReader) -> tuple[bytes, bytes]:
+    """Kind and payload of the next record.
+
+    Raises:
+        asyncio.IncompleteReadError: the other side went away.
+        ValueError: the other side does not speak this protocol.
+    """
+    size, kind = _HEADER.unpack(await reader.readexactly(_HEADER.size))
+    if size > MAX_RECORD:
+        raise ValueError("a record longer than any the keeper protocol knows")
+    return kind, await reader.readexactly(size)

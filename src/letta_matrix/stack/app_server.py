@@ -1,0 +1,145 @@
+"""The embedded Letta App Server: its process and single requests to it.
+
+Letta Code documentation, "App Server": one WebSocket, JSON frames with a
+`request_id` that the answer repeats.
+"""
+
+import asyncio
+import json
+import os
+import shutil
+import sys
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import aiohttp
+
+from letta_matrix.stack.errors import StackError
+from letta_matrix.stack.supervisor import Command
+
+_TIMEOUT = 30.0
+_FOREIGN = ("LETTA_", "XDG_", "ANTHROPIC_", "OPENAI_")
+
+
+@dataclass(frozen=True, slots=True)
+class AppServer:
+    """Where the embedded App Server keeps its agents and listens."""
+
+    home: Path
+    port: int
+
+    @property
+    def url(self) -> str:
+        return f"ws://127.0.0.1:{self.port}"
+
+    @property
+    def http_url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def log(self) -> Path:
+        return self.home / "app-server.log"
+
+    @property
+    def command(self) -> Command:
+        """How to run it.
+
+        Raises:
+            StackError: Letta is not installed beside us.
+        """
+        argv = (
+            _program("letta"),
+            "--backend",
+            "local",
+            "server",
+            "--listen",
+            self.url,
+            "--openai-api",
+        )
+        return Command(
+            name="App Server", argv=argv, log=self.log, cwd=self.workspace, env=self._environment()
+        )
+
+    @property
+    def workspace(self) -> Path:
+        """The folder the agents' own tools start in."""
+        return self.home / "workspace"
+
+    def make_folders(self) -> None:
+        """Create the home and the workspace."""
+        self.workspace.mkdir(parents=True, exist_ok=True, mode=0o700)
+
+    def _environment(self) -> dict[str, str]:
+        kept = {k: v for k, v in os.environ.items() if not k.startswith(_FOREIGN)}
+        return {
+            **kept,
+            "HOME": str(self.home),
+            "LETTA_CODE_TELEM": "0",
+            "DISABLE_AUTOUPDATER": "1",
+        }
+
+    async def ready(self, http: aiohttp.ClientSession) -> bool:
+        """Whether it answers."""
+        try:
+            async with http.get(
+                f"{self.http_url}/readyz", timeout=aiohttp.ClientTimeout(total=5)
+            ) as response:
+                return response.status == 200
+        except (aiohttp.ClientError, TimeoutError):
+            return False
+
+    @asynccontextmanager
+    async def control(self, http: aiohttp.ClientSession) -> AsyncGenerator["Control"]:
+        """A connection for a few requests. Raises StackError when there is none."""
+        try:
+            async with http.ws_connect(f"{self.url}/ws", max_msg_size=0) as socket:
+                yield Control(socket)
+        except aiohttp.ClientError as error:
+            raise StackError(f"the App Server at {self.url} cannot be reached: {error}") from None
+
+
+class Control:
+    """Requests one after the other over one connection."""
+
+    def __init__(self, socket: aiohttp.ClientWebSocketResponse) -> None:
+        self._socket = socket
+        self._count = 0
+
+    async def request(self, kind: str, **fields: object) -> dict[str, Any]:
+        """Send a frame and wait for its answer.
+
+        Raises:
+            StackError: refused, or no answer within 30 s.
+        """
+        self._count += 1
+        request_id = f"up-{self._count}"
+        await self._socket.send_json({"type": kind, "request_id": request_id, **fields})
+        try:
+            answer = await asyncio.wait_for(self._answer(request_id), _TIMEOUT)
+        except TimeoutError:
+            raise StackError(f"the App Server did not answer {kind} in {_TIMEOUT:g} s") from None
+        if not answer.get("success"):
+            raise StackError(f"the App Server refused {kind}: {answer.get('error')}")
+        return answer
+
+    async def _answer(self, request_id: str) -> dict[str, Any]:
+        async for message in self._socket:
+            if message.type is not aiohttp.WSMsgType.TEXT:
+                continue
+            frame = cast("object", json.loads(message.data))
+            if isinstance(frame, dict):
+                fields = cast("dict[str, Any]", frame)
+                if fields.get("request_id") == request_id:
+                    return fields
+        raise StackError("the App Server closed the connection")
+
+
+def _program(name: str) -> str:
+    beside = Path(sys.executable).with_name(name)
+    found = str(beside) if beside.exists() else shutil.which(name)
+    if found is None:
+        raise StackError(f"`{name}` is not installed; pip install 'letta-matrix[embedded]'")
+    return found

@@ -1,0 +1,84 @@
+"""The configuration that `up` gives to the bridge."""
+
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import yaml
+
+from letta_matrix.config import Config, ConfigError, load_config
+from letta_matrix.matrix.registration import registration
+from letta_matrix.stack.errors import StackError
+from letta_matrix.stack.files import write_private_if_changed
+from letta_matrix.stack.ports import Ports
+from letta_matrix.stack.synapse import SERVER_NAME
+
+_RUNTIME = "local"
+
+
+def write_bridge_files(directory: Path, ports: Ports, admin: str) -> Config:
+    """Write config.yaml and registration.yaml; what a person changed in an existing
+    config.yaml stays, except where it must follow the ports.
+
+    Raises:
+        StackError: an existing config.yaml cannot be used.
+    """
+    path = directory / "config.yaml"
+    settings = _existing(path) or _fresh(admin)
+    _follow(settings, ports)
+    write_private_if_changed(path, yaml.safe_dump(settings, sort_keys=False))
+    try:
+        config = load_config(path, {})
+    except ConfigError as error:
+        raise StackError(str(error)) from None
+    text = yaml.safe_dump(registration(config), sort_keys=False)
+    write_private_if_changed(directory / "registration.yaml", text)
+    return config
+
+
+def _existing(path: Path) -> dict[str, Any] | None:
+    if not path.is_file():
+        return None
+    try:
+        settings: object = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise StackError(f"{path}: is not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(settings, dict):
+        raise StackError(f"{path}: expected sections; move it away and start again")
+    return cast("dict[str, Any]", settings)
+
+
+def _fresh(admin: str) -> dict[str, Any]:
+    return {
+        "homeserver": {"domain": SERVER_NAME},
+        "appservice": {"as_token": secrets.token_hex(32), "hs_token": secrets.token_hex(32)},
+        "database": {"url": "sqlite:///letta-matrix.db"},
+        "runtimes": [{"type": "app_server", "name": _RUNTIME}],
+        "agents": {"room_members": [admin]},
+        "permissions": {SERVER_NAME: "user", admin: "admin"},
+    }
+
+
+def _follow(settings: dict[str, Any], ports: Ports) -> None:
+    homeserver = f"http://127.0.0.1:{ports.synapse}"
+    _update(settings, "homeserver", url=homeserver)
+    appservice = f"http://127.0.0.1:{ports.appservice}"
+    _update(settings, "appservice", url=appservice, port=ports.appservice)
+    _update(settings, "api", port=ports.api, homeserver_url=homeserver)
+    for runtime in cast("list[object]", settings.get("runtimes") or []):
+        if _is_embedded(runtime):
+            cast("dict[str, Any]", runtime)["url"] = f"ws://127.0.0.1:{ports.app_server}"
+
+
+def _update(settings: dict[str, Any], section: str, **values: object) -> None:
+    existing = settings.get(section)
+    kept = cast("dict[str, Any]", existing) if isinstance(existing, dict) else {}
+    settings[section] = {**kept, **values}
+
+
+def _is_embedded(runtime: object) -> bool:
+    if not isinstance(runtime, Mapping):
+        return False
+    fields = cast("Mapping[str, object]", runtime)
+    return fields.get("name", _RUNTIME) == _RUNTIME and fields.get("type") == "app_server"

@@ -1,0 +1,37 @@
+"""The folder that holds an embedded stack."""
+
+import os
+from pathlib import Path
+
+from letta_matrix.stack.errors import StackError
+
+
+def default_data_directory() -> Path:
+    """`letta-matrix` in the XDG data directory (XDG Base Directory Specification).
+
+    Raises:
+        StackError: there is no home to put it into.
+    """
+    base = os.environ.get("XDG_DATA_HOME", "")
+    if base.startswith("/"):
+        return Path(base) / "letta-matrix"
+    try:
+        return Path.home() / ".local" / "share" / "letta-matrix"
+    except RuntimeError:
+        raise StackError("no home folder is known; name a folder by --data") from None
+
+
+def make_data_directory(path: Path) -> Path:
+    """Create the folder, readable by its owner alone; its absolute path.
+
+    Raises:
+        StackError: it cannot be created or written to.
+    """
+    directory = path.expanduser().absolute()
+    try:
+        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise StackError(f"{directory}: cannot be created: {error.strerror}") from None
+    if not os.access(directory, os.W_OK | os.X_OK):
+        raise StackError(f"{directory}: cannot be written to; name another folder by --data")
+    return directory

@@ -1,0 +1,5 @@
+"""What can go wrong while the embedded servers start."""
+
+
+class StackError(Exception):
+    """The embedded stack cannot start or go on; one line that says what to do."""

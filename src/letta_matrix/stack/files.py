@@ -1,0 +1,37 @@
+"""Files that must never be half written and never be readable by others."""
+
+import os
+import secrets
+from pathlib import Path
+
+
+def write_private(path: Path, text: str) -> None:
+    """Replace `path` by `text` in one step, mode 0600."""
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def write_private_if_changed(path: Path, text: str) -> bool:
+    """Like `write_private`, but leaves a file that already says so; tells whether it wrote."""
+    if path.is_file() and path.read_text(encoding="utf-8") == text:
+        return False
+    write_private(path, text)
+    return True
+
+
+def keep_secret(path: Path, *, length: int = 24) -> str:
+    """The secret kept in `path`; made and stored 0600 the first time."""
+    if path.is_file() and (kept := path.read_text(encoding="utf-8").strip()):
+        return kept
+    secret = secrets.token_urlsafe(length)
+    write_private(path, secret + "\n")
+    return secret

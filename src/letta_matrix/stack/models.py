@@ -1,0 +1,141 @@
+"""Which model the embedded agents think with, and how the App Server is told.
+
+The App Server's own `letta connect` takes keys on its command line, where every
+local user can read them; so its provider file (0600, the one `connect` writes) is
+written here instead.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, cast
+
+from letta_matrix.stack.errors import StackError
+from letta_matrix.stack.files import write_private
+
+DEMO_PROVIDER = "openai-compatible"
+DEMO_MODEL = "letta-matrix-demo"
+DEMO_HANDLE = f"{DEMO_PROVIDER}/{DEMO_MODEL}"
+
+_DEMO_KEY = "demo"
+
+_KEY_VARIABLES = {
+    "ANTHROPIC_API_KEY": "anthropic",
+    "OPENAI_API_KEY": "openai",
+    "GEMINI_API_KEY": "google",
+    "GOOGLE_API_KEY": "google",
+    "OPENROUTER_API_KEY": "openrouter",
+    "ZAI_API_KEY": "zai",
+    "MINIMAX_API_KEY": "minimax",
+    "MOONSHOT_API_KEY": "moonshotai",
+}
+"""Environment variable -> the App Server's name for the provider; the first one set wins."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelChoice:
+    """A provider, and perhaps one of its models; `origin` says to a person where it came from."""
+
+    provider: str
+    origin: str
+    key: str = ""
+    base_url: str = ""
+    model: str = ""
+    demo: bool = False
+
+    @property
+    def handle(self) -> str:
+        """The App Server's name of the model, empty when its provider's first one is meant."""
+        if not self.model or self.model.startswith(f"{self.provider}/"):
+            return self.model
+        return f"{self.provider}/{self.model}"
+
+
+def choose_model(
+    environment: Mapping[str, str],
+    connected: str | None,
+    *,
+    base_url: str = "",
+    key: str = "",
+    model: str = "",
+) -> ModelChoice | None:
+    """What was asked for, else a key in the environment, else the provider connected by an
+    earlier start (`connected`); None leaves the demo model.
+
+    Raises:
+        StackError: a key or a model without a provider they could belong to.
+    """
+    if base_url:
+        if not base_url.startswith(("http://", "https://")):
+            raise StackError(f"--model-base-url {base_url}: expected http:// or https://")
+        where = f"the endpoint {base_url}"
+        return ModelChoice("openai-compatible", where, key or "none", base_url, model)
+    if key:
+        raise StackError("--model-api-key needs --model-base-url; or set OPENAI_API_KEY and so on")
+    for variable, provider in _KEY_VARIABLES.items():
+        wanted = not model or "/" not in model or model.startswith(f"{provider}/")
+        if environment.get(variable) and wanted:
+            origin = f"{provider}, with the key in {variable}"
+            return ModelChoice(provider, origin, environment[variable], "", model)
+    if connected:
+        return ModelChoice(connected, f"{connected}, as connected earlier", model=model)
+    if model:
+        raise StackError(
+            f"--model {model}: no provider for it; give --model-base-url, or set one of "
+            + ", ".join(_KEY_VARIABLES)
+        )
+    return None
+
+
+def demo_choice(port: int) -> ModelChoice:
+    """The built-in demo model on its port."""
+    url = f"http://127.0.0.1:{port}/v1"
+    return ModelChoice(
+        DEMO_PROVIDER, "the built-in demo model", _DEMO_KEY, url, DEMO_MODEL, demo=True
+    )
+
+
+class ProviderFile:
+    """The App Server's list of connected providers."""
+
+    def __init__(self, home: Path) -> None:
+        self._path = home / ".letta" / "lc-local-backend" / "providers" / "auth.json"
+
+    def connected(self) -> str | None:
+        """A provider connected earlier, the demo model aside."""
+        for name, entry in self._providers().items():
+            if entry.get("auth", {}).get("key") != _DEMO_KEY:
+                return name
+        return None
+
+    def connect(self, choice: ModelChoice) -> None:
+        """Add or replace a provider; others stay as they are."""
+        if not choice.key:
+            return
+        providers = self._providers()
+        now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        entry: dict[str, Any] = {
+            "id": f"local-provider-{choice.provider}",
+            "name": choice.provider,
+            "provider_type": choice.provider,
+            "provider_category": "byok",
+            "auth": {"type": "api", "key": choice.key},
+            "created_at": providers.get(choice.provider, {}).get("created_at", now),
+            "updated_at": now,
+        }
+        if choice.base_url:
+            entry["base_url"] = choice.base_url
+        providers[choice.provider] = entry
+        self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        write_private(self._path, json.dumps({"version": 1, "providers": providers}, indent=2))
+
+    def _providers(self) -> dict[str, dict[str, Any]]:
+        if not self._path.is_file():
+            return {}
+        try:
+            data = json.loads(self._path.read_text(encoding="utf-8"))
+            return cast("dict[str, dict[str, Any]]", data["providers"])
+        except (ValueError, KeyError, TypeError):
+            raise StackError(f"{self._path}: is damaged; move it away and start again") from None

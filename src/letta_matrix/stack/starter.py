@@ -1,0 +1,117 @@
+"""The two agents a newcomer finds; made only where there are none."""
+
+from dataclasses import dataclass
+from typing import cast
+
+from letta_matrix.stack.app_server import Control
+from letta_matrix.stack.errors import StackError
+from letta_matrix.stack.models import DEMO_HANDLE, ModelChoice
+
+_PAGE = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Starter:
+    """A starter agent: its name, one line about it, and who it is in its own words."""
+
+    name: str
+    description: str
+    persona: str
+
+
+STARTERS = (
+    Starter(
+        "Meridian",
+        "A calm guide who helps you find your way.",
+        "I am Meridian, a guide. I live on Matrix: people write to me in a chat room, and my "
+        "answers appear there as I write them. I help people see where they stand and what the "
+        "next step is. I ask one good question rather than five. I write short, warm, plain "
+        "messages, in Markdown where it helps, in the language I am written to in. I keep what "
+        "people tell me about themselves and their work in my memory and come back to it. When "
+        "I do not know something, I say so.",
+    ),
+    Starter(
+        "Ada",
+        "A precise engineer who likes to build and to explain.",
+        "I am Ada, an engineer. I live on Matrix: people write to me in a chat room, and my "
+        "answers appear there as I write them. I like exact questions, small experiments and "
+        "code that can be read aloud. I think first, then answer with the result, then the "
+        "reasons. I show code in fenced blocks. Before a tool changes anything I say what it "
+        "will do. I remember the projects people work on. I admit mistakes at once and fix them.",
+    ),
+)
+_HUMAN = "Someone who has just set up letta-matrix. I will learn their name and what they do."
+
+
+async def model_handle(control: Control, choice: ModelChoice) -> str:
+    """The model to give new agents: the chosen one, else the first its provider lists.
+
+    Raises:
+        StackError: the provider lists no model.
+    """
+    if choice.handle:
+        return choice.handle
+    answer = await control.request("list_models")
+    entries = cast("list[dict[str, object]]", answer.get("entries") or [])
+    for entry in entries:
+        handle = str(entry.get("handle", ""))
+        if handle.startswith(f"{choice.provider}/"):
+            return handle
+    raise StackError(f"{choice.origin}: it lists no model; check the key, or name one by --model")
+
+
+async def create_starters(control: Control, model: str) -> list[str]:
+    """Create the starter agents if there is no agent at all; the names of those created.
+
+    Raises:
+        StackError: refused.
+    """
+    listing = await control.request("agent_list", query={"limit": 1})
+    if listing.get("agents"):
+        return []
+    for starter in STARTERS:
+        await control.request("agent_create", body=_body(starter, model))
+    return [starter.name for starter in STARTERS]
+
+
+async def leave_demo_model(control: Control, model: str) -> list[str]:
+    """Give agents made with the demo model a real one; their names.
+
+    Raises:
+        StackError: refused.
+    """
+    moved: list[str] = []
+    for agent in await _all_agents(control):
+        if agent.get("model") == DEMO_HANDLE:
+            await control.request("agent_update", agent_id=agent["id"], body={"model": model})
+            moved.append(str(agent.get("name", "")))
+    return moved
+
+
+async def list_names(control: Control) -> list[str]:
+    """The names of all agents. Raises StackError when the listing is refused."""
+    return [str(agent.get("name", "")) for agent in await _all_agents(control)]
+
+
+async def _all_agents(control: Control) -> list[dict[str, object]]:
+    agents: list[dict[str, object]] = []
+    query: dict[str, object] = {"limit": _PAGE}
+    while True:
+        answer = await control.request("agent_list", query=query)
+        page = cast("list[dict[str, object]]", answer.get("agents") or [])
+        agents += page
+        if len(page) < _PAGE:
+            return agents
+        query = {"limit": _PAGE, "after": page[-1]["id"]}
+
+
+def _body(starter: Starter, model: str) -> dict[str, object]:
+    return {
+        "name": starter.name,
+        "description": starter.description,
+        "model": model,
+        "memory_blocks": [
+            {"label": "persona", "value": starter.persona},
+            {"label": "human", "value": _HUMAN},
+        ],
+    }

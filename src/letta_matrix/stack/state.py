@@ -1,0 +1,49 @@
+"""`stack.json`: what scripts and other commands need to know of a running stack."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+from letta_matrix.stack.errors import StackError
+from letta_matrix.stack.files import write_private
+
+FILE_NAME = "stack.json"
+
+
+@dataclass(slots=True)
+class StackState:
+    """The contents of `stack.json`; sections of doors that do not exist are absent."""
+
+    homeserver: dict[str, str]
+    users: dict[str, dict[str, str]]
+    appservice: dict[str, str]
+    chat: dict[str, str]
+    api: dict[str, str]
+    app_server: dict[str, str]
+    pids: dict[str, int] = field(default_factory=dict[str, int])
+
+    def write(self, directory: Path) -> None:
+        """Replace `stack.json` in `directory`, in one step, mode 0600."""
+        write_private(directory / FILE_NAME, json.dumps(asdict(self), indent=2) + "\n")
+
+
+def read_state(directory: Path) -> Mapping[str, Any]:
+    """The state of the stack whose data lie in `directory`.
+
+    Raises:
+        StackError: it has never been ready, or the file is damaged.
+    """
+    path = directory / FILE_NAME
+    try:
+        state = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise StackError(
+            f"no stack in {directory}; start one by `letta-matrix up`, or name its folder by --data"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise StackError(f"{path}: cannot be used: {error}") from None
+    if not isinstance(state, dict):
+        raise StackError(f"{path}: cannot be used: expected a JSON object")
+    return cast("dict[str, Any]", state)

@@ -1,0 +1,221 @@
+"""Supervised child processes: started, watched, started again, ended.
+
+Every child leads its own process group, so that a Ctrl-C in the terminal reaches
+us alone and a child's own children end with it. On Linux the kernel ends the
+children should we be killed.
+"""
+
+import asyncio
+import contextlib
+import ctypes
+import os
+import signal
+import sys
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from letta_matrix.stack.errors import StackError
+
+Announce = Callable[[str], None]
+"""Shows one line to the person at the terminal."""
+
+Probe = Callable[[], Awaitable[bool]]
+"""Tells whether a server answers."""
+
+_PAUSES = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 10.0)
+_STEADY_AFTER = 30.0
+_FAILURES_BEFORE_READY = 3
+_LOG_BYTES = 10_000_000
+_PR_SET_PDEATHSIG = 1
+_LIBC = ctypes.CDLL(None)
+
+
+def pause_before(restart: int) -> float:
+    """Seconds to wait before the `restart`-th start in a row (0: the first one again)."""
+    return _PAUSES[min(restart, len(_PAUSES) - 1)]
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """What to run, and where its output goes."""
+
+    name: str
+    argv: Sequence[str]
+    log: Path
+    cwd: Path
+    env: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
+
+
+class Child:
+    """One supervised process; `start` it, and it runs until `stop`."""
+
+    def __init__(
+        self, command: Command, announce: Announce, on_pid: Callable[[int], None] | None = None
+    ) -> None:
+        self.command = command
+        self._announce = announce
+        self._on_pid = on_pid
+        self._process: asyncio.subprocess.Process | None = None
+        self._watcher: asyncio.Task[None] | None = None
+        self._stopping = False
+        self._ready = False
+        self._failures = 0
+        self._gave_up = asyncio.Event()
+
+    @property
+    def pid(self) -> int | None:
+        """The running process, None while there is none."""
+        process = self._process
+        return process.pid if process is not None and process.returncode is None else None
+
+    async def start(self) -> None:
+        """Start the process and watch it from now on.
+
+        Raises:
+            StackError: the program cannot be run.
+        """
+        await self._spawn()
+        self._watcher = asyncio.create_task(self._watch(), name=f"watch {self.command.name}")
+
+    async def wait_ready(self, probe: Probe, timeout: float) -> None:
+        """Wait until `probe` says yes; asked every 50 ms.
+
+        Raises:
+            StackError: it kept ending, or was not ready within `timeout` seconds.
+        """
+        waiting = asyncio.create_task(_until(probe))
+        gave_up = asyncio.create_task(self._gave_up.wait())
+        try:
+            done, _ = await asyncio.wait(
+                {waiting, gave_up}, timeout=timeout, return_when=asyncio.FIRST_COMPLETED
+            )
+        finally:
+            for task in (waiting, gave_up):
+                task.cancel()
+            await asyncio.gather(waiting, gave_up, return_exceptions=True)
+        if waiting not in done:
+            raise StackError(self._why_not_ready(timeout if gave_up not in done else None))
+        self._ready = True
+
+    def terminate(self) -> None:
+        """Ask the process to end and do not start it again."""
+        self._stopping = True
+        self._signal(signal.SIGTERM)
+
+    async def wait_ended(self, timeout: float) -> None:
+        """Wait for the end asked for by `terminate`; after `timeout` seconds SIGKILL."""
+        process = self._process
+        if process is not None:
+            try:
+                await asyncio.wait_for(process.wait(), timeout)
+            except TimeoutError:
+                self._signal(signal.SIGKILL)
+                await process.wait()
+            kill_group(process.pid)
+        if self._watcher is not None:
+            self._watcher.cancel()
+            await asyncio.gather(self._watcher, return_exceptions=True)
+
+    async def _watch(self) -> None:
+        loop = asyncio.get_running_loop()
+        restarts = 0
+        while self._process is not None:
+            started = loop.time()
+            code = await self._process.wait()
+            kill_group(self._process.pid)
+            if self._stopping or self._failed_for_good():
+                return
+            restarts = 0 if loop.time() - started >= _STEADY_AFTER else restarts
+            await self._again(code, pause_before(restarts))
+            restarts += 1
+
+    async def _again(self, code: int, pause: float) -> None:
+        later = f"in {pause:g} s" if pause else "now"
+        self._announce(f"{self.command.name} ended ({ending(code)}); starting it again {later}")
+        await asyncio.sleep(pause)
+        if not self._stopping:
+            try:
+                await self._spawn()
+            except StackError as error:
+                self._announce(str(error))
+
+    def _failed_for_good(self) -> bool:
+        if self._ready:
+            return False
+        self._failures += 1
+        if self._failures < _FAILURES_BEFORE_READY:
+            return False
+        self._gave_up.set()
+        return True
+
+    async def _spawn(self) -> None:
+        command = self.command
+        command.log.parent.mkdir(parents=True, exist_ok=True)
+        _rotate(command.log)
+        with command.log.open("ab") as log:
+            try:
+                self._process = await asyncio.create_subprocess_exec(
+                    *command.argv,
+                    stdin=asyncio.subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    cwd=command.cwd,
+                    env=dict(command.env),
+                    start_new_session=True,
+                    preexec_fn=_die_with_parent if sys.platform == "linux" else None,
+                )
+            except OSError as error:
+                raise StackError(
+                    f"{command.name} cannot be started: {command.argv[0]}: {error.strerror}"
+                ) from None
+        if self._on_pid is not None:
+            self._on_pid(self._process.pid)
+
+    def _signal(self, number: signal.Signals) -> None:
+        if (pid := self.pid) is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(pid, number)
+
+    def _why_not_ready(self, timeout: float | None) -> str:
+        what = "keeps ending" if timeout is None else f"did not answer within {timeout:g} s"
+        last = _last_line(self.command.log)
+        return f"{self.command.name} {what}; its log {self.command.log} ends with: {last}"
+
+
+def ending(code: int) -> str:
+    """An exit status for people: `exit status 1`, `SIGKILL`."""
+    if code >= 0:
+        return f"exit status {code}"
+    try:
+        return signal.Signals(-code).name
+    except ValueError:
+        return f"signal {-code}"
+
+
+def kill_group(pid: int) -> None:
+    """SIGKILL whatever is left of the process group that `pid` led."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, signal.SIGKILL)
+
+
+def _die_with_parent() -> None:
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+async def _until(probe: Probe) -> None:
+    while not await probe():  # noqa: ASYNC110 - a server in another process
+        await asyncio.sleep(0.05)
+
+
+def _rotate(log: Path) -> None:
+    if log.is_file() and log.stat().st_size > _LOG_BYTES:
+        log.replace(log.with_name(f"{log.name}.1"))
+
+
+def _last_line(log: Path) -> str:
+    with log.open("rb") as file:
+        file.seek(max(0, log.stat().st_size - 4096))
+        lines = file.read().decode(errors="replace").split("\n")
+    said = [line.strip() for line in lines if line.strip()]
+    return said[-1][:300] if said else "(nothing)"

@@ -1,0 +1,239 @@
+"""The embedded Synapse: its files, its process, its first accounts.
+
+Bound to loopback, SQLite, registration and federation off. Everything random is
+made once; what follows our settings (ports, registration) is written at every start.
+"""
+
+import base64
+import hashlib
+import hmac
+import secrets
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import aiohttp
+import yaml
+
+from letta_matrix.stack.errors import StackError
+from letta_matrix.stack.files import keep_secret, write_private, write_private_if_changed
+from letta_matrix.stack.supervisor import Command
+
+SERVER_NAME = "localhost"
+_UNLIMITED = {"per_second": 1000, "burst_count": 10000}
+_TIMEOUT = aiohttp.ClientTimeout(total=30)
+
+
+@dataclass(frozen=True, slots=True)
+class Synapse:
+    """Where the embedded homeserver keeps its files and listens."""
+
+    directory: Path
+    port: int
+    registrations: tuple[Path, ...] = ()
+    server_name: str = SERVER_NAME
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def log(self) -> Path:
+        return self.directory / "homeserver.log"
+
+    @property
+    def command(self) -> Command:
+        return Command(
+            name="Synapse",
+            argv=(
+                sys.executable,
+                "-m",
+                "synapse.app.homeserver",
+                "--config-path",
+                str(self.directory / "homeserver.yaml"),
+            ),
+            log=self.directory / "output.log",
+            cwd=self.directory,
+        )
+
+    def write_files(self) -> None:
+        """Write homeserver.yaml and what it names; secrets and the signing key only once."""
+        self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        key = self.directory / "signing.key"
+        if not key.exists():
+            write_private(key, _signing_key())
+        log_config = self.directory / "log.yaml"
+        write_private_if_changed(log_config, yaml.safe_dump(self._log_config()))
+        text = yaml.safe_dump(self._homeserver_config(key, log_config), sort_keys=False)
+        write_private_if_changed(self.directory / "homeserver.yaml", text)
+
+    def _homeserver_config(self, key: Path, log_config: Path) -> dict[str, object]:
+        return {
+            "server_name": self.server_name,
+            "public_baseurl": f"{self.url}/",
+            "pid_file": str(self.directory / "homeserver.pid"),
+            "listeners": [_listener(self.port)],
+            "database": {
+                "name": "sqlite3",
+                "args": {"database": str(self.directory / "homeserver.db")},
+            },
+            "log_config": str(log_config),
+            "signing_key_path": str(key),
+            "media_store_path": str(self.directory / "media"),
+            "max_upload_size": "100M",
+            "registration_shared_secret": self._secret("registration"),
+            "macaroon_secret_key": self._secret("macaroon"),
+            "form_secret": self._secret("form"),
+            "enable_registration": False,
+            "federation_domain_whitelist": [],
+            "trusted_key_servers": [],
+            "suppress_key_server_warning": True,
+            "report_stats": False,
+            "presence": {"enabled": False},
+            "url_preview_enabled": False,
+            "app_service_config_files": [str(path) for path in self.registrations],
+            "auto_accept_invites": {"enabled": True, "only_from_local_users": True},
+            "login_via_existing_session": {
+                "enabled": True,
+                "require_ui_auth": False,
+                "token_timeout": "1d",
+            },
+            **_rate_limits(),
+        }
+
+    def _secret(self, name: str) -> str:
+        return keep_secret(self.directory / f"{name}.secret")
+
+    def _log_config(self) -> dict[str, object]:
+        return {
+            "version": 1,
+            "disable_existing_loggers": False,
+            "formatters": {
+                "line": {"format": "%(asctime)s %(levelname)s %(name)s %(request)s %(message)s"}
+            },
+            "handlers": {
+                "file": {
+                    "class": "logging.handlers.RotatingFileHandler",
+                    "formatter": "line",
+                    "filename": str(self.log),
+                    "maxBytes": 10_000_000,
+                    "backupCount": 2,
+                    "encoding": "utf8",
+                }
+            },
+            "root": {"level": "WARNING", "handlers": ["file"]},
+        }
+
+    async def ready(self, http: aiohttp.ClientSession) -> bool:
+        """Whether it answers."""
+        try:
+            async with http.get(f"{self.url}/health", timeout=_TIMEOUT) as response:
+                return response.status == 200
+        except (aiohttp.ClientError, TimeoutError):
+            return False
+
+    async def create_account(
+        self, http: aiohttp.ClientSession, localpart: str, password: str, *, admin: bool
+    ) -> bool:
+        """Register a person's account with the shared secret (Synapse admin API, "Shared-Secret
+        Registration"); False when the account already exists.
+
+        Raises:
+            StackError: refused.
+        """
+        path = "/_synapse/admin/v1/register"
+        nonce = str((await self._call(http, "GET", path)).get("nonce"))
+        role = "admin" if admin else "notadmin"
+        signed = "\0".join((nonce, localpart, password, role)).encode()
+        mac = hmac.new(self._secret("registration").encode(), signed, hashlib.sha1).hexdigest()
+        account = {"username": localpart, "password": password, "admin": admin}
+        answer = await self._call(http, "POST", path, {**account, "nonce": nonce, "mac": mac})
+        if "errcode" in answer and answer["errcode"] != "M_USER_IN_USE":
+            raise StackError(f"Synapse refused the account @{localpart}: {answer.get('error')}")
+        return "errcode" not in answer
+
+    async def login(
+        self, http: aiohttp.ClientSession, localpart: str, password: str, device: str
+    ) -> str:
+        """Log a person in; the access token. Raises StackError when the password is wrong."""
+        body = {
+            "type": "m.login.password",
+            "identifier": {"type": "m.id.user", "user": localpart},
+            "password": password,
+            "device_id": device,
+            "initial_device_display_name": "letta-matrix",
+        }
+        answer = await self._call(http, "POST", "/_matrix/client/v3/login", body)
+        if "access_token" not in answer:
+            raise StackError(f"Synapse refused the login of @{localpart}: {answer.get('error')}")
+        return str(answer["access_token"])
+
+    async def one_time_login_token(self, http: aiohttp.ClientSession, access_token: str) -> str:
+        """A token that logs its person in once (client-server API, `login/get_token`).
+
+        Raises:
+            StackError: refused.
+        """
+        path = "/_matrix/client/v1/login/get_token"
+        answer = await self._call(http, "POST", path, {}, access_token)
+        if "login_token" not in answer:
+            raise StackError(f"Synapse made no one-time login: {answer.get('error')}")
+        return str(answer["login_token"])
+
+    async def logout(self, http: aiohttp.ClientSession, access_token: str) -> None:
+        """End a login of ours. Raises StackError when Synapse does not answer."""
+        await self._call(http, "POST", "/_matrix/client/v3/logout", {}, access_token)
+
+    async def _call(
+        self,
+        http: aiohttp.ClientSession,
+        method: str,
+        path: str,
+        body: Mapping[str, object] | None = None,
+        access_token: str | None = None,
+    ) -> dict[str, Any]:
+        headers = {"Authorization": f"Bearer {access_token}"} if access_token else {}
+        try:
+            async with http.request(
+                method, f"{self.url}{path}", json=body, headers=headers, timeout=_TIMEOUT
+            ) as response:
+                return cast("dict[str, Any]", await response.json(content_type=None))
+        except (aiohttp.ClientError, TimeoutError, ValueError) as error:
+            raise StackError(f"Synapse did not answer {path}: {error!r}") from None
+
+
+def _signing_key() -> str:
+    seed = base64.b64encode(secrets.token_bytes(32)).decode().rstrip("=")
+    return f"ed25519 a_{secrets.token_hex(2)} {seed}\n"
+
+
+def _listener(port: int) -> dict[str, object]:
+    return {
+        "port": port,
+        "type": "http",
+        "tls": False,
+        "bind_addresses": ["127.0.0.1"],
+        "x_forwarded": False,
+        "resources": [{"names": ["client"], "compress": False}],
+    }
+
+
+def _rate_limits() -> dict[str, object]:
+    """Limits guard public servers; here they would only slow the one person and their agents."""
+    plain = (
+        "rc_message",
+        "rc_registration",
+        "rc_admin_redaction",
+        "rc_room_creation",
+        "rc_profile",
+    )
+    return {
+        **dict.fromkeys(plain, _UNLIMITED),
+        "rc_media_create": _UNLIMITED,
+        "rc_login": dict.fromkeys(("address", "account", "failed_attempts"), _UNLIMITED),
+        "rc_joins": dict.fromkeys(("local", "remote"), _UNLIMITED),
+        "rc_joins_per_room": _UNLIMITED,
+        "rc_invites": dict.fromkeys(("per_room", "per_user", "per_issuer"), _UNLIMITED),
+    }

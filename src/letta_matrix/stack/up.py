@@ -1,0 +1,291 @@
+"""`letta-matrix up`: every server on this machine, from nothing to the first answer."""
+
+import asyncio
+import os
+import signal
+import sys
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import aiohttp
+
+from letta_matrix.config import Config
+from letta_matrix.stack.app_server import AppServer
+from letta_matrix.stack.bridge_config import write_bridge_files
+from letta_matrix.stack.data import make_data_directory
+from letta_matrix.stack.errors import StackError
+from letta_matrix.stack.files import keep_secret
+from letta_matrix.stack.keeper import KeeperProcess
+from letta_matrix.stack.lock import exclusive
+from letta_matrix.stack.models import ModelChoice, ProviderFile, choose_model, demo_choice
+from letta_matrix.stack.ports import Ports
+from letta_matrix.stack.starter import create_starters, leave_demo_model, list_names, model_handle
+from letta_matrix.stack.state import StackState
+from letta_matrix.stack.summary import Facts, summary
+from letta_matrix.stack.supervisor import Announce, Child, Command
+from letta_matrix.stack.synapse import SERVER_NAME, Synapse
+
+ADMIN = "admin"
+_START_TIMEOUT = 120.0
+_READY_TIMEOUT = 120.0
+_BRIDGE_GRACE = 1.5
+_GRACE = 2.5
+_KEEPER_POLL = 0.25
+_BRIDGE = (sys.executable, "-m", "letta_matrix", "run", "-c", "config.yaml")
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What a person may say on the command line."""
+
+    data: Path
+    port_offset: int = 0
+    model_base_url: str = ""
+    model_api_key: str = ""
+    model: str = ""
+    bridge: Sequence[str] = _BRIDGE
+
+
+async def up(options: Options, announce: Announce) -> None:
+    """Run the whole stack until SIGINT, SIGTERM or SIGHUP.
+
+    Raises:
+        StackError: it cannot start; whatever had been started is ended.
+    """
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        loop.add_signal_handler(number, stop.set)
+    data = make_data_directory(options.data)
+    with exclusive(data):
+        async with aiohttp.ClientSession() as http:
+            stack = Stack(options, data, announce, http)
+            try:
+                if await _unless(stop, stack.start()):
+                    await _unless(stop, stack.follow_keeper())
+                announce("stopping ...")
+            finally:
+                await stack.stop()
+    announce("stopped")
+
+
+class Stack:
+    """The servers of one data folder."""
+
+    def __init__(
+        self, options: Options, data: Path, announce: Announce, http: aiohttp.ClientSession
+    ) -> None:
+        self._options = options
+        self._data = data
+        self._announce = announce
+        self._http = http
+        self._started_at = time.monotonic()
+        self._ports = Ports.with_offset(options.port_offset)
+        self._synapse = Synapse(
+            data / "synapse", self._ports.synapse, (data / "registration.yaml",)
+        )
+        self._app_server = AppServer(data / "letta", self._ports.app_server)
+        self._admin = f"@{ADMIN}:{SERVER_NAME}"
+        self._children: dict[str, Child] = {}
+        self._pids: dict[str, int] = {}
+        self._state: StackState | None = None
+        self._keeper = KeeperProcess(data / "keeper.sock")
+
+    async def start(self) -> None:
+        """Start everything and show the summary.
+
+        Raises:
+            StackError: naming what failed and where its log is.
+        """
+        self._ports.check_free()
+        config = write_bridge_files(self._data, self._ports, self._admin)
+        self._synapse.write_files()
+        self._app_server.make_folders()
+        choice = self._choose_model()
+        self._announce(f"data in {self._data}; model: {choice.origin}")
+        password = keep_secret(self._data / "admin.password", length=12)
+        agents = await self._start_servers(choice, password)
+        await self._start_bridge(config)
+        self._state = self._describe(config, password)
+        self._write_state()
+        token = await self._login_token(password)
+        self._announce(summary(self._facts(config, choice, agents, password, token)))
+
+    async def stop(self) -> None:
+        """End every child: the bridge first, so that it can put its work away."""
+        bridge = self._children.pop("bridge", None)
+        if bridge is not None:
+            bridge.terminate()
+            await bridge.wait_ended(_BRIDGE_GRACE)
+        for child in self._children.values():
+            child.terminate()
+        ending = [child.wait_ended(_GRACE) for child in self._children.values()]
+        await asyncio.gather(self._keeper.end(_GRACE), *ending)
+        self._children.clear()
+
+    async def follow_keeper(self) -> None:
+        """Keep the keeper's pid in stack.json current, for ever."""
+        while True:
+            pid = self._keeper.pid()
+            if pid is not None and pid != self._pids.get("keeper"):
+                self._note_pid("keeper", pid)
+            await asyncio.sleep(_KEEPER_POLL)
+
+    def _choose_model(self) -> ModelChoice:
+        providers = ProviderFile(self._app_server.home)
+        demo = demo_choice(self._ports.demo_model)
+        asked = choose_model(
+            os.environ,
+            providers.connected(),
+            base_url=self._options.model_base_url,
+            key=self._options.model_api_key,
+            model=self._options.model,
+        )
+        choice = asked or demo
+        providers.connect(choice)
+        return choice
+
+    async def _start_servers(self, choice: ModelChoice, password: str) -> list[str]:
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._start_homeserver(password))
+                agents = group.create_task(self._start_agents(choice))
+        except ExceptionGroup as faults:
+            raise faults.exceptions[0] from None
+        return agents.result()
+
+    async def _start_homeserver(self, password: str) -> None:
+        await self._run("synapse", self._synapse.command, self._synapse_ready)
+        await self._synapse.create_account(self._http, ADMIN, password, admin=True)
+
+    async def _start_agents(self, choice: ModelChoice) -> list[str]:
+        if choice.demo:
+            await self._run("demo_model", self._demo_command(), self._demo_ready)
+        await self._run("app_server", self._app_server.command, self._app_server_ready)
+        async with self._app_server.control(self._http) as control:
+            handle = await model_handle(control, choice)
+            if created := await create_starters(control, handle):
+                self._announce(f"created the agents {' and '.join(created)}")
+            if not choice.demo and (moved := await leave_demo_model(control, handle)):
+                self._announce(f"{', '.join(moved)}: now on {handle}")
+            return await list_names(control)
+
+    async def _start_bridge(self, config: Config) -> None:
+        command = Command(
+            name="bridge",
+            argv=self._options.bridge,
+            log=self._data / "bridge.log",
+            cwd=self._data,
+        )
+        await self._run("bridge", command, self._answers("/health", config))
+        try:
+            ready = self._answers("/ready", config)
+            await self._children["bridge"].wait_ready(ready, _READY_TIMEOUT)
+        except StackError:
+            self._announce(
+                f"warning: not every agent has its room after {_READY_TIMEOUT:g} s; "
+                f"it goes on; see {command.log}"
+            )
+
+    async def _run(self, key: str, command: Command, probe: Callable[[], Awaitable[bool]]) -> None:
+        began = time.monotonic()
+        child = Child(command, self._announce, lambda pid: self._note_pid(key, pid))
+        self._children[key] = child
+        await child.start()
+        await child.wait_ready(probe, _START_TIMEOUT)
+        self._announce(f"{command.name} is up ({time.monotonic() - began:.1f} s)")
+
+    def _demo_command(self) -> Command:
+        module = "letta_matrix.stack.demo_model"
+        argv = (sys.executable, "-m", module, "--port", str(self._ports.demo_model))
+        return Command("demo model", argv, self._data / "demo-model.log", self._data)
+
+    async def _synapse_ready(self) -> bool:
+        return await self._synapse.ready(self._http)
+
+    async def _app_server_ready(self) -> bool:
+        return await self._app_server.ready(self._http)
+
+    async def _demo_ready(self) -> bool:
+        return await self._is_ok(f"http://127.0.0.1:{self._ports.demo_model}/v1/models")
+
+    def _answers(self, path: str, config: Config) -> Callable[[], Awaitable[bool]]:
+        return lambda: self._is_ok(f"http://127.0.0.1:{config.api.port}{path}")
+
+    async def _is_ok(self, url: str) -> bool:
+        try:
+            async with self._http.get(url, timeout=aiohttp.ClientTimeout(total=5)) as response:
+                return response.status == 200
+        except (aiohttp.ClientError, TimeoutError):
+            return False
+
+    async def _login_token(self, password: str) -> str | None:
+        synapse = self._synapse
+        try:
+            access = await synapse.login(self._http, ADMIN, password, "letta-matrix-up")
+            token = await synapse.one_time_login_token(self._http, access)
+            await synapse.logout(self._http, access)
+        except StackError as error:
+            self._announce(f"warning: no one-time link: {error}")
+            return None
+        return token
+
+    def _note_pid(self, key: str, pid: int) -> None:
+        self._pids[key] = pid
+        self._write_state()
+
+    def _write_state(self) -> None:
+        if self._state is not None:
+            self._state.pids = dict(self._pids)
+            self._state.write(self._data)
+
+    def _describe(self, config: Config, password: str) -> StackState:
+        if (pid := self._keeper.pid()) is not None:
+            self._pids["keeper"] = pid
+        return StackState(
+            homeserver={"url": self._synapse.url, "server_name": SERVER_NAME},
+            users={ADMIN: {"user_id": self._admin, "password": password}},
+            appservice={"user_id": config.bot_user_id, "url": config.appservice.url},
+            chat={"url": f"http://127.0.0.1:{config.api.port}/chat"},
+            api={"url": f"http://127.0.0.1:{config.api.port}"},
+            app_server={"url": self._app_server.url},
+        )
+
+    def _facts(
+        self,
+        config: Config,
+        choice: ModelChoice,
+        agents: Sequence[str],
+        password: str,
+        token: str | None,
+    ) -> Facts:
+        return Facts(
+            homeserver_url=self._synapse.url,
+            user_id=self._admin,
+            password=password,
+            chat_url=f"http://127.0.0.1:{config.api.port}/chat",
+            login_token=token,
+            app_server_url=self._app_server.url,
+            agents=agents,
+            model=choice.origin + (f" ({choice.model})" if choice.model else ""),
+            demo=choice.demo,
+            data=self._data,
+            seconds=time.monotonic() - self._started_at,
+        )
+
+
+async def _unless(stop: asyncio.Event, work: Coroutine[None, None, None]) -> bool:
+    """Do `work` unless `stop` comes first; tells whether it was done."""
+    doing = asyncio.create_task(work)
+    stopping = asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait({doing, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        if doing.done():
+            doing.result()
+        return doing.done()
+    finally:
+        for task in (doing, stopping):
+            task.cancel()
+        await asyncio.gather(doing, stopping, return_exceptions=True)

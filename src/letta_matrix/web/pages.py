@@ -1,0 +1,80 @@
+"""The chat page: a small Matrix client made of static files, for newcomers without one.
+
+The page talks to the homeserver itself; nothing of a conversation passes through here.
+"""
+
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from aiohttp import web
+
+_FILES = Path(__file__).parent / "static" / "chat"
+_CONTENT_TYPES = {
+    ".css": "text/css; charset=utf-8",
+    ".html": "text/html; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".svg": "image/svg+xml",
+}
+
+
+def chat_routes(homeserver_url: str, bot_user_id: str) -> list[web.RouteDef]:
+    """The routes of `/chat`: the page, its files and `/chat/config.json`.
+
+    Args:
+        homeserver_url: base URL of the client-server API as browsers reach it.
+        bot_user_id: the appservice's bot; the page accepts invitations by it, and by
+            agents of its server, without asking.
+
+    Raises:
+        ValueError: `homeserver_url` is not an http(s) URL.
+    """
+    headers = _headers(homeserver_url)
+    known = {path.relative_to(_FILES).as_posix(): path for path in sorted(_FILES.rglob("*.*"))}
+
+    def respond(path: Path) -> web.FileResponse:
+        content_type = _CONTENT_TYPES[path.suffix]
+        return web.FileResponse(path, headers={**headers, "Content-Type": content_type})
+
+    async def page(_: web.Request) -> web.StreamResponse:
+        return respond(_FILES / "index.html")
+
+    async def settings(_: web.Request) -> web.StreamResponse:
+        body = {"homeserver_url": homeserver_url.rstrip("/"), "bot_user_id": bot_user_id}
+        return web.json_response(body, headers={**headers, "Cache-Control": "no-store"})
+
+    async def static(request: web.Request) -> web.StreamResponse:
+        name = request.match_info["name"]
+        if not name:
+            raise web.HTTPMovedPermanently("/chat", headers=headers)
+        if name not in known:
+            raise web.HTTPNotFound(text="There is no such file.", headers=headers)
+        return respond(known[name])
+
+    return [
+        web.get("/chat", page),
+        web.get("/chat/config.json", settings),
+        web.get("/chat/{name:.*}", static),
+    ]
+
+
+def _headers(homeserver_url: str) -> dict[str, str]:
+    parts = urlsplit(homeserver_url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError(f"not an http(s) URL: {homeserver_url!r}")
+    policy = (
+        "default-src 'none'",
+        "script-src 'self'",
+        "style-src 'self'",
+        f"connect-src 'self' {parts.scheme}://{parts.netloc.rpartition('@')[2]}",
+        "img-src 'self' blob: data:",
+        "frame-ancestors 'none'",
+        "base-uri 'none'",
+        "form-action 'self'",
+    )
+    return {
+        "Content-Security-Policy": "; ".join(policy),
+        "X-Content-Type-Options": "nosniff",
+        "Referrer-Policy": "no-referrer",
+        "Cross-Origin-Opener-Policy": "same-origin",
+        "Cache-Control": "no-cache",
+    }

@@ -1,0 +1,84 @@
+/** Everything that lives as long as somebody is signed in. */
+
+import { Api, newTransactionId } from "./api.js";
+import { Media } from "./media.js";
+import { Outbox } from "./outbox.js";
+import { Receipts } from "./receipts.js";
+import { RoomStore } from "./store/rooms.js";
+import { SyncLoop } from "./sync.js";
+
+/** @typedef {import("./types.js").Session} Session */
+
+export class Account {
+  /** @type {Set<string>} invitations being accepted */
+  #joining = new Set();
+
+  /**
+   * @param {Session} session
+   * @param {string} botUserId
+   * @param {{onStatus: (online: boolean) => void, onEnded: (reason: string) => void}} handlers
+   */
+  constructor(session, botUserId, { onStatus, onEnded }) {
+    this.session = session;
+    this.onEnded = onEnded;
+    this.api = new Api(session.homeserver, session.accessToken);
+    this.api.onTokenRefused = () => this.#end("You were signed out, perhaps from another device. Sign in again.");
+    this.rooms = new RoomStore(session.userId, botUserId);
+    this.media = new Media(this.api);
+    this.outbox = new Outbox(this.api, this.rooms);
+    this.receipts = new Receipts(this.api, this.rooms);
+    this.loop = new SyncLoop(this.api, this.rooms, onStatus);
+    this.rooms.addEventListener("change", () => this.#acceptTrusted());
+  }
+
+  start() {
+    this.loop.run().catch((error) => this.#end(`The homeserver refused to go on: ${error.message}`));
+  }
+
+  stop() {
+    this.loop.stop();
+    this.media.forget();
+  }
+
+  /** @param {string} reason */
+  #end(reason) {
+    this.stop();
+    this.onEnded(reason);
+  }
+
+  #acceptTrusted() {
+    for (const room of this.rooms.trustedInvites()) this.accept(room.id).catch(() => {});
+  }
+
+  /** @param {string} roomId */
+  async accept(roomId) {
+    if (this.#joining.has(roomId)) return;
+    this.#joining.add(roomId);
+    await this.api.join(roomId).finally(() => this.#joining.delete(roomId));
+  }
+
+  /** @param {string} roomId */
+  async decline(roomId) {
+    await this.api.leave(roomId);
+    this.rooms.forget(roomId);
+  }
+
+  /**
+   * Adds our reaction, or takes it back.
+   *
+   * @param {import("./store/room.js").Room} room
+   * @param {string} eventId
+   * @param {string} key
+   */
+  async toggleReaction(room, eventId, key) {
+    const own = room.timeline.item(eventId)?.reactions.find((one) => one.key === key)?.own;
+    if (own) return this.api.redact(room.id, own, newTransactionId());
+    const relation = { rel_type: "m.annotation", event_id: eventId, key };
+    return this.api.send(room.id, "m.reaction", newTransactionId(), { "m.relates_to": relation });
+  }
+
+  async signOut() {
+    this.stop();
+    await this.api.logout().catch(() => {});
+  }
+}

@@ -1,0 +1,87 @@
+/** The page's beginning: settings, session, then the rooms or the sign-in screen. */
+
+import { Account } from "./account.js";
+import { Api } from "./api.js";
+import {
+  forgetSession,
+  onSessionChangedElsewhere,
+  restoreSession,
+  signInProblem,
+  signInWithToken,
+  takeLoginToken,
+} from "./session.js";
+import { h } from "./views/dom.js";
+import { Shell } from "./views/shell.js";
+import { signInView } from "./views/signin.js";
+
+/** @typedef {import("./types.js").Session} Session */
+/** @typedef {{homeserver_url: string, bot_user_id: string}} Settings */
+
+const app = /** @type {HTMLElement} */ (document.getElementById("app"));
+
+/** @param {Settings} settings @param {string|null} reason */
+function showSignIn(settings, reason) {
+  document.title = "Letta chat";
+  const homeserver = settings.homeserver_url;
+  app.replaceChildren(
+    signInView({ homeserver, reason, onSession: (session) => showRooms(settings, session) }),
+  );
+  /** @type {HTMLElement|null} */ (app.querySelector("input"))?.focus();
+}
+
+/** @param {Settings} settings @param {Session} session @param {string} [notice] */
+function showRooms(settings, session, notice) {
+  const leave = (/** @type {string|null} */ reason) => {
+    shell.dispose();
+    forgetSession();
+    history.replaceState(null, "", location.pathname);
+    showSignIn(settings, reason);
+  };
+  const account = new Account(session, settings.bot_user_id, {
+    onStatus: (online) => shell.setOnline(online),
+    onEnded: leave,
+  });
+  const signOut = async () => {
+    await account.signOut();
+    leave(null);
+  };
+  const shell = new Shell(account, { signOut });
+  app.replaceChildren(shell.element);
+  if (notice) shell.toast(notice);
+  account.start();
+}
+
+/** @param {Settings} settings @param {string} token */
+async function enterByLink(settings, token) {
+  const homeserver = settings.homeserver_url;
+  const before = restoreSession(homeserver);
+  try {
+    const session = await signInWithToken(homeserver, token);
+    if (before) new Api(homeserver, before.accessToken).logout().catch(() => {});
+    showRooms(settings, session);
+  } catch (error) {
+    const problem = signInProblem(error, "token");
+    if (before) showRooms(settings, before, `${problem} You are still signed in.`);
+    else showSignIn(settings, `${problem} Sign in with your password, or ask for a new link.`);
+  }
+}
+
+async function start() {
+  const token = takeLoginToken();
+  const answer = await fetch(new URL("config.json", import.meta.url));
+  if (!answer.ok) throw new Error(`The page's settings are missing (status ${answer.status}).`);
+  /** @type {Settings} */
+  const settings = await answer.json();
+  const session = restoreSession(settings.homeserver_url);
+  onSessionChangedElsewhere(() => location.reload());
+  addEventListener("hashchange", () => {
+    if (location.hash.startsWith("#token=")) location.reload();
+  });
+  if (token) await enterByLink(settings, token);
+  else if (session) showRooms(settings, session);
+  else showSignIn(settings, null);
+}
+
+start().catch((error) => {
+  app.replaceChildren(h("p.fatal", { role: "alert" }, `The chat page cannot start. ${error.message}`));
+});

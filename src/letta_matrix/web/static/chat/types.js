@@ -1,0 +1,43 @@
+/**
+ * Shapes shared by the modules; types only.
+ *
+ * @typedef {object} MatrixEvent an event as the homeserver gives it
+ * @property {string} event_id
+ * @property {string} type
+ * @property {string} sender
+ * @property {number} origin_server_ts milliseconds
+ * @property {string} [state_key]
+ * @property {string} [redacts]
+ * @property {Record<string, any>} content
+ * @property {Record<string, any>} [unsigned]
+ *
+ * @typedef {object} Member
+ * @property {string} name display name, or the local part of the user id
+ * @property {string|null} avatar an mxc:// address
+ *
+ * @typedef {object} Reaction
+ * @property {string} key the emoji
+ * @property {string[]} senders user ids
+ * @property {string|null} own event id of our own reaction
+ *
+ * @typedef {object} Item one line of a conversation, edits and reactions applied
+ * @property {string} key stays the same from the local echo to the confirmed event
+ * @property {string|null} id event id; null while it is only ours
+ * @property {"message"|"redacted"|"encrypted"|"renamed"} kind
+ * @property {string} sender
+ * @property {number} ts milliseconds
+ * @property {Record<string, any>} content
+ * @property {string|null} revision event id of the edit shown
+ * @property {number} revisedAt milliseconds
+ * @property {string|null} replyTo event id
+ * @property {Reaction[]} reactions
+ * @property {"sending"|"sent"|"failed"} status
+ *
+ * @typedef {object} Session
+ * @property {string} homeserver base URL
+ * @property {string} userId
+ * @property {string} accessToken
+ * @property {string} deviceId
+ */
+
+export {};

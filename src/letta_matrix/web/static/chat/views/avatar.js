@@ -1,0 +1,38 @@
+/** Pictures of people, agents and rooms; a tinted initial until there is one. */
+
+import { isAgentId } from "../store/room.js";
+import { h } from "./dom.js";
+
+const TINTS = 8;
+const SIZE_IN_PIXELS = 96;
+
+/**
+ * @param {import("../media.js").Media} media
+ * @param {{id: string, name: string, mxc: string|null, large?: boolean}} whose
+ */
+export function avatar(media, { id, name, mxc, large = false }) {
+  const shape = isAgentId(id) ? "agent" : "person";
+  const classes = `span.avatar.${shape}.tint-${tintOf(id)}${large ? ".large" : ""}`;
+  const element = h(classes, { "aria-hidden": "true" }, initialOf(name));
+  if (mxc) showPicture(media, element, mxc);
+  return element;
+}
+
+/** @param {import("../media.js").Media} media @param {HTMLElement} element @param {string} mxc */
+async function showPicture(media, element, mxc) {
+  const url = await media.picture(mxc, SIZE_IN_PIXELS).catch(() => null);
+  if (url) element.replaceChildren(h("img", { src: url, alt: "" }));
+}
+
+/** @param {string} id */
+export function tintOf(id) {
+  let hash = 0;
+  for (const character of id) hash = (hash * 31 + (character.codePointAt(0) ?? 0)) >>> 0;
+  return hash % TINTS;
+}
+
+/** @param {string} name */
+function initialOf(name) {
+  const letter = /[\p{L}\p{N}\p{Emoji_Presentation}]/u.exec(name)?.[0] ?? "#";
+  return letter.toUpperCase();
+}

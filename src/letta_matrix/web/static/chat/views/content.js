@@ -1,0 +1,153 @@
+/** What a message says, as safe elements. */
+
+import { sanitize } from "../sanitize.js";
+import { h, icon } from "./dom.js";
+
+/** @typedef {import("../types.js").Item} Item */
+
+const LIVE = "org.matrix.msc4357.live";
+const STALE_AFTER = 10 * 60 * 1000;
+const CURSOR = /\s*▍\s*$/u;
+const ADDRESS = /https?:\/\/[^\s<>"']*[^\s<>"'.,:;!?)\]]/g;
+const FALLBACK_QUOTE = /^(?:> ?.*\n)+\n?/;
+const PICTURE = { width: 460, height: 340 };
+const CANNOT_GROW_A_CARET = new Set(["BR", "HR", "IMG", "TABLE", "DETAILS", "DIV"]);
+
+/** Whether a message is still being written. @param {Item} item */
+export function isLive(item) {
+  const marked = LIVE in item.content || CURSOR.test(bodyOf(item));
+  return marked && item.kind === "message" && Date.now() - item.revisedAt < STALE_AFTER;
+}
+
+/** @param {Item} item */
+function bodyOf(item) {
+  return typeof item.content.body === "string" ? item.content.body : "";
+}
+
+/** A message in one plain line. @param {Item} item */
+export function summaryOf(item) {
+  if (item.kind === "redacted") return "Message removed";
+  if (item.kind === "encrypted") return "Encrypted message";
+  if (item.kind === "renamed") return `Renamed to ${item.content.name}`;
+  const body = bodyOf(item).replace(FALLBACK_QUOTE, item.replyTo ? "" : "$&").replace(CURSOR, "");
+  return body.replace(/\s+/g, " ").trim().slice(0, 240) || "…";
+}
+
+/** @param {Item} item @param {string} senderName @returns {DocumentFragment} */
+export function renderContent(item, senderName) {
+  const fragment = document.createDocumentFragment();
+  if (item.kind === "redacted") fragment.append("This message was removed.");
+  else if (item.kind === "encrypted") fragment.append("This message is encrypted. This page cannot read it; use another Matrix client.");
+  else fragment.append(renderMessage(item, senderName));
+  return fragment;
+}
+
+/** @param {Item} item @param {string} senderName @returns {Node} */
+function renderMessage(item, senderName) {
+  const { msgtype, url } = item.content;
+  if (msgtype === "m.image" && typeof url === "string") return picture(item.content);
+  if (["m.file", "m.audio", "m.video"].includes(msgtype) && typeof url === "string") return file(item.content);
+  const text = renderText(item);
+  if (msgtype === "m.emote") prependTo(text, `${senderName} `);
+  if (isLive(item)) growCaret(text);
+  return text;
+}
+
+/** @param {Item} item @returns {DocumentFragment} */
+function renderText(item) {
+  const { format, formatted_body: html } = item.content;
+  if (format !== "org.matrix.custom.html" || typeof html !== "string") return renderPlain(item);
+  const fragment = sanitize(html);
+  dropCursor(fragment);
+  for (const table of fragment.querySelectorAll("table")) wrap(table, "table-scroll");
+  for (const block of fragment.querySelectorAll("pre")) frameCode(block);
+  return fragment;
+}
+
+/** @param {Item} item */
+function renderPlain(item) {
+  const text = bodyOf(item).replace(FALLBACK_QUOTE, item.replyTo ? "" : "$&").replace(CURSOR, "");
+  const paragraph = h("p.plain", {});
+  let at = 0;
+  for (const match of text.matchAll(ADDRESS)) {
+    const link = { href: match[0], target: "_blank", rel: "noopener noreferrer" };
+    paragraph.append(text.slice(at, match.index), h("a", link, match[0]));
+    at = match.index + match[0].length;
+  }
+  paragraph.append(text.slice(at));
+  const fragment = document.createDocumentFragment();
+  fragment.append(paragraph);
+  return fragment;
+}
+
+/** Where text continues: the last block that can take it. @param {Node} node @returns {Node} */
+function lastTextHolder(node) {
+  let last = node.lastChild;
+  while (last?.nodeType === Node.TEXT_NODE && !last.nodeValue?.trim()) last = last.previousSibling;
+  const enters = last instanceof Element && !CANNOT_GROW_A_CARET.has(last.nodeName);
+  const framed = last instanceof Element && last.classList.contains("code-frame");
+  if (framed) return lastTextHolder(/** @type {Element} */ (last).querySelector("pre") ?? node);
+  return enters ? lastTextHolder(/** @type {Element} */ (last)) : node;
+}
+
+/** @param {DocumentFragment} fragment */
+function dropCursor(fragment) {
+  const walker = document.createTreeWalker(fragment, NodeFilter.SHOW_TEXT);
+  let last = null;
+  while (walker.nextNode()) if (walker.currentNode.nodeValue?.trim()) last = walker.currentNode;
+  if (last) last.nodeValue = last.nodeValue?.replace(CURSOR, "") ?? "";
+}
+
+/** @param {Node} text */
+function growCaret(text) {
+  lastTextHolder(text).appendChild(h("span.caret", { "aria-hidden": "true" }));
+}
+
+/** @param {DocumentFragment} fragment @param {string} name */
+function prependTo(fragment, name) {
+  const first = fragment.firstElementChild ?? fragment;
+  first.prepend(h("strong.emote", {}, name));
+}
+
+/** @param {Element} element @param {string} className */
+function wrap(element, className) {
+  const frame = h(`div.${className}`, {});
+  element.replaceWith(frame);
+  frame.append(element);
+  return frame;
+}
+
+/** @param {Element} block a `<pre>` */
+function frameCode(block) {
+  const language = /language-(\S+)/.exec(block.querySelector("code")?.className ?? "")?.[1];
+  const frame = wrap(block, "code-frame");
+  block.setAttribute("tabindex", "0");
+  const bar = h("div.code-bar", {}, h("span", {}, language ?? ""));
+  if (navigator.clipboard) bar.append(h("button.copy", { type: "button" }, "Copy"));
+  frame.prepend(bar);
+}
+
+/** @param {Record<string, any>} content of `m.image` */
+function picture(content) {
+  const { w, h: height } = content.info ?? {};
+  const scale = Math.min(1, PICTURE.width / w, PICTURE.height / height) || 1;
+  const size = w > 0 && height > 0 ? { width: Math.round(w * scale), height: Math.round(height * scale) } : {};
+  const image = h("img", { "data-mxc": content.url, alt: content.body ?? "Picture", ...size });
+  return h("button.picture", { type: "button", "aria-label": `Enlarge ${content.body ?? "picture"}` }, image);
+}
+
+/** @param {Record<string, any>} content of `m.file`, `m.audio` or `m.video` */
+function file(content) {
+  const name = String(content.filename ?? content.body ?? "file");
+  const attributes = { type: "button", "data-file": content.url, "data-name": name };
+  const size = h("span.size", {}, sizeText(content.info?.size));
+  return h("button.file", attributes, icon("file"), h("span.name", {}, name), size);
+}
+
+/** @param {unknown} bytes */
+function sizeText(bytes) {
+  if (typeof bytes !== "number") return "Download";
+  if (bytes < 1000) return `${bytes} B`;
+  if (bytes < 1e6) return `${Math.round(bytes / 1000)} kB`;
+  return `${(bytes / 1e6).toFixed(1)} MB`;
+}

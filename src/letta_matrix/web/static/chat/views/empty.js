@@ -1,0 +1,22 @@
+/** What a person sees where nothing was said yet. */
+
+import { avatar } from "./avatar.js";
+import { h } from "./dom.js";
+
+const OPENINGS = ["Hello! Who are you?", "What can you do for me?", "What do you remember about me?"];
+
+/**
+ * @param {import("../media.js").Media} media
+ * @param {import("../store/room.js").Room} room
+ * @param {(text: string) => void} onChoice
+ */
+export function emptyState(media, room, onChoice) {
+  const face = { id: room.agentId ?? room.id, name: room.name, mxc: room.avatar, large: true };
+  const choices = OPENINGS.map((text) => h("button.opening", { type: "button", onclick: () => onChoice(text) }, text));
+  return h("div.welcome", {},
+    avatar(media, face),
+    h("h2", {}, `Say hello to ${room.name}`),
+    h("p", {}, "Write below, or begin with one of these:"),
+    h("div.openings", {}, ...choices),
+  );
+}

@@ -1,0 +1,145 @@
+/** One message on the screen; updated in place for as long as it lives. */
+
+import { isAgentId } from "../store/room.js";
+import { avatar } from "./avatar.js";
+import { isLive, renderContent, summaryOf } from "./content.js";
+import { h, icon, morph, setText } from "./dom.js";
+import { clockTime, fullTime } from "./times.js";
+
+/** @typedef {import("../types.js").Item} Item */
+/** @typedef {import("../store/room.js").Room} Room */
+/** @typedef {import("../media.js").Media} Media */
+
+export class MessageView {
+  #stamp = "";
+  #avatarOf = "";
+  #gutter = h("div.gutter", {});
+  #sender = h("span.sender", {});
+  #badge = h("span.badge", {}, "agent");
+  #time = h("time", {});
+  #edited = h("span.edited", {}, "edited");
+  #header = h("header", {}, this.#sender, this.#badge, this.#time, this.#edited);
+  #quote = h("button.quote", { type: "button", hidden: true });
+  #content = h("div.content", { dir: "auto" });
+  #status = h("div.status", { hidden: true });
+  #reactions = h("div.reactions", { hidden: true });
+  #add = h("button.add-reaction", { type: "button", "aria-label": "Add a reaction", "aria-haspopup": "true" }, icon("smile"));
+
+  /** @param {string} key @param {Media} media */
+  constructor(key, media) {
+    this.media = media;
+    const bubble = h("div.bubble", {}, this.#quote, this.#content);
+    const column = h("div.column", {}, this.#header, bubble, this.#status, this.#reactions);
+    this.element = h("article.message", { "data-key": key }, this.#gutter, column, this.#add);
+  }
+
+  /**
+   * @param {Item} item
+   * @param {Room} room
+   * @param {{grouped: boolean, quoted: Item|null}} place
+   */
+  update(item, room, { grouped, quoted }) {
+    const sender = room.member(item.sender);
+    const live = isLive(item);
+    const stamp = JSON.stringify([
+      item.id, item.kind, item.revision, item.status, item.reactions, live, grouped,
+      sender, quoted && [quoted.revision, quoted.sender], item.replyTo,
+    ]);
+    if (stamp === this.#stamp) return;
+    this.#stamp = stamp;
+    this.#classify(item, grouped, live, item.sender === room.ownUserId);
+    this.#updateHeader(item, sender);
+    this.#updateQuote(item, quoted, room);
+    this.#updateContent(item, sender.name);
+    this.#updateStatus(item);
+    this.#updateReactions(item, room);
+  }
+
+  /** @param {Item} item @param {boolean} grouped @param {boolean} live @param {boolean} own */
+  #classify(item, grouped, live, own) {
+    const { element } = this;
+    element.dataset.id = item.id ?? "";
+    element.dataset.state = item.status;
+    element.classList.toggle("own", own);
+    element.classList.toggle("grouped", grouped);
+    element.classList.toggle("live", live);
+    element.classList.toggle("notice", item.content.msgtype === "m.notice");
+    element.classList.toggle("gone", item.kind === "redacted" || item.kind === "encrypted");
+    this.#add.hidden = !item.id || item.kind === "redacted";
+  }
+
+  /** @param {Item} item @param {import("../types.js").Member} sender */
+  #updateHeader(item, sender) {
+    const face = `${sender.name} ${sender.avatar}`;
+    if (face !== this.#avatarOf) {
+      this.#avatarOf = face;
+      const whose = { id: item.sender, name: sender.name, mxc: sender.avatar };
+      this.#gutter.replaceChildren(avatar(this.media, whose));
+    }
+    setText(this.#sender, sender.name);
+    this.#sender.title = item.sender;
+    const agent = isAgentId(item.sender);
+    this.#badge.hidden = !agent;
+    // An agent's reply grows by edits: only a person's edit means "changed my mind".
+    this.#edited.hidden = !item.revision || agent;
+    setText(this.#time, clockTime(item.ts));
+    this.#time.dateTime = new Date(item.ts).toISOString();
+    this.#time.title = fullTime(item.ts);
+  }
+
+  /** @param {Item} item @param {Item|null} quoted @param {Room} room */
+  #updateQuote(item, quoted, room) {
+    this.#quote.hidden = !item.replyTo;
+    if (!item.replyTo) return;
+    this.#quote.dataset.target = item.replyTo;
+    const name = quoted ? room.member(quoted.sender).name : "";
+    const text = quoted ? summaryOf(quoted) : "an earlier message";
+    this.#quote.replaceChildren(h("strong", {}, name), ` ${text}`);
+    this.#quote.setAttribute("aria-label", `In reply to ${name}: ${text}`);
+  }
+
+  /** @param {Item} item @param {string} senderName */
+  #updateContent(item, senderName) {
+    morph(this.#content, renderContent(item, senderName));
+    for (const image of this.#content.querySelectorAll("img[data-mxc]:not([src])")) {
+      this.#loadPicture(image);
+    }
+  }
+
+  /** @param {HTMLImageElement} image */
+  async #loadPicture(image) {
+    const url = await this.media.picture(image.dataset.mxc ?? "").catch(() => null);
+    if (url) image.src = url;
+    else image.classList.add("broken");
+  }
+
+  /** @param {Item} item */
+  #updateStatus(item) {
+    this.#status.hidden = item.status === "sent";
+    if (item.status === "sending") this.#status.replaceChildren("Sending …");
+    if (item.status !== "failed") return;
+    this.#status.replaceChildren(
+      h("span.failed", {}, "Not sent."),
+      h("button.retry", { type: "button", "data-txn": item.key }, "Try again"),
+      h("button.discard", { type: "button", "data-txn": item.key }, "Discard"),
+    );
+  }
+
+  /** @param {Item} item @param {Room} room */
+  #updateReactions(item, room) {
+    this.#reactions.hidden = !item.reactions.length;
+    const chips = document.createDocumentFragment();
+    for (const { key, senders, own } of item.reactions) {
+      const names = senders.map((id) => room.member(id).name).join(", ");
+      const attributes = {
+        type: "button",
+        "data-reaction": key,
+        "aria-pressed": String(Boolean(own)),
+        title: names,
+        "aria-label": `${key} by ${names}`,
+      };
+      chips.append(h("button.chip", attributes, h("span", {}, key), h("span.count", {}, String(senders.length))));
+    }
+    morph(this.#reactions, chips);
+  }
+}

@@ -1,0 +1,212 @@
+/** The signed-in page: the list of rooms beside the open one. */
+
+import { localpart } from "../store/room.js";
+import { avatar } from "./avatar.js";
+import { Conversation } from "./conversation.js";
+import { h, icon } from "./dom.js";
+import { ReactionPicker } from "./picker.js";
+import { RoomList } from "./roomlist.js";
+
+/** @typedef {import("../account.js").Account} Account */
+
+const ROUTE = /^#\/room\/(.+)$/;
+const PHONE = matchMedia("(max-width: 700px)");
+
+export class Shell {
+  #offline = h("p.offline", { role: "status", hidden: true }, h("span.pulse", {}), "Offline, trying again …");
+  #toast = h("p.toast", { role: "status", hidden: true });
+  #lightbox = h("dialog.lightbox", { "aria-label": "Picture" });
+  #toastTimer = 0;
+  #listening = new AbortController();
+
+  /** @param {Account} account @param {{signOut: () => void}} handlers */
+  constructor(account, { signOut }) {
+    this.account = account;
+    this.conversation = new Conversation(account, { back: () => this.showList() });
+    this.list = new RoomList(account.rooms, account.media, {
+      open: (id) => this.open(id, { focus: true }),
+      accept: (id) => this.#attempt(account.accept(id), "You could not join"),
+      decline: (id) => this.#attempt(account.decline(id), "The invitation could not be declined"),
+    });
+    this.picker = new ReactionPicker((eventId, key) => this.#react(eventId, key));
+    this.nothing = h("main.nothing", {}, icon("mark"), h("p", {}, "Choose a room to talk to its agent."));
+    this.element = this.#build(signOut);
+    this.#listen();
+  }
+
+  /** @param {() => void} signOut */
+  #build(signOut) {
+    const { userId, homeserver } = this.account.session;
+    const name = localpart(userId);
+    const skip = h("a.skip-link", { href: "#composer", onclick: (/** @type {Event} */ event) => this.#skip(event) }, "Skip to the message box");
+    const leave = h("button.sign-out", { type: "button", "aria-label": "Sign out", title: "Sign out", onclick: signOut }, icon("out"));
+    const footer = h("footer.me", {}, avatar(this.account.media, { id: userId, name, mxc: null }),
+      h("span.me-name", { title: `${userId} on ${homeserver}` }, userId), leave);
+    const brand = h("div.brand", {}, icon("mark"), h("span", {}, "Letta chat"));
+    const sidebar = h("aside.sidebar", {}, brand, this.list.element, footer);
+    this.#lightbox.addEventListener("click", () => this.#lightbox.close());
+    return h("div.shell", { "data-screen": "list" }, skip, this.#offline, sidebar, this.conversation.element, this.nothing, this.#toast, this.#lightbox);
+  }
+
+  #listen() {
+    const { signal } = this.#listening;
+    this.account.rooms.addEventListener("change", (event) => {
+      this.#changed(/** @type {CustomEvent<Set<string>>} */ (event).detail);
+    });
+    addEventListener("popstate", () => this.#route(), { signal });
+    document.addEventListener("keydown", (event) => this.#onKey(event), { signal });
+    this.conversation.element.addEventListener("click", (/** @type {MouseEvent} */ event) => this.#onClick(event));
+    this.conversation.element.addEventListener("keydown", (/** @type {KeyboardEvent} */ event) => {
+      if ((event.key === "Enter" || event.key === " ") && isSpoiler(event.target)) {
+        event.preventDefault();
+        this.#onClick(event);
+      }
+    });
+  }
+
+  /** @param {Set<string>} ids of the changed rooms */
+  #changed(ids) {
+    const open = this.conversation.room;
+    if (!open) this.#route();
+    else if (!this.account.rooms.get(open.id)) this.#roomGone();
+    else if (ids.has(open.id)) this.conversation.render();
+    this.#renderList();
+  }
+
+  #roomGone() {
+    this.conversation.close();
+    history.replaceState(null, "", location.pathname);
+    this.showList();
+    this.#route();
+  }
+
+  #renderList() {
+    const { rooms } = this.account;
+    this.list.render(this.conversation.room?.id ?? "");
+    const room = this.conversation.room;
+    const unread = rooms.unread ? `(${rooms.unread}) ` : "";
+    document.title = `${unread}${room ? `${room.name} · ` : ""}Letta chat`;
+    this.nothing.hidden = Boolean(room);
+  }
+
+  /** Opens the room the address names; else, where both fit, the first one. */
+  #route() {
+    const match = ROUTE.exec(location.hash);
+    const wanted = match ? this.account.rooms.get(decodeURIComponent(match[1])) : undefined;
+    if (wanted?.membership === "join") return this.open(wanted.id, { push: false });
+    if (PHONE.matches || match) return this.showList(false);
+    const first = this.account.rooms.ordered()[0];
+    if (first && !this.conversation.room) this.open(first.id, { push: false });
+  }
+
+  /** @param {string} id @param {{push?: boolean, focus?: boolean}} [how] */
+  open(id, { push = true, focus = false } = {}) {
+    const room = this.account.rooms.get(id);
+    if (room?.membership !== "join") return;
+    const address = `#/room/${encodeURIComponent(id)}`;
+    if (push && location.hash !== address) history.pushState(null, "", address);
+    this.element.dataset.screen = "room";
+    this.conversation.open(room);
+    this.#renderList();
+    if (focus && !PHONE.matches) this.conversation.composer.focus();
+  }
+
+  showList(push = true) {
+    this.element.dataset.screen = "list";
+    if (push && PHONE.matches && ROUTE.test(location.hash)) history.pushState(null, "", location.pathname);
+    this.list.focus();
+  }
+
+  /** @param {KeyboardEvent} event */
+  #onKey(event) {
+    const step = { ArrowUp: -1, ArrowDown: 1 }[event.key];
+    if (event.altKey && step) {
+      event.preventDefault();
+      this.#step(step);
+    } else if (event.key === "Escape" && !this.#lightbox.open && !event.defaultPrevented) {
+      this.showList();
+    }
+  }
+
+  /** @param {number} step */
+  #step(step) {
+    const rooms = this.account.rooms.ordered();
+    const at = rooms.findIndex((room) => room.id === this.conversation.room?.id);
+    const next = rooms[(at + step + rooms.length) % rooms.length];
+    if (next) this.open(next.id, { focus: true });
+  }
+
+  /** @param {Event} event */
+  #skip(event) {
+    event.preventDefault();
+    this.conversation.composer.focus();
+  }
+
+  /** Everything one can press inside messages. @param {Event} event */
+  #onClick(event) {
+    const target = /** @type {HTMLElement} */ (event.target);
+    const on = (/** @type {string} */ selector) => /** @type {HTMLElement|null} */ (target.closest(selector));
+    const room = this.conversation.room;
+    const article = on("article");
+    if (!room || !article) return;
+    const pressed = on("button, a, summary, .spoiler");
+    if (!pressed) article.classList.toggle("active");
+    else if (pressed.matches(".spoiler")) pressed.toggleAttribute("data-revealed");
+    else if (pressed.matches(".add-reaction")) this.picker.toggle(pressed);
+    else if (pressed.dataset.reaction) this.#react(article.dataset.id ?? "", pressed.dataset.reaction);
+    else if (pressed.matches(".quote")) this.conversation.reveal(pressed.dataset.target ?? "");
+    else if (pressed.matches(".retry")) this.account.outbox.retry(room.id, pressed.dataset.txn ?? "");
+    else if (pressed.matches(".discard")) this.account.outbox.discard(room.id, pressed.dataset.txn ?? "");
+    else if (pressed.matches(".picture")) this.#enlarge(pressed);
+    else if (pressed.dataset.file) this.#attempt(this.account.media.save(pressed.dataset.file, pressed.dataset.name ?? "file"), "The file could not be fetched");
+    else if (pressed.matches(".copy")) this.#copy(pressed);
+  }
+
+  /** @param {string} eventId @param {string} key */
+  #react(eventId, key) {
+    const room = this.conversation.room;
+    if (room) this.#attempt(this.account.toggleReaction(room, eventId, key), "The reaction did not get through");
+  }
+
+  /** @param {HTMLElement} picture */
+  #enlarge(picture) {
+    const shown = /** @type {HTMLImageElement} */ (picture.querySelector("img"));
+    this.#lightbox.replaceChildren(h("img", { src: shown.src, alt: shown.alt }));
+    this.#lightbox.showModal();
+  }
+
+  /** @param {HTMLElement} button */
+  async #copy(button) {
+    const code = button.closest(".code-frame")?.querySelector("pre")?.textContent ?? "";
+    await this.#attempt(navigator.clipboard.writeText(code), "The clipboard is closed to this page");
+    button.textContent = "Copied";
+    setTimeout(() => (button.textContent = "Copy"), 1500);
+  }
+
+  /** @param {Promise<unknown>} action @param {string} problem what to say if it fails */
+  async #attempt(action, problem) {
+    await action.catch((error) => this.toast(`${problem}: ${error.message}`));
+  }
+
+  /** @param {string} text */
+  toast(text) {
+    this.#toast.textContent = text;
+    this.#toast.hidden = false;
+    clearTimeout(this.#toastTimer);
+    this.#toastTimer = setTimeout(() => (this.#toast.hidden = true), 6000);
+  }
+
+  /** @param {boolean} online */
+  setOnline(online) {
+    this.#offline.hidden = online;
+  }
+
+  dispose() {
+    this.#listening.abort();
+  }
+}
+
+/** @param {EventTarget|null} target */
+function isSpoiler(target) {
+  return target instanceof HTMLElement && target.matches(".spoiler");
+}

@@ -1,0 +1,55 @@
+"""The chat page as a person uses it."""
+
+from matrix_user import MatrixUser
+from playwright.async_api import ConsoleMessage, Locator, Page, Request
+
+
+class ChatPage:
+    """A browser tab with the chat page, and what went wrong in it."""
+
+    def __init__(self, page: Page, url: str) -> None:
+        self.page = page
+        self.url = url
+        self.faults: list[str] = []
+        self.hosts: set[str] = set()
+
+    async def watch(self) -> None:
+        """Notes script errors, violations of the content security policy, and every host asked."""
+        self.page.on("pageerror", lambda error: self.faults.append(str(error)))
+        self.page.on("console", self._on_console)
+        self.page.on("request", self._on_request)
+
+    def _on_console(self, line: ConsoleMessage) -> None:
+        if "Content Security Policy" in line.text:
+            self.faults.append(line.text)
+
+    def _on_request(self, request: Request) -> None:
+        if request.url.startswith("http"):
+            self.hosts.add(request.url.split("/")[2].partition(":")[0])
+
+    async def enter(self, user: MatrixUser) -> None:
+        """Signs in with the password."""
+        await self.page.goto(self.url)
+        await self.page.get_by_label("User name").fill(user.localpart)
+        await self.page.get_by_label("Password").fill(user.password)
+        await self.page.get_by_role("button", name="Sign in").click()
+        await self.page.locator(".shell").wait_for()
+
+    async def open_room(self, room: str) -> None:
+        await self.page.locator(f'[data-room="{room}"]').click()
+
+    def message(self, event: str) -> Locator:
+        """A message by its event id."""
+        return self.page.locator(f'article[data-id="{event}"]')
+
+    def saying(self, text: str) -> Locator:
+        """Messages with a text."""
+        return self.page.locator("article", has_text=text)
+
+    @property
+    def composer(self) -> Locator:
+        return self.page.locator("#composer")
+
+    async def type_and_send(self, text: str) -> None:
+        await self.composer.fill(text)
+        await self.composer.press("Enter")

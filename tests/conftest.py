@@ -1,0 +1,50 @@
+"""Servers that tests share. Each test makes agents, people and rooms of its own in them."""
+
+from collections.abc import AsyncGenerator
+
+import aiohttp
+import pytest
+from tests.servers import Homeserver, LettaServer, homeserver_in, letta_server_in
+from tests.stub_model import StubModel
+
+
+@pytest.fixture(scope="session")
+async def http() -> AsyncGenerator[aiohttp.ClientSession]:
+    """A session for requests of the tests' own."""
+    async with aiohttp.ClientSession() as session:
+        yield session
+
+
+@pytest.fixture(scope="session")
+async def homeserver(
+    http: aiohttp.ClientSession, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncGenerator[Homeserver]:
+    """A real Synapse that knows our application service."""
+    server = homeserver_in(tmp_path_factory.mktemp("homeserver"), http)
+    try:
+        await server.start()
+        yield server
+    finally:
+        server.stop()
+
+
+@pytest.fixture(scope="session")
+async def stub_model() -> AsyncGenerator[StubModel]:
+    """The model behind the App Server; see tests/stub_model.py for what it obeys."""
+    async with StubModel() as model:
+        yield model
+
+
+@pytest.fixture(scope="session")
+async def app_server(
+    http: aiohttp.ClientSession,
+    stub_model: StubModel,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> AsyncGenerator[LettaServer]:
+    """A real App Server that thinks with the stub model."""
+    server = letta_server_in(tmp_path_factory.mktemp("letta"), http)
+    try:
+        await server.start(stub_model.url)
+        yield server
+    finally:
+        server.stop()

@@ -1,0 +1,234 @@
+"""Real servers for tests: Synapse and the App Server, started once per session."""
+
+import asyncio
+import ctypes
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import aiohttp
+import yaml
+
+from letta_matrix.config import Config
+from letta_matrix.matrix.registration import registration
+from letta_matrix.stack.app_server import AppServer
+from letta_matrix.stack.models import ModelChoice, ProviderFile
+from letta_matrix.stack.supervisor import Command, kill_group
+from letta_matrix.stack.synapse import Synapse
+
+_LIBC = ctypes.CDLL(None)
+
+
+def free_port() -> int:
+    """A TCP port of loopback that nobody uses now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _die_with_parent() -> None:
+    if sys.platform == "linux":
+        _LIBC.prctl(1, signal.SIGKILL)
+
+
+@dataclass
+class ServerProcess:
+    """A server process that tests may kill and start again."""
+
+    command: Command
+    ready: Callable[[], Awaitable[bool]]
+    process: subprocess.Popen[bytes] | None = None
+
+    async def start(self, timeout: float = 60.0) -> None:
+        """Start it and wait until it answers."""
+        process = self._spawn()
+        deadline = time.monotonic() + timeout
+        while not await self.ready():
+            code = process.poll()
+            if code is not None or time.monotonic() > deadline:
+                output = self.command.log.read_text(errors="replace")[-2000:]
+                raise AssertionError(f"{self.command.name} did not start ({code}): {output}")
+            await asyncio.sleep(0.05)
+
+    def _spawn(self) -> subprocess.Popen[bytes]:
+        with self.command.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                list(self.command.argv),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd=self.command.cwd,
+                env=dict(self.command.env),
+                start_new_session=True,
+                preexec_fn=_die_with_parent,  # noqa: PLW1509 - tests spawn from one thread
+            )
+        return self.process
+
+    def end(self, number: signal.Signals) -> None:
+        """Signal it, and wait until it is gone."""
+        if self.process is None:
+            return
+        self.process.send_signal(number)
+        try:
+            self.process.wait(10)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        kill_group(self.process.pid)
+        self.process = None
+
+
+@dataclass
+class Homeserver:
+    """A Synapse with our application service registered at `appservice_port`."""
+
+    synapse: Synapse
+    config: Config
+    http: aiohttp.ClientSession
+    admin_token: str = ""
+    server: ServerProcess = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.server = ServerProcess(self.synapse.command, lambda: self.synapse.ready(self.http))
+
+    @property
+    def url(self) -> str:
+        return self.synapse.url
+
+    @property
+    def server_name(self) -> str:
+        return self.synapse.server_name
+
+    @property
+    def appservice_port(self) -> int:
+        return self.config.appservice.port
+
+    @property
+    def as_token(self) -> str:
+        return self.config.appservice.as_token.get_secret_value()
+
+    @property
+    def hs_token(self) -> str:
+        return self.config.appservice.hs_token.get_secret_value()
+
+    async def start(self) -> None:
+        """Start it the first time; `admin_token` is there afterwards."""
+        self.synapse.write_files()
+        await self.server.start()
+        _, self.admin_token, _ = await self.register("admin", admin=True)
+
+    async def register(self, localpart: str, admin: bool = False) -> tuple[str, str, str]:
+        """A new person: user id, access token, password."""
+        password = secrets.token_urlsafe(12)
+        created = await self.synapse.create_account(self.http, localpart, password, admin=admin)
+        assert created, f"@{localpart} exists already"
+        token = await self.synapse.login(self.http, localpart, password, f"TEST{localpart}")
+        return f"@{localpart}:{self.server_name}", token, password
+
+    async def restart(self) -> None:
+        """SIGTERM, and up again with the same data."""
+        self.stop()
+        await self.server.start()
+
+    def kill(self) -> None:
+        """SIGKILL; `restart` brings it back."""
+        self.server.end(signal.SIGKILL)
+
+    def stop(self) -> None:
+        """SIGTERM."""
+        self.server.end(signal.SIGTERM)
+
+
+@dataclass
+class LettaServer:
+    """A real App Server whose agents think with the stub model."""
+
+    app_server: AppServer
+    http: aiohttp.ClientSession
+    server: ServerProcess = field(init=False)
+
+    def __post_init__(self) -> None:
+        command = self.app_server.command
+        self.server = ServerProcess(command, lambda: self.app_server.ready(self.http))
+
+    @property
+    def url(self) -> str:
+        """`ws://127.0.0.1:PORT`; the WebSocket is at `/ws`."""
+        return self.app_server.url
+
+    async def start(self, model_url: str) -> None:
+        """Start it with the OpenAI-compatible provider at `model_url` connected."""
+        self.app_server.make_folders()
+        choice = ModelChoice("openai-compatible", "the stub", "stub-key", model_url)
+        ProviderFile(self.app_server.home).connect(choice)
+        await self.server.start()
+
+    async def restart(self) -> None:
+        """SIGTERM, and up again with the same data."""
+        self.stop()
+        await self.server.start()
+
+    def kill(self) -> None:
+        """SIGKILL; `restart` brings it back."""
+        self.server.end(signal.SIGKILL)
+
+    def stop(self) -> None:
+        """SIGTERM."""
+        self.server.end(signal.SIGTERM)
+
+
+def homeserver_in(directory: Path, http: aiohttp.ClientSession) -> Homeserver:
+    """A homeserver with its files in `directory`, not started yet."""
+    port, appservice_port = free_port(), free_port()
+    config = Config.model_validate(
+        {
+            "homeserver": {"url": f"http://127.0.0.1:{port}", "domain": "localhost"},
+            "appservice": {
+                "url": f"http://127.0.0.1:{appservice_port}",
+                "port": appservice_port,
+                "as_token": secrets.token_hex(32),
+                "hs_token": secrets.token_hex(32),
+            },
+        }
+    )
+    registration_file = directory / "registration.yaml"
+    registration_file.write_text(yaml.safe_dump(registration(config)))
+    synapse = Synapse(directory / "synapse", port, (registration_file,))
+    return Homeserver(synapse, config, http)
+
+
+def letta_server_in(directory: Path, http: aiohttp.ClientSession) -> LettaServer:
+    """An App Server with its home in `directory`, not started yet."""
+    return LettaServer(AppServer(directory, free_port()), http)
+
+
+def children_of(pid: int) -> set[int]:
+    """All descendants of a process, from /proc."""
+    parents: dict[int, int] = {}
+    for entry in os.listdir("/proc"):  # noqa: PTH208 - numbers, not paths
+        if entry.isdigit():
+            try:
+                stat = Path(f"/proc/{entry}/stat").read_text()
+            except OSError:
+                continue
+            parents[int(entry)] = int(stat.rpartition(")")[2].split()[1])
+    found = {pid}
+    while more := {child for child, parent in parents.items() if parent in found} - found:
+        found |= more
+    return found - {pid}
+
+
+def is_running(pid: int) -> bool:
+    """Whether a process lives; a zombie does not."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return False
+    return stat.rpartition(")")[2].split()[0] not in ("Z", "X")

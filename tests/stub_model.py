@@ -1,0 +1,200 @@
+"""An OpenAI-compatible model that does what the last user message says.
+
+Words in the user's own text choose the behaviour:
+
+    slow:N             N words, one every 0.1 s
+    tool:NAME:ARG      a call of tool NAME on the first request, a text after its result
+                       (for Bash, ARG is the command; otherwise ARG is the arguments' JSON)
+    error:CODE         the HTTP error CODE
+    hang               no answer until the client goes away
+    anything else      "echo: " and the text
+
+Runs as `python tests/stub_model.py --port N`, or in a test as
+`async with StubModel() as model: model.url, model.requests, model.count("hello")`.
+"""
+
+import argparse
+import asyncio
+import json
+import re
+import time
+from dataclasses import dataclass, field
+from typing import Any, Self, cast
+
+from aiohttp import web
+
+MODEL_ID = "stub-echo"
+WORD_DELAY = 0.1
+_REMINDER = re.compile(r"<system-reminder>.*?</system-reminder>", re.DOTALL)
+
+Json = dict[str, Any]
+
+
+@dataclass
+class ModelRequest:
+    """One request for a completion: when it came, the user's own words, the whole body."""
+
+    at: float
+    text: str
+    body: Json
+    after_tool: bool = False
+
+
+def message_text(message: Json) -> str:
+    """A message's own words, without what the App Server adds around them."""
+    content = message.get("content") or ""
+    if not isinstance(content, str):
+        parts = cast("list[Json]", content)
+        content = "\n".join(str(part.get("text", "")) for part in parts)
+    return _REMINDER.sub("", content).strip()
+
+
+def read_request(body: Json) -> ModelRequest:
+    """Find the last user message with words of its own, and whether a tool has answered it."""
+    messages = cast("list[Json]", body.get("messages") or [])
+    for index in range(len(messages) - 1, -1, -1):
+        text = message_text(messages[index]) if messages[index].get("role") == "user" else ""
+        if text:
+            answered = any(later.get("role") == "tool" for later in messages[index + 1 :])
+            return ModelRequest(time.monotonic(), text, body, answered)
+    return ModelRequest(time.monotonic(), "", body)
+
+
+def _tool_result(body: Json) -> str:
+    results = [m for m in cast("list[Json]", body["messages"]) if m.get("role") == "tool"]
+    return message_text(results[-1])[:500]
+
+
+def _tool_call(text: str) -> Json | None:
+    match = re.search(r"tool:(\w+):(.+)", text, re.DOTALL)
+    if match is None:
+        return None
+    name, argument = match[1], match[2].strip()
+    arguments = (
+        json.dumps({"command": argument, "description": "a test command"})
+        if name == "Bash"
+        else argument
+    )
+    call_id = f"call_{time.monotonic_ns()}"
+    return {"id": call_id, "type": "function", "function": {"name": name, "arguments": arguments}}
+
+
+def _words(request: ModelRequest) -> tuple[list[str], float]:
+    if request.after_tool:
+        return [f"tool said: {_tool_result(request.body)}"], 0
+    if match := re.search(r"\bslow:(\d+)", request.text):
+        return [f"word{number} " for number in range(1, int(match[1]) + 1)], WORD_DELAY
+    return ["echo: ", request.text], 0
+
+
+@dataclass
+class StubModel:
+    """The server; port 0 takes any free port."""
+
+    port: int = 0
+    requests: list[ModelRequest] = field(default_factory=list[ModelRequest])
+    _runner: web.AppRunner | None = None
+
+    @property
+    def url(self) -> str:
+        """Base URL for an OpenAI client, with `/v1`."""
+        return f"http://127.0.0.1:{self.port}/v1"
+
+    def count(self, text: str) -> int:
+        """How often the model was asked with `text` in the user's message, tool rounds apart."""
+        return sum(text in request.text and not request.after_tool for request in self.requests)
+
+    async def __aenter__(self) -> Self:
+        app = web.Application(client_max_size=64 * 1024 * 1024)
+        app.router.add_get("/v1/models", self._models)
+        app.router.add_post("/v1/chat/completions", self._completions)
+        app.router.add_get("/requests", self._recorded)
+        self._runner = web.AppRunner(app, access_log=None, handler_cancellation=True)
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, "127.0.0.1", self.port, shutdown_timeout=0.1)
+        await site.start()
+        self.port = int(self._runner.addresses[0][1])
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._runner is not None:
+            await self._runner.cleanup()
+
+    async def _models(self, _: web.Request) -> web.Response:
+        model: Json = {"id": MODEL_ID, "object": "model", "created": 0, "owned_by": "stub"}
+        return web.json_response({"object": "list", "data": [model]})
+
+    async def _recorded(self, _: web.Request) -> web.Response:
+        return web.json_response(
+            [{"text": request.text, "after_tool": request.after_tool} for request in self.requests]
+        )
+
+    async def _completions(self, http: web.Request) -> web.StreamResponse:
+        body = cast("Json", await http.json())
+        request = read_request(body)
+        self.requests.append(request)
+        if match := re.search(r"\berror:(\d{3})", request.text):
+            error = {"message": "the stub model was told to fail", "type": "stub_error"}
+            return web.json_response({"error": error}, status=int(match[1]))
+        if re.search(r"\bhang\b", request.text):
+            await asyncio.sleep(3600)
+        call = None if request.after_tool else _tool_call(request.text)
+        if body.get("stream"):
+            return await _stream(http, request, call)
+        return web.json_response(await _whole(request, call))
+
+
+async def _whole(request: ModelRequest, call: Json | None) -> Json:
+    words, delay = _words(request)
+    message: Json = {"role": "assistant", "content": None if call else "".join(words)}
+    if call:
+        message["tool_calls"] = [call]
+    else:
+        await asyncio.sleep(delay * len(words))
+    choice = {"index": 0, "message": message, "finish_reason": "tool_calls" if call else "stop"}
+    return {**_envelope("chat.completion"), "choices": [choice], "usage": _usage()}
+
+
+async def _stream(
+    http: web.Request, request: ModelRequest, call: Json | None
+) -> web.StreamResponse:
+    response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+    await response.prepare(http)
+    if call:
+        await _send(response, {"role": "assistant", "tool_calls": [{"index": 0, **call}]})
+    else:
+        words, delay = _words(request)
+        for word in words:
+            await _send(response, {"role": "assistant", "content": word})
+            await asyncio.sleep(delay)
+    await _send(response, {}, finish="tool_calls" if call else "stop")
+    last: Json = {**_envelope("chat.completion.chunk"), "usage": _usage()}
+    last["choices"] = []
+    await response.write(f"data: {json.dumps(last)}\n\ndata: [DONE]\n\n".encode())
+    return response
+
+
+async def _send(response: web.StreamResponse, delta: Json, finish: str | None = None) -> None:
+    choice = {"index": 0, "delta": delta, "finish_reason": finish}
+    chunk = {**_envelope("chat.completion.chunk"), "choices": [choice]}
+    await response.write(f"data: {json.dumps(chunk)}\n\n".encode())
+
+
+def _envelope(kind: str) -> Json:
+    return {"id": "chatcmpl-stub", "object": kind, "created": int(time.time()), "model": MODEL_ID}
+
+
+def _usage() -> Json:
+    return {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}
+
+
+async def _serve(port: int) -> None:
+    async with StubModel(port) as model:
+        print(model.url, flush=True)
+        await asyncio.Event().wait()
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--port", type=int, default=0)
+    asyncio.run(_serve(parser.parse_args().port))
