@@ -36,7 +36,7 @@ class ChatPage:
         await self.page.locator(".shell").wait_for()
 
     async def open_room(self, room: str) -> None:
-        await self.page.locator(f'[data-room="{room}"]').click()
+        await self.page.locator(f'.room[data-room="{room}"]').click()
 
     def message(self, event: str) -> Locator:
         """A message by its event id."""

@@ -11,6 +11,7 @@ import pytest_asyncio
 from aiohttp import web
 from chat_homeserver import Homeserver, start_synapse
 from chat_page import ChatPage
+from furniture import AgentRoom, NewUser, agent_room
 from matrix_user import MatrixUser
 from playwright.async_api import Browser, async_playwright
 
@@ -28,7 +29,6 @@ _ARGUMENTS = [
 ]
 _names = itertools.count(1)
 
-NewUser = Callable[[str], Awaitable[MatrixUser]]
 OpenPage = Callable[..., Awaitable[ChatPage]]
 
 
@@ -80,6 +80,12 @@ def new_user(homeserver: Homeserver) -> NewUser:
         return MatrixUser(homeserver.url, *account)
 
     return register
+
+
+@pytest_asyncio.fixture
+async def room(new_user: NewUser) -> AgentRoom:
+    """A person and the agent Meridian in a room."""
+    return await agent_room(await new_user("sam"), await new_user("agent_"), "Meridian")
 
 
 @pytest_asyncio.fixture

@@ -4,7 +4,8 @@ import asyncio
 from pathlib import Path
 
 from chat_page import ChatPage
-from conftest import NewUser, OpenPage
+from conftest import OpenPage
+from furniture import NewUser, agent_room, agents_space
 from matrix_user import MatrixUser
 from playwright.async_api import expect
 
@@ -21,23 +22,6 @@ PLAN = (
 print(f"{len(open_items)} to go")
 </code></pre>""",
 )
-
-
-async def _furnish(person: MatrixUser, agents: list[MatrixUser]) -> list[str]:
-    """Two agents' rooms in their space, with something said in them."""
-    rooms: list[str] = []
-    for agent, name in zip(agents, ("Meridian", "Ada"), strict=True):
-        await agent.set_name(name)
-        topic = f"{name} is a Letta agent. Write here and it answers."
-        room = await agent.create_room(f"{name} - Letta Agent Chat", [person.user_id], topic=topic)
-        await person.join(room)
-        rooms.append(room)
-    space = await person.create_room(
-        "Letta Agents", [], creation_content={"type": "m.space"}
-    )
-    for room in rooms:
-        await person.state(space, "m.space.child", {"via": ["localhost"]}, room)
-    return rooms
 
 
 async def _converse(person: MatrixUser, meridian: MatrixUser, ada: MatrixUser, rooms: list[str]) -> str:
@@ -69,7 +53,9 @@ async def _picture(chat: ChatPage, person: MatrixUser, room: str, name: str) -> 
 async def test_screenshots(new_user: NewUser, open_page: OpenPage) -> None:
     person = await new_user("sam")
     meridian, ada = await new_user("agent_meridian"), await new_user("agent_ada")
-    rooms = await _furnish(person, [meridian, ada])
+    named = {"Meridian": meridian, "Ada": ada}
+    rooms = [(await agent_room(person, agent, name)).id for name, agent in named.items()]
+    await agents_space(person, rooms)
     await _converse(person, meridian, ada, rooms)
     FOLDER.mkdir(parents=True, exist_ok=True)
     desktop = {"viewport": {"width": 1180, "height": 800}, "device_scale_factor": 2}

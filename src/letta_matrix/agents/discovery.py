@@ -80,6 +80,7 @@ class Discovery:
         self._domain = domain
         self._on_change = on_change
         self._missing: dict[str, tuple[int, float]] = {}
+        self._refused: set[str] = set()
         self._trouble: str | None = None
         self.listed = False
 
@@ -130,7 +131,7 @@ class Discovery:
         return True
 
     async def _apply(self, changes: Changes) -> None:
-        new = [self._reserve(info) for info in changes.new if self._is_ours(info)]
+        new = [agent for info in changes.new if (agent := self._reserve(info)) is not None]
         await self._directory.reserve(new)
         changed = [self._update(agent, info) for agent, info in changes.changed]
         removed = [agent for agent in changes.missing if self._is_removed(agent)]
@@ -142,27 +143,32 @@ class Discovery:
         if new or changed or removed:
             await self._on_change(new + changed + removed)
 
-    def _is_ours(self, info: AgentInfo) -> bool:
-        other = self._directory.get(info.agent_id)
-        if other is None:
-            return True
-        log.warning(
-            "an agent is listed by two runtimes; the first keeps it",
-            agent=info.agent_id,
-            first=other.runtime,
-            second=self._runtime.name,
-        )
-        return False
-
-    def _reserve(self, info: AgentInfo) -> Agent:
+    def _reserve(self, info: AgentInfo) -> Agent | None:
+        """The agent's row, or None with the reason logged once where it cannot have one."""
+        reason = ""
+        try:
+            ghost = user_id(info.agent_id, self._domain)
+        except ValueError as error:
+            ghost, reason = "", str(error)
+        other = self._directory.get(info.agent_id) or self._directory.by_user(ghost)
+        if other is not None:
+            reason = f"its user id belongs to {other.agent_id} of the runtime {other.runtime!r}"
+        if reason:
+            self._refuse(info, reason)
+            return None
         log.info("agent found", agent=info.agent_id, name=info.name)
         return Agent(
             agent_id=info.agent_id,
             runtime=self._runtime.name,
             name=info.name,
             description=info.description,
-            user_id=user_id(info.agent_id, self._domain),
+            user_id=ghost,
         )
+
+    def _refuse(self, info: AgentInfo, reason: str) -> None:
+        if info.agent_id not in self._refused:
+            self._refused.add(info.agent_id)
+            log.warning("an agent is left out", agent=info.agent_id, reason=reason)
 
     def _update(self, agent: Agent, info: AgentInfo) -> Agent:
         log.info("agent changed", agent=agent.agent_id, name=info.name)

@@ -2,11 +2,19 @@
 
 import os
 import sys
+from collections.abc import Mapping
 
 import typer
 
 from letta_matrix.cli import chat, init, keeper, mappings, overview, run, up
 from letta_matrix.cli.faults import BadInput, Failure
+
+_BAD_INPUT = {"letta_matrix.config_faults": "ConfigError"}
+_FAILURES = {
+    "letta_matrix.stack.errors": "StackError",
+    "letta_matrix.store.database": "StoreError",
+    "letta_matrix.bridge": "PortTakenError",
+}
 
 app = typer.Typer(
     name="letta-matrix",
@@ -39,10 +47,13 @@ def main() -> None:
 
 def exit_status(error: Exception) -> int | None:
     """The exit status for a fault that a person can act on; None for a defect of ours."""
-    from letta_matrix.config import ConfigError
-    from letta_matrix.stack.errors import StackError
-    from letta_matrix.store.database import StoreError
-
-    if isinstance(error, ConfigError | BadInput):
+    if isinstance(error, (BadInput, *_loaded(_BAD_INPUT))):
         return 2
-    return 1 if isinstance(error, StackError | StoreError | Failure) else None
+    return 1 if isinstance(error, (Failure, *_loaded(_FAILURES))) else None
+
+
+def _loaded(faults: Mapping[str, str]) -> list[type[Exception]]:
+    """The fault classes that can have been raised: those whose modules are loaded."""
+    return [
+        getattr(sys.modules[name], kind) for name, kind in faults.items() if name in sys.modules
+    ]

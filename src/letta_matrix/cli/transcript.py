@@ -4,9 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-_CURSOR = "▍"
-_LIVE = "org.matrix.msc4357.live"
-_OURS = "org.letta.matrix"
+from letta_matrix.matrix.content import CURSOR, LIVE, MARKER
 
 
 @dataclass(slots=True)
@@ -30,13 +28,13 @@ class Transcript:
         newest = _mapping(content.get("m.new_content")) if edits else content
         if not self._answers_us(newest, target):
             return ""
-        live = _LIVE in newest or _LIVE in content
+        live = LIVE in newest or LIVE in content
         self.finished = self.finished or not live
         text = str(newest.get("body", ""))
-        return self._grow(target, text.removesuffix(_CURSOR).rstrip() if live else text)
+        return self._grow(target, text.removesuffix(CURSOR).rstrip() if live else text)
 
     def _answers_us(self, content: Mapping[str, Any], target: str) -> bool:
-        ours = _mapping(content.get(_OURS))
+        ours = _mapping(content.get(MARKER))
         return target in self._shown or ours.get("in_reply_to") == self.question
 
     def _grow(self, target: str, text: str) -> str:

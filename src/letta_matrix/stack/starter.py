@@ -89,8 +89,10 @@ async def leave_demo_model(control: Control, model: str) -> list[str]:
 
 
 async def list_names(control: Control) -> list[str]:
-    """The names of all agents. Raises StackError when the listing is refused."""
-    return [str(agent.get("name", "")) for agent in await _all_agents(control)]
+    """The names of all agents, starters first. Raises StackError when the listing is refused."""
+    names = [str(agent.get("name", "")) for agent in await _all_agents(control)]
+    starters = [starter.name for starter in STARTERS if starter.name in names]
+    return starters + [name for name in names if name not in starters]
 
 
 async def _all_agents(control: Control) -> list[dict[str, object]]:

@@ -206,7 +206,7 @@ class Connection:
                 feed.put_nowait(Mark.LOST)
         if link.up:
             _log.info("app server connected", runtime=self._config.name, url=self._config.url)
-        elif before.up or before.reason != link.reason:
+        elif before.up or (link.refused and not before.refused):
             _log.warning("app server unreachable", runtime=self._config.name, reason=link.reason)
 
 

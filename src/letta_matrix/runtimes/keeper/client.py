@@ -179,7 +179,7 @@ class KeeperClient:
         finally:
             self._writer = None
             writer.close()
-            self._unlink("the keeper went away")
+            self._unlink("not attached to the keeper")
 
     async def _control(self, message: dict[str, Any], reader: asyncio.StreamReader) -> None:
         if message["type"] == "replay":

@@ -26,9 +26,9 @@ async function showPicture(media, element, mxc) {
 
 /** @param {string} id */
 export function tintOf(id) {
-  let hash = 0;
-  for (const character of id) hash = (hash * 31 + (character.codePointAt(0) ?? 0)) >>> 0;
-  return hash % TINTS;
+  let hash = 0x811c9dc5;
+  for (const character of id) hash = Math.imul(hash ^ (character.codePointAt(0) ?? 0), 0x01000193);
+  return (hash >>> 12) % TINTS;
 }
 
 /** @param {string} name */

@@ -39,7 +39,7 @@ export class Conversation {
     this.scroll = new Scroll({ onTop: () => this.#readOlder(), onBottom: () => this.#markSeen() });
     this.scroll.content.append(this.#more, this.#empty, this.#list);
     this.back = h("button.back", { type: "button", "aria-label": "Back to the rooms", onclick: back }, icon("back"));
-    this.element = h("main.conversation", { hidden: true }, this.#header, this.scroll.element, this.#typing, this.composer.element);
+    this.element = h("main.conversation", { hidden: true }, this.#header, this.scroll.element, h("div.typing-line", {}, this.#typing), this.composer.element);
     document.addEventListener("visibilitychange", () => this.#markSeen());
   }
 
@@ -146,8 +146,9 @@ export class Conversation {
     const empty = !items.length && !room.timeline.older;
     this.#empty.hidden = !empty;
     this.#more.hidden = !room.timeline.older;
-    if (!empty || this.#empty.dataset.room === room.id) return;
-    this.#empty.dataset.room = room.id;
+    const state = JSON.stringify([room.id, room.name, room.avatar]);
+    if (!empty || this.#empty.dataset.state === state) return;
+    this.#empty.dataset.state = state;
     this.#empty.replaceChildren(emptyState(this.account.media, room, (text) => this.composer.suggest(text)));
   }
 

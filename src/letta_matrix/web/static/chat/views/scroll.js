@@ -9,6 +9,7 @@ const NEAR_TOP = 600;
 
 export class Scroll {
   atBottom = true;
+  #lastTop = 0;
   /** @type {string|null} the newest message when the reader was last at the end */
   #seenKey = null;
   content = h("div.timeline-content", {});
@@ -35,7 +36,10 @@ export class Scroll {
   #scrolled() {
     const { scrollHeight, scrollTop, clientHeight } = this.#pane;
     if (!clientHeight) return;
-    this.atBottom = scrollHeight - scrollTop - clientHeight < NEAR_BOTTOM;
+    const near = scrollHeight - scrollTop - clientHeight < NEAR_BOTTOM;
+    // Content that grows leaves the end behind as well: only going up means leaving it.
+    if (near || scrollTop < this.#lastTop) this.atBottom = near;
+    this.#lastTop = scrollTop;
     this.#jump.hidden = this.atBottom;
     if (this.atBottom) this.onBottom();
     if (this.nearTop) this.onTop();

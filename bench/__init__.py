@@ -1,0 +1,1 @@
+"""Measures letta-matrix against its floor and against the original way: `python -m bench`."""

@@ -1,0 +1,113 @@
+"""A bridge process, as `letta-matrix run` starts it, and what can be seen of it from outside."""
+
+import asyncio
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any, cast
+
+import aiohttp
+import psutil
+import yaml
+from tests.servers import ServerProcess
+
+from bench.homeserver import Homeserver
+from bench.program import answers
+from letta_matrix.stack.files import write_private
+from letta_matrix.stack.keeper import KeeperProcess
+from letta_matrix.stack.supervisor import Command
+
+_KEEPER_SOCKET = "keeper.sock"
+
+
+class Bridge:
+    """letta-matrix in `directory`; its configuration may change between starts."""
+
+    def __init__(
+        self,
+        homeserver: Homeserver,
+        directory: Path,
+        api_port: int,
+        person: str,
+        http: aiohttp.ClientSession,
+    ) -> None:
+        directory.mkdir(exist_ok=True)
+        self.directory = directory
+        self._homeserver = homeserver
+        self._person = person
+        self._http = http
+        self._api_port = api_port
+        argv = (sys.executable, "-m", "letta_matrix", "run", "-c", "config.yaml")
+        command = Command("letta-matrix", argv, directory / "bridge.log", directory)
+        self._server = ServerProcess(command, lambda: answers(http, self._url("/health")))
+        self._keeper = KeeperProcess(directory / _KEEPER_SOCKET)
+
+    @property
+    def database(self) -> Path:
+        return self.directory / "letta-matrix.db"
+
+    def configure(self, runtime: dict[str, Any]) -> None:
+        """Write config.yaml with one runtime."""
+        settings = {
+            **self._homeserver.letta_settings(),
+            "runtimes": [runtime],
+            "agents": {"room_members": [self._person]},
+            "permissions": {self._person: "user"},
+            "api": {"port": self._api_port},
+        }
+        write_private(self.directory / "config.yaml", yaml.safe_dump(settings))
+
+    async def start(self) -> None:
+        """Start the process; returns when it listens."""
+        await self._server.start()
+
+    async def start_ready(self, timeout: float = 120.0) -> float:
+        """Start the process; returns when all agents are set up, with the seconds that took."""
+        started = time.monotonic()
+        await self.start()
+        await self.wait_ready(timeout)
+        return time.monotonic() - started
+
+    async def wait_ready(self, timeout: float = 120.0) -> None:
+        """Wait until `/ready` says yes. Raises TimeoutError."""
+        async with asyncio.timeout(timeout):
+            while not await answers(self._http, self._url("/ready")):
+                await asyncio.sleep(0.01)
+
+    def kill(self) -> None:
+        """SIGKILL; the keeper stays."""
+        self._server.end(signal.SIGKILL)
+
+    def stop(self) -> None:
+        self._server.end(signal.SIGTERM)
+
+    async def end(self) -> None:
+        """Stop the process and its keeper."""
+        self.stop()
+        await self._keeper.end(3.0)
+
+    async def health(self) -> dict[str, Any]:
+        """What `/health` says."""
+        async with self._http.get(self._url("/health")) as response:
+            return cast("dict[str, Any]", await response.json())
+
+    @property
+    def rss_mb(self) -> float:
+        return self._process().memory_info().rss / 1e6
+
+    async def cpu_percent(self, seconds: float) -> float:
+        """Share of a core that the process uses over the next `seconds`."""
+        process = self._process()
+        before, started = process.cpu_times(), time.monotonic()
+        await asyncio.sleep(seconds)
+        after, elapsed = process.cpu_times(), time.monotonic() - started
+        used = after.user + after.system - before.user - before.system
+        return 100 * used / elapsed
+
+    def _process(self) -> psutil.Process:
+        assert self._server.process is not None
+        return psutil.Process(self._server.process.pid)
+
+    def _url(self, path: str) -> str:
+        return f"http://127.0.0.1:{self._api_port}{path}"

@@ -1,0 +1,111 @@
+"""The one Synapse that every competitor of a run uses."""
+
+import secrets
+import signal
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import yaml
+from tests.servers import ServerProcess
+
+from bench.person import Person
+from bench.ports import Ports
+from letta_matrix.config import Config
+from letta_matrix.matrix.registration import registration
+from letta_matrix.stack.synapse import SERVER_NAME, Synapse
+
+FLOOR_PREFIX = "floor_"
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """One registered application service: where it listens, and its tokens."""
+
+    id: str
+    port: int
+    bot: str
+    as_token: str
+    hs_token: str
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+
+class Homeserver:
+    """A Synapse in `directory` that knows letta-matrix and the echo appservice."""
+
+    def __init__(self, directory: Path, ports: Ports, http: aiohttp.ClientSession) -> None:
+        self._http = http
+        port = ports.take()
+        self.letta = _service("letta-matrix", "letta", ports.take())
+        self.floor = _service("floor", "floor_bot", ports.take())
+        files = (directory / "letta.yaml", directory / "floor.yaml")
+        self.synapse = Synapse(directory / "synapse", port, files)
+        self.url = self.synapse.url
+        files[0].write_text(yaml.safe_dump(self._letta_registration()))
+        files[1].write_text(yaml.safe_dump(_floor_registration(self.floor)))
+        self._server = ServerProcess(self.synapse.command, lambda: self.synapse.ready(http))
+
+    @property
+    def pid(self) -> int:
+        assert self._server.process is not None
+        return self._server.process.pid
+
+    async def start(self) -> None:
+        self.synapse.write_files()
+        await self._server.start()
+
+    def stop(self) -> None:
+        self._server.end(signal.SIGTERM)
+
+    async def account(self, localpart: str) -> tuple[str, str]:
+        """A new account: user id and password."""
+        password = secrets.token_urlsafe(12)
+        await self.synapse.create_account(self._http, localpart, password, admin=False)
+        return f"@{localpart}:{SERVER_NAME}", password
+
+    async def person(self, localpart: str) -> Person:
+        """A new account, logged in."""
+        user_id, password = await self.account(localpart)
+        token = await self.synapse.login(self._http, localpart, password, "BENCH")
+        return Person(self._http, self.url, user_id, token)
+
+    def letta_settings(self) -> dict[str, Any]:
+        """The sections of a config.yaml that the registration decides."""
+        service = self.letta
+        return {
+            "homeserver": {"url": self.url, "domain": SERVER_NAME},
+            "appservice": {
+                "id": service.id,
+                "url": service.url,
+                "port": service.port,
+                "as_token": service.as_token,
+                "hs_token": service.hs_token,
+            },
+        }
+
+    def _letta_registration(self) -> dict[str, object]:
+        return registration(Config.model_validate(self.letta_settings()))
+
+
+def _service(service_id: str, bot: str, port: int) -> Service:
+    return Service(service_id, port, bot, secrets.token_hex(32), secrets.token_hex(32))
+
+
+def _floor_registration(service: Service) -> dict[str, object]:
+    def exclusive(sigil: str) -> dict[str, object]:
+        return {"exclusive": True, "regex": f"{sigil}{FLOOR_PREFIX}.*:{SERVER_NAME}"}
+
+    return {
+        "id": service.id,
+        "url": service.url,
+        "as_token": service.as_token,
+        "hs_token": service.hs_token,
+        "sender_localpart": service.bot,
+        "rate_limited": False,
+        "receive_ephemeral": False,
+        "namespaces": {"users": [exclusive("@")], "aliases": [exclusive("#")], "rooms": []},
+    }

@@ -1,0 +1,42 @@
+"""How much a run measures."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Sample sizes; times in seconds."""
+
+    echoes: int = 100
+    logins: int = 40
+    chunks: int = 4
+    chunk: int = 25
+    throughput_rounds: int = 3
+    together_rounds: int = 6
+    turns: int = 40
+    renames: int = 20
+    streams: int = 3
+    kills: int = 3
+    restarts: int = 3
+    idle: float = 20.0
+
+    @property
+    def agents(self) -> int:
+        return self.chunks * self.chunk
+
+
+WHOLE = Plan()
+QUICK = Plan(
+    echoes=15,
+    logins=6,
+    chunks=1,
+    chunk=12,
+    throughput_rounds=1,
+    together_rounds=1,
+    turns=8,
+    renames=4,
+    streams=1,
+    kills=1,
+    restarts=1,
+    idle=5.0,
+)

@@ -1,0 +1,37 @@
+"""What all measurements of a run share."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import aiohttp
+
+from bench.bridge import Bridge
+from bench.figures import Figures
+from bench.homeserver import Homeserver
+from bench.person import Person
+from bench.plan import Plan
+from bench.ports import Ports
+
+
+@dataclass(slots=True)
+class Scene:
+    """One homeserver, one person, and where figures go."""
+
+    directory: Path
+    plan: Plan
+    ports: Ports
+    http: aiohttp.ClientSession
+    homeserver: Homeserver
+    person: Person
+    figures: Figures = field(default_factory=Figures)
+    floor_rooms: list[str] = field(default_factory=list[str])
+
+    def bridge(self, name: str) -> Bridge:
+        """A bridge with a configuration and a database of its own; one runs at a time."""
+        return Bridge(
+            self.homeserver,
+            self.directory / name,
+            self.ports.take(),
+            self.person.user_id,
+            self.http,
+        )

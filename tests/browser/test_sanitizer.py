@@ -1,0 +1,123 @@
+"""Messages' HTML: what is allowed comes through, everything else is harmless."""
+
+import json
+from typing import Any
+
+import pytest
+from conftest import OpenPage
+from furniture import AgentRoom
+from playwright.async_api import expect
+
+HOSTILE = """
+<p onclick="window.hit=1" style="position:fixed" id="app" class="shell">text</p>
+<script>window.hit=1</script><style>body{display:none}</style>
+<img src="x" onerror="window.hit=1"><img src="https://example.org/track.png" alt="tracked">
+<a href="javascript:window.hit=1">js</a><a href="data:text/html,x">data</a>
+<svg onload="window.hit=1"><a href="https://example.org">svg</a></svg>
+<iframe srcdoc="<script>parent.hit=1</script>"></iframe><form action="/x"><input name=a></form>
+<math><mtext><table><mglyph><style><img src=x onerror="window.hit=1"></style></table></math>
+<template><img src=x onerror="window.hit=1"></template><base href="//example.org/">
+<meta http-equiv="refresh" content="0;url=//example.org"><object data="x"></object>
+"""
+
+CASES = [
+    ('<b>a</b><font color="red">b</font>', "<b>a</b>b"),
+    ('<a href="https://x.y/?a=1&amp;b" onclick="x" title="t">l</a>',
+     '<a href="https://x.y/?a=1&amp;b" target="_blank" rel="noopener noreferrer">l</a>'),
+    ('<a href=" JaVaScRiPt:alert(1)">l</a>', "l"),
+    ('<a href="mailto:a@b.c">m</a>',
+     '<a href="mailto:a@b.c" target="_blank" rel="noopener noreferrer">m</a>'),
+    ('<a href="https://matrix.to/#/@ada:x">Ada</a>', '<span class="mention">Ada</span>'),
+    ('<code class="language-js evil">x</code>', '<code class="language-js">x</code>'),
+    ('<ol start="3" type="a"><li value="9">x</li></ol>', '<ol start="3"><li>x</li></ol>'),
+    ('<span data-mx-maths="x^2">x2</span>', '<code class="maths">x^2</code>'),
+    ('<span data-mx-spoiler="why" style="x">s</span>',
+     '<span class="spoiler" role="button" tabindex="0" aria-label="Spoiler: why" '
+     'data-mx-spoiler="why">s</span>'),
+    ("<details open><summary>s</summary>b</details>",
+     "<details><summary>s</summary>b</details>"),
+    ('<img src="mxc://a.b/c" width="9999" height="20">',
+     '<img class="inline-image" data-mxc="mxc://a.b/c" alt="" height="20">'),
+    ("<mx-reply>gone</mx-reply><!-- gone --><h6>h</h6><hr><del>d</del>", "<h6>h</h6><hr><del>d</del>"),
+]
+
+MARKDOWN = [
+    ("plain", "<p>plain</p>"),
+    ("a\nb", "<p>a<br>b</p>"),
+    ("**b** *i* _i_ ~~s~~ `c<`",
+     "<p><strong>b</strong> <em>i</em> <em>i</em> <del>s</del> <code>c&lt;</code></p>"),
+    ("2 * 3 * 4 and snake_case_name", "<p>2 * 3 * 4 and snake_case_name</p>"),
+    ("```py\nx = 1\n\n<b>\n```", '<pre><code class="language-py">x = 1\n\n&lt;b&gt;\n</code></pre>'),
+    ("# One\n### Three", "<h1>One</h1><h3>Three</h3>"),
+    ("- a\n- b\n  - c\n\n1. x\n2. y",
+     "<ul><li>a</li><li>b<ul><li>c</li></ul></li></ul><ol><li>x</li><li>y</li></ol>"),
+    ("> q\n> > r\n\nend",
+     "<blockquote><p>q</p><blockquote><p>r</p></blockquote></blockquote><p>end</p>"),
+    ("[l](https://x.y/_a_) https://z.w/b_c.",
+     '<p><a href="https://x.y/_a_">l</a> <a href="https://z.w/b_c">https://z.w/b_c</a>.</p>'),
+    ("[l](javascript:alert(1)) \\*no\\*", "<p>[l](javascript:alert(1)) *no*</p>"),
+    ("***both***", "<p><strong><em>both</em></strong></p>"),
+    ("||dark||", "<p><span data-mx-spoiler>dark</span></p>"),
+]
+
+
+async def _run(open_page: OpenPage, module: str, function: str, texts: list[str]) -> Any:
+    chat = await open_page()
+    await chat.page.goto(chat.url)
+    await chat.page.get_by_label("Password").wait_for()
+    return await chat.page.evaluate(
+        """async ([module, name, texts]) => {
+            const call = (await import(new URL(module, location.href)))[name];
+            const holder = document.createElement("div");
+            return texts.map((text) => {
+                const result = call(text);
+                if (typeof result === "string") return result;
+                holder.replaceChildren(result);
+                return holder.innerHTML;
+            });
+        }""",
+        [module, function, texts],
+    )
+
+
+async def test_allow_list(open_page: OpenPage) -> None:
+    got = await _run(open_page, "chat/sanitize.js", "sanitize", [html for html, _ in CASES])
+    assert got == [wanted for _, wanted in CASES]
+
+
+async def test_markdown(open_page: OpenPage) -> None:
+    got = await _run(open_page, "chat/markdown.js", "renderMarkdown", [text for text, _ in MARKDOWN])
+    assert got == [wanted for _, wanted in MARKDOWN]
+
+
+@pytest.mark.parametrize("text", ["*" * 3000, "[" * 3000, "`" * 2999 + "x", "_a" * 2000, "> " * 500])
+async def test_markdown_is_never_slow(open_page: OpenPage, text: str) -> None:
+    chat = await open_page()
+    await chat.page.goto(chat.url)
+    took = await chat.page.evaluate(
+        """async (text) => {
+            const { renderMarkdown } = await import(new URL("chat/markdown.js", location.href));
+            const start = performance.now();
+            renderMarkdown(text);
+            return performance.now() - start;
+        }""",
+        text,
+    )
+    assert took < 500
+
+
+async def test_hostile_message_is_harmless(open_page: OpenPage, room: AgentRoom) -> None:
+    event = await room.agent.say(room.id, "hostile", HOSTILE)
+    deep = await room.agent.say(room.id, "deep", "<div>" * 3000 + "x" + "</div>" * 3000)
+    chat = await open_page()
+    await chat.enter(room.person)
+    content = chat.message(event).locator(".content")
+    await expect(content).to_contain_text("text")
+    await expect(chat.message(deep)).to_be_visible()
+    assert await chat.page.evaluate("window.hit") is None
+    attributes = await content.evaluate(
+        "e => [...e.querySelectorAll('*')].flatMap(n => n.getAttributeNames())"
+    )
+    assert set(attributes) <= {"href", "target", "rel"}, json.dumps(attributes)
+    assert await content.locator("script, style, img, svg, iframe, form, input").count() == 0
+    assert chat.hosts == {"127.0.0.1"}

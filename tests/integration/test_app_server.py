@@ -1,0 +1,369 @@
+"""The App Server adapter and its keeper against a real App Server."""
+
+import asyncio
+import json
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import AsyncGenerator, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from tests.servers import LettaServer
+from tests.stub_model import MODEL_ID, StubModel
+
+from letta_matrix.config import AppServerRuntime
+from letta_matrix.runtimes.app_server import AppServer
+from letta_matrix.runtimes.protocol import (
+    ApprovalRequested,
+    RuntimeRefused,
+    RuntimeUnavailable,
+    StopReason,
+    TextDelta,
+    ToolReturned,
+    ToolStarted,
+    TurnEvent,
+    TurnFinished,
+    TurnLost,
+    TurnRequest,
+    TurnState,
+)
+
+MODEL = f"openai-compatible/{MODEL_ID}"
+CLIENT = Path(__file__).with_name("turn_client.py")
+
+
+@dataclass
+class Saved:
+    """A turn's state as the bridge would store it."""
+
+    state: TurnState | None = None
+
+    async def save(self, state: TurnState) -> None:
+        self.state = json.loads(json.dumps(dict(state)))
+
+
+@dataclass
+class Bench:
+    """A runtime with a keeper of its own, an agent and a conversation."""
+
+    runtime: AppServer
+    socket: Path
+    agent_id: str
+    conversation_id: str
+    saved: Saved = field(default_factory=Saved)
+
+    def request(self, text: str, conversation_id: str = "") -> TurnRequest:
+        message_id = f"${secrets.token_hex(8)}:localhost"
+        return TurnRequest(self.agent_id, conversation_id or self.conversation_id, message_id, text)
+
+    async def turn(self, request: TurnRequest, state: TurnState | None = None) -> list[TurnEvent]:
+        return [event async for event in self.runtime.run_turn(request, state, self.saved.save)]
+
+    async def turn_with(self, request: TurnRequest, at_third_word: Callable[[], None]) -> None:
+        """Run a `slow:` turn and do something in its midst."""
+        async for event in self.runtime.run_turn(request, None, self.saved.save):
+            if isinstance(event, TextDelta) and event.text.strip() == "word3":
+                at_third_word()
+
+    async def say(self, text: str) -> str:
+        return text_of(await self.turn(self.request(text)))
+
+    def keeper_pid(self) -> int:
+        return int(self.socket.with_name(self.socket.name + ".pid").read_text())
+
+
+def text_of(events: list[TurnEvent]) -> str:
+    return "".join(event.text for event in events if isinstance(event, TextDelta))
+
+
+def words(count: int) -> str:
+    return "".join(f"word{number} " for number in range(1, count + 1)).strip()
+
+
+async def connected(runtime: AppServer, timeout: float = 20.0) -> None:
+    deadline = time.monotonic() + timeout
+    while True:
+        try:
+            await runtime.list_agents()
+            return
+        except RuntimeUnavailable:
+            assert time.monotonic() < deadline, "the App Server was not reached"
+            await asyncio.sleep(0.05)
+
+
+@pytest.fixture
+async def socket(tmp_path: Path) -> AsyncGenerator[Path]:
+    path = tmp_path / "keeper.sock"
+    yield path
+    pid = path.with_name("keeper.sock.pid")
+    if pid.exists():
+        os.kill(int(pid.read_text()), signal.SIGTERM)
+
+
+@pytest.fixture
+async def bench(app_server: LettaServer, socket: Path) -> AsyncGenerator[Bench]:
+    runtime = AppServer(AppServerRuntime(url=app_server.url), socket)
+    await runtime.start()
+    await connected(runtime)
+    agent = await runtime.create_agent(f"Ada {secrets.token_hex(3)}", model=MODEL)
+    conversation_id = await runtime.create_conversation(agent.agent_id, "room !a")
+    yield Bench(runtime, socket, agent.agent_id, conversation_id)
+    await runtime.close()
+
+
+async def test_agents_are_created_listed_and_renamed(bench: Bench) -> None:
+    created = await bench.runtime.create_agent("Meridian", model=MODEL, description="maps")
+    await bench.runtime.rename_agent(created.agent_id, "Meridian II")
+    listed = {agent.agent_id: agent for agent in await bench.runtime.list_agents()}
+    assert listed[created.agent_id].name == "Meridian II"
+    assert listed[created.agent_id].description == "maps"
+    assert listed[created.agent_id].model == MODEL
+
+
+async def test_all_pages_are_listed(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("letta_matrix.runtimes.app_server.adapter.PAGE", 2)
+    created = [await bench.runtime.create_agent(f"P{n}", model=MODEL) for n in range(3)]
+    listed = [agent.agent_id for agent in await bench.runtime.list_agents()]
+    assert len(listed) == len(set(listed))
+    assert {agent.agent_id for agent in created} <= set(listed)
+    made = {await bench.runtime.create_conversation(bench.agent_id, f"c{n}") for n in range(3)}
+    assert made < set(await bench.runtime.list_conversations(bench.agent_id))
+
+
+async def test_an_unknown_agent_is_refused(bench: Bench) -> None:
+    with pytest.raises(RuntimeRefused, match="not found"):
+        await bench.runtime.rename_agent("agent-nobody", "x")
+    request = TurnRequest("agent-nobody", "local-conv-999", "$1", "hello")
+    with pytest.raises(RuntimeRefused, match="not found"):
+        await bench.turn(request)
+
+
+async def test_a_turn_brings_text_and_one_end(bench: Bench, stub_model: StubModel) -> None:
+    request = bench.request(f"hello {secrets.token_hex(4)}")
+    events = await bench.turn(request)
+    assert text_of(events) == f"echo: {request.text}"
+    assert isinstance(events[-1], TurnFinished)
+    assert events[-1].stop_reason is StopReason.END_TURN
+    assert stub_model.count(request.text) == 1
+    assert await bench.say("and again") == "echo: and again"
+
+
+async def test_conversations_run_side_by_side(bench: Bench) -> None:
+    other = await bench.runtime.create_conversation(bench.agent_id, "room !b")
+    await asyncio.gather(bench.say("warm"), bench.turn(bench.request("up", other)))
+    slow = asyncio.create_task(bench.say("slow:30"))
+    await asyncio.sleep(0.3)
+    quick = await bench.turn(bench.request("quick", other))
+    assert not slow.done()
+    assert text_of(quick) == "echo: quick"
+    assert (await slow).strip() == words(30)
+
+
+async def test_a_cancelled_turn_ends_and_the_next_one_runs(bench: Bench) -> None:
+    turn = asyncio.create_task(bench.turn(bench.request("slow:60")))
+    await asyncio.sleep(1.5)
+    await bench.runtime.cancel_turn(bench.agent_id, bench.conversation_id)
+    events = await turn
+    assert isinstance(events[-1], TurnFinished)
+    assert events[-1].stop_reason is StopReason.CANCELLED
+    assert await bench.say("next") == "echo: next"
+
+
+async def test_a_turn_cancelled_before_its_first_word_ends(bench: Bench) -> None:
+    turn = asyncio.create_task(bench.turn(bench.request("hang")))
+    await asyncio.sleep(1.5)
+    await bench.runtime.cancel_turn(bench.agent_id, bench.conversation_id)
+    events = await turn
+    assert isinstance(events[-1], TurnFinished)
+    assert events[-1].stop_reason is StopReason.CANCELLED
+    request = bench.request("after the hang")
+    with pytest.raises(TurnLost) as lost:
+        await bench.turn(request)
+    assert lost.value.fresh_conversation
+    again = bench.request("after the hang", lost.value.fresh_conversation)
+    assert text_of(await bench.turn(again)) == "echo: after the hang"
+
+
+@pytest.mark.parametrize("allow", [True, False])
+async def test_approvals(bench: Bench, tmp_path: Path, allow: bool) -> None:
+    made = tmp_path / "made"
+    request = bench.request(f"tool:Bash:touch {made}")
+    events: list[TurnEvent] = []
+    async for event in bench.runtime.run_turn(request, None, bench.saved.save):
+        events.append(event)
+        if isinstance(event, ApprovalRequested):
+            assert event.tool == "Bash"
+            assert event.arguments["command"] == f"touch {made}"
+            await bench.runtime.answer_approval(
+                request, event.approval_id, allow=allow, message="not today"
+            )
+    assert made.exists() is allow
+    returned = [event for event in events if isinstance(event, ToolReturned)]
+    assert [event.ok for event in returned] == [allow]
+    assert [e.name for e in events if isinstance(e, ToolStarted)] == ["Bash"]
+    assert text_of(events).startswith("tool said: " + ("" if allow else "not today"))
+
+
+async def test_an_answered_approval_is_refused_afterwards(bench: Bench) -> None:
+    with pytest.raises(RuntimeRefused):
+        await bench.runtime.answer_approval(bench.request(""), "perm-nothing", allow=True)
+
+
+async def test_a_failing_model_is_one_line(bench: Bench) -> None:
+    events = await bench.turn(bench.request("error:500"))
+    assert isinstance(events[-1], TurnFinished)
+    assert events[-1].stop_reason is StopReason.ERROR
+    expected = "the model provider answered HTTP 500: the stub model was told to fail"
+    assert events[-1].error == expected
+
+
+async def test_a_repeated_message_is_answered_from_what_is_stored(
+    bench: Bench, stub_model: StubModel
+) -> None:
+    request = bench.request(f"once {secrets.token_hex(4)}")
+    first = await bench.turn(request)
+    again = await bench.turn(request)
+    assert text_of(again) == text_of(first)
+    assert isinstance(again[-1], TurnFinished)
+    assert stub_model.count(request.text) == 1
+
+
+async def test_a_killed_client_resumes(
+    app_server: LettaServer, bench: Bench, stub_model: StubModel, tmp_path: Path
+) -> None:
+    await bench.runtime.close()
+    request = bench.request(f"slow:30 {secrets.token_hex(4)}")
+    state_file = tmp_path / "state"
+    killed = await kill_client_in_mid_turn(app_server, bench, request, state_file)
+    assert 0 < killed < 30
+    runtime = AppServer(AppServerRuntime(url=app_server.url), bench.socket)
+    await runtime.start()
+    await connected(runtime)
+    state = json.loads(state_file.read_text())
+    events = await Bench(runtime, bench.socket, "", "").turn(request, state)
+    assert text_of(events).strip() == words(30)
+    assert sum(isinstance(event, TurnFinished) for event in events) == 1
+    assert stub_model.count(request.text) == 1
+    again = await Bench(runtime, bench.socket, "", "").turn(request, state)
+    assert text_of(again).strip() == words(30)
+    await runtime.finish_turn(request)
+    await runtime.close()
+
+
+async def kill_client_in_mid_turn(
+    app_server: LettaServer, bench: Bench, request: TurnRequest, state_file: Path
+) -> int:
+    """SIGKILL a process that runs the turn, after its third word; how many words it had."""
+    options = {
+        "url": app_server.url,
+        "socket": str(bench.socket),
+        "agent_id": request.agent_id,
+        "conversation_id": request.conversation_id,
+        "message_id": request.message_id,
+        "text": request.text,
+        "state": str(state_file),
+    }
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, str(CLIENT), json.dumps(options), stdout=subprocess.PIPE
+    )
+    assert process.stdout is not None
+    for _ in range(3):
+        while b'"text"' not in await process.stdout.readline():
+            pass
+    process.kill()
+    rest = await process.stdout.read()
+    await process.wait()
+    assert b"finished" not in rest
+    return 3 + rest.count(b'"text"')
+
+
+async def test_a_turn_can_be_closed_and_followed_again(bench: Bench, stub_model: StubModel) -> None:
+    request = bench.request(f"slow:20 {secrets.token_hex(4)}")
+    events = bench.runtime.run_turn(request, None, bench.saved.save)
+    async for event in events:
+        if isinstance(event, TextDelta):
+            break
+    await events.aclose()
+    assert text_of(await bench.turn(request, bench.saved.state)).strip() == words(20)
+    assert stub_model.count(request.text) == 1
+
+
+async def test_a_state_saved_before_anything_was_sent_prompts(
+    bench: Bench, stub_model: StubModel
+) -> None:
+    await bench.say("one")
+    request = bench.request(f"never sent {secrets.token_hex(4)}")
+    events = await bench.turn(request, bench.saved.state)
+    assert text_of(events) == f"echo: {request.text}"
+    assert stub_model.count(request.text) == 1
+
+
+async def test_a_keeper_killed_in_mid_turn(bench: Bench, stub_model: StubModel) -> None:
+    await bench.say("warm")
+    request = bench.request(f"slow:30 {secrets.token_hex(4)}")
+    with pytest.raises(RuntimeUnavailable):
+        await bench.turn_with(request, lambda: os.kill(bench.keeper_pid(), signal.SIGKILL))
+    await connected(bench.runtime)
+    with pytest.raises(TurnLost) as lost:
+        await bench.turn(request, bench.saved.state)
+    assert not lost.value.tools_started
+    assert lost.value.fresh_conversation
+    again = TurnRequest(
+        request.agent_id, lost.value.fresh_conversation, request.message_id, request.text
+    )
+    assert text_of(await bench.turn(again)).strip() == words(30)
+    assert stub_model.count(request.text) == 2
+
+
+async def test_a_keeper_killed_after_the_turn(bench: Bench, stub_model: StubModel) -> None:
+    request = bench.request(f"hello {secrets.token_hex(4)}")
+    await bench.turn(request)
+    state = bench.saved.state
+    assert await bench.say("later") == "echo: later"
+    os.kill(bench.keeper_pid(), signal.SIGKILL)
+    await asyncio.sleep(0.5)
+    await connected(bench.runtime)
+    assert text_of(await bench.turn(request, state)) == f"echo: {request.text}"
+    assert stub_model.count(request.text) == 1
+
+
+async def test_an_app_server_killed_in_mid_turn(
+    app_server: LettaServer, bench: Bench, stub_model: StubModel
+) -> None:
+    request = bench.request(f"slow:30 {secrets.token_hex(4)}")
+    with pytest.raises(RuntimeUnavailable):
+        await bench.turn_with(request, app_server.kill)
+    began = time.monotonic()
+    with pytest.raises(RuntimeUnavailable):
+        await bench.runtime.list_agents()
+    with pytest.raises(RuntimeUnavailable):
+        await bench.turn(request, bench.saved.state)
+    assert time.monotonic() - began < 1
+    await app_server.restart()
+    await connected(bench.runtime)
+    events = await bench.turn(request, bench.saved.state)
+    assert text_of(events).strip() == words(30)
+    # The App Server takes an input that it had not finished up again by itself.
+    assert stub_model.count(request.text) == 2
+    again = await bench.turn(request, bench.saved.state)
+    assert text_of(again).strip() == words(30)
+    assert stub_model.count(request.text) == 2
+    assert await bench.say("next") == "echo: next"
+
+
+async def test_an_app_server_restarted_between_turns(
+    app_server: LettaServer, bench: Bench, stub_model: StubModel
+) -> None:
+    request = bench.request(f"hello {secrets.token_hex(4)}")
+    await bench.turn(request)
+    state = bench.saved.state
+    await app_server.restart()
+    await connected(bench.runtime)
+    assert await bench.say("next") == "echo: next"
+    assert text_of(await bench.turn(request, state)) == f"echo: {request.text}"
+    assert stub_model.count(request.text) == 1

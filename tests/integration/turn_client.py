@@ -1,0 +1,49 @@
+"""Runs one turn in a process of its own, for tests that kill it.
+
+`python tests/integration/turn_client.py '{"url": .., "socket": .., "agent_id": ..,
+"conversation_id": .., "message_id": .., "text": .., "state": FILE}'` writes one JSON line per
+text delta to stdout and keeps the turn's state in FILE.
+"""
+
+import asyncio
+import json
+import sys
+from pathlib import Path
+
+from letta_matrix.config import AppServerRuntime
+from letta_matrix.runtimes.app_server import AppServer
+from letta_matrix.runtimes.protocol import (
+    RuntimeUnavailable,
+    TextDelta,
+    TurnFinished,
+    TurnRequest,
+    TurnState,
+)
+
+
+async def run(options: dict[str, str]) -> None:
+    runtime = AppServer(AppServerRuntime(url=options["url"]), Path(options["socket"]))
+    await runtime.start()
+    keys = ("agent_id", "conversation_id", "message_id", "text")
+    request = TurnRequest(**{key: options[key] for key in keys})
+    state_file = Path(options["state"])
+
+    async def save(state: TurnState) -> None:
+        state_file.write_text(json.dumps(dict(state)))  # noqa: ASYNC240
+
+    while True:
+        try:
+            await runtime.list_agents()
+            break
+        except RuntimeUnavailable:
+            await asyncio.sleep(0.05)
+    async for event in runtime.run_turn(request, None, save):
+        if isinstance(event, TextDelta):
+            print(json.dumps({"text": event.text}), flush=True)
+        elif isinstance(event, TurnFinished):
+            print(json.dumps({"finished": event.stop_reason}), flush=True)
+    await runtime.close()
+
+
+if __name__ == "__main__":
+    asyncio.run(run(json.loads(sys.argv[1])))
