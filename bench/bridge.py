@@ -1,7 +1,9 @@
 """A bridge process, as `letta-matrix run` starts it, and what can be seen of it from outside."""
 
 import asyncio
+import contextlib
 import signal
+import sqlite3
 import sys
 import time
 from pathlib import Path
@@ -46,6 +48,12 @@ class Bridge:
     @property
     def database(self) -> Path:
         return self.directory / "letta-matrix.db"
+
+    def rooms(self) -> list[str]:
+        """The agents' rooms, in the order of the agents' creation."""
+        with contextlib.closing(sqlite3.connect(self.database)) as connection:
+            query = "SELECT room_id FROM agents WHERE room_id IS NOT NULL ORDER BY agent_id"
+            return [str(row[0]) for row in connection.execute(query)]
 
     def configure(self, runtime: dict[str, Any]) -> None:
         """Write config.yaml with one runtime."""

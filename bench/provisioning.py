@@ -1,0 +1,43 @@
+"""Provisioning: letta-matrix and bare calls take turns, a chunk of new agents each."""
+
+import asyncio
+import time
+
+from bench.bare_agents import BareAgents
+from bench.bridge import Bridge
+from bench.figures import at_least
+from bench.scene import Scene
+
+CONCURRENCY = 6
+"""The default of `agents.provision_concurrency`."""
+
+
+async def measure(scene: Scene, bridge: Bridge) -> None:
+    """Make the plan's agents twice; afterwards `bridge` runs with all of its own."""
+    bare = BareAgents(scene.homeserver, scene.http, scene.person.user_id)
+    await bare.prepare()
+    ours, theirs = 0.0, 0.0
+    for number in range(scene.plan.chunks):
+        first = number * scene.plan.chunk
+        ours += await _ours(scene, bridge, first + scene.plan.chunk)
+        started = time.monotonic()
+        await bare.make(range(first, first + scene.plan.chunk), CONCURRENCY)
+        theirs += time.monotonic() - started
+    scene.floor_rooms = bare.rooms
+    await scene.person.wait_joined({*bare.rooms, *bridge.rooms()})
+    agents = scene.plan.agents
+    note = f"{agents} agents, {CONCURRENCY} at once: time of the bare calls / ours"
+    scene.figures.add("provision_ratio", theirs / ours, note, at_least(0.9))
+    scene.figures.add("provision_s", ours, f"seconds for those {agents} agents, ours")
+
+
+async def _ours(scene: Scene, bridge: Bridge, agents: int) -> float:
+    """Start the bridge with more agents; seconds from their discovery until all are set up."""
+    bridge.stop()
+    bridge.configure({"type": "memory", "agents": agents + 1})
+    await bridge.start()
+    while (await bridge.health())["agents"] != agents + 1:  # noqa: ASYNC110 - another process
+        await asyncio.sleep(0.01)
+    started = time.monotonic()
+    await bridge.wait_ready()
+    return time.monotonic() - started

@@ -1,0 +1,97 @@
+"""What a bridge costs when nothing happens, and how soon it is back, with 1 and 1,000 agents."""
+
+import contextlib
+import json
+import shutil
+import sqlite3
+from pathlib import Path
+
+from bench.bridge import Bridge
+from bench.figures import Target, at_most, p50
+from bench.scene import Scene
+
+AGENTS = 1000
+_WAKE_REQUESTS = 2
+"""The ping, and the event in the control room (docs/architecture.md)."""
+
+
+async def idle(scene: Scene, bridge: Bridge, agents: int, rss: Target, note: str = "") -> None:
+    """CPU and memory of a running bridge."""
+    cpu = await bridge.cpu_percent(scene.plan.idle)
+    of = f"with {agents:,} agent{'s' if agents > 1 else ''}{note}"
+    name = f"idle_cpu_percent_{agents}"
+    scene.figures.add(name, cpu, f"% of a core while idle, {of}", at_most(2))
+    scene.figures.add(f"rss_mb_{agents}", bridge.rss_mb, f"MB resident, {of}", rss)
+
+
+async def thousand_agents(scene: Scene, provisioned: Bridge) -> None:
+    """Restart and idle with 1,000 agents. Most rows are seeded: the homeserver has no such
+    ghosts, but nothing is owed to it either, which is what a restart and idling see."""
+    provisioned.stop()
+    bridge = scene.bridge("thousand")
+    try:
+        real = _seed(provisioned.database, bridge.database)
+        bridge.configure({"type": "memory", "agents": AGENTS})
+        note = f" ({real} provisioned, the others' rows seeded)"
+        await _restarts(scene, bridge, note)
+        await idle(scene, bridge, AGENTS, at_most(150), note)
+    finally:
+        await bridge.end()
+
+
+async def _restarts(scene: Scene, bridge: Bridge, note: str) -> None:
+    took: list[float] = []
+    writes: list[int] = []
+    for _ in range(scene.plan.restarts):
+        took.append(await bridge.start_ready())
+        writes.append(int((await bridge.health())["homeserver_writes"]))
+        bridge.stop()
+    of = f"with {AGENTS:,} agents{note}"
+    scene.figures.add("restart_s", p50(took), f"process start -> /ready, {of}", at_most(3))
+    beside = [max(0, count - _WAKE_REQUESTS) for count in writes]
+    note = "homeserver writes at a restart, beside the wake requests"
+    scene.figures.add("restart_writes", max(beside), note, at_most(0))
+    note = "the ping and the wake event of a restart"
+    scene.figures.add("restart_wake_requests", min(*writes, _WAKE_REQUESTS), note)
+    await bridge.start_ready()
+
+
+def _seed(source: Path, target: Path) -> int:
+    """Copy a database and fill it up to 1,000 agents with rows like a provisioned agent's;
+    returns how many were there."""
+    shutil.copy(source, target)
+    with contextlib.closing(sqlite3.connect(target)) as connection, connection:
+        connection.row_factory = sqlite3.Row
+        rows = connection.execute("SELECT * FROM agents ORDER BY agent_id").fetchall()
+        model = dict(rows[-1])
+        for number in range(len(rows) + 1, AGENTS + 1):
+            _insert(connection, _like(model, number))
+    return len(rows)
+
+
+def _like(model: dict[str, object], number: int) -> dict[str, object]:
+    """The row that provisioning would have left for the in-memory agent of this number."""
+    agent_id, name = f"agent-{number:08d}-0000", f"Agent {number}"
+    old_id, old_name = str(model["agent_id"]), str(model["name"])
+    applied = json.loads(str(model["applied"]))
+    renamed = {
+        key: value.replace(old_name, name) if isinstance(value, str) else value
+        for key, value in applied.items()
+    }
+    return {
+        **model,
+        "agent_id": agent_id,
+        "name": name,
+        "user_id": str(model["user_id"]).replace(_local(old_id), _local(agent_id)),
+        "room_id": f"!seeded{number}",
+        "applied": json.dumps(renamed),
+    }
+
+
+def _local(agent_id: str) -> str:
+    return agent_id.replace("-", "_")
+
+
+def _insert(connection: sqlite3.Connection, row: dict[str, object]) -> None:
+    names, places = ", ".join(row), ", ".join("?" * len(row))
+    connection.execute(f"INSERT INTO agents ({names}) VALUES ({places})", list(row.values()))
