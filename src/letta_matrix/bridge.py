@@ -41,6 +41,7 @@ from letta_matrix.web.pages import chat_routes
 log = structlog.get_logger()
 
 _RETRY_HOMESERVER = 2.0
+_RESTART_PAUSE = 5.0
 _DEFAULT_ROOM_VERSION = 10
 
 
@@ -87,8 +88,8 @@ class Bridge:
         self._appservice = Appservice(config.appservice.hs_token.get_secret_value(), self)
         await _listen(self._appservice.start, config.appservice.hostname, config.appservice.port)
         await _listen(self._start_web, config.api.hostname, config.api.port)
-        self._spawn(self._connect())
-        self._spawn(self._dispatcher.prune())
+        self._spawn(self._connect)
+        self._spawn(self._dispatcher.prune)
 
     async def close(self) -> None:
         """Stop listening and let go; unfinished turns go on at the next start."""
@@ -115,7 +116,11 @@ class Bridge:
         agent = self._directory.by_user(user_id)
         if agent is None:
             return False
-        await Intent(self._homeserver, agent.user_id).register()
+        try:
+            await Intent(self._homeserver, agent.user_id).register()
+        except (MatrixRequestError, HomeserverUnavailable) as error:
+            log.warning("a ghost could not be registered", user=user_id, reason=str(error))
+            return False
         return True
 
     async def has_alias(self, alias: str) -> bool:
@@ -220,7 +225,7 @@ class Bridge:
                 provisioner.request,
             )
             self._discoveries.append(discovery)
-            self._spawn(discovery.run())
+            self._spawn(discovery.run)
 
     async def _default_room_version(self) -> int:
         answer = await self._homeserver.request(
@@ -230,15 +235,16 @@ class Bridge:
         default = str(versions.get("default", ""))
         return int(default) if default.isdigit() else _DEFAULT_ROOM_VERSION
 
-    def _spawn(self, work: Awaitable[None]) -> None:
-        async def watch() -> None:
-            try:
-                await work
-            except Exception as error:
-                log.critical("a part of the bridge stopped", exc_info=error)
-                raise
+    def _spawn(self, work: Callable[[], Awaitable[None]]) -> None:
+        async def keep_going() -> None:
+            while True:
+                try:
+                    await work()
+                except Exception as error:
+                    log.error("a part of the bridge failed and starts again", exc_info=error)
+                await asyncio.sleep(_RESTART_PAUSE)
 
-        self._tasks.append(asyncio.create_task(watch()))
+        self._tasks.append(asyncio.create_task(keep_going()))
 
 
 def _runtime(settings: Runtime, config: Config) -> AgentRuntime:

@@ -100,9 +100,7 @@ async def start_synapse(folder: Path, port: int) -> asyncio.subprocess.Process:
     assert await keys.wait() == 0
     log = os.open(folder / "synapse.log", os.O_CREAT | os.O_WRONLY)
     try:
-        process = await asyncio.create_subprocess_exec(
-            *command, cwd=folder, stdout=log, stderr=log
-        )
+        process = await asyncio.create_subprocess_exec(*command, cwd=folder, stdout=log, stderr=log)
     finally:
         os.close(log)
     await _answering(f"http://127.0.0.1:{port}/health", process)

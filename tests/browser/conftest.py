@@ -64,9 +64,7 @@ async def browser() -> AsyncIterator[Browser]:
     if not _CHROMIUM.exists():
         pytest.skip("Debian's chromium is not installed")
     async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(
-            executable_path=str(_CHROMIUM), args=_ARGUMENTS
-        )
+        browser = await playwright.chromium.launch(executable_path=str(_CHROMIUM), args=_ARGUMENTS)
         yield browser
         await browser.close()
 

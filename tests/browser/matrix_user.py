@@ -38,7 +38,9 @@ class MatrixUser:
         return (await self.call("POST", "/v1/login/get_token", {}))["login_token"]
 
     async def set_name(self, name: str) -> None:
-        await self.call("PUT", f"/v3/profile/{quote(self.user_id)}/displayname", {"displayname": name})
+        await self.call(
+            "PUT", f"/v3/profile/{quote(self.user_id)}/displayname", {"displayname": name}
+        )
 
     async def upload(self, data: bytes, content_type: str) -> str:
         """The uploaded file's mxc:// address."""
@@ -71,7 +73,9 @@ class MatrixUser:
     async def say(self, room: str, body: str, html: str | None = None, **more: object) -> str:
         return await self.send(room, message(body, html, **more))
 
-    async def edit(self, room: str, event: str, body: str, html: str | None = None, **more: object) -> None:
+    async def edit(
+        self, room: str, event: str, body: str, html: str | None = None, **more: object
+    ) -> None:
         new = message(body, html, **more)
         relation = {"rel_type": "m.replace", "event_id": event}
         await self.send(room, {**new, "m.new_content": new, "m.relates_to": relation})
@@ -81,7 +85,9 @@ class MatrixUser:
         return await self.send(room, {"m.relates_to": relation}, "m.reaction")
 
     async def redact(self, room: str, event: str) -> None:
-        await self.call("PUT", f"/v3/rooms/{quote(room)}/redact/{quote(event)}/t{next(_txn_ids)}", {})
+        await self.call(
+            "PUT", f"/v3/rooms/{quote(room)}/redact/{quote(event)}/t{next(_txn_ids)}", {}
+        )
 
     async def typing(self, room: str, writes: bool) -> None:
         path = f"/v3/rooms/{quote(room)}/typing/{quote(self.user_id)}"

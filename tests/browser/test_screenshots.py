@@ -24,7 +24,9 @@ print(f"{len(open_items)} to go")
 )
 
 
-async def _converse(person: MatrixUser, meridian: MatrixUser, ada: MatrixUser, rooms: list[str]) -> str:
+async def _converse(
+    person: MatrixUser, meridian: MatrixUser, ada: MatrixUser, rooms: list[str]
+) -> str:
     await ada.say(rooms[1], "The proof is checked, and it holds.")
     await person.say(rooms[0], "Good morning! What is on my plate this week?")
     traces = (

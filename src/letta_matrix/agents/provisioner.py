@@ -94,6 +94,9 @@ class Provisioner:
             reason = refusal(error)
         except HomeserverUnavailable as error:
             reason = str(error)
+        except Exception as error:
+            log.error("setting up an agent failed", agent=agent.agent_id, exc_info=error)
+            reason = f"{type(error).__name__}: {error}"
         else:
             self.trouble.pop(agent.agent_id, None)
             return True

@@ -13,7 +13,7 @@ from letta_matrix.conversations.routing import AskAgain, Router, new_turn
 from letta_matrix.conversations.turn_runner import TurnRunner
 from letta_matrix.store.inbox import Inbox, InboxEntry, InboxState
 from letta_matrix.store.outbox import Outbox
-from letta_matrix.store.turns import Turn, TurnStore
+from letta_matrix.store.turns import Turn, TurnStatus, TurnStore
 
 log = structlog.get_logger()
 
@@ -76,6 +76,7 @@ class Dispatcher:
         for worker in workers:
             worker.cancel()
         await asyncio.gather(*workers, return_exceptions=True)
+        await self._runner.close()
 
     async def _entry(self, event: Mapping[str, Any]) -> InboxEntry | None:
         if self._router.is_own(event):
@@ -119,6 +120,8 @@ class Dispatcher:
     async def _run(self, turn: Turn) -> None:
         pause = 1.0
         for attempt in range(_TRIES):
+            if turn.status is TurnStatus.DONE:
+                return
             recovered = attempt > 0 or turn.turn_id in self._recovered
             try:
                 await self._runner.run(turn, recovered=recovered)

@@ -2,12 +2,14 @@
 
 import hashlib
 import re
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from letta_matrix.config import Config
 from letta_matrix.matrix.events import mapping
+from letta_matrix.matrix.formatting import clean_text
 from letta_matrix.matrix.identifiers import GHOST_PREFIX
 from letta_matrix.store.agents import AgentDirectory, AgentStatus
 from letta_matrix.store.inbox import InboxEntry, InboxState
@@ -95,13 +97,16 @@ def new_turn(event: Mapping[str, Any], agent_id: str, prompt: str | None) -> Tur
         room_id=str(event["room_id"]),
         event_id=event_id,
         sender=str(event["sender"]),
-        sent_at=sent_at / 1000 if isinstance(sent_at, int | float) else 0.0,
+        sent_at=sent_at / 1000 if isinstance(sent_at, int | float) else time.time(),
         prompt=prompt,
     )
 
 
 def _are_ids(*values: object) -> bool:
-    return all(isinstance(value, str) and 0 < len(value) <= 255 for value in values)
+    return all(
+        isinstance(value, str) and 0 < len(value) <= 255 and clean_text(value) == value
+        for value in values
+    )
 
 
 def _prompt(event: Mapping[str, Any]) -> tuple[str | None, bool]:
@@ -127,4 +132,4 @@ def _prompt(event: Mapping[str, Any]) -> tuple[str | None, bool]:
 
 def _spoken(body: str, *, is_reply: bool) -> str:
     # Clients before Matrix 1.13 quote the message they reply to in front of their own words.
-    return (_REPLY_FALLBACK.sub("", body) if is_reply else body).strip()
+    return clean_text(_REPLY_FALLBACK.sub("", body) if is_reply else body).strip()

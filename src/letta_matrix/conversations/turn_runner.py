@@ -1,6 +1,7 @@
 """Runs one turn from wherever it stands to its end: ask or follow, show, freeze, deliver."""
 
 import asyncio
+import contextlib
 import time
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
@@ -78,6 +79,12 @@ class TurnRunner:
         self._turns = turns
         self._outbox = outbox
         self._background: set[asyncio.Task[None]] = set()
+
+    async def close(self) -> None:
+        """Let go of receipts and typing that are still on their way."""
+        for task in self._background:
+            task.cancel()
+        await asyncio.gather(*self._background, return_exceptions=True)
 
     async def run(self, turn: Turn, *, recovered: bool) -> None:
         """Answer a turn exactly once. `recovered`: an earlier try may have got somewhere."""
@@ -169,9 +176,10 @@ class TurnRunner:
                             reply.ran(run_id)
                         case ApprovalRequested(approval_id=approval_id, tool=tool):
                             denial = notices.approval_denied(tool)
-                            await runtime.answer_approval(
-                                request, approval_id, allow=False, message=denial
-                            )
+                            with contextlib.suppress(RuntimeRefused):
+                                await runtime.answer_approval(
+                                    request, approval_id, allow=False, message=denial
+                                )
                             await reply.notify(f"approval {approval_id}", denial)
                         case TurnFinished():
                             return _finished(event, reply.text)

@@ -167,7 +167,7 @@ class Homeserver:
 async def _recovered(recover: Recover) -> Mapping[str, Any] | None:
     try:
         return await recover()
-    except (MatrixRequestError, HomeserverUnavailable):
+    except MatrixRequestError:
         return None
 
 

@@ -116,7 +116,7 @@ class Intent:
         """
 
         async def recover() -> dict[str, str] | None:
-            found = await self.find_sent(room_id, txn_id)
+            found = await self.find_sent(room_id, txn_id, give_up_after=give_up_after)
             return {"event_id": found} if found else None
 
         if look_first and (known := await recover()) is not None:
@@ -144,7 +144,9 @@ class Intent:
             give_up_after=0,
         )
 
-    async def find_sent(self, room_id: str, txn_id: str) -> str | None:
+    async def find_sent(
+        self, room_id: str, txn_id: str, *, give_up_after: float | None = 60.0
+    ) -> str | None:
         """The id of our own recent event with this txn id in its marker."""
         answer = await self.homeserver.request(
             Method.GET,
@@ -155,6 +157,7 @@ class Intent:
                 "limit": _SEARCH_BACK,
                 "filter": json.dumps({"senders": [self.user_id]}),
             },
+            give_up_after=give_up_after,
         )
         for event in answer.get("chunk", []):
             marker = event.get("content", {}).get(MARKER)

@@ -5,10 +5,11 @@ import contextlib
 import itertools
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import structlog
 
@@ -17,6 +18,7 @@ from letta_matrix.runtimes.keeper.wire import Frame
 
 RETRY = 0.05
 LONGEST_RETRY = 2.0
+SPAWN_PAUSE = 3.0
 MAX_SOCKET_PATH = 107
 _log = structlog.get_logger()
 
@@ -81,7 +83,7 @@ class KeeperClient:
         self._writer: asyncio.StreamWriter | None = None
         self._replays: dict[int, asyncio.Future[Replay]] = {}
         self._ids = itertools.count(1)
-        self._child: subprocess.Popen[bytes] | None = None
+        self._spawned_at = -SPAWN_PAUSE
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -144,23 +146,24 @@ class KeeperClient:
         except OSError as error:
             if len(str(self._socket)) > MAX_SOCKET_PATH:
                 self._unlink(f"keeper_socket is longer than {MAX_SOCKET_PATH} characters")
-            elif self._child is None or self._child.poll() is not None:
+            elif time.monotonic() > self._spawned_at + SPAWN_PAUSE:
                 _log.info("starting a keeper", reason=error.strerror)
-                self._child = self._spawn()
+                self._spawned_at = time.monotonic()
+                await self._spawn()
             return None
 
-    def _spawn(self) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-m", "letta_matrix.runtimes.keeper"]
+    async def _spawn(self) -> None:
+        command = [sys.executable, "-m", "letta_matrix.runtimes.keeper", "--detach"]
         command += ["--socket", str(self._socket), *self._arguments]
-        self._socket.parent.mkdir(parents=True, exist_ok=True)
-        with self._socket.with_name(self._socket.name + ".log").open("ab") as log:
-            return subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,  # it outlives us
+        with self._open_log() as log:
+            process = await asyncio.create_subprocess_exec(
+                *command, stdin=subprocess.DEVNULL, stdout=log, stderr=log
             )
+        await process.wait()
+
+    def _open_log(self) -> BinaryIO:
+        self._socket.parent.mkdir(parents=True, exist_ok=True)
+        return self._socket.with_name(self._socket.name + ".log").open("ab")
 
     async def _stay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._writer = writer

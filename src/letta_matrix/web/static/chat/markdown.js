@@ -15,6 +15,7 @@ const INLINE = new RegExp(
     String.raw`(?<url>https?://[^\s<>"']*[^\s<>"'.,:;!?)\]*_~|])`,
     String.raw`\|\|(?=\S)(?<spoiler>[\s\S]*?\S)\|\|`,
     String.raw`~~(?=\S)(?<del>[\s\S]*?\S)~~`,
+    String.raw`\*\*\*(?=\S)(?<both>[^*]*[^\s*])\*\*\*`,
     String.raw`(?<stars>\*\*|__)(?=\S)(?<strong>[\s\S]*?\S)\k<stars>`,
     String.raw`(?<![\w*])\*(?=[^\s*])(?<em>(?:[^*]|\*\*[^*]+\*\*)*?[^\s*])\*(?![\w*])`,
     String.raw`(?<!\w)_(?=[^\s_])(?<under>[\s\S]*?[^\s_])_(?!\w)`,
@@ -162,13 +163,15 @@ function renderInline(text) {
 
 /** @param {RegExpMatchArray} match */
 function renderSpan(match) {
-  const { escaped, code, label, target, url, spoiler, del, strong, em, under } = match.groups ?? {};
+  const groups = match.groups ?? {};
+  const { escaped, code, label, target, url, spoiler, del, both, strong, em, under } = groups;
   if (escaped !== undefined) return escapeHtml(escaped);
   if (code !== undefined) return `<code>${escapeHtml(code.replace(/^ (.*) $/s, "$1"))}</code>`;
   if (label !== undefined) return `<a href="${escapeHtml(target)}">${renderInline(label)}</a>`;
   if (url !== undefined) return `<a href="${escapeHtml(url)}">${escapeHtml(url)}</a>`;
   if (spoiler !== undefined) return `<span data-mx-spoiler>${renderInline(spoiler)}</span>`;
   if (del !== undefined) return `<del>${renderInline(del)}</del>`;
+  if (both !== undefined) return `<strong><em>${renderInline(both)}</em></strong>`;
   if (strong !== undefined) return `<strong>${renderInline(strong)}</strong>`;
   return `<em>${renderInline(em ?? under)}</em>`;
 }

@@ -69,7 +69,10 @@ export class Conversation {
     const items = room.timeline.items();
     this.#renderHeader(room);
     this.composer.show(room.id, room.name);
-    this.scroll.keepingPlace(() => arrange(this.#list, this.#elements(items, room)));
+    this.scroll.keepingPlace(() => {
+      this.#more.hidden = !room.timeline.older;
+      arrange(this.#list, this.#elements(items, room));
+    });
     this.scroll.count(items);
     this.#renderTyping(room);
     this.#renderEmpty(items, room);
@@ -145,7 +148,6 @@ export class Conversation {
   #renderEmpty(items, room) {
     const empty = !items.length && !room.timeline.older;
     this.#empty.hidden = !empty;
-    this.#more.hidden = !room.timeline.older;
     const state = JSON.stringify([room.id, room.name, room.avatar]);
     if (!empty || this.#empty.dataset.state === state) return;
     this.#empty.dataset.state = state;

@@ -71,7 +71,7 @@ export class Scroll {
   /** @returns {Element|undefined} */
   #firstVisible() {
     const top = this.#pane.getBoundingClientRect().top;
-    const messages = [...this.content.querySelectorAll(".messages > *")];
+    const messages = [...this.content.querySelectorAll("article")];
     return messages.find((message) => message.getBoundingClientRect().bottom > top);
   }
 

@@ -1,0 +1,262 @@
+"""A homeserver of a few hundred lines of real HTTP that tests can break on purpose."""
+
+import asyncio
+import json
+import re
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import unquote
+
+from aiohttp import web
+
+Json = dict[str, Any]
+Answer = tuple[int, Json]
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One request as it arrived."""
+
+    method: str
+    path: str
+    user_id: str
+    body: Json
+
+    @property
+    def line(self) -> str:
+        return f"{self.method} {self.path}"
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """What happens to a request instead of its answer.
+
+    `status` and `body` are answered; status 0 closes the connection. With `takes_effect` the
+    request is carried out before that.
+    """
+
+    status: int = 0
+    body: Json = field(default_factory=dict[str, Any])
+    takes_effect: bool = False
+    headers: dict[str, str] = field(default_factory=dict[str, str])
+
+
+LOST_ANSWER = Fault(takes_effect=True)
+LOST_REQUEST = Fault()
+
+
+def rate_limited(milliseconds: int) -> Fault:
+    return Fault(429, {"errcode": "M_LIMIT_EXCEEDED", "retry_after_ms": milliseconds})
+
+
+def failing(status: int) -> Fault:
+    return Fault(status, {"errcode": "M_UNKNOWN", "error": "on purpose"})
+
+
+class FakeHomeserver:
+    """Rooms, events and aliases in memory behind the client-server API.
+
+    `requests` is everything that arrived; `fail` puts faults in front of the requests whose
+    `METHOD path` matches; `forgetful` makes it forget client txn ids, as a restart does.
+    """
+
+    def __init__(self) -> None:
+        self.requests: list[Request] = []
+        self.events: dict[str, list[Json]] = {}
+        self.members: dict[str, set[str]] = {}
+        self.aliases: dict[str, str] = {}
+        self.users: set[str] = set()
+        self.profiles: dict[str, Json] = {}
+        self.forgetful = False
+        self.port = 0
+        self.slow: dict[str, float] = {}
+        self._txns: dict[tuple[str, str], str] = {}
+        self._faults: list[tuple[re.Pattern[str], list[Fault]]] = []
+        self._runner: web.AppRunner | None = None
+        self._numbers = iter(range(1, 1_000_000))
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    async def start(self) -> None:
+        """Listen; the second time on the same port."""
+        app = web.Application(client_max_size=2**26)
+        app.router.add_route("*", "/{path:.*}", self._handle)
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
+        await self._runner.setup()
+        await web.TCPSite(self._runner, "127.0.0.1", self.port, reuse_address=True).start()
+        self.port = int(self._runner.addresses[0][1])
+
+    async def stop(self) -> None:
+        if self._runner is not None:
+            await self._runner.cleanup()
+            self._runner = None
+
+    def fail(self, pattern: str, *faults: Fault) -> None:
+        """The next requests that match `pattern` meet these faults, one each."""
+        self._faults.append((re.compile(pattern), list(faults)))
+
+    def matching(self, pattern: str) -> list[Request]:
+        return [request for request in self.requests if re.search(pattern, request.line)]
+
+    def messages(self, room_id: str, event_type: str = "m.room.message") -> list[Json]:
+        """The message events of a room, oldest first."""
+        return [e for e in self.events.get(room_id, []) if e["type"] == event_type]
+
+    def bodies(self, room_id: str) -> list[str]:
+        """What a person would read in a room: each message in its last version."""
+        shown: dict[str, str] = {}
+        for event in self.messages(room_id):
+            relation = event["content"].get("m.relates_to", {})
+            if relation.get("rel_type") == "m.replace":
+                shown[relation["event_id"]] = event["content"]["m.new_content"]["body"]
+            else:
+                shown[event["event_id"]] = event["content"]["body"]
+        return list(shown.values())
+
+    async def _handle(self, http: web.Request) -> web.StreamResponse:
+        raw = await http.read()
+        is_json = http.content_type == "application/json" and raw
+        request = Request(
+            http.method,
+            unquote(http.raw_path.partition("?")[0]),
+            http.query.get("user_id", ""),
+            json.loads(raw) if is_json else {"bytes": len(raw)},
+        )
+        self.requests.append(request)
+        for pattern, pause in self.slow.items():
+            if re.search(pattern, request.line):
+                await asyncio.sleep(pause)
+        fault = self._fault_for(request)
+        if fault is None or fault.takes_effect:
+            status, answer = self._answer(request)
+            if fault is None:
+                return web.json_response(answer, status=status)
+        if fault.status == 0:
+            assert http.transport is not None
+            http.transport.abort()
+        return web.json_response(fault.body, status=fault.status or 500, headers=fault.headers)
+
+    def _fault_for(self, request: Request) -> Fault | None:
+        for pattern, faults in self._faults:
+            if faults and pattern.search(request.line):
+                return faults.pop(0)
+        return None
+
+    def _answer(self, request: Request) -> Answer:
+        for pattern, answer in _ROUTES:
+            if match := pattern.fullmatch(request.line):
+                return answer(self, request, *match.groups())
+        return 404, {"errcode": "M_UNRECOGNIZED", "error": request.line}
+
+    def _add(self, room_id: str, request: Request, event_type: str, **more: object) -> str:
+        event_id = f"${next(self._numbers)}"
+        event = {"event_id": event_id, "type": event_type, "sender": request.user_id, **more}
+        self.events.setdefault(room_id, []).append({"content": request.body, **event})
+        return event_id
+
+    def _send(self, request: Request, room_id: str, event_type: str, txn_id: str) -> Answer:
+        key = (request.user_id, txn_id)
+        if key not in self._txns or self.forgetful:
+            self._txns[key] = self._add(room_id, request, event_type)
+        return 200, {"event_id": self._txns[key]}
+
+    def _state(self, request: Request, room_id: str, event_type: str, key: str = "") -> Answer:
+        return 200, {"event_id": self._add(room_id, request, event_type, state_key=key or "")}
+
+    def _messages(self, request: Request, room_id: str) -> Answer:
+        mine = [e for e in self.events.get(room_id, []) if e["sender"] == request.user_id]
+        return 200, {"chunk": mine[::-1][:50]}
+
+    def _create_room(self, request: Request) -> Answer:
+        alias = f"#{request.body['room_alias_name']}:test"
+        if alias in self.aliases:
+            return 400, {"errcode": "M_ROOM_IN_USE", "error": "alias taken"}
+        room_id = self.aliases[alias] = f"!room{next(self._numbers)}:test"
+        self.members[room_id] = {request.user_id, *request.body.get("invite", [])}
+        self._add(room_id, request, "m.room.create", state_key="")
+        return 200, {"room_id": room_id}
+
+    def _resolve(self, _request: Request, alias: str) -> Answer:
+        if alias not in self.aliases:
+            return 404, {"errcode": "M_NOT_FOUND", "error": "no such alias"}
+        return 200, {"room_id": self.aliases[alias]}
+
+    def _list_members(self, _request: Request, room_id: str) -> Answer:
+        people = self.members.get(room_id, set())
+        chunk = [{"state_key": who, "content": {"membership": "join"}} for who in people]
+        return 200, {"chunk": chunk}
+
+    def _join(self, request: Request, room_id: str) -> Answer:
+        self.members.setdefault(room_id, set()).add(request.user_id)
+        return 200, {"room_id": room_id}
+
+    def _invite(self, request: Request, room_id: str) -> Answer:
+        self.members.setdefault(room_id, set()).add(request.body["user_id"])
+        return 200, {}
+
+    def _register(self, request: Request) -> Answer:
+        user_id = f"@{request.body['username']}:test"
+        if user_id in self.users:
+            return 400, {"errcode": "M_USER_IN_USE", "error": "taken"}
+        self.users.add(user_id)
+        return 200, {"user_id": user_id}
+
+    def _profile(self, request: Request, user_id: str) -> Answer:
+        self.profiles.setdefault(user_id, {}).update(request.body)
+        return 200, {}
+
+    def _upload(self, _request: Request) -> Answer:
+        return 200, {"content_uri": f"mxc://test/{next(self._numbers)}"}
+
+    def _capabilities(self, _request: Request) -> Answer:
+        return 200, {"capabilities": {"m.room_versions": {"default": "12"}}}
+
+    def _nothing(self, _request: Request, *_: str) -> Answer:
+        return 200, {}
+
+
+_V3 = r"/_matrix/client/v3"
+_ROOM = rf"{_V3}/rooms/([^/]+)"
+_Handler = Callable[..., Answer]
+
+
+def _routes() -> list[tuple[re.Pattern[str], _Handler]]:
+    fake = FakeHomeserver
+    table: dict[str, _Handler] = {
+        rf"PUT {_ROOM}/send/([^/]+)/([^/]+)": fake._send,
+        rf"PUT {_ROOM}/state/([^/]+)(?:/([^/]+))?": fake._state,
+        rf"GET {_ROOM}/messages": fake._messages,
+        rf"GET {_ROOM}/members": fake._list_members,
+        rf"POST {_ROOM}/join": fake._join,
+        rf"POST {_ROOM}/invite": fake._invite,
+        rf"(?:PUT|POST) {_ROOM}/(?:typing|receipt)/.*": fake._nothing,
+        rf"POST {_V3}/createRoom": fake._create_room,
+        rf"POST {_V3}/register": fake._register,
+        rf"PUT {_V3}/profile/([^/]+)/(?:displayname|avatar_url)": fake._profile,
+        rf"GET {_V3}/directory/room/([^/]+)": fake._resolve,
+        rf"GET {_V3}/capabilities": fake._capabilities,
+        r"POST /_matrix/media/v3/upload": fake._upload,
+        r"POST /_matrix/client/v1/appservice/[^/]+/ping": fake._nothing,
+    }
+    return [(re.compile(pattern), handler) for pattern, handler in table.items()]
+
+
+_ROUTES = _routes()
+
+
+async def until(
+    condition: Callable[[], object] | Callable[[], Awaitable[object]], seconds: float = 10.0
+) -> None:
+    """Wait until `condition()` holds; an AssertionError after `seconds`."""
+    deadline = asyncio.get_running_loop().time() + seconds
+    while True:
+        outcome = condition()
+        if isinstance(outcome, Awaitable):
+            outcome = await outcome
+        if outcome:
+            return
+        assert asyncio.get_running_loop().time() < deadline, "it did not happen in time"
+        await asyncio.sleep(0.01)

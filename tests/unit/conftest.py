@@ -1,0 +1,61 @@
+"""A database and a homeserver for each unit test, made cheaply."""
+
+import shutil
+from collections.abc import AsyncGenerator
+from pathlib import Path
+
+import pytest
+from tests.fake_homeserver import FakeHomeserver
+
+from letta_matrix.matrix.homeserver import Homeserver
+from letta_matrix.matrix.pacing import Pacer
+from letta_matrix.store.agents import AgentDirectory
+from letta_matrix.store.database import Database, database_url
+
+
+@pytest.fixture(scope="session")
+async def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database file at the newest schema, to be copied: migrating takes a second."""
+    path = tmp_path_factory.mktemp("migrated") / "letta-matrix.db"
+    database = Database(database_url(f"sqlite:///{path}", path.parent))
+    await database.open()
+    await database.close()
+    return path
+
+
+@pytest.fixture
+def database_file(migrated: Path, tmp_path: Path) -> Path:
+    """An empty database of this test's own."""
+    return Path(shutil.copy(migrated, tmp_path / "letta-matrix.db"))
+
+
+@pytest.fixture
+async def database(database_file: Path) -> AsyncGenerator[Database]:
+    opened = Database(database_url(f"sqlite:///{database_file}", database_file.parent))
+    await opened.open()
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture
+async def directory(database: Database) -> AgentDirectory:
+    """The agents' table, with nobody in it."""
+    agents = AgentDirectory(database)
+    await agents.load()
+    return agents
+
+
+@pytest.fixture
+async def fake() -> AsyncGenerator[FakeHomeserver]:
+    server = FakeHomeserver()
+    await server.start()
+    yield server
+    await server.stop()
+
+
+@pytest.fixture
+async def homeserver(fake: FakeHomeserver) -> AsyncGenerator[Homeserver]:
+    """Our client to the fake homeserver."""
+    client = Homeserver(fake.url, "as-secret", Pacer(edits_per_second=1000))
+    yield client
+    await client.close()

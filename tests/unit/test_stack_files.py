@@ -1,0 +1,267 @@
+"""What the stack writes: registration, configuration, providers, state, summary."""
+
+import json
+import socket
+import stat
+from pathlib import Path
+
+import pytest
+import yaml
+
+from letta_matrix.config import load_config
+from letta_matrix.matrix.registration import registration
+from letta_matrix.stack.bridge_config import write_bridge_files
+from letta_matrix.stack.errors import StackError
+from letta_matrix.stack.files import keep_secret, write_private, write_private_if_changed
+from letta_matrix.stack.keeper import KeeperProcess
+from letta_matrix.stack.lock import exclusive
+from letta_matrix.stack.models import ModelChoice, ProviderFile, choose_model, demo_choice
+from letta_matrix.stack.ports import Ports
+from letta_matrix.stack.state import StackState, read_state
+from letta_matrix.stack.summary import Facts, summary
+from letta_matrix.stack.synapse import Synapse
+
+ADMIN = "@admin:localhost"
+
+
+def _mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def test_private_files_are_replaced_whole_and_for_their_owner(tmp_path: Path) -> None:
+    path = tmp_path / "secret"
+    write_private(path, "one")
+    assert _mode(path) == 0o600
+    assert not write_private_if_changed(path, "one")
+    assert write_private_if_changed(path, "two")
+    assert path.read_text() == "two"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_secrets_are_kept(tmp_path: Path) -> None:
+    first = keep_secret(tmp_path / "x")
+    assert len(first) >= 32
+    assert keep_secret(tmp_path / "x") == first
+
+
+def test_the_first_configuration(tmp_path: Path) -> None:
+    config = write_bridge_files(tmp_path, Ports(), ADMIN)
+    assert _mode(tmp_path / "config.yaml") == 0o600
+    assert _mode(tmp_path / "registration.yaml") == 0o600
+    assert config.homeserver.url == "http://127.0.0.1:8008"
+    assert config.api.homeserver_url == config.homeserver.url
+    assert config.role_of(ADMIN) == "admin"
+    assert config.role_of("@friend:localhost") == "user"
+    assert config.role_of("@stranger:elsewhere") == "block"
+    assert config.agents.room_members == [ADMIN]
+
+
+def test_ports_follow_and_everything_else_stays(tmp_path: Path) -> None:
+    before = write_bridge_files(tmp_path, Ports(), ADMIN)
+    path = tmp_path / "config.yaml"
+    settings = yaml.safe_load(path.read_text())
+    settings["agents"]["space_name"] = "My agents"
+    path.write_text(yaml.safe_dump(settings))
+    after = write_bridge_files(tmp_path, Ports.with_offset(10), ADMIN)
+    assert after.agents.space_name == "My agents"
+    assert after.appservice.port == 29387
+    assert after.runtimes[0].model_dump()["url"] == "ws://127.0.0.1:4510"
+    assert after.appservice.as_token == before.appservice.as_token
+    assert yaml.safe_load((tmp_path / "registration.yaml").read_text()) == registration(after)
+
+
+def test_nothing_is_written_when_nothing_changed(tmp_path: Path) -> None:
+    write_bridge_files(tmp_path, Ports(), ADMIN)
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
+    write_bridge_files(tmp_path, Ports(), ADMIN)
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == before
+
+
+@pytest.mark.parametrize("text", ["[1, 2]", "a: [", "homeserver: {bogus: 1}"])
+def test_a_broken_configuration_is_named(tmp_path: Path, text: str) -> None:
+    (tmp_path / "config.yaml").write_text(text)
+    with pytest.raises(StackError, match=r"config\.yaml"):
+        write_bridge_files(tmp_path, Ports(), ADMIN)
+
+
+def test_the_registration(tmp_path: Path) -> None:
+    write_bridge_files(tmp_path, Ports(), ADMIN)
+    made = registration(load_config(tmp_path / "config.yaml", {}))
+    assert made["sender_localpart"] == "letta"
+    assert made["rate_limited"] is False
+    assert made["receive_ephemeral"] is False
+    assert made["namespaces"] == {
+        "users": [
+            {"exclusive": True, "regex": "@agent_.*:localhost"},
+            {"exclusive": True, "regex": "@letta_.*:localhost"},
+        ],
+        "aliases": [
+            {"exclusive": True, "regex": "#agent_.*:localhost"},
+            {"exclusive": True, "regex": "#letta_.*:localhost"},
+        ],
+        "rooms": [],
+    }
+
+
+def test_the_homeservers_secrets_survive_a_change_of_ports(tmp_path: Path) -> None:
+    first = Synapse(tmp_path, 8008)
+    first.write_files()
+    key = (tmp_path / "signing.key").read_text()
+    before = yaml.safe_load((tmp_path / "homeserver.yaml").read_text())
+    Synapse(tmp_path, 9008, (tmp_path / "registration.yaml",)).write_files()
+    after = yaml.safe_load((tmp_path / "homeserver.yaml").read_text())
+    assert (tmp_path / "signing.key").read_text() == key
+    for secret in ("registration_shared_secret", "macaroon_secret_key", "form_secret"):
+        assert after[secret] == before[secret]
+    assert after["listeners"][0]["port"] == 9008
+    assert after["listeners"][0]["bind_addresses"] == ["127.0.0.1"]
+    assert after["app_service_config_files"] == [str(tmp_path / "registration.yaml")]
+    assert after["enable_registration"] is False
+    assert after["federation_domain_whitelist"] == []
+    assert _mode(tmp_path / "homeserver.yaml") == _mode(tmp_path / "signing.key") == 0o600
+
+
+def test_an_endpoint_comes_before_a_key() -> None:
+    environment = {"OPENAI_API_KEY": "sk-1"}
+    choice = choose_model(environment, None, base_url="http://h/v1", model="m")
+    assert choice is not None
+    assert choice.handle == "openai-compatible/m"
+
+
+def test_a_key_in_the_environment_is_found() -> None:
+    choice = choose_model({"OPENAI_API_KEY": "sk-1"}, "anthropic")
+    assert choice is not None
+    assert (choice.provider, choice.key, choice.handle) == ("openai", "sk-1", "")
+    assert "sk-1" not in choice.origin
+
+
+def test_a_model_picks_the_key_it_belongs_to() -> None:
+    environment = {"ANTHROPIC_API_KEY": "a", "OPENAI_API_KEY": "o"}
+    choice = choose_model(environment, None, model="openai/gpt-x")
+    assert choice is not None
+    assert choice.key == "o"
+    assert choice.handle == "openai/gpt-x"
+
+
+def test_an_earlier_provider_is_used_again() -> None:
+    choice = choose_model({}, "anthropic")
+    assert choice is not None
+    assert choice.provider == "anthropic"
+    assert choose_model({}, None) is None
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"base_url": "localhost:1"}, "expected http://"),
+        ({"key": "sk-1"}, "--model-api-key needs --model-base-url"),
+        ({"model": "gpt-x"}, "no provider for it"),
+    ],
+)
+def test_models_that_cannot_be_reached(options: dict[str, str], message: str) -> None:
+    with pytest.raises(StackError, match=message):
+        choose_model({}, None, **options)
+
+
+def test_providers_are_added_beside_others(tmp_path: Path) -> None:
+    providers = ProviderFile(tmp_path)
+    assert providers.connected() is None
+    providers.connect(demo_choice(8009))
+    assert providers.connected() is None
+    providers.connect(ModelChoice("openai", "test", "sk-1"))
+    assert providers.connected() == "openai"
+    path = tmp_path / ".letta" / "lc-local-backend" / "providers" / "auth.json"
+    data = json.loads(path.read_text())
+    assert data["providers"]["openai-compatible"]["base_url"] == "http://127.0.0.1:8009/v1"
+    assert data["providers"]["openai"]["auth"] == {"type": "api", "key": "sk-1"}
+    assert _mode(path) == 0o600
+
+
+def test_a_damaged_provider_file_is_named(tmp_path: Path) -> None:
+    path = tmp_path / ".letta" / "lc-local-backend" / "providers" / "auth.json"
+    path.parent.mkdir(parents=True)
+    path.write_text("{")
+    with pytest.raises(StackError, match=r"auth\.json"):
+        ProviderFile(tmp_path).connected()
+
+
+def test_a_taken_port_is_named() -> None:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        taken = int(listener.getsockname()[1])
+        with pytest.raises(StackError, match=rf"port {taken} \(App Server\)"):
+            Ports(1, 1, 1, taken, 1).check_free(0)
+
+
+@pytest.mark.parametrize("offset", [36159, -8004])
+def test_offsets_have_limits(offset: int) -> None:
+    with pytest.raises(StackError, match="the most is 36158"):
+        Ports.with_offset(offset)
+
+
+def test_the_state_is_written_and_read(tmp_path: Path) -> None:
+    state = StackState({"url": "h"}, {}, {}, {}, {}, {}, {"bridge": 7})
+    state.write(tmp_path)
+    assert _mode(tmp_path / "stack.json") == 0o600
+    assert read_state(tmp_path)["pids"] == {"bridge": 7}
+    assert "mcp" not in read_state(tmp_path)
+
+
+def test_a_stack_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(StackError, match="no stack in"):
+        read_state(tmp_path)
+    (tmp_path / "stack.json").write_text("[]")
+    with pytest.raises(StackError, match="expected a JSON object"):
+        read_state(tmp_path)
+
+
+def test_a_data_folder_has_one_stack(tmp_path: Path) -> None:
+    with exclusive(tmp_path), pytest.raises(StackError, match=r"in use .*--port-offset"):
+        with exclusive(tmp_path):
+            pass
+    with exclusive(tmp_path):
+        pass
+
+
+def test_a_keeper_is_only_what_its_pid_file_and_its_command_line_say(tmp_path: Path) -> None:
+    keeper = KeeperProcess(tmp_path / "k.sock")
+    assert keeper.pid() is None
+    (tmp_path / "k.sock.pid").write_text("1")
+    assert keeper.pid() is None
+
+
+def _facts(agents: list[str], token: str | None, *, demo: bool = True) -> Facts:
+    return Facts(
+        homeserver_url="http://127.0.0.1:8008",
+        user_id=ADMIN,
+        password="pass-word",
+        chat_url="http://127.0.0.1:8004/chat",
+        login_token=token,
+        app_server_url="ws://127.0.0.1:4500",
+        agents=agents,
+        model="the built-in demo model",
+        demo=demo,
+        data=Path("/data"),
+        seconds=6.4,
+    )
+
+
+def test_the_summary_says_where_and_as_whom_to_log_in() -> None:
+    text = summary(_facts(["Meridian", "Ada"], "a/b"))
+    assert "http://127.0.0.1:8004/chat#token=a%2Fb" in text
+    assert "https://app.cinny.in/login/http%3A%2F%2F127.0.0.1%3A8008/?username=admin" in text
+    for said in ("http://127.0.0.1:8008", ADMIN, "pass-word", "letta-matrix chat Meridian"):
+        assert said in text
+    assert "OPENAI_API_KEY" in text
+
+
+def test_the_summary_without_what_is_missing() -> None:
+    text = summary(_facts([], None, demo=False))
+    assert "#token=" not in text
+    assert "none yet" in text
+    assert "OPENAI_API_KEY" not in text
+
+
+def test_the_summary_does_not_list_a_thousand_agents() -> None:
+    assert "and 992 more" in summary(_facts([f"a{n}" for n in range(1000)], None))

@@ -1,0 +1,163 @@
+"""The supervisor: restarts, readiness, and ends that leave nothing behind."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import AsyncGenerator
+from pathlib import Path
+
+import pytest
+from tests.servers import is_running
+
+from letta_matrix.stack.errors import StackError
+from letta_matrix.stack.supervisor import Child, Command, ending, pause_before
+
+
+@pytest.fixture
+async def children() -> AsyncGenerator[list[Child]]:
+    """Children to end after the test."""
+    started: list[Child] = []
+    yield started
+    for child in started:
+        child.terminate()
+        await child.wait_ended(1.0)
+
+
+def _python(tmp_path: Path, code: str) -> Command:
+    argv = (sys.executable, "-c", code)
+    return Command("sleeper", argv, tmp_path / "sleeper.log", tmp_path)
+
+
+async def _eventually(condition: object, timeout: float = 10.0) -> None:
+    assert callable(condition)
+    deadline = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < deadline, "did not happen"
+        await asyncio.sleep(0.02)
+
+
+async def _yes() -> bool:
+    return True
+
+
+async def _no() -> bool:
+    return False
+
+
+SLEEP = "import time; time.sleep(60)"
+
+
+async def test_a_killed_child_is_started_again_and_said_so(
+    tmp_path: Path, children: list[Child]
+) -> None:
+    said: list[str] = []
+    pids: list[int] = []
+    child = Child(_python(tmp_path, SLEEP), said.append, pids.append)
+    children.append(child)
+    await child.start()
+    await child.wait_ready(_yes, 5)
+    os.kill(pids[0], signal.SIGKILL)
+    await _eventually(lambda: len(pids) == 2, 3)
+    assert said == ["sleeper ended (SIGKILL); starting it again now"]
+    assert child.pid == pids[1]
+
+
+def test_pauses_grow_to_ten_seconds() -> None:
+    pauses = [pause_before(number) for number in range(20)]
+    assert pauses[0] == 0
+    assert pauses == sorted(pauses)
+    assert pauses[-1] == 10
+
+
+async def test_a_child_that_keeps_ending_is_reported_with_its_last_words(
+    tmp_path: Path, children: list[Child]
+) -> None:
+    child = Child(_python(tmp_path, "raise SystemExit('no such key')"), lambda _: None)
+    children.append(child)
+    await child.start()
+    with pytest.raises(StackError, match=r"sleeper keeps ending.*no such key"):
+        await child.wait_ready(_no, 20)
+
+
+async def test_a_child_that_never_answers_is_reported(
+    tmp_path: Path, children: list[Child]
+) -> None:
+    child = Child(_python(tmp_path, SLEEP), lambda _: None)
+    children.append(child)
+    await child.start()
+    with pytest.raises(StackError, match="did not answer within 0.2 s"):
+        await child.wait_ready(_no, 0.2)
+
+
+async def test_a_program_that_is_not_there(tmp_path: Path) -> None:
+    child = Child(Command("ghost", ("/no/such/program",), tmp_path / "log", tmp_path), print)
+    with pytest.raises(StackError, match=r"ghost cannot be started: /no/such/program: No such"):
+        await child.start()
+
+
+async def test_a_stubborn_child_is_killed_with_its_own_children(tmp_path: Path) -> None:
+    code = (
+        "import signal, subprocess, sys, time\n"
+        "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+        "inner = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])\n"
+        "print(inner.pid, flush=True)\n"
+        "time.sleep(60)\n"
+    )
+    child = Child(_python(tmp_path, code), lambda _: None)
+    await child.start()
+    log = tmp_path / "sleeper.log"
+    await _eventually(lambda: log.is_file() and log.read_text().strip())
+    inner, outer = int(log.read_text()), child.pid
+    child.terminate()
+    began = time.monotonic()
+    await child.wait_ended(0.5)
+    assert time.monotonic() - began < 2
+    assert outer is not None
+    await _eventually(lambda: not is_running(inner) and not is_running(outer))
+
+
+async def test_an_ended_child_stays_ended(tmp_path: Path) -> None:
+    pids: list[int] = []
+    child = Child(_python(tmp_path, SLEEP), lambda _: None, pids.append)
+    await child.start()
+    child.terminate()
+    await child.wait_ended(2)
+    await asyncio.sleep(0.1)
+    assert len(pids) == 1
+    assert child.pid is None
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel does this on Linux only")
+async def test_children_end_with_a_killed_parent(tmp_path: Path) -> None:
+    code = (
+        "import asyncio, sys\n"
+        "from pathlib import Path\n"
+        "from letta_matrix.stack.supervisor import Child, Command\n"
+        "async def main():\n"
+        f"    here = Path({str(tmp_path)!r})\n"
+        f"    argv = (sys.executable, '-c', {SLEEP!r})\n"
+        "    child = Child(Command('c', argv, here / 'log', here), print)\n"
+        "    await child.start()\n"
+        "    print(child.pid, flush=True)\n"
+        "    await asyncio.sleep(60)\n"
+        "asyncio.run(main())\n"
+    )
+    parent = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", code, stdout=subprocess.PIPE
+    )
+    assert parent.stdout is not None
+    pid = int(await parent.stdout.readline())
+    assert is_running(pid)
+    parent.kill()
+    await parent.communicate()
+    await _eventually(lambda: not is_running(pid), 3)
+
+
+@pytest.mark.parametrize(
+    ("code", "text"), [(0, "exit status 0"), (-9, "SIGKILL"), (-99, "signal 99")]
+)
+def test_endings_are_named(code: int, text: str) -> None:
+    assert ending(code) == text
