@@ -80,7 +80,7 @@ class Bridge:
     async def wait_ready(self, timeout: float = 120.0) -> None:
         """Wait until `/ready` says yes. Raises TimeoutError."""
         async with asyncio.timeout(timeout):
-            while not await answers(self._http, self._url("/ready")):
+            while not await answers(self._http, self._url("/ready")):  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
 
     def kill(self) -> None:

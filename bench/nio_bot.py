@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from aiohttp import web
-from nio import AsyncClient, MatrixRoom, RoomMessageText
+from nio import AsyncClient, Event, MatrixRoom, RoomMessageText
 
 _SYNC_MS = 5000
 
@@ -31,8 +31,8 @@ class LoginPerReplyBot:
         self.listening = True
         await listener.sync_forever(timeout=_SYNC_MS)
 
-    async def _answer(self, room: MatrixRoom, event: RoomMessageText) -> None:
-        if event.sender != self._settings["person"]:
+    async def _answer(self, room: MatrixRoom, event: Event) -> None:
+        if not isinstance(event, RoomMessageText) or event.sender != self._settings["person"]:
             return
         agent = AsyncClient(self._settings["homeserver"], self._settings["agent"])
         try:

@@ -121,7 +121,7 @@ class Person:
     async def wait_joined(self, rooms: set[str], timeout: float = 60.0) -> None:
         """Wait until the account is in all these rooms. Raises TimeoutError."""
         async with asyncio.timeout(timeout):
-            while not rooms <= set((await self.call("GET", "joined_rooms"))["joined_rooms"]):
+            while not rooms <= await self._joined():  # noqa: ASYNC110 - the homeserver's doing
                 await asyncio.sleep(0.2)
 
     @contextmanager
@@ -153,6 +153,9 @@ class Person:
             first = await recording.until(begun, timeout)
             full = await recording.until(lambda sighting: sighting.text == reply, timeout)
         return Answer(event_id, sent_at, first.at - sent_at, full.at - sent_at)
+
+    async def _joined(self) -> set[str]:
+        return set((await self.call("GET", "joined_rooms"))["joined_rooms"])
 
     async def _filter(self, rooms: list[str]) -> str:
         wanted = {

@@ -1,20 +1,19 @@
 """One run: the homeserver, the floor's program, and the parts that measure on them."""
 
-import sys
-import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 
 import aiohttp
 
-from bench import echoes, provisioning, scale
+from bench import app_server, echoes, provisioning, scale
 from bench.bridge import Bridge
 from bench.figures import Figures, at_most
 from bench.homeserver import Homeserver
 from bench.plan import Plan
 from bench.ports import Ports
 from bench.program import Program
+from bench.progress import say
 from bench.scene import Scene
 
 Part = Callable[[Scene], Awaitable[None]]
@@ -69,9 +68,4 @@ async def _in_memory(scene: Scene, bridge: Bridge) -> None:
     await scale.thousand_agents(scene, bridge)
 
 
-PARTS: dict[str, Part] = {"memory": in_memory}
-
-
-def say(what: str) -> None:
-    """Tell the person at the terminal what is measured now."""
-    print(f"{time.strftime('%H:%M:%S')} {what}", file=sys.stderr, flush=True)
+PARTS: dict[str, Part] = {"memory": in_memory, "app-server": app_server.measure}

@@ -1,7 +1,9 @@
 """The chat page as a person uses it."""
 
-from matrix_user import MatrixUser
+from collections.abc import Awaitable, Callable
+
 from playwright.async_api import ConsoleMessage, Locator, Page, Request
+from tests.browser.matrix_user import MatrixUser
 
 
 class ChatPage:
@@ -53,3 +55,7 @@ class ChatPage:
     async def type_and_send(self, text: str) -> None:
         await self.composer.fill(text)
         await self.composer.press("Enter")
+
+
+OpenPage = Callable[..., Awaitable[ChatPage]]
+"""Opens the chat page; takes Playwright's options of a browser context."""

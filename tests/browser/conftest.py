@@ -1,19 +1,17 @@
 """The chat page in a real Chromium, against a real Synapse."""
 
 import itertools
-import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import pytest_asyncio
 from aiohttp import web
-from chat_homeserver import Homeserver, start_synapse
-from chat_page import ChatPage
-from furniture import AgentRoom, NewUser, agent_room
-from matrix_user import MatrixUser
 from playwright.async_api import Browser, async_playwright
+from tests.browser.chat_page import ChatPage, OpenPage
+from tests.browser.furniture import AgentRoom, NewUser, agent_room
+from tests.browser.matrix_user import MatrixUser
+from tests.servers import Homeserver, free_port
 
 from letta_matrix.web.pages import chat_routes
 
@@ -27,66 +25,70 @@ _ARGUMENTS = [
     "--disable-component-update",
     "--disable-sync",
 ]
-_names = itertools.count(1)
-
-OpenPage = Callable[..., Awaitable[ChatPage]]
+_numbers = itertools.count(1)
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-@pytest_asyncio.fixture(scope="session")
-async def homeserver(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Homeserver]:
-    port = _free_port()
-    process = await start_synapse(tmp_path_factory.mktemp("synapse"), port)
-    yield Homeserver(f"http://127.0.0.1:{port}", "localhost")
-    process.terminate()
-    await process.wait()
-
-
-@pytest_asyncio.fixture(scope="session")
+@pytest.fixture(scope="session")
 async def chat_url(homeserver: Homeserver) -> AsyncIterator[str]:
     app = web.Application()
     app.add_routes(chat_routes(homeserver.url, f"@letta:{homeserver.server_name}"))
     runner = web.AppRunner(app)
     await runner.setup()
-    port = _free_port()
+    port = free_port()
     await web.TCPSite(runner, "127.0.0.1", port).start()
     yield f"http://127.0.0.1:{port}/chat"
     await runner.cleanup()
 
 
-@pytest_asyncio.fixture(scope="session")
-async def browser() -> AsyncIterator[Browser]:
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """The path of Debian's Chromium."""
     if not _CHROMIUM.exists():
         pytest.skip("Debian's chromium is not installed")
+    return str(_CHROMIUM)
+
+
+@pytest.fixture(scope="session")
+async def browser(chromium: str) -> AsyncIterator[Browser]:
     async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=str(_CHROMIUM), args=_ARGUMENTS)
+        browser = await playwright.chromium.launch(executable_path=chromium, args=_ARGUMENTS)
         yield browser
         await browser.close()
 
 
 @pytest.fixture
 def new_user(homeserver: Homeserver) -> NewUser:
-    """Registers an account; its local part is the given one and a number."""
+    """Makes an account for a person; its local part is the given one and a number."""
 
     async def register(prefix: str) -> MatrixUser:
-        account = await homeserver.register(f"{prefix}{next(_names)}")
+        account = await homeserver.register(f"{prefix}{next(_numbers)}")
         return MatrixUser(homeserver.url, *account)
 
     return register
 
 
-@pytest_asyncio.fixture
-async def room(new_user: NewUser) -> AgentRoom:
+@pytest.fixture
+def new_agent(homeserver: Homeserver) -> NewUser:
+    """Makes the ghost of an agent; its local part is `agent_`, the given one and a number."""
+
+    async def register(name: str) -> MatrixUser:
+        localpart = f"agent_{name}{next(_numbers)}"
+        user_id = f"@{localpart}:{homeserver.server_name}"
+        ghost = MatrixUser(homeserver.url, user_id, homeserver.as_token, impersonated=True)
+        login = {"type": "m.login.application_service", "inhibit_login": True}
+        await ghost.call("POST", "/v3/register", {**login, "username": localpart})
+        return ghost
+
+    return register
+
+
+@pytest.fixture
+async def room(new_user: NewUser, new_agent: NewUser) -> AgentRoom:
     """A person and the agent Meridian in a room."""
-    return await agent_room(await new_user("sam"), await new_user("agent_"), "Meridian")
+    return await agent_room(await new_user("sam"), await new_agent("meridian"), "Meridian")
 
 
-@pytest_asyncio.fixture
+@pytest.fixture
 async def open_page(browser: Browser, chat_url: str) -> AsyncIterator[OpenPage]:
     """Opens the chat page in a browser profile of its own; checks it for faults at the end."""
     pages: list[ChatPage] = []

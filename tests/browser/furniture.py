@@ -1,13 +1,11 @@
 """Rooms with an agent, as the bridge would make them."""
 
-import itertools
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from matrix_user import MatrixUser
+from tests.browser.matrix_user import MatrixUser
 
 NewUser = Callable[[str], Awaitable[MatrixUser]]
-_numbers = itertools.count(1)
 
 
 @dataclass
@@ -26,7 +24,7 @@ async def agent_room(person: MatrixUser, agent: MatrixUser, name: str) -> AgentR
         f"{name} - Letta Agent Chat",
         [person.user_id],
         topic=f"{name} is a Letta agent. Write here and it answers.",
-        room_alias_name=f"{agent.localpart}_{next(_numbers)}",
+        room_alias_name=agent.localpart,
     )
     await person.join(room)
     return AgentRoom(room, person, agent)

@@ -1,4 +1,7 @@
-"""Somebody on the homeserver, driven by plain client-server calls."""
+"""Somebody on the homeserver, driven by plain client-server calls.
+
+People have an account and a token; agents are ghosts of the application service.
+"""
 
 import itertools
 from dataclasses import dataclass, field
@@ -18,7 +21,8 @@ class MatrixUser:
     homeserver_url: str
     user_id: str
     token: str
-    password: str
+    password: str = ""
+    impersonated: bool = False
     localpart: str = field(init=False)
 
     def __post_init__(self) -> None:
@@ -26,13 +30,16 @@ class MatrixUser:
 
     async def call(self, method: str, path: str, body: object = None) -> Json:
         """A call below `/_matrix/client`; raises on an error status."""
-        url = f"{self.homeserver_url}/_matrix/client{path}"
         headers = {"Authorization": f"Bearer {self.token}"}
         async with (
             aiohttp.ClientSession(raise_for_status=True) as http,
-            http.request(method, url, json=body, headers=headers) as answer,
+            http.request(method, self._url(f"client{path}"), json=body, headers=headers) as answer,
         ):
             return await answer.json()
+
+    def _url(self, path: str) -> str:
+        acting = f"{'&' if '?' in path else '?'}user_id={quote(self.user_id)}"
+        return f"{self.homeserver_url}/_matrix/{path}{acting if self.impersonated else ''}"
 
     async def login_token(self) -> str:
         return (await self.call("POST", "/v1/login/get_token", {}))["login_token"]
@@ -44,11 +51,10 @@ class MatrixUser:
 
     async def upload(self, data: bytes, content_type: str) -> str:
         """The uploaded file's mxc:// address."""
-        url = f"{self.homeserver_url}/_matrix/media/v3/upload"
         headers = {"Authorization": f"Bearer {self.token}", "Content-Type": content_type}
         async with (
             aiohttp.ClientSession(raise_for_status=True) as http,
-            http.post(url, data=data, headers=headers) as answer,
+            http.post(self._url("media/v3/upload"), data=data, headers=headers) as answer,
         ):
             return (await answer.json())["content_uri"]
 

@@ -3,12 +3,12 @@
 import asyncio
 import re
 
-from chat_page import ChatPage
-from conftest import OpenPage
-from furniture import AgentRoom, NewUser, agent_room, agents_space
 from playwright.async_api import Route, expect
+from tests.browser.chat_page import ChatPage, OpenPage
+from tests.browser.furniture import AgentRoom, NewUser, agent_room, agents_space
+from tests.browser.matrix_user import Json
 
-LIVE = {"org.matrix.msc4357.live": {}}
+LIVE: Json = {"org.matrix.msc4357.live": {}}
 PHONE = {"viewport": {"width": 390, "height": 780}, "has_touch": True, "is_mobile": True}
 
 
@@ -172,13 +172,13 @@ async def test_paging_back_keeps_the_place(open_page: OpenPage, room: AgentRoom)
 
 
 async def test_rooms_appear_and_are_renamed_live(
-    open_page: OpenPage, room: AgentRoom, new_user: NewUser
+    open_page: OpenPage, room: AgentRoom, new_agent: NewUser
 ) -> None:
     space = await agents_space(room.person, [room.id])
     chat = await opened(open_page, room)
     section = chat.page.get_by_role("region", name="Letta Agents")
     await expect(section.locator(".room-name")).to_have_text(["Meridian"])
-    ada = await agent_room(room.person, await new_user("agent_"), "Ada")
+    ada = await agent_room(room.person, await new_agent("ada"), "Ada")
     await room.person.state(space, "m.space.child", {"via": ["localhost"]}, ada.id)
     entry = section.locator(f'.room[data-room="{ada.id}"]')
     await expect(entry).to_contain_text("Ada")
@@ -203,9 +203,9 @@ async def test_invitations(open_page: OpenPage, room: AgentRoom, new_user: NewUs
 
 
 async def test_writing_by_keyboard_alone(
-    open_page: OpenPage, room: AgentRoom, new_user: NewUser
+    open_page: OpenPage, room: AgentRoom, new_agent: NewUser
 ) -> None:
-    ada = await agent_room(room.person, await new_user("agent_"), "Ada")
+    ada = await agent_room(room.person, await new_agent("ada"), "Ada")
     await ada.agent.say(ada.id, "hello")
     chat = await opened(open_page, ada)
     await chat.page.locator("body").press("Alt+ArrowDown")

@@ -4,9 +4,9 @@ import json
 from typing import Any
 
 import pytest
-from conftest import OpenPage
-from furniture import AgentRoom
 from playwright.async_api import expect
+from tests.browser.chat_page import OpenPage
+from tests.browser.furniture import AgentRoom
 
 HOSTILE = """
 <p onclick="window.hit=1" style="position:fixed" id="app" class="shell">text</p>
@@ -36,7 +36,7 @@ CASES = [
     ('<ol start="3" type="a"><li value="9">x</li></ol>', '<ol start="3"><li>x</li></ol>'),
     ('<span data-mx-maths="x^2">x2</span>', '<code class="maths">x^2</code>'),
     (
-        '<span data-mx-spoiler="why" style="x">s</span>',
+        '<span data-mx-spoiler="why" lang="x">s</span>',
         '<span class="spoiler" role="button" tabindex="0" aria-label="Spoiler: why" '
         'data-mx-spoiler="why">s</span>',
     ),
@@ -102,7 +102,7 @@ async def _run(open_page: OpenPage, module: str, function: str, texts: list[str]
 
 
 async def test_allow_list(open_page: OpenPage) -> None:
-    """Inline handlers are left out of the cases: the policy would rightly complain of them."""
+    """No inline handlers and styles here: the policy would rightly complain of them."""
     got = await _run(open_page, "chat/sanitize.js", "sanitize", [html for html, _ in CASES])
     assert got == [wanted for _, wanted in CASES]
 

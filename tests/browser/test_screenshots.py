@@ -3,11 +3,10 @@
 import asyncio
 from pathlib import Path
 
-from chat_page import ChatPage
-from conftest import OpenPage
-from furniture import NewUser, agent_room, agents_space
-from matrix_user import MatrixUser
 from playwright.async_api import expect
+from tests.browser.chat_page import ChatPage, OpenPage
+from tests.browser.furniture import NewUser, agent_room, agents_space
+from tests.browser.matrix_user import Json, MatrixUser
 
 FOLDER = Path(__file__).parents[2] / "build" / "screenshots"
 PLAN = (
@@ -38,7 +37,7 @@ async def _converse(
     await person.react(rooms[0], plan, "🎉")
     await person.say(rooms[0], "Great. Remind me on Wednesday evening about the draft?")
     reply = "Gladly. I'll write to you on Wednesday at 18:00, with what you have so far ▍"
-    live = {"org.matrix.msc4357.live": {}}
+    live: Json = {"org.matrix.msc4357.live": {}}
     growing = await meridian.say(rooms[0], reply, **live)
     await meridian.typing(rooms[0], True)
     return growing
@@ -52,9 +51,9 @@ async def _picture(chat: ChatPage, person: MatrixUser, room: str, name: str) -> 
     await chat.page.screenshot(path=FOLDER / name, animations="disabled")
 
 
-async def test_screenshots(new_user: NewUser, open_page: OpenPage) -> None:
+async def test_screenshots(new_user: NewUser, new_agent: NewUser, open_page: OpenPage) -> None:
     person = await new_user("sam")
-    meridian, ada = await new_user("agent_meridian"), await new_user("agent_ada")
+    meridian, ada = await new_agent("meridian"), await new_agent("ada")
     named = {"Meridian": meridian, "Ada": ada}
     rooms = [(await agent_room(person, agent, name)).id for name, agent in named.items()]
     await agents_space(person, rooms)

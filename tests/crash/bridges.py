@@ -99,7 +99,7 @@ class Bridges:
     async def run_until_dead(self, point: str, *options: str) -> None:
         """Start a bridge that dies on its way up, and see it die."""
         self._process = self._new_process("--die-at", point, *options)
-        self._process.spawn()
+        self._process._spawn()
         await self.dead(point)
 
     async def dead(self, point: str) -> None:

@@ -1,9 +1,8 @@
 """A person with an ordinary Matrix client: what they send, and what they see."""
 
-import itertools
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import aiohttp
@@ -34,7 +33,6 @@ class Person:
     url: str
     user_id: str
     token: str
-    _txn: itertools.count[int] = field(default_factory=itertools.count[int])
 
     async def send(self, room_id: str, text: str) -> str:
         """Send a text message; its event id."""
@@ -72,8 +70,7 @@ class Person:
             return answer
 
     async def _send(self, room_id: str, kind: str, content: object) -> str:
-        txn_id = f"{next(self._txn)}-{secrets.token_hex(4)}"
-        path = f"/_matrix/client/v3/rooms/{room_id}/send/{kind}/{txn_id}"
+        path = f"/_matrix/client/v3/rooms/{room_id}/send/{kind}/{secrets.token_hex(8)}"
         return str((await self.request("PUT", path, content))["event_id"])
 
 

@@ -217,9 +217,9 @@ def test_a_stack_that_is_not_there(tmp_path: Path) -> None:
 
 
 def test_a_data_folder_has_one_stack(tmp_path: Path) -> None:
-    with exclusive(tmp_path), pytest.raises(StackError, match=r"in use .*--port-offset"):
-        with exclusive(tmp_path):
-            pass
+    in_use = pytest.raises(StackError, match=r"in use .*--port-offset")
+    with exclusive(tmp_path), in_use, exclusive(tmp_path):
+        pass
     with exclusive(tmp_path):
         pass
 

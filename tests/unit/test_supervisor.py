@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
 
 import pytest
@@ -31,8 +31,7 @@ def _python(tmp_path: Path, code: str) -> Command:
     return Command("sleeper", argv, tmp_path / "sleeper.log", tmp_path)
 
 
-async def _eventually(condition: object, timeout: float = 10.0) -> None:
-    assert callable(condition)
+async def _eventually(condition: Callable[[], object], timeout: float = 10.0) -> None:
     deadline = time.monotonic() + timeout
     while not condition():
         assert time.monotonic() < deadline, "did not happen"
@@ -88,7 +87,7 @@ async def test_a_child_that_never_answers_is_reported(
     child = Child(_python(tmp_path, SLEEP), lambda _: None)
     children.append(child)
     await child.start()
-    with pytest.raises(StackError, match="did not answer within 0.2 s"):
+    with pytest.raises(StackError, match=r"did not answer within 0\.2 s"):
         await child.wait_ready(_no, 0.2)
 
 

@@ -39,8 +39,10 @@ def export_mappings(file: FileArgument, config: ConfigOption = None) -> None:
 def import_mappings(file: FileArgument, config: ConfigOption = None) -> None:
     """Adopt the users and rooms of an original installation. Stop the bridge before."""
     from letta_matrix.config import load_config
+    from letta_matrix.logs import configure_logging, secrets_of
 
     settings = load_config(config_path(config))
+    configure_logging(settings.logging, secrets_of(settings))
     entries = _read(file, settings)
     added = asyncio.run(_adopt(settings, entries))
     print(f"adopted {added} agents; {len(entries) - added} were known already")

@@ -1,0 +1,75 @@
+"""The part with a real App Server behind letta-matrix."""
+
+import asyncio
+from contextlib import AsyncExitStack
+
+from tests.servers import LettaServer
+
+from bench import outages, turns
+from bench.bare_agents import BareAgents
+from bench.bridge import Bridge
+from bench.echoes import TOGETHER
+from bench.letta import TimedModel, connect
+from bench.progress import say
+from bench.scene import Scene
+from bench.turns import Stage
+from letta_matrix.stack.app_server import AppServer
+
+_AGENTS = TOGETHER + 1
+
+
+async def measure(scene: Scene) -> None:
+    """Start the App Server, its agents and a bridge, and measure turns."""
+    async with AsyncExitStack() as stack:
+        stage = await _set_up(scene, stack)
+        say("turns, one by one")
+        await turns.one_by_one(stage)
+        say("turns, ten at once")
+        await turns.together(stage)
+        say("long answers")
+        await turns.stream(stage)
+        say("renames")
+        await turns.discovery(stage)
+        stage.scene.figures.add(
+            "rss_mb_app_server",
+            stage.bridge.rss_mb,
+            "MB resident, with the App Server, after all this",
+        )
+        say("kill -9 in long answers")
+        await outages.killed_in_mid_stream(stage)
+        say("messages while down")
+        await outages.messages_while_down(stage)
+
+
+async def _set_up(scene: Scene, stack: AsyncExitStack) -> Stage:
+    say("starting the App Server")
+    await _floor_room(scene)
+    model = await stack.enter_async_context(TimedModel())
+    server = LettaServer(AppServer(scene.directory / "app-server", scene.ports.take()), scene.http)
+    stack.callback(server.stop)
+    await server.start(model.url)
+    letta = await connect(server, scene.http)
+    stack.push_async_callback(letta.close)
+    agents = [await letta.create_agent(f"Ada {number}") for number in range(_AGENTS)]
+    bridge = scene.bridge("app-server-bridge")
+    bridge.configure({"type": "app_server", "url": server.url})
+    stack.push_async_callback(bridge.end)
+    await bridge.start_ready()
+    stage = Stage(scene, bridge, letta, model, agents, bridge.rooms())
+    await _warm_up(stage)
+    return stage
+
+
+async def _floor_room(scene: Scene) -> None:
+    if not scene.floor_rooms:
+        bare = BareAgents(scene.homeserver, scene.http, scene.person.user_id)
+        await bare.prepare()
+        await bare.make(range(1), 1)
+        scene.floor_rooms = bare.rooms
+
+
+async def _warm_up(stage: Stage) -> None:
+    """One turn in each room: a conversation's first turn is slow by itself."""
+    await stage.person.wait_joined({*stage.rooms, stage.scene.floor_rooms[0]})
+    await stage.person.follow([*stage.rooms, stage.scene.floor_rooms[0]])
+    await asyncio.gather(*[turns.talk(stage, room) for room in stage.rooms])

@@ -1,0 +1,51 @@
+"""What must hold in a room after everything is over."""
+
+import secrets
+from dataclasses import dataclass
+from typing import Self
+
+from tests.crash.bridges import Bridges, Room
+
+
+@dataclass(frozen=True)
+class Words:
+    """A message nobody said before, and the stub model's answer to it."""
+
+    text: str
+    answer: str
+
+    @classmethod
+    def quick(cls) -> Self:
+        text = f"hello {secrets.token_hex(6)}"
+        return cls(text, f"echo: {text}")
+
+    @classmethod
+    def slow(cls, words: int) -> Self:
+        """One word every 0.1 s."""
+        answer = " ".join(f"word{number}" for number in range(1, words + 1))
+        return cls(f"{secrets.token_hex(6)} slow:{words}", answer)
+
+
+async def assert_answered_once(bridges: Bridges, room: Room, *told: tuple[str, Words]) -> None:
+    """Wait for the end of these turns, by event id; then the room must hold exactly their
+    answers in order, complete and once, the model must have been asked once for each, and
+    nothing may be owed."""
+    await bridges.settled(room, *(event_id for event_id, _ in told))
+    replies = await bridges.replies(room)
+    assert [reply.text for reply in replies] == [words.answer for _, words in told]
+    assert [reply.answers for reply in replies] == [event_id for event_id, _ in told]
+    assert not any(reply.live for reply in replies), "a reply still counts as growing"
+    assert [bridges.model.count(words.text) for _, words in told] == [1] * len(told)
+    assert bridges.turns(room) == [(event_id, "done") for event_id, _ in told]
+    assert bridges.unsettled(room) == []
+
+
+async def assert_goes_on(
+    bridges: Bridges, room: Room, *told: tuple[str, Words]
+) -> tuple[str, Words]:
+    """Say one more thing after `told` and have it answered. Transactions come in order, so
+    all that the homeserver may have delivered again has been seen by then."""
+    words = Words.quick()
+    event_id = await bridges.person.send(room.room_id, words.text)
+    await assert_answered_once(bridges, room, *told, (event_id, words))
+    return event_id, words

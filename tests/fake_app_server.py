@@ -1,0 +1,71 @@
+"""A WebSocket that says what a test tells it to, in place of an App Server."""
+
+import asyncio
+import json
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+from aiohttp import web
+
+
+@dataclass
+class FakeAppServer:
+    """Answers at `url`; `received` holds every text, `headers` those of the last handshake."""
+
+    token: str | None = None
+    port: int = 0
+    received: list[str] = field(default_factory=list[str])
+    headers: dict[str, str] = field(default_factory=dict[str, str])
+    sockets: list[web.WebSocketResponse] = field(default_factory=list[web.WebSocketResponse])
+    _runner: web.AppRunner | None = None
+
+    @property
+    def url(self) -> str:
+        return f"ws://127.0.0.1:{self.port}/ws"
+
+    async def __aenter__(self) -> Self:
+        app = web.Application()
+        app.router.add_get("/ws", self._serve)
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
+        await self._runner.setup()
+        await web.TCPSite(self._runner, "127.0.0.1", self.port).start()
+        self.port = int(self._runner.addresses[0][1])
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.drop()
+        if self._runner is not None:
+            await self._runner.cleanup()
+
+    async def say(self, *frames: dict[str, Any] | str) -> None:
+        """Send frames on every connection."""
+        for frame in frames:
+            text = frame if isinstance(frame, str) else json.dumps(frame, separators=(",", ":"))
+            for socket in self.sockets:
+                await socket.send_str(text)
+
+    async def drop(self) -> None:
+        """Close every connection."""
+        for socket in list(self.sockets):
+            await socket.close()
+
+    async def heard(self, count: int) -> list[str]:
+        """The first `count` texts, once they came."""
+        async with asyncio.timeout(10):
+            while len(self.received) < count:
+                await asyncio.sleep(0.01)
+        return self.received[:count]
+
+    async def _serve(self, request: web.Request) -> web.StreamResponse:
+        self.headers = dict(request.headers)
+        if self.token and self.headers.get("Authorization") != f"Bearer {self.token}":
+            return web.Response(status=401)
+        socket = web.WebSocketResponse()
+        await socket.prepare(request)
+        self.sockets.append(socket)
+        try:
+            async for message in socket:
+                self.received.append(message.data)
+        finally:
+            self.sockets.remove(socket)
+        return socket

@@ -1,0 +1,249 @@
+"""`letta-matrix up`, for real: one stack, started once, looked at from all sides."""
+
+import asyncio
+import json
+import os
+import random
+import re
+import signal
+import stat
+import sys
+import time
+from collections.abc import AsyncGenerator, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from tests.servers import children_of, is_running
+
+from letta_matrix.stack.errors import StackError
+from letta_matrix.stack.ports import Ports
+
+pytestmark = pytest.mark.timeout(240)
+_START_TIMEOUT = 90.0
+
+
+def _free_offset() -> int:
+    for _ in range(100):
+        offset = random.randrange(3000, 30000)
+        try:
+            Ports.with_offset(offset).check_free(0)
+        except StackError:
+            continue
+        return offset
+    raise AssertionError("no free ports")
+
+
+@dataclass
+class Up:
+    """A running `letta-matrix up`."""
+
+    data: Path
+    offset: int
+    process: asyncio.subprocess.Process | None = None
+
+    @property
+    def output(self) -> str:
+        return (self.data.parent / "up.log").read_text()
+
+    @property
+    def state(self) -> dict[str, Any]:
+        return json.loads((self.data / "stack.json").read_text())
+
+    async def start(self) -> float:
+        """Start it; the seconds until the table was there."""
+        began = time.monotonic()
+        log = self.data.parent / "up.log"
+        environment = {k: v for k, v in os.environ.items() if not k.endswith("_API_KEY")}
+        with log.open("wb") as file:
+            self.process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "letta_matrix", "up"),
+                *("--data", str(self.data), "--port-offset", str(self.offset)),
+                stdout=file,
+                stderr=file,
+                env={**environment, "HOME": str(self.data.parent / "empty-home")},
+            )
+        await eventually(lambda: "Ctrl-C stops everything" in self.output, _START_TIMEOUT)
+        return time.monotonic() - began
+
+    async def stop(self, number: signal.Signals) -> float:
+        """Signal it; the seconds until it had ended."""
+        assert self.process is not None
+        began = time.monotonic()
+        self.process.send_signal(number)
+        await asyncio.wait_for(self.process.wait(), 20)
+        return time.monotonic() - began
+
+
+async def eventually(condition: Callable[[], object], timeout: float = 20.0) -> None:
+    """Wait until `condition` holds."""
+    deadline = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < deadline, "did not happen in time"
+        await asyncio.sleep(0.05)
+
+
+async def _letta_matrix(*arguments: str) -> tuple[int, str, str]:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "letta_matrix", *arguments),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    out, err = await asyncio.wait_for(process.communicate(), 60)
+    return process.returncode or 0, out.decode(), err.decode()
+
+
+@pytest.fixture(scope="module")
+async def stack(tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[Up]:
+    """The stack of this file's tests, which run in order."""
+    up = Up(tmp_path_factory.mktemp("up") / "data", _free_offset())
+    try:
+        await up.start()
+        yield up
+    finally:
+        if up.process is not None and up.process.returncode is None:
+            await up.stop(signal.SIGTERM)
+
+
+async def test_the_state_is_for_scripts(stack: Up) -> None:
+    ports = Ports.with_offset(stack.offset)
+    state = stack.state
+    assert state["homeserver"] == {
+        "url": f"http://127.0.0.1:{ports.synapse}",
+        "server_name": "localhost",
+    }
+    assert state["users"]["admin"]["user_id"] == "@admin:localhost"
+    assert state["appservice"]["url"] == f"http://127.0.0.1:{ports.appservice}"
+    assert state["chat"] == {"url": f"http://127.0.0.1:{ports.api}/chat"}
+    assert state["app_server"] == {"url": f"ws://127.0.0.1:{ports.app_server}"}
+    assert {"bridge", "keeper", "synapse", "app_server"} <= set(state["pids"])
+    assert all(is_running(pid) for pid in state["pids"].values())
+
+
+async def test_secrets_are_for_their_owner_alone(stack: Up) -> None:
+    assert stat.S_IMODE(stack.data.stat().st_mode) == 0o700
+    names = ("stack.json", "config.yaml", "registration.yaml", "admin.password")
+    assert {stat.S_IMODE((stack.data / name).stat().st_mode) for name in names} == {0o600}
+
+
+async def test_the_table_says_how_to_log_in(stack: Up, http: aiohttp.ClientSession) -> None:
+    human = stack.state["users"]["admin"]
+    assert human["password"] in stack.output
+    assert "created the agents Meridian and Ada" in stack.output
+    link = re.search(r"http://127\.0\.0\.1:\d+/chat#token=(\S+)", stack.output)
+    assert link is not None
+    async with http.get(stack.state["chat"]["url"]) as response:
+        assert response.status == 200
+    url = f"{stack.state['homeserver']['url']}/_matrix/client/v3/login"
+    async with http.post(url, json={"type": "m.login.token", "token": link[1]}) as response:
+        assert (await response.json())["user_id"] == human["user_id"]
+
+
+def test_everything_is_bound_to_loopback(stack: Up) -> None:
+    ports = Ports.with_offset(stack.offset)
+    ours = {f"{port:04X}" for port in (ports.synapse, ports.appservice, ports.api)}
+    ours |= {f"{port:04X}" for port in (ports.app_server, ports.demo_model)}
+    bound: set[str] = set()
+    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        address, port = line.split()[1].split(":")
+        if port in ours and line.split()[3] == "0A":
+            bound.add(address)
+            ours.discard(port)
+    assert bound == {"0100007F"}
+    assert not ours
+
+
+async def test_a_second_stack_on_the_same_data_is_refused(stack: Up) -> None:
+    status, _, err = await _letta_matrix("up", "--data", str(stack.data), "--port-offset", "35000")
+    assert status == 1
+    assert "is in use by another `letta-matrix up`" in err
+
+
+async def test_taken_ports_are_named(stack: Up, tmp_path: Path) -> None:
+    offset = str(stack.offset)
+    status, _, err = await _letta_matrix("up", "--data", str(tmp_path), "--port-offset", offset)
+    assert status == 1
+    assert f"port {Ports.with_offset(stack.offset).synapse} (Synapse)" in err
+    assert err.count("\n") == 1
+
+
+async def test_an_agent_answers_in_the_terminal(stack: Up) -> None:
+    status, out, err = await _letta_matrix(
+        "chat", "meridian", "hello from the test", "--data", str(stack.data)
+    )
+    assert status == 0, err
+    assert "> hello from the test" in out
+    assert "no language model" in out
+    assert "▍" not in out
+    status, _, err = await _letta_matrix("chat", "Nobody", "x", "--data", str(stack.data))
+    assert status == 2
+    assert "there are: " in err
+
+
+async def test_status_and_agents(stack: Up) -> None:
+    config = str(stack.data / "config.yaml")
+    status, out, err = await _letta_matrix("status", "--json", "-c", config)
+    assert status == 0, err
+    assert json.loads(out)["ready"] is True
+    _, out, _ = await _letta_matrix("agents", "--json", "-c", config)
+    agents = json.loads(out)
+    assert {agent["name"] for agent in agents} == {"Meridian", "Ada"}
+    assert all(agent["room_id"] for agent in agents)
+
+
+@pytest.mark.parametrize("child", ["bridge", "synapse", "app_server"])
+async def test_a_killed_child_comes_back(
+    stack: Up, http: aiohttp.ClientSession, child: str
+) -> None:
+    before = stack.state["pids"][child]
+    os.kill(before, signal.SIGKILL)
+    await eventually(lambda: stack.state["pids"][child] != before, 5)
+    assert "ended (SIGKILL); starting it again now" in stack.output
+    state = stack.state
+    urls = {
+        "bridge": f"{state['api']['url']}/ready",
+        "synapse": f"{state['homeserver']['url']}/health",
+        "app_server": state["app_server"]["url"].replace("ws://", "http://") + "/readyz",
+    }
+    for _ in range(600):
+        try:
+            async with http.get(urls[child]) as response:
+                if response.status == 200:
+                    break
+        except aiohttp.ClientError:
+            pass
+        await asyncio.sleep(0.05)
+    else:
+        pytest.fail(f"{child} did not come back")
+    assert is_running(stack.state["pids"]["keeper"])
+
+
+async def test_ctrl_c_ends_everything_and_the_next_start_keeps_it(stack: Up) -> None:
+    _, agents, _ = await _letta_matrix("agents", "--json", "-c", str(stack.data / "config.yaml"))
+    before = stack.state
+    assert stack.process is not None
+    everything = children_of(stack.process.pid) | set(before["pids"].values())
+    seconds = await stack.stop(signal.SIGINT)
+    assert seconds < 5
+    assert stack.process.returncode == 0
+    assert not [pid for pid in everything if is_running(pid)]
+
+    await stack.start()
+    assert "created the agents" not in stack.output
+    assert stack.state["users"] == before["users"]
+    _, after, _ = await _letta_matrix("agents", "--json", "-c", str(stack.data / "config.yaml"))
+    assert json.loads(after) == json.loads(agents)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel does this on Linux only")
+async def test_a_killed_stack_leaves_no_servers_behind(stack: Up) -> None:
+    pids = stack.state["pids"]
+    keeper = pids.pop("keeper")
+    await stack.stop(signal.SIGKILL)
+    try:
+        await eventually(lambda: not [pid for pid in pids.values() if is_running(pid)], 5)
+    finally:
+        os.kill(keeper, signal.SIGTERM)
