@@ -6,6 +6,7 @@
 .SILENT:
 
 BIN := .venv/bin
+CODE := $(wildcard src tests bench)
 ARGS ?=
 
 help: ## Show this list
@@ -23,15 +24,15 @@ test: ## Run all tests; ARGS="-k name" and the like go to pytest
 
 lint: ## Check style, types and the layers
 	scripts/setup dev
-	$(BIN)/ruff check
-	$(BIN)/ruff format --check
+	$(BIN)/ruff check $(CODE)
+	$(BIN)/ruff format --check $(CODE)
 	$(BIN)/pyright
 	$(BIN)/lint-imports
 
 format: ## Format the code and fix what can be fixed by itself
 	scripts/setup dev
-	$(BIN)/ruff check --fix
-	$(BIN)/ruff format
+	$(BIN)/ruff check --fix $(CODE)
+	$(BIN)/ruff format $(CODE)
 
 bench: ## Measure; prints a table and writes build/bench.json
 	scripts/setup dev

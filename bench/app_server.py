@@ -7,7 +7,6 @@ from tests.servers import LettaServer
 
 from bench import outages, turns
 from bench.bare_agents import BareAgents
-from bench.bridge import Bridge
 from bench.echoes import TOGETHER
 from bench.letta import TimedModel, connect
 from bench.progress import say

@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 import aiohttp
 
-from letta_matrix.matrix.content import CURSOR, MARKER
+from letta_matrix.matrix.content import CURSOR, LIVE, MARKER
 
 Json = dict[str, Any]
 
@@ -32,6 +32,11 @@ class Sighting:
         content = cast("Json", self.event.get("content") or {})
         shown = cast("Json", content.get("m.new_content") or content)
         return str(shown.get("body", "")).removesuffix(CURSOR).rstrip()
+
+    @property
+    def final(self) -> bool:
+        """Whether no later version of it is to come."""
+        return LIVE not in self.event.get("content", {})
 
     @property
     def edits(self) -> str | None:
@@ -72,12 +77,14 @@ class Recording:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """Seconds from the message's request to the first words and to the whole text."""
+    """Seconds from the message's request to the first words, to the whole text, and to the last
+    version of it."""
 
     event_id: str
     sent_at: float
     first: float
     full: float
+    done: float
 
 
 class Person:
@@ -152,7 +159,11 @@ class Person:
             event_id = await self.say(room, text)
             first = await recording.until(begun, timeout)
             full = await recording.until(lambda sighting: sighting.text == reply, timeout)
-        return Answer(event_id, sent_at, first.at - sent_at, full.at - sent_at)
+            done = await recording.until(
+                lambda sighting: sighting.text == reply and sighting.final, timeout
+            )
+        first_s, full_s, done_s = (seen.at - sent_at for seen in (first, full, done))
+        return Answer(event_id, sent_at, first_s, full_s, done_s)
 
     async def _joined(self) -> set[str]:
         return set((await self.call("GET", "joined_rooms"))["joined_rooms"])

@@ -18,6 +18,7 @@ class FakeAppServer:
     headers: dict[str, str] = field(default_factory=dict[str, str])
     sockets: list[web.WebSocketResponse] = field(default_factory=list[web.WebSocketResponse])
     _runner: web.AppRunner | None = None
+    _news: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
     def url(self) -> str:
@@ -53,7 +54,8 @@ class FakeAppServer:
         """The first `count` texts, once they came."""
         async with asyncio.timeout(10):
             while len(self.received) < count:
-                await asyncio.sleep(0.01)
+                self._news.clear()
+                await self._news.wait()
         return self.received[:count]
 
     async def _serve(self, request: web.Request) -> web.StreamResponse:
@@ -66,6 +68,7 @@ class FakeAppServer:
         try:
             async for message in socket:
                 self.received.append(message.data)
+                self._news.set()
         finally:
             self.sockets.remove(socket)
         return socket

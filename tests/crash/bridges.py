@@ -71,7 +71,7 @@ class Bridges:
         assert self._process.process is not None
         return self._process.process.pid
 
-    def write_config(self) -> None:
+    def write_config(self, permission_mode: str = "standard") -> None:
         appservice = self.homeserver.config.appservice
         config: dict[str, Any] = {
             "homeserver": {"url": self.homeserver.url, "domain": self.homeserver.server_name},
@@ -81,7 +81,13 @@ class Bridges:
                 "as_token": self.homeserver.as_token,
                 "hs_token": self.homeserver.hs_token,
             },
-            "runtimes": [{"type": "app_server", "url": self.letta.url}],
+            "runtimes": [
+                {
+                    "type": "app_server",
+                    "url": self.letta.url,
+                    "permission_mode": permission_mode,
+                }
+            ],
             "agents": {"room_members": [self.person.user_id], "poll_interval": 0.2},
             # Edits come early, so that there are some to die between.
             "conversations": {"edit_interval": 0.25},
@@ -104,17 +110,22 @@ class Bridges:
 
     async def dead(self, point: str) -> None:
         """Wait until the running bridge has killed itself at `point`."""
+        code = await self.ended()
+        assert code == -signal.SIGKILL, self.log()[-3000:]
+        assert self.log().endswith(f"dying: {point}\n"), self.log()[-3000:]
+
+    async def ended(self) -> int:
+        """Wait until the running bridge has ended; its exit code."""
         assert self._process is not None
         process = self._process.process
         assert process is not None
 
-        async def ended() -> bool:
+        async def is_over() -> bool:
             return process.poll() is not None
 
-        await until(ended, f"the bridge dies at {point!r}")
-        assert process.returncode == -signal.SIGKILL, self.log()[-3000:]
-        assert self.log().endswith(f"dying: {point}\n"), self.log()[-3000:]
+        await until(is_over, "the bridge ends")
         self._process = None
+        return process.returncode
 
     def kill(self) -> None:
         """SIGKILL to the running bridge."""
@@ -130,9 +141,12 @@ class Bridges:
     def log(self) -> str:
         return (self.directory / "bridge.log").read_text(errors="replace")
 
-    async def health(self) -> dict[str, Any]:
-        async with self.http.get(f"http://127.0.0.1:{self.port}/health") as response:
-            return await response.json()
+    async def deliver(self, txn_id: str, *events: dict[str, Any]) -> None:
+        """Play the homeserver that delivers a transaction."""
+        url = f"{self.homeserver.config.appservice.url}/_matrix/app/v1/transactions/{txn_id}"
+        headers = {"Authorization": f"Bearer {self.homeserver.hs_token}"}
+        async with self.http.put(url, json={"events": events}, headers=headers) as response:
+            assert response.status == 200
 
     async def new_room(self) -> Room:
         """A new agent and, as soon as the running bridge has made it, its room."""

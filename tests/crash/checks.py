@@ -26,26 +26,29 @@ class Words:
         return cls(f"{secrets.token_hex(6)} slow:{words}", answer)
 
 
-async def assert_answered_once(bridges: Bridges, room: Room, *told: tuple[str, Words]) -> None:
+async def assert_answered_once(
+    bridges: Bridges, room: Room, *told: tuple[str, Words], asked: int = 1
+) -> None:
     """Wait for the end of these turns, by event id; then the room must hold exactly their
-    answers in order, complete and once, the model must have been asked once for each, and
-    nothing may be owed."""
+    answers in order, complete and once, nothing may be owed, and the model must have been
+    asked once for each: for the first of them `asked` times at most."""
     await bridges.settled(room, *(event_id for event_id, _ in told))
     replies = await bridges.replies(room)
     assert [reply.text for reply in replies] == [words.answer for _, words in told]
     assert [reply.answers for reply in replies] == [event_id for event_id, _ in told]
     assert not any(reply.live for reply in replies), "a reply still counts as growing"
-    assert [bridges.model.count(words.text) for _, words in told] == [1] * len(told)
+    first, *others = [bridges.model.count(words.text) for _, words in told]
+    assert 1 <= first <= asked
+    assert others == [1] * len(others)
     assert bridges.turns(room) == [(event_id, "done") for event_id, _ in told]
     assert bridges.unsettled(room) == []
 
 
 async def assert_goes_on(
-    bridges: Bridges, room: Room, *told: tuple[str, Words]
-) -> tuple[str, Words]:
+    bridges: Bridges, room: Room, *told: tuple[str, Words], asked: int = 1
+) -> None:
     """Say one more thing after `told` and have it answered. Transactions come in order, so
     all that the homeserver may have delivered again has been seen by then."""
     words = Words.quick()
     event_id = await bridges.person.send(room.room_id, words.text)
-    await assert_answered_once(bridges, room, *told, (event_id, words))
-    return event_id, words
+    await assert_answered_once(bridges, room, *told, (event_id, words), asked=asked)

@@ -23,7 +23,6 @@ async def house(
     person = Person(http, homeserver.url, user_id, token)
     directory = tmp_path_factory.mktemp("crash")
     house = Bridges(directory, homeserver, app_server, stub_model, person, http)
-    house.write_config()
     yield house
     await house.delete_agents()
     await house.keeper.end(5)
@@ -32,5 +31,6 @@ async def house(
 @pytest.fixture
 async def bridges(house: Bridges) -> AsyncGenerator[Bridges]:
     """The same; whatever a test started ends with it."""
+    house.write_config()
     yield house
     house.stop()

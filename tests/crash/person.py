@@ -46,6 +46,9 @@ class Person:
         answer = await self.request("GET", "/_matrix/client/v3/joined_rooms")
         return set(answer["joined_rooms"])
 
+    async def event(self, room_id: str, event_id: str) -> dict[str, Any]:
+        return await self.request("GET", f"/_matrix/client/v3/rooms/{room_id}/event/{event_id}")
+
     async def said(self, room_id: str) -> list[Said]:
         """Everything said in a room, in the room's order."""
         events: list[Event] = []

@@ -70,6 +70,15 @@ class Bench:
             if isinstance(event, TextDelta) and event.text.strip() == "word3":
                 at_third_word()
 
+    async def turn_with_tool(self, request: TurnRequest, in_tool: Callable[[], None]) -> None:
+        """Run a `tool:` turn, allow its tool, and do something while it runs."""
+        async for event in self.runtime.run_turn(request, None, self.saved.save):
+            if isinstance(event, ApprovalRequested):
+                await self.runtime.answer_approval(request, event.approval_id, allow=True)
+            elif isinstance(event, ToolStarted):
+                await asyncio.sleep(0.5)
+                in_tool()
+
     async def say(self, text: str) -> str:
         return text_of(await self.turn(self.request(text)))
 
@@ -107,7 +116,7 @@ async def socket(tmp_path: Path) -> AsyncGenerator[Path]:
 
 @pytest.fixture
 async def bench(app_server: LettaServer, socket: Path) -> AsyncGenerator[Bench]:
-    runtime = AppServer(AppServerRuntime(url=app_server.url), socket)
+    runtime = AppServer(AppServerRuntime.model_validate({"url": app_server.url}), socket)
     await runtime.start()
     await connected(runtime)
     agent = await runtime.create_agent(f"Ada {secrets.token_hex(3)}", model=MODEL)
@@ -241,7 +250,7 @@ async def test_a_killed_client_resumes(
     state_file = tmp_path / "state"
     killed = await kill_client_in_mid_turn(app_server, bench, request, state_file)
     assert 0 < killed < 30
-    runtime = AppServer(AppServerRuntime(url=app_server.url), bench.socket)
+    runtime = AppServer(AppServerRuntime.model_validate({"url": app_server.url}), bench.socket)
     await runtime.start()
     await connected(runtime)
     state = json.loads(state_file.read_text())
@@ -354,6 +363,27 @@ async def test_an_app_server_killed_in_mid_turn(
     assert text_of(again).strip() == words(30)
     assert stub_model.count(request.text) == 2
     assert await bench.say("next") == "echo: next"
+
+
+async def test_an_app_server_killed_while_a_tool_runs(
+    app_server: LettaServer, bench: Bench, stub_model: StubModel, tmp_path: Path
+) -> None:
+    ran = tmp_path / "ran"
+    await bench.say("warm")
+    command = f"echo x >> {ran}; python3 -c 'import time; time.sleep(5)'"
+    request = bench.request(f"tool:Bash:{command}")
+    with pytest.raises(RuntimeUnavailable):
+        await bench.turn_with_tool(request, app_server.kill)
+    await app_server.restart()
+    await connected(bench.runtime)
+    with pytest.raises(TurnLost) as lost:
+        await bench.turn(request, bench.saved.state)
+    assert lost.value.tools_started
+    assert lost.value.fresh_conversation
+    next_request = bench.request("and now?", lost.value.fresh_conversation)
+    assert text_of(await bench.turn(next_request)) == "echo: and now?"
+    assert ran.read_text() == "x\n"
+    assert stub_model.count(request.text) == 1
 
 
 async def test_an_app_server_restarted_between_turns(

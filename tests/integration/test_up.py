@@ -230,6 +230,7 @@ async def test_ctrl_c_ends_everything_and_the_next_start_keeps_it(stack: Up) -> 
     assert seconds < 5
     assert stack.process.returncode == 0
     assert not [pid for pid in everything if is_running(pid)]
+    assert not (stack.data / "stack.json").exists()
 
     await stack.start()
     assert "created the agents" not in stack.output

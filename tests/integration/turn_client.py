@@ -22,7 +22,9 @@ from letta_matrix.runtimes.protocol import (
 
 
 async def run(options: dict[str, str]) -> None:
-    runtime = AppServer(AppServerRuntime(url=options["url"]), Path(options["socket"]))
+    runtime = AppServer(
+        AppServerRuntime.model_validate({"url": options["url"]}), Path(options["socket"])
+    )
     await runtime.start()
     keys = ("agent_id", "conversation_id", "message_id", "text")
     request = TurnRequest(**{key: options[key] for key in keys})

@@ -62,8 +62,8 @@ def test_help_lists_the_commands_and_imports_nothing_heavy(tmp_path: Path) -> No
     ("arguments", "status", "message"),
     [
         (("run", "-c", "none.yaml"), 2, "none.yaml: no such file"),
-        (("chat", "Ada"), 1, "no stack in"),
-        (("chat", "Ada", "--data", "elsewhere"), 1, "no stack in elsewhere"),
+        (("chat", "Ada"), 1, "no stack runs in"),
+        (("chat", "Ada", "--data", "elsewhere"), 1, "no stack runs in elsewhere"),
         (("agents",), 2, "config.yaml: no such file"),
         (("up", "--port-offset", "99999"), 1, "ports end at 65535"),
         (("up", "--model-api-key", "sk-secret"), 1, "needs --model-base-url"),

@@ -85,16 +85,16 @@ async def test_a_lost_answer_is_looked_up_before_a_resend(
 ) -> None:
     # A restart made the homeserver forget the txn id, so a blind resend would say it twice.
     fake.forgetful = True
-    fake.fail(SEND, LOST_ANSWER)
+    # The second is for aiohttp, which tries a broken connection's request again by itself.
+    fake.fail(SEND, LOST_ANSWER, LOST_REQUEST)
     event_id = await send(ghost)
     assert [e["event_id"] for e in fake.messages(ROOM)] == [event_id]
-    assert len(fake.matching(SEND)) == 1
 
 
 async def test_what_did_not_arrive_is_sent_again(fake: FakeHomeserver, ghost: Intent) -> None:
     fake.forgetful = True
     await send(ghost, "before")
-    fake.fail(SEND, LOST_REQUEST)
+    fake.fail(SEND, LOST_REQUEST, LOST_REQUEST)
     await send(ghost, "txn2")
     assert [e["content"][MARKER]["txn"] for e in fake.messages(ROOM)] == ["before", "txn2"]
 
@@ -102,7 +102,7 @@ async def test_what_did_not_arrive_is_sent_again(fake: FakeHomeserver, ghost: In
 async def test_a_look_up_that_fails_does_not_stop_the_resend(
     fake: FakeHomeserver, ghost: Intent
 ) -> None:
-    fake.fail(SEND, LOST_REQUEST)
+    fake.fail(SEND, LOST_REQUEST, LOST_REQUEST)
     fake.fail("GET .*/messages", Fault(403, {"errcode": "M_FORBIDDEN"}))
     await send(ghost)
     assert len(fake.messages(ROOM)) == 1

@@ -158,7 +158,7 @@ def test_an_event_without_proper_ids_is_none(fields: dict[str, Any]) -> None:
 def test_an_odd_timestamp_harms_nobody(sent_at: Any) -> None:
     turn = routed(message(origin_server_ts=sent_at)).turn
     assert turn is not None
-    assert 0 <= turn.sent_at < 1e12
+    assert 0 <= turn.sent_at < 1e13
 
 
 def test_half_a_character_becomes_one_that_can_be_stored() -> None:
@@ -221,7 +221,7 @@ def test_reactions_that_ask_nothing(event: dict[str, Any]) -> None:
 anything = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters(), max_size=20),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner),
-    max_leaves=12,
+    max_leaves=6,
 )
 words = st.sampled_from(["m.text", "m.emote", "m.image", "m.replace", ASK_AGAIN, "$1", "!1:test"])
 events = st.fixed_dictionaries(
@@ -252,7 +252,7 @@ events = st.fixed_dictionaries(
 
 @given(events)
 @example({"type": ["m.room.message"], "content": {"msgtype": {}, "body": []}})
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_no_event_breaks_the_router(event: dict[str, Any]) -> None:
     ROUTER.is_own(event)
     ROUTER.ask_again(event)

@@ -17,7 +17,7 @@ from letta_matrix.stack.keeper import KeeperProcess
 from letta_matrix.stack.lock import exclusive
 from letta_matrix.stack.models import ModelChoice, ProviderFile, choose_model, demo_choice
 from letta_matrix.stack.ports import Ports
-from letta_matrix.stack.state import StackState, read_state
+from letta_matrix.stack.state import StackState, read_state, remove_state
 from letta_matrix.stack.summary import Facts, summary
 from letta_matrix.stack.synapse import Synapse
 
@@ -206,10 +206,13 @@ def test_the_state_is_written_and_read(tmp_path: Path) -> None:
     assert _mode(tmp_path / "stack.json") == 0o600
     assert read_state(tmp_path)["pids"] == {"bridge": 7}
     assert "mcp" not in read_state(tmp_path)
+    remove_state(tmp_path)
+    with pytest.raises(StackError, match="no stack runs in"):
+        read_state(tmp_path)
 
 
 def test_a_stack_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(StackError, match="no stack in"):
+    with pytest.raises(StackError, match="no stack runs in"):
         read_state(tmp_path)
     (tmp_path / "stack.json").write_text("[]")
     with pytest.raises(StackError, match="expected a JSON object"):

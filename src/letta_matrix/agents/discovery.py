@@ -1,15 +1,15 @@
 """Finds agents by polling their runtimes, and says what changed."""
 
 import asyncio
-import statistics
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import structlog
 
 from letta_matrix.config import Agents as AgentsConfig
+from letta_matrix.matrix.formatting import clean_text
 from letta_matrix.matrix.identifiers import user_id
 from letta_matrix.runtimes.protocol import AgentInfo, AgentRuntime, RuntimeFault
 from letta_matrix.store.agents import Agent, AgentDirectory, AgentStatus
@@ -41,26 +41,30 @@ def compare(listing: Iterable[AgentInfo], known: Mapping[str, Agent]) -> Changes
     for agent_id, info in listed.items():
         agent = known.get(agent_id)
         if agent is None:
-            changes.new.append(info)
-        elif (agent.name, agent.description, agent.status) != (
-            info.name,
-            info.description,
-            AgentStatus.ACTIVE,
-        ):
-            changes.changed.append((agent, info))
+            changes.new.append(_storable(info))
+        elif _differs(agent, info) and _differs(agent, clean := _storable(info)):
+            changes.changed.append((agent, clean))
     for agent_id, agent in known.items():
         if agent_id not in listed and agent.status is AgentStatus.ACTIVE:
             changes.missing.append(agent)
     return changes
 
 
+def _differs(agent: Agent, info: AgentInfo) -> bool:
+    shown = (info.name, info.description, AgentStatus.ACTIVE)
+    return (agent.name, agent.description, agent.status) != shown
+
+
+def _storable(info: AgentInfo) -> AgentInfo:
+    return replace(info, name=clean_text(info.name), description=clean_text(info.description))
+
+
 def next_interval(shortest: float, recent: Iterable[float]) -> float:
     """Seconds until the next listing, given how long recent ones took.
 
-    The median, because on a busy machine one listing in a few takes ten times as long.
+    The quickest one counts: it shows what a listing costs, the others also what else went on.
     """
-    typical = statistics.median(recent)
-    return min(max(shortest, typical / _SHARE), max(shortest, _LONGEST_INTERVAL))
+    return min(max(shortest, min(recent) / _SHARE), max(shortest, _LONGEST_INTERVAL))
 
 
 class Discovery:
@@ -91,7 +95,7 @@ class Discovery:
 
     async def run(self) -> None:
         """Poll for ever."""
-        recent: deque[float] = deque([0.0], maxlen=7)
+        recent: deque[float] = deque([0.0], maxlen=8)
         while True:
             started = time.perf_counter()
             if await self._attempt():
@@ -131,7 +135,11 @@ class Discovery:
         return True
 
     async def _apply(self, changes: Changes) -> None:
-        new = [agent for info in changes.new if (agent := self._reserve(info)) is not None]
+        reserved: dict[str, Agent] = {}
+        for info in changes.new:
+            if (agent := self._reserve(info, reserved)) is not None:
+                reserved[agent.user_id] = agent
+        new = list(reserved.values())
         await self._directory.reserve(new)
         changed = [self._update(agent, info) for agent, info in changes.changed]
         removed = [agent for agent in changes.missing if self._is_removed(agent)]
@@ -143,14 +151,20 @@ class Discovery:
         if new or changed or removed:
             await self._on_change(new + changed + removed)
 
-    def _reserve(self, info: AgentInfo) -> Agent | None:
+    def _reserve(self, info: AgentInfo, reserved: Mapping[str, Agent]) -> Agent | None:
         """The agent's row, or None with the reason logged once where it cannot have one."""
         reason = ""
         try:
             ghost = user_id(info.agent_id, self._domain)
         except ValueError as error:
             ghost, reason = "", str(error)
-        other = self._directory.get(info.agent_id) or self._directory.by_user(ghost)
+        if clean_text(info.agent_id) != info.agent_id:
+            reason = "its id holds characters that cannot be stored"
+        other = (
+            self._directory.get(info.agent_id)
+            or self._directory.by_user(ghost)
+            or reserved.get(ghost)
+        )
         if other is not None:
             reason = f"its user id belongs to {other.agent_id} of the runtime {other.runtime!r}"
         if reason:

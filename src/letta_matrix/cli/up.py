@@ -1,6 +1,7 @@
 """`letta-matrix up`."""
 
 import asyncio
+import contextlib
 from typing import Annotated
 
 import typer
@@ -21,7 +22,7 @@ def up(
     model_api_key: Annotated[
         str,
         typer.Option(
-            help="The endpoint's key.",
+            help="The endpoint's key; in the environment other users cannot read it.",
             envvar="LETTA_MATRIX_MODEL_API_KEY",
             show_default=False,
         ),
@@ -48,4 +49,9 @@ def up(
         model_api_key=model_api_key,
         model=model,
     )
-    asyncio.run(run_up(options, lambda line: print(line, flush=True)))
+    asyncio.run(run_up(options, _say))
+
+
+def _say(line: str) -> None:
+    with contextlib.suppress(OSError):  # the terminal may be gone; the servers go on or end well
+        print(line, flush=True)

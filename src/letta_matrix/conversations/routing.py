@@ -89,7 +89,6 @@ class Router:
 def new_turn(event: Mapping[str, Any], agent_id: str, prompt: str | None) -> Turn:
     """The turn that an event starts with an agent; its id derives from both."""
     event_id = str(event["event_id"])
-    sent_at = event.get("origin_server_ts")
     digest = hashlib.sha256(f"{event_id}\0{agent_id}".encode()).hexdigest()
     return Turn(
         turn_id=f"turn-{digest[:24]}",
@@ -97,9 +96,16 @@ def new_turn(event: Mapping[str, Any], agent_id: str, prompt: str | None) -> Tur
         room_id=str(event["room_id"]),
         event_id=event_id,
         sender=str(event["sender"]),
-        sent_at=sent_at / 1000 if isinstance(sent_at, int | float) else time.time(),
+        sent_at=_sent_at(event.get("origin_server_ts")),
         prompt=prompt,
     )
+
+
+def _sent_at(milliseconds: object) -> float:
+    # Nothing to go by counts as now; the bound is that of integers in events (canonical JSON).
+    if isinstance(milliseconds, int | float) and 0 <= milliseconds < 2**53:
+        return milliseconds / 1000
+    return time.time()
 
 
 def _are_ids(*values: object) -> bool:

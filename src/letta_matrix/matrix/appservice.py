@@ -84,7 +84,7 @@ class Appservice:
         if token is None:
             self.counters["unauthorized"] += 1
             return _error(401, "M_UNAUTHORIZED", "the hs_token is missing")
-        if not hmac.compare_digest(token.encode(), self._hs_token):
+        if not hmac.compare_digest(token.encode("utf-8", "surrogateescape"), self._hs_token):
             self.counters["unauthorized"] += 1
             log.warning(
                 "a request with a wrong hs_token was refused: is the homeserver using "
@@ -97,13 +97,18 @@ class Appservice:
             return _error(404, "M_UNRECOGNIZED", "unknown endpoint")
         except web.HTTPMethodNotAllowed:
             return _error(405, "M_UNRECOGNIZED", "wrong method")
+        except web.HTTPRequestEntityTooLarge:
+            return _error(413, "M_TOO_LARGE", "the request is too large")
 
     async def _transaction(self, request: web.Request) -> web.Response:
         txn_id = request.match_info["txn_id"]
         try:
-            body: Any = json.loads(await request.read())
-        except (ValueError, RecursionError):
+            body: Any = json.loads(await request.read(), parse_int=_integer)
+        except ValueError:
             return _error(400, "M_NOT_JSON", "the transaction is not JSON")
+        except RecursionError:
+            # Nested beyond reading. Refused, it would come again for ever and block the queue.
+            body = None
         events = self._events(body)
         try:
             await self._handler.admit(txn_id, events)
@@ -156,6 +161,11 @@ def _token(request: web.Request) -> str | None:
         return token
     # Homeservers before Matrix 1.4 send it in the query string only.
     return request.query.get("access_token")
+
+
+def _integer(digits: str) -> int | float:
+    # Python refuses to read integers of thousands of digits, and no field of ours needs them.
+    return int(digits) if len(digits) < 20 else float(digits)
 
 
 def _error(status: int, errcode: str, message: str) -> web.Response:

@@ -81,7 +81,9 @@ class MemoryRuntime:
 
     async def rename_agent(self, agent_id: str, name: str) -> None:
         self._check()
-        old = self._agents[agent_id]
+        old = self._agents.get(agent_id)
+        if old is None:
+            raise RuntimeRefused(f"there is no agent {agent_id}")
         self.add(AgentInfo(agent_id, name, old.description, old.model))
 
     async def create_conversation(self, agent_id: str, title: str) -> str:
@@ -106,6 +108,7 @@ class MemoryRuntime:
         await save({"message_id": request.message_id})
         if not known:
             self.asked.append(request)
+        self._cancelled.discard(request.conversation_id)
         yield TurnStarted(run_id=f"run-{request.message_id}")
         for step in self.script(request):
             if isinstance(step, float | int):

@@ -29,7 +29,7 @@ def write_bridge_files(directory: Path, ports: Ports, admin: str) -> Config:
     _follow(settings, ports)
     write_private_if_changed(path, yaml.safe_dump(settings, sort_keys=False))
     try:
-        config = load_config(path, {})
+        config = load_config(path)
     except ConfigError as error:
         raise StackError(str(error)) from None
     text = yaml.safe_dump(registration(config), sort_keys=False)

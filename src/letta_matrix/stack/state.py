@@ -29,18 +29,23 @@ class StackState:
         write_private(directory / FILE_NAME, json.dumps(asdict(self), indent=2) + "\n")
 
 
+def remove_state(directory: Path) -> None:
+    """Nothing runs in `directory` (any more)."""
+    (directory / FILE_NAME).unlink(missing_ok=True)
+
+
 def read_state(directory: Path) -> Mapping[str, Any]:
     """The state of the stack whose data lie in `directory`.
 
     Raises:
-        StackError: it has never been ready, or the file is damaged.
+        StackError: it does not run, or is not ready yet, or the file is damaged.
     """
     path = directory / FILE_NAME
     try:
         state = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise StackError(
-            f"no stack in {directory}; start one by `letta-matrix up`, or name its folder by --data"
+            f"no stack runs in {directory}; start one by `letta-matrix up`, or name its folder by --data"
         ) from None
     except (OSError, ValueError) as error:
         raise StackError(f"{path}: cannot be used: {error}") from None

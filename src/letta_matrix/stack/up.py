@@ -22,7 +22,7 @@ from letta_matrix.stack.lock import exclusive
 from letta_matrix.stack.models import ModelChoice, ProviderFile, choose_model, demo_choice
 from letta_matrix.stack.ports import Ports
 from letta_matrix.stack.starter import create_starters, leave_demo_model, list_names, model_handle
-from letta_matrix.stack.state import StackState
+from letta_matrix.stack.state import StackState, remove_state
 from letta_matrix.stack.summary import Facts, summary
 from letta_matrix.stack.supervisor import Announce, Child, Command
 from letta_matrix.stack.synapse import SERVER_NAME, Synapse
@@ -99,6 +99,7 @@ class Stack:
         Raises:
             StackError: naming what failed and where its log is.
         """
+        remove_state(self._data)
         self._ports.check_free()
         config = write_bridge_files(self._data, self._ports, self._admin)
         self._synapse.write_files()
@@ -124,6 +125,7 @@ class Stack:
         ending = [child.wait_ended(_GRACE) for child in self._children.values()]
         await asyncio.gather(self._keeper.end(_GRACE), *ending)
         self._children.clear()
+        remove_state(self._data)
 
     async def follow_keeper(self) -> None:
         """Keep the keeper's pid in stack.json current, for ever."""

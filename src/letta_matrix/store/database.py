@@ -37,7 +37,8 @@ class Database:
 
     def __init__(self, url: URL) -> None:
         self._url = url
-        self._engine: AsyncEngine = create_async_engine(url)
+        # The parameters are what people wrote: no error may show them.
+        self._engine: AsyncEngine = create_async_engine(url, hide_parameters=True)
         self._writer = asyncio.Lock()
         if url.get_backend_name() == "sqlite":
             event.listen(self._engine.sync_engine, "connect", _set_up_sqlite)

@@ -25,6 +25,7 @@ from letta_matrix.runtimes.app_server.frames import (
     scope_of,
 )
 from letta_matrix.runtimes.keeper.client import KeeperClient, KeeperGone, Link, Replay
+from letta_matrix.runtimes.keeper.server import is_remote
 from letta_matrix.runtimes.keeper.wire import Frame
 from letta_matrix.runtimes.protocol import RuntimeRefused, RuntimeUnavailable
 
@@ -54,6 +55,8 @@ class Connection:
         """Conversations aborted without a `turn_finished` so far; they start nothing new."""
         self._config = config
         self._url = _websocket_url(config.url)
+        self.has_spare = is_remote(self._url)
+        """Whether turns outlive a broken connection, by the keeper's second one."""
         self._client = KeeperClient(
             socket, self._url, token, self._frame, self._linked, muted=MUTED, transient=TRANSIENT
         )
@@ -61,6 +64,7 @@ class Connection:
         self._asked: dict[str, asyncio.Future[Json]] = {}
         self._feeds: dict[Scope, list[Feed]] = {}
         self._started: set[Scope] = set()
+        self._closing = False
         self._prefix = secrets.token_hex(4)
         self._numbers = itertools.count(1)
 
@@ -68,6 +72,7 @@ class Connection:
         self._client.start()
 
     async def close(self) -> None:
+        self._closing = True
         await self._client.close()
 
     @property
@@ -125,7 +130,9 @@ class Connection:
         """
         answer = await self.request(kind, request_id=request_id, everywhere=everywhere, **fields)
         if not answer.get("success"):
-            raise RuntimeRefused(f"the App Server refused {kind}: {error_line(answer['error'])}")
+            raise RuntimeRefused(
+                f"the App Server refused {kind}: {error_line(answer.get('error'))}"
+            )
         return answer
 
     async def start_runtime(self, scope: Scope, *, again: bool = False) -> None:
@@ -204,6 +211,8 @@ class Connection:
         for feeds in self._feeds.values():
             for feed in feeds:
                 feed.put_nowait(Mark.LOST)
+        if self._closing:
+            return
         if link.up:
             _log.info("app server connected", runtime=self._config.name, url=self._config.url)
         elif before.up or (link.refused and not before.refused):

@@ -64,6 +64,7 @@ class Follower:
     request: TurnRequest
     feed: Feed
     save: SaveTurnState
+    had_tools: bool = False
 
     @property
     def scope(self) -> Scope:
@@ -98,6 +99,8 @@ class Follower:
             async for event in self._follow(kept.reader, after=kept.seq):
                 yield event
             return
+        if not unbroken:
+            await self._refuse_to_repeat_tools(kept.reader.tools_started)
         async for event in self._recover(unbroken=unbroken):
             yield event
 
@@ -116,6 +119,7 @@ class Follower:
         payload = {"kind": "create_message", "messages": [message]}
         answer: Json = {}
         for attempt in range(SEND_TRIES):
+            await self.connection.start_runtime(self.scope)
             answer = await self._input(self.request_id, payload)
             if answer.get("accepted"):
                 return
@@ -183,6 +187,9 @@ class Follower:
                 yield event
             return
         if reader.taken:
+            if self.had_tools:
+                await self.connection.call("abort_message", runtime=self.scope.as_json())
+                raise await self._lost("the App Server was restarted while a tool ran", None)
             await self.save(place)
             for event in events:
                 yield event
@@ -203,9 +210,22 @@ class Follower:
         # with the connection and blocks its conversation for ever; nothing tells which.
         wedged = reader.remembered and not unbroken and not stored.followed
         if wedged or not stored.texts:
-            raise await self._lost("the reply was cut off", stored, wedged=wedged)
+            raise await self._lost("the reply was cut off", stored)
         for event in _stored_events(stored, TurnFinished(StopReason.END_TURN)):
             yield event
+
+    async def _refuse_to_repeat_tools(self, seen: bool) -> None:
+        """Raise TurnLost where following a turn that was cut off would run its tools again.
+
+        A restarted App Server asks the model anew, from the prompt on, for every turn it had
+        not finished, as soon as somebody subscribes to the conversation.
+        """
+        stored = await find_turn(self.connection, self.scope, self.request.message_id)
+        if stored is None or stored.followed or not stored.tools:
+            return
+        self.had_tools = True
+        if (seen or stored.in_tools) and not self.connection.has_spare:
+            raise await self._lost("the App Server went away while a tool ran", stored)
 
     async def _report(self) -> tuple[TurnReader, list[TurnEvent], bool]:
         """Ask for the conversation's state: a reader fed with the answer, the events, and
@@ -250,16 +270,14 @@ class Follower:
             if not isinstance(event, TurnStarted):
                 yield event
 
-    async def _lost(
-        self, reason: str, stored: StoredTurn | None, *, wedged: bool = True
-    ) -> TurnLost:
-        """The error to raise; a wedged conversation is forked before this turn's prompt."""
+    async def _lost(self, reason: str, stored: StoredTurn | None) -> TurnLost:
+        """The error to raise, with a fork to go on in: a repeated message id is answered in
+        no conversation that has it. The fork ends before this turn's prompt, unless the agent
+        should know of tools it has used."""
         stored = stored or await find_turn(self.connection, self.scope, self.request.message_id)
-        fresh = None
-        if wedged:
-            fresh = await self._fork(stored.before if stored else None)
-        _log.warning("turn lost", reason=reason, forked=fresh is not None)
-        tools = stored.tools if stored else False
+        tools = self.had_tools or (stored is not None and stored.tools)
+        fresh = await self._fork(stored.before if stored and not tools else None)
+        _log.warning("turn lost", reason=reason, tools_started=tools)
         return TurnLost(reason, tools_started=tools, fresh_conversation=fresh)
 
     async def _fork(self, up_to: str | None) -> str:

@@ -82,6 +82,12 @@ def as_list(value: object) -> list[Json]:
     return [cast("Json", item) for item in cast("list[object]", value) if isinstance(item, dict)]
 
 
+def as_texts(value: object) -> list[str]:
+    if not isinstance(value, list):
+        return []
+    return [item for item in cast("list[object]", value) if isinstance(item, str)]
+
+
 def error_line(error: object) -> str:
     """One line for a person out of an error that may be JSON within JSON."""
     text = str(error or "").strip()

@@ -17,13 +17,15 @@ class StoredTurn:
     """A turn as stored: its assistant texts by message id, in order.
 
     `before` is the id of the message that stands before the turn, `followed` tells that
-    another message of a person came after it, `tools` that a tool was called.
+    another message of a person came after it, `tools` that a tool was called, `in_tools`
+    that nothing was said after that.
     """
 
     texts: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
     before: str = ""
     followed: bool = False
     tools: bool = False
+    in_tools: bool = False
 
 
 async def find_turn(connection: Connection, scope: Scope, message_id: str) -> StoredTurn | None:
@@ -64,7 +66,9 @@ def read_turn(messages: list[Json], message_id: str) -> StoredTurn | None:
             break
         if kind == "assistant_message" and text:
             turn.texts.append((str(message.get("id", "")), text))
-        turn.tools |= kind in _TOOL_TYPES
+            turn.in_tools = False
+        elif kind in _TOOL_TYPES:
+            turn.tools = turn.in_tools = True
     return turn
 
 

@@ -1,13 +1,13 @@
 """One turn's frames turned into turn events."""
 
 from collections.abc import Iterator
-from typing import cast
 
 from letta_matrix.runtimes.app_server.frames import (
     Json,
     ScopedFrame,
     as_dict,
     as_list,
+    as_texts,
     error_line,
     text_of,
 )
@@ -132,12 +132,12 @@ class TurnReader:
     def _loop(self, status: Json) -> Iterator[TurnEvent]:
         runs = as_dict(status.get("client_message_ids_by_run_id"))
         for run_id, messages in runs.items():
-            if self._message_id in cast("list[str]", messages):
+            if self._message_id in as_texts(messages):
                 self._ours.add(run_id)
             else:
                 self._others.add(run_id)
         self.busy = status.get("status") != "WAITING_ON_INPUT"
-        active = cast("list[str]", status.get("active_run_ids") or [])
+        active = as_texts(status.get("active_run_ids"))
         ours = [run_id for run_id in active if run_id in self._ours]
         if ours or (self._next and self.busy and not active):
             yield from self._begin(ours[0] if ours else "")
@@ -170,7 +170,7 @@ class TurnReader:
         seq_id = delta.get("seq_id")
         key = (
             (str(data.get("idempotency_key", "")), None)
-            if seq_id is None
+            if not isinstance(seq_id, int)
             else (str(delta.get("run_id")), seq_id)
         )
         if key == ("", None):

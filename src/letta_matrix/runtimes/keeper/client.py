@@ -17,8 +17,8 @@ from letta_matrix.runtimes.keeper import wire
 from letta_matrix.runtimes.keeper.wire import Frame
 
 RETRY = 0.05
-LONGEST_RETRY = 2.0
-SPAWN_PAUSE = 3.0
+LONGEST_RETRY = 0.5
+SPAWN_PAUSE = 1.0
 MAX_SOCKET_PATH = 107
 _log = structlog.get_logger()
 
@@ -97,8 +97,9 @@ class KeeperClient:
                 await self._task
 
     def send(self, text: bytes, *, everywhere: bool = False) -> None:
-        """Send a frame upstream; on every upstream connection with `everywhere`."""
-        self._write(wire.pack(wire.BROADCAST if everywhere else wire.SEND, text))
+        """Send a frame on the upstream connection of `link`'s generation, or nowhere; on the
+        spare one too with `everywhere`."""
+        self._write(wire.pack_send(self.link.generation, text, everywhere=everywhere))
 
     def acknowledge(self, seq: int) -> None:
         if self._writer is not None:

@@ -72,13 +72,18 @@ class Keeper:
                 self._replay(message, writer)
         elif writer is not self._bridge:
             return
-        elif kind == wire.SEND and self._connections:
-            await self._connections[0].send(payload)
-        elif kind == wire.BROADCAST:
-            for connection in self._connections:
-                await connection.send(payload)
+        elif kind in (wire.SEND, wire.BROADCAST):
+            await self._send(payload, everywhere=kind == wire.BROADCAST)
         elif kind == wire.ACK:
             self._buffer.acknowledge(wire.unpack_ack(payload))
+
+    async def _send(self, payload: bytes, *, everywhere: bool) -> None:
+        generation, text = wire.unpack_send(payload)
+        # A new connection has no subscriptions and, unless told, no permission mode: what was
+        # meant for the one before must not go out on it.
+        if generation == self.generation:
+            for connection in self._connections if everywhere else self._connections[:1]:
+                await connection.send(text)
 
     async def _attach(self, message: dict[str, Any], writer: asyncio.StreamWriter) -> None:
         if self._bridge is not None and self._bridge is not writer:

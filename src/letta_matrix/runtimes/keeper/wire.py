@@ -5,8 +5,8 @@ A record is a 4-byte big-endian length, a 1-byte kind and that many bytes:
 | kind | from | bytes |
 |---|---|---|
 | `F` | keeper | sequence number (8), generation (4), the upstream frame's raw text |
-| `S` | bridge | raw text to send upstream |
-| `B` | bridge | raw text to send upstream on every connection |
+| `S` | bridge | generation (4), raw text to send upstream |
+| `B` | bridge | generation (4), raw text to send upstream on every connection |
 | `A` | bridge | sequence number (8): frames up to it are no longer needed |
 | `C` | both | a JSON object with a `type` |
 """
@@ -21,6 +21,7 @@ MAX_RECORD = 256 * 1024 * 1024
 FRAME, SEND, BROADCAST, ACK, CONTROL = b"F", b"S", b"B", b"A", b"C"
 _HEADER = struct.Struct(">Ic")
 _FRAME = struct.Struct(">QI")
+_GENERATION = struct.Struct(">I")
 _SEQ = struct.Struct(">Q")
 
 
@@ -44,6 +45,15 @@ def pack_frame(frame: Frame) -> bytes:
 def unpack_frame(payload: bytes) -> Frame:
     seq, generation = _FRAME.unpack_from(payload)
     return Frame(seq, generation, payload[_FRAME.size :])
+
+
+def pack_send(generation: int, text: bytes, *, everywhere: bool) -> bytes:
+    return pack(BROADCAST if everywhere else SEND, _GENERATION.pack(generation) + text)
+
+
+def unpack_send(payload: bytes) -> tuple[int, bytes]:
+    (generation,) = _GENERATION.unpack_from(payload)
+    return generation, payload[_GENERATION.size :]
 
 
 def pack_ack(seq: int) -> bytes:

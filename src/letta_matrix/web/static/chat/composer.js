@@ -24,10 +24,13 @@ export class Composer {
     });
   }
 
-  /** @param {string} roomId @param {string} name whom the message is for */
-  show(roomId, name) {
-    this.#box.placeholder = `Message ${name}`;
-    this.#box.setAttribute("aria-label", `Message ${name}`);
+  /** @param {import("./store/room.js").Room} room */
+  show(room) {
+    const { id: roomId, encrypted } = room;
+    const invitation = encrypted ? "Encrypted room: write from another client" : `Message ${room.name}`;
+    this.#box.placeholder = invitation;
+    this.#box.setAttribute("aria-label", invitation);
+    this.#box.disabled = encrypted;
     if (roomId === this.#roomId) return;
     this.#roomId = roomId;
     this.#box.value = this.#drafts.get(roomId) ?? "";

@@ -5,7 +5,8 @@ const PAUSE = 400;
 export class Receipts {
   /** @type {Map<string, string>} room -> newest event marked as read */
   #marked = new Map();
-  #timer = 0;
+  /** @type {Set<string>} rooms whose receipt waits to be sent */
+  #waiting = new Set();
 
   /**
    * @param {import("./api.js").Api} api
@@ -25,12 +26,14 @@ export class Receipts {
     // Nothing unread, or our own message: the homeserver knows already.
     if (!room.unread && (first || last.sender === room.ownUserId)) return;
     room.unread = 0;
-    clearTimeout(this.#timer);
-    this.#timer = setTimeout(() => this.#mark(room.id), PAUSE);
+    if (this.#waiting.has(room.id)) return;
+    this.#waiting.add(room.id);
+    setTimeout(() => this.#mark(room.id), PAUSE);
   }
 
   /** @param {string} roomId */
   #mark(roomId) {
+    this.#waiting.delete(roomId);
     const id = this.#marked.get(roomId);
     if (id) this.api.markRead(roomId, id).catch(() => this.#marked.delete(roomId));
   }

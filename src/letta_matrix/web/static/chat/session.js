@@ -24,7 +24,11 @@ export function restoreSession(homeserver) {
 
 /** @param {Session} session */
 function keepSession(session) {
-  localStorage.setItem(STORAGE_KEY, JSON.stringify(session));
+  try {
+    localStorage.setItem(STORAGE_KEY, JSON.stringify(session));
+  } catch {
+    // A browser that keeps nothing for us: the session lasts as long as the page.
+  }
 }
 
 export function forgetSession() {

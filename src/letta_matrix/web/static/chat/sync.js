@@ -47,6 +47,7 @@ export class SyncLoop {
     let failures = 0;
     const signal = this.#stopped.signal;
     addEventListener("online", () => this.retryNow(), { signal });
+    document.addEventListener("visibilitychange", () => this.retryNow(), { signal });
     addEventListener("offline", () => this.#poll?.abort(), { signal });
     while (!signal.aborted) {
       try {

@@ -11,6 +11,10 @@ const CURSOR = /\s*▍\s*$/u;
 const ADDRESS = /https?:\/\/[^\s<>"']*[^\s<>"'.,:;!?)\]]/g;
 const FALLBACK_QUOTE = /^(?:> ?.*\n)+\n?/;
 const PICTURE = { width: 460, height: 340 };
+const UNREADABLE = {
+  redacted: "This message was removed.",
+  encrypted: "This message is encrypted. This page cannot read it; use another Matrix client.",
+};
 const CANNOT_GROW_A_CARET = new Set(["BR", "HR", "IMG", "TABLE", "DETAILS", "DIV"]);
 
 /** Whether a message is still being written. @param {Item} item */
@@ -24,21 +28,26 @@ function bodyOf(item) {
   return typeof item.content.body === "string" ? item.content.body : "";
 }
 
+/** The plain text, without a reply's quotation and a live message's cursor. @param {Item} item */
+function textOf(item) {
+  return bodyOf(item).replace(FALLBACK_QUOTE, item.replyTo ? "" : "$&").replace(CURSOR, "");
+}
+
 /** A message in one plain line. @param {Item} item */
 export function summaryOf(item) {
   if (item.kind === "redacted") return "Message removed";
   if (item.kind === "encrypted") return "Encrypted message";
   if (item.kind === "renamed") return `Renamed to ${item.content.name}`;
-  const body = bodyOf(item).replace(FALLBACK_QUOTE, item.replyTo ? "" : "$&").replace(CURSOR, "");
+  // Markdown's marks mean nothing in one line.
+  const body = item.content.formatted_body ? textOf(item).replace(/\*\*|__|`+|^#+ /gm, "") : textOf(item);
   return body.replace(/\s+/g, " ").trim().slice(0, 240) || "…";
 }
 
 /** @param {Item} item @param {string} senderName @returns {DocumentFragment} */
 export function renderContent(item, senderName) {
   const fragment = document.createDocumentFragment();
-  if (item.kind === "redacted") fragment.append("This message was removed.");
-  else if (item.kind === "encrypted") fragment.append("This message is encrypted. This page cannot read it; use another Matrix client.");
-  else fragment.append(renderMessage(item, senderName));
+  const instead = UNREADABLE[/** @type {keyof typeof UNREADABLE} */ (item.kind)];
+  fragment.append(instead ?? renderMessage(item, senderName));
   return fragment;
 }
 
@@ -66,7 +75,7 @@ function renderText(item) {
 
 /** @param {Item} item */
 function renderPlain(item) {
-  const text = bodyOf(item).replace(FALLBACK_QUOTE, item.replyTo ? "" : "$&").replace(CURSOR, "");
+  const text = textOf(item);
   const paragraph = h("p.plain", {});
   let at = 0;
   for (const match of text.matchAll(ADDRESS)) {

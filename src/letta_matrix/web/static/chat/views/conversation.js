@@ -38,8 +38,14 @@ export class Conversation {
     this.composer = new Composer((roomId, content) => this.#send(roomId, content));
     this.scroll = new Scroll({ onTop: () => this.#readOlder(), onBottom: () => this.#markSeen() });
     this.scroll.content.append(this.#more, this.#empty, this.#list);
-    this.back = h("button.back", { type: "button", "aria-label": "Back to the rooms", onclick: back }, icon("back"));
-    this.element = h("main.conversation", { hidden: true }, this.#header, this.scroll.element, h("div.typing-line", {}, this.#typing), this.composer.element);
+    const label = "Back to the rooms";
+    this.back = h("button.back", { type: "button", "aria-label": label, onclick: back }, icon("back"));
+    this.element = h("main.conversation", { hidden: true },
+      this.#header,
+      this.scroll.element,
+      h("div.typing-line", {}, this.#typing),
+      this.composer.element,
+    );
     document.addEventListener("visibilitychange", () => this.#markSeen());
   }
 
@@ -68,7 +74,7 @@ export class Conversation {
     if (!room) return;
     const items = room.timeline.items();
     this.#renderHeader(room);
-    this.composer.show(room.id, room.name);
+    this.composer.show(room);
     this.scroll.keepingPlace(() => {
       this.#more.hidden = !room.timeline.older;
       arrange(this.#list, this.#elements(items, room));
@@ -91,7 +97,10 @@ export class Conversation {
     this.#header.replaceChildren(
       this.back,
       avatar(this.account.media, face),
-      h("div.room-title", {}, h("h1", { title: room.fullName }, room.name), h("p", { title: room.topic }, room.topic)),
+      h("div.room-title", {},
+        h("h1", { title: room.fullName }, room.name),
+        h("p", { title: room.topic }, room.topic),
+      ),
     );
   }
 
@@ -137,7 +146,8 @@ export class Conversation {
     const names = room.typing.map((id) => room.member(id).name);
     this.#typing.hidden = !names.length;
     if (!names.length) return;
-    const who = names.length > 2 ? `${names.length} people are` : `${names.join(" and ")} ${names.length > 1 ? "are" : "is"}`;
+    const some = names.length > 2 ? `${names.length} people` : names.join(" and ");
+    const who = `${some} ${names.length > 1 ? "are" : "is"}`;
     if (this.#typing.dataset.who === who) return;
     this.#typing.dataset.who = who;
     const dots = h("span.dots", { "aria-hidden": "true" }, h("i", {}), h("i", {}), h("i", {}));

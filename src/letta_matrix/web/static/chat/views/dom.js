@@ -29,7 +29,6 @@ export function icon(name) {
   const use = document.createElementNS(SVG, "use");
   use.setAttribute("href", `#icon-${name}`);
   svg.setAttribute("class", "icon");
-  svg.setAttribute("viewBox", name === "mark" ? "0 0 32 32" : "0 0 24 24");
   svg.setAttribute("aria-hidden", "true");
   svg.append(use);
   return svg;

@@ -12,7 +12,9 @@ const OPENINGS = ["Hello! Who are you?", "What can you do for me?", "What do you
  */
 export function emptyState(media, room, onChoice) {
   const face = { id: room.agentId ?? room.id, name: room.name, mxc: room.avatar, large: true };
-  const choices = OPENINGS.map((text) => h("button.opening", { type: "button", onclick: () => onChoice(text) }, text));
+  const choices = OPENINGS.map((text) => {
+    return h("button.opening", { type: "button", onclick: () => onChoice(text) }, text);
+  });
   return h("div.welcome", {},
     avatar(media, face),
     h("h2", {}, `Say hello to ${room.name}`),

@@ -23,7 +23,11 @@ export class MessageView {
   #content = h("div.content", { dir: "auto" });
   #status = h("div.status", { hidden: true });
   #reactions = h("div.reactions", { hidden: true });
-  #add = h("button.add-reaction", { type: "button", "aria-label": "Add a reaction", "aria-haspopup": "true" }, icon("smile"));
+  #add = h(
+    "button.add-reaction",
+    { type: "button", "aria-label": "Add a reaction", "aria-haspopup": "true" },
+    icon("smile"),
+  );
 
   /** @param {string} key @param {Media} media */
   constructor(key, media) {

@@ -69,7 +69,7 @@ export class RoomList {
   /** @param {Room} room */
   #entry(room) {
     const last = room.timeline.last();
-    const preview = last ? summaryOf(last) : room.topic;
+    const preview = last ? summaryOf(last) : room.topic || "Nothing said yet";
     const stamp = JSON.stringify([
       room.name, room.avatar, room.unread, room.membership, room.typing.length,
       preview, room.id === this.#current, last?.sender, last?.ts,
@@ -95,8 +95,10 @@ export class RoomList {
   #button(room, preview) {
     const current = room.id === this.#current;
     const last = room.timeline.last();
-    const says = room.typing.length ? "is writing …" : last?.sender === room.ownUserId ? `You: ${preview}` : preview;
-    const unread = room.unread > 0 && h("span.unread", { "aria-label": `${room.unread} unread` }, String(room.unread));
+    const said = last?.sender === room.ownUserId ? `You: ${preview}` : preview;
+    const says = room.typing.length ? "is writing …" : said;
+    const count = String(room.unread);
+    const unread = room.unread > 0 && h("span.unread", { "aria-label": `${count} unread` }, count);
     const attributes = {
       type: "button",
       "data-room": room.id,

@@ -13,7 +13,11 @@ export class Scroll {
   /** @type {string|null} the newest message when the reader was last at the end */
   #seenKey = null;
   content = h("div.timeline-content", {});
-  #pane = h("div.timeline", { role: "log", "aria-label": "Messages", "aria-live": "off", tabindex: "0" }, this.content);
+  #pane = h(
+    "div.timeline",
+    { role: "log", "aria-label": "Messages", "aria-live": "off", tabindex: "0" },
+    this.content,
+  );
   #label = h("span", {});
   #jump = h("button.jump", { type: "button", hidden: true }, icon("down"), this.#label);
   element = h("div.timeline-frame", {}, this.#pane, this.#jump);

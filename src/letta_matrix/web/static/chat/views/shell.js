@@ -38,14 +38,26 @@ export class Shell {
   #build(signOut) {
     const { userId, homeserver } = this.account.session;
     const name = localpart(userId);
-    const skip = h("a.skip-link", { href: "#composer", onclick: (/** @type {Event} */ event) => this.#skip(event) }, "Skip to the message box");
-    const leave = h("button.sign-out", { type: "button", "aria-label": "Sign out", title: "Sign out", onclick: signOut }, icon("out"));
-    const footer = h("footer.me", {}, avatar(this.account.media, { id: userId, name, mxc: null }),
-      h("span.me-name", { title: `${userId} on ${homeserver}` }, userId), leave);
+    const toComposer = (/** @type {Event} */ event) => this.#skip(event);
+    const skip = h("a.skip-link", { href: "#composer", onclick: toComposer }, "Skip to the message box");
+    const leaving = { type: "button", "aria-label": "Sign out", title: "Sign out", onclick: signOut };
+    const footer = h("footer.me", {},
+      avatar(this.account.media, { id: userId, name, mxc: null }),
+      h("span.me-name", { title: `${userId} on ${homeserver}` }, userId),
+      h("button.sign-out", leaving, icon("out")),
+    );
     const brand = h("div.brand", {}, icon("mark"), h("span", {}, "Letta chat"));
     const sidebar = h("aside.sidebar", {}, brand, this.list.element, footer);
     this.#lightbox.addEventListener("click", () => this.#lightbox.close());
-    return h("div.shell", { "data-screen": "list" }, skip, this.#offline, sidebar, this.conversation.element, this.nothing, this.#toast, this.#lightbox);
+    return h("div.shell", { "data-screen": "list" },
+      skip,
+      this.#offline,
+      sidebar,
+      this.conversation.element,
+      this.nothing,
+      this.#toast,
+      this.#lightbox,
+    );
   }
 
   #listen() {
@@ -158,7 +170,7 @@ export class Shell {
     else if (pressed.matches(".retry")) this.account.outbox.retry(room.id, pressed.dataset.txn ?? "");
     else if (pressed.matches(".discard")) this.account.outbox.discard(room.id, pressed.dataset.txn ?? "");
     else if (pressed.matches(".picture")) this.#enlarge(pressed);
-    else if (pressed.dataset.file) this.#attempt(this.account.media.save(pressed.dataset.file, pressed.dataset.name ?? "file"), "The file could not be fetched");
+    else if (pressed.dataset.file) this.#save(pressed.dataset.file, pressed.dataset.name ?? "file");
     else if (pressed.matches(".copy")) this.#copy(pressed);
   }
 
@@ -166,6 +178,11 @@ export class Shell {
   #react(eventId, key) {
     const room = this.conversation.room;
     if (room) this.#attempt(this.account.toggleReaction(room, eventId, key), "The reaction did not get through");
+  }
+
+  /** @param {string} mxc @param {string} name */
+  #save(mxc, name) {
+    this.#attempt(this.account.media.save(mxc, name), "The file could not be fetched");
   }
 
   /** @param {HTMLElement} picture */

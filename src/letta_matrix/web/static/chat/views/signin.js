@@ -11,8 +11,10 @@ import { h, icon } from "./dom.js";
  */
 export function signInView({ homeserver, reason, onSession }) {
   const problem = h("p.problem", { role: "alert", id: "sign-in-problem", hidden: !reason }, reason);
-  const user = field("User name", { name: "user", autocomplete: "username", autocapitalize: "none", spellcheck: "false" });
-  const password = field("Password", { name: "password", type: "password", autocomplete: "current-password" });
+  const typed = { autocapitalize: "none", spellcheck: "false" };
+  const hidden = { type: "password", autocomplete: "current-password" };
+  const user = field("User name", { name: "user", autocomplete: "username", ...typed });
+  const password = field("Password", { name: "password", ...hidden });
   const button = h("button.primary", { type: "submit" }, "Sign in");
   const form = h("form.sign-in-form", { method: "post", onsubmit: submit }, problem, user, password, button);
 
@@ -44,7 +46,11 @@ export function signInView({ homeserver, reason, onSession }) {
     h("div.card", {},
       h("div.brand-mark", {}, icon("mark")),
       h("h1", {}, "Talk to your agents"),
-      h("p.lead", {}, "Sign in with the account ", h("code", {}, "letta-matrix up"), " printed when it started, or open the one-time link beside it."),
+      h("p.lead", {},
+        "Sign in with the account ",
+        h("code", {}, "letta-matrix up"),
+        " printed when it started, or open the one-time link beside it.",
+      ),
       form,
       h("p.fine", {}, "Homeserver ", h("code", {}, homeserver)),
     ),

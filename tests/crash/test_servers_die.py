@@ -1,0 +1,137 @@
+"""SIGKILL for the keeper, the App Server and Synapse in mid-turn."""
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+from tests.crash.bridges import Bridges, Room, until
+from tests.crash.checks import Words, assert_answered_once, assert_goes_on
+
+from letta_matrix.conversations.routing import ASK_AGAIN
+
+
+async def _begun(bridges: Bridges, words: Words) -> tuple[Room, str]:
+    """A new agent, told something, whose reply has begun to grow."""
+    room = await bridges.new_room()
+    event_id = await bridges.person.send(room.room_id, words.text)
+
+    async def growing() -> bool:
+        replies = await bridges.replies(room)
+        return bool(replies) and replies[-1].edits > 0
+
+    await until(growing, "the reply grows")
+    return room, event_id
+
+
+def _kill_keeper(bridges: Bridges) -> None:
+    pid = bridges.keeper.pid()
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
+
+
+async def test_the_keeper(bridges: Bridges) -> None:
+    words = Words.slow(25)
+    await bridges.start()
+    room, event_id = await _begun(bridges, words)
+    _kill_keeper(bridges)
+    await assert_answered_once(bridges, room, (event_id, words), asked=2)
+    await assert_goes_on(bridges, room, (event_id, words), asked=2)
+
+
+async def test_the_keeper_and_the_bridge(bridges: Bridges) -> None:
+    words = Words.slow(25)
+    await bridges.start()
+    room, event_id = await _begun(bridges, words)
+    _kill_keeper(bridges)
+    bridges.kill()
+    await bridges.start()
+    await assert_goes_on(bridges, room, (event_id, words), asked=2)
+
+
+async def test_the_app_server(bridges: Bridges) -> None:
+    words = Words.slow(25)
+    await bridges.start()
+    room, event_id = await _begun(bridges, words)
+    bridges.letta.kill()
+    await bridges.letta.restart()
+    await assert_goes_on(bridges, room, (event_id, words), asked=2)
+
+
+async def test_the_app_server_and_the_bridge(bridges: Bridges) -> None:
+    words = Words.slow(25)
+    await bridges.start()
+    room, event_id = await _begun(bridges, words)
+    bridges.letta.kill()
+    bridges.kill()
+    await bridges.letta.restart()
+    await bridges.start()
+    await assert_goes_on(bridges, room, (event_id, words), asked=2)
+
+
+async def test_the_app_server_while_a_tool_runs(bridges: Bridges, tmp_path: Path) -> None:
+    mark = tmp_path / "mark"
+    command = f"if [ -e {mark} ]; then echo done; else touch {mark}; sleep 60; fi"
+    bridges.write_config(permission_mode="unrestricted")
+    await bridges.start()
+    room = await bridges.new_room()
+    event_id = await bridges.person.send(room.room_id, f"tool:Bash:{command}")
+
+    async def tool_runs() -> bool:
+        return mark.exists()
+
+    await until(tool_runs, "the tool runs")
+    bridges.letta.kill()
+    await bridges.letta.restart()
+    await bridges.settled(room, event_id)
+    (offer,) = await bridges.replies(room)
+    assert offer.kind == "m.notice"
+    assert ASK_AGAIN in offer.text
+    assert bridges.model.count(str(mark)) == 1
+
+    reaction = await bridges.person.react(room.room_id, offer.event_id, ASK_AGAIN)
+    await bridges.settled(room, event_id, reaction)
+    _, reply = await bridges.replies(room)
+    assert reply.kind == "m.text"
+    assert reply.text.startswith("tool said:")
+    assert "done" in reply.text
+    assert reply.answers == reaction
+    assert bridges.model.count(str(mark)) == 2
+
+
+async def test_synapse(bridges: Bridges) -> None:
+    words = Words.slow(25)
+    await bridges.start()
+    room, event_id = await _begun(bridges, words)
+    bridges.homeserver.kill()
+    await bridges.homeserver.server.start()
+    await assert_goes_on(bridges, room, (event_id, words))
+
+
+async def test_synapse_just_after_it_took_a_message(bridges: Bridges) -> None:
+    """It is answered without another event to wake the homeserver."""
+    words = Words.quick()
+    await bridges.start()
+    room = await bridges.new_room()
+    event_id = await bridges.person.send(room.room_id, words.text)
+    bridges.homeserver.kill()
+    await bridges.homeserver.server.start()
+    await assert_answered_once(bridges, room, (event_id, words))
+    await assert_goes_on(bridges, room, (event_id, words))
+
+
+@pytest.mark.parametrize(
+    "point",
+    ["first message sent, not confirmed", "end sent, not recorded"],
+)
+async def test_synapse_and_the_bridge(bridges: Bridges, point: str) -> None:
+    """A restarted Synapse has forgotten every transaction id."""
+    words = Words.slow(10)
+    await bridges.start("--die-at", point, "--when-told", words.text)
+    room = await bridges.new_room()
+    event_id = await bridges.person.send(room.room_id, words.text)
+    await bridges.dead(point)
+    bridges.homeserver.kill()
+    await bridges.homeserver.server.start()
+    await bridges.start()
+    await assert_goes_on(bridges, room, (event_id, words))

@@ -1,0 +1,224 @@
+"""What a listing means: new, renamed, gone, back, and when it means nothing."""
+
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+from tests.builders import agent, config_for
+from tests.fake_homeserver import until
+
+from letta_matrix.agents.discovery import Discovery, compare, next_interval
+from letta_matrix.runtimes.memory import MemoryRuntime
+from letta_matrix.runtimes.protocol import AgentInfo
+from letta_matrix.store.agents import Agent, AgentDirectory, AgentStatus
+
+
+class Finder:
+    """A discovery with its runtime and what it told."""
+
+    def __init__(self, directory: AgentDirectory, **settings: Any) -> None:
+        agents = {"removal_listings": 3, "removal_grace": 0, "poll_interval": 0.01, **settings}
+        self.runtime = MemoryRuntime()
+        self.directory = directory
+        self.told: list[list[str]] = []
+        config = config_for(Path(), agents=agents).agents
+        self.discovery = Discovery(self.runtime, directory, config, "test", self._on_change)
+
+    async def _on_change(self, agents: list[Agent]) -> None:
+        self.told.append([one.agent_id for one in agents])
+
+    async def poll(self, times: int = 1) -> None:
+        for _ in range(times):
+            await self.discovery.poll()
+
+    def status(self, agent_id: str) -> AgentStatus:
+        found = self.directory.get(agent_id)
+        assert found is not None
+        return found.status
+
+
+@pytest.fixture
+def finder(directory: AgentDirectory) -> Finder:
+    return Finder(directory)
+
+
+def info(number: int, name: str = "") -> AgentInfo:
+    return AgentInfo(f"agent-{number}", name or f"Agent {number}")
+
+
+def known(*agents: Agent) -> dict[str, Agent]:
+    return {one.agent_id: one for one in agents}
+
+
+def test_a_listing_that_says_nothing_new() -> None:
+    changes = compare([info(1), info(1)], known(agent(1)))
+    assert not changes
+
+
+def test_a_listing_is_compared_by_id() -> None:
+    removed = agent(4, status=AgentStatus.REMOVED)
+    gone_already = agent(5, status=AgentStatus.REMOVED)
+    listing = [info(2, "Renamed"), info(3), info(4)]
+    changes = compare(listing, known(agent(1), agent(2), removed, gone_already))
+    assert [one.agent_id for one in changes.new] == ["agent-3"]
+    assert [one.agent_id for one, _ in changes.changed] == ["agent-2", "agent-4"]
+    assert [one.agent_id for one in changes.missing] == ["agent-1"]
+
+
+@pytest.mark.parametrize(
+    ("recent", "interval"),
+    [
+        ([0.0], 0.5),
+        ([0.01, 0.012, 0.011], 0.5),
+        ([0.04, 0.04, 0.9], 1.0),
+        ([0.4], 10.0),
+        ([60.0], 30.0),
+    ],
+)
+def test_costly_listings_come_less_often(recent: Iterable[float], interval: float) -> None:
+    assert next_interval(0.5, recent) == pytest.approx(interval)
+
+
+def test_an_operators_long_interval_is_kept() -> None:
+    assert next_interval(120.0, [9.0]) == pytest.approx(120.0)
+
+
+async def test_new_agents_get_a_row_and_are_told_once(finder: Finder) -> None:
+    finder.runtime.add(info(1))
+    finder.runtime.add(info(2))
+    await finder.poll(3)
+    assert finder.told == [["agent-1", "agent-2"]]
+    found = finder.directory.get("agent-1")
+    assert found is not None
+    assert (found.user_id, found.runtime, found.room_id) == ("@agent_1:test", "memory", None)
+    assert finder.discovery.listed
+
+
+async def test_a_rename_keeps_the_identity(finder: Finder) -> None:
+    finder.runtime.add(info(1))
+    await finder.poll()
+    await finder.runtime.rename_agent("agent-1", "Renamed")
+    await finder.poll(2)
+    assert finder.told == [["agent-1"], ["agent-1"]]
+    (found,) = finder.directory.all()
+    assert (found.name, found.user_id) == ("Renamed", "@agent_1:test")
+
+
+async def test_an_agent_is_removed_after_several_listings(finder: Finder) -> None:
+    finder.runtime.add(info(1))
+    await finder.poll()
+    finder.runtime.remove("agent-1")
+    await finder.poll(2)
+    assert finder.status("agent-1") is AgentStatus.ACTIVE
+    await finder.poll(3)
+    assert finder.status("agent-1") is AgentStatus.REMOVED
+    assert finder.told == [["agent-1"], ["agent-1"]]
+
+
+async def test_an_agent_is_not_removed_before_the_grace_is_over(
+    directory: AgentDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finder, now = Finder(directory, removal_grace=60), time.monotonic()
+    monkeypatch.setattr("letta_matrix.agents.discovery.time.monotonic", lambda: now)
+    finder.runtime.add(info(1))
+    await finder.poll()
+    finder.runtime.remove("agent-1")
+    await finder.poll(50)
+    assert finder.status("agent-1") is AgentStatus.ACTIVE
+    now += 61
+    await finder.poll()
+    assert finder.status("agent-1") is AgentStatus.REMOVED
+
+
+async def test_a_moment_of_absence_counts_for_nothing(finder: Finder) -> None:
+    finder.runtime.add(info(1))
+    await finder.poll()
+    for _ in range(4):
+        finder.runtime.remove("agent-1")
+        await finder.poll(2)
+        finder.runtime.add(info(1))
+        await finder.poll()
+    assert finder.status("agent-1") is AgentStatus.ACTIVE
+    assert finder.told == [["agent-1"]]
+
+
+async def test_an_agent_comes_back(finder: Finder) -> None:
+    finder.runtime.add(info(1))
+    await finder.poll()
+    finder.runtime.remove("agent-1")
+    await finder.poll(3)
+    finder.runtime.add(info(1))
+    await finder.poll()
+    assert finder.status("agent-1") is AgentStatus.ACTIVE
+    finder.runtime.remove("agent-1")
+    await finder.poll(2)
+    assert finder.status("agent-1") is AgentStatus.ACTIVE
+
+
+async def test_a_failed_listing_removes_nobody_and_is_said_once(finder: Finder) -> None:
+    finder.runtime.add(info(1))
+    await finder.poll()
+    finder.runtime.available = False
+    with capture_logs() as logs:
+        for _ in range(10):
+            await finder.discovery._attempt()
+    assert finder.status("agent-1") is AgentStatus.ACTIVE
+    assert finder.discovery.trouble == "the in-memory runtime is switched off"
+    assert len(logs) == 1
+    finder.runtime.available = True
+    await finder.discovery._attempt()
+    assert finder.discovery.trouble is None
+
+
+async def test_other_runtimes_agents_are_none_of_its_business(finder: Finder) -> None:
+    await finder.directory.reserve([agent(1, runtime="other")])
+    await finder.poll(5)
+    assert finder.status("agent-1") is AgentStatus.ACTIVE
+    finder.runtime.add(info(1, "Stolen"))
+    with capture_logs() as logs:
+        await finder.poll(3)
+    (found,) = finder.directory.all()
+    assert (found.runtime, found.name) == ("other", "Agent 1")
+    assert [line["event"] for line in logs] == ["an agent is left out"]
+
+
+async def test_agents_that_cannot_be_are_left_out_and_the_rest_goes_on(finder: Finder) -> None:
+    finder.runtime.add(AgentInfo("", "Without an id"))
+    finder.runtime.add(AgentInfo("agent-\ud800", "With half a character"))
+    finder.runtime.add(AgentInfo("x", "Short"))
+    finder.runtime.add(AgentInfo("agent-x", "Shares the user id"))
+    finder.runtime.add(info(2))
+    await finder.poll(2)
+    assert [one.agent_id for one in finder.directory.all()] == ["x", "agent-2"]
+
+
+@pytest.mark.parametrize("text", ["half \ud83d of it", "\x00", "\x1b[31mred", "x" * 100_000, ""])
+async def test_odd_names_and_descriptions_stop_nobody(finder: Finder, text: str) -> None:
+    finder.runtime.add(AgentInfo("agent-1", text, text))
+    finder.runtime.add(info(2))
+    await finder.poll(2)
+    assert finder.told == [["agent-1", "agent-2"]]
+
+
+async def test_two_new_agents_with_one_user_id_in_one_listing(finder: Finder) -> None:
+    finder.runtime.add(AgentInfo("agent-x", "First"))
+    finder.runtime.add(AgentInfo("x", "Second"))
+    await finder.poll(2)
+    assert [one.name for one in finder.directory.all()] == ["First"]
+
+
+async def test_it_polls_for_ever(finder: Finder) -> None:
+    import asyncio
+
+    task = asyncio.create_task(finder.discovery.run())
+    finder.runtime.available = False
+    await asyncio.sleep(0.05)
+    finder.runtime.available = True
+    finder.runtime.add(info(1))
+    await until(lambda: finder.told)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task

@@ -1,0 +1,38 @@
+"""Notices say what happened in one line, and what a person can do."""
+
+import pytest
+
+from letta_matrix.conversations import notices
+
+
+@pytest.mark.parametrize("notice", [notices.failed, notices.refused])
+def test_reasons_are_one_sentence(notice: object) -> None:
+    assert callable(notice)
+    assert notice("the model is gone").endswith(": the model is gone.")
+    assert notice("it is.  gone...\n\n now.").endswith(": it is. gone... now.")
+    assert notice("").endswith(": no reason was given.")
+    assert notice(" \n").endswith(": no reason was given.")
+    assert len(notice("x" * 100_000)) < 400
+
+
+def test_a_lost_turn_says_how_to_ask_again() -> None:
+    text = notices.lost("the App Server restarted.")
+    assert "(the App Server restarted)" in text
+    assert "🔁" in text
+
+
+@pytest.mark.parametrize(
+    ("text", "figure"),
+    [
+        (notices.expired(24.0), "24 hours"),
+        (notices.expired(0.5), "0.5 hours"),
+        (notices.silent(5.0), "5 minutes"),
+        (notices.too_long(60.0), "60 minutes"),
+    ],
+)
+def test_figures_read_as_people_write_them(text: str, figure: str) -> None:
+    assert figure in text
+
+
+def test_a_denial_names_the_tool() -> None:
+    assert "`Bash`" in notices.approval_denied("Bash")

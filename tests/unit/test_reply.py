@@ -1,0 +1,292 @@
+"""A reply grows in its own events and ends once, wherever it was cut short."""
+
+import asyncio
+from collections.abc import Callable
+
+import pytest
+from tests.builders import agent, message
+from tests.fake_homeserver import (
+    LOST_ANSWER,
+    LOST_REQUEST,
+    FakeHomeserver,
+    Fault,
+    failing,
+    rate_limited,
+    until,
+)
+
+from letta_matrix.conversations.reply import Notice, Reply
+from letta_matrix.conversations.routing import new_turn
+from letta_matrix.matrix.content import CURSOR, LIVE, MARKER
+from letta_matrix.matrix.homeserver import Homeserver
+from letta_matrix.matrix.intent import Intent
+from letta_matrix.store.agents import AgentDirectory
+from letta_matrix.store.database import Database
+from letta_matrix.store.inbox import Inbox, InboxEntry, InboxState
+from letta_matrix.store.outbox import Outbox, OutboxEntry, OutboxKind
+from letta_matrix.store.turns import Turn, TurnStatus
+
+ROOM = "!1:test"
+GHOST = "@agent_1:test"
+SEND = "PUT .*/send/"
+Replies = Callable[..., Reply]
+
+
+@pytest.fixture
+async def turn(database: Database, directory: AgentDirectory) -> Turn:
+    await directory.reserve([agent(1)])
+    event = message()
+    new = new_turn(event, "agent-1", "hello")
+    entry = InboxEntry(new.event_id, new.room_id, event, InboxState.ROUTED, new)
+    return (await Inbox(database).admit("t1", [entry]))[0]
+
+
+@pytest.fixture
+def outbox(database: Database) -> Outbox:
+    return Outbox(database)
+
+
+@pytest.fixture
+def reply_of(homeserver: Homeserver, outbox: Outbox, turn: Turn) -> Replies:
+    def make(entries: list[OutboxEntry] | None = None, interval: float = 0.02) -> Reply:
+        return Reply(turn, Intent(homeserver, GHOST), outbox, interval, entries)
+
+    return make
+
+
+async def end(reply: Reply, text: str, notice: Notice | None = None) -> dict[str, str]:
+    await reply.freeze(text, notice)
+    return await reply.deliver()
+
+
+async def test_a_reply_that_is_there_at_once_is_one_event(
+    fake: FakeHomeserver, reply_of: Replies, turn: Turn
+) -> None:
+    reply = reply_of()
+    reply.ran("run-7")
+    reply.show("It is **done**.")
+    sent = await end(reply, "It is **done**.")
+    (event,) = fake.messages(ROOM)
+    content = event["content"]
+    assert event["sender"] == GHOST
+    assert (content["msgtype"], content["m.mentions"]) == ("m.text", {})
+    assert "<strong>done</strong>" in content["formatted_body"]
+    assert LIVE not in content
+    marker = content[MARKER]
+    assert marker["agent_id"] == "agent-1"
+    assert marker["in_reply_to"] == turn.event_id
+    assert marker["turn_id"] == turn.turn_id
+    assert marker["run_id"] == "run-7"
+    assert sent == {marker["txn"]: event["event_id"]}
+    assert turn.status is TurnStatus.REPLYING
+
+
+async def test_a_growing_reply_is_one_message_that_is_edited(
+    fake: FakeHomeserver, reply_of: Replies
+) -> None:
+    reply = reply_of()
+    reply.show("One")
+    await until(lambda: len(fake.messages(ROOM)) == 1)
+    reply.show("One, two")
+    await until(lambda: len(fake.messages(ROOM)) == 2)
+    await end(reply, "One, two, three.")
+    first, *edits = (event["content"] for event in fake.messages(ROOM))
+    assert LIVE in first
+    assert first["body"] == f"One{CURSOR}"
+    assert len(edits) == 2
+    assert LIVE in edits[0]
+    assert CURSOR in edits[0]["m.new_content"]["body"]
+    assert LIVE not in edits[1]
+    assert LIVE not in edits[1]["m.new_content"]
+    assert fake.bodies(ROOM) == ["One, two, three."]
+    targets = {edit["m.relates_to"]["event_id"] for edit in edits}
+    assert targets == {fake.messages(ROOM)[0]["event_id"]}
+
+
+async def test_what_grew_to_its_end_still_gets_a_final_edit(
+    fake: FakeHomeserver, reply_of: Replies
+) -> None:
+    reply = reply_of()
+    reply.show("All of it")
+    await until(lambda: fake.messages(ROOM))
+    await end(reply, "All of it")
+    last = fake.messages(ROOM)[-1]["content"]
+    assert last["m.new_content"]["body"] == "All of it"
+    assert LIVE not in last
+
+
+async def test_blank_text_shows_nothing(fake: FakeHomeserver, reply_of: Replies) -> None:
+    reply = reply_of()
+    reply.show("\n  ")
+    await asyncio.sleep(0.05)
+    await end(reply, " ", Notice("I have nothing to say."))
+    assert fake.bodies(ROOM) == ["I have nothing to say."]
+    assert fake.messages(ROOM)[0]["content"]["msgtype"] == "m.notice"
+
+
+async def test_edits_come_no_faster_than_the_interval(
+    fake: FakeHomeserver, reply_of: Replies
+) -> None:
+    reply, text = reply_of(interval=0.1), ""
+    for number in range(40):
+        text += f"word{number} "
+        reply.show(text)
+        await asyncio.sleep(0.01)
+    await end(reply, text)
+    assert 3 <= len(fake.messages(ROOM)) <= 7
+    assert fake.bodies(ROOM) == [text.strip()]
+
+
+async def test_long_replies_are_edited_less_often(reply_of: Replies) -> None:
+    reply = reply_of(interval=1.0)
+    reply._text = "x"
+    short = reply._pause()
+    reply._text = "x" * 40_000
+    assert short == pytest.approx(1.0, rel=0.01)
+    assert reply._pause() == pytest.approx(6.0, rel=0.01)
+
+
+async def test_a_slow_homeserver_loses_interim_edits_first(
+    fake: FakeHomeserver, reply_of: Replies
+) -> None:
+    reply = reply_of()
+    reply.show("One")
+    await until(lambda: fake.messages(ROOM))
+    fake.fail(SEND, *[failing(503)] * 3)
+    reply.show("One, two")
+    await until(lambda: len(fake.matching(SEND)) >= 2)
+    await end(reply, "One, two, three.")
+    assert fake.bodies(ROOM) == ["One, two, three."]
+
+
+async def test_a_long_reply_is_several_messages_in_order(
+    fake: FakeHomeserver, reply_of: Replies
+) -> None:
+    text = "\n\n".join(f"Paragraph {number}. " + "x" * 400 for number in range(300))
+    reply = reply_of()
+    reply.show(text[:300])
+    await until(lambda: len(fake.messages(ROOM)) == 1)
+    reply.show(text[: len(text) // 2])
+    await until(lambda: len(fake.bodies(ROOM)) == 2)
+    await end(reply, text)
+    bodies = fake.bodies(ROOM)
+    assert len(bodies) > 3
+    assert "\n\n".join(bodies) == text
+    assert not any(CURSOR in body for body in bodies)
+
+
+async def test_a_reply_that_came_out_shorter_leaves_nothing_of_the_old(
+    fake: FakeHomeserver, reply_of: Replies
+) -> None:
+    reply = reply_of()
+    reply.show("\n\n".join("x" * 500 for _ in range(100)))
+    await until(lambda: fake.messages(ROOM))
+    reply.show("\n\n".join("x" * 500 for _ in range(101)))
+    await until(lambda: len(fake.bodies(ROOM)) >= 2)
+    await end(reply, "Short.")
+    assert fake.bodies(ROOM)[0] == "Short."
+    assert set(fake.bodies(ROOM)[1:]) == {"\u2026"}
+
+
+async def test_a_notice_beside_the_reply_comes_once(
+    fake: FakeHomeserver, reply_of: Replies, outbox: Outbox, turn: Turn
+) -> None:
+    reply = reply_of()
+    await reply.notify("away", "I am away.")
+    await reply.notify("away", "I am away.")
+    again = reply_of(await outbox.of_turn(turn.turn_id))
+    await again.notify("away", "I am away.")
+    await end(again, "Back.")
+    assert fake.bodies(ROOM) == ["I am away.", "Back."]
+
+
+async def test_an_offer_is_kept_as_one(
+    fake: FakeHomeserver, reply_of: Replies, outbox: Outbox, turn: Turn
+) -> None:
+    await end(reply_of(), "Half an ans", Notice("React to ask again.", offer=True))
+    entries = await outbox.of_turn(turn.turn_id)
+    assert [entry.kind for entry in entries] == [OutboxKind.MESSAGE, OutboxKind.OFFER]
+    assert fake.bodies(ROOM) == ["Half an ans", "React to ask again."]
+
+
+async def test_after_a_crash_the_same_message_goes_on(
+    fake: FakeHomeserver, reply_of: Replies, outbox: Outbox, turn: Turn
+) -> None:
+    first = reply_of()
+    first.show("One")
+    await until(lambda: fake.messages(ROOM))
+    await first.stop()
+    second = reply_of(await outbox.of_turn(turn.turn_id))
+    second.show("One, two")
+    await until(lambda: len(fake.messages(ROOM)) == 2)
+    await end(second, "One, two, three.")
+    assert fake.bodies(ROOM) == ["One, two, three."]
+
+
+async def test_after_a_crash_before_the_answer_nothing_is_said_twice(
+    fake: FakeHomeserver, reply_of: Replies, outbox: Outbox, turn: Turn
+) -> None:
+    # The homeserver took it, restarted and forgot the txn id; we never heard of it.
+    fake.forgetful = True
+    first = reply_of()
+    await first.freeze("The answer.")
+    sent = await first.deliver()
+    second = reply_of(await outbox.of_turn(turn.turn_id))
+    assert await second.deliver() == sent
+    assert fake.bodies(ROOM) == ["The answer."]
+
+
+async def test_after_a_crash_before_the_request_it_is_said(
+    fake: FakeHomeserver, reply_of: Replies, outbox: Outbox, turn: Turn
+) -> None:
+    await reply_of().freeze("The answer.", Notice("And a word."))
+    await reply_of(await outbox.of_turn(turn.turn_id)).deliver()
+    assert fake.bodies(ROOM) == ["The answer.", "And a word."]
+
+
+async def test_what_was_confirmed_is_not_sent_again(
+    fake: FakeHomeserver, reply_of: Replies, outbox: Outbox, turn: Turn
+) -> None:
+    sent = await end(reply_of(), "The answer.")
+    entries = await outbox.of_turn(turn.turn_id)
+    await outbox.confirm(entries[0], sent[entries[0].txn_id])
+    fake.requests.clear()
+    assert await reply_of(await outbox.of_turn(turn.turn_id)).deliver() == {}
+    assert fake.requests == []
+
+
+async def test_the_final_edit_goes_out_on_a_troubled_homeserver(
+    fake: FakeHomeserver, reply_of: Replies, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("letta_matrix.matrix.homeserver._FIRST_PAUSE", 0.01)
+    reply = reply_of()
+    reply.show("One")
+    await until(lambda: fake.messages(ROOM))
+    faults = [rate_limited(10), failing(500), LOST_REQUEST, LOST_REQUEST, failing(504), LOST_ANSWER]
+    fake.fail(SEND, *faults)
+    await end(reply, "One, two.")
+    finals = [e for e in fake.messages(ROOM) if LIVE not in e["content"]]
+    assert len(finals) == 1
+    assert fake.bodies(ROOM) == ["One, two."]
+
+
+async def test_what_the_homeserver_refuses_does_not_stop_the_rest(
+    fake: FakeHomeserver, reply_of: Replies, outbox: Outbox, turn: Turn
+) -> None:
+    fake.fail(SEND, Fault(413, {"errcode": "M_TOO_LARGE", "error": "no"}))
+    await end(reply_of(), "Refused.", Notice("Still said."))
+    assert fake.bodies(ROOM) == ["Still said."]
+    refused, _ = await outbox.of_turn(turn.turn_id)
+    assert refused.failure == "M_TOO_LARGE: no"
+
+
+async def test_stopping_waits_for_the_request_under_way(
+    fake: FakeHomeserver, reply_of: Replies, outbox: Outbox, turn: Turn
+) -> None:
+    fake.slow[SEND] = 0.1
+    reply = reply_of()
+    reply.show("One")
+    await until(lambda: fake.matching(SEND))
+    await reply.stop()
+    (entry,) = await outbox.of_turn(turn.turn_id)
+    assert entry.event_id == fake.messages(ROOM)[0]["event_id"]

@@ -1,0 +1,162 @@
+"""Transactions are stored once, whole, before anybody is told."""
+
+import asyncio
+import sqlite3
+import time
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
+from tests.builders import agent, message
+
+from letta_matrix.conversations.routing import new_turn
+from letta_matrix.store.agents import AgentDirectory
+from letta_matrix.store.database import Database
+from letta_matrix.store.inbox import Event, Inbox, InboxEntry, InboxState
+from letta_matrix.store.turns import Outcome, TurnStore
+
+
+def entry(body: str = "hello", state: InboxState = InboxState.ROUTED, **fields: str) -> InboxEntry:
+    event = message(body, **fields)
+    turn = new_turn(event, "agent-1", body) if state is InboxState.ROUTED else None
+    return InboxEntry(event["event_id"], event["room_id"], event, state, turn)
+
+
+@pytest.fixture
+async def inbox(database: Database, directory: AgentDirectory) -> Inbox:
+    await directory.reserve([agent(1)])
+    return Inbox(database)
+
+
+async def count(database: Database, table: str) -> int:
+    async with database.read() as connection:
+        return int((await connection.execute(text(f"SELECT count(*) FROM {table}"))).scalar_one())
+
+
+async def test_turns_come_in_the_order_of_the_events(inbox: Inbox, database: Database) -> None:
+    entries = [entry(str(number)) for number in range(5)]
+    turns = await inbox.admit("t1", entries)
+    assert [turn.prompt for turn in turns] == list("01234")
+    stored = await TurnStore(database).unfinished()
+    assert [turn.prompt for turn in stored] == list("01234")
+    assert [turn.seq for turn in stored] == sorted(turn.seq for turn in stored)
+
+
+async def test_a_transaction_is_admitted_once(inbox: Inbox) -> None:
+    assert len(await inbox.admit("t1", [entry()])) == 1
+    assert await inbox.admit("t1", [entry()]) == []
+
+
+async def test_an_event_is_admitted_once_whatever_brings_it(inbox: Inbox) -> None:
+    first, second = entry("a"), entry("b")
+    await inbox.admit("t1", [first])
+    turns = await inbox.admit("t2", [first, second, second])
+    assert [turn.prompt for turn in turns] == ["b"]
+
+
+async def test_transactions_that_race_are_admitted_once(inbox: Inbox, database: Database) -> None:
+    entries = [entry(str(number)) for number in range(20)]
+    found = await asyncio.gather(*(inbox.admit(f"t{n % 3}", entries) for n in range(9)))
+    assert sum(len(turns) for turns in found) == 20
+    assert await count(database, "transactions") == 3
+
+
+async def test_an_empty_transaction_is_remembered(inbox: Inbox, database: Database) -> None:
+    assert await inbox.admit("t1", []) == []
+    assert await count(database, "transactions") == 1
+
+
+async def test_a_transaction_is_stored_whole_or_not_at_all(
+    inbox: Inbox, database: Database
+) -> None:
+    bad = entry("b")
+    assert bad.turn is not None
+    bad.turn.agent_id = "agent-nobody"
+    with pytest.raises(DBAPIError):
+        await inbox.admit("t1", [entry("a"), bad])
+    for table in ("transactions", "inbox", "turns"):
+        assert await count(database, table) == 0
+    assert len(await inbox.admit("t1", [entry("a")])) == 1
+
+
+async def test_only_what_is_looked_at_again_is_kept(inbox: Inbox, database: Database) -> None:
+    parked = entry("parked", InboxState.PARKED)
+    await inbox.admit("t1", [entry("routed"), entry("no", InboxState.IGNORED), parked])
+    async with database.read() as connection:
+        rows = (await connection.execute(text("SELECT state, event FROM inbox"))).all()
+    assert [(state, len(event) > 2) for state, event in rows] == [
+        ("routed", False),
+        ("ignored", False),
+        ("parked", True),
+    ]
+
+
+async def test_parked_events_are_routed_once_in_order(inbox: Inbox) -> None:
+    for number in range(3):
+        await inbox.admit(f"t{number}", [entry(str(number), InboxState.PARKED)])
+    await inbox.admit("other", [entry("x", InboxState.PARKED, room_id="!2:test")])
+
+    def route(event: Event) -> InboxEntry:
+        turn = new_turn(event, "agent-1", str(event["content"]["body"]))  # type: ignore[index]
+        return InboxEntry(turn.event_id, turn.room_id, event, InboxState.ROUTED, turn)
+
+    turns = await inbox.unpark("!1:test", route)
+    assert [turn.prompt for turn in turns] == ["0", "1", "2"]
+    assert await inbox.unpark("!1:test", route) == []
+
+
+async def test_a_locked_database_stores_nothing_and_says_so(
+    inbox: Inbox, database_file: Path, database: Database
+) -> None:
+    await _impatient(database)
+    other = sqlite3.connect(database_file, isolation_level=None)
+    other.execute("BEGIN EXCLUSIVE")
+    with pytest.raises(DBAPIError, match="locked"):
+        await inbox.admit("t1", [entry("a")])
+    other.execute("ROLLBACK")
+    other.close()
+    assert [turn.prompt for turn in await inbox.admit("t1", [entry("a")])] == ["a"]
+
+
+async def test_a_full_disk_stores_nothing_and_says_so(inbox: Inbox, database: Database) -> None:
+    async with database.write() as connection:
+        pages = (await connection.execute(text("PRAGMA page_count"))).scalar_one()
+        await connection.execute(text(f"PRAGMA max_page_count = {pages}"))
+    huge = [entry("x" * 50_000) for _ in range(20)]
+    with pytest.raises(DBAPIError, match="full"):
+        await inbox.admit("t1", huge)
+    assert await count(database, "transactions") == 0
+    assert await count(database, "turns") == 0
+    async with database.write() as connection:
+        await connection.execute(text("PRAGMA max_page_count = 1000000"))
+    assert len(await inbox.admit("t1", huge)) == 20
+
+
+async def test_an_error_of_the_database_shows_no_message(
+    inbox: Inbox, database_file: Path, database: Database
+) -> None:
+    await _impatient(database)
+    other = sqlite3.connect(database_file, isolation_level=None)
+    other.execute("BEGIN EXCLUSIVE")
+    with pytest.raises(DBAPIError) as caught:
+        await inbox.admit("a secret transaction", [entry("my secret")])
+    other.close()
+    assert "secret" not in str(caught.value)
+
+
+async def test_prune_forgets_what_is_settled_and_old(inbox: Inbox, database: Database) -> None:
+    turns = TurnStore(database)
+    done, open_turn = await inbox.admit("t1", [entry("done"), entry("open")])
+    await turns.finish(done, Outcome.ANSWERED)
+    await inbox.prune(time.time() - 60)
+    assert await count(database, "inbox") == 2
+    await inbox.prune(time.time() + 60)
+    assert await turns.get(done.turn_id) is None
+    assert await turns.get(open_turn.turn_id) is not None
+    assert await count(database, "transactions") == 0
+
+
+async def _impatient(database: Database) -> None:
+    async with database.read() as connection:
+        await connection.execute(text("PRAGMA busy_timeout = 50"))
