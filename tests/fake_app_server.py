@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -10,10 +11,14 @@ from aiohttp import web
 
 @dataclass
 class FakeAppServer:
-    """Answers at `url`; `received` holds every text, `headers` those of the last handshake."""
+    """Answers at `url`; `received` holds every text, `headers` those of the last handshake.
+
+    `respond` is given each frame and returns the frames to send back.
+    """
 
     token: str | None = None
     port: int = 0
+    respond: Callable[[dict[str, Any]], list[dict[str, Any]]] = lambda _: []
     received: list[str] = field(default_factory=list[str])
     headers: dict[str, str] = field(default_factory=dict[str, str])
     sockets: list[web.WebSocketResponse] = field(default_factory=list[web.WebSocketResponse])
@@ -69,6 +74,8 @@ class FakeAppServer:
             async for message in socket:
                 self.received.append(message.data)
                 self._news.set()
+                for answer in self.respond(json.loads(message.data)):
+                    await socket.send_str(json.dumps(answer, separators=(",", ":")))
         finally:
             self.sockets.remove(socket)
         return socket

@@ -67,45 +67,57 @@ class Bridge:
         self._connected = False
         self._trouble: str | None = None
         self._web: web.AppRunner | None = None
+        self._opened = contextlib.AsyncExitStack()
         self._started = time.monotonic()
 
     async def start(self) -> None:
-        """Open the database and listen. Raises StoreError or PortTakenError."""
-        await self._database.open()
-        await self._directory.load()
-        config = self._config
-        self._homeserver = Homeserver(
-            config.homeserver.url,
-            config.appservice.as_token.get_secret_value(),
-            Pacer(config.conversations.edits_per_second),
-        )
-        self._bot = Intent(self._homeserver, config.bot_user_id)
-        self._home = Home(config, self._bot, Meta(self._database))
-        self._dispatcher = self._build_dispatcher()
-        for runtime in self._runtimes.values():
-            await runtime.start()
-        await self._dispatcher.recover()
-        self._appservice = Appservice(config.appservice.hs_token.get_secret_value(), self)
-        await _listen(self._appservice.start, config.appservice.hostname, config.appservice.port)
-        await _listen(self._start_web, config.api.hostname, config.api.port)
+        """Open the database and listen. Raises StoreError or PortTakenError, with all closed."""
+        async with contextlib.AsyncExitStack() as opened:
+            await self._open(opened)
+            self._opened = opened.pop_all()
         self._spawn(self._connect)
         self._spawn(self._dispatcher.prune)
 
     async def close(self) -> None:
         """Stop listening and let go; unfinished turns go on at the next start."""
-        await self._appservice.close()
-        if self._web is not None:
-            await self._web.cleanup()
+        await self._opened.aclose()
+
+    async def _open(self, opened: contextlib.AsyncExitStack) -> None:
+        config = self._config
+        opened.push_async_callback(self._database.close)
+        await self._database.open()
+        await self._directory.load()
+        self._homeserver = Homeserver(
+            config.homeserver.url,
+            config.appservice.as_token.get_secret_value(),
+            Pacer(config.conversations.edits_per_second),
+        )
+        opened.push_async_callback(self._homeserver.close)
+        self._bot = Intent(self._homeserver, config.bot_user_id)
+        self._home = Home(config, self._bot, Meta(self._database))
+        self._dispatcher = self._build_dispatcher()
+        for runtime in self._runtimes.values():
+            opened.push_async_callback(runtime.close)
+            await runtime.start()
+        opened.push_async_callback(self._dispatcher.close)
+        await self._dispatcher.recover()
+        opened.push_async_callback(self._stop_parts)
+        self._appservice = Appservice(config.appservice.hs_token.get_secret_value(), self)
+        opened.push_async_callback(self._appservice.close)
+        await _listen(self._appservice.start, config.appservice.hostname, config.appservice.port)
+        opened.push_async_callback(self._stop_web)
+        await _listen(self._start_web, config.api.hostname, config.api.port)
+
+    async def _stop_parts(self) -> None:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._provisioner is not None:
             await self._provisioner.close()
-        await self._dispatcher.close()
-        for runtime in self._runtimes.values():
-            await runtime.close()
-        await self._homeserver.close()
-        await self._database.close()
+
+    async def _stop_web(self) -> None:
+        if self._web is not None:
+            await self._web.cleanup()
 
     async def admit(self, txn_id: str, events: list[dict[str, Any]]) -> None:
         """See `AppserviceHandler.admit`."""
@@ -174,9 +186,9 @@ class Bridge:
         browser_url = self._config.api.homeserver_url or self._config.homeserver.url
         app.add_routes(chat_routes(browser_url, self._config.bot_user_id))
         app.add_routes(health_routes(self.health, self.is_ready))
-        self._web = web.AppRunner(app, access_log=None, handle_signals=False)
+        self._web = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1)
         await self._web.setup()
-        await web.TCPSite(self._web, hostname, port, shutdown_timeout=1).start()
+        await web.TCPSite(self._web, hostname, port).start()
 
     async def _connect(self) -> None:
         while True:

@@ -309,6 +309,24 @@ async def test_failed_message_is_tried_again_once(open_page: OpenPage, room: Age
     assert len(await room.agent.messages(room.id)) == 1
 
 
+async def test_gap_after_an_outage(open_page: OpenPage, room: AgentRoom) -> None:
+    chat = await opened(open_page, room)
+    await room.agent.say(room.id, "before the outage")
+    await expect(chat.saying("before the outage")).to_be_visible()
+    await chat.page.route("**/sync?**", lambda route: route.abort())
+    await chat.page.evaluate("dispatchEvent(new Event('offline'))")
+    await expect(chat.page.locator(".offline")).to_be_visible()
+    for number in range(30):
+        await room.agent.say(room.id, f"meanwhile {number} happened")
+    await chat.page.unroute("**/sync?**")
+    await chat.page.evaluate("dispatchEvent(new Event('online'))")
+    await expect(chat.saying("meanwhile 29 ")).to_be_in_viewport()
+    await expect(chat.page.locator(".offline")).to_be_hidden()
+    await chat.page.locator(".timeline").evaluate("element => { element.scrollTop = 0 }")
+    await expect(chat.page.locator("article")).to_have_count(31)
+    await expect(chat.page.locator("article").first).to_contain_text("before the outage")
+
+
 async def _note(route: Route, urls: list[str]) -> None:
     if route.request.method == "PUT":
         urls.append(route.request.url)

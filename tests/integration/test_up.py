@@ -65,8 +65,13 @@ class Up:
                 stderr=file,
                 env={**environment, "HOME": str(self.data.parent / "empty-home")},
             )
-        await eventually(lambda: "Ctrl-C stops everything" in self.output, _START_TIMEOUT)
+        await eventually(self._is_ready_or_ended, _START_TIMEOUT)
+        assert self.process.returncode is None, self.output
         return time.monotonic() - began
+
+    def _is_ready_or_ended(self) -> bool:
+        ended = self.process is not None and self.process.returncode is not None
+        return ended or "Ctrl-C stops everything" in self.output
 
     async def stop(self, number: signal.Signals) -> float:
         """Signal it; the seconds until it had ended."""

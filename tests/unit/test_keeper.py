@@ -67,7 +67,7 @@ async def upstream() -> AsyncGenerator[FakeAppServer]:
 @pytest.fixture
 async def socket(tmp_path: Path) -> AsyncGenerator[Path]:
     """The socket of a keeper in this process that keeps at most 100 bytes."""
-    keeper = Keeper(100, lambda _: None)
+    keeper = Keeper(100, lambda _: None, lambda: None)
     path = tmp_path / "keeper.sock"
     server = await asyncio.start_unix_server(keeper.serve, path)
     yield path
@@ -240,7 +240,7 @@ async def test_a_second_connection_takes_over(
     tmp_path: Path, upstream: FakeAppServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("letta_matrix.runtimes.keeper.server.is_remote", bool)
-    keeper = Keeper(1000, lambda _: None)
+    keeper = Keeper(1000, lambda _: None, lambda: None)
     path = tmp_path / "keeper.sock"
     server = await asyncio.start_unix_server(keeper.serve, path)
     async with attached(path, upstream) as bridge:
@@ -272,3 +272,18 @@ async def test_nothing_goes_out_on_another_connection_than_meant(
         bridge.link = new
         bridge.send(b'{"fresh":1}')
         assert await upstream.heard(1) == ['{"fresh":1}']
+
+
+async def test_a_keeper_of_another_version_is_replaced(
+    tmp_path: Path, upstream: FakeAppServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "k.sock"
+    async with attached(path, upstream) as bridge:
+        epoch = bridge.link.epoch
+        monkeypatch.setattr("letta_matrix.runtimes.keeper.wire.PROTOCOL", 0)
+        await upstream.drop()
+        await bridge.until(lambda: not path.exists())
+        monkeypatch.undo()
+        await bridge.until(lambda: bridge.link.up and bridge.link.epoch != epoch)
+    os.kill(int((tmp_path / "k.sock.pid").read_text()), signal.SIGTERM)
+    await bridge.until(lambda: not path.exists())

@@ -1,8 +1,6 @@
-"""Read receipt and typing while an agent works."""
+"""Read receipt and typing while an agent works on its first words."""
 
 import asyncio
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
 
 import structlog
 from mautrix.errors import MatrixRequestError
@@ -12,48 +10,55 @@ from letta_matrix.matrix.intent import Intent
 
 log = structlog.get_logger()
 
-_DELAY = 0.1
-"""Seconds before anything is shown: a reply that is there by then says it better, and the
-homeserver is spared two requests."""
+_DELAY = 0.25
+"""Seconds before anything is shown: words that are there by then say it better, and the
+homeserver is spared three requests. Longer where it is slow."""
 
 _TYPING_MS = 30_000
 _REFRESH = 20.0
 
 
-@asynccontextmanager
-async def attention(
-    intent: Intent, room_id: str, event_id: str, background: set[asyncio.Task[None]]
-) -> AsyncGenerator[None]:
-    """Show the event as read and the agent as typing until the block ends.
+class Attention:
+    """Shows one event as read and the agent as typing, from `begin()` to `end()`.
 
-    Nothing here delays or fails the block; the task stays in `background` until it has tidied up.
+    Neither waits nor fails; what is under way is kept in `background` until it has tidied up.
     """
-    done = asyncio.Event()
-    task = asyncio.create_task(_show(intent, room_id, event_id, done))
-    background.add(task)
-    task.add_done_callback(background.discard)
-    try:
-        yield
-    finally:
-        done.set()
 
+    def __init__(
+        self, intent: Intent, room_id: str, event_id: str, background: set[asyncio.Task[None]]
+    ) -> None:
+        self._intent = intent
+        self._room_id = room_id
+        self._event_id = event_id
+        self._background = background
+        self._over: asyncio.Event | None = None
 
-async def _show(intent: Intent, room_id: str, event_id: str, done: asyncio.Event) -> None:
-    if await _is_set(done, _DELAY):
-        return
-    try:
-        await asyncio.gather(
-            intent.read_receipt(room_id, event_id), _type_until(intent, room_id, done)
-        )
-    except (MatrixRequestError, HomeserverUnavailable) as error:
-        log.debug("receipt or typing not shown", room=room_id, reason=str(error))
+    def begin(self) -> None:
+        if self._over is None:
+            self._over = asyncio.Event()
+            task = asyncio.create_task(self._show(self._over))
+            self._background.add(task)
+            task.add_done_callback(self._background.discard)
 
+    def end(self) -> None:
+        if self._over is not None:
+            self._over.set()
 
-async def _type_until(intent: Intent, room_id: str, done: asyncio.Event) -> None:
-    while not done.is_set():
-        await intent.typing(room_id, _TYPING_MS)
-        await _is_set(done, _REFRESH)
-    await intent.typing(room_id, 0)
+    async def _show(self, over: asyncio.Event) -> None:
+        if await _is_set(over, _DELAY * self._intent.homeserver.pacer.stretch):
+            return
+        try:
+            await asyncio.gather(
+                self._intent.read_receipt(self._room_id, self._event_id), self._type_until(over)
+            )
+        except (MatrixRequestError, HomeserverUnavailable) as error:
+            log.debug("receipt or typing not shown", room=self._room_id, reason=str(error))
+
+    async def _type_until(self, over: asyncio.Event) -> None:
+        while not over.is_set():
+            await self._intent.typing(self._room_id, _TYPING_MS)
+            await _is_set(over, _REFRESH)
+        await self._intent.typing(self._room_id, 0)
 
 
 async def _is_set(event: asyncio.Event, within: float) -> bool:

@@ -11,7 +11,7 @@ import structlog
 
 from letta_matrix.config import Conversations as ConversationsConfig
 from letta_matrix.conversations import notices
-from letta_matrix.conversations.attention import attention
+from letta_matrix.conversations.attention import Attention
 from letta_matrix.conversations.reply import Notice, Reply
 from letta_matrix.matrix.homeserver import Homeserver
 from letta_matrix.matrix.intent import Intent
@@ -137,8 +137,7 @@ class TurnRunner:
         pause, since = 0.2, time.monotonic()
         while True:
             try:
-                async with attention(reply.intent, turn.room_id, turn.event_id, self._background):
-                    return await self._follow(turn, turn.prompt or "", runtime, reply)
+                return await self._follow(turn, turn.prompt or "", runtime, reply)
             except RuntimeUnavailable as error:
                 log.debug("runtime unavailable", runtime=runtime.name, reason=str(error))
                 if time.monotonic() - since > _PATIENCE:
@@ -162,38 +161,59 @@ class TurnRunner:
         async def save(state: Mapping[str, object]) -> None:
             await self._turns.run(turn, state)
 
-        text = _ReplyText()
+        attention = Attention(reply.intent, turn.room_id, turn.event_id, self._background)
         try:
             async with (
                 asyncio.timeout(self._config.turn_timeout),
                 aclosing(runtime.run_turn(request, turn.runtime_state, save)) as events,
             ):
-                while (event := await _next(events, self._config.idle_timeout)) is not None:
-                    match event:
-                        case TextDelta():
-                            reply.show(text.add(event))
-                        case TurnStarted(run_id=run_id):
-                            reply.ran(run_id)
-                        case ApprovalRequested(approval_id=approval_id, tool=tool):
-                            denial = notices.approval_denied(tool)
-                            with contextlib.suppress(RuntimeRefused):
-                                await runtime.answer_approval(
-                                    request, approval_id, allow=False, message=denial
-                                )
-                            await reply.notify(f"approval {approval_id}", denial)
-                        case TurnFinished():
-                            return _finished(event, reply.text)
-                        case _:
-                            pass
+                return await self._listen(events, request, runtime, reply, attention)
         except _SilentError:
-            await runtime.cancel_turn(request.agent_id, request.conversation_id)
-            notice = Notice(notices.silent(round(self._config.idle_timeout / 60, 1)))
-            return _End(reply.text, notice, Outcome.FAILED)
+            notice = notices.silent(round(self._config.idle_timeout / 60, 1))
         except TimeoutError:
-            await runtime.cancel_turn(request.agent_id, request.conversation_id)
-            notice = Notice(notices.too_long(round(self._config.turn_timeout / 60, 1)))
-            return _End(reply.text, notice, Outcome.FAILED)
+            notice = notices.too_long(round(self._config.turn_timeout / 60, 1))
+        finally:
+            attention.end()
+        await runtime.cancel_turn(request.agent_id, request.conversation_id)
+        return _End(reply.text, Notice(notice), Outcome.FAILED)
+
+    async def _listen(
+        self,
+        events: AsyncGenerator[TurnEvent],
+        request: TurnRequest,
+        runtime: AgentRuntime,
+        reply: Reply,
+        attention: Attention,
+    ) -> _End:
+        text = _ReplyText()
+        while (event := await _next(events, self._config.idle_timeout)) is not None:
+            match event:
+                case TextDelta():
+                    attention.end()
+                    reply.show(text.add(event))
+                case TurnStarted(run_id=run_id):
+                    attention.begin()
+                    reply.ran(run_id)
+                case ApprovalRequested():
+                    await self._deny(event, request, runtime, reply)
+                case TurnFinished():
+                    return _finished(event, reply.text)
+                case _:
+                    pass
         raise RuntimeUnavailable("the runtime's stream ended before the turn did")
+
+    async def _deny(
+        self,
+        asked: ApprovalRequested,
+        request: TurnRequest,
+        runtime: AgentRuntime,
+        reply: Reply,
+    ) -> None:
+        denial = notices.approval_denied(asked.tool)
+        # Refused means that it is no longer pending, which is as good as denied.
+        with contextlib.suppress(RuntimeRefused):
+            await runtime.answer_approval(request, asked.approval_id, allow=False, message=denial)
+        await reply.notify(f"approval {asked.approval_id}", denial)
 
     async def _conversation(self, turn: Turn, runtime: AgentRuntime) -> str:
         if turn.conversation_id is None:

@@ -63,10 +63,14 @@ class Appservice:
     async def start(self, hostname: str, port: int) -> None:
         """Listen. Raises OSError when the port is taken."""
         self._runner = web.AppRunner(
-            self.application(), access_log=None, handle_signals=False, keepalive_timeout=300
+            self.application(),
+            access_log=None,
+            handle_signals=False,
+            keepalive_timeout=300,
+            shutdown_timeout=2,
         )
         await self._runner.setup()
-        await web.TCPSite(self._runner, hostname, port, shutdown_timeout=2).start()
+        await web.TCPSite(self._runner, hostname, port).start()
 
     async def close(self) -> None:
         if self._runner is not None:

@@ -45,7 +45,8 @@ def read_state(directory: Path) -> Mapping[str, Any]:
         state = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise StackError(
-            f"no stack runs in {directory}; start one by `letta-matrix up`, or name its folder by --data"
+            f"no stack runs in {directory}; start one by `letta-matrix up`, "
+            "or name its folder by --data"
         ) from None
     except (OSError, ValueError) as error:
         raise StackError(f"{path}: cannot be used: {error}") from None

@@ -45,7 +45,6 @@ class Options:
     model_base_url: str = ""
     model_api_key: str = ""
     model: str = ""
-    bridge: Sequence[str] = _BRIDGE
 
 
 async def up(options: Options, announce: Announce) -> None:
@@ -177,7 +176,7 @@ class Stack:
     async def _start_bridge(self, config: Config) -> None:
         command = Command(
             name="bridge",
-            argv=self._options.bridge,
+            argv=_BRIDGE,
             log=self._data / "bridge.log",
             cwd=self._data,
         )

@@ -38,7 +38,10 @@ class Database:
     def __init__(self, url: URL) -> None:
         self._url = url
         # The parameters are what people wrote: no error may show them.
-        self._engine: AsyncEngine = create_async_engine(url, hide_parameters=True)
+        # No overflow: each further SQLite connection is a thread, made and ended under load.
+        self._engine: AsyncEngine = create_async_engine(
+            url, hide_parameters=True, pool_size=5, max_overflow=0
+        )
         self._writer = asyncio.Lock()
         if url.get_backend_name() == "sqlite":
             event.listen(self._engine.sync_engine, "connect", _set_up_sqlite)

@@ -55,6 +55,7 @@ class TurnStore:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._conversations: dict[tuple[str, str], str] = {}
 
     async def unfinished(self) -> list[Turn]:
         """Every turn that still owes something, in arrival order."""
@@ -116,11 +117,16 @@ class TurnStore:
 
     async def conversation(self, agent_id: str, room_id: str) -> str | None:
         """The runtime's conversation for an agent in a room."""
+        if (known := self._conversations.get((agent_id, room_id))) is not None:
+            return known
         query = select(conversations.c.conversation_id).where(
             conversations.c.agent_id == agent_id, conversations.c.room_id == room_id
         )
         async with self._database.read() as connection:
-            return (await connection.execute(query)).scalar_one_or_none()
+            stored = (await connection.execute(query)).scalar_one_or_none()
+        if stored is not None:
+            self._conversations[agent_id, room_id] = stored
+        return stored
 
     async def set_conversation(self, agent_id: str, room_id: str, conversation_id: str) -> None:
         async with self._database.write() as connection:
@@ -137,6 +143,7 @@ class TurnStore:
                     created_at=time.time(),
                 )
             )
+        self._conversations[agent_id, room_id] = conversation_id
 
     async def _update(self, turn: Turn, **values: object) -> None:
         async with self._database.write() as connection:

@@ -87,8 +87,9 @@ class Connection:
     def unavailable(self) -> RuntimeUnavailable:
         """Why nothing can be asked just now."""
         hint = "; check the runtime's `token`" if self._link.refused else ""
+        reason = self._link.reason or "the connection broke and was made anew"
         return RuntimeUnavailable(
-            f"the App Server at {self._config.url} cannot be reached: {self._link.reason}{hint}"
+            f"the App Server at {self._config.url} cannot be reached: {reason}{hint}"
         )
 
     async def request(
@@ -202,9 +203,10 @@ class Connection:
 
     def _linked(self, link: Link) -> None:
         before, self._link = self._link, link
+        if link.made != before.made:
+            self._started.clear()  # a new spare connection is subscribed to nothing yet
         if link.same_stream(before.epoch, before.generation) and before.up:
             return
-        self._started.clear()
         for future in self._asked.values():
             if not future.done():
                 future.set_exception(self.unavailable())

@@ -25,10 +25,12 @@ _log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """What the keeper said last of itself and of the App Server."""
+    """What the keeper said last of itself and of the App Server; `made` counts connections,
+    the spare one's too."""
 
     epoch: str = ""
     generation: int = 0
+    made: int = 0
     up: bool = False
     refused: bool = False
     reason: str = "the keeper is not attached yet"
@@ -190,9 +192,12 @@ class KeeperClient:
             await self._read_replay(message, reader)
         elif message["type"] == "replaced":
             raise Replaced
+        elif message.get("protocol") != wire.PROTOCOL:
+            _log.warning("ending a keeper of another version", socket=str(self._socket))
+            self._write(wire.pack_control({"type": "end"}))
         else:
             self.seq = message["seq"]
-            fields = ("epoch", "generation", "up", "refused", "reason")
+            fields = ("epoch", "generation", "made", "up", "refused", "reason")
             self.link = Link(**{name: message[name] for name in fields})
             self._on_link(self.link)
 

@@ -75,7 +75,7 @@ async def _run(socket: Path, idle: float, buffer: int) -> None:
         if alone:
             timer = loop.call_later(idle, ended.set)
 
-    keeper = Keeper(buffer, idle_changed)
+    keeper = Keeper(buffer, idle_changed, ended.set)
     server = await asyncio.start_unix_server(keeper.serve, socket)
     try:
         await ended.wait()

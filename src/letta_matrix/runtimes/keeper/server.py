@@ -32,14 +32,18 @@ class Keeper:
     `epoch` names this keeper's life, `generation` counts the upstream connections in it.
     """
 
-    def __init__(self, max_bytes: int, idle: Callable[[bool], None]) -> None:
+    def __init__(
+        self, max_bytes: int, idle: Callable[[bool], None], end: Callable[[], None]
+    ) -> None:
         self.epoch = secrets.token_hex(8)
         self.generation = 0
         self._buffer = FrameBuffer(max_bytes)
         self._idle = idle
+        self._end = end
         self._target: tuple[str, str | None] | None = None
         self._connections: list[Upstream] = []
         self._bridge: asyncio.StreamWriter | None = None
+        self._made = 0
         self._muted: tuple[bytes, ...] = ()
         self._transient: tuple[bytes, ...] = ()
 
@@ -70,6 +74,8 @@ class Keeper:
                 await self._attach(message, writer)
             elif message["type"] == "replay":
                 self._replay(message, writer)
+            elif message["type"] == "end":
+                self._end()
         elif writer is not self._bridge:
             return
         elif kind in (wire.SEND, wire.BROADCAST):
@@ -126,6 +132,7 @@ class Keeper:
             self._bridge.transport.abort()
 
     def _changed(self, connection: Upstream) -> None:
+        self._made += connection.up
         if connection is self._connections[0]:
             spare = next((other for other in self._connections if other.up), None)
             if spare is not None:
@@ -135,6 +142,8 @@ class Keeper:
             self._report()
         elif connection.up and not self._connections[0].up:
             self._changed(self._connections[0])
+        else:
+            self._report()
 
     def _report(self) -> None:
         if self._bridge is not None:
@@ -144,8 +153,10 @@ class Keeper:
         first = self._connections[0]
         return {
             "type": "status",
+            "protocol": wire.PROTOCOL,
             "epoch": self.epoch,
             "generation": self.generation,
+            "made": self._made,
             "seq": self._buffer.seq,
             "up": first.up,
             "reason": first.reason,

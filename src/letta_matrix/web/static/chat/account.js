@@ -10,8 +10,8 @@ import { SyncLoop } from "./sync.js";
 /** @typedef {import("./types.js").Session} Session */
 
 export class Account {
-  /** @type {Set<string>} invitations being accepted */
-  #joining = new Set();
+  /** @type {Set<string>} invitations accepted without asking, once each */
+  #trusted = new Set();
 
   /**
    * @param {Session} session
@@ -47,14 +47,17 @@ export class Account {
   }
 
   #acceptTrusted() {
-    for (const room of this.rooms.trustedInvites()) this.accept(room.id).catch(() => {});
+    for (const { id } of this.rooms.trustedInvites()) {
+      if (this.#trusted.has(id)) continue;
+      this.#trusted.add(id);
+      // If it fails, the list still shows the invitation with its button.
+      this.accept(id).catch(() => {});
+    }
   }
 
   /** @param {string} roomId */
-  async accept(roomId) {
-    if (this.#joining.has(roomId)) return;
-    this.#joining.add(roomId);
-    await this.api.join(roomId).finally(() => this.#joining.delete(roomId));
+  accept(roomId) {
+    return this.api.join(roomId);
   }
 
   /** @param {string} roomId */

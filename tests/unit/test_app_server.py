@@ -1,0 +1,218 @@
+"""The App Server adapter against answers that a real App Server seldom gives."""
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncGenerator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.fake_app_server import FakeAppServer
+
+from letta_matrix.config import AppServerRuntime
+from letta_matrix.runtimes.app_server import AppServer
+from letta_matrix.runtimes.keeper.server import Keeper
+from letta_matrix.runtimes.protocol import (
+    RuntimeRefused,
+    RuntimeUnavailable,
+    StopReason,
+    TextDelta,
+    TurnEvent,
+    TurnFinished,
+    TurnLost,
+    TurnRequest,
+    TurnState,
+)
+
+Json = dict[str, Any]
+REQUEST = TurnRequest("a1", "c1", "$1", "hello")
+SCOPE = {"agent_id": "a1", "conversation_id": "c1"}
+
+
+class Script:
+    """Answers by frame type; `asked` lists what came."""
+
+    def __init__(self, **answers: Json | list[Json]) -> None:
+        self.answers = answers
+        self.asked: list[Json] = []
+
+    def __call__(self, frame: Json) -> list[Json]:
+        self.asked.append(frame)
+        answer = self.answers.get(frame["type"])
+        if isinstance(answer, list):
+            answer = answer.pop(0) if len(answer) > 1 else answer[0]
+        if answer is None:
+            return []
+        kind = "input_accepted" if frame["type"] == "input" else f"{frame['type']}_response"
+        followed: list[Json] = answer.get("then", [])
+        head = {"type": kind, "request_id": frame["request_id"], "success": True, **answer}
+        return [head | {"runtime": SCOPE}, *[{**f, "runtime": SCOPE} for f in followed]]
+
+    def kinds(self) -> list[str]:
+        return [frame["type"] for frame in self.asked]
+
+
+@pytest.fixture
+async def upstream() -> AsyncGenerator[FakeAppServer]:
+    async with FakeAppServer() as server:
+        yield server
+
+
+@pytest.fixture
+async def runtime(tmp_path: Path, upstream: FakeAppServer) -> AsyncGenerator[AppServer]:
+    keeper = Keeper(100_000, lambda _: None, lambda: None)
+    server = await asyncio.start_unix_server(keeper.serve, tmp_path / "k")
+    config = AppServerRuntime.model_validate({"url": upstream.url, "request_timeout": 0.3})
+    adapter = AppServer(config, tmp_path / "k")
+    await adapter.start()
+    for _ in range(200):
+        if upstream.sockets:
+            break
+        await asyncio.sleep(0.02)
+    await asyncio.sleep(0.05)
+    yield adapter
+    await adapter.close()
+    server.close()
+    await keeper.close()
+
+
+async def nothing(_: TurnState) -> None:
+    pass
+
+
+async def turn(
+    runtime: AppServer, request: TurnRequest = REQUEST, state: TurnState | None = None
+) -> list[TurnEvent]:
+    return [event async for event in runtime.run_turn(request, state, nothing)]
+
+
+def delta(text: str, seq: int) -> Json:
+    message = {"message_type": "assistant_message", "id": "m", "content": text}
+    return {"type": "stream_delta", "delta": {**message, "run_id": "r1", "seq_id": seq}}
+
+
+END: Json = {"type": "turn_finished", "run_id": "r1", "stop_reason": "end_turn"}
+STARTED: Json = {"accepted": True, "disposition": "started", "then": [delta("hi", 1), END]}
+
+
+async def test_no_answer_is_not_waited_for(runtime: AppServer) -> None:
+    with pytest.raises(RuntimeUnavailable, match=r"did not answer agent_list within 0\.3 s"):
+        await runtime.list_agents()
+
+
+async def test_a_listing_is_whole_or_nothing(runtime: AppServer, upstream: FakeAppServer) -> None:
+    page = [{"id": f"a{n}", "name": f"N{n}"} for n in range(100)]
+    rest = [page[-1], {"id": "last", "name": None}]
+    upstream.respond = script = Script(agent_list=[{"agents": page}, {"agents": rest}])
+    agents = await runtime.list_agents()
+    assert len(agents) == 101
+    assert agents[-1].name == "last"
+    assert [frame["query"] for frame in script.asked] == [
+        {"limit": 100},
+        {"limit": 100, "after": "a99"},
+    ]
+    upstream.respond = Script(agent_list=[{"agents": page}, {"success": False, "error": "no"}])
+    with pytest.raises(RuntimeRefused, match="refused agent_list: no"):
+        await runtime.list_agents()
+
+
+async def test_everything_fails_at_once_while_it_is_down(
+    runtime: AppServer, upstream: FakeAppServer
+) -> None:
+    await upstream.__aexit__()
+    await asyncio.sleep(0.1)
+    began = time.monotonic()
+    with pytest.raises(RuntimeUnavailable, match="cannot be reached"):
+        await runtime.list_agents()
+    with pytest.raises(RuntimeUnavailable):
+        await turn(runtime)
+    assert time.monotonic() - began < 0.2
+
+
+async def test_a_connection_that_breaks_fails_what_waits(
+    runtime: AppServer, upstream: FakeAppServer
+) -> None:
+    upstream.respond = Script(runtime_start={}, input={"accepted": True, "disposition": "queued"})
+    waiting = asyncio.create_task(turn(runtime))
+    await upstream.heard(2)
+    await upstream.drop()
+    with pytest.raises(RuntimeUnavailable):
+        await asyncio.wait_for(waiting, 2)
+
+
+async def test_the_permission_mode_is_always_named(
+    runtime: AppServer, upstream: FakeAppServer
+) -> None:
+    upstream.respond = script = Script(runtime_start={}, input=STARTED)
+    await turn(runtime)
+    await turn(runtime, TurnRequest("a1", "c1", "$2", "again"))
+    assert script.kinds() == ["runtime_start", "input", "input"]
+    assert script.asked[0]["mode"] == "standard"
+    await upstream.drop()
+    for _ in range(100):
+        await asyncio.sleep(0.02)
+        if upstream.sockets:
+            break
+    await asyncio.sleep(0.05)
+    await turn(runtime, TurnRequest("a1", "c1", "$3", "once more"))
+    assert script.kinds()[3:] == ["runtime_start", "input"]
+
+
+async def test_a_rejected_input_is_sent_again(runtime: AppServer, upstream: FakeAppServer) -> None:
+    answers = [{"accepted": False}, STARTED]
+    upstream.respond = script = Script(runtime_start={}, input=answers)
+    assert (await turn(runtime))[-1] == TurnFinished(StopReason.END_TURN, "", "r1")
+    assert script.kinds().count("input") == 2
+    upstream.respond = Script(runtime_start={}, input={"accepted": False, "error": "full"})
+    with pytest.raises(RuntimeRefused, match="took no message: full"):
+        await turn(runtime, TurnRequest("a1", "c1", "$2", "x"))
+
+
+async def test_a_wedged_conversation_is_forked(runtime: AppServer, upstream: FakeAppServer) -> None:
+    error = "Conversation c1 already has an active run (r0)"
+    end = {"type": "turn_finished", "stop_reason": "error", "error": error}
+    upstream.respond = script = Script(
+        runtime_start={},
+        input={"accepted": True, "disposition": "started", "then": [end]},
+        conversation_messages_list={"messages": []},
+        conversation_fork={"conversation": {"id": "c2"}},
+    )
+    with pytest.raises(TurnLost) as lost:
+        await turn(runtime)
+    assert lost.value.fresh_conversation == "c2"
+    assert not lost.value.tools_started
+    assert script.asked[-1]["body"] == {"agent_id": "a1"}
+
+
+async def test_unknown_frames_are_counted(runtime: AppServer, upstream: FakeAppServer) -> None:
+    news = {"type": "news"}
+    then = {**STARTED, "then": [news, delta("hi", 1), END]}
+    upstream.respond = Script(runtime_start={}, input=then)
+    await upstream.say("not json", '{"type":"weather"}')
+    events = await turn(runtime)
+    assert [event.text for event in events if isinstance(event, TextDelta)] == ["hi"]
+    assert dict(runtime.counters) == {"not json": 1, "unasked": 1, "unknown news": 1}
+
+
+async def test_frames_are_given_up_when_no_turn_needs_them(
+    runtime: AppServer, upstream: FakeAppServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("letta_matrix.runtimes.app_server.adapter.RECOVERY_GRACE", 0)
+    saved: list[Json] = []
+
+    async def save(state: TurnState) -> None:
+        saved.append(json.loads(json.dumps(dict(state))))
+
+    upstream.respond = Script(runtime_start={}, input=STARTED)
+    other = TurnRequest("a1", "c1", "$2", "again")
+    assert [event async for event in runtime.run_turn(REQUEST, None, save)]
+    assert [event async for event in runtime.run_turn(other, None, save)]
+    await runtime.finish_turn(other)
+    again = await turn(runtime, REQUEST, saved[0])
+    assert [event.text for event in again if isinstance(event, TextDelta)] == ["hi"]
+    await runtime.finish_turn(REQUEST)
+    await asyncio.sleep(0.05)
+    upstream.respond = Script(runtime_start={}, conversation_messages_list={"messages": []})
+    with pytest.raises(RuntimeUnavailable, match="did not answer"):
+        await turn(runtime, REQUEST, saved[0])
