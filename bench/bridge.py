@@ -104,14 +104,17 @@ class Bridge:
     def rss_mb(self) -> float:
         return self._process().memory_info().rss / 1e6
 
+    @property
+    def cpu_seconds(self) -> float:
+        """CPU time that the process has used so far."""
+        times = self._process().cpu_times()
+        return times.user + times.system
+
     async def cpu_percent(self, seconds: float) -> float:
         """Share of a core that the process uses over the next `seconds`."""
-        process = self._process()
-        before, started = process.cpu_times(), time.monotonic()
+        before, started = self.cpu_seconds, time.monotonic()
         await asyncio.sleep(seconds)
-        after, elapsed = process.cpu_times(), time.monotonic() - started
-        used = after.user + after.system - before.user - before.system
-        return 100 * used / elapsed
+        return 100 * (self.cpu_seconds - before) / (time.monotonic() - started)
 
     def _process(self) -> psutil.Process:
         assert self._server.process is not None

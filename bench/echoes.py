@@ -4,6 +4,7 @@ import asyncio
 import itertools
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 
 from bench.bridge import Bridge
 from bench.figures import at_least, at_most, ms, p50, p95
@@ -62,17 +63,39 @@ async def many_at_once(scene: Scene, bridge: Bridge) -> None:
     """Throughput over all rooms, and ten rooms at the same moment, the two taking turns."""
     ours = bridge.rooms()[1:]
     await scene.person.follow([*scene.floor_rooms, *ours])
-    rates = await _in_turns(scene, ours, scene.plan.throughput_rounds, _throughput)
+    rates, cost = await _costed(scene, bridge, ours)
     floor_rate, our_rate = (p50(values) for values in rates)
     note = f"{AT_ONCE} at once over {len(ours)} rooms, ours / floor"
     scene.figures.add("throughput_ratio", our_rate / floor_rate, note, at_least(0.85))
     scene.figures.add("throughput_per_s", our_rate, "echoes a second, ours")
     scene.figures.add("throughput_floor_per_s", floor_rate, "echoes a second, floor")
+    note = "requests to the homeserver that write, for each echo there"
+    scene.figures.add("writes_per_echo", cost.writes, note, at_most(1.1))
+    scene.figures.add("cpu_ms_per_echo", cost.cpu_ms, "the bridge's CPU time for each echo there")
     floor, mine = await _in_turns(scene, ours[:TOGETHER], scene.plan.together_rounds, _together)
     note = f"{TOGETHER} rooms at the same moment, in-memory runtime, ours / floor"
     scene.figures.add("together_p50_ratio", p50(mine) / p50(floor), note, at_most(1.15))
     scene.figures.add("together_floor_p50_s", p50(floor), "the floor there")
     scene.figures.add("together_floor_p95_s", p95(floor), "the floor there")
+
+
+@dataclass(frozen=True, slots=True)
+class _Cost:
+    """What one echo costs the bridge."""
+
+    writes: float
+    cpu_ms: float
+
+
+async def _costed(
+    scene: Scene, bridge: Bridge, ours: Sequence[str]
+) -> tuple[tuple[list[float], list[float]], _Cost]:
+    rounds = scene.plan.throughput_rounds
+    writes, cpu = (await bridge.health())["homeserver_writes"], bridge.cpu_seconds
+    rates = await _in_turns(scene, ours, rounds, _throughput)
+    writes = (await bridge.health())["homeserver_writes"] - writes
+    echoes = rounds * len(ours)
+    return rates, _Cost(writes / echoes, ms(bridge.cpu_seconds - cpu) / echoes)
 
 
 async def _in_turns(

@@ -22,6 +22,8 @@ from letta_matrix.stack.models import DEMO_MODEL
 
 WORDS_PER_SECOND = 25.0
 _MOST_WORDS = 5000
+_THINKING = 15
+"""Words' worth of time before the first: without it nobody sees an agent typing."""
 _REMINDER = re.compile(r"<system-reminder>.*?</system-reminder>", re.DOTALL)
 _USE = re.compile(
     r"\s*use\s+(?:the\s+)?(?:tool\s+)?`?(\w+)`?\s*:\s*(.*)", re.DOTALL | re.IGNORECASE
@@ -183,6 +185,7 @@ class DemoModel:
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
         await response.prepare(request)
         try:
+            await asyncio.sleep(self._pause * _THINKING)
             for chunk, pause in _chunks(reply):
                 await response.write(f"data: {json.dumps(chunk)}\n\n".encode())
                 if pause and self._pause:

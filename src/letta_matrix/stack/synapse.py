@@ -11,6 +11,7 @@ import secrets
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, cast
 
@@ -45,6 +46,13 @@ class Synapse:
 
     @property
     def command(self) -> Command:
+        """How to run it.
+
+        Raises:
+            StackError: Synapse is not installed.
+        """
+        if find_spec("synapse") is None:
+            raise StackError("Synapse is not installed; pip install 'letta-matrix[embedded]'")
         return Command(
             name="Synapse",
             argv=(
