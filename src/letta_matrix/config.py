@@ -76,9 +76,7 @@ Duration = Annotated[float, BeforeValidator(_seconds)]
 
 HttpAddress = Annotated[str, _address("http", "https")]
 WebSocketAddress = Annotated[str, _address("ws", "wss")]
-DatabaseAddress = Annotated[
-    str, _matches(r"(sqlite|postgres(ql)?)(\+\w+)?://.*", "sqlite:///FILE or postgresql://...")
-]
+DatabaseAddress = Annotated[str, _matches(r"sqlite://.*", "sqlite:///FILE")]
 ServerName = Annotated[str, _matches(_SERVER_NAME, "a server name such as example.org")]
 UserId = Annotated[str, _matches(_USER_ID, "a user id such as @you:example.org")]
 Person = Annotated[

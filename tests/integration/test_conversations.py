@@ -77,9 +77,10 @@ async def syncing(person: Person, room_id: str, seconds: float) -> tuple[list[li
 
 async def test_an_agent_answers_as_itself(world: World, ann: Person, room: Room) -> None:
     event_id = await ann.send(room.room_id, "hello **there**")
-    assert await ann.answers(room, 1) == ["echo: hello there"]
+    assert await ann.answers(room, 1) == ["echo: hello **there**"]
     (said,) = await ann.said_by(room.room_id, room.ghost)
     marker = said["content"]["org.letta.matrix"]
+    assert "<strong>there</strong>" in said["content"]["formatted_body"]
     assert (marker["agent_id"], marker["in_reply_to"]) == (room.agent.agent_id, event_id)
     assert said["edits"] == 0
     asked = [one for one in world.runtime.asked if one.agent_id == room.agent.agent_id]
@@ -218,20 +219,16 @@ async def test_silence_where_nobody_was_addressed(
     homeserver: Homeserver, world: World, ann: Person, room: Room
 ) -> None:
     troll = Person(ann.http, ann.url, *(await homeserver.register("troll"))[:2])
-    for person in (troll,):
-        path = f"/rooms/{quote(room.room_id)}/invite"
-        assert (await ann.call("POST", path, {"user_id": person.user_id}))[0] == 200
-        join = f"/rooms/{quote(room.room_id)}/join"
-        assert (await person.call("POST", join))[0] == 200
+    path = f"/rooms/{quote(room.room_id)}/invite"
+    assert (await ann.call("POST", path, {"user_id": troll.user_id}))[0] == 200
+    assert (await troll.call("POST", f"/rooms/{quote(room.room_id)}/join"))[0] == 200
     await troll.send(room.room_id, "buy things")
     await ann.send(room.room_id, "I am a bot", msgtype="m.notice")
     first = await ann.send(room.room_id, "heard")
     edit = {"rel_type": "m.replace", "event_id": first}
     await ann.send(room.room_id, "* edited", **{"m.relates_to": edit})
-    await ann.send_content(room.room_id, {"msgtype": "m.text"})
     await ann.call("PUT", f"/rooms/{quote(room.room_id)}/state/m.room.topic/", {"topic": "New"})
     other = world.as_user((await world.meet()).ghost)
-    path = f"/rooms/{quote(room.room_id)}/invite"
     await ann.call("POST", path, {"user_id": other.user_id})
     await other.call("POST", f"/rooms/{quote(room.room_id)}/join")
     await other.send(room.room_id, "I am another agent")
@@ -260,7 +257,7 @@ async def test_a_room_that_is_nobodys_is_silent(world: World, ann: Person, room:
 async def test_a_very_long_answer_comes_in_parts_in_order(
     world: World, ann: Person, room: Room
 ) -> None:
-    text = "\n\n".join(f"Paragraph {number}. " + "words " * 60 for number in range(530))
+    text = "\n\n".join(f"Paragraph {number}. " + "words " * 60 for number in range(540))
     assert len(text) > 200_000
 
     def script(_request: object) -> list[TurnEvent | float]:
@@ -269,15 +266,12 @@ async def test_a_very_long_answer_comes_in_parts_in_order(
 
     world.runtime.script = script
     await ann.send(room.room_id, "tell me all")
-    counters = (await world.health())["counters"].get("turns_done", 0)
 
-    async def done() -> int:
-        return (await world.health())["counters"].get("turns_done", 0)
+    async def told() -> str:
+        return " ".join(" ".join(await ann.bodies(room.room_id, room.ghost)).split())
 
-    await eventually(done, lambda count: count > counters, 60)
-    bodies = await ann.answers(room, 4, 60)
-    told = " ".join(" ".join(bodies).split())
-    assert told == " ".join(text.split())
+    await eventually(told, lambda words: words == " ".join(text.split()), 60)
+    assert len(await ann.answers(room, 4)) > 4
 
 
 HOSTILE = {
@@ -307,7 +301,7 @@ async def test_hostile_replies_are_harmless(
 
     world.runtime.script = script
     await ann.send(room.room_id, "say it")
-    assert await ann.answers(room, 1, 30)
+    await ann.answers(room, 1, 30)
     world.runtime.script = obey
     await ann.send(room.room_id, "still there?")
 
@@ -318,8 +312,8 @@ async def test_hostile_replies_are_harmless(
     assert len(bodies) >= 2
     assert notices.BROKEN not in bodies
     html = str([s["content"].get("formatted_body") for s in await ann.said_by(*room_of(room))])
-    assert "<script" not in html
-    assert "<img" not in html
+    for harm in ("<script", "onerror=", "src=", "javascript:"):
+        assert harm not in html
     mentions = [s["content"].get("m.mentions") for s in await ann.said_by(*room_of(room))]
     assert all(mention == {} for mention in mentions)
 

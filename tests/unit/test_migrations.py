@@ -115,8 +115,6 @@ async def test_a_database_somebody_else_fills(tmp_path: Path) -> None:
         ("sqlite:///x.db", "sqlite+aiosqlite:////data/x.db"),
         ("sqlite:///", "sqlite+aiosqlite:////data/letta-matrix.db"),
         ("sqlite:////var/x.db", "sqlite+aiosqlite:////var/x.db"),
-        ("postgres://u@h/d", "postgresql+asyncpg://u@h/d"),
-        ("postgresql+psycopg://u@h/d?x=1", "postgresql+asyncpg://u@h/d?x=1"),
     ],
 )
 def test_database_addresses(configured: str, rendered: str) -> None:

@@ -13,7 +13,9 @@ TurnState = Mapping[str, object]
 """What an adapter needs to find a turn again after a crash; JSON, opaque to everybody else."""
 
 SaveTurnState = Callable[[TurnState], Awaitable[None]]
-"""Stores a turn's state durably; an adapter awaits it before the step that the state protects."""
+"""Stores a turn's state durably; an adapter awaits it before the step that the state protects.
+
+It may be called several times in a turn; the newest state counts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +103,8 @@ class ToolReturned:
 
 @dataclass(frozen=True, slots=True)
 class ApprovalRequested:
-    """The turn waits until `answer_approval` is called with this `approval_id`."""
+    """The turn waits until `answer_approval` is called with this `approval_id`; a turn that is
+    followed again may report it again."""
 
     approval_id: str
     tool: str

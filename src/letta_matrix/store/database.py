@@ -26,8 +26,6 @@ class StoreError(Exception):
 def database_url(configured: str, directory: Path) -> URL:
     """The SQLAlchemy URL for `database.url`; relative SQLite paths start at `directory`."""
     url = make_url(configured)
-    if url.get_backend_name() != "sqlite":
-        return url.set(drivername="postgresql+asyncpg")
     path = directory / (url.database or "letta-matrix.db")
     return url.set(drivername="sqlite+aiosqlite", database=str(path))
 
@@ -43,13 +41,11 @@ class Database:
             url, hide_parameters=True, pool_size=5, max_overflow=0
         )
         self._writer = asyncio.Lock()
-        if url.get_backend_name() == "sqlite":
-            event.listen(self._engine.sync_engine, "connect", _set_up_sqlite)
+        event.listen(self._engine.sync_engine, "connect", _set_up_sqlite)
 
     async def open(self) -> None:
         """Create or migrate the schema. Raises StoreError when the database cannot be used."""
-        if (path := self._sqlite_path()) is not None:
-            _create_private(path)
+        _create_private(Path(str(self._url.database)))
         try:
             revision = await self._revision()
         except (DBAPIError, OSError) as error:
@@ -77,11 +73,6 @@ class Database:
         async with self._engine.connect() as connection:
             yield connection
 
-    def _sqlite_path(self) -> Path | None:
-        if self._url.get_backend_name() != "sqlite" or self._url.database is None:
-            return None
-        return Path(self._url.database)
-
     async def _revision(self) -> str | None:
         async with self._engine.connect() as connection:
             # A probe rather than reflection, which would load all of it.
@@ -103,9 +94,7 @@ class Database:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
         )
-        # The URL may hold a password, so it goes over stdin, not in argv.
-        url = self._url.render_as_string(hide_password=False)
-        output, _ = await child.communicate(url.encode())
+        output, _ = await child.communicate(self._url.render_as_string().encode())
         if child.returncode != 0:
             last = output.decode(errors="replace").strip().rpartition("\n")[2]
             raise StoreError(f"the database could not be migrated to schema {HEAD}: {last}")

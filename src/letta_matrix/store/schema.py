@@ -32,7 +32,8 @@ meta = Table(
 transactions = Table(
     "transactions",
     metadata,
-    Column("txn_id", String, primary_key=True),
+    Column("seq", _Sequence, primary_key=True, autoincrement=True),
+    Column("txn_id", String, nullable=False),
     Column("received_at", Float, nullable=False),
 )
 

@@ -17,7 +17,8 @@ def upgrade() -> None:
     )
     op.create_table(
         "transactions",
-        sa.Column("txn_id", sa.String, primary_key=True),
+        sa.Column("seq", _Sequence, primary_key=True, autoincrement=True),
+        sa.Column("txn_id", sa.String, nullable=False),
         sa.Column("received_at", sa.Float, nullable=False),
     )
     op.create_table(
