@@ -230,3 +230,32 @@ async def bridge_on(
         yield world
     finally:
         await bridge.close()
+
+
+async def deliver(
+    world: World,
+    events: Any,
+    txn_id: str = "",
+    token: str | None = None,
+    path: str = "/_matrix/app/v1/transactions/",
+) -> tuple[int, Json]:
+    """A transaction as the homeserver, or somebody who pretends to be it, would bring it."""
+    token = world.homeserver.hs_token if token is None else token
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    url = f"http://127.0.0.1:{world.homeserver.appservice_port}{path}"
+    url += txn_id or secrets.token_hex(8)
+    body = json.dumps({"events": events})
+    async with world.person.http.put(url, data=body, headers=headers) as response:
+        return response.status, await response.json()
+
+
+def event_in(room: Room, sender: str, body: Any = "x", **fields: Any) -> Json:
+    return {
+        "type": "m.room.message",
+        "event_id": f"${secrets.token_hex(8)}",
+        "room_id": room.room_id,
+        "sender": sender,
+        "origin_server_ts": int(time.time() * 1000),
+        "content": {"msgtype": "m.text", "body": body},
+        **fields,
+    }

@@ -1,17 +1,13 @@
 """Whatever arrives at the bridge's doors, it goes on, loses nothing and blocks nothing."""
 
 import asyncio
-import json
 import secrets
-import sqlite3
-import time
 from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import pytest
-from sqlalchemy import text
 from tests.integration.bridge_world import (
     Json,
     Person,
@@ -19,6 +15,8 @@ from tests.integration.bridge_world import (
     World,
     bridge_on,
     config_on,
+    deliver,
+    event_in,
     eventually,
     new_agent,
     new_person,
@@ -48,35 +46,6 @@ async def world(
 @pytest.fixture(scope="module")
 async def room(world: World) -> Room:
     return await world.meet()
-
-
-async def deliver(
-    world: World,
-    events: Any,
-    txn_id: str = "",
-    token: str | None = None,
-    path: str = "/_matrix/app/v1/transactions/",
-) -> tuple[int, Json]:
-    """A transaction as the homeserver, or somebody who pretends to be it, would bring it."""
-    token = world.homeserver.hs_token if token is None else token
-    headers = {"Authorization": f"Bearer {token}"} if token else {}
-    url = f"http://127.0.0.1:{world.homeserver.appservice_port}{path}"
-    url += txn_id or secrets.token_hex(8)
-    body = json.dumps({"events": events})
-    async with world.person.http.put(url, data=body, headers=headers) as response:
-        return response.status, await response.json()
-
-
-def event_in(room: Room, sender: str, body: Any = "x", **fields: Any) -> Json:
-    return {
-        "type": "m.room.message",
-        "event_id": f"${secrets.token_hex(8)}",
-        "room_id": room.room_id,
-        "sender": sender,
-        "origin_server_ts": int(time.time() * 1000),
-        "content": {"msgtype": "m.text", "body": body},
-        **fields,
-    }
 
 
 async def said(ann: Person, room: Room) -> list[str]:
@@ -166,9 +135,7 @@ async def test_malformed_events_are_skipped_counted_and_block_nothing(
 
 
 @pytest.mark.parametrize("fields", ODD_FIELDS, ids=lambda fields: repr(fields)[:50])
-async def test_events_with_odd_fields_are_taken(
-    world: World, ann: Person, fields: Json
-) -> None:
+async def test_events_with_odd_fields_are_taken(world: World, ann: Person, fields: Json) -> None:
     room = await world.meet()
     event = event_in(room, ann.user_id) | fields
     assert (await deliver(world, [event]))[0] == 200
@@ -193,9 +160,7 @@ async def test_odd_events_for_unknown_rooms_are_taken(world: World, ann: Person)
         assert (await deliver(world, [event]))[0] == 200, event
 
 
-async def test_what_the_homeserver_brings_twice_is_answered_once(
-    world: World, ann: Person
-) -> None:
+async def test_what_the_homeserver_brings_twice_is_answered_once(world: World, ann: Person) -> None:
     room = await world.meet()
     event, other = event_in(room, ann.user_id, "one"), event_in(room, ann.user_id, "two")
     for txn_id in ("same", "same", "another"):
@@ -208,9 +173,7 @@ async def test_what_the_homeserver_brings_twice_is_answered_once(
     assert asked == ["one", "two"]
 
 
-async def test_an_event_that_waited_too_long_gets_a_notice(
-    world: World, ann: Person
-) -> None:
+async def test_an_event_that_waited_too_long_gets_a_notice(world: World, ann: Person) -> None:
     room = await world.meet()
     old = event_in(room, ann.user_id, "long ago", origin_server_ts=1_600_000_000_000)
     assert (await deliver(world, [old]))[0] == 200
@@ -218,9 +181,7 @@ async def test_an_event_that_waited_too_long_gets_a_notice(
     assert all(one.text != "long ago" for one in world.runtime.asked)
 
 
-async def test_deep_nesting_from_a_client_blocks_nothing(
-    world: World, ann: Person
-) -> None:
+async def test_deep_nesting_from_a_client_blocks_nothing(world: World, ann: Person) -> None:
     room = await world.meet()
     path = f"/rooms/{quote(room.room_id)}/send/m.room.message/"
     taken = 0
@@ -237,66 +198,6 @@ async def test_deep_nesting_from_a_client_blocks_nothing(
     bodies = await eventually(answered, lambda all_: "echo: after all that" in all_)
     assert bodies == ["echo: deep"] * taken + ["echo: after all that"]
     assert taken >= 1
-
-
-async def test_a_locked_database_acknowledges_nothing_and_recovers(
-    homeserver: Homeserver, tmp_path: Path, ann: Person
-) -> None:
-    async with bridge_on(homeserver, tmp_path, ann, MemoryRuntime(script=obey)) as world:
-        room = await world.meet()
-        await world.ready()
-        await _impatient(world)
-        events = [event_in(room, ann.user_id, "while locked")]
-        other = sqlite3.connect(tmp_path / "letta-matrix.db", isolation_level=None)
-        other.execute("BEGIN EXCLUSIVE")
-        status, answer = await deliver(world, events, "locked")
-        assert (status, answer["errcode"]) == (500, "M_UNKNOWN")
-        await ann.send(room.room_id, "by the homeserver")
-        await asyncio.sleep(1)
-        assert world.runtime.asked == []
-        other.execute("ROLLBACK")
-        other.close()
-        assert (await deliver(world, events, "locked"))[0] == 200
-        texts = await ann.answers(room, 2)
-        assert sorted(texts) == ["echo: by the homeserver", "echo: while locked"]
-
-
-async def test_a_full_disk_acknowledges_nothing_and_recovers(
-    homeserver: Homeserver, tmp_path: Path, ann: Person
-) -> None:
-    async with bridge_on(homeserver, tmp_path, ann, MemoryRuntime(script=obey)) as world:
-        room = await world.meet()
-        await world.ready()
-        await _limit_pages(world, 0)
-        events = [event_in(room, ann.user_id, "x" * 60_000) for _ in range(10)]
-        assert (await deliver(world, events, "full"))[0] == 500
-        await asyncio.sleep(0.5)
-        assert world.runtime.asked == []
-        await _limit_pages(world, 1_000_000)
-        assert (await deliver(world, events, "full"))[0] == 200
-        await eventually(world.health, lambda health: health["counters"]["turns_done"] == 10, 60)
-        assert len(world.runtime.asked) == 10
-
-
-async def test_a_turn_that_meets_a_locked_database_is_answered_once(
-    homeserver: Homeserver, tmp_path: Path, ann: Person
-) -> None:
-    async with bridge_on(homeserver, tmp_path, ann, MemoryRuntime(script=obey)) as world:
-        room = await world.meet()
-        await world.ready()
-        await _impatient(world)
-        await ann.send(room.room_id, "slow 1")
-        await eventually(world.health, lambda health: health["turns_waiting"] == 1)
-        await asyncio.sleep(0.5)
-        other = sqlite3.connect(tmp_path / "letta-matrix.db", isolation_level=None)
-        other.execute("BEGIN EXCLUSIVE")
-        await asyncio.sleep(2.5)
-        other.execute("ROLLBACK")
-        other.close()
-        assert await ann.answers(room, 1, 30) == ["echo: slow 1"]
-        await asyncio.sleep(0.5)
-        assert await said(ann, room) == ["echo: slow 1"]
-        assert len(world.runtime.asked) == 1
 
 
 async def test_ports_that_are_taken_are_named(
@@ -329,18 +230,3 @@ async def test_a_homeserver_that_does_not_know_us_is_one_clear_line(
     assert bridge.health()["status"] == "degraded"
     assert not bridge.is_ready()
     await bridge.close()
-
-
-async def _impatient(world: World) -> None:
-    """Shorten how long the bridge's connections wait for a lock."""
-    async with world.bridge._database.read() as one, world.bridge._database.read() as two:
-        for connection in (one, two):
-            await connection.execute(text("PRAGMA busy_timeout = 100"))
-
-
-async def _limit_pages(world: World, more: int) -> None:
-    """Let the database grow by so many pages at most, on the connections in use."""
-    async with world.bridge._database.read() as one, world.bridge._database.read() as two:
-        for connection in (one, two):
-            pages = (await connection.execute(text("PRAGMA page_count"))).scalar_one()
-            await connection.execute(text(f"PRAGMA max_page_count = {pages + more}"))

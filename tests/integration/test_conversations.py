@@ -126,9 +126,7 @@ async def test_a_reply_grows_in_one_message(world: World, ann: Person, room: Roo
     assert 2 <= said["edits"] <= 9
 
 
-async def test_all_streams_keep_to_one_budget(
-    ann: Person, world: World
-) -> None:
+async def test_all_streams_keep_to_one_budget(ann: Person, world: World) -> None:
     pacer = world.bridge._homeserver.pacer
     rate, pacer._edits_per_second = pacer._edits_per_second, 2.0
     rooms = [await world.meet() for _ in range(4)]

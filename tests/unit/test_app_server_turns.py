@@ -12,6 +12,7 @@ from letta_matrix.runtimes.protocol import (
     ReasoningDelta,
     StopReason,
     TextDelta,
+    TextEnded,
     ToolReturned,
     ToolStarted,
     TurnEvent,
@@ -77,6 +78,7 @@ def test_a_plain_turn() -> None:
         ReasoningDelta("m0", "hm"),
         TextDelta("m1", "he"),
         TextDelta("m1", "llo"),
+        TextEnded(),
         TurnFinished(StopReason.END_TURN, "", "r1"),
     ]
 

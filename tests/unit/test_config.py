@@ -133,7 +133,7 @@ def test_wrong_durations(fault: Callable[..., str], written: str) -> None:
         ),
         ("permissions: {'*': owner}", "`permissions.*` should be 'block', 'user' or 'admin' (got "),
         ("permissions: {'@alice': user}", "`permissions.@alice` should be `*`, a server name, or "),
-        ("database: {url: 'mysql://u:pw@h/x'}", "`database.url` should be sqlite:///FILE or "),
+        ("database: {url: 'mysql://u:pw@h/x'}", "`database.url` should be sqlite:///FILE "),
     ],
 )
 def test_faults_name_file_key_and_expectation(

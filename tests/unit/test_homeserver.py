@@ -207,7 +207,10 @@ async def test_writes_are_counted_and_reads_are_not(ghost: Intent) -> None:
 async def test_typing_says_for_how_long(fake: FakeHomeserver, ghost: Intent) -> None:
     await ghost.typing(ROOM, 30_000)
     await ghost.typing(ROOM, 0)
-    assert [r.body for r in fake.requests] == [{"typing": True, "timeout": 30_000}, {"typing": False}]
+    assert [r.body for r in fake.requests] == [
+        {"typing": True, "timeout": 30_000},
+        {"typing": False},
+    ]
 
 
 async def test_provisioning_yields_to_a_message(fake: FakeHomeserver, ghost: Intent) -> None:

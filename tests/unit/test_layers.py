@@ -27,7 +27,9 @@ def test_one_noun_per_file() -> None:
 
 
 def test_the_bridge_loads_nothing_heavy() -> None:
-    program = "import sys, letta_matrix.bridge; print(*{name.split('.')[0] for name in sys.modules})"
+    program = (
+        "import sys, letta_matrix.bridge; print(*{name.split('.')[0] for name in sys.modules})"
+    )
     output = subprocess.run(
         [sys.executable, "-c", program], check=True, capture_output=True, text=True
     ).stdout

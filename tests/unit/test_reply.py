@@ -137,13 +137,39 @@ async def test_edits_come_no_faster_than_the_interval(
     assert fake.bodies(ROOM) == [text.strip()]
 
 
+async def test_a_text_that_ended_needs_no_last_edit(
+    fake: FakeHomeserver, reply_of: Replies
+) -> None:
+    reply = reply_of()
+    reply.show("done")
+    reply.text_ended()
+    await until(lambda: len(fake.messages(ROOM)) == 1)
+    assert await end(reply, "done") == {}
+    (event,) = fake.messages(ROOM)
+    assert LIVE not in event["content"]
+
+
+async def test_more_text_after_the_end_is_shown_and_edited(
+    fake: FakeHomeserver, reply_of: Replies
+) -> None:
+    reply = reply_of()
+    reply.show("one")
+    reply.text_ended()
+    await until(lambda: len(fake.messages(ROOM)) == 1)
+    reply.show("one two")
+    await end(reply, "one two")
+    last = fake.messages(ROOM)[-1]["content"]
+    assert last["m.new_content"]["body"] == "one two"
+    assert LIVE not in last["m.new_content"]
+
+
 async def test_long_replies_are_edited_less_often(reply_of: Replies) -> None:
     reply = reply_of(interval=1.0)
     reply._text = "x"
-    short = reply._pause()
+    short = reply._interval()
     reply._text = "x" * 40_000
     assert short == pytest.approx(1.0, rel=0.01)
-    assert reply._pause() == pytest.approx(6.0, rel=0.01)
+    assert reply._interval() == pytest.approx(6.0, rel=0.01)
 
 
 async def test_a_slow_homeserver_loses_interim_edits_first(

@@ -3,16 +3,17 @@
 import asyncio
 import sqlite3
 import time
+import traceback
 from pathlib import Path
 
 import pytest
 from sqlalchemy import text
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import IntegrityError
 from tests.builders import agent, message
 
 from letta_matrix.conversations.routing import new_turn
 from letta_matrix.store.agents import AgentDirectory
-from letta_matrix.store.database import Database
+from letta_matrix.store.database import Database, StoreUnavailable
 from letta_matrix.store.inbox import Event, Inbox, InboxEntry, InboxState
 from letta_matrix.store.turns import Outcome, TurnStore
 
@@ -80,11 +81,18 @@ async def test_a_transaction_is_stored_whole_or_not_at_all(
     bad = entry("b")
     assert bad.turn is not None
     bad.turn.agent_id = "agent-nobody"
-    with pytest.raises(DBAPIError):
+    with pytest.raises(IntegrityError):
         await inbox.admit("t1", [entry("a"), bad])
     for table in ("transactions", "inbox", "turns"):
         assert await count(database, table) == 0
     assert len(await inbox.admit("t1", [entry("a")])) == 1
+
+
+async def test_rooms_something_is_parked_for(inbox: Inbox) -> None:
+    rooms = ["!2:test", "!3:test", "!2:test"]
+    await inbox.admit("t1", [entry("x", InboxState.PARKED, room_id=room) for room in rooms])
+    await inbox.admit("t2", [entry("y")])
+    assert sorted(await inbox.parked_rooms()) == ["!2:test", "!3:test"]
 
 
 async def test_only_what_is_looked_at_again_is_kept(inbox: Inbox, database: Database) -> None:
@@ -119,7 +127,7 @@ async def test_a_locked_database_stores_nothing_and_says_so(
     await _impatient(database)
     other = sqlite3.connect(database_file, isolation_level=None)
     other.execute("BEGIN EXCLUSIVE")
-    with pytest.raises(DBAPIError, match="locked"):
+    with pytest.raises(StoreUnavailable, match="now: database is locked"):
         await inbox.admit("t1", [entry("a")])
     other.execute("ROLLBACK")
     other.close()
@@ -131,7 +139,7 @@ async def test_a_full_disk_stores_nothing_and_says_so(inbox: Inbox, database: Da
         pages = (await connection.execute(text("PRAGMA page_count"))).scalar_one()
         await connection.execute(text(f"PRAGMA max_page_count = {pages}"))
     huge = [entry("x" * 50_000) for _ in range(20)]
-    with pytest.raises(DBAPIError, match="full"):
+    with pytest.raises(StoreUnavailable, match="now: database or disk is full"):
         await inbox.admit("t1", huge)
     assert await count(database, "transactions") == 0
     assert await count(database, "turns") == 0
@@ -146,10 +154,10 @@ async def test_an_error_of_the_database_shows_no_message(
     await _impatient(database)
     other = sqlite3.connect(database_file, isolation_level=None)
     other.execute("BEGIN EXCLUSIVE")
-    with pytest.raises(DBAPIError) as caught:
+    with pytest.raises(StoreUnavailable) as caught:
         await inbox.admit("a secret transaction", [entry("my secret")])
     other.close()
-    assert "secret" not in str(caught.value)
+    assert "secret" not in "".join(traceback.format_exception(caught.value))
 
 
 async def test_prune_forgets_what_is_settled_and_old(inbox: Inbox, database: Database) -> None:

@@ -28,6 +28,8 @@ _REMOVED = (
 )
 _BACK = "I am back."
 _LONGEST_PAUSE = 300.0
+_LONGEST_NAME = 255
+"""Characters of a display name or a room name: Synapse takes no longer display name than 256."""
 
 
 class Provisioner:
@@ -114,9 +116,10 @@ class Provisioner:
         if agent.status is AgentStatus.REMOVED:
             await self._announce(agent, ghost)
             return
+        name = agent.name[:_LONGEST_NAME]
         await self._step(agent, "registered", True, ghost.register)
         await asyncio.gather(
-            self._step(agent, "displayname", agent.name, lambda: ghost.set_displayname(agent.name)),
+            self._step(agent, "displayname", name, lambda: ghost.set_displayname(name)),
             self._avatar(agent, ghost),
         )
         room_id = agent.room_id or await self._make_room(agent, ghost)
@@ -227,7 +230,7 @@ class Provisioner:
         await self._applied(agent, {"announced": str(agent.status), "announcements": count})
 
     def _room_name(self, agent: Agent) -> str:
-        return self._config.agents.room_name.replace("{name}", agent.name)[:255]
+        return self._config.agents.room_name.replace("{name}", agent.name)[:_LONGEST_NAME]
 
     def _room_topic(self, agent: Agent) -> str:
         topic = self._config.agents.room_topic.replace("{name}", agent.name)

@@ -11,6 +11,7 @@ import structlog
 
 from letta_matrix.conversations.routing import AskAgain, Router, new_turn
 from letta_matrix.conversations.turn_runner import TurnRunner
+from letta_matrix.store.database import StoreUnavailable
 from letta_matrix.store.inbox import Inbox, InboxEntry, InboxState
 from letta_matrix.store.outbox import Outbox
 from letta_matrix.store.turns import Turn, TurnStatus, TurnStore
@@ -19,6 +20,7 @@ log = structlog.get_logger()
 
 _KEEP = 30 * 86_400
 _TRIES = 5
+_LONGEST_PAUSE = 10.0
 
 
 class Dispatcher:
@@ -51,6 +53,9 @@ class Dispatcher:
             log.info("turns taken up again", turns=len(unfinished))
         for turn in unfinished:
             self._enqueue(turn)
+        for room_id in await self._inbox.parked_rooms():
+            if self._router.knows(room_id):
+                await self.room_known(room_id)
 
     async def admit(self, txn_id: str, events: list[dict[str, Any]]) -> None:
         """Store a transaction with the turns it starts, then let them run. Raises when it could
@@ -118,27 +123,30 @@ class Dispatcher:
         del self._queues[key]
 
     async def _run(self, turn: Turn) -> None:
-        pause = 1.0
-        for attempt in range(_TRIES):
-            if turn.status is TurnStatus.DONE:
-                return
-            recovered = attempt > 0 or turn.turn_id in self._recovered
+        pause, failures, recovered = 1.0, 0, turn.turn_id in self._recovered
+        while failures < _TRIES and turn.status is not TurnStatus.DONE:
             try:
                 await self._runner.run(turn, recovered=recovered)
+            except StoreUnavailable as error:
+                # Not the turn's fault: it waits as long as it takes.
+                log.error("a turn waits for the database", turn=turn.turn_id, reason=str(error))
             except Exception as error:
                 # One turn's fault must not stop the others.
+                failures += 1
                 log.error(
                     "a turn failed and is tried again",
                     turn=turn.turn_id,
-                    attempt=attempt + 1,
+                    attempt=failures,
                     exc_info=error,
                 )
-                await asyncio.sleep(pause)
-                pause *= 2
             else:
                 self.counters["turns_done"] += 1
                 return
-        await self._give_up(turn)
+            recovered = True
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, _LONGEST_PAUSE)
+        if turn.status is not TurnStatus.DONE:
+            await self._give_up(turn)
 
     async def _give_up(self, turn: Turn) -> None:
         self.counters["turns_given_up"] += 1

@@ -1,6 +1,7 @@
 """One agent's reply to one message, as Matrix events that grow and end exactly once."""
 
 import asyncio
+import contextlib
 import itertools
 import time
 from collections.abc import Mapping
@@ -59,8 +60,9 @@ class Reply:
         self._unsure = {entry.txn_id for entry in self._entries if not _is_settled(entry)}
         self._run_id = ""
         self._text = ""
-        self._shown = ""
+        self._shown: dict[int, tuple[str, bool]] = {}
         self._changed = asyncio.Event()
+        self._text_ended = asyncio.Event()
         self._sending = asyncio.Lock()
         self._growing: asyncio.Task[None] | None = None
         self._edits = itertools.count()
@@ -76,9 +78,15 @@ class Reply:
     def show(self, text: str) -> None:
         """Let the reply be `text` for now."""
         self._text = text
+        self._text_ended.clear()
         self._changed.set()
         if self._growing is None and text.strip():
             self._growing = asyncio.create_task(self._grow())
+
+    def text_ended(self) -> None:
+        """The text is probably whole: show it as such, which spares the last edit if it is."""
+        self._text_ended.set()
+        self._changed.set()
 
     async def notify(self, key: str, notice: str) -> None:
         """Say something beside the reply while the turn goes on; once for each `key`."""
@@ -134,50 +142,57 @@ class Reply:
         async with self._sending:
             await self._settle()
         if not self._parts():
-            await asyncio.sleep(_FIRST_WORDS_DELAY)
+            await self._pause(_FIRST_WORDS_DELAY)
         while True:
             await self._changed.wait()
-            if self._parts():
+            if self._parts() and not self._text_ended.is_set():
                 await self.intent.homeserver.pacer.edit_turn()
             self._changed.clear()
             started = time.monotonic()
             async with self._sending:
                 await self._show_now()
-            pause = self._pause() - (time.monotonic() - started)
-            await asyncio.sleep(max(pause, 0.0))
+            await self._pause(self._interval() - (time.monotonic() - started))
 
-    def _pause(self) -> float:
+    async def _pause(self, seconds: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(max(seconds, 0.0)):
+                await self._text_ended.wait()
+
+    def _interval(self) -> float:
         growth = 1 + len(self._text.encode()) / _STRETCH_BYTES
         return self._edit_interval * growth * self.intent.homeserver.pacer.stretch
 
     async def _show_now(self) -> None:
         parts = split(self._text.strip(), measure=edit_measure(self._marker("")))
-        if len(parts) > len(self._parts()):
-            index = len(self._parts())
-            if index:
-                await self._edit(index - 1, parts[index - 1], live=False)
-            await self._begin(index, parts[index])
-        elif parts and parts[-1] != self._shown:
-            await self._edit(len(parts) - 1, parts[-1], live=True)
+        live = not self._text_ended.is_set()
+        begun = len(self._parts())
+        if len(parts) > begun:
+            if begun:
+                await self._edit(begun - 1, parts[begun - 1], live=False)
+            await self._begin(begun, parts[begun], live=live and begun + 1 == len(parts))
+        elif parts and self._shown.get(len(parts) - 1) != (parts[-1], live):
+            await self._edit(len(parts) - 1, parts[-1], live=live)
 
-    async def _begin(self, part: int, text: str) -> None:
+    async def _begin(self, part: int, text: str, *, live: bool) -> None:
         cause = self._txn("message", part)
-        content = text_content(text, marker=self._marker(cause), live=True)
+        content = text_content(text, marker=self._marker(cause), live=live)
         entry = self._entry(OutboxKind.MESSAGE, part, cause, content)
         await self._outbox.freeze([entry])
         self._entries.append(entry)
         await self._send(entry)
-        self._shown = text
+        if entry.event_id is not None:
+            self._shown[part] = text, live
 
     async def _edit(self, part: int, text: str, *, live: bool) -> None:
         target = self._parts()[part].event_id
         if target is None:
             return
+        self._shown.pop(part, None)
         cause = self._txn("interim", part, str(time.time_ns()), next(self._edits))
         content = edit_content(text, target_event_id=target, marker=self._marker(cause), live=live)
         try:
             await self.intent.send_interim(self._turn.room_id, "m.room.message", content, cause)
-            self._shown = text
+            self._shown[part] = text, live
         except (MatrixRequestError, HomeserverUnavailable) as error:
             log.debug("interim edit skipped", turn=self._turn.turn_id, reason=str(error))
 
@@ -189,6 +204,7 @@ class Reply:
         return [
             self._final(index, part, begun[index] if index < len(begun) else None)
             for index, part in enumerate(texts)
+            if self._shown.get(index) != (part, False)
         ]
 
     def _final(self, index: int, text: str, begun: OutboxEntry | None) -> OutboxEntry:

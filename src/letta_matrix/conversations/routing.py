@@ -54,6 +54,10 @@ class Router:
             )
         )
 
+    def knows(self, room_id: str) -> bool:
+        """Whether the room is an agent's."""
+        return self._directory.by_room(room_id) is not None
+
     def route(self, event: Mapping[str, Any]) -> InboxEntry | None:
         """The event with its turn, if it prompts an agent; None for what is no room event."""
         event_id, room_id, sender = event.get("event_id"), event.get("room_id"), event.get("sender")

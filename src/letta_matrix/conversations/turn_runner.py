@@ -22,6 +22,7 @@ from letta_matrix.runtimes.protocol import (
     RuntimeUnavailable,
     StopReason,
     TextDelta,
+    TextEnded,
     TurnEvent,
     TurnFinished,
     TurnLost,
@@ -191,6 +192,8 @@ class TurnRunner:
                 case TextDelta():
                     attention.end()
                     reply.show(text.add(event))
+                case TextEnded():
+                    reply.text_ended()
                 case TurnStarted(run_id=run_id):
                     attention.begin()
                     reply.ran(run_id)

@@ -76,6 +76,12 @@ class TextDelta:
 
 
 @dataclass(frozen=True, slots=True)
+class TextEnded:
+    """The model has ended its answer, though the turn may go on: a hint that the text so far is
+    the whole reply. More text takes it back."""
+
+
+@dataclass(frozen=True, slots=True)
 class ReasoningDelta:
     """More text of the agent's reasoning; never part of the reply."""
 
@@ -123,6 +129,7 @@ class TurnFinished:
 TurnEvent = (
     TurnStarted
     | TextDelta
+    | TextEnded
     | ReasoningDelta
     | ToolStarted
     | ToolReturned

@@ -3,14 +3,14 @@
 import asyncio
 import os
 import sys
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Generator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 import structlog
 from sqlalchemy import event, make_url, text
 from sqlalchemy.engine import URL
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 HEAD = "0001"
@@ -21,6 +21,10 @@ log = structlog.get_logger()
 
 class StoreError(Exception):
     """The database cannot be used; the text says what to do."""
+
+
+class StoreUnavailable(StoreError):
+    """The database cannot be used now (locked, full, away); trying again later can help."""
 
 
 def database_url(configured: str, directory: Path) -> URL:
@@ -63,15 +67,21 @@ class Database:
 
     @asynccontextmanager
     async def write(self) -> AsyncGenerator[AsyncConnection]:
-        """A transaction that commits at the end of the block, or rolls back on an error."""
+        """A transaction that commits at the end of the block, or rolls back on an error.
+
+        Raises StoreUnavailable.
+        """
         # One writer at a time in this process: SQLite would make the others poll for the lock.
-        async with self._writer, self._engine.begin() as connection:
-            yield connection
+        with _faults():
+            async with self._writer, self._engine.begin() as connection:
+                yield connection
 
     @asynccontextmanager
     async def read(self) -> AsyncGenerator[AsyncConnection]:
-        async with self._engine.connect() as connection:
-            yield connection
+        """A connection to read with. Raises StoreUnavailable."""
+        with _faults():
+            async with self._engine.connect() as connection:
+                yield connection
 
     async def _revision(self) -> str | None:
         async with self._engine.connect() as connection:
@@ -99,6 +109,14 @@ class Database:
             last = output.decode(errors="replace").strip().rpartition("\n")[2]
             raise StoreError(f"the database could not be migrated to schema {HEAD}: {last}")
         log.info("database migrated", schema=HEAD)
+
+
+@contextmanager
+def _faults() -> Generator[None]:
+    try:
+        yield
+    except (OperationalError, InterfaceError) as error:
+        raise StoreUnavailable(f"the database cannot be used now: {_cause(error)}") from error
 
 
 def _set_up_sqlite(connection: object, _record: object) -> None:

@@ -69,6 +69,12 @@ class Inbox:
                 )
             return await _insert_turns(connection, [entry.turn for entry in entries if entry.turn])
 
+    async def parked_rooms(self) -> list[str]:
+        """The rooms something is parked for."""
+        query = select(inbox.c.room_id).where(inbox.c.state == InboxState.PARKED).distinct()
+        async with self._database.read() as connection:
+            return list((await connection.execute(query)).scalars())
+
     async def prune(self, before: float) -> None:
         """Forget what arrived before `before` (a Unix time) and owes nothing."""
         old_turns = (turns.c.status == TurnStatus.DONE) & (turns.c.finished_at < before)

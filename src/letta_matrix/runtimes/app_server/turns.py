@@ -16,6 +16,7 @@ from letta_matrix.runtimes.protocol import (
     ReasoningDelta,
     StopReason,
     TextDelta,
+    TextEnded,
     ToolReturned,
     ToolStarted,
     TurnEvent,
@@ -155,6 +156,8 @@ class TurnReader:
             self._error = str(delta.get("message") or "")
         elif kind == "assistant_message":
             yield TextDelta(str(delta.get("id", "")), text_of(delta.get("content")))
+        elif kind == "stop_reason" and delta.get("stop_reason") == "end_turn":
+            yield TextEnded()
         elif kind == "reasoning_message":
             yield ReasoningDelta(str(delta.get("id", "")), str(delta.get("reasoning") or ""))
         elif kind in ("approval_request_message", "tool_call_message"):

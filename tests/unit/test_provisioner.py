@@ -1,0 +1,235 @@
+"""Reconciling agents with a homeserver: each step once, whatever happens between them."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.builders import PERSON, agent, config_for
+from tests.fake_homeserver import LOST_ANSWER, FakeHomeserver, Fault, failing, until
+
+from letta_matrix.agents.home import Home, refusal
+from letta_matrix.agents.provisioner import _BACK, _REMOVED, Provisioner
+from letta_matrix.matrix.homeserver import Homeserver, RateLimited
+from letta_matrix.matrix.intent import Intent
+from letta_matrix.store.agents import Agent, AgentDirectory, AgentStatus
+from letta_matrix.store.database import Database
+from letta_matrix.store.meta import Meta
+
+
+class Site:
+    """A provisioner for the fake homeserver."""
+
+    def __init__(
+        self,
+        database: Database,
+        directory: AgentDirectory,
+        homeserver: Homeserver,
+        version: int = 12,
+        **agents: Any,
+    ) -> None:
+        self.directory = directory
+        people = {"room_members": [PERSON, "@bob:test"], **agents}
+        permissions = {"test": "user", PERSON: "admin"}
+        self.config = config_for(Path(), agents=people, permissions=permissions)
+        self.bot = Intent(homeserver, self.config.bot_user_id)
+        self.home = Home(self.config, self.bot, Meta(database))
+        self.rooms = list[str]()
+        self.provisioner = Provisioner(
+            self.config, homeserver, directory, self.home, version, self._on_room
+        )
+
+    async def _on_room(self, room_id: str) -> None:
+        self.rooms.append(room_id)
+
+    async def new(self, number: int = 1, **fields: Any) -> Agent:
+        one = agent(number, **fields)
+        one.room_id = None
+        await self.directory.reserve([one])
+        return one
+
+
+@pytest.fixture
+async def site(
+    database: Database, directory: AgentDirectory, homeserver: Homeserver
+) -> AsyncGenerator[Site]:
+    made = Site(database, directory, homeserver)
+    await made.home.ensure()
+    yield made
+    await made.provisioner.close()
+
+
+async def test_the_bridges_own_rooms_are_made_once(
+    site: Site, fake: FakeHomeserver, database: Database
+) -> None:
+    assert set(fake.aliases) == {"#letta_agents:test", "#letta_control:test"}
+    assert fake.profiles["@letta:test"] == {"displayname": "Letta"}
+    fake.requests.clear()
+    again = Home(site.config, site.bot, Meta(database))
+    await again.ensure()
+    assert fake.requests == []
+    assert (again.space_id, again.control_room_id) == (
+        site.home.space_id,
+        site.home.control_room_id,
+    )
+
+
+async def test_an_agent_gets_all_of_it_and_then_nothing_more(
+    site: Site, fake: FakeHomeserver
+) -> None:
+    one = await site.new()
+    await site.provisioner.reconcile(one)
+    assert fake.users >= {"@agent_1:test"}
+    assert fake.profiles["@agent_1:test"]["displayname"] == "Agent 1"
+    assert fake.profiles["@agent_1:test"]["avatar_url"].startswith("mxc://")
+    assert one.room_id == fake.aliases["#agent_1:test"]
+    assert fake.members[one.room_id] == {"@agent_1:test", "@letta:test", PERSON, "@bob:test"}
+    assert site.rooms == [one.room_id]
+    (child,) = fake.messages(site.home.space_id, "m.space.child")
+    assert child["content"] == {"via": ["test"]}
+    fake.requests.clear()
+    await site.provisioner.reconcile(one)
+    assert fake.requests == []
+
+
+@pytest.mark.parametrize("version", [11, 12])
+async def test_creators_have_power_in_each_room_version(
+    database: Database,
+    directory: AgentDirectory,
+    homeserver: Homeserver,
+    fake: FakeHomeserver,
+    version: int,
+) -> None:
+    site = Site(database, directory, homeserver, version)
+    await site.home.ensure()
+    await site.provisioner.reconcile(await site.new())
+    body = fake.matching("createRoom")[-1].body
+    powers = body["power_level_content_override"]["users"]
+    if version == 12:
+        assert body["creation_content"] == {"additional_creators": ["@letta:test"]}
+        assert powers == {PERSON: 100}
+    else:
+        assert "creation_content" not in body
+        assert powers == {PERSON: 100, "@letta:test": 100, "@agent_1:test": 100}
+
+
+async def test_a_rename_touches_names_only(site: Site, fake: FakeHomeserver) -> None:
+    one = await site.new()
+    await site.provisioner.reconcile(one)
+    room_id = one.room_id
+    fake.requests.clear()
+    one.name = "Renamed"
+    await site.provisioner.reconcile(one)
+    lines = sorted(request.line.rpartition("/")[2] for request in fake.requests)
+    assert lines == ["displayname", "m.room.name", "m.room.topic"]
+    assert one.room_id == room_id
+
+
+@pytest.mark.parametrize("step", ["register", "upload", "avatar_url", "createRoom", "m.space.child"])
+async def test_a_set_up_cut_short_anywhere_makes_nothing_twice(
+    site: Site, fake: FakeHomeserver, step: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("letta_matrix.matrix.homeserver._FIRST_PAUSE", 0.01)
+    one = await site.new()
+    # Twice: aiohttp tries a request again by itself when its connection breaks.
+    fake.fail(step, LOST_ANSWER, LOST_ANSWER, failing(500))
+    await site.provisioner.reconcile(one)
+    assert list(fake.aliases) == ["#letta_control:test", "#letta_agents:test", "#agent_1:test"]
+    assert one.room_id == fake.aliases["#agent_1:test"]
+
+
+async def test_a_room_that_exists_is_adopted(site: Site, fake: FakeHomeserver) -> None:
+    fake.aliases["#agent_1:test"] = "!before:test"
+    one = await site.new()
+    await site.provisioner.reconcile(one)
+    assert one.room_id == "!before:test"
+    assert fake.members["!before:test"] == {"@agent_1:test", "@letta:test", PERSON, "@bob:test"}
+    assert [e["type"] for e in fake.events["!before:test"]] == ["m.room.name", "m.room.topic"]
+
+
+@pytest.mark.parametrize("status", [403, 500])
+async def test_trouble_makes_no_second_room(
+    site: Site, fake: FakeHomeserver, status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("letta_matrix.matrix.homeserver._FIRST_PAUSE", 0.01)
+    one = await site.new()
+    await site.provisioner.reconcile(one)
+    created = len(fake.matching("createRoom"))
+    one.name = "Renamed"
+    fake.fail("m.room.name", Fault(status, {"errcode": "M_FORBIDDEN", "error": "no"}))
+    await site.provisioner.request([one])
+    if status == 403:
+        await until(lambda: "agent-1" in site.provisioner.trouble)
+        assert site.provisioner.trouble["agent-1"] == "the homeserver refused: M_FORBIDDEN: no"
+    await until(lambda: not site.provisioner.busy)
+    assert site.provisioner.trouble == {}
+    assert len(fake.matching("createRoom")) == created
+
+
+async def test_a_person_who_cannot_be_invited_stops_nobody(
+    site: Site, fake: FakeHomeserver
+) -> None:
+    one = await site.new()
+    fake.aliases["#agent_1:test"] = "!before:test"
+    fake.fail("POST .*/invite", Fault(403, {"errcode": "M_FORBIDDEN", "error": "banned"}))
+    await site.provisioner.reconcile(one)
+    assert len(fake.members["!before:test"] & {PERSON, "@bob:test"}) == 1
+
+
+async def test_removal_and_return_are_announced_once_each(
+    site: Site, fake: FakeHomeserver
+) -> None:
+    one = await site.new()
+    await site.provisioner.reconcile(one)
+    assert one.room_id is not None
+    for status in (AgentStatus.REMOVED, AgentStatus.ACTIVE) * 2:
+        one.status = status
+        await site.provisioner.reconcile(one)
+        await site.provisioner.reconcile(one)
+    assert fake.bodies(one.room_id) == [_REMOVED, _BACK] * 2
+    types = {event["content"]["msgtype"] for event in fake.messages(one.room_id)}
+    assert types == {"m.notice"}
+
+
+async def test_an_agent_removed_before_it_had_a_room(site: Site, fake: FakeHomeserver) -> None:
+    one = await site.new(status=AgentStatus.REMOVED)
+    fake.requests.clear()
+    await site.provisioner.reconcile(one)
+    assert fake.requests == []
+
+
+async def test_few_are_set_up_at_a_time(site: Site, fake: FakeHomeserver) -> None:
+    fake.slow["createRoom"] = 0.05
+    agents = [await site.new(number) for number in range(1, 21)]
+    await site.provisioner.request(agents)
+    assert site.provisioner.busy
+    await asyncio.sleep(0.1)
+    assert 1 <= len(fake.matching("createRoom")) - 2 <= 12
+    await until(lambda: not site.provisioner.busy)
+    assert len(set(fake.aliases.values())) == 22
+
+
+async def test_a_change_while_an_agent_is_set_up_is_not_missed(
+    site: Site, fake: FakeHomeserver
+) -> None:
+    fake.slow["createRoom"] = 0.1
+    one = await site.new()
+    await site.provisioner.request([one])
+    await until(lambda: fake.matching("createRoom.*") and len(fake.matching("createRoom")) == 3)
+    one.name = "Renamed"
+    await site.provisioner.request([one])
+    await until(lambda: not site.provisioner.busy)
+    assert fake.profiles["@agent_1:test"]["displayname"] == "Renamed"
+    assert fake.matching("m.room.name")
+
+
+async def test_refusals_read_as_one_line() -> None:
+    assert "registration.yaml" in refusal(_error("M_UNKNOWN_TOKEN"))
+    assert refusal(_error("M_FORBIDDEN")) == "the homeserver refused: M_FORBIDDEN: why"
+
+
+def _error(errcode: str) -> RateLimited:
+    error = RateLimited(1.0)
+    error.errcode, error.message = errcode, "why"  # type: ignore[assignment]
+    return error
