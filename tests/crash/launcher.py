@@ -12,8 +12,7 @@ import asyncio
 import inspect
 import os
 import signal
-from collections.abc import AsyncGenerator, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
 from enum import Enum
@@ -21,7 +20,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from aiohttp import web
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import Connection
 
 from letta_matrix.bridge import run
 from letta_matrix.config import load_config
@@ -182,14 +181,18 @@ class Trap:
     def _guard_commits(self) -> None:
         original = Database.write
 
-        @asynccontextmanager
-        async def write(database: Database) -> AsyncGenerator[AsyncConnection]:
-            async with original(database) as connection:
-                yield connection
-                if self._committing.get():
-                    self.die()
+        async def write(database: Database, work: Callable[[Connection], Any]) -> Any:
+            committing = self._committing.get()
 
-        Database.write = write
+            def last_words(connection: Connection) -> Any:
+                result = work(connection)
+                if committing:
+                    self.die()
+                return result
+
+            return await original(database, last_words)
+
+        Database.write = write  # type: ignore[method-assign]
 
     def _answering(self, response: web.Response) -> web.Response:
         if not self._is_it():

@@ -71,7 +71,9 @@ async def test_the_app_server_and_the_bridge(bridges: Bridges) -> None:
 
 async def test_the_app_server_while_a_tool_runs(bridges: Bridges, tmp_path: Path) -> None:
     mark = tmp_path / "mark"
-    command = f"if [ -e {mark} ]; then echo done; else touch {mark}; sleep 60; fi"
+    command = (
+        f"if [ -e {mark} ]; then echo done; else touch {mark}; timeout 20 tail -f /dev/null; fi"
+    )
     bridges.write_config(permission_mode="unrestricted")
     await bridges.start()
     room = await bridges.new_room()

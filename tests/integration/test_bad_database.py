@@ -61,7 +61,7 @@ async def test_a_full_disk_acknowledges_nothing_and_recovers(
         assert world.runtime.asked == []
         await _limit_pages(world, 1_000_000)
         assert (await deliver(world, events, "full"))[0] == 200
-        await eventually(world.health, lambda health: health["counters"]["turns_done"] == 10, 60)
+        await eventually(world.health, lambda health: health["counters"].get("turns_done") == 10, 60)
         assert len(world.runtime.asked) == 10
 
 
@@ -88,14 +88,11 @@ async def test_a_turn_that_meets_a_locked_database_is_answered_once(
 
 async def _impatient(world: World) -> None:
     """Shorten how long the bridge's connections wait for a lock."""
-    async with world.bridge._database.read() as one, world.bridge._database.read() as two:
-        for connection in (one, two):
-            await connection.execute(text("PRAGMA busy_timeout = 100"))
+    await world.bridge._database.execute(text("PRAGMA busy_timeout = 100"))
 
 
 async def _limit_pages(world: World, more: int) -> None:
     """Let the database grow by so many pages at most, on the connections in use."""
-    async with world.bridge._database.read() as one, world.bridge._database.read() as two:
-        for connection in (one, two):
-            pages = (await connection.execute(text("PRAGMA page_count"))).scalar_one()
-            await connection.execute(text(f"PRAGMA max_page_count = {pages + more}"))
+    database = world.bridge._database
+    pages = await database.read(lambda db: db.execute(text("PRAGMA page_count")).scalar_one())
+    await database.execute(text(f"PRAGMA max_page_count = {pages + more}"))

@@ -26,6 +26,12 @@ async def ann(homeserver: Homeserver) -> Person:
     return await new_person(homeserver)
 
 
+def forget(directory: Path) -> None:
+    """Lose the database."""
+    for file in directory.glob(f"{DATABASE}*"):
+        file.unlink()
+
+
 async def test_failed_and_empty_listings_remove_nobody(
     homeserver: Homeserver, tmp_path: Path, ann: Person
 ) -> None:
@@ -71,8 +77,7 @@ async def test_a_lost_database_finds_its_rooms_again(
         before = await world.meet(agent)
         await ann.send(before.room_id, "said before")
         assert await ann.answers(before, 1) == ["echo: said before"]
-    for file in tmp_path.glob(f"{DATABASE}*"):
-        file.unlink()
+    forget(tmp_path)
     asked = len(runtime.asked)
     async with bridge_on(homeserver, tmp_path, ann, runtime) as world:
         after = await world.find(agent)
@@ -144,8 +149,7 @@ async def test_an_old_copy_of_the_database_answers_nothing_twice(
     async with bridge_on(homeserver, tmp_path, ann, runtime) as world:
         await ann.send(room.room_id, "hello")
         assert await ann.answers(room, 1) == ["echo: hello"]
-    for file in tmp_path.glob(f"{DATABASE}-*"):
-        file.unlink()
+    forget(tmp_path)
     shutil.copy(tmp_path / "backup", tmp_path / DATABASE)
     async with bridge_on(homeserver, tmp_path, ann, runtime) as world:
         await ann.send(room.room_id, "again")

@@ -3,6 +3,7 @@
 import asyncio
 import sqlite3
 import stat
+import time
 from pathlib import Path
 
 import pytest
@@ -59,11 +60,12 @@ async def test_the_database_is_private_and_survives_power_cuts(tmp_path: Path) -
     path = tmp_path / "new folder %20" / "letta-matrix.db"
     database = opened(path)
     await database.open()
-    async with database.read() as connection:
-        values = [
-            (await connection.exec_driver_sql(f"PRAGMA {name}")).scalar_one()
+    values = await database.read(
+        lambda db: [
+            db.exec_driver_sql(f"PRAGMA {name}").scalar_one()
             for name in ("journal_mode", "synchronous", "foreign_keys")
         ]
+    )
     await database.close()
     assert values == ["wal", 2, 1]
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
@@ -112,9 +114,9 @@ async def test_a_database_somebody_else_fills(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("configured", "rendered"),
     [
-        ("sqlite:///x.db", "sqlite+aiosqlite:////data/x.db"),
-        ("sqlite:///", "sqlite+aiosqlite:////data/letta-matrix.db"),
-        ("sqlite:////var/x.db", "sqlite+aiosqlite:////var/x.db"),
+        ("sqlite:///x.db", "sqlite+pysqlite:////data/x.db"),
+        ("sqlite:///", "sqlite+pysqlite:////data/letta-matrix.db"),
+        ("sqlite:////var/x.db", "sqlite+pysqlite:////var/x.db"),
     ],
 )
 def test_database_addresses(configured: str, rendered: str) -> None:
@@ -124,12 +126,11 @@ def test_database_addresses(configured: str, rendered: str) -> None:
 async def test_one_writer_at_a_time(database: Database) -> None:
     inside = 0
 
-    async def write() -> None:
+    def work(_connection: object) -> None:
         nonlocal inside
-        async with database.write():
-            inside += 1
-            assert inside == 1
-            await asyncio.sleep(0.005)
-            inside -= 1
+        inside += 1
+        assert inside == 1
+        time.sleep(0.005)
+        inside -= 1
 
-    await asyncio.gather(*(write() for _ in range(8)))
+    await asyncio.gather(*(database.write(work) for _ in range(8)))

@@ -126,7 +126,9 @@ async def test_a_rename_touches_names_only(site: Site, fake: FakeHomeserver) -> 
     assert one.room_id == room_id
 
 
-@pytest.mark.parametrize("step", ["register", "upload", "avatar_url", "createRoom", "m.space.child"])
+@pytest.mark.parametrize(
+    "step", ["register", "upload", "avatar_url", "createRoom", "m.space.child"]
+)
 async def test_a_set_up_cut_short_anywhere_makes_nothing_twice(
     site: Site, fake: FakeHomeserver, step: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -177,9 +179,7 @@ async def test_a_person_who_cannot_be_invited_stops_nobody(
     assert len(fake.members["!before:test"] & {PERSON, "@bob:test"}) == 1
 
 
-async def test_removal_and_return_are_announced_once_each(
-    site: Site, fake: FakeHomeserver
-) -> None:
+async def test_removal_and_return_are_announced_once_each(site: Site, fake: FakeHomeserver) -> None:
     one = await site.new()
     await site.provisioner.reconcile(one)
     assert one.room_id is not None

@@ -98,9 +98,9 @@ class Stage:
         return turn
 
     async def outcome(self, turn: Turn) -> Outcome:
-        async with self.database.read() as connection:
-            query = "SELECT status, outcome FROM turns WHERE turn_id = ?"
-            row = (await connection.exec_driver_sql(query, (turn.turn_id,))).one()
+        query = "SELECT status, outcome FROM turns WHERE turn_id = ?"
+        values = (turn.turn_id,)
+        row = await self.database.read(lambda db: db.exec_driver_sql(query, values).one())
         assert row.status == "done"
         return Outcome(row.outcome)
 

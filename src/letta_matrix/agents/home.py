@@ -3,11 +3,14 @@
 from collections.abc import Mapping
 from typing import Any
 
+import structlog
 from mautrix.errors import MatrixRequestError, MRoomInUse
 
 from letta_matrix.config import Config
 from letta_matrix.matrix.intent import Intent
 from letta_matrix.store.meta import Meta
+
+log = structlog.get_logger()
 
 SPACE_ALIAS = "letta_agents"
 CONTROL_EVENT = "org.letta.matrix.wake"
@@ -64,8 +67,12 @@ class Home:
             return
         present = await self._bot.members(self.space_id)
         for person in self._config.agents.room_members:
-            if person not in present:
+            if person in present:
+                continue
+            try:
                 await self._bot.invite(self.space_id, person)
+            except MatrixRequestError as error:
+                log.warning("cannot invite to the space", person=person, reason=refusal(error))
         await self._meta.set("space_members", wanted)
 
     def _space(self) -> dict[str, Any]:

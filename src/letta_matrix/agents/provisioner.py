@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import structlog
-from mautrix.errors import MatrixRequestError, MForbidden, MRoomInUse
+from mautrix.errors import MatrixRequestError, MRoomInUse
 
 from letta_matrix.agents.home import Home, refusal
 from letta_matrix.config import Config
@@ -209,7 +209,7 @@ class Provisioner:
                 continue
             try:
                 await ghost.invite(room_id, person)
-            except MForbidden as error:
+            except MatrixRequestError as error:
                 log.warning(
                     "cannot invite", agent=agent.agent_id, person=person, reason=refusal(error)
                 )

@@ -25,7 +25,7 @@ async def open_existing(config: Config) -> AsyncGenerator[Database]:
     database = Database(url)
     try:
         yield database
-    except DBAPIError as error:
+    except StoreError as error:
         raise Failure(f"the database cannot be used: {error.orig}") from None
     finally:
         await database.close()

@@ -42,10 +42,9 @@ class AgentDirectory:
         self._by_user: dict[str, Agent] = {}
 
     async def load(self) -> None:
-        async with self._database.read() as connection:
-            found = await connection.execute(select(agents).order_by(agents.c.created_at))
-            for row in found.mappings():
-                self._index(_agent(dict(row)))
+        query = select(agents).order_by(agents.c.created_at)
+        for row in await self._database.read(lambda db: db.execute(query).mappings().all()):
+            self._index(_agent(dict(row)))
 
     def all(self) -> list[Agent]:
         return list(self._agents.values())
@@ -63,19 +62,17 @@ class AgentDirectory:
         """Insert rows before anything is created on the homeserver."""
         if not new:
             return
-        async with self._database.write() as connection:
-            await connection.execute(agents.insert(), [_values(agent) for agent in new])
+        await self._database.execute(*(agents.insert().values(_values(agent)) for agent in new))
         for agent in new:
             self._index(agent)
 
     async def save(self, *changed: Agent) -> None:
-        async with self._database.write() as connection:
-            for agent in changed:
-                await connection.execute(
-                    update(agents)
-                    .where(agents.c.agent_id == agent.agent_id)
-                    .values(**_values(agent))
-                )
+        await self._database.execute(
+            *(
+                update(agents).where(agents.c.agent_id == agent.agent_id).values(_values(agent))
+                for agent in changed
+            )
+        )
         for agent in changed:
             self._index(agent)
 

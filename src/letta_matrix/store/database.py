@@ -1,22 +1,24 @@
-"""The bridge's database: one engine, one writer at a time, migrated before use."""
+"""The bridge's database: one connection in a thread of its own, migrated before use."""
 
 import asyncio
 import os
 import sys
-from collections.abc import AsyncGenerator, Generator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Callable, Generator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 import structlog
-from sqlalchemy import event, make_url, text
-from sqlalchemy.engine import URL
+from sqlalchemy import URL, Connection, Executable, create_engine, event, make_url, text
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 HEAD = "0001"
 """The schema's newest revision; a test holds it against the migrations."""
 
 log = structlog.get_logger()
+
+Result = TypeVar("Result")
 
 
 class StoreError(Exception):
@@ -31,27 +33,26 @@ def database_url(configured: str, directory: Path) -> URL:
     """The SQLAlchemy URL for `database.url`; relative SQLite paths start at `directory`."""
     url = make_url(configured)
     path = directory / (url.database or "letta-matrix.db")
-    return url.set(drivername="sqlite+aiosqlite", database=str(path))
+    return url.set(drivername="sqlite+pysqlite", database=str(path))
 
 
 class Database:
-    """Connections to one database. Open it with `open()`, end with `close()`."""
+    """One database. Open it with `open()`, end with `close()`."""
 
     def __init__(self, url: URL) -> None:
         self._url = url
         # The parameters are what people wrote: no error may show them.
-        # No overflow: each further SQLite connection is a thread, made and ended under load.
-        self._engine: AsyncEngine = create_async_engine(
-            url, hide_parameters=True, pool_size=5, max_overflow=0
-        )
-        self._writer = asyncio.Lock()
-        event.listen(self._engine.sync_engine, "connect", _set_up_sqlite)
+        self._engine = create_engine(url, hide_parameters=True, pool_size=1, max_overflow=0)
+        # One thread owns the one connection: a transaction is one hop there and back, and
+        # SQLite takes one writer at a time anyway.
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="database")
+        event.listen(self._engine, "connect", _set_up_sqlite)
 
     async def open(self) -> None:
         """Create or migrate the schema. Raises StoreError when the database cannot be used."""
         _create_private(Path(str(self._url.database)))
         try:
-            revision = await self._revision()
+            revision = await self._run(self._revision)
         except (DBAPIError, OSError) as error:
             raise StoreError(f"the database cannot be opened: {_cause(error)}") from None
         if revision is not None and revision > HEAD:
@@ -63,31 +64,47 @@ class Database:
             await self._migrate()
 
     async def close(self) -> None:
-        await self._engine.dispose()
+        await self._run(self._engine.dispose)
+        self._thread.shutdown(wait=False)
 
-    @asynccontextmanager
-    async def write(self) -> AsyncGenerator[AsyncConnection]:
-        """A transaction that commits at the end of the block, or rolls back on an error.
+    async def write(self, work: Callable[[Connection], Result]) -> Result:
+        """Do `work` in a transaction that commits at its end, or rolls back on an error.
 
-        Raises StoreUnavailable.
+        `work` runs in the database's thread. Raises StoreUnavailable.
         """
-        # One writer at a time in this process: SQLite would make the others poll for the lock.
-        with _faults():
-            async with self._writer, self._engine.begin() as connection:
-                yield connection
 
-    @asynccontextmanager
-    async def read(self) -> AsyncGenerator[AsyncConnection]:
-        """A connection to read with. Raises StoreUnavailable."""
-        with _faults():
-            async with self._engine.connect() as connection:
-                yield connection
+        def transact() -> Result:
+            with _faults(), self._engine.begin() as connection:
+                return work(connection)
 
-    async def _revision(self) -> str | None:
-        async with self._engine.connect() as connection:
+        return await self._run(transact)
+
+    async def execute(self, *statements: Executable) -> None:
+        """Execute statements in one transaction. Raises StoreUnavailable."""
+
+        def work(connection: Connection) -> None:
+            for statement in statements:
+                connection.execute(statement)
+
+        await self.write(work)
+
+    async def read(self, work: Callable[[Connection], Result]) -> Result:
+        """Do `work`, which only reads, in the database's thread. Raises StoreUnavailable."""
+
+        def look() -> Result:
+            with _faults(), self._engine.connect() as connection:
+                return work(connection)
+
+        return await self._run(look)
+
+    async def _run(self, work: Callable[[], Result]) -> Result:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+
+    def _revision(self) -> str | None:
+        with self._engine.connect() as connection:
             # A probe rather than reflection, which would load all of it.
             try:
-                found = await connection.execute(text("SELECT version_num FROM alembic_version"))
+                found = connection.execute(text("SELECT version_num FROM alembic_version"))
             except DBAPIError as error:
                 if "alembic_version" in str(error.orig):
                     return None

@@ -5,8 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from sqlalchemy import delete, select, update
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import Connection, delete, select, update
 
 from letta_matrix.store.database import Database
 from letta_matrix.store.schema import inbox, outbox, transactions, turns
@@ -44,64 +43,68 @@ class Inbox:
         Returns the turns that are new, in order. Repeats are known by their event ids and never
         by `txn_id`: Synapse on SQLite counts those from 1 again whenever it has restarted.
         """
-        async with self._database.write() as connection:
+        if not entries:
+            return []
+
+        def store(connection: Connection) -> list[Turn]:
             now = time.time()
-            await connection.execute(transactions.insert().values(txn_id=txn_id, received_at=now))
-            fresh = await _fresh(connection, entries)
+            connection.execute(transactions.insert().values(txn_id=txn_id, received_at=now))
+            fresh = _fresh(connection, entries)
             if fresh:
-                await connection.execute(
-                    inbox.insert(), [_inbox_values(entry, now) for entry in fresh]
-                )
-            return await _insert_turns(connection, [entry.turn for entry in fresh if entry.turn])
+                connection.execute(inbox.insert(), [_inbox_values(entry, now) for entry in fresh])
+            return _insert_turns(connection, [entry.turn for entry in fresh if entry.turn])
+
+        return await self._database.write(store)
 
     async def unpark(self, room_id: str, route: Callable[[Event], InboxEntry | None]) -> list[Turn]:
         """Route what was parked for a room; returns the new turns, in arrival order."""
         parked = (inbox.c.room_id == room_id) & (inbox.c.state == InboxState.PARKED)
-        async with self._database.write() as connection:
-            query = select(inbox.c.event).where(parked).order_by(inbox.c.seq)
-            events = (await connection.execute(query)).scalars()
+        query = select(inbox.c.event).where(parked).order_by(inbox.c.seq)
+
+        def store(connection: Connection) -> list[Turn]:
+            events = connection.execute(query).scalars().all()
             entries = [entry for event in events if (entry := route(event)) is not None]
             for entry in entries:
-                await connection.execute(
+                connection.execute(
                     update(inbox)
                     .where(inbox.c.event_id == entry.event_id)
                     .values(state=str(entry.state))
                 )
-            return await _insert_turns(connection, [entry.turn for entry in entries if entry.turn])
+            return _insert_turns(connection, [entry.turn for entry in entries if entry.turn])
+
+        return await self._database.write(store)
 
     async def parked_rooms(self) -> list[str]:
         """The rooms something is parked for."""
         query = select(inbox.c.room_id).where(inbox.c.state == InboxState.PARKED).distinct()
-        async with self._database.read() as connection:
-            return list((await connection.execute(query)).scalars())
+        return await self._database.read(lambda db: list(db.execute(query).scalars()))
 
     async def prune(self, before: float) -> None:
         """Forget what arrived before `before` (a Unix time) and owes nothing."""
         old_turns = (turns.c.status == TurnStatus.DONE) & (turns.c.finished_at < before)
-        async with self._database.write() as connection:
-            await connection.execute(
-                delete(outbox).where(outbox.c.turn_id.in_(select(turns.c.turn_id).where(old_turns)))
-            )
-            await connection.execute(delete(turns).where(old_turns))
-            await connection.execute(delete(inbox).where(inbox.c.received_at < before))
-            await connection.execute(
-                delete(transactions).where(transactions.c.received_at < before)
-            )
+        old_turn_ids = select(turns.c.turn_id).where(old_turns)
+
+        await self._database.execute(
+            delete(outbox).where(outbox.c.turn_id.in_(old_turn_ids)),
+            delete(turns).where(old_turns),
+            delete(inbox).where(inbox.c.received_at < before),
+            delete(transactions).where(transactions.c.received_at < before),
+        )
 
 
-async def _fresh(connection: AsyncConnection, entries: list[InboxEntry]) -> list[InboxEntry]:
+def _fresh(connection: Connection, entries: list[InboxEntry]) -> list[InboxEntry]:
     by_id = {entry.event_id: entry for entry in entries}
     if not by_id:
         return []
     query = select(inbox.c.event_id).where(inbox.c.event_id.in_(by_id))
-    for event_id in (await connection.execute(query)).scalars():
+    for event_id in connection.execute(query).scalars().all():
         del by_id[event_id]
     return list(by_id.values())
 
 
-async def _insert_turns(connection: AsyncConnection, new: list[Turn]) -> list[Turn]:
+def _insert_turns(connection: Connection, new: list[Turn]) -> list[Turn]:
     if new:
-        await connection.execute(turns.insert(), [_turn_values(turn) for turn in new])
+        connection.execute(turns.insert(), [_turn_values(turn) for turn in new])
     return new
 
 

@@ -13,11 +13,10 @@ class Meta:
         self._database = database
 
     async def get(self, key: str) -> str | None:
-        async with self._database.read() as connection:
-            found = await connection.execute(select(meta.c.value).where(meta.c.key == key))
-            return found.scalar_one_or_none()
+        query = select(meta.c.value).where(meta.c.key == key)
+        return await self._database.read(lambda db: db.execute(query).scalar_one_or_none())
 
     async def set(self, key: str, value: str) -> None:
-        async with self._database.write() as connection:
-            await connection.execute(delete(meta).where(meta.c.key == key))
-            await connection.execute(meta.insert().values(key=key, value=value))
+        await self._database.execute(
+            delete(meta).where(meta.c.key == key), meta.insert().values(key=key, value=value)
+        )

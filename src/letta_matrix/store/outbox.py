@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import select, update
+from sqlalchemy import Executable, select, update
 
 from letta_matrix.store.database import Database
 from letta_matrix.store.schema import outbox, turns
@@ -46,15 +46,11 @@ class Outbox:
 
         With `completes`, in the same transaction the turn no longer needs its runtime.
         """
-        async with self._database.write() as connection:
-            if entries:
-                await connection.execute(outbox.insert(), [_values(entry) for entry in entries])
-            if completes is not None:
-                await connection.execute(
-                    update(turns)
-                    .where(turns.c.turn_id == completes.turn_id)
-                    .values(status=str(TurnStatus.REPLYING))
-                )
+        statements: list[Executable] = [outbox.insert().values(_values(entry)) for entry in entries]
+        if completes is not None:
+            replying = update(turns).values(status=str(TurnStatus.REPLYING))
+            statements.append(replying.where(turns.c.turn_id == completes.turn_id))
+        await self._database.execute(*statements)
         if completes is not None:
             completes.status = TurnStatus.REPLYING
 
@@ -71,8 +67,7 @@ class Outbox:
     async def of_turn(self, turn_id: str) -> list[OutboxEntry]:
         """A turn's entries in the order they are owed."""
         query = select(outbox).where(outbox.c.turn_id == turn_id).order_by(outbox.c.seq)
-        async with self._database.read() as connection:
-            rows = (await connection.execute(query)).mappings().all()
+        rows = await self._database.read(lambda db: db.execute(query).mappings().all())
         return [_entry(dict(row)) for row in rows]
 
     async def offered_by(self, event_id: str) -> Turn | None:
@@ -82,15 +77,13 @@ class Outbox:
             .join(outbox, outbox.c.turn_id == turns.c.turn_id)
             .where(outbox.c.event_id == event_id, outbox.c.kind == OutboxKind.OFFER)
         )
-        async with self._database.read() as connection:
-            row = (await connection.execute(query)).mappings().one_or_none()
+        row = await self._database.read(lambda db: db.execute(query).mappings().one_or_none())
         return turn_of(row) if row else None
 
     async def _update(self, entry: OutboxEntry, **values: object) -> None:
-        async with self._database.write() as connection:
-            await connection.execute(
-                update(outbox).where(outbox.c.txn_id == entry.txn_id).values(**values)
-            )
+        await self._database.execute(
+            update(outbox).where(outbox.c.txn_id == entry.txn_id).values(**values)
+        )
 
 
 def _entry(row: dict[str, Any]) -> OutboxEntry:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import Executable, delete, select, update
 from sqlalchemy.engine import RowMapping
 
 from letta_matrix.store.database import Database
@@ -60,59 +60,56 @@ class TurnStore:
     async def unfinished(self) -> list[Turn]:
         """Every turn that still owes something, in arrival order."""
         query = select(turns).where(turns.c.status != TurnStatus.DONE).order_by(turns.c.seq)
-        async with self._database.read() as connection:
-            return [turn_of(row) for row in (await connection.execute(query)).mappings()]
+        rows = await self._database.read(lambda db: db.execute(query).mappings().all())
+        return [turn_of(row) for row in rows]
 
     async def get(self, turn_id: str) -> Turn | None:
-        async with self._database.read() as connection:
-            found = await connection.execute(select(turns).where(turns.c.turn_id == turn_id))
-            row = found.mappings().one_or_none()
+        query = select(turns).where(turns.c.turn_id == turn_id)
+        row = await self._database.read(lambda db: db.execute(query).mappings().one_or_none())
         return turn_of(row) if row else None
 
     async def run(self, turn: Turn, state: Mapping[str, object]) -> None:
         """Record that the runtime may have been given the turn; `state` finds it again."""
-        await self._update(
-            turn,
-            status=TurnStatus.RUNNING,
-            runtime_state=dict(state),
-            conversation_id=turn.conversation_id,
-        )
+        running = {"status": TurnStatus.RUNNING, "runtime_state": dict(state)}
+        await self._database.execute(_update(turn, **running, conversation_id=turn.conversation_id))
         turn.status, turn.runtime_state = TurnStatus.RUNNING, dict(state)
 
     async def ask_again(self, turn: Turn, conversation_id: str | None) -> None:
         """Make the turn one that was never asked, in `conversation_id` if that is given."""
-        asked = turn.asked + 1
+        asked, place = turn.asked + 1, conversation_id or turn.conversation_id
+        statements: list[Executable] = [
+            _update(
+                turn,
+                status=TurnStatus.QUEUED,
+                runtime_state=None,
+                asked=asked,
+                conversation_id=place,
+            )
+        ]
         if conversation_id is not None:
-            turn.conversation_id = conversation_id
-            await self.set_conversation(turn.agent_id, turn.room_id, conversation_id)
-        await self._update(
-            turn,
-            status=TurnStatus.QUEUED,
-            runtime_state=None,
-            asked=asked,
-            conversation_id=turn.conversation_id,
-        )
-        turn.status, turn.runtime_state, turn.asked = TurnStatus.QUEUED, None, asked
+            statements += _put_conversation(turn.agent_id, turn.room_id, conversation_id)
+        await self._database.execute(*statements)
+        if conversation_id is not None:
+            self._conversations[turn.agent_id, turn.room_id] = conversation_id
+        turn.status, turn.runtime_state = TurnStatus.QUEUED, None
+        turn.asked, turn.conversation_id = asked, place
 
     async def finish(
         self, turn: Turn, outcome: Outcome, sent: Mapping[str, str] | None = None
     ) -> None:
         """The turn owes nothing more; `sent` maps outbox txn ids to the event ids they got."""
-        async with self._database.write() as connection:
-            for txn_id, event_id in (sent or {}).items():
-                await connection.execute(
-                    update(outbox).where(outbox.c.txn_id == txn_id).values(event_id=event_id)
-                )
-            await connection.execute(
-                update(turns)
-                .where(turns.c.turn_id == turn.turn_id)
-                .values(
-                    status=str(TurnStatus.DONE),
-                    outcome=str(outcome),
-                    runtime_state=None,
-                    finished_at=time.time(),
-                )
-            )
+        confirmations = [
+            update(outbox).where(outbox.c.txn_id == txn_id).values(event_id=event_id)
+            for txn_id, event_id in (sent or {}).items()
+        ]
+        done = _update(
+            turn,
+            status=TurnStatus.DONE,
+            outcome=str(outcome),
+            runtime_state=None,
+            finished_at=time.time(),
+        )
+        await self._database.execute(*confirmations, done)
         turn.status = TurnStatus.DONE
 
     async def conversation(self, agent_id: str, room_id: str) -> str | None:
@@ -122,34 +119,25 @@ class TurnStore:
         query = select(conversations.c.conversation_id).where(
             conversations.c.agent_id == agent_id, conversations.c.room_id == room_id
         )
-        async with self._database.read() as connection:
-            stored = (await connection.execute(query)).scalar_one_or_none()
+        stored = await self._database.read(lambda db: db.execute(query).scalar_one_or_none())
         if stored is not None:
             self._conversations[agent_id, room_id] = stored
         return stored
 
     async def set_conversation(self, agent_id: str, room_id: str, conversation_id: str) -> None:
-        async with self._database.write() as connection:
-            await connection.execute(
-                delete(conversations).where(
-                    conversations.c.agent_id == agent_id, conversations.c.room_id == room_id
-                )
-            )
-            await connection.execute(
-                conversations.insert().values(
-                    agent_id=agent_id,
-                    room_id=room_id,
-                    conversation_id=conversation_id,
-                    created_at=time.time(),
-                )
-            )
+        await self._database.execute(*_put_conversation(agent_id, room_id, conversation_id))
         self._conversations[agent_id, room_id] = conversation_id
 
-    async def _update(self, turn: Turn, **values: object) -> None:
-        async with self._database.write() as connection:
-            await connection.execute(
-                update(turns).where(turns.c.turn_id == turn.turn_id).values(**values)
-            )
+
+def _update(turn: Turn, **values: object) -> Executable:
+    return update(turns).where(turns.c.turn_id == turn.turn_id).values(**values)
+
+
+def _put_conversation(agent_id: str, room_id: str, conversation_id: str) -> list[Executable]:
+    key = (conversations.c.agent_id == agent_id) & (conversations.c.room_id == room_id)
+    values = {"agent_id": agent_id, "room_id": room_id, "conversation_id": conversation_id}
+    new = conversations.insert().values(**values, created_at=time.time())
+    return [delete(conversations).where(key), new]
 
 
 def turn_of(row: RowMapping) -> Turn:

@@ -1,10 +1,7 @@
-"""Alembic's entry: runs the migrations over the async engine the bridge itself uses."""
-
-import asyncio
+"""Alembic's entry: runs the migrations on the database it is pointed at."""
 
 from alembic import context
-from sqlalchemy import Connection, pool
-from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy import Connection, create_engine
 
 from letta_matrix.store.schema import metadata
 
@@ -15,12 +12,7 @@ def _run(connection: Connection) -> None:
         context.run_migrations()
 
 
-async def _online() -> None:
-    url = context.config.get_main_option("sqlalchemy.url") or ""
-    engine = create_async_engine(url, poolclass=pool.NullPool)
-    async with engine.begin() as connection:
-        await connection.run_sync(_run)
-    await engine.dispose()
-
-
-asyncio.run(_online())
+engine = create_engine(context.config.get_main_option("sqlalchemy.url") or "")
+with engine.begin() as connection:
+    _run(connection)
+engine.dispose()
