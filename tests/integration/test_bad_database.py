@@ -61,7 +61,9 @@ async def test_a_full_disk_acknowledges_nothing_and_recovers(
         assert world.runtime.asked == []
         await _limit_pages(world, 1_000_000)
         assert (await deliver(world, events, "full"))[0] == 200
-        await eventually(world.health, lambda health: health["counters"].get("turns_done") == 10, 60)
+        await eventually(
+            world.health, lambda health: health["counters"].get("turns_done") == 10, 60
+        )
         assert len(world.runtime.asked) == 10
 
 

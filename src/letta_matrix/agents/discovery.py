@@ -21,6 +21,9 @@ _SHARE = 0.04
 
 _LONGEST_INTERVAL = 30.0
 
+_PATIENCE = 2.0
+"""Seconds a fault may last unmentioned: at a start, servers come up one after the other."""
+
 
 @dataclass(frozen=True, slots=True)
 class Changes:
@@ -86,6 +89,8 @@ class Discovery:
         self._missing: dict[str, tuple[int, float]] = {}
         self._refused: set[str] = set()
         self._trouble: str | None = None
+        self._failing_since: float | None = None
+        self._warned: str | None = None
         self.listed = False
 
     @property
@@ -122,17 +127,21 @@ class Discovery:
         try:
             await self.poll()
         except RuntimeFault as error:
-            # Told once: the same reason every half second would drown the log.
-            if self._trouble != str(error):
-                self._trouble = str(error)
-                log.warning(
-                    "agents cannot be listed", runtime=self._runtime.name, reason=str(error)
-                )
+            self._failed(str(error))
             return False
-        if self._trouble is not None:
+        if self._warned is not None:
             log.info("agents can be listed again", runtime=self._runtime.name)
-            self._trouble = None
+        self._trouble = self._failing_since = self._warned = None
         return True
+
+    def _failed(self, reason: str) -> None:
+        self._trouble, now = reason, time.monotonic()
+        if self._failing_since is None:
+            self._failing_since = now
+        # Told once: the same reason every half second would drown the log.
+        if now - self._failing_since >= _PATIENCE and reason != self._warned:
+            self._warned = reason
+            log.warning("agents cannot be listed", runtime=self._runtime.name, reason=reason)
 
     async def _apply(self, changes: Changes) -> None:
         reserved: dict[str, Agent] = {}

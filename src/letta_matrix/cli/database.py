@@ -3,12 +3,10 @@
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
-from sqlalchemy.exc import DBAPIError
-
 from letta_matrix.cli.faults import Failure
 from letta_matrix.config import Config
 from letta_matrix.store.agents import Agent, AgentDirectory
-from letta_matrix.store.database import Database, database_url
+from letta_matrix.store.database import Database, StoreError, database_url
 
 
 @asynccontextmanager
@@ -26,7 +24,7 @@ async def open_existing(config: Config) -> AsyncGenerator[Database]:
     try:
         yield database
     except StoreError as error:
-        raise Failure(f"the database cannot be used: {error.orig}") from None
+        raise Failure(str(error)) from None
     finally:
         await database.close()
 

@@ -1,18 +1,37 @@
 """`letta-matrix keeper`: what the bridge starts by itself."""
 
 import sys
+from pathlib import Path
+from typing import Annotated
 
 import typer
 
 
 def register(app: typer.Typer) -> None:
     """Add the command, hidden: people need not know it."""
-    settings = {"allow_extra_args": True, "ignore_unknown_options": True}
-    app.command("keeper", hidden=True, context_settings=settings, add_help_option=False)(keeper)
+    app.command("keeper", hidden=True)(keeper)
 
 
-def keeper(context: typer.Context) -> None:
-    """Hold the connections to the App Servers."""
+def keeper(
+    socket: Annotated[Path, typer.Option(help="The Unix socket to serve.", show_default=False)],
+    idle: Annotated[
+        float | None,
+        typer.Option(help="Seconds without a bridge before it ends.", show_default="600"),
+    ] = None,
+    buffer: Annotated[
+        int | None,
+        typer.Option(help="Bytes of frames it keeps at most.", show_default="32 MiB"),
+    ] = None,
+    detach: Annotated[bool, typer.Option("--detach", help="Go on in the background.")] = False,
+) -> None:
+    """Hold the connections to the App Servers while the bridge restarts.
+
+    The bridge starts it by itself and finds it by its socket; nobody needs to run it by
+    hand. Turns in flight survive a bridge that crashed or is being upgraded; without a
+    bridge the keeper ends after a while.
+    """
     from letta_matrix.runtimes.keeper.process import main
 
-    sys.exit(main(context.args))
+    given = {"--socket": socket, "--idle": idle, "--buffer": buffer}
+    arguments = [text for name, value in given.items() if value is not None for text in (name, str(value))]
+    sys.exit(main([*arguments, *(["--detach"] if detach else [])]))

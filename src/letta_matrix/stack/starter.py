@@ -1,10 +1,12 @@
 """The two agents a newcomer finds; made only where there are none."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import cast
 
 from letta_matrix.stack.app_server import Control
 from letta_matrix.stack.errors import StackError
+from letta_matrix.stack.files import write_private
 from letta_matrix.stack.models import DEMO_HANDLE, ModelChoice
 
 _PAGE = 100
@@ -60,18 +62,24 @@ async def model_handle(control: Control, choice: ModelChoice) -> str:
     raise StackError(f"{choice.origin}: it lists no model; check the key, or name one by --model")
 
 
-async def create_starters(control: Control, model: str) -> list[str]:
+async def create_starters(control: Control, model: str, note: Path) -> list[str]:
     """Create the starter agents if there is no agent at all; the names of those created.
+
+    The file `note` exists while they are being made: whoever is ended half way makes the
+    missing ones at the next start.
 
     Raises:
         StackError: refused.
     """
-    listing = await control.request("agent_list", query={"limit": 1})
-    if listing.get("agents"):
+    there = {str(agent.get("name", "")) for agent in await _all_agents(control)}
+    if there and not note.exists():
         return []
-    for starter in STARTERS:
+    write_private(note, "Starter agents are being made; the next start makes the missing ones.\n")
+    missing = [starter for starter in STARTERS if starter.name not in there]
+    for starter in missing:
         await control.request("agent_create", body=_body(starter, model))
-    return [starter.name for starter in STARTERS]
+    note.unlink()
+    return [starter.name for starter in missing]
 
 
 async def leave_demo_model(control: Control, model: str) -> list[str]:

@@ -182,10 +182,12 @@ class Synapse:
         """A token that logs its person in once (client-server API, `login/get_token`).
 
         Raises:
-            StackError: refused.
+            StackError: refused; Synapse makes one a minute.
         """
         path = "/_matrix/client/v1/login/get_token"
         answer = await self._call(http, "POST", path, {}, access_token)
+        if answer.get("errcode") == "M_LIMIT_EXCEEDED":
+            raise StackError("Synapse makes one a minute")
         if "login_token" not in answer:
             raise StackError(f"Synapse made no one-time login: {answer.get('error')}")
         return str(answer["login_token"])

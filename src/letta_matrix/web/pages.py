@@ -18,7 +18,7 @@ _CONTENT_TYPES = {
 
 
 def chat_routes(homeserver_url: str, bot_user_id: str) -> list[web.RouteDef]:
-    """The routes of `/chat`: the page, its files and `/chat/config.json`.
+    """The routes of `/chat`: the page, its files and `/chat/config.json`; `/` leads there.
 
     Args:
         homeserver_url: base URL of the client-server API as browsers reach it.
@@ -34,6 +34,9 @@ def chat_routes(homeserver_url: str, bot_user_id: str) -> list[web.RouteDef]:
     def respond(path: Path) -> web.FileResponse:
         content_type = _CONTENT_TYPES[path.suffix]
         return web.FileResponse(path, headers={**headers, "Content-Type": content_type})
+
+    async def front_door(_: web.Request) -> web.StreamResponse:
+        raise web.HTTPFound("/chat", headers=headers)
 
     async def page(_: web.Request) -> web.StreamResponse:
         return respond(_FILES / "index.html")
@@ -51,6 +54,7 @@ def chat_routes(homeserver_url: str, bot_user_id: str) -> list[web.RouteDef]:
         return respond(known[name])
 
     return [
+        web.get("/", front_door),
         web.get("/chat", page),
         web.get("/chat/config.json", settings),
         web.get("/chat/{name:.*}", static),
