@@ -36,7 +36,7 @@ def main() -> int:
         if options.keep:
             print(f"the servers' files are in {directory}", file=sys.stderr)
         else:
-            shutil.rmtree(directory, ignore_errors=True)
+            _remove(directory)
     about: dict[str, object] = {
         "quick": options.quick,
         "parts": options.only or list(PARTS),
@@ -49,6 +49,15 @@ def main() -> int:
     figures.write(options.output, about)
     figures.show(Console(width=None if sys.stdout.isatty() else 150))
     return 0
+
+
+def _remove(directory: Path) -> None:
+    """Remove a folder in which killed processes may still be writing for a moment."""
+    for _ in range(20):
+        shutil.rmtree(directory, ignore_errors=True)
+        if not directory.exists():
+            return
+        time.sleep(0.1)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -21,6 +21,7 @@ STREAM_WORDS = 50
 """Words of a long answer; the stub model says one every 0.1 s."""
 
 _WARM_UP = 2
+_BREATH = 0.15
 _SETTLE = 0.5
 _words = itertools.count(1)
 
@@ -58,16 +59,17 @@ async def one_by_one(stage: Stage) -> None:
     with stage.person.record(rooms[0]) as recording:
         for number in range(-_WARM_UP, stage.scene.plan.turns):
             word = f"direct {number}."
-            seen = (
-                await echo(stage.person, stage.scene.floor_rooms[0]),
-                await stage.letta.turn(conversation, word, f"$bench-{number}"),
-                await talk(stage, rooms[0]),
-            )
+            echoed = await echo(stage.person, stage.scene.floor_rooms[0])
+            turn = await stage.letta.turn(conversation, word, f"$bench-{number}")
+            # The App Server tidies up after a turn; the next one would wait for that.
+            await asyncio.sleep(_BREATH)
+            text, answer = await talk(stage, rooms[0])
+            await asyncio.sleep(_BREATH)
             if number >= 0:
-                floor.append(seen[0])
-                direct.append(seen[1])
-                asked.append(seen[2][0])
-                ours.append(seen[2][1])
+                floor.append(echoed)
+                direct.append(turn)
+                asked.append(text)
+                ours.append(answer)
         await asyncio.sleep(_SETTLE)
     _report_turns(stage, floor, direct, ours)
     _report_economy(stage, recording, asked, ours)

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import unquote
@@ -247,16 +247,11 @@ def _routes() -> list[tuple[re.Pattern[str], _Handler]]:
 _ROUTES = _routes()
 
 
-async def until(
-    condition: Callable[[], object] | Callable[[], Awaitable[object]], seconds: float = 10.0
-) -> None:
+async def until(condition: Callable[[], object], seconds: float = 10.0) -> None:
     """Wait until `condition()` holds; an AssertionError after `seconds`."""
     deadline = asyncio.get_running_loop().time() + seconds
     while True:
-        outcome = condition()
-        if isinstance(outcome, Awaitable):
-            outcome = await outcome
-        if outcome:
+        if condition():
             return
         assert asyncio.get_running_loop().time() < deadline, "it did not happen in time"
         await asyncio.sleep(0.01)

@@ -151,7 +151,7 @@ class Bridges:
         """A new agent and, as soon as the running bridge has made it, its room."""
         async with self.letta.app_server.control(self.http) as control:
             name = f"Agent {len(self.agents) + 1}"
-            body = {"name": name, "model": f"openai-compatible/{MODEL_ID}", "tags": []}
+            body: dict[str, Any] = {"name": name, "model": f"openai-compatible/{MODEL_ID}"}
             agent_id = str((await control.request("agent_create", body=body))["agent"]["id"])
         self.agents.append(agent_id)
 

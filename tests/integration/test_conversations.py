@@ -224,7 +224,9 @@ async def test_silence_where_nobody_was_addressed(
     await ann.send(room.room_id, "I am a bot", msgtype="m.notice")
     first = await ann.send(room.room_id, "heard")
     edit = {"rel_type": "m.replace", "event_id": first}
-    await ann.send(room.room_id, "* edited", **{"m.relates_to": edit})
+    await ann.send_content(
+        room.room_id, {"msgtype": "m.text", "body": "* edited", "m.relates_to": edit}
+    )
     await ann.call("PUT", f"/rooms/{quote(room.room_id)}/state/m.room.topic/", {"topic": "New"})
     other = world.as_user((await world.meet()).ghost)
     await ann.call("POST", path, {"user_id": other.user_id})

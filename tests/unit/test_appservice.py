@@ -162,7 +162,10 @@ async def test_a_transaction_without_events_passes(service: Service, body: objec
 
 async def test_sound_events_beside_broken_ones_are_kept(service: Service) -> None:
     event = message()
-    body = {"events": [None, 3, "x", [], {}, event, [[]]], "de.sorunome.msc2409.ephemeral": [7]}
+    body: dict[str, Any] = {
+        "events": [None, 3, "x", [], {}, event, [[]]],
+        "de.sorunome.msc2409.ephemeral": [7],
+    }
     assert await service.call("PUT", TRANSACTION, body) == (200, {})
     assert service.handler.admitted == [("t1", [event])]
     assert service.service.counters["events_malformed"] == 6

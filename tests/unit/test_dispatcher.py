@@ -71,10 +71,8 @@ async def house(
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Retries without their pauses."""
-    sleep = asyncio.sleep
-    monkeypatch.setattr(
-        "letta_matrix.conversations.dispatcher.asyncio.sleep", lambda _: sleep(0.02)
-    )
+    monkeypatch.setattr("letta_matrix.conversations.dispatcher._LONGEST_PAUSE", 0.02)
+    monkeypatch.setattr("letta_matrix.conversations.dispatcher._FIRST_PAUSE", 0.02)
 
 
 async def test_messages_of_a_room_are_answered_in_order(house: House, fake: FakeHomeserver) -> None:

@@ -1,13 +1,14 @@
 """Notices say what happened in one line, and what a person can do."""
 
+from collections.abc import Callable
+
 import pytest
 
 from letta_matrix.conversations import notices
 
 
 @pytest.mark.parametrize("notice", [notices.failed, notices.refused])
-def test_reasons_are_one_sentence(notice: object) -> None:
-    assert callable(notice)
+def test_reasons_are_one_sentence(notice: Callable[[str], str]) -> None:
     assert notice("the model is gone").endswith(": the model is gone.")
     assert notice("it is.  gone...\n\n now.").endswith(": it is. gone... now.")
     assert notice("").endswith(": no reason was given.")

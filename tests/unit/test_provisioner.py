@@ -83,6 +83,7 @@ async def test_an_agent_gets_all_of_it_and_then_nothing_more(
     assert fake.users >= {"@agent_1:test"}
     assert fake.profiles["@agent_1:test"]["displayname"] == "Agent 1"
     assert fake.profiles["@agent_1:test"]["avatar_url"].startswith("mxc://")
+    assert one.room_id is not None
     assert one.room_id == fake.aliases["#agent_1:test"]
     assert fake.members[one.room_id] == {"@agent_1:test", "@letta:test", PERSON, "@bob:test"}
     assert site.rooms == [one.room_id]

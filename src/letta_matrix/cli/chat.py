@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from letta_matrix.cli.faults import BadInput, Failure
+from letta_matrix.cli.faults import BadInput, Failure, Unreachable
 from letta_matrix.cli.options import DataOption, data_directory
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from letta_matrix.store.agents import Agent
 
 _POLL = 10.0
-_LINGER = 0.3
+_HOMESERVER_AWAY = 60.0
 
 
 def register(app: typer.Typer) -> None:
@@ -102,14 +102,38 @@ async def _ask(client: "MatrixClient", room_id: str, agent: str, text: str, time
     await client.catch_up(room_id)
     transcript = Transcript(agent, await client.send(room_id, text))
     heard = time.monotonic()
-    while True:
-        wait = _LINGER if transcript.finished else _POLL
-        added = [transcript.take(event) for event in await client.news(room_id, wait)]
-        print("".join(added), end="", flush=True)
-        if any(added):
+    while (left := _left(transcript.patience, timeout, heard)) > 0:
+        before = transcript.patience
+        news = await _news(client, room_id, min(left, _POLL))
+        added = "".join(transcript.take(event) for event in news)
+        print(added, end="", flush=True)
+        if added or transcript.patience != before:
             heard = time.monotonic()
-        elif transcript.finished:
-            break
-        elif time.monotonic() - heard > timeout:
-            raise Failure(f"no answer for {timeout:g} s")
+    if transcript.patience is None:
+        raise Failure(f"no answer for {timeout:g} s")
     print()
+
+
+def _left(patience: float | None, timeout: float, heard: float) -> float:
+    """Seconds of silence still to be waited."""
+    return (timeout if patience is None else patience) - (time.monotonic() - heard)
+
+
+async def _news(client: "MatrixClient", room_id: str, wait: float) -> list[Mapping[str, Any]]:
+    """The room's new events, also across a restart of the homeserver."""
+    gone_at = time.monotonic()
+    said = False
+    while True:
+        try:
+            news = await client.news(room_id, wait)
+        except Unreachable:
+            if time.monotonic() - gone_at > _HOMESERVER_AWAY + wait:
+                raise
+            if not said:
+                print("\n(the homeserver is away; trying again for a minute)", file=sys.stderr, flush=True)
+                said = True
+            await asyncio.sleep(0.5)
+        else:
+            if said:
+                print("(the homeserver is back)", file=sys.stderr, flush=True)
+            return news

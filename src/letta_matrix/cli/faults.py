@@ -7,3 +7,7 @@ class BadInput(Exception):
 
 class Failure(Exception):
     """What was asked for did not work; one line that says why."""
+
+
+class Unreachable(Failure):
+    """A server did not answer; it may be back in a moment."""

@@ -1,5 +1,6 @@
 """`letta-matrix init`: config.yaml and registration.yaml for your own homeserver."""
 
+import ipaddress
 import re
 import secrets
 from pathlib import Path
@@ -10,6 +11,7 @@ import typer
 
 from letta_matrix.cli.faults import BadInput
 
+_EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 - compared, not bound
 _USER_ID = re.compile(r"@[^:\s]+:\S+")
 
 
@@ -44,7 +46,7 @@ def init(
     admins = [_user_id(name) for name in admin or [_ask("Your Matrix id", f"@you:{domain}")]]
     settings = _settings(homeserver, domain, runtime, admins, _http_url(appservice))
     _write(settings, *paths)
-    _next_steps(*paths)
+    _next_steps(*paths, hostname=_hostname(appservice))
 
 
 def _settings(
@@ -54,6 +56,7 @@ def _settings(
         "homeserver": {"url": homeserver, "domain": domain},
         "appservice": {
             "url": appservice,
+            "hostname": _hostname(appservice),
             "port": urlsplit(appservice).port or 29377,
             "as_token": secrets.token_hex(32),
             "hs_token": secrets.token_hex(32),
@@ -62,6 +65,18 @@ def _settings(
         "agents": {"room_members": admins},
         "permissions": {domain: "user", **dict.fromkeys(admins, "admin")},
     }
+
+
+def _hostname(appservice: str) -> str:
+    """The address to listen on, so that the homeserver reaches us at `appservice`."""
+    host = urlsplit(appservice).hostname or ""
+    try:
+        loopback = ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        loopback = host == "localhost" or host.endswith(".localhost")
+    if loopback:
+        return "::1" if ":" in host else "127.0.0.1"
+    return "::" if ":" in host else "0.0.0.0"  # noqa: S104 - another machine is to reach us
 
 
 def _write(settings: dict[str, object], config: Path, registration_file: Path) -> None:
@@ -77,7 +92,14 @@ def _write(settings: dict[str, object], config: Path, registration_file: Path) -
     write_private(registration_file, yaml.safe_dump(made, sort_keys=False))
 
 
-def _next_steps(config: Path, registration_file: Path) -> None:
+def _next_steps(config: Path, registration_file: Path, *, hostname: str) -> None:
+    from letta_matrix.stack.program import typed
+
+    if hostname in _EVERYWHERE:
+        print(
+            f"The bridge will listen on all addresses of this machine (appservice.hostname "
+            f"{hostname}),\nas the homeserver reaches it from elsewhere."
+        )
     print(
         f"""Wrote {config} and {registration_file} (both hold secrets: mode 0600).
 
@@ -86,7 +108,13 @@ Next:
        app_service_config_files:
          - {registration_file.absolute()}
   2. Restart Synapse.
-  3. Start the bridge: letta-matrix run -c {config}"""
+  3. Start the bridge:
+       {typed(["run", "-c", str(config)])}
+  4. Accept the invitations that the people in agents.room_members get: to the space and to
+     each agent's room. Synapse accepts them by itself with this in homeserver.yaml:
+       auto_accept_invites:
+         enabled: true
+         only_from_local_users: true"""
     )
 
 

@@ -22,7 +22,6 @@ def keeper(
         int | None,
         typer.Option(help="Bytes of frames it keeps at most.", show_default="32 MiB"),
     ] = None,
-    detach: Annotated[bool, typer.Option("--detach", help="Go on in the background.")] = False,
 ) -> None:
     """Hold the connections to the App Servers while the bridge restarts.
 
@@ -33,5 +32,4 @@ def keeper(
     from letta_matrix.runtimes.keeper.process import main
 
     given = {"--socket": socket, "--idle": idle, "--buffer": buffer}
-    arguments = [text for name, value in given.items() if value is not None for text in (name, str(value))]
-    sys.exit(main([*arguments, *(["--detach"] if detach else [])]))
+    sys.exit(main([f"{name}={value}" for name, value in given.items() if value is not None]))

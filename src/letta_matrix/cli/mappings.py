@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 from letta_matrix.cli.faults import BadInput
-from letta_matrix.cli.options import ConfigOption, config_path
+from letta_matrix.cli.options import ConfigOption, DataOption, config_path
 
 if TYPE_CHECKING:
     from letta_matrix.config import Config
@@ -23,25 +23,29 @@ def register(app: typer.Typer) -> None:
     app.command("import-mappings")(import_mappings)
 
 
-def export_mappings(file: FileArgument, config: ConfigOption = None) -> None:
+def export_mappings(
+    file: FileArgument, config: ConfigOption = None, data: DataOption = None
+) -> None:
     """Write the agents' users and rooms in the original system's format."""
     from letta_matrix.cli.database import load_agents
     from letta_matrix.config import load_config
     from letta_matrix.stack.files import write_private
 
-    settings = load_config(config_path(config))
+    settings = load_config(config_path(config, data))
     found = asyncio.run(load_agents(settings))
     entries = {agent.agent_id: _entry(agent, settings) for agent in found}
     write_private(file, json.dumps(entries, indent=2) + "\n")
     print(f"wrote {len(entries)} agents to {file}")
 
 
-def import_mappings(file: FileArgument, config: ConfigOption = None) -> None:
+def import_mappings(
+    file: FileArgument, config: ConfigOption = None, data: DataOption = None
+) -> None:
     """Adopt the users and rooms of an original installation. Stop the bridge before."""
     from letta_matrix.config import load_config
     from letta_matrix.logs import configure_logging, secrets_of
 
-    settings = load_config(config_path(config))
+    settings = load_config(config_path(config, data))
     configure_logging(settings.logging, secrets_of(settings))
     entries = _read(file, settings)
     added = asyncio.run(_adopt(settings, entries))

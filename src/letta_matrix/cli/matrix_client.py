@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 import aiohttp
 
-from letta_matrix.cli.faults import Failure
+from letta_matrix.cli.faults import Failure, Unreachable
 
 _DEVICE = "letta-matrix chat"
 
@@ -20,7 +20,7 @@ class MatrixClient:
         self._url = url
         self._user_id = user_id
         self._password = password
-        self._http = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=60))
+        self._http = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=30))
         self._headers: dict[str, str] = {}
         self._since = ""
 
@@ -53,7 +53,12 @@ class MatrixClient:
         await self.news(room_id, 0)
 
     async def news(self, room_id: str, timeout: float) -> list[Mapping[str, Any]]:
-        """The room's new events, waiting `timeout` seconds for one. Raises Failure."""
+        """The room's new events, waiting `timeout` seconds for one.
+
+        Raises:
+            Unreachable: no answer; may be asked again.
+            Failure: refused.
+        """
         timeline = {"limit": 200 if self._since else 1, "types": ["m.room.message"]}
         nothing = {"types": list[str]()}
         room = {"rooms": [room_id], "timeline": timeline, "ephemeral": nothing, "state": nothing}
@@ -88,9 +93,11 @@ class MatrixClient:
             ) as response:
                 answer = cast("dict[str, Any]", await response.json(content_type=None))
         except (aiohttp.ClientError, TimeoutError, ValueError):
-            raise Failure(
+            raise Unreachable(
                 f"the homeserver at {self._url} does not answer; is it running?"
             ) from None
+        if response.status >= 500:
+            raise Unreachable(f"the homeserver at {self._url} fails: status {response.status}")
         if response.status != 200:
             raise Failure(f"the homeserver refused: {answer.get('error', response.status)}")
         return answer

@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from letta_matrix.cli.faults import BadInput
+
 DataOption = Annotated[
     Path | None,
     typer.Option("--data", help="The folder that `up` keeps everything in.", show_default=False),
@@ -14,7 +16,7 @@ ConfigOption = Annotated[
     typer.Option(
         "--config",
         "-c",
-        help="The configuration; default: ./config.yaml, else the one that `up` wrote.",
+        help="The configuration; default: ./config.yaml, else the one in the --data folder.",
         show_default=False,
     ),
 ]
@@ -28,10 +30,24 @@ def data_directory(given: Path | None) -> Path:
     return given if given is not None else default_data_directory()
 
 
-def config_path(given: Path | None) -> Path:
-    """The configuration file: as given, else ./config.yaml, else that of the embedded stack."""
+def config_path(given: Path | None, data: Path | None = None) -> Path:
+    """The configuration file: as given, else that of the embedded stack in `data`; with
+    neither, ./config.yaml, else that of the embedded stack in the usual folder.
+
+    Raises:
+        BadInput: both were given, or there is none anywhere.
+    """
+    if given is not None and data is not None:
+        raise BadInput("--config and --data each name a configuration: give one of them")
     if given is not None:
         return given
-    here = Path("config.yaml")
-    usual = data_directory(None) / "config.yaml"
-    return usual if usual.is_file() and not here.is_file() else here
+    if data is not None:
+        return data / "config.yaml"
+    here, usual = Path("config.yaml"), data_directory(None) / "config.yaml"
+    found = next((path for path in (here, usual) if path.is_file()), None)
+    if found is None:
+        raise BadInput(
+            f"no config.yaml here and none in {usual.parent}; start `letta-matrix up`, write one "
+            "by `letta-matrix init`, or name one by --config"
+        )
+    return found

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from letta_matrix.cli.options import ConfigOption, JsonOption, config_path
+from letta_matrix.cli.options import ConfigOption, DataOption, JsonOption, config_path
 
 if TYPE_CHECKING:
     from letta_matrix.config import Config
@@ -19,12 +19,14 @@ def register(app: typer.Typer) -> None:
     app.command("status")(status)
 
 
-def agents(config: ConfigOption = None, as_json: JsonOption = False) -> None:
+def agents(
+    config: ConfigOption = None, data: DataOption = None, as_json: JsonOption = False
+) -> None:
     """List the agents with their Matrix users and rooms."""
     from letta_matrix.cli.database import load_agents
     from letta_matrix.config import load_config
 
-    found = asyncio.run(load_agents(load_config(config_path(config))))
+    found = asyncio.run(load_agents(load_config(config_path(config, data))))
     if as_json:
         print(json.dumps([_fields(agent) for agent in found], indent=2))
         return
@@ -38,11 +40,13 @@ def agents(config: ConfigOption = None, as_json: JsonOption = False) -> None:
         print(f"  room   {agent.room_id or '(not created yet)'}")
 
 
-def status(config: ConfigOption = None, as_json: JsonOption = False) -> None:
+def status(
+    config: ConfigOption = None, data: DataOption = None, as_json: JsonOption = False
+) -> None:
     """Show whether the bridge runs and is healthy; exit status 1 when it is not."""
     from letta_matrix.config import load_config
 
-    health = asyncio.run(_health(load_config(config_path(config))))
+    health = asyncio.run(_health(load_config(config_path(config, data))))
     if as_json:
         print(json.dumps(health, indent=2))
     else:

@@ -4,7 +4,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
 
+from letta_matrix.conversations.notices import UNAVAILABLE, approval_denied
 from letta_matrix.matrix.content import CURSOR, LIVE, MARKER
+
+_AFTER_REPLY = 0.5
+"""Seconds in which a long reply's next part, or a notice beside it, would follow."""
+
+_AFTER_NOTICE = 2.0
+_GOES_ON = (UNAVAILABLE, approval_denied("").removeprefix("``"))
+"""Ends of notices after which the turn goes on."""
 
 
 @dataclass(slots=True)
@@ -13,9 +21,16 @@ class Transcript:
 
     agent: str
     question: str
-    finished: bool = False
     _shown: dict[str, str] = field(default_factory=dict[str, str])
     _last: str = ""
+    _live: set[str] = field(default_factory=set[str])
+    _held: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
+    _patience: float | None = None
+
+    @property
+    def patience(self) -> float | None:
+        """Seconds of silence after which the answer is whole; None while more must come."""
+        return None if self._live else self._patience
 
     def take(self, event: Mapping[str, Any]) -> str:
         """The text that `event` adds to the terminal, often none."""
@@ -28,14 +43,34 @@ class Transcript:
         newest = _mapping(content.get("m.new_content")) if edits else content
         if not self._answers_us(newest, target):
             return ""
-        live = LIVE in newest or LIVE in content
-        self.finished = self.finished or not live
         text = str(newest.get("body", ""))
-        return self._grow(target, text.removesuffix(CURSOR).rstrip() if live else text)
+        if newest.get("msgtype") == "m.notice":
+            return self._notice(target, text)
+        return self._reply(target, text, live=LIVE in newest or LIVE in content)
 
     def _answers_us(self, content: Mapping[str, Any], target: str) -> bool:
         ours = _mapping(content.get(MARKER))
         return target in self._shown or ours.get("in_reply_to") == self.question
+
+    def _reply(self, target: str, text: str, *, live: bool) -> str:
+        if live:
+            self._live.add(target)
+            return self._grow(target, text.removesuffix(CURSOR).rstrip())
+        self._live.discard(target)
+        self._patience = _AFTER_REPLY
+        grown = self._grow(target, text)
+        if self._live:
+            return grown
+        held, self._held = self._held, []
+        return grown + "".join(self._grow(*notice) for notice in held)
+
+    def _notice(self, target: str, text: str) -> str:
+        """A notice beside a reply that still grows is shown below it, as Matrix clients do."""
+        self._patience = None if text.endswith(_GOES_ON) else _AFTER_NOTICE
+        if self._live and text != UNAVAILABLE:
+            self._held.append((target, text))
+            return ""
+        return self._grow(target, text)
 
     def _grow(self, target: str, text: str) -> str:
         before = self._shown.get(target)

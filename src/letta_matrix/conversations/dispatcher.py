@@ -20,6 +20,7 @@ log = structlog.get_logger()
 
 _KEEP = 30 * 86_400
 _TRIES = 5
+_FIRST_PAUSE = 1.0
 _LONGEST_PAUSE = 10.0
 
 
@@ -123,7 +124,7 @@ class Dispatcher:
         del self._queues[key]
 
     async def _run(self, turn: Turn) -> None:
-        pause, failures, recovered = 1.0, 0, turn.turn_id in self._recovered
+        pause, failures, recovered = _FIRST_PAUSE, 0, turn.turn_id in self._recovered
         while failures < _TRIES and turn.status is not TurnStatus.DONE:
             try:
                 await self._runner.run(turn, recovered=recovered)

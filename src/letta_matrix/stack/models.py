@@ -7,10 +7,12 @@ written here instead.
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
+
+import aiohttp
 
 from letta_matrix.stack.errors import StackError
 from letta_matrix.stack.files import write_private
@@ -20,6 +22,8 @@ DEMO_MODEL = "letta-matrix-demo"
 DEMO_HANDLE = f"{DEMO_PROVIDER}/{DEMO_MODEL}"
 
 _DEMO_KEY = "demo"
+_NO_KEY = "none"
+_TIMEOUT = aiohttp.ClientTimeout(total=5)
 
 _KEY_VARIABLES = {
     "ANTHROPIC_API_KEY": "anthropic",
@@ -55,7 +59,7 @@ class ModelChoice:
 
 def choose_model(
     environment: Mapping[str, str],
-    connected: str | None,
+    connected: ModelChoice | None,
     *,
     base_url: str = "",
     key: str = "",
@@ -71,7 +75,7 @@ def choose_model(
         if not base_url.startswith(("http://", "https://")):
             raise StackError(f"--model-base-url {base_url}: expected http:// or https://")
         where = f"the endpoint {base_url}"
-        return ModelChoice("openai-compatible", where, key or "none", base_url, model)
+        return ModelChoice("openai-compatible", where, key or _NO_KEY, base_url, model)
     if key:
         raise StackError("--model-api-key needs --model-base-url; or set OPENAI_API_KEY and so on")
     for variable, provider in _KEY_VARIABLES.items():
@@ -80,7 +84,7 @@ def choose_model(
             origin = f"{provider}, with the key in {variable}"
             return ModelChoice(provider, origin, environment[variable], "", model)
     if connected:
-        return ModelChoice(connected, f"{connected}, as connected earlier", model=model)
+        return replace(connected, model=model)
     if model:
         raise StackError(
             f"--model {model}: no provider for it; give --model-base-url, or set one of "
@@ -97,24 +101,63 @@ def demo_choice(port: int) -> ModelChoice:
     )
 
 
+async def check_endpoint(http: aiohttp.ClientSession, choice: ModelChoice) -> None:
+    """Ask the endpoint of `choice`, if it has one of its own, for its models.
+
+    Raises:
+        StackError: it does not answer within 5 s, or refuses the key.
+    """
+    if not choice.base_url or choice.demo:
+        return
+    url = f"{choice.base_url.rstrip('/')}/models"
+    headers = {"Authorization": f"Bearer {choice.key}"}
+    try:
+        async with http.get(url, headers=headers, timeout=_TIMEOUT) as response:
+            status = response.status
+    except TimeoutError:
+        raise _unusable(url, "no answer within 5 s") from None
+    except (aiohttp.ClientError, ValueError) as error:
+        raise _unusable(url, _reason(error)) from None
+    if status in (401, 403):
+        wrong = "it wants a key: give one" if choice.key == _NO_KEY else "it refuses the key: check"
+        raise StackError(
+            f"GET {url} answered {status}: {wrong} in LETTA_MATRIX_MODEL_API_KEY or --model-api-key"
+        )
+
+
+def _unusable(url: str, reason: str) -> StackError:
+    return StackError(
+        f"the model's endpoint does not answer: GET {url}: {reason}; start it, or name another "
+        "by --model-base-url"
+    )
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, aiohttp.ClientConnectorError):
+        return error.os_error.strerror or "cannot be reached"
+    return str(error) or type(error).__name__
+
+
 class ProviderFile:
     """The App Server's list of connected providers."""
 
     def __init__(self, home: Path) -> None:
         self._path = home / ".letta" / "lc-local-backend" / "providers" / "auth.json"
 
-    def connected(self) -> str | None:
+    def connected(self) -> ModelChoice | None:
         """A provider connected earlier, the demo model aside."""
         for name, entry in self._providers().items():
-            if entry.get("auth", {}).get("key") != _DEMO_KEY:
-                return name
+            key, url = str(entry.get("auth", {}).get("key", "")), str(entry.get("base_url", ""))
+            if key != _DEMO_KEY:
+                what = f"the endpoint {url}" if url else name
+                return ModelChoice(name, f"{what}, as connected earlier", key, url)
         return None
 
     def connect(self, choice: ModelChoice) -> None:
         """Add or replace a provider; others stay as they are."""
-        if not choice.key:
-            return
         providers = self._providers()
+        if not choice.key or _is_connected(providers.get(choice.provider, {}), choice):
+            return
         now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         entry: dict[str, Any] = {
             "id": f"local-provider-{choice.provider}",
@@ -139,3 +182,8 @@ class ProviderFile:
             return cast("dict[str, dict[str, Any]]", data["providers"])
         except (ValueError, KeyError, TypeError):
             raise StackError(f"{self._path}: is damaged; move it away and start again") from None
+
+
+def _is_connected(entry: Mapping[str, Any], choice: ModelChoice) -> bool:
+    there = (entry.get("auth", {}).get("key"), entry.get("base_url", ""))
+    return there == (choice.key, choice.base_url)

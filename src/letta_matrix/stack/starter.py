@@ -72,13 +72,10 @@ async def create_starters(control: Control, model: str, note: Path) -> list[str]
         StackError: refused.
     """
     there = {str(agent.get("name", "")) for agent in await _all_agents(control)}
-    if there and not note.exists():
-        return []
-    write_private(note, "Starter agents are being made; the next start makes the missing ones.\n")
-    missing = [starter for starter in STARTERS if starter.name not in there]
+    missing = _begin(there, note)
     for starter in missing:
         await control.request("agent_create", body=_body(starter, model))
-    note.unlink()
+    _end(note)
     return [starter.name for starter in missing]
 
 
@@ -101,6 +98,18 @@ async def list_names(control: Control) -> list[str]:
     names = [str(agent.get("name", "")) for agent in await _all_agents(control)]
     starters = [starter.name for starter in STARTERS if starter.name in names]
     return starters + [name for name in names if name not in starters]
+
+
+def _begin(there: set[str], note: Path) -> list[Starter]:
+    """The starters to be made now."""
+    if there and not note.exists():
+        return []
+    write_private(note, "Starter agents are being made; the next start makes the missing ones.\n")
+    return [starter for starter in STARTERS if starter.name not in there]
+
+
+def _end(note: Path) -> None:
+    note.unlink(missing_ok=True)
 
 
 async def _all_agents(control: Control) -> list[dict[str, object]]:

@@ -1,11 +1,15 @@
 """What `up` tells the person at the terminal once everything runs."""
 
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
+from letta_matrix.stack.program import is_relative, typed
+
 _NAMES_SHOWN = 8
+_WIDTH = 80
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +26,7 @@ class Facts:
     model: str
     demo: bool
     data: Path
+    usual_data: bool
     seconds: float
 
 
@@ -47,22 +52,31 @@ def summary(facts: Facts) -> str:
 
 def _talk_now(facts: Facts) -> list[str]:
     if facts.login_token is None:
-        return [f"Talk to your agents in the browser: {facts.chat_url}"]
+        return [
+            "Talk to your agents in the browser (log in with the user and password below):",
+            f"  {facts.chat_url}",
+        ]
     link = f"{facts.chat_url}#token={quote(facts.login_token, safe='')}"
     return ["Talk to your agents in the browser (this link works once, for a day):", f"  {link}"]
 
 
 def _login(facts: Facts) -> list[tuple[str, str]]:
     homeserver = quote(facts.homeserver_url, safe="")
-    name = facts.user_id[1:].partition(":")[0]
     return [
         ("homeserver", facts.homeserver_url),
         ("user", facts.user_id),
         ("password", facts.password),
-        ("Element", "https://app.element.io  -> Sign in -> Edit the homeserver, enter the above"),
-        ("Cinny", f"https://app.cinny.in/login/{homeserver}/?username={quote(name)}"),
-        ("", "(hosted clients: use a Chromium browser and allow access to the local network;"),
-        ("", "Safari blocks it; desktop clients need nothing)"),
+        (
+            "Element",
+            "https://app.element.io - Sign in; beside the homeserver choose Edit, then Other "
+            f"homeserver, and enter {facts.homeserver_url}",
+        ),
+        ("Cinny", f"https://app.cinny.in/login/{homeserver}/"),
+        (
+            "",
+            "(in the browser these two need Chromium or Chrome, and leave to access your "
+            "local network; Safari blocks it; desktop clients need nothing)",
+        ),
     ]
 
 
@@ -71,24 +85,35 @@ def _running(facts: Facts) -> list[tuple[str, str]]:
         ("agents", _names(facts.agents)),
         ("model", facts.model),
         ("chat page", facts.chat_url),
-        ("homeserver", facts.homeserver_url),
         ("App Server", facts.app_server_url),
         ("data and logs", str(facts.data)),
     ]
 
 
 def _what_to_try(facts: Facts) -> list[str]:
-    first = facts.agents[0] if facts.agents else "an agent"
+    if not facts.agents:
+        return ["Agents appear here and on Matrix as soon as you create them."]
+    first = facts.agents[0]
+    command = _chat_command(facts, first)
+    where = "In another terminal, in this folder" if is_relative(command) else "In another terminal"
     lines = [
         f'Try: open the space "Letta Agents", enter {first}\'s room, write hello.',
-        f'In another terminal: letta-matrix chat {first} "hello"' if facts.agents else "",
+        f"{where}:",
+        f"  {command}",
     ]
     if facts.demo:
-        lines.append(
-            "The demo model only repeats what it is told. For a real one, stop and start again with"
-            "\nOPENAI_API_KEY or ANTHROPIC_API_KEY set, or with --model-base-url URL --model ID."
-        )
-    return [line for line in lines if line]
+        lines += [
+            "",
+            "The demo model only repeats what it is told. For a real one, stop, then start",
+            "again with OPENAI_API_KEY or ANTHROPIC_API_KEY set, or with --model-base-url.",
+        ]
+    return lines
+
+
+def _chat_command(facts: Facts, agent: str) -> str:
+    folder = [] if facts.usual_data else ["--data", str(facts.data)]
+    # The message stands last, in quotes: it is what a person changes first.
+    return f'{typed(["chat", *folder, agent])} "hello"'
 
 
 def _names(agents: Sequence[str]) -> str:
@@ -99,4 +124,14 @@ def _names(agents: Sequence[str]) -> str:
 
 def _rows(title: str, rows: Sequence[tuple[str, str]]) -> list[str]:
     width = max(len(label) for label, _ in rows)
-    return [f"{title}:", *(f"  {label:<{width}}  {value}".rstrip() for label, value in rows)]
+    lines = [f"{title}:"]
+    for label, value in rows:
+        lines += textwrap.wrap(
+            value,
+            _WIDTH,
+            initial_indent=f"  {label:<{width}}  ",
+            subsequent_indent=" " * (width + 4),
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+    return lines

@@ -14,12 +14,18 @@ import aiohttp
 from letta_matrix.config import Config
 from letta_matrix.stack.app_server import AppServer
 from letta_matrix.stack.bridge_config import write_bridge_files
-from letta_matrix.stack.data import make_data_directory
+from letta_matrix.stack.data import default_data_directory, make_data_directory
 from letta_matrix.stack.errors import StackError
 from letta_matrix.stack.files import keep_secret
 from letta_matrix.stack.keeper import KeeperProcess
 from letta_matrix.stack.lock import exclusive
-from letta_matrix.stack.models import ModelChoice, ProviderFile, choose_model, demo_choice
+from letta_matrix.stack.models import (
+    ModelChoice,
+    ProviderFile,
+    check_endpoint,
+    choose_model,
+    demo_choice,
+)
 from letta_matrix.stack.ports import Ports
 from letta_matrix.stack.starter import create_starters, leave_demo_model, list_names, model_handle
 from letta_matrix.stack.state import StackState, remove_state
@@ -103,8 +109,9 @@ class Stack:
         config = write_bridge_files(self._data, self._ports, self._admin)
         self._synapse.write_files()
         self._app_server.make_folders()
-        choice = self._choose_model()
-        self._announce(f"data in {self._data}; model: {choice.origin}")
+        choice = await self._choose_model()
+        self._announce(f"data in {self._data}")
+        self._announce(f"model: {choice.origin}")
         password = keep_secret(self._data / "admin.password", length=12)
         agents = await self._start_servers(choice, password)
         await self._start_bridge(config)
@@ -127,14 +134,16 @@ class Stack:
         remove_state(self._data)
 
     async def follow_keeper(self) -> None:
-        """Keep the keeper's pid in stack.json current, for ever."""
+        """Keep the keeper's pid in stack.json current, for ever; say so when it changes."""
         while True:
-            pid = self._keeper.pid()
-            if pid is not None and pid != self._pids.get("keeper"):
+            pid, before = self._keeper.pid(), self._pids.get("keeper")
+            if pid is not None and pid != before:
                 self._note_pid("keeper", pid)
+                if before is not None:
+                    self._announce("keeper ended; the bridge has started it again")
             await asyncio.sleep(_KEEPER_POLL)
 
-    def _choose_model(self) -> ModelChoice:
+    async def _choose_model(self) -> ModelChoice:
         providers = ProviderFile(self._app_server.home)
         demo = demo_choice(self._ports.demo_model)
         asked = choose_model(
@@ -145,6 +154,7 @@ class Stack:
             model=self._options.model,
         )
         choice = asked or demo
+        await check_endpoint(self._http, choice)
         providers.connect(choice)
         return choice
 
@@ -167,7 +177,7 @@ class Stack:
         await self._run("app_server", self._app_server.command, self._app_server_ready)
         async with self._app_server.control(self._http) as control:
             handle = await model_handle(control, choice)
-            if created := await create_starters(control, handle):
+            if created := await create_starters(control, handle, self._data / "starters"):
                 self._announce(f"created the agents {' and '.join(created)}")
             if not choice.demo and (moved := await leave_demo_model(control, handle)):
                 self._announce(f"{', '.join(moved)}: now on {handle}")
@@ -223,15 +233,17 @@ class Stack:
             return False
 
     async def _login_token(self, password: str) -> str | None:
+        """A one-time login, None where there is none: the password does as well."""
         synapse = self._synapse
         try:
             access = await synapse.login(self._http, ADMIN, password, "letta-matrix-up")
-            token = await synapse.one_time_login_token(self._http, access)
-            await synapse.logout(self._http, access)
+            try:
+                return await synapse.one_time_login_token(self._http, access)
+            finally:
+                await synapse.logout(self._http, access)
         except StackError as error:
-            self._announce(f"warning: no one-time link: {error}")
+            self._announce(f"no link that logs you in this time ({error}); use the password")
             return None
-        return token
 
     def _note_pid(self, key: str, pid: int) -> None:
         self._pids[key] = pid
@@ -273,6 +285,7 @@ class Stack:
             model=choice.origin + (f" ({choice.model})" if choice.model else ""),
             demo=choice.demo,
             data=self._data,
+            usual_data=self._data == default_data_directory(),
             seconds=time.monotonic() - self._started_at,
         )
 
