@@ -8,6 +8,7 @@ from tests.servers import LettaServer
 from bench import outages, turns
 from bench.bare_agents import BareAgents
 from bench.echoes import TOGETHER
+from bench.figures import at_most
 from bench.letta import TimedModel, connect
 from bench.progress import say
 from bench.scene import Scene
@@ -21,23 +22,21 @@ async def measure(scene: Scene) -> None:
     """Start the App Server, its agents and a bridge, and measure turns."""
     async with AsyncExitStack() as stack:
         stage = await _set_up(scene, stack)
-        say("turns, one by one")
-        await turns.one_by_one(stage)
-        say("turns, ten at once")
-        await turns.together(stage)
-        say("long answers")
-        await turns.stream(stage)
-        say("renames")
-        await turns.discovery(stage)
-        stage.scene.figures.add(
-            "rss_mb_app_server",
-            stage.bridge.rss_mb,
-            "MB resident, with the App Server, after all this",
-        )
-        say("kill -9 in long answers")
-        await outages.killed_in_mid_stream(stage)
-        say("messages while down")
-        await outages.messages_while_down(stage)
+        for what, measuring in (
+            ("turns, one by one", turns.one_by_one),
+            ("turns, ten at once", turns.together),
+            ("long answers", turns.stream),
+            ("renames", turns.discovery),
+            ("memory", _memory),
+            ("kill -9 in long answers", outages.killed_in_mid_stream),
+            ("messages while down", outages.messages_while_down),
+        ):
+            await scene.attempt(what, measuring(stage))
+
+
+async def _memory(stage: Stage) -> None:
+    note = "MB resident, with the App Server, after all this"
+    stage.scene.figures.add("rss_mb_app_server", stage.bridge.rss_mb, note, at_most(100))
 
 
 async def _set_up(scene: Scene, stack: AsyncExitStack) -> Stage:

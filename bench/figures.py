@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 Relation = Literal["<=", ">="]
@@ -65,9 +66,10 @@ class Figure:
 
 @dataclass(slots=True)
 class Figures:
-    """The figures of a run, in order."""
+    """The figures of a run, in order, and what could not be measured."""
 
     rows: list[Figure] = field(default_factory=list[Figure])
+    faults: list[str] = field(default_factory=list[str])
 
     def add(self, name: str, value: float, meaning: str, target: Target | None = None) -> None:
         self.rows.append(Figure(name, round(value, 3), meaning, target))
@@ -84,6 +86,8 @@ class Figures:
             target = "" if row.target is None else str(row.target)
             table.add_row(row.name, f"{row.value:g}", target, _word(row.reached), row.meaning)
         console.print(table)
+        for fault in self.faults:
+            console.print(f"[red]not measured:[/] {escape(fault)}")
 
     def write(self, path: Path, about: dict[str, object]) -> None:
         """Write JSON: each figure by its name, then `rows` with targets, and `about` the run."""
@@ -99,7 +103,8 @@ class Figures:
         ]
         values: dict[str, object] = {row.name: row.value for row in self.rows}
         path.parent.mkdir(parents=True, exist_ok=True)
-        text = json.dumps({**values, "rows": rows, "about": about}, indent=2, ensure_ascii=False)
+        document = {**values, "rows": rows, "not_measured": self.faults, "about": about}
+        text = json.dumps(document, indent=2, ensure_ascii=False)
         path.write_text(text + "\n", encoding="utf-8")
 
 

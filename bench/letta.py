@@ -11,7 +11,7 @@ from typing import Any, cast
 import aiohttp
 from aiohttp import web
 from tests.servers import LettaServer
-from tests.stub_model import MODEL_ID, StubModel
+from tests.stub_model import MODEL_ID, StubModel, read_request
 
 Json = dict[str, Any]
 
@@ -23,9 +23,12 @@ class TimedModel(StubModel):
     ended: dict[str, float] = field(default_factory=dict[str, float])
 
     async def _completions(self, http: web.Request) -> web.StreamResponse:
-        response = await super()._completions(http)
-        self.ended[self.requests[-1].text] = time.monotonic()
-        return response
+        text = read_request(cast("Json", await http.json())).text
+        try:
+            return await super()._completions(http)
+        finally:
+            # Also where the App Server hung up as soon as it had everything.
+            self.ended[text] = time.monotonic()
 
     def began(self, text: str) -> float:
         """When the model was asked `text`, which is when its first word left."""

@@ -54,18 +54,15 @@ async def in_memory(scene: Scene) -> None:
 
 
 async def _in_memory(scene: Scene, bridge: Bridge) -> None:
-    say("one agent, idle")
+    plan = scene.plan
     bridge.configure({"type": "memory", "agents": 1})
     await bridge.start_ready()
-    await scale.idle(scene, bridge, 1, at_most(100))
-    say(f"provisioning {scene.plan.agents} agents, twice")
-    await provisioning.measure(scene, bridge)
-    say("echoes, one by one")
-    await echoes.one_by_one(scene, bridge)
-    say("echoes, many at once")
-    await echoes.many_at_once(scene, bridge)
-    say(f"{scale.AGENTS:,} agents: restart, idle")
-    await scale.thousand_agents(scene, bridge)
+    await scene.attempt("one agent, idle", scale.idle(scene, bridge, 1, at_most(100)))
+    await scene.attempt(f"{plan.agents} new agents, twice", provisioning.measure(scene, bridge))
+    await scene.attempt("echoes, one by one", echoes.one_by_one(scene, bridge))
+    await scene.attempt("echoes, many at once", echoes.many_at_once(scene, bridge))
+    thousand = f"{scale.AGENTS:,} agents: restart, idle"
+    await scene.attempt(thousand, scale.thousand_agents(scene, bridge))
 
 
 PARTS: dict[str, Part] = {"memory": in_memory, "app-server": app_server.measure}

@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import shutil
 import sqlite3
 from pathlib import Path
 
@@ -59,8 +58,11 @@ async def _restarts(scene: Scene, bridge: Bridge, note: str) -> None:
 def _seed(source: Path, target: Path) -> int:
     """Copy a database and fill it up to 1,000 agents with rows like a provisioned agent's;
     returns how many were there."""
-    shutil.copy(source, target)
-    with contextlib.closing(sqlite3.connect(target)) as connection, connection:
+    with contextlib.closing(sqlite3.connect(source)) as original:
+        # Not a copy of the file: what was written last may be in the journal beside it.
+        copy = sqlite3.connect(target)
+        original.backup(copy)
+    with contextlib.closing(copy) as connection, connection:
         connection.row_factory = sqlite3.Row
         rows = connection.execute("SELECT * FROM agents ORDER BY agent_id").fetchall()
         model = dict(rows[-1])

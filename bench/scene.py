@@ -1,5 +1,6 @@
 """What all measurements of a run share."""
 
+from collections.abc import Awaitable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from bench.homeserver import Homeserver
 from bench.person import Person
 from bench.plan import Plan
 from bench.ports import Ports
+from bench.progress import say
 
 
 @dataclass(slots=True)
@@ -25,6 +27,15 @@ class Scene:
     person: Person
     figures: Figures = field(default_factory=Figures)
     floor_rooms: list[str] = field(default_factory=list[str])
+
+    async def attempt(self, what: str, measuring: Awaitable[None]) -> None:
+        """Run one measurement; when it fails the others still run, and the table says so."""
+        say(what)
+        try:
+            await measuring
+        except Exception as error:  # noqa: BLE001 - whatever a competitor broke with
+            self.figures.faults.append(f"{what}: {error or repr(error)}")
+            say(f"  failed: {error!r}")
 
     def bridge(self, name: str) -> Bridge:
         """A bridge with a configuration and a database of its own; one runs at a time."""

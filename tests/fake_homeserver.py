@@ -59,6 +59,7 @@ class FakeHomeserver:
 
     `requests` is everything that arrived; `fail` puts faults in front of the requests whose
     `METHOD path` matches; `forgetful` makes it forget client txn ids, as a restart does.
+    `slow` gives requests that match a pattern so many seconds; `most_at_once` of them overlapped.
     """
 
     def __init__(self) -> None:
@@ -71,6 +72,8 @@ class FakeHomeserver:
         self.forgetful = False
         self.port = 0
         self.slow: dict[str, float] = {}
+        self.most_at_once = 0
+        self._slow_now = 0
         self._txns: dict[tuple[str, str], str] = {}
         self._faults: list[tuple[re.Pattern[str], list[Fault]]] = []
         self._runner: web.AppRunner | None = None
@@ -128,7 +131,10 @@ class FakeHomeserver:
         self.requests.append(request)
         for pattern, pause in self.slow.items():
             if re.search(pattern, request.line):
+                self._slow_now += 1
+                self.most_at_once = max(self.most_at_once, self._slow_now)
                 await asyncio.sleep(pause)
+                self._slow_now -= 1
         fault = self._fault_for(request)
         if fault is None or fault.takes_effect:
             status, answer = self._answer(request)

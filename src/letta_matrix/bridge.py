@@ -17,6 +17,7 @@ from letta_matrix.agents.discovery import Discovery
 from letta_matrix.agents.home import Home, refusal
 from letta_matrix.agents.provisioner import Provisioner
 from letta_matrix.config import AppServerRuntime, Config, Runtime
+from letta_matrix.conversations.catch_up import CatchUp
 from letta_matrix.conversations.dispatcher import Dispatcher
 from letta_matrix.conversations.routing import Router
 from letta_matrix.conversations.turn_runner import TurnRunner
@@ -35,6 +36,7 @@ from letta_matrix.store.inbox import Inbox
 from letta_matrix.store.meta import Meta
 from letta_matrix.store.outbox import Outbox
 from letta_matrix.store.turns import TurnStore
+from letta_matrix.waiting import is_set
 from letta_matrix.web.health import health_routes
 from letta_matrix.web.pages import chat_routes
 
@@ -42,6 +44,7 @@ log = structlog.get_logger()
 
 _RETRY_HOMESERVER = 2.0
 _RESTART_PAUSE = 5.0
+_BACKLOG_TIMEOUT = 30.0
 _DEFAULT_ROOM_VERSION = 10
 
 
@@ -77,6 +80,7 @@ class Bridge:
             self._opened = opened.pop_all()
         self._spawn(self._connect)
         self._spawn(self._dispatcher.prune)
+        self._spawn(self._catch_up.beat)
 
     async def close(self) -> None:
         """Stop listening and let go; unfinished turns go on at the next start."""
@@ -94,8 +98,10 @@ class Bridge:
         )
         opened.push_async_callback(self._homeserver.close)
         self._bot = Intent(self._homeserver, config.bot_user_id)
-        self._home = Home(config, self._bot, Meta(self._database))
-        self._dispatcher = self._build_dispatcher()
+        meta, turns = Meta(self._database), TurnStore(self._database)
+        self._home = Home(config, self._bot, meta)
+        self._dispatcher = self._build_dispatcher(turns)
+        self._catch_up = CatchUp(self._bot, self._directory, turns, meta, self._dispatcher)
         for runtime in self._runtimes.values():
             opened.push_async_callback(runtime.close)
             await runtime.start()
@@ -168,8 +174,8 @@ class Bridge:
             "counters": dict(self._dispatcher.counters + self._appservice.counters),
         }
 
-    def _build_dispatcher(self) -> Dispatcher:
-        turns, outbox = TurnStore(self._database), Outbox(self._database)
+    def _build_dispatcher(self, turns: TurnStore) -> Dispatcher:
+        outbox = Outbox(self._database)
         runner = TurnRunner(
             self._config.conversations,
             self._homeserver,
@@ -198,7 +204,7 @@ class Bridge:
                     self._trouble = reason
                     log.error("not connected to the homeserver", reason=reason)
                 await asyncio.sleep(_RETRY_HOMESERVER)
-            self._trouble, self._connected = None, True
+            self._trouble = None
             log.info("connected to the homeserver", url=self._config.homeserver.url)
             await homeserver_returned(self._homeserver)
 
@@ -208,9 +214,14 @@ class Bridge:
         try:
             await self._home.ensure()
             await self._homeserver.ping(self._config.appservice.id, transaction)
+            passed = self._appservice.expect(transaction)
             await self._home.wake(transaction)
             if self._provisioner is None:
                 await self._start_agents()
+            self._connected = True
+            # After its backlog, or newer messages would be answered before older ones.
+            await is_set(passed, _BACKLOG_TIMEOUT)
+            await self._catch_up.run()
         except MatrixRequestError as error:
             return refusal(error)
         except HomeserverUnavailable as error:

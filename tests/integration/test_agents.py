@@ -1,5 +1,6 @@
 """Agents get rooms of their own on a real homeserver, keep them, and nothing is done twice."""
 
+import asyncio
 from collections.abc import AsyncGenerator
 from urllib.parse import quote
 
@@ -131,6 +132,8 @@ async def test_a_removed_agent_says_so_is_silent_and_comes_back(world: World, an
     world.runtime.remove(room.agent.agent_id)
     assert await ann.answers(room, 2) == ["echo: one", _REMOVED]
     await ann.send(room.room_id, "anybody?")
+    await asyncio.sleep(1)
+    assert await ann.bodies(room.room_id, room.ghost) == ["echo: one", _REMOVED]
     world.runtime.add(room.agent)
     assert await ann.answers(room, 3) == ["echo: one", _REMOVED, _BACK]
     await ann.send(room.room_id, "two")

@@ -63,8 +63,9 @@ async def test_a_restart_writes_nothing_but_ping_and_wake(
         await world.ready()
         assert (await world.health())["homeserver_writes"] > 20
     async with bridge_on(homeserver, tmp_path, ann, runtime) as world:
-        assert (await world.health())["homeserver_writes"] == 2
-        assert (await world.health())["agents"] == 5
+        health = await world.health()
+        assert health["homeserver_writes"] == health["counters"]["pings"] + 1
+        assert health["agents"] == 5
         await ann.send(rooms[0].room_id, "remember me?")
         assert await ann.answers(rooms[0], 1) == ["echo: remember me?"]
 

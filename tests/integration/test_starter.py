@@ -1,6 +1,8 @@
 """Starter agents in a real App Server of their own, which has no agents before."""
 
 from collections.abc import AsyncGenerator
+from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
@@ -42,9 +44,34 @@ async def test_the_first_model_of_the_provider_is_taken(control: Control) -> Non
         await model_handle(control, ModelChoice("nobody", "nobody's key"))
 
 
-async def test_starters_are_made_once_and_follow_to_a_real_model(control: Control) -> None:
-    assert await create_starters(control, DEMO_HANDLE) == ["Meridian", "Ada"]
-    assert await create_starters(control, DEMO_HANDLE) == []
+class HalfWay(Exception):
+    """The process was ended."""
+
+
+async def test_starters_that_were_made_half_way_are_completed(
+    control: Control, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    note, request = tmp_path / "starters", control.request
+
+    async def end_at_ada(kind: str, **fields: Any) -> dict[str, Any]:
+        if kind == "agent_create" and fields["body"]["name"] == "Ada":
+            raise HalfWay
+        return await request(kind, **fields)
+
+    monkeypatch.setattr(control, "request", end_at_ada)
+    with pytest.raises(HalfWay):
+        await create_starters(control, DEMO_HANDLE, note)
+    monkeypatch.undo()
+    assert await list_names(control) == ["Meridian"]
+    assert await create_starters(control, DEMO_HANDLE, tmp_path / "other") == []
+    assert await create_starters(control, DEMO_HANDLE, note) == ["Ada"]
+    assert not note.exists()
+
+
+async def test_starters_are_made_once_and_follow_to_a_real_model(
+    control: Control, tmp_path: Path
+) -> None:
+    assert await create_starters(control, DEMO_HANDLE, tmp_path / "starters") == []
     assert await list_names(control) == ["Meridian", "Ada"]
     assert sorted(await leave_demo_model(control, STUB)) == ["Ada", "Meridian"]
     assert await leave_demo_model(control, STUB) == []

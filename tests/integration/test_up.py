@@ -140,8 +140,9 @@ async def test_the_table_says_how_to_log_in(stack: Up, http: aiohttp.ClientSessi
     assert "created the agents Meridian and Ada" in stack.output
     link = re.search(r"http://127\.0\.0\.1:\d+/chat#token=(\S+)", stack.output)
     assert link is not None
-    async with http.get(stack.state["chat"]["url"]) as response:
+    async with http.get(stack.state["api"]["url"]) as response:
         assert response.status == 200
+        assert str(response.url) == stack.state["chat"]["url"]
     url = f"{stack.state['homeserver']['url']}/_matrix/client/v3/login"
     async with http.post(url, json={"type": "m.login.token", "token": link[1]}) as response:
         assert (await response.json())["user_id"] == human["user_id"]
@@ -189,14 +190,32 @@ async def test_an_agent_answers_in_the_terminal(stack: Up) -> None:
 
 
 async def test_status_and_agents(stack: Up) -> None:
-    config = str(stack.data / "config.yaml")
-    status, out, err = await _letta_matrix("status", "--json", "-c", config)
+    data = str(stack.data)
+    status, out, err = await _letta_matrix("status", "--json", "--data", data)
     assert status == 0, err
     assert json.loads(out)["ready"] is True
-    _, out, _ = await _letta_matrix("agents", "--json", "-c", config)
+    _, out, _ = await _letta_matrix("agents", "--json", "--data", data)
     agents = json.loads(out)
     assert {agent["name"] for agent in agents} == {"Meridian", "Ada"}
     assert all(agent["room_id"] for agent in agents)
+
+
+async def test_an_answer_behind_a_denied_tool_is_waited_for(stack: Up) -> None:
+    _, out, err = await _letta_matrix("chat", "Ada", "use Bash: touch x", "--data", str(stack.data))
+    assert "denied" in out, err
+    assert "The tool answered" in out
+
+
+def test_a_start_without_trouble_warns_of_nothing(stack: Up) -> None:
+    log = (stack.data / "bridge.log").read_text()
+    assert "warning" not in log
+
+
+async def test_a_killed_keeper_comes_back_and_is_announced(stack: Up) -> None:
+    before = stack.state["pids"]["keeper"]
+    os.kill(before, signal.SIGKILL)
+    await eventually(lambda: stack.state["pids"]["keeper"] != before, 10)
+    await eventually(lambda: "keeper ended; the bridge has started it again" in stack.output, 2)
 
 
 @pytest.mark.parametrize("child", ["bridge", "synapse", "app_server"])

@@ -35,6 +35,11 @@ async def test_page_has_a_strict_policy(client: Client) -> None:
     assert page.count("<script") == page.count('<script type="module" src=')
 
 
+async def test_the_front_door_leads_to_the_page(client: Client) -> None:
+    answer = await client.get("/", allow_redirects=False)
+    assert (answer.status, answer.headers["Location"]) == (302, "/chat")
+
+
 async def test_files_are_served_and_revalidated(client: Client) -> None:
     answer = await client.get("/chat/store/rooms.js")
     assert answer.status == 200

@@ -11,11 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 import yaml
 
+from letta_matrix.cli import chat, options
+from letta_matrix.cli.faults import BadInput, Failure, Unreachable
+from letta_matrix.cli.main import app
 from letta_matrix.cli.transcript import Transcript
 from letta_matrix.config import load_config
+from letta_matrix.conversations import notices
 from letta_matrix.matrix.content import edit_content, text_content
+from letta_matrix.runtimes.keeper import process as keeper_process
 from letta_matrix.stack.bridge_config import write_bridge_files
 from letta_matrix.stack.ports import Ports
 from letta_matrix.store.agents import Agent, AgentDirectory
@@ -64,7 +70,9 @@ def test_help_lists_the_commands_and_imports_nothing_heavy(tmp_path: Path) -> No
         (("run", "-c", "none.yaml"), 2, "none.yaml: no such file"),
         (("chat", "Ada"), 1, "no stack runs in"),
         (("chat", "Ada", "--data", "elsewhere"), 1, "no stack runs in elsewhere"),
-        (("agents",), 2, "config.yaml: no such file"),
+        (("agents",), 2, "no config.yaml here and none in"),
+        (("agents", "--data", "none"), 2, "none/config.yaml: no such file"),
+        (("status", "--data", "a", "-c", "b"), 2, "give one of them"),
         (("up", "--port-offset", "99999"), 1, "ports end at 65535"),
         (("up", "--model-api-key", "sk-secret"), 1, "needs --model-base-url"),
         (("init", "--homeserver", "localhost"), 2, "expected a URL that starts with http://"),
@@ -119,6 +127,63 @@ def test_init_without_answers_names_the_flags(tmp_path: Path) -> None:
     done = _init(tmp_path)
     assert done.returncode == 2
     assert "--help for flags" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("appservice", "hostname"),
+    [
+        ("http://127.0.0.1:29377", "127.0.0.1"),
+        ("http://localhost:1", "127.0.0.1"),
+        ("http://[::1]:1", "::1"),
+        ("http://bridge.host:29377", "0.0.0.0"),
+        ("http://[fd00::1]:29377", "::"),
+    ],
+)
+def test_init_listens_where_the_homeserver_looks(
+    tmp_path: Path, appservice: str, hostname: str
+) -> None:
+    done = _init(tmp_path, *FLAGS, "--appservice", appservice)
+    assert load_config(tmp_path / "config.yaml", {}).appservice.hostname == hostname
+    assert ("listen on all addresses" in done.stdout) is (hostname in ("0.0.0.0", "::"))
+    assert "auto_accept_invites" in done.stdout
+
+
+def test_the_configuration_is_looked_for_in_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "xdg"))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(BadInput, match="letta-matrix init"):
+        options.config_path(None)
+    usual = tmp_path / "xdg" / "letta-matrix" / "config.yaml"
+    usual.parent.mkdir(parents=True)
+    usual.touch()
+    assert options.config_path(None) == usual
+    assert options.config_path(None, Path("d")) == Path("d/config.yaml")
+    (tmp_path / "config.yaml").touch()
+    assert options.config_path(None) == Path("config.yaml")
+    assert options.config_path(Path("c.yaml")) == Path("c.yaml")
+
+
+def test_the_keeper_explains_itself_and_takes_what_it_takes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = _letta_matrix("keeper", "--help", cwd=tmp_path)
+    assert "Hold the connections to the App Servers" in done.stdout
+    given: list[object] = []
+
+    def main(arguments: list[str]) -> int:
+        given.append(keeper_process._parser().parse_args(arguments))
+        return 0
+
+    monkeypatch.setattr(keeper_process, "main", main)
+    flags = ["--socket", "k.sock", "--idle", "3", "--buffer", "5"]
+    with pytest.raises(SystemExit, match=r"^0$"):
+        typer.main.get_command(app)(["keeper", *flags])
+    parsed = keeper_process._parser().parse_args(flags)
+    assert given == [parsed]
+    for flag in ("--socket", "--idle", "--buffer"):
+        assert flag in done.stdout
 
 
 def test_init_replaces_nothing_unless_told(tmp_path: Path) -> None:
@@ -216,10 +281,62 @@ def test_an_answer_grows_in_the_terminal() -> None:
         _event("$3", edit_content("One two three.", target_event_id="$1", marker=MARK)),
     ]
     printed = [transcript.take(event) for event in growing[:3]]
-    assert not transcript.finished
+    assert transcript.patience is None
     printed.append(transcript.take(growing[3]))
     assert printed == ["", "One", " two", " three."]
-    assert transcript.finished
+    assert transcript.patience == pytest.approx(0.5)
+
+
+def test_an_answer_in_one_piece_is_the_end() -> None:
+    transcript = Transcript(AGENT, "$q")
+    assert transcript.take(_event("$1", text_content("All of it.", marker=MARK))) == "All of it."
+    assert transcript.patience == pytest.approx(0.5)
+
+
+def test_the_next_part_of_a_long_answer_is_waited_for() -> None:
+    transcript = Transcript(AGENT, "$q")
+    assert transcript.take(_event("$1", text_content("Part one.", marker=MARK))) == "Part one."
+    second = text_content("Part", marker=MARK, live=True)
+    assert transcript.take(_event("$2", second)) == "\nPart"
+    assert transcript.patience is None
+
+
+DENIED = notices.approval_denied("Bash")
+
+
+def _notice(text: str) -> dict[str, Any]:
+    return text_content(text, marker=MARK, msgtype="m.notice")
+
+
+def test_a_notice_beside_a_growing_answer_waits_for_its_end() -> None:
+    transcript = Transcript(AGENT, "$q")
+    transcript.take(_event("$1", text_content("I", marker=MARK, live=True)))
+    assert transcript.take(_event("$2", _notice(DENIED))) == ""
+    assert transcript.patience is None
+    edit = edit_content("I call Bash.", target_event_id="$1", marker=MARK)
+    assert transcript.take(_event("$3", edit)) == f" call Bash.\n{DENIED}"
+    assert transcript.patience == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("notice", [DENIED, notices.UNAVAILABLE])
+def test_notices_after_which_the_turn_goes_on(notice: str) -> None:
+    transcript = Transcript(AGENT, "$q")
+    assert transcript.take(_event("$1", _notice(notice))) == notice
+    assert transcript.patience is None
+
+
+@pytest.mark.parametrize("notice", [notices.NO_WORDS, notices.refused("it is too long")])
+def test_notices_that_are_the_answer(notice: str) -> None:
+    transcript = Transcript(AGENT, "$q")
+    assert transcript.take(_event("$1", _notice(notice))) == notice
+    assert transcript.patience == pytest.approx(2)
+
+
+def test_an_agent_that_is_away_in_mid_answer_says_so_at_once() -> None:
+    transcript = Transcript(AGENT, "$q")
+    transcript.take(_event("$1", text_content("I", marker=MARK, live=True)))
+    assert notices.UNAVAILABLE in transcript.take(_event("$2", _notice(notices.UNAVAILABLE)))
+    assert transcript.patience is None
 
 
 def test_an_answer_that_was_rewritten_is_shown_again() -> None:
@@ -234,4 +351,66 @@ def test_answers_to_others_are_not_shown() -> None:
     other = {"in_reply_to": "$other"}
     assert transcript.take(_event("$1", text_content("No", marker=other))) == ""
     assert transcript.take(_event("$2", {"msgtype": 5, "m.relates_to": "x"})) == ""
-    assert not transcript.finished
+    assert transcript.patience is None
+
+
+class Client:
+    """A homeserver's answers in order: events, or a fault; then silence."""
+
+    def __init__(self, *answers: list[dict[str, Any]] | Exception) -> None:
+        self._answers = list(answers)
+
+    async def catch_up(self, room_id: str) -> None:
+        pass
+
+    async def send(self, room_id: str, text: str) -> str:
+        return "$q"
+
+    async def news(self, room_id: str, timeout: float) -> list[dict[str, Any]]:
+        if not self._answers:
+            await asyncio.sleep(timeout)
+            return []
+        answer = self._answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+async def _chat(client: Client, timeout: float = 5.0) -> None:
+    await chat._ask(client, "!room", AGENT, "use Bash: touch x", timeout)  # pyright: ignore[reportArgumentType]
+
+
+async def test_chat_waits_for_the_answer_behind_a_notice(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    answer = _event("$2", text_content("It was denied.", marker=MARK))
+    await _chat(Client([_event("$1", _notice(DENIED))], [], [], [answer]))
+    assert capsys.readouterr().out == f"{DENIED}\nIt was denied.\n"
+
+
+async def test_chat_ends_after_a_notice_alone() -> None:
+    began = time.monotonic()
+    await _chat(Client([_event("$1", _notice(notices.NO_WORDS))]))
+    assert 1.8 < time.monotonic() - began < 4
+
+
+async def test_chat_gives_up_after_silence() -> None:
+    with pytest.raises(Failure, match=r"no answer for 0\.2 s"):
+        await _chat(Client(), 0.2)
+
+
+async def test_chat_outlives_a_restart_of_the_homeserver(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    away, answer = Unreachable("away"), _event("$1", text_content("Here.", marker=MARK))
+    await _chat(Client(away, away, [answer]))
+    said = capsys.readouterr()
+    assert said.out == "Here.\n"
+    assert said.err.count("trying again") == 1
+    assert "is back" in said.err
+
+
+async def test_chat_does_not_try_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chat, "_HOMESERVER_AWAY", -5.0)
+    with pytest.raises(Unreachable):
+        await _chat(Client(Unreachable("away"), Unreachable("away")), 3)

@@ -1,12 +1,19 @@
 """What the stack writes: registration, configuration, providers, state, summary."""
 
+import asyncio
 import json
+import shlex
 import socket
 import stat
+import sys
+from collections.abc import AsyncGenerator
 from pathlib import Path
 
+import aiohttp
 import pytest
 import yaml
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 
 from letta_matrix.config import load_config
 from letta_matrix.matrix.registration import registration
@@ -15,11 +22,19 @@ from letta_matrix.stack.errors import StackError
 from letta_matrix.stack.files import keep_secret, write_private, write_private_if_changed
 from letta_matrix.stack.keeper import KeeperProcess
 from letta_matrix.stack.lock import exclusive
-from letta_matrix.stack.models import ModelChoice, ProviderFile, choose_model, demo_choice
+from letta_matrix.stack.models import (
+    ModelChoice,
+    ProviderFile,
+    check_endpoint,
+    choose_model,
+    demo_choice,
+)
 from letta_matrix.stack.ports import Ports
+from letta_matrix.stack.program import is_relative, typed
 from letta_matrix.stack.state import StackState, read_state, remove_state
 from letta_matrix.stack.summary import Facts, summary
 from letta_matrix.stack.synapse import Synapse
+from letta_matrix.stack.up import Options, Stack
 
 ADMIN = "@admin:localhost"
 
@@ -129,7 +144,7 @@ def test_an_endpoint_comes_before_a_key() -> None:
 
 
 def test_a_key_in_the_environment_is_found() -> None:
-    choice = choose_model({"OPENAI_API_KEY": "sk-1"}, "anthropic")
+    choice = choose_model({"OPENAI_API_KEY": "sk-1"}, ModelChoice("anthropic", "earlier"))
     assert choice is not None
     assert (choice.provider, choice.key, choice.handle) == ("openai", "sk-1", "")
     assert "sk-1" not in choice.origin
@@ -144,9 +159,9 @@ def test_a_model_picks_the_key_it_belongs_to() -> None:
 
 
 def test_an_earlier_provider_is_used_again() -> None:
-    choice = choose_model({}, "anthropic")
+    choice = choose_model({}, ModelChoice("anthropic", "earlier"), model="claude-x")
     assert choice is not None
-    assert choice.provider == "anthropic"
+    assert (choice.provider, choice.handle) == ("anthropic", "anthropic/claude-x")
     assert choose_model({}, None) is None
 
 
@@ -154,6 +169,7 @@ def test_an_earlier_provider_is_used_again() -> None:
     ("options", "message"),
     [
         ({"base_url": "localhost:1"}, "expected http://"),
+        ({"base_url": "http:///v1"}, "expected http://"),
         ({"key": "sk-1"}, "--model-api-key needs --model-base-url"),
         ({"model": "gpt-x"}, "no provider for it"),
     ],
@@ -169,8 +185,13 @@ def test_providers_are_added_beside_others(tmp_path: Path) -> None:
     providers.connect(demo_choice(8009))
     assert providers.connected() is None
     providers.connect(ModelChoice("openai", "test", "sk-1"))
-    assert providers.connected() == "openai"
+    earlier = providers.connected()
+    assert earlier is not None
+    assert earlier == ModelChoice("openai", "openai, as connected earlier", "sk-1")
     path = tmp_path / ".letta" / "lc-local-backend" / "providers" / "auth.json"
+    before = path.stat().st_ino
+    providers.connect(earlier)
+    assert path.stat().st_ino == before
     data = json.loads(path.read_text())
     assert data["providers"]["openai-compatible"]["base_url"] == "http://127.0.0.1:8009/v1"
     assert data["providers"]["openai"]["auth"] == {"type": "api", "key": "sk-1"}
@@ -234,7 +255,137 @@ def test_a_keeper_is_only_what_its_pid_file_and_its_command_line_say(tmp_path: P
     assert keeper.pid() is None
 
 
-def _facts(agents: list[str], token: str | None, *, demo: bool = True) -> Facts:
+@pytest.fixture
+async def http() -> AsyncGenerator[aiohttp.ClientSession]:
+    async with aiohttp.ClientSession() as session:
+        yield session
+
+
+def _answering(status: int, body: object = None) -> TestServer:
+    async def handler(_: web.Request) -> web.Response:
+        return web.json_response(body or {}, status=status)
+
+    application = web.Application()
+    application.router.add_route("*", "/{path:.*}", handler)
+    return TestServer(application, host="127.0.0.1")
+
+
+@pytest.mark.parametrize(
+    ("status", "key", "message"),
+    [
+        (401, "sk-secret", r"refused the key: check .*/v1/models answered 401"),
+        (403, "none", r"wants a key: set LETTA_MATRIX_MODEL_API_KEY"),
+    ],
+)
+async def test_a_wrong_key_is_said_before_anything_starts(
+    http: aiohttp.ClientSession, status: int, key: str, message: str
+) -> None:
+    async with _answering(status) as server:
+        choice = ModelChoice("openai-compatible", "test", key, str(server.make_url("/v1")))
+        with pytest.raises(StackError, match=message) as fault:
+            await check_endpoint(http, choice)
+    assert "sk-secret" not in str(fault.value)
+    assert "\n" not in str(fault.value)
+
+
+@pytest.mark.parametrize("status", [200, 404, 500])
+async def test_an_endpoint_that_answers_will_do(http: aiohttp.ClientSession, status: int) -> None:
+    async with _answering(status) as server:
+        url = str(server.make_url("/v1/"))
+        await check_endpoint(http, ModelChoice("openai-compatible", "test", "k", url))
+
+
+async def test_an_endpoint_that_is_not_there_is_named(http: aiohttp.ClientSession) -> None:
+    choice = ModelChoice("openai-compatible", "test", "k", "http://127.0.0.1:1/v1")
+    with pytest.raises(
+        StackError, match=r"GET http://127\.0\.0\.1:1/v1/models: Connection refused"
+    ):
+        await check_endpoint(http, choice)
+
+
+async def test_models_without_an_endpoint_of_their_own_are_not_asked(
+    http: aiohttp.ClientSession,
+) -> None:
+    await check_endpoint(http, ModelChoice("openai", "test", "k"))
+    await check_endpoint(http, demo_choice(1))
+
+
+async def test_a_second_one_time_login_within_a_minute(
+    http: aiohttp.ClientSession, tmp_path: Path
+) -> None:
+    refusal = {"errcode": "M_LIMIT_EXCEEDED", "error": "Too Many Requests", "access_token": "t"}
+    said: list[str] = []
+    async with _answering(429, refusal) as server:
+        stack = Stack(Options(tmp_path), tmp_path, said.append, http)
+        stack._synapse = Synapse(tmp_path, int(server.make_url("/").port or 0))
+        assert await stack._login_token("password") is None
+    assert said == [
+        "no link that logs you in this time (Synapse makes one a minute); use the password"
+    ]
+
+
+async def test_a_replaced_keeper_is_announced(
+    http: aiohttp.ClientSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pids: list[int | None] = [7, 7, None, 8]
+    said: list[str] = []
+    stack = Stack(Options(tmp_path), tmp_path, said.append, http)
+    monkeypatch.setattr("letta_matrix.stack.up._KEEPER_POLL", 0)
+    monkeypatch.setattr(
+        stack._keeper, "pid", lambda: pids.pop(0) if len(pids) > 1 else pids[0], raising=True
+    )
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(stack.follow_keeper(), 0.2)
+    assert said == ["keeper ended; the bridge has started it again"]
+    assert stack._pids["keeper"] == 8
+
+
+def _program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, started: str, path: str = "") -> str:
+    program = tmp_path / "my checkout" / ".venv" / "bin" / "letta-matrix"
+    program.parent.mkdir(parents=True, exist_ok=True)
+    program.touch(mode=0o700)
+    monkeypatch.setattr(sys, "argv", [started.replace("BIN", str(program.parent))])
+    monkeypatch.setattr(sys, "executable", str(program.with_name("python")))
+    monkeypatch.setenv("PATH", path.replace("BIN", str(program.parent)) or "/nowhere")
+    return str(program)
+
+
+@pytest.mark.parametrize(
+    "started", [".venv/bin/letta-matrix", "BIN/letta-matrix", "/x/__main__.py"]
+)
+def test_the_program_is_typed_as_it_lies_below_the_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, started: str
+) -> None:
+    _program(tmp_path, monkeypatch, started)
+    monkeypatch.chdir(tmp_path / "my checkout")
+    assert typed(["chat", "A b"]) == ".venv/bin/letta-matrix chat 'A b'"
+    assert is_relative(typed())
+
+
+def test_the_program_is_typed_in_full_from_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = _program(tmp_path, monkeypatch, "BIN/letta-matrix")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert shlex.split(typed(["chat"])) == [program, "chat"]
+    assert not is_relative(typed())
+
+
+def test_the_program_is_typed_by_name_where_it_is_on_the_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _program(tmp_path, monkeypatch, "BIN/letta-matrix", path="BIN")
+    assert typed(["chat"]) == "letta-matrix chat"
+    assert not is_relative(typed())
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "letta-matrix").touch(mode=0o700)
+    monkeypatch.setenv("PATH", str(other))
+    assert typed(["chat"]) != "letta-matrix chat"
+
+
+def _facts(agents: list[str], token: str | None, *, demo: bool = True, usual: bool = True) -> Facts:
     return Facts(
         homeserver_url="http://127.0.0.1:8008",
         user_id=ADMIN,
@@ -246,6 +397,7 @@ def _facts(agents: list[str], token: str | None, *, demo: bool = True) -> Facts:
         model="the built-in demo model",
         demo=demo,
         data=Path("/data"),
+        usual_data=usual,
         seconds=6.4,
     )
 
@@ -253,15 +405,29 @@ def _facts(agents: list[str], token: str | None, *, demo: bool = True) -> Facts:
 def test_the_summary_says_where_and_as_whom_to_log_in() -> None:
     text = summary(_facts(["Meridian", "Ada"], "a/b"))
     assert "http://127.0.0.1:8004/chat#token=a%2Fb" in text
-    assert "https://app.cinny.in/login/http%3A%2F%2F127.0.0.1%3A8008/?username=admin" in text
-    for said in ("http://127.0.0.1:8008", ADMIN, "pass-word", "letta-matrix chat Meridian"):
+    assert "https://app.cinny.in/login/http%3A%2F%2F127.0.0.1%3A8008/" in text
+    for said in ("http://127.0.0.1:8008", ADMIN, "pass-word"):
         assert said in text
+    assert "homeserver, and enter http://127.0.0.1:8008" in " ".join(text.split())
     assert "OPENAI_API_KEY" in text
+    assert max(len(line) for line in text.split("\n")) <= 80
+
+
+def test_the_summary_has_a_command_that_can_be_pasted(monkeypatch: pytest.MonkeyPatch) -> None:
+    def typed(words: list[str]) -> str:
+        return shlex.join(["lm", *words])
+
+    monkeypatch.setattr("letta_matrix.stack.summary.typed", typed)
+    lines = summary(_facts(["My agent"], None)).split("\n")
+    assert "  lm chat 'My agent' \"hello\"" in lines
+    lines = summary(_facts(["Ada"], None, usual=False)).split("\n")
+    assert '  lm chat --data /data Ada "hello"' in lines
 
 
 def test_the_summary_without_what_is_missing() -> None:
     text = summary(_facts([], None, demo=False))
     assert "#token=" not in text
+    assert "log in with the user and password" in text
     assert "none yet" in text
     assert "OPENAI_API_KEY" not in text
 

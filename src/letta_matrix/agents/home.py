@@ -41,7 +41,8 @@ class Home:
 
     async def wake(self, txn_id: str) -> None:
         """Make the homeserver look at its queue for us (FACTS 2: after a ping alone it may not)."""
-        await self._bot.send(self.control_room_id, CONTROL_EVENT, {}, txn_id, give_up_after=30)
+        content = {"wake": txn_id}
+        await self._bot.send(self.control_room_id, CONTROL_EVENT, content, txn_id, give_up_after=30)
 
     async def _room(self, key: str, content: Mapping[str, Any]) -> str:
         known = await self._meta.get(key)

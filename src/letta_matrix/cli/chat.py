@@ -130,10 +130,14 @@ async def _news(client: "MatrixClient", room_id: str, wait: float) -> list[Mappi
             if time.monotonic() - gone_at > _HOMESERVER_AWAY + wait:
                 raise
             if not said:
-                print("\n(the homeserver is away; trying again for a minute)", file=sys.stderr, flush=True)
+                _remark("\n(the homeserver is away; trying again for a minute)")
                 said = True
             await asyncio.sleep(0.5)
         else:
             if said:
-                print("(the homeserver is back)", file=sys.stderr, flush=True)
+                _remark("(the homeserver is back)")
             return news
+
+
+def _remark(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

@@ -7,6 +7,7 @@ from mautrix.errors import MatrixRequestError
 
 from letta_matrix.matrix.homeserver import HomeserverUnavailable
 from letta_matrix.matrix.intent import Intent
+from letta_matrix.waiting import is_set
 
 log = structlog.get_logger()
 
@@ -45,7 +46,7 @@ class Attention:
             self._over.set()
 
     async def _show(self, over: asyncio.Event) -> None:
-        if await _is_set(over, _DELAY * self._intent.homeserver.pacer.stretch):
+        if await is_set(over, _DELAY * self._intent.homeserver.pacer.stretch):
             return
         try:
             await asyncio.gather(
@@ -57,14 +58,5 @@ class Attention:
     async def _type_until(self, over: asyncio.Event) -> None:
         while not over.is_set():
             await self._intent.typing(self._room_id, _TYPING_MS)
-            await _is_set(over, _REFRESH)
+            await is_set(over, _REFRESH)
         await self._intent.typing(self._room_id, 0)
-
-
-async def _is_set(event: asyncio.Event, within: float) -> bool:
-    try:
-        async with asyncio.timeout(within):
-            await event.wait()
-    except TimeoutError:
-        return False
-    return True

@@ -1,7 +1,6 @@
 """One agent's reply to one message, as Matrix events that grow and end exactly once."""
 
 import asyncio
-import contextlib
 import itertools
 import time
 from collections.abc import Mapping
@@ -17,11 +16,12 @@ from letta_matrix.matrix.splitting import split
 from letta_matrix.matrix.transactions import txn_id
 from letta_matrix.store.outbox import Outbox, OutboxEntry, OutboxKind
 from letta_matrix.store.turns import Turn
+from letta_matrix.waiting import is_set
 
 log = structlog.get_logger()
 
-_FIRST_WORDS_DELAY = 0.015
-"""Seconds the first words wait for more: a reply that is complete by then is one event, not two."""
+_FIRST_WORDS_DELAY = 0.03
+"""Seconds the first words wait for the text's end: a whole reply is one event, not two."""
 
 _STRETCH_BYTES = 8_000
 """A reply's edits slow down as it grows: each carries the whole text, twice."""
@@ -142,7 +142,7 @@ class Reply:
         async with self._sending:
             await self._settle()
         if not self._parts():
-            await self._pause(_FIRST_WORDS_DELAY)
+            await is_set(self._text_ended, _FIRST_WORDS_DELAY)
         while True:
             await self._changed.wait()
             if self._parts() and not self._text_ended.is_set():
@@ -151,12 +151,7 @@ class Reply:
             started = time.monotonic()
             async with self._sending:
                 await self._show_now()
-            await self._pause(self._interval() - (time.monotonic() - started))
-
-    async def _pause(self, seconds: float) -> None:
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(max(seconds, 0.0)):
-                await self._text_ended.wait()
+            await is_set(self._text_ended, self._interval() - (time.monotonic() - started))
 
     def _interval(self) -> float:
         growth = 1 + len(self._text.encode()) / _STRETCH_BYTES

@@ -4,6 +4,7 @@ Matrix application service API v1.18: transactions, user and alias queries, ping
 third-party stubs. It knows no database: `admit` stores, and only then is a 200 given.
 """
 
+import asyncio
 import hmac
 import json
 from collections import Counter
@@ -46,6 +47,7 @@ class Appservice:
         self._handler = handler
         self.counters: Counter[str] = Counter()
         self._runner: web.AppRunner | None = None
+        self._expected: tuple[bytes, asyncio.Event] | None = None
 
     def application(self) -> web.Application:
         app = web.Application(client_max_size=_MAX_BODY, middlewares=[self._authenticate])
@@ -59,6 +61,11 @@ class Appservice:
         app.router.add_get("/_matrix/mau/live", self._live)
         app.router.add_get("/_matrix/mau/ready", self._ready)
         return app
+
+    def expect(self, mark: str) -> asyncio.Event:
+        """An event that is set once a transaction with `mark` in it has been admitted."""
+        self._expected = mark.encode(), asyncio.Event()
+        return self._expected[1]
 
     async def start(self, hostname: str, port: int) -> None:
         """Listen. Raises OSError when the port is taken."""
@@ -106,8 +113,9 @@ class Appservice:
 
     async def _transaction(self, request: web.Request) -> web.Response:
         txn_id = request.match_info["txn_id"]
+        raw = await request.read()
         try:
-            body: Any = json.loads(await request.read(), parse_int=_integer)
+            body: Any = json.loads(raw, parse_int=_integer)
         except ValueError:
             return _error(400, "M_NOT_JSON", "the transaction is not JSON")
         except RecursionError:
@@ -122,6 +130,8 @@ class Appservice:
             log.error("a transaction could not be stored", txn_id=txn_id, error=_one_line(error))
             return _error(500, "M_UNKNOWN", "the transaction could not be stored")
         self.counters["transactions"] += 1
+        if self._expected is not None and self._expected[0] in raw:
+            self._expected[1].set()
         return web.json_response({})
 
     def _events(self, body: Any) -> Events:

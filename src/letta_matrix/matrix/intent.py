@@ -9,6 +9,7 @@ from mautrix.api import ClientPath, MediaPath, Method
 from mautrix.errors import MNotFound, MUserInUse
 
 from letta_matrix.matrix.content import MARKER
+from letta_matrix.matrix.events import items, mapping
 from letta_matrix.matrix.homeserver import Homeserver
 
 _SEARCH_BACK = "50"
@@ -148,22 +149,30 @@ class Intent:
         self, room_id: str, txn_id: str, *, give_up_after: float | None = 60.0
     ) -> str | None:
         """The id of our own recent event with this txn id in its marker."""
+        events = await self.recent_events(
+            room_id, filters={"senders": [self.user_id]}, give_up_after=give_up_after
+        )
+        for event in events:
+            if mapping(mapping(event.get("content")).get(MARKER)).get("txn") == txn_id:
+                return str(event["event_id"])
+        return None
+
+    async def recent_events(
+        self,
+        room_id: str,
+        *,
+        filters: Mapping[str, Any] | None = None,
+        give_up_after: float | None = 60.0,
+    ) -> list[dict[str, Any]]:
+        """A room's newest 50 events that match `filters` (a RoomEventFilter), oldest first."""
         answer = await self.homeserver.request(
             Method.GET,
             ClientPath.v3.rooms[room_id].messages,
             user_id=self.user_id,
-            query={
-                "dir": "b",
-                "limit": _SEARCH_BACK,
-                "filter": json.dumps({"senders": [self.user_id]}),
-            },
+            query={"dir": "b", "limit": _SEARCH_BACK, "filter": json.dumps(filters or {})},
             give_up_after=give_up_after,
         )
-        for event in answer.get("chunk", []):
-            marker = event.get("content", {}).get(MARKER)
-            if isinstance(marker, dict) and marker.get("txn") == txn_id:
-                return str(event["event_id"])
-        return None
+        return [dict(mapping(event)) for event in reversed(items(answer.get("chunk")) or [])]
 
     async def typing(self, room_id: str, timeout_ms: int) -> None:
         """Show as typing for `timeout_ms`, or stop with 0."""

@@ -6,6 +6,8 @@ written here instead.
 """
 
 import json
+import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -72,8 +74,10 @@ def choose_model(
         StackError: a key or a model without a provider they could belong to.
     """
     if base_url:
-        if not base_url.startswith(("http://", "https://")):
-            raise StackError(f"--model-base-url {base_url}: expected http:// or https://")
+        if not re.match(r"https?://[^/]", base_url):
+            raise StackError(
+                f"--model-base-url {base_url}: expected http://HOST/v1 or https://HOST/v1"
+            )
         where = f"the endpoint {base_url}"
         return ModelChoice("openai-compatible", where, key or _NO_KEY, base_url, model)
     if key:
@@ -119,9 +123,9 @@ async def check_endpoint(http: aiohttp.ClientSession, choice: ModelChoice) -> No
     except (aiohttp.ClientError, ValueError) as error:
         raise _unusable(url, _reason(error)) from None
     if status in (401, 403):
-        wrong = "it wants a key: give one" if choice.key == _NO_KEY else "it refuses the key: check"
+        wrong = "wants a key: set" if choice.key == _NO_KEY else "refused the key: check"
         raise StackError(
-            f"GET {url} answered {status}: {wrong} in LETTA_MATRIX_MODEL_API_KEY or --model-api-key"
+            f"the model's endpoint {wrong} LETTA_MATRIX_MODEL_API_KEY (GET {url} answered {status})"
         )
 
 
@@ -134,7 +138,11 @@ def _unusable(url: str, reason: str) -> StackError:
 
 def _reason(error: Exception) -> str:
     if isinstance(error, aiohttp.ClientConnectorError):
-        return error.os_error.strerror or "cannot be reached"
+        fault = error.os_error
+        # asyncio's own text repeats the address; a failed look-up of a name has no errno.
+        number = fault.errno or 0
+        said = os.strerror(number) if number > 0 else fault.strerror
+        return said or "cannot be reached"
     return str(error) or type(error).__name__
 
 

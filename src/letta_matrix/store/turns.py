@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import Executable, delete, select, update
+from sqlalchemy import Executable, delete, func, select, update
 from sqlalchemy.engine import RowMapping
 
 from letta_matrix.store.database import Database
@@ -62,6 +62,12 @@ class TurnStore:
         query = select(turns).where(turns.c.status != TurnStatus.DONE).order_by(turns.c.seq)
         rows = await self._database.read(lambda db: db.execute(query).mappings().all())
         return [turn_of(row) for row in rows]
+
+    async def rooms(self) -> list[str]:
+        """Every room with a turn, the one with the newest first."""
+        newest = func.max(turns.c.seq).desc()
+        query = select(turns.c.room_id).group_by(turns.c.room_id).order_by(newest)
+        return await self._database.read(lambda db: list(db.execute(query).scalars()))
 
     async def get(self, turn_id: str) -> Turn | None:
         query = select(turns).where(turns.c.turn_id == turn_id)

@@ -1,0 +1,112 @@
+"""Finds messages that the homeserver accepted and never pushed.
+
+Synapse moves its position in the event stream before it stores the transaction with
+those events (seen on 1.163): killed in between, it forgets to push them. Application
+services may not /sync, so after a start or an outage every agent's room is looked at
+once, the liveliest first, slowly and behind all messages.
+"""
+
+import asyncio
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import structlog
+from mautrix.errors import MatrixRequestError
+
+from letta_matrix.conversations.dispatcher import Dispatcher
+from letta_matrix.matrix.content import MARKER
+from letta_matrix.matrix.events import mapping
+from letta_matrix.matrix.intent import Intent
+from letta_matrix.store.agents import Agent, AgentDirectory, AgentStatus
+from letta_matrix.store.meta import Meta
+from letta_matrix.store.turns import TurnStore
+
+log = structlog.get_logger()
+
+_PAUSE = 0.04
+_BEAT = 1800.0
+_OLDER, _NEWER = "alive_older", "alive_newer"
+
+
+class CatchUp:
+    """Looks for what was missed since the bridge was last surely up to date."""
+
+    def __init__(
+        self,
+        bot: Intent,
+        directory: AgentDirectory,
+        turns: TurnStore,
+        meta: Meta,
+        dispatcher: Dispatcher,
+    ) -> None:
+        self._bot = bot
+        self._directory = directory
+        self._turns = turns
+        self._meta = meta
+        self._dispatcher = dispatcher
+
+    async def run(self) -> None:
+        """Admit what was missed. Raises HomeserverUnavailable, to be tried again then."""
+        since = await self._meta.get(_OLDER)
+        if since is not None:
+            for agent in await self._liveliest_first():
+                await self._look(agent, max(float(since), agent.created_at))
+                await asyncio.sleep(_PAUSE)
+        now = str(time.time())
+        await self._meta.set(_OLDER, now)
+        await self._meta.set(_NEWER, now)
+
+    async def beat(self) -> None:
+        """Move the time to look back to, for ever. A push can be late, but not by half an hour."""
+        while True:
+            await asyncio.sleep(_BEAT)
+            newer = await self._meta.get(_NEWER)
+            if newer is not None:
+                await self._meta.set(_OLDER, newer)
+                await self._meta.set(_NEWER, str(time.time()))
+
+    async def _liveliest_first(self) -> list[Agent]:
+        places = {room_id: place for place, room_id in enumerate(await self._turns.rooms())}
+        agents = [
+            agent
+            for agent in self._directory.all()
+            if agent.room_id is not None and agent.status is AgentStatus.ACTIVE
+        ]
+        return sorted(agents, key=lambda agent: places.get(agent.room_id or "", len(places)))
+
+    async def _look(self, agent: Agent, since: float) -> None:
+        if agent.room_id is None:
+            return
+        await self._bot.homeserver.pacer.background()
+        try:
+            events = await self._bot.recent_events(agent.room_id)
+        except MatrixRequestError as error:
+            log.debug("a room cannot be looked through", room=agent.room_id, reason=str(error))
+            return
+        missed = unanswered(events, agent.user_id, since)
+        if missed:
+            await self._dispatcher.admit("catch-up", missed)
+
+
+def unanswered(events: list[dict[str, Any]], ghost: str, since: float) -> list[dict[str, Any]]:
+    """The events after `since` (a Unix time) that no event of `ghost` names as answered.
+
+    That an event is not in the inbox does not mean that it was missed: the database may be an
+    old copy. The ghost's own markers know better.
+    """
+    answered = {
+        mapping(mapping(event.get("content")).get(MARKER)).get("in_reply_to")
+        for event in events
+        if event.get("sender") == ghost
+    }
+    return [
+        event
+        for event in events
+        if event.get("event_id") not in answered and _sent_at(event) > since
+    ]
+
+
+def _sent_at(event: Mapping[str, Any]) -> float:
+    milliseconds = event.get("origin_server_ts")
+    return milliseconds / 1000 if isinstance(milliseconds, int | float) else 0.0
