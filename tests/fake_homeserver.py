@@ -3,6 +3,7 @@
 import asyncio
 import json
 import re
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,6 +23,7 @@ class Request:
     path: str
     user_id: str
     body: Json
+    query: dict[str, str] = field(default_factory=dict[str, str])
 
     @property
     def line(self) -> str:
@@ -127,6 +129,7 @@ class FakeHomeserver:
             unquote(http.raw_path.partition("?")[0]),
             http.query.get("user_id", ""),
             json.loads(raw) if is_json else {"bytes": len(raw)},
+            dict(http.query),
         )
         self.requests.append(request)
         for pattern, pause in self.slow.items():
@@ -160,6 +163,7 @@ class FakeHomeserver:
     def _add(self, room_id: str, request: Request, event_type: str, **more: object) -> str:
         event_id = f"${next(self._numbers)}"
         event = {"event_id": event_id, "type": event_type, "sender": request.user_id, **more}
+        event |= {"room_id": room_id, "origin_server_ts": int(time.time() * 1000)}
         self.events.setdefault(room_id, []).append({"content": request.body, **event})
         return event_id
 
@@ -173,8 +177,10 @@ class FakeHomeserver:
         return 200, {"event_id": self._add(room_id, request, event_type, state_key=key or "")}
 
     def _messages(self, request: Request, room_id: str) -> Answer:
-        mine = [e for e in self.events.get(room_id, []) if e["sender"] == request.user_id]
-        return 200, {"chunk": mine[::-1][:50]}
+        senders = json.loads(request.query.get("filter", "{}")).get("senders")
+        events = self.events.get(room_id, [])
+        wanted = [e for e in events if senders is None or e["sender"] in senders]
+        return 200, {"chunk": wanted[::-1][: int(request.query["limit"])]}
 
     def _create_room(self, request: Request) -> Answer:
         alias = f"#{request.body['room_alias_name']}:test"

@@ -24,6 +24,7 @@ log = structlog.get_logger()
 _FIRST_PAUSE = 0.25
 _LONGEST_PAUSE = 10.0
 _GATEWAY_ERRORS = {502, 503, 504}
+"""From a proxy whose homeserver is gone; those of the homeserver itself carry an errcode."""
 _TIMEOUT = aiohttp.ClientTimeout(total=90, sock_connect=10)
 
 Recover = Callable[[], Awaitable[Mapping[str, Any] | None]]
@@ -121,7 +122,7 @@ class Homeserver:
             except MatrixRequestError as error:
                 if error.http_status < 500:
                     raise
-                if error.http_status in _GATEWAY_ERRORS:
+                if error.http_status in _GATEWAY_ERRORS and not error.errcode:
                     self.outage.set()
                 wait, reason = pause, _reason(error)
             except (MatrixConnectionError, TimeoutError) as error:
