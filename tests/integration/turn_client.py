@@ -31,7 +31,7 @@ async def run(options: dict[str, str]) -> None:
     state_file = Path(options["state"])
 
     async def save(state: TurnState) -> None:
-        state_file.write_text(json.dumps(dict(state)))  # noqa: ASYNC240
+        state_file.write_text(json.dumps(dict(state)))
 
     while True:
         try:
