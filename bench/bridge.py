@@ -21,6 +21,10 @@ from letta_matrix.stack.keeper import KeeperProcess
 from letta_matrix.stack.supervisor import Command
 
 _KEEPER_SOCKET = "keeper.sock"
+_QUIET = 1.0
+"""% of a core; a bridge that looks through rooms after its start takes more."""
+
+_QUIET_WINDOW = 2.0
 
 
 class Bridge:
@@ -115,6 +119,12 @@ class Bridge:
         before, started = self.cpu_seconds, time.monotonic()
         await asyncio.sleep(seconds)
         return 100 * (self.cpu_seconds - before) / (time.monotonic() - started)
+
+    async def wait_quiet(self, timeout: float = 120.0) -> None:
+        """Wait until it has nothing left to do after its start, at most `timeout` seconds."""
+        deadline = time.monotonic() + timeout
+        while await self.cpu_percent(_QUIET_WINDOW) > _QUIET and time.monotonic() < deadline:
+            pass
 
     def _process(self) -> psutil.Process:
         assert self._server.process is not None

@@ -9,9 +9,8 @@ class Plan:
 
     echoes: int = 100
     logins: int = 40
-    chunks: int = 4
-    chunk: int = 25
-    throughput_rounds: int = 3
+    agents: int = 100
+    throughput_rounds: int = 5
     together_rounds: int = 6
     turns: int = 40
     renames: int = 20
@@ -20,17 +19,12 @@ class Plan:
     restarts: int = 3
     idle: float = 20.0
 
-    @property
-    def agents(self) -> int:
-        return self.chunks * self.chunk
-
 
 WHOLE = Plan()
 QUICK = Plan(
     echoes=15,
     logins=6,
-    chunks=1,
-    chunk=12,
+    agents=12,
     throughput_rounds=1,
     together_rounds=1,
     turns=8,

@@ -16,6 +16,7 @@ _WAKE_REQUESTS = 2
 
 async def idle(scene: Scene, bridge: Bridge, agents: int, rss: Target, note: str = "") -> None:
     """CPU and memory of a running bridge."""
+    await bridge.wait_quiet()
     cpu = await bridge.cpu_percent(scene.plan.idle)
     of = f"with {agents:,} agent{'s' if agents > 1 else ''}{note}"
     name = f"idle_cpu_percent_{agents}"

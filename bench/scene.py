@@ -34,8 +34,10 @@ class Scene:
         try:
             await measuring
         except Exception as error:  # noqa: BLE001 - whatever a competitor broke with
-            self.figures.faults.append(f"{what}: {error or repr(error)}")
-            say(f"  failed: {error!r}")
+            # Of a program that did not start, the last line of its log says why.
+            reason = (str(error) or repr(error)).strip("\n')").splitlines()[-1]
+            self.figures.faults.append(f"{what}: {reason}")
+            say(f"  failed: {reason}")
 
     def bridge(self, name: str) -> Bridge:
         """A bridge with a configuration and a database of its own; one runs at a time."""

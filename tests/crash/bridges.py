@@ -19,6 +19,7 @@ from tests.crash.person import Person, Said
 from tests.servers import Homeserver, LettaServer, ServerProcess, free_port
 from tests.stub_model import MODEL_ID, StubModel
 
+from letta_matrix.conversations import notices
 from letta_matrix.matrix.identifiers import user_id
 from letta_matrix.stack.keeper import KeeperProcess
 from letta_matrix.stack.supervisor import Command
@@ -198,8 +199,14 @@ class Bridges:
             return database.execute(query, values).fetchall()
 
     async def replies(self, room: Room) -> list[Said]:
-        """What the agent said, as the person sees it."""
-        return [said for said in await self.person.said(room.room_id) if said.sender == room.ghost]
+        """What the agent said, as the person sees it, but for the word that its runtime is away:
+        whether it is away for long enough depends on how busy the machine is."""
+        said = await self.person.said(room.room_id)
+        return [
+            message
+            for message in said
+            if message.sender == room.ghost and message.text != notices.UNAVAILABLE
+        ]
 
     def _applied(self, agent_id: str) -> set[str]:
         found = self.rows("SELECT applied FROM agents WHERE agent_id = ?", agent_id)

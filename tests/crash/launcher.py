@@ -142,7 +142,7 @@ class Trap:
             self._armed |= any(_says(event, self._text or "") for event in args[-1])
             await original(*args)
 
-        setattr(Dispatcher, original.__name__, admit)
+        Dispatcher.admit = admit  # pyright: ignore[reportAttributeAccessIssue]
 
     def _is_it(self, *args: object, **kwargs: object) -> bool:
         if not self._armed or not self._point.when(*args, **kwargs):

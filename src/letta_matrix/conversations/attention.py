@@ -54,6 +54,8 @@ class Attention:
             )
         except (MatrixRequestError, HomeserverUnavailable) as error:
             log.debug("receipt or typing not shown", room=self._room_id, reason=str(error))
+        except Exception as error:
+            log.error("showing receipt or typing failed", room=self._room_id, exc_info=error)
 
     async def _type_until(self, over: asyncio.Event) -> None:
         while not over.is_set():

@@ -48,12 +48,13 @@ class CatchUp:
 
     async def run(self) -> None:
         """Admit what was missed. Raises HomeserverUnavailable, to be tried again then."""
+        # Taken first: what is lost while we look is for the next time.
+        now = str(time.time())
         since = await self._meta.get(_OLDER)
         if since is not None:
             for agent in await self._liveliest_first():
                 await self._look(agent, max(float(since), agent.created_at))
                 await asyncio.sleep(_PAUSE)
-        now = str(time.time())
         await self._meta.set(_OLDER, now)
         await self._meta.set(_NEWER, now)
 
@@ -62,7 +63,8 @@ class CatchUp:
         while True:
             await asyncio.sleep(_BEAT)
             newer = await self._meta.get(_NEWER)
-            if newer is not None:
+            # What happens while the homeserver is away is to be looked for when it is back.
+            if newer is not None and await self._bot.homeserver.answers():
                 await self._meta.set(_OLDER, newer)
                 await self._meta.set(_NEWER, str(time.time()))
 

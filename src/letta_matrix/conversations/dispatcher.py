@@ -4,12 +4,11 @@ import asyncio
 import time
 from collections import Counter, deque
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 import structlog
 
-from letta_matrix.conversations.routing import AskAgain, Router, new_turn
+from letta_matrix.conversations.routing import Router, new_turn
 from letta_matrix.conversations.turn_runner import TurnRunner
 from letta_matrix.store.database import StoreUnavailable
 from letta_matrix.store.inbox import Inbox, InboxEntry, InboxState
@@ -61,9 +60,14 @@ class Dispatcher:
     async def admit(self, txn_id: str, events: list[dict[str, Any]]) -> None:
         """Store a transaction with the turns it starts, then let them run. Raises when it could
         not be stored; then nothing of it is."""
-        entries = [entry for event in events if (entry := await self._entry(event)) is not None]
+        offers = await self._offers(events)
+        entries = [entry for event in events if (entry := self._sort(event, offers)) is not None]
         for turn in await self._inbox.admit(txn_id, entries):
             self._enqueue(turn)
+        # A room may have become known while its events were being parked.
+        for room_id in {e.room_id for e in entries if e.state is InboxState.PARKED}:
+            if self._router.knows(room_id):
+                await self.room_known(room_id)
 
     async def room_known(self, room_id: str) -> None:
         """Look again at what arrived for a room before it was known to be an agent's."""
@@ -84,25 +88,32 @@ class Dispatcher:
         await asyncio.gather(*workers, return_exceptions=True)
         await self._runner.close()
 
-    async def _entry(self, event: Mapping[str, Any]) -> InboxEntry | None:
-        if self._router.is_own(event):
-            self.counters["events_own"] += 1
-            return None
-        if (wish := self._router.ask_again(event)) is not None:
-            return await self._asked_again(wish, event)
-        entry = self._router.route(event)
-        self.counters["events_malformed" if entry is None else f"events_{entry.state}"] += 1
+    async def _offers(self, events: list[dict[str, Any]]) -> dict[str, Turn]:
+        wishes = [wish for event in events if (wish := self._router.ask_again(event)) is not None]
+        found = {wish.target: await self._outbox.offered_by(wish.target) for wish in wishes}
+        return {target: turn for target, turn in found.items() if turn is not None}
+
+    def _sort(self, event: Mapping[str, Any], offers: Mapping[str, Turn]) -> InboxEntry | None:
+        try:
+            entry = self._entry(event, offers)
+        except Exception as error:
+            # One odd event must not hold up the transaction, and with it everybody's messages.
+            log.error("an event could not be read and is skipped", exc_info=error)
+            entry = None
+        self.counters["events_skipped" if entry is None else f"events_{entry.state}"] += 1
         return entry
 
-    async def _asked_again(self, wish: AskAgain, event: Mapping[str, Any]) -> InboxEntry:
+    def _entry(self, event: Mapping[str, Any], offers: Mapping[str, Turn]) -> InboxEntry | None:
+        if self._router.is_own(event):
+            return None
+        wish = self._router.ask_again(event)
+        if wish is None:
+            return self._router.route(event)
         entry = InboxEntry(wish.event_id, wish.room_id, event, InboxState.IGNORED)
-        offered = await self._outbox.offered_by(wish.target)
+        offered = offers.get(wish.target)
         if offered is not None and offered.room_id == wish.room_id:
             entry.state = InboxState.ROUTED
-            entry.turn = replace(
-                new_turn(event, offered.agent_id, offered.prompt),
-                conversation_id=None,
-            )
+            entry.turn = new_turn(event, offered.agent_id, offered.prompt)
         return entry
 
     def _enqueue(self, turn: Turn) -> None:
@@ -151,7 +162,14 @@ class Dispatcher:
 
     async def _give_up(self, turn: Turn) -> None:
         self.counters["turns_given_up"] += 1
-        try:
-            await self._runner.give_up(turn)
-        except Exception as error:
-            log.error("a turn could not be ended", turn=turn.turn_id, exc_info=error)
+        while True:
+            try:
+                await self._runner.give_up(turn)
+            except StoreUnavailable as error:
+                log.error("a turn waits for the database", turn=turn.turn_id, reason=str(error))
+                await asyncio.sleep(_LONGEST_PAUSE)
+            except Exception as error:
+                log.error("a turn could not be ended", turn=turn.turn_id, exc_info=error)
+                return
+            else:
+                return

@@ -24,10 +24,11 @@ def refused(reason: str) -> str:
     return f"I could not take your message: {_sentence(reason)}"
 
 
-def lost(reason: str) -> str:
+def lost(reason: str, *, tools_started: bool) -> str:
+    why = "A tool may have run, so I did not start over" if tools_started else "I tried it twice"
     return (
-        f"I lost track of this while working on it ({reason.rstrip('.')}). A tool may have run, so "
-        f"I did not start over. React with {ASK_AGAIN} to this message to ask me again."
+        f"I lost track of this while working on it ({reason.rstrip('.')}). {why}. "
+        f"React with {ASK_AGAIN} to this message to ask me again."
     )
 
 

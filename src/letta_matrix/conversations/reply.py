@@ -15,7 +15,7 @@ from letta_matrix.matrix.intent import Intent
 from letta_matrix.matrix.splitting import split
 from letta_matrix.matrix.transactions import txn_id
 from letta_matrix.store.outbox import Outbox, OutboxEntry, OutboxKind
-from letta_matrix.store.turns import Turn
+from letta_matrix.store.turns import Outcome, Turn
 from letta_matrix.waiting import is_set
 
 log = structlog.get_logger()
@@ -23,6 +23,8 @@ log = structlog.get_logger()
 _FIRST_WORDS_DELAY = 0.03
 """Seconds the first words wait for the text's end: a whole reply is one event, not two."""
 
+_NO_TEXT = "\u2026"
+_INTERIM_TIMEOUT = 10.0
 _STRETCH_BYTES = 8_000
 """A reply's edits slow down as it grows: each carries the whole text, twice."""
 
@@ -77,6 +79,9 @@ class Reply:
 
     def show(self, text: str) -> None:
         """Let the reply be `text` for now."""
+        # A turn that is followed again tells its text from the start.
+        if len(text) < len(self._text) and self._text.startswith(text):
+            return
         self._text = text
         self._text_ended.clear()
         self._changed.set()
@@ -97,19 +102,26 @@ class Reply:
             self._entries.append(entry)
             await self._send(entry)
 
-    async def freeze(self, text: str, notice: Notice | None = None) -> None:
+    @property
+    def refused(self) -> bool:
+        """Whether the homeserver took nothing of the reply."""
+        return bool(self._entries) and all(entry.failure for entry in self._entries)
+
+    async def freeze(
+        self, text: str, notice: Notice | None = None, outcome: Outcome = Outcome.ANSWERED
+    ) -> None:
         """Fix the reply's end: from here on the outbox alone completes it."""
         await self.stop()
         text = text.strip()
         await self._settle()
-        owed = self._final_entries(text) if text else []
+        owed = self._final_entries(text or _NO_TEXT) if text or self._parts() else []
         if notice is not None:
             kind = OutboxKind.OFFER if notice.offer else OutboxKind.NOTICE
             cause = self._txn("end", str(kind))
             owed.append(self._entry(kind, 0, cause, self._notice_content(notice.text, cause)))
         for seq, entry in enumerate(owed, start=len(self._entries)):
             entry.seq = seq
-        await self._outbox.freeze(owed, completes=self._turn)
+        await self._outbox.freeze(owed, completes=self._turn, outcome=outcome)
         self._entries += owed
 
     async def deliver(self) -> dict[str, str]:
@@ -186,16 +198,17 @@ class Reply:
         cause = self._txn("interim", part, str(time.time_ns()), next(self._edits))
         content = edit_content(text, target_event_id=target, marker=self._marker(cause), live=live)
         try:
-            await self.intent.send_interim(self._turn.room_id, "m.room.message", content, cause)
+            async with asyncio.timeout(_INTERIM_TIMEOUT):
+                await self.intent.send_interim(self._turn.room_id, "m.room.message", content, cause)
             self._shown[part] = text, live
-        except (MatrixRequestError, HomeserverUnavailable) as error:
+        except (MatrixRequestError, HomeserverUnavailable, TimeoutError) as error:
             log.debug("interim edit skipped", turn=self._turn.turn_id, reason=str(error))
 
     def _final_entries(self, text: str) -> list[OutboxEntry]:
         texts = split(text, measure=edit_measure(self._marker("")))
         begun = self._parts()
         # A text that came out shorter than what was shown leaves nothing of the old parts.
-        texts += ["\u2026"] * (len(begun) - len(texts))
+        texts += [_NO_TEXT] * (len(begun) - len(texts))
         return [
             self._final(index, part, begun[index] if index < len(begun) else None)
             for index, part in enumerate(texts)

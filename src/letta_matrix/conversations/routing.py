@@ -10,7 +10,7 @@ from typing import Any
 from letta_matrix.config import Config
 from letta_matrix.matrix.events import mapping
 from letta_matrix.matrix.formatting import clean_text
-from letta_matrix.matrix.identifiers import GHOST_PREFIX
+from letta_matrix.matrix.identifiers import RESERVED_PREFIXES
 from letta_matrix.store.agents import AgentDirectory, AgentStatus
 from letta_matrix.store.inbox import InboxEntry, InboxState
 from letta_matrix.store.turns import Turn
@@ -48,10 +48,7 @@ class Router:
             return False
         localpart, _, domain = sender.partition(":")
         return domain == self._config.homeserver.domain and (
-            sender == self._config.bot_user_id
-            or localpart.startswith(
-                (f"@{GHOST_PREFIX}", f"@{self._config.appservice.bot_username}_")
-            )
+            sender == self._config.bot_user_id or localpart[1:].startswith(RESERVED_PREFIXES)
         )
 
     def knows(self, room_id: str) -> bool:
@@ -130,9 +127,11 @@ def _prompt(event: Mapping[str, Any]) -> tuple[str | None, bool]:
     if event.get("type") != "m.room.message" or relation.get("rel_type") == "m.replace":
         return None, False
     msgtype, body = content.get("msgtype"), content.get("body")
+    if not isinstance(msgtype, str) or not isinstance(body, str):
+        return None, False
     if msgtype in _UNREADABLE_TYPES:
         return None, True
-    if msgtype not in _TEXT_TYPES or not isinstance(body, str):
+    if msgtype not in _TEXT_TYPES:
         return None, False
     text = _spoken(body, is_reply="m.in_reply_to" in relation)
     if not text:

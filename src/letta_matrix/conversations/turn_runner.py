@@ -18,6 +18,8 @@ from letta_matrix.matrix.intent import Intent
 from letta_matrix.runtimes.protocol import (
     AgentRuntime,
     ApprovalRequested,
+    ConversationGone,
+    RuntimeFault,
     RuntimeRefused,
     RuntimeUnavailable,
     StopReason,
@@ -92,20 +94,19 @@ class TurnRunner:
         agent = self._directory.get(turn.agent_id)
         if agent is None or agent.status is AgentStatus.REMOVED:
             await self._turns.finish(turn, Outcome.DROPPED)
+            await self._forget(turn)
             return
         intent = Intent(self._homeserver, agent.user_id)
         entries = await self._outbox.of_turn(turn.turn_id) if recovered else None
         reply = Reply(turn, intent, self._outbox, self._config.edit_interval, entries)
-        outcome = Outcome.ANSWERED
         try:
             if turn.status is not TurnStatus.REPLYING:
                 end = await self._end(turn, agent, reply)
-                await reply.freeze(end.text, end.notice)
-                outcome = end.outcome
-            await self._turns.finish(turn, outcome, await reply.deliver())
+                await reply.freeze(end.text, end.notice, end.outcome)
+            await self._deliver(turn, reply)
         finally:
             await reply.stop()
-        await self._forget(turn, agent)
+        await self._forget(turn)
 
     async def give_up(self, turn: Turn) -> None:
         """End a turn that cannot be run, with a word to the person."""
@@ -114,8 +115,16 @@ class TurnRunner:
             intent = Intent(self._homeserver, agent.user_id)
             entries = await self._outbox.of_turn(turn.turn_id)
             reply = Reply(turn, intent, self._outbox, self._config.edit_interval, entries)
-            await reply.notify("broken", notices.BROKEN)
-        await self._turns.finish(turn, Outcome.FAILED)
+            if turn.status is not TurnStatus.REPLYING:
+                await reply.freeze("", Notice(notices.BROKEN), Outcome.FAILED)
+            await self._deliver(turn, reply)
+        else:
+            await self._turns.finish(turn, Outcome.FAILED)
+        await self._forget(turn)
+
+    async def _deliver(self, turn: Turn, reply: Reply) -> None:
+        sent = await reply.deliver()
+        await self._turns.finish(turn, Outcome.FAILED if reply.refused else None, sent)
 
     async def _end(self, turn: Turn, agent: Agent, reply: Reply) -> _End:
         if turn.prompt is None:
@@ -136,9 +145,13 @@ class TurnRunner:
 
     async def _ask(self, turn: Turn, runtime: AgentRuntime, reply: Reply) -> _End:
         pause, since = 0.2, time.monotonic()
+        clock = _Clock(self._config.turn_timeout)
         while True:
             try:
-                return await self._follow(turn, turn.prompt or "", runtime, reply)
+                return await self._follow(turn, turn.prompt or "", runtime, reply, clock)
+            except ConversationGone as error:
+                log.warning("conversation gone", turn=turn.turn_id, reason=str(error))
+                await self._turns.forget_conversation(turn)
             except RuntimeUnavailable as error:
                 log.debug("runtime unavailable", runtime=runtime.name, reason=str(error))
                 if time.monotonic() - since > _PATIENCE:
@@ -148,14 +161,21 @@ class TurnRunner:
             except TurnLost as lost:
                 log.warning("turn lost by its runtime", turn=turn.turn_id, reason=str(lost))
                 if lost.tools_started or turn.asked:
-                    return _End(
-                        reply.text, Notice(notices.lost(str(lost)), offer=True), Outcome.FAILED
-                    )
+                    return await self._offer(turn, lost, reply)
                 await self._turns.ask_again(turn, lost.fresh_conversation)
             await asyncio.sleep(pause)
             pause = min(pause * 2, _LONGEST_PAUSE)
 
-    async def _follow(self, turn: Turn, prompt: str, runtime: AgentRuntime, reply: Reply) -> _End:
+    async def _offer(self, turn: Turn, lost: TurnLost, reply: Reply) -> _End:
+        if lost.fresh_conversation is not None:
+            fresh = lost.fresh_conversation
+            await self._turns.set_conversation(turn.agent_id, turn.room_id, fresh)
+        text = notices.lost(str(lost), tools_started=lost.tools_started)
+        return _End(reply.text, Notice(text, offer=True), Outcome.FAILED)
+
+    async def _follow(
+        self, turn: Turn, prompt: str, runtime: AgentRuntime, reply: Reply, clock: "_Clock"
+    ) -> _End:
         conversation_id = await self._conversation(turn, runtime)
         request = TurnRequest(turn.agent_id, conversation_id, turn.message_id, prompt)
 
@@ -165,7 +185,7 @@ class TurnRunner:
         attention = Attention(reply.intent, turn.room_id, turn.event_id, self._background)
         try:
             async with (
-                asyncio.timeout(self._config.turn_timeout),
+                clock.running(),
                 aclosing(runtime.run_turn(request, turn.runtime_state, save)) as events,
             ):
                 return await self._listen(events, request, runtime, reply, attention)
@@ -175,7 +195,9 @@ class TurnRunner:
             notice = notices.too_long(round(self._config.turn_timeout / 60, 1))
         finally:
             attention.end()
-        await runtime.cancel_turn(request.agent_id, request.conversation_id)
+        # The person is told in any case; a runtime that cannot even cancel is left alone.
+        with contextlib.suppress(RuntimeFault):
+            await runtime.cancel_turn(request.agent_id, request.conversation_id)
         return _End(reply.text, Notice(notice), Outcome.FAILED)
 
     async def _listen(
@@ -227,12 +249,30 @@ class TurnRunner:
             turn.conversation_id = known
         return turn.conversation_id
 
-    async def _forget(self, turn: Turn, agent: Agent) -> None:
-        runtime = self._runtimes.get(agent.runtime)
+    async def _forget(self, turn: Turn) -> None:
+        agent = self._directory.get(turn.agent_id)
+        runtime = self._runtimes.get(agent.runtime) if agent is not None else None
         if runtime is not None and turn.conversation_id is not None and turn.prompt is not None:
             await runtime.finish_turn(
                 TurnRequest(turn.agent_id, turn.conversation_id, turn.message_id, turn.prompt)
             )
+
+
+class _Clock:
+    """What is left of the time a turn may take, counted only while it runs."""
+
+    def __init__(self, seconds: float) -> None:
+        self._left = seconds
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncGenerator[None]:
+        """Raises TimeoutError when the time is used up."""
+        started = time.monotonic()
+        try:
+            async with asyncio.timeout(self._left):
+                yield
+        finally:
+            self._left -= time.monotonic() - started
 
 
 class _SilentError(Exception):

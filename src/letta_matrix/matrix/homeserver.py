@@ -147,6 +147,14 @@ class Homeserver:
             if not any(sign in str(error) for sign in ("AlreadyCalled", "AlreadyCancelled")):
                 raise
 
+    async def answers(self) -> bool:
+        """Whether the homeserver answers at all (`GET /versions`)."""
+        try:
+            await self.request(Method.GET, ClientPath.versions, give_up_after=0)
+        except (MatrixRequestError, HomeserverUnavailable):
+            return False
+        return True
+
     async def _once(
         self,
         method: Method,

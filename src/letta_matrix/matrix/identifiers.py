@@ -4,6 +4,9 @@ import hashlib
 import re
 
 GHOST_PREFIX = "agent_"
+RESERVED_PREFIXES = (GHOST_PREFIX, "letta_")
+"""Localparts that belong to us: ghosts, and users of the bridge itself."""
+
 _LOCALPART_LIMIT = 128
 _IDENTIFIER_LIMIT = 255
 _ESCAPED = re.compile(rb"[^a-z0-9./+-]")

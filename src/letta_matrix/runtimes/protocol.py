@@ -150,6 +150,10 @@ class RuntimeRefused(RuntimeFault):
     """The runtime understood and said no (credentials, unknown agent, bad request)."""
 
 
+class ConversationGone(RuntimeRefused):
+    """The runtime no longer has the conversation; a new one may be made."""
+
+
 class TurnLost(RuntimeFault):
     """The runtime took the message and can no longer say what became of it.
 

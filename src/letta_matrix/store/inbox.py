@@ -87,7 +87,10 @@ class Inbox:
         await self._database.execute(
             delete(outbox).where(outbox.c.turn_id.in_(old_turn_ids)),
             delete(turns).where(old_turns),
-            delete(inbox).where(inbox.c.received_at < before),
+            # As long as its turn is there, so that the event is known when it comes again.
+            delete(inbox).where(
+                inbox.c.received_at < before, inbox.c.event_id.not_in(select(turns.c.event_id))
+            ),
             delete(transactions).where(transactions.c.received_at < before),
         )
 

@@ -9,7 +9,7 @@ from sqlalchemy import Executable, select, update
 
 from letta_matrix.store.database import Database
 from letta_matrix.store.schema import outbox, turns
-from letta_matrix.store.turns import Turn, TurnStatus, turn_of
+from letta_matrix.store.turns import Outcome, Turn, TurnStatus, turn_of
 
 
 class OutboxKind(StrEnum):
@@ -41,14 +41,21 @@ class Outbox:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def freeze(self, entries: list[OutboxEntry], *, completes: Turn | None = None) -> None:
+    async def freeze(
+        self,
+        entries: list[OutboxEntry],
+        *,
+        completes: Turn | None = None,
+        outcome: Outcome = Outcome.ANSWERED,
+    ) -> None:
         """Store entries before they are sent.
 
-        With `completes`, in the same transaction the turn no longer needs its runtime.
+        With `completes`, in the same transaction the turn no longer needs its runtime and has
+        its outcome.
         """
         statements: list[Executable] = [outbox.insert().values(_values(entry)) for entry in entries]
         if completes is not None:
-            replying = update(turns).values(status=str(TurnStatus.REPLYING))
+            replying = update(turns).values(status=str(TurnStatus.REPLYING), outcome=str(outcome))
             statements.append(replying.where(turns.c.turn_id == completes.turn_id))
         await self._database.execute(*statements)
         if completes is not None:

@@ -101,21 +101,19 @@ class TurnStore:
         turn.asked, turn.conversation_id = asked, place
 
     async def finish(
-        self, turn: Turn, outcome: Outcome, sent: Mapping[str, str] | None = None
+        self, turn: Turn, outcome: Outcome | None, sent: Mapping[str, str] | None = None
     ) -> None:
-        """The turn owes nothing more; `sent` maps outbox txn ids to the event ids they got."""
+        """The turn owes nothing more; `sent` maps outbox txn ids to the event ids they got.
+
+        `outcome` None keeps the one that was stored when its reply was frozen.
+        """
         confirmations = [
             update(outbox).where(outbox.c.txn_id == txn_id).values(event_id=event_id)
             for txn_id, event_id in (sent or {}).items()
         ]
-        done = _update(
-            turn,
-            status=TurnStatus.DONE,
-            outcome=str(outcome),
-            runtime_state=None,
-            finished_at=time.time(),
-        )
-        await self._database.execute(*confirmations, done)
+        values = {"outcome": str(outcome)} if outcome is not None else {}
+        done = {"status": TurnStatus.DONE, "runtime_state": None, "finished_at": time.time()}
+        await self._database.execute(*confirmations, _update(turn, **done, **values))
         turn.status = TurnStatus.DONE
 
     async def conversation(self, agent_id: str, room_id: str) -> str | None:
@@ -133,6 +131,17 @@ class TurnStore:
     async def set_conversation(self, agent_id: str, room_id: str, conversation_id: str) -> None:
         await self._database.execute(*_put_conversation(agent_id, room_id, conversation_id))
         self._conversations[agent_id, room_id] = conversation_id
+
+    async def forget_conversation(self, turn: Turn) -> None:
+        """The runtime no longer has the turn's conversation."""
+        mine = (conversations.c.agent_id == turn.agent_id) & (
+            conversations.c.room_id == turn.room_id
+        )
+        await self._database.execute(
+            delete(conversations).where(mine), _update(turn, conversation_id=None)
+        )
+        self._conversations.pop((turn.agent_id, turn.room_id), None)
+        turn.conversation_id = None
 
 
 def _update(turn: Turn, **values: object) -> Executable:
