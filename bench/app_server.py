@@ -13,7 +13,7 @@ from bench.letta import TimedModel, connect
 from bench.progress import say
 from bench.scene import Scene
 from bench.turns import Stage
-from letta_matrix.stack.app_server import AppServer
+from letta_matrix.stack.app_server import AppServerProcess
 
 _AGENTS = TOGETHER + 1
 
@@ -43,7 +43,8 @@ async def _set_up(scene: Scene, stack: AsyncExitStack) -> Stage:
     say("starting the App Server")
     await _floor_room(scene)
     model = await stack.enter_async_context(TimedModel())
-    server = LettaServer(AppServer(scene.directory / "app-server", scene.ports.take()), scene.http)
+    process = AppServerProcess(scene.directory / "app-server", scene.ports.take())
+    server = LettaServer(process, scene.http)
     stack.callback(server.stop)
     await server.start(model.url)
     letta = await connect(server, scene.http)

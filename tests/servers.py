@@ -18,7 +18,7 @@ import yaml
 
 from letta_matrix.config import Config
 from letta_matrix.matrix.registration import registration
-from letta_matrix.stack.app_server import AppServer
+from letta_matrix.stack.app_server import AppServerProcess
 from letta_matrix.stack.models import ModelChoice, ProviderFile
 from letta_matrix.stack.supervisor import Command, kill_group
 from letta_matrix.stack.synapse import Synapse
@@ -150,7 +150,7 @@ class Homeserver:
 class LettaServer:
     """A real App Server whose agents think with the stub model."""
 
-    app_server: AppServer
+    app_server: AppServerProcess
     http: aiohttp.ClientSession
     server: ServerProcess = field(init=False)
 
@@ -206,7 +206,7 @@ def homeserver_in(directory: Path, http: aiohttp.ClientSession) -> Homeserver:
 
 def letta_server_in(directory: Path, http: aiohttp.ClientSession) -> LettaServer:
     """An App Server with its home in `directory`, not started yet."""
-    return LettaServer(AppServer(directory, free_port()), http)
+    return LettaServer(AppServerProcess(directory, free_port()), http)
 
 
 def children_of(pid: int) -> set[int]:

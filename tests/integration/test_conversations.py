@@ -332,7 +332,7 @@ async def test_a_lost_turn_is_offered_and_asked_again(
     world.runtime.script = lose
     await ann.send(room.room_id, "do it")
     texts = await ann.answers(room, 2)
-    assert texts == ["And then", notices.lost("the App Server restarted")]
+    assert texts == ["And then", notices.lost("the App Server restarted", tools_started=True)]
     world.runtime.script = obey
     shown = [e for e in await ann.timeline(room.room_id) if e["sender"] == room.ghost]
     for event in (shown[-2], shown[-1]):

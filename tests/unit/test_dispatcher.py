@@ -155,6 +155,35 @@ async def test_events_are_counted(house: House) -> None:
     await house.idle()
 
 
+@pytest.mark.parametrize("odd", [[], {}, {"a": [1]}, 7, None, True])
+async def test_an_odd_event_does_not_hold_up_the_others(
+    house: House, fake: FakeHomeserver, odd: object
+) -> None:
+    events = [message(msgtype=odd), message(), message("after")]
+    events[0]["content"] = {"msgtype": odd, "body": "x"}
+    events[1]["content"] = {"msgtype": "m.text", "body": odd, "m.relates_to": odd}
+    await house.dispatcher.admit("t1", events)
+    await house.idle()
+    assert fake.bodies("!1:test") == ["echo: after"]
+
+
+async def test_an_event_that_breaks_the_router_is_skipped(
+    house: House, fake: FakeHomeserver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    route = Router.route
+
+    def fragile(router: Router, event: Any) -> Any:
+        if event["content"]["body"] == "poison":
+            raise ZeroDivisionError
+        return route(router, event)
+
+    monkeypatch.setattr(Router, "route", fragile)
+    await house.dispatcher.admit("t1", [message("poison"), message("fine")])
+    await house.idle()
+    assert fake.bodies("!1:test") == ["echo: fine"]
+    assert house.dispatcher.counters["events_failed"] == 1
+
+
 async def test_a_turn_that_cannot_be_run_ends_with_a_word_and_stops_nobody(
     house: House, fake: FakeHomeserver, quick: None
 ) -> None:
@@ -214,7 +243,10 @@ async def test_an_offer_is_taken_up_once_a_reaction(house: House, fake: FakeHome
     await house.dispatcher.admit("t2", [wish, reaction("$other"), elsewhere])
     await house.dispatcher.admit("t3", [wish])
     await house.idle()
-    assert fake.bodies("!1:test") == [notices.lost("it restarted"), "echo: do it"]
+    assert fake.bodies("!1:test") == [
+        notices.lost("it restarted", tools_started=True),
+        "echo: do it",
+    ]
     assert fake.bodies("!2:test") == []
 
 

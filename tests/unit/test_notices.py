@@ -17,9 +17,11 @@ def test_reasons_are_one_sentence(notice: Callable[[str], str]) -> None:
 
 
 def test_a_lost_turn_says_how_to_ask_again() -> None:
-    text = notices.lost("the App Server restarted.")
+    text = notices.lost("the App Server restarted.", tools_started=True)
     assert "(the App Server restarted)" in text
     assert "🔁" in text
+    assert "A tool may have run" in text
+    assert "tool" not in notices.lost("gone", tools_started=False)
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from letta_matrix.conversations.routing import new_turn
 from letta_matrix.conversations.turn_runner import TurnRunner
 from letta_matrix.matrix.content import MARKER
 from letta_matrix.matrix.homeserver import Homeserver
-from letta_matrix.runtimes.memory import MemoryRuntime
+from letta_matrix.runtimes.memory import MemoryRuntime, echo
 from letta_matrix.runtimes.protocol import (
     AgentInfo,
     ApprovalRequested,
@@ -267,9 +267,12 @@ async def test_a_lost_turn(stage: Stage, fake: FakeHomeserver, tools: bool) -> N
     stage.runtime.script = lose
     turn = await stage.run("hello")
     if tools:
-        assert fake.bodies(ROOM) == [notices.lost("it restarted")]
+        assert fake.bodies(ROOM) == [notices.lost("it restarted", tools_started=True)]
         offer = fake.messages(ROOM)[0]["event_id"]
         assert (await stage.outbox.offered_by(offer)) is not None
+        stage.runtime.script = echo
+        await stage.run("next")
+        assert stage.runtime.asked[-1].conversation_id == "fork"
     else:
         assert fake.bodies(ROOM) == ["Second try."]
         assert [one.conversation_id for one in stage.runtime.asked][1] == "fork"
@@ -282,7 +285,7 @@ async def test_a_turn_lost_twice_is_not_asked_for_ever(stage: Stage, fake: FakeH
 
     stage.runtime.script = lose
     await stage.run("hello")
-    assert fake.bodies(ROOM) == [notices.lost("it restarted")]
+    assert fake.bodies(ROOM) == [notices.lost("it restarted", tools_started=False)]
     assert len(stage.runtime.asked) == 2
 
 

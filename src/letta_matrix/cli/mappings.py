@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
@@ -13,6 +14,8 @@ from letta_matrix.cli.options import ConfigOption, DataOption, config_path
 if TYPE_CHECKING:
     from letta_matrix.config import Config
     from letta_matrix.store.agents import Agent
+
+_OURS = ("@agent_", "@letta_")
 
 FileArgument = Annotated[Path, typer.Argument(help="agent_user_mappings.json")]
 
@@ -48,11 +51,11 @@ def import_mappings(
     settings = load_config(config_path(config, data))
     configure_logging(settings.logging, secrets_of(settings))
     entries = _read(file, settings)
-    added = asyncio.run(_adopt(settings, entries))
+    added = asyncio.run(_adopt(settings, file, entries))
     print(f"adopted {added} agents; {len(entries) - added} were known already")
 
 
-def _read(file: Path, config: "Config") -> list[dict[str, object]]:
+def _read(file: Path, config: "Config") -> "list[Agent]":
     try:
         data: object = json.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
@@ -61,47 +64,69 @@ def _read(file: Path, config: "Config") -> list[dict[str, object]]:
         raise BadInput(f"{file}: is not valid JSON: {error}") from None
     if not isinstance(data, dict):
         raise BadInput(f"{file}: expected an object with one entry per agent id")
+    if not config.runtimes:
+        raise BadInput("the configuration has no runtimes: the agents would live nowhere")
     entries = cast("dict[str, object]", data)
-    return [_checked(file, key, entry, config) for key, entry in entries.items()]
+    found = [_agent(file, key, entry, config) for key, entry in entries.items()]
+    _refuse(file, [*_strangers(found, config), *_clashes(found)])
+    return found
 
 
-def _checked(file: Path, key: str, entry: object, config: "Config") -> dict[str, object]:
+def _agent(file: Path, key: str, entry: object, config: "Config") -> "Agent":
+    from letta_matrix.store.agents import Agent
+
     if not isinstance(entry, dict):
         raise BadInput(f"{file}: {key}: expected an object")
     fields = cast("dict[str, object]", entry)
-    user_id = str(fields.get("matrix_user_id") or "")
-    if not user_id.startswith("@") or user_id.partition(":")[2] != config.homeserver.domain:
-        raise BadInput(
-            f"{file}: {key}: matrix_user_id: expected a user of {config.homeserver.domain}"
-        )
-    return {**fields, "agent_id": key, "matrix_user_id": user_id}
+    return Agent(
+        agent_id=key,
+        runtime=config.runtimes[0].name,
+        name=str(fields.get("agent_name") or key),
+        user_id=str(fields.get("matrix_user_id") or ""),
+        room_id=str(fields["room_id"]) if fields.get("room_id") else None,
+    )
 
 
-async def _adopt(config: "Config", entries: list[dict[str, object]]) -> int:
-    """Reserve rows for agents not known yet; how many. Raises StoreError."""
-    from letta_matrix.store.agents import Agent, AgentDirectory
+def _refuse(file: Path, faults: Sequence[str]) -> None:
+    if faults:
+        raise BadInput("\n".join(f"{file}: {fault}" for fault in faults))
+
+
+def _strangers(found: "Iterable[Agent]", config: "Config") -> list[str]:
+    """A line for each user that the bridge may not act as."""
+    domain = config.homeserver.domain
+    return [
+        f"{agent.agent_id}: matrix_user_id {agent.user_id or '(none)'}: expected "
+        f"@agent_...:{domain} or @letta_...:{domain}; the bridge can act as no other user"
+        for agent in found
+        if agent.user_id.partition(":")[2] != domain or not agent.user_id.startswith(_OURS)
+    ]
+
+
+def _clashes(found: "Iterable[Agent]") -> list[str]:
+    """A line for each user or room that an earlier agent has already."""
+    owners: dict[str, str] = {}
+    faults: list[str] = []
+    for agent in found:
+        for thing in (agent.user_id, agent.room_id):
+            if thing and owners.setdefault(thing, agent.agent_id) != agent.agent_id:
+                faults.append(f"{agent.agent_id}: {thing} belongs to {owners[thing]} already")
+    return faults
+
+
+async def _adopt(config: "Config", file: Path, found: "list[Agent]") -> int:
+    """Reserve rows for agents not known yet; how many. Raises BadInput, StoreError."""
+    from letta_matrix.store.agents import AgentDirectory
     from letta_matrix.store.database import Database, database_url
 
-    if not config.runtimes:
-        raise BadInput("the configuration has no runtimes: the agents would live nowhere")
     database = Database(database_url(config.database.url, config.directory))
     try:
         await database.open()
         directory = AgentDirectory(database)
         await directory.load()
-        new = [entry for entry in entries if directory.get(str(entry["agent_id"])) is None]
-        await directory.reserve(
-            [
-                Agent(
-                    agent_id=str(entry["agent_id"]),
-                    runtime=config.runtimes[0].name,
-                    name=str(entry.get("agent_name") or entry["agent_id"]),
-                    user_id=str(entry["matrix_user_id"]),
-                    room_id=str(entry["room_id"]) if entry.get("room_id") else None,
-                )
-                for entry in new
-            ]
-        )
+        new = [agent for agent in found if directory.get(agent.agent_id) is None]
+        _refuse(file, _clashes([*directory.all(), *new]))
+        await directory.reserve(new)
     finally:
         await database.close()
     return len(new)

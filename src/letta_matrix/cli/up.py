@@ -9,6 +9,23 @@ import typer
 from letta_matrix.cli.options import DataOption, data_directory
 
 
+BaseUrlOption = Annotated[
+    str, typer.Option(help="An OpenAI-compatible endpoint, with its /v1.", show_default=False)
+]
+ApiKeyOption = Annotated[
+    str,
+    typer.Option(
+        help="The endpoint's key; in the environment other users cannot read it.",
+        envvar="LETTA_MATRIX_MODEL_API_KEY",
+        show_default=False,
+    ),
+]
+ModelOption = Annotated[
+    str, typer.Option(help="The model for new agents; default: the first.", show_default=False)
+]
+PortOffsetOption = Annotated[int, typer.Option(help="Added to every port.")]
+
+
 def register(app: typer.Typer) -> None:
     """Add the command."""
     app.command("up")(up)
@@ -16,22 +33,10 @@ def register(app: typer.Typer) -> None:
 
 def up(
     data: DataOption = None,
-    model_base_url: Annotated[
-        str, typer.Option(help="An OpenAI-compatible endpoint, with its /v1.", show_default=False)
-    ] = "",
-    model_api_key: Annotated[
-        str,
-        typer.Option(
-            help="The endpoint's key; in the environment other users cannot read it.",
-            envvar="LETTA_MATRIX_MODEL_API_KEY",
-            show_default=False,
-        ),
-    ] = "",
-    model: Annotated[
-        str,
-        typer.Option(help="The model for new agents; default: the first.", show_default=False),
-    ] = "",
-    port_offset: Annotated[int, typer.Option(help="Added to every port.")] = 0,
+    model_base_url: BaseUrlOption = "",
+    model_api_key: ApiKeyOption = "",
+    model: ModelOption = "",
+    port_offset: PortOffsetOption = 0,
 ) -> None:
     """Run everything on this machine: homeserver, agents, bridge, chat page.
 

@@ -94,18 +94,20 @@ class Dispatcher:
         return {target: turn for target, turn in found.items() if turn is not None}
 
     def _sort(self, event: Mapping[str, Any], offers: Mapping[str, Turn]) -> InboxEntry | None:
+        if self._router.is_own(event):
+            self.counters["events_own"] += 1
+            return None
         try:
             entry = self._entry(event, offers)
         except Exception as error:
             # One odd event must not hold up the transaction, and with it everybody's messages.
             log.error("an event could not be read and is skipped", exc_info=error)
-            entry = None
-        self.counters["events_skipped" if entry is None else f"events_{entry.state}"] += 1
+            self.counters["events_failed"] += 1
+            return None
+        self.counters["events_malformed" if entry is None else f"events_{entry.state}"] += 1
         return entry
 
     def _entry(self, event: Mapping[str, Any], offers: Mapping[str, Turn]) -> InboxEntry | None:
-        if self._router.is_own(event):
-            return None
         wish = self._router.ask_again(event)
         if wish is None:
             return self._router.route(event)

@@ -25,7 +25,7 @@ _FOREIGN = ("LETTA_", "XDG_", "ANTHROPIC_", "OPENAI_")
 
 
 @dataclass(frozen=True, slots=True)
-class AppServer:
+class AppServerProcess:
     """Where the embedded App Server keeps its agents and listens."""
 
     home: Path

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import fcntl
 import os
 import signal
 import time
@@ -9,10 +10,11 @@ from pathlib import Path
 
 
 class KeeperProcess:
-    """The keeper as its pid file shows it."""
+    """The keeper as its pid file and its lock show it."""
 
     def __init__(self, socket: Path) -> None:
         self._pid_file = socket.with_name(f"{socket.name}.pid")
+        self._lock_file = socket.with_name(f"{socket.name}.lock")
 
     def pid(self) -> int | None:
         """The running keeper, None while there is none."""
@@ -20,7 +22,7 @@ class KeeperProcess:
             pid = int(self._pid_file.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return None
-        return pid if _is_keeper(pid) else None
+        return pid if self._runs(pid) else None
 
     async def end(self, timeout: float) -> None:
         """SIGTERM, and SIGKILL after `timeout` seconds."""
@@ -29,11 +31,18 @@ class KeeperProcess:
             return
         deadline = time.monotonic() + timeout
         _signal(pid, signal.SIGTERM)
-        while _is_keeper(pid):
+        while self._runs(pid):
             if time.monotonic() > deadline:
                 _signal(pid, signal.SIGKILL)
                 return
             await asyncio.sleep(0.05)
+
+    def _runs(self, pid: int) -> bool:
+        """Whether the process lives and is a keeper: a pid file may be older than the machine's
+        last start, and its number may belong to somebody else by now; a lock ends with its
+        holder."""
+        # The lock second: trying it where no keeper lives could get in the way of a new one.
+        return _lives(pid) and _is_held(self._lock_file)
 
 
 def _signal(pid: int, number: signal.Signals) -> None:
@@ -41,15 +50,20 @@ def _signal(pid: int, number: signal.Signals) -> None:
         os.kill(pid, number)
 
 
-def _is_keeper(pid: int) -> bool:
-    """Whether the process lives and is a keeper: a pid file may be older than the machine's
-    last start, and its number may belong to somebody else by now."""
+def _lives(pid: int) -> bool:
     try:
         os.kill(pid, 0)
     except (ProcessLookupError, PermissionError):
         return False
+    return True
+
+
+def _is_held(lock: Path) -> bool:
     try:
-        command = Path(f"/proc/{pid}/cmdline").read_bytes()
+        with lock.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
     except OSError:
-        return not Path("/proc/self").exists()  # no /proc here: the pid file must do
-    return b"keeper" in command  # empty for a zombie
+        return False
+    return False

@@ -74,19 +74,11 @@ def choose_model(
         StackError: a key or a model without a provider they could belong to.
     """
     if base_url:
-        if not re.match(r"https?://[^/]", base_url):
-            raise StackError(
-                f"--model-base-url {base_url}: expected http://HOST/v1 or https://HOST/v1"
-            )
-        where = f"the endpoint {base_url}"
-        return ModelChoice("openai-compatible", where, key or _NO_KEY, base_url, model)
+        return _endpoint(base_url, key, model)
     if key:
         raise StackError("--model-api-key needs --model-base-url; or set OPENAI_API_KEY and so on")
-    for variable, provider in _KEY_VARIABLES.items():
-        wanted = not model or "/" not in model or model.startswith(f"{provider}/")
-        if environment.get(variable) and wanted:
-            origin = f"{provider}, with the key in {variable}"
-            return ModelChoice(provider, origin, environment[variable], "", model)
+    if found := _by_key(environment, model):
+        return found
     if connected:
         return replace(connected, model=model)
     if model:
@@ -94,6 +86,22 @@ def choose_model(
             f"--model {model}: no provider for it; give --model-base-url, or set one of "
             + ", ".join(_KEY_VARIABLES)
         )
+    return None
+
+
+def _endpoint(base_url: str, key: str, model: str) -> ModelChoice:
+    if not re.match(r"https?://[^/]", base_url):
+        raise StackError(f"--model-base-url {base_url}: expected http://HOST/v1 or https://HOST/v1")
+    where = f"the endpoint {base_url}"
+    return ModelChoice("openai-compatible", where, key or _NO_KEY, base_url, model)
+
+
+def _by_key(environment: Mapping[str, str], model: str) -> ModelChoice | None:
+    for variable, provider in _KEY_VARIABLES.items():
+        wanted = not model or "/" not in model or model.startswith(f"{provider}/")
+        if environment.get(variable) and wanted:
+            origin = f"{provider}, with the key in {variable}"
+            return ModelChoice(provider, origin, environment[variable], "", model)
     return None
 
 

@@ -113,14 +113,16 @@ def _end(note: Path) -> None:
 
 
 async def _all_agents(control: Control) -> list[dict[str, object]]:
-    agents: list[dict[str, object]] = []
+    agents: dict[object, dict[str, object]] = {}
     query: dict[str, object] = {"limit": _PAGE}
     while True:
         answer = await control.request("agent_list", query=query)
         page = cast("list[dict[str, object]]", answer.get("agents") or [])
-        agents += page
-        if len(page) < _PAGE:
-            return agents
+        known = len(agents)
+        agents |= {agent["id"]: agent for agent in page}
+        # A server that ignores `after` would answer the same page for ever.
+        if len(page) < _PAGE or len(agents) == known:
+            return list(agents.values())
         query = {"limit": _PAGE, "after": page[-1]["id"]}
 
 

@@ -14,11 +14,11 @@ _WIDTH = 80
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """All that the summary mentions."""
+    """All that the summary mentions; `password` is None where the kept one no longer fits."""
 
     homeserver_url: str
     user_id: str
-    password: str
+    password: str | None
     chat_url: str
     login_token: str | None
     app_server_url: str
@@ -65,7 +65,7 @@ def _login(facts: Facts) -> list[tuple[str, str]]:
     return [
         ("homeserver", facts.homeserver_url),
         ("user", facts.user_id),
-        ("password", facts.password),
+        ("password", _password(facts)),
         (
             "Element",
             "https://app.element.io - Sign in; beside the homeserver choose Edit, then Other "
@@ -78,6 +78,16 @@ def _login(facts: Facts) -> list[tuple[str, str]]:
             "local network; Safari blocks it; desktop clients need nothing)",
         ),
     ]
+
+
+def _password(facts: Facts) -> str:
+    if facts.password is not None:
+        return facts.password
+    return (
+        f"yours: it was changed, {facts.data / 'admin.password'} no longer fits. Write the "
+        "new one into that file, for `letta-matrix chat` and the sign-in link; forgotten: "
+        'see docs/operations.md, "A changed password"'
+    )
 
 
 def _running(facts: Facts) -> list[tuple[str, str]]:

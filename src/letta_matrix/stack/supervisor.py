@@ -120,15 +120,16 @@ class Child:
     async def _watch(self) -> None:
         loop = asyncio.get_running_loop()
         restarts = 0
-        while self._process is not None:
+        while (process := self._process) is not None:
             started = loop.time()
-            code = await self._process.wait()
-            kill_group(self._process.pid)
-            if self._stopping or self._failed_for_good():
-                return
+            code = await process.wait()
+            kill_group(process.pid)
             restarts = 0 if loop.time() - started >= _STEADY_AFTER else restarts
-            await self._again(code, pause_before(restarts))
-            restarts += 1
+            while self._process is process:
+                if self._stopping or self._failed_for_good():
+                    return
+                await self._again(code, pause_before(restarts))
+                restarts += 1
 
     async def _again(self, code: int, pause: float) -> None:
         later = f"in {pause:g} s" if pause else "now"
@@ -139,6 +140,8 @@ class Child:
                 await self._spawn()
             except StackError as error:
                 self._announce(str(error))
+            except OSError as error:  # `on_pid`: the child runs all the same
+                self._announce(f"{self.command.name} runs, but cannot be noted: {error}")
 
     def _failed_for_good(self) -> bool:
         if self._ready:
@@ -150,25 +153,13 @@ class Child:
         return True
 
     async def _spawn(self) -> None:
-        command = self.command
-        command.log.parent.mkdir(parents=True, exist_ok=True)
-        _rotate(command.log)
-        with command.log.open("ab") as log:
-            try:
-                self._process = await asyncio.create_subprocess_exec(
-                    *command.argv,
-                    stdin=asyncio.subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=log,
-                    cwd=command.cwd,
-                    env=dict(command.env),
-                    start_new_session=True,
-                    preexec_fn=_die_with_parent if sys.platform == "linux" else None,
-                )
-            except OSError as error:
-                raise StackError(
-                    f"{command.name} cannot be started: {command.argv[0]}: {error.strerror}"
-                ) from None
+        try:
+            self._process = await _start(self.command)
+        except OSError as error:
+            what = error.filename or self.command.argv[0]
+            raise StackError(
+                f"{self.command.name} cannot be started: {what}: {error.strerror}"
+            ) from None
         if self._on_pid is not None:
             self._on_pid(self._process.pid)
 
@@ -197,6 +188,22 @@ def kill_group(pid: int) -> None:
     """SIGKILL whatever is left of the process group that `pid` led."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(pid, signal.SIGKILL)
+
+
+async def _start(command: Command) -> asyncio.subprocess.Process:
+    command.log.parent.mkdir(parents=True, exist_ok=True)
+    _rotate(command.log)
+    with command.log.open("ab") as log:
+        return await asyncio.create_subprocess_exec(
+            *command.argv,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            cwd=command.cwd,
+            env=dict(command.env),
+            start_new_session=True,
+            preexec_fn=_die_with_parent if sys.platform == "linux" else None,
+        )
 
 
 def _die_with_parent() -> None:

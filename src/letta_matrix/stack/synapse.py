@@ -18,7 +18,7 @@ from typing import Any, cast
 import aiohttp
 import yaml
 
-from letta_matrix.stack.errors import StackError
+from letta_matrix.stack.errors import PasswordRefusedError, StackError
 from letta_matrix.stack.files import keep_secret, write_private, write_private_if_changed
 from letta_matrix.stack.supervisor import Command
 
@@ -165,7 +165,12 @@ class Synapse:
     async def login(
         self, http: aiohttp.ClientSession, localpart: str, password: str, device: str
     ) -> str:
-        """Log a person in; the access token. Raises StackError when the password is wrong."""
+        """Log a person in; the access token.
+
+        Raises:
+            PasswordRefusedError: it is wrong.
+            StackError: refused for another reason.
+        """
         body = {
             "type": "m.login.password",
             "identifier": {"type": "m.id.user", "user": localpart},
@@ -175,7 +180,9 @@ class Synapse:
         }
         answer = await self._call(http, "POST", "/_matrix/client/v3/login", body)
         if "access_token" not in answer:
-            raise StackError(f"Synapse refused the login of @{localpart}: {answer.get('error')}")
+            wrong = answer.get("errcode") == "M_FORBIDDEN"
+            fault = PasswordRefusedError if wrong else StackError
+            raise fault(f"Synapse refused the login of @{localpart}: {answer.get('error')}")
         return str(answer["access_token"])
 
     async def one_time_login_token(self, http: aiohttp.ClientSession, access_token: str) -> str:

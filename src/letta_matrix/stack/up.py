@@ -12,10 +12,10 @@ from pathlib import Path
 import aiohttp
 
 from letta_matrix.config import Config
-from letta_matrix.stack.app_server import AppServer
+from letta_matrix.stack.app_server import AppServerProcess
 from letta_matrix.stack.bridge_config import write_bridge_files
 from letta_matrix.stack.data import default_data_directory, make_data_directory
-from letta_matrix.stack.errors import StackError
+from letta_matrix.stack.errors import PasswordRefusedError, StackError
 from letta_matrix.stack.files import keep_secret
 from letta_matrix.stack.keeper import KeeperProcess
 from letta_matrix.stack.lock import exclusive
@@ -91,7 +91,7 @@ class Stack:
         self._synapse = Synapse(
             data / "synapse", self._ports.synapse, (data / "registration.yaml",)
         )
-        self._app_server = AppServer(data / "letta", self._ports.app_server)
+        self._app_server = AppServerProcess(data / "letta", self._ports.app_server)
         self._admin = f"@{ADMIN}:{SERVER_NAME}"
         self._children: dict[str, Child] = {}
         self._pids: dict[str, int] = {}
@@ -115,10 +115,10 @@ class Stack:
         password = keep_secret(self._data / "admin.password", length=12)
         agents = await self._start_servers(choice, password)
         await self._start_bridge(config)
-        self._state = self._describe(config, password)
+        known, token = await self._log_in(password)
+        self._state = self._describe(config, known)
         self._write_state()
-        token = await self._login_token(password)
-        self._announce(summary(self._facts(config, choice, agents, password, token)))
+        self._announce(summary(self._facts(config, choice, agents, known, token)))
 
     async def stop(self) -> None:
         """End every child: the bridge first, so that it can put its work away."""
@@ -232,8 +232,19 @@ class Stack:
         except (aiohttp.ClientError, TimeoutError):
             return False
 
+    async def _log_in(self, password: str) -> tuple[str | None, str | None]:
+        """The password, if it is still the right one, and a one-time login."""
+        try:
+            return password, await self._login_token(password)
+        except PasswordRefusedError:
+            return None, None
+
     async def _login_token(self, password: str) -> str | None:
-        """A one-time login, None where there is none: the password does as well."""
+        """A one-time login, None where there is none: the password does as well.
+
+        Raises:
+            PasswordRefusedError: it does not.
+        """
         synapse = self._synapse
         try:
             access = await synapse.login(self._http, ADMIN, password, "letta-matrix-up")
@@ -241,25 +252,31 @@ class Stack:
                 return await synapse.one_time_login_token(self._http, access)
             finally:
                 await synapse.logout(self._http, access)
+        except PasswordRefusedError:
+            raise
         except StackError as error:
             self._announce(f"no link that logs you in this time ({error}); use the password")
             return None
 
     def _note_pid(self, key: str, pid: int) -> None:
         self._pids[key] = pid
-        self._write_state()
+        try:
+            self._write_state()
+        except OSError as error:
+            self._announce(f"stack.json cannot be kept current: {error.strerror}")
 
     def _write_state(self) -> None:
         if self._state is not None:
             self._state.pids = dict(self._pids)
             self._state.write(self._data)
 
-    def _describe(self, config: Config, password: str) -> StackState:
+    def _describe(self, config: Config, password: str | None) -> StackState:
         if (pid := self._keeper.pid()) is not None:
             self._pids["keeper"] = pid
+        secret = {} if password is None else {"password": password}
         return StackState(
             homeserver={"url": self._synapse.url, "server_name": SERVER_NAME},
-            users={ADMIN: {"user_id": self._admin, "password": password}},
+            users={ADMIN: {"user_id": self._admin, **secret}},
             appservice={"user_id": config.bot_user_id, "url": config.appservice.url},
             chat={"url": f"http://127.0.0.1:{config.api.port}/chat"},
             api={"url": f"http://127.0.0.1:{config.api.port}"},
@@ -271,7 +288,7 @@ class Stack:
         config: Config,
         choice: ModelChoice,
         agents: Sequence[str],
-        password: str,
+        password: str | None,
         token: str | None,
     ) -> Facts:
         return Facts(

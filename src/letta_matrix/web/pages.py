@@ -3,6 +3,7 @@
 The page talks to the homeserver itself; nothing of a conversation passes through here.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -28,37 +29,46 @@ def chat_routes(homeserver_url: str, bot_user_id: str) -> list[web.RouteDef]:
     Raises:
         ValueError: `homeserver_url` is not an http(s) URL.
     """
-    headers = _headers(homeserver_url)
-    known = {path.relative_to(_FILES).as_posix(): path for path in sorted(_FILES.rglob("*.*"))}
+    settings = {"homeserver_url": homeserver_url.rstrip("/"), "bot_user_id": bot_user_id}
+    chat = _ChatPage(settings, _headers(homeserver_url))
+    return [
+        web.get("/", chat.front_door),
+        web.get("/chat", chat.page),
+        web.get("/chat/config.json", chat.settings),
+        web.get("/chat/{name:.*}", chat.static),
+    ]
 
-    def respond(path: Path) -> web.FileResponse:
-        content_type = _CONTENT_TYPES[path.suffix]
-        return web.FileResponse(path, headers={**headers, "Content-Type": content_type})
 
-    async def front_door(_: web.Request) -> web.StreamResponse:
-        raise web.HTTPFound("/chat", headers=headers)
+class _ChatPage:
+    """The handlers; the files are looked up by name once, so that no path leads elsewhere."""
 
-    async def page(_: web.Request) -> web.StreamResponse:
-        return respond(_FILES / "index.html")
+    def __init__(self, settings: Mapping[str, str], headers: Mapping[str, str]) -> None:
+        self._settings = dict(settings)
+        self._headers = dict(headers)
+        self._known = {path.relative_to(_FILES).as_posix(): path for path in _FILES.rglob("*.*")}
 
-    async def settings(_: web.Request) -> web.StreamResponse:
-        body = {"homeserver_url": homeserver_url.rstrip("/"), "bot_user_id": bot_user_id}
-        return web.json_response(body, headers={**headers, "Cache-Control": "no-store"})
+    async def front_door(self, _: web.Request) -> web.StreamResponse:
+        raise web.HTTPFound("/chat", headers=self._headers)
 
-    async def static(request: web.Request) -> web.StreamResponse:
+    async def page(self, _: web.Request) -> web.StreamResponse:
+        return self._respond("index.html")
+
+    async def settings(self, _: web.Request) -> web.StreamResponse:
+        headers = {**self._headers, "Cache-Control": "no-store"}
+        return web.json_response(self._settings, headers=headers)
+
+    async def static(self, request: web.Request) -> web.StreamResponse:
         name = request.match_info["name"]
         if not name:
-            raise web.HTTPMovedPermanently("/chat", headers=headers)
-        if name not in known:
-            raise web.HTTPNotFound(text="There is no such file.", headers=headers)
-        return respond(known[name])
+            raise web.HTTPMovedPermanently("/chat", headers=self._headers)
+        if name not in self._known:
+            raise web.HTTPNotFound(text="There is no such file.", headers=self._headers)
+        return self._respond(name)
 
-    return [
-        web.get("/", front_door),
-        web.get("/chat", page),
-        web.get("/chat/config.json", settings),
-        web.get("/chat/{name:.*}", static),
-    ]
+    def _respond(self, name: str) -> web.FileResponse:
+        path = self._known[name]
+        headers = {**self._headers, "Content-Type": _CONTENT_TYPES[path.suffix]}
+        return web.FileResponse(path, headers=headers)
 
 
 def _headers(homeserver_url: str) -> dict[str, str]:

@@ -12,7 +12,7 @@ import {
 } from "./session.js";
 import { h } from "./views/dom.js";
 import { Shell } from "./views/shell.js";
-import { signInView } from "./views/signin.js";
+import { linkQuestion, signInView } from "./views/signin.js";
 
 /** @typedef {import("./types.js").Session} Session */
 /** @typedef {{homeserver_url: string, bot_user_id: string}} Settings */
@@ -51,10 +51,26 @@ function showRooms(settings, session, notice) {
   account.start();
 }
 
-/** @param {Settings} settings @param {string} token */
-async function enterByLink(settings, token) {
+/**
+ * A link may come from anybody: it ends a kept session only when its owner says so.
+ *
+ * @param {Settings} settings
+ * @param {string} token
+ * @param {Session} before
+ */
+function askBeforeLink(settings, token, before) {
+  const question = linkQuestion({
+    userId: before.userId,
+    onLink: () => enterByLink(settings, token, before),
+    onStay: () => showRooms(settings, before),
+  });
+  app.replaceChildren(question);
+  /** @type {HTMLElement|null} */ (app.querySelector("[name=stay]"))?.focus();
+}
+
+/** @param {Settings} settings @param {string} token @param {Session|null} before */
+async function enterByLink(settings, token, before) {
   const homeserver = settings.homeserver_url;
-  const before = restoreSession(homeserver);
   try {
     const session = await signInWithToken(homeserver, token);
     if (before) new Api(homeserver, before.accessToken).logout().catch(() => {});
@@ -77,7 +93,8 @@ async function start() {
   addEventListener("hashchange", () => {
     if (location.hash.startsWith("#token=")) location.reload();
   });
-  if (token) await enterByLink(settings, token);
+  if (token && session) askBeforeLink(settings, token, session);
+  else if (token) await enterByLink(settings, token, null);
   else if (session) showRooms(settings, session);
   else showSignIn(settings, null);
 }

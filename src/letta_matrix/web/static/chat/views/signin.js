@@ -1,4 +1,4 @@
-/** The sign-in screen. */
+/** The sign-in screen, and the question before a link replaces a session. */
 
 import { signInProblem, signInWithPassword } from "../session.js";
 import { h, icon } from "./dom.js";
@@ -53,6 +53,32 @@ export function signInView({ homeserver, reason, onSession }) {
       ),
       form,
       h("p.fine", {}, "Homeserver ", h("code", {}, homeserver)),
+    ),
+  );
+}
+
+/**
+ * Asks somebody who is signed in whether a sign-in link is to be used.
+ *
+ * @param {{userId: string, onLink: () => void, onStay: () => void}} context
+ * @returns {HTMLElement}
+ */
+export function linkQuestion({ userId, onLink, onStay }) {
+  const link = h("button.quiet", { type: "button", onclick: () => answer(onLink) }, "Sign in with the link");
+  const stay = h("button.primary", { type: "button", name: "stay", onclick: () => answer(onStay) }, "Stay signed in");
+
+  /** @param {() => void} callback */
+  function answer(callback) {
+    link.disabled = stay.disabled = true;
+    callback();
+  }
+
+  return h("main.sign-in", {},
+    h("div.card", {},
+      h("div.brand-mark", {}, icon("mark")),
+      h("h1", {}, "Sign in with this link instead?"),
+      h("p.lead", {}, "You are signed in as ", h("code", {}, userId), ". The link signs you out first."),
+      h("div.sign-in-form", {}, stay, link),
     ),
   );
 }
