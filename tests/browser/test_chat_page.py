@@ -35,8 +35,31 @@ async def test_link_signs_in_once(open_page: OpenPage, room: AgentRoom) -> None:
     assert "token" not in stranger.page.url
 
     await chat.page.goto(f"{chat.url}#token={link}")
+    await chat.page.get_by_role("button", name="Sign in with the link").click()
     await expect(chat.page.locator(".toast")).to_contain_text("You are still signed in")
     await expect(chat.page.locator(".room-name")).to_have_text("Meridian")
+
+
+async def test_link_replaces_a_session_only_when_told(
+    open_page: OpenPage, room: AgentRoom, new_user: NewUser
+) -> None:
+    chat = await opened(open_page, room)
+    kept = "JSON.parse(localStorage.getItem('letta-matrix.chat.session')).userId"
+    other = await new_user("other")
+    link = f"{chat.url}#token={await other.login_token()}"
+    await chat.page.goto(link)
+    await expect(chat.page.get_by_role("heading")).to_have_text("Sign in with this link instead?")
+    await expect(chat.page.locator("main")).to_contain_text(room.person.user_id)
+    assert "token" not in chat.page.url
+    await expect(chat.page.get_by_role("button", name="Stay signed in")).to_be_focused()
+    await chat.page.keyboard.press("Enter")
+    await expect(chat.page.locator(".room-name")).to_have_text("Meridian")
+    assert await chat.page.evaluate(kept) == room.person.user_id
+
+    await chat.page.goto(link)
+    await chat.page.get_by_role("button", name="Sign in with the link").click()
+    await chat.page.locator(".shell").wait_for()
+    assert await chat.page.evaluate(kept) == other.user_id
 
 
 async def test_password_sign_in_and_out(open_page: OpenPage, room: AgentRoom) -> None:

@@ -4,12 +4,13 @@ import asyncio
 import json
 import os
 import secrets
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import AsyncGenerator, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from letta_matrix.config import AppServerRuntime
 from letta_matrix.runtimes.app_server import AppServer
 from letta_matrix.runtimes.protocol import (
     ApprovalRequested,
+    ConversationGone,
     RuntimeRefused,
     RuntimeUnavailable,
     StopReason,
@@ -150,6 +152,30 @@ async def test_an_unknown_agent_is_refused(bench: Bench) -> None:
     request = TurnRequest("agent-nobody", "local-conv-999", "$1", "hello")
     with pytest.raises(RuntimeRefused, match="not found"):
         await bench.turn(request)
+
+
+async def test_an_unknown_conversation_is_gone(bench: Bench) -> None:
+    with pytest.raises(ConversationGone, match="Conversation local-conv-999 not found"):
+        await bench.turn(bench.request("hello", "local-conv-999"))
+    assert await bench.say("still here") == "echo: still here"
+
+
+async def test_a_deleted_conversation_is_gone_and_a_new_one_answers(
+    app_server: LettaServer, bench: Bench, stub_model: StubModel
+) -> None:
+    assert await bench.say("one") == "echo: one"
+    for stored in list(app_server.app_server.home.rglob("conversation.json")):
+        if json.loads(stored.read_text())["id"] == bench.conversation_id:
+            shutil.rmtree(stored.parent)
+    await app_server.restart()  # it has read its files once and for all
+    await connected(bench.runtime)
+    request = bench.request(f"two {secrets.token_hex(4)}")
+    with pytest.raises(ConversationGone):
+        await bench.turn(request)
+    assert stub_model.count(request.text) == 0
+    fresh = await bench.runtime.create_conversation(bench.agent_id, "room !a")
+    again = replace(request, conversation_id=fresh)
+    assert text_of(await bench.turn(again)) == f"echo: {request.text}"
 
 
 async def test_a_turn_brings_text_and_one_end(bench: Bench, stub_model: StubModel) -> None:

@@ -14,6 +14,7 @@ from letta_matrix.config import AppServerRuntime
 from letta_matrix.runtimes.app_server import AppServer
 from letta_matrix.runtimes.keeper.server import Keeper
 from letta_matrix.runtimes.protocol import (
+    ConversationGone,
     RuntimeRefused,
     RuntimeUnavailable,
     StopReason,
@@ -183,6 +184,89 @@ async def test_a_wedged_conversation_is_forked(runtime: AppServer, upstream: Fak
     assert lost.value.fresh_conversation == "c2"
     assert not lost.value.tools_started
     assert script.asked[-1]["body"] == {"agent_id": "a1"}
+
+
+async def test_what_a_listing_holds_besides_agents_is_passed_over(
+    runtime: AppServer, upstream: FakeAppServer
+) -> None:
+    odd = [{"id": "a1"}, {"name": "no id"}, "text", {"id": 5}, {"id": "a2", "name": "Two"}]
+    upstream.respond = Script(agent_list={"agents": odd})
+    assert [agent.name for agent in await runtime.list_agents()] == ["a1", "Two"]
+    assert dict(runtime.counters) == {"malformed agent_list": 3}
+
+
+@pytest.mark.parametrize("answer", [{}, {"agents": None}, {"agents": {"a1": {}}}])
+async def test_a_listing_without_a_list_is_no_empty_one(
+    runtime: AppServer, upstream: FakeAppServer, answer: Json
+) -> None:
+    upstream.respond = Script(agent_list=answer)
+    with pytest.raises(RuntimeUnavailable, match="answered agent_list without `agents`"):
+        await runtime.list_agents()
+
+
+@pytest.mark.parametrize("made", [{}, {"agent": {}, "conversation": None}])
+async def test_something_made_has_an_id(
+    runtime: AppServer, upstream: FakeAppServer, made: Json
+) -> None:
+    upstream.respond = Script(agent_create=made, conversation_create=made)
+    with pytest.raises(RuntimeUnavailable, match="without `agent`"):
+        await runtime.create_agent("Ada")
+    with pytest.raises(RuntimeUnavailable, match="without `conversation`"):
+        await runtime.create_conversation("a1", "room")
+
+
+async def begun_and_left(runtime: AppServer, script: Script) -> None:
+    """Begin a turn that says nothing more, and stop following it, as after a timeout."""
+    script.answers |= {"runtime_start": {}, "resume_queue": {}}
+    script.answers["input"] = {**STARTED, "then": [delta("hi", 1)]}
+    events = runtime.run_turn(REQUEST, None, nothing)
+    async for event in events:
+        if isinstance(event, TextDelta):
+            break
+    await events.aclose()
+
+
+async def test_an_abort_that_never_settles_forks_the_conversation(
+    runtime: AppServer, upstream: FakeAppServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("letta_matrix.runtimes.app_server.adapter.ABORT_GRACE", 0.1)
+    upstream.respond = script = Script(
+        abort_message={"aborted": True},
+        conversation_messages_list={"messages": []},
+        conversation_fork={"conversation": {"id": "c2"}},
+    )
+    await begun_and_left(runtime, script)
+    await runtime.cancel_turn("a1", "c1")
+    with pytest.raises(TurnLost, match="stuck in a turn that was cancelled") as lost:
+        await turn(runtime, TurnRequest("a1", "c1", "$2", "next"))
+    assert lost.value.fresh_conversation == "c2"
+    script.answers["input"] = STARTED
+    await upstream.say({**END, "runtime": SCOPE})
+    await asyncio.sleep(0.05)
+    assert await turn(runtime, TurnRequest("a1", "c1", "$3", "settled after all"))
+
+
+@pytest.mark.parametrize("abort", [{"aborted": True, "then": [END]}, {"aborted": False}])
+async def test_a_turn_goes_on_after_an_abort_that_settles(
+    runtime: AppServer, upstream: FakeAppServer, abort: Json
+) -> None:
+    upstream.respond = script = Script(abort_message=abort)
+    await begun_and_left(runtime, script)
+    began = time.monotonic()
+    await runtime.cancel_turn("a1", "c1")
+    assert time.monotonic() - began < 1
+    script.answers["input"] = STARTED
+    assert await turn(runtime, TurnRequest("a1", "c1", "$2", "next"))
+
+
+async def test_a_conversation_that_goes_in_mid_life_is_told(
+    runtime: AppServer, upstream: FakeAppServer
+) -> None:
+    end = {"type": "turn_finished", "stop_reason": "error", "error": "Conversation c1 not found"}
+    taken = {"accepted": True, "disposition": "started", "then": [end]}
+    upstream.respond = Script(runtime_start={}, input=taken)
+    with pytest.raises(ConversationGone, match="Conversation c1 not found"):
+        await turn(runtime)
 
 
 async def test_unknown_frames_are_counted(runtime: AppServer, upstream: FakeAppServer) -> None:

@@ -232,7 +232,19 @@ def test_mappings_travel_both_ways(tmp_path: Path) -> None:
         ("{", "is not valid JSON"),
         ("[]", "expected an object"),
         ('{"a": 1}', "a: expected an object"),
-        ('{"a": {"matrix_user_id": "@a:elsewhere"}}', "expected a user of localhost"),
+        ('{"a": {"matrix_user_id": "@agent_a:elsewhere"}}', "a: matrix_user_id @agent_a:elsewhere"),
+        ('{"a": {"matrix_user_id": "@admin:localhost"}}', "expected @agent_...:localhost or"),
+        ('{"a": {}, "b": {}}', "b: matrix_user_id (none)"),
+        (
+            '{"a": {"matrix_user_id": "@agent_x:localhost"},'
+            ' "b": {"matrix_user_id": "@agent_x:localhost"}}',
+            "b: @agent_x:localhost belongs to a already",
+        ),
+        (
+            '{"a": {"matrix_user_id": "@agent_a:localhost", "room_id": "!r:localhost"},'
+            ' "b": {"matrix_user_id": "@agent_b:localhost", "room_id": "!r:localhost"}}',
+            "b: !r:localhost belongs to a already",
+        ),
     ],
 )
 def test_mappings_that_cannot_be_used(tmp_path: Path, text: str, message: str) -> None:
@@ -241,6 +253,29 @@ def test_mappings_that_cannot_be_used(tmp_path: Path, text: str, message: str) -
     done = _letta_matrix("import-mappings", "bad.json", cwd=tmp_path)
     assert done.returncode == 2
     assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+async def test_mappings_wait_for_the_end_of_the_bridge(tmp_path: Path) -> None:
+    config = write_bridge_files(tmp_path, Ports(), "@admin:localhost")
+    (tmp_path / "original.json").write_text(json.dumps(ORIGINAL))
+    database = Database(database_url("sqlite:///letta-matrix.db", config.directory))
+    await database.open()
+    done = await asyncio.to_thread(_letta_matrix, "import-mappings", "original.json", cwd=tmp_path)
+    await database.close()
+    assert done.returncode == 1
+    assert "is in use by another letta-matrix" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_mappings_of_users_that_others_have(tmp_path: Path) -> None:
+    config = write_bridge_files(tmp_path, Ports(), "@admin:localhost")
+    taken = Agent("agent-1", "local", "Ada", "@agent_e54f:localhost")
+    asyncio.run(_insert(config.directory, taken))
+    (tmp_path / "original.json").write_text(json.dumps(ORIGINAL))
+    done = _letta_matrix("import-mappings", "original.json", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "agent-e54f: @agent_e54f:localhost belongs to agent-1 already" in done.stderr
 
 
 def test_agents_and_status_of_a_bridge_that_does_not_run(tmp_path: Path) -> None:

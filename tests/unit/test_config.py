@@ -116,6 +116,12 @@ def test_wrong_durations(fault: Callable[..., str], written: str) -> None:
             "`runtimes` should each have a `name` of its own; taken twice: memory (got a list)",
         ),
         (
+            "runtimes: [{type: app_server}, {type: memory}, "
+            "{type: app_server, name: b, keeper_socket: ./keeper.sock}]",
+            "`runtimes` should each have a `keeper_socket` of its own; taken twice: "
+            "./keeper.sock; set `runtimes.2.keeper_socket` (got a list)",
+        ),
+        (
             "runtimes: [{type: app_server, url: 'http://x'}]",
             "`runtimes.0.url` should be a URL that starts with ws:// or wss:// (got a text)",
         ),

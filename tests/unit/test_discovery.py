@@ -14,6 +14,7 @@ from letta_matrix.agents.discovery import Discovery, compare, next_interval
 from letta_matrix.runtimes.memory import MemoryRuntime
 from letta_matrix.runtimes.protocol import AgentInfo
 from letta_matrix.store.agents import Agent, AgentDirectory, AgentStatus
+from letta_matrix.store.database import Database, StoreUnavailable
 
 
 class Finder:
@@ -212,6 +213,26 @@ async def test_two_new_agents_with_one_user_id_in_one_listing(finder: Finder) ->
     finder.runtime.add(AgentInfo("x", "Second"))
     await finder.poll(2)
     assert [one.name for one in finder.directory.all()] == ["First"]
+
+
+async def test_what_could_not_be_stored_is_found_again(
+    finder: Finder, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def full(*_: object) -> None:
+        raise StoreUnavailable("the database cannot be used now: disk full")
+
+    finder.runtime.add(info(1))
+    await finder.poll()
+    await finder.runtime.rename_agent("agent-1", "Renamed")
+    finder.runtime.add(info(2))
+    with monkeypatch.context() as patched:
+        patched.setattr(database, "execute", full)
+        assert not await finder.discovery._attempt()
+    assert finder.discovery.trouble == "the database cannot be used now: disk full"
+    assert [one.name for one in finder.directory.all()] == ["Agent 1"]
+    await finder.poll()
+    assert finder.told == [["agent-1"], ["agent-2"], ["agent-1"]]
+    assert [one.name for one in finder.directory.all()] == ["Renamed", "Agent 2"]
 
 
 async def test_it_polls_for_ever(finder: Finder) -> None:

@@ -1,9 +1,64 @@
 """`/health` answers always, `/ready` only when all is set up."""
 
+from pathlib import Path
+
 import aiohttp
 from aiohttp import web
+from structlog.testing import capture_logs
+from tests.builders import config_for
+from tests.fake_homeserver import FakeHomeserver, Fault, until
+from tests.servers import free_port
 
+from letta_matrix.bridge import Bridge
+from letta_matrix.config import Config
+from letta_matrix.runtimes.memory import MemoryRuntime
+from letta_matrix.runtimes.protocol import AgentInfo
 from letta_matrix.web.health import health_routes
+
+
+def config_on(fake: FakeHomeserver, database_file: Path) -> Config:
+    return config_for(
+        database_file.parent,
+        homeserver={"url": fake.url, "domain": "test"},
+        appservice={"as_token": "a", "hs_token": "h", "port": free_port()},
+        api={"port": free_port()},
+        database={"url": f"sqlite:///{database_file}"},
+    )
+
+
+async def test_it_tells_when_the_homeserver_is_away(
+    fake: FakeHomeserver, database_file: Path
+) -> None:
+    runtime = MemoryRuntime()
+    runtime.add(AgentInfo("agent-1", "Ada"))
+    bridge = Bridge(config_on(fake, database_file), [runtime])
+    await bridge.start()
+    await until(bridge.is_ready)
+    assert bridge.health()["troubles"] == []
+    assert bridge.health()["runtimes"] == {"memory": {}}
+    with capture_logs() as logs:
+        await fake.stop()
+        await until(lambda: not bridge.is_ready())
+        assert bridge.health()["troubles"] == ["the homeserver cannot be reached"]
+        await fake.start()
+        await until(bridge.is_ready)
+    assert bridge.health()["troubles"] == []
+    told = [line["event"] for line in logs if line["log_level"] != "debug"]
+    assert told == ["homeserver away", "connected to the homeserver"]
+    await bridge.close()
+
+
+async def test_it_tells_at_once_that_the_registration_is_not_known(
+    fake: FakeHomeserver, database_file: Path
+) -> None:
+    unknown = Fault(401, {"errcode": "M_UNKNOWN_TOKEN", "error": "x"})
+    fake.fail(".*", *[unknown] * 1000)
+    bridge = Bridge(config_on(fake, database_file), [MemoryRuntime()])
+    await bridge.start()
+    await until(lambda: bridge.health()["troubles"], 3)
+    (trouble,) = bridge.health()["troubles"]  # type: ignore[misc]
+    assert "list registration.yaml" in str(trouble)
+    await bridge.close()
 
 
 async def test_health_and_readiness() -> None:

@@ -6,6 +6,7 @@ import time
 import pytest
 from mautrix.api import ClientPath, Method
 from mautrix.errors import MatrixRequestError, MForbidden
+from structlog.testing import capture_logs
 from tests.fake_homeserver import (
     LOST_ANSWER,
     LOST_REQUEST,
@@ -161,6 +162,76 @@ async def test_a_refusal_of_any_shape_is_a_request_error(
     fake.fail(SEND, Fault(400, body))
     with pytest.raises(MatrixRequestError):
         await send(ghost)
+
+
+NOT_OF_MATRIX = {"html": "404 Not Found"}
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "word"),
+    [
+        (401, {"errcode": "M_UNKNOWN_TOKEN", "error": "x"}, "registration.yaml"),
+        (401, {"errcode": "M_MISSING_TOKEN", "error": "x"}, "Authorization"),
+        (403, NOT_OF_MATRIX, "HTTP 403"),
+        (404, NOT_OF_MATRIX, "HTTP 404"),
+        (408, NOT_OF_MATRIX, "HTTP 408"),
+    ],
+)
+async def test_a_4xx_that_is_no_refusal_passes(
+    fake: FakeHomeserver, ghost: Intent, status: int, body: dict[str, object], word: str
+) -> None:
+    fake.fail(SEND, *[Fault(status, body)] * 3)
+    with capture_logs() as logs:
+        await asyncio.gather(send(ghost, "one"), send(ghost, "two"))
+    assert len(fake.messages(ROOM)) == 2
+    (line,) = [line for line in logs if line["log_level"] == "warning"]
+    assert word in line["reason"]
+    fake.fail(SEND, Fault(status, body))
+    with pytest.raises(HomeserverUnavailable, match=word):
+        await ghost.send_interim(ROOM, "m.room.message", {"body": "x"}, "t")
+
+
+async def test_a_request_that_fails_for_long_is_told_and_counted(
+    fake: FakeHomeserver, ghost: Intent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("letta_matrix.matrix.retries._LONG", 0.02)
+    retries = ghost.homeserver.retries
+    fake.fail(SEND, *[failing(500)] * 6)
+    with capture_logs() as logs:
+        sending = asyncio.create_task(send(ghost))
+        await until(lambda: retries.stuck)
+        await sending
+    assert retries.stuck == 0
+    (line,) = [line for line in logs if line["log_level"] == "warning"]
+    assert line["request"] == "PUT client/v3/rooms/*/send/*/*"
+    assert "HTTP 500" in line["reason"]
+    assert "as-secret" not in str(logs)
+
+
+async def test_a_message_that_alone_fails_is_given_up(
+    fake: FakeHomeserver, ghost: Intent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("letta_matrix.matrix.homeserver._LONGEST_PAUSE", 0.05)
+    fake.fail(f"{SEND}.*/poison", *[failing(500)] * 100)
+    poison = asyncio.create_task(send(ghost, "poison"))
+    await until(lambda: len(fake.matching("poison")) > 12)
+    assert not poison.done()
+    async with asyncio.timeout(3):
+        while not poison.done():
+            await send(ghost, f"sound {time.monotonic_ns()}")
+    with pytest.raises(MatrixRequestError):
+        await poison
+
+
+async def test_gateway_errors_are_never_given_up(
+    fake: FakeHomeserver, ghost: Intent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("letta_matrix.matrix.homeserver._LONGEST_PAUSE", 0.02)
+    fake.fail(f"{SEND}.*/held", *[failing(503)] * 15)
+    held = asyncio.create_task(send(ghost, "held"))
+    while not held.done():
+        await send(ghost, f"sound {time.monotonic_ns()}")
+    await held
 
 
 async def test_interim_edits_get_one_try(fake: FakeHomeserver, ghost: Intent) -> None:

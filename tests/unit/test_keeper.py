@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 from tests.fake_app_server import FakeAppServer
 
 from letta_matrix.runtimes.keeper.buffer import FrameBuffer
@@ -137,6 +138,40 @@ async def test_a_newer_bridge_takes_over(socket: Path, upstream: FakeAppServer) 
             old.send(b"{}")
         await asyncio.sleep(0.3)
         assert new.link.up
+        assert old.link.reason == "another letta-matrix took the keeper over"
+
+
+async def test_a_bridge_that_was_thrown_out_comes_back(
+    socket: Path, upstream: FakeAppServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("letta_matrix.runtimes.keeper.client.REPLACED_PAUSE", 0.3)
+    async with attached(socket, upstream) as old:
+        with capture_logs() as logs:
+            async with attached(socket, upstream):
+                await old.until(lambda: not old.link.up)
+            await old.until(lambda: old.link.up)
+        assert [log["log_level"] for log in logs] == ["warning"]
+        assert "took the keeper over" in logs[0]["event"]
+
+
+async def test_a_keeper_that_cannot_be_started_is_tried_again(
+    tmp_path: Path, upstream: FakeAppServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("letta_matrix.runtimes.keeper.client.SPAWN_PAUSE", 0.05)
+    blocked = tmp_path / "folder"
+    blocked.write_text("in the way")
+    bridge = Bridge(blocked / "k.sock", upstream, "--idle", "0.5")
+    with capture_logs() as logs:
+        bridge.start()
+        await bridge.until(lambda: "a keeper cannot be started: " in bridge.link.reason)
+        await asyncio.sleep(0.5)
+    warnings = [log for log in logs if log["log_level"] == "warning"]
+    assert [log["event"] for log in warnings] == ["a keeper cannot be started"]
+    assert "File exists" in bridge.link.reason
+    blocked.unlink()
+    await bridge.until(lambda: bridge.link.up)
+    await bridge.close()
+    await bridge.until(lambda: not (blocked / "k.sock").exists())
 
 
 async def test_a_broken_upstream_is_made_again(socket: Path, upstream: FakeAppServer) -> None:

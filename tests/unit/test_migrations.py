@@ -1,8 +1,10 @@
 """The migrations bring any database to the schema the code knows."""
 
 import asyncio
+import os
 import sqlite3
 import stat
+import sys
 import time
 from pathlib import Path
 
@@ -16,6 +18,21 @@ from structlog.testing import capture_logs
 from letta_matrix.store.database import HEAD, Database, StoreError, database_url
 from letta_matrix.store.migrate import alembic_config
 from letta_matrix.store.schema import metadata
+
+HOLDER = """
+import asyncio, sys
+from pathlib import Path
+from letta_matrix.store.database import Database, database_url
+
+async def hold():
+    path = Path(sys.argv[1])
+    database = Database(database_url(f"sqlite:///{path.name}", path.parent))
+    await database.open()
+    print("open", flush=True)
+    await asyncio.sleep(60)
+
+asyncio.run(hold())
+"""
 
 
 def opened(path: Path) -> Database:
@@ -134,3 +151,47 @@ async def test_one_writer_at_a_time(database: Database) -> None:
         inside -= 1
 
     await asyncio.gather(*(database.write(work) for _ in range(8)))
+
+
+async def test_a_database_has_one_bridge_at_a_time(database_file: Path) -> None:
+    holder, second = opened(database_file), opened(database_file)
+    await holder.open()
+    assert stat.S_IMODE(database_file.with_name("letta-matrix.db.lock").stat().st_mode) == 0o600
+    with pytest.raises(StoreError, match=rf"in use by another letta-matrix \(pid {os.getpid()}\)"):
+        await second.open()
+    assert await second.read(lambda db: db.exec_driver_sql("SELECT 1").scalar_one()) == 1
+    await second.close()
+    third = opened(database_file)
+    with pytest.raises(StoreError, match="in use"):
+        await third.open()
+    await third.close()
+    await holder.close()
+    again = opened(database_file)
+    await again.open()
+    await again.close()
+
+
+async def test_a_killed_process_leaves_the_database_free(database_file: Path) -> None:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", HOLDER, str(database_file), stdout=asyncio.subprocess.PIPE
+    )
+    assert process.stdout is not None
+    assert await process.stdout.readline() == b"open\n"
+    database = opened(database_file)
+    with pytest.raises(StoreError, match=rf"pid {process.pid}\)"):
+        await database.open()
+    process.kill()
+    await process.wait()
+    await database.open()
+    await database.close()
+
+
+async def test_a_link_to_a_database_is_that_database(database_file: Path, tmp_path: Path) -> None:
+    link = tmp_path / "link.db"
+    link.symlink_to(database_file)
+    holder, other = opened(database_file), opened(link)
+    await holder.open()
+    with pytest.raises(StoreError, match="in use"):
+        await other.open()
+    await other.close()
+    await holder.close()

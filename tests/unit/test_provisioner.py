@@ -1,20 +1,25 @@
 """Reconciling agents with a homeserver: each step once, whatever happens between them."""
 
 from collections.abc import AsyncGenerator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from mautrix.errors import MForbidden
 from tests.builders import PERSON, agent, config_for
 from tests.fake_homeserver import LOST_ANSWER, FakeHomeserver, Fault, failing, until
 
-from letta_matrix.agents.home import Home, refusal
+from letta_matrix.agents.home import Home
 from letta_matrix.agents.provisioner import _BACK, _REMOVED, Provisioner
+from letta_matrix.matrix.errors import refusal
 from letta_matrix.matrix.homeserver import Homeserver, RateLimited
 from letta_matrix.matrix.intent import Intent
 from letta_matrix.store.agents import Agent, AgentDirectory, AgentStatus
-from letta_matrix.store.database import Database
+from letta_matrix.store.database import Database, StoreUnavailable
 from letta_matrix.store.meta import Meta
+
+FORBIDDEN = Fault(403, {"errcode": "M_FORBIDDEN", "error": "not invited"})
 
 
 class Site:
@@ -35,12 +40,29 @@ class Site:
         self.bot = Intent(homeserver, self.config.bot_user_id)
         self.home = Home(self.config, self.bot, Meta(database))
         self.rooms = list[str]()
+        self.deaf = False
         self.provisioner = Provisioner(
             self.config, homeserver, directory, self.home, version, self._on_room
         )
 
     async def _on_room(self, room_id: str) -> None:
+        if self.deaf:
+            raise StoreUnavailable("the database cannot be used now: disk full")
         self.rooms.append(room_id)
+
+    async def reconcile(self) -> Agent:
+        """Reconcile the first agent; returns what it is then."""
+        await self.provisioner.reconcile("agent-1")
+        return self.one
+
+    async def change(self, **fields: Any) -> None:
+        await self.directory.change(["agent-1"], lambda one: replace(one, **fields))
+
+    @property
+    def one(self) -> Agent:
+        found = self.directory.get("agent-1")
+        assert found is not None
+        return found
 
     async def new(self, number: int = 1, **fields: Any) -> Agent:
         one = agent(number, **fields)
@@ -77,8 +99,8 @@ async def test_the_bridges_own_rooms_are_made_once(
 async def test_an_agent_gets_all_of_it_and_then_nothing_more(
     site: Site, fake: FakeHomeserver
 ) -> None:
-    one = await site.new()
-    await site.provisioner.reconcile(one)
+    await site.new()
+    one = await site.reconcile()
     assert fake.users >= {"@agent_1:test"}
     assert fake.profiles["@agent_1:test"]["displayname"] == "Agent 1"
     assert fake.profiles["@agent_1:test"]["avatar_url"].startswith("mxc://")
@@ -89,7 +111,7 @@ async def test_an_agent_gets_all_of_it_and_then_nothing_more(
     (child,) = fake.messages(site.home.space_id, "m.space.child")
     assert child["content"] == {"via": ["test"]}
     fake.requests.clear()
-    await site.provisioner.reconcile(one)
+    await site.reconcile()
     assert fake.requests == []
 
 
@@ -103,7 +125,8 @@ async def test_creators_have_power_in_each_room_version(
 ) -> None:
     site = Site(database, directory, homeserver, version)
     await site.home.ensure()
-    await site.provisioner.reconcile(await site.new())
+    await site.new()
+    await site.reconcile()
     body = fake.matching("createRoom")[-1].body
     powers = body["power_level_content_override"]["users"]
     if version == 12:
@@ -115,12 +138,12 @@ async def test_creators_have_power_in_each_room_version(
 
 
 async def test_a_rename_touches_names_only(site: Site, fake: FakeHomeserver) -> None:
-    one = await site.new()
-    await site.provisioner.reconcile(one)
+    await site.new()
+    one = await site.reconcile()
     room_id = one.room_id
     fake.requests.clear()
-    one.name = "Renamed"
-    await site.provisioner.reconcile(one)
+    await site.change(name="Renamed")
+    await site.reconcile()
     lines = sorted(request.line.rpartition("/")[2] for request in fake.requests)
     assert lines == ["displayname", "m.room.name", "m.room.topic"]
     assert one.room_id == room_id
@@ -133,18 +156,18 @@ async def test_a_set_up_cut_short_anywhere_makes_nothing_twice(
     site: Site, fake: FakeHomeserver, step: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("letta_matrix.matrix.homeserver._FIRST_PAUSE", 0.01)
-    one = await site.new()
+    await site.new()
     # Twice: aiohttp tries a request again by itself when its connection breaks.
     fake.fail(step, LOST_ANSWER, LOST_ANSWER, failing(500))
-    await site.provisioner.reconcile(one)
+    one = await site.reconcile()
     assert list(fake.aliases) == ["#letta_control:test", "#letta_agents:test", "#agent_1:test"]
     assert one.room_id == fake.aliases["#agent_1:test"]
 
 
 async def test_a_room_that_exists_is_adopted(site: Site, fake: FakeHomeserver) -> None:
     fake.aliases["#agent_1:test"] = "!before:test"
-    one = await site.new()
-    await site.provisioner.reconcile(one)
+    await site.new()
+    one = await site.reconcile()
     assert one.room_id == "!before:test"
     assert fake.members["!before:test"] == {"@agent_1:test", "@letta:test", PERSON, "@bob:test"}
     assert [e["type"] for e in fake.events["!before:test"]] == ["m.room.name", "m.room.topic"]
@@ -155,10 +178,10 @@ async def test_trouble_makes_no_second_room(
     site: Site, fake: FakeHomeserver, status: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("letta_matrix.matrix.homeserver._FIRST_PAUSE", 0.01)
-    one = await site.new()
-    await site.provisioner.reconcile(one)
+    await site.new()
+    one = await site.reconcile()
     created = len(fake.matching("createRoom"))
-    one.name = "Renamed"
+    await site.change(name="Renamed")
     fake.fail("m.room.name", Fault(status, {"errcode": "M_FORBIDDEN", "error": "no"}))
     await site.provisioner.request([one])
     if status == 403:
@@ -172,30 +195,30 @@ async def test_trouble_makes_no_second_room(
 async def test_a_person_who_cannot_be_invited_stops_nobody(
     site: Site, fake: FakeHomeserver
 ) -> None:
-    one = await site.new()
+    await site.new()
     fake.aliases["#agent_1:test"] = "!before:test"
     fake.fail("POST .*/invite", Fault(403, {"errcode": "M_FORBIDDEN", "error": "banned"}))
-    await site.provisioner.reconcile(one)
+    await site.reconcile()
     assert len(fake.members["!before:test"] & {PERSON, "@bob:test"}) == 1
 
 
 async def test_removal_and_return_are_announced_once_each(site: Site, fake: FakeHomeserver) -> None:
-    one = await site.new()
-    await site.provisioner.reconcile(one)
+    await site.new()
+    one = await site.reconcile()
     assert one.room_id is not None
     for status in (AgentStatus.REMOVED, AgentStatus.ACTIVE) * 2:
-        one.status = status
-        await site.provisioner.reconcile(one)
-        await site.provisioner.reconcile(one)
+        await site.change(status=status)
+        await site.reconcile()
+        await site.reconcile()
     assert fake.bodies(one.room_id) == [_REMOVED, _BACK] * 2
     types = {event["content"]["msgtype"] for event in fake.messages(one.room_id)}
     assert types == {"m.notice"}
 
 
 async def test_an_agent_removed_before_it_had_a_room(site: Site, fake: FakeHomeserver) -> None:
-    one = await site.new(status=AgentStatus.REMOVED)
+    await site.new(status=AgentStatus.REMOVED)
     fake.requests.clear()
-    await site.provisioner.reconcile(one)
+    await site.reconcile()
     assert fake.requests == []
 
 
@@ -216,11 +239,80 @@ async def test_a_change_while_an_agent_is_set_up_is_not_missed(
     one = await site.new()
     await site.provisioner.request([one])
     await until(lambda: fake.matching("createRoom.*") and len(fake.matching("createRoom")) == 3)
-    one.name = "Renamed"
+    await site.change(name="Renamed")
     await site.provisioner.request([one])
     await until(lambda: not site.provisioner.busy)
     assert fake.profiles["@agent_1:test"]["displayname"] == "Renamed"
     assert fake.matching("m.room.name")
+
+
+async def test_the_bot_is_invited_to_a_room_it_may_not_join(
+    site: Site, fake: FakeHomeserver
+) -> None:
+    fake.aliases["#agent_1:test"] = "!before:test"
+    fake.fail("POST .*!before.*/join", *[Fault(200, {})], FORBIDDEN)
+    await site.new()
+    await site.reconcile()
+    (invited, *_) = [r.body["user_id"] for r in fake.matching("POST .*!before.*/invite")]
+    assert invited == "@letta:test"
+    assert fake.members["!before:test"] == {"@letta:test", PERSON, "@bob:test"}
+
+
+async def test_a_room_that_keeps_the_bot_out_still_gets_its_members(
+    site: Site, fake: FakeHomeserver
+) -> None:
+    await site.new(applied={"members": []})
+    fake.fail("POST .*/join", *[FORBIDDEN] * 2)
+    with pytest.raises(MForbidden):
+        await site.reconcile()
+    assert site.one.applied["members"] == [PERSON, "@bob:test"]
+    assert site.one.applied["room_name"]
+
+
+async def test_what_could_not_be_stored_is_not_believed(
+    site: Site, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def full(*_: object) -> None:
+        raise StoreUnavailable("the database cannot be used now: disk full")
+
+    await site.new()
+    with monkeypatch.context() as patched:
+        patched.setattr(database, "execute", full)
+        with pytest.raises(StoreUnavailable):
+            await site.reconcile()
+    assert site.one.applied == {}
+    await site.reconcile()
+    assert site.one.room_id is not None
+    assert site.rooms == [site.one.room_id]
+
+
+async def test_a_room_is_told_of_until_it_was_heard(site: Site) -> None:
+    await site.new()
+    site.deaf = True
+    with pytest.raises(StoreUnavailable):
+        await site.reconcile()
+    assert site.one.room_id is not None
+    site.deaf = False
+    await site.reconcile()
+    await site.reconcile()
+    assert site.rooms == [site.one.room_id]
+
+
+async def test_a_removal_while_the_return_is_announced_is_not_lost(
+    site: Site, fake: FakeHomeserver
+) -> None:
+    await site.new()
+    await site.reconcile()
+    await site.change(status=AgentStatus.REMOVED)
+    await site.reconcile()
+    await site.change(status=AgentStatus.ACTIVE)
+    fake.slow["PUT .*/send/"] = 0.2
+    await site.provisioner.request([site.one])
+    await until(lambda: len(fake.matching("PUT .*/send/")) == 2)
+    await site.change(status=AgentStatus.REMOVED)
+    await site.provisioner.request([site.one])
+    await until(lambda: not site.provisioner.busy)
+    assert fake.bodies(str(site.one.room_id)) == [_REMOVED, _BACK, _REMOVED]
 
 
 async def test_refusals_read_as_one_line() -> None:

@@ -1,13 +1,17 @@
 """What the stack writes: registration, configuration, providers, state, summary."""
 
 import asyncio
+import fcntl
 import json
+import os
 import shlex
 import socket
 import stat
 import sys
 from collections.abc import AsyncGenerator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any, cast
 
 import aiohttp
 import pytest
@@ -17,6 +21,7 @@ from aiohttp.test_utils import TestServer
 
 from letta_matrix.config import load_config
 from letta_matrix.matrix.registration import registration
+from letta_matrix.stack.app_server import Control
 from letta_matrix.stack.bridge_config import write_bridge_files
 from letta_matrix.stack.errors import StackError
 from letta_matrix.stack.files import keep_secret, write_private, write_private_if_changed
@@ -31,6 +36,7 @@ from letta_matrix.stack.models import (
 )
 from letta_matrix.stack.ports import Ports
 from letta_matrix.stack.program import is_relative, typed
+from letta_matrix.stack.starter import list_names
 from letta_matrix.stack.state import StackState, read_state, remove_state
 from letta_matrix.stack.summary import Facts, summary
 from letta_matrix.stack.synapse import Synapse
@@ -248,11 +254,38 @@ def test_a_data_folder_has_one_stack(tmp_path: Path) -> None:
         pass
 
 
-def test_a_keeper_is_only_what_its_pid_file_and_its_command_line_say(tmp_path: Path) -> None:
+def test_a_keeper_is_only_who_holds_its_lock(tmp_path: Path) -> None:
     keeper = KeeperProcess(tmp_path / "k.sock")
     assert keeper.pid() is None
-    (tmp_path / "k.sock.pid").write_text("1")
+    (tmp_path / "k.sock.pid").write_text(str(os.getpid()))
     assert keeper.pid() is None
+    with (tmp_path / "k.sock.lock").open("w") as lock:
+        assert keeper.pid() is None
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert keeper.pid() == os.getpid()
+    assert keeper.pid() is None
+
+
+async def test_nobody_is_killed_for_the_number_of_a_keeper_that_is_gone(tmp_path: Path) -> None:
+    bystander = await asyncio.create_subprocess_exec("sleep", "60")  # keeper in name only
+    (tmp_path / "k.sock.lock").touch()
+    (tmp_path / "k.sock.pid").write_text(str(bystander.pid))
+    await KeeperProcess(tmp_path / "k.sock").end(0)
+    assert bystander.returncode is None
+    bystander.kill()
+    assert await bystander.wait() == -9
+
+
+class Endless:
+    """An App Server that answers every page alike."""
+
+    async def request(self, kind: str, **fields: object) -> dict[str, Any]:
+        return {"agents": [{"id": f"agent-{number}", "name": "A"} for number in range(100)]}
+
+
+async def test_a_listing_that_never_ends_is_left() -> None:
+    names = await asyncio.wait_for(list_names(cast("Control", Endless())), 5)
+    assert len(names) == 100
 
 
 @pytest.fixture
@@ -322,6 +355,20 @@ async def test_a_second_one_time_login_within_a_minute(
     assert said == [
         "no link that logs you in this time (Synapse makes one a minute); use the password"
     ]
+
+
+async def test_a_changed_password_is_not_shown(http: aiohttp.ClientSession, tmp_path: Path) -> None:
+    refusal = {"errcode": "M_FORBIDDEN", "error": "Invalid username or password"}
+    async with _answering(403, refusal) as server:
+        stack = Stack(Options(tmp_path), tmp_path, print, http)
+        stack._synapse = Synapse(tmp_path, int(server.make_url("/").port or 0))
+        assert await stack._log_in("old-word") == (None, None)
+    text = summary(replace(_facts(["Ada"], None), password=None))
+    assert "/data/admin.password no longer fits" in " ".join(text.split())
+    assert "pass-word" not in text
+    assert max(len(line) for line in text.split("\n")) <= 80
+    config = write_bridge_files(tmp_path, Ports(), ADMIN)
+    assert "password" not in stack._describe(config, None).users["admin"]
 
 
 async def test_a_replaced_keeper_is_announced(

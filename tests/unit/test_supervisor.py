@@ -1,6 +1,7 @@
 """The supervisor: restarts, readiness, and ends that leave nothing behind."""
 
 import asyncio
+import errno
 import os
 import signal
 import subprocess
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 from tests.servers import is_running
 
+from letta_matrix.stack import supervisor
 from letta_matrix.stack.errors import StackError
 from letta_matrix.stack.supervisor import Child, Command, ending, pause_before
 
@@ -62,6 +64,35 @@ async def test_a_killed_child_is_started_again_and_said_so(
     await _eventually(lambda: len(pids) == 2, 3)
     assert said == ["sleeper ended (SIGKILL); starting it again now"]
     assert child.pid == pids[1]
+
+
+async def test_a_full_disk_does_not_end_the_watching(
+    tmp_path: Path, children: list[Child], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "sleeper.log")
+    faults, said, pids = [full, full], list[str](), list[int]()
+
+    def rotate(_: Path) -> None:
+        if pids and faults:
+            raise faults.pop()
+
+    def note(pid: int) -> None:
+        pids.append(pid)
+        if len(pids) == 2:
+            raise full
+
+    monkeypatch.setattr(supervisor, "_rotate", rotate)
+    child = Child(_python(tmp_path, SLEEP), said.append, note)
+    children.append(child)
+    await child.start()
+    await child.wait_ready(_yes, 5)
+    os.kill(pids[0], signal.SIGKILL)
+    await _eventually(lambda: len(pids) == 2)
+    os.kill(pids[1], signal.SIGKILL)
+    await _eventually(lambda: len(pids) == 3)
+    assert child.pid == pids[2]
+    assert said.count("sleeper cannot be started: sleeper.log: No space left on device") == 2
+    assert any(line.startswith("sleeper runs, but cannot be noted") for line in said)
 
 
 def test_pauses_grow_to_ten_seconds() -> None:
