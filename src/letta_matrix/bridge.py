@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import signal
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -14,7 +15,7 @@ from mautrix.errors import MatrixRequestError
 
 from letta_matrix import __version__
 from letta_matrix.agents.discovery import Discovery
-from letta_matrix.agents.home import Home, refusal
+from letta_matrix.agents.home import Home
 from letta_matrix.agents.provisioner import Provisioner
 from letta_matrix.config import AppServerRuntime, Config, Runtime
 from letta_matrix.conversations.catch_up import CatchUp
@@ -23,15 +24,16 @@ from letta_matrix.conversations.routing import Router
 from letta_matrix.conversations.turn_runner import TurnRunner
 from letta_matrix.logs import configure_logging, secrets_of
 from letta_matrix.matrix.appservice import Appservice
+from letta_matrix.matrix.errors import refusal
 from letta_matrix.matrix.homeserver import Homeserver, HomeserverUnavailable
 from letta_matrix.matrix.intent import Intent
 from letta_matrix.matrix.pacing import Pacer
 from letta_matrix.matrix.transactions import txn_id
-from letta_matrix.matrix.watch import homeserver_returned
+from letta_matrix.matrix.watch import Presence, until_back, until_gone
 from letta_matrix.runtimes.memory import MemoryRuntime
 from letta_matrix.runtimes.protocol import AgentRuntime
 from letta_matrix.store.agents import AgentDirectory, AgentStatus
-from letta_matrix.store.database import Database, database_url
+from letta_matrix.store.database import Database, StoreUnavailable, database_url
 from letta_matrix.store.inbox import Inbox
 from letta_matrix.store.meta import Meta
 from letta_matrix.store.outbox import Outbox
@@ -45,6 +47,8 @@ log = structlog.get_logger()
 _RETRY_HOMESERVER = 2.0
 _RESTART_PAUSE = 5.0
 _BACKLOG_TIMEOUT = 30.0
+_SETTING_UP_TIMEOUT = 600.0
+_AWAY = "the homeserver cannot be reached"
 _DEFAULT_ROOM_VERSION = 10
 
 
@@ -69,6 +73,8 @@ class Bridge:
         self._provisioner: Provisioner | None = None
         self._connected = False
         self._trouble: str | None = None
+        self._backlog = asyncio.Event()
+        self._sweep_due = asyncio.Event()
         self._web: web.AppRunner | None = None
         self._opened = contextlib.AsyncExitStack()
         self._started = time.monotonic()
@@ -79,6 +85,7 @@ class Bridge:
             await self._open(opened)
             self._opened = opened.pop_all()
         self._spawn(self._connect)
+        self._spawn(self._sweep)
         self._spawn(self._dispatcher.prune)
         self._spawn(self._catch_up.beat)
 
@@ -158,6 +165,8 @@ class Bridge:
         """What `/health` answers."""
         troubles = [discovery.trouble for discovery in self._discoveries if discovery.trouble]
         troubles += [self._trouble] if self._trouble else []
+        if stuck := self._homeserver.retries.stuck:
+            troubles.append(f"{stuck} requests to the homeserver have failed for 30 s or longer")
         provisioning = self._provisioner.trouble if self._provisioner else {}
         active = [a for a in self._directory.all() if a.status is AgentStatus.ACTIVE]
         return {
@@ -172,6 +181,7 @@ class Bridge:
             "homeserver_writes": self._homeserver.writes,
             "homeserver_latency_ms": round(self._homeserver.pacer.latency * 1000, 1),
             "counters": dict(self._dispatcher.counters + self._appservice.counters),
+            "runtimes": {name: dict(one.counters) for name, one in self._runtimes.items()},
         }
 
     def _build_dispatcher(self, turns: TurnStore) -> Dispatcher:
@@ -197,6 +207,7 @@ class Bridge:
         await web.TCPSite(self._web, hostname, port).start()
 
     async def _connect(self) -> None:
+        was_away = True
         while True:
             while (reason := await self._try_connect()) is not None:
                 # Said once for each reason, not at every try.
@@ -204,29 +215,57 @@ class Bridge:
                     self._trouble = reason
                     log.error("not connected to the homeserver", reason=reason)
                 await asyncio.sleep(_RETRY_HOMESERVER)
-            self._trouble = None
+            self._connected, self._trouble = True, None
             log.info("connected to the homeserver", url=self._config.homeserver.url)
-            await homeserver_returned(self._homeserver)
+            if was_away:
+                self._sweep_due.set()
+            was_away = await self._absence()
+
+    async def _absence(self) -> bool:
+        """Wait until the homeserver was gone and is back; True if it was down, not just slow."""
+        presence = await until_gone(self._homeserver)
+        self._connected, self._trouble = False, _AWAY
+        log.warning("homeserver away", slow=presence is Presence.SLOW)
+        return Presence.AWAY in (presence, await until_back(self._homeserver))
 
     async def _try_connect(self) -> str | None:
         # The time is the cause: each start pings and wakes anew.
         transaction = txn_id("start", str(time.time_ns()))
         try:
-            await self._home.ensure()
+            # First: it gets one try, so that a faulty registration shows at once.
             await self._homeserver.ping(self._config.appservice.id, transaction)
-            passed = self._appservice.expect(transaction)
+            await self._home.ensure()
+            self._backlog = self._appservice.expect(transaction)
             await self._home.wake(transaction)
             if self._provisioner is None:
                 await self._start_agents()
-            self._connected = True
-            # After its backlog, or newer messages would be answered before older ones.
-            await is_set(passed, _BACKLOG_TIMEOUT)
-            await self._catch_up.run()
         except MatrixRequestError as error:
             return refusal(error)
-        except HomeserverUnavailable as error:
+        except (HomeserverUnavailable, StoreUnavailable) as error:
             return str(error)
         return None
+
+    async def _sweep(self) -> None:
+        """Look for missed messages at the start, and after the homeserver had been away."""
+        while True:
+            await self._sweep_due.wait()
+            self._sweep_due.clear()
+            # After its backlog, or newer messages would be answered before older ones.
+            await is_set(self._backlog, _BACKLOG_TIMEOUT)
+            await self._agents_set_up()
+            try:
+                await self._catch_up.run()
+            except (HomeserverUnavailable, StoreUnavailable) as error:
+                log.warning("missed messages are looked for again later", reason=str(error))
+                self._sweep_due.set()
+                await asyncio.sleep(_RETRY_HOMESERVER)
+
+    async def _agents_set_up(self) -> None:
+        # Both at once are too much for a homeserver; one in trouble must not hold it up for ever.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_SETTING_UP_TIMEOUT):
+                while self._provisioner is not None and self._provisioner.working:  # noqa: ASYNC110
+                    await asyncio.sleep(0.5)
 
     async def _start_agents(self) -> None:
         provisioner = Provisioner(
@@ -297,6 +336,9 @@ async def run(config: Config) -> None:
         loop.add_signal_handler(number, stop.set)
     bridge = Bridge(config)
     await bridge.start()
+    # What the start has made stays: the collector need not go through it again and again.
+    gc.collect()
+    gc.freeze()
     log.info("bridge started", version=__version__, bot=config.bot_user_id)
     await stop.wait()
     log.info("bridge stopping")

@@ -149,6 +149,20 @@ def _named_apart(runtimes: list[Runtime]) -> list[Runtime]:
     return runtimes
 
 
+def _kept_apart(runtimes: list[Runtime]) -> list[Runtime]:
+    first: dict[Path, int] = {}
+    for place, runtime in enumerate(runtimes):
+        if not isinstance(runtime, AppServerRuntime):
+            continue
+        socket = runtime.keeper_socket
+        if first.setdefault(Path(socket).expanduser(), place) != place:
+            raise ValueError(
+                f"should each have a `keeper_socket` of its own; taken twice: {socket}; "
+                f"set `runtimes.{place}.keeper_socket`"
+            )
+    return runtimes
+
+
 class Agents(_Section):
     poll_interval: Duration = Field(0.5, gt=0)
     room_name: str = "{name} - Letta Agent Chat"
@@ -187,9 +201,9 @@ class Config(_Section):
     homeserver: Homeserver
     appservice: Appservice
     database: Database = Field(default_factory=lambda: Database.model_validate({}))
-    runtimes: Annotated[list[Runtime], AfterValidator(_named_apart)] = Field(
-        default_factory=list[Runtime]
-    )
+    runtimes: Annotated[
+        list[Runtime], AfterValidator(_named_apart), AfterValidator(_kept_apart)
+    ] = Field(default_factory=list[Runtime])
     agents: Agents = Field(default_factory=lambda: Agents.model_validate({}))
     conversations: Conversations = Field(default_factory=lambda: Conversations.model_validate({}))
     permissions: dict[Person, Role] = Field(default_factory=dict[str, Role])

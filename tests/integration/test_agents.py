@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator
+from dataclasses import replace
 from urllib.parse import quote
 
 import pytest
@@ -17,6 +18,7 @@ from tests.scripts import obey
 from tests.servers import Homeserver
 
 from letta_matrix.agents.provisioner import _BACK, _REMOVED
+from letta_matrix.matrix.identifiers import user_id
 from letta_matrix.runtimes.memory import MemoryRuntime
 from letta_matrix.runtimes.protocol import AgentInfo
 
@@ -89,6 +91,21 @@ async def test_agents_rooms_are_in_the_space(world: World, ann: Person) -> None:
     parent = await ann.state(room.room_id, "m.space.parent", space)
     assert parent == {"via": ["localhost"], "canonical": True}
     assert (await members(ann, space))[ann.user_id] == "join"
+
+
+async def test_a_private_room_of_before_our_time_is_adopted(world: World, ann: Person) -> None:
+    agent = new_agent()
+    ghost = world.as_user(user_id(agent.agent_id, "localhost"))
+    localpart = ghost.user_id[1:].partition(":")[0]
+    account = {"type": "m.login.application_service", "username": localpart}
+    await replace(ghost, as_user="").call("POST", "/register", account)
+    wanted = {"preset": "private_chat", "room_alias_name": localpart}
+    _, made = await ghost.call("POST", "/createRoom", wanted)
+    room = await world.meet(agent)
+    await world.ready()
+    assert room.room_id == made["room_id"]
+    assert (await members(ann, room.room_id))[world.config.bot_user_id] == "join"
+    assert (await world.health())["agents_in_trouble"] == {}
 
 
 async def test_the_first_words_in_a_new_room_are_answered(world: World, ann: Person) -> None:

@@ -1,8 +1,11 @@
 """`/health` answers always, `/ready` only when all is set up."""
 
+import asyncio
+import time
 from pathlib import Path
 
 import aiohttp
+import pytest
 from aiohttp import web
 from structlog.testing import capture_logs
 from tests.builders import config_for
@@ -11,6 +14,7 @@ from tests.servers import free_port
 
 from letta_matrix.bridge import Bridge
 from letta_matrix.config import Config
+from letta_matrix.conversations.catch_up import CatchUp
 from letta_matrix.runtimes.memory import MemoryRuntime
 from letta_matrix.runtimes.protocol import AgentInfo
 from letta_matrix.web.health import health_routes
@@ -26,14 +30,28 @@ def config_on(fake: FakeHomeserver, database_file: Path) -> Config:
     )
 
 
+@pytest.fixture
+def sweeps(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """When missed messages were looked for."""
+    times = list[float]()
+
+    async def sweep(_: CatchUp) -> None:
+        times.append(time.monotonic())
+
+    monkeypatch.setattr(CatchUp, "run", sweep)
+    monkeypatch.setattr("letta_matrix.bridge._BACKLOG_TIMEOUT", 0.01)
+    return times
+
+
 async def test_it_tells_when_the_homeserver_is_away(
-    fake: FakeHomeserver, database_file: Path
+    fake: FakeHomeserver, database_file: Path, sweeps: list[float]
 ) -> None:
     runtime = MemoryRuntime()
     runtime.add(AgentInfo("agent-1", "Ada"))
     bridge = Bridge(config_on(fake, database_file), [runtime])
     await bridge.start()
     await until(bridge.is_ready)
+    await until(lambda: len(sweeps) == 1)
     assert bridge.health()["troubles"] == []
     assert bridge.health()["runtimes"] == {"memory": {}}
     with capture_logs() as logs:
@@ -45,6 +63,27 @@ async def test_it_tells_when_the_homeserver_is_away(
     assert bridge.health()["troubles"] == []
     told = [line["event"] for line in logs if line["log_level"] != "debug"]
     assert told == ["homeserver away", "connected to the homeserver"]
+    await until(lambda: len(sweeps) == 2)
+    await bridge.close()
+
+
+async def test_a_slow_homeserver_is_not_swept(
+    fake: FakeHomeserver,
+    database_file: Path,
+    sweeps: list[float],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("letta_matrix.matrix.watch._ANSWER_TIMEOUT", 0.1)
+    bridge = Bridge(config_on(fake, database_file), [MemoryRuntime()])
+    await bridge.start()
+    await until(lambda: sweeps and bridge.is_ready())
+    fake.slow["versions"] = 0.3
+    bridge._homeserver.outage.set()
+    await until(lambda: not bridge.is_ready())
+    fake.slow.clear()
+    await until(bridge.is_ready)
+    await asyncio.sleep(0.1)
+    assert len(sweeps) == 1
     await bridge.close()
 
 
@@ -56,8 +95,7 @@ async def test_it_tells_at_once_that_the_registration_is_not_known(
     bridge = Bridge(config_on(fake, database_file), [MemoryRuntime()])
     await bridge.start()
     await until(lambda: bridge.health()["troubles"], 3)
-    (trouble,) = bridge.health()["troubles"]  # type: ignore[misc]
-    assert "list registration.yaml" in str(trouble)
+    assert "list registration.yaml" in str(bridge.health()["troubles"])
     await bridge.close()
 
 

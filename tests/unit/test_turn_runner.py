@@ -20,7 +20,9 @@ from letta_matrix.runtimes.memory import MemoryRuntime, echo
 from letta_matrix.runtimes.protocol import (
     AgentInfo,
     ApprovalRequested,
+    ConversationGone,
     RuntimeRefused,
+    RuntimeUnavailable,
     SaveTurnState,
     StopReason,
     TextDelta,
@@ -200,6 +202,43 @@ async def test_a_frozen_reply_needs_no_runtime(stage: Stage, fake: FakeHomeserve
     (again,) = await stage.turns.unfinished()
     await stage.runner.run(again, recovered=True)
     assert fake.bodies(ROOM) == ["echo: hello"]
+
+
+@pytest.mark.parametrize("always", [False, True])
+async def test_a_conversation_that_is_gone_is_replaced_once(
+    stage: Stage, fake: FakeHomeserver, always: bool
+) -> None:
+    def gone(request: TurnRequest) -> Iterator[TurnEvent]:
+        if always or request.conversation_id == "conversation-1":
+            raise ConversationGone("it was deleted")
+        yield TextDelta("0", "Anew.")
+        yield DONE
+
+    stage.runtime.script = gone
+    await stage.run("hello")
+    refused = notices.refused("it was deleted")
+    assert fake.bodies(ROOM) == ([refused] if always else ["Anew."])
+
+
+async def test_a_short_outage_late_in_a_turn_is_no_news(
+    stage: Stage, fake: FakeHomeserver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("letta_matrix.conversations.turn_runner._PATIENCE", 0.3)
+    tries: list[TurnRequest] = []
+
+    def flap(request: TurnRequest) -> Iterator[TurnEvent | float]:
+        tries.append(request)
+        yield TextDelta("0", "Still")
+        if len(tries) == 1:
+            yield 0.5
+            raise RuntimeUnavailable("gone for a moment")
+        yield TextDelta("0", " here.")
+        yield DONE
+
+    stage.runtime.script = flap
+    await stage.run("hello")
+    assert fake.bodies(ROOM) == ["Still here."]
+    assert len(tries) == 2
 
 
 async def test_a_runtime_that_is_away(

@@ -13,6 +13,7 @@ from letta_matrix.matrix.formatting import clean_text
 from letta_matrix.matrix.identifiers import user_id
 from letta_matrix.runtimes.protocol import AgentInfo, AgentRuntime, RuntimeFault
 from letta_matrix.store.agents import Agent, AgentDirectory, AgentStatus
+from letta_matrix.store.database import StoreUnavailable
 
 log = structlog.get_logger()
 
@@ -108,7 +109,7 @@ class Discovery:
             await asyncio.sleep(next_interval(self._config.poll_interval, recent))
 
     async def poll(self) -> None:
-        """List once and act on the differences. Raises RuntimeFault."""
+        """List once and act on the differences. Raises RuntimeFault or StoreUnavailable."""
         listing = await self._runtime.list_agents()
         known = {
             agent.agent_id: agent
@@ -126,7 +127,7 @@ class Discovery:
     async def _attempt(self) -> bool:
         try:
             await self.poll()
-        except RuntimeFault as error:
+        except (RuntimeFault, StoreUnavailable) as error:
             self._failed(str(error))
             return False
         if self._warned is not None:
@@ -144,21 +145,37 @@ class Discovery:
             log.warning("agents cannot be listed", runtime=self._runtime.name, reason=reason)
 
     async def _apply(self, changes: Changes) -> None:
+        await self._add(changes.new)
+        listed = {agent.agent_id: info for agent, info in changes.changed}
+        removed = {agent.agent_id for agent in changes.missing if self._is_removed(agent)}
+
+        def edited(agent: Agent) -> Agent:
+            info = listed.get(agent.agent_id)
+            if info is None:
+                return replace(agent, status=AgentStatus.REMOVED)
+            active = AgentStatus.ACTIVE
+            return replace(agent, name=info.name, description=info.description, status=active)
+
+        if not listed and not removed:
+            return
+        changed = await self._directory.change([*listed, *removed], edited)
+        for agent in changed:
+            event = "agent removed" if agent.agent_id in removed else "agent changed"
+            log.info(event, agent=agent.agent_id, name=agent.name)
+        await self._on_change(changed)
+
+    async def _add(self, found: list[AgentInfo]) -> None:
         reserved: dict[str, Agent] = {}
-        for info in changes.new:
+        for info in found:
             if (agent := self._reserve(info, reserved)) is not None:
                 reserved[agent.user_id] = agent
+        if not reserved:
+            return
         new = list(reserved.values())
         await self._directory.reserve(new)
-        changed = [self._update(agent, info) for agent, info in changes.changed]
-        removed = [agent for agent in changes.missing if self._is_removed(agent)]
-        for agent in removed:
-            agent.status = AgentStatus.REMOVED
-            log.info("agent removed", agent=agent.agent_id)
-        if changed or removed:
-            await self._directory.save(*changed, *removed)
-        if new or changed or removed:
-            await self._on_change(new + changed + removed)
+        for agent in new:
+            log.info("agent found", agent=agent.agent_id, name=agent.name)
+        await self._on_change(new)
 
     def _reserve(self, info: AgentInfo, reserved: Mapping[str, Agent]) -> Agent | None:
         """The agent's row, or None with the reason logged once where it cannot have one."""
@@ -179,7 +196,6 @@ class Discovery:
         if reason:
             self._refuse(info, reason)
             return None
-        log.info("agent found", agent=info.agent_id, name=info.name)
         return Agent(
             agent_id=info.agent_id,
             runtime=self._runtime.name,
@@ -192,12 +208,6 @@ class Discovery:
         if info.agent_id not in self._refused:
             self._refused.add(info.agent_id)
             log.warning("an agent is left out", agent=info.agent_id, reason=reason)
-
-    def _update(self, agent: Agent, info: AgentInfo) -> Agent:
-        log.info("agent changed", agent=agent.agent_id, name=info.name)
-        agent.name, agent.description = info.name, info.description
-        agent.status = AgentStatus.ACTIVE
-        return agent
 
     def _is_removed(self, agent: Agent) -> bool:
         now = time.monotonic()

@@ -7,6 +7,7 @@ import structlog
 from mautrix.errors import MatrixRequestError, MRoomInUse
 
 from letta_matrix.config import Config
+from letta_matrix.matrix.errors import refusal
 from letta_matrix.matrix.intent import Intent
 from letta_matrix.store.meta import Meta
 
@@ -92,13 +93,3 @@ class Home:
             "room_alias_name": "letta_control",
             "preset": "private_chat",
         }
-
-
-def refusal(error: MatrixRequestError) -> str:
-    """One line about what the homeserver refused, for an operator."""
-    if error.errcode == "M_UNKNOWN_TOKEN":
-        return (
-            "the homeserver does not know our as_token: list registration.yaml in its "
-            "app_service_config_files and restart it"
-        )
-    return f"the homeserver refused: {error.errcode or error.http_status}: {error.message or error}"

@@ -6,20 +6,23 @@ to change sends nothing, and a run that was cut short goes on where it stopped.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import structlog
-from mautrix.errors import MatrixRequestError, MRoomInUse
+from mautrix.errors import MatrixRequestError, MForbidden, MRoomInUse
 
-from letta_matrix.agents.home import Home, refusal
+from letta_matrix.agents.home import Home
 from letta_matrix.config import Config
 from letta_matrix.matrix.avatars import avatar_png
 from letta_matrix.matrix.content import MARKER
+from letta_matrix.matrix.errors import refusal
 from letta_matrix.matrix.homeserver import Homeserver, HomeserverUnavailable
 from letta_matrix.matrix.identifiers import room_alias
 from letta_matrix.matrix.intent import Intent
 from letta_matrix.matrix.transactions import txn_id
 from letta_matrix.store.agents import Agent, AgentDirectory, AgentStatus
+from letta_matrix.store.database import StoreUnavailable
 
 log = structlog.get_logger()
 
@@ -33,7 +36,10 @@ _LONGEST_NAME = 255
 
 
 class Provisioner:
-    """Runs the steps for agents that changed, a few at a time. `on_room` hears of new rooms."""
+    """Runs the steps for agents that changed, a few at a time.
+
+    `on_room` hears of each agent's room once in the life of this object, and again if it failed.
+    """
 
     def __init__(
         self,
@@ -53,11 +59,17 @@ class Provisioner:
         self._slots = asyncio.Semaphore(config.agents.provision_concurrency)
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._again: set[str] = set()
+        self._told_rooms: set[str] = set()
         self.trouble: dict[str, str] = {}
 
     @property
     def busy(self) -> bool:
         return bool(self._tasks)
+
+    @property
+    def working(self) -> bool:
+        """As `busy`, without the agents that wait after a failure."""
+        return bool(self._tasks.keys() - self.trouble.keys())
 
     async def request(self, agents: list[Agent]) -> None:
         """Reconcile these agents soon; one already being reconciled is looked at again."""
@@ -65,7 +77,7 @@ class Provisioner:
             if agent.agent_id in self._tasks:
                 self._again.add(agent.agent_id)
             else:
-                task = asyncio.create_task(self._run(agent))
+                task = asyncio.create_task(self._run(agent.agent_id))
                 self._tasks[agent.agent_id] = task
 
     async def close(self) -> None:
@@ -74,64 +86,80 @@ class Provisioner:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _run(self, agent: Agent) -> None:
+    async def _run(self, agent_id: str) -> None:
         pause = 1.0
         try:
             while True:
-                self._again.discard(agent.agent_id)
+                self._again.discard(agent_id)
                 async with self._slots:
-                    done = await self._attempt(agent)
-                if done and agent.agent_id not in self._again:
+                    done = await self._attempt(agent_id)
+                if done and agent_id not in self._again:
                     return
                 if not done:
                     await asyncio.sleep(pause)
                     pause = min(pause * 2, _LONGEST_PAUSE)
         finally:
-            del self._tasks[agent.agent_id]
+            del self._tasks[agent_id]
 
-    async def _attempt(self, agent: Agent) -> bool:
+    async def _attempt(self, agent_id: str) -> bool:
         try:
-            await self.reconcile(agent)
+            await self.reconcile(agent_id)
         except MatrixRequestError as error:
             reason = refusal(error)
-        except HomeserverUnavailable as error:
+        except (HomeserverUnavailable, StoreUnavailable) as error:
             reason = str(error)
         except Exception as error:
-            log.error("setting up an agent failed", agent=agent.agent_id, exc_info=error)
+            log.error("setting up an agent failed", agent=agent_id, exc_info=error)
             reason = f"{type(error).__name__}: {error}"
         else:
-            self.trouble.pop(agent.agent_id, None)
+            self.trouble.pop(agent_id, None)
             return True
-        if self.trouble.get(agent.agent_id) != reason:
-            log.warning("agent cannot be set up yet", agent=agent.agent_id, reason=reason)
-        self.trouble[agent.agent_id] = reason
+        if self.trouble.get(agent_id) != reason:
+            log.warning("agent cannot be set up yet", agent=agent_id, reason=reason)
+        self.trouble[agent_id] = reason
         return False
 
-    async def reconcile(self, agent: Agent) -> None:
-        """Bring one agent to its desired state.
+    async def reconcile(self, agent_id: str) -> None:
+        """Bring one agent to its desired state, as the directory has it at the beginning.
 
-        Raises MatrixRequestError or HomeserverUnavailable; what was done by then stays done.
+        Raises MatrixRequestError, HomeserverUnavailable or StoreUnavailable; what was done by
+        then stays done.
         """
+        agent = self._now(agent_id)
         ghost = Intent(self._homeserver, agent.user_id)
         if agent.status is AgentStatus.REMOVED:
             await self._announce(agent, ghost)
             return
         name = agent.name[:_LONGEST_NAME]
         await self._step(agent, "registered", True, ghost.register)
-        await asyncio.gather(
+        await _all(
             self._step(agent, "displayname", name, lambda: ghost.set_displayname(name)),
             self._avatar(agent, ghost),
         )
         room_id = agent.room_id or await self._make_room(agent, ghost)
+        await self._tell_of_room(room_id)
         await self._settle_room(agent, ghost, room_id)
         await self._announce(agent, ghost)
+
+    def _now(self, agent_id: str) -> Agent:
+        """The directory's agent: a step replaces it, so an older one tells nothing of `applied`."""
+        agent = self._directory.get(agent_id)
+        if agent is None:
+            raise LookupError(f"{agent_id} has no row")
+        return agent
+
+    async def _tell_of_room(self, room_id: str) -> None:
+        if room_id not in self._told_rooms:
+            await self._on_room(room_id)
+            self._told_rooms.add(room_id)
 
     async def _settle_room(self, agent: Agent, ghost: Intent, room_id: str) -> None:
         bot = Intent(self._homeserver, self._config.bot_user_id)
         via = {"via": [self._config.homeserver.domain]}
         name, topic = self._room_name(agent), self._room_topic(agent)
-        await asyncio.gather(
-            self._step(agent, "bot_joined", True, lambda: bot.join(room_id)),
+        members = sorted(self._config.agents.room_members)
+        await _all(
+            self._step(agent, "bot_joined", True, lambda: self._bring(bot, ghost, room_id)),
             self._step(
                 agent,
                 "space",
@@ -150,25 +178,34 @@ class Provisioner:
                 topic,
                 lambda: ghost.set_state(room_id, "m.room.topic", {"topic": topic}),
             ),
+            self._step(
+                agent, "members", members, lambda: self._invite(agent, ghost, room_id, members)
+            ),
         )
-        members = sorted(self._config.agents.room_members)
-        await self._step(
-            agent, "members", members, lambda: self._invite(agent, ghost, room_id, members)
-        )
+
+    async def _bring(self, bot: Intent, ghost: Intent, room_id: str) -> None:
+        try:
+            await bot.join(room_id)
+        except MForbidden:
+            # A room of before our time, to which nobody invited it.
+            await ghost.invite(room_id, bot.user_id)
+            await bot.join(room_id)
 
     async def _step(
         self, agent: Agent, key: str, value: object, action: Callable[[], Awaitable[None]]
     ) -> None:
-        if agent.applied.get(key) != value:
+        if self._now(agent.agent_id).applied.get(key) != value:
             await action()
             await self._applied(agent, {key: value})
 
-    async def _applied(self, agent: Agent, values: Mapping[str, object]) -> None:
-        agent.applied = {**agent.applied, **values}
-        await self._directory.save(agent)
+    async def _applied(self, agent: Agent, values: Mapping[str, object], **fields: Any) -> None:
+        def edited(one: Agent) -> Agent:
+            return replace(one, applied={**one.applied, **values}, **fields)
+
+        await self._directory.change([agent.agent_id], edited)
 
     async def _avatar(self, agent: Agent, ghost: Intent) -> None:
-        if "avatar" in agent.applied:
+        if "avatar" in self._now(agent.agent_id).applied:
             return
         image = avatar_png(agent.agent_id)
         mxc = await ghost.upload(image, "image/png", "avatar.png")
@@ -187,9 +224,7 @@ class Provisioner:
             }
         except MRoomInUse:
             room_id, applied = await self._adopt(agent, ghost), {}
-        agent.room_id = room_id
-        await self._applied(agent, applied)
-        await self._on_room(room_id)
+        await self._applied(agent, applied, room_id=room_id)
         return room_id
 
     async def _adopt(self, agent: Agent, ghost: Intent) -> str:
@@ -215,17 +250,18 @@ class Provisioner:
                 )
 
     async def _announce(self, agent: Agent, ghost: Intent) -> None:
-        before = agent.applied.get("announced", str(AgentStatus.ACTIVE))
-        if before == str(agent.status) or agent.room_id is None:
+        now = self._now(agent.agent_id)
+        before = now.applied.get("announced", str(AgentStatus.ACTIVE))
+        if before == str(agent.status) or now.room_id is None:
             return
-        raw_count = agent.applied.get("announcements", 0)
+        raw_count = now.applied.get("announcements", 0)
         count = (raw_count if isinstance(raw_count, int) else 0) + 1
         text = _REMOVED if agent.status is AgentStatus.REMOVED else _BACK
         transaction = txn_id(agent.agent_id, "announcement", count)
         marker = {"agent_id": agent.agent_id, "txn": transaction}
         content = {"msgtype": "m.notice", "body": text, "m.mentions": {}, MARKER: marker}
         await ghost.send(
-            agent.room_id, "m.room.message", content, transaction, give_up_after=60, look_first=True
+            now.room_id, "m.room.message", content, transaction, give_up_after=60, look_first=True
         )
         await self._applied(agent, {"announced": str(agent.status), "announcements": count})
 
@@ -239,6 +275,7 @@ class Provisioner:
     def _room_content(self, agent: Agent, members: list[str]) -> dict[str, Any]:
         localpart = room_alias(agent.agent_id, "")[1:-1]
         parent = {"via": [self._config.homeserver.domain], "canonical": True}
+        avatar = self._now(agent.agent_id).applied.get("avatar", "")
         content: dict[str, Any] = {
             "name": self._room_name(agent),
             "topic": self._room_topic(agent),
@@ -252,7 +289,7 @@ class Provisioner:
                     "state_key": self._home.space_id,
                     "content": parent,
                 },
-                {"type": "m.room.avatar", "content": {"url": agent.applied.get("avatar", "")}},
+                {"type": "m.room.avatar", "content": {"url": avatar}},
             ],
         }
         if self._room_version >= 12:
@@ -265,3 +302,10 @@ class Provisioner:
         if self._room_version < 12:
             powers |= {agent.user_id: 100, self._config.bot_user_id: 100}
         return powers
+
+
+async def _all(*steps: Awaitable[None]) -> None:
+    """Do all the steps, whatever becomes of one; then raise the first one's error."""
+    for outcome in await asyncio.gather(*steps, return_exceptions=True):
+        if isinstance(outcome, BaseException):
+            raise outcome

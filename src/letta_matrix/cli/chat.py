@@ -56,6 +56,11 @@ def _client(state: Mapping[str, Any], runner: asyncio.Runner) -> "MatrixClient":
     from letta_matrix.cli.matrix_client import MatrixClient
 
     human = state["users"]["admin"]
+    if "password" not in human:
+        raise Failure(
+            f"the password of {human['user_id']} was changed: write the new one into "
+            "admin.password in the data folder, then start `letta-matrix up` again"
+        )
 
     async def make() -> MatrixClient:
         return MatrixClient(state["homeserver"]["url"], human["user_id"], human["password"])

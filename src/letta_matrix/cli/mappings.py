@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from letta_matrix.config import Config
     from letta_matrix.store.agents import Agent
 
-_OURS = ("@agent_", "@letta_")
-
 FileArgument = Annotated[Path, typer.Argument(help="agent_user_mappings.json")]
 
 
@@ -94,12 +92,16 @@ def _refuse(file: Path, faults: Sequence[str]) -> None:
 
 def _strangers(found: "Iterable[Agent]", config: "Config") -> list[str]:
     """A line for each user that the bridge may not act as."""
+    from letta_matrix.matrix.identifiers import RESERVED_PREFIXES
+
     domain = config.homeserver.domain
+    ours = tuple(f"@{prefix}" for prefix in RESERVED_PREFIXES)
+    names = " or ".join(f"{prefix}...:{domain}" for prefix in ours)
     return [
-        f"{agent.agent_id}: matrix_user_id {agent.user_id or '(none)'}: expected "
-        f"@agent_...:{domain} or @letta_...:{domain}; the bridge can act as no other user"
+        f"{agent.agent_id}: matrix_user_id {agent.user_id or '(none)'}: expected {names}; "
+        "the bridge can act as no other user"
         for agent in found
-        if agent.user_id.partition(":")[2] != domain or not agent.user_id.startswith(_OURS)
+        if agent.user_id.partition(":")[2] != domain or not agent.user_id.startswith(ours)
     ]
 
 

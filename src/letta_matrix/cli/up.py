@@ -8,7 +8,6 @@ import typer
 
 from letta_matrix.cli.options import DataOption, data_directory
 
-
 BaseUrlOption = Annotated[
     str, typer.Option(help="An OpenAI-compatible endpoint, with its /v1.", show_default=False)
 ]

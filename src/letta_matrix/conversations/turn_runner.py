@@ -40,6 +40,7 @@ log = structlog.get_logger()
 _PATIENCE = 3.0
 """Seconds a runtime may be away before the person is told."""
 
+_FIRST_PAUSE = 0.2
 _LONGEST_PAUSE = 10.0
 
 
@@ -144,17 +145,23 @@ class TurnRunner:
         return await self._ask(turn, runtime, reply)
 
     async def _ask(self, turn: Turn, runtime: AgentRuntime, reply: Reply) -> _End:
-        pause, since = 0.2, time.monotonic()
-        clock = _Clock(self._config.turn_timeout)
+        pause, clock = _FIRST_PAUSE, _Clock(self._config.turn_timeout)
+        away: float | None = None
+        moved = False
         while True:
             try:
                 return await self._follow(turn, turn.prompt or "", runtime, reply, clock)
             except ConversationGone as error:
+                if moved:
+                    return _End(reply.text, Notice(notices.refused(str(error))), Outcome.FAILED)
+                moved = True
                 log.warning("conversation gone", turn=turn.turn_id, reason=str(error))
                 await self._turns.forget_conversation(turn)
             except RuntimeUnavailable as error:
                 log.debug("runtime unavailable", runtime=runtime.name, reason=str(error))
-                if time.monotonic() - since > _PATIENCE:
+                if away is None or clock.ran_since(away):
+                    away, pause = time.monotonic(), _FIRST_PAUSE
+                if time.monotonic() - away > _PATIENCE:
                     await reply.notify("unavailable", notices.UNAVAILABLE)
             except RuntimeRefused as error:
                 return _End(reply.text, Notice(notices.refused(str(error))), Outcome.FAILED)
@@ -188,7 +195,7 @@ class TurnRunner:
                 clock.running(),
                 aclosing(runtime.run_turn(request, turn.runtime_state, save)) as events,
             ):
-                return await self._listen(events, request, runtime, reply, attention)
+                return await self._listen(events, request, runtime, reply, attention, clock)
         except _SilentError:
             notice = notices.silent(round(self._config.idle_timeout / 60, 1))
         except TimeoutError:
@@ -207,9 +214,11 @@ class TurnRunner:
         runtime: AgentRuntime,
         reply: Reply,
         attention: Attention,
+        clock: "_Clock",
     ) -> _End:
         text = _ReplyText()
         while (event := await _next(events, self._config.idle_timeout)) is not None:
+            clock.heard()
             match event:
                 case TextDelta():
                     attention.end()
@@ -263,6 +272,15 @@ class _Clock:
 
     def __init__(self, seconds: float) -> None:
         self._left = seconds
+        self._heard = 0.0
+
+    def heard(self) -> None:
+        """The runtime works on the turn now."""
+        self._heard = time.monotonic()
+
+    def ran_since(self, moment: float) -> bool:
+        """Whether the runtime was heard of after `moment` (monotonic)."""
+        return self._heard > moment
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncGenerator[None]:

@@ -7,6 +7,8 @@ third-party stubs. It knows no database: `admit` stores, and only then is a 200 
 import asyncio
 import hmac
 import json
+import math
+import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
@@ -19,6 +21,7 @@ from letta_matrix.matrix.events import items, mapping
 log = structlog.get_logger()
 
 _MAX_BODY = 64 * 1024 * 1024
+_WARNING_INTERVAL = 60.0
 
 Events = list[dict[str, Any]]
 
@@ -48,6 +51,7 @@ class Appservice:
         self.counters: Counter[str] = Counter()
         self._runner: web.AppRunner | None = None
         self._expected: tuple[bytes, asyncio.Event] | None = None
+        self._warned_at = -math.inf
 
     def application(self) -> web.Application:
         app = web.Application(client_max_size=_MAX_BODY, middlewares=[self._authenticate])
@@ -97,10 +101,7 @@ class Appservice:
             return _error(401, "M_UNAUTHORIZED", "the hs_token is missing")
         if not hmac.compare_digest(token.encode("utf-8", "surrogateescape"), self._hs_token):
             self.counters["unauthorized"] += 1
-            log.warning(
-                "a request with a wrong hs_token was refused: is the homeserver using "
-                "the current registration file?"
-            )
+            self._warn_of_token()
             return _error(403, "M_FORBIDDEN", "wrong hs_token")
         try:
             return await handler(request)
@@ -110,6 +111,15 @@ class Appservice:
             return _error(405, "M_UNRECOGNIZED", "wrong method")
         except web.HTTPRequestEntityTooLarge:
             return _error(413, "M_TOO_LARGE", "the request is too large")
+
+    def _warn_of_token(self) -> None:
+        # Whoever guesses tokens must not fill the log.
+        if time.monotonic() - self._warned_at >= _WARNING_INTERVAL:
+            self._warned_at = time.monotonic()
+            log.warning(
+                "a request with a wrong hs_token was refused: is the homeserver using "
+                "the current registration file?"
+            )
 
     async def _transaction(self, request: web.Request) -> web.Response:
         txn_id = request.match_info["txn_id"]

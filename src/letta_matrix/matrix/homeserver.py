@@ -8,18 +8,18 @@ import asyncio
 import json
 import random
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import aiohttp
-import structlog
 from mautrix.api import HTTPAPI, ClientPath, Method, PathBuilder
 from mautrix.errors import MatrixConnectionError, MatrixRequestError, make_request_error
 from yarl import URL
 
+from letta_matrix.matrix.errors import is_refusal, refusal
 from letta_matrix.matrix.events import mapping
 from letta_matrix.matrix.pacing import Pacer
-
-log = structlog.get_logger()
+from letta_matrix.matrix.retries import Retries, Retry
 
 _FIRST_PAUSE = 0.25
 _LONGEST_PAUSE = 10.0
@@ -31,8 +31,12 @@ Recover = Callable[[], Awaitable[Mapping[str, Any] | None]]
 """Asks whether a request whose answer was lost took effect; its answer then, else None."""
 
 
+_FAULTS = (MatrixRequestError, MatrixConnectionError, TimeoutError)
+
+
 class HomeserverUnavailable(Exception):
-    """The homeserver did not answer, or answered 5xx or 429, for as long as we were to try."""
+    """The homeserver gave no answer that counts (none, 5xx, 429, not of Matrix, token unknown) for
+    as long as we were to try."""
 
 
 class RateLimited(MatrixRequestError):
@@ -44,6 +48,15 @@ class RateLimited(MatrixRequestError):
         self.errcode = "M_LIMIT_EXCEEDED"
         self.message = None
         self.pause = pause
+
+
+@dataclass(frozen=True, slots=True)
+class _Fault:
+    """Why a request is tried again; `pause` (seconds) is what the homeserver asked for."""
+
+    text: str
+    pause: float | None = None
+    misdirected: bool = False
 
 
 class _Api(HTTPAPI):
@@ -74,8 +87,8 @@ class Homeserver:
     """Sends requests as any of our users, with retries.
 
     One pooled session: 100 connections, names cached for 5 minutes, kept alive for 30 s.
-    `writes` counts requests that change something there; `outage` is set when one did not
-    reach it.
+    `writes` counts requests that change something there; `outage` is set when one may not have
+    reached it; `retries` knows those that are tried again.
     """
 
     def __init__(self, url: str, as_token: str, pacer: Pacer) -> None:
@@ -83,6 +96,7 @@ class Homeserver:
         self.pacer = pacer
         self.writes = 0
         self.outage = asyncio.Event()
+        self.retries = Retries()
         connector = aiohttp.TCPConnector(limit=100, ttl_dns_cache=300, keepalive_timeout=30)
         self._session = aiohttp.ClientSession(connector=connector, timeout=_TIMEOUT)
         self._api = _Api(url, as_token, client_session=self._session)
@@ -104,37 +118,32 @@ class Homeserver:
     ) -> dict[str, Any]:
         """Make a request, as `user_id` if given, and return its JSON answer.
 
-        429 waits as long as the homeserver says; lost connections and 5xx are tried again with
-        growing, jittered pauses for `give_up_after` seconds (None: for ever). `recover` is
-        asked before a resend, since the answer and not the request may be what was lost.
+        429 waits as long as the homeserver says; lost connections, 5xx and answers of others
+        (see `is_refusal`) are tried again with growing, jittered pauses for `give_up_after`
+        seconds (None: for ever). `recover` is asked before a resend, since the answer and not
+        the request may be what was lost.
 
         Raises:
-            MatrixRequestError: the homeserver said no (4xx).
+            MatrixRequestError: the homeserver said no (4xx), or, with no end of tries, fails at
+                this request again and again while it accepts messages of others.
             HomeserverUnavailable: it could not be reached in time.
         """
         pause = _FIRST_PAUSE
         deadline = None if give_up_after is None else _now() + give_up_after
-        while True:
-            try:
-                return await self._once(method, path, content, user_id, query, content_type)
-            except RateLimited as error:
-                wait, reason = error.pause, "rate limited"
-            except MatrixRequestError as error:
-                if error.http_status < 500:
-                    raise
-                if error.http_status in _GATEWAY_ERRORS and not error.errcode:
-                    self.outage.set()
-                wait, reason = pause, _reason(error)
-            except (MatrixConnectionError, TimeoutError) as error:
-                self.outage.set()
-                wait, reason = pause, str(error) or "timed out"
-            if deadline is not None and _now() + wait > deadline:
-                raise HomeserverUnavailable(f"the homeserver does not answer: {reason}")
-            log.debug("homeserver request is tried again", reason=reason, pause=round(wait, 2))
-            await asyncio.sleep(wait * random.uniform(1.0, 1.3))  # noqa: S311
-            pause = min(pause * 2, _LONGEST_PAUSE)
-            if recover is not None and (answer := await _recovered(recover)) is not None:
-                return dict(answer)
+        with self.retries.follow(str(method), str(path)) as retry:
+            while True:
+                try:
+                    return await self._once(method, path, content, user_id, query, content_type)
+                except _FAULTS as error:
+                    fault = self._fault(error, retry, endless=deadline is None)
+                wait = pause if fault.pause is None else fault.pause
+                if deadline is not None and _now() + wait > deadline:
+                    raise HomeserverUnavailable(fault.text)
+                self.retries.failed(retry, fault.text, misdirected=fault.misdirected)
+                await asyncio.sleep(wait * random.uniform(1.0, 1.3))  # noqa: S311
+                pause = min(pause * 2, _LONGEST_PAUSE)
+                if recover is not None and (answer := await _recovered(recover)) is not None:
+                    return dict(answer)
 
     async def ping(self, appservice_id: str, transaction_id: str) -> None:
         """Ask the homeserver to reach us, which also ends its backoff (spec v1.7, MSC2659)."""
@@ -154,6 +163,27 @@ class Homeserver:
         except (MatrixRequestError, HomeserverUnavailable):
             return False
         return True
+
+    def _fault(self, error: Exception, retry: Retry, *, endless: bool) -> _Fault:
+        """What is to be tried again, and when; raises `error` if it is not."""
+        if isinstance(error, RateLimited):
+            return _Fault("the homeserver does not answer: rate limited", pause=error.pause)
+        if isinstance(error, MatrixRequestError):
+            if is_refusal(error):
+                raise error
+            if error.http_status < 500:
+                return _Fault(refusal(error), misdirected=True)
+            is_own = error.http_status not in _GATEWAY_ERRORS and bool(error.errcode)
+            if is_own and self.retries.is_hopeless(retry) and endless:
+                raise error
+            if not is_own and not error.errcode:
+                self.outage.set()
+            reason = _reason(error)
+        else:
+            self.outage.set()
+            reason, is_own = str(error) or "timed out", False
+        retry.failures = retry.failures if is_own else 0
+        return _Fault(f"the homeserver does not answer: {reason}")
 
     async def _once(
         self,

@@ -6,6 +6,7 @@ Matrix spec, Application Service API, section "Registration".
 import re
 
 from letta_matrix.config import Config
+from letta_matrix.matrix.identifiers import RESERVED_PREFIXES
 
 
 def registration(config: Config) -> dict[str, object]:
@@ -21,8 +22,8 @@ def registration(config: Config) -> dict[str, object]:
         "rate_limited": False,
         "receive_ephemeral": False,
         "namespaces": {
-            "users": [_exclusive(f"@{prefix}_.*:{domain}") for prefix in ("agent", "letta")],
-            "aliases": [_exclusive(f"#{prefix}_.*:{domain}") for prefix in ("agent", "letta")],
+            "users": [_exclusive(f"@{prefix}.*:{domain}") for prefix in RESERVED_PREFIXES],
+            "aliases": [_exclusive(f"#{prefix}.*:{domain}") for prefix in RESERVED_PREFIXES],
             "rooms": [],
         },
     }

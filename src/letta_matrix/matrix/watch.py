@@ -7,7 +7,9 @@ interest (FACTS 2), so somebody has to notice the restart and wake it.
 import asyncio
 import contextlib
 import time
+from enum import Enum, auto
 
+import aiohttp
 from yarl import URL
 
 from letta_matrix.matrix.homeserver import Homeserver
@@ -15,24 +17,71 @@ from letta_matrix.matrix.homeserver import Homeserver
 _FIRST_PAUSE = 0.2
 _LONGEST_PAUSE = 30.0
 _LONG_LIVED = 5.0
+_ANSWER_TIMEOUT = 5.0
 
 
-async def homeserver_returned(homeserver: Homeserver) -> None:
-    """Return once the homeserver has been away and accepts connections again.
+class Presence(Enum):
+    """How the homeserver is: HERE answers, SLOW takes connections but gives no answer in 5 s,
+    AWAY is down, or its proxy says so."""
+
+    HERE = auto()
+    SLOW = auto()
+    AWAY = auto()
+
+
+async def until_gone(homeserver: Homeserver) -> Presence:
+    """Return SLOW or AWAY once the homeserver is that.
 
     An idle connection shows at once that a homeserver died; behind a reverse proxy it does not,
-    and our own failed requests (`Homeserver.outage`) tell instead.
+    and our own failed requests (`Homeserver.outage`) give cause to ask it. One of them alone
+    means nothing: a homeserver under load may fail at some and serve all others.
     """
     holding = asyncio.create_task(_until_refused(URL(homeserver.url)))
-    failing = asyncio.create_task(homeserver.outage.wait())
+    try:
+        while not await _ends_before_outage(holding, homeserver.outage):
+            homeserver.outage.clear()
+            if (presence := await look(homeserver)) is not Presence.HERE:
+                return presence
+            await asyncio.sleep(_FIRST_PAUSE)
+        holding.result()
+        return Presence.AWAY
+    finally:
+        holding.cancel()
+        await asyncio.gather(holding, return_exceptions=True)
+
+
+async def until_back(homeserver: Homeserver) -> Presence:
+    """Return once the homeserver is HERE: how it was at its worst until then."""
+    pause, worst = _FIRST_PAUSE, Presence.HERE
+    while (presence := await look(homeserver)) is not Presence.HERE:
+        worst = presence if worst is not Presence.AWAY else worst
+        await asyncio.sleep(pause)
+        pause = min(pause * 1.5, _LONGEST_PAUSE / 10)
+    homeserver.outage.clear()
+    return worst
+
+
+async def look(homeserver: Homeserver) -> Presence:
+    """Ask for `/_matrix/client/versions`, on a connection of its own."""
+    url = URL(homeserver.url) / "_matrix/client/versions"
+    timeout = aiohttp.ClientTimeout(total=_ANSWER_TIMEOUT)
+    try:
+        async with aiohttp.ClientSession(timeout=timeout) as http, http.get(url) as response:
+            return Presence.AWAY if response.status >= 500 else Presence.HERE
+    except TimeoutError:
+        return Presence.SLOW
+    except aiohttp.ClientError:
+        return Presence.AWAY
+
+
+async def _ends_before_outage(holding: asyncio.Task[None], outage: asyncio.Event) -> bool:
+    failing = asyncio.create_task(outage.wait())
     try:
         await asyncio.wait({holding, failing}, return_when=asyncio.FIRST_COMPLETED)
     finally:
-        for task in (holding, failing):
-            task.cancel()
-        await asyncio.gather(holding, failing, return_exceptions=True)
-    homeserver.outage.clear()
-    await _until_accepted(URL(homeserver.url))
+        failing.cancel()
+        await asyncio.gather(failing, return_exceptions=True)
+    return holding.done()
 
 
 async def _until_refused(url: URL) -> None:
@@ -56,16 +105,3 @@ async def _hold(url: URL) -> None:
             await reader.read(1)
     finally:
         writer.close()
-
-
-async def _until_accepted(url: URL) -> None:
-    pause = _FIRST_PAUSE
-    while True:
-        try:
-            _, writer = await asyncio.open_connection(url.host, url.port)
-        except OSError:
-            await asyncio.sleep(pause)
-            pause = min(pause * 1.5, _LONGEST_PAUSE / 10)
-        else:
-            writer.close()
-            return

@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Iterable
 
 from letta_matrix.runtimes.protocol import (
@@ -43,6 +44,7 @@ class MemoryRuntime:
         self._agents: dict[str, AgentInfo] = {}
         self._conversations: dict[str, str] = {}
         self._cancelled: set[str] = set()
+        self.counters: Counter[str] = Counter()
         self.script = script
         self.available = True
         self.asked: list[TurnRequest] = []

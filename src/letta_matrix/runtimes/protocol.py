@@ -4,6 +4,7 @@ One adapter per kind of runtime implements `AgentRuntime`; nothing else in the
 project knows frames, REST paths or stream formats of Letta.
 """
 
+from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -180,6 +181,11 @@ class AgentRuntime(Protocol):
 
     @property
     def capabilities(self) -> Capabilities: ...
+
+    @property
+    def counters(self) -> Counter[str]:
+        """How often something unknown or malformed came and was passed over, by its kind."""
+        ...
 
     async def start(self) -> None:
         """Begin to connect; returns at once, an unreachable runtime is retried for ever."""

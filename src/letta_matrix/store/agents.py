@@ -1,7 +1,8 @@
 """Agents as the bridge knows them: identity, room, and what the homeserver already has."""
 
+import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -19,7 +20,11 @@ class AgentStatus(StrEnum):
 
 @dataclass(slots=True)
 class Agent:
-    """One agent. `applied` is what has been written to the homeserver, by step name."""
+    """One agent. `applied` is what has been written to the homeserver, by step name.
+
+    An agent of the directory is changed through `AgentDirectory.change` only, which puts a new
+    object in its place.
+    """
 
     agent_id: str
     runtime: str
@@ -40,6 +45,7 @@ class AgentDirectory:
         self._agents: dict[str, Agent] = {}
         self._by_room: dict[str, Agent] = {}
         self._by_user: dict[str, Agent] = {}
+        self._changing = asyncio.Lock()
 
     async def load(self) -> None:
         query = select(agents).order_by(agents.c.created_at)
@@ -65,6 +71,19 @@ class AgentDirectory:
         await self._database.execute(*(agents.insert().values(_values(agent)) for agent in new))
         for agent in new:
             self._index(agent)
+
+    async def change(
+        self, agent_ids: Iterable[str], edited: Callable[[Agent], Agent]
+    ) -> list[Agent]:
+        """Store an edited copy of each agent, then show it; returns the copies.
+
+        If they cannot be stored, nothing has changed here either. Raises StoreUnavailable.
+        """
+        # One after the other, so that each edits what the one before it has stored.
+        async with self._changing:
+            copies = [edited(self._agents[agent_id]) for agent_id in agent_ids]
+            await self.save(*copies)
+        return copies
 
     async def save(self, *changed: Agent) -> None:
         await self._database.execute(

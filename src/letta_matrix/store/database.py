@@ -1,11 +1,12 @@
 """The bridge's database: one connection in a thread of its own, migrated before use."""
 
 import asyncio
+import fcntl
 import os
 import sys
 from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -37,10 +38,14 @@ def database_url(configured: str, directory: Path) -> URL:
 
 
 class Database:
-    """One database. Open it with `open()`, end with `close()`."""
+    """One database. Open it with `open()`, end with `close()`.
+
+    Unopened it can be read while another process has it open.
+    """
 
     def __init__(self, url: URL) -> None:
         self._url = url
+        self._lock: int | None = None
         # The parameters are what people wrote: no error may show them.
         self._engine = create_engine(url, hide_parameters=True, pool_size=1, max_overflow=0)
         # One thread owns the one connection: a transaction is one hop there and back, and
@@ -49,8 +54,15 @@ class Database:
         event.listen(self._engine, "connect", _set_up_sqlite)
 
     async def open(self) -> None:
-        """Create or migrate the schema. Raises StoreError when the database cannot be used."""
-        _create_private(Path(str(self._url.database)))
+        """Take the database for this process and create or migrate the schema.
+
+        Raises:
+            StoreError: the database cannot be used, or another process has it open.
+        """
+        path = Path(str(self._url.database))
+        _make_folder(path)
+        self._lock = _lock(path)
+        os.close(_open_private(path))
         try:
             revision = await self._run(self._revision)
         except (DBAPIError, OSError) as error:
@@ -66,6 +78,9 @@ class Database:
     async def close(self) -> None:
         await self._run(self._engine.dispose)
         self._thread.shutdown(wait=False)
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
 
     async def write(self, work: Callable[[Connection], Result]) -> Result:
         """Do `work` in a transaction that commits at its end, or rolls back on an error.
@@ -144,12 +159,40 @@ def _set_up_sqlite(connection: object, _record: object) -> None:
     cursor.close()
 
 
-def _create_private(path: Path) -> None:
+def _make_folder(path: Path) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
     except OSError as error:
         raise StoreError(f"{path}: the database cannot be written: {error.strerror}") from None
+
+
+def _open_private(path: Path) -> int:
+    try:
+        return os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
+    except OSError as error:
+        raise StoreError(f"{path}: the database cannot be written: {error.strerror}") from None
+
+
+def _lock(path: Path) -> int:
+    """An open file beside the database, locked; the kernel unlocks it however we end."""
+    # Resolved, so that a link to the database leads to the same lock.
+    lock = _open_private(path.resolve().with_name(path.resolve().name + ".lock"))
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        holder = os.read(lock, 20).decode(errors="replace").strip() or "unknown"
+        os.close(lock)
+        if not isinstance(error, BlockingIOError):
+            raise StoreError(f"{path}: the database cannot be locked: {error.strerror}") from None
+        raise StoreError(
+            f"the database {path} is in use by another letta-matrix (pid {holder}): stop that one "
+            "first, or give each a `database.url` of its own"
+        ) from None
+    # The pid is for error messages only; a full disk says so elsewhere.
+    with suppress(OSError):
+        os.ftruncate(lock, 0)
+        os.write(lock, f"{os.getpid()}\n".encode())
+    return lock
 
 
 def _cause(error: BaseException) -> str:

@@ -133,15 +133,16 @@ class TurnStore:
         self._conversations[agent_id, room_id] = conversation_id
 
     async def forget_conversation(self, turn: Turn) -> None:
-        """The runtime no longer has the turn's conversation."""
+        """The runtime no longer has the turn's conversation, nor anything of the turn."""
         mine = (conversations.c.agent_id == turn.agent_id) & (
             conversations.c.room_id == turn.room_id
         )
         await self._database.execute(
-            delete(conversations).where(mine), _update(turn, conversation_id=None)
+            delete(conversations).where(mine),
+            _update(turn, status=TurnStatus.QUEUED, runtime_state=None, conversation_id=None),
         )
         self._conversations.pop((turn.agent_id, turn.room_id), None)
-        turn.conversation_id = None
+        turn.status, turn.runtime_state, turn.conversation_id = TurnStatus.QUEUED, None, None
 
 
 def _update(turn: Turn, **values: object) -> Executable:

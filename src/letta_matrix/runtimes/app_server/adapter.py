@@ -1,15 +1,16 @@
 """The App Server (`letta server`) as a place where agents live."""
 
 import asyncio
+import contextlib
 import time
 from collections import Counter
 from collections.abc import AsyncGenerator, Mapping
 from pathlib import Path
 
 from letta_matrix.config import AppServerRuntime
-from letta_matrix.runtimes.app_server.connection import Connection, Mark
+from letta_matrix.runtimes.app_server.connection import Connection, Feed, Mark
 from letta_matrix.runtimes.app_server.following import Follower
-from letta_matrix.runtimes.app_server.frames import Json, Scope, as_list, error_line
+from letta_matrix.runtimes.app_server.frames import Json, Scope, as_dict, as_list, error_line, id_of
 from letta_matrix.runtimes.protocol import (
     AgentInfo,
     Capabilities,
@@ -50,7 +51,7 @@ class AppServer:
 
     @property
     def counters(self) -> Counter[str]:
-        """How often something unknown came and was passed over."""
+        """See `AgentRuntime.counters`."""
         return self._connection.counters
 
     async def start(self) -> None:
@@ -67,21 +68,20 @@ class AppServer:
         body: Json = {"name": name, "tags": [], "description": description or None}
         if model:
             body["model"] = model
-        answer = await self._connection.call("agent_create", body=body)
-        return _agent(answer["agent"])
+        return _agent(await self._connection.create("agent_create", "agent", body=body))
 
     async def rename_agent(self, agent_id: str, name: str) -> None:
         await self._connection.call("agent_update", agent_id=agent_id, body={"name": name})
 
     async def create_conversation(self, agent_id: str, title: str) -> str:
         body = {"agent_id": agent_id, "summary": title}
-        answer = await self._connection.call("conversation_create", body=body)
-        return str(answer["conversation"]["id"])
+        made = await self._connection.create("conversation_create", "conversation", body=body)
+        return id_of(made)
 
     async def list_conversations(self, agent_id: str) -> list[str]:
         query = {"agent_id": agent_id}
         items = await self._list_all("conversation_list", "conversations", query)
-        return [str(item["id"]) for item in items]
+        return [id_of(item) for item in items]
 
     async def run_turn(
         self, request: TurnRequest, state: TurnState | None, save: SaveTurnState
@@ -110,15 +110,18 @@ class AppServer:
                 raise
 
     async def cancel_turn(self, agent_id: str, conversation_id: str) -> None:
+        """Stop what runs (see `AgentRuntime`); returns when it ended, or `ABORT_GRACE` later."""
         scope = Scope(agent_id, conversation_id)
-        feeds = self._connection.feeds(scope)
-        answer = await self._connection.call("abort_message", runtime=scope.as_json())
-        # Messages that wait behind an aborted turn stay paused until told to go on.
-        await self._connection.call("resume_queue", runtime=scope.as_json())
-        if answer.get("aborted"):
-            loop = asyncio.get_running_loop()
-            for feed in feeds:
-                loop.call_later(ABORT_GRACE, feed.put_nowait, Mark.CANCELLED)
+        followers = self._connection.feeds(scope)
+        with self._connection.subscribe(scope) as feed:
+            answer = await self._connection.call("abort_message", runtime=scope.as_json())
+            # Messages that wait behind an aborted turn stay paused until told to go on.
+            await self._connection.call("resume_queue", runtime=scope.as_json())
+            if not answer.get("aborted") or await _ends(feed):
+                return
+        self._connection.unsettled.add(scope)
+        for follower in followers:
+            follower.put_nowait(Mark.CANCELLED)
 
     async def answer_approval(
         self, request: TurnRequest, approval_id: str, *, allow: bool, message: str = ""
@@ -149,22 +152,39 @@ class AppServer:
         self._connection.acknowledge(min(needed, default=self._connection.seq))
 
     async def _list_all(self, kind: str, field: str, query: Json) -> list[Json]:
+        """Every page; items without an id are counted and passed over."""
         found: dict[str, Json] = {}
         after: Json = {}
         while True:
             answer = await self._connection.call(kind, query={**query, "limit": PAGE, **after})
-            page = as_list(answer.get(field))
-            fresh = {str(item["id"]): item for item in page if str(item["id"]) not in found}
-            found |= fresh
+            if not isinstance(answer.get(field), list):
+                raise self._connection.malformed(kind, field)
+            page = answer[field]
+            usable = {id_of(item): item for item in as_list(page) if id_of(item)}
+            fresh = usable.keys() - found.keys()
+            if malformed := sum(not id_of(as_dict(item)) for item in page):
+                self.counters[f"malformed {kind}"] += malformed
+            found |= usable
             if len(page) < PAGE or not fresh:
                 return list(found.values())
-            after = {"after": str(page[-1]["id"])}
+            after = {"after": list(usable)[-1]}
+
+
+async def _ends(feed: Feed) -> bool:
+    """Whether the turn ends within `ABORT_GRACE`; a broken stream ends the wait for it too."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(ABORT_GRACE):
+            while True:
+                frame = await feed.get()
+                if isinstance(frame, Mark) or frame.type == "turn_finished":
+                    return True
+    return False
 
 
 def _agent(item: Json) -> AgentInfo:
     return AgentInfo(
-        agent_id=str(item["id"]),
-        name=str(item.get("name") or item["id"]),
+        agent_id=id_of(item),
+        name=str(item.get("name") or id_of(item)),
         description=str(item.get("description") or ""),
         model=str(item.get("model") or ""),
     )

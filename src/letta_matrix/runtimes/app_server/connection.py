@@ -9,6 +9,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
+from typing import Any
 
 import structlog
 
@@ -20,14 +21,17 @@ from letta_matrix.runtimes.app_server.frames import (
     Json,
     Scope,
     ScopedFrame,
+    as_dict,
     error_line,
+    id_of,
+    is_gone,
     parse,
     scope_of,
 )
 from letta_matrix.runtimes.keeper.client import KeeperClient, KeeperGone, Link, Replay
 from letta_matrix.runtimes.keeper.server import is_remote
 from letta_matrix.runtimes.keeper.wire import Frame
-from letta_matrix.runtimes.protocol import RuntimeRefused, RuntimeUnavailable
+from letta_matrix.runtimes.protocol import ConversationGone, RuntimeRefused, RuntimeUnavailable
 
 _log = structlog.get_logger()
 
@@ -127,14 +131,32 @@ class Connection:
 
         Raises:
             RuntimeUnavailable: as `request`.
-            RuntimeRefused: the App Server answered with an error.
+            ConversationGone: there is no such conversation.
+            RuntimeRefused: the App Server answered with another error.
         """
         answer = await self.request(kind, request_id=request_id, everywhere=everywhere, **fields)
         if not answer.get("success"):
-            raise RuntimeRefused(
-                f"the App Server refused {kind}: {error_line(answer.get('error'))}"
-            )
+            line = error_line(answer.get("error"))
+            kind_of_error = ConversationGone if is_gone(line) else RuntimeRefused
+            raise kind_of_error(f"the App Server refused {kind}: {line}")
         return answer
+
+    async def create(self, kind: str, field: str, **fields: Any) -> Json:
+        """A call that makes something: the object in the answer's `field`, which has an id.
+
+        Raises:
+            RuntimeUnavailable, RuntimeRefused: as `call`.
+        """
+        made = as_dict((await self.call(kind, **fields)).get(field))
+        if not id_of(made):
+            raise self.malformed(kind, field)
+        return made
+
+    def malformed(self, kind: str, field: str) -> RuntimeUnavailable:
+        """An answer that lacks what it is for."""
+        return RuntimeUnavailable(
+            f"the App Server at {self._config.url} answered {kind} without `{field}`"
+        )
 
     async def start_runtime(self, scope: Scope, *, again: bool = False) -> None:
         """Subscribe to a conversation, once per upstream connection unless `again`.

@@ -13,12 +13,14 @@ from letta_matrix.runtimes.app_server.frames import (
     ScopedFrame,
     as_dict,
     error_line,
+    id_of,
     parse,
     scope_of,
 )
 from letta_matrix.runtimes.app_server.history import StoredTurn, find_turn
 from letta_matrix.runtimes.app_server.turns import TurnReader
 from letta_matrix.runtimes.protocol import (
+    ConversationGone,
     RuntimeRefused,
     SaveTurnState,
     StopReason,
@@ -167,7 +169,6 @@ class Follower:
             if frame is Mark.LOST:
                 raise self.connection.unavailable()
             if frame is Mark.CANCELLED:
-                self.connection.unsettled.add(self.scope)
                 yield TurnFinished(StopReason.CANCELLED, run_id=reader.run_id)
                 return
             if isinstance(frame, Mark) or frame.seq <= after:
@@ -175,6 +176,8 @@ class Follower:
             for event in self._count(reader, reader.read(frame)):
                 if reader.wedged:
                     raise await self._lost("the conversation was stuck", None)
+                if reader.gone and isinstance(event, TurnFinished):
+                    raise ConversationGone(event.error)
                 yield event
 
     async def _recover(self, *, unbroken: bool) -> Events:
@@ -286,16 +289,18 @@ class Follower:
         agent_id = self.request.agent_id
         if up_to != "":
             body = {"agent_id": agent_id} | ({"message_id": up_to} if up_to else {})
-            answer = await self.connection.call(
-                "conversation_fork", conversation_id=self.request.conversation_id, body=body
+            made = await self.connection.create(
+                "conversation_fork",
+                "conversation",
+                conversation_id=self.request.conversation_id,
+                body=body,
             )
         else:
             old = await self.connection.call("conversation_retrieve", **self.scope.as_json())
             summary = as_dict(old.get("conversation")).get("summary") or ""
-            answer = await self.connection.call(
-                "conversation_create", body={"agent_id": agent_id, "summary": summary}
-            )
-        return str(answer["conversation"]["id"])
+            body = {"agent_id": agent_id, "summary": summary}
+            made = await self.connection.create("conversation_create", "conversation", body=body)
+        return id_of(made)
 
     def _count(self, reader: TurnReader, events: Iterable[TurnEvent]) -> list[TurnEvent]:
         read = list(events)

@@ -16,6 +16,7 @@ TRANSIENT = ('{"type":"agent_list_response"', '{"type":"conversation_messages_li
 """Answers to polling, of no use after the asker is gone."""
 
 MAX_ERROR = 300
+_GONE = re.compile(r"Conversation \S+ not found")
 _STATUS = re.compile(r"(\d{3}):\s*(\{.*\})", re.DOTALL)
 
 
@@ -86,6 +87,17 @@ def as_texts(value: object) -> list[str]:
     if not isinstance(value, list):
         return []
     return [item for item in cast("list[object]", value) if isinstance(item, str)]
+
+
+def id_of(item: Json) -> str:
+    """The item's id, "" if it has none."""
+    found = item.get("id")
+    return found if isinstance(found, str) else ""
+
+
+def is_gone(error: str) -> bool:
+    """Whether an error says that its conversation does not exist."""
+    return _GONE.fullmatch(error) is not None
 
 
 def error_line(error: object) -> str:

@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass, field
 
 from letta_matrix.runtimes.app_server.connection import Connection
-from letta_matrix.runtimes.app_server.frames import Json, Scope, as_list, text_of
+from letta_matrix.runtimes.app_server.frames import Json, Scope, as_list, id_of, text_of
 
 PAGE = 50
 MAX_PAGES = 10
@@ -43,7 +43,7 @@ async def find_turn(connection: Connection, scope: Scope, message_id: str) -> St
         found = any(message.get("otid") == message_id for message in newest_first[:-1])
         if found or not answer.get("has_more") or not page:
             break
-        query = {"limit": PAGE, "before": answer.get("next_before") or page[-1]["id"]}
+        query = {"limit": PAGE, "before": answer.get("next_before") or id_of(page[-1])}
     return read_turn(newest_first[::-1], message_id)
 
 
@@ -57,7 +57,7 @@ def read_turn(messages: list[Json], message_id: str) -> StoredTurn | None:
     if not prompts:
         return None
     first, last = prompts[0], prompts[-1]
-    turn = StoredTurn(before=str(messages[first - 1]["id"]) if first else "")
+    turn = StoredTurn(before=id_of(messages[first - 1]) if first else "")
     for message in messages[last + 1 :]:
         kind = message.get("message_type")
         text = own_text(message)

@@ -9,6 +9,7 @@ from letta_matrix.runtimes.app_server.frames import (
     as_list,
     as_texts,
     error_line,
+    is_gone,
     text_of,
 )
 from letta_matrix.runtimes.protocol import (
@@ -61,6 +62,7 @@ class TurnReader:
         self.begun = False
         self.finished = False
         self.wedged = False
+        self.gone = False
         self.tools_started = False
         self.from_start = False
         self.busy = False
@@ -238,6 +240,7 @@ class TurnReader:
         self.finished = True
         error = str(data.get("error") or self._error)
         self.wedged = WEDGED in error
+        self.gone = is_gone(error) and not self.tools_started
         stop = _STOPS.get(str(data.get("stop_reason")), StopReason.ERROR)
         line = error_line(error) if stop is StopReason.ERROR else ""
         yield TurnFinished(stop, line, run_id or self.run_id)

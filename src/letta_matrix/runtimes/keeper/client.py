@@ -19,6 +19,8 @@ from letta_matrix.runtimes.keeper.wire import Frame
 RETRY = 0.05
 LONGEST_RETRY = 0.5
 SPAWN_PAUSE = 1.0
+REPLACED_PAUSE = 30.0
+"""Seconds before a bridge that another one threw out tries again."""
 MAX_SOCKET_PATH = 107
 _log = structlog.get_logger()
 
@@ -86,6 +88,7 @@ class KeeperClient:
         self._replays: dict[int, asyncio.Future[Replay]] = {}
         self._ids = itertools.count(1)
         self._spawned_at = -SPAWN_PAUSE
+        self._failure = ""
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -133,13 +136,7 @@ class KeeperClient:
         while True:
             connection = await self._connect()
             if connection is not None:
-                pause = RETRY
-                try:
-                    await self._stay(*connection)
-                except Replaced:
-                    # Attaching again would only throw the newer bridge out.
-                    _log.warning("another bridge took the keeper over", socket=str(self._socket))
-                    return
+                pause = await self._stay(*connection)
             await asyncio.sleep(pause)
             pause = min(pause * 1.5, LONGEST_RETRY)
 
@@ -150,10 +147,23 @@ class KeeperClient:
             if len(str(self._socket)) > MAX_SOCKET_PATH:
                 self._unlink(f"keeper_socket is longer than {MAX_SOCKET_PATH} characters")
             elif time.monotonic() > self._spawned_at + SPAWN_PAUSE:
-                _log.info("starting a keeper", reason=error.strerror)
                 self._spawned_at = time.monotonic()
-                await self._spawn()
+                await self._start_keeper(error.strerror)
             return None
+
+    async def _start_keeper(self, reason: str | None) -> None:
+        if not self._failure:
+            _log.info("starting a keeper", reason=reason)
+        try:
+            await self._spawn()
+        except OSError as error:
+            failure = f"a keeper cannot be started: {error}"
+            if failure != self._failure:
+                _log.warning("a keeper cannot be started", reason=str(error))
+                self._failure = failure
+                self._unlink(failure)
+        else:
+            self._failure = ""
 
     async def _spawn(self) -> None:
         command = [sys.executable, "-m", "letta_matrix.runtimes.keeper", "--detach"]
@@ -168,8 +178,10 @@ class KeeperClient:
         self._socket.parent.mkdir(parents=True, exist_ok=True)
         return self._socket.with_name(self._socket.name + ".log").open("ab")
 
-    async def _stay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _stay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> float:
+        """Be attached until that ends; how many seconds to wait then."""
         self._writer = writer
+        pause, reason = RETRY, "not attached to the keeper"
         try:
             writer.write(wire.pack_control({"type": "attach", **self._attach}))
             while True:
@@ -182,10 +194,19 @@ class KeeperClient:
                     await self._control(wire.unpack_control(payload), reader)
         except (asyncio.IncompleteReadError, OSError, ValueError):
             pass
+        except Replaced:
+            # Attaching at once would only throw the newer bridge out.
+            pause, reason = REPLACED_PAUSE, "another letta-matrix took the keeper over"
+            _log.warning(
+                "another letta-matrix took the keeper over; give each a `keeper_socket` of its own",
+                socket=str(self._socket),
+                next_try_in_seconds=pause,
+            )
         finally:
             self._writer = None
             writer.close()
-            self._unlink("not attached to the keeper")
+            self._unlink(reason)
+        return pause
 
     async def _control(self, message: dict[str, Any], reader: asyncio.StreamReader) -> None:
         if message["type"] == "replay":

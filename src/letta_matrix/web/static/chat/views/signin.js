@@ -64,7 +64,7 @@ export function signInView({ homeserver, reason, onSession }) {
  * @returns {HTMLElement}
  */
 export function linkQuestion({ userId, onLink, onStay }) {
-  const link = h("button.quiet", { type: "button", onclick: () => answer(onLink) }, "Sign in with the link");
+  const link = h("button", { type: "button", onclick: () => answer(onLink) }, "Sign in with the link");
   const stay = h("button.primary", { type: "button", name: "stay", onclick: () => answer(onStay) }, "Stay signed in");
 
   /** @param {() => void} callback */
@@ -77,7 +77,7 @@ export function linkQuestion({ userId, onLink, onStay }) {
     h("div.card", {},
       h("div.brand-mark", {}, icon("mark")),
       h("h1", {}, "Sign in with this link instead?"),
-      h("p.lead", {}, "You are signed in as ", h("code", {}, userId), ". The link signs you out first."),
+      h("p.lead", {}, "You are signed in as ", h("code", {}, userId), ". The link ends that session."),
       h("div.sign-in-form", {}, stay, link),
     ),
   );

@@ -1,0 +1,41 @@
+"""What the homeserver's errors mean: a refusal is for good, everything else may pass."""
+
+from mautrix.errors import MatrixRequestError
+
+_ABOUT_THE_REQUEST = {400, 413, 414, 415, 431}
+"""Without an errcode too, trying the same again changes nothing: malformed or too large."""
+
+_TOKEN_FAULTS = {
+    "M_UNKNOWN_TOKEN": (
+        "the homeserver does not know our as_token: list registration.yaml in its "
+        "app_service_config_files and restart it"
+    ),
+    "M_MISSING_TOKEN": (
+        "the homeserver got no token from us: a proxy in between must pass on the "
+        "Authorization header"
+    ),
+}
+
+
+def is_refusal(error: MatrixRequestError) -> bool:
+    """Whether the homeserver said no to this request, so that trying again is of no use.
+
+    A 4xx that is about our token, or that carries no Matrix errcode (a reverse proxy's own
+    answer), says nothing about the request.
+    """
+    status, errcode = error.http_status, error.errcode
+    if not 400 <= status < 500 or errcode in _TOKEN_FAULTS:
+        return False
+    return status in _ABOUT_THE_REQUEST or bool(errcode)
+
+
+def refusal(error: MatrixRequestError) -> str:
+    """One line about what the homeserver, or a proxy in front of it, refused, for an operator."""
+    if (told := _TOKEN_FAULTS.get(str(error.errcode))) is not None:
+        return told
+    if not error.errcode and error.http_status < 500:
+        return (
+            f"HTTP {error.http_status} that is not of Matrix: does homeserver.url lead to the "
+            "homeserver, and does a proxy in between pass on /_matrix?"
+        )
+    return f"the homeserver refused: {error.errcode or error.http_status}: {error.message or error}"

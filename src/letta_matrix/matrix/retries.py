@@ -1,0 +1,82 @@
+"""Requests that are tried again: whether it goes on too long, and who must hear of it."""
+
+import time
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import structlog
+
+log = structlog.get_logger()
+
+_LONG = 30.0
+_MOST_FAILURES = 8
+
+
+@dataclass(eq=False, slots=True)
+class Retry:
+    """One request from its first try to its end. `failures`: own 5xx of the homeserver, in a
+    row."""
+
+    endpoint: str
+    started: float = field(default_factory=time.monotonic)
+    failures: int = 0
+    sends: int = 0
+    told: set[str] = field(default_factory=set[str])
+
+    @property
+    def is_long(self) -> bool:
+        return time.monotonic() - self.started >= _LONG
+
+
+class Retries:
+    """All requests under way to one homeserver."""
+
+    def __init__(self) -> None:
+        self._under_way: set[Retry] = set()
+        self._told: set[str] = set()
+        self._sends = 0
+
+    @property
+    def stuck(self) -> int:
+        """How many requests have been tried for longer than 30 s."""
+        return sum(retry.is_long for retry in self._under_way)
+
+    @contextmanager
+    def follow(self, method: str, path: str) -> Generator[Retry]:
+        """Keep account of a request while the block runs; `path` is the quoted one."""
+        retry = Retry(f"{method} {_endpoint(path)}")
+        self._under_way.add(retry)
+        try:
+            yield retry
+            if "/send/" in path:
+                self._sends += 1
+        finally:
+            self._under_way.discard(retry)
+            self._told -= retry.told
+
+    def is_hopeless(self, retry: Retry) -> bool:
+        """Count a 5xx that the homeserver itself worded. True if it is this request's fault: it
+        failed so often, and since its last failure messages of others were accepted."""
+        others, retry.sends = self._sends - retry.sends, self._sends
+        retry.failures += 1
+        return retry.failures > _MOST_FAILURES and others > 0
+
+    def failed(self, retry: Retry, reason: str, *, misdirected: bool) -> None:
+        """Log that it is tried again: aloud, once for all like it, if it takes long or if only
+        an operator can mend it (`misdirected`: the answer was not about the request)."""
+        line = f"{'' if misdirected else retry.endpoint} {reason}"
+        if not (misdirected or retry.is_long) or line in self._told:
+            log.debug("homeserver request is tried again", request=retry.endpoint, reason=reason)
+            return
+        self._told.add(line)
+        retry.told.add(line)
+        log.warning(
+            "a homeserver request fails again and again", request=retry.endpoint, reason=reason
+        )
+
+
+def _endpoint(path: str) -> str:
+    """The path's fixed words; ids, event types and transaction ids hold other characters."""
+    words = path.removeprefix("_matrix/").split("/")
+    return "/".join(word if word.isalpha() or word in ("v1", "v3") else "*" for word in words)
