@@ -55,11 +55,12 @@ class CatchUp:
             for agent in await self._liveliest_first():
                 await self._look(agent, max(float(since), agent.created_at))
                 await asyncio.sleep(_PAUSE)
-        await self._meta.set(_OLDER, now)
-        await self._meta.set(_NEWER, now)
+        await self._move_to(now)
 
     async def beat(self) -> None:
         """Move the time to look back to, for ever. A push can be late, but not by half an hour."""
+        if await self._meta.get(_OLDER) is None:
+            await self._move_to(str(time.time()))
         while True:
             await asyncio.sleep(_BEAT)
             newer = await self._meta.get(_NEWER)
@@ -67,6 +68,10 @@ class CatchUp:
             if newer is not None and await self._bot.homeserver.answers():
                 await self._meta.set(_OLDER, newer)
                 await self._meta.set(_NEWER, str(time.time()))
+
+    async def _move_to(self, now: str) -> None:
+        await self._meta.set(_OLDER, now)
+        await self._meta.set(_NEWER, now)
 
     async def _liveliest_first(self) -> list[Agent]:
         places = {room_id: place for place, room_id in enumerate(await self._turns.rooms())}
