@@ -60,7 +60,7 @@ def test_mautrix_is_kept_quiet(capsys: pytest.CaptureFixture[str]) -> None:
 def test_the_secrets_of_a_configuration() -> None:
     runtimes = [
         {"type": "app_server", "name": "a", "token": "runtime-token"},
-        {"type": "app_server", "name": "b"},
+        {"type": "app_server", "name": "b", "keeper_socket": "b.sock"},
         {"type": "memory"},
     ]
     config = config_for(Path(), runtimes=runtimes)

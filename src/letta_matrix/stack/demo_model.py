@@ -128,7 +128,7 @@ def _arguments(text: str, function: Json) -> Mapping[str, object]:
 
 
 def _numbered_words(count: int) -> str:
-    words = (f"word {number}," for number in range(1, min(count, _MOST_WORDS) // 2 + 1))
+    words = (f"word {number}," for number in range(1, min(count, _MOST_WORDS) + 1))
     return " ".join(words).rstrip(",") + "."
 
 

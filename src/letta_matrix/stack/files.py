@@ -1,8 +1,33 @@
 """Files that must never be half written and never be readable by others."""
 
+import errno
 import os
 import secrets
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
+
+from letta_matrix.stack.errors import StackError
+
+_OF_THE_DISK = (
+    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS),
+    *(errno.EACCES, errno.EPERM, errno.EIO),
+)
+
+
+@contextmanager
+def writing_in(directory: Path) -> Generator[None]:
+    """Files below `directory` are written in this block.
+
+    Raises:
+        StackError: for a full disk, a missing right or the like; one line that names it.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _OF_THE_DISK:
+            raise
+        raise StackError(f"{directory}: cannot be written to: {os.strerror(error.errno)}") from None
 
 
 def write_private(path: Path, text: str) -> None:

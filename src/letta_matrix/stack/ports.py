@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 from letta_matrix.stack.errors import StackError
 
 _HIGHEST = 65535
+_STEP = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +49,12 @@ class Ports:
                 named = ", ".join(f"{port} ({name})" for name, port in taken.items())
                 raise StackError(
                     f"taken on this machine: port {named}; stop what listens there, or start "
-                    "with --port-offset 100"
+                    f"with {self._way_out()}"
                 )
             time.sleep(0.1)
 
+    def _way_out(self) -> str:
+        offset = self.synapse - Ports.synapse_default()
     def _taken(self) -> dict[str, int]:
         names = {f.name: getattr(self, f.name) for f in fields(self)}
         return {_LABELS[name]: port for name, port in names.items() if not _is_free(port)}

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import ctypes
 import os
+import re
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -27,6 +28,10 @@ _PAUSES = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 10.0)
 _STEADY_AFTER = 30.0
 _FAILURES_BEFORE_READY = 3
 _LOG_BYTES = 10_000_000
+_QUOTED_BYTES = 16_384
+_FAULT = re.compile(r"\b(?:\w+(?:Error|Exception)|Error):\s*\S|\b(?:ERROR|CRITICAL|FATAL)\b")
+"""The line of a log that says what went wrong: an exception's, or one of that level."""
+
 _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None)
 
@@ -61,6 +66,7 @@ class Child:
         self._stopping = False
         self._ready = False
         self._failures = 0
+        self._log_began = 0
         self._gave_up = asyncio.Event()
 
     @property
@@ -75,6 +81,7 @@ class Child:
         Raises:
             StackError: the program cannot be run.
         """
+        self._log_began = _size(self.command.log)
         await self._spawn()
         self._watcher = asyncio.create_task(self._watch(), name=f"watch {self.command.name}")
 
@@ -170,8 +177,8 @@ class Child:
 
     def _why_not_ready(self, timeout: float | None) -> str:
         what = "keeps ending" if timeout is None else f"did not answer within {timeout:g} s"
-        last = _last_line(self.command.log)
-        return f"{self.command.name} {what}; its log {self.command.log} ends with: {last}"
+        said = _last_words(self.command.log, self._log_began)
+        return f"{self.command.name} {what}; its log {self.command.log} says: {said}"
 
 
 def ending(code: int) -> str:
@@ -220,9 +227,17 @@ def _rotate(log: Path) -> None:
         log.replace(log.with_name(f"{log.name}.1"))
 
 
-def _last_line(log: Path) -> str:
+def _size(log: Path) -> int:
+    return log.stat().st_size if log.is_file() else 0
+
+
+def _last_words(log: Path, began: int) -> str:
+    """The last line written since the log was `began` bytes long that tells of a fault, else
+    the last one with words in it."""
+    size = _size(log)
     with log.open("rb") as file:
-        file.seek(max(0, log.stat().st_size - 4096))
+        file.seek(max(began if began <= size else 0, size - _QUOTED_BYTES))
         lines = file.read().decode(errors="replace").split("\n")
-    said = [line.strip() for line in lines if line.strip()]
-    return said[-1][:300] if said else "(nothing)"
+    said = [line.strip() for line in lines if any(map(str.isalnum, line))]
+    faults = [line for line in said if _FAULT.search(line)]
+    return (faults or said or ["(nothing)"])[-1][:300]

@@ -20,6 +20,7 @@ import yaml
 
 from letta_matrix.stack.errors import PasswordRefusedError, StackError
 from letta_matrix.stack.files import keep_secret, write_private, write_private_if_changed
+from letta_matrix.stack.homeserver_database import HomeserverDatabase
 from letta_matrix.stack.supervisor import Command
 
 SERVER_NAME = "localhost"
@@ -43,6 +44,10 @@ class Synapse:
     @property
     def log(self) -> Path:
         return self.directory / "homeserver.log"
+
+    @property
+    def database(self) -> HomeserverDatabase:
+        return HomeserverDatabase(self.directory / "homeserver.db")
 
     @property
     def command(self) -> Command:
@@ -85,7 +90,7 @@ class Synapse:
             "listeners": [_listener(self.port)],
             "database": {
                 "name": "sqlite3",
-                "args": {"database": str(self.directory / "homeserver.db")},
+                "args": {"database": str(self.database.path)},
             },
             "log_config": str(log_config),
             "signing_key_path": str(key),

@@ -6,6 +6,7 @@ const FENCE = /^ {0,3}(`{3,}|~{3,})\s*([\w+#.-]*)[^`]*$/;
 const HEADING = /^ {0,3}(#{1,6})\s+(.+?)\s*#*$/;
 const RULE = /^ {0,3}(?:(?:\*\s*){3,}|(?:-\s*){3,}|(?:_\s*){3,})$/;
 const QUOTE = /^ {0,3}>\s?/;
+const TABLE_LINE = /^ {0,3}\|?[ \t]*:?-+:?[ \t]*(?:\|[ \t]*:?-+:?[ \t]*)*\|?[ \t]*$/;
 const LIST_ITEM = /^(\s*)([-*+]|\d{1,9}[.)])\s+(.*)$/;
 const INLINE = new RegExp(
   [
@@ -50,7 +51,7 @@ export function renderMarkdown(text) {
 
 /** @param {string[]} lines */
 function renderBlocks(lines) {
-  const blocks = [fence, heading, rule, quote, list, paragraph];
+  const blocks = [fence, heading, rule, quote, table, list, paragraph];
   let html = "";
   let at = 0;
   while (at < lines.length) {
@@ -103,6 +104,38 @@ function quote(lines, at) {
   return { html: `<blockquote>${renderBlocks(inner)}</blockquote>`, next: end };
 }
 
+/** A header between pipes, the line below it, and rows. @param {string[]} lines @param {number} at */
+function table(lines, at) {
+  if (!startsTable(lines, at)) return null;
+  const header = cellsOf(lines[at]);
+  let end = at + 2;
+  while (end < lines.length && lines[end].includes("|")) end += 1;
+  const rows = lines.slice(at + 2, end).map((line) => {
+    const cells = cellsOf(line);
+    return tableRow(header.map((_, index) => cells[index] ?? ""), "td");
+  });
+  const body = rows.length ? `<tbody>${rows.join("")}</tbody>` : "";
+  return { html: `<table><thead>${tableRow(header, "th")}</thead>${body}</table>`, next: end };
+}
+
+/** @param {string[]} lines @param {number} at */
+function startsTable(lines, at) {
+  const below = lines[at + 1] ?? "";
+  if (!lines[at].includes("|") || !below.includes("|") || !TABLE_LINE.test(below)) return false;
+  return cellsOf(lines[at]).length === cellsOf(below).length;
+}
+
+/** @param {string} line @returns {string[]} */
+function cellsOf(line) {
+  const inner = line.trim().replace(/^\|/, "").replace(/(?<!\\)\|$/, "");
+  return inner.split(/(?<!\\)\|/).map((cell) => cell.trim());
+}
+
+/** @param {string[]} cells @param {"td"|"th"} tag */
+function tableRow(cells, tag) {
+  return `<tr>${cells.map((cell) => `<${tag}>${renderInline(cell)}</${tag}>`).join("")}</tr>`;
+}
+
 /** @param {string[]} lines @param {number} at */
 function list(lines, at) {
   const first = LIST_ITEM.exec(lines[at]);
@@ -147,7 +180,8 @@ function paragraph(lines, at) {
 /** @param {string[]} lines @param {number} at */
 function startsBlock(lines, at) {
   const line = lines[at];
-  return [FENCE, HEADING, RULE, QUOTE, LIST_ITEM].some((pattern) => pattern.test(line));
+  const opens = [FENCE, HEADING, RULE, QUOTE, LIST_ITEM].some((pattern) => pattern.test(line));
+  return opens || startsTable(lines, at);
 }
 
 /** @param {string} text @returns {string} */

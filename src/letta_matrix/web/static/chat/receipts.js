@@ -3,7 +3,7 @@
 const PAUSE = 400;
 
 export class Receipts {
-  /** @type {Map<string, string>} room -> newest event marked as read */
+  /** @type {Map<string, string>} room -> newest event seen */
   #marked = new Map();
   /** @type {Set<string>} rooms whose receipt waits to be sent */
   #waiting = new Set();
@@ -19,22 +19,35 @@ export class Receipts {
 
   /** A person sees the newest message of a room. @param {import("./store/room.js").Room} room */
   seen(room) {
+    this.#clearCount(room);
     const last = room.timeline.last();
-    if (!last?.id || this.#marked.get(room.id) === last.id) return;
-    const first = !this.#marked.has(room.id);
+    // Read here or elsewhere, or our own message: the homeserver knows already.
+    if (!last?.id || room.isRead || last.sender === room.ownUserId) return;
+    room.readUpTo = last.id;
     this.#marked.set(room.id, last.id);
-    // Nothing unread, or our own message: the homeserver knows already.
-    if (!room.unread && (first || last.sender === room.ownUserId)) return;
-    room.unread = 0;
     if (this.#waiting.has(room.id)) return;
     this.#waiting.add(room.id);
     setTimeout(() => this.#mark(room.id), PAUSE);
   }
 
+  /** @param {import("./store/room.js").Room} room */
+  #clearCount(room) {
+    if (!room.unread) return;
+    room.unread = 0;
+    // Whoever shows the count may be drawing at this moment.
+    queueMicrotask(() => this.rooms.changed([room.id]));
+  }
+
   /** @param {string} roomId */
   #mark(roomId) {
     this.#waiting.delete(roomId);
-    const id = this.#marked.get(roomId);
-    if (id) this.api.markRead(roomId, id).catch(() => this.#marked.delete(roomId));
+    const id = this.#marked.get(roomId) ?? "";
+    this.api.markRead(roomId, id).catch(() => this.#tryAgain(roomId, id));
+  }
+
+  /** Lets the next look at the room send the receipt. @param {string} roomId @param {string} id */
+  #tryAgain(roomId, id) {
+    const room = this.rooms.get(roomId);
+    if (room?.readUpTo === id) room.readUpTo = null;
   }
 }

@@ -12,7 +12,7 @@ const FILTER = {
   account_data: NOTHING,
   room: {
     account_data: NOTHING,
-    ephemeral: { types: ["m.typing"] },
+    ephemeral: { types: ["m.typing", "m.receipt"] },
     state: { types: STATE_TYPES, lazy_load_members: true },
     timeline: {
       types: [...TIMELINE_TYPES, ...STATE_TYPES],

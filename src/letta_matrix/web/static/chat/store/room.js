@@ -27,6 +27,8 @@ export class Room {
   /** @type {string[]} ids of people who write at this moment */
   typing = [];
   unread = 0;
+  /** @type {string|null} the event our own newest receipt points to */
+  readUpTo = null;
   joinedCount = 0;
   /** @type {"join"|"invite"} */
   membership = "join";
@@ -48,8 +50,28 @@ export class Room {
     this.#applyTimeline(data.timeline ?? {});
     for (const event of data.ephemeral?.events ?? []) {
       if (event.type === "m.typing") this.typing = others(event.content.user_ids, this.ownUserId);
+      if (event.type === "m.receipt") this.#applyReceipts(event.content);
     }
-    this.unread = data.unread_notifications?.notification_count ?? this.unread;
+    // The homeserver counts until our receipt has reached it.
+    this.unread = this.isRead ? 0 : (data.unread_notifications?.notification_count ?? this.unread);
+  }
+
+  /** @param {Record<string, any>} content of `m.receipt`: event id -> receipt type -> user id */
+  #applyReceipts(content) {
+    for (const [eventId, receipts] of Object.entries(content)) {
+      const own = Object.values(receipts).some((readers) => this.ownUserId in readers);
+      if (own && !this.#isOlderReceipt(eventId)) this.readUpTo = eventId;
+    }
+  }
+
+  /** Whether a receipt, late or private, points before what we have read. @param {string} eventId */
+  #isOlderReceipt(eventId) {
+    return this.isRead && !this.timeline.endsWith(eventId);
+  }
+
+  /** Whether our receipt points to the newest message, or to an edit or reaction after it. */
+  get isRead() {
+    return this.readUpTo !== null && this.timeline.endsWith(this.readUpTo);
   }
 
   /** @param {any} data an invitation of a sync answer */
@@ -131,8 +153,7 @@ export class Room {
 
   /** What a person calls this room: an agent's room is called like its agent. */
   get name() {
-    const name = this.fullName;
-    return name.endsWith(AGENT_ROOM_SUFFIX) ? name.slice(0, -AGENT_ROOM_SUFFIX.length) : name;
+    return shortName(this.fullName);
   }
 
   get topic() {
@@ -166,6 +187,11 @@ export class Room {
   get activity() {
     return this.timeline.last()?.ts ?? 0;
   }
+}
+
+/** A room's name without what every agent's room has in common. @param {string} name */
+export function shortName(name) {
+  return name.endsWith(AGENT_ROOM_SUFFIX) ? name.slice(0, -AGENT_ROOM_SUFFIX.length) : name;
 }
 
 /** @param {string} userId */

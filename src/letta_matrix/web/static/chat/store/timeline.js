@@ -24,6 +24,8 @@ export class Timeline {
   #order = [];
   /** @type {Map<string, MatrixEvent>} */
   #events = new Map();
+  /** @type {Set<string>} the newest message and everything after it: edits, reactions, renames */
+  #end = new Set();
   /** @type {Map<string, Map<string, MatrixEvent>>} edited event -> sender -> newest edit */
   #edits = new Map();
   /** @type {Map<string, Map<string, MatrixEvent>>} target -> reaction's event id -> reaction */
@@ -44,11 +46,16 @@ export class Timeline {
   reset() {
     this.#order = [];
     this.#events.clear();
+    this.#end.clear();
   }
 
   /** @param {MatrixEvent} event a new event */
   append(event) {
-    if (this.#take(event)) this.#order.push(event.event_id);
+    if (this.#take(event)) {
+      this.#order.push(event.event_id);
+      if (event.type !== "m.room.name") this.#end.clear();
+    }
+    this.#end.add(event.event_id);
     const txn = event.unsigned?.transaction_id;
     if (txn) this.#echoes.delete(txn);
     for (const echo of this.#echoes.values()) {
@@ -208,10 +215,15 @@ export class Timeline {
     return [...byKey.values()];
   }
 
-  /** The newest event a person sees, our own unconfirmed ones aside. @returns {Item|null} */
+  /** The newest message, our own unconfirmed ones aside. @returns {Item|null} */
   last() {
-    const id = this.#order.at(-1);
+    const id = this.#order.findLast((id) => this.#events.get(id)?.type !== "m.room.name");
     return id ? this.item(id) : null;
+  }
+
+  /** Whether no message comes after an event. @param {string} id */
+  endsWith(id) {
+    return this.#end.has(id) || this.last()?.id === id;
   }
 
   get size() {

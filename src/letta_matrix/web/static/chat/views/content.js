@@ -1,6 +1,7 @@
 /** What a message says, as safe elements. */
 
 import { sanitize } from "../sanitize.js";
+import { shortName } from "../store/room.js";
 import { h, icon } from "./dom.js";
 
 /** @typedef {import("../types.js").Item} Item */
@@ -37,10 +38,20 @@ function textOf(item) {
 export function summaryOf(item) {
   if (item.kind === "redacted") return "Message removed";
   if (item.kind === "encrypted") return "Encrypted message";
-  if (item.kind === "renamed") return `Renamed to ${item.content.name}`;
-  // Markdown's marks mean nothing in one line.
-  const body = item.content.formatted_body ? textOf(item).replace(/\*\*|__|`+|^#+ /gm, "") : textOf(item);
+  if (item.kind === "renamed") return `Renamed to ${shortName(String(item.content.name))}`;
+  const body = item.content.formatted_body ? withoutMarks(textOf(item)) : textOf(item);
   return body.replace(/\s+/g, " ").trim().slice(0, 240) || "…";
+}
+
+/** Markdown's marks mean nothing in one line. @param {string} text */
+function withoutMarks(text) {
+  return text
+    .replace(/^[ \t]*(?:```|~~~).*$/gm, "")
+    .replace(/^[ |:-]*-[ |:-]*$/gm, "")
+    .replace(/!?\[([^\]\n]*)\]\([^)\s]*\)/g, "$1")
+    .replace(/(^|\s)(?:#{1,6}|>|[*+-])(?=\s)/gm, "$1")
+    .replace(/\*+(?=\S)|(?<=\S)\*+|__|~~|`+/g, "")
+    .replaceAll("|", " ");
 }
 
 /** @param {Item} item @param {string} senderName @returns {DocumentFragment} */
@@ -131,9 +142,9 @@ function frameCode(block) {
   const language = /language-(\S+)/.exec(block.querySelector("code")?.className ?? "")?.[1];
   const frame = wrap(block, "code-frame");
   block.setAttribute("tabindex", "0");
-  const bar = h("div.code-bar", {}, h("span", {}, language ?? ""));
-  if (navigator.clipboard) bar.append(h("button.copy", { type: "button" }, "Copy"));
-  frame.prepend(bar);
+  const copy = navigator.clipboard && h("button.copy", { type: "button" }, "Copy");
+  if (language) frame.prepend(h("div.code-bar", {}, h("span", {}, language), copy));
+  else if (copy) frame.append(copy);
 }
 
 /** @param {Record<string, any>} content of `m.image` */

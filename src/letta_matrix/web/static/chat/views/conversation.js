@@ -2,11 +2,13 @@
 
 import { Composer } from "../composer.js";
 import { History } from "../history.js";
+import { shortName } from "../store/room.js";
 import { avatar } from "./avatar.js";
 import { isLive, summaryOf } from "./content.js";
 import { arrange, h, icon, setText } from "./dom.js";
 import { emptyState } from "./empty.js";
 import { MessageView } from "./message.js";
+import { Roving } from "./roving.js";
 import { Scroll } from "./scroll.js";
 import { dayTitle } from "./times.js";
 
@@ -37,6 +39,7 @@ export class Conversation {
     this.history = new History(account.api, account.rooms);
     this.composer = new Composer((roomId, content) => this.#send(roomId, content));
     this.scroll = new Scroll({ onTop: () => this.#readOlder(), onBottom: () => this.#markSeen() });
+    this.reactionButtons = new Roving(this.#list, ".add-reaction");
     this.scroll.content.append(this.#more, this.#empty, this.#list);
     const label = "Back to the rooms";
     this.back = h("button.back", { type: "button", "aria-label": label, onclick: back }, icon("back"));
@@ -79,7 +82,8 @@ export class Conversation {
       this.#more.hidden = !room.timeline.older;
       arrange(this.#list, this.#elements(items, room));
     });
-    this.scroll.count(items);
+    this.reactionButtons.update();
+    this.scroll.count(items.filter((item) => item.kind !== "renamed"));
     this.#renderTyping(room);
     this.#renderEmpty(items, room);
     this.#announce(items, room);
@@ -131,7 +135,8 @@ export class Conversation {
   /** @param {Item} item @param {Item|null} previous @param {Room} room */
   #element(item, previous, room) {
     if (item.kind === "renamed") {
-      const text = `${room.member(item.sender).name} renamed the room to “${item.content.name}”`;
+      const name = shortName(String(item.content.name));
+      const text = `${room.member(item.sender).name} renamed the room to “${name}”`;
       return this.#line(item.key, text, "p.note");
     }
     const view = this.#messages.get(item.key) ?? new MessageView(item.key, this.account.media);
@@ -170,7 +175,7 @@ export class Conversation {
       if (this.#announced.has(item.key) || isLive(item) || !item.id) continue;
       this.#announced.add(item.key);
       const old = Date.now() - item.revisedAt > 60000;
-      if (item.sender === room.ownUserId || old) continue;
+      if (item.sender === room.ownUserId || item.kind === "renamed" || old) continue;
       const announcer = /** @type {HTMLElement} */ (document.getElementById("announcer"));
       announcer.textContent = `${room.member(item.sender).name}: ${summaryOf(item)}`;
     }

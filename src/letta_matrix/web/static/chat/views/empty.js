@@ -3,7 +3,7 @@
 import { avatar } from "./avatar.js";
 import { h } from "./dom.js";
 
-const OPENINGS = ["Hello! Who are you?", "What can you do for me?", "What do you remember about me?"];
+const OPENINGS = ["hello", "write 200 words", "use Bash: date"];
 
 /**
  * @param {import("../media.js").Media} media

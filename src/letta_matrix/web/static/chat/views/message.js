@@ -25,7 +25,7 @@ export class MessageView {
   #reactions = h("div.reactions", { hidden: true });
   #add = h(
     "button.add-reaction",
-    { type: "button", "aria-label": "Add a reaction", "aria-haspopup": "true" },
+    { type: "button", tabindex: "-1", "aria-label": "Add a reaction", "aria-haspopup": "true" },
     icon("smile"),
   );
 
@@ -33,8 +33,9 @@ export class MessageView {
   constructor(key, media) {
     this.media = media;
     const bubble = h("div.bubble", {}, this.#quote, this.#content);
-    const column = h("div.column", {}, this.#header, bubble, this.#status, this.#reactions);
-    this.element = h("article.message", { "data-key": key }, this.#gutter, column, this.#add);
+    const line = h("div.bubble-line", {}, bubble, this.#add);
+    const column = h("div.column", {}, this.#header, line, this.#status, this.#reactions);
+    this.element = h("article.message", { "data-key": key }, this.#gutter, column);
   }
 
   /**

@@ -4,6 +4,8 @@ import { h } from "./dom.js";
 
 const CHOICES = ["👍", "👎", "❤️", "🎉", "🤔", "✅", "❌", "🔁"];
 
+const GAP = 6;
+
 export class ReactionPicker {
   /** @type {HTMLElement|null} */
   #opener = null;
@@ -21,10 +23,18 @@ export class ReactionPicker {
     });
     this.#element.append(...buttons);
     this.#element.addEventListener("keydown", (/** @type {KeyboardEvent} */ event) => this.#onKey(event));
-    document.addEventListener("pointerdown", (event) => {
-      const inside = event.target instanceof Node && this.#element.contains(event.target);
-      if (!inside && event.target !== this.#opener) this.close(false);
+    this.#element.addEventListener("focusout", (/** @type {FocusEvent} */ event) => {
+      if (!this.#holds(event.relatedTarget)) this.close(false);
     });
+    document.addEventListener("pointerdown", (event) => {
+      if (!this.#holds(event.target)) this.close(false);
+    });
+  }
+
+  /** @param {EventTarget|null} target in the picker, or the button that opened it */
+  #holds(target) {
+    const node = target instanceof Node ? target : null;
+    return this.#element.contains(node) || Boolean(this.#opener?.contains(node));
   }
 
   /** @param {HTMLElement} opener a message's button */
@@ -32,20 +42,44 @@ export class ReactionPicker {
     if (this.#opener === opener) return this.close();
     this.#opener = opener;
     const article = /** @type {HTMLElement} */ (opener.closest("article"));
-    const box = opener.closest(".timeline")?.getBoundingClientRect();
-    const below = article.getBoundingClientRect().top - (box?.top ?? 0) < 70;
-    this.#element.classList.toggle("below", below);
     article.append(this.#element);
     this.#element.hidden = false;
+    this.#place(article, opener);
     this.#element.firstElementChild.focus();
+  }
+
+  /**
+   * Beside the message where there is room; else above it, below it, or right at the button.
+   *
+   * @param {HTMLElement} article
+   * @param {HTMLElement} opener
+   */
+  #place(article, opener) {
+    const [frame, button] = [article.getBoundingClientRect(), opener.getBoundingClientRect()];
+    const pane = (article.closest(".timeline") ?? article).getBoundingClientRect();
+    const { width, height } = this.#element.getBoundingClientRect();
+    const own = article.matches(".own");
+    const beside = own ? button.left - GAP - width : button.right + GAP;
+    const fits = beside >= frame.left && beside + width <= frame.right;
+    const aligned = own ? button.left : button.right - width;
+    const left = fits ? beside : between(frame.left, aligned, frame.right - width);
+    let top = Math.min(button.top - GAP, pane.bottom - height - GAP);
+    if (!fits) top = [frame.top - height - GAP, frame.bottom + GAP].find(visible) ?? button.bottom + GAP;
+    Object.assign(this.#element.style, { left: `${left - frame.left}px`, top: `${top - frame.top}px` });
+
+    /** @param {number} y */
+    function visible(y) {
+      return y >= pane.top && y + height <= pane.bottom;
+    }
   }
 
   close(refocus = true) {
     if (!this.#opener) return;
+    const opener = this.#opener;
+    this.#opener = null;
     this.#element.hidden = true;
     this.#element.remove();
-    if (refocus) this.#opener.focus();
-    this.#opener = null;
+    if (refocus) opener.focus();
   }
 
   /** @param {KeyboardEvent} event */
@@ -60,4 +94,9 @@ export class ReactionPicker {
       buttons[(at + step + buttons.length) % buttons.length].focus();
     }
   }
+}
+
+/** @param {number} least @param {number} value @param {number} most */
+function between(least, value, most) {
+  return Math.max(least, Math.min(value, most));
 }

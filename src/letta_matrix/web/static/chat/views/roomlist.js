@@ -22,6 +22,9 @@ export class RoomList {
   /** @type {Map<string, HTMLElement>} */
   #sections = new Map();
   #current = "";
+  #pointed = false;
+  /** @type {string[]} ids of the rooms in the order last shown */
+  #order = [];
   #list = h("div.sections", {});
   #empty = h("p.empty-list", {});
   #filter = h("input", { type: "search", placeholder: "Find a room", "aria-label": "Find a room", hidden: true });
@@ -33,12 +36,20 @@ export class RoomList {
     this.handlers = handlers;
     this.element = h("nav.room-list", { "aria-label": "Rooms" }, this.#filter, this.#list, this.#empty);
     this.#filter.addEventListener("input", () => this.render(this.#current));
+    this.element.addEventListener("pointerenter", (/** @type {PointerEvent} */ event) => {
+      this.#pointed = event.pointerType === "mouse";
+    });
+    this.element.addEventListener("pointerleave", () => {
+      this.#pointed = false;
+      this.render(this.#current);
+    });
   }
 
   /** @param {string} current id of the open room */
   render(current) {
     this.#current = current;
-    const sections = this.rooms.sections();
+    const sections = this.rooms.sections().map(({ title, rooms }) => ({ title, rooms: this.#steady(rooms) }));
+    this.#order = sections.flatMap(({ rooms }) => rooms.map((room) => room.id));
     const count = sections.reduce((sum, section) => sum + section.rooms.length, 0);
     this.#filter.hidden = count < FILTER_FROM;
     const wanted = this.#filter.value.trim().toLocaleLowerCase();
@@ -48,6 +59,14 @@ export class RoomList {
     arrange(this.#list, shown.map(({ title, rooms }) => this.#section(title, rooms)));
     this.#empty.hidden = shown.length > 0;
     setText(this.#empty, this.#emptyText(Boolean(wanted)));
+  }
+
+  /** Nothing moves away under the pointer; new rooms come last until it leaves. @param {Room[]} rooms */
+  #steady(rooms) {
+    if (!this.#pointed) return rooms;
+    const places = new Map(this.#order.map((id, index) => [id, index]));
+    const placeOf = (/** @type {Room} */ room) => places.get(room.id) ?? places.size;
+    return [...rooms].sort((one, other) => placeOf(one) - placeOf(other));
   }
 
   /** @param {boolean} filtered */

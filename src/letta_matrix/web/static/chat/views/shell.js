@@ -10,13 +10,14 @@ import { RoomList } from "./roomlist.js";
 /** @typedef {import("../account.js").Account} Account */
 
 const ROUTE = /^#\/room\/(.+)$/;
-const PHONE = matchMedia("(max-width: 700px)");
+const PHONE = matchMedia("(width < 700px)");
 
 export class Shell {
   #offline = h("p.offline", { role: "status", hidden: true }, h("span.pulse", {}), "Offline, trying again …");
   #toast = h("p.toast", { role: "status", hidden: true });
   #lightbox = h("dialog.lightbox", { "aria-label": "Picture" });
   #toastTimer = 0;
+  #begun = false;
   #listening = new AbortController();
 
   /** @param {Account} account @param {{signOut: () => void}} handlers */
@@ -83,6 +84,16 @@ export class Shell {
     else if (!this.account.rooms.get(open.id)) this.#roomGone();
     else if (ids.has(open.id)) this.conversation.render();
     this.#renderList();
+    if (!this.#begun) this.#begin();
+  }
+
+  /** Whoever came here to write can write at once. */
+  #begin() {
+    if (!this.account.rooms.ready) return;
+    this.#begun = true;
+    if (document.activeElement !== document.body) return;
+    if (!this.conversation.room) this.list.focus();
+    else if (!PHONE.matches) this.conversation.composer.focus();
   }
 
   #roomGone() {
@@ -106,7 +117,7 @@ export class Shell {
     const match = ROUTE.exec(location.hash);
     const wanted = match ? this.account.rooms.get(decodeURIComponent(match[1])) : undefined;
     if (wanted?.membership === "join") return this.open(wanted.id, { push: false });
-    if (PHONE.matches || match) return this.showList(false);
+    if (PHONE.matches || match) return void (this.element.dataset.screen = "list");
     const first = this.account.rooms.ordered()[0];
     if (first && !this.conversation.room) this.open(first.id, { push: false });
   }
@@ -117,6 +128,7 @@ export class Shell {
     if (room?.membership !== "join") return;
     const address = `#/room/${encodeURIComponent(id)}`;
     if (push && location.hash !== address) history.pushState(null, "", address);
+    this.picker.close(false);
     this.element.dataset.screen = "room";
     this.conversation.open(room);
     this.#renderList();
@@ -220,6 +232,7 @@ export class Shell {
 
   dispose() {
     this.#listening.abort();
+    /** @type {HTMLElement} */ (document.getElementById("announcer")).textContent = "";
   }
 }
 
