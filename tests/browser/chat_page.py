@@ -3,6 +3,7 @@
 from collections.abc import Awaitable, Callable
 
 from playwright.async_api import ConsoleMessage, Locator, Page, Request
+from tests.browser.furniture import AgentRoom
 from tests.browser.matrix_user import MatrixUser
 
 
@@ -59,3 +60,11 @@ class ChatPage:
 
 OpenPage = Callable[..., Awaitable[ChatPage]]
 """Opens the chat page; takes Playwright's options of a browser context."""
+
+
+async def opened(open_page: OpenPage, room: AgentRoom, **options: object) -> ChatPage:
+    """The room's person has signed in and sees the room."""
+    chat = await open_page(**options)
+    await chat.enter(room.person)
+    await chat.open_room(room.id)
+    return chat

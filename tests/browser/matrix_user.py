@@ -99,6 +99,10 @@ class MatrixUser:
         path = f"/v3/rooms/{quote(room)}/typing/{quote(self.user_id)}"
         await self.call("PUT", path, {"typing": writes, "timeout": 20000})
 
+    async def mark_read(self, room: str, event: str) -> None:
+        path = f"/v3/rooms/{quote(room)}/read_markers"
+        await self.call("POST", path, {"m.fully_read": event, "m.read": event})
+
     async def messages(self, room: str) -> list[Json]:
         """The newest messages of a room, newest first."""
         answer = await self.call("GET", f"/v3/rooms/{quote(room)}/messages?dir=b&limit=50")

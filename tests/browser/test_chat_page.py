@@ -5,19 +5,12 @@ import re
 from urllib.parse import unquote
 
 from playwright.async_api import Route, expect
-from tests.browser.chat_page import ChatPage, OpenPage
+from tests.browser.chat_page import OpenPage, opened
 from tests.browser.furniture import AgentRoom, NewUser, agent_room, agents_space
 from tests.browser.matrix_user import Json
 
 LIVE: Json = {"org.matrix.msc4357.live": {}}
 PHONE = {"viewport": {"width": 390, "height": 780}, "has_touch": True, "is_mobile": True}
-
-
-async def opened(open_page: OpenPage, room: AgentRoom, **options: object) -> ChatPage:
-    chat = await open_page(**options)
-    await chat.enter(room.person)
-    await chat.open_room(room.id)
-    return chat
 
 
 async def test_link_signs_in_once(open_page: OpenPage, room: AgentRoom) -> None:

@@ -148,6 +148,18 @@ async def test_the_table_says_how_to_log_in(stack: Up, http: aiohttp.ClientSessi
         assert (await response.json())["user_id"] == human["user_id"]
 
 
+async def test_a_new_link_is_made_once_a_minute(stack: Up, http: aiohttp.ClientSession) -> None:
+    status, out, err = await _letta_matrix("link", "--data", str(stack.data))
+    if status != 0:
+        assert err == "letta-matrix: no link this time: Synapse makes one a minute\n"
+        return
+    page, _, token = out.strip().partition("#token=")
+    assert page == stack.state["chat"]["url"]
+    url = f"{stack.state['homeserver']['url']}/_matrix/client/v3/login"
+    async with http.post(url, json={"type": "m.login.token", "token": token}) as response:
+        assert response.status == 200
+
+
 def test_everything_is_bound_to_loopback(stack: Up) -> None:
     ports = Ports.with_offset(stack.offset)
     ours = {f"{port:04X}" for port in (ports.synapse, ports.appservice, ports.api)}

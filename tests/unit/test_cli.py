@@ -14,7 +14,9 @@ import pytest
 import typer
 import yaml
 
-from letta_matrix.cli import chat, options
+from letta_matrix import __version__
+from letta_matrix.cli import chat, options, overview
+from letta_matrix.cli.account import human_of
 from letta_matrix.cli.faults import BadInput, Failure, Unreachable
 from letta_matrix.cli.main import app
 from letta_matrix.cli.transcript import Transcript
@@ -28,7 +30,10 @@ from letta_matrix.store.agents import Agent, AgentDirectory
 from letta_matrix.store.database import Database, database_url
 
 AGENT = "@agent_1:localhost"
-COMMANDS = ("up", "run", "init", "chat", "agents", "status", "export-mappings", "import-mappings")
+COMMANDS = (
+    *("up", "run", "init", "chat", "link", "agents", "status"),
+    *("export-mappings", "import-mappings"),
+)
 
 
 def _letta_matrix(*arguments: str, cwd: Path, stdin: str = "") -> subprocess.CompletedProcess[str]:
@@ -69,6 +74,7 @@ def test_help_lists_the_commands_and_imports_nothing_heavy(tmp_path: Path) -> No
     [
         (("run", "-c", "none.yaml"), 2, "none.yaml: no such file"),
         (("chat", "Ada"), 1, "no stack runs in"),
+        (("link",), 1, "no stack runs in"),
         (("chat", "Ada", "--data", "elsewhere"), 1, "no stack runs in elsewhere"),
         (("agents",), 2, "no config.yaml here and none in"),
         (("agents", "--data", "none"), 2, "none/config.yaml: no such file"),
@@ -88,6 +94,44 @@ def test_faults_are_one_line(
     assert message in done.stderr
     assert "Traceback" not in done.stderr
     assert "sk-secret" not in done.stderr
+
+
+def test_the_version(tmp_path: Path) -> None:
+    done = _letta_matrix("--version", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (0, f"letta-matrix {__version__}\n")
+
+
+def test_the_report_is_shown_in_short_lines() -> None:
+    report = {
+        "status": "degraded",
+        "ready": False,
+        "troubles": ["the runtime local is away"],
+        "agents_in_trouble": {"agent_1": "no room"},
+        "counters": {"turns_done": 2},
+        "runtimes": {"local": {"gaps": 1}, "other": {}},
+        "turns_waiting": 0,
+    }
+    assert overview.for_people(report).split("\n") == [
+        "status: degraded",
+        "ready: no",
+        "troubles:",
+        "  the runtime local is away",
+        "agents in trouble:",
+        "  agent_1: no room",
+        "counters:",
+        "  turns_done: 2",
+        "runtimes:",
+        "  local:",
+        "    gaps: 1",
+        "  other: none",
+        "turns waiting: 0",
+    ]
+
+
+def test_a_password_that_is_not_known_any_more() -> None:
+    state = {"users": {"admin": {"user_id": "@admin:localhost"}}}
+    with pytest.raises(Failure, match=r"write the new one into admin\.password"):
+        human_of(state)
 
 
 def _init(tmp_path: Path, *more: str, stdin: str = "") -> subprocess.CompletedProcess[str]:

@@ -1,11 +1,13 @@
 """What the stack writes: registration, configuration, providers, state, summary."""
 
 import asyncio
+import errno
 import fcntl
 import json
 import os
 import shlex
 import socket
+import sqlite3
 import stat
 import sys
 from collections.abc import AsyncGenerator
@@ -25,6 +27,7 @@ from letta_matrix.stack.app_server import Control
 from letta_matrix.stack.bridge_config import write_bridge_files
 from letta_matrix.stack.errors import StackError
 from letta_matrix.stack.files import keep_secret, write_private, write_private_if_changed
+from letta_matrix.stack.homeserver_database import HomeserverDatabase
 from letta_matrix.stack.keeper import KeeperProcess
 from letta_matrix.stack.lock import exclusive
 from letta_matrix.stack.models import (
@@ -40,7 +43,7 @@ from letta_matrix.stack.starter import list_names
 from letta_matrix.stack.state import StackState, read_state, remove_state
 from letta_matrix.stack.summary import Facts, summary
 from letta_matrix.stack.synapse import Synapse
-from letta_matrix.stack.up import Options, Stack
+from letta_matrix.stack.up import Options, Stack, up
 
 ADMIN = "@admin:localhost"
 
@@ -142,6 +145,60 @@ def test_the_homeservers_secrets_survive_a_change_of_ports(tmp_path: Path) -> No
     assert _mode(tmp_path / "homeserver.yaml") == _mode(tmp_path / "signing.key") == 0o600
 
 
+def _homeserver_database(tmp_path: Path, *statements: str) -> HomeserverDatabase:
+    with sqlite3.connect(tmp_path / "homeserver.db") as connection:
+        for statement in statements:
+            connection.execute(statement)
+    connection.close()
+    (tmp_path / "homeserver.db-journal").touch()
+    return HomeserverDatabase(tmp_path / "homeserver.db")
+
+
+@pytest.mark.parametrize(
+    "statements", [(), ("CREATE TABLE a (b)",), ("CREATE TABLE users (name)",)]
+)
+def test_a_half_made_database_is_thrown_away(tmp_path: Path, statements: tuple[str, ...]) -> None:
+    database = _homeserver_database(tmp_path, *statements)
+    assert database.discard_half_made()
+    assert list(tmp_path.iterdir()) == []
+    assert not database.discard_half_made()
+
+
+def test_a_database_that_was_ready_stays(tmp_path: Path) -> None:
+    database = _homeserver_database(tmp_path)
+    database.note_whole()
+    assert not database.discard_half_made()
+    assert (tmp_path / "homeserver.db").exists()
+
+
+def test_a_database_of_an_earlier_version_stays(tmp_path: Path) -> None:
+    users = ("CREATE TABLE users (name)", "INSERT INTO users VALUES ('@admin:localhost')")
+    assert not _homeserver_database(tmp_path, *users).discard_half_made()
+    assert (tmp_path / "homeserver.db").exists()
+
+
+def test_a_database_that_cannot_be_read_stays(tmp_path: Path) -> None:
+    (tmp_path / "homeserver.db").write_bytes(b"no database " * 100)
+    assert not HomeserverDatabase(tmp_path / "homeserver.db").discard_half_made()
+    with sqlite3.connect(tmp_path / "locked.db", timeout=0) as connection:
+        connection.execute("PRAGMA locking_mode = EXCLUSIVE")
+        connection.execute("CREATE TABLE users (name)")
+        connection.execute("BEGIN EXCLUSIVE")
+        assert not HomeserverDatabase(tmp_path / "locked.db").discard_half_made()
+    connection.close()
+
+
+async def test_a_full_disk_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Ports, "check_free", print)
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(StackError, match=rf"^{tmp_path}: cannot be written to: No space left"):
+        await up(Options(tmp_path), print)
+    assert not (tmp_path / "config.yaml").exists()
+
+
 def test_an_endpoint_comes_before_a_key() -> None:
     environment = {"OPENAI_API_KEY": "sk-1"}
     choice = choose_model(environment, None, base_url="http://h/v1", model="m")
@@ -217,8 +274,11 @@ def test_a_taken_port_is_named() -> None:
         listener.bind(("127.0.0.1", 0))
         listener.listen()
         taken = int(listener.getsockname()[1])
-        with pytest.raises(StackError, match=rf"port {taken} \(App Server\)"):
-            Ports(1, 1, 1, taken, 1).check_free(0)
+        offset = taken - Ports().app_server
+        with pytest.raises(StackError, match=rf"port {taken} \(App Server\)") as fault:
+            Ports(Ports().synapse + offset, 1, 1, taken, 1).check_free(0)
+    proposed = str(fault.value).rpartition("--port-offset ")[2]
+    assert proposed == "N" or int(proposed) > offset
 
 
 @pytest.mark.parametrize("offset", [36159, -8004])
@@ -452,6 +512,7 @@ def _facts(agents: list[str], token: str | None, *, demo: bool = True, usual: bo
 def test_the_summary_says_where_and_as_whom_to_log_in() -> None:
     text = summary(_facts(["Meridian", "Ada"], "a/b"))
     assert "http://127.0.0.1:8004/chat#token=a%2Fb" in text
+    assert "letta-matrix link" in text
     assert "https://app.cinny.in/login/http%3A%2F%2F127.0.0.1%3A8008/" in text
     for said in ("http://127.0.0.1:8008", ADMIN, "pass-word"):
         assert said in text

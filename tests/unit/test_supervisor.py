@@ -112,6 +112,31 @@ async def test_a_child_that_keeps_ending_is_reported_with_its_last_words(
         await child.wait_ready(_no, 20)
 
 
+@pytest.mark.parametrize(
+    ("log", "quoted"),
+    [
+        (
+            "****\n x.OperationalError: table a exists\n\n There may be more.\n****\n",
+            "table a exists",
+        ),
+        ("2026-01-01 ERROR cannot bind\nbye\n", "ERROR cannot bind"),
+        ("Error: listen EADDRINUSE\n    at x (y:1)\n", "Error: listen"),
+        ("Error during initialisation:\n  out of memory\n----\n", "out of memory"),
+        ("****\n", r"\(nothing\)"),
+    ],
+)
+async def test_the_line_that_says_what_went_wrong_is_quoted(
+    tmp_path: Path, children: list[Child], log: str, quoted: str
+) -> None:
+    (tmp_path / "sleeper.log").write_text("FatalError: of an earlier start\n")
+    code = f"import sys; sys.stderr.write({log!r}); sys.exit(1)"
+    child = Child(_python(tmp_path, code), lambda _: None)
+    children.append(child)
+    await child.start()
+    with pytest.raises(StackError, match=rf"sleeper\.log says: .*{quoted}"):
+        await child.wait_ready(_no, 20)
+
+
 async def test_a_child_that_never_answers_is_reported(
     tmp_path: Path, children: list[Child]
 ) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from letta_matrix.cli.account import human_of
 from letta_matrix.cli.faults import BadInput, Failure, Unreachable
 from letta_matrix.cli.options import DataOption, data_directory
 
@@ -55,15 +56,10 @@ def chat(
 def _client(state: Mapping[str, Any], runner: asyncio.Runner) -> "MatrixClient":
     from letta_matrix.cli.matrix_client import MatrixClient
 
-    human = state["users"]["admin"]
-    if "password" not in human:
-        raise Failure(
-            f"the password of {human['user_id']} was changed: write the new one into "
-            "admin.password in the data folder, then start `letta-matrix up` again"
-        )
+    user_id, password = human_of(state)
 
     async def make() -> MatrixClient:
-        return MatrixClient(state["homeserver"]["url"], human["user_id"], human["password"])
+        return MatrixClient(state["homeserver"]["url"], user_id, password)
 
     return runner.run(make())
 

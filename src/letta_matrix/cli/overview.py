@@ -2,7 +2,8 @@
 
 import asyncio
 import json
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, cast
 
 import typer
 
@@ -50,10 +51,28 @@ def status(
     if as_json:
         print(json.dumps(health, indent=2))
     else:
-        for key, value in health.items():
-            print(f"{key}: {value if isinstance(value, str) else json.dumps(value)}")
+        print(for_people(health))
     if health["status"] != "ok":
         raise typer.Exit(1)
+
+
+def for_people(report: Mapping[str, object]) -> str:
+    """What /health says, as short lines."""
+    parts = (_lines(name.replace("_", " "), part) for name, part in report.items())
+    return "\n".join(line for part in parts for line in part)
+
+
+def _lines(name: str, value: object) -> list[str]:
+    """A part of the report for people: its name, and below it what it holds."""
+    if isinstance(value, Mapping):
+        parts = cast("Mapping[str, object]", value).items()
+        below = [line for key, part in parts for line in _lines(key, part)]
+    elif isinstance(value, list):
+        below = [str(item) for item in cast("list[object]", value)]
+    else:
+        shown = ("no", "yes")[value] if isinstance(value, bool) else value
+        return [f"{name}: {shown}"]
+    return [f"{name}:", *(f"  {line}" for line in below)] if below else [f"{name}: none"]
 
 
 def _fields(agent: "Agent") -> dict[str, object]:

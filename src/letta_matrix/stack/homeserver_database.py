@@ -1,7 +1,7 @@
 """Synapse's database file: whole, or left half made by a first start that was stopped.
 
-Synapse makes its tables in many transactions and cannot go on in the middle of them, so
-a half-made database would end every later start.
+Synapse makes its tables in steps that it cannot repeat: where it was stopped between
+them, a half-made database would end every later start.
 """
 
 import contextlib

@@ -54,7 +54,13 @@ class Ports:
             time.sleep(0.1)
 
     def _way_out(self) -> str:
-        offset = self.synapse - Ports.synapse_default()
+        """The next larger offset with which every port is free."""
+        usual = Ports()
+        ours = max(0, self.synapse - usual.synapse)
+        others = range(ours + _STEP, _HIGHEST - usual.appservice + 1, _STEP)
+        free = (offset for offset in others if not Ports.with_offset(offset)._taken())
+        return f"--port-offset {next(free, 'N')}"
+
     def _taken(self) -> dict[str, int]:
         names = {f.name: getattr(self, f.name) for f in fields(self)}
         return {_LABELS[name]: port for name, port in names.items() if not _is_free(port)}

@@ -50,14 +50,23 @@ def summary(facts: Facts) -> str:
     )
 
 
+def sign_in_link(chat_url: str, login_token: str) -> str:
+    """The address of the chat page that signs its reader in."""
+    return f"{chat_url}#token={quote(login_token, safe='')}"
+
+
 def _talk_now(facts: Facts) -> list[str]:
     if facts.login_token is None:
         return [
             "Talk to your agents in the browser (log in with the user and password below):",
             f"  {facts.chat_url}",
         ]
-    link = f"{facts.chat_url}#token={quote(facts.login_token, safe='')}"
-    return ["Talk to your agents in the browser (this link works once, for a day):", f"  {link}"]
+    return [
+        "Talk to your agents in the browser (this link works once, for a day):",
+        f"  {sign_in_link(facts.chat_url, facts.login_token)}",
+        "A new link, when this one is used up:",
+        f"  {_command(facts, 'link')}",
+    ]
 
 
 def _login(facts: Facts) -> list[tuple[str, str]]:
@@ -121,9 +130,13 @@ def _what_to_try(facts: Facts) -> list[str]:
 
 
 def _chat_command(facts: Facts, agent: str) -> str:
-    folder = [] if facts.usual_data else ["--data", str(facts.data)]
     # The message stands last, in quotes: it is what a person changes first.
-    return f'{typed(["chat", *folder, agent])} "hello"'
+    return f'{_command(facts, "chat", agent)} "hello"'
+
+
+def _command(facts: Facts, name: str, *arguments: str) -> str:
+    folder = [] if facts.usual_data else ["--data", str(facts.data)]
+    return typed([name, *folder, *arguments])
 
 
 def _names(agents: Sequence[str]) -> str:

@@ -190,6 +190,21 @@ class Synapse:
             raise fault(f"Synapse refused the login of @{localpart}: {answer.get('error')}")
         return str(answer["access_token"])
 
+    async def sign_in_once(
+        self, http: aiohttp.ClientSession, user: str, password: str, device: str
+    ) -> str:
+        """A token that logs a person in once; `device` is logged in only to ask for it.
+
+        Raises:
+            PasswordRefusedError: the password is wrong.
+            StackError: refused for another reason.
+        """
+        access = await self.login(http, user, password, device)
+        try:
+            return await self.one_time_login_token(http, access)
+        finally:
+            await self.logout(http, access)
+
     async def one_time_login_token(self, http: aiohttp.ClientSession, access_token: str) -> str:
         """A token that logs its person in once (client-server API, `login/get_token`).
 

@@ -6,7 +6,7 @@ import signal
 import sys
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import aiohttp
@@ -16,7 +16,7 @@ from letta_matrix.stack.app_server import AppServerProcess
 from letta_matrix.stack.bridge_config import write_bridge_files
 from letta_matrix.stack.data import default_data_directory, make_data_directory
 from letta_matrix.stack.errors import PasswordRefusedError, StackError
-from letta_matrix.stack.files import keep_secret
+from letta_matrix.stack.files import keep_secret, writing_in
 from letta_matrix.stack.keeper import KeeperProcess
 from letta_matrix.stack.lock import exclusive
 from letta_matrix.stack.models import (
@@ -34,6 +34,7 @@ from letta_matrix.stack.supervisor import Announce, Child, Command
 from letta_matrix.stack.synapse import SERVER_NAME, Synapse
 
 ADMIN = "admin"
+_DEVICE = "letta-matrix-up"
 _START_TIMEOUT = 120.0
 _READY_TIMEOUT = 120.0
 _BRIDGE_GRACE = 1.5
@@ -64,7 +65,7 @@ async def up(options: Options, announce: Announce) -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(number, stop.set)
     data = make_data_directory(options.data)
-    with exclusive(data):
+    with writing_in(data), exclusive(data):
         async with aiohttp.ClientSession() as http:
             stack = Stack(options, data, announce, http)
             try:
@@ -108,17 +109,32 @@ class Stack:
         self._ports.check_free()
         config = write_bridge_files(self._data, self._ports, self._admin)
         self._synapse.write_files()
+        if self._synapse.database.discard_half_made():
+            self._announce(
+                "the homeserver's database was half made when an earlier start was stopped; "
+                "making it anew"
+            )
         self._app_server.make_folders()
         choice = await self._choose_model()
         self._announce(f"data in {self._data}")
         self._announce(f"model: {choice.origin}")
         password = keep_secret(self._data / "admin.password", length=12)
-        agents = await self._start_servers(choice, password)
+        agents, model = await self._start_servers(choice, password)
         await self._start_bridge(config)
         known, token = await self._log_in(password)
         self._state = self._describe(config, known)
         self._write_state()
-        self._announce(summary(self._facts(config, choice, agents, known, token)))
+        self._announce(
+            summary(
+                self._facts(
+                    config,
+                    replace(choice, model=model.removeprefix(f"{choice.provider}/")),
+                    agents,
+                    known,
+                    token,
+                )
+            )
+        )
 
     async def stop(self) -> None:
         """End every child: the bridge first, so that it can put its work away."""
@@ -158,7 +174,8 @@ class Stack:
         providers.connect(choice)
         return choice
 
-    async def _start_servers(self, choice: ModelChoice, password: str) -> list[str]:
+    async def _start_servers(self, choice: ModelChoice, password: str) -> tuple[list[str], str]:
+        """The agents' names, and the model that new ones get."""
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._start_homeserver(password))
@@ -169,9 +186,10 @@ class Stack:
 
     async def _start_homeserver(self, password: str) -> None:
         await self._run("synapse", self._synapse.command, self._synapse_ready)
+        self._synapse.database.note_whole()
         await self._synapse.create_account(self._http, ADMIN, password, admin=True)
 
-    async def _start_agents(self, choice: ModelChoice) -> list[str]:
+    async def _start_agents(self, choice: ModelChoice) -> tuple[list[str], str]:
         if choice.demo:
             await self._run("demo_model", self._demo_command(), self._demo_ready)
         await self._run("app_server", self._app_server.command, self._app_server_ready)
@@ -181,7 +199,7 @@ class Stack:
                 self._announce(f"created the agents {' and '.join(created)}")
             if not choice.demo and (moved := await leave_demo_model(control, handle)):
                 self._announce(f"{', '.join(moved)}: now on {handle}")
-            return await list_names(control)
+            return await list_names(control), handle
 
     async def _start_bridge(self, config: Config) -> None:
         command = Command(
@@ -245,13 +263,8 @@ class Stack:
         Raises:
             PasswordRefusedError: it does not.
         """
-        synapse = self._synapse
         try:
-            access = await synapse.login(self._http, ADMIN, password, "letta-matrix-up")
-            try:
-                return await synapse.one_time_login_token(self._http, access)
-            finally:
-                await synapse.logout(self._http, access)
+            return await self._synapse.sign_in_once(self._http, ADMIN, password, _DEVICE)
         except PasswordRefusedError:
             raise
         except StackError as error:

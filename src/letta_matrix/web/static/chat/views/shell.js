@@ -66,7 +66,7 @@ export class Shell {
     this.account.rooms.addEventListener("change", (event) => {
       this.#changed(/** @type {CustomEvent<Set<string>>} */ (event).detail);
     });
-    addEventListener("popstate", () => this.#route(), { signal });
+    addEventListener("popstate", () => this.#travelled(), { signal });
     document.addEventListener("keydown", (event) => this.#onKey(event), { signal });
     this.conversation.element.addEventListener("click", (/** @type {MouseEvent} */ event) => this.#onClick(event));
     this.conversation.element.addEventListener("keydown", (/** @type {KeyboardEvent} */ event) => {
@@ -112,6 +112,11 @@ export class Shell {
     this.nothing.hidden = Boolean(room);
   }
 
+  #travelled() {
+    this.#route();
+    if (this.element.dataset.screen === "list") this.list.focus();
+  }
+
   /** Opens the room the address names; else, where both fit, the first one. */
   #route() {
     const match = ROUTE.exec(location.hash);
@@ -135,9 +140,9 @@ export class Shell {
     if (focus && !PHONE.matches) this.conversation.composer.focus();
   }
 
-  showList(push = true) {
+  showList() {
     this.element.dataset.screen = "list";
-    if (push && PHONE.matches && ROUTE.test(location.hash)) history.pushState(null, "", location.pathname);
+    if (PHONE.matches && ROUTE.test(location.hash)) history.pushState(null, "", location.pathname);
     this.list.focus();
   }
 

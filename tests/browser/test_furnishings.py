@@ -1,0 +1,136 @@
+"""Reactions by keyboard, code and tables, narrow windows."""
+
+from playwright.async_api import Locator, expect
+from tests.browser.chat_page import OpenPage, opened
+from tests.browser.furniture import AgentRoom
+
+
+async def box(element: Locator) -> tuple[float, float, float, float]:
+    """Left, top, right and bottom of an element."""
+    found = await element.bounding_box()
+    assert found
+    left, top = found["x"], found["y"]
+    return left, top, left + found["width"], top + found["height"]
+
+
+async def apart(one: Locator, other: Locator) -> bool:
+    """Whether two elements cover nothing of each other."""
+    a, b = await box(one), await box(other)
+    return a[2] <= b[0] or b[2] <= a[0] or a[3] <= b[1] or b[3] <= a[1]
+
+
+async def test_reaction_buttons_are_one_tab_stop(open_page: OpenPage, room: AgentRoom) -> None:
+    for text in ("one", "two", "three"):
+        await room.agent.say(room.id, text)
+    chat = await opened(open_page, room)
+    buttons = chat.page.locator(".add-reaction")
+    await expect(buttons).to_have_count(3)
+    await expect(chat.page.locator('.add-reaction[tabindex="0"]')).to_have_count(1)
+    await chat.page.locator(".timeline").focus()
+    keyboard = chat.page.keyboard
+    await keyboard.press("Tab")
+    await expect(buttons.nth(2)).to_be_focused()
+    await keyboard.press("ArrowUp")
+    await expect(buttons.nth(1)).to_be_focused()
+    await keyboard.press("Home")
+    await expect(buttons.nth(0)).to_be_focused()
+    await keyboard.press("Enter")
+    await expect(chat.page.locator(".picker button").first).to_be_focused()
+    await keyboard.press("Escape")
+    await expect(buttons.nth(0)).to_be_focused()
+    await keyboard.press("Tab")
+    await expect(chat.composer).to_be_focused()
+
+
+async def test_picker_closes_when_focus_leaves(open_page: OpenPage, room: AgentRoom) -> None:
+    event = await room.agent.say(room.id, "one")
+    chat = await opened(open_page, room)
+    picker = chat.page.locator(".picker")
+    await chat.message(event).hover()
+    await chat.message(event).locator(".add-reaction").click()
+    await expect(picker).to_be_visible()
+    await chat.composer.focus()
+    await expect(picker).to_have_count(0)
+    await chat.message(event).locator(".add-reaction").click()
+    await expect(picker).to_be_visible()
+    await chat.message(event).locator(".add-reaction").click()
+    await expect(picker).to_have_count(0)
+
+
+async def test_picker_covers_no_message_of_its_own(open_page: OpenPage, room: AgentRoom) -> None:
+    long = "many words and then some more of them, " * 20
+    events = [await room.agent.say(room.id, text) for text in ("short", long, "short again")]
+    events += [await room.person.say(room.id, text) for text in ("mine", long)]
+    for width in (1180, 390):
+        chat = await opened(open_page, room, viewport={"width": width, "height": 900})
+        for event in events:
+            message = chat.message(event)
+            bubble, button = message.locator(".bubble"), message.locator(".add-reaction")
+            await message.scroll_into_view_if_needed()
+            await message.hover()
+            await button.click()
+            assert await apart(message.locator(".picker"), bubble), (width, event)
+            left, _, right, _ = await box(message.locator(".picker"))
+            assert left >= 0
+            assert right <= width
+            await chat.page.keyboard.press("Escape")
+
+
+async def test_reaction_button_is_beside_its_bubble(open_page: OpenPage, room: AgentRoom) -> None:
+    own = await room.person.say(room.id, "mine")
+    chat = await opened(open_page, room)
+    bubble = await box(chat.message(own).locator(".bubble"))
+    button = await box(chat.message(own).locator(".add-reaction"))
+    assert 0 <= bubble[0] - button[2] < 12
+    assert abs((button[1] + button[3]) - (bubble[1] + bubble[3])) < 4
+
+
+async def test_code_without_a_language_has_no_bar(open_page: OpenPage, room: AgentRoom) -> None:
+    wide = "x = 1  # " + "very long " * 40
+    event = await room.agent.say(room.id, "x", f"<pre><code>{wide}\n</code></pre>")
+    chat = await opened(open_page, room)
+    frame = chat.message(event).locator(".code-frame")
+    await expect(frame.locator(".code-bar")).to_have_count(0)
+    await frame.hover()
+    await expect(frame.get_by_role("button", name="Copy")).to_have_css("opacity", "1")
+    background = "element => getComputedStyle(element).backgroundImage"
+    assert "gradient" in await frame.locator("pre").evaluate(background)
+
+
+async def test_tables_one_writes(open_page: OpenPage, room: AgentRoom) -> None:
+    chat = await opened(open_page, room)
+    await chat.type_and_send("Look:\n| a | **b** |\n|---|:-:|\n| 1 \\| 2 | <i> |\n| 3 |\nend")
+    message = chat.page.locator("article.own")
+    await expect(message.get_by_role("columnheader")).to_have_text(["a", "b"])
+    await expect(message.get_by_role("cell")).to_have_text(["1 | 2", "<i>", "3", ""])
+    await expect(message.locator("p").last).to_have_text("end")
+    await chat.type_and_send("yes | no\n---")
+    await expect(message.last.locator("table")).to_have_count(0)
+
+
+async def test_empty_room_offers_openings(open_page: OpenPage, room: AgentRoom) -> None:
+    chat = await opened(open_page, room)
+    openings = chat.page.locator(".opening")
+    await expect(openings).to_have_text(["hello", "write 200 words", "use Bash: date"])
+    await openings.first.click()
+    await expect(chat.composer).to_have_value("hello")
+    await expect(chat.composer).to_be_focused()
+
+
+async def test_two_panes_from_700_pixels(open_page: OpenPage, room: AgentRoom) -> None:
+    await room.agent.say(room.id, "hello")
+    for width in (700, 800, 900):
+        chat = await opened(open_page, room, viewport={"width": width, "height": 700})
+        await expect(chat.page.locator(".sidebar")).to_be_visible()
+        await expect(chat.saying("hello")).to_be_visible()
+        left, _, right, _ = await box(chat.page.locator(".composer-box"))
+        assert right - left > 400
+        assert right <= width
+
+
+async def test_page_itself_never_scrolls(open_page: OpenPage, room: AgentRoom) -> None:
+    chat = await opened(open_page, room)
+    await room.agent.say(room.id, "hello")
+    await expect(chat.page.locator("#announcer")).to_contain_text("hello")
+    height = "document.scrollingElement.scrollHeight - innerHeight"
+    assert await chat.page.evaluate(height) == 0
