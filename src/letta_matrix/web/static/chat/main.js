@@ -78,7 +78,7 @@ async function enterByLink(settings, token, before) {
   } catch (error) {
     const problem = signInProblem(error, "token");
     if (before) showRooms(settings, before, `${problem} You are still signed in.`);
-    else showSignIn(settings, `${problem} Sign in with your password, or ask for a new link.`);
+    else showSignIn(settings, `${problem} Sign in with your password, or print a new link with \`letta-matrix link\`.`);
   }
 }
 
