@@ -22,7 +22,7 @@ from letta_matrix.stack.models import DEMO_MODEL
 
 WORDS_PER_SECOND = 25.0
 _MOST_WORDS = 5000
-_THINKING = 15
+_THINKING = 8
 """Words' worth of time before the first: without it nobody sees an agent typing."""
 _REMINDER = re.compile(r"<system-reminder>.*?</system-reminder>", re.DOTALL)
 _USE = re.compile(
