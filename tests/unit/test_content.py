@@ -21,8 +21,8 @@ def test_plain_text() -> None:
     }
 
 
-def test_formatted_live_reply() -> None:
-    content = text_content("**a**", marker=MARKER, msgtype="m.notice", live=True, reply_to="$x")
+def test_formatted_live_notice() -> None:
+    content = text_content("**a**", marker=MARKER, msgtype="m.notice", live=True)
     assert content == {
         "msgtype": "m.notice",
         "body": "**a**▍",
@@ -31,7 +31,6 @@ def test_formatted_live_reply() -> None:
         "m.mentions": {},
         "org.letta.matrix": MARKER,
         "org.matrix.msc4357.live": {},
-        "m.relates_to": {"m.in_reply_to": {"event_id": "$x"}},
     }
 
 
@@ -84,6 +83,6 @@ def test_size_counts_the_bytes_of_canonical_json() -> None:
 def test_edit_measure_covers_every_event_of_a_part() -> None:
     measure = edit_measure(MARKER)
     for markdown in ("", "hello", "**a** <b>\n- x"):
-        live = text_content(markdown, marker=MARKER, live=True, reply_to="$" + "x" * 254)
+        live = text_content(markdown, marker=MARKER, live=True)
         final = edit_content(markdown, target_event_id="$" + "x" * 43, marker=MARKER)
         assert measure(markdown) >= max(content_size(live), content_size(final))

@@ -23,17 +23,12 @@ def text_content(
     marker: Mapping[str, object],
     msgtype: str = "m.text",
     live: bool = False,
-    reply_to: str | None = None,
 ) -> dict[str, object]:
     """A message that says `markdown` and pings nobody (spec: User and room mentions).
 
     `live` marks an interim version (MSC4357) and shows a cursor at its end.
-    `reply_to` is the event id it answers.
     """
-    content = _body(markdown, msgtype, live) | _common(marker, live)
-    if reply_to is not None:
-        content["m.relates_to"] = {"m.in_reply_to": {"event_id": reply_to}}
-    return content
+    return _body(markdown, msgtype, live) | _common(marker, live)
 
 
 def edit_content(
@@ -41,7 +36,6 @@ def edit_content(
     *,
     target_event_id: str,
     marker: Mapping[str, object],
-    msgtype: str = "m.text",
     live: bool = False,
 ) -> dict[str, object]:
     """An `m.replace` of `target_event_id` (the original event, never an edit of it).
@@ -49,9 +43,9 @@ def edit_content(
     The fallback is the plain body alone: an edit carries its text twice as it is, and clients
     that know edits never look at it (spec: Event replacements).
     """
-    new = _body(markdown, msgtype, live) | _common(marker, live)
+    new = _body(markdown, "m.text", live) | _common(marker, live)
     return {
-        "msgtype": msgtype,
+        "msgtype": "m.text",
         "body": f"* {new['body']}",
         **_common(marker, live),
         "m.new_content": new,
