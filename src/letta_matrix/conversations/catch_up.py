@@ -18,6 +18,7 @@ from letta_matrix.conversations.dispatcher import Dispatcher
 from letta_matrix.matrix.content import MARKER
 from letta_matrix.matrix.events import mapping
 from letta_matrix.matrix.intent import Intent
+from letta_matrix.matrix.watch import Presence, look
 from letta_matrix.store.agents import Agent, AgentDirectory, AgentStatus
 from letta_matrix.store.meta import Meta
 from letta_matrix.store.turns import TurnStore
@@ -65,9 +66,12 @@ class CatchUp:
             await asyncio.sleep(_BEAT)
             newer = await self._meta.get(_NEWER)
             # What happens while the homeserver is away is to be looked for when it is back.
-            if newer is not None and await self._bot.homeserver.answers():
+            if newer is not None and await self._is_here():
                 await self._meta.set(_OLDER, newer)
                 await self._meta.set(_NEWER, str(time.time()))
+
+    async def _is_here(self) -> bool:
+        return await look(self._bot.homeserver) is Presence.HERE
 
     async def _move_to(self, now: str) -> None:
         await self._meta.set(_OLDER, now)

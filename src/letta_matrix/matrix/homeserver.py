@@ -156,14 +156,6 @@ class Homeserver:
             if not any(sign in str(error) for sign in ("AlreadyCalled", "AlreadyCancelled")):
                 raise
 
-    async def answers(self) -> bool:
-        """Whether the homeserver answers at all (`GET /versions`)."""
-        try:
-            await self.request(Method.GET, ClientPath.versions, give_up_after=0)
-        except (MatrixRequestError, HomeserverUnavailable):
-            return False
-        return True
-
     def _fault(self, error: Exception, retry: Retry, *, endless: bool) -> _Fault:
         """What is to be tried again, and when; raises `error` if it is not."""
         if isinstance(error, RateLimited):
