@@ -6,8 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from letta_matrix.config import Config
+from letta_matrix.conversations.routing import new_turn
 from letta_matrix.matrix.identifiers import user_id
 from letta_matrix.store.agents import Agent
+from letta_matrix.store.database import Database
+from letta_matrix.store.inbox import Inbox, InboxEntry, InboxState
+from letta_matrix.store.turns import Turn
 
 PERSON = "@ann:test"
 _numbers = itertools.count(1)
@@ -51,3 +55,49 @@ def message(body: Any = "hello", room_id: str = "!1:test", **fields: Any) -> dic
         "content": {"msgtype": "m.text", "body": body},
     }
     return event | fields
+
+
+def said_in(root: str, body: Any = "hello", room_id: str = "!1:test", **fields: Any) -> Any:
+    """A message in the thread below `root`, as clients send it (spec: Threading)."""
+    event = message(body, room_id, **fields)
+    event["content"]["m.relates_to"] = {
+        "rel_type": "m.thread",
+        "event_id": root,
+        "is_falling_back": True,
+        "m.in_reply_to": {"event_id": root},
+    }
+    return event
+
+
+def reply_to(target: str, body: Any = "hello", room_id: str = "!1:test", **fields: Any) -> Any:
+    """A message that replies to `target`."""
+    event = message(body, room_id, **fields)
+    event["content"]["m.relates_to"] = {"m.in_reply_to": {"event_id": target}}
+    return event
+
+
+def reaction(target: str, key: str, room_id: str = "!1:test", **fields: Any) -> dict[str, Any]:
+    """A person's reaction to `target`."""
+    relation = {"rel_type": "m.annotation", "event_id": target, "key": key}
+    return message(room_id=room_id, type="m.reaction", content={"m.relates_to": relation}, **fields)
+
+
+def invite(user: str, room_id: str, **fields: Any) -> dict[str, Any]:
+    """A person's invite of `user` into a room."""
+    content = {"membership": "invite"}
+    return message(room_id=room_id, type="m.room.member", state_key=user, content=content, **fields)
+
+
+def entry_of(event: dict[str, Any], *turns: Turn) -> InboxEntry:
+    """An event that was routed, with the turns it starts."""
+    return InboxEntry(event["event_id"], event["room_id"], event, InboxState.ROUTED, list(turns))
+
+
+async def stored_turn(
+    database: Database, text: str | None = "hello", event: dict[str, Any] | None = None
+) -> Turn:
+    """A turn of agent-1 as it was admitted; its event is a new message unless given."""
+    event = event or message(text)
+    entry = entry_of(event, new_turn(event, "agent-1", text))
+    (turn,) = await Inbox(database).admit(event["event_id"], [entry])
+    return turn

@@ -201,6 +201,15 @@ class FakeHomeserver:
         chunk = [{"state_key": who, "content": {"membership": "join"}} for who in people]
         return 200, {"chunk": chunk}
 
+    def _joined_members(self, _request: Request, room_id: str) -> Answer:
+        return 200, {"joined": {who: {} for who in self.members.get(room_id, set())}}
+
+    def _event(self, _request: Request, room_id: str, event_id: str) -> Answer:
+        for event in self.events.get(room_id, []):
+            if event["event_id"] == event_id:
+                return 200, event
+        return 404, {"errcode": "M_NOT_FOUND", "error": "no such event"}
+
     def _join(self, request: Request, room_id: str) -> Answer:
         self.members.setdefault(room_id, set()).add(request.user_id)
         return 200, {"room_id": room_id}
@@ -242,6 +251,8 @@ def _routes() -> list[tuple[re.Pattern[str], _Handler]]:
         rf"PUT {_ROOM}/state/([^/]+)(?:/([^/]+))?": fake._state,
         rf"GET {_ROOM}/messages": fake._messages,
         rf"GET {_ROOM}/members": fake._list_members,
+        rf"GET {_ROOM}/joined_members": fake._joined_members,
+        rf"GET {_ROOM}/event/([^/]+)": fake._event,
         rf"POST {_ROOM}/join": fake._join,
         rf"POST {_ROOM}/invite": fake._invite,
         rf"(?:PUT|POST) {_ROOM}/(?:typing|receipt)/.*": fake._nothing,

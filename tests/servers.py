@@ -163,6 +163,11 @@ class LettaServer:
         """`ws://127.0.0.1:PORT`; the WebSocket is at `/ws`."""
         return self.app_server.url
 
+    @property
+    def openai_url(self) -> str:
+        """Base URL of its OpenAI API, with `/v1`."""
+        return f"{self.app_server.http_url}/v1"
+
     async def start(self, model_url: str) -> None:
         """Start it with the OpenAI-compatible provider at `model_url` connected."""
         self.app_server.make_folders()
@@ -205,8 +210,8 @@ def homeserver_in(directory: Path, http: aiohttp.ClientSession) -> Homeserver:
 
 
 def letta_server_in(directory: Path, http: aiohttp.ClientSession) -> LettaServer:
-    """An App Server with its home in `directory`, not started yet."""
-    return LettaServer(AppServerProcess(directory, free_port()), http)
+    """An App Server with its home in `directory` and its OpenAI API open, not started yet."""
+    return LettaServer(AppServerProcess(directory, free_port(), openai_api=True), http)
 
 
 def children_of(pid: int) -> set[int]:

@@ -5,9 +5,13 @@ Words in the user's own text choose the behaviour:
     slow:N             N words, one every 0.1 s
     tool:NAME:ARG      a call of tool NAME on the first request, a text after its result
                        (for Bash, ARG is the command; otherwise ARG is the arguments' JSON)
+    tool2:NAME:ARG     the same call twice, one after the other, then the text
     error:CODE         the HTTP error CODE
     hang               no answer until the client goes away
     anything else      "echo: " and the text
+
+Images that come with the message are told at the end: "I see 1 image(s)". The server also
+looks like llama.cpp, to whose models the App Server gives images.
 
 Runs as `python tests/stub_model.py --port N`, or in a test as
 `async with StubModel() as model: model.url, model.requests, model.count("hello")`.
@@ -32,12 +36,18 @@ Json = dict[str, Any]
 
 @dataclass
 class ModelRequest:
-    """One request for a completion: when it came, the user's own words, the whole body."""
+    """One request for a completion: when it came, the user's own words, the whole body, how
+    many tools have answered since, and how many images came with the words."""
 
     at: float
     text: str
     body: Json
-    after_tool: bool = False
+    results: int = 0
+    images: int = 0
+
+    @property
+    def after_tool(self) -> bool:
+        return self.results > 0
 
 
 def message_text(message: Json) -> str:
@@ -55,9 +65,16 @@ def read_request(body: Json) -> ModelRequest:
     for index in range(len(messages) - 1, -1, -1):
         text = message_text(messages[index]) if messages[index].get("role") == "user" else ""
         if text:
-            answered = any(later.get("role") == "tool" for later in messages[index + 1 :])
-            return ModelRequest(time.monotonic(), text, body, answered)
+            results = sum(later.get("role") == "tool" for later in messages[index + 1 :])
+            images = _images(messages[index])
+            return ModelRequest(time.monotonic(), text, body, results, images)
     return ModelRequest(time.monotonic(), "", body)
+
+
+def _images(message: Json) -> int:
+    content = message.get("content")
+    parts = cast("list[Json]", content) if isinstance(content, list) else []
+    return sum(part.get("type") == "image_url" for part in parts)
 
 
 def _tool_result(body: Json) -> str:
@@ -65,11 +82,11 @@ def _tool_result(body: Json) -> str:
     return message_text(results[-1])[:500]
 
 
-def _tool_call(text: str) -> Json | None:
-    match = re.search(r"tool:(\w+):(.+)", text, re.DOTALL)
-    if match is None:
+def _tool_call(request: ModelRequest) -> Json | None:
+    match = re.search(r"tool(2?):(\w+):(.+)", request.text, re.DOTALL)
+    if match is None or request.results >= int(match[1] or 1):
         return None
-    name, argument = match[1], match[2].strip()
+    name, argument = match[2], match[3].strip()
     arguments = (
         json.dumps({"command": argument, "description": "a test command"})
         if name == "Bash"
@@ -84,7 +101,8 @@ def _words(request: ModelRequest) -> tuple[list[str], float]:
         return [f"tool said: {_tool_result(request.body)}"], 0
     if match := re.search(r"\bslow:(\d+)", request.text):
         return [f"word{number} " for number in range(1, int(match[1]) + 1)], WORD_DELAY
-    return ["echo: ", request.text], 0
+    seen = [f" I see {request.images} image(s)"] if request.images else []
+    return ["echo: ", request.text, *seen], 0
 
 
 @dataclass
@@ -107,6 +125,7 @@ class StubModel:
     async def __aenter__(self) -> Self:
         app = web.Application(client_max_size=64 * 1024 * 1024)
         app.router.add_get("/v1/models", self._models)
+        app.router.add_get("/models", self._native_models)
         app.router.add_post("/v1/chat/completions", self._completions)
         app.router.add_get("/requests", self._recorded)
         self._runner = web.AppRunner(
@@ -126,6 +145,11 @@ class StubModel:
         model: Json = {"id": MODEL_ID, "object": "model", "created": 0, "owned_by": "stub"}
         return web.json_response({"object": "list", "data": [model]})
 
+    async def _native_models(self, _: web.Request) -> web.Response:
+        sight = {"input_modalities": ["text", "image"]}
+        model = {"id": MODEL_ID, "architecture": sight, "status": {"value": "loaded"}}
+        return web.json_response({"data": [model]})
+
     async def _recorded(self, _: web.Request) -> web.Response:
         return web.json_response(
             [{"text": request.text, "after_tool": request.after_tool} for request in self.requests]
@@ -140,7 +164,7 @@ class StubModel:
             return web.json_response({"error": error}, status=int(match[1]))
         if re.search(r"\bhang\b", request.text):
             await asyncio.sleep(3600)
-        call = None if request.after_tool else _tool_call(request.text)
+        call = _tool_call(request)
         if body.get("stream"):
             return await _stream(http, request, call)
         return web.json_response(await _whole(request, call))

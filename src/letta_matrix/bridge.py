@@ -14,30 +14,19 @@ from mautrix.api import ClientPath, Method
 from mautrix.errors import MatrixRequestError
 
 from letta_matrix import __version__
-from letta_matrix.agents.discovery import Discovery
-from letta_matrix.agents.home import Home
 from letta_matrix.agents.provisioner import Provisioner
-from letta_matrix.config import AppServerRuntime, Config, Runtime
-from letta_matrix.conversations.catch_up import CatchUp
-from letta_matrix.conversations.dispatcher import Dispatcher
-from letta_matrix.conversations.routing import Router
-from letta_matrix.conversations.turn_runner import TurnRunner
+from letta_matrix.assembly import Parts, Stores, make_runtime
+from letta_matrix.config import Config
 from letta_matrix.logs import configure_logging, secrets_of
 from letta_matrix.matrix.appservice import Appservice
 from letta_matrix.matrix.errors import refusal
-from letta_matrix.matrix.homeserver import Homeserver, HomeserverUnavailable
+from letta_matrix.matrix.homeserver import HomeserverUnavailable
 from letta_matrix.matrix.intent import Intent
-from letta_matrix.matrix.pacing import Pacer
 from letta_matrix.matrix.transactions import txn_id
 from letta_matrix.matrix.watch import Presence, until_back, until_gone
-from letta_matrix.runtimes.memory import MemoryRuntime
 from letta_matrix.runtimes.protocol import AgentRuntime
-from letta_matrix.store.agents import AgentDirectory, AgentStatus
-from letta_matrix.store.database import Database, StoreUnavailable, database_url
-from letta_matrix.store.inbox import Inbox
-from letta_matrix.store.meta import Meta
-from letta_matrix.store.outbox import Outbox
-from letta_matrix.store.turns import TurnStore
+from letta_matrix.store.agents import AgentStatus
+from letta_matrix.store.database import StoreUnavailable
 from letta_matrix.waiting import is_set
 from letta_matrix.web.health import health_routes
 from letta_matrix.web.pages import chat_routes
@@ -61,15 +50,12 @@ class Bridge:
 
     def __init__(self, config: Config, runtimes: list[AgentRuntime] | None = None) -> None:
         self._config = config
-        self._database = Database(database_url(config.database.url, config.directory))
-        self._directory = AgentDirectory(self._database)
-        self._inbox = Inbox(self._database)
+        self._stores = Stores(config)
         self._runtimes = {
             runtime.name: runtime
-            for runtime in (runtimes or [_runtime(entry, config) for entry in config.runtimes])
+            for runtime in (runtimes or [make_runtime(entry, config) for entry in config.runtimes])
         }
         self._tasks: list[asyncio.Task[None]] = []
-        self._discoveries: list[Discovery] = []
         self._provisioner: Provisioner | None = None
         self._connected = False
         self._trouble: str | None = None
@@ -86,8 +72,11 @@ class Bridge:
             self._opened = opened.pop_all()
         self._spawn(self._connect)
         self._spawn(self._sweep)
-        self._spawn(self._dispatcher.prune)
-        self._spawn(self._catch_up.beat)
+        self._spawn(self._parts.dispatcher.prune)
+        self._spawn(self._parts.catch_up.beat)
+        for watch in self._parts.watches.values():
+            if watch is not None:
+                self._spawn(watch.run)
 
     async def close(self) -> None:
         """Stop listening and let go; unfinished turns go on at the next start."""
@@ -95,33 +84,26 @@ class Bridge:
 
     async def _open(self, opened: contextlib.AsyncExitStack) -> None:
         config = self._config
-        opened.push_async_callback(self._database.close)
-        await self._database.open()
-        await self._directory.load()
-        self._homeserver = Homeserver(
-            config.homeserver.url,
-            config.appservice.as_token.get_secret_value(),
-            Pacer(config.conversations.edits_per_second),
+        opened.push_async_callback(self._stores.database.close)
+        await self._stores.open()
+        parts = self._parts = Parts(
+            config, self._stores, self._runtimes, self._troubles, self._trouble_of
         )
-        opened.push_async_callback(self._homeserver.close)
-        self._bot = Intent(self._homeserver, config.bot_user_id)
-        meta, turns = Meta(self._database), TurnStore(self._database)
-        self._home = Home(config, self._bot, meta)
-        self._dispatcher = self._build_dispatcher(turns)
-        self._catch_up = CatchUp(self._bot, self._directory, turns, meta, self._dispatcher)
+        opened.push_async_callback(parts.homeserver.close)
+        parts.offer_tools()
         for runtime in self._runtimes.values():
             opened.push_async_callback(runtime.close)
             await runtime.start()
-        opened.push_async_callback(self._dispatcher.close)
-        await self._dispatcher.recover()
-        opened.push_async_callback(self._stop_parts)
+        opened.push_async_callback(parts.close)
+        await parts.dispatcher.recover()
+        opened.push_async_callback(self._stop_tasks)
         self._appservice = Appservice(config.appservice.hs_token.get_secret_value(), self)
         opened.push_async_callback(self._appservice.close)
         await _listen(self._appservice.start, config.appservice.hostname, config.appservice.port)
         opened.push_async_callback(self._stop_web)
         await _listen(self._start_web, config.api.hostname, config.api.port)
 
-    async def _stop_parts(self) -> None:
+    async def _stop_tasks(self) -> None:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -134,15 +116,15 @@ class Bridge:
 
     async def admit(self, txn_id: str, events: list[dict[str, Any]]) -> None:
         """See `AppserviceHandler.admit`."""
-        await self._dispatcher.admit(txn_id, events)
+        await self._parts.dispatcher.admit(txn_id, events)
 
     async def has_user(self, user_id: str) -> bool:
         """See `AppserviceHandler.has_user`."""
-        agent = self._directory.by_user(user_id)
+        agent = self._stores.directory.by_user(user_id)
         if agent is None:
             return False
         try:
-            await Intent(self._homeserver, agent.user_id).register()
+            await Intent(self._parts.homeserver, agent.user_id).register()
         except (MatrixRequestError, HomeserverUnavailable) as error:
             log.warning("a ghost could not be registered", user=user_id, reason=str(error))
             return False
@@ -156,19 +138,16 @@ class Bridge:
         """Whether the homeserver is connected and every listed agent is set up."""
         return (
             self._connected
-            and all(discovery.listed for discovery in self._discoveries)
+            and all(discovery.listed for discovery in self._parts.discoveries)
             and self._provisioner is not None
             and not self._provisioner.busy
         )
 
     def health(self) -> Mapping[str, object]:
         """What `/health` answers."""
-        troubles = [discovery.trouble for discovery in self._discoveries if discovery.trouble]
-        troubles += [self._trouble] if self._trouble else []
-        if stuck := self._homeserver.retries.stuck:
-            troubles.append(f"{stuck} requests to the homeserver have failed for 30 s or longer")
+        troubles = self._troubles()
         provisioning = self._provisioner.trouble if self._provisioner else {}
-        active = [a for a in self._directory.all() if a.status is AgentStatus.ACTIVE]
+        active = [a for a in self._stores.directory.all() if a.status is AgentStatus.ACTIVE]
         return {
             "status": "degraded" if troubles or provisioning else "ok",
             "version": __version__,
@@ -177,25 +156,22 @@ class Bridge:
             "troubles": troubles,
             "agents": len(active),
             "agents_in_trouble": dict(provisioning),
-            "turns_waiting": self._dispatcher.waiting,
-            "homeserver_writes": self._homeserver.writes,
-            "homeserver_latency_ms": round(self._homeserver.pacer.latency * 1000, 1),
-            "counters": dict(self._dispatcher.counters + self._appservice.counters),
+            "turns_waiting": self._parts.dispatcher.waiting,
+            "homeserver_writes": self._parts.homeserver.writes,
+            "homeserver_latency_ms": round(self._parts.homeserver.pacer.latency * 1000, 1),
+            "counters": dict(self._parts.dispatcher.counters + self._appservice.counters),
             "runtimes": {name: dict(one.counters) for name, one in self._runtimes.items()},
         }
 
-    def _build_dispatcher(self, turns: TurnStore) -> Dispatcher:
-        outbox = Outbox(self._database)
-        runner = TurnRunner(
-            self._config.conversations,
-            self._homeserver,
-            self._runtimes,
-            self._directory,
-            turns,
-            outbox,
-        )
-        router = Router(self._config, self._directory)
-        return Dispatcher(router, self._inbox, outbox, turns, runner)
+    def _troubles(self) -> list[str]:
+        troubles = [one.trouble for one in self._parts.discoveries if one.trouble]
+        troubles += [self._trouble] if self._trouble else []
+        if stuck := self._parts.homeserver.retries.stuck:
+            troubles.append(f"{stuck} requests to the homeserver have failed for 30 s or longer")
+        return troubles
+
+    def _trouble_of(self, agent_id: str) -> str:
+        return self._provisioner.trouble.get(agent_id, "") if self._provisioner else ""
 
     async def _start_web(self, hostname: str, port: int) -> None:
         app = web.Application()
@@ -223,20 +199,20 @@ class Bridge:
 
     async def _absence(self) -> bool:
         """Wait until the homeserver was gone and is back; True if it was down, not just slow."""
-        presence = await until_gone(self._homeserver)
+        presence = await until_gone(self._parts.homeserver)
         self._connected, self._trouble = False, _AWAY
         log.warning("homeserver away", slow=presence is Presence.SLOW)
-        return Presence.AWAY in (presence, await until_back(self._homeserver))
+        return Presence.AWAY in (presence, await until_back(self._parts.homeserver))
 
     async def _try_connect(self) -> str | None:
         # The time is the cause: each start pings and wakes anew.
         transaction = txn_id("start", str(time.time_ns()))
         try:
             # First: it gets one try, so that a faulty registration shows at once.
-            await self._homeserver.ping(self._config.appservice.id, transaction)
-            await self._home.ensure()
+            await self._parts.homeserver.ping(self._config.appservice.id, transaction)
+            await self._parts.home.ensure()
             self._backlog = self._appservice.expect(transaction)
-            await self._home.wake(transaction)
+            await self._parts.home.wake(transaction)
             if self._provisioner is None:
                 await self._start_agents()
         except MatrixRequestError as error:
@@ -254,7 +230,7 @@ class Bridge:
             await is_set(self._backlog, _BACKLOG_TIMEOUT)
             await self._agents_set_up()
             try:
-                await self._catch_up.run()
+                await self._parts.catch_up.run()
             except (HomeserverUnavailable, StoreUnavailable) as error:
                 log.warning("missed messages are looked for again later", reason=str(error))
                 self._sweep_due.set()
@@ -270,28 +246,20 @@ class Bridge:
     async def _start_agents(self) -> None:
         provisioner = Provisioner(
             self._config,
-            self._homeserver,
-            self._directory,
-            self._home,
+            self._parts.homeserver,
+            self._stores.directory,
+            self._parts.home,
             await self._default_room_version(),
-            self._dispatcher.room_known,
+            self._parts.dispatcher.room_known,
         )
         self._provisioner = provisioner
-        await provisioner.request(self._directory.all())
-        for runtime in self._runtimes.values():
-            discovery = Discovery(
-                runtime,
-                self._directory,
-                self._config.agents,
-                self._config.homeserver.domain,
-                provisioner.request,
-            )
-            self._discoveries.append(discovery)
+        await provisioner.request(self._stores.directory.all())
+        for discovery in self._parts.discover(provisioner.request):
             self._spawn(discovery.run)
 
     async def _default_room_version(self) -> int:
-        answer = await self._homeserver.request(
-            Method.GET, ClientPath.v3.capabilities, user_id=self._bot.user_id
+        answer = await self._parts.homeserver.request(
+            Method.GET, ClientPath.v3.capabilities, user_id=self._parts.bot.user_id
         )
         versions = answer.get("capabilities", {}).get("m.room_versions", {})
         default = str(versions.get("default", ""))
@@ -307,14 +275,6 @@ class Bridge:
                 await asyncio.sleep(_RESTART_PAUSE)
 
         self._tasks.append(asyncio.create_task(keep_going()))
-
-
-def _runtime(settings: Runtime, config: Config) -> AgentRuntime:
-    if isinstance(settings, AppServerRuntime):
-        from letta_matrix.runtimes.app_server import AppServer
-
-        return AppServer(settings, config.path(settings.keeper_socket))
-    return MemoryRuntime(settings.name, settings.agents)
 
 
 async def _listen(start: Callable[[str, int], Awaitable[None]], hostname: str, port: int) -> None:

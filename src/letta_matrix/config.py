@@ -5,102 +5,77 @@ overrides a key, and the original Letta Matrix integration's variables stand in
 for keys the file does not set.
 """
 
-import math
 import os
-import re
 from collections.abc import Mapping
 from pathlib import Path
+from string import Formatter
 from typing import Annotated, Literal, cast
-from urllib.parse import urlsplit
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    SecretStr,
-    ValidationError,
-)
+from pydantic import AfterValidator, Field, ValidationError
 
 from letta_matrix.config_faults import ConfigError, explain, known_keys
+from letta_matrix.config_runtimes import (
+    AppServerRuntime,
+    LettaApiRuntime,
+    MemoryRuntime,
+    OpenAICompatibleRuntime,
+    Runtime,
+    Runtimes,
+)
 from letta_matrix.config_sources import apply_environment, read_file
+from letta_matrix.config_types import (
+    DatabaseAddress,
+    Duration,
+    HttpAddress,
+    Person,
+    Section,
+    ServerName,
+    Token,
+    UserId,
+    matches,
+)
 
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d|)")
-_UNITS = {"ms": 0.001, "": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
-_SERVER_NAME = r"(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(?::\d{1,5})?"
-_USER_ID = rf"@[^:\s]+:{_SERVER_NAME}"
+__all__ = [
+    "AppServerRuntime",
+    "Config",
+    "ConfigError",
+    "LettaApiRuntime",
+    "MemoryRuntime",
+    "OpenAICompatibleRuntime",
+    "Runtime",
+    "load_config",
+]
 
 _NOT_IN_THE_FILE = ("directory",)
 
-
-def _seconds(value: object) -> float:
-    if isinstance(value, str) and (match := _DURATION.fullmatch(value.strip())):
-        return float(match[1]) * _UNITS[match[2]]
-    if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf:
-        return float(value)
-    raise ValueError("should be seconds or a text such as `500ms`, `30s`, `24h`")
+DEFAULT_ENVELOPE = "[Matrix, {room}, {time}] {name} ({sender}){thread}:"
 
 
-def _matches(pattern: str, expected: str) -> AfterValidator:
-    def check(value: str) -> str:
-        if re.fullmatch(pattern, value) is None:
-            raise ValueError(f"should be {expected}")
-        return value
-
-    return AfterValidator(check)
-
-
-def _address(*schemes: str) -> AfterValidator:
-    def check(value: str) -> str:
-        try:
-            parts = urlsplit(value)
-            usable = parts.scheme in schemes and bool(parts.hostname) and parts.port != 0
-        except ValueError:
-            usable = False
-        if not usable:
-            raise ValueError(f"should be a URL that starts with {schemes[0]}:// or {schemes[1]}://")
-        return value.rstrip("/")
-
-    return AfterValidator(check)
+def _fields_filled_in(template: str) -> str:
+    try:
+        template.format(room="", time="", name="", sender="", thread="")
+        parts = [part for part in Formatter().parse(template) if part[1] is not None]
+    except (ValueError, LookupError, AttributeError):
+        parts = [("", "", "", None)]
+    if any(not (name or "").isidentifier() or spec or how for _, name, spec, how in parts):
+        raise ValueError(
+            "should use no fields but {room}, {time}, {name}, {sender} and {thread}, "
+            "and {{ }} for braces"
+        )
+    return template
 
 
-def _not_empty(value: SecretStr) -> SecretStr:
-    if not value.get_secret_value().strip():
-        raise ValueError("should not be empty")
-    return value
-
-
-Duration = Annotated[float, BeforeValidator(_seconds)]
-"""Seconds; in the file a number of seconds or a text such as `500ms`, `30s`, `24h`."""
-
-HttpAddress = Annotated[str, _address("http", "https")]
-WebSocketAddress = Annotated[str, _address("ws", "wss")]
-DatabaseAddress = Annotated[str, _matches(r"sqlite://.*", "sqlite:///FILE")]
-ServerName = Annotated[str, _matches(_SERVER_NAME, "a server name such as example.org")]
-UserId = Annotated[str, _matches(_USER_ID, "a user id such as @you:example.org")]
-Person = Annotated[
-    str,
-    _matches(
-        rf"\*|{_USER_ID}|{_SERVER_NAME}",
-        "`*`, a server name, or a user id such as @you:example.org",
-    ),
-]
-Token = Annotated[SecretStr, AfterValidator(_not_empty)]
+Envelope = Annotated[str, AfterValidator(_fields_filled_in)]
 
 Role = Literal["block", "user", "admin"]
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Homeserver(_Section):
+class Homeserver(Section):
     url: HttpAddress = Field(description="base URL of the homeserver's client-server API")
     domain: ServerName = Field(description="server name, the part after the colon in user ids")
 
 
-class Appservice(_Section):
+class Appservice(Section):
     id: str = "letta-matrix"
     url: HttpAddress = Field(
         "http://127.0.0.1:29377", description="where the homeserver reaches us"
@@ -108,62 +83,20 @@ class Appservice(_Section):
     hostname: str = "127.0.0.1"
     port: int = Field(29377, ge=1, le=65535)
     bot_username: Annotated[
-        str, _matches(r"[a-z0-9._=/+-]+", "the localpart of a user id, in small letters")
+        str, matches(r"[a-z0-9._=/+-]+", "the localpart of a user id, in small letters")
     ] = "letta"
     bot_displayname: str = "Letta"
     as_token: Token = Field(description="as in the registration the homeserver reads")
     hs_token: Token = Field(description="as in the registration the homeserver reads")
 
 
-class Database(_Section):
+class Database(Section):
     url: DatabaseAddress = Field(
         "sqlite:///letta-matrix.db", description="relative SQLite paths start at the config file"
     )
 
 
-class AppServerRuntime(_Section):
-    type: Literal["app_server"] = Field("app_server", description="`app_server` or `memory`")
-    name: str = "local"
-    url: WebSocketAddress = Field(
-        "ws://127.0.0.1:4500", description="the App Server's WebSocket address"
-    )
-    token: SecretStr | None = None
-    permission_mode: Literal["standard", "acceptEdits", "plan", "unrestricted"] = "standard"
-    request_timeout: Duration = 30.0
-    keeper_socket: str = Field("keeper.sock", description="relative paths start at the config file")
-
-
-class MemoryRuntime(_Section):
-    type: Literal["memory"]
-    name: str = "memory"
-    agents: int = Field(1, ge=0)
-
-
-Runtime = Annotated[AppServerRuntime | MemoryRuntime, Field(discriminator="type")]
-
-
-def _named_apart(runtimes: list[Runtime]) -> list[Runtime]:
-    names = [runtime.name for runtime in runtimes]
-    if twice := {name for name in names if names.count(name) > 1}:
-        raise ValueError(f"should each have a `name` of its own; taken twice: {min(twice)}")
-    return runtimes
-
-
-def _kept_apart(runtimes: list[Runtime]) -> list[Runtime]:
-    first: dict[Path, int] = {}
-    for place, runtime in enumerate(runtimes):
-        if not isinstance(runtime, AppServerRuntime):
-            continue
-        socket = runtime.keeper_socket
-        if first.setdefault(Path(socket).expanduser(), place) != place:
-            raise ValueError(
-                f"should each have a `keeper_socket` of its own; taken twice: {socket}; "
-                f"set `runtimes.{place}.keeper_socket`"
-            )
-    return runtimes
-
-
-class Agents(_Section):
+class Agents(Section):
     poll_interval: Duration = Field(0.5, gt=0)
     room_name: str = "{name} - Letta Agent Chat"
     room_topic: str = "{name} is a Letta agent. Write here and it answers."
@@ -174,15 +107,32 @@ class Agents(_Section):
     provision_concurrency: int = Field(6, ge=1, le=32)
 
 
-class Conversations(_Section):
+class Conversations(Section):
     max_event_age: Duration = 86400.0
     edit_interval: Duration = 1.0
     edits_per_second: float = Field(8.0, gt=0)
     idle_timeout: Duration = 300.0
     turn_timeout: Duration = 3600.0
+    envelope: Envelope = Field(
+        DEFAULT_ENVELOPE,
+        description="what an agent is told before each message of a room with several people",
+    )
+    agent_mentions: bool = Field(
+        False, description="user ids that an agent writes notify those people"
+    )
+    tool_activity: bool = Field(True, description="show which tools an agent uses")
+    approval_timeout: Duration = 1800.0
+    approvers: Literal["requester", "users", "admins"] = Field(
+        "requester", description="who may answer an approval, besides admins"
+    )
+    max_hops: int = Field(3, ge=0, description="how far messages from agent to agent go on")
+    tool_calls_per_minute: int = Field(30, ge=1, description="Matrix tool calls for each agent")
+    max_image_bytes: int = Field(20_000_000, ge=0, description="larger images are not fetched")
+    max_image_side: int = Field(1568, ge=64, description="pixels; larger images are downscaled")
+    max_text_bytes: int = Field(100_000, ge=0, description="of a file given to an agent as text")
 
 
-class Api(_Section):
+class Api(Section):
     hostname: str = "127.0.0.1"
     port: int = Field(8004, ge=1, le=65535)
     homeserver_url: HttpAddress | None = Field(
@@ -190,20 +140,18 @@ class Api(_Section):
     )
 
 
-class Logging(_Section):
+class Logging(Section):
     level: Literal["debug", "info", "warning", "error"] = "info"
     format: Literal["console", "json"] = "console"
 
 
-class Config(_Section):
+class Config(Section):
     """A whole, valid configuration."""
 
     homeserver: Homeserver
     appservice: Appservice
     database: Database = Field(default_factory=lambda: Database.model_validate({}))
-    runtimes: Annotated[
-        list[Runtime], AfterValidator(_named_apart), AfterValidator(_kept_apart)
-    ] = Field(default_factory=list[Runtime])
+    runtimes: Runtimes = Field(default_factory=list[Runtime])
     agents: Agents = Field(default_factory=lambda: Agents.model_validate({}))
     conversations: Conversations = Field(default_factory=lambda: Conversations.model_validate({}))
     permissions: dict[Person, Role] = Field(default_factory=dict[str, Role])

@@ -6,19 +6,15 @@ import os
 import secrets
 import shutil
 import signal
-import subprocess
-import sys
 import time
-from collections.abc import AsyncGenerator, Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from tests.integration.runtime_bench import MODEL, Bench, client_until, connected, text_of, words
 from tests.servers import LettaServer
-from tests.stub_model import MODEL_ID, StubModel
+from tests.stub_model import StubModel
 
-from letta_matrix.config import AppServerRuntime
-from letta_matrix.runtimes.app_server import AppServer
 from letta_matrix.runtimes.protocol import (
     ApprovalRequested,
     ConversationGone,
@@ -32,99 +28,7 @@ from letta_matrix.runtimes.protocol import (
     TurnFinished,
     TurnLost,
     TurnRequest,
-    TurnState,
 )
-
-MODEL = f"openai-compatible/{MODEL_ID}"
-CLIENT = Path(__file__).with_name("turn_client.py")
-
-
-@dataclass
-class Saved:
-    """A turn's state as the bridge would store it."""
-
-    state: TurnState | None = None
-
-    async def save(self, state: TurnState) -> None:
-        self.state = json.loads(json.dumps(dict(state)))
-
-
-@dataclass
-class Bench:
-    """A runtime with a keeper of its own, an agent and a conversation."""
-
-    runtime: AppServer
-    socket: Path
-    agent_id: str
-    conversation_id: str
-    saved: Saved = field(default_factory=Saved)
-
-    def request(self, text: str, conversation_id: str = "") -> TurnRequest:
-        message_id = f"${secrets.token_hex(8)}:localhost"
-        return TurnRequest(self.agent_id, conversation_id or self.conversation_id, message_id, text)
-
-    async def turn(self, request: TurnRequest, state: TurnState | None = None) -> list[TurnEvent]:
-        return [event async for event in self.runtime.run_turn(request, state, self.saved.save)]
-
-    async def turn_with(self, request: TurnRequest, at_third_word: Callable[[], None]) -> None:
-        """Run a `slow:` turn and do something in its midst."""
-        async for event in self.runtime.run_turn(request, None, self.saved.save):
-            if isinstance(event, TextDelta) and event.text.strip() == "word3":
-                at_third_word()
-
-    async def turn_with_tool(self, request: TurnRequest, in_tool: Callable[[], None]) -> None:
-        """Run a `tool:` turn, allow its tool, and do something while it runs."""
-        async for event in self.runtime.run_turn(request, None, self.saved.save):
-            if isinstance(event, ApprovalRequested):
-                await self.runtime.answer_approval(request, event.approval_id, allow=True)
-            elif isinstance(event, ToolStarted):
-                await asyncio.sleep(0.5)
-                in_tool()
-
-    async def say(self, text: str) -> str:
-        return text_of(await self.turn(self.request(text)))
-
-    def keeper_pid(self) -> int:
-        return int(self.socket.with_name(self.socket.name + ".pid").read_text())
-
-
-def text_of(events: list[TurnEvent]) -> str:
-    return "".join(event.text for event in events if isinstance(event, TextDelta))
-
-
-def words(count: int) -> str:
-    return "".join(f"word{number} " for number in range(1, count + 1)).strip()
-
-
-async def connected(runtime: AppServer, timeout: float = 20.0) -> None:
-    deadline = time.monotonic() + timeout
-    while True:
-        try:
-            await runtime.list_agents()
-            return
-        except RuntimeUnavailable:
-            assert time.monotonic() < deadline, "the App Server was not reached"
-            await asyncio.sleep(0.05)
-
-
-@pytest.fixture
-async def socket(tmp_path: Path) -> AsyncGenerator[Path]:
-    path = tmp_path / "keeper.sock"
-    yield path
-    pid = path.with_name("keeper.sock.pid")
-    if pid.exists():
-        os.kill(int(pid.read_text()), signal.SIGTERM)
-
-
-@pytest.fixture
-async def bench(app_server: LettaServer, socket: Path) -> AsyncGenerator[Bench]:
-    runtime = AppServer(AppServerRuntime.model_validate({"url": app_server.url}), socket)
-    await runtime.start()
-    await connected(runtime)
-    agent = await runtime.create_agent(f"Ada {secrets.token_hex(3)}", model=MODEL)
-    conversation_id = await runtime.create_conversation(agent.agent_id, "room !a")
-    yield Bench(runtime, socket, agent.agent_id, conversation_id)
-    await runtime.close()
 
 
 async def test_agents_are_created_listed_and_renamed(bench: Bench) -> None:
@@ -142,8 +46,6 @@ async def test_all_pages_are_listed(bench: Bench, monkeypatch: pytest.MonkeyPatc
     listed = [agent.agent_id for agent in await bench.runtime.list_agents()]
     assert len(listed) == len(set(listed))
     assert {agent.agent_id for agent in created} <= set(listed)
-    made = {await bench.runtime.create_conversation(bench.agent_id, f"c{n}") for n in range(3)}
-    assert made < set(await bench.runtime.list_conversations(bench.agent_id))
 
 
 async def test_an_unknown_agent_is_refused(bench: Bench) -> None:
@@ -268,53 +170,21 @@ async def test_a_repeated_message_is_answered_from_what_is_stored(
     assert stub_model.count(request.text) == 1
 
 
-async def test_a_killed_client_resumes(
-    app_server: LettaServer, bench: Bench, stub_model: StubModel, tmp_path: Path
-) -> None:
+async def test_a_killed_client_resumes(bench: Bench, stub_model: StubModel, tmp_path: Path) -> None:
     await bench.runtime.close()
     request = bench.request(f"slow:30 {secrets.token_hex(4)}")
     state_file = tmp_path / "state"
-    killed = await kill_client_in_mid_turn(app_server, bench, request, state_file)
-    assert 0 < killed < 30
-    runtime = AppServer(AppServerRuntime.model_validate({"url": app_server.url}), bench.socket)
-    await runtime.start()
-    await connected(runtime)
+    written = await client_until(bench, request, state_file, b'"text"', times=3)
+    assert b"finished" not in written
+    await bench.restart()
     state = json.loads(state_file.read_text())
-    events = await Bench(runtime, bench.socket, "", "").turn(request, state)
+    events = await bench.turn(request, state)
     assert text_of(events).strip() == words(30)
     assert sum(isinstance(event, TurnFinished) for event in events) == 1
     assert stub_model.count(request.text) == 1
-    again = await Bench(runtime, bench.socket, "", "").turn(request, state)
+    again = await bench.turn(request, state)
     assert text_of(again).strip() == words(30)
-    await runtime.finish_turn(request)
-    await runtime.close()
-
-
-async def kill_client_in_mid_turn(
-    app_server: LettaServer, bench: Bench, request: TurnRequest, state_file: Path
-) -> int:
-    """SIGKILL a process that runs the turn, after its third word; how many words it had."""
-    options = {
-        "url": app_server.url,
-        "socket": str(bench.socket),
-        "agent_id": request.agent_id,
-        "conversation_id": request.conversation_id,
-        "message_id": request.message_id,
-        "text": request.text,
-        "state": str(state_file),
-    }
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, str(CLIENT), json.dumps(options), stdout=subprocess.PIPE
-    )
-    assert process.stdout is not None
-    for _ in range(3):
-        while b'"text"' not in await process.stdout.readline():
-            pass
-    process.kill()
-    rest = await process.stdout.read()
-    await process.wait()
-    assert b"finished" not in rest
-    return 3 + rest.count(b'"text"')
+    await bench.runtime.finish_turn(request)
 
 
 async def test_a_turn_can_be_closed_and_followed_again(bench: Bench, stub_model: StubModel) -> None:

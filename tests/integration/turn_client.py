@@ -2,7 +2,8 @@
 
 `python tests/integration/turn_client.py '{"url": .., "socket": .., "agent_id": ..,
 "conversation_id": .., "message_id": .., "text": .., "state": FILE}'` writes one JSON line per
-text delta to stdout and keeps the turn's state in FILE.
+text delta to stdout and keeps the turn's state in FILE. With `"tool": NAME` it offers that tool
+and never answers a call; calls and approvals are a line each too.
 """
 
 import asyncio
@@ -13,8 +14,12 @@ from pathlib import Path
 from letta_matrix.config import AppServerRuntime
 from letta_matrix.runtimes.app_server import AppServer
 from letta_matrix.runtimes.protocol import (
+    ApprovalRequested,
     RuntimeUnavailable,
     TextDelta,
+    ToolCall,
+    ToolResult,
+    ToolSpec,
     TurnFinished,
     TurnRequest,
     TurnState,
@@ -25,9 +30,12 @@ async def run(options: dict[str, str]) -> None:
     runtime = AppServer(
         AppServerRuntime.model_validate({"url": options["url"]}), Path(options["socket"])
     )
+    if name := options.get("tool"):
+        runtime.offer_tools([ToolSpec(name, "waits", {"type": "object"})], _wait)
     await runtime.start()
-    keys = ("agent_id", "conversation_id", "message_id", "text")
-    request = TurnRequest(**{key: options[key] for key in keys})
+    request = TurnRequest(
+        options["agent_id"], options["conversation_id"], options["message_id"], options["text"]
+    )
     state_file = Path(options["state"])
 
     async def save(state: TurnState) -> None:
@@ -42,9 +50,17 @@ async def run(options: dict[str, str]) -> None:
     async for event in runtime.run_turn(request, None, save):
         if isinstance(event, TextDelta):
             print(json.dumps({"text": event.text}), flush=True)
+        elif isinstance(event, ApprovalRequested):
+            print(json.dumps({"approval": event.approval_id}), flush=True)
         elif isinstance(event, TurnFinished):
             print(json.dumps({"finished": event.stop_reason}), flush=True)
     await runtime.close()
+
+
+async def _wait(call: ToolCall) -> ToolResult:
+    print(json.dumps({"call": call.call_id}), flush=True)
+    await asyncio.sleep(3600)
+    return ToolResult("never")
 
 
 if __name__ == "__main__":

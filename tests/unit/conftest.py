@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from tests.fake_homeserver import FakeHomeserver
+from tests.stage import Stage
 
 from letta_matrix.matrix.homeserver import Homeserver
 from letta_matrix.matrix.pacing import Pacer
@@ -59,3 +60,14 @@ async def homeserver(fake: FakeHomeserver) -> AsyncGenerator[Homeserver]:
     client = Homeserver(fake.url, "as-secret", Pacer(edits_per_second=1000))
     yield client
     await client.close()
+
+
+@pytest.fixture
+async def stage(fake: FakeHomeserver, database_file: Path) -> AsyncGenerator[Stage]:
+    """A bridge with agents 1 and 2, each in its own room."""
+    made = Stage(fake, database_file)
+    await made.open()
+    await made.add(1)
+    await made.add(2)
+    yield made
+    await made.close()

@@ -380,28 +380,34 @@ def test_the_next_part_of_a_long_answer_is_waited_for() -> None:
     assert transcript.patience is None
 
 
-DENIED = notices.approval_denied("Bash")
+def _notice(text: str, *, beside: bool = False) -> dict[str, Any]:
+    return text_content(
+        text, marker=MARK | ({"beside": "notice"} if beside else {}), msgtype="m.notice"
+    )
 
 
-def _notice(text: str) -> dict[str, Any]:
-    return text_content(text, marker=MARK, msgtype="m.notice")
-
-
-def test_a_notice_beside_a_growing_answer_waits_for_its_end() -> None:
+def test_the_last_notice_waits_for_the_end_of_a_growing_answer() -> None:
     transcript = Transcript(AGENT, "$q")
     transcript.take(_event("$1", text_content("I", marker=MARK, live=True)))
-    assert transcript.take(_event("$2", _notice(DENIED))) == ""
+    assert transcript.take(_event("$2", _notice(notices.STOPPED))) == ""
     assert transcript.patience is None
     edit = edit_content("I call Bash.", target_event_id="$1", marker=MARK)
-    assert transcript.take(_event("$3", edit)) == f" call Bash.\n{DENIED}"
+    assert transcript.take(_event("$3", edit)) == f" call Bash.\n{notices.STOPPED}"
     assert transcript.patience == pytest.approx(0.5)
 
 
-@pytest.mark.parametrize("notice", [DENIED, notices.UNAVAILABLE])
+@pytest.mark.parametrize("notice", ["May I run `Bash`?", notices.UNAVAILABLE])
 def test_notices_after_which_the_turn_goes_on(notice: str) -> None:
     transcript = Transcript(AGENT, "$q")
-    assert transcript.take(_event("$1", _notice(notice))) == notice
+    assert transcript.take(_event("$1", _notice(notice, beside=True))) == notice
     assert transcript.patience is None
+
+
+def test_a_notice_beside_a_whole_answer_keeps_nobody_waiting() -> None:
+    transcript = Transcript(AGENT, "$q")
+    transcript.take(_event("$1", text_content("All of it.", marker=MARK)))
+    transcript.take(_event("$2", _notice("🔧 1 tool", beside=True)))
+    assert transcript.patience == pytest.approx(0.5)
 
 
 @pytest.mark.parametrize("notice", [notices.NO_WORDS, notices.refused("it is too long")])
@@ -414,7 +420,9 @@ def test_notices_that_are_the_answer(notice: str) -> None:
 def test_an_agent_that_is_away_in_mid_answer_says_so_at_once() -> None:
     transcript = Transcript(AGENT, "$q")
     transcript.take(_event("$1", text_content("I", marker=MARK, live=True)))
-    assert notices.UNAVAILABLE in transcript.take(_event("$2", _notice(notices.UNAVAILABLE)))
+    assert notices.UNAVAILABLE in transcript.take(
+        _event("$2", _notice(notices.UNAVAILABLE, beside=True))
+    )
     assert transcript.patience is None
 
 
@@ -463,8 +471,9 @@ async def test_chat_waits_for_the_answer_behind_a_notice(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     answer = _event("$2", text_content("It was denied.", marker=MARK))
-    await _chat(Client([_event("$1", _notice(DENIED))], [], [], [answer]))
-    assert capsys.readouterr().out == f"{DENIED}\nIt was denied.\n"
+    asked = _notice("May I run `Bash`?", beside=True)
+    await _chat(Client([_event("$1", asked)], [], [], [answer]))
+    assert capsys.readouterr().out == "May I run `Bash`?\nIt was denied.\n"
 
 
 async def test_chat_ends_after_a_notice_alone() -> None:

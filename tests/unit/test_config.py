@@ -106,10 +106,13 @@ def test_wrong_durations(fault: Callable[..., str], written: str) -> None:
         ("agents: [1]", "`agents` should be a section (got a list)"),
         ("runtimes: {a: b}", "`runtimes` should be a valid list (got a section)"),
         ("runtimes: [5]", "`runtimes.0` should be a section (got `5`)"),
-        ("runtimes: [{name: x}]", "`runtimes.0.type` is missing: `app_server` or `memory`"),
+        (
+            "runtimes: [{name: x}]",
+            "`runtimes.0.type` is missing: `app_server`, `letta_api`, `openai_compatible` or `memory`",
+        ),
         (
             "runtimes: [{type: appserver}]",
-            "`runtimes.0.type` should be one of 'app_server', 'memory' (got `appserver`)",
+            "`runtimes.0.type` should be one of 'app_server', 'letta_api', 'openai_compatible', 'memory' (got `appserver`)",
         ),
         (
             "runtimes: [{type: memory}, {type: memory}]",

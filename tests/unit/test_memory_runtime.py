@@ -1,18 +1,28 @@
 """The in-memory runtime keeps the promises of the protocol."""
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Generator, Mapping
 
 import pytest
 from tests.scripts import obey
 
-from letta_matrix.runtimes.memory import MemoryRuntime
+from letta_matrix.runtimes.memory import Answer, MemoryRuntime
 from letta_matrix.runtimes.protocol import (
+    AgentGone,
     AgentInfo,
     AgentRuntime,
+    ApprovalRequested,
+    Capabilities,
+    Image,
+    ImagesDropped,
     RuntimeRefused,
     RuntimeUnavailable,
+    Speech,
     StopReason,
     TextDelta,
+    ToolCall,
+    ToolResult,
+    ToolSpec,
     TurnEvent,
     TurnFinished,
     TurnLost,
@@ -53,7 +63,7 @@ async def test_it_is_a_runtime(runtime: MemoryRuntime) -> None:
     typed: AgentRuntime = runtime
     await typed.start()
     assert typed.name == "memory"
-    assert not typed.capabilities.approvals
+    assert typed.capabilities == Capabilities()
     await typed.close()
 
 
@@ -63,8 +73,17 @@ async def test_agents_come_and_go(runtime: MemoryRuntime) -> None:
     names = [agent.name for agent in await runtime.list_agents()]
     assert names == ["Agent 1", "Agent 2", "Grace"]
     assert (await runtime.list_agents())[2] == AgentInfo(created.agent_id, "Grace", "d", "m")
-    runtime.remove(created.agent_id)
+    await runtime.delete_agent(created.agent_id)
+    await runtime.delete_agent(created.agent_id)
     assert len(await runtime.list_agents()) == 2
+
+
+async def test_models_can_be_switched(runtime: MemoryRuntime) -> None:
+    chosen = (await runtime.list_models())[1]
+    await runtime.set_model(AGENT, chosen)
+    assert (await runtime.list_agents())[0].model == chosen
+    with pytest.raises(RuntimeRefused, match="no model"):
+        await runtime.set_model(AGENT, "nonsense")
 
 
 async def test_an_echo(runtime: MemoryRuntime) -> None:
@@ -79,7 +98,14 @@ async def test_conversations_belong_to_agents(runtime: MemoryRuntime) -> None:
     first = await runtime.create_conversation("a", "x")
     second = await runtime.create_conversation("b", "x")
     assert first != second
-    assert await runtime.list_conversations("a") == [first]
+    assert runtime.conversations == {first: "a", second: "b"}
+
+
+async def test_without_conversations_an_agent_has_a_single_one() -> None:
+    runtime = MemoryRuntime(capabilities=Capabilities(conversations=False))
+    first = await runtime.create_conversation("a", "x")
+    assert await runtime.create_conversation("a", "y") == first
+    assert await runtime.create_conversation("b", "x") != first
 
 
 async def test_a_turn_followed_again_asks_nobody_twice(runtime: MemoryRuntime) -> None:
@@ -114,7 +140,11 @@ async def test_switched_off_it_is_unavailable(runtime: MemoryRuntime) -> None:
         runtime.create_agent("x"),
         runtime.rename_agent(AGENT, "x"),
         runtime.create_conversation(AGENT, "x"),
-        runtime.list_conversations(AGENT),
+        runtime.delete_agent(AGENT),
+        runtime.list_models(),
+        runtime.set_model(AGENT, "memory/small"),
+        runtime.said_since(AGENT, None),
+        runtime.cancel_turn(AGENT, "c1"),
         run(runtime, request()),
     ):
         with pytest.raises(RuntimeUnavailable):
@@ -122,7 +152,7 @@ async def test_switched_off_it_is_unavailable(runtime: MemoryRuntime) -> None:
 
 
 async def test_an_unknown_agent_is_refused(runtime: MemoryRuntime) -> None:
-    with pytest.raises(RuntimeRefused, match="no agent"):
+    with pytest.raises(AgentGone, match="no agent"):
         await run(runtime, TurnRequest("nobody", "c", "$1", "x"))
     with pytest.raises(RuntimeRefused):
         await runtime.rename_agent("nobody", "x")
@@ -142,3 +172,96 @@ async def test_cancelling_nothing_harms_no_later_turn(runtime: MemoryRuntime) ->
     await run(runtime, request())
     await runtime.cancel_turn(AGENT, "c1")
     assert (await run(runtime, request("next", "$2")))[-1] == TurnFinished(StopReason.END_TURN)
+
+
+async def test_a_pause_ends_when_the_turn_is_cancelled(runtime: MemoryRuntime) -> None:
+    turn = asyncio.create_task(run(runtime, request("slow 60")))
+    await asyncio.sleep(0.05)
+    await runtime.cancel_turn(AGENT, "c1")
+    async with asyncio.timeout(5):
+        assert (await turn)[-1] == TurnFinished(StopReason.CANCELLED)
+
+
+def careful(asked: TurnRequest) -> Generator[TurnEvent | float, Answer | None, None]:
+    """Asks for an approval, and says what the answer was."""
+    answer = yield ApprovalRequested("a1", "Bash", {"command": asked.text})
+    yield TextDelta("0", f"told {answer}")
+    yield TurnFinished(StopReason.END_TURN)
+
+
+async def test_an_approval_waits_for_its_answer() -> None:
+    runtime, saved = MemoryRuntime(agents=1, script=careful), Saved()
+    events = runtime.run_turn(request(), None, saved)
+    assert [await anext(events), await anext(events)][1:] == [
+        ApprovalRequested("a1", "Bash", {"command": "hello"})
+    ]
+    waiting = asyncio.ensure_future(anext(events))
+    await asyncio.sleep(0.05)
+    assert not waiting.done()
+    await runtime.answer_approval(request(), "a1", allow=False, message="no")
+    assert await waiting == TextDelta("0", f"told {Answer(False, False, 'no')}")
+    with pytest.raises(RuntimeRefused, match="no longer pending"):
+        await runtime.answer_approval(request(), "a1", allow=True)
+    assert runtime.answers == {"a1": Answer(False, False, "no")}
+    await events.aclose()
+
+
+async def test_an_approval_is_reported_again_until_it_is_answered() -> None:
+    runtime, saved = MemoryRuntime(agents=1, script=careful), Saved()
+    for _ in range(2):
+        events = runtime.run_turn(request(), saved.state, saved)
+        await anext(events)
+        assert isinstance(await anext(events), ApprovalRequested)
+        await events.aclose()
+    await runtime.answer_approval(request(), "a1", allow=True, always=True)
+    again = await run(runtime, request(), saved)
+    assert not any(isinstance(event, ApprovalRequested) for event in again)
+    assert TextDelta("0", f"told {Answer(True, True)}") in again
+
+
+async def test_a_turn_cancelled_while_it_waits_for_an_approval_ends() -> None:
+    runtime = MemoryRuntime(agents=1, script=careful)
+    turn = asyncio.create_task(run(runtime, request()))
+    await asyncio.sleep(0.05)
+    await runtime.cancel_turn(AGENT, "c1")
+    async with asyncio.timeout(5):
+        assert (await turn)[-1] == TurnFinished(StopReason.CANCELLED)
+    with pytest.raises(RuntimeRefused):
+        await runtime.answer_approval(request(), "a1", allow=True)
+
+
+async def test_what_is_said_between_turns_is_told_once(runtime: MemoryRuntime) -> None:
+    first = runtime.say(AGENT, "before")
+    start = await runtime.said_since(AGENT, None)
+    assert start.speeches == ()
+    seen = (await runtime.list_agents())[0].last_run
+    second = runtime.say(AGENT, "good morning", "c1")
+    assert (await runtime.list_agents())[0].last_run not in ("", seen)
+    said = await runtime.said_since(AGENT, start.cursor)
+    assert said.speeches == (Speech(second.message_id, "c1", "good morning"),)
+    await run(runtime, request())
+    assert (await runtime.said_since(AGENT, said.cursor)).speeches == ()
+    assert (await runtime.said_since(AGENT, "")).speeches == (first, second)
+
+
+async def test_offered_tools_can_be_called(runtime: MemoryRuntime) -> None:
+    async def handle(call: ToolCall) -> ToolResult:
+        return ToolResult(f"{call.name} {call.arguments['room']} {call.call_id}")
+
+    runtime.offer_tools([ToolSpec("send", "", {})], handle)
+    result = await runtime.call_tool(AGENT, "c1", "send", {"room": "!r"}, "call-1")
+    assert result == ToolResult("send !r call-1")
+    with pytest.raises(KeyError):
+        await runtime.call_tool(AGENT, "c1", "unknown", {})
+
+
+async def test_images_arrive_or_are_reported_dropped() -> None:
+    image = Image("a.png", "image/png", b"png")
+    seeing, blind = (
+        MemoryRuntime(agents=1, capabilities=Capabilities(images=images))
+        for images in (True, False)
+    )
+    asked = TurnRequest(AGENT, "c1", "$1", "look", (image,))
+    assert not any(isinstance(event, ImagesDropped) for event in await run(seeing, asked))
+    assert seeing.asked[0].images == (image,)
+    assert sum(isinstance(event, ImagesDropped) for event in await run(blind, asked)) == 1

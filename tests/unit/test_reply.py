@@ -4,7 +4,8 @@ import asyncio
 from collections.abc import Callable
 
 import pytest
-from tests.builders import agent, message
+from sqlalchemy import Executable, text
+from tests.builders import agent, said_in, stored_turn
 from tests.fake_homeserver import (
     LOST_ANSWER,
     LOST_REQUEST,
@@ -16,13 +17,12 @@ from tests.fake_homeserver import (
 )
 
 from letta_matrix.conversations.reply import Notice, Reply
-from letta_matrix.conversations.routing import new_turn
 from letta_matrix.matrix.content import CURSOR, LIVE, MARKER
 from letta_matrix.matrix.homeserver import Homeserver
 from letta_matrix.matrix.intent import Intent
 from letta_matrix.store.agents import AgentDirectory
 from letta_matrix.store.database import Database
-from letta_matrix.store.inbox import Inbox, InboxEntry, InboxState
+from letta_matrix.store.meta import Meta
 from letta_matrix.store.outbox import Outbox, OutboxEntry, OutboxKind
 from letta_matrix.store.turns import Turn, TurnStatus
 
@@ -35,10 +35,7 @@ Replies = Callable[..., Reply]
 @pytest.fixture
 async def turn(database: Database, directory: AgentDirectory) -> Turn:
     await directory.reserve([agent(1)])
-    event = message()
-    new = new_turn(event, "agent-1", "hello")
-    entry = InboxEntry(new.event_id, new.room_id, event, InboxState.ROUTED, new)
-    return (await Inbox(database).admit("t1", [entry]))[0]
+    return await stored_turn(database)
 
 
 @pytest.fixture
@@ -52,6 +49,14 @@ def reply_of(homeserver: Homeserver, outbox: Outbox, turn: Turn) -> Replies:
         return Reply(turn, Intent(homeserver, GHOST), outbox, interval, entries)
 
     return make
+
+
+@pytest.fixture
+async def in_thread(database: Database, homeserver: Homeserver, directory: AgentDirectory) -> Reply:
+    """A reply to a message in the thread below $root."""
+    await directory.reserve([agent(1)])
+    turn = await stored_turn(database, event=said_in("$root"))
+    return Reply(turn, Intent(homeserver, GHOST), Outbox(database), 0.02)
 
 
 async def end(reply: Reply, text: str, notice: Notice | None = None) -> dict[str, str]:
@@ -170,6 +175,154 @@ async def test_long_replies_are_edited_less_often(reply_of: Replies) -> None:
     reply._text = "x" * 40_000
     assert short == pytest.approx(1.0, rel=0.01)
     assert reply._interval() == pytest.approx(6.0, rel=0.01)
+
+
+async def test_a_reply_stands_in_the_thread_it_answers(
+    fake: FakeHomeserver, in_thread: Reply
+) -> None:
+    await in_thread.notify("away", "A moment.")
+    in_thread.show("One")
+    await until(lambda: len(fake.messages(ROOM)) == 2)
+    await end(in_thread, "One, two.", Notice("Stopped."))
+    relations = [event["content"]["m.relates_to"] for event in fake.messages(ROOM)]
+    edits = [one for one in relations if one["rel_type"] == "m.replace"]
+    assert fake.bodies(ROOM) == ["A moment.", "One, two.", "Stopped."]
+    assert len(edits) == 1
+    assert [one for one in relations if one not in edits] == [
+        {
+            "rel_type": "m.thread",
+            "event_id": "$root",
+            "is_falling_back": True,
+            "m.in_reply_to": {"event_id": in_thread.turn.event_id},
+        }
+    ] * 3
+
+
+async def test_a_reply_outside_of_threads_relates_to_nothing(
+    fake: FakeHomeserver, reply_of: Replies
+) -> None:
+    await end(reply_of(), "Hello.")
+    assert "m.relates_to" not in fake.messages(ROOM)[0]["content"]
+
+
+async def test_what_is_posted_comes_once_through_restarts(
+    fake: FakeHomeserver, reply_of: Replies, outbox: Outbox, turn: Turn
+) -> None:
+    first = await reply_of().post(OutboxKind.APPROVAL, "k1", "May I?")
+    again = reply_of(await outbox.of_turn(turn.turn_id))
+    second = await again.post(OutboxKind.APPROVAL, "k1", "May I?")
+    await again.post(OutboxKind.APPROVAL, "k2", "And that?")
+    await again.post(OutboxKind.TRACE, "k1", "Another kind.")
+    assert first.event_id == second.event_id == fake.messages(ROOM)[0]["event_id"]
+    assert fake.bodies(ROOM) == ["May I?", "And that?", "Another kind."]
+
+
+async def test_what_was_posted_before_a_crash_and_never_confirmed_comes_once(
+    fake: FakeHomeserver, reply_of: Replies, outbox: Outbox, turn: Turn, database: Database
+) -> None:
+    fake.forgetful = True
+    await reply_of().post(OutboxKind.APPROVAL, "k1", "May I?")
+    await database.execute(text("UPDATE outbox SET event_id = NULL"))
+    again = reply_of(await outbox.of_turn(turn.turn_id))
+    entry = await again.post(OutboxKind.APPROVAL, "k1", "May I?")
+    assert entry.event_id == fake.messages(ROOM)[0]["event_id"]
+    assert fake.bodies(ROOM) == ["May I?"]
+
+
+async def test_what_is_posted_at_once_comes_once(fake: FakeHomeserver, reply_of: Replies) -> None:
+    fake.slow[SEND] = 0.02
+    reply = reply_of()
+    await asyncio.gather(
+        *(reply.post(OutboxKind.NOTICE, f"k{n % 3}", f"{n % 3}") for n in range(9))
+    )
+    assert sorted(fake.bodies(ROOM)) == ["0", "1", "2"]
+
+
+async def test_posts_beside_a_growing_reply_keep_their_own_events(
+    fake: FakeHomeserver, reply_of: Replies, outbox: Outbox, turn: Turn
+) -> None:
+    reply = reply_of()
+    for number in range(5):
+        reply.show("word " * (number + 1))
+        await reply.post(OutboxKind.NOTICE, f"k{number}", f"notice {number}")
+    await end(reply, "All.")
+    assert sorted(fake.bodies(ROOM)) == ["All.", *(f"notice {number}" for number in range(5))]
+    entries = await outbox.of_turn(turn.turn_id)
+    assert sorted(entry.seq for entry in entries) == list(range(len(entries)))
+
+
+async def test_statements_are_stored_together_with_what_is_posted(
+    reply_of: Replies, database: Database
+) -> None:
+    def remember(cause: str) -> Executable:
+        return text("INSERT INTO meta VALUES ('cause', :cause)").bindparams(cause=f'"{cause}"')
+
+    reply = reply_of()
+    entry = await reply.post(OutboxKind.APPROVAL, "k1", "May I?", remember)
+    await reply.post(OutboxKind.APPROVAL, "k1", "May I?", remember)
+    assert await Meta(database).get("cause") == entry.txn_id
+    assert entry.txn_id == reply.post_txn(OutboxKind.APPROVAL, "k1")
+
+
+async def test_what_was_posted_can_be_rewritten_once_for_each_key(
+    fake: FakeHomeserver, reply_of: Replies, outbox: Outbox, turn: Turn
+) -> None:
+    reply = reply_of()
+    entry = await reply.post(OutboxKind.APPROVAL, "k1", "May I?")
+    await reply.rewrite_interim(entry, "Still waiting.")
+    await reply.rewrite(entry, "k1", "Allowed.")
+    again = reply_of(await outbox.of_turn(turn.turn_id))
+    await again.rewrite(entry, "k1", "Denied.")
+    assert fake.bodies(ROOM) == ["Allowed."]
+    assert all(event["content"]["msgtype"] == "m.notice" for event in fake.messages(ROOM))
+
+
+async def test_what_was_refused_is_not_rewritten(fake: FakeHomeserver, reply_of: Replies) -> None:
+    fake.fail(SEND, Fault(403, {"errcode": "M_FORBIDDEN", "error": "no"}))
+    reply = reply_of()
+    entry = await reply.post(OutboxKind.APPROVAL, "k1", "May I?")
+    assert entry.event_id is None
+    await reply.rewrite(entry, "k1", "Allowed.")
+    await reply.rewrite_interim(entry, "Still waiting.")
+    assert fake.bodies(ROOM) == []
+    assert len(fake.matching(SEND)) == 1
+
+
+async def test_the_end_brings_what_was_posted_to_its_end(
+    fake: FakeHomeserver, reply_of: Replies
+) -> None:
+    reply = reply_of()
+    await reply.post(OutboxKind.TRACE, "tools", "Uses Bash.")
+    reply.post_at_end(OutboxKind.TRACE, "tools", "Used Bash.")
+    reply.post_at_end(OutboxKind.TRACE, "other", "Something new.")
+    assert fake.bodies(ROOM) == ["Uses Bash."]
+    await end(reply, "Done.")
+    assert fake.bodies(ROOM) == ["Used Bash.", "Done.", "Something new."]
+    last = fake.messages(ROOM)[-1]["content"]
+    assert (last["msgtype"], last["body"]) == ("m.notice", "Something new.")
+
+
+async def test_a_reply_that_is_whole_is_kept_beside_its_turn(
+    fake: FakeHomeserver, reply_of: Replies, outbox: Outbox, turn: Turn
+) -> None:
+    text = "\n\n".join(f"Paragraph {number}. " + "x" * 400 for number in range(150))
+    whole = reply_of().whole(text)
+    await outbox.freeze(whole)
+    await reply_of(await outbox.of_turn(turn.turn_id)).deliver()
+    assert len(whole) > 1
+    assert "\n\n".join(fake.bodies(ROOM)) == text
+    assert not any(CURSOR in body for body in fake.bodies(ROOM))
+
+
+@pytest.mark.parametrize("refusals", [1, 2])
+async def test_a_reply_counts_as_refused_when_nothing_of_it_is_taken(
+    fake: FakeHomeserver, reply_of: Replies, refusals: int
+) -> None:
+    refusal = Fault(403, {"errcode": "M_FORBIDDEN", "error": "no"})
+    fake.fail(SEND, *[refusal] * refusals)
+    reply = reply_of()
+    await end(reply, "One.", Notice("Two."))
+    assert reply.refused is (refusals == 2)
 
 
 async def test_a_slow_homeserver_loses_interim_edits_first(

@@ -58,10 +58,10 @@ def test_a_long_line_is_cut_between_words() -> None:
 
 @pytest.mark.parametrize("cluster", ["日", "👩\u200d👩\u200d👧", "👍🏽", "e\u0301"])
 def test_a_long_word_is_cut_between_characters(cluster: str) -> None:
-    parts = split(cluster * 1_000, LIMIT, MEASURE)
+    parts = split(cluster * 300, LIMIT, MEASURE)
     assert len(parts) > 1
     assert all(part == cluster * part.count(cluster) for part in parts)
-    assert "".join(parts) == cluster * 1_000
+    assert "".join(parts) == cluster * 300
 
 
 def test_markdown_that_grows_out_of_proportion_still_fits() -> None:

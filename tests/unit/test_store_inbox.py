@@ -9,19 +9,21 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
-from tests.builders import agent, message
+from tests.builders import agent, entry_of, message
 
-from letta_matrix.conversations.routing import new_turn
+from letta_matrix.conversations.routing import command_turn, new_turn
 from letta_matrix.store.agents import AgentDirectory
+from letta_matrix.store.approvals import Approval, ApprovalStore
 from letta_matrix.store.database import Database, StoreUnavailable
 from letta_matrix.store.inbox import Event, Inbox, InboxEntry, InboxState
-from letta_matrix.store.turns import Outcome, TurnStore
+from letta_matrix.store.outbox import Outbox, OutboxEntry, OutboxKind
+from letta_matrix.store.turns import Outcome, Turn, TurnKind, TurnStore
 
 
 def entry(body: str = "hello", state: InboxState = InboxState.ROUTED, **fields: str) -> InboxEntry:
     event = message(body, **fields)
-    turn = new_turn(event, "agent-1", body) if state is InboxState.ROUTED else None
-    return InboxEntry(event["event_id"], event["room_id"], event, state, turn)
+    turns = [new_turn(event, "agent-1", body)] if state is InboxState.ROUTED else []
+    return InboxEntry(event["event_id"], event["room_id"], event, state, turns)
 
 
 @pytest.fixture
@@ -81,14 +83,13 @@ async def test_a_transaction_with_nothing_to_store_costs_no_write(
 async def test_a_transaction_is_stored_whole_or_not_at_all(
     inbox: Inbox, database: Database
 ) -> None:
-    bad = entry("b")
-    assert bad.turn is not None
-    bad.turn.agent_id = "agent-nobody"
+    first, bad = entry("a"), entry("b")
+    bad.turns[0].turn_id = first.turns[0].turn_id
     with pytest.raises(IntegrityError):
-        await inbox.admit("t1", [entry("a"), bad])
+        await inbox.admit("t1", [first, bad])
     for table in ("transactions", "inbox", "turns"):
         assert await count(database, table) == 0
-    assert len(await inbox.admit("t1", [entry("a")])) == 1
+    assert len(await inbox.admit("t1", [first])) == 1
 
 
 async def test_rooms_something_is_parked_for(inbox: Inbox) -> None:
@@ -117,7 +118,7 @@ async def test_parked_events_are_routed_once_in_order(inbox: Inbox) -> None:
 
     def route(event: Event) -> InboxEntry:
         turn = new_turn(event, "agent-1", str(event["content"]["body"]))  # type: ignore[index]
-        return InboxEntry(turn.event_id, turn.room_id, event, InboxState.ROUTED, turn)
+        return InboxEntry(turn.event_id, turn.room_id, event, InboxState.ROUTED, [turn])
 
     turns = await inbox.unpark("!1:test", route)
     assert [turn.prompt for turn in turns] == ["0", "1", "2"]
@@ -151,24 +152,72 @@ async def test_a_full_disk_stores_nothing_and_says_so(inbox: Inbox, database: Da
 
 async def test_an_error_of_the_database_shows_no_message(inbox: Inbox) -> None:
     private = "-".join(("pass", "word"))
-    bad = entry(private)
-    assert bad.turn is not None
-    bad.turn.agent_id = "agent-nobody"
+    first, bad = entry("hello"), entry(private)
+    bad.turns[0].turn_id = first.turns[0].turn_id
     with pytest.raises(IntegrityError) as caught:
-        await inbox.admit("t1", [bad])
+        await inbox.admit("t1", [first, bad])
     assert private not in "".join(traceback.format_exception(caught.value))
+
+
+async def test_an_event_may_start_several_turns(inbox: Inbox, database: Database) -> None:
+    both = entry("hello")
+    both.turns.append(new_turn(both.event, "agent-2", "hello"))
+    await inbox.admit("t1", [both, entry("next")])
+    stored = await TurnStore(database).unfinished()
+    assert [(turn.agent_id, turn.prompt) for turn in stored] == [
+        ("agent-1", "hello"),
+        ("agent-2", "hello"),
+        ("agent-1", "next"),
+    ]
+
+
+async def test_a_command_for_the_bot_has_no_agent(inbox: Inbox, database: Database) -> None:
+    event = message("!agents")
+    command = command_turn(event, "", "agents")
+    await inbox.admit("t1", [entry_of(event, command)])
+    (stored,) = await TurnStore(database).unfinished()
+    assert (stored.agent_id, stored.kind, stored.prompt) == ("", TurnKind.COMMAND, "agents")
+
+
+async def test_a_parked_event_stays_parked_while_its_room_is_unknown(inbox: Inbox) -> None:
+    parked = entry("early", InboxState.PARKED)
+    await inbox.admit("t1", [parked])
+    assert await inbox.unpark(parked.room_id, lambda _: parked) == []
+    assert await inbox.parked_rooms() == [parked.room_id]
 
 
 async def test_prune_forgets_what_is_settled_and_old(inbox: Inbox, database: Database) -> None:
     turns = TurnStore(database)
     done, open_turn = await inbox.admit("t1", [entry("done"), entry("open")])
+    outbox = Outbox(database)
+    question = OutboxEntry("x1", done.turn_id, 0, OutboxKind.APPROVAL, 0, "!1:test", "@a:test", {})
+    await outbox.freeze([question], also=[ApprovalStore(database).insert(asked(done))])
     await turns.finish(done, Outcome.ANSWERED)
     await inbox.prune(time.time() - 60)
     assert await count(database, "inbox") == 2
     await inbox.prune(time.time() + 60)
     assert await turns.get(done.turn_id) is None
+    assert await count(database, "outbox") == await count(database, "approvals") == 0
     assert await turns.get(open_turn.turn_id) is not None
     assert await count(database, "transactions") == 0
+
+
+def asked(turn: Turn) -> Approval:
+    return Approval(
+        "k1",
+        turn.turn_id,
+        "a1",
+        turn.agent_id,
+        turn.room_id,
+        turn.thread_id,
+        turn.sender,
+        "Bash",
+        {},
+        always=False,
+        prompt_txn="x1",
+        asked_at=0,
+        expires_at=1,
+    )
 
 
 async def _impatient(database: Database) -> None:

@@ -72,7 +72,8 @@ def next_interval(shortest: float, recent: Iterable[float]) -> float:
 
 
 class Discovery:
-    """Polls one runtime and brings the directory up to date; `on_change` gets changed agents."""
+    """Polls one runtime and brings the directory up to date; `on_change` gets changed agents,
+    `on_listing` every listing."""
 
     def __init__(
         self,
@@ -81,12 +82,15 @@ class Discovery:
         config: AgentsConfig,
         domain: str,
         on_change: Callable[[list[Agent]], Awaitable[None]],
+        on_listing: Callable[[list[AgentInfo]], Awaitable[None]],
     ) -> None:
         self._runtime = runtime
         self._directory = directory
         self._config = config
         self._domain = domain
         self._on_change = on_change
+        self._on_listing = on_listing
+        self._polling = asyncio.Lock()
         self._missing: dict[str, tuple[int, float]] = {}
         self._refused: set[str] = set()
         self._trouble: str | None = None
@@ -110,6 +114,10 @@ class Discovery:
 
     async def poll(self) -> None:
         """List once and act on the differences. Raises RuntimeFault or StoreUnavailable."""
+        async with self._polling:
+            await self._poll()
+
+    async def _poll(self) -> None:
         listing = await self._runtime.list_agents()
         known = {
             agent.agent_id: agent
@@ -122,6 +130,7 @@ class Discovery:
             del self._missing[agent_id]
         if changes:
             await self._apply(changes)
+        await self._on_listing(listing)
         self.listed = True
 
     async def _attempt(self) -> bool:

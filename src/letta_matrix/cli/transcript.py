@@ -4,15 +4,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from letta_matrix.conversations.notices import UNAVAILABLE, approval_denied
-from letta_matrix.matrix.content import CURSOR, LIVE, MARKER
+from letta_matrix.matrix.content import BESIDE, CURSOR, LIVE, MARKER
 
 _AFTER_REPLY = 0.5
 """Seconds in which a long reply's next part, or a notice beside it, would follow."""
 
 _AFTER_NOTICE = 2.0
-_GOES_ON = (UNAVAILABLE, approval_denied("").removeprefix("``"))
-"""Ends of notices after which the turn goes on."""
 
 
 @dataclass(slots=True)
@@ -45,7 +42,9 @@ class Transcript:
             return ""
         text = str(newest.get("body", ""))
         if newest.get("msgtype") == "m.notice":
-            return self._notice(target, text)
+            beside = _mapping(newest.get(MARKER)).get(BESIDE)
+            # The tools in use are for clients that can fold and replace them.
+            return "" if beside == "trace" else self._notice(target, text, ends=not beside)
         return self._reply(target, text, live=LIVE in newest or LIVE in content)
 
     def _answers_us(self, content: Mapping[str, Any], target: str) -> bool:
@@ -64,10 +63,11 @@ class Transcript:
         held, self._held = self._held, []
         return grown + "".join(self._grow(*notice) for notice in held)
 
-    def _notice(self, target: str, text: str) -> str:
+    def _notice(self, target: str, text: str, *, ends: bool) -> str:
         """A notice beside a reply that still grows is shown below it, as Matrix clients do."""
-        self._patience = None if text.endswith(_GOES_ON) else _AFTER_NOTICE
-        if self._live and text != UNAVAILABLE:
+        if ends:
+            self._patience = _AFTER_NOTICE
+        if self._live and ends:
             self._held.append((target, text))
             return ""
         return self._grow(target, text)

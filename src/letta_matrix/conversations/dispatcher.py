@@ -3,17 +3,19 @@
 import asyncio
 import time
 from collections import Counter, deque
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
 
 import structlog
 
-from letta_matrix.conversations.routing import Router, new_turn
-from letta_matrix.conversations.turn_runner import TurnRunner
+from letta_matrix.conversations.answers import Answers
+from letta_matrix.conversations.routing import Router
+from letta_matrix.matrix.events import mapping
 from letta_matrix.store.database import StoreUnavailable
 from letta_matrix.store.inbox import Inbox, InboxEntry, InboxState
-from letta_matrix.store.outbox import Outbox
-from letta_matrix.store.turns import Turn, TurnStatus, TurnStore
+from letta_matrix.store.places import Place
+from letta_matrix.store.rooms import Rooms
+from letta_matrix.store.turns import Turn, TurnKind, TurnStatus, TurnStore
 
 log = structlog.get_logger()
 
@@ -23,19 +25,46 @@ _FIRST_PAUSE = 1.0
 _LONGEST_PAUSE = 10.0
 
 
+class Runner(Protocol):
+    """Takes turns of one kind to their end."""
+
+    async def run(self, turn: Turn, *, recovered: bool) -> None:
+        """Do it exactly once. `recovered`: an earlier try may have got somewhere."""
+        ...
+
+    async def give_up(self, turn: Turn) -> None:
+        """End a turn that failed again and again, with a word to the person."""
+        ...
+
+
 class Dispatcher:
-    """Admits transactions and runs the turns they bring: within a conversation one by one in
-    order of arrival, different conversations side by side."""
+    """Admits transactions and runs the turns they bring: at each place one by one in order of
+    arrival, different places side by side, commands beside them all.
+
+    `takes` may keep an event that answers something else than an agent; `room_changed` hears
+    of rooms whose members or name are others now.
+    """
 
     def __init__(
-        self, router: Router, inbox: Inbox, outbox: Outbox, turns: TurnStore, runner: TurnRunner
+        self,
+        router: Router,
+        answers: Answers,
+        inbox: Inbox,
+        turns: TurnStore,
+        rooms: Rooms,
+        runners: Mapping[TurnKind, Runner],
+        takes: Callable[[Mapping[str, Any]], bool] = lambda _: False,
+        room_changed: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._router = router
+        self._answers = answers
         self._inbox = inbox
-        self._outbox = outbox
         self._turns = turns
-        self._runner = runner
-        self._queues: dict[tuple[str, str], deque[Turn]] = {}
+        self._rooms = rooms
+        self._runners = runners
+        self._takes = takes
+        self._room_changed = room_changed
+        self._queues: dict[Place, deque[Turn]] = {}
         self._workers: set[asyncio.Task[None]] = set()
         self._recovered: set[str] = set()
         self.counters: Counter[str] = Counter()
@@ -45,34 +74,41 @@ class Dispatcher:
         """Turns not answered yet."""
         return sum(len(queue) for queue in self._queues.values())
 
+    def unfinished(self) -> list[Turn]:
+        """The turns that run or wait."""
+        return [turn for queue in self._queues.values() for turn in queue]
+
     async def recover(self) -> None:
         """Take up every turn an earlier process left unfinished. Call before `admit`."""
         unfinished = await self._turns.unfinished()
         self._recovered = {turn.turn_id for turn in unfinished}
         if unfinished:
             log.info("turns taken up again", turns=len(unfinished))
-        for turn in unfinished:
-            self._enqueue(turn)
+        self.start(unfinished)
         for room_id in await self._inbox.parked_rooms():
             if self._router.knows(room_id):
                 await self.room_known(room_id)
 
+    def start(self, turns: list[Turn]) -> None:
+        """Run turns that are stored already."""
+        for turn in turns:
+            self._enqueue(turn)
+
     async def admit(self, txn_id: str, events: list[dict[str, Any]]) -> None:
         """Store a transaction with the turns it starts, then let them run. Raises when it could
         not be stored; then nothing of it is."""
-        offers = await self._offers(events)
-        entries = [entry for event in events if (entry := self._sort(event, offers)) is not None]
-        for turn in await self._inbox.admit(txn_id, entries):
-            self._enqueue(turn)
+        entries = [entry for event in events if (entry := await self._sort(event)) is not None]
+        self.start(await self._inbox.admit(txn_id, entries))
         # A room may have become known while its events were being parked.
         for room_id in {e.room_id for e in entries if e.state is InboxState.PARKED}:
             if self._router.knows(room_id):
                 await self.room_known(room_id)
+        for event in events:
+            await self._note(event)
 
     async def room_known(self, room_id: str) -> None:
         """Look again at what arrived for a room before it was known to be an agent's."""
-        for turn in await self._inbox.unpark(room_id, self._router.route):
-            self._enqueue(turn)
+        self.start(await self._inbox.unpark(room_id, self._router.route))
 
     async def prune(self) -> None:
         """Forget, every hour, what has been settled for 30 days."""
@@ -86,19 +122,15 @@ class Dispatcher:
         for worker in workers:
             worker.cancel()
         await asyncio.gather(*workers, return_exceptions=True)
-        await self._runner.close()
 
-    async def _offers(self, events: list[dict[str, Any]]) -> dict[str, Turn]:
-        wishes = [wish for event in events if (wish := self._router.ask_again(event)) is not None]
-        found = {wish.target: await self._outbox.offered_by(wish.target) for wish in wishes}
-        return {target: turn for target, turn in found.items() if turn is not None}
-
-    def _sort(self, event: Mapping[str, Any], offers: Mapping[str, Turn]) -> InboxEntry | None:
+    async def _sort(self, event: Mapping[str, Any]) -> InboxEntry | None:
         if self._router.is_own(event):
             self.counters["events_own"] += 1
             return None
         try:
-            entry = self._entry(event, offers)
+            entry = await self._entry(event)
+        except StoreUnavailable:
+            raise
         except Exception as error:
             # One odd event must not hold up the transaction, and with it everybody's messages.
             log.error("an event could not be read and is skipped", exc_info=error)
@@ -107,19 +139,26 @@ class Dispatcher:
         self.counters["events_malformed" if entry is None else f"events_{entry.state}"] += 1
         return entry
 
-    def _entry(self, event: Mapping[str, Any], offers: Mapping[str, Turn]) -> InboxEntry | None:
-        wish = self._router.ask_again(event)
-        if wish is None:
-            return self._router.route(event)
-        entry = InboxEntry(wish.event_id, wish.room_id, event, InboxState.IGNORED)
-        offered = offers.get(wish.target)
-        if offered is not None and offered.room_id == wish.room_id:
-            entry.state = InboxState.ROUTED
-            entry.turn = new_turn(event, offered.agent_id, offered.prompt)
-        return entry
+    async def _entry(self, event: Mapping[str, Any]) -> InboxEntry | None:
+        if self._takes(event):
+            return InboxEntry(
+                str(event["event_id"]), str(event["room_id"]), event, InboxState.ROUTED
+            )
+        return await self._answers.read(event) or self._router.route(event)
+
+    async def _note(self, event: Mapping[str, Any]) -> None:
+        """What an event changes besides the turns it starts."""
+        room_id, user_id = event.get("room_id"), event.get("state_key")
+        if event.get("type") not in ("m.room.member", "m.room.name"):
+            return
+        if not isinstance(room_id, str) or not isinstance(user_id, str):
+            return
+        self._room_changed(room_id)
+        if mapping(event.get("content")).get("membership") in ("leave", "ban"):
+            await self._rooms.left(room_id, user_id)
 
     def _enqueue(self, turn: Turn) -> None:
-        key = (turn.agent_id, turn.room_id)
+        key = _queue_of(turn)
         queue = self._queues.get(key)
         if queue is not None:
             queue.append(turn)
@@ -129,7 +168,7 @@ class Dispatcher:
         self._workers.add(worker)
         worker.add_done_callback(self._workers.discard)
 
-    async def _work(self, key: tuple[str, str]) -> None:
+    async def _work(self, key: Place) -> None:
         queue = self._queues[key]
         while queue:
             await self._run(queue[0])
@@ -140,7 +179,7 @@ class Dispatcher:
         pause, failures, recovered = _FIRST_PAUSE, 0, turn.turn_id in self._recovered
         while failures < _TRIES and turn.status is not TurnStatus.DONE:
             try:
-                await self._runner.run(turn, recovered=recovered)
+                await self._runners[turn.kind].run(turn, recovered=recovered)
             except StoreUnavailable as error:
                 # Not the turn's fault: it waits as long as it takes.
                 log.error("a turn waits for the database", turn=turn.turn_id, reason=str(error))
@@ -166,7 +205,7 @@ class Dispatcher:
         self.counters["turns_given_up"] += 1
         while True:
             try:
-                await self._runner.give_up(turn)
+                await self._runners[turn.kind].give_up(turn)
             except StoreUnavailable as error:
                 log.error("a turn waits for the database", turn=turn.turn_id, reason=str(error))
                 await asyncio.sleep(_LONGEST_PAUSE)
@@ -175,3 +214,10 @@ class Dispatcher:
                 return
             else:
                 return
+
+
+def _queue_of(turn: Turn) -> Place:
+    if turn.kind is TurnKind.MESSAGE:
+        return turn.place
+    # Beside the messages: a command may be about the one that is being answered.
+    return Place(turn.agent_id, turn.room_id, f"!{turn.kind}")

@@ -1,12 +1,15 @@
 """What an agent says about a turn that went wrong: short, and something can be done about it."""
 
-from letta_matrix.conversations.routing import ASK_AGAIN
+from letta_matrix.conversations.answers import ASK_AGAIN
 
-UNREADABLE = "I can only read unencrypted text so far. Tell me in words?"
+UNREADABLE = "I cannot read encrypted messages. Tell me in a room without encryption?"
 NO_WORDS = "I am done, and have nothing to say to that."
 STOPPED = "Stopped."
 BROKEN = "Something went wrong on my side, and I cannot answer this message."
 UNAVAILABLE = "I cannot be reached right now. Your message is safe: I'll answer when I am back."
+BUSY = "I am busy with something else in this conversation. I'll answer when that is done."
+RATE_LIMITED = "I was asked too much at once and have to wait a little. I'll answer then."
+GONE = "I was deleted from my runtime, so I cannot answer any more."
 
 
 def expired(hours: float) -> str:
@@ -40,8 +43,12 @@ def too_long(minutes: float) -> str:
     return f"I worked on this for {minutes:g} minutes without an end, so I stopped."
 
 
-def approval_denied(tool: str) -> str:
-    return f"`{tool}` needs somebody's approval, which cannot be given from Matrix yet: denied."
+def credentials(reason: str) -> str:
+    return f"My runtime does not let me in, so an operator has to look: {_sentence(reason)}"
+
+
+def not_shown(reason: str) -> str:
+    return f"I did not see your picture: {_sentence(reason)}"
 
 
 def _sentence(reason: str) -> str:

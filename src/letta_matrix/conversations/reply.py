@@ -3,19 +3,26 @@
 import asyncio
 import itertools
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import structlog
 from mautrix.errors import MatrixRequestError
+from sqlalchemy import Executable
 
-from letta_matrix.matrix.content import edit_content, edit_measure, text_content
+from letta_matrix.matrix.content import (
+    BESIDE,
+    edit_content,
+    edit_measure,
+    text_content,
+    thread_relation,
+)
 from letta_matrix.matrix.homeserver import HomeserverUnavailable
 from letta_matrix.matrix.intent import Intent
 from letta_matrix.matrix.splitting import split
 from letta_matrix.matrix.transactions import txn_id
 from letta_matrix.store.outbox import Outbox, OutboxEntry, OutboxKind
-from letta_matrix.store.turns import Outcome, Turn
+from letta_matrix.store.turns import Outcome, Turn, TurnKind
 from letta_matrix.waiting import is_set
 
 log = structlog.get_logger()
@@ -68,6 +75,13 @@ class Reply:
         self._sending = asyncio.Lock()
         self._growing: asyncio.Task[None] | None = None
         self._edits = itertools.count()
+        self._seqs = itertools.count(max((entry.seq for entry in self._entries), default=-1) + 1)
+        self._posting = asyncio.Lock()
+        self._closing: list[tuple[OutboxKind, str, str]] = []
+
+    @property
+    def turn(self) -> Turn:
+        return self._turn
 
     def ran(self, run_id: str) -> None:
         """Name the runtime's run in the events to come."""
@@ -95,12 +109,60 @@ class Reply:
 
     async def notify(self, key: str, notice: str) -> None:
         """Say something beside the reply while the turn goes on; once for each `key`."""
-        cause = self._txn("notice", key)
-        if all(entry.txn_id != cause for entry in self._entries):
-            entry = self._entry(OutboxKind.NOTICE, 0, cause, self._notice_content(notice, cause))
-            await self._outbox.freeze([entry])
-            self._entries.append(entry)
-            await self._send(entry)
+        await self.post(OutboxKind.NOTICE, key, notice)
+
+    async def post(
+        self, kind: OutboxKind, key: str, markdown: str, *also: Callable[[str], Executable]
+    ) -> OutboxEntry:
+        """Send a notice beside the reply, once for each kind and `key`, through crashes too.
+
+        `also` are statements stored together with it, made from its txn id. Returns its entry,
+        whose `event_id` is None where the homeserver refused it.
+        """
+        cause = self.post_txn(kind, key)
+        async with self._posting:
+            entry = next((entry for entry in self._entries if entry.txn_id == cause), None)
+            if entry is None:
+                entry = self._entry(kind, 0, cause, self._notice_content(kind, markdown, cause))
+                statements = [statement(cause) for statement in also]
+                await self._outbox.freeze([entry], also=statements)
+                self._entries.append(entry)
+            if not _is_settled(entry):
+                await self._send(entry)
+        return entry
+
+    def post_txn(self, kind: OutboxKind, key: str) -> str:
+        """The txn id of what `post` sends."""
+        return self._txn(str(kind), key)
+
+    async def rewrite(self, entry: OutboxEntry, key: str, markdown: str) -> None:
+        """Edit what `post` sent, for good, once for each `key`."""
+        cause = self._txn(str(OutboxKind.UPDATE), key)
+        async with self._posting:
+            if entry.event_id is None or any(known.txn_id == cause for known in self._entries):
+                return
+            update = self._update(entry.kind, entry.event_id, cause, markdown)
+            await self._outbox.freeze([update])
+            self._entries.append(update)
+            await self._send(update)
+
+    async def rewrite_interim(self, entry: OutboxEntry, markdown: str) -> None:
+        """Edit what `post` sent for now, in the budget of interim edits; may be left out."""
+        if entry.event_id is None:
+            return
+        await self.intent.homeserver.pacer.edit_turn()
+        cause = self._txn("interim", entry.txn_id, str(time.time_ns()), next(self._edits))
+        content = self._notice_edit(entry.kind, entry.event_id, cause, markdown)
+        await self._send_interim(content, cause)
+
+    def post_at_end(self, kind: OutboxKind, key: str, markdown: str) -> None:
+        """What `post` sent under this key becomes `markdown`; if there is nothing it is sent as
+        new. Frozen with the reply's end and sent after it."""
+        self._closing.append((kind, key, markdown))
+
+    def whole(self, markdown: str) -> list[OutboxEntry]:
+        """The entries of a reply that is complete from the start."""
+        return self._final_entries(markdown.strip() or _NO_TEXT)
 
     @property
     def refused(self) -> bool:
@@ -118,9 +180,8 @@ class Reply:
         if notice is not None:
             kind = OutboxKind.OFFER if notice.offer else OutboxKind.NOTICE
             cause = self._txn("end", str(kind))
-            owed.append(self._entry(kind, 0, cause, self._notice_content(notice.text, cause)))
-        for seq, entry in enumerate(owed, start=len(self._entries)):
-            entry.seq = seq
+            owed.append(self._entry(kind, 0, cause, self._last_words(notice.text, cause)))
+        owed += self._closing_entries()
         await self._outbox.freeze(owed, completes=self._turn, outcome=outcome)
         self._entries += owed
 
@@ -182,7 +243,7 @@ class Reply:
 
     async def _begin(self, part: int, text: str, *, live: bool) -> None:
         cause = self._txn("message", part)
-        content = text_content(text, marker=self._marker(cause), live=live)
+        content = text_content(text, marker=self._marker(cause), live=live, relation=self._relation)
         entry = self._entry(OutboxKind.MESSAGE, part, cause, content)
         await self._outbox.freeze([entry])
         self._entries.append(entry)
@@ -197,12 +258,17 @@ class Reply:
         self._shown.pop(part, None)
         cause = self._txn("interim", part, str(time.time_ns()), next(self._edits))
         content = edit_content(text, target_event_id=target, marker=self._marker(cause), live=live)
+        if await self._send_interim(content, cause):
+            self._shown[part] = text, live
+
+    async def _send_interim(self, content: Mapping[str, object], cause: str) -> bool:
         try:
             async with asyncio.timeout(_INTERIM_TIMEOUT):
                 await self.intent.send_interim(self._turn.room_id, "m.room.message", content, cause)
-            self._shown[part] = text, live
         except (MatrixRequestError, HomeserverUnavailable, TimeoutError) as error:
             log.debug("interim edit skipped", turn=self._turn.turn_id, reason=str(error))
+            return False
+        return True
 
     def _final_entries(self, text: str) -> list[OutboxEntry]:
         texts = split(text, measure=edit_measure(self._marker("")))
@@ -218,7 +284,7 @@ class Reply:
     def _final(self, index: int, text: str, begun: OutboxEntry | None) -> OutboxEntry:
         if begun is None or begun.event_id is None:
             cause = self._txn("message" if begun is None else "instead", index)
-            content = text_content(text, marker=self._marker(cause))
+            content = text_content(text, marker=self._marker(cause), relation=self._relation)
             return self._entry(OutboxKind.MESSAGE, index, cause, content)
         cause = self._txn("final", index)
         content = edit_content(text, target_event_id=begun.event_id, marker=self._marker(cause))
@@ -227,8 +293,46 @@ class Reply:
     def _parts(self) -> list[OutboxEntry]:
         return [entry for entry in self._entries if entry.kind is OutboxKind.MESSAGE]
 
-    def _notice_content(self, text: str, cause: str) -> dict[str, object]:
-        return text_content(text, marker=self._marker(cause), msgtype="m.notice")
+    def _last_words(self, text: str, cause: str) -> dict[str, object]:
+        marker = self._marker(cause)
+        return text_content(text, marker=marker, msgtype="m.notice", relation=self._relation)
+
+    def _notice_content(self, kind: OutboxKind, text: str, cause: str) -> dict[str, object]:
+        marker = {**self._marker(cause), BESIDE: str(kind)}
+        return text_content(text, marker=marker, msgtype="m.notice", relation=self._relation)
+
+    def _notice_edit(
+        self, kind: OutboxKind, target: str, cause: str, text: str
+    ) -> dict[str, object]:
+        marker = {**self._marker(cause), BESIDE: str(kind)}
+        return edit_content(text, target_event_id=target, marker=marker, msgtype="m.notice")
+
+    def _update(self, kind: OutboxKind, target: str, cause: str, markdown: str) -> OutboxEntry:
+        content = self._notice_edit(kind, target, cause, markdown)
+        return self._entry(OutboxKind.UPDATE, 0, cause, content)
+
+    def _closing_entries(self) -> list[OutboxEntry]:
+        known = {entry.txn_id: entry for entry in self._entries}
+        owed: list[OutboxEntry] = []
+        for kind, key, markdown in self._closing:
+            posted = known.get(self.post_txn(kind, key))
+            if posted is None:
+                cause = self.post_txn(kind, key)
+                owed.append(
+                    self._entry(kind, 0, cause, self._notice_content(kind, markdown, cause))
+                )
+            elif posted.event_id is not None:
+                cause = self._txn(str(OutboxKind.UPDATE), str(kind), key)
+                owed.append(self._update(kind, posted.event_id, cause, markdown))
+        return [entry for entry in owed if entry.txn_id not in known]
+
+    @property
+    def _relation(self) -> dict[str, object] | None:
+        if not self._turn.thread_id:
+            return None
+        spoken = self._turn.kind is TurnKind.SPEECH
+        replied = self._turn.thread_id if spoken else self._turn.event_id
+        return thread_relation(self._turn.thread_id, replied)
 
     def _entry(
         self, kind: OutboxKind, part: int, cause: str, content: Mapping[str, object]
@@ -236,7 +340,7 @@ class Reply:
         return OutboxEntry(
             txn_id=cause,
             turn_id=self._turn.turn_id,
-            seq=len(self._entries),
+            seq=next(self._seqs),
             kind=kind,
             part=part,
             room_id=self._turn.room_id,
@@ -276,9 +380,10 @@ class Reply:
         marker: dict[str, object] = {
             "agent_id": self._turn.agent_id,
             "turn_id": self._turn.turn_id,
-            "in_reply_to": self._turn.event_id,
             "txn": cause,
         }
+        if self._turn.kind is not TurnKind.SPEECH:
+            marker["in_reply_to"] = self._turn.event_id
         return marker | ({"run_id": self._run_id} if self._run_id else {})
 
 

@@ -1,123 +1,239 @@
 """Whose event is it? Pure decisions on one event of the homeserver, without I/O."""
 
-import hashlib
 import re
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from letta_matrix.config import Config
+from letta_matrix.matrix.content import MARKER
 from letta_matrix.matrix.events import mapping
 from letta_matrix.matrix.formatting import clean_text
 from letta_matrix.matrix.identifiers import RESERVED_PREFIXES
-from letta_matrix.store.agents import AgentDirectory, AgentStatus
+from letta_matrix.matrix.mentions import mentioned
+from letta_matrix.store.agents import Agent, AgentDirectory, AgentStatus
+from letta_matrix.store.conversations import ConversationStore
 from letta_matrix.store.inbox import InboxEntry, InboxState
-from letta_matrix.store.turns import Turn
-
-ASK_AGAIN = "🔁"
-"""The reaction on an offer that asks the agent again."""
+from letta_matrix.store.places import Place
+from letta_matrix.store.rooms import Rooms
+from letta_matrix.store.turns import Turn, TurnKind, turn_id_of
 
 _TEXT_TYPES = {"m.text", "m.emote"}
-_UNREADABLE_TYPES = {"m.image", "m.file", "m.audio", "m.video", "m.location"}
+_FILE_TYPES = {"m.image", "m.file", "m.audio", "m.video"}
+_FILE_KEYS = ("msgtype", "body", "filename", "url", "file", "info")
 _REPLY_FALLBACK = re.compile(r"\A(?:> .*\n)+\n?")
+_COMMAND = re.compile(r"!(?:letta(?:\s+|\Z))?([a-z][a-z-]*(?:\s.*)?)?\Z", re.DOTALL | re.IGNORECASE)
+_FOR_US = re.compile(r"!letta(?:\s|\Z)", re.IGNORECASE)
 _MAX_PROMPT = 200_000
-
-
-@dataclass(frozen=True, slots=True)
-class AskAgain:
-    """A 🔁 on one of our events; whether it answers an offer, only the outbox knows."""
-
-    event_id: str
-    target: str
-    sender: str
-    room_id: str
 
 
 class Router:
     """Decides what an event means for the agents in `directory`. Silence is the default."""
 
-    def __init__(self, config: Config, directory: AgentDirectory) -> None:
+    def __init__(
+        self,
+        config: Config,
+        directory: AgentDirectory,
+        rooms: Rooms,
+        conversations: ConversationStore,
+    ) -> None:
         self._config = config
         self._directory = directory
+        self._rooms = rooms
+        self._conversations = conversations
 
-    def is_own(self, event: Mapping[str, Any]) -> bool:
-        """Whether one of our own users sent it."""
-        sender = event.get("sender")
-        if not isinstance(sender, str):
-            return False
-        localpart, _, domain = sender.partition(":")
+    def is_ours(self, user_id: str) -> bool:
+        """Whether it is one of our own users."""
+        localpart, _, domain = user_id.partition(":")
         return domain == self._config.homeserver.domain and (
-            sender == self._config.bot_user_id or localpart[1:].startswith(RESERVED_PREFIXES)
+            user_id == self._config.bot_user_id or localpart[1:].startswith(RESERVED_PREFIXES)
         )
 
+    def is_own(self, event: Mapping[str, Any]) -> bool:
+        """Whether one of our own users sent it, and not to prompt another agent."""
+        sender = event.get("sender")
+        return isinstance(sender, str) and self.is_ours(sender) and not self._prompted(event)
+
     def knows(self, room_id: str) -> bool:
-        """Whether the room is an agent's."""
-        return self._directory.by_room(room_id) is not None
+        """Whether the room is an agent's, or one of our users was invited into it."""
+        return self._directory.by_room(room_id) is not None or bool(self._rooms.ours_in(room_id))
+
+    def may_speak(self, user_id: str) -> bool:
+        """Whether a person is permitted to use agents."""
+        return not self.is_ours(user_id) and self._config.role_of(user_id) != "block"
 
     def route(self, event: Mapping[str, Any]) -> InboxEntry | None:
-        """The event with its turn, if it prompts an agent; None for what is no room event."""
+        """The event with the turns it starts; None for what is no room event."""
         event_id, room_id, sender = event.get("event_id"), event.get("room_id"), event.get("sender")
-        if not _are_ids(event_id, room_id, sender):
+        if not are_ids(event_id, room_id, sender):
             return None
         entry = InboxEntry(str(event_id), str(room_id), event, InboxState.IGNORED)
-        if self._config.role_of(str(sender)) == "block":
+        asked = self._prompted(event)
+        if asked is not None:
+            return _routed(entry, [asked])
+        if not self.may_speak(str(sender)):
             return entry
-        prompt, speaks = _prompt(event)
+        if event.get("type") == "m.room.member":
+            return _routed(entry, self._invited(event))
+        prompt, speaks = read_prompt(event)
         if not speaks:
             return entry
-        agent = self._directory.by_room(entry.room_id)
-        if agent is None:
+        if not self.knows(entry.room_id):
             entry.state = InboxState.PARKED
-        elif agent.status is AgentStatus.ACTIVE:
-            entry.state = InboxState.ROUTED
-            entry.turn = new_turn(event, agent.agent_id, prompt)
-        return entry
+            return entry
+        return _routed(entry, self._addressed(event, prompt))
 
-    def ask_again(self, event: Mapping[str, Any]) -> AskAgain | None:
-        """The event as a wish to ask again, if it may be one."""
-        relation = mapping(mapping(event.get("content")).get("m.relates_to"))
-        if event.get("type") != "m.reaction" or relation.get("key") != ASK_AGAIN:
+    def _addressed(self, event: Mapping[str, Any], prompt: str | None) -> list[Turn]:
+        room_id = str(event["room_id"])
+        owner = self._directory.by_room(room_id)
+        line = command_line(prompt or "")
+        if line is None and self._is_for_bot(room_id):
+            line = prompt
+        elif line is not None and not self._takes_commands(room_id, prompt or "", owner):
+            line = None
+        if line is not None:
+            agent_id = owner.agent_id if owner is not None else ""
+            return [command_turn(event, agent_id, line)]
+        if owner is not None:
+            return self._messages(event, prompt, [owner])
+        return self._shared(event, prompt)
+
+    def _takes_commands(self, room_id: str, prompt: str, owner: Agent | None) -> bool:
+        alone = owner is not None or self._is_for_bot(room_id)
+        return alone or _FOR_US.match(prompt) is not None
+
+    def _is_for_bot(self, room_id: str) -> bool:
+        return self._rooms.ours_in(room_id).get(self._config.bot_user_id, False)
+
+    def _shared(self, event: Mapping[str, Any], prompt: str | None) -> list[Turn]:
+        """In a room with others an agent speaks when addressed, and then in a thread."""
+        room_id = str(event["room_id"])
+        ours = self._rooms.ours_in(room_id)
+        agents = [agent for user in ours if (agent := self._directory.by_user(user)) is not None]
+        alone = [agent for agent in agents if ours[agent.user_id] and len(agents) == 1]
+        if alone:
+            return self._messages(event, prompt, alone)
+        named = mentioned(mapping(event.get("content")), {agent.user_id for agent in agents})
+        thread = thread_of(event)
+        addressed = [
+            agent
+            for agent in agents
+            if agent.user_id in named
+            or (thread and not named and self._talks(agent, room_id, thread))
+        ]
+        return self._messages(event, prompt, addressed, thread or str(event["event_id"]))
+
+    def _talks(self, agent: Agent, room_id: str, thread: str) -> bool:
+        return self._conversations.current(Place(agent.agent_id, room_id, thread)) is not None
+
+    def _messages(
+        self,
+        event: Mapping[str, Any],
+        prompt: str | None,
+        agents: list[Agent],
+        thread: str | None = None,
+    ) -> list[Turn]:
+        return [
+            new_turn(event, agent.agent_id, prompt, thread_id=thread)
+            for agent in agents
+            if agent.status is AgentStatus.ACTIVE
+            and not self._rooms.settings(agent.agent_id, str(event["room_id"])).paused
+        ]
+
+    def _invited(self, event: Mapping[str, Any]) -> list[Turn]:
+        user_id = event.get("state_key")
+        if mapping(event.get("content")).get("membership") != "invite":
+            return []
+        if not isinstance(user_id, str) or not self.is_ours(user_id):
+            return []
+        agent = self._directory.by_user(user_id)
+        if agent is None and user_id != self._config.bot_user_id:
+            return []
+        turn = new_turn(event, agent.agent_id if agent is not None else "", user_id)
+        turn.kind = TurnKind.INVITE
+        return [turn]
+
+    def _prompted(self, event: Mapping[str, Any]) -> Turn | None:
+        """The turn for an agent that another agent wrote to with `message_agent`."""
+        content = mapping(event.get("content"))
+        marker = mapping(content.get(MARKER))
+        target, hops, sender = marker.get("prompts"), marker.get("hops"), event.get("sender")
+        if not isinstance(target, str) or not isinstance(hops, int) or not isinstance(sender, str):
             return None
-        ids = (event.get("event_id"), relation.get("event_id"), event.get("sender"))
-        if not _are_ids(*ids, event.get("room_id")):
+        author, agent = self._directory.by_user(sender), self._directory.get(target)
+        if author is None or agent is None or agent.room_id != event.get("room_id"):
             return None
-        if self._config.role_of(str(ids[2])) == "block":
+        prompt, speaks = read_prompt(event)
+        in_time = 0 < hops <= self._config.conversations.max_hops
+        if not speaks or not in_time or not are_ids(event.get("event_id"), agent.room_id):
             return None
-        return AskAgain(str(ids[0]), str(ids[1]), str(ids[2]), str(event["room_id"]))
+        turn = new_turn(event, target, prompt, thread_id=str(event["event_id"]))
+        turn.hops = hops
+        return turn
 
 
-def new_turn(event: Mapping[str, Any], agent_id: str, prompt: str | None) -> Turn:
-    """The turn that an event starts with an agent; its id derives from both."""
+def new_turn(
+    event: Mapping[str, Any],
+    agent_id: str,
+    prompt: str | None,
+    *,
+    thread_id: str | None = None,
+) -> Turn:
+    """The turn that an event starts with an agent, in the event's thread unless another is
+    given; its id derives from event and agent."""
     event_id = str(event["event_id"])
-    digest = hashlib.sha256(f"{event_id}\0{agent_id}".encode()).hexdigest()
+    content = mapping(event.get("content"))
+    relation = mapping(content.get("m.relates_to"))
+    reply_to = mapping(relation.get("m.in_reply_to")).get("event_id")
+    is_fallback = relation.get("is_falling_back") is True
     return Turn(
-        turn_id=f"turn-{digest[:24]}",
+        turn_id=turn_id_of(event_id, agent_id),
         agent_id=agent_id,
         room_id=str(event["room_id"]),
         event_id=event_id,
         sender=str(event["sender"]),
         sent_at=_sent_at(event.get("origin_server_ts")),
         prompt=prompt,
+        thread_id=thread_of(event) if thread_id is None else thread_id,
+        reply_to=str(reply_to) if are_ids(reply_to) and not is_fallback else None,
+        attachment=_attachment(content) if event.get("type") == "m.room.message" else None,
     )
 
 
-def _sent_at(milliseconds: object) -> float:
-    # Nothing to go by counts as now; the bound is that of integers in events (canonical JSON).
-    if isinstance(milliseconds, int | float) and 0 <= milliseconds < 2**53:
-        return milliseconds / 1000
-    return time.time()
+def command_turn(event: Mapping[str, Any], agent_id: str, line: str) -> Turn:
+    """The turn of a command for the bridge, in an agent's name or (with "") the bot's."""
+    turn = new_turn(event, agent_id, line)
+    turn.kind, turn.attachment = TurnKind.COMMAND, None
+    return turn
 
 
-def _are_ids(*values: object) -> bool:
+def command_line(text: str) -> str | None:
+    """A command without its `!` or `!letta`; None for what is none."""
+    match = _COMMAND.match(text.strip())
+    if match is None:
+        return None
+    if match[1] is None:
+        return "help" if text.strip().lower() == "!letta" else None
+    return match[1].strip()
+
+
+def thread_of(event: Mapping[str, Any]) -> str:
+    """The root of the thread an event stands in, "" outside of threads."""
+    relation = mapping(mapping(event.get("content")).get("m.relates_to"))
+    root = relation.get("event_id")
+    return str(root) if relation.get("rel_type") == "m.thread" and are_ids(root) else ""
+
+
+def are_ids(*values: object) -> bool:
+    """Whether all of these can be ids of Matrix (spec appendices)."""
     return all(
         isinstance(value, str) and 0 < len(value) <= 255 and clean_text(value) == value
         for value in values
     )
 
 
-def _prompt(event: Mapping[str, Any]) -> tuple[str | None, bool]:
-    """What the agent is told, and whether the event speaks to it at all."""
+def read_prompt(event: Mapping[str, Any]) -> tuple[str | None, bool]:
+    """What an agent is told, and whether the event speaks to it at all."""
     if event.get("state_key") is not None:
         return None, False
     if event.get("type") == "m.room.encrypted":
@@ -129,14 +245,42 @@ def _prompt(event: Mapping[str, Any]) -> tuple[str | None, bool]:
     msgtype, body = content.get("msgtype"), content.get("body")
     if not isinstance(msgtype, str) or not isinstance(body, str):
         return None, False
-    if msgtype in _UNREADABLE_TYPES:
-        return None, True
+    if msgtype in _FILE_TYPES:
+        return _caption(content, body), True
+    if msgtype == "m.location":
+        return clean_text(f"(a location: {body} {content.get('geo_uri', '')})")[:_MAX_PROMPT], True
     if msgtype not in _TEXT_TYPES:
         return None, False
     text = _spoken(body, is_reply="m.in_reply_to" in relation)
     if not text:
         return None, False
     return (f"* {text}" if msgtype == "m.emote" else text)[:_MAX_PROMPT], True
+
+
+def _routed(entry: InboxEntry, turns: list[Turn]) -> InboxEntry:
+    if turns:
+        entry.state, entry.turns = InboxState.ROUTED, turns
+    return entry
+
+
+def _caption(content: Mapping[str, Any], body: str) -> str:
+    # Since Matrix 1.10 `body` is a caption where `filename` is given and differs from it.
+    filename = content.get("filename")
+    captioned = isinstance(filename, str) and filename != body
+    return clean_text(body).strip()[:_MAX_PROMPT] if captioned else ""
+
+
+def _attachment(content: Mapping[str, Any]) -> Mapping[str, object] | None:
+    if content.get("msgtype") not in _FILE_TYPES:
+        return None
+    return {key: content[key] for key in _FILE_KEYS if key in content}
+
+
+def _sent_at(milliseconds: object) -> float:
+    # Nothing to go by counts as now; the bound is that of integers in events (canonical JSON).
+    if isinstance(milliseconds, int | float) and 0 <= milliseconds < 2**53:
+        return milliseconds / 1000
+    return time.time()
 
 
 def _spoken(body: str, *, is_reply: bool) -> str:

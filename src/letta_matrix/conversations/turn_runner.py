@@ -3,37 +3,42 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field
 
 import structlog
 
-from letta_matrix.config import Conversations as ConversationsConfig
+from letta_matrix.config import Config
 from letta_matrix.conversations import notices
+from letta_matrix.conversations.activity import Activity
+from letta_matrix.conversations.approvals import Approvals
 from letta_matrix.conversations.attention import Attention
+from letta_matrix.conversations.listening import End, Listener
+from letta_matrix.conversations.prompts import Prompt, Prompts
 from letta_matrix.conversations.reply import Notice, Reply
+from letta_matrix.conversations.reply_text import ReplyText
+from letta_matrix.conversations.watchdog import Bite, Watchdog
 from letta_matrix.matrix.homeserver import Homeserver
 from letta_matrix.matrix.intent import Intent
 from letta_matrix.runtimes.protocol import (
+    AgentGone,
     AgentRuntime,
-    ApprovalRequested,
     ConversationGone,
+    CredentialsRefused,
+    RateLimited,
+    RuntimeBusy,
     RuntimeFault,
     RuntimeRefused,
     RuntimeUnavailable,
-    StopReason,
-    TextDelta,
-    TextEnded,
-    TurnEvent,
-    TurnFinished,
     TurnLost,
     TurnRequest,
-    TurnStarted,
 )
 from letta_matrix.store.agents import Agent, AgentDirectory, AgentStatus
 from letta_matrix.store.outbox import Outbox
+from letta_matrix.store.rooms import Rooms
 from letta_matrix.store.turns import Outcome, Turn, TurnStatus, TurnStore
+from letta_matrix.waiting import is_set
 
 log = structlog.get_logger()
 
@@ -42,46 +47,49 @@ _PATIENCE = 3.0
 
 _FIRST_PAUSE = 0.2
 _LONGEST_PAUSE = 10.0
+_STOP_GRACE = 3.0
+"""Seconds a cancelled turn has to end by itself."""
 
 
 @dataclass(slots=True)
-class _ReplyText:
-    """The text of a turn: its assistant messages in order, as paragraphs."""
+class _Run:
+    """A turn that is being run in this process."""
 
-    parts: dict[str, str] = field(default_factory=dict[str, str])
-
-    def add(self, delta: TextDelta) -> str:
-        self.parts[delta.part_id] = self.parts.get(delta.part_id, "") + delta.text
-        return "\n\n".join(text for part in self.parts.values() if (text := part.strip("\n")))
-
-
-@dataclass(frozen=True, slots=True)
-class _End:
-    """How a turn ends: the text of its reply, a notice, and what it counts as."""
-
-    text: str
-    notice: Notice | None = None
-    outcome: Outcome = Outcome.ANSWERED
+    turn: Turn
+    agent: Agent
+    reply: Reply
+    watchdog: Watchdog
+    activity: Activity
+    cancelled: asyncio.Event = field(default_factory=asyncio.Event)
+    request: TurnRequest | None = None
 
 
 class TurnRunner:
-    """Takes turns to their end. One runner serves all conversations; it holds no turn's state."""
+    """Takes messages for agents to their end. One runner serves all conversations."""
 
     def __init__(
         self,
-        config: ConversationsConfig,
+        config: Config,
         homeserver: Homeserver,
         runtimes: Mapping[str, AgentRuntime],
         directory: AgentDirectory,
+        rooms: Rooms,
         turns: TurnStore,
         outbox: Outbox,
+        prompts: Prompts,
+        approvals: Approvals,
     ) -> None:
-        self._config = config
+        self._config = config.conversations
         self._homeserver = homeserver
         self._runtimes = runtimes
         self._directory = directory
+        self._rooms = rooms
         self._turns = turns
         self._outbox = outbox
+        self._prompts = prompts
+        self._approvals = approvals
+        self._running: dict[str, _Run] = {}
+        self._cancelled: set[str] = set()
         self._background: set[asyncio.Task[None]] = set()
 
     async def close(self) -> None:
@@ -94,16 +102,14 @@ class TurnRunner:
         """Answer a turn exactly once. `recovered`: an earlier try may have got somewhere."""
         agent = self._directory.get(turn.agent_id)
         if agent is None or agent.status is AgentStatus.REMOVED:
+            await self._approvals.ended(turn)
             await self._turns.finish(turn, Outcome.DROPPED)
             await self._forget(turn)
             return
-        intent = Intent(self._homeserver, agent.user_id)
-        entries = await self._outbox.of_turn(turn.turn_id) if recovered else None
-        reply = Reply(turn, intent, self._outbox, self._config.edit_interval, entries)
+        reply = await self._reply(turn, agent, recovered=recovered)
         try:
             if turn.status is not TurnStatus.REPLYING:
-                end = await self._end(turn, agent, reply)
-                await reply.freeze(end.text, end.notice, end.outcome)
+                await self._answer(turn, agent, reply, recovered=recovered)
             await self._deliver(turn, reply)
         finally:
             await reply.stop()
@@ -113,204 +119,209 @@ class TurnRunner:
         """End a turn that cannot be run, with a word to the person."""
         agent = self._directory.get(turn.agent_id)
         if agent is not None:
-            intent = Intent(self._homeserver, agent.user_id)
-            entries = await self._outbox.of_turn(turn.turn_id)
-            reply = Reply(turn, intent, self._outbox, self._config.edit_interval, entries)
+            reply = await self._reply(turn, agent, recovered=True)
             if turn.status is not TurnStatus.REPLYING:
+                await self._approvals.ended(turn, reply)
                 await reply.freeze("", Notice(notices.BROKEN), Outcome.FAILED)
             await self._deliver(turn, reply)
         else:
             await self._turns.finish(turn, Outcome.FAILED)
         await self._forget(turn)
 
+    async def cancel(self, turn: Turn) -> bool:
+        """Stop a turn that runs, or that waits for its place; False if its end is settled."""
+        if turn.status in (TurnStatus.REPLYING, TurnStatus.DONE):
+            return False
+        run = self._running.get(turn.turn_id)
+        if run is None:
+            self._cancelled.add(turn.turn_id)
+            return True
+        run.cancelled.set()
+        run.watchdog.stop(_STOP_GRACE)
+        await self._stop(run)
+        return True
+
+    async def _reply(self, turn: Turn, agent: Agent, *, recovered: bool) -> Reply:
+        intent = Intent(self._homeserver, agent.user_id)
+        # What is frozen from the start, or was before a crash, stands in the outbox.
+        owed = recovered or turn.status is TurnStatus.REPLYING
+        entries = await self._outbox.of_turn(turn.turn_id) if owed else None
+        return Reply(turn, intent, self._outbox, self._config.edit_interval, entries)
+
     async def _deliver(self, turn: Turn, reply: Reply) -> None:
         sent = await reply.deliver()
         await self._turns.finish(turn, Outcome.FAILED if reply.refused else None, sent)
 
-    async def _end(self, turn: Turn, agent: Agent, reply: Reply) -> _End:
-        if turn.prompt is None:
-            return _End("", Notice(notices.UNREADABLE), Outcome.FAILED)
-        age = time.time() - turn.sent_at
-        if (
-            turn.status is TurnStatus.QUEUED
-            and turn.asked == 0
-            and age > self._config.max_event_age
-        ):
-            hours = round(self._config.max_event_age / 3600, 1)
-            return _End("", Notice(notices.expired(hours)), Outcome.EXPIRED)
-        runtime = self._runtimes.get(agent.runtime)
-        if runtime is None:
-            reason = f"the runtime {agent.runtime!r} is no longer configured"
-            return _End("", Notice(notices.refused(reason)), Outcome.FAILED)
-        return await self._ask(turn, runtime, reply)
+    async def _answer(self, turn: Turn, agent: Agent, reply: Reply, *, recovered: bool) -> None:
+        activity = Activity(reply, self._shows_tools(turn), timed=not recovered)
+        watchdog = Watchdog(
+            self._config.idle_timeout,
+            self._config.turn_timeout,
+            lambda: self._approvals.waits(turn.turn_id),
+        )
+        run = self._running[turn.turn_id] = _Run(turn, agent, reply, watchdog, activity)
+        try:
+            end = await self._end(run)
+            await activity.finish()
+            await self._approvals.ended(turn, reply)
+            await reply.freeze(end.text, end.notice, end.outcome)
+        finally:
+            del self._running[turn.turn_id]
+            self._cancelled.discard(turn.turn_id)
+            activity.close()
 
-    async def _ask(self, turn: Turn, runtime: AgentRuntime, reply: Reply) -> _End:
-        pause, clock = _FIRST_PAUSE, _Clock(self._config.turn_timeout)
+    def _shows_tools(self, turn: Turn) -> bool:
+        here = self._rooms.settings(turn.agent_id, turn.room_id).tool_activity
+        return self._config.tool_activity if here is None else here
+
+    async def _end(self, run: _Run) -> End:
+        turn = run.turn
+        if turn.turn_id in self._cancelled:
+            return End("", Notice(notices.STOPPED))
+        if turn.prompt is None and turn.attachment is None:
+            return End("", Notice(notices.UNREADABLE), Outcome.FAILED)
+        if self._is_expired(turn):
+            hours = round(self._config.max_event_age / 3600, 1)
+            return End("", Notice(notices.expired(hours)), Outcome.EXPIRED)
+        runtime = self._runtimes.get(run.agent.runtime)
+        if runtime is None:
+            reason = f"the runtime {run.agent.runtime!r} is no longer configured"
+            return End("", Notice(notices.refused(reason)), Outcome.FAILED)
+        prompt = await self._prompts.build(turn, run.agent, runtime.capabilities)
+        for number, note in enumerate(prompt.notes):
+            await run.reply.notify(f"note {number}", note)
+        return await self._ask(run, prompt, runtime)
+
+    def _is_expired(self, turn: Turn) -> bool:
+        fresh = turn.status is TurnStatus.QUEUED and turn.asked == 0
+        return fresh and time.time() - turn.sent_at > self._config.max_event_age
+
+    async def _ask(self, run: _Run, prompt: Prompt, runtime: AgentRuntime) -> End:
+        turn, reply, pause = run.turn, run.reply, _FIRST_PAUSE
         away: float | None = None
         moved = False
         while True:
+            least = 0.0
             try:
-                return await self._follow(turn, turn.prompt or "", runtime, reply, clock)
+                return await self._follow(run, prompt, runtime)
             except ConversationGone as error:
                 if moved:
-                    return _End(reply.text, Notice(notices.refused(str(error))), Outcome.FAILED)
+                    return _refused(reply, error)
                 moved = True
                 log.warning("conversation gone", turn=turn.turn_id, reason=str(error))
                 await self._turns.forget_conversation(turn)
             except RuntimeUnavailable as error:
                 log.debug("runtime unavailable", runtime=runtime.name, reason=str(error))
-                if away is None or clock.ran_since(away):
+                if away is None or run.watchdog.ran_since(away):
                     away, pause = time.monotonic(), _FIRST_PAUSE
                 if time.monotonic() - away > _PATIENCE:
-                    await reply.notify("unavailable", notices.UNAVAILABLE)
+                    await reply.notify(*_waiting(error))
+                least = error.retry_after if isinstance(error, RateLimited) else 0.0
             except RuntimeRefused as error:
-                return _End(reply.text, Notice(notices.refused(str(error))), Outcome.FAILED)
+                return _refused(reply, error)
             except TurnLost as lost:
                 log.warning("turn lost by its runtime", turn=turn.turn_id, reason=str(lost))
                 if lost.tools_started or turn.asked:
                     return await self._offer(turn, lost, reply)
                 await self._turns.ask_again(turn, lost.fresh_conversation)
-            await asyncio.sleep(pause)
+            if await is_set(run.cancelled, max(pause, least)):
+                return End(reply.text, Notice(notices.STOPPED))
             pause = min(pause * 2, _LONGEST_PAUSE)
 
-    async def _offer(self, turn: Turn, lost: TurnLost, reply: Reply) -> _End:
-        if lost.fresh_conversation is not None:
-            fresh = lost.fresh_conversation
-            await self._turns.set_conversation(turn.agent_id, turn.room_id, fresh)
+    async def _offer(self, turn: Turn, lost: TurnLost, reply: Reply) -> End:
+        old, fresh = turn.conversation_id, lost.fresh_conversation
+        if old is not None and fresh is not None:
+            await self._turns.conversations.replace(turn.place, old, fresh)
         text = notices.lost(str(lost), tools_started=lost.tools_started)
-        return _End(reply.text, Notice(text, offer=True), Outcome.FAILED)
+        return End(reply.text, Notice(text, offer=True), Outcome.FAILED)
 
-    async def _follow(
-        self, turn: Turn, prompt: str, runtime: AgentRuntime, reply: Reply, clock: "_Clock"
-    ) -> _End:
+    async def _follow(self, run: _Run, prompt: Prompt, runtime: AgentRuntime) -> End:
+        turn, reply = run.turn, run.reply
         conversation_id = await self._conversation(turn, runtime)
-        request = TurnRequest(turn.agent_id, conversation_id, turn.message_id, prompt)
+        run.request = request = TurnRequest(
+            turn.agent_id, conversation_id, turn.message_id, prompt.text, prompt.images
+        )
+        if run.cancelled.is_set():
+            return End(reply.text, Notice(notices.STOPPED))
 
         async def save(state: Mapping[str, object]) -> None:
             await self._turns.run(turn, state)
 
         attention = Attention(reply.intent, turn.room_id, turn.event_id, self._background)
+        text = ReplyText(prompt.header)
+        listener = Listener(
+            request, runtime, reply, text, attention, run.activity, self._approvals, run.watchdog
+        )
         try:
             async with (
-                clock.running(),
+                run.watchdog.running(),
                 aclosing(runtime.run_turn(request, turn.runtime_state, save)) as events,
             ):
-                return await self._listen(events, request, runtime, reply, attention, clock)
-        except _SilentError:
-            notice = notices.silent(round(self._config.idle_timeout / 60, 1))
+                return await listener.listen(events)
         except TimeoutError:
-            notice = notices.too_long(round(self._config.turn_timeout / 60, 1))
+            if run.watchdog.bite is None:
+                raise
         finally:
             attention.end()
+        await self._stop(run)
+        return self._bitten(run.watchdog.bite, reply)
+
+    async def _stop(self, run: _Run) -> None:
+        runtime = self._runtimes.get(run.agent.runtime)
+        if runtime is None or run.request is None:
+            return
         # The person is told in any case; a runtime that cannot even cancel is left alone.
         with contextlib.suppress(RuntimeFault):
-            await runtime.cancel_turn(request.agent_id, request.conversation_id)
-        return _End(reply.text, Notice(notice), Outcome.FAILED)
+            await runtime.cancel_turn(run.request.agent_id, run.request.conversation_id)
 
-    async def _listen(
-        self,
-        events: AsyncGenerator[TurnEvent],
-        request: TurnRequest,
-        runtime: AgentRuntime,
-        reply: Reply,
-        attention: Attention,
-        clock: "_Clock",
-    ) -> _End:
-        text = _ReplyText()
-        while (event := await _next(events, self._config.idle_timeout)) is not None:
-            clock.heard()
-            match event:
-                case TextDelta():
-                    attention.end()
-                    reply.show(text.add(event))
-                case TextEnded():
-                    reply.text_ended()
-                case TurnStarted(run_id=run_id):
-                    attention.begin()
-                    reply.ran(run_id)
-                case ApprovalRequested():
-                    await self._deny(event, request, runtime, reply)
-                case TurnFinished():
-                    return _finished(event, reply.text)
-                case _:
-                    pass
-        raise RuntimeUnavailable("the runtime's stream ended before the turn did")
-
-    async def _deny(
-        self,
-        asked: ApprovalRequested,
-        request: TurnRequest,
-        runtime: AgentRuntime,
-        reply: Reply,
-    ) -> None:
-        denial = notices.approval_denied(asked.tool)
-        # Refused means that it is no longer pending, which is as good as denied.
-        with contextlib.suppress(RuntimeRefused):
-            await runtime.answer_approval(request, asked.approval_id, allow=False, message=denial)
-        await reply.notify(f"approval {asked.approval_id}", denial)
+    def _bitten(self, bite: Bite, reply: Reply) -> End:
+        if bite is Bite.CANCELLED:
+            return End(reply.text, Notice(notices.STOPPED))
+        if bite is Bite.SILENT:
+            text = notices.silent(round(self._config.idle_timeout / 60, 1))
+        else:
+            text = notices.too_long(round(self._config.turn_timeout / 60, 1))
+        return End(reply.text, Notice(text), Outcome.FAILED)
 
     async def _conversation(self, turn: Turn, runtime: AgentRuntime) -> str:
         if turn.conversation_id is None:
-            known = await self._turns.conversation(turn.agent_id, turn.room_id)
+            conversations = self._turns.conversations
+            known = conversations.current(turn.place)
             if known is None:
-                known = await runtime.create_conversation(turn.agent_id, f"Matrix {turn.room_id}")
-                await self._turns.set_conversation(turn.agent_id, turn.room_id, known)
+                known = await runtime.create_conversation(turn.agent_id, _title(turn))
+                await conversations.begin(turn.place, known, turn.prompt or "")
             turn.conversation_id = known
         return turn.conversation_id
 
     async def _forget(self, turn: Turn) -> None:
         agent = self._directory.get(turn.agent_id)
         runtime = self._runtimes.get(agent.runtime) if agent is not None else None
-        if runtime is not None and turn.conversation_id is not None and turn.prompt is not None:
-            await runtime.finish_turn(
-                TurnRequest(turn.agent_id, turn.conversation_id, turn.message_id, turn.prompt)
-            )
+        if runtime is not None and turn.conversation_id is not None:
+            request = TurnRequest(turn.agent_id, turn.conversation_id, turn.message_id, "")
+            await runtime.finish_turn(request)
 
 
-class _Clock:
-    """What is left of the time a turn may take, counted only while it runs."""
-
-    def __init__(self, seconds: float) -> None:
-        self._left = seconds
-        self._heard = 0.0
-
-    def heard(self) -> None:
-        """The runtime works on the turn now."""
-        self._heard = time.monotonic()
-
-    def ran_since(self, moment: float) -> bool:
-        """Whether the runtime was heard of after `moment` (monotonic)."""
-        return self._heard > moment
-
-    @contextlib.asynccontextmanager
-    async def running(self) -> AsyncGenerator[None]:
-        """Raises TimeoutError when the time is used up."""
-        started = time.monotonic()
-        try:
-            async with asyncio.timeout(self._left):
-                yield
-        finally:
-            self._left -= time.monotonic() - started
+def _title(turn: Turn) -> str:
+    return f"Matrix {turn.room_id}" + (f" thread {turn.thread_id}" if turn.thread_id else "")
 
 
-class _SilentError(Exception):
-    """Nothing came from the runtime for too long."""
+def _waiting(error: RuntimeUnavailable) -> tuple[str, str]:
+    """The key and the text of the notice that says why an answer takes longer."""
+    match error:
+        case RuntimeBusy():
+            return "busy", notices.BUSY
+        case RateLimited():
+            return "rate limited", notices.RATE_LIMITED
+        case _:
+            return "unavailable", notices.UNAVAILABLE
 
 
-async def _next(events: AsyncGenerator[TurnEvent], idle_timeout: float) -> TurnEvent | None:
-    idle = asyncio.timeout(idle_timeout)
-    try:
-        async with idle:
-            return await anext(events, None)
-    except TimeoutError:
-        if idle.expired():
-            raise _SilentError from None
-        raise
-
-
-def _finished(event: TurnFinished, text: str) -> _End:
-    if event.stop_reason is StopReason.ERROR:
-        return _End(text, Notice(notices.failed(event.error)), Outcome.FAILED)
-    if event.stop_reason is StopReason.CANCELLED:
-        return _End(text, Notice(notices.STOPPED))
-    return _End(text, None if text.strip() else Notice(notices.NO_WORDS))
+def _refused(reply: Reply, error: RuntimeRefused) -> End:
+    match error:
+        case CredentialsRefused():
+            text = notices.credentials(str(error))
+        case AgentGone():
+            text = notices.GONE
+        case _:
+            text = notices.refused(str(error))
+    return End(reply.text, Notice(text), Outcome.FAILED)

@@ -1,12 +1,16 @@
 """Contents of `m.room.message` events: an agent's text, and edits of it."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 from letta_matrix.matrix.formatting import Formatted, render
 
 MARKER = "org.letta.matrix"
 """Key of the marker that tells our own events apart (DESIGN 3.3)."""
+
+BESIDE = "beside"
+"""Key in the marker of a notice that stands beside a reply and does not end its turn; tells its
+kind: `notice`, `approval` or `trace` (the tools in use)."""
 
 LIVE = "org.matrix.msc4357.live"
 """MSC4357: the message is still growing; its absence in the last edit says that it is complete."""
@@ -23,12 +27,28 @@ def text_content(
     marker: Mapping[str, object],
     msgtype: str = "m.text",
     live: bool = False,
+    relation: Mapping[str, object] | None = None,
+    mentions: Collection[str] = (),
 ) -> dict[str, object]:
-    """A message that says `markdown` and pings nobody (spec: User and room mentions).
+    """A message that says `markdown` and pings the users in `mentions` alone, never the room
+    (spec: User and room mentions).
 
-    `live` marks an interim version (MSC4357) and shows a cursor at its end.
+    `live` marks an interim version (MSC4357) and shows a cursor at its end. `relation` is its
+    `m.relates_to`.
     """
-    return _body(markdown, msgtype, live) | _common(marker, live)
+    content = _body(markdown, msgtype, live) | _common(marker, live, mentions)
+    return content | ({"m.relates_to": dict(relation)} if relation else {})
+
+
+def thread_relation(root: str, reply_to: str) -> dict[str, object]:
+    """The `m.relates_to` of a message in a thread; clients without threads show it as a reply
+    to `reply_to` (spec: Threading)."""
+    return {
+        "rel_type": "m.thread",
+        "event_id": root,
+        "is_falling_back": True,
+        "m.in_reply_to": {"event_id": reply_to},
+    }
 
 
 def edit_content(
@@ -37,17 +57,20 @@ def edit_content(
     target_event_id: str,
     marker: Mapping[str, object],
     live: bool = False,
+    msgtype: str = "m.text",
+    mentions: Collection[str] = (),
 ) -> dict[str, object]:
-    """An `m.replace` of `target_event_id` (the original event, never an edit of it).
+    """An `m.replace` of `target_event_id` (the original event, never an edit of it), which pings
+    the users in `mentions`.
 
     The fallback is the plain body alone: an edit carries its text twice as it is, and clients
     that know edits never look at it (spec: Event replacements).
     """
-    new = _body(markdown, "m.text", live) | _common(marker, live)
+    new = _body(markdown, msgtype, live) | _common(marker, live, mentions)
     return {
-        "msgtype": "m.text",
+        "msgtype": msgtype,
         "body": f"* {new['body']}",
-        **_common(marker, live),
+        **_common(marker, live, mentions),
         "m.new_content": new,
         "m.relates_to": {"rel_type": "m.replace", "event_id": target_event_id},
     }
@@ -85,8 +108,11 @@ def _formatted(formatted: Formatted) -> dict[str, object]:
     return {"format": "org.matrix.custom.html", "formatted_body": formatted.html}
 
 
-def _common(marker: Mapping[str, object], live: bool) -> dict[str, object]:
-    common: dict[str, object] = {"m.mentions": {}, MARKER: dict(marker)}
+def _common(
+    marker: Mapping[str, object], live: bool, mentions: Collection[str]
+) -> dict[str, object]:
+    named = {"user_ids": list(mentions)} if mentions else {}
+    common: dict[str, object] = {"m.mentions": named, MARKER: dict(marker)}
     if live:
         common[LIVE] = {}
     return common

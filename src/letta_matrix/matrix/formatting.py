@@ -10,11 +10,13 @@ from functools import lru_cache
 
 import nh3
 from markdown_it import MarkdownIt
+from markdown_it.common.normalize_url import normalizeLink
 from markdown_it.common.utils import escapeHtml
 from markdown_it.renderer import RendererHTML
 from markdown_it.token import Token
 from markdown_it.utils import EnvType, OptionsDict
 
+from letta_matrix.matrix.honest_links import clean_url, tell_targets, visible_urls
 from letta_matrix.matrix.markdown_rules import add_rules
 
 _TAGS = {
@@ -35,7 +37,16 @@ _LINKS = ("https://", "http://", "mailto:", "ftp://", "magnet:", "matrix:")
 _SCHEMES = {"http", "https", "mailto", "ftp", "magnet", "matrix", "mxc"}
 _MAX_NESTING = 100
 
-_CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\u202a-\u202e\u2066-\u2069]")
+_CONTROL = re.compile(
+    "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u206f\ufff9-\ufffb]"
+)
+# Invisible copies of ASCII; they have a use in the flags of England, Scotland and Wales alone.
+_TAGS_OF_NO_FLAG = re.compile(
+    "(?<![\U0001f3f4\U000e0020-\U000e007f])[\U000e0000-\U000e007f]+"
+    "|(?<=[\U0001f3f4\U000e0020-\U000e007f])[\U000e0000-\U000e001f]+"
+)
+_MARKS = "\u0300-\u036f\u0483-\u0489\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff\ufe20-\ufe2f"
+_PILED_UP = re.compile(f"([{_MARKS}]{{6}})[{_MARKS}]+")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _RAW_TAG = re.compile(r"<!--.{0,4000}?-->|</?([A-Za-z][A-Za-z0-9-]*)(?:\s[^<>]*|/)?>", re.DOTALL)
 _TAG = re.compile(r"<(/?)([a-z0-9]+)")
@@ -71,18 +82,20 @@ def render(markdown: str) -> Formatted:
         return Formatted(text, None)
     _unwrap_single_paragraph(tokens)
     html = _MARKDOWN.renderer.render(tokens, _MARKDOWN.options, {})
-    html = _CLEANER.clean(html).strip("\n")
+    html = tell_targets(_CLEANER.clean(html)).strip("\n")
     if not html or _nesting(html) > _MAX_NESTING:
         return Formatted(text, None)
     return Formatted(text, html)
 
 
 def clean_text(text: str) -> str:
-    """`text` with "\\n" line ends, without controls, bidi overrides and broken surrogates."""
+    """`text` with "\\n" line ends and nothing that hides or reorders text: controls, overrides
+    of direction, invisible tags, accents piled up, broken surrogates, gaps in URLs."""
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     if _SURROGATE.search(text):
         text = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
-    return _CONTROL.sub("", text).strip("\n").rstrip()
+    text = _TAGS_OF_NO_FLAG.sub("", _CONTROL.sub("", text))
+    return visible_urls(_PILED_UP.sub(r"\1", text)).strip("\n").rstrip()
 
 
 def _innermost_end(html: str) -> int:
@@ -131,12 +144,16 @@ def _keep_attribute(tag: str, name: str, value: str) -> str | None:
     if name == "src":
         return value if value.startswith("mxc://") else None
     if name == "href":
-        return value if value.lower().startswith(_LINKS) else None
+        return clean_url(value) if value.lower().startswith(_LINKS) else None
     return value
 
 
 def _may_link(url: str) -> bool:
     return url.lower().startswith((*_LINKS, "mxc://"))
+
+
+def _normalized(url: str) -> str:
+    return normalizeLink(clean_url(url))
 
 
 def _raw_html(
@@ -173,6 +190,7 @@ def _build_markdown() -> MarkdownIt:
     # Definitions would vanish from the text, and "text\n-" would flash as a headline in a stream.
     md.enable(["table", "strikethrough"]).disable(["reference", "lheading"])
     md.validateLink = _may_link
+    md.normalizeLink = _normalized
     add_rules(md)
     for kind in ("html_inline", "html_block"):
         md.add_render_rule(kind, _raw_html)

@@ -26,6 +26,9 @@ _LONGEST_PAUSE = 10.0
 _GATEWAY_ERRORS = {502, 503, 504}
 """From a proxy whose homeserver is gone; those of the homeserver itself carry an errcode."""
 _TIMEOUT = aiohttp.ClientTimeout(total=90, sock_connect=10)
+_READ_TIMEOUT = 30.0
+_READ_PAUSES = (0.5, 1.5)
+_LONGEST_ERROR = 10_000
 
 Recover = Callable[[], Awaitable[Mapping[str, Any] | None]]
 """Asks whether a request whose answer was lost took effect; its answer then, else None."""
@@ -37,6 +40,10 @@ _FAULTS = (MatrixRequestError, MatrixConnectionError, TimeoutError)
 class HomeserverUnavailable(Exception):
     """The homeserver gave no answer that counts (none, 5xx, 429, not of Matrix, token unknown) for
     as long as we were to try."""
+
+
+class BodyTooLarge(Exception):
+    """A file has more bytes than were to be read."""
 
 
 class RateLimited(MatrixRequestError):
@@ -144,6 +151,56 @@ class Homeserver:
                 pause = min(pause * 2, _LONGEST_PAUSE)
                 if recover is not None and (answer := await _recovered(recover)) is not None:
                     return dict(answer)
+
+    async def read(self, path: str, user_id: str, most: int, *, cut: bool = False) -> bytes:
+        """A file's bytes, as `user_id`; of more than `most` the first `most` with `cut`.
+
+        Redirects are followed, without our token beyond the homeserver.
+
+        Raises:
+            BodyTooLarge: there are more than `most` bytes, and no `cut`.
+            MatrixRequestError: the homeserver said no.
+            HomeserverUnavailable: it gave no whole answer in three tries, each of at most 30 s.
+        """
+        url = URL(self.url.rstrip("/") + "/" + path).with_query(user_id=user_id)
+        reason = ""
+        for pause in (*_READ_PAUSES, None):
+            try:
+                async with asyncio.timeout(_READ_TIMEOUT):
+                    return await self._read_once(url, most, cut=cut)
+            except (aiohttp.ClientError, TimeoutError) as error:
+                reason = str(error) or "timed out"
+            except MatrixRequestError as error:
+                if is_refusal(error) and not isinstance(error, RateLimited):
+                    raise
+                reason = _reason(error)
+            if pause is not None:
+                await asyncio.sleep(pause)
+        raise HomeserverUnavailable(f"the homeserver does not give out a file: {reason}")
+
+    async def _read_once(self, url: URL, most: int, *, cut: bool) -> bytes:
+        headers = {"Authorization": f"Bearer {self._api.token}", "Accept-Encoding": "identity"}
+        async with self._session.get(url, headers=headers, max_redirects=3) as response:
+            if response.status != 200:
+                answer = _parse(
+                    (await response.content.read(_LONGEST_ERROR)).decode(errors="replace")
+                )
+                raise make_request_error(
+                    http_status=response.status,
+                    text="",
+                    errcode=answer.get("errcode"),
+                    message=answer.get("error"),
+                )
+            if not cut and (response.content_length or 0) > most:
+                raise BodyTooLarge
+            data = bytearray()
+            async for chunk in response.content.iter_any():
+                data += chunk
+                if len(data) > most:
+                    if not cut:
+                        raise BodyTooLarge
+                    break
+            return bytes(data[:most])
 
     async def ping(self, appservice_id: str, transaction_id: str) -> None:
         """Ask the homeserver to reach us, which also ends its backoff (spec v1.7, MSC2659)."""

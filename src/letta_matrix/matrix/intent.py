@@ -1,30 +1,23 @@
 """What one of our users does on Matrix. An intent is cheap: make one whenever it is needed."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from mautrix.api import ClientPath, MediaPath, Method
-from mautrix.errors import MNotFound, MUserInUse
+from mautrix.errors import MatrixRequestError, MUserInUse
 
 from letta_matrix.matrix.content import MARKER
-from letta_matrix.matrix.events import items, mapping
-from letta_matrix.matrix.homeserver import Homeserver
-
-_SEARCH_BACK = "50"
+from letta_matrix.matrix.room_reading import RoomReader
 
 
 @dataclass(frozen=True, slots=True)
-class Intent:
+class Intent(RoomReader):
     """Calls the client-server API as `user_id`, which must be in our namespace.
 
     Methods raise MatrixRequestError for what the homeserver refuses and HomeserverUnavailable
     when it does not answer.
     """
-
-    homeserver: Homeserver
-    user_id: str
 
     async def register(self) -> None:
         """Make the account exist (`m.login.application_service`)."""
@@ -65,18 +58,11 @@ class Intent:
         answer = await self._background(Method.POST, ClientPath.v3.createRoom, content)
         return str(answer["room_id"])
 
-    async def resolve_alias(self, alias: str) -> str | None:
-        """The room an alias points to."""
-        try:
-            answer = await self.homeserver.request(
-                Method.GET, ClientPath.v3.directory.room[alias], user_id=self.user_id
-            )
-        except MNotFound:
-            return None
-        return str(answer["room_id"])
-
     async def join(self, room_id: str) -> None:
         await self._background(Method.POST, ClientPath.v3.rooms[room_id].join, {})
+
+    async def leave(self, room_id: str) -> None:
+        await self._background(Method.POST, ClientPath.v3.rooms[room_id].leave, {})
 
     async def invite(self, room_id: str, user_id: str) -> None:
         await self._background(
@@ -88,17 +74,6 @@ class Intent:
     ) -> None:
         path = ClientPath.v3.rooms[room_id].state[event_type]
         await self._background(Method.PUT, path[state_key] if state_key else path, content)
-
-    async def members(self, room_id: str) -> set[str]:
-        """Who is in a room or invited to it."""
-        answer = await self.homeserver.request(
-            Method.GET, ClientPath.v3.rooms[room_id].members, user_id=self.user_id
-        )
-        return {
-            str(event["state_key"])
-            for event in answer.get("chunk", [])
-            if event.get("content", {}).get("membership") in ("join", "invite")
-        }
 
     async def send(
         self,
@@ -145,34 +120,28 @@ class Intent:
             give_up_after=0,
         )
 
-    async def find_sent(
-        self, room_id: str, txn_id: str, *, give_up_after: float | None = 60.0
-    ) -> str | None:
-        """The id of our own recent event with this txn id in its marker."""
-        events = await self.recent_events(
-            room_id, filters={"senders": [self.user_id]}, give_up_after=give_up_after
-        )
-        for event in events:
-            if mapping(mapping(event.get("content")).get(MARKER)).get("txn") == txn_id:
-                return str(event["event_id"])
-        return None
+    async def react(self, room_id: str, event_id: str, key: str, txn_id: str) -> str:
+        """React to an event with `key` (spec: Annotations), once; returns the reaction's event
+        id, "" if `user_id` had reacted so already."""
+        content = {
+            "m.relates_to": {"rel_type": "m.annotation", "event_id": event_id, "key": key},
+            MARKER: {"txn": txn_id},
+        }
+        path = ClientPath.v3.rooms[room_id].send["m.reaction"][txn_id]
+        try:
+            answer = await self._background(Method.PUT, path, content)
+        except MatrixRequestError as error:
+            if error.errcode == "M_DUPLICATE_ANNOTATION":
+                return ""
+            raise
+        return str(answer["event_id"])
 
-    async def recent_events(
-        self,
-        room_id: str,
-        *,
-        filters: Mapping[str, Any] | None = None,
-        give_up_after: float | None = 60.0,
-    ) -> list[dict[str, Any]]:
-        """A room's newest 50 events that match `filters` (a RoomEventFilter), oldest first."""
-        answer = await self.homeserver.request(
-            Method.GET,
-            ClientPath.v3.rooms[room_id].messages,
-            user_id=self.user_id,
-            query={"dir": "b", "limit": _SEARCH_BACK, "filter": json.dumps(filters or {})},
-            give_up_after=give_up_after,
+    async def redact(self, room_id: str, event_id: str, txn_id: str, reason: str = "") -> None:
+        """Remove an event's content (spec: Redactions)."""
+        body = {"reason": reason} if reason else {}
+        await self._background(
+            Method.PUT, ClientPath.v3.rooms[room_id].redact[event_id][txn_id], body
         )
-        return [dict(mapping(event)) for event in reversed(items(answer.get("chunk")) or [])]
 
     async def typing(self, room_id: str, timeout_ms: int) -> None:
         """Show as typing for `timeout_ms`, or stop with 0."""

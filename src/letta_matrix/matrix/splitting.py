@@ -12,6 +12,10 @@ from dataclasses import dataclass, field
 CONTENT_LIMIT = 60_000
 """Bytes of an event's content; the rest of 65,536 is for ids, hashes and signatures."""
 
+MAX_PARTS = 20
+"""Messages of one text at most, about 390,000 ASCII characters of prose; what is beyond is cut."""
+
+_CUT = "\n\n\u2026 (cut)"
 _COPIES = 3
 _EXTRA = {
     # What a character can grow by in the HTML, beyond being carried three times.
@@ -33,7 +37,9 @@ _EXTRA = {
     '"': 9,
 }
 _NUMBERED = re.compile(r"\d[.)]")
-_FENCE = re.compile(r" {0,3}(`{3,}(?=[^`]*$)|~{3,})")
+# Longer fences than people write would leave no room for what they hold.
+_FENCE = re.compile(r" {0,3}(`{3,64}(?=[^`]*$)|~{3,64}(?!~))")
+_LONGEST_FENCE = 64
 _DELIMITER_ROW = re.compile(r"\|?[ \t]*:?-+:?[ \t]*(?:\|[ \t]*:?-+:?[ \t]*)*\|?")
 _SMALLEST_BUDGET = 64
 
@@ -47,12 +53,19 @@ def split(
     without it a rough estimate from above decides. Cuts fall between blocks, else between lines,
     else between words or characters; a code fence is closed and opened again with its language, a
     table's header is repeated. With more text at the end, every part but the last stays the same.
+    There are at most MAX_PARTS of them; the last says if more was cut.
+
+    Takes up to half a second for a text that needs them all: for a long one call it in a thread.
     """
+    limit -= estimate(_CUT)
     budget = max(limit if measure is None else limit - measure(""), _SMALLEST_BUDGET)
-    parts = _parts(text, budget)
-    if measure is None:
+    # No character costs less than its copies, so that nothing beyond can have a place.
+    parts = _parts(text[: (MAX_PARTS * budget) // _COPIES + 1], budget)
+    if measure is not None:
+        parts = _measured(parts, limit, budget, measure)
+    if len(parts) <= MAX_PARTS:
         return parts
-    return [small for part in parts for small in _shrink(part, limit, budget, measure)]
+    return [*parts[: MAX_PARTS - 1], parts[MAX_PARTS - 1] + _CUT]
 
 
 def estimate(text: str) -> int:
@@ -61,6 +74,17 @@ def estimate(text: str) -> int:
     extra = sum(text.count(character) * cost for character, cost in _EXTRA.items())
     numbered = 36 * len(_NUMBERED.findall(text))
     return _COPIES * len(text.encode("utf-8", "replace")) + extra + numbered
+
+
+def _measured(
+    parts: list[str], limit: int, budget: int, measure: Callable[[str], int]
+) -> list[str]:
+    small: list[str] = []
+    for part in parts:
+        if len(small) > MAX_PARTS:
+            break
+        small += _shrink(part, limit, budget, measure)
+    return small
 
 
 def _shrink(part: str, limit: int, budget: int, measure: Callable[[str], int]) -> list[str]:
@@ -79,6 +103,8 @@ def _parts(text: str, budget: int) -> list[str]:
     parts: list[str] = []
     current, cost = "", 0
     for chunk in _chunks(text):
+        if len(parts) > MAX_PARTS:
+            break
         added = estimate(chunk)
         if cost + added <= budget:
             current, cost = current + chunk, cost + added
@@ -121,7 +147,8 @@ class _Cutter:
 
     budget: int
     pieces: list[str] = field(default_factory=list[str])
-    piece: str = ""
+    piece: list[str] = field(default_factory=list[str])
+    cost: int = 0
     opener: str = ""
     fence: str = ""
     header: str = ""
@@ -129,36 +156,42 @@ class _Cutter:
     def add(self, line: str) -> None:
         fence = _fence_after(line, self.fence)
         reserve = self._closing_cost(line, fence)
-        if not self._fits(line, reserve):
+        cost = estimate(line)
+        if self.cost + cost + reserve > self.budget:
             self._next_piece()
-        while line and not self._fits(line, reserve):
-            head = _head(line, self.budget - estimate(self.piece) - reserve)
-            self.piece += head
+        while self.cost + cost + reserve > self.budget and len(self.pieces) <= MAX_PARTS:
+            head = _head(line, self.budget - self.cost - reserve)
+            self._put(head, estimate(head))
             line = line[len(head) :]
+            cost = estimate(line)
             self._next_piece()
         self._notice_table(line)
         if fence and not self.fence:
             self.opener = line if line.endswith("\n") else line + "\n"
-        self.piece += line
+        self._put(line, cost)
         self.fence = fence
 
-    def _fits(self, line: str, reserve: int) -> bool:
-        return estimate(self.piece) + estimate(line) + reserve <= self.budget
+    def _put(self, text: str, cost: int) -> None:
+        if text:
+            self.piece.append(text)
+            self.cost += cost
 
     def _closing_cost(self, line: str, fence: str) -> int:
         # Also for a line that merely looks like a fence: while it grows it may become one.
         start = line.strip()
-        run = start[: len(start) - len(start.lstrip("`~"))]
+        run = start[: len(start) - len(start.lstrip("`~"))][:_LONGEST_FENCE]
         longest = max(self.fence, fence, run, key=len)
         return estimate(f"\n{longest}\n") if longest else 0
 
     def _next_piece(self) -> None:
-        if self.piece in ("", self._repeated()):
+        piece, again = "".join(self.piece), self._repeated()
+        if piece in ("", again):
             return
         if self.fence:
-            self.piece = self.piece.removesuffix("\n") + f"\n{self.fence}\n"
-        self.pieces.append(self.piece)
-        self.piece = self._repeated()
+            piece = piece.removesuffix("\n") + f"\n{self.fence}\n"
+        self.pieces.append(piece)
+        self.piece, self.cost = [], 0
+        self._put(again, estimate(again))
 
     def _repeated(self) -> str:
         again = self.opener if self.fence else self.header
@@ -170,20 +203,22 @@ class _Cutter:
         if self.fence or "|" not in line:
             self.header = ""
         elif not self.header and "-" in line and _DELIMITER_ROW.fullmatch(line.strip()):
-            above = self.piece.splitlines(keepends=True)[-1:]
+            above = self.piece[-1:]
             self.header = above[0] + line if above and "|" in above[0] else ""
 
 
 def _cut_chunk(chunk: str, budget: int) -> list[str]:
     cutter = _Cutter(budget)
     for line in chunk.splitlines(keepends=True):
+        if len(cutter.pieces) > MAX_PARTS:
+            break
         cutter.add(line)
-    return [*cutter.pieces, cutter.piece]
+    return [*cutter.pieces, "".join(cutter.piece)]
 
 
 def _head(line: str, budget: int) -> str:
     """The longest start of `line` that costs at most `budget`, at a word's end if one is near."""
-    low, high = 1, len(line) - 1
+    low, high = 1, max(1, min(len(line) - 1, budget // _COPIES))
     while low < high:
         middle = (low + high + 1) // 2
         low, high = (middle, high) if estimate(line[:middle]) <= budget else (low, middle - 1)
@@ -195,7 +230,7 @@ def _head(line: str, budget: int) -> str:
 
 def _character_boundary(line: str, cut: int) -> int:
     """The nearest place at or before `cut` that parts no emoji sequence or accented letter."""
-    for place in range(cut, max(cut - 16, 0), -1):
+    for place in range(min(cut, len(line) - 1), max(cut - 16, 0), -1):
         if not (_joins(line[place]) or line[place - 1] == "\u200d"):
             return place
     return cut

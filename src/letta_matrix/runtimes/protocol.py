@@ -5,7 +5,7 @@ project knows frames, REST paths or stream formats of Letta.
 """
 
 from collections import Counter
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
@@ -21,22 +21,47 @@ It may be called several times in a turn; the newest state counts."""
 
 @dataclass(frozen=True, slots=True)
 class AgentInfo:
-    """An agent as a listing shows it."""
+    """An agent as a listing shows it.
+
+    `last_run` is a text that changes whenever the agent has run, "" where the runtime does
+    not tell.
+    """
 
     agent_id: str
     name: str
     description: str = ""
     model: str = ""
+    last_run: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
-    """What a kind of runtime can do; callers ask here instead of testing types."""
+    """What a kind of runtime can do; callers ask here instead of testing types.
+
+    Without `conversations` an agent has a single history, and `create_conversation` gives the
+    same id for every room and thread. `always`: an approval can be given for good. `manage`:
+    agents can be created, renamed and deleted.
+    """
 
     conversations: bool = True
     resume: bool = True
     approvals: bool = True
+    always: bool = True
     cancel: bool = True
+    models: bool = True
+    images: bool = True
+    tools: bool = True
+    speech: bool = True
+    manage: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """An image for the model; `media_type` is one of image/png, jpeg, gif, webp."""
+
+    name: str
+    media_type: str
+    data: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +75,8 @@ class TurnRequest:
     agent_id: str
     conversation_id: str
     message_id: str
-    text: str
+    text: str = field(compare=False)
+    images: tuple[Image, ...] = field(default=(), compare=False, repr=False)
 
 
 class StopReason(StrEnum):
@@ -111,11 +137,19 @@ class ToolReturned:
 @dataclass(frozen=True, slots=True)
 class ApprovalRequested:
     """The turn waits until `answer_approval` is called with this `approval_id`; a turn that is
-    followed again may report it again."""
+    followed again may report it again. `always`: it can be allowed for good."""
 
     approval_id: str
     tool: str
     arguments: Mapping[str, object] = field(default_factory=dict[str, object])
+    always: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ImagesDropped:
+    """The model did not get the message's images; `reason` is one line for a person."""
+
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,8 +169,58 @@ TurnEvent = (
     | ToolStarted
     | ToolReturned
     | ApprovalRequested
+    | ImagesDropped
     | TurnFinished
 )
+
+
+@dataclass(frozen=True, slots=True)
+class ToolSpec:
+    """A tool that runs here and that agents may call; `parameters` is a JSON Schema object."""
+
+    name: str
+    description: str
+    parameters: Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """An agent's call of an offered tool; the same `call_id` may come again after a crash."""
+
+    agent_id: str
+    conversation_id: str
+    call_id: str
+    name: str
+    arguments: Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class ToolResult:
+    """What the agent is told; `ok` False marks it as an error."""
+
+    text: str
+    ok: bool = True
+
+
+ToolHandler = Callable[[ToolCall], Awaitable[ToolResult]]
+"""Runs a call; never raises, and is idempotent by `call_id`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Speech:
+    """Something an agent said by itself; `message_id` is the runtime's and never changes."""
+
+    message_id: str
+    conversation_id: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What an agent said since a cursor, oldest first, and the cursor to go on from."""
+
+    speeches: Sequence[Speech]
+    cursor: str
 
 
 class RuntimeFault(Exception):
@@ -147,8 +231,28 @@ class RuntimeUnavailable(RuntimeFault):
     """The runtime cannot be reached now; trying again later can help."""
 
 
+class RuntimeBusy(RuntimeUnavailable):
+    """Something else runs in the conversation; the message was not taken."""
+
+
+class RateLimited(RuntimeUnavailable):
+    """Too many requests; the message was not taken. `retry_after` is in seconds, 0 if unknown."""
+
+    def __init__(self, reason: str, retry_after: float = 0.0) -> None:
+        super().__init__(reason)
+        self.retry_after = retry_after
+
+
 class RuntimeRefused(RuntimeFault):
-    """The runtime understood and said no (credentials, unknown agent, bad request)."""
+    """The runtime understood and said no (unknown agent, bad request)."""
+
+
+class CredentialsRefused(RuntimeRefused):
+    """The runtime does not accept our key or token; the operator has to give a new one."""
+
+
+class AgentGone(RuntimeRefused):
+    """The runtime no longer has the agent."""
 
 
 class ConversationGone(RuntimeRefused):
@@ -187,6 +291,11 @@ class AgentRuntime(Protocol):
         """How often something unknown or malformed came and was passed over, by its kind."""
         ...
 
+    def offer_tools(self, tools: Sequence[ToolSpec], handler: ToolHandler) -> None:
+        """Let every agent call `tools`. Call before `start`; without the capability nothing
+        comes of it."""
+        ...
+
     async def start(self) -> None:
         """Begin to connect; returns at once, an unreachable runtime is retried for ever."""
         ...
@@ -208,12 +317,21 @@ class AgentRuntime(Protocol):
         """Change an agent's name. Raises RuntimeUnavailable or RuntimeRefused."""
         ...
 
-    async def create_conversation(self, agent_id: str, title: str) -> str:
-        """A new conversation's id. Raises RuntimeUnavailable or RuntimeRefused."""
+    async def delete_agent(self, agent_id: str) -> None:
+        """Delete an agent with all it remembers. Raises RuntimeUnavailable or RuntimeRefused;
+        one that is already gone is no error."""
         ...
 
-    async def list_conversations(self, agent_id: str) -> list[str]:
-        """The ids of an agent's conversations. Raises RuntimeUnavailable or RuntimeRefused."""
+    async def list_models(self) -> list[str]:
+        """The models an agent can be switched to. Raises RuntimeUnavailable or RuntimeRefused."""
+        ...
+
+    async def set_model(self, agent_id: str, model: str) -> None:
+        """Switch an agent's model. Raises RuntimeUnavailable or RuntimeRefused."""
+        ...
+
+    async def create_conversation(self, agent_id: str, title: str) -> str:
+        """A new conversation's id. Raises RuntimeUnavailable or RuntimeRefused."""
         ...
 
     def run_turn(
@@ -239,9 +357,30 @@ class AgentRuntime(Protocol):
         ...
 
     async def answer_approval(
-        self, request: TurnRequest, approval_id: str, *, allow: bool, message: str = ""
+        self,
+        request: TurnRequest,
+        approval_id: str,
+        *,
+        allow: bool,
+        always: bool = False,
+        message: str = "",
     ) -> None:
-        """Answer an ApprovalRequested of a running turn."""
+        """Answer an ApprovalRequested of a running turn; `message` goes with a denial.
+
+        Raises:
+            RuntimeUnavailable: not told; to be tried again.
+            RuntimeRefused: it is no longer pending.
+        """
+        ...
+
+    async def said_since(self, agent_id: str, cursor: str | None) -> Said:
+        """What an agent said outside the turns run here, in whole turns only: nothing of one
+        that still runs. With `cursor` None nothing is told, only where we are now; "" is the
+        beginning of its life.
+
+        Turns run here are known by the ids of their prompts, which are Matrix event ids.
+        Raises RuntimeUnavailable or RuntimeRefused.
+        """
         ...
 
     async def finish_turn(self, request: TurnRequest) -> None:

@@ -26,10 +26,14 @@ _FOREIGN = ("LETTA_", "XDG_", "ANTHROPIC_", "OPENAI_")
 
 @dataclass(frozen=True, slots=True)
 class AppServerProcess:
-    """Where the embedded App Server keeps its agents and listens."""
+    """Where the embedded App Server keeps its agents and listens.
+
+    `openai_api` opens its OpenAI API too, through which tools run with no approval.
+    """
 
     home: Path
     port: int
+    openai_api: bool = False
 
     @property
     def url(self) -> str:
@@ -50,17 +54,15 @@ class AppServerProcess:
         Raises:
             StackError: Letta is not installed beside us.
         """
-        argv = (
-            _program("letta"),
-            "--backend",
-            "local",
-            "server",
-            "--listen",
-            self.url,
-            "--openai-api",
-        )
+        argv = [_program("letta"), "--backend", "local", "server", "--listen", self.url]
+        if self.openai_api:
+            argv.append("--openai-api")
         return Command(
-            name="App Server", argv=argv, log=self.log, cwd=self.workspace, env=self._environment()
+            name="App Server",
+            argv=tuple(argv),
+            log=self.log,
+            cwd=self.workspace,
+            env=self._environment(),
         )
 
     @property

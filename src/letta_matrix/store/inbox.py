@@ -2,13 +2,13 @@
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from sqlalchemy import Connection, delete, select, update
 
 from letta_matrix.store.database import Database
-from letta_matrix.store.schema import inbox, outbox, transactions, turns
+from letta_matrix.store.schema import approvals, inbox, outbox, transactions, turns
 from letta_matrix.store.turns import Turn, TurnStatus
 
 Event = Mapping[str, object]
@@ -22,13 +22,13 @@ class InboxState(StrEnum):
 
 @dataclass(slots=True)
 class InboxEntry:
-    """One event with what routing made of it; `turn` is set for a prompt."""
+    """One event with what routing made of it; `turns` are what it starts."""
 
     event_id: str
     room_id: str
     event: Event
     state: InboxState
-    turn: Turn | None = None
+    turns: list[Turn] = field(default_factory=list[Turn])
 
 
 class Inbox:
@@ -52,7 +52,7 @@ class Inbox:
             fresh = _fresh(connection, entries)
             if fresh:
                 connection.execute(inbox.insert(), [_inbox_values(entry, now) for entry in fresh])
-            return _insert_turns(connection, [entry.turn for entry in fresh if entry.turn])
+            return _insert_turns(connection, [turn for entry in fresh for turn in entry.turns])
 
         return await self._database.write(store)
 
@@ -70,7 +70,7 @@ class Inbox:
                     .where(inbox.c.event_id == entry.event_id)
                     .values(state=str(entry.state))
                 )
-            return _insert_turns(connection, [entry.turn for entry in entries if entry.turn])
+            return _insert_turns(connection, [turn for entry in entries for turn in entry.turns])
 
         return await self._database.write(store)
 
@@ -85,6 +85,7 @@ class Inbox:
         old_turn_ids = select(turns.c.turn_id).where(old_turns)
 
         await self._database.execute(
+            delete(approvals).where(approvals.c.turn_id.in_(old_turn_ids)),
             delete(outbox).where(outbox.c.turn_id.in_(old_turn_ids)),
             delete(turns).where(old_turns),
             # As long as its turn is there, so that the event is known when it comes again.
@@ -107,7 +108,7 @@ def _fresh(connection: Connection, entries: list[InboxEntry]) -> list[InboxEntry
 
 def _insert_turns(connection: Connection, new: list[Turn]) -> list[Turn]:
     if new:
-        connection.execute(turns.insert(), [_turn_values(turn) for turn in new])
+        connection.execute(turns.insert(), [turn_values(turn) for turn in new])
     return new
 
 
@@ -122,7 +123,7 @@ def _inbox_values(entry: InboxEntry, now: float) -> dict[str, object]:
     }
 
 
-def _turn_values(turn: Turn) -> dict[str, object]:
+def turn_values(turn: Turn) -> dict[str, object]:
     return {
         "turn_id": turn.turn_id,
         "agent_id": turn.agent_id,
@@ -132,4 +133,9 @@ def _turn_values(turn: Turn) -> dict[str, object]:
         "sent_at": turn.sent_at,
         "prompt": turn.prompt,
         "status": str(turn.status),
+        "kind": str(turn.kind),
+        "thread_id": turn.thread_id,
+        "reply_to": turn.reply_to,
+        "attachment": dict(turn.attachment) if turn.attachment is not None else None,
+        "hops": turn.hops,
     }

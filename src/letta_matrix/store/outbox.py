@@ -1,9 +1,9 @@
 """What we owe the homeserver: contents and txn ids frozen before the first try."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Any, cast
 
 from sqlalchemy import Executable, select, update
 
@@ -17,6 +17,9 @@ class OutboxKind(StrEnum):
     FINAL = "final"  # the edit that completes a part
     NOTICE = "notice"  # a word about the turn, beside the reply
     OFFER = "offer"  # a notice whose 🔁 asks again
+    APPROVAL = "approval"  # asks whether a tool may run
+    TRACE = "trace"  # the tools in use
+    UPDATE = "update"  # the edit that brings one of those two to its end
 
 
 @dataclass(slots=True)
@@ -47,13 +50,14 @@ class Outbox:
         *,
         completes: Turn | None = None,
         outcome: Outcome = Outcome.ANSWERED,
+        also: Sequence[Executable] = (),
     ) -> None:
-        """Store entries before they are sent.
+        """Store entries before they are sent, and run the statements `also` together with it.
 
         With `completes`, in the same transaction the turn no longer needs its runtime and has
         its outcome.
         """
-        statements: list[Executable] = [outbox.insert().values(_values(entry)) for entry in entries]
+        statements = [*(insert(entry) for entry in entries), *also]
         if completes is not None:
             replying = update(turns).values(status=str(TurnStatus.REPLYING), outcome=str(outcome))
             statements.append(replying.where(turns.c.turn_id == completes.turn_id))
@@ -87,10 +91,34 @@ class Outbox:
         row = await self._database.read(lambda db: db.execute(query).mappings().one_or_none())
         return turn_of(row) if row else None
 
+    async def turn_of(self, event_id: str) -> Turn | None:
+        """The turn that one of our events belongs to."""
+        query = (
+            select(turns)
+            .join(outbox, outbox.c.turn_id == turns.c.turn_id)
+            .where(outbox.c.event_id == event_id)
+        )
+        row = await self._database.read(lambda db: db.execute(query).mappings().first())
+        return turn_of(row) if row else None
+
+    async def reply_text(self, turn_id: str) -> str:
+        """What a turn's reply says, as Markdown."""
+        parts: dict[int, str] = {}
+        for entry in await self.of_turn(turn_id):
+            if entry.kind in (OutboxKind.MESSAGE, OutboxKind.FINAL):
+                content = entry.content.get("m.new_content", entry.content)
+                parts[entry.part] = str(cast("Mapping[str, object]", content).get("body", ""))
+        return "\n\n".join(parts[part] for part in sorted(parts))
+
     async def _update(self, entry: OutboxEntry, **values: object) -> None:
         await self._database.execute(
             update(outbox).where(outbox.c.txn_id == entry.txn_id).values(**values)
         )
+
+
+def insert(entry: OutboxEntry) -> Executable:
+    """The statement that stores an entry."""
+    return outbox.insert().values(_values(entry))
 
 
 def _entry(row: dict[str, Any]) -> OutboxEntry:

@@ -7,6 +7,7 @@ that dialect, 5 MB and 100 ms of every start.
 from sqlalchemy import (
     JSON,
     BigInteger,
+    Boolean,
     Column,
     Float,
     ForeignKey,
@@ -66,10 +67,15 @@ agents = Table(
 conversations = Table(
     "conversations",
     metadata,
-    Column("agent_id", String, primary_key=True),
-    Column("room_id", String, primary_key=True),
+    Column("seq", _Sequence, primary_key=True, autoincrement=True),
+    Column("agent_id", String, nullable=False),
+    Column("room_id", String, nullable=False),
+    Column("thread_id", String, nullable=False),  # the thread's root event, "" outside of threads
     Column("conversation_id", String, nullable=False),
+    Column("title", String, nullable=False),
+    Column("current", Boolean, nullable=False),  # one for each agent, room and thread
     Column("created_at", Float, nullable=False),
+    Column("used_at", Float, nullable=False),
 )
 
 turns = Table(
@@ -77,12 +83,17 @@ turns = Table(
     metadata,
     Column("seq", _Sequence, primary_key=True, autoincrement=True),
     Column("turn_id", String, nullable=False, unique=True),
-    Column("agent_id", String, ForeignKey("agents.agent_id"), nullable=False),
+    Column("kind", String, nullable=False, server_default="message"),
+    Column("agent_id", String, nullable=False),  # "" where a command is for the bot
     Column("room_id", String, nullable=False),
+    Column("thread_id", String, nullable=False, server_default=""),
     Column("event_id", String, nullable=False),
     Column("sender", String, nullable=False),
     Column("sent_at", Float, nullable=False),
     Column("prompt", Text),
+    Column("reply_to", String),
+    Column("attachment", JSON),
+    Column("hops", Integer, nullable=False, server_default="0"),
     Column("status", String, nullable=False),  # queued | running | replying | done
     Column("outcome", String),
     Column("conversation_id", String),
@@ -98,11 +109,58 @@ outbox = Table(
     Column("txn_id", String, primary_key=True),
     Column("turn_id", String, ForeignKey("turns.turn_id"), nullable=False, index=True),
     Column("seq", Integer, nullable=False),
-    Column("kind", String, nullable=False),  # message | final | notice | offer
+    Column("kind", String, nullable=False),  # see store/outbox.py
     Column("part", Integer, nullable=False),
     Column("room_id", String, nullable=False),
     Column("sender", String, nullable=False),
     Column("content", JSON, nullable=False),
     Column("event_id", String, index=True),
     Column("failure", String),
+)
+
+approvals = Table(
+    "approvals",
+    metadata,
+    Column("key", String, primary_key=True),
+    Column("turn_id", String, ForeignKey("turns.turn_id"), nullable=False, index=True),
+    Column("approval_id", String, nullable=False),
+    Column("agent_id", String, nullable=False),
+    Column("room_id", String, nullable=False),
+    Column("thread_id", String, nullable=False),
+    Column("requester", String, nullable=False),
+    Column("tool", String, nullable=False),
+    Column("arguments", JSON, nullable=False),
+    Column("always", Boolean, nullable=False),
+    Column("prompt_txn", String, nullable=False),
+    Column("status", String, nullable=False),  # see store/approvals.py
+    Column("reason", Text, nullable=False),
+    Column("decided_by", String, nullable=False),
+    Column("asked_at", Float, nullable=False),
+    Column("expires_at", Float, nullable=False),
+)
+
+room_settings = Table(
+    "room_settings",
+    metadata,
+    Column("agent_id", String, primary_key=True),
+    Column("room_id", String, primary_key=True),
+    Column("paused", Boolean, nullable=False),
+    Column("tool_activity", Boolean),  # unset: as configured
+)
+
+memberships = Table(
+    "memberships",
+    metadata,
+    Column("room_id", String, primary_key=True),
+    Column("user_id", String, primary_key=True),
+    Column("direct", Boolean, nullable=False),
+    Column("joined_at", Float, nullable=False),
+)
+
+speech = Table(
+    "speech",
+    metadata,
+    Column("agent_id", String, primary_key=True),
+    Column("last_run", String, nullable=False),
+    Column("cursor", Text, nullable=False),
 )

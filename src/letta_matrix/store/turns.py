@@ -1,16 +1,26 @@
 """Turns: one message for one agent, from its arrival to its answer."""
 
+import hashlib
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import Executable, delete, func, select, update
+from sqlalchemy import Executable, func, select, update
 from sqlalchemy.engine import RowMapping
 
+from letta_matrix.store.conversations import ConversationStore
 from letta_matrix.store.database import Database
-from letta_matrix.store.schema import conversations, outbox, turns
+from letta_matrix.store.places import Place
+from letta_matrix.store.schema import outbox, turns
+
+
+class TurnKind(StrEnum):
+    MESSAGE = "message"  # for an agent
+    COMMAND = "command"  # for the bridge; `prompt` is the command line
+    INVITE = "invite"  # of one of our users into a room
+    SPEECH = "speech"  # said by an agent unasked; its text is frozen from the start
 
 
 class TurnStatus(StrEnum):
@@ -29,7 +39,13 @@ class Outcome(StrEnum):
 
 @dataclass(slots=True)
 class Turn:
-    """One message for one agent. `prompt` is None where the message has no text for it."""
+    """Something that arrived and is worked on until nothing is owed for it.
+
+    `prompt` is None where a message has no text for its agent. `thread_id` is the root event
+    of the thread it was written in, `reply_to` the event it replies to, `attachment` the
+    content of an `m.image`, `m.file` and the like, `hops` how many agents a message has come
+    through.
+    """
 
     turn_id: str
     agent_id: str
@@ -43,6 +59,15 @@ class Turn:
     conversation_id: str | None = None
     runtime_state: Mapping[str, object] | None = None
     asked: int = 0
+    kind: TurnKind = TurnKind.MESSAGE
+    thread_id: str = ""
+    reply_to: str | None = None
+    attachment: Mapping[str, object] | None = None
+    hops: int = 0
+
+    @property
+    def place(self) -> Place:
+        return Place(self.agent_id, self.room_id, self.thread_id)
 
     @property
     def message_id(self) -> str:
@@ -51,15 +76,33 @@ class Turn:
 
 
 class TurnStore:
-    """The `turns` and `conversations` tables."""
+    """The `turns` table, and what changes together with it in other tables."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, conversations: ConversationStore | None = None) -> None:
         self._database = database
-        self._conversations: dict[tuple[str, str], str] = {}
+        self.conversations = conversations or ConversationStore(database)
 
     async def unfinished(self) -> list[Turn]:
         """Every turn that still owes something, in arrival order."""
         query = select(turns).where(turns.c.status != TurnStatus.DONE).order_by(turns.c.seq)
+        rows = await self._database.read(lambda db: db.execute(query).mappings().all())
+        return [turn_of(row) for row in rows]
+
+    async def open_at(self, place: Place) -> Turn | None:
+        """The message that an agent works on at a place."""
+        here = (turns.c[name] == value for name, value in place._asdict().items())
+        query = (
+            select(turns)
+            .where(*here, turns.c.kind == TurnKind.MESSAGE, turns.c.status != TurnStatus.DONE)
+            .order_by(turns.c.seq)
+            .limit(1)
+        )
+        row = await self._database.read(lambda db: db.execute(query).mappings().one_or_none())
+        return turn_of(row) if row else None
+
+    async def prompted_by(self, event_id: str) -> list[Turn]:
+        """The messages for agents that came with an event."""
+        query = select(turns).where(turns.c.event_id == event_id, turns.c.kind == TurnKind.MESSAGE)
         rows = await self._database.read(lambda db: db.execute(query).mappings().all())
         return [turn_of(row) for row in rows]
 
@@ -82,23 +125,16 @@ class TurnStore:
 
     async def ask_again(self, turn: Turn, conversation_id: str | None) -> None:
         """Make the turn one that was never asked, in `conversation_id` if that is given."""
-        asked, place = turn.asked + 1, conversation_id or turn.conversation_id
-        statements: list[Executable] = [
-            _update(
-                turn,
-                status=TurnStatus.QUEUED,
-                runtime_state=None,
-                asked=asked,
-                conversation_id=place,
-            )
-        ]
-        if conversation_id is not None:
-            statements += _put_conversation(turn.agent_id, turn.room_id, conversation_id)
-        await self._database.execute(*statements)
-        if conversation_id is not None:
-            self._conversations[turn.agent_id, turn.room_id] = conversation_id
+        asked, conversation = turn.asked + 1, conversation_id or turn.conversation_id
+        values = {"status": TurnStatus.QUEUED, "runtime_state": None, "asked": asked}
+        again = _update(turn, **values, conversation_id=conversation)
+        if conversation_id is None or turn.conversation_id is None:
+            await self._database.execute(again)
+        else:
+            old = turn.conversation_id
+            await self.conversations.replace(turn.place, old, conversation_id, again)
         turn.status, turn.runtime_state = TurnStatus.QUEUED, None
-        turn.asked, turn.conversation_id = asked, place
+        turn.asked, turn.conversation_id = asked, conversation
 
     async def finish(
         self, turn: Turn, outcome: Outcome | None, sent: Mapping[str, str] | None = None
@@ -116,48 +152,27 @@ class TurnStore:
         await self._database.execute(*confirmations, _update(turn, **done, **values))
         turn.status = TurnStatus.DONE
 
-    async def conversation(self, agent_id: str, room_id: str) -> str | None:
-        """The runtime's conversation for an agent in a room."""
-        if (known := self._conversations.get((agent_id, room_id))) is not None:
-            return known
-        query = select(conversations.c.conversation_id).where(
-            conversations.c.agent_id == agent_id, conversations.c.room_id == room_id
-        )
-        stored = await self._database.read(lambda db: db.execute(query).scalar_one_or_none())
-        if stored is not None:
-            self._conversations[agent_id, room_id] = stored
-        return stored
-
-    async def set_conversation(self, agent_id: str, room_id: str, conversation_id: str) -> None:
-        await self._database.execute(*_put_conversation(agent_id, room_id, conversation_id))
-        self._conversations[agent_id, room_id] = conversation_id
-
     async def forget_conversation(self, turn: Turn) -> None:
         """The runtime no longer has the turn's conversation, nor anything of the turn."""
-        mine = (conversations.c.agent_id == turn.agent_id) & (
-            conversations.c.room_id == turn.room_id
-        )
-        await self._database.execute(
-            delete(conversations).where(mine),
-            _update(turn, status=TurnStatus.QUEUED, runtime_state=None, conversation_id=None),
-        )
-        self._conversations.pop((turn.agent_id, turn.room_id), None)
+        values = {"status": TurnStatus.QUEUED, "runtime_state": None, "conversation_id": None}
+        gone = turn.conversation_id or ""
+        await self.conversations.forget(turn.place, gone, _update(turn, **values))
         turn.status, turn.runtime_state, turn.conversation_id = TurnStatus.QUEUED, None, None
+
+
+def turn_id_of(event_id: str, agent_id: str) -> str:
+    """The id of the turn that an event starts with an agent."""
+    digest = hashlib.sha256(f"{event_id}\0{agent_id}".encode()).hexdigest()
+    return f"turn-{digest[:24]}"
 
 
 def _update(turn: Turn, **values: object) -> Executable:
     return update(turns).where(turns.c.turn_id == turn.turn_id).values(**values)
 
 
-def _put_conversation(agent_id: str, room_id: str, conversation_id: str) -> list[Executable]:
-    key = (conversations.c.agent_id == agent_id) & (conversations.c.room_id == room_id)
-    values = {"agent_id": agent_id, "room_id": room_id, "conversation_id": conversation_id}
-    new = conversations.insert().values(**values, created_at=time.time())
-    return [delete(conversations).where(key), new]
-
-
 def turn_of(row: RowMapping) -> Turn:
     """A Turn from a row of the `turns` table."""
     values: dict[str, Any] = {key: row[key] for key in Turn.__slots__}
     values["status"] = TurnStatus(row["status"])
+    values["kind"] = TurnKind(row["kind"])
     return Turn(**values)

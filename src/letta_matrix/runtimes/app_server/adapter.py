@@ -4,19 +4,26 @@ import asyncio
 import contextlib
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from pathlib import Path
 
 from letta_matrix.config import AppServerRuntime
+from letta_matrix.runtimes.app_server.activity import Activity
 from letta_matrix.runtimes.app_server.connection import Connection, Feed, Mark
 from letta_matrix.runtimes.app_server.following import Follower
 from letta_matrix.runtimes.app_server.frames import Json, Scope, as_dict, as_list, error_line, id_of
+from letta_matrix.runtimes.app_server.speech import SpeechReader
+from letta_matrix.runtimes.app_server.turns import ALWAYS
 from letta_matrix.runtimes.protocol import (
+    AgentGone,
     AgentInfo,
     Capabilities,
     RuntimeRefused,
     RuntimeUnavailable,
+    Said,
     SaveTurnState,
+    ToolHandler,
+    ToolSpec,
     TurnEvent,
     TurnRequest,
     TurnState,
@@ -38,6 +45,8 @@ class AppServer:
     def __init__(self, config: AppServerRuntime, socket: Path) -> None:
         self._config = config
         self._connection = Connection(config, socket)
+        self._activity = Activity(self._connection)
+        self._speech = SpeechReader(self._connection)
         self._unfinished: dict[TurnRequest, Mapping[str, object]] = {}
         self._started_at = time.monotonic()
 
@@ -54,6 +63,11 @@ class AppServer:
         """See `AgentRuntime.counters`."""
         return self._connection.counters
 
+    def offer_tools(self, tools: Sequence[ToolSpec], handler: ToolHandler) -> None:
+        """See `AgentRuntime.offer_tools`; they are offered in every conversation that this
+        process runs a turn in, whoever starts turns there later."""
+        self._connection.tools.offer(tools, handler)
+
     async def start(self) -> None:
         self._started_at = time.monotonic()
         self._connection.start()
@@ -62,7 +76,9 @@ class AppServer:
         await self._connection.close()
 
     async def list_agents(self) -> list[AgentInfo]:
-        return [_agent(item) for item in await self._list_all("agent_list", "agents", {})]
+        agents = await self._list_all("agent_list", "agents", {})
+        await self._activity.look()
+        return [_agent(item, self._activity.last_run(item)) for item in agents]
 
     async def create_agent(self, name: str, *, model: str = "", description: str = "") -> AgentInfo:
         body: Json = {"name": name, "tags": [], "description": description or None}
@@ -73,15 +89,30 @@ class AppServer:
     async def rename_agent(self, agent_id: str, name: str) -> None:
         await self._connection.call("agent_update", agent_id=agent_id, body={"name": name})
 
+    async def delete_agent(self, agent_id: str) -> None:
+        with contextlib.suppress(AgentGone):
+            await self._connection.call("agent_delete", agent_id=agent_id)
+
+    async def list_models(self) -> list[str]:
+        answer = await self._connection.call("list_models")
+        handles = [entry.get("handle") for entry in as_list(answer.get("entries"))]
+        return list(dict.fromkeys(handle for handle in handles if isinstance(handle, str)))
+
+    async def set_model(self, agent_id: str, model: str) -> None:
+        """Switch an agent's model, in all its conversations that have none of their own.
+
+        The App Server takes any text for a model, so that it is looked up here first.
+        """
+        if model not in await self.list_models():
+            raise RuntimeRefused(f"the App Server has no model {model}")
+        scope = Scope(agent_id, "default")
+        payload = {"model_handle": model}
+        await self._connection.call("update_model", runtime=scope.as_json(), payload=payload)
+
     async def create_conversation(self, agent_id: str, title: str) -> str:
         body = {"agent_id": agent_id, "summary": title}
         made = await self._connection.create("conversation_create", "conversation", body=body)
         return id_of(made)
-
-    async def list_conversations(self, agent_id: str) -> list[str]:
-        query = {"agent_id": agent_id}
-        items = await self._list_all("conversation_list", "conversations", query)
-        return [id_of(item) for item in items]
 
     async def run_turn(
         self, request: TurnRequest, state: TurnState | None, save: SaveTurnState
@@ -115,6 +146,7 @@ class AppServer:
         followers = self._connection.feeds(scope)
         with self._connection.subscribe(scope) as feed:
             answer = await self._connection.call("abort_message", runtime=scope.as_json())
+            self._connection.tools.stop(scope)
             # Messages that wait behind an aborted turn stay paused until told to go on.
             await self._connection.call("resume_queue", runtime=scope.as_json())
             if not answer.get("aborted") or await _ends(feed):
@@ -124,9 +156,18 @@ class AppServer:
             follower.put_nowait(Mark.CANCELLED)
 
     async def answer_approval(
-        self, request: TurnRequest, approval_id: str, *, allow: bool, message: str = ""
+        self,
+        request: TurnRequest,
+        approval_id: str,
+        *,
+        allow: bool,
+        always: bool = False,
+        message: str = "",
     ) -> None:
+        """See `AgentRuntime.answer_approval`; how far `always` reaches is in `ALWAYS`."""
         decision: Json = {"behavior": "allow"}
+        if always:
+            decision["selected_permission_suggestion_ids"] = [ALWAYS]
         if not allow:
             decision = {"behavior": "deny", "message": message or "The person said no."}
         payload: Json = {"kind": "approval_response", "request_id": approval_id}
@@ -139,6 +180,12 @@ class AppServer:
             reason = error_line(answer.get("error") or "it is no longer pending")
             raise RuntimeRefused(f"the App Server did not take the approval: {reason}")
 
+    async def said_since(self, agent_id: str, cursor: str | None) -> Said:
+        said, more = await self._speech.said_since(agent_id, cursor)
+        if more:
+            self._activity.unsettled(agent_id)
+        return said
+
     async def finish_turn(self, request: TurnRequest) -> None:
         self._unfinished.pop(request, None)
         if time.monotonic() - self._started_at < RECOVERY_GRACE:
@@ -149,6 +196,8 @@ class AppServer:
             for place in self._unfinished.values()
             if place.get("epoch") == epoch and isinstance(seq := place.get("seq"), int)
         ]
+        if (oldest := self._connection.tools.oldest) is not None:
+            needed.append(oldest - 1)
         self._connection.acknowledge(min(needed, default=self._connection.seq))
 
     async def _list_all(self, kind: str, field: str, query: Json) -> list[Json]:
@@ -181,10 +230,11 @@ async def _ends(feed: Feed) -> bool:
     return False
 
 
-def _agent(item: Json) -> AgentInfo:
+def _agent(item: Json, last_run: str = "") -> AgentInfo:
     return AgentInfo(
         agent_id=id_of(item),
         name=str(item.get("name") or id_of(item)),
         description=str(item.get("description") or ""),
         model=str(item.get("model") or ""),
+        last_run=last_run,
     )

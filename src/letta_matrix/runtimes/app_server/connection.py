@@ -4,8 +4,8 @@ import asyncio
 import itertools
 import json
 import secrets
-from collections import Counter
-from collections.abc import Generator
+from collections import Counter, OrderedDict
+from collections.abc import Coroutine, Generator
 from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
@@ -15,8 +15,10 @@ import structlog
 
 from letta_matrix import __version__
 from letta_matrix.config import AppServerRuntime
+from letta_matrix.runtimes.app_server.external_tools import ExternalTools, registration
 from letta_matrix.runtimes.app_server.frames import (
     MUTED,
+    SINGLE,
     TRANSIENT,
     Json,
     Scope,
@@ -24,15 +26,17 @@ from letta_matrix.runtimes.app_server.frames import (
     as_dict,
     error_line,
     id_of,
-    is_gone,
     parse,
+    refusal,
     scope_of,
 )
 from letta_matrix.runtimes.keeper.client import KeeperClient, KeeperGone, Link, Replay
 from letta_matrix.runtimes.keeper.server import is_remote
 from letta_matrix.runtimes.keeper.wire import Frame
-from letta_matrix.runtimes.protocol import ConversationGone, RuntimeRefused, RuntimeUnavailable
+from letta_matrix.runtimes.protocol import CredentialsRefused, RuntimeFault, RuntimeUnavailable
 
+KNOWN = 500
+"""Conversations whose registration of our tools is made again on a new connection."""
 _log = structlog.get_logger()
 
 
@@ -61,13 +65,23 @@ class Connection:
         self._url = _websocket_url(config.url)
         self.has_spare = is_remote(self._url)
         """Whether turns outlive a broken connection, by the keeper's second one."""
+        self.tools = ExternalTools(self._tell, self.counters)
         self._client = KeeperClient(
-            socket, self._url, token, self._frame, self._linked, muted=MUTED, transient=TRANSIENT
+            socket,
+            self._url,
+            token,
+            self._frame,
+            self._linked,
+            muted=MUTED,
+            transient=TRANSIENT,
+            single=SINGLE,
         )
         self._link = self._client.link
         self._asked: dict[str, asyncio.Future[Json]] = {}
         self._feeds: dict[Scope, list[Feed]] = {}
         self._started: set[Scope] = set()
+        self._known: OrderedDict[Scope, None] = OrderedDict()
+        self._tasks: set[asyncio.Task[None]] = set()
         self._closing = False
         self._prefix = secrets.token_hex(4)
         self._numbers = itertools.count(1)
@@ -77,6 +91,9 @@ class Connection:
 
     async def close(self) -> None:
         self._closing = True
+        for task in self._tasks:
+            task.cancel()
+        await self.tools.close()
         await self._client.close()
 
     @property
@@ -88,12 +105,15 @@ class Connection:
         """Sequence number of the newest frame."""
         return self._client.seq
 
-    def unavailable(self) -> RuntimeUnavailable:
+    def unavailable(self) -> RuntimeFault:
         """Why nothing can be asked just now."""
-        hint = "; check the runtime's `token`" if self._link.refused else ""
         reason = self._link.reason or "the connection broke and was made anew"
+        if self._link.refused:
+            return CredentialsRefused(
+                f"{reason} at {self._config.url}: check the runtime's `token`"
+            )
         return RuntimeUnavailable(
-            f"the App Server at {self._config.url} cannot be reached: {reason}{hint}"
+            f"the App Server at {self._config.url} cannot be reached: {reason}"
         )
 
     async def request(
@@ -131,14 +151,12 @@ class Connection:
 
         Raises:
             RuntimeUnavailable: as `request`.
-            ConversationGone: there is no such conversation.
+            ConversationGone, AgentGone: there is no such conversation, no such agent.
             RuntimeRefused: the App Server answered with another error.
         """
         answer = await self.request(kind, request_id=request_id, everywhere=everywhere, **fields)
         if not answer.get("success"):
-            line = error_line(answer.get("error"))
-            kind_of_error = ConversationGone if is_gone(line) else RuntimeRefused
-            raise kind_of_error(f"the App Server refused {kind}: {line}")
+            raise refusal(error_line(answer.get("error")), f"the App Server refused {kind}")
         return answer
 
     async def create(self, kind: str, field: str, **fields: Any) -> Json:
@@ -165,14 +183,20 @@ class Connection:
         """
         if scope in self._started and not again:
             return
+        tools: dict[str, Any] = {"external_tools": groups} if (groups := self.tools.groups) else {}
         await self.call(
             "runtime_start",
             everywhere=True,
             **scope.as_json(),
             mode=self._config.permission_mode,
             client_info={"name": "letta-matrix", "version": __version__},
+            **tools,
         )
         self._started.add(scope)
+        self._known[scope] = None
+        self._known.move_to_end(scope)
+        while len(self._known) > KNOWN:
+            self._known.popitem(last=False)
 
     async def replay(self, scope: Scope, since: int) -> Replay:
         """Kept frames of a conversation after `since`.
@@ -212,6 +236,8 @@ class Connection:
         asked = self._asked.get(str(data.get("request_id")))
         if asked is not None and not asked.done():
             asked.set_result(data)
+        if self.tools.names:
+            self.tools.read(frame.seq, data)
         scope = scope_of(data)
         if scope is None:
             if asked is None:
@@ -225,9 +251,14 @@ class Connection:
 
     def _linked(self, link: Link) -> None:
         before, self._link = self._link, link
+        same = before.up and link.same_stream(before.epoch, before.generation)
         if link.made != before.made:
             self._started.clear()  # a new spare connection is subscribed to nothing yet
-        if link.same_stream(before.epoch, before.generation) and before.up:
+            if same:
+                self._background(self._start_spare())
+        if link.up and (link.made != before.made or not same) and self.tools.names:
+            self._background(self._renew_tools())
+        if same:
             return
         for future in self._asked.values():
             if not future.done():
@@ -241,6 +272,50 @@ class Connection:
             _log.info("app server connected", runtime=self._config.name, url=self._config.url)
         elif before.up or (link.refused and not before.refused):
             _log.warning("app server unreachable", runtime=self._config.name, reason=link.reason)
+
+    def _tell(self, frame: Json) -> bool:
+        """Send a frame that has no answer, on every connection; whether it went out."""
+        if not self._link.up:
+            return False
+        try:
+            self._client.send(json.dumps(frame).encode(), everywhere=True)
+        except KeeperGone:
+            return False
+        return True
+
+    def _background(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(self._quietly(work))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _quietly(self, work: Coroutine[None, None, None]) -> None:
+        try:
+            await work
+        except RuntimeFault as fault:
+            _log.info("not told to the app server", runtime=self._config.name, reason=str(fault))
+
+    async def _start_spare(self) -> None:
+        """Subscribe a new spare connection to the turns under way."""
+        for scope in list(self._feeds):
+            await self.start_runtime(scope)
+
+    async def _renew_tools(self) -> None:
+        """Take up the calls that came while nobody was here, and offer our tools again on a
+        connection that may be new."""
+        try:
+            replay = await self._client.replay(0, '"tool_call_id"')
+        except KeeperGone:
+            return
+        frames = [
+            (frame.seq, data)
+            for frame in replay.frames
+            if frame.generation == self._link.generation or self.has_spare
+            if (data := parse(frame.text)) is not None
+        ]
+        self.tools.recover(frames)
+        if self._known:
+            updates = registration(self._known, self.tools.groups)
+            await self.call("runtime_external_tools_update", everywhere=True, updates=updates)
 
 
 def _websocket_url(url: str) -> str:

@@ -8,15 +8,42 @@ import re
 from dataclasses import dataclass
 from typing import Any, NamedTuple, cast
 
+from letta_matrix.runtimes.protocol import (
+    AgentGone,
+    ConversationGone,
+    RuntimeBusy,
+    RuntimeFault,
+    RuntimeRefused,
+)
+
 Json = dict[str, Any]
 
 MUTED = ('{"type":"update_device_status"', '{"type":"update_subagent_state"')
 """Frames nobody here reads, large and frequent; the keeper drops them unseen."""
-TRANSIENT = ('{"type":"agent_list_response"', '{"type":"conversation_messages_list_response"')
+TRANSIENT = tuple(
+    f'{{"type":"{kind}_response"'
+    for kind in ("agent_list", "conversation_list", "conversation_messages_list", "list_models")
+)
 """Answers to polling, of no use after the asker is gone."""
+SINGLE = ('{"type":"external_tool_call_request"',)
+"""Frames that come on one connection only, perhaps the spare one."""
 
 MAX_ERROR = 300
-_GONE = re.compile(r"Conversation \S+ not found")
+_NO_CONVERSATION = re.compile(r"Conversation \S+ not found|Agent agent-local-default not found")
+_NO_AGENT = re.compile(r"Agent \S+ not found")
+_BUSY = (
+    "Input was rejected by the queue",
+    "Stable input ledger is at capacity",
+    "Stable input disposition could not be persisted",
+    "Conversation is switching computers",
+    "Runtime is no longer active",
+)
+_PROVIDER_FAULTS = {
+    "401": "the model provider does not accept its API key (HTTP 401): connect it anew",
+    "403": "the model provider does not allow this (HTTP 403): check its API key",
+    "429": "the model provider takes no more requests for now (HTTP 429): try again later",
+}
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 _STATUS = re.compile(r"(\d{3}):\s*(\{.*\})", re.DOTALL)
 
 
@@ -47,9 +74,16 @@ def parse(text: bytes) -> Json | None:
     """The frame as an object, None for anything else."""
     try:
         data = json.loads(text)
-    except ValueError:
+        if _SURROGATE.search(text):
+            data = json.loads(_whole(json.dumps(data, ensure_ascii=False)))
+    except (ValueError, RecursionError):
         return None
     return cast("Json", data) if isinstance(data, dict) else None
+
+
+def _whole(text: str) -> str:
+    """The text without halves of surrogate pairs, which nothing could store or send."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def scope_of(data: Json) -> Scope | None:
@@ -68,9 +102,7 @@ def text_of(content: object) -> str:
     """The text of a message's content, a string or a list of parts."""
     if isinstance(content, str):
         return content
-    if not isinstance(content, list):
-        return ""
-    return "".join(str(part.get("text") or "") for part in as_list(cast("object", content)))
+    return "".join(str(part.get("text") or "") for part in as_list(content))
 
 
 def as_dict(value: object) -> Json:
@@ -95,9 +127,30 @@ def id_of(item: Json) -> str:
     return found if isinstance(found, str) else ""
 
 
-def is_gone(error: str) -> bool:
-    """Whether an error says that its conversation does not exist."""
-    return _GONE.fullmatch(error) is not None
+def time_of(value: object) -> str:
+    """A time of the App Server, ISO 8601 and so in order as text; "" for anything else."""
+    return value if isinstance(value, str) else ""
+
+
+def changed_at(conversation: Json) -> str:
+    """The time by which listings are sorted, newest first."""
+    times = (conversation.get(name) for name in ("last_message_at", "updated_at", "created_at"))
+    return next((time for time in map(time_of, times) if time), "")
+
+
+def refusal(error: str, doing: str) -> RuntimeFault:
+    """The fault that an error of the App Server stands for; `doing` begins its text.
+
+    The agent `agent-local-default` is where it looks for conversations it does not know.
+    """
+    reason = f"{doing}: {error}"
+    if _NO_CONVERSATION.fullmatch(error):
+        return ConversationGone(reason)
+    if _NO_AGENT.fullmatch(error):
+        return AgentGone(reason)
+    if error in _BUSY:
+        return RuntimeBusy(reason)
+    return RuntimeRefused(reason)
 
 
 def error_line(error: object) -> str:
@@ -112,6 +165,8 @@ def error_line(error: object) -> str:
             break
         text = inner
     line = text.splitlines()[0].strip() if text else "the App Server gave no reason"
+    if status in _PROVIDER_FAULTS:
+        return _PROVIDER_FAULTS[status]
     if status:
         line = f"the model provider answered HTTP {status}: {line}"
     return line[:MAX_ERROR]
@@ -120,7 +175,7 @@ def error_line(error: object) -> str:
 def _inner_error(text: str) -> str | None:
     try:
         value: object = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     while isinstance(value, dict):
         fields = cast("Json", value)

@@ -1,6 +1,7 @@
 """What a conversation's stored messages tell of a turn."""
 
 import re
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 
 from letta_matrix.runtimes.app_server.connection import Connection
@@ -35,16 +36,27 @@ async def find_turn(connection: Connection, scope: Scope, message_id: str) -> St
         RuntimeUnavailable, RuntimeRefused: as `Connection.call`.
     """
     newest_first: list[Json] = []
-    query: Json = {"limit": PAGE}
+    async for page in pages(connection, scope):
+        newest_first += page
+        if any(message.get("otid") == message_id for message in newest_first[:-1]):
+            break
+    return read_turn(newest_first[::-1], message_id)
+
+
+async def pages(connection: Connection, scope: Scope) -> AsyncGenerator[list[Json]]:
+    """A conversation's stored messages, newest first, at most `MAX_PAGES` pages.
+
+    Raises:
+        RuntimeUnavailable, RuntimeRefused: as `Connection.call`.
+    """
+    query: Json = {"limit": PAGE, "agent_id": scope.agent_id}
     for _ in range(MAX_PAGES):
         answer = await connection.call("conversation_messages_list", **scope.as_json(), query=query)
         page = as_list(answer.get("messages"))
-        newest_first += page
-        found = any(message.get("otid") == message_id for message in newest_first[:-1])
-        if found or not answer.get("has_more") or not page:
-            break
-        query = {"limit": PAGE, "before": answer.get("next_before") or id_of(page[-1])}
-    return read_turn(newest_first[::-1], message_id)
+        yield page
+        if not answer.get("has_more") or not page:
+            return
+        query["before"] = answer.get("next_before") or id_of(page[-1])
 
 
 def read_turn(messages: list[Json], message_id: str) -> StoredTurn | None:

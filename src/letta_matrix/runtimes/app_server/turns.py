@@ -9,12 +9,15 @@ from letta_matrix.runtimes.app_server.frames import (
     as_list,
     as_texts,
     error_line,
-    is_gone,
+    refusal,
     text_of,
 )
 from letta_matrix.runtimes.protocol import (
+    AgentGone,
     ApprovalRequested,
+    ConversationGone,
     ReasoningDelta,
+    RuntimeFault,
     StopReason,
     TextDelta,
     TextEnded,
@@ -32,6 +35,8 @@ _SILENT = {
     "abort_message_response",
     "resume_queue_response",
     "sync_response",
+    "external_tool_call_request",
+    "crons_updated",
 }
 _SILENT_DELTAS = {
     "usage_statistics",
@@ -41,11 +46,15 @@ _SILENT_DELTAS = {
     "approval_classification_start",
     "approval_response_message",
     "client_tool_end",
+    "retry",
     "user_message",
     "system_message",
     "ping",
 }
 WEDGED = "already has an active run"
+ALWAYS = "save-default"
+"""The permission suggestion that keeps an allowance; its scope, this session of the App Server or
+the folder its tools work in, is the App Server's choice."""
 
 
 class TurnReader:
@@ -54,15 +63,18 @@ class TurnReader:
     Frames of other turns in that conversation are passed over. `taken` is set once the App
     Server has our message, `begun` once frames of its turn appeared, `from_start` if none
     was missed; `busy` tells whether anything runs; `unknown` lists what this version does
-    not know.
+    not know; `gone` is the fault if the agent or the conversation does not exist. Approvals
+    for `own_tools` are nobody's business.
     """
 
-    def __init__(self, message_id: str, request_id: str) -> None:
+    def __init__(
+        self, message_id: str, request_id: str, own_tools: frozenset[str] = frozenset()
+    ) -> None:
         self.taken = False
         self.begun = False
         self.finished = False
         self.wedged = False
-        self.gone = False
+        self.gone: RuntimeFault | None = None
         self.tools_started = False
         self.from_start = False
         self.busy = False
@@ -70,6 +82,7 @@ class TurnReader:
         self.unknown: list[str] = []
         self._message_id = message_id
         self._request_id = request_id
+        self._own_tools = own_tools
         self._ours: set[str] = set()
         self._others: set[str] = set()
         self._seen: set[tuple[str, object]] = set()
@@ -161,7 +174,7 @@ class TurnReader:
         elif kind == "stop_reason" and delta.get("stop_reason") == "end_turn":
             yield TextEnded()
         elif kind == "reasoning_message":
-            yield ReasoningDelta(str(delta.get("id", "")), str(delta.get("reasoning") or ""))
+            yield ReasoningDelta(str(delta.get("id", "")), text_of(delta.get("reasoning")))
         elif kind in ("approval_request_message", "tool_call_message"):
             self._called(delta)
         elif kind == "client_tool_start":
@@ -221,16 +234,19 @@ class TurnReader:
         yield ToolReturned(call_id, ok, text_of(delta.get("tool_return")))
 
     def _control(self, data: Json) -> Iterator[TurnEvent]:
+        """A turn that waits behind another one waits for the other's approvals too."""
         request = as_dict(data.get("request"))
         approval_id = str(data.get("request_id", ""))
-        if not self.begun or ("approval", approval_id) in self._seen:
+        tool = str(request.get("tool_name", ""))
+        if not self.taken or ("approval", approval_id) in self._seen or tool in self._own_tools:
             return
         if request.get("subtype") != "can_use_tool":
             self.unknown.append(f"control_request {request.get('subtype')}")
             return
         self._seen.add(("approval", approval_id))
-        tool = str(request.get("tool_name", ""))
-        yield ApprovalRequested(approval_id, tool, as_dict(request.get("input")))
+        suggestions = as_list(request.get("permission_suggestions"))
+        always = any(suggestion.get("id") == ALWAYS for suggestion in suggestions)
+        yield ApprovalRequested(approval_id, tool, as_dict(request.get("input")), always)
 
     def _turn_finished(self, data: Json) -> Iterator[TurnEvent]:
         run_id = str(data.get("run_id") or "")
@@ -240,7 +256,9 @@ class TurnReader:
         self.finished = True
         error = str(data.get("error") or self._error)
         self.wedged = WEDGED in error
-        self.gone = is_gone(error) and not self.tools_started
+        fault = refusal(error_line(error), "the App Server")
+        if isinstance(fault, AgentGone | ConversationGone) and not self.tools_started:
+            self.gone = fault
         stop = _STOPS.get(str(data.get("stop_reason")), StopReason.ERROR)
         line = error_line(error) if stop is StopReason.ERROR else ""
         yield TurnFinished(stop, line, run_id or self.run_id)

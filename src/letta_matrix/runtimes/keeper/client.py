@@ -62,7 +62,8 @@ class KeeperClient:
     """Keeps one attachment to the keeper at `socket`, for ever.
 
     `on_frame` gets each live frame in order, `on_link` each change of `link`. Frames that
-    start with a `muted` prefix never come; those with a `transient` one are not kept.
+    start with a `muted` prefix never come; those with a `transient` one are not kept; those
+    with a `single` one are taken from the spare connection too.
     """
 
     def __init__(
@@ -75,12 +76,19 @@ class KeeperClient:
         *,
         muted: Sequence[str] = (),
         transient: Sequence[str] = (),
+        single: Sequence[str] = (),
         arguments: Sequence[str] = (),
     ) -> None:
         self.link = Link()
         self.seq = 0
         self._socket = socket
-        self._attach = {"url": url, "token": token, "muted": muted, "transient": transient}
+        self._attach = {
+            "url": url,
+            "token": token,
+            "muted": muted,
+            "transient": transient,
+            "single": single,
+        }
         self._on_frame = on_frame
         self._on_link = on_link
         self._arguments = arguments

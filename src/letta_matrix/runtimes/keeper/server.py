@@ -46,6 +46,7 @@ class Keeper:
         self._made = 0
         self._muted: tuple[bytes, ...] = ()
         self._transient: tuple[bytes, ...] = ()
+        self._single: tuple[bytes, ...] = ()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Speak with one bridge until it goes away or another takes its place."""
@@ -99,6 +100,7 @@ class Keeper:
         self._idle(False)
         self._muted = tuple(prefix.encode() for prefix in message["muted"])
         self._transient = tuple(prefix.encode() for prefix in message["transient"])
+        self._single = tuple(prefix.encode() for prefix in message.get("single", ()))
         await self._aim(message["url"], message["token"])
         writer.write(wire.pack_control({**self._status(), "type": "attached"}))
 
@@ -121,7 +123,8 @@ class Keeper:
         writer.writelines(wire.pack_frame(frame) for frame in frames)
 
     def _received(self, connection: Upstream, text: bytes) -> None:
-        if connection is not self._connections[0] or text.startswith(self._muted):
+        spare = connection is not self._connections[0] and not text.startswith(self._single)
+        if spare or text.startswith(self._muted):
             return
         keep = not text.startswith(self._transient)
         frame = self._buffer.number(self.generation, text, keep=keep)

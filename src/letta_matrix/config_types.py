@@ -1,0 +1,76 @@
+"""Types of settings: what a value may look like, and what it is read as."""
+
+import math
+import re
+from typing import Annotated
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, SecretStr
+
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d|)")
+_UNITS = {"ms": 0.001, "": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+_SERVER_NAME = r"(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(?::\d{1,5})?"
+_USER_ID = rf"@[^:\s]+:{_SERVER_NAME}"
+
+
+def _seconds(value: object) -> float:
+    if isinstance(value, str) and (match := _DURATION.fullmatch(value.strip())):
+        return float(match[1]) * _UNITS[match[2]]
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf:
+        return float(value)
+    raise ValueError("should be seconds or a text such as `500ms`, `30s`, `24h`")
+
+
+def matches(pattern: str, expected: str) -> AfterValidator:
+    """A text that matches `pattern` as a whole, which a person knows as `expected`."""
+
+    def check(value: str) -> str:
+        if re.fullmatch(pattern, value) is None:
+            raise ValueError(f"should be {expected}")
+        return value
+
+    return AfterValidator(check)
+
+
+def _address(*schemes: str) -> AfterValidator:
+    def check(value: str) -> str:
+        try:
+            parts = urlsplit(value)
+            usable = parts.scheme in schemes and bool(parts.hostname) and parts.port != 0
+        except ValueError:
+            usable = False
+        if not usable:
+            raise ValueError(f"should be a URL that starts with {schemes[0]}:// or {schemes[1]}://")
+        return value.rstrip("/")
+
+    return AfterValidator(check)
+
+
+def _not_empty(value: SecretStr) -> SecretStr:
+    if not value.get_secret_value().strip():
+        raise ValueError("should not be empty")
+    return value
+
+
+Duration = Annotated[float, BeforeValidator(_seconds)]
+"""Seconds; in the file a number of seconds or a text such as `500ms`, `30s`, `24h`."""
+
+HttpAddress = Annotated[str, _address("http", "https")]
+WebSocketAddress = Annotated[str, _address("ws", "wss")]
+DatabaseAddress = Annotated[str, matches(r"sqlite://.*", "sqlite:///FILE")]
+ServerName = Annotated[str, matches(_SERVER_NAME, "a server name such as example.org")]
+UserId = Annotated[str, matches(_USER_ID, "a user id such as @you:example.org")]
+Person = Annotated[
+    str,
+    matches(
+        rf"\*|{_USER_ID}|{_SERVER_NAME}",
+        "`*`, a server name, or a user id such as @you:example.org",
+    ),
+]
+Token = Annotated[SecretStr, AfterValidator(_not_empty)]
+
+
+class Section(BaseModel):
+    """A section of the file: unknown keys are faults, values never change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)

@@ -1,0 +1,116 @@
+"""Shows the tools an agent uses, in an event of its own beside the reply."""
+
+import asyncio
+import time
+
+import structlog
+
+from letta_matrix.conversations.reply import Reply
+from letta_matrix.conversations.tool_trace import ToolUse, status_line, trace
+from letta_matrix.runtimes.protocol import ToolReturned, ToolStarted
+from letta_matrix.store.outbox import OutboxEntry, OutboxKind
+from letta_matrix.waiting import is_set
+
+log = structlog.get_logger()
+
+_SHOWN_AFTER = 0.7
+"""Seconds a tool runs before it is shown."""
+
+_FIRST_PAUSE = 1.0
+_LONGEST_PAUSE = 60.0
+_STRETCH = 1.4
+_NEWS_AFTER = 5.0
+"""Seconds at most until a change is shown, whatever the pause."""
+
+_KEY = "tools"
+
+
+class Activity:
+    """The tools of one turn, from its first try to its end.
+
+    While they run one line tells of them; at the end the event, or a new one after the reply,
+    holds the trace. A turn that is followed again tells its tools again: calls are known by
+    their ids, the event by its key. With `timed` False (what comes may be old) no times are shown.
+    """
+
+    def __init__(self, reply: Reply, enabled: bool, *, timed: bool = True) -> None:
+        self._reply = reply
+        self._enabled = enabled
+        self._timed = timed
+        self._uses: dict[str, ToolUse] = {}
+        self._changed = asyncio.Event()
+        # Held while the event is posted: what is cut short there has an unknown outcome.
+        self._posting = asyncio.Lock()
+        self._task: asyncio.Task[None] | None = None
+
+    def started(self, event: ToolStarted) -> None:
+        """The agent called a tool."""
+        if not self._enabled or event.call_id in self._uses:
+            return
+        self._uses[event.call_id] = ToolUse(event.name, event.arguments)
+        self._changed.set()
+        if self._task is None:
+            self._task = asyncio.create_task(self._show())
+
+    def returned(self, event: ToolReturned) -> None:
+        """A tool call ended."""
+        use = self._uses.get(event.call_id)
+        if use is None or use.ended is not None:
+            return
+        use.ended, use.ok, use.output = time.monotonic(), event.ok, event.output
+        self._changed.set()
+
+    async def finish(self) -> None:
+        """Hand the trace to the reply, which is about to end; sends nothing by itself."""
+        if self._task is not None:
+            async with self._posting:
+                self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        if self._uses:
+            markdown = trace(list(self._uses.values()), timed=self._timed)
+            self._reply.post_at_end(OutboxKind.TRACE, _KEY, markdown)
+
+    def close(self) -> None:
+        """Show nothing more."""
+        if self._task is not None:
+            self._task.cancel()
+
+    async def _show(self) -> None:
+        try:
+            await self._long_running()
+            line = self._line()
+            async with self._posting:
+                entry = await self._reply.post(OutboxKind.TRACE, _KEY, line)
+            await self._follow(entry, line)
+        except Exception as error:
+            log.error("tools are not shown", turn=self._reply.turn.turn_id, exc_info=error)
+
+    async def _long_running(self) -> None:
+        """Wait until a tool has run long enough to be shown."""
+        while True:
+            self._changed.clear()
+            since = [use.started for use in self._uses.values() if use.ended is None]
+            if not since:
+                await self._changed.wait()
+                continue
+            left = min(since) + _SHOWN_AFTER - time.monotonic()
+            if left <= 0:
+                return
+            await is_set(self._changed, left)
+
+    async def _follow(self, entry: OutboxEntry, shown: str) -> None:
+        pause = _FIRST_PAUSE
+        while True:
+            self._changed.clear()
+            least = min(pause, _NEWS_AFTER)
+            await asyncio.sleep(least)
+            if any(use.ended is None for use in self._uses.values()):
+                await is_set(self._changed, pause - least)
+            elif self._line() == shown:
+                await self._changed.wait()
+            if (line := self._line()) != shown:
+                await self._reply.rewrite_interim(entry, line)
+                shown, pause = line, min(pause * _STRETCH, _LONGEST_PAUSE)
+
+    def _line(self) -> str:
+        return status_line(list(self._uses.values()), timed=self._timed)

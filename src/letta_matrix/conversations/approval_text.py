@@ -1,0 +1,134 @@
+"""What people read about a tool approval, and what the model is told of a denial."""
+
+import json
+import re
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+from letta_matrix.conversations.verbatim import fenced, inline_code, visible
+from letta_matrix.matrix.content import content_size, text_content
+from letta_matrix.matrix.splitting import CONTENT_LIMIT
+from letta_matrix.store.approvals import Approval, ApprovalStatus
+
+ALLOW, DENY, ALWAYS = "✅", "❌", "♾️"
+"""The reactions that answer an approval."""
+
+TOO_LONG = "its arguments are too long to be shown here in full"
+UNSEEN = "the homeserver did not take the question"
+BROKEN = "nobody could be asked"
+
+_ESCAPED = re.compile(r"(?<!\\)(?:\\\\)*\\u[0-9a-f]{4}")
+_LIMIT = CONTENT_LIMIT - 2_000
+"""Bytes of a prompt's content without its marker and relation."""
+
+_LONGEST_TOOL = 200
+_LONG_LINE = 100
+_MANY_LINES = 20
+
+
+def prompt(approval: Approval, who: str) -> str | None:
+    """The question, in Markdown, with all arguments; None if they do not fit into one event.
+
+    `who` says who may answer.
+    """
+    source = json.dumps(dict(approval.arguments), indent=2, ensure_ascii=False)
+    if len(source) > _LIMIT or len(approval.tool) > _LONGEST_TOOL:
+        return None
+    source = visible(source, keep="\n")
+    plain, whole = list(_plain(approval)), [fenced(source, "json")]
+    # What is easier to read comes on top of the whole, as long as there is room for both.
+    for shown in ([*plain, *([] if _says_all(approval) else whole)], whole):
+        blocks = [_question(approval), *shown, *_warnings(source), _ways(approval, who)]
+        markdown = "\n\n".join(blocks)
+        if content_size(text_content(markdown, marker={}, msgtype="m.notice")) <= _LIMIT:
+            return markdown
+    return None
+
+
+def outcome(approval: Approval) -> str:
+    """What became of a settled approval, in a line of Markdown."""
+    tool, by = _named(approval), inline_code(approval.decided_by)
+    match approval.status:
+        case ApprovalStatus.ALLOWED:
+            return f"{ALLOW} {tool} allowed by {by}"
+        case ApprovalStatus.ALWAYS:
+            return f"{ALWAYS} {tool} allowed for good by {by}"
+        case ApprovalStatus.DENIED:
+            return f"{DENY} {tool} denied{f' by {by}' if approval.decided_by else ''}" + (
+                f": {_line(approval.reason)}" if approval.reason else ""
+            )
+        case ApprovalStatus.EXPIRED:
+            return f"⌛ {tool} denied: nobody answered within {_allowed_time(approval)}"
+        case ApprovalStatus.LAPSED | ApprovalStatus.PENDING:
+            return f"⌛ {tool} was not answered before the turn ended"
+
+
+def denial(approval: Approval) -> str:
+    """Why the tool may not run, for the model."""
+    match approval.status:
+        case ApprovalStatus.EXPIRED:
+            return f"Denied: nobody answered within {_allowed_time(approval)}."
+        case ApprovalStatus.DENIED:
+            by = f" by {approval.decided_by}" if approval.decided_by else ""
+            return f"Denied{by}: {approval.reason or 'no reason was given'}"
+        case _:
+            return "Denied: the turn had ended before somebody answered."
+
+
+def _question(approval: Approval) -> str:
+    return f"May I run {inline_code(approval.tool)}?"
+
+
+def _plain(approval: Approval) -> Iterator[str]:
+    """Texts among the arguments that JSON makes hard to read."""
+    for name, value in approval.arguments.items():
+        if isinstance(value, str) and (
+            name == "command" or "\n" in value or len(approval.arguments) == 1
+        ):
+            yield f"{inline_code(name, limit=len(name))}:\n{fenced(value)}"
+
+
+def _says_all(approval: Approval) -> bool:
+    """Whether the only argument, as plain text, leaves no doubt what it is."""
+    value, *others = approval.arguments.values() or (None,)
+    if others or not isinstance(value, str) or not value:
+        return False
+    is_seen = visible(value, keep="\n") == value
+    return is_seen and all(line == line.rstrip() for line in f"{value}.".split("\n"))
+
+
+def _warnings(source: str) -> Iterator[str]:
+    if _ESCAPED.search(source):
+        yield "⚠️ It has hidden characters, shown as `\\u` and a number."
+    lines = source.replace("\\n", "\n").split("\n")
+    if len(lines) > _MANY_LINES or max(map(len, lines)) > _LONG_LINE:
+        yield f"⚠️ It is long ({len(source):,} characters): scroll to see all of it."
+
+
+def _ways(approval: Approval, who: str) -> str:
+    always = f", {ALWAYS} allows it for good" if approval.always else ""
+    until = datetime.fromtimestamp(approval.expires_at, UTC).strftime("%H:%M UTC")
+    return (
+        f"{ALLOW} allows it, {DENY} denies it{always}: as a reaction or a reply. "
+        "Or write `!approve`, or `!deny` and a reason.\n"
+        f"For {who}, within {_allowed_time(approval)} (until {until}); after that it is denied."
+    )
+
+
+def _named(approval: Approval) -> str:
+    command = approval.arguments.get("command")
+    tool = inline_code(approval.tool)
+    return f"{tool} ({inline_code(command, limit=80)})" if isinstance(command, str) else tool
+
+
+def _line(text: str) -> str:
+    return visible(" ".join(text.split())[:500])
+
+
+def _allowed_time(approval: Approval) -> str:
+    seconds = round(approval.expires_at - approval.asked_at)
+    for unit, name in ((3600, "hour"), (60, "minute")):
+        if seconds >= 2 * unit or seconds == unit:
+            count = round(seconds / unit, 1)
+            return f"{count:g} {name}{'' if count == 1 else 's'}"
+    return f"{seconds} second{'' if seconds == 1 else 's'}"

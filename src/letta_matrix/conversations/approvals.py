@@ -1,0 +1,346 @@
+"""Asking people whether a tool may run, and telling the runtime what they said."""
+
+import asyncio
+import contextlib
+import hashlib
+import time
+from dataclasses import dataclass, field, replace
+
+import structlog
+from mautrix.errors import MatrixRequestError
+
+from letta_matrix.config import Config
+from letta_matrix.conversations.approval_text import (
+    ALLOW,
+    ALWAYS,
+    BROKEN,
+    DENY,
+    TOO_LONG,
+    UNSEEN,
+    denial,
+    outcome,
+    prompt,
+)
+from letta_matrix.conversations.reply import Reply
+from letta_matrix.conversations.verbatim import inline_code
+from letta_matrix.matrix.formatting import clean_text
+from letta_matrix.matrix.homeserver import HomeserverUnavailable
+from letta_matrix.matrix.identifiers import RESERVED_PREFIXES
+from letta_matrix.matrix.transactions import txn_id
+from letta_matrix.runtimes.protocol import (
+    AgentRuntime,
+    ApprovalRequested,
+    RuntimeFault,
+    RuntimeUnavailable,
+    TurnRequest,
+)
+from letta_matrix.store.approvals import Approval, ApprovalStatus, ApprovalStore
+from letta_matrix.store.database import StoreUnavailable
+from letta_matrix.store.outbox import OutboxEntry, OutboxKind
+from letta_matrix.store.turns import Turn
+from letta_matrix.waiting import is_set
+
+log = structlog.get_logger()
+
+_FIRST_PAUSE = 0.2
+_LONGEST_PAUSE = 10.0
+
+_DECISIONS = (ApprovalStatus.ALLOWED, ApprovalStatus.ALWAYS, ApprovalStatus.DENIED)
+
+
+@dataclass(eq=False, slots=True)
+class _Question:
+    """One approval from the runtime's asking to the runtime's being told.
+
+    `decided` is set once no person is awaited any more, `told` once the runtime knows, `shown`
+    once its event says what became of it.
+    """
+
+    key: str
+    event: ApprovalRequested
+    request: TurnRequest
+    runtime: AgentRuntime
+    reply: Reply
+    decided: asyncio.Event = field(default_factory=asyncio.Event)
+    told: bool = False
+    shown: bool = False
+    # Held while the reply's events change: what is cut short there has an unknown outcome.
+    posting: asyncio.Lock = field(default_factory=asyncio.Lock)
+    task: asyncio.Task[None] | None = None
+
+    async def post(self, markdown: str, approval: Approval, store: ApprovalStore) -> OutboxEntry:
+        """The event that asks, posted together with the row unless both are there."""
+        async with self.posting:
+            return await self.reply.post(
+                OutboxKind.APPROVAL, self.key, markdown, lambda _: store.insert(approval)
+            )
+
+    async def show(self, entry: OutboxEntry, markdown: str) -> None:
+        """Make the event that asks say `markdown` for good."""
+        if entry.content.get("body") != clean_text(markdown):
+            async with self.posting:
+                await self.reply.rewrite(entry, self.key, markdown)
+        self.shown = True
+
+    async def stop(self) -> None:
+        """End the work on it, after the request under way."""
+        self.decided.set()
+        if self.task is not None:
+            async with self.posting:
+                self.task.cancel()
+            await asyncio.gather(self.task, return_exceptions=True)
+
+
+class Approvals:
+    """The approvals of all turns. Whatever goes wrong, the tool does not run."""
+
+    def __init__(self, config: Config, store: ApprovalStore) -> None:
+        self._config = config
+        self.store = store
+        self._questions: dict[str, _Question] = {}
+        self._background: set[asyncio.Task[None]] = set()
+
+    async def requested(
+        self, event: ApprovalRequested, request: TurnRequest, runtime: AgentRuntime, reply: Reply
+    ) -> None:
+        """Ask people, unless that has been done; then tell the runtime, again if it asks again.
+
+        Returns at once: the work goes on beside the turn, until `ended`.
+        """
+        key = approval_key(reply.turn.turn_id, event.approval_id)
+        earlier = self._questions.get(key)
+        if earlier is not None and earlier.reply is reply and not earlier.told:
+            earlier.request, earlier.runtime = request, runtime
+            return
+        question = _Question(key, event, request, runtime, reply)
+        self._questions[key] = question
+        question.task = asyncio.create_task(self._attend(question, earlier))
+
+    async def answer(
+        self, approval: Approval, status: ApprovalStatus, *, by: str, reason: str = ""
+    ) -> bool:
+        """Settle an approval as a person wants it; False if it was settled before.
+
+        `status` is ALLOWED, ALWAYS or DENIED. Who may answer is the caller's to ask
+        (`may_answer`). Raises ValueError for an ALWAYS that the runtime does not offer.
+        """
+        if status not in _DECISIONS or (status is ApprovalStatus.ALWAYS and not approval.always):
+            raise ValueError(f"{approval.tool} cannot be answered with {status}")
+        if time.time() >= approval.expires_at:
+            return False
+        if not await self.store.decide(approval, status, by=by, reason=reason):
+            return False
+        log.info("approval answered", turn=approval.turn_id, status=str(status), by=by)
+        if (question := self._questions.get(approval.key)) is not None:
+            question.decided.set()
+        return True
+
+    def may_answer(self, approval: Approval, user_id: str) -> bool:
+        """Whether a person's answer counts (`conversations.approvers`)."""
+        if self._is_ours(user_id):
+            return False
+        role = self._config.role_of(user_id)
+        if role == "admin":
+            return True
+        match self._approvers(approval):
+            case "requester":
+                return role == "user" and user_id == approval.requester
+            case "users":
+                return role == "user"
+            case _:
+                return False
+
+    def who_may(self, approval: Approval) -> str:
+        """Whose answer counts, in words."""
+        match self._approvers(approval):
+            case "requester":
+                return f"{inline_code(approval.requester)} or an admin"
+            case "users":
+                return "everybody who may talk to me"
+            case _:
+                return "an admin"
+
+    def waits(self, turn_id: str) -> bool:
+        """Whether a turn waits for a person now."""
+        return any(
+            question.reply.turn.turn_id == turn_id and not question.decided.is_set()
+            for question in self._questions.values()
+        )
+
+    async def ended(self, turn: Turn, reply: Reply | None = None) -> None:
+        """A turn needs no more answers: what is open lapses, and `reply` ends with that."""
+        shown: set[str] = set()
+        for question in list(self._questions.values()):
+            if question.reply.turn.turn_id == turn.turn_id:
+                await question.stop()
+                del self._questions[question.key]
+                shown |= {question.key} if question.shown else set()
+        for approval in await self.store.of_turn(turn.turn_id):
+            settled = await self._settle(approval, ApprovalStatus.LAPSED)
+            if reply is not None and settled is not None and settled.key not in shown:
+                reply.post_at_end(OutboxKind.APPROVAL, settled.key, outcome(settled))
+
+    async def close(self) -> None:
+        """Let go of everything; what is open stays so, for the next start."""
+        tasks = [one.task for one in self._questions.values() if one.task is not None]
+        tasks += self._background
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _approvers(self, approval: Approval) -> str:
+        # Another agent's message is nobody's wish: its author cannot vouch for it.
+        ours = self._is_ours(approval.requester)
+        return "admins" if ours else self._config.conversations.approvers
+
+    def _is_ours(self, user_id: str) -> bool:
+        # Agents can react too, but never in a person's stead.
+        localpart, _, domain = user_id[1:].partition(":")
+        reserved = localpart.startswith(RESERVED_PREFIXES)
+        is_here = domain == self._config.homeserver.domain
+        return user_id == self._config.bot_user_id or (reserved and is_here)
+
+    async def _attend(self, question: _Question, earlier: _Question | None) -> None:
+        try:
+            if earlier is not None:
+                await earlier.stop()
+            approval, entry = await self._ask(question)
+            if approval.status is ApprovalStatus.PENDING:
+                approval = await self._decision(question, approval, entry)
+            question.decided.set()
+            await asyncio.gather(
+                self._tell(question, approval), self._show(question, approval, entry)
+            )
+        except Exception as error:
+            log.error(
+                "an approval failed and is denied",
+                turn=question.reply.turn.turn_id,
+                exc_info=error,
+            )
+            await self._give_up(question)
+
+    async def _ask(self, question: _Question) -> tuple[Approval, OutboxEntry]:
+        approval = await self.store.get(question.key) or self._new(question)
+        text = prompt(approval, self.who_may(approval))
+        if text is None and approval.status is ApprovalStatus.PENDING:
+            approval = replace(
+                approval, status=ApprovalStatus.DENIED, reason=TOO_LONG, arguments={}
+            )
+        entry = await question.post(text or outcome(approval), approval, self.store)
+        if entry.event_id is None and approval.status is ApprovalStatus.PENDING:
+            settled = await self._settle(approval, ApprovalStatus.DENIED, UNSEEN)
+            approval = settled or approval
+        return approval, entry
+
+    def _new(self, question: _Question) -> Approval:
+        event, turn, now = question.event, question.reply.turn, time.time()
+        return Approval(
+            key=question.key,
+            turn_id=turn.turn_id,
+            approval_id=event.approval_id,
+            agent_id=turn.agent_id,
+            room_id=turn.room_id,
+            thread_id=turn.thread_id,
+            requester=turn.sender,
+            tool=event.tool,
+            arguments=dict(event.arguments),
+            always=event.always,
+            prompt_txn=question.reply.post_txn(OutboxKind.APPROVAL, question.key),
+            asked_at=now,
+            expires_at=now + self._config.conversations.approval_timeout,
+        )
+
+    async def _decision(
+        self, question: _Question, approval: Approval, entry: OutboxEntry
+    ) -> Approval:
+        if entry.event_id is not None:
+            offer = asyncio.create_task(self._offer(question, approval, entry.event_id))
+            self._background.add(offer)
+            offer.add_done_callback(self._background.discard)
+        if await is_set(question.decided, approval.expires_at - time.time()):
+            settled = await self.store.get(approval.key)
+        else:
+            settled = await self._settle(approval, ApprovalStatus.EXPIRED)
+        return settled or replace(approval, status=ApprovalStatus.DENIED, reason=BROKEN)
+
+    async def _offer(self, question: _Question, approval: Approval, event_id: str) -> None:
+        """React to the question ourselves, so that people need only tap."""
+        intent = question.reply.intent
+        for reaction in (ALLOW, DENY, ALWAYS) if approval.always else (ALLOW, DENY):
+            if question.decided.is_set():
+                return
+            cause = txn_id(approval.prompt_txn, "reaction", reaction)
+            try:
+                await intent.react(approval.room_id, event_id, reaction, cause)
+            except (MatrixRequestError, HomeserverUnavailable) as error:
+                log.debug("reaction not offered", turn=approval.turn_id, reason=str(error))
+
+    async def _tell(self, question: _Question, approval: Approval) -> None:
+        allow = approval.status in (ApprovalStatus.ALLOWED, ApprovalStatus.ALWAYS)
+        await self._answer_runtime(
+            question,
+            allow=allow,
+            always=approval.status is ApprovalStatus.ALWAYS,
+            message="" if allow else denial(approval),
+        )
+
+    async def _answer_runtime(
+        self, question: _Question, *, allow: bool, always: bool = False, message: str = ""
+    ) -> None:
+        pause, told = _FIRST_PAUSE, False
+        while not told:
+            told = await _try_to_tell(question, allow=allow, always=always, message=message)
+            if not told:
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, _LONGEST_PAUSE)
+        question.told = True
+
+    async def _show(self, question: _Question, approval: Approval, entry: OutboxEntry) -> None:
+        # What the database holds up is shown at the turn's end.
+        with contextlib.suppress(StoreUnavailable):
+            await question.show(entry, outcome(approval))
+
+    async def _give_up(self, question: _Question) -> None:
+        question.decided.set()
+        await self._answer_runtime(question, allow=False, message=f"Denied: {BROKEN}.")
+        # Otherwise the turn's end settles it.
+        with contextlib.suppress(StoreUnavailable):
+            if (approval := await self.store.get(question.key)) is not None:
+                await self._settle(approval, ApprovalStatus.DENIED, BROKEN)
+
+    async def _settle(
+        self, approval: Approval, status: ApprovalStatus, reason: str = ""
+    ) -> Approval | None:
+        """Settle what is pending, without a person; returns how it stands."""
+        if approval.status is not ApprovalStatus.PENDING:
+            return approval
+        while True:
+            try:
+                await self.store.decide(approval, status, reason=reason)
+                return await self.store.get(approval.key)
+            except StoreUnavailable as error:
+                log.error("an approval waits for the database", reason=str(error))
+                await asyncio.sleep(_LONGEST_PAUSE)
+
+
+def approval_key(turn_id: str, approval_id: str) -> str:
+    """Our name of an approval, short enough to be typed."""
+    return hashlib.sha256(f"{turn_id}\0{approval_id}".encode()).hexdigest()[:12]
+
+
+async def _try_to_tell(question: _Question, *, allow: bool, always: bool, message: str) -> bool:
+    try:
+        await question.runtime.answer_approval(
+            question.request,
+            question.event.approval_id,
+            allow=allow,
+            always=always,
+            message=message,
+        )
+    except RuntimeUnavailable as error:
+        log.debug("an approval's answer is told again", reason=str(error))
+        return False
+    except RuntimeFault as error:
+        # Nobody waits for it any more, which a resumed turn takes for granted.
+        log.debug("an approval was not pending", reason=str(error))
+    return True

@@ -1,0 +1,1 @@
+"""What people can tell the bridge itself to do: `!new`, `!status`, `!approve` and the like."""

@@ -1,0 +1,132 @@
+"""Commands that tell how things stand."""
+
+import time
+
+from letta_matrix.conversations.commands.answering import numbered, waiting_here
+from letta_matrix.conversations.commands.command import CommandContext
+from letta_matrix.conversations.commands.texts import ago, counted, link, name_of, plain
+from letta_matrix.conversations.verbatim import inline_code as code
+from letta_matrix.matrix.identifiers import room_alias
+from letta_matrix.store.agents import Agent, AgentStatus
+from letta_matrix.store.turns import TurnStatus
+
+_AGENTS_LISTED = 50
+
+
+async def status(context: CommandContext) -> str:
+    """How the agents here, or all together, are doing."""
+    blocks = [await _agent_status(context, agent) for agent in context.agents]
+    if not blocks:
+        blocks = [_overall_status(context)]
+    if waiting := await waiting_here(context):
+        lines = ["Approvals that wait; `!approve N` or `!deny N` answers one:", ""]
+        blocks.append("\n".join([*lines, *numbered(waiting)]))
+    if troubles := context.services.troubles():
+        blocks.append(_troubles(context, troubles))
+    return "\n\n".join(blocks)
+
+
+async def whoami(context: CommandContext) -> str:
+    """Who asks, and where."""
+    lines = [f"You are {code(context.turn.sender)}, {_role(context)}."]
+    for agent in context.agents:
+        where = "This is the room of" if agent.room_id == context.turn.room_id else "Here is also"
+        runtime = f"runtime {code(agent.runtime)}"
+        lines.append(f"{where} {name_of(agent)}: {code(agent.agent_id)}, {runtime}.")
+    if not context.agents:
+        lines.append(
+            f"I am {code(context.services.config.bot_user_id)}, who looks after the agents."
+        )
+    return "\n".join(lines)
+
+
+async def agents(context: CommandContext) -> str:
+    """Every agent and where it lives; of one name only, if a text is given."""
+    wanted = context.arguments.text("TEXT").lower()
+    found = [
+        agent
+        for agent in active(context)
+        if wanted in agent.name.lower() or wanted in agent.runtime.lower()
+    ]
+    if not found:
+        return f"No agent is called anything like {code(wanted)}." if wanted else "No agents yet."
+    found.sort(key=lambda agent: (agent.runtime, agent.name.lower()))
+    lines = [f"{counted(len(found), 'agent')}:", ""]
+    lines += [
+        f"- {room_link(context, one)} · {code(one.runtime)}" for one in found[:_AGENTS_LISTED]
+    ]
+    if len(found) > _AGENTS_LISTED:
+        left = len(found) - _AGENTS_LISTED
+        lines.append(f"- … and {left} more: `!agents TEXT` lists those with a text in their name")
+    return "\n".join(lines)
+
+
+def active(context: CommandContext) -> list[Agent]:
+    """The agents there are."""
+    every = context.services.directory.all()
+    return [agent for agent in every if agent.status is AgentStatus.ACTIVE]
+
+
+def room_link(context: CommandContext, agent: Agent) -> str:
+    """An agent's name, with a link to its room."""
+    shown = plain(agent.name) or plain(agent.agent_id)
+    return link(shown, room_alias(agent.agent_id, context.services.config.homeserver.domain))
+
+
+async def _agent_status(context: CommandContext, agent: Agent) -> str:
+    services, place = context.services, context.place_of(agent)
+    lines = [f"{name_of(agent)} · runtime {code(agent.runtime)}", ""]
+    lines.append(f"- Conversation: {await _conversation(context, agent)}")
+    lines.append(f"- Now: {await _doing(context, agent)}")
+    if (behind := services.waiting(place) - 1) > 0:
+        lines.append(f"- Waiting: {counted(behind, 'message')}")
+    if services.rooms.settings(agent.agent_id, context.turn.room_id).paused:
+        lines.append("- Paused here: `!resume` ends that")
+    if trouble := services.trouble_of(agent.agent_id):
+        lines.append(f"- Trouble: {plain(trouble, limit=300)}")
+    return "\n".join(lines)
+
+
+async def _doing(context: CommandContext, agent: Agent) -> str:
+    turn = await context.services.turns.open_at(context.place_of(agent))
+    if turn is None:
+        return "idle"
+    doing = {TurnStatus.QUEUED: "about to begin", TurnStatus.REPLYING: "sending its reply"}
+    since = ago(time.time() - turn.sent_at)
+    return f"{doing.get(turn.status, 'working')} on the message of {plain(turn.sender)}, {since}"
+
+
+async def _conversation(context: CommandContext, agent: Agent) -> str:
+    runtime = context.services.runtimes.get(agent.runtime)
+    if runtime is None:
+        return "none, as the runtime is no longer configured"
+    if not runtime.capabilities.conversations:
+        return "the agent's single history"
+    place = context.place_of(agent)
+    for one in await context.services.conversations.all_in(agent.agent_id, place.room_id):
+        if one.current and one.place == place:
+            return f"“{plain(one.title)}”, since {ago(time.time() - one.created_at)}"
+    return "a new one begins with the next message"
+
+
+def _overall_status(context: CommandContext) -> str:
+    services = context.services
+    runtimes = [agent.runtime for agent in active(context)]
+    lines = [
+        f"{counted(len(runtimes), 'agent')} in {counted(len(services.runtimes), 'runtime')}:",
+        "",
+    ]
+    lines += [
+        f"- {code(name)}: {counted(runtimes.count(name), 'agent')}" for name in services.runtimes
+    ]
+    return "\n".join(lines)
+
+
+def _troubles(context: CommandContext, troubles: list[str]) -> str:
+    if not context.is_admin:
+        return "Something is wrong on my side; an admin's `!status` says what."
+    return "\n".join(["Troubles:", "", *(f"- {plain(trouble, limit=300)}" for trouble in troubles)])
+
+
+def _role(context: CommandContext) -> str:
+    return "an admin" if context.is_admin else "a user"

@@ -1,0 +1,157 @@
+"""Runs a command from wherever it stands to its end, and answers it once."""
+
+import time
+from collections.abc import Sequence
+
+import structlog
+
+from letta_matrix.config import Role
+from letta_matrix.conversations import notices
+from letta_matrix.conversations.commands.command import (
+    Command,
+    CommandContext,
+    CommandFault,
+    Scope,
+)
+from letta_matrix.conversations.commands.parse import parse_arguments, split_line
+from letta_matrix.conversations.commands.registry import COMMANDS, find, usable_by
+from letta_matrix.conversations.commands.services import CommandServices
+from letta_matrix.conversations.commands.texts import clip, plain
+from letta_matrix.conversations.reply import Notice, Reply
+from letta_matrix.conversations.verbatim import inline_code as code
+from letta_matrix.matrix.homeserver import Homeserver
+from letta_matrix.matrix.intent import Intent
+from letta_matrix.runtimes.protocol import RuntimeFault
+from letta_matrix.store.agents import Agent, AgentStatus
+from letta_matrix.store.outbox import OutboxEntry
+from letta_matrix.store.turns import Outcome, Turn, TurnStatus
+
+log = structlog.get_logger()
+
+_LONGEST_ANSWER = 16_000
+"""Bytes: an event holds 65,536, with the text as Markdown and as HTML."""
+
+
+class CommandRunner:
+    """Takes turns that are commands to their end; holds no command's state."""
+
+    def __init__(
+        self,
+        homeserver: Homeserver,
+        services: CommandServices,
+        commands: Sequence[Command] = COMMANDS,
+    ) -> None:
+        self._homeserver = homeserver
+        self._services = services
+        self._commands = commands
+
+    async def run(self, turn: Turn, *, recovered: bool) -> None:
+        """Do a command and answer it exactly once. `recovered`: an earlier try may have done it.
+
+        Raises StoreUnavailable, HomeserverUnavailable, or whatever a faulty handler raises.
+        """
+        entries = await self._services.outbox.of_turn(turn.turn_id) if recovered else None
+        reply = self._reply(turn, entries)
+        if reply is None:
+            await self._services.turns.finish(turn, Outcome.DROPPED)
+            return
+        if turn.status is not TurnStatus.REPLYING:
+            answer = await self._answer(turn, recovered=recovered)
+            if not answer:
+                await self._services.turns.finish(turn, Outcome.ANSWERED)
+                return
+            await reply.freeze("", Notice(clip(answer, _LONGEST_ANSWER)))
+        await self._deliver(turn, reply)
+
+    async def give_up(self, turn: Turn) -> None:
+        """End a command that cannot be run, with a word to the person."""
+        reply = self._reply(turn, await self._services.outbox.of_turn(turn.turn_id))
+        if reply is None or self._is_silent(turn):
+            await self._services.turns.finish(turn, Outcome.FAILED)
+            return
+        if turn.status is not TurnStatus.REPLYING:
+            await reply.freeze("", Notice(notices.BROKEN), Outcome.FAILED)
+        await self._deliver(turn, reply)
+
+    def _reply(self, turn: Turn, entries: list[OutboxEntry] | None) -> Reply | None:
+        """What answers a command; None where nobody is left to speak."""
+        services, bot = self._services, self._services.config.bot_user_id
+        sender = bot
+        if turn.agent_id:
+            agent = services.directory.get(turn.agent_id)
+            if agent is None or agent.status is AgentStatus.REMOVED:
+                return None
+            sender = agent.user_id
+        elif bot not in services.rooms.ours_in(turn.room_id) and (here := self._agents(turn)):
+            # The bot is not in every room that an agent was invited into.
+            sender = here[0].user_id
+        intent = Intent(self._homeserver, sender)
+        interval = services.config.conversations.edit_interval
+        return Reply(turn, intent, services.outbox, interval, entries)
+
+    async def _deliver(self, turn: Turn, reply: Reply) -> None:
+        sent = await reply.deliver()
+        outcome = Outcome.FAILED if reply.refused else None
+        await self._services.turns.finish(turn, outcome, sent)
+
+    async def _answer(self, turn: Turn, *, recovered: bool) -> str | None:
+        config = self._services.config
+        role, agents = config.role_of(turn.sender), self._agents(turn)
+        name, words = split_line(turn.prompt or "help")
+        if role == "block":
+            return None
+        try:
+            if self._is_too_old(turn):
+                raise CommandFault(
+                    notices.expired(round(config.conversations.max_event_age / 3600, 1))
+                )
+            command = self._command(name, role, agents)
+            context = CommandContext(
+                turn,
+                agents,
+                role,
+                self._services,
+                parse_arguments(command, words),
+                self._commands,
+                recovered,
+            )
+            return await command.handler(context)
+        except CommandFault as fault:
+            answer = str(fault)
+        except RuntimeFault as fault:
+            log.info("a command failed", command=name, reason=str(fault))
+            answer = f"That did not work: {plain(str(fault), limit=300)}"
+        return None if self._is_silent(turn) else answer
+
+    def _command(self, name: str, role: Role, agents: Sequence[Agent]) -> Command:
+        by_name = {key: one for one in self._commands for key in (one.name, *one.aliases)}
+        command = by_name.get(name)
+        if command is None:
+            # What somebody may not use is not hinted at either.
+            return find(usable_by(self._commands, role, in_room=bool(agents)), name)
+        if command.permission == "admin" and role != "admin":
+            raise CommandFault(f"{code('!' + command.name)} is for admins only.")
+        if command.scope is Scope.AGENT and not agents:
+            raise CommandFault(
+                f"{code('!' + command.name)} is about an agent: say it in that agent's room."
+            )
+        return command
+
+    def _agents(self, turn: Turn) -> list[Agent]:
+        """The agents that a command is about: its own one, else all that are in the room."""
+        directory = self._services.directory
+        if turn.agent_id:
+            own = directory.get(turn.agent_id)
+            return [own] if own is not None else []
+        found = map(directory.by_user, self._services.rooms.ours_in(turn.room_id))
+        return [one for one in found if one is not None and one.status is AgentStatus.ACTIVE]
+
+    def _is_too_old(self, turn: Turn) -> bool:
+        age = time.time() - turn.sent_at
+        begun = turn.status is not TurnStatus.QUEUED
+        return not begun and age > self._services.config.conversations.max_event_age
+
+    def _is_silent(self, turn: Turn) -> bool:
+        """Whether it stands for a reaction, which is never answered."""
+        name, _ = split_line(turn.prompt or "")
+        return any(one.hidden and one.name == name for one in self._commands)

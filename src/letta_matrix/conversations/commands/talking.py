@@ -1,0 +1,132 @@
+"""Commands about the conversation that goes on where they are given."""
+
+import time
+from collections.abc import Callable, Sequence
+
+from letta_matrix.conversations.commands.command import CommandContext, CommandFault
+from letta_matrix.conversations.commands.texts import ago, counted, name_of, plain
+from letta_matrix.runtimes.protocol import AgentRuntime
+from letta_matrix.store.conversations import Conversation
+from letta_matrix.store.places import Place
+from letta_matrix.store.turns import Turn
+
+_LISTED = 20
+
+
+async def new(context: CommandContext) -> str:
+    """Let the next message start a new conversation."""
+    able = [a for a in context.agents if context.runtime_of(a).capabilities.conversations]
+    if not able:
+        raise CommandFault(_single(context.runtime_of(context.agents[0])))
+    store = context.services.conversations
+    left = [await store.leave(context.place_of(agent)) for agent in able]
+    if any(left) or context.recovered:
+        return "Your next message starts a new conversation. `!conversations` leads back."
+    return "Nothing was said since the last start: your next message starts afresh anyway."
+
+
+async def conversations(context: CommandContext) -> str:
+    """List the conversations of an agent in this room, or return to one of them."""
+    agent = context.agent
+    runtime = context.runtime_of(agent)
+    if not runtime.capabilities.conversations:
+        raise CommandFault(_single(runtime))
+    found = await context.services.conversations.all_in(agent.agent_id, context.turn.room_id)
+    # Numbered by age: a number means the same after a return, and after a crash.
+    found.sort(key=lambda conversation: conversation.seq)
+    number, here = context.arguments.number("N"), context.place_of(agent)
+    if number is not None:
+        return await _return_to(context, found, number, here)
+    if not found:
+        return f"{name_of(agent)} has had no conversation here yet: write, and it begins."
+    now, first = time.time(), max(len(found) - _LISTED, 0)
+    lines = [f"Conversations of {name_of(agent)} here; `!conversations N` returns to one.", ""]
+    if first:
+        lines[0] += f" Older ones have the numbers 1 to {first}."
+    for position, one in enumerate(found[first:], start=first + 1):
+        lines.append(f"{position}. {_listed(one, here, now)}")
+    return "\n".join(lines)
+
+
+async def cancel(context: CommandContext) -> str | None:
+    """Stop the message that was replied to, or all that is worked on here."""
+    if (target := context.turn.reply_to) is None:
+        count = await context.services.cancel(_all_here(context))
+    else:
+        count = await _cancel_one(context, target)
+    # The stopped ones say so themselves; before a crash they may have done it already.
+    if count or context.recovered:
+        return None
+    return "That is not being worked on." if target else "There is nothing to stop here."
+
+
+async def react_cancel(context: CommandContext) -> None:
+    """Stop the message that a reaction is on, or whose reply it is on."""
+    await _cancel_one(context, context.arguments.text("EVENT"))
+
+
+async def _cancel_one(context: CommandContext, event_id: str) -> int:
+    answered = await context.services.outbox.turn_of(event_id)
+    room_id = context.turn.room_id
+
+    def meant(turn: Turn) -> bool:
+        if turn.room_id != room_id:
+            return False
+        return turn.event_id == event_id or (
+            answered is not None and turn.turn_id == answered.turn_id
+        )
+
+    return await context.services.cancel(meant)
+
+
+def _all_here(context: CommandContext) -> Callable[[Turn], bool]:
+    agents = {agent.agent_id for agent in context.agents}
+    shared = context.in_shared_room
+    room_id, thread_id = context.turn.room_id, context.turn.thread_id
+
+    def matches(turn: Turn) -> bool:
+        # In rooms of others every answer has a thread of its own, so outside of them all count.
+        here = turn.thread_id == thread_id or (shared and not thread_id)
+        return turn.room_id == room_id and turn.agent_id in agents and here
+
+    return matches
+
+
+async def _return_to(
+    context: CommandContext, found: Sequence[Conversation], number: int, here: Place
+) -> str:
+    if number > len(found):
+        have = counted(len(found), "conversation") if found else "none yet"
+        raise CommandFault(f"There is no conversation {number} here: {have}.")
+    meant = found[number - 1]
+    if meant.current and meant.place == here and not context.recovered:
+        return f"{_titled(meant)} is the one that goes on here already."
+    await context.services.conversations.return_to(meant, here)
+    moved = " It goes on here now, and no longer there." if _moves(meant, here) else ""
+    return f"We go on with {_titled(meant)}, last used {ago(time.time() - meant.used_at)}.{moved}"
+
+
+def _moves(conversation: Conversation, here: Place) -> bool:
+    return conversation.current and conversation.place != here
+
+
+def _listed(conversation: Conversation, here: Place, now: float) -> str:
+    notes = [ago(now - conversation.used_at)]
+    if conversation.current and conversation.place == here:
+        notes.append("**current**")
+    elif conversation.place.thread_id:
+        notes.append("in another thread" if here.thread_id else "in a thread")
+    elif conversation.current:
+        notes.append("in the main timeline")
+    return f"{_titled(conversation)} · {' · '.join(notes)}"
+
+
+def _titled(conversation: Conversation) -> str:
+    return f"“{plain(conversation.title)}”" if conversation.title else "one without a title"
+
+
+def _single(runtime: AgentRuntime) -> str:
+    return (
+        f"The runtime `{runtime.name}` has no conversations: each of its agents keeps one single "
+        "history."
+    )

@@ -1,0 +1,57 @@
+"""Invites of our users into rooms: accepted from people who may use agents."""
+
+from collections.abc import Awaitable, Callable
+
+import structlog
+from mautrix.errors import MatrixRequestError
+
+from letta_matrix.matrix.errors import is_refusal, refusal
+from letta_matrix.matrix.homeserver import Homeserver
+from letta_matrix.matrix.intent import Intent
+from letta_matrix.store.rooms import Rooms
+from letta_matrix.store.turns import Outcome, Turn, TurnStore
+
+log = structlog.get_logger()
+
+_TWO = 2
+
+
+class Invitations:
+    """Runs the turns of invites: the invited user joins, and what it is there for is kept.
+
+    `on_room` hears of each room that is joined.
+    """
+
+    def __init__(
+        self,
+        homeserver: Homeserver,
+        rooms: Rooms,
+        turns: TurnStore,
+        on_room: Callable[[str], Awaitable[None]],
+    ) -> None:
+        self._homeserver = homeserver
+        self._rooms = rooms
+        self._turns = turns
+        self._on_room = on_room
+
+    async def run(self, turn: Turn, *, recovered: bool) -> None:
+        """Join the room; an invite that has been taken back is let go."""
+        user_id = turn.prompt or ""
+        intent = Intent(self._homeserver, user_id)
+        try:
+            await intent.join(turn.room_id)
+            members = await intent.members(turn.room_id)
+        except MatrixRequestError as error:
+            if not is_refusal(error):
+                raise
+            log.info("invite not taken", user=user_id, room=turn.room_id, reason=refusal(error))
+            await self._turns.finish(turn, Outcome.FAILED)
+            return
+        await self._rooms.joined(turn.room_id, user_id, direct=len(members) <= _TWO)
+        log.info("invite taken", user=user_id, room=turn.room_id, by=turn.sender)
+        await self._turns.finish(turn, Outcome.ANSWERED)
+        await self._on_room(turn.room_id)
+
+    async def give_up(self, turn: Turn) -> None:
+        """Let an invite go that cannot be taken."""
+        await self._turns.finish(turn, Outcome.FAILED)

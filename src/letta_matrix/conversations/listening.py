@@ -1,0 +1,92 @@
+"""What a turn's events become in its room: text, tools in use, questions."""
+
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
+
+from letta_matrix.conversations import notices
+from letta_matrix.conversations.activity import Activity
+from letta_matrix.conversations.approvals import Approvals
+from letta_matrix.conversations.attention import Attention
+from letta_matrix.conversations.reply import Notice, Reply
+from letta_matrix.conversations.reply_text import ReplyText
+from letta_matrix.conversations.watchdog import Watchdog
+from letta_matrix.runtimes.protocol import (
+    AgentRuntime,
+    ApprovalRequested,
+    ImagesDropped,
+    RuntimeUnavailable,
+    StopReason,
+    TextDelta,
+    TextEnded,
+    ToolReturned,
+    ToolStarted,
+    TurnEvent,
+    TurnFinished,
+    TurnRequest,
+    TurnStarted,
+)
+from letta_matrix.store.turns import Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """How a turn ends: the text of its reply, a notice, and what it counts as."""
+
+    text: str
+    notice: Notice | None = None
+    outcome: Outcome = Outcome.ANSWERED
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """Shows one run of a turn."""
+
+    request: TurnRequest
+    runtime: AgentRuntime
+    reply: Reply
+    text: ReplyText
+    attention: Attention
+    activity: Activity
+    approvals: Approvals
+    watchdog: Watchdog
+
+    async def listen(self, events: AsyncGenerator[TurnEvent]) -> End:
+        """Follow the events to the last. Raises RuntimeUnavailable if that is missing."""
+        async for event in events:
+            self.watchdog.heard()
+            if isinstance(event, TurnFinished):
+                return finished(event, self.text.end())
+            await self._show(event)
+        raise RuntimeUnavailable("the runtime's stream ended before the turn did")
+
+    async def _show(self, event: TurnEvent) -> None:
+        match event:
+            case TextDelta():
+                self.attention.end()
+                self.reply.show(self.text.add(event))
+            case TextEnded():
+                self.reply.show(self.text.end())
+                self.reply.text_ended()
+            case TurnStarted(run_id=run_id):
+                self.attention.begin()
+                self.reply.ran(run_id)
+            case ApprovalRequested():
+                self.attention.end()
+                await self.approvals.requested(event, self.request, self.runtime, self.reply)
+            case ToolStarted():
+                self.activity.started(event)
+            case ToolReturned():
+                self.activity.returned(event)
+            case ImagesDropped(reason=reason):
+                await self.reply.notify("images", notices.not_shown(reason))
+            case _:
+                pass
+
+
+def finished(event: TurnFinished, text: str) -> End:
+    """The end that a turn's last event stands for."""
+    if event.stop_reason is StopReason.ERROR:
+        return End(text, Notice(notices.failed(event.error)), Outcome.FAILED)
+    if event.stop_reason is StopReason.CANCELLED:
+        return End(text, Notice(notices.STOPPED))
+    return End(text, None if text.strip() else Notice(notices.NO_WORDS))

@@ -1,0 +1,164 @@
+"""What an agent is told of a message: the words, who says them where, what they answer, files."""
+
+import asyncio
+import re
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+from mautrix.errors import MatrixRequestError
+
+from letta_matrix.config import Config
+from letta_matrix.conversations.attachments import Attached, caption, read_attachment
+from letta_matrix.conversations.names import plain_name
+from letta_matrix.conversations.roster import Roster
+from letta_matrix.matrix.events import mapping
+from letta_matrix.matrix.formatting import clean_text
+from letta_matrix.matrix.homeserver import Homeserver, HomeserverUnavailable
+from letta_matrix.matrix.identifiers import RESERVED_PREFIXES
+from letta_matrix.matrix.intent import Intent
+from letta_matrix.matrix.media import download
+from letta_matrix.runtimes.protocol import Capabilities, Image
+from letta_matrix.store.agents import Agent, AgentDirectory, AgentStatus
+from letta_matrix.store.turns import Turn
+
+log = structlog.get_logger()
+
+_PATIENCE = 10.0
+_MAX_QUOTE = 500
+_MAX_QUOTE_LINES = 8
+_REPLY_FALLBACK = re.compile(r"\A(?:> .*\n)+\n?")
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A turn as its runtime gets it.
+
+    `header` is what `text` has before the person's own words; `notes` are lines for the person
+    about what the agent did not get.
+    """
+
+    text: str
+    header: str = ""
+    images: tuple[Image, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+class Prompts:
+    """Makes prompts when their turns start. Whoever sees members or names of rooms change calls
+    `roster.forget`."""
+
+    def __init__(self, config: Config, homeserver: Homeserver, directory: AgentDirectory) -> None:
+        self._config = config
+        self._homeserver = homeserver
+        self._directory = directory
+        self.roster = Roster(homeserver)
+
+    async def build(self, turn: Turn, agent: Agent, capabilities: Capabilities) -> Prompt:
+        """The prompt of a turn with an agent whose runtime has `capabilities`.
+
+        With one person in the room it is that person's words alone; with more it starts with
+        the configured envelope. What the homeserver does not give (members, the message that is
+        replied to, files) is left out, the latter with a note.
+        """
+        members, attached = await asyncio.gather(
+            self.roster.members(turn.room_id, agent.user_id),
+            self._attached(turn, agent, capabilities),
+        )
+        envelope = ""
+        if len(self._people(members, agent) | {turn.sender}) > 1:
+            envelope = await self._envelope(turn, agent, members)
+        header = envelope + await self._quote(turn, agent, members)
+        words = turn.prompt if turn.prompt is not None else caption(turn.attachment or {})
+        text = "\n\n".join(part for part in (words, attached.text) if part)
+        notes = (attached.note,) if attached.note else ()
+        return Prompt(header + text, header, attached.images, notes)
+
+    def _people(self, members: Mapping[str, str], agent: Agent) -> set[str]:
+        """Everybody an agent may hear in a room: persons, and other agents."""
+        return {user for user in members if user != agent.user_id and self._speaks(user)}
+
+    def _speaks(self, user_id: str) -> bool:
+        localpart, _, domain = user_id.partition(":")
+        if domain != self._config.homeserver.domain:
+            return True
+        if user_id == self._config.bot_user_id:
+            return False
+        other = self._directory.by_user(user_id)
+        if other is not None:
+            return other.status is AgentStatus.ACTIVE
+        return not localpart[1:].startswith(RESERVED_PREFIXES)
+
+    async def _envelope(self, turn: Turn, agent: Agent, members: Mapping[str, str]) -> str:
+        room = await self.roster.name(turn.room_id, agent.user_id)
+        sent_at = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(turn.sent_at))
+        envelope = self._config.conversations.envelope.format(
+            room=plain_name(room) or "a room without a name",
+            time=sent_at,
+            name=_name(turn.sender, members),
+            sender=plain_name(turn.sender, 255),
+            thread=", in a thread" if turn.thread_id else "",
+        )
+        return f"{envelope}\n" if envelope else ""
+
+    async def _quote(self, turn: Turn, agent: Agent, members: Mapping[str, str]) -> str:
+        """The message that is replied to, as a Markdown quote with its author."""
+        if turn.reply_to is None:
+            return ""
+        intent = Intent(self._homeserver, agent.user_id)
+        try:
+            async with asyncio.timeout(_PATIENCE):
+                event = await intent.event(turn.room_id, turn.reply_to)
+        except (MatrixRequestError, HomeserverUnavailable, TimeoutError) as error:
+            log.info("a quoted message is left out", turn=turn.turn_id, reason=str(error))
+            return ""
+        said = self._said(event)
+        if not said:
+            return ""
+        sender = str(event.get("sender"))
+        author = "you" if sender == agent.user_id else _name(sender, members)
+        lines = _shortened(f"{author}: {said}").split("\n")
+        return "".join(f"> {line}".rstrip() + "\n" for line in lines) + "\n"
+
+    def _said(self, event: Mapping[str, Any]) -> str:
+        """What a message said in its last version; nothing for notices of our own."""
+        content = mapping(event.get("content"))
+        relations = mapping(mapping(event.get("unsigned")).get("m.relations"))
+        edited = mapping(mapping(relations.get("m.replace")).get("content"))
+        content = mapping(edited.get("m.new_content")) or content
+        body, msgtype = content.get("body"), content.get("msgtype")
+        sender = event.get("sender")
+        is_ours = isinstance(sender, str) and (
+            sender == self._config.bot_user_id or self._directory.by_user(sender) is not None
+        )
+        # Traces of tools and the like are never part of what a model reads.
+        if not isinstance(body, str) or (is_ours and msgtype == "m.notice"):
+            return ""
+        is_reply = "m.in_reply_to" in mapping(content.get("m.relates_to"))
+        text = clean_text(_REPLY_FALLBACK.sub("", body) if is_reply else body).strip()
+        if msgtype in ("m.image", "m.file", "m.audio", "m.video"):
+            return f"[{msgtype.removeprefix('m.')}: {plain_name(text)}]"
+        return text
+
+    async def _attached(self, turn: Turn, agent: Agent, capabilities: Capabilities) -> Attached:
+        if turn.attachment is None:
+            return Attached("")
+
+        async def fetch(mxc: str, most: int, *, cut: bool = False) -> bytes:
+            return await download(self._homeserver, agent.user_id, mxc, most, cut=cut)
+
+        limits = self._config.conversations
+        return await read_attachment(turn.attachment, limits, fetch, sees=capabilities.images)
+
+
+def _name(user_id: str, members: Mapping[str, str]) -> str:
+    localpart = user_id[1:].partition(":")[0]
+    return plain_name(members.get(user_id) or localpart) or plain_name(localpart)
+
+
+def _shortened(text: str) -> str:
+    lines = text[: _MAX_QUOTE + 1].split("\n")
+    short = "\n".join(lines[:_MAX_QUOTE_LINES])[:_MAX_QUOTE].rstrip()
+    return short if short == text.rstrip() else f"{short} \u2026"

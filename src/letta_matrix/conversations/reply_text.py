@@ -1,0 +1,96 @@
+"""The text of a turn's reply as it streams in."""
+
+from collections.abc import Iterable
+
+from letta_matrix.runtimes.protocol import TextDelta
+
+MAX_REPLY = 500_000
+"""Characters of a reply that count: more than `splitting.split` has room for, which says so."""
+
+
+class ReplyText:
+    """A turn's assistant messages in order, as paragraphs.
+
+    `header` is what the prompt had before the person's words; wherever the model repeats it, or
+    the envelope without the quote after it, that is left out. What may yet become it is held
+    back while the text grows.
+    """
+
+    def __init__(self, header: str = "") -> None:
+        self._header = header.strip()
+        self._parts: dict[str, _Part] = {}
+        self._size = 0
+
+    def add(self, delta: TextDelta) -> str:
+        """The reply with `delta` at the end of its assistant message."""
+        part = self._parts.setdefault(delta.part_id, _Part(self._header))
+        text = delta.text[: MAX_REPLY - self._size]
+        self._size += len(text)
+        part.add(text)
+        return _paragraphs(part.text for part in self._parts.values())
+
+    def end(self) -> str:
+        """The whole reply, with nothing held back."""
+        return _paragraphs(part.text + part.rest() for part in self._parts.values())
+
+
+class _Part:
+    """One assistant message: `text` is sure, what is held may become the header."""
+
+    def __init__(self, header: str) -> None:
+        self.text = ""
+        self._header = header
+        self._envelope = header if header.startswith("> ") else header.partition("\n> ")[0]
+        self._held = ""
+        self._skips_space = False
+
+    def add(self, text: str) -> None:
+        self._held += text
+        while self._held and self._take():
+            pass
+
+    def rest(self) -> str:
+        """What is held, where no more is to come."""
+        if self._envelope and self._held.startswith(self._envelope):
+            return self._held.removeprefix(self._envelope).lstrip()
+        return self._held
+
+    def _take(self) -> bool:
+        """Move what is sure to `text`; whether there may be more of it."""
+        if self._skips_space:
+            self._held = self._held.lstrip()
+            self._skips_space = not self._held
+            return bool(self._held)
+        if not self._envelope:
+            self._give(len(self._held))
+            return False
+        start = self._held.find(self._envelope)
+        if start < 0:
+            self._give(len(self._held) - _overlap(self._held, self._envelope))
+            return False
+        self._give(start)
+        return self._drop_header()
+
+    def _drop_header(self) -> bool:
+        if self._held != self._header and self._header.startswith(self._held):
+            return False
+        is_whole = self._held.startswith(self._header)
+        self._held = self._held.removeprefix(self._header if is_whole else self._envelope)
+        self._skips_space = True
+        return bool(self._held)
+
+    def _give(self, length: int) -> None:
+        self.text += self._held[:length]
+        self._held = self._held[length:]
+
+
+def _overlap(text: str, needle: str) -> int:
+    """How many characters at the end of `text` are a start of `needle`."""
+    for length in range(min(len(text), len(needle) - 1), 0, -1):
+        if needle.startswith(text[-length:]):
+            return length
+    return 0
+
+
+def _paragraphs(parts: Iterable[str]) -> str:
+    return "\n\n".join(stripped for part in parts if (stripped := part.strip("\n")))

@@ -1,0 +1,50 @@
+"""Media of the homeserver's content repository, read as one of our users."""
+
+import re
+
+from mautrix.errors import MatrixRequestError
+
+from letta_matrix.matrix.homeserver import BodyTooLarge, Homeserver, HomeserverUnavailable
+
+_MXC = re.compile(
+    r"mxc://(?P<server>(?:[A-Za-z0-9.-]{1,230}|\[[0-9A-Fa-f:.]{2,45}\])(?::\d{1,5})?)"
+    r"/(?P<media_id>[A-Za-z0-9_-]{1,255})"
+)
+
+
+class MediaFault(Exception):
+    """A file could not be fetched; the text completes "could not be read: ..." for a person."""
+
+
+async def download(
+    homeserver: Homeserver, user_id: str, mxc: str, most: int, *, cut: bool = False
+) -> bytes:
+    """The bytes behind an `mxc://` URI, fetched as `user_id` (spec v1.11: authenticated media).
+
+    More than `most` bytes are not read: with `cut` the first `most` of them are the answer.
+    Raises MediaFault.
+    """
+    match = _MXC.fullmatch(mxc)
+    if match is None:
+        raise MediaFault("its address is not one of Matrix")
+    path = f"_matrix/client/v1/media/download/{match['server']}/{match['media_id']}"
+    try:
+        return await homeserver.read(path, user_id, most, cut=cut)
+    except BodyTooLarge:
+        raise MediaFault(f"it is larger than {human_size(most)}") from None
+    except HomeserverUnavailable:
+        raise MediaFault("the homeserver does not give it out now") from None
+    except MatrixRequestError as error:
+        if error.errcode == "M_NOT_FOUND":
+            raise MediaFault("the homeserver does not have it") from None
+        raise MediaFault(f"the homeserver refused it ({error.errcode or error.http_status})") from (
+            None
+        )
+
+
+def human_size(size: int) -> str:
+    """Bytes for a person: `812 B`, `12 kB`, `1.2 MB`."""
+    if size < 1000:
+        return f"{size} B"
+    amount, unit = (size / 1000, "kB") if size < 999_500 else (size / 1_000_000, "MB")
+    return f"{amount:.1f} {unit}" if amount < 9.95 else f"{amount:,.0f} {unit}"

@@ -1,0 +1,61 @@
+"""When agents ran last, in any of their conversations."""
+
+from collections import Counter
+
+from letta_matrix.runtimes.app_server.connection import Connection
+from letta_matrix.runtimes.app_server.frames import Json, as_list, changed_at, id_of, time_of
+from letta_matrix.runtimes.protocol import RuntimeRefused
+
+PAGE = 20
+FIRST_PAGE = 100
+MAX_PAGES = 20
+
+
+class Activity:
+    """Follows the listing of all conversations, newest first, as far as it is news.
+
+    An agent's own `last_run_completion` knows only its default conversation.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._last: dict[str, str] = {}
+        self._newest = ""
+        self._looks: Counter[str] = Counter()
+
+    def unsettled(self, agent_id: str) -> None:
+        """A turn of the agent still runs: nothing in the listing will tell its end."""
+        self._looks[agent_id] += 1
+
+    def last_run(self, agent: Json) -> str:
+        """A text that changes whenever the agent has run."""
+        own, agent_id = time_of(agent.get("last_run_completion")), id_of(agent)
+        return f"{max(own, self._last.get(agent_id, ''))} {self._looks[agent_id]}"
+
+    async def look(self) -> None:
+        """Take note of what changed since the last look.
+
+        Raises:
+            RuntimeUnavailable: as `Connection.call`.
+        """
+        newest = self._newest
+        limit = PAGE if newest else FIRST_PAGE
+        query: Json = {"limit": limit}
+        for _ in range(MAX_PAGES):
+            try:
+                answer = await self._connection.call("conversation_list", query=query)
+            except RuntimeRefused:
+                self._connection.counters["refused conversation_list"] += 1
+                return
+            page = [item for item in as_list(answer.get("conversations")) if id_of(item)]
+            for item in page:
+                self._note(item)
+            if len(page) < limit or changed_at(page[-1]) < newest:
+                return
+            query["after"] = id_of(page[-1])
+
+    def _note(self, conversation: Json) -> None:
+        self._newest = max(self._newest, changed_at(conversation))
+        agent_id, said = conversation.get("agent_id"), time_of(conversation.get("last_message_at"))
+        if isinstance(agent_id, str) and said > self._last.get(agent_id, ""):
+            self._last[agent_id] = said

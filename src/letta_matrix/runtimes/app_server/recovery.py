@@ -1,0 +1,154 @@
+"""What can still be learnt of a turn after somebody went away in its midst."""
+
+import asyncio
+from dataclasses import dataclass, field
+
+from letta_matrix.runtimes.app_server.connection import Connection, Feed, Mark
+from letta_matrix.runtimes.app_server.frames import Scope, ScopedFrame, as_dict, id_of, parse
+from letta_matrix.runtimes.app_server.frames import scope_of as scope_of_frame
+from letta_matrix.runtimes.app_server.history import StoredTurn, find_turn
+from letta_matrix.runtimes.app_server.turns import TurnReader
+from letta_matrix.runtimes.protocol import (
+    TextDelta,
+    TurnEvent,
+    TurnFinished,
+    TurnRequest,
+    TurnStarted,
+    TurnState,
+)
+
+REPORT_WAIT = 3.0
+"""Seconds in which the App Server reports a conversation's state after `runtime_start`."""
+REQUEUE_WAIT = 0.4
+"""Seconds after that report in which it takes up inputs it had not finished."""
+
+
+@dataclass(slots=True)
+class Kept:
+    """Frames of a turn that the keeper still had, read: all of them if `whole`, brought by
+    the upstream connection `generation`; live frames go on after `seq`."""
+
+    reader: TurnReader
+    generation: object
+    events: list[TurnEvent] = field(default_factory=list[TurnEvent])
+    whole: bool = False
+    seq: int = 0
+
+
+@dataclass(slots=True)
+class Report:
+    """A conversation's state as the App Server told it: a reader fed with it, the events, and
+    whether the turn was in full swing already, so that its first text is missing."""
+
+    reader: TurnReader
+    events: list[TurnEvent] = field(default_factory=list[TurnEvent])
+    joined: bool = False
+
+
+@dataclass(slots=True)
+class Recovery:
+    """Looks for one turn in everything that may know of it."""
+
+    connection: Connection
+    request: TurnRequest
+    feed: Feed
+
+    @property
+    def scope(self) -> Scope:
+        return Scope(self.request.agent_id, self.request.conversation_id)
+
+    @property
+    def request_id(self) -> str:
+        """Derived from the message id, so that its acceptance is known again in a replay."""
+        return f"turn:{self.request.message_id}"
+
+    def new_reader(self) -> TurnReader:
+        return TurnReader(self.request.message_id, self.request_id, self.connection.tools.names)
+
+    def read(self, reader: TurnReader, frame: ScopedFrame) -> list[TurnEvent]:
+        """The frame's events; what is unknown in it is counted."""
+        events = list(reader.read(frame))
+        for kind in reader.unknown:
+            self.connection.counters[f"unknown {kind}"] += 1
+        reader.unknown.clear()
+        return events
+
+    async def kept(self, state: TurnState) -> Kept:
+        """What the keeper still has of the turn."""
+        kept = Kept(self.new_reader(), state.get("generation"))
+        since = state.get("seq")
+        if state.get("epoch") != self.connection.link.epoch or not isinstance(since, int):
+            return kept
+        replay = await self.connection.replay(self.scope, since)
+        for frame in replay.frames:
+            data = parse(frame.text)
+            if data is None or scope_of_frame(data) != self.scope or kept.reader.finished:
+                continue
+            if frame.generation != kept.generation:
+                # Another connection: a turn cut off, and perhaps begun anew.
+                kept = Kept(self.new_reader(), frame.generation)
+            kept.events += self.read(kept.reader, ScopedFrame(frame.seq, frame.generation, data))
+        kept.whole = kept.reader.from_start and not replay.gap
+        kept.seq = replay.seq
+        return kept
+
+    async def stored(self) -> StoredTurn | None:
+        return await find_turn(self.connection, self.scope, self.request.message_id)
+
+    async def report(self) -> Report:
+        """Ask for the conversation's state.
+
+        A restarted App Server takes up unfinished inputs by itself when asked this. Pending
+        approvals come before the status that tells whose they are.
+        """
+        while not self.feed.empty():
+            self.feed.get_nowait()
+        await self.connection.start_runtime(self.scope, again=True)
+        report, approvals = Report(self.new_reader()), list[ScopedFrame]()
+        reader, reported = report.reader, False
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + REPORT_WAIT
+        while not reader.begun:
+            try:
+                async with asyncio.timeout_at(deadline):
+                    frame = await self.feed.get()
+            except TimeoutError:
+                break
+            if isinstance(frame, Mark):
+                raise self.connection.unavailable()
+            queued = reader.taken
+            report.events += self.read(reader, frame)
+            if frame.type == "control_request":
+                approvals.append(frame)
+            elif frame.type == "update_loop_status" and not reported:
+                reported = True
+                report.joined = reader.begun and not queued
+                deadline = loop.time() + REQUEUE_WAIT
+        if report.joined:
+            for frame in approvals:
+                report.events += self.read(reader, frame)
+        return report
+
+    async def fork(self, up_to: str | None) -> str:
+        """A conversation with the same past; `up_to` a message id, "" for none of it, None
+        for all of it."""
+        agent_id = self.request.agent_id
+        if up_to != "":
+            body = {"agent_id": agent_id} | ({"message_id": up_to} if up_to else {})
+            made = await self.connection.create(
+                "conversation_fork",
+                "conversation",
+                conversation_id=self.request.conversation_id,
+                body=body,
+            )
+        else:
+            old = await self.connection.call("conversation_retrieve", **self.scope.as_json())
+            summary = as_dict(old.get("conversation")).get("summary") or ""
+            body = {"agent_id": agent_id, "summary": summary}
+            made = await self.connection.create("conversation_create", "conversation", body=body)
+        return id_of(made)
+
+
+def stored_events(stored: StoredTurn, finish: TurnFinished) -> list[TurnEvent]:
+    texts = [TextDelta(part_id, text) for part_id, text in stored.texts]
+    return [TurnStarted(), *texts, finish]

@@ -1,0 +1,167 @@
+"""A Letta API as a place where agents live."""
+
+from collections import Counter, deque
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+
+from letta_matrix.config_runtimes import LettaApiRuntime
+from letta_matrix.runtimes.app_server.frames import id_of
+from letta_matrix.runtimes.letta_api.listing import AgentListing
+from letta_matrix.runtimes.letta_api.speech import said_since
+from letta_matrix.runtimes.letta_api.turns import CANCEL_GRACE, Turn
+from letta_matrix.runtimes.protocol import (
+    AgentGone,
+    AgentInfo,
+    Capabilities,
+    ConversationGone,
+    RuntimeRefused,
+    RuntimeUnavailable,
+    Said,
+    SaveTurnState,
+    ToolHandler,
+    ToolSpec,
+    TurnEvent,
+    TurnFinished,
+    TurnLost,
+    TurnRequest,
+    TurnState,
+)
+
+_KEPT = 200
+"""Ended turns, and their runs, that are known again for a while."""
+_CAPABILITIES = Capabilities(always=False, tools=False)
+
+
+class LettaApi:
+    """Implements `AgentRuntime` over the REST API of Letta Cloud or a V1 server.
+
+    Turns are background runs: they go on without us, and are streamed again from their
+    beginning (`POST /v1/runs/{id}/stream`).
+    """
+
+    def __init__(self, config: LettaApiRuntime) -> None:
+        # letta-client is heavy, and bridges without such a runtime never need it.
+        from letta_matrix.runtimes.letta_api.client import PAGE, Client
+
+        self._config = config
+        self._counters: Counter[str] = Counter()
+        self._client = Client(config, self._counters)
+        self._listing = AgentListing(self._client, PAGE)
+        self._turns: dict[TurnRequest, Turn] = {}
+        self._over: deque[TurnRequest] = deque(maxlen=_KEPT)
+        self._runs: deque[str] = deque(maxlen=_KEPT)
+
+    @property
+    def name(self) -> str:
+        return self._config.name
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return _CAPABILITIES
+
+    @property
+    def counters(self) -> Counter[str]:
+        """See `AgentRuntime.counters`."""
+        return self._counters
+
+    def offer_tools(self, tools: Sequence[ToolSpec], handler: ToolHandler) -> None:
+        """Nothing comes of it: this API has no tools that run here."""
+
+    async def start(self) -> None:
+        """Nothing to connect: every request stands for itself."""
+
+    async def close(self) -> None:
+        await self._client.close()
+
+    async def list_agents(self) -> list[AgentInfo]:
+        return await self._listing.read()
+
+    async def create_agent(self, name: str, *, model: str = "", description: str = "") -> AgentInfo:
+        fields = {"name": name, "model": model, "description": description}
+        made = await self._client.create_agent({key: text for key, text in fields.items() if text})
+        agent_id = id_of(made)
+        if not agent_id:
+            raise RuntimeUnavailable("the Letta API made an agent without an id")
+        self._listing.forget()
+        model = str(made.get("model") or model)
+        return AgentInfo(agent_id, str(made.get("name") or name), description, model)
+
+    async def rename_agent(self, agent_id: str, name: str) -> None:
+        await self._client.update_agent(agent_id, {"name": name})
+
+    async def delete_agent(self, agent_id: str) -> None:
+        self._listing.forget()
+        try:
+            await self._client.delete_agent(agent_id)
+        except AgentGone:
+            return
+
+    async def list_models(self) -> list[str]:
+        handles = (item.get("handle") for item in await self._client.models())
+        return sorted({handle for handle in handles if isinstance(handle, str) and handle})
+
+    async def set_model(self, agent_id: str, model: str) -> None:
+        await self._client.update_agent(agent_id, {"model": model})
+
+    async def create_conversation(self, agent_id: str, title: str) -> str:
+        conversation_id = id_of(await self._client.create_conversation(agent_id, title))
+        if not conversation_id:
+            raise RuntimeUnavailable("the Letta API made a conversation without an id")
+        return conversation_id
+
+    async def run_turn(
+        self, request: TurnRequest, state: TurnState | None, save: SaveTurnState
+    ) -> AsyncGenerator[TurnEvent]:
+        turn = self._turns[request] = Turn(self._client, request, state, save, self._counters)
+        try:
+            async with aclosing(turn.follow()) as events:
+                async for event in events:
+                    if isinstance(event, TurnFinished):
+                        self._over.append(request)
+                    yield event
+        except (TurnLost, RuntimeRefused) as error:
+            self._over.append(request)
+            # Conversations go with their agent, and only the agent can be told of for good.
+            gone = isinstance(error, ConversationGone)
+            if gone and not await self._client.has_agent(request.agent_id):
+                raise AgentGone("the Letta API no longer has the agent") from None
+            raise
+        finally:
+            self._runs += turn.runs
+            if self._turns.get(request) is turn:
+                del self._turns[request]
+
+    async def cancel_turn(self, agent_id: str, conversation_id: str) -> None:
+        turns = [
+            turn for turn in self._turns.values() if turn.request.conversation_id == conversation_id
+        ]
+        for turn in turns:
+            await turn.cancel()
+        if await self._client.cancel(conversation_id):
+            for turn in turns:
+                turn.end_within(CANCEL_GRACE)
+
+    async def answer_approval(
+        self,
+        request: TurnRequest,
+        approval_id: str,
+        *,
+        allow: bool,
+        always: bool = False,
+        message: str = "",
+    ) -> None:
+        """See `AgentRuntime`; `always` counts as once, for this API has nothing of the kind."""
+        turn = self._turns.get(request)
+        if turn is not None:
+            await turn.answer(approval_id, allow=allow, message=message)
+        elif request in self._over:
+            raise RuntimeRefused("the turn has ended")
+        else:
+            raise RuntimeUnavailable("the turn is not being followed yet")
+
+    async def said_since(self, agent_id: str, cursor: str | None) -> Said:
+        ours = {run_id for turn in self._turns.values() for run_id in turn.runs}
+        return await said_since(self._client, agent_id, cursor, ours.union(self._runs))
+
+    async def finish_turn(self, request: TurnRequest) -> None:
+        """Nothing is kept of a turn here, and its server forgets by itself."""

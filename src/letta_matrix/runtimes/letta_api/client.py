@@ -1,0 +1,245 @@
+"""Requests to a Letta API through letta-client; JSON in and out, faults for every error.
+
+The package's models are passed by: they cost time per token, and they turn unknown or
+malformed fields into surprises.
+"""
+
+from collections import Counter
+from collections.abc import AsyncGenerator, Awaitable, Mapping
+from contextlib import AbstractAsyncContextManager, aclosing
+from typing import Any, Literal, cast
+
+import httpx
+from letta_client import APIConnectionError, APIStatusError, APITimeoutError, AsyncLetta
+
+from letta_matrix.config_runtimes import LettaApiRuntime
+from letta_matrix.runtimes.app_server.frames import Json, as_list, id_of
+from letta_matrix.runtimes.letta_api.errors import NotStreamable, fault_of, reason_of
+from letta_matrix.runtimes.letta_api.sse import StreamEvent, read_events
+from letta_matrix.runtimes.protocol import (
+    AgentGone,
+    RuntimeBusy,
+    RuntimeFault,
+    RuntimeRefused,
+    RuntimeUnavailable,
+)
+
+STREAM_SILENCE = 90.0
+"""Seconds without a byte after which a stream counts as broken; pings come every 30 s."""
+PAGE = 50
+"""The server's own default, so that no server gives less without being asked for less."""
+RUN_MESSAGES = 100
+MAX_PAGES = 20
+_SILENT = "did not answer in time"
+_UNREACHABLE = "cannot be reached, or broke off"
+
+Response = Awaitable[Any]
+Stream = AsyncGenerator[StreamEvent]
+Meanings = Mapping[int, type[RuntimeRefused]]
+"""What an HTTP status means for one kind of request, where that is more than usual."""
+
+
+class _Missing(RuntimeRefused):
+    """The server has nothing of that id."""
+
+
+_PLAIN: Meanings = {}
+_AGENT_MISSING: Meanings = {404: AgentGone}
+_STREAM_OVER: Meanings = {400: NotStreamable, 404: NotStreamable, 410: NotStreamable}
+
+
+class Client:
+    """One server. Nothing is retried here: a POST repeated blindly would prompt twice."""
+
+    def __init__(self, config: LettaApiRuntime, counters: Counter[str]) -> None:
+        self._place = f"the Letta API {config.name!r}"
+        self._counters = counters
+        self._key = config.api_key.get_secret_value() if config.api_key else ""
+        self._api = AsyncLetta(
+            api_key=self._key,
+            base_url=config.url.rstrip("/").removesuffix("/v1"),
+            timeout=httpx.Timeout(config.request_timeout),
+            max_retries=0,
+        )
+        # Without a key the package would look for one in the environment and send it.
+        self._api.api_key = self._key or None
+        self._stream_timeout = httpx.Timeout(config.request_timeout, read=STREAM_SILENCE)
+
+    async def close(self) -> None:
+        await self._api.close()
+
+    async def agents(
+        self,
+        *,
+        order_by: Literal["created_at", "updated_at"],
+        order: Literal["asc", "desc"],
+        after: str | None = None,
+    ) -> list[Json]:
+        """One page of at most `PAGE` agents."""
+        raw = self._api.agents.with_raw_response
+        return await self._list(
+            raw.list(order_by=order_by, order=order, limit=PAGE, **_after(after))
+        )
+
+    async def create_agent(self, fields: Mapping[str, Any]) -> Json:
+        return await self._object(self._api.agents.with_raw_response.create(**fields))
+
+    async def has_agent(self, agent_id: str) -> bool:
+        try:
+            await self._call(self._api.agents.with_raw_response.retrieve(agent_id), _AGENT_MISSING)
+        except AgentGone:
+            return False
+        return True
+
+    async def update_agent(self, agent_id: str, fields: Mapping[str, Any]) -> None:
+        await self._call(
+            self._api.agents.with_raw_response.update(agent_id, **fields), _AGENT_MISSING
+        )
+
+    async def delete_agent(self, agent_id: str) -> None:
+        await self._call(self._api.agents.with_raw_response.delete(agent_id), _AGENT_MISSING)
+
+    async def models(self) -> list[Json]:
+        return await self._list(self._api.models.with_raw_response.list())
+
+    async def create_conversation(self, agent_id: str, title: str) -> Json:
+        raw = self._api.conversations.with_raw_response
+        made = await self._call(raw.create(agent_id=agent_id, summary=title), _AGENT_MISSING)
+        return self._as_object(made)
+
+    async def conversation_messages(self, conversation_id: str) -> list[Json]:
+        """The newest page, newest first."""
+        raw = self._api.conversations.messages.with_raw_response
+        return await self._list(raw.list(conversation_id, limit=PAGE, order="desc"))
+
+    async def cancel(self, conversation_id: str) -> bool:
+        """Whether something ran there and was told to stop."""
+        try:
+            await self._call(self._api.conversations.with_raw_response.cancel(conversation_id))
+        except RuntimeBusy:
+            return False
+        return True
+
+    async def runs(
+        self, agent_id: str, *, order: Literal["asc", "desc"], after: str | None = None
+    ) -> list[Json]:
+        """One page of at most `PAGE` runs by the time they began."""
+        raw = self._api.runs.with_raw_response
+        return await self._list(
+            raw.list(agent_id=agent_id, order=order, limit=PAGE, **_after(after))
+        )
+
+    async def run(self, run_id: str) -> Json | None:
+        """A run as it stands; None if the server has none of that id."""
+        call = self._api.runs.with_raw_response.retrieve(run_id)
+        try:
+            return self._as_object(await self._call(call, {404: _Missing}))
+        except _Missing:
+            return None
+
+    async def run_messages(self, run_id: str) -> list[Json]:
+        """A run's stored messages in order, prompt included."""
+        raw = self._api.runs.messages.with_raw_response
+        found: dict[tuple[str, ...], Json] = {}
+        after: str | None = None
+        for _ in range(MAX_PAGES):
+            page = await self._list(
+                raw.list(run_id, limit=RUN_MESSAGES, order="asc", **_after(after))
+            )
+            before = len(found)
+            found |= {_identity(item): item for item in page}
+            if len(found) == before or len(page) < RUN_MESSAGES:
+                break
+            after = id_of(page[-1])
+        return list(found.values())
+
+    def send(self, conversation_id: str, message: Json) -> Stream:
+        """Send a message as a background run and stream the run from its beginning.
+
+        With the same `otid` in the message the server gives the same run again.
+        """
+        return self._stream(
+            self._api.conversations.messages.with_streaming_response.create(
+                conversation_id,
+                messages=[cast("Any", message)],
+                streaming=True,
+                background=True,
+                stream_tokens=True,
+                include_pings=True,
+                timeout=self._stream_timeout,
+            )
+        )
+
+    def follow(self, run_id: str) -> Stream:
+        """Stream a background run from its beginning. Raises NotStreamable if that is over."""
+        request = self._api.runs.messages.with_streaming_response.stream(
+            run_id, starting_after=0, include_pings=True, timeout=self._stream_timeout
+        )
+        return self._stream(request, _STREAM_OVER)
+
+    async def _stream(
+        self, request: AbstractAsyncContextManager[Any], meanings: Meanings = _PLAIN
+    ) -> Stream:
+        try:
+            async with request as response:
+                chunks = cast("AsyncGenerator[bytes]", response.iter_bytes())
+                async with aclosing(read_events(chunks, self._counters)) as events:
+                    async for event in events:
+                        yield event
+        except (APIStatusError, APIConnectionError, httpx.HTTPError, httpx.StreamError) as error:
+            raise self._fault(error, meanings) from None
+
+    async def _list(self, call: Response) -> list[Json]:
+        answer = await self._call(call)
+        if not isinstance(answer, list):
+            raise self._malformed()
+        items = as_list(cast("object", answer))
+        if odd := len(cast("list[object]", answer)) - len(items):
+            self._counters["malformed list item"] += odd
+        return items
+
+    async def _object(self, call: Response) -> Json:
+        return self._as_object(await self._call(call))
+
+    def _as_object(self, answer: object) -> Json:
+        if not isinstance(answer, dict):
+            raise self._malformed()
+        return cast("Json", answer)
+
+    async def _call(self, call: Response, meanings: Meanings = _PLAIN) -> object:
+        try:
+            response = await call
+            return await response.json() if await response.read() else None
+        except (APIStatusError, APIConnectionError, httpx.HTTPError) as error:
+            raise self._fault(error, meanings) from None
+        except ValueError:
+            raise self._malformed() from None
+
+    def _malformed(self) -> RuntimeUnavailable:
+        self._counters["malformed answer"] += 1
+        return RuntimeUnavailable(f"{self._place} gave an answer that makes no sense")
+
+    def _fault(self, error: Exception, meanings: Meanings) -> RuntimeFault:
+        if not isinstance(error, APIStatusError):
+            late = isinstance(error, APITimeoutError | httpx.TimeoutException)
+            return RuntimeUnavailable(f"{self._place} {_SILENT if late else _UNREACHABLE}")
+        meaning = meanings.get(error.status_code)
+        # A model's handle that does not exist is a 404 too.
+        if meaning is not None and "handle" not in reason_of(error.body).lower():
+            return meaning(f"{self._place} no longer has it (HTTP {error.status_code})")
+        body = _without(self._key, error.body)
+        return fault_of(self._place, error.status_code, body, error.response.headers)
+
+
+def _without(key: str, body: object) -> object:
+    """What an error's body says, should it repeat our key."""
+    return reason_of(body).replace(key, "***") if key else body
+
+
+def _identity(message: Json) -> tuple[str, ...]:
+    """One stored message may come in pieces that share its id."""
+    return tuple(str(message.get(name)) for name in ("id", "message_type", "otid"))
+
+
+def _after(cursor: str | None) -> dict[str, Any]:
+    return {"after": cursor} if cursor else {}

@@ -1,0 +1,84 @@
+"""A complete listing of a server's agents, kept current by asking for what changed."""
+
+import time
+from typing import TYPE_CHECKING
+
+from letta_matrix.runtimes.app_server.frames import Json, id_of
+from letta_matrix.runtimes.protocol import AgentInfo, RuntimeUnavailable
+
+if TYPE_CHECKING:
+    from letta_matrix.runtimes.letta_api.client import Client
+
+FULL_EVERY = 60.0
+"""Seconds after which all pages are read again: removals leave no other trace."""
+MAX_PAGES = 400
+
+
+class AgentListing:
+    """Lists agents with one request where nothing, or little, has changed.
+
+    The first page by `updated_at` holds every new, renamed and run agent, unless more
+    changed than fit a page; up to one page of agents is always read anew in full.
+    """
+
+    def __init__(self, client: "Client", page: int) -> None:
+        self._client = client
+        self._page = page
+        self._known: dict[str, Json] = {}
+        self._full_at: float | None = None
+
+    def forget(self) -> None:
+        """Read everything anew next time."""
+        self._full_at = None
+
+    async def read(self) -> list[AgentInfo]:
+        """Every agent. Raises what the client raises; then nothing of the try is kept."""
+        newest = await self._client.agents(order_by="updated_at", order="desc")
+        if len(newest) < self._page:
+            self._known = _usable(newest)
+        elif self._covers(newest):
+            self._known |= _usable(newest)
+        else:
+            self._known = await self._all()
+            self._full_at = time.monotonic()
+        return [_agent(item) for item in self._known.values()]
+
+    def _covers(self, newest: list[Json]) -> bool:
+        """Whether everything that changed since the last time is on this page."""
+        if self._full_at is None or time.monotonic() - self._full_at > FULL_EVERY:
+            return False
+        last = newest[-1]
+        known = self._known.get(id_of(last), {}).get("updated_at")
+        return known is not None and known == last.get("updated_at")
+
+    async def _all(self) -> dict[str, Json]:
+        found: dict[str, Json] = {}
+        after: str | None = None
+        for _ in range(MAX_PAGES):
+            page = await self._client.agents(order_by="created_at", order="asc", after=after)
+            usable = _usable(page)
+            fresh = usable.keys() - found.keys()
+            found |= usable
+            if len(page) < self._page or not fresh:
+                return found
+            after = list(usable)[-1]
+        raise RuntimeUnavailable("the Letta API's listing of agents does not end")
+
+
+def _usable(page: list[Json]) -> dict[str, Json]:
+    """The agents of a page, by id; only what is shown of them is kept."""
+    return {id_of(item): {name: item.get(name) for name in _SHOWN} for item in page if id_of(item)}
+
+
+_SHOWN = ("id", "name", "description", "model", "last_run_completion", "updated_at")
+
+
+def _agent(item: Json) -> AgentInfo:
+    agent_id = id_of(item)
+    return AgentInfo(
+        agent_id=agent_id,
+        name=str(item.get("name") or agent_id),
+        description=str(item.get("description") or ""),
+        model=str(item.get("model") or ""),
+        last_run=str(item.get("last_run_completion") or ""),
+    )

@@ -1,0 +1,197 @@
+"""Messages of runs, streamed or stored, as turn events."""
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import cast
+
+from letta_matrix.runtimes.app_server.frames import Json, as_dict, as_list, id_of, text_of
+from letta_matrix.runtimes.letta_api.errors import reason_of
+from letta_matrix.runtimes.protocol import (
+    ReasoningDelta,
+    TextDelta,
+    TextEnded,
+    ToolReturned,
+    ToolStarted,
+    TurnEvent,
+)
+
+_SILENT = frozenset(
+    (
+        "ping",
+        "usage_statistics",
+        "user_message",
+        "system_message",
+        "hidden_reasoning_message",
+        "approval_response_message",
+        "summary_message",
+        "event_message",
+    )
+)
+_CALLS = ("tool_call_message", "approval_request_message")
+_MAX_NAME = 40
+
+
+@dataclass(slots=True)
+class Call:
+    """A tool call as far as it came; `arguments` is JSON once it is whole."""
+
+    call_id: str
+    name: str = ""
+    arguments: str = ""
+
+    @property
+    def whole(self) -> bool:
+        return isinstance(_parsed(self.arguments), dict)
+
+    @property
+    def fields(self) -> dict[str, object]:
+        """The arguments by name; those that are no object stand under `arguments`."""
+        value = _parsed(self.arguments)
+        if isinstance(value, dict):
+            return cast("dict[str, object]", value)
+        return {"arguments": self.arguments} if self.arguments else {}
+
+
+@dataclass(slots=True)
+class TurnReader:
+    """What one turn's runs say, each thing once.
+
+    `stop_reason` and `error` are those of the run being read; `approvals` are the calls that
+    wait for an answer when it stops for that.
+    """
+
+    counters: Counter[str]
+    stop_reason: str = ""
+    error: str = ""
+    tools_started: bool = False
+    approvals: dict[str, Call] = field(default_factory=dict[str, Call])
+    _seq: int = 0
+    _texts: dict[tuple[str, str], str] = field(default_factory=dict[tuple[str, str], str])
+    _calls: dict[str, Call] = field(default_factory=dict[str, Call])
+    _started: set[str] = field(default_factory=set[str])
+    _returned: set[str] = field(default_factory=set[str])
+
+    def begin_run(self) -> None:
+        """Forget what belonged to the run before."""
+        self.stop_reason = self.error = ""
+        self.approvals = {}
+        self._seq = 0
+
+    def read(self, data: Json) -> Iterator[TurnEvent]:
+        """The events that a streamed message brings."""
+        kind = str(data.get("message_type") or "")
+        if self._is_repeated(data):
+            return
+        if kind in ("assistant_message", "reasoning_message"):
+            yield from self._say(kind, id_of(data), _text(kind, data))
+        elif kind in _CALLS:
+            yield from self._called(data, asks=kind == "approval_request_message")
+        elif kind == "tool_return_message":
+            yield from self._tools_returned(data)
+        elif kind == "stop_reason":
+            yield from self._stopped(data)
+        elif kind == "error_message":
+            self.error = reason_of(data)
+        elif kind not in _SILENT:
+            self.counters[f"unknown message {kind[:_MAX_NAME]}"] += 1
+
+    def complete(self, messages: Iterable[Json]) -> Iterator[TurnEvent]:
+        """The events that a run's stored messages bring beyond what was streamed."""
+        stored: dict[tuple[str, str], str] = {}
+        for data in messages:
+            kind, part_id = str(data.get("message_type") or ""), id_of(data)
+            if kind in ("assistant_message", "reasoning_message"):
+                key = (kind, part_id)
+                stored[key] = stored.get(key, "") + _text(kind, data)
+                streamed = self._texts.get(key, "")
+                if stored[key].startswith(streamed):
+                    yield from self._say(kind, part_id, stored[key][len(streamed) :])
+            elif kind in _CALLS:
+                self._forget_calls(data)
+                yield from self._called(data, asks=kind == "approval_request_message")
+            elif kind == "tool_return_message":
+                yield from self._tools_returned(data)
+
+    def start(self, call_id: str) -> Iterator[TurnEvent]:
+        """The event that a call starts, unless it has come."""
+        if call_id in self._started:
+            return
+        self._started.add(call_id)
+        self.tools_started = True
+        call = self._calls.get(call_id) or Call(call_id)
+        yield ToolStarted(call_id, call.name, call.arguments)
+
+    def _is_repeated(self, data: Json) -> bool:
+        seq = data.get("seq_id")
+        if not isinstance(seq, int) or data.get("message_type") == "ping":
+            return False
+        if seq <= self._seq:
+            return True
+        self._seq = seq
+        return False
+
+    def _say(self, kind: str, part_id: str, text: str) -> Iterator[TurnEvent]:
+        if not text:
+            return
+        self._texts[kind, part_id] = self._texts.get((kind, part_id), "") + text
+        event = TextDelta if kind == "assistant_message" else ReasoningDelta
+        yield event(part_id, text)
+
+    def _called(self, data: Json, *, asks: bool) -> Iterator[TurnEvent]:
+        for piece in _pieces(data):
+            call_id = _string(piece, "tool_call_id")
+            if not call_id:
+                self.counters["malformed tool call"] += 1
+                continue
+            call = self._calls.setdefault(call_id, Call(call_id))
+            call.name = _string(piece, "name") or call.name
+            call.arguments += _string(piece, "arguments")
+            if asks:
+                self.approvals[call_id] = call
+            elif call.whole:
+                yield from self.start(call_id)
+
+    def _forget_calls(self, data: Json) -> None:
+        for piece in _pieces(data):
+            self._calls.pop(_string(piece, "tool_call_id"), None)
+
+    def _tools_returned(self, data: Json) -> Iterator[TurnEvent]:
+        for result in as_list(data.get("tool_returns")) or [data]:
+            call_id = _string(result, "tool_call_id")
+            if not call_id or call_id in self._returned:
+                continue
+            self._returned.add(call_id)
+            yield from self.start(call_id)
+            output = text_of(result.get("tool_return") or result.get("func_response"))
+            yield ToolReturned(call_id, result.get("status") == "success", output)
+
+    def _stopped(self, data: Json) -> Iterator[TurnEvent]:
+        self.stop_reason = _string(data, "stop_reason") or "error"
+        if self.stop_reason == "end_turn":
+            yield TextEnded()
+
+
+def _pieces(data: Json) -> list[Json]:
+    """A message's tool calls: a list, one, or a piece of one; `tool_call` is the older field."""
+    several = data.get("tool_calls")
+    return as_list(several) or [as_dict(several) or as_dict(data.get("tool_call"))]
+
+
+def _text(kind: str, data: Json) -> str:
+    if kind == "assistant_message":
+        return text_of(data.get("content"))
+    return _string(data, "reasoning")
+
+
+def _string(data: Json, name: str) -> str:
+    value = data.get(name)
+    return value if isinstance(value, str) else ""
+
+
+def _parsed(text: str) -> object:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None

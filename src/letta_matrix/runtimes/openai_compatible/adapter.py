@@ -1,0 +1,164 @@
+"""An endpoint that speaks the OpenAI API (`/v1/models`, `/v1/chat/completions`) as a place
+where agents live: every model that it lists is an agent."""
+
+import asyncio
+import secrets
+from collections import Counter
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+
+from letta_matrix.config import OpenAICompatibleRuntime
+from letta_matrix.runtimes.app_server.frames import as_dict, id_of
+from letta_matrix.runtimes.openai_compatible.endpoint import Endpoint
+from letta_matrix.runtimes.openai_compatible.turns import Stopped, Turn
+from letta_matrix.runtimes.protocol import (
+    AgentInfo,
+    Capabilities,
+    RuntimeRefused,
+    RuntimeUnavailable,
+    Said,
+    SaveTurnState,
+    StopReason,
+    ToolHandler,
+    ToolSpec,
+    TurnEvent,
+    TurnRequest,
+    TurnState,
+)
+
+
+class OpenAICompatible:
+    """Implements `AgentRuntime` over an OpenAI API.
+
+    A conversation is the `X-Letta-Chat-Key` of its messages; an endpoint that does not know
+    this header has no memory of them. Only an App Server (`letta server --openai-api`) is
+    trusted to join a repeated message to its turn; elsewhere a turn whose stream is gone is
+    lost (`TurnLost`), never asked again.
+    """
+
+    def __init__(self, config: OpenAICompatibleRuntime) -> None:
+        self._endpoint = Endpoint(config)
+        self._running: dict[tuple[str, str], set[asyncio.Event]] = {}
+        self._closed = False
+
+    @property
+    def name(self) -> str:
+        return self._endpoint.name
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """`resume`, `cancel` and `images` depend on the endpoint, once it was reached: an App
+        Server goes on with a turn whose stream is closed, and others are taken to stop; it does
+        not tell whether images were seen, and others are taken to refuse those they cannot."""
+        keeps_turns = bool(self._endpoint.keeps_turns)
+        return Capabilities(
+            resume=keeps_turns,
+            cancel=not keeps_turns,
+            images=not keeps_turns,
+            approvals=False,
+            always=False,
+            models=False,
+            tools=False,
+            speech=False,
+            manage=False,
+        )
+
+    @property
+    def counters(self) -> Counter[str]:
+        """See `AgentRuntime.counters`."""
+        return self._endpoint.counters
+
+    def offer_tools(self, tools: Sequence[ToolSpec], handler: ToolHandler) -> None:
+        pass
+
+    async def start(self) -> None:
+        pass
+
+    async def close(self) -> None:
+        self._closed = True
+        for stops in self._running.values():
+            for stop in stops:
+                stop.set()
+        await self._endpoint.close()
+
+    async def list_agents(self) -> list[AgentInfo]:
+        found: dict[str, AgentInfo] = {}
+        for item in await self._endpoint.models():
+            if agent_id := id_of(as_dict(item)):
+                found.setdefault(agent_id, AgentInfo(agent_id, agent_id))
+            else:
+                self.counters["malformed models"] += 1
+        return list(found.values())
+
+    async def create_agent(self, name: str, *, model: str = "", description: str = "") -> AgentInfo:
+        raise self._unable("create an agent")
+
+    async def rename_agent(self, agent_id: str, name: str) -> None:
+        raise self._unable("rename an agent")
+
+    async def delete_agent(self, agent_id: str) -> None:
+        raise self._unable("delete an agent")
+
+    async def list_models(self) -> list[str]:
+        raise self._unable("tell which models there are for an agent")
+
+    async def set_model(self, agent_id: str, model: str) -> None:
+        raise self._unable("switch an agent's model")
+
+    async def create_conversation(self, agent_id: str, title: str) -> str:
+        """A fresh chat key; the endpoint hears of it with the first message."""
+        return f"matrix-{secrets.token_hex(16)}"
+
+    async def run_turn(
+        self, request: TurnRequest, state: TurnState | None, save: SaveTurnState
+    ) -> AsyncGenerator[TurnEvent]:
+        if self._closed:
+            raise self._closing()
+        scope, stop = (request.agent_id, request.conversation_id), asyncio.Event()
+        self._running.setdefault(scope, set()).add(stop)
+        turn = Turn(self._endpoint, request, save, stop)
+        try:
+            async with aclosing(turn.run(state)) as events:
+                async for event in events:
+                    yield event
+        except Stopped:
+            if self._closed:
+                raise self._closing() from None
+            yield await turn.end(StopReason.CANCELLED)
+        finally:
+            self._running[scope].discard(stop)
+            if not self._running[scope]:
+                del self._running[scope]
+
+    async def cancel_turn(self, agent_id: str, conversation_id: str) -> None:
+        """Close the streams of a conversation. An App Server's agent goes on unheard, and the
+        conversation's next message waits for it; see `capabilities`."""
+        for stop in self._running.get((agent_id, conversation_id), ()):
+            stop.set()
+
+    async def answer_approval(
+        self,
+        request: TurnRequest,
+        approval_id: str,
+        *,
+        allow: bool,
+        always: bool = False,
+        message: str = "",
+    ) -> None:
+        raise self._unable("ask for approvals")
+
+    async def said_since(self, agent_id: str, cursor: str | None) -> Said:
+        """Nothing: what an agent says by itself cannot be asked for."""
+        return Said((), cursor or "")
+
+    async def finish_turn(self, request: TurnRequest) -> None:
+        pass
+
+    def _closing(self) -> RuntimeUnavailable:
+        return RuntimeUnavailable(f"{self.name} is not followed any more: letta-matrix stops")
+
+    def _unable(self, deed: str) -> RuntimeRefused:
+        return RuntimeRefused(
+            f"{self.name} cannot {deed}: the OpenAI API has no request for that; "
+            "do it where its agents live"
+        )

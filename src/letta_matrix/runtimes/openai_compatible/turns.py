@@ -1,0 +1,187 @@
+"""One turn at an endpoint: asked once, read from its stream, told again from its saved end."""
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Awaitable, Iterator
+from dataclasses import dataclass, field
+from typing import NoReturn, TypeVar, cast
+
+import openai
+from openai.types.chat import ChatCompletionChunk
+
+from letta_matrix.runtimes.openai_compatible.endpoint import Endpoint
+from letta_matrix.runtimes.openai_compatible.faults import fault_of, reason_of, was_not_taken
+from letta_matrix.runtimes.protocol import (
+    ImagesDropped,
+    ReasoningDelta,
+    RuntimeRefused,
+    SaveTurnState,
+    StopReason,
+    TextDelta,
+    TurnEvent,
+    TurnFinished,
+    TurnLost,
+    TurnRequest,
+    TurnStarted,
+    TurnState,
+)
+
+T = TypeVar("T")
+Stream = openai.AsyncStream[ChatCompletionChunk]
+
+_TEXT = "text"
+_REASONING = "reasoning"
+_NO_IMAGES = (400, 415, 422)
+"""How endpoints refuse messages with images; the same message without them may be taken."""
+_BLIND = (
+    "an App Server leaves images out without a word where its model cannot see; "
+    "use it as a runtime of `type: app_server`"
+)
+
+
+class Stopped(Exception):
+    """The turn was cancelled, or the runtime closed."""
+
+
+@dataclass(slots=True)
+class Turn:
+    """A turn that is run or followed now; setting `stop` ends that with Stopped.
+
+    The saved state is `{"asked": false}`, `{"asked": true, "at": seconds since the epoch,
+    "kept": whether a repeated request joins the turn}`, or the end of the turn:
+    `{"text", "stop_reason", "error"}`.
+    """
+
+    endpoint: Endpoint
+    request: TurnRequest
+    save: SaveTurnState
+    stop: asyncio.Event
+    finish: str = ""
+    _text: list[str] = field(default_factory=list[str])
+
+    async def run(self, state: TurnState | None) -> AsyncGenerator[TurnEvent]:
+        """The turn's events to its end; see `AgentRuntime.run_turn`."""
+        state = state or {}
+        if "stop_reason" in state:
+            for event in _told_again(state):
+                yield event
+            return
+        await self._unless_stopped(self.endpoint.learn())
+        if state.get("asked"):
+            self._check_kept(state)
+        else:
+            kept = bool(self.endpoint.keeps_turns)
+            await self.save({"asked": True, "at": time.time(), "kept": kept})
+        try:
+            async for event in self._ask(resumed=bool(state.get("asked"))):
+                yield event
+        except openai.APIConnectionError as error:
+            self.endpoint.note(error)
+            raise self.endpoint.unavailable(error) from None
+        except openai.APIError as error:
+            yield await self.end(StopReason.ERROR, reason_of(error))
+        except ValueError:
+            self.endpoint.counters["malformed chunk"] += 1
+            yield await self.end(StopReason.ERROR, "the endpoint sent something unreadable")
+
+    async def end(self, stop_reason: StopReason, error: str = "") -> TurnFinished:
+        """Save how the turn ended, so that no later try asks again."""
+        text = "".join(self._text)
+        await self.save({"text": text, "stop_reason": stop_reason.value, "error": error})
+        return TurnFinished(stop_reason, error)
+
+    def _check_kept(self, state: TurnState) -> None:
+        at = state.get("at")
+        if state.get("kept") and isinstance(at, float | int) and at > self.endpoint.died_at:
+            return
+        reason = "the endpoint cannot say what became of the message"
+        # What an agent did with its tools does not show in a chat completion.
+        raise TurnLost(reason, tools_started=True)
+
+    async def _ask(self, *, resumed: bool) -> AsyncGenerator[TurnEvent]:
+        stream, dropped = await self._open(resumed=resumed)
+        async with stream:
+            yield TurnStarted()
+            if dropped:
+                yield ImagesDropped(dropped)
+            chunks = aiter(stream)
+            while (chunk := await self._unless_stopped(anext(chunks, None))) is not None:
+                for event in self._read(chunk):
+                    yield event
+        if not self.finish:
+            yield await self.end(StopReason.ERROR, "the endpoint's answer broke off")
+        elif self.finish == "content_filter":
+            yield await self.end(StopReason.ERROR, "the endpoint's content filter stopped it")
+        else:
+            yield await self.end(StopReason.END_TURN)
+
+    async def _open(self, *, resumed: bool) -> tuple[Stream, str]:
+        """The answer's stream, and why it goes without the message's images, if it does."""
+        blind = self.request.images and self.endpoint.keeps_turns
+        dropped = _BLIND if blind else ""
+        while True:
+            images = bool(self.request.images) and not dropped
+            try:
+                ask = self.endpoint.ask(self.request, images=images)
+                return await self._unless_stopped(ask), dropped
+            except openai.APIStatusError as error:
+                if images and error.status_code in _NO_IMAGES:
+                    dropped = reason_of(error)
+                    continue
+                await self._refuse(error, resumed=resumed)
+            except openai.APIConnectionError as error:
+                await self._forget_if_unsent(error, resumed=resumed)
+                raise
+
+    async def _refuse(self, error: openai.APIStatusError, *, resumed: bool) -> NoReturn:
+        fault = fault_of(error, self.endpoint.name)
+        if isinstance(fault, RuntimeRefused) and error.status_code >= 500:
+            raise error
+        await self._forget_if_unsent(error, resumed=resumed)
+        raise fault from None
+
+    async def _forget_if_unsent(
+        self, error: openai.APIStatusError | openai.APIConnectionError, *, resumed: bool
+    ) -> None:
+        # What became of an earlier request is another matter than that of this one.
+        if not resumed and was_not_taken(error):
+            await self.save({"asked": False})
+
+    def _read(self, chunk: ChatCompletionChunk) -> Iterator[TurnEvent]:
+        """A chunk's events; the client checks no types, so any field may be anything."""
+        choices: object = getattr(chunk, "choices", None)
+        if not isinstance(choices, list):
+            self.endpoint.counters["malformed chunk"] += 1
+            return
+        for choice in cast("list[object]", choices)[:1]:
+            delta = getattr(choice, "delta", None)
+            if thought := _words(delta, "reasoning_content") or _words(delta, "reasoning"):
+                yield ReasoningDelta(_REASONING, thought)
+            if text := _words(delta, "content"):
+                self._text.append(text)
+                yield TextDelta(_TEXT, text)
+            self.finish = _words(choice, "finish_reason") or self.finish
+
+    async def _unless_stopped(self, work: Awaitable[T]) -> T:
+        task, halt = asyncio.ensure_future(work), asyncio.ensure_future(self.stop.wait())
+        try:
+            await asyncio.wait((task, halt), return_when=asyncio.FIRST_COMPLETED)
+            if halt.done():
+                raise Stopped
+            return task.result()
+        finally:
+            task.cancel()
+            halt.cancel()
+            await asyncio.gather(task, halt, return_exceptions=True)
+
+
+def _words(holder: object, name: str) -> str:
+    value = getattr(holder, name, None)
+    return value if isinstance(value, str) else ""
+
+
+def _told_again(state: TurnState) -> Iterator[TurnEvent]:
+    yield TurnStarted()
+    if text := str(state.get("text") or ""):
+        yield TextDelta(_TEXT, text)
+    yield TurnFinished(StopReason(str(state["stop_reason"])), str(state.get("error") or ""))

@@ -1,0 +1,106 @@
+"""Tool approvals: what an agent asked for, and what people said to it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy import ColumnElement, Executable, select, update
+
+from letta_matrix.store.database import Database
+from letta_matrix.store.places import Place
+from letta_matrix.store.schema import approvals, outbox
+
+
+class ApprovalStatus(StrEnum):
+    PENDING = "pending"
+    ALLOWED = "allowed"
+    ALWAYS = "always"  # allowed for good
+    DENIED = "denied"
+    EXPIRED = "expired"  # nobody answered in time: denied
+    LAPSED = "lapsed"  # its turn ended before it was answered
+
+
+@dataclass(frozen=True, slots=True)
+class Approval:
+    """A tool call that waits, or waited, for a person.
+
+    `key` is ours and names it across restarts; `approval_id` is the runtime's. `always`: it may
+    be allowed for good. `prompt_txn` is the txn id of the event that asks; times are Unix times.
+    """
+
+    key: str
+    turn_id: str
+    approval_id: str
+    agent_id: str
+    room_id: str
+    thread_id: str
+    requester: str
+    tool: str
+    arguments: Mapping[str, object]
+    always: bool
+    prompt_txn: str
+    asked_at: float
+    expires_at: float
+    status: ApprovalStatus = ApprovalStatus.PENDING
+    reason: str = ""
+    decided_by: str = ""
+
+    @property
+    def place(self) -> Place:
+        return Place(self.agent_id, self.room_id, self.thread_id)
+
+
+class ApprovalStore:
+    """The `approvals` table."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def insert(self, approval: Approval) -> Executable:
+        """The statement that stores a new approval, to be run together with its prompt's."""
+        names = Approval.__slots__
+        values = {name: getattr(approval, name) for name in names}
+        values |= {"arguments": dict(approval.arguments), "status": str(approval.status)}
+        return approvals.insert().values(**values)
+
+    async def get(self, key: str) -> Approval | None:
+        return next(iter(await self._find(approvals.c.key == key)), None)
+
+    async def of_turn(self, turn_id: str) -> list[Approval]:
+        """A turn's approvals, the first asked first."""
+        return await self._find(approvals.c.turn_id == turn_id)
+
+    async def pending(self, agent_id: str = "", room_id: str = "") -> list[Approval]:
+        """What waits for an answer, the first asked first; of one agent or room if given."""
+        where = approvals.c.status == ApprovalStatus.PENDING
+        if agent_id:
+            where &= approvals.c.agent_id == agent_id
+        if room_id:
+            where &= approvals.c.room_id == room_id
+        return await self._find(where)
+
+    async def asked_in(self, event_id: str) -> Approval | None:
+        """The approval that an event asks for."""
+        txn = select(outbox.c.txn_id).where(outbox.c.event_id == event_id).scalar_subquery()
+        return next(iter(await self._find(approvals.c.prompt_txn == txn)), None)
+
+    async def decide(
+        self, approval: Approval, status: ApprovalStatus, *, by: str = "", reason: str = ""
+    ) -> bool:
+        """Settle a pending approval; False if it was settled before."""
+        waiting = (approvals.c.key == approval.key) & (approvals.c.status == ApprovalStatus.PENDING)
+        values = {"status": str(status), "decided_by": by, "reason": reason}
+        statement = update(approvals).where(waiting).values(**values)
+        changed = await self._database.write(lambda db: db.execute(statement).rowcount)
+        return changed == 1
+
+    async def _find(self, where: ColumnElement[bool]) -> list[Approval]:
+        query = select(approvals).where(where).order_by(approvals.c.asked_at, approvals.c.key)
+        rows = await self._database.read(lambda db: db.execute(query).mappings().all())
+        return [_approval(dict(row)) for row in rows]
+
+
+def _approval(row: dict[str, Any]) -> Approval:
+    row["status"] = ApprovalStatus(row["status"])
+    return Approval(**row)

@@ -1,0 +1,137 @@
+"""Which conversation of its runtime an agent has where, now and before."""
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import ColumnElement, Executable, and_, delete, select, update
+
+from letta_matrix.store.database import Database
+from letta_matrix.store.places import Place
+from letta_matrix.store.schema import conversations
+
+_TITLE_LENGTH = 80
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """A conversation that an agent has or had at a place; times are Unix times."""
+
+    seq: int
+    place: Place
+    conversation_id: str
+    title: str
+    current: bool
+    created_at: float
+    used_at: float
+
+
+class ConversationStore:
+    """The `conversations` table; the current ones are held in memory: call `load()` before use."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._current: dict[Place, str] = {}
+
+    async def load(self) -> None:
+        """Remember the current ones. Call before use."""
+        query = select(conversations).where(conversations.c.current)
+        for row in await self._database.read(lambda db: db.execute(query).all()):
+            place = Place(row.agent_id, row.room_id, row.thread_id)
+            self._current[place] = row.conversation_id
+
+    def current(self, place: Place) -> str | None:
+        """The conversation that goes on at a place."""
+        return self._current.get(place)
+
+    async def begin(self, place: Place, conversation_id: str, title: str) -> None:
+        """Make a new conversation the current one of its place."""
+        left, now = _leave(place), time.time()
+        new = conversations.insert().values(
+            **place._asdict(),
+            conversation_id=conversation_id,
+            title=" ".join(title.split())[:_TITLE_LENGTH],
+            current=True,
+            created_at=now,
+            used_at=now,
+        )
+        await self._database.execute(left, new)
+        self._current[place] = conversation_id
+
+    async def replace(self, place: Place, old: str, new: str, *also: Executable) -> None:
+        """A conversation goes on under another id (it was forked)."""
+        values = {"conversation_id": new, "used_at": time.time()}
+        moved = update(conversations).where(_one(place, old)).values(**values)
+        await self._database.execute(moved, *also)
+        if self._current.get(place) == old:
+            self._current[place] = new
+
+    async def leave(self, place: Place) -> bool:
+        """Make none the current one, so that the next message starts afresh; False if it was
+        so already."""
+        known = self.current(place)
+        await self._database.execute(_leave(place))
+        self._current.pop(place, None)
+        return known is not None
+
+    async def forget(self, place: Place, conversation_id: str, *also: Executable) -> None:
+        """The runtime no longer has a conversation."""
+        gone = delete(conversations).where(_one(place, conversation_id))
+        await self._database.execute(gone, *also)
+        if self._current.get(place) == conversation_id:
+            del self._current[place]
+
+    async def return_to(self, conversation: Conversation, place: Place) -> None:
+        """Make an old conversation of the same agent and room the current one at `place`."""
+        left = _leave(place)
+        values = {"current": True, "used_at": time.time(), "thread_id": place.thread_id}
+        taken = update(conversations).where(conversations.c.seq == conversation.seq)
+        await self._database.execute(left, taken.values(**values))
+        if self.current(conversation.place) == conversation.conversation_id:
+            del self._current[conversation.place]
+        self._current[place] = conversation.conversation_id
+
+    async def all_in(self, agent_id: str, room_id: str) -> list[Conversation]:
+        """Every conversation of an agent in a room, the last used first."""
+        query = (
+            select(conversations)
+            .where(conversations.c.agent_id == agent_id, conversations.c.room_id == room_id)
+            .order_by(conversations.c.used_at.desc(), conversations.c.seq.desc())
+        )
+        rows = await self._database.read(lambda db: db.execute(query).mappings().all())
+        return [_conversation(dict(row)) for row in rows]
+
+    async def place_of(self, agent_id: str, conversation_id: str) -> Place | None:
+        """Where an agent has a conversation; the newest place if it had it at several."""
+        query = (
+            select(conversations.c.agent_id, conversations.c.room_id, conversations.c.thread_id)
+            .where(conversations.c.conversation_id == conversation_id)
+            .where(conversations.c.agent_id == agent_id)
+            .order_by(conversations.c.seq.desc())
+            .limit(1)
+        )
+        row = await self._database.read(lambda db: db.execute(query).one_or_none())
+        return Place(*row) if row is not None else None
+
+
+def _leave(place: Place) -> Executable:
+    values = {"current": False, "used_at": time.time()}
+    return update(conversations).where(_current_at(place)).values(**values)
+
+
+def _one(place: Place, conversation_id: str) -> ColumnElement[bool]:
+    return and_(
+        conversations.c.agent_id == place.agent_id,
+        conversations.c.room_id == place.room_id,
+        conversations.c.conversation_id == conversation_id,
+    )
+
+
+def _current_at(place: Place) -> ColumnElement[bool]:
+    here = (conversations.c[name] == value for name, value in place._asdict().items())
+    return and_(*here, conversations.c.current)
+
+
+def _conversation(row: dict[str, Any]) -> Conversation:
+    place = Place(*(row.pop(name) for name in Place._fields))
+    return Conversation(place=place, **row)

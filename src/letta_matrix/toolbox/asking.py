@@ -1,0 +1,158 @@
+"""The tool by which an agent asks the people of a room, and waits."""
+
+import asyncio
+import time
+from typing import Annotated, Any
+
+import structlog
+from mautrix.errors import MatrixRequestError
+from pydantic import Field
+
+from letta_matrix.matrix.content import edit_content, text_content, thread_relation
+from letta_matrix.matrix.homeserver import HomeserverUnavailable
+from letta_matrix.store.agents import AgentDirectory
+from letta_matrix.toolbox.naming import room_of
+from letta_matrix.toolbox.questions import KEYS, Answer, Question, Questions
+from letta_matrix.toolbox.results import cut
+from letta_matrix.toolbox.tool import Caller, Line, Params, Result, Tool, ToolError
+from letta_matrix.toolbox.writing import GIVE_UP_AFTER, spoken
+
+log = structlog.get_logger()
+
+_LATE = 1.0
+"""Seconds after which a question may have been answered before its sending was confirmed."""
+
+_LONGEST_ANSWER = 3_000
+
+
+class AskHuman(Params):
+    question: Annotated[str, Field(min_length=1, max_length=4_000, description="as Markdown")]
+    options: list[Annotated[Line, Field(max_length=200)]] = Field(
+        default_factory=list[str], max_length=len(KEYS), description="answers to choose from"
+    )
+    timeout_seconds: float = Field(600.0, ge=1, le=3600, description="how long to wait")
+
+
+class Asking:
+    """Asks where the caller's turn takes place, outside of turns in the caller's own room."""
+
+    def __init__(self, directory: AgentDirectory, questions: Questions) -> None:
+        self._directory = directory
+        self._questions = questions
+
+    def tools(self) -> list[Tool[Any]]:
+        return [
+            Tool(
+                "ask_human",
+                "Ask a human",
+                "Ask the people you are talking to a question and wait for the answer.",
+                AskHuman,
+                self.ask_human,
+                seconds=None,
+            )
+        ]
+
+    async def ask_human(self, caller: Caller, params: AskHuman) -> Result:
+        deadline = time.time() + params.timeout_seconds
+        async with room_of(caller, self._room(caller)) as room_id:
+            event_id, asked_at, look = await self._ask(caller, room_id, params)
+        question = Question(event_id, room_id, tuple(params.options))
+        with self._questions.open(question) as future:
+            answer = await self._answered_already(caller, question) if look else None
+            if answer is None:
+                await self._offer_options(caller, question)
+                left = min(deadline, asked_at + params.timeout_seconds) - time.time()
+                answer = await _within(future, left)
+        await self._close(caller, question, params, answer)
+        return _result(question, answer, params.timeout_seconds)
+
+    def _room(self, caller: Caller) -> str:
+        if caller.place is not None:
+            return caller.place.room_id
+        agent = self._directory.get(caller.agent_id)
+        if agent is None or agent.room_id is None:
+            raise ToolError("You are not talking in a room now, and have none of your own yet.")
+        return agent.room_id
+
+    async def _ask(self, caller: Caller, room_id: str, params: AskHuman) -> tuple[str, float, bool]:
+        """Post the question; its event id, when it was posted (Unix time), and whether it may
+        have been answered in the meantime."""
+        started = time.time()
+        txn = caller.txn("ask_human")
+        if (known := await caller.intent.find_sent(room_id, txn)) is not None:
+            stamp = (await caller.intent.event(room_id, known)).get("origin_server_ts")
+            return known, stamp / 1000 if isinstance(stamp, int) else started, True
+        thread = caller.place.thread_id if caller.place is not None else ""
+        content = text_content(
+            _text(params, _how(params)),
+            marker=_marker(caller, txn),
+            relation=thread_relation(thread, thread) if thread else None,
+        )
+        event_id = await caller.intent.send(
+            room_id, "m.room.message", content, txn, give_up_after=GIVE_UP_AFTER
+        )
+        return event_id, started, time.time() - started > _LATE
+
+    async def _offer_options(self, caller: Caller, question: Question) -> None:
+        """React with the numbers, so that a tap answers; the question stands without them too."""
+        for key in KEYS[: len(question.options)]:
+            try:
+                txn = caller.txn("ask_human", key)
+                await caller.intent.react(question.room_id, question.event_id, key, txn)
+            except (MatrixRequestError, HomeserverUnavailable) as error:
+                log.info("an option is not shown as a reaction", reason=str(error))
+                return
+
+    async def _answered_already(self, caller: Caller, question: Question) -> Answer | None:
+        """The first answer among the question's reactions and what was said since."""
+        reactions = await caller.intent.relations(
+            question.room_id, question.event_id, "m.annotation"
+        )
+        events = [*reversed(reactions), *await caller.intent.recent_events(question.room_id)]
+        in_room = ({**event, "room_id": question.room_id} for event in events)
+        answers = (self._questions.answer(question, event) for event in in_room)
+        return next((answer for answer in answers if answer is not None), None)
+
+    async def _close(
+        self, caller: Caller, question: Question, params: AskHuman, answer: Answer | None
+    ) -> None:
+        """Say in the question that it is over; nothing depends on that."""
+        over = f"*Answered by {answer.sender}.*" if answer else "*Nobody answered in time.*"
+        txn = caller.txn("ask_human", "over")
+        content = edit_content(
+            _text(params, over), target_event_id=question.event_id, marker=_marker(caller, txn)
+        )
+        try:
+            await caller.intent.send(
+                question.room_id, "m.room.message", content, txn, give_up_after=1.0
+            )
+        except (MatrixRequestError, HomeserverUnavailable) as error:
+            log.info("a question is not shown as over", reason=str(error))
+
+
+async def _within(future: asyncio.Future[Answer], seconds: float) -> Answer | None:
+    done, _ = await asyncio.wait([future], timeout=max(seconds, 0.0))
+    return future.result() if done else None
+
+
+def _text(params: AskHuman, closing: str) -> str:
+    lines = [f"{key} {option}" for key, option in zip(KEYS, params.options, strict=False)]
+    return "\n\n".join(filter(None, [spoken(params.question), "\n".join(lines), closing]))
+
+
+def _how(params: AskHuman) -> str:
+    if not params.options:
+        return "*Reply to this message to answer.*"
+    return "*React with a number, or reply to this message, to answer.*"
+
+
+def _marker(caller: Caller, txn: str) -> dict[str, object]:
+    return {"agent_id": caller.agent_id, "tool": "ask_human", "txn": txn}
+
+
+def _result(question: Question, answer: Answer | None, seconds: float) -> Result:
+    where: dict[str, object] = {"room_id": question.room_id, "event_id": question.event_id}
+    if answer is None:
+        return {**where, "answer": None, "note": f"Nobody answered within {seconds:g} seconds."}
+    told = {"answer": cut(answer.text, _LONGEST_ANSWER), "by": answer.sender}
+    return {**where, **told} | ({"option": answer.option} if answer.option else {})

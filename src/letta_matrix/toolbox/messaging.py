@@ -1,0 +1,139 @@
+"""The tool by which one agent asks another."""
+
+import asyncio
+import time
+from typing import Any
+
+from mautrix.errors import MForbidden
+from pydantic import Field
+
+from letta_matrix.config import Config
+from letta_matrix.matrix.content import content_size, text_content
+from letta_matrix.matrix.intent import Intent
+from letta_matrix.matrix.splitting import CONTENT_LIMIT
+from letta_matrix.store.agents import Agent, AgentDirectory, AgentStatus
+from letta_matrix.store.outbox import Outbox, OutboxKind
+from letta_matrix.store.turns import TurnStatus, TurnStore, turn_id_of
+from letta_matrix.toolbox.results import UNTRUSTED, cut, fit_texts
+from letta_matrix.toolbox.tool import Caller, Line, Markdown, Params, Result, Tool, ToolError
+from letta_matrix.toolbox.writing import send_once, spoken
+
+_FIRST_LOOK, _LAST_LOOK = 0.05, 1.0
+_NAMED = 10
+_NOT_YET = (
+    "It is sent and not answered yet. The answer will stand in the thread of this message; do "
+    "not send it again."
+)
+_CUT = "The answer is too long and is cut; ask for the rest of it."
+
+
+class MessageAgent(Params):
+    agent: Line = Field(max_length=255, description="the agent's name, agent id or Matrix user id")
+    message: Markdown = Field(description="what to tell it, as Markdown")
+    wait_seconds: float = Field(
+        120.0, ge=0, le=600, description="how long to wait for the answer; 0: do not wait"
+    )
+
+
+class Messaging:
+    """Writes to other agents in their own rooms, and waits for what they answer."""
+
+    def __init__(
+        self,
+        config: Config,
+        directory: AgentDirectory,
+        turns: TurnStore,
+        outbox: Outbox,
+    ) -> None:
+        self._max_hops = config.conversations.max_hops
+        self._directory = directory
+        self._turns = turns
+        self._outbox = outbox
+
+    def tools(self) -> list[Tool[Any]]:
+        return [
+            Tool(
+                "message_agent",
+                "Message an agent",
+                "Send a message to another agent and wait for its answer.",
+                MessageAgent,
+                self.message_agent,
+                seconds=None,
+            )
+        ]
+
+    async def message_agent(self, caller: Caller, params: MessageAgent) -> Result:
+        target = self._target(caller, params.agent)
+        if caller.hops + 1 > self._max_hops:
+            raise ToolError(
+                f"This conversation has gone from agent to agent {caller.hops} times, which is as "
+                "far as it may go. Answer with what you know, or ask a human."
+            )
+        event_id = await self._post(caller, target, spoken(params.message))
+        told = {"agent": cut(target.name, 200), "room_id": target.room_id, "event_id": event_id}
+        turn_id = turn_id_of(event_id, target.agent_id)
+        if not await self._done(turn_id, params.wait_seconds):
+            return {**told, "note": _NOT_YET}
+        answer = await self._answer(turn_id)
+        return fit_texts(lambda length: {**told, **UNTRUSTED, "answer": cut(answer, length)}, _CUT)
+
+    def _target(self, caller: Caller, ref: str) -> Agent:
+        there = [agent for agent in self._directory.all() if agent.status is AgentStatus.ACTIVE]
+        found = [agent for agent in there if ref in (agent.agent_id, agent.user_id)]
+        found = found or [agent for agent in there if agent.name == ref]
+        found = found or [agent for agent in there if agent.name.casefold() == ref.casefold()]
+        if not found:
+            others = sorted(cut(a.name, 80) for a in there if a.agent_id != caller.agent_id)
+            known = ", ".join(others[:_NAMED]) + (", ..." if len(others) > _NAMED else "")
+            raise ToolError(f"There is no agent {ref!r}. Others are: {known or 'none'}.")
+        if len(found) > 1:
+            ids = ", ".join(agent.agent_id for agent in found[:_NAMED])
+            raise ToolError(f"Several agents are called {ref!r}; give an id: {ids}.")
+        if found[0].agent_id == caller.agent_id:
+            raise ToolError("That is you. Give another agent.")
+        if found[0].room_id is None:
+            raise ToolError(f"{found[0].name} has no room yet; try again in a minute.")
+        return found[0]
+
+    async def _post(self, caller: Caller, target: Agent, message: str) -> str:
+        """Say it in the target's own room, marked so that it prompts the target alone."""
+        room_id, txn = str(target.room_id), caller.txn("message_agent")
+        marker = {
+            "agent_id": caller.agent_id,
+            "tool": "message_agent",
+            "prompts": target.agent_id,
+            "hops": caller.hops + 1,
+            "txn": txn,
+        }
+        content = text_content(message, marker=marker)
+        if content_size(content) > CONTENT_LIMIT:
+            raise ToolError("`message` is too long for one message; send it in parts.")
+        try:
+            return await send_once(caller, room_id, content, txn)
+        except MForbidden:
+            await Intent(caller.intent.homeserver, target.user_id).invite(room_id, caller.user_id)
+            await caller.intent.join(room_id)
+        return await send_once(caller, room_id, content, txn)
+
+    async def _done(self, turn_id: str, seconds: float) -> bool:
+        """Whether the turn is over, waiting for that `seconds` at most."""
+        deadline, pause = time.monotonic() + seconds, _FIRST_LOOK
+        while True:
+            turn = await self._turns.get(turn_id)
+            if turn is not None and turn.status is TurnStatus.DONE:
+                return True
+            left = deadline - time.monotonic()
+            if left <= 0:
+                return False
+            await asyncio.sleep(min(pause, left))
+            pause = min(pause * 1.5, _LAST_LOOK)
+
+    async def _answer(self, turn_id: str) -> str:
+        """What a turn that is over has said, with the notices beside it."""
+        notices = [
+            str(entry.content.get("body", ""))
+            for entry in await self._outbox.of_turn(turn_id)
+            if entry.kind in (OutboxKind.NOTICE, OutboxKind.OFFER)
+        ]
+        said = [await self._outbox.reply_text(turn_id), *notices]
+        return "\n\n".join(filter(None, said)) or "(no answer)"

@@ -1,0 +1,125 @@
+"""Questions that agents have put to people and that are not answered yet."""
+
+import asyncio
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from letta_matrix.config import Config
+from letta_matrix.matrix.events import mapping
+from letta_matrix.matrix.identifiers import RESERVED_PREFIXES
+from letta_matrix.toolbox.timeline import said
+
+KEYS = ("1️⃣", "2️⃣", "3️⃣", "4️⃣", "5️⃣", "6️⃣", "7️⃣", "8️⃣", "9️⃣", "🔟")
+"""The reactions that choose an option, in their order."""
+
+_VARIATION = "\ufe0f"
+_KEYS = tuple(key.replace(_VARIATION, "") for key in KEYS)
+_TEXT_TYPES = ("m.text", "m.emote")
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A question as it stands in a room."""
+
+    event_id: str
+    room_id: str
+    options: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What somebody answered; `option` counts from 1, 0 for words of their own."""
+
+    sender: str
+    text: str
+    option: int = 0
+
+
+class Questions:
+    """Knows the open questions, and which events answer them."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._open: dict[str, tuple[Question, set[asyncio.Future[Answer]]]] = {}
+
+    def offer(self, event: Mapping[str, Any]) -> bool:
+        """Whether an event answers an open question, which it then does: it is for nobody else.
+
+        Never raises, whatever the event is made of.
+        """
+        question, waiting = self._open.get(_target(event), (None, set[asyncio.Future[Answer]]()))
+        answer = self.answer(question, event) if question is not None else None
+        if answer is None or all(future.done() for future in waiting):
+            return False
+        for future in waiting:
+            if not future.done():
+                future.set_result(answer)
+        return True
+
+    def answer(self, question: Question, event: Mapping[str, Any]) -> Answer | None:
+        """The event as an answer to a question, None if it is none or its sender may not give
+        one."""
+        sender = event.get("sender")
+        if not isinstance(sender, str) or not self._may_answer(sender):
+            return None
+        if _target(event) != question.event_id or event.get("room_id") != question.room_id:
+            return None
+        if event.get("type") == "m.reaction":
+            return _chosen(question, sender, event)
+        return _told(question, sender, event)
+
+    @contextmanager
+    def open(self, question: Question) -> Generator[asyncio.Future[Answer]]:
+        """Take answers to a question; the first one is the future's result."""
+        future = asyncio.get_running_loop().create_future()
+        _, waiting = self._open.setdefault(question.event_id, (question, set()))
+        waiting.add(future)
+        try:
+            yield future
+        finally:
+            waiting.discard(future)
+            if not waiting:
+                self._open.pop(question.event_id, None)
+
+    def _may_answer(self, sender: str) -> bool:
+        localpart, _, domain = sender[1:].partition(":")
+        is_ours = domain == self._config.homeserver.domain and (
+            sender == self._config.bot_user_id or localpart.startswith(RESERVED_PREFIXES)
+        )
+        return not is_ours and self._config.role_of(sender) != "block"
+
+
+def _target(event: Mapping[str, Any]) -> str:
+    """The event that one reacts or replies to, "" if it does not."""
+    relation = mapping(mapping(event.get("content")).get("m.relates_to"))
+    if event.get("type") == "m.reaction":
+        target = relation.get("event_id")
+    elif event.get("type") == "m.room.message" and relation.get("rel_type") != "m.replace":
+        # In a thread the fallback counts too: who writes there next replies to the question.
+        target = mapping(relation.get("m.in_reply_to")).get("event_id")
+    else:
+        target = None
+    return target if isinstance(target, str) else ""
+
+
+def _chosen(question: Question, sender: str, event: Mapping[str, Any]) -> Answer | None:
+    key = mapping(mapping(event.get("content")).get("m.relates_to")).get("key")
+    plain = key.replace(_VARIATION, "") if isinstance(key, str) else ""
+    if plain not in _KEYS[: len(question.options)]:
+        return None
+    number = _KEYS.index(plain) + 1
+    return Answer(sender, question.options[number - 1], number)
+
+
+def _told(question: Question, sender: str, event: Mapping[str, Any]) -> Answer | None:
+    text = said(event)
+    if mapping(event.get("content")).get("msgtype") not in _TEXT_TYPES or not text:
+        return None
+    for number, option in enumerate(question.options, 1):
+        if text.casefold() in (option.casefold(), f"{number}", f"{number}.", f"{number})"):
+            return Answer(sender, option, number)
+        if text.replace(_VARIATION, "") == _KEYS[number - 1]:
+            return Answer(sender, option, number)
+    return Answer(sender, text)

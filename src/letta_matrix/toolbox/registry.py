@@ -1,0 +1,134 @@
+"""All tools in one place: what they are, and how a call of an agent is run."""
+
+import asyncio
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import structlog
+from mautrix.errors import MatrixRequestError
+
+from letta_matrix.config import Config
+from letta_matrix.matrix.errors import refusal
+from letta_matrix.matrix.homeserver import Homeserver, HomeserverUnavailable
+from letta_matrix.matrix.intent import Intent
+from letta_matrix.runtimes.protocol import ToolCall, ToolResult, ToolSpec
+from letta_matrix.store.agents import Agent, AgentDirectory, AgentStatus
+from letta_matrix.store.conversations import ConversationStore
+from letta_matrix.store.database import StoreUnavailable
+from letta_matrix.store.outbox import Outbox
+from letta_matrix.store.turns import TurnStore
+from letta_matrix.toolbox.arguments import parse
+from letta_matrix.toolbox.asking import Asking
+from letta_matrix.toolbox.files import file_tools
+from letta_matrix.toolbox.messaging import Messaging
+from letta_matrix.toolbox.questions import Questions
+from letta_matrix.toolbox.rate_limit import RateLimit
+from letta_matrix.toolbox.reading import Reading
+from letta_matrix.toolbox.results import compact, cut
+from letta_matrix.toolbox.tool import Caller, Tool, ToolError
+from letta_matrix.toolbox.writing import writing_tools
+
+log = structlog.get_logger()
+
+_UNCERTAIN = (
+    "It took too long. It may have happened or not: look with matrix_read_room before you try "
+    "again."
+)
+_AWAY = "The homeserver does not answer now. Try again in a minute."
+_NO_DATABASE = "The bridge's database does not answer now. Try again in a minute."
+_FAULT = "The tool failed, by a fault of the bridge; its log has the reason."
+
+
+class Toolbox:
+    """Runs calls of tools. An agent acts as itself and as nobody else.
+
+    `questions` must be offered every event that people send: what answers an open question is
+    no prompt.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        homeserver: Homeserver,
+        directory: AgentDirectory,
+        conversations: ConversationStore,
+        turns: TurnStore,
+        outbox: Outbox,
+    ) -> None:
+        self._homeserver = homeserver
+        self._directory = directory
+        self._conversations = conversations
+        self._turns = turns
+        self._limit = RateLimit(config.conversations.tool_calls_per_minute)
+        self.questions = Questions(config)
+        tools = [
+            *writing_tools(),
+            *file_tools(),
+            *Reading(directory).tools(),
+            *Messaging(config, directory, turns, outbox).tools(),
+            *Asking(directory, self.questions).tools(),
+        ]
+        self.tools: Mapping[str, Tool[Any]] = {tool.name: tool for tool in tools}
+
+    def specs(self) -> list[ToolSpec]:
+        """The tools as a runtime offers them."""
+        return [
+            ToolSpec(tool.name, tool.description, tool.parameters()) for tool in self.tools.values()
+        ]
+
+    async def call(self, call: ToolCall) -> ToolResult:
+        """Run a call (a `ToolHandler`); what goes wrong is told to the agent. The same call,
+        come again after a crash, writes nothing a second time."""
+        try:
+            result = ToolResult(await self._run(call))
+        except ToolError as error:
+            result = ToolResult(_bounded(str(error)), ok=False)
+        except HomeserverUnavailable:
+            result = ToolResult(_AWAY, ok=False)
+        except StoreUnavailable:
+            result = ToolResult(_NO_DATABASE, ok=False)
+        except TimeoutError:
+            result = ToolResult(_UNCERTAIN, ok=False)
+        except MatrixRequestError as error:
+            result = ToolResult(_bounded(_sentence(refusal(error))), ok=False)
+        except Exception as error:
+            log.error("a tool failed", agent=call.agent_id, tool=call.name, exc_info=error)
+            result = ToolResult(_FAULT, ok=False)
+        log.info("an agent used a tool", agent=call.agent_id, tool=call.name, ok=result.ok)
+        return result
+
+    async def _run(self, call: ToolCall) -> str:
+        agent = self._directory.get(call.agent_id)
+        if agent is None or agent.status is not AgentStatus.ACTIVE:
+            raise ToolError("You have no account on Matrix yet; try again in a minute.")
+        wait = self._limit.take(agent.agent_id, time.monotonic())
+        if wait > 0:
+            raise ToolError(f"Too many tool calls. Try again in {wait:.0f} seconds.")
+        tool = self.tools.get(call.name)
+        if tool is None:
+            raise ToolError(f"There is no tool {call.name!r}, only: {', '.join(self.tools)}.")
+        params = parse(tool, call.arguments)
+        async with asyncio.timeout(tool.seconds):
+            return compact(await tool.run(await self._caller(agent, call), params))
+
+    async def _caller(self, agent: Agent, call: ToolCall) -> Caller:
+        place = await self._conversations.place_of(agent.agent_id, call.conversation_id)
+        turn = await self._turns.open_at(place) if place is not None else None
+        return Caller(
+            agent.agent_id,
+            Intent(self._homeserver, agent.user_id),
+            call.call_id,
+            call.conversation_id,
+            place,
+            turn.turn_id if turn else "",
+            turn.hops if turn else 0,
+        )
+
+
+def _bounded(text: str) -> str:
+    return cut(text, 2_000).encode("utf-8", "replace").decode()
+
+
+def _sentence(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:]}."

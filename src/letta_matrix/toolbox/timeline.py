@@ -1,0 +1,81 @@
+"""Messages of a room as a model reads them."""
+
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from letta_matrix.matrix.content import MARKER
+from letta_matrix.matrix.events import mapping
+from letta_matrix.matrix.formatting import clean_text
+from letta_matrix.toolbox.results import cut
+
+_REPLY_FALLBACK = re.compile(r"\A(?:> .*\n)+\n?")
+_MESSAGES = ("m.room.message", "m.room.encrypted")
+FILTER = {"types": list(_MESSAGES)}
+"""A RoomEventFilter: the events that `is_message` may accept."""
+
+
+def is_message(event: Mapping[str, Any]) -> bool:
+    """Whether it is something that was said: no edit, nothing removed, none of our own notices
+    and traces."""
+    content = mapping(event.get("content"))
+    if event.get("type") not in _MESSAGES or not content:
+        return False
+    if mapping(content.get("m.relates_to")).get("rel_type") == "m.replace":
+        return False
+    return not (MARKER in content and content.get("msgtype") == "m.notice")
+
+
+def said(event: Mapping[str, Any]) -> str:
+    """The words of a message, in their newest version; without what clients before Matrix 1.13
+    quote of the message it replies to."""
+    if event.get("type") == "m.room.encrypted":
+        return "(encrypted)"
+    content = _newest(event)
+    body = content.get("body")
+    text = clean_text(body) if isinstance(body, str) else ""
+    is_reply = "m.in_reply_to" in mapping(mapping(event.get("content")).get("m.relates_to"))
+    return (_REPLY_FALLBACK.sub("", text) if is_reply else text).strip()
+
+
+def entry(event: Mapping[str, Any], names: Mapping[str, str], length: int) -> dict[str, object]:
+    """A message with at most `length` characters of its text; `names` are those of agents."""
+    content = mapping(event.get("content"))
+    relation = mapping(content.get("m.relates_to"))
+    sender = str(event.get("sender"))
+    shown: dict[str, object] = {"event_id": str(event.get("event_id")), "sender": sender}
+    if sender in names:
+        shown["agent"] = cut(names[sender], 80)
+    shown["time"] = _time(event.get("origin_server_ts"))
+    msgtype = _newest(event).get("msgtype")
+    if isinstance(msgtype, str) and msgtype != "m.text":
+        shown["type"] = cut(msgtype, 80)
+    shown["text"] = cut(said(event), length)
+    return shown | _relations(relation) | ({"edited": True} if _edit(event) else {})
+
+
+def _relations(relation: Mapping[str, Any]) -> dict[str, object]:
+    shown: dict[str, object] = {}
+    if relation.get("rel_type") == "m.thread":
+        shown["thread"] = cut(str(relation.get("event_id")), 255)
+    reply_to = mapping(relation.get("m.in_reply_to")).get("event_id")
+    if isinstance(reply_to, str) and not relation.get("is_falling_back"):
+        shown["reply_to"] = cut(reply_to, 255)
+    return shown
+
+
+def _edit(event: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The newest edit, which the homeserver bundles with a message (spec: Event replacements)."""
+    relations = mapping(mapping(event.get("unsigned")).get("m.relations"))
+    return mapping(mapping(mapping(relations.get("m.replace")).get("content")).get("m.new_content"))
+
+
+def _newest(event: Mapping[str, Any]) -> Mapping[str, Any]:
+    return _edit(event) or mapping(event.get("content"))
+
+
+def _time(milliseconds: object) -> str:
+    if not isinstance(milliseconds, int) or not 0 <= milliseconds < 2**47:
+        return ""
+    return datetime.fromtimestamp(milliseconds // 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -1,0 +1,110 @@
+"""What a tool is: a name, typed arguments, and what happens when somebody calls it."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Generic, TypeVar
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, StringConstraints
+from pydantic.json_schema import GenerateJsonSchema
+
+from letta_matrix.matrix.formatting import clean_text
+from letta_matrix.matrix.intent import Intent
+from letta_matrix.matrix.transactions import txn_id
+from letta_matrix.store.places import Place
+
+Result = Mapping[str, object]
+"""What a call gives: a JSON object."""
+
+
+class ToolError(Exception):
+    """The call cannot be carried out; the text tells the caller why and what to do."""
+
+
+class Params(BaseModel):
+    """The arguments of a tool; none beside the declared ones."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+P = TypeVar("P", bound=Params)
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who calls, and from where: `place` and `turn_id` are those of the turn that the call
+    belongs to, None and "" outside of the turns run here."""
+
+    agent_id: str
+    intent: Intent
+    call_id: str
+    conversation_id: str = ""
+    place: Place | None = None
+    turn_id: str = ""
+    hops: int = 0
+
+    @property
+    def user_id(self) -> str:
+        return self.intent.user_id
+
+    def txn(self, *step: str | int) -> str:
+        """The txn id of one step of this call: the same when the call comes again.
+
+        Models number their calls as they like, so the turn is part of it.
+        """
+        return txn_id(
+            "tool", self.agent_id, self.conversation_id, self.turn_id, self.call_id, *step
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Tool(Generic[P]):
+    """A tool. `description` is one line for a model; `seconds` is how long a call may take, None
+    where its arguments say so."""
+
+    name: str
+    title: str
+    description: str
+    params: type[P]
+    run: Callable[[Caller, P], Awaitable[Result]]
+    read_only: bool = False
+    destructive: bool = False
+    idempotent: bool = False
+    seconds: float | None = 60.0
+
+    def parameters(self) -> dict[str, Any]:
+        """The JSON Schema of its arguments."""
+        schema = self.params.model_json_schema(schema_generator=_Untitled)
+        return {key: schema[key] for key in schema if key not in ("title", "description")}
+
+
+class _Untitled(GenerateJsonSchema):
+    """Without a title for each field: it repeats the name, and models pay for each word."""
+
+    def field_title_should_be_set(self, schema: Any) -> bool:
+        return False
+
+
+def _clean(value: str) -> str:
+    if clean_text(value) != value:
+        raise ValueError("should have no control characters")
+    return value
+
+
+RoomRef = Annotated[
+    str,
+    StringConstraints(strip_whitespace=True, min_length=1, max_length=255),
+    AfterValidator(_clean),
+]
+"""How a room is named: `!id`, `#alias`, or its exact name among the caller's rooms."""
+
+EventId = Annotated[
+    str,
+    StringConstraints(strip_whitespace=True, pattern=r"^\$\S{1,254}$"),
+    AfterValidator(_clean),
+]
+
+Line = Annotated[
+    str, StringConstraints(strip_whitespace=True, min_length=1), AfterValidator(_clean)
+]
+
+Markdown = Annotated[str, StringConstraints(min_length=1, max_length=100_000)]

@@ -1,0 +1,452 @@
+"""What `letta_matrix.runtimes.protocol` promises, kept by every adapter.
+
+A test is skipped only where the adapter's `capabilities` say that it cannot.
+"""
+
+import asyncio
+import json
+import secrets
+from contextlib import aclosing
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+from tests.contract.places import Place
+
+from letta_matrix.runtimes.protocol import (
+    AgentRuntime,
+    ApprovalRequested,
+    Capabilities,
+    Image,
+    ImagesDropped,
+    RuntimeRefused,
+    RuntimeUnavailable,
+    Said,
+    StopReason,
+    TextDelta,
+    ToolCall,
+    ToolResult,
+    ToolReturned,
+    ToolSpec,
+    ToolStarted,
+    TurnEvent,
+    TurnFinished,
+    TurnLost,
+    TurnRequest,
+    TurnStarted,
+    TurnState,
+)
+
+T = TypeVar("T")
+
+NOBODY = "agent-00000000-0000-4000-8000-000000000000"
+PIXEL = bytes.fromhex(
+    "89504e470d0a1a0a0000000d49484452000000010000000108060000001f15c489"
+    "0000000d49444154789c6360000002000154a24f5f0000000049454e44ae426082"
+)
+
+
+@dataclass
+class Turn:
+    """A turn as the bridge runs it: its request, what it saved, what it brought last."""
+
+    request: TurnRequest
+    state: TurnState | None = None
+    events: list[TurnEvent] = field(default_factory=list[TurnEvent])
+    _news: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def run(self, runtime: AgentRuntime, words: int = 0) -> "Turn":
+        """Run or follow it to its end, or until `words` pieces of text have come."""
+        self.events = []
+        async with aclosing(runtime.run_turn(self.request, self.state, self.save)) as events:
+            async for event in events:
+                self.events.append(event)
+                self._news.set()
+                if words and len(self.of(TextDelta)) == words:
+                    break
+        return self
+
+    async def has_said(self, words: int) -> None:
+        """Wait until a run of it has brought so many pieces of text."""
+        async with asyncio.timeout(20):
+            while len(self.of(TextDelta)) < words:
+                self._news.clear()
+                await self._news.wait()
+
+    async def ask_approval(self, runtime: AgentRuntime) -> ApprovalRequested:
+        """Run or follow it until it asks for an approval."""
+        async with aclosing(runtime.run_turn(self.request, self.state, self.save)) as events:
+            async for event in events:
+                if isinstance(event, ApprovalRequested):
+                    return event
+        raise AssertionError("no approval was asked for")
+
+    async def save(self, state: TurnState) -> None:
+        self.state = json.loads(json.dumps(dict(state)))
+
+    def of(self, kind: type[T]) -> list[T]:
+        return [event for event in self.events if isinstance(event, kind)]
+
+    @property
+    def text(self) -> str:
+        return "".join(event.text for event in self.of(TextDelta)).strip()
+
+    @property
+    def end(self) -> TurnFinished:
+        last = self.events[-1]
+        assert isinstance(last, TurnFinished)
+        return last
+
+
+async def new_turn(
+    place: Place, runtime: AgentRuntime, text: str = "hello", conversation_id: str = ""
+) -> Turn:
+    """A turn in a conversation of its own; its text is followed by a word said nowhere else."""
+    conversation_id = conversation_id or await runtime.create_conversation(place.agent_id, "a room")
+    message_id = f"${secrets.token_hex(8)}:localhost"
+    text = f"{text} {secrets.token_hex(6)}"
+    return Turn(TurnRequest(place.agent_id, conversation_id, message_id, text))
+
+
+def need(runtime: AgentRuntime, capability: str) -> None:
+    if not getattr(runtime.capabilities, capability):
+        pytest.skip(f"{runtime.name} says that it cannot: {capability}")
+
+
+def counting(words: int) -> str:
+    return " ".join(f"word{number}" for number in range(1, words + 1))
+
+
+async def test_agents_are_listed(place: Place) -> None:
+    runtime = await place.open()
+    agents = await runtime.list_agents()
+    assert [agent.agent_id for agent in agents].count(place.agent_id) == 1
+    assert all(agent.agent_id and agent.name for agent in agents)
+
+
+async def test_an_unknown_agent_is_refused(place: Place) -> None:
+    runtime = await place.open()
+    with pytest.raises(RuntimeRefused):
+        await prompt_nobody(runtime)
+
+
+async def test_agents_are_created_renamed_and_deleted(place: Place) -> None:
+    runtime = await place.open()
+    if not runtime.capabilities.manage:
+        with pytest.raises(RuntimeRefused):
+            await runtime.create_agent("Grace")
+        return
+    made = await runtime.create_agent("Grace", description="maps")
+    await runtime.rename_agent(made.agent_id, "Hopper")
+    listed = {agent.agent_id: agent for agent in await runtime.list_agents()}
+    assert listed[made.agent_id].name == "Hopper"
+    assert listed[made.agent_id].description == "maps"
+    for _ in range(2):
+        await runtime.delete_agent(made.agent_id)
+    assert made.agent_id not in [agent.agent_id for agent in await runtime.list_agents()]
+    with pytest.raises(RuntimeRefused):
+        await runtime.rename_agent(made.agent_id, "Nobody")
+
+
+async def test_models_are_listed_and_switched(place: Place) -> None:
+    runtime = await place.open()
+    if not runtime.capabilities.models:
+        with pytest.raises(RuntimeRefused):
+            await runtime.list_models()
+        return
+    made = await runtime.create_agent("Grace")
+    model = (await runtime.list_models())[-1]
+    await runtime.set_model(made.agent_id, model)
+    listed = {agent.agent_id: agent for agent in await runtime.list_agents()}
+    assert listed[made.agent_id].model == model
+    await runtime.delete_agent(made.agent_id)
+
+
+async def test_a_turn_begins_brings_text_and_ends_once(place: Place) -> None:
+    runtime = await place.open()
+    turn = await (await new_turn(place, runtime)).run(runtime)
+    assert turn.text == f"echo: {turn.request.text}"
+    assert turn.end.stop_reason is StopReason.END_TURN
+    assert not turn.end.error
+    assert isinstance(turn.events[0], TurnStarted)
+    assert len(turn.of(TurnFinished)) == 1
+    assert place.count(turn.request.text) == 1
+
+
+async def test_a_turn_followed_after_its_end_is_told_again(place: Place) -> None:
+    runtime = await place.open()
+    turn = await (await new_turn(place, runtime)).run(runtime)
+    text = turn.text
+    await runtime.close()
+    await turn.run(await place.open())
+    assert turn.text == text
+    assert turn.end.stop_reason is StopReason.END_TURN
+    assert place.count(turn.request.text) == 1
+
+
+async def test_a_message_of_which_nothing_was_saved_prompts_once(place: Place) -> None:
+    runtime = await place.open()
+    need(runtime, "resume")
+    turn = await (await new_turn(place, runtime)).run(runtime)
+    text, turn.state = turn.text, None
+    await turn.run(runtime)
+    assert turn.text == text
+    assert place.count(turn.request.text) == 1
+
+
+async def test_a_turn_left_in_mid_stream_is_followed_from_its_beginning(place: Place) -> None:
+    runtime = await place.open()
+    need(runtime, "resume")
+    turn = await (await new_turn(place, runtime, "slow:15")).run(runtime, words=3)
+    await runtime.close()
+    await turn.run(await place.open())
+    assert turn.text == counting(15)
+    assert len(turn.of(TurnFinished)) == 1
+    assert place.count(turn.request.text) == 1
+
+
+async def test_closing_leaves_a_running_turn_resumable(place: Place) -> None:
+    runtime = await place.open()
+    need(runtime, "resume")
+    turn = await new_turn(place, runtime, "slow:15")
+    running = asyncio.create_task(turn.run(runtime))
+    await turn.has_said(3)
+    await runtime.close()
+    (outcome,) = await asyncio.gather(running, return_exceptions=True)
+    assert isinstance(outcome, Turn | RuntimeUnavailable)
+    await turn.run(await place.open())
+    assert turn.text == counting(15)
+    assert place.count(turn.request.text) == 1
+
+
+async def test_conversations_run_side_by_side_and_remember_their_own(place: Place) -> None:
+    runtime = await place.open()
+    need(runtime, "conversations")
+    first = await (await new_turn(place, runtime, "red")).run(runtime)
+    second = await (await new_turn(place, runtime, "blue")).run(runtime)
+    assert first.request.conversation_id != second.request.conversation_id
+    slow = await new_turn(place, runtime, "slow:15", first.request.conversation_id)
+    quick = await new_turn(place, runtime, "quick", second.request.conversation_id)
+    running = asyncio.create_task(slow.run(runtime))
+    await quick.run(runtime)
+    assert not running.done()
+    await running
+    told = place.in_view(quick.request.text)
+    assert any(second.request.text in one for one in told)
+    assert not any(first.request.text in one for one in told)
+    told = place.in_view(slow.request.text)
+    assert any(first.request.text in one for one in told)
+    assert not any(second.request.text in one for one in told)
+
+
+async def test_a_cancelled_turn_ends_and_the_next_one_runs(place: Place) -> None:
+    runtime = await place.open()
+    need(runtime, "cancel")
+    turn = await new_turn(place, runtime, "slow:60")
+    running = asyncio.create_task(turn.run(runtime))
+    await turn.has_said(3)
+    request = turn.request
+    async with asyncio.timeout(5):
+        await runtime.cancel_turn(request.agent_id, request.conversation_id)
+        await running
+    assert turn.end.stop_reason is StopReason.CANCELLED
+    assert turn.text.startswith("word1 word2 word3")
+    later = await new_turn(place, runtime, "later", request.conversation_id)
+    assert (await later.run(runtime)).text == f"echo: {later.request.text}"
+
+
+@pytest.mark.parametrize("allow", [True, False])
+async def test_an_approval_decides(place: Place, tmp_path: Path, allow: bool) -> None:
+    runtime = await place.open()
+    need(runtime, "approvals")
+    turn = await new_turn(place, runtime, f"tool:Bash:touch {tmp_path / 'made'} && echo")
+    command = turn.request.text.removeprefix("tool:Bash:")
+    answered = ""
+    async with aclosing(runtime.run_turn(turn.request, None, turn.save)) as events:
+        async for event in events:
+            turn.events.append(event)
+            if isinstance(event, ApprovalRequested):
+                answered = event.approval_id
+                assert event.tool == "Bash"
+                assert event.arguments["command"] == command
+                assert not turn.of(ToolReturned)
+                await runtime.answer_approval(
+                    turn.request, answered, allow=allow, message="not today"
+                )
+    assert answered
+    assert [event.ok for event in turn.of(ToolReturned)] == [allow]
+    assert len(turn.of(ToolStarted)) == 1
+    assert ("not today" in turn.text) is not allow
+    assert (command.rpartition(" ")[2] in turn.text) is allow
+    assert turn.end.stop_reason is StopReason.END_TURN
+    with pytest.raises(RuntimeRefused):
+        await runtime.answer_approval(turn.request, answered, allow=True)
+
+
+async def test_a_pending_approval_is_reported_again_after_a_restart(
+    place: Place, tmp_path: Path
+) -> None:
+    runtime = await place.open()
+    need(runtime, "approvals")
+    turn = await new_turn(place, runtime, f"tool:Bash:touch {tmp_path / 'made'} && echo")
+    asked = await turn.ask_approval(runtime)
+    await runtime.close()
+    runtime = await place.open()
+    async with aclosing(runtime.run_turn(turn.request, turn.state, turn.save)) as events:
+        async for event in events:
+            turn.events.append(event)
+            if isinstance(event, ApprovalRequested):
+                assert event == asked
+                await runtime.answer_approval(turn.request, event.approval_id, allow=True)
+    assert len(turn.of(ApprovalRequested)) == 1
+    assert turn.text.startswith("tool said: ")
+    assert place.count(turn.request.text) == 1
+
+
+async def test_an_offered_tool_runs_here(place: Place) -> None:
+    calls: list[ToolCall] = []
+
+    async def handle(call: ToolCall) -> ToolResult:
+        calls.append(call)
+        return ToolResult(f"pong {call.arguments['word']}")
+
+    schema = {"type": "object", "properties": {"word": {"type": "string"}}, "required": ["word"]}
+    runtime = await place.open(ToolSpec("matrix_ping", "Answers with a word.", schema), handle)
+    need(runtime, "tools")
+    talk = await runtime.create_conversation(place.agent_id, "a room")
+    word = secrets.token_hex(6)
+    said = await place.use_tool(runtime, talk, "matrix_ping", word)
+    assert said == f"tool said: pong {word}"
+    (call,) = calls
+    assert (call.agent_id, call.conversation_id) == (place.agent_id, talk)
+    assert (call.name, call.arguments) == ("matrix_ping", {"word": word})
+    assert call.call_id
+
+
+async def test_an_error_of_the_model_is_one_line(place: Place) -> None:
+    runtime = await place.open()
+    turn = await (await new_turn(place, runtime, "error:500")).run(runtime)
+    assert turn.end.stop_reason is StopReason.ERROR
+    assert turn.end.error
+    assert len(turn.end.error.splitlines()) == 1
+    asked = place.count(turn.request.text)
+    await runtime.close()
+    runtime = await place.open()
+    await turn.run(runtime)
+    assert turn.end.stop_reason is StopReason.ERROR
+    assert place.count(turn.request.text) == asked
+    later = await new_turn(place, runtime, "later", turn.request.conversation_id)
+    assert (await later.run(runtime)).text == f"echo: {later.request.text}"
+
+
+async def test_an_unreachable_server_takes_nothing_and_comes_back(place: Place) -> None:
+    runtime = await place.open()
+    turn = await new_turn(place, runtime)
+    await place.down()
+    try:
+        async with asyncio.timeout(10):
+            with pytest.raises(RuntimeUnavailable):
+                await runtime.list_agents()
+            with pytest.raises(RuntimeUnavailable):
+                await turn.run(runtime)
+    finally:
+        await place.up()
+    await until_run(turn, runtime)
+    assert turn.text == f"echo: {turn.request.text}"
+    assert place.count(turn.request.text) == 1
+
+
+async def test_an_outage_in_mid_turn_asks_nobody_twice(place: Place) -> None:
+    runtime = await place.open()
+    turn = await new_turn(place, runtime, "slow:15")
+    running = asyncio.create_task(turn.run(runtime))
+    await turn.has_said(3)
+    await place.down()
+    try:
+        async with asyncio.timeout(10):
+            with pytest.raises(RuntimeUnavailable):
+                await running
+            with pytest.raises(RuntimeUnavailable):
+                await runtime.list_agents()
+    finally:
+        await place.up()
+    try:
+        await until_run(turn, runtime)
+        assert turn.text == counting(15)
+    except TurnLost as lost:
+        conversation_id = lost.fresh_conversation or turn.request.conversation_id
+        turn.request = (await new_turn(place, runtime, "more", conversation_id)).request
+        turn.state = None
+        assert (await turn.run(runtime)).text == f"echo: {turn.request.text}"
+    assert place.count(turn.request.text) == 1
+
+
+async def test_what_an_agent_says_by_itself_is_told_once(place: Place) -> None:
+    runtime = await place.open()
+    need(runtime, "speech")
+    start = await runtime.said_since(place.agent_id, None)
+    assert not start.speeches
+    turn = await (await new_turn(place, runtime)).run(runtime)
+    await runtime.finish_turn(turn.request)
+    word = secrets.token_hex(6)
+    await place.say(f"morning {word}")
+    said = await heard(runtime, place.agent_id, start.cursor)
+    assert [speech.text for speech in said.speeches] == [f"echo: morning {word}"]
+    assert all(speech.message_id for speech in said.speeches)
+    assert not (await runtime.said_since(place.agent_id, said.cursor)).speeches
+    await runtime.close()
+    runtime = await place.open()
+    assert not (await runtime.said_since(place.agent_id, said.cursor)).speeches
+    again = await runtime.said_since(place.agent_id, start.cursor)
+    assert [one.message_id for one in again.speeches] == [one.message_id for one in said.speeches]
+
+
+async def test_an_image_arrives_or_is_reported_dropped(place: Place) -> None:
+    runtime = await place.open()
+    plain = await new_turn(place, runtime, "look")
+    image = Image("pixel.png", "image/png", PIXEL)
+    request = plain.request
+    turn = Turn(
+        TurnRequest(
+            request.agent_id, request.conversation_id, request.message_id, request.text, (image,)
+        )
+    )
+    await turn.run(runtime)
+    assert turn.end.stop_reason is StopReason.END_TURN
+    dropped = turn.of(ImagesDropped)
+    assert len(dropped) <= 1
+    assert place.seen(request.text) == ([] if dropped else [PIXEL])
+    assert all(one.reason and len(one.reason.splitlines()) == 1 for one in dropped)
+
+
+async def test_capabilities_are_plain_answers(place: Place) -> None:
+    runtime = await place.open()
+    for one in fields(Capabilities):
+        assert isinstance(getattr(runtime.capabilities, one.name), bool)
+    assert runtime.capabilities.approvals or not runtime.capabilities.always
+
+
+async def prompt_nobody(runtime: AgentRuntime) -> None:
+    conversation_id = await runtime.create_conversation(NOBODY, "a room")
+    await Turn(TurnRequest(NOBODY, conversation_id, "$1:localhost", "hello")).run(runtime)
+
+
+async def until_run(turn: Turn, runtime: AgentRuntime) -> None:
+    """Follow a turn as the bridge does: again and again while the runtime is unavailable."""
+    async with asyncio.timeout(30):
+        while True:
+            try:
+                await turn.run(runtime)
+                return
+            except RuntimeUnavailable:
+                await asyncio.sleep(0.1)
+
+
+async def heard(runtime: AgentRuntime, agent_id: str, cursor: str) -> Said:
+    """The first speeches after a cursor."""
+    async with asyncio.timeout(20):
+        while not (said := await runtime.said_since(agent_id, cursor)).speeches:
+            cursor = said.cursor
+            await asyncio.sleep(0.2)
+    return said

@@ -1,0 +1,37 @@
+"""The App Server runtime that the tests of its adapter share."""
+
+import os
+import secrets
+import signal
+from collections.abc import AsyncGenerator
+from pathlib import Path
+
+import pytest
+from tests.integration.runtime_bench import MODEL, Bench, connected
+from tests.servers import LettaServer
+
+from letta_matrix.config import AppServerRuntime
+from letta_matrix.runtimes.app_server import AppServer
+
+
+@pytest.fixture
+async def keeper_socket(tmp_path: Path) -> AsyncGenerator[Path]:
+    """Where a keeper may be started; it ends with the test."""
+    path = tmp_path / "keeper.sock"
+    yield path
+    pid = path.with_name("keeper.sock.pid")
+    if pid.exists():
+        os.kill(int(pid.read_text()), signal.SIGTERM)
+
+
+@pytest.fixture
+async def bench(app_server: LettaServer, keeper_socket: Path) -> AsyncGenerator[Bench]:
+    """A connected adapter with an agent and a conversation of its own."""
+    runtime = AppServer(AppServerRuntime.model_validate({"url": app_server.url}), keeper_socket)
+    await runtime.start()
+    await connected(runtime)
+    agent = await runtime.create_agent(f"Ada {secrets.token_hex(3)}", model=MODEL)
+    conversation_id = await runtime.create_conversation(agent.agent_id, "room !a")
+    bench = Bench(runtime, app_server.url, keeper_socket, agent.agent_id, conversation_id)
+    yield bench
+    await bench.runtime.close()

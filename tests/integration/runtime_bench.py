@@ -1,0 +1,224 @@
+"""An App Server runtime on the bench: its own keeper, agent and conversation."""
+
+import asyncio
+import itertools
+import json
+import secrets
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AsyncExitStack, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+import aiohttp
+from tests.stub_model import MODEL_ID
+
+from letta_matrix.config import AppServerRuntime
+from letta_matrix.runtimes.app_server import AppServer
+from letta_matrix.runtimes.protocol import (
+    ApprovalRequested,
+    Image,
+    RuntimeUnavailable,
+    TextDelta,
+    ToolHandler,
+    ToolSpec,
+    ToolStarted,
+    TurnEvent,
+    TurnRequest,
+    TurnState,
+)
+
+MODEL = f"openai-compatible/{MODEL_ID}"
+CLIENT = Path(__file__).with_name("turn_client.py")
+CLIENT_KEYS = ("agent_id", "conversation_id", "message_id", "text")
+
+
+@dataclass
+class Saved:
+    """A turn's state as the bridge would store it."""
+
+    state: TurnState | None = None
+
+    async def save(self, state: TurnState) -> None:
+        self.state = json.loads(json.dumps(dict(state)))
+
+
+@dataclass
+class Bench:
+    """A runtime with a keeper of its own, an agent and a conversation."""
+
+    runtime: AppServer
+    url: str
+    socket: Path
+    agent_id: str
+    conversation_id: str
+    saved: Saved = field(default_factory=Saved)
+
+    def request(
+        self, text: str, conversation_id: str = "", images: tuple[Image, ...] = ()
+    ) -> TurnRequest:
+        message_id = f"${secrets.token_hex(8)}:localhost"
+        talk = conversation_id or self.conversation_id
+        return TurnRequest(self.agent_id, talk, message_id, text, images)
+
+    async def turn(self, request: TurnRequest, state: TurnState | None = None) -> list[TurnEvent]:
+        return [event async for event in self.runtime.run_turn(request, state, self.saved.save)]
+
+    async def turn_with(self, request: TurnRequest, at_third_word: Callable[[], None]) -> None:
+        """Run a `slow:` turn and do something in its midst."""
+        async for event in self.runtime.run_turn(request, None, self.saved.save):
+            if isinstance(event, TextDelta) and event.text.strip() == "word3":
+                at_third_word()
+
+    async def turn_with_tool(self, request: TurnRequest, in_tool: Callable[[], None]) -> None:
+        """Run a `tool:` turn, allow its tool, and do something while it runs."""
+        async for event in self.runtime.run_turn(request, None, self.saved.save):
+            if isinstance(event, ApprovalRequested):
+                await self.runtime.answer_approval(request, event.approval_id, allow=True)
+            elif isinstance(event, ToolStarted):
+                await asyncio.sleep(0.5)
+                in_tool()
+
+    async def say(self, text: str) -> str:
+        return text_of(await self.turn(self.request(text)))
+
+    async def restart(
+        self, offer: tuple[Sequence[ToolSpec], ToolHandler] | None = None
+    ) -> AppServer:
+        """A new adapter on the same keeper in place of the bench's, as after a restart."""
+        await self.runtime.close()
+        self.runtime = AppServer(AppServerRuntime.model_validate({"url": self.url}), self.socket)
+        if offer is not None:
+            self.runtime.offer_tools(*offer)
+        await self.runtime.start()
+        await connected(self.runtime)
+        return self.runtime
+
+    def keeper_pid(self) -> int:
+        return int(self.socket.with_name(self.socket.name + ".pid").read_text())
+
+
+def text_of(events: list[TurnEvent]) -> str:
+    return "".join(event.text for event in events if isinstance(event, TextDelta))
+
+
+def words(count: int) -> str:
+    return "".join(f"word{number} " for number in range(1, count + 1)).strip()
+
+
+async def connected(runtime: AppServer, timeout: float = 20.0) -> None:
+    deadline = time.monotonic() + timeout
+    while True:
+        try:
+            await runtime.list_agents()
+            return
+        except RuntimeUnavailable:
+            assert time.monotonic() < deadline, "the App Server was not reached"
+            await asyncio.sleep(0.05)
+
+
+async def client_until(
+    bench: Bench, request: TurnRequest, state_file: Path, word: bytes, times: int = 1, **more: str
+) -> bytes:
+    """Run the turn in a process of its own, SIGKILL that when it has written `times` lines with
+    `word`, and return all it wrote."""
+    options = {key: str(getattr(request, key)) for key in CLIENT_KEYS} | more
+    options |= {"url": bench.url, "socket": str(bench.socket), "state": str(state_file)}
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, str(CLIENT), json.dumps(options), stdout=subprocess.PIPE
+    )
+    assert process.stdout is not None
+    written = b""
+    async with asyncio.timeout(30):
+        while written.count(word) < times:
+            line = await process.stdout.readline()
+            assert line, written
+            written += line
+    with suppress(ProcessLookupError):
+        process.kill()
+    written += await process.stdout.read()
+    await process.wait()
+    return written
+
+
+@dataclass
+class Client:
+    """Another client of the App Server, that speaks its protocol by hand."""
+
+    bench: Bench
+    frames: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+    _stack: AsyncExitStack = field(default_factory=AsyncExitStack)
+    _numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
+
+    async def __aenter__(self) -> Self:
+        session = await self._stack.enter_async_context(aiohttp.ClientSession())
+        self.socket = await session.ws_connect(f"{self.bench.url}/ws", max_msg_size=0)
+        self._reader = asyncio.create_task(self._read())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._reader.cancel()
+        await self.socket.close()
+        await self._stack.aclose()
+
+    async def ask(self, kind: str, **fields: object) -> dict[str, Any]:
+        """A request's answer."""
+        number = f"other-{next(self._numbers)}"
+        await self.socket.send_json({"type": kind, "request_id": number, **fields})
+        return await self.until(0, lambda frame: frame.get("request_id") == number)
+
+    async def start(self, conversation_id: str) -> dict[str, str]:
+        """Subscribe to a conversation of the bench's agent."""
+        scope = {"agent_id": self.bench.agent_id, "conversation_id": conversation_id}
+        answer = await self.ask("runtime_start", **scope, mode="standard")
+        assert answer["success"], answer
+        return scope
+
+    async def begin(self, text: str, conversation_id: str = "") -> tuple[dict[str, str], int]:
+        """Begin a turn: where, and from which frame on it shows."""
+        scope = await self.start(conversation_id or self.bench.conversation_id)
+        mark = len(self.frames)
+        message = {"role": "user", "content": text, "client_message_id": secrets.token_hex(8)}
+        payload = {"kind": "create_message", "messages": [message]}
+        assert (await self.ask("input", runtime=scope, payload=payload))["accepted"]
+        return scope, mark
+
+    async def end(self, scope: dict[str, str], mark: int) -> str:
+        """Wait for the turn's end; what was said in it."""
+
+        def ended(frame: dict[str, Any]) -> bool:
+            return frame["type"] == "turn_finished" and frame["runtime"] == scope
+
+        await self.until(mark, ended)
+        deltas = [frame.get("delta", {}) for frame in self.frames[mark:]]
+        said = [delta for delta in deltas if delta.get("message_type") == "assistant_message"]
+        return "".join(part["text"] for delta in said for part in delta["content"])
+
+    async def say(self, text: str, conversation_id: str = "", *, approve: bool = False) -> str:
+        """Run a turn; what was said in it."""
+        scope, mark = await self.begin(text, conversation_id)
+        if approve:
+            await self.approve(scope, mark)
+        return await self.end(scope, mark)
+
+    async def approve(self, scope: dict[str, str], mark: int) -> None:
+        asked = await self.until(mark, lambda frame: frame["type"] == "control_request")
+        answer = {"request_id": asked["request_id"], "decision": {"behavior": "allow"}}
+        await self.ask("input", runtime=scope, payload={"kind": "approval_response", **answer})
+
+    async def until(
+        self, mark: int, wanted: Callable[[dict[str, Any]], bool], timeout: float = 20
+    ) -> dict[str, Any]:
+        async with asyncio.timeout(timeout):
+            while True:
+                found = next(filter(wanted, self.frames[mark:]), None)
+                if found is not None:
+                    return found
+                await asyncio.sleep(0.02)
+
+    async def _read(self) -> None:
+        async for message in self.socket:
+            self.frames.append(json.loads(message.data))

@@ -1,0 +1,76 @@
+"""A reply as it streams: paragraphs, and nothing of the envelope."""
+
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from letta_matrix.conversations.reply_text import MAX_REPLY, ReplyText
+from letta_matrix.runtimes.protocol import TextDelta
+
+ENVELOPE = "[Matrix, Kitchen, 2026-11-22 19:40 UTC] Ann (@ann:test):"
+HEADER = f"{ENVELOPE}\n> you: what is for dinner\n> tonight?\n\n"
+
+
+def said(header: str, *deltas: str) -> tuple[list[str], str]:
+    text = ReplyText(header)
+    return [text.add(TextDelta("a", delta)) for delta in deltas], text.end()
+
+
+def test_assistant_messages_are_paragraphs_in_their_order() -> None:
+    text = ReplyText()
+    text.add(TextDelta("a", "one\n"))
+    text.add(TextDelta("b", "\ntwo"))
+    assert text.add(TextDelta("a", "more")) == "one\nmore\n\ntwo"
+    assert text.add(TextDelta("c", "\n")) == text.end() == "one\nmore\n\ntwo"
+
+
+def test_without_a_header_everything_is_shown_at_once() -> None:
+    assert said("", "[Matr", "ix") == (["[Matr", "[Matrix"], "[Matrix")
+
+
+@pytest.mark.parametrize("header", [f"{ENVELOPE}\n", HEADER])
+@pytest.mark.parametrize("size", [1, 3, 7, 1000])
+def test_an_echoed_header_is_never_seen(header: str, size: int) -> None:
+    answer = f"echo: {header}hello"
+    deltas = [answer[start : start + size] for start in range(0, len(answer), size)]
+    shown, end = said(header, *deltas)
+    assert end == "echo: hello"
+    assert all("echo: hello".startswith(text) for text in shown)
+
+
+def test_the_envelope_alone_goes_too() -> None:
+    assert said(HEADER, f"{ENVELOPE} I am here")[1] == "I am here"
+    assert said(HEADER, ENVELOPE)[1] == ""
+    assert said(HEADER, f"{ENVELOPE}\n> you: what else")[1] == "> you: what else"
+
+
+def test_a_header_goes_wherever_it_is_repeated() -> None:
+    assert said(HEADER, f"{HEADER}one\n{HEADER}two")[1] == "one\ntwo"
+
+
+def test_what_only_looks_like_the_header_comes_back() -> None:
+    shown, end = said(f"{ENVELOPE}\n", "see [Matr", "oska]", " [Matrix, Kit")
+    assert shown == ["see ", "see [Matroska]", "see [Matroska] "]
+    assert end == "see [Matroska] [Matrix, Kit"
+
+
+def test_a_quote_without_an_envelope() -> None:
+    header = "> you: yes\n> no\n\n"
+    assert said(header, "> you: ye", "s\n> no\n\nmaybe")[1] == "maybe"
+    assert said(header, "> you: yes\nthat was it")[1] == "> you: yes\nthat was it"
+
+
+def test_it_ends_somewhere() -> None:
+    text = ReplyText("x: ")
+    for _ in range(12):
+        text.add(TextDelta("a", "y" * 100_000))
+    assert len(text.end()) == MAX_REPLY
+
+
+@given(st.text(alphabet="[M] a\n>:", max_size=12), st.lists(st.text(alphabet="[M] a\n>:")))
+def test_what_is_shown_never_shrinks(header: str, deltas: list[str]) -> None:
+    shown, end = said(header, *deltas)
+    for before, after in pairwise([*shown, end]):
+        assert after.rstrip("\n").startswith(before.rstrip("\n"))

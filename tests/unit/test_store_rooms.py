@@ -1,0 +1,65 @@
+"""Who of us is where, and how agents behave there, survives a restart."""
+
+from letta_matrix.store.database import Database
+from letta_matrix.store.rooms import Rooms, RoomSettings
+
+GHOST, OTHER = "@agent_1:test", "@agent_2:test"
+
+
+async def reloaded(database: Database) -> Rooms:
+    rooms = Rooms(database)
+    await rooms.load()
+    return rooms
+
+
+async def test_who_joined_is_known(database: Database) -> None:
+    rooms = Rooms(database)
+    await rooms.joined("!a:test", GHOST, direct=True)
+    await rooms.joined("!a:test", OTHER, direct=False)
+    await rooms.joined("!b:test", GHOST, direct=False)
+    for known in (rooms, await reloaded(database)):
+        assert known.ours_in("!a:test") == {GHOST: True, OTHER: False}
+        assert sorted(known.rooms_of(GHOST)) == ["!a:test", "!b:test"]
+        assert known.rooms_of(OTHER) == ["!a:test"]
+        assert known.ours_in("!c:test") == {}
+
+
+async def test_joining_again_counts_once_with_the_newest_purpose(database: Database) -> None:
+    rooms = Rooms(database)
+    await rooms.joined("!a:test", GHOST, direct=True)
+    await rooms.joined("!a:test", GHOST, direct=False)
+    for known in (rooms, await reloaded(database)):
+        assert known.ours_in("!a:test") == {GHOST: False}
+
+
+async def test_who_left_is_forgotten(database: Database) -> None:
+    rooms = Rooms(database)
+    await rooms.joined("!a:test", GHOST, direct=False)
+    await rooms.joined("!a:test", OTHER, direct=False)
+    await rooms.left("!a:test", GHOST)
+    await rooms.left("!a:test", GHOST)
+    await rooms.left("!a:test", "@ann:test")
+    await rooms.left("!unknown:test", OTHER)
+    for known in (rooms, await reloaded(database)):
+        assert known.ours_in("!a:test") == {OTHER: False}
+        assert known.rooms_of(GHOST) == []
+
+
+async def test_settings_are_each_agents_own_in_each_room(database: Database) -> None:
+    rooms = Rooms(database)
+    assert rooms.settings("agent-1", "!a:test") == RoomSettings(paused=False, tool_activity=None)
+    await rooms.change_settings("agent-1", "!a:test", paused=True)
+    await rooms.change_settings("agent-1", "!a:test", tool_activity=False)
+    await rooms.change_settings("agent-2", "!a:test", tool_activity=True)
+    for known in (rooms, await reloaded(database)):
+        assert known.settings("agent-1", "!a:test") == RoomSettings(True, False)
+        assert known.settings("agent-2", "!a:test") == RoomSettings(False, True)
+        assert known.settings("agent-1", "!b:test") == RoomSettings()
+
+
+async def test_settings_can_be_taken_back(database: Database) -> None:
+    rooms = Rooms(database)
+    await rooms.change_settings("agent-1", "!a:test", paused=True, tool_activity=False)
+    await rooms.change_settings("agent-1", "!a:test", paused=False, tool_activity=None)
+    for known in (rooms, await reloaded(database)):
+        assert known.settings("agent-1", "!a:test") == RoomSettings()
