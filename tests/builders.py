@@ -85,7 +85,8 @@ def reaction(target: str, key: str, room_id: str = "!1:test", **fields: Any) -> 
 def invite(user: str, room_id: str, **fields: Any) -> dict[str, Any]:
     """A person's invite of `user` into a room."""
     content = {"membership": "invite"}
-    return message(room_id=room_id, type="m.room.member", state_key=user, content=content, **fields)
+    event = message(room_id=room_id, type="m.room.member", state_key=user, content=content)
+    return event | fields
 
 
 def entry_of(event: dict[str, Any], *turns: Turn) -> InboxEntry:

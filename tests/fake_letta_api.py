@@ -78,7 +78,7 @@ class FakeLettaApi:
     conversations: dict[str, Conversation] = field(default_factory=dict[str, Conversation])
     runs: dict[str, Run] = field(default_factory=dict[str, Run])
     _faults: list[Fault] = field(default_factory=list[Fault])
-    _by_otid: dict[tuple[str, ...], Run] = field(default_factory=dict[tuple[str, ...], Run])
+    _by_otid: dict[str, Run] = field(default_factory=dict[str, Run])
     _runner: web.AppRunner | None = None
 
     @property
@@ -218,14 +218,13 @@ class FakeLettaApi:
 
     async def _list_agents(self, request: web.Request) -> web.Response:
         check_query(request, AgentListParams)
-        field_name = request.query.get("order_by", "created_at")
-        agents = sorted(self.agents.values(), key=lambda agent: str(agent[field_name] or ""))
+        by = request.query.get("order_by", "created_at")
+        agents = sorted(self.agents.values(), key=lambda agent: str(agent[by] or ""))
         return page_of(request, agents, PAGE, "desc")
 
     async def _create_agent(self, request: web.Request) -> web.Response:
         body = await read_body(request, AgentCreateParams)
-        model = body.get("model", MODELS[0])
-        if model not in MODELS:
+        if (model := body.get("model", MODELS[0])) not in MODELS:
             return error(404, f"Handle {model} not found, must be one of {list(MODELS)}")
         agent_id = self.add_agent(text_field(body, "name"), model)
         self.agents[agent_id]["description"] = body.get("description")
@@ -237,8 +236,8 @@ class FakeLettaApi:
     async def _update_agent(self, request: web.Request) -> web.Response:
         body = await read_body(request, AgentUpdateParams)
         agent = self._agent(request.match_info["agent_id"])
-        if body.get("model", MODELS[0]) not in MODELS:
-            return error(404, f"Handle {body['model']} not found, must be one of {list(MODELS)}")
+        if (model := body.get("model", MODELS[0])) not in MODELS:
+            return error(404, f"Handle {model} not found, must be one of {list(MODELS)}")
         agent |= {**body, "updated_at": now()}
         return web.json_response(agent)
 
@@ -263,8 +262,7 @@ class FakeLettaApi:
 
     async def _list_messages(self, request: web.Request) -> web.Response:
         check_query(request, MessageListParams)
-        conversation = self._conversation(request)
-        return page_of(request, conversation.messages, RUN_PAGE, "desc")
+        return page_of(request, self._conversation(request).messages, RUN_PAGE, "desc")
 
     async def _send_message(self, request: web.Request) -> web.StreamResponse:
         body = await read_body(request, MessageCreateParams)
@@ -276,8 +274,7 @@ class FakeLettaApi:
         background = body.get("background") is True
         if background and self.without_redis:
             return error(503, "Background streaming requires Redis to be running.")
-        token = (str(prompt.get("otid")),)
-        run = self._by_otid.get(token) if background else None
+        run = self._by_otid.get(str(prompt.get("otid"))) if background else None
         if run is None:
             if conversation.running is not None:
                 detail = "Cannot send a new message: another request is being processed"
@@ -286,7 +283,7 @@ class FakeLettaApi:
                 return refusal
             run = self._begin(conversation, prompt, background=background)
             if background and prompt.get("otid"):
-                self._by_otid[token] = run
+                self._by_otid[str(prompt["otid"])] = run
         return await self._stream(request, run, body)
 
     async def _cancel(self, request: web.Request) -> web.Response:
@@ -300,9 +297,8 @@ class FakeLettaApi:
 
     async def _list_runs(self, request: web.Request) -> web.Response:
         check_query(request, RunListParams)
-        agent_id = request.query.get("agent_id")
         runs = [run.as_json() for run in self.runs.values()]
-        runs = [run for run in runs if agent_id in (None, run["agent_id"])]
+        runs = [run for run in runs if request.query.get("agent_id") in (None, run["agent_id"])]
         return page_of(request, runs, RUN_PAGE, "desc")
 
     async def _get_run(self, request: web.Request) -> web.Response:

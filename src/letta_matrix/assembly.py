@@ -1,5 +1,6 @@
 """Builds the parts of a bridge and connects them; `bridge.py` starts and stops them."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 
 from letta_matrix.agents.discovery import Discovery
@@ -94,9 +95,18 @@ class Parts:
         self.approvals = Approvals(config, stores.approvals)
         self.turn_runner = self._turn_runner()
         self.toolbox = self._toolbox()
+        self.invitations = Invitations(
+            self.homeserver, stores.rooms, stores.turns, self._room_known
+        )
+        self._background: set[asyncio.Task[None]] = set()
         self.dispatcher = self._dispatcher(troubles, trouble_of)
         self.catch_up = CatchUp(
-            self.bot, stores.directory, stores.turns, stores.meta, self.dispatcher
+            self.bot,
+            stores.directory,
+            stores.rooms,
+            stores.turns,
+            stores.meta,
+            self.dispatcher,
         )
         self.discoveries: list[Discovery] = []
         self.watches = {entry.name: self._watch(entry) for entry in config.runtimes}
@@ -123,6 +133,9 @@ class Parts:
 
     async def close(self) -> None:
         """Let go of what runs; unfinished turns go on at the next start."""
+        for task in self._background:
+            task.cancel()
+        await asyncio.gather(*self._background, return_exceptions=True)
         await self.dispatcher.close()
         await self.turn_runner.close()
         await self.approvals.close()
@@ -151,9 +164,7 @@ class Parts:
             TurnKind.MESSAGE: self.turn_runner,
             TurnKind.SPEECH: self.turn_runner,
             TurnKind.COMMAND: CommandRunner(self.homeserver, services),
-            TurnKind.INVITE: Invitations(
-                self.homeserver, stores.rooms, stores.turns, self._room_known
-            ),
+            TurnKind.INVITE: self.invitations,
         }
         return Dispatcher(
             self.router,
@@ -163,7 +174,7 @@ class Parts:
             stores.rooms,
             runners,
             takes=self.toolbox.questions.offer,
-            room_changed=self.prompts.roster.forget,
+            room_changed=self._room_changed,
         )
 
     def _services(
@@ -222,6 +233,13 @@ class Parts:
 
         return listed
 
+    def _room_changed(self, room_id: str) -> None:
+        self.prompts.roster.forget(room_id)
+        if self.stores.rooms.ours_in(room_id):
+            task = asyncio.create_task(self.invitations.look_again(room_id))
+            self._background.add(task)
+            task.add_done_callback(self._background.discard)
+
     async def _room_known(self, room_id: str) -> None:
         await self.dispatcher.room_known(room_id)
 
@@ -230,8 +248,12 @@ class Parts:
         return sum([await self.turn_runner.cancel(turn) for turn in turns if matches(turn)])
 
     async def _sync(self) -> None:
-        for discovery in self.discoveries:
-            await discovery.poll()
+        outcomes = await asyncio.gather(
+            *(discovery.poll() for discovery in self.discoveries), return_exceptions=True
+        )
+        for fault in outcomes:
+            if fault is not None:
+                raise fault
 
     def _waiting(self, place: Place) -> int:
         return sum(

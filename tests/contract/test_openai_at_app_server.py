@@ -25,8 +25,15 @@ async def place(app_server: LettaServer, stub_model: StubModel) -> AsyncGenerato
         yield made
 
 
-async def run(runtime: AgentRuntime, request: TurnRequest) -> list[TurnEvent]:
-    return [event async for event in runtime.run_turn(request, None, forget)]
+async def run(
+    runtime: AgentRuntime, request: TurnRequest, spoke: asyncio.Event | None = None
+) -> list[TurnEvent]:
+    events: list[TurnEvent] = []
+    async for event in runtime.run_turn(request, None, forget):
+        events.append(event)
+        if spoke is not None and isinstance(event, TextDelta):
+            spoke.set()
+    return events
 
 
 def asking(place: Place, talk: str, text: str) -> TurnRequest:
@@ -37,8 +44,9 @@ def asking(place: Place, talk: str, text: str) -> TurnRequest:
 async def test_a_turn_goes_on_when_its_stream_is_closed(place: Place) -> None:
     runtime = await place.open()
     talk = await runtime.create_conversation(place.agent_id, "a room")
-    slow = asyncio.create_task(run(runtime, asking(place, talk, "slow:30")))
-    await asyncio.sleep(1.0)
+    spoke = asyncio.Event()
+    slow = asyncio.create_task(run(runtime, asking(place, talk, "slow:30"), spoke))
+    await asyncio.wait_for(spoke.wait(), 20)
     assert not runtime.capabilities.cancel
     await runtime.cancel_turn(place.agent_id, talk)
     events = await slow

@@ -5,11 +5,19 @@ import base64
 import json
 import os
 import secrets
+import sys
 import time
 from pathlib import Path
 
 import pytest
-from tests.integration.runtime_bench import MODEL, Bench, Client, client_until, text_of
+from tests.integration.runtime_bench import (
+    MODEL,
+    Bench,
+    Client,
+    client_until,
+    eventually,
+    text_of,
+)
 from tests.stub_model import MODEL_ID, StubModel
 
 from letta_matrix.runtimes.protocol import (
@@ -42,14 +50,21 @@ async def asked(bench: Bench, request: TurnRequest) -> ApprovalRequested:
 
 
 async def answered(
-    bench: Bench, request: TurnRequest, state: TurnState | None, **answer: bool
+    bench: Bench,
+    request: TurnRequest,
+    state: TurnState | None,
+    *,
+    allow: bool,
+    always: bool = False,
 ) -> list[TurnEvent]:
     """Follow a turn, answering what it asks for."""
     events: list[TurnEvent] = []
     async for event in bench.runtime.run_turn(request, state, bench.saved.save):
         events.append(event)
         if isinstance(event, ApprovalRequested):
-            await bench.runtime.answer_approval(request, event.approval_id, **answer)
+            await bench.runtime.answer_approval(
+                request, event.approval_id, allow=allow, always=always
+            )
     return events
 
 
@@ -100,12 +115,22 @@ async def test_several_approvals_wait_at_once(bench: Bench, tmp_path: Path) -> N
 
 
 async def test_a_pending_approval_whose_frames_are_gone(bench: Bench, tmp_path: Path) -> None:
-    request = bench.request(f"tool:Bash:touch {tmp_path / 'made'}")
-    await asked(bench, request)
-    lost = {**(bench.saved.state or {}), "epoch": "another keeper"}
-    events = await answered(bench, request, lost, allow=True)
+    bench.socket = tmp_path / "forgetful.sock"
+    command = ("-m", "letta_matrix.runtimes.keeper", "--socket", str(bench.socket))
+    keeper = await asyncio.create_subprocess_exec(sys.executable, *command, "--buffer", "10")
+    try:
+        await eventually(bench.socket.exists)
+        await bench.restart()
+        request = bench.request(f"tool:Bash:touch {tmp_path / 'made'}")
+        await asked(bench, request)
+        await bench.restart()
+        events = await answered(bench, request, bench.saved.state, allow=True)
+    finally:
+        keeper.terminate()
+        await keeper.wait()
+    assert sum(isinstance(event, ApprovalRequested) for event in events) == 1
     assert (tmp_path / "made").exists()
-    assert text_of(events) == "tool said: "
+    assert text_of(events).startswith("tool said: ")
     assert isinstance(events[-1], TurnFinished)
 
 

@@ -4,7 +4,7 @@ import asyncio
 import re
 import time
 from collections.abc import AsyncGenerator
-from typing import cast
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
@@ -26,7 +26,7 @@ from letta_matrix.runtimes.protocol import ToolReturned, ToolStarted
 from letta_matrix.store.agents import AgentDirectory
 from letta_matrix.store.database import Database, StoreUnavailable
 from letta_matrix.store.inbox import Inbox, InboxEntry, InboxState
-from letta_matrix.store.outbox import Outbox
+from letta_matrix.store.outbox import Outbox, OutboxEntry
 from letta_matrix.store.turns import Turn
 
 ROOM = "!1:test"
@@ -152,21 +152,41 @@ async def test_one_trace_through_a_crash(stage: Stage, fake: FakeHomeserver) -> 
     stage.activity.started(BASH)
     await until(lambda: fake.messages(ROOM))
     await stage.again()
-    for _ in range(2):  # a turn may be followed again within a process too
-        stage.activity.started(BASH)
-        stage.activity.returned(ToolReturned("c1", ok=True, output="once"))
+    stage.activity.started(BASH)
+    stage.activity.returned(ToolReturned("c1", ok=True, output="once"))
+    stage.activity.returned(ToolReturned("c1", ok=False, output="twice"))
+    stage.activity.started(BASH)
     stage.activity.returned(ToolReturned("unheard of", ok=True))
     await stage.end()
     shown, reply = fake.bodies(ROOM)
     assert reply == "done"
     assert shown.startswith("<details><summary>🔧 1 tool</summary>")
     assert shown.count("once") == 1
+    assert "`Bash` ok" in shown
 
 
 async def test_a_turn_ends_while_the_line_is_on_its_way(stage: Stage, fake: FakeHomeserver) -> None:
     fake.slow[r"PUT .*/send/"] = 0.2
     stage.activity.started(BASH)
     await until(lambda: fake.matching(r"PUT .*/send/"))
+    await stage.end()
+    shown, reply = fake.bodies(ROOM)
+    assert (reply, "stopped" in shown) == ("done", True)
+
+
+async def test_a_turn_ends_while_the_line_is_stored(
+    stage: Stage, fake: FakeHomeserver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    freeze, frozen = stage.outbox.freeze, asyncio.Event()
+
+    async def slow(entries: list[OutboxEntry], **more: Any) -> None:
+        await freeze(entries, **more)
+        frozen.set()
+        await asyncio.sleep(0.1)
+
+    monkeypatch.setattr(stage.outbox, "freeze", slow)
+    stage.activity.started(BASH)
+    await frozen.wait()
     await stage.end()
     shown, reply = fake.bodies(ROOM)
     assert (reply, "stopped" in shown) == ("done", True)

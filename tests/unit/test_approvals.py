@@ -227,6 +227,8 @@ async def test_what_the_runtime_does_not_offer_cannot_be_chosen(
 async def test_nobody_answers_in_time(stage: Stage, fake: FakeHomeserver) -> None:
     stage.start(approval_timeout=0.1)
     await stage.asked()
+    await until(lambda: stage.runtime.answers)
+    assert not stage.approvals.waits(stage.turn.turn_id)
     await stage.done()
     assert not stage.runtime.answers["call-1"].allow
     assert "nobody answered" in stage.runtime.answers["call-1"].message
@@ -424,6 +426,24 @@ async def test_a_turn_ends_while_its_question_is_on_its_way(
     assert len(notices(fake)) == 1
     assert fake.bodies(ROOM)[0].startswith("⌛")
     assert await stage.store.pending() == []
+
+
+async def test_a_turn_ends_while_its_question_is_stored(
+    stage: Stage, fake: FakeHomeserver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    freeze, frozen = stage.outbox.freeze, asyncio.Event()
+
+    async def slow(entries: list[OutboxEntry], **more: Any) -> None:
+        await freeze(entries, **more)
+        frozen.set()
+        await asyncio.sleep(0.1)
+
+    monkeypatch.setattr(stage.outbox, "freeze", slow)
+    stage.follow()
+    await frozen.wait()
+    await stage.end()
+    assert len(notices(fake)) == 1
+    assert fake.bodies(ROOM)[0].startswith("⌛")
 
 
 async def test_a_turn_without_an_agent_ends_without_a_reply(stage: Stage) -> None:

@@ -102,7 +102,7 @@ def test_plain_text_needs_no_html(text: str) -> None:
         ("[a](https://b.c)", '<a href="https://b.c">a</a>'),
         ("[a](matrix:u/b:c)", '<a href="matrix:u/b:c">a</a>'),
         ("![a](https://b.c/d.png)", '<a href="https://b.c/d.png">a</a>'),
-        ("![a](mxc://b/c)", '<img src="mxc://b/c" alt="a">'),
+        ("**x** ![a](mxc://b/c)", "<strong>x</strong> ![a](mxc://b/c)"),
         ("||so *it* ends||", '<span data-mx-spoiler="">so <em>it</em> ends</span>'),
         ("a\\*b", "a*b"),
         ("a\n\n---\nb", "<p>a</p>\n<hr>\n<p>b</p>"),

@@ -95,6 +95,8 @@ def test_pings_leave_room_for_the_text() -> None:
         '<img src="https://evil.test/pixel.gif">',
         '<img src=x onerror="alert(1)">',
         "![](https://evil.test/pixel.gif)",
+        "![](mxc://evil.test/what-the-agent-knows)",
+        '<img src="mxc://evil.test/what-the-agent-knows">',
         "![a](data:image/png;base64,AAAA)",
         "[x](javascript:alert(1))",
         "[x](java\u200bscript:alert(1))",

@@ -1,5 +1,7 @@
 """Agents of a Letta API: complete listings at little cost, management, and what they say."""
 
+import subprocess
+import sys
 from collections.abc import AsyncGenerator
 
 import pytest
@@ -220,3 +222,8 @@ async def test_a_cursor_that_means_nothing_any_more_starts_anew(
     await heard(server, agent_id, "again")
     later = await runtime.said_since(agent_id, said.cursor)
     assert [speech.text for speech in later.speeches] == ["echo: again"]
+
+
+def test_the_heavy_client_is_loaded_for_such_a_runtime_alone() -> None:
+    code = "import sys, letta_matrix.runtimes.letta_api; sys.exit('letta_client' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

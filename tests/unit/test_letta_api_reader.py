@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from letta_matrix.runtimes.letta_api.errors import fault_of, reason_of
+from letta_matrix.runtimes.letta_api.progress import Progress
 from letta_matrix.runtimes.letta_api.reader import TurnReader
 from letta_matrix.runtimes.letta_api.sse import StreamEvent, read_events
-from letta_matrix.runtimes.letta_api.turns import Progress
 from letta_matrix.runtimes.protocol import (
     AgentGone,
     ConversationGone,

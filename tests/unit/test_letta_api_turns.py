@@ -233,7 +233,7 @@ async def test_a_stream_its_server_lost_is_not_waited_for(bridge: Bridge) -> Non
 @pytest.mark.parametrize("text", ["hello", 'tool:look_up:{"a": 1}'])
 async def test_a_run_its_server_forgot_is_lost(bridge: Bridge, text: str) -> None:
     request = bridge.request(text)
-    bridge.server.cut_after = 2
+    bridge.server.cut_after = 1
     with pytest.raises(RuntimeUnavailable):
         await bridge.run(request)
     bridge.server.forget_runs()
@@ -382,3 +382,17 @@ async def test_without_a_key_none_is_taken_from_the_environment(
     runtime = adapter(server)
     assert [agent.name for agent in await runtime.list_agents()] == ["Alpha"]
     await runtime.close()
+
+
+async def test_a_cancelled_turn_is_cancelled_again_if_that_did_not_arrive(bridge: Bridge) -> None:
+    request = bridge.request("slow:50")
+    bridge.server.fail(r"POST /v1/conversations/.*/cancel", 503)
+    rest = asyncio.create_task(bridge.run(request))
+    await asyncio.sleep(0.3)
+    with pytest.raises(RuntimeUnavailable):
+        await bridge.runtime.cancel_turn(bridge.agent_id, bridge.conversation_id)
+    rest.cancel()
+    await asyncio.wait([rest])
+    await bridge.crash()
+    async with asyncio.timeout(2):
+        assert end_of(await bridge.run(request)).stop_reason is StopReason.CANCELLED

@@ -9,15 +9,21 @@ import time
 from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine
 from structlog.testing import capture_logs
 
+from letta_matrix.store.agents import AgentDirectory
 from letta_matrix.store.database import HEAD, Database, StoreError, database_url
+from letta_matrix.store.inbox import Inbox
 from letta_matrix.store.migrate import alembic_config
+from letta_matrix.store.outbox import Outbox
+from letta_matrix.store.places import Place
 from letta_matrix.store.schema import metadata
+from letta_matrix.store.turns import Turn, TurnKind, TurnStatus, TurnStore
 
 HOLDER = """
 import asyncio, sys
@@ -61,6 +67,135 @@ def test_the_indexes_are_partial(migrated: Path) -> None:
     connection.close()
     assert "WHERE status != 'done'" in sql["turns_open"]
     assert "WHERE state = 'parked'" in sql["inbox_parked"]
+    assert "UNIQUE" in sql["conversations_current"]
+    assert "WHERE current" in sql["conversations_current"]
+
+
+def of_the_first_schema(path: Path) -> None:
+    """A database as an earlier letta-matrix left it, with a turn in flight and one that is done."""
+    command.upgrade(alembic_config(f"sqlite:///{path}"), "0001")
+    connection = sqlite3.connect(path)
+    connection.execute("PRAGMA foreign_keys=ON")
+    connection.executescript(
+        """
+        INSERT INTO agents (agent_id, runtime, name, user_id, room_id, status, applied, created_at)
+        VALUES ('agent-1', 'memory', 'Ada', '@agent_1:test', '!1:test', 'active', '{}', 1.5);
+        INSERT INTO conversations VALUES ('agent-1', '!1:test', 'c1', 2.5);
+        INSERT INTO conversations VALUES ('agent-1', '!2:test', 'c2', 3.5);
+        INSERT INTO inbox (event_id, room_id, state, received_at, event)
+        VALUES ('$gone', '!1:test', 'routed', 1, '{}'),
+               ('$open', '!1:test', 'routed', 2, '{}'),
+               ('$early', '!9:test', 'parked', 3, '{"event_id": "$early"}');
+        INSERT INTO turns (turn_id, agent_id, room_id, event_id, sender, sent_at, prompt, status,
+                           outcome, conversation_id, runtime_state, asked, finished_at)
+        VALUES ('turn-gone', 'agent-1', '!1:test', '$gone', '@ann:test', 1, 'old', 'done',
+                'answered', 'c1', NULL, 0, 9),
+               ('turn-open', 'agent-1', '!1:test', '$open', '@ann:test', 2, 'new', 'running',
+                NULL, 'c1', '{"run": "r1"}', 1, NULL),
+               ('turn-last', 'agent-1', '!1:test', '$last', '@ann:test', 2, NULL, 'queued',
+                NULL, NULL, NULL, 0, NULL);
+        INSERT INTO outbox (txn_id, turn_id, seq, kind, part, room_id, sender, content, event_id)
+        VALUES ('x1', 'turn-open', 0, 'message', 0, '!1:test', '@agent_1:test',
+                '{"body": "half"}', '$reply');
+        DELETE FROM turns WHERE turn_id = 'turn-last';
+        """
+    )
+    connection.close()
+
+
+@pytest.fixture(scope="module")
+async def upgraded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database of the first schema that the bridge has opened."""
+    path = tmp_path_factory.mktemp("upgraded") / "letta-matrix.db"
+    of_the_first_schema(path)
+    database = opened(path)
+    with capture_logs() as logs:
+        await database.open()
+    await database.close()
+    assert [line["event"] for line in logs] == ["database migrated"]
+    return path
+
+
+async def test_an_earlier_schema_is_brought_up_with_all_it_holds(upgraded: Path) -> None:
+    database = opened(upgraded)
+    await database.open()
+    turns = TurnStore(database)
+    await turns.conversations.load()
+    (running,) = await turns.unfinished()
+    assert running == Turn(
+        "turn-open",
+        "agent-1",
+        "!1:test",
+        "$open",
+        "@ann:test",
+        2.0,
+        "new",
+        TurnStatus.RUNNING,
+        seq=2,
+        conversation_id="c1",
+        runtime_state={"run": "r1"},
+        asked=1,
+        kind=TurnKind.MESSAGE,
+        thread_id="",
+        reply_to=None,
+        attachment=None,
+        hops=0,
+    )
+    (entry,) = await Outbox(database).of_turn("turn-open")
+    assert (entry.txn_id, entry.content, entry.event_id) == ("x1", {"body": "half"}, "$reply")
+    for room_id, conversation_id in (("!1:test", "c1"), ("!2:test", "c2")):
+        assert turns.conversations.current(Place("agent-1", room_id)) == conversation_id
+    (one,) = await turns.conversations.all_in("agent-1", "!1:test")
+    assert (one.created_at, one.used_at, one.current, one.title) == (2.5, 2.5, True, "")
+    assert await Inbox(database).parked_rooms() == ["!9:test"]
+    directory = AgentDirectory(database)
+    await directory.load()
+    assert [agent.name for agent in directory.all()] == ["Ada"]
+    await database.close()
+
+
+def test_an_earlier_schema_becomes_the_same_as_a_new_one(upgraded: Path, migrated: Path) -> None:
+    schema = _schema(upgraded)
+    assert schema == _schema(migrated)
+    # Turns are run in the order of their numbers, so that none may be given twice.
+    assert "AUTOINCREMENT" in schema["turns"]
+    connection = sqlite3.connect(upgraded)
+    assert connection.execute("PRAGMA foreign_key_check").fetchall() == []
+    assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+    connection.close()
+
+
+def test_a_turn_needs_no_agent_and_an_event_needs_its_turn(database_file: Path) -> None:
+    connection = sqlite3.connect(database_file)
+    connection.execute("PRAGMA foreign_keys=ON")
+    keys = {
+        table: [row[2] for row in connection.execute(f"PRAGMA foreign_key_list({table})")]
+        for table in ("turns", "outbox", "approvals")
+    }
+    connection.close()
+    assert keys == {"turns": [], "outbox": ["turns"], "approvals": ["turns"]}
+
+
+def test_a_place_has_one_current_conversation(database_file: Path) -> None:
+    connection = sqlite3.connect(database_file)
+    insert = (
+        "INSERT INTO conversations (agent_id, room_id, thread_id, conversation_id, title, current, "
+        "created_at, used_at) VALUES ('a', '!1', ?, 'c', '', ?, 0, 0)"
+    )
+    for thread_id, current in (("", True), ("", False), ("", False), ("$root", True)):
+        connection.execute(insert, (thread_id, current))
+    with pytest.raises(sqlite3.IntegrityError):
+        connection.execute(insert, ("", True))
+    connection.close()
+
+
+def _schema(path: Path) -> dict[str, str]:
+    """The statements that make a database's tables and indexes, without their white space."""
+    connection = sqlite3.connect(path)
+    rows = connection.execute("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL")
+    schema = {name: "".join(sql.split()) for name, sql in rows}
+    connection.close()
+    return schema
 
 
 async def test_opening_a_current_database_changes_nothing(database_file: Path) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncGenerator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -32,6 +33,7 @@ from letta_matrix.runtimes.protocol import (
     TurnStarted,
     TurnState,
 )
+from letta_matrix.stack.app_server import AppServerProcess
 
 DONE = TurnFinished(StopReason.END_TURN)
 PICTURE = Image("a.png", "image/png", b"png")
@@ -392,3 +394,9 @@ async def test_what_the_api_cannot_do_is_refused(bench: Bench) -> None:
             await attempt
     start = await runtime.said_since("ada", None)
     assert (await runtime.said_since("ada", start.cursor)).speeches == ()
+
+
+def test_an_app_server_of_ours_has_this_api_when_asked_alone(tmp_path: Path) -> None:
+    """Tools run through it with no approval."""
+    assert "--openai-api" not in AppServerProcess(tmp_path, 4500).command.argv
+    assert "--openai-api" in AppServerProcess(tmp_path, 4500, openai_api=True).command.argv

@@ -6,11 +6,16 @@ from typing import Any
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from tests.builders import PERSON, agent, config_for, message
+from tests.builders import PERSON, agent, config_for, invite, message, reply_to, said_in
 
-from letta_matrix.conversations.routing import ASK_AGAIN, AskAgain, Router, new_turn
+from letta_matrix.conversations.routing import Router, command_line, new_turn
+from letta_matrix.matrix.content import MARKER
 from letta_matrix.store.agents import Agent, AgentDirectory, AgentStatus
+from letta_matrix.store.conversations import ConversationStore
 from letta_matrix.store.inbox import InboxEntry, InboxState
+from letta_matrix.store.places import Place
+from letta_matrix.store.rooms import Rooms, RoomSettings
+from letta_matrix.store.turns import Turn, TurnKind
 
 
 class Known(AgentDirectory):
@@ -22,10 +27,42 @@ class Known(AgentDirectory):
             self._index(one)
 
 
+class KnownRooms(Rooms):
+    """Rooms with these of our users, without a database."""
+
+    def __init__(self, members: dict[str, dict[str, bool]], *paused: tuple[str, str]) -> None:
+        self._members = members
+        self._settings = dict.fromkeys(paused, RoomSettings(paused=True))
+
+
+class KnownConversations(ConversationStore):
+    """A conversation at each of these places, without a database."""
+
+    def __init__(self, *places: Place) -> None:
+        self._current = dict.fromkeys(places, "c1")
+
+
+BOT = "@letta:test"
+GHOSTS = [f"@agent_{number}:test" for number in range(6)]
+SHARED, DIRECT, MANAGEMENT = "!shared:test", "!direct:test", "!management:test"
+OWN_THREAD, SILENT_THREAD = "$own-thread", "$silent-thread"
 REMOVED = agent(2, status=AgentStatus.REMOVED)
+PAUSED = agent(5)
 ROUTER = Router(
     config_for(Path(), permissions={"test": "user", "@troll:test": "block", "far": "block"}),
-    Known(agent(1), REMOVED),
+    Known(agent(1), REMOVED, agent(3), agent(4), PAUSED),
+    KnownRooms(
+        {
+            SHARED: {BOT: False, **dict.fromkeys(GHOSTS[1:6], False)},
+            DIRECT: {GHOSTS[3]: True},
+            MANAGEMENT: {BOT: True},
+        },
+        ("agent-5", "!5:test"),
+        ("agent-5", SHARED),
+    ),
+    KnownConversations(
+        Place("agent-3", SHARED, OWN_THREAD), Place("agent-1", "!1:test", SILENT_THREAD)
+    ),
 )
 
 
@@ -35,17 +72,40 @@ def routed(event: dict[str, Any]) -> InboxEntry:
     return entry
 
 
-def prompt_of(event: dict[str, Any]) -> str | None:
+def turns_of(event: dict[str, Any]) -> list[Turn]:
     entry = routed(event)
-    assert entry.state is InboxState.ROUTED
-    assert entry.turn is not None
-    return entry.turn.prompt
+    assert entry.state is (InboxState.ROUTED if entry.turns else InboxState.IGNORED)
+    return entry.turns
+
+
+def turn_of(event: dict[str, Any]) -> Turn:
+    (turn,) = turns_of(event)
+    return turn
+
+
+def prompt_of(event: dict[str, Any]) -> str | None:
+    turn = turn_of(event)
+    assert turn.kind is TurnKind.MESSAGE
+    return turn.prompt
+
+
+def command_of(event: dict[str, Any]) -> tuple[str, str | None]:
+    """The agent that a command is about, and its line."""
+    turn = turn_of(event)
+    assert (turn.kind, turn.attachment) == (TurnKind.COMMAND, None)
+    return turn.agent_id, turn.prompt
 
 
 def test_a_message_in_an_agents_room_is_a_turn() -> None:
     event = message("  hello there\n", origin_server_ts=1_700_000_000_500)
-    turn = routed(event).turn
-    assert turn is not None
+    turn = turn_of(event)
+    assert (turn.kind, turn.thread_id, turn.reply_to, turn.attachment, turn.hops) == (
+        TurnKind.MESSAGE,
+        "",
+        None,
+        None,
+        0,
+    )
     assert (turn.agent_id, turn.room_id, turn.event_id, turn.sender, turn.prompt, turn.sent_at) == (
         "agent-1",
         "!1:test",
@@ -66,7 +126,7 @@ def test_the_turns_id_follows_from_event_and_agent() -> None:
 
 def test_a_message_in_an_unknown_room_is_parked() -> None:
     entry = routed(message(room_id="!unknown:test"))
-    assert (entry.state, entry.turn) == (InboxState.PARKED, None)
+    assert (entry.state, entry.turns) == (InboxState.PARKED, [])
 
 
 @pytest.mark.parametrize(
@@ -100,13 +160,45 @@ def test_a_message_in_an_unknown_room_is_parked() -> None:
     ids=lambda event: f"{event['sender']} {event['type']} {event['content']}"[:60],
 )
 def test_silence(event: dict[str, Any]) -> None:
-    entry = routed(event)
-    assert (entry.state, entry.turn) == (InboxState.IGNORED, None)
+    assert turns_of(event) == []
 
 
-@pytest.mark.parametrize("msgtype", ["m.image", "m.file", "m.audio", "m.video", "m.location"])
-def test_what_cannot_be_read_is_a_turn_without_words(msgtype: str) -> None:
-    assert prompt_of(message(content={"msgtype": msgtype, "body": "cat.png"})) is None
+@pytest.mark.parametrize("msgtype", ["m.image", "m.file", "m.audio", "m.video"])
+def test_a_file_is_a_turn_with_what_is_known_of_it(msgtype: str) -> None:
+    known = {
+        "msgtype": msgtype,
+        "body": "cat.png",
+        "url": "mxc://test/1",
+        "info": {"size": 7, "mimetype": "image/png"},
+    }
+    turn = turn_of(message(content={**known, "org.example": "x" * 1000}))
+    assert (turn.prompt, turn.attachment) == ("", known)
+
+
+@pytest.mark.parametrize(
+    ("body", "filename", "caption"),
+    [
+        ("What is that?", "cat.png", "What is that?"),
+        (" half \ud83d ", "cat.png", "half \ufffd"),
+        ("cat.png", "cat.png", ""),
+        ("cat.png", None, ""),
+        ("cat.png", 7, ""),
+    ],
+)
+def test_a_caption_is_what_is_said(body: str, filename: object, caption: str) -> None:
+    content = {"msgtype": "m.image", "body": body, "filename": filename}
+    assert prompt_of(message(content=content)) == caption
+
+
+def test_an_encrypted_file_keeps_where_it_is() -> None:
+    content = {"msgtype": "m.file", "body": "x", "file": {"url": "mxc://test/1", "key": {}}}
+    assert turn_of(message(content=content)).attachment == content
+
+
+def test_a_location_is_told_as_text() -> None:
+    content = {"msgtype": "m.location", "body": "The park", "geo_uri": "geo:1,2"}
+    turn = turn_of(message(content=content))
+    assert (turn.prompt, turn.attachment) == ("(a location: The park geo:1,2)", None)
 
 
 def test_an_encrypted_message_is_a_turn_without_words() -> None:
@@ -156,8 +248,7 @@ def test_an_event_without_proper_ids_is_none(fields: dict[str, Any]) -> None:
     "sent_at", [None, "now", [], {}, float("nan"), float("inf"), -float("inf"), 10**400, True]
 )
 def test_an_odd_timestamp_harms_nobody(sent_at: Any) -> None:
-    turn = routed(message(origin_server_ts=sent_at)).turn
-    assert turn is not None
+    turn = turn_of(message(origin_server_ts=sent_at))
     assert 0 <= turn.sent_at < 1e13
 
 
@@ -189,33 +280,307 @@ def test_our_own_users_are_known_by_their_ids(sender: Any, own: bool) -> None:
     assert ROUTER.is_own(message(sender=sender)) is own
 
 
-def reaction(**fields: Any) -> dict[str, Any]:
-    relation = {"rel_type": "m.annotation", "event_id": "$offer", "key": ASK_AGAIN}
-    return message(type="m.reaction", content={"m.relates_to": relation}) | fields
+def test_a_message_in_a_thread_is_for_that_thread() -> None:
+    turn = turn_of(said_in("$root"))
+    assert (turn.thread_id, turn.reply_to) == ("$root", None)
 
 
-def test_the_reaction_that_asks_again() -> None:
-    event = reaction()
-    wish = AskAgain(event["event_id"], "$offer", PERSON, "!1:test")
-    assert ROUTER.ask_again(event) == wish
+def test_a_reply_inside_of_a_thread_is_both() -> None:
+    event = said_in("$root")
+    relation = event["content"]["m.relates_to"]
+    relation |= {"is_falling_back": False, "m.in_reply_to": {"event_id": "$other"}}
+    turn = turn_of(event)
+    assert (turn.thread_id, turn.reply_to) == ("$root", "$other")
+
+
+def test_a_reply_names_what_it_replies_to() -> None:
+    turn = turn_of(reply_to("$other"))
+    assert (turn.thread_id, turn.reply_to) == ("", "$other")
+
+
+@pytest.mark.parametrize(
+    "relation",
+    [
+        {"rel_type": "m.thread"},
+        {"rel_type": "m.thread", "event_id": 7},
+        {"rel_type": "m.thread", "event_id": "$\ud800"},
+        {"rel_type": "m.thread", "event_id": "$" + "x" * 255},
+        {"rel_type": ["m.thread"], "event_id": "$root"},
+        {"rel_type": "m.reference", "event_id": "$root"},
+        {"m.in_reply_to": {"event_id": 7}},
+        {"m.in_reply_to": "$other"},
+        "$root",
+    ],
+    ids=repr,
+)
+def test_an_odd_relation_is_none(relation: object) -> None:
+    content = {"msgtype": "m.text", "body": "hello", "m.relates_to": relation}
+    turn = turn_of(message(content=content))
+    assert (turn.thread_id, turn.reply_to, turn.prompt) == ("", None, "hello")
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("!new", "new"),
+        ("  !new \n", "new"),
+        ("!deny k1 not\nthat one", "deny k1 not\nthat one"),
+        ("!letta help", "help"),
+        ("!LETTA   Help", "Help"),
+        ("!letta", "help"),
+        ("!lettuce", "lettuce"),
+        ("!", None),
+        ("!!!", None),
+        ("!?", None),
+        ("! new", None),
+        ("!important: look", None),
+        ("!letta !help", None),
+        ("!7", None),
+        ("new!", None),
+        ("say !new", None),
+        ("", None),
+    ],
+)
+def test_command_lines(text: str, line: str | None) -> None:
+    assert command_line(text) == line
+
+
+@pytest.mark.parametrize("text", ["!new", "!letta new", "!Letta\tnew"])
+def test_a_command_in_an_agents_room_is_about_that_agent(text: str) -> None:
+    assert command_of(message(text)) == ("agent-1", "new")
+
+
+@pytest.mark.parametrize("text", ["!", "!!!", "!?", "! new", "!wow: great"])
+def test_what_only_looks_like_a_command_is_said_to_the_agent(text: str) -> None:
+    assert prompt_of(message(text)) == text
+
+
+def test_a_command_belongs_to_its_thread() -> None:
+    turn = turn_of(said_in("$root", "!new"))
+    assert (turn.kind, turn.thread_id) == (TurnKind.COMMAND, "$root")
+
+
+def test_a_paused_agent_hears_commands_only() -> None:
+    assert turns_of(message("hello", "!5:test")) == []
+    assert command_of(message("!resume", "!5:test")) == ("agent-5", "resume")
+
+
+@pytest.mark.parametrize("text", ["agents", "!agents", "!letta agents"])
+def test_all_that_is_said_to_the_bot_alone_is_a_command(text: str) -> None:
+    assert command_of(message(text, MANAGEMENT)) == ("", "agents")
+
+
+@pytest.mark.parametrize("text", ["!letta new", "!LETTA new", "  !letta new", "!letta\nnew"])
+def test_a_shared_room_takes_commands_by_their_long_form(text: str) -> None:
+    assert command_of(message(text, SHARED)) == ("", "new")
+
+
+def test_a_command_in_a_reply_with_an_old_quote_is_taken() -> None:
+    assert command_of(reply_to("$x", "> <@bob:test> hi\n\n!letta new", SHARED)) == ("", "new")
 
 
 @pytest.mark.parametrize(
     "event",
     [
-        reaction(sender="@troll:test"),
-        reaction(content={"m.relates_to": {"event_id": "$offer", "key": "👍"}}),
-        reaction(content={"m.relates_to": {"event_id": 7, "key": ASK_AGAIN}}),
-        reaction(content={"m.relates_to": {"event_id": "$\ud800", "key": ASK_AGAIN}}),
-        reaction(content={"m.relates_to": [ASK_AGAIN]}),
-        reaction(content=None),
-        reaction(event_id=None),
-        reaction(room_id=3),
-        message(),
+        message("!new", SHARED),
+        message("!lettuce", SHARED),
+        message("!letta", SHARED, sender="@troll:test"),
+        message("hello everybody", SHARED),
+        said_in("$unknown", "hello", SHARED),
+        said_in(SILENT_THREAD, "hello", SHARED),
+        message("hello @agent_9", SHARED),
+        message("mail me at x@agent_1:test.example", SHARED),
     ],
+    ids=lambda event: event["content"]["body"],
 )
-def test_reactions_that_ask_nothing(event: dict[str, Any]) -> None:
-    assert ROUTER.ask_again(event) is None
+def test_a_shared_room_is_silent_unless_somebody_is_addressed(event: dict[str, Any]) -> None:
+    assert turns_of(event) == []
+
+
+def mention(*users: str, room_id: str = SHARED, **fields: Any) -> dict[str, Any]:
+    event = message("hello there", room_id, **fields)
+    event["content"]["m.mentions"] = {"user_ids": list(users)}
+    return event
+
+
+def test_an_agent_that_is_mentioned_answers_in_a_thread() -> None:
+    event = mention(GHOSTS[1], PERSON)
+    turn = turn_of(event)
+    assert (turn.agent_id, turn.thread_id, turn.prompt) == (
+        "agent-1",
+        event["event_id"],
+        "hello there",
+    )
+
+
+def test_an_agent_that_is_named_in_the_text_answers() -> None:
+    assert turn_of(message("@agent_1 hello", SHARED)).agent_id == "agent-1"
+    assert turn_of(message("hello @agent_3:test", SHARED)).agent_id == "agent-3"
+
+
+def test_two_agents_that_are_mentioned_both_answer() -> None:
+    event = mention(GHOSTS[3], GHOSTS[1])
+    turns = turns_of(event)
+    assert sorted(turn.agent_id for turn in turns) == ["agent-1", "agent-3"]
+    assert {turn.thread_id for turn in turns} == {event["event_id"]}
+    assert len({turn.turn_id for turn in turns}) == 2
+
+
+def test_a_file_may_mention_an_agent() -> None:
+    event = mention(GHOSTS[1])
+    event["content"] |= {"msgtype": "m.image", "body": "cat.png", "url": "mxc://test/1"}
+    turn = turn_of(event)
+    assert turn.attachment is not None
+    assert turn.attachment["url"] == "mxc://test/1"
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        mention(GHOSTS[2]),
+        mention(GHOSTS[5]),
+        mention(BOT),
+        mention(PERSON),
+        mention(GHOSTS[0]),
+        mention(GHOSTS[1], sender="@troll:test"),
+        mention(GHOSTS[1], content={"msgtype": "m.notice", "body": "@agent_1"}),
+        mention(GHOSTS[1], type="m.room.encrypted", content={"ciphertext": "x"}),
+    ],
+    ids=["removed", "paused", "bot", "person", "unknown", "blocked", "notice", "encrypted"],
+)
+def test_mentions_that_nobody_answers(event: dict[str, Any]) -> None:
+    assert turns_of(event) == []
+
+
+def test_an_agent_goes_on_in_its_thread_without_a_mention() -> None:
+    turn = turn_of(said_in(OWN_THREAD, "and now?", SHARED))
+    assert (turn.agent_id, turn.thread_id) == ("agent-3", OWN_THREAD)
+
+
+def test_another_agent_may_be_called_into_a_thread() -> None:
+    event = said_in(OWN_THREAD, "what do you think?", SHARED)
+    event["content"]["m.mentions"] = {"user_ids": [GHOSTS[4]]}
+    turn = turn_of(event)
+    assert (turn.agent_id, turn.thread_id) == ("agent-4", OWN_THREAD)
+
+
+def test_alone_with_an_agent_nobody_need_mention_it() -> None:
+    turn = turn_of(message("hello", DIRECT))
+    assert (turn.agent_id, turn.thread_id) == ("agent-3", "")
+
+
+@pytest.mark.parametrize(
+    ("user", "agent_id"), [(GHOSTS[1], "agent-1"), (BOT, "")], ids=["agent", "bot"]
+)
+def test_an_invite_by_somebody_who_may_is_taken(user: str, agent_id: str) -> None:
+    event = invite(user, "!new:test")
+    turn = turn_of(event)
+    assert (turn.kind, turn.agent_id, turn.room_id, turn.prompt) == (
+        TurnKind.INVITE,
+        agent_id,
+        "!new:test",
+        user,
+    )
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        invite(GHOSTS[1], "!new:test", sender="@troll:test"),
+        invite(GHOSTS[1], "!new:test", sender="@ann:elsewhere"),
+        invite(GHOSTS[1], "!new:test", sender=GHOSTS[3]),
+        invite(GHOSTS[1], "!new:test", sender=BOT),
+        invite(PERSON, "!new:test"),
+        invite(GHOSTS[0], "!new:test"),
+        invite("@agent_1:elsewhere", "!new:test"),
+        invite("@letta_sms:test", "!new:test"),
+        invite(GHOSTS[1], "!new:test", content={"membership": "join"}),
+        invite(GHOSTS[1], "!new:test", content={"membership": ["invite"]}),
+        invite(GHOSTS[1], "!new:test", content=None),
+        message(type="m.room.member", state_key=None, content={"membership": "invite"}),
+        message(type="m.room.member", state_key=7, content={"membership": "invite"}),
+    ],
+    ids=lambda event: f"{event['sender']} {event.get('state_key')} {event['content']}",
+)
+def test_invites_that_are_left_alone(event: dict[str, Any]) -> None:
+    assert turns_of(event) == []
+
+
+def prompting(
+    target: object = "agent-1", hops: object = 1, room_id: str = "!1:test", **fields: Any
+) -> dict[str, Any]:
+    """What the tool `message_agent` of agent 3 sends."""
+    event = message("do this", room_id, sender=GHOSTS[3]) | fields
+    event["content"][MARKER] = {"prompts": target, "hops": hops}
+    return event
+
+
+def test_an_agent_may_prompt_another_in_its_room() -> None:
+    event = prompting(hops=2)
+    assert not ROUTER.is_own(event)
+    turn = turn_of(event)
+    assert (turn.kind, turn.agent_id, turn.sender, turn.prompt, turn.hops, turn.thread_id) == (
+        TurnKind.MESSAGE,
+        "agent-1",
+        GHOSTS[3],
+        "do this",
+        2,
+        event["event_id"],
+    )
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        prompting(hops=4),
+        prompting(hops=0),
+        prompting(hops=-1),
+        prompting(hops="1"),
+        prompting(hops=None),
+        prompting(hops=1.0),
+        prompting("agent-9"),
+        prompting(["agent-1"]),
+        prompting(None),
+        prompting(room_id="!3:test"),
+        prompting(room_id=SHARED),
+        prompting(sender=BOT),
+        prompting(sender=GHOSTS[0]),
+        prompting(event_id=None),
+        prompting(event_id="$\ud800"),
+        prompting(content={"msgtype": "m.notice", "body": "x"}),
+        prompting(content={"msgtype": "m.text", "body": " "}),
+        prompting(
+            content={"msgtype": "m.text", "body": "x", "m.relates_to": {"rel_type": "m.replace"}}
+        ),
+    ],
+    ids=lambda event: f"{event['sender']} {event['event_id']} {event['content']}"[-90:],
+)
+def test_agents_words_that_prompt_nobody(event: dict[str, Any]) -> None:
+    assert ROUTER.is_own(event)
+
+
+@pytest.mark.parametrize(
+    ("room_id", "agents"), [("!1:test", ["agent-1"]), ("!3:test", ["agent-3"]), (SHARED, [])]
+)
+def test_a_person_cannot_prompt_as_an_agent(room_id: str, agents: list[str]) -> None:
+    turns = turns_of(prompting(room_id=room_id, sender=PERSON))
+    assert [(turn.agent_id, turn.hops) for turn in turns] == [(one, 0) for one in agents]
+    assert turns_of(prompting(sender="@troll:test")) == []
+
+
+def test_a_marker_without_a_room_breaks_nothing() -> None:
+    roomless = agent(7)
+    roomless.room_id = None
+    router = Router(
+        config_for(Path()),
+        Known(roomless, agent(3)),
+        KnownRooms({}),
+        KnownConversations(),
+    )
+    event = prompting("agent-7")
+    del event["room_id"]
+    assert router.is_own(event)
+    assert router.route(event) is None
 
 
 anything = st.recursive(
@@ -223,21 +588,27 @@ anything = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner),
     max_leaves=6,
 )
-words = st.sampled_from(["m.text", "m.emote", "m.image", "m.replace", ASK_AGAIN, "$1", "!1:test"])
+words = st.sampled_from(["m.text", "m.emote", "m.image", "m.replace", "m.thread", "$1", "!new"])
 events = st.fixed_dictionaries(
     {},
     optional={
-        "type": st.sampled_from(["m.room.message", "m.reaction", "m.room.encrypted"]) | anything,
+        "type": st.sampled_from(["m.room.message", "m.room.member", "m.room.encrypted"]) | anything,
         "event_id": st.just("$1") | anything,
-        "room_id": st.just("!1:test") | anything,
-        "sender": st.just(PERSON) | anything,
-        "state_key": anything,
+        "room_id": st.sampled_from(["!1:test", SHARED, DIRECT, MANAGEMENT]) | anything,
+        "sender": st.sampled_from([PERSON, GHOSTS[3]]) | anything,
+        "state_key": st.just(GHOSTS[1]) | anything,
         "origin_server_ts": anything,
         "content": st.fixed_dictionaries(
             {},
             optional={
                 "msgtype": words | anything,
-                "body": anything,
+                "body": words | anything,
+                "membership": st.just("invite") | anything,
+                "m.mentions": st.just({"user_ids": GHOSTS}) | anything,
+                "formatted_body": anything,
+                MARKER: st.fixed_dictionaries(
+                    {}, optional={"prompts": st.just("agent-1") | anything, "hops": anything}
+                ),
                 "m.relates_to": st.dictionaries(
                     st.sampled_from(["key", "event_id", "rel_type", "m.in_reply_to"]),
                     words | anything,
@@ -255,8 +626,9 @@ events = st.fixed_dictionaries(
 @settings(max_examples=100, deadline=None)
 def test_no_event_breaks_the_router(event: dict[str, Any]) -> None:
     ROUTER.is_own(event)
-    ROUTER.ask_again(event)
     entry = ROUTER.route(event)
     if entry is not None:
-        assert (entry.turn is not None) is (entry.state is InboxState.ROUTED)
-        f"{entry.event_id}{entry.room_id}{entry.turn}".encode()
+        assert bool(entry.turns) is (entry.state is InboxState.ROUTED)
+        f"{entry.event_id}{entry.room_id}".encode()
+        for turn in entry.turns:
+            f"{turn.turn_id}{turn.room_id}{turn.thread_id}{turn.reply_to}{turn.prompt}".encode()

@@ -83,6 +83,48 @@ async def test_everything_else_is_left_to_others(event: dict[str, Any]) -> None:
         assert not future.done()
 
 
+def thread_message(body: str, root: str) -> dict[str, Any]:
+    event = reply(body, thread=root)
+    event["content"]["m.relates_to"]["m.in_reply_to"]["event_id"] = "$earlier"
+    return event
+
+
+@pytest.mark.parametrize(
+    ("thread", "event"),
+    [("", message("Yes")), ("$root", thread_message("Yes", "$root"))],
+)
+async def test_what_the_one_spoken_with_says_next_is_the_answer(
+    thread: str, event: dict[str, Any]
+) -> None:
+    open_questions = questions()
+    question = Question("$question", "!1:test", ("Yes", "No"), thread, PERSON)
+    with open_questions.open(question) as future:
+        assert not open_questions.offer({**event, "sender": "@eve:test"})
+        assert not open_questions.offer({**event, "room_id": "!2:test"})
+        assert open_questions.offer(event)
+        assert future.result() == Answer(PERSON, "Yes", 1)
+
+
+@pytest.mark.parametrize(
+    ("thread", "event"),
+    [
+        ("", message("!cancel")),
+        ("", thread_message("Yes", "$root")),
+        ("$root", message("Yes")),
+        ("$root", thread_message("Yes", "$else")),
+        ("", message(content={"m.relates_to": {"m.in_reply_to": {"event_id": "$else"}}})),
+        ("", message(content={"msgtype": "m.image", "body": "cat.png"})),
+        ("", reaction("👍", target="$else")),
+    ],
+)
+async def test_what_they_say_elsewhere_is_none(thread: str, event: dict[str, Any]) -> None:
+    open_questions = questions()
+    question = Question("$question", "!1:test", ("Yes", "No"), thread, PERSON)
+    with open_questions.open(question) as future:
+        assert not open_questions.offer(event)
+        assert not future.done()
+
+
 async def test_a_question_asked_twice_is_answered_for_both() -> None:
     open_questions = questions()
     with open_questions.open(QUESTION) as first, open_questions.open(QUESTION) as second:

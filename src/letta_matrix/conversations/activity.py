@@ -104,10 +104,7 @@ class Activity:
             self._changed.clear()
             least = min(pause, _NEWS_AFTER)
             await asyncio.sleep(least)
-            if any(use.ended is None for use in self._uses.values()):
-                await is_set(self._changed, pause - least)
-            elif self._line() == shown:
-                await self._changed.wait()
+            await is_set(self._changed, pause - least)
             if (line := self._line()) != shown:
                 await self._reply.rewrite_interim(entry, line)
                 shown, pause = line, min(pause * _STRETCH, _LONGEST_PAUSE)

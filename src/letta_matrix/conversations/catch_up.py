@@ -2,7 +2,7 @@
 
 Synapse moves its position in the event stream before it stores the transaction with
 those events (seen on 1.163): killed in between, it forgets to push them. Application
-services may not /sync, so after a start or an outage every agent's room is looked at
+services may not /sync, so after a start or an outage every room with an agent is looked at
 once, the liveliest first, slowly and behind all messages.
 """
 
@@ -21,6 +21,7 @@ from letta_matrix.matrix.intent import Intent
 from letta_matrix.matrix.watch import Presence, look
 from letta_matrix.store.agents import Agent, AgentDirectory, AgentStatus
 from letta_matrix.store.meta import Meta
+from letta_matrix.store.rooms import Rooms
 from letta_matrix.store.turns import TurnStore
 
 log = structlog.get_logger()
@@ -37,12 +38,14 @@ class CatchUp:
         self,
         bot: Intent,
         directory: AgentDirectory,
+        rooms: Rooms,
         turns: TurnStore,
         meta: Meta,
         dispatcher: Dispatcher,
     ) -> None:
         self._bot = bot
         self._directory = directory
+        self._rooms = rooms
         self._turns = turns
         self._meta = meta
         self._dispatcher = dispatcher
@@ -53,8 +56,8 @@ class CatchUp:
         now = str(time.time())
         since = await self._meta.get(_OLDER)
         if since is not None:
-            for agent in await self._liveliest_first():
-                await self._look(agent, max(float(since), agent.created_at))
+            for room_id, agent in await self._liveliest_first():
+                await self._look(room_id, agent, max(float(since), agent.created_at))
                 await asyncio.sleep(_PAUSE)
         await self._move_to(now)
 
@@ -77,23 +80,24 @@ class CatchUp:
         await self._meta.set(_OLDER, now)
         await self._meta.set(_NEWER, now)
 
-    async def _liveliest_first(self) -> list[Agent]:
+    async def _liveliest_first(self) -> list[tuple[str, Agent]]:
+        """Every room with an agent in it, each with one of its agents."""
         places = {room_id: place for place, room_id in enumerate(await self._turns.rooms())}
-        agents = [
-            agent
-            for agent in self._directory.all()
-            if agent.room_id is not None and agent.status is AgentStatus.ACTIVE
-        ]
-        return sorted(agents, key=lambda agent: places.get(agent.room_id or "", len(places)))
+        rooms: dict[str, Agent] = {}
+        for agent in self._directory.all():
+            if agent.status is AgentStatus.ACTIVE:
+                own = [agent.room_id] if agent.room_id is not None else []
+                rooms |= dict.fromkeys([*self._rooms.rooms_of(agent.user_id), *own], agent)
+        return sorted(rooms.items(), key=lambda one: places.get(one[0], len(places)))
 
-    async def _look(self, agent: Agent, since: float) -> None:
-        if agent.room_id is None:
-            return
+    async def _look(self, room_id: str, agent: Agent, since: float) -> None:
         await self._bot.homeserver.pacer.background()
+        own = room_id == agent.room_id
+        looker = self._bot if own else Intent(self._bot.homeserver, agent.user_id)
         try:
-            events = await self._bot.recent_events(agent.room_id)
+            events = await looker.recent_events(room_id)
         except MatrixRequestError as error:
-            log.debug("a room cannot be looked through", room=agent.room_id, reason=str(error))
+            log.debug("a room cannot be looked through", room=room_id, reason=str(error))
             return
         missed = unanswered(events, agent.user_id, since)
         if missed:

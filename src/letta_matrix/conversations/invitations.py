@@ -6,7 +6,7 @@ import structlog
 from mautrix.errors import MatrixRequestError
 
 from letta_matrix.matrix.errors import is_refusal, refusal
-from letta_matrix.matrix.homeserver import Homeserver
+from letta_matrix.matrix.homeserver import Homeserver, HomeserverUnavailable
 from letta_matrix.matrix.intent import Intent
 from letta_matrix.store.rooms import Rooms
 from letta_matrix.store.turns import Outcome, Turn, TurnStore
@@ -51,6 +51,17 @@ class Invitations:
         log.info("invite taken", user=user_id, room=turn.room_id, by=turn.sender)
         await self._turns.finish(turn, Outcome.ANSWERED)
         await self._on_room(turn.room_id)
+
+    async def look_again(self, room_id: str) -> None:
+        """Somebody came or went: whether our user there is still to be talked to alone."""
+        for user_id, direct in list(self._rooms.ours_in(room_id).items()):
+            try:
+                members = await Intent(self._homeserver, user_id).members(room_id)
+            except (MatrixRequestError, HomeserverUnavailable) as error:
+                log.debug("a room cannot be looked at", room=room_id, reason=str(error))
+                return
+            if direct and len(members) > _TWO:
+                await self._rooms.joined(room_id, user_id, direct=False)
 
     async def give_up(self, turn: Turn) -> None:
         """Let an invite go that cannot be taken."""

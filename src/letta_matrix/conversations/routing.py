@@ -85,7 +85,7 @@ class Router:
 
     def _addressed(self, event: Mapping[str, Any], prompt: str | None) -> list[Turn]:
         room_id = str(event["room_id"])
-        owner = self._directory.by_room(room_id)
+        owner = self._directory.by_room(room_id) or self._alone_with(room_id)
         line = command_line(prompt or "")
         if line is None and self._is_for_bot(room_id):
             line = prompt
@@ -103,16 +103,20 @@ class Router:
         return alone or _FOR_US.match(prompt) is not None
 
     def _is_for_bot(self, room_id: str) -> bool:
-        return self._rooms.ours_in(room_id).get(self._config.bot_user_id, False)
+        ours = self._rooms.ours_in(room_id)
+        return len(ours) == 1 and ours.get(self._config.bot_user_id, False)
+
+    def _alone_with(self, room_id: str) -> Agent | None:
+        """The agent that a person has invited to talk to it alone."""
+        ours = self._rooms.ours_in(room_id)
+        alone = [user for user, direct in ours.items() if direct and len(ours) == 1]
+        return self._directory.by_user(alone[0]) if alone else None
 
     def _shared(self, event: Mapping[str, Any], prompt: str | None) -> list[Turn]:
         """In a room with others an agent speaks when addressed, and then in a thread."""
         room_id = str(event["room_id"])
         ours = self._rooms.ours_in(room_id)
         agents = [agent for user in ours if (agent := self._directory.by_user(user)) is not None]
-        alone = [agent for agent in agents if ours[agent.user_id] and len(agents) == 1]
-        if alone:
-            return self._messages(event, prompt, alone)
         named = mentioned(mapping(event.get("content")), {agent.user_id for agent in agents})
         thread = thread_of(event)
         addressed = [
@@ -121,10 +125,13 @@ class Router:
             if agent.user_id in named
             or (thread and not named and self._talks(agent, room_id, thread))
         ]
-        return self._messages(event, prompt, addressed, thread or str(event["event_id"]))
+        turns = self._messages(event, prompt, addressed, thread or str(event["event_id"]))
+        for turn in turns:
+            self._conversations.expect(turn.place)
+        return turns
 
     def _talks(self, agent: Agent, room_id: str, thread: str) -> bool:
-        return self._conversations.current(Place(agent.agent_id, room_id, thread)) is not None
+        return self._conversations.talks_at(Place(agent.agent_id, room_id, thread))
 
     def _messages(
         self,
@@ -149,6 +156,8 @@ class Router:
         agent = self._directory.by_user(user_id)
         if agent is None and user_id != self._config.bot_user_id:
             return []
+        if agent is not None and agent.status is AgentStatus.REMOVED:
+            return []
         turn = new_turn(event, agent.agent_id if agent is not None else "", user_id)
         turn.kind = TurnKind.INVITE
         return [turn]
@@ -162,6 +171,8 @@ class Router:
             return None
         author, agent = self._directory.by_user(sender), self._directory.get(target)
         if author is None or agent is None or agent.room_id != event.get("room_id"):
+            return None
+        if agent.room_id is None or self._rooms.settings(target, agent.room_id).paused:
             return None
         prompt, speaks = read_prompt(event)
         in_time = 0 < hops <= self._config.conversations.max_hops

@@ -89,7 +89,6 @@ class TurnRunner:
         self._prompts = prompts
         self._approvals = approvals
         self._running: dict[str, _Run] = {}
-        self._cancelled: set[str] = set()
         self._background: set[asyncio.Task[None]] = set()
 
     async def close(self) -> None:
@@ -134,7 +133,7 @@ class TurnRunner:
             return False
         run = self._running.get(turn.turn_id)
         if run is None:
-            self._cancelled.add(turn.turn_id)
+            await self._turns.stop(turn)
             return True
         run.cancelled.set()
         run.watchdog.stop(_STOP_GRACE)
@@ -167,7 +166,6 @@ class TurnRunner:
             await reply.freeze(end.text, end.notice, end.outcome)
         finally:
             del self._running[turn.turn_id]
-            self._cancelled.discard(turn.turn_id)
             activity.close()
 
     def _shows_tools(self, turn: Turn) -> bool:
@@ -176,7 +174,7 @@ class TurnRunner:
 
     async def _end(self, run: _Run) -> End:
         turn = run.turn
-        if turn.turn_id in self._cancelled:
+        if turn.outcome == Outcome.STOPPED:
             return End("", Notice(notices.STOPPED))
         if turn.prompt is None and turn.attachment is None:
             return End("", Notice(notices.UNREADABLE), Outcome.FAILED)

@@ -21,7 +21,7 @@ from letta_matrix.matrix.markdown_rules import add_rules
 
 _TAGS = {
     *("h1", "h2", "h3", "h4", "h5", "h6", "p", "blockquote", "pre", "hr", "br", "div", "span"),
-    *("b", "strong", "i", "em", "u", "s", "del", "sup", "sub", "code", "a", "img"),
+    *("b", "strong", "i", "em", "u", "s", "del", "sup", "sub", "code", "a"),
     *("ul", "ol", "li", "table", "caption", "thead", "tbody", "tr", "th", "td"),
     *("details", "summary"),
 }
@@ -29,12 +29,11 @@ _ATTRIBUTES = {
     "a": {"href"},
     "code": {"class"},
     "div": {"data-mx-maths"},
-    "img": {"alt", "height", "src", "title", "width"},
     "ol": {"start"},
     "span": {"data-mx-bg-color", "data-mx-color", "data-mx-maths", "data-mx-spoiler"},
 }
 _LINKS = ("https://", "http://", "mailto:", "ftp://", "magnet:", "matrix:")
-_SCHEMES = {"http", "https", "mailto", "ftp", "magnet", "matrix", "mxc"}
+_SCHEMES = {"http", "https", "mailto", "ftp", "magnet", "matrix"}
 _MAX_NESTING = 100
 
 _CONTROL = re.compile(
@@ -129,7 +128,7 @@ def _nesting(html: str) -> int:
     if html.count("<") <= _MAX_NESTING:
         return depth
     for closing, tag in _TAG.findall(html):
-        if tag in ("br", "hr", "img"):
+        if tag in ("br", "hr"):
             continue
         depth += -1 if closing else 1
         deepest = max(deepest, depth)
@@ -141,15 +140,13 @@ def _keep_attribute(tag: str, name: str, value: str) -> str | None:
         return value if re.fullmatch(r"language-[^\s]+", value) else None
     if name.endswith("-color"):
         return value if re.fullmatch(r"#[0-9a-fA-F]{6}", value) else None
-    if name == "src":
-        return value if value.startswith("mxc://") else None
     if name == "href":
         return clean_url(value) if value.lower().startswith(_LINKS) else None
     return value
 
 
 def _may_link(url: str) -> bool:
-    return url.lower().startswith((*_LINKS, "mxc://"))
+    return url.lower().startswith(_LINKS)
 
 
 def _normalized(url: str) -> str:
@@ -177,12 +174,11 @@ def escape_unknown_tags(html: str) -> str:
 def _image(
     self: RendererHTML, tokens: Sequence[Token], index: int, options: OptionsDict, env: EnvType
 ) -> str:
-    # Clients load images from the homeserver only, so any other picture becomes a link.
+    # A picture is fetched by whoever reads the message, from a server and with an id that the
+    # writer chose: it would tell that server of the reader, or carry off what an agent was
+    # tricked into writing there. So every picture is a link.
     source = escapeHtml(str(tokens[index].attrs.get("src", "")))
-    alt = escapeHtml(tokens[index].content)
-    if source.startswith("mxc://"):
-        return f'<img src="{source}" alt="{alt}">'
-    return f'<a href="{source}">{alt or source}</a>'
+    return f'<a href="{source}">{escapeHtml(tokens[index].content) or source}</a>'
 
 
 def _build_markdown() -> MarkdownIt:

@@ -29,6 +29,7 @@ _TIMEOUT = aiohttp.ClientTimeout(total=90, sock_connect=10)
 _READ_TIMEOUT = 30.0
 _READ_PAUSES = (0.5, 1.5)
 _LONGEST_ERROR = 10_000
+_TOO_MANY = 429
 
 Recover = Callable[[], Awaitable[Mapping[str, Any] | None]]
 """Asks whether a request whose answer was lost took effect; its answer then, else None."""
@@ -78,7 +79,7 @@ class _Api(HTTPAPI):
         async with request as response:
             text = await response.text()
             answer = _parse(text)
-            if response.status == 429:
+            if response.status == _TOO_MANY:
                 raise RateLimited(_pause(answer, response.headers.get("Retry-After")))
             if not 200 <= response.status < 300:
                 raise make_request_error(
@@ -171,7 +172,7 @@ class Homeserver:
             except (aiohttp.ClientError, TimeoutError) as error:
                 reason = str(error) or "timed out"
             except MatrixRequestError as error:
-                if is_refusal(error) and not isinstance(error, RateLimited):
+                if is_refusal(error) and error.http_status != _TOO_MANY:
                     raise
                 reason = _reason(error)
             if pause is not None:

@@ -58,7 +58,8 @@ def _misleads(shown: str, target: str) -> bool:
 
 
 def _plain(url: str) -> str:
-    return _bare(unquote(url).rstrip("/.,;:!?").partition("://")[2])
+    scheme, _, rest = unquote(url).rstrip("/.,;:!?").partition("://")
+    return _bare(rest or scheme)
 
 
 def _bare(domain: str) -> str:

@@ -32,13 +32,24 @@ class ConversationStore:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._current: dict[Place, str] = {}
+        self._places: set[Place] = set()
 
     async def load(self) -> None:
         """Remember the current ones. Call before use."""
-        query = select(conversations).where(conversations.c.current)
+        query = select(conversations)
         for row in await self._database.read(lambda db: db.execute(query).all()):
             place = Place(row.agent_id, row.room_id, row.thread_id)
-            self._current[place] = row.conversation_id
+            self._places.add(place)
+            if row.current:
+                self._current[place] = row.conversation_id
+
+    def talks_at(self, place: Place) -> bool:
+        """Whether an agent has ever had a conversation at a place, or is about to."""
+        return place in self._places
+
+    def expect(self, place: Place) -> None:
+        """A conversation is about to begin at a place."""
+        self._places.add(place)
 
     def current(self, place: Place) -> str | None:
         """The conversation that goes on at a place."""

@@ -35,6 +35,7 @@ class Outcome(StrEnum):
     FAILED = "failed"
     EXPIRED = "expired"
     DROPPED = "dropped"
+    STOPPED = "stopped"
 
 
 @dataclass(slots=True)
@@ -64,6 +65,7 @@ class Turn:
     reply_to: str | None = None
     attachment: Mapping[str, object] | None = None
     hops: int = 0
+    outcome: str | None = None
 
     @property
     def place(self) -> Place:
@@ -122,6 +124,11 @@ class TurnStore:
         running = {"status": TurnStatus.RUNNING, "runtime_state": dict(state)}
         await self._database.execute(_update(turn, **running, conversation_id=turn.conversation_id))
         turn.status, turn.runtime_state = TurnStatus.RUNNING, dict(state)
+
+    async def stop(self, turn: Turn) -> None:
+        """A turn that waits for its place is not to be run any more."""
+        await self._database.execute(_update(turn, outcome=str(Outcome.STOPPED)))
+        turn.outcome = str(Outcome.STOPPED)
 
     async def ask_again(self, turn: Turn, conversation_id: str | None) -> None:
         """Make the turn one that was never asked, in `conversation_id` if that is given."""

@@ -56,7 +56,9 @@ class Asking:
         deadline = time.time() + params.timeout_seconds
         async with room_of(caller, self._room(caller)) as room_id:
             event_id, asked_at, look = await self._ask(caller, room_id, params)
-        question = Question(event_id, room_id, tuple(params.options))
+        question = Question(
+            event_id, room_id, tuple(params.options), _thread(caller), caller.speaker
+        )
         with self._questions.open(question) as future:
             answer = await self._answered_already(caller, question) if look else None
             if answer is None:
@@ -82,7 +84,7 @@ class Asking:
         if (known := await caller.intent.find_sent(room_id, txn)) is not None:
             stamp = (await caller.intent.event(room_id, known)).get("origin_server_ts")
             return known, stamp / 1000 if isinstance(stamp, int) else started, True
-        thread = caller.place.thread_id if caller.place is not None else ""
+        thread = _thread(caller)
         content = text_content(
             _text(params, _how(params)),
             marker=_marker(caller, txn),
@@ -108,7 +110,10 @@ class Asking:
         reactions = await caller.intent.relations(
             question.room_id, question.event_id, "m.annotation"
         )
-        events = [*reversed(reactions), *await caller.intent.recent_events(question.room_id)]
+        recent = await caller.intent.recent_events(question.room_id)
+        ids = [event.get("event_id") for event in recent]
+        since = ids.index(question.event_id) + 1 if question.event_id in ids else 0
+        events = [*reversed(reactions), *recent[since:]]
         in_room = ({**event, "room_id": question.room_id} for event in events)
         answers = (self._questions.answer(question, event) for event in in_room)
         return next((answer for answer in answers if answer is not None), None)
@@ -144,6 +149,10 @@ def _how(params: AskHuman) -> str:
     if not params.options:
         return "*Reply to this message to answer.*"
     return "*React with a number, or reply to this message, to answer.*"
+
+
+def _thread(caller: Caller) -> str:
+    return caller.place.thread_id if caller.place is not None else ""
 
 
 def _marker(caller: Caller, txn: str) -> dict[str, object]:

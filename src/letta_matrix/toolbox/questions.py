@@ -21,11 +21,17 @@ _TEXT_TYPES = ("m.text", "m.emote")
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A question as it stands in a room."""
+    """A question as it stands in a room, or in a thread there.
+
+    Everybody permitted answers by a reaction or a reply. `speaker`, with whom the agent talks
+    there, answers with whatever they say next: it would wait for the question to end.
+    """
 
     event_id: str
     room_id: str
     options: tuple[str, ...] = ()
+    thread_id: str = ""
+    speaker: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,14 +55,13 @@ class Questions:
 
         Never raises, whatever the event is made of.
         """
-        question, waiting = self._open.get(_target(event), (None, set[asyncio.Future[Answer]]()))
-        answer = self.answer(question, event) if question is not None else None
-        if answer is None or all(future.done() for future in waiting):
-            return False
-        for future in waiting:
-            if not future.done():
-                future.set_result(answer)
-        return True
+        for question, waiting in self._open.values():
+            open_still = [future for future in waiting if not future.done()]
+            if open_still and (answer := self.answer(question, event)) is not None:
+                for future in open_still:
+                    future.set_result(answer)
+                return True
+        return False
 
     def answer(self, question: Question, event: Mapping[str, Any]) -> Answer | None:
         """The event as an answer to a question, None if it is none or its sender may not give
@@ -64,11 +69,13 @@ class Questions:
         sender = event.get("sender")
         if not isinstance(sender, str) or not self._may_answer(sender):
             return None
-        if _target(event) != question.event_id or event.get("room_id") != question.room_id:
+        if event.get("room_id") != question.room_id:
             return None
-        if event.get("type") == "m.reaction":
-            return _chosen(question, sender, event)
-        return _told(question, sender, event)
+        if _target(event) == question.event_id:
+            is_reaction = event.get("type") == "m.reaction"
+            return (_chosen if is_reaction else _told)(question, sender, event)
+        is_next = sender == question.speaker and _said_in(event) == question.thread_id
+        return _told(question, sender, event) if is_next else None
 
     @contextmanager
     def open(self, question: Question) -> Generator[asyncio.Future[Answer]]:
@@ -102,6 +109,20 @@ def _target(event: Mapping[str, Any]) -> str:
     else:
         target = None
     return target if isinstance(target, str) else ""
+
+
+def _said_in(event: Mapping[str, Any]) -> str | None:
+    """The thread (its root, "" for none) that something new was said in, to nobody else and as
+    no command; None for anything else."""
+    content = mapping(event.get("content"))
+    relation = mapping(content.get("m.relates_to"))
+    rel_type, body = relation.get("rel_type"), content.get("body")
+    if event.get("type") != "m.room.message" or rel_type not in (None, "m.thread"):
+        return None
+    is_reply = "m.in_reply_to" in relation and relation.get("is_falling_back") is not True
+    if is_reply or not isinstance(body, str) or body.lstrip().startswith("!"):
+        return None
+    return str(relation.get("event_id")) if rel_type else ""
 
 
 def _chosen(question: Question, sender: str, event: Mapping[str, Any]) -> Answer | None:

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import structlog
@@ -35,6 +36,7 @@ _UNCERTAIN = (
     "It took too long. It may have happened or not: look with matrix_read_room before you try "
     "again."
 )
+_SLOW = "It took too long. Try again in a minute."
 _AWAY = "The homeserver does not answer now. Try again in a minute."
 _NO_DATABASE = "The bridge's database does not answer now. Try again in a minute."
 _FAULT = "The tool failed, by a fault of the bridge; its log has the reason."
@@ -88,8 +90,6 @@ class Toolbox:
             result = ToolResult(_AWAY, ok=False)
         except StoreUnavailable:
             result = ToolResult(_NO_DATABASE, ok=False)
-        except TimeoutError:
-            result = ToolResult(_UNCERTAIN, ok=False)
         except MatrixRequestError as error:
             result = ToolResult(_bounded(_sentence(refusal(error))), ok=False)
         except Exception as error:
@@ -109,21 +109,21 @@ class Toolbox:
         if tool is None:
             raise ToolError(f"There is no tool {call.name!r}, only: {', '.join(self.tools)}.")
         params = parse(tool, call.arguments)
-        async with asyncio.timeout(tool.seconds):
-            return compact(await tool.run(await self._caller(agent, call), params))
+        caller = await self._caller(agent, call)
+        try:
+            async with asyncio.timeout(tool.seconds):
+                return compact(await tool.run(caller, params))
+        except TimeoutError as error:
+            raise ToolError(_SLOW if tool.read_only else _UNCERTAIN) from error
 
     async def _caller(self, agent: Agent, call: ToolCall) -> Caller:
         place = await self._conversations.place_of(agent.agent_id, call.conversation_id)
         turn = await self._turns.open_at(place) if place is not None else None
-        return Caller(
-            agent.agent_id,
-            Intent(self._homeserver, agent.user_id),
-            call.call_id,
-            call.conversation_id,
-            place,
-            turn.turn_id if turn else "",
-            turn.hops if turn else 0,
-        )
+        intent = Intent(self._homeserver, agent.user_id)
+        caller = Caller(agent.agent_id, intent, call.call_id, call.conversation_id, place)
+        if turn is None:
+            return caller
+        return replace(caller, turn_id=turn.turn_id, speaker=turn.sender, hops=turn.hops)
 
 
 def _bounded(text: str) -> str:

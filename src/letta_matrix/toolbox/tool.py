@@ -31,8 +31,8 @@ P = TypeVar("P", bound=Params)
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who calls, and from where: `place` and `turn_id` are those of the turn that the call
-    belongs to, None and "" outside of the turns run here."""
+    """Who calls, and from where: `place`, `turn_id` and `speaker` (who wrote the message) are
+    those of the turn that the call belongs to, empty outside of the turns run here."""
 
     agent_id: str
     intent: Intent
@@ -40,6 +40,7 @@ class Caller:
     conversation_id: str = ""
     place: Place | None = None
     turn_id: str = ""
+    speaker: str = ""
     hops: int = 0
 
     @property

@@ -1,6 +1,7 @@
 """What an agent says by itself: turns that were not started here."""
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
@@ -23,6 +24,7 @@ LIST_PAGE = 50
 MAX_LIST_PAGES = 10
 MAX_CONVERSATIONS = 20
 """Conversations read in one look; the others wait for the next."""
+_TIME = re.compile(r"\d{4}-\d\d-\d\dT")
 _OURS = "$"
 """How the ids of prompts from Matrix begin."""
 
@@ -43,7 +45,7 @@ class Place:
         except ValueError:
             return None
         at, behind = data.get("at"), as_dict(data.get("behind"))
-        if not isinstance(at, str):
+        if not isinstance(at, str) or (at and not _TIME.match(at)):
             return None
         return cls(at, {key: time for key, time in behind.items() if isinstance(time, str)})
 

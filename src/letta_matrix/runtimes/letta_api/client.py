@@ -226,7 +226,8 @@ class Client:
         meaning = meanings.get(error.status_code)
         # A model's handle that does not exist is a 404 too.
         if meaning is not None and "handle" not in reason_of(error.body).lower():
-            return meaning(f"{self._place} no longer has it (HTTP {error.status_code})")
+            what = "agent" if meaning is AgentGone else "run's stream"
+            return meaning(f"{self._place} no longer has the {what}")
         body = _without(self._key, error.body)
         return fault_of(self._place, error.status_code, body, error.response.headers)
 

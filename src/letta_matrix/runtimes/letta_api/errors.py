@@ -45,7 +45,8 @@ def fault_of(place: str, status: int, body: object, headers: Mapping[str, str]) 
     reason = reason_of(body)
     said = f": {reason}" if reason else ""
     if status in (401, 403):
-        return CredentialsRefused(f"{place} does not accept the API key (HTTP {status}); set a new")
+        said = f"{place} does not accept the API key (HTTP {status}): set a valid `api_key`"
+        return CredentialsRefused(said)
     if status == 404:
         return _missing(place, reason)
     if status == 409:

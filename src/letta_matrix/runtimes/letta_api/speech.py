@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from letta_matrix.runtimes.app_server.frames import Json, as_dict, as_texts, id_of, text_of
-from letta_matrix.runtimes.letta_api.turns import RUNNING
+from letta_matrix.runtimes.letta_api.turns import ENDED
 from letta_matrix.runtimes.protocol import RuntimeRefused, RuntimeUnavailable, Said, Speech
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ async def said_since(client: "Client", agent_id: str, cursor: str | None, ours: 
         # The run at the cursor was deleted: nothing tells what came after it.
         return Said([], (await _now(client, agent_id)).dump())
     runs = [run for run in earlier if run is not None] + [run for run in later if id_of(run)]
-    place.open_runs = [id_of(run) for run in runs if run.get("status") in RUNNING]
+    place.open_runs = [id_of(run) for run in runs if str(run.get("status")) not in ENDED]
     place.newest = id_of(later[-1]) if later else place.newest
     speeches: list[Speech] = []
     for run in runs:
@@ -68,7 +68,7 @@ async def said_since(client: "Client", agent_id: str, cursor: str | None, ours: 
 
 async def _now(client: "Client", agent_id: str) -> _Cursor:
     runs = await client.runs(agent_id, order="desc")
-    running = [id_of(run) for run in reversed(runs) if run.get("status") in RUNNING]
+    running = [id_of(run) for run in reversed(runs) if str(run.get("status")) not in ENDED]
     return _Cursor(id_of(runs[0]) if runs else "", running)
 
 

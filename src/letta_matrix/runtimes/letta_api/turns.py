@@ -1,17 +1,16 @@
 """One turn on a Letta API: the runs it takes, and the approvals between them."""
 
 import asyncio
-import base64
 from collections import Counter
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import structlog
 
-from letta_matrix.runtimes.app_server.frames import Json, as_dict, as_list, as_texts
+from letta_matrix.runtimes.app_server.frames import Json, as_dict, as_list
 from letta_matrix.runtimes.letta_api.errors import NotStreamable, reason_of
+from letta_matrix.runtimes.letta_api.progress import Progress, answer_of, content_of
 from letta_matrix.runtimes.letta_api.reader import TurnReader
 from letta_matrix.runtimes.letta_api.sse import StreamEvent
 from letta_matrix.runtimes.protocol import (
@@ -34,8 +33,9 @@ if TYPE_CHECKING:
 CANCEL_GRACE = 2.0
 """Seconds that a cancelled run has to report its end."""
 ASKS = "requires_approval"
-RUNNING = ("created", "running")
-_STATUS_REASONS = {"completed": "end_turn", "cancelled": "cancelled", "failed": "error"}
+ENDED = {"completed": "end_turn", "cancelled": "cancelled", "failed": "error"}
+"""How a run can have ended, and the stop reason that this is where it names none."""
+_TOOL_KINDS = ("tool_call_message", "tool_return_message", "approval_request_message")
 _WELL = ("end_turn", "tool_rule")
 _ERRORS = {
     ASKS: "the agent asked for an approval of nothing that could be shown",
@@ -52,39 +52,6 @@ _ERRORS = {
 _log = structlog.get_logger()
 
 Events = AsyncGenerator[TurnEvent]
-
-
-@dataclass(slots=True)
-class Progress:
-    """What is saved of a turn.
-
-    `runs[0]` answers the prompt and `runs[n]` the approvals in `answers[n - 1]`, by tool call
-    id; a run that is missing at the end may have been asked for. `tools`: one has started.
-    """
-
-    runs: list[str] = field(default_factory=list[str])
-    answers: list[dict[str, Json]] = field(default_factory=list[dict[str, Json]])
-    tools: bool = False
-    cancelled: bool = False
-
-    @classmethod
-    def load(cls, state: TurnState) -> "Progress":
-        answers = as_list(state.get("answers"))
-        return cls(
-            as_texts(state.get("runs")),
-            [{call: as_dict(answer) for call, answer in step.items()} for step in answers],
-            state.get("tools") is True,
-            state.get("cancelled") is True,
-        )
-
-    def as_state(self) -> TurnState:
-        answers = [dict(step) for step in self.answers]
-        return {
-            "runs": list(self.runs),
-            "answers": answers,
-            "tools": self.tools,
-            "cancelled": self.cancelled,
-        }
 
 
 class Turn:
@@ -138,12 +105,12 @@ class Turn:
             if answered:
                 raise RuntimeRefused("this approval has been answered")
             raise RuntimeUnavailable("the turn does not wait for this approval yet")
-        await self._take({approval_id: _answer(allow=allow, message=message)})
+        await self._take({approval_id: answer_of(allow=allow, message=message)})
 
     async def cancel(self) -> None:
         """Deny what waits, so that the conversation is free, and stop what comes of that."""
         self._progress.cancelled = True
-        denial = _answer(allow=False, message="The person cancelled the turn.")
+        denial = answer_of(allow=False, message="The person cancelled the turn.")
         await self._take(dict.fromkeys(self._waiting, denial))
 
     def end_within(self, seconds: float) -> None:
@@ -170,12 +137,14 @@ class Turn:
             await self._look_up(step)
         known = step < len(self._progress.runs)
         if known:
+            if self._progress.cancelled:
+                await self._client.cancel(self.request.conversation_id)
             source = self._client.follow(self._progress.runs[step])
         else:
             if step == 0:
                 await self._save()
             source = self._client.send(self.request.conversation_id, self._message(step))
-        self._asked_before &= known
+        self._asked_before = self._asked_before and known
         try:
             async with aclosing(self._read(source, step)) as events:
                 async for event in events:
@@ -264,16 +233,16 @@ class Turn:
         if step >= len(self._progress.runs):
             return False
         run = await self._client.run(self._progress.runs[step])
-        return run is None or run.get("status") not in RUNNING
+        return run is None or str(run.get("status")) in ENDED
 
     async def _settle(self, step: int) -> Events:
         """Learn how a run ended whose stream did not tell, and what it said meanwhile."""
         runs = self._progress.runs
         run = await self._client.run(runs[step])
         if run is None:
-            raise await self._lost()
+            raise await self._lost(runs[step])
         status = str(run.get("status"))
-        if status in RUNNING:
+        if status not in ENDED:
             if self._progress.cancelled:
                 self._reader.stop_reason = "cancelled"
                 return
@@ -284,15 +253,23 @@ class Turn:
         for event in self._reader.complete(await self._client.run_messages(runs[step])):
             yield event
         reason = run.get("stop_reason")
-        self._reader.stop_reason = (
-            reason if isinstance(reason, str) and reason else _STATUS_REASONS.get(status, "error")
-        )
+        told = isinstance(reason, str) and reason
+        self._reader.stop_reason = str(reason) if told else ENDED[status]
         self._reader.error = self._reader.error or reason_of(as_dict(run.get("metadata")))
 
-    async def _lost(self) -> TurnLost:
-        tools = self._progress.tools or self._reader.tools_started
+    async def _lost(self, run_id: str) -> TurnLost:
         _log.warning("run unknown to its server", turn=self.request.message_id)
+        tools = self._progress.tools or await self._used_tools(run_id)
         return TurnLost("the Letta API no longer knows the run", tools_started=tools)
+
+    async def _used_tools(self, run_id: str) -> bool:
+        """Whether a run may have used tools, by what its conversation keeps of it."""
+        try:
+            history = await self._client.conversation_messages(self.request.conversation_id)
+        except RuntimeRefused:
+            return True
+        kinds = [item.get("message_type") for item in history if item.get("run_id") == run_id]
+        return any(kind in _TOOL_KINDS for kind in kinds)
 
     async def _decide(self, step: int) -> Events:
         """Report what waits for an approval until everything is answered."""
@@ -318,7 +295,7 @@ class Turn:
 
     def _message(self, step: int) -> Json:
         if step == 0:
-            return {"role": "user", "content": _content(self.request), "otid": self._otid(0)}
+            return {"role": "user", "content": content_of(self.request), "otid": self._otid(0)}
         approvals = [
             {"type": "approval", "tool_call_id": call_id, **answer}
             for call_id, answer in self._progress.answers[step - 1].items()
@@ -334,18 +311,3 @@ class Turn:
             return TurnFinished(StopReason.END_TURN, run_id=run_id)
         line = self._reader.error or _ERRORS.get(reason) or f"the run stopped: {reason[:40]}"
         return TurnFinished(StopReason.ERROR, line, run_id)
-
-
-def _answer(*, allow: bool, message: str) -> Json:
-    return {"approve": allow} if allow else {"approve": False, "reason": message or "denied"}
-
-
-def _content(request: TurnRequest) -> object:
-    if not request.images:
-        return request.text
-    parts: list[Json] = [{"type": "text", "text": request.text}] if request.text else []
-    for image in request.images:
-        data = base64.b64encode(image.data).decode("ascii")
-        source = {"type": "base64", "media_type": image.media_type, "data": data}
-        parts.append({"type": "image", "source": source})
-    return cast("object", parts)

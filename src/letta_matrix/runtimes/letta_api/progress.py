@@ -1,0 +1,58 @@
+"""How far a turn on a Letta API has come, as it is saved, and what is sent for it."""
+
+import base64
+from dataclasses import dataclass, field
+from typing import cast
+
+from letta_matrix.runtimes.app_server.frames import Json, as_dict, as_list, as_texts
+from letta_matrix.runtimes.protocol import TurnRequest, TurnState
+
+
+@dataclass(slots=True)
+class Progress:
+    """What is saved of a turn.
+
+    `runs[0]` answers the prompt and `runs[n]` the approvals in `answers[n - 1]`, by tool call
+    id; a run that is missing at the end may have been asked for. `tools`: one has started.
+    """
+
+    runs: list[str] = field(default_factory=list[str])
+    answers: list[dict[str, Json]] = field(default_factory=list[dict[str, Json]])
+    tools: bool = False
+    cancelled: bool = False
+
+    @classmethod
+    def load(cls, state: TurnState) -> "Progress":
+        answers = as_list(state.get("answers"))
+        return cls(
+            as_texts(state.get("runs")),
+            [{call: as_dict(answer) for call, answer in step.items()} for step in answers],
+            state.get("tools") is True,
+            state.get("cancelled") is True,
+        )
+
+    def as_state(self) -> TurnState:
+        answers = [dict(step) for step in self.answers]
+        return {
+            "runs": list(self.runs),
+            "answers": answers,
+            "tools": self.tools,
+            "cancelled": self.cancelled,
+        }
+
+
+def answer_of(*, allow: bool, message: str) -> Json:
+    """A person's answer, as the API takes it; `message` goes with a denial."""
+    return {"approve": allow} if allow else {"approve": False, "reason": message or "denied"}
+
+
+def content_of(request: TurnRequest) -> object:
+    """A prompt's content: its text, or parts with its images in base64."""
+    if not request.images:
+        return request.text
+    parts: list[Json] = [{"type": "text", "text": request.text}] if request.text else []
+    for image in request.images:
+        data = base64.b64encode(image.data).decode("ascii")
+        source = {"type": "base64", "media_type": image.media_type, "data": data}
+        parts.append({"type": "image", "source": source})
+    return cast("object", parts)

@@ -1,0 +1,221 @@
+"""A place to give commands in: a real database, a homeserver that speaks HTTP, an agent."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.builders import PERSON, agent, config_for, message
+from tests.fake_homeserver import FakeHomeserver
+
+from letta_matrix.conversations.commands.command import Command
+from letta_matrix.conversations.commands.runner import CommandRunner
+from letta_matrix.conversations.commands.services import CommandServices
+from letta_matrix.matrix.homeserver import Homeserver
+from letta_matrix.runtimes.memory import MemoryRuntime
+from letta_matrix.runtimes.protocol import AgentInfo
+from letta_matrix.store.agents import AgentDirectory
+from letta_matrix.store.approvals import Approval, ApprovalStatus, ApprovalStore
+from letta_matrix.store.conversations import ConversationStore
+from letta_matrix.store.database import Database
+from letta_matrix.store.inbox import Inbox, InboxEntry, InboxState
+from letta_matrix.store.outbox import Outbox, OutboxEntry, OutboxKind
+from letta_matrix.store.places import Place
+from letta_matrix.store.rooms import Rooms
+from letta_matrix.store.turns import Turn, TurnKind, TurnStatus, TurnStore, turn_id_of
+
+ADMIN = "@root:test"
+STRANGER = "@bob:test"
+ROOM = "!1:test"
+BOT_ROOM = "!dm:test"
+SHARED = "!shared:test"
+HERE = Place("agent-1", ROOM)
+
+
+class Approvals:
+    """Settles approvals in the database; `told` is what the runtime would have heard."""
+
+    def __init__(self, database: Database) -> None:
+        self.store = ApprovalStore(database)
+        self.told: list[tuple[str, ApprovalStatus, str]] = []
+
+    def may_answer(self, approval: Approval, user_id: str) -> bool:
+        return user_id in (approval.requester, ADMIN)
+
+    def who_may(self, approval: Approval) -> str:
+        return f"{approval.requester} alone"
+
+    async def answer(
+        self, approval: Approval, status: ApprovalStatus, *, by: str, reason: str = ""
+    ) -> bool:
+        if not await self.store.decide(approval, status, by=by, reason=reason):
+            return False
+        self.told.append((approval.key, status, reason))
+        return True
+
+
+class Stage:
+    """A room of an agent, a room with the bot, a shared room; `say` gives commands."""
+
+    def __init__(
+        self,
+        database: Database,
+        directory: AgentDirectory,
+        homeserver: Homeserver,
+        fake: FakeHomeserver,
+    ) -> None:
+        self.database, self.directory, self.fake = database, directory, fake
+        self.conversations = ConversationStore(database)
+        self.turns = TurnStore(database, self.conversations)
+        self.outbox, self.rooms = Outbox(database), Rooms(database)
+        self.approvals = Approvals(database)
+        self.runtime = MemoryRuntime()
+        self.runtimes = {"memory": self.runtime}
+        self.running: list[Turn] = []
+        self.troubles: list[str] = []
+        self.syncs = 0
+        self.homeserver = homeserver
+        self.runner = self.runner_for()
+
+    def runner_for(self, *commands: Command, **conversations: Any) -> CommandRunner:
+        config = config_for(
+            Path(),
+            permissions={"test": "user", ADMIN: "admin", "@troll:test": "block"},
+            conversations=conversations,
+        )
+        services = CommandServices(
+            config,
+            self.directory,
+            self.runtimes,
+            self.turns,
+            self.conversations,
+            self.rooms,
+            self.outbox,
+            self.approvals,
+            self.cancel,
+            self.sync,
+            lambda: self.troubles,
+            lambda agent_id: "its room is gone" if agent_id == "agent-2" else "",
+            lambda place: sum(turn.place == place for turn in self.running),
+        )
+        return CommandRunner(self.homeserver, services, *([commands] if commands else []))
+
+    async def cancel(self, meant: Callable[[Turn], bool]) -> int:
+        stopped = [turn for turn in self.running if meant(turn)]
+        self.running = [turn for turn in self.running if turn not in stopped]
+        return len(stopped)
+
+    async def sync(self) -> None:
+        self.syncs += 1
+        for runtime in self.runtimes.values():
+            for info in await runtime.list_agents():
+                if (known := self.directory.get(info.agent_id)) is not None:
+                    known.name = info.name
+
+    async def turn(
+        self, line: str, room_id: str = ROOM, kind: TurnKind = TurnKind.COMMAND, **fields: Any
+    ) -> Turn:
+        """A turn as it was admitted."""
+        event = message(line, room_id)
+        values: dict[str, Any] = {
+            "agent_id": "agent-1" if room_id == ROOM else "",
+            "sender": PERSON,
+            "sent_at": time.time(),
+            **fields,
+        }
+        values["turn_id"] = turn_id_of(event["event_id"], values["agent_id"])
+        new = Turn(room_id=room_id, event_id=event["event_id"], prompt=line, kind=kind, **values)
+        entry = InboxEntry(new.event_id, room_id, event, InboxState.ROUTED, [new])
+        return (await Inbox(self.database).admit(new.event_id, [entry]))[0]
+
+    async def working(self, room_id: str = ROOM, **fields: Any) -> Turn:
+        """A message that an agent works on."""
+        fields = {"agent_id": "agent-1", **fields}
+        turn = await self.turn("hello", room_id, TurnKind.MESSAGE, **fields)
+        await self.turns.run(turn, {})
+        self.running.append(turn)
+        return turn
+
+    async def say(self, line: str, room_id: str = ROOM, **fields: Any) -> str:
+        """Give a command; returns what it was answered, "" for nothing."""
+        return await self.rerun(await self.turn(line, room_id, **fields), recovered=False)
+
+    async def rerun(self, turn: Turn, *, recovered: bool = True) -> str:
+        before = len(self.fake.messages(turn.room_id))
+        await self.runner.run(turn, recovered=recovered)
+        stored = await self.turns.get(turn.turn_id)
+        assert stored is not None
+        assert stored.status is TurnStatus.DONE
+        said = self.fake.messages(turn.room_id)[before:]
+        assert len(said) <= 1
+        assert all(event["content"]["msgtype"] == "m.notice" for event in said)
+        return said[0]["content"]["body"] if said else ""
+
+    async def reload(self, turn: Turn) -> Turn:
+        """The turn as a new process reads it."""
+        (stored,) = [one for one in await self.turns.unfinished() if one.turn_id == turn.turn_id]
+        return stored
+
+    async def asked(self, key: str, turn: Turn | None = None, **fields: Any) -> Approval:
+        """A tool call that waits for an answer."""
+        turn = turn or await self.working()
+        now = time.time()
+        values: dict[str, Any] = {
+            "approval_id": f"runtime-{key}",
+            "requester": PERSON,
+            "tool": "Bash",
+            "arguments": {"command": "ls"},
+            "always": True,
+            "asked_at": now - 60,
+            "expires_at": now + 1740,
+            **fields,
+        }
+        approval = Approval(
+            key=key,
+            turn_id=turn.turn_id,
+            agent_id=turn.agent_id,
+            room_id=turn.room_id,
+            thread_id=turn.thread_id,
+            prompt_txn=f"txn-{key}",
+            **values,
+        )
+        prompt = OutboxEntry(
+            f"txn-{key}", turn.turn_id, 0, OutboxKind.APPROVAL, 0, turn.room_id, "@x:test", {}
+        )
+        await self.outbox.freeze([prompt], also=[self.approvals.store.insert(approval)])
+        await self.outbox.confirm(prompt, f"$asks-{key}")
+        return approval
+
+    async def status_of(self, key: str) -> ApprovalStatus:
+        approval = await self.approvals.store.get(key)
+        assert approval is not None
+        return approval.status
+
+
+async def stage_on(
+    database: Database, directory: AgentDirectory, homeserver: Homeserver, fake: FakeHomeserver
+) -> Stage:
+    """Two agents of the runtime `memory`, and a room with the bot."""
+    await directory.reserve([agent(1, name="Ada"), agent(2, name="Grace_*")])
+    new = Stage(database, directory, homeserver, fake)
+    new.runtime.add(AgentInfo("agent-1", "Ada", model="memory/small"))
+    new.runtime.add(AgentInfo("agent-2", "Grace_*"))
+    await new.rooms.joined(BOT_ROOM, "@letta:test", direct=True)
+    return new
+
+
+class Crash(BaseException):
+    """The process is gone."""
+
+
+async def crashing_at(stage: Stage, turn: Turn, step: str) -> None:
+    owner = stage.outbox if step == "freeze" else stage.turns
+
+    async def crash(*_args: object, **_named: object) -> None:
+        raise Crash
+
+    setattr(owner, step, crash)
+    with pytest.raises(Crash):
+        await stage.runner.run(turn, recovered=False)
+    delattr(owner, step)

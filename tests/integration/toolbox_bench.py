@@ -1,0 +1,121 @@
+"""A toolbox on the real homeserver, with agents and a person to use it on."""
+
+import json
+import secrets
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import quote
+
+from tests.integration.bridge_world import Json, Person, eventually
+from tests.servers import Homeserver
+
+from letta_matrix.config import Config
+from letta_matrix.conversations.routing import new_turn
+from letta_matrix.matrix.content import MARKER, text_content
+from letta_matrix.matrix.homeserver import Homeserver as HomeserverClient
+from letta_matrix.matrix.identifiers import user_id
+from letta_matrix.matrix.intent import Intent
+from letta_matrix.runtimes.protocol import ToolCall
+from letta_matrix.store.agents import Agent, AgentDirectory
+from letta_matrix.store.conversations import ConversationStore
+from letta_matrix.store.database import Database
+from letta_matrix.store.inbox import Inbox, InboxEntry, InboxState
+from letta_matrix.store.outbox import Outbox, OutboxEntry, OutboxKind
+from letta_matrix.store.places import Place
+from letta_matrix.store.turns import Outcome, TurnStore
+from letta_matrix.toolbox.registry import Toolbox
+
+
+@dataclass
+class Bench:
+    """A toolbox on the real homeserver, agents with rooms, and a person in all of them."""
+
+    homeserver: Homeserver
+    config: Config
+    client: HomeserverClient
+    database: Database
+    directory: AgentDirectory
+    ann: Person
+    toolbox: Toolbox = field(init=False)
+    fuzzed: tuple[Agent, Agent] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.conversations = ConversationStore(self.database)
+        self.turns = TurnStore(self.database, self.conversations)
+        self.outbox = Outbox(self.database)
+        self.restart()
+
+    def restart(self) -> None:
+        """The toolbox of a new process."""
+        stores = (self.directory, self.conversations, self.turns, self.outbox)
+        self.toolbox = Toolbox(self.config, self.client, *stores)
+
+    async def agent(self, name: str = "") -> Agent:
+        """A new agent whose room has the person in it."""
+        agent_id = f"agent-{secrets.token_hex(6)}"
+        ghost = Intent(self.client, user_id(agent_id, "localhost"))
+        await ghost.register()
+        name = name or f"Ada {secrets.token_hex(3)}"
+        await ghost.set_displayname(name)
+        made = await ghost.create_room({"name": f"{name}'s", "invite": [self.ann.user_id]})
+        await self.ann.call("POST", f"/rooms/{quote(made)}/join")
+        new = Agent(agent_id, "memory", name, ghost.user_id, room_id=made)
+        await self.directory.reserve([new])
+        return new
+
+    async def room(self, *agents: Agent, **content: Any) -> str:
+        """A room of the person's with these agents."""
+        _, made = await self.ann.call("POST", "/createRoom", content)
+        room_id = str(made["room_id"])
+        for agent in agents:
+            invite = {"user_id": agent.user_id}
+            await self.ann.call("POST", f"/rooms/{quote(room_id)}/invite", invite)
+            await Intent(self.client, agent.user_id).join(room_id)
+        return room_id
+
+    async def call(
+        self, agent: Agent, name: str, call_id: str = "", talk: str = "", /, **arguments: Any
+    ) -> tuple[bool, Any]:
+        """Whether a call went well, and its result: the JSON read, or the error's text."""
+        call_id = call_id or secrets.token_hex(8)
+        call = ToolCall(agent.agent_id, talk, call_id, name, arguments)
+        result = await self.toolbox.call(call)
+        return result.ok, json.loads(result.text) if result.ok else result.text
+
+    async def offer_new(self, room_id: str, since: int) -> bool:
+        """Offer what was said in a room since, as the dispatcher does."""
+        events = (await self.ann.timeline(room_id))[since:]
+        return any(self.toolbox.questions.offer({**e, "room_id": room_id}) for e in events)
+
+    async def talk(self, agent: Agent, room_id: str, thread: str = "", hops: int = 0) -> str:
+        """Begin a turn of an agent somewhere; returns its conversation."""
+        conversation = f"conversation-{secrets.token_hex(6)}"
+        place = Place(agent.agent_id, room_id, thread)
+        await self.conversations.begin(place, conversation, "test")
+        said: Json = {"event_id": f"${secrets.token_hex(8)}", "room_id": room_id, "content": {}}
+        turn = new_turn({**said, "sender": self.ann.user_id}, agent.agent_id, "go")
+        turn.thread_id, turn.hops = thread, hops
+        entry = InboxEntry(turn.event_id, room_id, said, InboxState.ROUTED, [turn])
+        await Inbox(self.database).admit(secrets.token_hex(4), [entry])
+        return conversation
+
+    async def answer(self, agent: Agent, text: str) -> Json:
+        """Play the bridge: answer the next message that prompts an agent; returns it."""
+        room_id = str(agent.room_id)
+
+        async def asked() -> list[Json]:
+            events = await self.ann.timeline(room_id)
+            marked = (e for e in events if e["content"].get(MARKER, {}).get("prompts"))
+            return [e for e in marked if e["content"][MARKER]["prompts"] == agent.agent_id]
+
+        event = (await eventually(asked, bool))[-1]
+        turn = new_turn({**event, "room_id": room_id}, agent.agent_id, "x")
+        entry = InboxEntry(turn.event_id, room_id, event, InboxState.ROUTED, [turn])
+        await Inbox(self.database).admit(secrets.token_hex(4), [entry])
+        content = text_content(text, marker={})
+        owed = OutboxEntry(
+            secrets.token_hex(8), turn.turn_id, 0, OutboxKind.MESSAGE, 0, room_id, "@x", content
+        )
+        await self.outbox.freeze([owed], completes=turn)
+        await self.turns.finish(turn, Outcome.ANSWERED)
+        return event
