@@ -9,6 +9,7 @@ from letta_matrix.config import Config
 from letta_matrix.conversations.routing import new_turn
 from letta_matrix.matrix.identifiers import user_id
 from letta_matrix.store.agents import Agent
+from letta_matrix.store.approvals import Approval
 from letta_matrix.store.database import Database
 from letta_matrix.store.inbox import Inbox, InboxEntry, InboxState
 from letta_matrix.store.turns import Turn
@@ -102,3 +103,24 @@ async def stored_turn(
     entry = entry_of(event, new_turn(event, "agent-1", text))
     (turn,) = await Inbox(database).admit(event["event_id"], [entry])
     return turn
+
+
+def asked_approval(turn: Turn, key: str, **fields: Any) -> Approval:
+    """A pending approval to run Bash, asked now, for a minute."""
+    now = time.time()
+    values: dict[str, Any] = {
+        "key": key,
+        "turn_id": turn.turn_id,
+        "approval_id": f"approval-{key}",
+        "agent_id": turn.agent_id,
+        "room_id": turn.room_id,
+        "thread_id": turn.thread_id,
+        "requester": turn.sender,
+        "tool": "Bash",
+        "arguments": {"command": "ls"},
+        "always": False,
+        "prompt_txn": f"txn-{key}",
+        "asked_at": now,
+        "expires_at": now + 60,
+    }
+    return Approval(**values | fields)

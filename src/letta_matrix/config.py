@@ -78,10 +78,10 @@ class Homeserver(Section):
 class Appservice(Section):
     id: str = "letta-matrix"
     url: HttpAddress = Field(
-        "http://127.0.0.1:29377", description="where the homeserver reaches us"
+        default="http://127.0.0.1:29377", description="where the homeserver reaches us"
     )
     hostname: str = "127.0.0.1"
-    port: int = Field(29377, ge=1, le=65535)
+    port: int = Field(default=29377, ge=1, le=65535)
     bot_username: Annotated[
         str, matches(r"[a-z0-9._=/+-]+", "the localpart of a user id, in small letters")
     ] = "letta"
@@ -92,51 +92,62 @@ class Appservice(Section):
 
 class Database(Section):
     url: DatabaseAddress = Field(
-        "sqlite:///letta-matrix.db", description="relative SQLite paths start at the config file"
+        default="sqlite:///letta-matrix.db",
+        description="relative SQLite paths start at the config file",
     )
 
 
 class Agents(Section):
-    poll_interval: Duration = Field(0.5, gt=0)
+    poll_interval: Duration = Field(default=0.5, gt=0)
     room_name: str = "{name} - Letta Agent Chat"
     room_topic: str = "{name} is a Letta agent. Write here and it answers."
     room_members: list[UserId] = Field(default_factory=list[str])
     space_name: str = "Letta Agents"
-    removal_listings: int = Field(3, ge=1, description="listings without an agent before it counts")
+    removal_listings: int = Field(
+        default=3, ge=1, description="listings without an agent before it counts"
+    )
     removal_grace: Duration = 60.0
-    provision_concurrency: int = Field(6, ge=1, le=32)
+    provision_concurrency: int = Field(default=6, ge=1, le=32)
 
 
 class Conversations(Section):
     max_event_age: Duration = 86400.0
     edit_interval: Duration = 1.0
-    edits_per_second: float = Field(8.0, gt=0)
+    edits_per_second: float = Field(default=8.0, gt=0)
     idle_timeout: Duration = 300.0
     turn_timeout: Duration = 3600.0
     envelope: Envelope = Field(
-        DEFAULT_ENVELOPE,
+        default=DEFAULT_ENVELOPE,
         description="what an agent is told before each message of a room with several people",
     )
     agent_mentions: bool = Field(
-        False, description="user ids that an agent writes notify those people"
+        default=False, description="user ids that an agent writes notify those people"
     )
-    tool_activity: bool = Field(True, description="show which tools an agent uses")
+    tool_activity: bool = Field(default=True, description="show which tools an agent uses")
     approval_timeout: Duration = 1800.0
     approvers: Literal["requester", "users", "admins"] = Field(
-        "requester", description="who may answer an approval, besides admins"
+        default="requester", description="who may answer an approval, besides admins"
     )
-    max_hops: int = Field(3, ge=0, description="how far messages from agent to agent go on")
-    tool_calls_per_minute: int = Field(30, ge=1, description="Matrix tool calls for each agent")
-    max_image_bytes: int = Field(20_000_000, ge=0, description="larger images are not fetched")
-    max_image_side: int = Field(1568, ge=64, description="pixels; larger images are downscaled")
-    max_text_bytes: int = Field(100_000, ge=0, description="of a file given to an agent as text")
+    max_hops: int = Field(default=3, ge=0, description="how far messages from agent to agent go on")
+    tool_calls_per_minute: int = Field(
+        default=30, ge=1, description="Matrix tool calls for each agent"
+    )
+    max_image_bytes: int = Field(
+        default=20_000_000, ge=0, description="larger images are not fetched"
+    )
+    max_image_side: int = Field(
+        default=1568, ge=64, description="pixels; larger images are downscaled"
+    )
+    max_text_bytes: int = Field(
+        default=100_000, ge=0, description="of a file given to an agent as text"
+    )
 
 
 class Api(Section):
     hostname: str = "127.0.0.1"
-    port: int = Field(8004, ge=1, le=65535)
+    port: int = Field(default=8004, ge=1, le=65535)
     homeserver_url: HttpAddress | None = Field(
-        None, description="the homeserver as browsers reach it; default: homeserver.url"
+        default=None, description="the homeserver as browsers reach it; default: homeserver.url"
     )
 
 

@@ -10,32 +10,35 @@ from letta_matrix.config_types import Duration, HttpAddress, Section, WebSocketA
 
 class _Runtime(Section):
     speech: bool = Field(
-        True, description="show in its room what an agent says outside of Matrix's turns"
+        default=True, description="show in its room what an agent says outside of Matrix's turns"
     )
     speech_interval: Duration = Field(
-        5.0, gt=0, description="shortest pause between two looks for that"
+        default=5.0, gt=0, description="shortest pause between two looks for that"
     )
 
 
 class AppServerRuntime(_Runtime):
     type: Literal["app_server"] = Field(
-        "app_server", description="`app_server`, `letta_api`, `openai_compatible` or `memory`"
+        default="app_server",
+        description="`app_server`, `letta_api`, `openai_compatible` or `memory`",
     )
     name: str = "local"
     url: WebSocketAddress = Field(
-        "ws://127.0.0.1:4500", description="the App Server's WebSocket address"
+        default="ws://127.0.0.1:4500", description="the App Server's WebSocket address"
     )
     token: SecretStr | None = None
     permission_mode: Literal["standard", "acceptEdits", "plan", "unrestricted"] = "standard"
     request_timeout: Duration = 30.0
-    keeper_socket: str = Field("keeper.sock", description="relative paths start at the config file")
+    keeper_socket: str = Field(
+        default="keeper.sock", description="relative paths start at the config file"
+    )
 
 
 class LettaApiRuntime(_Runtime):
     type: Literal["letta_api"]
     name: str = "letta"
     url: HttpAddress = Field(
-        "https://api.letta.com", description="Letta Cloud, or a Letta server's REST address"
+        default="https://api.letta.com", description="Letta Cloud, or a Letta server's REST address"
     )
     api_key: SecretStr | None = None
     request_timeout: Duration = 30.0
@@ -52,7 +55,7 @@ class OpenAICompatibleRuntime(_Runtime):
 class MemoryRuntime(_Runtime):
     type: Literal["memory"]
     name: str = "memory"
-    agents: int = Field(1, ge=0)
+    agents: int = Field(default=1, ge=0)
 
 
 Runtime = Annotated[

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 from typing import cast
+from urllib.parse import urlsplit
 
 import yaml
 
@@ -10,6 +11,7 @@ from letta_matrix.config_faults import ConfigError, describe
 
 ENV_PREFIX = "LETTA_MATRIX__"
 _LEGACY = {"MATRIX_HOMESERVER_URL": ("homeserver", "url")}
+_LEGACY_RUNTIME, _LEGACY_KEY = "LETTA_API_URL", "LETTA_TOKEN"
 
 SetBy = dict[tuple[str, ...], str]
 """The environment variable behind each path that the file did not set."""
@@ -80,7 +82,22 @@ def _apply_legacy(data: dict[str, object], env: Mapping[str, str]) -> SetBy:
         if isinstance(values, dict) and key not in values:
             values[key] = env[variable]
             set_by[section, key] = variable
+    if (url := env.get(_LEGACY_RUNTIME)) and not data.get("runtimes"):
+        key = {"api_key": env[_LEGACY_KEY]} if env.get(_LEGACY_KEY) else {}
+        data["runtimes"] = [{**runtime_at(url), **key}]
+        set_by["runtimes",] = _LEGACY_RUNTIME
     return set_by
+
+
+def runtime_at(url: str) -> dict[str, object]:
+    """Settings of the runtime that has such an address: WebSockets lead to an App Server, an
+    address that ends with `/v1` to an OpenAI-compatible endpoint, others to a Letta API."""
+    parts = urlsplit(url)
+    if parts.scheme in ("ws", "wss"):
+        return {"type": "app_server", "name": "local", "url": url}
+    if parts.path.rstrip("/").endswith("/v1"):
+        return {"type": "openai_compatible", "name": "openai", "url": url}
+    return {"type": "letta_api", "name": "letta", "url": url}
 
 
 def _inside(container: object, name: str, variable: str) -> tuple[object, bool]:

@@ -50,5 +50,7 @@ def configure_logging(settings: Logging, secrets: Iterable[str] = ()) -> None:
 def secrets_of(config: Config) -> list[str]:
     """Every secret of a configuration."""
     tokens = [config.appservice.as_token, config.appservice.hs_token]
-    tokens += [token for runtime in config.runtimes if (token := getattr(runtime, "token", None))]
+    for runtime in config.runtimes:
+        keys = (getattr(runtime, name, None) for name in ("token", "api_key"))
+        tokens += [key for key in keys if key is not None]
     return [token.get_secret_value() for token in tokens]

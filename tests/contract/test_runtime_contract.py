@@ -4,118 +4,38 @@ A test is skipped only where the adapter's `capabilities` say that it cannot.
 """
 
 import asyncio
-import json
 import secrets
 from contextlib import aclosing
-from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import TypeVar
 
 import pytest
 from tests.contract.places import Place
+from tests.contract.turns import Turn, counting, heard, need, new_turn, until_run
 
 from letta_matrix.runtimes.protocol import (
     AgentRuntime,
     ApprovalRequested,
-    Capabilities,
     Image,
     ImagesDropped,
     RuntimeRefused,
     RuntimeUnavailable,
-    Said,
     StopReason,
-    TextDelta,
     ToolCall,
     ToolResult,
     ToolReturned,
     ToolSpec,
     ToolStarted,
-    TurnEvent,
     TurnFinished,
     TurnLost,
     TurnRequest,
     TurnStarted,
-    TurnState,
 )
-
-T = TypeVar("T")
 
 NOBODY = "agent-00000000-0000-4000-8000-000000000000"
 PIXEL = bytes.fromhex(
     "89504e470d0a1a0a0000000d49484452000000010000000108060000001f15c489"
     "0000000d49444154789c6360000002000154a24f5f0000000049454e44ae426082"
 )
-
-
-@dataclass
-class Turn:
-    """A turn as the bridge runs it: its request, what it saved, what it brought last."""
-
-    request: TurnRequest
-    state: TurnState | None = None
-    events: list[TurnEvent] = field(default_factory=list[TurnEvent])
-    _news: asyncio.Event = field(default_factory=asyncio.Event)
-
-    async def run(self, runtime: AgentRuntime, words: int = 0) -> "Turn":
-        """Run or follow it to its end, or until `words` pieces of text have come."""
-        self.events = []
-        async with aclosing(runtime.run_turn(self.request, self.state, self.save)) as events:
-            async for event in events:
-                self.events.append(event)
-                self._news.set()
-                if words and len(self.of(TextDelta)) == words:
-                    break
-        return self
-
-    async def has_said(self, words: int) -> None:
-        """Wait until a run of it has brought so many pieces of text."""
-        async with asyncio.timeout(20):
-            while len(self.of(TextDelta)) < words:
-                self._news.clear()
-                await self._news.wait()
-
-    async def ask_approval(self, runtime: AgentRuntime) -> ApprovalRequested:
-        """Run or follow it until it asks for an approval."""
-        async with aclosing(runtime.run_turn(self.request, self.state, self.save)) as events:
-            async for event in events:
-                if isinstance(event, ApprovalRequested):
-                    return event
-        raise AssertionError("no approval was asked for")
-
-    async def save(self, state: TurnState) -> None:
-        self.state = json.loads(json.dumps(dict(state)))
-
-    def of(self, kind: type[T]) -> list[T]:
-        return [event for event in self.events if isinstance(event, kind)]
-
-    @property
-    def text(self) -> str:
-        return "".join(event.text for event in self.of(TextDelta)).strip()
-
-    @property
-    def end(self) -> TurnFinished:
-        last = self.events[-1]
-        assert isinstance(last, TurnFinished)
-        return last
-
-
-async def new_turn(
-    place: Place, runtime: AgentRuntime, text: str = "hello", conversation_id: str = ""
-) -> Turn:
-    """A turn in a conversation of its own; its text is followed by a word said nowhere else."""
-    conversation_id = conversation_id or await runtime.create_conversation(place.agent_id, "a room")
-    message_id = f"${secrets.token_hex(8)}:localhost"
-    text = f"{text} {secrets.token_hex(6)}"
-    return Turn(TurnRequest(place.agent_id, conversation_id, message_id, text))
-
-
-def need(runtime: AgentRuntime, capability: str) -> None:
-    if not getattr(runtime.capabilities, capability):
-        pytest.skip(f"{runtime.name} says that it cannot: {capability}")
-
-
-def counting(words: int) -> str:
-    return " ".join(f"word{number}" for number in range(1, words + 1))
 
 
 async def test_agents_are_listed(place: Place) -> None:
@@ -420,33 +340,6 @@ async def test_an_image_arrives_or_is_reported_dropped(place: Place) -> None:
     assert all(one.reason and len(one.reason.splitlines()) == 1 for one in dropped)
 
 
-async def test_capabilities_are_plain_answers(place: Place) -> None:
-    runtime = await place.open()
-    for one in fields(Capabilities):
-        assert isinstance(getattr(runtime.capabilities, one.name), bool)
-    assert runtime.capabilities.approvals or not runtime.capabilities.always
-
-
 async def prompt_nobody(runtime: AgentRuntime) -> None:
     conversation_id = await runtime.create_conversation(NOBODY, "a room")
     await Turn(TurnRequest(NOBODY, conversation_id, "$1:localhost", "hello")).run(runtime)
-
-
-async def until_run(turn: Turn, runtime: AgentRuntime) -> None:
-    """Follow a turn as the bridge does: again and again while the runtime is unavailable."""
-    async with asyncio.timeout(30):
-        while True:
-            try:
-                await turn.run(runtime)
-                return
-            except RuntimeUnavailable:
-                await asyncio.sleep(0.1)
-
-
-async def heard(runtime: AgentRuntime, agent_id: str, cursor: str) -> Said:
-    """The first speeches after a cursor."""
-    async with asyncio.timeout(20):
-        while not (said := await runtime.said_since(agent_id, cursor)).speeches:
-            cursor = said.cursor
-            await asyncio.sleep(0.2)
-    return said

@@ -1,4 +1,4 @@
-"""A bridge on the real homeserver, its in-memory agents, and people who talk to them."""
+"""People with Matrix clients, and a bridge on the real homeserver with in-memory agents."""
 
 import asyncio
 import itertools
@@ -17,6 +17,7 @@ from tests.servers import Homeserver, free_port
 
 from letta_matrix.bridge import Bridge
 from letta_matrix.config import Config
+from letta_matrix.matrix.content import BESIDE, LIVE, MARKER, thread_relation
 from letta_matrix.matrix.identifiers import room_alias, user_id
 from letta_matrix.runtimes.memory import MemoryRuntime
 from letta_matrix.runtimes.protocol import AgentInfo, AgentRuntime
@@ -87,6 +88,43 @@ class Person:
         assert status == 200, answer
         return str(answer["event_id"])
 
+    async def say_in_thread(self, room_id: str, root: str, body: str) -> str:
+        return await self.send(room_id, body, **{"m.relates_to": thread_relation(root, root)})
+
+    async def reply(self, room_id: str, event_id: str, body: str) -> str:
+        relation = {"m.in_reply_to": {"event_id": event_id}}
+        return await self.send(room_id, body, **{"m.relates_to": relation})
+
+    async def react(self, room_id: str, event_id: str, key: str) -> str:
+        relation = {"rel_type": "m.annotation", "event_id": event_id, "key": key}
+        return await self.send_content(room_id, {"m.relates_to": relation}, "m.reaction")
+
+    async def create_room(self, *invited: str, **content: object) -> str:
+        """A room of this person's own; returns its id."""
+        wanted = {"preset": "private_chat", "invite": list(invited), **content}
+        status, answer = await self.call("POST", "/createRoom", wanted)
+        assert status == 200, answer
+        return str(answer["room_id"])
+
+    async def bring(self, room_id: str, other: "Person") -> None:
+        """Invite somebody, who comes."""
+        path = f"/rooms/{quote(room_id)}"
+        status, answer = await self.call("POST", f"{path}/invite", {"user_id": other.user_id})
+        assert status == 200, answer
+        status, answer = await other.call("POST", f"{path}/join")
+        assert status == 200, answer
+
+    async def members(self, room_id: str) -> dict[str, str]:
+        """Membership by user id."""
+        answer = await self.get(f"/rooms/{quote(room_id)}/members")
+        return {e["state_key"]: e["content"]["membership"] for e in answer["chunk"]}
+
+    async def reactions(self, room_id: str, event_id: str) -> dict[str, str]:
+        """Who reacted to an event, by key."""
+        path = f"/../v1/rooms/{quote(room_id)}/relations/{quote(event_id)}/m.annotation"
+        events = (await self.get(path, limit="100"))["chunk"]
+        return {e["content"]["m.relates_to"]["key"]: str(e["sender"]) for e in events}
+
     async def timeline(self, room_id: str) -> list[Json]:
         """The last 500 events of a room, oldest first."""
         answer = await self.get(f"/rooms/{quote(room_id)}/messages", dir="b", limit="500")
@@ -97,7 +135,8 @@ class Person:
 
     async def said_by(self, room_id: str, sender: str) -> list[Json]:
         """Somebody's messages, each in its last version; `edits` counts the versions after the
-        first, `live` tells whether it still grows."""
+        first, `live` tells whether it still grows, `thread` is its root, `beside` what it is
+        besides a reply."""
         shown: dict[str, Json] = {}
         for event in await self.timeline(room_id):
             content = event["content"]
@@ -107,11 +146,17 @@ class Person:
             if relation.get("rel_type") == "m.replace":
                 old = shown[relation["event_id"]]
                 new = content["m.new_content"]
-                live = "org.matrix.msc4357.live" in content
-                old |= {"content": new, "edits": old["edits"] + 1, "live": live}
+                old |= {"content": new, "edits": old["edits"] + 1, "live": LIVE in content}
             else:
-                live = "org.matrix.msc4357.live" in content
-                shown[event["event_id"]] = {"content": content, "edits": 0, "live": live}
+                in_thread = relation.get("rel_type") == "m.thread"
+                shown[event["event_id"]] = {
+                    "content": content,
+                    "edits": 0,
+                    "live": LIVE in content,
+                    "event_id": event["event_id"],
+                    "thread": relation["event_id"] if in_thread else "",
+                    "beside": content.get(MARKER, {}).get(BESIDE, ""),
+                }
         return list(shown.values())
 
     async def bodies(self, room_id: str, sender: str) -> list[str]:
@@ -127,6 +172,30 @@ class Person:
             probe, lambda all_: len(all_) >= count and not any(s["live"] for s in all_), seconds
         )
         return [said["content"]["body"] for said in done]
+
+
+    async def replies(
+        self, room: "Room", count: int, thread: str = "", seconds: float = 20.0
+    ) -> list[str]:
+        """As `answers`, in one thread or outside of them, without what stands beside replies."""
+
+        async def probe() -> list[Json]:
+            said = await self.said_by(room.room_id, room.ghost)
+            return [one for one in said if one["thread"] == thread and not one["beside"]]
+
+        done = await eventually(
+            probe, lambda all_: len(all_) >= count and not any(s["live"] for s in all_), seconds
+        )
+        return [said["content"]["body"] for said in done]
+
+    async def beside(self, room: "Room", kind: str, seconds: float = 20.0) -> Json:
+        """The last message of an agent that stands beside its replies, once there is one."""
+
+        async def probe() -> list[Json]:
+            said = await self.said_by(room.room_id, room.ghost)
+            return [one for one in said if one["beside"] == kind]
+
+        return (await eventually(probe, bool, seconds))[-1]
 
 
 @dataclass(frozen=True)
@@ -173,19 +242,24 @@ class World:
         return await self.find(agent)
 
     async def find(self, agent: AgentInfo) -> Room:
-        alias = room_alias(agent.agent_id, "localhost")
+        return await room_of(agent, self.person)
 
-        async def resolve() -> str:
-            _, answer = await self.person.call("GET", f"/directory/room/{quote(alias)}")
-            return str(answer.get("room_id", ""))
 
-        room_id = await eventually(resolve, bool)
+async def room_of(agent: AgentInfo, person: Person, seconds: float = 20.0) -> Room:
+    """An agent's room, once a bridge has made it and the person is in it."""
+    alias = room_alias(agent.agent_id, "localhost")
 
-        async def joined() -> list[str]:
-            return (await self.person.get("/joined_rooms"))["joined_rooms"]
+    async def resolve() -> str:
+        _, answer = await person.call("GET", f"/directory/room/{quote(alias)}")
+        return str(answer.get("room_id", ""))
 
-        await eventually(joined, lambda rooms: room_id in rooms)
-        return Room(agent, room_id, user_id(agent.agent_id, "localhost"))
+    room_id = await eventually(resolve, bool, seconds)
+
+    async def joined() -> list[str]:
+        return (await person.get("/joined_rooms"))["joined_rooms"]
+
+    await eventually(joined, lambda rooms: room_id in rooms)
+    return Room(agent, room_id, user_id(agent.agent_id, "localhost"))
 
 
 async def new_person(homeserver: Homeserver, name: str = "ann") -> Person:
@@ -195,9 +269,10 @@ async def new_person(homeserver: Homeserver, name: str = "ann") -> Person:
     return Person(homeserver.http, homeserver.url, who, token)
 
 
-def config_on(homeserver: Homeserver, directory: Path, person: Person, **sections: Any) -> Config:
-    """A configuration for the real homeserver; `sections` change keys of single sections."""
-    values: dict[str, Any] = homeserver.config.model_dump()
+def settings_on(homeserver: Homeserver, person: Person, **sections: Any) -> Json:
+    """What `config.yaml` says on the real homeserver; `sections` change keys of single sections,
+    lists as a whole."""
+    values: Json = homeserver.config.model_dump(mode="json")
     values["appservice"] |= {
         "as_token": homeserver.as_token,
         "hs_token": homeserver.hs_token,
@@ -207,7 +282,13 @@ def config_on(homeserver: Homeserver, directory: Path, person: Person, **section
     values["permissions"] = {"localhost": "user", person.user_id: "admin"}
     values["api"] |= {"port": free_port()}
     for name, section in sections.items():
-        values[name] = {**values[name], **section}
+        values[name] = section if isinstance(section, list) else {**values[name], **section}
+    return values
+
+
+def config_on(homeserver: Homeserver, directory: Path, person: Person, **sections: Any) -> Config:
+    """See `settings_on`; relative paths start at `directory`."""
+    values = settings_on(homeserver, person, **sections)
     return Config.model_validate({**values, "directory": directory})
 
 

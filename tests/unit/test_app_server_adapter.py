@@ -3,7 +3,7 @@
 import asyncio
 import json
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,18 @@ from letta_matrix.config import AppServerRuntime
 from letta_matrix.runtimes.app_server import AppServer
 from letta_matrix.runtimes.keeper.server import Keeper
 from letta_matrix.runtimes.protocol import (
+    AgentGone,
+    ApprovalRequested,
     ConversationGone,
+    CredentialsRefused,
+    RuntimeBusy,
     RuntimeRefused,
     RuntimeUnavailable,
     StopReason,
     TextDelta,
+    ToolCall,
+    ToolResult,
+    ToolSpec,
     TurnEvent,
     TurnFinished,
     TurnLost,
@@ -29,6 +36,9 @@ from letta_matrix.runtimes.protocol import (
 Json = dict[str, Any]
 REQUEST = TurnRequest("a1", "c1", "$1", "hello")
 SCOPE = {"agent_id": "a1", "conversation_id": "c1"}
+
+
+NO_CONVERSATIONS: Json = {"conversations": []}
 
 
 class Script:
@@ -42,7 +52,7 @@ class Script:
         self.asked.append(frame)
         answer = self.answers.get(frame["type"])
         if answer is None and frame["type"] == "conversation_list":
-            answer = {"conversations": []}
+            answer = NO_CONVERSATIONS
         if isinstance(answer, list):
             answer = answer.pop(0) if len(answer) > 1 else answer[0]
         if answer is None:
@@ -78,6 +88,12 @@ async def runtime(tmp_path: Path, upstream: FakeAppServer) -> AsyncGenerator[App
     await adapter.close()
     server.close()
     await keeper.close()
+
+
+async def eventually(condition: Callable[[], object]) -> None:
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110 - what it waits for sets no event
+            await asyncio.sleep(0.02)
 
 
 async def nothing(_: TurnState) -> None:
@@ -302,3 +318,141 @@ async def test_frames_are_given_up_when_no_turn_needs_them(
     upstream.respond = Script(runtime_start={}, conversation_messages_list={"messages": []})
     with pytest.raises(RuntimeUnavailable, match="did not answer"):
         await turn(runtime, REQUEST, saved[0])
+
+
+@pytest.mark.parametrize(
+    ("error", "fault"),
+    [
+        ("Input was rejected by the queue", RuntimeBusy),
+        ("Conversation is switching computers", RuntimeBusy),
+        ("Agent a1 not found", AgentGone),
+        ("Agent agent-local-default not found", ConversationGone),
+        ("something else", RuntimeRefused),
+        (["no", "text"], RuntimeRefused),
+    ],
+)
+async def test_why_a_message_was_not_taken(
+    runtime: AppServer,
+    upstream: FakeAppServer,
+    monkeypatch: pytest.MonkeyPatch,
+    error: object,
+    fault: type[Exception],
+) -> None:
+    monkeypatch.setattr("letta_matrix.runtimes.app_server.following.SEND_PAUSE", 0)
+    upstream.respond = Script(runtime_start={}, input={"accepted": False, "error": error})
+    with pytest.raises(fault, match="took no message") as caught:
+        await turn(runtime)
+    assert type(caught.value) is fault
+
+
+async def test_a_refused_token_is_the_operators_business(
+    runtime: AppServer, upstream: FakeAppServer
+) -> None:
+    upstream.token = "new"
+    await upstream.drop()
+    async with asyncio.timeout(5):
+        while True:
+            with pytest.raises((CredentialsRefused, RuntimeUnavailable)) as caught:
+                await runtime.list_agents()
+            if caught.type is CredentialsRefused:
+                break
+            await asyncio.sleep(0.05)
+    assert "check the runtime's `token`" in str(caught.value)
+
+
+NONSENSE: list[Json] = [
+    {"type": 5},
+    {"type": "stream_delta", "delta": "text"},
+    {"type": "stream_delta", "delta": {"message_type": ["x"], "run_id": {}, "seq_id": "1"}},
+    {"type": "stream_delta", "delta": {"message_type": "assistant_message", "content": 5}},
+    {"type": "stream_delta", "delta": {"message_type": "tool_return_message", "tool_call_id": []}},
+    {
+        "type": "stream_delta",
+        "delta": {"message_type": "approval_request_message", "tool_calls": 1},
+    },
+    {"type": "update_loop_status", "loop_status": {"active_run_ids": 7, "status": None}},
+    {"type": "update_loop_status", "loop_status": {"client_message_ids_by_run_id": {"r": 1}}},
+    {"type": "update_queue", "queue": {}, "removed": [None, 3, {"client_message_id": []}]},
+    {"type": "control_request", "request_id": [], "request": {"tool_name": {}, "input": []}},
+    {"type": "control_request", "request_id": {}, "request": "x"},
+    {"type": "external_tool_call_request", "request_id": [1], "tool_name": {}},
+    {"type": "input_accepted", "request_id": {"a": 1}, "accepted": "no"},
+    {"type": "turn_finished", "run_id": "other", "stop_reason": {}},
+    {"type": "agent_list_response", "request_id": ["x"]},
+]
+
+
+async def test_nonsense_kills_no_feed(runtime: AppServer, upstream: FakeAppServer) -> None:
+    async def handler(_: ToolCall) -> ToolResult:
+        return ToolResult("")
+
+    runtime.offer_tools([ToolSpec("note", "Takes a note.", {"type": "object"})], handler)
+    others = {
+        "type": "update_loop_status",
+        "loop_status": {
+            "status": "PROCESSING_API_RESPONSE",
+            "active_run_ids": ["r1"],
+            "client_message_ids_by_run_id": {"r1": ["$1"], "other": ["$0"]},
+        },
+    }
+    then = [others, *NONSENSE, delta("hi", 1), END]
+    started = {"accepted": True, "disposition": "started", "then": then}
+    upstream.respond = Script(runtime_start={}, input=started)
+    for odd in ("[]", "5", "null", "[" * 50_000, '{"type":"x","runtime":[]}', '{"runtime":{}}'):
+        await upstream.say(odd)
+    events = await turn(runtime)
+    assert [event.text for event in events if isinstance(event, TextDelta)][-1] == "hi"
+    assert events[-1] == TurnFinished(StopReason.END_TURN, "", "r1")
+    assert not [event for event in events if isinstance(event, ApprovalRequested) and event.always]
+
+
+async def test_half_a_surrogate_pair_is_text_that_can_be_stored(
+    runtime: AppServer, upstream: FakeAppServer
+) -> None:
+    then = [delta("a\ud83d", 1), delta("\U0001f600", 2), END]
+    started = {"accepted": True, "disposition": "started", "then": then}
+    upstream.respond = Script(runtime_start={}, input=started)
+    events = await turn(runtime)
+    text = "".join(event.text for event in events if isinstance(event, TextDelta))
+    assert text == "a\ufffd\U0001f600"
+
+
+async def test_a_call_on_the_spare_connection_is_answered(
+    tmp_path: Path, upstream: FakeAppServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("keeper.server", "app_server.connection"):
+        monkeypatch.setattr(f"letta_matrix.runtimes.{module}.is_remote", bool)
+    answers: list[Json] = []
+
+    def respond(frame: Json) -> list[Json]:
+        if frame["type"] == "external_tool_call_response":
+            answers.append(frame)
+        return Script(runtime_start={}, input=STARTED, runtime_external_tools_update={})(frame)
+
+    async def handler(call: ToolCall) -> ToolResult:
+        return ToolResult(call.call_id)
+
+    upstream.respond = respond
+    keeper = Keeper(100_000, lambda _: None, lambda: None)
+    server = await asyncio.start_unix_server(keeper.serve, tmp_path / "k")
+    config = AppServerRuntime.model_validate({"url": upstream.url, "request_timeout": 1})
+    adapter = AppServer(config, tmp_path / "k")
+    adapter.offer_tools([ToolSpec("note", "Takes a note.", {"type": "object"})], handler)
+    await adapter.start()
+    await eventually(lambda: len(upstream.sockets) == 2)
+    await asyncio.sleep(0.05)
+    await turn(adapter)
+    starts = [json.loads(t) for t in upstream.received if '"runtime_start"' in t]
+    assert [start["external_tools"][0]["tools"][0]["name"] for start in starts] == ["note"] * 2
+    for socket in upstream.sockets:
+        request = {"request_id": f"r{id(socket)}", "tool_call_id": "call", "tool_name": "note"}
+        kind = {"type": "external_tool_call_request", **request}
+        await socket.send_str(json.dumps({**kind, "runtime": SCOPE}, separators=(",", ":")))
+    await asyncio.sleep(0.2)
+    assert len({answer["request_id"] for answer in answers}) == 2
+    upstream.received.clear()
+    await upstream.sockets[0].close()
+    await eventually(lambda: "runtime_external_tools_update" in "".join(upstream.received))
+    await adapter.close()
+    server.close()
+    await keeper.close()

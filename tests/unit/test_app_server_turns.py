@@ -3,6 +3,8 @@
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from letta_matrix.runtimes.app_server.frames import Scope, ScopedFrame, error_line, parse, scope_of
 from letta_matrix.runtimes.app_server.history import read_turn
@@ -260,3 +262,87 @@ def test_the_last_of_repeated_prompts_counts() -> None:
     assert turn.texts == [("m4", "whole")]
     assert (turn.before, turn.followed, turn.tools) == ("", False, False)
     assert read_turn([], "$1") is None
+
+
+ODD: st.SearchStrategy[object] = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=3) | st.sampled_from(["$1", "r1"]),
+    lambda inner: (
+        st.lists(inner, max_size=2)
+        | st.dictionaries(st.sampled_from(["id", "r1", "status", "text"]), inner, max_size=2)
+    ),
+    max_leaves=4,
+)
+TYPES = [
+    "update_loop_status",
+    "turn_finished",
+    "control_request",
+    "input_accepted",
+    "update_queue",
+    "stream_delta",
+]
+FIELDS = [
+    "loop_status",
+    "run_id",
+    "error",
+    "stop_reason",
+    "request",
+    "request_id",
+    "queue",
+    "removed",
+    "accepted",
+    "delta",
+    "idempotency_key",
+]
+KINDS = [
+    "assistant_message",
+    "tool_return_message",
+    "client_tool_start",
+    "stop_reason",
+    "reasoning_message",
+    "approval_request_message",
+    "loop_error",
+    "user_message",
+]
+DELTA_FIELDS = [
+    "id",
+    "content",
+    "run_id",
+    "seq_id",
+    "tool_call",
+    "tool_calls",
+    "tool_call_id",
+    "status",
+    "reasoning",
+    "otid",
+    "message",
+    "stop_reason",
+    "tool_return",
+]
+
+
+def frame_of(kind: object, fields: Json) -> Json:
+    return {**fields, "type": kind}
+
+
+def delta_of(kind: object, fields: Json) -> Json:
+    return {"type": "stream_delta", "delta": {**fields, "message_type": kind}}
+
+
+FRAMES = st.builds(
+    frame_of,
+    st.sampled_from(TYPES) | ODD,
+    st.dictionaries(st.sampled_from(FIELDS), ODD, max_size=4),
+)
+DELTAS = st.builds(
+    delta_of,
+    st.sampled_from(KINDS) | ODD,
+    st.dictionaries(st.sampled_from(DELTA_FIELDS), ODD, max_size=4),
+)
+
+
+@given(st.lists(DELTAS | FRAMES, max_size=6))
+def test_no_frame_is_too_odd_to_read(frames: list[Json]) -> None:
+    reader = TurnReader("$1", "q")
+    read(ACCEPTED, loop("PROCESSING_API_RESPONSE", ["r1"], r1=["$1"]), reader=reader)
+    for event in read(*frames, reader=reader):
+        assert isinstance(event, TurnEvent)

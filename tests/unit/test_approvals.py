@@ -11,7 +11,7 @@ import pytest
 from tests.builders import PERSON, agent, config_for, message
 from tests.fake_homeserver import FakeHomeserver, Fault, Json, until
 
-from letta_matrix.conversations.approval_text import TOO_LONG
+from letta_matrix.conversations.approval_text import CHANGED, TOO_LONG
 from letta_matrix.conversations.approvals import Approvals, approval_key
 from letta_matrix.conversations.reply import Reply
 from letta_matrix.conversations.routing import new_turn
@@ -309,6 +309,19 @@ async def test_the_bridge_restarts_while_a_person_is_awaited(
     assert stage.runtime.answers["call-1"].allow
     assert len(notices(fake)) == 1
     assert fake.bodies(ROOM) == [f"✅ `Bash` (`ls -la`) allowed by `{PERSON}`", "done"]
+
+
+@pytest.mark.parametrize("answered", [False, True])
+async def test_what_was_allowed_is_what_was_shown(stage: Stage, *, answered: bool) -> None:
+    approval = await stage.asked()
+    await stage.restart()
+    if answered:
+        assert await stage.approvals.answer(approval, ApprovalStatus.ALLOWED, by=PERSON)
+    stage.asks(ApprovalRequested("call-1", "Bash", {"command": "rm -rf ~"}))
+    stage.follow()
+    await stage.done()
+    assert not stage.runtime.answers["call-1"].allow
+    assert CHANGED in stage.runtime.answers["call-1"].message
 
 
 async def test_an_answer_given_before_the_turn_is_followed_again(

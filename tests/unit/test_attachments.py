@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image as Picture
 
 from letta_matrix.config import Conversations
+from letta_matrix.conversations import pictures
 from letta_matrix.conversations.attachments import (
     Attached,
     as_text,
@@ -20,7 +21,7 @@ from letta_matrix.conversations.attachments import (
     read_attachment,
     sniff_image,
 )
-from letta_matrix.conversations.pictures import PictureFault, prepare
+from letta_matrix.conversations.picture_worker import PictureFault, prepare
 from letta_matrix.matrix.formatting import render
 from letta_matrix.matrix.media import MediaFault
 
@@ -216,8 +217,9 @@ def test_a_fence_cannot_be_broken(text: str) -> None:
 
 
 def test_a_large_image_becomes_smaller() -> None:
-    made = prepare(picture((4000, 1000), "JPEG"), 1568)
-    assert (made.width, made.height, made.media_type) == (1568, 392, "image/jpeg")
+    image, media_type, data = prepare(picture((4000, 1000), "JPEG"), 1568)
+    assert (image.size, media_type) == ((1568, 392), "image/jpeg")
+    assert Picture.open(io.BytesIO(data)).size == image.size
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "P", "L", "1", "LA", "I;16", "CMYK"])
@@ -225,8 +227,8 @@ def test_every_kind_of_pixel(mode: str) -> None:
     kind = "JPEG" if mode == "CMYK" else "PNG"
     file = io.BytesIO()
     Picture.new(mode, (20, 20)).save(file, kind)
-    made = prepare(file.getvalue(), 64)
-    assert Picture.open(io.BytesIO(made.data)).mode in ("RGB", "RGBA")
+    _, _, data = prepare(file.getvalue(), 64)
+    assert Picture.open(io.BytesIO(data)).mode in ("RGB", "RGBA")
 
 
 def test_orientation_is_applied_and_metadata_gone() -> None:
@@ -235,17 +237,19 @@ def test_orientation_is_applied_and_metadata_gone() -> None:
     exif[0x010F] = "a camera"
     file = io.BytesIO()
     Picture.new("RGB", (40, 20)).save(file, "JPEG", exif=exif)
-    made = prepare(file.getvalue(), 64)
-    assert (made.width, made.height) == (20, 40)
-    assert b"a camera" not in made.data
-    assert not Picture.open(io.BytesIO(made.data)).getexif()
+    _, _, data = prepare(file.getvalue(), 64)
+    made = Picture.open(io.BytesIO(data))
+    assert made.size == (20, 40)
+    assert b"a camera" not in data
+    assert not made.getexif()
 
 
 def test_the_first_frame_of_an_animation() -> None:
     file = io.BytesIO()
     frames = [Picture.new("RGB", (20, 20), colour) for colour in ("red", "blue")]
     frames[0].save(file, "GIF", save_all=True, append_images=frames[1:])
-    made = Picture.open(io.BytesIO(prepare(file.getvalue(), 64).data)).convert("RGB")
+    _, _, data = prepare(file.getvalue(), 64)
+    made = Picture.open(io.BytesIO(data)).convert("RGB")
     assert made.getpixel((5, 5)) == (255, 0, 0)
 
 
@@ -261,7 +265,7 @@ def test_a_decompression_bomb_is_not_decoded() -> None:
         prepare(bomb, 1568)
 
 
-async def test_decoding_does_not_hold_up_others() -> None:
+async def test_decoding_holds_up_nobody() -> None:
     data = picture((3000, 3000), "JPEG")
     ticks = 0
 
@@ -275,4 +279,16 @@ async def test_decoding_does_not_hold_up_others() -> None:
     attached = await asyncio.gather(*(read(data, msgtype="m.image", body="x") for _ in range(3)))
     ticking.cancel()
     assert all(one.images for one in attached)
-    assert ticks > 3
+    assert ticks > 20
+
+
+async def test_a_decoder_that_never_ends_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pictures, "_TIMEOUT", 0.01)
+    attached = await read(picture(), msgtype="m.image", body="x")
+    assert "decoding it takes too long" in attached.note
+
+
+async def test_a_decoder_that_dies_is_survived(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pictures, "_WORKER", "letta_matrix.version_of_nothing")
+    attached = await read(picture(), msgtype="m.image", body="x")
+    assert "its decoder gave up" in attached.note

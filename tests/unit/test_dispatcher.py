@@ -2,7 +2,6 @@
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
 
@@ -10,62 +9,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import text
-from tests.builders import PERSON, agent, config_for, message
+from tests.builders import PERSON, invite, message, reaction, said_in
 from tests.fake_homeserver import FakeHomeserver, Fault, until
 from tests.scripts import obey
+from tests.stage import Stage
 
 from letta_matrix.conversations import notices
-from letta_matrix.conversations.dispatcher import Dispatcher
-from letta_matrix.conversations.routing import ASK_AGAIN, Router
-from letta_matrix.conversations.turn_runner import TurnRunner
-from letta_matrix.matrix.homeserver import Homeserver
-from letta_matrix.runtimes.memory import MemoryRuntime
-from letta_matrix.runtimes.protocol import AgentInfo, TurnLost
-from letta_matrix.store.agents import AgentDirectory
+from letta_matrix.conversations.answers import ASK_AGAIN
+from letta_matrix.conversations.routing import Router
+from letta_matrix.runtimes.protocol import TurnLost
 from letta_matrix.store.database import Database, StoreUnavailable
-from letta_matrix.store.inbox import Inbox
-from letta_matrix.store.outbox import Outbox
-from letta_matrix.store.turns import TurnStore
-
-
-class House:
-    """A dispatcher with all it stands on; `again()` is the next process over the same database."""
-
-    def __init__(
-        self, database: Database, directory: AgentDirectory, homeserver: Homeserver
-    ) -> None:
-        self.database, self.directory, self.homeserver = database, directory, homeserver
-        self.runtime = MemoryRuntime(script=obey)
-        self.dispatcher = self.again()
-
-    def again(self) -> Dispatcher:
-        config = config_for(Path(), conversations={"edit_interval": 0.02})
-        turns, outbox = TurnStore(self.database), Outbox(self.database)
-        runtimes = {"memory": self.runtime}
-        runner = TurnRunner(
-            config.conversations, self.homeserver, runtimes, self.directory, turns, outbox
-        )
-        router = Router(config, self.directory)
-        self.dispatcher = Dispatcher(router, Inbox(self.database), outbox, turns, runner)
-        return self.dispatcher
-
-    async def add(self, number: int) -> None:
-        await self.directory.reserve([agent(number)])
-        self.runtime.add(AgentInfo(f"agent-{number}", f"Agent {number}"))
-
-    async def idle(self) -> None:
-        await until(lambda: self.dispatcher.waiting == 0)
-
-
-@pytest.fixture
-async def house(
-    database: Database, directory: AgentDirectory, homeserver: Homeserver
-) -> AsyncGenerator[House]:
-    made = House(database, directory, homeserver)
-    await made.add(1)
-    await made.add(2)
-    yield made
-    await made.dispatcher.close()
 
 
 @pytest.fixture
@@ -75,100 +28,100 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("letta_matrix.conversations.dispatcher._FIRST_PAUSE", 0.02)
 
 
-async def test_messages_of_a_room_are_answered_in_order(house: House, fake: FakeHomeserver) -> None:
-    await house.dispatcher.admit("t1", [message("slow 0.1"), message("two")])
-    await house.dispatcher.admit("t2", [message("three")])
-    assert house.dispatcher.waiting == 3
-    await house.idle()
+async def test_messages_of_a_room_are_answered_in_order(stage: Stage, fake: FakeHomeserver) -> None:
+    await stage.admit(message("slow 0.1"), message("two"))
+    await stage.admit(message("three"))
+    assert stage.dispatcher.waiting == 3
+    await stage.idle()
     assert fake.bodies("!1:test") == ["echo: slow 0.1", "echo: two", "echo: three"]
-    assert house.dispatcher.counters["turns_done"] == 3
+    assert stage.dispatcher.counters["turns_done"] == 3
 
 
-async def test_rooms_are_answered_side_by_side(house: House, fake: FakeHomeserver) -> None:
-    await house.dispatcher.admit("t1", [message("slow 1"), message("quick", "!2:test")])
+async def test_rooms_are_answered_side_by_side(stage: Stage, fake: FakeHomeserver) -> None:
+    await stage.admit(message("slow 1"), message("quick", "!2:test"))
     await until(lambda: fake.bodies("!2:test") == ["echo: quick"], 0.9)
     assert fake.bodies("!1:test") == []
 
 
-async def test_what_comes_twice_is_answered_once(house: House, fake: FakeHomeserver) -> None:
+async def test_what_comes_twice_is_answered_once(stage: Stage, fake: FakeHomeserver) -> None:
     event = message("once")
     for txn_id in ("t1", "t1", "t2"):
-        await house.dispatcher.admit(txn_id, [event, event])
-    await house.idle()
+        await stage.dispatcher.admit(txn_id, [event, event])
+    await stage.idle()
     assert fake.bodies("!1:test") == ["echo: once"]
 
 
-async def test_the_next_process_takes_up_what_was_left(house: House, fake: FakeHomeserver) -> None:
-    house.runtime.available = False
-    await house.dispatcher.admit("t1", [message("one"), message("two")])
-    await house.dispatcher.close()
-    house.runtime.available = True
-    await house.again().recover()
-    await house.dispatcher.admit("t2", [message("three")])
-    await house.idle()
+async def test_the_next_process_takes_up_what_was_left(stage: Stage, fake: FakeHomeserver) -> None:
+    stage.runtime.available = False
+    await stage.admit(message("one"), message("two"))
+    await stage.close()
+    stage.runtime.available = True
+    await stage.open()
+    await stage.dispatcher.recover()
+    await stage.admit(message("three"))
+    await stage.idle()
     assert fake.bodies("!1:test") == ["echo: one", "echo: two", "echo: three"]
-    assert len(house.runtime.asked) == 3
+    assert len(stage.runtime.asked) == 3
 
 
 async def test_words_for_a_room_that_is_not_known_yet_wait(
-    house: House, fake: FakeHomeserver
+    stage: Stage, fake: FakeHomeserver
 ) -> None:
-    await house.dispatcher.admit("t1", [message("early", "!3:test"), message("bird", "!3:test")])
-    assert house.dispatcher.waiting == 0
-    await house.add(3)
-    await house.dispatcher.room_known("!3:test")
-    await house.idle()
-    await house.dispatcher.room_known("!3:test")
-    await house.idle()
+    await stage.admit(message("early", "!3:test"), message("bird", "!3:test"))
+    assert stage.dispatcher.waiting == 0
+    await stage.add(3)
+    await stage.dispatcher.room_known("!3:test")
+    await stage.idle()
+    await stage.dispatcher.room_known("!3:test")
+    await stage.idle()
     assert fake.bodies("!3:test") == ["echo: early", "echo: bird"]
 
 
 async def test_parked_words_survive_a_crash_after_the_room_was_saved(
-    house: House, fake: FakeHomeserver
+    stage: Stage, fake: FakeHomeserver
 ) -> None:
-    await house.dispatcher.admit("t1", [message("early", "!3:test")])
-    await house.dispatcher.admit("t2", [message("to nobody", "!unknown:test")])
-    await house.add(3)
-    await house.dispatcher.close()
-    await house.again().recover()
-    await house.idle()
+    await stage.admit(message("early", "!3:test"))
+    await stage.admit(message("to nobody", "!unknown:test"))
+    await stage.add(3)
+    await stage.recover()
+    await stage.idle()
     assert fake.bodies("!3:test") == ["echo: early"]
     assert fake.bodies("!unknown:test") == []
 
 
-async def test_our_own_events_are_no_prompts(house: House, fake: FakeHomeserver) -> None:
+async def test_our_own_events_are_no_prompts(stage: Stage, fake: FakeHomeserver) -> None:
     own = [message(sender="@agent_1:test"), message(sender="@letta:test")]
-    await house.dispatcher.admit("t1", own)
-    assert house.dispatcher.waiting == 0
-    assert house.dispatcher.counters == {"events_own": 2}
+    await stage.admit(*own)
+    assert stage.dispatcher.waiting == 0
+    assert stage.dispatcher.counters == {"events_own": 2}
 
 
-async def test_events_are_counted(house: House) -> None:
+async def test_events_are_counted(stage: Stage) -> None:
     events = [message("a"), message("b", "!x:test"), message(sender="@x:far"), {"x": 1}]
-    await house.dispatcher.admit("t1", events)
-    assert house.dispatcher.counters == {
+    await stage.admit(*events)
+    assert stage.dispatcher.counters == {
         "events_routed": 1,
         "events_parked": 1,
         "events_ignored": 1,
         "events_malformed": 1,
     }
-    await house.idle()
+    await stage.idle()
 
 
 @pytest.mark.parametrize("odd", [[], {}, {"a": [1]}, 7, None, True])
 async def test_an_odd_event_does_not_hold_up_the_others(
-    house: House, fake: FakeHomeserver, odd: object
+    stage: Stage, fake: FakeHomeserver, odd: object
 ) -> None:
     events = [message(msgtype=odd), message(), message("after")]
     events[0]["content"] = {"msgtype": odd, "body": "x"}
     events[1]["content"] = {"msgtype": "m.text", "body": odd, "m.relates_to": odd}
-    await house.dispatcher.admit("t1", events)
-    await house.idle()
+    await stage.admit(*events)
+    await stage.idle()
     assert fake.bodies("!1:test") == ["echo: after"]
 
 
 async def test_an_event_that_breaks_the_router_is_skipped(
-    house: House, fake: FakeHomeserver, monkeypatch: pytest.MonkeyPatch
+    stage: Stage, fake: FakeHomeserver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     route = Router.route
 
@@ -178,76 +131,214 @@ async def test_an_event_that_breaks_the_router_is_skipped(
         return route(router, event)
 
     monkeypatch.setattr(Router, "route", fragile)
-    await house.dispatcher.admit("t1", [message("poison"), message("fine")])
-    await house.idle()
+    await stage.admit(message("poison"), message("fine"))
+    await stage.idle()
     assert fake.bodies("!1:test") == ["echo: fine"]
-    assert house.dispatcher.counters["events_failed"] == 1
+    assert stage.dispatcher.counters["events_failed"] == 1
 
 
 async def test_a_turn_that_cannot_be_run_ends_with_a_word_and_stops_nobody(
-    house: House, fake: FakeHomeserver, quick: None
+    stage: Stage, fake: FakeHomeserver, quick: None
 ) -> None:
     def broken(_request: object) -> Any:
         raise ZeroDivisionError
 
-    house.runtime.script = broken
-    await house.dispatcher.admit("t1", [message("boom")])
-    await until(lambda: house.dispatcher.counters["turns_given_up"] == 1)
-    house.runtime.script = obey
-    await house.dispatcher.admit("t2", [message("next")])
-    await house.idle()
+    stage.runtime.script = broken
+    await stage.admit(message("boom"))
+    await until(lambda: stage.dispatcher.counters["turns_given_up"] == 1)
+    stage.runtime.script = obey
+    await stage.admit(message("next"))
+    await stage.idle()
     assert fake.bodies("!1:test") == [notices.BROKEN, "echo: next"]
 
 
 async def test_a_turn_is_not_given_up_for_a_locked_database(
-    house: House, fake: FakeHomeserver, database_file: Path, quick: None
+    stage: Stage, fake: FakeHomeserver, database_file: Path, quick: None
 ) -> None:
-    await _impatient(house.database)
-    await house.dispatcher.admit("t1", [message("slow 0.1")])
+    await _impatient(stage.stores.database)
+    await stage.admit(message("slow 0.1"))
     other = sqlite3.connect(database_file, isolation_level=None)
     other.execute("BEGIN EXCLUSIVE")
     with pytest.raises(StoreUnavailable):
-        await house.dispatcher.admit("t2", [message("refused")])
+        await stage.admit(message("refused"))
     await asyncio.sleep(1.0)
     other.execute("ROLLBACK")
     other.close()
-    await house.idle()
+    await stage.idle()
     assert fake.bodies("!1:test") == ["echo: slow 0.1"]
-    assert house.dispatcher.counters["turns_given_up"] == 0
-    assert len(house.runtime.asked) == 1
+    assert stage.dispatcher.counters["turns_given_up"] == 0
+    assert len(stage.runtime.asked) == 1
 
 
-async def test_a_refused_reply_does_not_stop_the_room(house: House, fake: FakeHomeserver) -> None:
+async def test_a_refused_reply_does_not_stop_the_room(stage: Stage, fake: FakeHomeserver) -> None:
     fake.fail("PUT .*/send/", Fault(403, {"errcode": "M_FORBIDDEN", "error": "not joined"}))
-    await house.dispatcher.admit("t1", [message("one"), message("two")])
-    await house.idle()
+    await stage.admit(message("one"), message("two"))
+    await stage.idle()
     assert fake.bodies("!1:test") == ["echo: two"]
 
 
-def reaction(target: str, **fields: Any) -> dict[str, Any]:
-    content = {"m.relates_to": {"event_id": target, "key": ASK_AGAIN}}
-    return message(type="m.reaction", content=content) | fields
-
-
-async def test_an_offer_is_taken_up_once_a_reaction(house: House, fake: FakeHomeserver) -> None:
+async def test_an_offer_is_taken_up_once_a_reaction(stage: Stage, fake: FakeHomeserver) -> None:
     def lose(_request: object) -> Any:
         raise TurnLost("it restarted", tools_started=True)
 
-    house.runtime.script = lose
-    await house.dispatcher.admit("t1", [message("do it")])
-    await house.idle()
-    house.runtime.script = obey
+    stage.runtime.script = lose
+    await stage.admit(message("do it"))
+    await stage.idle()
+    stage.runtime.script = obey
     offer = fake.messages("!1:test")[0]["event_id"]
-    wish = reaction(offer)
-    elsewhere = reaction(offer, room_id="!2:test")
-    await house.dispatcher.admit("t2", [wish, reaction("$other"), elsewhere])
-    await house.dispatcher.admit("t3", [wish])
-    await house.idle()
+    wish = reaction(offer, ASK_AGAIN)
+    elsewhere = reaction(offer, ASK_AGAIN, "!2:test")
+    await stage.admit(wish, reaction("$other", ASK_AGAIN), elsewhere)
+    await stage.admit(wish)
+    await stage.idle()
     assert fake.bodies("!1:test") == [
         notices.lost("it restarted", tools_started=True),
         "echo: do it",
     ]
     assert fake.bodies("!2:test") == []
+
+
+def notices_in(fake: FakeHomeserver, room_id: str) -> list[str]:
+    return [
+        event["content"]["body"]
+        for event in fake.messages(room_id)
+        if event["content"]["msgtype"] == "m.notice"
+    ]
+
+
+async def test_threads_of_a_room_are_answered_side_by_side(
+    stage: Stage, fake: FakeHomeserver
+) -> None:
+    await stage.admit(
+        message("slow 1"),
+        said_in("$a", "slow 0.3"),
+        said_in("$b", "b1"),
+        said_in("$a", "a2"),
+        said_in("$b", "b2"),
+    )
+    await until(lambda: len(fake.bodies("!1:test")) == 4, 0.95)
+    threads: dict[str, list[str]] = {}
+    for event in fake.messages("!1:test"):
+        root = event["content"]["m.relates_to"]["event_id"]
+        threads.setdefault(root, []).append(event["content"]["body"])
+    assert threads == {"$a": ["echo: slow 0.3", "echo: a2"], "$b": ["echo: b1", "echo: b2"]}
+    asked = {one.text: one.conversation_id for one in stage.runtime.asked}
+    assert asked["slow 0.3"] == asked["a2"] != asked["b1"] == asked["b2"] != asked["slow 1"]
+
+
+async def test_commands_are_answered_beside_a_turn(stage: Stage, fake: FakeHomeserver) -> None:
+    await stage.admit(message("slow 20"), message("after"))
+    await stage.admit(message("!help"))
+    await until(lambda: notices_in(fake, "!1:test"), 5)
+    assert [turn.prompt for turn in stage.dispatcher.unfinished()] == ["slow 20", "after"]
+
+
+async def test_commands_of_a_room_are_answered_in_order(stage: Stage, fake: FakeHomeserver) -> None:
+    await stage.tell(message("!pause"), message("!whoami"), message("!resume"), message("!whoami"))
+    first, who, second, again = notices_in(fake, "!1:test")
+    assert who == again
+    assert len({first, who, second}) == 3
+    await stage.tell(message("hello"))
+    assert fake.bodies("!1:test")[-1] == "echo: hello"
+
+
+async def test_a_command_is_done_once_through_a_restart(stage: Stage, fake: FakeHomeserver) -> None:
+    fake.slow["PUT .*/send/"] = 0.3
+    await stage.admit(message("!whoami"))
+    await until(lambda: fake.matching("/send/"))
+    await stage.recover()
+    fake.slow.clear()
+    await stage.idle()
+    assert len(notices_in(fake, "!1:test")) == 1
+
+
+async def test_what_answers_something_else_is_no_prompt(stage: Stage, fake: FakeHomeserver) -> None:
+    answer, other = message("blue"), message("hello")
+    stage.dispatcher._takes = lambda event: event["content"]["body"] == "blue"
+    await stage.tell(answer, other)
+    assert fake.bodies("!1:test") == ["echo: hello"]
+    assert stage.dispatcher.counters["events_routed"] == 2
+    stage.dispatcher._takes = lambda _: False
+    await stage.tell(answer)
+    assert fake.bodies("!1:test") == ["echo: hello"]
+
+
+async def test_what_breaks_while_it_is_read_holds_up_nobody(
+    stage: Stage, fake: FakeHomeserver
+) -> None:
+    def fragile(event: Any) -> bool:
+        return bool(1 / (event["content"]["body"] != "poison"))  # type: ignore[operator]
+
+    stage.dispatcher._takes = lambda event: fragile(event) and False
+    await stage.tell(message("poison"), message("fine"))
+    assert fake.bodies("!1:test") == ["echo: fine"]
+    assert stage.dispatcher.counters["events_failed"] == 1
+
+
+def member(user: str, membership: str, room_id: str = "!1:test", **fields: Any) -> dict[str, Any]:
+    content = {"membership": membership}
+    return invite(user, room_id, content=content, **fields)
+
+
+@pytest.mark.parametrize(
+    ("event", "changed"),
+    [
+        (member(PERSON, "join"), ["!1:test"]),
+        (member("@agent_1:test", "join", sender="@agent_1:test"), ["!1:test"]),
+        (message(type="m.room.name", state_key="", content={"name": "New"}), ["!1:test"]),
+        (message(type="m.room.name", content={"name": "New"}), []),
+        (message(type="m.room.topic", state_key="", content={}), []),
+        (message(), []),
+        (message(type="m.room.member", state_key="x", room_id=7), []),
+    ],
+    ids=lambda value: str(value.get("type")) if isinstance(value, dict) else str(value),
+)
+async def test_a_room_that_changes_is_looked_at_again(
+    stage: Stage, event: dict[str, Any], changed: list[str]
+) -> None:
+    rooms = list[str]()
+    stage.dispatcher._room_changed = rooms.append
+    await stage.tell(event)
+    assert rooms == changed
+
+
+@pytest.mark.parametrize("membership", ["leave", "ban"])
+async def test_whoever_is_sent_away_is_no_longer_there(stage: Stage, membership: str) -> None:
+    rooms = stage.stores.rooms
+    await rooms.joined("!shared:test", "@agent_1:test", direct=False)
+    await rooms.joined("!shared:test", "@agent_2:test", direct=False)
+    await stage.tell(member("@agent_1:test", membership, "!shared:test"))
+    assert rooms.ours_in("!shared:test") == {"@agent_2:test": False}
+    left = member("@agent_2:test", "leave", "!shared:test", sender="@agent_2:test")
+    await stage.tell(left)
+    assert rooms.ours_in("!shared:test") == {}
+
+
+async def test_two_agents_answer_the_message_that_names_both(
+    stage: Stage, fake: FakeHomeserver
+) -> None:
+    for user in ("@agent_1:test", "@agent_2:test"):
+        await stage.stores.rooms.joined("!shared:test", user, direct=False)
+    await stage.tell(message("@agent_1 @agent_2 slow 0.1", "!shared:test"))
+    assert sorted(event["sender"] for event in fake.messages("!shared:test")) == [
+        "@agent_1:test",
+        "@agent_2:test",
+    ]
+    await stage.tell(message("slow 0.1", "!shared:test"))
+    assert len(stage.runtime.asked) == 2
+
+
+async def test_a_thread_in_a_shared_room_goes_on_through_a_restart(
+    stage: Stage, fake: FakeHomeserver
+) -> None:
+    await stage.stores.rooms.joined("!shared:test", "@agent_1:test", direct=False)
+    question = message("@agent_1 hello", "!shared:test")
+    await stage.tell(question)
+    await stage.again()
+    await stage.tell(said_in(question["event_id"], "and now?", "!shared:test"))
+    assert fake.bodies("!shared:test") == ["echo: @agent_1 hello", "echo: and now?"]
+    first, second = stage.runtime.asked
+    assert first.conversation_id == second.conversation_id
 
 
 any_json = st.recursive(
@@ -258,13 +349,18 @@ any_json = st.recursive(
 any_event = st.fixed_dictionaries(
     {},
     optional={
-        "type": st.sampled_from(["m.room.message", "m.reaction", "m.room.encrypted"]) | any_json,
+        "type": st.sampled_from(
+            ["m.room.message", "m.reaction", "m.room.encrypted", "m.room.member", "m.room.name"]
+        )
+        | any_json,
+        "state_key": st.just("@agent_1:test") | any_json,
         "event_id": st.text(st.characters(), max_size=5) | any_json,
         "room_id": st.sampled_from(["!1:test", "!x:test"]) | any_json,
         "sender": st.sampled_from([PERSON, "@agent_1:test"]) | any_json,
         "origin_server_ts": st.integers() | st.floats() | any_json,
         "content": st.dictionaries(
-            st.sampled_from(["body", "msgtype", "m.relates_to"]), st.just("m.text") | any_json
+            st.sampled_from(["body", "msgtype", "m.relates_to", "membership"]),
+            st.just("m.text") | any_json,
         )
         | any_json,
     },
@@ -276,8 +372,8 @@ _numbers = iter(range(1_000_000))
 @settings(
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
-async def test_any_transaction_is_admitted(house: House, events: list[dict[str, Any]]) -> None:
-    await house.dispatcher.admit(f"any{next(_numbers)}", events)
+async def test_any_transaction_is_admitted(stage: Stage, events: list[dict[str, Any]]) -> None:
+    await stage.dispatcher.admit(f"any{next(_numbers)}", events)
 
 
 async def _impatient(database: Database) -> None:

@@ -103,16 +103,12 @@ async def test_the_rest_goes_where_the_specification_says(
     fake.fail("GET .*/event/", answer(type="m.room.message"))
     fake.fail("GET .*/joined_rooms", answer(joined_rooms=[ROOM]))
     fake.fail("POST .*/leave", answer())
-    fake.fail("PUT .*/redact/", answer(event_id="$9"))
     assert await ghost.event(ROOM, "$1") == {"type": "m.room.message"}
     assert await ghost.joined_rooms() == [ROOM]
     await ghost.leave(ROOM)
-    await ghost.redact(ROOM, "$1", "txn1", "wrong")
     rooms = f"/_matrix/client/v3/rooms/{ROOM}"
     assert [request.line for request in fake.requests] == [
         f"GET {rooms}/event/$1",
         "GET /_matrix/client/v3/joined_rooms",
         f"POST {rooms}/leave",
-        f"PUT {rooms}/redact/$1/txn1",
     ]
-    assert fake.requests[-1].body == {"reason": "wrong"}

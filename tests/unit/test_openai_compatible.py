@@ -331,6 +331,29 @@ async def test_a_turn_is_lost_with_the_process_of_its_app_server(at_app_server: 
     assert len(bench.api.asked) == 1
 
 
+async def test_a_turn_is_lost_when_a_proxy_says_that_the_app_server_was_gone(
+    at_app_server: Bench,
+) -> None:
+    bench = at_app_server
+    bench.api.answers = [[chunk(content="I was "), 0.1, CUT], refusal(502)]
+    for _ in range(2):
+        with pytest.raises(RuntimeUnavailable):
+            await bench.turn()
+    with pytest.raises(TurnLost):
+        await bench.turn()
+    assert len(bench.api.asked) == 2
+
+
+async def test_a_generator_that_is_closed_lets_go_of_its_stream(bench: Bench) -> None:
+    bench.api.answers = [[chunk(content="I was "), 60.0]]
+    request = TurnRequest("ada", "chat-1", "$1:test", "hello")
+    events = bench.runtime.run_turn(request, None, bench.save)
+    while not isinstance(await anext(events), TextDelta):
+        pass
+    await events.aclose()
+    await asyncio.wait_for(bench.api.gone.wait(), 5)
+
+
 async def test_an_unreachable_endpoint_has_taken_nothing(at_app_server: Bench) -> None:
     bench = at_app_server
     await bench.runtime.list_agents()

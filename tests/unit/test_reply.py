@@ -306,7 +306,7 @@ async def test_a_reply_that_is_whole_is_kept_beside_its_turn(
     fake: FakeHomeserver, reply_of: Replies, outbox: Outbox, turn: Turn
 ) -> None:
     text = "\n\n".join(f"Paragraph {number}. " + "x" * 400 for number in range(150))
-    whole = reply_of().whole(text)
+    whole = await reply_of().whole(text)
     await outbox.freeze(whole)
     await reply_of(await outbox.of_turn(turn.turn_id)).deliver()
     assert len(whole) > 1

@@ -1,11 +1,13 @@
 """A reply as it streams: paragraphs, and nothing of the envelope."""
 
+import time
 from itertools import pairwise
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from letta_matrix.config import DEFAULT_ENVELOPE
 from letta_matrix.conversations.reply_text import MAX_REPLY, ReplyText
 from letta_matrix.runtimes.protocol import TextDelta
 
@@ -62,6 +64,50 @@ def test_a_quote_without_an_envelope() -> None:
     assert said(header, "> you: yes\nthat was it")[1] == "> you: yes\nthat was it"
 
 
+@pytest.mark.parametrize("size", [1, 4, 1000])
+@pytest.mark.parametrize(
+    ("answer", "left"),
+    [
+        ("[Matrix, Kitchen, 2026-11-22 19:41 UTC] Ada (@agent_1:test):\nhello", "hello"),
+        ("\n[Matrix, a, b, c] Ada (@a:b), in a thread: hello", "hello"),
+        (f"{HEADER}hello", "hello"),
+        (f"{ENVELOPE}\nhello", "hello"),
+        ("[Matrix, maybe]\nhello", "[Matrix, maybe]\nhello"),
+        ("[Matrix, maybe] hello", "[Matrix, maybe] hello"),
+        ("[Matrix](https://matrix.org) hello", "[Matrix](https://matrix.org) hello"),
+        ("see [Matrix, a, b] Ada (@a:b): x", "see [Matrix, a, b] Ada (@a:b): x"),
+        ("hello", "hello"),
+    ],
+)
+def test_an_envelope_of_the_models_own_making(answer: str, left: str, size: int) -> None:
+    text = ReplyText(HEADER, DEFAULT_ENVELOPE)
+    deltas = [answer[start : start + size] for start in range(0, len(answer), size)]
+    shown = [text.add(TextDelta("a", delta)) for delta in deltas]
+    assert text.end() == left
+    assert all(left.startswith(part) for part in shown)
+
+
+def test_nothing_is_taken_away_where_there_was_no_envelope() -> None:
+    answer = "[Matrix, a, b] Ada (@a:b): x"
+    text = ReplyText("", DEFAULT_ENVELOPE)
+    assert text.add(TextDelta("a", answer)) == answer
+
+
+@pytest.mark.parametrize("template", ["{name}: ", "[{time}] {name}", "", "{{{name}}}"])
+def test_an_envelope_without_a_clear_shape_is_known_word_for_word(template: str) -> None:
+    text = ReplyText("Ann: ", template)
+    text.add(TextDelta("a", "Ada: x Ann: y"))
+    assert text.end() == "Ada: x y"
+
+
+def test_a_hostile_opening_is_read_quickly() -> None:
+    text = ReplyText(HEADER, DEFAULT_ENVELOPE)
+    start = time.perf_counter()
+    for _ in range(2_000):
+        text.add(TextDelta("a", "[Matrix, , , ] (, "))
+    assert time.perf_counter() - start < 3
+
+
 def test_it_ends_somewhere() -> None:
     text = ReplyText("x: ")
     for _ in range(12):
@@ -71,6 +117,8 @@ def test_it_ends_somewhere() -> None:
 
 @given(st.text(alphabet="[M] a\n>:", max_size=12), st.lists(st.text(alphabet="[M] a\n>:")))
 def test_what_is_shown_never_shrinks(header: str, deltas: list[str]) -> None:
-    shown, end = said(header, *deltas)
+    text = ReplyText(header, "[M{name}]:")
+    shown = [text.add(TextDelta("a", delta)) for delta in deltas]
+    end = text.end()
     for before, after in pairwise([*shown, end]):
         assert after.rstrip("\n").startswith(before.rstrip("\n"))

@@ -9,15 +9,15 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
-from tests.builders import agent, entry_of, message
+from tests.builders import agent, asked_approval, entry_of, message
 
 from letta_matrix.conversations.routing import command_turn, new_turn
 from letta_matrix.store.agents import AgentDirectory
-from letta_matrix.store.approvals import Approval, ApprovalStore
+from letta_matrix.store.approvals import ApprovalStore
 from letta_matrix.store.database import Database, StoreUnavailable
 from letta_matrix.store.inbox import Event, Inbox, InboxEntry, InboxState
 from letta_matrix.store.outbox import Outbox, OutboxEntry, OutboxKind
-from letta_matrix.store.turns import Outcome, Turn, TurnKind, TurnStore
+from letta_matrix.store.turns import Outcome, TurnKind, TurnStore
 
 
 def entry(body: str = "hello", state: InboxState = InboxState.ROUTED, **fields: str) -> InboxEntry:
@@ -191,7 +191,9 @@ async def test_prune_forgets_what_is_settled_and_old(inbox: Inbox, database: Dat
     done, open_turn = await inbox.admit("t1", [entry("done"), entry("open")])
     outbox = Outbox(database)
     question = OutboxEntry("x1", done.turn_id, 0, OutboxKind.APPROVAL, 0, "!1:test", "@a:test", {})
-    await outbox.freeze([question], also=[ApprovalStore(database).insert(asked(done))])
+    await outbox.freeze(
+        [question], also=[ApprovalStore(database).insert(asked_approval(done, "k1"))]
+    )
     await turns.finish(done, Outcome.ANSWERED)
     await inbox.prune(time.time() - 60)
     assert await count(database, "inbox") == 2
@@ -200,24 +202,6 @@ async def test_prune_forgets_what_is_settled_and_old(inbox: Inbox, database: Dat
     assert await count(database, "outbox") == await count(database, "approvals") == 0
     assert await turns.get(open_turn.turn_id) is not None
     assert await count(database, "transactions") == 0
-
-
-def asked(turn: Turn) -> Approval:
-    return Approval(
-        "k1",
-        turn.turn_id,
-        "a1",
-        turn.agent_id,
-        turn.room_id,
-        turn.thread_id,
-        turn.sender,
-        "Bash",
-        {},
-        always=False,
-        prompt_txn="x1",
-        asked_at=0,
-        expires_at=1,
-    )
 
 
 async def _impatient(database: Database) -> None:

@@ -15,6 +15,12 @@ _EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 - compared, not bound
 _USER_ID = re.compile(r"@[^:\s]+:\S+")
 
 
+_KEY_HINT = (
+    "If runtime {place} asks for a key: write it as `api_key` below it into config.yaml, or "
+    "set LETTA_MATRIX__RUNTIMES__{place}__API_KEY.\n"
+)
+
+
 def register(app: typer.Typer) -> None:
     """Add the command."""
     app.command("init")(init)
@@ -25,7 +31,13 @@ def init(
         str, typer.Option(help="The homeserver's URL as this machine reaches it.")
     ] = "",
     domain: Annotated[str, typer.Option(help="Its server name, as in @you:domain.")] = "",
-    runtime: Annotated[str, typer.Option(help="The App Server's WebSocket address.")] = "",
+    runtime: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Where agents live: ws://... is an App Server, https://... a Letta API, "
+            "https://.../v1 an OpenAI-compatible endpoint. Repeatable."
+        ),
+    ] = None,
     admin: Annotated[
         list[str] | None, typer.Option(help="A person who manages it: @you:domain. Repeatable.")
     ] = None,
@@ -42,15 +54,16 @@ def init(
             raise BadInput(f"{path} exists already; --force replaces it, with new tokens")
     homeserver = _http_url(homeserver or _ask("Homeserver URL", "http://localhost:8008"))
     domain = domain or _ask("Server name (as in @you:domain)", urlsplit(homeserver).hostname or "")
-    runtime = _websocket_url(runtime or _ask("App Server", "ws://127.0.0.1:4500"))
+    asked = runtime or [_ask("Where agents live", "ws://127.0.0.1:4500")]
+    runtimes = [_url(url, "ws", "wss", "http", "https") for url in asked]
     admins = [_user_id(name) for name in admin or [_ask("Your Matrix id", f"@you:{domain}")]]
-    settings = _settings(homeserver, domain, runtime, admins, _http_url(appservice))
+    settings = _settings(homeserver, domain, runtimes, admins, _http_url(appservice))
     _write(settings, *paths)
-    _next_steps(*paths, hostname=_hostname(appservice))
+    _next_steps(*paths, hostname=_hostname(appservice), keys=_wants_keys(runtimes))
 
 
 def _settings(
-    homeserver: str, domain: str, runtime: str, admins: list[str], appservice: str
+    homeserver: str, domain: str, runtimes: list[str], admins: list[str], appservice: str
 ) -> dict[str, object]:
     return {
         "homeserver": {"url": homeserver, "domain": domain},
@@ -61,10 +74,23 @@ def _settings(
             "as_token": secrets.token_hex(32),
             "hs_token": secrets.token_hex(32),
         },
-        "runtimes": [{"type": "app_server", "name": "local", "url": runtime}],
+        "runtimes": _runtimes(runtimes),
         "agents": {"room_members": admins},
         "permissions": {domain: "user", **dict.fromkeys(admins, "admin")},
     }
+
+
+def _runtimes(urls: list[str]) -> list[dict[str, object]]:
+    from letta_matrix.config_sources import runtime_at
+
+    found = [runtime_at(url) for url in urls]
+    for place, runtime in enumerate(found):
+        earlier = sum(other["type"] == runtime["type"] for other in found[:place])
+        if earlier:
+            runtime["name"] = f"{runtime['name']}-{earlier + 1}"
+            if runtime["type"] == "app_server":
+                runtime["keeper_socket"] = f"keeper-{earlier + 1}.sock"
+    return found
 
 
 def _hostname(appservice: str) -> str:
@@ -92,7 +118,12 @@ def _write(settings: dict[str, object], config: Path, registration_file: Path) -
     write_private(registration_file, yaml.safe_dump(made, sort_keys=False))
 
 
-def _next_steps(config: Path, registration_file: Path, *, hostname: str) -> None:
+def _wants_keys(urls: list[str]) -> list[int]:
+    """The places of runtimes that usually ask for a key."""
+    return [place for place, url in enumerate(urls) if url.startswith("http")]
+
+
+def _next_steps(config: Path, registration_file: Path, *, hostname: str, keys: list[int]) -> None:
     from letta_matrix.stack.program import typed
 
     if hostname in _EVERYWHERE:
@@ -102,7 +133,7 @@ def _next_steps(config: Path, registration_file: Path, *, hostname: str) -> None
         )
     print(
         f"""Wrote {config} and {registration_file} (both hold secrets: mode 0600).
-
+{"".join(_KEY_HINT.format(place=place) for place in keys)}
 Next:
   1. Let Synapse read {registration_file.absolute()} and name it in homeserver.yaml:
        app_service_config_files:
@@ -127,10 +158,6 @@ def _ask(question: str, suggestion: str) -> str:
 
 def _http_url(text: str) -> str:
     return _url(text, "http", "https")
-
-
-def _websocket_url(text: str) -> str:
-    return _url(text, "ws", "wss")
 
 
 def _url(text: str, *schemes: str) -> str:

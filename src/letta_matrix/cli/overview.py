@@ -27,16 +27,19 @@ def agents(
     from letta_matrix.cli.database import load_agents
     from letta_matrix.config import load_config
 
-    found = asyncio.run(load_agents(load_config(config_path(config, data))))
+    settings = load_config(config_path(config, data))
+    kinds = {runtime.name: str(runtime.type) for runtime in settings.runtimes}
+    found = asyncio.run(load_agents(settings))
     if as_json:
-        print(json.dumps([_fields(agent) for agent in found], indent=2))
+        print(json.dumps([_fields(agent, kinds) for agent in found], indent=2))
         return
     if not found:
         print("no agents yet")
     for agent in found:
         removed = "" if agent.status == "active" else f"  ({agent.status})"
         print(f"{agent.name}{removed}")
-        print(f"  agent  {agent.agent_id}  [{agent.runtime}]")
+        print(f"  agent  {agent.agent_id}")
+        print(f"  lives  {agent.runtime} ({kinds.get(agent.runtime, 'no longer configured')})")
         print(f"  user   {agent.user_id}")
         print(f"  room   {agent.room_id or '(not created yet)'}")
 
@@ -75,11 +78,12 @@ def _lines(name: str, value: object) -> list[str]:
     return [f"{name}:", *(f"  {line}" for line in below)] if below else [f"{name}: none"]
 
 
-def _fields(agent: "Agent") -> dict[str, object]:
+def _fields(agent: "Agent", kinds: Mapping[str, str]) -> dict[str, object]:
     return {
         "agent_id": agent.agent_id,
         "name": agent.name,
         "runtime": agent.runtime,
+        "runtime_type": kinds.get(agent.runtime),
         "user_id": agent.user_id,
         "room_id": agent.room_id,
         "status": str(agent.status),

@@ -15,6 +15,7 @@ ALLOW, DENY, ALWAYS = "✅", "❌", "♾️"
 
 TOO_LONG = "its arguments are too long to be shown here in full"
 UNSEEN = "the homeserver did not take the question"
+CHANGED = "its arguments are no longer those that were shown"
 BROKEN = "nobody could be asked"
 
 _ESCAPED = re.compile(r"(?<!\\)(?:\\\\)*\\u[0-9a-f]{4}")
@@ -22,7 +23,7 @@ _LIMIT = CONTENT_LIMIT - 2_000
 """Bytes of a prompt's content without its marker and relation."""
 
 _LONGEST_TOOL = 200
-_LONG_LINE = 100
+_LONG_LINE = 160
 _MANY_LINES = 20
 
 

@@ -14,6 +14,7 @@ from letta_matrix.conversations.approval_text import (
     ALLOW,
     ALWAYS,
     BROKEN,
+    CHANGED,
     DENY,
     TOO_LONG,
     UNSEEN,
@@ -227,10 +228,16 @@ class Approvals:
                 approval, status=ApprovalStatus.DENIED, reason=TOO_LONG, arguments={}
             )
         entry = await question.post(text or outcome(approval), approval, self.store)
-        if entry.event_id is None and approval.status is ApprovalStatus.PENDING:
-            settled = await self._settle(approval, ApprovalStatus.DENIED, UNSEEN)
-            approval = settled or approval
+        if entry.event_id is None:
+            approval = await self._doubt(approval, UNSEEN)
+        if not _is_about(approval, question.event):
+            approval = await self._doubt(approval, CHANGED)
         return approval, entry
+
+    async def _doubt(self, approval: Approval, reason: str) -> Approval:
+        """Deny it, whatever people said before."""
+        await self._settle(approval, ApprovalStatus.DENIED, reason)
+        return replace(approval, status=ApprovalStatus.DENIED, decided_by="", reason=reason)
 
     def _new(self, question: _Question) -> Approval:
         event, turn, now = question.event, question.reply.turn, time.time()
@@ -326,6 +333,12 @@ class Approvals:
 def approval_key(turn_id: str, approval_id: str) -> str:
     """Our name of an approval, short enough to be typed."""
     return hashlib.sha256(f"{turn_id}\0{approval_id}".encode()).hexdigest()[:12]
+
+
+def _is_about(approval: Approval, event: ApprovalRequested) -> bool:
+    """Whether what was shown, or denied unseen, is what the runtime asks for now."""
+    same = (approval.tool, approval.arguments) == (event.tool, event.arguments)
+    return same or approval.status is ApprovalStatus.DENIED
 
 
 async def _try_to_tell(question: _Question, *, allow: bool, always: bool, message: str) -> bool:

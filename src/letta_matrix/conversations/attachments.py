@@ -1,7 +1,6 @@
 """What an agent gets of a file that a person sends: an image to see, text to read, or a line
 that describes it."""
 
-import asyncio
 import codecs
 from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass
@@ -9,6 +8,7 @@ from typing import Any, Protocol
 
 from letta_matrix.config import Conversations
 from letta_matrix.conversations.names import plain_name
+from letta_matrix.conversations.pictures import PictureFault, prepare
 from letta_matrix.matrix.events import mapping
 from letta_matrix.matrix.formatting import clean_text
 from letta_matrix.matrix.media import MediaFault, human_size
@@ -23,9 +23,6 @@ _MAGIC = {
 }
 _NOT_TEXT = (b"%PDF-", b"{\\rtf", b"%!PS")
 _MAX_CAPTION = 200_000
-
-_DECODING = asyncio.Lock()
-"""One image at a time: a large one takes 150 MB while it is decoded."""
 
 
 class Fetch(Protocol):
@@ -142,12 +139,8 @@ async def _seen(
 
 
 async def _pictured(file: _File, data: bytes, limits: Conversations) -> Attached:
-    # Pillow takes 10 MB of memory, which a bridge that never gets an image does without.
-    from letta_matrix.conversations.pictures import PictureFault, prepare
-
     try:
-        async with _DECODING:
-            picture = await asyncio.to_thread(prepare, data, limits.max_image_side)
+        picture = await prepare(data, limits.max_image_side)
     except PictureFault as fault:
         raise MediaFault(str(fault)) from None
     image = Image(file.name, picture.media_type, picture.data)

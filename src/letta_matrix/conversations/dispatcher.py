@@ -84,6 +84,9 @@ class Dispatcher:
         self._recovered = {turn.turn_id for turn in unfinished}
         if unfinished:
             log.info("turns taken up again", turns=len(unfinished))
+        for turn in unfinished:
+            if turn.kind is TurnKind.MESSAGE:
+                self._turns.conversations.expect(turn.place)
         self.start(unfinished)
         for room_id in await self._inbox.parked_rooms():
             if self._router.knows(room_id):

@@ -3,7 +3,7 @@
 import asyncio
 import itertools
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 import structlog
@@ -19,6 +19,7 @@ from letta_matrix.matrix.content import (
 )
 from letta_matrix.matrix.homeserver import HomeserverUnavailable
 from letta_matrix.matrix.intent import Intent
+from letta_matrix.matrix.mentions import named_by_agent
 from letta_matrix.matrix.splitting import split
 from letta_matrix.matrix.transactions import txn_id
 from letta_matrix.store.outbox import Outbox, OutboxEntry, OutboxKind
@@ -31,6 +32,7 @@ _FIRST_WORDS_DELAY = 0.03
 """Seconds the first words wait for the text's end: a whole reply is one event, not two."""
 
 _NO_TEXT = "\u2026"
+_LONG_TEXT = 16_000
 _INTERIM_TIMEOUT = 10.0
 _STRETCH_BYTES = 8_000
 """A reply's edits slow down as it grows: each carries the whole text, twice."""
@@ -65,6 +67,8 @@ class Reply:
         self._outbox = outbox
         self._edit_interval = edit_interval
         self._entries = entries or []
+        self.mentionable: Collection[str] = ()
+        """Users that the finished text may ping by naming them."""
         # What an earlier process froze may have arrived, although nobody heard of it.
         self._unsure = {entry.txn_id for entry in self._entries if not _is_settled(entry)}
         self._run_id = ""
@@ -160,9 +164,9 @@ class Reply:
         new. Frozen with the reply's end and sent after it."""
         self._closing.append((kind, key, markdown))
 
-    def whole(self, markdown: str) -> list[OutboxEntry]:
+    async def whole(self, markdown: str) -> list[OutboxEntry]:
         """The entries of a reply that is complete from the start."""
-        return self._final_entries(markdown.strip() or _NO_TEXT)
+        return await self._final_entries(markdown.strip() or _NO_TEXT)
 
     @property
     def refused(self) -> bool:
@@ -176,7 +180,7 @@ class Reply:
         await self.stop()
         text = text.strip()
         await self._settle()
-        owed = self._final_entries(text or _NO_TEXT) if text or self._parts() else []
+        owed = await self._final_entries(text or _NO_TEXT) if text or self._parts() else []
         if notice is not None:
             kind = OutboxKind.OFFER if notice.offer else OutboxKind.NOTICE
             cause = self._txn("end", str(kind))
@@ -231,7 +235,7 @@ class Reply:
         return self._edit_interval * growth * self.intent.homeserver.pacer.stretch
 
     async def _show_now(self) -> None:
-        parts = split(self._text.strip(), measure=edit_measure(self._marker("")))
+        parts = await self._split(self._text.strip())
         live = not self._text_ended.is_set()
         begun = len(self._parts())
         if len(parts) > begun:
@@ -270,24 +274,36 @@ class Reply:
             return False
         return True
 
-    def _final_entries(self, text: str) -> list[OutboxEntry]:
-        texts = split(text, measure=edit_measure(self._marker("")))
+    async def _split(self, text: str) -> list[str]:
+        measure = edit_measure(self._marker(""))
+        if len(text) < _LONG_TEXT:
+            return split(text, measure=measure)
+        # A megabyte takes a while, in which others want to be answered.
+        return await asyncio.to_thread(split, text, measure=measure)
+
+    async def _final_entries(self, text: str) -> list[OutboxEntry]:
+        texts = await self._split(text)
         begun = self._parts()
         # A text that came out shorter than what was shown leaves nothing of the old parts.
         texts += [_NO_TEXT] * (len(begun) - len(texts))
         return [
             self._final(index, part, begun[index] if index < len(begun) else None)
             for index, part in enumerate(texts)
-            if self._shown.get(index) != (part, False)
+            if self._shown.get(index) != (part, False) or named_by_agent(part, self.mentionable)
         ]
 
     def _final(self, index: int, text: str, begun: OutboxEntry | None) -> OutboxEntry:
+        mentions = named_by_agent(text, self.mentionable)
         if begun is None or begun.event_id is None:
             cause = self._txn("message" if begun is None else "instead", index)
-            content = text_content(text, marker=self._marker(cause), relation=self._relation)
+            content = text_content(
+                text, marker=self._marker(cause), relation=self._relation, mentions=mentions
+            )
             return self._entry(OutboxKind.MESSAGE, index, cause, content)
         cause = self._txn("final", index)
-        content = edit_content(text, target_event_id=begun.event_id, marker=self._marker(cause))
+        content = edit_content(
+            text, target_event_id=begun.event_id, marker=self._marker(cause), mentions=mentions
+        )
         return self._entry(OutboxKind.FINAL, index, cause, content)
 
     def _parts(self) -> list[OutboxEntry]:

@@ -1,29 +1,47 @@
 """The text of a turn's reply as it streams in."""
 
+import re
 from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+from string import Formatter
 
 from letta_matrix.runtimes.protocol import TextDelta
 
 MAX_REPLY = 500_000
 """Characters of a reply that count: more than `splitting.split` has room for, which says so."""
 
+_FIELD = r"[^\n()\[\]{}<>]{0,300}?"
+_LONGEST_ENVELOPE = 1_000
+_SHORTEST_START = 2
+
+
+@dataclass(frozen=True, slots=True)
+class _Shape:
+    """What every envelope looks like; `start` is what all of them begin with."""
+
+    start: str
+    pattern: re.Pattern[str]
+
 
 class ReplyText:
     """A turn's assistant messages in order, as paragraphs.
 
     `header` is what the prompt had before the person's words; wherever the model repeats it, or
-    the envelope without the quote after it, that is left out. What may yet become it is held
-    back while the text grows.
+    the envelope without the quote after it, that is left out. Where there is one, so is an
+    envelope of the model's own making that looks like `template` and begins a message. What may
+    yet become either is held back while the text grows.
     """
 
-    def __init__(self, header: str = "") -> None:
+    def __init__(self, header: str = "", template: str = "") -> None:
         self._header = header.strip()
+        self._shape = _shape(template) if self._header else None
         self._parts: dict[str, _Part] = {}
         self._size = 0
 
     def add(self, delta: TextDelta) -> str:
         """The reply with `delta` at the end of its assistant message."""
-        part = self._parts.setdefault(delta.part_id, _Part(self._header))
+        part = self._parts.setdefault(delta.part_id, _Part(self._header, self._shape))
         text = delta.text[: MAX_REPLY - self._size]
         self._size += len(text)
         part.add(text)
@@ -37,8 +55,9 @@ class ReplyText:
 class _Part:
     """One assistant message: `text` is sure, what is held may become the header."""
 
-    def __init__(self, header: str) -> None:
+    def __init__(self, header: str, shape: _Shape | None) -> None:
         self.text = ""
+        self._shape = shape
         self._header = header
         self._envelope = header if header.startswith("> ") else header.partition("\n> ")[0]
         self._held = ""
@@ -57,6 +76,8 @@ class _Part:
 
     def _take(self) -> bool:
         """Move what is sure to `text`; whether there may be more of it."""
+        if self._shape is not None and not self._open(self._shape):
+            return False
         if self._skips_space:
             self._held = self._held.lstrip()
             self._skips_space = not self._held
@@ -71,8 +92,21 @@ class _Part:
         self._give(start)
         return self._drop_header()
 
+    def _open(self, shape: _Shape) -> bool:
+        """Drop an envelope at the message's start; whether it is known if there is one."""
+        opening = self._held.lstrip()
+        if _may_become(opening, self._header) or _may_become(opening, shape.start):
+            return False
+        match = shape.pattern.match(opening)
+        if match and not opening.startswith(self._header):
+            self._held, self._skips_space = opening[match.end() :], True
+        elif opening.startswith(shape.start) and not match and _is_one_line(opening):
+            return False
+        self._shape = None
+        return True
+
     def _drop_header(self) -> bool:
-        if self._held != self._header and self._header.startswith(self._held):
+        if _may_become(self._held, self._header):
             return False
         is_whole = self._held.startswith(self._header)
         self._held = self._held.removeprefix(self._header if is_whole else self._envelope)
@@ -82,6 +116,24 @@ class _Part:
     def _give(self, length: int) -> None:
         self.text += self._held[:length]
         self._held = self._held[length:]
+
+
+def _may_become(text: str, whole: str) -> bool:
+    return text != whole and whole.startswith(text)
+
+
+def _is_one_line(text: str) -> bool:
+    return len(text) < _LONGEST_ENVELOPE and "\n" not in text
+
+
+@lru_cache(maxsize=8)
+def _shape(template: str) -> _Shape | None:
+    """The look of envelopes that `template` makes; None if they have no clear start and end."""
+    pieces = list(Formatter().parse(template.strip()))
+    if not pieces or len(pieces[0][0]) < _SHORTEST_START or pieces[-1][1] is not None:
+        return None
+    fields = (re.escape(text) + (_FIELD if name is not None else "") for text, name, _, _ in pieces)
+    return _Shape(pieces[0][0], re.compile("".join(fields)))
 
 
 def _overlap(text: str, needle: str) -> int:

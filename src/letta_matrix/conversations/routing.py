@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from letta_matrix.config import Config
+from letta_matrix.conversations.attachments import caption
 from letta_matrix.matrix.content import MARKER
 from letta_matrix.matrix.events import mapping
 from letta_matrix.matrix.formatting import clean_text
@@ -257,7 +258,7 @@ def read_prompt(event: Mapping[str, Any]) -> tuple[str | None, bool]:
     if not isinstance(msgtype, str) or not isinstance(body, str):
         return None, False
     if msgtype in _FILE_TYPES:
-        return _caption(content, body), True
+        return clean_text(caption(content)).strip()[:_MAX_PROMPT], True
     if msgtype == "m.location":
         return clean_text(f"(a location: {body} {content.get('geo_uri', '')})")[:_MAX_PROMPT], True
     if msgtype not in _TEXT_TYPES:
@@ -272,13 +273,6 @@ def _routed(entry: InboxEntry, turns: list[Turn]) -> InboxEntry:
     if turns:
         entry.state, entry.turns = InboxState.ROUTED, turns
     return entry
-
-
-def _caption(content: Mapping[str, Any], body: str) -> str:
-    # Since Matrix 1.10 `body` is a caption where `filename` is given and differs from it.
-    filename = content.get("filename")
-    captioned = isinstance(filename, str) and filename != body
-    return clean_text(body).strip()[:_MAX_PROMPT] if captioned else ""
 
 
 def _attachment(content: Mapping[str, Any]) -> Mapping[str, object] | None:

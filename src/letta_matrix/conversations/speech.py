@@ -125,4 +125,4 @@ class SpeechWatch:
             thread_id=place.thread_id,
         )
         reply = Reply(turn, Intent(self._homeserver, agent.user_id), self._outbox, 1.0)
-        return turn, reply.whole(UNASKED + speech.text)
+        return turn, await reply.whole(UNASKED + speech.text)

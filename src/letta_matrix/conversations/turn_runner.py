@@ -163,10 +163,17 @@ class TurnRunner:
             end = await self._end(run)
             await activity.finish()
             await self._approvals.ended(turn, reply)
+            reply.mentionable = await self._mentionable(turn, agent)
             await reply.freeze(end.text, end.notice, end.outcome)
         finally:
             del self._running[turn.turn_id]
             activity.close()
+
+    async def _mentionable(self, turn: Turn, agent: Agent) -> set[str]:
+        if not self._config.agent_mentions:
+            return set()
+        members = await self._prompts.roster.members(turn.room_id, agent.user_id)
+        return set(members) - {agent.user_id}
 
     def _shows_tools(self, turn: Turn) -> bool:
         here = self._rooms.settings(turn.agent_id, turn.room_id).tool_activity

@@ -136,13 +136,6 @@ class Intent(RoomReader):
             raise
         return str(answer["event_id"])
 
-    async def redact(self, room_id: str, event_id: str, txn_id: str, reason: str = "") -> None:
-        """Remove an event's content (spec: Redactions)."""
-        body = {"reason": reason} if reason else {}
-        await self._background(
-            Method.PUT, ClientPath.v3.rooms[room_id].redact[event_id][txn_id], body
-        )
-
     async def typing(self, room_id: str, timeout_ms: int) -> None:
         """Show as typing for `timeout_ms`, or stop with 0."""
         body: dict[str, object] = {"typing": timeout_ms > 0}

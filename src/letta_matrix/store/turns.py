@@ -127,8 +127,9 @@ class TurnStore:
 
     async def stop(self, turn: Turn) -> None:
         """A turn that waits for its place is not to be run any more."""
-        await self._database.execute(_update(turn, outcome=str(Outcome.STOPPED)))
+        # First here: its turn may come while this is being stored.
         turn.outcome = str(Outcome.STOPPED)
+        await self._database.execute(_update(turn, outcome=str(Outcome.STOPPED)))
 
     async def ask_again(self, turn: Turn, conversation_id: str | None) -> None:
         """Make the turn one that was never asked, in `conversation_id` if that is given."""

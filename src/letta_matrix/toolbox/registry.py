@@ -1,8 +1,11 @@
 """All tools in one place: what they are, and how a call of an agent is run."""
 
 import asyncio
+import math
 import time
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -63,6 +66,7 @@ class Toolbox:
         self._conversations = conversations
         self._turns = turns
         self._limit = RateLimit(config.conversations.tool_calls_per_minute)
+        self._waiting: Counter[tuple[str, str]] = Counter()
         self.questions = Questions(config)
         tools = [
             *writing_tools(),
@@ -78,6 +82,11 @@ class Toolbox:
         return [
             ToolSpec(tool.name, tool.description, tool.parameters()) for tool in self.tools.values()
         ]
+
+    def waits(self, agent_id: str, conversation_id: str) -> bool:
+        """Whether a call from a conversation waits for somebody's answer, which may take longer
+        than a turn may be silent."""
+        return self._waiting[agent_id, conversation_id] > 0
 
     async def call(self, call: ToolCall) -> ToolResult:
         """Run a call (a `ToolHandler`); what goes wrong is told to the agent. The same call,
@@ -104,17 +113,30 @@ class Toolbox:
             raise ToolError("You have no account on Matrix yet; try again in a minute.")
         wait = self._limit.take(agent.agent_id, time.monotonic())
         if wait > 0:
-            raise ToolError(f"Too many tool calls. Try again in {wait:.0f} seconds.")
+            raise ToolError(f"Too many tool calls. Try again in {math.ceil(wait)} seconds.")
         tool = self.tools.get(call.name)
         if tool is None:
             raise ToolError(f"There is no tool {call.name!r}, only: {', '.join(self.tools)}.")
         params = parse(tool, call.arguments)
         caller = await self._caller(agent, call)
+        waits = self._counted(caller) if tool.seconds is None else nullcontext()
         try:
-            async with asyncio.timeout(tool.seconds):
-                return compact(await tool.run(caller, params))
+            with waits:
+                async with asyncio.timeout(tool.seconds):
+                    return compact(await tool.run(caller, params))
         except TimeoutError as error:
             raise ToolError(_SLOW if tool.read_only else _UNCERTAIN) from error
+
+    @contextmanager
+    def _counted(self, caller: Caller) -> Generator[None]:
+        conversation = caller.agent_id, caller.conversation_id
+        self._waiting[conversation] += 1
+        try:
+            yield
+        finally:
+            self._waiting[conversation] -= 1
+            if not self._waiting[conversation]:
+                del self._waiting[conversation]
 
     async def _caller(self, agent: Agent, call: ToolCall) -> Caller:
         place = await self._conversations.place_of(agent.agent_id, call.conversation_id)

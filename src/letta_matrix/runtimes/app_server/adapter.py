@@ -9,7 +9,8 @@ from pathlib import Path
 
 from letta_matrix.config import AppServerRuntime
 from letta_matrix.runtimes.app_server.activity import Activity
-from letta_matrix.runtimes.app_server.connection import Connection, Feed, Mark
+from letta_matrix.runtimes.app_server.connection import Connection
+from letta_matrix.runtimes.app_server.feeds import Feed, Mark
 from letta_matrix.runtimes.app_server.following import Follower
 from letta_matrix.runtimes.app_server.frames import Json, Scope, as_dict, as_list, error_line, id_of
 from letta_matrix.runtimes.app_server.speech import SpeechReader
@@ -128,7 +129,7 @@ class AppServer:
 
         self._unfinished[request] = state or {}
         scope = Scope(request.agent_id, request.conversation_id)
-        with self._connection.subscribe(scope) as feed:
+        with self._connection.feeds.subscribe(scope) as feed:
             follower = Follower(self._connection, request, feed, remember)
             events = follower.ask() if state is None else follower.resume(state)
             try:
@@ -143,8 +144,8 @@ class AppServer:
     async def cancel_turn(self, agent_id: str, conversation_id: str) -> None:
         """Stop what runs (see `AgentRuntime`); returns when it ended, or `ABORT_GRACE` later."""
         scope = Scope(agent_id, conversation_id)
-        followers = self._connection.feeds(scope)
-        with self._connection.subscribe(scope) as feed:
+        followers = self._connection.feeds.of(scope)
+        with self._connection.feeds.subscribe(scope) as feed:
             answer = await self._connection.call("abort_message", runtime=scope.as_json())
             self._connection.tools.stop(scope)
             # Messages that wait behind an aborted turn stay paused until told to go on.

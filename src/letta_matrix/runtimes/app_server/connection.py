@@ -5,9 +5,7 @@ import itertools
 import json
 import secrets
 from collections import Counter, OrderedDict
-from collections.abc import Coroutine, Generator
-from contextlib import contextmanager
-from enum import Enum
+from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +14,7 @@ import structlog
 from letta_matrix import __version__
 from letta_matrix.config import AppServerRuntime
 from letta_matrix.runtimes.app_server.external_tools import ExternalTools, registration
+from letta_matrix.runtimes.app_server.feeds import Feeds, Mark
 from letta_matrix.runtimes.app_server.frames import (
     MUTED,
     SINGLE,
@@ -38,16 +37,6 @@ from letta_matrix.runtimes.protocol import CredentialsRefused, RuntimeFault, Run
 KNOWN = 500
 """Conversations whose registration of our tools is made again on a new connection."""
 _log = structlog.get_logger()
-
-
-class Mark(Enum):
-    """What a feed can hold besides frames."""
-
-    LOST = "the stream broke; frames may be missing from here on"
-    CANCELLED = "the turn was aborted and nothing more came"
-
-
-Feed = asyncio.Queue[ScopedFrame | Mark]
 
 
 class Connection:
@@ -78,7 +67,7 @@ class Connection:
         )
         self._link = self._client.link
         self._asked: dict[str, asyncio.Future[Json]] = {}
-        self._feeds: dict[Scope, list[Feed]] = {}
+        self.feeds = Feeds()
         self._started: set[Scope] = set()
         self._known: OrderedDict[Scope, None] = OrderedDict()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -212,22 +201,6 @@ class Connection:
     def acknowledge(self, seq: int) -> None:
         self._client.acknowledge(seq)
 
-    @contextmanager
-    def subscribe(self, scope: Scope) -> Generator[Feed]:
-        """The conversation's frames from now on."""
-        feed: Feed = asyncio.Queue()
-        feeds = self._feeds.setdefault(scope, [])
-        feeds.append(feed)
-        try:
-            yield feed
-        finally:
-            feeds.remove(feed)
-            if not feeds:
-                del self._feeds[scope]
-
-    def feeds(self, scope: Scope) -> list[Feed]:
-        return list(self._feeds.get(scope, ()))
-
     def _frame(self, frame: Frame) -> None:
         data = parse(frame.text)
         if data is None:
@@ -246,8 +219,7 @@ class Connection:
         scoped = ScopedFrame(frame.seq, frame.generation, data)
         if scoped.type == "turn_finished":
             self.unsettled.discard(scope)
-        for feed in self._feeds.get(scope, ()):
-            feed.put_nowait(scoped)
+        self.feeds.put(scope, scoped)
 
     def _linked(self, link: Link) -> None:
         before, self._link = self._link, link
@@ -263,9 +235,7 @@ class Connection:
         for future in self._asked.values():
             if not future.done():
                 future.set_exception(self.unavailable())
-        for feeds in self._feeds.values():
-            for feed in feeds:
-                feed.put_nowait(Mark.LOST)
+        self.feeds.put_everywhere(Mark.LOST)
         if self._closing:
             return
         if link.up:
@@ -296,7 +266,7 @@ class Connection:
 
     async def _start_spare(self) -> None:
         """Subscribe a new spare connection to the turns under way."""
-        for scope in list(self._feeds):
+        for scope in self.feeds.scopes:
             await self.start_runtime(scope)
 
     async def _renew_tools(self) -> None:

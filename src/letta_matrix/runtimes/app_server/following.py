@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import structlog
 
-from letta_matrix.runtimes.app_server.connection import Connection, Feed, Mark
+from letta_matrix.runtimes.app_server.connection import Connection
+from letta_matrix.runtimes.app_server.feeds import Feed, Mark
 from letta_matrix.runtimes.app_server.frames import Json, Scope, error_line, refusal
 from letta_matrix.runtimes.app_server.history import StoredTurn
 from letta_matrix.runtimes.app_server.images import content_of, why_dropped

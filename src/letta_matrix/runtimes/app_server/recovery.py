@@ -3,7 +3,8 @@
 import asyncio
 from dataclasses import dataclass, field
 
-from letta_matrix.runtimes.app_server.connection import Connection, Feed, Mark
+from letta_matrix.runtimes.app_server.connection import Connection
+from letta_matrix.runtimes.app_server.feeds import Feed, Mark
 from letta_matrix.runtimes.app_server.frames import Scope, ScopedFrame, as_dict, id_of, parse
 from letta_matrix.runtimes.app_server.frames import scope_of as scope_of_frame
 from letta_matrix.runtimes.app_server.history import StoredTurn, find_turn

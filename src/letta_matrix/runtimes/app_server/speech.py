@@ -7,7 +7,8 @@ from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from typing import Self
 
-from letta_matrix.runtimes.app_server.connection import Connection, Feed, Mark
+from letta_matrix.runtimes.app_server.connection import Connection
+from letta_matrix.runtimes.app_server.feeds import Feed, Mark
 from letta_matrix.runtimes.app_server.frames import (
     Json,
     Scope,
@@ -15,6 +16,7 @@ from letta_matrix.runtimes.app_server.frames import (
     as_list,
     changed_at,
     id_of,
+    parse,
     time_of,
 )
 from letta_matrix.runtimes.app_server.history import own_text, pages
@@ -40,10 +42,7 @@ class Place:
     @classmethod
     def parse(cls, cursor: str) -> Self | None:
         """The place a cursor names, None if it names none."""
-        try:
-            data = as_dict(json.loads(cursor))
-        except ValueError:
-            return None
+        data = parse(cursor.encode(errors="replace")) or {}
         at, behind = data.get("at"), as_dict(data.get("behind"))
         if not isinstance(at, str) or (at and not _TIME.match(at)):
             return None
@@ -154,7 +153,7 @@ class SpeechReader:
 
     async def _runs(self, scope: Scope) -> bool:
         """Whether a turn runs in the conversation now."""
-        with self._connection.subscribe(scope) as feed:
+        with self._connection.feeds.subscribe(scope) as feed:
             await self._connection.call("sync", runtime=scope.as_json(), recover_approvals=False)
             return _is_busy(feed)
 

@@ -11,7 +11,7 @@ from openai.types.chat import ChatCompletionChunk, ChatCompletionMessageParam
 
 from letta_matrix.config import OpenAICompatibleRuntime
 from letta_matrix.runtimes.app_server.frames import as_dict
-from letta_matrix.runtimes.openai_compatible.faults import fault_of, is_refused
+from letta_matrix.runtimes.openai_compatible.faults import fault_of, is_gone
 from letta_matrix.runtimes.protocol import Image, RuntimeUnavailable, TurnRequest
 
 _PLAIN = "$!:@+=/-_.~"
@@ -89,13 +89,13 @@ class Endpoint:
                 },
                 timeout=self._patience,
             )
-        except openai.APIConnectionError as error:
+        except openai.APIError as error:
             self.note(error)
             raise
 
-    def note(self, error: openai.APIConnectionError) -> None:
+    def note(self, error: openai.APIError) -> None:
         """Remember that the endpoint was gone, if that is what an error means."""
-        if is_refused(error):
+        if is_gone(error):
             self.died_at = time.time()
 
     def unavailable(self, error: Exception) -> RuntimeUnavailable:
@@ -104,12 +104,18 @@ class Endpoint:
         return RuntimeUnavailable(f"{self.name} cannot be reached at {self.url}: {reason}")
 
     async def _get(self, url: str) -> object:
-        """The JSON of an answer, None or a text for anything else."""
+        """The JSON of an answer, None or a text for anything else.
+
+        Raises RuntimeUnavailable, or APIStatusError for an HTTP error.
+        """
         try:
             return await self._client.get(url, cast_to=object)
         except openai.APIConnectionError as error:
             self.note(error)
             raise self.unavailable(error) from None
+        except openai.APIStatusError as error:
+            self.note(error)
+            raise
         except ValueError:
             return None
 

@@ -49,14 +49,17 @@ def was_not_taken(error: openai.APIStatusError | openai.APIConnectionError) -> b
     return type(error.__cause__).__name__ in _UNSENT
 
 
-def is_refused(error: BaseException | None) -> bool:
-    """Whether nobody listened at the address: the endpoint's process was gone."""
+def is_gone(error: BaseException | None) -> bool:
+    """Whether nobody listened at the address, or a proxy there said so: the endpoint's process
+    was gone."""
     if error is None or isinstance(error, ConnectionRefusedError):
         return error is not None
+    if isinstance(error, openai.APIStatusError):
+        return error.status_code in (502, 503)
     if isinstance(error, ExceptionGroup):
         inner = cast("ExceptionGroup[Exception]", error).exceptions
-        return any(is_refused(one) for one in inner)
-    return is_refused(error.__cause__ or error.__context__)
+        return any(is_gone(one) for one in inner)
+    return is_gone(error.__cause__ or error.__context__)
 
 
 def reason_of(error: openai.APIError) -> str:

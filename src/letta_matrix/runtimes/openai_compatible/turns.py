@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Awaitable, Iterator
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import NoReturn, TypeVar, cast
 
@@ -73,8 +74,9 @@ class Turn:
             kept = bool(self.endpoint.keeps_turns)
             await self.save({"asked": True, "at": time.time(), "kept": kept})
         try:
-            async for event in self._ask(resumed=bool(state.get("asked"))):
-                yield event
+            async with aclosing(self._ask(resumed=bool(state.get("asked")))) as events:
+                async for event in events:
+                    yield event
         except openai.APIConnectionError as error:
             self.endpoint.note(error)
             raise self.endpoint.unavailable(error) from None
