@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from tests.builders import agent, config_for
+from tests.builders import agent, config_for, message, stored_turn
 from tests.fake_homeserver import FakeHomeserver, Fault, until
 from tests.scripts import obey
 
@@ -20,7 +20,7 @@ class Stage:
     """
 
     def __init__(self, fake: FakeHomeserver, database_file: Path, **sections: Any) -> None:
-        self._fake = fake
+        self.fake = fake
         self._file = database_file
         self._sections = sections
         self._settings: dict[str, Any] = {"edit_interval": 0.02, "edits_per_second": 1000}
@@ -33,7 +33,7 @@ class Stage:
         sections: dict[str, Any] = {"runtimes": [memory]} | self._sections
         self.config = config_for(
             self._file.parent,
-            homeserver={"url": self._fake.url, "domain": "test"},
+            homeserver={"url": self.fake.url, "domain": "test"},
             database={"url": f"sqlite:///{self._file}"},
             conversations=self._settings,
             **sections,
@@ -54,6 +54,13 @@ class Stage:
         """Another process takes over; it recovers only when it is told to."""
         await self.close()
         await self.open(**conversations)
+
+    async def use(self, runtime: MemoryRuntime) -> None:
+        """Another process with another runtime that has the same agents."""
+        for one in self.stores.directory.all():
+            runtime.add(AgentInfo(one.agent_id, one.name))
+        self.runtime = runtime
+        await self.again()
 
     async def recover(self) -> None:
         """Another process takes over and takes up what was left."""
@@ -79,6 +86,17 @@ class Stage:
         await self.admit(*events)
         await self.idle()
 
+    async def turn(self, text: str | None = "hello", event: Any = None, **fields: Any) -> Turn:
+        """A turn of agent-1 that is admitted and not begun; `fields` are its event's."""
+        event = event or message(text, **fields)
+        return await stored_turn(self.stores.database, text, event)
+
+    async def run(self, text: str | None = "hello", event: Any = None, **fields: Any) -> Turn:
+        """A turn of agent-1, run to its end."""
+        turn = await self.turn(text, event, **fields)
+        await self.runner.run(turn, recovered=False)
+        return turn
+
     async def outcome(self, turn: Turn) -> Outcome:
         """How a turn ended."""
         query = "SELECT status, outcome FROM turns WHERE turn_id = ?"
@@ -92,4 +110,4 @@ class Stage:
         """The homeserver refuses the next requests that match."""
         status = 413 if errcode == "M_TOO_LARGE" else 403
         faults = [Fault(status, {"errcode": errcode, "error": "on purpose"})] * times
-        self._fake.fail(pattern, *faults)
+        self.fake.fail(pattern, *faults)

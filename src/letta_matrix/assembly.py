@@ -93,8 +93,8 @@ class Parts:
         self.prompts = Prompts(config, self.homeserver, stores.directory)
         self.router = Router(config, stores.directory, stores.rooms, stores.conversations)
         self.approvals = Approvals(config, stores.approvals)
-        self.turn_runner = self._turn_runner()
         self.toolbox = self._toolbox()
+        self.turn_runner = self._turn_runner()
         self.invitations = Invitations(
             self.homeserver, stores.rooms, stores.turns, self._room_known
         )
@@ -152,6 +152,7 @@ class Parts:
             stores.outbox,
             self.prompts,
             self.approvals,
+            self.toolbox.waits,
         )
 
     def _dispatcher(

@@ -10,10 +10,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import aiohttp
+import pytest
 from tests.integration.runtime_bench import Bench, Client, client_until, connected, text_of
 
+from letta_matrix.runtimes.keeper.server import Keeper
+from letta_matrix.runtimes.keeper.upstream import Upstream
 from letta_matrix.runtimes.protocol import (
     ApprovalRequested,
+    RuntimeUnavailable,
     StopReason,
     ToolCall,
     ToolResult,
@@ -50,6 +55,11 @@ class Notes:
 
     def offer(self) -> tuple[Sequence[ToolSpec], "Notes"]:
         return SPECS, self
+
+
+def first_connection(keeper: Keeper) -> aiohttp.ClientWebSocketResponse:
+    connections: list[Upstream] = vars(keeper)["_connections"]
+    return vars(connections[0])["_socket"]
 
 
 def note(text: str, word: str = "tool") -> str:
@@ -180,3 +190,33 @@ async def test_cancelling_while_a_tool_runs(bench: Bench) -> None:
     await asyncio.sleep(0.1)
     assert notes.cancelled == 1
     assert await bench.say("next") == "echo: next"
+
+
+async def test_tools_on_a_remote_app_server_survive_one_connection(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Addresses of other machines get a second connection; here this one's gets it."""
+    for module in ("keeper.server", "app_server.connection"):
+        monkeypatch.setattr(f"letta_matrix.runtimes.{module}.is_remote", bool)
+    keeper = Keeper(1_000_000, lambda _: None, lambda: None)
+    bench.socket = tmp_path / "two.sock"
+    server = await asyncio.start_unix_server(keeper.serve, bench.socket)
+    try:
+        notes = Notes(wait=1.5)
+        await bench.restart(notes.offer())
+        await asyncio.sleep(0.5)
+        request = bench.request(note("tea", "tool2"))
+        turn = asyncio.create_task(bench.turn(request))
+        await asyncio.wait_for(notes.called.wait(), 20)
+        await first_connection(keeper).close()
+        with pytest.raises(RuntimeUnavailable):
+            await turn
+        events = await bench.turn(request, bench.saved.state)
+        assert isinstance(events[-1], TurnFinished)
+        assert text_of(events) == "tool said: noted tea"
+        assert [call.arguments["text"] for call in notes.calls][-1] == "tea"
+        assert len(notes.calls) == 2
+    finally:
+        await bench.runtime.close()
+        server.close()
+        await keeper.close()

@@ -381,7 +381,7 @@ async def test_a_question_nobody_answers_ends(bench: Bench) -> None:
     assert told["answer"] is None
     assert "Nobody answered within 1 seconds" in told["note"]
     shown = await bench.ann.bodies(str(ada.room_id), ada.user_id)
-    assert shown == ["Hello?\n\n*Nobody answered in time.*"]
+    assert shown == ["Hello?\n\n*Nobody answered in time; a reply still reaches me as a message.*"]
 
 
 @given(st.data())

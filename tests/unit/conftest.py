@@ -3,15 +3,18 @@
 import shutil
 from collections.abc import AsyncGenerator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from tests.fake_homeserver import FakeHomeserver
-from tests.stage import Stage
 
 from letta_matrix.matrix.homeserver import Homeserver
 from letta_matrix.matrix.pacing import Pacer
 from letta_matrix.store.agents import AgentDirectory
 from letta_matrix.store.database import Database, database_url
+
+if TYPE_CHECKING:
+    from tests.stage import Stage
 
 
 @pytest.fixture(scope="session")
@@ -63,8 +66,11 @@ async def homeserver(fake: FakeHomeserver) -> AsyncGenerator[Homeserver]:
 
 
 @pytest.fixture
-async def stage(fake: FakeHomeserver, database_file: Path) -> AsyncGenerator[Stage]:
+async def stage(fake: FakeHomeserver, database_file: Path) -> AsyncGenerator["Stage"]:
     """A bridge with agents 1 and 2, each in its own room."""
+    # Here: most tests need nothing of what it is made of.
+    from tests.stage import Stage
+
     made = Stage(fake, database_file)
     await made.open()
     await made.add(1)

@@ -268,6 +268,12 @@ def test_what_fits_is_not_cut() -> None:
     assert re.findall(r"\d+", "".join(parts)) == re.findall(r"\d+", text)
 
 
+def test_nothing_is_cut_in_silence() -> None:
+    parts = split("a" + "\n" * 500_000 + "b", measure=edit_measure(MARKER))
+    assert parts[0].startswith("a")
+    assert parts[-1].endswith("… (cut)")
+
+
 def test_a_cut_text_keeps_its_parts_while_it_grows() -> None:
     measure = edit_measure(MARKER)
     text = "\n\n".join(f"Paragraph {number}: " + "word " * 50 for number in range(2_500))

@@ -2,25 +2,26 @@
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Iterator
-from pathlib import Path
+from collections.abc import AsyncGenerator, Generator, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
-from tests.builders import agent, config_for, message
+from tests.builders import PERSON, message, said_in
 from tests.fake_homeserver import FakeHomeserver, until
-from tests.scripts import obey
+from tests.stage import Stage
 
 from letta_matrix.conversations import notices
-from letta_matrix.conversations.routing import new_turn
-from letta_matrix.conversations.turn_runner import TurnRunner
 from letta_matrix.matrix.content import MARKER
-from letta_matrix.matrix.homeserver import Homeserver
-from letta_matrix.runtimes.memory import MemoryRuntime, echo
+from letta_matrix.runtimes.memory import Answer, MemoryRuntime, echo
 from letta_matrix.runtimes.protocol import (
-    AgentInfo,
+    AgentGone,
     ApprovalRequested,
     ConversationGone,
+    CredentialsRefused,
+    ImagesDropped,
+    RateLimited,
+    RuntimeBusy,
     RuntimeRefused,
     RuntimeUnavailable,
     SaveTurnState,
@@ -30,97 +31,20 @@ from letta_matrix.runtimes.protocol import (
     TurnFinished,
     TurnLost,
     TurnRequest,
-    TurnStarted,
     TurnState,
 )
-from letta_matrix.store.agents import Agent, AgentDirectory, AgentStatus
-from letta_matrix.store.database import Database
-from letta_matrix.store.inbox import Inbox, InboxEntry, InboxState
-from letta_matrix.store.outbox import Outbox
-from letta_matrix.store.turns import Outcome, Turn, TurnStatus, TurnStore
+from letta_matrix.store.agents import AgentStatus
+from letta_matrix.store.approvals import Approval, ApprovalStatus
+from letta_matrix.store.turns import Outcome, Turn, TurnStatus
 
 ROOM = "!1:test"
 DONE = TurnFinished(StopReason.END_TURN)
 
 
-class Denying(MemoryRuntime):
-    """A runtime whose agent asks for an approval, and remembers the answer."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.answers: list[tuple[str, bool, str]] = []
-        self.pending = True
-
-    async def run_turn(
-        self, request: TurnRequest, state: TurnState | None, save: SaveTurnState
-    ) -> AsyncGenerator[TurnEvent]:
-        await save({})
-        yield TurnStarted()
-        yield ApprovalRequested("a1", "Bash")
-        yield TextDelta("0", "I may not.")
-        yield DONE
-
-    async def answer_approval(
-        self, request: TurnRequest, approval_id: str, *, allow: bool, message: str = ""
-    ) -> None:
-        if not self.pending:
-            raise RuntimeRefused("no longer pending")
-        self.answers.append((approval_id, allow, message))
-
-
-class Stage:
-    """Everything one turn needs."""
-
-    def __init__(
-        self, database: Database, directory: AgentDirectory, homeserver: Homeserver, **settings: Any
-    ) -> None:
-        self.database, self.directory, self.homeserver = database, directory, homeserver
-        self.turns, self.outbox = TurnStore(database), Outbox(database)
-        self.use(MemoryRuntime(script=obey), **settings)
-
-    def use(self, runtime: MemoryRuntime, **settings: Any) -> None:
-        self.runtime = runtime
-        runtime.add(AgentInfo("agent-1", "Agent 1"))
-        conversations = {"edit_interval": 0.02, **settings}
-        config = config_for(Path(), conversations=conversations).conversations
-        self.runner = TurnRunner(
-            config, self.homeserver, {"memory": runtime}, self.directory, self.turns, self.outbox
-        )
-
-    async def turn(self, text: str | None, **fields: Any) -> Turn:
-        """A turn as it was admitted."""
-        event = message(text, **fields)
-        new = new_turn(event, "agent-1", text)
-        entry = InboxEntry(new.event_id, ROOM, event, InboxState.ROUTED, new)
-        return (await Inbox(self.database).admit(new.event_id, [entry]))[0]
-
-    async def run(self, text: str | None, *, recovered: bool = False, **fields: Any) -> Turn:
-        turn = await self.turn(text, **fields)
-        await self.runner.run(turn, recovered=recovered)
-        return turn
-
-    async def outcome(self, turn: Turn) -> Outcome:
-        query = "SELECT status, outcome FROM turns WHERE turn_id = ?"
-        values = (turn.turn_id,)
-        row = await self.database.read(lambda db: db.exec_driver_sql(query, values).one())
-        assert row.status == "done"
-        return Outcome(row.outcome)
-
-
 @pytest.fixture
-async def known(directory: AgentDirectory) -> Agent:
-    one = agent(1)
-    await directory.reserve([one])
-    return one
-
-
-@pytest.fixture
-async def stage(
-    database: Database, directory: AgentDirectory, homeserver: Homeserver, known: Agent
-) -> AsyncGenerator[Stage]:
-    made = Stage(database, directory, homeserver)
-    yield made
-    await made.runner.close()
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A runtime's absence is told at once."""
+    monkeypatch.setattr("letta_matrix.conversations.turn_runner._PATIENCE", 0.1)
 
 
 async def test_an_answer(stage: Stage, fake: FakeHomeserver) -> None:
@@ -136,12 +60,15 @@ async def test_a_room_keeps_its_conversation(stage: Stage) -> None:
     await stage.run("two")
     one, two = stage.runtime.asked
     assert one.conversation_id == two.conversation_id
-    assert await stage.runtime.list_conversations("agent-1") == [one.conversation_id]
+    assert stage.runtime.conversations == {one.conversation_id: "agent-1"}
 
 
 async def test_parts_of_an_answer_are_paragraphs(stage: Stage, fake: FakeHomeserver) -> None:
     await stage.run("tools")
-    assert fake.bodies(ROOM) == ["Let me look.\n\nFound it."]
+    reply, trace = fake.messages(ROOM)
+    assert reply["content"]["body"] == "Let me look.\n\nFound it."
+    assert trace["content"]["msgtype"] == "m.notice"
+    assert "Bash" in trace["content"]["body"]
 
 
 @pytest.mark.parametrize(
@@ -171,7 +98,7 @@ async def test_an_old_message_gets_a_notice(stage: Stage, fake: FakeHomeserver) 
 async def test_an_old_turn_that_was_begun_is_finished(stage: Stage, fake: FakeHomeserver) -> None:
     turn = await stage.turn("hello", origin_server_ts=1)
     turn.conversation_id = "c1"
-    await stage.turns.run(turn, {"message_id": turn.message_id})
+    await stage.stores.turns.run(turn, {"message_id": turn.message_id})
     stage.runtime.asked.append(TurnRequest("agent-1", "c1", turn.message_id, "hello"))
     await stage.runner.run(turn, recovered=True)
     assert fake.bodies(ROOM) == ["echo: hello"]
@@ -185,7 +112,7 @@ async def test_a_turn_in_flight_is_followed_not_asked_again(
     await until(lambda: fake.messages(ROOM))
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
-    (again,) = await stage.turns.unfinished()
+    (again,) = await stage.stores.turns.unfinished()
     await stage.runner.run(again, recovered=True)
     assert fake.bodies(ROOM) == [" ".join(f"word{number}" for number in range(10))]
     assert len(stage.runtime.asked) == 1
@@ -199,7 +126,7 @@ async def test_a_frozen_reply_needs_no_runtime(stage: Stage, fake: FakeHomeserve
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
     stage.runtime.available = False
-    (again,) = await stage.turns.unfinished()
+    (again,) = await stage.stores.turns.unfinished()
     await stage.runner.run(again, recovered=True)
     assert fake.bodies(ROOM) == ["echo: hello"]
 
@@ -241,10 +168,7 @@ async def test_a_short_outage_late_in_a_turn_is_no_news(
     assert len(tries) == 2
 
 
-async def test_a_runtime_that_is_away(
-    stage: Stage, fake: FakeHomeserver, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("letta_matrix.conversations.turn_runner._PATIENCE", 0.1)
+async def test_a_runtime_that_is_away(stage: Stage, fake: FakeHomeserver, impatient: None) -> None:
     stage.runtime.available = False
     running = asyncio.create_task(stage.run("hello"))
     await until(lambda: fake.bodies(ROOM) == [notices.UNAVAILABLE])
@@ -263,17 +187,99 @@ async def test_a_short_absence_is_not_worth_a_word(stage: Stage, fake: FakeHomes
     assert fake.bodies(ROOM) == ["echo: hello"]
 
 
-async def test_a_refusal_is_told(stage: Stage, fake: FakeHomeserver) -> None:
+@pytest.mark.parametrize(
+    ("error", "notice"),
+    [
+        (RuntimeRefused("no such tool"), notices.refused("no such tool")),
+        (CredentialsRefused("the key expired"), notices.credentials("the key expired")),
+        (AgentGone("there is no agent-1"), notices.GONE),
+    ],
+)
+async def test_a_refusal_is_told_once(
+    stage: Stage, fake: FakeHomeserver, error: RuntimeRefused, notice: str
+) -> None:
+    asked = list[TurnRequest]()
+
+    def refuse(request: TurnRequest) -> Iterator[TurnEvent]:
+        asked.append(request)
+        raise error
+        yield DONE
+
+    stage.runtime.script = refuse
+    turn = await stage.run("hello")
+    assert fake.bodies(ROOM) == [notice]
+    assert await stage.outcome(turn) is Outcome.FAILED
+    assert len(asked) == 1
+
+
+async def test_an_agent_that_its_runtime_no_longer_has(stage: Stage, fake: FakeHomeserver) -> None:
     stage.runtime.remove("agent-1")
     turn = await stage.run("hello")
-    assert fake.bodies(ROOM) == [notices.refused("there is no agent agent-1")]
+    assert fake.bodies(ROOM) == [notices.GONE]
     assert await stage.outcome(turn) is Outcome.FAILED
 
 
-async def test_a_runtime_that_is_no_longer_configured(
-    stage: Stage, fake: FakeHomeserver, known: Agent
+async def test_what_was_said_before_a_refusal_is_kept(stage: Stage, fake: FakeHomeserver) -> None:
+    def refuse(_request: TurnRequest) -> Iterator[TurnEvent]:
+        yield TextDelta("0", "I was about to")
+        raise CredentialsRefused("the key expired")
+
+    stage.runtime.script = refuse
+    await stage.run("hello")
+    assert fake.bodies(ROOM) == ["I was about to", notices.credentials("the key expired")]
+
+
+class Reluctant(MemoryRuntime):
+    """Does not take the first messages."""
+
+    def __init__(self, error: Exception, times: int = 1) -> None:
+        super().__init__()
+        self._errors = [error] * times
+
+    async def run_turn(
+        self, request: TurnRequest, state: TurnState | None, save: SaveTurnState
+    ) -> AsyncGenerator[TurnEvent]:
+        if self._errors:
+            raise self._errors.pop()
+        async for event in super().run_turn(request, state, save):
+            yield event
+
+
+@pytest.mark.parametrize(
+    ("error", "notice"),
+    [
+        (RuntimeBusy("something else runs"), notices.BUSY),
+        (RateLimited("too many requests"), notices.RATE_LIMITED),
+        (RuntimeUnavailable("nobody listens"), notices.UNAVAILABLE),
+    ],
+)
+async def test_a_message_that_is_not_taken_now_is_given_again(
+    stage: Stage, fake: FakeHomeserver, impatient: None, error: Exception, notice: str
 ) -> None:
-    known.runtime = "gone"
+    await stage.use(Reluctant(error, 3))
+    turn = await stage.run("hello")
+    assert fake.bodies(ROOM) == [notice, "echo: hello"]
+    assert await stage.outcome(turn) is Outcome.ANSWERED
+
+
+async def test_a_moment_of_being_busy_is_not_worth_a_word(
+    stage: Stage, fake: FakeHomeserver
+) -> None:
+    await stage.use(Reluctant(RuntimeBusy("something else runs")))
+    await stage.run("hello")
+    assert fake.bodies(ROOM) == ["echo: hello"]
+
+
+async def test_a_rate_limit_is_kept(stage: Stage, fake: FakeHomeserver) -> None:
+    await stage.use(Reluctant(RateLimited("too many requests", retry_after=0.9)))
+    started = time.monotonic()
+    await stage.run("hello")
+    assert time.monotonic() - started >= 0.9
+    assert fake.bodies(ROOM) == ["echo: hello"]
+
+
+async def test_a_runtime_that_is_no_longer_configured(stage: Stage, fake: FakeHomeserver) -> None:
+    await change(stage, runtime="gone")
     await stage.run("hello")
     assert "'gone' is no longer configured" in fake.bodies(ROOM)[0]
 
@@ -308,7 +314,7 @@ async def test_a_lost_turn(stage: Stage, fake: FakeHomeserver, tools: bool) -> N
     if tools:
         assert fake.bodies(ROOM) == [notices.lost("it restarted", tools_started=True)]
         offer = fake.messages(ROOM)[0]["event_id"]
-        assert (await stage.outbox.offered_by(offer)) is not None
+        assert (await stage.stores.outbox.offered_by(offer)) is not None
         stage.runtime.script = echo
         await stage.run("next")
         assert stage.runtime.asked[-1].conversation_id == "fork"
@@ -329,14 +335,14 @@ async def test_a_turn_lost_twice_is_not_asked_for_ever(stage: Stage, fake: FakeH
 
 
 async def test_a_silent_model(stage: Stage, fake: FakeHomeserver) -> None:
-    stage.use(stage.runtime, idle_timeout=0.2)
+    await stage.again(idle_timeout=0.2)
     turn = await stage.run("slow 5")
     assert fake.bodies(ROOM) == [notices.silent(0.0)]
     assert await stage.outcome(turn) is Outcome.FAILED
 
 
 async def test_a_turn_without_end(stage: Stage, fake: FakeHomeserver) -> None:
-    stage.use(stage.runtime, turn_timeout=0.4)
+    await stage.again(turn_timeout=0.4)
     turn = await stage.run("stream 500 0.02")
     said, notice = fake.bodies(ROOM)
     assert said.startswith("word0 word1")
@@ -344,24 +350,73 @@ async def test_a_turn_without_end(stage: Stage, fake: FakeHomeserver) -> None:
     assert await stage.outcome(turn) is Outcome.FAILED
 
 
-@pytest.mark.parametrize("pending", [True, False])
-async def test_approvals_are_denied_with_a_word(
-    stage: Stage, fake: FakeHomeserver, pending: bool
+def ask_for_bash(request: TurnRequest) -> Generator[TurnEvent | float, Answer | None]:
+    """Wants to run Bash, and says what came of it."""
+    yield TextDelta("0", "I'd like to look. ")
+    answer = yield ApprovalRequested("a1", "Bash", {"command": "ls"})
+    allowed = answer is not None and answer.allow
+    yield TextDelta("1", "Done." if allowed else "I may not.")
+    yield DONE
+
+
+async def pending(stage: Stage) -> Approval:
+    """The approval that waits, once its question is in the room."""
+    await until(lambda: any("Bash" in body for body in stage.fake.bodies(ROOM)))
+    (approval,) = await stage.stores.approvals.pending()
+    return approval
+
+
+@pytest.mark.parametrize("allow", [True, False])
+async def test_an_approval_is_asked_for_and_goes_on(
+    stage: Stage, fake: FakeHomeserver, allow: bool
 ) -> None:
-    runtime = Denying()
-    runtime.pending = pending
-    stage.use(runtime)
-    await stage.run("delete all")
-    denial = notices.approval_denied("Bash")
-    assert fake.bodies(ROOM) == [denial, "I may not."]
-    assert runtime.answers == ([("a1", False, denial)] if pending else [])
+    stage.runtime.script = ask_for_bash
+    running = asyncio.create_task(stage.run("look"))
+    approval = await pending(stage)
+    status = ApprovalStatus.ALLOWED if allow else ApprovalStatus.DENIED
+    assert await stage.parts.approvals.answer(approval, status, by=PERSON)
+    await running
+    assert any(body.endswith("Done." if allow else "I may not.") for body in fake.bodies(ROOM))
+    assert [answer.allow for answer in stage.runtime.answers.values()] == [allow]
 
 
-async def test_a_removed_agent_is_silent(stage: Stage, fake: FakeHomeserver, known: Agent) -> None:
-    known.status = AgentStatus.REMOVED
+async def test_no_time_passes_while_a_person_is_asked(stage: Stage, fake: FakeHomeserver) -> None:
+    await stage.again(idle_timeout=0.2, turn_timeout=0.5)
+    stage.runtime.script = ask_for_bash
+    running = asyncio.create_task(stage.run("look"))
+    approval = await pending(stage)
+    await asyncio.sleep(0.8)
+    assert not running.done()
+    await stage.parts.approvals.answer(approval, ApprovalStatus.ALLOWED, by=PERSON)
+    turn = await running
+    assert await stage.outcome(turn) is Outcome.ANSWERED
+
+
+async def test_a_turn_that_ends_answers_its_questions(stage: Stage, fake: FakeHomeserver) -> None:
+    """Cancelled while it waits for a person: nobody can allow it any more."""
+    stage.runtime.script = ask_for_bash
+    turn = await stage.turn("look")
+    running = asyncio.create_task(stage.runner.run(turn, recovered=False))
+    approval = await pending(stage)
+    assert await stage.runner.cancel(turn)
+    await running
+    assert not await stage.parts.approvals.answer(approval, ApprovalStatus.ALLOWED, by=PERSON)
+    assert await stage.stores.approvals.pending() == []
+    assert stage.runtime.answers == {}
+    assert notices.STOPPED in fake.bodies(ROOM)
+
+
+async def test_a_removed_agent_is_silent(stage: Stage, fake: FakeHomeserver) -> None:
+    await change(stage, status=AgentStatus.REMOVED)
     turn = await stage.run("hello")
     assert fake.requests == []
     assert await stage.outcome(turn) is Outcome.DROPPED
+
+
+async def change(stage: Stage, **fields: Any) -> None:
+    """Change what is known of agent-1."""
+    directory = stage.stores.directory
+    await directory.change(["agent-1"], lambda one: replace(one, **fields))
 
 
 async def test_giving_up_is_told_once(stage: Stage, fake: FakeHomeserver) -> None:
@@ -381,5 +436,199 @@ async def test_a_slow_turn_shows_typing_and_a_receipt(stage: Stage, fake: FakeHo
 
 async def test_a_quick_turn_costs_one_request(stage: Stage, fake: FakeHomeserver) -> None:
     await stage.run("hello")
+    fake.requests.clear()
+    # From the second on: who is in the room is known then.
+    await stage.run("hello again")
     await asyncio.sleep(0.4)
     assert [one.line.split("/")[-3:-1] for one in fake.requests] == [["send", "m.room.message"]]
+
+
+async def begun(stage: Stage, turn: Turn) -> asyncio.Task[None]:
+    """The turn runs, and has reached the agent."""
+    running = asyncio.create_task(stage.runner.run(turn, recovered=False))
+    await until(lambda: any(one.message_id == turn.message_id for one in stage.runtime.asked))
+    return running
+
+
+async def test_a_turn_that_runs_is_stopped_and_keeps_what_was_said(
+    stage: Stage, fake: FakeHomeserver
+) -> None:
+    turn = await stage.turn("stream 500 0.02")
+    running = await begun(stage, turn)
+    await until(lambda: fake.messages(ROOM))
+    started = time.monotonic()
+    assert await stage.runner.cancel(turn)
+    await running
+    assert time.monotonic() - started < 1
+    said, notice = fake.bodies(ROOM)
+    assert said.startswith("word0")
+    assert "word499" not in said
+    assert notice == notices.STOPPED
+    await stage.run("next")
+    assert fake.bodies(ROOM)[2:] == ["echo: next"]
+
+
+async def test_a_turn_that_waits_for_its_place_is_stopped(
+    stage: Stage, fake: FakeHomeserver
+) -> None:
+    turn = await stage.turn("hello")
+    assert await stage.runner.cancel(turn)
+    await stage.runner.run(turn, recovered=False)
+    assert fake.bodies(ROOM) == [notices.STOPPED]
+    assert stage.runtime.asked == []
+
+
+async def test_a_turn_that_was_stopped_while_it_waited_stays_so_through_a_restart(
+    stage: Stage, fake: FakeHomeserver
+) -> None:
+    await stage.runner.cancel(await stage.turn("hello"))
+    await stage.recover()
+    await stage.idle()
+    assert fake.bodies(ROOM) == [notices.STOPPED]
+    assert stage.runtime.asked == []
+
+
+async def test_a_turn_is_stopped_at_the_very_moment_it_begins(
+    stage: Stage, fake: FakeHomeserver
+) -> None:
+    turn = await stage.turn("slow 30")
+    running = asyncio.create_task(stage.runner.run(turn, recovered=True))
+    await asyncio.sleep(0)
+    assert await stage.runner.cancel(turn)
+    await asyncio.wait_for(running, 5)
+    assert fake.bodies(ROOM) == [notices.STOPPED]
+
+
+async def test_a_turn_is_stopped_while_its_conversation_is_made(
+    stage: Stage, fake: FakeHomeserver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    making, go_on = asyncio.Event(), asyncio.Event()
+
+    async def create(_agent_id: str, _title: str) -> str:
+        making.set()
+        await go_on.wait()
+        return "c1"
+
+    monkeypatch.setattr(stage.runtime, "create_conversation", create)
+    turn = await stage.turn("hello")
+    running = asyncio.create_task(stage.runner.run(turn, recovered=False))
+    await making.wait()
+    assert await stage.runner.cancel(turn)
+    go_on.set()
+    await running
+    assert fake.bodies(ROOM) == [notices.STOPPED]
+    assert stage.runtime.asked == []
+
+
+async def test_a_turn_whose_runtime_is_away_is_stopped_at_once(
+    stage: Stage, fake: FakeHomeserver
+) -> None:
+    stage.runtime.available = False
+    turn = await stage.turn("hello")
+    running = asyncio.create_task(stage.runner.run(turn, recovered=False))
+    await asyncio.sleep(0.1)
+    assert await stage.runner.cancel(turn)
+    await asyncio.wait_for(running, 2)
+    assert fake.bodies(ROOM) == [notices.STOPPED]
+    stage.runtime.available = True
+    await stage.run("next")
+    assert [one.text for one in stage.runtime.asked] == ["next"]
+
+
+async def test_a_runtime_that_does_not_stop_is_left_alone(
+    stage: Stage, fake: FakeHomeserver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def ignore(_agent_id: str, conversation_id: str) -> None:
+        told.append(conversation_id)
+
+    told = list[str]()
+    monkeypatch.setattr("letta_matrix.conversations.turn_runner._STOP_GRACE", 0.2)
+    monkeypatch.setattr(stage.runtime, "cancel_turn", ignore)
+    turn = await stage.turn("stream 500 0.02")
+    running = await begun(stage, turn)
+    await until(lambda: fake.messages(ROOM))
+    await stage.runner.cancel(turn)
+    await asyncio.wait_for(running, 3)
+    assert fake.bodies(ROOM)[1:] == [notices.STOPPED]
+    assert told == [turn.conversation_id] * 2
+
+
+async def test_a_turn_that_is_settled_cannot_be_stopped(stage: Stage) -> None:
+    turn = await stage.run("hello")
+    assert not await stage.runner.cancel(turn)
+
+
+async def test_a_thread_is_a_conversation_of_its_own(stage: Stage, fake: FakeHomeserver) -> None:
+    await stage.run("main")
+    await stage.run("one", said_in("$root", "one"))
+    await stage.run("two", said_in("$root", "two"))
+    await stage.run("other", said_in("$other", "other"))
+    main, one, two, other = (request.conversation_id for request in stage.runtime.asked)
+    assert one == two
+    assert len({main, one, other}) == 3
+    relation = fake.messages(ROOM)[1]["content"]["m.relates_to"]
+    assert (relation["rel_type"], relation["event_id"]) == ("m.thread", "$root")
+
+
+async def test_what_the_agent_is_told_of_the_room_does_not_leak(
+    stage: Stage, fake: FakeHomeserver
+) -> None:
+    fake.members[ROOM] = {PERSON, "@bob:test", "@agent_1:test"}
+
+    def parrot(request: TurnRequest) -> Iterator[TurnEvent]:
+        for number in range(0, len(request.text), 7):
+            yield TextDelta("0", request.text[number : number + 7])
+        yield DONE
+
+    stage.runtime.script = parrot
+    await stage.run("hello there, who are you?")
+    (request,) = stage.runtime.asked
+    assert PERSON in request.text
+    assert request.text.endswith("hello there, who are you?")
+    assert fake.bodies(ROOM) == ["hello there, who are you?"]
+    assert not any(PERSON in str(event["content"].get("body")) for event in fake.messages(ROOM))
+
+
+async def test_alone_the_agent_is_told_the_words_alone(stage: Stage, fake: FakeHomeserver) -> None:
+    fake.members[ROOM] = {PERSON, "@letta:test", "@agent_1:test"}
+    await stage.run("hello")
+    assert [one.text for one in stage.runtime.asked] == ["hello"]
+
+
+async def test_a_picture_that_the_model_did_not_get_is_told(
+    stage: Stage, fake: FakeHomeserver
+) -> None:
+    def blind(request: TurnRequest) -> Iterator[TurnEvent]:
+        yield ImagesDropped("my model cannot see")
+        yield ImagesDropped("my model cannot see")
+        yield from echo(request)
+
+    stage.runtime.script = blind
+    await stage.run("hello")
+    assert fake.bodies(ROOM) == [notices.not_shown("my model cannot see"), "echo: hello"]
+
+
+async def test_a_file_that_cannot_be_read_is_told_and_described(
+    stage: Stage, fake: FakeHomeserver
+) -> None:
+    content = {"msgtype": "m.file", "body": "notes.txt", "url": "mxc://test/gone"}
+    await stage.run("", message(content=content))
+    (request,) = stage.runtime.asked
+    assert "notes.txt" in request.text
+    notice, reply = fake.messages(ROOM)
+    assert notice["content"]["msgtype"] == "m.notice"
+    assert "notes.txt" in notice["content"]["body"]
+    assert reply["content"]["msgtype"] == "m.text"
+
+
+@pytest.mark.parametrize(
+    ("configured", "here", "shown"),
+    [(True, None, 1), (False, None, 0), (True, False, 0), (False, True, 1)],
+)
+async def test_tools_are_shown_where_people_want_it(
+    stage: Stage, fake: FakeHomeserver, configured: bool, here: bool | None, shown: int
+) -> None:
+    await stage.again(tool_activity=configured)
+    await stage.stores.rooms.change_settings("agent-1", ROOM, tool_activity=here)
+    await stage.run("tools")
+    assert len(fake.messages(ROOM)) == 1 + shown

@@ -1,7 +1,6 @@
 """What an agent is told of a message: the words, who says them where, what they answer, files."""
 
 import asyncio
-import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from letta_matrix.config import Config
 from letta_matrix.conversations.attachments import Attached, caption, read_attachment
 from letta_matrix.conversations.names import plain_name
 from letta_matrix.conversations.roster import Roster
+from letta_matrix.matrix.content import without_reply_fallback
 from letta_matrix.matrix.events import mapping
 from letta_matrix.matrix.formatting import clean_text
 from letta_matrix.matrix.homeserver import Homeserver, HomeserverUnavailable
@@ -29,7 +29,6 @@ log = structlog.get_logger()
 _PATIENCE = 10.0
 _MAX_QUOTE = 500
 _MAX_QUOTE_LINES = 8
-_REPLY_FALLBACK = re.compile(r"\A(?:> .*\n)+\n?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +136,7 @@ class Prompts:
         if not isinstance(body, str) or (is_ours and msgtype == "m.notice"):
             return ""
         is_reply = "m.in_reply_to" in mapping(content.get("m.relates_to"))
-        text = clean_text(_REPLY_FALLBACK.sub("", body) if is_reply else body).strip()
+        text = clean_text(without_reply_fallback(body) if is_reply else body).strip()
         if msgtype in ("m.image", "m.file", "m.audio", "m.video"):
             return f"[{msgtype.removeprefix('m.')}: {plain_name(text)}]"
         return text

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field
 
@@ -65,7 +65,10 @@ class _Run:
 
 
 class TurnRunner:
-    """Takes messages for agents to their end. One runner serves all conversations."""
+    """Takes messages for agents to their end. One runner serves all conversations.
+
+    `tool_waits` tells whether a tool of ours waits for somebody, by agent and conversation.
+    """
 
     def __init__(
         self,
@@ -78,6 +81,7 @@ class TurnRunner:
         outbox: Outbox,
         prompts: Prompts,
         approvals: Approvals,
+        tool_waits: Callable[[str, str], bool],
     ) -> None:
         self._config = config.conversations
         self._homeserver = homeserver
@@ -88,6 +92,7 @@ class TurnRunner:
         self._outbox = outbox
         self._prompts = prompts
         self._approvals = approvals
+        self._tool_waits = tool_waits
         self._running: dict[str, _Run] = {}
         self._background: set[asyncio.Task[None]] = set()
 
@@ -156,7 +161,7 @@ class TurnRunner:
         watchdog = Watchdog(
             self._config.idle_timeout,
             self._config.turn_timeout,
-            lambda: self._approvals.waits(turn.turn_id),
+            lambda: self._waits(turn),
         )
         run = self._running[turn.turn_id] = _Run(turn, agent, reply, watchdog, activity)
         try:
@@ -168,6 +173,12 @@ class TurnRunner:
         finally:
             del self._running[turn.turn_id]
             activity.close()
+
+    def _waits(self, turn: Turn) -> bool:
+        """Whether a turn waits for a person, or for another agent."""
+        conversation_id = turn.conversation_id or ""
+        asked = self._tool_waits(turn.agent_id, conversation_id)
+        return asked or self._approvals.waits(turn.turn_id)
 
     async def _mentionable(self, turn: Turn, agent: Agent) -> set[str]:
         if not self._config.agent_mentions:

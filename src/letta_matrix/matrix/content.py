@@ -1,6 +1,7 @@
 """Contents of `m.room.message` events: an agent's text, and edits of it."""
 
 import json
+import re
 from collections.abc import Callable, Collection, Mapping
 
 from letta_matrix.matrix.formatting import Formatted, render
@@ -18,6 +19,7 @@ LIVE = "org.matrix.msc4357.live"
 CURSOR = "▍"
 """Ends the text of interim versions: clients do not show MSC4357 yet."""
 
+_REPLY_FALLBACK = re.compile(r"\A(?:> .*(?:\n|\Z))+\n?")
 _LONGEST_EVENT_ID = "$" + "x" * 254
 
 
@@ -38,6 +40,11 @@ def text_content(
     """
     content = _body(markdown, msgtype, live) | _common(marker, live, mentions)
     return content | ({"m.relates_to": dict(relation)} if relation else {})
+
+
+def without_reply_fallback(body: str) -> str:
+    """A reply's own words: clients before Matrix 1.13 quote in front of them what they answer."""
+    return _REPLY_FALLBACK.sub("", body)
 
 
 def thread_relation(root: str, reply_to: str) -> dict[str, object]:

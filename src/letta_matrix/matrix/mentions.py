@@ -6,13 +6,13 @@ from html.parser import HTMLParser
 from typing import Any
 from urllib.parse import unquote
 
+from letta_matrix.matrix.content import without_reply_fallback
 from letta_matrix.matrix.events import items, mapping
 
 _USER = re.compile(
     r"(?<![\w@./:=+-])@(?P<localpart>[\w.=/+-]+)(?::(?P<server>[\w.-]+(?::\d+)?))?(?![\w@])"
 )
 _TRAILING = ".-/+=:"
-_REPLY_FALLBACK = re.compile(r"\A(?:> .*(?:\n|\Z))+")
 _CODE = re.compile(
     r"^ {0,3}(?P<fence>`{3,}|~{3,}).*?(?:^ {0,3}(?P=fence)[`~]*[ \t]*$|\Z)"
     r"|(?<!`)(?P<ticks>`+)(?!`).+?(?<!`)(?P=ticks)(?!`)",
@@ -64,7 +64,7 @@ def named_by_agent(markdown: str, members: Collection[str]) -> tuple[str, ...]:
 
 
 def _words(body: str, candidates: Collection[str]) -> set[str]:
-    spoken = _CODE.sub(" ", _REPLY_FALLBACK.sub("", body))
+    spoken = _CODE.sub(" ", without_reply_fallback(body))
     words = set(_ids(spoken))
     return {
         user_id for user_id in candidates if user_id in words or user_id.partition(":")[0] in words

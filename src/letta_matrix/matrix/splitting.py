@@ -60,12 +60,14 @@ def split(
     limit -= estimate(_CUT)
     budget = max(limit if measure is None else limit - measure(""), _SMALLEST_BUDGET)
     # No character costs less than its copies, so that nothing beyond can have a place.
-    parts = _parts(text[: (MAX_PARTS * budget) // _COPIES + 1], budget)
+    most = (MAX_PARTS * budget) // _COPIES + 1
+    parts = _parts(text[:most], budget)
     if measure is not None:
         parts = _measured(parts, limit, budget, measure)
-    if len(parts) <= MAX_PARTS:
+    if len(text) <= most and len(parts) <= MAX_PARTS:
         return parts
-    return [*parts[: MAX_PARTS - 1], parts[MAX_PARTS - 1] + _CUT]
+    *whole, last = parts[:MAX_PARTS]
+    return [*whole, last + _CUT]
 
 
 def estimate(text: str) -> int:

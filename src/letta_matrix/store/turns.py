@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import Executable, func, select, update
+from sqlalchemy import Connection, Executable, func, select, update
 from sqlalchemy.engine import RowMapping
 
 from letta_matrix.store.conversations import ConversationStore
@@ -91,15 +91,17 @@ class TurnStore:
         return [turn_of(row) for row in rows]
 
     async def open_at(self, place: Place) -> Turn | None:
-        """The message that an agent works on at a place."""
+        """The message that an agent works on at a place, or has last worked on."""
         here = (turns.c[name] == value for name, value in place._asdict().items())
-        query = (
-            select(turns)
-            .where(*here, turns.c.kind == TurnKind.MESSAGE, turns.c.status != TurnStatus.DONE)
-            .order_by(turns.c.seq)
-            .limit(1)
-        )
-        row = await self._database.read(lambda db: db.execute(query).mappings().one_or_none())
+        messages = select(turns).where(*here, turns.c.kind == TurnKind.MESSAGE).limit(1)
+        done = turns.c.status == TurnStatus.DONE
+        queries = (messages.where(~done).order_by(turns.c.seq), messages.order_by(-turns.c.seq))
+
+        def find(connection: Connection) -> RowMapping | None:
+            rows = (connection.execute(query).mappings().one_or_none() for query in queries)
+            return next((row for row in rows if row is not None), None)
+
+        row = await self._database.read(find)
         return turn_of(row) if row else None
 
     async def prompted_by(self, event_id: str) -> list[Turn]:

@@ -14,7 +14,7 @@ from letta_matrix.store.agents import AgentDirectory
 from letta_matrix.toolbox.naming import room_of
 from letta_matrix.toolbox.questions import KEYS, Answer, Question, Questions
 from letta_matrix.toolbox.results import cut
-from letta_matrix.toolbox.tool import Caller, Line, Params, Result, Tool, ToolError
+from letta_matrix.toolbox.tool import LONGEST_WAIT, Caller, Line, Params, Result, Tool, ToolError
 from letta_matrix.toolbox.writing import GIVE_UP_AFTER, spoken
 
 log = structlog.get_logger()
@@ -23,6 +23,11 @@ _LATE = 1.0
 """Seconds after which a question may have been answered before its sending was confirmed."""
 
 _LONGEST_ANSWER = 3_000
+_NOT_YET = (
+    "Nobody answered within {seconds:g} seconds. Go on without, or end your turn: a later answer "
+    "comes as a message."
+)
+_OVER = "*Nobody answered in time; a reply still reaches me as a message.*"
 
 
 class AskHuman(Params):
@@ -30,7 +35,7 @@ class AskHuman(Params):
     options: list[Annotated[Line, Field(max_length=200)]] = Field(
         default_factory=list[str], max_length=len(KEYS), description="answers to choose from"
     )
-    timeout_seconds: float = Field(600.0, ge=1, le=3600, description="how long to wait")
+    timeout_seconds: float = Field(240.0, ge=1, le=LONGEST_WAIT, description="how long to wait")
 
 
 class Asking:
@@ -122,7 +127,7 @@ class Asking:
         self, caller: Caller, question: Question, params: AskHuman, answer: Answer | None
     ) -> None:
         """Say in the question that it is over; nothing depends on that."""
-        over = f"*Answered by {answer.sender}.*" if answer else "*Nobody answered in time.*"
+        over = f"*Answered by {answer.sender}.*" if answer else _OVER
         txn = caller.txn("ask_human", "over")
         content = edit_content(
             _text(params, over), target_event_id=question.event_id, marker=_marker(caller, txn)
@@ -162,6 +167,6 @@ def _marker(caller: Caller, txn: str) -> dict[str, object]:
 def _result(question: Question, answer: Answer | None, seconds: float) -> Result:
     where: dict[str, object] = {"room_id": question.room_id, "event_id": question.event_id}
     if answer is None:
-        return {**where, "answer": None, "note": f"Nobody answered within {seconds:g} seconds."}
+        return {**where, "answer": None, "note": _NOT_YET.format(seconds=seconds)}
     told = {"answer": cut(answer.text, _LONGEST_ANSWER), "by": answer.sender}
     return {**where, **told} | ({"option": answer.option} if answer.option else {})

@@ -15,7 +15,16 @@ from letta_matrix.store.agents import Agent, AgentDirectory, AgentStatus
 from letta_matrix.store.outbox import Outbox, OutboxKind
 from letta_matrix.store.turns import TurnStatus, TurnStore, turn_id_of
 from letta_matrix.toolbox.results import UNTRUSTED, cut, fit_texts
-from letta_matrix.toolbox.tool import Caller, Line, Markdown, Params, Result, Tool, ToolError
+from letta_matrix.toolbox.tool import (
+    LONGEST_WAIT,
+    Caller,
+    Line,
+    Markdown,
+    Params,
+    Result,
+    Tool,
+    ToolError,
+)
 from letta_matrix.toolbox.writing import send_once, spoken
 
 _FIRST_LOOK, _LAST_LOOK = 0.05, 1.0
@@ -31,7 +40,7 @@ class MessageAgent(Params):
     agent: Line = Field(max_length=255, description="the agent's name, agent id or Matrix user id")
     message: Markdown = Field(description="what to tell it, as Markdown")
     wait_seconds: float = Field(
-        120.0, ge=0, le=600, description="how long to wait for the answer; 0: do not wait"
+        120.0, ge=0, le=LONGEST_WAIT, description="how long to wait for the answer; 0: do not wait"
     )
 
 
@@ -113,7 +122,11 @@ class Messaging:
         except MForbidden:
             await Intent(caller.intent.homeserver, target.user_id).invite(room_id, caller.user_id)
             await caller.intent.join(room_id)
-        return await send_once(caller, room_id, content, txn)
+        try:
+            return await send_once(caller, room_id, content, txn)
+        finally:
+            # What else is said there is for the target and its people alone.
+            await caller.intent.leave(room_id)
 
     async def _done(self, turn_id: str, seconds: float) -> bool:
         """Whether the turn is over, waiting for that `seconds` at most."""

@@ -12,6 +12,9 @@ from letta_matrix.matrix.intent import Intent
 from letta_matrix.matrix.transactions import txn_id
 from letta_matrix.store.places import Place
 
+LONGEST_WAIT = 280.0
+"""Seconds a tool may wait for somebody: the App Server gives a call 5 minutes at most."""
+
 Result = Mapping[str, object]
 """What a call gives: a JSON object."""
 

@@ -1,0 +1,103 @@
+"""Files, captions, several people and hostile words, through a whole bridge on Synapse."""
+
+import io
+from collections.abc import AsyncGenerator, Iterator
+from urllib.parse import quote
+
+import pytest
+from PIL import Image as Picture
+from tests.integration.bridge_world import Person, Room, World, bridge_on, eventually, new_person
+from tests.servers import Homeserver
+
+from letta_matrix.runtimes.memory import MemoryRuntime
+from letta_matrix.runtimes.protocol import (
+    Capabilities,
+    StopReason,
+    TextDelta,
+    TurnEvent,
+    TurnFinished,
+    TurnRequest,
+)
+
+
+def parrot(request: TurnRequest) -> Iterator[TurnEvent]:
+    """An agent that repeats what it is told, in pieces, and counts images."""
+    answer = f"{len(request.images)} images. You said: {request.text}"
+    for start in range(0, len(answer), 9):
+        yield TextDelta("a", answer[start : start + 9])
+    yield TurnFinished(StopReason.END_TURN)
+
+
+@pytest.fixture(scope="module")
+async def ann(homeserver: Homeserver) -> Person:
+    return await new_person(homeserver)
+
+
+@pytest.fixture(scope="module")
+async def world(
+    homeserver: Homeserver, ann: Person, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncGenerator[World]:
+    runtime = MemoryRuntime(script=parrot, capabilities=Capabilities(images=True))
+    settings = {"conversations": {"agent_mentions": True}}
+    directory = tmp_path_factory.mktemp("files")
+    async with bridge_on(homeserver, directory, ann, runtime, **settings) as running:
+        yield running
+
+
+@pytest.fixture
+async def room(world: World) -> Room:
+    return await world.meet()
+
+
+async def upload(person: Person, data: bytes, media_type: str) -> str:
+    headers = {"Authorization": f"Bearer {person.token}", "Content-Type": media_type}
+    url = f"{person.url}/_matrix/media/v3/upload"
+    async with person.http.post(url, data=data, headers=headers) as answer:
+        return str((await answer.json())["content_uri"])
+
+
+async def test_an_image_and_its_caption(world: World, room: Room, ann: Person) -> None:
+    file = io.BytesIO()
+    Picture.new("RGB", (30, 20), "red").save(file, "PNG")
+    mxc = await upload(ann, file.getvalue(), "image/png")
+    content = {"msgtype": "m.image", "body": "look", "filename": "cat.png", "url": mxc}
+    await ann.send_content(room.room_id, content)
+    (answer,) = await ann.answers(room, 1)
+    assert answer.startswith("1 images. You said: look\n\n[image: cat.png, image/png, ")
+    asked = world.runtime.asked[-1]
+    assert asked.images[0].media_type == "image/png"
+    assert Picture.open(io.BytesIO(asked.images[0].data)).size == (30, 20)
+
+
+async def test_a_file_the_agent_cannot_open(room: Room, ann: Person) -> None:
+    mxc = await upload(ann, b"%PDF-1.7\0", "application/pdf")
+    content = {"msgtype": "m.file", "body": "report.pdf", "url": mxc}
+    await ann.send_content(room.room_id, content)
+    answers = await ann.answers(room, 2)
+    assert any("cannot open `report.pdf`" in answer for answer in answers)
+    assert "0 images. You said: [file: report.pdf: content not shown]" in answers
+
+
+async def test_in_a_group_the_envelope_is_told_and_never_shown(
+    homeserver: Homeserver, world: World, room: Room, ann: Person
+) -> None:
+    bob = await new_person(homeserver, "bob")
+    ghost = world.as_user(room.ghost)
+    await ghost.call("POST", f"/rooms/{quote(room.room_id)}/invite", {"user_id": bob.user_id})
+    await bob.call("POST", f"/rooms/{quote(room.room_id)}/join")
+    members = f"/rooms/{quote(room.room_id)}/joined_members"
+    await eventually(lambda: ann.get(members), lambda answer: bob.user_id in answer["joined"])
+    mention = {"m.mentions": {"user_ids": [room.ghost]}}
+    said = await bob.send(room.room_id, f"dinner, @room and {ann.user_id}?", **mention)
+    await ann.answers(room, 1)
+    asked = world.runtime.asked[-1]
+    assert asked.text.startswith("[Matrix, Ada - Letta Agent Chat, ")
+    assert f"({bob.user_id}):\ndinner, @room and " in asked.text
+    (answer,) = await ann.said_by(room.room_id, room.ghost)
+    content = answer["content"]
+    assert content["body"] == f"0 images. You said: dinner, @room and {ann.user_id}?"
+    assert content["m.mentions"] == {"user_ids": [ann.user_id]}
+    relation = {"m.relates_to": {"m.in_reply_to": {"event_id": said}}}
+    await ann.send(room.room_id, "yes", **mention, **relation)
+    await ann.answers(room, 2)
+    assert world.runtime.asked[-1].text.endswith(f": dinner, @room and {ann.user_id}?\n\nyes")
