@@ -6,7 +6,7 @@ from contextlib import AsyncExitStack
 from tests.servers import LettaServer
 
 from bench import outages, turns
-from bench.bare_agents import BareAgents
+from bench.bare_agents import floor_room
 from bench.echoes import TOGETHER
 from bench.figures import at_most
 from bench.letta import TimedModel, connect
@@ -41,7 +41,7 @@ async def _memory(stage: Stage) -> None:
 
 async def _set_up(scene: Scene, stack: AsyncExitStack) -> Stage:
     say("starting the App Server")
-    await _floor_room(scene)
+    await floor_room(scene)
     model = await stack.enter_async_context(TimedModel())
     process = AppServerProcess(scene.directory / "app-server", scene.ports.take())
     server = LettaServer(process, scene.http)
@@ -57,14 +57,6 @@ async def _set_up(scene: Scene, stack: AsyncExitStack) -> Stage:
     stage = Stage(scene, bridge, letta, model, agents, bridge.rooms())
     await _warm_up(stage)
     return stage
-
-
-async def _floor_room(scene: Scene) -> None:
-    if not scene.floor_rooms:
-        bare = BareAgents(scene.homeserver, scene.http, scene.person.user_id)
-        await bare.prepare()
-        await bare.make(range(1), 1)
-        scene.floor_rooms = bare.rooms
 
 
 async def _warm_up(stage: Stage) -> None:

@@ -9,6 +9,7 @@ from urllib.parse import quote
 import aiohttp
 
 from bench.homeserver import FLOOR_PREFIX, Homeserver
+from bench.scene import Scene
 from letta_matrix.matrix.avatars import avatar_png
 from letta_matrix.stack.synapse import SERVER_NAME
 
@@ -112,6 +113,17 @@ class BareAgents:
             if response.status >= 400:
                 raise RuntimeError(f"{method} {path}: {answer}")
             return answer
+
+
+async def floor_room(scene: Scene) -> str:
+    """A room of the echo appservice, made unless there is one."""
+    if not scene.floor_rooms:
+        bare = BareAgents(scene.homeserver, scene.http, scene.person.user_id)
+        await bare.prepare()
+        await bare.make(range(1), 1)
+        scene.floor_rooms = bare.rooms
+        await scene.person.wait_joined(set(bare.rooms))
+    return scene.floor_rooms[0]
 
 
 def _user(localpart: str) -> str:

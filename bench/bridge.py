@@ -6,6 +6,7 @@ import signal
 import sqlite3
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,10 +16,13 @@ import yaml
 from tests.servers import ServerProcess
 
 from bench.homeserver import Homeserver
-from bench.program import answers
+from bench.program import ROOT, answers
 from letta_matrix.stack.files import write_private
 from letta_matrix.stack.keeper import KeeperProcess
 from letta_matrix.stack.supervisor import Command
+
+PLAIN = ("letta_matrix", "run", "-c")
+SCRIPTED = ("bench.scripted_bridge",)
 
 _KEEPER_SOCKET = "keeper.sock"
 _QUIET = 1.0
@@ -28,7 +32,10 @@ _QUIET_WINDOW = 2.0
 
 
 class Bridge:
-    """letta-matrix in `directory`; its configuration may change between starts."""
+    """letta-matrix in `directory`; its configuration may change between starts.
+
+    `program` is what `python -m` runs, the configuration's path comes after it.
+    """
 
     def __init__(
         self,
@@ -37,6 +44,7 @@ class Bridge:
         api_port: int,
         person: str,
         http: aiohttp.ClientSession,
+        program: Sequence[str] = PLAIN,
     ) -> None:
         directory.mkdir(exist_ok=True)
         self.directory = directory
@@ -44,8 +52,8 @@ class Bridge:
         self._person = person
         self._http = http
         self._api_port = api_port
-        argv = (sys.executable, "-m", "letta_matrix", "run", "-c", "config.yaml")
-        command = Command("letta-matrix", argv, directory / "bridge.log", directory)
+        argv = (sys.executable, "-m", *program, str(directory / "config.yaml"))
+        command = Command("letta-matrix", argv, directory / "bridge.log", ROOT)
         self._server = ServerProcess(command, lambda: answers(http, self._url("/health")))
         self._keeper = KeeperProcess(directory / _KEEPER_SOCKET)
 

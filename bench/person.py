@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 import aiohttp
 
-from letta_matrix.matrix.content import CURSOR, LIVE, MARKER
+from letta_matrix.matrix.content import BESIDE, CURSOR, LIVE, MARKER, thread_relation
 
 Json = dict[str, Any]
 
@@ -47,8 +47,16 @@ class Sighting:
     @property
     def answers(self) -> str | None:
         """The message that this event of letta-matrix answers, by its marker."""
-        marker = self.event.get("content", {}).get(MARKER, {})
-        return marker.get("in_reply_to")
+        return self._marker.get("in_reply_to")
+
+    @property
+    def beside(self) -> str | None:
+        """What kind of notice beside a reply it is: `approval`, `trace` and so on."""
+        return self._marker.get(BESIDE)
+
+    @property
+    def _marker(self) -> Json:
+        return self.event.get("content", {}).get(MARKER, {})
 
 
 @dataclass(slots=True)
@@ -142,28 +150,50 @@ class Person:
         finally:
             recordings.remove(recording)
 
-    async def say(self, room: str, text: str) -> str:
-        """Send a message; its event id."""
-        path = f"rooms/{quote(room)}/send/m.room.message/bench{next(self._txn)}"
-        answer = await self.call("PUT", path, {"msgtype": "m.text", "body": text})
-        return str(answer["event_id"])
+    async def say(
+        self, room: str, text: str, *, thread: str = "", msgtype: str = "m.text"
+    ) -> str:
+        """Send a message, into the thread whose root is `thread` if given; its event id."""
+        content: Json = {"msgtype": msgtype, "body": text}
+        if thread:
+            content["m.relates_to"] = thread_relation(thread, thread)
+        return await self._send(room, "m.room.message", content)
 
-    async def ask(self, room: str, text: str, reply: str, timeout: float = 60.0) -> Answer:
-        """Send a message and wait for the answer `reply`. Raises TimeoutError."""
+    async def react(self, room: str, event_id: str, key: str) -> None:
+        """React to an event."""
+        relation = {"rel_type": "m.annotation", "event_id": event_id, "key": key}
+        await self._send(room, "m.reaction", {"m.relates_to": relation})
+
+    async def ask(
+        self, room: str, text: str, reply: str, *, thread: str = "", timeout: float = 60.0
+    ) -> Answer:
+        """Send a message and wait for the answer `reply`. Raises TimeoutError.
+
+        In a thread only events count that name the message as what they answer.
+        """
+        event_id = ""
 
         def begun(sighting: Sighting) -> bool:
-            return bool(sighting.text) and reply.startswith(sighting.text)
+            is_mine = not thread or sighting.answers == event_id
+            return is_mine and bool(sighting.text) and reply.startswith(sighting.text)
+
+        def is_full(sighting: Sighting) -> bool:
+            return sighting.text == reply and begun(sighting)
 
         with self.record(room) as recording:
             sent_at = time.monotonic()
-            event_id = await self.say(room, text)
+            event_id = await self.say(room, text, thread=thread)
             first = await recording.until(begun, timeout)
-            full = await recording.until(lambda sighting: sighting.text == reply, timeout)
+            full = await recording.until(is_full, timeout)
             done = await recording.until(
-                lambda sighting: sighting.text == reply and sighting.final, timeout
+                lambda sighting: is_full(sighting) and sighting.final, timeout
             )
         first_s, full_s, done_s = (seen.at - sent_at for seen in (first, full, done))
         return Answer(event_id, sent_at, first_s, full_s, done_s)
+
+    async def _send(self, room: str, kind: str, content: Json) -> str:
+        path = f"rooms/{quote(room)}/send/{kind}/bench{next(self._txn)}"
+        return str((await self.call("PUT", path, content))["event_id"])
 
     async def _joined(self) -> set[str]:
         return set((await self.call("GET", "joined_rooms"))["joined_rooms"])

@@ -1,12 +1,12 @@
 """What all measurements of a run share."""
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import aiohttp
 
-from bench.bridge import Bridge
+from bench.bridge import PLAIN, Bridge
 from bench.figures import Figures
 from bench.homeserver import Homeserver
 from bench.person import Person
@@ -39,7 +39,7 @@ class Scene:
             self.figures.faults.append(f"{what}: {reason}")
             say(f"  failed: {reason}")
 
-    def bridge(self, name: str) -> Bridge:
+    def bridge(self, name: str, program: Sequence[str] = PLAIN) -> Bridge:
         """A bridge with a configuration and a database of its own; one runs at a time."""
         return Bridge(
             self.homeserver,
@@ -47,4 +47,5 @@ class Scene:
             self.ports.take(),
             self.person.user_id,
             self.http,
+            program,
         )

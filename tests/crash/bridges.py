@@ -9,12 +9,13 @@ import sys
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import yaml
+from tests.crash.launcher import TRAP
 from tests.crash.person import Person, Said
 from tests.servers import Homeserver, LettaServer, ServerProcess, free_port
 from tests.stub_model import MODEL_ID, StubModel
@@ -23,10 +24,13 @@ from letta_matrix.conversations import notices
 from letta_matrix.matrix.identifiers import user_id
 from letta_matrix.stack.keeper import KeeperProcess
 from letta_matrix.stack.supervisor import Command
+from letta_matrix.store.outbox import OutboxKind
 
-LAUNCHER = Path(__file__).with_name("launcher.py")
+CHECKOUT = Path(__file__).parents[2]
 PATIENCE = 40.0
 """Seconds that anything may take; the machine may be busy."""
+
+_BESIDE = (OutboxKind.APPROVAL, OutboxKind.TRACE)
 
 
 async def until(condition: Callable[[], Awaitable[bool]], what: str) -> None:
@@ -39,16 +43,21 @@ async def until(condition: Callable[[], Awaitable[bool]], what: str) -> None:
 
 @dataclass(frozen=True)
 class Room:
-    """An agent's room."""
+    """An agent's room, or a thread in it."""
 
     room_id: str
     agent_id: str
     ghost: str
+    thread_id: str = ""
+
+    def thread(self, root: str) -> "Room":
+        return replace(self, thread_id=root)
 
 
 @dataclass
 class Bridges:
-    """Starts bridges on `directory`, one at a time."""
+    """Starts bridges on `directory`, one at a time; one that was not ended runs on through the
+    tests that come. `runtime` is the section of the runtime that its agents live in."""
 
     directory: Path
     homeserver: Homeserver
@@ -56,6 +65,7 @@ class Bridges:
     model: StubModel
     person: Person
     http: aiohttp.ClientSession
+    runtime: dict[str, Any]
     port: int = field(default_factory=free_port)
     agents: list[str] = field(default_factory=list[str])
     _process: ServerProcess | None = None
@@ -67,11 +77,11 @@ class Bridges:
     @property
     def pid(self) -> int:
         """The running bridge."""
-        assert self._process is not None
-        assert self._process.process is not None
-        return self._process.process.pid
+        return _pid(self._process)
 
-    def write_config(self, permission_mode: str = "standard") -> None:
+    def write_config(self, **runtime: Any) -> None:
+        """Write the configuration, with more settings of the runtime if given; a bridge that
+        runs with another one is stopped."""
         appservice = self.homeserver.config.appservice
         config: dict[str, Any] = {
             "homeserver": {"url": self.homeserver.url, "domain": self.homeserver.server_name},
@@ -81,30 +91,41 @@ class Bridges:
                 "as_token": self.homeserver.as_token,
                 "hs_token": self.homeserver.hs_token,
             },
-            "runtimes": [
-                {
-                    "type": "app_server",
-                    "url": self.letta.url,
-                    "permission_mode": permission_mode,
-                }
-            ],
+            "runtimes": [{"speech_interval": 0.5, **self.runtime, **runtime}],
             "agents": {"room_members": [self.person.user_id], "poll_interval": 0.2},
             # Edits come early, so that there are some to die between.
             "conversations": {"edit_interval": 0.25},
-            "permissions": {self.homeserver.server_name: "user"},
+            "permissions": {self.person.user_id: "admin"},
             "api": {"port": self.port},
             "logging": {"level": "debug"},
         }
-        (self.directory / "config.yaml").write_text(yaml.safe_dump(config))
+        file, text = self.directory / "config.yaml", yaml.safe_dump(config)
+        if not file.exists() or file.read_text() != text:
+            self.stop()
+            file.write_text(text)
 
-    async def start(self, *options: str) -> None:
-        """Start a bridge and wait until it is ready; `options` go to the launcher."""
-        self._process = self._new_process(*options)
-        await self._process.start(PATIENCE)
+    def set_trap(self, point: str, text: str | None = None, victim: int | None = None) -> None:
+        """Let the bridge, or `victim`, die at a point: in what it does from the moment it is
+        told `text`, or from its start."""
+        trap = {"point": point, "text": text, "victim": victim}
+        (self.directory / TRAP).write_text(json.dumps(trap))
 
-    async def run_until_dead(self, point: str, *options: str) -> None:
+    def unset_trap(self) -> None:
+        """Forget a trap; a bridge that it was set for is stopped."""
+        if (self.directory / TRAP).exists():
+            self.stop()
+            (self.directory / TRAP).unlink()
+
+    async def start(self) -> None:
+        """Start a bridge and wait until it is ready, unless one runs."""
+        if self._process is None:
+            self._process = self._new_process()
+            await self._process.start(PATIENCE)
+
+    async def run_until_dead(self, point: str) -> None:
         """Start a bridge that dies on its way up, and see it die."""
-        self._process = self._new_process("--die-at", point, *options)
+        self.set_trap(point)
+        self._process = self._new_process()
         self._process._spawn()
         await self.dead(point)
 
@@ -149,12 +170,17 @@ class Bridges:
             assert response.status == 200
 
     async def new_room(self) -> Room:
-        """A new agent and, as soon as the running bridge has made it, its room."""
+        """A new agent of the App Server and, as soon as the running bridge has made it, its
+        room."""
         async with self.letta.app_server.control(self.http) as control:
             name = f"Agent {len(self.agents) + 1}"
             body: dict[str, Any] = {"name": name, "model": f"openai-compatible/{MODEL_ID}"}
             agent_id = str((await control.request("agent_create", body=body))["agent"]["id"])
         self.agents.append(agent_id)
+        return await self.room_of(agent_id)
+
+    async def room_of(self, agent_id: str) -> Room:
+        """An agent's room, as soon as the running bridge has made it."""
 
         async def made() -> bool:
             return self._applied(agent_id) >= {"room_name", "space", "bot_joined", "members"}
@@ -185,8 +211,11 @@ class Bridges:
 
     def turns(self, room: Room) -> list[tuple[str, str]]:
         """Event id and status of the room's turns, in order."""
-        query = "SELECT event_id, status FROM turns WHERE room_id = ? ORDER BY seq"
-        return [(str(row[0]), str(row[1])) for row in self.rows(query, room.room_id)]
+        query = (
+            "SELECT event_id, status FROM turns WHERE room_id = ? AND thread_id = ? ORDER BY seq"
+        )
+        found = self.rows(query, room.room_id, room.thread_id)
+        return [(str(event_id), str(status)) for event_id, status in found]
 
     def unsettled(self, room: Room) -> list[Any]:
         """Outbox rows of the room without an event id."""
@@ -199,24 +228,33 @@ class Bridges:
             return database.execute(query, values).fetchall()
 
     async def replies(self, room: Room) -> list[Said]:
-        """What the agent said, as the person sees it, but for the word that its runtime is away:
-        whether it is away for long enough depends on how busy the machine is."""
-        said = await self.person.said(room.room_id)
+        """What the agent said, as the person sees it, but for what stands beside its answers:
+        questions, traces, and the word that its runtime is away (whether it is away for long
+        enough depends on how busy the machine is)."""
         return [
             message
-            for message in said
-            if message.sender == room.ghost and message.text != notices.UNAVAILABLE
+            for message in await self._said(room)
+            if message.beside not in _BESIDE and message.text != notices.UNAVAILABLE
         ]
+
+    async def questions(self, room: Room) -> list[Said]:
+        """The events by which the agent asked for approvals."""
+        return [said for said in await self._said(room) if said.beside == OutboxKind.APPROVAL]
+
+    async def _said(self, room: Room) -> list[Said]:
+        said = await self.person.said(room.room_id)
+        here = [message for message in said if message.thread == room.thread_id]
+        return [message for message in here if message.sender == room.ghost]
 
     def _applied(self, agent_id: str) -> set[str]:
         found = self.rows("SELECT applied FROM agents WHERE agent_id = ?", agent_id)
         return set(json.loads(found[0][0])) if found else set()
 
-    def _new_process(self, *options: str) -> ServerProcess:
+    def _new_process(self) -> ServerProcess:
         assert self._process is None, "one bridge at a time"
-        argv = (sys.executable, str(LAUNCHER), str(self.directory / "config.yaml"), *options)
+        argv = (sys.executable, "-m", "tests.crash.launcher", str(self.directory / "config.yaml"))
         log = self.directory / "bridge.log"
-        return ServerProcess(Command("the bridge", argv, log, self.directory), self._ready)
+        return ServerProcess(Command("the bridge", argv, log, CHECKOUT), self._ready)
 
     async def _ready(self) -> bool:
         try:
@@ -224,3 +262,9 @@ class Bridges:
                 return response.status == 200
         except aiohttp.ClientError:
             return False
+
+
+def _pid(server: ServerProcess | None) -> int:
+    assert server is not None
+    assert server.process is not None
+    return server.process.pid

@@ -50,5 +50,5 @@ async def assert_goes_on(
     """Say one more thing after `told` and have it answered. Transactions come in order, so
     all that the homeserver may have delivered again has been seen by then."""
     words = Words.quick()
-    event_id = await bridges.person.send(room.room_id, words.text)
+    event_id = await bridges.person.send(room.room_id, words.text, room.thread_id)
     await assert_answered_once(bridges, room, *told, (event_id, words), asked=asked)

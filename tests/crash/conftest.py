@@ -22,15 +22,17 @@ async def house(
     user_id, token, _ = await homeserver.register("crash")
     person = Person(http, homeserver.url, user_id, token)
     directory = tmp_path_factory.mktemp("crash")
-    house = Bridges(directory, homeserver, app_server, stub_model, person, http)
+    runtime = {"type": "app_server", "url": app_server.url}
+    house = Bridges(directory, homeserver, app_server, stub_model, person, http, runtime)
     yield house
+    house.stop()
     await house.delete_agents()
     await house.keeper.end(5)
 
 
 @pytest.fixture
 async def bridges(house: Bridges) -> AsyncGenerator[Bridges]:
-    """The same; whatever a test started ends with it."""
+    """The same, perhaps with a bridge running, with no trap."""
     house.write_config()
     yield house
-    house.stop()
+    house.unset_trap()

@@ -7,7 +7,7 @@ from typing import Any
 
 import aiohttp
 
-from letta_matrix.matrix.content import LIVE, MARKER
+from letta_matrix.matrix.content import BESIDE, LIVE, MARKER, thread_relation
 
 Event = Mapping[str, Any]
 
@@ -23,6 +23,8 @@ class Said:
     live: bool
     answers: str
     edits: int
+    beside: str
+    thread: str
 
 
 @dataclass
@@ -34,9 +36,12 @@ class Person:
     user_id: str
     token: str
 
-    async def send(self, room_id: str, text: str) -> str:
-        """Send a text message; its event id."""
-        return await self._send(room_id, "m.room.message", {"msgtype": "m.text", "body": text})
+    async def send(self, room_id: str, text: str, thread_id: str = "") -> str:
+        """Send a text message, in a thread if given; its event id."""
+        content: dict[str, object] = {"msgtype": "m.text", "body": text}
+        if thread_id:
+            content["m.relates_to"] = thread_relation(thread_id, thread_id)
+        return await self._send(room_id, "m.room.message", content)
 
     async def react(self, room_id: str, event_id: str, key: str) -> str:
         relation = {"rel_type": "m.annotation", "event_id": event_id, "key": key}
@@ -95,6 +100,7 @@ def read(events: list[Event]) -> list[Said]:
 
 def _said(original: Event, edits: list[Event]) -> Said:
     content = original["content"]
+    relation = content.get("m.relates_to", {})
     if edits:
         latest = max(edits, key=lambda edit: (edit["origin_server_ts"], edit["event_id"]))
         content = latest["content"]["m.new_content"]
@@ -107,6 +113,8 @@ def _said(original: Event, edits: list[Event]) -> Said:
         live=LIVE in content,
         answers=content.get(MARKER, {}).get("in_reply_to", ""),
         edits=len(edits),
+        beside=content.get(MARKER, {}).get(BESIDE, ""),
+        thread=relation["event_id"] if relation.get("rel_type") == "m.thread" else "",
     )
 
 

@@ -3,7 +3,7 @@
 import pytest
 from tests.crash.bridges import Bridges
 from tests.crash.checks import Words, assert_answered_once, assert_goes_on
-from tests.crash.launcher import POINTS
+from tests.crash.points import TURN_POINTS
 
 _NEEDS_TIME = {"before an interim edit", "after an interim edit", "some words later"}
 
@@ -12,11 +12,12 @@ def _words(point: str) -> Words:
     return Words.slow(15) if point in _NEEDS_TIME else Words.quick()
 
 
-@pytest.mark.parametrize("point", POINTS)
+@pytest.mark.parametrize("point", TURN_POINTS)
 async def test_killed_at(bridges: Bridges, point: str) -> None:
     words = _words(point)
-    await bridges.start("--die-at", point, "--when-told", words.text)
+    await bridges.start()
     room = await bridges.new_room()
+    bridges.set_trap(point, words.text)
     event_id = await bridges.person.send(room.room_id, words.text)
     await bridges.dead(point)
 

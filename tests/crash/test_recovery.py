@@ -21,11 +21,12 @@ _TWICE = [
 @pytest.mark.parametrize(("first", "second"), _TWICE)
 async def test_killed_again_during_recovery(bridges: Bridges, first: str, second: str) -> None:
     words = Words.slow(12)
-    await bridges.start("--die-at", first, "--when-told", words.text)
+    await bridges.start()
     room = await bridges.new_room()
+    bridges.set_trap(first, words.text)
     event_id = await bridges.person.send(room.room_id, words.text)
     await bridges.dead(first)
-    await bridges.run_until_dead(second, "--at-once")
+    await bridges.run_until_dead(second)
 
     await bridges.start()
     await assert_goes_on(bridges, room, (event_id, words))
@@ -76,8 +77,9 @@ async def test_killed_over_and_over_in_one_long_reply(bridges: Bridges) -> None:
 )
 async def test_killed_while_messages_wait(bridges: Bridges, point: str, told: int) -> None:
     words = [Words.slow(12), Words.quick(), Words.slow(5), Words.quick()]
-    await bridges.start("--die-at", point, "--when-told", words[told].text)
+    await bridges.start()
     room = await bridges.new_room()
+    bridges.set_trap(point, words[told].text)
     sent = [(await bridges.person.send(room.room_id, said.text), said) for said in words]
     await bridges.dead(point)
 

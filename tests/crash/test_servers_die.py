@@ -8,7 +8,7 @@ import pytest
 from tests.crash.bridges import Bridges, Room, until
 from tests.crash.checks import Words, assert_answered_once, assert_goes_on
 
-from letta_matrix.conversations.routing import ASK_AGAIN
+from letta_matrix.conversations.answers import ASK_AGAIN
 
 
 async def _begun(bridges: Bridges, words: Words) -> tuple[Room, str]:
@@ -129,8 +129,9 @@ async def test_synapse_just_after_it_took_a_message(bridges: Bridges) -> None:
 async def test_synapse_and_the_bridge(bridges: Bridges, point: str) -> None:
     """A restarted Synapse has forgotten every transaction id."""
     words = Words.slow(10)
-    await bridges.start("--die-at", point, "--when-told", words.text)
+    await bridges.start()
     room = await bridges.new_room()
+    bridges.set_trap(point, words.text)
     event_id = await bridges.person.send(room.room_id, words.text)
     await bridges.dead(point)
     bridges.homeserver.kill()

@@ -195,14 +195,15 @@ async def test_cancelling_while_a_tool_runs(bench: Bench) -> None:
 async def test_tools_on_a_remote_app_server_survive_one_connection(
     bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Addresses of other machines get a second connection; here this one's gets it."""
+    """Addresses of other machines get a second connection; here this one's gets it. A turn keeps
+    the tools of the connection it began on: the agent is told of those that fail with it."""
     for module in ("keeper.server", "app_server.connection"):
         monkeypatch.setattr(f"letta_matrix.runtimes.{module}.is_remote", bool)
     keeper = Keeper(1_000_000, lambda _: None, lambda: None)
     bench.socket = tmp_path / "two.sock"
     server = await asyncio.start_unix_server(keeper.serve, bench.socket)
     try:
-        notes = Notes(wait=1.5)
+        notes = Notes(wait=30)
         await bench.restart(notes.offer())
         await asyncio.sleep(0.5)
         request = bench.request(note("tea", "tool2"))
@@ -213,10 +214,26 @@ async def test_tools_on_a_remote_app_server_survive_one_connection(
             await turn
         events = await bench.turn(request, bench.saved.state)
         assert isinstance(events[-1], TurnFinished)
-        assert text_of(events) == "tool said: noted tea"
-        assert [call.arguments["text"] for call in notes.calls][-1] == "tea"
-        assert len(notes.calls) == 2
+        assert "not connected" in text_of(events)
+        assert not any(event.ok for event in events if isinstance(event, ToolReturned))
+        notes.wait = 0
+        assert await bench.say(note("milk")) == "tool said: noted milk"
+        assert [call.arguments["text"] for call in notes.calls] == ["tea", "milk"]
     finally:
         await bench.runtime.close()
         server.close()
         await keeper.close()
+
+
+async def test_somebody_else_cancels_while_a_tool_runs(bench: Bench) -> None:
+    notes = Notes(wait=60)
+    await bench.restart(notes.offer())
+    turn = asyncio.create_task(bench.turn(bench.request(note("tea"))))
+    await asyncio.wait_for(notes.called.wait(), 20)
+    async with Client(bench) as other:
+        scope = {"agent_id": bench.agent_id, "conversation_id": bench.conversation_id}
+        assert (await other.ask("abort_message", runtime=scope))["aborted"]
+        events = await asyncio.wait_for(turn, 3)
+    assert isinstance(events[-1], TurnFinished)
+    assert events[-1].stop_reason is StopReason.CANCELLED
+    assert notes.cancelled == 1

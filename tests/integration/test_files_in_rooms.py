@@ -56,6 +56,14 @@ async def upload(person: Person, data: bytes, media_type: str) -> str:
         return str((await answer.json())["content_uri"])
 
 
+async def address(
+    person: Person, room: Room, body: str, relation: dict[str, object] | None = None
+) -> str:
+    """Speak to the agent of a room by name; returns the event id."""
+    content = {"msgtype": "m.text", "body": body, "m.mentions": {"user_ids": [room.ghost]}}
+    return await person.send_content(room.room_id, content | (relation or {}))
+
+
 async def test_an_image_and_its_caption(world: World, room: Room, ann: Person) -> None:
     file = io.BytesIO()
     Picture.new("RGB", (30, 20), "red").save(file, "PNG")
@@ -87,8 +95,7 @@ async def test_in_a_group_the_envelope_is_told_and_never_shown(
     await bob.call("POST", f"/rooms/{quote(room.room_id)}/join")
     members = f"/rooms/{quote(room.room_id)}/joined_members"
     await eventually(lambda: ann.get(members), lambda answer: bob.user_id in answer["joined"])
-    mention = {"m.mentions": {"user_ids": [room.ghost]}}
-    said = await bob.send(room.room_id, f"dinner, @room and {ann.user_id}?", **mention)
+    said = await address(bob, room, f"dinner, @room and {ann.user_id}?")
     await ann.answers(room, 1)
     asked = world.runtime.asked[-1]
     assert asked.text.startswith("[Matrix, Ada - Letta Agent Chat, ")
@@ -97,7 +104,7 @@ async def test_in_a_group_the_envelope_is_told_and_never_shown(
     content = answer["content"]
     assert content["body"] == f"0 images. You said: dinner, @room and {ann.user_id}?"
     assert content["m.mentions"] == {"user_ids": [ann.user_id]}
-    relation = {"m.relates_to": {"m.in_reply_to": {"event_id": said}}}
-    await ann.send(room.room_id, "yes", **mention, **relation)
+    relation: dict[str, object] = {"m.relates_to": {"m.in_reply_to": {"event_id": said}}}
+    await address(ann, room, "yes", relation)
     await ann.answers(room, 2)
     assert world.runtime.asked[-1].text.endswith(f": dinner, @room and {ann.user_id}?\n\nyes")

@@ -358,6 +358,10 @@ async def test_a_refused_token_is_the_operators_business(
                 break
             await asyncio.sleep(0.05)
     assert "check the runtime's `token`" in str(caught.value)
+    with pytest.raises(CredentialsRefused):
+        await turn(runtime)
+    with pytest.raises(RuntimeUnavailable, match="check the runtime's `token`"):
+        await turn(runtime, state={"epoch": "e", "generation": 1, "seq": 0})
 
 
 NONSENSE: list[Json] = [

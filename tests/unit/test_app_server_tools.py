@@ -194,3 +194,14 @@ async def test_nothing_offered_is_nothing_registered() -> None:
     (definition,) = group["tools"]
     assert definition["auto_background"] is False
     assert 1000 <= definition["timeout_ms"] <= 300_000
+
+
+async def test_a_conversation_that_rests_runs_no_call() -> None:
+    bridge = Bridge(hold=True)
+    bridge.tools.read(1, call())
+    await bridge.settle()
+    loop = {"type": "update_loop_status", "runtime": SCOPE}
+    bridge.tools.read(2, {**loop, "loop_status": {"status": "EXECUTING_CLIENT_SIDE_TOOL"}})
+    assert bridge.sent == []
+    bridge.tools.read(3, {**loop, "loop_status": {"status": "WAITING_ON_INPUT"}})
+    assert [frame["request_id"] for frame in bridge.sent] == ["r1"]

@@ -346,3 +346,30 @@ def test_no_frame_is_too_odd_to_read(frames: list[Json]) -> None:
     read(ACCEPTED, loop("PROCESSING_API_RESPONSE", ["r1"], r1=["$1"]), reader=reader)
     for event in read(*frames, reader=reader):
         assert isinstance(event, TurnEvent)
+
+
+def asked_for(tool: str, **request: object) -> Json:
+    fields = {"subtype": "can_use_tool", "tool_name": tool, "input": {"command": "x"}, **request}
+    return {"type": "control_request", "request_id": f"perm-{tool}", "request": fields}
+
+
+def test_an_approval_is_offered_for_good_only_where_the_request_says_so() -> None:
+    kept = [{"id": "save-default", "text": "Yes, and don't ask again"}]
+    events = read(
+        ACCEPTED,
+        asked_for("Bash", permission_suggestions=kept),
+        asked_for("Write", permission_suggestions=[]),
+        asked_for("Edit", permission_suggestions=[{"id": "other"}, None]),
+    )
+    approvals = [event for event in events if isinstance(event, ApprovalRequested)]
+    assert [(approval.tool, approval.always) for approval in approvals] == [
+        ("Bash", True),
+        ("Write", False),
+        ("Edit", False),
+    ]
+
+
+def test_our_own_tools_ask_nobody() -> None:
+    reader = TurnReader("$1", "q", frozenset({"note"}))
+    events = read(ACCEPTED, asked_for("note"), asked_for("Bash"), reader=reader)
+    assert [event.tool for event in events if isinstance(event, ApprovalRequested)] == ["Bash"]

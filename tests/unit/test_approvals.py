@@ -271,6 +271,16 @@ async def test_a_question_that_is_reported_again_is_asked_once(
     assert len(fake.messages(ROOM)) == 3
 
 
+async def test_a_question_does_not_change_while_it_waits(stage: Stage) -> None:
+    approval = await stage.asked()
+    request = TurnRequest("agent-1", "c1", stage.turn.message_id, "hello")
+    other = replace(BASH, arguments={"command": "rm -rf ~"})
+    await stage.approvals.requested(other, request, stage.runtime, stage.reply)
+    await stage.done()
+    assert CHANGED in stage.runtime.answers["call-1"].message
+    assert not await stage.approvals.answer(approval, ApprovalStatus.ALLOWED, by=PERSON)
+
+
 async def test_a_runtime_that_asks_again_is_told_again(stage: Stage) -> None:
     told: list[bool] = []
 

@@ -1,5 +1,6 @@
 """What a listing means: new, renamed, gone, back, and when it means nothing."""
 
+import asyncio
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -25,11 +26,19 @@ class Finder:
         self.runtime = MemoryRuntime()
         self.directory = directory
         self.told: list[list[str]] = []
+        self.listings: list[list[tuple[str, str]]] = []
         config = config_for(Path(), agents=agents).agents
-        self.discovery = Discovery(self.runtime, directory, config, "test", self._on_change)
+        self.discovery = Discovery(
+            self.runtime, directory, config, "test", self._on_change, self._on_listing
+        )
 
     async def _on_change(self, agents: list[Agent]) -> None:
         self.told.append([one.agent_id for one in agents])
+
+    async def _on_listing(self, listing: list[AgentInfo]) -> None:
+        self.listings.append([(one.agent_id, one.last_run) for one in listing])
+        # Whoever is listed is known by now.
+        assert {one.agent_id for one in listing} <= {one.agent_id for one in self.directory.all()}
 
     async def poll(self, times: int = 1) -> None:
         for _ in range(times):
@@ -96,6 +105,55 @@ async def test_new_agents_get_a_row_and_are_told_once(finder: Finder) -> None:
     assert found is not None
     assert (found.user_id, found.runtime, found.room_id) == ("@agent_1:test", "memory", None)
     assert finder.discovery.listed
+
+
+async def test_every_listing_is_told_after_what_changed(finder: Finder) -> None:
+    finder.runtime.add(info(1))
+    await finder.poll(2)
+    finder.runtime.say("agent-1", "hello")
+    await finder.poll()
+    first, second, third = finder.listings
+    assert first == second == [("agent-1", "")]
+    assert third != second
+    finder.runtime.available = False
+    await finder.discovery._attempt()
+    assert len(finder.listings) == 3
+
+
+async def test_what_fails_on_a_listing_is_tried_with_the_next(
+    finder: Finder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def full(_listing: list[AgentInfo]) -> None:
+        raise StoreUnavailable("the database cannot be used now: disk full")
+
+    finder.runtime.add(info(1))
+    with monkeypatch.context() as patched:
+        patched.setattr(finder.discovery, "_on_listing", full)
+        assert not await finder.discovery._attempt()
+    assert not finder.discovery.listed
+    assert await finder.discovery._attempt()
+    assert finder.listings == [[("agent-1", "")]]
+
+
+async def test_polls_at_once_come_one_after_the_other(
+    finder: Finder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inside = most = 0
+    list_agents = finder.runtime.list_agents
+
+    async def slow() -> list[AgentInfo]:
+        nonlocal inside, most
+        inside += 1
+        most = max(most, inside)
+        await asyncio.sleep(0.01)
+        inside -= 1
+        return await list_agents()
+
+    monkeypatch.setattr(finder.runtime, "list_agents", slow)
+    finder.runtime.add(info(1))
+    await asyncio.gather(*(finder.poll() for _ in range(3)))
+    assert most == 1
+    assert finder.told == [["agent-1"]]
 
 
 async def test_a_rename_keeps_the_identity(finder: Finder) -> None:
@@ -236,8 +294,6 @@ async def test_what_could_not_be_stored_is_found_again(
 
 
 async def test_it_polls_for_ever(finder: Finder) -> None:
-    import asyncio
-
     task = asyncio.create_task(finder.discovery.run())
     finder.runtime.available = False
     await asyncio.sleep(0.05)

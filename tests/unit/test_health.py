@@ -78,7 +78,7 @@ async def test_a_slow_homeserver_is_not_swept(
     await bridge.start()
     await until(lambda: sweeps and bridge.is_ready())
     fake.slow["versions"] = 0.3
-    bridge._homeserver.outage.set()
+    bridge._parts.homeserver.outage.set()
     await until(lambda: not bridge.is_ready())
     fake.slow.clear()
     await until(bridge.is_ready)

@@ -33,6 +33,7 @@ class Bridge(KeeperClient):
             self.links.append,
             muted=('{"type":"noise"',),
             transient=('{"type":"answer"',),
+            single=('{"type":"call"',),
             arguments=arguments,
         )
 
@@ -284,13 +285,16 @@ async def test_a_second_connection_takes_over(
         bridge.send(b'{"to":"one"}')
         assert sorted(await upstream.heard(3)) == ['{"to":"all"}', '{"to":"all"}', '{"to":"one"}']
         await upstream.say('{"n":1}')
-        await bridge.until(lambda: bridge.frames)
+        await upstream.say('{"type":"call"}')
+        await bridge.until(lambda: len(bridge.frames) == 3)
+        assert bridge.texts == ['{"n":1}', '{"type":"call"}', '{"type":"call"}']
+        bridge.frames.clear()
         generation = bridge.link.generation
         await upstream.sockets[0].close()
         await bridge.until(lambda: bridge.link.generation > generation and bridge.link.up)
         await upstream.say('{"n":2}')
-        await bridge.until(lambda: len(bridge.frames) == 2)
-        assert bridge.texts == ['{"n":1}', '{"n":2}']
+        await bridge.until(lambda: bridge.frames)
+        assert bridge.texts == ['{"n":2}']
     server.close()
     await keeper.close()
 

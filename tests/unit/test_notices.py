@@ -7,7 +7,9 @@ import pytest
 from letta_matrix.conversations import notices
 
 
-@pytest.mark.parametrize("notice", [notices.failed, notices.refused])
+@pytest.mark.parametrize(
+    "notice", [notices.failed, notices.refused, notices.credentials, notices.not_shown]
+)
 def test_reasons_are_one_sentence(notice: Callable[[str], str]) -> None:
     assert notice("the model is gone").endswith(": the model is gone.")
     assert notice("it is.  gone...\n\n now.").endswith(": it is. gone... now.")
@@ -37,5 +39,23 @@ def test_figures_read_as_people_write_them(text: str, figure: str) -> None:
     assert figure in text
 
 
-def test_a_denial_names_the_tool() -> None:
-    assert "`Bash`" in notices.approval_denied("Bash")
+def test_each_trouble_has_words_of_its_own() -> None:
+    words = [
+        notices.UNREADABLE,
+        notices.NO_WORDS,
+        notices.STOPPED,
+        notices.BROKEN,
+        notices.UNAVAILABLE,
+        notices.BUSY,
+        notices.RATE_LIMITED,
+        notices.GONE,
+        notices.expired(1),
+        notices.failed("x"),
+        notices.refused("x"),
+        notices.credentials("x"),
+        notices.not_shown("x"),
+        notices.silent(1),
+        notices.too_long(1),
+    ]
+    assert len(set(words)) == len(words)
+    assert all("\n" not in text and len(text) < 200 for text in words)

@@ -4,12 +4,13 @@ import asyncio
 import contextlib
 import hashlib
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import structlog
 from mautrix.errors import MatrixRequestError
 
 from letta_matrix.config import Config
+from letta_matrix.conversations.approval_question import Question
 from letta_matrix.conversations.approval_text import (
     ALLOW,
     ALWAYS,
@@ -24,15 +25,12 @@ from letta_matrix.conversations.approval_text import (
 )
 from letta_matrix.conversations.reply import Reply
 from letta_matrix.conversations.verbatim import inline_code
-from letta_matrix.matrix.formatting import clean_text
 from letta_matrix.matrix.homeserver import HomeserverUnavailable
 from letta_matrix.matrix.identifiers import RESERVED_PREFIXES
 from letta_matrix.matrix.transactions import txn_id
 from letta_matrix.runtimes.protocol import (
     AgentRuntime,
     ApprovalRequested,
-    RuntimeFault,
-    RuntimeUnavailable,
     TurnRequest,
 )
 from letta_matrix.store.approvals import Approval, ApprovalStatus, ApprovalStore
@@ -43,53 +41,10 @@ from letta_matrix.waiting import is_set
 
 log = structlog.get_logger()
 
-_FIRST_PAUSE = 0.2
-_LONGEST_PAUSE = 10.0
+_STORE_PAUSE = 10.0
+"""Seconds between tries of a database that cannot be used."""
 
 _DECISIONS = (ApprovalStatus.ALLOWED, ApprovalStatus.ALWAYS, ApprovalStatus.DENIED)
-
-
-@dataclass(eq=False, slots=True)
-class _Question:
-    """One approval from the runtime's asking to the runtime's being told.
-
-    `decided` is set once no person is awaited any more, `told` once the runtime knows, `shown`
-    once its event says what became of it.
-    """
-
-    key: str
-    event: ApprovalRequested
-    request: TurnRequest
-    runtime: AgentRuntime
-    reply: Reply
-    decided: asyncio.Event = field(default_factory=asyncio.Event)
-    told: bool = False
-    shown: bool = False
-    # Held while the reply's events change: what is cut short there has an unknown outcome.
-    posting: asyncio.Lock = field(default_factory=asyncio.Lock)
-    task: asyncio.Task[None] | None = None
-
-    async def post(self, markdown: str, approval: Approval, store: ApprovalStore) -> OutboxEntry:
-        """The event that asks, posted together with the row unless both are there."""
-        async with self.posting:
-            return await self.reply.post(
-                OutboxKind.APPROVAL, self.key, markdown, lambda _: store.insert(approval)
-            )
-
-    async def show(self, entry: OutboxEntry, markdown: str) -> None:
-        """Make the event that asks say `markdown` for good."""
-        if entry.content.get("body") != clean_text(markdown):
-            async with self.posting:
-                await self.reply.rewrite(entry, self.key, markdown)
-        self.shown = True
-
-    async def stop(self) -> None:
-        """End the work on it, after the request under way."""
-        self.decided.set()
-        if self.task is not None:
-            async with self.posting:
-                self.task.cancel()
-            await asyncio.gather(self.task, return_exceptions=True)
 
 
 class Approvals:
@@ -98,7 +53,7 @@ class Approvals:
     def __init__(self, config: Config, store: ApprovalStore) -> None:
         self._config = config
         self.store = store
-        self._questions: dict[str, _Question] = {}
+        self._questions: dict[str, Question] = {}
         self._background: set[asyncio.Task[None]] = set()
 
     async def requested(
@@ -110,10 +65,10 @@ class Approvals:
         """
         key = approval_key(reply.turn.turn_id, event.approval_id)
         earlier = self._questions.get(key)
-        if earlier is not None and earlier.reply is reply and not earlier.told:
+        if earlier is not None and earlier.still_asks(event, reply):
             earlier.request, earlier.runtime = request, runtime
             return
-        question = _Question(key, event, request, runtime, reply)
+        question = Question(key, event, request, runtime, reply)
         self._questions[key] = question
         question.task = asyncio.create_task(self._attend(question, earlier))
 
@@ -201,7 +156,7 @@ class Approvals:
         is_here = domain == self._config.homeserver.domain
         return user_id == self._config.bot_user_id or (reserved and is_here)
 
-    async def _attend(self, question: _Question, earlier: _Question | None) -> None:
+    async def _attend(self, question: Question, earlier: Question | None) -> None:
         try:
             if earlier is not None:
                 await earlier.stop()
@@ -220,7 +175,7 @@ class Approvals:
             )
             await self._give_up(question)
 
-    async def _ask(self, question: _Question) -> tuple[Approval, OutboxEntry]:
+    async def _ask(self, question: Question) -> tuple[Approval, OutboxEntry]:
         approval = await self.store.get(question.key) or self._new(question)
         text = prompt(approval, self.who_may(approval))
         if text is None and approval.status is ApprovalStatus.PENDING:
@@ -230,7 +185,7 @@ class Approvals:
         entry = await question.post(text or outcome(approval), approval, self.store)
         if entry.event_id is None:
             approval = await self._doubt(approval, UNSEEN)
-        if not _is_about(approval, question.event):
+        if not question.is_about(approval):
             approval = await self._doubt(approval, CHANGED)
         return approval, entry
 
@@ -239,7 +194,7 @@ class Approvals:
         await self._settle(approval, ApprovalStatus.DENIED, reason)
         return replace(approval, status=ApprovalStatus.DENIED, decided_by="", reason=reason)
 
-    def _new(self, question: _Question) -> Approval:
+    def _new(self, question: Question) -> Approval:
         event, turn, now = question.event, question.reply.turn, time.time()
         return Approval(
             key=question.key,
@@ -258,7 +213,7 @@ class Approvals:
         )
 
     async def _decision(
-        self, question: _Question, approval: Approval, entry: OutboxEntry
+        self, question: Question, approval: Approval, entry: OutboxEntry
     ) -> Approval:
         if entry.event_id is not None:
             offer = asyncio.create_task(self._offer(question, approval, entry.event_id))
@@ -270,7 +225,7 @@ class Approvals:
             settled = await self._settle(approval, ApprovalStatus.EXPIRED)
         return settled or replace(approval, status=ApprovalStatus.DENIED, reason=BROKEN)
 
-    async def _offer(self, question: _Question, approval: Approval, event_id: str) -> None:
+    async def _offer(self, question: Question, approval: Approval, event_id: str) -> None:
         """React to the question ourselves, so that people need only tap."""
         intent = question.reply.intent
         for reaction in (ALLOW, DENY, ALWAYS) if approval.always else (ALLOW, DENY):
@@ -282,34 +237,19 @@ class Approvals:
             except (MatrixRequestError, HomeserverUnavailable) as error:
                 log.debug("reaction not offered", turn=approval.turn_id, reason=str(error))
 
-    async def _tell(self, question: _Question, approval: Approval) -> None:
+    async def _tell(self, question: Question, approval: Approval) -> None:
         allow = approval.status in (ApprovalStatus.ALLOWED, ApprovalStatus.ALWAYS)
-        await self._answer_runtime(
-            question,
-            allow=allow,
-            always=approval.status is ApprovalStatus.ALWAYS,
-            message="" if allow else denial(approval),
-        )
+        always = approval.status is ApprovalStatus.ALWAYS
+        await question.tell(allow=allow, always=always, message="" if allow else denial(approval))
 
-    async def _answer_runtime(
-        self, question: _Question, *, allow: bool, always: bool = False, message: str = ""
-    ) -> None:
-        pause, told = _FIRST_PAUSE, False
-        while not told:
-            told = await _try_to_tell(question, allow=allow, always=always, message=message)
-            if not told:
-                await asyncio.sleep(pause)
-                pause = min(pause * 2, _LONGEST_PAUSE)
-        question.told = True
-
-    async def _show(self, question: _Question, approval: Approval, entry: OutboxEntry) -> None:
+    async def _show(self, question: Question, approval: Approval, entry: OutboxEntry) -> None:
         # What the database holds up is shown at the turn's end.
         with contextlib.suppress(StoreUnavailable):
             await question.show(entry, outcome(approval))
 
-    async def _give_up(self, question: _Question) -> None:
+    async def _give_up(self, question: Question) -> None:
         question.decided.set()
-        await self._answer_runtime(question, allow=False, message=f"Denied: {BROKEN}.")
+        await question.tell(allow=False, message=f"Denied: {BROKEN}.")
         # Otherwise the turn's end settles it.
         with contextlib.suppress(StoreUnavailable):
             if (approval := await self.store.get(question.key)) is not None:
@@ -327,33 +267,9 @@ class Approvals:
                 return await self.store.get(approval.key)
             except StoreUnavailable as error:
                 log.error("an approval waits for the database", reason=str(error))
-                await asyncio.sleep(_LONGEST_PAUSE)
+                await asyncio.sleep(_STORE_PAUSE)
 
 
 def approval_key(turn_id: str, approval_id: str) -> str:
     """Our name of an approval, short enough to be typed."""
     return hashlib.sha256(f"{turn_id}\0{approval_id}".encode()).hexdigest()[:12]
-
-
-def _is_about(approval: Approval, event: ApprovalRequested) -> bool:
-    """Whether what was shown, or denied unseen, is what the runtime asks for now."""
-    same = (approval.tool, approval.arguments) == (event.tool, event.arguments)
-    return same or approval.status is ApprovalStatus.DENIED
-
-
-async def _try_to_tell(question: _Question, *, allow: bool, always: bool, message: str) -> bool:
-    try:
-        await question.runtime.answer_approval(
-            question.request,
-            question.event.approval_id,
-            allow=allow,
-            always=always,
-            message=message,
-        )
-    except RuntimeUnavailable as error:
-        log.debug("an approval's answer is told again", reason=str(error))
-        return False
-    except RuntimeFault as error:
-        # Nobody waits for it any more, which a resumed turn takes for granted.
-        log.debug("an approval was not pending", reason=str(error))
-    return True

@@ -17,7 +17,7 @@ from letta_matrix.matrix.content import without_reply_fallback
 from letta_matrix.matrix.events import mapping
 from letta_matrix.matrix.formatting import clean_text
 from letta_matrix.matrix.homeserver import Homeserver, HomeserverUnavailable
-from letta_matrix.matrix.identifiers import RESERVED_PREFIXES
+from letta_matrix.matrix.identifiers import is_ours
 from letta_matrix.matrix.intent import Intent
 from letta_matrix.matrix.media import download
 from letta_matrix.runtimes.protocol import Capabilities, Image
@@ -80,15 +80,10 @@ class Prompts:
         return {user for user in members if user != agent.user_id and self._speaks(user)}
 
     def _speaks(self, user_id: str) -> bool:
-        localpart, _, domain = user_id.partition(":")
-        if domain != self._config.homeserver.domain:
-            return True
-        if user_id == self._config.bot_user_id:
-            return False
         other = self._directory.by_user(user_id)
         if other is not None:
             return other.status is AgentStatus.ACTIVE
-        return not localpart[1:].startswith(RESERVED_PREFIXES)
+        return not is_ours(user_id, self._config.bot_user_id)
 
     async def _envelope(self, turn: Turn, agent: Agent, members: Mapping[str, str]) -> str:
         room = await self.roster.name(turn.room_id, agent.user_id)

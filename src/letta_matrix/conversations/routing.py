@@ -7,10 +7,10 @@ from typing import Any
 
 from letta_matrix.config import Config
 from letta_matrix.conversations.attachments import caption
-from letta_matrix.matrix.content import MARKER
+from letta_matrix.matrix.content import MARKER, without_reply_fallback
 from letta_matrix.matrix.events import mapping
 from letta_matrix.matrix.formatting import clean_text
-from letta_matrix.matrix.identifiers import RESERVED_PREFIXES
+from letta_matrix.matrix.identifiers import is_ours
 from letta_matrix.matrix.mentions import mentioned
 from letta_matrix.store.agents import Agent, AgentDirectory, AgentStatus
 from letta_matrix.store.conversations import ConversationStore
@@ -22,7 +22,6 @@ from letta_matrix.store.turns import Turn, TurnKind, turn_id_of
 _TEXT_TYPES = {"m.text", "m.emote"}
 _FILE_TYPES = {"m.image", "m.file", "m.audio", "m.video"}
 _FILE_KEYS = ("msgtype", "body", "filename", "url", "file", "info")
-_REPLY_FALLBACK = re.compile(r"\A(?:> .*\n)+\n?")
 _COMMAND = re.compile(r"!(?:letta(?:\s+|\Z))?([a-z][a-z-]*(?:\s.*)?)?\Z", re.DOTALL | re.IGNORECASE)
 _FOR_US = re.compile(r"!letta(?:\s|\Z)", re.IGNORECASE)
 _MAX_PROMPT = 200_000
@@ -45,10 +44,7 @@ class Router:
 
     def is_ours(self, user_id: str) -> bool:
         """Whether it is one of our own users."""
-        localpart, _, domain = user_id.partition(":")
-        return domain == self._config.homeserver.domain and (
-            user_id == self._config.bot_user_id or localpart[1:].startswith(RESERVED_PREFIXES)
-        )
+        return is_ours(user_id, self._config.bot_user_id)
 
     def is_own(self, event: Mapping[str, Any]) -> bool:
         """Whether one of our own users sent it, and not to prompt another agent."""
@@ -290,4 +286,4 @@ def _sent_at(milliseconds: object) -> float:
 
 def _spoken(body: str, *, is_reply: bool) -> str:
     # Clients before Matrix 1.13 quote the message they reply to in front of their own words.
-    return clean_text(_REPLY_FALLBACK.sub("", body) if is_reply else body).strip()
+    return clean_text(without_reply_fallback(body) if is_reply else body).strip()

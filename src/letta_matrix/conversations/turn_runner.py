@@ -217,7 +217,7 @@ class TurnRunner:
         away: float | None = None
         moved = False
         while True:
-            least = 0.0
+            least, begun = 0.0, time.monotonic()
             try:
                 return await self._follow(run, prompt, runtime)
             except ConversationGone as error:
@@ -228,9 +228,10 @@ class TurnRunner:
                 await self._turns.forget_conversation(turn)
             except RuntimeUnavailable as error:
                 log.debug("runtime unavailable", runtime=runtime.name, reason=str(error))
-                if away is None or run.watchdog.ran_since(away):
-                    away, pause = time.monotonic(), _FIRST_PAUSE
-                if time.monotonic() - away > _PATIENCE:
+                now = time.monotonic()
+                if away is None or (run.watchdog.ran_since(begun) and now - begun > _PATIENCE):
+                    away, pause = now, _FIRST_PAUSE
+                if now - away > _PATIENCE:
                     await reply.notify(*_waiting(error))
                 least = error.retry_after if isinstance(error, RateLimited) else 0.0
             except RuntimeRefused as error:
@@ -264,7 +265,7 @@ class TurnRunner:
             await self._turns.run(turn, state)
 
         attention = Attention(reply.intent, turn.room_id, turn.event_id, self._background)
-        text = ReplyText(prompt.header)
+        text = ReplyText(prompt.header, self._config.envelope)
         listener = Listener(
             request, runtime, reply, text, attention, run.activity, self._approvals, run.watchdog
         )

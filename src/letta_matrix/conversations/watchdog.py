@@ -58,6 +58,7 @@ class Watchdog:
             try:
                 yield
             finally:
+                self._count()
                 self._scope = None
                 if self._timer is not None:
                     self._timer.cancel()
@@ -67,12 +68,7 @@ class Watchdog:
             return
         if self._timer is not None:
             self._timer.cancel()
-        now = time.monotonic()
-        if self._waits():
-            self._begun = now
-        else:
-            self._left -= now - self._seen
-        self._seen = now
+        now = self._count()
         due = {
             Bite.SILENT: max(self._heard, self._begun) + self._idle - now,
             Bite.TOO_LONG: self._left,
@@ -85,3 +81,13 @@ class Watchdog:
             self._scope.reschedule(loop.time())
         else:
             self._timer = loop.call_later(min(due[first], _LONGEST_TICK), self._look)
+
+    def _count(self) -> float:
+        """Take the time since the last look off what is left; returns now."""
+        now = time.monotonic()
+        if self._waits():
+            self._begun = now
+        else:
+            self._left -= now - self._seen
+        self._seen = now
+        return now

@@ -58,3 +58,11 @@ def _shorten(localpart: str, agent_id: str) -> str:
         return localpart
     digest = hashlib.sha256(agent_id.encode("utf-8", "surrogatepass")).hexdigest()[:32]
     return f"{localpart[: _LOCALPART_LIMIT - 34]}=.{digest}"
+
+
+def is_ours(user_id: str, bot_user_id: str) -> bool:
+    """Whether it is one of our own users: the bot, or one with a prefix that we reserve."""
+    localpart, _, domain = user_id.partition(":")
+    if domain != bot_user_id.partition(":")[2]:
+        return False
+    return user_id == bot_user_id or localpart[1:].startswith(RESERVED_PREFIXES)

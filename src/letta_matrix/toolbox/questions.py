@@ -8,7 +8,7 @@ from typing import Any
 
 from letta_matrix.config import Config
 from letta_matrix.matrix.events import mapping
-from letta_matrix.matrix.identifiers import RESERVED_PREFIXES
+from letta_matrix.matrix.identifiers import is_ours
 from letta_matrix.toolbox.timeline import said
 
 KEYS = ("1️⃣", "2️⃣", "3️⃣", "4️⃣", "5️⃣", "6️⃣", "7️⃣", "8️⃣", "9️⃣", "🔟")
@@ -91,11 +91,8 @@ class Questions:
                 self._open.pop(question.event_id, None)
 
     def _may_answer(self, sender: str) -> bool:
-        localpart, _, domain = sender[1:].partition(":")
-        is_ours = domain == self._config.homeserver.domain and (
-            sender == self._config.bot_user_id or localpart.startswith(RESERVED_PREFIXES)
-        )
-        return not is_ours and self._config.role_of(sender) != "block"
+        is_person = not is_ours(sender, self._config.bot_user_id)
+        return is_person and self._config.role_of(sender) != "block"
 
 
 def _target(event: Mapping[str, Any]) -> str:

@@ -1,16 +1,14 @@
 """Messages of a room as a model reads them."""
 
-import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from letta_matrix.matrix.content import MARKER
+from letta_matrix.matrix.content import MARKER, without_reply_fallback
 from letta_matrix.matrix.events import mapping
 from letta_matrix.matrix.formatting import clean_text
 from letta_matrix.toolbox.results import cut
 
-_REPLY_FALLBACK = re.compile(r"\A(?:> .*\n)+\n?")
 _MESSAGES = ("m.room.message", "m.room.encrypted")
 FILTER = {"types": list(_MESSAGES)}
 """A RoomEventFilter: the events that `is_message` may accept."""
@@ -36,7 +34,7 @@ def said(event: Mapping[str, Any]) -> str:
     body = content.get("body")
     text = clean_text(body) if isinstance(body, str) else ""
     is_reply = "m.in_reply_to" in mapping(mapping(event.get("content")).get("m.relates_to"))
-    return (_REPLY_FALLBACK.sub("", text) if is_reply else text).strip()
+    return (without_reply_fallback(text) if is_reply else text).strip()
 
 
 def entry(event: Mapping[str, Any], names: Mapping[str, str], length: int) -> dict[str, object]:

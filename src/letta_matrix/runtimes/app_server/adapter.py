@@ -19,6 +19,7 @@ from letta_matrix.runtimes.protocol import (
     AgentGone,
     AgentInfo,
     Capabilities,
+    CredentialsRefused,
     RuntimeRefused,
     RuntimeUnavailable,
     Said,
@@ -120,8 +121,6 @@ class AppServer:
     ) -> AsyncGenerator[TurnEvent]:
         """Run or follow a turn (see `AgentRuntime`); `conversation_id` must be an explicit one,
         since the App Server locks `default` across all agents."""
-        if not self._connection.link.up:
-            raise self._connection.unavailable()
 
         async def remember(place: TurnState) -> None:
             await save(place)
@@ -133,9 +132,16 @@ class AppServer:
             follower = Follower(self._connection, request, feed, remember)
             events = follower.ask() if state is None else follower.resume(state)
             try:
+                if not self._connection.link.up:
+                    raise self._connection.unavailable()
                 async for event in events:
                     yield event
             except RuntimeUnavailable:
+                raise
+            except CredentialsRefused as fault:
+                # What may have been taken can be followed once the token is right again.
+                if self._unfinished[request]:
+                    raise RuntimeUnavailable(str(fault)) from None
                 raise
             except Exception:
                 self._unfinished.pop(request, None)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import structlog
 
-from letta_matrix.runtimes.app_server.frames import Json, Scope, as_dict, scope_of
+from letta_matrix.runtimes.app_server.frames import IDLE, Json, Scope, as_dict, scope_of
 from letta_matrix.runtimes.protocol import ToolCall, ToolHandler, ToolResult, ToolSpec
 
 LONGEST_CALL = 300_000
@@ -75,15 +75,19 @@ class ExternalTools:
         return min((running.seq for running in self._running.values()), default=None)
 
     def read(self, seq: int, data: Json) -> None:
-        """Take note of a live frame: a call, the end of one, or the question whether one of
-        our tools may be used, which is answered with yes."""
+        """Take note of a live frame: a call, the end of one or of its turn, or the question
+        whether one of our tools may be used, which is answered with yes."""
         kind = data.get("type")
         if kind == CALL_REQUEST:
             self._call(seq, data)
         elif kind == "control_request":
             self._allow(data)
+        elif not self._running:
+            return
         elif kind == "stream_delta" and (ended := _ended(data)):
             self._end(ended)
+        elif kind == "update_loop_status" and (scope := _resting(data)):
+            self.stop(scope)
 
     def recover(self, frames: Iterable[tuple[int, Json]]) -> None:
         """Send the answers that could not go out, and run those calls among kept frames that
@@ -189,6 +193,13 @@ def _definition(spec: ToolSpec) -> Json:
         "timeout_ms": LONGEST_CALL,
         "auto_background": False,
     }
+
+
+def _resting(data: Json) -> Scope | None:
+    """The conversation of a frame that tells that nothing runs there: so it does at once when
+    anybody aborts a turn."""
+    resting = as_dict(data.get("loop_status")).get("status") == IDLE
+    return scope_of(data) if resting else None
 
 
 def _ended(data: Json) -> str:

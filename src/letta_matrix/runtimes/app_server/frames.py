@@ -28,6 +28,8 @@ TRANSIENT = tuple(
 SINGLE = ('{"type":"external_tool_call_request"',)
 """Frames that come on one connection only, perhaps the spare one."""
 
+IDLE = "WAITING_ON_INPUT"
+"""The loop status of a conversation in which nothing runs."""
 MAX_ERROR = 300
 _NO_CONVERSATION = re.compile(r"Conversation \S+ not found|Agent agent-local-default not found")
 _NO_AGENT = re.compile(r"Agent \S+ not found")

@@ -5,8 +5,14 @@ from dataclasses import dataclass, field
 
 from letta_matrix.runtimes.app_server.connection import Connection
 from letta_matrix.runtimes.app_server.feeds import Feed, Mark
-from letta_matrix.runtimes.app_server.frames import Scope, ScopedFrame, as_dict, id_of, parse
-from letta_matrix.runtimes.app_server.frames import scope_of as scope_of_frame
+from letta_matrix.runtimes.app_server.frames import (
+    Scope,
+    ScopedFrame,
+    as_dict,
+    id_of,
+    parse,
+    scope_of,
+)
 from letta_matrix.runtimes.app_server.history import StoredTurn, find_turn
 from letta_matrix.runtimes.app_server.turns import TurnReader
 from letta_matrix.runtimes.protocol import (
@@ -83,7 +89,7 @@ class Recovery:
         replay = await self.connection.replay(self.scope, since)
         for frame in replay.frames:
             data = parse(frame.text)
-            if data is None or scope_of_frame(data) != self.scope or kept.reader.finished:
+            if data is None or scope_of(data) != self.scope or kept.reader.finished:
                 continue
             if frame.generation != kept.generation:
                 # Another connection: a turn cut off, and perhaps begun anew.

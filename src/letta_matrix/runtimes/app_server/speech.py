@@ -10,6 +10,7 @@ from typing import Self
 from letta_matrix.runtimes.app_server.connection import Connection
 from letta_matrix.runtimes.app_server.feeds import Feed, Mark
 from letta_matrix.runtimes.app_server.frames import (
+    IDLE,
     Json,
     Scope,
     as_dict,
@@ -186,7 +187,7 @@ def _is_busy(feed: Feed) -> bool:
     while not feed.empty():
         frame = feed.get_nowait()
         if not isinstance(frame, Mark) and frame.type == "update_loop_status":
-            busy = as_dict(frame.data.get("loop_status")).get("status") != "WAITING_ON_INPUT"
+            busy = as_dict(frame.data.get("loop_status")).get("status") != IDLE
     return busy
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from letta_matrix.runtimes.app_server.frames import (
+    IDLE,
     Json,
     ScopedFrame,
     as_dict,
@@ -152,7 +153,7 @@ class TurnReader:
                 self._ours.add(run_id)
             else:
                 self._others.add(run_id)
-        self.busy = status.get("status") != "WAITING_ON_INPUT"
+        self.busy = status.get("status") != IDLE
         active = as_texts(status.get("active_run_ids"))
         ours = [run_id for run_id in active if run_id in self._ours]
         if ours or (self._next and self.busy and not active):

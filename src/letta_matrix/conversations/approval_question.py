@@ -1,0 +1,98 @@
+"""One question to people, from the runtime's asking to the runtime's being told."""
+
+import asyncio
+from dataclasses import dataclass, field
+
+import structlog
+
+from letta_matrix.conversations.reply import Reply
+from letta_matrix.matrix.formatting import clean_text
+from letta_matrix.runtimes.protocol import (
+    AgentRuntime,
+    ApprovalRequested,
+    RuntimeFault,
+    RuntimeUnavailable,
+    TurnRequest,
+)
+from letta_matrix.store.approvals import Approval, ApprovalStatus, ApprovalStore
+from letta_matrix.store.outbox import OutboxEntry, OutboxKind
+
+log = structlog.get_logger()
+
+_FIRST_PAUSE = 0.2
+_LONGEST_PAUSE = 10.0
+
+
+@dataclass(eq=False, slots=True)
+class Question:
+    """An approval that a turn of this process waits for.
+
+    `decided` is set once no person is awaited any more, `told` once the runtime knows, `shown`
+    once its event says what became of it.
+    """
+
+    key: str
+    event: ApprovalRequested
+    request: TurnRequest
+    runtime: AgentRuntime
+    reply: Reply
+    decided: asyncio.Event = field(default_factory=asyncio.Event)
+    told: bool = False
+    shown: bool = False
+    # Held while the reply's events change: what is cut short there has an unknown outcome.
+    posting: asyncio.Lock = field(default_factory=asyncio.Lock)
+    task: asyncio.Task[None] | None = None
+
+    async def post(self, markdown: str, approval: Approval, store: ApprovalStore) -> OutboxEntry:
+        """The event that asks, posted together with the row unless both are there."""
+        async with self.posting:
+            return await self.reply.post(
+                OutboxKind.APPROVAL, self.key, markdown, lambda _: store.insert(approval)
+            )
+
+    async def show(self, entry: OutboxEntry, markdown: str) -> None:
+        """Make the event that asks say `markdown` for good."""
+        if entry.content.get("body") != clean_text(markdown):
+            async with self.posting:
+                await self.reply.rewrite(entry, self.key, markdown)
+        self.shown = True
+
+    async def stop(self) -> None:
+        """End the work on it, after the request under way."""
+        self.decided.set()
+        if self.task is not None:
+            async with self.posting:
+                self.task.cancel()
+            await asyncio.gather(self.task, return_exceptions=True)
+
+    def still_asks(self, event: ApprovalRequested, reply: Reply) -> bool:
+        """Whether it is this that is asked again, and nothing else, before it was answered."""
+        return not self.told and (self.event, self.reply) == (event, reply)
+
+    def is_about(self, approval: Approval) -> bool:
+        """Whether what was shown, or denied unseen, is what the runtime asks for now."""
+        asked = (self.event.tool, self.event.arguments)
+        is_same = (approval.tool, approval.arguments) == asked
+        return is_same or approval.status is ApprovalStatus.DENIED
+
+    async def tell(self, *, allow: bool, always: bool = False, message: str = "") -> None:
+        """Tell the runtime, as often as it takes."""
+        pause = _FIRST_PAUSE
+        while not await self._try_to_tell(allow=allow, always=always, message=message):
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, _LONGEST_PAUSE)
+        self.told = True
+
+    async def _try_to_tell(self, *, allow: bool, always: bool, message: str) -> bool:
+        approval_id = self.event.approval_id
+        try:
+            await self.runtime.answer_approval(
+                self.request, approval_id, allow=allow, always=always, message=message
+            )
+        except RuntimeUnavailable as error:
+            log.debug("an approval's answer is told again", reason=str(error))
+            return False
+        except RuntimeFault as error:
+            # Nobody waits for it any more, which a resumed turn takes for granted.
+            log.debug("an approval was not pending", reason=str(error))
+        return True

@@ -1,0 +1,174 @@
+"""The points at which a bridge can be made to die: a call of a method, and a moment in it."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+from letta_matrix.conversations.approvals import Approvals
+from letta_matrix.conversations.commands.runner import CommandRunner
+from letta_matrix.conversations.dispatcher import Dispatcher
+from letta_matrix.conversations.reply import Reply
+from letta_matrix.conversations.speech import UNASKED
+from letta_matrix.conversations.turn_runner import TurnRunner
+from letta_matrix.matrix.appservice import Appservice
+from letta_matrix.matrix.content import BESIDE, MARKER
+from letta_matrix.matrix.intent import Intent
+from letta_matrix.runtimes.app_server.adapter import AppServer
+from letta_matrix.runtimes.app_server.following import Follower
+from letta_matrix.runtimes.keeper.client import KeeperClient
+from letta_matrix.runtimes.letta_api.adapter import LettaApi
+from letta_matrix.runtimes.letta_api.turns import Turn as LettaTurn
+from letta_matrix.store.approvals import ApprovalStore
+from letta_matrix.store.conversations import ConversationStore
+from letta_matrix.store.inbox import Inbox
+from letta_matrix.store.outbox import Outbox, OutboxEntry, OutboxKind
+from letta_matrix.store.speech import SpeechStore
+from letta_matrix.store.turns import TurnStore
+from letta_matrix.toolbox.registry import Toolbox
+
+Filter = Callable[..., bool]
+
+
+class Moment(Enum):
+    """When to die in a call."""
+
+    BEFORE = "before"
+    AFTER = "after"
+    COMMIT = "before the call's database transaction is committed"
+    ANSWERED = "after the HTTP response that the call returns has been sent"
+
+
+@dataclass(frozen=True)
+class Point:
+    """The `call`-th call of a method that `when` accepts, and a moment in it."""
+
+    owner: type
+    method: str
+    moment: Moment
+    call: int = 1
+    when: Filter = lambda *_args, **_kwargs: True
+
+
+def _completes(*_args: object, completes: object = None, **_kwargs: object) -> bool:
+    return completes is not None
+
+
+def _is_input(_client: object, frame: bytes, **_kwargs: object) -> bool:
+    return b'"type": "input"' in frame
+
+
+def _asks(*_args: object, also: Sequence[object] = (), **_kwargs: object) -> bool:
+    return bool(also)
+
+
+def _is_outcome(_outbox: object, entries: Sequence[OutboxEntry], **_kwargs: object) -> bool:
+    return [entry.kind for entry in entries] == [OutboxKind.UPDATE]
+
+
+def _marked(key: str, value: str) -> Filter:
+    def is_marked(
+        _intent: object,
+        _room: object,
+        _type: object,
+        content: Mapping[str, Any],
+        *_: object,
+        **__: object,
+    ) -> bool:
+        return content.get(MARKER, {}).get(key) == value
+
+    return is_marked
+
+
+def _unasked(
+    _intent: object,
+    _room: object,
+    _type: object,
+    content: Mapping[str, Any],
+    *_: object,
+    **__: object,
+) -> bool:
+    return str(content.get("body", "")).startswith(UNASKED.strip("* "))
+
+
+def _of_kind(kind: OutboxKind) -> Filter:
+    return lambda _outbox, entry, *_args: entry.kind is kind
+
+
+BEFORE, AFTER, COMMIT = Moment.BEFORE, Moment.AFTER, Moment.COMMIT
+
+TURN_POINTS = {
+    # admitting
+    "transaction received": Point(Dispatcher, "admit", BEFORE),
+    "admitted, not committed": Point(Inbox, "admit", COMMIT),
+    "admitted, before the 200": Point(Inbox, "admit", AFTER),
+    "after the 200, before its turn runs": Point(Appservice, "_transaction", Moment.ANSWERED),
+    # asking
+    "turn begins": Point(TurnRunner, "run", BEFORE),
+    "before the conversation is created": Point(AppServer, "create_conversation", BEFORE),
+    "conversation created, not stored": Point(AppServer, "create_conversation", AFTER),
+    "conversation stored": Point(ConversationStore, "begin", AFTER),
+    "before the turn's state is saved": Point(TurnStore, "run", BEFORE),
+    "turn's state saved, not committed": Point(TurnStore, "run", COMMIT),
+    "turn's state saved, input not sent": Point(TurnStore, "run", AFTER),
+    "input sent": Point(KeeperClient, "send", AFTER, when=_is_input),
+    "input accepted": Point(Follower, "_send", AFTER),
+    # growing
+    "first words": Point(Reply, "show", BEFORE),
+    "before the first message is frozen": Point(Outbox, "freeze", BEFORE),
+    "first message frozen, not committed": Point(Outbox, "freeze", COMMIT),
+    "first message frozen, not sent": Point(Outbox, "freeze", AFTER),
+    "first message sent, not confirmed": Point(Intent, "send", AFTER),
+    "first message confirmed": Point(Outbox, "confirm", AFTER),
+    "before an interim edit": Point(Intent, "send_interim", BEFORE),
+    "after an interim edit": Point(Intent, "send_interim", AFTER, call=2),
+    "some words later": Point(Reply, "show", AFTER, call=9),
+    # ending
+    "turn finished, before the end is frozen": Point(Reply, "freeze", BEFORE),
+    "end frozen, not committed": Point(Outbox, "freeze", COMMIT, when=_completes),
+    "end frozen, not sent": Point(Outbox, "freeze", AFTER, when=_completes),
+    "end sent, not recorded": Point(Reply, "deliver", AFTER),
+    "end recorded, not committed": Point(TurnStore, "finish", COMMIT),
+    "end recorded, turn kept by the runtime": Point(TurnStore, "finish", AFTER),
+    "turn forgotten by the runtime": Point(AppServer, "finish_turn", AFTER),
+}
+
+QUESTION_POINTS = {
+    "approval asked, not stored": Point(Approvals, "requested", BEFORE),
+    "question frozen, not committed": Point(Outbox, "freeze", COMMIT, when=_asks),
+    "question frozen, not sent": Point(Outbox, "freeze", AFTER, when=_asks),
+    "question sent, not confirmed": Point(
+        Intent, "send", AFTER, when=_marked(BESIDE, OutboxKind.APPROVAL)
+    ),
+    "question confirmed": Point(Outbox, "confirm", AFTER, when=_of_kind(OutboxKind.APPROVAL)),
+    "a reaction offered": Point(Intent, "react", AFTER),
+}
+
+DECISION_POINTS = {
+    "decision admitted": Point(Inbox, "admit", AFTER),
+    "decision not committed": Point(ApprovalStore, "decide", COMMIT),
+    "decision stored": Point(ApprovalStore, "decide", AFTER),
+    "runtime not told": Point(AppServer, "answer_approval", BEFORE),
+    "runtime told": Point(AppServer, "answer_approval", AFTER),
+    "outcome frozen, not sent": Point(Outbox, "freeze", AFTER, when=_is_outcome),
+}
+
+OTHER_POINTS = {
+    "Letta API's run not known": Point(LettaTurn, "_know", BEFORE),
+    "Letta API's run known": Point(LettaTurn, "_know", AFTER),
+    "answer kept, not sent": Point(LettaApi, "answer_approval", AFTER),
+    "command begins": Point(CommandRunner, "run", BEFORE),
+    "before the agent is created": Point(AppServer, "create_agent", BEFORE),
+    "agent created, not answered": Point(AppServer, "create_agent", AFTER),
+    "turn cancelled": Point(TurnRunner, "cancel", AFTER),
+    "tool called": Point(Toolbox, "call", BEFORE),
+    "tool's message sent": Point(
+        Intent, "send", AFTER, when=_marked("tool", "matrix_send_message")
+    ),
+    "tool done": Point(Toolbox, "call", AFTER),
+    "speech not committed": Point(SpeechStore, "advance", COMMIT),
+    "speech stored, not sent": Point(SpeechStore, "advance", AFTER),
+    "speech sent, not confirmed": Point(Intent, "send", AFTER, when=_unasked),
+}
+
+POINTS = TURN_POINTS | QUESTION_POINTS | DECISION_POINTS | OTHER_POINTS

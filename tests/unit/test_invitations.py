@@ -1,0 +1,150 @@
+"""Our users join where they are invited by somebody who may, and know what they are there for."""
+
+from typing import Any
+
+import pytest
+from tests.builders import PERSON, agent, invite, message
+from tests.fake_homeserver import LOST_ANSWER, FakeHomeserver, failing, until
+from tests.stage import Stage
+
+ROOM = "!new:test"
+GHOST, BOT = "@agent_1:test", "@letta:test"
+
+
+def present(fake: FakeHomeserver, *more: str) -> None:
+    """The room with its person, as the homeserver knows it."""
+    fake.members[ROOM] = {PERSON, *more}
+
+
+async def test_an_invited_agent_joins_and_talks_to_one_person(
+    stage: Stage, fake: FakeHomeserver
+) -> None:
+    present(fake)
+    await stage.tell(invite(GHOST, ROOM))
+    assert GHOST in fake.members[ROOM]
+    assert stage.stores.rooms.ours_in(ROOM) == {GHOST: True}
+    await stage.tell(message("hello", ROOM))
+    assert fake.bodies(ROOM) == ["echo: hello"]
+
+
+async def test_among_several_people_it_waits_to_be_addressed(
+    stage: Stage, fake: FakeHomeserver
+) -> None:
+    present(fake, "@bob:test")
+    await stage.tell(invite(GHOST, ROOM))
+    assert stage.stores.rooms.ours_in(ROOM) == {GHOST: False}
+    await stage.tell(message("hello", ROOM))
+    assert fake.bodies(ROOM) == []
+    await stage.tell(message("hello @agent_1", ROOM))
+    (reply,) = fake.messages(ROOM)
+    assert reply["content"]["body"].startswith("echo: ")
+    assert reply["content"]["m.relates_to"]["rel_type"] == "m.thread"
+
+
+async def test_a_room_that_fills_is_no_longer_for_two(stage: Stage, fake: FakeHomeserver) -> None:
+    present(fake)
+    await stage.tell(invite(GHOST, ROOM))
+    fake.members[ROOM].add("@bob:test")
+    joined: dict[str, Any] = invite("@bob:test", ROOM, sender="@bob:test")
+    joined["content"] = {"membership": "join"}
+    await stage.tell(joined)
+    await until(lambda: stage.stores.rooms.ours_in(ROOM) == {GHOST: False})
+
+
+async def test_the_bot_joins_and_takes_commands(stage: Stage, fake: FakeHomeserver) -> None:
+    present(fake)
+    await stage.tell(invite(BOT, ROOM))
+    assert stage.stores.rooms.ours_in(ROOM) == {BOT: True}
+    await stage.tell(message("help", ROOM))
+    (answer,) = fake.messages(ROOM)
+    assert (answer["sender"], answer["content"]["msgtype"]) == (BOT, "m.notice")
+
+
+async def test_an_agent_and_the_bot_share_a_room(stage: Stage, fake: FakeHomeserver) -> None:
+    present(fake)
+    await stage.tell(invite(BOT, ROOM))
+    await stage.tell(invite(GHOST, ROOM))
+    assert stage.stores.rooms.ours_in(ROOM)[GHOST] is False
+    await stage.tell(message("hello @agent_1", ROOM))
+    assert [event["sender"] for event in fake.messages(ROOM)] == [GHOST]
+
+
+async def test_where_somebody_is_survives_a_restart(stage: Stage, fake: FakeHomeserver) -> None:
+    present(fake)
+    await stage.tell(invite(GHOST, ROOM))
+    await stage.recover()
+    await stage.tell(message("hello", ROOM))
+    assert fake.bodies(ROOM) == ["echo: hello"]
+
+
+@pytest.mark.parametrize("inviter", ["@ann:elsewhere", "@agent_2:test", BOT])
+async def test_invites_by_others_are_left_alone(
+    stage: Stage, fake: FakeHomeserver, inviter: str
+) -> None:
+    await stage.tell(invite(GHOST, ROOM, sender=inviter))
+    assert fake.matching("/join") == []
+    assert stage.stores.rooms.ours_in(ROOM) == {}
+
+
+async def test_an_invite_that_was_taken_back_is_let_go(stage: Stage, fake: FakeHomeserver) -> None:
+    stage.refuse("POST .*/join")
+    await stage.tell(invite(GHOST, ROOM), message("hello", ROOM))
+    assert stage.stores.rooms.ours_in(ROOM) == {}
+    assert fake.bodies(ROOM) == []
+    assert stage.dispatcher.counters["turns_given_up"] == 0
+    assert await stage.stores.turns.unfinished() == []
+
+
+async def test_an_invite_is_taken_through_trouble(
+    stage: Stage, fake: FakeHomeserver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("letta_matrix.matrix.homeserver._FIRST_PAUSE", 0.01)
+    present(fake)
+    fake.fail("POST .*/join", failing(503), LOST_ANSWER)
+    await stage.tell(invite(GHOST, ROOM))
+    assert stage.stores.rooms.ours_in(ROOM) == {GHOST: True}
+
+
+async def test_what_was_said_while_it_joined_is_answered(
+    stage: Stage, fake: FakeHomeserver
+) -> None:
+    present(fake)
+    fake.slow["POST .*/join"] = 0.2
+    await stage.admit(invite(GHOST, ROOM))
+    await stage.admit(message("already there?", ROOM))
+    await stage.idle()
+    await until(lambda: fake.bodies(ROOM) == ["echo: already there?"])
+
+
+async def test_an_invite_survives_a_crash(stage: Stage, fake: FakeHomeserver) -> None:
+    present(fake)
+    fake.slow["POST .*/join"] = 0.5
+    await stage.admit(invite(GHOST, ROOM), message("hello", ROOM))
+    await until(lambda: fake.matching("/join"))
+    fake.slow.clear()
+    await stage.recover()
+    await stage.idle()
+    assert stage.stores.rooms.ours_in(ROOM) == {GHOST: True}
+    await until(lambda: fake.bodies(ROOM) == ["echo: hello"])
+
+
+async def test_invited_again_after_leaving_it_is_back(stage: Stage, fake: FakeHomeserver) -> None:
+    present(fake)
+    await stage.tell(invite(GHOST, ROOM))
+    kick = invite(GHOST, ROOM)
+    kick["content"] = {"membership": "leave"}
+    await stage.tell(kick)
+    await stage.tell(message("anybody?", ROOM))
+    assert stage.stores.rooms.ours_in(ROOM) == {}
+    assert fake.bodies(ROOM) == []
+    await stage.tell(invite(GHOST, ROOM))
+    assert stage.stores.rooms.ours_in(ROOM) == {GHOST: True}
+
+
+async def test_a_new_agent_may_be_invited(stage: Stage, fake: FakeHomeserver) -> None:
+    present(fake)
+    one = agent(7)
+    one.room_id = None
+    await stage.stores.directory.reserve([one])
+    await stage.tell(invite("@agent_7:test", ROOM))
+    assert stage.stores.rooms.rooms_of("@agent_7:test") == [ROOM]
