@@ -5,7 +5,7 @@ from contextlib import AsyncExitStack
 
 from tests.servers import LettaServer
 
-from bench import outages, turns
+from bench import approvals, outages, threads, turns
 from bench.bare_agents import floor_room
 from bench.echoes import TOGETHER
 from bench.figures import at_most
@@ -26,6 +26,8 @@ async def measure(scene: Scene) -> None:
             ("turns, one by one", turns.one_by_one),
             ("turns, ten at once", turns.together),
             ("long answers", turns.stream),
+            ("threads side by side, App Server", threads.on_app_server),
+            ("approvals, App Server", approvals.on_app_server),
             ("renames", turns.discovery),
             ("memory", _memory),
             ("kill -9 in long answers", outages.killed_in_mid_stream),

@@ -79,6 +79,23 @@ async def many_at_once(scene: Scene, bridge: Bridge) -> None:
     scene.figures.add("together_floor_p95_s", p95(floor), "the floor there")
 
 
+async def after_start(scene: Scene, bridge: Bridge) -> None:
+    """The first message to each room after a start: the bridge knows nothing of the room yet."""
+    bridge.stop()
+    await bridge.start_ready()
+    await bridge.wait_quiet()
+    rooms = bridge.rooms()[1:][: scene.plan.first_messages]
+    floor_rooms = scene.floor_rooms[: len(rooms)]
+    await scene.person.follow([*floor_rooms, *rooms])
+    floor: list[float] = []
+    first: list[float] = []
+    for theirs, ours in zip(floor_rooms, rooms, strict=True):
+        floor.append(await echo(scene.person, theirs))
+        first.append(await echo(scene.person, ours))
+    note = f"first message to a room after a start, ours / floor, {len(first)} rooms"
+    scene.figures.add("after_start_p50_ratio", p50(first) / p50(floor), note, at_most(1.5))
+
+
 @dataclass(frozen=True, slots=True)
 class _Cost:
     """What one echo costs the bridge."""

@@ -3,7 +3,7 @@
 import asyncio
 import itertools
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -43,6 +43,14 @@ class DirectTurn:
     full: float
 
 
+@dataclass(frozen=True, slots=True)
+class DirectApproval:
+    """Seconds from the input frame to the question, and from its answer to `turn_finished`."""
+
+    asked: float
+    rest: float
+
+
 class Letta:
     """One connection to an App Server, for the bench's own requests."""
 
@@ -78,20 +86,44 @@ class Letta:
 
     async def turn(self, conversation: Json, text: str, message_id: str) -> DirectTurn:
         """Run one turn and wait for its end. Raises TimeoutError."""
+        started = await self._input(conversation, text, message_id)
+        first = await self._until(_says)
+        finished = await self._until(_is_end)
+        return DirectTurn(first - started, finished - started)
+
+    async def approved_turn(self, conversation: Json, text: str, message_id: str) -> DirectApproval:
+        """Run one turn and allow at once the tool it asks for. Raises TimeoutError."""
+        asked: list[str] = []
+
+        def asks(frame: Json) -> bool:
+            asked.append(str(frame.get("request_id", "")))
+            return frame["type"] == "control_request"
+
+        started = await self._input(conversation, text, message_id)
+        asked_at = await self._until(asks)
+        answered_at = time.monotonic()
+        answer = {"request_id": asked[-1], "decision": {"behavior": "allow"}}
+        payload = {"kind": "approval_response", **answer}
+        await self._send("input", runtime=conversation, payload=payload)
+        finished = await self._until(_is_end)
+        return DirectApproval(asked_at - started, finished - answered_at)
+
+    async def _input(self, conversation: Json, text: str, message_id: str) -> float:
         message = {"role": "user", "content": text, "client_message_id": message_id}
         payload = {"kind": "create_message", "messages": [message]}
         while not self._turn.empty():
             self._turn.get_nowait()
-        started, first = time.monotonic(), 0.0
+        started = time.monotonic()
         await self._send("input", runtime=conversation, payload=payload)
+        return started
+
+    async def _until(self, found: Callable[[Json], bool]) -> float:
+        """When the next frame that `found` accepts came. Raises TimeoutError."""
         async with asyncio.timeout(30):
             while True:
                 at, frame = await self._turn.get()
-                if frame["type"] == "turn_finished":
-                    return DirectTurn(first, at - started)
-                delta = cast("Json", frame.get("delta", {}))
-                if not first and delta.get("message_type") == "assistant_message":
-                    first = at - started
+                if found(frame):
+                    return at
 
     async def request(self, kind: str, **fields: object) -> Json:
         """A request and its answer. Raises RuntimeError when it is refused."""
@@ -122,8 +154,16 @@ class Letta:
             future = self._answers.get(str(frame.get("request_id", "")))
             if future is not None and not future.done():
                 future.set_result(frame)
-            elif frame.get("type") in ("stream_delta", "turn_finished"):
+            elif frame.get("type") in ("stream_delta", "control_request", "turn_finished"):
                 self._turn.put_nowait((at, frame))
+
+
+def _says(frame: Json) -> bool:
+    return cast("Json", frame.get("delta", {})).get("message_type") == "assistant_message"
+
+
+def _is_end(frame: Json) -> bool:
+    return frame["type"] == "turn_finished"
 
 
 async def connect(server: LettaServer, http: aiohttp.ClientSession) -> Letta:

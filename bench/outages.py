@@ -4,7 +4,7 @@ import asyncio
 import time
 
 from bench.figures import at_least, at_most, p50
-from bench.turns import STREAM_WORDS, Stage, whole_stream
+from bench.turns import STREAM_WORDS, Stage, words
 
 MESSAGES = 25
 _KILLED_AFTER = 4.2
@@ -56,7 +56,7 @@ async def _killed(stage: Stage, text: str) -> tuple[float, bool]:
         stage.bridge.kill()
         started = time.monotonic()
         await stage.bridge.start()
-        whole = await recording.until(lambda sighting: sighting.text == whole_stream())
+        whole = await recording.until(lambda sighting: sighting.text == words(STREAM_WORDS))
         await asyncio.sleep(_SETTLE)
     mine = [sighting for sighting in recording.sightings if sighting.answers == sent]
     messages = [sighting for sighting in mine if sighting.edits is None]

@@ -82,6 +82,11 @@ class Recording:
                         return sighting
                 await self._news.wait()
 
+    async def answer_to(self, event_id: str, found: Callable[[Sighting], bool]) -> Sighting:
+        """The first sighting that answers a message and that `found` accepts. Raises
+        TimeoutError."""
+        return await self.until(lambda seen: seen.answers == event_id and found(seen))
+
 
 @dataclass(frozen=True, slots=True)
 class Answer:
@@ -150,9 +155,7 @@ class Person:
         finally:
             recordings.remove(recording)
 
-    async def say(
-        self, room: str, text: str, *, thread: str = "", msgtype: str = "m.text"
-    ) -> str:
+    async def say(self, room: str, text: str, *, thread: str = "", msgtype: str = "m.text") -> str:
         """Send a message, into the thread whose root is `thread` if given; its event id."""
         content: Json = {"msgtype": msgtype, "body": text}
         if thread:

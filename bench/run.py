@@ -6,7 +6,7 @@ from pathlib import Path
 
 import aiohttp
 
-from bench import app_server, echoes, provisioning, scale
+from bench import app_server, echoes, provisioning, scale, scripted
 from bench.bridge import Bridge
 from bench.figures import Figures, at_most
 from bench.homeserver import Homeserver
@@ -61,8 +61,13 @@ async def _in_memory(scene: Scene, bridge: Bridge) -> None:
     await scene.attempt(f"{plan.agents} new agents, twice", provisioning.measure(scene, bridge))
     await scene.attempt("echoes, one by one", echoes.one_by_one(scene, bridge))
     await scene.attempt("echoes, many at once", echoes.many_at_once(scene, bridge))
+    await scene.attempt("first messages after a start", echoes.after_start(scene, bridge))
     thousand = f"{scale.AGENTS:,} agents: restart, idle"
     await scene.attempt(thousand, scale.thousand_agents(scene, bridge))
 
 
-PARTS: dict[str, Part] = {"memory": in_memory, "app-server": app_server.measure}
+PARTS: dict[str, Part] = {
+    "memory": in_memory,
+    "scripted": scripted.measure,
+    "app-server": app_server.measure,
+}

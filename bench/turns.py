@@ -21,9 +21,9 @@ STREAM_WORDS = 50
 """Words of a long answer; the stub model says one every 0.1 s."""
 
 _WARM_UP = 2
-_BREATH = 0.15
+BREATH = 0.15
 _SETTLE = 0.5
-_words = itertools.count(1)
+_numbers = itertools.count(1)
 
 
 @dataclass(slots=True)
@@ -44,7 +44,7 @@ class Stage:
 
 async def talk(stage: Stage, room: str) -> tuple[str, Answer]:
     """One new message and its answer."""
-    text = f"hello {next(_words)}."
+    text = f"hello {next(_numbers)}."
     return text, await stage.person.ask(room, text, f"echo: {text}")
 
 
@@ -62,9 +62,9 @@ async def one_by_one(stage: Stage) -> None:
             echoed = await echo(stage.person, stage.scene.floor_rooms[0])
             turn = await stage.letta.turn(conversation, word, f"$bench-{number}")
             # The App Server tidies up after a turn; the next one would wait for that.
-            await asyncio.sleep(_BREATH)
+            await asyncio.sleep(BREATH)
             text, answer = await talk(stage, rooms[0])
-            await asyncio.sleep(_BREATH)
+            await asyncio.sleep(BREATH)
             if number >= 0:
                 floor.append(echoed)
                 direct.append(turn)
@@ -132,9 +132,9 @@ async def stream(stage: Stage) -> None:
     full: list[float] = []
     edits: list[int] = []
     for _ in range(stage.scene.plan.streams):
-        text = f"slow:{STREAM_WORDS} number {next(_words)}."
+        text = f"slow:{STREAM_WORDS} number {next(_numbers)}."
         with stage.person.record(stage.rooms[1]) as recording:
-            answer = await stage.person.ask(stage.rooms[1], text, whole_stream())
+            answer = await stage.person.ask(stage.rooms[1], text, words(STREAM_WORDS))
             await asyncio.sleep(_SETTLE)
         began, ended = stage.model.began(text), stage.model.ended[text]
         first.append(answer.sent_at + answer.first - began)
@@ -152,9 +152,9 @@ async def stream(stage: Stage) -> None:
     add("stream_full_text_ms", ms(p50(full)), "5 s stream: end -> whole text", at_most(127))
 
 
-def whole_stream() -> str:
-    """What the stub model says to `slow:50`, as a message's body has it."""
-    return " ".join(f"word{number}" for number in range(1, STREAM_WORDS + 1))
+def words(count: int) -> str:
+    """What is said to `slow:COUNT`, as a message's body has it."""
+    return " ".join(f"word{number}" for number in range(1, count + 1))
 
 
 async def discovery(stage: Stage) -> None:

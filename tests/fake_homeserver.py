@@ -214,6 +214,10 @@ class FakeHomeserver:
         self.members.setdefault(room_id, set()).add(request.user_id)
         return 200, {"room_id": room_id}
 
+    def _leave(self, request: Request, room_id: str) -> Answer:
+        self.members.get(room_id, set()).discard(request.user_id)
+        return 200, {}
+
     def _invite(self, request: Request, room_id: str) -> Answer:
         self.members.setdefault(room_id, set()).add(request.body["user_id"])
         return 200, {}
@@ -254,6 +258,7 @@ def _routes() -> list[tuple[re.Pattern[str], _Handler]]:
         rf"GET {_ROOM}/joined_members": fake._joined_members,
         rf"GET {_ROOM}/event/([^/]+)": fake._event,
         rf"POST {_ROOM}/join": fake._join,
+        rf"POST {_ROOM}/leave": fake._leave,
         rf"POST {_ROOM}/invite": fake._invite,
         rf"(?:PUT|POST) {_ROOM}/(?:typing|receipt)/.*": fake._nothing,
         rf"POST {_V3}/createRoom": fake._create_room,

@@ -96,7 +96,11 @@ class Parts:
         self.toolbox = self._toolbox()
         self.turn_runner = self._turn_runner()
         self.invitations = Invitations(
-            self.homeserver, stores.rooms, stores.turns, self._room_known
+            self.homeserver,
+            stores.rooms,
+            stores.turns,
+            self.router.may_speak,
+            self._room_known,
         )
         self._background: set[asyncio.Task[None]] = set()
         self.dispatcher = self._dispatcher(troubles, trouble_of)

@@ -77,7 +77,7 @@ class Bridges:
     @property
     def pid(self) -> int:
         """The running bridge."""
-        return _pid(self._process)
+        return pid_of(self._process)
 
     def write_config(self, **runtime: Any) -> None:
         """Write the configuration, with more settings of the runtime if given; a bridge that
@@ -111,7 +111,7 @@ class Bridges:
         (self.directory / TRAP).write_text(json.dumps(trap))
 
     def unset_trap(self) -> None:
-        """Forget a trap; a bridge that it was set for is stopped."""
+        """Forget a trap that killed nobody, and stop the bridge that it was set for."""
         if (self.directory / TRAP).exists():
             self.stop()
             (self.directory / TRAP).unlink()
@@ -134,6 +134,14 @@ class Bridges:
         code = await self.ended()
         assert code == -signal.SIGKILL, self.log()[-3000:]
         assert self.log().endswith(f"dying: {point}\n"), self.log()[-3000:]
+
+    async def sprung(self) -> None:
+        """Wait until the trap has killed somebody else than the bridge."""
+
+        async def is_over() -> bool:
+            return not (self.directory / TRAP).exists()
+
+        await until(is_over, "the trap springs")
 
     async def ended(self) -> int:
         """Wait until the running bridge has ended; its exit code."""
@@ -264,7 +272,7 @@ class Bridges:
             return False
 
 
-def _pid(server: ServerProcess | None) -> int:
+def pid_of(server: ServerProcess | None) -> int:
     assert server is not None
     assert server.process is not None
     return server.process.pid

@@ -2,9 +2,12 @@
 
 import secrets
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Self
 
-from tests.crash.bridges import Bridges, Room
+from tests.crash.bridges import Bridges, Room, until
+
+from letta_matrix.conversations.approval_text import ALLOW
 
 
 @dataclass(frozen=True)
@@ -52,3 +55,45 @@ async def assert_goes_on(
     words = Words.quick()
     event_id = await bridges.person.send(room.room_id, words.text, room.thread_id)
     await assert_answered_once(bridges, room, *told, (event_id, words), asked=asked)
+
+
+@dataclass(frozen=True)
+class Task:
+    """A message that makes the stub model use Bash, which adds a line to `file`."""
+
+    text: str
+    file: Path
+
+    @classmethod
+    def new(cls, directory: Path) -> Self:
+        file = directory / secrets.token_hex(6)
+        return cls(f"tool:Bash:echo ran >> {file}", file)
+
+    @property
+    def runs(self) -> int:
+        return len(self.file.read_text().splitlines()) if self.file.exists() else 0
+
+
+async def asked(bridges: Bridges, room: Room, number: int = 1) -> str:
+    """Wait until the agent has asked its `number`-th question in a room; the event's id."""
+
+    async def is_asked() -> bool:
+        return len(await bridges.questions(room)) >= number
+
+    await until(is_asked, "the agent asks")
+    return (await bridges.questions(room))[number - 1].event_id
+
+
+async def assert_done_once(bridges: Bridges, room: Room, event_id: str, task: Task) -> None:
+    """Wait for the end of a turn whose tool was allowed; then the tool must have run once, for
+    one question and one answer, and the model must have been asked once and told once."""
+    await bridges.settled(room, event_id)
+    assert task.runs == 1
+    (question,) = await bridges.questions(room)
+    assert question.text.startswith(ALLOW), question.text
+    (reply,) = await bridges.replies(room)
+    assert reply.text.startswith("tool said:"), reply.text
+    assert (reply.answers, reply.live) == (event_id, False)
+    rounds = [request for request in bridges.model.requests if task.text in request.text]
+    assert [request.after_tool for request in rounds] == [False, True]
+    assert bridges.unsettled(room) == []

@@ -59,8 +59,9 @@ class Trap:
         self._look([])
 
     def kill(self) -> None:
-        os.write(2, f"dying: {self._name}\n".encode())
+        self._file.unlink()
         self._point = None
+        os.write(2, f"dying: {self._name}\n".encode())
         os.kill(self._victim or os.getpid(), signal.SIGKILL)
 
     def _look(self, events: list[Mapping[str, Any]]) -> None:
@@ -68,7 +69,6 @@ class Trap:
             return
         told = json.loads(self._file.read_text())
         if told["text"] is None or any(_says(event, told["text"]) for event in events):
-            self._file.unlink()
             self._name, self._victim, self._calls = told["point"], told["victim"], 0
             self._point = POINTS[self._name]
 

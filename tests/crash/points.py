@@ -92,7 +92,10 @@ def _unasked(
 
 
 def _of_kind(kind: OutboxKind) -> Filter:
-    return lambda _outbox, entry, *_args: entry.kind is kind
+    def is_of_kind(_outbox: object, entry: OutboxEntry, *_: object) -> bool:
+        return entry.kind is kind
+
+    return is_of_kind
 
 
 BEFORE, AFTER, COMMIT = Moment.BEFORE, Moment.AFTER, Moment.COMMIT

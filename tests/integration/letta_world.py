@@ -14,9 +14,12 @@ from typing import Any
 import aiohttp
 import yaml
 from tests.integration.bridge_world import Json, Person, Room, room_of, settings_on
+from tests.integration.runtime_bench import Bench, Client
 from tests.servers import Homeserver, LettaServer, ServerProcess
 from tests.stub_model import MODEL_ID, ModelRequest, StubModel, message_text
 
+from letta_matrix.config import AppServerRuntime
+from letta_matrix.runtimes.app_server import AppServer
 from letta_matrix.runtimes.protocol import AgentInfo
 from letta_matrix.stack.keeper import KeeperProcess
 from letta_matrix.stack.supervisor import Command
@@ -88,6 +91,12 @@ class LettaWorld:
         output, _ = await process.communicate()
         assert process.returncode == 0, output
         return output.decode()
+
+    def client(self, agent_id: str = "") -> Client:
+        """Another client of the App Server, which knows nothing of Matrix."""
+        settings = AppServerRuntime.model_validate({"url": self.letta.url})
+        socket = self.directory / "never.sock"
+        return Client(Bench(AppServer(settings, socket), self.letta.url, socket, agent_id, ""))
 
     def asked(self, text: str) -> list[ModelRequest]:
         """The model's requests with `text` in the last thing it was told, tool rounds too."""

@@ -126,6 +126,7 @@ async def test_a_pending_approval_whose_frames_are_gone(bench: Bench, tmp_path: 
         await bench.restart()
         events = await answered(bench, request, bench.saved.state, allow=True)
     finally:
+        await bench.runtime.close()
         keeper.terminate()
         await keeper.wait()
     assert sum(isinstance(event, ApprovalRequested) for event in events) == 1

@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from letta_matrix.runtimes.app_server.frames import Scope, ScopedFrame, error_line, parse, scope_of
+from letta_matrix.runtimes.app_server.frames import Scope, ScopedFrame, parse, scope_of
 from letta_matrix.runtimes.app_server.history import read_turn
 from letta_matrix.runtimes.app_server.turns import TurnReader
+from letta_matrix.runtimes.error_lines import error_line
 from letta_matrix.runtimes.protocol import (
     ApprovalRequested,
     ReasoningDelta,
@@ -203,7 +204,7 @@ def test_malformed_frames_do_no_harm(frame: Json) -> None:
             "the model provider answered HTTP 500: told to fail",
         ),
         ("first line\n    at stack (file.js:1)", "first line"),
-        (None, "the App Server gave no reason"),
+        (None, "no reason was given"),
         ("{}", "{}"),
         ("x" * 1000, "x" * 300),
     ],

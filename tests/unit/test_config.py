@@ -108,11 +108,13 @@ def test_wrong_durations(fault: Callable[..., str], written: str) -> None:
         ("runtimes: [5]", "`runtimes.0` should be a section (got `5`)"),
         (
             "runtimes: [{name: x}]",
-            "`runtimes.0.type` is missing: `app_server`, `letta_api`, `openai_compatible` or `memory`",
+            "`runtimes.0.type` is missing: "
+            "`app_server`, `letta_api`, `openai_compatible` or `memory`",
         ),
         (
             "runtimes: [{type: appserver}]",
-            "`runtimes.0.type` should be one of 'app_server', 'letta_api', 'openai_compatible', 'memory' (got `appserver`)",
+            "`runtimes.0.type` should be one of "
+            "'app_server', 'letta_api', 'openai_compatible', 'memory' (got `appserver`)",
         ),
         (
             "runtimes: [{type: memory}, {type: memory}]",

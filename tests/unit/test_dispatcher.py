@@ -2,6 +2,7 @@
 
 import asyncio
 import sqlite3
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -254,11 +255,16 @@ async def test_a_command_is_done_once_through_a_restart(stage: Stage, fake: Fake
 
 async def test_what_answers_something_else_is_no_prompt(stage: Stage, fake: FakeHomeserver) -> None:
     answer, other = message("blue"), message("hello")
-    stage.dispatcher._takes = lambda event: event["content"]["body"] == "blue"
+    waits = True
+
+    def takes(event: Mapping[str, Any]) -> bool:
+        return waits and event["content"]["body"] == "blue"
+
+    stage.dispatcher._takes = takes
     await stage.tell(answer, other)
     assert fake.bodies("!1:test") == ["echo: hello"]
     assert stage.dispatcher.counters["events_routed"] == 2
-    stage.dispatcher._takes = lambda _: False
+    waits = False
     await stage.tell(answer)
     assert fake.bodies("!1:test") == ["echo: hello"]
 
@@ -266,7 +272,7 @@ async def test_what_answers_something_else_is_no_prompt(stage: Stage, fake: Fake
 async def test_what_breaks_while_it_is_read_holds_up_nobody(
     stage: Stage, fake: FakeHomeserver
 ) -> None:
-    def fragile(event: Any) -> bool:
+    def fragile(event: Mapping[str, Any]) -> bool:
         if event["content"]["body"] == "poison":
             raise ZeroDivisionError
         return False
@@ -291,9 +297,9 @@ def member(user: str, membership: str, room_id: str = "!1:test", **fields: Any) 
         (message(type="m.room.name", content={"name": "New"}), []),
         (message(type="m.room.topic", state_key="", content={}), []),
         (message(), []),
-        (message(type="m.room.member", state_key="x", room_id=7), []),
+        (message(type="m.room.member", state_key="x") | {"room_id": 7}, []),
     ],
-    ids=lambda value: str(value.get("type")) if isinstance(value, dict) else str(value),
+    ids=["joined", "joined itself", "named", "no state", "topic", "message", "no room"],
 )
 async def test_a_room_that_changes_is_looked_at_again(
     stage: Stage, event: dict[str, Any], changed: list[str]
@@ -341,6 +347,35 @@ async def test_a_thread_in_a_shared_room_goes_on_through_a_restart(
     assert fake.bodies("!shared:test") == ["echo: @agent_1 hello", "echo: and now?"]
     first, second = stage.runtime.asked
     assert first.conversation_id == second.conversation_id
+
+
+async def test_a_thread_is_known_through_a_restart_before_its_first_answer(
+    stage: Stage, fake: FakeHomeserver
+) -> None:
+    await stage.stores.rooms.joined("!shared:test", "@agent_1:test", direct=False)
+    stage.runtime.available = False
+    question = message("@agent_1 hello", "!shared:test")
+    await stage.admit(question)
+    await stage.recover()
+    await stage.admit(said_in(question["event_id"], "I forgot to say", "!shared:test"))
+    stage.runtime.available = True
+    await stage.idle()
+    assert fake.bodies("!shared:test") == ["echo: @agent_1 hello", "echo: I forgot to say"]
+
+
+async def test_where_an_agent_was_addressed_survives_a_restart(
+    stage: Stage, fake: FakeHomeserver
+) -> None:
+    """A fresh start in a thread (`!new`) is no end of it."""
+    await stage.stores.rooms.joined("!shared:test", "@agent_1:test", direct=False)
+    question = message("@agent_1 hello", "!shared:test")
+    await stage.tell(question)
+    await stage.tell(said_in(question["event_id"], "!letta new", "!shared:test"))
+    await stage.again()
+    await stage.tell(said_in(question["event_id"], "still there?", "!shared:test"))
+    first, second = stage.runtime.asked
+    assert second.text == "still there?"
+    assert first.conversation_id != second.conversation_id
 
 
 any_json = st.recursive(

@@ -77,13 +77,24 @@ async def test_where_somebody_is_survives_a_restart(stage: Stage, fake: FakeHome
     assert fake.bodies(ROOM) == ["echo: hello"]
 
 
-@pytest.mark.parametrize("inviter", ["@ann:elsewhere", "@agent_2:test", BOT])
-async def test_invites_by_others_are_left_alone(
+@pytest.mark.parametrize("inviter", ["@agent_2:test", BOT])
+async def test_our_own_invites_are_left_alone(
     stage: Stage, fake: FakeHomeserver, inviter: str
 ) -> None:
     await stage.tell(invite(GHOST, ROOM, sender=inviter))
-    assert fake.matching("/join") == []
+    assert fake.requests == []
     assert stage.stores.rooms.ours_in(ROOM) == {}
+
+
+async def test_invites_by_people_who_may_not_are_rejected(
+    stage: Stage, fake: FakeHomeserver
+) -> None:
+    await stage.tell(invite(GHOST, ROOM, sender="@ann:elsewhere"))
+    assert [one.line.rpartition("/")[2] for one in fake.requests] == ["leave"]
+    assert fake.requests[0].user_id == GHOST
+    assert stage.stores.rooms.ours_in(ROOM) == {}
+    await stage.tell(message("hello", ROOM))
+    assert fake.bodies(ROOM) == []
 
 
 async def test_an_invite_that_was_taken_back_is_let_go(stage: Stage, fake: FakeHomeserver) -> None:

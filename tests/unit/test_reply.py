@@ -302,6 +302,19 @@ async def test_the_end_brings_what_was_posted_to_its_end(
     assert (last["msgtype"], last["body"]) == ("m.notice", "Something new.")
 
 
+async def test_an_end_that_was_told_before_is_not_told_again(
+    fake: FakeHomeserver, reply_of: Replies, outbox: Outbox, turn: Turn
+) -> None:
+    reply = reply_of()
+    entry = await reply.post(OutboxKind.APPROVAL, "k1", "May I?")
+    await reply.rewrite(entry, "k1", "Allowed.")
+    again = reply_of(await outbox.of_turn(turn.turn_id))
+    again.post_at_end(OutboxKind.APPROVAL, "k1", "Allowed.")
+    await end(again, "Done.")
+    assert fake.bodies(ROOM) == ["Allowed.", "Done."]
+    assert len(fake.messages(ROOM)) == 3
+
+
 async def test_a_reply_that_is_whole_is_kept_beside_its_turn(
     fake: FakeHomeserver, reply_of: Replies, outbox: Outbox, turn: Turn
 ) -> None:

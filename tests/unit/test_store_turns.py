@@ -159,7 +159,11 @@ async def test_the_message_an_agent_works_on_is_found_by_its_place(
     assert following is not None
     assert following.turn_id == later.turn_id
     await turns.finish(later, Outcome.ANSWERED)
-    assert await turns.open_at(turn.place) is None
+    # When nothing is worked on it is the last one that was.
+    last = await turns.open_at(turn.place)
+    assert last is not None
+    assert last.turn_id == later.turn_id
+    assert await turns.open_at(turn.place._replace(thread_id="$nowhere")) is None
 
 
 async def test_the_turns_of_an_event_are_messages_for_agents(

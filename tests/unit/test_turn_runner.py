@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Generator, Iterator
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -260,6 +261,26 @@ async def test_a_message_that_is_not_taken_now_is_given_again(
     turn = await stage.run("hello")
     assert fake.bodies(ROOM) == [notice, "echo: hello"]
     assert await stage.outcome(turn) is Outcome.ANSWERED
+
+
+async def test_a_runtime_that_breaks_at_once_is_not_hurried(
+    stage: Stage, fake: FakeHomeserver, impatient: None
+) -> None:
+    """It takes the message and breaks, again and again."""
+    tries: list[float] = []
+
+    def breaks(request: TurnRequest) -> Iterator[TurnEvent | float]:
+        tries.append(time.monotonic())
+        if len(tries) < 4:
+            raise RuntimeUnavailable("it broke")
+        yield from echo(request)
+
+    stage.runtime.script = breaks
+    await stage.run("hello")
+    pauses = [later - earlier for earlier, later in pairwise(tries)]
+    assert pauses == sorted(pauses)
+    assert pauses[-1] >= 2 * pauses[0] - 0.1
+    assert fake.bodies(ROOM) == [notices.UNAVAILABLE, "echo: hello"]
 
 
 async def test_a_moment_of_being_busy_is_not_worth_a_word(
@@ -598,7 +619,7 @@ async def test_alone_the_agent_is_told_the_words_alone(stage: Stage, fake: FakeH
 async def test_a_picture_that_the_model_did_not_get_is_told(
     stage: Stage, fake: FakeHomeserver
 ) -> None:
-    def blind(request: TurnRequest) -> Iterator[TurnEvent]:
+    def blind(request: TurnRequest) -> Iterator[TurnEvent | float]:
         yield ImagesDropped("my model cannot see")
         yield ImagesDropped("my model cannot see")
         yield from echo(request)

@@ -107,7 +107,9 @@ def _warnings(source: str) -> Iterator[str]:
 
 
 def _ways(approval: Approval, who: str) -> str:
-    always = f", {ALWAYS} allows it for good" if approval.always else ""
+    always = (
+        f", {ALWAYS} allows it for good, to every agent of this runtime" if approval.always else ""
+    )
     until = datetime.fromtimestamp(approval.expires_at, UTC).strftime("%H:%M UTC")
     return (
         f"{ALLOW} allows it, {DENY} denies it{always}: as a reaction or a reply. "

@@ -26,7 +26,7 @@ from letta_matrix.conversations.approval_text import (
 from letta_matrix.conversations.reply import Reply
 from letta_matrix.conversations.verbatim import inline_code
 from letta_matrix.matrix.homeserver import HomeserverUnavailable
-from letta_matrix.matrix.identifiers import RESERVED_PREFIXES
+from letta_matrix.matrix.identifiers import is_ours
 from letta_matrix.matrix.transactions import txn_id
 from letta_matrix.runtimes.protocol import (
     AgentRuntime,
@@ -93,7 +93,8 @@ class Approvals:
 
     def may_answer(self, approval: Approval, user_id: str) -> bool:
         """Whether a person's answer counts (`conversations.approvers`)."""
-        if self._is_ours(user_id):
+        # Agents can react too, but never in a person's stead.
+        if is_ours(user_id, self._config.bot_user_id):
             return False
         role = self._config.role_of(user_id)
         if role == "admin":
@@ -146,15 +147,8 @@ class Approvals:
 
     def _approvers(self, approval: Approval) -> str:
         # Another agent's message is nobody's wish: its author cannot vouch for it.
-        ours = self._is_ours(approval.requester)
+        ours = is_ours(approval.requester, self._config.bot_user_id)
         return "admins" if ours else self._config.conversations.approvers
-
-    def _is_ours(self, user_id: str) -> bool:
-        # Agents can react too, but never in a person's stead.
-        localpart, _, domain = user_id[1:].partition(":")
-        reserved = localpart.startswith(RESERVED_PREFIXES)
-        is_here = domain == self._config.homeserver.domain
-        return user_id == self._config.bot_user_id or (reserved and is_here)
 
     async def _attend(self, question: Question, earlier: Question | None) -> None:
         try:

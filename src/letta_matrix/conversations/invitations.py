@@ -1,4 +1,4 @@
-"""Invites of our users into rooms: accepted from people who may use agents."""
+"""Invites of our users into rooms: accepted from people who may use agents, else rejected."""
 
 from collections.abc import Awaitable, Callable
 
@@ -27,18 +27,26 @@ class Invitations:
         homeserver: Homeserver,
         rooms: Rooms,
         turns: TurnStore,
+        may_invite: Callable[[str], bool],
         on_room: Callable[[str], Awaitable[None]],
     ) -> None:
         self._homeserver = homeserver
         self._rooms = rooms
         self._turns = turns
+        self._may_invite = may_invite
         self._on_room = on_room
 
     async def run(self, turn: Turn, *, recovered: bool) -> None:
-        """Join the room; an invite that has been taken back is let go."""
+        """Join the room, or leave it; an invite that has been taken back is let go."""
         user_id = turn.prompt or ""
         intent = Intent(self._homeserver, user_id)
         try:
+            if not self._may_invite(turn.sender):
+                # Also where the homeserver has accepted it in our stead (auto_accept_invites).
+                await intent.leave(turn.room_id)
+                log.info("invite rejected", user=user_id, room=turn.room_id, by=turn.sender)
+                await self._turns.finish(turn, Outcome.DROPPED)
+                return
             await intent.join(turn.room_id)
             members = await intent.members(turn.room_id)
         except MatrixRequestError as error:

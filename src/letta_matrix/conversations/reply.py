@@ -141,7 +141,7 @@ class Reply:
 
     async def rewrite(self, entry: OutboxEntry, key: str, markdown: str) -> None:
         """Edit what `post` sent, for good, once for each `key`."""
-        cause = self._txn(str(OutboxKind.UPDATE), key)
+        cause = self._txn(str(OutboxKind.UPDATE), str(entry.kind), key)
         async with self._posting:
             if entry.event_id is None or any(known.txn_id == cause for known in self._entries):
                 return

@@ -68,10 +68,10 @@ class Router:
         asked = self._prompted(event)
         if asked is not None:
             return _routed(entry, [asked])
-        if not self.may_speak(str(sender)):
-            return entry
         if event.get("type") == "m.room.member":
             return _routed(entry, self._invited(event))
+        if not self.may_speak(str(sender)):
+            return entry
         prompt, speaks = read_prompt(event)
         if not speaks:
             return entry

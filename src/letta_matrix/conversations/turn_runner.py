@@ -129,6 +129,7 @@ class TurnRunner:
                 await reply.freeze("", Notice(notices.BROKEN), Outcome.FAILED)
             await self._deliver(turn, reply)
         else:
+            await self._approvals.ended(turn)
             await self._turns.finish(turn, Outcome.FAILED)
         await self._forget(turn)
 

@@ -12,9 +12,11 @@ from letta_matrix.runtimes.app_server.activity import Activity
 from letta_matrix.runtimes.app_server.connection import Connection
 from letta_matrix.runtimes.app_server.feeds import Feed, Mark
 from letta_matrix.runtimes.app_server.following import Follower
-from letta_matrix.runtimes.app_server.frames import Json, Scope, as_dict, as_list, error_line, id_of
+from letta_matrix.runtimes.app_server.frames import Scope
 from letta_matrix.runtimes.app_server.speech import SpeechReader
 from letta_matrix.runtimes.app_server.turns import ALWAYS
+from letta_matrix.runtimes.error_lines import error_line
+from letta_matrix.runtimes.json_fields import Json, as_dict, as_list, id_of
 from letta_matrix.runtimes.protocol import (
     AgentGone,
     AgentInfo,

@@ -19,16 +19,14 @@ from letta_matrix.runtimes.app_server.frames import (
     MUTED,
     SINGLE,
     TRANSIENT,
-    Json,
     Scope,
     ScopedFrame,
-    as_dict,
-    error_line,
-    id_of,
     parse,
     refusal,
     scope_of,
 )
+from letta_matrix.runtimes.error_lines import error_line
+from letta_matrix.runtimes.json_fields import Json, as_dict, id_of
 from letta_matrix.runtimes.keeper.client import KeeperClient, KeeperGone, Link, Replay
 from letta_matrix.runtimes.keeper.server import is_remote
 from letta_matrix.runtimes.keeper.wire import Frame

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 import structlog
 
-from letta_matrix.runtimes.app_server.frames import IDLE, Json, Scope, as_dict, scope_of
+from letta_matrix.runtimes.app_server.frames import IDLE, Scope, scope_of
+from letta_matrix.runtimes.json_fields import Json, as_dict
 from letta_matrix.runtimes.protocol import ToolCall, ToolHandler, ToolResult, ToolSpec
 
 LONGEST_CALL = 300_000

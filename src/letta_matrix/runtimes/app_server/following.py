@@ -8,11 +8,13 @@ import structlog
 
 from letta_matrix.runtimes.app_server.connection import Connection
 from letta_matrix.runtimes.app_server.feeds import Feed, Mark
-from letta_matrix.runtimes.app_server.frames import Json, Scope, error_line, refusal
+from letta_matrix.runtimes.app_server.frames import Scope, refusal
 from letta_matrix.runtimes.app_server.history import StoredTurn
 from letta_matrix.runtimes.app_server.images import content_of, why_dropped
 from letta_matrix.runtimes.app_server.recovery import Recovery, Report, stored_events
 from letta_matrix.runtimes.app_server.turns import TurnReader
+from letta_matrix.runtimes.error_lines import error_line
+from letta_matrix.runtimes.json_fields import Json
 from letta_matrix.runtimes.protocol import (
     ImagesDropped,
     SaveTurnState,

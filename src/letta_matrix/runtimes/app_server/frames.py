@@ -6,8 +6,9 @@ The protocol is that of `letta server` (Letta Code 0.34, protocol version 1).
 import json
 import re
 from dataclasses import dataclass
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple, cast
 
+from letta_matrix.runtimes.json_fields import Json
 from letta_matrix.runtimes.protocol import (
     AgentGone,
     ConversationGone,
@@ -15,8 +16,6 @@ from letta_matrix.runtimes.protocol import (
     RuntimeFault,
     RuntimeRefused,
 )
-
-Json = dict[str, Any]
 
 MUTED = ('{"type":"update_device_status"', '{"type":"update_subagent_state"')
 """Frames nobody here reads, large and frequent; the keeper drops them unseen."""
@@ -30,7 +29,6 @@ SINGLE = ('{"type":"external_tool_call_request"',)
 
 IDLE = "WAITING_ON_INPUT"
 """The loop status of a conversation in which nothing runs."""
-MAX_ERROR = 300
 _NO_CONVERSATION = re.compile(r"Conversation \S+ not found|Agent agent-local-default not found")
 _NO_AGENT = re.compile(r"Agent \S+ not found")
 _BUSY = (
@@ -40,13 +38,7 @@ _BUSY = (
     "Conversation is switching computers",
     "Runtime is no longer active",
 )
-_PROVIDER_FAULTS = {
-    "401": "the model provider does not accept its API key (HTTP 401): connect it anew",
-    "403": "the model provider does not allow this (HTTP 403): check its API key",
-    "429": "the model provider takes no more requests for now (HTTP 429): try again later",
-}
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
-_STATUS = re.compile(r"(\d{3}):\s*(\{.*\})", re.DOTALL)
 
 
 class Scope(NamedTuple):
@@ -100,35 +92,6 @@ def scope_of(data: Json) -> Scope | None:
     return None
 
 
-def text_of(content: object) -> str:
-    """The text of a message's content, a string or a list of parts."""
-    if isinstance(content, str):
-        return content
-    return "".join(str(part.get("text") or "") for part in as_list(content))
-
-
-def as_dict(value: object) -> Json:
-    return cast("Json", value) if isinstance(value, dict) else {}
-
-
-def as_list(value: object) -> list[Json]:
-    if not isinstance(value, list):
-        return []
-    return [cast("Json", item) for item in cast("list[object]", value) if isinstance(item, dict)]
-
-
-def as_texts(value: object) -> list[str]:
-    if not isinstance(value, list):
-        return []
-    return [item for item in cast("list[object]", value) if isinstance(item, str)]
-
-
-def id_of(item: Json) -> str:
-    """The item's id, "" if it has none."""
-    found = item.get("id")
-    return found if isinstance(found, str) else ""
-
-
 def time_of(value: object) -> str:
     """A time of the App Server, ISO 8601 and so in order as text; "" for anything else."""
     return value if isinstance(value, str) else ""
@@ -153,33 +116,3 @@ def refusal(error: str, doing: str) -> RuntimeFault:
     if error in _BUSY:
         return RuntimeBusy(reason)
     return RuntimeRefused(reason)
-
-
-def error_line(error: object) -> str:
-    """One line for a person out of an error that may be JSON within JSON."""
-    text = str(error or "").strip()
-    status = ""
-    for _ in range(4):
-        if match := _STATUS.fullmatch(text):
-            status, text = match[1], match[2]
-        inner = _inner_error(text)
-        if inner is None:
-            break
-        text = inner
-    line = text.splitlines()[0].strip() if text else "the App Server gave no reason"
-    if status in _PROVIDER_FAULTS:
-        return _PROVIDER_FAULTS[status]
-    if status:
-        line = f"the model provider answered HTTP {status}: {line}"
-    return line[:MAX_ERROR]
-
-
-def _inner_error(text: str) -> str | None:
-    try:
-        value: object = json.loads(text)
-    except (ValueError, RecursionError):
-        return None
-    while isinstance(value, dict):
-        fields = cast("Json", value)
-        value = fields.get("error") or fields.get("detail") or fields.get("message")
-    return value.strip() if isinstance(value, str) and value.strip() != text else None

@@ -5,7 +5,8 @@ from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 
 from letta_matrix.runtimes.app_server.connection import Connection
-from letta_matrix.runtimes.app_server.frames import Json, Scope, as_list, id_of, text_of
+from letta_matrix.runtimes.app_server.frames import Scope
+from letta_matrix.runtimes.json_fields import Json, as_list, id_of, text_of
 
 PAGE = 50
 MAX_PAGES = 10

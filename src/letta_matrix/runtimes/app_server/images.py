@@ -3,7 +3,8 @@
 import base64
 
 from letta_matrix.runtimes.app_server.connection import Connection
-from letta_matrix.runtimes.app_server.frames import Json, Scope, as_dict, as_list
+from letta_matrix.runtimes.app_server.frames import Scope
+from letta_matrix.runtimes.json_fields import Json, as_dict, as_list
 from letta_matrix.runtimes.protocol import Image, TurnRequest
 
 _BLIND = "openai-compatible"

@@ -5,16 +5,10 @@ from dataclasses import dataclass, field
 
 from letta_matrix.runtimes.app_server.connection import Connection
 from letta_matrix.runtimes.app_server.feeds import Feed, Mark
-from letta_matrix.runtimes.app_server.frames import (
-    Scope,
-    ScopedFrame,
-    as_dict,
-    id_of,
-    parse,
-    scope_of,
-)
+from letta_matrix.runtimes.app_server.frames import Scope, ScopedFrame, parse, scope_of
 from letta_matrix.runtimes.app_server.history import StoredTurn, find_turn
 from letta_matrix.runtimes.app_server.turns import TurnReader
+from letta_matrix.runtimes.json_fields import as_dict, id_of
 from letta_matrix.runtimes.protocol import (
     TextDelta,
     TurnEvent,

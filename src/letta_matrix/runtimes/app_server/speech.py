@@ -9,18 +9,9 @@ from typing import Self
 
 from letta_matrix.runtimes.app_server.connection import Connection
 from letta_matrix.runtimes.app_server.feeds import Feed, Mark
-from letta_matrix.runtimes.app_server.frames import (
-    IDLE,
-    Json,
-    Scope,
-    as_dict,
-    as_list,
-    changed_at,
-    id_of,
-    parse,
-    time_of,
-)
+from letta_matrix.runtimes.app_server.frames import IDLE, Scope, changed_at, parse, time_of
 from letta_matrix.runtimes.app_server.history import own_text, pages
+from letta_matrix.runtimes.json_fields import Json, as_dict, as_list, id_of
 from letta_matrix.runtimes.protocol import ConversationGone, Said, Speech
 
 LIST_PAGE = 50

@@ -2,17 +2,9 @@
 
 from collections.abc import Iterator
 
-from letta_matrix.runtimes.app_server.frames import (
-    IDLE,
-    Json,
-    ScopedFrame,
-    as_dict,
-    as_list,
-    as_texts,
-    error_line,
-    refusal,
-    text_of,
-)
+from letta_matrix.runtimes.app_server.frames import IDLE, ScopedFrame, refusal
+from letta_matrix.runtimes.error_lines import error_line
+from letta_matrix.runtimes.json_fields import Json, as_dict, as_list, as_texts, text_of
 from letta_matrix.runtimes.protocol import (
     AgentGone,
     ApprovalRequested,

@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 
 from letta_matrix.config_runtimes import LettaApiRuntime
-from letta_matrix.runtimes.app_server.frames import id_of
+from letta_matrix.runtimes.json_fields import id_of
 from letta_matrix.runtimes.letta_api.listing import AgentListing
 from letta_matrix.runtimes.letta_api.speech import said_since
 from letta_matrix.runtimes.letta_api.turns import CANCEL_GRACE, Turn

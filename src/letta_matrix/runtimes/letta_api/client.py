@@ -13,7 +13,7 @@ import httpx
 from letta_client import APIConnectionError, APIStatusError, APITimeoutError, AsyncLetta
 
 from letta_matrix.config_runtimes import LettaApiRuntime
-from letta_matrix.runtimes.app_server.frames import Json, as_list, id_of
+from letta_matrix.runtimes.json_fields import Json, as_list, id_of
 from letta_matrix.runtimes.letta_api.errors import NotStreamable, fault_of, reason_of
 from letta_matrix.runtimes.letta_api.sse import StreamEvent, read_events
 from letta_matrix.runtimes.protocol import (

@@ -3,7 +3,7 @@
 import time
 from typing import TYPE_CHECKING
 
-from letta_matrix.runtimes.app_server.frames import Json, id_of
+from letta_matrix.runtimes.json_fields import Json, id_of
 from letta_matrix.runtimes.protocol import AgentInfo, RuntimeUnavailable
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ import base64
 from dataclasses import dataclass, field
 from typing import cast
 
-from letta_matrix.runtimes.app_server.frames import Json, as_dict, as_list, as_texts
+from letta_matrix.runtimes.json_fields import Json, as_dict, as_list, as_texts
 from letta_matrix.runtimes.protocol import TurnRequest, TurnState
 
 

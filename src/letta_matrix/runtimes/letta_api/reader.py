@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import cast
 
-from letta_matrix.runtimes.app_server.frames import Json, as_dict, as_list, id_of, text_of
+from letta_matrix.runtimes.json_fields import Json, as_dict, as_list, id_of, text_of
 from letta_matrix.runtimes.letta_api.errors import reason_of
 from letta_matrix.runtimes.protocol import (
     ReasoningDelta,

@@ -5,7 +5,7 @@ from collections.abc import Set
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from letta_matrix.runtimes.app_server.frames import Json, as_dict, as_texts, id_of, text_of
+from letta_matrix.runtimes.json_fields import Json, as_dict, as_texts, id_of, text_of
 from letta_matrix.runtimes.letta_api.turns import ENDED
 from letta_matrix.runtimes.protocol import RuntimeRefused, RuntimeUnavailable, Said, Speech
 

@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, AsyncIterable
 from dataclasses import dataclass
 from typing import cast
 
-from letta_matrix.runtimes.app_server.frames import Json
+from letta_matrix.runtimes.json_fields import Json
 from letta_matrix.runtimes.protocol import RuntimeUnavailable
 
 MAX_LINE = 32 * 1024 * 1024

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from letta_matrix.runtimes.app_server.frames import Json, as_dict, as_list
+from letta_matrix.runtimes.json_fields import Json, as_dict, as_list
 from letta_matrix.runtimes.letta_api.errors import NotStreamable, reason_of
 from letta_matrix.runtimes.letta_api.progress import Progress, answer_of, content_of
 from letta_matrix.runtimes.letta_api.reader import TurnReader

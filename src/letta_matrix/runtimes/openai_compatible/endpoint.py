@@ -10,7 +10,7 @@ import openai
 from openai.types.chat import ChatCompletionChunk, ChatCompletionMessageParam
 
 from letta_matrix.config import OpenAICompatibleRuntime
-from letta_matrix.runtimes.app_server.frames import as_dict
+from letta_matrix.runtimes.json_fields import as_dict
 from letta_matrix.runtimes.openai_compatible.faults import fault_of, is_gone
 from letta_matrix.runtimes.protocol import Image, RuntimeUnavailable, TurnRequest
 

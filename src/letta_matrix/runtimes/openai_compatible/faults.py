@@ -5,7 +5,8 @@ from typing import cast
 
 import openai
 
-from letta_matrix.runtimes.app_server.frames import as_dict, error_line
+from letta_matrix.runtimes.error_lines import error_line
+from letta_matrix.runtimes.json_fields import as_dict
 from letta_matrix.runtimes.protocol import (
     AgentGone,
     CredentialsRefused,

@@ -1,0 +1,164 @@
+"""SIGKILL between an agent's question and what its tool did: the tool runs once, or never."""
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+from tests.crash.bridges import Bridges, Room, pid_of, until
+from tests.crash.checks import Task, asked, assert_done_once
+from tests.crash.points import DECISION_POINTS, QUESTION_POINTS
+
+from letta_matrix.conversations.answers import ASK_AGAIN
+from letta_matrix.conversations.approval_text import ALLOW, DENY
+
+
+async def _pending(bridges: Bridges, task: Task) -> tuple[Room, str, str]:
+    """A new agent's room, the task's message in it, and the question that waits for an answer."""
+    await bridges.start()
+    room = await bridges.new_room()
+    event_id = await bridges.person.send(room.room_id, task.text)
+    return room, event_id, await asked(bridges, room)
+
+
+@pytest.mark.parametrize("point", QUESTION_POINTS)
+async def test_killed_while_asking(bridges: Bridges, tmp_path: Path, point: str) -> None:
+    task = Task.new(tmp_path)
+    await bridges.start()
+    room = await bridges.new_room()
+    bridges.set_trap(point, task.text)
+    event_id = await bridges.person.send(room.room_id, task.text)
+    await bridges.dead(point)
+
+    await bridges.start()
+    question = await asked(bridges, room)
+    assert task.runs == 0
+    await bridges.person.react(room.room_id, question, ALLOW)
+    await assert_done_once(bridges, room, event_id, task)
+
+
+@pytest.mark.parametrize("point", DECISION_POINTS)
+async def test_killed_while_deciding(bridges: Bridges, tmp_path: Path, point: str) -> None:
+    task = Task.new(tmp_path)
+    room, event_id, question = await _pending(bridges, task)
+    bridges.set_trap(point, ALLOW)
+    await bridges.person.react(room.room_id, question, ALLOW)
+    await bridges.dead(point)
+
+    await bridges.start()
+    await assert_done_once(bridges, room, event_id, task)
+
+
+@pytest.mark.parametrize("point", ["decision stored", "runtime told"])
+async def test_killed_while_denying(bridges: Bridges, tmp_path: Path, point: str) -> None:
+    task = Task.new(tmp_path)
+    room, event_id, question = await _pending(bridges, task)
+    bridges.set_trap(point, DENY)
+    await bridges.person.react(room.room_id, question, DENY)
+    await bridges.dead(point)
+
+    await bridges.start()
+    await bridges.settled(room, event_id)
+    assert task.runs == 0
+    (asked_once,) = await bridges.questions(room)
+    assert asked_once.text.startswith(DENY)
+    (reply,) = await bridges.replies(room)
+    assert "Denied by" in reply.text
+
+
+async def test_allowed_while_the_bridge_was_dead(bridges: Bridges, tmp_path: Path) -> None:
+    task = Task.new(tmp_path)
+    room, event_id, question = await _pending(bridges, task)
+    bridges.kill()
+    await bridges.person.react(room.room_id, question, ALLOW)
+    assert task.runs == 0
+
+    await bridges.start()
+    await assert_done_once(bridges, room, event_id, task)
+
+
+@asynccontextmanager
+async def _forgetful_appservice(bridges: Bridges) -> AsyncGenerator[list[str]]:
+    """Takes the homeserver's transactions in place of the bridge, and keeps nothing of them."""
+    taken: list[str] = []
+
+    async def take(request: web.Request) -> web.Response:
+        taken.append(await request.text())
+        return web.json_response({})
+
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", take)
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", bridges.homeserver.appservice_port).start()
+    try:
+        yield taken
+    finally:
+        await runner.cleanup()
+
+
+async def test_an_answer_that_never_arrived(bridges: Bridges, tmp_path: Path) -> None:
+    """It is found in the room when the bridge looks for what it has missed."""
+    task = Task.new(tmp_path)
+    room, event_id, question = await _pending(bridges, task)
+    bridges.kill()
+    async with _forgetful_appservice(bridges) as taken:
+        reaction = await bridges.person.react(room.room_id, question, ALLOW)
+
+        async def is_lost() -> bool:
+            return any(reaction in body for body in taken)
+
+        await until(is_lost, "the homeserver delivers the reaction")
+    await bridges.start()
+    await assert_done_once(bridges, room, event_id, task)
+
+
+@pytest.mark.parametrize("bridge_dies", [False, True])
+async def test_the_app_server_dies(bridges: Bridges, tmp_path: Path, bridge_dies: bool) -> None:
+    """The question lapses: what is answered to it runs nothing."""
+    task = Task.new(tmp_path)
+    room, event_id, question = await _pending(bridges, task)
+    bridges.letta.kill()
+    if bridge_dies:
+        bridges.kill()
+    await bridges.letta.restart()
+    await bridges.start()
+    await bridges.settled(room, event_id)
+    (lapsed,) = await bridges.questions(room)
+    assert "not answered before the turn ended" in lapsed.text
+    (notice,) = await bridges.replies(room)
+    assert ASK_AGAIN in notice.text
+    reaction = await bridges.person.react(room.room_id, question, ALLOW)
+    await bridges.settled(room, reaction)
+    assert task.runs == 0
+    assert await bridges.questions(room) == [lapsed]
+    assert bridges.model.count(task.text) == 1
+
+
+async def test_allowed_just_after_the_app_server_died(bridges: Bridges, tmp_path: Path) -> None:
+    task = Task.new(tmp_path)
+    room, event_id, question = await _pending(bridges, task)
+    bridges.letta.kill()
+    await bridges.person.react(room.room_id, question, ALLOW)
+    await bridges.letta.restart()
+    await bridges.settled(room, event_id)
+    (notice,) = await bridges.replies(room)
+    assert ASK_AGAIN in notice.text
+    assert task.runs == 0
+
+
+@pytest.mark.parametrize("point", ["question frozen, not sent", "question sent, not confirmed"])
+async def test_the_homeserver_dies(bridges: Bridges, tmp_path: Path, point: str) -> None:
+    task = Task.new(tmp_path)
+    await bridges.start()
+    room = await bridges.new_room()
+    homeserver = bridges.homeserver
+    bridges.set_trap(point, task.text, pid_of(homeserver.server))
+    event_id = await bridges.person.send(room.room_id, task.text)
+    await bridges.sprung()
+    homeserver.kill()
+    await homeserver.server.start()
+    question = await asked(bridges, room)
+    await bridges.person.react(room.room_id, question, ALLOW)
+    await assert_done_once(bridges, room, event_id, task)

@@ -1,0 +1,75 @@
+"""SIGKILL while a command is carried out: it takes effect once, and is answered once."""
+
+import secrets
+
+import pytest
+from tests.crash.bridges import Bridges, Room, until
+from tests.crash.checks import Words
+from tests.stub_model import MODEL_ID
+
+from letta_matrix.conversations import notices
+
+_CREATING = [
+    "admitted, before the 200",
+    "command begins",
+    "before the agent is created",
+    "agent created, not answered",
+    "end frozen, not sent",
+    "end sent, not recorded",
+]
+
+
+@pytest.mark.parametrize("point", _CREATING)
+async def test_killed_while_creating_an_agent(bridges: Bridges, point: str) -> None:
+    name = f"Made {secrets.token_hex(4)}"
+    await bridges.start()
+    room = await bridges.new_room()
+    bridges.set_trap(point, name)
+    line = f'!create "{name}" --model openai-compatible/{MODEL_ID}'
+    event_id = await bridges.person.send(room.room_id, line)
+    await bridges.dead(point)
+
+    await bridges.start()
+    await bridges.settled(room, event_id)
+    made = [agent_id for agent_id, known in await bridges.listed() if known == name]
+    bridges.agents += made
+    assert len(made) == 1
+    (answer,) = await bridges.replies(room)
+    assert name in answer.text
+    assert made[0] in answer.text
+    assert answer.answers == event_id
+    assert bridges.unsettled(room) == []
+
+
+async def _begun(bridges: Bridges, words: Words) -> tuple[Room, str]:
+    await bridges.start()
+    room = await bridges.new_room()
+    event_id = await bridges.person.send(room.room_id, words.text)
+
+    async def growing() -> bool:
+        replies = await bridges.replies(room)
+        return bool(replies) and replies[-1].edits > 0
+
+    await until(growing, "the reply grows")
+    return room, event_id
+
+
+@pytest.mark.parametrize(
+    "point", ["admitted, before the 200", "command begins", "turn cancelled"]
+)
+async def test_killed_while_cancelling(bridges: Bridges, point: str) -> None:
+    words = Words.slow(80)
+    room, event_id = await _begun(bridges, words)
+    bridges.set_trap(point, "!cancel")
+    command = await bridges.person.send(room.room_id, "!cancel")
+    await bridges.dead(point)
+
+    await bridges.start()
+    await bridges.settled(room, event_id, command)
+    reply, notice = await bridges.replies(room)
+    assert words.answer.startswith(reply.text)
+    assert reply.text != words.answer, "it was not stopped"
+    assert not reply.live
+    assert notice.text == notices.STOPPED
+    assert {reply.answers, notice.answers} == {event_id}
+    assert bridges.model.count(words.text) == 1

@@ -1,0 +1,54 @@
+"""SIGKILL while an agent acts on Matrix, or speaks without being asked."""
+
+import asyncio
+import json
+import secrets
+
+import pytest
+from tests.crash.bridges import Bridges
+from tests.crash.checks import Words, assert_goes_on
+
+
+@pytest.mark.parametrize("point", ["tool called", "tool's message sent", "tool done"])
+async def test_killed_while_a_tool_sends_a_message(bridges: Bridges, point: str) -> None:
+    message = f"the tool says {secrets.token_hex(6)}"
+    await bridges.start()
+    room = await bridges.new_room()
+    arguments = json.dumps({"room_id": room.room_id, "message": message})
+    text = f"tool:matrix_send_message:{arguments}"
+    bridges.set_trap(point, message)
+    event_id = await bridges.person.send(room.room_id, text)
+    await bridges.dead(point)
+
+    await bridges.start()
+    await bridges.settled(room, event_id)
+    said = await bridges.replies(room)
+    assert [one.text for one in said if one.text == message] == [message]
+    (reply,) = [one for one in said if one.answers == event_id]
+    assert reply.text.startswith("tool said:"), reply.text
+    assert "event_id" in reply.text
+    assert bridges.model.count(message) == 1
+
+
+@pytest.mark.parametrize(
+    "point", ["speech not committed", "speech stored, not sent", "speech sent, not confirmed"]
+)
+async def test_killed_while_telling_what_was_said_unasked(bridges: Bridges, point: str) -> None:
+    words = Words.quick()
+    await bridges.start()
+    room = await bridges.new_room()
+    bridges.stop()
+    bridges.set_trap(point)
+    await bridges.start()
+    await bridges.tell_elsewhere(room.agent_id, words.text)
+    await bridges.dead(point)
+
+    await bridges.start()
+
+    async def told() -> list[str]:
+        return [said.text for said in await bridges.replies(room)]
+
+    await bridges.until_said(room, words.answer)
+    await asyncio.sleep(1)
+    (told,) = await bridges.replies(room)
+    assert told.text.endswith(words.answer)

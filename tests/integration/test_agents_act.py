@@ -1,0 +1,253 @@
+"""Agents use their Matrix tools: a real App Server's agents, in real rooms, as themselves."""
+
+import base64
+import json
+import secrets
+import signal
+from collections.abc import AsyncGenerator
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+from tests.integration.bridge_world import Json, Person, Room, eventually, new_person
+from tests.integration.letta_world import LettaWorld, letta_world
+from tests.servers import Homeserver, LettaServer
+from tests.stub_model import StubModel
+
+from letta_matrix.matrix.content import MARKER
+
+
+@pytest.fixture(scope="module")
+async def ann(homeserver: Homeserver) -> Person:
+    return await new_person(homeserver)
+
+
+@pytest.fixture(scope="module")
+async def world(
+    homeserver: Homeserver,
+    app_server: LettaServer,
+    stub_model: StubModel,
+    ann: Person,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> AsyncGenerator[LettaWorld]:
+    directory = tmp_path_factory.mktemp("act")
+    two = {"conversations": {"max_hops": 2, "edit_interval": 0.3}}
+    async with letta_world(homeserver, app_server, stub_model, directory, ann, **two) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+async def ada(world: LettaWorld) -> Room:
+    return await world.meet()
+
+
+@pytest.fixture(scope="module")
+async def ben(world: LettaWorld) -> Room:
+    return await world.meet(f"Ben {secrets.token_hex(3)}")
+
+
+@pytest.fixture(scope="module")
+async def kitchen(ann: Person, ada: Room) -> str:
+    """A room of ann's into which she has invited Ada."""
+    room_id = await ann.create_room(ada.ghost, name="Kitchen")
+
+    async def membership() -> str:
+        return (await ann.members(room_id))[ada.ghost]
+
+    await eventually(membership, lambda it: it == "join")
+    return room_id
+
+
+def call(tool: str, /, **arguments: Any) -> str:
+    """What the model is told so that it calls a tool."""
+    return f"tool:{tool}:{json.dumps(arguments)}"
+
+
+async def told(person: Person, room: Room, tool: str, /, **arguments: Any) -> str:
+    """Tell an agent to call a tool; what it says the tool said."""
+    before = len(await person.replies(room, 0))
+    await person.send(room.room_id, call(tool, **arguments))
+    answer = (await person.replies(room, before + 1))[before]
+    assert answer.startswith("tool said: "), answer
+    return answer.removeprefix("tool said: ")
+
+
+async def test_an_agent_posts_into_another_room_as_itself(
+    ann: Person, ada: Room, kitchen: str
+) -> None:
+    message = f"**dinner** {secrets.token_hex(3)} @room"
+    answer = await told(ann, ada, "matrix_send_message", room_id=kitchen, message=message)
+    posted = [e for e in await ann.timeline(kitchen) if e["content"].get("body") == message]
+    assert [(e["sender"], e["event_id"] in answer) for e in posted] == [(ada.ghost, True)]
+    content = posted[0]["content"]
+    assert content["m.mentions"] == {}
+    assert content[MARKER]["agent_id"] == ada.agent.agent_id
+    assert message not in await ann.bodies(ada.room_id, ada.ghost)
+
+
+async def test_where_it_is_not_it_gets_a_clear_refusal(
+    ann: Person, ada: Room, ben: Room, kitchen: str
+) -> None:
+    for agent, elsewhere in ((ben, kitchen), (ada, ben.room_id), (ada, "!nowhere:localhost")):
+        refusal = f"You are not in {elsewhere}. Ask somebody there to invite {agent.ghost}."
+        for tool, arguments in (
+            ("matrix_send_message", {"message": "hi"}),
+            ("matrix_read_room", {}),
+        ):
+            assert refusal in await told(ann, agent, tool, room_id=elsewhere, **arguments)
+    assert await ann.bodies(kitchen, ben.ghost) == []
+    assert await ann.bodies(ben.room_id, ada.ghost) == []
+
+
+async def test_it_reacts_and_replies_in_threads(ann: Person, ada: Room, kitchen: str) -> None:
+    asked = await ann.send(kitchen, "who cooks? (said to nobody)", **{"m.mentions": {}})
+    here = {"room_id": kitchen, "event_id": asked}
+    await told(ann, ada, "matrix_react", key="🍝", **here)
+    assert await ann.reactions(kitchen, asked) == {"🍝": ada.ghost}
+    await told(ann, ada, "matrix_reply_in_thread", message="I do", **here)
+    said = [one for one in await ann.said_by(kitchen, ada.ghost) if one["thread"] == asked]
+    assert "I do" in [one["content"]["body"] for one in said]
+
+
+async def test_it_uploads_files(ann: Person, ada: Room, kitchen: str) -> None:
+    await told(ann, ada, "matrix_upload_file", room_id=kitchen, name="a.md", content="# Soup")
+    data = base64.b64encode(b"\x00\x01").decode()
+    await told(ann, ada, "matrix_upload_file", room_id=kitchen, name="b.bin", content_base64=data)
+    files = [
+        one["content"]
+        for one in await ann.said_by(kitchen, ada.ghost)
+        if one["content"]["msgtype"] == "m.file"
+    ]
+    assert [await download(ann, file["url"]) for file in files] == [b"# Soup", b"\x00\x01"]
+    assert [file["filename"] for file in files] == ["a.md", "b.bin"]
+
+
+async def download(person: Person, mxc: str) -> bytes:
+    url = f"{person.url}/_matrix/client/v1/media/download/{mxc.removeprefix('mxc://')}"
+    headers = {"Authorization": f"Bearer {person.token}"}
+    async with person.http.get(url, headers=headers) as answer:
+        assert answer.status == 200
+        return await answer.read()
+
+
+async def test_it_reads_its_rooms(ann: Person, ada: Room, kitchen: str) -> None:
+    salt = f"the salt is {secrets.token_hex(4)}"
+    await ann.send(kitchen, salt, **{"m.mentions": {}})
+    assert salt in await told(ann, ada, "matrix_read_room", room_id="Kitchen", limit=1)
+    assert kitchen in await told(ann, ada, "matrix_list_rooms")
+    members = await told(ann, ada, "matrix_list_members", room_id=kitchen)
+    assert ann.user_id in members
+    assert ada.ghost in members
+    whoami = await told(ann, ada, "matrix_whoami")
+    assert ada.ghost in whoami
+    assert ada.room_id in whoami
+
+
+async def test_wrong_arguments_are_explained(ann: Person, ada: Room, kitchen: str) -> None:
+    answer = await told(ann, ada, "matrix_send_message", room=kitchen, message="hi")
+    assert "room_id" in answer
+
+
+async def test_an_agent_asks_another_one(ann: Person, ada: Room, ben: Room) -> None:
+    question = f"what is soup? {secrets.token_hex(3)}"
+    answer = await told(ann, ada, "message_agent", agent=ben.agent.name, message=question)
+    assert f"echo: {question}" in answer
+    (asked,) = [one for one in await ann.said_by(ben.room_id, ada.ghost)][-1:]
+    assert asked["content"]["body"] == question
+    assert await ann.replies(ben, 1, asked["event_id"]) == [f"echo: {question}"]
+
+
+async def test_messages_from_agent_to_agent_end(
+    world: LettaWorld, ann: Person, ada: Room, ben: Room
+) -> None:
+    end = f"end {secrets.token_hex(3)}"
+    third = call("message_agent", agent=ben.agent.name, message=end)
+    second = call("message_agent", agent=ada.agent.name, message=third)
+    answer = await told(ann, ada, "message_agent", agent=ben.agent.name, message=second)
+    assert "tool said" in answer
+    bodies = [
+        *await ann.bodies(ada.room_id, ben.ghost),
+        *await ann.bodies(ben.room_id, ada.ghost),
+    ]
+    assert second in bodies
+    assert third in bodies
+    assert end not in bodies
+    refused = [body for body in await ann.bodies(ada.room_id, ada.ghost) if "agent to agent" in body]
+    assert any("2 times" in body for body in refused)
+
+
+async def question_of(person: Person, agent: Room, text: str) -> Json:
+    """The event by which an agent asks people."""
+
+    async def asked() -> list[Json]:
+        said = await person.said_by(agent.room_id, agent.ghost)
+        return [one for one in said if one["content"]["body"].startswith(text)]
+
+    (question,) = await eventually(asked, bool)
+    return question
+
+
+async def test_an_agent_asks_a_human(ann: Person, ada: Room) -> None:
+    text = f"Tea or coffee? {secrets.token_hex(3)}"
+    before = len(await ann.replies(ada, 0))
+    options = {"question": text, "options": ["tea", "coffee"]}
+    await ann.send(ada.room_id, call("ask_human", **options))
+    question = await question_of(ann, ada, text)
+    await ann.react(ada.room_id, question["event_id"], "2️⃣")
+    answer = (await ann.replies(ada, before + 2))[before + 1]
+    assert answer.startswith("tool said: ")
+    assert '"answer": "coffee"' in answer or '"answer":"coffee"' in answer
+    assert "Answered by" in (await question_of(ann, ada, text))["content"]["body"]
+
+
+async def test_what_is_said_next_answers_and_prompts_nobody(
+    world: LettaWorld, ann: Person, ada: Room
+) -> None:
+    text, answer = (f"{what} {secrets.token_hex(3)}" for what in ("How many?", "seven"))
+    before = len(await ann.replies(ada, 0))
+    await ann.send(ada.room_id, call("ask_human", question=text))
+    await question_of(ann, ada, text)
+    await ann.send(ada.room_id, answer)
+    assert answer in (await ann.replies(ada, before + 2))[before + 1]
+    assert len(world.asked(answer)) == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=["stopped", "killed"])
+@pytest.mark.parametrize("when", ["while it is down", "afterwards"])
+async def test_a_question_outlives_the_bridge(
+    world: LettaWorld, ann: Person, ada: Room, number: signal.Signals, when: str
+) -> None:
+    text = f"Red or blue? {secrets.token_hex(3)}"
+    before = len(await ann.replies(ada, 0))
+    await ann.send(ada.room_id, call("ask_human", question=text, options=["red", "blue"]))
+    question = await question_of(ann, ada, text)
+    world.process.end(number)
+    if when == "while it is down":
+        await ann.react(ada.room_id, question["event_id"], "1️⃣")
+    await world.start()
+    if when == "afterwards":
+        await ann.react(ada.room_id, question["event_id"], "1️⃣")
+    answer = (await ann.replies(ada, before + 2, seconds=40))[before + 1]
+    assert '"red"' in answer
+    assert (await question_of(ann, ada, text))["event_id"] == question["event_id"]
+    assert len([one for one in world.asked(text) if not one.after_tool]) == 1
+
+
+async def test_tools_are_there_again_after_the_app_server_was_away(
+    world: LettaWorld, ann: Person, ada: Room
+) -> None:
+    await world.letta.restart()
+
+    async def works() -> bool:
+        return ada.ghost in await told(ann, ada, "matrix_whoami")
+
+    assert await eventually(works, bool)
+
+
+async def test_an_agent_cannot_get_in_by_itself(ann: Person, ada: Room) -> None:
+    closed = await ann.create_room(name="Closed")
+    alias = f"#closed{secrets.token_hex(3)}:localhost"
+    await ann.call("PUT", f"/directory/room/{quote(alias)}", {"room_id": closed})
+    answer = await told(ann, ada, "matrix_send_message", room_id=alias, message="hi")
+    assert "You are not in" in answer
+    assert ada.ghost not in await ann.members(closed)

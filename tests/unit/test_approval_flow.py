@@ -1,0 +1,214 @@
+"""A tool's approval from the question in the room to the agent's answer, as people give it."""
+
+import asyncio
+from collections.abc import Callable, Generator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.builders import message, reaction, reply_to, said_in
+from tests.fake_homeserver import FakeHomeserver, until
+from tests.stage import Stage
+
+from letta_matrix.conversations import notices
+from letta_matrix.runtimes.memory import Answer
+from letta_matrix.runtimes.protocol import (
+    ApprovalRequested,
+    StopReason,
+    TextDelta,
+    TurnEvent,
+    TurnFinished,
+    TurnRequest,
+)
+
+ROOM = "!1:test"
+BOB = "@bob:test"
+
+
+def ask_for_bash(request: TurnRequest) -> Generator[TurnEvent | float, Answer | None]:
+    """Wants to run Bash, and says what came of it."""
+    answer = yield ApprovalRequested(f"call {request.message_id}", "Bash", {"command": "ls"})
+    answer = answer or Answer(False)
+    word = "Ran it." if answer.allow else f"I may not: {answer.message}"
+    yield TextDelta("0", "Always. " + word if answer.always else word)
+    yield TurnFinished(StopReason.END_TURN)
+
+
+@pytest.fixture
+async def asking(stage: Stage) -> Stage:
+    stage.runtime.script = ask_for_bash
+    return stage
+
+
+async def question(stage: Stage, event: Any = None) -> str:
+    """Tell agent 1 to look; the event that asks whether it may."""
+    before = len(stage.fake.messages(ROOM))
+    offered = len(stage.fake.messages(ROOM, "m.reaction"))
+    await stage.admit(event or message("look"))
+    await until(lambda: len(stage.fake.messages(ROOM)) > before)
+    asked = stage.fake.messages(ROOM)[before]
+    assert "Bash" in asked["content"]["body"]
+    assert "ls" in asked["content"]["body"]
+    # Our own reaction offers the answers once the question's event is known.
+    await until(lambda: len(stage.fake.messages(ROOM, "m.reaction")) > offered)
+    return str(asked["event_id"])
+
+
+def said(stage: Stage) -> list[str]:
+    """The agent's own words, without what stands beside them."""
+    messages = stage.fake.messages(ROOM)
+    return [one["content"]["body"] for one in messages if one["content"]["msgtype"] == "m.text"]
+
+
+async def nothing_happens(stage: Stage) -> None:
+    await asyncio.sleep(0.15)
+    assert stage.runtime.answers == {}
+    assert said(stage) == []
+
+
+Way = Callable[[str], dict[str, Any]]
+"""An event that refers to a question."""
+
+ANSWERS: dict[str, tuple[Way, str]] = {
+    "✅": (lambda asked: reaction(asked, "✅"), "Ran it."),
+    "❌": (lambda asked: reaction(asked, "❌"), "I may not: "),
+    "yes": (lambda asked: reply_to(asked, "yes"), "Ran it."),
+    "no": (lambda asked: reply_to(asked, "no, not now"), "I may not: "),
+    "!approve": (lambda _: message("!approve"), "Ran it."),
+    "!deny": (lambda _: message("!deny not now"), "I may not: "),
+    "admin": (lambda asked: reaction(asked, "✅", sender="@root:test"), "Ran it."),
+}
+FOREIGN: dict[str, Way] = {
+    "stranger": lambda asked: reaction(asked, "✅", sender=BOB),
+    "blocked": lambda asked: reaction(asked, "✅", sender="@ann:elsewhere"),
+    "the agent": lambda asked: reaction(asked, "✅", sender="@agent_1:test"),
+    "another agent": lambda asked: reaction(asked, "✅", sender="@agent_2:test"),
+    "another room": lambda asked: reaction(asked, "✅", "!2:test"),
+    "another sign": lambda asked: reaction(asked, "👍"),
+    "always, which is not offered": lambda asked: reaction(asked, "♾️"),
+    "stranger's reply": lambda asked: reply_to(asked, "yes", sender=BOB),
+    "stranger's command": lambda _: message("!approve", sender=BOB),
+    "command in another room": lambda _: message("!approve", "!2:test"),
+}
+
+
+@pytest.mark.parametrize("name", ANSWERS)
+async def test_a_person_answers(fake: FakeHomeserver, database_file: Path, name: str) -> None:
+    way, words = ANSWERS[name]
+    permissions = {"test": "user", "@root:test": "admin"}
+    stage = Stage(fake, database_file, permissions=permissions)
+    stage.runtime.script = ask_for_bash
+    await stage.open()
+    await stage.add(1)
+    asked = await question(stage)
+    await stage.tell(way(asked))
+    (reply,) = said(stage)
+    assert reply.startswith(words)
+    await stage.close()
+
+
+async def test_a_denials_reason_reaches_the_agent(asking: Stage) -> None:
+    asked = await question(asking)
+    await asking.tell(reply_to(asked, "no, use the trash instead"))
+    (reply,) = said(asking)
+    assert "use the trash instead" in reply
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+async def test_what_does_not_count_changes_nothing(asking: Stage, name: str) -> None:
+    asked = await question(asking)
+    await asking.admit(FOREIGN[name](asked))
+    await nothing_happens(asking)
+    await asking.tell(reaction(asked, "✅"))
+    assert said(asking) == ["Ran it."]
+
+
+async def test_the_first_answer_counts(asking: Stage) -> None:
+    asked = await question(asking)
+    await asking.tell(reaction(asked, "❌"), reaction(asked, "✅"), reply_to(asked, "yes"))
+    assert said(asking)[0].startswith("I may not: ")
+    assert len(asking.runtime.answers) == 1
+
+
+@pytest.mark.parametrize("key", ["✅", "❌"])
+async def test_a_restart_in_between_changes_nothing(asking: Stage, key: str) -> None:
+    asked = await question(asking)
+    await asking.recover()
+    await nothing_happens(asking)
+    await asking.tell(reaction(asked, key))
+    (reply,) = said(asking)
+    assert reply.startswith("Ran it." if key == "✅" else "I may not: ")
+    questions = [body for body in asking.fake.bodies(ROOM) if "Bash" in body]
+    assert len(questions) == 1
+
+
+async def test_an_answer_given_while_we_were_away_counts(asking: Stage) -> None:
+    """It comes with the first transaction after the start, when the turn may not ask yet."""
+    asked = await question(asking)
+    await asking.again()
+    await asking.admit(reaction(asked, "✅"))
+    await asking.dispatcher.recover()
+    await asking.idle()
+    assert said(asking) == ["Ran it."]
+
+
+async def test_nobody_answers_in_time(asking: Stage) -> None:
+    await asking.again(approval_timeout=0.3)
+    asked = await question(asking)
+    await asking.idle()
+    (reply,) = said(asking)
+    assert reply.startswith("I may not: ")
+    await asking.tell(reaction(asked, "✅"))
+    assert [answer.allow for answer in asking.runtime.answers.values()] == [False]
+
+
+async def test_it_times_out_while_we_are_away(asking: Stage) -> None:
+    await asking.again(approval_timeout=0.3)
+    asked = await question(asking)
+    await asking.close()
+    await asyncio.sleep(0.4)
+    await asking.open()
+    await asking.admit(reaction(asked, "✅"))
+    await asking.dispatcher.recover()
+    await asking.idle()
+    assert [answer.allow for answer in asking.runtime.answers.values()] == [False]
+
+
+async def test_two_threads_ask_side_by_side(asking: Stage) -> None:
+    first = await question(asking, said_in("$a", "look"))
+    second = await question(asking, said_in("$b", "look"))
+    await asking.admit(reaction(second, "✅"))
+    await until(lambda: said(asking) == ["Ran it."])
+    assert asking.dispatcher.waiting == 1
+    await asking.tell(reaction(first, "❌"))
+    assert said(asking)[1].startswith("I may not: ")
+
+
+@pytest.mark.parametrize("target", ["question", "message"])
+async def test_a_stop_sign_ends_it(asking: Stage, target: str) -> None:
+    event = message("look")
+    asked = await question(asking, event)
+    await asking.tell(reaction(asked if target == "question" else event["event_id"], "🛑"))
+    assert asking.runtime.answers == {}
+    assert notices.STOPPED in asking.fake.bodies(ROOM)
+    await asking.tell(reaction(asked, "✅"))
+    assert asking.runtime.answers == {}
+
+
+async def test_an_agents_message_is_nobodys_wish(asking: Stage) -> None:
+    """What another agent asked for, only an admin may approve."""
+    event = message("look", sender="@agent_2:test")
+    event["content"]["org.letta.matrix"] = {"prompts": "agent-1", "hops": 1}
+    asked = await question(asking, event)
+    await asking.admit(reaction(asked, "✅"), reaction(asked, "✅", sender="@agent_2:test"))
+    await nothing_happens(asking)
+
+
+@pytest.mark.parametrize("command", ["!cancel", "!letta cancel"])
+async def test_a_command_stops_what_runs(stage: Stage, fake: FakeHomeserver, command: str) -> None:
+    await stage.admit(message("stream 500 0.02"))
+    await until(lambda: fake.messages(ROOM))
+    await stage.tell(message(command))
+    assert notices.STOPPED in fake.bodies(ROOM)
+    assert "word499" not in fake.bodies(ROOM)[0]
+    assert stage.dispatcher.counters["turns_done"] == 2
