@@ -110,10 +110,13 @@ class FakeHomeserver:
         """The message events of a room, oldest first."""
         return [e for e in self.events.get(room_id, []) if e["type"] == event_type]
 
-    def bodies(self, room_id: str) -> list[str]:
-        """What a person would read in a room: each message in its last version."""
+    def bodies(self, room_id: str, msgtype: str = "") -> list[str]:
+        """What a person would read in a room: each message in its last version; of one type if
+        given."""
         shown: dict[str, str] = {}
         for event in self.messages(room_id):
+            if msgtype and event["content"]["msgtype"] != msgtype:
+                continue
             relation = event["content"].get("m.relates_to", {})
             if relation.get("rel_type") == "m.replace":
                 shown[relation["event_id"]] = event["content"]["m.new_content"]["body"]

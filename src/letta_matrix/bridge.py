@@ -138,10 +138,16 @@ class Bridge:
         """Whether the homeserver is connected and every listed agent is set up."""
         return (
             self._connected
-            and all(discovery.listed for discovery in self._parts.discoveries)
+            and self._agents_known()
             and self._provisioner is not None
             and not self._provisioner.busy
         )
+
+    def _agents_known(self) -> bool:
+        # A runtime that is away keeps nobody waiting who lives elsewhere.
+        discoveries = self._parts.discoveries
+        listed = not discoveries or any(one.listed for one in discoveries)
+        return listed and all(one.settled for one in discoveries)
 
     def health(self) -> Mapping[str, object]:
         """What `/health` answers."""

@@ -83,8 +83,10 @@ def _apply_legacy(data: dict[str, object], env: Mapping[str, str]) -> SetBy:
             values[key] = env[variable]
             set_by[section, key] = variable
     if (url := env.get(_LEGACY_RUNTIME)) and not data.get("runtimes"):
-        key = {"api_key": env[_LEGACY_KEY]} if env.get(_LEGACY_KEY) else {}
-        data["runtimes"] = [{**runtime_at(url), **key}]
+        runtime = runtime_at(url)
+        if key := env.get(_LEGACY_KEY):
+            runtime["token" if runtime["type"] == "app_server" else "api_key"] = key
+        data["runtimes"] = [runtime]
         set_by["runtimes",] = _LEGACY_RUNTIME
     return set_by
 

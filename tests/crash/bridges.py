@@ -202,6 +202,19 @@ class Bridges:
         await until(joined, "the person is in the agent's room")
         return Room(room_id, agent_id, user_id(agent_id, self.homeserver.server_name))
 
+    async def listed(self) -> dict[str, str]:
+        """The names of the App Server's agents, by their ids."""
+        async with self.letta.app_server.control(self.http) as control:
+            answer = await control.request("agent_list", query={"limit": 1000})
+        return {str(agent["id"]): str(agent["name"]) for agent in answer["agents"]}
+
+    async def tell_elsewhere(self, agent_id: str, text: str) -> None:
+        """Talk to an agent of the App Server by its OpenAI API."""
+        body = {"model": agent_id, "messages": [{"role": "user", "content": text}]}
+        url = f"{self.letta.openai_url}/chat/completions"
+        async with self.http.post(url, json=body) as response:
+            assert response.status == 200
+
     async def delete_agents(self) -> None:
         """Leave nothing for the tests of others to provision."""
         async with self.letta.app_server.control(self.http) as control:

@@ -58,8 +58,8 @@ def _is_input(_client: object, frame: bytes, **_kwargs: object) -> bool:
     return b'"type": "input"' in frame
 
 
-def _asks(*_args: object, also: Sequence[object] = (), **_kwargs: object) -> bool:
-    return bool(also)
+def _asks(_outbox: object, entries: Sequence[OutboxEntry], **_kwargs: object) -> bool:
+    return [entry.kind for entry in entries] == [OutboxKind.APPROVAL]
 
 
 def _is_outcome(_outbox: object, entries: Sequence[OutboxEntry], **_kwargs: object) -> bool:
@@ -88,7 +88,13 @@ def _unasked(
     *_: object,
     **__: object,
 ) -> bool:
-    return str(content.get("body", "")).startswith(UNASKED.strip("* "))
+    return str(content.get("body", "")).startswith(UNASKED.strip())
+
+
+def _tells(
+    _store: object, _agent: object, _run: object, _cursor: object, told: Sequence[object]
+) -> bool:
+    return bool(told)
 
 
 def _of_kind(kind: OutboxKind) -> Filter:
@@ -169,8 +175,8 @@ OTHER_POINTS = {
         Intent, "send", AFTER, when=_marked("tool", "matrix_send_message")
     ),
     "tool done": Point(Toolbox, "call", AFTER),
-    "speech not committed": Point(SpeechStore, "advance", COMMIT),
-    "speech stored, not sent": Point(SpeechStore, "advance", AFTER),
+    "speech not committed": Point(SpeechStore, "advance", COMMIT, when=_tells),
+    "speech stored, not sent": Point(SpeechStore, "advance", AFTER, when=_tells),
     "speech sent, not confirmed": Point(Intent, "send", AFTER, when=_unasked),
 }
 

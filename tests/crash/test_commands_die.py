@@ -31,7 +31,8 @@ async def test_killed_while_creating_an_agent(bridges: Bridges, point: str) -> N
 
     await bridges.start()
     await bridges.settled(room, event_id)
-    made = [agent_id for agent_id, known in await bridges.listed() if known == name]
+    listed = await bridges.listed()
+    made = [agent_id for agent_id, known in listed.items() if known == name]
     bridges.agents += made
     assert len(made) == 1
     (answer,) = await bridges.replies(room)
@@ -54,9 +55,7 @@ async def _begun(bridges: Bridges, words: Words) -> tuple[Room, str]:
     return room, event_id
 
 
-@pytest.mark.parametrize(
-    "point", ["admitted, before the 200", "command begins", "turn cancelled"]
-)
+@pytest.mark.parametrize("point", ["admitted, before the 200", "command begins", "turn cancelled"])
 async def test_killed_while_cancelling(bridges: Bridges, point: str) -> None:
     words = Words.slow(80)
     room, event_id = await _begun(bridges, words)

@@ -1,12 +1,13 @@
 """SIGKILL while an agent acts on Matrix, or speaks without being asked."""
 
-import asyncio
 import json
 import secrets
 
 import pytest
-from tests.crash.bridges import Bridges
-from tests.crash.checks import Words, assert_goes_on
+from tests.crash.bridges import Bridges, until
+from tests.crash.checks import Words
+
+from letta_matrix.conversations.speech import UNASKED
 
 
 @pytest.mark.parametrize("point", ["tool called", "tool's message sent", "tool done"])
@@ -45,10 +46,14 @@ async def test_killed_while_telling_what_was_said_unasked(bridges: Bridges, poin
 
     await bridges.start()
 
-    async def told() -> list[str]:
-        return [said.text for said in await bridges.replies(room)]
+    async def is_told() -> bool:
+        return bool(await bridges.replies(room))
 
-    await bridges.until_said(room, words.answer)
-    await asyncio.sleep(1)
-    (told,) = await bridges.replies(room)
-    assert told.text.endswith(words.answer)
+    await until(is_told, "what was said is told")
+    later = Words.quick()
+    event_id = await bridges.person.send(room.room_id, later.text)
+    await bridges.settled(room, event_id)
+    told, answer = await bridges.replies(room)
+    assert told.text == UNASKED + words.answer
+    assert answer.text == later.answer
+    assert bridges.model.count(words.text) == 1

@@ -89,11 +89,15 @@ class Person:
         return str(answer["event_id"])
 
     async def say_in_thread(self, room_id: str, root: str, body: str) -> str:
-        return await self.send(room_id, body, **{"m.relates_to": thread_relation(root, root)})
+        return await self._relate(room_id, body, thread_relation(root, root))
 
     async def reply(self, room_id: str, event_id: str, body: str) -> str:
-        relation = {"m.in_reply_to": {"event_id": event_id}}
-        return await self.send(room_id, body, **{"m.relates_to": relation})
+        return await self._relate(room_id, body, {"m.in_reply_to": {"event_id": event_id}})
+
+    async def mention(self, room_id: str, body: str, *user_ids: str) -> str:
+        named = {"user_ids": list(user_ids)}
+        content = {"msgtype": "m.text", "body": body, "m.mentions": named}
+        return await self.send_content(room_id, content)
 
     async def react(self, room_id: str, event_id: str, key: str) -> str:
         relation = {"rel_type": "m.annotation", "event_id": event_id, "key": key}
@@ -173,6 +177,9 @@ class Person:
         )
         return [said["content"]["body"] for said in done]
 
+    async def _relate(self, room_id: str, body: str, relation: Json) -> str:
+        content = {"msgtype": "m.text", "body": body, "m.relates_to": relation}
+        return await self.send_content(room_id, content)
 
     async def replies(
         self, room: "Room", count: int, thread: str = "", seconds: float = 20.0

@@ -100,7 +100,7 @@ async def test_where_it_is_not_it_gets_a_clear_refusal(
 
 
 async def test_it_reacts_and_replies_in_threads(ann: Person, ada: Room, kitchen: str) -> None:
-    asked = await ann.send(kitchen, "who cooks? (said to nobody)", **{"m.mentions": {}})
+    asked = await ann.send(kitchen, "who cooks? (said to nobody)")
     here = {"room_id": kitchen, "event_id": asked}
     await told(ann, ada, "matrix_react", key="🍝", **here)
     assert await ann.reactions(kitchen, asked) == {"🍝": ada.ghost}
@@ -132,7 +132,7 @@ async def download(person: Person, mxc: str) -> bytes:
 
 async def test_it_reads_its_rooms(ann: Person, ada: Room, kitchen: str) -> None:
     salt = f"the salt is {secrets.token_hex(4)}"
-    await ann.send(kitchen, salt, **{"m.mentions": {}})
+    await ann.send(kitchen, salt)
     assert salt in await told(ann, ada, "matrix_read_room", room_id="Kitchen", limit=1)
     assert kitchen in await told(ann, ada, "matrix_list_rooms")
     members = await told(ann, ada, "matrix_list_members", room_id=kitchen)
@@ -152,7 +152,7 @@ async def test_an_agent_asks_another_one(ann: Person, ada: Room, ben: Room) -> N
     question = f"what is soup? {secrets.token_hex(3)}"
     answer = await told(ann, ada, "message_agent", agent=ben.agent.name, message=question)
     assert f"echo: {question}" in answer
-    (asked,) = [one for one in await ann.said_by(ben.room_id, ada.ghost)][-1:]
+    asked = (await ann.said_by(ben.room_id, ada.ghost))[-1]
     assert asked["content"]["body"] == question
     assert await ann.replies(ben, 1, asked["event_id"]) == [f"echo: {question}"]
 
@@ -172,7 +172,9 @@ async def test_messages_from_agent_to_agent_end(
     assert second in bodies
     assert third in bodies
     assert end not in bodies
-    refused = [body for body in await ann.bodies(ada.room_id, ada.ghost) if "agent to agent" in body]
+    refused = [
+        body for body in await ann.bodies(ada.room_id, ada.ghost) if "agent to agent" in body
+    ]
     assert any("2 times" in body for body in refused)
 
 

@@ -31,9 +31,7 @@ async def world(
 ) -> AsyncGenerator[LettaWorld]:
     directory = tmp_path_factory.mktemp("files")
     limits = {"conversations": {"max_text_bytes": 2_000, "max_image_bytes": 200_000}}
-    async with letta_world(
-        homeserver, app_server, stub_model, directory, ann, **limits
-    ) as running:
+    async with letta_world(homeserver, app_server, stub_model, directory, ann, **limits) as running:
         yield running
 
 

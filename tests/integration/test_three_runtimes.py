@@ -19,6 +19,7 @@ from letta_matrix.conversations.speech import UNASKED
 from letta_matrix.runtimes.protocol import AgentInfo
 
 KINDS = ("app_server", "letta_api", "openai_compatible")
+NAMES: dict[str, str] = {"app_server": "here", "letta_api": "cloud", "openai_compatible": "proxy"}
 
 
 @dataclass
@@ -52,16 +53,20 @@ async def places(
             relays[kind] = await opened.enter_async_context(Relay(target))
         address = {kind: f"127.0.0.1:{relays[kind].port}" for kind in KINDS}
         runtimes = [
-            {"type": "app_server", "name": "here", "url": f"ws://{address['app_server']}"},
+            {
+                "type": "app_server",
+                "name": NAMES["app_server"],
+                "url": f"ws://{address['app_server']}",
+            },
             {
                 "type": "letta_api",
-                "name": "cloud",
+                "name": NAMES["letta_api"],
                 "url": f"http://{address['letta_api']}",
                 "api_key": api.key,
             },
             {
                 "type": "openai_compatible",
-                "name": "proxy",
+                "name": NAMES["openai_compatible"],
                 "url": f"http://{address['openai_compatible']}/v1",
             },
         ]
@@ -111,15 +116,14 @@ async def test_each_answers(places: Places, ann: Person, kind: str) -> None:
 async def test_all_are_listed_with_where_they_live(places: Places, ann: Person) -> None:
     listed = json.loads(await places.world.run("agents", "--json"))
     found = {(one["agent_id"], one["runtime"], one["room_id"]) for one in listed}
-    names = dict(zip(KINDS, ("here", "cloud", "proxy"), strict=True))
-    expected = {(r.agent.agent_id, names[kind], r.room_id) for kind, r in places.rooms.items()}
+    expected = {(r.agent.agent_id, NAMES[kind], r.room_id) for kind, r in places.rooms.items()}
     assert found == expected
     table = await places.world.run("agents")
     shown = await tell(ann, places.rooms["letta_api"], "!agents")
     for kind, room in places.rooms.items():
-        assert f"[{names[kind]}]" in table
+        assert f"lives  {NAMES[kind]} ({kind})" in table
         assert room.agent.name in shown
-        assert names[kind] in shown
+        assert NAMES[kind] in shown
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -56,8 +56,7 @@ async def question(stage: Stage, event: Any = None) -> str:
 
 def said(stage: Stage) -> list[str]:
     """The agent's own words, without what stands beside them."""
-    messages = stage.fake.messages(ROOM)
-    return [one["content"]["body"] for one in messages if one["content"]["msgtype"] == "m.text"]
+    return stage.fake.bodies(ROOM, "m.text")
 
 
 async def nothing_happens(stage: Stage) -> None:
@@ -153,7 +152,7 @@ async def test_an_answer_given_while_we_were_away_counts(asking: Stage) -> None:
 
 
 async def test_nobody_answers_in_time(asking: Stage) -> None:
-    await asking.again(approval_timeout=0.3)
+    await asking.again(approval_timeout=1.0)
     asked = await question(asking)
     await asking.idle()
     (reply,) = said(asking)
@@ -163,10 +162,10 @@ async def test_nobody_answers_in_time(asking: Stage) -> None:
 
 
 async def test_it_times_out_while_we_are_away(asking: Stage) -> None:
-    await asking.again(approval_timeout=0.3)
+    await asking.again(approval_timeout=1.0)
     asked = await question(asking)
     await asking.close()
-    await asyncio.sleep(0.4)
+    await asyncio.sleep(1.0)
     await asking.open()
     await asking.admit(reaction(asked, "✅"))
     await asking.dispatcher.recover()
@@ -179,7 +178,7 @@ async def test_two_threads_ask_side_by_side(asking: Stage) -> None:
     second = await question(asking, said_in("$b", "look"))
     await asking.admit(reaction(second, "✅"))
     await until(lambda: said(asking) == ["Ran it."])
-    assert asking.dispatcher.waiting == 1
+    await until(lambda: asking.dispatcher.waiting == 1)
     await asking.tell(reaction(first, "❌"))
     assert said(asking)[1].startswith("I may not: ")
 

@@ -280,7 +280,7 @@ async def test_a_removed_agent_says_nothing(listener: Listener, fake: FakeHomese
 async def test_each_agent_is_looked_at_no_faster_than_the_interval(
     fake: FakeHomeserver, database_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    memory = {"type": "memory", "agents": 0, "speech_interval": 0.4}
+    memory = {"type": "memory", "agents": 0, "speech_interval": 1.0}
     stage = Stage(fake, database_file, runtimes=[memory])
     await stage.open()
     await stage.add(1)
@@ -297,7 +297,7 @@ async def test_each_agent_is_looked_at_no_faster_than_the_interval(
     for number in range(10):
         stage.runtime.say("agent-1", f"{number}")
         await listener.watch.listed(await stage.runtime.list_agents())
-        await asyncio.sleep(0.02)
+        await asyncio.sleep(0.01)
     assert len(looks) == 1
     await listener.heard()
     assert len(looks) == 2

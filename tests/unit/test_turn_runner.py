@@ -402,11 +402,11 @@ async def test_an_approval_is_asked_for_and_goes_on(
 
 
 async def test_no_time_passes_while_a_person_is_asked(stage: Stage, fake: FakeHomeserver) -> None:
-    await stage.again(idle_timeout=0.2, turn_timeout=0.5)
+    await stage.again(idle_timeout=0.6, turn_timeout=1.0)
     stage.runtime.script = ask_for_bash
     running = asyncio.create_task(stage.run("look"))
     approval = await pending(stage)
-    await asyncio.sleep(0.8)
+    await asyncio.sleep(1.3)
     assert not running.done()
     await stage.parts.approvals.answer(approval, ApprovalStatus.ALLOWED, by=PERSON)
     turn = await running
@@ -480,7 +480,7 @@ async def test_a_turn_that_runs_is_stopped_and_keeps_what_was_said(
     started = time.monotonic()
     assert await stage.runner.cancel(turn)
     await running
-    assert time.monotonic() - started < 1
+    assert time.monotonic() - started < 5
     said, notice = fake.bodies(ROOM)
     assert said.startswith("word0")
     assert "word499" not in said
@@ -549,7 +549,7 @@ async def test_a_turn_whose_runtime_is_away_is_stopped_at_once(
     running = asyncio.create_task(stage.runner.run(turn, recovered=False))
     await asyncio.sleep(0.1)
     assert await stage.runner.cancel(turn)
-    await asyncio.wait_for(running, 2)
+    await asyncio.wait_for(running, 5)
     assert fake.bodies(ROOM) == [notices.STOPPED]
     stage.runtime.available = True
     await stage.run("next")
@@ -569,7 +569,7 @@ async def test_a_runtime_that_does_not_stop_is_left_alone(
     running = await begun(stage, turn)
     await until(lambda: fake.messages(ROOM))
     await stage.runner.cancel(turn)
-    await asyncio.wait_for(running, 3)
+    await asyncio.wait_for(running, 5)
     assert fake.bodies(ROOM)[1:] == [notices.STOPPED]
     assert told == [turn.conversation_id] * 2
 

@@ -53,22 +53,22 @@ async def test_a_turn_without_end_is_ended(person: Person) -> None:
 
 
 async def test_a_turn_that_ends_in_time_is_left_alone(person: Person) -> None:
-    watchdog = dog(person, idle=0.2, total=0.2)
+    watchdog = dog(person, idle=0.4, total=0.4)
     await wait(watchdog, 0.05)
-    await asyncio.sleep(0.3)
+    await asyncio.sleep(0.5)
     assert watchdog.bite is None
 
 
 async def test_whoever_is_heard_of_is_not_silent(person: Person) -> None:
-    watchdog = dog(person, idle=0.2)
+    watchdog = dog(person, idle=0.4)
 
     async def work() -> None:
-        for _ in range(8):
+        for _ in range(12):
             await asyncio.sleep(0.05)
             watchdog.heard()
 
     working = asyncio.create_task(work())
-    assert 0.5 <= await wait(watchdog) < SOON
+    assert 0.9 <= await wait(watchdog) < SOON
     await working
     assert watchdog.bite is Bite.SILENT
 
@@ -128,7 +128,7 @@ async def test_a_new_run_is_not_silent_from_the_start(person: Person) -> None:
 
 async def test_a_cancelled_turn_may_end_by_itself(person: Person) -> None:
     watchdog = dog(person)
-    asyncio.get_running_loop().call_later(0.05, watchdog.stop, 0.3)
+    asyncio.get_running_loop().call_later(0.05, watchdog.stop, SOON)
     await wait(watchdog, 0.15)
     assert watchdog.bite is None
 

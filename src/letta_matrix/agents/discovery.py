@@ -103,6 +103,11 @@ class Discovery:
         """Why the last listing failed; None after one that worked."""
         return self._trouble
 
+    @property
+    def settled(self) -> bool:
+        """Whether nobody need wait for it: it has listed its agents, or fails for a while."""
+        return self.listed or self._warned is not None
+
     async def run(self) -> None:
         """Poll for ever."""
         recent: deque[float] = deque([0.0], maxlen=8)

@@ -12,11 +12,13 @@ from sqlalchemy import Executable
 
 from letta_matrix.matrix.content import (
     BESIDE,
+    CURSOR,
     edit_content,
     edit_measure,
     text_content,
     thread_relation,
 )
+from letta_matrix.matrix.events import mapping
 from letta_matrix.matrix.homeserver import HomeserverUnavailable
 from letta_matrix.matrix.intent import Intent
 from letta_matrix.matrix.mentions import named_by_agent
@@ -180,13 +182,14 @@ class Reply:
         await self.stop()
         text = text.strip()
         await self._settle()
-        owed = await self._final_entries(text or _NO_TEXT) if text or self._parts() else []
+        owed = await self._final_entries(text) if text else await self._left_as_shown()
         if notice is not None:
             kind = OutboxKind.OFFER if notice.offer else OutboxKind.NOTICE
             cause = self._txn("end", str(kind))
             owed.append(self._entry(kind, 0, cause, self._last_words(notice.text, cause)))
         owed += self._closing_entries()
-        await self._outbox.freeze(owed, completes=self._turn, outcome=outcome)
+        whole = self._shown_whole(owed)
+        await self._outbox.freeze(owed, completes=self._turn, outcome=outcome, also=whole)
         self._entries += owed
 
     async def deliver(self) -> dict[str, str]:
@@ -292,6 +295,24 @@ class Reply:
             if self._shown.get(index) != (part, False) or named_by_agent(part, self.mentionable)
         ]
 
+    async def _left_as_shown(self) -> list[OutboxEntry]:
+        """What an earlier process has shown stays where this one was told no text."""
+        begun = [part for part in self._parts() if part.event_id is not None]
+        texts = [await self._shown_text(str(part.event_id)) for part in begun]
+        return [
+            self._final(part.part, text, part)
+            for part, text in zip(begun, texts, strict=True)
+            if self._shown.get(part.part) != (text, False)
+        ]
+
+    async def _shown_text(self, event_id: str) -> str:
+        event = await self.intent.event(self._turn.room_id, event_id)
+        # The homeserver bundles the latest edit (spec: Replacement events).
+        edits = mapping(mapping(event.get("unsigned")).get("m.relations"))
+        edit = mapping(mapping(edits.get("m.replace")).get("content"))
+        content = mapping(edit.get("m.new_content")) or mapping(event.get("content"))
+        return str(content.get("body") or "").removesuffix(CURSOR).strip() or _NO_TEXT
+
     def _final(self, index: int, text: str, begun: OutboxEntry | None) -> OutboxEntry:
         mentions = named_by_agent(text, self.mentionable)
         if begun is None or begun.event_id is None:
@@ -326,6 +347,19 @@ class Reply:
     def _update(self, kind: OutboxKind, target: str, cause: str, markdown: str) -> OutboxEntry:
         content = self._notice_edit(kind, target, cause, markdown)
         return self._entry(OutboxKind.UPDATE, 0, cause, content)
+
+    def _shown_whole(self, owed: list[OutboxEntry]) -> list[Executable]:
+        """Parts that an interim edit has already completed: their first words are not all."""
+        finals = {entry.part for entry in owed if entry.kind is OutboxKind.FINAL}
+        return [
+            self._outbox.rewritten(entry, self._text_of(entry, self._shown[entry.part][0]))
+            for entry in self._parts()
+            if entry.part in self._shown and entry.part not in finals
+        ]
+
+    def _text_of(self, entry: OutboxEntry, text: str) -> dict[str, object]:
+        marker = self._marker(entry.txn_id)
+        return text_content(text, marker=marker, relation=self._relation)
 
     def _closing_entries(self) -> list[OutboxEntry]:
         known = {entry.txn_id: entry for entry in self._entries}

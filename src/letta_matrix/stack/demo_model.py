@@ -29,6 +29,8 @@ _USE = re.compile(
     r"\s*use\s+(?:the\s+)?(?:tool\s+)?`?(\w+)`?\s*:\s*(.*)", re.DOTALL | re.IGNORECASE
 )
 _WRITE = re.compile(r"\s*(?:please\s+)?write\s+(\d+)\s+words\b", re.I)
+_ENVELOPE = re.compile(r"\A\[Matrix, [^\n]*:\n")
+"""What letta-matrix puts before a person's words in a room with several people."""
 _PLAINLY = "(I am only a demo and no language model.) "
 _INTRODUCTION = (
     "Hello! I am only a demo and no language model: I repeat what I am told. "
@@ -76,7 +78,7 @@ def answer(body: Json) -> Answer:
 def _last_words(messages: Sequence[Json]) -> str:
     for message in reversed(messages):
         if message.get("role") == "user" and (words := _own_words(message)):
-            return words
+            return _ENVELOPE.sub("", words)
     return ""
 
 

@@ -91,6 +91,10 @@ class Outbox:
         row = await self._database.read(lambda db: db.execute(query).mappings().one_or_none())
         return turn_of(row) if row else None
 
+    def rewritten(self, entry: OutboxEntry, content: Mapping[str, object]) -> Executable:
+        """The statement that notes what an entry's event says since an edit nobody stored."""
+        return update(outbox).where(outbox.c.txn_id == entry.txn_id).values(content=dict(content))
+
     async def turn_of(self, event_id: str) -> Turn | None:
         """The turn that one of our events belongs to."""
         query = (

@@ -60,15 +60,18 @@ class Asking:
     async def ask_human(self, caller: Caller, params: AskHuman) -> Result:
         deadline = time.time() + params.timeout_seconds
         async with room_of(caller, self._room(caller)) as room_id:
-            event_id, asked_at, look = await self._ask(caller, room_id, params)
+            event_id, look = await self._ask(caller, room_id, params)
+            asked = (await caller.intent.event(room_id, event_id)).get("origin_server_ts")
+        asked_at = asked if isinstance(asked, int) else 0
         question = Question(
-            event_id, room_id, tuple(params.options), _thread(caller), caller.speaker
+            event_id, room_id, tuple(params.options), _thread(caller), caller.speaker, asked_at
         )
         with self._questions.open(question) as future:
             answer = await self._answered_already(caller, question) if look else None
             if answer is None:
                 await self._offer_options(caller, question)
-                left = min(deadline, asked_at + params.timeout_seconds) - time.time()
+                again = asked_at / 1000 + params.timeout_seconds if look else deadline
+                left = min(deadline, again) - time.time()
                 answer = await _within(future, left)
         await self._close(caller, question, params, answer)
         return _result(question, answer, params.timeout_seconds)
@@ -81,14 +84,12 @@ class Asking:
             raise ToolError("You are not talking in a room now, and have none of your own yet.")
         return agent.room_id
 
-    async def _ask(self, caller: Caller, room_id: str, params: AskHuman) -> tuple[str, float, bool]:
-        """Post the question; its event id, when it was posted (Unix time), and whether it may
-        have been answered in the meantime."""
+    async def _ask(self, caller: Caller, room_id: str, params: AskHuman) -> tuple[str, bool]:
+        """Post the question; its event id, and whether it may have been answered meanwhile."""
         started = time.time()
         txn = caller.txn("ask_human")
         if (known := await caller.intent.find_sent(room_id, txn)) is not None:
-            stamp = (await caller.intent.event(room_id, known)).get("origin_server_ts")
-            return known, stamp / 1000 if isinstance(stamp, int) else started, True
+            return known, True
         thread = _thread(caller)
         content = text_content(
             _text(params, _how(params)),
@@ -98,7 +99,7 @@ class Asking:
         event_id = await caller.intent.send(
             room_id, "m.room.message", content, txn, give_up_after=GIVE_UP_AFTER
         )
-        return event_id, started, time.time() - started > _LATE
+        return event_id, time.time() - started > _LATE
 
     async def _offer_options(self, caller: Caller, question: Question) -> None:
         """React with the numbers, so that a tap answers; the question stands without them too."""

@@ -1,7 +1,6 @@
 """The tool that puts a file into a room."""
 
 import base64
-import binascii
 import mimetypes
 import re
 from pathlib import PurePosixPath
@@ -85,7 +84,7 @@ def _data(params: UploadFile) -> bytes:
         raise _too_large()
     try:
         data = base64.b64decode(params.content_base64, validate=True) or params.content.encode()
-    except binascii.Error as error:
+    except ValueError as error:
         raise ToolError("`content_base64` is not valid base64.") from error
     if len(data) > MAX_BYTES:
         raise _too_large()

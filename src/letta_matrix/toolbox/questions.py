@@ -24,7 +24,9 @@ class Question:
     """A question as it stands in a room, or in a thread there.
 
     Everybody permitted answers by a reaction or a reply. `speaker`, with whom the agent talks
-    there, answers with whatever they say next: it would wait for the question to end.
+    there, answers with whatever they say next: it would wait for the question to end. What was
+    sent before `asked_at` (by the homeserver's clock, ms) answers nothing, though it may come
+    again.
     """
 
     event_id: str
@@ -32,6 +34,7 @@ class Question:
     options: tuple[str, ...] = ()
     thread_id: str = ""
     speaker: str = ""
+    asked_at: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +72,7 @@ class Questions:
         sender = event.get("sender")
         if not isinstance(sender, str) or not self._may_answer(sender):
             return None
-        if event.get("room_id") != question.room_id:
+        if event.get("room_id") != question.room_id or _sent_at(event) < question.asked_at:
             return None
         if _target(event) == question.event_id:
             is_reaction = event.get("type") == "m.reaction"
@@ -93,6 +96,11 @@ class Questions:
     def _may_answer(self, sender: str) -> bool:
         is_person = not is_ours(sender, self._config.bot_user_id)
         return is_person and self._config.role_of(sender) != "block"
+
+
+def _sent_at(event: Mapping[str, Any]) -> int:
+    milliseconds = event.get("origin_server_ts")
+    return milliseconds if isinstance(milliseconds, int) else 0
 
 
 def _target(event: Mapping[str, Any]) -> str:
