@@ -8,20 +8,20 @@ class Plan:
     """Sample sizes; times in seconds."""
 
     echoes: int = 100
-    logins: int = 40
+    logins: int = 30
     agents: int = 100
     throughput_rounds: int = 5
     together_rounds: int = 6
-    first_messages: int = 30
+    first_messages: int = 20
     turns: int = 40
     renames: int = 20
     streams: int = 3
     thread_rounds: int = 5
     approvals: int = 15
-    tool_turns: int = 10
+    tool_turns: int = 6
     kills: int = 3
     restarts: int = 3
-    idle: float = 20.0
+    idle: float = 15.0
 
 
 WHOLE = Plan()

@@ -35,7 +35,7 @@ class Scene:
             await measuring
         except Exception as error:  # noqa: BLE001 - whatever a competitor broke with
             # Of a program that did not start, the last line of its log says why.
-            reason = (str(error) or repr(error)).strip("\n')").splitlines()[-1]
+            reason = (str(error).strip("\n')") or type(error).__name__).splitlines()[-1]
             self.figures.faults.append(f"{what}: {reason}")
             say(f"  failed: {reason}")
 

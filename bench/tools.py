@@ -12,7 +12,7 @@ from bench.scene import Scene
 
 _SETTLE = 0.5
 _WARM_UP = 1
-_SCRIPTS = (("quick", "tool:0", 2.0), ("long", "tool:1.2", 3.0))
+_SCRIPTS = (("quick", "tool:0", 2.0), ("long", "tool:1", 3.0))
 """Names, words, most events: a tool that is over at once, and one that is shown while it runs."""
 
 _returned = re.compile(r"returned (\S+)")

@@ -208,10 +208,14 @@ class FakeHomeserver:
         return 200, {"joined": {who: {} for who in self.members.get(room_id, set())}}
 
     def _event(self, _request: Request, room_id: str, event_id: str) -> Answer:
-        for event in self.events.get(room_id, []):
-            if event["event_id"] == event_id:
-                return 200, event
-        return 404, {"errcode": "M_NOT_FOUND", "error": "no such event"}
+        events = self.events.get(room_id, [])
+        found = next((one for one in events if one["event_id"] == event_id), None)
+        if found is None:
+            return 404, {"errcode": "M_NOT_FOUND", "error": "no such event"}
+        replaces = {"rel_type": "m.replace", "event_id": event_id}
+        edits = [one for one in events if one["content"].get("m.relates_to") == replaces]
+        bundled = {"m.relations": {"m.replace": edits[-1]}} if edits else {}
+        return 200, found | {"unsigned": bundled}
 
     def _join(self, request: Request, room_id: str) -> Answer:
         self.members.setdefault(room_id, set()).add(request.user_id)

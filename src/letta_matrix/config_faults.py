@@ -73,13 +73,17 @@ def _complaint(
 def nearest_key(where: tuple[str, ...], known: Mapping[str, Key]) -> str | None:
     """The known key that was probably meant: beside it, else anywhere, else of the same name."""
     *parents, name = where
-    parent = _pattern(tuple(parents))
-    beside = {key.rpartition(".")[2]: key for key in known if key.rpartition(".")[0] == parent}
+    parent, wanted = _pattern(tuple(parents)), _pattern(where)
+    # It can be the key of another kind of entry in the same list.
+    others = [key for key in known if key != wanted]
+    beside = {key.rpartition(".")[2]: key for key in others if key.rpartition(".")[0] == parent}
     if close := difflib.get_close_matches(name, beside, n=1):
         return ".".join([*parents, close[0]])
-    if close := difflib.get_close_matches(_pattern(where), known, n=1, cutoff=0.75):
+    if close := difflib.get_close_matches(
+        wanted, others, n=1, cutoff=0.85 if "*" in wanted else 0.75
+    ):
         return close[0]
-    return next((key for key in known if key.rpartition(".")[2] == name), None)
+    return next((key for key in others if key.rpartition(".")[2] == name), None)
 
 
 def describe(value: object) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import aiohttp
 import yaml
@@ -56,8 +56,9 @@ class Room:
 
 @dataclass
 class Bridges:
-    """Starts bridges on `directory`, one at a time; one that was not ended runs on through the
-    tests that come. `runtime` is the section of the runtime that its agents live in."""
+    """Starts bridges on `directory`; one that was not ended runs on through the tests that come,
+    until another takes its place. `runtime` is the section of the runtime that its agents live
+    in, `count` tells how often they were asked with a text."""
 
     directory: Path
     homeserver: Homeserver
@@ -66,9 +67,11 @@ class Bridges:
     person: Person
     http: aiohttp.ClientSession
     runtime: dict[str, Any]
+    count: Callable[[str], int]
     port: int = field(default_factory=free_port)
     agents: list[str] = field(default_factory=list[str])
     _process: ServerProcess | None = None
+    _running: ClassVar["Bridges | None"] = None
 
     @property
     def keeper(self) -> KeeperProcess:
@@ -180,12 +183,15 @@ class Bridges:
     async def new_room(self) -> Room:
         """A new agent of the App Server and, as soon as the running bridge has made it, its
         room."""
+        return await self.room_of(await self.new_agent(f"Agent {len(self.agents) + 1}"))
+
+    async def new_agent(self, name: str) -> str:
+        """The id of a new agent of the App Server."""
         async with self.letta.app_server.control(self.http) as control:
-            name = f"Agent {len(self.agents) + 1}"
             body: dict[str, Any] = {"name": name, "model": f"openai-compatible/{MODEL_ID}"}
             agent_id = str((await control.request("agent_create", body=body))["agent"]["id"])
         self.agents.append(agent_id)
-        return await self.room_of(agent_id)
+        return agent_id
 
     async def room_of(self, agent_id: str) -> Room:
         """An agent's room, as soon as the running bridge has made it."""
@@ -220,6 +226,7 @@ class Bridges:
         async with self.letta.app_server.control(self.http) as control:
             for agent_id in self.agents:
                 await control.request("agent_delete", agent_id=agent_id)
+        self.agents.clear()
 
     async def settled(self, room: Room, *event_ids: str) -> None:
         """Wait until these messages' turns are done."""
@@ -273,6 +280,9 @@ class Bridges:
 
     def _new_process(self) -> ServerProcess:
         assert self._process is None, "one bridge at a time"
+        if Bridges._running is not None:
+            Bridges._running.stop()
+        Bridges._running = self
         argv = (sys.executable, "-m", "tests.crash.launcher", str(self.directory / "config.yaml"))
         log = self.directory / "bridge.log"
         return ServerProcess(Command("the bridge", argv, log, CHECKOUT), self._ready)

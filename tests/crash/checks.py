@@ -29,6 +29,16 @@ class Words:
         return cls(f"{secrets.token_hex(6)} slow:{words}", answer)
 
 
+async def growth(bridges: Bridges, room: Room, edits: int) -> None:
+    """Wait until the room's last reply has been edited so often."""
+
+    async def grown() -> bool:
+        replies = await bridges.replies(room)
+        return bool(replies) and replies[-1].edits >= edits
+
+    await until(grown, f"the reply grows by {edits} edits")
+
+
 async def assert_answered_once(
     bridges: Bridges, room: Room, *told: tuple[str, Words], asked: int = 1
 ) -> None:
@@ -40,7 +50,7 @@ async def assert_answered_once(
     assert [reply.text for reply in replies] == [words.answer for _, words in told]
     assert [reply.answers for reply in replies] == [event_id for event_id, _ in told]
     assert not any(reply.live for reply in replies), "a reply still counts as growing"
-    first, *others = [bridges.model.count(words.text) for _, words in told]
+    first, *others = [bridges.count(words.text) for _, words in told]
     assert 1 <= first <= asked
     assert others == [1] * len(others)
     assert bridges.turns(room) == [(event_id, "done") for event_id, _ in told]

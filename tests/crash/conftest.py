@@ -1,29 +1,44 @@
-"""One data directory and one person for all crash tests; each test has an agent of its own."""
+"""Data directories that all crash tests share; each test has an agent of its own."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 
 import aiohttp
 import pytest
 from tests.crash.bridges import Bridges
 from tests.crash.person import Person
+from tests.fake_letta_api import FakeLettaApi
 from tests.servers import Homeserver, LettaServer
 from tests.stub_model import StubModel
 
+Build = Callable[[str, dict[str, str], Callable[[str], int]], Bridges]
+
 
 @pytest.fixture(scope="package")
-async def house(
+async def build(
     http: aiohttp.ClientSession,
     homeserver: Homeserver,
     app_server: LettaServer,
     stub_model: StubModel,
     tmp_path_factory: pytest.TempPathFactory,
-) -> AsyncGenerator[Bridges]:
-    """The data directory, with no bridge running."""
+) -> Build:
+    """Makes a data directory, with no bridge running, for one person."""
     user_id, token, _ = await homeserver.register("crash")
     person = Person(http, homeserver.url, user_id, token)
-    directory = tmp_path_factory.mktemp("crash")
+
+    def made(name: str, runtime: dict[str, str], count: Callable[[str], int]) -> Bridges:
+        directory = tmp_path_factory.mktemp(name)
+        return Bridges(directory, homeserver, app_server, stub_model, person, http, runtime, count)
+
+    return made
+
+
+@pytest.fixture(scope="package")
+async def house(
+    build: Build, app_server: LettaServer, stub_model: StubModel
+) -> AsyncGenerator[Bridges]:
+    """With agents of the App Server."""
     runtime = {"type": "app_server", "url": app_server.url}
-    house = Bridges(directory, homeserver, app_server, stub_model, person, http, runtime)
+    house = build("crash", runtime, stub_model.count)
     yield house
     house.stop()
     await house.delete_agents()
@@ -32,7 +47,38 @@ async def house(
 
 @pytest.fixture
 async def bridges(house: Bridges) -> AsyncGenerator[Bridges]:
-    """The same, perhaps with a bridge running, with no trap."""
+    """With agents of the App Server; perhaps a bridge is running. There is no trap."""
     house.write_config()
     yield house
     house.unset_trap()
+
+
+@pytest.fixture(scope="module")
+async def letta_api() -> AsyncGenerator[FakeLettaApi]:
+    async with FakeLettaApi() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+async def letta_house(build: Build, letta_api: FakeLettaApi) -> AsyncGenerator[Bridges]:
+    """With agents of a Letta API."""
+    runtime = {"type": "letta_api", "url": letta_api.url, "api_key": letta_api.key}
+    house = build("crash-letta", runtime, letta_api.count)
+    house.write_config()
+    yield house
+    house.stop()
+
+
+@pytest.fixture(scope="module")
+async def openai_house(
+    build: Build, house: Bridges, app_server: LettaServer, stub_model: StubModel
+) -> AsyncGenerator[Bridges]:
+    """With agents behind the App Server's OpenAI API, where those of other tests are gone."""
+    house.stop()
+    await house.delete_agents()
+    runtime = {"type": "openai_compatible", "url": app_server.openai_url}
+    house = build("crash-openai", runtime, stub_model.count)
+    house.write_config()
+    yield house
+    house.stop()
+    await house.delete_agents()

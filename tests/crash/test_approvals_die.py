@@ -133,7 +133,7 @@ async def test_the_app_server_dies(bridges: Bridges, tmp_path: Path, bridge_dies
     await bridges.settled(room, reaction)
     assert task.runs == 0
     assert await bridges.questions(room) == [lapsed]
-    assert bridges.model.count(task.text) == 1
+    assert bridges.count(task.text) == 1
 
 
 async def test_allowed_just_after_the_app_server_died(bridges: Bridges, tmp_path: Path) -> None:

@@ -3,8 +3,8 @@
 import secrets
 
 import pytest
-from tests.crash.bridges import Bridges, Room, until
-from tests.crash.checks import Words
+from tests.crash.bridges import Bridges
+from tests.crash.checks import Words, growth
 from tests.stub_model import MODEL_ID
 
 from letta_matrix.conversations import notices
@@ -42,23 +42,13 @@ async def test_killed_while_creating_an_agent(bridges: Bridges, point: str) -> N
     assert bridges.unsettled(room) == []
 
 
-async def _begun(bridges: Bridges, words: Words) -> tuple[Room, str]:
-    await bridges.start()
-    room = await bridges.new_room()
-    event_id = await bridges.person.send(room.room_id, words.text)
-
-    async def growing() -> bool:
-        replies = await bridges.replies(room)
-        return bool(replies) and replies[-1].edits > 0
-
-    await until(growing, "the reply grows")
-    return room, event_id
-
-
 @pytest.mark.parametrize("point", ["admitted, before the 200", "command begins", "turn cancelled"])
 async def test_killed_while_cancelling(bridges: Bridges, point: str) -> None:
     words = Words.slow(80)
-    room, event_id = await _begun(bridges, words)
+    await bridges.start()
+    room = await bridges.new_room()
+    event_id = await bridges.person.send(room.room_id, words.text)
+    await growth(bridges, room, 1)
     bridges.set_trap(point, "!cancel")
     command = await bridges.person.send(room.room_id, "!cancel")
     await bridges.dead(point)
@@ -71,4 +61,4 @@ async def test_killed_while_cancelling(bridges: Bridges, point: str) -> None:
     assert not reply.live
     assert notice.text == notices.STOPPED
     assert {reply.answers, notice.answers} == {event_id}
-    assert bridges.model.count(words.text) == 1
+    assert bridges.count(words.text) == 1

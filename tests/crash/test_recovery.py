@@ -5,8 +5,8 @@ import os
 import signal
 
 import pytest
-from tests.crash.bridges import Bridges, Room, until
-from tests.crash.checks import Words, assert_answered_once, assert_goes_on
+from tests.crash.bridges import Bridges
+from tests.crash.checks import Words, assert_answered_once, assert_goes_on, growth
 
 from letta_matrix.matrix.content import CURSOR
 
@@ -32,16 +32,6 @@ async def test_killed_again_during_recovery(bridges: Bridges, first: str, second
     await assert_goes_on(bridges, room, (event_id, words))
 
 
-async def _growth(bridges: Bridges, room: Room, edits: int) -> None:
-    """Wait until the room's last reply has been edited so often."""
-
-    async def grown() -> bool:
-        replies = await bridges.replies(room)
-        return bool(replies) and replies[-1].edits >= edits
-
-    await until(grown, f"the reply grows by {edits} edits")
-
-
 async def test_killed_over_and_over_in_one_long_reply(bridges: Bridges) -> None:
     words = Words.slow(60)
     await bridges.start()
@@ -49,7 +39,7 @@ async def test_killed_over_and_over_in_one_long_reply(bridges: Bridges) -> None:
     event_id = await bridges.person.send(room.room_id, words.text)
     kills, edits = 0, 0
     while kills < 3:
-        await _growth(bridges, room, edits + 1)
+        await growth(bridges, room, edits + 1)
         bridges.kill()
         (reply,) = await bridges.replies(room)
         if not reply.live:
@@ -103,7 +93,7 @@ async def test_stopped_in_mid_turn(bridges: Bridges) -> None:
     await bridges.start()
     room = await bridges.new_room()
     event_id = await bridges.person.send(room.room_id, words.text)
-    await _growth(bridges, room, 1)
+    await growth(bridges, room, 1)
     pid = bridges.pid
     os.kill(pid, signal.SIGTERM)
     assert await bridges.ended() == 0
@@ -117,7 +107,7 @@ async def test_a_transaction_delivered_again(bridges: Bridges) -> None:
     await bridges.start()
     room = await bridges.new_room()
     event_id = await bridges.person.send(room.room_id, words.text)
-    await _growth(bridges, room, 0)
+    await growth(bridges, room, 0)
     event = await bridges.person.event(room.room_id, event_id)
     (txn_id,) = bridges.rows("SELECT txn_id FROM transactions ORDER BY received_at DESC LIMIT 1")[0]
     await bridges.deliver(txn_id, event)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from tests.crash.bridges import Bridges, Room, until
-from tests.crash.checks import Words, assert_answered_once, assert_goes_on
+from tests.crash.checks import Words, assert_answered_once, assert_goes_on, growth
 
 from letta_matrix.conversations.answers import ASK_AGAIN
 
@@ -15,12 +15,7 @@ async def _begun(bridges: Bridges, words: Words) -> tuple[Room, str]:
     """A new agent, told something, whose reply has begun to grow."""
     room = await bridges.new_room()
     event_id = await bridges.person.send(room.room_id, words.text)
-
-    async def growing() -> bool:
-        replies = await bridges.replies(room)
-        return bool(replies) and replies[-1].edits > 0
-
-    await until(growing, "the reply grows")
+    await growth(bridges, room, 1)
     return room, event_id
 
 
@@ -89,7 +84,7 @@ async def test_the_app_server_while_a_tool_runs(bridges: Bridges, tmp_path: Path
     (offer,) = await bridges.replies(room)
     assert offer.kind == "m.notice"
     assert ASK_AGAIN in offer.text
-    assert bridges.model.count(str(mark)) == 1
+    assert bridges.count(str(mark)) == 1
 
     reaction = await bridges.person.react(room.room_id, offer.event_id, ASK_AGAIN)
     await bridges.settled(room, event_id, reaction)
@@ -98,7 +93,7 @@ async def test_the_app_server_while_a_tool_runs(bridges: Bridges, tmp_path: Path
     assert reply.text.startswith("tool said:")
     assert "done" in reply.text
     assert reply.answers == reaction
-    assert bridges.model.count(str(mark)) == 2
+    assert bridges.count(str(mark)) == 2
 
 
 async def test_synapse(bridges: Bridges) -> None:

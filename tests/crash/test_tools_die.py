@@ -28,7 +28,7 @@ async def test_killed_while_a_tool_sends_a_message(bridges: Bridges, point: str)
     (reply,) = [one for one in said if one.answers == event_id]
     assert reply.text.startswith("tool said:"), reply.text
     assert "event_id" in reply.text
-    assert bridges.model.count(message) == 1
+    assert bridges.count(message) == 1
 
 
 @pytest.mark.parametrize(
@@ -56,4 +56,4 @@ async def test_killed_while_telling_what_was_said_unasked(bridges: Bridges, poin
     told, answer = await bridges.replies(room)
     assert told.text == UNASKED + words.answer
     assert answer.text == later.answer
-    assert bridges.model.count(words.text) == 1
+    assert bridges.count(words.text) == 1

@@ -33,7 +33,7 @@ def new_agent(name: str = "Ada", description: str = "") -> AgentInfo:
 
 
 async def eventually(
-    probe: Callable[[], Awaitable[T]], accept: Callable[[T], object], seconds: float = 20.0
+    probe: Callable[[], Awaitable[T]], accept: Callable[[T], object], seconds: float = 30.0
 ) -> T:
     """Probe until the outcome is accepted; returns it."""
     deadline = time.monotonic() + seconds
@@ -166,7 +166,7 @@ class Person:
     async def bodies(self, room_id: str, sender: str) -> list[str]:
         return [said["content"]["body"] for said in await self.said_by(room_id, sender)]
 
-    async def answers(self, room: "Room", count: int, seconds: float = 20.0) -> list[str]:
+    async def answers(self, room: "Room", count: int, seconds: float = 30.0) -> list[str]:
         """The agent's messages once there are `count` complete ones."""
 
         async def probe() -> list[Json]:
@@ -182,7 +182,7 @@ class Person:
         return await self.send_content(room_id, content)
 
     async def replies(
-        self, room: "Room", count: int, thread: str = "", seconds: float = 20.0
+        self, room: "Room", count: int, thread: str = "", seconds: float = 30.0
     ) -> list[str]:
         """As `answers`, in one thread or outside of them, without what stands beside replies."""
 
@@ -195,7 +195,7 @@ class Person:
         )
         return [said["content"]["body"] for said in done]
 
-    async def beside(self, room: "Room", kind: str, seconds: float = 20.0) -> Json:
+    async def beside(self, room: "Room", kind: str, seconds: float = 30.0) -> Json:
         """The last message of an agent that stands beside its replies, once there is one."""
 
         async def probe() -> list[Json]:
@@ -252,7 +252,7 @@ class World:
         return await room_of(agent, self.person)
 
 
-async def room_of(agent: AgentInfo, person: Person, seconds: float = 20.0) -> Room:
+async def room_of(agent: AgentInfo, person: Person, seconds: float = 30.0) -> Room:
     """An agent's room, once a bridge has made it and the person is in it."""
     alias = room_alias(agent.agent_id, "localhost")
 

@@ -5,6 +5,7 @@ import json
 import secrets
 import signal
 from collections.abc import AsyncGenerator
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -176,6 +177,41 @@ async def test_messages_from_agent_to_agent_end(
         body for body in await ann.bodies(ada.room_id, ada.ghost) if "agent to agent" in body
     ]
     assert any("2 times" in body for body in refused)
+
+
+async def test_an_agent_waits_for_another_through_a_killed_bridge(
+    world: LettaWorld, ann: Person, ada: Room, ben: Room
+) -> None:
+    before, mark = len(await ann.replies(ada, 0)), secrets.token_hex(3)
+    question = f"slow:30 {mark}"
+    await ann.send(ada.room_id, call("message_agent", agent=ben.agent.name, message=question))
+
+    async def growing() -> list[Json]:
+        return [one for one in await ann.said_by(ben.room_id, ben.ghost) if one["live"]]
+
+    await eventually(growing, bool)
+    world.kill()
+    await world.start()
+    answer = (await ann.replies(ada, before + 1, seconds=40))[before:]
+    assert "word30" in answer[0]
+    assert len(answer) == 1
+    asked = [one for one in await ann.said_by(ben.room_id, ada.ghost) if mark in str(one)]
+    assert len(asked) == 1
+    assert len([one for one in world.asked(question) if "message_agent" not in one.text]) == 1
+
+
+async def test_what_an_agent_wishes_of_another_an_admin_allows(
+    ann: Person, ada: Room, ben: Room, tmp_path: Path
+) -> None:
+    before, made = len(await ann.replies(ada, 0)), tmp_path / "made"
+    wish = f"tool:Bash:touch {made}"
+    await ann.send(ada.room_id, call("message_agent", agent=ben.agent.name, message=wish))
+    question = await ann.beside(ben, "approval")
+    assert "For an admin" in question["content"]["body"]
+    assert not made.exists()
+    await ann.react(ben.room_id, question["event_id"], "✅")
+    assert "tool said" in (await ann.replies(ada, before + 1))[before]
+    assert made.exists()
 
 
 async def question_of(person: Person, agent: Room, text: str) -> Json:

@@ -5,6 +5,7 @@ import secrets
 import signal
 from collections.abc import AsyncGenerator
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 from tests.integration.bridge_world import Json, Person, Room, eventually, new_person
@@ -259,6 +260,95 @@ async def test_the_tools_used_stand_in_an_event_of_their_own(
     await ann.react(room.room_id, question["event_id"], "✅")
     await ann.replies(room, 4)
     assert (await ann.beside(room, "trace"))["event_id"] == trace["event_id"]
+
+
+async def test_what_cannot_be_shown_in_full_cannot_be_allowed(
+    ann: Person, room: Room, made: Path
+) -> None:
+    await ann.send(room.room_id, f"tool:Bash:touch {made} # {'x' * 40_000}")
+    (answer,) = await ann.replies(room, 1)
+    assert "too long to be shown here in full" in answer
+    question = await ann.beside(room, "approval")
+    assert "too long to be shown here in full" in question["content"]["body"]
+    await ann.react(room.room_id, question["event_id"], "✅")
+    await ann.send(room.room_id, "!approve")
+    assert "No approval waits here" in (await ann.replies(room, 2))[1]
+    assert not made.exists()
+
+
+async def test_in_a_group_only_who_asked_can_allow_it(
+    world: LettaWorld, ann: Person, bob: Person, room: Room, made: Path
+) -> None:
+    carl = await new_person(world.homeserver, "carl")
+    club = await bob.create_room(name="Club")
+    await bob.bring(club, carl)
+    await bob.call("POST", f"/rooms/{quote(club)}/invite", {"user_id": room.ghost})
+
+    async def membership() -> str:
+        return (await bob.members(club))[room.ghost]
+
+    await eventually(membership, lambda it: it == "join")
+    group = Room(room.agent, club, room.ghost)
+    root = await bob.mention(club, f"tool:Bash:touch {made}", room.ghost)
+    question = await pending(bob, group)
+    assert question["thread"] == root
+    await carl.react(club, question["event_id"], "✅")
+    await carl.say_in_thread(club, root, "yes")
+    await asyncio.sleep(1)
+    assert not made.exists()
+    await bob.react(club, question["event_id"], "✅")
+    assert (await bob.replies(group, 1, root))[0].startswith("tool said:")
+    assert made.exists()
+
+
+async def test_two_that_wait_are_told_apart(ann: Person, room: Room, tmp_path: Path) -> None:
+    roots = [await ann.send(room.room_id, "a root", msgtype="m.notice") for _ in range(2)]
+    files = [tmp_path / "first", tmp_path / "second"]
+    for root, file in zip(roots, files, strict=True):
+        await ann.say_in_thread(room.room_id, root, f"tool:Bash:touch {file}")
+
+    async def asked() -> list[Json]:
+        said = await ann.said_by(room.room_id, room.ghost)
+        return [one for one in said if one["beside"] == "approval"]
+
+    await eventually(asked, lambda both: len(both) == 2)
+    await ann.send(room.room_id, "!approve")
+    assert "say which" in (await ann.replies(room, 1))[0]
+    questions = {one["thread"]: one["event_id"] for one in await asked()}
+    await ann.react(room.room_id, questions[roots[1]], "✅")
+    assert (await ann.replies(room, 1, roots[1]))[0].startswith("tool said:")
+    assert files[1].exists()
+    assert not files[0].exists()
+    await ann.send(room.room_id, "!deny")
+    assert "Denied" in (await ann.replies(room, 1, roots[0]))[0]
+    assert not files[0].exists()
+
+
+@pytest.mark.parametrize("allowed", [True, False], ids=["allowed meanwhile", "not answered"])
+async def test_nothing_runs_when_the_app_server_goes_while_people_think(
+    world: LettaWorld, ann: Person, room: Room, made: Path, allowed: bool
+) -> None:
+    question = await ask(ann, room, made)
+    world.letta.kill()
+    if allowed:
+        await ann.react(room.room_id, question["event_id"], "✅")
+    await world.letta.server.start()
+    await ann.send(room.room_id, "still there?")
+
+    async def asked() -> list[Json]:
+        said = await ann.said_by(room.room_id, room.ghost)
+        return [one for one in said if one["beside"] == "approval"]
+
+    async def said() -> list[str]:
+        if len(both := await asked()) == 2:
+            await ann.react(room.room_id, both[1]["event_id"], "❌")
+        return await ann.replies(room, 0)
+
+    answers = await eventually(said, lambda all_: "echo: still there?" in all_, 60)
+    for e in await asked(): print("EV", e["content"]["body"][:200])
+    print("MADE", made.exists(), len(await asked()), answers)
+    assert len(answers) == 2
+    assert not made.exists()
 
 
 async def test_time_runs_out(world: LettaWorld, ann: Person, room: Room, made: Path) -> None:

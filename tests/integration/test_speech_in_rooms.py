@@ -136,6 +136,28 @@ async def test_it_stands_where_its_conversation_goes_on(
     assert (said["thread"], said["content"]["body"]) == (root, f"{UNASKED}echo: {text}")
 
 
+async def test_schedules_are_heard_in_the_room(
+    world: LettaWorld, ann: Person, room: Room
+) -> None:
+    await ann.send(room.room_id, "remind me")
+    await ann.replies(room, 1)
+    here = await conversation_at(world, room)
+    async with world.client(room.agent.agent_id) as client:
+        scope = await client.start(here)
+        mark = len(client.frames)
+        task = {"name": "n", "description": "d", "cron": "0 0 1 1 *", "recurring": True}
+        made = await client.ask("cron_add", **scope, **task, prompt="water the plants")
+        await client.ask("cron_trigger", task_id=made["task"]["id"])
+        await client.end(scope, mark)
+        await client.ask("cron_delete", task_id=made["task"]["id"])
+
+    async def heard() -> list[str]:
+        return await bodies(ann, room)
+
+    (said,) = await eventually(heard, bool)
+    assert said.endswith("water the plants")
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=["stopped", "killed"])
 async def test_what_was_said_while_the_bridge_was_down_is_told(
     world: LettaWorld, ann: Person, room: Room, number: signal.Signals

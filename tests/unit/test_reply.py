@@ -417,6 +417,54 @@ async def test_after_a_crash_the_same_message_goes_on(
     assert fake.bodies(ROOM) == ["One, two, three."]
 
 
+async def half_said(reply: Reply, fake: FakeHomeserver) -> None:
+    """An earlier process shows some words, then more, and dies."""
+    reply.show("One")
+    await until(lambda: len(fake.messages(ROOM)) == 1)
+    reply.show("One, two")
+    await until(lambda: len(fake.messages(ROOM)) == 2)
+    await reply.stop()
+
+
+async def test_what_an_earlier_process_has_shown_stays(
+    fake: FakeHomeserver, reply_of: Replies, outbox: Outbox, turn: Turn
+) -> None:
+    await half_said(reply_of(), fake)
+    again = reply_of(await outbox.of_turn(turn.turn_id))
+    await end(again, "", Notice("Stopped."))
+    assert fake.bodies(ROOM) == ["One, two", "Stopped."]
+    assert LIVE not in fake.messages(ROOM)[-2]["content"]
+    assert await outbox.reply_text(turn.turn_id) == "One, two"
+
+
+async def test_what_was_shown_and_cannot_be_read_any_more_holds_nothing_up(
+    fake: FakeHomeserver, reply_of: Replies, outbox: Outbox, turn: Turn
+) -> None:
+    await half_said(reply_of(), fake)
+    forbidden = Fault(403, {"errcode": "M_FORBIDDEN", "error": "not here"})
+    fake.fail("GET .*/event/", *[forbidden] * 5)
+    again = reply_of(await outbox.of_turn(turn.turn_id))
+    await end(again, "", Notice("Stopped."))
+    assert fake.bodies(ROOM)[-1] == "Stopped."
+    assert turn.status is TurnStatus.REPLYING
+
+
+async def test_what_an_edit_completed_is_kept_as_said(
+    fake: FakeHomeserver, reply_of: Replies, outbox: Outbox, turn: Turn
+) -> None:
+    """Others read it from the outbox: agents that asked this one."""
+    reply = reply_of()
+    reply.show("One")
+    await until(lambda: len(fake.messages(ROOM)) == 1)
+    reply.show("One, two.")
+    reply.text_ended()
+    await until(lambda: fake.bodies(ROOM) == ["One, two."])
+    await asyncio.sleep(0.05)
+    await end(reply, "One, two.")
+    assert len(fake.messages(ROOM)) == 2
+    assert await outbox.reply_text(turn.turn_id) == "One, two."
+
+
 async def test_after_a_crash_before_the_answer_nothing_is_said_twice(
     fake: FakeHomeserver, reply_of: Replies, outbox: Outbox, turn: Turn
 ) -> None:

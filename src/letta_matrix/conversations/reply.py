@@ -297,16 +297,20 @@ class Reply:
 
     async def _left_as_shown(self) -> list[OutboxEntry]:
         """What an earlier process has shown stays where this one was told no text."""
-        begun = [part for part in self._parts() if part.event_id is not None]
-        texts = [await self._shown_text(str(part.event_id)) for part in begun]
-        return [
-            self._final(part.part, text, part)
-            for part, text in zip(begun, texts, strict=True)
-            if self._shown.get(part.part) != (text, False)
-        ]
+        owed: list[OutboxEntry] = []
+        for part in self._parts():
+            text = await self._shown_text(part.event_id) if part.event_id is not None else None
+            if text is not None and self._shown.get(part.part) != (text, False):
+                owed.append(self._final(part.part, text, part))
+        return owed
 
-    async def _shown_text(self, event_id: str) -> str:
-        event = await self.intent.event(self._turn.room_id, event_id)
+    async def _shown_text(self, event_id: str) -> str | None:
+        """What an event of ours says, None where the homeserver does not let us see it."""
+        try:
+            event = await self.intent.event(self._turn.room_id, event_id)
+        except MatrixRequestError as error:
+            log.info("a reply cannot be read", turn=self._turn.turn_id, reason=error.errcode)
+            return None
         # The homeserver bundles the latest edit (spec: Replacement events).
         edits = mapping(mapping(event.get("unsigned")).get("m.relations"))
         edit = mapping(mapping(edits.get("m.replace")).get("content"))

@@ -1,14 +1,19 @@
 /** The events of one room, edits, reactions and redactions applied. */
 
+import { Relations } from "./relations.js";
+import { besideOf } from "./marker.js";
+import { Threads, threadOf } from "./threads.js";
+
 /** @typedef {import("../types.js").MatrixEvent} MatrixEvent */
 /** @typedef {import("../types.js").Item} Item */
-/** @typedef {import("../types.js").Reaction} Reaction */
 /**
  * @typedef {object} Echo a message of ours the homeserver has not given back yet
  * @property {string} txn
  * @property {Record<string, any>} content
+ * @property {File|null} file to be uploaded before the message can be sent
  * @property {number} ts
  * @property {"sending"|"sent"|"failed"} status
+ * @property {string} problem why it failed
  * @property {string|null} id
  */
 
@@ -20,33 +25,33 @@ export const TIMELINE_TYPES = [
 ];
 
 export class Timeline {
-  /** @type {string[]} ids of the events a person sees, oldest first */
+  /** @type {string[]} ids of the events a person sees, threads included, oldest first */
   #order = [];
   /** @type {Map<string, MatrixEvent>} */
   #events = new Map();
+  /** @type {Set<string>} events of `#events` that have no place in `#order` */
+  #apart = new Set();
   /** @type {Set<string>} the newest message and everything after it: edits, reactions, renames */
   #end = new Set();
-  /** @type {Map<string, Map<string, MatrixEvent>>} edited event -> sender -> newest edit */
-  #edits = new Map();
-  /** @type {Map<string, Map<string, MatrixEvent>>} target -> reaction's event id -> reaction */
-  #reactions = new Map();
-  /** @type {Set<string>} */
-  #redacted = new Set();
   /** @type {Map<string, Echo>} by transaction id */
   #echoes = new Map();
+  threads = new Threads();
   /** @type {string|null} where older events continue; null at the beginning of the room */
   older = null;
 
   /** @param {string} ownUserId */
   constructor(ownUserId) {
     this.ownUserId = ownUserId;
+    this.relations = new Relations(ownUserId);
   }
 
   /** Forgets what is before a gap; relations and our own unsent messages stay. */
   reset() {
     this.#order = [];
     this.#events.clear();
+    this.#apart.clear();
     this.#end.clear();
+    this.threads.clear();
   }
 
   /** @param {MatrixEvent} event a new event */
@@ -65,67 +70,34 @@ export class Timeline {
 
   /**
    * @param {MatrixEvent[]} events older events, newest first
-   * @returns {number} how many of them a person sees
+   * @returns {number} how many of them a person sees outside of threads
    */
   prepend(events) {
-    const seen = events.filter((event) => this.#take(event)).map((event) => event.event_id);
-    this.#order.unshift(...seen.reverse());
-    return seen.length;
+    const seen = events.filter((event) => this.#take(event));
+    this.#order.unshift(...seen.map((event) => event.event_id).reverse());
+    return seen.filter((event) => !threadOf(event.content)).length;
+  }
+
+  /** Takes in events of a thread whose place in the room is unknown. @param {MatrixEvent[]} events */
+  adopt(events) {
+    for (const event of events) {
+      if (!this.#events.has(event.event_id) && this.#take(event)) this.#apart.add(event.event_id);
+    }
   }
 
   /** Takes an event in; true if it stands for itself in the timeline. @param {MatrixEvent} event */
   #take(event) {
-    if (this.#events.has(event.event_id)) return false;
-    this.#takeBundled(event);
-    const relation = event.content?.["m.relates_to"];
-    if (event.type === "m.room.redaction") return this.#takeRedaction(event);
-    if (event.type === "m.reaction") return this.#takeReaction(event, relation);
-    if (relation?.rel_type === "m.replace") return this.#takeEdit(event, relation.event_id);
-    if (!isVisible(event)) return false;
+    if (this.#events.has(event.event_id) && !this.#apart.delete(event.event_id)) return false;
+    if (this.relations.take(event) || !isVisible(event)) return false;
+    this.threads.take(event);
     this.#events.set(event.event_id, event);
     return true;
   }
 
-  /** @param {MatrixEvent} event */
-  #takeBundled(event) {
-    const edit = event.unsigned?.["m.relations"]?.["m.replace"];
-    if (edit?.content) this.#takeEdit(edit, event.event_id);
-  }
-
-  /** @param {MatrixEvent} event */
-  #takeRedaction(event) {
-    const target = event.content?.redacts ?? event.redacts;
-    if (typeof target !== "string") return false;
-    this.#redacted.add(target);
-    for (const reactions of this.#reactions.values()) reactions.delete(target);
-    for (const edits of this.#edits.values()) {
-      for (const [sender, edit] of edits) if (edit.event_id === target) edits.delete(sender);
-    }
-    return false;
-  }
-
-  /** @param {MatrixEvent} event @param {any} relation */
-  #takeReaction(event, relation) {
-    const valid = relation?.rel_type === "m.annotation" && typeof relation.key === "string";
-    if (valid && !this.#redacted.has(event.event_id)) {
-      entry(this.#reactions, relation.event_id).set(event.event_id, event);
-    }
-    return false;
-  }
-
-  /** @param {MatrixEvent} event @param {string} target */
-  #takeEdit(event, target) {
-    const replacement = event.content?.["m.new_content"];
-    if (!replacement || this.#redacted.has(event.event_id)) return false;
-    const edits = entry(this.#edits, target);
-    const known = edits.get(event.sender);
-    if (!known || isNewer(event, known)) edits.set(event.sender, event);
-    return false;
-  }
-
-  /** @param {string} txn @param {Record<string, any>} content */
-  addEcho(txn, content) {
-    this.#echoes.set(txn, { txn, content, ts: Date.now(), status: "sending", id: null });
+  /** @param {string} txn @param {Record<string, any>} content @param {File|null} file */
+  addEcho(txn, content, file) {
+    const ts = Date.now();
+    this.#echoes.set(txn, { txn, content, file, ts, status: "sending", problem: "", id: null });
   }
 
   /** @param {string} txn */
@@ -146,10 +118,33 @@ export class Timeline {
     else Object.assign(echo, { status: "sent", id });
   }
 
-  /** Everything a person sees, oldest first. @returns {Item[]} */
+  /** What a person sees in the room itself, oldest first. @returns {Item[]} */
   items() {
-    const echoes = [...this.#echoes.values()].map((echo) => this.#echoItem(echo));
-    return [...this.#order.map((id) => /** @type {Item} */ (this.item(id))), ...echoes];
+    const known = this.#order.map((id) => /** @type {MatrixEvent} */ (this.#events.get(id)));
+    return [...this.#placed(known), ...this.#echoItems(null)];
+  }
+
+  /** @param {MatrixEvent[]} events @returns {Item[]} */
+  #placed(events) {
+    const newest = new Map(events.map((event) => [threadOf(event.content), event.event_id]));
+    return events.flatMap((event) => {
+      const root = threadOf(event.content);
+      if (!root) return [this.describe(event)];
+      // Where its root is not at hand, a thread would be out of sight: a line stands for it.
+      const stands = !this.#events.has(root) && newest.get(root) === event.event_id;
+      return stands ? [{ ...this.describe(event), key: `thread ${root}`, kind: /** @type {const} */ ("thread") }] : [];
+    });
+  }
+
+  /** What is said in a thread, without its root, oldest first. @param {string} root @returns {Item[]} */
+  thread(root) {
+    return [...this.threads.events(root).map((event) => this.describe(event)), ...this.#echoItems(root)];
+  }
+
+  /** The room and its threads, oldest first. @returns {Item[]} */
+  all() {
+    const items = [...this.#events.values()].map((event) => this.describe(event));
+    return items.sort((one, other) => one.ts - other.ts);
   }
 
   /** @param {string} id @returns {Item|null} */
@@ -160,28 +155,39 @@ export class Timeline {
 
   /** @param {MatrixEvent} event @returns {Item} */
   describe(event) {
-    const edit = this.#edits.get(event.event_id)?.get(event.sender);
+    const edit = this.relations.editOf(event);
+    const content = edit ? edit.content["m.new_content"] : event.content;
+    const kind = this.#kind(event);
     return {
       key: event.unsigned?.transaction_id ?? event.event_id,
       id: event.event_id,
-      kind: this.#kind(event),
+      kind,
+      beside: kind === "message" ? besideOf(event.sender, content) : null,
       sender: event.sender,
       ts: event.origin_server_ts,
-      content: edit ? edit.content["m.new_content"] : event.content,
+      content,
       revision: edit?.event_id ?? null,
       revisedAt: edit?.origin_server_ts ?? event.origin_server_ts,
-      replyTo: event.content?.["m.relates_to"]?.["m.in_reply_to"]?.event_id ?? null,
-      reactions: this.#reactionsOf(event.event_id),
+      replyTo: replyTarget(event),
+      thread: threadOf(event.content),
+      replies: this.threads.summary(event.event_id),
+      reactions: this.relations.reactionsOf(event.event_id),
       status: "sent",
+      problem: "",
     };
   }
 
   /** @param {MatrixEvent} event @returns {Item["kind"]} */
   #kind(event) {
     if (event.type === "m.room.name") return "renamed";
-    const gone = this.#redacted.has(event.event_id) || event.unsigned?.redacted_because;
-    if (gone) return "redacted";
+    if (this.relations.isGone(event)) return "redacted";
     return event.type === "m.room.encrypted" ? "encrypted" : "message";
+  }
+
+  /** @param {string|null} root @returns {Item[]} */
+  #echoItems(root) {
+    const echoes = [...this.#echoes.values()].filter((echo) => threadOf(echo.content) === root);
+    return echoes.map((echo) => this.#echoItem(echo));
   }
 
   /** @param {Echo} echo @returns {Item} */
@@ -190,35 +196,34 @@ export class Timeline {
       key: echo.txn,
       id: echo.id,
       kind: "message",
+      beside: null,
       sender: this.ownUserId,
       ts: echo.ts,
       content: echo.content,
       revision: null,
       revisedAt: echo.ts,
       replyTo: null,
+      thread: threadOf(echo.content),
+      replies: null,
       reactions: [],
       status: echo.status,
+      problem: echo.problem,
     };
-  }
-
-  /** @param {string} id @returns {Reaction[]} in the order they came */
-  #reactionsOf(id) {
-    /** @type {Map<string, Reaction>} */
-    const byKey = new Map();
-    for (const event of this.#reactions.get(id)?.values() ?? []) {
-      const key = event.content["m.relates_to"].key;
-      const reaction = byKey.get(key) ?? { key, senders: [], own: null };
-      if (!reaction.senders.includes(event.sender)) reaction.senders.push(event.sender);
-      if (event.sender === this.ownUserId) reaction.own = event.event_id;
-      byKey.set(key, reaction);
-    }
-    return [...byKey.values()];
   }
 
   /** The newest message, our own unconfirmed ones aside. @returns {Item|null} */
   last() {
     const id = this.#order.findLast((id) => this.#events.get(id)?.type !== "m.room.name");
     return id ? this.item(id) : null;
+  }
+
+  /** The newest message that says something. @returns {Item|null} */
+  lastSaid() {
+    for (const id of this.#order.toReversed()) {
+      const item = this.item(id);
+      if (item && item.kind !== "renamed" && item.beside !== "trace") return item;
+    }
+    return null;
   }
 
   /** Whether no message comes after an event. @param {string} id */
@@ -237,21 +242,9 @@ function isVisible(event) {
   return event.type === "m.room.message" || event.type === "m.room.encrypted";
 }
 
-/** @param {MatrixEvent} one @param {MatrixEvent} other */
-function isNewer(one, other) {
-  if (one.origin_server_ts !== other.origin_server_ts) {
-    return one.origin_server_ts > other.origin_server_ts;
-  }
-  return one.event_id > other.event_id;
-}
-
-/**
- * @template V
- * @param {Map<string, Map<string, V>>} map
- * @param {string} key
- */
-function entry(map, key) {
-  const known = map.get(key) ?? new Map();
-  map.set(key, known);
-  return known;
+/** The event a message replies to; in a thread only where a person chose it. @param {MatrixEvent} event */
+function replyTarget(event) {
+  const relation = event.content?.["m.relates_to"];
+  if (relation?.rel_type === "m.thread" && relation.is_falling_back) return null;
+  return relation?.["m.in_reply_to"]?.event_id ?? null;
 }

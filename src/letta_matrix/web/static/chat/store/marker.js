@@ -1,0 +1,17 @@
+/** What the bridge says about its own events. */
+
+import { isAgentId } from "./room.js";
+
+const MARKER = "org.letta.matrix";
+const KINDS = /** @type {const} */ (["approval", "trace", "notice"]);
+
+/**
+ * What an agent's message is beside its reply; null for the reply itself, and for people's messages.
+ *
+ * @param {string} sender
+ * @param {Record<string, any>} content
+ */
+export function besideOf(sender, content) {
+  const kind = content?.[MARKER]?.beside;
+  return (isAgentId(sender) && KINDS.find((known) => known === kind)) || null;
+}
