@@ -156,7 +156,7 @@ class Parts:
             stores.outbox,
             self.prompts,
             self.approvals,
-            self.toolbox.waits,
+            self.toolbox,
         )
 
     def _dispatcher(

@@ -41,7 +41,8 @@ async def test_link_replaces_a_session_only_when_told(
     other = await new_user("other")
     link = f"{chat.url}#token={await other.login_token()}"
     await chat.page.goto(link)
-    await expect(chat.page.get_by_role("heading")).to_have_text("Sign in with this link instead?")
+    question = chat.page.get_by_role("heading", name="Sign in with this link instead?")
+    await expect(question).to_be_visible()
     await expect(chat.page.locator("main")).to_contain_text(room.person.user_id)
     assert "token" not in chat.page.url
     await expect(chat.page.get_by_role("button", name="Stay signed in")).to_be_focused()
@@ -153,9 +154,9 @@ async def test_redaction_and_reply(open_page: OpenPage, room: AgentRoom) -> None
 async def test_typing(open_page: OpenPage, room: AgentRoom) -> None:
     chat = await opened(open_page, room)
     await room.agent.typing(room.id, True)
-    await expect(chat.page.locator(".typing")).to_have_text("Meridian is writing …")
+    await expect(chat.page.locator(".room-pane .typing")).to_have_text("Meridian is writing …")
     await room.agent.typing(room.id, False)
-    await expect(chat.page.locator(".typing")).to_be_hidden()
+    await expect(chat.page.locator(".room-pane .typing")).to_be_hidden()
 
 
 _SCROLL_UP = """(pane, id) => {

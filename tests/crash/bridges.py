@@ -5,7 +5,6 @@ import json
 import os
 import signal
 import sqlite3
-import sys
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import closing
@@ -16,6 +15,7 @@ from typing import Any, ClassVar
 import aiohttp
 import yaml
 from tests.crash.launcher import TRAP
+from tests.crash.nursery import Born, Nursery
 from tests.crash.person import Person, Said
 from tests.servers import Homeserver, LettaServer, ServerProcess, free_port
 from tests.stub_model import MODEL_ID, StubModel
@@ -23,10 +23,8 @@ from tests.stub_model import MODEL_ID, StubModel
 from letta_matrix.conversations import notices
 from letta_matrix.matrix.identifiers import user_id
 from letta_matrix.stack.keeper import KeeperProcess
-from letta_matrix.stack.supervisor import Command
 from letta_matrix.store.outbox import OutboxKind
 
-CHECKOUT = Path(__file__).parents[2]
 PATIENCE = 40.0
 """Seconds that anything may take; the machine may be busy."""
 
@@ -68,9 +66,11 @@ class Bridges:
     http: aiohttp.ClientSession
     runtime: dict[str, Any]
     count: Callable[[str], int]
+    nursery: Nursery
     port: int = field(default_factory=free_port)
     agents: list[str] = field(default_factory=list[str])
-    _process: ServerProcess | None = None
+    _process: Born | None = None
+    _shared: Room | None = None
     _running: ClassVar["Bridges | None"] = None
 
     @property
@@ -80,12 +80,15 @@ class Bridges:
     @property
     def pid(self) -> int:
         """The running bridge."""
-        return pid_of(self._process)
+        assert self._process is not None
+        return self._process.pid
 
-    def write_config(self, **runtime: Any) -> None:
-        """Write the configuration, with more settings of the runtime if given; a bridge that
-        runs with another one is stopped."""
+    async def write_config(
+        self, *, approval_timeout: float = 600, permission_mode: str = ""
+    ) -> None:
+        """Write the configuration; a bridge that runs with another one is stopped."""
         appservice = self.homeserver.config.appservice
+        mode = {"permission_mode": permission_mode} if permission_mode else {}
         config: dict[str, Any] = {
             "homeserver": {"url": self.homeserver.url, "domain": self.homeserver.server_name},
             "appservice": {
@@ -94,17 +97,17 @@ class Bridges:
                 "as_token": self.homeserver.as_token,
                 "hs_token": self.homeserver.hs_token,
             },
-            "runtimes": [{"speech_interval": 0.5, **self.runtime, **runtime}],
+            "runtimes": [{"speech_interval": 0.5, **self.runtime, **mode}],
             "agents": {"room_members": [self.person.user_id], "poll_interval": 0.2},
             # Edits come early, so that there are some to die between.
-            "conversations": {"edit_interval": 0.25},
+            "conversations": {"edit_interval": 0.25, "approval_timeout": approval_timeout},
             "permissions": {self.person.user_id: "admin"},
             "api": {"port": self.port},
             "logging": {"level": "debug"},
         }
         file, text = self.directory / "config.yaml", yaml.safe_dump(config)
         if not file.exists() or file.read_text() != text:
-            self.stop()
+            await self.stop()
             file.write_text(text)
 
     def set_trap(self, point: str, text: str | None = None, victim: int | None = None) -> None:
@@ -113,23 +116,28 @@ class Bridges:
         trap = {"point": point, "text": text, "victim": victim}
         (self.directory / TRAP).write_text(json.dumps(trap))
 
-    def unset_trap(self) -> None:
+    async def unset_trap(self) -> None:
         """Forget a trap that killed nobody, and stop the bridge that it was set for."""
         if (self.directory / TRAP).exists():
-            self.stop()
+            await self.stop()
             (self.directory / TRAP).unlink()
 
     async def start(self) -> None:
         """Start a bridge and wait until it is ready, unless one runs."""
-        if self._process is None:
-            self._process = self._new_process()
-            await self._process.start(PATIENCE)
+        if self._process is not None:
+            return
+        born = await self._new_process()
+
+        async def is_ready() -> bool:
+            assert not born.code.done(), self.log()[-3000:]
+            return await self._ready()
+
+        await until(is_ready, "the bridge is ready")
 
     async def run_until_dead(self, point: str) -> None:
         """Start a bridge that dies on its way up, and see it die."""
         self.set_trap(point)
-        self._process = self._new_process()
-        self._process._spawn()
+        await self._new_process()
         await self.dead(point)
 
     async def dead(self, point: str) -> None:
@@ -149,26 +157,21 @@ class Bridges:
     async def ended(self) -> int:
         """Wait until the running bridge has ended; its exit code."""
         assert self._process is not None
-        process = self._process.process
-        assert process is not None
-
-        async def is_over() -> bool:
-            return process.poll() is not None
-
-        await until(is_over, "the bridge ends")
+        code = await self._process.wait(PATIENCE)
         self._process = None
-        return process.returncode
+        return code
 
-    def kill(self) -> None:
+    async def kill(self) -> None:
         """SIGKILL to the running bridge."""
         os.kill(self.pid, signal.SIGKILL)
-        self.stop()
+        await self.ended()
 
-    def stop(self) -> None:
+    async def stop(self) -> None:
         """SIGTERM to the bridge, if one runs."""
         if self._process is not None:
-            self._process.end(signal.SIGTERM)
-            self._process = None
+            if not self._process.code.done():
+                os.kill(self.pid, signal.SIGTERM)
+            await self.ended()
 
     def log(self) -> str:
         return (self.directory / "bridge.log").read_text(errors="replace")
@@ -184,6 +187,13 @@ class Bridges:
         """A new agent of the App Server and, as soon as the running bridge has made it, its
         room."""
         return await self.room_of(await self.new_agent(f"Agent {len(self.agents) + 1}"))
+
+    async def new_thread(self) -> Room:
+        """A new thread in a room of many: it is there sooner than an agent with its room."""
+        if self._shared is None:
+            self._shared = await self.new_room()
+        root = await self.person.send(self._shared.room_id, "a thread", kind="m.notice")
+        return self._shared.thread(root)
 
     async def new_agent(self, name: str) -> str:
         """The id of a new agent of the App Server."""
@@ -227,6 +237,7 @@ class Bridges:
             for agent_id in self.agents:
                 await control.request("agent_delete", agent_id=agent_id)
         self.agents.clear()
+        self._shared = None
 
     async def settled(self, room: Room, *event_ids: str) -> None:
         """Wait until these messages' turns are done."""
@@ -278,14 +289,14 @@ class Bridges:
         found = self.rows("SELECT applied FROM agents WHERE agent_id = ?", agent_id)
         return set(json.loads(found[0][0])) if found else set()
 
-    def _new_process(self) -> ServerProcess:
+    async def _new_process(self) -> Born:
         assert self._process is None, "one bridge at a time"
         if Bridges._running is not None:
-            Bridges._running.stop()
+            await Bridges._running.stop()
         Bridges._running = self
-        argv = (sys.executable, "-m", "tests.crash.launcher", str(self.directory / "config.yaml"))
-        log = self.directory / "bridge.log"
-        return ServerProcess(Command("the bridge", argv, log, CHECKOUT), self._ready)
+        config, log = self.directory / "config.yaml", self.directory / "bridge.log"
+        self._process = await self.nursery.bear(config, log)
+        return self._process
 
     async def _ready(self) -> bool:
         try:

@@ -5,6 +5,7 @@ from collections.abc import AsyncGenerator, Callable
 import aiohttp
 import pytest
 from tests.crash.bridges import Bridges
+from tests.crash.nursery import Nursery
 from tests.crash.person import Person
 from tests.fake_letta_api import FakeLettaApi
 from tests.servers import Homeserver, LettaServer
@@ -20,16 +21,19 @@ async def build(
     app_server: LettaServer,
     stub_model: StubModel,
     tmp_path_factory: pytest.TempPathFactory,
-) -> Build:
+) -> AsyncGenerator[Build]:
     """Makes a data directory, with no bridge running, for one person."""
     user_id, token, _ = await homeserver.register("crash")
     person = Person(http, homeserver.url, user_id, token)
 
-    def made(name: str, runtime: dict[str, str], count: Callable[[str], int]) -> Bridges:
-        directory = tmp_path_factory.mktemp(name)
-        return Bridges(directory, homeserver, app_server, stub_model, person, http, runtime, count)
+    async with Nursery() as nursery:
 
-    return made
+        def made(name: str, runtime: dict[str, str], count: Callable[[str], int]) -> Bridges:
+            directory = tmp_path_factory.mktemp(name)
+            servers = homeserver, app_server, stub_model, person, http
+            return Bridges(directory, *servers, runtime, count, nursery)
+
+        yield made
 
 
 @pytest.fixture(scope="package")
@@ -40,7 +44,7 @@ async def house(
     runtime = {"type": "app_server", "url": app_server.url}
     house = build("crash", runtime, stub_model.count)
     yield house
-    house.stop()
+    await house.stop()
     await house.delete_agents()
     await house.keeper.end(5)
 
@@ -48,9 +52,9 @@ async def house(
 @pytest.fixture
 async def bridges(house: Bridges) -> AsyncGenerator[Bridges]:
     """With agents of the App Server; perhaps a bridge is running. There is no trap."""
-    house.write_config()
+    await house.write_config()
     yield house
-    house.unset_trap()
+    await house.unset_trap()
 
 
 @pytest.fixture(scope="module")
@@ -64,9 +68,9 @@ async def letta_house(build: Build, letta_api: FakeLettaApi) -> AsyncGenerator[B
     """With agents of a Letta API."""
     runtime = {"type": "letta_api", "url": letta_api.url, "api_key": letta_api.key}
     house = build("crash-letta", runtime, letta_api.count)
-    house.write_config()
+    await house.write_config()
     yield house
-    house.stop()
+    await house.stop()
 
 
 @pytest.fixture(scope="module")
@@ -74,11 +78,11 @@ async def openai_house(
     build: Build, house: Bridges, app_server: LettaServer, stub_model: StubModel
 ) -> AsyncGenerator[Bridges]:
     """With agents behind the App Server's OpenAI API, where those of other tests are gone."""
-    house.stop()
+    await house.stop()
     await house.delete_agents()
     runtime = {"type": "openai_compatible", "url": app_server.openai_url}
     house = build("crash-openai", runtime, stub_model.count)
-    house.write_config()
+    await house.write_config()
     yield house
-    house.stop()
+    await house.stop()
     await house.delete_agents()

@@ -1,6 +1,9 @@
-"""Runs the bridge so that it kills itself, or another process, with SIGKILL at a named point.
+"""Runs bridges that kill themselves, or another process, with SIGKILL at a named point.
 
-    python launcher.py CONFIG
+    python -m tests.crash.launcher
+
+Each line of its input, `[CONFIG, LOG]`, starts a bridge, one at a time. They are forked from
+a process that has imported everything, which spares each start a second.
 
 The product knows nothing of this: functions of it are wrapped from outside. The trap is set by
 a file beside the configuration, `trap.json`, which is read when the bridge starts and with
@@ -23,6 +26,7 @@ from typing import Any
 from aiohttp import web
 from sqlalchemy import Connection
 from tests.crash.points import POINTS, Moment, Point
+from tests.servers import _die_with_parent
 
 from letta_matrix.bridge import run
 from letta_matrix.config import load_config
@@ -168,7 +172,30 @@ def _says(event: Mapping[str, Any], text: str) -> bool:
     return event.get("sender", "").startswith("@crash") and text in str(event.get("content"))
 
 
-if __name__ == "__main__":
-    config = Path(sys.argv[1])
+def _become_bridge(config: Path, log: Path) -> None:
+    _die_with_parent()
+    os.setsid()
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    written = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    os.dup2(written, 1)
+    os.dup2(written, 2)
     Trap(config.with_name(TRAP)).set_up()
     asyncio.run(run(load_config(config)))
+    sys.exit(0)
+
+
+def main() -> None:
+    """Fork a bridge for each line, tell its process id, and its exit code when it has ended."""
+    _die_with_parent()
+    for line in sys.stdin:
+        config, log = (Path(path) for path in json.loads(line))
+        pid = os.fork()
+        if pid == 0:
+            _become_bridge(config, log)
+        print(pid, flush=True)
+        _, status = os.waitpid(pid, 0)
+        print(os.waitstatus_to_exitcode(status), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -36,9 +36,11 @@ class Person:
     user_id: str
     token: str
 
-    async def send(self, room_id: str, text: str, thread_id: str = "") -> str:
-        """Send a text message, in a thread if given; its event id."""
-        content: dict[str, object] = {"msgtype": "m.text", "body": text}
+    async def send(
+        self, room_id: str, text: str, thread_id: str = "", *, kind: str = "m.text"
+    ) -> str:
+        """Send a message, in a thread if given; its event id."""
+        content: dict[str, object] = {"msgtype": kind, "body": text}
         if thread_id:
             content["m.relates_to"] = thread_relation(thread_id, thread_id)
         return await self._send(room_id, "m.room.message", content)

@@ -1,5 +1,6 @@
 """SIGKILL between an agent's question and what its tool did: the tool runs once, or never."""
 
+import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -15,10 +16,10 @@ from letta_matrix.conversations.approval_text import ALLOW, DENY
 
 
 async def _pending(bridges: Bridges, task: Task) -> tuple[Room, str, str]:
-    """A new agent's room, the task's message in it, and the question that waits for an answer."""
+    """A new thread, the task's message in it, and the question that waits for an answer."""
     await bridges.start()
-    room = await bridges.new_room()
-    event_id = await bridges.person.send(room.room_id, task.text)
+    room = await bridges.new_thread()
+    event_id = await bridges.person.send(room.room_id, task.text, room.thread_id)
     return room, event_id, await asked(bridges, room)
 
 
@@ -26,9 +27,9 @@ async def _pending(bridges: Bridges, task: Task) -> tuple[Room, str, str]:
 async def test_killed_while_asking(bridges: Bridges, tmp_path: Path, point: str) -> None:
     task = Task.new(tmp_path)
     await bridges.start()
-    room = await bridges.new_room()
+    room = await bridges.new_thread()
     bridges.set_trap(point, task.text)
-    event_id = await bridges.person.send(room.room_id, task.text)
+    event_id = await bridges.person.send(room.room_id, task.text, room.thread_id)
     await bridges.dead(point)
 
     await bridges.start()
@@ -70,12 +71,29 @@ async def test_killed_while_denying(bridges: Bridges, tmp_path: Path, point: str
 async def test_allowed_while_the_bridge_was_dead(bridges: Bridges, tmp_path: Path) -> None:
     task = Task.new(tmp_path)
     room, event_id, question = await _pending(bridges, task)
-    bridges.kill()
+    await bridges.kill()
     await bridges.person.react(room.room_id, question, ALLOW)
     assert task.runs == 0
 
     await bridges.start()
     await assert_done_once(bridges, room, event_id, task)
+
+
+async def test_the_time_runs_out_while_the_bridge_is_dead(bridges: Bridges, tmp_path: Path) -> None:
+    await bridges.write_config(approval_timeout=3)
+    task = Task.new(tmp_path)
+    room, event_id, question = await _pending(bridges, task)
+    await bridges.kill()
+    await asyncio.sleep(3)
+    await bridges.person.react(room.room_id, question, ALLOW)
+
+    await bridges.start()
+    await bridges.settled(room, event_id)
+    assert task.runs == 0
+    (expired,) = await bridges.questions(room)
+    assert "nobody answered within 3 seconds" in expired.text
+    (reply,) = await bridges.replies(room)
+    assert "Denied: nobody answered" in reply.text
 
 
 @asynccontextmanager
@@ -102,7 +120,7 @@ async def test_an_answer_that_never_arrived(bridges: Bridges, tmp_path: Path) ->
     """It is found in the room when the bridge looks for what it has missed."""
     task = Task.new(tmp_path)
     room, event_id, question = await _pending(bridges, task)
-    bridges.kill()
+    await bridges.kill()
     async with _forgetful_appservice(bridges) as taken:
         reaction = await bridges.person.react(room.room_id, question, ALLOW)
 
@@ -121,7 +139,7 @@ async def test_the_app_server_dies(bridges: Bridges, tmp_path: Path, bridge_dies
     room, event_id, question = await _pending(bridges, task)
     bridges.letta.kill()
     if bridge_dies:
-        bridges.kill()
+        await bridges.kill()
     await bridges.letta.restart()
     await bridges.start()
     await bridges.settled(room, event_id)
@@ -130,7 +148,7 @@ async def test_the_app_server_dies(bridges: Bridges, tmp_path: Path, bridge_dies
     (notice,) = await bridges.replies(room)
     assert ASK_AGAIN in notice.text
     reaction = await bridges.person.react(room.room_id, question, ALLOW)
-    await bridges.settled(room, reaction)
+    await bridges.settled(room.thread(""), reaction)
     assert task.runs == 0
     assert await bridges.questions(room) == [lapsed]
     assert bridges.count(task.text) == 1
@@ -152,10 +170,10 @@ async def test_allowed_just_after_the_app_server_died(bridges: Bridges, tmp_path
 async def test_the_homeserver_dies(bridges: Bridges, tmp_path: Path, point: str) -> None:
     task = Task.new(tmp_path)
     await bridges.start()
-    room = await bridges.new_room()
+    room = await bridges.new_thread()
     homeserver = bridges.homeserver
     bridges.set_trap(point, task.text, pid_of(homeserver.server))
-    event_id = await bridges.person.send(room.room_id, task.text)
+    event_id = await bridges.person.send(room.room_id, task.text, room.thread_id)
     await bridges.sprung()
     homeserver.kill()
     await homeserver.server.start()

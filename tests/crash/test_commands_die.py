@@ -23,10 +23,10 @@ _CREATING = [
 async def test_killed_while_creating_an_agent(bridges: Bridges, point: str) -> None:
     name = f"Made {secrets.token_hex(4)}"
     await bridges.start()
-    room = await bridges.new_room()
+    room = await bridges.new_thread()
     bridges.set_trap(point, name)
     line = f'!create "{name}" --model openai-compatible/{MODEL_ID}'
-    event_id = await bridges.person.send(room.room_id, line)
+    event_id = await bridges.person.send(room.room_id, line, room.thread_id)
     await bridges.dead(point)
 
     await bridges.start()
@@ -46,11 +46,11 @@ async def test_killed_while_creating_an_agent(bridges: Bridges, point: str) -> N
 async def test_killed_while_cancelling(bridges: Bridges, point: str) -> None:
     words = Words.slow(80)
     await bridges.start()
-    room = await bridges.new_room()
-    event_id = await bridges.person.send(room.room_id, words.text)
+    room = await bridges.new_thread()
+    event_id = await bridges.person.send(room.room_id, words.text, room.thread_id)
     await growth(bridges, room, 1)
     bridges.set_trap(point, "!cancel")
-    command = await bridges.person.send(room.room_id, "!cancel")
+    command = await bridges.person.send(room.room_id, "!cancel", room.thread_id)
     await bridges.dead(point)
 
     await bridges.start()

@@ -29,7 +29,7 @@ _DECIDING = ["decision stored", "answer kept, not sent"]
 @pytest.fixture
 async def bridges(letta_house: Bridges) -> AsyncGenerator[Bridges]:
     yield letta_house
-    letta_house.unset_trap()
+    await letta_house.unset_trap()
 
 
 async def _room(bridges: Bridges, letta_api: FakeLettaApi) -> Room:
@@ -55,7 +55,7 @@ async def test_killed_over_and_over_in_one_run(bridges: Bridges, letta_api: Fake
     event_id = await bridges.person.send(room.room_id, words.text)
     for edits in (1, 2):
         await growth(bridges, room, edits)
-        bridges.kill()
+        await bridges.kill()
         await bridges.start()
     await assert_goes_on(bridges, room, (event_id, words))
 
@@ -111,7 +111,7 @@ async def test_allowed_while_the_bridge_was_dead(bridges: Bridges, letta_api: Fa
     room = await _room(bridges, letta_api)
     event_id = await bridges.person.send(room.room_id, text)
     question = await asked(bridges, room)
-    bridges.kill()
+    await bridges.kill()
     await bridges.person.react(room.room_id, question, ALLOW)
 
     await bridges.start()

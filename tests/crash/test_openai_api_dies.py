@@ -19,7 +19,7 @@ _POINTS = [
 @pytest.fixture
 async def bridges(openai_house: Bridges) -> AsyncGenerator[Bridges]:
     yield openai_house
-    openai_house.unset_trap()
+    await openai_house.unset_trap()
 
 
 @pytest.mark.parametrize("point", _POINTS)

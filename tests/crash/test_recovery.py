@@ -40,7 +40,7 @@ async def test_killed_over_and_over_in_one_long_reply(bridges: Bridges) -> None:
     kills, edits = 0, 0
     while kills < 3:
         await growth(bridges, room, edits + 1)
-        bridges.kill()
+        await bridges.kill()
         (reply,) = await bridges.replies(room)
         if not reply.live:
             break  # a busy machine: the bridge took too long to come back
@@ -48,7 +48,7 @@ async def test_killed_over_and_over_in_one_long_reply(bridges: Bridges) -> None:
         kills, edits = kills + 1, reply.edits
         await bridges.start()
     else:
-        bridges.kill()
+        await bridges.kill()
     assert kills > 0
     await bridges.start()
     await assert_goes_on(bridges, room, (event_id, words))
@@ -80,7 +80,7 @@ async def test_killed_while_messages_wait(bridges: Bridges, point: str, told: in
 async def test_messages_sent_while_the_bridge_was_down(bridges: Bridges) -> None:
     await bridges.start()
     room = await bridges.new_room()
-    bridges.stop()
+    await bridges.stop()
     words = [Words.quick() for _ in range(25)]
     sent = [(await bridges.person.send(room.room_id, said.text), said) for said in words]
 
@@ -114,7 +114,7 @@ async def test_a_transaction_delivered_again(bridges: Bridges) -> None:
     await bridges.deliver("another-transaction", event, event)
     await bridges.settled(room, event_id)
     await bridges.deliver("a-third-transaction", event)
-    bridges.kill()
+    await bridges.kill()
 
     await bridges.start()
     await bridges.deliver(txn_id, event)

@@ -39,7 +39,7 @@ async def test_the_keeper_and_the_bridge(bridges: Bridges) -> None:
     await bridges.start()
     room, event_id = await _begun(bridges, words)
     _kill_keeper(bridges)
-    bridges.kill()
+    await bridges.kill()
     await bridges.start()
     await assert_goes_on(bridges, room, (event_id, words), asked=2)
 
@@ -58,7 +58,7 @@ async def test_the_app_server_and_the_bridge(bridges: Bridges) -> None:
     await bridges.start()
     room, event_id = await _begun(bridges, words)
     bridges.letta.kill()
-    bridges.kill()
+    await bridges.kill()
     await bridges.letta.restart()
     await bridges.start()
     await assert_goes_on(bridges, room, (event_id, words), asked=2)
@@ -69,7 +69,7 @@ async def test_the_app_server_while_a_tool_runs(bridges: Bridges, tmp_path: Path
     command = (
         f"if [ -e {mark} ]; then echo done; else touch {mark}; timeout 20 tail -f /dev/null; fi"
     )
-    bridges.write_config(permission_mode="unrestricted")
+    await bridges.write_config(permission_mode="unrestricted")
     await bridges.start()
     room = await bridges.new_room()
     event_id = await bridges.person.send(room.room_id, f"tool:Bash:{command}")

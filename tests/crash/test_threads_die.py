@@ -24,7 +24,7 @@ async def test_two_threads_in_full_stream(bridges: Bridges) -> None:
         return all(said and said[-1].edits for said in replies)
 
     await until(both_grow, "both replies grow")
-    bridges.kill()
+    await bridges.kill()
     cut_short = [reply for thread in threads for reply in await bridges.replies(thread)]
     assert [reply.live for reply in cut_short] == [True, True]
 

@@ -38,7 +38,7 @@ async def test_killed_while_telling_what_was_said_unasked(bridges: Bridges, poin
     words = Words.quick()
     await bridges.start()
     room = await bridges.new_room()
-    bridges.stop()
+    await bridges.stop()
     bridges.set_trap(point)
     await bridges.start()
     await bridges.tell_elsewhere(room.agent_id, words.text)

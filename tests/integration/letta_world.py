@@ -133,7 +133,7 @@ async def letta_world(
     await _delete_agents(letta, person.http)
     socket = directory / "keeper.sock"
     runtime = {"type": "app_server", "url": letta.url, "keeper_socket": str(socket)}
-    runtimes = [{**runtime, "speech_interval": 0.5}]
+    runtimes = [{**runtime, "speech_interval": 0.3}]
     settings = settings_on(homeserver, person, **{"runtimes": runtimes, **sections})
     world = LettaWorld(homeserver, letta, model, person, directory, settings)
     try:

@@ -15,6 +15,7 @@ from tests.integration.letta_world import LettaWorld, letta_world
 from tests.servers import Homeserver, LettaServer
 from tests.stub_model import StubModel
 
+from letta_matrix.conversations import notices
 from letta_matrix.matrix.content import MARKER
 
 
@@ -250,25 +251,60 @@ async def test_what_is_said_next_answers_and_prompts_nobody(
     assert len(world.asked(answer)) == 0
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=["stopped", "killed"])
-@pytest.mark.parametrize("when", ["while it is down", "afterwards"])
+@pytest.mark.parametrize(
+    ("number", "is_down"),
+    [(signal.SIGTERM, False), (signal.SIGKILL, False), (signal.SIGKILL, True)],
+    ids=["stopped", "killed", "answered while it is down"],
+)
 async def test_a_question_outlives_the_bridge(
-    world: LettaWorld, ann: Person, ada: Room, number: signal.Signals, when: str
+    world: LettaWorld, ann: Person, ada: Room, number: signal.Signals, is_down: bool
 ) -> None:
     text = f"Red or blue? {secrets.token_hex(3)}"
     before = len(await ann.replies(ada, 0))
     await ann.send(ada.room_id, call("ask_human", question=text, options=["red", "blue"]))
     question = await question_of(ann, ada, text)
     world.process.end(number)
-    if when == "while it is down":
+    if is_down:
         await ann.react(ada.room_id, question["event_id"], "1️⃣")
     await world.start()
-    if when == "afterwards":
+    if not is_down:
         await ann.react(ada.room_id, question["event_id"], "1️⃣")
     answer = (await ann.replies(ada, before + 2, seconds=40))[before + 1]
     assert '"red"' in answer
     assert (await question_of(ann, ada, text))["event_id"] == question["event_id"]
     assert len([one for one in world.asked(text) if not one.after_tool]) == 1
+
+
+@pytest.mark.parametrize("how", ["!cancel", "🛑"])
+async def test_a_question_of_a_stopped_turn_takes_no_answers(
+    ann: Person, ada: Room, how: str
+) -> None:
+    text = f"Now or later? {secrets.token_hex(3)}"
+    before = len(await ann.replies(ada, 0))
+    asked = await ann.send(ada.room_id, call("ask_human", question=text))
+    await question_of(ann, ada, text)
+    if how == "🛑":
+        await ann.react(ada.room_id, asked, how)
+    else:
+        await ann.send(ada.room_id, how)
+    assert (await ann.replies(ada, before + 2))[before + 1] == notices.STOPPED
+    await ann.send(ada.room_id, "something else")
+    assert (await ann.replies(ada, before + 3))[before + 2] == "echo: something else"
+
+
+async def test_a_question_whose_app_server_went_takes_no_answers(
+    world: LettaWorld, ann: Person, ada: Room
+) -> None:
+    text = f"Here or there? {secrets.token_hex(3)}"
+    before = len(await ann.replies(ada, 0))
+    await ann.send(ada.room_id, call("ask_human", question=text))
+    await question_of(ann, ada, text)
+    world.letta.kill()
+    await world.letta.server.start()
+    lost = (await ann.replies(ada, before + 2, seconds=40))[before + 1]
+    assert "🔁" in lost
+    await ann.send(ada.room_id, "something else")
+    assert (await ann.replies(ada, before + 3))[before + 2] == "echo: something else"
 
 
 async def test_tools_are_there_again_after_the_app_server_was_away(

@@ -262,6 +262,35 @@ async def test_the_tools_used_stand_in_an_event_of_their_own(
     assert (await ann.beside(room, "trace"))["event_id"] == trace["event_id"]
 
 
+async def test_a_line_tells_of_a_tool_while_it_runs(ann: Person, room: Room) -> None:
+    nap = "import time; time.sleep(3); print('rested')"
+    await ann.send(room.room_id, f'tool:Bash:python3 -c "{nap}"')
+    question = await pending(ann, room)
+    await ann.react(room.room_id, question["event_id"], "✅")
+    running = await ann.beside(room, "trace")
+    assert running["content"]["body"].startswith("🔧 `Bash`")
+    assert await ann.replies(room, 0) == []
+    (answer,) = await ann.replies(room, 1)
+    assert "rested" in answer
+
+    async def over() -> Json:
+        return await ann.beside(room, "trace")
+
+    trace = await eventually(over, lambda trace: "<details>" in formatted(trace))
+    assert trace["event_id"] == running["event_id"]
+
+
+async def test_the_homeserver_is_away_while_people_think(
+    world: LettaWorld, ann: Person, room: Room, made: Path
+) -> None:
+    question = await ask(ann, room, made)
+    await world.homeserver.restart()
+    await ann.react(room.room_id, question["event_id"], "✅")
+    (answer,) = await ann.replies(room, 1, seconds=60)
+    assert answer.startswith("tool said:")
+    assert made.exists()
+
+
 async def test_what_cannot_be_shown_in_full_cannot_be_allowed(
     ann: Person, room: Room, made: Path
 ) -> None:
@@ -335,19 +364,19 @@ async def test_nothing_runs_when_the_app_server_goes_while_people_think(
     await world.letta.server.start()
     await ann.send(room.room_id, "still there?")
 
-    async def asked() -> list[Json]:
-        said = await ann.said_by(room.room_id, room.ghost)
-        return [one for one in said if one["beside"] == "approval"]
-
     async def said() -> list[str]:
-        if len(both := await asked()) == 2:
-            await ann.react(room.room_id, both[1]["event_id"], "❌")
         return await ann.replies(room, 0)
 
     answers = await eventually(said, lambda all_: "echo: still there?" in all_, 60)
-    for e in await asked(): print("EV", e["content"]["body"][:200])
-    print("MADE", made.exists(), len(await asked()), answers)
-    assert len(answers) == 2
+    reason = "the App Server went away while a tool ran"
+    assert answers == [notices.lost(reason, tools_started=True), "echo: still there?"]
+    assert not made.exists()
+    said_all = await ann.said_by(room.room_id, room.ghost)
+    offer = next(one for one in said_all if one["content"]["body"] == answers[0])
+    await ann.react(room.room_id, offer["event_id"], "🔁")
+    again = await pending(ann, room, question["event_id"])
+    await ann.react(room.room_id, again["event_id"], "❌")
+    assert "Denied by" in (await ann.replies(room, 3))[2]
     assert not made.exists()
 
 

@@ -14,7 +14,7 @@ from tests.stub_model import StubModel
 from letta_matrix.conversations.speech import UNASKED
 from letta_matrix.matrix.content import MARKER
 
-QUIET = 2.5
+QUIET = 1.5
 """Seconds in which speech would have been heard several times over."""
 
 
@@ -136,9 +136,7 @@ async def test_it_stands_where_its_conversation_goes_on(
     assert (said["thread"], said["content"]["body"]) == (root, f"{UNASKED}echo: {text}")
 
 
-async def test_schedules_are_heard_in_the_room(
-    world: LettaWorld, ann: Person, room: Room
-) -> None:
+async def test_schedules_are_heard_in_the_room(world: LettaWorld, ann: Person, room: Room) -> None:
     await ann.send(room.room_id, "remind me")
     await ann.replies(room, 1)
     here = await conversation_at(world, room)

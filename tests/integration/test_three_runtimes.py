@@ -71,7 +71,7 @@ async def places(
             },
         ]
         for runtime in runtimes:
-            runtime["speech_interval"] = "500ms"
+            runtime["speech_interval"] = "300ms"
         world = await opened.enter_async_context(
             letta_world(
                 homeserver,

@@ -653,3 +653,23 @@ async def test_tools_are_shown_where_people_want_it(
     await stage.stores.rooms.change_settings("agent-1", ROOM, tool_activity=here)
     await stage.run("tools")
     assert len(fake.messages(ROOM)) == 1 + shown
+
+
+@pytest.mark.parametrize("allowed", [True, False])
+@pytest.mark.parametrize("pause", [0.0, 0.3])
+async def test_an_agents_words_ping_members_only_where_that_is_allowed(
+    stage: Stage, fake: FakeHomeserver, allowed: bool, pause: float
+) -> None:
+    await stage.again(agent_mentions=allowed)
+    fake.members[ROOM] = {PERSON, "@bob:test", "@agent_1:test"}
+
+    def call(_request: TurnRequest) -> Iterator[TurnEvent | float]:
+        yield TextDelta("0", "Ask @bob:test, @eve:test, @agent_1:test or @room.")
+        yield pause
+        yield DONE
+
+    stage.runtime.script = call
+    await stage.run("whom?")
+    pinged = [event["content"]["m.mentions"] for event in fake.messages(ROOM)]
+    assert pinged[-1] == ({"user_ids": ["@bob:test"]} if allowed else {})
+    assert not any(pinged[:-1])

@@ -3,9 +3,10 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import structlog
 
@@ -64,11 +65,20 @@ class _Run:
     request: TurnRequest | None = None
 
 
-class TurnRunner:
-    """Takes messages for agents to their end. One runner serves all conversations.
+class Tools(Protocol):
+    """The tools of ours that agents call while they work."""
 
-    `tool_waits` tells whether a tool of ours waits for somebody, by agent and conversation.
-    """
+    def waits(self, agent_id: str, conversation_id: str) -> bool:
+        """Whether a call from a conversation waits for a person or another agent."""
+        ...
+
+    async def ended(self, turn_id: str) -> None:
+        """The turn is over, perhaps without the results of its calls."""
+        ...
+
+
+class TurnRunner:
+    """Takes messages for agents to their end. One runner serves all conversations."""
 
     def __init__(
         self,
@@ -81,7 +91,7 @@ class TurnRunner:
         outbox: Outbox,
         prompts: Prompts,
         approvals: Approvals,
-        tool_waits: Callable[[str, str], bool],
+        tools: Tools,
     ) -> None:
         self._config = config.conversations
         self._homeserver = homeserver
@@ -92,7 +102,7 @@ class TurnRunner:
         self._outbox = outbox
         self._prompts = prompts
         self._approvals = approvals
-        self._tool_waits = tool_waits
+        self._tools = tools
         self._running: dict[str, _Run] = {}
         self._background: set[asyncio.Task[None]] = set()
 
@@ -169,6 +179,7 @@ class TurnRunner:
             end = await self._end(run)
             await activity.finish()
             await self._approvals.ended(turn, reply)
+            await self._tools.ended(turn.turn_id)
             reply.mentionable = await self._mentionable(turn, agent)
             await reply.freeze(end.text, end.notice, end.outcome)
         finally:
@@ -178,7 +189,7 @@ class TurnRunner:
     def _waits(self, turn: Turn) -> bool:
         """Whether a turn waits for a person, or for another agent."""
         conversation_id = turn.conversation_id or ""
-        asked = self._tool_waits(turn.agent_id, conversation_id)
+        asked = self._tools.waits(turn.agent_id, conversation_id)
         return asked or self._approvals.waits(turn.turn_id)
 
     async def _mentionable(self, turn: Turn, agent: Agent) -> set[str]:

@@ -44,6 +44,7 @@ class Asking:
     def __init__(self, directory: AgentDirectory, questions: Questions) -> None:
         self._directory = directory
         self._questions = questions
+        self._standing: dict[str, tuple[Caller, Question, AskHuman]] = {}
 
     def tools(self) -> list[Tool[Any]]:
         return [
@@ -66,6 +67,7 @@ class Asking:
         question = Question(
             event_id, room_id, tuple(params.options), _thread(caller), caller.speaker, asked_at
         )
+        self._standing[event_id] = caller, question, params
         with self._questions.open(question) as future:
             answer = await self._answered_already(caller, question) if look else None
             if answer is None:
@@ -73,8 +75,17 @@ class Asking:
                 again = asked_at / 1000 + params.timeout_seconds if look else deadline
                 left = min(deadline, again) - time.time()
                 answer = await _within(future, left)
-        await self._close(caller, question, params, answer)
+        if self._standing.pop(event_id, None) is not None:
+            await self._close(caller, question, params, answer)
         return _result(question, answer, params.timeout_seconds)
+
+    async def ended(self, turn_id: str) -> None:
+        """A turn is over: nobody waits any more for what it has asked."""
+        for event_id, (caller, question, params) in list(self._standing.items()):
+            if caller.turn_id == turn_id:
+                del self._standing[event_id]
+                self._questions.withdraw(event_id)
+                await self._close(caller, question, params, None)
 
     def _room(self, caller: Caller) -> str:
         if caller.place is not None:
@@ -143,7 +154,7 @@ class Asking:
 
 async def _within(future: asyncio.Future[Answer], seconds: float) -> Answer | None:
     done, _ = await asyncio.wait([future], timeout=max(seconds, 0.0))
-    return future.result() if done else None
+    return future.result() if done and not future.cancelled() else None
 
 
 def _text(params: AskHuman, closing: str) -> str:

@@ -93,6 +93,12 @@ class Questions:
             if not waiting:
                 self._open.pop(question.event_id, None)
 
+    def withdraw(self, event_id: str) -> None:
+        """Take no more answers to a question; whoever waits for one gets none."""
+        _, waiting = self._open.get(event_id, (None, set[asyncio.Future[Answer]]()))
+        for future in waiting:
+            future.cancel()
+
     def _may_answer(self, sender: str) -> bool:
         is_person = not is_ours(sender, self._config.bot_user_id)
         return is_person and self._config.role_of(sender) != "block"

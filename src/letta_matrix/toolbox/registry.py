@@ -68,12 +68,13 @@ class Toolbox:
         self._limit = RateLimit(config.conversations.tool_calls_per_minute)
         self._waiting: Counter[tuple[str, str]] = Counter()
         self.questions = Questions(config)
+        self._asking = Asking(directory, self.questions)
         tools = [
             *writing_tools(),
             *file_tools(),
             *Reading(directory).tools(),
             *Messaging(config, directory, turns, outbox).tools(),
-            *Asking(directory, self.questions).tools(),
+            *self._asking.tools(),
         ]
         self.tools: Mapping[str, Tool[Any]] = {tool.name: tool for tool in tools}
 
@@ -87,6 +88,10 @@ class Toolbox:
         """Whether a call from a conversation waits for somebody's answer, which may take longer
         than a turn may be silent."""
         return self._waiting[agent_id, conversation_id] > 0
+
+    async def ended(self, turn_id: str) -> None:
+        """A turn is over, perhaps without the results of its calls."""
+        await self._asking.ended(turn_id)
 
     async def call(self, call: ToolCall) -> ToolResult:
         """Run a call (a `ToolHandler`); what goes wrong is told to the agent. The same call,

@@ -1,11 +1,13 @@
 /** Everything that lives as long as somebody is signed in. */
 
-import { Api, newTransactionId } from "./api.js";
+import { Api } from "./api.js";
 import { Media } from "./media.js";
 import { Outbox } from "./outbox.js";
+import { Reactions } from "./reactions.js";
 import { Receipts } from "./receipts.js";
 import { RoomStore } from "./store/rooms.js";
 import { SyncLoop } from "./sync.js";
+import { Uploads } from "./uploads.js";
 
 /** @typedef {import("./types.js").Session} Session */
 
@@ -25,7 +27,9 @@ export class Account {
     this.api.onTokenRefused = () => this.#end("You were signed out, perhaps from another device. Sign in again.");
     this.rooms = new RoomStore(session.userId, botUserId);
     this.media = new Media(this.api);
-    this.outbox = new Outbox(this.api, this.rooms);
+    this.uploads = new Uploads(this.api);
+    this.outbox = new Outbox(this.api, this.rooms, this.uploads);
+    this.reactions = new Reactions(this.api, this.rooms);
     this.receipts = new Receipts(this.api, this.rooms);
     this.loop = new SyncLoop(this.api, this.rooms, onStatus);
     this.rooms.addEventListener("change", () => this.#acceptTrusted());
@@ -64,20 +68,6 @@ export class Account {
   async decline(roomId) {
     await this.api.leave(roomId);
     this.rooms.forget(roomId);
-  }
-
-  /**
-   * Adds our reaction, or takes it back.
-   *
-   * @param {import("./store/room.js").Room} room
-   * @param {string} eventId
-   * @param {string} key
-   */
-  async toggleReaction(room, eventId, key) {
-    const own = room.timeline.item(eventId)?.reactions.find((one) => one.key === key)?.own;
-    if (own) return this.api.redact(room.id, own, newTransactionId());
-    const relation = { rel_type: "m.annotation", event_id: eventId, key };
-    return this.api.send(room.id, "m.reaction", newTransactionId(), { "m.relates_to": relation });
   }
 
   async signOut() {

@@ -45,25 +45,26 @@ export class Api {
 
   /**
    * @param {string} method
-   * @param {string} path below `/_matrix/client`
-   * @param {{query?: Record<string, string>, body?: object, signal?: AbortSignal,
+   * @param {string} path below `/_matrix/client`, or `/_matrix/media` for a `file`
+   * @param {{query?: Record<string, string>, body?: object, file?: File, signal?: AbortSignal,
    *   timeout?: number, keepalive?: boolean}} [options] timeout in milliseconds
    * @returns {Promise<Response>}
    * @throws {MatrixError|OfflineError}
    */
-  async fetch(method, path, { query, body, signal, timeout = 30000, keepalive } = {}) {
-    const url = new URL(`${this.homeserver}/_matrix/client${path}`);
+  async fetch(method, path, { query, body, file, signal, timeout = 30000, keepalive } = {}) {
+    const url = new URL(`${this.homeserver}/_matrix/${file ? "media" : "client"}${path}`);
     for (const [name, value] of Object.entries(query ?? {})) url.searchParams.set(name, value);
     /** @type {Record<string, string>} */
     const headers = {};
     if (this.accessToken) headers.Authorization = `Bearer ${this.accessToken}`;
     if (body) headers["Content-Type"] = "application/json";
+    if (file) headers["Content-Type"] = file.type || "application/octet-stream";
     const deadline = AbortSignal.timeout(timeout);
     const request = {
       method,
       headers,
       keepalive,
-      body: body && JSON.stringify(body),
+      body: file ?? (body && JSON.stringify(body)),
       signal: signal ? AbortSignal.any([signal, deadline]) : deadline,
       referrerPolicy: /** @type {const} */ ("no-referrer"),
     };
@@ -173,20 +174,44 @@ export class Api {
   }
 
   /**
+   * Events of a thread, its root aside, newest first.
+   *
+   * @param {string} room
+   * @param {string} root
+   * @param {string} [from]
+   */
+  thread(room, root, from) {
+    const path = `/v1/rooms/${encode(room)}/relations/${encode(root)}/m.thread`;
+    return this.call("GET", path, { query: { limit: "100", ...(from && { from }) } });
+  }
+
+  /** The most bytes a file may have; unknown, no limit. @returns {Promise<number>} */
+  async uploadLimit() {
+    const { "m.upload.size": size } = await this.call("GET", "/v1/media/config");
+    return typeof size === "number" ? size : Infinity;
+  }
+
+  /** @param {File} file @returns {Promise<string>} its mxc:// address */
+  async upload(file) {
+    const query = { filename: file.name };
+    const answer = await this.call("POST", "/v3/upload", { query, file, timeout: 600000 });
+    return answer.content_uri;
+  }
+
+  /**
    * A media file (authenticated media, specification v1.11).
    *
    * @param {string} mxc
-   * @param {number} [size] edge of a square thumbnail in pixels; the file itself without it
+   * @param {import("./media.js").Size} [size] of a thumbnail; the file itself without it
    * @returns {Promise<Blob>}
    */
   async media(mxc, size) {
     const match = /^mxc:\/\/([\w.:[\]-]+)\/([\w-]+)$/.exec(mxc);
     if (!match) throw new TypeError("not an mxc:// address");
     const file = `${encode(match[1])}/${encode(match[2])}`;
-    const edge = String(size);
     const response = size
       ? await this.fetch("GET", `/v1/media/thumbnail/${file}`, {
-          query: { width: edge, height: edge, method: "crop" },
+          query: { width: String(size.width), height: String(size.height), method: size.method },
         })
       : await this.fetch("GET", `/v1/media/download/${file}`, { timeout: 120000 });
     return response.blob();

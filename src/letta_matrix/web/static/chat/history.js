@@ -11,7 +11,7 @@ const MOST_PAGES = 8;
 const MOST_MEMBERS = 50;
 
 export class History {
-  /** @type {Map<string, Promise<void>>} rooms being read at this moment */
+  /** @type {Map<string, Promise<void>>} rooms and threads being read at this moment */
   #reading = new Map();
   /** @type {Map<string, Item|null>} events outside the timeline; null while unknown */
   #single = new Map();
@@ -71,6 +71,30 @@ export class History {
       () => {},
     );
     return null;
+  }
+
+  /** Reads a thread from its beginning. @param {Room} room @param {string} root */
+  async thread(room, root) {
+    const { timeline } = room;
+    const key = `${room.id} ${root}`;
+    if (timeline.threads.isWhole(root) || this.#reading.has(key)) return;
+    const reading = this.#readThread(room, root).finally(() => this.#reading.delete(key));
+    this.#reading.set(key, reading);
+    await reading;
+  }
+
+  /** @param {Room} room @param {string} root */
+  async #readThread(room, root) {
+    const { threads } = room.timeline;
+    let from = "";
+    for (let page = 0; page < MOST_PAGES; page += 1) {
+      const answer = await this.api.thread(room.id, root, from);
+      room.timeline.adopt(answer.chunk ?? []);
+      from = answer.next_batch ?? "";
+      if (!from) break;
+    }
+    threads.markWhole(root);
+    this.rooms.changed([room.id]);
   }
 
   /** Learns names and pictures of everybody in a small room. @param {Room} room */

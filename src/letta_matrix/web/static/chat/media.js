@@ -1,6 +1,10 @@
 /** Pictures and files, fetched with our token and handed out as blob addresses. */
 
+/** @typedef {{width: number, height: number, method: "crop"|"scale"}} Size of a thumbnail in pixels */
+
 const MOST_KEPT = 300;
+/** What a message shows of a picture that takes long to load. */
+export const PREVIEW = /** @type {const} */ ({ width: 800, height: 600, method: "scale" });
 const PICTURES = /^image\/(?:png|jpeg|gif|webp|avif|apng|svg\+xml)$/;
 
 export class Media {
@@ -16,11 +20,11 @@ export class Media {
    * An address for an `<img>`.
    *
    * @param {string} mxc
-   * @param {number} [size] edge of a square thumbnail in pixels; the whole picture without it
+   * @param {Size} [size] of a thumbnail; the whole picture without it
    * @returns {Promise<string>} rejects if there is no such picture
    */
   picture(mxc, size) {
-    const key = `${size ?? "full"} ${mxc}`;
+    const key = `${size ? JSON.stringify(size) : "full"} ${mxc}`;
     const known = this.#addresses.get(key);
     if (known) return known;
     const address = this.#load(mxc, size);
@@ -30,7 +34,7 @@ export class Media {
     return address;
   }
 
-  /** @param {string} mxc @param {number} [size] */
+  /** @param {string} mxc @param {Size} [size] */
   async #load(mxc, size) {
     // A homeserver makes no thumbnails of some kinds of picture (SVG): the file itself serves.
     const blob = size

@@ -1,6 +1,7 @@
 /** Our messages on their way: one after the other in each room, shown at once. */
 
 import { MatrixError, newTransactionId } from "./api.js";
+import { UploadProblem } from "./uploads.js";
 
 const MOST_TRIES = 4;
 
@@ -11,16 +12,22 @@ export class Outbox {
   /**
    * @param {import("./api.js").Api} api
    * @param {import("./store/rooms.js").RoomStore} rooms
+   * @param {import("./uploads.js").Uploads} uploads
    */
-  constructor(api, rooms) {
+  constructor(api, rooms, uploads) {
     this.api = api;
     this.rooms = rooms;
+    this.uploads = uploads;
   }
 
-  /** @param {string} roomId @param {Record<string, any>} content of `m.room.message` */
-  send(roomId, content) {
+  /**
+   * @param {string} roomId
+   * @param {Record<string, any>} content of `m.room.message`
+   * @param {File|null} [file] to be uploaded first: the content lacks its address
+   */
+  send(roomId, content, file = null) {
     const txn = newTransactionId();
-    this.rooms.get(roomId)?.timeline.addEcho(txn, content);
+    this.rooms.get(roomId)?.timeline.addEcho(txn, content, file);
     this.#enqueue(roomId, txn);
   }
 
@@ -28,7 +35,7 @@ export class Outbox {
   retry(roomId, txn) {
     const echo = this.rooms.get(roomId)?.timeline.echo(txn);
     if (echo?.status !== "failed") return;
-    echo.status = "sending";
+    Object.assign(echo, { status: "sending", problem: "" });
     this.#enqueue(roomId, txn);
   }
 
@@ -51,10 +58,13 @@ export class Outbox {
     const echo = timeline?.echo(txn);
     if (!timeline || !echo) return;
     try {
+      if (echo.file) echo.content = await this.uploads.complete(echo.content, echo.file);
+      echo.file = null;
       const answer = await this.#patiently(roomId, txn, echo.content);
       timeline.confirmEcho(txn, answer.event_id);
-    } catch {
-      echo.status = "failed";
+    } catch (error) {
+      const problem = error instanceof UploadProblem ? error.message : "";
+      Object.assign(echo, { status: "failed", problem });
     }
     this.rooms.changed([roomId]);
   }

@@ -23,15 +23,20 @@
  * @typedef {object} Item one line of a conversation, edits and reactions applied
  * @property {string} key stays the same from the local echo to the confirmed event
  * @property {string|null} id event id; null while it is only ours
- * @property {"message"|"redacted"|"encrypted"|"renamed"} kind
+ * @property {"message"|"redacted"|"encrypted"|"renamed"|"thread"} kind a thread: its newest event
+ *   where its root is not at hand
+ * @property {"approval"|"trace"|"notice"|null} beside what an agent's notice is beside its reply
  * @property {string} sender
  * @property {number} ts milliseconds
  * @property {Record<string, any>} content
  * @property {string|null} revision event id of the edit shown
  * @property {number} revisedAt milliseconds
  * @property {string|null} replyTo event id
+ * @property {string|null} thread event id of the root of the thread it is in
+ * @property {{count: number, ts: number}|null} replies the thread below it
  * @property {Reaction[]} reactions
  * @property {"sending"|"sent"|"failed"} status
+ * @property {string} problem why it failed
  *
  * @typedef {object} Session
  * @property {string} homeserver base URL

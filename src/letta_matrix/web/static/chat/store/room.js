@@ -1,5 +1,7 @@
 /** One room as we know it: state, members, timeline. */
 
+import { isAgentId, localpart } from "./ids.js";
+import { shortName } from "./names.js";
 import { Timeline } from "./timeline.js";
 
 /** @typedef {import("../types.js").MatrixEvent} MatrixEvent */
@@ -15,7 +17,6 @@ export const STATE_TYPES = [
   "m.room.encryption",
   "m.space.child",
 ];
-const AGENT_ROOM_SUFFIX = " - Letta Agent Chat";
 
 export class Room {
   /** @type {Map<string, MatrixEvent>} by `type state_key`, members aside */
@@ -185,23 +186,8 @@ export class Room {
 
   /** When something was last said, milliseconds. */
   get activity() {
-    return this.timeline.last()?.ts ?? 0;
+    return this.timeline.lastSaid()?.ts ?? 0;
   }
-}
-
-/** A room's name without what every agent's room has in common. @param {string} name */
-export function shortName(name) {
-  return name.endsWith(AGENT_ROOM_SUFFIX) ? name.slice(0, -AGENT_ROOM_SUFFIX.length) : name;
-}
-
-/** @param {string} userId */
-export function isAgentId(userId) {
-  return userId.startsWith("@agent_");
-}
-
-/** @param {string} userId */
-export function localpart(userId) {
-  return userId.slice(1).split(":")[0];
 }
 
 /** @param {unknown} ids @param {string} own @returns {string[]} */

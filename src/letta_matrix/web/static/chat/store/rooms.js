@@ -1,6 +1,7 @@
 /** Every room of the account, and what of them a list shows. */
 
-import { Room, isAgentId } from "./room.js";
+import { isAgentId } from "./ids.js";
+import { Room } from "./room.js";
 
 /** @typedef {{title: string, rooms: Room[]}} Section */
 

@@ -1,10 +1,10 @@
 /** Pictures of people, agents and rooms; a tinted initial until there is one. */
 
-import { isAgentId } from "../store/room.js";
+import { isAgentId } from "../store/ids.js";
 import { h } from "./dom.js";
 
 const TINTS = 8;
-const SIZE_IN_PIXELS = 96;
+const SIZE = /** @type {const} */ ({ width: 96, height: 96, method: "crop" });
 
 /**
  * @param {import("../media.js").Media} media
@@ -20,7 +20,7 @@ export function avatar(media, { id, name, mxc, large = false }) {
 
 /** @param {import("../media.js").Media} media @param {HTMLElement} element @param {string} mxc */
 async function showPicture(media, element, mxc) {
-  const url = await media.picture(mxc, SIZE_IN_PIXELS).catch(() => null);
+  const url = await media.picture(mxc, SIZE).catch(() => null);
   if (url) element.replaceChildren(h("img", { src: url, alt: "" }));
 }
 

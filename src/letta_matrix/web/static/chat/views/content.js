@@ -1,7 +1,8 @@
 /** What a message says, as safe elements. */
 
 import { sanitize } from "../sanitize.js";
-import { shortName } from "../store/room.js";
+import { shortName } from "../store/names.js";
+import { sizeText } from "../uploads.js";
 import { h, icon } from "./dom.js";
 
 /** @typedef {import("../types.js").Item} Item */
@@ -16,12 +17,14 @@ const UNREADABLE = {
   redacted: "This message was removed.",
   encrypted: "This message is encrypted. This page cannot read it; use another Matrix client.",
 };
+const BIG_PICTURE = 1e6;
+const FILES = new Set(["m.image", "m.file", "m.audio", "m.video"]);
 const CANNOT_GROW_A_CARET = new Set(["BR", "HR", "IMG", "TABLE", "DETAILS", "DIV"]);
 
 /** Whether a message is still being written. @param {Item} item */
 export function isLive(item) {
   const marked = LIVE in item.content || CURSOR.test(bodyOf(item));
-  return marked && item.kind === "message" && Date.now() - item.revisedAt < STALE_AFTER;
+  return marked && item.kind === "message" && !item.beside && Date.now() - item.revisedAt < STALE_AFTER;
 }
 
 /** @param {Item} item */
@@ -34,11 +37,20 @@ function textOf(item) {
   return bodyOf(item).replace(FALLBACK_QUOTE, item.replyTo ? "" : "$&").replace(CURSOR, "");
 }
 
+/** The name of the file a message brings; an empty text where it brings none. @param {Item} item */
+function fileNameOf(item) {
+  const { msgtype, filename } = item.content;
+  if (!FILES.has(msgtype)) return "";
+  return typeof filename === "string" && filename ? filename : bodyOf(item) || "file";
+}
+
 /** A message in one plain line. @param {Item} item */
 export function summaryOf(item) {
   if (item.kind === "redacted") return "Message removed";
   if (item.kind === "encrypted") return "Encrypted message";
   if (item.kind === "renamed") return `Renamed to ${shortName(String(item.content.name))}`;
+  const name = fileNameOf(item);
+  if (name && name === bodyOf(item)) return `📎 ${name}`;
   const body = item.content.formatted_body ? withoutMarks(textOf(item)) : textOf(item);
   return body.replace(/\s+/g, " ").trim().slice(0, 240) || "…";
 }
@@ -64,9 +76,8 @@ export function renderContent(item, senderName) {
 
 /** @param {Item} item @param {string} senderName @returns {Node} */
 function renderMessage(item, senderName) {
-  const { msgtype, url } = item.content;
-  if (msgtype === "m.image" && typeof url === "string") return picture(item.content);
-  if (["m.file", "m.audio", "m.video"].includes(msgtype) && typeof url === "string") return file(item.content);
+  const { msgtype } = item.content;
+  if (FILES.has(msgtype)) return attachment(item);
   const text = renderText(item);
   if (msgtype === "m.emote") prependTo(text, `${senderName} `);
   if (isLive(item)) growCaret(text);
@@ -147,27 +158,32 @@ function frameCode(block) {
   else if (copy) frame.append(copy);
 }
 
-/** @param {Record<string, any>} content of `m.image` */
-function picture(content) {
-  const { w, h: height } = content.info ?? {};
+/** A file, and what is said about it (Matrix specification, media captions). @param {Item} item */
+function attachment(item) {
+  const name = fileNameOf(item);
+  const { msgtype, url } = item.content;
+  const shown = msgtype === "m.image" && typeof url === "string" ? picture(item.content, name) : file(item.content, name);
+  const fragment = document.createDocumentFragment();
+  fragment.append(shown);
+  if (name !== bodyOf(item)) fragment.append(h("div.caption", {}, renderText(item)));
+  return fragment;
+}
+
+/** @param {Record<string, any>} content of `m.image` @param {string} name */
+function picture(content, name) {
+  const { w, h: height, size: bytes } = content.info ?? {};
   const scale = Math.min(1, PICTURE.width / w, PICTURE.height / height) || 1;
   const size = w > 0 && height > 0 ? { width: Math.round(w * scale), height: Math.round(height * scale) } : {};
-  const image = h("img", { "data-mxc": content.url, alt: content.body ?? "Picture", ...size });
-  return h("button.picture", { type: "button", "aria-label": `Enlarge ${content.body ?? "picture"}` }, image);
+  const big = typeof bytes !== "number" || bytes > BIG_PICTURE;
+  const image = h("img", { "data-mxc": content.url, "data-big": big, alt: name, ...size });
+  return h("button.picture", { type: "button", "aria-label": `Enlarge ${name}` }, image);
 }
 
-/** @param {Record<string, any>} content of `m.file`, `m.audio` or `m.video` */
-function file(content) {
-  const name = String(content.filename ?? content.body ?? "file");
-  const attributes = { type: "button", "data-file": content.url, "data-name": name };
-  const size = h("span.size", {}, sizeText(content.info?.size));
+/** @param {Record<string, any>} content of a file @param {string} name */
+function file(content, name) {
+  const uploaded = typeof content.url === "string";
+  const attributes = { type: "button", "data-file": content.url, "data-name": name, disabled: !uploaded };
+  const bytes = content.info?.size;
+  const size = h("span.size", {}, typeof bytes === "number" ? sizeText(bytes) : "Download");
   return h("button.file", attributes, icon("file"), h("span.name", {}, name), size);
-}
-
-/** @param {unknown} bytes */
-function sizeText(bytes) {
-  if (typeof bytes !== "number") return "Download";
-  if (bytes < 1000) return `${bytes} B`;
-  if (bytes < 1e6) return `${Math.round(bytes / 1000)} kB`;
-  return `${(bytes / 1e6).toFixed(1)} MB`;
 }

@@ -1,10 +1,12 @@
 /** One message on the screen; updated in place for as long as it lives. */
 
-import { isAgentId } from "../store/room.js";
+import { PREVIEW } from "../media.js";
+import { isAgentId } from "../store/ids.js";
 import { avatar } from "./avatar.js";
 import { isLive, renderContent, summaryOf } from "./content.js";
 import { h, icon, morph, setText } from "./dom.js";
-import { clockTime, fullTime } from "./times.js";
+import { showReactions } from "./reactions.js";
+import { clockTime, fullTime, listTime } from "./times.js";
 
 /** @typedef {import("../types.js").Item} Item */
 /** @typedef {import("../store/room.js").Room} Room */
@@ -22,19 +24,26 @@ export class MessageView {
   #quote = h("button.quote", { type: "button", hidden: true });
   #content = h("div.content", { dir: "auto" });
   #status = h("div.status", { hidden: true });
-  #reactions = h("div.reactions", { hidden: true });
+  #reactions = h("div.reactions", { role: "group", hidden: true });
+  #thread = h("button.thread-chip", { type: "button", hidden: true }, icon("thread"), h("span", {}), h("time", {}));
   #add = h(
     "button.add-reaction",
     { type: "button", tabindex: "-1", "aria-label": "Add a reaction", "aria-haspopup": "true" },
     icon("smile"),
   );
+  #reply = h(
+    "button.reply-in-thread",
+    { type: "button", tabindex: "-1", "aria-label": "Reply in thread", title: "Reply in thread" },
+    icon("thread"),
+  );
 
-  /** @param {string} key @param {Media} media */
-  constructor(key, media) {
+  /** @param {string} key @param {Media} media @param {boolean} inThread whether it is shown in a thread */
+  constructor(key, media, inThread) {
     this.media = media;
+    this.inThread = inThread;
     const bubble = h("div.bubble", {}, this.#quote, this.#content);
-    const line = h("div.bubble-line", {}, bubble, this.#add);
-    const column = h("div.column", {}, this.#header, line, this.#status, this.#reactions);
+    const line = h("div.bubble-line", {}, bubble, h("div.actions", {}, this.#add, this.#reply));
+    const column = h("div.column", {}, this.#header, line, this.#status, this.#reactions, this.#thread);
     this.element = h("article.message", { "data-key": key }, this.#gutter, column);
   }
 
@@ -47,8 +56,8 @@ export class MessageView {
     const sender = room.member(item.sender);
     const live = isLive(item);
     const stamp = JSON.stringify([
-      item.id, item.kind, item.revision, item.status, item.reactions, live, grouped,
-      sender, quoted && [quoted.revision, quoted.sender], item.replyTo,
+      item.id, item.kind, item.revision, item.status, item.problem, item.reactions, item.replies,
+      live, grouped, sender, quoted && [quoted.revision, quoted.sender], item.replyTo,
     ]);
     if (stamp === this.#stamp) return;
     this.#stamp = stamp;
@@ -57,7 +66,8 @@ export class MessageView {
     this.#updateQuote(item, quoted, room);
     this.#updateContent(item, sender.name);
     this.#updateStatus(item);
-    this.#updateReactions(item, room);
+    showReactions(this.#reactions, item, room);
+    this.#updateThread(item);
   }
 
   /** @param {Item} item @param {boolean} grouped @param {boolean} live @param {boolean} own */
@@ -70,7 +80,10 @@ export class MessageView {
     element.classList.toggle("live", live);
     element.classList.toggle("notice", item.content.msgtype === "m.notice");
     element.classList.toggle("gone", item.kind === "redacted" || item.kind === "encrypted");
-    this.#add.hidden = !item.id || item.kind === "redacted";
+    for (const kind of ["approval", "trace"]) element.classList.toggle(kind, item.beside === kind);
+    const closed = !item.id || item.kind === "redacted" || item.beside === "trace";
+    this.#add.hidden = closed;
+    this.#reply.hidden = closed || this.inThread || Boolean(item.beside);
   }
 
   /** @param {Item} item @param {import("../types.js").Member} sender */
@@ -113,7 +126,8 @@ export class MessageView {
 
   /** @param {HTMLImageElement} image */
   async #loadPicture(image) {
-    const url = await this.media.picture(image.dataset.mxc ?? "").catch(() => null);
+    const size = "big" in image.dataset ? PREVIEW : undefined;
+    const url = await this.media.picture(image.dataset.mxc ?? "", size).catch(() => null);
     if (url) image.src = url;
     else image.classList.add("broken");
   }
@@ -124,27 +138,20 @@ export class MessageView {
     if (item.status === "sending") this.#status.replaceChildren("Sending …");
     if (item.status !== "failed") return;
     this.#status.replaceChildren(
-      h("span.failed", {}, "Not sent."),
+      h("span.failed", { role: "alert" }, `Not sent. ${item.problem}`),
       h("button.retry", { type: "button", "data-txn": item.key }, "Try again"),
       h("button.discard", { type: "button", "data-txn": item.key }, "Discard"),
     );
   }
 
-  /** @param {Item} item @param {Room} room */
-  #updateReactions(item, room) {
-    this.#reactions.hidden = !item.reactions.length;
-    const chips = document.createDocumentFragment();
-    for (const { key, senders, own } of item.reactions) {
-      const names = senders.map((id) => room.member(id).name).join(", ");
-      const attributes = {
-        type: "button",
-        "data-reaction": key,
-        "aria-pressed": String(Boolean(own)),
-        title: names,
-        "aria-label": `${key} by ${names}`,
-      };
-      chips.append(h("button.chip", attributes, h("span", {}, key), h("span.count", {}, String(senders.length))));
-    }
-    morph(this.#reactions, chips);
+  /** @param {Item} item */
+  #updateThread({ id, replies }) {
+    const [, words, time] = this.#thread.children;
+    this.#thread.hidden = !replies || this.inThread;
+    if (!replies) return;
+    this.#thread.dataset.thread = id ?? "";
+    setText(words, `${replies.count} ${replies.count > 1 ? "replies" : "reply"}`);
+    setText(time, listTime(replies.ts));
+    this.#thread.setAttribute("aria-label", `Open the thread: ${words.textContent}`);
   }
 }

@@ -87,7 +87,7 @@ export class RoomList {
 
   /** @param {Room} room */
   #entry(room) {
-    const last = room.timeline.last();
+    const last = room.timeline.lastSaid();
     const preview = last ? summaryOf(last) : room.topic || "Nothing said yet";
     const stamp = JSON.stringify([
       room.name, room.avatar, room.unread, room.membership, room.typing.length,
@@ -113,7 +113,7 @@ export class RoomList {
   /** @param {Room} room @param {string} preview */
   #button(room, preview) {
     const current = room.id === this.#current;
-    const last = room.timeline.last();
+    const last = room.timeline.lastSaid();
     const said = last?.sender === room.ownUserId ? `You: ${preview}` : preview;
     const says = room.typing.length ? "is writing …" : said;
     const count = String(room.unread);

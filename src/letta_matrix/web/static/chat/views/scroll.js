@@ -13,19 +13,17 @@ export class Scroll {
   /** @type {string|null} the newest message when the reader was last at the end */
   #seenKey = null;
   content = h("div.timeline-content", {});
-  #pane = h(
-    "div.timeline",
-    { role: "log", "aria-label": "Messages", "aria-live": "off", tabindex: "0" },
-    this.content,
-  );
   #label = h("span", {});
   #jump = h("button.jump", { type: "button", hidden: true }, icon("down"), this.#label);
-  element = h("div.timeline-frame", {}, this.#pane, this.#jump);
+  #pane;
 
-  /** @param {{onTop: () => void, onBottom: () => void}} handlers */
-  constructor({ onTop, onBottom }) {
+  /** @param {{onTop: () => void, onBottom: () => void}} handlers @param {string} [label] */
+  constructor({ onTop, onBottom }, label = "Messages") {
     this.onTop = onTop;
     this.onBottom = onBottom;
+    const attributes = { role: "log", "aria-label": label, "aria-live": "off", tabindex: "0" };
+    this.#pane = h("div.timeline", attributes, this.content);
+    this.element = h("div.timeline-frame", {}, this.#pane, this.#jump);
     this.#pane.addEventListener("scroll", () => this.#scrolled(), { passive: true });
     this.#jump.addEventListener("click", () => this.toBottom());
     const resized = new ResizeObserver(() => this.#stay());

@@ -1,6 +1,6 @@
 /** The signed-in page: the list of rooms beside the open one. */
 
-import { localpart } from "../store/room.js";
+import { localpart } from "../store/ids.js";
 import { avatar } from "./avatar.js";
 import { Conversation } from "./conversation.js";
 import { h, icon } from "./dom.js";
@@ -23,7 +23,10 @@ export class Shell {
   /** @param {Account} account @param {{signOut: () => void}} handlers */
   constructor(account, { signOut }) {
     this.account = account;
-    this.conversation = new Conversation(account, { back: () => this.showList() });
+    this.conversation = new Conversation(account, {
+      back: () => this.showList(),
+      onProblem: (text) => this.toast(text),
+    });
     this.list = new RoomList(account.rooms, account.media, {
       open: (id) => this.open(id, { focus: true }),
       accept: (id) => this.#attempt(account.accept(id), "You could not join"),
@@ -153,7 +156,8 @@ export class Shell {
       event.preventDefault();
       this.#step(step);
     } else if (event.key === "Escape" && !this.#lightbox.open && !event.defaultPrevented) {
-      this.showList();
+      if (this.conversation.thread.root) this.conversation.closeThread();
+      else this.showList();
     }
   }
 
@@ -177,9 +181,12 @@ export class Shell {
     const on = (/** @type {string} */ selector) => /** @type {HTMLElement|null} */ (target.closest(selector));
     const room = this.conversation.room;
     const article = on("article");
-    if (!room || !article) return;
     const pressed = on("button, a, summary, .spoiler");
+    if (!room) return;
+    if (pressed?.matches(".thread-chip")) this.conversation.openThread(pressed.dataset.thread ?? "");
+    if (!article) return;
     if (!pressed) article.classList.toggle("active");
+    else if (pressed.matches(".reply-in-thread")) this.conversation.openThread(article.dataset.id ?? "");
     else if (pressed.matches(".spoiler")) pressed.toggleAttribute("data-revealed");
     else if (pressed.matches(".add-reaction")) this.picker.toggle(pressed);
     else if (pressed.dataset.reaction) this.#react(article.dataset.id ?? "", pressed.dataset.reaction);
@@ -194,7 +201,7 @@ export class Shell {
   /** @param {string} eventId @param {string} key */
   #react(eventId, key) {
     const room = this.conversation.room;
-    if (room) this.#attempt(this.account.toggleReaction(room, eventId, key), "The reaction did not get through");
+    if (room) this.#attempt(this.account.reactions.toggle(room, eventId, key), "The reaction did not get through");
   }
 
   /** @param {string} mxc @param {string} name */
@@ -203,10 +210,14 @@ export class Shell {
   }
 
   /** @param {HTMLElement} picture */
-  #enlarge(picture) {
+  async #enlarge(picture) {
     const shown = /** @type {HTMLImageElement} */ (picture.querySelector("img"));
-    this.#lightbox.replaceChildren(h("img", { src: shown.src, alt: shown.alt }));
+    const image = h("img", { src: shown.src, alt: shown.alt });
+    this.#lightbox.replaceChildren(image);
     this.#lightbox.showModal();
+    // Of a big one a smaller picture is shown until here.
+    const whole = this.account.media.picture(shown.dataset.mxc ?? "");
+    image.src = await whole.catch(() => shown.src);
   }
 
   /** @param {HTMLElement} button */

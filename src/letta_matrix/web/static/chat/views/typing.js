@@ -1,0 +1,68 @@
+/** Who is writing, and a way to stop an agent. */
+
+import { isAgentId } from "../store/ids.js";
+import { answers } from "../store/marker.js";
+import { isLive } from "./content.js";
+import { h, setText } from "./dom.js";
+
+/** @typedef {import("../types.js").Item} Item */
+/** @typedef {import("../store/room.js").Room} Room */
+
+export const STOP = "🛑";
+
+export class TypingLine {
+  #words = h("span", {});
+  #dots = h("span.dots", { "aria-hidden": "true" }, h("i", {}), h("i", {}), h("i", {}));
+  #typing = h("p.typing", { hidden: true }, this.#dots, this.#words);
+  #stop = h("button.stop", { type: "button", hidden: true });
+  element = h("div.typing-line", {}, this.#typing, this.#stop);
+
+  /** @param {(target: string) => void} onStop */
+  constructor(onStop) {
+    this.#stop.addEventListener("click", () => onStop(this.#stop.dataset.target));
+  }
+
+  /**
+   * @param {Room} room
+   * @param {string[]} writers user ids of those who write here
+   * @param {Item[]} items what was said here, oldest first
+   */
+  update(room, writers, items) {
+    const names = writers.map((id) => room.member(id).name);
+    this.#typing.hidden = !names.length;
+    const some = names.length > 2 ? `${names.length} people` : names.join(" and ");
+    if (names.length) setText(this.#words, `${some} ${names.length > 1 ? "are" : "is"} writing …`);
+    this.#updateStop(worked(room, writers, items));
+  }
+
+  /** @param {Item|null} target */
+  #updateStop(target) {
+    this.#stop.hidden = !target;
+    if (!target) return;
+    const asked = target.reactions.some((one) => one.key === STOP && one.own);
+    this.#stop.dataset.target = target.id ?? "";
+    this.#stop.disabled = asked;
+    setText(this.#stop, asked ? "Stopping …" : "Stop");
+    this.#stop.title = asked ? "" : "Stop the agent: sends the reaction 🛑";
+  }
+}
+
+/**
+ * The message that stands for what an agent does now: its growing reply, else the question it
+ * is at; null while no agent works.
+ *
+ * @param {Room} room
+ * @param {string[]} writers
+ * @param {Item[]} items
+ * @returns {Item|null}
+ */
+function worked(room, writers, items) {
+  const live = items.findLast((item) => isAgentId(item.sender) && !item.beside && isLive(item));
+  if (live) return live;
+  if (!writers.some(isAgentId)) return null;
+  const own = items.filter((item) => item.id && item.kind === "message" && item.sender === room.ownUserId);
+  const done = new Set(items.filter((item) => !item.beside).map((item) => answers(item.content)));
+  // Questions are answered in order: the first open one after the last answered one.
+  const after = own.findLastIndex((item) => done.has(item.id));
+  return own[after + 1] ?? own.at(-1) ?? null;
+}
