@@ -9,12 +9,13 @@ import pytest
 from tests.builders import PERSON, agent, config_for, message
 from tests.fake_homeserver import FakeHomeserver
 
+from letta_matrix.conversations.approvals import Approvals
 from letta_matrix.conversations.commands.command import Command
 from letta_matrix.conversations.commands.runner import CommandRunner
 from letta_matrix.conversations.commands.services import CommandServices
 from letta_matrix.matrix.homeserver import Homeserver
 from letta_matrix.runtimes.memory import MemoryRuntime
-from letta_matrix.runtimes.protocol import AgentInfo
+from letta_matrix.runtimes.protocol import AgentInfo, RuntimeFault
 from letta_matrix.store.agents import AgentDirectory
 from letta_matrix.store.approvals import Approval, ApprovalStatus, ApprovalStore
 from letta_matrix.store.conversations import ConversationStore
@@ -33,28 +34,6 @@ SHARED = "!shared:test"
 HERE = Place("agent-1", ROOM)
 
 
-class Approvals:
-    """Settles approvals in the database; `told` is what the runtime would have heard."""
-
-    def __init__(self, database: Database) -> None:
-        self.store = ApprovalStore(database)
-        self.told: list[tuple[str, ApprovalStatus, str]] = []
-
-    def may_answer(self, approval: Approval, user_id: str) -> bool:
-        return user_id in (approval.requester, ADMIN)
-
-    def who_may(self, approval: Approval) -> str:
-        return f"{approval.requester} alone"
-
-    async def answer(
-        self, approval: Approval, status: ApprovalStatus, *, by: str, reason: str = ""
-    ) -> bool:
-        if not await self.store.decide(approval, status, by=by, reason=reason):
-            return False
-        self.told.append((approval.key, status, reason))
-        return True
-
-
 class Stage:
     """A room of an agent, a room with the bot, a shared room; `say` gives commands."""
 
@@ -69,7 +48,6 @@ class Stage:
         self.conversations = ConversationStore(database)
         self.turns = TurnStore(database, self.conversations)
         self.outbox, self.rooms = Outbox(database), Rooms(database)
-        self.approvals = Approvals(database)
         self.runtime = MemoryRuntime()
         self.runtimes = {"memory": self.runtime}
         self.running: list[Turn] = []
@@ -84,6 +62,7 @@ class Stage:
             permissions={"test": "user", ADMIN: "admin", "@troll:test": "block"},
             conversations=conversations,
         )
+        self.approvals = Approvals(config, ApprovalStore(self.database))
         services = CommandServices(
             config,
             self.directory,
@@ -106,12 +85,19 @@ class Stage:
         self.running = [turn for turn in self.running if turn not in stopped]
         return len(stopped)
 
-    async def sync(self) -> None:
+    async def sync(self) -> dict[str, str]:
         self.syncs += 1
-        for runtime in self.runtimes.values():
-            for info in await runtime.list_agents():
-                if (known := self.directory.get(info.agent_id)) is not None:
-                    known.name = info.name
+        return {name: await self._fault_of(runtime) for name, runtime in self.runtimes.items()}
+
+    async def _fault_of(self, runtime: MemoryRuntime) -> str:
+        try:
+            listing = await runtime.list_agents()
+        except RuntimeFault as fault:
+            return str(fault)
+        for info in listing:
+            if (known := self.directory.get(info.agent_id)) is not None:
+                known.name = info.name
+        return ""
 
     async def turn(
         self, line: str, room_id: str = ROOM, kind: TurnKind = TurnKind.COMMAND, **fields: Any
@@ -187,6 +173,12 @@ class Stage:
         await self.outbox.confirm(prompt, f"$asks-{key}")
         return approval
 
+    async def settled(self) -> list[tuple[str, ApprovalStatus, str]]:
+        """Key, status and reason of the approvals that wait no more, the first asked first."""
+        found = await self.approvals.store.named("")
+        known = [(one.key, one.status, one.reason) for one in found]
+        return [one for one in known if one[1] is not ApprovalStatus.PENDING]
+
     async def status_of(self, key: str) -> ApprovalStatus:
         approval = await self.approvals.store.get(key)
         assert approval is not None
@@ -210,7 +202,8 @@ class Crash(BaseException):
 
 
 async def crashing_at(stage: Stage, turn: Turn, step: str) -> None:
-    owner = stage.outbox if step == "freeze" else stage.turns
+    owners = {"freeze": stage.outbox, "leave": stage.conversations}
+    owner = owners.get(step, stage.turns)
 
     async def crash(*_args: object, **_named: object) -> None:
         raise Crash

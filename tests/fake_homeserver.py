@@ -204,8 +204,10 @@ class FakeHomeserver:
         chunk = [{"state_key": who, "content": {"membership": "join"}} for who in people]
         return 200, {"chunk": chunk}
 
-    def _joined_members(self, _request: Request, room_id: str) -> Answer:
-        return 200, {"joined": {who: {} for who in self.members.get(room_id, set())}}
+    def _joined_members(self, request: Request, room_id: str) -> Answer:
+        # Who may look is in the room itself.
+        joined = self.members.get(room_id, set()) | {request.query.get("user_id", "")}
+        return 200, {"joined": {who: {} for who in joined}}
 
     def _event(self, _request: Request, room_id: str, event_id: str) -> Answer:
         events = self.events.get(room_id, [])

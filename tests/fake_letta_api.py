@@ -33,6 +33,7 @@ from tests.fake_letta_checks import (
     Request,
     check_keys,
     check_query,
+    due,
     error,
     failed,
     page_of,
@@ -43,7 +44,18 @@ from tests.fake_letta_checks import (
     refuse,
     text_field,
 )
-from tests.fake_letta_runs import DONE, Conversation, Json, Run, Script, message_text, new_id, now
+from tests.fake_letta_runs import (
+    DONE,
+    Conversation,
+    Json,
+    Run,
+    Script,
+    message_text,
+    new_id,
+    now,
+    refused_run,
+    seq_of,
+)
 
 _ID = re.compile(r"(agent|conv|run)-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 MODELS = ("letta/stub-echo", "letta/stub-other")
@@ -60,7 +72,8 @@ class FakeLettaApi:
 
     `approvals` are the tools that ask first. To break it: `fail`, `cut_after` and
     `garbage_after` (events of the next stream), `silent` (streams say nothing, not even
-    pings), `without_redis` (no stream but the first), `forget_runs`.
+    pings), `without_redis` (no stream but the first), `forget_runs`, `refuses_in_stream` (a
+    message that a waiting call speaks against).
     """
 
     port: int = 0
@@ -71,6 +84,7 @@ class FakeLettaApi:
     garbage_after: int | None = None
     silent: bool = False
     without_redis: bool = False
+    refuses_in_stream: bool = False
     requests: list[Request] = field(default_factory=list[Request])
     prompts: list[str] = field(default_factory=list[str])
     bodies: list[Json] = field(default_factory=list[Json])
@@ -192,7 +206,7 @@ class FakeLettaApi:
         text = await request.text()
         body = read_object(text)
         self.requests.append(Request(request.method, request.path, dict(request.query), body))
-        fault = self._fault(f"{request.method} {request.path}")
+        fault = due(self._faults, f"{request.method} {request.path}")
         if fault is not None and not fault.takes_effect:
             return failed(request, fault)
         expected = f"Bearer {self.key}" if self.key else ""
@@ -205,16 +219,6 @@ class FakeLettaApi:
             await handler(request)
             return failed(request, fault)
         return await handler(request)
-
-    def _fault(self, line: str) -> Fault | None:
-        for fault in self._faults:
-            if not fault.times or not fault.pattern.fullmatch(line):
-                continue
-            if not fault.skip:
-                fault.times -= 1
-                return fault
-            fault.skip -= 1
-        return None
 
     async def _list_agents(self, request: web.Request) -> web.Response:
         check_query(request, AgentListParams)
@@ -279,9 +283,13 @@ class FakeLettaApi:
             if conversation.running is not None:
                 detail = "Cannot send a new message: another request is being processed"
                 return error(409, detail, run_id=conversation.running.id)
-            if (refusal := refusal_of(conversation, prompt)) is not None:
+            if (refusal := refusal_of(conversation, prompt)) is None:
+                run = self._begin(conversation, prompt, background=background)
+            elif refusal.status == 409 and self.refuses_in_stream:
+                run = refused_run(conversation, prompt)
+                self.runs[run.id] = run
+            else:
                 return refusal
-            run = self._begin(conversation, prompt, background=background)
             if background and prompt.get("otid"):
                 self._by_otid[str(prompt["otid"])] = run
         return await self._stream(request, run, body)
@@ -359,7 +367,7 @@ class FakeLettaApi:
                     ping = {"message_type": "ping", "id": new_id("ping"), "run_id": run.id}
                     await response.write(f"data: {json.dumps(ping)}\n\n".encode())
         chunk = run.chunks[place]
-        if _seq(chunk) > int(body.get("starting_after") or 0):
+        if seq_of(chunk) > int(body.get("starting_after") or 0):
             await response.write(chunk.encode())
         return chunk != DONE
 
@@ -379,11 +387,6 @@ class FakeLettaApi:
         if run_id not in self.runs:
             raise refuse(404, f"Run with id {run_id} not found")
         return self.runs[run_id]
-
-
-def _seq(chunk: str) -> float:
-    match = re.search(r'"seq_id": (\d+)', chunk)
-    return int(match[1]) if match else float("inf")
 
 
 async def _serve(port: int) -> None:

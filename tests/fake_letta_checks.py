@@ -39,6 +39,18 @@ class Fault:
     skip: int = 0
 
 
+def due(faults: Iterable[Fault], line: str) -> Fault | None:
+    """The fault that a request meets, used up by one."""
+    for fault in faults:
+        if not fault.times or not fault.pattern.fullmatch(line):
+            continue
+        if not fault.skip:
+            fault.times -= 1
+            return fault
+        fault.skip -= 1
+    return None
+
+
 def refusal_of(conversation: Conversation, prompt: Json) -> web.Response | None:
     """What speaks against a message: a call that waits, or none that does."""
     waiting = [call["tool_call_id"] for call in conversation.pending]

@@ -103,6 +103,27 @@ class Run:
             self.conversation.running = None
 
 
+def refused_run(conversation: Conversation, prompt: Json) -> Run:
+    """A background run that fails at once because a call waits for approval (src of V1)."""
+    run = Run(conversation, prompt)
+    run.error = {
+        "message_type": "error_message",
+        "run_id": run.id,
+        "error_type": "internal_error",
+        "message": "An unknown error occurred with the LLM streaming request.",
+        "detail": "CONFLICT: Cannot send a new message: The agent is waiting for approval on a "
+        "tool call. Please approve or deny the pending request before continuing.",
+    }
+    run.stop("error", "failed")
+    return run
+
+
+def seq_of(chunk: str) -> float:
+    """A chunk's `seq_id`; endless if it has none."""
+    match = re.search(r'"seq_id": (\d+)', chunk)
+    return int(match[1]) if match else float("inf")
+
+
 def message_text(content: object) -> str:
     """The text parts of a message's content."""
     if isinstance(content, str):

@@ -27,7 +27,7 @@ from letta_matrix.matrix.homeserver import Homeserver
 from letta_matrix.matrix.intent import Intent
 from letta_matrix.matrix.pacing import Pacer
 from letta_matrix.runtimes.memory import MemoryRuntime
-from letta_matrix.runtimes.protocol import AgentInfo, AgentRuntime
+from letta_matrix.runtimes.protocol import AgentInfo, AgentRuntime, RuntimeFault
 from letta_matrix.store.agents import Agent, AgentDirectory
 from letta_matrix.store.approvals import ApprovalStore
 from letta_matrix.store.conversations import ConversationStore
@@ -40,6 +40,9 @@ from letta_matrix.store.rooms import Rooms
 from letta_matrix.store.speech import SpeechStore
 from letta_matrix.store.turns import Turn, TurnKind, TurnStore
 from letta_matrix.toolbox.registry import Toolbox
+
+_CROWD = 0.2
+"""Seconds in which more people may join a room before it is looked at."""
 
 
 class Stores:
@@ -103,6 +106,7 @@ class Parts:
             self._room_known,
         )
         self._background: set[asyncio.Task[None]] = set()
+        self._looking: set[str] = set()
         self.dispatcher = self._dispatcher(troubles, trouble_of)
         self.catch_up = CatchUp(
             self.bot,
@@ -117,8 +121,8 @@ class Parts:
 
     def offer_tools(self) -> None:
         """Let the agents of every runtime call our tools."""
-        for runtime in self.runtimes.values():
-            runtime.offer_tools(self.toolbox.specs(), self.toolbox.call)
+        for name, runtime in self.runtimes.items():
+            runtime.offer_tools(self.toolbox.specs(), self.toolbox.handler(name))
 
     def discover(self, on_change: Callable[[list[Agent]], Awaitable[None]]) -> list[Discovery]:
         """One discovery for each runtime; `on_change` gets the agents that changed."""
@@ -178,7 +182,7 @@ class Parts:
             stores.turns,
             stores.rooms,
             runners,
-            takes=self.toolbox.questions.offer,
+            takes=self.toolbox.questions.match,
             room_changed=self._room_changed,
         )
 
@@ -208,6 +212,7 @@ class Parts:
             self._config,
             self.homeserver,
             stores.directory,
+            stores.rooms,
             stores.conversations,
             stores.turns,
             stores.outbox,
@@ -240,10 +245,18 @@ class Parts:
 
     def _room_changed(self, room_id: str) -> None:
         self.prompts.roster.forget(room_id)
-        if self.stores.rooms.ours_in(room_id):
-            task = asyncio.create_task(self.invitations.look_again(room_id))
-            self._background.add(task)
-            task.add_done_callback(self._background.discard)
+        if room_id in self._looking or not self.stores.rooms.ours_in(room_id):
+            return
+        self._looking.add(room_id)
+        task = asyncio.create_task(self._look_again(room_id))
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+
+    async def _look_again(self, room_id: str) -> None:
+        # People come in crowds; one look after them all is enough.
+        await asyncio.sleep(_CROWD)
+        self._looking.discard(room_id)
+        await self.invitations.look_again(room_id)
 
     async def _room_known(self, room_id: str) -> None:
         await self.dispatcher.room_known(room_id)
@@ -252,13 +265,16 @@ class Parts:
         turns = [turn for turn in self.dispatcher.unfinished() if turn.kind is TurnKind.MESSAGE]
         return sum([await self.turn_runner.cancel(turn) for turn in turns if matches(turn)])
 
-    async def _sync(self) -> None:
-        outcomes = await asyncio.gather(
-            *(discovery.poll() for discovery in self.discoveries), return_exceptions=True
-        )
-        for fault in outcomes:
-            if fault is not None:
-                raise fault
+    async def _sync(self) -> dict[str, str]:
+        async def fault_of(discovery: Discovery) -> str:
+            try:
+                await discovery.poll()
+            except RuntimeFault as fault:
+                return str(fault) or type(fault).__name__
+            return ""
+
+        faults = await asyncio.gather(*map(fault_of, self.discoveries))
+        return dict(zip(self.runtimes, faults, strict=False))
 
     def _waiting(self, place: Place) -> int:
         return sum(

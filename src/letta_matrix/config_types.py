@@ -37,8 +37,12 @@ def _address(*schemes: str) -> AfterValidator:
         try:
             parts = urlsplit(value)
             usable = parts.scheme in schemes and bool(parts.hostname) and parts.port != 0
+            named = "@" in parts.netloc
         except ValueError:
-            usable = False
+            usable = named = False
+        if named:
+            # Addresses are shown in logs and errors.
+            raise ValueError("should have no user name or password: keys have their own settings")
         if not usable:
             raise ValueError(f"should be a URL that starts with {schemes[0]}:// or {schemes[1]}://")
         return value.rstrip("/")

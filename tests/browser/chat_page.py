@@ -1,5 +1,6 @@
 """The chat page as a person uses it."""
 
+import json
 from collections.abc import Awaitable, Callable
 
 from playwright.async_api import ConsoleMessage, Locator, Page, Request
@@ -38,6 +39,21 @@ class ChatPage:
         await self.page.get_by_role("button", name="Sign in").click()
         await self.page.locator(".shell").wait_for()
 
+    async def resume(self, user: MatrixUser) -> None:
+        """Has signed in before, in this browser: spares the homeserver hashing a password."""
+        session = {
+            "homeserver": user.homeserver_url,
+            "userId": user.user_id,
+            "accessToken": user.token,
+        }
+        await self.page.goto(f"{self.url}/icon.svg")
+        await self.page.evaluate(
+            "session => localStorage.setItem('letta-matrix.chat.session', session)",
+            json.dumps(session),
+        )
+        await self.page.goto(self.url)
+        await self.page.locator(".shell").wait_for()
+
     async def open_room(self, room: str) -> None:
         await self.page.locator(f'.room[data-room="{room}"]').click()
 
@@ -65,6 +81,6 @@ OpenPage = Callable[..., Awaitable[ChatPage]]
 async def opened(open_page: OpenPage, room: AgentRoom, **options: object) -> ChatPage:
     """The room's person has signed in and sees the room."""
     chat = await open_page(**options)
-    await chat.enter(room.person)
+    await chat.resume(room.person)
     await chat.open_room(room.id)
     return chat

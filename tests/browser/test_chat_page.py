@@ -170,7 +170,7 @@ async def test_paging_back_keeps_the_place(open_page: OpenPage, room: AgentRoom)
         await room.agent.say(room.id, f"message {number} " + "and words " * 20)
     chat = await opened(open_page, room)
     await expect(chat.saying("message 74 ")).to_be_in_viewport()
-    pane = chat.page.locator(".timeline")
+    pane = chat.page.locator(".room-pane .timeline")
     loaded = await chat.page.locator("article").count()
     shown = await chat.page.locator("article").nth(6).get_attribute("data-id") or ""
     place = await pane.evaluate(_SCROLL_UP, shown)
@@ -178,8 +178,8 @@ async def test_paging_back_keeps_the_place(open_page: OpenPage, room: AgentRoom)
     after = await chat.message(shown).evaluate("element => element.getBoundingClientRect().top")
     assert abs(after - place) < 2
     await room.agent.say(room.id, "something new")
-    await expect(chat.page.locator(".jump")).to_contain_text("1 new message")
-    await chat.page.locator(".jump").click()
+    await expect(chat.page.locator(".room-pane .jump")).to_contain_text("1 new message")
+    await chat.page.locator(".room-pane .jump").click()
     await expect(chat.saying("something new")).to_be_in_viewport()
     for _ in range(20):
         await pane.evaluate("element => { element.scrollTop = 0 }")
@@ -339,7 +339,7 @@ async def test_gap_after_an_outage(open_page: OpenPage, room: AgentRoom) -> None
     await chat.page.evaluate("dispatchEvent(new Event('online'))")
     await expect(chat.saying("meanwhile 29 ")).to_be_in_viewport()
     await expect(chat.page.locator(".offline")).to_be_hidden()
-    await chat.page.locator(".timeline").evaluate("element => { element.scrollTop = 0 }")
+    await chat.page.locator(".room-pane .timeline").evaluate("element => { element.scrollTop = 0 }")
     await expect(chat.page.locator("article")).to_have_count(31)
     await expect(chat.page.locator("article").first).to_contain_text("before the outage")
 

@@ -26,7 +26,7 @@ async def test_reaction_buttons_are_one_tab_stop(open_page: OpenPage, room: Agen
     buttons = chat.page.locator(".add-reaction")
     await expect(buttons).to_have_count(3)
     await expect(chat.page.locator('.add-reaction[tabindex="0"]')).to_have_count(1)
-    await chat.page.locator(".timeline").focus()
+    await chat.page.locator(".room-pane .timeline").focus()
     keyboard = chat.page.keyboard
     await keyboard.press("Tab")
     await expect(buttons.nth(2)).to_be_focused()
@@ -38,6 +38,10 @@ async def test_reaction_buttons_are_one_tab_stop(open_page: OpenPage, room: Agen
     await expect(chat.page.locator(".picker button").first).to_be_focused()
     await keyboard.press("Escape")
     await expect(buttons.nth(0)).to_be_focused()
+    await keyboard.press("Tab")
+    await expect(chat.page.locator(".reply-in-thread").nth(2)).to_be_focused()
+    await keyboard.press("Tab")
+    await expect(chat.page.get_by_role("button", name="Attach files").first).to_be_focused()
     await keyboard.press("Tab")
     await expect(chat.composer).to_be_focused()
 
@@ -123,7 +127,7 @@ async def test_two_panes_from_700_pixels(open_page: OpenPage, room: AgentRoom) -
         chat = await opened(open_page, room, viewport={"width": width, "height": 700})
         await expect(chat.page.locator(".sidebar")).to_be_visible()
         await expect(chat.saying("hello")).to_be_visible()
-        left, _, right, _ = await box(chat.page.locator(".composer-box"))
+        left, _, right, _ = await box(chat.page.locator(".room-pane .composer-box"))
         assert right - left > 400
         assert right <= width
 

@@ -16,37 +16,63 @@ PLAN = (
 <tr><td>Tuesday</td><td>Review the reading list</td><td>you and me</td></tr>
 <tr><td>Thursday</td><td>Draft of the talk</td><td>you</td></tr>
 <tr><td>Friday</td><td>Book the room</td><td>me, <em>done</em></td></tr></tbody></table>
-<p>This counts what is still open:</p>
-<pre><code class="language-python">open_items = [item for item in week if not item.done]
-print(f"{len(open_items)} to go")
+<p>The draft is the one to begin with.</p>""",
+)
+
+
+QUESTION = (
+    "May I run `Bash`?",
+    """<p>May I run <code>Bash</code>?</p><p><code>command</code>:</p>
+<pre><code>ls ~/notes/week
 </code></pre>""",
 )
+TRACE = "<details><summary>🔧 2 tools · 3 s</summary><p>✓ <code>Bash</code> ok</p></details>"
+
+
+def _beside(kind: str) -> Json:
+    """What the bridge's notices beside a reply carry."""
+    return {"msgtype": "m.notice", "org.letta.matrix": {"agent_id": "agent-1", "beside": kind}}
 
 
 async def _converse(
     person: MatrixUser, meridian: MatrixUser, ada: MatrixUser, rooms: list[str]
-) -> str:
+) -> None:
+    room = rooms[0]
     await ada.say(rooms[1], "The proof is checked, and it holds.")
-    await person.say(rooms[0], "Good morning! What is on my plate this week?")
-    traces = (
-        "<details><summary>Searched notes, 2 results</summary>"
-        "<p>archival_memory_search</p></details>"
+    await person.say(room, "Good morning! What is on my plate this week?")
+    question = await meridian.say(room, *QUESTION, **_beside("approval"))
+    for key in ("✅", "❌"):
+        await meridian.react(room, question, key)
+    await person.react(room, question, "✅")
+    answered = (
+        f"✅ Bash allowed by {person.user_id}",
+        f"<p>✅ <code>Bash</code> (<code>ls ~/notes/week</code>) allowed by "
+        f"<code>{person.user_id}</code></p>",
     )
-    await meridian.say(rooms[0], "Searched notes", traces, msgtype="m.notice")
-    plan = await meridian.say(rooms[0], *PLAN)
-    await person.react(rooms[0], plan, "🎉")
-    await person.say(rooms[0], "Great. Remind me on Wednesday evening about the draft?")
-    reply = "Gladly. I'll write to you on Wednesday at 18:00, with what you have so far ▍"
+    await meridian.edit(room, question, *answered, **_beside("approval"))
+    plan = await meridian.say(room, *PLAN)
+    await person.react(room, plan, "🎉")
+    await meridian.say(room, "🔧 2 tools", TRACE, **_beside("trace"))
+    thread: Json = {
+        "m.relates_to": {"rel_type": "m.thread", "event_id": plan, "is_falling_back": True}
+    }
+    for teller, text in ((person, "Which room?"), (meridian, "The blue one, on Friday at 10.")):
+        await teller.say(room, text, **thread)
+    await person.say(room, "Great. And tidy up the old notes, please.")
     live: Json = {"org.matrix.msc4357.live": {}}
-    growing = await meridian.say(rooms[0], reply, **live)
-    await meridian.typing(rooms[0], True)
-    return growing
+    await meridian.say(room, "Gladly. I'll look through them before I move anything ▍", **live)
+    tidy = "<p>May I run <code>Bash</code>?</p><pre><code>mv ~/notes/2024 ~/archive\n</code></pre>"
+    asking = await meridian.say(room, "May I run `Bash`?", tidy, **_beside("approval"))
+    for key in ("✅", "❌"):
+        await meridian.react(room, asking, key)
+    await meridian.typing(room, True)
 
 
 async def _picture(chat: ChatPage, person: MatrixUser, room: str, name: str) -> None:
     await chat.enter(person)
     await chat.open_room(room)
     await expect(chat.saying("Gladly")).to_be_visible()
+    await expect(chat.page.locator(".answer")).to_have_count(2)
     await asyncio.sleep(0.5)
     await chat.page.screenshot(path=FOLDER / name, animations="disabled")
 
@@ -59,7 +85,7 @@ async def test_screenshots(new_user: NewUser, new_agent: NewUser, open_page: Ope
     await agents_space(person, rooms)
     await _converse(person, meridian, ada, rooms)
     FOLDER.mkdir(parents=True, exist_ok=True)
-    desktop = {"viewport": {"width": 1180, "height": 872}, "device_scale_factor": 2}
+    desktop = {"viewport": {"width": 1180, "height": 960}, "device_scale_factor": 2}
     phone = {
         "viewport": {"width": 390, "height": 780},
         "device_scale_factor": 2,

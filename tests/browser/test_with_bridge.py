@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import aiohttp
 import pytest
-from playwright.async_api import expect
+from playwright.async_api import FilePayload, expect
 from tests.browser.chat_page import ChatPage, OpenPage
 from tests.browser.matrix_user import MatrixUser
 from tests.browser.pictures import red_png
@@ -166,7 +166,7 @@ async def test_a_thread_is_a_talk_of_its_own(newcomer: Newcomer) -> None:
 
 async def test_a_picture_reaches_the_agent(newcomer: Newcomer) -> None:
     chat = newcomer.chat
-    picture = {"name": "red.png", "mimeType": "image/png", "buffer": red_png(60, 40)}
+    picture: FilePayload = {"name": "red.png", "mimeType": "image/png", "buffer": red_png(60, 40)}
     await chat.page.locator(".room-pane input[type=file]").set_input_files([picture])
     await chat.type_and_send("what is **this**?")
     own = chat.page.locator("article.own")

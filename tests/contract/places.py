@@ -13,6 +13,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 from tests.contract.relay import Relay
 from tests.fake_letta_api import FakeLettaApi
 from tests.servers import LettaServer
@@ -23,7 +24,8 @@ from letta_matrix.runtimes.app_server import AppServer
 from letta_matrix.runtimes.json_fields import as_list
 from letta_matrix.runtimes.letta_api import LettaApi
 from letta_matrix.runtimes.memory import Answer, MemoryRuntime
-from letta_matrix.runtimes.openai_compatible import OpenAICompatible
+from letta_matrix.runtimes.openai_compatible import OpenAICompatible, endpoint
+from letta_matrix.runtimes.openai_compatible.listener import server_at
 from letta_matrix.runtimes.protocol import (
     AgentRuntime,
     ApprovalRequested,
@@ -44,9 +46,12 @@ MODEL = f"openai-compatible/{MODEL_ID}"
 
 
 class Place(ABC):
-    """A server whose agent obeys the words of tests/stub_model.py, and adapters to it."""
+    """A server whose agent obeys the words of tests/stub_model.py, and adapters to it of one
+    kind of runtime. `loses_turns` tells that an outage may cost the turn that ran in it."""
 
+    kind: str
     agent_id: str
+    loses_turns = False
 
     def __init__(self) -> None:
         self._opened = AsyncExitStack()
@@ -157,7 +162,10 @@ class _StubPlace(_ServerPlace):
 
 
 class AppServerPlace(_StubPlace):
-    """The App Server over its WebSocket and a keeper."""
+    """The App Server over its WebSocket and a keeper; a local one has no spare connection."""
+
+    kind = "app_server"
+    loses_turns = True
 
     def __init__(
         self, relay: Relay, model: StubModel, agent_id: str, server: LettaServer, socket: Path
@@ -189,6 +197,8 @@ class AppServerPlace(_StubPlace):
 class OpenAIPlace(_StubPlace):
     """The App Server over its OpenAI API."""
 
+    kind = "openai_compatible"
+
     def adapter(self) -> AgentRuntime:
         url = f"http://127.0.0.1:{self._relay.port}/v1"
         given = {"type": "openai_compatible", "url": url}
@@ -197,6 +207,8 @@ class OpenAIPlace(_StubPlace):
 
 class LettaApiPlace(_ServerPlace):
     """The fake Letta API."""
+
+    kind = "letta_api"
 
     def __init__(self, relay: Relay, api: FakeLettaApi) -> None:
         super().__init__(relay)
@@ -231,6 +243,8 @@ class LettaApiPlace(_ServerPlace):
 
 class MemoryPlace(Place):
     """The in-memory runtime: all its adapters are one, for its agents live in it."""
+
+    kind = "memory"
 
     def __init__(self) -> None:
         super().__init__()
@@ -313,11 +327,17 @@ async def app_server_place(
 
 @asynccontextmanager
 async def openai_place(server: LettaServer, model: StubModel) -> AsyncGenerator[Place]:
-    """See OpenAIPlace."""
+    """See OpenAIPlace. Its relay is a network, through which the adapter sees who listens."""
     name = f"Ada {secrets.token_hex(4)}"
     await _make_agent(server, name)
-    async with Relay(server.app_server.port) as relay:
-        yield OpenAIPlace(relay, model, name)
+
+    def through_the_relay(_: str) -> str:
+        return server_at(server.openai_url)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(endpoint, "server_at", through_the_relay)
+        async with Relay(server.app_server.port) as relay:
+            yield OpenAIPlace(relay, model, name)
 
 
 @asynccontextmanager

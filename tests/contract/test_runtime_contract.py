@@ -15,6 +15,7 @@ from tests.contract.turns import Turn, counting, heard, need, new_turn, until_ru
 from letta_matrix.runtimes.protocol import (
     AgentRuntime,
     ApprovalRequested,
+    Capabilities,
     Image,
     ImagesDropped,
     RuntimeRefused,
@@ -31,11 +32,32 @@ from letta_matrix.runtimes.protocol import (
     TurnStarted,
 )
 
+CAPABILITIES = {
+    "app_server": Capabilities(),
+    "letta_api": Capabilities(always=False, tools=False),
+    "openai_compatible": Capabilities(
+        resume=True,
+        cancel=False,
+        images=False,
+        approvals=False,
+        always=False,
+        models=False,
+        tools=False,
+        speech=False,
+        manage=False,
+    ),
+    "memory": Capabilities(),
+}
 NOBODY = "agent-00000000-0000-4000-8000-000000000000"
 PIXEL = bytes.fromhex(
     "89504e470d0a1a0a0000000d49484452000000010000000108060000001f15c489"
     "0000000d49444154789c6360000002000154a24f5f0000000049454e44ae426082"
 )
+
+
+async def test_no_capability_is_lost(place: Place) -> None:
+    """Without one a test is skipped."""
+    assert (await place.open()).capabilities == CAPABILITIES[place.kind]
 
 
 async def test_agents_are_listed(place: Place) -> None:
@@ -224,6 +246,27 @@ async def test_a_pending_approval_is_reported_again_after_a_restart(
     assert place.count(turn.request.text) == 1
 
 
+async def test_a_turn_that_waits_for_an_approval_can_be_cancelled(
+    place: Place, tmp_path: Path
+) -> None:
+    runtime = await place.open()
+    need(runtime, "approvals")
+    turn = await new_turn(place, runtime, f"tool:Bash:touch {tmp_path / 'made'} && echo")
+    request = turn.request
+    async with asyncio.timeout(20), aclosing(runtime.run_turn(request, None, turn.save)) as events:
+        async for event in events:
+            turn.events.append(event)
+            if isinstance(event, ApprovalRequested):
+                await runtime.cancel_turn(request.agent_id, request.conversation_id)
+    (asked,) = turn.of(ApprovalRequested)
+    assert turn.end.stop_reason is StopReason.CANCELLED
+    assert not (tmp_path / "made").exists()
+    with pytest.raises(RuntimeRefused):
+        await runtime.answer_approval(request, asked.approval_id, allow=True)
+    later = await new_turn(place, runtime, "later", request.conversation_id)
+    assert (await later.run(runtime)).text == f"echo: {later.request.text}"
+
+
 async def test_an_offered_tool_runs_here(place: Place) -> None:
     calls: list[ToolCall] = []
 
@@ -291,15 +334,17 @@ async def test_an_outage_in_mid_turn_asks_nobody_twice(place: Place) -> None:
                 await runtime.list_agents()
     finally:
         await place.up()
+    conversation_id = turn.request.conversation_id
     try:
         await until_run(turn, runtime)
         assert turn.text == counting(15)
     except TurnLost as lost:
-        conversation_id = lost.fresh_conversation or turn.request.conversation_id
-        turn.request = (await new_turn(place, runtime, "more", conversation_id)).request
-        turn.state = None
-        assert (await turn.run(runtime)).text == f"echo: {turn.request.text}"
+        assert place.loses_turns
+        conversation_id = lost.fresh_conversation or conversation_id
+    more = await new_turn(place, runtime, "more", conversation_id)
+    assert (await more.run(runtime)).text == f"echo: {more.request.text}"
     assert place.count(turn.request.text) == 1
+    assert place.count(more.request.text) == 1
 
 
 async def test_what_an_agent_says_by_itself_is_told_once(place: Place) -> None:
@@ -320,6 +365,9 @@ async def test_what_an_agent_says_by_itself_is_told_once(place: Place) -> None:
     assert not (await runtime.said_since(place.agent_id, said.cursor)).speeches
     again = await runtime.said_since(place.agent_id, start.cursor)
     assert [one.message_id for one in again.speeches] == [one.message_id for one in said.speeches]
+    whole = await runtime.said_since(place.agent_id, "")
+    assert said.speeches[0].message_id in [speech.message_id for speech in whole.speeches]
+    assert not [one for one in whole.speeches if turn.request.text in one.text]
 
 
 async def test_an_image_arrives_or_is_reported_dropped(place: Place) -> None:

@@ -49,6 +49,9 @@ class Point:
     call: int = 1
     when: Filter = lambda *_args, **_kwargs: True
 
+    def __post_init__(self) -> None:
+        assert hasattr(self.owner, self.method), f"there is no {self.owner}.{self.method}"
+
 
 def _completes(*_args: object, completes: object = None, **_kwargs: object) -> bool:
     return completes is not None
@@ -170,11 +173,11 @@ OTHER_POINTS = {
     "before the agent is created": Point(AppServer, "create_agent", BEFORE),
     "agent created, not answered": Point(AppServer, "create_agent", AFTER),
     "turn cancelled": Point(TurnRunner, "cancel", AFTER),
-    "tool called": Point(Toolbox, "call", BEFORE),
+    "tool called": Point(Toolbox, "_run", BEFORE),
     "tool's message sent": Point(
         Intent, "send", AFTER, when=_marked("tool", "matrix_send_message")
     ),
-    "tool done": Point(Toolbox, "call", AFTER),
+    "tool done": Point(Toolbox, "_run", AFTER),
     "speech not committed": Point(SpeechStore, "advance", COMMIT, when=_tells),
     "speech stored, not sent": Point(SpeechStore, "advance", AFTER, when=_tells),
     "speech sent, not confirmed": Point(Intent, "send", AFTER, when=_unasked),

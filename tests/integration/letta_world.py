@@ -45,10 +45,6 @@ class LettaWorld:
     def config_file(self) -> Path:
         return self.directory / "config.yaml"
 
-    @property
-    def bot(self) -> str:
-        return "@letta:localhost"
-
     async def start(self) -> None:
         """Start the bridge, and wait until it is ready."""
         self.config_file.write_text(yaml.safe_dump(self.settings))
@@ -158,6 +154,6 @@ def formatted(said: Json) -> str:
     return str(said["content"].get("formatted_body", ""))
 
 
-def system_text(request: ModelRequest) -> str:
+def whole_text(request: ModelRequest) -> str:
     """All that a model request holds, as one text."""
     return json.dumps(request.body, ensure_ascii=False)

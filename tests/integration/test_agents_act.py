@@ -1,5 +1,6 @@
 """Agents use their Matrix tools: a real App Server's agents, in real rooms, as themselves."""
 
+import asyncio
 import base64
 import json
 import secrets
@@ -215,6 +216,44 @@ async def test_what_an_agent_wishes_of_another_an_admin_allows(
     assert made.exists()
 
 
+async def test_no_agent_allows_anything(ann: Person, ada: Room, ben: Room, tmp_path: Path) -> None:
+    made, room_id = tmp_path / "made", ada.room_id
+    await ann.call("POST", f"/rooms/{quote(room_id)}/invite", {"user_id": ben.ghost})
+
+    async def membership() -> str:
+        return (await ann.members(room_id))[ben.ghost]
+
+    await eventually(membership, lambda it: it == "join")
+    root = await ann.send(room_id, "a root", msgtype="m.notice")
+    await ann.say_in_thread(room_id, root, f"tool:Bash:touch {made}")
+
+    async def asked() -> list[Json]:
+        said = await ann.said_by(room_id, ada.ghost)
+        return [one for one in said if one["beside"] == "approval" and one["thread"] == root]
+
+    (question,) = await eventually(asked, bool)
+    here = {"room_id": room_id, "event_id": question["event_id"]}
+    for agent in (ada, ben):
+        await told(ann, agent, "matrix_react", key="✅", **here)
+        await told(ann, agent, "matrix_reply_in_thread", message="yes", **here)
+    await told(ann, ben, "matrix_send_message", room_id=room_id, message="!approve")
+    fake = f"{question['content']['body']} (another one)"
+    await ann.send(room_id, call("matrix_send_message", room_id=room_id, message=fake))
+
+    async def faked() -> list[Json]:
+        said = await ann.said_by(room_id, ada.ghost)
+        return [one for one in said if one["content"]["body"] == fake]
+
+    (posted,) = await eventually(faked, bool)
+    await ann.react(room_id, posted["event_id"], "✅")
+    await asyncio.sleep(1)
+    assert (await asked())[0]["content"]["body"] == question["content"]["body"]
+    assert not made.exists()
+    await ann.react(room_id, question["event_id"], "❌")
+    assert "Denied by" in (await ann.replies(ada, 2, root))[1]
+    await ann.call("POST", f"/rooms/{quote(room_id)}/kick", {"user_id": ben.ghost})
+
+
 async def question_of(person: Person, agent: Room, text: str) -> Json:
     """The event by which an agent asks people."""
 
@@ -288,6 +327,11 @@ async def test_a_question_of_a_stopped_turn_takes_no_answers(
     else:
         await ann.send(ada.room_id, how)
     assert (await ann.replies(ada, before + 2))[before + 1] == notices.STOPPED
+
+    async def shown() -> str:
+        return str((await question_of(ann, ada, text))["content"]["body"])
+
+    await eventually(shown, lambda body: "Reply to this message" not in body)
     await ann.send(ada.room_id, "something else")
     assert (await ann.replies(ada, before + 3))[before + 2] == "echo: something else"
 

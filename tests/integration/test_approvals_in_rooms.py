@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 import pytest
 from tests.integration.bridge_world import Json, Person, Room, eventually, new_person
-from tests.integration.letta_world import LettaWorld, formatted, letta_world, system_text
+from tests.integration.letta_world import LettaWorld, formatted, letta_world, whole_text
 from tests.servers import Homeserver, LettaServer
 from tests.stub_model import StubModel
 
@@ -157,7 +157,7 @@ async def test_a_reason_reaches_the_model(
     await ann.send(room.room_id, "!deny the disk is full")
     replies = await ann.replies(room, 2)
     assert any("the disk is full" in reply and "tool said" in reply for reply in replies)
-    assert "the disk is full" in system_text(world.asked(str(made))[-1])
+    assert "the disk is full" in whole_text(world.asked(str(made))[-1])
     assert not made.exists()
 
 
@@ -251,7 +251,7 @@ async def test_the_tools_used_stand_in_an_event_of_their_own(
     word = f"and then {secrets.token_hex(4)}"
     await ann.send(room.room_id, word)
     await ann.replies(room, 2)
-    told = system_text(world.asked(word)[-1])
+    told = whole_text(world.asked(word)[-1])
     for shown in ("<details", "🔧", "May I run", "allowed by"):
         assert shown not in told
     await ann.send(room.room_id, "!tools off")

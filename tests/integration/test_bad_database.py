@@ -90,11 +90,11 @@ async def test_a_turn_that_meets_a_locked_database_is_answered_once(
 
 async def _impatient(world: World) -> None:
     """Shorten how long the bridge's connections wait for a lock."""
-    await world.bridge._database.execute(text("PRAGMA busy_timeout = 100"))
+    await world.bridge._stores.database.execute(text("PRAGMA busy_timeout = 100"))
 
 
 async def _limit_pages(world: World, more: int) -> None:
     """Let the database grow by so many pages at most, on the connections in use."""
-    database = world.bridge._database
+    database = world.bridge._stores.database
     pages = await database.read(lambda db: db.execute(text("PRAGMA page_count")).scalar_one())
     await database.execute(text(f"PRAGMA max_page_count = {pages + more}"))

@@ -9,18 +9,15 @@ from collections.abc import AsyncGenerator
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tests.integration.bridge_world import Json, config_on, eventually, new_person
-from tests.integration.toolbox_bench import Bench
+from tests.integration.bridge_world import Json, eventually
+from tests.integration.toolbox_bench import Bench, bench_on
 from tests.servers import Homeserver
 from tests.tool_arguments import arguments as tool_arguments
 
 from letta_matrix.matrix.content import MARKER, edit_content, text_content
-from letta_matrix.matrix.homeserver import Homeserver as HomeserverClient
 from letta_matrix.matrix.intent import Intent
-from letta_matrix.matrix.pacing import Pacer
 from letta_matrix.runtimes.protocol import ToolCall
-from letta_matrix.store.agents import AgentDirectory
-from letta_matrix.store.database import Database, database_url
+from letta_matrix.store.agents import Agent
 from letta_matrix.toolbox import registry
 
 
@@ -28,18 +25,13 @@ from letta_matrix.toolbox import registry
 async def bench(
     homeserver: Homeserver, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncGenerator[Bench]:
-    directory = tmp_path_factory.mktemp("toolbox")
-    ann = await new_person(homeserver)
-    config = config_on(homeserver, directory, ann)
-    database = Database(database_url(f"sqlite:///{directory}/db", directory))
-    await database.open()
-    agents = AgentDirectory(database)
-    client = HomeserverClient(homeserver.url, homeserver.as_token, Pacer(8))
-    made = Bench(homeserver, config, client, database, agents, ann)
-    made.fuzzed = await made.agent(), await made.agent()
-    yield made
-    await client.close()
-    await database.close()
+    async with bench_on(homeserver, tmp_path_factory.mktemp("toolbox")) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+async def fuzzed(bench: Bench) -> tuple[Agent, Agent]:
+    return await bench.agent(), await bench.agent()
 
 
 async def test_a_message_is_sent_as_the_agent_itself_once(bench: Bench) -> None:
@@ -70,14 +62,17 @@ async def test_a_repeated_call_sends_once_though_the_homeserver_has_forgotten(
     assert await bench.ann.bodies(room_id, ada.user_id) == ["once"]
 
 
-async def test_the_same_call_id_in_another_turn_is_another_call(bench: Bench) -> None:
+async def test_a_call_id_that_the_model_uses_again_is_another_call(bench: Bench) -> None:
     ada = await bench.agent()
     room_id = await bench.room(ada)
-    for turn in range(2):
-        conversation = await bench.talk(ada, await bench.room(ada))
-        arguments = {"room_id": room_id, "message": f"turn {turn}"}
-        await bench.call(ada, "matrix_send_message", "call-1", conversation, **arguments)
-    assert await bench.ann.bodies(room_id, ada.user_id) == ["turn 0", "turn 1"]
+    # Nothing was asked here since: so it is when schedules run, day after day.
+    conversation = await bench.talk(ada, room_id, done=True)
+    for day in ("monday", "tuesday"):
+        arguments = {"room_id": room_id, "message": f"report of {day}"}
+        ok, _ = await bench.call(ada, "matrix_send_message", "", conversation, **arguments)
+        assert ok
+    said = await bench.ann.bodies(room_id, ada.user_id)
+    assert said == ["report of monday", "report of tuesday"]
 
 
 async def test_a_long_message_goes_out_in_parts(bench: Bench) -> None:
@@ -224,8 +219,9 @@ async def test_what_is_read_stays_small(bench: Bench) -> None:
     ada = await bench.agent()
     for _ in range(4):
         await bench.ann.send(str(ada.room_id), "\U0001f600" * 9000)
-    call = ToolCall(ada.agent_id, "", "c", "matrix_read_room", {"room_id": ada.room_id})
-    result = await bench.toolbox.call(call)
+    arguments = {"room_id": ada.room_id}
+    call = ToolCall(ada.agent_id, "", "c", "matrix_read_room", arguments, secrets.token_hex(8))
+    result = await bench.handler(call)
     assert len(result.text.encode()) <= 16_000
     told = json.loads(result.text)
     assert len(told["messages"]) == 4
@@ -258,51 +254,19 @@ async def test_an_agent_knows_who_and_where_it_is(bench: Bench) -> None:
     assert told["here"] == {"room_id": ada.room_id, "thread": "$root"}
 
 
-async def test_an_agent_asks_another_and_gets_its_answer(bench: Bench) -> None:
-    ada, bob = await bench.agent(), await bench.agent()
-    conversation = await bench.talk(ada, str(ada.room_id), hops=1)
-    arguments = {"agent": bob.name.upper(), "message": "what is 2 + 2?"}
+async def test_what_the_last_speaker_says_next_answers_no_later_question(bench: Bench) -> None:
+    ada = await bench.agent()
+    room_id = str(ada.room_id)
+    conversation = await bench.talk(ada, room_id, done=True)
     asking = asyncio.create_task(
-        bench.call(ada, "message_agent", "call-1", conversation, **arguments)
+        bench.call(ada, "ask_human", "", conversation, question="Why?", timeout_seconds=4)
     )
-    event = await bench.answer(bob, "four")
-    ok, told = await asking
-    assert ok
-    assert told["answer"] == "four"
-    assert event["sender"] == ada.user_id
-    marker = event["content"][MARKER]
-    assert (marker["prompts"], marker["hops"]) == (bob.agent_id, 2)
-    bench.restart()
-    _, again = await bench.call(ada, "message_agent", "call-1", conversation, **arguments)
-    assert again == told
-    assert await bench.ann.bodies(str(bob.room_id), ada.user_id) == ["what is 2 + 2?"]
-
-
-async def test_an_agent_that_does_not_answer_is_not_waited_for_for_ever(bench: Bench) -> None:
-    ada, bob = await bench.agent(), await bench.agent()
-    arguments = {"agent": bob.agent_id, "message": "hello?", "wait_seconds": 0.2}
-    ok, told = await bench.call(ada, "message_agent", **arguments)
-    assert ok
-    assert "not answered yet" in told["note"]
-    assert await bench.ann.bodies(str(bob.room_id), ada.user_id) == ["hello?"]
-
-
-async def test_messages_from_agent_to_agent_have_an_end(bench: Bench) -> None:
-    ada, bob = await bench.agent(), await bench.agent()
-    conversation = await bench.talk(ada, str(ada.room_id), hops=3)
-    arguments = {"agent": bob.name, "message": "hi", "wait_seconds": 0}
-    ok, told = await bench.call(ada, "message_agent", "", conversation, **arguments)
-    assert not ok
-    assert "as far as it may go" in told
-    for ref, why in ((ada.name, "That is you"), ("Nobody", "There is no agent 'Nobody'")):
-        ok, told = await bench.call(ada, "message_agent", agent=ref, message="hi")
-        assert not ok
-        assert why in told
-    twin = await bench.agent(bob.name)
-    ok, told = await bench.call(ada, "message_agent", agent=bob.name, message="hi")
-    assert not ok
-    assert bob.agent_id in told
-    assert twin.agent_id in told
+    await eventually(lambda: bench.ann.bodies(room_id, ada.user_id), bool)
+    since = len(await bench.ann.timeline(room_id))
+    await bench.ann.send(room_id, "something else")
+    assert not await bench.offer_new(room_id, since)
+    asking.cancel()
+    await asyncio.wait([asking])
 
 
 async def test_a_person_chooses_by_reaction(bench: Bench) -> None:
@@ -386,8 +350,10 @@ async def test_a_question_nobody_answers_ends(bench: Bench) -> None:
 
 @given(st.data())
 @settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-async def test_nothing_that_models_may_say_breaks_a_tool(bench: Bench, data: st.DataObject) -> None:
-    ada, bob = bench.fuzzed
+async def test_nothing_that_models_may_say_breaks_a_tool(
+    bench: Bench, fuzzed: tuple[Agent, Agent], data: st.DataObject
+) -> None:
+    ada, bob = fuzzed
     bench.restart()
     name = data.draw(st.sampled_from(sorted(bench.toolbox.tools)))
     schema = bench.toolbox.tools[name].parameters()
@@ -395,8 +361,8 @@ async def test_nothing_that_models_may_say_breaks_a_tool(bench: Bench, data: st.
     arguments = data.draw(tool_arguments(schema, *rooms))
     if name == "ask_human":
         arguments["timeout_seconds"] = data.draw(st.sampled_from([1, 0, "x"]))
-    call = ToolCall(ada.agent_id, "", secrets.token_hex(8), name, arguments)
-    result = await bench.toolbox.call(call)
+    call = ToolCall(ada.agent_id, "", "call_0", name, arguments, secrets.token_hex(8))
+    result = await bench.handler(call)
     assert result.text not in (registry._FAULT, registry._UNCERTAIN), arguments
     if result.ok:
         json.loads(result.text)

@@ -2,11 +2,14 @@
 
 import json
 import secrets
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from tests.integration.bridge_world import Json, Person, eventually
+from tests.integration.bridge_world import Json, Person, config_on, eventually, new_person
 from tests.servers import Homeserver
 
 from letta_matrix.config import Config
@@ -15,13 +18,15 @@ from letta_matrix.matrix.content import MARKER, text_content
 from letta_matrix.matrix.homeserver import Homeserver as HomeserverClient
 from letta_matrix.matrix.identifiers import user_id
 from letta_matrix.matrix.intent import Intent
-from letta_matrix.runtimes.protocol import ToolCall
+from letta_matrix.matrix.pacing import Pacer
+from letta_matrix.runtimes.protocol import ToolCall, ToolHandler
 from letta_matrix.store.agents import Agent, AgentDirectory
 from letta_matrix.store.conversations import ConversationStore
-from letta_matrix.store.database import Database
+from letta_matrix.store.database import Database, database_url
 from letta_matrix.store.inbox import Inbox, InboxEntry, InboxState
 from letta_matrix.store.outbox import Outbox, OutboxEntry, OutboxKind
 from letta_matrix.store.places import Place
+from letta_matrix.store.rooms import Rooms
 from letta_matrix.store.turns import Outcome, TurnStore
 from letta_matrix.toolbox.registry import Toolbox
 
@@ -37,18 +42,20 @@ class Bench:
     directory: AgentDirectory
     ann: Person
     toolbox: Toolbox = field(init=False)
-    fuzzed: tuple[Agent, Agent] = field(init=False)
+    handler: ToolHandler = field(init=False)
 
     def __post_init__(self) -> None:
         self.conversations = ConversationStore(self.database)
         self.turns = TurnStore(self.database, self.conversations)
         self.outbox = Outbox(self.database)
+        self.rooms = Rooms(self.database)
         self.restart()
 
     def restart(self) -> None:
         """The toolbox of a new process."""
-        stores = (self.directory, self.conversations, self.turns, self.outbox)
+        stores = (self.directory, self.rooms, self.conversations, self.turns, self.outbox)
         self.toolbox = Toolbox(self.config, self.client, *stores)
+        self.handler = self.toolbox.handler("memory")
 
     async def agent(self, name: str = "") -> Agent:
         """A new agent whose room has the person in it."""
@@ -74,21 +81,30 @@ class Bench:
         return room_id
 
     async def call(
-        self, agent: Agent, name: str, call_id: str = "", talk: str = "", /, **arguments: Any
+        self, agent: Agent, name: str, request: str = "", talk: str = "", /, **arguments: Any
     ) -> tuple[bool, Any]:
-        """Whether a call went well, and its result: the JSON read, or the error's text."""
-        call_id = call_id or secrets.token_hex(8)
-        call = ToolCall(agent.agent_id, talk, call_id, name, arguments)
-        result = await self.toolbox.call(call)
+        """Whether a call went well, and its result: the JSON read, or the error's text. Models
+        number their calls anew in each step."""
+        request = request or secrets.token_hex(8)
+        result = await self.handler(
+            ToolCall(agent.agent_id, talk, "call_0", name, arguments, request)
+        )
         return result.ok, json.loads(result.text) if result.ok else result.text
 
     async def offer_new(self, room_id: str, since: int) -> bool:
-        """Offer what was said in a room since, as the dispatcher does."""
+        """Offer what was said in a room since, as the dispatcher does; whether it answered."""
         events = (await self.ann.timeline(room_id))[since:]
-        return any(self.toolbox.questions.offer({**e, "room_id": room_id}) for e in events)
+        matches = (self.toolbox.questions.match({**e, "room_id": room_id}) for e in events)
+        answers = [answer for answer in matches if answer is not None]
+        for answer in answers:
+            answer()
+        return bool(answers)
 
-    async def talk(self, agent: Agent, room_id: str, thread: str = "", hops: int = 0) -> str:
-        """Begin a turn of an agent somewhere; returns its conversation."""
+    async def talk(
+        self, agent: Agent, room_id: str, thread: str = "", hops: int = 0, *, done: bool = False
+    ) -> str:
+        """Begin a turn of an agent somewhere, and end it if it is `done`; returns its
+        conversation."""
         conversation = f"conversation-{secrets.token_hex(6)}"
         place = Place(agent.agent_id, room_id, thread)
         await self.conversations.begin(place, conversation, "test")
@@ -97,7 +113,14 @@ class Bench:
         turn.thread_id, turn.hops = thread, hops
         entry = InboxEntry(turn.event_id, room_id, said, InboxState.ROUTED, [turn])
         await Inbox(self.database).admit(secrets.token_hex(4), [entry])
+        if done:
+            await self.turns.finish(turn, Outcome.ANSWERED)
         return conversation
+
+    async def visit(self, agent: Agent, host: Agent) -> None:
+        """Leave an agent in another's room, as a process does that is killed in mid-visit."""
+        await Intent(self.client, host.user_id).invite(str(host.room_id), agent.user_id)
+        await Intent(self.client, agent.user_id).join(str(host.room_id))
 
     async def answer(self, agent: Agent, text: str) -> Json:
         """Play the bridge: answer the next message that prompts an agent; returns it."""
@@ -119,3 +142,16 @@ class Bench:
         await self.outbox.freeze([owed], completes=turn)
         await self.turns.finish(turn, Outcome.ANSWERED)
         return event
+
+
+@asynccontextmanager
+async def bench_on(homeserver: Homeserver, directory: Path) -> AsyncGenerator[Bench]:
+    """A toolbox with a database in an empty directory."""
+    ann = await new_person(homeserver)
+    config = config_on(homeserver, directory, ann)
+    database = Database(database_url(f"sqlite:///{directory}/db", directory))
+    await database.open()
+    client = HomeserverClient(homeserver.url, homeserver.as_token, Pacer(8))
+    yield Bench(homeserver, config, client, database, AgentDirectory(database), ann)
+    await client.close()
+    await database.close()

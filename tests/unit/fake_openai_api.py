@@ -31,8 +31,8 @@ class FakeOpenAIApi:
     """Lists `models`, and answers each completion with the next of `answers`.
 
     An answer is an HTTP response, or a stream's steps: chunks, texts for `data:`, pauses in
-    seconds, CUT. `app_server` adds the page by which an App Server is known; `headers` are those
-    of each request, their names in lower case.
+    seconds, CUT. `app_server` adds the page by which an App Server is known, which first gives
+    `info_answers`; `headers` are those of each request, their names in lower case.
     """
 
     models: Any = field(default_factory=lambda: [{"id": "ada"}, {"id": "bob"}])
@@ -41,6 +41,7 @@ class FakeOpenAIApi:
     answers: list[Sequence[Step] | web.Response] = field(
         default_factory=list["Sequence[Step] | web.Response"]
     )
+    info_answers: list[web.Response] = field(default_factory=list[web.Response])
     asked: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
     headers: list[dict[str, str]] = field(default_factory=list[dict[str, str]])
     gone: asyncio.Event = field(default_factory=asyncio.Event)
@@ -69,6 +70,8 @@ class FakeOpenAIApi:
             await self._runner.cleanup()
 
     async def _info(self, _: web.Request) -> web.Response:
+        if self.info_answers:
+            return self.info_answers.pop(0)
         return web.json_response({"type": "app_server_info_response", "protocol_version": 1})
 
     async def _models(self, request: web.Request) -> web.Response:

@@ -264,6 +264,20 @@ async def test_an_abort_that_never_settles_forks_the_conversation(
     assert await turn(runtime, TurnRequest("a1", "c1", "$3", "settled after all"))
 
 
+async def test_a_new_connection_settles_what_was_cancelled(
+    runtime: AppServer, upstream: FakeAppServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("letta_matrix.runtimes.app_server.adapter.ABORT_GRACE", 0.1)
+    upstream.respond = script = Script(abort_message={"aborted": True})
+    await begun_and_left(runtime, script)
+    await runtime.cancel_turn("a1", "c1")
+    await upstream.drop()
+    await eventually(lambda: upstream.sockets)
+    await asyncio.sleep(0.05)
+    script.answers["input"] = STARTED
+    assert await turn(runtime, TurnRequest("a1", "c1", "$2", "next"))
+
+
 @pytest.mark.parametrize("abort", [{"aborted": True, "then": [END]}, {"aborted": False}])
 async def test_a_turn_goes_on_after_an_abort_that_settles(
     runtime: AppServer, upstream: FakeAppServer, abort: Json
@@ -362,6 +376,52 @@ async def test_a_refused_token_is_the_operators_business(
         await turn(runtime)
     with pytest.raises(RuntimeUnavailable, match="check the runtime's `token`"):
         await turn(runtime, state={"epoch": "e", "generation": 1, "seq": 0})
+
+
+async def test_an_approval_is_still_pending_when_a_token_is_refused(
+    runtime: AppServer, upstream: FakeAppServer
+) -> None:
+    upstream.token = "new"
+    await upstream.drop()
+    async with asyncio.timeout(5):
+        while True:
+            with pytest.raises((CredentialsRefused, RuntimeUnavailable)) as caught:
+                await runtime.list_agents()
+            if caught.type is CredentialsRefused:
+                break
+            await asyncio.sleep(0.05)
+    with pytest.raises(RuntimeUnavailable, match="check the runtime's `token`"):
+        await runtime.answer_approval(REQUEST, "perm-1", allow=True)
+
+
+@pytest.mark.parametrize(
+    ("state", "fault"),
+    [(None, ConversationGone), ({"epoch": "e", "generation": 1, "seq": 0}, TurnLost)],
+)
+async def test_a_conversation_deleted_meanwhile_may_have_had_the_turn(
+    runtime: AppServer, upstream: FakeAppServer, state: TurnState | None, fault: type[Exception]
+) -> None:
+    gone = {"success": False, "error": "Conversation c1 not found"}
+    upstream.respond = Script(runtime_start=gone, conversation_messages_list=gone)
+    with pytest.raises(fault, match="Conversation c1 not found") as caught:
+        await turn(runtime, state=state)
+    assert not isinstance(caught.value, TurnLost) or caught.value.tools_started
+
+
+async def test_closing_waits_for_what_it_ends(runtime: AppServer) -> None:
+    ended = asyncio.Event()
+
+    async def work() -> None:
+        try:
+            await asyncio.sleep(60)
+        finally:
+            await asyncio.sleep(0.1)
+            ended.set()
+
+    runtime._connection._background(work())
+    await asyncio.sleep(0)
+    await runtime.close()
+    assert ended.is_set()
 
 
 NONSENSE: list[Json] = [

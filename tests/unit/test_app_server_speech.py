@@ -8,7 +8,7 @@ import pytest
 from letta_matrix.runtimes.app_server.activity import Activity
 from letta_matrix.runtimes.app_server.connection import Connection
 from letta_matrix.runtimes.app_server.speech import Place, SpeechReader, read_turns
-from letta_matrix.runtimes.protocol import RuntimeRefused
+from letta_matrix.runtimes.protocol import RuntimeRefused, RuntimeUnavailable
 
 Json = dict[str, Any]
 
@@ -59,6 +59,11 @@ def test_a_reminder_is_no_prompt() -> None:
     assert told(prompt(1, "$event"), reminder, reply(3, "ours")) == []
 
 
+def test_a_prompt_from_matrix_is_one_even_without_words_of_its_own() -> None:
+    reminder = prompt(3, "$event", "<system-reminder>An image was left out.</system-reminder>")
+    assert told(prompt(1), reply(2, "x"), reminder, reply(4, "ours")) == ["x"]
+
+
 def test_nonsense_is_no_speech() -> None:
     odd: list[Json] = [{}, {"message_type": 5, "content": {"a": 1}}, {"date": 5, "otid": []}]
     assert told(*odd, {"message_type": "assistant_message", "content": [None, 5, "x"]}) == []
@@ -83,6 +88,8 @@ class Server:
         self.talks = talks
         self.asked: list[str] = []
         self.refuses = False
+        self.breaks_after: int | None = None
+        self.owners: dict[str, str] = {}
         self.counters: dict[str, int] = {"refused conversation_list": 0}
 
     async def call(self, kind: str, **fields: Any) -> Json:
@@ -97,8 +104,14 @@ class Server:
     def _list(self, query: Json) -> Json:
         if self.refuses:
             raise RuntimeRefused("no")
+        if self.breaks_after is not None and len(self.asked) > self.breaks_after:
+            raise RuntimeUnavailable("it broke off")
         items = [
-            {"id": talk, "agent_id": "a1", "last_message_at": messages[-1]["date"]}
+            {
+                "id": talk,
+                "agent_id": self.owners.get(talk, "a1"),
+                "last_message_at": messages[-1]["date"],
+            }
             for talk, messages in self.talks.items()
         ]
         items.sort(key=lambda item: item["last_message_at"], reverse=True)
@@ -152,6 +165,20 @@ async def test_the_last_run_changes_with_any_conversation() -> None:
     activity.unsettled("a1")
     assert activity.last_run(agent) not in (first, second)
     assert activity.last_run({"id": "a2", "last_run_completion": at(9)}).startswith(at(9))
+
+
+async def test_a_listing_that_broke_off_is_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("PAGE", "FIRST_PAGE"):
+        monkeypatch.setattr(f"letta_matrix.runtimes.app_server.activity.{name}", 1)
+    server = Server({f"c{number}": [prompt(number)] for number in range(1, 5)})
+    activity, agent = Activity(connection_of(server)), {"id": "a4"}
+    server.owners = {"c1": "a4"}
+    server.breaks_after = 1
+    with pytest.raises(RuntimeUnavailable):
+        await activity.look()
+    server.breaks_after = None
+    await activity.look()
+    assert activity.last_run(agent).startswith(at(1))
 
 
 async def test_a_server_without_that_listing_is_no_failure() -> None:

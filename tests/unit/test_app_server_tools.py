@@ -73,7 +73,7 @@ async def test_a_call_is_run_and_answered() -> None:
     bridge.tools.read(7, call())
     assert bridge.tools.oldest == 7
     await bridge.settle()
-    assert bridge.calls == [ToolCall("a1", "c1", "call1", "note", {"text": "tea"})]
+    assert bridge.calls == [ToolCall("a1", "c1", "call1", "note", {"text": "tea"}, "r1")]
     content = [{"type": "text", "text": "noted"}]
     assert bridge.sent == [
         {
@@ -102,6 +102,28 @@ async def test_kept_calls_are_taken_up_unless_they_ended() -> None:
     bridge.tools.recover([(1, call(1)), (2, call(2)), (3, ended(1)), (4, call(3))])
     await bridge.settle()
     assert [call.call_id for call in bridge.calls] == ["call2", "call3"]
+
+
+async def test_models_use_an_id_again() -> None:
+    bridge = Bridge()
+    again = call(2, tool_call_id="call1")
+    bridge.tools.recover([(1, call(1)), (2, ended(1)), (3, again)])
+    await bridge.settle()
+    assert [(call.call_id, call.request_id) for call in bridge.calls] == [("call1", "r2")]
+    bridge.tools.read(4, call(3, tool_call_id="call1"))
+    await bridge.settle()
+    assert [call.request_id for call in bridge.calls] == ["r2", "r3"]
+
+
+async def test_conversations_share_no_ids() -> None:
+    bridge = Bridge(hold=True)
+    bridge.tools.read(1, call())
+    await bridge.settle()
+    elsewhere = {**ended(), "runtime": {**SCOPE, "conversation_id": "c2"}}
+    bridge.tools.read(2, elsewhere)
+    await bridge.settle()
+    assert bridge.tools.oldest == 1
+    await bridge.tools.close()
 
 
 async def test_an_answer_that_could_not_go_out_goes_out_later() -> None:

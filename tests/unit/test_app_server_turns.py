@@ -1,5 +1,6 @@
 """Frames of an App Server, read as turns, errors and stored replies."""
 
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -89,6 +90,22 @@ def test_a_plain_turn() -> None:
 def test_repeated_deltas_count_once() -> None:
     keyed = {**delta("assistant_message", id="m1", content="x"), "idempotency_key": "k"}
     assert text_of(read(ACCEPTED, said("a", 1), said("a", 1), keyed, keyed)) == "ax"
+
+
+def test_a_stretch_of_a_run_that_comes_again_counts_once() -> None:
+    first, second = said("a", 1), said("b", 2)
+    assert text_of(read(ACCEPTED, first, second, first, second, said("c", 3, "r2"))) == "abc"
+
+
+def test_a_long_turn_is_read_in_little_memory() -> None:
+    reader = TurnReader("$1", "q")
+    read(ACCEPTED, reader=reader)
+    tracemalloc.start()
+    for number in range(5_000):
+        read(said("x", number), reader=reader)
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert held < 100_000
 
 
 def test_a_queued_turn_passes_over_the_one_before() -> None:
@@ -247,6 +264,21 @@ def test_a_stored_reply_ends_at_the_next_message() -> None:
     assert turn is not None
     assert turn.texts == [("m4", "one"), ("m7", "two")]
     assert (turn.before, turn.followed, turn.tools) == ("m2", True, True)
+
+
+def test_a_message_from_matrix_is_one_even_without_words_of_its_own() -> None:
+    reminder = "<system-reminder>An image was left out.</system-reminder>"
+    turn = read_turn(
+        [
+            stored("user_message", 1, "ours", "$1"),
+            stored("assistant_message", 2, "one"),
+            stored("user_message", 3, reminder, "$2"),
+            stored("assistant_message", 4, "not ours"),
+        ],
+        "$1",
+    )
+    assert turn is not None
+    assert (turn.texts, turn.followed) == ([("m2", "one")], True)
 
 
 def test_the_last_of_repeated_prompts_counts() -> None:

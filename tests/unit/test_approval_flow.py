@@ -27,7 +27,19 @@ BOB = "@bob:test"
 
 def ask_for_bash(request: TurnRequest) -> Generator[TurnEvent | float, Answer | None]:
     """Wants to run Bash, and says what came of it."""
-    answer = yield ApprovalRequested(f"call {request.message_id}", "Bash", {"command": "ls"})
+    yield from asking_for(request, always=False)
+
+
+def ask_for_bash_for_good(request: TurnRequest) -> Generator[TurnEvent | float, Answer | None]:
+    """The same where the runtime offers "always"."""
+    yield from asking_for(request, always=True)
+
+
+def asking_for(
+    request: TurnRequest, *, always: bool
+) -> Generator[TurnEvent | float, Answer | None]:
+    call_id, arguments = f"call {request.message_id}", {"command": "ls"}
+    answer = yield ApprovalRequested(call_id, "Bash", arguments, always=always)
     answer = answer or Answer(False)
     word = "Ran it." if answer.allow else f"I may not: {answer.message}"
     yield TextDelta("0", "Always. " + word if answer.always else word)
@@ -103,6 +115,21 @@ async def test_a_person_answers(fake: FakeHomeserver, database_file: Path, name:
     await stage.tell(way(asked))
     (reply,) = said(stage)
     assert reply.startswith(words)
+    await stage.close()
+
+
+async def test_for_good_is_for_admins(fake: FakeHomeserver, database_file: Path) -> None:
+    permissions = {"test": "user", "@root:test": "admin"}
+    stage = Stage(fake, database_file, permissions=permissions)
+    stage.runtime.script = ask_for_bash_for_good
+    await stage.open()
+    await stage.add(1)
+    asked = await question(stage)
+    assert "♾️ (admins) allows it for good" in fake.bodies(ROOM)[0]
+    await stage.admit(reaction(asked, "♾️"), reply_to(asked, "always"))
+    await nothing_happens(stage)
+    await stage.tell(reaction(asked, "♾️", sender="@root:test"))
+    assert said(stage) == ["Always. Ran it."]
     await stage.close()
 
 

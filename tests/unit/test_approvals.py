@@ -504,13 +504,58 @@ async def test_who_may_answer(
     people |= {GHOST, "@agent_2:test", "@letta:test", "@letta_sms:test", "", "nobody"}
     approval = replace(await stage.asked(), requester=requester)
     await stage.restart(approvers=approvers)
-    assert {who for who in people if stage.approvals.may_answer(approval, who)} == allowed
+
+    def may(status: ApprovalStatus, room_id: str = ROOM) -> set[str]:
+        may_answer = stage.approvals.may_answer
+        return {who for who in people if may_answer(approval, status, by=who, room_id=room_id)}
+
+    assert may(ApprovalStatus.ALLOWED) == may(ApprovalStatus.DENIED) == allowed
+    # It holds for all agents of the runtime.
+    assert may(ApprovalStatus.ALWAYS) == {"@root:test"}
+    # Who is elsewhere may not be in the room at all, and does not see what asks.
+    assert may(ApprovalStatus.ALLOWED, "!2:test") == may(ApprovalStatus.ALWAYS, "!2:test") == set()
+    assert may(ApprovalStatus.DENIED, "!2:test") == {"@root:test"}
     assert ("admin" in stage.approvals.who_may(approval)) == (len(allowed) < 3)
 
 
 async def test_our_own_users_may_not_answer_even_as_admins(stage: Stage) -> None:
     approvals = Approvals(config_for(Path(), permissions={"*": "admin"}), stage.store)
     approval = replace(await stage.asked(), requester=GHOST)
-    assert approvals.may_answer(approval, PERSON)
-    for ours in (GHOST, "@letta:test"):
-        assert not approvals.may_answer(approval, ours)
+    for who in (PERSON, GHOST, "@letta:test"):
+        may = approvals.may_answer(approval, ApprovalStatus.ALLOWED, by=who, room_id=ROOM)
+        assert may == (who == PERSON)
+
+
+@pytest.mark.parametrize(
+    ("approvers", "requester", "sign"),
+    [
+        ("requester", PERSON, "♾️ (admins) allows"),
+        ("requester", "@root:test", "♾️ allows"),
+        ("users", "@root:test", "♾️ (admins) allows"),
+        ("admins", PERSON, "♾️ allows"),
+    ],
+)
+async def test_the_question_tells_who_may_allow_it_for_good(
+    stage: Stage, fake: FakeHomeserver, approvers: str, requester: str, sign: str
+) -> None:
+    stage.turn.sender = requester
+    stage.start(approvers=approvers)
+    approval = await stage.asked()
+    body = notices(fake)[0]["body"]
+    assert f", {sign} it for good, to every agent of this runtime:" in body
+    assert f"`!approve {approval.key[:6]}`" in body
+
+
+async def test_when_an_approval_could_be_answered(stage: Stage) -> None:
+    approval = await stage.asked()
+    before, asked_at = approval.asked_at - 1, approval.asked_at
+
+    async def open_at(when: float, thread_id: str = "") -> bool:
+        return approval.key in [o.key for o in await stage.store.open_at(ROOM, thread_id, when)]
+
+    assert await open_at(asked_at)
+    assert not await open_at(before)
+    assert not await open_at(asked_at, "$thread")
+    assert await stage.approvals.answer(approval, ApprovalStatus.DENIED, by=PERSON)
+    assert await open_at(asked_at)
+    assert not await open_at(time.time())

@@ -127,3 +127,25 @@ def test_only_what_is_new_and_unanswered_counts() -> None:
     forged["content"] |= {MARKER: {"in_reply_to": missed["event_id"]}}
     events = [old, done, reply, missed, forged, {"type": "odd"}]
     assert unanswered(events, "@agent_1:test", now - 50) == [reply, missed, forged]
+
+
+async def test_what_was_said_before_the_invite_is_not_answered(
+    stage: Stage, homeserver: Homeserver
+) -> None:
+    await stage.parts.catch_up.run()
+    await _say(homeserver, "@agent_1 said too early", "!shared:test")
+    later = time.time() + 60
+    await stage.stores.rooms.joined("!shared:test", "@agent_1:test", direct=False, since=later)
+    await stage.parts.catch_up.run()
+    assert await asked(stage) == []
+
+
+async def test_rooms_of_the_bot_alone_are_looked_through_too(
+    stage: Stage, homeserver: Homeserver, fake: FakeHomeserver
+) -> None:
+    await stage.stores.rooms.joined("!bot:test", BOT, direct=True)
+    await stage.parts.catch_up.run()
+    await _say(homeserver, "whoami", "!bot:test")
+    await stage.parts.catch_up.run()
+    await stage.idle()
+    assert any("You are" in body for body in fake.bodies("!bot:test"))

@@ -24,7 +24,7 @@ from letta_matrix.runtimes.protocol import Capabilities
 from letta_matrix.store.agents import AgentDirectory
 from letta_matrix.store.database import Database
 from letta_matrix.store.outbox import OutboxEntry, OutboxKind
-from letta_matrix.store.turns import TurnStatus
+from letta_matrix.store.turns import Outcome, TurnStatus
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ async def stage(
 
 async def test_the_answer_is_a_notice_by_the_agent_in_the_thread(stage: Stage) -> None:
     assert await stage.say("whoami", thread_id="$root") == (
-        "You are `@ann:test`, a user.\nThis is the room of **Ada**: `agent-1`, runtime `memory`."
+        "You are `@ann:test`, a user.\nThis is the room of `Ada`: `agent-1`, runtime `memory`."
     )
     (event,) = stage.fake.messages(ROOM)
     assert event["sender"] == "@agent_1:test"
@@ -51,7 +51,7 @@ async def test_the_bot_answers_where_no_agent_is_meant(stage: Stage) -> None:
 
 async def test_an_agent_answers_where_the_bot_is_not(stage: Stage) -> None:
     await stage.rooms.joined(SHARED, "@agent_1:test", direct=False)
-    assert "Here is also **Ada**" in await stage.say("whoami", SHARED)
+    assert "Here is also `Ada`" in await stage.say("whoami", SHARED)
     assert "begins with `!letta`" in await stage.say("help", SHARED)
     assert {event["sender"] for event in stage.fake.messages(SHARED)} == {"@agent_1:test"}
 
@@ -62,7 +62,7 @@ async def test_an_agent_answers_where_the_bot_is_not(stage: Stage) -> None:
         ("stauts", "I do not know `!stauts`. Did you mean `!status`? `!help` lists what I do."),
         ("xyzzy", "I do not know `!xyzzy`. `!help` lists what I do."),
         ("conversations x", "`!conversations` takes a number, got `x`."),
-        ("create Bob", "`!create` is for admins only."),
+        ("create Bob", "`!create` is for admins only; `!help` lists what you may use."),
         ("creat Bob", "I do not know `!creat`. `!help` lists what I do."),
         ("help create", "I do not know `!create`. `!help` lists what I do."),
         ("hel`p", "I do not know ``!hel`p``. Did you mean `!help`? `!help` lists what I do."),
@@ -152,7 +152,7 @@ async def test_a_handler_that_breaks_is_given_up_with_a_word(stage: Stage) -> No
 async def test_a_runtimes_fault_is_one_line(stage: Stage) -> None:
     stage.runtime.available = False
     answer = await stage.say("model")
-    assert answer == "That did not work: the in-memory runtime is switched off"
+    assert answer == "That did not work: `the in-memory runtime is switched off`"
 
 
 async def test_new_leaves_the_conversation_of_its_place(stage: Stage) -> None:
@@ -165,6 +165,25 @@ async def test_new_leaves_the_conversation_of_its_place(stage: Stage) -> None:
     assert "afresh anyway" in await stage.say("new", thread_id="$root")
 
 
+async def test_new_after_a_crash_leaves_what_began_since(stage: Stage) -> None:
+    await stage.conversations.begin(HERE, "c1", "first")
+    turn = await stage.turn("new")
+    await crashing_at(stage, turn, "freeze")
+    assert stage.conversations.current(HERE) is None
+    await stage.conversations.begin(HERE, "c2", "in between")
+    assert "starts a new conversation" in await stage.rerun(await stage.reload(turn))
+    assert stage.conversations.current(HERE) == "c2"
+
+
+async def test_new_cut_short_before_it_was_done_is_done(stage: Stage) -> None:
+    await stage.conversations.begin(HERE, "c1", "first")
+    turn = await stage.turn("new")
+    await crashing_at(stage, turn, "leave")
+    assert stage.conversations.current(HERE) == "c1"
+    assert "starts a new conversation" in await stage.rerun(await stage.reload(turn))
+    assert stage.conversations.current(HERE) is None
+
+
 async def test_conversations_are_listed_and_returned_to(stage: Stage) -> None:
     assert "no conversation here yet" in await stage.say("conversations")
     await stage.conversations.begin(HERE, "c1", "About *birds*")
@@ -172,21 +191,21 @@ async def test_conversations_are_listed_and_returned_to(stage: Stage) -> None:
     await stage.conversations.begin(HERE, "c3", "Fish")
     listed = await stage.say("conversations")
     assert listed.splitlines()[2:] == [
-        "1. “About \\*birds\\*” · just now",
-        "2. “In a thread” · just now · in a thread",
-        "3. “Fish” · just now · **current**",
+        "1. `About *birds*` · just now",
+        "2. `In a thread` · just now · in a thread",
+        "3. `Fish` · just now · **current**",
     ]
-    assert "go on with “About" in await stage.say("conversations 1")
+    assert "go on with `About" in await stage.say("conversations 1")
     assert stage.conversations.current(HERE) == "c1"
     # The numbers stay, although another one was used last.
-    assert "go on with “Fish”" in await stage.say("conversations 3")
+    assert "go on with `Fish`" in await stage.say("conversations 3")
     assert "already" in await stage.say("conversations 3")
     answer = await stage.say("conversations 3", thread_id="$other")
     assert answer.endswith("It goes on here now, and no longer there.")
     assert stage.conversations.current(HERE) is None
     assert stage.conversations.current(HERE._replace(thread_id="$other")) == "c3"
     assert await stage.say("conversations 4") == (
-        "There is no conversation 4 here: 3 conversations."
+        "There is no conversation 4 here: 3 conversations. `!conversations` lists them."
     )
 
 
@@ -202,7 +221,7 @@ async def test_cancel_stops_what_runs_at_its_place(stage: Stage) -> None:
     other = await stage.working("!2:test", agent_id="agent-2")
     assert await stage.say("cancel") == ""
     assert stage.running == [thread, other]
-    assert await stage.say("cancel") == "There is nothing to stop here."
+    assert (await stage.say("cancel")).startswith("Nothing is worked on here; elsewhere, `!cancel`")
     assert await stage.say("stop", thread_id="$root") == ""
     assert stage.running == [other]
 
@@ -230,7 +249,9 @@ async def test_cancel_stops_the_message_or_the_one_whose_reply_is_meant(
     assert stage.running == [first, second]
     assert await stage.say("cancel", reply_to=target) == ""
     assert stage.running == [first]
-    assert await stage.say("cancel", reply_to=target) == "That is not being worked on."
+    assert await stage.say("cancel", reply_to=target) == (
+        "That is not being worked on; `!cancel` that is no reply stops all that is."
+    )
     assert await stage.say(f"react-cancel {first.event_id}") == ""
     assert stage.running == []
 
@@ -253,9 +274,11 @@ async def test_tool_activity_of_a_room(stage: Stage) -> None:
 
 async def test_models_are_shown_to_all_and_switched_by_admins(stage: Stage) -> None:
     shown = await stage.say("model")
-    assert "**Ada** thinks with `memory/small`." in shown
+    assert "`Ada` thinks with `memory/small`." in shown
     assert "- `memory/large`" in shown
-    assert await stage.say("model memory/large") == "Only an admin may switch an agent's model."
+    assert await stage.say("model memory/large") == (
+        "Only an admin may switch an agent's model; `!model` tells which it is."
+    )
     assert "`memory/large` from now on" in await stage.say("model MEMORY/large", sender=ADMIN)
     assert [info.model for info in await stage.runtime.list_agents()] == ["memory/large", ""]
     wrong = await stage.say("model memory/larg", sender=ADMIN)
@@ -276,12 +299,19 @@ async def test_status_in_an_agents_room(stage: Stage) -> None:
     await stage.working()
     stage.troubles.append("the runtime `x_y` is away")
     told = await stage.say("status")
-    assert "- Conversation: “Birds”, since just now" in told
-    assert "- Now: working on the message of @ann:test, just now" in told
+    assert "- Conversation: `Birds`, since just now" in told
+    assert "- Now: working on the message of `@ann:test`, just now" in told
     assert "- Waiting: 1 message\n" in told
-    assert re.search(r"- 1: `Bash` · (28|29) min left · key `k1`", told)
+    assert re.search(r"- `k1`: `Bash` \(`ls`\) · (28|29) min left", told)
     assert "an admin's `!status` says what" in told
     assert "is away" in await stage.say("status", sender=ADMIN)
+
+
+async def test_an_agent_that_is_done_is_idle(stage: Stage) -> None:
+    turn = await stage.working()
+    assert "- Now: working" in await stage.say("status")
+    await stage.turns.finish(turn, Outcome.ANSWERED)
+    assert "- Now: idle" in await stage.say("status")
 
 
 async def test_status_of_all(stage: Stage) -> None:
@@ -291,8 +321,8 @@ async def test_status_of_all(stage: Stage) -> None:
 async def test_agents_are_listed_with_their_rooms(stage: Stage) -> None:
     assert await stage.say("agents", BOT_ROOM) == (
         "2 agents:\n\n"
-        "- [Ada](https://matrix.to/#/%23agent_1%3Atest) · `memory`\n"
-        "- [Grace\\_\\*](https://matrix.to/#/%23agent_2%3Atest) · `memory`"
+        "- [`Ada`](https://matrix.to/#/%23agent_1%3Atest) · `memory`\n"
+        "- [`Grace_*`](https://matrix.to/#/%23agent_2%3Atest) · `memory`"
     )
     assert (await stage.say("agents grace")).startswith("1 agent:")
     assert "No agent is called" in await stage.say("agents bob")

@@ -23,7 +23,7 @@ async def test_create(stage: Stage) -> None:
     answer = await stage.say('create Marie Curie --model "memory/small"', BOT_ROOM, sender=ADMIN)
     made = (await stage.runtime.list_agents())[-1]
     assert (made.name, made.model) == ("Marie Curie", "memory/small")
-    assert answer.startswith("Created [Marie Curie](https://matrix.to/#/%23agent_")
+    assert answer.startswith("Created [`Marie Curie`](https://matrix.to/#/%23agent_")
     assert made.agent_id in answer
     assert stage.syncs == 1
 
@@ -43,7 +43,7 @@ async def test_create_asks_where_if_there_are_several_runtimes(stage: Stage) -> 
     assert "Created" in await create("Bob --runtime cloud")
     assert [info.name for info in await stage.runtimes["cloud"].list_agents()] == ["Bob"]
     assert "at most" in await create("x" * 101)
-    assert await create('""') == "An agent's name cannot be empty."
+    assert await create('""') == "An agent's name cannot be empty: give it one."
 
 
 async def test_after_a_crash_nothing_is_created_twice(stage: Stage) -> None:
@@ -80,21 +80,21 @@ class Losing(MemoryRuntime):
 async def test_a_lost_answer_is_no_failure(stage: Stage, stays: bool) -> None:
     stage.runtimes["memory"] = Losing(stays=stays)
     answer = await stage.say("create Bob", BOT_ROOM, sender=ADMIN)
-    expected = "Created [Bob]" if stays else "Whether **Bob** was created cannot be known now"
+    expected = "Created [`Bob`]" if stays else "Whether `Bob` was created cannot be known now"
     assert answer.startswith(expected)
 
 
 async def test_rename_by_id_user_id_or_name(stage: Stage) -> None:
     for who, name in (("agent-1", "One"), ("@agent_1:test", "Two B"), ("'two b'", "Three")):
         answer = await stage.say(f"rename {who} {name}", BOT_ROOM, sender=ADMIN)
-        assert answer == f"`agent-1` is called **{name}** now."
+        assert answer == f"`agent-1` is called `{name}` now."
     assert [info.name for info in await stage.runtime.list_agents()] == ["Three", "Grace_*"]
 
 
 async def test_after_a_crash_a_rename_means_the_same_agent(stage: Stage) -> None:
     turn = await stage.turn("rename Ada Bob", BOT_ROOM, sender=ADMIN)
     await crashing_at(stage, turn, "freeze")
-    assert "**Bob**" in await stage.rerun(await stage.reload(turn))
+    assert "`Bob`" in await stage.rerun(await stage.reload(turn))
 
 
 async def test_an_agent_that_is_not_clear_is_asked_for(stage: Stage) -> None:
@@ -110,7 +110,7 @@ async def test_remove_asks_first(stage: Stage) -> None:
     assert asked.endswith("To do it: `!remove agent-1 --yes`")
     assert len(await stage.runtime.list_agents()) == 2
     assert await stage.say("remove agent-1 --yes", sender=ADMIN) == (
-        "Deleted **Ada** (`agent-1`) from `memory`."
+        "Deleted `Ada` (`agent-1`) from `memory`."
     )
     assert [info.agent_id for info in await stage.runtime.list_agents()] == ["agent-2"]
 
@@ -119,23 +119,34 @@ async def test_show_tells_all_about_an_agent(stage: Stage) -> None:
     await stage.conversations.begin(HERE, "c1", "Birds")
     await stage.asked("k1")
     assert (await stage.say("show", sender=ADMIN)).splitlines() == [
-        "**Ada**",
+        "`Ada`",
         "",
         "- Id: `agent-1`",
         "- Runtime: `memory`",
         "- User: `@agent_1:test`",
-        "- Room: [Ada](https://matrix.to/#/%23agent_1%3Atest)",
+        "- Room: [`Ada`](https://matrix.to/#/%23agent_1%3Atest)",
         "- Model: `memory/small`",
         "- Conversations: 1 in 1 room",
         "- Approvals that wait: 1",
     ]
     stage.runtime.available = False
     other = await stage.say("show agent-2", BOT_ROOM, sender=ADMIN)
-    assert "- Model: unknown (the in-memory runtime is switched off)" in other
-    assert "- Trouble: its room is gone" in other
+    assert "- Model: unknown (`the in-memory runtime is switched off`)" in other
+    assert "- Trouble: `its room is gone`" in other
 
 
-async def test_sync(stage: Stage) -> None:
-    assert await stage.say("sync", BOT_ROOM, sender=ADMIN) == "Looked: 2 agents in 1 runtime."
-    stage.troubles.append("runtime x is away")
-    assert "- runtime x is away" in await stage.say("sync", BOT_ROOM, sender=ADMIN)
+async def test_sync_tells_of_each_runtime(stage: Stage) -> None:
+    stage.runtimes["cloud"] = MemoryRuntime("cloud")
+    stage.runtime.available = False
+    assert await stage.say("sync", BOT_ROOM, sender=ADMIN) == (
+        "Looked for agents:\n\n"
+        "- `memory`: 2 agents, could not be listed: `the in-memory runtime is switched off`\n"
+        "- `cloud`: 0 agents, listed"
+    )
+
+
+async def test_one_runtime_away_holds_up_no_other(stage: Stage) -> None:
+    stage.runtimes["cloud"] = MemoryRuntime("cloud")
+    stage.runtime.available = False
+    answer = await stage.say("create Bob --runtime cloud", BOT_ROOM, sender=ADMIN)
+    assert answer.startswith("Created [`Bob`]")

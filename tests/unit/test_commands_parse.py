@@ -16,7 +16,8 @@ from letta_matrix.conversations.commands.command import (
 )
 from letta_matrix.conversations.commands.parse import parse_arguments, split_line
 from letta_matrix.conversations.commands.registry import COMMANDS
-from letta_matrix.conversations.commands.texts import clip, link, plain, span
+from letta_matrix.conversations.commands.texts import clip, label, link, span
+from letta_matrix.conversations.verbatim import visible
 from letta_matrix.matrix.formatting import render
 
 
@@ -143,20 +144,20 @@ HOSTILE = [
 
 @pytest.mark.parametrize("text", HOSTILE)
 def test_words_of_others_show_as_written(text: str) -> None:
-    shown = " ".join(text.replace("\u202e", "").replace("\u2066", "").split())
-    html = render(f"x **{plain(text)}** y").html or ""
-    for tag in ("<strong>", "</strong>"):
-        html = html.replace(tag, "", 1)
-    assert "<" not in html
-    assert _unescaped(html) == f"x {shown} y"
+    html = render(f"x {link(label(text, 'agent-1'), '#a:test')} y").html or ""
+    before = 'x <a href="https://matrix.to/#/%23a%3Atest"><code>'
+    assert html.startswith(before)
+    shown, _, after = html.removeprefix(before).partition("</code></a>")
+    # The link's target follows a name that looks like another one.
+    assert after in (" y", " (https://matrix.to/#/%23a%3Atest) y")
+    assert "<" not in shown
+    assert _unescaped(shown) == visible(text)
 
 
-def test_names_that_need_no_escape_get_none() -> None:
-    assert plain("my_agent-2 (R&D), v1.0!") == "my_agent-2 (R&D), v1.0!"
-
-
-def test_long_words_are_shortened() -> None:
-    assert plain("x" * 100) == "x" * 79 + "…"
+def test_agents_are_called_by_their_names() -> None:
+    assert label("my_agent-2 (R&D), v1.0!", "agent-1") == "`my_agent-2 (R&D), v1.0!`"
+    assert label(" \n", "agent-1") == "`agent-1`"
+    assert label("x" * 100, "agent-1") == f"`{'x' * 80}…`"
 
 
 def test_a_link_leads_to_an_alias() -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -256,14 +256,15 @@ async def test_a_command_is_done_once_through_a_restart(stage: Stage, fake: Fake
 
 async def test_what_answers_something_else_is_no_prompt(stage: Stage, fake: FakeHomeserver) -> None:
     answer, other = message("blue"), message("hello")
-    waits = True
+    waits, taken = True, list[str]()
 
-    def takes(event: Mapping[str, Any]) -> bool:
-        return waits and event["content"]["body"] == "blue"
+    def takes(event: Mapping[str, Any]) -> Callable[[], None] | None:
+        body = event["content"]["body"]
+        return (lambda: taken.append(body)) if waits and body == "blue" else None
 
     stage.dispatcher._takes = takes
     await stage.tell(answer, other)
-    assert fake.bodies("!1:test") == ["echo: hello"]
+    assert (fake.bodies("!1:test"), taken) == (["echo: hello"], ["blue"])
     assert stage.dispatcher.counters["events_routed"] == 2
     waits = False
     await stage.tell(answer)
@@ -273,10 +274,9 @@ async def test_what_answers_something_else_is_no_prompt(stage: Stage, fake: Fake
 async def test_what_breaks_while_it_is_read_holds_up_nobody(
     stage: Stage, fake: FakeHomeserver
 ) -> None:
-    def fragile(event: Mapping[str, Any]) -> bool:
+    def fragile(event: Mapping[str, Any]) -> None:
         if event["content"]["body"] == "poison":
             raise ZeroDivisionError
-        return False
 
     stage.dispatcher._takes = fragile
     with capture_logs():

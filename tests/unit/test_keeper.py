@@ -326,3 +326,16 @@ async def test_a_keeper_of_another_version_is_replaced(
         await bridge.until(lambda: bridge.link.up and bridge.link.epoch != epoch)
     os.kill(int((tmp_path / "k.sock.pid").read_text()), signal.SIGTERM)
     await bridge.until(lambda: not path.exists())
+
+
+async def test_a_replay_that_does_not_come_is_not_waited_for(
+    socket: Path, upstream: FakeAppServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def say_nothing(*_: object) -> None:
+        pass
+
+    monkeypatch.setattr(Keeper, "_replay", say_nothing)
+    monkeypatch.setattr("letta_matrix.runtimes.keeper.client.REPLAY_TIMEOUT", 0.1)
+    async with attached(socket, upstream) as bridge:
+        with pytest.raises(KeeperGone, match="does not answer"):
+            await asyncio.wait_for(bridge.replay(0, ""), 5)

@@ -180,6 +180,19 @@ async def test_what_an_agent_says_by_itself_is_told_once(
     assert list((await runtime.said_since(agent_id, start.cursor)).speeches) == list(said.speeches)
 
 
+async def test_however_much_an_agent_says_one_look_tells_it_all(
+    server: FakeLettaApi, runtime: LettaApi
+) -> None:
+    agent_id = server.add_agent("Alpha")
+    cursor = (await runtime.said_since(agent_id, None)).cursor
+    texts = [f"number {number}" for number in range(105)]
+    for text in texts:
+        await heard(server, agent_id, text)
+    said = await runtime.said_since(agent_id, cursor)
+    assert [speech.text for speech in said.speeches] == [f"echo: {text}" for text in texts]
+    assert (await runtime.said_since(agent_id, said.cursor)).speeches == []
+
+
 async def test_replies_to_matrix_are_no_speech(server: FakeLettaApi, runtime: LettaApi) -> None:
     agent_id = server.add_agent("Alpha")
     cursor = (await runtime.said_since(agent_id, None)).cursor

@@ -2,7 +2,9 @@
 
 import asyncio
 import json
+import sys
 from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,8 @@ from aiohttp import web
 from tests.unit.fake_openai_api import CUT, FakeOpenAIApi, chunk, refusal, words
 
 from letta_matrix.config import OpenAICompatibleRuntime
-from letta_matrix.runtimes.openai_compatible import OpenAICompatible
+from letta_matrix.runtimes.openai_compatible import OpenAICompatible, endpoint
+from letta_matrix.runtimes.openai_compatible.listener import server_at
 from letta_matrix.runtimes.protocol import (
     AgentGone,
     AgentInfo,
@@ -40,10 +43,12 @@ PICTURE = Image("a.png", "image/png", b"png")
 
 
 class Bench:
-    """A runtime at a fake endpoint; `state` is what the turn saved."""
+    """A runtime at a fake endpoint; `state` is what the turn saved, `server` names the process
+    that listens there, "" as if it could not be seen."""
 
-    def __init__(self, api: FakeOpenAIApi) -> None:
+    def __init__(self, api: FakeOpenAIApi, server: str = "") -> None:
         self.api = api
+        self.server = server
         self.state: TurnState | None = None
         self.runtime = runtime_at(api.url)
 
@@ -83,10 +88,15 @@ async def bench(api: FakeOpenAIApi) -> AsyncGenerator[Bench]:
 
 
 @pytest.fixture
-async def at_app_server() -> AsyncGenerator[Bench]:
+async def at_app_server(monkeypatch: pytest.MonkeyPatch) -> AsyncGenerator[Bench]:
     """A bench at an endpoint that shows itself as an App Server."""
     async with FakeOpenAIApi(app_server=True) as server:
-        made = Bench(server)
+        made = Bench(server, "the first process")
+
+        def server_seen(_: str) -> str:
+            return made.server
+
+        monkeypatch.setattr(endpoint, "server_at", server_seen)
         yield made
         await made.runtime.close()
 
@@ -98,9 +108,9 @@ async def test_every_model_is_an_agent(bench: Bench) -> None:
 
 
 async def test_odd_models_are_counted_and_passed_over(bench: Bench) -> None:
-    bench.api.models = [{"id": "ada"}, {"id": 7}, "x", None, {}, {"id": "ada"}]
+    bench.api.models = [{"id": "ada"}, {"id": 7}, "x", None, {}, {"id": "ada"}, {"id": "b\ud800"}]
     assert await bench.runtime.list_agents() == [AgentInfo("ada", "ada")]
-    assert bench.runtime.counters["malformed models"] == 4
+    assert bench.runtime.counters["malformed models"] == 5
 
 
 @pytest.mark.parametrize(
@@ -108,6 +118,7 @@ async def test_odd_models_are_counted_and_passed_over(bench: Bench) -> None:
     [
         web.Response(text="<html>hello</html>", content_type="text/html"),
         web.Response(text="{", content_type="application/json"),
+        web.Response(text="[" * 50_000, content_type="application/json"),
         web.Response(text='{"data": "x"}', content_type="application/json"),
         web.Response(text="[]", content_type="application/json"),
     ],
@@ -136,6 +147,9 @@ async def test_the_key_and_nothing_of_the_environment_is_sent(
     monkeypatch.setenv("OPENAI_ORG_ID", "org-of-somebody")
     monkeypatch.setenv("OPENAI_PROJECT_ID", "project-of-somebody")
     monkeypatch.setenv("OPENAI_API_KEY", "sk-of-somebody")
+    headers = "Authorization: Bearer sk-of-somebody\nX-Team: somebody\nauthorization: somebody"
+    monkeypatch.setenv("OPENAI_CUSTOM_HEADERS", headers)
+    monkeypatch.setenv("HTTP_PROXY", "http://somebody:1@127.0.0.1:1")
     for settings, expected in (({"api_key": "sk-ours"}, "Bearer sk-ours"), ({}, "Bearer none")):
         runtime = runtime_at(api.url, **settings)
         await runtime.list_agents()
@@ -223,7 +237,9 @@ async def test_http_errors(
     assert len(bench.api.asked) == 1
 
 
-@pytest.mark.parametrize(("header", "seconds"), [("7", 7.0), ("soon", 0.0), ("-1", 0.0)])
+@pytest.mark.parametrize(
+    ("header", "seconds"), [("7", 7.0), ("soon", 0.0), ("-1", 0.0), ("31536000", 300.0)]
+)
 async def test_a_rate_limit_says_how_long(bench: Bench, header: str, seconds: float) -> None:
     bench.api.answers = [refusal(429, **{"Retry-After": header})]
     with pytest.raises(RateLimited) as caught:
@@ -261,6 +277,7 @@ async def test_an_error_in_the_stream_ends_the_turn(bench: Bench) -> None:
     ("answer", "error"),
     [
         ([chunk(content="a"), "{nonsense", "[DONE]"], "unreadable"),
+        ([chunk(content="a"), "[" * 50_000, "[DONE]"], "unreadable"),
         ([chunk(content="a"), "[DONE]"], "broke off"),
         ([], "broke off"),
         ([chunk(content="a"), chunk("content_filter"), "[DONE]"], "content filter"),
@@ -316,14 +333,19 @@ async def test_a_broken_stream_is_joined_at_an_app_server(at_app_server: Bench) 
     assert bench.runtime.capabilities.resume
 
 
-async def test_a_turn_is_lost_with_the_process_of_its_app_server(at_app_server: Bench) -> None:
+@pytest.mark.parametrize("unseen", [False, True])
+async def test_a_turn_is_lost_with_the_process_of_its_app_server(
+    at_app_server: Bench, *, unseen: bool
+) -> None:
     bench = at_app_server
+    bench.server = "" if unseen else "the first process"
     bench.api.answers = [[chunk(content="I was "), 0.1, CUT]]
     with pytest.raises(RuntimeUnavailable):
         await bench.turn()
     await bench.api.__aexit__()
     with pytest.raises(RuntimeUnavailable, match="cannot be reached"):
         await bench.runtime.list_agents()
+    bench.server = "" if unseen else "the second process"
     await bench.api.__aenter__()
     with pytest.raises(TurnLost) as lost:
         await bench.turn()
@@ -331,10 +353,145 @@ async def test_a_turn_is_lost_with_the_process_of_its_app_server(at_app_server: 
     assert len(bench.api.asked) == 1
 
 
+@pytest.mark.parametrize(("before", "after"), [("one", "another"), ("one", ""), ("", "")])
+async def test_a_restarted_bridge_joins_no_turn_unless_it_sees_the_same_app_server(
+    at_app_server: Bench, before: str, after: str
+) -> None:
+    bench = at_app_server
+    bench.server = before
+    bench.api.answers = [[chunk(content="I was "), 0.1, CUT], words("again")]
+    with pytest.raises(RuntimeUnavailable):
+        await bench.turn()
+    await bench.restart()
+    bench.server = after
+    with pytest.raises(TurnLost) as lost:
+        await bench.turn()
+    assert lost.value.tools_started
+    assert len(bench.api.asked) == 1
+
+
+async def test_an_unseen_app_server_is_trusted_while_the_bridge_lives(
+    at_app_server: Bench,
+) -> None:
+    bench = at_app_server
+    bench.server = ""
+    bench.api.answers = [[chunk(content="I was "), 0.1, CUT], words("I was here")]
+    with pytest.raises(RuntimeUnavailable):
+        await bench.turn()
+    assert text_of(await bench.turn()) == "I was here"
+
+
+@pytest.mark.parametrize(
+    ("answer", "fault"),
+    [
+        (refusal(401), RuntimeUnavailable),
+        (refusal(403), RuntimeUnavailable),
+        (refusal(409), RuntimeUnavailable),
+        (refusal(400), TurnLost),
+        (refusal(404, code="model_not_found"), TurnLost),
+    ],
+)
+async def test_a_turn_followed_again_is_not_refused(
+    at_app_server: Bench, answer: web.Response, fault: type[Exception]
+) -> None:
+    """What was taken once is no longer the business of a refusal."""
+    bench = at_app_server
+    bench.api.answers = [[chunk(content="I was "), 0.1, CUT], answer]
+    with pytest.raises(RuntimeUnavailable):
+        await bench.turn()
+    with pytest.raises(fault):
+        await bench.turn()
+    assert bench.state is not None
+    assert bench.state["asked"]
+
+
+@pytest.mark.parametrize("first", [302, 401, 502])
+async def test_an_error_in_passing_does_not_decide_what_the_endpoint_is(
+    at_app_server: Bench, first: int
+) -> None:
+    bench = at_app_server
+    bench.api.info_answers = [web.Response(status=first)]
+    await bench.runtime.list_agents()
+    assert not bench.runtime.capabilities.resume
+    await bench.runtime.list_agents()
+    assert bench.runtime.capabilities.resume
+
+
+async def test_a_redirect_is_not_followed(bench: Bench) -> None:
+    async with FakeOpenAIApi() as elsewhere:
+        to = {"Location": f"{elsewhere.url}/chat/completions"}
+        bench.api.answers = [web.Response(status=307, headers=to), words("here")]
+        with pytest.raises(RuntimeUnavailable, match=r"redirect.*set `url` to where it leads"):
+            await bench.turn()
+        assert not elsewhere.asked
+    assert text_of(await bench.turn()) == "here"
+
+
+@pytest.mark.parametrize("long", [False, True])
+async def test_a_key_that_comes_back_in_an_error_is_not_told(
+    api: FakeOpenAIApi, *, long: bool
+) -> None:
+    key = "sk-" + "s3cret" * 10
+    bench = Bench(api)
+    bench.runtime = runtime_at(api.url, api_key=key)
+    words_of_it = f"bad header {'x' * 260 if long else ''} Authorization: Bearer {key}"
+    error = {"error": {"message": words_of_it}}
+    api.answers = [refusal(400, words_of_it), [chunk(content="a"), error, "[DONE]"]]
+    with pytest.raises(RuntimeRefused) as refused:
+        await bench.turn()
+    bench.state = None
+    finished = (await bench.turn())[-1]
+    assert isinstance(finished, TurnFinished)
+    for told in (str(refused.value), finished.error):
+        assert "bad header" in told
+        assert "s3c" not in told
+    await bench.runtime.close()
+
+
+async def test_half_a_surrogate_pair_is_text_that_can_be_stored(bench: Bench) -> None:
+    bench.api.answers = [words("a\ud83d", "\U0001f600")]
+    assert text_of(await bench.turn()) == "a\ufffd\U0001f600"
+
+
+LISTENING = """
+import socket, sys
+taken = socket.create_server(("127.0.0.1", int(sys.argv[1])))
+print(taken.getsockname()[1], flush=True)
+sys.stdin.read()
+"""
+
+
+@asynccontextmanager
+async def listening(*arguments: str, port: int = 0) -> AsyncGenerator[int]:
+    """A process that listens at a port, started with `arguments`."""
+    pipe = asyncio.subprocess.PIPE
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", LISTENING, str(port), *arguments, stdin=pipe, stdout=pipe
+    )
+    assert process.stdout is not None
+    yield int(await process.stdout.readline())
+    process.kill()
+    await process.communicate()
+
+
+async def test_an_app_server_is_known_by_its_process() -> None:
+    async with listening("--openai-api") as port:
+        url = f"http://127.0.0.1:{port}/v1"
+        first = server_at(url)
+        assert first
+        assert server_at(f"http://localhost:{port}/v1") == first
+    assert server_at(url) == ""
+    async with listening("--openai-api", port=port):
+        assert server_at(url) not in ("", first)
+    async with listening(port=port):
+        assert server_at(url) == "", "it may be a proxy, behind which anything can restart"
+
+
 async def test_a_turn_is_lost_when_a_proxy_says_that_the_app_server_was_gone(
     at_app_server: Bench,
 ) -> None:
     bench = at_app_server
+    bench.server = ""
     bench.api.answers = [[chunk(content="I was "), 0.1, CUT], refusal(502)]
     for _ in range(2):
         with pytest.raises(RuntimeUnavailable):

@@ -32,6 +32,7 @@ class KnownRooms(Rooms):
 
     def __init__(self, members: dict[str, dict[str, bool]], *paused: tuple[str, str]) -> None:
         self._members = members
+        self._since = {}
         self._settings = dict.fromkeys(paused, RoomSettings(paused=True))
 
 
@@ -657,3 +658,19 @@ def test_no_event_breaks_the_router(event: dict[str, Any]) -> None:
         f"{entry.event_id}{entry.room_id}".encode()
         for turn in entry.turns:
             f"{turn.turn_id}{turn.room_id}{turn.thread_id}{turn.reply_to}{turn.prompt}".encode()
+
+
+def test_in_an_agents_room_a_mention_of_another_there_is_for_that_one() -> None:
+    rooms = KnownRooms({"!1:test": {"@agent_3:test": False}})
+    directory = Known(agent(1), agent(3))
+    router = Router(config_for(Path()), directory, rooms, KnownConversations())
+
+    def agents_of(text: str) -> list[str]:
+        entry = router.route(message(text))
+        assert entry is not None
+        return [turn.agent_id for turn in entry.turns]
+
+    assert agents_of("@agent_3 what do you think?") == ["agent-3"]
+    assert agents_of("@agent_1 and @agent_3, hello") == ["agent-1"]
+    assert agents_of("@agent_2 is not here") == ["agent-1"]
+    assert agents_of("hello") == ["agent-1"]

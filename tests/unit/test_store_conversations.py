@@ -1,10 +1,12 @@
 """Each place has one conversation that goes on, and remembers those before it."""
 
+import asyncio
+
 import pytest
 from sqlalchemy import text
 
 from letta_matrix.store.conversations import Conversation, ConversationStore
-from letta_matrix.store.database import Database
+from letta_matrix.store.database import Database, StoreUnavailable
 from letta_matrix.store.places import Place
 
 MAIN = Place("agent-1", "!1:test")
@@ -71,10 +73,47 @@ async def test_leaving_makes_the_next_message_start_afresh(
 ) -> None:
     await store.begin(MAIN, "c1", "hello")
     await store.begin(THREAD, "c2", "hello")
-    assert await store.leave(MAIN)
-    assert not await store.leave(MAIN)
+    assert await store.leave(MAIN, "c1")
+    assert not await store.leave(MAIN, "c1")
+    assert not await store.leave(THREAD, "c1")
     assert await agree(store, database, MAIN, THREAD) == [None, "c2"]
     assert [one.current for one in await store.all_in("agent-1", "!1:test")] == [False, True]
+
+
+async def test_a_message_while_one_is_left_starts_afresh(
+    store: ConversationStore, database: Database
+) -> None:
+    await store.begin(MAIN, "c1", "hello")
+    leaving = asyncio.create_task(store.leave(MAIN, "c1"))
+    await asyncio.sleep(0)
+    assert store.current(MAIN) is None
+    await store.begin(MAIN, "c2", "hello again")
+    assert await leaving
+    assert await agree(store, database, MAIN) == ["c2"]
+
+
+async def test_what_could_not_be_left_goes_on(
+    store: ConversationStore, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await store.begin(MAIN, "c1", "hello")
+
+    async def unavailable(*_: object) -> None:
+        raise StoreUnavailable("on purpose")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(database, "execute", unavailable)
+        with pytest.raises(StoreUnavailable):
+            await store.leave(MAIN, "c1")
+    assert await agree(store, database, MAIN) == ["c1"]
+
+
+async def test_an_agent_talks_where_a_conversation_goes_on(store: ConversationStore) -> None:
+    assert not store.talks_at(MAIN)
+    await store.begin(MAIN, "c1", "hello")
+    assert store.talks_at(MAIN)
+    assert not store.talks_at(THREAD)
+    await store.return_to(await old(store, "c1"), THREAD)
+    assert store.talks_at(THREAD)
 
 
 async def test_a_forked_conversation_goes_on_under_its_new_id(

@@ -63,3 +63,23 @@ async def test_settings_can_be_taken_back(database: Database) -> None:
     await rooms.change_settings("agent-1", "!a:test", paused=False, tool_activity=None)
     for known in (rooms, await reloaded(database)):
         assert known.settings("agent-1", "!a:test") == RoomSettings()
+
+
+async def test_an_old_leave_that_comes_again_counts_for_nothing(database: Database) -> None:
+    rooms = Rooms(database)
+    await rooms.joined("!a:test", GHOST, direct=True, since=100.0)
+    await rooms.left("!a:test", GHOST, 99.0)
+    assert rooms.ours_in("!a:test") == {GHOST: True}
+    await rooms.left("!a:test", GHOST, 101.0)
+    assert rooms.ours_in("!a:test") == {}
+
+
+async def test_nobody_is_alone_with_us_where_others_come(database: Database) -> None:
+    rooms = Rooms(database)
+    await rooms.joined("!a:test", GHOST, direct=True, since=100.0)
+    await rooms.not_alone("!a:test", GHOST)
+    await rooms.not_alone("!b:test", GHOST)
+    for one in (rooms, await reloaded(database)):
+        assert one.ours_in("!a:test") == {GHOST: False}
+        assert one.since("!a:test", GHOST) == 100.0
+        assert one.ours_in("!b:test") == {}

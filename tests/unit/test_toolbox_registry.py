@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
 from tests.builders import agent, config_for
 from tests.fake_homeserver import FakeHomeserver, Fault, failing
 from tests.tool_arguments import arguments as tool_arguments
@@ -19,6 +20,7 @@ from letta_matrix.store.agents import AgentDirectory, AgentStatus
 from letta_matrix.store.conversations import ConversationStore
 from letta_matrix.store.database import Database, StoreUnavailable
 from letta_matrix.store.outbox import Outbox
+from letta_matrix.store.rooms import Rooms
 from letta_matrix.store.turns import TurnStore
 from letta_matrix.toolbox import files, registry, writing
 from letta_matrix.toolbox.files import safe_name
@@ -50,11 +52,12 @@ async def toolbox(
     conversations = ConversationStore(database)
     config = config_for(tmp_path, conversations={"tool_calls_per_minute": 5})
     turns, outbox = TurnStore(database, conversations), Outbox(database)
-    return Toolbox(config, homeserver, directory, conversations, turns, outbox)
+    rooms = Rooms(database)
+    return Toolbox(config, homeserver, directory, rooms, conversations, turns, outbox)
 
 
 def call(name: str, agent_id: str = "agent-1", /, **arguments: Any) -> ToolCall:
-    return ToolCall(agent_id, "conversation", "call-1", name, arguments)
+    return ToolCall(agent_id, "conversation", "call-1", name, arguments, "request-1")
 
 
 def send(**arguments: Any) -> ToolCall:
@@ -95,31 +98,63 @@ def test_what_only_reads_says_so(toolbox: Toolbox) -> None:
     ],
 )
 async def test_bad_arguments_are_named(toolbox: Toolbox, arguments: Any, why: str) -> None:
-    result = await toolbox.call(send(**arguments))
+    result = await toolbox.handler("memory")(send(**arguments))
     assert not result.ok
     assert why in result.text
 
 
 async def test_what_is_missing_is_named(toolbox: Toolbox) -> None:
-    result = await toolbox.call(call("matrix_send_message"))
+    result = await toolbox.handler("memory")(call("matrix_send_message"))
     assert result.text == (
         "Wrong arguments for matrix_send_message: `room_id` is missing; `message` is missing."
     )
 
 
 async def test_unknown_tools_and_agents_are_refused(toolbox: Toolbox) -> None:
-    unknown = await toolbox.call(call("matrix_delete_everything"))
+    unknown = await toolbox.handler("memory")(call("matrix_delete_everything"))
     assert "There is no tool 'matrix_delete_everything', only: matrix_send_message" in unknown.text
     for agent_id in ("agent-2", "agent-3", ""):
-        result = await toolbox.call(call("matrix_whoami", agent_id))
+        result = await toolbox.handler("memory")(call("matrix_whoami", agent_id))
         assert not result.ok
         assert "no account" in result.text
+
+
+async def test_a_runtime_speaks_for_its_own_agents_only(
+    toolbox: Toolbox, fake: FakeHomeserver
+) -> None:
+    with capture_logs() as logs:
+        result = await toolbox.handler("other")(send())
+    assert (result.ok, "no account" in result.text) == (False, True)
+    assert fake.requests == []
+    assert [log["runtime"] for log in logs if "another's agent" in log["event"]] == ["other"]
+
+
+async def test_each_request_is_a_call_of_its_own_whatever_the_model_calls_it(
+    toolbox: Toolbox, fake: FakeHomeserver
+) -> None:
+    run = toolbox.handler("memory")
+    results = [await run(replace(send(), request_id=request)) for request in ("r1", "r2", "r1")]
+    assert results[0] == results[2] != results[1]
+    assert fake.bodies(ROOM) == ["hi", "hi"]
+
+
+async def test_a_message_that_is_left_counts_though_the_room_cannot_be_left(
+    toolbox: Toolbox, directory: AgentDirectory, fake: FakeHomeserver
+) -> None:
+    await directory.reserve([agent(3)])
+    fake.fail("POST .*/leave", Fault(403, {"errcode": "M_FORBIDDEN", "error": "no"}))
+    arguments = {"agent": "Agent 3", "message": "hi", "wait_seconds": 0}
+    with capture_logs() as logs:
+        result = await toolbox.handler("memory")(call("message_agent", **arguments))
+    assert result.ok
+    assert fake.bodies("!3:test") == ["hi"]
+    assert "a room is not left" in [log["event"] for log in logs]
 
 
 async def test_too_many_calls_are_refused_until_a_time_that_is_told(
     toolbox: Toolbox, fake: FakeHomeserver
 ) -> None:
-    results = [await toolbox.call(call("matrix_whoami")) for _ in range(6)]
+    results = [await toolbox.handler("memory")(call("matrix_whoami")) for _ in range(6)]
     assert [result.ok for result in results] == [True] * 5 + [False]
     assert results[-1].text == "Too many tool calls. Try again in 12 seconds."
     assert fake.requests == []
@@ -151,7 +186,7 @@ async def test_a_refusal_of_the_homeserver_is_told_in_one_line(
     toolbox: Toolbox, fake: FakeHomeserver
 ) -> None:
     fake.fail("PUT .*/send/", Fault(413, {"errcode": "M_TOO_LARGE", "error": "too big"}))
-    result = await toolbox.call(send())
+    result = await toolbox.handler("memory")(send())
     assert result == ToolResult("The homeserver refused: M_TOO_LARGE: too big.", ok=False)
 
 
@@ -160,7 +195,7 @@ async def test_an_absent_homeserver_is_told(
 ) -> None:
     monkeypatch.setattr(writing, "GIVE_UP_AFTER", 0)
     fake.fail("GET .*/messages", *[failing(502)] * 9)
-    result = await toolbox.call(send())
+    result = await toolbox.handler("memory")(send())
     assert (result.ok, "does not answer now" in result.text) == (False, True)
 
 
@@ -173,8 +208,8 @@ async def test_a_fault_of_ours_is_logged_and_not_shown(
         raise faults.pop(0)
 
     monkeypatch.setattr(ConversationStore, "place_of", broken)
-    assert (await toolbox.call(send())).text == registry._FAULT
-    assert (await toolbox.call(send())).text == registry._NO_DATABASE
+    assert (await toolbox.handler("memory")(send())).text == registry._FAULT
+    assert (await toolbox.handler("memory")(send())).text == registry._NO_DATABASE
 
 
 async def test_a_call_that_hangs_ends(
@@ -183,12 +218,12 @@ async def test_a_call_that_hangs_ends(
     hurried = replace(toolbox.tools["matrix_send_message"], seconds=0.05)
     monkeypatch.setattr(toolbox, "tools", {hurried.name: hurried})
     fake.slow["PUT .*/send/"] = 1.0
-    result = await toolbox.call(send())
+    result = await toolbox.handler("memory")(send())
     assert result == ToolResult(registry._UNCERTAIN, ok=False)
 
 
 async def test_markers_tell_whose_call_it_was(toolbox: Toolbox, fake: FakeHomeserver) -> None:
-    assert (await toolbox.call(send())).ok
+    assert (await toolbox.handler("memory")(send())).ok
     (event,) = fake.messages(ROOM)
     marker = event["content"][MARKER]
     assert (marker["agent_id"], marker["tool"]) == ("agent-1", "matrix_send_message")
@@ -214,7 +249,9 @@ async def test_nothing_that_models_may_say_breaks_a_tool(
     toolbox._limit = RateLimit(1_000_000)
     schema = toolbox.tools[name].parameters()
     arguments = data.draw(tool_arguments(schema, ROOM))
-    result = await toolbox.call(ToolCall("agent-1", "c", "call", name, arguments))
+    result = await toolbox.handler("memory")(
+        ToolCall("agent-1", "c", "call", name, arguments, "request")
+    )
     assert result.text
     assert result.text != registry._FAULT, arguments
     assert len(result.text.encode()) <= LIMIT
@@ -240,6 +277,7 @@ def test_file_names_are_harmless(name: str) -> None:
         ({"name": "a.txt"}, "Give either"),
         ({"name": "a.txt", "content": "a", "content_base64": "YQ=="}, "Give either"),
         ({"name": "a.txt", "content_base64": "not base64!"}, "not valid base64"),
+        ({"name": "a.txt", "content": "half \ud800"}, "`content` is broken"),
         ({"name": "../", "content": "a"}, "`name` should be a file name"),
         ({"name": "a", "content": "a", "media_type": "text"}, "should look like text/markdown"),
         ({"name": "a", "content": "ü" * 2_600_000}, "at most 5 MB"),
@@ -249,7 +287,7 @@ def test_file_names_are_harmless(name: str) -> None:
 async def test_bad_files_are_refused(
     toolbox: Toolbox, fake: FakeHomeserver, arguments: Any, why: str
 ) -> None:
-    result = await toolbox.call(call("matrix_upload_file", room_id=ROOM, **arguments))
+    result = await toolbox.handler("memory")(call("matrix_upload_file", room_id=ROOM, **arguments))
     assert not result.ok
     assert why in result.text
     assert fake.requests == []

@@ -427,11 +427,12 @@ async def test_a_turn_that_ends_answers_its_questions(stage: Stage, fake: FakeHo
     assert notices.STOPPED in fake.bodies(ROOM)
 
 
-async def test_a_removed_agent_is_silent(stage: Stage, fake: FakeHomeserver) -> None:
+async def test_a_removed_agent_says_so(stage: Stage, fake: FakeHomeserver) -> None:
     await change(stage, status=AgentStatus.REMOVED)
     turn = await stage.run("hello")
-    assert fake.requests == []
-    assert await stage.outcome(turn) is Outcome.DROPPED
+    assert fake.bodies(ROOM) == [notices.GONE]
+    assert stage.runtime.asked == []
+    assert await stage.outcome(turn) is Outcome.FAILED
 
 
 async def change(stage: Stage, **fields: Any) -> None:
@@ -571,7 +572,7 @@ async def test_a_runtime_that_does_not_stop_is_left_alone(
     await stage.runner.cancel(turn)
     await asyncio.wait_for(running, 5)
     assert fake.bodies(ROOM)[1:] == [notices.STOPPED]
-    assert told == [turn.conversation_id] * 2
+    assert told == [turn.conversation_id]
 
 
 async def test_a_turn_that_is_settled_cannot_be_stopped(stage: Stage) -> None:
@@ -673,3 +674,41 @@ async def test_an_agents_words_ping_members_only_where_that_is_allowed(
     pinged = [event["content"]["m.mentions"] for event in fake.messages(ROOM)]
     assert pinged[-1] == ({"user_ids": ["@bob:test"]} if allowed else {})
     assert not any(pinged[:-1])
+
+
+async def test_a_stop_outlives_the_bridge(
+    stage: Stage, fake: FakeHomeserver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped between two tries, or in the last moment of a process: the runtime is told."""
+    turn = await stage.turn("slow 30")
+    turn.conversation_id = "c1"
+    await stage.stores.turns.run(turn, {"message_id": turn.event_id})
+    await stage.stores.turns.stop(turn)
+    await stage.again()
+    (left,) = await stage.stores.turns.unfinished()
+    told = list[str]()
+
+    async def cancel(_agent_id: str, conversation_id: str) -> None:
+        told.append(conversation_id)
+
+    monkeypatch.setattr(stage.runtime, "cancel_turn", cancel)
+    await stage.runner.run(left, recovered=True)
+    assert told == ["c1"]
+    assert fake.bodies(ROOM) == [notices.STOPPED]
+    assert stage.runtime.asked == []
+
+
+async def test_a_stop_that_the_runtime_did_not_hear_is_not_called_one(
+    stage: Stage, fake: FakeHomeserver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turn = await stage.turn("hello")
+    turn.conversation_id = "c1"
+    await stage.stores.turns.run(turn, {"message_id": turn.event_id})
+    await stage.stores.turns.stop(turn)
+
+    async def away(_agent_id: str, _conversation_id: str) -> None:
+        raise RuntimeUnavailable("gone fishing")
+
+    monkeypatch.setattr(stage.runtime, "cancel_turn", away)
+    await stage.runner.run(turn, recovered=True)
+    assert fake.bodies(ROOM) == [notices.UNREACHED]

@@ -13,9 +13,10 @@ SOON = 5.0
 
 
 class Person:
-    """Somebody a turn may wait for."""
+    """Somebody a turn may wait for: for an approval, or in a tool (`is_called`)."""
 
     is_asked = False
+    is_called = False
 
 
 async def wait(watchdog: Watchdog, seconds: float = LONG) -> float:
@@ -37,7 +38,7 @@ def person() -> Person:
 
 
 def dog(person: Person, idle: float = LONG, total: float = LONG) -> Watchdog:
-    return Watchdog(idle, total, lambda: person.is_asked)
+    return Watchdog(idle, total, lambda: person.is_asked, lambda: person.is_called)
 
 
 async def test_a_silent_turn_is_ended(person: Person) -> None:
@@ -107,6 +108,27 @@ async def test_the_time_before_a_question_counts(
     loop.call_later(0.5, setattr, person, "is_asked", True)
     loop.call_later(0.8, setattr, person, "is_asked", False)
     assert 0.8 <= await wait(watchdog) < 1.3
+    assert watchdog.bite is Bite.TOO_LONG
+
+
+async def test_a_tool_that_waits_may_be_silent(
+    person: Person, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("letta_matrix.conversations.watchdog._LONGEST_TICK", 0.02)
+    watchdog = dog(person, idle=0.2)
+    person.is_called = True
+    asyncio.get_running_loop().call_later(0.6, setattr, person, "is_called", False)
+    assert 0.75 <= await wait(watchdog) < SOON
+    assert watchdog.bite is Bite.SILENT
+
+
+async def test_a_tool_that_waits_again_and_again_does_not_keep_a_turn_for_ever(
+    person: Person, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("letta_matrix.conversations.watchdog._LONGEST_TICK", 0.02)
+    watchdog = dog(person, idle=0.1, total=0.4)
+    person.is_called = True
+    assert 0.4 <= await wait(watchdog) < SOON
     assert watchdog.bite is Bite.TOO_LONG
 
 

@@ -15,7 +15,7 @@ from letta_matrix.matrix.events import mapping
 from letta_matrix.store.approvals import ApprovalStatus, ApprovalStore
 from letta_matrix.store.inbox import InboxEntry, InboxState
 from letta_matrix.store.outbox import Outbox
-from letta_matrix.store.turns import Turn, TurnStatus, TurnStore
+from letta_matrix.store.turns import Turn, TurnStatus, TurnStore, turn_id_of
 
 ASK_AGAIN = "🔁"
 """The reaction on an offer that asks the agent again."""
@@ -66,7 +66,10 @@ class Answers:
             offered = await self._outbox.offered_by(target)
             if offered is None or offered.room_id != event["room_id"]:
                 return None
-            return _asked_again(event, offered)
+            if self._router.is_paused(offered.agent_id, offered.room_id):
+                return None
+            again = _asked_again(event, offered, target)
+            return again if await self._turns.get(again.turn_id) is None else None
         if key == STOP:
             return await self._stop(event, target)
         if (verb := _DECISIONS.get(key)) is None:
@@ -109,7 +112,9 @@ def decision(text: str, key: str) -> str | None:
     return None
 
 
-def _asked_again(event: Mapping[str, Any], offered: Turn) -> Turn:
+def _asked_again(event: Mapping[str, Any], offered: Turn, offer: str) -> Turn:
+    """The turn that takes up an offer: one, however many people react to it."""
     turn = new_turn(event, offered.agent_id, offered.prompt, thread_id=offered.thread_id)
+    turn.turn_id = turn_id_of(offer, offered.agent_id)
     turn.reply_to, turn.attachment = offered.reply_to, offered.attachment
     return turn

@@ -22,15 +22,16 @@ _ESCAPED = re.compile(r"(?<!\\)(?:\\\\)*\\u[0-9a-f]{4}")
 _LIMIT = CONTENT_LIMIT - 2_000
 """Bytes of a prompt's content without its marker and relation."""
 
+_KEY_SHOWN = 6
 _LONGEST_TOOL = 200
 _LONG_LINE = 160
 _MANY_LINES = 20
 
 
-def prompt(approval: Approval, who: str) -> str | None:
+def prompt(approval: Approval, who: str, *, admins_always: bool = False) -> str | None:
     """The question, in Markdown, with all arguments; None if they do not fit into one event.
 
-    `who` says who may answer.
+    `who` says who may answer, `admins_always` that of those only admins may allow it for good.
     """
     source = json.dumps(dict(approval.arguments), indent=2, ensure_ascii=False)
     if len(source) > _LIMIT or len(approval.tool) > _LONGEST_TOOL:
@@ -39,7 +40,8 @@ def prompt(approval: Approval, who: str) -> str | None:
     plain, whole = list(_plain(approval)), [fenced(source, "json")]
     # What is easier to read comes on top of the whole, as long as there is room for both.
     for shown in ([*plain, *([] if _says_all(approval) else whole)], whole):
-        blocks = [_question(approval), *shown, *_warnings(source), _ways(approval, who)]
+        blocks = [_question(approval), *shown, *_warnings(source)]
+        blocks.append(_ways(approval, who, admins_always=admins_always))
         markdown = "\n\n".join(blocks)
         if content_size(text_content(markdown, marker={}, msgtype="m.notice")) <= _LIMIT:
             return markdown
@@ -48,7 +50,7 @@ def prompt(approval: Approval, who: str) -> str | None:
 
 def outcome(approval: Approval) -> str:
     """What became of a settled approval, in a line of Markdown."""
-    tool, by = _named(approval), inline_code(approval.decided_by)
+    tool, by = named(approval), inline_code(approval.decided_by)
     match approval.status:
         case ApprovalStatus.ALLOWED:
             return f"{ALLOW} {tool} allowed by {by}"
@@ -74,6 +76,18 @@ def denial(approval: Approval) -> str:
             return f"Denied{by}: {approval.reason or 'no reason was given'}"
         case _:
             return "Denied: the turn had ended before somebody answered."
+
+
+def named(approval: Approval) -> str:
+    """A tool and the beginning of its command, in a line of Markdown."""
+    command = approval.arguments.get("command")
+    tool = inline_code(approval.tool)
+    return f"{tool} ({inline_code(command, limit=80)})" if isinstance(command, str) else tool
+
+
+def short_key(approval: Approval) -> str:
+    """As much of its key as people need to type."""
+    return approval.key[:_KEY_SHOWN]
 
 
 def _question(approval: Approval) -> str:
@@ -106,22 +120,16 @@ def _warnings(source: str) -> Iterator[str]:
         yield f"⚠️ It is long ({len(source):,} characters): scroll to see all of it."
 
 
-def _ways(approval: Approval, who: str) -> str:
-    always = (
-        f", {ALWAYS} allows it for good, to every agent of this runtime" if approval.always else ""
-    )
+def _ways(approval: Approval, who: str, *, admins_always: bool) -> str:
+    sign = f"{ALWAYS} (admins)" if admins_always else ALWAYS
+    always = f", {sign} allows it for good, to every agent of this runtime"
+    key = short_key(approval)
     until = datetime.fromtimestamp(approval.expires_at, UTC).strftime("%H:%M UTC")
     return (
-        f"{ALLOW} allows it, {DENY} denies it{always}: as a reaction or a reply. "
-        "Or write `!approve`, or `!deny` and a reason.\n"
+        f"{ALLOW} allows it, {DENY} denies it{always if approval.always else ''}: as a reaction or "
+        f"a reply. Or write `!approve {key}`, or `!deny {key}` and a reason.\n"
         f"For {who}, within {_allowed_time(approval)} (until {until}); after that it is denied."
     )
-
-
-def _named(approval: Approval) -> str:
-    command = approval.arguments.get("command")
-    tool = inline_code(approval.tool)
-    return f"{tool} ({inline_code(command, limit=80)})" if isinstance(command, str) else tool
 
 
 def _line(text: str) -> str:

@@ -91,17 +91,27 @@ class Approvals:
             question.decided.set()
         return True
 
-    def may_answer(self, approval: Approval, user_id: str) -> bool:
-        """Whether a person's answer counts (`conversations.approvers`)."""
+    def may_answer(
+        self, approval: Approval, status: ApprovalStatus, *, by: str, room_id: str
+    ) -> bool:
+        """Whether a person's answer, given by an event in a room, counts there
+        (`conversations.approvers`).
+
+        Nothing is allowed from afar, where the question cannot be seen; and only by admins what
+        then holds for every agent of the runtime.
+        """
         # Agents can react too, but never in a person's stead.
-        if is_ours(user_id, self._config.bot_user_id):
+        if is_ours(by, self._config.bot_user_id):
             return False
-        role = self._config.role_of(user_id)
+        role, here = self._config.role_of(by), room_id == approval.room_id
         if role == "admin":
-            return True
+            return here or status is ApprovalStatus.DENIED
+        # An event in the room is what shows that its sender is in it.
+        if not here or status is ApprovalStatus.ALWAYS:
+            return False
         match self._approvers(approval):
             case "requester":
-                return role == "user" and user_id == approval.requester
+                return role == "user" and by == approval.requester
             case "users":
                 return role == "user"
             case _:
@@ -150,6 +160,14 @@ class Approvals:
         ours = is_ours(approval.requester, self._config.bot_user_id)
         return "admins" if ours else self._config.conversations.approvers
 
+    def _is_always_special(self, approval: Approval) -> bool:
+        """Whether some may answer who may not allow it for good, as they are no admins."""
+        match self._approvers(approval):
+            case "requester":
+                return self._config.role_of(approval.requester) != "admin"
+            case approvers:
+                return approvers == "users"
+
     async def _attend(self, question: Question, earlier: Question | None) -> None:
         try:
             if earlier is not None:
@@ -171,7 +189,8 @@ class Approvals:
 
     async def _ask(self, question: Question) -> tuple[Approval, OutboxEntry]:
         approval = await self.store.get(question.key) or self._new(question)
-        text = prompt(approval, self.who_may(approval))
+        special = self._is_always_special(approval)
+        text = prompt(approval, self.who_may(approval), admins_always=special)
         if text is None and approval.status is ApprovalStatus.PENDING:
             approval = replace(
                 approval, status=ApprovalStatus.DENIED, reason=TOO_LONG, arguments={}

@@ -19,7 +19,7 @@ from letta_matrix.matrix.content import MARKER
 from letta_matrix.matrix.events import mapping
 from letta_matrix.matrix.intent import Intent
 from letta_matrix.matrix.watch import Presence, look
-from letta_matrix.store.agents import Agent, AgentDirectory, AgentStatus
+from letta_matrix.store.agents import AgentDirectory, AgentStatus
 from letta_matrix.store.meta import Meta
 from letta_matrix.store.rooms import Rooms
 from letta_matrix.store.turns import TurnStore
@@ -56,8 +56,8 @@ class CatchUp:
         now = str(time.time())
         since = await self._meta.get(_OLDER)
         if since is not None:
-            for room_id, agent in await self._liveliest_first():
-                await self._look(room_id, agent, max(float(since), agent.created_at))
+            for room_id, user_id, begun in await self._liveliest_first():
+                await self._look(room_id, user_id, max(float(since), begun))
                 await asyncio.sleep(_PAUSE)
         await self._move_to(now)
 
@@ -80,26 +80,27 @@ class CatchUp:
         await self._meta.set(_OLDER, now)
         await self._meta.set(_NEWER, now)
 
-    async def _liveliest_first(self) -> list[tuple[str, Agent]]:
-        """Every room with an agent in it, each with one of its agents."""
+    async def _liveliest_first(self) -> list[tuple[str, str, float]]:
+        """Every room one of us is in: its id, one of our users there, and since when."""
         places = {room_id: place for place, room_id in enumerate(await self._turns.rooms())}
-        rooms: dict[str, Agent] = {}
-        for agent in self._directory.all():
-            if agent.status is AgentStatus.ACTIVE:
-                own = [agent.room_id] if agent.room_id is not None else []
-                rooms |= dict.fromkeys([*self._rooms.rooms_of(agent.user_id), *own], agent)
-        return sorted(rooms.items(), key=lambda one: places.get(one[0], len(places)))
+        ours = [agent for agent in self._directory.all() if agent.status is AgentStatus.ACTIVE]
+        rooms: dict[str, tuple[str, float]] = {}
+        for user_id in [self._bot.user_id, *(agent.user_id for agent in ours)]:
+            for room_id in self._rooms.rooms_of(user_id):
+                rooms[room_id] = user_id, self._rooms.since(room_id, user_id)
+        own = {agent.room_id: agent for agent in ours if agent.room_id is not None}
+        rooms |= {room_id: (agent.user_id, agent.created_at) for room_id, agent in own.items()}
+        found = [(room_id, *looker) for room_id, looker in rooms.items()]
+        return sorted(found, key=lambda room: places.get(room[0], len(places)))
 
-    async def _look(self, room_id: str, agent: Agent, since: float) -> None:
+    async def _look(self, room_id: str, user_id: str, since: float) -> None:
         await self._bot.homeserver.pacer.background()
-        own = room_id == agent.room_id
-        looker = self._bot if own else Intent(self._bot.homeserver, agent.user_id)
         try:
-            events = await looker.recent_events(room_id)
+            events = await Intent(self._bot.homeserver, user_id).recent_events(room_id)
         except MatrixRequestError as error:
             log.debug("a room cannot be looked through", room=room_id, reason=str(error))
             return
-        missed = unanswered(events, agent.user_id, since)
+        missed = unanswered(events, user_id, since)
         if missed:
             await self._dispatcher.admit("catch-up", missed)
 

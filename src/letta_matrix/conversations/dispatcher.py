@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import structlog
 
 from letta_matrix.conversations.answers import Answers
-from letta_matrix.conversations.routing import Router
+from letta_matrix.conversations.routing import Router, sent_at
 from letta_matrix.matrix.events import mapping
 from letta_matrix.store.database import StoreUnavailable
 from letta_matrix.store.inbox import Inbox, InboxEntry, InboxState
@@ -21,6 +21,11 @@ log = structlog.get_logger()
 
 _KEEP = 30 * 86_400
 _TRIES = 5
+_IN_TURN = {"new", "conversations"}
+"""Commands that take effect between the messages before and after them."""
+_AT_ONCE = {"approve", "deny", "cancel"}
+"""Commands about what is being answered: they wait for no other."""
+
 _FIRST_PAUSE = 1.0
 _LONGEST_PAUSE = 10.0
 
@@ -41,7 +46,8 @@ class Dispatcher:
     """Admits transactions and runs the turns they bring: at each place one by one in order of
     arrival, different places side by side, commands beside them all.
 
-    `takes` may keep an event that answers something else than an agent; `room_changed` hears
+    `takes` gives, for an event that answers something else than an agent, what to call when it
+    is stored; `room_changed` hears
     of rooms whose members or name are others now.
     """
 
@@ -53,7 +59,7 @@ class Dispatcher:
         turns: TurnStore,
         rooms: Rooms,
         runners: Mapping[TurnKind, Runner],
-        takes: Callable[[Mapping[str, Any]], bool] = lambda _: False,
+        takes: Callable[[Mapping[str, Any]], Callable[[], None] | None] = lambda _: None,
         room_changed: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._router = router
@@ -100,8 +106,13 @@ class Dispatcher:
     async def admit(self, txn_id: str, events: list[dict[str, Any]]) -> None:
         """Store a transaction with the turns it starts, then let them run. Raises when it could
         not be stored; then nothing of it is."""
-        entries = [entry for event in events if (entry := await self._sort(event)) is not None]
+        taken: list[Callable[[], None]] = []
+        sorted_out = [await self._sort(event, taken) for event in events]
+        entries = _each_turn_once([entry for entry in sorted_out if entry is not None])
         self.start(await self._inbox.admit(txn_id, entries))
+        # Only now that the answers are stored: a transaction that comes again brings them again.
+        for answer in taken:
+            answer()
         # A room may have become known while its events were being parked.
         for room_id in {e.room_id for e in entries if e.state is InboxState.PARKED}:
             if self._router.knows(room_id):
@@ -126,12 +137,14 @@ class Dispatcher:
             worker.cancel()
         await asyncio.gather(*workers, return_exceptions=True)
 
-    async def _sort(self, event: Mapping[str, Any]) -> InboxEntry | None:
+    async def _sort(
+        self, event: Mapping[str, Any], taken: list[Callable[[], None]]
+    ) -> InboxEntry | None:
         if self._router.is_own(event):
             self.counters["events_own"] += 1
             return None
         try:
-            entry = await self._entry(event)
+            entry = await self._entry(event, taken)
         except StoreUnavailable:
             raise
         except Exception as error:
@@ -142,8 +155,11 @@ class Dispatcher:
         self.counters["events_malformed" if entry is None else f"events_{entry.state}"] += 1
         return entry
 
-    async def _entry(self, event: Mapping[str, Any]) -> InboxEntry | None:
-        if self._takes(event):
+    async def _entry(
+        self, event: Mapping[str, Any], taken: list[Callable[[], None]]
+    ) -> InboxEntry | None:
+        if (answer := self._takes(event)) is not None:
+            taken.append(answer)
             return InboxEntry(
                 str(event["event_id"]), str(event["room_id"]), event, InboxState.ROUTED
             )
@@ -158,7 +174,7 @@ class Dispatcher:
             return
         self._room_changed(room_id)
         if mapping(event.get("content")).get("membership") in ("leave", "ban"):
-            await self._rooms.left(room_id, user_id)
+            await self._rooms.left(room_id, user_id, sent_at(event))
 
     def _enqueue(self, turn: Turn) -> None:
         key = _queue_of(turn)
@@ -219,8 +235,23 @@ class Dispatcher:
                 return
 
 
+def _each_turn_once(entries: list[InboxEntry]) -> list[InboxEntry]:
+    """An event can come twice, and two events of a transaction can take up the same offer."""
+    first: dict[str, InboxEntry] = {}
+    known: set[str] = set()
+    for entry in entries:
+        if first.setdefault(entry.event_id, entry) is entry:
+            entry.turns = [turn for turn in entry.turns if turn.turn_id not in known]
+            known |= {turn.turn_id for turn in entry.turns}
+    return list(first.values())
+
+
 def _queue_of(turn: Turn) -> Place:
+    verb = (turn.prompt or "").partition(" ")[0].lower()
     if turn.kind is TurnKind.MESSAGE:
         return turn.place
-    # Beside the messages: a command may be about the one that is being answered.
+    if turn.kind is TurnKind.COMMAND and verb in _IN_TURN:
+        return turn.place
+    if turn.kind is TurnKind.COMMAND and (verb in _AT_ONCE or verb.startswith("react-")):
+        return Place(turn.agent_id, turn.room_id, f"!{turn.turn_id}")
     return Place(turn.agent_id, turn.room_id, f"!{turn.kind}")

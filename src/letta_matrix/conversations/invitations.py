@@ -55,7 +55,9 @@ class Invitations:
             log.info("invite not taken", user=user_id, room=turn.room_id, reason=refusal(error))
             await self._turns.finish(turn, Outcome.FAILED)
             return
-        await self._rooms.joined(turn.room_id, user_id, direct=len(members) <= _TWO)
+        await self._rooms.joined(
+            turn.room_id, user_id, direct=len(members) <= _TWO, since=turn.sent_at
+        )
         log.info("invite taken", user=user_id, room=turn.room_id, by=turn.sender)
         await self._turns.finish(turn, Outcome.ANSWERED)
         await self._on_room(turn.room_id)
@@ -69,7 +71,7 @@ class Invitations:
                 log.debug("a room cannot be looked at", room=room_id, reason=str(error))
                 return
             if direct and len(members) > _TWO:
-                await self._rooms.joined(room_id, user_id, direct=False)
+                await self._rooms.not_alone(room_id, user_id)
 
     async def give_up(self, turn: Turn) -> None:
         """Let an invite go that cannot be taken."""

@@ -55,7 +55,7 @@ class Listener:
         async for event in events:
             self.watchdog.heard()
             if isinstance(event, TurnFinished):
-                return finished(event, self.text.end())
+                return finished(event, self.text.end(), sure=self.runtime.capabilities.cancel)
             await self._show(event)
         raise RuntimeUnavailable("the runtime's stream ended before the turn did")
 
@@ -83,10 +83,10 @@ class Listener:
                 pass
 
 
-def finished(event: TurnFinished, text: str) -> End:
-    """The end that a turn's last event stands for."""
+def finished(event: TurnFinished, text: str, *, sure: bool = True) -> End:
+    """The end that a turn's last event stands for; `sure`: a cancelled turn does not go on."""
     if event.stop_reason is StopReason.ERROR:
         return End(text, Notice(notices.failed(event.error)), Outcome.FAILED)
     if event.stop_reason is StopReason.CANCELLED:
-        return End(text, Notice(notices.STOPPED))
+        return End(text, Notice(notices.STOPPED if sure else notices.UNHEARD))
     return End(text, None if text.strip() else Notice(notices.NO_WORDS))

@@ -5,7 +5,15 @@ from letta_matrix.conversations.answers import ASK_AGAIN
 UNREADABLE = "I cannot read encrypted messages. Tell me in a room without encryption?"
 NO_WORDS = "I am done, and have nothing to say to that."
 STOPPED = "Stopped."
-BROKEN = "Something went wrong on my side, and I cannot answer this message."
+UNHEARD = "I stopped listening. My runtime cannot be stopped, so what I was doing may go on unseen."
+UNREACHED = (
+    "I stopped listening, but my runtime could not be reached: what I was doing may go on. "
+    "Look at what it has done before you ask again."
+)
+BROKEN = (
+    "Something went wrong on my side, and I cannot answer this message. Ask again; if it goes "
+    "on like this, an operator finds the reason in the log."
+)
 UNAVAILABLE = "I cannot be reached right now. Your message is safe: I'll answer when I am back."
 BUSY = "I am busy with something else in this conversation. I'll answer when that is done."
 RATE_LIMITED = "I was asked too much at once and have to wait a little. I'll answer then."
@@ -40,7 +48,8 @@ def silent(minutes: float) -> str:
 
 
 def too_long(minutes: float) -> str:
-    return f"I worked on this for {minutes:g} minutes without an end, so I stopped."
+    worked = f"I worked on this for {minutes:g} minutes without an end, so I stopped."
+    return f"{worked} Ask for less at once?"
 
 
 def credentials(reason: str) -> str:

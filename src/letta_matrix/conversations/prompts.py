@@ -1,6 +1,7 @@
 """What an agent is told of a message: the words, who says them where, what they answer, files."""
 
 import asyncio
+import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from mautrix.errors import MatrixRequestError
 from letta_matrix.config import Config
 from letta_matrix.conversations.attachments import Attached, caption, read_attachment
 from letta_matrix.conversations.names import plain_name
+from letta_matrix.conversations.reply_text import envelope_shape
 from letta_matrix.conversations.roster import Roster
 from letta_matrix.matrix.content import without_reply_fallback
 from letta_matrix.matrix.events import mapping
@@ -23,6 +25,8 @@ from letta_matrix.matrix.media import download
 from letta_matrix.runtimes.protocol import Capabilities, Image
 from letta_matrix.store.agents import Agent, AgentDirectory, AgentStatus
 from letta_matrix.store.turns import Turn
+
+_LINE_ENDS = re.compile("\r\n|[\n\r\v\f\x85\u2028\u2029]")
 
 log = structlog.get_logger()
 
@@ -67,11 +71,14 @@ class Prompts:
             self._attached(turn, agent, capabilities),
         )
         envelope = ""
-        if len(self._people(members, agent) | {turn.sender}) > 1:
+        # Whose words these are must show where it is not known who else is there.
+        if not members or len(self._people(members, agent) | {turn.sender}) > 1:
             envelope = await self._envelope(turn, agent, members)
         header = envelope + await self._quote(turn, agent, members)
         words = turn.prompt if turn.prompt is not None else caption(turn.attachment or {})
         text = "\n\n".join(part for part in (words, attached.text) if part)
+        if envelope:
+            text = _without_envelopes(text, self._config.conversations.envelope)
         notes = (attached.note,) if attached.note else ()
         return Prompt(header + text, header, attached.images, notes)
 
@@ -145,6 +152,17 @@ class Prompts:
 
         limits = self._config.conversations
         return await read_attachment(turn.attachment, limits, fetch, sees=capabilities.images)
+
+
+def _without_envelopes(text: str, template: str) -> str:
+    """Lines of a person's own that look like the start of an envelope, as quotes: nobody can
+    put words into another's mouth."""
+    shape = envelope_shape(template)
+    if shape is None or shape.start.strip() not in text:
+        return text
+    lines = _LINE_ENDS.split(text)
+    forged = shape.start.strip()
+    return "\n".join(f"> {line}" if line.lstrip().startswith(forged) else line for line in lines)
 
 
 def _name(user_id: str, members: Mapping[str, str]) -> str:

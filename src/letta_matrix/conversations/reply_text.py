@@ -17,7 +17,7 @@ _SHORTEST_START = 2
 
 
 @dataclass(frozen=True, slots=True)
-class _Shape:
+class EnvelopeShape:
     """What every envelope looks like; `start` is what all of them begin with."""
 
     start: str
@@ -35,7 +35,7 @@ class ReplyText:
 
     def __init__(self, header: str = "", template: str = "") -> None:
         self._header = header.strip()
-        self._shape = _shape(template) if self._header else None
+        self._shape = envelope_shape(template) if self._header else None
         self._parts: dict[str, _Part] = {}
         self._size = 0
 
@@ -55,7 +55,7 @@ class ReplyText:
 class _Part:
     """One assistant message: `text` is sure, what is held may become the header."""
 
-    def __init__(self, header: str, shape: _Shape | None) -> None:
+    def __init__(self, header: str, shape: EnvelopeShape | None) -> None:
         self.text = ""
         self._shape = shape
         self._header = header
@@ -92,7 +92,7 @@ class _Part:
         self._give(start)
         return self._drop_header()
 
-    def _open(self, shape: _Shape) -> bool:
+    def _open(self, shape: EnvelopeShape) -> bool:
         """Drop an envelope at the message's start; whether it is known if there is one."""
         opening = self._held.lstrip()
         if _may_become(opening, self._header) or _may_become(opening, shape.start):
@@ -127,13 +127,13 @@ def _is_one_line(text: str) -> bool:
 
 
 @lru_cache(maxsize=8)
-def _shape(template: str) -> _Shape | None:
+def envelope_shape(template: str) -> EnvelopeShape | None:
     """The look of envelopes that `template` makes; None if they have no clear start and end."""
     pieces = list(Formatter().parse(template.strip()))
     if not pieces or len(pieces[0][0]) < _SHORTEST_START or pieces[-1][1] is not None:
         return None
     fields = (re.escape(text) + (_FIELD if name is not None else "") for text, name, _, _ in pieces)
-    return _Shape(pieces[0][0], re.compile("".join(fields)))
+    return EnvelopeShape(pieces[0][0], re.compile("".join(fields)))
 
 
 def _overlap(text: str, needle: str) -> int:

@@ -91,9 +91,19 @@ class Router:
         if line is not None:
             agent_id = owner.agent_id if owner is not None else ""
             return [command_turn(event, agent_id, line)]
-        if owner is not None:
-            return self._messages(event, prompt, [owner])
-        return self._shared(event, prompt)
+        if owner is None or self._is_for_others(event, owner):
+            return self._shared(event, prompt)
+        return self._messages(event, prompt, [owner])
+
+    def _is_for_others(self, event: Mapping[str, Any], owner: Agent) -> bool:
+        """Whether a message in an agent's room mentions other agents there, and not this one."""
+        ours = {*self._rooms.ours_in(str(event["room_id"])), owner.user_id}
+        named = mentioned(mapping(event.get("content")), ours)
+        return bool(named) and owner.user_id not in named
+
+    def is_paused(self, agent_id: str, room_id: str) -> bool:
+        """Whether an agent is to leave messages of a room unanswered."""
+        return self._rooms.settings(agent_id, room_id).paused
 
     def _takes_commands(self, room_id: str, prompt: str, owner: Agent | None) -> bool:
         alone = owner is not None or self._is_for_bot(room_id)
@@ -141,7 +151,8 @@ class Router:
             new_turn(event, agent.agent_id, prompt, thread_id=thread)
             for agent in agents
             if agent.status is AgentStatus.ACTIVE
-            and not self._rooms.settings(agent.agent_id, str(event["room_id"])).paused
+            and not self.is_paused(agent.agent_id, str(event["room_id"]))
+            and sent_at(event) >= self._rooms.since(str(event["room_id"]), agent.user_id)
         ]
 
     def _invited(self, event: Mapping[str, Any]) -> list[Turn]:
@@ -169,7 +180,7 @@ class Router:
         author, agent = self._directory.by_user(sender), self._directory.get(target)
         if author is None or agent is None or agent.room_id != event.get("room_id"):
             return None
-        if agent.room_id is None or self._rooms.settings(target, agent.room_id).paused:
+        if agent.room_id is None or self.is_paused(target, agent.room_id):
             return None
         prompt, speaks = read_prompt(event)
         in_time = 0 < hops <= self._config.conversations.max_hops
@@ -200,7 +211,7 @@ def new_turn(
         room_id=str(event["room_id"]),
         event_id=event_id,
         sender=str(event["sender"]),
-        sent_at=_sent_at(event.get("origin_server_ts")),
+        sent_at=sent_at(event),
         prompt=prompt,
         thread_id=thread_of(event) if thread_id is None else thread_id,
         reply_to=str(reply_to) if are_ids(reply_to) and not is_fallback else None,
@@ -277,7 +288,9 @@ def _attachment(content: Mapping[str, Any]) -> Mapping[str, object] | None:
     return {key: content[key] for key in _FILE_KEYS if key in content}
 
 
-def _sent_at(milliseconds: object) -> float:
+def sent_at(event: Mapping[str, Any]) -> float:
+    """When an event was sent (Unix time)."""
+    milliseconds = event.get("origin_server_ts")
     # Nothing to go by counts as now; the bound is that of integers in events (canonical JSON).
     if isinstance(milliseconds, int | float) and 0 <= milliseconds < 2**53:
         return milliseconds / 1000

@@ -1,7 +1,6 @@
 """Runs one turn from wherever it stands to its end: ask or follow, show, freeze, deliver."""
 
 import asyncio
-import contextlib
 import time
 from collections.abc import Mapping
 from contextlib import aclosing
@@ -62,7 +61,7 @@ class _Run:
     watchdog: Watchdog
     activity: Activity
     cancelled: asyncio.Event = field(default_factory=asyncio.Event)
-    request: TurnRequest | None = None
+    told: bool = True
 
 
 class Tools(Protocol):
@@ -115,10 +114,9 @@ class TurnRunner:
     async def run(self, turn: Turn, *, recovered: bool) -> None:
         """Answer a turn exactly once. `recovered`: an earlier try may have got somewhere."""
         agent = self._directory.get(turn.agent_id)
-        if agent is None or agent.status is AgentStatus.REMOVED:
+        if agent is None:
             await self._approvals.ended(turn)
             await self._turns.finish(turn, Outcome.DROPPED)
-            await self._forget(turn)
             return
         reply = await self._reply(turn, agent, recovered=recovered)
         try:
@@ -135,6 +133,7 @@ class TurnRunner:
         if agent is not None:
             reply = await self._reply(turn, agent, recovered=True)
             if turn.status is not TurnStatus.REPLYING:
+                await self._tell_to_stop(turn, agent)
                 await self._approvals.ended(turn, reply)
                 await reply.freeze("", Notice(notices.BROKEN), Outcome.FAILED)
             await self._deliver(turn, reply)
@@ -147,13 +146,12 @@ class TurnRunner:
         """Stop a turn that runs, or that waits for its place; False if its end is settled."""
         if turn.status in (TurnStatus.REPLYING, TurnStatus.DONE):
             return False
-        run = self._running.get(turn.turn_id)
-        if run is None:
-            await self._turns.stop(turn)
-            return True
-        run.cancelled.set()
-        run.watchdog.stop(_STOP_GRACE)
-        await self._stop(run)
+        # Stored first: whatever dies now, the turn does not go on.
+        await self._turns.stop(turn)
+        if (run := self._running.get(turn.turn_id)) is not None:
+            run.cancelled.set()
+            run.watchdog.stop(_STOP_GRACE)
+            run.told = await self._tell_to_stop(turn, run.agent)
         return True
 
     async def _reply(self, turn: Turn, agent: Agent, *, recovered: bool) -> Reply:
@@ -204,8 +202,10 @@ class TurnRunner:
 
     async def _end(self, run: _Run) -> End:
         turn = run.turn
+        if run.agent.status is AgentStatus.REMOVED:
+            return End("", Notice(notices.GONE), Outcome.FAILED)
         if turn.outcome == Outcome.STOPPED:
-            return End("", Notice(notices.STOPPED))
+            return await self._stopped(run)
         if turn.prompt is None and turn.attachment is None:
             return End("", Notice(notices.UNREADABLE), Outcome.FAILED)
         if self._is_expired(turn):
@@ -229,10 +229,13 @@ class TurnRunner:
         away: float | None = None
         moved = False
         while True:
-            least, begun = 0.0, time.monotonic()
+            least, begun, resumed = 0.0, time.monotonic(), turn.runtime_state is not None
             try:
                 return await self._follow(run, prompt, runtime)
             except ConversationGone as error:
+                if resumed:
+                    gone = TurnLost(str(error), tools_started=True)
+                    return await self._offer(turn, gone, reply)
                 if moved:
                     return _refused(reply, error)
                 moved = True
@@ -254,7 +257,7 @@ class TurnRunner:
                     return await self._offer(turn, lost, reply)
                 await self._turns.ask_again(turn, lost.fresh_conversation)
             if await is_set(run.cancelled, max(pause, least)):
-                return End(reply.text, Notice(notices.STOPPED))
+                return await self._stopped(run)
             pause = min(pause * 2, _LONGEST_PAUSE)
 
     async def _offer(self, turn: Turn, lost: TurnLost, reply: Reply) -> End:
@@ -267,11 +270,11 @@ class TurnRunner:
     async def _follow(self, run: _Run, prompt: Prompt, runtime: AgentRuntime) -> End:
         turn, reply = run.turn, run.reply
         conversation_id = await self._conversation(turn, runtime)
-        run.request = request = TurnRequest(
+        request = TurnRequest(
             turn.agent_id, conversation_id, turn.message_id, prompt.text, prompt.images
         )
         if run.cancelled.is_set():
-            return End(reply.text, Notice(notices.STOPPED))
+            return await self._stopped(run)
 
         async def save(state: Mapping[str, object]) -> None:
             await self._turns.run(turn, state)
@@ -292,20 +295,32 @@ class TurnRunner:
                 raise
         finally:
             attention.end()
-        await self._stop(run)
+        if run.watchdog.bite is Bite.CANCELLED:
+            return await self._stopped(run)
+        # The person is told in any case; a runtime that cannot even cancel is left alone.
+        await self._tell_to_stop(turn, run.agent)
         return self._bitten(run.watchdog.bite, reply)
 
-    async def _stop(self, run: _Run) -> None:
-        runtime = self._runtimes.get(run.agent.runtime)
-        if runtime is None or run.request is None:
-            return
-        # The person is told in any case; a runtime that cannot even cancel is left alone.
-        with contextlib.suppress(RuntimeFault):
-            await runtime.cancel_turn(run.request.agent_id, run.request.conversation_id)
+    async def _stopped(self, run: _Run) -> End:
+        """The end of a turn that was cancelled and did not end by itself."""
+        told = run.told if run.cancelled.is_set() else await self._tell_to_stop(run.turn, run.agent)
+        return End(run.reply.text, Notice(notices.STOPPED if told else notices.UNREACHED))
+
+    async def _tell_to_stop(self, turn: Turn, agent: Agent) -> bool:
+        """Stop what the runtime may do for a turn; False if that cannot be said for sure."""
+        runtime = self._runtimes.get(agent.runtime)
+        if runtime is None or turn.conversation_id is None or turn.status is TurnStatus.QUEUED:
+            return True
+        try:
+            await runtime.cancel_turn(turn.agent_id, turn.conversation_id)
+        except RuntimeUnavailable as error:
+            log.warning("a runtime could not be told to stop", reason=str(error))
+            return False
+        except RuntimeFault as error:
+            log.info("nothing could be stopped", turn=turn.turn_id, reason=str(error))
+        return True
 
     def _bitten(self, bite: Bite, reply: Reply) -> End:
-        if bite is Bite.CANCELLED:
-            return End(reply.text, Notice(notices.STOPPED))
         if bite is Bite.SILENT:
             text = notices.silent(round(self._config.idle_timeout / 60, 1))
         else:

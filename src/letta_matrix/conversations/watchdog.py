@@ -20,14 +20,23 @@ class Bite(Enum):
 class Watchdog:
     """Watches one turn; times are seconds.
 
-    While `waits()` (for a person's approval) no time passes. What is left of `total` counts
-    only inside of `running()`, over several of them.
+    While `waits()` (for a person's approval, which has an end of its own) no time passes. While
+    `calls()` (a tool of ours that waits for somebody, as often as the agent likes) the turn may
+    be silent, but no longer than `total`. What is left of that counts only inside of
+    `running()`, over several of them.
     """
 
-    def __init__(self, idle: float, total: float, waits: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        idle: float,
+        total: float,
+        waits: Callable[[], bool],
+        calls: Callable[[], bool] = lambda: False,
+    ) -> None:
         self._idle = idle
         self._left = total
         self._waits = waits
+        self._calls = calls
         self._heard = float("-inf")
         self._begun = self._seen = time.monotonic()
         self._stop_at = float("inf")
@@ -84,10 +93,10 @@ class Watchdog:
 
     def _count(self) -> float:
         """Take the time since the last look off what is left; returns now."""
-        now = time.monotonic()
-        if self._waits():
+        now, waits = time.monotonic(), self._waits()
+        if waits or self._calls():
             self._begun = now
-        else:
+        if not waits:
             self._left -= now - self._seen
         self._seen = now
         return now

@@ -1,12 +1,16 @@
-"""One line for a person out of what a runtime or a model provider says went wrong."""
+"""What a runtime or a model provider says went wrong: one line for a person, and the pause that
+it asks for."""
 
-import json
+import math
 import re
+from collections.abc import Mapping
 from typing import cast
 
-from letta_matrix.runtimes.json_fields import Json
+from letta_matrix.runtimes.json_fields import as_dict, parse_json, whole_text
 
 MAX_ERROR = 300
+MAX_PAUSE = 300.0
+"""Seconds: a longer `Retry-After` is no reason to leave a person without an answer for longer."""
 _STATUS = re.compile(r"(\d{3}):\s*(\{.*\})", re.DOTALL)
 _PROVIDER_FAULTS = {
     "401": "the model provider does not accept its API key (HTTP 401): connect it anew",
@@ -15,8 +19,8 @@ _PROVIDER_FAULTS = {
 }
 
 
-def error_line(error: object) -> str:
-    """One line for a person out of an error that may be JSON within JSON."""
+def error_line(error: object, *secrets: str) -> str:
+    """One line for a person out of an error that may be JSON within JSON, without `secrets`."""
     text = str(error or "").strip()
     status = ""
     for _ in range(4):
@@ -26,20 +30,39 @@ def error_line(error: object) -> str:
         if inner is None:
             break
         text = inner
-    line = text.splitlines()[0].strip() if text else "no reason was given"
     if status in _PROVIDER_FAULTS:
         return _PROVIDER_FAULTS[status]
-    if status:
-        line = f"the model provider answered HTTP {status}: {line}"
-    return line[:MAX_ERROR]
+    prefix = f"the model provider answered HTTP {status}: " if status else ""
+    return first_line(f"{prefix}{text or 'no reason was given'}", *secrets)
+
+
+def first_line(text: str, *secrets: str) -> str:
+    """A text's first line without `secrets`, at most `MAX_ERROR` characters of it."""
+    line, _, _ = text.strip().partition("\n")
+    return whole_text(scrubbed(line.strip(), *secrets))[:MAX_ERROR]
+
+
+def scrubbed(text: str, *secrets: str) -> str:
+    """The text with `***` in place of every secret. To be done before the text is cut: a part
+    of a secret would not be known as one."""
+    for secret in filter(None, secrets):
+        text = text.replace(secret, "***")
+    return text
+
+
+def retry_after(headers: Mapping[str, str]) -> float:
+    """The seconds that `Retry-After` asks for (RFC 9110, section 10.2.3), at most `MAX_PAUSE`;
+    0 for a date or nonsense. `headers` must know the name in lower case."""
+    try:
+        seconds = float(headers.get("retry-after", ""))
+    except ValueError:
+        return 0.0
+    return min(max(0.0, seconds), MAX_PAUSE) if math.isfinite(seconds) else 0.0
 
 
 def _inner_error(text: str) -> str | None:
-    try:
-        value: object = json.loads(text)
-    except (ValueError, RecursionError):
-        return None
+    value = parse_json(text)
     while isinstance(value, dict):
-        fields = cast("Json", value)
+        fields = as_dict(cast("object", value))
         value = fields.get("error") or fields.get("detail") or fields.get("message")
     return value.strip() if isinstance(value, str) and value.strip() != text else None

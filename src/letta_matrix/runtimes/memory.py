@@ -121,7 +121,7 @@ class MemoryRuntime:
         """Let an agent call an offered tool; raises KeyError for one that nobody offered."""
         call_id = call_id or f"call-{next(self._numbers)}"
         return await self._tools[name](
-            ToolCall(agent_id, conversation_id, call_id, name, arguments)
+            ToolCall(agent_id, conversation_id, call_id, name, arguments, request_id=call_id)
         )
 
     def offer_tools(self, tools: Sequence[ToolSpec], handler: ToolHandler) -> None:

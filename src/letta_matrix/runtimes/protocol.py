@@ -185,13 +185,18 @@ class ToolSpec:
 
 @dataclass(frozen=True, slots=True)
 class ToolCall:
-    """An agent's call of an offered tool; the same `call_id` may come again after a crash."""
+    """An agent's call of an offered tool.
+
+    `request_id` is unlike that of any other call, and the same when this one comes again after
+    a crash. `call_id` is the model's; it may give it to many calls.
+    """
 
     agent_id: str
     conversation_id: str
     call_id: str
     name: str
     arguments: Mapping[str, object]
+    request_id: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +208,7 @@ class ToolResult:
 
 
 ToolHandler = Callable[[ToolCall], Awaitable[ToolResult]]
-"""Runs a call; never raises, and is idempotent by `call_id`."""
+"""Runs a call; never raises, and is idempotent by `request_id`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,6 @@
 """Tool approvals: what an agent asked for, and what people said to it."""
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -27,6 +28,7 @@ class Approval:
 
     `key` is ours and names it across restarts; `approval_id` is the runtime's. `always`: it may
     be allowed for good. `prompt_txn` is the txn id of the event that asks; times are Unix times.
+    `expires_at` is until when it can be answered; of one that is settled, until when it could.
     """
 
     key: str
@@ -80,6 +82,19 @@ class ApprovalStore:
             where &= approvals.c.room_id == room_id
         return await self._find(where)
 
+    async def open_at(self, room_id: str, thread_id: str, when: float) -> list[Approval]:
+        """What could be answered at a time in a thread of a room ("": outside of threads)."""
+        here = (approvals.c.room_id == room_id) & (approvals.c.thread_id == thread_id)
+        then = (approvals.c.asked_at <= when) & (when < approvals.c.expires_at)
+        return await self._find(here & then)
+
+    async def named(self, key: str, room_id: str = "") -> list[Approval]:
+        """Those, settled or not, whose keys begin with this; of one room if given."""
+        where = approvals.c.key.startswith(key, autoescape=True)
+        if room_id:
+            where &= approvals.c.room_id == room_id
+        return await self._find(where)
+
     async def asked_in(self, event_id: str) -> Approval | None:
         """The approval that an event asks for."""
         txn = select(outbox.c.txn_id).where(outbox.c.event_id == event_id).scalar_subquery()
@@ -91,6 +106,7 @@ class ApprovalStore:
         """Settle a pending approval; False if it was settled before."""
         waiting = (approvals.c.key == approval.key) & (approvals.c.status == ApprovalStatus.PENDING)
         values = {"status": str(status), "decided_by": by, "reason": reason}
+        values |= {"expires_at": min(approval.expires_at, time.time())}
         statement = update(approvals).where(waiting).values(**values)
         changed = await self._database.write(lambda db: db.execute(statement).rowcount)
         return changed == 1

@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Executable, and_, delete, select, update
 
-from letta_matrix.store.database import Database
+from letta_matrix.store.database import Database, StoreUnavailable
 from letta_matrix.store.places import Place
 from letta_matrix.store.schema import conversations
 
@@ -67,7 +67,7 @@ class ConversationStore:
             used_at=now,
         )
         await self._database.execute(left, new)
-        self._current[place] = conversation_id
+        self._goes_on(place, conversation_id)
 
     async def replace(self, place: Place, old: str, new: str, *also: Executable) -> None:
         """A conversation goes on under another id (it was forked)."""
@@ -77,13 +77,19 @@ class ConversationStore:
         if self._current.get(place) == old:
             self._current[place] = new
 
-    async def leave(self, place: Place) -> bool:
-        """Make none the current one, so that the next message starts afresh; False if it was
-        so already."""
-        known = self.current(place)
-        await self._database.execute(_leave(place))
-        self._current.pop(place, None)
-        return known is not None
+    async def leave(self, place: Place, conversation_id: str) -> bool:
+        """Let the next message start afresh; False if another conversation than this one, or
+        none, goes on there."""
+        if self.current(place) != conversation_id:
+            return False
+        # First here: a message that comes while this is being stored belongs to the next one.
+        del self._current[place]
+        try:
+            await self._database.execute(_leave(place, conversation_id))
+        except StoreUnavailable:
+            self._current.setdefault(place, conversation_id)
+            raise
+        return True
 
     async def forget(self, place: Place, conversation_id: str, *also: Executable) -> None:
         """The runtime no longer has a conversation."""
@@ -100,7 +106,7 @@ class ConversationStore:
         await self._database.execute(left, taken.values(**values))
         if self.current(conversation.place) == conversation.conversation_id:
             del self._current[conversation.place]
-        self._current[place] = conversation.conversation_id
+        self._goes_on(place, conversation.conversation_id)
 
     async def all_in(self, agent_id: str, room_id: str) -> list[Conversation]:
         """Every conversation of an agent in a room, the last used first."""
@@ -124,10 +130,16 @@ class ConversationStore:
         row = await self._database.read(lambda db: db.execute(query).one_or_none())
         return Place(*row) if row is not None else None
 
+    def _goes_on(self, place: Place, conversation_id: str) -> None:
+        self._current[place] = conversation_id
+        self._places.add(place)
 
-def _leave(place: Place) -> Executable:
-    values = {"current": False, "used_at": time.time()}
-    return update(conversations).where(_current_at(place)).values(**values)
+
+def _leave(place: Place, conversation_id: str | None = None) -> Executable:
+    left = _current_at(place)
+    if conversation_id is not None:
+        left &= conversations.c.conversation_id == conversation_id
+    return update(conversations).where(left).values(current=False, used_at=time.time())
 
 
 def _one(place: Place, conversation_id: str) -> ColumnElement[bool]:

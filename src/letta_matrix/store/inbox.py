@@ -60,19 +60,19 @@ class Inbox:
         """Route what was parked for a room; returns the new turns, in arrival order."""
         parked = (inbox.c.room_id == room_id) & (inbox.c.state == InboxState.PARKED)
         query = select(inbox.c.event).where(parked).order_by(inbox.c.seq)
+        events = await self._database.read(lambda db: list(db.execute(query).scalars()))
+        entries = [entry for event in events if (entry := route(event)) is not None]
 
         def store(connection: Connection) -> list[Turn]:
-            events = connection.execute(query).scalars().all()
-            entries = [entry for event in events if (entry := route(event)) is not None]
-            for entry in entries:
-                connection.execute(
-                    update(inbox)
-                    .where(inbox.c.event_id == entry.event_id)
-                    .values(state=str(entry.state))
-                )
-            return _insert_turns(connection, [turn for entry in entries for turn in entry.turns])
+            still = select(inbox.c.event_id).where(parked)
+            here = set(connection.execute(still).scalars())
+            fresh = [entry for entry in entries if entry.event_id in here]
+            for entry in fresh:
+                row = update(inbox).where(inbox.c.event_id == entry.event_id)
+                connection.execute(row.values(state=str(entry.state)))
+            return _insert_turns(connection, [turn for entry in fresh for turn in entry.turns])
 
-        return await self._database.write(store)
+        return await self._database.write(store) if entries else []
 
     async def parked_rooms(self) -> list[str]:
         """The rooms something is parked for."""

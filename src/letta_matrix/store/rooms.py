@@ -1,10 +1,10 @@
 """Rooms besides the agents' own: who of us is in them; and how agents behave in a room."""
 
-import time
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from sqlalchemy import Executable, delete, select
+from sqlalchemy import Executable, delete, select, update
 
 from letta_matrix.store.database import Database
 from letta_matrix.store.schema import memberships, room_settings
@@ -25,12 +25,14 @@ class Rooms:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._members: dict[str, dict[str, bool]] = {}
+        self._since: dict[tuple[str, str], float] = {}
         self._settings: dict[tuple[str, str], RoomSettings] = {}
 
     async def load(self) -> None:
         rows = await self._database.read(lambda db: db.execute(select(memberships)).all())
         for row in rows:
             self._members.setdefault(row.room_id, {})[row.user_id] = row.direct
+            self._since[row.room_id, row.user_id] = row.joined_at
         for row in await self._database.read(lambda db: db.execute(select(room_settings)).all()):
             settings = RoomSettings(row.paused, row.tool_activity)
             self._settings[row.agent_id, row.room_id] = settings
@@ -44,18 +46,32 @@ class Rooms:
         """The rooms one of our users was invited into, its own room apart."""
         return [room_id for room_id, users in self._members.items() if user_id in users]
 
-    async def joined(self, room_id: str, user_id: str, *, direct: bool) -> None:
-        """One of our users is in a room now."""
+    def since(self, room_id: str, user_id: str) -> float:
+        """When one of our users was invited (Unix time): what was said before is not for it."""
+        return self._since.get((room_id, user_id), 0.0)
+
+    async def joined(self, room_id: str, user_id: str, *, direct: bool, since: float = 0.0) -> None:
+        """One of our users is in a room now, invited at `since` (Unix time)."""
         values = {"room_id": room_id, "user_id": user_id, "direct": direct}
-        new = memberships.insert().values(**values, joined_at=time.time())
+        new = memberships.insert().values(**values, joined_at=since)
         await self._database.execute(_membership(room_id, user_id), new)
         self._members.setdefault(room_id, {})[user_id] = direct
+        self._since[room_id, user_id] = since
 
-    async def left(self, room_id: str, user_id: str) -> None:
-        """One of our users is no longer in a room."""
+    async def not_alone(self, room_id: str, user_id: str) -> None:
+        """One of our users that is in a room is not to be talked to alone there any more."""
         if user_id in self._members.get(room_id, {}):
+            here = (memberships.c.room_id == room_id) & (memberships.c.user_id == user_id)
+            await self._database.execute(update(memberships).where(here).values(direct=False))
+            if user_id in self._members.get(room_id, {}):
+                self._members[room_id][user_id] = False
+
+    async def left(self, room_id: str, user_id: str, at: float = math.inf) -> None:
+        """One of our users left a room `at` a time (Unix), unless it was invited again since."""
+        if user_id in self._members.get(room_id, {}) and at >= self.since(room_id, user_id):
             await self._database.execute(_membership(room_id, user_id))
-            del self._members[room_id][user_id]
+            self._members.get(room_id, {}).pop(user_id, None)
+            self._since.pop((room_id, user_id), None)
 
     def settings(self, agent_id: str, room_id: str) -> RoomSettings:
         return self._settings.get((agent_id, room_id), RoomSettings())

@@ -22,6 +22,9 @@ log = structlog.get_logger()
 _LATE = 1.0
 """Seconds after which a question may have been answered before its sending was confirmed."""
 
+_STORING = 5.0
+"""Seconds that an answer which came in time has to get into the database."""
+
 _LONGEST_ANSWER = 3_000
 _NOT_YET = (
     "Nobody answered within {seconds:g} seconds. Go on without, or end your turn: a later answer "
@@ -75,6 +78,8 @@ class Asking:
                 again = asked_at / 1000 + params.timeout_seconds if look else deadline
                 left = min(deadline, again) - time.time()
                 answer = await _within(future, left)
+                if answer is None and self._questions.is_being_answered(question):
+                    answer = await _within(future, _STORING)
         if self._standing.pop(event_id, None) is not None:
             await self._close(caller, question, params, answer)
         return _result(question, answer, params.timeout_seconds)

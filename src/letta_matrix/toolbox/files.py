@@ -82,13 +82,24 @@ def _data(params: UploadFile) -> bytes:
     # Base64 is a third longer than what it holds.
     if len(params.content or params.content_base64) > MAX_BYTES * 4 // 3 + 4:
         raise _too_large()
-    try:
-        data = base64.b64decode(params.content_base64, validate=True) or params.content.encode()
-    except ValueError as error:
-        raise ToolError("`content_base64` is not valid base64.") from error
+    data = _text(params.content) or _bytes(params.content_base64)
     if len(data) > MAX_BYTES:
         raise _too_large()
     return data
+
+
+def _text(content: str) -> bytes:
+    try:
+        return content.encode()
+    except UnicodeEncodeError as error:
+        raise ToolError("`content` is broken: it has half a surrogate pair in it.") from error
+
+
+def _bytes(content: str) -> bytes:
+    try:
+        return base64.b64decode(content, validate=True)
+    except ValueError as error:
+        raise ToolError("`content_base64` is not valid base64.") from error
 
 
 def _too_large() -> ToolError:

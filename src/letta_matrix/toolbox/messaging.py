@@ -4,15 +4,14 @@ import asyncio
 import time
 from typing import Any
 
-from mautrix.errors import MForbidden
 from pydantic import Field
 
 from letta_matrix.config import Config
 from letta_matrix.matrix.content import content_size, text_content
-from letta_matrix.matrix.intent import Intent
 from letta_matrix.matrix.splitting import CONTENT_LIMIT
 from letta_matrix.store.agents import Agent, AgentDirectory, AgentStatus
 from letta_matrix.store.outbox import Outbox, OutboxKind
+from letta_matrix.store.rooms import Rooms
 from letta_matrix.store.turns import TurnStatus, TurnStore, turn_id_of
 from letta_matrix.toolbox.results import UNTRUSTED, cut, fit_texts
 from letta_matrix.toolbox.tool import (
@@ -25,6 +24,7 @@ from letta_matrix.toolbox.tool import (
     Tool,
     ToolError,
 )
+from letta_matrix.toolbox.visits import Visits
 from letta_matrix.toolbox.writing import send_once, spoken
 
 _FIRST_LOOK, _LAST_LOOK = 0.05, 1.0
@@ -51,11 +51,15 @@ class Messaging:
         self,
         config: Config,
         directory: AgentDirectory,
+        rooms: Rooms,
         turns: TurnStore,
         outbox: Outbox,
+        visits: Visits,
     ) -> None:
         self._max_hops = config.conversations.max_hops
         self._directory = directory
+        self._rooms = rooms
+        self._visits = visits
         self._turns = turns
         self._outbox = outbox
 
@@ -100,13 +104,16 @@ class Messaging:
             raise ToolError(f"Several agents are called {ref!r}; give an id: {ids}.")
         if found[0].agent_id == caller.agent_id:
             raise ToolError("That is you. Give another agent.")
-        if found[0].room_id is None:
-            raise ToolError(f"{found[0].name} has no room yet; try again in a minute.")
-        return found[0]
+        (target,) = found
+        if target.room_id is None:
+            raise ToolError(f"{target.name} has no room yet; try again in a minute.")
+        if self._rooms.settings(target.agent_id, target.room_id).paused:
+            raise ToolError(f"{target.name} is paused in its room; people there can resume it.")
+        return target
 
     async def _post(self, caller: Caller, target: Agent, message: str) -> str:
         """Say it in the target's own room, marked so that it prompts the target alone."""
-        room_id, txn = str(target.room_id), caller.txn("message_agent")
+        txn = caller.txn("message_agent")
         marker = {
             "agent_id": caller.agent_id,
             "tool": "message_agent",
@@ -117,16 +124,8 @@ class Messaging:
         content = text_content(message, marker=marker)
         if content_size(content) > CONTENT_LIMIT:
             raise ToolError("`message` is too long for one message; send it in parts.")
-        try:
+        async with self._visits.visit(caller.intent, target) as room_id:
             return await send_once(caller, room_id, content, txn)
-        except MForbidden:
-            await Intent(caller.intent.homeserver, target.user_id).invite(room_id, caller.user_id)
-            await caller.intent.join(room_id)
-        try:
-            return await send_once(caller, room_id, content, txn)
-        finally:
-            # What else is said there is for the target and its people alone.
-            await caller.intent.leave(room_id)
 
     async def _done(self, turn_id: str, seconds: float) -> bool:
         """Whether the turn is over, waiting for that `seconds` at most."""

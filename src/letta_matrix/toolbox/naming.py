@@ -16,7 +16,9 @@ _AT_ONCE = 8
 async def room_of(caller: Caller, ref: str) -> AsyncGenerator[str]:
     """The id of the room that `ref` names. What the homeserver refuses inside because the
     caller is not in it becomes a ToolError that says so."""
-    room_id = await _find(caller.intent, ref)
+    room_id = await _find(caller, ref)
+    if await caller.refuses(caller.intent, room_id):
+        raise not_in(caller, ref)
     try:
         yield room_id
     except MatrixRequestError as error:
@@ -42,12 +44,12 @@ async def names_of(intent: Intent, room_ids: list[str]) -> list[str]:
     return await asyncio.gather(*(name(room_id) for room_id in room_ids))
 
 
-async def _find(intent: Intent, ref: str) -> str:
+async def _find(caller: Caller, ref: str) -> str:
     if ref.startswith("!"):
         return ref
     if ref.startswith("#"):
-        return await _by_alias(intent, ref)
-    return await _by_name(intent, ref)
+        return await _by_alias(caller.intent, ref)
+    return await _by_name(caller, ref)
 
 
 async def _by_alias(intent: Intent, alias: str) -> str:
@@ -60,16 +62,16 @@ async def _by_alias(intent: Intent, alias: str) -> str:
     return room_id
 
 
-async def _by_name(intent: Intent, name: str) -> str:
-    room_ids = await intent.joined_rooms()
-    names = await names_of(intent, room_ids)
+async def _by_name(caller: Caller, name: str) -> str:
+    room_ids = await caller.rooms()
+    names = await names_of(caller.intent, room_ids)
     found = [
         room_id for room_id, known in zip(room_ids, names, strict=True) if known.strip() == name
     ]
     if not found:
         raise ToolError(
             f"None of your rooms is called {name!r}. matrix_list_rooms lists them; one you are "
-            f"not in yet has to invite {intent.user_id}."
+            f"not in yet has to invite {caller.user_id}."
         )
     if len(found) > 1:
         raise ToolError(f"Several of your rooms are called {name!r}: {', '.join(found)}.")

@@ -1,9 +1,9 @@
 """Questions that agents have put to people and that are not answered yet."""
 
 import asyncio
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from letta_matrix.config import Config
@@ -46,25 +46,49 @@ class Answer:
     option: int = 0
 
 
+@dataclass(slots=True)
+class _Open:
+    """`answer` is what an event says that is not known to be stored yet."""
+
+    question: Question
+    waiting: set[asyncio.Future[Answer]] = field(default_factory=set[asyncio.Future[Answer]])
+    event_id: object = None
+    answer: Answer | None = None
+
+    def resolve(self) -> None:
+        for future in self.waiting:
+            if not future.done() and self.answer is not None:
+                future.set_result(self.answer)
+
+
 class Questions:
     """Knows the open questions, and which events answer them."""
 
     def __init__(self, config: Config) -> None:
         self._config = config
-        self._open: dict[str, tuple[Question, set[asyncio.Future[Answer]]]] = {}
+        self._open: dict[str, _Open] = {}
 
-    def offer(self, event: Mapping[str, Any]) -> bool:
-        """Whether an event answers an open question, which it then does: it is for nobody else.
+    def match(self, event: Mapping[str, Any]) -> Callable[[], None] | None:
+        """If an event answers an open question it is for nobody else: what to call once it is
+        stored, so that whoever waits gets the answer. No other event answers the question from
+        now on, but the same one may come again.
 
         Never raises, whatever the event is made of.
         """
-        for question, waiting in self._open.values():
-            open_still = [future for future in waiting if not future.done()]
-            if open_still and (answer := self.answer(question, event)) is not None:
-                for future in open_still:
-                    future.set_result(answer)
-                return True
-        return False
+        for one in self._open.values():
+            if all(future.done() for future in one.waiting):
+                continue
+            if one.answer is not None and one.event_id != event.get("event_id"):
+                continue
+            if (answer := self.answer(one.question, event)) is not None:
+                one.event_id, one.answer = event.get("event_id"), answer
+                return one.resolve
+        return None
+
+    def is_being_answered(self, question: Question) -> bool:
+        """Whether an answer to an open question is on its way into the database."""
+        one = self._open.get(question.event_id)
+        return one is not None and one.answer is not None
 
     def answer(self, question: Question, event: Mapping[str, Any]) -> Answer | None:
         """The event as an answer to a question, None if it is none or its sender may not give
@@ -84,20 +108,20 @@ class Questions:
     def open(self, question: Question) -> Generator[asyncio.Future[Answer]]:
         """Take answers to a question; the first one is the future's result."""
         future = asyncio.get_running_loop().create_future()
-        _, waiting = self._open.setdefault(question.event_id, (question, set()))
-        waiting.add(future)
+        one = self._open.setdefault(question.event_id, _Open(question))
+        one.waiting.add(future)
         try:
             yield future
         finally:
-            waiting.discard(future)
-            if not waiting:
+            one.waiting.discard(future)
+            if not one.waiting:
                 self._open.pop(question.event_id, None)
 
     def withdraw(self, event_id: str) -> None:
         """Take no more answers to a question; whoever waits for one gets none."""
-        _, waiting = self._open.get(event_id, (None, set[asyncio.Future[Answer]]()))
-        for future in waiting:
-            future.cancel()
+        if (one := self._open.get(event_id)) is not None:
+            for future in one.waiting:
+                future.cancel()
 
     def _may_answer(self, sender: str) -> bool:
         is_person = not is_ours(sender, self._config.bot_user_id)

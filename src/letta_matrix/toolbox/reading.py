@@ -102,7 +102,7 @@ class Reading:
         return fit_texts(make, "Long texts are cut; ask for fewer messages to read more of each.")
 
     async def list_rooms(self, caller: Caller, params: ListRooms) -> Result:
-        everywhere = sorted(await caller.intent.joined_rooms())
+        everywhere = sorted(await caller.rooms())
         room_ids = everywhere[params.after : params.after + _MOST_ROOMS]
         names = await names_of(caller.intent, room_ids)
         gate = asyncio.Semaphore(_AT_ONCE)

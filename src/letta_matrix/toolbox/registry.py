@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import structlog
@@ -16,12 +17,13 @@ from letta_matrix.config import Config
 from letta_matrix.matrix.errors import refusal
 from letta_matrix.matrix.homeserver import Homeserver, HomeserverUnavailable
 from letta_matrix.matrix.intent import Intent
-from letta_matrix.runtimes.protocol import ToolCall, ToolResult, ToolSpec
+from letta_matrix.runtimes.protocol import ToolCall, ToolHandler, ToolResult, ToolSpec
 from letta_matrix.store.agents import Agent, AgentDirectory, AgentStatus
 from letta_matrix.store.conversations import ConversationStore
 from letta_matrix.store.database import StoreUnavailable
 from letta_matrix.store.outbox import Outbox
-from letta_matrix.store.turns import TurnStore
+from letta_matrix.store.rooms import Rooms
+from letta_matrix.store.turns import TurnStatus, TurnStore
 from letta_matrix.toolbox.arguments import parse
 from letta_matrix.toolbox.asking import Asking
 from letta_matrix.toolbox.files import file_tools
@@ -31,6 +33,7 @@ from letta_matrix.toolbox.rate_limit import RateLimit
 from letta_matrix.toolbox.reading import Reading
 from letta_matrix.toolbox.results import compact, cut
 from letta_matrix.toolbox.tool import Caller, Tool, ToolError
+from letta_matrix.toolbox.visits import Visits
 from letta_matrix.toolbox.writing import writing_tools
 
 log = structlog.get_logger()
@@ -48,8 +51,8 @@ _FAULT = "The tool failed, by a fault of the bridge; its log has the reason."
 class Toolbox:
     """Runs calls of tools. An agent acts as itself and as nobody else.
 
-    `questions` must be offered every event that people send: what answers an open question is
-    no prompt.
+    `questions` must see every event that people send: what answers an open question is no
+    prompt.
     """
 
     def __init__(
@@ -57,6 +60,7 @@ class Toolbox:
         config: Config,
         homeserver: Homeserver,
         directory: AgentDirectory,
+        rooms: Rooms,
         conversations: ConversationStore,
         turns: TurnStore,
         outbox: Outbox,
@@ -67,13 +71,14 @@ class Toolbox:
         self._turns = turns
         self._limit = RateLimit(config.conversations.tool_calls_per_minute)
         self._waiting: Counter[tuple[str, str]] = Counter()
+        self._visits = Visits(directory, rooms, turns)
         self.questions = Questions(config)
         self._asking = Asking(directory, self.questions)
         tools = [
             *writing_tools(),
             *file_tools(),
             *Reading(directory).tools(),
-            *Messaging(config, directory, turns, outbox).tools(),
+            *Messaging(config, directory, rooms, turns, outbox, self._visits).tools(),
             *self._asking.tools(),
         ]
         self.tools: Mapping[str, Tool[Any]] = {tool.name: tool for tool in tools}
@@ -93,11 +98,15 @@ class Toolbox:
         """A turn is over, perhaps without the results of its calls."""
         await self._asking.ended(turn_id)
 
-    async def call(self, call: ToolCall) -> ToolResult:
-        """Run a call (a `ToolHandler`); what goes wrong is told to the agent. The same call,
-        come again after a crash, writes nothing a second time."""
+    def handler(self, runtime: str) -> ToolHandler:
+        """Runs the calls of the agents that live in a runtime, and of no others; what goes wrong
+        is told to the agent. The same call, come again after a crash, writes nothing a second
+        time."""
+        return partial(self._call, runtime)
+
+    async def _call(self, runtime: str, call: ToolCall) -> ToolResult:
         try:
-            result = ToolResult(await self._run(call))
+            result = ToolResult(await self._run(self._agent(runtime, call), call))
         except ToolError as error:
             result = ToolResult(_bounded(str(error)), ok=False)
         except HomeserverUnavailable:
@@ -112,10 +121,16 @@ class Toolbox:
         log.info("an agent used a tool", agent=call.agent_id, tool=call.name, ok=result.ok)
         return result
 
-    async def _run(self, call: ToolCall) -> str:
+    def _agent(self, runtime: str, call: ToolCall) -> Agent:
         agent = self._directory.get(call.agent_id)
+        if agent is not None and agent.runtime != runtime:
+            log.warning("a runtime calls for another's agent", runtime=runtime, agent=call.agent_id)
+            agent = None
         if agent is None or agent.status is not AgentStatus.ACTIVE:
             raise ToolError("You have no account on Matrix yet; try again in a minute.")
+        return agent
+
+    async def _run(self, agent: Agent, call: ToolCall) -> str:
         wait = self._limit.take(agent.agent_id, time.monotonic())
         if wait > 0:
             raise ToolError(f"Too many tool calls. Try again in {math.ceil(wait)} seconds.")
@@ -147,10 +162,14 @@ class Toolbox:
         place = await self._conversations.place_of(agent.agent_id, call.conversation_id)
         turn = await self._turns.open_at(place) if place is not None else None
         intent = Intent(self._homeserver, agent.user_id)
-        caller = Caller(agent.agent_id, intent, call.call_id, call.conversation_id, place)
+        refuses, conversation_id = self._visits.refuses, call.conversation_id
+        caller = Caller(agent.agent_id, intent, call.request_id, refuses, conversation_id, place)
         if turn is None:
             return caller
-        return replace(caller, turn_id=turn.turn_id, speaker=turn.sender, hops=turn.hops)
+        caller = replace(caller, hops=turn.hops)
+        if turn.status is TurnStatus.DONE:
+            return caller
+        return replace(caller, turn_id=turn.turn_id, speaker=turn.sender)
 
 
 def _bounded(text: str) -> str:

@@ -34,12 +34,17 @@ P = TypeVar("P", bound=Params)
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who calls, and from where: `place`, `turn_id` and `speaker` (who wrote the message) are
-    those of the turn that the call belongs to, empty outside of the turns run here."""
+    """Who calls, and from where: `turn_id` and `speaker` (who wrote the message) are those of
+    the turn that the call belongs to, empty outside of the turns run here.
+
+    `request_id` is of this call alone, and the same when it comes again. `refuses` tells of a
+    room, in it or not, that it is not for the caller to act in.
+    """
 
     agent_id: str
     intent: Intent
-    call_id: str
+    request_id: str
+    refuses: Callable[[Intent, str], Awaitable[bool]]
     conversation_id: str = ""
     place: Place | None = None
     turn_id: str = ""
@@ -50,14 +55,14 @@ class Caller:
     def user_id(self) -> str:
         return self.intent.user_id
 
-    def txn(self, *step: str | int) -> str:
-        """The txn id of one step of this call: the same when the call comes again.
+    async def rooms(self) -> list[str]:
+        """The rooms it is in and may act in."""
+        joined = await self.intent.joined_rooms()
+        return [room_id for room_id in joined if not await self.refuses(self.intent, room_id)]
 
-        Models number their calls as they like, so the turn is part of it.
-        """
-        return txn_id(
-            "tool", self.agent_id, self.conversation_id, self.turn_id, self.call_id, *step
-        )
+    def txn(self, *step: str | int) -> str:
+        """The txn id of one step of this call: the same when the call comes again."""
+        return txn_id("tool", self.agent_id, self.request_id, *step)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,12 +1,15 @@
 """Commands that answer tool approvals. What cannot be known for sure is not allowed."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Sequence
 
+from letta_matrix.conversations.approval_text import named, short_key
 from letta_matrix.conversations.commands.command import CommandContext, CommandFault
-from letta_matrix.conversations.commands.texts import counted, plain, span
+from letta_matrix.conversations.commands.texts import link, span
 from letta_matrix.conversations.verbatim import inline_code as code
 from letta_matrix.store.approvals import Approval, ApprovalStatus
+
+_SHORTEST_KEY = 4
 
 _ANSWERED = {
     ApprovalStatus.ALLOWED: "allowed",
@@ -19,30 +22,27 @@ _ANSWERED = {
 
 async def approve(context: CommandContext) -> str:
     """Let a tool run."""
-    which, always = context.arguments.text("N|KEY"), bool(context.arguments.text("always"))
+    which, always = context.arguments.text("KEY"), bool(context.arguments.text("always"))
     if which.lower() == "always":
         which, always = "", True
     approval = await _meant(context, which)
     if which and approval is None:
-        raise CommandFault(f"No approval {code(which)} waits here; `!status` numbers them.")
+        raise CommandFault(f"No approval {code(which)} waits here; `!status` lists their keys.")
     approval = approval or await _only(context, "approve")
     status = ApprovalStatus.ALWAYS if always else ApprovalStatus.ALLOWED
     if always and not approval.always:
         raise CommandFault(
-            f"{code(approval.tool)} cannot be allowed for good: `!approve {approval.key}` lets it "
-            "run this once."
+            f"{code(approval.tool)} cannot be allowed for good: "
+            f"{context.typed(f'approve {short_key(approval)}')} lets it run this once."
         )
-    _check_seen(context, approval, named=which == approval.key)
     return await _answer(context, approval, status)
 
 
 async def deny(context: CommandContext) -> str:
     """Do not let a tool run."""
-    which, reason = context.arguments.text("N|KEY"), context.arguments.text("REASON")
+    which, reason = context.arguments.text("KEY"), context.arguments.text("REASON")
     approval = await _meant(context, which)
-    if approval is None and which.isdecimal():
-        raise CommandFault(f"No approval {code(which)} waits here; `!status` numbers them.")
-    if approval is None or (context.turn.reply_to and which != approval.key):
+    if approval is None or not _names(which, approval):
         # No word of it names an approval: all of them are the reason.
         reason = f"{which} {reason}".strip()
     approval = approval or await _only(context, "deny")
@@ -62,83 +62,91 @@ async def react_deny(context: CommandContext) -> None:
     await _react(context, ApprovalStatus.DENIED)
 
 
-async def waiting_here(context: CommandContext) -> dict[int, Approval]:
-    """The approvals that wait in this room, or, where no agent is, all that the person may
-    answer, by their numbers for `!approve`."""
-    known = enumerate(await _known_here(context), start=1)
-    return {number: one for number, one in known if one.status is ApprovalStatus.PENDING}
+async def waiting_here(context: CommandContext) -> list[Approval]:
+    """The approvals that wait in the room."""
+    return await context.services.approvals.store.pending(room_id=context.turn.room_id)
 
 
-def numbered(waiting: Mapping[int, Approval]) -> list[str]:
-    """Lines that show approvals with their numbers."""
+def listed(context: CommandContext, waiting: Sequence[Approval]) -> list[str]:
+    """Lines that show approvals of the room with their keys."""
     now = time.time()
     return [
-        f"- {number}: {code(one.tool)} · {span(one.expires_at - now)} left · key {code(one.key)}"
-        for number, one in waiting.items()
+        f"- {code(short_key(one))}: {named(one)} · {span(one.expires_at - now)} left"
+        + ("" if one.thread_id == context.turn.thread_id else _elsewhere(one))
+        for one in waiting
     ]
 
 
-async def _known_here(context: CommandContext) -> list[Approval]:
-    """What waits, among what its turns asked for before: a number stays the same one's when
-    another is answered."""
-    approvals, turn = context.services.approvals, context.turn
-    if context.agents:
-        waiting = await approvals.store.pending(room_id=turn.room_id)
-    else:
-        every = await approvals.store.pending()
-        waiting = [one for one in every if approvals.may_answer(one, turn.sender)]
-    turn_ids = dict.fromkeys(one.turn_id for one in waiting)
-    return [one for turn_id in turn_ids for one in await approvals.store.of_turn(turn_id)]
+def _elsewhere(approval: Approval) -> str:
+    return " · in another thread" if approval.thread_id else " · outside of threads"
 
 
-async def _meant(context: CommandContext, which: str) -> Approval | None:
+async def _meant(context: CommandContext, word: str) -> Approval | None:
     """The approval that was replied to, remembered from before a crash, or named."""
-    approvals, turn = context.services.approvals, context.turn
+    store, turn = context.services.approvals.store, context.turn
     remembered = context.remembered.get("approval")
     if isinstance(remembered, str):
-        return await approvals.store.get(remembered)
+        return await store.get(remembered)
     if turn.reply_to is not None:
-        replied = await approvals.store.asked_in(turn.reply_to)
+        replied = await store.asked_in(turn.reply_to)
         if replied is not None and replied.room_id == turn.room_id:
             return replied
-    found = await approvals.store.get(which) if which else None
-    if found is None and which.isdecimal():
-        known = await _known_here(context)
-        return known[int(which) - 1] if 0 < int(which) <= len(known) else None
-    anywhere = not context.agents and found and approvals.may_answer(found, turn.sender)
-    return found if found and (found.room_id == turn.room_id or anywhere) else None
+    if not word:
+        return None
+    # Admins can deny from afar, alone with the bot.
+    room_id = "" if context.is_admin and not context.agents else turn.room_id
+    found = [one for one in await store.named(word.lower(), room_id) if _names(word, one)]
+    if len(found) > 1:
+        keys = ", ".join(code(one.key) for one in found)
+        raise CommandFault(f"Several keys begin with {code(word)}; give more of one: {keys}.")
+    return found[0] if found else None
+
+
+def _names(word: str, approval: Approval) -> bool:
+    """Whether a word is an approval's key, or enough of its beginning."""
+    word = word.lower()
+    return word == approval.key or (len(word) >= _SHORTEST_KEY and approval.key.startswith(word))
 
 
 async def _only(context: CommandContext, verb: str) -> Approval:
+    """What a command without a key means: the one that waits where it was said, if no other
+    could be answered there at that time. Its writer may have seen another one than we do."""
+    store, turn = context.services.approvals.store, context.turn
     waiting = await waiting_here(context)
+    here = [one for one in waiting if one.thread_id == turn.thread_id]
+    seen = await store.open_at(turn.room_id, turn.thread_id, turn.sent_at)
+    if len(here) == 1 and [one.key for one in seen] == [here[0].key]:
+        return here[0]
     if not waiting:
-        raise CommandFault("No approval waits here.")
-    if len(waiting) > 1:
-        lines = [f"{counted(len(waiting), 'approval')} wait here: say which, `!{verb} N`.", ""]
-        raise CommandFault("\n".join([*lines, *numbered(waiting)]))
-    return next(iter(waiting.values()))
-
-
-def _check_seen(context: CommandContext, approval: Approval, *, named: bool) -> None:
-    """Nobody allows what was not asked yet when they wrote: a number, or none, may by now mean
-    another one than they saw."""
-    turn = context.turn
-    if named or turn.reply_to is not None or context.remembered:
-        return
-    if approval.asked_at > turn.sent_at:
         raise CommandFault(
-            f"{code(approval.tool)} was asked for after you wrote that; to allow it: "
-            f"`!approve {approval.key}`."
+            "No approval waits here. `!status` lists those that do, in the room where they ask."
         )
+    example = context.typed(f"{verb} {short_key(waiting[0])}")
+    lines = [f"Say which one is meant, as in {example}:", ""]
+    raise CommandFault("\n".join([*lines, *listed(context, waiting)]))
+
+
+def _refusal(context: CommandContext, approval: Approval, status: ApprovalStatus) -> str:
+    """Why an answer does not count, and whose would."""
+    approvals, turn, tool = context.services.approvals, context.turn, code(approval.tool)
+    allowed = ApprovalStatus.ALLOWED
+    if approvals.may_answer(approval, allowed, by=turn.sender, room_id=turn.room_id):
+        return (
+            f"Only an admin may allow {tool} for good, as that holds for every agent of the "
+            f"runtime: {context.typed(f'approve {short_key(approval)}')} lets it run this once."
+        )
+    if status is not ApprovalStatus.DENIED and approval.room_id != turn.room_id:
+        where = link("the room where it asks", approval.room_id)
+        return f"{tool} can be allowed only in {where}, with the question in sight."
+    return f"{tool} is for {approvals.who_may(approval)} to allow or deny."
 
 
 async def _answer(
     context: CommandContext, approval: Approval, status: ApprovalStatus, reason: str = ""
 ) -> str:
     approvals, sender = context.services.approvals, context.turn.sender
-    if not approvals.may_answer(approval, sender):
-        who = approvals.who_may(approval)
-        raise CommandFault(f"{code(approval.tool)} is for {who} to allow or deny.")
+    if not approvals.may_answer(approval, status, by=sender, room_id=context.turn.room_id):
+        raise CommandFault(_refusal(context, approval, status))
     await context.remember({"approval": approval.key, "reason": reason})
     if not await approvals.answer(approval, status, by=sender, reason=reason):
         settled = await approvals.store.get(approval.key) or approval
@@ -146,16 +154,18 @@ async def _answer(
             outcome = _ANSWERED.get(settled.status, "its time is up")
             return f"{code(approval.tool)} cannot be answered any more: {outcome}."
     outcome = _ANSWERED[status]
-    return f"{code(approval.tool)}: {outcome}{f' ({plain(reason)})' if reason else ''}."
+    return f"{code(approval.tool)}: {outcome}{f' ({code(reason)})' if reason else ''}."
 
 
 async def _react(context: CommandContext, status: ApprovalStatus) -> None:
     """Silent whatever happens: what was asked shows the answer itself."""
     approvals, turn = context.services.approvals, context.turn
     approval = await approvals.store.get(context.arguments.text("KEY"))
-    if approval is None or approval.room_id != turn.room_id:
+    if approval is None:
         return
     if status is ApprovalStatus.ALWAYS and not approval.always:
         return
-    if approvals.may_answer(approval, turn.sender):
+    # From another room it would be no reaction to what asked.
+    here = approval.room_id == turn.room_id
+    if here and approvals.may_answer(approval, status, by=turn.sender, room_id=turn.room_id):
         await approvals.answer(approval, status, by=turn.sender)

@@ -7,6 +7,7 @@ from typing import Literal
 
 from letta_matrix.config import Role
 from letta_matrix.conversations.commands.services import CommandServices
+from letta_matrix.conversations.verbatim import inline_code as code
 from letta_matrix.runtimes.protocol import AgentRuntime
 from letta_matrix.store.agents import Agent
 from letta_matrix.store.places import Place
@@ -107,6 +108,10 @@ class CommandContext:
         own = any(agent.room_id == self.turn.room_id for agent in self.agents)
         return bool(self.agents) and not own
 
+    def typed(self, line: str) -> str:
+        """A command as it is to be typed here, as Markdown."""
+        return code(f"!letta {line}" if self.in_shared_room else f"!{line}")
+
     @property
     def remembered(self) -> Mapping[str, object]:
         return self.turn.runtime_state or {}
@@ -124,7 +129,10 @@ class CommandContext:
         """Raises CommandFault."""
         runtime = self.services.runtimes.get(agent.runtime)
         if runtime is None:
-            raise CommandFault(f"The runtime `{agent.runtime}` is no longer configured.")
+            raise CommandFault(
+                f"The runtime {code(agent.runtime)} is no longer configured: its agents answer "
+                "again once `runtimes` has it."
+            )
         return runtime
 
 

@@ -1,12 +1,12 @@
 """Commands with which admins create, change and remove agents."""
 
-import contextlib
 import difflib
+from collections import Counter
 
 from letta_matrix.conversations.commands.command import CommandContext, CommandFault
 from letta_matrix.conversations.commands.overview import active, room_link
 from letta_matrix.conversations.commands.settings import current_model
-from letta_matrix.conversations.commands.texts import counted, link, name_of, plain
+from letta_matrix.conversations.commands.texts import counted, label, link, name_of
 from letta_matrix.conversations.verbatim import inline_code as code
 from letta_matrix.matrix.identifiers import room_alias
 from letta_matrix.runtimes.protocol import AgentInfo, AgentRuntime, RuntimeFault, RuntimeUnavailable
@@ -27,7 +27,7 @@ async def create(context: CommandContext) -> str:
         made = await _made_now(context, runtime, name)
     await _noticed(context)
     alias = room_alias(made.agent_id, context.services.config.homeserver.domain)
-    shown = link(plain(made.name) or plain(made.agent_id), alias)
+    shown = link(label(made.name, made.agent_id), alias)
     where = f"{code(made.agent_id)}, runtime {code(runtime.name)}"
     return f"Created {shown} ({where}). Its room is there in a moment."
 
@@ -39,7 +39,7 @@ async def rename(context: CommandContext) -> str:
     runtime = _manageable(context.runtime_of(agent))
     await runtime.rename_agent(agent.agent_id, name)
     await _noticed(context)
-    return f"{code(agent.agent_id)} is called **{plain(name)}** now."
+    return f"{code(agent.agent_id)} is called {code(name)} now."
 
 
 async def remove(context: CommandContext) -> str:
@@ -55,12 +55,15 @@ async def remove(context: CommandContext) -> str:
 
 async def sync(context: CommandContext) -> str:
     """List the agents of all runtimes now."""
-    await context.services.sync()
-    found = counted(len(active(context)), "agent")
-    lines = [f"Looked: {found} in {counted(len(context.services.runtimes), 'runtime')}."]
-    return "\n".join(
-        [*lines, *(f"- {plain(one, limit=300)}" for one in context.services.troubles())]
-    )
+    faults = await context.services.sync()
+    if not faults:
+        raise CommandFault("No runtime is looked after: add one to `runtimes`.")
+    found = Counter(agent.runtime for agent in active(context))
+    lines = ["Looked for agents:", ""]
+    for name, fault in faults.items():
+        seen = f"could not be listed: {code(fault, limit=300)}" if fault else "listed"
+        lines.append(f"- {code(name)}: {counted(found[name], 'agent')}, {seen}")
+    return "\n".join(lines)
 
 
 async def show(context: CommandContext) -> str:
@@ -81,7 +84,7 @@ async def show(context: CommandContext) -> str:
         f"- Approvals that wait: {len(waiting)}",
     ]
     if trouble := services.trouble_of(agent.agent_id):
-        lines.append(f"- Trouble: {plain(trouble, limit=300)}")
+        lines.append(f"- Trouble: {code(trouble, limit=300)}")
     return "\n".join(lines)
 
 
@@ -133,7 +136,7 @@ async def _fixed(context: CommandContext) -> Agent:
 def _checked_name(context: CommandContext) -> str:
     name = " ".join(context.arguments.text("NAME").split())
     if not name:
-        raise CommandFault("An agent's name cannot be empty.")
+        raise CommandFault("An agent's name cannot be empty: give it one.")
     if len(name) > _LONGEST_NAME:
         raise CommandFault(f"An agent's name may have {_LONGEST_NAME} characters at most.")
     return name
@@ -150,7 +153,9 @@ def _runtime_for(context: CommandContext) -> AgentRuntime:
         return _manageable(named)
     able = [runtime for runtime in runtimes.values() if runtime.capabilities.manage]
     if not able:
-        raise CommandFault("No runtime lets me create agents.")
+        raise CommandFault(
+            "No runtime lets me create agents: those made in one appear by themselves."
+        )
     if len(able) > 1:
         choices = " or ".join(code(f"--runtime {runtime.name}") for runtime in able)
         raise CommandFault(f"Say where: {choices}.")
@@ -160,7 +165,8 @@ def _runtime_for(context: CommandContext) -> AgentRuntime:
 def _manageable(runtime: AgentRuntime) -> AgentRuntime:
     if not runtime.capabilities.manage:
         raise CommandFault(
-            f"The runtime `{runtime.name}` does not let me create, rename or remove agents."
+            f"The runtime {code(runtime.name)} does not let me create, rename or remove agents: do "
+            "that there, and I follow."
         )
     return runtime
 
@@ -174,8 +180,9 @@ async def _made_now(context: CommandContext, runtime: AgentRuntime, name: str) -
             made = await _made_before(context, runtime, name)
         except RuntimeFault:
             raise CommandFault(
-                f"Whether **{plain(name)}** was created cannot be known now "
-                f"({plain(str(error), 300)}): `!agents` shows it once {code(runtime.name)} answers."
+                f"Whether {code(name)} was created cannot be known now "
+                f"({code(str(error), limit=300)}): `!agents` shows it once {code(runtime.name)} "
+                "answers."
             ) from None
         if made is None:
             raise
@@ -203,12 +210,11 @@ def _asked_first(context: CommandContext, agent: Agent) -> str:
 
 async def _noticed(context: CommandContext) -> None:
     """Let the bridge see the change at once; if it cannot now, its next listing will."""
-    with contextlib.suppress(RuntimeFault):
-        await context.services.sync()
+    await context.services.sync()
 
 
 async def _model(context: CommandContext, agent: Agent) -> str:
     try:
         return code(await current_model(context, agent) or "unknown")
     except (CommandFault, RuntimeFault) as error:
-        return f"unknown ({plain(str(error), limit=300)})"
+        return f"unknown ({code(str(error), limit=300)})"

@@ -1,10 +1,11 @@
 """Commands that tell how things stand."""
 
 import time
+from collections import Counter
 
-from letta_matrix.conversations.commands.answering import numbered, waiting_here
+from letta_matrix.conversations.commands.answering import listed, waiting_here
 from letta_matrix.conversations.commands.command import CommandContext
-from letta_matrix.conversations.commands.texts import ago, counted, link, name_of, plain
+from letta_matrix.conversations.commands.texts import ago, counted, label, link, name_of
 from letta_matrix.conversations.verbatim import inline_code as code
 from letta_matrix.matrix.identifiers import room_alias
 from letta_matrix.store.agents import Agent, AgentStatus
@@ -17,10 +18,11 @@ async def status(context: CommandContext) -> str:
     """How the agents here, or all together, are doing."""
     blocks = [await _agent_status(context, agent) for agent in context.agents]
     if not blocks:
-        blocks = [_overall_status(context)]
+        blocks = [_overall_status(context), *await _approvals_anywhere(context)]
     if waiting := await waiting_here(context):
-        lines = ["Approvals that wait; `!approve N` or `!deny N` answers one:", ""]
-        blocks.append("\n".join([*lines, *numbered(waiting)]))
+        ways = f"{context.typed('approve KEY')} or {context.typed('deny KEY')}"
+        lines = [f"Approvals that wait; {ways} answers one:", ""]
+        blocks.append("\n".join([*lines, *listed(context, waiting)]))
     if troubles := context.services.troubles():
         blocks.append(_troubles(context, troubles))
     return "\n\n".join(blocks)
@@ -49,7 +51,9 @@ async def agents(context: CommandContext) -> str:
         if wanted in agent.name.lower() or wanted in agent.runtime.lower()
     ]
     if not found:
-        return f"No agent is called anything like {code(wanted)}." if wanted else "No agents yet."
+        if wanted:
+            return f"No agent is called anything like {code(wanted)}; `!agents` lists all."
+        return "No agents yet: they appear by themselves, or an admin's `!create NAME` makes one."
     found.sort(key=lambda agent: (agent.runtime, agent.name.lower()))
     lines = [f"{counted(len(found), 'agent')}:", ""]
     lines += [
@@ -69,7 +73,7 @@ def active(context: CommandContext) -> list[Agent]:
 
 def room_link(context: CommandContext, agent: Agent) -> str:
     """An agent's name, with a link to its room."""
-    shown = plain(agent.name) or plain(agent.agent_id)
+    shown = label(agent.name, agent.agent_id)
     return link(shown, room_alias(agent.agent_id, context.services.config.homeserver.domain))
 
 
@@ -83,17 +87,17 @@ async def _agent_status(context: CommandContext, agent: Agent) -> str:
     if services.rooms.settings(agent.agent_id, context.turn.room_id).paused:
         lines.append("- Paused here: `!resume` ends that")
     if trouble := services.trouble_of(agent.agent_id):
-        lines.append(f"- Trouble: {plain(trouble, limit=300)}")
+        lines.append(f"- Trouble: {code(trouble, limit=300)}")
     return "\n".join(lines)
 
 
 async def _doing(context: CommandContext, agent: Agent) -> str:
     turn = await context.services.turns.open_at(context.place_of(agent))
-    if turn is None:
+    if turn is None or turn.status is TurnStatus.DONE:
         return "idle"
     doing = {TurnStatus.QUEUED: "about to begin", TurnStatus.REPLYING: "sending its reply"}
     since = ago(time.time() - turn.sent_at)
-    return f"{doing.get(turn.status, 'working')} on the message of {plain(turn.sender)}, {since}"
+    return f"{doing.get(turn.status, 'working')} on the message of {code(turn.sender)}, {since}"
 
 
 async def _conversation(context: CommandContext, agent: Agent) -> str:
@@ -105,7 +109,7 @@ async def _conversation(context: CommandContext, agent: Agent) -> str:
     place = context.place_of(agent)
     for one in await context.services.conversations.all_in(agent.agent_id, place.room_id):
         if one.current and one.place == place:
-            return f"“{plain(one.title)}”, since {ago(time.time() - one.created_at)}"
+            return f"{code(one.title)}, since {ago(time.time() - one.created_at)}"
     return "a new one begins with the next message"
 
 
@@ -122,10 +126,25 @@ def _overall_status(context: CommandContext) -> str:
     return "\n".join(lines)
 
 
+async def _approvals_anywhere(context: CommandContext) -> list[str]:
+    """Where approvals wait, for admins; what they ask for is for their rooms alone."""
+    if not context.is_admin:
+        return []
+    waiting = await context.services.approvals.store.pending()
+    counts = Counter(one.room_id for one in waiting)
+    if not counts:
+        return []
+    lines = [
+        f"- {counted(count, 'approval')} in {link(code(room_id, limit=255), room_id)}"
+        for room_id, count in counts.items()
+    ]
+    return ["\n".join(["Approvals wait; they are answered in their rooms:", "", *lines])]
+
+
 def _troubles(context: CommandContext, troubles: list[str]) -> str:
     if not context.is_admin:
         return "Something is wrong on my side; an admin's `!status` says what."
-    return "\n".join(["Troubles:", "", *(f"- {plain(trouble, limit=300)}" for trouble in troubles)])
+    return "\n".join(["Troubles:", "", *(f"- {code(trouble, limit=300)}" for trouble in troubles)])
 
 
 def _role(context: CommandContext) -> str:

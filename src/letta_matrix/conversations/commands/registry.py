@@ -22,7 +22,7 @@ from letta_matrix.conversations.commands.command import (
 from letta_matrix.conversations.verbatim import inline_code as code
 
 _AGENT = Argument("AGENT", Kind.TEXT, required=True)
-_WHICH = Argument("N|KEY")
+_WHICH = Argument("KEY")
 _KEY = (Argument("KEY", required=True),)
 
 
@@ -102,7 +102,8 @@ COMMANDS: tuple[Command, ...] = (
     Command(
         "approve",
         answering.approve,
-        "lets a tool run; as a reply to the question, that one. A ✅ or ♾️ on it does it too.",
+        "lets a tool run; without a key the one that asks, if there is just one. A ✅ or ♾️ on "
+        "the question does it too.",
         (_WHICH, Argument("always", Kind.CHOICE, choices=("always",))),
         aliases=("allow",),
         scope=Scope.BOTH,

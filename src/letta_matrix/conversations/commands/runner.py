@@ -16,7 +16,7 @@ from letta_matrix.conversations.commands.command import (
 from letta_matrix.conversations.commands.parse import parse_arguments, split_line
 from letta_matrix.conversations.commands.registry import COMMANDS, find, usable_by
 from letta_matrix.conversations.commands.services import CommandServices
-from letta_matrix.conversations.commands.texts import clip, plain
+from letta_matrix.conversations.commands.texts import clip
 from letta_matrix.conversations.reply import Notice, Reply
 from letta_matrix.conversations.verbatim import inline_code as code
 from letta_matrix.matrix.homeserver import Homeserver
@@ -120,7 +120,7 @@ class CommandRunner:
             answer = str(fault)
         except RuntimeFault as fault:
             log.info("a command failed", command=name, reason=str(fault))
-            answer = f"That did not work: {plain(str(fault), limit=300)}"
+            answer = f"That did not work: {code(str(fault), limit=300)}"
         return None if self._is_silent(turn) else answer
 
     def _command(self, name: str, role: Role, agents: Sequence[Agent]) -> Command:
@@ -130,7 +130,9 @@ class CommandRunner:
             # What somebody may not use is not hinted at either.
             return find(usable_by(self._commands, role, in_room=bool(agents)), name)
         if command.permission == "admin" and role != "admin":
-            raise CommandFault(f"{code('!' + command.name)} is for admins only.")
+            raise CommandFault(
+                f"{code('!' + command.name)} is for admins only; `!help` lists what you may use."
+            )
         if command.scope is Scope.AGENT and not agents:
             raise CommandFault(
                 f"{code('!' + command.name)} is about an agent: say it in that agent's room."

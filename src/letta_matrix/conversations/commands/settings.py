@@ -37,11 +37,12 @@ async def model(context: CommandContext) -> str:
     runtime = context.runtime_of(agent)
     if not runtime.capabilities.models:
         raise CommandFault(
-            f"The runtime `{runtime.name}` neither tells nor switches its agents' models."
+            f"The runtime {code(runtime.name)} neither tells nor switches its agents' models: do "
+            "that in the runtime itself."
         )
     wanted = context.arguments.text("NAME")
     if wanted and not context.is_admin:
-        raise CommandFault("Only an admin may switch an agent's model.")
+        raise CommandFault("Only an admin may switch an agent's model; `!model` tells which it is.")
     available = await runtime.list_models()
     if not wanted:
         current = await current_model(context, agent)
@@ -65,7 +66,7 @@ async def _change(context: CommandContext, **changes: bool | None) -> None:
 
 def _tool_activity(context: CommandContext, agent: Agent) -> str:
     if not context.runtime_of(agent).capabilities.tools:
-        return f"The runtime `{agent.runtime}` does not tell which tools {name_of(agent)} uses."
+        return f"The runtime {code(agent.runtime)} does not tell which tools {name_of(agent)} uses."
     shown = context.services.rooms.settings(agent.agent_id, context.turn.room_id).tool_activity
     if shown is None:
         shown = context.services.config.conversations.tool_activity

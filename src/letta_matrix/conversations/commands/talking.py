@@ -2,10 +2,13 @@
 
 import time
 from collections.abc import Callable, Sequence
+from typing import cast
 
 from letta_matrix.conversations.commands.command import CommandContext, CommandFault
-from letta_matrix.conversations.commands.texts import ago, counted, name_of, plain
+from letta_matrix.conversations.commands.texts import ago, counted, name_of
+from letta_matrix.conversations.verbatim import inline_code as code
 from letta_matrix.runtimes.protocol import AgentRuntime
+from letta_matrix.store.agents import Agent
 from letta_matrix.store.conversations import Conversation
 from letta_matrix.store.places import Place
 from letta_matrix.store.turns import Turn
@@ -18,11 +21,25 @@ async def new(context: CommandContext) -> str:
     able = [a for a in context.agents if context.runtime_of(a).capabilities.conversations]
     if not able:
         raise CommandFault(_single(context.runtime_of(context.agents[0])))
-    store = context.services.conversations
-    left = [await store.leave(context.place_of(agent)) for agent in able]
-    if any(left) or context.recovered:
+    left = await _fixed_current(context, able)
+    for agent in able:
+        if conversation_id := left.get(agent.agent_id):
+            place = context.place_of(agent)
+            await context.services.conversations.leave(place, conversation_id)
+    if left:
         return "Your next message starts a new conversation. `!conversations` leads back."
     return "Nothing was said since the last start: your next message starts afresh anyway."
+
+
+async def _fixed_current(context: CommandContext, agents: Sequence[Agent]) -> dict[str, str]:
+    """The conversations that go on here, by agent id; after a crash those that did before it."""
+    if isinstance(before := context.remembered.get("left"), dict):
+        return cast("dict[str, str]", before)
+    store = context.services.conversations
+    going = {one.agent_id: store.current(context.place_of(one)) for one in agents}
+    left = {agent_id: conversation for agent_id, conversation in going.items() if conversation}
+    await context.remember({"left": left})
+    return left
 
 
 async def conversations(context: CommandContext) -> str:
@@ -57,7 +74,9 @@ async def cancel(context: CommandContext) -> str | None:
     # The stopped ones say so themselves; before a crash they may have done it already.
     if count or context.recovered:
         return None
-    return "That is not being worked on." if target else "There is nothing to stop here."
+    if target:
+        return "That is not being worked on; `!cancel` that is no reply stops all that is."
+    return "Nothing is worked on here; elsewhere, `!cancel` there or a 🛑 on the message stops it."
 
 
 async def react_cancel(context: CommandContext) -> None:
@@ -97,7 +116,9 @@ async def _return_to(
 ) -> str:
     if number > len(found):
         have = counted(len(found), "conversation") if found else "none yet"
-        raise CommandFault(f"There is no conversation {number} here: {have}.")
+        raise CommandFault(
+            f"There is no conversation {number} here: {have}. `!conversations` lists them."
+        )
     meant = found[number - 1]
     if meant.current and meant.place == here and not context.recovered:
         return f"{_titled(meant)} is the one that goes on here already."
@@ -122,11 +143,11 @@ def _listed(conversation: Conversation, here: Place, now: float) -> str:
 
 
 def _titled(conversation: Conversation) -> str:
-    return f"“{plain(conversation.title)}”" if conversation.title else "one without a title"
+    return code(conversation.title) if conversation.title else "one without a title"
 
 
 def _single(runtime: AgentRuntime) -> str:
     return (
-        f"The runtime `{runtime.name}` has no conversations: each of its agents keeps one single "
-        "history."
+        f"The runtime {code(runtime.name)} has no conversations: each of its agents keeps one "
+        "single history."
     )

@@ -1,26 +1,21 @@
-"""Words of others, and times, as they may stand in a command's answer (Markdown)."""
+"""Names, times and numbers as they may stand in a command's answer (Markdown)."""
 
-import re
 from urllib.parse import quote
 
-from letta_matrix.matrix.formatting import clean_text
+from letta_matrix.conversations.verbatim import inline_code
 from letta_matrix.store.agents import Agent
 
-# Not "[": after a backslash it begins a formula, and without "]" there is no link.
-_MARKUP = re.compile(
-    r"[\\`*\]|~$]|<(?=[A-Za-z/!?])|&(?=#?\w+;)|(?<![^\W_])_|_(?![^\W_])|\A[#>+\-=](?=\s|\Z)"
-)
 _UNITS = ((86_400, "d"), (3600, "h"), (60, "min"))
 
 
-def plain(text: str, limit: int = 80) -> str:
-    """`text` in one line, shortened, with nothing in it that Markdown would act on."""
-    return _MARKUP.sub(r"\\\g<0>", _line(text, limit))
+def label(name: str, agent_id: str) -> str:
+    """How an agent is called, by its id if its name is empty."""
+    return inline_code(name.strip() or agent_id, limit=80)
 
 
 def name_of(agent: Agent) -> str:
-    """An agent's name in bold."""
-    return f"**{plain(agent.name) or plain(agent.agent_id)}**"
+    """How an agent is called."""
+    return label(agent.name, agent.agent_id)
 
 
 def link(shown: str, identifier: str) -> str:
@@ -58,8 +53,3 @@ def clip(markdown: str, limit: int) -> str:
             break
         kept.append(line)
     return "\n".join([*kept, "", "… and more than fits here."])
-
-
-def _line(text: str, limit: int) -> str:
-    line = " ".join(clean_text(text).split())
-    return line if len(line) <= limit else f"{line[: limit - 1]}…"

@@ -39,7 +39,7 @@ class Activity:
         Raises:
             RuntimeUnavailable: as `Connection.call`.
         """
-        newest = self._newest
+        newest = reached = self._newest
         limit = PAGE if newest else FIRST_PAGE
         query: Json = {"limit": limit}
         for _ in range(MAX_PAGES):
@@ -51,12 +51,14 @@ class Activity:
             page = [item for item in as_list(answer.get("conversations")) if id_of(item)]
             for item in page:
                 self._note(item)
+                reached = max(reached, changed_at(item))
             if len(page) < limit or changed_at(page[-1]) < newest:
-                return
+                break
             query["after"] = id_of(page[-1])
+        # Not before every page was read: after a failure they are all read again.
+        self._newest = reached
 
     def _note(self, conversation: Json) -> None:
-        self._newest = max(self._newest, changed_at(conversation))
         agent_id, said = conversation.get("agent_id"), time_of(conversation.get("last_message_at"))
         if isinstance(agent_id, str) and said > self._last.get(agent_id, ""):
             self._last[agent_id] = said

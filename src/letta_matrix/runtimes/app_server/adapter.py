@@ -21,6 +21,7 @@ from letta_matrix.runtimes.protocol import (
     AgentGone,
     AgentInfo,
     Capabilities,
+    ConversationGone,
     CredentialsRefused,
     RuntimeRefused,
     RuntimeUnavailable,
@@ -29,6 +30,7 @@ from letta_matrix.runtimes.protocol import (
     ToolHandler,
     ToolSpec,
     TurnEvent,
+    TurnLost,
     TurnRequest,
     TurnState,
 )
@@ -136,8 +138,9 @@ class AppServer:
             try:
                 if not self._connection.link.up:
                     raise self._connection.unavailable()
-                async for event in events:
-                    yield event
+                async with contextlib.aclosing(events):
+                    async for event in events:
+                        yield event
             except RuntimeUnavailable:
                 raise
             except CredentialsRefused as fault:
@@ -145,8 +148,11 @@ class AppServer:
                 if self._unfinished[request]:
                     raise RuntimeUnavailable(str(fault)) from None
                 raise
-            except Exception:
+            except Exception as error:
                 self._unfinished.pop(request, None)
+                if state and isinstance(error, ConversationGone):
+                    # The earlier try may have begun it there.
+                    raise TurnLost(str(error), tools_started=True) from None
                 raise
 
     async def cancel_turn(self, agent_id: str, conversation_id: str) -> None:
@@ -180,11 +186,15 @@ class AppServer:
         if not allow:
             decision = {"behavior": "deny", "message": message or "The person said no."}
         payload: Json = {"kind": "approval_response", "request_id": approval_id}
-        answer = await self._connection.request(
-            "input",
-            runtime=Scope(request.agent_id, request.conversation_id).as_json(),
-            payload={**payload, "decision": decision},
-        )
+        try:
+            answer = await self._connection.request(
+                "input",
+                runtime=Scope(request.agent_id, request.conversation_id).as_json(),
+                payload={**payload, "decision": decision},
+            )
+        except CredentialsRefused as fault:
+            # It is still pending, and can be answered once the token is right again.
+            raise RuntimeUnavailable(str(fault)) from None
         if not answer.get("accepted"):
             reason = error_line(answer.get("error") or "it is no longer pending")
             raise RuntimeRefused(f"the App Server did not take the approval: {reason}")

@@ -47,7 +47,9 @@ class Connection:
         token = config.token.get_secret_value() if config.token else None
         self.counters: Counter[str] = Counter()
         self.unsettled: set[Scope] = set()
-        """Conversations aborted without a `turn_finished` so far; they start nothing new."""
+        """Conversations aborted without a `turn_finished` on this connection so far; they start
+        nothing new."""
+        self._stream = ("", 0)
         self._config = config
         self._url = _websocket_url(config.url)
         self.has_spare = is_remote(self._url)
@@ -78,8 +80,10 @@ class Connection:
 
     async def close(self) -> None:
         self._closing = True
-        for task in self._tasks:
+        tasks = list(self._tasks)
+        for task in tasks:
             task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         await self.tools.close()
         await self._client.close()
 
@@ -222,6 +226,9 @@ class Connection:
     def _linked(self, link: Link) -> None:
         before, self._link = self._link, link
         same = before.up and link.same_stream(before.epoch, before.generation)
+        if link.up and self._stream != (link.epoch, link.generation):
+            self._stream = (link.epoch, link.generation)
+            self.unsettled.clear()
         if link.made != before.made:
             self._started.clear()  # a new spare connection is subscribed to nothing yet
             if same:

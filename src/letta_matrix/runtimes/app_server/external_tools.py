@@ -86,7 +86,7 @@ class ExternalTools:
         elif not self._running:
             return
         elif kind == "stream_delta" and (ended := _ended(data)):
-            self._end(ended)
+            self._end(*ended)
         elif kind == "update_loop_status" and (scope := _resting(data)):
             self.stop(scope)
 
@@ -97,10 +97,13 @@ class ExternalTools:
         for request_id, answer in unsent.items():
             self._tell(request_id, answer)
         kept = list(frames)
-        ended = {_ended(data) for _, data in kept}
+        # Models use an id again in another turn: only a later end is a call's own.
+        ends = {key: seq for seq, data in kept if (key := _ended(data)) is not None}
         for seq, data in kept:
             asked = data if data.get("type") == CALL_REQUEST else as_dict(data.get("request"))
-            if asked and str(asked.get("tool_call_id")) not in ended:
+            scope = scope_of(data)
+            key = (scope, str(asked.get("tool_call_id"))) if scope is not None else None
+            if asked and (key is None or ends.get(key, -1) < seq):
                 self.read(seq, data)
 
     async def close(self) -> None:
@@ -129,9 +132,8 @@ class ExternalTools:
         if self._handler is None or not isinstance(name, str) or name not in self._specs:
             self._answer(request_id, ToolResult(f"there is no tool {name} any more", ok=False))
             return
-        call = ToolCall(
-            scope.agent_id, scope.conversation_id, call_id, name, as_dict(data.get("input"))
-        )
+        arguments = as_dict(data.get("input"))
+        call = ToolCall(*scope, call_id, name, arguments, request_id)
         task = asyncio.create_task(self._run(request_id, call, self._handler))
         self._running[request_id] = _Running(seq, scope, call_id, task)
         task.add_done_callback(lambda task: self._done(request_id, task))
@@ -165,18 +167,21 @@ class ExternalTools:
         """The App Server asks for outside tools as for its own; ours need nobody's approval,
         since they act strictly as the agent."""
         scope, approval_id = scope_of(data), data.get("request_id")
-        name = as_dict(data.get("request")).get("tool_name")
-        if scope is None or not isinstance(name, str) or name not in self._specs:
+        request = as_dict(data.get("request"))
+        name, subtype = request.get("tool_name"), request.get("subtype")
+        if scope is None or subtype != "can_use_tool":
+            return
+        if not isinstance(name, str) or name not in self._specs:
             return
         decision = {"behavior": "allow"}
         payload = {"kind": "approval_response", "request_id": approval_id, "decision": decision}
         frame: Json = {"type": "input", "request_id": f"allow:{approval_id}"}
         self._send({**frame, "runtime": scope.as_json(), "payload": payload})
 
-    def _end(self, call_id: str) -> None:
+    def _end(self, scope: Scope, call_id: str) -> None:
         """A call that the App Server has ended by itself is of no use any more."""
         for running in list(self._running.values()):
-            if running.call_id == call_id:
+            if (running.scope, running.call_id) == (scope, call_id):
                 running.task.cancel()
 
 
@@ -203,8 +208,10 @@ def _resting(data: Json) -> Scope | None:
     return scope_of(data) if resting else None
 
 
-def _ended(data: Json) -> str:
-    """The id of the call that a frame ends, else ""."""
-    delta = as_dict(data.get("delta"))
-    ended = delta.get("message_type") in _ENDS
-    return str(delta.get("tool_call_id") or "") if ended else ""
+def _ended(data: Json) -> tuple[Scope, str] | None:
+    """The conversation and the id of the call that a frame ends."""
+    delta, scope = as_dict(data.get("delta")), scope_of(data)
+    call_id = delta.get("tool_call_id")
+    if scope is None or delta.get("message_type") not in _ENDS or not isinstance(call_id, str):
+        return None
+    return scope, call_id

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from dataclasses import dataclass
 
 import structlog
@@ -67,8 +68,9 @@ class Follower:
         await self._send()
         if self.dropped:
             yield ImagesDropped(self.dropped)
-        async for event in self._follow(self.recovery.new_reader()):
-            yield event
+        async with aclosing(self._follow(self.recovery.new_reader())) as events:
+            async for event in events:
+                yield event
 
     async def resume(self, state: TurnState) -> Events:
         """Follow a turn that an earlier try may have started; prompt only if it did not."""
@@ -81,13 +83,15 @@ class Follower:
                 yield ImagesDropped(self.dropped)
             for event in kept.events:
                 yield event
-            async for event in self._follow(kept.reader, after=kept.seq):
-                yield event
+            async with aclosing(self._follow(kept.reader, after=kept.seq)) as events:
+                async for event in events:
+                    yield event
             return
         if not unbroken:
             await self._refuse_to_repeat_tools(kept.reader.tools_started)
-        async for event in self._recover(unbroken=unbroken):
-            yield event
+        async with aclosing(self._recover(unbroken=unbroken)) as events:
+            async for event in events:
+                yield event
 
     def state(self) -> dict[str, object]:
         """Where a turn that starts now begins in the keeper's stream."""
@@ -132,8 +136,9 @@ class Follower:
                     await self.connection.start_runtime(self.scope, again=True)
                 if stored is None or reader.begun:
                     continue
-                async for event in self._recover(unbroken=True):
-                    yield event
+                async with aclosing(self._recover(unbroken=True)) as events:
+                    async for event in events:
+                        yield event
                 return
             if frame is Mark.LOST:
                 raise self.connection.unavailable()
@@ -156,8 +161,9 @@ class Follower:
         report = await self.recovery.report()
         reader = report.reader
         if report.joined:
-            async for event in self._join(report):
-                yield event
+            async with aclosing(self._join(report)) as events:
+                async for event in events:
+                    yield event
             return
         if reader.taken:
             if self.had_tools:
@@ -166,18 +172,21 @@ class Follower:
             await self.save(place)
             for event in report.events:
                 yield event
-            async for event in self._follow(reader):
-                yield event
+            async with aclosing(self._follow(reader)) as events:
+                async for event in events:
+                    yield event
             return
         stored = await self.recovery.stored()
         if stored is None:
-            async for event in self.ask():
-                yield event
+            async with aclosing(self.ask()) as events:
+                async for event in events:
+                    yield event
             return
         if reader.busy and not stored.followed:
             reader.adopt()
-            async for event in self._join(report):
-                yield event
+            async with aclosing(self._join(report)) as events:
+                async for event in events:
+                    yield event
             return
         # A run the App Server remembers but no longer works on either ended, or was cut off
         # with the connection and blocks its conversation for ever; nothing tells which.
@@ -212,11 +221,12 @@ class Follower:
             if not isinstance(event, TextDelta | TurnStarted):
                 yield event
         finish = TurnFinished(StopReason.END_TURN)
-        async for event in self._follow(reader):
-            if isinstance(event, TurnFinished):
-                finish = event
-            elif not isinstance(event, TextDelta | TurnStarted):
-                yield event
+        async with aclosing(self._follow(reader)) as events:
+            async for event in events:
+                if isinstance(event, TurnFinished):
+                    finish = event
+                elif not isinstance(event, TextDelta | TurnStarted):
+                    yield event
         stored = await self.recovery.stored()
         for event in stored_events(stored or StoredTurn(), finish):
             if not isinstance(event, TurnStarted):

@@ -3,12 +3,11 @@
 The protocol is that of `letta server` (Letta Code 0.34, protocol version 1).
 """
 
-import json
 import re
 from dataclasses import dataclass
 from typing import NamedTuple, cast
 
-from letta_matrix.runtimes.json_fields import Json
+from letta_matrix.runtimes.json_fields import Json, parse_json
 from letta_matrix.runtimes.protocol import (
     AgentGone,
     ConversationGone,
@@ -38,7 +37,6 @@ _BUSY = (
     "Conversation is switching computers",
     "Runtime is no longer active",
 )
-_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
 class Scope(NamedTuple):
@@ -66,18 +64,8 @@ class ScopedFrame:
 
 def parse(text: bytes) -> Json | None:
     """The frame as an object, None for anything else."""
-    try:
-        data = json.loads(text)
-        if _SURROGATE.search(text):
-            data = json.loads(_whole(json.dumps(data, ensure_ascii=False)))
-    except (ValueError, RecursionError):
-        return None
+    data = parse_json(text)
     return cast("Json", data) if isinstance(data, dict) else None
-
-
-def _whole(text: str) -> str:
-    """The text without halves of surrogate pairs, which nothing could store or send."""
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def scope_of(data: Json) -> Scope | None:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from dataclasses import dataclass, field
 
 from letta_matrix.runtimes.app_server.connection import Connection
@@ -11,6 +12,8 @@ from letta_matrix.runtimes.json_fields import Json, as_list, id_of, text_of
 PAGE = 50
 MAX_PAGES = 10
 _REMINDER = re.compile(r"<system-reminder>.*?</system-reminder>", re.DOTALL)
+_OURS = "$"
+"""How the ids of prompts from Matrix begin."""
 _TOOL_TYPES = ("approval_request_message", "tool_call_message", "tool_return_message")
 
 
@@ -37,10 +40,11 @@ async def find_turn(connection: Connection, scope: Scope, message_id: str) -> St
         RuntimeUnavailable, RuntimeRefused: as `Connection.call`.
     """
     newest_first: list[Json] = []
-    async for page in pages(connection, scope):
-        newest_first += page
-        if any(message.get("otid") == message_id for message in newest_first[:-1]):
-            break
+    async with aclosing(pages(connection, scope)) as found:
+        async for page in found:
+            newest_first += page
+            if any(message.get("otid") == message_id for message in newest_first[:-1]):
+                break
     return read_turn(newest_first[::-1], message_id)
 
 
@@ -74,7 +78,7 @@ def read_turn(messages: list[Json], message_id: str) -> StoredTurn | None:
     for message in messages[last + 1 :]:
         kind = message.get("message_type")
         text = own_text(message)
-        if kind == "user_message" and text:
+        if is_prompt(message):
             turn.followed = True
             break
         if kind == "assistant_message" and text:
@@ -83,6 +87,19 @@ def read_turn(messages: list[Json], message_id: str) -> StoredTurn | None:
         elif kind in _TOOL_TYPES:
             turn.tools = turn.in_tools = True
     return turn
+
+
+def is_prompt(message: Json) -> bool:
+    """Whether a stored message is somebody's, not a reminder of the App Server. What came from
+    Matrix is, even if no text of it was kept."""
+    if message.get("message_type") != "user_message":
+        return False
+    return is_ours(message) or bool(own_text(message))
+
+
+def is_ours(message: Json) -> bool:
+    """Whether a stored prompt came from Matrix, by its id."""
+    return str(message.get("otid") or "").startswith(_OURS)
 
 
 def own_text(message: Json) -> str:

@@ -10,7 +10,7 @@ from typing import Self
 from letta_matrix.runtimes.app_server.connection import Connection
 from letta_matrix.runtimes.app_server.feeds import Feed, Mark
 from letta_matrix.runtimes.app_server.frames import IDLE, Scope, changed_at, parse, time_of
-from letta_matrix.runtimes.app_server.history import own_text, pages
+from letta_matrix.runtimes.app_server.history import is_ours, is_prompt, own_text, pages
 from letta_matrix.runtimes.json_fields import Json, as_dict, as_list, id_of
 from letta_matrix.runtimes.protocol import ConversationGone, Said, Speech
 
@@ -19,8 +19,6 @@ MAX_LIST_PAGES = 10
 MAX_CONVERSATIONS = 20
 """Conversations read in one look; the others wait for the next."""
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT")
-_OURS = "$"
-"""How the ids of prompts from Matrix begin."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +137,7 @@ class SpeechReader:
         async with aclosing(pages(self._connection, scope)) as found:
             async for page in found:
                 newest_first += page
-                if any(_is_prompt(m) and time_of(m.get("date")) <= since for m in page):
+                if any(is_prompt(m) and time_of(m.get("date")) <= since for m in page):
                     break
         return list(read_turns(newest_first[::-1]))
 
@@ -156,8 +154,8 @@ def read_turns(messages: list[Json]) -> Iterator[HeardTurn]:
     turn, fresh = HeardTurn(ours=True), False
     for message in messages:
         kind, text = message.get("message_type"), own_text(message)
-        if _is_prompt(message):
-            ours = str(message.get("otid") or "").startswith(_OURS)
+        if is_prompt(message):
+            ours = is_ours(message)
             if fresh:
                 turn.ours |= ours
             else:
@@ -180,10 +178,6 @@ def _is_busy(feed: Feed) -> bool:
         if not isinstance(frame, Mark) and frame.type == "update_loop_status":
             busy = as_dict(frame.data.get("loop_status")).get("status") != IDLE
     return busy
-
-
-def _is_prompt(message: Json) -> bool:
-    return message.get("message_type") == "user_message" and bool(own_text(message))
 
 
 def _by_time(item: tuple[str, str]) -> str:

@@ -78,7 +78,8 @@ class TurnReader:
         self._own_tools = own_tools
         self._ours: set[str] = set()
         self._others: set[str] = set()
-        self._seen: set[tuple[str, object]] = set()
+        self._seen: set[tuple[str, str]] = set()
+        self._newest: dict[str, int] = {}
         self._calls: dict[str, tuple[str, str]] = {}
         self._started_calls: set[str] = set()
         self._next = False
@@ -178,18 +179,16 @@ class TurnReader:
             self.unknown.append(f"delta {kind}")
 
     def _repeated(self, data: Json, delta: Json) -> bool:
-        seq_id = delta.get("seq_id")
-        key = (
-            (str(data.get("idempotency_key", "")), None)
-            if not isinstance(seq_id, int)
-            else (str(delta.get("run_id")), seq_id)
-        )
-        if key == ("", None):
-            return False
-        if key in self._seen:
-            return True
+        """A run's deltas are numbered upwards; the few without a number have a key."""
+        seq_id, run_id = delta.get("seq_id"), str(delta.get("run_id"))
+        if isinstance(seq_id, int):
+            repeated = seq_id <= self._newest.get(run_id, -1)
+            self._newest[run_id] = max(seq_id, self._newest.get(run_id, -1))
+            return repeated
+        key = ("delta", str(data.get("idempotency_key", "")))
+        repeated = key[1] != "" and key in self._seen
         self._seen.add(key)
-        return False
+        return repeated
 
     def _called(self, delta: Json) -> None:
         calls = as_list(delta.get("tool_calls")) or [as_dict(delta.get("tool_call"))]

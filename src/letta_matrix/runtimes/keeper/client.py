@@ -21,6 +21,7 @@ LONGEST_RETRY = 0.5
 SPAWN_PAUSE = 1.0
 REPLACED_PAUSE = 30.0
 """Seconds before a bridge that another one threw out tries again."""
+REPLAY_TIMEOUT = 20.0
 MAX_SOCKET_PATH = 107
 _log = structlog.get_logger()
 
@@ -122,7 +123,7 @@ class KeeperClient:
         """Kept frames after `since` that have `contains` in their text.
 
         Raises:
-            KeeperGone: the keeper is not there.
+            KeeperGone: the keeper is not there, or did not answer within `REPLAY_TIMEOUT`.
         """
         number = next(self._ids)
         future = asyncio.get_running_loop().create_future()
@@ -130,7 +131,10 @@ class KeeperClient:
         try:
             message = {"type": "replay", "id": number, "since": since, "contains": contains}
             self._write(wire.pack_control(message))
-            return await future
+            async with asyncio.timeout(REPLAY_TIMEOUT):
+                return await future
+        except TimeoutError:
+            raise KeeperGone("the keeper does not answer") from None
         finally:
             self._replays.pop(number, None)
 

@@ -3,10 +3,13 @@
 from collections import Counter, deque
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
+from dataclasses import replace
 
 from letta_matrix.config_runtimes import LettaApiRuntime
 from letta_matrix.runtimes.json_fields import id_of
+from letta_matrix.runtimes.letta_api.errors import ApprovalPending
 from letta_matrix.runtimes.letta_api.listing import AgentListing
+from letta_matrix.runtimes.letta_api.orphans import deny_orphans
 from letta_matrix.runtimes.letta_api.speech import said_since
 from letta_matrix.runtimes.letta_api.turns import CANCEL_GRACE, Turn
 from letta_matrix.runtimes.protocol import (
@@ -14,6 +17,8 @@ from letta_matrix.runtimes.protocol import (
     AgentInfo,
     Capabilities,
     ConversationGone,
+    CredentialsRefused,
+    RuntimeFault,
     RuntimeRefused,
     RuntimeUnavailable,
     Said,
@@ -29,6 +34,10 @@ from letta_matrix.runtimes.protocol import (
 
 _KEPT = 200
 """Ended turns, and their runs, that are known again for a while."""
+_UNBLOCKED = (
+    "the agent was waiting for an approval that nobody could give any more; it is denied now: "
+    "send the message again"
+)
 _CAPABILITIES = Capabilities(always=False, tools=False)
 
 
@@ -41,12 +50,12 @@ class LettaApi:
 
     def __init__(self, config: LettaApiRuntime) -> None:
         # letta-client is heavy, and bridges without such a runtime never need it.
-        from letta_matrix.runtimes.letta_api.client import PAGE, Client
+        from letta_matrix.runtimes.letta_api.client import Client
 
         self._config = config
         self._counters: Counter[str] = Counter()
         self._client = Client(config, self._counters)
-        self._listing = AgentListing(self._client, PAGE)
+        self._listing = AgentListing(self._client)
         self._turns: dict[TurnRequest, Turn] = {}
         self._over: deque[TurnRequest] = deque(maxlen=_KEPT)
         self._runs: deque[str] = deque(maxlen=_KEPT)
@@ -117,29 +126,62 @@ class LettaApi:
             async with aclosing(turn.follow()) as events:
                 async for event in events:
                     if isinstance(event, TurnFinished):
-                        self._over.append(request)
-                    yield event
-        except (TurnLost, RuntimeRefused) as error:
-            self._over.append(request)
-            # Conversations go with their agent, and only the agent can be told of for good.
-            gone = isinstance(error, ConversationGone)
-            if gone and not await self._client.has_agent(request.agent_id):
-                raise AgentGone("the Letta API no longer has the agent") from None
-            raise
+                        yield await self._end(turn, event)
+                    else:
+                        yield event
+        except RuntimeFault as error:
+            fault = await self._meaning(turn, error)
+            if isinstance(fault, TurnLost | RuntimeRefused):
+                self._over.append(request)
+            raise fault from None
         finally:
             self._runs += turn.runs
             if self._turns.get(request) is turn:
                 del self._turns[request]
 
+    async def _end(self, turn: Turn, end: TurnFinished) -> TurnFinished:
+        """A turn's end; what held it up, a call that waits for nobody's answer, is denied."""
+        conversation_id = turn.request.conversation_id
+        alone = self._followed(conversation_id) == [turn]
+        if turn.blocked and alone and await deny_orphans(self._client, conversation_id):
+            end = replace(end, error=_UNBLOCKED)
+        self._over.append(turn.request)
+        return end
+
+    async def _meaning(self, turn: Turn, error: RuntimeFault) -> RuntimeFault:
+        """What an error means for a turn."""
+        request = turn.request
+        match error:
+            case ApprovalPending() if self._followed(request.conversation_id) == [turn]:
+                if await deny_orphans(self._client, request.conversation_id):
+                    return error
+                return RuntimeRefused(
+                    "the agent waits for an approval that cannot be given or denied from here; "
+                    "answer it where it was asked for, or begin a new conversation"
+                )
+            case CredentialsRefused() if turn.resumed:
+                return RuntimeUnavailable(str(error))
+            # Conversations go with their agent, and only the agent can be told of for good.
+            case ConversationGone() if not await self._client.has_agent(request.agent_id):
+                return AgentGone("the Letta API no longer has the agent")
+            case ConversationGone() if turn.resumed:
+                return TurnLost(str(error), tools_started=True)
+            case _:
+                return error
+
+    def _followed(self, conversation_id: str) -> list[Turn]:
+        turns = self._turns.values()
+        return [turn for turn in turns if turn.request.conversation_id == conversation_id]
+
     async def cancel_turn(self, agent_id: str, conversation_id: str) -> None:
-        turns = [
-            turn for turn in self._turns.values() if turn.request.conversation_id == conversation_id
-        ]
+        turns = self._followed(conversation_id)
         for turn in turns:
             await turn.cancel()
         if await self._client.cancel(conversation_id):
             for turn in turns:
                 turn.end_within(CANCEL_GRACE)
+        elif not turns:
+            await deny_orphans(self._client, conversation_id)
 
     async def answer_approval(
         self,

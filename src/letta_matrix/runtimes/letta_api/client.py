@@ -10,12 +10,20 @@ from contextlib import AbstractAsyncContextManager, aclosing
 from typing import Any, Literal, cast
 
 import httpx
-from letta_client import APIConnectionError, APIStatusError, APITimeoutError, AsyncLetta
+from letta_client import (
+    APIConnectionError,
+    APIStatusError,
+    APITimeoutError,
+    AsyncLetta,
+    DefaultAsyncHttpxClient,
+)
 
 from letta_matrix.config_runtimes import LettaApiRuntime
-from letta_matrix.runtimes.json_fields import Json, as_list, id_of
-from letta_matrix.runtimes.letta_api.errors import NotStreamable, fault_of, reason_of
+from letta_matrix.runtimes.json_fields import Json, as_dict, parse_json
+from letta_matrix.runtimes.letta_api.errors import NotReached, NotStreamable, fault_of, reason_of
+from letta_matrix.runtimes.letta_api.pages import PAGE, identity, last_id
 from letta_matrix.runtimes.letta_api.sse import StreamEvent, read_events
+from letta_matrix.runtimes.loopback import is_loopback
 from letta_matrix.runtimes.protocol import (
     AgentGone,
     RuntimeBusy,
@@ -26,12 +34,11 @@ from letta_matrix.runtimes.protocol import (
 
 STREAM_SILENCE = 90.0
 """Seconds without a byte after which a stream counts as broken; pings come every 30 s."""
-PAGE = 50
-"""The server's own default, so that no server gives less without being asked for less."""
 RUN_MESSAGES = 100
 MAX_PAGES = 20
 _SILENT = "did not answer in time"
 _UNREACHABLE = "cannot be reached, or broke off"
+_UNSENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 
 Response = Awaitable[Any]
 Stream = AsyncGenerator[StreamEvent]
@@ -48,21 +55,36 @@ _AGENT_MISSING: Meanings = {404: AgentGone}
 _STREAM_OVER: Meanings = {400: NotStreamable, 404: NotStreamable, 410: NotStreamable}
 
 
+class _Api(AsyncLetta):
+    """The package's client, which sends nothing of the environment: no key or header that is
+    another server's (`LETTA_API_KEY`, `LETTA_CUSTOM_HEADERS`), and nothing through a proxy that
+    could not reach this machine. It follows no redirect, which would take a prompt elsewhere."""
+
+    def __init__(self, url: str, key: str, patience: float) -> None:
+        remote = not is_loopback(httpx.URL(url).host)
+        super().__init__(
+            api_key=key,
+            base_url=url.rstrip("/").removesuffix("/v1"),
+            timeout=httpx.Timeout(patience),
+            max_retries=0,
+            http_client=DefaultAsyncHttpxClient(follow_redirects=False, trust_env=remote),
+        )
+        self.api_key = key or None
+        self._custom_headers = {}
+
+
 class Client:
-    """One server. Nothing is retried here: a POST repeated blindly would prompt twice."""
+    """One server. Nothing is retried here: a POST repeated blindly would prompt twice.
+
+    `secrets` are what nothing that a server says may repeat to a person.
+    """
 
     def __init__(self, config: LettaApiRuntime, counters: Counter[str]) -> None:
         self._place = f"the Letta API {config.name!r}"
         self._counters = counters
-        self._key = config.api_key.get_secret_value() if config.api_key else ""
-        self._api = AsyncLetta(
-            api_key=self._key,
-            base_url=config.url.rstrip("/").removesuffix("/v1"),
-            timeout=httpx.Timeout(config.request_timeout),
-            max_retries=0,
-        )
-        # Without a key the package would look for one in the environment and send it.
-        self._api.api_key = self._key or None
+        key = config.api_key.get_secret_value() if config.api_key else ""
+        self.secrets = (key,)
+        self._api = _Api(config.url, key, config.request_timeout)
         self._stream_timeout = httpx.Timeout(config.request_timeout, read=STREAM_SILENCE)
 
     async def close(self) -> None:
@@ -107,10 +129,14 @@ class Client:
         made = await self._call(raw.create(agent_id=agent_id, summary=title), _AGENT_MISSING)
         return self._as_object(made)
 
-    async def conversation_messages(self, conversation_id: str) -> list[Json]:
-        """The newest page, newest first."""
+    async def conversation_messages(
+        self, conversation_id: str, after: str | None = None
+    ) -> list[Json]:
+        """One page of at most `PAGE` messages, newest first."""
         raw = self._api.conversations.messages.with_raw_response
-        return await self._list(raw.list(conversation_id, limit=PAGE, order="desc"))
+        return await self._list(
+            raw.list(conversation_id, limit=PAGE, order="desc", **_after(after))
+        )
 
     async def cancel(self, conversation_id: str) -> bool:
         """Whether something ran there and was told to stop."""
@@ -147,10 +173,10 @@ class Client:
                 raw.list(run_id, limit=RUN_MESSAGES, order="asc", **_after(after))
             )
             before = len(found)
-            found |= {_identity(item): item for item in page}
+            found |= {identity(item): item for item in page}
             if len(found) == before or len(page) < RUN_MESSAGES:
                 break
-            after = id_of(page[-1])
+            after = last_id(page)
         return list(found.values())
 
     def send(self, conversation_id: str, message: Json) -> Stream:
@@ -190,11 +216,12 @@ class Client:
             raise self._fault(error, meanings) from None
 
     async def _list(self, call: Response) -> list[Json]:
+        """The items; one that is no object is empty, for the length of a page tells its place."""
         answer = await self._call(call)
         if not isinstance(answer, list):
             raise self._malformed()
-        items = as_list(cast("object", answer))
-        if odd := len(cast("list[object]", answer)) - len(items):
+        items = [as_dict(item) for item in cast("list[object]", answer)]
+        if odd := items.count({}):
             self._counters["malformed list item"] += odd
         return items
 
@@ -208,12 +235,13 @@ class Client:
 
     async def _call(self, call: Response, meanings: Meanings = _PLAIN) -> object:
         try:
-            response = await call
-            return await response.json() if await response.read() else None
+            body = cast("bytes", await (await call).read())
         except (APIStatusError, APIConnectionError, httpx.HTTPError) as error:
             raise self._fault(error, meanings) from None
-        except ValueError:
-            raise self._malformed() from None
+        value = parse_json(body)
+        if value is None and body.strip() not in (b"", b"null"):
+            raise self._malformed()
+        return value
 
     def _malformed(self) -> RuntimeUnavailable:
         self._counters["malformed answer"] += 1
@@ -222,24 +250,15 @@ class Client:
     def _fault(self, error: Exception, meanings: Meanings) -> RuntimeFault:
         if not isinstance(error, APIStatusError):
             late = isinstance(error, APITimeoutError | httpx.TimeoutException)
-            return RuntimeUnavailable(f"{self._place} {_SILENT if late else _UNREACHABLE}")
+            kind = NotReached if isinstance(error.__cause__, _UNSENT) else RuntimeUnavailable
+            return kind(f"{self._place} {_SILENT if late else _UNREACHABLE}")
         meaning = meanings.get(error.status_code)
         # A model's handle that does not exist is a 404 too.
         if meaning is not None and "handle" not in reason_of(error.body).lower():
             what = "agent" if meaning is AgentGone else "run's stream"
             return meaning(f"{self._place} no longer has the {what}")
-        body = _without(self._key, error.body)
-        return fault_of(self._place, error.status_code, body, error.response.headers)
-
-
-def _without(key: str, body: object) -> object:
-    """What an error's body says, should it repeat our key."""
-    return reason_of(body).replace(key, "***") if key else body
-
-
-def _identity(message: Json) -> tuple[str, ...]:
-    """One stored message may come in pieces that share its id."""
-    return tuple(str(message.get(name)) for name in ("id", "message_type", "otid"))
+        status, headers = error.status_code, error.response.headers
+        return fault_of(self._place, status, error.body, headers, *self.secrets)
 
 
 def _after(cursor: str | None) -> dict[str, Any]:

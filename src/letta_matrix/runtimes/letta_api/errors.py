@@ -1,9 +1,10 @@
 """What the Letta API's refusals mean, as the faults every adapter raises."""
 
-import math
+import re
 from collections.abc import Mapping
 from typing import cast
 
+from letta_matrix.runtimes.error_lines import first_line, retry_after
 from letta_matrix.runtimes.protocol import (
     AgentGone,
     ConversationGone,
@@ -15,44 +16,75 @@ from letta_matrix.runtimes.protocol import (
     RuntimeUnavailable,
 )
 
-MAX_REASON = 300
 _REASON_FIELDS = ("message", "detail", "error", "msg", "reason")
 _MAX_DEPTH = 4
+_PENDING = re.compile(r"PENDING_APPROVAL|waiting for approval", re.IGNORECASE)
 
 
 class NotStreamable(RuntimeRefused):
     """A run exists perhaps, but its stream cannot be had: expired, or kept nowhere."""
 
 
-def reason_of(body: object, depth: int = 0) -> str:
-    """The first line of what an error's body says; "" if it says nothing."""
+class NotReached(RuntimeUnavailable):
+    """No connection came about: nothing was sent."""
+
+
+class ApprovalPending(RuntimeBusy):
+    """A tool call in the conversation waits for an answer; until then it takes no message."""
+
+
+def reason_of(body: object, *secrets: str) -> str:
+    """The first line of what an error's body says, without `secrets`; "" if it says nothing."""
+    reason = _reason(body, 0)
+    return "" if reason.startswith("<") else first_line(reason, *secrets)
+
+
+def _reason(body: object, depth: int) -> str:
     if isinstance(body, str):
-        line = body.strip().splitlines()[0] if body.strip() else ""
-        return "" if line.startswith("<") else line[:MAX_REASON]
+        return body.strip()
     if depth == _MAX_DEPTH:
         return ""
     if isinstance(body, list):
-        return next((reason_of(item, depth + 1) for item in cast("list[object]", body)), "")
+        return next((_reason(item, depth + 1) for item in cast("list[object]", body)), "")
     if isinstance(body, dict):
         fields = cast("dict[str, object]", body)
-        told = (reason_of(fields.get(name), depth + 1) for name in _REASON_FIELDS)
+        told = (_reason(fields.get(name), depth + 1) for name in _REASON_FIELDS)
         return next((reason for reason in told if reason), "")
     return ""
 
 
-def fault_of(place: str, status: int, body: object, headers: Mapping[str, str]) -> RuntimeFault:
-    """The fault for an answer with an HTTP error; `place` names the server in its text."""
-    reason = reason_of(body)
+def tells_of_approval(body: object, depth: int = 0) -> bool:
+    """Whether an error says that a tool call waits for an answer."""
+    if isinstance(body, str):
+        return _PENDING.search(body) is not None
+    if depth == _MAX_DEPTH:
+        return False
+    inner = list(cast("dict[str, object]", body).values()) if isinstance(body, dict) else body
+    told = cast("list[object]", inner) if isinstance(inner, list) else []
+    return any(tells_of_approval(item, depth + 1) for item in told)
+
+
+def fault_of(
+    place: str, status: int, body: object, headers: Mapping[str, str], *secrets: str
+) -> RuntimeFault:
+    """The fault for an answer with an HTTP error, or a redirect; `place` names the server in its
+    text, which holds none of `secrets`."""
+    reason = reason_of(body, *secrets)
     said = f": {reason}" if reason else ""
+    if status < 400:
+        return RuntimeUnavailable(
+            f"{place} answers with a redirect (HTTP {status}); set `url` to where it leads"
+        )
     if status in (401, 403):
         said = f"{place} does not accept the API key (HTTP {status}): set a valid `api_key`"
         return CredentialsRefused(said)
     if status == 404:
         return _missing(place, reason)
     if status == 409:
-        return RuntimeBusy(f"{place} is busy with this conversation{said}")
+        kind = ApprovalPending if tells_of_approval(body) else RuntimeBusy
+        return kind(f"{place} is busy with this conversation{said}")
     if status == 429:
-        return RateLimited(f"{place} takes no more requests for now", _seconds(headers))
+        return RateLimited(f"{place} takes no more requests for now", retry_after(headers))
     if status == 503 and "redis" in reason.lower():
         return NotStreamable(f"{place} cannot run turns in the background: it has no Redis")
     if status in (408, 425) or status >= 500:
@@ -67,12 +99,3 @@ def _missing(place: str, reason: str) -> RuntimeRefused:
     if "agent" in lowered:
         return AgentGone(f"{place} no longer has the agent")
     return RuntimeRefused(f"{place} does not have what was asked for{': ' * bool(reason)}{reason}")
-
-
-def _seconds(headers: Mapping[str, str]) -> float:
-    """The pause that `Retry-After` asks for; 0 for a date or nonsense."""
-    try:
-        seconds = float(headers.get("retry-after", ""))
-    except ValueError:
-        return 0.0
-    return max(0.0, seconds) if math.isfinite(seconds) else 0.0

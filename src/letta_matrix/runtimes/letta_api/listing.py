@@ -4,6 +4,7 @@ import time
 from typing import TYPE_CHECKING
 
 from letta_matrix.runtimes.json_fields import Json, id_of
+from letta_matrix.runtimes.letta_api.pages import PAGE
 from letta_matrix.runtimes.protocol import AgentInfo, RuntimeUnavailable
 
 if TYPE_CHECKING:
@@ -21,9 +22,8 @@ class AgentListing:
     changed than fit a page; up to one page of agents is always read anew in full.
     """
 
-    def __init__(self, client: "Client", page: int) -> None:
+    def __init__(self, client: "Client") -> None:
         self._client = client
-        self._page = page
         self._known: dict[str, Json] = {}
         self._full_at: float | None = None
 
@@ -34,7 +34,7 @@ class AgentListing:
     async def read(self) -> list[AgentInfo]:
         """Every agent. Raises what the client raises; then nothing of the try is kept."""
         newest = await self._client.agents(order_by="updated_at", order="desc")
-        if len(newest) < self._page:
+        if len(newest) < PAGE:
             self._known = _usable(newest)
         elif self._covers(newest):
             self._known |= _usable(newest)
@@ -59,8 +59,10 @@ class AgentListing:
             usable = _usable(page)
             fresh = usable.keys() - found.keys()
             found |= usable
-            if len(page) < self._page or not fresh:
+            if len(page) < PAGE:
                 return found
+            if not fresh:
+                break
             after = list(usable)[-1]
         raise RuntimeUnavailable("the Letta API's listing of agents does not end")
 

@@ -1,6 +1,7 @@
 """How far a turn on a Letta API has come, as it is saved, and what is sent for it."""
 
 import base64
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import cast
 
@@ -14,21 +15,26 @@ class Progress:
 
     `runs[0]` answers the prompt and `runs[n]` the approvals in `answers[n - 1]`, by tool call
     id; a run that is missing at the end may have been asked for. `tools`: one has started.
+    `asked_at` is when the prompt may first have been sent, in seconds since the epoch: None if
+    it surely was not, 0 if nobody knows.
     """
 
     runs: list[str] = field(default_factory=list[str])
     answers: list[dict[str, Json]] = field(default_factory=list[dict[str, Json]])
     tools: bool = False
     cancelled: bool = False
+    asked_at: float | None = None
 
     @classmethod
     def load(cls, state: TurnState) -> "Progress":
         answers = as_list(state.get("answers"))
+        asked_at = state.get("asked_at", 0.0)
         return cls(
             as_texts(state.get("runs")),
             [{call: as_dict(answer) for call, answer in step.items()} for step in answers],
             state.get("tools") is True,
             state.get("cancelled") is True,
+            asked_at if isinstance(asked_at, float) or asked_at is None else 0.0,
         )
 
     def as_state(self) -> TurnState:
@@ -38,12 +44,22 @@ class Progress:
             "answers": answers,
             "tools": self.tools,
             "cancelled": self.cancelled,
+            "asked_at": self.asked_at,
         }
 
 
 def answer_of(*, allow: bool, message: str) -> Json:
     """A person's answer, as the API takes it; `message` goes with a denial."""
     return {"approve": allow} if allow else {"approve": False, "reason": message or "denied"}
+
+
+def approval_of(answers: Mapping[str, Json], otid: str) -> Json:
+    """The message that answers all the tool calls that wait, by their ids."""
+    approvals = [
+        {"type": "approval", "tool_call_id": call_id, **answer}
+        for call_id, answer in answers.items()
+    ]
+    return {"type": "approval", "approvals": approvals, "otid": otid}
 
 
 def content_of(request: TurnRequest) -> object:

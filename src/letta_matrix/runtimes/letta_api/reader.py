@@ -1,13 +1,12 @@
 """Messages of runs, streamed or stored, as turn events."""
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import cast
 
-from letta_matrix.runtimes.json_fields import Json, as_dict, as_list, id_of, text_of
-from letta_matrix.runtimes.letta_api.errors import reason_of
+from letta_matrix.runtimes.json_fields import Json, as_dict, as_list, id_of, string_of, text_of
+from letta_matrix.runtimes.letta_api.calls import Call
+from letta_matrix.runtimes.letta_api.errors import reason_of, tells_of_approval
 from letta_matrix.runtimes.protocol import (
     ReasoningDelta,
     TextDelta,
@@ -34,41 +33,25 @@ _MAX_NAME = 40
 
 
 @dataclass(slots=True)
-class Call:
-    """A tool call as far as it came; `arguments` is JSON once it is whole."""
-
-    call_id: str
-    name: str = ""
-    arguments: str = ""
-
-    @property
-    def whole(self) -> bool:
-        return isinstance(_parsed(self.arguments), dict)
-
-    @property
-    def fields(self) -> dict[str, object]:
-        """The arguments by name; those that are no object stand under `arguments`."""
-        value = _parsed(self.arguments)
-        if isinstance(value, dict):
-            return cast("dict[str, object]", value)
-        return {"arguments": self.arguments} if self.arguments else {}
-
-
-@dataclass(slots=True)
 class TurnReader:
     """What one turn's runs say, each thing once.
 
     `stop_reason` and `error` are those of the run being read; `approvals` are the calls that
-    wait for an answer when it stops for that.
+    wait for an answer when it stops for that. `error` holds none of `secrets`.
+    `blocked`: it failed because a call from before waits for an answer.
     """
 
     counters: Counter[str]
+    secrets: tuple[str, ...] = ()
     stop_reason: str = ""
     error: str = ""
     tools_started: bool = False
+    blocked: bool = False
     approvals: dict[str, Call] = field(default_factory=dict[str, Call])
     _seq: int = 0
-    _texts: dict[tuple[str, str], str] = field(default_factory=dict[tuple[str, str], str])
+    _texts: dict[tuple[str, str], list[str]] = field(
+        default_factory=dict[tuple[str, str], list[str]]
+    )
     _calls: dict[str, Call] = field(default_factory=dict[str, Call])
     _started: set[str] = field(default_factory=set[str])
     _returned: set[str] = field(default_factory=set[str])
@@ -93,9 +76,14 @@ class TurnReader:
         elif kind == "stop_reason":
             yield from self._stopped(data)
         elif kind == "error_message":
-            self.error = reason_of(data)
+            self.fail(data)
         elif kind not in _SILENT:
             self.counters[f"unknown message {kind[:_MAX_NAME]}"] += 1
+
+    def fail(self, error: object) -> None:
+        """Note why the run failed, if that is said."""
+        self.blocked |= tells_of_approval(error)
+        self.error = reason_of(error, *self.secrets) or self.error
 
     def complete(self, messages: Iterable[Json]) -> Iterator[TurnEvent]:
         """The events that a run's stored messages bring beyond what was streamed."""
@@ -105,7 +93,7 @@ class TurnReader:
             if kind in ("assistant_message", "reasoning_message"):
                 key = (kind, part_id)
                 stored[key] = stored.get(key, "") + _text(kind, data)
-                streamed = self._texts.get(key, "")
+                streamed = "".join(self._texts.get(key, []))
                 if stored[key].startswith(streamed):
                     yield from self._say(kind, part_id, stored[key][len(streamed) :])
             elif kind in _CALLS:
@@ -135,19 +123,19 @@ class TurnReader:
     def _say(self, kind: str, part_id: str, text: str) -> Iterator[TurnEvent]:
         if not text:
             return
-        self._texts[kind, part_id] = self._texts.get((kind, part_id), "") + text
+        self._texts.setdefault((kind, part_id), []).append(text)
         event = TextDelta if kind == "assistant_message" else ReasoningDelta
         yield event(part_id, text)
 
     def _called(self, data: Json, *, asks: bool) -> Iterator[TurnEvent]:
         for piece in _pieces(data):
-            call_id = _string(piece, "tool_call_id")
+            call_id = string_of(piece, "tool_call_id")
             if not call_id:
                 self.counters["malformed tool call"] += 1
                 continue
             call = self._calls.setdefault(call_id, Call(call_id))
-            call.name = _string(piece, "name") or call.name
-            call.arguments += _string(piece, "arguments")
+            call.name = string_of(piece, "name") or call.name
+            call.add(string_of(piece, "arguments"))
             if asks:
                 self.approvals[call_id] = call
             elif call.whole:
@@ -155,11 +143,11 @@ class TurnReader:
 
     def _forget_calls(self, data: Json) -> None:
         for piece in _pieces(data):
-            self._calls.pop(_string(piece, "tool_call_id"), None)
+            self._calls.pop(string_of(piece, "tool_call_id"), None)
 
     def _tools_returned(self, data: Json) -> Iterator[TurnEvent]:
         for result in as_list(data.get("tool_returns")) or [data]:
-            call_id = _string(result, "tool_call_id")
+            call_id = string_of(result, "tool_call_id")
             if not call_id or call_id in self._returned:
                 continue
             self._returned.add(call_id)
@@ -168,7 +156,7 @@ class TurnReader:
             yield ToolReturned(call_id, result.get("status") == "success", output)
 
     def _stopped(self, data: Json) -> Iterator[TurnEvent]:
-        self.stop_reason = _string(data, "stop_reason") or "error"
+        self.stop_reason = string_of(data, "stop_reason") or "error"
         if self.stop_reason == "end_turn":
             yield TextEnded()
 
@@ -182,16 +170,4 @@ def _pieces(data: Json) -> list[Json]:
 def _text(kind: str, data: Json) -> str:
     if kind == "assistant_message":
         return text_of(data.get("content"))
-    return _string(data, "reasoning")
-
-
-def _string(data: Json, name: str) -> str:
-    value = data.get(name)
-    return value if isinstance(value, str) else ""
-
-
-def _parsed(text: str) -> object:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        return None
+    return string_of(data, "reasoning")

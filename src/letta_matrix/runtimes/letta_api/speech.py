@@ -5,7 +5,17 @@ from collections.abc import Set
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from letta_matrix.runtimes.json_fields import Json, as_dict, as_texts, id_of, text_of
+from letta_matrix.runtimes.json_fields import (
+    Json,
+    as_dict,
+    as_texts,
+    id_of,
+    parse_json,
+    string_of,
+    text_of,
+)
+from letta_matrix.runtimes.letta_api.history import ANSWER, PROMPTS
+from letta_matrix.runtimes.letta_api.pages import PAGE
 from letta_matrix.runtimes.letta_api.turns import ENDED
 from letta_matrix.runtimes.protocol import RuntimeRefused, RuntimeUnavailable, Said, Speech
 
@@ -14,8 +24,8 @@ if TYPE_CHECKING:
 
 MAX_OPEN = 10
 """Unfinished runs that a cursor remembers; one more, and the oldest is given up."""
-_PROMPTS = ("user_message", "system_message")
-_ANSWER = "approval_response_message"
+MAX_PAGES = 20
+"""Pages of new runs that one look reads; the next look goes on from there."""
 
 
 @dataclass(slots=True)
@@ -27,18 +37,15 @@ class _Cursor:
 
     @classmethod
     def load(cls, text: str) -> "_Cursor":
-        try:
-            value = as_dict(json.loads(text))
-        except ValueError:
-            value = {}
-        return cls(str(value.get("newest") or ""), as_texts(value.get("open")))
+        value = as_dict(parse_json(text))
+        return cls(string_of(value, "newest"), as_texts(value.get("open")))
 
     def dump(self) -> str:
         return json.dumps({"newest": self.newest, "open": self.open_runs[-MAX_OPEN:]})
 
 
 async def said_since(client: "Client", agent_id: str, cursor: str | None, ours: Set[str]) -> Said:
-    """See `AgentRuntime.said_since`; one page of runs at a time.
+    """See `AgentRuntime.said_since`; at most `MAX_PAGES` pages of runs at a time.
 
     `ours` are runs known to be of Matrix: their messages need not be read to know it.
 
@@ -50,13 +57,13 @@ async def said_since(client: "Client", agent_id: str, cursor: str | None, ours: 
     place = _Cursor.load(cursor)
     earlier = [await client.run(run_id) for run_id in place.open_runs]
     try:
-        later = await client.runs(agent_id, order="asc", after=place.newest)
+        later = await _runs_after(client, agent_id, place.newest)
     except RuntimeUnavailable:
         raise
     except RuntimeRefused:
         # The run at the cursor was deleted: nothing tells what came after it.
         return Said([], (await _now(client, agent_id)).dump())
-    runs = [run for run in earlier if run is not None] + [run for run in later if id_of(run)]
+    runs = [run for run in earlier if run is not None] + later
     place.open_runs = [id_of(run) for run in runs if str(run.get("status")) not in ENDED]
     place.newest = id_of(later[-1]) if later else place.newest
     speeches: list[Speech] = []
@@ -66,8 +73,24 @@ async def said_since(client: "Client", agent_id: str, cursor: str | None, ours: 
     return Said(speeches, place.dump())
 
 
+async def _runs_after(client: "Client", agent_id: str, newest: str) -> list[Json]:
+    """The runs that began after one, oldest first."""
+    found: dict[str, Json] = {}
+    for _ in range(MAX_PAGES):
+        page = await client.runs(agent_id, order="asc", after=newest)
+        fresh = {id_of(run): run for run in page if id_of(run) and id_of(run) not in found}
+        if not fresh:
+            break
+        found |= fresh
+        newest = list(fresh)[-1]
+        if len(page) < PAGE:
+            break
+    return list(found.values())
+
+
 async def _now(client: "Client", agent_id: str) -> _Cursor:
     runs = await client.runs(agent_id, order="desc")
+    runs = [run for run in runs if id_of(run)]
     running = [id_of(run) for run in reversed(runs) if str(run.get("status")) not in ENDED]
     return _Cursor(id_of(runs[0]) if runs else "", running)
 
@@ -76,8 +99,8 @@ async def _speeches(client: "Client", run: Json) -> list[Speech]:
     """What a run said, unless its prompt is a Matrix event, or cannot be seen."""
     messages = await client.run_messages(id_of(run))
     conversation_id = str(run.get("conversation_id") or "default")
-    prompts = [message for message in messages if message.get("message_type") in _PROMPTS]
-    if not prompts and any(message.get("message_type") == _ANSWER for message in messages):
+    prompts = [message for message in messages if message.get("message_type") in PROMPTS]
+    if not prompts and any(message.get("message_type") == ANSWER for message in messages):
         # It goes on after an approval: the prompt is that of an earlier run.
         history = await client.conversation_messages(conversation_id)
         prompts = _prompt_before(history, id_of(run))
@@ -98,4 +121,4 @@ def _prompt_before(newest_first: list[Json], run_id: str) -> list[Json]:
     """The last prompt before a run, if the page reaches as far back."""
     places = [i for i, message in enumerate(newest_first) if message.get("run_id") == run_id]
     earlier = newest_first[places[-1] + 1 :] if places else []
-    return [message for message in earlier if message.get("message_type") in _PROMPTS][:1]
+    return [message for message in earlier if message.get("message_type") in PROMPTS][:1]

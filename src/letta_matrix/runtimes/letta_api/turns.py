@@ -1,6 +1,7 @@
 """One turn on a Letta API: the runs it takes, and the approvals between them."""
 
 import asyncio
+import time
 from collections import Counter
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
@@ -8,13 +9,17 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from letta_matrix.runtimes.json_fields import Json, as_dict, as_list
-from letta_matrix.runtimes.letta_api.errors import NotStreamable, reason_of
-from letta_matrix.runtimes.letta_api.progress import Progress, answer_of, content_of
+from letta_matrix.runtimes.error_lines import first_line
+from letta_matrix.runtimes.json_fields import Json, as_list, string_of
+from letta_matrix.runtimes.letta_api.errors import NotReached, NotStreamable
+from letta_matrix.runtimes.letta_api.history import ANSWER, messages_since, used_tools
+from letta_matrix.runtimes.letta_api.progress import Progress, answer_of, approval_of, content_of
 from letta_matrix.runtimes.letta_api.reader import TurnReader
 from letta_matrix.runtimes.letta_api.sse import StreamEvent
 from letta_matrix.runtimes.protocol import (
     ApprovalRequested,
+    RateLimited,
+    RuntimeBusy,
     RuntimeRefused,
     RuntimeUnavailable,
     SaveTurnState,
@@ -32,10 +37,13 @@ if TYPE_CHECKING:
 
 CANCEL_GRACE = 2.0
 """Seconds that a cancelled run has to report its end."""
+ASKED_LONG_AGO = 3600.0
+"""Seconds after which the server may have forgotten a prompt's `otid`, and would take the same
+prompt as a new one."""
 ASKS = "requires_approval"
 ENDED = {"completed": "end_turn", "cancelled": "cancelled", "failed": "error"}
 """How a run can have ended, and the stop reason that this is where it names none."""
-_TOOL_KINDS = ("tool_call_message", "tool_return_message", "approval_request_message")
+_NOT_TAKEN = (NotReached, RuntimeBusy, RateLimited)
 _WELL = ("end_turn", "tool_rule")
 _ERRORS = {
     ASKS: "the agent asked for an approval of nothing that could be shown",
@@ -68,14 +76,24 @@ class Turn:
         self.request = request
         self._client = client
         self._save_state = save
-        self._reader = TurnReader(counters)
-        self._progress = Progress.load(state or {})
-        self._asked_before = state is not None
+        self._reader = TurnReader(counters, client.secrets)
+        self._progress = Progress() if state is None else Progress.load(state)
+        self._asked_before = self._resumed = self._progress.asked_at is not None
         self._begun = False
         self._waiting: set[str] = set()
         self._all_answered = asyncio.Event()
         self._deadline: float | None = None
         self._timer: asyncio.Timeout | None = None
+
+    @property
+    def resumed(self) -> bool:
+        """Whether the server may have taken its message, as far as is known from before."""
+        return self._resumed or bool(self._progress.runs)
+
+    @property
+    def blocked(self) -> bool:
+        """Whether it failed because a tool call in the conversation waits for an answer."""
+        return self._reader.blocked and len(self._progress.runs) == 1
 
     @property
     def runs(self) -> list[str]:
@@ -100,12 +118,15 @@ class Turn:
 
     async def answer(self, approval_id: str, *, allow: bool, message: str) -> None:
         """Take a person's answer, durably; it goes out when every pending call has one."""
-        answered = any(approval_id in step for step in self._progress.answers)
+        if self._progress.cancelled:
+            raise RuntimeRefused("the turn has been cancelled")
+        if any(approval_id in step for step in self._progress.answers):
+            raise RuntimeRefused("this approval has been answered")
         if approval_id not in self._waiting:
-            if answered:
-                raise RuntimeRefused("this approval has been answered")
             raise RuntimeUnavailable("the turn does not wait for this approval yet")
         await self._take({approval_id: answer_of(allow=allow, message=message)})
+        if self._progress.cancelled:
+            raise RuntimeRefused("the turn has been cancelled")
 
     async def cancel(self) -> None:
         """Deny what waits, so that the conversation is free, and stop what comes of that."""
@@ -120,10 +141,15 @@ class Turn:
             self._timer.reschedule(self._deadline)
 
     async def _take(self, answers: dict[str, Json]) -> None:
-        if self._waiting:
-            self._progress.answers[-1] |= answers
+        taken = self._progress.answers[-1] if self._waiting else {}
+        taken |= answers
         self._progress.tools |= any(answer["approve"] for answer in answers.values())
-        await self._save()
+        try:
+            await self._save()
+        except BaseException:
+            for call_id in [key for key, answer in answers.items() if taken.get(key) is answer]:
+                del taken[call_id]
+            raise
         self._waiting -= answers.keys()
         if not self._waiting:
             self._all_answered.set()
@@ -136,13 +162,13 @@ class Turn:
         if step >= len(self._progress.runs) and self._asked_before:
             await self._look_up(step)
         known = step < len(self._progress.runs)
+        fresh = False
         if known:
             if self._progress.cancelled:
                 await self._client.cancel(self.request.conversation_id)
             source = self._client.follow(self._progress.runs[step])
         else:
-            if step == 0:
-                await self._save()
+            fresh = await self._note_asking()
             source = self._client.send(self.request.conversation_id, self._message(step))
         self._asked_before = self._asked_before and known
         try:
@@ -152,7 +178,10 @@ class Turn:
         except NotStreamable as error:
             if not known:
                 raise RuntimeRefused(str(error)) from None
-        except RuntimeUnavailable:
+        except RuntimeUnavailable as error:
+            if fresh and isinstance(error, _NOT_TAKEN) and not self._progress.runs:
+                self._progress.asked_at = None
+                await self._save()
             if not self._reader.stop_reason:
                 raise
         if step >= len(self._progress.runs):
@@ -162,22 +191,39 @@ class Turn:
                 async for event in events:
                     yield event
 
+    async def _note_asking(self) -> bool:
+        """Save when the prompt was first sent; whether that is now."""
+        if self._progress.asked_at is not None:
+            return False
+        self._progress.asked_at = time.time()
+        await self._save()
+        return True
+
     async def _look_up(self, step: int) -> None:
         """Find the run of a message that may have been sent, in the conversation's history.
 
         The server knows an `otid` again for some hours only; what is stored it keeps.
         """
-        for message in await self._client.conversation_messages(self.request.conversation_id):
-            run_id = message.get("run_id")
-            if isinstance(run_id, str) and run_id and self._is_sent(message, step):
-                await self._know(run_id, step)
-                return
+        asked_at = self._progress.asked_at or 0.0
+        history = messages_since(self._client, self.request.conversation_id, asked_at)
+        async with aclosing(history):
+            async for message in history:
+                run_id = string_of(message, "run_id")
+                if run_id and self._is_sent(message, step):
+                    await self._know(run_id, step)
+                    return
+        # An answer can be sent again: the server takes none to a call that does not wait.
+        if step == 0 and time.time() - asked_at > ASKED_LONG_AGO:
+            raise TurnLost(
+                "the Letta API may have got the message and keeps nothing of it",
+                tools_started=True,
+            )
 
     def _is_sent(self, message: Json, step: int) -> bool:
         """Whether a stored message is the one of this step; approvals are stored without otid."""
         if message.get("otid") == self._otid(step):
             return True
-        if step == 0 or message.get("message_type") != "approval_response_message":
+        if step == 0 or message.get("message_type") != ANSWER:
             return False
         answered = (item.get("tool_call_id") for item in as_list(message.get("approvals")))
         return any(call_id in self._progress.answers[step - 1] for call_id in answered)
@@ -186,14 +232,14 @@ class Turn:
         pings = 0
         async with aclosing(source):
             while (event := await self._next(source)) is not None:
-                run_id = event.data.get("run_id")
-                if isinstance(run_id, str) and run_id and step >= len(self._progress.runs):
+                run_id = string_of(event.data, "run_id")
+                if run_id and step >= len(self._progress.runs):
                     await self._know(run_id, step)
                 if not self._begun and self._progress.runs:
                     self._begun = True
                     yield TurnStarted(self._progress.runs[0])
                 if event.name == "error":
-                    self._reader.error = reason_of(event.data)
+                    self._reader.fail(event.data)
                     return
                 pings = pings + 1 if event.data.get("message_type") == "ping" else 0
                 if pings > 1 and await self._has_ended(step):
@@ -252,10 +298,9 @@ class Turn:
             yield TurnStarted(runs[0])
         for event in self._reader.complete(await self._client.run_messages(runs[step])):
             yield event
-        reason = run.get("stop_reason")
-        told = isinstance(reason, str) and reason
-        self._reader.stop_reason = str(reason) if told else ENDED[status]
-        self._reader.error = self._reader.error or reason_of(as_dict(run.get("metadata")))
+        self._reader.stop_reason = string_of(run, "stop_reason") or ENDED[status]
+        if not self._reader.error:
+            self._reader.fail(run.get("metadata"))
 
     async def _lost(self, run_id: str) -> TurnLost:
         _log.warning("run unknown to its server", turn=self.request.message_id)
@@ -263,13 +308,11 @@ class Turn:
         return TurnLost("the Letta API no longer knows the run", tools_started=tools)
 
     async def _used_tools(self, run_id: str) -> bool:
-        """Whether a run may have used tools, by what its conversation keeps of it."""
+        since = self._progress.asked_at or 0.0
         try:
-            history = await self._client.conversation_messages(self.request.conversation_id)
+            return await used_tools(self._client, self.request.conversation_id, run_id, since)
         except RuntimeRefused:
             return True
-        kinds = [item.get("message_type") for item in history if item.get("run_id") == run_id]
-        return any(kind in _TOOL_KINDS for kind in kinds)
 
     async def _decide(self, step: int) -> Events:
         """Report what waits for an approval until everything is answered."""
@@ -296,11 +339,7 @@ class Turn:
     def _message(self, step: int) -> Json:
         if step == 0:
             return {"role": "user", "content": content_of(self.request), "otid": self._otid(0)}
-        approvals = [
-            {"type": "approval", "tool_call_id": call_id, **answer}
-            for call_id, answer in self._progress.answers[step - 1].items()
-        ]
-        return {"type": "approval", "approvals": approvals, "otid": self._otid(step)}
+        return approval_of(self._progress.answers[step - 1], self._otid(step))
 
     def _finished(self) -> TurnFinished:
         reason = self._reader.stop_reason
@@ -309,5 +348,6 @@ class Turn:
             return TurnFinished(StopReason.CANCELLED, run_id=run_id)
         if reason in _WELL:
             return TurnFinished(StopReason.END_TURN, run_id=run_id)
-        line = self._reader.error or _ERRORS.get(reason) or f"the run stopped: {reason[:40]}"
+        line = self._reader.error or _ERRORS.get(reason)
+        line = line or first_line(f"the run stopped: {reason}", *self._client.secrets)
         return TurnFinished(StopReason.ERROR, line, run_id)

@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 
 from letta_matrix.config import OpenAICompatibleRuntime
-from letta_matrix.runtimes.json_fields import as_dict, id_of
+from letta_matrix.runtimes.json_fields import as_dict, id_of, whole_text
 from letta_matrix.runtimes.openai_compatible.endpoint import Endpoint
 from letta_matrix.runtimes.openai_compatible.turns import Stopped, Turn
 from letta_matrix.runtimes.protocol import (
@@ -49,10 +49,11 @@ class OpenAICompatible:
     def capabilities(self) -> Capabilities:
         """`resume`, `cancel` and `images` depend on the endpoint, once it was reached: an App
         Server goes on with a turn whose stream is closed, and others are taken to stop; it does
-        not tell whether images were seen, and others are taken to refuse those they cannot."""
+        not tell whether images were seen, and others are taken to refuse those they cannot. A
+        turn is only resumed where the App Server is on this machine; see `Endpoint.still_knows`."""
         keeps_turns = bool(self._endpoint.keeps_turns)
         return Capabilities(
-            resume=keeps_turns,
+            resume=keeps_turns and self._endpoint.is_local,
             cancel=not keeps_turns,
             images=not keeps_turns,
             approvals=False,
@@ -84,7 +85,8 @@ class OpenAICompatible:
     async def list_agents(self) -> list[AgentInfo]:
         found: dict[str, AgentInfo] = {}
         for item in await self._endpoint.models():
-            if agent_id := id_of(as_dict(item)):
+            agent_id = id_of(as_dict(item))
+            if agent_id and agent_id == whole_text(agent_id):
                 found.setdefault(agent_id, AgentInfo(agent_id, agent_id))
             else:
                 self.counters["malformed models"] += 1

@@ -1,6 +1,9 @@
 """Requests to an endpoint that speaks the OpenAI API, and what is known of it."""
 
+import asyncio
 import base64
+import os
+import secrets
 import time
 from collections import Counter
 from typing import Any, cast
@@ -10,10 +13,23 @@ import openai
 from openai.types.chat import ChatCompletionChunk, ChatCompletionMessageParam
 
 from letta_matrix.config import OpenAICompatibleRuntime
+from letta_matrix.runtimes.error_lines import first_line
 from letta_matrix.runtimes.json_fields import as_dict
-from letta_matrix.runtimes.openai_compatible.faults import fault_of, is_gone
-from letta_matrix.runtimes.protocol import Image, RuntimeUnavailable, TurnRequest
+from letta_matrix.runtimes.keeper.server import is_remote
+from letta_matrix.runtimes.openai_compatible.faults import fault_of, is_gone, reason_of
+from letta_matrix.runtimes.openai_compatible.listener import server_at
+from letta_matrix.runtimes.protocol import (
+    Image,
+    RuntimeFault,
+    RuntimeUnavailable,
+    TurnRequest,
+    TurnState,
+)
 
+UNREADABLE = (ValueError, RecursionError)
+"""What reading an answer as JSON raises."""
+_KNOWS_PATHS = (200, 404, 405)
+"""Statuses that tell whether a page exists; any other may be gone tomorrow."""
 _PLAIN = "$!:@+=/-_.~"
 
 
@@ -21,28 +37,31 @@ class Endpoint:
     """One HTTP client. `keeps_turns` is True where the endpoint is known to be an App Server.
 
     An App Server joins a repeated `Idempotency-Key` to the turn that it started, and lets a
-    turn run on when its client goes away. It remembers both only while its process lives:
-    `died_at` is when nobody was seen listening at its address, in seconds since the epoch.
+    turn run on when its client goes away. It remembers both only while its process lives; see
+    `still_knows`. `is_local` tells that its address is on this machine.
     """
 
     def __init__(self, config: OpenAICompatibleRuntime) -> None:
-        key = config.api_key.get_secret_value() if config.api_key else ""
+        self._key = config.api_key.get_secret_value() if config.api_key else ""
         parts = urlsplit(config.url)
         self.name = config.name
         self.url = config.url
         self.counters: Counter[str] = Counter()
         self.keeps_turns: bool | None = None
-        self.died_at = 0.0
+        self.is_local = not is_remote(config.url)
+        self._died_at = 0.0
+        self._life = secrets.token_hex(8)
         self._info_url = f"{parts.scheme}://{parts.netloc}/app-server-info"
         self._client = openai.AsyncOpenAI(
             base_url=config.url,
-            api_key=key or "none",
+            api_key=self._key or "none",
             max_retries=0,
             timeout=config.request_timeout,
-            # Nothing of the environment's OpenAI account is for a server of somebody else.
-            default_headers=cast(
-                "dict[str, str]",
-                {"OpenAI-Organization": openai.Omit(), "OpenAI-Project": openai.Omit()},
+            default_headers=_headers(self._key or "none"),
+            http_client=openai.DefaultAsyncHttpxClient(
+                # A redirect could lead messages and the key anywhere.
+                follow_redirects=False,
+                trust_env=not self.is_local,
             ),
         )
         self._patience = openai.Timeout(config.request_timeout, read=None)
@@ -56,7 +75,7 @@ class Endpoint:
         try:
             items = as_dict(await self._get("/models")).get("data")
         except openai.APIStatusError as error:
-            raise fault_of(error, self.name) from None
+            raise self.fault(error) from None
         if not isinstance(items, list):
             self.counters["malformed models"] += 1
             raise RuntimeUnavailable(
@@ -65,14 +84,37 @@ class Endpoint:
         return cast("list[Any]", items)
 
     async def learn(self) -> None:
-        """Find out what kind of endpoint this is, unless that is known."""
+        """Find out what kind of endpoint this is, unless that is known.
+
+        Raises RuntimeUnavailable.
+        """
         if self.keeps_turns is not None:
             return
         try:
             info = as_dict(await self._get(self._info_url))
-        except openai.APIStatusError:
+        except openai.APIStatusError as error:
+            if error.status_code not in _KNOWS_PATHS:
+                return
             info = {}
         self.keeps_turns = "protocol_version" in info
+
+    async def place(self) -> dict[str, object]:
+        """What `still_knows` needs of a turn that is asked now, as JSON."""
+        return {"at": time.time(), "server": await self._server(), "life": self._life}
+
+    async def still_knows(self, place: TurnState) -> bool:
+        """Whether the process that was asked at `place` is still the one that would be asked.
+
+        An App Server has no name for its life, so the process that listens is compared. Where
+        that cannot be seen, only a place of this very object is believed: it has asked since,
+        and found somebody there each time.
+        """
+        then, now = place.get("server"), await self._server()
+        if then and now:
+            return then == now
+        at = place.get("at")
+        known = place.get("life") == self._life
+        return known and isinstance(at, float | int) and at > self._died_at
 
     async def ask(
         self, request: TurnRequest, *, images: bool
@@ -96,12 +138,24 @@ class Endpoint:
     def note(self, error: openai.APIError) -> None:
         """Remember that the endpoint was gone, if that is what an error means."""
         if is_gone(error):
-            self.died_at = time.time()
+            self._died_at = time.time()
 
     def unavailable(self, error: Exception) -> RuntimeUnavailable:
         """The exception for a connection that could not be made or broke."""
         reason = str(error.__cause__ or error) or type(error).__name__
-        return RuntimeUnavailable(f"{self.name} cannot be reached at {self.url}: {reason}")
+        line = first_line(reason, self._key)
+        return RuntimeUnavailable(f"{self.name} cannot be reached at {self.url}: {line}")
+
+    def fault(self, error: openai.APIStatusError) -> RuntimeFault:
+        """See `fault_of`."""
+        return fault_of(error, self.name, self._key)
+
+    def reason(self, error: openai.APIError) -> str:
+        """See `reason_of`."""
+        return reason_of(error, self._key)
+
+    async def _server(self) -> str:
+        return await asyncio.to_thread(server_at, self.url) if self.is_local else ""
 
     async def _get(self, url: str) -> object:
         """The JSON of an answer, None or a text for anything else.
@@ -116,8 +170,18 @@ class Endpoint:
         except openai.APIStatusError as error:
             self.note(error)
             raise
-        except ValueError:
+        except UNREADABLE:
             return None
+
+
+def _headers(key: str) -> dict[str, str]:
+    """Our key, and none of the headers that the package takes from the environment: nothing of
+    the OpenAI account there is for a server of somebody else."""
+    lines = os.environ.get("OPENAI_CUSTOM_HEADERS", "").split("\n")
+    foreign = {line.partition(":")[0].strip() for line in lines}
+    foreign = {name for name in foreign if name and name.lower() != "authorization"}
+    omitted = dict.fromkeys(["OpenAI-Organization", "OpenAI-Project", *foreign], openai.Omit())
+    return cast("dict[str, str]", {**omitted, "Authorization": f"Bearer {key}"})
 
 
 def _message(request: TurnRequest, *, images: bool) -> ChatCompletionMessageParam:

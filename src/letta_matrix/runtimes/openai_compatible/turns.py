@@ -1,7 +1,6 @@
 """One turn at an endpoint: asked once, read from its stream, told again from its saved end."""
 
 import asyncio
-import time
 from collections.abc import AsyncGenerator, Awaitable, Iterator
 from contextlib import aclosing
 from dataclasses import dataclass, field
@@ -10,12 +9,15 @@ from typing import NoReturn, TypeVar, cast
 import openai
 from openai.types.chat import ChatCompletionChunk
 
-from letta_matrix.runtimes.openai_compatible.endpoint import Endpoint
-from letta_matrix.runtimes.openai_compatible.faults import fault_of, reason_of, was_not_taken
+from letta_matrix.runtimes.json_fields import whole_text
+from letta_matrix.runtimes.openai_compatible.endpoint import UNREADABLE, Endpoint
+from letta_matrix.runtimes.openai_compatible.faults import was_not_taken
 from letta_matrix.runtimes.protocol import (
+    CredentialsRefused,
     ImagesDropped,
     ReasoningDelta,
     RuntimeRefused,
+    RuntimeUnavailable,
     SaveTurnState,
     StopReason,
     TextDelta,
@@ -48,9 +50,9 @@ class Stopped(Exception):
 class Turn:
     """A turn that is run or followed now; setting `stop` ends that with Stopped.
 
-    The saved state is `{"asked": false}`, `{"asked": true, "at": seconds since the epoch,
-    "kept": whether a repeated request joins the turn}`, or the end of the turn:
-    `{"text", "stop_reason", "error"}`.
+    The saved state is `{"asked": false}`, `{"asked": true, "kept": whether a repeated request
+    joins the turn}` with `Endpoint.place`, or the end of the turn: `{"text", "stop_reason",
+    "error"}`.
     """
 
     endpoint: Endpoint
@@ -69,10 +71,10 @@ class Turn:
             return
         await self._unless_stopped(self.endpoint.learn())
         if state.get("asked"):
-            self._check_kept(state)
+            await self._check_kept(state)
         else:
             kept = bool(self.endpoint.keeps_turns)
-            await self.save({"asked": True, "at": time.time(), "kept": kept})
+            await self.save({"asked": True, "kept": kept, **await self.endpoint.place()})
         try:
             async with aclosing(self._ask(resumed=bool(state.get("asked")))) as events:
                 async for event in events:
@@ -81,8 +83,8 @@ class Turn:
             self.endpoint.note(error)
             raise self.endpoint.unavailable(error) from None
         except openai.APIError as error:
-            yield await self.end(StopReason.ERROR, reason_of(error))
-        except ValueError:
+            yield await self.end(StopReason.ERROR, self.endpoint.reason(error))
+        except UNREADABLE:
             self.endpoint.counters["malformed chunk"] += 1
             yield await self.end(StopReason.ERROR, "the endpoint sent something unreadable")
 
@@ -92,13 +94,9 @@ class Turn:
         await self.save({"text": text, "stop_reason": stop_reason.value, "error": error})
         return TurnFinished(stop_reason, error)
 
-    def _check_kept(self, state: TurnState) -> None:
-        at = state.get("at")
-        if state.get("kept") and isinstance(at, float | int) and at > self.endpoint.died_at:
-            return
-        reason = "the endpoint cannot say what became of the message"
-        # What an agent did with its tools does not show in a chat completion.
-        raise TurnLost(reason, tools_started=True)
+    async def _check_kept(self, state: TurnState) -> None:
+        if not (state.get("kept") and await self.endpoint.still_knows(state)):
+            raise _lost("the endpoint cannot say what became of the message")
 
     async def _ask(self, *, resumed: bool) -> AsyncGenerator[TurnEvent]:
         stream, dropped = await self._open(resumed=resumed)
@@ -128,7 +126,7 @@ class Turn:
                 return await self._unless_stopped(ask), dropped
             except openai.APIStatusError as error:
                 if images and error.status_code in _NO_IMAGES:
-                    dropped = reason_of(error)
+                    dropped = self.endpoint.reason(error)
                     continue
                 await self._refuse(error, resumed=resumed)
             except openai.APIConnectionError as error:
@@ -136,10 +134,14 @@ class Turn:
                 raise
 
     async def _refuse(self, error: openai.APIStatusError, *, resumed: bool) -> NoReturn:
-        fault = fault_of(error, self.endpoint.name)
+        fault = self.endpoint.fault(error)
         if isinstance(fault, RuntimeRefused) and error.status_code >= 500:
             raise error
         await self._forget_if_unsent(error, resumed=resumed)
+        if resumed and isinstance(fault, CredentialsRefused):
+            raise RuntimeUnavailable(str(fault))
+        if resumed and isinstance(fault, RuntimeRefused):
+            raise _lost(str(fault))
         raise fault from None
 
     async def _forget_if_unsent(
@@ -179,7 +181,12 @@ class Turn:
 
 def _words(holder: object, name: str) -> str:
     value = getattr(holder, name, None)
-    return value if isinstance(value, str) else ""
+    return whole_text(value) if isinstance(value, str) else ""
+
+
+def _lost(reason: str) -> TurnLost:
+    # What an agent did with its tools does not show in a chat completion.
+    return TurnLost(reason, tools_started=True)
 
 
 def _told_again(state: TurnState) -> Iterator[TurnEvent]:

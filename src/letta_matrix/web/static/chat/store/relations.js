@@ -81,6 +81,7 @@ export class Relations {
     const byKey = new Map();
     for (const event of this.#reactions.get(id)?.values() ?? []) {
       const key = event.content["m.relates_to"].key;
+      /** @type {Reaction} */
       const reaction = byKey.get(key) ?? { key, senders: [], own: null };
       if (!reaction.senders.includes(event.sender)) reaction.senders.push(event.sender);
       if (event.sender === this.ownUserId) reaction.own = event.event_id;

@@ -1,0 +1,73 @@
+"""What a conversation's stored messages tell of its turns."""
+
+from collections.abc import AsyncGenerator, Iterable
+from contextlib import aclosing
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from letta_matrix.runtimes.json_fields import Json, as_dict, as_list, string_of
+from letta_matrix.runtimes.letta_api.pages import PAGE, identity, last_id
+
+if TYPE_CHECKING:
+    from letta_matrix.runtimes.letta_api.client import Client
+
+MAX_PAGES = 20
+CLOCK_SKEW = 600.0
+"""Seconds by which the server's clock may differ from ours."""
+ASKING = "approval_request_message"
+ANSWER = "approval_response_message"
+PROMPTS = ("user_message", "system_message")
+TOOL_KINDS = ("tool_call_message", "tool_return_message", ASKING)
+_SETTLED = (ANSWER, "tool_return_message", *PROMPTS)
+
+
+async def messages_since(
+    client: "Client", conversation_id: str, since: float
+) -> AsyncGenerator[Json]:
+    """Stored messages, newest first, back to those that are surely older than `since` (seconds
+    since the epoch): each once, in at most `MAX_PAGES` pages."""
+    seen: set[tuple[str, ...]] = set()
+    after: str | None = None
+    for _ in range(MAX_PAGES):
+        page = await client.conversation_messages(conversation_id, after)
+        fresh = [message for message in page if identity(message) not in seen]
+        for message in fresh:
+            if 0.0 < _time_of(message) < since - CLOCK_SKEW:
+                return
+            yield message
+        seen.update(map(identity, fresh))
+        after = last_id(page)
+        if not fresh or len(page) < PAGE:
+            return
+
+
+async def used_tools(client: "Client", conversation_id: str, run_id: str, since: float) -> bool:
+    """Whether a run may have used tools, by what its conversation keeps of it."""
+    async with aclosing(messages_since(client, conversation_id, since)) as messages:
+        async for message in messages:
+            if message.get("run_id") == run_id and message.get("message_type") in TOOL_KINDS:
+                return True
+    return False
+
+
+def waiting_calls(newest_first: Iterable[Json]) -> list[str]:
+    """The ids of the tool calls that wait for an answer: those of the last step, if nothing that
+    settles them came after."""
+    waiting: list[str] = []
+    for message in newest_first:
+        kind = message.get("message_type")
+        if kind in _SETTLED or (waiting and kind != ASKING):
+            break
+        if kind == ASKING:
+            calls = as_list(message.get("tool_calls")) or [as_dict(message.get("tool_call"))]
+            waiting += [string_of(call, "tool_call_id") for call in calls]
+    return [call_id for call_id in dict.fromkeys(reversed(waiting)) if call_id]
+
+
+def _time_of(message: Json) -> float:
+    """When a message was stored, in seconds since the epoch; 0 if it does not tell."""
+    try:
+        moment = datetime.fromisoformat(string_of(message, "date"))
+    except ValueError:
+        return 0.0
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
