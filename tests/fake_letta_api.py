@@ -72,8 +72,7 @@ class FakeLettaApi:
 
     `approvals` are the tools that ask first. To break it: `fail`, `cut_after` and
     `garbage_after` (events of the next stream), `silent` (streams say nothing, not even
-    pings), `without_redis` (no stream but the first), `forget_runs`, `refuses_in_stream` (a
-    message that a waiting call speaks against).
+    pings), `without_redis` (no stream but the first), `forget_runs`, `refuses_in_stream`.
     """
 
     port: int = 0
@@ -146,8 +145,8 @@ class FakeLettaApi:
         With `takes_effect` the request is carried out first; the first `skip` are let through.
         """
         headers = {"Retry-After": retry_after} if retry_after else {}
-        compiled = re.compile(pattern)
-        self._faults.append(Fault(compiled, status, times, headers, body, takes_effect, skip))
+        fault = Fault(re.compile(pattern), status, times, headers, body, takes_effect, skip)
+        self._faults.append(fault)
 
     def forget_otids(self) -> None:
         """As after the hours for which the server knows an `otid` again."""
@@ -214,7 +213,7 @@ class FakeLettaApi:
             return error(401, "Unauthorized")
         for value in request.match_info.values():
             if not _ID.fullmatch(value):
-                return error(422, f"String should match pattern '{value.partition('-')[0]}-uuid4'")
+                return error(422, "String should match pattern '...-uuid4'")
         if fault is not None:
             await handler(request)
             return failed(request, fault)
@@ -287,11 +286,11 @@ class FakeLettaApi:
                 run = self._begin(conversation, prompt, background=background)
             elif refusal.status == 409 and self.refuses_in_stream:
                 run = refused_run(conversation, prompt)
-                self.runs[run.id] = run
             else:
                 return refusal
             if background and prompt.get("otid"):
                 self._by_otid[str(prompt["otid"])] = run
+        self.runs.setdefault(run.id, run)
         return await self._stream(request, run, body)
 
     async def _cancel(self, request: web.Request) -> web.Response:

@@ -282,6 +282,29 @@ async def test_an_app_server_killed_while_a_tool_runs(
     assert stub_model.count(request.text) == 1
 
 
+async def test_an_app_server_killed_while_an_approval_waits(
+    app_server: LettaServer, bench: Bench, stub_model: StubModel, tmp_path: Path
+) -> None:
+    """No tool has run, so that the question can be asked again."""
+    ran = tmp_path / "ran"
+    request = bench.request(f"tool:Bash:echo {secrets.token_hex(4)} >> {ran}")
+    with pytest.raises(RuntimeUnavailable):
+        async for event in bench.runtime.run_turn(request, None, bench.saved.save):
+            if isinstance(event, ApprovalRequested):
+                app_server.kill()
+    await app_server.restart()
+    await connected(bench.runtime)
+    events: list[TurnEvent] = []
+    async for event in bench.runtime.run_turn(request, bench.saved.state, bench.saved.save):
+        events.append(event)
+        if isinstance(event, ApprovalRequested):
+            await bench.runtime.answer_approval(request, event.approval_id, allow=True)
+    assert [event.ok for event in events if isinstance(event, ToolReturned)] == [True]
+    assert events[-1] == replace(events[-1], stop_reason=StopReason.END_TURN)
+    assert len(ran.read_text().splitlines()) == 1
+    assert await bench.say("next") == "echo: next"
+
+
 async def test_an_app_server_restarted_between_turns(
     app_server: LettaServer, bench: Bench, stub_model: StubModel
 ) -> None:

@@ -161,7 +161,7 @@ async def test_nesting_without_end_is_nonsense() -> None:
 async def test_a_page_with_odd_items_is_no_last_page(bridge: Bridge) -> None:
     for number in range(70):
         bridge.server.add_agent(f"Agent {number}")
-    odd: list[object] = [*bridge.server.agents.values()][:49]
+    odd = list(bridge.server.agents.values())[:49]
     bridge.server.fail(LIST, 200, body=json.dumps([*odd[:30], 5, *odd[30:]]))
     bridge.server.fail(LIST, 200, body=json.dumps([*odd[:30], 5, *odd[30:]]))
     agents = await bridge.runtime.list_agents()

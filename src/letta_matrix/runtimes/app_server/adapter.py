@@ -20,6 +20,7 @@ from letta_matrix.runtimes.json_fields import Json, as_dict, as_list, id_of
 from letta_matrix.runtimes.protocol import (
     AgentGone,
     AgentInfo,
+    ApprovalRequested,
     Capabilities,
     ConversationGone,
     CredentialsRefused,
@@ -140,6 +141,8 @@ class AppServer:
                     raise self._connection.unavailable()
                 async with contextlib.aclosing(events):
                     async for event in events:
+                        if isinstance(event, ApprovalRequested) and state is None:
+                            self._connection.unanswered.add(event.approval_id)
                         yield event
             except RuntimeUnavailable:
                 raise
@@ -186,6 +189,7 @@ class AppServer:
         if not allow:
             decision = {"behavior": "deny", "message": message or "The person said no."}
         payload: Json = {"kind": "approval_response", "request_id": approval_id}
+        self._connection.unanswered.discard(approval_id)
         try:
             answer = await self._connection.request(
                 "input",

@@ -4,6 +4,7 @@ import asyncio
 import itertools
 import json
 import secrets
+import time
 from collections import Counter, OrderedDict
 from collections.abc import Coroutine
 from pathlib import Path
@@ -31,7 +32,10 @@ from letta_matrix.runtimes.keeper.client import KeeperClient, KeeperGone, Link, 
 from letta_matrix.runtimes.keeper.server import is_remote
 from letta_matrix.runtimes.keeper.wire import Frame
 from letta_matrix.runtimes.protocol import CredentialsRefused, RuntimeFault, RuntimeUnavailable
+from letta_matrix.waiting import is_set
 
+ATTACH_WAIT = 3.0
+"""Seconds after the start in which requests wait for the first connection."""
 KNOWN = 500
 """Conversations whose registration of our tools is made again on a new connection."""
 _log = structlog.get_logger()
@@ -49,6 +53,8 @@ class Connection:
         self.unsettled: set[Scope] = set()
         """Conversations aborted without a `turn_finished` on this connection so far; they start
         nothing new."""
+        self.unanswered: set[str] = set()
+        """Approvals reported here for which no answer was sent from anywhere in this process."""
         self._stream = ("", 0)
         self._config = config
         self._url = _websocket_url(config.url)
@@ -72,10 +78,13 @@ class Connection:
         self._known: OrderedDict[Scope, None] = OrderedDict()
         self._tasks: set[asyncio.Task[None]] = set()
         self._closing = False
+        self._up = asyncio.Event()
+        self._patient_until = 0.0
         self._prefix = secrets.token_hex(4)
         self._numbers = itertools.count(1)
 
     def start(self) -> None:
+        self._patient_until = time.monotonic() + ATTACH_WAIT
         self._client.start()
 
     async def close(self) -> None:
@@ -116,6 +125,9 @@ class Connection:
             RuntimeUnavailable: down, broken off, or no answer within `request_timeout`
                 (unknown types and invalid frames are ignored in silence by the App Server).
         """
+        if not self._link.up:
+            # What was left undone by an earlier process comes before the keeper is attached.
+            await is_set(self._up, self._patient_until - time.monotonic())
         if not self._link.up:
             raise self.unavailable()
         number = request_id or f"{self._prefix}-{next(self._numbers)}"
@@ -226,6 +238,8 @@ class Connection:
     def _linked(self, link: Link) -> None:
         before, self._link = self._link, link
         same = before.up and link.same_stream(before.epoch, before.generation)
+        if link.up:
+            self._up.set()
         if link.up and self._stream != (link.epoch, link.generation):
             self._stream = (link.epoch, link.generation)
             self.unsettled.clear()

@@ -12,7 +12,7 @@ from letta_matrix.runtimes.app_server.feeds import Feed, Mark
 from letta_matrix.runtimes.app_server.frames import Scope, refusal
 from letta_matrix.runtimes.app_server.history import StoredTurn
 from letta_matrix.runtimes.app_server.images import content_of, why_dropped
-from letta_matrix.runtimes.app_server.recovery import Recovery, Report, stored_events
+from letta_matrix.runtimes.app_server.recovery import Kept, Recovery, Report, stored_events
 from letta_matrix.runtimes.app_server.turns import TurnReader
 from letta_matrix.runtimes.error_lines import error_line
 from letta_matrix.runtimes.json_fields import Json
@@ -87,7 +87,7 @@ class Follower:
                 async for event in events:
                     yield event
             return
-        if not unbroken:
+        if not unbroken and not self._only_asked(kept):
             await self._refuse_to_repeat_tools(kept.reader.tools_started)
         async with aclosing(self._recover(unbroken=unbroken)) as events:
             async for event in events:
@@ -197,6 +197,13 @@ class Follower:
             yield ImagesDropped(self.dropped)
         for event in stored_events(stored, TurnFinished(StopReason.END_TURN)):
             yield event
+
+    def _only_asked(self, kept: Kept) -> bool:
+        """Whether the turn came no further than approvals that nobody has answered, so that none
+        of its tools has run. What another process did about them cannot be known."""
+        reader = kept.reader
+        waiting = self.connection.unanswered.issuperset(reader.approvals)
+        return kept.whole and waiting and bool(reader.approvals) and not reader.tools_started
 
     async def _refuse_to_repeat_tools(self, seen: bool) -> None:
         """Raise TurnLost where following a turn that was cut off would run its tools again.

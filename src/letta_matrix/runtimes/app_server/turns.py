@@ -56,8 +56,8 @@ class TurnReader:
     Frames of other turns in that conversation are passed over. `taken` is set once the App
     Server has our message, `begun` once frames of its turn appeared, `from_start` if none
     was missed; `busy` tells whether anything runs; `unknown` lists what this version does
-    not know; `gone` is the fault if the agent or the conversation does not exist. Approvals
-    for `own_tools` are nobody's business.
+    not know; `gone` is the fault if the agent or the conversation does not exist; `approvals`
+    are the ids of all that were asked for. Those for `own_tools` are nobody's business.
     """
 
     def __init__(
@@ -69,6 +69,7 @@ class TurnReader:
         self.wedged = False
         self.gone: RuntimeFault | None = None
         self.tools_started = False
+        self.approvals: list[str] = []
         self.from_start = False
         self.busy = False
         self.run_id = ""
@@ -236,6 +237,7 @@ class TurnReader:
             self.unknown.append(f"control_request {request.get('subtype')}")
             return
         self._seen.add(("approval", approval_id))
+        self.approvals.append(approval_id)
         suggestions = as_list(request.get("permission_suggestions"))
         always = any(suggestion.get("id") == ALWAYS for suggestion in suggestions)
         yield ApprovalRequested(approval_id, tool, as_dict(request.get("input")), always)
