@@ -28,6 +28,7 @@ from letta_client.types import (
 from letta_client.types.conversations import MessageCreateParams, MessageListParams
 from letta_client.types.runs import MessageListParams as RunMessageListParams
 from letta_client.types.runs import MessageStreamParams
+from tests import fake_letta_runs
 from tests.fake_letta_checks import (
     Fault,
     Request,
@@ -44,18 +45,7 @@ from tests.fake_letta_checks import (
     refuse,
     text_field,
 )
-from tests.fake_letta_runs import (
-    DONE,
-    Conversation,
-    Json,
-    Run,
-    Script,
-    message_text,
-    new_id,
-    now,
-    refused_run,
-    seq_of,
-)
+from tests.fake_letta_runs import DONE, Conversation, Json, Run, Script, message_text, new_id, now
 
 _ID = re.compile(r"(agent|conv|run)-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 MODELS = ("letta/stub-echo", "letta/stub-other")
@@ -285,7 +275,7 @@ class FakeLettaApi:
             if (refusal := refusal_of(conversation, prompt)) is None:
                 run = self._begin(conversation, prompt, background=background)
             elif refusal.status == 409 and self.refuses_in_stream:
-                run = refused_run(conversation, prompt)
+                run = fake_letta_runs.refused_run(conversation, prompt)
             else:
                 return refusal
             if background and prompt.get("otid"):
@@ -366,7 +356,7 @@ class FakeLettaApi:
                     ping = {"message_type": "ping", "id": new_id("ping"), "run_id": run.id}
                     await response.write(f"data: {json.dumps(ping)}\n\n".encode())
         chunk = run.chunks[place]
-        if seq_of(chunk) > int(body.get("starting_after") or 0):
+        if fake_letta_runs.seq_of(chunk) > int(body.get("starting_after") or 0):
             await response.write(chunk.encode())
         return chunk != DONE
 

@@ -15,6 +15,7 @@ from letta_matrix.runtimes.protocol import (
     ApprovalRequested,
     RuntimeUnavailable,
     Said,
+    Speech,
     TextDelta,
     TurnEvent,
     TurnFinished,
@@ -105,6 +106,17 @@ async def until_run(turn: Turn, runtime: AgentRuntime) -> None:
                 return
             except RuntimeUnavailable:
                 await asyncio.sleep(0.1)
+
+
+async def all_said(runtime: AgentRuntime, agent_id: str) -> list[Speech]:
+    """What an agent ever said by itself, in as many looks as that takes."""
+    said = await runtime.said_since(agent_id, "")
+    speeches = [*said.speeches]
+    async with asyncio.timeout(20):
+        while (after := await runtime.said_since(agent_id, said.cursor)).cursor != said.cursor:
+            said = after
+            speeches += said.speeches
+    return speeches
 
 
 async def heard(runtime: AgentRuntime, agent_id: str, cursor: str) -> Said:

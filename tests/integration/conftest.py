@@ -1,4 +1,4 @@
-"""The App Server runtime that the tests of its adapter share."""
+"""What tests on real servers share: the App Server's adapter, or a bridge with agents on it."""
 
 import os
 import secrets
@@ -7,8 +7,11 @@ from collections.abc import AsyncGenerator
 from pathlib import Path
 
 import pytest
+from tests.integration.bridge_world import Person, Room, new_person
+from tests.integration.letta_world import LettaWorld, letta_world
 from tests.integration.runtime_bench import MODEL, Bench, connected
-from tests.servers import LettaServer
+from tests.servers import Homeserver, LettaServer
+from tests.stub_model import StubModel
 
 from letta_matrix.config import AppServerRuntime
 from letta_matrix.runtimes.app_server import AppServer
@@ -35,3 +38,29 @@ async def bench(app_server: LettaServer, keeper_socket: Path) -> AsyncGenerator[
     bench = Bench(runtime, app_server.url, keeper_socket, agent.agent_id, conversation_id)
     yield bench
     await bench.runtime.close()
+
+
+@pytest.fixture(scope="module")
+async def ann(homeserver: Homeserver) -> Person:
+    """The person that agents work for."""
+    return await new_person(homeserver)
+
+
+@pytest.fixture(scope="module")
+async def world(
+    homeserver: Homeserver,
+    app_server: LettaServer,
+    stub_model: StubModel,
+    ann: Person,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> AsyncGenerator[LettaWorld]:
+    """A bridge process whose agents live on the App Server."""
+    directory = tmp_path_factory.mktemp("world")
+    async with letta_world(homeserver, app_server, stub_model, directory, ann) as running:
+        yield running
+
+
+@pytest.fixture
+async def room(world: LettaWorld) -> Room:
+    """A new agent's room."""
+    return await world.meet()

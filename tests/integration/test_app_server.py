@@ -7,6 +7,7 @@ import secrets
 import shutil
 import signal
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -282,18 +283,31 @@ async def test_an_app_server_killed_while_a_tool_runs(
     assert stub_model.count(request.text) == 1
 
 
+async def until_asked(bench: Bench, request: TurnRequest, do: Callable[[], None]) -> None:
+    """Run a turn, and do something when it asks for an approval."""
+    async for event in bench.runtime.run_turn(request, None, bench.saved.save):
+        if isinstance(event, ApprovalRequested):
+            do()
+
+
+@pytest.mark.parametrize("bridge_too", [False, True])
 async def test_an_app_server_killed_while_an_approval_waits(
-    app_server: LettaServer, bench: Bench, stub_model: StubModel, tmp_path: Path
+    app_server: LettaServer, bench: Bench, tmp_path: Path, bridge_too: bool
 ) -> None:
-    """No tool has run, so that the question can be asked again."""
+    """No tool has run, so that the question can be asked again; by a bridge that was restarted
+    it cannot, for the one before may have answered."""
     ran = tmp_path / "ran"
     request = bench.request(f"tool:Bash:echo {secrets.token_hex(4)} >> {ran}")
     with pytest.raises(RuntimeUnavailable):
-        async for event in bench.runtime.run_turn(request, None, bench.saved.save):
-            if isinstance(event, ApprovalRequested):
-                app_server.kill()
+        await until_asked(bench, request, app_server.kill)
     await app_server.restart()
     await connected(bench.runtime)
+    if bridge_too:
+        await bench.restart()
+        with pytest.raises(TurnLost) as lost:
+            await bench.turn(request, bench.saved.state)
+        assert lost.value.tools_started
+        return
     events: list[TurnEvent] = []
     async for event in bench.runtime.run_turn(request, bench.saved.state, bench.saved.save):
         events.append(event)

@@ -126,7 +126,9 @@ async def test_old_and_odd_cursors(bench: Bench) -> None:
         await other.say("hello")
     texts, _ = await heard(bench, '{"at":"2020-01-01T00:00:00.000Z","behind":{"gone-1":""}}')
     assert texts == ["echo: hello"]
-    for odd in ("", "nonsense", "[]", '{"at":5}', '{"at":"x","behind":7}'):
+    texts, _ = await heard(bench, "")
+    assert texts == ["echo: hello"]
+    for odd in ("nonsense", "[]", '{"at":5}', '{"at":"x","behind":7}'):
         texts, fresh = await heard(bench, odd)
         assert texts == []
         assert '"at": "20' in fresh

@@ -3,46 +3,21 @@
 import asyncio
 import secrets
 import signal
-from collections.abc import AsyncGenerator
 from pathlib import Path
 from urllib.parse import quote
 
 import pytest
 from tests.integration.bridge_world import Json, Person, Room, eventually, new_person
-from tests.integration.letta_world import LettaWorld, formatted, letta_world, whole_text
-from tests.servers import Homeserver, LettaServer
-from tests.stub_model import StubModel
+from tests.integration.letta_world import LettaWorld, formatted, whole_text
+from tests.servers import Homeserver
 
 from letta_matrix.conversations import notices
-
-
-@pytest.fixture(scope="module")
-async def ann(homeserver: Homeserver) -> Person:
-    return await new_person(homeserver)
 
 
 @pytest.fixture(scope="module")
 async def bob(homeserver: Homeserver) -> Person:
     """A user who is in the rooms, but did not ask for anything."""
     return await new_person(homeserver, "bob")
-
-
-@pytest.fixture(scope="module")
-async def world(
-    homeserver: Homeserver,
-    app_server: LettaServer,
-    stub_model: StubModel,
-    ann: Person,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> AsyncGenerator[LettaWorld]:
-    directory = tmp_path_factory.mktemp("approvals")
-    async with letta_world(homeserver, app_server, stub_model, directory, ann) as running:
-        yield running
-
-
-@pytest.fixture
-async def room(world: LettaWorld) -> Room:
-    return await world.meet()
 
 
 @pytest.fixture

@@ -3,42 +3,16 @@
 import asyncio
 import secrets
 import signal
-from collections.abc import AsyncGenerator
 
 import pytest
-from tests.integration.bridge_world import Json, Person, Room, eventually, new_person, room_of
-from tests.integration.letta_world import LettaWorld, letta_world
-from tests.servers import Homeserver, LettaServer
-from tests.stub_model import StubModel
+from tests.integration.bridge_world import Json, Person, Room, eventually, room_of
+from tests.integration.letta_world import LettaWorld
 
 from letta_matrix.conversations.speech import UNASKED
 from letta_matrix.matrix.content import MARKER
 
 QUIET = 1.5
 """Seconds in which speech would have been heard several times over."""
-
-
-@pytest.fixture(scope="module")
-async def ann(homeserver: Homeserver) -> Person:
-    return await new_person(homeserver)
-
-
-@pytest.fixture(scope="module")
-async def world(
-    homeserver: Homeserver,
-    app_server: LettaServer,
-    stub_model: StubModel,
-    ann: Person,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> AsyncGenerator[LettaWorld]:
-    directory = tmp_path_factory.mktemp("speech")
-    async with letta_world(homeserver, app_server, stub_model, directory, ann) as running:
-        yield running
-
-
-@pytest.fixture
-async def room(world: LettaWorld) -> Room:
-    return await world.meet()
 
 
 async def others_say(

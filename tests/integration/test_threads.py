@@ -3,38 +3,11 @@
 import re
 import secrets
 import time
-from collections.abc import AsyncGenerator
 
-import pytest
-from tests.integration.bridge_world import Json, Person, Room, eventually, new_person
-from tests.integration.letta_world import LettaWorld, letta_world
-from tests.servers import Homeserver, LettaServer
-from tests.stub_model import StubModel
+from tests.integration.bridge_world import Json, Person, Room, eventually
+from tests.integration.letta_world import LettaWorld
 
 from letta_matrix.conversations import notices
-
-
-@pytest.fixture(scope="module")
-async def ann(homeserver: Homeserver) -> Person:
-    return await new_person(homeserver)
-
-
-@pytest.fixture(scope="module")
-async def world(
-    homeserver: Homeserver,
-    app_server: LettaServer,
-    stub_model: StubModel,
-    ann: Person,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> AsyncGenerator[LettaWorld]:
-    directory = tmp_path_factory.mktemp("threads")
-    async with letta_world(homeserver, app_server, stub_model, directory, ann) as running:
-        yield running
-
-
-@pytest.fixture
-async def room(world: LettaWorld) -> Room:
-    return await world.meet()
 
 
 def word(said: str) -> str:

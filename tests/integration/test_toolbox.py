@@ -338,6 +338,25 @@ async def test_what_was_said_before_a_question_does_not_answer_it(bench: Bench) 
     assert told["answer"] == "after"
 
 
+async def test_an_answer_that_came_in_time_counts_though_it_is_stored_later(bench: Bench) -> None:
+    ada = await bench.agent()
+    room_id = str(ada.room_id)
+    arguments = {"question": "Hello?", "timeout_seconds": 2}
+    asking = asyncio.create_task(bench.call(ada, "ask_human", **arguments))
+    await eventually(lambda: bench.ann.bodies(room_id, ada.user_id), bool)
+    (question,) = await bench.ann.said_by(room_id, ada.user_id)
+    reply = {"m.in_reply_to": {"event_id": question["event_id"]}}
+    content = {"msgtype": "m.text", "body": "Yes.", "m.relates_to": reply}
+    await bench.ann.send_content(room_id, content)
+    event = (await bench.ann.timeline(room_id))[-1]
+    stored = bench.toolbox.questions.match({**event, "room_id": room_id})
+    assert stored is not None
+    await asyncio.sleep(2.5)
+    stored()
+    _, told = await asking
+    assert told["answer"] == "Yes."
+
+
 async def test_a_question_nobody_answers_ends(bench: Bench) -> None:
     ada = await bench.agent()
     ok, told = await bench.call(ada, "ask_human", question="Hello?", timeout_seconds=1)

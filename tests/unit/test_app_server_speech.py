@@ -69,7 +69,7 @@ def test_nonsense_is_no_speech() -> None:
     assert told(*odd, {"message_type": "assistant_message", "content": [None, 5, "x"]}) == []
 
 
-@pytest.mark.parametrize("cursor", ["", "x", "[]", "{}", '{"at":5}', '{"at":"later"}', "[" * 9999])
+@pytest.mark.parametrize("cursor", ["x", "[]", "{}", '{"at":5}', '{"at":"later"}', "[" * 9999])
 def test_odd_cursors_name_no_place(cursor: str) -> None:
     assert Place.parse(cursor) is None
 
@@ -77,7 +77,7 @@ def test_odd_cursors_name_no_place(cursor: str) -> None:
 def test_a_cursor_comes_back() -> None:
     place = Place(at(1), {"c1": at(0)})
     assert Place.parse(str(place)) == place
-    assert Place.parse(str(Place(""))) == Place("")
+    assert Place.parse(str(Place(""))) == Place.parse("") == Place("")
     assert (place.of("c1"), place.of("c2")) == (at(0), at(1))
 
 

@@ -142,7 +142,8 @@ class AppServer:
                 async with contextlib.aclosing(events):
                     async for event in events:
                         if isinstance(event, ApprovalRequested) and state is None:
-                            self._connection.unanswered.add(event.approval_id)
+                            waiting = self._connection.unanswered
+                            waiting.setdefault(request.message_id, set()).add(event.approval_id)
                         yield event
             except RuntimeUnavailable:
                 raise
@@ -189,7 +190,7 @@ class AppServer:
         if not allow:
             decision = {"behavior": "deny", "message": message or "The person said no."}
         payload: Json = {"kind": "approval_response", "request_id": approval_id}
-        self._connection.unanswered.discard(approval_id)
+        self._connection.unanswered.get(request.message_id, set()).discard(approval_id)
         try:
             answer = await self._connection.request(
                 "input",
@@ -211,6 +212,7 @@ class AppServer:
 
     async def finish_turn(self, request: TurnRequest) -> None:
         self._unfinished.pop(request, None)
+        self._connection.unanswered.pop(request.message_id, None)
         if time.monotonic() - self._started_at < RECOVERY_GRACE:
             return
         epoch = self._connection.link.epoch

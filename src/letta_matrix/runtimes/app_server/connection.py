@@ -53,8 +53,8 @@ class Connection:
         self.unsettled: set[Scope] = set()
         """Conversations aborted without a `turn_finished` on this connection so far; they start
         nothing new."""
-        self.unanswered: set[str] = set()
-        """Approvals reported here for which no answer was sent from anywhere in this process."""
+        self.unanswered: dict[str, set[str]] = {}
+        """Approvals asked for in the turns begun here, by message id, less those answered."""
         self._stream = ("", 0)
         self._config = config
         self._url = _websocket_url(config.url)

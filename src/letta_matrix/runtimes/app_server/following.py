@@ -202,8 +202,9 @@ class Follower:
         """Whether the turn came no further than approvals that nobody has answered, so that none
         of its tools has run. What another process did about them cannot be known."""
         reader = kept.reader
-        waiting = self.connection.unanswered.issuperset(reader.approvals)
-        return kept.whole and waiting and bool(reader.approvals) and not reader.tools_started
+        unanswered = self.connection.unanswered.get(self.request.message_id, set())
+        waiting = bool(reader.approvals) and unanswered.issuperset(reader.approvals)
+        return kept.whole and waiting and not reader.tools_started
 
     async def _refuse_to_repeat_tools(self, seen: bool) -> None:
         """Raise TurnLost where following a turn that was cut off would run its tools again.

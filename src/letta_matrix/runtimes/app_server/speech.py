@@ -31,7 +31,9 @@ class Place:
 
     @classmethod
     def parse(cls, cursor: str) -> Self | None:
-        """The place a cursor names, None if it names none."""
+        """The place a cursor names, None if it names none; "" is before anything was said."""
+        if not cursor:
+            return cls("")
         data = parse(cursor.encode(errors="replace")) or {}
         at, behind = data.get("at"), as_dict(data.get("behind"))
         if not isinstance(at, str) or (at and not _TIME.match(at)):

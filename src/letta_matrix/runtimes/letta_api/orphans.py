@@ -13,8 +13,10 @@ from letta_matrix.runtimes.protocol import RuntimeRefused
 if TYPE_CHECKING:
     from letta_matrix.runtimes.letta_api.client import Client
 
+PATIENCE = 10.0
+"""Seconds that a denial has to bring a run."""
 GRACE = 2.0
-"""Seconds that what follows a denial has to end."""
+"""Seconds that this run has to end once it is cancelled."""
 _REASON = "Nobody is there any more to allow this."
 _log = structlog.get_logger()
 
@@ -42,7 +44,7 @@ async def _send(client: "Client", conversation_id: str, message: dict[str, objec
     """Send an answer, and cancel the run it brings as soon as that is known."""
     cancelled = False
     with suppress(TimeoutError):
-        async with asyncio.timeout(None) as patience:
+        async with asyncio.timeout(PATIENCE) as patience:
             async with aclosing(client.send(conversation_id, message)) as events:
                 async for event in events:
                     if cancelled or not event.data.get("run_id"):
