@@ -317,25 +317,35 @@ async def test_two_that_wait_are_told_apart(ann: Person, room: Room, tmp_path: P
 
     await eventually(asked, lambda both: len(both) == 2)
     await ann.send(room.room_id, "!approve")
-    assert "say which" in (await ann.replies(room, 1))[0]
+    assert "Say which one" in (await ann.replies(room, 1))[0]
     questions = {one["thread"]: one["event_id"] for one in await asked()}
     await ann.react(room.room_id, questions[roots[1]], "✅")
     assert (await ann.replies(room, 1, roots[1]))[0].startswith("tool said:")
     assert files[1].exists()
     assert not files[0].exists()
-    await ann.send(room.room_id, "!deny")
-    assert "Denied" in (await ann.replies(room, 1, roots[0]))[0]
+    await ann.say_in_thread(room.room_id, roots[0], "!deny")
+    assert any("Denied" in one for one in await ann.replies(room, 2, roots[0]))
     assert not files[0].exists()
 
 
-@pytest.mark.parametrize("allowed", [True, False], ids=["allowed meanwhile", "not answered"])
-async def test_nothing_runs_when_the_app_server_goes_while_people_think(
-    world: LettaWorld, ann: Person, room: Room, made: Path, allowed: bool
+async def test_a_question_comes_anew_when_the_app_server_went_unanswered(
+    world: LettaWorld, ann: Person, room: Room, made: Path
 ) -> None:
     question = await ask(ann, room, made)
     world.letta.kill()
-    if allowed:
-        await ann.react(room.room_id, question["event_id"], "✅")
+    await world.letta.server.start()
+    again = await pending(ann, room, question["event_id"])
+    await ann.react(room.room_id, again["event_id"], "❌")
+    assert "Denied by" in (await ann.replies(room, 1))[0]
+    assert not made.exists()
+
+
+async def test_nothing_runs_when_the_app_server_goes_while_people_think(
+    world: LettaWorld, ann: Person, room: Room, made: Path
+) -> None:
+    question = await ask(ann, room, made)
+    world.letta.kill()
+    await ann.react(room.room_id, question["event_id"], "✅")
     await world.letta.server.start()
     await ann.send(room.room_id, "still there?")
 

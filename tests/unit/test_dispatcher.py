@@ -18,6 +18,8 @@ from tests.stage import Stage
 
 from letta_matrix.conversations import notices
 from letta_matrix.conversations.answers import ASK_AGAIN
+from letta_matrix.conversations.commands.registry import COMMANDS
+from letta_matrix.conversations.dispatcher import _AT_ONCE, _IN_TURN
 from letta_matrix.conversations.routing import Router
 from letta_matrix.runtimes.protocol import TurnLost
 from letta_matrix.store.database import Database, StoreUnavailable
@@ -417,3 +419,9 @@ async def test_any_transaction_is_admitted(stage: Stage, events: list[dict[str, 
 
 async def _impatient(database: Database) -> None:
     await database.execute(text("PRAGMA busy_timeout = 50"))
+
+
+def test_the_queues_know_every_name_of_their_commands() -> None:
+    names = {one.name: {one.name, *one.aliases} for one in COMMANDS}
+    assert names["new"] | names["conversations"] == _IN_TURN
+    assert names["approve"] | names["deny"] | names["cancel"] == _AT_ONCE

@@ -21,9 +21,9 @@ log = structlog.get_logger()
 
 _KEEP = 30 * 86_400
 _TRIES = 5
-_IN_TURN = {"new", "conversations"}
+_IN_TURN = {"new", "reset", "conversations", "conversation", "history"}
 """Commands that take effect between the messages before and after them."""
-_AT_ONCE = {"approve", "deny", "cancel"}
+_AT_ONCE = {"approve", "allow", "deny", "reject", "cancel", "stop"}
 """Commands about what is being answered: they wait for no other."""
 
 _FIRST_PAUSE = 1.0

@@ -170,7 +170,8 @@ class TurnRunner:
         watchdog = Watchdog(
             self._config.idle_timeout,
             self._config.turn_timeout,
-            lambda: self._waits(turn),
+            lambda: self._approvals.waits(turn.turn_id),
+            lambda: self._tools.waits(turn.agent_id, turn.conversation_id or ""),
         )
         run = self._running[turn.turn_id] = _Run(turn, agent, reply, watchdog, activity)
         try:
@@ -183,12 +184,6 @@ class TurnRunner:
         finally:
             del self._running[turn.turn_id]
             activity.close()
-
-    def _waits(self, turn: Turn) -> bool:
-        """Whether a turn waits for a person, or for another agent."""
-        conversation_id = turn.conversation_id or ""
-        asked = self._tools.waits(turn.agent_id, conversation_id)
-        return asked or self._approvals.waits(turn.turn_id)
 
     async def _mentionable(self, turn: Turn, agent: Agent) -> set[str]:
         if not self._config.agent_mentions:
