@@ -106,7 +106,7 @@ class Parts:
             self._room_known,
         )
         self._background: set[asyncio.Task[None]] = set()
-        self._looking: set[str] = set()
+        self._looking: dict[str, bool] = {}
         self.dispatcher = self._dispatcher(troubles, trouble_of)
         self.catch_up = CatchUp(
             self.bot,
@@ -245,18 +245,25 @@ class Parts:
 
     def _room_changed(self, room_id: str) -> None:
         self.prompts.roster.forget(room_id)
-        if room_id in self._looking or not self.stores.rooms.ours_in(room_id):
+        if not self.stores.rooms.ours_in(room_id):
             return
-        self._looking.add(room_id)
+        looking = room_id in self._looking
+        self._looking[room_id] = True
+        if looking:
+            return
         task = asyncio.create_task(self._look_again(room_id))
         self._background.add(task)
         task.add_done_callback(self._background.discard)
 
     async def _look_again(self, room_id: str) -> None:
-        # People come in crowds; one look after them all is enough.
-        await asyncio.sleep(_CROWD)
-        self._looking.discard(room_id)
-        await self.invitations.look_again(room_id)
+        # People come in crowds: one look at the first, and one after all the others.
+        try:
+            while self._looking[room_id]:
+                self._looking[room_id] = False
+                await self.invitations.look_again(room_id)
+                await asyncio.sleep(_CROWD)
+        finally:
+            del self._looking[room_id]
 
     async def _room_known(self, room_id: str) -> None:
         await self.dispatcher.room_known(room_id)

@@ -194,7 +194,7 @@ async def test_an_agent_without_words(ann: Person, room: Room) -> None:
 
 async def test_traces_are_no_part_of_the_reply(ann: Person, room: Room) -> None:
     await ann.send(room.room_id, "tools")
-    assert await ann.answers(room, 1) == ["Let me look.\n\nFound it."]
+    assert await ann.replies(room, 1) == ["Let me look.\n\nFound it."]
 
 
 async def test_what_is_encrypted_is_said_not_to_be_readable(

@@ -214,7 +214,8 @@ async def test_an_image_where_none_is_seen_is_told(places: Places, ann: Person) 
     await eventually(told, lambda all_: any("cannot see images here" in one for one in all_))
 
 
-@pytest.mark.parametrize("kind", KINDS)
+# Not through an OpenAI door behind a relay, which cannot be known again: see tests/crash.
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "openai_compatible"])
 async def test_the_bridge_is_killed_in_the_midst_of_an_answer(
     places: Places, ann: Person, kind: str
 ) -> None:
