@@ -213,7 +213,12 @@ async def test_status_and_agents(stack: Up) -> None:
 
 
 async def test_an_answer_behind_a_denied_tool_is_waited_for(stack: Up) -> None:
-    _, out, err = await _letta_matrix("chat", "Ada", "use Bash: touch x", "--data", str(stack.data))
+    data = ("--data", str(stack.data))
+    asking = asyncio.create_task(_letta_matrix("chat", "Ada", "use Bash: touch x", *data))
+    # From another terminal, as soon as there is something to deny.
+    while "denied" not in (await _letta_matrix("chat", "Ada", "!deny not now", *data))[1]:
+        assert not asking.done()
+    _, out, err = await asking
     assert "denied" in out, err
     assert "The tool answered" in out
 
