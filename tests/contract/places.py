@@ -176,7 +176,9 @@ class AppServerPlace(_StubPlace):
 
     def adapter(self) -> AgentRuntime:
         url = f"ws://127.0.0.1:{self._relay.port}"
-        return AppServer(AppServerRuntime.model_validate({"url": url}), self._socket)
+        return AppServer(
+            AppServerRuntime.model_validate({"url": url, "speech_interval": 0.01}), self._socket
+        )
 
     async def say(self, text: str) -> None:
         """Another client asks the agent, in a conversation of its own."""

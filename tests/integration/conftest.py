@@ -30,7 +30,10 @@ async def keeper_socket(tmp_path: Path) -> AsyncGenerator[Path]:
 @pytest.fixture
 async def bench(app_server: LettaServer, keeper_socket: Path) -> AsyncGenerator[Bench]:
     """A connected adapter with an agent and a conversation of its own."""
-    runtime = AppServer(AppServerRuntime.model_validate({"url": app_server.url}), keeper_socket)
+    runtime = AppServer(
+        AppServerRuntime.model_validate({"url": app_server.url, "speech_interval": 0.01}),
+        keeper_socket,
+    )
     await runtime.start()
     await connected(runtime)
     agent = await runtime.create_agent(f"Ada {secrets.token_hex(3)}", model=MODEL)

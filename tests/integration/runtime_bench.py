@@ -90,7 +90,9 @@ class Bench:
     ) -> AppServer:
         """A new adapter on the same keeper in place of the bench's, as after a restart."""
         await self.runtime.close()
-        self.runtime = AppServer(AppServerRuntime.model_validate({"url": self.url}), self.socket)
+        self.runtime = AppServer(
+            AppServerRuntime.model_validate({"url": self.url, "speech_interval": 0.01}), self.socket
+        )
         if offer is not None:
             self.runtime.offer_tools(*offer)
         await self.runtime.start()

@@ -37,6 +37,8 @@ from letta_matrix.runtimes.protocol import (
 )
 
 PAGE = 100
+LOOK_EVERY = 2.0
+"""Longest pause in seconds between two looks at who has talked in any conversation."""
 ABORT_GRACE = 2.0
 """Seconds that an aborted turn has to report its end."""
 RECOVERY_GRACE = 120.0
@@ -53,6 +55,7 @@ class AppServer:
         self._config = config
         self._connection = Connection(config, socket)
         self._activity = Activity(self._connection)
+        self._next_look = 0.0
         self._speech = SpeechReader(self._connection)
         self._unfinished: dict[TurnRequest, Mapping[str, object]] = {}
         self._started_at = time.monotonic()
@@ -84,8 +87,15 @@ class AppServer:
 
     async def list_agents(self) -> list[AgentInfo]:
         agents = await self._list_all("agent_list", "agents", {})
-        await self._activity.look()
+        await self._look_at_conversations()
         return [_agent(item, self._activity.last_run(item)) for item in agents]
+
+    async def _look_at_conversations(self) -> None:
+        # Not at every listing: each takes time of the App Server's one thread from the turns.
+        now = time.monotonic()
+        if self._config.speech and now >= self._next_look:
+            await self._activity.look()
+            self._next_look = now + min(self._config.speech_interval, LOOK_EVERY)
 
     async def create_agent(self, name: str, *, model: str = "", description: str = "") -> AgentInfo:
         body: Json = {"name": name, "tags": [], "description": description or None}
