@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator
 from pathlib import Path
 
 import pytest
-from tests.integration.bridge_world import Person, Room, new_person
+from tests.integration.bridge_world import Json, Person, Room, new_person
 from tests.integration.letta_world import LettaWorld, letta_world
 from tests.integration.runtime_bench import MODEL, Bench, connected
 from tests.servers import Homeserver, LettaServer
@@ -50,16 +50,24 @@ async def ann(homeserver: Homeserver) -> Person:
 
 
 @pytest.fixture(scope="module")
+def sections() -> Json:
+    """What is set otherwise in the bridge's configuration; a module may have its own."""
+    return {}
+
+
+@pytest.fixture(scope="module")
 async def world(
     homeserver: Homeserver,
     app_server: LettaServer,
     stub_model: StubModel,
     ann: Person,
+    sections: Json,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> AsyncGenerator[LettaWorld]:
     """A bridge process whose agents live on the App Server."""
     directory = tmp_path_factory.mktemp("world")
-    async with letta_world(homeserver, app_server, stub_model, directory, ann) as running:
+    servers = homeserver, app_server, stub_model
+    async with letta_world(*servers, directory, ann, **sections) as running:
         yield running
 
 

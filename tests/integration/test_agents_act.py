@@ -5,38 +5,21 @@ import base64
 import json
 import secrets
 import signal
-from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import pytest
-from tests.integration.bridge_world import Json, Person, Room, eventually, new_person
-from tests.integration.letta_world import LettaWorld, letta_world
-from tests.servers import Homeserver, LettaServer
-from tests.stub_model import StubModel
+from tests.integration.bridge_world import Json, Person, Room, eventually
+from tests.integration.letta_world import LettaWorld
 
 from letta_matrix.conversations import notices
 from letta_matrix.matrix.content import MARKER
 
 
 @pytest.fixture(scope="module")
-async def ann(homeserver: Homeserver) -> Person:
-    return await new_person(homeserver)
-
-
-@pytest.fixture(scope="module")
-async def world(
-    homeserver: Homeserver,
-    app_server: LettaServer,
-    stub_model: StubModel,
-    ann: Person,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> AsyncGenerator[LettaWorld]:
-    directory = tmp_path_factory.mktemp("act")
-    two = {"conversations": {"max_hops": 2, "edit_interval": 0.3}}
-    async with letta_world(homeserver, app_server, stub_model, directory, ann, **two) as running:
-        yield running
+def sections() -> Json:
+    return {"conversations": {"max_hops": 2, "edit_interval": 0.3}}
 
 
 @pytest.fixture(scope="module")

@@ -10,29 +10,14 @@ from collections.abc import AsyncGenerator
 
 import pytest
 from PIL import Image
-from tests.integration.bridge_world import Json, Person, Room, new_person
-from tests.integration.letta_world import LettaWorld, letta_world
-from tests.servers import Homeserver, LettaServer
-from tests.stub_model import MODEL_ID, ModelRequest, StubModel
+from tests.integration.bridge_world import Json, Person, Room
+from tests.integration.letta_world import LettaWorld
+from tests.stub_model import MODEL_ID, ModelRequest
 
 
 @pytest.fixture(scope="module")
-async def ann(homeserver: Homeserver) -> Person:
-    return await new_person(homeserver)
-
-
-@pytest.fixture(scope="module")
-async def world(
-    homeserver: Homeserver,
-    app_server: LettaServer,
-    stub_model: StubModel,
-    ann: Person,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> AsyncGenerator[LettaWorld]:
-    directory = tmp_path_factory.mktemp("files")
-    limits = {"conversations": {"max_text_bytes": 2_000, "max_image_bytes": 200_000}}
-    async with letta_world(homeserver, app_server, stub_model, directory, ann, **limits) as running:
-        yield running
+def sections() -> Json:
+    return {"conversations": {"max_text_bytes": 2_000, "max_image_bytes": 200_000}}
 
 
 @pytest.fixture(scope="module")

@@ -2,21 +2,14 @@
 
 import re
 import secrets
-from collections.abc import AsyncGenerator
 from urllib.parse import quote
 
 import pytest
 from tests.integration.bridge_world import Json, Person, Room, eventually, new_person
-from tests.integration.letta_world import LettaWorld, letta_world
-from tests.servers import Homeserver, LettaServer
-from tests.stub_model import StubModel
+from tests.integration.letta_world import LettaWorld
+from tests.servers import Homeserver
 
 from letta_matrix.config import DEFAULT_ENVELOPE
-
-
-@pytest.fixture(scope="module")
-async def ann(homeserver: Homeserver) -> Person:
-    return await new_person(homeserver)
 
 
 @pytest.fixture(scope="module")
@@ -34,20 +27,8 @@ async def troll(homeserver: Homeserver) -> Person:
 
 
 @pytest.fixture(scope="module")
-async def world(
-    homeserver: Homeserver,
-    app_server: LettaServer,
-    stub_model: StubModel,
-    ann: Person,
-    troll: Person,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> AsyncGenerator[LettaWorld]:
-    directory = tmp_path_factory.mktemp("groups")
-    blocked = {"permissions": {troll.user_id: "block"}}
-    async with letta_world(
-        homeserver, app_server, stub_model, directory, ann, **blocked
-    ) as running:
-        yield running
+def sections(troll: Person) -> Json:
+    return {"permissions": {troll.user_id: "block"}}
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,7 @@
 """A bridge's part in the turns of a Letta API, for tests of the adapter."""
 
 from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 from tests.fake_letta_api import FakeLettaApi
@@ -47,6 +48,18 @@ class Bridge:
         """Go on with a new adapter, as after kill -9."""
         await self.runtime.close()
         self.runtime = adapter(self.server)
+
+
+@asynccontextmanager
+async def with_agent() -> AsyncGenerator[Bridge]:
+    """A server of its own with one agent, and a conversation with it."""
+    async with FakeLettaApi() as server:
+        runtime = adapter(server)
+        agent_id = server.add_agent("Alpha")
+        conversation_id = await runtime.create_conversation(agent_id, "a room")
+        made = Bridge(server, runtime, agent_id, conversation_id)
+        yield made
+        await made.runtime.close()
 
 
 def text_of(events: list[TurnEvent]) -> str:

@@ -5,8 +5,7 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 import pytest
-from tests.fake_letta_api import FakeLettaApi
-from tests.unit.letta_api_bridge import Bridge, adapter, end_of, text_of
+from tests.unit.letta_api_bridge import Bridge, end_of, text_of, with_agent
 
 from letta_matrix.runtimes.letta_api.history import waiting_calls
 from letta_matrix.runtimes.protocol import (
@@ -24,13 +23,8 @@ ASK = "tool:Bash:echo hi"
 
 @pytest.fixture
 async def bridge() -> AsyncGenerator[Bridge]:
-    async with FakeLettaApi() as server:
-        runtime = adapter(server)
-        agent_id = server.add_agent("Alpha")
-        conversation_id = await runtime.create_conversation(agent_id, "a room")
-        made = Bridge(server, runtime, agent_id, conversation_id)
+    async with with_agent() as made:
         yield made
-        await made.runtime.close()
 
 
 async def orphaned(bridge: Bridge, text: str = ASK) -> None:

@@ -7,9 +7,8 @@ from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from tests.fake_letta_api import FakeLettaApi
 from tests.fake_letta_runs import Json, new_id
-from tests.unit.letta_api_bridge import Bridge, adapter, text_of
+from tests.unit.letta_api_bridge import Bridge, adapter, text_of, with_agent
 
 from letta_matrix.runtimes.letta_api import turns
 from letta_matrix.runtimes.protocol import (
@@ -27,13 +26,8 @@ SEND = r"POST /v1/conversations/.*/messages"
 
 @pytest.fixture
 async def bridge() -> AsyncGenerator[Bridge]:
-    async with FakeLettaApi() as server:
-        runtime = adapter(server)
-        agent_id = server.add_agent("Alpha")
-        conversation_id = await runtime.create_conversation(agent_id, "a room")
-        made = Bridge(server, runtime, agent_id, conversation_id)
+    async with with_agent() as made:
         yield made
-        await made.runtime.close()
 
 
 async def cut(bridge: Bridge, text: str = "hello") -> None:
