@@ -134,14 +134,21 @@ class Approvals:
             for question in self._questions.values()
         )
 
-    async def ended(self, turn: Turn, reply: Reply | None = None) -> None:
-        """A turn needs no more answers: what is open lapses, and `reply` ends with that."""
+    async def ended(
+        self, turn: Turn, reply: Reply | None = None, *, recovered: bool = True
+    ) -> None:
+        """A turn needs no more answers: what is open lapses, and `reply` ends with that.
+
+        Without `recovered` no earlier process can have asked anything for it.
+        """
         shown: set[str] = set()
-        for question in list(self._questions.values()):
-            if question.reply.turn.turn_id == turn.turn_id:
-                await question.stop()
-                del self._questions[question.key]
-                shown |= {question.key} if question.shown else set()
+        mine = [one for one in self._questions.values() if one.reply.turn.turn_id == turn.turn_id]
+        if not mine and not recovered:
+            return
+        for question in mine:
+            await question.stop()
+            del self._questions[question.key]
+            shown |= {question.key} if question.shown else set()
         for approval in await self.store.of_turn(turn.turn_id):
             settled = await self._settle(approval, ApprovalStatus.LAPSED)
             if reply is not None and settled is not None and settled.key not in shown:

@@ -177,7 +177,7 @@ class TurnRunner:
         try:
             end = await self._end(run)
             await activity.finish()
-            await self._approvals.ended(turn, reply)
+            await self._approvals.ended(turn, reply, recovered=recovered)
             await self._tools.ended(turn.turn_id)
             reply.mentionable = await self._mentionable(turn, agent)
             await reply.freeze(end.text, end.notice, end.outcome)
