@@ -16,7 +16,7 @@ from letta_matrix.conversations.names import plain_name
 from letta_matrix.conversations.reply_text import envelope_shape
 from letta_matrix.conversations.roster import Roster
 from letta_matrix.matrix.content import without_reply_fallback
-from letta_matrix.matrix.events import mapping
+from letta_matrix.matrix.events import mapping, newest_content
 from letta_matrix.matrix.formatting import clean_text
 from letta_matrix.matrix.homeserver import Homeserver, HomeserverUnavailable
 from letta_matrix.matrix.identifiers import is_ours
@@ -125,10 +125,7 @@ class Prompts:
 
     def _said(self, event: Mapping[str, Any]) -> str:
         """What a message said in its last version; nothing for notices of our own."""
-        content = mapping(event.get("content"))
-        relations = mapping(mapping(event.get("unsigned")).get("m.relations"))
-        edited = mapping(mapping(relations.get("m.replace")).get("content"))
-        content = mapping(edited.get("m.new_content")) or content
+        content = newest_content(event)
         body, msgtype = content.get("body"), content.get("msgtype")
         sender = event.get("sender")
         is_ours = isinstance(sender, str) and (

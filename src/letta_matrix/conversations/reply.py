@@ -18,7 +18,7 @@ from letta_matrix.matrix.content import (
     text_content,
     thread_relation,
 )
-from letta_matrix.matrix.events import mapping
+from letta_matrix.matrix.events import newest_content
 from letta_matrix.matrix.homeserver import HomeserverUnavailable
 from letta_matrix.matrix.intent import Intent
 from letta_matrix.matrix.mentions import named_by_agent
@@ -311,11 +311,7 @@ class Reply:
         except MatrixRequestError as error:
             log.info("a reply cannot be read", turn=self._turn.turn_id, reason=error.errcode)
             return None
-        # The homeserver bundles the latest edit (spec: Replacement events).
-        edits = mapping(mapping(event.get("unsigned")).get("m.relations"))
-        edit = mapping(mapping(edits.get("m.replace")).get("content"))
-        content = mapping(edit.get("m.new_content")) or mapping(event.get("content"))
-        return str(content.get("body") or "").removesuffix(CURSOR).strip() or _NO_TEXT
+        return str(newest_content(event).get("body") or "").removesuffix(CURSOR).strip() or _NO_TEXT
 
     def _final(self, index: int, text: str, begun: OutboxEntry | None) -> OutboxEntry:
         mentions = named_by_agent(text, self.mentionable)

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from letta_matrix.matrix.content import MARKER, without_reply_fallback
-from letta_matrix.matrix.events import mapping
+from letta_matrix.matrix.events import mapping, newest_content, newest_edit
 from letta_matrix.matrix.formatting import clean_text
 from letta_matrix.toolbox.results import cut
 
@@ -30,7 +30,7 @@ def said(event: Mapping[str, Any]) -> str:
     quote of the message it replies to."""
     if event.get("type") == "m.room.encrypted":
         return "(encrypted)"
-    content = _newest(event)
+    content = newest_content(event)
     body = content.get("body")
     text = clean_text(body) if isinstance(body, str) else ""
     is_reply = "m.in_reply_to" in mapping(mapping(event.get("content")).get("m.relates_to"))
@@ -46,11 +46,11 @@ def entry(event: Mapping[str, Any], names: Mapping[str, str], length: int) -> di
     if sender in names:
         shown["agent"] = cut(names[sender], 80)
     shown["time"] = _time(event.get("origin_server_ts"))
-    msgtype = _newest(event).get("msgtype")
+    msgtype = newest_content(event).get("msgtype")
     if isinstance(msgtype, str) and msgtype != "m.text":
         shown["type"] = cut(msgtype, 80)
     shown["text"] = cut(said(event), length)
-    return shown | _relations(relation) | ({"edited": True} if _edit(event) else {})
+    return shown | _relations(relation) | ({"edited": True} if newest_edit(event) else {})
 
 
 def _relations(relation: Mapping[str, Any]) -> dict[str, object]:
@@ -61,16 +61,6 @@ def _relations(relation: Mapping[str, Any]) -> dict[str, object]:
     if isinstance(reply_to, str) and not relation.get("is_falling_back"):
         shown["reply_to"] = cut(reply_to, 255)
     return shown
-
-
-def _edit(event: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The newest edit, which the homeserver bundles with a message (spec: Event replacements)."""
-    relations = mapping(mapping(event.get("unsigned")).get("m.relations"))
-    return mapping(mapping(mapping(relations.get("m.replace")).get("content")).get("m.new_content"))
-
-
-def _newest(event: Mapping[str, Any]) -> Mapping[str, Any]:
-    return _edit(event) or mapping(event.get("content"))
 
 
 def _time(milliseconds: object) -> str:

@@ -11,11 +11,12 @@ from letta_matrix.runtimes.app_server.connection import Connection
 from letta_matrix.runtimes.app_server.feeds import Feed, Mark
 from letta_matrix.runtimes.app_server.frames import Scope, refusal
 from letta_matrix.runtimes.app_server.history import StoredTurn
-from letta_matrix.runtimes.app_server.images import content_of, why_dropped
+from letta_matrix.runtimes.app_server.images import why_dropped
 from letta_matrix.runtimes.app_server.recovery import Kept, Recovery, Report, stored_events
 from letta_matrix.runtimes.app_server.turns import TurnReader
 from letta_matrix.runtimes.error_lines import error_line
 from letta_matrix.runtimes.json_fields import Json
+from letta_matrix.runtimes.prompt_content import content_of
 from letta_matrix.runtimes.protocol import (
     ImagesDropped,
     SaveTurnState,

@@ -1,23 +1,12 @@
-"""Images in a message, and whether the model gets to see them."""
-
-import base64
+"""Whether the model gets to see a message's images."""
 
 from letta_matrix.runtimes.app_server.connection import Connection
 from letta_matrix.runtimes.app_server.frames import Scope
-from letta_matrix.runtimes.json_fields import Json, as_dict, as_list
-from letta_matrix.runtimes.protocol import Image, TurnRequest
+from letta_matrix.runtimes.json_fields import as_dict, as_list
 
 _BLIND = "openai-compatible"
 """The provider whose models Letta Code 0.34 takes for text-only, whatever they are; it leaves
 images out of what it sends them and tells nobody."""
-
-
-def content_of(request: TurnRequest) -> str | list[Json]:
-    """A user message's `content`: plain text, or parts if there are images."""
-    if not request.images:
-        return request.text
-    text: list[Json] = [{"type": "text", "text": request.text}] if request.text else []
-    return [*text, *map(_part, request.images)]
 
 
 async def why_dropped(connection: Connection, scope: Scope) -> str:
@@ -40,9 +29,3 @@ async def why_dropped(connection: Connection, scope: Scope) -> str:
     if (kind or str(model).partition("/")[0]) != _BLIND:
         return ""
     return f"the App Server gives no images to models of the provider `{_BLIND}` ({model})"
-
-
-def _part(image: Image) -> Json:
-    data = base64.b64encode(image.data).decode()
-    source = {"type": "base64", "media_type": image.media_type, "data": data}
-    return {"type": "image", "source": source}

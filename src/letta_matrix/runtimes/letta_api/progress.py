@@ -1,12 +1,10 @@
 """How far a turn on a Letta API has come, as it is saved, and what is sent for it."""
 
-import base64
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import cast
 
 from letta_matrix.runtimes.json_fields import Json, as_dict, as_list, as_texts
-from letta_matrix.runtimes.protocol import TurnRequest, TurnState
+from letta_matrix.runtimes.protocol import TurnState
 
 
 @dataclass(slots=True)
@@ -60,15 +58,3 @@ def approval_of(answers: Mapping[str, Json], otid: str) -> Json:
         for call_id, answer in answers.items()
     ]
     return {"type": "approval", "approvals": approvals, "otid": otid}
-
-
-def content_of(request: TurnRequest) -> object:
-    """A prompt's content: its text, or parts with its images in base64."""
-    if not request.images:
-        return request.text
-    parts: list[Json] = [{"type": "text", "text": request.text}] if request.text else []
-    for image in request.images:
-        data = base64.b64encode(image.data).decode("ascii")
-        source = {"type": "base64", "media_type": image.media_type, "data": data}
-        parts.append({"type": "image", "source": source})
-    return cast("object", parts)

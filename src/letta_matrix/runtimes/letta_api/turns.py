@@ -13,9 +13,10 @@ from letta_matrix.runtimes.error_lines import first_line
 from letta_matrix.runtimes.json_fields import Json, as_list, string_of
 from letta_matrix.runtimes.letta_api.errors import NotReached, NotStreamable
 from letta_matrix.runtimes.letta_api.history import ANSWER, messages_since, used_tools
-from letta_matrix.runtimes.letta_api.progress import Progress, answer_of, approval_of, content_of
+from letta_matrix.runtimes.letta_api.progress import Progress, answer_of, approval_of
 from letta_matrix.runtimes.letta_api.reader import TurnReader
 from letta_matrix.runtimes.letta_api.sse import StreamEvent
+from letta_matrix.runtimes.prompt_content import content_of
 from letta_matrix.runtimes.protocol import (
     ApprovalRequested,
     RateLimited,
