@@ -30,6 +30,7 @@ from letta_matrix.runtimes.memory import MemoryRuntime
 from letta_matrix.runtimes.protocol import AgentInfo, AgentRuntime, RuntimeFault
 from letta_matrix.store.agents import Agent, AgentDirectory
 from letta_matrix.store.approvals import ApprovalStore
+from letta_matrix.store.audit import AuditStore
 from letta_matrix.store.conversations import ConversationStore
 from letta_matrix.store.database import Database, database_url
 from letta_matrix.store.inbox import Inbox
@@ -38,6 +39,7 @@ from letta_matrix.store.outbox import Outbox
 from letta_matrix.store.places import Place
 from letta_matrix.store.rooms import Rooms
 from letta_matrix.store.speech import SpeechStore
+from letta_matrix.store.tokens import TokenStore
 from letta_matrix.store.turns import Turn, TurnKind, TurnStore
 from letta_matrix.toolbox.registry import Toolbox
 
@@ -59,6 +61,8 @@ class Stores:
         self.rooms = Rooms(self.database)
         self.speech = SpeechStore(self.database)
         self.meta = Meta(self.database)
+        self.tokens = TokenStore(self.database)
+        self.audit = AuditStore(self.database)
 
     async def open(self) -> None:
         """Open the database and load what is held in memory. Raises StoreError."""
@@ -147,6 +151,7 @@ class Parts:
         await self.dispatcher.close()
         await self.turn_runner.close()
         await self.approvals.close()
+        await self.toolbox.close()
 
     def _turn_runner(self) -> TurnRunner:
         stores = self.stores
@@ -183,6 +188,7 @@ class Parts:
             stores.rooms,
             runners,
             takes=self.toolbox.questions.match,
+            arrived=self.toolbox.arrivals.publish,
             room_changed=self._room_changed,
         )
 
@@ -199,8 +205,8 @@ class Parts:
             rooms=stores.rooms,
             outbox=stores.outbox,
             approvals=self.approvals,
-            cancel=self._cancel,
-            sync=self._sync,
+            cancel=self.cancel,
+            sync=self.sync,
             troubles=troubles,
             trouble_of=trouble_of,
             waiting=self._waiting,
@@ -216,6 +222,7 @@ class Parts:
             stores.conversations,
             stores.turns,
             stores.outbox,
+            stores.audit,
         )
 
     def _watch(self, settings: Runtime) -> SpeechWatch | None:
@@ -268,11 +275,14 @@ class Parts:
     async def _room_known(self, room_id: str) -> None:
         await self.dispatcher.room_known(room_id)
 
-    async def _cancel(self, matches: Callable[[Turn], bool]) -> int:
+    async def cancel(self, matches: Callable[[Turn], bool]) -> int:
+        """Stop the messages' turns that match; how many did."""
         turns = [turn for turn in self.dispatcher.unfinished() if turn.kind is TurnKind.MESSAGE]
         return sum([await self.turn_runner.cancel(turn) for turn in turns if matches(turn)])
 
-    async def _sync(self) -> dict[str, str]:
+    async def sync(self) -> dict[str, str]:
+        """List every runtime's agents now; each runtime's trouble, "" for none."""
+
         async def fault_of(discovery: Discovery) -> str:
             try:
                 await discovery.poll()

@@ -9,7 +9,6 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import structlog
-from aiohttp import web
 from mautrix.api import ClientPath, Method
 from mautrix.errors import MatrixRequestError
 
@@ -17,6 +16,7 @@ from letta_matrix import __version__
 from letta_matrix.agents.provisioner import Provisioner
 from letta_matrix.assembly import Parts, Stores, make_runtime
 from letta_matrix.config import Config
+from letta_matrix.doors import Doors
 from letta_matrix.logs import configure_logging, secrets_of
 from letta_matrix.matrix.appservice import Appservice
 from letta_matrix.matrix.errors import refusal
@@ -28,8 +28,7 @@ from letta_matrix.runtimes.protocol import AgentRuntime
 from letta_matrix.store.agents import AgentStatus
 from letta_matrix.store.database import StoreUnavailable
 from letta_matrix.waiting import is_set
-from letta_matrix.web.health import health_routes
-from letta_matrix.web.pages import chat_routes
+from letta_matrix.web.listening import listen
 
 log = structlog.get_logger()
 
@@ -39,10 +38,6 @@ _BACKLOG_TIMEOUT = 30.0
 _SETTING_UP_TIMEOUT = 600.0
 _AWAY = "the homeserver cannot be reached"
 _DEFAULT_ROOM_VERSION = 10
-
-
-class PortTakenError(Exception):
-    """One of our ports is in use; the text names it."""
 
 
 class Bridge:
@@ -61,7 +56,6 @@ class Bridge:
         self._trouble: str | None = None
         self._backlog = asyncio.Event()
         self._sweep_due = asyncio.Event()
-        self._web: web.AppRunner | None = None
         self._opened = contextlib.AsyncExitStack()
         self._started = time.monotonic()
 
@@ -99,9 +93,10 @@ class Bridge:
         opened.push_async_callback(self._stop_tasks)
         self._appservice = Appservice(config.appservice.hs_token.get_secret_value(), self)
         opened.push_async_callback(self._appservice.close)
-        await _listen(self._appservice.start, config.appservice.hostname, config.appservice.port)
-        opened.push_async_callback(self._stop_web)
-        await _listen(self._start_web, config.api.hostname, config.api.port)
+        await listen(self._appservice.start, config.appservice.hostname, config.appservice.port)
+        doors = Doors(config, parts, self.health, self.is_ready, self._trouble_of)
+        opened.push_async_callback(doors.close)
+        await doors.open()
 
     async def _stop_tasks(self) -> None:
         for task in self._tasks:
@@ -109,10 +104,6 @@ class Bridge:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._provisioner is not None:
             await self._provisioner.close()
-
-    async def _stop_web(self) -> None:
-        if self._web is not None:
-            await self._web.cleanup()
 
     async def admit(self, txn_id: str, events: list[dict[str, Any]]) -> None:
         """See `AppserviceHandler.admit`."""
@@ -178,15 +169,6 @@ class Bridge:
 
     def _trouble_of(self, agent_id: str) -> str:
         return self._provisioner.trouble.get(agent_id, "") if self._provisioner else ""
-
-    async def _start_web(self, hostname: str, port: int) -> None:
-        app = web.Application()
-        browser_url = self._config.api.homeserver_url or self._config.homeserver.url
-        app.add_routes(chat_routes(browser_url, self._config.bot_user_id))
-        app.add_routes(health_routes(self.health, self.is_ready))
-        self._web = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1)
-        await self._web.setup()
-        await web.TCPSite(self._web, hostname, port).start()
 
     async def _connect(self) -> None:
         was_away = True
@@ -281,16 +263,6 @@ class Bridge:
                 await asyncio.sleep(_RESTART_PAUSE)
 
         self._tasks.append(asyncio.create_task(keep_going()))
-
-
-async def _listen(start: Callable[[str, int], Awaitable[None]], hostname: str, port: int) -> None:
-    try:
-        await start(hostname, port)
-    except OSError as error:
-        raise PortTakenError(
-            f"cannot listen on {hostname}:{port}: {error.strerror or error}; "
-            "is another letta-matrix running?"
-        ) from None
 
 
 async def run(config: Config) -> None:

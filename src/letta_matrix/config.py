@@ -13,6 +13,7 @@ from typing import Annotated, Literal, cast
 
 from pydantic import AfterValidator, Field, ValidationError
 
+from letta_matrix.config_access import Access, Mcp, Origin
 from letta_matrix.config_faults import ConfigError, explain, known_keys
 from letta_matrix.config_runtimes import (
     AppServerRuntime,
@@ -132,6 +133,13 @@ class Conversations(Section):
     tool_calls_per_minute: int = Field(
         default=30, ge=1, description="Matrix tool calls for each agent"
     )
+    tool_scopes: list[Literal["read", "write", "rooms", "agents"]] = Field(
+        default=["read", "write", "rooms", "agents"],
+        description="groups of Matrix tools that agents are offered",
+    )
+    destructive_tools: bool = Field(
+        default=False, description="agents may kick, ban, redact and change power levels"
+    )
     max_image_bytes: int = Field(
         default=20_000_000, ge=0, description="larger images are not fetched"
     )
@@ -148,6 +156,12 @@ class Api(Section):
     port: int = Field(default=8004, ge=1, le=65535)
     homeserver_url: HttpAddress | None = Field(
         default=None, description="the homeserver as browsers reach it; default: homeserver.url"
+    )
+    cors_origins: list[Origin] = Field(
+        default_factory=list[str], description="web pages that may call the REST API"
+    )
+    max_body_bytes: int = Field(
+        default=60_000_000, ge=1_000, description="larger requests are refused"
     )
 
 
@@ -167,6 +181,8 @@ class Config(Section):
     conversations: Conversations = Field(default_factory=lambda: Conversations.model_validate({}))
     permissions: dict[Person, Role] = Field(default_factory=dict[str, Role])
     api: Api = Field(default_factory=lambda: Api.model_validate({}))
+    mcp: Mcp = Field(default_factory=lambda: Mcp.model_validate({}))
+    access: Access = Field(default_factory=lambda: Access.model_validate({}))
     logging: Logging = Field(default_factory=lambda: Logging.model_validate({}))
     directory: Path = Field(Path(), exclude=True, description="where the file lies")
 

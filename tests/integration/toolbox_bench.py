@@ -21,6 +21,7 @@ from letta_matrix.matrix.intent import Intent
 from letta_matrix.matrix.pacing import Pacer
 from letta_matrix.runtimes.protocol import ToolCall, ToolHandler
 from letta_matrix.store.agents import Agent, AgentDirectory
+from letta_matrix.store.audit import AuditStore
 from letta_matrix.store.conversations import ConversationStore
 from letta_matrix.store.database import Database, database_url
 from letta_matrix.store.inbox import Inbox, InboxEntry, InboxState
@@ -28,6 +29,7 @@ from letta_matrix.store.outbox import Outbox, OutboxEntry, OutboxKind
 from letta_matrix.store.places import Place
 from letta_matrix.store.rooms import Rooms
 from letta_matrix.store.turns import Outcome, TurnStore
+from letta_matrix.toolbox.principal import Principal
 from letta_matrix.toolbox.registry import Toolbox
 
 
@@ -53,7 +55,8 @@ class Bench:
 
     def restart(self) -> None:
         """The toolbox of a new process."""
-        stores = (self.directory, self.rooms, self.conversations, self.turns, self.outbox)
+        audit = AuditStore(self.database)
+        stores = (self.directory, self.rooms, self.conversations, self.turns, self.outbox, audit)
         self.toolbox = Toolbox(self.config, self.client, *stores)
         self.handler = self.toolbox.handler("memory")
 
@@ -90,6 +93,16 @@ class Bench:
             ToolCall(agent.agent_id, talk, "call_0", name, arguments, request)
         )
         return result.ok, json.loads(result.text) if result.ok else result.text
+
+    async def call_as(
+        self, agent: Agent | None, name: str, /, *, rooms: set[str] | None = None, **arguments: Any
+    ) -> Json:
+        """The result for the holder of a token that acts as an agent, or as the bot, and may use
+        every tool. Raises ToolError."""
+        agent_id = agent.agent_id if agent is not None else ""
+        limited = frozenset(rooms) if rooms is not None else None
+        principal = Principal("token:test", agent_id, rooms=limited)
+        return dict(await self.toolbox.call(principal, name, arguments, door="api"))
 
     async def offer_new(self, room_id: str, since: int) -> bool:
         """Offer what was said in a room since, as the dispatcher does; whether it answered."""

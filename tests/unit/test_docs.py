@@ -129,7 +129,7 @@ def test_the_commands_said_to_be_for_admins_are_those_for_admins() -> None:
 
 def test_every_tool_of_agents_is_documented(tmp_path: Path) -> None:
     nothing = cast("Any", None)
-    toolbox = Toolbox(config_for(tmp_path), nothing, nothing, nothing, nothing, nothing, nothing)
+    toolbox = Toolbox(config_for(tmp_path), *[nothing] * 7)
     listed = rows(text_of("how-to/agents-act.md"))[1:]
     assert [codes(row[0])[0] for row in listed] == list(toolbox.tools)
 

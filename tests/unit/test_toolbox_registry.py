@@ -17,17 +17,18 @@ from letta_matrix.matrix.content import MARKER
 from letta_matrix.matrix.homeserver import Homeserver
 from letta_matrix.runtimes.protocol import ToolCall, ToolResult
 from letta_matrix.store.agents import AgentDirectory, AgentStatus
+from letta_matrix.store.audit import AuditStore
 from letta_matrix.store.conversations import ConversationStore
 from letta_matrix.store.database import Database, StoreUnavailable
 from letta_matrix.store.outbox import Outbox
 from letta_matrix.store.rooms import Rooms
 from letta_matrix.store.turns import TurnStore
 from letta_matrix.toolbox import files, registry, writing
+from letta_matrix.toolbox.faults import ToolError
 from letta_matrix.toolbox.files import safe_name
 from letta_matrix.toolbox.rate_limit import RateLimit
 from letta_matrix.toolbox.registry import Toolbox
 from letta_matrix.toolbox.results import LIMIT, compact, fit_items
-from letta_matrix.toolbox.tool import ToolError
 
 ROOM = "!1:test"
 NAMES = {
@@ -53,7 +54,8 @@ async def toolbox(
     config = config_for(tmp_path, conversations={"tool_calls_per_minute": 5})
     turns, outbox = TurnStore(database, conversations), Outbox(database)
     rooms = Rooms(database)
-    return Toolbox(config, homeserver, directory, rooms, conversations, turns, outbox)
+    audit = AuditStore(database)
+    return Toolbox(config, homeserver, directory, rooms, conversations, turns, outbox, audit)
 
 
 def call(name: str, agent_id: str = "agent-1", /, **arguments: Any) -> ToolCall:

@@ -13,7 +13,7 @@ _BAD_INPUT = {"letta_matrix.config_faults": "ConfigError"}
 _FAILURES = {
     "letta_matrix.stack.errors": "StackError",
     "letta_matrix.store.database": "StoreError",
-    "letta_matrix.bridge": "PortTakenError",
+    "letta_matrix.web.listening": "PortTakenError",
 }
 
 app = typer.Typer(

@@ -47,8 +47,8 @@ class Dispatcher:
     arrival, different places side by side, commands beside them all.
 
     `takes` gives, for an event that answers something else than an agent, what to call when it
-    is stored; `room_changed` hears
-    of rooms whose members or name are others now.
+    is stored; `arrived` hears of every event once it is stored; `room_changed` hears of rooms
+    whose members or name are others now.
     """
 
     def __init__(
@@ -60,6 +60,7 @@ class Dispatcher:
         rooms: Rooms,
         runners: Mapping[TurnKind, Runner],
         takes: Callable[[Mapping[str, Any]], Callable[[], None] | None] = lambda _: None,
+        arrived: Callable[[Mapping[str, Any]], None] = lambda _: None,
         room_changed: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._router = router
@@ -69,6 +70,7 @@ class Dispatcher:
         self._rooms = rooms
         self._runners = runners
         self._takes = takes
+        self._arrived = arrived
         self._room_changed = room_changed
         self._queues: dict[Place, deque[Turn]] = {}
         self._workers: set[asyncio.Task[None]] = set()
@@ -113,6 +115,8 @@ class Dispatcher:
         # Only now that the answers are stored: a transaction that comes again brings them again.
         for answer in taken:
             answer()
+        for event in events:
+            self._arrived(event)
         # A room may have become known while its events were being parked.
         for room_id in {e.room_id for e in entries if e.state is InboxState.PARKED}:
             if self._router.knows(room_id):

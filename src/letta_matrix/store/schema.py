@@ -164,3 +164,34 @@ speech = Table(
     Column("last_run", String, nullable=False),
     Column("cursor", Text, nullable=False),
 )
+
+tokens = Table(
+    "tokens",
+    metadata,
+    Column("token_id", String, primary_key=True),
+    Column("digest", String, nullable=False),
+    Column("agent_id", String, nullable=False),  # "" for the bot
+    Column("scopes", JSON, nullable=False),
+    Column("rooms", JSON, nullable=False),  # null: all
+    Column("label", String, nullable=False),
+    Column("created_at", Float, nullable=False),
+    Column("expires_at", Float),
+    Column("revoked_at", Float),
+)
+
+audit = Table(
+    "audit",
+    metadata,
+    Column("seq", _Sequence, primary_key=True, autoincrement=True),
+    Column("at", Float, nullable=False),
+    Column("principal", String, nullable=False),
+    Column("user_id", String, nullable=False),  # as whom it acted
+    Column("door", String, nullable=False),  # agent | mcp | api
+    Column("tool", String, nullable=False),
+    Column("transaction_id", String),  # the caller's own, for calls that come again
+    Column("fingerprint", String, nullable=False),  # of the arguments
+    Column("room_id", String),
+    Column("event_id", String),
+    Column("outcome", String),  # ok or a kind of fault; unset while it runs
+    Column("result", JSON),  # only of calls with a transaction_id
+)

@@ -5,8 +5,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from letta_matrix.toolbox.faults import ToolError
 from letta_matrix.toolbox.results import cut
-from letta_matrix.toolbox.tool import Params, Tool, ToolError
+from letta_matrix.toolbox.tool import Params, Tool
 
 _SHOWN = 5
 
@@ -26,7 +27,7 @@ def _fault(tool: Tool[Any], fault: Mapping[str, Any]) -> str:
     if fault["type"] == "missing":
         return f"`{field}` is missing"
     if fault["type"] == "extra_forbidden":
-        taken = ", ".join(tool.params.model_fields) or "none"
+        taken = ", ".join(tool.offered["properties"]) or "none"
         return f"there is no argument `{field}`, only: {taken}"
     said = str(fault["msg"]).removeprefix("Value error, ").removeprefix("Input ")
     return f"`{field}` {said[:1].lower()}{said[1:]}"

@@ -11,10 +11,12 @@ from pydantic import Field
 from letta_matrix.matrix.content import edit_content, text_content, thread_relation
 from letta_matrix.matrix.homeserver import HomeserverUnavailable
 from letta_matrix.store.agents import AgentDirectory
+from letta_matrix.toolbox.faults import ToolError
 from letta_matrix.toolbox.naming import room_of
+from letta_matrix.toolbox.principal import Scope
 from letta_matrix.toolbox.questions import KEYS, Answer, Question, Questions
 from letta_matrix.toolbox.results import cut
-from letta_matrix.toolbox.tool import LONGEST_WAIT, Caller, Line, Params, Result, Tool, ToolError
+from letta_matrix.toolbox.tool import LONGEST_WAIT, Caller, Line, Result, Tool, WriteParams
 from letta_matrix.toolbox.writing import GIVE_UP_AFTER, spoken
 
 log = structlog.get_logger()
@@ -33,7 +35,7 @@ _NOT_YET = (
 _OVER = "*Nobody answered in time; a reply still reaches me as a message.*"
 
 
-class AskHuman(Params):
+class AskHuman(WriteParams):
     question: Annotated[str, Field(min_length=1, max_length=4_000, description="as Markdown")]
     options: list[Annotated[Line, Field(max_length=200)]] = Field(
         default_factory=list[str], max_length=len(KEYS), description="answers to choose from"
@@ -55,7 +57,9 @@ class Asking:
                 "ask_human",
                 "Ask a human",
                 "Ask the people you are talking to a question and wait for the answer.",
+                Scope.AGENTS,
                 AskHuman,
+                dict,
                 self.ask_human,
                 seconds=None,
             )

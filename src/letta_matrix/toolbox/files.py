@@ -10,8 +10,10 @@ from pydantic import Field
 
 from letta_matrix.matrix.content import MARKER
 from letta_matrix.matrix.formatting import clean_text
+from letta_matrix.toolbox.faults import ToolError
 from letta_matrix.toolbox.naming import not_in, room_of
-from letta_matrix.toolbox.tool import Caller, Params, Result, RoomRef, Tool, ToolError
+from letta_matrix.toolbox.principal import Scope
+from letta_matrix.toolbox.tool import Caller, Result, RoomRef, Tool, WriteParams
 from letta_matrix.toolbox.writing import ROOM, send_once
 
 MAX_BYTES = 5_000_000
@@ -21,7 +23,7 @@ _IMAGES = {"image/png", "image/jpeg", "image/gif", "image/webp"}
 _MAX_NAME = 150
 
 
-class UploadFile(Params):
+class UploadFile(WriteParams):
     room_id: RoomRef = Field(description=ROOM)
     name: str = Field(min_length=1, max_length=1000, description="file name, such as notes.md")
     content: str = Field("", description="the file's text")
@@ -35,7 +37,9 @@ def file_tools() -> list[Tool[Any]]:
             "matrix_upload_file",
             "Upload a file",
             "Send a file or an image, given as text or base64, to a Matrix room you are in.",
+            Scope.WRITE,
             UploadFile,
+            dict,
             upload_file,
         )
     ]

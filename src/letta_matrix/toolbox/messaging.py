@@ -13,16 +13,17 @@ from letta_matrix.store.agents import Agent, AgentDirectory, AgentStatus
 from letta_matrix.store.outbox import Outbox, OutboxKind
 from letta_matrix.store.rooms import Rooms
 from letta_matrix.store.turns import TurnStatus, TurnStore, turn_id_of
+from letta_matrix.toolbox.faults import ToolError
+from letta_matrix.toolbox.principal import Scope
 from letta_matrix.toolbox.results import UNTRUSTED, cut, fit_texts
 from letta_matrix.toolbox.tool import (
     LONGEST_WAIT,
     Caller,
     Line,
     Markdown,
-    Params,
     Result,
     Tool,
-    ToolError,
+    WriteParams,
 )
 from letta_matrix.toolbox.visits import Visits
 from letta_matrix.toolbox.writing import send_once, spoken
@@ -36,7 +37,7 @@ _NOT_YET = (
 _CUT = "The answer is too long and is cut; ask for the rest of it."
 
 
-class MessageAgent(Params):
+class MessageAgent(WriteParams):
     agent: Line = Field(max_length=255, description="the agent's name, agent id or Matrix user id")
     message: Markdown = Field(description="what to tell it, as Markdown")
     wait_seconds: float = Field(
@@ -69,7 +70,9 @@ class Messaging:
                 "message_agent",
                 "Message an agent",
                 "Send a message to another agent and wait for its answer.",
+                Scope.AGENTS,
                 MessageAgent,
+                dict,
                 self.message_agent,
                 seconds=None,
             )

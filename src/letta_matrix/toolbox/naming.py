@@ -7,7 +7,8 @@ from contextlib import asynccontextmanager
 from mautrix.errors import MatrixRequestError
 
 from letta_matrix.matrix.intent import Intent
-from letta_matrix.toolbox.tool import Caller, ToolError
+from letta_matrix.toolbox.faults import Fault, ToolError
+from letta_matrix.toolbox.tool import Caller
 
 _AT_ONCE = 8
 
@@ -17,6 +18,8 @@ async def room_of(caller: Caller, ref: str) -> AsyncGenerator[str]:
     """The id of the room that `ref` names. What the homeserver refuses inside because the
     caller is not in it becomes a ToolError that says so."""
     room_id = await _find(caller, ref)
+    if not caller.principal.may_act_in(room_id):
+        raise ToolError(f"Your token is not for {ref}; it names its rooms.", Fault.FORBIDDEN)
     if await caller.refuses(caller.intent, room_id):
         raise not_in(caller, ref)
     try:
@@ -30,7 +33,8 @@ async def room_of(caller: Caller, ref: str) -> AsyncGenerator[str]:
 
 
 def not_in(caller: Caller, ref: str) -> ToolError:
-    return ToolError(f"You are not in {ref}. Ask somebody there to invite {caller.user_id}.")
+    text = f"You are not in {ref}. Ask somebody there to invite {caller.user_id}."
+    return ToolError(text, Fault.FORBIDDEN)
 
 
 async def names_of(intent: Intent, room_ids: list[str]) -> list[str]:
@@ -58,7 +62,7 @@ async def _by_alias(intent: Intent, alias: str) -> str:
         raise ToolError(f"{alias} is no room alias; one looks like #name:example.org.")
     room_id = await intent.resolve_alias(alias)
     if room_id is None:
-        raise ToolError(f"There is no room {alias}.")
+        raise ToolError(f"There is no room {alias}.", Fault.NOT_FOUND)
     return room_id
 
 
@@ -71,8 +75,11 @@ async def _by_name(caller: Caller, name: str) -> str:
     if not found:
         raise ToolError(
             f"None of your rooms is called {name!r}. matrix_list_rooms lists them; one you are "
-            f"not in yet has to invite {caller.user_id}."
+            f"not in yet has to invite {caller.user_id}.",
+            Fault.NOT_FOUND,
         )
     if len(found) > 1:
-        raise ToolError(f"Several of your rooms are called {name!r}: {', '.join(found)}.")
+        raise ToolError(
+            f"Several of your rooms are called {name!r}: {', '.join(found)}.", Fault.AMBIGUOUS
+        )
     return found[0]

@@ -8,6 +8,7 @@ from pydantic import Field
 from letta_matrix.matrix.intent import Intent
 from letta_matrix.store.agents import AgentDirectory
 from letta_matrix.toolbox.naming import names_of, not_in, room_of
+from letta_matrix.toolbox.principal import Scope
 from letta_matrix.toolbox.results import UNTRUSTED, cut, fit_items, fit_texts
 from letta_matrix.toolbox.timeline import FILTER, entry, is_message
 from letta_matrix.toolbox.tool import Caller, Params, Result, RoomRef, Tool
@@ -54,7 +55,9 @@ class Reading:
                 "matrix_read_room",
                 "Read a room",
                 "Read the newest messages of a Matrix room you are in, oldest first.",
+                Scope.READ,
                 ReadRoom,
+                dict,
                 self.read_room,
                 read_only=True,
             ),
@@ -62,7 +65,9 @@ class Reading:
                 "matrix_list_rooms",
                 "List rooms",
                 "List the Matrix rooms you are in.",
+                Scope.READ,
                 ListRooms,
+                dict,
                 self.list_rooms,
                 read_only=True,
             ),
@@ -70,7 +75,9 @@ class Reading:
                 "matrix_list_members",
                 "List members",
                 "List who is in a Matrix room you are in.",
+                Scope.READ,
                 ListMembers,
+                dict,
                 self.list_members,
                 read_only=True,
             ),
@@ -78,7 +85,9 @@ class Reading:
                 "matrix_whoami",
                 "Who am I",
                 "Tell your own Matrix user id, your room, and the room you are talking in now.",
+                Scope.READ,
                 WhoAmI,
+                dict,
                 self.whoami,
                 read_only=True,
             ),

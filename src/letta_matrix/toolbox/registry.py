@@ -1,8 +1,9 @@
-"""All tools in one place: what they are, and how a call of an agent is run."""
+"""All tools in one place: what they are, who may call them, and how a call is run."""
 
 import asyncio
 import math
 import time
+import uuid
 from collections import Counter
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager, nullcontext
@@ -19,20 +20,33 @@ from letta_matrix.matrix.homeserver import Homeserver, HomeserverUnavailable
 from letta_matrix.matrix.intent import Intent
 from letta_matrix.runtimes.protocol import ToolCall, ToolHandler, ToolResult, ToolSpec
 from letta_matrix.store.agents import Agent, AgentDirectory, AgentStatus
+from letta_matrix.store.audit import AuditEntry, AuditStore
 from letta_matrix.store.conversations import ConversationStore
 from letta_matrix.store.database import StoreUnavailable
 from letta_matrix.store.outbox import Outbox
 from letta_matrix.store.rooms import Rooms
 from letta_matrix.store.turns import TurnStatus, TurnStore
 from letta_matrix.toolbox.arguments import parse
+from letta_matrix.toolbox.arrivals import Arrivals
 from letta_matrix.toolbox.asking import Asking
+from letta_matrix.toolbox.faults import Fault, ToolError
 from letta_matrix.toolbox.files import file_tools
+from letta_matrix.toolbox.ledger import Ledger, fingerprint
 from letta_matrix.toolbox.messaging import Messaging
+from letta_matrix.toolbox.principal import Principal, Scope
 from letta_matrix.toolbox.questions import Questions
 from letta_matrix.toolbox.rate_limit import RateLimit
 from letta_matrix.toolbox.reading import Reading
 from letta_matrix.toolbox.results import compact, cut
-from letta_matrix.toolbox.tool import Caller, Tool, ToolError
+from letta_matrix.toolbox.tool import (
+    Caller,
+    Params,
+    Progress,
+    Result,
+    Tool,
+    WriteParams,
+    no_progress,
+)
 from letta_matrix.toolbox.visits import Visits
 from letta_matrix.toolbox.writing import writing_tools
 
@@ -45,14 +59,15 @@ _UNCERTAIN = (
 _SLOW = "It took too long. Try again in a minute."
 _AWAY = "The homeserver does not answer now. Try again in a minute."
 _NO_DATABASE = "The bridge's database does not answer now. Try again in a minute."
-_FAULT = "The tool failed, by a fault of the bridge; its log has the reason."
+_BROKEN = "The tool failed, by a fault of the bridge; its log has the reason."
+_BY_STATUS = {403: Fault.FORBIDDEN, 404: Fault.NOT_FOUND, 413: Fault.TOO_LARGE}
 
 
 class Toolbox:
-    """Runs calls of tools. An agent acts as itself and as nobody else.
+    """Runs calls of tools. Whoever calls acts as one Matrix user and as nobody else.
 
     `questions` must see every event that people send: what answers an open question is no
-    prompt.
+    prompt. `arrivals` must be told of every event that is stored.
     """
 
     def __init__(
@@ -64,7 +79,9 @@ class Toolbox:
         conversations: ConversationStore,
         turns: TurnStore,
         outbox: Outbox,
+        audit: AuditStore,
     ) -> None:
+        self._config = config
         self._homeserver = homeserver
         self._directory = directory
         self._conversations = conversations
@@ -72,7 +89,9 @@ class Toolbox:
         self._limit = RateLimit(config.conversations.tool_calls_per_minute)
         self._waiting: Counter[tuple[str, str]] = Counter()
         self._visits = Visits(directory, rooms, turns)
+        self.arrivals = Arrivals()
         self.questions = Questions(config)
+        self.ledger = Ledger(audit)
         self._asking = Asking(directory, self.questions)
         tools = [
             *writing_tools(),
@@ -83,11 +102,14 @@ class Toolbox:
         ]
         self.tools: Mapping[str, Tool[Any]] = {tool.name: tool for tool in tools}
 
+    def tools_for(self, principal: Principal) -> list[Tool[Any]]:
+        """The tools that somebody may call."""
+        return [tool for tool in self.tools.values() if _permits(principal, tool)]
+
     def specs(self) -> list[ToolSpec]:
-        """The tools as a runtime offers them."""
-        return [
-            ToolSpec(tool.name, tool.description, tool.parameters()) for tool in self.tools.values()
-        ]
+        """The tools as a runtime offers them to its agents."""
+        tools = self.tools_for(self._agents_principal(""))
+        return [ToolSpec(tool.name, tool.description, tool.offered) for tool in tools]
 
     def waits(self, agent_id: str, conversation_id: str) -> bool:
         """Whether a call from a conversation waits for somebody's answer, which may take longer
@@ -98,28 +120,121 @@ class Toolbox:
         """A turn is over, perhaps without the results of its calls."""
         await self._asking.ended(turn_id)
 
+    async def close(self) -> None:
+        """Finish the audit log."""
+        await self.ledger.close()
+
     def handler(self, runtime: str) -> ToolHandler:
         """Runs the calls of the agents that live in a runtime, and of no others; what goes wrong
         is told to the agent. The same call, come again after a crash, writes nothing a second
         time."""
-        return partial(self._call, runtime)
+        return partial(self._handle, runtime)
 
-    async def _call(self, runtime: str, call: ToolCall) -> ToolResult:
+    async def call(
+        self,
+        principal: Principal,
+        name: str,
+        arguments: Mapping[str, object],
+        *,
+        door: str,
+        progress: Progress = no_progress,
+    ) -> Result:
+        """Run a tool for whoever came through a door (`mcp`, `api`). Raises ToolError alone."""
+        tool, params = self._parsed(principal, name, arguments)
+        caller = Caller(
+            principal,
+            self._intent(principal),
+            uuid.uuid4().hex,
+            self._visits.refuses,
+            progress=progress,
+        )
+        given = params.transaction_id if isinstance(params, WriteParams) else ""
+        return await self._run(caller, tool, params, given, door)
+
+    async def _handle(self, runtime: str, call: ToolCall) -> ToolResult:
         try:
-            result = ToolResult(await self._run(self._agent(runtime, call), call))
+            result = ToolResult(compact(await self._called(runtime, call)))
         except ToolError as error:
             result = ToolResult(_bounded(str(error)), ok=False)
-        except HomeserverUnavailable:
-            result = ToolResult(_AWAY, ok=False)
-        except StoreUnavailable:
-            result = ToolResult(_NO_DATABASE, ok=False)
-        except MatrixRequestError as error:
-            result = ToolResult(_bounded(_sentence(refusal(error))), ok=False)
-        except Exception as error:
-            log.error("a tool failed", agent=call.agent_id, tool=call.name, exc_info=error)
-            result = ToolResult(_FAULT, ok=False)
         log.info("an agent used a tool", agent=call.agent_id, tool=call.name, ok=result.ok)
         return result
+
+    async def _called(self, runtime: str, call: ToolCall) -> Result:
+        agent = self._agent(runtime, call)
+        wait = self._limit.take(agent.agent_id, time.monotonic())
+        if wait > 0:
+            raise ToolError(
+                f"Too many tool calls. Try again in {math.ceil(wait)} seconds.",
+                Fault.RATE_LIMITED,
+                retry_after=wait,
+            )
+        principal = self._agents_principal(agent.agent_id)
+        tool, params = self._parsed(principal, call.name, call.arguments)
+        try:
+            caller = await self._agents_caller(principal, call)
+        except StoreUnavailable as error:
+            raise ToolError(_NO_DATABASE, Fault.UNAVAILABLE) from error
+        with self._counted(caller) if tool.seconds is None else nullcontext():
+            return await self._run(caller, tool, params, call.request_id, "agent")
+
+    def _parsed(
+        self, principal: Principal, name: str, arguments: Mapping[str, object]
+    ) -> tuple[Tool[Any], Params]:
+        tool = self.tools.get(name)
+        if tool is None:
+            known = ", ".join(one.name for one in self.tools_for(principal))
+            raise ToolError(f"There is no tool {name!r}, only: {known}.", Fault.UNKNOWN_TOOL)
+        if not _permits(principal, tool):
+            needed = f"the scope {tool.scope!s}"
+            needed += "" if principal.destructive or not tool.destructive else " and more trust"
+            raise ToolError(f"{name} is not for you: it needs {needed}.", Fault.FORBIDDEN)
+        return tool, parse(tool, arguments)
+
+    async def _run(
+        self, caller: Caller, tool: Tool[Any], params: Params, transaction_id: str, door: str
+    ) -> Result:
+        if tool.read_only:
+            return await self._outcome(caller, tool, params)
+        arguments = params.model_dump(exclude={"transaction_id"})
+        entry = AuditEntry(
+            principal=caller.principal.key,
+            user_id=caller.user_id,
+            door=door,
+            tool=tool.name,
+            fingerprint=fingerprint(arguments),
+            at=time.time(),
+            transaction_id=transaction_id or None,
+        )
+        if transaction_id:
+            caller = replace(caller, request_id=transaction_id)
+
+        async def work(again: bool) -> Result:
+            return await self._outcome(replace(caller, again=again), tool, params)
+
+        try:
+            return await self.ledger.run(entry, work)
+        except StoreUnavailable as error:
+            raise ToolError(_NO_DATABASE, Fault.UNAVAILABLE) from error
+
+    async def _outcome(self, caller: Caller, tool: Tool[Any], params: Params) -> Result:
+        try:
+            async with asyncio.timeout(tool.seconds):
+                return await tool.run(caller, params)
+        except ToolError:
+            raise
+        except TimeoutError as error:
+            text = _SLOW if tool.read_only else _UNCERTAIN
+            raise ToolError(text, Fault.TIMEOUT) from error
+        except HomeserverUnavailable as error:
+            raise ToolError(_AWAY, Fault.UNAVAILABLE) from error
+        except StoreUnavailable as error:
+            raise ToolError(_NO_DATABASE, Fault.UNAVAILABLE) from error
+        except MatrixRequestError as error:
+            fault = _BY_STATUS.get(error.http_status, Fault.REFUSED)
+            raise ToolError(_sentence(refusal(error)), fault) from error
+        except Exception as error:
+            log.error("a tool failed", who=caller.principal.key, tool=tool.name, exc_info=error)
+            raise ToolError(_BROKEN, Fault.FAILED) from error
 
     def _agent(self, runtime: str, call: ToolCall) -> Agent:
         agent = self._directory.get(call.agent_id)
@@ -127,25 +242,30 @@ class Toolbox:
             log.warning("a runtime calls for another's agent", runtime=runtime, agent=call.agent_id)
             agent = None
         if agent is None or agent.status is not AgentStatus.ACTIVE:
-            raise ToolError("You have no account on Matrix yet; try again in a minute.")
+            raise ToolError(
+                "You have no account on Matrix yet; try again in a minute.", Fault.FORBIDDEN
+            )
         return agent
 
-    async def _run(self, agent: Agent, call: ToolCall) -> str:
-        wait = self._limit.take(agent.agent_id, time.monotonic())
-        if wait > 0:
-            raise ToolError(f"Too many tool calls. Try again in {math.ceil(wait)} seconds.")
-        tool = self.tools.get(call.name)
-        if tool is None:
-            raise ToolError(f"There is no tool {call.name!r}, only: {', '.join(self.tools)}.")
-        params = parse(tool, call.arguments)
-        caller = await self._caller(agent, call)
-        waits = self._counted(caller) if tool.seconds is None else nullcontext()
-        try:
-            with waits:
-                async with asyncio.timeout(tool.seconds):
-                    return compact(await tool.run(caller, params))
-        except TimeoutError as error:
-            raise ToolError(_SLOW if tool.read_only else _UNCERTAIN) from error
+    def _intent(self, principal: Principal) -> Intent:
+        if not principal.agent_id:
+            return Intent(self._homeserver, self._config.bot_user_id)
+        agent = self._directory.get(principal.agent_id)
+        if agent is None or agent.status is not AgentStatus.ACTIVE:
+            raise ToolError(
+                f"The agent {principal.agent_id}, as which you act, does not exist (any more).",
+                Fault.FORBIDDEN,
+            )
+        return Intent(self._homeserver, agent.user_id)
+
+    def _agents_principal(self, agent_id: str) -> Principal:
+        settings = self._config.conversations
+        return Principal(
+            f"agent:{agent_id}",
+            agent_id,
+            frozenset(Scope(scope) for scope in settings.tool_scopes),
+            destructive=settings.destructive_tools,
+        )
 
     @contextmanager
     def _counted(self, caller: Caller) -> Generator[None]:
@@ -158,18 +278,27 @@ class Toolbox:
             if not self._waiting[conversation]:
                 del self._waiting[conversation]
 
-    async def _caller(self, agent: Agent, call: ToolCall) -> Caller:
-        place = await self._conversations.place_of(agent.agent_id, call.conversation_id)
+    async def _agents_caller(self, principal: Principal, call: ToolCall) -> Caller:
+        place = await self._conversations.place_of(principal.agent_id, call.conversation_id)
         turn = await self._turns.open_at(place) if place is not None else None
-        intent = Intent(self._homeserver, agent.user_id)
-        refuses, conversation_id = self._visits.refuses, call.conversation_id
-        caller = Caller(agent.agent_id, intent, call.request_id, refuses, conversation_id, place)
+        caller = Caller(
+            principal,
+            self._intent(principal),
+            call.request_id,
+            self._visits.refuses,
+            call.conversation_id,
+            place,
+        )
         if turn is None:
             return caller
         caller = replace(caller, hops=turn.hops)
         if turn.status is TurnStatus.DONE:
             return caller
         return replace(caller, turn_id=turn.turn_id, speaker=turn.sender)
+
+
+def _permits(principal: Principal, tool: Tool[Any]) -> bool:
+    return tool.scope in principal.scopes and (principal.destructive or not tool.destructive)
 
 
 def _bounded(text: str) -> str:

@@ -1,16 +1,18 @@
-"""What a tool is: a name, typed arguments, and what happens when somebody calls it."""
+"""What a tool is: a name, typed arguments and results, and what happens when it is called."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Annotated, Any, Generic, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema
 
 from letta_matrix.matrix.formatting import clean_text
 from letta_matrix.matrix.intent import Intent
 from letta_matrix.matrix.transactions import txn_id
 from letta_matrix.store.places import Place
+from letta_matrix.toolbox.principal import Principal, Scope
 
 LONGEST_WAIT = 280.0
 """Seconds a tool may wait for somebody: the App Server gives a call 5 minutes at most."""
@@ -18,9 +20,8 @@ LONGEST_WAIT = 280.0
 Result = Mapping[str, object]
 """What a call gives: a JSON object."""
 
-
-class ToolError(Exception):
-    """The call cannot be carried out; the text tells the caller why and what to do."""
+Progress = Callable[[float, float, str], Awaitable[None]]
+"""Told how far a long call is: done and total in seconds, and a line for people."""
 
 
 class Params(BaseModel):
@@ -29,7 +30,27 @@ class Params(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+def _clean(value: str) -> str:
+    if clean_text(value) != value:
+        raise ValueError("should have no control characters")
+    return value
+
+
+class WriteParams(Params):
+    """The arguments of a tool that changes something: it does so once for a `transaction_id`."""
+
+    transaction_id: Annotated[
+        str, StringConstraints(max_length=200, pattern=r"^[\x21-\x7e]*$"), AfterValidator(_clean)
+    ] = Field(
+        "", description="any text of your own; a call that comes again with it does nothing more"
+    )
+
+
 P = TypeVar("P", bound=Params)
+
+
+async def no_progress(done: float, total: float, line: str) -> None:
+    """For callers who do not want to know."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,11 +58,12 @@ class Caller:
     """Who calls, and from where: `turn_id` and `speaker` (who wrote the message) are those of
     the turn that the call belongs to, empty outside of the turns run here.
 
-    `request_id` is of this call alone, and the same when it comes again. `refuses` tells of a
-    room, in it or not, that it is not for the caller to act in.
+    `request_id` is of this call alone, and the same when it comes `again`, after a try that may
+    have got somewhere. `refuses` tells of a room, in it or not, that it is not for the caller to
+    act in.
     """
 
-    agent_id: str
+    principal: Principal
     intent: Intent
     request_id: str
     refuses: Callable[[Intent, str], Awaitable[bool]]
@@ -50,6 +72,13 @@ class Caller:
     turn_id: str = ""
     speaker: str = ""
     hops: int = 0
+    progress: Progress = no_progress
+    again: bool = False
+
+    @property
+    def agent_id(self) -> str:
+        """The agent it acts as, "" for the bot."""
+        return self.principal.agent_id
 
     @property
     def user_id(self) -> str:
@@ -58,31 +87,56 @@ class Caller:
     async def rooms(self) -> list[str]:
         """The rooms it is in and may act in."""
         joined = await self.intent.joined_rooms()
-        return [room_id for room_id in joined if not await self.refuses(self.intent, room_id)]
+        return [
+            room_id
+            for room_id in joined
+            if self.principal.may_act_in(room_id) and not await self.refuses(self.intent, room_id)
+        ]
 
     def txn(self, *step: str | int) -> str:
         """The txn id of one step of this call: the same when the call comes again."""
-        return txn_id("tool", self.agent_id, self.request_id, *step)
+        return txn_id("tool", self.principal.key, self.request_id, *step)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Tool(Generic[P]):
-    """A tool. `description` is one line for a model; `seconds` is how long a call may take, None
-    where its arguments say so."""
+    """A tool. `description` is one line for a model; `result` is a TypedDict; `seconds` is how
+    long a call may take, None where its arguments say so."""
 
     name: str
     title: str
     description: str
+    scope: Scope
     params: type[P]
+    result: type[Any]
     run: Callable[[Caller, P], Awaitable[Result]]
     read_only: bool = False
     destructive: bool = False
     idempotent: bool = False
     seconds: float | None = 60.0
 
+    @cached_property
     def parameters(self) -> dict[str, Any]:
         """The JSON Schema of its arguments."""
         schema = self.params.model_json_schema(schema_generator=_Untitled)
+        properties: dict[str, Any] = schema.get("properties", {})
+        if "transaction_id" in properties:
+            # Last: what matters to the tool comes first.
+            properties["transaction_id"] = properties.pop("transaction_id")
+        return {key: schema[key] for key in schema if key not in ("title", "description")}
+
+    @cached_property
+    def offered(self) -> dict[str, Any]:
+        """The JSON Schema of its arguments for agents of a runtime, whose calls have ids of
+        their own: without `transaction_id`."""
+        properties = dict(self.parameters.get("properties", {}))
+        properties.pop("transaction_id", None)
+        return {**self.parameters, "properties": properties}
+
+    @cached_property
+    def results(self) -> dict[str, Any]:
+        """The JSON Schema of its result."""
+        schema = TypeAdapter(self.result).json_schema(schema_generator=_Untitled)
         return {key: schema[key] for key in schema if key not in ("title", "description")}
 
 
@@ -91,12 +145,6 @@ class _Untitled(GenerateJsonSchema):
 
     def field_title_should_be_set(self, schema: Any) -> bool:
         return False
-
-
-def _clean(value: str) -> str:
-    if clean_text(value) != value:
-        raise ValueError("should have no control characters")
-    return value
 
 
 RoomRef = Annotated[
@@ -111,6 +159,13 @@ EventId = Annotated[
     StringConstraints(strip_whitespace=True, pattern=r"^\$\S{1,254}$"),
     AfterValidator(_clean),
 ]
+
+UserRef = Annotated[
+    str,
+    StringConstraints(strip_whitespace=True, pattern=r"^@[^:\s]{1,250}:\S{1,250}$", max_length=255),
+    AfterValidator(_clean),
+]
+"""A Matrix user id."""
 
 Line = Annotated[
     str, StringConstraints(strip_whitespace=True, min_length=1), AfterValidator(_clean)

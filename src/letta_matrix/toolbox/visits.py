@@ -63,6 +63,8 @@ class Visits:
         host = self._directory.by_room(room_id)
         if host is None or host.user_id == intent.user_id:
             return False
+        if self._directory.by_user(intent.user_id) is None:
+            return False  # the bot, at home in every agent's room
         return intent.user_id not in self._rooms.ours_in(room_id)
 
     async def _leave_behind(self, intent: Intent, room_id: str) -> None:

@@ -10,17 +10,18 @@ from letta_matrix.matrix.content import edit_measure, text_content, thread_relat
 from letta_matrix.matrix.events import mapping
 from letta_matrix.matrix.formatting import clean_text
 from letta_matrix.matrix.splitting import split
+from letta_matrix.toolbox.faults import ToolError
 from letta_matrix.toolbox.naming import room_of
+from letta_matrix.toolbox.principal import Scope
 from letta_matrix.toolbox.tool import (
     Caller,
     EventId,
     Line,
     Markdown,
-    Params,
     Result,
     RoomRef,
     Tool,
-    ToolError,
+    WriteParams,
 )
 
 GIVE_UP_AFTER = 20.0
@@ -29,18 +30,18 @@ GIVE_UP_AFTER = 20.0
 ROOM = "room id (!...), alias (#...), or the exact name of one of your rooms"
 
 
-class SendMessage(Params):
+class SendMessage(WriteParams):
     room_id: RoomRef = Field(description=ROOM)
     message: Markdown = Field(description="what to say, as Markdown")
 
 
-class ReplyInThread(Params):
+class ReplyInThread(WriteParams):
     room_id: RoomRef = Field(description=ROOM)
     event_id: EventId = Field(description="message to reply to ($...)")
     message: Markdown = Field(description="what to say, as Markdown")
 
 
-class React(Params):
+class React(WriteParams):
     room_id: RoomRef = Field(description=ROOM)
     event_id: EventId = Field(description="message to react to ($...)")
     key: Line = Field(max_length=64, description="an emoji, such as 👍")
@@ -52,21 +53,27 @@ def writing_tools() -> list[Tool[Any]]:
             "matrix_send_message",
             "Send a message",
             "Send a Markdown message to a Matrix room you are in.",
+            Scope.WRITE,
             SendMessage,
+            dict,
             send_message,
         ),
         Tool(
             "matrix_reply_in_thread",
             "Reply in a thread",
             "Reply to a message in its thread, which begins there if it has none.",
+            Scope.WRITE,
             ReplyInThread,
+            dict,
             reply_in_thread,
         ),
         Tool(
             "matrix_react",
             "React to a message",
             "React to a message of one of your rooms with an emoji.",
+            Scope.WRITE,
             React,
+            dict,
             react,
             idempotent=True,
         ),

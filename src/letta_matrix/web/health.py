@@ -2,19 +2,21 @@
 
 from collections.abc import Callable, Mapping
 
-from aiohttp import web
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
 
 HealthReport = Callable[[], Mapping[str, object]]
 
 
-def health_routes(report: HealthReport, is_ready: Callable[[], bool]) -> list[web.RouteDef]:
+def health_routes(report: HealthReport, is_ready: Callable[[], bool]) -> list[Route]:
     """`report` returns JSON with at least `status`; `/ready` answers 503 until `is_ready`."""
 
-    async def health(_request: web.Request) -> web.Response:
-        return web.json_response(dict(report()))
+    async def health(_request: Request) -> JSONResponse:
+        return JSONResponse(dict(report()))
 
-    async def ready(_request: web.Request) -> web.Response:
+    async def ready(_request: Request) -> JSONResponse:
         done = is_ready()
-        return web.json_response({"ready": done}, status=200 if done else 503)
+        return JSONResponse({"ready": done}, status_code=200 if done else 503)
 
-    return [web.get("/health", health), web.get("/ready", ready)]
+    return [Route("/health", health), Route("/ready", ready)]

@@ -7,7 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from aiohttp import web
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import FileResponse, JSONResponse, RedirectResponse, Response
+from starlette.routing import Route
+
+from letta_matrix import __version__
 
 _FILES = Path(__file__).parent / "static" / "chat"
 _CONTENT_TYPES = {
@@ -18,8 +23,12 @@ _CONTENT_TYPES = {
 }
 
 
-def chat_routes(homeserver_url: str, bot_user_id: str) -> list[web.RouteDef]:
-    """The routes of `/chat`: the page, its files and `/chat/config.json`; `/` leads there.
+_SERVICE = {"service": "letta-matrix", "version": __version__, "docs": "/docs", "chat": "/chat"}
+
+
+def chat_routes(homeserver_url: str, bot_user_id: str) -> list[Route]:
+    """The routes of `/chat`: the page, its files and `/chat/config.json`; `/` leads
+    browsers there and tells programs what this is.
 
     Args:
         homeserver_url: base URL of the client-server API as browsers reach it.
@@ -32,10 +41,10 @@ def chat_routes(homeserver_url: str, bot_user_id: str) -> list[web.RouteDef]:
     settings = {"homeserver_url": homeserver_url.rstrip("/"), "bot_user_id": bot_user_id}
     chat = _ChatPage(settings, _headers(homeserver_url))
     return [
-        web.get("/", chat.front_door),
-        web.get("/chat", chat.page),
-        web.get("/chat/config.json", chat.settings),
-        web.get("/chat/{name:.*}", chat.static),
+        Route("/", chat.front_door),
+        Route("/chat", chat.page),
+        Route("/chat/config.json", chat.settings),
+        Route("/chat/{name:path}", chat.static),
     ]
 
 
@@ -47,28 +56,30 @@ class _ChatPage:
         self._headers = dict(headers)
         self._known = {path.relative_to(_FILES).as_posix(): path for path in _FILES.rglob("*.*")}
 
-    async def front_door(self, _: web.Request) -> web.StreamResponse:
-        raise web.HTTPFound("/chat", headers=self._headers)
+    async def front_door(self, request: Request) -> Response:
+        if "text/html" not in request.headers.get("Accept", ""):
+            return JSONResponse(_SERVICE)
+        return RedirectResponse("/chat", 302, headers=self._headers)
 
-    async def page(self, _: web.Request) -> web.StreamResponse:
+    async def page(self, _: Request) -> Response:
         return self._respond("index.html")
 
-    async def settings(self, _: web.Request) -> web.StreamResponse:
+    async def settings(self, _: Request) -> Response:
         headers = {**self._headers, "Cache-Control": "no-store"}
-        return web.json_response(self._settings, headers=headers)
+        return JSONResponse(self._settings, headers=headers)
 
-    async def static(self, request: web.Request) -> web.StreamResponse:
-        name = request.match_info["name"]
+    async def static(self, request: Request) -> Response:
+        name = request.path_params["name"]
         if not name:
-            raise web.HTTPMovedPermanently("/chat", headers=self._headers)
+            return RedirectResponse("/chat", 301, headers=self._headers)
         if name not in self._known:
-            raise web.HTTPNotFound(text="There is no such file.", headers=self._headers)
+            raise HTTPException(404, "There is no such file.", headers=self._headers)
         return self._respond(name)
 
-    def _respond(self, name: str) -> web.FileResponse:
+    def _respond(self, name: str) -> FileResponse:
         path = self._known[name]
         headers = {**self._headers, "Content-Type": _CONTENT_TYPES[path.suffix]}
-        return web.FileResponse(path, headers=headers)
+        return FileResponse(path, headers=headers)
 
 
 def _headers(homeserver_url: str) -> dict[str, str]:

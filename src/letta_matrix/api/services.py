@@ -1,0 +1,42 @@
+"""What the REST API is made of: everything it calls."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+
+from letta_matrix.access.authenticator import Authenticator
+from letta_matrix.config import Config
+from letta_matrix.conversations.approvals import Approvals
+from letta_matrix.matrix.homeserver import Homeserver
+from letta_matrix.runtimes.protocol import AgentRuntime
+from letta_matrix.store.agents import AgentDirectory
+from letta_matrix.store.approvals import ApprovalStore
+from letta_matrix.store.audit import AuditStore
+from letta_matrix.store.outbox import Outbox
+from letta_matrix.store.tokens import TokenStore
+from letta_matrix.store.turns import Turn, TurnStore
+from letta_matrix.toolbox.registry import Toolbox
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """`sync` lists every runtime's agents now and gives each runtime's trouble, "" for none;
+    `unfinished` are the turns that run or wait, and `cancel` stops those that match; `health`
+    is what `/health` says."""
+
+    config: Config
+    homeserver: Homeserver
+    toolbox: Toolbox
+    authenticator: Authenticator
+    directory: AgentDirectory
+    tokens: TokenStore
+    audit: AuditStore
+    turns: TurnStore
+    outbox: Outbox
+    approvals: Approvals
+    approval_store: ApprovalStore
+    runtimes: Mapping[str, AgentRuntime]
+    sync: Callable[[], Awaitable[dict[str, str]]]
+    unfinished: Callable[[], list[Turn]]
+    cancel: Callable[[Callable[[Turn], bool]], Awaitable[int]]
+    health: Callable[[], Mapping[str, object]]
+    trouble_of: Callable[[str], str]

@@ -1,0 +1,57 @@
+"""Settings of the doors for programs: who may come in, how often, and where."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from letta_matrix.config_types import Duration, HttpAddress, Section, matches
+
+Origin = Annotated[
+    str, matches(r"https?://[^/\s@]+", "an origin such as https://example.org, without a path")
+]
+Host = Annotated[
+    str,
+    matches(r"\[[0-9a-fA-F:.]+\](:\d+)?|[^\s:/@]+(:\d+)?", "a host such as matrix.example.org"),
+]
+RoomId = Annotated[str, matches(r"!\S+", "a room id such as !abc:example.org")]
+
+
+class Oidc(Section):
+    """Accept JWTs of an OpenID Connect issuer (RFC 9068) beside tokens of our own."""
+
+    issuer: HttpAddress = Field(description="as in the tokens' `iss`, and where its keys are found")
+    audience: str = Field(min_length=1, description="what the tokens' `aud` must have in it")
+    agent_claim: str = Field(
+        default="letta_agent",
+        description="the claim that names the agent a token acts as; without it: none",
+    )
+    admins: list[str] = Field(
+        default_factory=list[str], description="subjects (`sub`) that act as the bot"
+    )
+
+
+class Access(Section):
+    calls_per_minute: int = Field(default=600, ge=1, description="requests for each token")
+    audit_days: float = Field(default=90.0, gt=0, description="how long calls stay in the log")
+    audit_room: RoomId | None = Field(
+        default=None, description="a room the bot is in, where each change is told"
+    )
+    oidc: Oidc | None = None
+
+
+class Mcp(Section):
+    enabled: bool = True
+    hostname: str = "127.0.0.1"
+    port: int = Field(default=8016, ge=1, le=65535, description="Streamable HTTP")
+    websocket_port: int = Field(default=8015, ge=1, le=65535)
+    public_url: HttpAddress | None = Field(
+        default=None, description="the HTTP door as clients reach it, such as behind a proxy"
+    )
+    allowed_hosts: list[Host] = Field(
+        default_factory=list[str],
+        description="further `Host` headers to accept, besides loopback and public_url's",
+    )
+    allowed_origins: list[Origin] = Field(
+        default_factory=list[str], description="web pages that may connect"
+    )
+    idle_timeout: Duration = Field(default=3600.0, description="sessions nobody uses end then")

@@ -1,0 +1,90 @@
+"""The doors for browsers and programs: pages, REST API and MCP server, each on its port."""
+
+import contextlib
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+from starlette.applications import Starlette
+from starlette.routing import Mount
+
+from letta_matrix.access.authenticator import Authenticator
+from letta_matrix.assembly import Parts
+from letta_matrix.config import Config
+from letta_matrix.web.health import health_routes
+from letta_matrix.web.lazy import App, Lazy
+from letta_matrix.web.listening import listen
+from letta_matrix.web.pages import chat_routes
+from letta_matrix.web.server import AsgiServer
+
+if TYPE_CHECKING:
+    from letta_matrix.api.services import Services as ApiServices
+
+
+class Doors:
+    """Listens for browsers and programs. Their libraries are loaded when somebody comes."""
+
+    def __init__(
+        self,
+        config: Config,
+        parts: Parts,
+        health: Callable[[], Mapping[str, object]],
+        is_ready: Callable[[], bool],
+        trouble_of: Callable[[str], str],
+    ) -> None:
+        self._config = config
+        self._parts = parts
+        self._health = health
+        self._is_ready = is_ready
+        self._trouble_of = trouble_of
+        self._authenticator = Authenticator(config, parts.stores.tokens, parts.stores.directory)
+        self._opened = contextlib.AsyncExitStack()
+
+    async def open(self) -> None:
+        """Listen. Raises PortTakenError."""
+        api = self._config.api
+        rest = AsgiServer(self.rest())
+        self._opened.push_async_callback(rest.close)
+        await listen(rest.start, api.hostname, api.port)
+
+    async def close(self) -> None:
+        await self._opened.aclose()
+
+    def rest(self) -> App:
+        """What port 8004 serves: pages and probes, and behind them the REST API."""
+        config = self._config
+        browser_url = config.api.homeserver_url or config.homeserver.url
+        routes = [
+            *health_routes(self._health, self._is_ready),
+            *chat_routes(browser_url, config.bot_user_id),
+            Mount("/", Lazy(self._make_api)),
+        ]
+        return Starlette(routes=routes)
+
+    def _make_api(self) -> App:
+        from letta_matrix.api.app import make_app
+
+        return make_app(self._api_services())
+
+    def _api_services(self) -> "ApiServices":
+        from letta_matrix.api.services import Services
+
+        parts, stores = self._parts, self._parts.stores
+        return Services(
+            config=self._config,
+            homeserver=parts.homeserver,
+            toolbox=parts.toolbox,
+            authenticator=self._authenticator,
+            directory=stores.directory,
+            tokens=stores.tokens,
+            audit=stores.audit,
+            turns=stores.turns,
+            outbox=stores.outbox,
+            approvals=parts.approvals,
+            approval_store=stores.approvals,
+            runtimes=parts.runtimes,
+            sync=parts.sync,
+            unfinished=parts.dispatcher.unfinished,
+            cancel=parts.cancel,
+            health=self._health,
+            trouble_of=self._trouble_of,
+        )

@@ -1,0 +1,16 @@
+"""What the MCP server is made of: everything it calls."""
+
+from dataclasses import dataclass
+
+from letta_matrix.access.authenticator import Authenticator
+from letta_matrix.config import Config
+from letta_matrix.store.agents import AgentDirectory
+from letta_matrix.toolbox.registry import Toolbox
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    config: Config
+    toolbox: Toolbox
+    authenticator: Authenticator
+    directory: AgentDirectory

@@ -1,0 +1,88 @@
+"""The log of what was done with tools: who, as whom, what, where."""
+
+import time
+from dataclasses import dataclass, replace
+
+from sqlalchemy import Connection, delete, select, update
+from sqlalchemy.exc import IntegrityError
+
+from letta_matrix.store.database import Database
+from letta_matrix.store.schema import audit
+
+
+@dataclass(frozen=True, slots=True)
+class AuditEntry:
+    """One call. `outcome` is "ok" or a kind of fault, None while it runs or if it was killed;
+    `result` is kept only of calls with a `transaction_id`. `at` is a Unix time."""
+
+    principal: str
+    user_id: str
+    door: str
+    tool: str
+    fingerprint: str
+    at: float
+    transaction_id: str | None = None
+    room_id: str | None = None
+    event_id: str | None = None
+    outcome: str | None = None
+    result: dict[str, object] | None = None
+    seq: int = 0
+
+
+class AuditStore:
+    """The `audit` table."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def begin(self, entry: AuditEntry) -> tuple[AuditEntry, bool]:
+        """Store a call that begins; with the entry as stored, whether it is new. One with the
+        same principal and `transaction_id` as before is not: then it is the earlier one."""
+        names = [name for name in AuditEntry.__slots__ if name != "seq"]
+        values = {name: getattr(entry, name) for name in names}
+
+        def store(db: Connection) -> tuple[AuditEntry, bool]:
+            if entry.transaction_id is not None and (known := _known(db, entry)) is not None:
+                return known, False
+            key = db.execute(audit.insert().values(**values)).inserted_primary_key
+            return replace(entry, seq=int(key[0]) if key else 0), True
+
+        try:
+            return await self._database.write(store)
+        except IntegrityError:
+            # Two at once: the other one was first.
+            return await self._database.write(store)
+
+    async def end(
+        self,
+        seq: int,
+        outcome: str,
+        *,
+        room_id: str | None = None,
+        event_id: str | None = None,
+        result: dict[str, object] | None = None,
+    ) -> None:
+        """How a call ended."""
+        values = {"outcome": outcome, "room_id": room_id, "event_id": event_id, "result": result}
+        statement = update(audit).where(audit.c.seq == seq).values(**values)
+        await self._database.execute(statement)
+
+    async def newest(self, limit: int, *, before: int | None = None) -> list[AuditEntry]:
+        """The newest entries, newest first; only those older than the entry `before` if given."""
+        query = select(audit).order_by(audit.c.seq.desc()).limit(limit)
+        if before is not None:
+            query = query.where(audit.c.seq < before)
+        rows = await self._database.read(lambda db: db.execute(query).mappings().all())
+        return [AuditEntry(**row) for row in rows]
+
+    async def prune(self, days: float) -> None:
+        """Forget what is older."""
+        old = time.time() - days * 86_400
+        await self._database.execute(delete(audit).where(audit.c.at < old))
+
+
+def _known(db: Connection, entry: AuditEntry) -> AuditEntry | None:
+    same = audit.c.principal == entry.principal
+    same &= audit.c.transaction_id == entry.transaction_id
+    row = db.execute(select(audit).where(same)).mappings().first()
+    return None if row is None else AuditEntry(**row)

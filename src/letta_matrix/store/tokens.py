@@ -1,0 +1,63 @@
+"""The bridge's own access tokens, of which only a digest is stored."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import ColumnElement, select, true, update
+
+from letta_matrix.store.database import Database
+from letta_matrix.store.schema import tokens
+
+
+@dataclass(frozen=True, slots=True)
+class AccessToken:
+    """A token. `digest` is the hex SHA-256 of its secret; `agent_id` is the agent it acts as, ""
+    for the bot; `rooms` are room ids, None for all. Times are Unix times."""
+
+    token_id: str
+    digest: str
+    agent_id: str
+    scopes: tuple[str, ...]
+    rooms: tuple[str, ...] | None
+    label: str
+    created_at: float
+    expires_at: float | None = None
+    revoked_at: float | None = None
+
+
+class TokenStore:
+    """The `tokens` table. It is read at every use, so that another process can revoke."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def add(self, token: AccessToken) -> None:
+        values = {name: getattr(token, name) for name in AccessToken.__slots__}
+        values["scopes"] = list(token.scopes)
+        values["rooms"] = None if token.rooms is None else list(token.rooms)
+        await self._database.execute(tokens.insert().values(**values))
+
+    async def get(self, token_id: str) -> AccessToken | None:
+        return next(iter(await self._find(tokens.c.token_id == token_id)), None)
+
+    async def all(self) -> list[AccessToken]:
+        """Every token, revoked ones too, the oldest first."""
+        return await self._find(true())
+
+    async def revoke(self, token_id: str, when: float) -> bool:
+        """Refuse a token from now on; False if there is none that is still accepted."""
+        live = (tokens.c.token_id == token_id) & tokens.c.revoked_at.is_(None)
+        statement = update(tokens).where(live).values(revoked_at=when)
+        changed = await self._database.write(lambda db: db.execute(statement).rowcount)
+        return changed == 1
+
+    async def _find(self, where: ColumnElement[bool]) -> list[AccessToken]:
+        query = select(tokens).where(where).order_by(tokens.c.created_at, tokens.c.token_id)
+        rows = await self._database.read(lambda db: db.execute(query).mappings().all())
+        return [_token(dict(row)) for row in rows]
+
+
+def _token(row: dict[str, Any]) -> AccessToken:
+    row["scopes"] = tuple(row["scopes"])
+    row["rooms"] = None if row["rooms"] is None else tuple(row["rooms"])
+    return AccessToken(**row)

@@ -1,0 +1,34 @@
+"""Why a call was not carried out."""
+
+from enum import StrEnum
+
+
+class Fault(StrEnum):
+    """Kinds of failed calls; the values are stable, callers may rely on them."""
+
+    INVALID = "invalid-arguments"
+    UNKNOWN_TOOL = "unknown-tool"
+    NOT_FOUND = "not-found"
+    AMBIGUOUS = "ambiguous"
+    FORBIDDEN = "forbidden"
+    CONFLICT = "conflict"
+    TOO_LARGE = "too-large"
+    RATE_LIMITED = "rate-limited"
+    REFUSED = "refused"  # by the homeserver
+    UNAVAILABLE = "unavailable"
+    TIMEOUT = "timeout"
+    FAILED = "failed"  # a defect of ours
+
+
+class ToolError(Exception):
+    """The call cannot be carried out; the text tells the caller why and what to do.
+
+    `retry_after` is in seconds, 0 if another try would not help or the time is not known.
+    """
+
+    def __init__(
+        self, text: str, fault: Fault = Fault.INVALID, *, retry_after: float = 0.0
+    ) -> None:
+        super().__init__(text)
+        self.fault = fault
+        self.retry_after = retry_after

@@ -1,0 +1,37 @@
+"""Who calls tools: an agent through its runtime, or the holder of a token."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Scope(StrEnum):
+    """A group of tools, and what a token may be limited to."""
+
+    READ = "read"
+    WRITE = "write"
+    ROOMS = "rooms"
+    AGENTS = "agents"
+    ADMIN = "admin"  # of the bridge itself: tokens, runtimes, turns, approvals; no tool has it
+
+
+TOOL_SCOPES = frozenset(Scope) - {Scope.ADMIN}
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Whoever calls, and as whom they act.
+
+    `key` names them in the audit log and counts their calls, such as `agent:ID` or `token:ID`.
+    `agent_id` is the agent they act as, "" for the bot. `rooms` are the ids of the only rooms
+    they may act in, None for all that the Matrix user is in. `destructive`: they may do what
+    cannot be undone.
+    """
+
+    key: str
+    agent_id: str
+    scopes: frozenset[Scope] = TOOL_SCOPES
+    rooms: frozenset[str] | None = None
+    destructive: bool = True
+
+    def may_act_in(self, room_id: str) -> bool:
+        return self.rooms is None or room_id in self.rooms
