@@ -13,13 +13,19 @@ from typing import Any, cast
 import aiohttp
 import psutil
 import yaml
+from sqlalchemy import make_url
 from tests.servers import ServerProcess
 
 from bench.homeserver import Homeserver
+from bench.ports import Ports
 from bench.program import ROOT, answers
+from letta_matrix.access.secrets import issue
 from letta_matrix.stack.files import write_private
 from letta_matrix.stack.keeper import KeeperProcess
 from letta_matrix.stack.supervisor import Command
+from letta_matrix.store.database import Database
+from letta_matrix.store.tokens import TokenStore
+from letta_matrix.toolbox.principal import TOOL_SCOPES
 
 PLAIN = ("letta_matrix", "run", "-c")
 SCRIPTED = ("bench.scripted_bridge",)
@@ -41,7 +47,7 @@ class Bridge:
         self,
         homeserver: Homeserver,
         directory: Path,
-        api_port: int,
+        ports: Ports,
         person: str,
         http: aiohttp.ClientSession,
         program: Sequence[str] = PLAIN,
@@ -51,7 +57,7 @@ class Bridge:
         self._homeserver = homeserver
         self._person = person
         self._http = http
-        self._api_port = api_port
+        self._api_port, self._mcp_port, self._websocket_port = (ports.take() for _ in range(3))
         argv = (sys.executable, "-m", *program, str(directory / "config.yaml"))
         command = Command("letta-matrix", argv, directory / "bridge.log", ROOT)
         self._server = ServerProcess(command, lambda: answers(http, self._url("/health")))
@@ -61,22 +67,52 @@ class Bridge:
     def database(self) -> Path:
         return self.directory / "letta-matrix.db"
 
+    @property
+    def api_url(self) -> str:
+        return self._url("/api/v1")
+
+    @property
+    def mcp_url(self) -> str:
+        return f"http://127.0.0.1:{self._mcp_port}/mcp"
+
+    @property
+    def websocket_url(self) -> str:
+        return f"ws://127.0.0.1:{self._websocket_port}/mcp"
+
+    def agents(self) -> list[tuple[str, str, str]]:
+        """Agent ids, user ids and rooms."""
+        with contextlib.closing(sqlite3.connect(self.database)) as connection:
+            query = "SELECT agent_id, user_id, room_id FROM agents ORDER BY agent_id"
+            return [(str(row[0]), str(row[1]), str(row[2])) for row in connection.execute(query)]
+
     def rooms(self) -> list[str]:
         """The agents' rooms, in the order of the agents' creation."""
         with contextlib.closing(sqlite3.connect(self.database)) as connection:
             query = "SELECT room_id FROM agents WHERE room_id IS NOT NULL ORDER BY agent_id"
             return [str(row[0]) for row in connection.execute(query)]
 
-    def configure(self, runtime: dict[str, Any]) -> None:
-        """Write config.yaml with one runtime."""
+    def configure(self, runtime: dict[str, Any], **sections: Any) -> None:
+        """Write config.yaml with one runtime, and further `sections`."""
         settings = {
             **self._homeserver.letta_settings(),
             "runtimes": [runtime],
             "agents": {"room_members": [self._person]},
             "permissions": {self._person: "user"},
             "api": {"port": self._api_port},
+            "mcp": {"port": self._mcp_port, "websocket_port": self._websocket_port},
+            **sections,
         }
         write_private(self.directory / "config.yaml", yaml.safe_dump(settings))
+
+    async def make_token(self, agent_id: str) -> str:
+        """A token that acts as an agent and is not limited otherwise."""
+        database = Database(make_url(f"sqlite+pysqlite:///{self.database}"))
+        token, stored = issue(agent_id=agent_id, scopes=TOOL_SCOPES)
+        try:
+            await TokenStore(database).add(stored)
+        finally:
+            await database.close()
+        return token
 
     async def start(self) -> None:
         """Start the process; returns when it listens."""

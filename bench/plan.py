@@ -19,6 +19,8 @@ class Plan:
     thread_rounds: int = 5
     approvals: int = 15
     tool_turns: int = 6
+    calls: int = 100
+    mcp_clients: int = 200
     kills: int = 3
     restarts: int = 3
     idle: float = 15.0
@@ -38,6 +40,8 @@ QUICK = Plan(
     thread_rounds=2,
     approvals=4,
     tool_turns=3,
+    calls=20,
+    mcp_clients=40,
     kills=1,
     restarts=1,
     idle=5.0,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import aiohttp
 
-from bench import app_server, echoes, provisioning, scale, scripted
+from bench import app_server, door_calls, echoes, provisioning, scale, scripted
 from bench.bridge import Bridge
 from bench.figures import Figures, at_most
 from bench.homeserver import Homeserver
@@ -69,5 +69,6 @@ async def _in_memory(scene: Scene, bridge: Bridge) -> None:
 PARTS: dict[str, Part] = {
     "memory": in_memory,
     "scripted": scripted.measure,
+    "doors": door_calls.measure,
     "app-server": app_server.measure,
 }

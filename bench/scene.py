@@ -44,7 +44,7 @@ class Scene:
         return Bridge(
             self.homeserver,
             self.directory / name,
-            self.ports.take(),
+            self.ports,
             self.person.user_id,
             self.http,
             program,

@@ -103,6 +103,7 @@ class Bridges:
             "conversations": {"edit_interval": 0.25, "approval_timeout": approval_timeout},
             "permissions": {self.person.user_id: "admin"},
             "api": {"port": self.port},
+            "mcp": {"enabled": False},
             "logging": {"level": "debug"},
         }
         file, text = self.directory / "config.yaml", yaml.safe_dump(config)

@@ -288,6 +288,7 @@ def settings_on(homeserver: Homeserver, person: Person, **sections: Any) -> Json
     values["conversations"] |= {"edit_interval": 0.3}
     values["permissions"] = {"localhost": "user", person.user_id: "admin"}
     values["api"] |= {"port": free_port()}
+    values["mcp"] |= {"port": free_port(), "websocket_port": free_port()}
     for name, section in sections.items():
         values[name] = section if isinstance(section, list) else {**values[name], **section}
     return values
