@@ -13,7 +13,7 @@ from typing import Annotated, Literal, cast
 
 from pydantic import AfterValidator, Field, ValidationError
 
-from letta_matrix.config_access import Access, Mcp, Origin
+from letta_matrix.config_access import Access, Host, Mcp, Origin
 from letta_matrix.config_faults import ConfigError, explain, known_keys
 from letta_matrix.config_runtimes import (
     AppServerRuntime,
@@ -156,6 +156,13 @@ class Api(Section):
     port: int = Field(default=8004, ge=1, le=65535)
     homeserver_url: HttpAddress | None = Field(
         default=None, description="the homeserver as browsers reach it; default: homeserver.url"
+    )
+    public_url: HttpAddress | None = Field(
+        default=None, description="the REST API as clients reach it, such as behind a proxy"
+    )
+    allowed_hosts: list[Host] = Field(
+        default_factory=list[str],
+        description="further `Host` headers to accept, besides loopback and public_url's",
     )
     cors_origins: list[Origin] = Field(
         default_factory=list[str], description="web pages that may call the REST API"

@@ -1,25 +1,40 @@
 """Settings of the doors for programs: who may come in, how often, and where."""
 
 from typing import Annotated
+from urllib.parse import urlsplit
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from letta_matrix.config_types import Duration, HttpAddress, Section, matches
 
+_HOST = r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)"
+
+
+def _over_tls(url: str) -> str:
+    parts = urlsplit(url)
+    if parts.scheme != "https" and parts.hostname not in ("localhost", "127.0.0.1", "::1"):
+        # Who can change what is read there can sign any token (RFC 8414 section 6.1).
+        raise ValueError("should start with https://, unless it is on this machine")
+    return url
+
+
 Origin = Annotated[
-    str, matches(r"https?://[^/\s@]+", "an origin such as https://example.org, without a path")
-]
-Host = Annotated[
     str,
-    matches(r"\[[0-9a-fA-F:.]+\](:\d+)?|[^\s:/@]+(:\d+)?", "a host such as matrix.example.org"),
+    matches(
+        rf"https?://{_HOST}(:[0-9]+)?", "an origin such as https://example.org, without a path"
+    ),
 ]
+Host = Annotated[str, matches(_HOST, "a host such as matrix.example.org, without a port")]
+SecureAddress = Annotated[HttpAddress, AfterValidator(_over_tls)]
 RoomId = Annotated[str, matches(r"!\S+", "a room id such as !abc:example.org")]
 
 
 class Oidc(Section):
     """Accept JWTs of an OpenID Connect issuer (RFC 9068) beside tokens of our own."""
 
-    issuer: HttpAddress = Field(description="as in the tokens' `iss`, and where its keys are found")
+    issuer: SecureAddress = Field(
+        description="as in the tokens' `iss`, and where its keys are found"
+    )
     audience: str = Field(min_length=1, description="what the tokens' `aud` must have in it")
     agent_claim: str = Field(
         default="letta_agent",
@@ -45,7 +60,8 @@ class Mcp(Section):
     port: int = Field(default=8016, ge=1, le=65535, description="Streamable HTTP")
     websocket_port: int = Field(default=8015, ge=1, le=65535)
     public_url: HttpAddress | None = Field(
-        default=None, description="the HTTP door as clients reach it, such as behind a proxy"
+        default=None,
+        description="the HTTP door as clients reach it, such as behind a proxy, without `/mcp`",
     )
     allowed_hosts: list[Host] = Field(
         default_factory=list[str],

@@ -4,12 +4,14 @@ import contextlib
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-from starlette.applications import Starlette
-from starlette.routing import Mount
-
 from letta_matrix.access.authenticator import Authenticator
 from letta_matrix.assembly import Parts
 from letta_matrix.config import Config
+from letta_matrix.mcp.core import Core
+from letta_matrix.mcp.http import McpHttp
+from letta_matrix.mcp.services import Services as McpServices
+from letta_matrix.mcp.websocket import McpSockets
+from letta_matrix.web.front import Front
 from letta_matrix.web.health import health_routes
 from letta_matrix.web.lazy import App, Lazy
 from letta_matrix.web.listening import listen
@@ -45,6 +47,20 @@ class Doors:
         rest = AsgiServer(self.rest())
         self._opened.push_async_callback(rest.close)
         await listen(rest.start, api.hostname, api.port)
+        if self._config.mcp.enabled:
+            await self._open_mcp()
+
+    async def _open_mcp(self) -> None:
+        services, mcp = self._mcp_services(), self._config.mcp
+        core = Core(services)
+        door = McpHttp(services, core)
+        server = AsgiServer(door)
+        self._opened.push_async_callback(server.close)
+        self._opened.push_async_callback(door.close)
+        await listen(server.start, mcp.hostname, mcp.port)
+        sockets = McpSockets(services, core)
+        self._opened.push_async_callback(sockets.close)
+        await listen(sockets.start, mcp.hostname, mcp.websocket_port)
 
     async def close(self) -> None:
         await self._opened.aclose()
@@ -56,9 +72,8 @@ class Doors:
         routes = [
             *health_routes(self._health, self._is_ready),
             *chat_routes(browser_url, config.bot_user_id),
-            Mount("/", Lazy(self._make_api)),
         ]
-        return Starlette(routes=routes)
+        return Front(routes, Lazy(self._make_api))
 
     def _make_api(self) -> App:
         from letta_matrix.api.app import make_app
@@ -87,4 +102,12 @@ class Doors:
             cancel=parts.cancel,
             health=self._health,
             trouble_of=self._trouble_of,
+        )
+
+    def _mcp_services(self) -> McpServices:
+        return McpServices(
+            config=self._config,
+            toolbox=self._parts.toolbox,
+            authenticator=self._authenticator,
+            directory=self._parts.stores.directory,
         )

@@ -14,7 +14,7 @@ from letta_matrix.matrix.content import MARKER
 from letta_matrix.matrix.intent import Intent
 from letta_matrix.store.inbox import Inbox, InboxEntry, InboxState
 from letta_matrix.store.turns import TurnKind
-from letta_matrix.toolbox import messaging
+from letta_matrix.toolbox import messaging, visits
 
 
 @pytest.fixture(scope="module")
@@ -108,14 +108,23 @@ async def test_an_agent_that_people_invited_stays(bench: Bench) -> None:
     assert [message["text"] for message in told["messages"]] == ["hi"]
 
 
-async def test_a_visit_that_was_killed_ends_when_the_call_comes_again(bench: Bench) -> None:
+async def test_a_visit_that_was_killed_ends_when_the_call_comes_again(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
     ada, bob = await bench.agent(), await bench.agent()
+    ghost = Intent(bench.client, ada.user_id)
     arguments = {"agent": bob.name, "message": "hi", "wait_seconds": 0}
-    assert (await bench.call(ada, "message_agent", "request", **arguments))[0]
-    await bench.visit(ada, bob)
+
+    async def die(*_: object) -> None:
+        raise RuntimeError("killed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(visits, "_leave", die)
+        assert not (await bench.call(ada, "message_agent", "request", **arguments))[0]
+    assert bob.room_id in await ghost.joined_rooms()
     bench.restart()
     assert (await bench.call(ada, "message_agent", "request", **arguments))[0]
-    assert bob.room_id not in await Intent(bench.client, ada.user_id).joined_rooms()
+    assert bob.room_id not in await ghost.joined_rooms()
     assert await bench.ann.bodies(str(bob.room_id), ada.user_id) == ["hi"]
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from jsonschema import validate
 from tests.integration.bridge_world import Json, Person, config_on, eventually, new_person
 from tests.servers import Homeserver
 
@@ -31,6 +32,7 @@ from letta_matrix.store.rooms import Rooms
 from letta_matrix.store.turns import Outcome, TurnStore
 from letta_matrix.toolbox.principal import Principal
 from letta_matrix.toolbox.registry import Toolbox
+from letta_matrix.toolbox.tool import Progress, no_progress
 
 
 @dataclass
@@ -67,8 +69,11 @@ class Bench:
         await ghost.register()
         name = name or f"Ada {secrets.token_hex(3)}"
         await ghost.set_displayname(name)
-        made = await ghost.create_room({"name": f"{name}'s", "invite": [self.ann.user_id]})
+        bot = Intent(self.client, self.config.bot_user_id)
+        invited = [self.ann.user_id, bot.user_id]
+        made = await ghost.create_room({"name": f"{name}'s", "invite": invited})
         await self.ann.call("POST", f"/rooms/{quote(made)}/join")
+        await bot.join(made)
         new = Agent(agent_id, "memory", name, ghost.user_id, room_id=made)
         await self.directory.reserve([new])
         return new
@@ -92,17 +97,35 @@ class Bench:
         result = await self.handler(
             ToolCall(agent.agent_id, talk, "call_0", name, arguments, request)
         )
-        return result.ok, json.loads(result.text) if result.ok else result.text
+        if not result.ok:
+            return False, result.text
+        told = json.loads(result.text)
+        self.check(name, told)
+        return True, told
 
     async def call_as(
-        self, agent: Agent | None, name: str, /, *, rooms: set[str] | None = None, **arguments: Any
+        self,
+        agent: Agent | None,
+        name: str,
+        /,
+        *,
+        rooms: set[str] | None = None,
+        progress: Progress = no_progress,
+        **arguments: Any,
     ) -> Json:
         """The result for the holder of a token that acts as an agent, or as the bot, and may use
         every tool. Raises ToolError."""
         agent_id = agent.agent_id if agent is not None else ""
         limited = frozenset(rooms) if rooms is not None else None
         principal = Principal("token:test", agent_id, rooms=limited)
-        return dict(await self.toolbox.call(principal, name, arguments, door="api"))
+        told = await self.toolbox.call(principal, name, arguments, door="api", progress=progress)
+        self.check(name, dict(told))
+        return dict(told)
+
+    def check(self, name: str, told: Json) -> None:
+        """That a result is what the tool says it gives, and nothing else."""
+        schema = {**self.toolbox.tools[name].results, "additionalProperties": False}
+        validate(told, schema)
 
     async def offer_new(self, room_id: str, since: int) -> bool:
         """Offer what was said in a room since, as the dispatcher does; whether it answered."""

@@ -26,6 +26,7 @@ def config_on(fake: FakeHomeserver, database_file: Path) -> Config:
         homeserver={"url": fake.url, "domain": "test"},
         appservice={"as_token": "a", "hs_token": "h", "port": free_port()},
         api={"port": free_port()},
+        mcp={"enabled": False},
         database={"url": f"sqlite:///{database_file}"},
     )
 

@@ -540,14 +540,15 @@ def prompting(
     return event
 
 
-def test_an_agent_may_prompt_another_in_its_room() -> None:
-    event = prompting(hops=2)
+@pytest.mark.parametrize("author", [GHOSTS[3], BOT])
+def test_one_of_us_may_prompt_an_agent_in_its_room(author: str) -> None:
+    event = prompting(hops=2, sender=author)
     assert not ROUTER.is_own(event)
     turn = turn_of(event)
     assert (turn.kind, turn.agent_id, turn.sender, turn.prompt, turn.hops, turn.thread_id) == (
         TurnKind.MESSAGE,
         "agent-1",
-        GHOSTS[3],
+        author,
         "do this",
         2,
         event["event_id"],
@@ -569,7 +570,9 @@ def test_an_agent_may_prompt_another_in_its_room() -> None:
         prompting(room_id="!3:test"),
         prompting("agent-5", room_id="!5:test"),
         prompting(room_id=SHARED),
-        prompting(sender=BOT),
+        prompting(sender=BOT, hops=4),
+        prompting(sender=BOT, room_id="!3:test"),
+        prompting("agent-5", room_id="!5:test", sender=BOT),
         prompting(sender=GHOSTS[0]),
         prompting(event_id=None),
         prompting(event_id="$\ud800"),

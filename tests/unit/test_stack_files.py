@@ -20,8 +20,10 @@ import pytest
 import yaml
 from aiohttp import web
 from aiohttp.test_utils import TestServer
+from tests.builders import config_for
 
-from letta_matrix.config import load_config
+from letta_matrix.access.authenticator import Authenticator
+from letta_matrix.config import Config, load_config
 from letta_matrix.matrix.registration import registration
 from letta_matrix.stack.app_server import Control
 from letta_matrix.stack.bridge_config import write_bridge_files
@@ -43,7 +45,12 @@ from letta_matrix.stack.starter import list_names
 from letta_matrix.stack.state import StackState, read_state, remove_state
 from letta_matrix.stack.summary import Facts, summary
 from letta_matrix.stack.synapse import Synapse
+from letta_matrix.stack.token import keep_token
 from letta_matrix.stack.up import Options, Stack, up
+from letta_matrix.store.agents import AgentDirectory
+from letta_matrix.store.database import Database
+from letta_matrix.store.tokens import TokenStore
+from letta_matrix.toolbox.principal import Scope
 
 ADMIN = "@admin:localhost"
 
@@ -89,6 +96,7 @@ def test_ports_follow_and_everything_else_stays(tmp_path: Path) -> None:
     after = write_bridge_files(tmp_path, Ports.with_offset(10), ADMIN)
     assert after.agents.space_name == "My agents"
     assert after.appservice.port == 29387
+    assert (after.mcp.port, after.mcp.websocket_port) == (8026, 8025)
     assert after.runtimes[0].model_dump()["url"] == "ws://127.0.0.1:4510"
     assert after.appservice.as_token == before.appservice.as_token
     assert yaml.safe_load((tmp_path / "registration.yaml").read_text()) == registration(after)
@@ -276,7 +284,7 @@ def test_a_taken_port_is_named() -> None:
         taken = int(listener.getsockname()[1])
         offset = taken - Ports().app_server
         with pytest.raises(StackError, match=rf"port {taken} \(App Server\)") as fault:
-            Ports(Ports().synapse + offset, 1, 1, taken, 1).check_free(0)
+            Ports(Ports().synapse + offset, 1, 1, 1, 1, taken, 1).check_free(0)
     proposed = str(fault.value).rpartition("--port-offset ")[2]
     assert proposed == "N" or int(proposed) > offset
 
@@ -288,11 +296,14 @@ def test_offsets_have_limits(offset: int) -> None:
 
 
 def test_the_state_is_written_and_read(tmp_path: Path) -> None:
-    state = StackState({"url": "h"}, {}, {}, {}, {}, {}, {"bridge": 7})
+    state = StackState({"url": "h"}, {}, {}, {}, {}, {}, pids={"bridge": 7})
     state.write(tmp_path)
     assert _mode(tmp_path / "stack.json") == 0o600
     assert read_state(tmp_path)["pids"] == {"bridge": 7}
     assert "mcp" not in read_state(tmp_path)
+    state.mcp = {"url": "m"}
+    state.write(tmp_path)
+    assert read_state(tmp_path)["mcp"] == {"url": "m"}
     remove_state(tmp_path)
     with pytest.raises(StackError, match="no stack runs in"):
         read_state(tmp_path)
@@ -428,7 +439,7 @@ async def test_a_changed_password_is_not_shown(http: aiohttp.ClientSession, tmp_
     assert "pass-word" not in text
     assert max(len(line) for line in text.split("\n")) <= 80
     config = write_bridge_files(tmp_path, Ports(), ADMIN)
-    assert "password" not in stack._describe(config, None).users["admin"]
+    assert "password" not in stack._describe(config, None, "lm_x").users["admin"]
 
 
 async def test_a_replaced_keeper_is_announced(
@@ -492,6 +503,55 @@ def test_the_program_is_typed_by_name_where_it_is_on_the_path(
     assert typed(["chat"]) != "letta-matrix chat"
 
 
+@pytest.fixture
+def bridges(tmp_path: Path, database: Database) -> Config:
+    """The configuration of the bridge that has the test's database open."""
+    assert database
+    return config_for(tmp_path)
+
+
+async def test_the_stacks_token_is_made_once(
+    tmp_path: Path, bridges: Config, database: Database, directory: AgentDirectory
+) -> None:
+    path = tmp_path / "admin.token"
+    text = await keep_token(path, bridges)
+    assert _mode(path) == 0o600
+    assert await keep_token(path, bridges) == text == path.read_text().strip()
+    store = TokenStore(database)
+    (stored,) = await store.all()
+    assert text not in repr(stored)
+    principal = await Authenticator(bridges, store, directory).identify(text)
+    assert principal.agent_id == ""
+    assert principal.scopes == frozenset(Scope)
+
+
+@pytest.mark.parametrize("kept", ["", "nonsense", "lm_" + "0" * 12 + "_" + "x" * 43])
+async def test_a_token_that_nobody_knows_is_made_anew(
+    tmp_path: Path, bridges: Config, database: Database, kept: str
+) -> None:
+    path = tmp_path / "admin.token"
+    path.write_text(kept)
+    text = await keep_token(path, bridges)
+    assert text != kept
+    assert len(await TokenStore(database).all()) == 1
+
+
+async def test_a_revoked_token_of_the_stack_is_replaced(
+    tmp_path: Path, bridges: Config, database: Database
+) -> None:
+    path, store = tmp_path / "admin.token", TokenStore(database)
+    first = await keep_token(path, bridges)
+    assert await store.revoke((await store.all())[0].token_id, 1.0)
+    second = await keep_token(path, bridges)
+    assert second != first
+    assert await keep_token(path, bridges) == second
+
+
+async def test_a_database_without_tokens_is_a_fault_of_one_line(tmp_path: Path) -> None:
+    with pytest.raises(StackError, match="no token can be made: the database cannot be used"):
+        await keep_token(tmp_path / "admin.token", config_for(tmp_path))
+
+
 def _facts(agents: list[str], token: str | None, *, demo: bool = True, usual: bool = True) -> Facts:
     return Facts(
         homeserver_url="http://127.0.0.1:8008",
@@ -500,6 +560,9 @@ def _facts(agents: list[str], token: str | None, *, demo: bool = True, usual: bo
         chat_url="http://127.0.0.1:8004/chat",
         login_token=token,
         app_server_url="ws://127.0.0.1:4500",
+        api_url="http://127.0.0.1:8004/docs",
+        mcp_url="http://127.0.0.1:8016/mcp",
+        token_file=Path("/data/admin.token"),
         agents=agents,
         model="the built-in demo model",
         demo=demo,
@@ -514,7 +577,8 @@ def test_the_summary_says_where_and_as_whom_to_log_in() -> None:
     assert "http://127.0.0.1:8004/chat#token=a%2Fb" in text
     assert "letta-matrix link" in text
     assert "https://app.cinny.in/login/http%3A%2F%2F127.0.0.1%3A8008/" in text
-    for said in ("http://127.0.0.1:8008", ADMIN, "pass-word"):
+    ours = ("http://127.0.0.1:8004/docs", "http://127.0.0.1:8016/mcp", "/data/admin.token")
+    for said in ("http://127.0.0.1:8008", ADMIN, "pass-word", *ours):
         assert said in text
     assert "homeserver, and enter http://127.0.0.1:8008" in " ".join(text.split())
     assert "OPENAI_API_KEY" in text
@@ -538,6 +602,9 @@ def test_the_summary_without_what_is_missing() -> None:
     assert "log in with the user and password" in text
     assert "none yet" in text
     assert "OPENAI_API_KEY" not in text
+    without_mcp = summary(replace(_facts([], None), mcp_url=""))
+    assert "MCP" not in without_mcp
+    assert "/data/admin.token" in without_mcp
 
 
 def test_the_summary_does_not_list_a_thousand_agents() -> None:

@@ -1,58 +1,78 @@
 """Who comes through a door for programs: from a bearer token to a principal."""
 
+import hashlib
+import re
 import time
+from collections import OrderedDict
 
-from letta_matrix.access.secrets import is_secret_of, token_id_of
+import structlog
+
+from letta_matrix.access.oidc import OidcVerifier
+from letta_matrix.access.refusals import IdentityUnavailable, TooOften, Unauthorized
+from letta_matrix.access.secrets import is_ours, is_secret_of, token_id_of
 from letta_matrix.config import Config
 from letta_matrix.store.agents import AgentDirectory, AgentStatus
 from letta_matrix.store.tokens import AccessToken, TokenStore
-from letta_matrix.toolbox.principal import Principal, Scope
+from letta_matrix.toolbox.principal import TOOL_SCOPES, Principal, Scope
 from letta_matrix.toolbox.rate_limit import RateLimit
 
+__all__ = ["Authenticator", "IdentityUnavailable", "TooOften", "Unauthorized", "bearer_of"]
 
-class Unauthorized(Exception):
-    """No token, or none that is accepted; the text says why."""
+log = structlog.get_logger()
 
-
-class TooOften(Exception):
-    """Too many requests; `retry_after` is in seconds."""
-
-    def __init__(self, retry_after: float) -> None:
-        super().__init__("Too many requests.")
-        self.retry_after = retry_after
+_LONGEST = 16_384
+_BEARER = re.compile(r"[A-Za-z0-9._~+/-]+=*")
+_FAILURES_PER_MINUTE = 60
+_REMEMBERED = 1_000
+_REPORT_EVERY = 60.0
 
 
 class Authenticator:
-    """Knows tokens. They are looked up at every use, so that a revoked one is refused at once."""
+    """Knows tokens. They are looked up at every use, so that a revoked one is refused at once.
+
+    Who sends wrong ones again and again is not listened to for a while; tokens that have been good
+    before get through all the same.
+    """
 
     def __init__(self, config: Config, tokens: TokenStore, directory: AgentDirectory) -> None:
         self._tokens = tokens
         self._directory = directory
+        oidc = config.access.oidc
+        self._oidc = None if oidc is None else OidcVerifier(oidc, directory)
         self._limit = RateLimit(config.access.calls_per_minute)
+        self._failures = RateLimit(_FAILURES_PER_MINUTE)
+        self._good: OrderedDict[bytes, None] = OrderedDict()
+        self._unreported = 0
+        self._report_at = 0.0
 
-    async def admit(self, authorization: str | None) -> Principal:
-        """Whoever sends an `Authorization` header (RFC 6750), counted against their rate.
+    async def admit(self, authorization: str | None, peer: str = "") -> Principal:
+        """Whoever sends an `Authorization` header (RFC 6750), counted against their rate; `peer`
+        is the address they come from.
 
         Raises Unauthorized, TooOften, StoreUnavailable.
         """
-        scheme, _, bearer = (authorization or "").strip().partition(" ")
-        if scheme.lower() != "bearer" or not bearer.strip():
-            raise Unauthorized("Send a token: `Authorization: Bearer lm_...`.")
-        principal = await self.identify(bearer.strip())
+        principal = await self.identify(bearer_of(authorization), peer)
         self.count(principal)
         return principal
 
-    async def identify(self, bearer: str) -> Principal:
-        """Whose token it is. Raises Unauthorized, StoreUnavailable."""
-        token_id = token_id_of(bearer)
-        token = None if token_id is None else await self._tokens.get(token_id)
-        if token is None or not is_secret_of(bearer, token):
-            raise Unauthorized("The token is not known here.")
-        if token.revoked_at is not None:
-            raise Unauthorized("The token was revoked.")
-        if token.expires_at is not None and token.expires_at <= time.time():
-            raise Unauthorized("The token has expired.")
-        return self._principal(token)
+    async def identify(self, bearer: str, peer: str = "") -> Principal:
+        """Whose token it is. Connections that live long ask at every message.
+
+        Raises Unauthorized, TooOften, StoreUnavailable.
+        """
+        seen = hashlib.sha256(bearer.encode("utf-8", "surrogatepass")).digest()
+        if seen not in self._good and (wait := self._failures.wait(peer, time.monotonic())) > 0:
+            raise TooOften(wait)
+        try:
+            principal = await self._identified(bearer)
+        except IdentityUnavailable:
+            raise
+        except Unauthorized as error:
+            self._good.pop(seen, None)
+            self._failed(peer, error)
+            raise
+        self._remember(seen)
+        return principal
 
     def count(self, principal: Principal) -> None:
         """Count a request. Raises TooOften."""
@@ -60,15 +80,56 @@ class Authenticator:
         if wait > 0:
             raise TooOften(wait)
 
+    async def _identified(self, bearer: str) -> Principal:
+        if self._oidc is not None and not is_ours(bearer):
+            return await self._oidc.principal(bearer)
+        token_id = token_id_of(bearer)
+        token = None if token_id is None else await self._tokens.get(token_id)
+        if not is_secret_of(bearer, token) or token is None:
+            raise Unauthorized("The token is not known here.")
+        if token.revoked_at is not None:
+            raise Unauthorized("The token was revoked.")
+        if token.expires_at is not None and token.expires_at <= time.time():
+            raise Unauthorized("The token has expired.")
+        return self._principal(token)
+
     def _principal(self, token: AccessToken) -> Principal:
         if token.agent_id:
             agent = self._directory.get(token.agent_id)
             if agent is None or agent.status is not AgentStatus.ACTIVE:
                 raise Unauthorized("The agent of the token does not exist any more.")
-        known = {str(scope) for scope in Scope}
+        allowed = TOOL_SCOPES if token.agent_id else frozenset(Scope)
         return Principal(
             key=f"token:{token.token_id}",
             agent_id=token.agent_id,
-            scopes=frozenset(Scope(scope) for scope in token.scopes if scope in known),
+            scopes=frozenset(scope for scope in allowed if scope in token.scopes),
             rooms=None if token.rooms is None else frozenset(token.rooms),
         )
+
+    def _remember(self, seen: bytes) -> None:
+        self._good[seen] = None
+        self._good.move_to_end(seen)
+        if len(self._good) > _REMEMBERED:
+            self._good.popitem(last=False)
+
+    def _failed(self, peer: str, error: Unauthorized) -> None:
+        now = time.monotonic()
+        self._failures.take(peer, now)
+        self._unreported += 1
+        if now >= self._report_at:
+            # One line a minute, however many come.
+            log.warning("tokens refused", count=self._unreported, peer=peer, last=str(error))
+            self._unreported, self._report_at = 0, now + _REPORT_EVERY
+
+
+def bearer_of(authorization: str | None) -> str:
+    """The token in an `Authorization` header. Raises Unauthorized."""
+    if not (authorization or "").strip():
+        raise Unauthorized("Send a token: `Authorization: Bearer lm_...`.", error="")
+    scheme, _, bearer = (authorization or "").strip().partition(" ")
+    bearer = bearer.strip()
+    if scheme.lower() != "bearer" or not bearer:
+        raise Unauthorized("Send a token: `Authorization: Bearer lm_...`.", error="")
+    if len(bearer) > _LONGEST or _BEARER.fullmatch(bearer) is None:
+        raise Unauthorized("The token is not known here.")
+    return bearer

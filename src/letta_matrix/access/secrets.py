@@ -2,6 +2,7 @@
 
 import hashlib
 import hmac
+import re
 import secrets
 import time
 
@@ -10,6 +11,8 @@ from letta_matrix.toolbox.principal import Scope
 
 _PREFIX = "lm"
 _ID_BYTES, _SECRET_BYTES = 6, 32
+_FORM = re.compile(rf"{_PREFIX}_([0-9a-f]{{{2 * _ID_BYTES}}})_([A-Za-z0-9_-]{{43}})")
+_NO_DIGEST = "0" * 64
 
 
 def issue(
@@ -37,19 +40,26 @@ def issue(
     return f"{_PREFIX}_{token_id}_{secret}", stored
 
 
+def is_ours(bearer: str) -> bool:
+    """Whether this claims to be a token of ours."""
+    return bearer.startswith(f"{_PREFIX}_")
+
+
 def token_id_of(bearer: str) -> str | None:
     """The id in a token of ours; None for what does not look like one."""
-    prefix, _, rest = bearer.partition("_")
-    token_id, _, secret = rest.partition("_")
-    return token_id if prefix == _PREFIX and token_id and secret else None
+    match = _FORM.fullmatch(bearer)
+    return None if match is None else match[1]
 
 
-def is_secret_of(bearer: str, token: AccessToken) -> bool:
-    """Whether this is the text of a stored token."""
-    secret = bearer.split("_", 2)[2]
-    return hmac.compare_digest(_digest(secret), token.digest)
+def is_secret_of(bearer: str, token: AccessToken | None) -> bool:
+    """Whether this is the text of a stored token, in a time that does not tell; None: of one that
+    does not exist."""
+    match = _FORM.fullmatch(bearer)
+    secret = "" if match is None else match[2]
+    known = _NO_DIGEST if token is None else token.digest
+    return hmac.compare_digest(_digest(secret), known) and token is not None
 
 
 def _digest(secret: str) -> str:
     # The secret has 256 random bits: there is nothing to guess, so no slow hash is needed.
-    return hashlib.sha256(secret.encode("utf-8", "surrogateescape")).hexdigest()
+    return hashlib.sha256(secret.encode()).hexdigest()

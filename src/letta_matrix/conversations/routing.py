@@ -171,14 +171,16 @@ class Router:
         return [turn]
 
     def _prompted(self, event: Mapping[str, Any]) -> Turn | None:
-        """The turn for an agent that another agent wrote to with `message_agent`."""
+        """The turn for an agent that another agent, or somebody as the bot, wrote to with
+        `message_agent`."""
         content = mapping(event.get("content"))
         marker = mapping(content.get(MARKER))
         target, hops, sender = marker.get("prompts"), marker.get("hops"), event.get("sender")
         if not isinstance(target, str) or not isinstance(hops, int) or not isinstance(sender, str):
             return None
-        author, agent = self._directory.by_user(sender), self._directory.get(target)
-        if author is None or agent is None or agent.room_id != event.get("room_id"):
+        is_one = sender == self._config.bot_user_id or self._directory.by_user(sender) is not None
+        agent = self._directory.get(target)
+        if not is_one or agent is None or agent.room_id != event.get("room_id"):
             return None
         if agent.room_id is None or self.is_paused(target, agent.room_id):
             return None

@@ -58,6 +58,14 @@ def thread_relation(root: str, reply_to: str) -> dict[str, object]:
     }
 
 
+def reply_relation(reply_to: str, root: str = "") -> dict[str, object]:
+    """The `m.relates_to` of a rich reply, in the thread that begins at `root` if it is in one
+    (spec: Rich replies; Replies within threads)."""
+    if not root:
+        return {"m.in_reply_to": {"event_id": reply_to}}
+    return {**thread_relation(root, reply_to), "is_falling_back": False}
+
+
 def edit_content(
     markdown: str,
     *,

@@ -8,7 +8,8 @@ from mautrix.api import ClientPath, MediaPath, Method
 from mautrix.errors import MatrixRequestError, MUserInUse
 
 from letta_matrix.matrix.content import MARKER
-from letta_matrix.matrix.room_reading import RoomReader
+from letta_matrix.matrix.homeserver import Recover
+from letta_matrix.matrix.room_reading import Event, RoomReader
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,21 +54,48 @@ class Intent(RoomReader):
         )
         return str(answer["content_uri"])
 
-    async def create_room(self, content: Mapping[str, Any]) -> str:
-        """`POST /createRoom`; returns the room id. Raises MRoomInUse when the alias is taken."""
-        answer = await self._background(Method.POST, ClientPath.v3.createRoom, content)
+    async def state_event(self, room_id: str, event_type: str, state_key: str = "") -> Event:
+        """A whole state event, with its sender. Raises MNotFound if there is none."""
+        path = ClientPath.v3.rooms[room_id].state[event_type]
+        return await self._get(path[state_key] if state_key else path, {"format": "event"})
+
+    async def create_room(
+        self, content: Mapping[str, Any], *, recover: Recover | None = None
+    ) -> str:
+        """`POST /createRoom`; returns the room id. `recover` is asked before a resend for the
+        answer to an earlier try. Raises MRoomInUse when the alias is taken."""
+        answer = await self._background(
+            Method.POST, ClientPath.v3.createRoom, content, recover=recover
+        )
         return str(answer["room_id"])
 
-    async def join(self, room_id: str) -> None:
-        await self._background(Method.POST, ClientPath.v3.rooms[room_id].join, {})
+    async def join(self, room_id: str, *, via: str = "") -> None:
+        """Join a room, with `via` by a server that is in it already."""
+        if not via:
+            await self._background(Method.POST, ClientPath.v3.rooms[room_id].join, {})
+            return
+        # Before version 1.12 of the spec the parameter is called `server_name`.
+        query = {"via": via, "server_name": via}
+        await self._background(Method.POST, ClientPath.v3.join[room_id], {}, query=query)
 
     async def leave(self, room_id: str) -> None:
         await self._background(Method.POST, ClientPath.v3.rooms[room_id].leave, {})
 
-    async def invite(self, room_id: str, user_id: str) -> None:
-        await self._background(
-            Method.POST, ClientPath.v3.rooms[room_id].invite, {"user_id": user_id}
-        )
+    async def invite(self, room_id: str, user_id: str, reason: str = "") -> None:
+        path = ClientPath.v3.rooms[room_id].invite
+        await self._background(Method.POST, path, _about(user_id, reason))
+
+    async def kick(self, room_id: str, user_id: str, reason: str = "") -> None:
+        path = ClientPath.v3.rooms[room_id].kick
+        await self._background(Method.POST, path, _about(user_id, reason))
+
+    async def ban(self, room_id: str, user_id: str, reason: str = "") -> None:
+        path = ClientPath.v3.rooms[room_id].ban
+        await self._background(Method.POST, path, _about(user_id, reason))
+
+    async def unban(self, room_id: str, user_id: str, reason: str = "") -> None:
+        path = ClientPath.v3.rooms[room_id].unban
+        await self._background(Method.POST, path, _about(user_id, reason))
 
     async def set_state(
         self, room_id: str, event_type: str, content: Mapping[str, Any], state_key: str = ""
@@ -136,6 +164,27 @@ class Intent(RoomReader):
             raise
         return str(answer["event_id"])
 
+    async def redact(
+        self,
+        room_id: str,
+        event_id: str,
+        txn_id: str,
+        reason: str = "",
+        *,
+        give_up_after: float | None = None,
+    ) -> str:
+        """Remove an event's content (spec: Redactions); returns the redaction's event id. Raises
+        MForbidden for an event of others without the power to."""
+        body: dict[str, object] = {MARKER: {"txn": txn_id}}
+        if reason:
+            body["reason"] = reason
+        path = ClientPath.v3.rooms[room_id].redact[event_id][txn_id]
+        await self.homeserver.pacer.background()
+        answer = await self.homeserver.request(
+            Method.PUT, path, body, user_id=self.user_id, give_up_after=give_up_after
+        )
+        return str(answer["event_id"])
+
     async def typing(self, room_id: str, timeout_ms: int) -> None:
         """Show as typing for `timeout_ms`, or stop with 0."""
         body: dict[str, object] = {"typing": timeout_ms > 0}
@@ -147,12 +196,31 @@ class Intent(RoomReader):
         path = ClientPath.v3.rooms[room_id].receipt["m.read"][event_id]
         await self._hint(Method.POST, path, {})
 
+    async def mark_read(self, room_id: str, event_id: str, *, private: bool = False) -> None:
+        """Have read a room as far as an event: the read marker and a receipt, which nobody else
+        sees if it is `private` (spec: Fully read markers; Receipts)."""
+        receipt = "m.read.private" if private else "m.read"
+        body = {"m.fully_read": event_id, receipt: event_id}
+        await self._hint(Method.POST, ClientPath.v3.rooms[room_id].read_markers, body)
+
     async def _hint(self, method: Method, path: Any, body: Mapping[str, Any]) -> None:
         await self.homeserver.pacer.background()
         await self.homeserver.request(method, path, body, user_id=self.user_id, give_up_after=0)
 
     async def _background(
-        self, method: Method, path: Any, body: Mapping[str, Any]
+        self,
+        method: Method,
+        path: Any,
+        body: Mapping[str, Any],
+        *,
+        query: Mapping[str, str] | None = None,
+        recover: Recover | None = None,
     ) -> dict[str, Any]:
         await self.homeserver.pacer.background()
-        return await self.homeserver.request(method, path, body, user_id=self.user_id)
+        return await self.homeserver.request(
+            method, path, body, user_id=self.user_id, query=query, recover=recover
+        )
+
+
+def _about(user_id: str, reason: str) -> dict[str, str]:
+    return {"user_id": user_id} | ({"reason": reason} if reason else {})

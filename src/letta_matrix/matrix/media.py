@@ -16,6 +16,22 @@ class MediaFault(Exception):
     """A file could not be fetched; the text completes "could not be read: ..." for a person."""
 
 
+class NoMediaAddress(MediaFault):
+    """Where it is said to be is no place of Matrix."""
+
+
+class MediaUnknown(MediaFault):
+    """There is no such file."""
+
+
+class MediaTooLarge(MediaFault):
+    """The file has more bytes than were to be read."""
+
+
+class MediaAway(MediaFault):
+    """The homeserver does not give out the file now; later it may."""
+
+
 async def download(
     homeserver: Homeserver, user_id: str, mxc: str, most: int, *, cut: bool = False
 ) -> bytes:
@@ -26,17 +42,17 @@ async def download(
     """
     match = _MXC.fullmatch(mxc)
     if match is None:
-        raise MediaFault("its address is not one of Matrix")
+        raise NoMediaAddress("its address is not one of Matrix")
     path = f"_matrix/client/v1/media/download/{match['server']}/{match['media_id']}"
     try:
         return await homeserver.read(path, user_id, most, cut=cut)
     except BodyTooLarge:
-        raise MediaFault(f"it is larger than {human_size(most)}") from None
+        raise MediaTooLarge(f"it is larger than {human_size(most)}") from None
     except HomeserverUnavailable:
-        raise MediaFault("the homeserver does not give it out now") from None
+        raise MediaAway("the homeserver does not give it out now") from None
     except MatrixRequestError as error:
         if error.errcode == "M_NOT_FOUND":
-            raise MediaFault("the homeserver does not have it") from None
+            raise MediaUnknown("the homeserver does not have it") from None
         raise MediaFault(f"the homeserver refused it ({error.errcode or error.http_status})") from (
             None
         )

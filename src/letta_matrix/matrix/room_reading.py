@@ -1,6 +1,7 @@
 """What one of our users sees of its rooms."""
 
 import json
+import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -13,15 +14,39 @@ from letta_matrix.matrix.events import items, mapping
 from letta_matrix.matrix.homeserver import Homeserver
 
 _SEARCH_BACK = 50
+_ASK_FOR = 20.0
+"""Seconds that a question is tried that other servers or an index answer."""
+_NONE = {"types": list[str]()}
 
 Event = dict[str, Any]
 
 
 class Page(NamedTuple):
-    """Events, newest first; `end` is the token of the next, older page, "" after the last."""
+    """Events in the order of the direction that was read in; `start` is the token before the
+    first, `end` the one of the next page, "" after the last."""
 
     events: list[Event]
     end: str
+    start: str = ""
+
+
+class Around(NamedTuple):
+    """An event, and what came before (newest first) and after it (oldest first). `state` is that
+    of the room at the last of them, of its members only those who wrote here."""
+
+    event: Event
+    before: Page
+    after: Page
+    state: list[Event]
+
+
+class Snapshot(NamedTuple):
+    """The newest events of a room, oldest first, and its receipts (spec: `m.receipt`)."""
+
+    events: list[Event]
+    receipts: Mapping[str, Any]
+    marker: str = ""
+    """What `m.fully_read` points to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,11 +93,15 @@ class RoomReader:
 
     async def state(self, room_id: str, event_type: str, state_key: str = "") -> Event:
         """The content of a state event; empty if there is none."""
-        path = ClientPath.v3.rooms[room_id].state[event_type]
         try:
-            return await self._get(path[state_key] if state_key else path)
+            return await self.state_event(room_id, event_type, state_key)
         except MNotFound:
             return {}
+
+    async def state_event(self, room_id: str, event_type: str, state_key: str = "") -> Event:
+        """The content of a state event. Raises MNotFound if there is none."""
+        path = ClientPath.v3.rooms[room_id].state[event_type]
+        return await self._get(path[state_key] if state_key else path)
 
     async def room_name(self, room_id: str) -> str:
         """A room's name (`m.room.name`), "" if it has none."""
@@ -97,15 +126,93 @@ class RoomReader:
         *,
         limit: int = _SEARCH_BACK,
         before: str = "",
+        after: str = "",
         filters: Mapping[str, Any] | None = None,
         give_up_after: float | None = 60.0,
     ) -> Page:
-        """A page of a room's events that match `filters` (a RoomEventFilter), back from the
-        newest or from the token `before`."""
-        query = {"dir": "b", "limit": str(limit), "filter": json.dumps(filters or {})}
-        query |= {"from": before} if before else {}
+        """A page of a room's events that match `filters` (a RoomEventFilter): back from the
+        newest or from the token `before`, or on from the token `after`."""
+        query = {"dir": "f" if after else "b", "limit": str(limit)}
+        query |= {"filter": json.dumps(filters or {})}
+        query |= {"from": after or before} if after or before else {}
         answer = await self._get(ClientPath.v3.rooms[room_id].messages, query, give_up_after)
-        return Page(_events(answer.get("chunk")), str(answer.get("end") or ""))
+        return _page(answer.get("chunk"), answer.get("end"), answer.get("start"))
+
+    async def thread(self, room_id: str, root: str, *, limit: int, before: str = "") -> Page:
+        """A page of a thread's messages, back from the newest (spec: Threading). Raises
+        MatrixRequestError (404) if `root` is no event."""
+        path = ClientPath.v1.rooms[room_id].relations[root]["m.thread"]
+        query = {"dir": "b", "limit": str(limit)} | ({"from": before} if before else {})
+        answer = await self._get(path, query)
+        return _page(answer.get("chunk"), answer.get("next_batch"), before)
+
+    async def around(
+        self, room_id: str, event_id: str, *, limit: int, filters: Mapping[str, Any] | None = None
+    ) -> Around:
+        """An event with `limit` others around it that match `filters` (spec: Event context).
+        Raises MNotFound if there is none that `user_id` may see."""
+        query = {"limit": str(limit), "filter": json.dumps(filters or {})}
+        answer = await self._get(ClientPath.v3.rooms[room_id].context[event_id], query)
+        return Around(
+            dict(mapping(answer.get("event"))),
+            _page(answer.get("events_before"), answer.get("start")),
+            _page(answer.get("events_after"), answer.get("end")),
+            _events(answer.get("state")),
+        )
+
+    async def search(self, term: str, room_ids: Sequence[str], *, limit: int, at: str) -> Page:
+        """Messages in `room_ids` whose text has the words of `term` (spec: Server side search),
+        newest first, on from the token `at`. Raises MatrixRequestError also where search is
+        switched off."""
+        wanted = {
+            "search_term": term,
+            "keys": ["content.body"],
+            "order_by": "recent",
+            "filter": {"rooms": list(room_ids), "limit": limit},
+        }
+        answer = await self.homeserver.request(
+            Method.POST,
+            ClientPath.v3.search,
+            {"search_categories": {"room_events": wanted}},
+            user_id=self.user_id,
+            query={"next_batch": at} if at else {},
+            give_up_after=_ASK_FOR,
+        )
+        found = mapping(mapping(answer.get("search_categories")).get("room_events"))
+        hits = [mapping(hit).get("result") for hit in items(found.get("results")) or []]
+        return _page(hits, found.get("next_batch"), at)
+
+    async def profile(self, user_id: str) -> Event:
+        """A user's profile (spec: Profiles). Raises MatrixRequestError (404) if unknown."""
+        return await self._get(ClientPath.v3.profile[user_id], None, _ASK_FOR)
+
+    async def fully_read(self, room_id: str) -> str:
+        """The event up to which `user_id` has read a room (`m.fully_read`), "" if none is set."""
+        path = ClientPath.v3.user[self.user_id].rooms[room_id].account_data["m.fully_read"]
+        try:
+            return str((await self._get(path)).get("event_id") or "")
+        except MNotFound:
+            return ""
+
+    async def snapshots(self, room_ids: Sequence[str], *, limit: int) -> dict[str, Snapshot]:
+        """The newest `limit` events of each joined room and its receipts: one initial `/sync` of
+        those rooms alone, the only way to learn one's own receipts. Nothing is acknowledged by
+        it. Raises HomeserverUnavailable for the application service's own user, whom Synapse
+        does not serve."""
+        room = {
+            "rooms": list(room_ids),
+            "timeline": {"limit": limit},
+            "state": _NONE,
+            "ephemeral": {"types": ["m.receipt"]},
+            "account_data": {"types": ["m.fully_read"]},
+        }
+        wanted = {"presence": _NONE, "account_data": _NONE, "room": room}
+        # Synapse answers the same initial sync from a cache for two minutes: no two are the same.
+        wanted |= {"org.letta.matrix.nonce": secrets.token_hex(8)}
+        query = {"filter": json.dumps(wanted), "timeout": "0", "set_presence": "offline"}
+        answer = await self._get(ClientPath.v3.sync, query, 0)
+        joined = mapping(mapping(answer.get("rooms")).get("join"))
+        return {str(room_id): _snapshot(mapping(told)) for room_id, told in joined.items()}
 
     async def recent_events(
         self,
@@ -144,6 +251,20 @@ class RoomReader:
 def _events(chunk: object) -> list[Event]:
     events: Sequence[Any] = items(chunk) or []
     return [dict(mapping(event)) for event in events]
+
+
+def _page(chunk: object, end: object, start: object = "") -> Page:
+    return Page(_events(chunk), str(end or ""), str(start or ""))
+
+
+def _snapshot(room: Mapping[str, Any]) -> Snapshot:
+    receipts: dict[str, Any] = {}
+    for event in _events(mapping(room.get("ephemeral")).get("events")):
+        receipts |= mapping(event.get("content"))
+    markers = _events(mapping(room.get("account_data")).get("events"))
+    read = [mapping(event.get("content")).get("event_id") for event in markers]
+    timeline = _events(mapping(room.get("timeline")).get("events"))
+    return Snapshot(timeline, receipts, str(read[0] or "") if read else "")
 
 
 def _localpart(user_id: str) -> str:

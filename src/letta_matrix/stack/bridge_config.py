@@ -66,6 +66,7 @@ def _follow(settings: dict[str, Any], ports: Ports) -> None:
     appservice = f"http://127.0.0.1:{ports.appservice}"
     _update(settings, "appservice", url=appservice, port=ports.appservice)
     _update(settings, "api", port=ports.api, homeserver_url=homeserver)
+    _update(settings, "mcp", port=ports.mcp, websocket_port=ports.mcp_websocket)
     for runtime in cast("list[object]", settings.get("runtimes") or []):
         if _is_embedded(runtime):
             cast("dict[str, Any]", runtime)["url"] = f"ws://127.0.0.1:{ports.app_server}"

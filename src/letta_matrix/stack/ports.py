@@ -17,6 +17,8 @@ class Ports:
     synapse: int = 8008
     appservice: int = 29377
     api: int = 8004
+    mcp: int = 8016
+    mcp_websocket: int = 8015
     app_server: int = 4500
     demo_model: int = 8009
 
@@ -70,6 +72,8 @@ _LABELS = {
     "synapse": "Synapse",
     "appservice": "appservice",
     "api": "web and API",
+    "mcp": "MCP",
+    "mcp_websocket": "MCP on WebSocket",
     "app_server": "App Server",
     "demo_model": "demo model",
 }

@@ -22,11 +22,13 @@ class StackState:
     chat: dict[str, str]
     api: dict[str, str]
     app_server: dict[str, str]
+    mcp: dict[str, str] = field(default_factory=dict[str, str])
     pids: dict[str, int] = field(default_factory=dict[str, int])
 
     def write(self, directory: Path) -> None:
         """Replace `stack.json` in `directory`, in one step, mode 0600."""
-        write_private(directory / FILE_NAME, json.dumps(asdict(self), indent=2) + "\n")
+        sections = {name: section for name, section in asdict(self).items() if section}
+        write_private(directory / FILE_NAME, json.dumps(sections, indent=2) + "\n")
 
 
 def remove_state(directory: Path) -> None:

@@ -22,6 +22,9 @@ class Facts:
     chat_url: str
     login_token: str | None
     app_server_url: str
+    api_url: str
+    mcp_url: str
+    token_file: Path
     agents: Sequence[str]
     model: str
     demo: bool
@@ -104,6 +107,9 @@ def _running(facts: Facts) -> list[tuple[str, str]]:
         ("agents", _names(facts.agents)),
         ("model", facts.model),
         ("chat page", facts.chat_url),
+        ("REST API", facts.api_url),
+        *([("MCP", facts.mcp_url)] if facts.mcp_url else []),
+        ("token", f"for both: {facts.token_file}"),
         ("App Server", facts.app_server_url),
         ("data and logs", str(facts.data)),
     ]

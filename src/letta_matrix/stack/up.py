@@ -32,8 +32,10 @@ from letta_matrix.stack.state import StackState, remove_state
 from letta_matrix.stack.summary import Facts, summary
 from letta_matrix.stack.supervisor import Announce, Child, Command
 from letta_matrix.stack.synapse import SERVER_NAME, Synapse
+from letta_matrix.stack.token import keep_token
 
 ADMIN = "admin"
+_ACCESS = "admin.token"
 _DEVICE = "letta-matrix-up"
 _START_TIMEOUT = 120.0
 _READY_TIMEOUT = 120.0
@@ -121,8 +123,10 @@ class Stack:
         password = keep_secret(self._data / "admin.password", length=12)
         agents, model = await self._start_servers(choice, password)
         await self._start_bridge(config)
+        # The bridge has made the database ready for it.
+        access = await keep_token(self._data / _ACCESS, config)
         known, token = await self._log_in(password)
-        self._state = self._describe(config, known)
+        self._state = self._describe(config, known, access)
         self._write_state()
         self._announce(
             summary(
@@ -283,7 +287,7 @@ class Stack:
             self._state.pids = dict(self._pids)
             self._state.write(self._data)
 
-    def _describe(self, config: Config, password: str | None) -> StackState:
+    def _describe(self, config: Config, password: str | None, access: str) -> StackState:
         if (pid := self._keeper.pid()) is not None:
             self._pids["keeper"] = pid
         secret = {} if password is None else {"password": password}
@@ -292,8 +296,9 @@ class Stack:
             users={ADMIN: {"user_id": self._admin, **secret}},
             appservice={"user_id": config.bot_user_id, "url": config.appservice.url},
             chat={"url": f"http://127.0.0.1:{config.api.port}/chat"},
-            api={"url": f"http://127.0.0.1:{config.api.port}"},
+            api={"url": f"http://127.0.0.1:{config.api.port}", "token": access},
             app_server={"url": self._app_server.url},
+            mcp={**_mcp_urls(config), "token": access} if config.mcp.enabled else {},
         )
 
     def _facts(
@@ -311,6 +316,9 @@ class Stack:
             chat_url=f"http://127.0.0.1:{config.api.port}/chat",
             login_token=token,
             app_server_url=self._app_server.url,
+            api_url=f"http://127.0.0.1:{config.api.port}/docs",
+            mcp_url=_mcp_urls(config)["url"] if config.mcp.enabled else "",
+            token_file=self._data / _ACCESS,
             agents=agents,
             model=choice.origin + (f" ({choice.model})" if choice.model else ""),
             demo=choice.demo,
@@ -318,6 +326,13 @@ class Stack:
             usual_data=self._data == default_data_directory(),
             seconds=time.monotonic() - self._started_at,
         )
+
+
+def _mcp_urls(config: Config) -> dict[str, str]:
+    return {
+        "url": f"http://127.0.0.1:{config.mcp.port}/mcp",
+        "ws_url": f"ws://127.0.0.1:{config.mcp.websocket_port}/mcp",
+    }
 
 
 async def _unless(stop: asyncio.Event, work: Coroutine[None, None, None]) -> bool:

@@ -10,10 +10,13 @@ from letta_matrix.store.database import Database
 from letta_matrix.store.schema import audit
 
 
+_AT_ONCE = 500
+
+
 @dataclass(frozen=True, slots=True)
 class AuditEntry:
-    """One call. `outcome` is "ok" or a kind of fault, None while it runs or if it was killed;
-    `result` is kept only of calls with a `transaction_id`. `at` is a Unix time."""
+    """One call. `outcome` is "ok", a kind of fault or "cancelled", None while it runs or if it was
+    killed; `result` is kept only of calls with a `transaction_id`. `at` is a Unix time."""
 
     principal: str
     user_id: str
@@ -76,9 +79,12 @@ class AuditStore:
         return [AuditEntry(**row) for row in rows]
 
     async def prune(self, days: float) -> None:
-        """Forget what is older."""
+        """Forget what is older; a few at a time, so that others get at the database."""
         old = time.time() - days * 86_400
-        await self._database.execute(delete(audit).where(audit.c.at < old))
+        some = select(audit.c.seq).where(audit.c.at < old).limit(_AT_ONCE)
+        statement = delete(audit).where(audit.c.seq.in_(some))
+        while await self._database.write(lambda db: db.execute(statement).rowcount) == _AT_ONCE:
+            pass
 
 
 def _known(db: Connection, entry: AuditEntry) -> AuditEntry | None:

@@ -2,22 +2,32 @@
 
 import asyncio
 import time
-from typing import Annotated, Any
+from typing import Annotated, Any, NotRequired
 
 import structlog
 from mautrix.errors import MatrixRequestError
 from pydantic import Field
+from typing_extensions import TypedDict
 
 from letta_matrix.matrix.content import edit_content, text_content, thread_relation
 from letta_matrix.matrix.homeserver import HomeserverUnavailable
 from letta_matrix.store.agents import AgentDirectory
+from letta_matrix.store.places import Place
 from letta_matrix.toolbox.faults import ToolError
-from letta_matrix.toolbox.naming import room_of
+from letta_matrix.toolbox.naming import OptionalEvent, OptionalRoom, living_room
 from letta_matrix.toolbox.principal import Scope
+from letta_matrix.toolbox.progress import telling
 from letta_matrix.toolbox.questions import KEYS, Answer, Question, Questions
-from letta_matrix.toolbox.results import cut
-from letta_matrix.toolbox.tool import LONGEST_WAIT, Caller, Line, Result, Tool, WriteParams
-from letta_matrix.toolbox.writing import GIVE_UP_AFTER, spoken
+from letta_matrix.toolbox.results import UNTRUSTED, cut
+from letta_matrix.toolbox.tool import (
+    LONGEST_WAIT,
+    Caller,
+    Line,
+    Result,
+    Tool,
+    WriteParams,
+)
+from letta_matrix.toolbox.writing import GIVE_UP_AFTER, existing, marker_of, spoken
 
 log = structlog.get_logger()
 
@@ -32,7 +42,9 @@ _NOT_YET = (
     "Nobody answered within {seconds:g} seconds. Go on without, or end your turn: a later answer "
     "comes as a message."
 )
+_NOT_IN_TIME = "Nobody answered within {seconds:g} seconds, and the question is closed."
 _OVER = "*Nobody answered in time; a reply still reaches me as a message.*"
+_OVER_FOR_BOT = "*Nobody answered in time.*"
 
 
 class AskHuman(WriteParams):
@@ -40,26 +52,44 @@ class AskHuman(WriteParams):
     options: list[Annotated[Line, Field(max_length=200)]] = Field(
         default_factory=list[str], max_length=len(KEYS), description="answers to choose from"
     )
+    room_id: OptionalRoom = Field(
+        "", description="where to ask; without it where you are talking, or in your own room"
+    )
+    thread: OptionalEvent = Field("", description="first message ($...) of the thread to ask in")
     timeout_seconds: float = Field(240.0, ge=1, le=LONGEST_WAIT, description="how long to wait")
 
 
+class HumanAnswer(TypedDict):
+    """What somebody answered: `option` counts from 1 and is there for the options alone;
+    `answer` is null if nobody did."""
+
+    room_id: str
+    event_id: str
+    answer: str | None
+    option: NotRequired[int]
+    by: NotRequired[str]
+    untrusted: NotRequired[str]
+    note: NotRequired[str]
+
+
 class Asking:
-    """Asks where the caller's turn takes place, outside of turns in the caller's own room."""
+    """Asks where the caller says, else where its turn takes place, else in its own room."""
 
     def __init__(self, directory: AgentDirectory, questions: Questions) -> None:
         self._directory = directory
         self._questions = questions
         self._standing: dict[str, tuple[Caller, Question, AskHuman]] = {}
+        self._background: set[asyncio.Task[None]] = set()
 
     def tools(self) -> list[Tool[Any]]:
         return [
             Tool(
                 "ask_human",
                 "Ask a human",
-                "Ask the people you are talking to a question and wait for the answer.",
+                "Ask people a question, with options to choose from, and wait for the answer.",
                 Scope.AGENTS,
                 AskHuman,
-                dict,
+                HumanAnswer,
                 self.ask_human,
                 seconds=None,
             )
@@ -67,53 +97,82 @@ class Asking:
 
     async def ask_human(self, caller: Caller, params: AskHuman) -> Result:
         deadline = time.time() + params.timeout_seconds
-        async with room_of(caller, self._room(caller)) as room_id:
-            event_id, look = await self._ask(caller, room_id, params)
+        place = self._place(caller, params)
+        async with living_room(caller, place.room_id) as room_id:
+            place = place._replace(room_id=room_id)
+            if place.thread_id and place != caller.place:
+                await existing(caller, room_id, place.thread_id)
+            event_id, look = await self._ask(caller, place, params)
             asked = (await caller.intent.event(room_id, event_id)).get("origin_server_ts")
         asked_at = asked if isinstance(asked, int) else 0
+        # Elsewhere, whatever the speaker says next is about something else.
+        speaker = caller.speaker if place == caller.place else ""
         question = Question(
-            event_id, room_id, tuple(params.options), _thread(caller), caller.speaker, asked_at
+            event_id, room_id, tuple(params.options), place.thread_id, speaker, asked_at
         )
         self._standing[event_id] = caller, question, params
-        with self._questions.open(question) as future:
-            answer = await self._answered_already(caller, question) if look else None
-            if answer is None:
-                await self._offer_options(caller, question)
-                again = asked_at / 1000 + params.timeout_seconds if look else deadline
-                left = min(deadline, again) - time.time()
-                answer = await _within(future, left)
-                if answer is None and self._questions.is_being_answered(question):
-                    answer = await _within(future, _STORING)
+        answer: Answer | None = None
+        try:
+            if look:
+                deadline = min(deadline, asked_at / 1000 + params.timeout_seconds)
+            async with telling(caller, params.timeout_seconds, "waiting for somebody's answer"):
+                answer = await self._wait(caller, question, deadline, look=look)
+        except asyncio.CancelledError:
+            # What a turn has asked is closed when the turn is over, not with this process.
+            if not caller.turn_id:
+                self._give_up(event_id)
+            raise
         if self._standing.pop(event_id, None) is not None:
             await self._close(caller, question, params, answer)
-        return _result(question, answer, params.timeout_seconds)
+        return _result(caller, question, answer, params.timeout_seconds)
+
+    async def _wait(
+        self, caller: Caller, question: Question, deadline: float, *, look: bool
+    ) -> Answer | None:
+        with self._questions.open(question) as future:
+            if look and (answer := await self._answered_already(caller, question)) is not None:
+                return answer
+            await self._offer_options(caller, question)
+            answer = await _within(future, deadline - time.time())
+            if answer is None and self._questions.is_being_answered(question):
+                answer = await _within(future, _STORING)
+            return answer
+
+    def _give_up(self, event_id: str) -> None:
+        """Whoever asked outside of a turn has gone away."""
+        if (standing := self._standing.pop(event_id, None)) is None:
+            return
+        task = asyncio.create_task(self._close(*standing, None))
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
 
     async def ended(self, turn_id: str) -> None:
         """A turn is over: nobody waits any more for what it has asked."""
         for event_id, (caller, question, params) in list(self._standing.items()):
-            if caller.turn_id == turn_id:
+            if turn_id and caller.turn_id == turn_id:
                 del self._standing[event_id]
                 self._questions.withdraw(event_id)
                 await self._close(caller, question, params, None)
 
-    def _room(self, caller: Caller) -> str:
-        if caller.place is not None:
-            return caller.place.room_id
-        agent = self._directory.get(caller.agent_id)
-        if agent is None or agent.room_id is None:
-            raise ToolError("You are not talking in a room now, and have none of your own yet.")
-        return agent.room_id
+    def _place(self, caller: Caller, params: AskHuman) -> Place:
+        """Where to ask; its room as the caller names it."""
+        here, agent = caller.place, self._directory.get(caller.agent_id)
+        if here is not None and params.room_id in ("", here.room_id):
+            return here._replace(thread_id=params.thread or here.thread_id)
+        room = params.room_id or (agent.room_id if agent is not None else None)
+        if room is None:
+            raise ToolError("Give a `room_id`: you are not talking in a room, nor have your own.")
+        return Place(caller.agent_id, room, params.thread)
 
-    async def _ask(self, caller: Caller, room_id: str, params: AskHuman) -> tuple[str, bool]:
+    async def _ask(self, caller: Caller, place: Place, params: AskHuman) -> tuple[str, bool]:
         """Post the question; its event id, and whether it may have been answered meanwhile."""
         started = time.time()
-        txn = caller.txn("ask_human")
+        txn, room_id, thread = caller.txn("ask_human"), place.room_id, place.thread_id
         if (known := await caller.intent.find_sent(room_id, txn)) is not None:
             return known, True
-        thread = _thread(caller)
         content = text_content(
             _text(params, _how(params)),
-            marker=_marker(caller, txn),
+            marker=marker_of(caller, "ask_human", txn),
             relation=thread_relation(thread, thread) if thread else None,
         )
         event_id = await caller.intent.send(
@@ -148,10 +207,13 @@ class Asking:
         self, caller: Caller, question: Question, params: AskHuman, answer: Answer | None
     ) -> None:
         """Say in the question that it is over; nothing depends on that."""
-        over = f"*Answered by {answer.sender}.*" if answer else _OVER
-        txn = caller.txn("ask_human", "over")
+        nobody = _OVER if caller.agent_id else _OVER_FOR_BOT
+        over = f"*Answered by {answer.sender}.*" if answer else nobody
+        txn = caller.txn("ask_human", "over", "answered" if answer else "not answered")
         content = edit_content(
-            _text(params, over), target_event_id=question.event_id, marker=_marker(caller, txn)
+            _text(params, over),
+            target_event_id=question.event_id,
+            marker=marker_of(caller, "ask_human", txn),
         )
         try:
             await caller.intent.send(
@@ -168,7 +230,9 @@ async def _within(future: asyncio.Future[Answer], seconds: float) -> Answer | No
 
 def _text(params: AskHuman, closing: str) -> str:
     lines = [f"{key} {option}" for key, option in zip(KEYS, params.options, strict=False)]
-    return "\n\n".join(filter(None, [spoken(params.question), "\n".join(lines), closing]))
+    return "\n\n".join(
+        filter(None, [spoken(params.question, "question"), "\n".join(lines), closing])
+    )
 
 
 def _how(params: AskHuman) -> str:
@@ -177,17 +241,12 @@ def _how(params: AskHuman) -> str:
     return "*React with a number, or reply to this message, to answer.*"
 
 
-def _thread(caller: Caller) -> str:
-    return caller.place.thread_id if caller.place is not None else ""
-
-
-def _marker(caller: Caller, txn: str) -> dict[str, object]:
-    return {"agent_id": caller.agent_id, "tool": "ask_human", "txn": txn}
-
-
-def _result(question: Question, answer: Answer | None, seconds: float) -> Result:
+def _result(caller: Caller, question: Question, answer: Answer | None, seconds: float) -> Result:
     where: dict[str, object] = {"room_id": question.room_id, "event_id": question.event_id}
     if answer is None:
-        return {**where, "answer": None, "note": _NOT_YET.format(seconds=seconds)}
-    told = {"answer": cut(answer.text, _LONGEST_ANSWER), "by": answer.sender}
-    return {**where, **told} | ({"option": answer.option} if answer.option else {})
+        note = (_NOT_YET if caller.turn_id else _NOT_IN_TIME).format(seconds=seconds)
+        return {**where, "answer": None, "note": note}
+    if answer.option:
+        return {**where, "answer": answer.text, "option": answer.option, "by": answer.sender}
+    told = cut(answer.text, _LONGEST_ANSWER)
+    return {**where, **UNTRUSTED, "answer": told, "by": answer.sender}

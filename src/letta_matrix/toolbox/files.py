@@ -1,26 +1,44 @@
-"""The tool that puts a file into a room."""
+"""Tools that put files into a room: any file, an image, a voice message."""
 
-import base64
 import mimetypes
 import re
-from pathlib import PurePosixPath
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NotRequired
 
 from pydantic import Field
 
-from letta_matrix.matrix.content import MARKER
-from letta_matrix.matrix.formatting import clean_text
-from letta_matrix.toolbox.faults import ToolError
-from letta_matrix.toolbox.naming import not_in, room_of
+from letta_matrix.matrix.content import MARKER, content_size, text_content
+from letta_matrix.matrix.splitting import CONTENT_LIMIT
+from letta_matrix.toolbox.audio_headers import audio_seconds, audio_type
+from letta_matrix.toolbox.faults import Fault, ToolError
+from letta_matrix.toolbox.image_headers import Shape, image_shape
 from letta_matrix.toolbox.principal import Scope
 from letta_matrix.toolbox.tool import Caller, Result, RoomRef, Tool, WriteParams
-from letta_matrix.toolbox.writing import ROOM, send_once
-
-MAX_BYTES = 5_000_000
+from letta_matrix.toolbox.uploads import Attachment, Posted, file_of, post, safe_name
+from letta_matrix.toolbox.writing import ROOM, spoken
 
 _MEDIA_TYPE = re.compile(r"[A-Za-z0-9][\w.+-]{0,99}/[A-Za-z0-9][\w.+-]{0,99}", re.ASCII)
 _IMAGES = {"image/png", "image/jpeg", "image/gif", "image/webp"}
-_MAX_NAME = 150
+_SUFFIXES = {
+    "image/png": (".png",),
+    "image/jpeg": (".jpg", ".jpeg"),
+    "image/gif": (".gif",),
+    "image/webp": (".webp",),
+    "audio/ogg": (".ogg", ".oga", ".opus"),
+    "audio/wav": (".wav",),
+    "audio/mpeg": (".mp3",),
+    "audio/flac": (".flac",),
+    "audio/webm": (".webm",),
+    "audio/mp4": (".m4a", ".mp4"),
+}
+_VOICE = "Voice message"
+_TEXT = "org.matrix.msc1767.text"
+_FILE = "org.matrix.msc1767.file"
+_AUDIO = "org.matrix.msc1767.audio"
+_IS_VOICE = "org.matrix.msc3245.voice"
+
+_BASE64 = "its bytes in base64, at most 5 MB"
+_MXC = "instead: mxc://... of a file that is on Matrix"
 
 
 class UploadFile(WriteParams):
@@ -28,7 +46,36 @@ class UploadFile(WriteParams):
     name: str = Field(min_length=1, max_length=1000, description="file name, such as notes.md")
     content: str = Field("", description="the file's text")
     content_base64: str = Field("", description="instead of content: the file's bytes in base64")
+    mxc: str = Field("", max_length=600, description=_MXC)
     media_type: str = Field("", description="such as text/markdown; default: by the name")
+
+
+class SendImage(WriteParams):
+    room_id: RoomRef = Field(description=ROOM)
+    content_base64: str = Field("", description=f"PNG, JPEG, GIF or WebP: {_BASE64}")
+    mxc: str = Field("", max_length=600, description=_MXC)
+    name: str = Field("image", min_length=1, max_length=1000, description="file name")
+    caption: str = Field(
+        "", max_length=10_000, description="what it shows, as Markdown; also for who cannot see it"
+    )
+
+
+class SendVoice(WriteParams):
+    room_id: RoomRef = Field(description=ROOM)
+    content_base64: str = Field("", description=f"best Ogg Opus: {_BASE64}")
+    mxc: str = Field("", max_length=600, description=_MXC)
+    duration_seconds: float = Field(
+        0.0, ge=0, le=36_000, description="needed unless it is Ogg or WAV"
+    )
+
+
+class PostedImage(Posted):
+    width: NotRequired[int]
+    height: NotRequired[int]
+
+
+class PostedVoice(Posted):
+    duration_seconds: float
 
 
 def file_tools() -> list[Tool[Any]]:
@@ -39,75 +86,120 @@ def file_tools() -> list[Tool[Any]]:
             "Send a file or an image, given as text or base64, to a Matrix room you are in.",
             Scope.WRITE,
             UploadFile,
-            dict,
+            PostedImage,
             upload_file,
-        )
+        ),
+        Tool(
+            "matrix_send_image",
+            "Send an image",
+            "Send an image with a caption to a Matrix room you are in.",
+            Scope.WRITE,
+            SendImage,
+            PostedImage,
+            send_image,
+        ),
+        Tool(
+            "matrix_send_voice",
+            "Send a voice message",
+            "Send recorded speech as a voice message to a Matrix room you are in.",
+            Scope.WRITE,
+            SendVoice,
+            PostedVoice,
+            send_voice,
+        ),
     ]
 
 
 async def upload_file(caller: Caller, params: UploadFile) -> Result:
-    data, name = _data(params), safe_name(params.name)
+    name = safe_name(params.name)
     media_type = _media_type(params, name)
-    txn = caller.txn("matrix_upload_file")
-    async with room_of(caller, params.room_id) as room_id:
-        event_id = await caller.intent.find_sent(room_id, txn)
-        if event_id is None:
-            if room_id not in await caller.intent.joined_rooms():
-                raise not_in(caller, params.room_id)
-            url = await caller.intent.upload(data, media_type, name)
-            content = {
-                "msgtype": _msgtype(media_type),
-                "body": name,
-                "filename": name,
-                "url": url,
-                "info": {"mimetype": media_type, "size": len(data)},
-                "m.mentions": {},
-                MARKER: {"agent_id": caller.agent_id, "tool": "matrix_upload_file", "txn": txn},
-            }
-            event_id = await send_once(caller, room_id, content, txn)
-        return {"room_id": room_id, "event_id": event_id, "name": name, "bytes": len(data)}
+    file = await file_of(
+        caller, text=params.content, base64_text=params.content_base64, mxc=params.mxc
+    )
+    msgtype = _msgtype(media_type)
+    shape = image_shape(file.data) if msgtype == "m.image" else None
+    attachment = Attachment(file, name, media_type, _details(shape))
+
+    def make(url: str, marker: Mapping[str, object]) -> dict[str, object]:
+        return _content(msgtype, name, url, attachment, marker) | {"filename": name}
+
+    sent = await post(caller, params.room_id, "matrix_upload_file", attachment, make)
+    return sent | _shown(shape)
 
 
-def safe_name(name: str) -> str:
-    """The last part of a path, without what could hide or mean something to a file system."""
-    last = PurePosixPath(clean_text(name).replace("\\", "/").replace("\n", " ")).name
-    stem = re.sub(r'[<>:"|?*]', "_", last).strip(" .")
-    if not stem:
-        raise ToolError("`name` should be a file name such as notes.md.")
-    if len(stem) <= _MAX_NAME:
-        return stem
-    suffix = PurePosixPath(stem).suffix[:20]
-    return stem[: _MAX_NAME - len(suffix)] + suffix
+async def send_image(caller: Caller, params: SendImage) -> Result:
+    file = await file_of(caller, base64_text=params.content_base64, mxc=params.mxc)
+    shape = image_shape(file.data)
+    if shape is None:
+        raise ToolError("That is no image: give a PNG, JPEG, GIF or WebP.")
+    name = _named(params.name, shape.media_type)
+    caption = spoken(params.caption, "caption") if params.caption else ""
+    attachment = Attachment(file, name, shape.media_type, _details(shape))
+
+    def make(url: str, marker: Mapping[str, object]) -> dict[str, object]:
+        content = _content("m.image", name, url, attachment, marker) | {"filename": name}
+        return content | (
+            text_content(caption, marker=marker, msgtype="m.image") if caption else {}
+        )
+
+    if content_size(make("", {})) > CONTENT_LIMIT:
+        raise ToolError("`caption` is too long; send it as a message.", Fault.TOO_LARGE)
+    sent = await post(caller, params.room_id, "matrix_send_image", attachment, make)
+    return sent | _shown(shape)
 
 
-def _data(params: UploadFile) -> bytes:
-    if bool(params.content) == bool(params.content_base64):
-        raise ToolError("Give either `content` or `content_base64`.")
-    # Base64 is a third longer than what it holds.
-    if len(params.content or params.content_base64) > MAX_BYTES * 4 // 3 + 4:
-        raise _too_large()
-    data = _text(params.content) or _bytes(params.content_base64)
-    if len(data) > MAX_BYTES:
-        raise _too_large()
-    return data
+async def send_voice(caller: Caller, params: SendVoice) -> Result:
+    """MSC3245, in the form that clients send: `m.audio` with marks of extensible events."""
+    file = await file_of(caller, base64_text=params.content_base64, mxc=params.mxc)
+    media_type = audio_type(file.data)
+    if not media_type:
+        raise ToolError("That is no audio: give Ogg Opus, or WAV, MP3, FLAC, WebM, MP4.")
+    told = audio_seconds(file.data) if file.whole else None
+    seconds = params.duration_seconds or told
+    if not seconds:
+        raise ToolError("`duration_seconds` is missing: this file does not tell it.")
+    milliseconds = round(seconds * 1000)
+    name = _named(_VOICE, media_type)
+    attachment = Attachment(file, name, media_type, {"duration": milliseconds})
+
+    def make(url: str, marker: Mapping[str, object]) -> dict[str, object]:
+        size = {key: value for key, value in attachment.info.items() if key == "size"}
+        return _content("m.audio", _VOICE, url, attachment, marker) | {
+            _TEXT: _VOICE,
+            _FILE: {"url": url, "name": name, "mimetype": media_type, **size},
+            _AUDIO: {"duration": milliseconds},
+            _IS_VOICE: {},
+        }
+
+    sent = await post(caller, params.room_id, "matrix_send_voice", attachment, make)
+    return {**sent, "duration_seconds": milliseconds / 1000}
 
 
-def _text(content: str) -> bytes:
-    try:
-        return content.encode()
-    except UnicodeEncodeError as error:
-        raise ToolError("`content` is broken: it has half a surrogate pair in it.") from error
+def _content(
+    msgtype: str, body: str, url: str, attachment: Attachment, marker: Mapping[str, object]
+) -> dict[str, object]:
+    return {
+        "msgtype": msgtype,
+        "body": body,
+        "url": url,
+        "info": attachment.info,
+        "m.mentions": {},
+        MARKER: dict(marker),
+    }
 
 
-def _bytes(content: str) -> bytes:
-    try:
-        return base64.b64decode(content, validate=True)
-    except ValueError as error:
-        raise ToolError("`content_base64` is not valid base64.") from error
+def _details(shape: Shape | None) -> dict[str, int]:
+    return {} if shape is None else {"w": shape.width, "h": shape.height}
 
 
-def _too_large() -> ToolError:
-    return ToolError(f"The file is too large: at most {MAX_BYTES // 1_000_000} MB.")
+def _shown(shape: Shape | None) -> dict[str, object]:
+    return {} if shape is None else {"width": shape.width, "height": shape.height}
+
+
+def _named(name: str, media_type: str) -> str:
+    """A file name that fits its media type."""
+    stem, suffixes = safe_name(name), _SUFFIXES[media_type]
+    return stem if stem.lower().endswith(suffixes) else safe_name(stem + suffixes[0])
 
 
 def _media_type(params: UploadFile, name: str) -> str:

@@ -3,7 +3,8 @@
 import asyncio
 import hashlib
 import json
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from contextlib import nullcontext
 from dataclasses import replace
 from weakref import WeakValueDictionary
 
@@ -16,82 +17,139 @@ from letta_matrix.toolbox.tool import Result
 
 log = structlog.get_logger()
 
+OK = "ok"
+"""The outcome of a call that went well; those of others are kinds of Fault, or this:"""
+
+CANCELLED = "cancelled"
+"""The outcome of a call whose caller went away, or that the end of the process cut short."""
+
+_GRACE = 5.0
+"""Seconds that calls have to end at the end of the process."""
+
+_STOPPING = "The bridge is stopping. Try again in a minute."
+
+_BROKEN = "The call failed, by a fault of the bridge; its log has the reason."
+
 Work = Callable[[bool], Awaitable[Result]]
 """Does it; told whether an earlier try may have got somewhere. Raises ToolError."""
 
 Mirror = Callable[[AuditEntry], None]
+
+_Told = asyncio.Future[Result]
+_Beginning = asyncio.Task[tuple[AuditEntry, bool]]
 
 
 class Ledger:
     """Notes each call before or while it runs, and how it ended. `mirror` hears of ended ones.
 
     A call with a `transaction_id` has its result stored: the same call, come again, gets that
-    and does nothing more.
+    and does nothing more. Work that has begun is done to its end though the caller goes away,
+    so that a retry finds its result.
     """
 
     def __init__(self, store: AuditStore, mirror: Mirror = lambda _: None) -> None:
         self._store = store
         self.mirror = mirror
-        self._background: set[asyncio.Task[None]] = set()
+        self._running: set[asyncio.Task[None]] = set()
         self._doors: WeakValueDictionary[tuple[str, str], asyncio.Lock] = WeakValueDictionary()
+        self._closed = False
 
-    async def run(self, entry: AuditEntry, work: Work) -> Result:
-        """Do `work`. Raises ToolError, also for a `transaction_id` used for something else."""
-        if entry.transaction_id is None:
-            return await self._noted(entry, work)
-        door = self._doors.setdefault((entry.principal, entry.transaction_id), asyncio.Lock())
-        async with door:
-            return await self._once(entry, work)
+    async def run(self, entry: AuditEntry, work: Work, *, waits: bool = False) -> Result:
+        """Do `work`; with `waits` it is for somebody's answer, and ends with its caller.
+
+        Raises:
+            ToolError: as `work` does; also for a `transaction_id` used for something else, and
+                when the process ends.
+            StoreUnavailable: the transaction cannot be noted, so nothing was done.
+        """
+        if self._closed:
+            raise ToolError(_STOPPING, Fault.UNAVAILABLE)
+        told: _Told = asyncio.get_running_loop().create_future()
+        task = self._start(self._carry_out(entry, work, told))
+        try:
+            return await told
+        except asyncio.CancelledError:
+            if waits:
+                task.cancel()
+            raise
 
     async def close(self) -> None:
-        """Wait until what ended is noted."""
-        await asyncio.gather(*self._background, return_exceptions=True)
+        """Take no more calls; wait a little until those under way have ended and are noted, and
+        cut the rest short."""
+        self._closed = True
+        if not self._running:
+            return
+        _, late = await asyncio.wait(self._running, timeout=_GRACE)
+        for task in late:
+            task.cancel()
+        while self._running:
+            await asyncio.wait(self._running)
 
-    async def _noted(self, entry: AuditEntry, work: Work) -> Result:
-        # Beside the work: the homeserver's answer takes longer than ours to disk.
+    def _start(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(work)
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+        return task
+
+    async def _carry_out(self, entry: AuditEntry, work: Work, told: _Told) -> None:
+        try:
+            async with self._door(entry):
+                await self._once(entry, work, told)
+        except asyncio.CancelledError:
+            _tell(told, ToolError(_STOPPING, Fault.UNAVAILABLE))
+            raise
+        except (ToolError, StoreUnavailable) as error:
+            _tell(told, error)
+        except Exception as error:
+            log.error("a call failed", principal=entry.principal, tool=entry.tool, exc_info=error)
+            _tell(told, ToolError(_BROKEN, Fault.FAILED))
+
+    def _door(self, entry: AuditEntry) -> asyncio.Lock | nullcontext[None]:
+        """What calls of one transaction go through one by one."""
+        if entry.transaction_id is None:
+            return nullcontext()
+        return self._doors.setdefault((entry.principal, entry.transaction_id), asyncio.Lock())
+
+    async def _once(self, entry: AuditEntry, work: Work, told: _Told) -> None:
         beginning = asyncio.create_task(self._store.begin(entry))
-        outcome: str = Fault.FAILED
+        again = False
+        # A call of no transaction begins beside its work: the homeserver's answer takes longer
+        # than ours to disk.
+        if entry.transaction_id is not None:
+            known, is_new = await beginning
+            _check_same(entry, known)
+            if known.outcome == OK and known.result is not None:
+                _tell(told, known.result)
+                return
+            again = not is_new
+        outcome: str = CANCELLED
         result: Result = {}
         try:
-            result = await work(False)
-            outcome = "ok"
+            result = await work(again)
+            outcome = OK
+            # Told before it is noted: if that fails, a retry finds what was done.
+            _tell(told, result)
         except ToolError as error:
             outcome = error.fault
+            _tell(told, error)
+        except Exception:
+            outcome = Fault.FAILED
             raise
         finally:
-            task = asyncio.create_task(self._end_later(beginning, entry, outcome, result))
-            self._background.add(task)
-            task.add_done_callback(self._background.discard)
-        return result
+            await asyncio.shield(self._start(self._end(beginning, entry, outcome, result)))
 
-    async def _once(self, entry: AuditEntry, work: Work) -> Result:
-        known, is_new = await self._store.begin(entry)
-        if (known.tool, known.fingerprint) != (entry.tool, entry.fingerprint):
-            raise ToolError(
-                f"`transaction_id` {entry.transaction_id!r} was used for another call of "
-                f"{known.tool}; give each call one of its own.",
-                Fault.CONFLICT,
-            )
-        if known.outcome == "ok" and known.result is not None:
-            return known.result
-        try:
-            result = await work(not is_new)
-        except ToolError as error:
-            await self._end(known, error.fault, {})
-            raise
-        await self._end(known, "ok", result)
-        return result
-
-    async def _end_later(
-        self,
-        beginning: asyncio.Task[tuple[AuditEntry, bool]],
-        entry: AuditEntry,
-        outcome: str,
-        result: Result,
+    async def _end(
+        self, beginning: _Beginning, entry: AuditEntry, outcome: str, result: Result
     ) -> None:
+        ended = replace(
+            entry,
+            outcome=outcome,
+            room_id=_text(result.get("room_id")),
+            event_id=_text(result.get("event_id")),
+            result=dict(result) if entry.transaction_id is not None and outcome == OK else None,
+        )
         try:
-            known, _ = await beginning
-            await self._end(known, outcome, result)
+            ended = await self._note(beginning, ended)
         except StoreUnavailable as error:
             log.error(
                 "a call is missing in the audit log",
@@ -100,25 +158,47 @@ class Ledger:
                 outcome=outcome,
                 reason=str(error),
             )
-
-    async def _end(self, entry: AuditEntry, outcome: str, result: Result) -> None:
-        ended = replace(
-            entry,
-            outcome=outcome,
-            room_id=_text(result.get("room_id")),
-            event_id=_text(result.get("event_id")),
-        )
-        kept = dict(result) if entry.transaction_id is not None and outcome == "ok" else None
-        await self._store.end(
-            entry.seq, outcome, room_id=ended.room_id, event_id=ended.event_id, result=kept
-        )
         self.mirror(ended)
+
+    async def _note(self, beginning: _Beginning, ended: AuditEntry) -> AuditEntry:
+        try:
+            known, _ = await beginning
+        except StoreUnavailable:
+            # Another try, now that it is over: as a whole.
+            return (await self._store.begin(ended))[0]
+        await self._store.end(
+            known.seq,
+            str(ended.outcome),
+            room_id=ended.room_id,
+            event_id=ended.event_id,
+            result=ended.result,
+        )
+        return replace(ended, seq=known.seq)
 
 
 def fingerprint(arguments: Mapping[str, object]) -> str:
     """Tells the arguments of one call from those of another."""
     text = json.dumps(arguments, sort_keys=True, ensure_ascii=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def _check_same(entry: AuditEntry, known: AuditEntry) -> None:
+    if (known.tool, known.fingerprint) != (entry.tool, entry.fingerprint):
+        raise ToolError(
+            f"`transaction_id` {entry.transaction_id!r} was used for another call of "
+            f"{known.tool}; give each call one of its own.",
+            Fault.CONFLICT,
+        )
+
+
+def _tell(told: _Told, outcome: Result | Exception) -> None:
+    """Tell the caller, unless it is gone or knows already."""
+    if told.done():
+        return
+    if isinstance(outcome, Exception):
+        told.set_exception(outcome)
+    else:
+        told.set_result(outcome)
 
 
 def _text(value: object) -> str | None:

@@ -2,19 +2,22 @@
 
 import asyncio
 import time
-from typing import Any
+from typing import Any, NotRequired
 
 from pydantic import Field
+from typing_extensions import TypedDict
 
 from letta_matrix.config import Config
 from letta_matrix.matrix.content import content_size, text_content
 from letta_matrix.matrix.splitting import CONTENT_LIMIT
-from letta_matrix.store.agents import Agent, AgentDirectory, AgentStatus
+from letta_matrix.store.agents import Agent, AgentDirectory
 from letta_matrix.store.outbox import Outbox, OutboxKind
 from letta_matrix.store.rooms import Rooms
 from letta_matrix.store.turns import TurnStatus, TurnStore, turn_id_of
-from letta_matrix.toolbox.faults import ToolError
+from letta_matrix.toolbox.agent_tools import AGENT, find_agent
+from letta_matrix.toolbox.faults import Fault, ToolError
 from letta_matrix.toolbox.principal import Scope
+from letta_matrix.toolbox.progress import telling
 from letta_matrix.toolbox.results import UNTRUSTED, cut, fit_texts
 from letta_matrix.toolbox.tool import (
     LONGEST_WAIT,
@@ -29,7 +32,6 @@ from letta_matrix.toolbox.visits import Visits
 from letta_matrix.toolbox.writing import send_once, spoken
 
 _FIRST_LOOK, _LAST_LOOK = 0.05, 1.0
-_NAMED = 10
 _NOT_YET = (
     "It is sent and not answered yet. The answer will stand in the thread of this message; do "
     "not send it again."
@@ -38,15 +40,28 @@ _CUT = "The answer is too long and is cut; ask for the rest of it."
 
 
 class MessageAgent(WriteParams):
-    agent: Line = Field(max_length=255, description="the agent's name, agent id or Matrix user id")
+    agent: Line = Field(max_length=255, description=AGENT)
     message: Markdown = Field(description="what to tell it, as Markdown")
     wait_seconds: float = Field(
         120.0, ge=0, le=LONGEST_WAIT, description="how long to wait for the answer; 0: do not wait"
     )
 
 
+class AgentAnswer(TypedDict):
+    """What an agent answered; without `answer` it has not yet."""
+
+    agent: str
+    agent_id: str
+    room_id: str
+    event_id: str
+    answer: NotRequired[str]
+    untrusted: NotRequired[str]
+    note: NotRequired[str]
+
+
 class Messaging:
-    """Writes to other agents in their own rooms, and waits for what they answer."""
+    """Writes to agents in their own rooms, as another agent or as the bot, and waits for what
+    they answer."""
 
     def __init__(
         self,
@@ -72,7 +87,7 @@ class Messaging:
                 "Send a message to another agent and wait for its answer.",
                 Scope.AGENTS,
                 MessageAgent,
-                dict,
+                AgentAnswer,
                 self.message_agent,
                 seconds=None,
             )
@@ -83,35 +98,37 @@ class Messaging:
         if caller.hops + 1 > self._max_hops:
             raise ToolError(
                 f"This conversation has gone from agent to agent {caller.hops} times, which is as "
-                "far as it may go. Answer with what you know, or ask a human."
+                "far as it may go. Answer with what you know, or ask a human.",
+                Fault.FORBIDDEN,
             )
         event_id = await self._post(caller, target, spoken(params.message))
-        told = {"agent": cut(target.name, 200), "room_id": target.room_id, "event_id": event_id}
+        told = {
+            "agent": cut(target.name, 200),
+            "agent_id": target.agent_id,
+            "room_id": target.room_id,
+            "event_id": event_id,
+        }
         turn_id = turn_id_of(event_id, target.agent_id)
-        if not await self._done(turn_id, params.wait_seconds):
+        async with telling(caller, params.wait_seconds, "waiting for the agent's answer"):
+            is_done = await self._done(turn_id, params.wait_seconds)
+        if not is_done:
             return {**told, "note": _NOT_YET}
         answer = await self._answer(turn_id)
         return fit_texts(lambda length: {**told, **UNTRUSTED, "answer": cut(answer, length)}, _CUT)
 
     def _target(self, caller: Caller, ref: str) -> Agent:
-        there = [agent for agent in self._directory.all() if agent.status is AgentStatus.ACTIVE]
-        found = [agent for agent in there if ref in (agent.agent_id, agent.user_id)]
-        found = found or [agent for agent in there if agent.name == ref]
-        found = found or [agent for agent in there if agent.name.casefold() == ref.casefold()]
-        if not found:
-            others = sorted(cut(a.name, 80) for a in there if a.agent_id != caller.agent_id)
-            known = ", ".join(others[:_NAMED]) + (", ..." if len(others) > _NAMED else "")
-            raise ToolError(f"There is no agent {ref!r}. Others are: {known or 'none'}.")
-        if len(found) > 1:
-            ids = ", ".join(agent.agent_id for agent in found[:_NAMED])
-            raise ToolError(f"Several agents are called {ref!r}; give an id: {ids}.")
-        if found[0].agent_id == caller.agent_id:
+        target = find_agent(caller, self._directory, ref)
+        if target.agent_id == caller.agent_id:
             raise ToolError("That is you. Give another agent.")
-        (target,) = found
         if target.room_id is None:
-            raise ToolError(f"{target.name} has no room yet; try again in a minute.")
+            raise ToolError(
+                f"{target.name} has no room yet; try again in a minute.", Fault.UNAVAILABLE
+            )
         if self._rooms.settings(target.agent_id, target.room_id).paused:
-            raise ToolError(f"{target.name} is paused in its room; people there can resume it.")
+            raise ToolError(
+                f"{target.name} is paused in its room; people there can resume it.",
+                Fault.CONFLICT,
+            )
         return target
 
     async def _post(self, caller: Caller, target: Agent, message: str) -> str:
@@ -126,7 +143,8 @@ class Messaging:
         }
         content = text_content(message, marker=marker)
         if content_size(content) > CONTENT_LIMIT:
-            raise ToolError("`message` is too long for one message; send it in parts.")
+            text = "`message` is too long for one message; send it in parts."
+            raise ToolError(text, Fault.TOO_LARGE)
         async with self._visits.visit(caller.intent, target) as room_id:
             return await send_once(caller, room_id, content, txn)
 

@@ -1,25 +1,62 @@
 """Which room a caller means, and what it may do there."""
 
 import asyncio
+import re
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from typing import Annotated
 
 from mautrix.errors import MatrixRequestError
+from pydantic import AfterValidator, StringConstraints
 
+from letta_matrix.matrix.formatting import clean_text
 from letta_matrix.matrix.intent import Intent
 from letta_matrix.toolbox.faults import Fault, ToolError
 from letta_matrix.toolbox.tool import Caller
 
 _AT_ONCE = 8
+_NAMED = 10
+_ROOM_ID = re.compile(r"![!-~]{1,254}")
+
+
+def _shown(value: str) -> str:
+    if clean_text(value) != value:
+        raise ValueError("should have no control characters")
+    return value
+
+
+OptionalRoom = Annotated[
+    str, StringConstraints(strip_whitespace=True, max_length=255), AfterValidator(_shown)
+]
+"""As `RoomRef`, or ""."""
+
+OptionalEvent = Annotated[
+    str,
+    StringConstraints(strip_whitespace=True, pattern=r"^(\$\S{1,254})?$"),
+    AfterValidator(_shown),
+]
+"""As `EventId`, or ""."""
+
+OptionalUser = Annotated[
+    str,
+    StringConstraints(
+        strip_whitespace=True, pattern=r"^(@[^:\s]{1,250}:\S{1,250})?$", max_length=255
+    ),
+    AfterValidator(_shown),
+]
+"""As `UserRef`, or ""."""
+
+Words = Annotated[str, StringConstraints(strip_whitespace=True), AfterValidator(_shown)]
+"""Text of one or several lines, or ""."""
 
 
 @asynccontextmanager
 async def room_of(caller: Caller, ref: str) -> AsyncGenerator[str]:
     """The id of the room that `ref` names. What the homeserver refuses inside because the
-    caller is not in it becomes a ToolError that says so."""
-    room_id = await _find(caller, ref)
-    if not caller.principal.may_act_in(room_id):
-        raise ToolError(f"Your token is not for {ref}; it names its rooms.", Fault.FORBIDDEN)
+    caller is not in it, or because another room has replaced it, becomes a ToolError that says
+    so."""
+    room_id = await find_room(caller, ref)
+    check_permitted(caller, ref, room_id)
     if await caller.refuses(caller.intent, room_id):
         raise not_in(caller, ref)
     try:
@@ -29,7 +66,47 @@ async def room_of(caller: Caller, ref: str) -> AsyncGenerator[str]:
             raise
         if room_id not in await caller.intent.joined_rooms():
             raise not_in(caller, ref) from error
+        if error.http_status == 403:
+            await check_living(caller.intent, ref, room_id)
         raise
+
+
+@asynccontextmanager
+async def living_room(caller: Caller, ref: str) -> AsyncGenerator[str]:
+    """As `room_of`, for what makes no sense in a room that another one has replaced."""
+    async with room_of(caller, ref) as room_id:
+        await check_living(caller.intent, ref, room_id)
+        yield room_id
+
+
+def check_permitted(caller: Caller, ref: str, room_id: str) -> None:
+    """Raises ToolError for a room that the caller's token is not for."""
+    if not caller.principal.may_act_in(room_id):
+        raise ToolError(f"Your token is not for {ref}; it names its rooms.", Fault.FORBIDDEN)
+
+
+async def check_living(intent: Intent, ref: str, room_id: str) -> None:
+    """Raises ToolError that names the successor of a room that was upgraded."""
+    if (successor := await successor_of(intent, room_id)) is not None:
+        raise ToolError(replaced(ref, successor), Fault.CONFLICT)
+
+
+async def successor_of(intent: Intent, room_id: str) -> str | None:
+    """The room that has replaced one (spec: m.room.tombstone), None if none has, "" if it is
+    not told which."""
+    tombstone = await intent.state(room_id, "m.room.tombstone")
+    if not tombstone:
+        return None
+    successor = tombstone.get("replacement_room")
+    is_one = isinstance(successor, str) and _ROOM_ID.fullmatch(successor) is not None
+    return str(successor) if is_one else ""
+
+
+def replaced(ref: str, successor: str) -> str:
+    """Tells that a room was upgraded."""
+    if not successor:
+        return f"{ref} was closed: another room has replaced it."
+    return f"{ref} was replaced by {successor}. Go on there; matrix_join_room joins it."
 
 
 def not_in(caller: Caller, ref: str) -> ToolError:
@@ -48,7 +125,8 @@ async def names_of(intent: Intent, room_ids: list[str]) -> list[str]:
     return await asyncio.gather(*(name(room_id) for room_id in room_ids))
 
 
-async def _find(caller: Caller, ref: str) -> str:
+async def find_room(caller: Caller, ref: str) -> str:
+    """The id of the room that `ref` names, whether the caller may act there or not."""
     if ref.startswith("!"):
         return ref
     if ref.startswith("#"):
@@ -79,7 +157,7 @@ async def _by_name(caller: Caller, name: str) -> str:
             Fault.NOT_FOUND,
         )
     if len(found) > 1:
-        raise ToolError(
-            f"Several of your rooms are called {name!r}: {', '.join(found)}.", Fault.AMBIGUOUS
-        )
+        ids = ", ".join(found[:_NAMED]) + (", ..." if len(found) > _NAMED else "")
+        text = f"Several of your rooms are called {name!r}; give an id: {ids}."
+        raise ToolError(text, Fault.AMBIGUOUS)
     return found[0]

@@ -26,18 +26,27 @@ from letta_matrix.store.database import StoreUnavailable
 from letta_matrix.store.outbox import Outbox
 from letta_matrix.store.rooms import Rooms
 from letta_matrix.store.turns import TurnStatus, TurnStore
+from letta_matrix.toolbox.agent_tools import AgentTools
 from letta_matrix.toolbox.arguments import parse
 from letta_matrix.toolbox.arrivals import Arrivals
 from letta_matrix.toolbox.asking import Asking
+from letta_matrix.toolbox.editing import editing_tools
 from letta_matrix.toolbox.faults import Fault, ToolError
 from letta_matrix.toolbox.files import file_tools
+from letta_matrix.toolbox.guests import Guests
 from letta_matrix.toolbox.ledger import Ledger, fingerprint
+from letta_matrix.toolbox.markers import marker_tools
+from letta_matrix.toolbox.membership import Membership
 from letta_matrix.toolbox.messaging import Messaging
+from letta_matrix.toolbox.polls import poll_tools
 from letta_matrix.toolbox.principal import Principal, Scope
 from letta_matrix.toolbox.questions import Questions
 from letta_matrix.toolbox.rate_limit import RateLimit
 from letta_matrix.toolbox.reading import Reading
 from letta_matrix.toolbox.results import compact, cut
+from letta_matrix.toolbox.room_making import RoomMaking
+from letta_matrix.toolbox.room_settings import RoomSettingTools
+from letta_matrix.toolbox.spaces import space_tools
 from letta_matrix.toolbox.tool import (
     Caller,
     Params,
@@ -48,6 +57,7 @@ from letta_matrix.toolbox.tool import (
     no_progress,
 )
 from letta_matrix.toolbox.visits import Visits
+from letta_matrix.toolbox.waiting import Waiting
 from letta_matrix.toolbox.writing import writing_tools
 
 log = structlog.get_logger()
@@ -93,12 +103,22 @@ class Toolbox:
         self.questions = Questions(config)
         self.ledger = Ledger(audit)
         self._asking = Asking(directory, self.questions)
+        self.membership = Membership(config, homeserver, directory, rooms)
         tools = [
             *writing_tools(),
+            *editing_tools(),
+            *marker_tools(),
             *file_tools(),
-            *Reading(directory).tools(),
+            *poll_tools(),
+            *Reading(directory, self.arrivals).tools(),
+            *Guests(self.membership).tools(),
+            *RoomMaking(self.membership).tools(),
+            *RoomSettingTools(self.membership).tools(),
+            *space_tools(),
+            *AgentTools(directory, rooms).tools(),
             *Messaging(config, directory, rooms, turns, outbox, self._visits).tools(),
             *self._asking.tools(),
+            *Waiting(directory, self.arrivals).tools(),
         ]
         self.tools: Mapping[str, Tool[Any]] = {tool.name: tool for tool in tools}
 
@@ -212,7 +232,7 @@ class Toolbox:
             return await self._outcome(replace(caller, again=again), tool, params)
 
         try:
-            return await self.ledger.run(entry, work)
+            return await self.ledger.run(entry, work, waits=tool.seconds is None)
         except StoreUnavailable as error:
             raise ToolError(_NO_DATABASE, Fault.UNAVAILABLE) from error
 

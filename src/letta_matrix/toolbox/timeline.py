@@ -2,7 +2,9 @@
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NotRequired
+
+from typing_extensions import TypedDict
 
 from letta_matrix.matrix.content import MARKER, without_reply_fallback
 from letta_matrix.matrix.events import mapping, newest_content, newest_edit
@@ -12,6 +14,20 @@ from letta_matrix.toolbox.results import cut
 _MESSAGES = ("m.room.message", "m.room.encrypted")
 FILTER = {"types": list(_MESSAGES)}
 """A RoomEventFilter: the events that `is_message` may accept."""
+
+
+class Message(TypedDict):
+    """A message; `agent` is the name of the agent that wrote it."""
+
+    event_id: str
+    sender: str
+    agent: NotRequired[str]
+    time: str
+    type: NotRequired[str]
+    text: str
+    thread: NotRequired[str]
+    reply_to: NotRequired[str]
+    edited: NotRequired[bool]
 
 
 def is_message(event: Mapping[str, Any]) -> bool:
@@ -25,11 +41,25 @@ def is_message(event: Mapping[str, Any]) -> bool:
     return not (MARKER in content and content.get("msgtype") == "m.notice")
 
 
+def as_edited(edit: dict[str, Any]) -> dict[str, Any]:
+    """The message that an edit makes; of what it was before, only whose it is. Any other event is
+    itself."""
+    content = mapping(edit.get("content"))
+    relation = mapping(content.get("m.relates_to"))
+    if relation.get("rel_type") != "m.replace" or not isinstance(relation.get("event_id"), str):
+        return edit
+    rest = {key: value for key, value in content.items() if key != "m.relates_to"}
+    bundled = {"m.relations": {"m.replace": edit}}
+    return {**edit, "event_id": relation["event_id"], "content": rest, "unsigned": bundled}
+
+
 def said(event: Mapping[str, Any]) -> str:
     """The words of a message, in their newest version; without what clients before Matrix 1.13
     quote of the message it replies to."""
     if event.get("type") == "m.room.encrypted":
         return "(encrypted)"
+    if not event.get("content"):
+        return "(removed)"
     content = newest_content(event)
     body = content.get("body")
     text = clean_text(body) if isinstance(body, str) else ""
@@ -47,8 +77,10 @@ def entry(event: Mapping[str, Any], names: Mapping[str, str], length: int) -> di
         shown["agent"] = cut(names[sender], 80)
     shown["time"] = _time(event.get("origin_server_ts"))
     msgtype = newest_content(event).get("msgtype")
-    if isinstance(msgtype, str) and msgtype != "m.text":
-        shown["type"] = cut(msgtype, 80)
+    kind = event.get("type")
+    kind = kind if kind not in _MESSAGES else msgtype
+    if isinstance(kind, str) and kind != "m.text":
+        shown["type"] = cut(kind, 80)
     shown["text"] = cut(said(event), length)
     return shown | _relations(relation) | ({"edited": True} if newest_edit(event) else {})
 

@@ -1,16 +1,23 @@
 """Tools that say something in a room."""
 
+import asyncio
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NotRequired
 
 from mautrix.errors import MNotFound
 from pydantic import Field
+from typing_extensions import TypedDict
 
-from letta_matrix.matrix.content import edit_measure, text_content, thread_relation
+from letta_matrix.matrix.content import (
+    edit_measure,
+    reply_relation,
+    text_content,
+    thread_relation,
+)
 from letta_matrix.matrix.events import mapping
 from letta_matrix.matrix.formatting import clean_text
 from letta_matrix.matrix.splitting import split
-from letta_matrix.toolbox.faults import ToolError
+from letta_matrix.toolbox.faults import Fault, ToolError
 from letta_matrix.toolbox.naming import room_of
 from letta_matrix.toolbox.principal import Scope
 from letta_matrix.toolbox.tool import (
@@ -29,13 +36,16 @@ GIVE_UP_AFTER = 20.0
 
 ROOM = "room id (!...), alias (#...), or the exact name of one of your rooms"
 
+_SHORT = 1_000
+"""Characters that fit into one message whatever they are (see `splitting.estimate`)."""
+
 
 class SendMessage(WriteParams):
     room_id: RoomRef = Field(description=ROOM)
     message: Markdown = Field(description="what to say, as Markdown")
 
 
-class ReplyInThread(WriteParams):
+class Reply(WriteParams):
     room_id: RoomRef = Field(description=ROOM)
     event_id: EventId = Field(description="message to reply to ($...)")
     message: Markdown = Field(description="what to say, as Markdown")
@@ -47,6 +57,20 @@ class React(WriteParams):
     key: Line = Field(max_length=64, description="an emoji, such as 👍")
 
 
+class Sent(TypedDict):
+    """A message as it went out; a long one has `more_event_ids`."""
+
+    room_id: str
+    event_id: str
+    more_event_ids: NotRequired[list[str]]
+
+
+class Reacted(TypedDict):
+    room_id: str
+    event_id: str
+    key: str
+
+
 def writing_tools() -> list[Tool[Any]]:
     return [
         Tool(
@@ -55,16 +79,25 @@ def writing_tools() -> list[Tool[Any]]:
             "Send a Markdown message to a Matrix room you are in.",
             Scope.WRITE,
             SendMessage,
-            dict,
+            Sent,
             send_message,
+        ),
+        Tool(
+            "matrix_reply",
+            "Reply to a message",
+            "Reply to a message, quoting it; stays in its thread if it is in one.",
+            Scope.WRITE,
+            Reply,
+            Sent,
+            reply,
         ),
         Tool(
             "matrix_reply_in_thread",
             "Reply in a thread",
             "Reply to a message in its thread, which begins there if it has none.",
             Scope.WRITE,
-            ReplyInThread,
-            dict,
+            Reply,
+            Sent,
             reply_in_thread,
         ),
         Tool(
@@ -73,7 +106,7 @@ def writing_tools() -> list[Tool[Any]]:
             "React to a message of one of your rooms with an emoji.",
             Scope.WRITE,
             React,
-            dict,
+            Reacted,
             react,
             idempotent=True,
         ),
@@ -85,39 +118,72 @@ async def send_message(caller: Caller, params: SendMessage) -> Result:
         return await _say(caller, room_id, params.message, "matrix_send_message")
 
 
-async def reply_in_thread(caller: Caller, params: ReplyInThread) -> Result:
+async def reply(caller: Caller, params: Reply) -> Result:
     async with room_of(caller, params.room_id) as room_id:
-        event = await _existing(caller, room_id, params.event_id)
-        relation = mapping(mapping(event.get("content")).get("m.relates_to"))
-        in_thread = relation.get("rel_type") == "m.thread"
-        root = str(relation.get("event_id")) if in_thread else params.event_id
+        root = _thread_of(await existing(caller, room_id, params.event_id))
+        relation = reply_relation(params.event_id, root)
+        further = thread_relation(root, params.event_id) if root else None
+        return await _say(caller, room_id, params.message, "matrix_reply", relation, further)
+
+
+async def reply_in_thread(caller: Caller, params: Reply) -> Result:
+    async with room_of(caller, params.room_id) as room_id:
+        root = _thread_of(await existing(caller, room_id, params.event_id)) or params.event_id
         thread = thread_relation(root, params.event_id)
-        return await _say(caller, room_id, params.message, "matrix_reply_in_thread", thread)
+        tool = "matrix_reply_in_thread"
+        return await _say(caller, room_id, params.message, tool, thread, thread)
 
 
 async def react(caller: Caller, params: React) -> Result:
     async with room_of(caller, params.room_id) as room_id:
-        await _existing(caller, room_id, params.event_id)
+        await existing(caller, room_id, params.event_id)
         txn = caller.txn("matrix_react")
         await caller.intent.react(room_id, params.event_id, params.key, txn)
         return {"room_id": room_id, "event_id": params.event_id, "key": params.key}
 
 
-def spoken(message: str) -> str:
-    """What is left of a message once it is fit to be shown. Raises ToolError for nothing."""
+def spoken(message: str, field: str = "message") -> str:
+    """What is left of a text once it is fit to be shown. Raises ToolError for nothing."""
     text = clean_text(message)
     if not text.strip():
-        raise ToolError("`message` has no text in it.")
+        raise ToolError(f"`{field}` has no text in it.")
     return text
 
 
-async def _existing(caller: Caller, room_id: str, event_id: str) -> Mapping[str, Any]:
+async def existing(caller: Caller, room_id: str, event_id: str) -> Mapping[str, Any]:
+    """An event of a room. Raises ToolError if there is none that the caller may see."""
     try:
         return await caller.intent.event(room_id, event_id)
     except MNotFound as error:
         if room_id in await caller.intent.joined_rooms():
-            raise ToolError(f"There is no message {event_id} in {room_id}.") from error
+            text = f"There is no message {event_id} in {room_id}."
+            raise ToolError(text, Fault.NOT_FOUND) from error
         raise
+
+
+def marker_of(caller: Caller, tool: str, txn: str) -> dict[str, object]:
+    """What tells events of a call from others (DESIGN 3.3)."""
+    return {"agent_id": caller.agent_id, "tool": tool, "txn": txn}
+
+
+async def send_once(
+    caller: Caller,
+    room_id: str,
+    content: Mapping[str, object],
+    txn: str,
+    event_type: str = "m.room.message",
+) -> str:
+    """Send an event unless the same call has sent it before; returns its event id."""
+    return await caller.intent.send(
+        room_id, event_type, content, txn, give_up_after=GIVE_UP_AFTER, look_first=caller.again
+    )
+
+
+def _thread_of(event: Mapping[str, Any]) -> str:
+    """The root of the thread an event is in, "" for none."""
+    relation = mapping(mapping(event.get("content")).get("m.relates_to"))
+    root = relation.get("event_id") if relation.get("rel_type") == "m.thread" else ""
+    return root if isinstance(root, str) else ""
 
 
 async def _say(
@@ -126,21 +192,23 @@ async def _say(
     message: str,
     tool: str,
     relation: Mapping[str, object] | None = None,
+    further: Mapping[str, object] | None = None,
 ) -> Result:
-    """Send a message, in several parts if it is long; each at most once."""
-    marker = {"agent_id": caller.agent_id, "tool": tool, "txn": caller.txn(tool, 0)}
+    """Send a message, in several parts if it is long; each at most once. `relation` is that of
+    the first part, `further` of those after it."""
     sent: list[str] = []
-    for number, part in enumerate(split(spoken(message), measure=edit_measure(marker))):
+    for number, part in enumerate(await _parts(caller, spoken(message), tool)):
         txn = caller.txn(tool, number)
-        content = text_content(part, marker={**marker, "txn": txn}, relation=relation)
+        marker = marker_of(caller, tool, txn)
+        content = text_content(part, marker=marker, relation=further if number else relation)
         sent.append(await send_once(caller, room_id, content, txn))
     return {"room_id": room_id, "event_id": sent[0]} | (
         {"more_event_ids": sent[1:]} if sent[1:] else {}
     )
 
 
-async def send_once(caller: Caller, room_id: str, content: Mapping[str, object], txn: str) -> str:
-    """Send a message unless the same call has sent it before; returns its event id."""
-    return await caller.intent.send(
-        room_id, "m.room.message", content, txn, give_up_after=GIVE_UP_AFTER, look_first=True
-    )
+async def _parts(caller: Caller, text: str, tool: str) -> list[str]:
+    if len(text) <= _SHORT:
+        return [text]
+    measure = edit_measure(marker_of(caller, tool, caller.txn(tool, 0)))
+    return await asyncio.to_thread(split, text, measure=measure)

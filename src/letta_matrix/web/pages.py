@@ -22,8 +22,14 @@ _CONTENT_TYPES = {
     ".svg": "image/svg+xml",
 }
 
-
-_SERVICE = {"service": "letta-matrix", "version": __version__, "docs": "/docs", "chat": "/chat"}
+SERVICE = {
+    "message": "letta-matrix",
+    "version": __version__,
+    "status": "running",
+    "docs": "/docs",
+    "chat": "/chat",
+}
+"""What `/` tells programs."""
 
 
 def chat_routes(homeserver_url: str, bot_user_id: str) -> list[Route]:
@@ -58,7 +64,7 @@ class _ChatPage:
 
     async def front_door(self, request: Request) -> Response:
         if "text/html" not in request.headers.get("Accept", ""):
-            return JSONResponse(_SERVICE)
+            return JSONResponse(SERVICE)
         return RedirectResponse("/chat", 302, headers=self._headers)
 
     async def page(self, _: Request) -> Response:

@@ -1,0 +1,75 @@
+"""What a new token may be given."""
+
+import re
+from collections.abc import Collection
+
+from letta_matrix.toolbox.principal import TOOL_SCOPES, Scope
+
+_LIFETIME = re.compile(r"([0-9]{1,6})(m|h|d|w)")
+_ROOM_ID = re.compile(r"!\S{1,254}")
+_SECONDS = {"m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
+_LONGEST_LABEL = 200
+
+
+class BadGrant(Exception):
+    """A token cannot be made so; one line that says how."""
+
+
+def scopes_for(asked: Collection[str] | None, agent_id: str) -> frozenset[Scope]:
+    """The scopes of a token that acts as an agent ("": as the bot); None: all that tools need.
+
+    `admin` is given only when named, and never to a token of an agent: an agent could make itself
+    tokens for all the others. Raises BadGrant.
+    """
+    if asked is None:
+        return TOOL_SCOPES
+    known = [str(scope) for scope in Scope]
+    unknown = [scope for scope in asked if scope not in known]
+    if unknown:
+        raise BadGrant(f"there is no scope {_shown(unknown[0])}; there are {', '.join(known)}")
+    if not asked:
+        raise BadGrant(f"a token needs a scope: {', '.join(known)}")
+    scopes = frozenset(Scope(scope) for scope in asked)
+    if agent_id and Scope.ADMIN in scopes:
+        raise BadGrant("the scope admin is only for tokens of the bot, not for an agent's")
+    return scopes
+
+
+def lifetime_of(text: str) -> float | None:
+    """Seconds in a text such as `90d`, None for `never`. Raises BadGrant."""
+    if text == "never":
+        return None
+    match = _LIFETIME.fullmatch(text)
+    if match is None or int(match[1]) == 0:
+        raise BadGrant(f"{_shown(text)} is no time; write 30m, 12h, 90d, 8w or never")
+    return float(int(match[1]) * _SECONDS[match[2]])
+
+
+def rooms_for(asked: Collection[str] | None, scopes: Collection[Scope]) -> frozenset[str] | None:
+    """The only rooms, by id, that a token is for; None: no limit. Raises BadGrant."""
+    if asked is None:
+        return None
+    if Scope.ADMIN in scopes:
+        raise BadGrant("a token with the scope admin cannot be limited to rooms: admins see all")
+    wrong = next((room for room in asked if not _is_room_id(room)), None)
+    if wrong is not None or not asked:
+        raise BadGrant(f"{_shown(wrong or '')} is no room id; one looks like !abc:example.org")
+    return frozenset(asked)
+
+
+def _is_room_id(text: str) -> bool:
+    # Newer room versions have ids without a server name (MSC4291).
+    return _ROOM_ID.fullmatch(text) is not None and text.isprintable()
+
+
+def label_of(text: str) -> str:
+    """A label as it may be stored. Raises BadGrant."""
+    if len(text) > _LONGEST_LABEL or not text.isprintable():
+        raise BadGrant(
+            f"a label is one line of at most {_LONGEST_LABEL} characters, nothing invisible in it"
+        )
+    return text.strip()
+
+
+def _shown(text: str) -> str:
+    return ascii(text[:60])

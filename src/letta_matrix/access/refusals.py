@@ -1,0 +1,34 @@
+"""Why somebody does not come in."""
+
+
+class Unauthorized(Exception):
+    """No token, or none that is accepted; the text says why.
+
+    `error` is RFC 6750's word for it (section 3.1), "" where no token came at all.
+    """
+
+    def __init__(self, text: str, error: str = "invalid_token") -> None:
+        super().__init__(text)
+        self.error = error
+
+
+class IdentityUnavailable(Unauthorized):
+    """The issuer of a token cannot be asked for its keys now: nobody can tell whether it is good.
+
+    `retry_after` is in seconds.
+    """
+
+    retry_after = 10.0
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The token's issuer does not give out its keys now. Try again in a minute."
+        )
+
+
+class TooOften(Exception):
+    """Too many requests; `retry_after` is in seconds."""
+
+    def __init__(self, retry_after: float) -> None:
+        super().__init__("Too many requests.")
+        self.retry_after = retry_after

@@ -1,0 +1,263 @@
+"""Agents: who there is, and making, renaming and removing them at their runtimes."""
+
+import itertools
+from typing import Annotated, Any, Literal
+
+from fastapi import Depends, Path, Query, Response
+from pydantic import ConfigDict, Field
+
+from letta_matrix.api.agent_changes import create, remove, rename, roomed
+from letta_matrix.api.calling import IdempotencyKey
+from letta_matrix.api.changes import WriteBody, given_once
+from letta_matrix.api.problems import Problem, may
+from letta_matrix.api.routing import After, Answer, Limit, router_for
+from letta_matrix.api.security import Admin, Api, Holder
+from letta_matrix.api.services import Services
+from letta_matrix.store.agents import Agent, AgentStatus
+from letta_matrix.toolbox.principal import Principal, Scope
+from letta_matrix.toolbox.tool import Line
+
+router = router_for("agents")
+
+_EXAMPLE: dict[str, Any] = {
+    "agent_id": "agent-5b1f0c4e-2f0a-4b7e-9f0e-0a8f5b1d7c11",
+    "name": "Ada",
+    "description": "Knows the archive.",
+    "runtime": "letta",
+    "user_id": "@agent_5b1f0c4e-2f0a-4b7e-9f0e-0a8f5b1d7c11:example.org",
+    "room_id": "!QvR5cQmXhVJzbAtYkS:example.org",
+    "status": "active",
+    "created_at": 1767225600.0,
+}
+_DETAILS: dict[str, Any] = {**_EXAMPLE, "conversations": 3, "trouble": ""}
+
+AgentId = Annotated[str, Path(max_length=255, examples=[_EXAMPLE["agent_id"]])]
+AgentName = Annotated[Line, Field(max_length=100, description="as people see it")]
+
+
+class AgentSummary(Answer):
+    model_config = ConfigDict(json_schema_extra={"examples": [_EXAMPLE]})
+
+    agent_id: str
+    name: str
+    description: str
+    runtime: str
+    user_id: str
+    room_id: str | None = Field(description="its own room; null until it is made")
+    status: Literal["active", "removed"]
+    created_at: float = Field(description="when the bridge first saw it (Unix time)")
+
+
+class AgentDetails(AgentSummary):
+    model_config = ConfigDict(json_schema_extra={"examples": [_DETAILS]})
+
+    conversations: int = Field(description="those it has had in its own room")
+    trouble: str | None = Field(
+        description='why it cannot be set up now, "" if it can; null without the scope `admin`'
+    )
+
+
+class AgentPage(Answer):
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [dict[str, Any](agents=[_EXAMPLE], total=1, next=None)]}
+    )
+
+    agents: list[AgentSummary]
+    total: int = Field(description="of all pages")
+    next: str | None = Field(description="`after` of the next page")
+
+
+class AgentSync(Answer):
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [dict[str, Any](agents=12, troubles={"letta": ""})]}
+    )
+
+    agents: int = Field(description="active ones, of all runtimes")
+    troubles: dict[str, str] = Field(
+        description='why a runtime could not be listed, "" where it could, by its name'
+    )
+
+
+class NewAgent(WriteBody):
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={"examples": [{"name": "Ada", "description": "Knows the archive."}]},
+    )
+
+    name: AgentName
+    runtime: str = Field(
+        "", max_length=200, description="where; not needed if only one lets agents be created"
+    )
+    model: str = Field("", max_length=200, description="as the runtime names it; default: its own")
+    description: str = Field("", max_length=2_000)
+    wait_seconds: float = Field(
+        15.0, ge=0, le=120, description="how long to wait until it has its room"
+    )
+
+
+class AgentChange(WriteBody):
+    model_config = ConfigDict(
+        extra="forbid", json_schema_extra={"examples": [{"name": "Ada Lovelace"}]}
+    )
+
+    name: AgentName
+
+
+async def agents_holder(holder: Holder) -> Principal:
+    """Somebody who may know of agents."""
+    if not holder.scopes & {Scope.AGENTS, Scope.ADMIN}:
+        raise Problem("forbidden", "This needs a token with the scope `agents`.")
+    return holder
+
+
+AgentsHolder = Annotated[Principal, Depends(agents_holder)]
+
+
+async def known_agent(holder: Holder, api: Api, agent_id: AgentId) -> Agent:
+    """The agent of a path, removed ones too."""
+    agent = api.directory.get(agent_id)
+    if agent is None or not _is_shown(agent, holder):
+        raise Problem("not-found", f"There is no agent {agent_id!r}.")
+    return agent
+
+
+KnownAgent = Annotated[Agent, Depends(known_agent)]
+
+
+@router.get("/agents", responses=may("not-found"))
+async def list_agents(
+    holder: AgentsHolder,
+    api: Api,
+    name: Annotated[str, Query(max_length=255, description="a part of the name")] = "",
+    runtime: Annotated[str, Query(max_length=255)] = "",
+    status: Annotated[Literal["active", "removed", "all"], Query()] = "active",
+    limit: Limit = 50,
+    after: After = None,
+) -> AgentPage:
+    """List the agents, the first known first; for a token that is limited to rooms those whose
+    rooms they are."""
+    found = [
+        agent
+        for agent in api.directory.all()
+        if _is_shown(agent, holder)
+        and name.casefold() in agent.name.casefold()
+        and runtime in ("", agent.runtime)
+        and status in ("all", str(agent.status))
+    ]
+    page = _after(api, found, after)[: limit + 1]
+    more = page[limit - 1].agent_id if len(page) > limit else None
+    shown = [AgentSummary(**_summary(agent)) for agent in page[:limit]]
+    return AgentPage(agents=shown, total=len(found), next=more)
+
+
+@router.get("/agents/{agent_id}", responses=may("not-found"))
+async def get_agent(holder: AgentsHolder, api: Api, agent: KnownAgent) -> AgentDetails:
+    """An agent, with what an operator needs to know of it."""
+    return await _details(api, holder, agent)
+
+
+@router.post(
+    "/agents",
+    status_code=201,
+    responses=may("conflict", "not-found", "refused"),
+)
+async def create_agent(
+    holder: Admin, api: Api, body: NewAgent, response: Response, key: IdempotencyKey = ""
+) -> AgentDetails:
+    """Create an agent at its runtime and wait until it has its room.
+
+    `room_id` is null if that takes longer than `wait_seconds`; it comes by itself.
+    """
+    once = given_once(body.transaction_id, key)
+    agent_id = await create(
+        api, holder, body.name, body.runtime, body.model, body.description, once
+    )
+    await api.sync()
+    agent = await roomed(api, agent_id, body.wait_seconds)
+    response.headers["Location"] = f"/api/v1/agents/{agent_id}"
+    return await _details(api, holder, agent)
+
+
+@router.patch(
+    "/agents/{agent_id}",
+    responses=may("conflict", "not-found", "refused"),
+)
+async def rename_agent(
+    holder: Admin, api: Api, agent: KnownAgent, body: AgentChange, key: IdempotencyKey = ""
+) -> AgentDetails:
+    """Give an agent another name, at its runtime and on Matrix."""
+    await rename(api, holder, agent, body.name, given_once(body.transaction_id, key))
+    await api.sync()
+    return await _details(api, holder, api.directory.get(agent.agent_id) or agent)
+
+
+@router.delete(
+    "/agents/{agent_id}",
+    status_code=204,
+    responses=may("conflict", "not-found", "refused"),
+)
+async def remove_agent(
+    holder: Admin,
+    api: Api,
+    agent: KnownAgent,
+    confirm: Annotated[str, Query(max_length=300, description="the agent's name, exactly")],
+    key: IdempotencyKey = "",
+) -> None:
+    """Delete an agent from its runtime with all it remembers, for good.
+
+    Its room stays. The bridge calls it removed once it is missing in its runtime's listings for
+    as long as `agents.removal_grace` says.
+    """
+    if not holder.destructive:
+        raise Problem("forbidden", "Your token may not do what cannot be undone.")
+    if confirm != agent.name:
+        raise Problem(
+            "conflict", f"{agent.agent_id} is called {agent.name!r}: repeat that as `confirm`."
+        )
+    await remove(api, holder, agent, given_once("", key))
+    await api.sync()
+
+
+@router.post("/agents/sync")
+async def sync_agents(holder: Admin, api: Api) -> AgentSync:
+    """List the agents of every runtime now, without waiting for the next regular listing."""
+    troubles = await api.sync()
+    active = sum(agent.status is AgentStatus.ACTIVE for agent in api.directory.all())
+    return AgentSync(agents=active, troubles=troubles)
+
+
+def _after(api: Services, found: list[Agent], after: str | None) -> list[Agent]:
+    """Those behind the agent with an id; it need not be among them any more."""
+    if not after:
+        return found
+    if api.directory.get(after) is None:
+        raise Problem("invalid-arguments", "`after` is none that an earlier answer gave.")
+    behind = itertools.dropwhile(lambda agent: agent.agent_id != after, api.directory.all())
+    ids = {agent.agent_id for agent in itertools.islice(behind, 1, None)}
+    return [agent for agent in found if agent.agent_id in ids]
+
+
+async def _details(api: Services, holder: Principal, agent: Agent) -> AgentDetails:
+    store = api.turns.conversations
+    had = await store.all_in(agent.agent_id, agent.room_id) if agent.room_id else []
+    trouble = api.trouble_of(agent.agent_id) if Scope.ADMIN in holder.scopes else None
+    return AgentDetails(**_summary(agent), conversations=len(had), trouble=trouble)
+
+
+def _is_shown(agent: Agent, holder: Principal) -> bool:
+    """Whether a token that may be limited to rooms is to know of an agent."""
+    here = agent.room_id is not None and holder.may_act_in(agent.room_id)
+    return holder.rooms is None or here or agent.agent_id == holder.agent_id
+
+
+def _summary(agent: Agent) -> dict[str, Any]:
+    return {
+        "agent_id": agent.agent_id,
+        "name": agent.name,
+        "description": agent.description,
+        "runtime": agent.runtime,
+        "user_id": agent.user_id,
+        "room_id": agent.room_id,
+        "status": str(agent.status),
+        "created_at": agent.created_at,
+    }

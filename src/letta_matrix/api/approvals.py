@@ -1,0 +1,164 @@
+"""Approvals: what agents may not do unasked, and the answers to it."""
+
+from typing import Annotated, Any, Literal
+
+from fastapi import Path, Query
+from pydantic import AfterValidator, ConfigDict, Field
+
+from letta_matrix.api.calling import IdempotencyKey
+from letta_matrix.api.changes import WriteBody, change, given_once
+from letta_matrix.api.problems import Problem, may
+from letta_matrix.api.routing import Answer, router_for
+from letta_matrix.api.security import Admin, Api, Holder
+from letta_matrix.api.services import Services
+from letta_matrix.matrix.formatting import clean_text
+from letta_matrix.store.approvals import Approval, ApprovalStatus
+from letta_matrix.toolbox.faults import Fault, ToolError
+from letta_matrix.toolbox.principal import Principal, Scope
+from letta_matrix.toolbox.tool import Result
+
+router = router_for("approvals")
+
+_STATUS = {
+    "allow": ApprovalStatus.ALLOWED,
+    "always": ApprovalStatus.ALWAYS,
+    "deny": ApprovalStatus.DENIED,
+}
+_EXAMPLE: dict[str, Any] = {
+    "key": "9f2c41d07ab3",
+    "agent_id": "agent-5b1f0c4e-2f0a-4b7e-9f0e-0a8f5b1d7c11",
+    "turn_id": "turn-0b3f2f64d7a14f5a9c2b7d10",
+    "room_id": "!QvR5cQmXhVJzbAtYkS:example.org",
+    "thread_id": None,
+    "requester": "@ann:example.org",
+    "tool": "Bash",
+    "arguments": {"command": "make test"},
+    "always": True,
+    "status": "pending",
+    "decided_by": None,
+    "reason": None,
+    "asked_at": 1767225600.0,
+    "expires_at": 1767226500.0,
+}
+
+
+class ApprovalInfo(Answer):
+    model_config = ConfigDict(json_schema_extra={"examples": [_EXAMPLE]})
+
+    key: str
+    agent_id: str
+    turn_id: str
+    room_id: str
+    thread_id: str | None
+    requester: str = Field(description="whose message the agent was at")
+    tool: str
+    arguments: dict[str, Any]
+    always: bool = Field(description="it can be allowed for good")
+    status: ApprovalStatus
+    decided_by: str | None
+    reason: str | None
+    asked_at: float
+    expires_at: float = Field(description="until when it can, or could, be answered")
+
+
+class ApprovalList(Answer):
+    model_config = ConfigDict(json_schema_extra={"examples": [{"approvals": [_EXAMPLE]}]})
+
+    approvals: list[ApprovalInfo]
+
+
+class Decision(WriteBody):
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={"examples": [{"decision": "deny", "reason": "Not on a Friday."}]},
+    )
+
+    decision: Literal["allow", "always", "deny"] = Field(
+        description="`always` holds from then on for every agent of the runtime"
+    )
+    reason: Annotated[str, AfterValidator(clean_text)] = Field(
+        "", max_length=500, description="told to the agent with a denial"
+    )
+
+
+@router.get("/approvals")
+async def list_approvals(
+    holder: Holder,
+    api: Api,
+    agent_id: Annotated[str, Query(max_length=255, description="of one agent alone")] = "",
+) -> ApprovalList:
+    """List the approvals that wait for an answer, the first asked first.
+
+    A token that acts as an agent sees what that agent waits for.
+    """
+    if holder.agent_id:
+        agent_id = _own(holder, agent_id)
+    elif Scope.ADMIN not in holder.scopes:
+        raise Problem("forbidden", "This needs a token with the scope `admin`.")
+    waiting = await api.approval_store.pending(agent_id=agent_id)
+    shown = [_info(one) for one in waiting if holder.may_act_in(one.room_id)]
+    return ApprovalList(approvals=shown)
+
+
+@router.post("/approvals/{key}", responses=may("not-found", "conflict"))
+async def answer_approval(
+    holder: Admin,
+    api: Api,
+    key: Annotated[str, Path(max_length=100, examples=[_EXAMPLE["key"]])],
+    body: Decision,
+    once: IdempotencyKey = "",
+) -> ApprovalInfo:
+    """Allow or deny what an agent waits for. The room shows that it was done with a token."""
+    approval = await _answerable(api, holder, key)
+    status = _STATUS[body.decision]
+    if status is ApprovalStatus.ALWAYS and not approval.always:
+        raise Problem("conflict", f"{approval.tool!r} cannot be allowed for good; use `allow`.")
+
+    async def work(again: bool) -> Result:
+        answered = await api.approvals.answer(approval, status, by=holder.key, reason=body.reason)
+        settled = await api.approval_store.get(key) or approval
+        mine = again and (settled.status, settled.decided_by) == (status, holder.key)
+        if not answered and not mine:
+            state = settled.status
+            late = "its time is up" if state is ApprovalStatus.PENDING else f"it is {state}"
+            raise ToolError(f"{approval.tool!r} cannot be answered: {late}.", Fault.CONFLICT)
+        return {"room_id": approval.room_id}
+
+    wanted = {"key": key, "decision": body.decision, "reason": body.reason}
+    transaction_id = given_once(body.transaction_id, once)
+    await change(api, holder, "approvals.answer", wanted, transaction_id, work)
+    return _info(await api.approval_store.get(key) or approval)
+
+
+def _own(holder: Principal, agent_id: str) -> str:
+    if agent_id not in ("", holder.agent_id):
+        raise Problem("forbidden", f"Your token acts as {holder.agent_id} and sees its own alone.")
+    return holder.agent_id
+
+
+async def _answerable(api: Services, holder: Principal, key: str) -> Approval:
+    if holder.agent_id:
+        raise Problem("forbidden", "A token that acts as an agent cannot answer for people.")
+    approval = await api.approval_store.get(key)
+    if approval is None or not holder.may_act_in(approval.room_id):
+        raise Problem("not-found", f"There is no approval {key!r}; GET /api/v1/approvals has keys.")
+    return approval
+
+
+def _info(approval: Approval) -> ApprovalInfo:
+    return ApprovalInfo(
+        key=approval.key,
+        agent_id=approval.agent_id,
+        turn_id=approval.turn_id,
+        room_id=approval.room_id,
+        thread_id=approval.thread_id or None,
+        requester=approval.requester,
+        tool=approval.tool,
+        arguments=dict(approval.arguments),
+        always=approval.always,
+        status=approval.status,
+        decided_by=approval.decided_by or None,
+        reason=approval.reason or None,
+        asked_at=approval.asked_at,
+        expires_at=approval.expires_at,
+    )

@@ -1,0 +1,35 @@
+"""What anybody may ask: what this is, and how it is.
+
+The pages answer these before the API is loaded; here they stand for the OpenAPI document, and for
+whoever serves the API alone.
+"""
+
+from fastapi import APIRouter, Response
+
+from letta_matrix.api import compat_models as models
+from letta_matrix.api.problems import may
+from letta_matrix.api.security import Api
+from letta_matrix.web.health import told
+from letta_matrix.web.pages import SERVICE
+
+router = APIRouter(tags=["bridge"], responses=may("failed"))
+
+
+@router.get("/")
+async def service() -> models.Service:
+    """Tell what this is. Browsers are led to the chat page instead."""
+    return models.Service.model_validate(SERVICE)
+
+
+@router.get("/health")
+async def bridge_health(api: Api) -> models.Health:
+    """Tell how the bridge is, without a token."""
+    return models.Health.model_validate(told(api.health()))
+
+
+@router.get("/ready", responses={503: {"model": models.Ready, "description": "Not yet"}})
+async def ready(api: Api, response: Response) -> models.Ready:
+    """Tell whether all is set up, without a token: with the status 503 as long as it is not."""
+    done = bool(api.health()["ready"])
+    response.status_code = 200 if done else 503
+    return models.Ready(ready=done)

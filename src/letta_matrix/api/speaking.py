@@ -1,0 +1,179 @@
+"""Talking to an agent: say something and get its answer, whole or as it grows."""
+
+import json
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Annotated, Any
+
+from fastapi import Query, Request, Response
+from fastapi.responses import StreamingResponse
+from pydantic import ConfigDict, Field
+
+from letta_matrix.api import problems
+from letta_matrix.api.agents import KnownAgent
+from letta_matrix.api.calling import IdempotencyKey, Json, call
+from letta_matrix.api.changes import WriteBody, given_once
+from letta_matrix.api.following import Following, answer_of
+from letta_matrix.api.problems import FROM_TOOLS, Problem, may
+from letta_matrix.api.routing import Answer, router_for
+from letta_matrix.api.security import Api, Holder
+from letta_matrix.api.services import Services
+from letta_matrix.store.agents import Agent
+from letta_matrix.store.database import StoreUnavailable
+from letta_matrix.store.turns import turn_id_of
+from letta_matrix.toolbox.principal import Principal
+from letta_matrix.toolbox.tool import Markdown
+
+router = router_for("agents")
+
+_STREAM = "text/event-stream"
+_JSON_WAIT, _STREAM_WAIT, _LONGEST_WAIT = 120.0, 1800.0, 3600.0
+_KEEP_ALIVE = 15.0
+_NOT_YET = "The agent has not answered in time; ask again with the same `Idempotency-Key`."
+
+_EXAMPLE: dict[str, Any] = {
+    "agent_id": "agent-5b1f0c4e-2f0a-4b7e-9f0e-0a8f5b1d7c11",
+    "room_id": "!QvR5cQmXhVJzbAtYkS:example.org",
+    "event_id": "$KfSWbdoLZpBf9lhXd6Uv0pzR0KzLGtYtNtTQpx8l2wE",
+    "turn_id": "turn-0b3f2f64d7a14f5a9c2b7d10",
+    "answer": "All is well.",
+    "answer_event_id": "$ZJ5Xy2Qn6Vb1sT0cQ1mN4gq3dK8wYp7uRfLhEoAiBxM",
+}
+_EVENTS = (
+    'event: accepted\ndata: {"event_id":"$KfSW...","turn_id":"turn-0b3f..."}\n\n'
+    'event: text\ndata: {"text":"All is"}\n\n'
+    'event: done\ndata: {"answer":"All is well.","event_id":"$ZJ5X..."}\n\n'
+)
+_RESPONSES: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "The answer; with `Accept: text/event-stream` as it grows",
+        "content": {_STREAM: {"schema": {"type": "string"}, "example": _EVENTS}},
+    },
+    202: {"description": "It is sent and not answered yet"},
+}
+
+
+class Message(WriteBody):
+    model_config = ConfigDict(
+        extra="forbid", json_schema_extra={"examples": [{"message": "How are you?"}]}
+    )
+
+    message: Markdown = Field(description="what to say, as Markdown")
+
+
+class AgentAnswer(Answer):
+    model_config = ConfigDict(json_schema_extra={"examples": [_EXAMPLE]})
+
+    agent_id: str
+    room_id: str
+    event_id: str = Field(description="of what was said")
+    turn_id: str
+    answer: str | None = Field(description="null if it has not answered yet")
+    answer_event_id: str | None = Field(description="where the answer begins")
+
+
+_RESPONSES[200]["model"] = _RESPONSES[202]["model"] = AgentAnswer
+
+
+@router.post(
+    "/agents/{agent_id}/messages",
+    response_model=None,
+    responses=FROM_TOOLS | may("agent-failed", "turn-stopped") | _RESPONSES,
+)
+async def say_to_agent(
+    request: Request,
+    holder: Holder,
+    api: Api,
+    agent: KnownAgent,
+    body: Message,
+    wait: Annotated[
+        float | None,
+        Query(ge=0, le=_LONGEST_WAIT, description="seconds; default: 120, for a stream 1800"),
+    ] = None,
+    key: IdempotencyKey = "",
+) -> Response:
+    """Say something to an agent in its own room, and get its answer.
+
+    With `Accept: text/event-stream` the answer comes as server-sent events: `accepted`, then
+    `text` with the whole text so far whenever it has grown, and at the end `done`, or `error` with
+    a problem document. The agent goes on when the client goes away. The same request, sent again
+    with the same `Idempotency-Key`, says nothing a second time: it follows the same turn.
+    """
+    said = await _say(api, holder, agent, body.message, given_once(body.transaction_id, key))
+    if _STREAM in request.headers.get("Accept", ""):
+        stream = _events(api, agent, said, _STREAM_WAIT if wait is None else wait)
+        return StreamingResponse(stream, media_type=_STREAM, headers={"X-Accel-Buffering": "no"})
+    return await _whole(api, agent, said, _JSON_WAIT if wait is None else wait)
+
+
+@router.get("/agents/{agent_id}/messages", response_model=dict[str, Any], responses=FROM_TOOLS)
+async def list_agent_messages(
+    holder: Holder,
+    api: Api,
+    agent: KnownAgent,
+    limit: Annotated[int, Query(ge=1, le=50)] = 10,
+    before: Annotated[str, Query(max_length=1_000, description="for older messages")] = "",
+) -> Json:
+    """The newest messages of an agent's own room, oldest first."""
+    if agent.room_id is None:
+        raise Problem("not-found", f"{agent.name} has no room yet; try again in a minute.")
+    wanted = {"room_id": agent.room_id, "limit": limit, "before": before}
+    return Json(await call(api, holder, "matrix_read_room", wanted))
+
+
+async def _say(
+    api: Services, holder: Principal, agent: Agent, message: str, transaction_id: str
+) -> dict[str, Any]:
+    """Say it, once; what is known of it then."""
+    if agent.room_id is not None and not holder.may_act_in(agent.room_id):
+        raise Problem("forbidden", f"Your token is not for the room of {agent.name}.")
+    arguments: dict[str, object] = {"agent": agent.agent_id, "message": message, "wait_seconds": 0}
+    told = await call(api, holder, "message_agent", arguments, transaction_id)
+    event_id = str(told["event_id"])
+    return {
+        "agent_id": agent.agent_id,
+        "room_id": told["room_id"],
+        "event_id": event_id,
+        "turn_id": turn_id_of(event_id, agent.agent_id),
+        "answer": None,
+        "answer_event_id": None,
+    }
+
+
+async def _whole(api: Services, agent: Agent, said: dict[str, Any], seconds: float) -> Json:
+    following = Following(api, agent, said["turn_id"])
+    async for _ in following.texts(seconds):
+        pass
+    if not await following.is_over():
+        return Json(said, 202, {"Location": f"/api/v1/turns/{said['turn_id']}"})
+    answered = await answer_of(api, said["turn_id"])
+    return Json({**said, "answer": answered.answer, "answer_event_id": answered.event_id})
+
+
+async def _events(
+    api: Services, agent: Agent, said: dict[str, Any], seconds: float
+) -> AsyncGenerator[bytes]:
+    yield _event("accepted", {name: said[name] for name in ("event_id", "turn_id")})
+    following = Following(api, agent, said["turn_id"])
+    try:
+        async with aclosing(following.texts(seconds, _KEEP_ALIVE)) as texts:
+            async for text in texts:
+                yield _event("text", {"text": text}) if text is not None else b": it goes on\n\n"
+        if not await following.is_over():
+            raise Problem("timeout", _NOT_YET)
+        answered = await answer_of(api, said["turn_id"])
+        yield _event("done", {"answer": answered.answer, "event_id": answered.event_id})
+    except Problem as problem:
+        yield _framed("error", bytes(problems.response(problem).body))
+    except StoreUnavailable:
+        gone = Problem("unavailable", "The bridge's database does not answer now; ask again.")
+        yield _framed("error", bytes(problems.response(gone).body))
+
+
+def _event(name: str, data: object) -> bytes:
+    return _framed(name, json.dumps(data, ensure_ascii=False).encode("utf-8", "replace"))
+
+
+def _framed(name: str, data: bytes) -> bytes:
+    """A server-sent event; JSON has no line ends (HTML, Server-sent events)."""
+    return b"event: %s\ndata: %s\n\n" % (name.encode(), data)

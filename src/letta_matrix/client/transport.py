@@ -1,0 +1,107 @@
+"""Requests to the REST API, and what comes back."""
+
+import json
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any, cast
+
+import aiohttp
+
+from letta_matrix.client.errors import ApiError, ClientError, Unreachable
+
+Json = dict[str, Any]
+
+_CONNECT = 10.0
+
+
+class Transport:
+    """Sends requests to `url` with a token, over one pooled session."""
+
+    def __init__(self, url: str, token: str = "", *, timeout: float = 330.0) -> None:
+        self._url = url.rstrip("/")
+        self._token = token
+        self._timeout = aiohttp.ClientTimeout(total=timeout, sock_connect=_CONNECT)
+        self._session: aiohttp.ClientSession | None = None
+
+    async def close(self) -> None:
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+    async def request(
+        self,
+        method: str,
+        path: str,
+        body: Mapping[str, object] | bytes | None = None,
+        *,
+        query: Mapping[str, object] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Json:
+        """The JSON object that an endpoint answers, empty for none. Raises ClientError."""
+        async with self.open(method, path, body, query=query, headers=headers) as response:
+            return _object(await response.read())
+
+    async def read(self, path: str, *, query: Mapping[str, object] | None = None) -> bytes:
+        """The bytes that an endpoint answers. Raises ClientError."""
+        async with self.open("GET", path, query=query) as response:
+            return await response.read()
+
+    @asynccontextmanager
+    async def open(
+        self,
+        method: str,
+        path: str,
+        body: Mapping[str, object] | bytes | None = None,
+        *,
+        query: Mapping[str, object] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> AsyncGenerator[aiohttp.ClientResponse]:
+        """An answer whose body is still to be read. Raises ClientError, also while reading."""
+        if self._session is None:
+            self._session = aiohttp.ClientSession(timeout=self._timeout)
+        sent = {**({"Authorization": f"Bearer {self._token}"} if self._token else {})}
+        sent |= dict(headers or {})
+        params = {key: _text(value) for key, value in (query or {}).items() if value is not None}
+        content = {"data": body} if isinstance(body, bytes) else {"json": body}
+        try:
+            async with self._session.request(
+                method,
+                self._url + path,
+                params=params,
+                headers=sent,
+                allow_redirects=False,
+                **cast("Any", {} if body is None else content),
+            ) as response:
+                if not 200 <= response.status < 300:
+                    raise _error(response, await response.read())
+                yield response
+        except (aiohttp.ClientError, TimeoutError) as error:
+            reason = str(error) or "it took too long"
+            raise Unreachable(f"{self._url} does not answer: {reason}") from error
+
+
+def _text(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _object(data: bytes) -> Json:
+    if not data:
+        return {}
+    try:
+        answer: object = json.loads(data)
+    except ValueError as error:
+        raise ClientError("the answer is no JSON; is this letta-matrix's REST API?") from error
+    if not isinstance(answer, dict):
+        raise ClientError("the answer is no JSON object; is this letta-matrix's REST API?")
+    return cast("Json", answer)
+
+
+def _error(response: aiohttp.ClientResponse, data: bytes) -> ClientError:
+    try:
+        problem = _object(data)
+    except ClientError:
+        problem = {}
+    detail = str(problem.get("detail") or f"HTTP {response.status} {response.reason or ''}".strip())
+    slug = str(problem.get("type") or "").rpartition("/")[2]
+    after = response.headers.get("Retry-After", "")
+    return ApiError(response.status, slug, detail, float(after) if after.isdigit() else None)

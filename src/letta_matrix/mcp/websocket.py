@@ -1,0 +1,145 @@
+"""The WebSocket door of the MCP server, a transport of our own.
+
+JSON-RPC 2.0, one message in each text frame, subprotocol `mcp` (RFC 6455). docs/how-to/mcp.md
+specifies it for clients.
+"""
+
+import asyncio
+
+import structlog
+from aiohttp import web
+
+from letta_matrix import __version__
+from letta_matrix.access.authenticator import IdentityUnavailable, TooOften, Unauthorized, bearer_of
+from letta_matrix.access.guard import Refused, mcp_guard
+from letta_matrix.access.metadata import challenge
+from letta_matrix.mcp.core import Core
+from letta_matrix.mcp.services import Services
+from letta_matrix.store.database import StoreUnavailable
+
+log = structlog.get_logger()
+
+SUBPROTOCOL = "mcp"
+LARGEST = 10_000_000
+"""Bytes of a message from a client: the largest file a tool takes, in base64, and its JSON."""
+
+GOING_AWAY = 1001
+_HEARTBEAT = 30.0
+"""Seconds between pings; a client that does not answer one within half of that is gone."""
+_MOST = 1000
+"""Clients at once."""
+_FAREWELL = 1.0
+"""Seconds a client has to answer our close frame."""
+
+
+class McpSockets:
+    """Listens for MCP clients. What a session needs is loaded when the first one has come."""
+
+    def __init__(self, services: Services, core: Core) -> None:
+        self._authenticator = services.authenticator
+        self._guard = mcp_guard(services.config)
+        self._core = core
+        self._open: set[web.WebSocketResponse] = set()
+        self._closing = False
+        self._runner = web.AppRunner(
+            self._app(), access_log=None, handle_signals=False, shutdown_timeout=_FAREWELL
+        )
+
+    @property
+    def port(self) -> int:
+        """Where it listens."""
+        return int(self._runner.addresses[0][1])
+
+    async def start(self, hostname: str, port: int) -> None:
+        """Listen. Raises OSError when the port is taken."""
+        await self._runner.setup()
+        try:
+            await web.TCPSite(self._runner, hostname, port, reuse_address=True).start()
+        except OSError:
+            await self._runner.cleanup()
+            raise
+
+    async def close(self) -> None:
+        """Say goodbye (1001) to every client, and stop listening."""
+        self._closing = True
+        farewells = [
+            socket.close(code=GOING_AWAY, message=b"The bridge ends.") for socket in self._open
+        ]
+        await asyncio.gather(*farewells, return_exceptions=True)
+        await self._runner.cleanup()
+
+    def _app(self) -> web.Application:
+        app = web.Application()
+        app.router.add_get("/mcp", self._connect, allow_head=False)
+        app.router.add_get("/health", self._health)
+        return app
+
+    async def _health(self, _request: web.Request) -> web.Response:
+        report = {"status": "ok", "version": __version__, "clients": len(self._open)}
+        return web.json_response(report)
+
+    async def _connect(self, request: web.Request) -> web.StreamResponse:
+        refusal = self._refusal(request)
+        if refusal is not None:
+            return refusal
+        bearer = await self._admitted(request)
+        if isinstance(bearer, web.Response):
+            return bearer
+        await self._core.server()
+        return await self._serve(request, bearer)
+
+    def _refusal(self, request: web.Request) -> web.Response | None:
+        """The answer to what is no handshake of a client that may connect at all."""
+        try:
+            self._guard.check(request.headers.get("Host"), request.headers.get("Origin"))
+        except Refused as error:
+            return _refused(error.status, str(error))
+        if not web.WebSocketResponse(protocols=(SUBPROTOCOL,)).can_prepare(request):
+            text = f"This is a WebSocket: connect with the subprotocol `{SUBPROTOCOL}`."
+            return _refused(426, text, Upgrade="websocket", Connection="Upgrade")
+        offered = request.headers.get("Sec-WebSocket-Protocol")
+        if offered is not None and SUBPROTOCOL not in map(str.strip, offered.split(",")):
+            return _refused(400, f"Offer the subprotocol `{SUBPROTOCOL}`.")
+        if self._closing or len(self._open) >= _MOST:
+            return _refused(503, "Too many clients are connected.", **{"Retry-After": "10"})
+        return None
+
+    async def _admitted(self, request: web.Request) -> str | web.Response:
+        """The token of a client that may connect, else the answer that refuses it."""
+        authorization = request.headers.get("Authorization")
+        try:
+            await self._authenticator.admit(authorization, request.remote or "")
+            return bearer_of(authorization)
+        except (IdentityUnavailable, StoreUnavailable):
+            text = "Tokens cannot be checked now. Try again in a moment."
+            return _refused(503, text, **{"Retry-After": "10"})
+        except Unauthorized as error:
+            return _refused(401, str(error), **{"WWW-Authenticate": challenge(error)})
+        except TooOften as error:
+            return _refused(429, str(error), **{"Retry-After": str(int(error.retry_after) + 1)})
+
+    async def _serve(self, request: web.Request, bearer: str) -> web.WebSocketResponse:
+        from letta_matrix.mcp.websocket_session import Session
+
+        socket = web.WebSocketResponse(
+            protocols=(SUBPROTOCOL,),
+            heartbeat=_HEARTBEAT,
+            max_msg_size=LARGEST,
+            timeout=_FAREWELL,
+            compress=False,  # compressed frames would let a few bytes become many here
+        )
+        await socket.prepare(request)
+        transport = request.transport
+        abort = transport.abort if transport is not None else request.protocol.force_close
+        self._open.add(socket)
+        try:
+            await Session(
+                socket, bearer, self._authenticator, self._core, request.remote or "", abort
+            ).run()
+        finally:
+            self._open.discard(socket)
+        return socket
+
+
+def _refused(status: int, text: str, **headers: str) -> web.Response:
+    return web.json_response({"error": text}, status=status, headers=headers)

@@ -1,0 +1,56 @@
+"""The embedded stack's own token for the REST API and the MCP server."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from letta_matrix.config import Config
+from letta_matrix.stack.errors import StackError
+from letta_matrix.stack.files import write_private
+
+if TYPE_CHECKING:
+    from letta_matrix.store.tokens import TokenStore
+
+_LABEL = "letta-matrix up"
+
+
+async def keep_token(path: Path, config: Config) -> str:
+    """The token kept in `path`, which acts as the bot and may do everything. The first time, and
+    when it is not accepted any more, a new one is made and stored there (0600).
+
+    The bridge may have its database open meanwhile. Raises StackError.
+    """
+    from letta_matrix.store.database import Database, StoreError, database_url
+    from letta_matrix.store.tokens import TokenStore
+
+    database = Database(database_url(config.database.url, config.directory))
+    try:
+        store = TokenStore(database)
+        kept = _read(path)
+        return kept if await _is_accepted(kept, store) else await _new(path, store)
+    except StoreError as error:
+        raise StackError(f"no token can be made: {error}") from None
+    finally:
+        await database.close()
+
+
+def _read(path: Path) -> str:
+    return path.read_text(encoding="utf-8").strip() if path.is_file() else ""
+
+
+async def _is_accepted(text: str, store: "TokenStore") -> bool:
+    from letta_matrix.access.secrets import is_secret_of, token_id_of
+
+    token_id = token_id_of(text)
+    token = None if token_id is None else await store.get(token_id)
+    return token is not None and is_secret_of(text, token) and token.revoked_at is None
+
+
+async def _new(path: Path, store: "TokenStore") -> str:
+    from letta_matrix.access.secrets import issue
+    from letta_matrix.toolbox.principal import Scope
+
+    text, token = issue(agent_id="", scopes=frozenset(Scope), label=_LABEL)
+    # The file first: a token that nobody has would stay for ever.
+    write_private(path, text + "\n")
+    await store.add(token)
+    return text

@@ -1,0 +1,134 @@
+"""Tools that change or remove what was said."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import Field
+from typing_extensions import TypedDict
+
+from letta_matrix.matrix.content import content_size, edit_content
+from letta_matrix.matrix.events import mapping
+from letta_matrix.matrix.formatting import clean_text
+from letta_matrix.matrix.splitting import CONTENT_LIMIT
+from letta_matrix.toolbox.faults import Fault, ToolError
+from letta_matrix.toolbox.naming import room_of
+from letta_matrix.toolbox.principal import Scope
+from letta_matrix.toolbox.tool import Caller, EventId, Markdown, Result, RoomRef, Tool, WriteParams
+from letta_matrix.toolbox.writing import (
+    GIVE_UP_AFTER,
+    ROOM,
+    existing,
+    marker_of,
+    send_once,
+    spoken,
+)
+
+_TEXTS = ("m.text", "m.notice", "m.emote")
+
+
+class EditMessage(WriteParams):
+    room_id: RoomRef = Field(description=ROOM)
+    event_id: EventId = Field(description="your message ($...)")
+    message: Markdown = Field(description="what it shall say now, as Markdown")
+
+
+class Redact(WriteParams):
+    room_id: RoomRef = Field(description=ROOM)
+    event_id: EventId = Field(description="what to remove ($...)")
+    reason: str = Field("", max_length=500)
+
+
+class Edited(TypedDict):
+    """`event_id` is still the message's own; `edit_event_id` that of the change."""
+
+    room_id: str
+    event_id: str
+    edit_event_id: str
+
+
+class Redacted(TypedDict):
+    room_id: str
+    event_id: str
+    redaction_event_id: str
+
+
+def editing_tools() -> list[Tool[Any]]:
+    return [
+        Tool(
+            "matrix_edit_message",
+            "Edit a message",
+            "Replace the text of a message that you sent.",
+            Scope.WRITE,
+            EditMessage,
+            Edited,
+            edit_message,
+        ),
+        Tool(
+            "matrix_redact",
+            "Remove a message",
+            "Remove a message for good: your own, or another's if you have the power to.",
+            Scope.WRITE,
+            Redact,
+            Redacted,
+            redact,
+            destructive=True,
+            idempotent=True,
+        ),
+    ]
+
+
+async def edit_message(caller: Caller, params: EditMessage) -> Result:
+    text, txn = spoken(params.message), caller.txn("matrix_edit_message")
+    async with room_of(caller, params.room_id) as room_id:
+        event_id, original = await _original(caller, room_id, params.event_id)
+        _check_editable(caller, event_id, original)
+        content = edit_content(
+            text,
+            target_event_id=event_id,
+            marker=marker_of(caller, "matrix_edit_message", txn),
+            msgtype=str(mapping(original.get("content")).get("msgtype")),
+        )
+        if content_size(content) > CONTENT_LIMIT:
+            raise ToolError(
+                "`message` is too long for an edit, which is one message; shorten it.",
+                Fault.TOO_LARGE,
+            )
+        edit_event_id = await send_once(caller, room_id, content, txn)
+        return {"room_id": room_id, "event_id": event_id, "edit_event_id": edit_event_id}
+
+
+async def redact(caller: Caller, params: Redact) -> Result:
+    async with room_of(caller, params.room_id) as room_id:
+        event = await existing(caller, room_id, params.event_id)
+        before = mapping(mapping(event.get("unsigned")).get("redacted_because")).get("event_id")
+        redaction = before or await caller.intent.redact(
+            room_id,
+            params.event_id,
+            caller.txn("matrix_redact"),
+            clean_text(params.reason).strip(),
+            give_up_after=GIVE_UP_AFTER,
+        )
+        told = {"room_id": room_id, "event_id": params.event_id}
+        return {**told, "redaction_event_id": str(redaction)}
+
+
+async def _original(caller: Caller, room_id: str, event_id: str) -> tuple[str, Mapping[str, Any]]:
+    """The message that an id means, which may be that of an edit (spec: Event replacements)."""
+    event = await existing(caller, room_id, event_id)
+    relation = mapping(mapping(event.get("content")).get("m.relates_to"))
+    target = relation.get("event_id")
+    if relation.get("rel_type") != "m.replace" or not isinstance(target, str):
+        return event_id, event
+    return target, await existing(caller, room_id, target)
+
+
+def _check_editable(caller: Caller, event_id: str, event: Mapping[str, Any]) -> None:
+    if event.get("sender") != caller.user_id:
+        raise ToolError(
+            f"{event_id} is not yours: only who sent a message can edit it.", Fault.FORBIDDEN
+        )
+    content = mapping(event.get("content"))
+    if not content:
+        raise ToolError(f"{event_id} was removed; send a new message.", Fault.NOT_FOUND)
+    if event.get("type") != "m.room.message" or content.get("msgtype") not in _TEXTS:
+        raise ToolError(f"{event_id} is no text message; only those can be edited.")

@@ -1,0 +1,212 @@
+"""Tools about who is in a room: join, leave, invite, kick, ban."""
+
+from collections.abc import Awaitable, Callable
+from typing import Any, Literal, NotRequired
+
+from mautrix.errors import MatrixRequestError
+from pydantic import Field
+from typing_extensions import TypedDict
+
+from letta_matrix.toolbox.faults import Fault, ToolError
+from letta_matrix.toolbox.membership import Membership, membership_of
+from letta_matrix.toolbox.naming import (
+    Words,
+    check_permitted,
+    find_room,
+    living_room,
+    not_in,
+    replaced,
+    room_of,
+    successor_of,
+)
+from letta_matrix.toolbox.principal import Scope
+from letta_matrix.toolbox.results import UNTRUSTED, cut
+from letta_matrix.toolbox.tool import Caller, Result, RoomRef, Tool, UserRef, WriteParams
+from letta_matrix.toolbox.writing import ROOM
+
+_NAME = 200
+_IN_IT = ("join", "invite", "knock")
+
+
+class JoinRoom(WriteParams):
+    room_id_or_alias: RoomRef = Field(description="room id (!...) or alias (#...)")
+
+
+class LeaveRoom(WriteParams):
+    room_id: RoomRef = Field(description=ROOM)
+
+
+class AboutUser(WriteParams):
+    room_id: RoomRef = Field(description=ROOM)
+    user_id: UserRef = Field(description="Matrix user id (@name:server)")
+    reason: Words = Field("", max_length=500, description="shown to them and to the room")
+
+
+class Joined(TypedDict):
+    """`successor` is the room that has replaced this one."""
+
+    untrusted: str
+    room_id: str
+    name: NotRequired[str]
+    successor: NotRequired[str]
+    note: NotRequired[str]
+
+
+class MembershipResult(TypedDict):
+    """What `user_id` is to the room now."""
+
+    room_id: str
+    user_id: str
+    membership: Literal["join", "invite", "leave", "ban"]
+
+
+class Guests:
+    """Lets the caller come and go, and others with it."""
+
+    def __init__(self, membership: Membership) -> None:
+        self._membership = membership
+
+    def tools(self) -> list[Tool[Any]]:
+        return [
+            Tool(
+                "matrix_join_room",
+                "Join a room",
+                "Join a Matrix room that you are invited to, or that is open to everybody.",
+                Scope.ROOMS,
+                JoinRoom,
+                Joined,
+                self.join,
+                idempotent=True,
+            ),
+            Tool(
+                "matrix_leave",
+                "Leave a room",
+                "Leave a Matrix room, or decline an invitation to it.",
+                Scope.ROOMS,
+                LeaveRoom,
+                MembershipResult,
+                self.leave,
+                idempotent=True,
+            ),
+            Tool(
+                "matrix_invite",
+                "Invite somebody",
+                "Invite a person or an agent to a Matrix room you are in; agents come at once.",
+                Scope.ROOMS,
+                AboutUser,
+                MembershipResult,
+                self.invite,
+                idempotent=True,
+            ),
+            self._removal("matrix_kick", "Kick somebody", "Remove somebody from a room.", _kick),
+            self._removal("matrix_ban", "Ban somebody", "Remove somebody for good.", _ban),
+            Tool(
+                "matrix_unban",
+                "Lift a ban",
+                "Let somebody whom a Matrix room has banned be invited to it again.",
+                Scope.ROOMS,
+                AboutUser,
+                MembershipResult,
+                unban,
+                idempotent=True,
+            ),
+        ]
+
+    async def join(self, caller: Caller, params: JoinRoom) -> Result:
+        ref, intent = params.room_id_or_alias, caller.intent
+        if ref[0] not in "!#":
+            raise ToolError(f"{ref} is no room id (!...) and no alias (#name:server).")
+        room_id = await find_room(caller, ref)
+        check_permitted(caller, ref, room_id)
+        if await caller.refuses(intent, room_id):
+            raise not_in(caller, ref)
+        try:
+            await intent.join(room_id, via=ref.partition(":")[2] if ref[0] == "#" else "")
+        except MatrixRequestError as error:
+            raise _not_joined(caller, ref, error) from error
+        await self._membership.entered(intent, room_id)
+        name, successor = await intent.room_name(room_id), await successor_of(intent, room_id)
+        result: dict[str, object] = {**UNTRUSTED, "room_id": room_id}
+        result |= {"name": cut(name, _NAME)} if name else {}
+        result |= {"successor": successor} if successor else {}
+        return result | ({} if successor is None else {"note": replaced(ref, successor)})
+
+    async def leave(self, caller: Caller, params: LeaveRoom) -> Result:
+        async with room_of(caller, params.room_id) as room_id:
+            await self._membership.check_may_go(caller.intent, room_id, caller.user_id)
+            await caller.intent.leave(room_id)
+        await self._membership.left(caller.intent, room_id)
+        return _told(room_id, caller.user_id, "leave")
+
+    async def invite(self, caller: Caller, params: AboutUser) -> Result:
+        async with living_room(caller, params.room_id) as room_id:
+            membership = await self._membership.invite(
+                caller, room_id, params.user_id, params.reason
+            )
+        return _told(room_id, params.user_id, membership)
+
+    def _removal(
+        self,
+        name: str,
+        title: str,
+        description: str,
+        remove: Callable[[Caller, str, AboutUser], Awaitable[Result]],
+    ) -> Tool[Any]:
+        async def run(caller: Caller, params: AboutUser) -> Result:
+            if params.user_id == caller.user_id:
+                raise ToolError("That is you; matrix_leave leaves a room.")
+            async with living_room(caller, params.room_id) as room_id:
+                await self._membership.check_may_go(caller.intent, room_id, params.user_id)
+                return await remove(caller, room_id, params)
+
+        return Tool(
+            name,
+            title,
+            description,
+            Scope.ROOMS,
+            AboutUser,
+            MembershipResult,
+            run,
+            destructive=True,
+            idempotent=True,
+        )
+
+
+async def _kick(caller: Caller, room_id: str, params: AboutUser) -> Result:
+    membership = await membership_of(caller.intent, room_id, params.user_id)
+    if membership in _IN_IT:
+        await caller.intent.kick(room_id, params.user_id, params.reason)
+    elif not caller.again:
+        raise ToolError(f"{params.user_id} is not in {params.room_id}.", Fault.NOT_FOUND)
+    return _told(room_id, params.user_id, "leave")
+
+
+async def _ban(caller: Caller, room_id: str, params: AboutUser) -> Result:
+    if await membership_of(caller.intent, room_id, params.user_id) != "ban":
+        await caller.intent.ban(room_id, params.user_id, params.reason)
+    return _told(room_id, params.user_id, "ban")
+
+
+async def unban(caller: Caller, params: AboutUser) -> Result:
+    async with living_room(caller, params.room_id) as room_id:
+        if await membership_of(caller.intent, room_id, params.user_id) == "ban":
+            await caller.intent.unban(room_id, params.user_id, params.reason)
+        elif not caller.again:
+            text = f"{params.user_id} is not banned from {params.room_id}."
+            raise ToolError(text, Fault.NOT_FOUND)
+    return _told(room_id, params.user_id, "leave")
+
+
+def _told(room_id: str, user_id: str, membership: str) -> Result:
+    return {"room_id": room_id, "user_id": user_id, "membership": membership}
+
+
+def _not_joined(caller: Caller, ref: str, error: MatrixRequestError) -> Exception:
+    if error.http_status == 403:
+        return ToolError(
+            f"You may not join {ref}: ask somebody there to invite {caller.user_id}.",
+            Fault.FORBIDDEN,
+        )
+    if error.http_status in (400, 404):
+        return ToolError(f"There is no room {ref} that can be joined.", Fault.NOT_FOUND)
+    return error

@@ -1,0 +1,250 @@
+"""Tools that read what was said: the newest, what came around a message, a thread."""
+
+import asyncio
+from collections.abc import Awaitable, Sequence
+from functools import partial
+from typing import Any, NotRequired, TypeVar
+
+from mautrix.errors import MatrixRequestError
+from pydantic import Field
+from typing_extensions import TypedDict
+
+from letta_matrix.matrix.events import mapping
+from letta_matrix.matrix.intent import Intent
+from letta_matrix.matrix.room_reading import Page
+from letta_matrix.store.agents import AgentDirectory
+from letta_matrix.toolbox.faults import Fault, ToolError
+from letta_matrix.toolbox.known_rooms import KnownRooms
+from letta_matrix.toolbox.naming import not_in, room_of
+from letta_matrix.toolbox.paging import Event, collect
+from letta_matrix.toolbox.principal import Scope
+from letta_matrix.toolbox.results import UNTRUSTED, fit_texts
+from letta_matrix.toolbox.timeline import FILTER, Message, as_edited, entry, is_message
+from letta_matrix.toolbox.tool import Caller, EventId, Params, Result, RoomRef, Tool
+from letta_matrix.toolbox.writing import ROOM
+
+NOTE = "Long texts are cut; ask for fewer messages to read more of each."
+PLACE = 1000
+"""Characters of a place in a room's history, as an earlier answer gave it."""
+
+T = TypeVar("T")
+
+
+class ReadRoom(Params):
+    room_id: RoomRef = Field(description=ROOM)
+    limit: int = Field(10, ge=1, le=50, description="how many messages")
+    before: str = Field(
+        "", max_length=PLACE, description="`before` of an earlier answer, for older messages"
+    )
+    after: str = Field(
+        "", max_length=PLACE, description="`after` of an earlier answer, for what came since"
+    )
+
+
+class GetContext(Params):
+    room_id: RoomRef = Field(description=ROOM)
+    event_id: EventId = Field(description="the message ($...)")
+    around: int = Field(5, ge=0, le=25, description="how many messages before it, and after it")
+
+
+class ReadThread(Params):
+    room_id: RoomRef = Field(description=ROOM)
+    event_id: EventId = Field(description="the thread's first message ($...), or any in it")
+    limit: int = Field(20, ge=1, le=50, description="how many messages")
+    before: str = Field(
+        "", max_length=PLACE, description="`before` of an earlier answer, for older messages"
+    )
+
+
+class History(TypedDict):
+    """Messages, oldest first. `before` leads to older ones, `after` to those that come later."""
+
+    room_id: str
+    untrusted: str
+    messages: list[Message]
+    before: NotRequired[str]
+    after: NotRequired[str]
+    note: NotRequired[str]
+
+
+class Context(History):
+    """Messages around `event_id`, which is among them."""
+
+    event_id: str
+
+
+class Thread(TypedDict):
+    """A thread's messages, oldest first; `root` is the message it hangs on."""
+
+    room_id: str
+    thread: str
+    untrusted: str
+    root: Message
+    messages: list[Message]
+    before: NotRequired[str]
+    note: NotRequired[str]
+
+
+class Histories:
+    """The tools; `directory` tells agents by their names."""
+
+    def __init__(self, directory: AgentDirectory, known: KnownRooms) -> None:
+        self._directory = directory
+        self._known = known
+
+    def tools(self) -> list[Tool[Any]]:
+        return [
+            Tool(
+                "matrix_read_room",
+                "Read a room",
+                "Read the newest messages of a Matrix room you are in, oldest first.",
+                Scope.READ,
+                ReadRoom,
+                History,
+                self.read_room,
+                read_only=True,
+            ),
+            Tool(
+                "matrix_get_context",
+                "Get a message in context",
+                "Read a message of one of your rooms with what was said before and after it.",
+                Scope.READ,
+                GetContext,
+                Context,
+                self.get_context,
+                read_only=True,
+            ),
+            Tool(
+                "matrix_read_thread",
+                "Read a thread",
+                "Read a thread of a Matrix room you are in: its root and newest messages.",
+                Scope.READ,
+                ReadThread,
+                Thread,
+                self.read_thread,
+                read_only=True,
+            ),
+        ]
+
+    async def read_room(self, caller: Caller, params: ReadRoom) -> Result:
+        if params.before and params.after:
+            raise ToolError("Give `before` or `after`, not both.")
+        async with room_of(caller, params.room_id) as room_id:
+            way, place = ("f", params.after) if params.after else ("b", params.before)
+            fetch = partial(_page, caller.intent, room_id, way)
+            reading = collect(fetch, place, params.limit, way=way)
+            read = await self._as_member(caller, params.room_id, room_id, reading)
+        if params.after:
+            return self._told(room_id, read.found, after=read.reached)
+        newest = "" if params.before else read.start
+        return self._told(room_id, read.found[::-1], before=read.end, after=newest)
+
+    async def get_context(self, caller: Caller, params: GetContext) -> Result:
+        async with room_of(caller, params.room_id) as room_id:
+            reading = self._context(caller, room_id, params)
+            return await self._as_member(caller, params.room_id, room_id, reading)
+
+    async def read_thread(self, caller: Caller, params: ReadThread) -> Result:
+        async with room_of(caller, params.room_id) as room_id:
+            reading = event_of(caller, room_id, params.event_id)
+            root = await self._as_member(caller, params.room_id, room_id, reading)
+            relation = mapping(mapping(root.get("content")).get("m.relates_to"))
+            if relation.get("rel_type") == "m.thread":
+                root = await event_of(caller, room_id, str(relation.get("event_id")))
+            root_id = str(root.get("event_id"))
+
+            async def fetch(token: str, limit: int) -> Page:
+                return await caller.intent.thread(room_id, root_id, limit=limit, before=token)
+
+            read = await collect(fetch, params.before, params.limit)
+        rest: dict[str, object] = {"room_id": room_id, "thread": root_id, **UNTRUSTED}
+        rest |= {"before": read.end} if read.end else {}
+
+        def make(length: int) -> dict[str, object]:
+            first, *messages = self._entries([root, *read.found[::-1]], length)
+            return {**rest, "root": first, "messages": messages}
+
+        return fit_texts(make, NOTE)
+
+    async def _context(self, caller: Caller, room_id: str, params: GetContext) -> Result:
+        try:
+            told = await caller.intent.around(
+                room_id, params.event_id, limit=2 * params.around, filters=FILTER
+            )
+        except MatrixRequestError as error:
+            if error.http_status == 404:
+                raise unknown_event(room_id, params.event_id) from error
+            raise
+        older, newer = await asyncio.gather(
+            _more(caller.intent, room_id, "b", told.before, params.around),
+            _more(caller.intent, room_id, "f", told.after, params.around),
+        )
+        event = as_edited(told.event)
+        events = [*older[0][::-1], event, *newer[0]]
+        result = self._told(room_id, events, before=older[1], after=newer[1])
+        return {**result, "event_id": str(event.get("event_id"))}
+
+    async def _as_member(self, caller: Caller, ref: str, room_id: str, reading: Awaitable[T]) -> T:
+        """What `reading` gives: of a room one has left, or of one open to the world, the
+        homeserver tells it too."""
+        if self._known.was_in(caller.intent, room_id):
+            return await reading
+        inside, read = await asyncio.gather(
+            self._known.is_in(caller.intent, room_id), reading, return_exceptions=True
+        )
+        if inside is False:
+            raise not_in(caller, ref)
+        for outcome in (inside, read):
+            if isinstance(outcome, BaseException):
+                raise outcome
+        return read  # pyright: ignore[reportReturnType] - no exception, as was looked
+
+    def _told(
+        self, room_id: str, events: Sequence[Event], *, before: str = "", after: str = ""
+    ) -> dict[str, object]:
+        places = {"before": before, "after": after}
+        rest = {"room_id": room_id, **UNTRUSTED}
+        rest |= {way: place for way, place in places.items() if place}
+        return fit_texts(lambda length: {**rest, "messages": self._entries(events, length)}, NOTE)
+
+    def _entries(self, events: Sequence[Event], length: int) -> list[dict[str, object]]:
+        names = agent_names(self._directory)
+        return [entry(event, names, length) for event in events]
+
+
+def agent_names(directory: AgentDirectory) -> dict[str, str]:
+    """Agents' names by user id."""
+    return {agent.user_id: agent.name for agent in directory.all()}
+
+
+async def event_of(caller: Caller, room_id: str, event_id: str) -> Event:
+    """An event of a room. Raises ToolError if there is none that the caller may see."""
+    try:
+        return await caller.intent.event(room_id, event_id)
+    except MatrixRequestError as error:
+        if error.http_status == 404:
+            raise unknown_event(room_id, event_id) from error
+        raise
+
+
+def unknown_event(room_id: str, event_id: str) -> ToolError:
+    text = f"There is no message {event_id} in {room_id} that you may see."
+    return ToolError(text, Fault.NOT_FOUND)
+
+
+async def _page(intent: Intent, room_id: str, way: str, token: str, limit: int) -> Page:
+    before, after = ("", token) if way == "f" else (token, "")
+    return await intent.messages(room_id, limit=limit, before=before, after=after, filters=FILTER)
+
+
+async def _more(
+    intent: Intent, room_id: str, way: str, page: Page, limit: int
+) -> tuple[list[Event], str]:
+    """The first `limit` messages beginning with a page that is there already, and the place to
+    go on from."""
+    found = [event for event in page.events if is_message(event)]
+    if len(found) >= limit or not page.end:
+        return found, page.end
+    fetch = partial(_page, intent, room_id, way)
+    read = await collect(fetch, page.end, limit - len(found), way=way)
+    return found + read.found, read.end if way == "b" else read.reached

@@ -1,0 +1,88 @@
+"""Tools that show others what the caller is doing: typing, and how far it has read."""
+
+from typing import Any, NotRequired
+
+from pydantic import Field
+from typing_extensions import TypedDict
+
+from letta_matrix.toolbox.faults import Fault, ToolError
+from letta_matrix.toolbox.naming import not_in, room_of
+from letta_matrix.toolbox.principal import Scope
+from letta_matrix.toolbox.tool import Caller, Result, RoomRef, Tool, WriteParams
+from letta_matrix.toolbox.writing import ROOM, existing
+
+
+class SetTyping(WriteParams):
+    room_id: RoomRef = Field(description=ROOM)
+    typing: bool = Field(True, description="false: stop")
+    seconds: int = Field(30, ge=1, le=120, description="how long, unless stopped")
+
+
+class MarkRead(WriteParams):
+    room_id: RoomRef = Field(description=ROOM)
+    event_id: str = Field(
+        "", pattern=r"^(\$\S{1,254})?$", description="last message read; default: the newest"
+    )
+    private: bool = Field(False, description="show others no read receipt")
+
+
+class Typing(TypedDict):
+    room_id: str
+    typing: bool
+    seconds: NotRequired[int]
+
+
+class MarkedRead(TypedDict):
+    room_id: str
+    event_id: str
+
+
+def marker_tools() -> list[Tool[Any]]:
+    return [
+        Tool(
+            "matrix_set_typing",
+            "Show as typing",
+            "Show in a room that you are typing, or stop showing it.",
+            Scope.WRITE,
+            SetTyping,
+            Typing,
+            set_typing,
+            idempotent=True,
+        ),
+        Tool(
+            "matrix_mark_read",
+            "Mark as read",
+            "Mark a room as read, up to a message or wholly.",
+            Scope.WRITE,
+            MarkRead,
+            MarkedRead,
+            mark_read,
+            idempotent=True,
+        ),
+    ]
+
+
+async def set_typing(caller: Caller, params: SetTyping) -> Result:
+    async with room_of(caller, params.room_id) as room_id:
+        await caller.intent.typing(room_id, params.seconds * 1000 if params.typing else 0)
+    shown = {"room_id": room_id, "typing": params.typing}
+    return shown | ({"seconds": params.seconds} if params.typing else {})
+
+
+async def mark_read(caller: Caller, params: MarkRead) -> Result:
+    async with room_of(caller, params.room_id) as room_id:
+        event_id = params.event_id or await _newest(caller, params.room_id, room_id)
+        if params.event_id:
+            await existing(caller, room_id, event_id)
+        await caller.intent.mark_read(room_id, event_id, private=params.private)
+    return {"room_id": room_id, "event_id": event_id}
+
+
+async def _newest(caller: Caller, ref: str, room_id: str) -> str:
+    # The history of a room that was left can still be read.
+    if room_id not in await caller.intent.joined_rooms():
+        raise not_in(caller, ref)
+    page = await caller.intent.messages(room_id, limit=1)
+    if not page.events:
+        raise ToolError(f"There is nothing in {room_id} yet.", Fault.NOT_FOUND)
+    return str(page.events[0].get("event_id"))

@@ -1,0 +1,128 @@
+"""Who of us is in which room: joining and leaving by tool."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+
+import structlog
+
+from letta_matrix.config import Config
+from letta_matrix.matrix.homeserver import Homeserver
+from letta_matrix.matrix.identifiers import is_ours
+from letta_matrix.matrix.intent import Intent
+from letta_matrix.store.agents import AgentDirectory, AgentStatus
+from letta_matrix.store.rooms import Rooms
+from letta_matrix.toolbox.faults import Fault, ToolError
+from letta_matrix.toolbox.tool import Caller
+
+log = structlog.get_logger()
+
+_TWO = 2
+
+
+async def _nobody_hears(room_id: str) -> None:
+    """For a toolbox without a dispatcher."""
+
+
+class Membership:
+    """Brings our users into rooms and out of them, with what the bridge has to know of it.
+
+    Whoever of us comes into a room by a tool is a member there, as if a person had invited it.
+    `on_room` hears of each room that becomes known so.
+    """
+
+    def __init__(
+        self, config: Config, homeserver: Homeserver, directory: AgentDirectory, rooms: Rooms
+    ) -> None:
+        self._bot_user_id = config.bot_user_id
+        self._homeserver = homeserver
+        self._directory = directory
+        self._rooms = rooms
+        self.on_room: Callable[[str], Awaitable[None]] = _nobody_hears
+
+    async def entered(self, intent: Intent, room_id: str) -> None:
+        """One of our users is in a room now."""
+        if self._is_home(intent.user_id, room_id):
+            return
+        if intent.user_id in self._rooms.ours_in(room_id):
+            return
+        members, since = await asyncio.gather(intent.members(room_id), _joined_at(intent, room_id))
+        is_direct = len(members) <= _TWO
+        await self._rooms.joined(room_id, intent.user_id, direct=is_direct, since=since)
+        log.info("room joined", user=intent.user_id, room=room_id)
+        await self.on_room(room_id)
+
+    async def left(self, intent: Intent, room_id: str) -> None:
+        """One of our users is not in a room any more."""
+        await self._rooms.left(room_id, intent.user_id)
+
+    async def invite(self, caller: Caller, room_id: str, user_id: str, reason: str = "") -> str:
+        """Invite somebody; their membership then: `invite`, or `join` for who was in already.
+        One of us comes at once, as it does when a person invites it."""
+        self._check_guest(caller, room_id, user_id)
+        membership = await membership_of(caller.intent, room_id, user_id)
+        if membership == "join":
+            return membership
+        if membership != "invite":
+            await caller.intent.invite(room_id, user_id, reason)
+        if not is_ours(user_id, self._bot_user_id):
+            return "invite"
+        guest = Intent(self._homeserver, user_id)
+        await guest.join(room_id)
+        await self.entered(guest, room_id)
+        return "join"
+
+    async def check_may_go(self, intent: Intent, room_id: str, user_id: str) -> None:
+        """Raises ToolError where the bridge needs one of our users in a room."""
+        if self._is_home(user_id, room_id):
+            raise ToolError(
+                f"{user_id} has to stay in {room_id}: it is an agent's own room.", Fault.FORBIDDEN
+            )
+        if user_id == self._bot_user_id and await self._is_bridges(intent, room_id):
+            raise ToolError(
+                f"{user_id} has to stay in {room_id}: the bridge works with it.", Fault.FORBIDDEN
+            )
+
+    def check_keeps_power(self, room_id: str, user_id: str) -> None:
+        """Raises ToolError where the bridge needs the power of one of our users in a room."""
+        if self._is_home(user_id, room_id):
+            text = f"{user_id} needs its power in {room_id}: it is an agent's own room."
+            raise ToolError(text, Fault.FORBIDDEN)
+
+    def _is_home(self, user_id: str, room_id: str) -> bool:
+        """Whether it is an agent's own room, in which that agent and the bot always are."""
+        host = self._directory.by_room(room_id)
+        return host is not None and user_id in (host.user_id, self._bot_user_id)
+
+    async def _is_bridges(self, intent: Intent, room_id: str) -> bool:
+        """Whether a room is the space or the control room, known by aliases only we can give."""
+        alias = (await intent.state(room_id, "m.room.canonical_alias")).get("alias")
+        return isinstance(alias, str) and is_ours(f"@{alias[1:]}", self._bot_user_id)
+
+    def _check_guest(self, caller: Caller, room_id: str, user_id: str) -> None:
+        if user_id == self._bot_user_id or not is_ours(user_id, self._bot_user_id):
+            return
+        agent, host = self._directory.by_user(user_id), self._directory.by_room(room_id)
+        if agent is None or agent.status is not AgentStatus.ACTIVE:
+            raise ToolError(f"There is no agent {user_id}.", Fault.NOT_FOUND)
+        if host is not None and host is not agent and caller.agent_id:
+            # What is said there is for its agent and its people alone, who may decide otherwise.
+            raise ToolError(
+                "Only people invite agents into another agent's own room; use message_agent.",
+                Fault.FORBIDDEN,
+            )
+
+
+async def membership_of(intent: Intent, room_id: str, user_id: str) -> str:
+    """A user's `membership` in a room (spec: m.room.member), "" if there is none."""
+    member = await intent.state(room_id, "m.room.member", user_id)
+    return str(member.get("membership") or "")
+
+
+async def _joined_at(intent: Intent, room_id: str) -> float:
+    """When `intent` came into a room it has just joined (Unix time), by the homeserver's clock,
+    which also tells when messages were sent."""
+    wanted = {"types": ["m.room.member"], "senders": [intent.user_id]}
+    page = await intent.messages(room_id, limit=1, filters=wanted)
+    sent_at = page.events[0].get("origin_server_ts") if page.events else None
+    return sent_at / 1000 if isinstance(sent_at, int) else time.time()

@@ -1,0 +1,260 @@
+"""Tools that put a question to a vote (MSC3381, in the unstable form that clients send)."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, NotRequired
+
+from pydantic import Field
+from typing_extensions import TypedDict
+
+from letta_matrix.matrix.content import MARKER
+from letta_matrix.matrix.events import items, mapping
+from letta_matrix.matrix.formatting import clean_text
+from letta_matrix.toolbox.faults import Fault, ToolError
+from letta_matrix.toolbox.naming import room_of
+from letta_matrix.toolbox.principal import Scope
+from letta_matrix.toolbox.results import UNTRUSTED, cut
+from letta_matrix.toolbox.tool import (
+    Caller,
+    EventId,
+    Line,
+    Params,
+    Result,
+    RoomRef,
+    Tool,
+    WriteParams,
+)
+from letta_matrix.toolbox.writing import ROOM, existing, marker_of, send_once
+
+_POLL = "org.matrix.msc3381.poll"
+_START, _RESPONSE, _END = f"{_POLL}.start", f"{_POLL}.response", f"{_POLL}.end"
+_STARTS = (_START, "m.poll.start")
+_RESPONSES = (_RESPONSE, "m.poll.response")
+_ENDS = (_END, "m.poll.end")
+_TEXT = "org.matrix.msc1767.text"
+_TEXTS = (_TEXT, "m.text")
+Event = Mapping[str, Any]
+
+_CLOSED = "The poll has ended."
+_MOST_VOTES = 1_000
+"""What a homeserver tells of an event's relations at once."""
+
+_MOST_OPTIONS = 20
+_SHOWN = 400
+
+
+class CreatePoll(WriteParams):
+    room_id: RoomRef = Field(description=ROOM)
+    question: Line = Field(max_length=1_000)
+    options: list[Annotated[Line, Field(max_length=300)]] = Field(
+        min_length=2, max_length=_MOST_OPTIONS
+    )
+    max_selections: int = Field(1, ge=1, le=_MOST_OPTIONS, description="options each may choose")
+    hidden: bool = Field(False, description="show results only once it is closed")
+
+
+class ClosePoll(WriteParams):
+    room_id: RoomRef = Field(description=ROOM)
+    event_id: EventId = Field(description="your poll ($...)")
+
+
+class ReadPoll(Params):
+    room_id: RoomRef = Field(description=ROOM)
+    event_id: EventId = Field(description="the poll ($...)")
+
+
+class Started(TypedDict):
+    room_id: str
+    event_id: str
+
+
+class Option(TypedDict):
+    text: str
+    votes: int
+
+
+class Poll(TypedDict):
+    """How a poll stands; `note` is there if not all votes could be counted."""
+
+    room_id: str
+    event_id: str
+    untrusted: str
+    question: str
+    options: list[Option]
+    voters: int
+    closed: bool
+    note: NotRequired[str]
+
+
+class Closed(Poll):
+    end_event_id: str
+
+
+def poll_tools() -> list[Tool[Any]]:
+    return [
+        Tool(
+            "matrix_create_poll",
+            "Create a poll",
+            "Put a question with options to the vote in a room.",
+            Scope.WRITE,
+            CreatePoll,
+            Started,
+            create_poll,
+        ),
+        Tool(
+            "matrix_close_poll",
+            "Close a poll",
+            "Close a poll of yours and tell its result.",
+            Scope.WRITE,
+            ClosePoll,
+            Closed,
+            close_poll,
+        ),
+        Tool(
+            "matrix_read_poll",
+            "Read a poll",
+            "Tell how many have voted for what in a poll.",
+            Scope.READ,
+            ReadPoll,
+            Poll,
+            read_poll,
+            read_only=True,
+        ),
+    ]
+
+
+async def create_poll(caller: Caller, params: CreatePoll) -> Result:
+    if len(set(params.options)) < len(params.options):
+        raise ToolError("`options` has one twice.")
+    txn = caller.txn("matrix_create_poll")
+    content = _start(params) | {MARKER: marker_of(caller, "matrix_create_poll", txn)}
+    async with room_of(caller, params.room_id) as room_id:
+        event_id = await send_once(caller, room_id, content, txn, _START)
+    return {"room_id": room_id, "event_id": event_id}
+
+
+async def close_poll(caller: Caller, params: ClosePoll) -> Result:
+    async with room_of(caller, params.room_id) as room_id:
+        event, related = await _poll(caller, room_id, params.event_id)
+        if event.get("sender") != caller.user_id:
+            raise ToolError(
+                f"{params.event_id} is not yours: only who made a poll can close it.",
+                Fault.FORBIDDEN,
+            )
+        end = _end(event, related)
+        end_event_id = end["event_id"] if end else await _close(caller, room_id, params.event_id)
+    told = {"room_id": room_id, "event_id": params.event_id, "closed": True}
+    return {**_standing(event, related), **told, "end_event_id": str(end_event_id)}
+
+
+async def read_poll(caller: Caller, params: ReadPoll) -> Result:
+    async with room_of(caller, params.room_id) as room_id:
+        event, related = await _poll(caller, room_id, params.event_id)
+    told = {"room_id": room_id, "event_id": params.event_id}
+    return {**_standing(event, related), **told}
+
+
+def _start(params: CreatePoll) -> dict[str, object]:
+    answers = [
+        {"id": str(number), _TEXT: option} for number, option in enumerate(params.options, 1)
+    ]
+    question = {_TEXT: params.question, "body": params.question, "msgtype": "m.text"}
+    lines = [f"{number}. {option}" for number, option in enumerate(params.options, 1)]
+    return {
+        _START: {
+            "question": question,
+            "kind": f"{_POLL}.{'undisclosed' if params.hidden else 'disclosed'}",
+            "max_selections": min(params.max_selections, len(answers)),
+            "answers": answers,
+        },
+        # What clients without polls show.
+        _TEXT: "\n".join([params.question, *lines]),
+        "m.mentions": {},
+    }
+
+
+async def _poll(caller: Caller, room_id: str, event_id: str) -> tuple[Event, Sequence[Event]]:
+    """A poll and what refers to it: votes, and its end."""
+    event = await existing(caller, room_id, event_id)
+    if event.get("type") not in _STARTS or not _first(event.get("content"), *_STARTS):
+        raise ToolError(f"{event_id} is no poll, or was removed.", Fault.NOT_FOUND)
+    related = await caller.intent.relations(room_id, event_id, "m.reference", limit=_MOST_VOTES)
+    return event, related
+
+
+async def _close(caller: Caller, room_id: str, event_id: str) -> str:
+    txn = caller.txn("matrix_close_poll")
+    content = {
+        "m.relates_to": {"rel_type": "m.reference", "event_id": event_id},
+        _END: {},
+        _TEXT: _CLOSED,
+        MARKER: marker_of(caller, "matrix_close_poll", txn),
+    }
+    return await send_once(caller, room_id, content, txn, _END)
+
+
+def _standing(event: Event, related: Sequence[Event]) -> dict[str, object]:
+    start = mapping(_first(event.get("content"), *_STARTS))
+    options = {
+        str(mapping(answer).get("id")): _text(answer)
+        for answer in (items(start.get("answers")) or [])[:_MOST_OPTIONS]
+    }
+    end = _end(event, related)
+    votes = _votes(related, None if end is None else _sent_at(end), start, options)
+    counted = Counter(option for chosen in votes for option in chosen)
+    told: dict[str, object] = {
+        **UNTRUSTED,
+        "question": _text(start.get("question")),
+        "options": [{"text": text, "votes": counted[key]} for key, text in options.items()],
+        "voters": len(votes),
+        "closed": end is not None,
+    }
+    return told | ({"note": "Older votes are not counted."} if len(related) >= _MOST_VOTES else {})
+
+
+def _end(event: Event, related: Sequence[Event]) -> Event | None:
+    """The event by which its owner closed a poll."""
+    ends = (one for one in related if one.get("type") in _ENDS)
+    own = (one for one in ends if one.get("sender") == event.get("sender"))
+    return min(own, key=_sent_at, default=None)
+
+
+def _votes(
+    related: Sequence[Event],
+    end: int | None,
+    start: Mapping[str, Any],
+    options: Mapping[str, str],
+) -> list[list[str]]:
+    """What each voter chose: their latest vote before the end counts."""
+    most = start.get("max_selections")
+    latest: dict[str, list[str]] = {}
+    for event in sorted(related, key=_sent_at):
+        if event.get("type") not in _RESPONSES or (end is not None and _sent_at(event) > end):
+            continue
+        chosen = _chosen(mapping(event.get("content")))
+        known = [one for one in dict.fromkeys(chosen) if one in options]
+        latest[str(event.get("sender"))] = known[: most if isinstance(most, int) else 1]
+    return [chosen for chosen in latest.values() if chosen]
+
+
+def _chosen(content: Mapping[str, Any]) -> list[str]:
+    answers = items(mapping(content.get(_RESPONSE)).get("answers"))
+    return [str(one) for one in answers or items(content.get("m.selections")) or []]
+
+
+def _first(content: object, *keys: str) -> object:
+    found = mapping(content)
+    return next((found[key] for key in keys if key in found), None)
+
+
+def _text(block: object) -> str:
+    """The words of a text block: a string, or stably a list of representations (MSC1767)."""
+    found = _first(block, *_TEXTS, "body")
+    if (several := items(found)) is not None:
+        found = next((mapping(one).get("body") for one in several), "")
+    return cut(clean_text(found).strip(), _SHOWN) if isinstance(found, str) else ""
+
+
+def _sent_at(event: Mapping[str, Any]) -> int:
+    milliseconds = event.get("origin_server_ts")
+    return milliseconds if isinstance(milliseconds, int) else 0

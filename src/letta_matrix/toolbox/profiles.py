@@ -1,0 +1,66 @@
+"""The tool that tells who a user is."""
+
+from typing import Any, NotRequired
+
+from mautrix.errors import MatrixRequestError
+from pydantic import Field
+from typing_extensions import TypedDict
+
+from letta_matrix.matrix.formatting import clean_text
+from letta_matrix.store.agents import AgentDirectory
+from letta_matrix.toolbox.faults import Fault, ToolError
+from letta_matrix.toolbox.principal import Scope
+from letta_matrix.toolbox.results import UNTRUSTED, cut
+from letta_matrix.toolbox.tool import Caller, Params, Result, Tool, UserRef
+
+_NAME = 200
+_ADDRESS = 500
+
+
+class GetProfile(Params):
+    user_id: UserRef = Field(description="the user (@name:server)")
+
+
+class Profile(TypedDict):
+    """Who a user is; `agent_id` if it is an agent here."""
+
+    user_id: str
+    untrusted: str
+    name: NotRequired[str]
+    avatar: NotRequired[str]
+    agent_id: NotRequired[str]
+
+
+class Profiles:
+    """The tool; `directory` tells agents."""
+
+    def __init__(self, directory: AgentDirectory) -> None:
+        self._directory = directory
+
+    def tools(self) -> list[Tool[Any]]:
+        return [
+            Tool(
+                "matrix_get_profile",
+                "Get a profile",
+                "Tell a Matrix user's display name and avatar, and whether it is an agent.",
+                Scope.READ,
+                GetProfile,
+                Profile,
+                self.get_profile,
+                read_only=True,
+            )
+        ]
+
+    async def get_profile(self, caller: Caller, params: GetProfile) -> Result:
+        try:
+            told = await caller.intent.profile(params.user_id)
+        except MatrixRequestError as error:
+            if error.http_status != 404:
+                raise
+            raise ToolError(f"There is no user {params.user_id}.", Fault.NOT_FOUND) from error
+        profile: dict[str, object] = {"user_id": params.user_id, **UNTRUSTED}
+        name, avatar = told.get("displayname"), told.get("avatar_url")
+        profile |= {"name": cut(clean_text(name), _NAME)} if isinstance(name, str) else {}
+        profile |= {"avatar": cut(avatar, _ADDRESS)} if isinstance(avatar, str) else {}
+        agent = self._directory.by_user(params.user_id)
+        return profile | ({"agent_id": agent.agent_id} if agent is not None else {})

@@ -1,0 +1,271 @@
+"""Tools that tell what a room is: its names and rules, and any of its state."""
+
+import asyncio
+import json
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, NotRequired
+
+from mautrix.errors import MatrixRequestError
+from pydantic import Field, StringConstraints
+from typing_extensions import TypedDict
+
+from letta_matrix.matrix.events import items, mapping
+from letta_matrix.matrix.formatting import clean_text
+from letta_matrix.matrix.intent import Intent
+from letta_matrix.toolbox.faults import Fault, ToolError
+from letta_matrix.toolbox.known_rooms import KnownRooms
+from letta_matrix.toolbox.naming import not_in, room_of
+from letta_matrix.toolbox.principal import Scope
+from letta_matrix.toolbox.results import LIMIT, UNTRUSTED, cut, size
+from letta_matrix.toolbox.tool import Caller, Params, Result, RoomRef, Tool
+from letta_matrix.toolbox.writing import ROOM
+
+_TEXT = 1_000
+_ID = 255
+_SHOWN = 20
+"""At most so many spaces, creators, and users with power."""
+
+_LAZY = {"lazy_load_members": True}
+_FIRST_WITH_CREATORS_ABOVE_ALL = 12
+_ACTIONS = {"invite": 0, "kick": 50, "ban": 50, "redact": 50, "state_default": 50}
+"""Power that an action needs where a room does not say (spec: `m.room.power_levels`)."""
+
+Contents = Mapping[tuple[str, str], Mapping[str, Any]]
+"""Contents of state events by type and state key."""
+
+
+class GetRoom(Params):
+    room_id: RoomRef = Field(description=ROOM)
+
+
+class GetState(Params):
+    room_id: RoomRef = Field(description=ROOM)
+    event_type: Annotated[str, StringConstraints(pattern=r"^[\x21-\x7e]{1,255}$")] = Field(
+        description="such as m.room.topic"
+    )
+    state_key: Annotated[str, StringConstraints(max_length=_ID)] = Field(
+        "", description="mostly empty"
+    )
+
+
+class Power(TypedDict):
+    """What the caller may do, and who has power: `yours` is its level; `creators` are above all
+    levels. `needed` are the levels that actions need."""
+
+    yours: int
+    you_may: list[str]
+    users: dict[str, int]
+    creators: NotRequired[list[str]]
+    needed: dict[str, int]
+
+
+class RoomInfo(TypedDict):
+    """What a room is. `replaced_by` is the room that one goes on in after an upgrade."""
+
+    room_id: str
+    untrusted: str
+    name: str
+    topic: NotRequired[str]
+    alias: NotRequired[str]
+    avatar: NotRequired[str]
+    type: NotRequired[str]
+    version: str
+    encrypted: bool
+    join_rule: str
+    history_visibility: str
+    joined: int
+    power: Power
+    spaces: NotRequired[list[str]]
+    replaces: NotRequired[str]
+    replaced_by: NotRequired[str]
+    note: NotRequired[str]
+
+
+class State(TypedDict):
+    """A state event's content; `cut_content` is the beginning of its JSON where it is too
+    large."""
+
+    room_id: str
+    event_type: str
+    state_key: str
+    untrusted: str
+    content: NotRequired[dict[str, Any]]
+    cut_content: NotRequired[str]
+
+
+class RoomInfos:
+    """The tools."""
+
+    def __init__(self, known: KnownRooms) -> None:
+        self._known = known
+
+    def tools(self) -> list[Tool[Any]]:
+        return [
+            Tool(
+                "matrix_get_room",
+                "Get a room",
+                "Tell about a Matrix room you are in: names, rules, power, what replaced it.",
+                Scope.READ,
+                GetRoom,
+                RoomInfo,
+                self.get_room,
+                read_only=True,
+            ),
+            Tool(
+                "matrix_get_state",
+                "Get room state",
+                "Get the content of a state event of a Matrix room you are in.",
+                Scope.READ,
+                GetState,
+                State,
+                self.get_state,
+                read_only=True,
+            ),
+        ]
+
+    async def get_room(self, caller: Caller, params: GetRoom) -> Result:
+        async with room_of(caller, params.room_id) as room_id:
+            if not await self._known.is_in(caller.intent, room_id):
+                raise not_in(caller, params.room_id)
+            state, joined, card = await asyncio.gather(
+                _state(caller.intent, room_id),
+                caller.intent.joined_members(room_id),
+                self._known.card(caller.intent, room_id),
+            )
+        title = cut(card.title(caller.user_id), _ID)
+        return {
+            "room_id": room_id,
+            **UNTRUSTED,
+            "name": title,
+            **_looks(state),
+            **_rules(state),
+            "joined": len(joined),
+            "power": power(state, caller.user_id),
+            **_relatives(state),
+        }
+
+    async def get_state(self, caller: Caller, params: GetState) -> Result:
+        kind, key = params.event_type, params.state_key
+        async with room_of(caller, params.room_id) as room_id:
+            if not await self._known.is_in(caller.intent, room_id):
+                raise not_in(caller, params.room_id)
+            try:
+                content = await caller.intent.state_event(room_id, kind, key)
+            except MatrixRequestError as error:
+                if error.http_status != 404:
+                    raise
+                named = f"{kind} with the state key {key!r}" if key else kind
+                raise ToolError(f"{room_id} has no {named}.", Fault.NOT_FOUND) from error
+        told = {"room_id": room_id, "event_type": kind, "state_key": key, **UNTRUSTED}
+        result: dict[str, object] = {**told, "content": content}
+        if size(result) <= LIMIT:
+            return result
+        return {**told, "cut_content": cut(json.dumps(content), LIMIT // 2)}
+
+
+def power(state: Contents, own_id: str) -> dict[str, object]:
+    """Who may do what (spec: `m.room.power_levels`; room version 12: creators)."""
+    levels = state.get(("m.room.power_levels", ""), {})
+    above = _creators(state)
+    users = {str(who): _level(has, 0) for who, has in mapping(levels.get("users")).items()}
+    everybodys = _level(levels.get("users_default"), 0)
+    own = users.get(own_id, everybodys)
+    needed = {action: _level(levels.get(action), least) for action, least in _ACTIONS.items()}
+    needed = {"send": _send_level(levels), **needed}
+    needed["set_state"] = needed.pop("state_default")
+    strong = sorted(users.items(), key=lambda user: -user[1])[:_SHOWN]
+    return {
+        "yours": own,
+        "you_may": [action for action, level in needed.items() if own_id in above or own >= level],
+        "users": {cut(who, _ID): level for who, level in strong},
+        **({"creators": [cut(who, _ID) for who in above[:_SHOWN]]} if above else {}),
+        "needed": needed,
+    }
+
+
+def _creators(state: Contents) -> list[str]:
+    """Those above all levels."""
+    create = state.get(("m.room.create", ""), {})
+    version = str(create.get("room_version") or "1")
+    if not version.isdecimal() or int(version) < _FIRST_WITH_CREATORS_ABOVE_ALL:
+        return []
+    more = [who for who in items(create.get("additional_creators")) or [] if isinstance(who, str)]
+    return list(dict.fromkeys([str(create.get("sender", "")), *more]))
+
+
+def _send_level(levels: Mapping[str, Any]) -> int:
+    default = _level(levels.get("events_default"), 0)
+    return _level(mapping(levels.get("events")).get("m.room.message"), default)
+
+
+def _level(value: object, default: int) -> int:
+    # Rooms before version 10 may have levels in strings.
+    if isinstance(value, str) and value.strip().lstrip("+-").isdecimal() and len(value) < 20:
+        return int(value)
+    return value if isinstance(value, int) and not isinstance(value, bool) else default
+
+
+async def _state(intent: Intent, room_id: str) -> Contents:
+    """All state but that of members, who may be many thousands: what the homeserver tells
+    beside the newest event."""
+    page = await intent.messages(room_id, limit=1, filters=_LAZY)
+    if not page.events:
+        return {}
+    event_id = str(page.events[0].get("event_id"))
+    around = await intent.around(room_id, event_id, limit=0, filters=_LAZY)
+    state: dict[tuple[str, str], Mapping[str, Any]] = {}
+    for event in around.state:
+        kind, content = str(event.get("type")), dict(mapping(event.get("content")))
+        if kind == "m.room.create":
+            content["sender"] = event.get("sender")
+        state[kind, str(event.get("state_key"))] = content
+    return state
+
+
+def _looks(state: Contents) -> dict[str, object]:
+    """Texts that people chose."""
+    shown: dict[str, object] = {}
+    kinds = {"topic": "topic", "canonical_alias": "alias", "avatar": "url"}
+    for kind, field in kinds.items():
+        value = state.get((f"m.room.{kind}", ""), {}).get(field)
+        if isinstance(value, str) and value:
+            name = "alias" if kind == "canonical_alias" else kind
+            shown[name] = cut(clean_text(value), _TEXT)
+    return shown
+
+
+def _rules(state: Contents) -> dict[str, object]:
+    create = state.get(("m.room.create", ""), {})
+    kind = create.get("type")
+    rules: dict[str, object] = {"type": cut(kind, _ID)} if isinstance(kind, str) else {}
+    return rules | {
+        "version": cut(str(create.get("room_version") or "1"), _ID),
+        "encrypted": ("m.room.encryption", "") in state,
+        "join_rule": _word(state, "join_rules", "join_rule", "invite"),
+        "history_visibility": _word(state, "history_visibility", "history_visibility", "shared"),
+    }
+
+
+def _word(state: Contents, kind: str, field: str, default: str) -> str:
+    return cut(str(state.get((f"m.room.{kind}", ""), {}).get(field) or default), _ID)
+
+
+def _relatives(state: Contents) -> dict[str, object]:
+    """The spaces a room says it is in, and the rooms before and after it (spec: Room
+    upgrades)."""
+    told: dict[str, object] = {}
+    spaces = [key for (kind, key), content in state.items() if kind == "m.space.parent" and content]
+    if spaces:
+        told["spaces"] = list(_short(spaces))
+    before = mapping(state.get(("m.room.create", ""), {}).get("predecessor")).get("room_id")
+    if isinstance(before, str):
+        told["replaces"] = cut(before, _ID)
+    after = state.get(("m.room.tombstone", ""), {}).get("replacement_room")
+    if isinstance(after, str) and after:
+        told["replaced_by"] = cut(after, _ID)
+        told["note"] = "This room was upgraded: people go on in the room `replaced_by`."
+    return told
+
+
+def _short(ids: Iterable[str]) -> Iterable[str]:
+    return (cut(one, _ID) for one in sorted(ids)[:_SHOWN])

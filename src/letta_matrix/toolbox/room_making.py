@@ -1,0 +1,164 @@
+"""The tool that makes a room, once."""
+
+import asyncio
+from typing import Annotated, Any, NotRequired
+
+from mautrix.errors import MatrixRequestError, MRoomInUse
+from pydantic import AfterValidator, Field, StringConstraints
+from typing_extensions import TypedDict
+
+from letta_matrix.matrix.content import MARKER
+from letta_matrix.matrix.errors import refusal
+from letta_matrix.matrix.events import mapping
+from letta_matrix.matrix.identifiers import RESERVED_PREFIXES
+from letta_matrix.toolbox.faults import Fault, ToolError
+from letta_matrix.toolbox.membership import Membership
+from letta_matrix.toolbox.naming import OptionalRoom, Words
+from letta_matrix.toolbox.principal import Scope
+from letta_matrix.toolbox.results import cut
+from letta_matrix.toolbox.spaces import link, space_of
+from letta_matrix.toolbox.tool import Caller, Line, Result, Tool, UserRef, WriteParams
+from letta_matrix.toolbox.writing import marker_of
+
+_AT_ONCE = 8
+_TOOL = "matrix_create_room"
+
+
+def _free(alias: str) -> str:
+    if alias.startswith(RESERVED_PREFIXES):
+        raise ValueError(f"should not begin with {' or '.join(RESERVED_PREFIXES)}")
+    return alias
+
+
+Alias = Annotated[
+    str,
+    StringConstraints(strip_whitespace=True, max_length=100, pattern=r"^[^#:\s\x00-\x1f]*$"),
+    AfterValidator(_free),
+]
+
+
+class CreateRoom(WriteParams):
+    name: Line = Field(max_length=255, description="the room's name")
+    topic: Words = Field("", max_length=1_000, description="what it is for")
+    is_public: bool = Field(False, description="anybody may join; else by invitation only")
+    invite: list[UserRef] = Field(
+        default_factory=list[str], max_length=50, description="Matrix user ids to invite"
+    )
+    alias: Alias = Field("", description="`plans` makes #plans:server")
+    in_space: OptionalRoom = Field(
+        "", description="id, alias or exact name of a space to add it to"
+    )
+
+
+class NotInvited(TypedDict):
+    user_id: str
+    reason: str
+
+
+class Created(TypedDict):
+    """`note` tells why it does not stand in the space."""
+
+    room_id: str
+    alias: NotRequired[str]
+    invited: NotRequired[list[str]]
+    not_invited: NotRequired[list[NotInvited]]
+    space_id: NotRequired[str]
+    note: NotRequired[str]
+
+
+class RoomMaking:
+    """Makes rooms that the caller is the creator of."""
+
+    def __init__(self, membership: Membership) -> None:
+        self._membership = membership
+
+    def tools(self) -> list[Tool[Any]]:
+        return [
+            Tool(
+                _TOOL,
+                "Create a room",
+                "Create a Matrix room, invite people and agents to it, put it into a space.",
+                Scope.ROOMS,
+                CreateRoom,
+                Created,
+                self.create_room,
+            )
+        ]
+
+    async def create_room(self, caller: Caller, params: CreateRoom) -> Result:
+        if caller.principal.rooms is not None:
+            raise ToolError(
+                "Your token is limited to its rooms, so you cannot create others.", Fault.FORBIDDEN
+            )
+        space_id = await space_of(caller, params.in_space) if params.in_space else ""
+        room_id = await _made(caller) if caller.again else None
+        room_id = room_id or await _make(caller, params)
+        invited, refused = await self._invite(caller, room_id, params.invite)
+        await self._membership.entered(caller.intent, room_id)
+        result: dict[str, object] = {"room_id": room_id}
+        if params.alias:
+            result["alias"] = f"#{params.alias}:{caller.user_id.partition(':')[2]}"
+        result |= {"invited": invited} if invited else {}
+        result |= {"not_invited": refused} if refused else {}
+        return result | (await _put_into(caller, space_id, room_id) if space_id else {})
+
+    async def _invite(
+        self, caller: Caller, room_id: str, user_ids: list[str]
+    ) -> tuple[list[str], list[NotInvited]]:
+        """Who could be invited, and who could not and why: the room stands without them."""
+        invited: list[str] = []
+        refused: list[NotInvited] = []
+        for user_id in dict.fromkeys(user_ids):
+            if user_id == caller.user_id:
+                continue
+            try:
+                await self._membership.invite(caller, room_id, user_id)
+                invited.append(user_id)
+            except (ToolError, MatrixRequestError) as error:
+                why = str(error) if isinstance(error, ToolError) else refusal(error)
+                refused.append({"user_id": user_id, "reason": cut(why, 200)})
+        return invited, refused
+
+
+async def _make(caller: Caller, params: CreateRoom) -> str:
+    """Matrix has no transaction ids for new rooms: the room itself carries ours."""
+
+    async def recover() -> dict[str, str] | None:
+        found = await _made(caller)
+        return {"room_id": found} if found else None
+
+    content: dict[str, Any] = {
+        "name": params.name,
+        "preset": "public_chat" if params.is_public else "private_chat",
+        "visibility": "private",
+        "creation_content": {MARKER: marker_of(caller, _TOOL, caller.txn(_TOOL))},
+    }
+    content |= {"topic": params.topic} if params.topic else {}
+    content |= {"room_alias_name": params.alias} if params.alias else {}
+    try:
+        return await caller.intent.create_room(content, recover=recover)
+    except MRoomInUse as error:
+        text = f"The alias {params.alias!r} is taken; give another one, or none."
+        raise ToolError(text, Fault.CONFLICT) from error
+
+
+async def _made(caller: Caller) -> str | None:
+    """The room that an earlier try of this call has made."""
+    txn, gate = caller.txn(_TOOL), asyncio.Semaphore(_AT_ONCE)
+
+    async def is_it(room_id: str) -> bool:
+        async with gate:
+            create = await caller.intent.state(room_id, "m.room.create")
+        return mapping(create.get(MARKER)).get("txn") == txn
+
+    room_ids = await caller.intent.joined_rooms()
+    found = await asyncio.gather(*map(is_it, room_ids))
+    return next((room for room, fits in zip(room_ids, found, strict=True) if fits), None)
+
+
+async def _put_into(caller: Caller, space_id: str, room_id: str) -> dict[str, object]:
+    try:
+        await link(caller.intent, space_id, room_id)
+    except MatrixRequestError as error:
+        return {"note": f"It does not stand in the space: {cut(refusal(error), 200)}."}
+    return {"space_id": space_id}

@@ -1,0 +1,134 @@
+"""Tools that change a room itself: name, topic, avatar, and what its members may do."""
+
+import asyncio
+from typing import Annotated, Any
+from weakref import WeakValueDictionary
+
+from pydantic import AfterValidator, Field, StringConstraints
+from typing_extensions import TypedDict
+
+from letta_matrix.matrix.intent import Intent
+from letta_matrix.toolbox.faults import ToolError
+from letta_matrix.toolbox.membership import Membership
+from letta_matrix.toolbox.naming import Words, living_room
+from letta_matrix.toolbox.power import HIGHEST, Powers
+from letta_matrix.toolbox.principal import Scope
+from letta_matrix.toolbox.tool import Caller, Result, RoomRef, Tool, UserRef, WriteParams
+from letta_matrix.toolbox.writing import ROOM
+
+
+def _one_line(text: str | None) -> str | None:
+    if text is not None and "\n" in text:
+        raise ValueError("should be one line")
+    return text
+
+
+Name = Annotated[Words, Field(max_length=255), AfterValidator(_one_line)]
+Topic = Annotated[Words, Field(max_length=1_000)]
+Avatar = Annotated[
+    str,
+    StringConstraints(
+        strip_whitespace=True,
+        max_length=255,
+        pattern=r"^(mxc://[A-Za-z0-9.:\[\]-]+/[A-Za-z0-9_-]+)?$",
+    ),
+]
+
+
+class SetRoom(WriteParams):
+    room_id: RoomRef = Field(description=ROOM)
+    name: Name | None = Field(None, description='new name; "" for none')
+    topic: Topic | None = Field(None, description='new topic; "" for none')
+    avatar: Avatar | None = Field(None, description='mxc:// URI of an uploaded image; "" for none')
+
+
+class SetPowerLevel(WriteParams):
+    room_id: RoomRef = Field(description=ROOM)
+    user_id: UserRef = Field(description="Matrix user id (@name:server)")
+    level: int = Field(
+        ge=-HIGHEST, le=HIGHEST, description="0: member, 50: moderator, 100: administrator"
+    )
+
+
+class RoomSet(TypedDict):
+    """`changed` are those of name, topic and avatar that were not so already."""
+
+    room_id: str
+    changed: list[str]
+
+
+class PowerSet(TypedDict):
+    room_id: str
+    user_id: str
+    level: int
+    before: int
+
+
+class RoomSettingTools:
+    """Changes rooms; power levels of a room one after the other."""
+
+    def __init__(self, membership: Membership) -> None:
+        self._membership = membership
+        self._doors: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+
+    def tools(self) -> list[Tool[Any]]:
+        return [
+            Tool(
+                "matrix_set_room",
+                "Change a room",
+                "Change the name, topic or avatar of a Matrix room; only what is given changes.",
+                Scope.ROOMS,
+                SetRoom,
+                RoomSet,
+                set_room,
+                idempotent=True,
+            ),
+            Tool(
+                "matrix_set_power_level",
+                "Set a power level",
+                "Change what a member may do in a Matrix room: its power level.",
+                Scope.ROOMS,
+                SetPowerLevel,
+                PowerSet,
+                self.set_power_level,
+                destructive=True,
+                idempotent=True,
+            ),
+        ]
+
+    async def set_power_level(self, caller: Caller, params: SetPowerLevel) -> Result:
+        async with living_room(caller, params.room_id) as room_id:
+            user_id, level = params.user_id, params.level
+            self._membership.check_keeps_power(room_id, user_id)
+            async with self._doors.setdefault(room_id, asyncio.Lock()):
+                powers = await _powers(caller.intent, room_id)
+                before, content = powers.changed(caller.user_id, user_id, level)
+                if before != level:
+                    await caller.intent.set_state(room_id, "m.room.power_levels", content)
+        return {"room_id": room_id, "user_id": user_id, "level": level, "before": before}
+
+
+async def set_room(caller: Caller, params: SetRoom) -> Result:
+    wanted = {
+        "name": ("m.room.name", "name", params.name),
+        "topic": ("m.room.topic", "topic", params.topic),
+        "avatar": ("m.room.avatar", "url", params.avatar),
+    }
+    given = {name: one for name, one in wanted.items() if one[2] is not None}
+    if not given:
+        raise ToolError("Give a `name`, a `topic` or an `avatar`.")
+    changed: list[str] = []
+    async with living_room(caller, params.room_id) as room_id:
+        for name, (event_type, key, value) in given.items():
+            if ((await caller.intent.state(room_id, event_type)).get(key) or "") != value:
+                content = {key: value} if value or key != "url" else {}
+                await caller.intent.set_state(room_id, event_type, content)
+                changed.append(name)
+    return {"room_id": room_id, "changed": changed}
+
+
+async def _powers(intent: Intent, room_id: str) -> Powers:
+    levels, create = await asyncio.gather(
+        intent.state(room_id, "m.room.power_levels"), intent.state_event(room_id, "m.room.create")
+    )
+    return Powers(levels, create)

@@ -1,0 +1,116 @@
+"""The tool that searches what was said."""
+
+from typing import Annotated, Any, NotRequired
+
+from pydantic import Field, StringConstraints
+from typing_extensions import TypedDict
+
+from letta_matrix.matrix.room_reading import Page
+from letta_matrix.store.agents import AgentDirectory
+from letta_matrix.toolbox.history import NOTE, PLACE, agent_names
+from letta_matrix.toolbox.known_rooms import KnownRooms
+from letta_matrix.toolbox.naming import OptionalRoom, OptionalUser, not_in, room_of
+from letta_matrix.toolbox.paging import Event, collect
+from letta_matrix.toolbox.principal import Scope
+from letta_matrix.toolbox.results import UNTRUSTED, cut, fit_texts
+from letta_matrix.toolbox.timeline import Message, as_edited, entry, is_message
+from letta_matrix.toolbox.tool import Caller, Line, Params, Result, Tool
+
+_NAME = 100
+
+
+class Search(Params):
+    query: Annotated[Line, StringConstraints(max_length=200)] = Field(
+        description="words that the messages have, in any order"
+    )
+    room_id: OptionalRoom = Field("", description="only there; default: all your rooms")
+    sender: OptionalUser = Field("", description="only messages of this user (@...)")
+    limit: int = Field(10, ge=1, le=50, description="how many messages")
+    before: str = Field(
+        "", max_length=PLACE, description="`before` of an earlier answer, for older messages"
+    )
+
+
+class Hit(Message):
+    """A message that was found; `room` is what its room is called."""
+
+    room_id: str
+    room: str
+
+
+class Hits(TypedDict):
+    """What was found, newest first."""
+
+    untrusted: str
+    messages: list[Hit]
+    before: NotRequired[str]
+    note: NotRequired[str]
+
+
+class Searching:
+    """The tool; `directory` tells agents by their names."""
+
+    def __init__(self, directory: AgentDirectory, known: KnownRooms) -> None:
+        self._directory = directory
+        self._known = known
+
+    def tools(self) -> list[Tool[Any]]:
+        return [
+            Tool(
+                "matrix_search",
+                "Search messages",
+                "Search the messages of your Matrix rooms for words, newest first.",
+                Scope.READ,
+                Search,
+                Hits,
+                self.search,
+                read_only=True,
+            )
+        ]
+
+    async def search(self, caller: Caller, params: Search) -> Result:
+        room_ids = await self._rooms(caller, params)
+        if not room_ids:
+            return {**UNTRUSTED, "messages": []}
+        seen: set[str] = set()
+
+        async def fetch(token: str, limit: int) -> Page:
+            return await caller.intent.search(params.query, room_ids, limit=limit, at=token)
+
+        def wanted(event: Event) -> bool:
+            # Each version of a message that has the words is a hit of its own.
+            message = as_edited(event)
+            event_id = str(message.get("event_id"))
+            fits = params.sender in ("", event.get("sender")) and is_message(message)
+            is_new = fits and event_id not in seen
+            seen.update([event_id] if fits else [])
+            return is_new
+
+        read = await collect(fetch, params.before, params.limit, wanted=wanted)
+        return await self._told(caller, [as_edited(event) for event in read.found], read.end)
+
+    async def _rooms(self, caller: Caller, params: Search) -> list[str]:
+        if not params.room_id:
+            return await caller.rooms()
+        async with room_of(caller, params.room_id) as room_id:
+            if not await self._known.is_in(caller.intent, room_id):
+                raise not_in(caller, params.room_id)
+            return [room_id]
+
+    async def _told(self, caller: Caller, events: list[Event], before: str) -> Result:
+        room_ids = {str(event.get("room_id")) for event in events}
+        titles: dict[str, str] = {}
+        for room_id in room_ids:
+            card = await self._known.card(caller.intent, room_id)
+            titles[room_id] = cut(card.title(caller.user_id), _NAME)
+        names = agent_names(self._directory)
+
+        def hit(event: Event, length: int) -> dict[str, object]:
+            room_id = str(event.get("room_id"))
+            room = {"room_id": room_id, "room": titles[room_id]}
+            return room | entry(event, names, length)
+
+        rest = {**UNTRUSTED, **({"before": before} if before else {})}
+        return fit_texts(
+            lambda length: {**rest, "messages": [hit(event, length) for event in events]}, NOTE
+        )

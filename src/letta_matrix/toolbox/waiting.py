@@ -1,0 +1,194 @@
+"""The tool that waits for the next message in a room."""
+
+import asyncio
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from typing import Any, NotRequired
+
+from pydantic import Field
+from typing_extensions import TypedDict
+
+from letta_matrix.matrix.content import LIVE
+from letta_matrix.matrix.events import mapping, newest_content
+from letta_matrix.store.agents import AgentDirectory
+from letta_matrix.toolbox.arrivals import Arrivals, Event
+from letta_matrix.toolbox.faults import ToolError
+from letta_matrix.toolbox.naming import OptionalEvent, OptionalUser, not_in, room_of
+from letta_matrix.toolbox.principal import Scope
+from letta_matrix.toolbox.progress import telling
+from letta_matrix.toolbox.results import UNTRUSTED, fit_texts
+from letta_matrix.toolbox.timeline import FILTER, Message, entry, is_message
+from letta_matrix.toolbox.tool import LONGEST_WAIT, Caller, Params, Result, RoomRef, Tool
+from letta_matrix.toolbox.writing import ROOM, existing
+
+_PAGES, _PAGE = 10, 100
+_NOTHING = "Nobody wrote within {seconds:g} seconds."
+_GROWING = "This message is still being written; matrix_read_room reads it when it is complete."
+_CUT = "The message is long and is cut."
+
+
+class WaitForMessage(Params):
+    room_id: RoomRef = Field(description=ROOM)
+    from_user: OptionalUser = Field("", description="by whom (@name:server); else by anybody else")
+    after: OptionalEvent = Field(
+        "", description="message ($...) since which to look first; else from now on"
+    )
+    timeout_seconds: float = Field(120.0, ge=0, le=LONGEST_WAIT, description="how long to wait")
+
+
+class NextMessage(TypedDict):
+    """Without `message` nobody wrote in time."""
+
+    room_id: str
+    untrusted: NotRequired[str]
+    message: NotRequired[Message]
+    note: NotRequired[str]
+
+
+class Waiting:
+    """Hears of messages as they come; what an agent is still writing counts once it is whole."""
+
+    def __init__(self, directory: AgentDirectory, arrivals: Arrivals) -> None:
+        self._directory = directory
+        self._arrivals = arrivals
+
+    def tools(self) -> list[Tool[Any]]:
+        return [
+            Tool(
+                "wait_for_message",
+                "Wait for a message",
+                "Wait for the next message that somebody else writes in a Matrix room you are in.",
+                Scope.AGENTS,
+                WaitForMessage,
+                NextMessage,
+                self.wait_for_message,
+                read_only=True,
+                seconds=None,
+            )
+        ]
+
+    async def wait_for_message(self, caller: Caller, params: WaitForMessage) -> Result:
+        if params.from_user == caller.user_id:
+            raise ToolError("`from_user` is you; wait for somebody else.")
+        deadline = asyncio.get_running_loop().time() + params.timeout_seconds
+        async with room_of(caller, params.room_id) as room_id:
+            if room_id not in await caller.intent.joined_rooms():
+                raise not_in(caller, params.room_id)
+            watch = _Watch(room_id, caller.user_id, params.from_user)
+            with self._arrivals.listen(watch.see):
+                # Listening already: what comes while we look is in one or the other.
+                if params.after:
+                    with watch.looking():
+                        await _look(caller, watch, params.after)
+                async with telling(caller, params.timeout_seconds, "waiting for a message"):
+                    await watch.wait(deadline)
+            if not watch.event_id:
+                note = _NOTHING.format(seconds=params.timeout_seconds)
+                return {"room_id": room_id, "note": note}
+            # As the caller may see it, in its newest version.
+            event = await existing(caller, room_id, watch.event_id)
+        return self._told(room_id, event)
+
+    def _told(self, room_id: str, event: Mapping[str, Any]) -> Result:
+        names = {agent.user_id: agent.name for agent in self._directory.all()}
+        note = {"note": _GROWING} if LIVE in newest_content(event) else {}
+
+        def make(length: int) -> dict[str, object]:
+            message = entry(event, names, length)
+            return {"room_id": room_id, **UNTRUSTED, "message": message, **note}
+
+        return fit_texts(make, _CUT)
+
+
+class _Watch:
+    """Looks out for the first message of others in a room, and for its end."""
+
+    def __init__(self, room_id: str, own_id: str, from_user: str) -> None:
+        self.room_id = room_id
+        self.own_id = own_id
+        self.from_user = from_user
+        self.event_id = ""
+        self._seen = ""
+        self._not_before = 0
+        self._held: list[Event] | None = None
+        self._whole: set[object] = set()
+        self._done = asyncio.Event()
+
+    @contextmanager
+    def looking(self) -> Generator[None]:
+        """What comes meanwhile is newer than what is looked at, and waits for its turn."""
+        self._held = []
+        yield
+        held, self._held = self._held, None
+        for event in held:
+            self.take(event)
+
+    def begin_after(self, event: Event) -> None:
+        """Take nothing from before an event, though it may come again."""
+        self._seen = str(event.get("event_id"))
+        sent_at = event.get("origin_server_ts")
+        self._not_before = sent_at if isinstance(sent_at, int) else 0
+
+    def see(self, event: Event) -> None:
+        """An event that has come."""
+        if event.get("room_id") != self.room_id:
+            return
+        if self._held is None:
+            self.take(event)
+        else:
+            self._held.append(event)
+
+    def take(self, event: Event) -> bool:
+        """An event of the room, in their order; whether the message is found with it."""
+        if not self.event_id and self._fits(event):
+            self.event_id = str(event.get("event_id"))
+            if LIVE not in newest_content(event):
+                self._whole.add(self.event_id)
+        elif (target := _completed(event)) is not None:
+            self._whole.add(target)
+        if self.event_id and self.event_id in self._whole:
+            self._done.set()
+        return bool(self.event_id)
+
+    async def wait(self, deadline: float) -> None:
+        """Until the message is there and whole, or the time has come."""
+        try:
+            async with asyncio.timeout_at(deadline):
+                await self._done.wait()
+        except TimeoutError:
+            return
+
+    def _fits(self, event: Event) -> bool:
+        sender, sent_at = event.get("sender"), event.get("origin_server_ts")
+        if not isinstance(sender, str) or sender == self.own_id:
+            return False
+        if self.from_user and sender != self.from_user:
+            return False
+        if event.get("event_id") == self._seen or not is_message(event):
+            return False
+        return not isinstance(sent_at, int) or sent_at >= self._not_before
+
+
+def _completed(event: Event) -> str | None:
+    """The message that an edit makes whole."""
+    content = mapping(event.get("content"))
+    relation = mapping(content.get("m.relates_to"))
+    target = relation.get("event_id") if relation.get("rel_type") == "m.replace" else None
+    is_whole = LIVE not in mapping(content.get("m.new_content"))
+    return target if isinstance(target, str) and is_whole else None
+
+
+async def _look(caller: Caller, watch: _Watch, after: str) -> None:
+    """Look through what came after an event, page by page."""
+    room_id, intent = watch.room_id, caller.intent
+    await existing(caller, room_id, after)
+    around = await intent.around(room_id, after, limit=0)
+    watch.begin_after(around.event)
+    wanted = {**FILTER, "not_senders": [watch.own_id]}
+    wanted |= {"senders": [watch.from_user]} if watch.from_user else {}
+    token = around.after.end
+    for _ in range(_PAGES):
+        page = await intent.messages(room_id, limit=_PAGE, after=token, filters=wanted)
+        if any(map(watch.take, page.events)) or not page.end:
+            return
+        token = page.end

@@ -1,0 +1,426 @@
+"""The reading tools on a real homeserver."""
+
+import base64
+import secrets
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from tests.integration.bridge_world import Json
+from tests.integration.toolbox_bench import Bench, bench_on
+from tests.servers import Homeserver
+from tests.tool_arguments import arguments as tool_arguments
+from tests.tool_results import assert_declared
+
+from letta_matrix.matrix.content import edit_content, text_content
+from letta_matrix.matrix.intent import Intent
+from letta_matrix.store.agents import Agent
+from letta_matrix.toolbox.faults import Fault, ToolError
+from letta_matrix.toolbox.principal import Scope
+
+READERS = {
+    "matrix_read_room",
+    "matrix_get_context",
+    "matrix_read_thread",
+    "matrix_search",
+    "matrix_list_unread",
+    "matrix_list_rooms",
+    "matrix_get_room",
+    "matrix_get_state",
+    "matrix_list_members",
+    "matrix_get_profile",
+    "matrix_download_media",
+    "matrix_whoami",
+}
+
+Read = Callable[..., Awaitable[Json]]
+
+
+@pytest.fixture(scope="module")
+async def bench(
+    homeserver: Homeserver, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncGenerator[Bench]:
+    async with bench_on(homeserver, tmp_path_factory.mktemp("reading")) as made:
+        await Intent(made.client, made.config.bot_user_id).register()
+        yield made
+
+
+@pytest.fixture(scope="module")
+async def ada(bench: Bench) -> Agent:
+    return await bench.agent("Ada")
+
+
+@pytest.fixture
+def read(bench: Bench) -> Read:
+    """Calls a tool as the holder of a token and checks its result against its schema."""
+
+    async def call(agent: Agent | None, name: str, /, **arguments: Any) -> Json:
+        result = await bench.call_as(agent, name, **arguments)
+        assert_declared(bench.toolbox.tools[name], result)
+        return result
+
+    return call
+
+
+async def fault_of(call: Awaitable[Json]) -> Fault:
+    with pytest.raises(ToolError) as error:
+        await call
+    return error.value.fault
+
+
+def texts(told: Json) -> list[str]:
+    return [message["text"] for message in told["messages"]]
+
+
+async def say(bench: Bench, room_id: str, *said: str) -> list[str]:
+    return [await bench.ann.send(room_id, text) for text in said]
+
+
+async def upload(bench: Bench, data: bytes) -> str:
+    url = f"{bench.ann.url}/_matrix/media/v3/upload"
+    headers = {"Authorization": f"Bearer {bench.ann.token}", "Content-Type": "text/plain"}
+    async with bench.ann.http.post(url, data=data, headers=headers) as response:
+        return str((await response.json())["content_uri"])
+
+
+async def post_file(bench: Bench, room_id: str, data: bytes, name: str, **more: Any) -> str:
+    content = {"msgtype": "m.file", "body": name, "url": await upload(bench, data), **more}
+    return await bench.ann.send_content(room_id, content)
+
+
+def test_the_reading_tools_are_those(bench: Bench) -> None:
+    tools = bench.toolbox.tools.values()
+    assert {tool.name for tool in tools if tool.scope is Scope.READ} == READERS
+    assert all(bench.toolbox.tools[name].read_only for name in READERS)
+
+
+async def test_pages_leave_nothing_out_where_much_is_not_said(
+    bench: Bench, ada: Agent, read: Read
+) -> None:
+    room_id = await bench.room(ada)
+    ghost = Intent(bench.client, ada.user_id)
+    for number in range(4):
+        (sent,) = await say(bench, room_id, f"message {number}")
+        for version in range(6):
+            edit = edit_content(f"{number}.{version}", target_event_id=sent, marker={})
+            await bench.ann.send_content(room_id, edit)
+        trace = text_content("a trace", marker={"agent_id": ada.agent_id}, msgtype="m.notice")
+        await ghost.send(room_id, "m.room.message", trace, secrets.token_hex(8))
+    seen: list[str] = []
+    told = await read(ada, "matrix_read_room", room_id=room_id, limit=1)
+    newer = told["after"]
+    while True:
+        seen += texts(told)
+        if "before" not in told:
+            break
+        told = await read(ada, "matrix_read_room", room_id=room_id, limit=1, before=told["before"])
+    assert seen == ["3.5", "2.5", "1.5", "0.5"]
+    told = await read(ada, "matrix_read_room", room_id=room_id, after=newer)
+    assert texts(told) == []
+    await say(bench, room_id, "news", "more", "most")
+    told = await read(ada, "matrix_read_room", room_id=room_id, after=told["after"], limit=2)
+    assert texts(told) == ["news", "more"]
+    told = await read(ada, "matrix_read_room", room_id=room_id, after=told["after"])
+    assert texts(told) == ["most"]
+    backwards = await read(ada, "matrix_read_room", room_id=room_id, limit=1, before=newer)
+    call = read(ada, "matrix_read_room", room_id=room_id, after=backwards["before"])
+    assert "~b" in backwards["before"]
+    assert await fault_of(call) is Fault.INVALID
+    both = read(ada, "matrix_read_room", room_id=room_id, after=newer, before=newer)
+    assert await fault_of(both) is Fault.INVALID
+
+
+async def test_a_message_is_read_in_its_context(bench: Bench, ada: Agent, read: Read) -> None:
+    room_id = await bench.room(ada)
+    sent = await say(bench, room_id, *"abc")
+    for version in range(8):
+        edit = edit_content(f"c{version}", target_event_id=sent[2], marker={})
+        await bench.ann.send_content(room_id, edit)
+    sent += await say(bench, room_id, *"def")
+    about = {"room_id": room_id, "event_id": sent[2]}
+    told = await read(ada, "matrix_get_context", around=2, **about)
+    assert (texts(told), told["event_id"]) == (["a", "b", "c7", "d", "e"], sent[2])
+    more = await read(ada, "matrix_read_room", room_id=room_id, after=told["after"])
+    assert texts(more) == ["f"]
+    alone = await read(ada, "matrix_get_context", around=0, **about)
+    assert texts(alone) == ["c7"]
+    older = await read(ada, "matrix_read_room", room_id=room_id, before=alone["before"])
+    assert texts(older) == ["a", "b"]
+    reaction = await bench.ann.react(room_id, sent[0], "👍")
+    told = await read(ada, "matrix_get_context", room_id=room_id, event_id=reaction, around=0)
+    assert told["messages"][0]["type"] == "m.reaction"
+    gone = read(ada, "matrix_get_context", room_id=room_id, event_id="$gone")
+    assert await fault_of(gone) is Fault.NOT_FOUND
+
+
+async def test_a_thread_is_read_page_by_page(bench: Bench, ada: Agent, read: Read) -> None:
+    room_id = await bench.room(ada)
+    (root,) = await say(bench, room_id, "root")
+    inside = [await bench.ann.say_in_thread(room_id, root, str(number)) for number in range(5)]
+    await say(bench, room_id, "beside")
+    told = await read(ada, "matrix_read_thread", room_id=room_id, event_id=root, limit=3)
+    assert (told["root"]["text"], texts(told)) == ("root", ["2", "3", "4"])
+    rest = await read(
+        ada, "matrix_read_thread", room_id=room_id, event_id=inside[0], before=told["before"]
+    )
+    assert (rest["thread"], texts(rest)) == (root, ["0", "1"])
+    gone = read(ada, "matrix_read_thread", room_id=room_id, event_id="$gone")
+    assert await fault_of(gone) is Fault.NOT_FOUND
+
+
+async def test_words_are_searched_in_the_callers_rooms(
+    bench: Bench, ada: Agent, read: Read
+) -> None:
+    word = f"word{secrets.token_hex(5)}"
+    here, there = await bench.room(ada, name="Here"), await bench.room(ada, name="There")
+    foreign = await bench.room()
+    for room_id in (here, there, foreign):
+        await say(bench, room_id, f"one {word}", "nothing", f"two {word}")
+    told = await read(ada, "matrix_search", query=word)
+    assert texts(told) == [f"two {word}", f"one {word}"] * 2
+    assert [(m["room_id"], m["room"]) for m in told["messages"]] == [
+        *[(there, "There")] * 2,
+        *[(here, "Here")] * 2,
+    ]
+    first = await read(ada, "matrix_search", query=word, limit=3)
+    second = await read(ada, "matrix_search", query=word, limit=3, before=first["before"])
+    assert texts(first) + texts(second) == texts(told)
+    only = await read(ada, "matrix_search", query=f"two {word}", room_id="Here")
+    assert [m["room_id"] for m in only["messages"]] == [here]
+    limited = await read(ada, "matrix_search", query=word, rooms={here})
+    assert {m["room_id"] for m in limited["messages"]} == {here}
+    mine = await read(ada, "matrix_search", query=word, sender=ada.user_id)
+    assert texts(mine) == []
+    theirs = await read(ada, "matrix_search", query=word, sender=bench.ann.user_id, limit=50)
+    assert len(theirs["messages"]) == 4
+    for room_id in (foreign, "!nowhere"):
+        call = read(ada, "matrix_search", query=word, room_id=room_id)
+        assert await fault_of(call) is Fault.FORBIDDEN
+    assert await fault_of(read(ada, "matrix_search", query=word, before="%")) is Fault.REFUSED
+
+
+async def test_an_edited_message_is_found_once(bench: Bench, ada: Agent, read: Read) -> None:
+    word, room_id = f"word{secrets.token_hex(5)}", await bench.room(ada)
+    (sent,) = await say(bench, room_id, f"{word} v0")
+    for version in (1, 2):
+        edit = edit_content(f"{word} v{version}", target_event_id=sent, marker={})
+        await bench.ann.send_content(room_id, edit)
+    (found,) = (await read(ada, "matrix_search", query=word))["messages"]
+    assert (found["event_id"], found["text"], found["edited"]) == (sent, f"{word} v2", True)
+
+
+async def test_unread_is_what_came_after_the_last_receipt(bench: Bench, read: Read) -> None:
+    eve = await bench.agent("Eve")
+    ghost, room_id = Intent(bench.client, eve.user_id), await bench.room(eve, name="Busy")
+    assert (await read(eve, "matrix_list_unread"))["rooms"] == []
+    sent = await say(bench, room_id, "one", "two", "three")
+    await bench.ann.mention(room_id, "Eve!", eve.user_id)
+    told = await read(eve, "matrix_list_unread")
+    (room,) = told["rooms"]
+    assert (room["room_id"], room["name"], room["unread"]) == (room_id, "Busy", 4)
+    assert (room["mentions"], room["last"]["text"], "or_more" in room) == (1, "Eve!", False)
+    await ghost.read_receipt(room_id, sent[1])
+    (room,) = (await read(eve, "matrix_list_unread"))["rooms"]
+    assert room["unread"] == 2
+    await say(bench, room_id, *(str(number) for number in range(30)))
+    (room,) = (await read(eve, "matrix_list_unread"))["rooms"]
+    assert (room["unread"], room["or_more"]) == (30, True)
+    await bench.call_as(eve, "matrix_send_message", room_id=room_id, message="I am here")
+    assert (await read(eve, "matrix_list_unread"))["rooms"] == []
+    await bench.ann.say_in_thread(room_id, sent[0], "in a thread")
+    (room,) = (await read(eve, "matrix_list_unread"))["rooms"]
+    assert room["unread"] == 1
+    assert (await read(eve, "matrix_list_unread", rooms={str(eve.room_id)}))["rooms"] == []
+
+
+async def test_the_bot_reads_too(bench: Bench, read: Read) -> None:
+    bot = Intent(bench.client, bench.config.bot_user_id)
+    room_id = await bot.create_room({"name": "Office", "invite": [bench.ann.user_id]})
+    await bench.ann.call("POST", f"/rooms/{room_id}/join")
+    await say(bench, room_id, "hello bot")
+    rooms = {room_id}
+    told = await read(None, "matrix_list_unread", rooms=rooms)
+    assert [(room["name"], room["unread"]) for room in told["rooms"]] == [("Office", 1)]
+    assert texts(await read(None, "matrix_read_room", room_id=room_id)) == ["hello bot"]
+    who = await read(None, "matrix_whoami", rooms=rooms)
+    assert (who["user_id"], who["agent_id"], who["rooms"]) == (bot.user_id, "", [room_id])
+    assert "read" in who["scopes"]
+    assert [
+        r["room_id"] for r in (await read(None, "matrix_list_rooms", rooms=rooms))["rooms"]
+    ] == [room_id]
+
+
+async def test_a_room_tells_what_it_is(bench: Bench, ada: Agent, read: Read) -> None:
+    alias = f"info{secrets.token_hex(4)}"
+    room_id = await bench.room(ada, name="Info", topic="All about it", room_alias_name=alias)
+    parent = {"via": ["localhost"], "canonical": True}
+    path = f"/rooms/{room_id}/state"
+    await bench.ann.call("PUT", f"{path}/m.space.parent/!space", parent)
+    told = await read(ada, "matrix_get_room", room_id=room_id)
+    assert (told["name"], told["topic"]) == ("Info", "All about it")
+    assert (told["alias"], told["spaces"]) == (f"#{alias}:localhost", ["!space"])
+    assert (told["encrypted"], told["joined"], told["version"]) == (False, 2, "12")
+    power = told["power"]
+    assert (power["yours"], power["you_may"]) == (0, ["send", "invite"])
+    assert power["creators"] == [bench.ann.user_id]
+    status, made = await bench.ann.call("POST", f"/rooms/{room_id}/upgrade", {"new_version": "12"})
+    assert status == 200
+    told = await read(ada, "matrix_get_room", room_id=room_id)
+    assert told["replaced_by"] == made["replacement_room"]
+    assert "upgraded" in told["note"]
+
+
+async def test_any_state_is_read(bench: Bench, ada: Agent, read: Read) -> None:
+    room_id = str(ada.room_id)
+    ghost = Intent(bench.client, ada.user_id)
+    await ghost.set_state(room_id, "org.example.big", {"text": "x" * 30_000})
+    kind = "m.room.member"
+    told = await read(
+        ada, "matrix_get_state", room_id=room_id, event_type=kind, state_key=ada.user_id
+    )
+    assert told["content"]["membership"] == "join"
+    big = await read(ada, "matrix_get_state", room_id=room_id, event_type="org.example.big")
+    assert 5_000 < len(big["cut_content"]) < 10_000
+    gone = read(ada, "matrix_get_state", room_id=room_id, event_type="org.example.none")
+    assert await fault_of(gone) is Fault.NOT_FOUND
+
+
+async def test_profiles_are_told(bench: Bench, ada: Agent, read: Read) -> None:
+    told = await read(ada, "matrix_get_profile", user_id=ada.user_id)
+    assert (told["name"], told["agent_id"]) == ("Ada", ada.agent_id)
+    assert "agent_id" not in await read(ada, "matrix_get_profile", user_id=bench.ann.user_id)
+    gone = read(ada, "matrix_get_profile", user_id="@nobody:localhost")
+    assert await fault_of(gone) is Fault.NOT_FOUND
+
+
+async def test_files_are_read_whole_and_in_pieces(bench: Bench, ada: Agent, read: Read) -> None:
+    room_id = str(ada.room_id)
+    text = "Zeile äöü\n" * 3_000
+    info = {"mimetype": "text/markdown"}
+    event_id = await post_file(bench, room_id, text.encode(), "notes.md", info=info)
+    about = {"room_id": room_id, "event_id": event_id}
+    told = await read(ada, "matrix_download_media", max_bytes=1_000_000, **about)
+    assert (told["content"], told["bytes"]) == (text, len(text.encode()))
+    assert (told["name"], told["media_type"]) == ("notes.md", "text/markdown")
+    pieces, offset = "", 0
+    while offset is not None:
+        told = await read(ada, "matrix_download_media", offset=offset, max_bytes=9_999, **about)
+        pieces, offset = pieces + told["content"], told.get("next")
+    assert pieces == text
+    data = bytes(range(256)) * 4
+    event_id = await post_file(bench, room_id, data, "data.bin")
+    told = await read(ada, "matrix_download_media", room_id=room_id, event_id=event_id)
+    assert base64.b64decode(told["content_base64"]) == data
+    named = await read(ada, "matrix_download_media", mxc=told["mxc"])
+    assert named["content_base64"] == told["content_base64"]
+
+
+async def test_files_that_are_none_are_told_apart(bench: Bench, ada: Agent, read: Read) -> None:
+    room_id = str(ada.room_id)
+    (message,) = await say(bench, room_id, "no file")
+    large = await post_file(bench, room_id, b"x" * 1_000_001, "large")
+    foreign = {"msgtype": "m.file", "body": "x", "url": "https://example.org/x"}
+    elsewhere = await bench.ann.send_content(room_id, foreign)
+    sealed = {"msgtype": "m.file", "body": "x", "file": {"url": "mxc://localhost/x"}}
+    encrypted = await bench.ann.send_content(room_id, sealed)
+    known = await upload(bench, b"known")
+    cases: list[tuple[Json, Fault]] = [
+        ({}, Fault.INVALID),
+        ({"mxc": known, "event_id": message, "room_id": room_id}, Fault.INVALID),
+        ({"event_id": message}, Fault.INVALID),
+        ({"mxc": known, "room_id": room_id}, Fault.INVALID),
+        ({"mxc": "https://localhost/x"}, Fault.INVALID),
+        ({"mxc": "mxc://localhost/../x"}, Fault.INVALID),
+        ({"mxc": f"mxc://localhost/{'x' * 24}"}, Fault.NOT_FOUND),
+        ({"mxc": known, "offset": 6}, Fault.INVALID),
+        ({"mxc": known, "rooms": {room_id}}, Fault.FORBIDDEN),
+        ({"event_id": message, "room_id": room_id}, Fault.NOT_FOUND),
+        ({"event_id": "$gone", "room_id": room_id}, Fault.NOT_FOUND),
+        ({"event_id": message, "room_id": "!elsewhere"}, Fault.FORBIDDEN),
+        ({"event_id": large, "room_id": room_id}, Fault.TOO_LARGE),
+        ({"event_id": elsewhere, "room_id": room_id}, Fault.INVALID),
+        ({"event_id": encrypted, "room_id": room_id}, Fault.REFUSED),
+    ]
+    for arguments, fault in cases:
+        assert await fault_of(read(ada, "matrix_download_media", **arguments)) is fault, arguments
+
+
+IN_A_ROOM: list[tuple[str, Json]] = [
+    ("matrix_read_room", {}),
+    ("matrix_get_context", {"event_id": "$x"}),
+    ("matrix_read_thread", {"event_id": "$x"}),
+    ("matrix_search", {"query": "x"}),
+    ("matrix_get_room", {}),
+    ("matrix_get_state", {"event_type": "m.room.create"}),
+    ("matrix_list_members", {}),
+    ("matrix_download_media", {"event_id": "$x"}),
+]
+
+
+@pytest.mark.parametrize(("name", "arguments"), IN_A_ROOM)
+async def test_nothing_is_read_where_the_caller_is_not_or_may_not_be(
+    bench: Bench, ada: Agent, read: Read, name: str, arguments: Json
+) -> None:
+    left, open_room = await bench.room(ada), await bench.room(preset="public_chat")
+    await bench.ann.call(
+        "PUT",
+        f"/rooms/{open_room}/state/m.room.history_visibility",
+        {"history_visibility": "world_readable"},
+    )
+    await Intent(bench.client, ada.user_id).leave(left)
+    for room_id in (left, open_room, "!nowhere", "!\ud800:x", "!a/../b"):
+        assert await fault_of(read(ada, name, room_id=room_id, **arguments)) in (
+            Fault.FORBIDDEN,
+            Fault.INVALID,
+        )
+    allowed = {str(ada.room_id)}
+    other = await bench.room(ada)
+    call = read(ada, name, rooms=allowed, room_id=other, **arguments)
+    assert await fault_of(call) is Fault.FORBIDDEN
+
+
+async def test_one_that_left_is_noticed_though_it_was_there_a_moment_ago(
+    bench: Bench, ada: Agent, read: Read
+) -> None:
+    room_id = await bench.room(ada, name="Before")
+    await say(bench, room_id, "while it was there")
+    await read(ada, "matrix_read_room", room_id=room_id)
+    await Intent(bench.client, ada.user_id).leave(room_id)
+    gone = {"type": "m.room.member", "room_id": room_id, "state_key": ada.user_id}
+    bench.toolbox.arrivals.publish(gone)
+    call = read(ada, "matrix_read_room", room_id=room_id)
+    assert await fault_of(call) is Fault.FORBIDDEN
+
+
+async def test_a_new_name_shows_once_the_bridge_hears_of_it(
+    bench: Bench, ada: Agent, read: Read
+) -> None:
+    room_id = await bench.room(ada, name="Before")
+
+    async def name() -> str:
+        rooms = (await read(ada, "matrix_list_rooms"))["rooms"]
+        return next(room["name"] for room in rooms if room["room_id"] == room_id)
+
+    assert await name() == "Before"
+    renamed = {"type": "m.room.name", "room_id": room_id, "state_key": ""}
+    path = f"/rooms/{room_id}/state/m.room.name"
+    await bench.ann.call("PUT", path, {"name": "After"})
+    bench.toolbox.arrivals.publish(renamed)
+    assert await name() == "After"
+
+
+@given(st.data())
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+async def test_nothing_that_callers_may_say_breaks_a_reader(
+    bench: Bench, ada: Agent, read: Read, data: st.DataObject
+) -> None:
+    name = data.draw(st.sampled_from(sorted(READERS)))
+    schema = bench.toolbox.tools[name].parameters
+    arguments = data.draw(tool_arguments(schema, str(ada.room_id), "Ada's"))
+    agent = data.draw(st.sampled_from([ada, None]))
+    try:
+        await read(agent, name, **arguments)
+    except ToolError as error:
+        assert error.fault not in (Fault.FAILED, Fault.TIMEOUT, Fault.UNAVAILABLE), arguments

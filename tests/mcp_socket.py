@@ -1,0 +1,107 @@
+"""The MCP server behind its WebSocket, for tests: with tools that give what a test wants."""
+
+import asyncio
+import itertools
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import aiohttp
+import anyio
+from mcp import ClientSession
+from mcp.shared.message import SessionMessage
+from mcp_types import jsonrpc_message_adapter
+
+Json = dict[str, Any]
+_INITIALIZE = {
+    "protocolVersion": "2025-06-18",
+    "capabilities": {},
+    "clientInfo": {"name": "test", "version": "1"},
+}
+
+
+@dataclass
+class RawClient:
+    """A WebSocket and nothing else."""
+
+    socket: aiohttp.ClientWebSocketResponse
+    told: list[Json] = field(default_factory=list[Json])
+    numbers: Any = field(default_factory=lambda: itertools.count(1))
+
+    async def send(self, method: str, params: Mapping[str, object] | None = None) -> int:
+        """Send a request; its id."""
+        number = next(self.numbers)
+        message = {"jsonrpc": "2.0", "id": number, "method": method, "params": params or {}}
+        await self.socket.send_json(message)
+        return number
+
+    async def notify(self, method: str, params: Mapping[str, object] | None = None) -> None:
+        await self.socket.send_json({"jsonrpc": "2.0", "method": method, "params": params or {}})
+
+    async def receive(self, seconds: float = 5.0) -> Json:
+        """The next message of any kind."""
+        return await self.socket.receive_json(timeout=seconds)
+
+    async def request(self, method: str, params: Mapping[str, object] | None = None) -> Json:
+        """The whole answer to a request; notifications before it go to `told`."""
+        number = await self.send(method, params)
+        while (message := await self.receive()).get("id") != number:
+            self.told.append(message)
+        return message
+
+    async def result(self, method: str, params: Mapping[str, object] | None = None) -> Json:
+        answer = await self.request(method, params)
+        assert "result" in answer, answer
+        return answer["result"]
+
+    async def initialize(self) -> Json:
+        result = await self.result("initialize", _INITIALIZE)
+        await self.notify("notifications/initialized")
+        return result
+
+    async def closed(self, seconds: float = 5.0) -> tuple[int | None, str]:
+        """The close code and reason, once the server has closed."""
+        while True:
+            frame = await self.socket.receive(timeout=seconds)
+            if frame.type is aiohttp.WSMsgType.CLOSE:
+                return int(frame.data), str(frame.extra)
+            if frame.type in (aiohttp.WSMsgType.CLOSED, aiohttp.WSMsgType.ERROR):
+                return self.socket.close_code, ""
+
+
+@asynccontextmanager
+async def raw_client(url: str, token: str, **options: Any) -> AsyncGenerator[RawClient]:
+    """Connected, not initialized."""
+    headers = {"Authorization": f"Bearer {token}", **options.pop("headers", {})}
+    async with (
+        aiohttp.ClientSession() as http,
+        http.ws_connect(url, headers=headers, protocols=["mcp"], max_msg_size=0, **options) as ws,
+    ):
+        yield RawClient(ws)
+
+
+@asynccontextmanager
+async def official_client(url: str, token: str, **options: Any) -> AsyncGenerator[ClientSession]:
+    """The SDK's session over our WebSocket, not initialized."""
+    async with raw_client(url, token) as raw:
+        incoming, read = anyio.create_memory_object_stream[SessionMessage | Exception](0)
+        write, outgoing = anyio.create_memory_object_stream[SessionMessage](0)
+
+        async def receive() -> None:
+            async with incoming:
+                async for frame in raw.socket:
+                    message = jsonrpc_message_adapter.validate_json(frame.data)
+                    await incoming.send(SessionMessage(message))
+
+        async def send() -> None:
+            async with outgoing:
+                async for item in outgoing:
+                    text = item.message.model_dump_json(by_alias=True, exclude_unset=True)
+                    await raw.socket.send_str(text)
+
+        tasks = [asyncio.create_task(receive()), asyncio.create_task(send())]
+        async with ClientSession(read, write, **options) as session:
+            yield session
+        await raw.socket.close()
+        await asyncio.gather(*tasks)

@@ -1,0 +1,25 @@
+"""Whether a tool's result is what its schema says."""
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+import jsonschema
+
+from letta_matrix.toolbox.tool import Tool
+
+
+def assert_declared(tool: Tool[Any], result: Mapping[str, object]) -> None:
+    """The result fits the tool's output schema and has nothing beside it."""
+    schema = copy.deepcopy(tool.results)
+    _close(schema)
+    jsonschema.validate(dict(result), schema, jsonschema.Draft202012Validator)
+
+
+def _close(schema: Any) -> None:
+    """Allow no undeclared properties, at any depth."""
+    for part in schema.values() if isinstance(schema, dict) else schema:
+        if isinstance(part, dict | list):
+            _close(part)
+    if isinstance(schema, dict) and schema.get("type") == "object" and "properties" in schema:
+        schema.setdefault("additionalProperties", False)

@@ -1,0 +1,283 @@
+"""Rooms, their messages and agents as MCP resources, and being told of changes."""
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncGenerator
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+from tests.builders import message
+from tests.fake_homeserver import until
+from tests.mcp_socket import RawClient, raw_client
+from tests.unit.mcp_door import MINE, OTHERS, Door, door_on
+
+from letta_matrix.mcp import subscriptions
+from letta_matrix.store.database import Database
+from letta_matrix.toolbox.principal import Scope
+
+MESSAGES = f"matrix://rooms/{quote(MINE, safe='')}/messages"
+BOT = "@letta:test"
+META = {
+    "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+    "io.modelcontextprotocol/clientCapabilities": {},
+    "io.modelcontextprotocol/clientInfo": {"name": "test", "version": "1"},
+}
+ACKNOWLEDGED = "notifications/subscriptions/acknowledged"
+UPDATED = "notifications/resources/updated"
+LIST_CHANGED = "notifications/resources/list_changed"
+
+
+@pytest.fixture
+async def door(
+    tmp_path: Path, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> AsyncGenerator[Door]:
+    monkeypatch.setattr(subscriptions, "INTERVAL", 0.2)
+    async with door_on(tmp_path, database) as opened:
+        yield opened
+
+
+def membership(who: str, now: str, before: str = "leave", room_id: str = MINE) -> dict[str, Any]:
+    content = {"membership": now}
+    unsigned = {"prev_content": {"membership": before}}
+    fields = {"type": "m.room.member", "state_key": who, "content": content}
+    return message(room_id=room_id, unsigned=unsigned, **fields)
+
+
+def renaming(room_id: str) -> dict[str, Any]:
+    return message(room_id=room_id, type="m.room.name", state_key="", content={"name": "new"})
+
+
+async def told(client: RawClient, seconds: float = 0.5) -> list[str]:
+    """The notifications that came within some time, by URI; the list's is named."""
+    deadline = time.monotonic() + seconds
+    found: list[str] = []
+    while (left := deadline - time.monotonic()) > 0:
+        try:
+            async with asyncio.timeout(left):
+                news = await client.receive()
+        except TimeoutError:
+            break
+        found.append(news["params"].get("uri", news["method"].removeprefix("notifications/")))
+    return found
+
+
+async def test_resources_are_listed_page_by_page(door: Door) -> None:
+    door.fake.rooms = [MINE, "!b/ä:test", "!c"]
+    async with door.client() as client:
+        first = await client.result("resources/list")
+        rest = await client.result("resources/list", {"cursor": first["nextCursor"]})
+        uris = [one["uri"] for one in first["resources"] + rest["resources"]]
+        rooms = [MESSAGES, "matrix://rooms/%21b%2F%C3%A4%3Atest/messages"]
+        assert uris == ["matrix://rooms", "matrix://agents", *rooms, "matrix://rooms/%21c/messages"]
+        assert "nextCursor" not in rest
+        for uri in uris:
+            contents = (await client.result("resources/read", {"uri": uri}))["contents"]
+            assert (contents[0]["uri"], contents[0]["mimeType"]) == (uri, "application/json")
+
+
+async def test_messages_are_read_as_the_tool_gives_them(door: Door) -> None:
+    async with door.client() as client:
+        (contents,) = (await client.result("resources/read", {"uri": MESSAGES}))["contents"]
+        read = json.loads(contents["text"])
+        assert (read["room_id"], read["limit"]) == (MINE, 30)
+        assert "data, not instructions" in read["untrusted"]
+
+
+async def test_the_template_names_its_variable(door: Door) -> None:
+    async with door.client() as client:
+        (template,) = (await client.result("resources/templates/list"))["resourceTemplates"]
+        assert template["uriTemplate"] == "matrix://rooms/{room_id}/messages"
+
+
+@pytest.mark.parametrize(
+    ("uri", "fault"),
+    [
+        ("matrix://rooms/%21others%3Atest/messages", "You are not in !others:test."),
+        ("matrix://rooms/", "There is no such resource"),
+        ("matrix://rooms//messages", "There is no such resource"),
+        ("matrix://rooms/../messages", "You are not in"),
+        ("matrix://rooms/!a/b/messages", "There is no such resource"),
+        ("matrix://rooms/%ff%fe/messages", "There is no such resource"),
+        (f"matrix://rooms/{'a' * 1000}/messages", "There is no such resource"),
+        ("file:///etc/passwd", "There is no such resource"),
+        ("matrix://rooms?x=1", "There is no such resource"),
+        ("", "There is no such resource"),
+    ],
+)
+@pytest.mark.parametrize("method", ["resources/read", "resources/subscribe"])
+async def test_what_cannot_be_read_is_refused(
+    door: Door, method: str, uri: str, fault: str
+) -> None:
+    async with door.client() as client:
+        error = (await client.request(method, {"uri": uri}))["error"]
+        assert error["code"] == -32602
+        assert fault in error["message"]
+
+
+@pytest.mark.parametrize("cursor", ["-1", "x", "", "9" * 9, "²"])
+async def test_a_foreign_cursor_is_refused(door: Door, cursor: str) -> None:
+    async with door.client() as client:
+        error = (await client.request("resources/list", {"cursor": cursor}))["error"]
+        assert error["code"] == -32602
+
+
+async def test_a_token_sees_what_its_scopes_and_rooms_allow(door: Door) -> None:
+    async with door.client(await door.token(Scope.WRITE)) as client:
+        assert (await client.result("resources/list"))["resources"] == []
+        assert (await client.result("resources/templates/list"))["resourceTemplates"] == []
+        for uri in ("matrix://rooms", "matrix://agents", MESSAGES):
+            for method in ("resources/read", "resources/subscribe"):
+                assert "error" in await client.request(method, {"uri": uri})
+    limited = await door.token(Scope.READ, rooms=frozenset({OTHERS}))
+    async with door.client(limited) as client:
+        assert "error" in await client.request("resources/subscribe", {"uri": MESSAGES})
+
+
+async def test_a_subscriber_is_told_of_messages_a_few_times_only(door: Door) -> None:
+    async with door.client() as client:
+        await client.result("resources/subscribe", {"uri": MESSAGES})
+        for _ in range(50):
+            door.toolbox.arrivals.publish(message(room_id=MINE))
+            door.toolbox.arrivals.publish(message(room_id=OTHERS))
+            await asyncio.sleep(0.005)
+        found = await told(client, 0.6)
+        assert set(found) == {MESSAGES}
+        assert 2 <= len(found) <= 4
+        await client.result("resources/unsubscribe", {"uri": MESSAGES})
+        door.toolbox.arrivals.publish(message(room_id=MINE))
+        assert await told(client) == []
+
+
+async def test_a_room_subscribed_to_by_its_alias_is_named_so(door: Door) -> None:
+    uri = "matrix://rooms/%23mine%3Atest/messages"
+    async with door.client() as client:
+        await client.result("resources/subscribe", {"uri": uri})
+        door.toolbox.arrivals.publish(message(room_id=MINE))
+        assert await told(client) == [uri]
+
+
+async def test_new_rooms_change_the_list(door: Door) -> None:
+    async with door.client() as client:
+        await client.result("resources/subscribe", {"uri": "matrix://rooms"})
+        arrivals = door.toolbox.arrivals
+        arrivals.publish(membership("@ann:test", "join"))
+        arrivals.publish(membership(BOT, "join", "join"))
+        arrivals.publish(membership(BOT, "invite"))
+        assert await told(client) == []
+        arrivals.publish(membership(BOT, "join", "invite"))
+        assert sorted(await told(client)) == ["matrix://rooms", "resources/list_changed"]
+
+
+async def test_a_new_name_is_told_to_those_in_the_room(door: Door) -> None:
+    async with door.client() as client:
+        await client.result("resources/subscribe", {"uri": "matrix://rooms"})
+        door.toolbox.arrivals.publish(renaming(OTHERS))
+        assert await told(client) == []
+        door.toolbox.arrivals.publish(renaming(MINE))
+        assert await told(client) == ["matrix://rooms"]
+
+
+async def test_new_agents_change_their_list(door: Door) -> None:
+    async with door.client(await door.token(agent_id="agent-2")) as client:
+        await client.result("resources/subscribe", {"uri": "matrix://agents"})
+        door.toolbox.arrivals.publish(membership("@agent_1:test", "join"))
+        assert await told(client) == []
+        door.toolbox.arrivals.publish(membership("@agent_1:test", "join", room_id="!1:test"))
+        assert await told(client) == ["matrix://agents"]
+        door.toolbox.arrivals.publish(renaming("!1:test"))
+        assert await told(client) == ["matrix://agents"]
+
+
+async def test_who_has_left_is_told_no_more(door: Door) -> None:
+    async with door.client() as client:
+        await client.result("resources/subscribe", {"uri": MESSAGES})
+        door.toolbox.arrivals.publish(membership(BOT, "leave", "join"))
+        assert await told(client) == ["resources/list_changed"]
+        door.toolbox.arrivals.publish(message(room_id=MINE))
+        assert await told(client) == []
+
+
+async def test_a_revoked_token_is_told_nothing(door: Door) -> None:
+    token = await door.token()
+    async with door.client(token) as client:
+        await client.result("resources/subscribe", {"uri": MESSAGES})
+        await door.revoke(token)
+        door.toolbox.arrivals.publish(message(room_id=MINE))
+        assert await told(client) == []
+
+
+async def test_nobody_listens_after_the_end(door: Door) -> None:
+    arrivals = door.toolbox.arrivals
+    async with door.client() as client:
+        await client.result("resources/subscribe", {"uri": MESSAGES})
+        await client.result("resources/subscribe", {"uri": "matrix://rooms"})
+        assert len(arrivals._listeners) == 1
+    await until(lambda: not arrivals._listeners)
+
+
+async def test_subscriptions_are_bounded(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(subscriptions, "MOST", 2)
+    async with door.client() as client:
+        await client.result("resources/subscribe", {"uri": MESSAGES})
+        error = (await client.request("resources/subscribe", {"uri": "matrix://rooms"}))["error"]
+        assert "No more than 2" in error["message"]
+
+
+async def test_hostile_events_hurt_nobody(door: Door) -> None:
+    async with door.client() as client:
+        await client.result("resources/subscribe", {"uri": MESSAGES})
+        for event in ({}, {"room_id": 7}, {"room_id": MINE, "type": []}):
+            door.toolbox.arrivals.publish(event)
+        broken = membership(BOT, "join") | {"content": [], "unsigned": "x", "state_key": ["x"]}
+        door.toolbox.arrivals.publish(broken)
+        assert await told(client) == []
+
+
+async def listen(client: RawClient, **wanted: object) -> tuple[int, dict[str, Any]]:
+    """Open a `subscriptions/listen`: its id, and what is honored."""
+    number = await client.send("subscriptions/listen", {"notifications": wanted, "_meta": META})
+    acknowledged = await client.receive()
+    assert acknowledged["method"] == ACKNOWLEDGED, acknowledged
+    subscription = acknowledged["params"]["_meta"]["io.modelcontextprotocol/subscriptionId"]
+    assert subscription == number
+    return number, acknowledged["params"]["notifications"]
+
+
+async def test_listening_of_the_stateless_revision(door: Door) -> None:
+    others = "matrix://rooms/%21others%3Atest/messages"
+    async with raw_client(door.url, await door.token()) as client:
+        number, honored = await listen(
+            client,
+            resourceSubscriptions=[MESSAGES, others, "x:y"],
+            resourcesListChanged=True,
+            toolsListChanged=True,
+        )
+        assert honored == {"resourceSubscriptions": [MESSAGES], "resourcesListChanged": True}
+        door.toolbox.arrivals.publish(message(room_id=MINE))
+        door.toolbox.arrivals.publish(membership(BOT, "join", "invite", "!new:test"))
+        news = [await client.receive(), await client.receive()]
+        assert sorted(one["method"] for one in news) == [LIST_CHANGED, UPDATED]
+        for one in news:
+            assert one["params"]["_meta"]["io.modelcontextprotocol/subscriptionId"] == number
+        await client.notify("notifications/cancelled", {"requestId": number})
+        await until(lambda: not door.toolbox.arrivals._listeners)
+
+
+async def test_a_listener_whose_token_is_revoked_hears_the_end(door: Door) -> None:
+    token = await door.token()
+    async with raw_client(door.url, token) as client:
+        number, _ = await listen(client, resourceSubscriptions=[MESSAGES])
+        await door.revoke(token)
+        door.toolbox.arrivals.publish(message(room_id=MINE))
+        answer = await client.receive()
+        assert (answer["id"], answer["result"]["resultType"]) == (number, "complete")
+
+
+async def test_capabilities_tell_what_changes(door: Door) -> None:
+    async with raw_client(door.url, await door.token()) as client:
+        capabilities = (await client.initialize())["capabilities"]
+        assert capabilities["resources"] == {"subscribe": True, "listChanged": True}
+        assert {"prompts", "completions", "tools"} <= capabilities.keys()

@@ -1,0 +1,261 @@
+"""The WebSocket door of the MCP server: who gets in, frames, errors, close codes, limits."""
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncGenerator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from tests.fake_homeserver import until
+from tests.mcp_socket import official_client, raw_client
+from tests.unit.mcp_door import Door, door_on
+
+from letta_matrix.mcp import websocket_session
+from letta_matrix.mcp.websocket import LARGEST
+from letta_matrix.store.database import Database
+from letta_matrix.toolbox.principal import Scope
+
+
+@pytest.fixture
+async def door(tmp_path: Path, database: Database) -> AsyncGenerator[Door]:
+    async with door_on(tmp_path, database) as opened:
+        yield opened
+
+
+def call(name: str, **arguments: object) -> dict[str, object]:
+    return {"name": name, "arguments": arguments}
+
+
+async def refused(door: Door, token: str = "", **options: Any) -> tuple[int, str]:
+    """The status and the text of a handshake that fails."""
+    headers = {"Authorization": f"Bearer {token or await door.token()}"}
+    headers |= {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13"}
+    headers |= {"Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==", **options}
+    wanted = {name: value for name, value in headers.items() if value}
+    async with aiohttp.ClientSession() as http, http.get(door.url, headers=wanted) as response:
+        return response.status, (await response.json())["error"]
+
+
+async def test_the_official_client_calls_tools(door: Door) -> None:
+    async with official_client(door.url, await door.token()) as session:
+        result = await session.initialize()
+        assert result.server_info.name == "letta-matrix"
+        assert {"echo", "matrix_read_room"} <= {t.name for t in (await session.list_tools()).tools}
+        called = await session.call_tool("echo", {"text": "hä?"})
+        assert called.structured_content == {"text": "hä?"}
+
+
+async def test_the_subprotocol_is_agreed_on(door: Door) -> None:
+    async with door.client() as client:
+        assert client.socket.protocol == "mcp"
+
+
+@pytest.mark.parametrize(
+    ("headers", "status", "text"),
+    [
+        ({"Authorization": ""}, 401, "Send a token"),
+        ({"Authorization": "Basic abc"}, 401, "Send a token"),
+        ({"Authorization": "Bearer lm_0123456789ab_no"}, 401, "not known"),
+        ({"Host": "evil.example:8015"}, 421, "`Host` header names no host"),
+        ({"Origin": "https://evil.example"}, 403, "may not use the server"),
+        ({"Sec-WebSocket-Protocol": "graphql-ws"}, 400, "Offer the subprotocol `mcp`"),
+        ({"Upgrade": "", "Connection": ""}, 426, "This is a WebSocket"),
+    ],
+)
+async def test_handshakes_are_refused(
+    door: Door, headers: dict[str, str], status: int, text: str
+) -> None:
+    found, told = await refused(door, **headers)
+    assert (found, text in told) == (status, True), told
+
+
+async def test_a_token_in_the_url_or_the_subprotocol_is_none(door: Door) -> None:
+    token = await door.token()
+    async with aiohttp.ClientSession() as http:
+        for url, protocols in ((f"{door.url}?token={token}", ["mcp"]), (door.url, ["mcp", token])):
+            with pytest.raises(aiohttp.WSServerHandshakeError, match="401"):
+                await http.ws_connect(url, protocols=protocols)
+
+
+async def test_an_expired_token_is_refused(door: Door) -> None:
+    status, text = await refused(door, await door.token(lifetime=-1.0))
+    assert (status, text) == (401, "The token has expired.")
+
+
+async def test_a_revoked_token_ends_the_connection_at_its_next_message(door: Door) -> None:
+    token = await door.token()
+    async with door.client(token) as client:
+        await client.result("ping")
+        await door.revoke(token)
+        error = (await client.request("tools/call", call("echo", text="x")))["error"]
+        assert (error["code"], error["message"]) == (-32012, "The token was revoked.")
+        assert await client.closed() == (4401, "The token was revoked.")
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        ("{", -32700),
+        ("", -32700),
+        ("nonsense", -32700),
+        ("[" * 100_000, -32700),
+        ('{"jsonrpc":"2.0","id":1,"method":"x","params":{"a":"\\ud800"}}', -32700),
+        ("[]", -32600),
+        ("null", -32600),
+        ('{"jsonrpc":"1.0","id":1,"method":"ping"}', -32600),
+        ('{"jsonrpc":"2.0","id":1,"method":7}', -32600),
+        ('{"jsonrpc":"2.0","id":1,"method":"ping","params":[1]}', -32600),
+    ],
+)
+async def test_what_is_no_message_is_answered_and_the_connection_stays(
+    door: Door, text: str, code: int
+) -> None:
+    async with door.client() as client:
+        await client.socket.send_str(text)
+        answer = await client.receive()
+        assert (answer["id"], answer["error"]["code"]) == (None, code)
+        assert await client.result("ping") == {}
+
+
+async def test_a_request_before_the_handshake_is_refused(door: Door) -> None:
+    async with raw_client(door.url, await door.token()) as client:
+        assert (await client.request("tools/list"))["error"]["code"] == -32602
+        assert "serverInfo" in await client.initialize()
+
+
+async def test_binary_frames_end_the_connection(door: Door) -> None:
+    async with door.client() as client:
+        await client.socket.send_bytes(b"{}")
+        assert await client.closed() == (1003, "Send text frames.")
+
+
+async def test_too_large_messages_end_the_connection(door: Door) -> None:
+    reader, writer = await dialled(door)
+    writer.write(b"\x81\xff" + (LARGEST + 1).to_bytes(8, "big") + bytes(4) + b"[")
+    closing = await reader.readexactly(4)
+    assert (closing[0], int.from_bytes(closing[2:], "big")) == (0x88, 1009)
+    writer.close()
+
+
+async def test_large_messages_pass(door: Door) -> None:
+    async with door.client() as client:
+        text = "ä" * 1_000_000
+        result = await client.result("tools/call", call("echo", text=text))
+        assert json.loads(result["content"][0]["text"]) == {"text": text}
+
+
+async def test_too_many_requests_are_told_when_to_come_again(
+    tmp_path: Path, database: Database
+) -> None:
+    async with (
+        door_on(tmp_path, database, access={"calls_per_minute": 6}) as door,
+        door.client() as client,
+    ):
+        errors = [(await client.request("ping")).get("error") for _ in range(5)]
+        assert errors[:3] == [None] * 3
+        assert errors[4]["code"] == -32011
+        assert 0 < errors[4]["data"]["retry_after"] <= 10
+
+
+async def test_open_requests_are_bounded_and_ids_are_used_once(door: Door) -> None:
+    async with door.client() as client:
+        for _ in range(64):
+            await client.send("tools/call", call("wait"))
+        await until(lambda: door.fake.waiting == 64)
+        error = (await client.request("ping"))["error"]
+        assert error["code"] == -32010
+        await client.notify("notifications/cancelled", {"requestId": 2})
+        await until(lambda: door.fake.waiting == 63)
+        assert await client.result("ping") == {}
+        await client.socket.send_json({"jsonrpc": "2.0", "id": 3, "method": "ping"})
+        answer = await client.receive()
+        assert (answer["id"], answer["error"]["code"]) == (3, -32010)
+        door.fake.go.set()
+        answers = [await client.receive() for _ in range(63)]
+        assert len({answer["id"] for answer in answers}) == 63
+
+
+async def test_calls_end_with_their_connection(door: Door) -> None:
+    async with door.client() as client:
+        await client.send("tools/call", call("wait"))
+        await until(lambda: door.fake.waiting == 1)
+    await until(lambda: door.fake.waiting == 0)
+
+
+async def test_a_client_that_does_not_read_is_cut_off(
+    door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(websocket_session, "_PATIENCE", 0.2)
+    _, writer = await dialled(door)
+    initialize = {"jsonrpc": "2.0", "id": 0, "method": "initialize"}
+    params = {"protocolVersion": "2025-06-18", "capabilities": {}}
+    params |= {"clientInfo": {"name": "deaf", "version": "1"}}
+    writer.write(frame({**initialize, "params": params}))
+    for number in range(1, 60):
+        request = {"jsonrpc": "2.0", "id": number, "method": "tools/call"}
+        writer.write(frame({**request, "params": call("echo", text="x" * 400_000)}))
+    await until(lambda: len(door.sockets._open) == 1)
+    await until(lambda: not door.sockets._open)
+    writer.transport.abort()
+
+
+async def dialled(door: Door) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """A connection on which frames can be written byte by byte."""
+    token = await door.token()
+    reader, writer = await asyncio.open_connection("127.0.0.1", door.sockets.port, limit=2**16)
+    writer.write(
+        b"GET /mcp HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+        b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+        b"Authorization: Bearer " + token.encode() + b"\r\n\r\n"
+    )
+    assert b"101 Switching" in await reader.readuntil(b"\r\n\r\n")
+    return reader, writer
+
+
+def frame(message: object) -> bytes:
+    """A masked text frame (RFC 6455, section 5.2), with a mask that changes nothing."""
+    data = json.dumps(message).encode()
+    return b"\x81\xff" + len(data).to_bytes(8, "big") + bytes(4) + data
+
+
+async def test_the_end_is_quick_and_says_why(tmp_path: Path, database: Database) -> None:
+    async with door_on(tmp_path, database) as door, door.client() as client:
+        await client.send("tools/call", call("wait"))
+        await until(lambda: door.fake.waiting == 1)
+        closed = asyncio.create_task(client.closed())
+        before = time.monotonic()
+        await door.sockets.close()
+        assert time.monotonic() - before < 2
+        assert await closed == (1001, "The bridge ends.")
+        assert door.fake.waiting == 0
+
+
+async def test_tools_are_those_of_the_token(door: Door) -> None:
+    async with door.client(await door.token(Scope.AGENTS)) as client:
+        tools = (await client.result("tools/list"))["tools"]
+        assert [tool["name"] for tool in tools] == ["list_agents"]
+        error = (await client.result("tools/call", call("echo")))["content"][0]["text"]
+        assert "needs the scope read" in error
+
+
+async def test_the_stateless_revision_works_over_the_socket(door: Door) -> None:
+    meta = {
+        "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+        "io.modelcontextprotocol/clientCapabilities": {},
+        "io.modelcontextprotocol/clientInfo": {"name": "test", "version": "1"},
+    }
+    async with raw_client(door.url, await door.token()) as client:
+        found = await client.result("server/discover", {"_meta": meta})
+        assert found["supportedVersions"] == ["2026-07-28"]
+        result = await client.result("tools/call", {**call("echo", text="x"), "_meta": meta})
+        assert result["structuredContent"] == {"text": "x"}
+
+
+async def test_health_needs_no_token(door: Door) -> None:
+    url = door.url.replace("/mcp", "/health")
+    async with door.client(), aiohttp.ClientSession() as http, http.get(url) as response:
+        report = await response.json()
+    assert (report["status"], report["clients"]) == ("ok", 1)

@@ -1,0 +1,40 @@
+"""Tokens in the database: whole, in order, revoked once, by another process too."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from letta_matrix.store.database import Database, database_url
+from letta_matrix.store.tokens import AccessToken, TokenStore
+
+TOKEN = AccessToken("a1", "0" * 64, "", ("read", "write"), None, "a 'label' — ✓", 5.0, 9.0)
+
+
+async def test_what_is_stored_comes_back(database: Database) -> None:
+    store = TokenStore(database)
+    limited = replace(TOKEN, token_id="a2", agent_id="agent-1", rooms=("!a:test",), expires_at=None)
+    nowhere = replace(TOKEN, token_id="a0", rooms=(), created_at=4.0)
+    for token in (TOKEN, limited, nowhere):
+        await store.add(token)
+    assert await store.get("a1") == TOKEN
+    assert await store.get("a9") is None
+    assert await store.all() == [nowhere, TOKEN, limited]
+
+
+async def test_a_token_is_revoked_once(database: Database) -> None:
+    store = TokenStore(database)
+    await store.add(TOKEN)
+    assert await store.revoke("a1", 7.0)
+    assert not await store.revoke("a1", 8.0)
+    assert not await store.revoke("a9", 8.0)
+    assert await store.get("a1") == replace(TOKEN, revoked_at=7.0)
+
+
+async def test_another_process_revokes(database: Database, database_file: Path) -> None:
+    store = TokenStore(database)
+    await store.add(TOKEN)
+    other = Database(database_url(f"sqlite:///{database_file}", database_file.parent))
+    assert await TokenStore(other).revoke("a1", 7.0)
+    await other.close()
+    token = await store.get("a1")
+    assert token is not None
+    assert token.revoked_at == 7.0
