@@ -14,7 +14,7 @@ from mcp.shared.message import SessionMessage
 from mcp_types import jsonrpc_message_adapter
 
 Json = dict[str, Any]
-_INITIALIZE = {
+INITIALIZE: Json = {
     "protocolVersion": "2025-06-18",
     "capabilities": {},
     "clientInfo": {"name": "test", "version": "1"},
@@ -56,7 +56,7 @@ class RawClient:
         return answer["result"]
 
     async def initialize(self) -> Json:
-        result = await self.result("initialize", _INITIALIZE)
+        result = await self.result("initialize", INITIALIZE)
         await self.notify("notifications/initialized")
         return result
 
@@ -74,11 +74,12 @@ class RawClient:
 async def raw_client(url: str, token: str, **options: Any) -> AsyncGenerator[RawClient]:
     """Connected, not initialized."""
     headers = {"Authorization": f"Bearer {token}", **options.pop("headers", {})}
-    async with (
-        aiohttp.ClientSession() as http,
-        http.ws_connect(url, headers=headers, protocols=["mcp"], max_msg_size=0, **options) as ws,
-    ):
-        yield RawClient(ws)
+    async with aiohttp.ClientSession() as http:
+        socket: aiohttp.ClientWebSocketResponse = await http.ws_connect(
+            url, headers=headers, protocols=["mcp"], max_msg_size=0, **options
+        )
+        yield RawClient(socket)
+        await socket.close()
 
 
 @asynccontextmanager

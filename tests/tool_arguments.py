@@ -1,5 +1,6 @@
 """Hypothesis strategies for what a model may pass to a tool."""
 
+from collections.abc import Callable
 from typing import Any
 
 from hypothesis import strategies as st
@@ -25,12 +26,37 @@ def arguments(schema: dict[str, Any], *rooms: str) -> st.SearchStrategy[dict[str
 
 
 def _value(name: str, field: dict[str, Any], rooms: tuple[str, ...]) -> st.SearchStrategy[Any]:
-    kinds: dict[str, st.SearchStrategy[Any]] = {
-        "string": st.sampled_from(rooms) if name == "room_id" and rooms else STRINGS,
-        "integer": st.integers(0, 60),
-        "number": st.floats(0, 1),
-        "boolean": st.booleans(),
-        "array": st.lists(STRINGS, max_size=4),
-    }
-    fitting = kinds[field["type"]]
+    fitting = st.sampled_from(rooms) if name == "room_id" and rooms else _fitting(field)
     return st.one_of(fitting, fitting, fitting, STRINGS, JSON)
+
+
+def _fitting(field: dict[str, Any]) -> st.SearchStrategy[Any]:
+    if "enum" in field:
+        return st.sampled_from(field["enum"])
+    if "anyOf" in field:
+        return st.one_of(*map(_fitting, field["anyOf"]))
+    least, most = field.get("minimum", 0), field.get("maximum", 60)
+    kinds: dict[str, Callable[[], st.SearchStrategy[Any]]] = {
+        "string": lambda: _texts(field),
+        "integer": lambda: st.integers(least, most),
+        "number": lambda: st.floats(least, min(most, max(least, 1))),
+        "boolean": st.booleans,
+        "null": st.none,
+        "object": lambda: st.dictionaries(STRINGS, JSON, max_size=3),
+        "array": lambda: st.lists(
+            _fitting(field["items"]),
+            min_size=field.get("minItems", 0),
+            max_size=min(field.get("maxItems", 4), 4),
+        ),
+    }
+    return kinds[field["type"]]()
+
+
+def _texts(field: dict[str, Any]) -> st.SearchStrategy[str]:
+    if pattern := field.get("pattern"):
+        return st.from_regex(pattern) | STRINGS
+    if "const" in field:
+        return st.just(field["const"])
+    longest = field.get("maxLength", 50)
+    least = field.get("minLength", 0)
+    return st.text(min_size=least, max_size=max(least, min(longest, 50))) | STRINGS

@@ -6,6 +6,7 @@ from typing import Any
 
 import jsonschema
 
+from letta_matrix.matrix.events import items, mapping
 from letta_matrix.toolbox.tool import Tool
 
 
@@ -18,8 +19,8 @@ def assert_declared(tool: Tool[Any], result: Mapping[str, object]) -> None:
 
 def _close(schema: Any) -> None:
     """Allow no undeclared properties, at any depth."""
-    for part in schema.values() if isinstance(schema, dict) else schema:
-        if isinstance(part, dict | list):
-            _close(part)
-    if isinstance(schema, dict) and schema.get("type") == "object" and "properties" in schema:
+    node = mapping(schema)
+    for part in [*node.values(), *(items(schema) or [])]:
+        _close(part)
+    if node.get("type") == "object" and "properties" in node:
         schema.setdefault("additionalProperties", False)

@@ -35,7 +35,9 @@ class Oidc(Section):
     issuer: SecureAddress = Field(
         description="as in the tokens' `iss`, and where its keys are found"
     )
-    audience: str = Field(min_length=1, description="what the tokens' `aud` must have in it")
+    audience: Annotated[str, matches(r"\S+", "a text without spaces, usually a URL")] = Field(
+        description="what the tokens' `aud` must have in it"
+    )
     agent_claim: str = Field(
         default="letta_agent",
         description="the claim that names the agent a token acts as; without it: none",

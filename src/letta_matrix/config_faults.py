@@ -4,7 +4,7 @@ import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast, get_args
+from typing import cast, get_args, get_origin
 
 from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
@@ -31,7 +31,7 @@ def known_keys(model: type[BaseModel], prefix: str = "") -> dict[str, Key]:
         path = prefix + name
         known[path] = Key(_purpose(field), SecretStr in _types(field.annotation))
         for section in _sections(field):
-            inside = f"{path}." if not get_args(field.annotation) else f"{path}.*."
+            inside = f"{path}.*." if get_origin(field.annotation) is list else f"{path}."
             known |= {key: known.get(key, one) for key, one in known_keys(section, inside).items()}
     return known
 

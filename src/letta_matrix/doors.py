@@ -15,7 +15,7 @@ from letta_matrix.web.front import Front
 from letta_matrix.web.health import health_routes
 from letta_matrix.web.lazy import App, Lazy
 from letta_matrix.web.listening import listen
-from letta_matrix.web.pages import chat_routes
+from letta_matrix.web.pages import chat_routes, docs_routes
 from letta_matrix.web.server import AsgiServer
 
 if TYPE_CHECKING:
@@ -72,6 +72,7 @@ class Doors:
         routes = [
             *health_routes(self._health, self._is_ready),
             *chat_routes(browser_url, config.bot_user_id),
+            *docs_routes(),
         ]
         return Front(routes, Lazy(self._make_api))
 

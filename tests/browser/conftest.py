@@ -30,8 +30,7 @@ _numbers = itertools.count(1)
 
 @pytest.fixture(scope="session")
 async def chat_url(homeserver: Homeserver) -> AsyncIterator[str]:
-    app = web.Application()
-    app.add_routes(chat_routes(homeserver.url, f"@letta:{homeserver.server_name}"))
+    app = Starlette(routes=chat_routes(homeserver.url, f"@letta:{homeserver.server_name}"))
     runner = web.AppRunner(app)
     await runner.setup()
     port = free_port()

@@ -4,11 +4,13 @@ import json
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from io import BytesIO
 from typing import Any
 from urllib.parse import quote
 
 import aiohttp
 from tests.integration.bridge_world import Json, World
+from yarl import URL
 
 from letta_matrix.access.secrets import issue
 from letta_matrix.toolbox.principal import Scope
@@ -48,11 +50,13 @@ class Rest:
     ) -> AsyncGenerator[aiohttp.ClientResponse]:
         """As `call`, with the response itself. `path` is percent-encoded already."""
         sent = {"Authorization": f"Bearer {self.token}", **(headers or {})}
-        data = body if isinstance(body, bytes | None | aiohttp.FormData) else json.dumps(body)
-        if isinstance(data, str):
-            sent["Content-Type"] = "application/json"
+        data = body
+        if isinstance(body, bytes):
+            data = BytesIO(body)
+        elif body is not None and not isinstance(body, aiohttp.FormData):
+            data, sent["Content-Type"] = json.dumps(body), "application/json"
         pairs = "&".join(f"{name}={quote(value, safe='')}" for name, value in query.items())
-        address = aiohttp.client.URL(f"{self.url}{path}{'?' if pairs else ''}{pairs}", encoded=True)
+        address = URL(f"{self.url}{path}{'?' if pairs else ''}{pairs}", encoded=True)
         async with self.http.request(method, address, data=data, headers=sent) as response:
             yield response
 

@@ -2,13 +2,15 @@
 
 import asyncio
 import secrets
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Generator, Iterable
 from dataclasses import replace
 from urllib.parse import quote
 
 import pytest
 from tests.integration.bridge_world import (
+    Json,
     Person,
+    Room,
     World,
     bridge_on,
     eventually,
@@ -20,8 +22,16 @@ from tests.scripts import obey
 from tests.servers import Homeserver
 
 from letta_matrix.matrix.identifiers import room_alias
-from letta_matrix.runtimes.memory import MemoryRuntime
-from letta_matrix.runtimes.protocol import Capabilities, TurnEvent, TurnRequest
+from letta_matrix.runtimes.memory import Answer, MemoryRuntime
+from letta_matrix.runtimes.protocol import (
+    ApprovalRequested,
+    Capabilities,
+    StopReason,
+    TextDelta,
+    TurnEvent,
+    TurnFinished,
+    TurnRequest,
+)
 from letta_matrix.toolbox.principal import Scope
 
 
@@ -31,8 +41,16 @@ async def ann(homeserver: Homeserver) -> Person:
 
 
 def obey_the_last_line(request: TurnRequest) -> Iterable[TurnEvent | float]:
-    """Above it stands who has written it."""
-    return obey(replace(request, text=request.text.splitlines()[-1]))
+    """`run COMMAND` asks first; above it stands who has written it."""
+    line = request.text.splitlines()[-1]
+    return asks(request, line) if line.startswith("run ") else obey(replace(request, text=line))
+
+
+def asks(request: TurnRequest, line: str) -> Generator[TurnEvent, Answer, None]:
+    wanted = ApprovalRequested(request.message_id, "Bash", {"command": line[4:]}, always=False)
+    answer = yield wanted
+    yield TextDelta("0", "done" if answer.allow else f"not done: {answer.message}")
+    yield TurnFinished(StopReason.END_TURN)
 
 
 @pytest.fixture(scope="module")
@@ -146,13 +164,12 @@ async def test_agents_come_in_pages(world: World, admin: Rest) -> None:
     mark = secrets.token_hex(4)
     rooms = [await world.meet(new_agent(f"{mark} {number}")) for number in range(3)]
     seen: list[str] = []
-    after: dict[str, str] = {}
-    for _ in range(3):
-        _, page = await admin.call("GET", "/agents", name=mark, limit="1", **after)
+    after = ""
+    for number in range(3):
+        _, page = await admin.call("GET", "/agents", name=mark, limit="1", after=after)
         seen += [agent["agent_id"] for agent in page["agents"]]
-        after = {"after": page["next"]}
-        assert page["total"] == 3
-    assert page["next"] is None
+        after = page["next"]
+        assert (page["total"], after is None) == (3, number == 2)
     assert sorted(seen) == sorted(room.agent.agent_id for room in rooms)
 
 
@@ -286,3 +303,77 @@ async def test_an_agents_token_speaks_as_that_agent(world: World) -> None:
     assert (await as_ada.call("GET", f"/turns/{told['turn_id']}"))[0] == 200
     other = await rest_as(world, Scope.AGENTS, agent_id=bob.agent.agent_id)
     assert (await other.call("GET", f"/turns/{told['turn_id']}"))[0] == 404
+
+
+async def waiting_for(admin: Rest, room: Room, command: str) -> Json:
+    """The approval that an agent waits for, once it does."""
+    await admin.call(
+        "POST", f"/agents/{room.agent.agent_id}/messages", {"message": f"run {command}"}, wait="0"
+    )
+
+    async def pending() -> list[Json]:
+        _, page = await admin.call("GET", "/approvals", agent_id=room.agent.agent_id)
+        return page["approvals"]
+
+    return (await eventually(pending, bool))[0]
+
+
+@pytest.mark.parametrize(
+    ("decision", "said", "shown"),
+    [
+        ({"decision": "allow"}, "done", "allowed by"),
+        (
+            {"decision": "deny", "reason": "Not now."},
+            "not done: Denied by {who}: Not now.",
+            "denied",
+        ),
+    ],
+)
+async def test_an_admin_answers_what_an_agent_asks(
+    world: World, admin: Rest, decision: Json, said: str, shown: str
+) -> None:
+    room = await world.meet()
+    approval = await waiting_for(admin, room, "make test")
+    assert approval["arguments"] == {"command": "make test"}
+    path = f"/approvals/{approval['key']}"
+    status, problem = await admin.call("POST", path, {"decision": "always"})
+    assert (status, problem["type"].split("/")[-1]) == (409, "conflict")
+    assert (await admin.call("POST", path, {"decision": "maybe"}))[0] == 422
+    key = {"Idempotency-Key": secrets.token_hex(8)}
+    status, settled = await admin.call("POST", path, decision, headers=key)
+    assert status == 200, settled
+    who = f"token:{admin.token.split('_')[1]}"
+    assert settled["decided_by"] == who
+    assert await admin.call("POST", path, decision, headers=key) == (200, settled)
+    status, problem = await admin.call("POST", path, decision)
+    assert (status, problem["type"].split("/")[-1]) == (409, "conflict")
+    turn = f"/turns/{approval['turn_id']}"
+    _, ended = await eventually(lambda: admin.call("GET", turn), lambda a: a[1]["status"] == "done")
+    assert ended["text"] == said.format(who=who)
+
+    async def question() -> str:
+        return str((await world.person.beside(room, "approval"))["content"]["body"])
+
+    assert who in await eventually(question, lambda body: shown in body)
+    _, audit = await admin.call("GET", "/audit")
+    noted = audit["entries"][0]
+    assert (noted["principal"], noted["action"]) == (who, "approvals.answer")
+
+
+async def test_no_agent_answers_for_people(world: World, admin: Rest) -> None:
+    ada, bob = await world.meet(), await world.meet()
+    approval = await waiting_for(admin, ada, "make love")
+    as_ada = await rest_as(world, agent_id=ada.agent.agent_id)
+    _, seen = await as_ada.call("GET", "/approvals")
+    assert [one["key"] for one in seen["approvals"]] == [approval["key"]]
+    as_bob = await rest_as(world, agent_id=bob.agent.agent_id)
+    assert (await as_bob.call("GET", "/approvals"))[1]["approvals"] == []
+    asked = await as_bob.call("GET", "/approvals", agent_id=ada.agent.agent_id)
+    assert asked[0] == 403
+    path, allow = f"/approvals/{approval['key']}", {"decision": "allow"}
+    assert (await as_ada.call("POST", path, allow))[0] == 403
+    elsewhere = await rest_as(world, rooms=frozenset({bob.room_id}))
+    assert (await elsewhere.call("GET", "/approvals"))[1]["approvals"] == []
+    assert (await elsewhere.call("POST", path, allow))[0] == 404
+    assert (await admin.call("POST", "/approvals/none", allow))[0] == 404
+    assert (await admin.call("POST", f"/turns/{approval['turn_id']}/cancel"))[0] == 200

@@ -10,11 +10,11 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from jsonschema import validate
 from PIL import Image
 from tests.integration.bridge_world import Json
 from tests.integration.toolbox_bench import Bench, bench_on
 from tests.servers import Homeserver
+from tests.tool_results import assert_declared
 
 from letta_matrix.matrix.content import MARKER
 from letta_matrix.matrix.intent import Intent
@@ -61,7 +61,7 @@ def sound(seconds: float) -> str:
 async def use(bench: Bench, agent: Agent | None, tool: str, /, **arguments: Any) -> Json:
     """A call whose result is what its schema promises."""
     told = await bench.call_as(agent, tool, **arguments)
-    validate(told, bench.toolbox.tools[tool].results | {"additionalProperties": False})
+    assert_declared(bench.toolbox.tools[tool], told)
     return told
 
 

@@ -109,11 +109,17 @@ class Door:
     tokens: TokenStore
     toolbox: Toolbox
     fake: FakeTools
-    sockets: McpSockets
+    services: Services
+    sockets: McpSockets = field(init=False)
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.sockets.port}/mcp"
+
+    async def renew(self, port: int = 0) -> None:
+        """Listen, like a new process."""
+        self.sockets = McpSockets(self.services, Core(self.services))
+        await self.sockets.start("127.0.0.1", port)
 
     async def token(
         self,
@@ -139,7 +145,9 @@ class Door:
 
 
 @asynccontextmanager
-async def door_on(directory: Path, database: Database, **sections: Any) -> AsyncGenerator[Door]:
+async def door_on(
+    directory: Path, database: Database, *, fake_tools: bool = True, **sections: Any
+) -> AsyncGenerator[Door]:
     """A door on an empty database, with agents 1 and 2."""
     config = config_for(directory, **sections)
     agents = AgentDirectory(database)
@@ -149,13 +157,14 @@ async def door_on(directory: Path, database: Database, **sections: Any) -> Async
     stores = (Rooms(database), conversations, TurnStore(database, conversations), Outbox(database))
     toolbox = Toolbox(config, homeserver, agents, *stores, AuditStore(database))
     fake = FakeTools()
-    toolbox.tools = {tool.name: tool for tool in fake.tools()}
+    if fake_tools:
+        toolbox.tools = {tool.name: tool for tool in fake.tools()}
     tokens = TokenStore(database)
     services = Services(config, toolbox, Authenticator(config, tokens, agents), agents)
-    sockets = McpSockets(services, Core(services))
-    await sockets.start("127.0.0.1", 0)
+    door = Door(config, tokens, toolbox, fake, services)
+    await door.renew()
     try:
-        yield Door(config, tokens, toolbox, fake, sockets)
+        yield door
     finally:
-        await sockets.close()
+        await door.sockets.close()
         await homeserver.close()

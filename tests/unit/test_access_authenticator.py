@@ -40,8 +40,8 @@ def door(tmp_path: Path, tokens: TokenStore, directory: AgentDirectory) -> Authe
 @pytest.fixture
 def make(tokens: TokenStore) -> Make:
     async def made(**fields: Any) -> str:
-        wanted = {"agent_id": "", "scopes": frozenset({Scope.READ})} | fields
-        change = wanted.pop("change", {})
+        change = fields.pop("change", {})
+        wanted: dict[str, Any] = {"agent_id": "", "scopes": frozenset({Scope.READ})} | fields
         text, token = issue(**wanted)
         await tokens.add(replace(token, **change))
         return text
@@ -84,7 +84,6 @@ async def test_scopes_that_a_row_must_not_give(
         ({"revoked_at": 1.0}, "was revoked"),
         ({"expires_at": 1.0}, "has expired"),
         ({"digest": "0" * 64}, "not known here"),
-        ({"digest": "é"}, "not known here"),
     ],
 )
 async def test_tokens_that_are_over(

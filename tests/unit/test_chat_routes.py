@@ -1,27 +1,27 @@
-"""The chat page's files over HTTP."""
+"""The pages' files over HTTP."""
 
 from collections.abc import AsyncGenerator
 
+import httpx
 import pytest
-from aiohttp import web
-from aiohttp.test_utils import TestClient, TestServer
+from starlette.applications import Starlette
 
-from letta_matrix.web.pages import chat_routes
-
-Client = TestClient[web.Request, web.Application]
+from letta_matrix.web.pages import chat_routes, docs_routes
 
 
 @pytest.fixture
-async def client() -> AsyncGenerator[Client]:
-    app = web.Application()
-    app.add_routes(chat_routes("https://matrix.example:8448/", "@letta:example"))
-    async with TestClient(TestServer(app)) as client:
+async def client() -> AsyncGenerator[httpx.AsyncClient]:
+    app = Starlette(
+        routes=[*chat_routes("https://matrix.example:8448/", "@letta:example"), *docs_routes()]
+    )
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://bridge") as client:
         yield client
 
 
-async def test_page_has_a_strict_policy(client: Client) -> None:
+async def test_page_has_a_strict_policy(client: httpx.AsyncClient) -> None:
     answer = await client.get("/chat")
-    page = await answer.text()
+    page = answer.text
     assert answer.headers["Content-Type"] == "text/html; charset=utf-8"
     assert answer.headers["Content-Security-Policy"] == (
         "default-src 'none'; script-src 'self'; style-src 'self'; "
@@ -35,43 +35,60 @@ async def test_page_has_a_strict_policy(client: Client) -> None:
     assert page.count("<script") == page.count('<script type="module" src=')
 
 
-async def test_the_front_door_leads_to_the_page(client: Client) -> None:
-    answer = await client.get("/", allow_redirects=False)
-    assert (answer.status, answer.headers["Location"]) == (302, "/chat")
+async def test_the_front_door_leads_browsers_to_the_page(client: httpx.AsyncClient) -> None:
+    answer = await client.get("/", headers={"Accept": "text/html,*/*"})
+    assert (answer.status_code, answer.headers["Location"]) == (302, "/chat")
 
 
-async def test_files_are_served_and_revalidated(client: Client) -> None:
+async def test_the_front_door_tells_programs_what_this_is(client: httpx.AsyncClient) -> None:
+    answer = await client.get("/")
+    assert answer.json().items() >= {"status": "running", "docs": "/docs"}.items()
+
+
+async def test_the_reference_needs_nothing_of_others(client: httpx.AsyncClient) -> None:
+    page = await client.get("/docs")
+    assert "connect-src 'self';" in page.headers["Content-Security-Policy"]
+    assert "://" not in page.text
+    assert "style=" not in page.text
+    for name in ("docs.js", "docs.css"):
+        assert f"/docs/{name}" in page.text
+        file = await client.get(f"/docs/{name}")
+        assert file.status_code == 200
+        assert "://" not in file.text
+
+
+async def test_files_are_served_and_revalidated(client: httpx.AsyncClient) -> None:
     answer = await client.get("/chat/store/rooms.js")
-    assert answer.status == 200
+    assert answer.status_code == 200
     assert answer.headers["Content-Type"] == "text/javascript; charset=utf-8"
     assert answer.headers["Cache-Control"] == "no-cache"
     again = await client.get("/chat/main.js", headers={"If-None-Match": answer.headers["ETag"]})
-    assert again.status == 200
+    assert again.status_code == 200
     same = await client.get(
         "/chat/store/rooms.js", headers={"If-None-Match": answer.headers["ETag"]}
     )
-    assert same.status == 304
+    assert same.status_code == 304
 
 
-async def test_settings(client: Client) -> None:
+async def test_settings(client: httpx.AsyncClient) -> None:
     answer = await client.get("/chat/config.json")
     assert answer.headers["Cache-Control"] == "no-store"
-    assert await answer.json() == {
+    assert answer.json() == {
         "homeserver_url": "https://matrix.example:8448",
         "bot_user_id": "@letta:example",
     }
 
 
 @pytest.mark.parametrize("path", ["nothing.js", "..%2f..%2fpages.py", "views"])
-async def test_nothing_else_is_served(client: Client, path: str) -> None:
+async def test_nothing_else_is_served(client: httpx.AsyncClient, path: str) -> None:
     answer = await client.get(f"/chat/{path}")
-    assert answer.status == 404
+    assert answer.status_code == 404
     assert answer.headers["X-Content-Type-Options"] == "nosniff"
 
 
-async def test_trailing_slash_leads_to_the_page(client: Client) -> None:
-    answer = await client.get("/chat/", allow_redirects=False)
-    assert (answer.status, answer.headers["Location"]) == (301, "/chat")
+async def test_trailing_slash_leads_to_the_page(client: httpx.AsyncClient) -> None:
+    answer = await client.get("/chat/")
+    assert (answer.status_code, answer.headers["Location"]) == (301, "/chat")
 
 
 @pytest.mark.parametrize("url", ["", "matrix.example", "ftp://matrix.example", "http://"])

@@ -99,6 +99,32 @@ def test_wrong_durations(fault: Callable[..., str], written: str) -> None:
         ),
         ("as_token: x", "unknown key `as_token`; did you mean `appservice.as_token`?"),
         ("runtimes: [{type: memory, nam: x}]", "unknown key `runtimes.0.nam`; did you mean "),
+        ("access: {oidc: {}}", "`access.oidc.issuer` is missing: as in the tokens' `iss`, and "),
+        (
+            "access: {oidc: {issuer: 'https://a.b', audience: x, admns: []}}",
+            "unknown key `access.oidc.admns`; did you mean `access.oidc.admins`?",
+        ),
+        (
+            "access: {oidc: {issuer: 'http://a.b', audience: x}}",
+            "`access.oidc.issuer` should start with https://, unless it is on this machine (got ",
+        ),
+        (
+            "access: {oidc: {issuer: 'https://a.b', audience: ''}}",
+            "`access.oidc.audience` should be a text without spaces, usually a URL (got ``)",
+        ),
+        (
+            "access: {audit_room: '#audit:a.b'}",
+            "`access.audit_room` should be a room id such as !abc:example.org (got `#audit:a.b`)",
+        ),
+        (
+            "mcp: {allowed_hosts: ['a.b:80']}",
+            "`mcp.allowed_hosts.0` should be a host such as matrix.example.org, without a port",
+        ),
+        (
+            "api: {cors_origins: ['*']}",
+            "`api.cors_origins.0` should be an origin such as https://example.org, without a path",
+        ),
+        ("conversations: {tool_scopes: [admin]}", "`conversations.tool_scopes.0` should be 'read'"),
         ("directory: /tmp", "unknown key `directory`"),
         ("5: x", "unknown key `5`"),
         ("zzz: x", "unknown key `zzz`"),

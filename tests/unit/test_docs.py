@@ -187,7 +187,8 @@ class Written:
         if default is None or default == []:
             return other == "none" or other == "homeserver.url"
         holder = create_model("Holder", value=(cast("Any", self._field.annotation), self._field))
-        return bool(holder.model_validate({"value": other}).model_dump()["value"] == default)
+        value = yaml.safe_load(str(other)) if isinstance(default, list) else other
+        return bool(holder.model_validate({"value": value}).model_dump()["value"] == default)
 
     def __repr__(self) -> str:
         return repr(self._field)

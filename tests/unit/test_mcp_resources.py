@@ -60,7 +60,7 @@ async def told(client: RawClient, seconds: float = 0.5) -> list[str]:
                 news = await client.receive()
         except TimeoutError:
             break
-        found.append(news["params"].get("uri", news["method"].removeprefix("notifications/")))
+        found.append(news.get("params", {}).get("uri") or news["method"][len("notifications/") :])
     return found
 
 
@@ -209,13 +209,17 @@ async def test_a_revoked_token_is_told_nothing(door: Door) -> None:
         assert await told(client) == []
 
 
+def listeners(door: Door) -> int:
+    return len(door.toolbox.arrivals._listeners)
+
+
 async def test_nobody_listens_after_the_end(door: Door) -> None:
-    arrivals = door.toolbox.arrivals
+    before = listeners(door)
     async with door.client() as client:
         await client.result("resources/subscribe", {"uri": MESSAGES})
         await client.result("resources/subscribe", {"uri": "matrix://rooms"})
-        assert len(arrivals._listeners) == 1
-    await until(lambda: not arrivals._listeners)
+        assert listeners(door) == before + 1
+    await until(lambda: listeners(door) == before)
 
 
 async def test_subscriptions_are_bounded(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -229,7 +233,8 @@ async def test_subscriptions_are_bounded(door: Door, monkeypatch: pytest.MonkeyP
 async def test_hostile_events_hurt_nobody(door: Door) -> None:
     async with door.client() as client:
         await client.result("resources/subscribe", {"uri": MESSAGES})
-        for event in ({}, {"room_id": 7}, {"room_id": MINE, "type": []}):
+        events: list[dict[str, Any]] = [{}, {"room_id": 7}, {"room_id": MINE, "type": []}]
+        for event in events:
             door.toolbox.arrivals.publish(event)
         broken = membership(BOT, "join") | {"content": [], "unsigned": "x", "state_key": ["x"]}
         door.toolbox.arrivals.publish(broken)
@@ -248,6 +253,7 @@ async def listen(client: RawClient, **wanted: object) -> tuple[int, dict[str, An
 
 async def test_listening_of_the_stateless_revision(door: Door) -> None:
     others = "matrix://rooms/%21others%3Atest/messages"
+    before = listeners(door)
     async with raw_client(door.url, await door.token()) as client:
         number, honored = await listen(
             client,
@@ -263,7 +269,7 @@ async def test_listening_of_the_stateless_revision(door: Door) -> None:
         for one in news:
             assert one["params"]["_meta"]["io.modelcontextprotocol/subscriptionId"] == number
         await client.notify("notifications/cancelled", {"requestId": number})
-        await until(lambda: not door.toolbox.arrivals._listeners)
+        await until(lambda: listeners(door) == before)
 
 
 async def test_a_listener_whose_token_is_revoked_hears_the_end(door: Door) -> None:

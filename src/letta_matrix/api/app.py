@@ -14,6 +14,7 @@ from letta_matrix.api import (
     audit,
     compat,
     health,
+    media,
     messages,
     openapi,
     problems,
@@ -32,17 +33,16 @@ from letta_matrix.api.services import Services
 _ROUTERS = (
     public,
     rooms,
-    tools,
+    messages,
+    media,
     agents,
     speaking,
-    rooms,
-    messages,
     turns,
     approvals,
+    tools,
     tokens,
     audit,
     health,
-    messages,
     compat,
 )
 

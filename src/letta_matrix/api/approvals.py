@@ -62,8 +62,6 @@ class ApprovalInfo(Answer):
 
 
 class ApprovalList(Answer):
-    model_config = ConfigDict(json_schema_extra={"examples": [{"approvals": [_EXAMPLE]}]})
-
     approvals: list[ApprovalInfo]
 
 

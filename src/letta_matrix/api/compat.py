@@ -84,7 +84,7 @@ router = APIRouter(tags=["compatible"], route_class=Compatible, responses=COMMON
 
 
 @router.post("/login", responses=may("login-failed", "foreign-homeserver"))
-async def login(request: Request, api: Api, wish: models.Login) -> models.LoggedIn:
+async def login(request: Request, api: Api, wish: models.CompatLogin) -> models.CompatLoggedIn:
     """Get a token for a Matrix login.
 
     The login is checked at the configured homeserver and ended at once. The token is one of the
@@ -95,7 +95,7 @@ async def login(request: Request, api: Api, wish: models.Login) -> models.Logged
     logins: Logins = request.app.state.logins
     done = await logins.login(wish.user_id, wish.password, peer_of(request))
     scopes = ", ".join(done.token.scopes)
-    return models.LoggedIn(
+    return models.CompatLoggedIn(
         success=True,
         access_token=done.secret,
         device_id=None,
@@ -117,24 +117,24 @@ async def login_auto_post() -> None:
 
 
 @router.post("/messages/send", responses=FROM_TOOLS | may("foreign-homeserver"))
-async def send_compatible(api: Api, door: Entrance, sent: models.Send) -> models.Sent:
+async def send_compatible(api: Api, door: Entrance, sent: models.CompatSend) -> models.CompatSent:
     """Send a message to a room; Markdown becomes Matrix HTML."""
     holder = await door.admit(Scope.WRITE, sent.access_token)
     _check_homeserver(api, sent.homeserver)
     arguments = {"room_id": sent.room_id, "message": sent.message}
     result = await call(api, holder, "matrix_send_message", arguments)
     event_id = str(result["event_id"])
-    return models.Sent(success=True, event_id=event_id, message="Message sent successfully")
+    return models.CompatSent(success=True, event_id=event_id, message="Message sent successfully")
 
 
 @router.post("/messages/get", responses=FROM_TOOLS | may("foreign-homeserver"))
-async def get_compatible(api: Api, door: Entrance, wish: models.Get) -> models.Messages:
+async def get_compatible(api: Api, door: Entrance, wish: models.CompatGet) -> models.CompatMessages:
     """Get the newest messages of a room, the oldest first."""
     holder = await door.admit(Scope.READ, wish.access_token)
     _check_homeserver(api, wish.homeserver)
     messages = await _read(api, holder, wish.room_id, wish.limit)
     said = f"Retrieved {len(messages)} messages"
-    return models.Messages(success=True, messages=messages, message=said)
+    return models.CompatMessages(success=True, messages=messages, message=said)
 
 
 @router.get("/messages/recent", responses=FROM_TOOLS | may("foreign-homeserver"))
@@ -143,22 +143,22 @@ async def recent_compatible(
     door: Entrance,
     homeserver: Homeserver = "",
     limit: Annotated[int, Query(ge=1, le=500)] = 10,
-) -> models.Recent:
+) -> models.CompatRecent:
     """Get the newest messages of all rooms, the newest first: of each its last five."""
     holder = await door.admit(Scope.READ)
     _check_homeserver(api, homeserver)
     rooms = await _rooms(api, holder)
     gate = asyncio.Semaphore(_AT_ONCE)
 
-    async def newest(room: models.Room) -> list[models.RoomMessage]:
+    async def newest(room: models.CompatRoom) -> list[models.CompatRoomMessage]:
         async with gate:
             messages = await _read_if_may(api, holder, room.room_id)
-        return [models.RoomMessage(**one.model_dump(), **room.model_dump()) for one in messages]
+        return [models.CompatRoomMessage(**one.model_dump(), **room.model_dump()) for one in messages]
 
     found = [one for many in await asyncio.gather(*map(newest, rooms)) for one in many]
     found.sort(key=lambda message: message.timestamp, reverse=True)
     shown = found[:limit]
-    return models.Recent(
+    return models.CompatRecent(
         success=True,
         messages=shown,
         total_found=len(found),
@@ -170,16 +170,16 @@ async def recent_compatible(
 @router.get("/rooms/list", responses=FROM_TOOLS | may("foreign-homeserver"))
 async def rooms_compatible(
     api: Api, door: Entrance, homeserver: Homeserver = ""
-) -> models.RoomList:
+) -> models.CompatRoomList:
     """List the rooms that the token acts in."""
     holder = await door.admit(Scope.READ)
     _check_homeserver(api, homeserver)
     rooms = await _rooms(api, holder)
-    return models.RoomList(success=True, rooms=rooms, message=f"Found {len(rooms)} rooms")
+    return models.CompatRoomList(success=True, rooms=rooms, message=f"Found {len(rooms)} rooms")
 
 
 @router.post("/webhook/new-agent", responses=may("not-found"))
-async def new_agent(api: Api, door: Entrance, told: models.NewAgent) -> models.Synced:
+async def new_agent(api: Api, door: Entrance, told: models.CompatNewAgent) -> models.CompatSynced:
     """List every runtime's agents now, because there is a new one."""
     await door.admit(Scope.AGENTS)
     troubles = {name: trouble for name, trouble in (await api.sync()).items() if trouble}
@@ -188,7 +188,7 @@ async def new_agent(api: Api, door: Entrance, told: models.NewAgent) -> models.S
         if text:
             raise Problem("unavailable", f"A runtime cannot be listed: {text}.")
         raise Problem("not-found", "No runtime has an agent with this `agent_id`.")
-    return models.Synced(
+    return models.CompatSynced(
         success=True,
         message=f"Triggered sync for new agent: {told.agent_id}",
         timestamp=datetime.now(UTC).isoformat(),
@@ -196,11 +196,11 @@ async def new_agent(api: Api, door: Entrance, told: models.NewAgent) -> models.S
 
 
 @router.get("/agents/mappings")
-async def mappings(api: Api, door: Entrance) -> models.Mappings:
+async def mappings(api: Api, door: Entrance) -> models.CompatMappings:
     """List the agents with their users and rooms, by agent id."""
     holder = await door.admit(Scope.AGENTS)
     found = [agent for agent in api.directory.all() if agent.status is AgentStatus.ACTIVE]
-    return models.Mappings(
+    return models.CompatMappings(
         success=True,
         message=f"Retrieved {len(found)} agent mappings",
         mappings={agent.agent_id: _mapping(agent, holder) for agent in found},
@@ -210,7 +210,7 @@ async def mappings(api: Api, door: Entrance) -> models.Mappings:
 @router.get("/agents/{agent_id}/room", responses=may("not-found"))
 async def agent_room(
     api: Api, door: Entrance, agent_id: Annotated[str, Path(max_length=255, examples=["agent-1"])]
-) -> models.AgentRoom:
+) -> models.CompatAgentRoom:
     """Get an agent's room."""
     holder = await door.admit(Scope.AGENTS)
     agent = _agent(api, agent_id)
@@ -218,7 +218,7 @@ async def agent_room(
         raise Problem("not-found", "There is no agent with this `agent_id`.")
     if agent.room_id is None or not holder.may_act_in(agent.room_id):
         raise Problem("not-found", f"{agent_id} has no room that your token is for.")
-    return models.AgentRoom(
+    return models.CompatAgentRoom(
         success=True,
         agent_id=agent_id,
         agent_name=agent.name,
@@ -249,25 +249,25 @@ def _origin(url: str) -> tuple[str, str]:
     return parts.scheme, parts.netloc.lower()
 
 
-async def _rooms(api: Services, holder: Principal) -> list[models.Room]:
-    rooms: list[models.Room] = []
+async def _rooms(api: Services, holder: Principal) -> list[models.CompatRoom]:
+    rooms: list[models.CompatRoom] = []
     after: object = 0
     while after is not None and len(rooms) < _MOST_ROOMS:
         page = await call(api, holder, "matrix_list_rooms", {"after": after})
         for one in map(mapping, items(page.get("rooms")) or []):
             room_id = str(one["room_id"])
-            rooms.append(models.Room(room_id=room_id, room_name=str(one.get("name") or room_id)))
+            rooms.append(models.CompatRoom(room_id=room_id, room_name=str(one.get("name") or room_id)))
         after = page.get("next")
     return rooms[:_MOST_ROOMS]
 
 
-async def _read(api: Services, holder: Principal, room_id: str, limit: int) -> list[models.Message]:
+async def _read(api: Services, holder: Principal, room_id: str, limit: int) -> list[models.CompatMessage]:
     arguments = {"room_id": room_id, "limit": limit}
     page = await call(api, holder, "matrix_read_room", arguments)
     return [_message(mapping(one)) for one in items(page.get("messages")) or []]
 
 
-async def _read_if_may(api: Services, holder: Principal, room_id: str) -> list[models.Message]:
+async def _read_if_may(api: Services, holder: Principal, room_id: str) -> list[models.CompatMessage]:
     try:
         return await _read(api, holder, room_id, _PER_ROOM)
     except ToolError as error:
@@ -277,10 +277,10 @@ async def _read_if_may(api: Services, holder: Principal, room_id: str) -> list[m
         return []
 
 
-def _message(entry: Mapping[str, Any]) -> models.Message:
+def _message(entry: Mapping[str, Any]) -> models.CompatMessage:
     time = str(entry.get("time") or "")
     when = datetime.fromisoformat(time) if time else datetime.fromtimestamp(0, UTC)
-    return models.Message(
+    return models.CompatMessage(
         sender=str(entry.get("sender")),
         body=str(entry.get("text")),
         timestamp=round(when.timestamp() * 1000),
@@ -294,10 +294,10 @@ def _agent(api: Services, agent_id: str) -> Agent | None:
     return agent if agent is not None and agent.status is AgentStatus.ACTIVE else None
 
 
-def _mapping(agent: Agent, holder: Principal) -> models.Mapping:
+def _mapping(agent: Agent, holder: Principal) -> models.CompatMapping:
     room_id = agent.room_id
     shown = room_id if room_id is not None and holder.may_act_in(room_id) else None
-    return models.Mapping(
+    return models.CompatMapping(
         agent_id=agent.agent_id,
         agent_name=agent.name,
         matrix_user_id=agent.user_id,

@@ -15,7 +15,7 @@ def _example(**fields: Any) -> ConfigDict:
     return ConfigDict(frozen=True, json_schema_extra={"examples": [fields]})
 
 
-class Login(BaseModel):
+class CompatLogin(BaseModel):
     model_config = _example(user_id="@ann:example.org", **{"password": "..."})
 
     homeserver: str = Field("", max_length=1_000, description=_HOMESERVER)
@@ -24,7 +24,7 @@ class Login(BaseModel):
     device_name: str | None = Field(None, max_length=1_000, description="not used")
 
 
-class LoggedIn(BaseModel):
+class CompatLoggedIn(BaseModel):
     model_config = _example(
         success=True,
         **{"access_token": "lm_..."},
@@ -40,7 +40,7 @@ class LoggedIn(BaseModel):
     message: str
 
 
-class Send(BaseModel):
+class CompatSend(BaseModel):
     model_config = _example(room_id=_ROOM, message="Hello")
 
     room_id: str = Field(min_length=1, max_length=255)
@@ -49,7 +49,7 @@ class Send(BaseModel):
     homeserver: str = Field("", max_length=1_000, description=_HOMESERVER)
 
 
-class Sent(BaseModel):
+class CompatSent(BaseModel):
     model_config = _example(success=True, event_id="$1a2b3c", message="Message sent successfully")
 
     success: bool
@@ -57,7 +57,7 @@ class Sent(BaseModel):
     message: str
 
 
-class Get(BaseModel):
+class CompatGet(BaseModel):
     model_config = _example(room_id=_ROOM, limit=5)
 
     room_id: str = Field(min_length=1, max_length=255)
@@ -66,7 +66,7 @@ class Get(BaseModel):
     homeserver: str = Field("", max_length=1_000, description=_HOMESERVER)
 
 
-class Message(BaseModel):
+class CompatMessage(BaseModel):
     """`timestamp` is a Unix time in milliseconds; `formatted_time` is UTC."""
 
     model_config = _example(**_MESSAGE)
@@ -78,20 +78,20 @@ class Message(BaseModel):
     event_id: str
 
 
-class Messages(BaseModel):
+class CompatMessages(BaseModel):
     model_config = _example(success=True, messages=[_MESSAGE], message="Retrieved 1 messages")
 
     success: bool
-    messages: list[Message]
+    messages: list[CompatMessage]
     message: str
 
 
-class RoomMessage(Message):
+class CompatRoomMessage(CompatMessage):
     room_id: str
     room_name: str
 
 
-class Recent(BaseModel):
+class CompatRecent(BaseModel):
     model_config = _example(
         success=True,
         messages=[{**_MESSAGE, "room_id": _ROOM, "room_name": "Ada"}],
@@ -101,35 +101,35 @@ class Recent(BaseModel):
     )
 
     success: bool
-    messages: list[RoomMessage]
+    messages: list[CompatRoomMessage]
     total_found: int
     limit: int
     message: str
 
 
-class Room(BaseModel):
+class CompatRoom(BaseModel):
     room_id: str
     room_name: str
 
 
-class RoomList(BaseModel):
+class CompatRoomList(BaseModel):
     model_config = _example(
         success=True, rooms=[{"room_id": _ROOM, "room_name": "Ada"}], message="Found 1 rooms"
     )
 
     success: bool
-    rooms: list[Room]
+    rooms: list[CompatRoom]
     message: str
 
 
-class NewAgent(BaseModel):
+class CompatNewAgent(BaseModel):
     model_config = _example(agent_id="agent-1", timestamp="2026-09-21T14:13:20")
 
     agent_id: str = Field(min_length=1, max_length=255)
     timestamp: str = Field("", max_length=100, description="not used")
 
 
-class Synced(BaseModel):
+class CompatSynced(BaseModel):
     model_config = _example(
         success=True, message="The agents are listed.", timestamp="2026-09-21T14:13:21+00:00"
     )
@@ -139,7 +139,7 @@ class Synced(BaseModel):
     timestamp: str
 
 
-class Mapping(BaseModel):
+class CompatMapping(BaseModel):
     """An agent and its room. `room_created` is false as long as there is none."""
 
     agent_id: str
@@ -150,7 +150,7 @@ class Mapping(BaseModel):
     created: bool
 
 
-class Mappings(BaseModel):
+class CompatMappings(BaseModel):
     model_config = _example(
         success=True,
         message="Retrieved 1 agent mappings",
@@ -168,10 +168,10 @@ class Mappings(BaseModel):
 
     success: bool
     message: str
-    mappings: dict[str, Mapping] = Field(description="by agent id")
+    mappings: dict[str, CompatMapping] = Field(description="by agent id")
 
 
-class AgentRoom(BaseModel):
+class CompatAgentRoom(BaseModel):
     model_config = _example(
         success=True,
         agent_id="agent-1",
@@ -191,7 +191,7 @@ class AgentRoom(BaseModel):
     invitation_status: dict[str, str] = Field(description="always empty")
 
 
-class Service(BaseModel):
+class CompatService(BaseModel):
     model_config = _example(
         message="letta-matrix", version="0.1.0", status="running", docs="/docs", chat="/chat"
     )
@@ -203,7 +203,7 @@ class Service(BaseModel):
     chat: str
 
 
-class Health(BaseModel):
+class CompatHealth(BaseModel):
     """How the bridge is; more figures stand beside these."""
 
     model_config = ConfigDict(
@@ -226,7 +226,7 @@ class Health(BaseModel):
     timestamp: str
 
 
-class Ready(BaseModel):
+class CompatReady(BaseModel):
     model_config = _example(ready=True)
 
     ready: bool

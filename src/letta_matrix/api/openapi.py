@@ -1,10 +1,12 @@
 """The OpenAPI document: what FastAPI finds out, and what it cannot know."""
 
+from collections.abc import Iterator
 from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
+from letta_matrix.api.examples import Examples
 from letta_matrix.api.problems import TYPES, ProblemDocument
 
 _DESCRIPTION = f"""\
@@ -45,14 +47,35 @@ def install(app: FastAPI) -> None:
 
 
 def _document(app: FastAPI) -> dict[str, Any]:
-    used = {tag for route in app.routes for tag in getattr(route, "tags", [])}
     made = get_openapi(
         title=app.title,
         version=app.version,
         description=_DESCRIPTION,
         routes=app.routes,
-        tags=[tag for tag in _TAGS if tag["name"] in used],
+        tags=_TAGS,
     )
-    schemas = made.setdefault("components", {}).setdefault("schemas", {})
+    schemas = made["components"]["schemas"]
     schemas["Problem"] = ProblemDocument.model_json_schema()
+    examples = Examples(schemas)
+    for schema in schemas.values():
+        if "examples" in schema:
+            schema["examples"] = [examples.whole(schema, one) for one in schema["examples"]]
+    for methods in made["paths"].values():
+        for operation in methods.values():
+            for content in _contents(operation):
+                _exemplify(content, examples)
     return made
+
+
+def _contents(operation: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The JSON that an operation takes and gives."""
+    parts = [operation.get("requestBody", {}), *operation["responses"].values()]
+    for part in parts:
+        if "application/json" in part.get("content", {}):
+            yield part["content"]["application/json"]
+
+
+def _exemplify(content: dict[str, Any], examples: Examples) -> None:
+    schema = content.get("schema", {})
+    if "example" not in content and "examples" not in content and not schema.get("examples"):
+        content["example"] = examples.of(schema)

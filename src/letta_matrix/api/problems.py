@@ -13,6 +13,7 @@ from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from starlette.routing import compile_path
 
 from letta_matrix.access.authenticator import IdentityUnavailable, TooOften, Unauthorized
 from letta_matrix.access.metadata import challenge
@@ -262,13 +263,12 @@ async def _gone(request: Request, _: ClientDisconnect) -> Response:
 
 def _methods(request: Request) -> list[str]:
     """What the path of a request takes: each method may have a route of its own."""
-    path = request.url.path
-    known = set[str]()
-    for route in request.app.routes:
-        pattern = getattr(route, "path_regex", None)
-        if pattern is not None and pattern.match(path):
-            known |= getattr(route, "methods", None) or set()
-    return sorted(known)
+    paths: Mapping[str, Mapping[str, Any]] = request.app.openapi()["paths"]
+    taken = set[str]()
+    for template, methods in paths.items():
+        if compile_path(template)[0].match(request.scope["path"]):
+            taken |= {method.upper() for method in methods}
+    return sorted(taken)
 
 
 def _retry_after(seconds: float) -> dict[str, str]:

@@ -16,20 +16,20 @@ router = APIRouter(tags=["bridge"], responses=may("failed"))
 
 
 @router.get("/")
-async def service() -> models.Service:
+async def service() -> models.CompatService:
     """Tell what this is. Browsers are led to the chat page instead."""
-    return models.Service.model_validate(SERVICE)
+    return models.CompatService.model_validate(SERVICE)
 
 
 @router.get("/health")
-async def bridge_health(api: Api) -> models.Health:
+async def bridge_health(api: Api) -> models.CompatHealth:
     """Tell how the bridge is, without a token."""
-    return models.Health.model_validate(told(api.health()))
+    return models.CompatHealth.model_validate(told(api.health()))
 
 
-@router.get("/ready", responses={503: {"model": models.Ready, "description": "Not yet"}})
-async def ready(api: Api, response: Response) -> models.Ready:
+@router.get("/ready", responses={503: {"model": models.CompatReady, "description": "Not yet"}})
+async def ready(api: Api, response: Response) -> models.CompatReady:
     """Tell whether all is set up, without a token: with the status 503 as long as it is not."""
     done = bool(api.health()["ready"])
     response.status_code = 200 if done else 503
-    return models.Ready(ready=done)
+    return models.CompatReady(ready=done)

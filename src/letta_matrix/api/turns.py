@@ -58,10 +58,6 @@ class TurnDetails(TurnSummary):
 
 
 class TurnPage(Answer):
-    model_config = ConfigDict(
-        json_schema_extra={"examples": [dict[str, Any](turns=[_EXAMPLE], total=1, next=None)]}
-    )
-
     turns: list[TurnSummary]
     total: int
     next: str | None = Field(description="`after` of the next page")

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import typer
 
-from letta_matrix.cli import chat, init, keeper, link, mappings, overview, run, tokens, up, version
+from letta_matrix.cli import chat, init, keeper, link, mappings, mcp, overview, run, tokens, up, version
 from letta_matrix.cli.faults import BadInput, Failure
 
 _BAD_INPUT = {"letta_matrix.config_faults": "ConfigError"}
@@ -24,7 +24,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for module in (version, up, run, init, chat, link, overview, tokens, mappings, keeper):
+for module in (version, up, run, init, chat, link, overview, tokens, mappings, mcp, keeper):
     module.register(app)
 
 

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from letta_matrix.config import Config
     from letta_matrix.store.agents import Agent
 
+_TIMEOUT = 5.0
+
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
@@ -92,18 +94,13 @@ def _fields(agent: "Agent", kinds: Mapping[str, str]) -> dict[str, object]:
 
 async def _health(config: "Config") -> dict[str, object]:
     """What /health says, with `ready` from /ready."""
-    import aiohttp
+    from letta_matrix.client import ClientError, LettaMatrix
 
     everywhere = ("0.0.0.0", "::")  # noqa: S104 - read, not bound
     host = "127.0.0.1" if config.api.hostname in everywhere else config.api.hostname
     base = f"http://{host}:{config.api.port}"
-    timeout = aiohttp.ClientTimeout(total=5)
     try:
-        async with aiohttp.ClientSession(base, timeout=timeout) as http:
-            async with http.get("/health") as response:
-                health = await response.json(content_type=None)
-            async with http.get("/ready") as response:
-                ready = response.status == 200
-    except (aiohttp.ClientError, TimeoutError, ValueError):
+        async with LettaMatrix(base, timeout=_TIMEOUT) as bridge:
+            return {**await bridge.health(), "ready": await bridge.is_ready()}
+    except ClientError:
         return {"status": "down", "detail": f"nothing answers at {base}; is it running?"}
-    return {**health, "ready": ready}

@@ -17,7 +17,7 @@ _CONNECT = 10.0
 class Transport:
     """Sends requests to `url` with a token, over one pooled session."""
 
-    def __init__(self, url: str, token: str = "", *, timeout: float = 330.0) -> None:
+    def __init__(self, url: str, token: str, timeout: float) -> None:
         self._url = url.rstrip("/")
         self._token = token
         self._timeout = aiohttp.ClientTimeout(total=timeout, sock_connect=_CONNECT)

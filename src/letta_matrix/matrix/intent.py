@@ -54,10 +54,10 @@ class Intent(RoomReader):
         )
         return str(answer["content_uri"])
 
-    async def state_event(self, room_id: str, event_type: str, state_key: str = "") -> Event:
-        """A whole state event, with its sender. Raises MNotFound if there is none."""
-        path = ClientPath.v3.rooms[room_id].state[event_type]
-        return await self._get(path[state_key] if state_key else path, {"format": "event"})
+    async def creation(self, room_id: str) -> Event:
+        """A room's `m.room.create` event, whole, with its sender."""
+        path = ClientPath.v3.rooms[room_id].state["m.room.create"]
+        return await self._get(path, {"format": "event"})
 
     async def create_room(
         self, content: Mapping[str, Any], *, recover: Recover | None = None

@@ -7,7 +7,7 @@ from mautrix.errors import MatrixRequestError
 from letta_matrix.matrix.homeserver import BodyTooLarge, Homeserver, HomeserverUnavailable
 
 _MXC = re.compile(
-    r"mxc://(?P<server>(?:[A-Za-z0-9.-]{1,230}|\[[0-9A-Fa-f:.]{2,45}\])(?::\d{1,5})?)"
+    r"mxc://(?P<server>(?:[A-Za-z0-9][A-Za-z0-9.-]{0,229}|\[[0-9A-Fa-f:.]{2,45}\])(?::\d{1,5})?)"
     r"/(?P<media_id>[A-Za-z0-9_-]{1,255})"
 )
 

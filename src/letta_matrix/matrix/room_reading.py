@@ -94,11 +94,11 @@ class RoomReader:
     async def state(self, room_id: str, event_type: str, state_key: str = "") -> Event:
         """The content of a state event; empty if there is none."""
         try:
-            return await self.state_event(room_id, event_type, state_key)
+            return await self.existing_state(room_id, event_type, state_key)
         except MNotFound:
             return {}
 
-    async def state_event(self, room_id: str, event_type: str, state_key: str = "") -> Event:
+    async def existing_state(self, room_id: str, event_type: str, state_key: str = "") -> Event:
         """The content of a state event. Raises MNotFound if there is none."""
         path = ClientPath.v3.rooms[room_id].state[event_type]
         return await self._get(path[state_key] if state_key else path)

@@ -15,7 +15,7 @@ PRINCIPAL = "letta_matrix.principal"
 def principal_of(ctx: "ServerRequestContext[Any, Any]") -> Principal:
     """Whose token came with this request. Transports other than HTTP give the principal in place
     of the HTTP request."""
-    request = ctx.request
+    request: Any = ctx.request
     return request if isinstance(request, Principal) else request.scope[PRINCIPAL]
 
 

@@ -11,7 +11,12 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import JSONResponse
 
 from letta_matrix import __version__
-from letta_matrix.access.authenticator import TooOften, Unauthorized
+from letta_matrix.access.authenticator import (
+    IdentityUnavailable,
+    TooOften,
+    Unauthorized,
+    bearer_of,
+)
 from letta_matrix.access.guard import Guarded, mcp_guard
 from letta_matrix.access.metadata import (
     WELL_KNOWN,
@@ -90,6 +95,9 @@ class McpHttp:
             return
         try:
             await self._serve(scope, receive, send)
+        except IdentityUnavailable as error:
+            wait = {"Retry-After": str(math.ceil(error.retry_after))}
+            await _refusal(503, str(error), wait)(scope, receive, send)
         except Unauthorized as error:
             said = challenge(error, metadata_url(self._resource(scope)))
             await _refusal(401, str(error), {"WWW-Authenticate": said})(scope, receive, send)
@@ -101,10 +109,11 @@ class McpHttp:
             await _refusal(503, text, {"Retry-After": "10"})(scope, receive, send)
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
-        authorization = _header(scope, b"authorization")
-        principal = await self._authenticator.admit(authorization)
+        authorization, client = _header(scope, b"authorization"), scope.get("client")
+        peer = str(client[0]) if client else ""
+        principal = await self._authenticator.admit(authorization, peer)
         sessions = self._sessions or await self._begin()
-        with self._streams.opened(authorization.partition(" ")[2].strip()) as stream:
+        with self._streams.opened(bearer_of(authorization)) as stream:
             answer = _Answer(stream, send)
             await sessions.serve(principal, scope, receive, answer)
             return

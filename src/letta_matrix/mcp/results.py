@@ -1,5 +1,6 @@
 """What a call gives, as MCP's `tools/call` result (MCP specification, server/tools)."""
 
+import base64
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -22,11 +23,11 @@ _LONGEST_ERROR = 2_000
 
 
 def call_result(result: Result) -> dict[str, Any]:
-    """A successful call: the result as structured content and as JSON text. A file in it comes
-    as a content block of its own instead of within the text."""
+    """A successful call: the result as structured content and as JSON text. A whole file comes as
+    a content block of its own instead of within the text."""
     text, structured = _valid(result)
     data = structured.get(_BYTES)
-    if not isinstance(data, str):
+    if not isinstance(data, str) or structured.get("offset") or "next" in structured:
         return _outcome([_text(text)], structured)
     rest = {key: structured[key] for key in structured if key != _BYTES}
     return _outcome([_text(_dumped(rest)), _file(structured, data)], structured)
@@ -50,11 +51,14 @@ def _text(text: str) -> dict[str, Any]:
 
 
 def _file(result: Mapping[str, object], data: str) -> dict[str, Any]:
+    # What the file is, not what its sender says: models refuse a whole request for a false image.
+    shape = shape_of(base64.b64decode(data))
+    if shape is not None:
+        return {"type": "image", "data": data, "mimeType": shape.media_type}
     media_type = str(result.get("media_type") or "application/octet-stream")
-    kind = media_type.partition("/")[0]
-    if kind in ("image", "audio"):
-        return {"type": kind, "data": data, "mimeType": media_type}
-    uri = str(result.get("mxc") or result.get("url") or "matrix:file")
+    if media_type.startswith("audio/"):
+        return {"type": "audio", "data": data, "mimeType": media_type}
+    uri = str(result.get("mxc", "mxc:"))
     return {"type": "resource", "resource": {"uri": uri, "mimeType": media_type, "blob": data}}
 
 

@@ -14,16 +14,12 @@ from letta_matrix.access.authenticator import IdentityUnavailable, TooOften, Una
 from letta_matrix.access.guard import Refused, mcp_guard
 from letta_matrix.access.metadata import challenge
 from letta_matrix.mcp.core import Core
+from letta_matrix.mcp.frames import GOING_AWAY, LARGEST, SUBPROTOCOL
 from letta_matrix.mcp.services import Services
 from letta_matrix.store.database import StoreUnavailable
 
 log = structlog.get_logger()
 
-SUBPROTOCOL = "mcp"
-LARGEST = 10_000_000
-"""Bytes of a message from a client: the largest file a tool takes, in base64, and its JSON."""
-
-GOING_AWAY = 1001
 _HEARTBEAT = 30.0
 """Seconds between pings; a client that does not answer one within half of that is gone."""
 _MOST = 1000
@@ -40,7 +36,6 @@ class McpSockets:
         self._guard = mcp_guard(services.config)
         self._core = core
         self._open: set[web.WebSocketResponse] = set()
-        self._closing = False
         self._runner = web.AppRunner(
             self._app(), access_log=None, handle_signals=False, shutdown_timeout=_FAREWELL
         )
@@ -60,8 +55,10 @@ class McpSockets:
             raise
 
     async def close(self) -> None:
-        """Say goodbye (1001) to every client, and stop listening."""
-        self._closing = True
+        """Stop listening, and say goodbye (1001) to every client."""
+        # First of all: whoever is told comes again at once.
+        for site in self._runner.sites:
+            await site.stop()
         farewells = [
             socket.close(code=GOING_AWAY, message=b"The bridge ends.") for socket in self._open
         ]
@@ -100,7 +97,7 @@ class McpSockets:
         offered = request.headers.get("Sec-WebSocket-Protocol")
         if offered is not None and SUBPROTOCOL not in map(str.strip, offered.split(",")):
             return _refused(400, f"Offer the subprotocol `{SUBPROTOCOL}`.")
-        if self._closing or len(self._open) >= _MOST:
+        if len(self._open) >= _MOST:
             return _refused(503, "Too many clients are connected.", **{"Retry-After": "10"})
         return None
 
@@ -142,4 +139,6 @@ class McpSockets:
 
 
 def _refused(status: int, text: str, **headers: str) -> web.Response:
-    return web.json_response({"error": text}, status=status, headers=headers)
+    response = web.json_response({"error": text}, status=status, headers=headers)
+    response.force_close()
+    return response

@@ -31,18 +31,19 @@ from letta_matrix.access.authenticator import (
 )
 from letta_matrix.mcp.caller import PRINCIPAL
 from letta_matrix.mcp.core import Core
+from letta_matrix.mcp.frames import (
+    INTERNAL,
+    NOT_ADMITTED,
+    NOT_NOW,
+    TEXT_ONLY,
+    TOO_MANY,
+    TOO_OFTEN,
+    UNAUTHORIZED,
+)
 from letta_matrix.store.database import StoreUnavailable
 from letta_matrix.toolbox.principal import Principal
 
 log = structlog.get_logger()
-
-TEXT_ONLY = 1003
-INTERNAL = 1011
-UNAUTHORIZED = 4401
-"""Close codes; the last one is ours, after the status of HTTP."""
-
-# JSON-RPC leaves -32000 to -32019 to implementations.
-TOO_MANY, TOO_OFTEN, NOT_ADMITTED, NOT_NOW = -32010, -32011, -32012, -32013
 
 _MOST_OPEN = 64
 """Requests of a client that wait for their answers at once."""

@@ -170,6 +170,6 @@ def _is_text(data: bytes) -> bool:
 def _text_piece(data: bytes, start: int, end: int) -> bytes:
     """The bytes of UTF-8 from `start` to `end`, without the beginning of a character at the
     end."""
-    while end < len(data) and end > start + 4 and data[end] & 0xC0 == 0x80:
+    while end < len(data) and end > start + 1 and data[end] & 0xC0 == 0x80:
         end -= 1
     return data[start:end]

@@ -5,7 +5,7 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, NotRequired
 
-from mautrix.errors import MatrixRequestError
+from mautrix.errors import MNotFound
 from pydantic import Field, StringConstraints
 from typing_extensions import TypedDict
 
@@ -149,13 +149,10 @@ class RoomInfos:
         async with room_of(caller, params.room_id) as room_id:
             if not await self._known.is_in(caller.intent, room_id):
                 raise not_in(caller, params.room_id)
-            try:
-                content = await caller.intent.state_event(room_id, kind, key)
-            except MatrixRequestError as error:
-                if error.http_status != 404:
-                    raise
-                named = f"{kind} with the state key {key!r}" if key else kind
-                raise ToolError(f"{room_id} has no {named}.", Fault.NOT_FOUND) from error
+            content = await _content(caller.intent, room_id, kind, key)
+        if content is None:
+            named = f"{kind} with the state key {key!r}" if key else kind
+            raise ToolError(f"{room_id} has no {named}.", Fault.NOT_FOUND)
         told = {"room_id": room_id, "event_type": kind, "state_key": key, **UNTRUSTED}
         result: dict[str, object] = {**told, "content": content}
         if size(result) <= LIMIT:
@@ -203,6 +200,15 @@ def _level(value: object, default: int) -> int:
     if isinstance(value, str) and value.strip().lstrip("+-").isdecimal() and len(value) < 20:
         return int(value)
     return value if isinstance(value, int) and not isinstance(value, bool) else default
+
+
+async def _content(intent: Intent, room_id: str, kind: str, key: str) -> Mapping[str, Any] | None:
+    if {kind, key} & {".", ".."}:
+        return None  # they would lead to another path
+    try:
+        return await intent.existing_state(room_id, kind, key)
+    except MNotFound:
+        return None
 
 
 async def _state(intent: Intent, room_id: str) -> Contents:

@@ -1,16 +1,15 @@
 """The tool that makes a room, once."""
 
 import asyncio
-from typing import Annotated, Any, NotRequired
+from typing import Any, NotRequired
 
-from mautrix.errors import MatrixRequestError, MRoomInUse
-from pydantic import AfterValidator, Field, StringConstraints
+from mautrix.errors import MatrixRequestError
+from pydantic import Field
 from typing_extensions import TypedDict
 
 from letta_matrix.matrix.content import MARKER
 from letta_matrix.matrix.errors import refusal
 from letta_matrix.matrix.events import mapping
-from letta_matrix.matrix.identifiers import RESERVED_PREFIXES
 from letta_matrix.toolbox.faults import Fault, ToolError
 from letta_matrix.toolbox.membership import Membership
 from letta_matrix.toolbox.naming import OptionalRoom, Words
@@ -24,19 +23,6 @@ _AT_ONCE = 8
 _TOOL = "matrix_create_room"
 
 
-def _free(alias: str) -> str:
-    if alias.startswith(RESERVED_PREFIXES):
-        raise ValueError(f"should not begin with {' or '.join(RESERVED_PREFIXES)}")
-    return alias
-
-
-Alias = Annotated[
-    str,
-    StringConstraints(strip_whitespace=True, max_length=100, pattern=r"^[^#:\s\x00-\x1f]*$"),
-    AfterValidator(_free),
-]
-
-
 class CreateRoom(WriteParams):
     name: Line = Field(max_length=255, description="the room's name")
     topic: Words = Field("", max_length=1_000, description="what it is for")
@@ -44,7 +30,6 @@ class CreateRoom(WriteParams):
     invite: list[UserRef] = Field(
         default_factory=list[str], max_length=50, description="Matrix user ids to invite"
     )
-    alias: Alias = Field("", description="`plans` makes #plans:server")
     in_space: OptionalRoom = Field(
         "", description="id, alias or exact name of a space to add it to"
     )
@@ -59,7 +44,6 @@ class Created(TypedDict):
     """`note` tells why it does not stand in the space."""
 
     room_id: str
-    alias: NotRequired[str]
     invited: NotRequired[list[str]]
     not_invited: NotRequired[list[NotInvited]]
     space_id: NotRequired[str]
@@ -96,8 +80,6 @@ class RoomMaking:
         invited, refused = await self._invite(caller, room_id, params.invite)
         await self._membership.entered(caller.intent, room_id)
         result: dict[str, object] = {"room_id": room_id}
-        if params.alias:
-            result["alias"] = f"#{params.alias}:{caller.user_id.partition(':')[2]}"
         result |= {"invited": invited} if invited else {}
         result |= {"not_invited": refused} if refused else {}
         return result | (await _put_into(caller, space_id, room_id) if space_id else {})
@@ -134,12 +116,7 @@ async def _make(caller: Caller, params: CreateRoom) -> str:
         "creation_content": {MARKER: marker_of(caller, _TOOL, caller.txn(_TOOL))},
     }
     content |= {"topic": params.topic} if params.topic else {}
-    content |= {"room_alias_name": params.alias} if params.alias else {}
-    try:
-        return await caller.intent.create_room(content, recover=recover)
-    except MRoomInUse as error:
-        text = f"The alias {params.alias!r} is taken; give another one, or none."
-        raise ToolError(text, Fault.CONFLICT) from error
+    return await caller.intent.create_room(content, recover=recover)
 
 
 async def _made(caller: Caller) -> str | None:

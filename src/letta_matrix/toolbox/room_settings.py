@@ -129,6 +129,6 @@ async def set_room(caller: Caller, params: SetRoom) -> Result:
 
 async def _powers(intent: Intent, room_id: str) -> Powers:
     levels, create = await asyncio.gather(
-        intent.state(room_id, "m.room.power_levels"), intent.state_event(room_id, "m.room.create")
+        intent.state(room_id, "m.room.power_levels"), intent.creation(room_id)
     )
     return Powers(levels, create)

@@ -99,15 +99,12 @@ class Searching:
 
     async def _told(self, caller: Caller, events: list[Event], before: str) -> Result:
         room_ids = {str(event.get("room_id")) for event in events}
-        titles: dict[str, str] = {}
-        for room_id in room_ids:
-            card = await self._known.card(caller.intent, room_id)
-            titles[room_id] = cut(card.title(caller.user_id), _NAME)
+        titles = await self._known.titles(caller.intent, room_ids)
         names = agent_names(self._directory)
 
         def hit(event: Event, length: int) -> dict[str, object]:
             room_id = str(event.get("room_id"))
-            room = {"room_id": room_id, "room": titles[room_id]}
+            room = {"room_id": room_id, "room": cut(titles[room_id], _NAME)}
             return room | entry(event, names, length)
 
         rest = {**UNTRUSTED, **({"before": before} if before else {})}

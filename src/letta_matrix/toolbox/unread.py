@@ -94,10 +94,7 @@ class Unreads:
             if room_id in shots
         }
         found = {room_id: news for room_id, news in found.items() if news.messages}
-        titles = {
-            room_id: (await self._known.card(caller.intent, room_id)).title(caller.user_id)
-            for room_id in found
-        }
+        titles = await self._known.titles(caller.intent, found)
         rest: dict[str, object] = {**UNTRUSTED}
         if params.after + _ROOMS < len(everywhere):
             rest["next"] = params.after + _ROOMS

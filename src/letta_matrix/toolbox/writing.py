@@ -34,7 +34,7 @@ from letta_matrix.toolbox.tool import (
 GIVE_UP_AFTER = 20.0
 """Seconds that a write is tried while the homeserver does not answer."""
 
-ROOM = "room id (!...), alias (#...), or the exact name of one of your rooms"
+ROOM = "room id (!...), alias (#...) or exact name"
 
 _SHORT = 1_000
 """Characters that fit into one message whatever they are (see `splitting.estimate`)."""

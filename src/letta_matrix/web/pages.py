@@ -1,26 +1,17 @@
-"""The chat page: a small Matrix client made of static files, for newcomers without one.
+"""The pages: a small Matrix client for newcomers without one, and the REST API's reference.
 
-The page talks to the homeserver itself; nothing of a conversation passes through here.
+The chat page talks to the homeserver itself; nothing of a conversation passes through here.
 """
 
 from collections.abc import Mapping
-from pathlib import Path
 from urllib.parse import urlsplit
 
-from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import FileResponse, JSONResponse, RedirectResponse, Response
+from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
 
 from letta_matrix import __version__
-
-_FILES = Path(__file__).parent / "static" / "chat"
-_CONTENT_TYPES = {
-    ".css": "text/css; charset=utf-8",
-    ".html": "text/html; charset=utf-8",
-    ".js": "text/javascript; charset=utf-8",
-    ".svg": "image/svg+xml",
-}
+from letta_matrix.web.static_files import StaticPage
 
 SERVICE = {
     "message": "letta-matrix",
@@ -30,6 +21,11 @@ SERVICE = {
     "chat": "/chat",
 }
 """What `/` tells programs."""
+
+
+def docs_routes() -> list[Route]:
+    """The routes of `/docs`, which shows `/openapi.json`; it needs nothing of other servers."""
+    return StaticPage("docs", "'self'").routes()
 
 
 def chat_routes(homeserver_url: str, bot_user_id: str) -> list[Route]:
@@ -45,67 +41,34 @@ def chat_routes(homeserver_url: str, bot_user_id: str) -> list[Route]:
         ValueError: `homeserver_url` is not an http(s) URL.
     """
     settings = {"homeserver_url": homeserver_url.rstrip("/"), "bot_user_id": bot_user_id}
-    chat = _ChatPage(settings, _headers(homeserver_url))
+    page = StaticPage("chat", f"'self' {_origin(homeserver_url)}")
+    chat = _Chat(settings, page.headers)
     return [
         Route("/", chat.front_door),
-        Route("/chat", chat.page),
         Route("/chat/config.json", chat.settings),
-        Route("/chat/{name:path}", chat.static),
+        *page.routes(),
     ]
 
 
-class _ChatPage:
-    """The handlers; the files are looked up by name once, so that no path leads elsewhere."""
+class _Chat:
+    """What of the chat page is no file."""
 
     def __init__(self, settings: Mapping[str, str], headers: Mapping[str, str]) -> None:
         self._settings = dict(settings)
-        self._headers = dict(headers)
-        self._known = {path.relative_to(_FILES).as_posix(): path for path in _FILES.rglob("*.*")}
+        self._headers = headers
 
     async def front_door(self, request: Request) -> Response:
         if "text/html" not in request.headers.get("Accept", ""):
             return JSONResponse(SERVICE)
         return RedirectResponse("/chat", 302, headers=self._headers)
 
-    async def page(self, _: Request) -> Response:
-        return self._respond("index.html")
-
     async def settings(self, _: Request) -> Response:
         headers = {**self._headers, "Cache-Control": "no-store"}
         return JSONResponse(self._settings, headers=headers)
 
-    async def static(self, request: Request) -> Response:
-        name = request.path_params["name"]
-        if not name:
-            return RedirectResponse("/chat", 301, headers=self._headers)
-        if name not in self._known:
-            raise HTTPException(404, "There is no such file.", headers=self._headers)
-        return self._respond(name)
 
-    def _respond(self, name: str) -> FileResponse:
-        path = self._known[name]
-        headers = {**self._headers, "Content-Type": _CONTENT_TYPES[path.suffix]}
-        return FileResponse(path, headers=headers)
-
-
-def _headers(homeserver_url: str) -> dict[str, str]:
+def _origin(homeserver_url: str) -> str:
     parts = urlsplit(homeserver_url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError(f"not an http(s) URL: {homeserver_url!r}")
-    policy = (
-        "default-src 'none'",
-        "script-src 'self'",
-        "style-src 'self'",
-        f"connect-src 'self' {parts.scheme}://{parts.netloc.rpartition('@')[2]}",
-        "img-src 'self' blob: data:",
-        "frame-ancestors 'none'",
-        "base-uri 'none'",
-        "form-action 'self'",
-    )
-    return {
-        "Content-Security-Policy": "; ".join(policy),
-        "X-Content-Type-Options": "nosniff",
-        "Referrer-Policy": "no-referrer",
-        "Cross-Origin-Opener-Policy": "same-origin",
-        "Cache-Control": "no-cache",
-    }
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"

@@ -1,0 +1,140 @@
+"""Files that go out: from the homeserver's media repository to whoever may have them, in pieces."""
+
+import re
+import uuid
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from urllib.parse import quote
+
+import aiohttp
+from fastapi.responses import StreamingResponse
+from mautrix.errors import MatrixRequestError
+
+from letta_matrix.api.problems import Problem
+from letta_matrix.api.services import Services
+from letta_matrix.matrix.events import mapping, newest_content
+from letta_matrix.matrix.homeserver import HomeserverUnavailable
+from letta_matrix.matrix.intent import Intent
+from letta_matrix.toolbox.faults import ToolError
+from letta_matrix.toolbox.history import event_of
+from letta_matrix.toolbox.naming import not_in, room_of
+from letta_matrix.toolbox.principal import Principal
+from letta_matrix.toolbox.tool import Caller
+from letta_matrix.toolbox.uploads import safe_name
+
+_MXC = re.compile(
+    r"mxc://((?:[A-Za-z0-9.-]{1,230}|\[[0-9A-Fa-f:.]{2,45}\])(?::\d{1,5})?)/([A-Za-z0-9_-]{1,255})"
+)
+_PIECE = 65_536
+_TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=60)
+_INERT = re.compile(r"image/(png|jpeg|gif|webp)|(audio|video)/[a-z0-9.+-]{1,60}|text/plain")
+"""Types that a browser runs nothing of, whatever it does with a file."""
+
+_AWAY = "The homeserver does not give out the file now. Try again in a minute."
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Where a file is, and what its sender says of it; both may be ""."""
+
+    mxc: str
+    name: str = ""
+    media_type: str = ""
+
+
+async def attached(api: Services, holder: Principal, room: str, event_id: str) -> Found:
+    """The file of a message. Raises ToolError, Problem."""
+    caller = _caller(api, holder)
+    try:
+        async with room_of(caller, room) as room_id:
+            if room_id not in await caller.intent.joined_rooms():
+                raise not_in(caller, room)
+            event = await event_of(caller, room_id, event_id)
+    except HomeserverUnavailable as error:
+        raise Problem("unavailable", _AWAY) from error
+    except MatrixRequestError as error:
+        raise Problem("refused", f"The homeserver refused: {error.errcode}.") from error
+    content = newest_content(event)
+    mxc, info = content.get("url"), mapping(content.get("info"))
+    if event.get("type") == "m.room.encrypted" or "file" in content:
+        raise Problem("refused", f"The file of {event_id} is encrypted; it cannot be read here.")
+    if not isinstance(mxc, str) or not mxc:
+        raise Problem("not-found", f"There is no file in {event_id}.")
+    name = content.get("filename") or content.get("body")
+    return Found(mxc, name if isinstance(name, str) else "", str(info.get("mimetype") or ""))
+
+
+async def forward(
+    api: Services, holder: Principal, found: Found, opened: AsyncExitStack
+) -> StreamingResponse:
+    """The file, as the homeserver gives it; `opened` is to be closed after the response. Raises
+    Problem."""
+    match = _MXC.fullmatch(found.mxc)
+    if match is None:
+        raise Problem("not-found", "There is no file at an address that is none of Matrix.")
+    server, media_id = match.groups()
+    address = (
+        f"{api.config.homeserver.url.rstrip('/')}/_matrix/client/v1/media/download/"
+        f"{quote(server)}/{media_id}"
+    )
+    user = {"user_id": _user_id(api, holder)}
+    token = api.config.appservice.as_token.get_secret_value()
+    headers = {"Authorization": f"Bearer {token}", "Accept-Encoding": "identity"}
+    try:
+        session = await opened.enter_async_context(aiohttp.ClientSession(timeout=_TIMEOUT))
+        # Redirects lead to where the bytes are; our token does not go beyond the homeserver.
+        response = await opened.enter_async_context(
+            session.get(address, params=user, headers=headers, max_redirects=3)
+        )
+    except (aiohttp.ClientError, TimeoutError) as error:
+        raise Problem("unavailable", _AWAY, {"Retry-After": "10"}) from error
+    _check(response.status)
+    sent = _headers(found)
+    if response.content_length is not None:
+        sent["Content-Length"] = str(response.content_length)
+    return StreamingResponse(_pieces(response), headers=sent)
+
+
+async def _pieces(response: aiohttp.ClientResponse) -> AsyncGenerator[bytes]:
+    async for piece in response.content.iter_chunked(_PIECE):
+        yield piece
+
+
+def _check(status: int) -> None:
+    if status == 200:
+        return
+    if status == 404:
+        raise Problem("not-found", "The homeserver does not have the file.")
+    if 400 <= status < 500 and status != 429:
+        raise Problem("refused", f"The homeserver refused the file: HTTP {status}.")
+    raise Problem("unavailable", _AWAY, {"Retry-After": "10"})
+
+
+def _headers(found: Found) -> dict[str, str]:
+    """A browser stores the file and does nothing else with it (RFC 6266)."""
+    inert = _INERT.fullmatch(found.media_type.lower()) is not None
+    return {
+        "Content-Type": found.media_type.lower() if inert else "application/octet-stream",
+        "Content-Disposition": f"attachment; filename*=UTF-8''{quote(_name(found), safe='')}",
+        "Content-Security-Policy": "sandbox; default-src 'none'",
+        "X-Content-Type-Options": "nosniff",
+        "Cross-Origin-Resource-Policy": "same-origin",
+    }
+
+
+def _name(found: Found) -> str:
+    try:
+        return safe_name(found.name).encode("utf-8", "replace").decode()
+    except ToolError:
+        return "file"
+
+
+def _caller(api: Services, holder: Principal) -> Caller:
+    intent = Intent(api.homeserver, _user_id(api, holder))
+    return Caller(holder, intent, uuid.uuid4().hex, api.toolbox._visits.refuses)
+
+
+def _user_id(api: Services, holder: Principal) -> str:
+    agent = api.directory.get(holder.agent_id)
+    return agent.user_id if agent is not None else api.config.bot_user_id

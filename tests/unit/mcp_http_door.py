@@ -1,0 +1,184 @@
+"""The HTTP door of the MCP server, on tools of the tests' own, and a raw client."""
+
+import io
+import json
+import shutil
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+from tests.servers import free_port
+from tests.unit.mcp_door import Door, Text, door_on
+
+from letta_matrix.access.authenticator import Authenticator
+from letta_matrix.mcp.core import Core
+from letta_matrix.mcp.http import McpHttp
+from letta_matrix.mcp.services import Services
+from letta_matrix.store.agents import AgentDirectory
+from letta_matrix.store.database import Database, database_url
+from letta_matrix.toolbox.faults import Fault, ToolError
+from letta_matrix.toolbox.principal import Scope
+from letta_matrix.toolbox.tool import Caller, Result, Tool
+from letta_matrix.web.server import AsgiServer
+
+Json = dict[str, Any]
+
+MODERN = "2026-07-28"
+OLDER = ("2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25")
+META: Json = {
+    "io.modelcontextprotocol/protocolVersion": MODERN,
+    "io.modelcontextprotocol/clientCapabilities": {},
+}
+JSON = {"Content-Type": "application/json", "Accept": "application/json, text/event-stream"}
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A response; `messages` are the JSON-RPC messages in it, from JSON or from a stream."""
+
+    status: int
+    headers: Mapping[str, str]
+    messages: list[Json]
+
+    @property
+    def result(self) -> Json:
+        return self.messages[-1]["result"]
+
+    @property
+    def error(self) -> Json:
+        return self.messages[-1]["error"]
+
+
+@dataclass
+class HttpDoor:
+    """The HTTP door, and a client with a token."""
+
+    door: Door
+    app: McpHttp
+    url: str
+    http: aiohttp.ClientSession
+    token: str
+
+    async def ask(
+        self, method: str = "POST", path: str = "/mcp", data: Any = None, **headers: str
+    ) -> Answer:
+        """Any request; header names are given with underscores."""
+        sent = {"Authorization": f"Bearer {self.token}", **JSON}
+        sent |= {name.replace("_", "-"): value for name, value in headers.items()}
+        sent = {name: value for name, value in sent.items() if value}
+        text = data if isinstance(data, (bytes, type(None))) else json.dumps(data).encode()
+        body = None if text is None else io.BytesIO(text)
+        url = self.url + path
+        async with self.http.request(method, url, data=body, headers=sent) as response:
+            text = await response.text()
+            return Answer(response.status, response.headers, _messages(text))
+
+    async def modern(self, method: str, params: Json | None = None, **headers: str) -> Answer:
+        """A request of the stateless revision."""
+        params = {"_meta": META, **(params or {})}
+        sent = {"MCP_Protocol_Version": MODERN, "Mcp_Method": method}
+        if "name" in params:
+            sent["Mcp_Name"] = params["name"]
+        return await self.ask(data=rpc(method, params), **sent | headers)
+
+    async def call(self, name: str, /, **arguments: Any) -> Answer:
+        return await self.modern("tools/call", {"name": name, "arguments": arguments})
+
+    async def begin(self, version: str = OLDER[-1], **headers: str) -> Answer:
+        """The older revisions' handshake."""
+        params = {
+            "protocolVersion": version,
+            "capabilities": {},
+            "clientInfo": {"name": "test", "version": "1"},
+        }
+        return await self.ask(data=rpc("initialize", params), **headers)
+
+    async def session(self, version: str = OLDER[-1]) -> "HttpSession":
+        """A session that is initialized."""
+        begun = await self.begin(version)
+        assert begun.result["protocolVersion"] == version
+        session = HttpSession(self, begun.headers["Mcp-Session-Id"], version)
+        done = {"jsonrpc": "2.0", "method": "notifications/initialized"}
+        assert (await session.ask(data=done)).status == 202
+        return session
+
+    async def sessions(self) -> int:
+        async with self.http.get(f"{self.url}/health") as response:
+            return (await response.json())["sessions"]
+
+
+@dataclass
+class HttpSession:
+    door: HttpDoor
+    session_id: str
+    version: str
+
+    async def ask(self, method: str = "POST", data: Any = None, **headers: str) -> Answer:
+        own = {"Mcp_Session_Id": self.session_id, "MCP_Protocol_Version": self.version}
+        return await self.door.ask(method, data=data, **own | headers)
+
+    async def request(self, method: str, params: Json | None = None, **headers: str) -> Answer:
+        return await self.ask(data=rpc(method, params or {}), **headers)
+
+
+def rpc(method: str, params: Json, number: int = 1) -> Json:
+    return {"jsonrpc": "2.0", "id": number, "method": method, "params": params}
+
+
+def _messages(text: str) -> list[Json]:
+    if text.startswith("{"):
+        return [json.loads(text)]
+    data = (line.removeprefix("data: ") for line in text.splitlines() if line.startswith("data: "))
+    return [json.loads(line) for line in data if line]
+
+
+async def picture(_caller: Caller, params: Text) -> Result:
+    return {"name": "a", "media_type": params.text, "content_base64": "YWJj"}
+
+
+async def steps(caller: Caller, _params: Text) -> Result:
+    await caller.progress(1.0, 2.0, "half")
+    return {"text": "\ud800"}
+
+
+async def refuse(_caller: Caller, _params: Text) -> Result:
+    raise ToolError("Not so fast.", Fault.RATE_LIMITED, retry_after=2.5)
+
+
+@asynccontextmanager
+async def http_door(
+    directory: Path, database: Database, client: aiohttp.ClientSession, **sections: Any
+) -> AsyncGenerator[HttpDoor]:
+    async with door_on(directory, database, **sections) as door:
+        tools = dict(door.toolbox.tools)
+        for name, run in (("picture", picture), ("steps", steps), ("refuse", refuse)):
+            tools[name] = Tool(name, name, "For tests.", Scope.READ, Text, dict, run, seconds=None)
+        tools["wait"] = replace(tools["wait"], seconds=None)
+        door.toolbox.tools = tools
+        agents = AgentDirectory(database)
+        await agents.load()
+        authenticator = Authenticator(door.config, door.tokens, agents)
+        services = Services(door.config, door.toolbox, authenticator, agents)
+        app = McpHttp(services, Core(services))
+        server, port = AsgiServer(app), free_port()
+        await server.start("127.0.0.1", port)
+        url = f"http://127.0.0.1:{port}"
+        try:
+            yield HttpDoor(door, app, url, client, await door.token())
+        finally:
+            await app.close()
+            await server.close()
+
+
+@asynccontextmanager
+async def lasting_door(migrated: Path, directory: Path) -> AsyncGenerator[HttpDoor]:
+    """A door with a database of its own, for many tests."""
+    file = shutil.copy(migrated, directory / "letta-matrix.db")
+    database = Database(database_url(f"sqlite:///{file}", directory))
+    await database.open()
+    async with aiohttp.ClientSession() as http, http_door(directory, database, http) as opened:
+        yield opened
+    await database.close()

@@ -1,0 +1,215 @@
+"""Who gets to the MCP server over HTTP, and for how long."""
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import aiohttp
+import pytest
+from tests.fake_homeserver import until
+from tests.unit.mcp_http_door import MODERN, HttpDoor, http_door, lasting_door, rpc
+
+from letta_matrix import __version__
+from letta_matrix.access.authenticator import Authenticator
+from letta_matrix.mcp import sessions, streams
+from letta_matrix.mcp.core import Core
+from letta_matrix.store.database import Database, StoreUnavailable
+
+
+@pytest.fixture
+async def client() -> AsyncGenerator[aiohttp.ClientSession]:
+    async with aiohttp.ClientSession() as opened:
+        yield opened
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _looks_often() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(streams, "RECHECK", 0.1)
+        yield
+
+
+@pytest.fixture(scope="module")
+async def shared(
+    migrated: Path, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncGenerator[HttpDoor]:
+    async with lasting_door(migrated, tmp_path_factory.mktemp("door")) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def mcp(shared: HttpDoor) -> HttpDoor:
+    """The door, with a token of this test's own."""
+    shared.door.fake.go.clear()
+    return replace(shared, token=await shared.door.token())
+
+
+async def test_the_sdk_is_loaded_for_holders_of_tokens_only(
+    tmp_path: Path,
+    database: Database,
+    client: aiohttp.ClientSession,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    loaded = list[Core]()
+
+    async def load(core: Core) -> None:
+        loaded.append(core)
+        raise StoreUnavailable
+
+    monkeypatch.setattr(Core, "server", load)
+    async with http_door(tmp_path, database, client) as mcp:
+        health = await mcp.ask("GET", "/health", Authorization="", Host="anything.example")
+        assert health.messages == [{"status": "ok", "version": __version__, "sessions": 0}]
+        assert (await mcp.ask("GET", "/.well-known/oauth-protected-resource")).status == 200
+        assert (await mcp.ask(Authorization="Bearer lm_000000000000_x")).status == 401
+        assert loaded == []
+        await mcp.call("echo")
+        assert len(loaded) == 1
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "headers", "status", "named"),
+    [
+        ("POST", "/mcp", {"Authorization": ""}, 401, ("WWW-Authenticate", 'resource_metadata="')),
+        ("GET", "/mcp", {"Authorization": "Basic eDp5"}, 401, ("WWW-Authenticate", "Bearer")),
+        ("POST", "/mcp", {"Authorization": "Bearer lm_x_y"}, 401, ("WWW-Authenticate", "invalid")),
+        ("PUT", "/mcp", {}, 405, ("Allow", "POST, GET, DELETE")),
+        ("OPTIONS", "/mcp", {}, 405, ("Allow", "POST")),
+        ("GET", "/mcp", {"MCP_Protocol_Version": MODERN}, 405, ("Allow", "POST")),
+        ("GET", "/mcp", {}, 400, ("Content-Type", "json")),
+        ("DELETE", "/mcp", {"Mcp_Session_Id": "none"}, 404, ("Content-Type", "json")),
+        ("POST", "/mcp", {"Host": "evil.example"}, 421, ("Content-Type", "json")),
+        ("POST", "/mcp", {"Origin": "https://evil.example"}, 403, ("Content-Type", "json")),
+        ("POST", "/", {}, 404, ("Content-Type", "json")),
+        ("POST", "/.well-known/oauth-protected-resource/mcp", {}, 405, ("Allow", "GET")),
+        ("POST", "/mcp", {"Content_Type": "text/plain"}, 400, ("Content-Type", "")),
+        ("POST", "/mcp", {"Accept": "text/html"}, 406, ("Content-Type", "")),
+    ],
+)
+async def test_what_is_refused(
+    mcp: HttpDoor,
+    method: str,
+    path: str,
+    headers: dict[str, str],
+    status: int,
+    named: tuple[str, str],
+) -> None:
+    before = await mcp.sessions()
+    answer = await mcp.ask(method, path, b"{}" if method == "POST" else None, **headers)
+    assert answer.status == status
+    assert named[1] in answer.headers.get(named[0], "")
+    assert await mcp.sessions() == before
+
+
+@pytest.mark.parametrize("path", ["", "/mcp"])
+async def test_clients_find_out_what_tokens_there_are(mcp: HttpDoor, path: str) -> None:
+    document = await mcp.ask(
+        "GET", f"/.well-known/oauth-protected-resource{path}", Authorization=""
+    )
+    assert document.messages[0]["resource"] == f"{mcp.url}/mcp"
+    assert "write" in document.messages[0]["scopes_supported"]
+
+
+async def test_web_pages_of_the_configuration_may_connect(
+    tmp_path: Path, database: Database, client: aiohttp.ClientSession
+) -> None:
+    page = "https://app.example"
+    allowed = {"mcp": {"allowed_origins": [page]}}
+    async with http_door(tmp_path, database, client, **allowed) as mcp:
+        asks = {"Origin": page, "Access_Control_Request_Method": "POST", "Authorization": ""}
+        before = await mcp.ask("OPTIONS", **asks)
+        assert (before.status, before.headers["Access-Control-Allow-Origin"]) == (200, page)
+        begun = await mcp.begin(Origin=page)
+        assert "Mcp-Session-Id" in begun.headers["Access-Control-Expose-Headers"]
+        assert (await mcp.begin(Origin="https://other.example")).status == 403
+
+
+async def test_too_many_requests_wait(
+    tmp_path: Path, database: Database, client: aiohttp.ClientSession
+) -> None:
+    async with http_door(tmp_path, database, client, access={"calls_per_minute": 2}) as mcp:
+        answers = [await mcp.call("echo") for _ in range(3)]
+        assert [answer.status for answer in answers] == [200, 200, 429]
+        assert int(answers[-1].headers["Retry-After"]) > 0
+
+
+async def test_a_database_that_is_away_says_when_to_come_again(
+    mcp: HttpDoor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def away(*_: object) -> None:
+        raise StoreUnavailable("disk on fire")
+
+    monkeypatch.setattr(Authenticator, "identify", away)
+    answer = await mcp.call("echo")
+    assert (answer.status, answer.headers["Retry-After"]) == (503, "10")
+    assert "disk" not in answer.error["message"]
+
+
+async def test_a_session_is_for_the_token_that_began_it(mcp: HttpDoor) -> None:
+    session = await mcp.session()
+    mine, mcp.token = mcp.token, await mcp.door.token()
+    for method in ("POST", "GET", "DELETE"):
+        stolen = await session.ask(method, rpc("ping", {}) if method == "POST" else None)
+        assert (method, stolen.status) == (method, 404)
+    mcp.token = mine
+    assert (await session.request("ping")).status == 200
+    await mcp.door.revoke(mine)
+    refused = await session.request("tools/list")
+    assert refused.status == 401
+    assert "revoked" in refused.headers["WWW-Authenticate"]
+
+
+async def test_a_token_has_so_many_sessions(mcp: HttpDoor, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sessions, "PER_TOKEN", 2)
+    first, _ = await mcp.session(), await mcp.session()
+    assert (await mcp.begin()).status == 503
+    assert (await first.ask("DELETE")).status == 200
+    await mcp.session()
+    mcp.token = await mcp.door.token()
+    await mcp.session()
+
+
+async def test_a_session_that_nobody_uses_ends(
+    tmp_path: Path, database: Database, client: aiohttp.ClientSession
+) -> None:
+    async with http_door(tmp_path, database, client, mcp={"idle_timeout": 0.2}) as mcp:
+        session = await mcp.session()
+        await asyncio.sleep(0.5)
+        assert await mcp.sessions() == 0
+        assert (await session.request("ping")).status == 404
+
+
+async def test_a_revoked_token_ends_what_is_open(mcp: HttpDoor) -> None:
+    session = await mcp.session()
+    kept = mcp.token
+    stream = asyncio.create_task(session.ask("GET"))
+    waits = asyncio.create_task(mcp.call("wait"))
+    await until(lambda: mcp.door.fake.waiting == 1)
+    mcp.token = await mcp.door.token()
+    other = asyncio.create_task(mcp.call("wait"))
+    await until(lambda: mcp.door.fake.waiting == 2)
+    await mcp.door.revoke(kept)
+    async with asyncio.timeout(3):
+        assert (await stream).messages == []
+        assert (await waits).status == 401
+    assert mcp.door.fake.waiting == 1
+    mcp.door.fake.go.set()
+    assert (await other).result["structuredContent"] == {"text": "gone"}
+
+
+async def test_open_streams_do_not_hold_up_the_end(
+    tmp_path: Path, database: Database, client: aiohttp.ClientSession
+) -> None:
+    async with http_door(tmp_path, database, client) as mcp:
+        session = await mcp.session()
+        waiting = [
+            asyncio.create_task(session.ask("GET")),
+            asyncio.create_task(session.request("tools/call", {"name": "wait"})),
+        ]
+        await until(lambda: mcp.door.fake.waiting == 1)
+        begun = time.monotonic()
+    assert time.monotonic() - begun < 2
+    assert mcp.door.fake.waiting == 0
+    await asyncio.gather(*waiting, return_exceptions=True)
