@@ -186,10 +186,13 @@ class FakeHomeserver:
         return 200, {"chunk": wanted[::-1][: int(request.query["limit"])]}
 
     def _create_room(self, request: Request) -> Answer:
-        alias = f"#{request.body['room_alias_name']}:test"
+        name = request.body.get("room_alias_name")
+        alias = f"#{name}:test"
         if alias in self.aliases:
             return 400, {"errcode": "M_ROOM_IN_USE", "error": "alias taken"}
-        room_id = self.aliases[alias] = f"!room{next(self._numbers)}:test"
+        room_id = f"!room{next(self._numbers)}:test"
+        if name is not None:
+            self.aliases[alias] = room_id
         self.members[room_id] = {request.user_id, *request.body.get("invite", [])}
         self._add(room_id, request, "m.room.create", state_key="")
         return 200, {"room_id": room_id}

@@ -9,11 +9,14 @@ from typing import Any
 
 import aiohttp
 import anyio
-from mcp import ClientSession
+from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 from mcp.shared.message import SessionMessage
 from mcp_types import jsonrpc_message_adapter
 
 Json = dict[str, Any]
+Streams = tuple[
+    MemoryObjectReceiveStream[SessionMessage | Exception], MemoryObjectSendStream[SessionMessage]
+]
 INITIALIZE: Json = {
     "protocolVersion": "2025-06-18",
     "capabilities": {},
@@ -71,20 +74,18 @@ class RawClient:
 
 
 @asynccontextmanager
-async def raw_client(url: str, token: str, **options: Any) -> AsyncGenerator[RawClient]:
+async def raw_client(url: str, token: str) -> AsyncGenerator[RawClient]:
     """Connected, not initialized."""
-    headers = {"Authorization": f"Bearer {token}", **options.pop("headers", {})}
+    headers = {"Authorization": f"Bearer {token}"}
     async with aiohttp.ClientSession() as http:
-        socket: aiohttp.ClientWebSocketResponse = await http.ws_connect(
-            url, headers=headers, protocols=["mcp"], max_msg_size=0, **options
-        )
+        socket = await http.ws_connect(url, headers=headers, protocols=["mcp"], max_msg_size=0)
         yield RawClient(socket)
         await socket.close()
 
 
 @asynccontextmanager
-async def official_client(url: str, token: str, **options: Any) -> AsyncGenerator[ClientSession]:
-    """The SDK's session over our WebSocket, not initialized."""
+async def transport(url: str, token: str) -> AsyncGenerator[Streams]:
+    """Our WebSocket as the SDK's clients take transports."""
     async with raw_client(url, token) as raw:
         incoming, read = anyio.create_memory_object_stream[SessionMessage | Exception](0)
         write, outgoing = anyio.create_memory_object_stream[SessionMessage](0)
@@ -102,7 +103,7 @@ async def official_client(url: str, token: str, **options: Any) -> AsyncGenerato
                     await raw.socket.send_str(text)
 
         tasks = [asyncio.create_task(receive()), asyncio.create_task(send())]
-        async with ClientSession(read, write, **options) as session:
-            yield session
+        async with read, write:
+            yield read, write
         await raw.socket.close()
-        await asyncio.gather(*tasks)
+        await asyncio.gather(*tasks, return_exceptions=True)

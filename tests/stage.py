@@ -48,7 +48,7 @@ class Stage:
     async def close(self) -> None:
         await self.parts.close()
         await self.parts.homeserver.close()
-        await self.stores.database.close()
+        await self.stores.close()
 
     async def again(self, **conversations: Any) -> None:
         """Another process takes over; it recovers only when it is told to."""

@@ -1,6 +1,6 @@
 """Hypothesis strategies for what a model may pass to a tool."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from hypothesis import strategies as st
@@ -17,16 +17,22 @@ JSON = st.recursive(
 )
 
 
-def arguments(schema: dict[str, Any], *rooms: str) -> st.SearchStrategy[dict[str, Any]]:
-    """Arguments that mostly fit a tool's JSON Schema, and some that are anything at all."""
-    fields = {name: _value(name, field, rooms) for name, field in schema["properties"].items()}
+def arguments(
+    schema: dict[str, Any], *rooms: str, **known: Sequence[str]
+) -> st.SearchStrategy[dict[str, Any]]:
+    """Arguments that mostly fit a tool's JSON Schema, and some that are anything at all. `known`
+    are values, by argument, that exist."""
+    known = {"room_id": rooms, **known}
+    fields = {
+        name: _value(field, known.get(name, ())) for name, field in schema["properties"].items()
+    }
     required = {name: fields.pop(name) for name in schema.get("required", [])}
     fitting = st.fixed_dictionaries(required, optional=fields)
     return fitting | fitting | fitting | st.dictionaries(STRINGS, JSON, max_size=3)
 
 
-def _value(name: str, field: dict[str, Any], rooms: tuple[str, ...]) -> st.SearchStrategy[Any]:
-    fitting = st.sampled_from(rooms) if name == "room_id" and rooms else _fitting(field)
+def _value(field: dict[str, Any], known: Sequence[str]) -> st.SearchStrategy[Any]:
+    fitting = st.sampled_from(known) if known else _fitting(field)
     return st.one_of(fitting, fitting, fitting, STRINGS, JSON)
 
 
@@ -53,7 +59,7 @@ def _fitting(field: dict[str, Any]) -> st.SearchStrategy[Any]:
 
 
 def _texts(field: dict[str, Any]) -> st.SearchStrategy[str]:
-    if pattern := field.get("pattern"):
+    if pattern := str(field.get("pattern", "")):
         return st.from_regex(pattern) | STRINGS
     if "const" in field:
         return st.just(field["const"])

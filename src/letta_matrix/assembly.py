@@ -51,7 +51,8 @@ class Stores:
     """The database's tables."""
 
     def __init__(self, config: Config) -> None:
-        self.database = Database(database_url(config.database.url, config.directory))
+        url = database_url(config.database.url, config.directory)
+        self.database = Database(url)
         self.directory = AgentDirectory(self.database)
         self.conversations = ConversationStore(self.database)
         self.turns = TurnStore(self.database, self.conversations)
@@ -61,7 +62,7 @@ class Stores:
         self.rooms = Rooms(self.database)
         self.speech = SpeechStore(self.database)
         self.meta = Meta(self.database)
-        self.tokens = TokenStore(self.database)
+        self.tokens = TokenStore(self.database, Database(url))
         self.audit = AuditStore(self.database)
 
     async def open(self) -> None:
@@ -71,6 +72,10 @@ class Stores:
         await self.conversations.load()
         await self.rooms.load()
         await self.speech.load()
+
+    async def close(self) -> None:
+        await self.tokens.close()
+        await self.database.close()
 
 
 class Parts:

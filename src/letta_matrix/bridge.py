@@ -13,6 +13,7 @@ from mautrix.api import ClientPath, Method
 from mautrix.errors import MatrixRequestError
 
 from letta_matrix import __version__
+from letta_matrix.access.mirror import AuditMirror
 from letta_matrix.agents.provisioner import Provisioner
 from letta_matrix.assembly import Parts, Stores, make_runtime
 from letta_matrix.config import Config
@@ -38,6 +39,7 @@ _BACKLOG_TIMEOUT = 30.0
 _SETTING_UP_TIMEOUT = 600.0
 _AWAY = "the homeserver cannot be reached"
 _DEFAULT_ROOM_VERSION = 10
+_HOUR = 3600.0
 
 
 class Bridge:
@@ -68,6 +70,9 @@ class Bridge:
         self._spawn(self._sweep)
         self._spawn(self._parts.dispatcher.prune)
         self._spawn(self._parts.catch_up.beat)
+        self._spawn(self._forget_calls)
+        if self._mirror is not None:
+            self._spawn(self._mirror.run)
         for watch in self._parts.watches.values():
             if watch is not None:
                 self._spawn(watch.run)
@@ -78,12 +83,13 @@ class Bridge:
 
     async def _open(self, opened: contextlib.AsyncExitStack) -> None:
         config = self._config
-        opened.push_async_callback(self._stores.database.close)
+        opened.push_async_callback(self._stores.close)
         await self._stores.open()
         parts = self._parts = Parts(
             config, self._stores, self._runtimes, self._troubles, self._trouble_of
         )
         opened.push_async_callback(parts.homeserver.close)
+        self._mirror = _mirror(config, parts, opened)
         parts.offer_tools()
         for runtime in self._runtimes.values():
             opened.push_async_callback(runtime.close)
@@ -231,6 +237,12 @@ class Bridge:
                 while self._provisioner is not None and self._provisioner.working:  # noqa: ASYNC110
                     await asyncio.sleep(0.5)
 
+    async def _forget_calls(self) -> None:
+        """Keep the audit log, every hour, to the days it is for."""
+        while True:
+            await self._stores.audit.prune(self._config.access.audit_days)
+            await asyncio.sleep(_HOUR)
+
     async def _start_agents(self) -> None:
         provisioner = Provisioner(
             self._config,
@@ -263,6 +275,16 @@ class Bridge:
                 await asyncio.sleep(_RESTART_PAUSE)
 
         self._tasks.append(asyncio.create_task(keep_going()))
+
+
+def _mirror(config: Config, parts: Parts, opened: contextlib.AsyncExitStack) -> AuditMirror | None:
+    """Tells of changes in the audit room, if there is one; closed behind everything that tells."""
+    if config.access.audit_room is None:
+        return None
+    mirror = AuditMirror(config.access.audit_room, parts.bot)
+    parts.toolbox.ledger.mirror = mirror
+    opened.push_async_callback(mirror.close)
+    return mirror
 
 
 async def run(config: Config) -> None:

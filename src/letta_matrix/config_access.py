@@ -3,19 +3,20 @@
 from typing import Annotated
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field
+from pydantic import Field, ValidatorFunctionWrapHandler, WrapValidator
 
 from letta_matrix.config_types import Duration, HttpAddress, Section, matches
 
 _HOST = r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)"
 
 
-def _over_tls(url: str) -> str:
-    parts = urlsplit(url)
+def _over_tls(value: object, check: ValidatorFunctionWrapHandler) -> str:
+    parts = urlsplit(str(check(value)))
     if parts.scheme != "https" and parts.hostname not in ("localhost", "127.0.0.1", "::1"):
         # Who can change what is read there can sign any token (RFC 8414 section 6.1).
         raise ValueError("should start with https://, unless it is on this machine")
-    return url
+    # As it was written: the name of an issuer may end with a slash.
+    return str(value)
 
 
 Origin = Annotated[
@@ -25,7 +26,7 @@ Origin = Annotated[
     ),
 ]
 Host = Annotated[str, matches(_HOST, "a host such as matrix.example.org, without a port")]
-SecureAddress = Annotated[HttpAddress, AfterValidator(_over_tls)]
+SecureAddress = Annotated[HttpAddress, WrapValidator(_over_tls)]
 RoomId = Annotated[str, matches(r"!\S+", "a room id such as !abc:example.org")]
 
 

@@ -1,6 +1,7 @@
 """Logging for a whole process, with secrets masked wherever they turn up."""
 
 import logging
+import re
 import sys
 from collections.abc import Iterable
 from typing import Any
@@ -10,6 +11,8 @@ import structlog
 from letta_matrix.config import Config, Logging
 
 _MASK = "[secret]"
+_TOKEN = re.compile(r"lm_[0-9a-f]{12}_[\w-]{43}", re.ASCII)
+"""Tokens that the bridge has given out; it knows their digests alone."""
 
 
 def configure_logging(settings: Logging, secrets: Iterable[str] = ()) -> None:
@@ -19,7 +22,7 @@ def configure_logging(settings: Logging, secrets: Iterable[str] = ()) -> None:
     def mask(_logger: object, _name: str, line: Any) -> Any:
         for secret in hidden:
             line = line.replace(secret, _MASK)
-        return line
+        return _TOKEN.sub(_MASK, line)
 
     human = settings.format == "console"
     renderer: Any = (

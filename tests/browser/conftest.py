@@ -6,14 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from aiohttp import web
 from playwright.async_api import Browser, async_playwright
+from starlette.applications import Starlette
 from tests.browser.chat_page import ChatPage, OpenPage
 from tests.browser.furniture import AgentRoom, NewUser, agent_room
 from tests.browser.matrix_user import MatrixUser
 from tests.servers import Homeserver, free_port
 
 from letta_matrix.web.pages import chat_routes
+from letta_matrix.web.server import AsgiServer
 
 _CHROMIUM = Path("/usr/bin/chromium")
 _ARGUMENTS = [
@@ -31,12 +32,11 @@ _numbers = itertools.count(1)
 @pytest.fixture(scope="session")
 async def chat_url(homeserver: Homeserver) -> AsyncIterator[str]:
     app = Starlette(routes=chat_routes(homeserver.url, f"@letta:{homeserver.server_name}"))
-    runner = web.AppRunner(app)
-    await runner.setup()
+    server = AsgiServer(app)
     port = free_port()
-    await web.TCPSite(runner, "127.0.0.1", port).start()
+    await server.start("127.0.0.1", port)
     yield f"http://127.0.0.1:{port}/chat"
-    await runner.cleanup()
+    await server.close()
 
 
 @pytest.fixture(scope="session")

@@ -174,6 +174,16 @@ async def test_a_file_comes_back_as_it_was_sent(
         assert "sandbox" in headers["Content-Security-Policy"]
 
 
+async def test_a_large_file_comes_back_whole(bot: Rest, room: str) -> None:
+    data = secrets.token_bytes(4_900_000)
+    status, sent = await bot.call("POST", f"{room}/media", data, filename="large.bin")
+    assert (status, sent.get("bytes")) == (201, len(data)), sent
+    path = f"{room}/messages/{quote(sent['event_id'], safe='')}/media"
+    async with bot.open("GET", path) as response:
+        assert await response.read() == data
+        assert response.content_length == len(data)
+
+
 async def test_a_file_that_a_browser_would_run_is_only_stored(bot: Rest, room: str) -> None:
     headers = {"Content-Type": "text/html"}
     page = b"<script>alert(1)</script>"

@@ -23,6 +23,7 @@ from tests.servers import Homeserver
 from letta_matrix.matrix.content import MARKER
 from letta_matrix.runtimes.memory import MemoryRuntime
 from letta_matrix.runtimes.protocol import TurnEvent, TurnRequest
+from letta_matrix.toolbox.principal import Principal
 
 
 @pytest.fixture(scope="module")
@@ -122,3 +123,69 @@ async def test_the_answer_to_a_question_is_no_prompt(world: World, ann: Person) 
     await ann.answers(ada, 2)
     await asyncio.sleep(0.5)
     assert len(world.runtime.asked) == before
+
+
+async def call_as_bot(world: World, name: str, /, **arguments: Any) -> Json:
+    """What the holder of a token gets that acts as the bot."""
+    principal = Principal("token:test", "")
+    return dict(await world.bridge._parts.toolbox.call(principal, name, arguments, door="api"))
+
+
+async def test_an_agent_answers_whoever_writes_as_the_bot(world: World, ann: Person) -> None:
+    ada, bob = await world.meet(new_agent("Una")), await world.meet(new_agent("Ivo"))
+    told = await call_as_bot(world, "message_agent", agent="Una", message="who are you?")
+    assert told["answer"].endswith("who are you?")
+    events = await ann.timeline(ada.room_id)
+    asked, answered = [e for e in events if e["type"] == "m.room.message"]
+    assert (asked["sender"], answered["sender"]) == (world.bot.user_id, ada.ghost)
+    assert answered["content"]["m.relates_to"]["event_id"] == asked["event_id"]
+    conversation = await conversation_of(world, "who are you?")
+    passed_on = {"agent": bob.agent.agent_id, "message": "you answer"}
+    ok, told = await call(world, ada, conversation, "message_agent", **passed_on)
+    assert (ok, "as far as it may go" in told) == (False, True)
+
+
+async def test_a_script_asks_a_person_who_answers_by_reaction(world: World, ann: Person) -> None:
+    ada = await world.meet()
+    before = len(world.runtime.asked)
+    arguments: Json = {"room_id": ada.room_id, "question": "Deploy?", "options": ["Yes", "No"]}
+    asking = asyncio.create_task(call_as_bot(world, "ask_human", **arguments))
+
+    async def offered() -> list[Json]:
+        return [e for e in await ann.timeline(ada.room_id) if e["type"] == "m.reaction"]
+
+    reactions = await eventually(offered, lambda found: len(found) == 2)
+    await ann.react(ada.room_id, reactions[0]["content"]["m.relates_to"]["event_id"], "1️⃣")
+    told = await asking
+    assert (told["answer"], told["option"], told["by"]) == ("Yes", 1, ann.user_id)
+    assert len(world.runtime.asked) == before
+
+
+async def test_what_an_agent_answers_is_waited_for_until_it_is_whole(
+    world: World, ann: Person
+) -> None:
+    ada = await world.meet()
+    sent = await ann.send(ada.room_id, "stream 8 0.2")
+    arguments: Json = {"room_id": ada.room_id, "after": sent, "from_user": ada.ghost}
+    told = await call_as_bot(world, "wait_for_message", **arguments)
+    (whole,) = await ann.answers(ada, 1)
+    assert (told["message"]["text"], told.get("note")) == (whole, None)
+    waiting = asyncio.create_task(
+        call_as_bot(world, "wait_for_message", room_id=ada.room_id, from_user=ann.user_id)
+    )
+    while not waiting.done():
+        await ann.send(ada.room_id, "!ping")
+        await asyncio.wait([waiting], timeout=1)
+    assert (await waiting)["message"]["text"] == "!ping"
+
+
+async def test_an_agent_that_has_joined_by_tool_talks_there(world: World, ann: Person) -> None:
+    ada = await world.meet()
+    room_id = await ann.create_room(preset="public_chat")
+    ok, _ = await call(world, ada, "", "matrix_join_room", room_id_or_alias=room_id)
+    assert ok
+    await ann.send(room_id, "are you in?")
+    (reply,) = await ann.replies(replace(ada, room_id=room_id), 1)
+    assert reply.endswith("are you in?")
+    ok, told = await call(world, ada, "", "matrix_leave", room_id=room_id)
+    assert (ok, told["membership"]) == (True, "leave")

@@ -15,6 +15,7 @@ from letta_matrix.matrix.intent import Intent
 from letta_matrix.store.inbox import Inbox, InboxEntry, InboxState
 from letta_matrix.store.turns import TurnKind
 from letta_matrix.toolbox import messaging, visits
+from letta_matrix.toolbox.faults import ToolError
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +79,20 @@ async def test_agents_with_no_turn_now_do_not_pass_a_message_on_for_ever(bench: 
     arguments = {"agent": bob.name, "message": "hi", "wait_seconds": 0}
     ok, told = await bench.call(ada, "message_agent", "", conversation, **arguments)
     assert (ok, "as far as it may go" in told) == (False, True)
+
+
+async def test_a_token_is_no_way_round_the_end_of_messages_from_agent_to_agent(
+    bench: Bench,
+) -> None:
+    ada, bob = await bench.agent(), await bench.agent()
+    arguments: Json = {"agent": bob.name, "message": "hi", "wait_seconds": 0}
+    await bench.talk(ada, str(ada.room_id), hops=2)
+    told = await bench.call_as(ada, "message_agent", **arguments)
+    sent = await Intent(bench.client, bob.user_id).event(str(bob.room_id), told["event_id"])
+    assert sent["content"][MARKER]["hops"] == 3
+    await bench.talk(ada, str(ada.room_id), "$thread", hops=3)
+    with pytest.raises(ToolError, match="as far as it may go"):
+        await bench.call_as(ada, "message_agent", **arguments)
 
 
 async def test_a_paused_agent_is_not_written_to(bench: Bench) -> None:

@@ -194,12 +194,23 @@ async def test_words_are_searched_in_the_callers_rooms(
     assert {m["room_id"] for m in limited["messages"]} == {here}
     mine = await read(ada, "matrix_search", query=word, sender=ada.user_id)
     assert texts(mine) == []
-    theirs = await read(ada, "matrix_search", query=word, sender=bench.ann.user_id, limit=50)
+    theirs = await read(ada, "matrix_search", query=word, sender=bench.ann.user_id, limit=25)
     assert len(theirs["messages"]) == 4
     for room_id in (foreign, "!nowhere"):
         call = read(ada, "matrix_search", query=word, room_id=room_id)
         assert await fault_of(call) is Fault.FORBIDDEN
     assert await fault_of(read(ada, "matrix_search", query=word, before="%")) is Fault.REFUSED
+
+
+async def test_a_visitor_finds_nothing_of_the_room_it_visits(
+    bench: Bench, ada: Agent, read: Read
+) -> None:
+    host, word = await bench.agent(), f"word{secrets.token_hex(5)}"
+    await bench.visit(ada, host)
+    await say(bench, str(host.room_id), word)
+    assert texts(await read(ada, "matrix_search", query=word)) == []
+    unread = (await read(ada, "matrix_list_unread"))["rooms"]
+    assert host.room_id not in {room["room_id"] for room in unread}
 
 
 async def test_an_edited_message_is_found_once(bench: Bench, ada: Agent, read: Read) -> None:
@@ -244,6 +255,8 @@ async def test_the_bot_reads_too(bench: Bench, read: Read) -> None:
     rooms = {room_id}
     told = await read(None, "matrix_list_unread", rooms=rooms)
     assert [(room["name"], room["unread"]) for room in told["rooms"]] == [("Office", 1)]
+    await bench.call_as(None, "matrix_mark_read", room_id=room_id)
+    assert (await read(None, "matrix_list_unread", rooms=rooms))["rooms"] == []
     assert texts(await read(None, "matrix_read_room", room_id=room_id)) == ["hello bot"]
     who = await read(None, "matrix_whoami", rooms=rooms)
     assert (who["user_id"], who["agent_id"], who["rooms"]) == (bot.user_id, "", [room_id])
@@ -420,15 +433,36 @@ async def test_a_new_name_shows_once_the_bridge_hears_of_it(
     assert await name() == "After"
 
 
-@given(st.data())
-@settings(max_examples=60, deadline=None, suppress_health_check=_NO_CHECKS)
+@pytest.fixture(scope="module")
+async def things(bench: Bench, ada: Agent) -> dict[str, list[str]]:
+    """What there is to read, by argument."""
+    room_id = str(ada.room_id)
+    (root,) = await say(bench, room_id, "root")
+    event_ids = [
+        root,
+        await bench.ann.say_in_thread(room_id, root, "in it"),
+        await bench.ann.react(room_id, root, "👍"),
+        await post_file(bench, room_id, b"abc", "a.txt"),
+    ]
+    types = ["m.room.create", "m.room.power_levels", "m.room.member"]
+    mxc = [await upload(bench, b"abc"), "mxc://localhost/none"]
+    return {"event_id": event_ids, "event_type": types, "mxc": mxc, "query": ["root"]}
+
+
+@pytest.mark.parametrize("name", sorted(READERS))
+@given(data=st.data())
+@settings(max_examples=15, deadline=None, suppress_health_check=_NO_CHECKS)
 async def test_nothing_that_callers_may_say_breaks_a_reader(
-    bench: Bench, ada: Agent, read: Read, data: st.DataObject
+    bench: Bench,
+    ada: Agent,
+    read: Read,
+    things: dict[str, list[str]],
+    name: str,
+    data: st.DataObject,
 ) -> None:
-    name = data.draw(st.sampled_from(sorted(READERS)))
     schema = bench.toolbox.tools[name].parameters
-    arguments = data.draw(tool_arguments(schema, str(ada.room_id), "Ada's"))
-    agent = data.draw(st.sampled_from([ada, None]))
+    arguments = data.draw(tool_arguments(schema, str(ada.room_id), "Ada's", **things))
+    agent = data.draw(st.sampled_from([ada, ada, None]))
     fault = None
     try:
         await read(agent, name, **arguments)

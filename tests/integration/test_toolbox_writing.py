@@ -97,7 +97,7 @@ async def test_own_messages_are_edited_and_others_are_not(
     bench: Bench, ada: Agent, room: str
 ) -> None:
     sent = await use(bench, ada, "matrix_send_message", room_id=room, message="teh")
-    arguments = {"room_id": room, "event_id": sent["event_id"], "message": "**the**"}
+    arguments: Json = {"room_id": room, "event_id": sent["event_id"], "message": "**the**"}
     first = await use(bench, ada, "matrix_edit_message", transaction_id="e1", **arguments)
     assert (
         await bench.call_as(ada, "matrix_edit_message", transaction_id="e1", **arguments) == first
@@ -269,7 +269,7 @@ async def test_a_call_killed_before_it_was_noted_writes_once(
     said = await bench.ann.send(room, "said")
     own = await use(bench, ada, "matrix_send_message", room_id=room, message="own")
     ids = {"?": said, "own": own["event_id"]}
-    arguments = {"room_id": room, **CALLS[tool], "transaction_id": secrets.token_hex(4)}
+    arguments: Json = {"room_id": room, **CALLS[tool], "transaction_id": secrets.token_hex(4)}
     if "event_id" in arguments:
         arguments["event_id"] = ids[arguments["event_id"]]
     # What a kill between the write and the store leaves behind.

@@ -122,6 +122,13 @@ async def test_the_state_is_for_scripts(stack: Up) -> None:
     }
     assert state["users"]["admin"]["user_id"] == "@admin:localhost"
     assert state["appservice"]["url"] == f"http://127.0.0.1:{ports.appservice}"
+    token = (stack.data / "admin.token").read_text().strip()
+    assert state["api"] == {"url": f"http://127.0.0.1:{ports.api}", "token": token}
+    assert state["mcp"] == {
+        "url": f"http://127.0.0.1:{ports.mcp}/mcp",
+        "ws_url": f"ws://127.0.0.1:{ports.mcp_websocket}/mcp",
+        "token": token,
+    }
     assert state["chat"] == {"url": f"http://127.0.0.1:{ports.api}/chat"}
     assert state["app_server"] == {"url": f"ws://127.0.0.1:{ports.app_server}"}
     assert {"bridge", "keeper", "synapse", "app_server"} <= set(state["pids"])
@@ -130,7 +137,7 @@ async def test_the_state_is_for_scripts(stack: Up) -> None:
 
 async def test_secrets_are_for_their_owner_alone(stack: Up) -> None:
     assert stat.S_IMODE(stack.data.stat().st_mode) == 0o700
-    names = ("stack.json", "config.yaml", "registration.yaml", "admin.password")
+    names = ("stack.json", "config.yaml", "registration.yaml", "admin.password", "admin.token")
     assert {stat.S_IMODE((stack.data / name).stat().st_mode) for name in names} == {0o600}
 
 
@@ -146,6 +153,15 @@ async def test_the_table_says_how_to_log_in(stack: Up, http: aiohttp.ClientSessi
     url = f"{stack.state['homeserver']['url']}/_matrix/client/v3/login"
     async with http.post(url, json={"type": "m.login.token", "token": link[1]}) as response:
         assert (await response.json())["user_id"] == human["user_id"]
+
+
+async def test_the_token_opens_the_rest_api(stack: Up, http: aiohttp.ClientSession) -> None:
+    door = stack.state["api"]
+    assert door["token"] not in stack.output
+    assert str(stack.data / "admin.token") in "".join(stack.output.split())
+    headers = {"Authorization": f"Bearer {door['token']}"}
+    async with http.get(f"{door['url']}/api/v1/tokens", headers=headers) as response:
+        assert [one["label"] for one in (await response.json())["tokens"]] == ["letta-matrix up"]
 
 
 async def test_a_new_link_is_made_once_a_minute(stack: Up, http: aiohttp.ClientSession) -> None:
@@ -164,6 +180,7 @@ def test_everything_is_bound_to_loopback(stack: Up) -> None:
     ports = Ports.with_offset(stack.offset)
     ours = {f"{port:04X}" for port in (ports.synapse, ports.appservice, ports.api)}
     ours |= {f"{port:04X}" for port in (ports.app_server, ports.demo_model)}
+    ours |= {f"{port:04X}" for port in (ports.mcp, ports.mcp_websocket)}
     bound: set[str] = set()
     for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
         address, port = line.split()[1].split(":")
@@ -276,6 +293,7 @@ async def test_ctrl_c_ends_everything_and_the_next_start_keeps_it(stack: Up) -> 
     await stack.start()
     assert "created the agents" not in stack.output
     assert stack.state["users"] == before["users"]
+    assert stack.state["mcp"] == before["mcp"]
     _, after, _ = await _letta_matrix("agents", "--json", "-c", str(stack.data / "config.yaml"))
     assert json.loads(after) == json.loads(agents)
 

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from jsonschema import validate
 from tests.integration.bridge_world import Json, Person, config_on, eventually, new_person
 from tests.servers import Homeserver
+from tests.tool_results import assert_declared
 
 from letta_matrix.config import Config
 from letta_matrix.conversations.routing import new_turn
@@ -124,8 +124,7 @@ class Bench:
 
     def check(self, name: str, told: Json) -> None:
         """That a result is what the tool says it gives, and nothing else."""
-        schema = {**self.toolbox.tools[name].results, "additionalProperties": False}
-        validate(told, schema)
+        assert_declared(self.toolbox.tools[name], told)
 
     async def offer_new(self, room_id: str, since: int) -> bool:
         """Offer what was said in a room since, as the dispatcher does; whether it answered."""

@@ -64,6 +64,9 @@ class FakeTools:
             ("matrix_list_rooms", Scope.READ, Page, self.list_rooms),
             ("matrix_read_room", Scope.READ, Room, self.read_room),
             ("matrix_list_members", Scope.READ, Room, self.read_room),
+            ("matrix_get_context", Scope.READ, Room, self.read_room),
+            ("matrix_list_unread", Scope.READ, Page, self.list_rooms),
+            ("matrix_reply", Scope.WRITE, Text, self.echo),
             ("matrix_send_message", Scope.WRITE, Text, self.echo),
             ("list_agents", Scope.AGENTS, Page, self.list_agents),
             ("echo", Scope.READ, Text, self.echo),
@@ -137,9 +140,9 @@ class Door:
         assert await self.tokens.revoke(token.split("_")[1], time.time())
 
     @asynccontextmanager
-    async def client(self, token: str = "", **options: Any) -> AsyncGenerator[RawClient]:
+    async def client(self, token: str = "") -> AsyncGenerator[RawClient]:
         """A raw client that is initialized."""
-        async with raw_client(self.url, token or await self.token(), **options) as client:
+        async with raw_client(self.url, token or await self.token()) as client:
             await client.initialize()
             yield client
 

@@ -135,8 +135,10 @@ def _messages(text: str) -> list[Json]:
     return [json.loads(line) for line in data if line]
 
 
-async def picture(_caller: Caller, params: Text) -> Result:
-    return {"name": "a", "media_type": params.text, "content_base64": "YWJj"}
+async def file(_caller: Caller, params: Text) -> Result:
+    data, *rest = params.text.split()
+    more = {"next": int(rest[0])} if rest else {}
+    return {"mxc": "mxc://a/b", "media_type": "image/png", "content_base64": data, **more}
 
 
 async def steps(caller: Caller, _params: Text) -> Result:
@@ -154,7 +156,7 @@ async def http_door(
 ) -> AsyncGenerator[HttpDoor]:
     async with door_on(directory, database, **sections) as door:
         tools = dict(door.toolbox.tools)
-        for name, run in (("picture", picture), ("steps", steps), ("refuse", refuse)):
+        for name, run in (("file", file), ("steps", steps), ("refuse", refuse)):
             tools[name] = Tool(name, name, "For tests.", Scope.READ, Text, dict, run, seconds=None)
         tools["wait"] = replace(tools["wait"], seconds=None)
         door.toolbox.tools = tools
@@ -179,6 +181,11 @@ async def lasting_door(migrated: Path, directory: Path) -> AsyncGenerator[HttpDo
     file = shutil.copy(migrated, directory / "letta-matrix.db")
     database = Database(database_url(f"sqlite:///{file}", directory))
     await database.open()
-    async with aiohttp.ClientSession() as http, http_door(directory, database, http) as opened:
+    connector = aiohttp.TCPConnector(limit=0)
+    often = {"access": {"calls_per_minute": 1_000_000}}
+    async with (
+        aiohttp.ClientSession(connector=connector) as http,
+        http_door(directory, database, http, **often) as opened,
+    ):
         yield opened
     await database.close()

@@ -1,11 +1,15 @@
 """Which hosts and web pages a door answers to."""
 
 import json
+import re
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from tests.builders import config_for
 
 from letta_matrix.access.guard import Guard, Guarded, Refused, api_guard, mcp_guard
@@ -141,6 +145,19 @@ def test_the_api_has_settings_of_its_own(tmp_path: Path) -> None:
         guard.check("m.org", "https://other.example")
     with pytest.raises(Refused, match=r"api\.public_url"):
         guard.check("other.example", None)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.text(), st.none() | st.text())
+def test_no_header_whatever_passes(tmp_path: Path, host: str, origin: str | None) -> None:
+    ours = mcp_guard(config_for(tmp_path, mcp={"hostname": "::"}))
+    for name in (host, f"{host}localhost", f"localhost:8016{host or '@'}"):
+        with suppress(Refused):
+            ours.check(name, None)
+            assert re.fullmatch(r"(localhost|\[?[0-9a-f:.]+\]?)\.?(:\d*)?", name, re.IGNORECASE)
+    if origin is not None:
+        with pytest.raises(Refused):
+            ours.check("localhost:8016", origin)
 
 
 async def ask(guard: Guard, kind: str, *headers: tuple[bytes, bytes]) -> list[Any]:

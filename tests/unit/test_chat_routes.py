@@ -51,7 +51,7 @@ async def test_the_reference_needs_nothing_of_others(client: httpx.AsyncClient) 
     assert "://" not in page.text
     assert "style=" not in page.text
     for name in ("docs.js", "docs.css"):
-        assert f"/docs/{name}" in page.text
+        assert f'"docs/{name}"' in page.text
         file = await client.get(f"/docs/{name}")
         assert file.status_code == 200
         assert "://" not in file.text

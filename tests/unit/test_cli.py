@@ -31,7 +31,7 @@ from letta_matrix.store.database import Database, database_url
 
 AGENT = "@agent_1:localhost"
 COMMANDS = (
-    *("up", "run", "init", "chat", "link", "agents", "status"),
+    *("up", "run", "init", "chat", "link", "agents", "status", "tokens"),
     *("export-mappings", "import-mappings"),
 )
 

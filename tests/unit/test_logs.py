@@ -10,6 +10,7 @@ import pytest
 import structlog
 from tests.builders import config_for
 
+from letta_matrix.access.secrets import issue
 from letta_matrix.config import Logging
 from letta_matrix.logs import configure_logging, secrets_of
 
@@ -35,6 +36,15 @@ def test_secrets_are_masked_wherever_they_stand(
     assert "s3cret" not in output
     assert output.count("[secret]") >= 4
     assert "ValueError" in output
+
+
+def test_tokens_that_were_given_out_are_masked(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logging(Logging())
+    text, token = issue(agent_id="", scopes=frozenset())
+    structlog.get_logger().info("a defect", header=f"Bearer {text}", token=token.token_id)
+    output = capsys.readouterr().err
+    assert text not in output
+    assert token.token_id in output
 
 
 def test_json_lines_are_json(capsys: pytest.CaptureFixture[str]) -> None:

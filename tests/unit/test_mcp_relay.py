@@ -261,3 +261,12 @@ async def test_the_embedded_stack_tells_where_its_door_is(door: Door, tmp_path: 
     ping = b'{"jsonrpc":"2.0","id":1,"method":"ping"}'
     status, out, _ = await program("--data", str(tmp_path), stdin=ping)
     assert (status, json.loads(out)["id"]) == (0, 1)
+
+
+async def test_the_program_loads_little() -> None:
+    loaded = "print({'mcp', 'pydantic', 'sqlalchemy', 'mautrix'} & sys.modules.keys())"
+    code = f"import sys, letta_matrix.cli.main, letta_matrix.mcp.relay; {loaded}"
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", code, stdout=asyncio.subprocess.PIPE
+    )
+    assert (await process.communicate())[0] == b"set()\n"

@@ -272,6 +272,17 @@ async def test_listening_of_the_stateless_revision(door: Door) -> None:
         await until(lambda: listeners(door) == before)
 
 
+async def test_listening_to_many_rooms_counts_for_each(tmp_path: Path, database: Database) -> None:
+    async with (
+        door_on(tmp_path, database, access={"calls_per_minute": 5}) as door,
+        raw_client(door.url, await door.token()) as client,
+    ):
+        uris = [f"matrix://rooms/%21{number}/messages" for number in range(9)]
+        wanted = {"notifications": {"resourceSubscriptions": uris}, "_meta": META}
+        error = (await client.request("subscriptions/listen", wanted))["error"]
+        assert (error["code"], error["data"]["retry_after"] > 0) == (-32011, True)
+
+
 async def test_a_listener_whose_token_is_revoked_hears_the_end(door: Door) -> None:
     token = await door.token()
     async with raw_client(door.url, token) as client:

@@ -101,27 +101,29 @@ async def test_a_call_of_a_session_can_be_cancelled(mcp: HttpDoor) -> None:
 
 
 @pytest.mark.parametrize(
-    ("media_type", "block"),
+    ("data", "kind"),
     [
-        ("image/png", {"type": "image", "data": "YWJj", "mimeType": "image/png"}),
-        ("audio/ogg", {"type": "audio", "data": "YWJj", "mimeType": "audio/ogg"}),
-        (
-            "text/csv",
-            {
-                "type": "resource",
-                "resource": {"uri": "matrix:file", "mimeType": "text/csv", "blob": "YWJj"},
-            },
-        ),
+        (b"GIF89a\x01\0\x01\0", "image/gif"),
+        (b"OggS\0", "audio/ogg"),
+        (b"\x89PNG, or so it is said", ""),
     ],
 )
-async def test_a_file_comes_as_a_block_of_its_own(
-    mcp: HttpDoor, media_type: str, block: Json
-) -> None:
-    result = (await mcp.call("picture", text=media_type)).result
-    text, file = result["content"]
-    assert json.loads(text["text"]) == {"name": "a", "media_type": media_type}
-    assert file == block
-    assert base64.b64decode(result["structuredContent"]["content_base64"]) == b"abc"
+async def test_a_file_comes_as_a_block_of_its_own(mcp: HttpDoor, data: bytes, kind: str) -> None:
+    encoded = base64.b64encode(data).decode()
+    result = (await mcp.call("file", text=encoded)).result
+    text, block = result["content"]
+    assert json.loads(text["text"]) == {"mxc": "mxc://a/b", "media_type": "image/png"}
+    assert result["structuredContent"]["content_base64"] == encoded
+    if kind:
+        assert block == {"type": kind.split("/", maxsplit=1)[0], "data": encoded, "mimeType": kind}
+    else:
+        file = {"uri": "mxc://a/b", "mimeType": "image/png", "blob": encoded}
+        assert block == {"type": "resource", "resource": file}
+
+
+async def test_a_piece_of_a_file_is_no_file(mcp: HttpDoor) -> None:
+    (text,) = (await mcp.call("file", text="R0lGODlhAQABAA== 10")).result["content"]
+    assert json.loads(text["text"])["content_base64"] == "R0lGODlhAQABAA=="
 
 
 async def test_what_a_tool_refuses_is_told_to_the_model(mcp: HttpDoor) -> None:

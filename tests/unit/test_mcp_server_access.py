@@ -213,3 +213,29 @@ async def test_open_streams_do_not_hold_up_the_end(
     assert time.monotonic() - begun < 2
     assert mcp.door.fake.waiting == 0
     await asyncio.gather(*waiting, return_exceptions=True)
+
+
+async def test_who_comes_at_the_end_is_told_so(
+    tmp_path: Path, database: Database, client: aiohttp.ClientSession
+) -> None:
+    async with http_door(tmp_path, database, client) as mcp:
+        assert (await mcp.call("echo")).status == 200
+        await mcp.app.close()
+        assert (await mcp.call("echo")).status == 503
+
+
+async def test_two_hundred_clients_at_once(mcp: HttpDoor) -> None:
+    async def use(number: int) -> str:
+        arguments = {"text": str(number)}
+        if number % 2:
+            answer = await mcp.call("echo", **arguments)
+        else:
+            session = await mcp.session()
+            params = {"name": "echo", "arguments": arguments}
+            answer = await session.request("tools/call", params)
+        return answer.result["structuredContent"]["text"]
+
+    before = await mcp.sessions()
+    heard = await asyncio.gather(*(use(number) for number in range(200)))
+    assert heard == [str(number) for number in range(200)]
+    assert await mcp.sessions() == before + 100

@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 from tests.builders import agent, config_for
-from tests.unit.fake_issuer import (
+from tests.fake_issuer import (
     AUDIENCE,
     Answer,
     FakeIssuer,
@@ -32,6 +32,7 @@ from tests.unit.fake_issuer import (
 
 from letta_matrix.access import issuer as issuer_module
 from letta_matrix.access.authenticator import Authenticator, IdentityUnavailable, Unauthorized
+from letta_matrix.access.metadata import resource_metadata
 from letta_matrix.access.oidc import principal_of
 from letta_matrix.config_access import Oidc
 from letta_matrix.store.agents import AgentDirectory, AgentStatus
@@ -95,6 +96,40 @@ async def test_tokens_that_are_good(
     assert await door.admit(f"Bearer {token}")
 
 
+async def test_one_waits_for_a_slow_issuer_and_not_all(
+    door: Authenticator, issuer: FakeIssuer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await door.identify(issuer.token())
+    monkeypatch.setattr(issuer_module, "_FRESH", 0.0)
+    monkeypatch.setattr(issuer_module, "_PAUSE", 0.0)
+    issuer.pause = 0.6
+    asked = [asyncio.create_task(door.identify(issuer.token(jti=str(n)))) for n in range(5)]
+    done, _ = await asyncio.wait(asked, timeout=1.0)
+    assert len(done) == 4
+    await asyncio.gather(*asked)
+
+
+@pytest.mark.parametrize("configured", ["", "/"])
+@pytest.mark.parametrize("named", ["", "/"])
+async def test_the_name_of_an_issuer_may_end_with_a_slash(
+    tmp_path: Path,
+    database: Database,
+    directory: AgentDirectory,
+    issuer: FakeIssuer,
+    configured: str,
+    named: str,
+) -> None:
+    oidc = {"issuer": issuer.url + configured, "audience": AUDIENCE, "admins": ["ann"]}
+    config = config_for(tmp_path, access={"oidc": oidc})
+    metadata = resource_metadata(config, "http://localhost:8016/mcp")
+    assert metadata["authorization_servers"] == [issuer.url + configured]
+    issuer.discovery = {"issuer": issuer.url + named}
+    door = Authenticator(config, TokenStore(database), directory)
+    assert await door.identify(issuer.token(iss=issuer.url + named))
+    other = issuer.url + ("" if named else "/")
+    assert "another issuer" in await reason(door, issuer.token(iss=other))
+
+
 async def test_a_key_without_a_name(door: Authenticator, issuer: FakeIssuer) -> None:
     assert await door.identify(issuer.token(header={"kid": None}))
     issuer.keys = {"one": issuer.keys["one"]}
@@ -141,8 +176,10 @@ async def test_claims_that_do_not_do(
 
 
 async def test_whom_it_acts_as(door: Authenticator, issuer: FakeIssuer) -> None:
-    named = await door.identify(issuer.token(sub="eve", letta_agent="agent-1", scope="read admin"))
-    assert (named.key, named.agent_id) == ("oidc:eve as agent-1", "agent-1")
+    named = await door.identify(
+        issuer.token(sub="eve/x", letta_agent="agent-1", scope="read admin")
+    )
+    assert (named.key, named.agent_id) == ("oidc:eve%2Fx/agent-1", "agent-1")
     assert named.scopes == {Scope.READ}
     # The narrower of the two.
     assert (await door.identify(issuer.token(letta_agent="@agent_1:test"))).agent_id == "agent-1"

@@ -23,6 +23,7 @@ from aiohttp.test_utils import TestServer
 from tests.builders import config_for
 
 from letta_matrix.access.authenticator import Authenticator
+from letta_matrix.access.secrets import issue
 from letta_matrix.config import Config, load_config
 from letta_matrix.matrix.registration import registration
 from letta_matrix.stack.app_server import Control
@@ -525,15 +526,26 @@ async def test_the_stacks_token_is_made_once(
     assert principal.scopes == frozenset(Scope)
 
 
-@pytest.mark.parametrize("kept", ["", "nonsense", "lm_" + "0" * 12 + "_" + "x" * 43])
+@pytest.mark.parametrize("kept", ["", "nonsense", "\udcff", "lm_" + "0" * 12 + "_" + "x" * 43])
 async def test_a_token_that_nobody_knows_is_made_anew(
     tmp_path: Path, bridges: Config, database: Database, kept: str
 ) -> None:
     path = tmp_path / "admin.token"
-    path.write_text(kept)
+    path.write_text(kept, errors="surrogateescape")
     text = await keep_token(path, bridges)
     assert text != kept
     assert len(await TokenStore(database).all()) == 1
+
+
+async def test_an_expired_token_in_its_place_is_replaced(
+    tmp_path: Path, bridges: Config, database: Database
+) -> None:
+    path = tmp_path / "admin.token"
+    for lifetime, stays in ((60.0, True), (-1.0, False)):
+        text, token = issue(agent_id="", scopes=frozenset(Scope), lifetime=lifetime)
+        await TokenStore(database).add(token)
+        path.write_text(text)
+        assert (await keep_token(path, bridges) == text) is stays
 
 
 async def test_a_revoked_token_of_the_stack_is_replaced(

@@ -24,7 +24,7 @@ async def test_a_call_is_stored_with_how_it_ended(store: AuditStore) -> None:
     known, is_new = await store.begin(entry(transaction_id="t"))
     assert is_new
     assert (await store.newest(1))[0].outcome is None
-    result = {"event_id": "$1", "text": "\ud800", "more": [1, None]}
+    result: dict[str, object] = {"event_id": "$1", "text": "\ud800", "more": [1, None]}
     await store.end(known.seq, "ok", room_id="!1", event_id="$1", result=result)
     (found,) = await store.newest(1)
     assert (found.outcome, found.room_id, found.event_id) == ("ok", "!1", "$1")

@@ -1,7 +1,11 @@
 """Tokens in the database: whole, in order, revoked once, by another process too."""
 
+import asyncio
+import threading
 from dataclasses import replace
 from pathlib import Path
+
+from sqlalchemy import Connection
 
 from letta_matrix.store.database import Database, database_url
 from letta_matrix.store.tokens import AccessToken, TokenStore
@@ -38,3 +42,25 @@ async def test_another_process_revokes(database: Database, database_file: Path) 
     token = await store.get("a1")
     assert token is not None
     assert token.revoked_at == 7.0
+
+
+async def test_who_shows_a_token_waits_for_no_write(
+    database: Database, database_file: Path
+) -> None:
+    url = database_url(f"sqlite:///{database_file}", database_file.parent)
+    store = TokenStore(database, Database(url))
+    await store.add(TOKEN)
+    writing, done = threading.Event(), threading.Event()
+
+    def write(_: Connection) -> None:
+        writing.set()
+        assert done.wait(10)
+
+    busy = asyncio.create_task(database.write(write))
+    assert await asyncio.to_thread(writing.wait, 10)
+    assert await store.get("a1") == TOKEN
+    done.set()
+    await busy
+    assert await store.revoke("a1", 7.0)
+    assert await store.get("a1") == replace(TOKEN, revoked_at=7.0)
+    await store.close()

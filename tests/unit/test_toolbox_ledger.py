@@ -19,9 +19,16 @@ SENT = {"room_id": "!1:test", "event_id": "$1"}
 
 
 def entry(transaction_id: str | None = "t1", arguments: str = "a", **fields: Any) -> AuditEntry:
-    values = {"principal": "token:1", "user_id": "@letta:test", "door": "api", "tool": "say"}
-    values |= {"fingerprint": fingerprint({"x": arguments}), "transaction_id": transaction_id}
-    return AuditEntry(**values | fields, at=1.0)
+    values: dict[str, Any] = {
+        "principal": "token:1",
+        "user_id": "@letta:test",
+        "door": "api",
+        "tool": "say",
+        "fingerprint": fingerprint({"x": arguments}),
+        "transaction_id": transaction_id,
+        "at": 1.0,
+    }
+    return AuditEntry(**values | fields)
 
 
 class Job:

@@ -17,7 +17,7 @@ from letta_matrix.toolbox.downloads import MAX_BYTES, _File, _told
 from letta_matrix.toolbox.faults import ToolError
 from letta_matrix.toolbox.known_rooms import Card, KnownRooms
 from letta_matrix.toolbox.paging import Event, collect
-from letta_matrix.toolbox.results import LIMIT, size
+from letta_matrix.toolbox.results import LIMIT, fit_texts, size
 from letta_matrix.toolbox.room_info import power
 from letta_matrix.toolbox.timeline import as_edited, entry
 from letta_matrix.toolbox.unread import unread
@@ -31,12 +31,14 @@ class Timeline:
     def __init__(self, said: Sequence[bool]) -> None:
         self.events: list[Event] = [{"number": n, "said": one} for n, one in enumerate(said)]
         self.asked = 0
+        self.last_has_end = True
 
     async def page(self, token: str, limit: int) -> Page:
         self.asked += 1
         start = int(token or "0")
         events = self.events[start : start + limit]
-        return Page(events, str(start + limit) if events else "", str(start))
+        more = start + limit < len(self.events) or (self.last_has_end and bool(events))
+        return Page(events, str(start + len(events)) if more else "", str(start))
 
 
 def was_said(event: Event) -> bool:
@@ -55,6 +57,22 @@ async def test_pages_have_every_message_once_and_in_order(
         place = read.end
         if not place:
             break
+    assert seen == [number for number, one in enumerate(said) if one]
+
+
+@given(st.lists(st.lists(st.booleans(), max_size=9), max_size=9), st.integers(1, 6), st.booleans())
+async def test_news_are_told_once_however_they_come(
+    batches: list[list[bool]], limit: int, last_has_end: bool
+) -> None:
+    room, said, seen, place = Timeline([]), list[bool](), list[int](), "0"
+    room.last_has_end = last_has_end
+    # Nothing more comes in the last ones, which read what is left.
+    for batch in [*batches, *[list[bool]()] * 90]:
+        said += batch
+        room.events = Timeline(said).events
+        read = await collect(room.page, place, limit, way="f", wanted=was_said)
+        seen += [event["number"] for event in read.found]
+        place = read.reached
     assert seen == [number for number, one in enumerate(said) if one]
 
 
@@ -171,6 +189,16 @@ def test_an_edit_is_shown_as_the_message_it_makes() -> None:
     shown = entry(as_edited({**said("$e"), "content": content}), {}, 100)
     assert (shown["event_id"], shown["text"], shown["edited"]) == ("$a", "new", True)
     assert as_edited(said("$a")) == said("$a")
+
+
+@pytest.mark.parametrize("text", ["\U0001f600", '"', "a"])
+def test_the_most_messages_of_the_longest_texts_fit(text: str) -> None:
+    events = [said(f"${number:043}") for number in range(50)]
+    for event in events:
+        event["content"]["body"] = text * 20_000
+    told = fit_texts(lambda length: {"messages": [entry(e, {}, length) for e in events]}, "Cut.")
+    assert size(told) <= LIMIT
+    assert told["note"] == "Cut."
 
 
 @given(st.binary(max_size=3_000) | st.text(max_size=3_000).map(str.encode), st.integers(4, 9_000))

@@ -1,6 +1,7 @@
 """The registry of tools: what models are told of them, what becomes of any call whatever."""
 
 import json
+from collections.abc import AsyncGenerator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,17 +15,17 @@ from tests.fake_homeserver import FakeHomeserver, failing
 from tests.fake_homeserver import Fault as Failure
 from tests.tool_arguments import arguments as tool_arguments
 from tests.tool_results import assert_declared
+from tests.toolbox_kit import toolbox_on
 
 from letta_matrix.matrix.content import MARKER
+from letta_matrix.matrix.events import mapping
 from letta_matrix.matrix.homeserver import Homeserver
+from letta_matrix.matrix.intent import Intent
 from letta_matrix.runtimes.protocol import ToolCall, ToolResult
 from letta_matrix.store.agents import AgentDirectory, AgentStatus
 from letta_matrix.store.audit import AuditStore
 from letta_matrix.store.conversations import ConversationStore
 from letta_matrix.store.database import Database, StoreUnavailable
-from letta_matrix.store.outbox import Outbox
-from letta_matrix.store.rooms import Rooms
-from letta_matrix.store.turns import TurnStore
 from letta_matrix.toolbox import registry, uploads, writing
 from letta_matrix.toolbox.faults import Fault, ToolError
 from letta_matrix.toolbox.principal import Principal
@@ -55,14 +56,11 @@ WAITS_LITTLE = {
 @pytest.fixture
 async def toolbox(
     tmp_path: Path, homeserver: Homeserver, database: Database, directory: AgentDirectory
-) -> Toolbox:
+) -> AsyncGenerator[Toolbox]:
     await directory.reserve([agent(1), agent(2, status=AgentStatus.REMOVED)])
-    conversations = ConversationStore(database)
     config = config_for(tmp_path, conversations={"tool_calls_per_minute": 5})
-    turns, outbox = TurnStore(database, conversations), Outbox(database)
-    rooms = Rooms(database)
-    audit = AuditStore(database)
-    return Toolbox(config, homeserver, directory, rooms, conversations, turns, outbox, audit)
+    async with toolbox_on(config, homeserver, directory, database) as made:
+        yield made
 
 
 def call(name: str, agent_id: str = "agent-1", /, **arguments: Any) -> ToolCall:
@@ -77,7 +75,7 @@ def test_every_tool_is_described_for_models(toolbox: Toolbox) -> None:
     specs = {spec.name: spec for spec in toolbox.specs()}
     for spec in specs.values():
         assert spec.parameters["type"] == "object"
-        assert "transaction_id" not in spec.parameters["properties"]
+        assert "transaction_id" not in dict(mapping(spec.parameters["properties"]))
         assert "\n" not in spec.description
         assert len(spec.description) < 100
         assert json.loads(json.dumps(spec.parameters)) == spec.parameters
@@ -225,17 +223,34 @@ async def test_an_absent_homeserver_is_told(
     assert (result.ok, "does not answer now" in result.text) == (False, True)
 
 
+@pytest.mark.parametrize(
+    ("broken", "error", "told"),
+    [
+        ((Intent, "send"), RuntimeError("secret detail"), registry._BROKEN),
+        ((ConversationStore, "place_of"), StoreUnavailable("gone"), registry._NO_DATABASE),
+        ((AuditStore, "begin"), StoreUnavailable("gone"), registry._NO_DATABASE),
+    ],
+)
 async def test_a_fault_of_ours_is_logged_and_not_shown(
-    toolbox: Toolbox, database: Database, monkeypatch: pytest.MonkeyPatch
+    toolbox: Toolbox,
+    monkeypatch: pytest.MonkeyPatch,
+    broken: tuple[type, str],
+    error: Exception,
+    told: str,
 ) -> None:
-    faults: list[Exception] = [RuntimeError("secret detail"), StoreUnavailable("gone")]
+    async def fail(*_: object, **__: object) -> None:
+        raise error
 
-    async def broken(*_: object) -> None:
-        raise faults.pop(0)
+    monkeypatch.setattr(*broken, fail)
+    assert await toolbox.handler("memory")(send()) == ToolResult(told, ok=False)
 
-    monkeypatch.setattr(ConversationStore, "place_of", broken)
-    assert (await toolbox.handler("memory")(send())).text == registry._BROKEN
-    assert (await toolbox.handler("memory")(send())).text == registry._NO_DATABASE
+
+async def test_a_message_costs_one_request(toolbox: Toolbox, fake: FakeHomeserver) -> None:
+    arguments = {"room_id": ROOM, "message": "hi", "transaction_id": "t1"}
+    principal = Principal("token:1", "agent-1")
+    first = await toolbox.call(principal, "matrix_send_message", arguments, door="api")
+    assert await toolbox.call(principal, "matrix_send_message", arguments, door="mcp") == first
+    assert [request.method for request in fake.requests] == ["PUT"]
 
 
 async def test_a_call_that_hangs_ends(
@@ -278,12 +293,14 @@ async def test_nothing_that_models_may_say_breaks_a_tool(
     try:
         result = await toolbox.call(principal, tool.name, arguments, door="mcp")
     except ToolError as error:
-        assert str(error)
-        assert error.fault is not Fault.FAILED, arguments
-        return
-    assert_declared(tool, result)
-    assert len(compact(result).encode()) <= LIMIT
-    json.loads(compact(result))
+        result, fault = None, error.fault
+    else:
+        assert_declared(tool, result)
+        fault = None
+    assert fault is not Fault.FAILED, arguments
+    if result is not None:
+        assert len(compact(result).encode()) <= LIMIT
+        json.loads(compact(result))
 
 
 @given(st.text(max_size=2_000))

@@ -53,7 +53,7 @@ class IssuerKeys:
     """
 
     def __init__(self, issuer: str) -> None:
-        self._issuer = issuer
+        self._issuer = issuer.rstrip("/")
         self._keys: list[SigningKey] = []
         self._fetched_at = 0.0
         self._tried_at: float | None = None
@@ -64,7 +64,8 @@ class IssuerKeys:
     async def find(self, kid: str | None, algorithm: str) -> list[SigningKey]:
         """The keys that can have made such a signature. Raises IdentityUnavailable."""
         found = self._matching(kid, algorithm)
-        if found and self._age < _FRESH:
+        # While somebody else waits for the issuer, what was good a moment ago will do.
+        if found and self._age < (_STALE if self._door.locked() else _FRESH):
             return found
         async with self._door:
             found = self._matching(kid, algorithm)

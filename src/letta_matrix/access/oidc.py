@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from letta_matrix.access.refusals import Unauthorized
 from letta_matrix.config_access import Oidc
@@ -97,7 +98,8 @@ def principal_of(claims: Mapping[str, Any], settings: Oidc, directory: AgentDire
     if not scopes:
         known = ", ".join(str(scope) for scope in Scope if scope in TOOL_SCOPES)
         raise Unauthorized(f"The token grants none of the scopes {known}.")
-    key = f"oidc:{subject}" + (f" as {agent_id}" if agent_id else "")
+    # One for each agent: a subject's transactions as one are not those as another.
+    key = "/".join(["oidc:" + quote(subject, safe="@|"), *([agent_id] if agent_id else [])])
     return Principal(key=key, agent_id=agent_id, scopes=scopes)
 
 

@@ -1,5 +1,7 @@
 """Why somebody does not come in."""
 
+import math
+
 
 class Unauthorized(Exception):
     """No token, or none that is accepted; the text says why.
@@ -30,5 +32,5 @@ class TooOften(Exception):
     """Too many requests; `retry_after` is in seconds."""
 
     def __init__(self, retry_after: float) -> None:
-        super().__init__("Too many requests.")
+        super().__init__(f"Too many requests. Try again in {math.ceil(retry_after)} seconds.")
         self.retry_after = retry_after

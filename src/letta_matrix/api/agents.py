@@ -7,8 +7,8 @@ from fastapi import Depends, Path, Query, Response
 from pydantic import ConfigDict, Field
 
 from letta_matrix.api.agent_changes import create, remove, rename, roomed
-from letta_matrix.api.calling import IdempotencyKey
-from letta_matrix.api.changes import WriteBody, given_once
+from letta_matrix.api.calling import IdempotencyKey, given_once
+from letta_matrix.api.changes import WriteBody
 from letta_matrix.api.problems import Problem, may
 from letta_matrix.api.routing import After, Answer, Limit, router_for
 from letta_matrix.api.security import Admin, Api, Holder

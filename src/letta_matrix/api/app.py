@@ -13,6 +13,7 @@ from letta_matrix.api import (
     approvals,
     audit,
     compat,
+    compat_agents,
     health,
     media,
     messages,
@@ -44,6 +45,7 @@ _ROUTERS = (
     audit,
     health,
     compat,
+    compat_agents,
 )
 
 
@@ -65,6 +67,8 @@ def make_app(services: Services) -> FastAPI:
         app.include_router(module.router)
     openapi.install(app)
     _surround(app, services)
+    # Here, where nobody waits: it takes a while.
+    app.openapi()
     return app
 
 

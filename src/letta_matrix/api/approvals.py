@@ -5,8 +5,8 @@ from typing import Annotated, Any, Literal
 from fastapi import Path, Query
 from pydantic import AfterValidator, ConfigDict, Field
 
-from letta_matrix.api.calling import IdempotencyKey
-from letta_matrix.api.changes import WriteBody, change, given_once
+from letta_matrix.api.calling import IdempotencyKey, given_once
+from letta_matrix.api.changes import WriteBody, change
 from letta_matrix.api.problems import Problem, may
 from letta_matrix.api.routing import Answer, router_for
 from letta_matrix.api.security import Admin, Api, Holder

@@ -1,6 +1,6 @@
 """What was done through the doors: the audit log."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import Query
 from pydantic import ConfigDict, Field
@@ -11,7 +11,7 @@ from letta_matrix.store.audit import AuditEntry
 
 router = router_for("audit")
 
-_EXAMPLE = {
+_EXAMPLE: dict[str, Any] = {
     "seq": 42,
     "at": 1790000000.0,
     "principal": "token:a1b2c3d4e5f6",

@@ -7,7 +7,6 @@ from typing import Annotated
 from pydantic import Field, StringConstraints
 
 from letta_matrix.api.calling import DOOR
-from letta_matrix.api.problems import Problem
 from letta_matrix.api.routing import Body
 from letta_matrix.api.services import Services
 from letta_matrix.runtimes.protocol import (
@@ -30,16 +29,6 @@ class WriteBody(Body):
     transaction_id: Annotated[str, StringConstraints(max_length=200, pattern=r"^[\x21-\x7e]*$")] = (
         Field("", description="the same as the header `Idempotency-Key`")
     )
-
-
-def given_once(transaction_id: str, key: str) -> str:
-    """The one that was given of a body's `transaction_id` and the `Idempotency-Key`, whose
-    quotation marks do not count. Raises Problem."""
-    key = key.strip('"')
-    if transaction_id and key and transaction_id != key:
-        text = "`Idempotency-Key` and `transaction_id` differ; give one of them."
-        raise Problem("invalid-arguments", text)
-    return transaction_id or key
 
 
 async def change(

@@ -18,15 +18,17 @@ from mautrix.errors import MatrixRequestError
 
 from letta_matrix.access.authenticator import TooOften
 from letta_matrix.access.secrets import issue
+from letta_matrix.api.changes import change
 from letta_matrix.api.problems import Problem
 from letta_matrix.api.services import Services
-from letta_matrix.matrix.events import mapping
+from letta_matrix.matrix.events import items, mapping
 from letta_matrix.matrix.homeserver import HomeserverUnavailable
 from letta_matrix.matrix.identifiers import is_ours
 from letta_matrix.matrix.intent import Intent
 from letta_matrix.store.tokens import AccessToken
-from letta_matrix.toolbox.principal import Scope
+from letta_matrix.toolbox.principal import Principal, Scope
 from letta_matrix.toolbox.rate_limit import RateLimit
+from letta_matrix.toolbox.tool import Result
 
 log = structlog.get_logger()
 
@@ -93,7 +95,7 @@ class Logins:
             status, joined = await self._request(http, "GET", _ROOMS, token=given)
         finally:
             await asyncio.shield(self._request(http, "POST", _LOGOUT, {}, token=given))
-        rooms = joined.get("joined_rooms", []) if status == 200 else []
+        rooms = items(joined.get("joined_rooms")) or [] if status == 200 else []
         return str(answer.get("user_id")), [room for room in rooms if isinstance(room, str)]
 
     async def _granted(self, user_id: str, rooms: list[str]) -> Login:
@@ -105,7 +107,13 @@ class Logins:
         secret, token = issue(
             agent_id="", scopes=scopes, rooms=limited, label=label, lifetime=LIFETIME
         )
-        await self._services.tokens.add(token)
+
+        async def add(_: bool) -> Result:
+            await self._services.tokens.add(token)
+            return {}
+
+        holder, told = Principal(f"user:{user_id}", ""), {"user_id": user_id}
+        await change(self._services, holder, "login", told, "", add)
         log.info("a person logged in", user=user_id, role=role, token=token.token_id)
         return Login(user_id, secret, token)
 

@@ -136,5 +136,9 @@ def _caller(api: Services, holder: Principal) -> Caller:
 
 
 def _user_id(api: Services, holder: Principal) -> str:
+    if not holder.agent_id:
+        return api.config.bot_user_id
     agent = api.directory.get(holder.agent_id)
-    return agent.user_id if agent is not None else api.config.bot_user_id
+    if agent is None:
+        raise Problem("forbidden", "The agent of your token does not exist any more.")
+    return agent.user_id

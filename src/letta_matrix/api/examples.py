@@ -44,7 +44,7 @@ class Examples:
             return _BY_NAME[name]
         if "default" in schema and schema["default"] not in ("", None):
             return schema["default"]
-        options = schema.get("anyOf") or schema.get("oneOf")
+        options: list[Schema] = schema.get("anyOf") or schema.get("oneOf") or []
         if options:
             return self.of(options[0], name, depth)
         return self._made(schema, depth)
@@ -55,7 +55,7 @@ class Examples:
         if isinstance(example, list) and "items" in schema:
             return [self.whole(schema["items"], one) for one in cast("list[Any]", example)]
         if not isinstance(example, dict):
-            return example
+            return cast("Any", example)
         fields: Mapping[str, Schema] = schema.get("properties", {})
         given = cast("dict[str, Any]", example)
         missing = [name for name in schema.get("required", []) if name not in given]

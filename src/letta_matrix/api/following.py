@@ -45,7 +45,7 @@ class Following:
         self._parts: dict[str, str] = {}
         self._news = asyncio.Event()
 
-    async def texts(self, seconds: float, pause: float = 15.0) -> AsyncGenerator[str | None]:
+    async def texts(self, seconds: float, pause: float) -> AsyncGenerator[str | None]:
         """The whole text so far whenever it has grown, None after `pause` seconds of silence,
         until the turn is over or `seconds` have passed."""
         with self._api.toolbox.arrivals.listen(self._came):

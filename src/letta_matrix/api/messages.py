@@ -5,8 +5,8 @@ from typing import Annotated, Any
 from fastapi import Query
 from pydantic import ConfigDict, Field
 
-from letta_matrix.api.calling import IdempotencyKey, Json, call
-from letta_matrix.api.changes import WriteBody, given_once
+from letta_matrix.api.calling import IdempotencyKey, Json, call, given_once
+from letta_matrix.api.changes import WriteBody
 from letta_matrix.api.paths import EventOfPath, RoomOfPath
 from letta_matrix.api.problems import FROM_TOOLS
 from letta_matrix.api.routing import router_for

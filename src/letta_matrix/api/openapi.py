@@ -62,9 +62,18 @@ def _document(app: FastAPI) -> dict[str, Any]:
             schema["examples"] = [examples.whole(schema, one) for one in schema["examples"]]
     for methods in made["paths"].values():
         for operation in methods.values():
+            _entitle(operation)
             for content in _contents(operation):
                 _exemplify(content, examples)
     return made
+
+
+def _entitle(operation: dict[str, Any]) -> None:
+    """Its docstring's first sentence says it better than its name."""
+    name = operation["operationId"].replace("_", " ").title()
+    if operation["summary"] == name:
+        paragraph = operation["description"].partition("\n\n")[0]
+        operation["summary"] = " ".join(paragraph.split()).partition(". ")[0].rstrip(".")
 
 
 def _contents(operation: dict[str, Any]) -> Iterator[dict[str, Any]]:

@@ -16,6 +16,7 @@ from starlette.requests import ClientDisconnect
 from starlette.routing import compile_path
 
 from letta_matrix.access.authenticator import IdentityUnavailable, TooOften, Unauthorized
+from letta_matrix.access.guard import PROBLEMS as TYPES
 from letta_matrix.access.metadata import challenge
 from letta_matrix.store.database import StoreUnavailable
 from letta_matrix.toolbox.faults import Fault, ToolError
@@ -23,7 +24,6 @@ from letta_matrix.toolbox.results import cut
 
 log = structlog.get_logger()
 
-TYPES = "https://letta-matrix.dev/problems/"
 MEDIA_TYPE = "application/problem+json"
 
 
@@ -42,7 +42,7 @@ PROBLEMS: Mapping[str, Kind] = {
     "foreign-homeserver": Kind(
         400, "Another homeserver", "`homeserver` names another one than the bridge's."
     ),
-    "host-missing": Kind(400, "Host missing", "The request has no Host header."),
+    "host-missing": Kind(400, "Bad Request", "The request has no Host header."),
     "unauthorized": Kind(
         401, "Not authorized", "There is no token, or one that is not known, revoked or expired."
     ),
@@ -50,7 +50,7 @@ PROBLEMS: Mapping[str, Kind] = {
     "forbidden": Kind(
         403, "Forbidden", "The token's scopes or rooms, or the room itself, do not allow it."
     ),
-    "origin-refused": Kind(403, "Origin refused", "The web page may not call this API."),
+    "origin-refused": Kind(403, "Forbidden", "The web page may not call this API."),
     "not-found": Kind(404, "Not found", "There is nothing of this name, or no such path."),
     "unknown-tool": Kind(404, "Unknown tool", "There is no tool of this name."),
     "method-not-allowed": Kind(405, "Method not allowed", "`Allow` lists what the path takes."),
@@ -64,7 +64,7 @@ PROBLEMS: Mapping[str, Kind] = {
     ),
     "gone": Kind(410, "Gone", "It is not offered any more; the detail says why."),
     "too-large": Kind(413, "Too large", "The body, or a part of it, is too large."),
-    "host-refused": Kind(421, "Host refused", "The Host header names somebody else."),
+    "host-refused": Kind(421, "Misdirected Request", "The Host header names somebody else."),
     "invalid-arguments": Kind(
         422, "Invalid arguments", "The detail names each field and what it should be."
     ),

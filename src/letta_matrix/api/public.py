@@ -6,7 +6,7 @@ whoever serves the API alone.
 
 from fastapi import APIRouter, Response
 
-from letta_matrix.api import compat_models as models
+from letta_matrix.api.compat_models import CompatHealth, CompatReady, CompatService
 from letta_matrix.api.problems import may
 from letta_matrix.api.security import Api
 from letta_matrix.web.health import told
@@ -16,20 +16,20 @@ router = APIRouter(tags=["bridge"], responses=may("failed"))
 
 
 @router.get("/")
-async def service() -> models.CompatService:
+async def service() -> CompatService:
     """Tell what this is. Browsers are led to the chat page instead."""
-    return models.CompatService.model_validate(SERVICE)
+    return CompatService.model_validate(SERVICE)
 
 
 @router.get("/health")
-async def bridge_health(api: Api) -> models.CompatHealth:
+async def bridge_health(api: Api) -> CompatHealth:
     """Tell how the bridge is, without a token."""
-    return models.CompatHealth.model_validate(told(api.health()))
+    return CompatHealth.model_validate(told(api.health()))
 
 
-@router.get("/ready", responses={503: {"model": models.CompatReady, "description": "Not yet"}})
-async def ready(api: Api, response: Response) -> models.CompatReady:
+@router.get("/ready", responses={503: {"model": CompatReady, "description": "Not yet"}})
+async def ready(api: Api, response: Response) -> CompatReady:
     """Tell whether all is set up, without a token: with the status 503 as long as it is not."""
     done = bool(api.health()["ready"])
     response.status_code = 200 if done else 503
-    return models.CompatReady(ready=done)
+    return CompatReady(ready=done)

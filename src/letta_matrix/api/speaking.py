@@ -11,8 +11,8 @@ from pydantic import ConfigDict, Field
 
 from letta_matrix.api import problems
 from letta_matrix.api.agents import KnownAgent
-from letta_matrix.api.calling import IdempotencyKey, Json, call
-from letta_matrix.api.changes import WriteBody, given_once
+from letta_matrix.api.calling import IdempotencyKey, Json, call, given_once
+from letta_matrix.api.changes import WriteBody
 from letta_matrix.api.following import Following, answer_of
 from letta_matrix.api.problems import FROM_TOOLS, Problem, may
 from letta_matrix.api.routing import Answer, router_for
@@ -28,7 +28,7 @@ router = router_for("agents")
 
 _STREAM = "text/event-stream"
 _JSON_WAIT, _STREAM_WAIT, _LONGEST_WAIT = 120.0, 1800.0, 3600.0
-_KEEP_ALIVE = 15.0
+_KEEP_ALIVE, _STILL_THERE = 15.0, 5.0
 _NOT_YET = "The agent has not answered in time; ask again with the same `Idempotency-Key`."
 
 _EXAMPLE: dict[str, Any] = {
@@ -103,7 +103,7 @@ async def say_to_agent(
     if _STREAM in request.headers.get("Accept", ""):
         stream = _events(api, agent, said, _STREAM_WAIT if wait is None else wait)
         return StreamingResponse(stream, media_type=_STREAM, headers={"X-Accel-Buffering": "no"})
-    return await _whole(api, agent, said, _JSON_WAIT if wait is None else wait)
+    return await _whole(request, api, agent, said, _JSON_WAIT if wait is None else wait)
 
 
 @router.get("/agents/{agent_id}/messages", response_model=dict[str, Any], responses=FROM_TOOLS)
@@ -140,10 +140,14 @@ async def _say(
     }
 
 
-async def _whole(api: Services, agent: Agent, said: dict[str, Any], seconds: float) -> Json:
+async def _whole(
+    request: Request, api: Services, agent: Agent, said: dict[str, Any], seconds: float
+) -> Json:
     following = Following(api, agent, said["turn_id"])
-    async for _ in following.texts(seconds):
-        pass
+    async with aclosing(following.texts(seconds, _STILL_THERE)) as texts:
+        async for _ in texts:
+            if await request.is_disconnected():
+                break
     if not await following.is_over():
         return Json(said, 202, {"Location": f"/api/v1/turns/{said['turn_id']}"})
     answered = await answer_of(api, said["turn_id"])

@@ -1,7 +1,7 @@
 """The bridge's own tokens: who has them, new ones, and their end."""
 
 import time
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import structlog
 from fastapi import Path
@@ -24,7 +24,7 @@ router = router_for("tokens")
 
 _LONGEST = 10 * 365 * 86_400.0
 _PLAIN = r"^[^\x00-\x1f\x7f-\x9f]*$"
-_EXAMPLE = {
+_EXAMPLE: dict[str, Any] = {
     "token_id": "a1b2c3d4e5f6",
     "label": "nightly report",
     "agent_id": "",
@@ -170,7 +170,7 @@ def _is_id(text: str) -> bool:
     return text.isascii() and text.isalnum()
 
 
-def _told(token: AccessToken) -> dict[str, object]:
+def _told(token: AccessToken) -> dict[str, Any]:
     return {
         "token_id": token.token_id,
         "label": token.label,

@@ -5,8 +5,8 @@ from typing import Annotated, Any
 from fastapi import Path
 from pydantic import ConfigDict, Field
 
-from letta_matrix.api.calling import IdempotencyKey
-from letta_matrix.api.changes import change, given_once
+from letta_matrix.api.calling import IdempotencyKey, given_once
+from letta_matrix.api.changes import change
 from letta_matrix.api.problems import Problem, may
 from letta_matrix.api.routing import After, Answer, Limit, router_for
 from letta_matrix.api.security import Admin, Api, Holder

@@ -32,14 +32,14 @@ async def upload_of(request: Request, filename: str) -> Upload:
     content_type = request.headers.get("Content-Type", "")
     if content_type.partition(";")[0].strip().lower() == _FORM:
         return await _from_form(request, filename)
+    data = await _read(request, MAX_BYTES)
     if not filename:
         raise Problem("invalid-arguments", "query.filename: should be a name such as notes.md.")
-    data = await _read(request, MAX_BYTES)
     return _checked(Upload(filename, _plain(content_type), data))
 
 
 async def _from_form(request: Request, filename: str) -> Upload:
-    _check_length(request, MAX_BYTES + _OVERHEAD)
+    await _check_length(request, MAX_BYTES + _OVERHEAD)
     try:
         async with request.form(max_files=1, max_fields=10) as form:
             file = form.get(_FIELD)
@@ -55,12 +55,12 @@ async def _from_form(request: Request, filename: str) -> Upload:
 
 
 async def _read(request: Request, most: int) -> bytes:
-    _check_length(request, most)
+    await _check_length(request, most)
     data = bytearray()
     async for chunk in request.stream():
-        data += chunk
-        if len(data) > most:
-            raise _too_large()
+        # What is too much is read to its end: who still sends does not hear the answer.
+        if len(data) <= most:
+            data += chunk
     return bytes(data)
 
 
@@ -72,9 +72,11 @@ def _checked(upload: Upload) -> Upload:
     return upload
 
 
-def _check_length(request: Request, most: int) -> None:
+async def _check_length(request: Request, most: int) -> None:
     length = request.headers.get("Content-Length", "")
     if length.isdecimal() and int(length[:20]) > most:
+        async for _ in request.stream():
+            pass
         raise _too_large()
 
 

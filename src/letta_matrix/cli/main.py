@@ -6,7 +6,19 @@ from collections.abc import Mapping
 
 import typer
 
-from letta_matrix.cli import chat, init, keeper, link, mappings, mcp, overview, run, tokens, up, version
+from letta_matrix.cli import (
+    chat,
+    init,
+    keeper,
+    link,
+    mappings,
+    mcp,
+    overview,
+    run,
+    tokens,
+    up,
+    version,
+)
 from letta_matrix.cli.faults import BadInput, Failure
 
 _BAD_INPUT = {"letta_matrix.config_faults": "ConfigError"}

@@ -55,6 +55,7 @@ class McpHttp:
         self._sessions: Sessions | None = None
         self._beginning = asyncio.Lock()
         self._opened = contextlib.AsyncExitStack()
+        self._closing = False
         guard = mcp_guard(services.config)
         self._routes: dict[str, App] = {
             "/health": self._health,
@@ -73,6 +74,7 @@ class McpHttp:
 
     async def close(self) -> None:
         """End every stream and session; what is being called has a moment to end."""
+        self._closing = True
         self._streams.close()
         await self._opened.aclose()
 
@@ -92,6 +94,9 @@ class McpHttp:
         if scope["method"] not in _METHODS:
             refusal = _refusal(405, "Only POST, GET and DELETE.", {"Allow": ", ".join(_METHODS)})
             await refusal(scope, receive, send)
+            return
+        if self._closing:
+            await _refusal(503, "The bridge closes.")(scope, receive, send)
             return
         try:
             await self._serve(scope, receive, send)
@@ -144,17 +149,20 @@ class _Answer:
     def __init__(self, stream: Stream, send: Send) -> None:
         self._stream = stream
         self._send = send
+        self._complete = False
 
     async def __call__(self, message: Any) -> None:
         self._stream.answering = True
+        self._complete = message["type"] == "http.response.body" and not message.get("more_body")
         await self._send(message)
 
     async def end(self, scope: Scope, receive: Receive) -> None:
-        if self._stream.answering:
+        """Finish what was interrupted."""
+        if not self._stream.answering:
+            text = "The token was revoked meanwhile."
+            await _refusal(401, text)(scope, receive, self._send)
+        elif not self._complete:
             await self._send({"type": "http.response.body", "body": b"", "more_body": False})
-            return
-        text = "The token was revoked meanwhile, or the bridge closes."
-        await _refusal(401, text)(scope, receive, self._send)
 
 
 def _for_pages(app: App, origins: list[str]) -> App:

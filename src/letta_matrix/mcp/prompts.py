@@ -85,8 +85,8 @@ JOBS = (
         "Triage unread messages",
         "What is new in your rooms, the most urgent first.",
         {"focus": ("what matters most, such as a project or a person", False)},
-        "Look through what is new in my Matrix rooms. `matrix_list_rooms` lists the rooms; read "
-        "the newest messages of each with `matrix_read_room`. [[What matters most to me: {focus}. "
+        "Look through what is new in my Matrix rooms. `matrix_list_unread` lists the rooms with "
+        "unread messages; read those with `matrix_read_room`. [[What matters most to me: {focus}. "
         "]]Give a table with room, who, what they want, and how urgent it is: first what waits "
         "for an answer of mine, then what I should know, then the rest in one line. Answer "
         "nothing and mark nothing as read; propose what I could answer.",
@@ -101,9 +101,10 @@ JOBS = (
             "intention": ("what the reply should say", False),
         },
         "Draft a reply in the Matrix room {room}[[ to the message {event_id}]]. Read what was "
-        "said before with `matrix_read_room`. [[It should say: {intention}. ]]Match the language "
+        "said before with `matrix_read_room`, and around a single message with "
+        "`matrix_get_context`. [[It should say: {intention}. ]]Match the language "
         "and tone of the conversation and be brief. Show me the draft first. Only when I agree, "
-        "send it with `matrix_send_message`, once, with a `transaction_id` of your own.",
+        "send it with `matrix_reply`, once, with a `transaction_id` of your own.",
     ),
     Job(
         "introduce_agent",

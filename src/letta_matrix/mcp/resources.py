@@ -20,6 +20,7 @@ from mcp_types import (
 )
 
 from letta_matrix.matrix.events import items, mapping
+from letta_matrix.matrix.formatting import clean_text
 from letta_matrix.mcp.caller import principal_of
 from letta_matrix.mcp.rpc_errors import rpc_error
 from letta_matrix.toolbox.faults import ToolError
@@ -140,7 +141,7 @@ def _page(cursor: str | None) -> int:
 
 def _room(room: Mapping[str, Any]) -> Resource:
     room_id = str(room["room_id"])
-    name = cut(str(room.get("name") or room_id), 200).encode("utf-8", "replace").decode()
+    name = cut(clean_text(str(room.get("name") or room_id)), 200)
     return _resource(messages_uri(room_id), room_id, name, "Newest messages of this room.")
 
 

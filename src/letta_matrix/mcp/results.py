@@ -5,7 +5,9 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from letta_matrix.toolbox.audio_headers import audio_type
 from letta_matrix.toolbox.faults import ToolError
+from letta_matrix.toolbox.image_headers import image_shape
 from letta_matrix.toolbox.results import cut
 from letta_matrix.toolbox.tool import Result
 
@@ -50,16 +52,16 @@ def _text(text: str) -> dict[str, Any]:
     return {"type": "text", "text": text}
 
 
-def _file(result: Mapping[str, object], data: str) -> dict[str, Any]:
+def _file(result: Mapping[str, object], encoded: str) -> dict[str, Any]:
     # What the file is, not what its sender says: models refuse a whole request for a false image.
-    shape = shape_of(base64.b64decode(data))
-    if shape is not None:
-        return {"type": "image", "data": data, "mimeType": shape.media_type}
+    data = base64.b64decode(encoded)
+    if (shape := image_shape(data)) is not None:
+        return {"type": "image", "data": encoded, "mimeType": shape.media_type}
+    if audio := audio_type(data):
+        return {"type": "audio", "data": encoded, "mimeType": audio}
     media_type = str(result.get("media_type") or "application/octet-stream")
-    if media_type.startswith("audio/"):
-        return {"type": "audio", "data": data, "mimeType": media_type}
-    uri = str(result.get("mxc", "mxc:"))
-    return {"type": "resource", "resource": {"uri": uri, "mimeType": media_type, "blob": data}}
+    resource = {"uri": str(result["mxc"]), "mimeType": media_type, "blob": encoded}
+    return {"type": "resource", "resource": resource}
 
 
 def _valid(result: Result) -> tuple[str, Mapping[str, Any]]:

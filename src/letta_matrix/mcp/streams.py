@@ -8,7 +8,12 @@ from dataclasses import dataclass, field
 import anyio
 import structlog
 
-from letta_matrix.access.authenticator import Authenticator, Unauthorized
+from letta_matrix.access.authenticator import (
+    Authenticator,
+    IdentityUnavailable,
+    TooOften,
+    Unauthorized,
+)
 from letta_matrix.store.database import StoreUnavailable
 
 log = structlog.get_logger()
@@ -61,7 +66,7 @@ class Streams:
     async def _is_accepted(self, bearer: str) -> bool:
         try:
             await self._authenticator.identify(bearer)
-        except StoreUnavailable as error:
+        except (StoreUnavailable, IdentityUnavailable, TooOften) as error:
             log.warning("tokens of open requests are not checked", reason=str(error))
         except Unauthorized:
             return False

@@ -42,6 +42,7 @@ from letta_matrix.access.authenticator import (
 )
 from letta_matrix.mcp.caller import connection_of, principal_of
 from letta_matrix.mcp.changes import LIST, Changes
+from letta_matrix.mcp.frames import TOO_OFTEN
 from letta_matrix.mcp.resources import ROOMS, Resources, messages_uri, parsed
 from letta_matrix.mcp.services import Services
 from letta_matrix.store.database import StoreUnavailable
@@ -206,7 +207,12 @@ class Subscriptions:
         topics: dict[str, str] = {}
         for uri in uris:
             try:
+                # Each is looked up in the room: one request must not cause hundreds for free.
+                self._services.authenticator.count(principal)
                 topics[await self._topic(principal, uri)] = uri
+            except TooOften as error:
+                wait = {"retry_after": round(error.retry_after, 3)}
+                raise MCPError(TOO_OFTEN, str(error), wait) from error
             except MCPError as error:
                 log.info("a subscription is not honored", who=principal.key, reason=str(error))
         honored = SubscriptionFilter(resource_subscriptions=list(topics.values()) or None)

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,7 @@ from mcp_types import (
     INVALID_REQUEST,
     PARSE_ERROR,
     JSONRPCError,
+    JSONRPCMessage,
     JSONRPCRequest,
     JSONRPCResponse,
     RequestId,
@@ -47,11 +49,29 @@ log = structlog.get_logger()
 
 _MOST_OPEN = 64
 """Requests of a client that wait for their answers at once."""
+_RECHECK = 5.0
+"""Seconds after which the token is looked at again before an answer."""
 _PATIENCE = 30.0
 """Seconds a client may take to read a message."""
 
 Incoming = MemoryObjectSendStream[SessionMessage | Exception]
 Outgoing = MemoryObjectReceiveStream[SessionMessage]
+
+
+class _Refusal(Exception):
+    """What a client sent is not handed to the server; `data` tells programs more."""
+
+    def __init__(self, code: int, text: str, data: object = None) -> None:
+        super().__init__(text)
+        self.code = code
+        self.text = text
+        self._data = data
+
+    def answer(self, request_id: RequestId | None) -> str:
+        """The JSON-RPC error."""
+        error: dict[str, object] = {"code": self.code, "message": self.text}
+        error |= {"data": self._data} if self._data is not None else {}
+        return json.dumps({"jsonrpc": "2.0", "id": request_id, "error": error})
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +105,7 @@ class Session:
         self._core = core
         self._peer = peer
         self._abort = abort
-        self._open: set[RequestId] = set()
+        self._open: dict[RequestId, float] = {}
 
     async def run(self) -> None:
         """Returns when the connection has ended."""
@@ -93,7 +113,8 @@ class Session:
         write, outgoing = anyio.create_memory_object_stream[SessionMessage](0)
         writing = asyncio.create_task(self._write(outgoing))
         serving = asyncio.create_task(self._serve(read, write))
-        serving.add_done_callback(self._served)
+        for task in (writing, serving):
+            task.add_done_callback(self._ended)
         try:
             async with incoming:
                 await self._read(incoming)
@@ -109,8 +130,8 @@ class Session:
         server = await self._core.server()
         await server.run(read, write, server.create_initialization_options())
 
-    def _served(self, serving: asyncio.Task[None]) -> None:
-        error = None if serving.cancelled() else serving.exception()
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        error = None if task.cancelled() else task.exception()
         if error is not None:
             log.error("a session of an MCP client failed", exc_info=error)
             self._abort()
@@ -124,41 +145,56 @@ class Session:
 
     async def _take(self, text: str, incoming: Incoming) -> bool:
         """Hand a message to the server; whether the client may go on."""
+        message = _message(text)
         try:
-            message = jsonrpc_message_adapter.validate_json(text, by_name=False)
-        except ValidationError as error:
-            message = error
-        request_id = message.id if isinstance(message, JSONRPCRequest) else None
-        awaits_answer = isinstance(message, JSONRPCRequest | ValidationError)
+            principal = await self._admitted()
+            self._check(message)
+        except _Refusal as refusal:
+            request_id = message.id if isinstance(message, JSONRPCRequest) else None
+            if request_id is not None or isinstance(message, ValidationError):
+                await self._send(refusal.answer(request_id))
+            if refusal.code == NOT_ADMITTED:
+                await self._expel(refusal.text)
+            return refusal.code != NOT_ADMITTED
+        await self._pass_on(message, Visit({PRINCIPAL: principal}, self._headers), incoming)
+        return True
+
+    async def _admitted(self) -> Principal:
+        """Whose token it is, at every message. Raises _Refusal."""
         try:
             principal = await self._authenticator.identify(self._bearer, self._peer)
             self._authenticator.count(principal)
-        except (IdentityUnavailable, StoreUnavailable):
+        except (IdentityUnavailable, StoreUnavailable) as error:
             text = "Your token cannot be checked now. Try again in a moment."
-            return await self._refuse(awaits_answer, request_id, NOT_NOW, text)
+            raise _Refusal(NOT_NOW, text) from error
         except TooOften as error:
             wait = {"retry_after": round(error.retry_after, 3)}
-            return await self._refuse(awaits_answer, request_id, TOO_OFTEN, str(error), wait)
+            raise _Refusal(TOO_OFTEN, str(error), wait) from error
         except Unauthorized as error:
-            await self._refuse(awaits_answer, request_id, NOT_ADMITTED, str(error))
-            await self._socket.close(code=UNAUTHORIZED, message=str(error).encode()[:120])
-            return False
+            raise _Refusal(NOT_ADMITTED, str(error)) from error
+        return principal
+
+    def _check(self, message: JSONRPCMessage | ValidationError) -> None:
+        """Raises _Refusal for what the server must not see."""
         if isinstance(message, ValidationError):
-            return await self._refuse(True, None, *_fault(message))
-        if isinstance(message, JSONRPCRequest) and (why := self._no_room(message.id)):
-            return await self._refuse(True, request_id, TOO_MANY, why)
-        visit = Visit({PRINCIPAL: principal}, self._headers)
-        await self._pass_on(message, visit, incoming)
-        return True
+            raise _fault(message)
+        if not isinstance(message, JSONRPCRequest):
+            return
+        if message.id in self._open:
+            text = "A request with this id is still open; give each one an id of its own."
+            raise _Refusal(TOO_MANY, text)
+        if len(self._open) >= _MOST_OPEN:
+            text = f"{_MOST_OPEN} of your requests are still open; wait for an answer."
+            raise _Refusal(TOO_MANY, text)
 
     async def _pass_on(self, message: Any, visit: Visit, incoming: Incoming) -> None:
         metadata = ServerMessageMetadata(request_context=visit)
         if isinstance(message, JSONRPCRequest):
             request_id = message.id
-            self._open.add(request_id)
+            self._open[request_id] = time.monotonic()
 
             async def unanswered() -> None:
-                self._open.discard(request_id)
+                self._open.pop(request_id, None)
 
             metadata.on_request_unanswered = unanswered
         try:
@@ -166,32 +202,36 @@ class Session:
         except anyio.BrokenResourceError:
             await self._socket.close(code=INTERNAL, message=b"The session failed.")
 
-    def _no_room(self, request_id: RequestId) -> str:
-        if request_id in self._open:
-            return "A request with this id is still open; give each one an id of its own."
-        if len(self._open) >= _MOST_OPEN:
-            return f"{_MOST_OPEN} of your requests are still open; wait for an answer."
-        return ""
-
-    async def _refuse(
-        self,
-        awaits_answer: bool,
-        request_id: RequestId | None,
-        code: int,
-        text: str,
-        data: object = None,
-    ) -> bool:
-        if awaits_answer:
-            await self._send(_error(request_id, code, text, data))
-        return True
-
     async def _write(self, outgoing: Outgoing) -> None:
         async with outgoing:
             async for item in outgoing:
                 message = item.message
-                await self._send(_text(message))
                 if isinstance(message, JSONRPCResponse | JSONRPCError) and message.id is not None:
-                    self._open.discard(message.id)
+                    await self._answer(message.id, _text(message))
+                else:
+                    await self._send(_text(message))
+
+    async def _answer(self, request_id: RequestId, text: str) -> None:
+        """Send an answer, if the token is still good where it took long."""
+        began = self._open.get(request_id, 0.0)
+        if time.monotonic() - began > _RECHECK and (why := await self._revoked()):
+            await self._expel(why)
+        else:
+            await self._send(text)
+        self._open.pop(request_id, None)
+
+    async def _revoked(self) -> str:
+        """Why the token is not accepted any more, "" if it is, or if that cannot be told now."""
+        try:
+            await self._authenticator.identify(self._bearer, self._peer)
+        except (IdentityUnavailable, StoreUnavailable, TooOften):
+            return ""
+        except Unauthorized as error:
+            return str(error)
+        return ""
+
+    async def _expel(self, why: str) -> None:
+        await self._socket.close(code=UNAUTHORIZED, message=why.encode()[:120])
 
     async def _send(self, text: str) -> None:
         """Send a message to a client that may have gone; one that does not read is cut off."""
@@ -216,12 +256,14 @@ def _text(message: Any) -> str:
         return json.dumps(message.model_dump(by_alias=True, exclude_unset=True))
 
 
-def _fault(error: ValidationError) -> tuple[int, str]:
+def _message(text: str) -> JSONRPCMessage | ValidationError:
+    try:
+        return jsonrpc_message_adapter.validate_json(text, by_name=False)
+    except ValidationError as error:
+        return error
+
+
+def _fault(error: ValidationError) -> _Refusal:
     if any(one["type"] == "json_invalid" for one in error.errors(include_input=False)):
-        return PARSE_ERROR, "This is no JSON."
-    return INVALID_REQUEST, "This is no JSON-RPC 2.0 message."
-
-
-def _error(request_id: RequestId | None, code: int, text: str, data: object) -> str:
-    error = {"code": code, "message": text} | ({"data": data} if data is not None else {})
-    return json.dumps({"jsonrpc": "2.0", "id": request_id, "error": error})
+        return _Refusal(PARSE_ERROR, "This is no JSON.")
+    return _Refusal(INVALID_REQUEST, "This is no JSON-RPC 2.0 message.")

@@ -1,5 +1,6 @@
 """The embedded stack's own token for the REST API and the MCP server."""
 
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,7 +35,7 @@ async def keep_token(path: Path, config: Config) -> str:
 
 
 def _read(path: Path) -> str:
-    return path.read_text(encoding="utf-8").strip() if path.is_file() else ""
+    return path.read_text(encoding="utf-8", errors="replace").strip() if path.is_file() else ""
 
 
 async def _is_accepted(text: str, store: "TokenStore") -> bool:
@@ -42,7 +43,9 @@ async def _is_accepted(text: str, store: "TokenStore") -> bool:
 
     token_id = token_id_of(text)
     token = None if token_id is None else await store.get(token_id)
-    return token is not None and is_secret_of(text, token) and token.revoked_at is None
+    if token is None or not is_secret_of(text, token) or token.revoked_at is not None:
+        return False
+    return token.expires_at is None or token.expires_at > time.time()
 
 
 async def _new(path: Path, store: "TokenStore") -> str:

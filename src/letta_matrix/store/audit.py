@@ -9,7 +9,6 @@ from sqlalchemy.exc import IntegrityError
 from letta_matrix.store.database import Database
 from letta_matrix.store.schema import audit
 
-
 _AT_ONCE = 500
 
 

@@ -26,10 +26,19 @@ class AccessToken:
 
 
 class TokenStore:
-    """The `tokens` table. It is read at every use, so that another process can revoke."""
+    """The `tokens` table. It is read at every use, so that another process can revoke.
 
-    def __init__(self, database: Database) -> None:
+    `reader` is the same database once more, not opened: who shows a token then waits for no
+    write. It is this store's own, to be closed with it.
+    """
+
+    def __init__(self, database: Database, reader: Database | None = None) -> None:
         self._database = database
+        self._reader = reader
+
+    async def close(self) -> None:
+        if self._reader is not None:
+            await self._reader.close()
 
     async def add(self, token: AccessToken) -> None:
         values = {name: getattr(token, name) for name in AccessToken.__slots__}
@@ -53,7 +62,8 @@ class TokenStore:
 
     async def _find(self, where: ColumnElement[bool]) -> list[AccessToken]:
         query = select(tokens).where(where).order_by(tokens.c.created_at, tokens.c.token_id)
-        rows = await self._database.read(lambda db: db.execute(query).mappings().all())
+        source = self._reader or self._database
+        rows = await source.read(lambda db: db.execute(query).mappings().all())
         return [_token(dict(row)) for row in rows]
 
 

@@ -17,7 +17,8 @@ AGENT = "the agent's name, agent id or Matrix user id"
 _NAMED = 10
 _MOST = 100
 _NAME = 200
-_LISTED, _DESCRIBED = 200, 4_000
+_LISTED, _DESCRIBED = 200, 3_000
+"""Characters of a description, in a list and alone."""
 
 
 class ListAgents(Params):

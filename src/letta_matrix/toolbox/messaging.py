@@ -95,13 +95,14 @@ class Messaging:
 
     async def message_agent(self, caller: Caller, params: MessageAgent) -> Result:
         target = self._target(caller, params.agent)
-        if caller.hops + 1 > self._max_hops:
+        hops = await self._hops(caller)
+        if hops + 1 > self._max_hops:
             raise ToolError(
-                f"This conversation has gone from agent to agent {caller.hops} times, which is as "
+                f"This conversation has gone from agent to agent {hops} times, which is as "
                 "far as it may go. Answer with what you know, or ask a human.",
                 Fault.FORBIDDEN,
             )
-        event_id = await self._post(caller, target, spoken(params.message))
+        event_id = await self._post(caller, target, spoken(params.message), hops + 1)
         told = {
             "agent": cut(target.name, 200),
             "agent_id": target.agent_id,
@@ -131,14 +132,22 @@ class Messaging:
             )
         return target
 
-    async def _post(self, caller: Caller, target: Agent, message: str) -> str:
+    async def _hops(self, caller: Caller) -> int:
+        """How often what the caller works on was passed on from agent to agent."""
+        if caller.place is not None or not caller.agent_id:
+            return caller.hops
+        # An agent may call through another door too, in the middle of what it was asked.
+        turns = await self._turns.unfinished()
+        return max((turn.hops for turn in turns if turn.agent_id == caller.agent_id), default=0)
+
+    async def _post(self, caller: Caller, target: Agent, message: str, hops: int) -> str:
         """Say it in the target's own room, marked so that it prompts the target alone."""
         txn = caller.txn("message_agent")
         marker = {
             "agent_id": caller.agent_id,
             "tool": "message_agent",
             "prompts": target.agent_id,
-            "hops": caller.hops + 1,
+            "hops": hops,
             "txn": txn,
         }
         content = text_content(message, marker=marker)

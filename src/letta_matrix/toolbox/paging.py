@@ -10,7 +10,7 @@ from letta_matrix.toolbox.timeline import is_message
 
 _MOST_PAGES = 8
 _EACH = 50
-_PLACE = re.compile(r"(?P<token>.*)~(?P<way>[bf])(?P<skip>\d{1,2})", re.DOTALL)
+_PLACE = re.compile(r"(?P<token>.*)~(?P<way>[bf])(?P<skip>\d{1,3})", re.DOTALL)
 
 Event = dict[str, Any]
 Fetch = Callable[[str, int], Awaitable[Page]]
@@ -42,7 +42,7 @@ async def collect(
     """
     token, skip = _read(place, way)
     found: list[Event] = []
-    start = reached = token
+    start, reached = token, place
     for number in range(_MOST_PAGES):
         # The first page as small as it may be: mostly nothing else is between.
         page = await fetch(token, skip + limit if number == 0 else _EACH)
@@ -53,11 +53,13 @@ async def collect(
             if len(found) == limit and index < len(page.events):
                 end = f"{token}~{way}{index}"
                 return Messages(found, start, end, end)
+        if page.events or page.end:
+            # The last page need not have an end.
+            reached = page.end or f"{token}~{way}{len(page.events)}"
         token, skip = page.end, 0
-        reached = token or reached or start
         if len(found) == limit or not token:
             break
-    return Messages(found, start, token, reached)
+    return Messages(found, start, token, reached or start)
 
 
 def _read(place: str, way: str) -> tuple[str, int]:

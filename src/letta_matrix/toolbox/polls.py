@@ -196,7 +196,7 @@ async def _close(caller: Caller, room_id: str, event_id: str) -> str:
 def _standing(event: Event, related: Sequence[Event]) -> dict[str, object]:
     start = mapping(_first(event.get("content"), *_STARTS))
     options = {
-        str(mapping(answer).get("id")): _text(answer)
+        str(_first(answer, "id", "m.id")): _text(answer)
         for answer in (items(start.get("answers")) or [])[:_MOST_OPTIONS]
     }
     end = _end(event, related)
@@ -226,14 +226,15 @@ def _votes(
     options: Mapping[str, str],
 ) -> list[list[str]]:
     """What each voter chose: their latest vote before the end counts."""
-    most = start.get("max_selections")
+    given = start.get("max_selections")
+    most = given if isinstance(given, int) and given > 0 else 1
     latest: dict[str, list[str]] = {}
     for event in sorted(related, key=_sent_at):
         if event.get("type") not in _RESPONSES or (end is not None and _sent_at(event) > end):
             continue
         chosen = _chosen(mapping(event.get("content")))
         known = [one for one in dict.fromkeys(chosen) if one in options]
-        latest[str(event.get("sender"))] = known[: most if isinstance(most, int) else 1]
+        latest[str(event.get("sender"))] = known[:most]
     return [chosen for chosen in latest.values() if chosen]
 
 

@@ -22,7 +22,7 @@ from letta_matrix.toolbox.writing import ROOM
 
 _TEXT = 1_000
 _ID = 255
-_SHOWN = 20
+_SHOWN = 10
 """At most so many spaces, creators, and users with power."""
 
 _LAZY = {"lazy_load_members": True}
@@ -157,7 +157,7 @@ class RoomInfos:
         result: dict[str, object] = {**told, "content": content}
         if size(result) <= LIMIT:
             return result
-        return {**told, "cut_content": cut(json.dumps(content), LIMIT // 2)}
+        return {**told, "cut_content": cut(json.dumps(content), LIMIT // 3)}
 
 
 def power(state: Contents, own_id: str) -> dict[str, object]:

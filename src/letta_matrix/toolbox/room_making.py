@@ -20,6 +20,9 @@ from letta_matrix.toolbox.tool import Caller, Line, Result, Tool, UserRef, Write
 from letta_matrix.toolbox.writing import marker_of
 
 _AT_ONCE = 8
+_SECONDS = 120.0
+"""A call may take so long: all who are invited come one by one."""
+
 _TOOL = "matrix_create_room"
 
 
@@ -28,7 +31,7 @@ class CreateRoom(WriteParams):
     topic: Words = Field("", max_length=1_000, description="what it is for")
     is_public: bool = Field(False, description="anybody may join; else by invitation only")
     invite: list[UserRef] = Field(
-        default_factory=list[str], max_length=50, description="Matrix user ids to invite"
+        default_factory=list[str], max_length=20, description="Matrix user ids to invite"
     )
     in_space: OptionalRoom = Field(
         "", description="id, alias or exact name of a space to add it to"
@@ -66,6 +69,7 @@ class RoomMaking:
                 CreateRoom,
                 Created,
                 self.create_room,
+                seconds=_SECONDS,
             )
         ]
 
@@ -98,7 +102,7 @@ class RoomMaking:
                 invited.append(user_id)
             except (ToolError, MatrixRequestError) as error:
                 why = str(error) if isinstance(error, ToolError) else refusal(error)
-                refused.append({"user_id": user_id, "reason": cut(why, 200)})
+                refused.append({"user_id": user_id, "reason": cut(why, 100)})
         return invited, refused
 
 

@@ -16,7 +16,7 @@ from letta_matrix.toolbox.results import UNTRUSTED, cut, fit_texts
 from letta_matrix.toolbox.timeline import Message, as_edited, entry, is_message
 from letta_matrix.toolbox.tool import Caller, Line, Params, Result, Tool
 
-_NAME = 100
+_NAME = 60
 
 
 class Search(Params):
@@ -25,7 +25,7 @@ class Search(Params):
     )
     room_id: OptionalRoom = Field("", description="only there; default: all your rooms")
     sender: OptionalUser = Field("", description="only messages of this user (@...)")
-    limit: int = Field(10, ge=1, le=50, description="how many messages")
+    limit: int = Field(10, ge=1, le=25, description="how many messages")
     before: str = Field(
         "", max_length=PLACE, description="`before` of an earlier answer, for older messages"
     )

@@ -18,13 +18,13 @@ from letta_matrix.toolbox.results import UNTRUSTED, cut, fit_texts
 from letta_matrix.toolbox.timeline import Message, entry, is_message
 from letta_matrix.toolbox.tool import Caller, Params, Result, Tool
 
-_ROOMS = 20
+_ROOMS = 15
 _EVENTS = 30
 """Rooms of a page, and events that are looked at in each: what bounds the homeserver's work."""
 
 _AT_ONCE = 8
 _TEXT = 300
-_NAME = 200
+_NAME = 60
 _READ = ("m.read", "m.read.private")
 
 Event = Mapping[str, Any]

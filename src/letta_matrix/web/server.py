@@ -7,6 +7,31 @@ from contextlib import contextmanager
 from typing import Any
 
 import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+_LONGEST_HEAD = 256_000
+
+
+class _Connection(HttpToolsProtocol):
+    """Hangs up on requests whose head does not end: uvicorn would keep all of it in memory."""
+
+    _in_head = True
+    _head = 0
+
+    def data_received(self, data: bytes) -> None:
+        self._head += len(data) if self._in_head else 0
+        if self._head > _LONGEST_HEAD:
+            self.transport.close()
+        else:
+            super().data_received(data)
+
+    def on_headers_complete(self) -> None:
+        self._in_head, self._head = False, 0
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        self._in_head = True
+        super().on_message_complete()
 
 
 class _Server(uvicorn.Server):
@@ -26,6 +51,7 @@ class AsgiServer:
     def __init__(self, app: Any, *, grace: float = 1.0) -> None:
         config = uvicorn.Config(
             app,
+            http=_Connection,
             lifespan="off",
             ws="none",
             log_config=None,

@@ -94,7 +94,7 @@ function curl(method, path, operation, reader) {
     if (mediaType !== "application/json") words.push("--data-binary", "@file");
     else if (example !== undefined) words.push("-d", quoted(JSON.stringify(example)));
   }
-  return [...words, quoted(location.origin + filled)].join(" ");
+  return [...words, quoted(new URL(`.${filled}`, location.href).href)].join(" ");
 }
 
 function bodies(heading, contents, reader) {
@@ -110,16 +110,20 @@ function bodies(heading, contents, reader) {
 }
 
 function answers(operation, reader) {
-  return Object.entries(operation.responses).flatMap(([status, answer]) => {
-    const problems = answer.content?.["application/problem+json"]?.examples;
-    if (!problems) return bodies(`Answers ${status}`, answer.content, reader);
-    const rows = Object.entries(problems).map(([slug, one]) => ({
+  return Object.entries(operation.responses)
+    .filter(([, answer]) => !answer.content?.["application/problem+json"])
+    .flatMap(([status, answer]) => bodies(`Answers ${status}`, answer.content, reader));
+}
+
+function problems(operation) {
+  const rows = Object.entries(operation.responses).flatMap(([status, answer]) =>
+    Object.entries(answer.content?.["application/problem+json"]?.examples ?? {}).map(([slug, one]) => ({
       name: `${status} ${slug}`,
-      type: one.value.title,
+      type: "",
       description: one.value.detail,
-    }));
-    return [table(rows)];
-  });
+    })),
+  );
+  return rows.length ? [h("h3", {}, "Problems"), table(rows)] : [];
 }
 
 function parameters(operation, reader) {
@@ -142,6 +146,7 @@ function inside(method, path, operation, reader) {
     ...parameters(operation, reader),
     ...bodies("Body", operation.requestBody?.content, reader),
     ...answers(operation, reader),
+    ...problems(operation),
   );
 }
 
@@ -195,7 +200,7 @@ function openNamed() {
 async function show() {
   const place = document.getElementById("operations");
   try {
-    const answer = await fetch("/openapi.json");
+    const answer = await fetch("openapi.json");
     if (!answer.ok) throw new Error(`status ${answer.status}`);
     const api = await answer.json();
     document.getElementById("version").textContent = api.info.version;

@@ -1,5 +1,6 @@
 """An OpenID Connect issuer on loopback, with real keys, that tests can break on purpose."""
 
+import asyncio
 import json
 import time
 from typing import Any
@@ -43,7 +44,8 @@ def private_jwk(key: Key) -> dict[str, Any]:
 class FakeIssuer:
     """`keys` are published by their kids; `requests` are the paths that were asked for.
 
-    `answers` stand for what a path would answer otherwise: a status and a body.
+    `answers` stand for what a path would answer otherwise: status, body and headers. `pause` is
+    how many seconds an answer takes.
     """
 
     def __init__(self) -> None:
@@ -52,6 +54,7 @@ class FakeIssuer:
         self.requests: list[str] = []
         self.answers: dict[str, Answer] = {}
         self.discovery: dict[str, Any] = {}
+        self.pause = 0.0
         self.port = 0
         self._runner: web.AppRunner | None = None
 
@@ -110,6 +113,7 @@ class FakeIssuer:
 
     async def _handle(self, request: web.Request) -> web.Response:
         self.requests.append(request.path)
+        await asyncio.sleep(self.pause)
         if request.path in self.answers:
             status, body, headers = self.answers[request.path]
             return web.Response(status=status, body=body, headers=headers)

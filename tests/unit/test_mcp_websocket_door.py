@@ -2,6 +2,9 @@
 
 import asyncio
 import json
+import random
+import re
+import sys
 import time
 from collections.abc import AsyncGenerator
 from pathlib import Path
@@ -9,11 +12,12 @@ from typing import Any
 
 import aiohttp
 import pytest
+from mcp.client.client import Client
 from tests.fake_homeserver import until
-from tests.mcp_socket import INITIALIZE, official_client, raw_client
+from tests.mcp_socket import INITIALIZE, raw_client, transport
 from tests.unit.mcp_door import Door, door_on
 
-from letta_matrix.mcp import websocket_session
+from letta_matrix.mcp import frames, websocket_session
 from letta_matrix.mcp.frames import LARGEST
 from letta_matrix.store.database import Database
 from letta_matrix.toolbox.principal import Scope
@@ -39,12 +43,12 @@ async def refused(door: Door, token: str = "", **options: Any) -> tuple[int, str
         return response.status, (await response.json())["error"]
 
 
-async def test_the_official_client_calls_tools(door: Door) -> None:
-    async with official_client(door.url, await door.token()) as session:
-        result = await session.initialize()
-        assert result.server_info.name == "letta-matrix"
-        assert {"echo", "matrix_read_room"} <= {t.name for t in (await session.list_tools()).tools}
-        called = await session.call_tool("echo", {"text": "hä?"})
+@pytest.mark.parametrize("mode", ["legacy", "2026-07-28"])
+async def test_the_official_client_calls_tools(door: Door, mode: str) -> None:
+    async with Client(transport(door.url, await door.token()), mode=mode) as client:
+        tools = {tool.name for tool in (await client.list_tools()).tools}
+        assert {"echo", "matrix_read_room"} <= tools
+        called = await client.call_tool("echo", {"text": "hä?"})
         assert called.structured_content == {"text": "hä?"}
 
 
@@ -95,6 +99,19 @@ async def test_a_revoked_token_ends_the_connection_at_its_next_message(door: Doo
         assert await client.closed() == (4401, "The token was revoked.")
 
 
+async def test_an_answer_that_took_long_is_not_for_a_revoked_token(
+    door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(websocket_session, "_RECHECK", 0.0)
+    token = await door.token()
+    async with door.client(token) as client:
+        await client.send("tools/call", call("wait"))
+        await until(lambda: door.fake.waiting == 1)
+        await door.revoke(token)
+        door.fake.go.set()
+        assert (await client.socket.receive(5)).data == 4401
+
+
 @pytest.mark.parametrize(
     ("text", "code"),
     [
@@ -118,6 +135,32 @@ async def test_what_is_no_message_is_answered_and_the_connection_stays(
         answer = await client.receive()
         assert (answer["id"], answer["error"]["code"]) == (None, code)
         assert await client.result("ping") == {}
+
+
+ODD: list[object] = [None, True, -1, 1e308, "", "\u202e\x00", "x" * 9999, [], {}, [[]], {"": {}}]
+METHODS = """initialize ping x logging/setLevel tools/list tools/call resources/list resources/read
+    resources/subscribe resources/unsubscribe prompts/list prompts/get completion/complete
+    subscriptions/listen server/discover notifications/initialized notifications/cancelled"""
+
+
+async def test_any_message_whatever_is_survived(door: Door) -> None:
+    dice = random.Random(4)
+    keys = "name arguments uri ref argument cursor notifications requestId _meta protocolVersion"
+    async with door.client() as client:
+        for number in range(150):
+            params = {key: dice.choice(ODD) for key in dice.sample(keys.split(), 3)}
+            message = {
+                "jsonrpc": "2.0",
+                "id": f"odd{number}",
+                "method": dice.choice(METHODS.split()),
+            }
+            message |= {"params": params if dice.random() < 0.9 else dice.choice(ODD)}
+            if dice.random() < 0.2:
+                message[dice.choice(list(message))] = dice.choice(ODD)
+            await client.socket.send_json(message)
+            assert await client.result("ping") == {}
+        codes = {error["code"] for news in client.told if (error := news.get("error"))}
+        assert codes <= {-32700, -32600, -32601, -32602, -32010}, codes
 
 
 async def test_a_request_before_the_handshake_is_refused(door: Door) -> None:
@@ -257,3 +300,27 @@ async def test_health_needs_no_token(door: Door) -> None:
     async with door.client(), aiohttp.ClientSession() as http, http.get(url) as response:
         report = await response.json()
     assert (report["status"], report["clients"]) == ("ok", 1)
+
+
+async def test_the_example_of_the_page_works(door: Door) -> None:
+    page = (Path(__file__).parents[2] / "docs/how-to/mcp.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    code = example.replace("ws://127.0.0.1:8015/mcp", door.url)
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", code),
+        stdout=asyncio.subprocess.PIPE,
+        env={"LETTA_MATRIX_TOKEN": await door.token()},
+    )
+    shown = (await process.communicate())[0].decode()
+    assert process.returncode == 0
+    assert "'protocolVersion': '2025-06-18'" in shown
+    assert '"room_id": "!mine:test"' in shown
+
+
+def test_the_page_lists_every_code() -> None:
+    page = (Path(__file__).parents[2] / "docs/how-to/mcp.md").read_text(encoding="utf-8")
+    listed = {int(code) for code in re.findall(r"^\| (-?\d{4,5})\b", page, re.MULTILINE)}
+    codes = {value for value in vars(frames).values() if isinstance(value, int)} - {frames.LARGEST}
+    assert codes - {frames.LOST} <= listed
+    assert f"code {frames.LOST}" in page
+    assert f"{frames.LARGEST:,} bytes" in page

@@ -1,0 +1,105 @@
+"""`letta-matrix mcp` at a bridge process that is killed and comes back."""
+
+import asyncio
+import json
+import secrets
+import signal
+import sys
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import yaml
+from mcp import ClientSession, StdioServerParameters
+from mcp.client.stdio import stdio_client
+from mcp.shared.exceptions import MCPError
+from tests.integration.bridge_world import Json, Person, eventually, new_person, settings_on
+from tests.servers import Homeserver, ServerProcess
+
+from letta_matrix.matrix.events import mapping
+from letta_matrix.stack.supervisor import Command
+
+
+@dataclass
+class BridgeProcess:
+    """A bridge with its configuration in a folder, and a token for its MCP server."""
+
+    file: Path
+    settings: Json
+    person: Person
+    token: str = ""
+
+    def __post_init__(self) -> None:
+        argv = (sys.executable, "-m", "letta_matrix", "run", "-c", str(self.file))
+        log = self.file.with_name("bridge.log")
+        self.process = ServerProcess(Command("the bridge", argv, log, self.file.parent), self.ready)
+
+    async def ready(self) -> bool:
+        url = f"http://127.0.0.1:{self.settings['api']['port']}/ready"
+        try:
+            async with self.person.http.get(url) as response:
+                return response.status == 200
+        except OSError:
+            return False
+
+    async def make_token(self) -> None:
+        made = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "letta_matrix", "tokens", "create", "-c", str(self.file)),
+            stdout=asyncio.subprocess.PIPE,
+        )
+        self.token = (await made.communicate())[0].decode().split()[-1]
+
+    @property
+    def client(self) -> StdioServerParameters:
+        url = f"ws://127.0.0.1:{self.settings['mcp']['websocket_port']}/mcp"
+        return StdioServerParameters(
+            command=sys.executable,
+            args=["-m", "letta_matrix", "mcp", "--url", url],
+            env={"LETTA_MATRIX_TOKEN": self.token},
+        )
+
+
+@pytest.fixture(scope="module")
+async def bridge(
+    homeserver: Homeserver, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncGenerator[BridgeProcess]:
+    directory = tmp_path_factory.mktemp("mcp-stdio")
+    person = await new_person(homeserver)
+    runtimes = [{"type": "memory", "agents": 1}]
+    settings = settings_on(homeserver, person, runtimes=runtimes)
+    file = directory / "config.yaml"
+    file.write_text(yaml.safe_dump(settings))
+    running = BridgeProcess(file, settings, person)
+    await running.process.start(40)
+    await running.make_token()
+    yield running
+    running.process.end(signal.SIGTERM)
+
+
+async def test_a_session_goes_on_after_the_bridge_was_killed(bridge: BridgeProcess) -> None:
+    async with (
+        stdio_client(bridge.client) as (read, write),
+        ClientSession(read, write) as session,
+    ):
+        await session.initialize()
+        named = {"name": f"Room {secrets.token_hex(4)}", "transaction_id": secrets.token_hex(4)}
+        made = await session.call_tool("matrix_create_room", named)
+        room_id = str(mapping(made.structured_content)["room_id"])
+        waiting = asyncio.create_task(
+            session.call_tool("wait_for_message", {"room_id": room_id, "timeout_seconds": 60})
+        )
+        await asyncio.sleep(0.5)
+        bridge.process.end(signal.SIGKILL)
+        with pytest.raises(MCPError, match="same transaction_id"):
+            await waiting
+        await bridge.process.start(40)
+
+        async def again() -> Json:
+            called = await session.call_tool("matrix_create_room", named)
+            return dict(mapping(called.structured_content))
+
+        assert (await eventually(again, bool))["room_id"] == room_id
+        (contents,) = (await session.read_resource("matrix://rooms")).contents
+        listed = json.loads(getattr(contents, "text", ""))["rooms"]
+        assert room_id in {room["room_id"] for room in listed}

@@ -1,0 +1,401 @@
+"""What holds for every endpoint of the REST API, and the ones about the bridge itself."""
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from structlog.testing import capture_logs
+from tests.fake_homeserver import FakeHomeserver
+from tests.servers import free_port
+from tests.stage import Stage
+
+from letta_matrix.access.secrets import issue
+from letta_matrix.api.problems import PROBLEMS, TYPES
+from letta_matrix.config import Config
+from letta_matrix.doors import Doors
+from letta_matrix.store.database import StoreUnavailable
+from letta_matrix.store.tokens import TokenStore
+from letta_matrix.toolbox.faults import Fault
+from letta_matrix.toolbox.principal import Scope
+from letta_matrix.toolbox.registry import Toolbox
+from letta_matrix.web.server import AsgiServer
+
+ALL = frozenset(Scope)
+ROOM = "!1:test"
+ORIGIN = "https://app.example"
+SECTIONS: dict[str, Any] = {
+    "api": {"max_body_bytes": 2_000_000, "cors_origins": [ORIGIN]},
+    "access": {"calls_per_minute": 1000},
+}
+HEALTH: Mapping[str, object] = {
+    "status": "ok",
+    "ready": True,
+    "troubles": [],
+    "uptime_seconds": 1.0,
+    "homeserver_writes": 0,
+    "homeserver_latency_ms": 1.0,
+    "counters": {},
+    "runtimes": {},
+}
+
+
+class Api:
+    """The API over a stage, as holders of tokens see it."""
+
+    def __init__(self, stage: Stage, config: Config | None = None) -> None:
+        self.stage = stage
+        config = config or stage.config
+        doors = Doors(config, stage.parts, lambda: HEALTH, lambda: True, lambda _: "")
+        self.app = doors.rest()
+        transport = httpx.ASGITransport(self.app)
+        self.http = httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1")
+
+    async def token(self, scopes: frozenset[Scope] = ALL, **limits: Any) -> str:
+        text, stored = issue(agent_id=limits.pop("agent_id", ""), scopes=scopes, **limits)
+        await self.stage.stores.tokens.add(stored)
+        return text
+
+    async def call(
+        self, method: str, path: str, token: str | None = None, **options: Any
+    ) -> httpx.Response:
+        """A request with a token, an admin's if none is given."""
+        bearer = await self.token() if token is None else token
+        headers = {"Authorization": f"Bearer {bearer}", **options.pop("headers", {})}
+        return await self.http.request(method, path, headers=headers, **options)
+
+
+@pytest.fixture
+async def api(fake: FakeHomeserver, database_file: Path) -> AsyncGenerator[Api]:
+    stage = Stage(fake, database_file, **SECTIONS)
+    await stage.open()
+    await stage.add(1)
+    made = Api(stage)
+    yield made
+    await made.http.aclose()
+    await stage.close()
+
+
+def problem(response: httpx.Response) -> tuple[int, str]:
+    """Status and kind of a problem document, which it has to be."""
+    assert response.headers["Content-Type"] == "application/problem+json"
+    body = response.json()
+    assert body["status"] == response.status_code
+    assert body["title"]
+    assert body["type"].startswith(TYPES)
+    slug = body["type"].removeprefix(TYPES)
+    assert PROBLEMS[slug].status == response.status_code
+    return response.status_code, slug
+
+
+def test_every_fault_of_a_tool_is_a_problem() -> None:
+    assert {str(fault) for fault in Fault} <= PROBLEMS.keys()
+
+
+async def test_a_head_without_end_is_not_kept(api: Api) -> None:
+    server, port = AsgiServer(api.app), free_port()
+    await server.start("127.0.0.1", port)
+    _, writer = await asyncio.open_connection("127.0.0.1", port)
+    with pytest.raises(ConnectionError):
+        for _ in range(1_000):
+            writer.write(b"GET / HTTP/1.1\r\nX: " + b"x" * 60_000)
+            await writer.drain()
+            await asyncio.sleep(0)
+    writer.close()
+    await server.close()
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"{",
+        b"\xff\xfe{}",
+        b'{"a": ' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+        b'{"a": ' + b"9" * 5_000 + b"}",
+    ],
+    ids=["cut", "not UTF-8", "deep", "huge number"],
+)
+async def test_bodies_that_are_no_json(api: Api, body: bytes) -> None:
+    headers = {"Content-Type": "application/json"}
+    response = await api.call("POST", "/api/v1/tokens", content=body, headers=headers)
+    assert problem(response) == (400, "malformed-body")
+
+
+@pytest.mark.parametrize("path", ["/api/v1/tokens", "/messages/send"])
+@pytest.mark.parametrize("chunked", [False, True])
+async def test_bodies_that_are_too_large(api: Api, path: str, chunked: bool) -> None:
+    async def chunks() -> AsyncIterator[bytes]:
+        for _ in range(21):
+            yield b" " * 100_000
+
+    content = chunks() if chunked else b" " * 2_100_000
+    response = await api.call("POST", path, content=content)
+    assert problem(response) == (413, "too-large")
+    most = 2_000_000 if path.startswith("/api/") else 1_000_000
+    assert f"{most} bytes" in response.json()["detail"]
+
+
+async def test_nothing_is_read_of_strangers(api: Api) -> None:
+    read = 0
+
+    async def chunks() -> AsyncIterator[bytes]:
+        nonlocal read
+        for _ in range(10):
+            read += 1
+            yield b" " * 100_000
+
+    response = await api.call("POST", "/api/v1/tokens", "lm_nobody_x", content=chunks())
+    assert problem(response) == (401, "unauthorized")
+    assert read == 0
+
+
+@pytest.mark.parametrize(
+    ("given", "where"),
+    [
+        ({"scopes": []}, "body.scopes"),
+        ({"scopes": ["root"]}, "body.scopes.0"),
+        ({"scopes": ["read"], "rooms": ["ada"]}, "body.rooms.0"),
+        ({"scopes": ["read"], "expires_in": -1}, "body.expires_in"),
+        ({"scopes": ["read"], "label": "a\x00b"}, "body.label"),
+        ({"scopes": ["read"], "x" * 9_000: 1}, "body.xxx"),
+        ({"scopes": ["read"], "\ud800": 1}, "body"),
+        ({"scopes": ["read"], "label": "\ud800"}, "body.label"),
+        ([], "body"),
+    ],
+)
+async def test_each_fault_is_named(api: Api, given: object, where: str) -> None:
+    headers = {"Content-Type": "application/json"}
+    content = json.dumps(given).encode()
+    response = await api.call("POST", "/api/v1/tokens", content=content, headers=headers)
+    assert problem(response) == (422, "invalid-arguments")
+    (fault,) = response.json()["faults"]
+    assert fault["where"].startswith(where)
+    assert len(response.content) < 2_000
+
+
+async def test_what_is_not_there(api: Api) -> None:
+    assert problem(await api.call("GET", "/api/v1/nothing")) == (404, "not-found")
+    assert problem(await api.call("GET", "/api/v1/tokens/")) == (404, "not-found")
+    assert problem(await api.call("GET", "/a%0ab")) == (404, "not-found")
+    refused = await api.call("PUT", "/api/v1/tokens")
+    assert problem(refused) == (405, "method-not-allowed")
+    assert refused.headers["Allow"] == "GET, POST"
+    assert problem(await api.call("POST", "/health")) == (405, "method-not-allowed")
+
+
+async def test_answers_are_kept_nowhere(api: Api) -> None:
+    for path in ("/api/v1/whoami", "/api/v1/nothing", "/rooms/list?homeserver=x"):
+        headers = (await api.call("GET", path)).headers
+        assert headers["Cache-Control"] == "no-store"
+        assert headers["X-Content-Type-Options"] == "nosniff"
+        assert "default-src 'none'" in headers["Content-Security-Policy"]
+
+
+async def test_a_defect_of_ours_tells_nothing(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("a secret")
+
+    monkeypatch.setattr(Toolbox, "tools_for", broken)
+    with capture_logs() as logs:
+        response = await api.call("GET", "/api/v1/tools")
+    assert problem(response) == (500, "failed")
+    assert [str(line["exc_info"]) for line in logs] == ["a secret"]
+    assert "secret" not in response.text
+    assert "RuntimeError" not in response.text
+
+
+async def test_the_database_is_away(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    token = await api.token()
+
+    async def away(*_: object) -> None:
+        raise StoreUnavailable("x")
+
+    monkeypatch.setattr(TokenStore, "all", away)
+    response = await api.call("GET", "/api/v1/tokens", token)
+    assert problem(response) == (503, "unavailable")
+    assert response.headers["Retry-After"] == "10"
+
+
+async def test_too_often(api: Api) -> None:
+    token = await api.token()
+    config = api.stage.config
+    seldom = config.access.model_copy(update={"calls_per_minute": 1})
+    fresh = Api(api.stage, config.model_copy(update={"access": seldom}))
+    assert (await fresh.call("GET", "/api/v1/whoami", token)).status_code == 200
+    response = await fresh.call("GET", "/api/v1/whoami", token)
+    assert problem(response) == (429, "rate-limited")
+    assert 1 <= int(response.headers["Retry-After"]) <= 60
+    await fresh.http.aclose()
+
+
+async def test_names_and_pages_of_others_are_refused(api: Api) -> None:
+    host = await api.call("GET", "/api/v1/whoami", headers={"Host": "evil.example"})
+    assert problem(host) == (421, "host-refused")
+    assert host.json()["title"] == PROBLEMS["host-refused"].title
+    origin = await api.call("GET", "/api/v1/whoami", headers={"Origin": "https://evil.example"})
+    assert problem(origin) == (403, "origin-refused")
+    assert "Access-Control-Allow-Origin" not in origin.headers
+
+
+async def test_a_page_that_is_configured_may_call(api: Api) -> None:
+    asked = {"Access-Control-Request-Method": "POST", "Origin": ORIGIN}
+    asked["Access-Control-Request-Headers"] = "authorization"
+    preflight = await api.http.options("/api/v1/tokens", headers=asked)
+    assert preflight.status_code == 200
+    assert preflight.headers["Access-Control-Allow-Origin"] == ORIGIN
+    answer = await api.call("GET", "/api/v1/whoami", headers={"Origin": ORIGIN})
+    assert answer.headers["Access-Control-Allow-Origin"] == ORIGIN
+    assert "Access-Control-Allow-Credentials" not in answer.headers
+
+
+async def test_who_am_i(api: Api) -> None:
+    bot = (await api.call("GET", "/api/v1/whoami")).json()
+    assert (bot["user_id"], bot["agent_id"], bot["rooms"]) == ("@letta:test", "", None)
+    token = await api.token(frozenset({Scope.READ}), agent_id="agent-1", rooms=frozenset({ROOM}))
+    ada = (await api.call("GET", "/api/v1/whoami", token)).json()
+    assert (ada["user_id"], ada["scopes"], ada["rooms"]) == ("@agent_1:test", ["read"], [ROOM])
+
+
+async def test_figures(api: Api) -> None:
+    await api.call("GET", "/api/v1/nothing")
+    told = (await api.call("GET", "/api/v1/stats")).json()
+    assert told["agents"] == {"active": 1}
+    assert told["answers"] == {"4xx": 1}
+    assert (await api.call("GET", "/api/v1/health")).json() == HEALTH
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [("GET", "/api/v1/tokens"), ("GET", "/api/v1/audit"), ("DELETE", "/api/v1/tokens/abc")],
+)
+async def test_what_is_for_admins(api: Api, method: str, path: str) -> None:
+    token = await api.token(ALL - {Scope.ADMIN})
+    response = await api.call(method, path, token)
+    assert problem(response) == (403, "forbidden")
+    assert 'scope="admin"' in response.headers["WWW-Authenticate"]
+
+
+async def test_a_token_from_its_making_to_its_end(api: Api) -> None:
+    wish = {"label": "nightly", "scopes": ["read"], "rooms": [ROOM], "expires_in": 60}
+    made = await api.call("POST", "/api/v1/tokens", json=wish)
+    assert made.status_code == 201
+    token, token_id = made.json()["token"], made.json()["token_id"]
+    assert (await api.call("GET", "/api/v1/whoami", token)).json()["rooms"] == [ROOM]
+    listed = (await api.call("GET", "/api/v1/tokens")).json()["tokens"]
+    (known,) = [one for one in listed if one["token_id"] == token_id]
+    assert known["label"] == "nightly"
+    assert known["expires_at"] == pytest.approx(known["created_at"] + 60)
+    assert token not in json.dumps(listed)
+    gone = await api.call("DELETE", f"/api/v1/tokens/{token_id}")
+    assert (gone.status_code, gone.content) == (204, b"")
+    assert problem(await api.call("GET", "/api/v1/whoami", token)) == (401, "unauthorized")
+    unknown = await api.call("DELETE", "/api/v1/tokens/abc")
+    assert problem(unknown) == (404, "not-found")
+    log = (await api.call("GET", "/api/v1/audit")).json()["entries"]
+    assert [entry["action"] for entry in log] == ["tokens.revoke", "tokens.create"]
+    assert token not in json.dumps(log)
+
+
+@pytest.mark.parametrize(
+    ("own", "wish"),
+    [
+        ({"scopes": frozenset({Scope.ADMIN})}, {"scopes": ["read"]}),
+        ({"rooms": frozenset({ROOM})}, {"scopes": ["read"]}),
+        ({"rooms": frozenset({ROOM})}, {"scopes": ["read"], "rooms": []}),
+        ({"rooms": frozenset({ROOM})}, {"scopes": ["read"], "rooms": [ROOM, "!2:test"]}),
+    ],
+)
+async def test_no_token_grants_more_than_its_makers(
+    api: Api, own: dict[str, Any], wish: dict[str, Any]
+) -> None:
+    response = await api.call("POST", "/api/v1/tokens", await api.token(**own), json=wish)
+    assert problem(response) == (403, "forbidden")
+
+
+@pytest.mark.parametrize(
+    ("wish", "expected"),
+    [
+        ({"scopes": ["read"], "agent_id": "agent-none"}, (404, "not-found")),
+        ({"scopes": ["admin"], "agent_id": "agent-1"}, (422, "invalid-arguments")),
+    ],
+)
+async def test_tokens_that_cannot_be(
+    api: Api, wish: dict[str, Any], expected: tuple[int, str]
+) -> None:
+    assert problem(await api.call("POST", "/api/v1/tokens", json=wish)) == expected
+
+
+async def test_pages_of_tokens(api: Api) -> None:
+    for _ in range(4):
+        await api.token()
+    token, found, after = await api.token(), list[str](), ""
+    while True:
+        query = {"limit": 2} | ({"after": after} if after else {})
+        page = (await api.call("GET", "/api/v1/tokens", token, params=query)).json()
+        found += [one["token_id"] for one in page["tokens"]]
+        after = page["next"]
+        if after is None:
+            break
+    assert len(found) == len(set(found)) == 5
+    wrong = await api.call("GET", "/api/v1/tokens", token, params={"after": "nothing"})
+    assert problem(wrong) == (422, "invalid-arguments")
+
+
+async def test_pages_of_the_audit_log(api: Api) -> None:
+    token = await api.token()
+    for _ in range(3):
+        await api.call("POST", "/api/v1/tokens", token, json={"scopes": ["read"]})
+    first = (await api.call("GET", "/api/v1/audit", token, params={"limit": 2})).json()
+    rest = await api.call("GET", "/api/v1/audit", token, params={"after": first["next"]})
+    seqs = [entry["seq"] for entry in first["entries"] + rest.json()["entries"]]
+    assert seqs == sorted(seqs, reverse=True)
+    assert len(seqs) == 3
+    assert rest.json()["next"] is None
+
+
+async def test_tools_of_a_token(api: Api) -> None:
+    token = await api.token(frozenset({Scope.READ}))
+    tools = (await api.call("GET", "/api/v1/tools", token)).json()["tools"]
+    assert {tool["scope"] for tool in tools} == {"read"}
+    assert all(tool["parameters"]["type"] == "object" for tool in tools)
+    refused = await api.call("POST", "/api/v1/tools/matrix_send_message", token, json={})
+    assert problem(refused) == (403, "forbidden")
+    assert problem(await api.call("POST", "/api/v1/tools/x", token)) == (404, "unknown-tool")
+
+
+@pytest.mark.parametrize("key", ["abc", '"abc"'])
+async def test_a_key_makes_it_once(api: Api, key: str) -> None:
+    token = await api.token(agent_id="agent-1", scopes=ALL - {Scope.ADMIN})
+    path, given = "/api/v1/tools/matrix_send_message", {"room_id": ROOM, "message": "hi"}
+    headers = {"Idempotency-Key": key}
+    first = await api.call("POST", path, token, json=given, headers=headers)
+    again = await api.call("POST", path, token, json=given, headers=headers)
+    assert first.status_code == 200
+    assert again.json() == first.json()
+    same = await api.call("POST", path, token, json={**given, "transaction_id": "abc"})
+    assert same.json() == first.json()
+    assert api.stage.fake.bodies(ROOM) == ["hi"]
+    other = {**given, "message": "other"}
+    conflict = await api.call("POST", path, token, json=other, headers=headers)
+    assert problem(conflict) == (409, "conflict")
+    differ = await api.call(
+        "POST", path, token, json={**given, "transaction_id": "x"}, headers=headers
+    )
+    assert problem(differ) == (422, "invalid-arguments")
+
+
+async def test_reading_takes_a_key_too(api: Api) -> None:
+    headers = {"Idempotency-Key": "abc"}
+    response = await api.call("POST", "/api/v1/tools/matrix_whoami", headers=headers)
+    assert response.json()["user_id"] == "@letta:test"
+
+
+async def test_broken_surrogates_do_no_harm(api: Api) -> None:
+    content = b'{"room_id": "\\ud800", "message": "\\udfff"}'
+    headers = {"Content-Type": "application/json"}
+    path = "/api/v1/tools/matrix_send_message"
+    response = await api.call("POST", path, content=content, headers=headers)
+    assert problem(response)[0] < 500

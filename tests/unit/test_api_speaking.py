@@ -1,0 +1,161 @@
+"""Following a turn: what of its room's events is the reply's text, and when it is over."""
+
+import asyncio
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from tests.builders import agent, message
+
+from letta_matrix.api.following import Following, answer_of
+from letta_matrix.api.problems import Problem
+from letta_matrix.conversations.routing import new_turn
+from letta_matrix.matrix.content import edit_content, text_content
+from letta_matrix.store.outbox import OutboxEntry, OutboxKind
+from letta_matrix.store.turns import Outcome, Turn, TurnStatus
+from letta_matrix.toolbox.arrivals import Arrivals
+
+ADA = agent(1, "!1:test")
+
+
+@dataclass
+class Services:
+    """As much of the bridge as a turn that is followed needs."""
+
+    turn: Turn = field(default_factory=lambda: new_turn(message(), ADA.agent_id, "hello"))
+    entries: list[OutboxEntry] = field(default_factory=list[OutboxEntry])
+    arrivals: Arrivals = field(default_factory=Arrivals)
+
+    @property
+    def toolbox(self) -> Any:
+        return SimpleNamespace(arrivals=self.arrivals)
+
+    @property
+    def turns(self) -> Any:
+        return SimpleNamespace(get=self._get)
+
+    @property
+    def outbox(self) -> Any:
+        return SimpleNamespace(of_turn=self._of_turn, reply_text=self._reply_text)
+
+    @property
+    def following(self) -> Following:
+        services: Any = self
+        return Following(services, ADA, self.turn.turn_id)
+
+    async def _get(self, _turn_id: str) -> Turn:
+        return self.turn
+
+    async def _of_turn(self, _turn_id: str) -> list[OutboxEntry]:
+        return self.entries
+
+    async def _reply_text(self, _turn_id: str) -> str:
+        return "what it said"
+
+    def owe(self, kind: OutboxKind, text: str, event_id: str | None = None) -> None:
+        content = text_content(text, marker={})
+        number = len(self.entries)
+        entry = OutboxEntry(
+            f"t{number}", self.turn.turn_id, number, kind, 0, "!1:test", "@x", content, event_id
+        )
+        self.entries.append(entry)
+
+    def say(self, event_id: str, text: str, **fields: Any) -> None:
+        """The ghost's message arrives."""
+        marker = fields.pop("marker", {"turn_id": self.turn.turn_id})
+        content = text_content(text, marker=marker, live=True)
+        self._arrive(event_id, content, fields)
+
+    def edit(self, event_id: str, text: str) -> None:
+        marker = {"turn_id": self.turn.turn_id}
+        content = edit_content(text, target_event_id=event_id, marker=marker, live=True)
+        self._arrive(f"{event_id}-edit", content, {})
+
+    def _arrive(self, event_id: str, content: dict[str, object], fields: Any) -> None:
+        event = {"type": "m.room.message", "event_id": event_id, "content": content}
+        self.arrivals.publish(event | {"sender": ADA.user_id, "room_id": "!1:test"} | fields)
+
+
+async def next_of(texts: Any) -> str | None:
+    async with asyncio.timeout(2):
+        return await anext(texts)
+
+
+async def test_the_text_is_that_of_all_parts_in_their_last_versions() -> None:
+    services = Services()
+    services.owe(OutboxKind.MESSAGE, "First", "$1")
+    async with aclosing(services.following.texts(60, 60)) as texts:
+        assert await next_of(texts) == "First"
+        services.edit("$1", "First part.")
+        assert await next_of(texts) == "First part."
+        services.say("$2", "Second")
+        assert await next_of(texts) == "First part.\n\nSecond"
+        services.turn.status = TurnStatus.DONE
+        with pytest.raises(StopAsyncIteration):
+            await next_of(texts)
+    assert services.arrivals._listeners == []
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"sender": "@eve:test"},
+        {"room_id": "!2:test"},
+        {"type": "m.reaction"},
+        {"marker": {"turn_id": "turn-other"}},
+        {"marker": {}},
+        {"content": None},
+        {"content": {"org.letta.matrix": "x"}},
+    ],
+)
+async def test_what_is_none_of_its_text_is_passed_over(fields: Any) -> None:
+    services = Services()
+    async with aclosing(services.following.texts(0.1, 60)) as texts:
+        waiting = asyncio.create_task(next_of(texts))
+        await asyncio.sleep(0.02)
+        services.say("$1", "not mine", **fields)
+        with pytest.raises((StopAsyncIteration, RuntimeError)):
+            await waiting
+
+
+async def test_notices_beside_the_reply_are_none_of_its_text() -> None:
+    services = Services()
+    async with aclosing(services.following.texts(60, 60)) as texts:
+        waiting = asyncio.create_task(next_of(texts))
+        await asyncio.sleep(0.02)
+        services.say("$1", "Bash", marker={"turn_id": services.turn.turn_id, "beside": "trace"})
+        services.say("$2", "Found it.")
+        assert await waiting == "Found it."
+
+
+async def test_silence_is_told_of() -> None:
+    services = Services()
+    async with aclosing(services.following.texts(60, 0.05)) as texts:
+        assert await next_of(texts) is None
+        assert await next_of(texts) is None
+
+
+@pytest.mark.parametrize(
+    ("outcome", "status"),
+    [(Outcome.FAILED, "agent-failed"), (Outcome.STOPPED, "turn-stopped")],
+)
+async def test_a_turn_without_an_answer_says_why(outcome: Outcome, status: str) -> None:
+    services: Any = Services()
+    services.turn.outcome = str(outcome)
+    services.owe(OutboxKind.NOTICE, "The model is away.")
+    with pytest.raises(Problem) as caught:
+        await answer_of(services, services.turn.turn_id)
+    assert caught.value.slug == status
+    assert caught.value.detail.endswith("The model is away.")
+    assert caught.value.more["answer"] == "what it said"
+
+
+async def test_an_answer_has_its_notices() -> None:
+    services: Any = Services()
+    services.turn.outcome = str(Outcome.ANSWERED)
+    services.owe(OutboxKind.MESSAGE, "x", "$1")
+    services.owe(OutboxKind.NOTICE, "I was stopped.")
+    answered = await answer_of(services, services.turn.turn_id)
+    assert (answered.answer, answered.event_id) == ("what it said\n\nI was stopped.", "$1")

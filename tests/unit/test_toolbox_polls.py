@@ -1,0 +1,121 @@
+"""Counting the votes of polls, as clients of either form (MSC3381) cast them."""
+
+from collections.abc import AsyncGenerator
+from typing import Any
+
+import pytest
+from tests.builders import agent, config_for
+from tests.fake_homeserver import FakeHomeserver, Fault
+from tests.tool_results import assert_declared
+from tests.toolbox_kit import toolbox_on
+
+from letta_matrix.matrix.homeserver import Homeserver
+from letta_matrix.store.agents import AgentDirectory
+from letta_matrix.store.database import Database
+from letta_matrix.toolbox.principal import Principal
+from letta_matrix.toolbox.registry import Toolbox
+
+Json = dict[str, Any]
+UNSTABLE = "org.matrix.msc3381.poll"
+TEXT = "org.matrix.msc1767.text"
+START: Json = {
+    f"{UNSTABLE}.start": {
+        "question": {TEXT: "Lunch?"},
+        "max_selections": 2,
+        "answers": [{"id": "s", TEXT: "Soup"}, {"id": "c", TEXT: "Cake"}, {"id": "t", TEXT: "Tea"}],
+    }
+}
+STABLE: Json = {
+    "m.poll.start": {
+        "question": {"m.text": [{"body": "Lunch?"}]},
+        "max_selections": 2,
+        "answers": [
+            {"m.id": key, "m.text": [{"body": text}]}
+            for key, text in (("s", "Soup"), ("c", "Cake"), ("t", "Tea"))
+        ],
+    }
+}
+
+
+@pytest.fixture
+async def toolbox(
+    tmp_path: Any, homeserver: Homeserver, database: Database, directory: AgentDirectory
+) -> AsyncGenerator[Toolbox]:
+    await directory.reserve([agent(1)])
+    async with toolbox_on(config_for(tmp_path), homeserver, directory, database) as made:
+        yield made
+
+
+def poll(content: Json, kind: str = f"{UNSTABLE}.start") -> Fault:
+    return Fault(200, {"event_id": "$p", "type": kind, "sender": "@ann:test", "content": content})
+
+
+def vote(who: str, at: object, *chosen: str) -> Json:
+    content = {f"{UNSTABLE}.response": {"answers": list(chosen)}}
+    event = {"type": f"{UNSTABLE}.response", "sender": who, "origin_server_ts": at}
+    return {"event_id": f"${who}{at}", "content": content, **event}
+
+
+def end(at: int, sender: str = "@ann:test") -> Json:
+    event: Json = {"type": f"{UNSTABLE}.end", "sender": sender, "origin_server_ts": at}
+    return {"event_id": f"$end{at}", "content": {}, **event}
+
+
+async def standing(toolbox: Toolbox, fake: FakeHomeserver, start: Fault, *events: Json) -> Json:
+    fake.fail("GET .*/event/", start)
+    fake.fail("GET .*/relations/", Fault(200, {"chunk": list(events)}))
+    arguments = {"room_id": "!1:test", "event_id": "$p"}
+    principal = Principal("token:1", "agent-1")
+    told = dict(await toolbox.call(principal, "matrix_read_poll", arguments, door="api"))
+    assert_declared(toolbox.tools["matrix_read_poll"], told)
+    return told
+
+
+@pytest.mark.parametrize(
+    ("events", "votes", "voters", "closed"),
+    [
+        ([], [0, 0, 0], 0, False),
+        ([vote("@b", 2, "c"), vote("@b", 1, "s")], [0, 1, 0], 1, False),
+        ([vote("@b", 1, "s", "c"), vote("@c", 1, "s")], [2, 1, 0], 2, False),
+        ([vote("@b", 1, "s", "s", "c", "t")], [1, 1, 0], 1, False),
+        ([vote("@b", 1, "x")], [0, 0, 0], 0, False),
+        ([vote("@b", 1, "s"), vote("@b", 2)], [0, 0, 0], 0, False),
+        ([vote("@b", 3, "s"), end(2), vote("@c", 1, "c")], [0, 1, 0], 1, True),
+        ([vote("@b", 3, "s"), end(2, "@eve:test")], [1, 0, 0], 1, False),
+        ([vote("@b", 3, "s"), end(5), end(2)], [0, 0, 0], 0, True),
+        ([vote("@b", "odd", "s"), {"type": f"{UNSTABLE}.response"}, {}], [1, 0, 0], 1, False),
+    ],
+)
+async def test_the_last_vote_of_each_before_the_end_counts(
+    toolbox: Toolbox,
+    fake: FakeHomeserver,
+    events: list[Json],
+    votes: list[int],
+    voters: int,
+    closed: bool,
+) -> None:
+    told = await standing(toolbox, fake, poll(START), *events)
+    assert [option["votes"] for option in told["options"]] == votes
+    assert (told["voters"], told["closed"]) == (voters, closed)
+
+
+async def test_polls_of_the_stable_form_count_too(toolbox: Toolbox, fake: FakeHomeserver) -> None:
+    choice = vote("@b", 1) | {"type": "m.poll.response", "content": {"m.selections": ["t"]}}
+    told = await standing(toolbox, fake, poll(STABLE, "m.poll.start"), choice)
+    assert told["question"] == "Lunch?"
+    assert told["options"] == [
+        {"text": "Soup", "votes": 0},
+        {"text": "Cake", "votes": 0},
+        {"text": "Tea", "votes": 1},
+    ]
+
+
+ODD: list[Any] = [None, [], "x", [None, {"id": []}, {TEXT: 7}], {"body": {}}]
+
+
+@pytest.mark.parametrize("odd", ODD)
+async def test_odd_polls_are_read_as_far_as_they_go(
+    toolbox: Toolbox, fake: FakeHomeserver, odd: object
+) -> None:
+    content = {f"{UNSTABLE}.start": {"question": odd, "answers": odd, "max_selections": "x"}}
+    assert (await standing(toolbox, fake, poll(content)))["voters"] == 0
