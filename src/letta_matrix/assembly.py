@@ -117,6 +117,7 @@ class Parts:
         self._background: set[asyncio.Task[None]] = set()
         self._looking: dict[str, bool] = {}
         self.dispatcher = self._dispatcher(troubles, trouble_of)
+        self.toolbox.membership.on_room = self._room_known
         self.catch_up = CatchUp(
             self.bot,
             stores.directory,

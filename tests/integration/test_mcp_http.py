@@ -23,6 +23,7 @@ from letta_matrix.access.secrets import issue
 from letta_matrix.mcp.results import FAULT
 from letta_matrix.runtimes.memory import MemoryRuntime
 from letta_matrix.runtimes.protocol import TurnRequest
+from letta_matrix.toolbox import progress
 from letta_matrix.toolbox.principal import TOOL_SCOPES, Scope
 
 GIF = base64.b64encode(b"GIF89a\x01\x00\x01\x00\x00\x00\x00;").decode()
@@ -232,16 +233,21 @@ async def test_a_revoked_token_is_refused_within_a_session(
             await client.call_tool("matrix_whoami", {})
 
 
-async def test_an_agent_answers_through_mcp_and_tells_how_far_it_is(
-    world: World, room: Room
+@pytest.mark.parametrize("mode", [MODERN, LEGACY])
+async def test_who_waits_for_an_agent_hears_how_long(
+    world: World, room: Room, mode: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(progress, "_EVERY", 0.2)
     told = list[float]()
 
     async def hear(progress: float, total: float | None, message: str | None) -> None:
+        assert total == 20
         told.append(progress)
 
-    async with client_of(world, await token_for(world)) as client:
-        arguments = {"agent": room.agent.agent_id, "message": "hello", "wait_seconds": 20}
+    async with client_of(world, await token_for(world), mode) as client:
+        arguments = {"agent": room.agent.agent_id, "message": "slow 1", "wait_seconds": 20}
         answer = await client.call_tool("message_agent", arguments, progress_callback=hear)
     assert not answer.is_error, answer.content
-    assert "hello" in str(answer.structured_content)
+    assert "slow 1" in str(answer.structured_content)
+    assert told
+    assert told == sorted(told)

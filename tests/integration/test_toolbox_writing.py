@@ -188,6 +188,17 @@ async def test_an_image_is_shown_in_its_size_with_its_caption(
     assert (copy["url"], copy["info"]) == (content["url"], content["info"])
 
 
+async def test_a_token_for_some_rooms_brings_no_file_in_from_elsewhere(
+    bench: Bench, ada: Agent, room: str
+) -> None:
+    url = await Intent(bench.client, ada.user_id).upload(b"secret", "text/plain", "elsewhere.txt")
+    arguments: Json = {"room_id": room, "name": "here.txt", "mxc": url}
+    with pytest.raises(ToolError, match="some rooms alone") as refusal:
+        await bench.call_as(ada, "matrix_upload_file", rooms={room}, **arguments)
+    assert refusal.value.fault is Fault.FORBIDDEN
+    await bench.call_as(ada, "matrix_upload_file", **arguments)
+
+
 async def test_a_voice_message_plays_as_one(bench: Bench, ada: Agent, room: str) -> None:
     told = await use(bench, ada, "matrix_send_voice", room_id=room, content_base64=sound(1.5))
     assert told["duration_seconds"] == 1.5

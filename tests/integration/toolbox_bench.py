@@ -187,6 +187,8 @@ async def bench_on(homeserver: Homeserver, directory: Path) -> AsyncGenerator[Be
     database = Database(database_url(f"sqlite:///{directory}/db", directory))
     await database.open()
     client = HomeserverClient(homeserver.url, homeserver.as_token, Pacer(8))
-    yield Bench(homeserver, config, client, database, AgentDirectory(database), ann)
+    bench = Bench(homeserver, config, client, database, AgentDirectory(database), ann)
+    yield bench
+    await bench.toolbox.close()
     await client.close()
     await database.close()

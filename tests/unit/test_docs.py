@@ -5,16 +5,22 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from functools import reduce
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast, get_args
+from urllib.parse import unquote
 
 import pytest
 import yaml
+from fastapi import FastAPI
 from pydantic import BaseModel, create_model
 from pydantic.fields import FieldInfo
+from starlette.routing import compile_path
 from tests.builders import config_for
 from tests.unit.fake_openai_api import FakeOpenAIApi
 from typer.testing import CliRunner
 
+from letta_matrix.api.app import make_app
+from letta_matrix.api.problems import PROBLEMS
 from letta_matrix.cli.main import app
 from letta_matrix.config import (
     AppServerRuntime,
@@ -28,6 +34,7 @@ from letta_matrix.runtimes.app_server import AppServer
 from letta_matrix.runtimes.letta_api import LettaApi
 from letta_matrix.runtimes.openai_compatible import OpenAICompatible
 from letta_matrix.runtimes.protocol import AgentRuntime, Capabilities
+from letta_matrix.toolbox.principal import TOOL_SCOPES, Scope
 from letta_matrix.toolbox.registry import Toolbox
 
 ROOT = Path(__file__).parents[2]
@@ -127,11 +134,77 @@ def test_the_commands_said_to_be_for_admins_are_those_for_admins() -> None:
     assert "The last five are for admins" in text_of("how-to/commands.md")
 
 
-def test_every_tool_of_agents_is_documented(tmp_path: Path) -> None:
+def toolbox_of(directory: Path) -> Toolbox:
     nothing = cast("Any", None)
-    toolbox = Toolbox(config_for(tmp_path), *[nothing] * 7)
-    listed = rows(text_of("how-to/agents-act.md"))[1:]
-    assert [codes(row[0])[0] for row in listed] == list(toolbox.tools)
+    return Toolbox(config_for(directory), *[nothing] * 7)
+
+
+@pytest.mark.parametrize("scope", sorted(TOOL_SCOPES))
+def test_every_tool_is_documented_under_its_scope(scope: Scope, tmp_path: Path) -> None:
+    below = section(section(text_of("how-to/agents-act.md"), "## The tools"), f"### `{scope}`")
+    listed = rows(below)[1:]
+    tools = [tool for tool in toolbox_of(tmp_path).tools.values() if tool.scope == scope]
+    assert [codes(row[0])[0] for row in listed] == [tool.name for tool in tools]
+    marked = {codes(row[0])[0] for row in listed if row[1].endswith("; `destructive`")}
+    assert marked == {tool.name for tool in tools if tool.destructive}
+
+
+@pytest.fixture
+def api(tmp_path: Path) -> FastAPI:
+    """The REST API as it describes itself; it has nothing to answer with."""
+    config = config_for(tmp_path)
+    return make_app(cast("Any", SimpleNamespace(config=config, homeserver=None)))
+
+
+def operations(api: FastAPI) -> set[tuple[str, str]]:
+    """Method and path of every endpoint."""
+    paths: Mapping[str, Mapping[str, object]] = api.openapi()["paths"]
+    return {(method.upper(), path) for path, methods in paths.items() for method in methods}
+
+
+def documented_operations(heading: str, prefix: str) -> list[tuple[str, str]]:
+    listed = rows(section(text_of("how-to/rest.md"), heading))
+    found = [codes(row[0]) + codes(row[1]) for row in listed if row[0]]
+    return [(method, prefix + path) for method, path in found]
+
+
+def test_every_endpoint_is_documented(api: FastAPI) -> None:
+    ours = documented_operations("## Endpoints", "/api/v1")
+    compatible = documented_operations("## The original integration's paths", "")
+    documented = ours + compatible
+    assert len(documented) == len(set(documented))
+    assert set(documented) == operations(api)
+
+
+def test_every_type_of_problem_is_documented_with_its_status() -> None:
+    listed = rows(section(text_of("how-to/rest.md"), "## Problems"))[1:]
+    documented = [(codes(row[0])[0], int(row[1])) for row in listed]
+    assert documented == [(slug, kind.status) for slug, kind in PROBLEMS.items()]
+
+
+@pytest.mark.parametrize("page", ["../README.md", "how-to/rest.md"])
+def test_the_requests_that_are_shown_are_those_of_the_api(page: str, api: FastAPI) -> None:
+    shown = requests_of(text_of(page))
+    known = [(method, compile_path(path)[0]) for method, path in operations(api)]
+    unknown = [
+        (method, path)
+        for method, path in shown
+        if not any(method == other and pattern.match(path) for other, pattern in known)
+    ]
+    assert shown
+    assert unknown == []
+
+
+def requests_of(text: str) -> list[tuple[str, str]]:
+    """Method and path of what is asked of `$API` by curl in code blocks."""
+    lines = "\n".join(match[0] for match in _FENCE.finditer(text)).replace("\\\n", " ")
+    asked = [line for line in lines.split("\n") if "curl" in line and "$API" in line]
+    paths = [re.findall(r"\$API([^\s\"?)]*)", line)[0] for line in asked]
+    sent = [re.search(r" -(d|F) ", line) is not None for line in asked]
+    return [
+        ("POST" if posts else "GET", "/api/v1" + unquote(path))
+        for posts, path in zip(sent, paths, strict=True)
+    ]
 
 
 @pytest.mark.parametrize("name", _SECTIONS)

@@ -56,11 +56,12 @@ async def test_state_that_may_not_be_read_is_not_taken_for_missing(
 async def test_a_page_of_messages_tells_where_the_next_one_begins(
     fake: FakeHomeserver, ghost: Intent
 ) -> None:
-    fake.fail("GET .*/messages", answer(chunk=[{"event_id": "$2"}, {"event_id": "$1"}], end="t1"))
+    newest = [{"event_id": "$2"}, {"event_id": "$1"}]
+    fake.fail("GET .*/messages", answer(chunk=newest, start="t0", end="t1"))
     fake.fail("GET .*/messages", answer(chunk=[]))
     page = await ghost.messages(ROOM, limit=2, filters={"types": ["m.room.message"]})
-    assert page == ([{"event_id": "$2"}, {"event_id": "$1"}], "t1")
-    assert await ghost.messages(ROOM, before=page.end) == ([], "")
+    assert (page.events, page.start, page.end) == (newest, "t0", "t1")
+    assert (await ghost.messages(ROOM, before=page.end)).end == ""
     first, second = (request.query for request in fake.requests)
     assert (first["limit"], first["filter"], "from" in first) == (
         "2",

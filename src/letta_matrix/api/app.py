@@ -54,8 +54,7 @@ def make_app(services: Services) -> FastAPI:
     app = FastAPI(
         title="letta-matrix",
         version=__version__,
-        docs_url=None,
-        redoc_url=None,
+        openapi_url=None,
         redirect_slashes=False,
         generate_unique_id_function=_name,
     )
@@ -67,8 +66,6 @@ def make_app(services: Services) -> FastAPI:
         app.include_router(module.router)
     openapi.install(app)
     _surround(app, services)
-    # Here, where nobody waits: it takes a while.
-    app.openapi()
     return app
 
 

@@ -1,11 +1,13 @@
 """The OpenAPI document: what FastAPI finds out, and what it cannot know."""
 
+import asyncio
 from collections.abc import Iterator
 from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
+from letta_matrix.api.calling import Json
 from letta_matrix.api.examples import Examples
 from letta_matrix.api.problems import TYPES, ProblemDocument
 
@@ -36,14 +38,19 @@ _TAGS = [
 
 
 def install(app: FastAPI) -> None:
-    """Let `app` serve the whole document."""
+    """Let `app` serve the whole document, at `/openapi.json`."""
 
     def document() -> dict[str, Any]:
         if app.openapi_schema is None:
             app.openapi_schema = _document(app)
         return app.openapi_schema
 
+    async def served() -> Json:
+        # It takes a while to make: in a thread, so that nobody else waits.
+        return Json(await asyncio.to_thread(document))
+
     app.openapi = document
+    app.add_api_route("/openapi.json", served, include_in_schema=False)
 
 
 def _document(app: FastAPI) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Errors as problem documents (RFC 9457), each with a `type` that never changes."""
 
+import asyncio
 import json
 import math
 from collections.abc import Mapping
@@ -250,7 +251,7 @@ async def _http(request: Request, error: HTTPException) -> Response:
     if slug == "not-found" and detail == "Not Found":
         detail = _NO_PATH
     if slug == "method-not-allowed":
-        allowed = ", ".join(_methods(request))
+        allowed = ", ".join(await asyncio.to_thread(_methods, request))
         detail, headers = f"This path takes {allowed}.", {"Allow": allowed}
     if slug == "malformed-body":
         detail = "The body cannot be read: it should be JSON in UTF-8."

@@ -111,6 +111,13 @@ def safe_name(name: str) -> str:
 
 
 async def _on_matrix(caller: Caller, mxc: str) -> File:
+    if caller.principal.rooms is not None:
+        # Posted into a room of its own it could be read there, wherever it came from.
+        raise ToolError(
+            "Your token is for some rooms alone, and nothing tells which rooms an `mxc` is from. "
+            "Give the file's content.",
+            Fault.FORBIDDEN,
+        )
     try:
         data = await download(
             caller.intent.homeserver, caller.user_id, mxc, MAX_BYTES + 1, cut=True
