@@ -20,6 +20,7 @@ from letta_matrix.runtimes.keeper.client import KeeperClient
 from letta_matrix.runtimes.letta_api.adapter import LettaApi
 from letta_matrix.runtimes.letta_api.turns import Turn as LettaTurn
 from letta_matrix.store.approvals import ApprovalStore
+from letta_matrix.store.audit import AuditStore
 from letta_matrix.store.conversations import ConversationStore
 from letta_matrix.store.inbox import Inbox
 from letta_matrix.store.outbox import Outbox, OutboxEntry, OutboxKind
@@ -100,6 +101,10 @@ def _tells(
     return bool(told)
 
 
+def _is_by_tool(_intent: object, content: Mapping[str, Any], **_kwargs: object) -> bool:
+    return MARKER in content.get("creation_content", {})
+
+
 def _of_kind(kind: OutboxKind) -> Filter:
     def is_of_kind(_outbox: object, entry: OutboxEntry, *_: object) -> bool:
         return entry.kind is kind
@@ -178,6 +183,10 @@ OTHER_POINTS = {
         Intent, "send", AFTER, when=_marked("tool", "matrix_send_message")
     ),
     "tool done": Point(Toolbox, "_run", AFTER),
+    "call noted": Point(AuditStore, "begin", AFTER),
+    "tool's room made": Point(Intent, "create_room", AFTER, when=_is_by_tool),
+    "call's end not committed": Point(AuditStore, "end", COMMIT),
+    "call's end noted": Point(AuditStore, "end", AFTER),
     "speech not committed": Point(SpeechStore, "advance", COMMIT, when=_tells),
     "speech stored, not sent": Point(SpeechStore, "advance", AFTER, when=_tells),
     "speech sent, not confirmed": Point(Intent, "send", AFTER, when=_unasked),

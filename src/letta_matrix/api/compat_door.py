@@ -29,23 +29,10 @@ class Compatible(APIRoute):
 class Door:
     """Lets the holder of a token in, wherever the request has it."""
 
-    def __init__(
-        self,
-        request: Request,
-        api: Api,
-        _: Annotated[Any, Depends(BEARER)],
-        token: Annotated[
-            str,
-            Header(
-                alias="X-Access-Token",
-                pattern=r"^[A-Za-z0-9._~+/=-]*$",
-                description="instead of Authorization",
-            ),
-        ] = "",
-    ) -> None:
+    def __init__(self, api: Services, header: str, peer: str) -> None:
         self._api = api
-        self._header = request.headers.get("Authorization") or (token and f"Bearer {token}")
-        self._peer = peer_of(request)
+        self._header = header
+        self._peer = peer
 
     async def admit(self, scope: Scope, in_body: str = "") -> Principal:
         """Whoever sends the token. Raises Problem, Unauthorized, TooOften."""
@@ -55,7 +42,24 @@ class Door:
         return holder
 
 
-Entrance = Annotated[Door, Depends()]
+async def _door(
+    request: Request,
+    api: Api,
+    _: Annotated[Any, Depends(BEARER)],
+    token: Annotated[
+        str,
+        Header(
+            alias="X-Access-Token",
+            pattern=r"^[A-Za-z0-9._~+/=-]*$",
+            description="instead of Authorization",
+        ),
+    ] = "",
+) -> Door:
+    header = request.headers.get("Authorization") or (token and f"Bearer {token}")
+    return Door(api, header, peer_of(request))
+
+
+Entrance = Annotated[Door, Depends(_door)]
 Homeserver = Annotated[
     str, Query(max_length=1_000, description="if given, the one the bridge is configured for")
 ]

@@ -49,7 +49,12 @@ async def principal_of(request: Request, _: Annotated[Any, Depends(BEARER)]) -> 
     return request.state.principal
 
 
-Api = Annotated[Services, Depends(services_of)]
+async def _services(request: Request) -> Services:
+    # Async, or it would go through a thread at every request.
+    return services_of(request)
+
+
+Api = Annotated[Services, Depends(_services)]
 Holder = Annotated[Principal, Depends(principal_of)]
 
 

@@ -206,6 +206,7 @@ async function show() {
     document.getElementById("version").textContent = api.info.version;
     document.getElementById("about").textContent = api.info.description ?? "";
     place.replaceChildren(...sections(api));
+    search(document.getElementById("find").value);
     openNamed();
   } catch (error) {
     place.textContent = `/openapi.json cannot be read: ${error.message}`;

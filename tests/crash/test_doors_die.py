@@ -1,0 +1,87 @@
+"""SIGKILL while a program writes through the REST API, which then asks again."""
+
+import asyncio
+import secrets
+from collections.abc import AsyncGenerator
+
+import pytest
+from sqlalchemy import make_url
+from tests.crash.bridges import Bridges, Room
+
+from letta_matrix.access.secrets import issue
+from letta_matrix.client import LettaMatrix, Unreachable
+from letta_matrix.store.database import Database
+from letta_matrix.store.tokens import TokenStore
+from letta_matrix.toolbox.principal import TOOL_SCOPES
+
+NOTES = ["tool called", "call noted", "call's end not committed", "call's end noted", "tool done"]
+
+
+@pytest.fixture(scope="module")
+async def room(house: Bridges) -> Room:
+    """An agent's room."""
+    await house.write_config()
+    await house.start()
+    return await house.new_room()
+
+
+@pytest.fixture(scope="module")
+async def program(house: Bridges, room: Room) -> AsyncGenerator[LettaMatrix]:
+    """A program that may act as the agent."""
+    text, token = issue(agent_id=room.agent_id, scopes=TOOL_SCOPES)
+    database = Database(make_url(f"sqlite+pysqlite:///{house.directory / 'letta-matrix.db'}"))
+    await TokenStore(database).add(token)
+    await database.close()
+    async with LettaMatrix(f"http://127.0.0.1:{house.port}", text, timeout=60) as client:
+        yield client
+
+
+async def die(bridges: Bridges, point: str) -> None:
+    """The next call finds its end at a point."""
+    await bridges.stop()
+    bridges.set_trap(point)
+    await bridges.start()
+
+
+@pytest.mark.parametrize("point", [*NOTES, "tool's message sent"])
+async def test_a_message_is_sent_once(
+    bridges: Bridges, room: Room, program: LettaMatrix, point: str
+) -> None:
+    message, transaction_id = f"sent once {secrets.token_hex(6)}", secrets.token_hex(8)
+    await die(bridges, point)
+    first = asyncio.create_task(
+        program.send_message(room.room_id, message, transaction_id=transaction_id)
+    )
+    await bridges.dead(point)
+    (told,) = await asyncio.gather(first, return_exceptions=True)
+
+    await bridges.start()
+    sent = await program.send_message(room.room_id, message, transaction_id=transaction_id)
+    again = await program.send_message(room.room_id, message, transaction_id=transaction_id)
+    assert again == sent
+    assert isinstance(told, Unreachable) or told == sent
+    said = [one for one in await bridges.replies(room) if one.text == message]
+    assert [one.event_id for one in said] == [sent["event_id"]]
+    noted = bridges.rows(
+        "SELECT outcome, event_id FROM audit WHERE transaction_id = ?", transaction_id
+    )
+    assert noted == [("ok", sent["event_id"])]
+
+
+@pytest.mark.parametrize("point", [*NOTES, "tool's room made"])
+async def test_a_room_is_made_once(
+    bridges: Bridges, room: Room, program: LettaMatrix, point: str
+) -> None:
+    name, transaction_id = f"Once {secrets.token_hex(6)}", secrets.token_hex(8)
+    await die(bridges, point)
+    first = asyncio.create_task(
+        program.call_tool("matrix_create_room", name=name, transaction_id=transaction_id)
+    )
+    await bridges.dead(point)
+    (told,) = await asyncio.gather(first, return_exceptions=True)
+
+    await bridges.start()
+    made = await program.call_tool("matrix_create_room", name=name, transaction_id=transaction_id)
+    assert isinstance(told, Unreachable) or told == made
+    rooms = await program.list_rooms()
+    assert [one["room_id"] for one in rooms if one["name"] == name] == [made["room_id"]]
