@@ -211,6 +211,11 @@ async def test_an_agent_answers_whoever_waits(world: World, admin: Rest) -> None
     again = await admin.call("POST", path, {"message": "are you there?"}, headers=key)
     assert again == (200, told)
     assert len(await world.person.said_by(room.room_id, room.ghost)) == 1
+    assert (await admin.call("GET", f"/agents/{room.agent.agent_id}"))[1]["conversations"] == 1
+    _, recent = await admin.call("GET", "/turns", status="all", limit="1")
+    assert [turn["turn_id"] for turn in recent["turns"]] == [told["turn_id"]]
+    _, older = await admin.call("GET", "/turns", status="all", after=told["turn_id"])
+    assert told["turn_id"] not in [turn["turn_id"] for turn in older["turns"]]
     _, page = await admin.call("GET", path)
     assert [one["text"] for one in page["messages"]][-1] == "echo: are you there?"
     status, turn = await admin.call("GET", f"/turns/{told['turn_id']}")

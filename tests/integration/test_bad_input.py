@@ -25,9 +25,9 @@ from tests.scripts import obey
 from tests.servers import Homeserver
 
 from letta_matrix.bridge import Bridge
-from letta_matrix.web.listening import PortTakenError
 from letta_matrix.conversations import notices
 from letta_matrix.runtimes.memory import MemoryRuntime
+from letta_matrix.web.listening import PortTakenError
 
 
 @pytest.fixture(scope="module")

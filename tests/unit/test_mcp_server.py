@@ -162,26 +162,26 @@ async def test_mistakes_have_codes(
 
 
 @pytest.mark.parametrize(
-    ("body", "status"),
+    "body",
     [
-        (b"", 400),
-        (b"{", 400),
-        (b"\xff\xfe", 400),
-        (b"[" * 100_000, 400),
-        (b'{"jsonrpc":"2.0","id":1e999,"method":"ping"}', 400),
-        (b'{"jsonrpc":"1.0","id":1,"method":"ping"}', 400),
-        (b"[]", 400),
-        (json.dumps([rpc("ping", {}), rpc("tools/list", {}, 2)]).encode(), 400),
-        (b'{"jsonrpc":"2.0","id":1,"result":{}}', 400),
+        b"",
+        b"{",
+        b"\xff\xfe",
+        b"[" * 100_000,
+        b'{"jsonrpc":"2.0","id":1e999,"method":"ping"}',
+        b'{"jsonrpc":"1.0","id":1,"method":"ping"}',
+        b"[]",
+        json.dumps([rpc("ping", {}), rpc("tools/list", {}, 2)]).encode(),
+        b'{"jsonrpc":"2.0","id":1,"result":{}}',
     ],
     ids=["empty", "cut", "bytes", "deep", "id", "version", "none", "batch", "answer"],
 )
 @pytest.mark.parametrize("modern", [True, False])
-async def test_what_is_no_message(mcp: HttpDoor, body: bytes, status: int, modern: bool) -> None:
+async def test_what_is_no_message(mcp: HttpDoor, body: bytes, modern: bool) -> None:
     headers = {"MCP_Protocol_Version": MODERN, "Mcp_Method": "ping"} if modern else {}
     before = await mcp.sessions()
     answer = await mcp.ask(data=body, **headers)
-    assert answer.status == status
+    assert answer.status == 400
     assert await mcp.sessions() == before
     assert (await mcp.call("echo")).status == 200
 

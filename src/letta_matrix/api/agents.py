@@ -51,7 +51,7 @@ class AgentSummary(Answer):
 class AgentDetails(AgentSummary):
     model_config = ConfigDict(json_schema_extra={"examples": [_DETAILS]})
 
-    conversations: int = Field(description="those it has had in its own room")
+    conversations: int = Field(description="that it has had, in all rooms")
     trouble: str | None = Field(
         description='why it cannot be set up now, "" if it can; null without the scope `admin`'
     )
@@ -238,10 +238,9 @@ def _after(api: Services, found: list[Agent], after: str | None) -> list[Agent]:
 
 
 async def _details(api: Services, holder: Principal, agent: Agent) -> AgentDetails:
-    store = api.turns.conversations
-    had = await store.all_in(agent.agent_id, agent.room_id) if agent.room_id else []
+    had = await api.turns.conversations.count_of(agent.agent_id)
     trouble = api.trouble_of(agent.agent_id) if Scope.ADMIN in holder.scopes else None
-    return AgentDetails(**_summary(agent), conversations=len(had), trouble=trouble)
+    return AgentDetails(**_summary(agent), conversations=had, trouble=trouble)
 
 
 def _is_shown(agent: Agent, holder: Principal) -> bool:

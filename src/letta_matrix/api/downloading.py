@@ -1,7 +1,6 @@
 """Files that go out: from the homeserver's media repository to whoever may have them, in pieces."""
 
 import re
-import uuid
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -15,12 +14,10 @@ from letta_matrix.api.problems import Problem
 from letta_matrix.api.services import Services
 from letta_matrix.matrix.events import mapping, newest_content
 from letta_matrix.matrix.homeserver import HomeserverUnavailable
-from letta_matrix.matrix.intent import Intent
 from letta_matrix.toolbox.faults import ToolError
 from letta_matrix.toolbox.history import event_of
 from letta_matrix.toolbox.naming import not_in, room_of
 from letta_matrix.toolbox.principal import Principal
-from letta_matrix.toolbox.tool import Caller
 from letta_matrix.toolbox.uploads import safe_name
 
 _MXC = re.compile(
@@ -45,7 +42,7 @@ class Found:
 
 async def attached(api: Services, holder: Principal, room: str, event_id: str) -> Found:
     """The file of a message. Raises ToolError, Problem."""
-    caller = _caller(api, holder)
+    caller = api.toolbox.caller(holder)
     try:
         async with room_of(caller, room) as room_id:
             if room_id not in await caller.intent.joined_rooms():
@@ -78,7 +75,7 @@ async def forward(
         f"{api.config.homeserver.url.rstrip('/')}/_matrix/client/v1/media/download/"
         f"{quote(server)}/{media_id}"
     )
-    user = {"user_id": _user_id(api, holder)}
+    user = {"user_id": api.toolbox.caller(holder).user_id}
     token = api.config.appservice.as_token.get_secret_value()
     headers = {"Authorization": f"Bearer {token}", "Accept-Encoding": "identity"}
     try:
@@ -128,17 +125,3 @@ def _name(found: Found) -> str:
         return safe_name(found.name).encode("utf-8", "replace").decode()
     except ToolError:
         return "file"
-
-
-def _caller(api: Services, holder: Principal) -> Caller:
-    intent = Intent(api.homeserver, _user_id(api, holder))
-    return Caller(holder, intent, uuid.uuid4().hex, api.toolbox._visits.refuses)
-
-
-def _user_id(api: Services, holder: Principal) -> str:
-    if not holder.agent_id:
-        return api.config.bot_user_id
-    agent = api.directory.get(holder.agent_id)
-    if agent is None:
-        raise Problem("forbidden", "The agent of your token does not exist any more.")
-    return agent.user_id

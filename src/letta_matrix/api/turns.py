@@ -1,8 +1,8 @@
 """Turns: what agents are at, and stopping them."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from fastapi import Path
+from fastapi import Path, Query
 from pydantic import ConfigDict, Field
 
 from letta_matrix.api.calling import IdempotencyKey, given_once
@@ -59,7 +59,6 @@ class TurnDetails(TurnSummary):
 
 class TurnPage(Answer):
     turns: list[TurnSummary]
-    total: int
     next: str | None = Field(description="`after` of the next page")
 
 
@@ -76,15 +75,24 @@ TurnId = Annotated[str, Path(max_length=100, examples=[_ID])]
 
 
 @router.get("/turns")
-async def list_turns(holder: Admin, api: Api, limit: Limit = 50, after: After = None) -> TurnPage:
-    """List the turns that run or wait, the first that came first."""
-    turns = [turn for turn in api.unfinished() if holder.may_act_in(turn.room_id)]
-    ids = [turn.turn_id for turn in turns]
-    # One that has ended meanwhile was among the first.
-    begin = ids.index(after) + 1 if after in ids else 0
-    page = turns[begin : begin + limit]
-    more = page[-1].turn_id if begin + limit < len(turns) else None
-    return TurnPage(turns=[_summary(turn) for turn in page], total=len(turns), next=more)
+async def list_turns(
+    holder: Admin,
+    api: Api,
+    status: Annotated[
+        Literal["unfinished", "all"],
+        Query(description="those that run or wait, oldest first; or also older ones, newest first"),
+    ] = "unfinished",
+    limit: Limit = 50,
+    after: After = None,
+) -> TurnPage:
+    """List the turns that run or wait, or the newest of all."""
+    if status == "all":
+        turns = await api.turns.newest(limit + 1, before=after)
+    else:
+        turns = _unfinished(api, after)
+    more = turns[limit - 1].turn_id if len(turns) > limit else None
+    seen = [_summary(turn) for turn in turns[:limit] if holder.may_act_in(turn.room_id)]
+    return TurnPage(turns=seen, next=more)
 
 
 @router.get("/turns/{turn_id}", responses=may("not-found"))
@@ -114,6 +122,13 @@ async def cancel_turn(
     if not result["stopped"]:
         raise Problem("conflict", "There is nothing to stop: the turn is over, or no agent's.")
     return TurnCancelled(turn_id=turn_id, cancelled=True)
+
+
+def _unfinished(api: Services, after: str | None) -> list[Turn]:
+    turns = api.unfinished()
+    ids = [turn.turn_id for turn in turns]
+    # One that has ended meanwhile was among the first.
+    return turns[ids.index(after) + 1 if after in ids else 0 :]
 
 
 async def _known(api: Services, holder: Principal, turn_id: str) -> Turn:

@@ -5,6 +5,7 @@ mautrix builds and parses the requests; retrying is ours, because mautrix leaves
 """
 
 import asyncio
+import io
 import json
 import random
 from collections.abc import Awaitable, Callable, Mapping
@@ -29,6 +30,7 @@ _TIMEOUT = aiohttp.ClientTimeout(total=90, sock_connect=10)
 _READ_TIMEOUT = 30.0
 _READ_PAUSES = (0.5, 1.5)
 _LONGEST_ERROR = 10_000
+_LARGE = 2**20
 _TOO_MANY = 429
 
 Recover = Callable[[], Awaitable[Mapping[str, Any] | None]]
@@ -74,7 +76,7 @@ class _Api(HTTPAPI):
         self, method: Method, url: URL, content: Any, query_params: Any, headers: Any
     ) -> tuple[Any, aiohttp.ClientResponse]:
         request = self.session.request(
-            str(method), url, data=content, params=query_params, headers=headers
+            str(method), url, data=_payload(content), params=query_params, headers=headers
         )
         async with request as response:
             text = await response.text()
@@ -89,6 +91,11 @@ class _Api(HTTPAPI):
                     message=answer.get("error"),
                 )
             return answer, response
+
+
+def _payload(content: Any) -> Any:
+    # From a stream aiohttp sends in pieces; bytes as large as that would hold up everything else.
+    return io.BytesIO(content) if isinstance(content, bytes) and len(content) > _LARGE else content
 
 
 class Homeserver:

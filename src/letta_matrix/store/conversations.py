@@ -4,7 +4,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Executable, and_, delete, select, update
+from sqlalchemy import ColumnElement, Executable, and_, delete, func, select, update
 
 from letta_matrix.store.database import Database, StoreUnavailable
 from letta_matrix.store.places import Place
@@ -107,6 +107,11 @@ class ConversationStore:
         if self.current(conversation.place) == conversation.conversation_id:
             del self._current[conversation.place]
         self._goes_on(place, conversation.conversation_id)
+
+    async def count_of(self, agent_id: str) -> int:
+        """How many conversations an agent has had, in all rooms."""
+        query = select(func.count()).where(conversations.c.agent_id == agent_id)
+        return await self._database.read(lambda db: db.execute(query).scalar_one())
 
     async def all_in(self, agent_id: str, room_id: str) -> list[Conversation]:
         """Every conversation of an agent in a room, the last used first."""

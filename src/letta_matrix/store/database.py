@@ -112,6 +112,14 @@ class Database:
 
         return await self._run(look)
 
+    def glance(self, work: Callable[[Connection], Result]) -> Result:
+        """Do `work`, which reads a row or two, at once and in the caller's thread: the way to
+        the database's thread and back takes twenty times as long. For a database of which
+        nothing else is asked: its one connection must be free. Raises StoreUnavailable.
+        """
+        with _faults(), self._engine.connect() as connection:
+            return work(connection)
+
     async def _run(self, work: Callable[[], Result]) -> Result:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, select, true, update
+from sqlalchemy import ColumnElement, bindparam, select, true, update
 
 from letta_matrix.store.database import Database
 from letta_matrix.store.schema import tokens
@@ -29,7 +29,7 @@ class TokenStore:
     """The `tokens` table. It is read at every use, so that another process can revoke.
 
     `reader` is the same database once more, not opened: who shows a token then waits for no
-    write. It is this store's own, to be closed with it.
+    write, and for no thread. It is this store's own, to be closed with it.
     """
 
     def __init__(self, database: Database, reader: Database | None = None) -> None:
@@ -47,7 +47,11 @@ class TokenStore:
         await self._database.execute(tokens.insert().values(**values))
 
     async def get(self, token_id: str) -> AccessToken | None:
-        return next(iter(await self._find(tokens.c.token_id == token_id)), None)
+        if self._reader is None:
+            return next(iter(await self._find(tokens.c.token_id == token_id)), None)
+        wanted = {"wanted": token_id}
+        row = self._reader.glance(lambda db: db.execute(_ONE, wanted).mappings().first())
+        return None if row is None else _token(dict(row))
 
     async def all(self) -> list[AccessToken]:
         """Every token, revoked ones too, the oldest first."""
@@ -62,9 +66,11 @@ class TokenStore:
 
     async def _find(self, where: ColumnElement[bool]) -> list[AccessToken]:
         query = select(tokens).where(where).order_by(tokens.c.created_at, tokens.c.token_id)
-        source = self._reader or self._database
-        rows = await source.read(lambda db: db.execute(query).mappings().all())
+        rows = await self._database.read(lambda db: db.execute(query).mappings().all())
         return [_token(dict(row)) for row in rows]
+
+
+_ONE = select(tokens).where(tokens.c.token_id == bindparam("wanted"))
 
 
 def _token(row: dict[str, Any]) -> AccessToken:

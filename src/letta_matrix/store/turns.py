@@ -116,6 +116,15 @@ class TurnStore:
         query = select(turns.c.room_id).group_by(turns.c.room_id).order_by(newest)
         return await self._database.read(lambda db: list(db.execute(query).scalars()))
 
+    async def newest(self, limit: int, *, before: str | None = None) -> list[Turn]:
+        """The newest turns, newest first; only those older than the turn `before` if given."""
+        query = select(turns).order_by(turns.c.seq.desc()).limit(limit)
+        if before is not None:
+            place = select(turns.c.seq).where(turns.c.turn_id == before).scalar_subquery()
+            query = query.where(turns.c.seq < place)
+        rows = await self._database.read(lambda db: db.execute(query).mappings().all())
+        return [turn_of(row) for row in rows]
+
     async def get(self, turn_id: str) -> Turn | None:
         query = select(turns).where(turns.c.turn_id == turn_id)
         row = await self._database.read(lambda db: db.execute(query).mappings().one_or_none())

@@ -161,15 +161,14 @@ class Toolbox:
     ) -> Result:
         """Run a tool for whoever came through a door (`mcp`, `api`). Raises ToolError alone."""
         tool, params = self._parsed(principal, name, arguments)
-        caller = Caller(
-            principal,
-            self._intent(principal),
-            uuid.uuid4().hex,
-            self._visits.refuses,
-            progress=progress,
-        )
+        caller = replace(self.caller(principal), progress=progress)
         given = params.transaction_id if isinstance(params, WriteParams) else ""
         return await self._run(caller, tool, params, given, door)
+
+    def caller(self, principal: Principal) -> Caller:
+        """Whoever came through a door, for what a door does itself. Raises ToolError."""
+        intent = self._intent(principal)
+        return Caller(principal, intent, uuid.uuid4().hex, self._visits.refuses)
 
     async def _handle(self, runtime: str, call: ToolCall) -> ToolResult:
         try:

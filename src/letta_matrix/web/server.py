@@ -19,18 +19,18 @@ class _Connection(HttpToolsProtocol):
     _head = 0
 
     def data_received(self, data: bytes) -> None:
-        self._head += len(data) if self._in_head else 0
-        if self._head > _LONGEST_HEAD:
+        # A head that ends in `data` takes this back: the rest of it is body.
+        self._head += len(data)
+        super().data_received(data)
+        if self._in_head and self._head > _LONGEST_HEAD:
             self.transport.close()
-        else:
-            super().data_received(data)
 
     def on_headers_complete(self) -> None:
         self._in_head, self._head = False, 0
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
-        self._in_head = True
+        self._in_head, self._head = True, 0
         super().on_message_complete()
 
 
