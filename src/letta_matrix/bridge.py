@@ -37,6 +37,7 @@ _RETRY_HOMESERVER = 2.0
 _RESTART_PAUSE = 5.0
 _BACKLOG_TIMEOUT = 30.0
 _SETTING_UP_TIMEOUT = 600.0
+_STOPPING_TIMEOUT = 5.0
 _AWAY = "the homeserver cannot be reached"
 _DEFAULT_ROOM_VERSION = 10
 _HOUR = 3600.0
@@ -303,5 +304,5 @@ async def run(config: Config) -> None:
     await stop.wait()
     log.info("bridge stopping")
     with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(3):
+        async with asyncio.timeout(_STOPPING_TIMEOUT):
             await bridge.close()

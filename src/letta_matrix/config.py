@@ -168,7 +168,7 @@ class Api(Section):
         default_factory=list[str], description="web pages that may call the REST API"
     )
     max_body_bytes: int = Field(
-        default=60_000_000, ge=1_000, description="larger requests are refused"
+        default=8_000_000, ge=1_000, description="larger requests are refused"
     )
 
 

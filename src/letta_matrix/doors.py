@@ -2,9 +2,14 @@
 
 import contextlib
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING
 
+from starlette.middleware import Middleware
+from starlette.requests import Request
+
 from letta_matrix.access.authenticator import Authenticator
+from letta_matrix.access.guard import Guard, Guarded, Refused, api_guard
 from letta_matrix.assembly import Parts
 from letta_matrix.config import Config
 from letta_matrix.mcp.core import Core
@@ -69,12 +74,11 @@ class Doors:
         """What port 8004 serves: pages and probes, and behind them the REST API."""
         config = self._config
         browser_url = config.api.homeserver_url or config.homeserver.url
-        routes = [
-            *health_routes(self._health, self._is_ready),
-            *chat_routes(browser_url, config.bot_user_id),
-            *docs_routes(),
-        ]
-        return Front(routes, Lazy(self._make_api))
+        guard = api_guard(config)
+        pages = [*chat_routes(browser_url, config.bot_user_id), *docs_routes()]
+        guarded = Front(pages, Lazy(self._make_api), [Middleware(Guarded, guard=guard)])
+        probes = health_routes(self._health, self._is_ready, partial(_passes, guard))
+        return Front(probes, guarded)
 
     def _make_api(self) -> App:
         from letta_matrix.api.app import make_app
@@ -112,3 +116,11 @@ class Doors:
             authenticator=self._authenticator,
             directory=self._parts.stores.directory,
         )
+
+
+def _passes(guard: Guard, request: Request) -> bool:
+    try:
+        guard.check(",".join(request.headers.getlist("Host")), request.headers.get("Origin"))
+    except Refused:
+        return False
+    return True

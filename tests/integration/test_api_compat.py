@@ -218,10 +218,26 @@ async def test_a_new_agent_is_there_at_once(rest: Rest) -> None:
     assert unknown.problem == (404, "not-found")
 
 
+async def test_what_lists_the_runtimes_is_for_admins(rest: Rest) -> None:
+    token = await rest.new_token("agents")
+    told = await rest.call("POST", "/webhook/new-agent", {"agent_id": "agent-none"}, token=token)
+    assert told.problem == (403, "forbidden")
+    rest.world.runtime.available = False
+    try:
+        away = await rest.call("POST", "/webhook/new-agent", {"agent_id": "agent-none"})
+    finally:
+        rest.world.runtime.available = True
+    assert away.problem == (503, "unavailable")
+    assert away.body["detail"] == "These runtimes cannot be listed: memory."
+
+
 async def test_rooms_of_no_concern_are_not_told(rest: Rest) -> None:
     agent_id = rest.room.agent.agent_id
     token = await rest.new_token("agents", rooms={"!other:localhost"})
     answer = await rest.call("GET", f"/agents/{agent_id}/room", token=token)
     assert answer.problem == (404, "not-found")
+    unknown = await rest.call("GET", "/agents/agent-none/room", token=token)
+    assert unknown.problem == (404, "not-found")
+    assert unknown.body["detail"] == answer.body["detail"]
     known = (await rest.call("GET", "/agents/mappings", token=token)).body["mappings"]
-    assert known[agent_id]["room_id"] is None
+    assert agent_id not in known

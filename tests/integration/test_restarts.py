@@ -1,6 +1,8 @@
 """What stays when the bridge, its database or its configuration changes under the agents."""
 
+import asyncio
 import shutil
+import time
 from pathlib import Path
 from urllib.parse import quote
 
@@ -17,6 +19,9 @@ from tests.servers import Homeserver
 
 from letta_matrix.agents.provisioner import _REMOVED
 from letta_matrix.runtimes.memory import MemoryRuntime
+from letta_matrix.store.audit import AuditStore
+from letta_matrix.store.database import Database, database_url
+from letta_matrix.toolbox.ledger import CANCELLED
 
 DATABASE = "letta-matrix.db"
 
@@ -87,7 +92,7 @@ async def test_a_lost_database_finds_its_rooms_again(
         await ann.send(after.room_id, "said after")
         assert await ann.answers(after, 2) == ["echo: said before", "echo: said after"]
         assert len(runtime.asked) == asked + 1
-        assert (await world.health())["agents_in_trouble"] == {}
+        assert (await world.health())["agents_in_trouble"] == 0
 
 
 async def test_an_interrupted_set_up_goes_on_where_it_stopped(
@@ -155,3 +160,30 @@ async def test_an_old_copy_of_the_database_answers_nothing_twice(
     async with bridge_on(homeserver, tmp_path, ann, runtime) as world:
         await ann.send(room.room_id, "again")
         assert await ann.answers(room, 2) == ["echo: hello", "echo: again"]
+
+
+async def test_an_open_question_does_not_hold_up_the_end(
+    homeserver: Homeserver, tmp_path: Path, ann: Person
+) -> None:
+    runtime = MemoryRuntime(script=obey)
+    async with bridge_on(homeserver, tmp_path, ann, runtime) as world:
+        ada = await world.meet()
+        database = Database(database_url(world.config.database.url, tmp_path))
+        before = asyncio.all_tasks()
+        asking = asyncio.create_task(
+            runtime.call_tool(ada.agent.agent_id, "", "ask_human", {"question": "Which?"})
+        )
+
+        async def asked() -> list[str]:
+            return await ann.bodies(ada.room_id, ada.ghost)
+
+        await eventually(asked, bool)
+        started = time.monotonic()
+    assert time.monotonic() - started < 2.5
+    with pytest.raises(asyncio.CancelledError):
+        await asking
+    assert asyncio.all_tasks() <= before
+    assert "Nobody answered" in (await ann.timeline(ada.room_id))[-1]["content"]["body"]
+    await database.open()
+    assert [one.outcome for one in await AuditStore(database).newest(9)] == [CANCELLED]
+    await database.close()

@@ -259,6 +259,18 @@ async def test_the_next_message_is_waited_for(bench: Bench, ada: Agent) -> None:
     assert not await waits(bench)
 
 
+async def test_what_is_told_again_is_not_the_next_message(bench: Bench, ada: Agent) -> None:
+    room_id = str(ada.room_id)
+    old = [await bench.ann.send(room_id, text) for text in ("one", "two")]
+    waiting = asyncio.create_task(bench.call_as(ada, "wait_for_message", room_id=room_id))
+    await eventually(lambda: waits(bench), bool)
+    for event_id in old:
+        await hear(bench, room_id, event_id)
+    sent = await bench.ann.send(room_id, "three")
+    await hear(bench, room_id, sent)
+    assert (await waiting)["message"]["event_id"] == sent
+
+
 async def test_what_was_said_since_is_found_before_anybody_waits(
     bench: Bench, ada: Agent, homeserver: Homeserver
 ) -> None:
@@ -287,9 +299,9 @@ async def test_what_was_said_since_is_found_before_anybody_waits(
 async def test_a_message_that_is_being_written_is_waited_for(bench: Bench, ada: Agent) -> None:
     room_id, bot = str(ada.room_id), Intent(bench.client, BOT)
     content = text_content("Let me", marker={}, live=True)
-    sent = await bot.send(room_id, "m.room.message", content, "live-1")
     waiting = asyncio.create_task(bench.call_as(ada, "wait_for_message", room_id=room_id))
     await eventually(lambda: waits(bench), bool)
+    sent = await bot.send(room_id, "m.room.message", content, "live-1")
     await hear(bench, room_id, sent)
     told = await bench.call_as(
         ada, "wait_for_message", room_id=room_id, timeout_seconds=0.1, after=sent

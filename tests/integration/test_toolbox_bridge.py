@@ -23,6 +23,7 @@ from tests.servers import Homeserver
 from letta_matrix.matrix.content import MARKER
 from letta_matrix.runtimes.memory import MemoryRuntime
 from letta_matrix.runtimes.protocol import TurnEvent, TurnRequest
+from letta_matrix.toolbox.faults import ToolError
 from letta_matrix.toolbox.principal import Principal
 
 
@@ -189,3 +190,20 @@ async def test_an_agent_that_has_joined_by_tool_talks_there(world: World, ann: P
     assert reply.endswith("are you in?")
     ok, told = await call(world, ada, "", "matrix_leave", room_id=room_id)
     assert (ok, told["membership"]) == (True, "leave")
+
+
+async def test_agents_do_not_ask_each_other_for_ever_through_the_bot(world: World) -> None:
+    ida, ole = await world.meet(new_agent("Ida")), await world.meet(new_agent("Ole"))
+    toolbox = world.bridge._parts.toolbox
+
+    async def ask(room: Room, message: str, door: str = "mcp") -> None:
+        given = {"agent": room.agent.agent_id, "message": message, "wait_seconds": 0}
+        await toolbox.call(Principal("token:test", ""), "message_agent", given, door=door)
+
+    await ask(ida, "ask Ole")
+    await conversation_of(world, "ask Ole")
+    await ask(ole, "slow 3 ask Ida")
+    await conversation_of(world, "ask Ida")
+    with pytest.raises(ToolError, match="as far as it may go"):
+        await ask(ida, "ask Ole again")
+    await ask(ida, "what a program asks meanwhile", "api")

@@ -19,6 +19,8 @@ from letta_matrix.matrix.intent import Intent
 from letta_matrix.store.agents import Agent
 from letta_matrix.toolbox.faults import Fault, ToolError
 from letta_matrix.toolbox.principal import Scope
+from letta_matrix.toolbox.results import LIMIT, size
+from letta_matrix.toolbox.tool import Tool
 
 READERS = {
     "matrix_read_room",
@@ -202,6 +204,23 @@ async def test_words_are_searched_in_the_callers_rooms(
     assert await fault_of(read(ada, "matrix_search", query=word, before="%")) is Fault.REFUSED
 
 
+async def test_what_a_room_names_as_its_predecessor_is_not_searched(
+    bench: Bench, ada: Agent, read: Read
+) -> None:
+    word = f"word{secrets.token_hex(5)}"
+    secret = await bench.room(ada)
+    # The creation of a room may name any other one.
+    named = {"predecessor": {"room_id": secret, "event_id": "$x"}}
+    trap = await bench.room(ada, creation_content=named)
+    for room_id in (secret, trap):
+        await say(bench, room_id, word)
+    for about in ({"rooms": {trap}}, {"room_id": trap}):
+        found = (await read(ada, "matrix_search", query=word, **about))["messages"]
+        assert [message["room_id"] for message in found] == [trap], about
+    everywhere = (await read(ada, "matrix_search", query=word))["messages"]
+    assert {message["room_id"] for message in everywhere} == {secret, trap}
+
+
 async def test_a_visitor_finds_nothing_of_the_room_it_visits(
     bench: Bench, ada: Agent, read: Read
 ) -> None:
@@ -311,6 +330,55 @@ async def test_profiles_are_told(bench: Bench, ada: Agent, read: Read) -> None:
     assert await fault_of(gone) is Fault.NOT_FOUND
 
 
+async def test_a_limited_token_is_told_of_no_other_agents(
+    bench: Bench, ada: Agent, read: Read
+) -> None:
+    other = await bench.agent("Other")
+    limited = await read(ada, "matrix_get_profile", user_id=other.user_id, rooms={str(ada.room_id)})
+    assert (limited["name"], "agent_id" in limited) == ("Other", False)
+    told = await read(ada, "matrix_get_profile", user_id=other.user_id)
+    assert told["agent_id"] == other.agent_id
+
+
+async def test_many_members_are_told_in_pieces(
+    bench: Bench, ada: Agent, read: Read, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    people = {f"@{number:04}{'x' * 200}:localhost": "\x01" * 200 for number in range(5_000)}
+
+    async def crowd(_reader: Intent, _room_id: str) -> dict[str, str]:
+        return people
+
+    monkeypatch.setattr(Intent, "joined_members", crowd)
+    told = await read(ada, "matrix_list_rooms", include_members=True)
+    assert size(told) <= LIMIT
+    assert told["rooms"][0]["joined"] == 5_000
+    assert 0 < len(told["rooms"][0]["members"]) <= 20
+
+
+async def test_a_room_is_named_without_asking_for_all_of_them(
+    bench: Bench, ada: Agent, read: Read, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name, asked = f"Name {secrets.token_hex(4)}", list[str]()
+    room_id = await bench.room(ada, name=name)
+    room_name = Intent.room_name
+
+    async def counted(reader: Intent, asked_for: str) -> str:
+        asked.append(asked_for)
+        return await room_name(reader, asked_for)
+
+    await read(ada, "matrix_list_members", room_id=name)
+    monkeypatch.setattr(Intent, "room_name", counted)
+    assert (await read(ada, "matrix_list_members", room_id=name))["room_id"] == room_id
+    assert asked == [room_id]
+    # It is renamed, and the bridge has not heard of it.
+    path = f"/rooms/{room_id}/state/m.room.name"
+    await bench.ann.call("PUT", path, {"name": f"{name} now"})
+    call = read(ada, "matrix_list_members", room_id=name)
+    assert await fault_of(call) is Fault.NOT_FOUND
+    told = await read(ada, "matrix_list_members", room_id=f"{name} now")
+    assert told["room_id"] == room_id
+
+
 async def test_files_are_read_whole_and_in_pieces(bench: Bench, ada: Agent, read: Read) -> None:
     room_id = str(ada.room_id)
     text = "Zeile äöü\n" * 3_000
@@ -348,6 +416,9 @@ async def test_files_that_are_none_are_told_apart(bench: Bench, ada: Agent, read
     sealed = {"msgtype": "m.file", "body": "x", "file": {"url": "mxc://localhost/x"}}
     encrypted = await bench.ann.send_content(room_id, sealed)
     known = await upload(bench, b"known")
+    ghost = Intent(bench.client, ada.user_id)
+    await ghost.set_state(room_id, "m.room.avatar", {"url": known})
+    avatar = (await ghost.recent_events(room_id, filters={"types": ["m.room.avatar"]}))[-1]
     cases: list[tuple[Json, Fault]] = [
         ({}, Fault.INVALID),
         ({"mxc": known, "event_id": message, "room_id": room_id}, Fault.INVALID),
@@ -362,6 +433,7 @@ async def test_files_that_are_none_are_told_apart(bench: Bench, ada: Agent, read
         ({"event_id": message, "room_id": room_id}, Fault.NOT_FOUND),
         ({"event_id": "$gone", "room_id": room_id}, Fault.NOT_FOUND),
         ({"event_id": message, "room_id": "!elsewhere"}, Fault.FORBIDDEN),
+        ({"event_id": avatar["event_id"], "room_id": room_id}, Fault.NOT_FOUND),
         ({"event_id": large, "room_id": room_id}, Fault.TOO_LARGE),
         ({"event_id": elsewhere, "room_id": room_id}, Fault.INVALID),
         ({"event_id": encrypted, "room_id": room_id}, Fault.REFUSED),
@@ -431,6 +503,58 @@ async def test_a_new_name_shows_once_the_bridge_hears_of_it(
     await bench.ann.call("PUT", path, {"name": "After"})
     bench.toolbox.arrivals.publish(renamed)
     assert await name() == "After"
+
+
+EVENTS: dict[str, Json] = {
+    "matrix_reply": {"message": "x"},
+    "matrix_reply_in_thread": {"message": "x"},
+    "matrix_react": {"key": "x"},
+    "matrix_edit_message": {"message": "x"},
+    "wait_for_message": {"timeout_seconds": 0},
+    "ask_human": {"question": "x?", "timeout_seconds": 5},
+}
+
+
+def test_each_tool_that_takes_an_event_is_tried(bench: Bench) -> None:
+    assert {tool.name for tool in bench.toolbox.tools.values() if event_argument(tool)} >= {
+        *EVENTS,
+        "matrix_get_context",
+        "matrix_read_thread",
+        "matrix_download_media",
+        "matrix_mark_read",
+        "matrix_redact",
+        "matrix_close_poll",
+        "matrix_read_poll",
+    }
+
+
+def event_argument(tool: Tool[Any]) -> str:
+    """The argument of a tool that is an event id, "" if there is none."""
+    properties = tool.parameters["properties"]
+    named = (name for name, about in properties.items() if "\\$" in about.get("pattern", ""))
+    return next(named, "")
+
+
+async def test_no_event_of_another_room_is_had_in_a_room_one_is_in(
+    bench: Bench, ada: Agent
+) -> None:
+    here, there = await bench.room(ada), await bench.room(ada)
+    ghost = Intent(bench.client, ada.user_id)
+    poll = await bench.call_as(
+        ada, "matrix_create_poll", room_id=there, question="?", options=["a", "b"]
+    )
+    own = await ghost.send(there, "m.room.message", text_content("own", marker={}), "own-1")
+    file = await post_file(bench, there, b"abc", "a.txt")
+    before = [len(await bench.ann.timeline(room_id)) for room_id in (here, there)]
+    for tool in bench.toolbox.tools.values():
+        argument = event_argument(tool)
+        if not argument:
+            continue
+        for event_id in (poll["event_id"], own, file):
+            arguments: Json = {"room_id": here, argument: event_id, **EVENTS.get(tool.name, {})}
+            call = bench.call_as(ada, tool.name, rooms={here}, **arguments)
+            assert await fault_of(call) is Fault.NOT_FOUND, tool.name
+    assert [len(await bench.ann.timeline(room_id)) for room_id in (here, there)] == before
 
 
 @pytest.fixture(scope="module")

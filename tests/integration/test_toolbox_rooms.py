@@ -1,5 +1,6 @@
 """Tools about rooms on a real homeserver: made once, joined as members, changed with care."""
 
+import dataclasses
 import secrets
 from collections.abc import AsyncGenerator
 from typing import Any
@@ -16,6 +17,8 @@ from tests.tool_arguments import arguments as tool_arguments
 from letta_matrix.matrix.homeserver import HomeserverUnavailable
 from letta_matrix.matrix.intent import Intent
 from letta_matrix.store.agents import Agent
+from letta_matrix.store.audit import AuditStore
+from letta_matrix.store.database import StoreUnavailable
 from letta_matrix.toolbox.faults import Fault, ToolError
 from letta_matrix.toolbox.power import Powers
 from letta_matrix.toolbox.principal import Scope
@@ -220,7 +223,19 @@ async def test_the_bot_stays_in_the_bridges_own_rooms(bench: Bench) -> None:
     alias = f"letta_x{secrets.token_hex(4)}"
     room_id = await bot.create_room({"room_alias_name": alias})
     error = await refused(bench, None, "matrix_leave", room_id=room_id)
+    assert "has to stay" in str(error)
     assert "the bridge works with it" in str(error)
+    about: Json = {"room_id": room_id, "user_id": BOT, "level": 0}
+    error = await refused(bench, None, "matrix_set_power_level", **about)
+    assert (error.fault, "needs its power" in str(error)) == (Fault.FORBIDDEN, True)
+
+
+async def test_the_bot_declines_an_invitation(bench: Bench) -> None:
+    room_id = await bench.room(invite=[BOT])
+    told = await bench.call_as(None, "matrix_leave", room_id=room_id)
+    assert told["membership"] == "leave"
+    path = f"/rooms/{quote(room_id)}/state/m.room.member/{quote(BOT)}"
+    assert (await bench.ann.call("GET", path))[1]["membership"] == "leave"
 
 
 async def test_people_are_invited_removed_and_banned(bench: Bench, ada: Agent, bob: Person) -> None:
@@ -366,6 +381,32 @@ async def test_a_token_stays_in_its_rooms(bench: Bench, ada: Agent, bob: Person)
     assert told["room_id"] == inside
 
 
+async def test_a_token_for_some_rooms_invites_only_agents_it_knows(
+    bench: Bench, ada: Agent
+) -> None:
+    carl, room_id = await bench.agent(), await create(bench, ada)
+    about: Json = {"room_id": room_id, "user_id": carl.user_id}
+    error = await refused(bench, ada, "matrix_invite", rooms={room_id}, **about)
+    assert (error.fault, "There is no agent" in str(error)) == (Fault.NOT_FOUND, True)
+    assert carl.user_id not in await Intent(bench.client, ada.user_id).members(room_id)
+    known = {room_id, str(carl.room_id)}
+    told = await bench.call_as(ada, "matrix_invite", rooms=known, **about)
+    assert told["membership"] == "join"
+
+
+async def test_a_token_for_some_rooms_brings_in_no_media_as_an_avatar(
+    bench: Bench, ada: Agent
+) -> None:
+    room_id, ghost = await create(bench, ada), Intent(bench.client, ada.user_id)
+    wanted: Json = {"rooms": {room_id}, "room_id": room_id, "name": "New"}
+    error = await refused(bench, ada, "matrix_set_room", **wanted, avatar="mxc://localhost/abc")
+    assert (error.fault, "cannot set an `avatar`" in str(error)) == (Fault.FORBIDDEN, True)
+    assert await ghost.room_name(room_id) == "Plans", "nothing is half done"
+    assert await ghost.state(room_id, "m.room.avatar") == {}
+    told = await bench.call_as(ada, "matrix_set_room", **wanted, avatar="")
+    assert told["changed"] == ["name"]
+
+
 @pytest.fixture(scope="module")
 async def fuzzed(bench: Bench, bob: Person) -> tuple[Agent, Json]:
     """An agent, and what exists for it to be named."""
@@ -403,3 +444,34 @@ async def test_nothing_that_is_said_to_a_tool_breaks_it(
     assert {ada.user_id, BOT} <= set(await ghost.joined_members(str(ada.room_id)))
     for room_id in await ghost.joined_rooms():
         Powers(await ghost.state(room_id, "m.room.power_levels"), await ghost.creation(room_id))
+
+
+@pytest.mark.parametrize("is_killed", [True, False])
+async def test_a_room_is_still_found_by_its_name_when_its_renaming_comes_again(
+    bench: Bench, ada: Agent, monkeypatch: pytest.MonkeyPatch, is_killed: bool
+) -> None:
+    room_id = await create(bench, ada)
+    name = secrets.token_hex(6)
+    await bench.call_as(ada, "matrix_set_room", room_id=room_id, name=name)
+    tool = bench.toolbox.tools["matrix_set_room"]
+
+    async def lose(*arguments: Any) -> Any:
+        await tool.run(*arguments)
+        raise ToolError("lost", Fault.TIMEOUT)
+
+    async def end(*_: Any, **__: Any) -> None:
+        raise StoreUnavailable("killed")
+
+    given: Json = {"room_id": name, "name": f"new {name}", "transaction_id": secrets.token_hex(6)}
+    with monkeypatch.context() as patch:
+        patch.setattr(bench.toolbox, "tools", {tool.name: dataclasses.replace(tool, run=lose)})
+        if is_killed:
+            patch.setattr(AuditStore, "end", end)
+        with pytest.raises(ToolError, match="lost"):
+            await bench.call_as(ada, "matrix_set_room", **given)
+        await bench.toolbox.close()
+    bench.restart()
+    # By now another room has the name.
+    await bench.call_as(ada, "matrix_create_room", name=name)
+    told = await bench.call_as(ada, "matrix_set_room", **given)
+    assert told["room_id"] == room_id

@@ -22,6 +22,7 @@ def entry(
     outcome: str = "ok",
     *,
     principal: str = "token:ab12",
+    at: float = 1.0,
     room_id: str | None = None,
     event_id: str | None = None,
 ) -> AuditEntry:
@@ -31,7 +32,7 @@ def entry(
         door="mcp",
         tool="matrix_send_message",
         fingerprint="f",
-        at=1.0,
+        at=at,
         outcome=outcome,
         room_id=room_id,
         event_id=event_id,
@@ -125,6 +126,39 @@ async def test_what_is_too_much_is_counted(
     lines = fake.bodies(ROOM)[0].split("\n")
     assert lines[0] == "7 calls are missing here; the audit log has them."
     assert len(lines) == 4
+
+
+async def test_calls_that_could_not_be_stored_are_told_each(
+    mirror: AuditMirror, fake: FakeHomeserver
+) -> None:
+    unstored = [
+        entry(0, at=1.0),
+        entry(0, at=2.0),
+        entry(0, at=2.0, principal="token:cd34"),
+    ]
+    for count, one in enumerate(unstored, 1):
+        mirror(one)
+        await until(lambda count=count: len(fake.messages(ROOM)) == count, 2)
+
+
+@pytest.mark.parametrize("status", [400, 404, 413])
+async def test_a_notice_that_is_refused_for_good_holds_up_no_others(
+    mirror: AuditMirror, fake: FakeHomeserver, status: int
+) -> None:
+    refused = Fault(status, {"errcode": "M_TOO_LARGE", "error": "no"})
+    fake.fail(PATH, refused, refused)
+    with capture_logs() as logs:
+        for seq, dropped in ((1, 1), (2, 2)):
+            mirror(entry(seq))
+            await until(lambda dropped=dropped: mirror._dropped == dropped, 2)
+    assert [one["calls"] for one in logs] == [1, 2]
+    mirror(entry(3))
+    await until(lambda: fake.messages(ROOM), 2)
+    (body,) = fake.bodies(ROOM)
+    missing, told = body.split("\n")
+    assert missing == "2 calls are missing here; the audit log has them."
+    assert told.startswith("token:ab12")
+    assert len(fake.matching(PATH)) == 3
 
 
 async def test_the_last_calls_are_told_at_the_end(

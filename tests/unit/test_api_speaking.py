@@ -1,6 +1,7 @@
 """Following a turn: what of its room's events is the reply's text, and when it is over."""
 
 import asyncio
+from collections.abc import Callable
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from types import SimpleNamespace
@@ -27,6 +28,7 @@ class Services:
     turn: Turn = field(default_factory=lambda: new_turn(message(), ADA.agent_id, "hello"))
     entries: list[OutboxEntry] = field(default_factory=list[OutboxEntry])
     arrivals: Arrivals = field(default_factory=Arrivals)
+    meanwhile: Callable[[], object] = lambda: None
 
     @property
     def toolbox(self) -> Any:
@@ -49,16 +51,19 @@ class Services:
         return self.turn
 
     async def _of_turn(self, _turn_id: str) -> list[OutboxEntry]:
+        self.meanwhile()
         return self.entries
 
     async def _reply_text(self, _turn_id: str) -> str:
         return "what it said"
 
-    def owe(self, kind: OutboxKind, text: str, event_id: str | None = None) -> None:
+    def owe(self, kind: OutboxKind, text: str, event_id: str | None = None, part: int = 0) -> None:
         content = text_content(text, marker={})
+        if kind is OutboxKind.FINAL:
+            content = edit_content(text, target_event_id="$1", marker={}, live=False)
         number = len(self.entries)
         entry = OutboxEntry(
-            f"t{number}", self.turn.turn_id, number, kind, 0, "!1:test", "@x", content, event_id
+            f"t{number}", self.turn.turn_id, number, kind, part, "!1:test", "@x", content, event_id
         )
         self.entries.append(entry)
 
@@ -96,6 +101,37 @@ async def test_the_text_is_that_of_all_parts_in_their_last_versions() -> None:
         with pytest.raises(StopAsyncIteration):
             await next_of(texts)
     assert services.arrivals._listeners == []
+
+
+async def test_what_was_edited_before_it_is_followed_is_new() -> None:
+    services = Services()
+    services.owe(OutboxKind.MESSAGE, "Fir", "$1")
+    services.owe(OutboxKind.FINAL, "First part.", "$1-edit")
+    services.owe(OutboxKind.MESSAGE, "Second", "$2", part=1)
+    services.owe(OutboxKind.MESSAGE, "not sent", part=2)
+    async with aclosing(services.following.texts(60, 60)) as texts:
+        assert await next_of(texts) == "First part.\n\nSecond"
+
+
+async def test_what_comes_while_the_stored_is_read_is_newer() -> None:
+    services = Services()
+    services.owe(OutboxKind.MESSAGE, "First", "$1")
+    services.meanwhile = lambda: (services.say("$2", "Second"), services.edit("$1", "First part."))
+    async with aclosing(services.following.texts(60, 60)) as texts:
+        assert await next_of(texts) == "First part.\n\nSecond"
+
+
+async def test_of_what_is_not_read_the_newest_alone_is_kept() -> None:
+    services = Services()
+    following = services.following
+    async with aclosing(following.texts(60, 0.01)) as texts:
+        assert await next_of(texts) is None
+        for number in range(100):
+            services.say(f"${number}", "of another turn", marker={"turn_id": "turn-other"})
+            services.edit("$1", f"version {number}")
+        kept = [value for value in vars(following).values() if hasattr(value, "__len__")]
+        assert max(map(len, (one for one in kept if not isinstance(one, str)))) == 1
+        assert await next_of(texts) == "version 99"
 
 
 @pytest.mark.parametrize(

@@ -106,7 +106,7 @@ def test_the_report_is_shown_in_short_lines() -> None:
         "status": "degraded",
         "ready": False,
         "troubles": ["the runtime local is away"],
-        "agents_in_trouble": {"agent_1": "no room"},
+        "agents_in_trouble": 1,
         "counters": {"turns_done": 2},
         "runtimes": {"local": {"gaps": 1}, "other": {}},
         "turns_waiting": 0,
@@ -116,8 +116,7 @@ def test_the_report_is_shown_in_short_lines() -> None:
         "ready: no",
         "troubles:",
         "  the runtime local is away",
-        "agents in trouble:",
-        "  agent_1: no room",
+        "agents in trouble: 1",
         "counters:",
         "  turns_done: 2",
         "runtimes:",
@@ -125,7 +124,9 @@ def test_the_report_is_shown_in_short_lines() -> None:
         "    gaps: 1",
         "  other: none",
         "turns waiting: 0",
+        overview._WHY,
     ]
+    assert overview._WHY not in overview.for_people({**report, "agents_in_trouble": 0})
 
 
 def test_a_password_that_is_not_known_any_more() -> None:

@@ -103,13 +103,22 @@ async def test_it_tells_at_once_that_the_registration_is_not_known(
 async def test_health_and_readiness() -> None:
     ready = False
     app = Starlette(
-        routes=health_routes(lambda: {"status": "degraded", "troubles": ["x"]}, lambda: ready)
+        routes=health_routes(
+            lambda: {"status": "degraded", "troubles": ["x"], "agents_in_trouble": {"a": "b"}},
+            lambda: ready,
+            lambda request: request.url.hostname == "bridge",
+        )
     )
     transport = httpx.ASGITransport(app)
     async with httpx.AsyncClient(transport=transport, base_url="http://bridge") as http:
         response = await http.get("/health")
         assert response.status_code == 200
-        assert response.json().items() >= {"status": "degraded", "troubles": ["x"]}.items()
+        known = {"status": "degraded", "troubles": ["x"], "agents_in_trouble": 1}
+        assert response.json().items() >= known.items()
+        response = await http.get("/health", headers={"Host": "evil.example"})
+        assert response.status_code == 200
+        assert response.json()["status"] == "degraded"
+        assert response.json().keys() == told({"status": "", "ready": False}).keys()
         response = await http.get("/ready")
         assert (response.status_code, response.json()) == (503, {"ready": False})
         ready = True

@@ -9,8 +9,10 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
+import aiohttp
 import pytest
 from mcp import ClientSession, StdioServerParameters
 from mcp.client.stdio import stdio_client
@@ -144,6 +146,62 @@ def test_what_was_cancelled_or_unsubscribed_is_forgotten() -> None:
     assert (session.waits, session.lost(), session.opening()) == (False, [], [])
 
 
+@pytest.mark.parametrize("opening", [{}, {"id": None}, {"id": []}])
+def test_a_handshake_without_an_id_begins_nothing(opening: Json) -> None:
+    session = relays.Session()
+    session.says({"method": "initialize", "params": INITIALIZE, **opening}, "")
+    assert (session.opening(), session.lost()) == ([], [])
+
+
+async def test_a_connection_that_is_lost_again_is_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(relays, "_PATIENCE", 0.3)
+    relay = Relay("", "", print, print)
+    relay._away_since = asyncio.get_running_loop().time()
+    waiting = asyncio.create_task(relay._is_there())
+    await asyncio.sleep(0.01)
+    for _ in range(2):
+        relay._connected.set()
+        relay._connected.clear()
+        await asyncio.sleep(0.01)
+        assert not waiting.done()
+    relay._connected.set()
+    assert await waiting
+    relay._connected.clear()
+    assert not await relay._is_there()
+
+
+async def test_a_connection_that_breaks_at_once_is_closed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(relays, "_PAUSES", (0.0,))
+    sent, closed = list[str](), list[int]()
+
+    def socket(number: int) -> Any:
+        async def send_str(text: str) -> None:
+            if number == 0:
+                raise aiohttp.ClientConnectionResetError("Cannot write to closing transport")
+            sent.append(text)
+
+        async def close() -> None:
+            closed.append(number)
+
+        return SimpleNamespace(number=number, send_str=send_str, close=close)
+
+    sockets = iter([socket(0), socket(1)])
+
+    async def dial(*_: object) -> Any:
+        return next(sockets)
+
+    monkeypatch.setattr(Relay, "_dial", dial)
+    relay = Relay("", "", print, print)
+    opening = {"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": INITIALIZE}
+    relay._session.says(opening, json.dumps(opening))
+    connected: Any = await relay._connect(cast("Any", None), 5.0)
+    assert (connected.number, closed, len(sent)) == (1, [0], 1)
+
+
 @pytest.mark.parametrize("text", ["", "[]", "null", '{"id":[]}', '{"id":{},"result":1}', "{"])
 def test_odd_messages_pass_the_session(text: str) -> None:
     session = relays.Session()
@@ -261,6 +319,14 @@ async def test_the_embedded_stack_tells_where_its_door_is(door: Door, tmp_path: 
     ping = b'{"jsonrpc":"2.0","id":1,"method":"ping"}'
     status, out, _ = await program("--data", str(tmp_path), stdin=ping)
     assert (status, json.loads(out)["id"]) == (0, 1)
+
+
+async def test_the_stacks_token_goes_to_its_own_bridge_alone(door: Door, tmp_path: Path) -> None:
+    section = {"ws_url": "ws://127.0.0.1:9/mcp", "token": await door.token()}
+    (tmp_path / "stack.json").write_text(json.dumps({"mcp": section}))
+    status, out, err = await program("--url", door.url, "--data", str(tmp_path), stdin=b"{}\n")
+    assert (status, out) == (2, b"")
+    assert "is not the embedded stack's: give its token in LETTA_MATRIX_TOKEN" in err
 
 
 async def test_the_program_loads_little() -> None:

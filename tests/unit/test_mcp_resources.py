@@ -1,11 +1,13 @@
 """Rooms, their messages and agents as MCP resources, and being told of changes."""
 
 import asyncio
+import gc
 import json
 import time
 from collections.abc import AsyncGenerator
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 from urllib.parse import quote
 
 import pytest
@@ -15,6 +17,8 @@ from tests.mcp_socket import RawClient, raw_client
 from tests.unit.mcp_door import MINE, OTHERS, Door, door_on
 
 from letta_matrix.mcp import subscriptions
+from letta_matrix.mcp.changes import Change
+from letta_matrix.mcp.subscriptions import Watch
 from letta_matrix.store.database import Database
 from letta_matrix.toolbox.principal import Scope
 
@@ -209,6 +213,27 @@ async def test_a_revoked_token_is_told_nothing(door: Door) -> None:
         assert await told(client) == []
 
 
+async def test_what_fails_while_a_watch_ends_is_not_left_over(caplog: Any) -> None:
+    asked = asyncio.Event()
+
+    async def still() -> None:
+        asked.set()
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            raise ConnectionError("the client has gone") from None
+
+    changes: Any = SimpleNamespace(by=lambda _: Change(frozenset({MINE})))
+    watch = Watch(cast("Any", None), changes, still, cast("Any", None))
+    watch.topics[MINE] = MESSAGES
+    watch.see({})
+    await asked.wait()
+    watch.stop()
+    await asyncio.sleep(0.01)
+    gc.collect()
+    assert "never retrieved" not in caplog.text
+
+
 def listeners(door: Door) -> int:
     return len(door.toolbox.arrivals._listeners)
 
@@ -281,6 +306,24 @@ async def test_listening_to_many_rooms_counts_for_each(tmp_path: Path, database:
         wanted = {"notifications": {"resourceSubscriptions": uris}, "_meta": META}
         error = (await client.request("subscriptions/listen", wanted))["error"]
         assert (error["code"], error["data"]["retry_after"] > 0) == (-32011, True)
+
+
+async def test_a_token_listens_so_often(
+    tmp_path: Path, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(subscriptions, "LISTENING", 1)
+    async with (
+        door_on(tmp_path, database) as door,
+        raw_client(door.url, await door.token()) as client,
+    ):
+        before = listeners(door)
+        number, _ = await listen(client, resourceSubscriptions=[MESSAGES])
+        wanted = {"notifications": {"resourceSubscriptions": [MESSAGES]}, "_meta": META}
+        error = (await client.request("subscriptions/listen", wanted))["error"]
+        assert (error["code"], error["data"]["retry_after"] > 0) == (-32011, True)
+        await client.notify("notifications/cancelled", {"requestId": number})
+        await until(lambda: listeners(door) == before)
+        await listen(client, resourceSubscriptions=[MESSAGES])
 
 
 async def test_a_listener_whose_token_is_revoked_hears_the_end(door: Door) -> None:

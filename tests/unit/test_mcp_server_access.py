@@ -5,17 +5,25 @@ import time
 from collections.abc import AsyncGenerator, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
+from urllib.parse import quote
 
 import aiohttp
 import pytest
+from tests.builders import message
 from tests.fake_homeserver import until
+from tests.unit.mcp_door import MINE
 from tests.unit.mcp_http_door import MODERN, HttpDoor, http_door, lasting_door, rpc
 
 from letta_matrix import __version__
-from letta_matrix.access.authenticator import Authenticator
+from letta_matrix.access.authenticator import Authenticator, Unauthorized
 from letta_matrix.mcp import sessions, streams
 from letta_matrix.mcp.core import Core
 from letta_matrix.store.database import Database, StoreUnavailable
+from letta_matrix.toolbox.principal import Principal
+
+BOT = "@letta:test"
+MESSAGES = f"matrix://rooms/{quote(MINE, safe='')}/messages"
 
 
 @pytest.fixture
@@ -161,6 +169,45 @@ async def test_a_session_is_for_the_token_that_began_it(mcp: HttpDoor) -> None:
     assert "revoked" in refused.headers["WWW-Authenticate"]
 
 
+@pytest.mark.parametrize("noticed", [True, False])
+async def test_a_session_is_told_of_changes_by_its_newest_token(
+    mcp: HttpDoor, monkeypatch: pytest.MonkeyPatch, noticed: bool
+) -> None:
+    identify, older = Authenticator.identify, mcp.token
+    expired = set[str]()
+
+    async def renewed(self: Authenticator, bearer: str, peer: str = "") -> Principal:
+        if bearer in expired:
+            raise Unauthorized("The token has expired.")
+        return await identify(self, older if bearer == "newer" else bearer, peer)
+
+    monkeypatch.setattr(Authenticator, "identify", renewed)
+    session, arrivals = await mcp.session(), mcp.door.toolbox.arrivals
+    assert (await session.request("resources/subscribe", {"uri": MESSAGES})).result == {}
+    expired.add(older)
+    mcp.token = "newer"
+    if noticed:
+        arrivals.publish(message(room_id=MINE))
+        await asyncio.sleep(0.05)
+        assert (await session.request("resources/subscribe", {"uri": MESSAGES})).result == {}
+    else:
+        assert (await session.request("ping")).result == {}
+    stream = asyncio.create_task(session.ask("GET"))
+    await asyncio.sleep(0.1)
+    arrivals.publish(message(room_id=MINE))
+    arrivals.publish(joined(BOT, "!new:test"))
+    await asyncio.sleep(0.1)
+    assert (await session.ask("DELETE")).status == 200
+    told = [one["method"].rpartition("/")[2] for one in (await stream).messages]
+    assert sorted(told) == ["list_changed", "updated"]
+
+
+def joined(who: str, room_id: str) -> dict[str, Any]:
+    unsigned = {"prev_content": {"membership": "invite"}}
+    fields = {"type": "m.room.member", "state_key": who, "content": {"membership": "join"}}
+    return message(room_id=room_id, unsigned=unsigned, **fields)
+
+
 async def test_a_token_has_so_many_sessions(mcp: HttpDoor, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sessions, "PER_TOKEN", 2)
     first, _ = await mcp.session(), await mcp.session()
@@ -169,6 +216,26 @@ async def test_a_token_has_so_many_sessions(mcp: HttpDoor, monkeypatch: pytest.M
     await mcp.session()
     mcp.token = await mcp.door.token()
     await mcp.session()
+
+
+async def test_a_token_has_so_many_requests_open(
+    tmp_path: Path,
+    database: Database,
+    client: aiohttp.ClientSession,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(streams, "MOST", 1)
+    async with http_door(tmp_path, database, client) as mcp:
+        waits = asyncio.create_task(mcp.call("wait"))
+        await until(lambda: mcp.door.fake.waiting == 1)
+        refused = await mcp.call("echo")
+        assert (refused.status, refused.headers["Retry-After"]) == (429, "10")
+        assert "has 1 requests open" in refused.error["message"]
+        other = replace(mcp, token=await mcp.door.token())
+        assert (await other.call("echo")).status == 200
+        mcp.door.fake.go.set()
+        assert (await waits).status == 200
+        assert (await mcp.call("echo")).status == 200
 
 
 async def test_a_session_that_nobody_uses_ends(
@@ -197,6 +264,31 @@ async def test_a_revoked_token_ends_what_is_open(mcp: HttpDoor) -> None:
     assert mcp.door.fake.waiting == 1
     mcp.door.fake.go.set()
     assert (await other).result["structuredContent"] == {"text": "gone"}
+
+
+async def test_a_defect_for_one_token_does_not_save_another(
+    mcp: HttpDoor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    identify, failing = Authenticator.identify, mcp.token
+    failed = list[str]()
+
+    async def identify_some(self: Authenticator, bearer: str, peer: str = "") -> Principal:
+        if bearer == failing and mcp.door.fake.waiting:
+            failed.append(bearer)
+            raise RuntimeError("a defect")
+        return await identify(self, bearer, peer)
+
+    monkeypatch.setattr(Authenticator, "identify", identify_some)
+    goes_on = asyncio.create_task(mcp.call("wait"))
+    await until(lambda: len(failed) > 1)
+    other = replace(mcp, token=await mcp.door.token())
+    ends = asyncio.create_task(other.call("wait"))
+    await until(lambda: mcp.door.fake.waiting == 2)
+    await mcp.door.revoke(other.token)
+    async with asyncio.timeout(3):
+        assert (await ends).status == 401
+    mcp.door.fake.go.set()
+    assert (await goes_on).status == 200
 
 
 async def test_open_streams_do_not_hold_up_the_end(

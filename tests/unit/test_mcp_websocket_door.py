@@ -17,7 +17,7 @@ from tests.fake_homeserver import until
 from tests.mcp_socket import INITIALIZE, raw_client, transport
 from tests.unit.mcp_door import Door, door_on
 
-from letta_matrix.mcp import frames, websocket_session
+from letta_matrix.mcp import frames, websocket, websocket_session
 from letta_matrix.mcp.frames import LARGEST
 from letta_matrix.store.database import Database
 from letta_matrix.toolbox.principal import Scope
@@ -82,6 +82,21 @@ async def test_a_token_in_the_url_or_the_subprotocol_is_none(door: Door) -> None
         for url, protocols in ((f"{door.url}?token={token}", ["mcp"]), (door.url, ["mcp", token])):
             with pytest.raises(aiohttp.WSServerHandshakeError, match="401"):
                 await http.ws_connect(url, protocols=protocols)
+
+
+async def test_a_token_has_so_many_connections(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(websocket, "PER_TOKEN", 1)
+    await door.sockets.close()
+    await door.renew()
+    token = await door.token()
+    async with door.client(token):
+        status, text = await refused(door, token)
+        assert (status, "has 1 connections open" in text) == (429, True)
+        async with door.client():
+            pass
+    await until(lambda: not door.sockets._open)
+    async with door.client(token) as client:
+        assert await client.result("ping") == {}
 
 
 async def test_an_expired_token_is_refused(door: Door) -> None:

@@ -101,3 +101,10 @@ def test_no_bytes_are_stumbled_over(magic: bytes, rest: bytes) -> None:
     shape, seconds = image_shape(magic + rest), audio_seconds(magic + rest)
     assert shape is None or (shape.width > 0 and shape.height > 0)
     assert seconds is None or seconds > 0
+
+
+def test_long_headers_are_not_read_to_their_end() -> None:
+    padded = b"\xff\xd8" + b"\xff" * 5_000 + image("JPEG")[2:]
+    assert image_shape(padded) is None
+    wav = recording(4000)
+    assert audio_seconds(wav[:12] + b"junk\0\0\0\0" * 5_000 + wav[12:]) is None

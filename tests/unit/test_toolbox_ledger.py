@@ -13,6 +13,7 @@ from letta_matrix.store.database import Database, StoreUnavailable
 from letta_matrix.toolbox import ledger as ledger_module
 from letta_matrix.toolbox.faults import Fault, ToolError
 from letta_matrix.toolbox.ledger import CANCELLED, Ledger, fingerprint
+from letta_matrix.toolbox.named_rooms import NamedRooms
 from letta_matrix.toolbox.tool import Result
 
 SENT = {"room_id": "!1:test", "event_id": "$1"}
@@ -301,3 +302,77 @@ async def test_nothing_is_kept_of_calls_that_are_over(ledger: Ledger, store: Aud
     await noted(ledger, store)
     gc.collect()
     assert len(ledger._doors) == len(ledger._running) == 0
+
+
+@pytest.mark.parametrize("transaction_id", [None, "t1"])
+async def test_closing_ends_what_waits_for_somebody_at_once(
+    ledger: Ledger, store: AuditStore, monkeypatch: pytest.MonkeyPatch, transaction_id: str | None
+) -> None:
+    monkeypatch.setattr(ledger_module, "_GRACE", 60.0)
+    job = Job()
+    job.gate.clear()
+    call = asyncio.create_task(ledger.run(entry(transaction_id), job, waits=True))
+    await job.begun.wait()
+    async with asyncio.timeout(5):
+        await ledger.close()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    assert await noted(ledger, store) == [(CANCELLED, None)]
+
+
+async def test_closing_does_not_wait_long_for_calls_that_clean_up(
+    ledger: Ledger, store: AuditStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ledger_module, "_GRACE", 0.05)
+
+    async def leave_slowly(again: bool) -> Result:
+        try:
+            await asyncio.sleep(60)
+        finally:
+            await asyncio.sleep(60)
+        return SENT
+
+    call = asyncio.create_task(ledger.run(entry(), leave_slowly))
+    await asyncio.sleep(0.05)
+    async with asyncio.timeout(5):
+        await ledger.close()
+    with pytest.raises(ToolError, match="stopping"):
+        await call
+    assert await noted(ledger, store) == [(CANCELLED, None)]
+
+
+@pytest.mark.parametrize("is_killed", [True, False])
+async def test_what_a_name_meant_is_known_when_the_call_comes_again(
+    store: AuditStore, monkeypatch: pytest.MonkeyPatch, is_killed: bool
+) -> None:
+    first, second = NamedRooms(store), NamedRooms(store)
+
+    async def fail(_: bool) -> Result:
+        await first.keep("Old", "!1:test")
+        raise ToolError("no", Fault.TIMEOUT)
+
+    before = Ledger(store)
+    with monkeypatch.context() as patch:
+        if is_killed:
+            patch.setattr(store, "end", failing(1, store.end))
+        with pytest.raises(ToolError):
+            await before.run(entry(), fail, named=first)
+        await before.close()
+    assert await Ledger(store).run(entry(), Job(), named=second) == SENT
+    assert (second.get("Old"), second.get("New")) == ("!1:test", None)
+    await noted(before, store)
+
+
+async def test_names_in_calls_of_no_transaction_are_not_kept(
+    ledger: Ledger, store: AuditStore
+) -> None:
+    named = NamedRooms(store)
+
+    async def work(_: bool) -> Result:
+        await named.keep("Old", "!1:test")
+        raise ToolError("no", Fault.TIMEOUT)
+
+    with pytest.raises(ToolError):
+        await ledger.run(entry(None), work, named=named)
+    await noted(ledger, store)
+    assert [one.result for one in await store.newest(9)] == [None]

@@ -79,6 +79,8 @@ async def standing(toolbox: Toolbox, fake: FakeHomeserver, start: Fault, *events
         ([vote("@b", 1, "s", "c"), vote("@c", 1, "s")], [2, 1, 0], 2, False),
         ([vote("@b", 1, "s", "s", "c", "t")], [1, 1, 0], 1, False),
         ([vote("@b", 1, "x")], [0, 0, 0], 0, False),
+        ([vote("@b", 1, "s", "x")], [0, 0, 0], 0, False),
+        ([vote("@b", 1, "s"), vote("@b", 2, "s", "c", "x")], [0, 0, 0], 0, False),
         ([vote("@b", 1, "s"), vote("@b", 2)], [0, 0, 0], 0, False),
         ([vote("@b", 3, "s"), end(2), vote("@c", 1, "c")], [0, 1, 0], 1, True),
         ([vote("@b", 3, "s"), end(2, "@eve:test")], [1, 0, 0], 1, False),
@@ -97,6 +99,27 @@ async def test_the_last_vote_of_each_before_the_end_counts(
     told = await standing(toolbox, fake, poll(START), *events)
     assert [option["votes"] for option in told["options"]] == votes
     assert (told["voters"], told["closed"]) == (voters, closed)
+
+
+@pytest.mark.parametrize(
+    ("version", "levels", "closed"),
+    [
+        ("11", {"users": {"@mod:test": 50}}, True),
+        ("11", {"users": {"@mod:test": 50}, "redact": 51}, False),
+        ("11", {"users_default": 50}, True),
+        ("11", {"users": {"@mod:test": 49}}, False),
+        ("11", {}, False),
+        ("12", {}, True),
+    ],
+)
+async def test_one_who_may_remove_messages_may_close_a_poll(
+    toolbox: Toolbox, fake: FakeHomeserver, version: str, levels: Json, closed: bool
+) -> None:
+    content = {"room_version": version, "additional_creators": ["@mod:test"]}
+    fake.fail("GET .*m.room.create", Fault(200, {"sender": "@ann:test", "content": content}))
+    fake.fail("GET .*m.room.power_levels", Fault(200, levels))
+    ends = [end(2, "@mod:test"), vote("@b", 3, "s")]
+    assert (await standing(toolbox, fake, poll(START), *ends))["closed"] is closed
 
 
 async def test_polls_of_the_stable_form_count_too(toolbox: Toolbox, fake: FakeHomeserver) -> None:

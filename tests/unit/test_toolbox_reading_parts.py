@@ -168,6 +168,7 @@ def test_that_older_ones_may_be_unread_is_told() -> None:
         ("11", {"events": {"m.room.message": 1}, "events_default": 0}, 0, ["invite"]),
         ("11", {"users": [OWN], "kick": None, "ban": True}, 0, ["send", "invite"]),
         ("12", {}, 0, ["send", "invite", "kick", "ban", "redact", "set_state"]),
+        ("org.matrix.hydra.11", {}, 0, ["send", "kick", "ban", "redact", "set_state"]),
         ("org.example.odd", {}, 0, ["send", "invite"]),
     ],
 )
@@ -179,7 +180,7 @@ def test_power_tells_what_one_may_do(
     told = power(state, OWN)
     assert told["yours"] == yours
     assert set(may) <= set(told["you_may"])  # pyright: ignore[reportArgumentType]
-    assert ("creators" in told) == (version == "12")
+    assert ("creators" in told) == (version in ("12", "org.matrix.hydra.11"))
 
 
 def test_an_edit_is_shown_as_the_message_it_makes() -> None:

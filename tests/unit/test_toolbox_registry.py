@@ -19,7 +19,7 @@ from tests.toolbox_kit import toolbox_on
 
 from letta_matrix.matrix.content import MARKER
 from letta_matrix.matrix.events import mapping
-from letta_matrix.matrix.homeserver import Homeserver
+from letta_matrix.matrix.homeserver import Homeserver, HomeserverUnavailable
 from letta_matrix.matrix.intent import Intent
 from letta_matrix.runtimes.protocol import ToolCall, ToolResult
 from letta_matrix.store.agents import AgentDirectory, AgentStatus
@@ -31,7 +31,7 @@ from letta_matrix.toolbox.faults import Fault, ToolError
 from letta_matrix.toolbox.principal import Principal
 from letta_matrix.toolbox.rate_limit import RateLimit
 from letta_matrix.toolbox.registry import Toolbox
-from letta_matrix.toolbox.results import LIMIT, compact, fit_items
+from letta_matrix.toolbox.results import LIMIT, _encoded, compact, fit_items, size
 from letta_matrix.toolbox.tool import WriteParams
 from letta_matrix.toolbox.uploads import safe_name
 
@@ -219,8 +219,52 @@ async def test_an_absent_homeserver_is_told(
 ) -> None:
     monkeypatch.setattr(writing, "GIVE_UP_AFTER", 0)
     fake.fail("PUT .*/send/", *[failing(502)] * 9)
-    result = await toolbox.handler("memory")(send())
-    assert (result.ok, "does not answer now" in result.text) == (False, True)
+    assert await toolbox.handler("memory")(send()) == ToolResult(registry._MAYBE, ok=False)
+
+
+@pytest.mark.parametrize(
+    ("tool", "arguments", "told"),
+    [
+        ("matrix_send_message", {"message": "hi"}, registry._MAYBE),
+        (
+            "matrix_send_message",
+            {"message": "hi", "transaction_id": "t1"},
+            f"The homeserver does not answer now. {registry._SAFE}",
+        ),
+        ("matrix_read_room", {}, registry._AWAY),
+    ],
+)
+async def test_a_write_whose_answer_is_lost_may_have_happened(
+    toolbox: Toolbox, monkeypatch: pytest.MonkeyPatch, tool: str, arguments: Any, told: str
+) -> None:
+    async def away(*_: object) -> None:
+        raise HomeserverUnavailable("away")
+
+    monkeypatch.setattr(toolbox, "tools", {tool: replace(toolbox.tools[tool], run=away)})
+    principal = Principal("token:1", "agent-1")
+    with pytest.raises(ToolError) as caught:
+        await toolbox.call(principal, tool, {"room_id": ROOM, **arguments}, door="mcp")
+    assert (str(caught.value), caught.value.fault) == (told, Fault.UNAVAILABLE)
+
+
+async def test_a_question_that_cannot_be_waited_for_is_closed(
+    toolbox: Toolbox, fake: FakeHomeserver
+) -> None:
+    arguments = {"question": "Which?", "room_id": ROOM, "transaction_id": "t1"}
+    principal = Principal("token:1", "agent-1")
+    fake.forgetful = True
+    fake.fail("GET .*/joined_rooms", *[Failure(200, {"joined_rooms": [ROOM]})] * 4)
+    fake.fail("GET .*/m.room.tombstone", *[Failure(404, {"errcode": "M_NOT_FOUND"})] * 4)
+    for path in ("event/", "relations/"):
+        # The second time it stands in the room already, and its reactions are looked at.
+        fake.fail(f"GET .*/{path}", Failure(403, {"errcode": "M_FORBIDDEN", "error": "no"}))
+        with pytest.raises(ToolError, match="M_FORBIDDEN"):
+            await toolbox.call(principal, "ask_human", arguments, door="mcp")
+    assert len(fake.matching("GET .*/relations/")) == 1
+    await toolbox.close()
+    assert toolbox._asking._standing == {}
+    (closed,) = (one for one in fake.messages(ROOM) if "m.new_content" in one["content"])
+    assert "Nobody answered" in closed["content"]["body"]
 
 
 @pytest.mark.parametrize(
@@ -342,6 +386,21 @@ def test_results_stay_within_their_bytes(text: str) -> None:
     assert len(compact({"a": text * 2_000}).encode()) <= LIMIT
 
 
+def test_each_entry_is_measured_once_and_none_beyond_the_page(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    measured: list[object] = []
+
+    def counted(part: object) -> bytes:
+        measured.append(part)
+        return _encoded(part)
+
+    monkeypatch.setattr("letta_matrix.toolbox.results._encoded", counted)
+    page = fit_items({}, "items", ["x" * 1_000] * 5_000, 0, 5_000)
+    assert page["next"] == 15
+    assert len(measured) <= 17
+
+
 @given(st.lists(st.text(max_size=3_000), max_size=60), st.integers(0, 70))
 def test_lists_are_paged_without_a_gap(texts: list[str], start: int) -> None:
     seen: list[object] = []
@@ -351,6 +410,7 @@ def test_lists_are_paged_without_a_gap(texts: list[str], start: int) -> None:
         shown = page["items"]
         assert isinstance(shown, list)
         seen += shown
+        assert size(page) <= LIMIT
         assert page.get("next") != after
         after = page.get("next")
     assert seen == texts[start:]

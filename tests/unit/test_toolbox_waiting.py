@@ -80,6 +80,17 @@ async def test_what_was_before_is_not_taken_though_it_comes_again() -> None:
     assert waiting.event_id == "$2"
 
 
+async def test_what_is_known_is_not_taken_and_other_servers_clocks_may_be_late() -> None:
+    waiting = watch()
+    known = [message(event_id=f"${at}", origin_server_ts=at) for at in (1_000, 2_000, 3_000)]
+    waiting.begin_after(*known)
+    for event in [*known, message(event_id="$0", origin_server_ts=999)]:
+        waiting.see(event)
+    assert waiting.event_id == ""
+    waiting.see(message(event_id="$late", origin_server_ts=1_500))
+    assert waiting.event_id == "$late"
+
+
 @given(JSON, JSON, st.dictionaries(st.sampled_from(["sender", "room_id", "event_id"]), JSON))
 async def test_no_event_breaks_a_wait(content: Any, relation: Any, fields: Any) -> None:
     waiting = watch()

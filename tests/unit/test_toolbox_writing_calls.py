@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import threading
 from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,9 @@ from tests.fake_homeserver import Fault as Failure
 from tests.tool_results import assert_declared
 from tests.toolbox_kit import toolbox_on
 
+from letta_matrix.matrix import content as content_module
 from letta_matrix.matrix import homeserver as homeserver_module
+from letta_matrix.matrix.formatting import Formatted, render
 from letta_matrix.matrix.homeserver import Homeserver
 from letta_matrix.store.agents import AgentDirectory
 from letta_matrix.store.database import Database
@@ -24,6 +27,9 @@ from letta_matrix.toolbox.registry import Toolbox
 ROOM = "!1:test"
 ADA = "@agent_1:test"
 JOINED = Failure(200, {"joined_rooms": [ROOM]})
+PNG = base64.b64encode(
+    b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + (1).to_bytes(4, "big") * 2 + bytes(9)
+).decode()
 WAV = b"RIFF\0\0\0\0WAVEfmt \x10\0\0\0\1\0\1\0\x40\x1f\0\0\x40\x1f\0\0\1\0\x08\0data\0\0\0\0"
 
 
@@ -215,3 +221,61 @@ async def test_bad_arguments_reach_no_homeserver(
 ) -> None:
     assert (await refused(toolbox, tool, **arguments)).fault is fault
     assert fake.requests == []
+
+
+@pytest.mark.parametrize(
+    ("tool", "arguments"),
+    [
+        ("matrix_send_message", {"message": "![" * 4_000}),
+        ("matrix_reply", {"event_id": "$x", "message": "![" * 4_000}),
+        ("matrix_edit_message", {"event_id": "$x", "message": "![" * 4_000}),
+        ("matrix_send_image", {"content_base64": PNG, "caption": "![" * 4_000}),
+        ("message_agent", {"agent": "Agent 2", "message": "![" * 4_000, "wait_seconds": 0}),
+    ],
+)
+async def test_others_go_on_while_a_long_text_is_read(
+    toolbox: Toolbox,
+    directory: AgentDirectory,
+    fake: FakeHomeserver,
+    monkeypatch: pytest.MonkeyPatch,
+    tool: str,
+    arguments: dict[str, Any],
+) -> None:
+    threads: set[threading.Thread] = set()
+
+    def watched(text: str) -> Formatted:
+        threads.add(threading.current_thread())
+        return render(text)
+
+    monkeypatch.setattr(content_module, "render", watched)
+    await directory.reserve([agent(2)])
+    fake.fail("GET .*/event/", event())
+    fake.fail("GET .*/joined_rooms", JOINED)
+    where = {} if tool == "message_agent" else {"room_id": ROOM}
+    principal = Principal("token:1", "agent-1")
+    await toolbox.call(principal, tool, where | arguments, door="api")
+    assert threads
+    assert threading.main_thread() not in threads
+
+
+@pytest.mark.parametrize(
+    ("tool", "arguments"),
+    [
+        ("matrix_edit_message", {"room_id": ROOM, "event_id": "$x", "message": "![" * 16_000}),
+        ("message_agent", {"agent": "Agent 2", "message": "![" * 31_000, "wait_seconds": 0}),
+    ],
+)
+async def test_what_is_too_long_for_one_event_is_not_read(
+    toolbox: Toolbox,
+    directory: AgentDirectory,
+    fake: FakeHomeserver,
+    monkeypatch: pytest.MonkeyPatch,
+    tool: str,
+    arguments: dict[str, Any],
+) -> None:
+    monkeypatch.delattr(content_module, "render")
+    await directory.reserve([agent(2)])
+    fake.fail("GET .*/event/", event())
+    with pytest.raises(ToolError) as caught:
+        await toolbox.call(Principal("token:1", "agent-1"), tool, arguments, door="api")
+    assert caught.value.fault is Fault.TOO_LARGE

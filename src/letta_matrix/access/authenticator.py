@@ -1,9 +1,7 @@
 """Who comes through a door for programs: from a bearer token to a principal."""
 
-import hashlib
 import re
 import time
-from collections import OrderedDict
 
 import structlog
 
@@ -23,15 +21,14 @@ log = structlog.get_logger()
 _LONGEST = 16_384
 _BEARER = re.compile(r"[A-Za-z0-9._~+/-]+=*")
 _FAILURES_PER_MINUTE = 60
-_REMEMBERED = 1_000
 _REPORT_EVERY = 60.0
 
 
 class Authenticator:
     """Knows tokens. They are looked up at every use, so that a revoked one is refused at once.
 
-    Who sends wrong ones again and again is not listened to for a while; tokens that have been good
-    before get through all the same.
+    Who sends wrong ones again and again hears for a while only that it is too often. Good ones
+    get through all the same: the address may be that of many.
     """
 
     def __init__(self, config: Config, tokens: TokenStore, directory: AgentDirectory) -> None:
@@ -41,7 +38,6 @@ class Authenticator:
         self._oidc = None if oidc is None else OidcVerifier(oidc, directory)
         self._limit = RateLimit(config.access.calls_per_minute)
         self._failures = RateLimit(_FAILURES_PER_MINUTE)
-        self._good: OrderedDict[bytes, None] = OrderedDict()
         self._unreported = 0
         self._report_at = 0.0
 
@@ -60,19 +56,14 @@ class Authenticator:
 
         Raises Unauthorized, TooOften, StoreUnavailable.
         """
-        seen = hashlib.sha256(bearer.encode("utf-8", "surrogatepass")).digest()
-        if seen not in self._good and (wait := self._failures.wait(peer, time.monotonic())) > 0:
-            raise TooOften(wait)
         try:
-            principal = await self._identified(bearer)
+            return await self._identified(bearer)
         except IdentityUnavailable:
             raise
         except Unauthorized as error:
-            self._good.pop(seen, None)
-            self._failed(peer, error)
+            if (wait := self._failed(peer, error)) > 0:
+                raise TooOften(wait) from error
             raise
-        self._remember(seen)
-        return principal
 
     def count(self, principal: Principal) -> None:
         """Count a request. Raises TooOften."""
@@ -106,20 +97,15 @@ class Authenticator:
             rooms=None if token.rooms is None else frozenset(token.rooms),
         )
 
-    def _remember(self, seen: bytes) -> None:
-        self._good[seen] = None
-        self._good.move_to_end(seen)
-        if len(self._good) > _REMEMBERED:
-            self._good.popitem(last=False)
-
-    def _failed(self, peer: str, error: Unauthorized) -> None:
+    def _failed(self, peer: str, error: Unauthorized) -> float:
+        """Count a wrong token; after how many seconds its sender is told why again, 0: now."""
         now = time.monotonic()
-        self._failures.take(peer, now)
         self._unreported += 1
         if now >= self._report_at:
             # One line a minute, however many come.
             log.warning("tokens refused", count=self._unreported, peer=peer, last=str(error))
             self._unreported, self._report_at = 0, now + _REPORT_EVERY
+        return self._failures.take(peer, now)
 
 
 def bearer_of(authorization: str | None) -> str:

@@ -6,12 +6,18 @@ from collections.abc import Collection
 from letta_matrix.toolbox.principal import TOOL_SCOPES, Scope
 
 _LIFETIME = re.compile(r"([0-9]{1,6})(m|h|d|w)")
-_ROOM_ID = re.compile(r"!\S{1,254}")
 _SECONDS = {"m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
-_LONGEST_LABEL = 200
+
+USUAL_LIFETIME = 90 * 86_400.0
+"""Seconds that a token is accepted if nothing else is asked for."""
+
+LONGEST_LABEL = 200
+
+ROOM_ID = r"![!-~]{1,254}"
+"""What the id of a room looks like. Those of newer versions name no server (MSC4291)."""
 
 
-class BadGrant(Exception):
+class BadGrant(ValueError):
     """A token cannot be made so; one line that says how."""
 
 
@@ -51,22 +57,17 @@ def rooms_for(asked: Collection[str] | None, scopes: Collection[Scope]) -> froze
         return None
     if Scope.ADMIN in scopes:
         raise BadGrant("a token with the scope admin cannot be limited to rooms: admins see all")
-    wrong = next((room for room in asked if not _is_room_id(room)), None)
+    wrong = next((room for room in asked if re.fullmatch(ROOM_ID, room) is None), None)
     if wrong is not None or not asked:
         raise BadGrant(f"{_shown(wrong or '')} is no room id; one looks like !abc:example.org")
     return frozenset(asked)
 
 
-def _is_room_id(text: str) -> bool:
-    # Newer room versions have ids without a server name (MSC4291).
-    return _ROOM_ID.fullmatch(text) is not None and text.isprintable()
-
-
 def label_of(text: str) -> str:
     """A label as it may be stored. Raises BadGrant."""
-    if len(text) > _LONGEST_LABEL or not text.isprintable():
+    if len(text) > LONGEST_LABEL or not text.isprintable():
         raise BadGrant(
-            f"a label is one line of at most {_LONGEST_LABEL} characters, nothing invisible in it"
+            f"a label is one line of at most {LONGEST_LABEL} characters, nothing invisible in it"
         )
     return text.strip()
 

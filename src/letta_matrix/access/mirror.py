@@ -5,6 +5,7 @@ import contextlib
 import html
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import dataclass
 from urllib.parse import quote
 
 import structlog
@@ -28,6 +29,17 @@ _LONGEST_NAME = 300
 _FAREWELL = 1.0
 
 _FAILURES = (MatrixRequestError, HomeserverUnavailable)
+_PASSING = (401, 403, 429)
+"""Refusals that are not about the notice: of the bridge or the bot, as long as they last."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Notice:
+    """What the room is told next; `calls` are those it stands for."""
+
+    txn: str
+    content: dict[str, object]
+    calls: int
 
 
 class AuditMirror:
@@ -35,7 +47,7 @@ class AuditMirror:
     notice every few seconds at most.
 
     Notices by the bot prompt nobody. While the room cannot be written to, a limited number is
-    kept; how many more there were is told in the room.
+    kept; how many more there were is told in the room, as are those of a notice it refuses.
     """
 
     def __init__(self, room_id: str, bot: Intent) -> None:
@@ -43,7 +55,7 @@ class AuditMirror:
         self._bot = bot
         self._kept: deque[AuditEntry] = deque()
         self._dropped = 0
-        self._notice: tuple[str, dict[str, object]] | None = None
+        self._notice: _Notice | None = None
         self._failed = False
         self._some = asyncio.Event()
 
@@ -74,35 +86,61 @@ class AuditMirror:
         # The same notice until it is there: the homeserver knows it by its txn id.
         if self._notice is None:
             self._notice = self._next_notice()
-        transaction, content = self._notice
         try:
             await self._bot.send(
                 self._room_id,
                 "m.room.message",
-                content,
-                transaction,
+                self._notice.content,
+                self._notice.txn,
                 give_up_after=0,
                 look_first=self._failed,
             )
         except _FAILURES as error:
-            self._note(error)
-            return
+            if not _is_final(error):
+                self._note(error)
+                return
+            self._drop(self._notice, error)
         self._failed, self._notice = False, None
         if not self._kept:
             self._some.clear()
 
-    def _next_notice(self) -> tuple[str, dict[str, object]]:
+    def _next_notice(self) -> _Notice:
         count = min(_MOST_LINES, len(self._kept))
         entries = [self._kept.popleft() for _ in range(count)]
-        transaction = txn_id("audit", *(entry.seq for entry in entries))
+        transaction = txn_id("audit", *(part for entry in entries for part in _cause(entry)))
         dropped, self._dropped = self._dropped, 0
-        return transaction, _notice(entries, dropped, transaction)
+        return _Notice(transaction, _notice(entries, dropped, transaction), count + dropped)
 
-    def _note(self, error: MatrixRequestError | HomeserverUnavailable) -> None:
+    def _drop(self, notice: _Notice, error: Exception) -> None:
+        self._dropped += notice.calls
+        log.error(
+            "the audit room refused a notice",
+            room=self._room_id,
+            calls=notice.calls,
+            reason=_reason(error),
+        )
+
+    def _note(self, error: Exception) -> None:
         if not self._failed:
-            reason = refusal(error) if isinstance(error, MatrixRequestError) else str(error)
+            reason = _reason(error)
             log.warning("the audit room cannot be written to", room=self._room_id, reason=reason)
         self._failed = True
+
+
+def _is_final(error: Exception) -> bool:
+    """Whether the homeserver will never take this notice."""
+    if not isinstance(error, MatrixRequestError):
+        return False
+    return 400 <= error.http_status < 500 and error.http_status not in _PASSING
+
+
+def _reason(error: Exception) -> str:
+    return refusal(error) if isinstance(error, MatrixRequestError) else str(error)
+
+
+def _cause(entry: AuditEntry) -> tuple[str, ...]:
+    # What could not be stored has no number of its own.
+    return str(entry.seq), repr(entry.at), entry.principal
 
 
 def _notice(entries: Sequence[AuditEntry], dropped: int, transaction: str) -> dict[str, object]:

@@ -29,8 +29,8 @@ class IdentityUnavailable(Unauthorized):
 
 
 class TooOften(Exception):
-    """Too many requests; `retry_after` is in seconds."""
+    """Too much at a time, as `reason` says; `retry_after` is in seconds."""
 
-    def __init__(self, retry_after: float) -> None:
-        super().__init__(f"Too many requests. Try again in {math.ceil(retry_after)} seconds.")
+    def __init__(self, retry_after: float, reason: str = "Too many requests.") -> None:
+        super().__init__(f"{reason} Try again in {math.ceil(retry_after)} seconds.")
         self.retry_after = retry_after

@@ -116,7 +116,7 @@ AgentsHolder = Annotated[Principal, Depends(agents_holder)]
 async def known_agent(holder: Holder, api: Api, agent_id: AgentId) -> Agent:
     """The agent of a path, removed ones too."""
     agent = api.directory.get(agent_id)
-    if agent is None or not _is_shown(agent, holder):
+    if agent is None or not is_shown(agent, holder):
         raise Problem("not-found", f"There is no agent {agent_id!r}.")
     return agent
 
@@ -139,7 +139,7 @@ async def list_agents(
     found = [
         agent
         for agent in api.directory.all()
-        if _is_shown(agent, holder)
+        if is_shown(agent, holder)
         and name.casefold() in agent.name.casefold()
         and runtime in ("", agent.runtime)
         and status in ("all", str(agent.status))
@@ -243,7 +243,7 @@ async def _details(api: Services, holder: Principal, agent: Agent) -> AgentDetai
     return AgentDetails(**_summary(agent), conversations=had, trouble=trouble)
 
 
-def _is_shown(agent: Agent, holder: Principal) -> bool:
+def is_shown(agent: Agent, holder: Principal) -> bool:
     """Whether a token that may be limited to rooms is to know of an agent."""
     here = agent.room_id is not None and holder.may_act_in(agent.room_id)
     return holder.rooms is None or here or agent.agent_id == holder.agent_id

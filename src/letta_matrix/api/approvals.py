@@ -8,7 +8,7 @@ from pydantic import AfterValidator, ConfigDict, Field
 from letta_matrix.api.calling import IdempotencyKey, given_once
 from letta_matrix.api.changes import WriteBody, change
 from letta_matrix.api.problems import Problem, may
-from letta_matrix.api.routing import Answer, router_for
+from letta_matrix.api.routing import Answer, Limit, router_for
 from letta_matrix.api.security import Admin, Api, Holder
 from letta_matrix.api.services import Services
 from letta_matrix.matrix.formatting import clean_text
@@ -84,10 +84,12 @@ async def list_approvals(
     holder: Holder,
     api: Api,
     agent_id: Annotated[str, Query(max_length=255, description="of one agent alone")] = "",
+    limit: Limit = 200,
 ) -> ApprovalList:
     """List the approvals that wait for an answer, the first asked first.
 
-    A token that acts as an agent sees what that agent waits for.
+    A token that acts as an agent sees what that agent waits for, with the scope `read` or
+    `agents`.
     """
     if holder.agent_id:
         agent_id = _own(holder, agent_id)
@@ -95,7 +97,7 @@ async def list_approvals(
         raise Problem("forbidden", "This needs a token with the scope `admin`.")
     waiting = await api.approval_store.pending(agent_id=agent_id)
     shown = [_info(one) for one in waiting if holder.may_act_in(one.room_id)]
-    return ApprovalList(approvals=shown)
+    return ApprovalList(approvals=shown[:limit])
 
 
 @router.post("/approvals/{key}", responses=may("not-found", "conflict"))
@@ -129,6 +131,8 @@ async def answer_approval(
 
 
 def _own(holder: Principal, agent_id: str) -> str:
+    if not holder.scopes & {Scope.READ, Scope.AGENTS}:
+        raise Problem("forbidden", "This needs a token with the scope `read` or `agents`.")
     if agent_id not in ("", holder.agent_id):
         raise Problem("forbidden", f"Your token acts as {holder.agent_id} and sees its own alone.")
     return holder.agent_id

@@ -35,6 +35,7 @@ from letta_matrix.toolbox.faults import Fault, ToolError
 from letta_matrix.toolbox.principal import Principal, Scope
 
 _MOST_ROOMS = 200
+_RECENT_ROOMS = 50
 _PER_ROOM = 5
 _AT_ONCE = 8
 _GONE = (
@@ -107,10 +108,15 @@ async def recent_compatible(
     homeserver: Homeserver = "",
     limit: Annotated[int, Query(ge=1, le=500)] = 10,
 ) -> CompatRecent:
-    """Get the newest messages of all rooms, the newest first: of each its last five."""
+    """Get the newest messages of up to 50 rooms, the newest first: of each its last five.
+
+    Each room counts as a request of the token.
+    """
     holder = await door.admit(Scope.READ)
     check_homeserver(api, homeserver)
-    rooms = await _rooms(api, holder)
+    rooms = await _rooms(api, holder, _RECENT_ROOMS)
+    for _ in rooms:
+        api.authenticator.count(holder)
     gate = asyncio.Semaphore(_AT_ONCE)
 
     async def newest(room: CompatRoom) -> list[CompatRoomMessage]:
@@ -135,20 +141,20 @@ async def rooms_compatible(api: Api, door: Entrance, homeserver: Homeserver = ""
     """List the rooms that the token acts in."""
     holder = await door.admit(Scope.READ)
     check_homeserver(api, homeserver)
-    rooms = await _rooms(api, holder)
+    rooms = await _rooms(api, holder, _MOST_ROOMS)
     return CompatRoomList(success=True, rooms=rooms, message=f"Found {len(rooms)} rooms")
 
 
-async def _rooms(api: Services, holder: Principal) -> list[CompatRoom]:
+async def _rooms(api: Services, holder: Principal, most: int) -> list[CompatRoom]:
     rooms: list[CompatRoom] = []
     after: object = 0
-    while after is not None and len(rooms) < _MOST_ROOMS:
+    while after is not None and len(rooms) < most:
         page = await call(api, holder, "matrix_list_rooms", {"after": after})
         for one in map(mapping, items(page.get("rooms")) or []):
             room_id = str(one["room_id"])
             rooms.append(CompatRoom(room_id=room_id, room_name=str(one.get("name") or room_id)))
         after = page.get("next")
-    return rooms[:_MOST_ROOMS]
+    return rooms[:most]
 
 
 async def _read(api: Services, holder: Principal, room_id: str, limit: int) -> list[CompatMessage]:

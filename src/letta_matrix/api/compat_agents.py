@@ -5,6 +5,7 @@ from typing import Annotated
 
 from fastapi import Path
 
+from letta_matrix.api.agents import is_shown
 from letta_matrix.api.compat_door import Entrance, compatible_router
 from letta_matrix.api.compat_models import (
     CompatAgentRoom,
@@ -25,12 +26,11 @@ router = compatible_router()
 @router.post("/webhook/new-agent", responses=may("not-found"))
 async def new_agent(api: Api, door: Entrance, told: CompatNewAgent) -> CompatSynced:
     """List every runtime's agents now, because there is a new one."""
-    await door.admit(Scope.AGENTS)
-    troubles = {name: trouble for name, trouble in (await api.sync()).items() if trouble}
+    await door.admit(Scope.ADMIN)
+    away = sorted(name for name, trouble in (await api.sync()).items() if trouble)
     if _agent(api, told.agent_id) is None:
-        text = "; ".join(f"{name}: {trouble}" for name, trouble in sorted(troubles.items()))
-        if text:
-            raise Problem("unavailable", f"A runtime cannot be listed: {text}.")
+        if away:
+            raise Problem("unavailable", f"These runtimes cannot be listed: {', '.join(away)}.")
         raise Problem("not-found", "No runtime has an agent with this `agent_id`.")
     return CompatSynced(
         success=True,
@@ -43,7 +43,8 @@ async def new_agent(api: Api, door: Entrance, told: CompatNewAgent) -> CompatSyn
 async def mappings(api: Api, door: Entrance) -> CompatMappings:
     """List the agents with their users and rooms, by agent id."""
     holder = await door.admit(Scope.AGENTS)
-    found = [agent for agent in api.directory.all() if agent.status is AgentStatus.ACTIVE]
+    active = [agent for agent in api.directory.all() if agent.status is AgentStatus.ACTIVE]
+    found = [agent for agent in active if is_shown(agent, holder)]
     return CompatMappings(
         success=True,
         message=f"Retrieved {len(found)} agent mappings",
@@ -58,10 +59,8 @@ async def agent_room(
     """Get an agent's room."""
     holder = await door.admit(Scope.AGENTS)
     agent = _agent(api, agent_id)
-    if agent is None:
-        raise Problem("not-found", "There is no agent with this `agent_id`.")
-    if agent.room_id is None or not holder.may_act_in(agent.room_id):
-        raise Problem("not-found", f"{agent_id} has no room that your token is for.")
+    if agent is None or agent.room_id is None or not holder.may_act_in(agent.room_id):
+        raise Problem("not-found", "No agent with this `agent_id` has a room for your token.")
     return CompatAgentRoom(
         success=True,
         agent_id=agent_id,

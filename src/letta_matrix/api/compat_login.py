@@ -55,7 +55,7 @@ class Login:
 
 
 class Logins:
-    """Checks logins. Tries are limited for each user and each peer."""
+    """Checks logins. Tries are limited for each user from a peer, and for each peer."""
 
     def __init__(self, services: Services) -> None:
         self._services = services
@@ -68,14 +68,15 @@ class Logins:
         """Check a login by id or localpart. Raises Problem, TooOften, StoreUnavailable."""
         self._count(self._of_peers, peer)
         user_id = self._user_id(user)
-        self._count(self._of_users, user_id)
+        # Tries from elsewhere keep nobody out; homeservers take names in any case.
+        self._count(self._of_users, f"{peer} {user_id.casefold()}")
         self._role(user_id)
         try:
             async with aiohttp.ClientSession(timeout=_TIMEOUT) as http:
                 user_id, rooms = await self._checked(http, user_id, password)
             return await self._granted(user_id, rooms)
         except (aiohttp.ClientError, TimeoutError, HomeserverUnavailable) as error:
-            raise Problem("unavailable", _AWAY, {"Retry-After": "10"}) from error
+            raise Problem("unavailable", _AWAY) from error
 
     async def _checked(
         self, http: aiohttp.ClientSession, user_id: str, password: str
@@ -94,9 +95,15 @@ class Logins:
         try:
             status, joined = await self._request(http, "GET", _ROOMS, token=given)
         finally:
-            await asyncio.shield(self._request(http, "POST", _LOGOUT, {}, token=given))
+            await asyncio.shield(self._log_out(http, user_id, given))
         rooms = items(joined.get("joined_rooms")) or [] if status == 200 else []
         return str(answer.get("user_id")), [room for room in rooms if isinstance(room, str)]
+
+    async def _log_out(self, http: aiohttp.ClientSession, user_id: str, token: str) -> None:
+        try:
+            await self._request(http, "POST", _LOGOUT, {}, token=token)
+        except (aiohttp.ClientError, TimeoutError) as error:
+            log.warning("a login was not ended", user=user_id, reason=type(error).__name__)
 
     async def _granted(self, user_id: str, rooms: list[str]) -> Login:
         role = self._role(user_id)
@@ -176,4 +183,4 @@ def _refusal(status: int, answer: dict[str, Any]) -> Exception:
         return TooOften(pause / 1000 if isinstance(pause, int) else 10.0)
     if status in (400, 401, 403):
         return Problem("login-failed", "The homeserver does not accept this user and password.")
-    return Problem("unavailable", _AWAY, {"Retry-After": "10"})
+    return Problem("unavailable", _AWAY)

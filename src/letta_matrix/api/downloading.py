@@ -12,13 +12,13 @@ from mautrix.errors import MatrixRequestError
 
 from letta_matrix.api.problems import Problem
 from letta_matrix.api.services import Services
-from letta_matrix.matrix.events import mapping, newest_content
 from letta_matrix.matrix.homeserver import HomeserverUnavailable
+from letta_matrix.toolbox.downloads import attached_to
 from letta_matrix.toolbox.faults import ToolError
-from letta_matrix.toolbox.history import event_of
 from letta_matrix.toolbox.naming import not_in, room_of
 from letta_matrix.toolbox.principal import Principal
 from letta_matrix.toolbox.uploads import safe_name
+from letta_matrix.toolbox.writing import existing
 
 _MXC = re.compile(
     r"mxc://((?:[A-Za-z0-9.-]{1,230}|\[[0-9A-Fa-f:.]{2,45}\])(?::\d{1,5})?)/([A-Za-z0-9_-]{1,255})"
@@ -47,19 +47,13 @@ async def attached(api: Services, holder: Principal, room: str, event_id: str) -
         async with room_of(caller, room) as room_id:
             if room_id not in await caller.intent.joined_rooms():
                 raise not_in(caller, room)
-            event = await event_of(caller, room_id, event_id)
+            event = await existing(caller, room_id, event_id)
     except HomeserverUnavailable as error:
         raise Problem("unavailable", _AWAY) from error
     except MatrixRequestError as error:
         raise Problem("refused", f"The homeserver refused: {error.errcode}.") from error
-    content = newest_content(event)
-    mxc, info = content.get("url"), mapping(content.get("info"))
-    if event.get("type") == "m.room.encrypted" or "file" in content:
-        raise Problem("refused", f"The file of {event_id} is encrypted; it cannot be read here.")
-    if not isinstance(mxc, str) or not mxc:
-        raise Problem("not-found", f"There is no file in {event_id}.")
-    name = content.get("filename") or content.get("body")
-    return Found(mxc, name if isinstance(name, str) else "", str(info.get("mimetype") or ""))
+    mxc, about = attached_to(event)
+    return Found(mxc, str(about.get("name", "")), str(about.get("media_type", "")))
 
 
 async def forward(

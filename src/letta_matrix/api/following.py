@@ -41,7 +41,6 @@ class Following:
         self._api = api
         self._agent = agent
         self._turn_id = turn_id
-        self._events: list[Mapping[str, Any]] = []
         self._parts: dict[str, str] = {}
         self._news = asyncio.Event()
 
@@ -49,10 +48,9 @@ class Following:
         """The whole text so far whenever it has grown, None after `pause` seconds of silence,
         until the turn is over or `seconds` have passed."""
         with self._api.toolbox.arrivals.listen(self._came):
-            # What came before is in the outbox, as it first appeared.
-            for entry in await self._api.outbox.of_turn(self._turn_id):
-                if entry.kind is OutboxKind.MESSAGE and entry.event_id is not None:
-                    self._parts[entry.event_id] = _body(entry.content)
+            # What came meanwhile is newer than what was stored.
+            stored = _stored(await self._api.outbox.of_turn(self._turn_id))
+            self._parts = stored | self._parts
             async for text in self._looks(seconds, pause):
                 yield text
 
@@ -65,28 +63,23 @@ class Following:
         deadline, look, shown = spoke + seconds, _FIRST_LOOK, ""
         while True:
             over = await self.is_over()
-            look = _FIRST_LOOK if self._take() else min(look * 1.5, _LAST_LOOK)
             now, text = time.monotonic(), "\n\n".join(self._parts.values())
             if text != shown or now - spoke >= pause:
                 yield text if text != shown else None
                 shown, spoke = text, now
             if over or now >= deadline:
                 return
-            await is_set(self._news, min(look, deadline - now, pause))
+            heard = await is_set(self._news, min(look, deadline - now, pause))
             self._news.clear()
+            look = _FIRST_LOOK if heard else min(look * 1.5, _LAST_LOOK)
 
     def _came(self, event: Mapping[str, Any]) -> None:
         here = (event.get("sender"), event.get("room_id"))
-        if here == (self._agent.user_id, self._agent.room_id):
-            self._events.append(event)
+        if here == (self._agent.user_id, self._agent.room_id) and self._read(event):
             self._news.set()
 
-    def _take(self) -> bool:
-        """Read what came; whether there was anything of the turn."""
-        events, self._events = self._events, []
-        return sum(map(self._read, events)) > 0
-
     def _read(self, event: Mapping[str, Any]) -> bool:
+        """Take the text of an event of the turn; False for others."""
         content = mapping(event.get("content"))
         marker = mapping(content.get(MARKER))
         if event.get("type") != "m.room.message" or marker.get("turn_id") != self._turn_id:
@@ -111,6 +104,18 @@ async def answer_of(api: Services, turn_id: str) -> Answered:
         raise Problem(slug, " ".join([text, *notices]), more=more)
     said = [await api.outbox.reply_text(turn_id), *notices]
     return Answered("\n\n".join(filter(None, said)), _first(entries))
+
+
+def _stored(entries: list[OutboxEntry]) -> dict[str, str]:
+    """What was sent of a reply and is known of its newest versions, by event id."""
+    events: dict[int, str] = {}
+    texts: dict[str, str] = {}
+    for entry in entries:
+        if entry.kind is OutboxKind.MESSAGE and entry.event_id is not None:
+            events[entry.part] = entry.event_id
+        if entry.kind in (OutboxKind.MESSAGE, OutboxKind.FINAL) and entry.part in events:
+            texts[events[entry.part]] = _body(entry.content)
+    return texts
 
 
 def _first(entries: list[OutboxEntry]) -> str | None:

@@ -9,6 +9,8 @@ from pydantic import ConfigDict, Field
 from letta_matrix.api.routing import Answer, router_for
 from letta_matrix.api.security import Api, Holder, Reader
 from letta_matrix.store.agents import AgentStatus
+from letta_matrix.toolbox.principal import Scope
+from letta_matrix.web.health import counted
 
 router = router_for("bridge")
 
@@ -99,9 +101,10 @@ async def whoami(api: Api, holder: Holder) -> WhoAmI:
 
 
 @router.get("/health")
-async def health(api: Api, _: Holder) -> Health:
-    """Tell how the bridge is."""
-    return Health.model_validate(dict(api.health()))
+async def health(api: Api, holder: Holder) -> Health:
+    """Tell how the bridge is; admins also learn why agents are in trouble."""
+    report = api.health()
+    return Health.model_validate(dict(report) if Scope.ADMIN in holder.scopes else counted(report))
 
 
 @router.get("/stats")

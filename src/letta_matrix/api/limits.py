@@ -1,5 +1,6 @@
 """What holds for every request: how large it is, where its token is, how its answer is kept."""
 
+import math
 from collections import Counter
 from typing import Any
 from urllib.parse import parse_qsl
@@ -20,14 +21,18 @@ _HEADERS = {
 _IN_URL = (
     "Tokens do not belong in a URL, where logs keep them. Send `Authorization: Bearer lm_...`."
 )
-_OUTSIDE = 1_000_000
+_OUTSIDE = 128_000
+_JSON = 256_000
+_MESSAGE = 1_300_000
+"""100,000 characters, each escaped as a pair of surrogates, and the other fields."""
 
 
 class Limits:
-    """ASGI middleware. Bodies of more than `most` bytes are refused, and tokens in the URL; what
-    fails unexpectedly is a problem document too. `answers` counts by status, such as `2xx`.
+    """ASGI middleware. Bodies that are too large are refused, and tokens in the URL; what fails
+    unexpectedly is a problem document too. `answers` counts by status, such as `2xx`.
 
-    Outside of the API itself a body is read before its token is known: there it may be of 1 MB.
+    `most` bytes may have what brings a file: JSON is parsed on the event loop, and all else waits
+    for it. Outside of the API itself that is done before the token is known.
     """
 
     def __init__(self, app: App, most: int, answers: Counter[str]) -> None:
@@ -51,7 +56,7 @@ class Limits:
                     headers.setdefault(name, value)
             await send(message)
 
-        most = self._most if scope["path"].startswith(PREFIX) else min(self._most, _OUTSIDE)
+        most = min(self._most, _most_at(scope["path"]))
         try:
             _check(scope, most)
             await self._app(scope, _counted(receive, most), answer)
@@ -64,7 +69,16 @@ class Limits:
             await response(problem)(scope, receive, answer)
 
 
-def _check(scope: Scope, most: int) -> None:
+def _most_at(path: str) -> float:
+    """How many bytes the body of a request to `path` may have; files are limited by `most`."""
+    if not path.startswith(PREFIX + "/"):
+        return _OUTSIDE
+    if path.startswith(PREFIX + "/tools/") or path.endswith("/media"):
+        return math.inf
+    return _MESSAGE if "/messages" in path else _JSON
+
+
+def _check(scope: Scope, most: float) -> None:
     query = scope["query_string"].decode("latin-1")
     if any(name == "access_token" for name, _ in parse_qsl(query, keep_blank_values=True)):
         raise Problem("token-in-url", _IN_URL)
@@ -73,7 +87,7 @@ def _check(scope: Scope, most: int) -> None:
         raise Problem("too-large", _too_large(most))
 
 
-def _counted(receive: Receive, most: int) -> Receive:
+def _counted(receive: Receive, most: float) -> Receive:
     seen = 0
 
     async def counted() -> Any:
@@ -88,5 +102,5 @@ def _counted(receive: Receive, most: int) -> Receive:
     return counted
 
 
-def _too_large(most: int) -> str:
+def _too_large(most: float) -> str:
     return f"The body is larger than {most} bytes."

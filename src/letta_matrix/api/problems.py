@@ -20,7 +20,7 @@ from letta_matrix.access.authenticator import IdentityUnavailable, TooOften, Una
 from letta_matrix.access.guard import PROBLEMS as TYPES
 from letta_matrix.access.metadata import challenge
 from letta_matrix.store.database import StoreUnavailable
-from letta_matrix.toolbox.faults import Fault, ToolError
+from letta_matrix.toolbox.faults import ToolError
 from letta_matrix.toolbox.results import cut
 
 log = structlog.get_logger()
@@ -88,6 +88,7 @@ _BY_STATUS = {
 _NO_DATABASE = "The bridge's database does not answer now. Try again in a minute."
 _NO_PATH = "There is nothing at this path. /docs lists what there is."
 _SHOWN = 20
+_USUAL_WAIT = 10.0
 
 
 class ProblemDocument(BaseModel):
@@ -127,7 +128,8 @@ def response(problem: Problem, request: Request | None = None) -> Response:
     if getattr(getattr(request, "state", None), "compatible", False):
         body |= {"success": False, "message": problem.detail}
     data = json.dumps(body, ensure_ascii=False).encode("utf-8", "replace")
-    return Response(data, kind.status, dict(problem.headers), MEDIA_TYPE)
+    usual = _retry_after(_USUAL_WAIT) if kind.status == 503 else {}
+    return Response(data, kind.status, {**usual, **problem.headers}, MEDIA_TYPE)
 
 
 def _documented(kind: Kind) -> dict[str, Any]:
@@ -214,13 +216,13 @@ async def _answered(request: Request, error: Problem) -> Response:
 
 
 async def _tool_failed(request: Request, error: ToolError) -> Response:
-    after = error.retry_after or (10.0 if error.fault is Fault.UNAVAILABLE else 0.0)
-    return response(Problem(str(error.fault), str(error), _retry_after(after)), request)
+    headers = _retry_after(error.retry_after)
+    return response(Problem(str(error.fault), str(error), headers), request)
 
 
 async def _unauthorized(request: Request, error: Unauthorized) -> Response:
     if isinstance(error, IdentityUnavailable):
-        return response(Problem("unavailable", str(error), _retry_after(10.0)), request)
+        return response(Problem("unavailable", str(error)), request)
     headers = {"WWW-Authenticate": challenge(error)}
     return response(Problem("unauthorized", str(error), headers), request)
 
@@ -230,7 +232,7 @@ async def _too_often(request: Request, error: TooOften) -> Response:
 
 
 async def _no_store(request: Request, _: StoreUnavailable) -> Response:
-    return response(Problem("unavailable", _NO_DATABASE, _retry_after(10.0)), request)
+    return response(Problem("unavailable", _NO_DATABASE), request)
 
 
 async def _invalid(request: Request, error: RequestValidationError) -> Response:

@@ -1,19 +1,20 @@
 """Talking to an agent: say something and get its answer, whole or as it grows."""
 
-import json
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Annotated, Any
 
 from fastapi import Query, Request, Response
-from fastapi.responses import StreamingResponse
 from pydantic import ConfigDict, Field
 
-from letta_matrix.api import problems
+from letta_matrix.access.authenticator import IdentityUnavailable, TooOften, Unauthorized
+from letta_matrix.api import presence, problems
 from letta_matrix.api.agents import KnownAgent
 from letta_matrix.api.calling import IdempotencyKey, Json, call, given_once
 from letta_matrix.api.changes import WriteBody
+from letta_matrix.api.event_stream import STREAM, EventStream, event, framed
 from letta_matrix.api.following import Following, answer_of
+from letta_matrix.api.presence import Presence
 from letta_matrix.api.problems import FROM_TOOLS, Problem, may
 from letta_matrix.api.routing import Answer, router_for
 from letta_matrix.api.security import Api, Holder
@@ -26,9 +27,7 @@ from letta_matrix.toolbox.tool import Markdown
 
 router = router_for("agents")
 
-_STREAM = "text/event-stream"
 _JSON_WAIT, _STREAM_WAIT, _LONGEST_WAIT = 120.0, 1800.0, 3600.0
-_KEEP_ALIVE, _STILL_THERE = 15.0, 5.0
 _NOT_YET = "The agent has not answered in time; ask again with the same `Idempotency-Key`."
 
 _EXAMPLE: dict[str, Any] = {
@@ -47,7 +46,7 @@ _EVENTS = (
 _RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "The answer; with `Accept: text/event-stream` as it grows",
-        "content": {_STREAM: {"schema": {"type": "string"}, "example": _EVENTS}},
+        "content": {STREAM: {"schema": {"type": "string"}, "example": _EVENTS}},
     },
     202: {"description": "It is sent and not answered yet"},
 }
@@ -100,9 +99,9 @@ async def say_to_agent(
     with the same `Idempotency-Key`, says nothing a second time: it follows the same turn.
     """
     said = await _say(api, holder, agent, body.message, given_once(body.transaction_id, key))
-    if _STREAM in request.headers.get("Accept", ""):
-        stream = _events(api, agent, said, _STREAM_WAIT if wait is None else wait)
-        return StreamingResponse(stream, media_type=_STREAM, headers={"X-Accel-Buffering": "no"})
+    if STREAM in request.headers.get("Accept", ""):
+        seconds = _STREAM_WAIT if wait is None else wait
+        return EventStream(_events(Presence(request), api, agent, said, seconds))
     return await _whole(request, api, agent, said, _JSON_WAIT if wait is None else wait)
 
 
@@ -143,11 +142,12 @@ async def _say(
 async def _whole(
     request: Request, api: Services, agent: Agent, said: dict[str, Any], seconds: float
 ) -> Json:
-    following = Following(api, agent, said["turn_id"])
-    async with aclosing(following.texts(seconds, _STILL_THERE)) as texts:
+    following, caller = Following(api, agent, said["turn_id"]), Presence(request)
+    async with aclosing(following.texts(seconds, presence.EVERY)) as texts:
         async for _ in texts:
             if await request.is_disconnected():
                 break
+            await caller.confirm()
     if not await following.is_over():
         return Json(said, 202, {"Location": f"/api/v1/turns/{said['turn_id']}"})
     answered = await answer_of(api, said["turn_id"])
@@ -155,29 +155,32 @@ async def _whole(
 
 
 async def _events(
-    api: Services, agent: Agent, said: dict[str, Any], seconds: float
+    caller: Presence, api: Services, agent: Agent, said: dict[str, Any], seconds: float
 ) -> AsyncGenerator[bytes]:
-    yield _event("accepted", {name: said[name] for name in ("event_id", "turn_id")})
+    yield event("accepted", {name: said[name] for name in ("event_id", "turn_id")})
     following = Following(api, agent, said["turn_id"])
     try:
-        async with aclosing(following.texts(seconds, _KEEP_ALIVE)) as texts:
+        async with aclosing(following.texts(seconds, presence.EVERY)) as texts:
             async for text in texts:
-                yield _event("text", {"text": text}) if text is not None else b": it goes on\n\n"
+                await caller.confirm()
+                yield event("text", {"text": text}) if text is not None else b": it goes on\n\n"
         if not await following.is_over():
             raise Problem("timeout", _NOT_YET)
         answered = await answer_of(api, said["turn_id"])
-        yield _event("done", {"answer": answered.answer, "event_id": answered.event_id})
-    except Problem as problem:
-        yield _framed("error", bytes(problems.response(problem).body))
-    except StoreUnavailable:
-        gone = Problem("unavailable", "The bridge's database does not answer now; ask again.")
-        yield _framed("error", bytes(problems.response(gone).body))
+        yield event("done", {"answer": answered.answer, "event_id": answered.event_id})
+    except (Problem, Unauthorized, TooOften, StoreUnavailable) as error:
+        yield framed("error", bytes(problems.response(_problem_of(error)).body))
 
 
-def _event(name: str, data: object) -> bytes:
-    return _framed(name, json.dumps(data, ensure_ascii=False).encode("utf-8", "replace"))
-
-
-def _framed(name: str, data: bytes) -> bytes:
-    """A server-sent event; JSON has no line ends (HTML, Server-sent events)."""
-    return b"event: %s\ndata: %s\n\n" % (name.encode(), data)
+def _problem_of(error: Exception) -> Problem:
+    match error:
+        case Problem():
+            return error
+        case StoreUnavailable():
+            return Problem("unavailable", "The bridge's database does not answer now; ask again.")
+        case IdentityUnavailable():
+            return Problem("unavailable", str(error))
+        case TooOften():
+            return Problem("rate-limited", str(error))
+        case _:
+            return Problem("unauthorized", str(error))

@@ -1,12 +1,20 @@
 """The bridge's own tokens: who has them, new ones, and their end."""
 
 import time
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Self
 
 import structlog
 from fastapi import Path
-from pydantic import ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, ConfigDict, Field, StringConstraints, model_validator
 
+from letta_matrix.access.grants import (
+    LONGEST_LABEL,
+    ROOM_ID,
+    USUAL_LIFETIME,
+    label_of,
+    rooms_for,
+    scopes_for,
+)
 from letta_matrix.access.secrets import issue
 from letta_matrix.api.changes import change
 from letta_matrix.api.problems import Problem, may
@@ -23,7 +31,6 @@ log = structlog.get_logger()
 router = router_for("tokens")
 
 _LONGEST = 10 * 365 * 86_400.0
-_PLAIN = r"^[^\x00-\x1f\x7f-\x9f]*$"
 _EXAMPLE: dict[str, Any] = {
     "token_id": "a1b2c3d4e5f6",
     "label": "nightly report",
@@ -35,7 +42,7 @@ _EXAMPLE: dict[str, Any] = {
     "revoked_at": None,
 }
 
-RoomId = Annotated[str, StringConstraints(pattern=r"^![!-~]{1,254}$")]
+RoomId = Annotated[str, StringConstraints(pattern=f"^{ROOM_ID}$")]
 TokenId = Annotated[str, Path(max_length=100, examples=["a1b2c3d4e5f6"])]
 
 
@@ -83,17 +90,20 @@ class TokenWish(Body):
         }
     )
 
-    label: Annotated[str, StringConstraints(pattern=_PLAIN)] = Field("", max_length=200)
+    label: Annotated[str, Field(max_length=LONGEST_LABEL), AfterValidator(label_of)] = ""
     agent_id: str = Field("", max_length=200, description="as whom it acts; empty: the bot")
-    scopes: list[Literal["read", "write", "rooms", "agents", "admin"]] = Field(
-        min_length=1, max_length=5
-    )
+    scopes: list[Scope] = Field(min_length=1, max_length=5)
     rooms: list[RoomId] | None = Field(
-        None, max_length=1_000, description="the only rooms it is for; null: all"
+        None, min_length=1, max_length=1_000, description="the only rooms it is for; null: all"
     )
     expires_in: float | None = Field(
-        None, gt=0, le=_LONGEST, description="seconds; null: it does not expire"
+        USUAL_LIFETIME, gt=0, le=_LONGEST, description="seconds; null: it does not expire"
     )
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        rooms_for(self.rooms, scopes_for(self.scopes, self.agent_id))
+        return self
 
 
 @router.get("/tokens")
@@ -116,22 +126,22 @@ async def list_tokens(api: Api, _: Admin, limit: Limit = 50, after: After = None
 async def create_token(api: Api, holder: Admin, wish: TokenWish) -> NewToken:
     """Make a token; the answer is the only one that has its secret.
 
-    A token never grants more than the one that it is made with.
+    A token never grants more than the one that it is made with, nor for longer.
     """
     _check(api, holder, wish)
     secret, token = issue(
         agent_id=wish.agent_id,
-        scopes=frozenset(Scope(scope) for scope in wish.scopes),
+        scopes=frozenset(wish.scopes),
         rooms=None if wish.rooms is None else frozenset(wish.rooms),
         label=wish.label,
-        lifetime=wish.expires_in,
+        lifetime=await _lifetime(api, holder, wish),
     )
 
     async def add(_: bool) -> Result:
         await api.tokens.add(token)
         return {}
 
-    await change(api, holder, "tokens.create", wish.model_dump(), "", add)
+    await change(api, holder, "tokens.create", wish.model_dump(mode="json"), "", add)
     log.info("a token was made", by=holder.key, token=token.token_id)
     return NewToken(token=secret, **_told(token))
 
@@ -151,19 +161,27 @@ async def revoke_token(api: Api, holder: Admin, token_id: TokenId) -> None:
 
 
 def _check(api: Services, holder: Principal, wish: TokenWish) -> None:
-    """Raises Problem for a token that cannot be, or would be more than its maker's."""
+    """Raises Problem for a token of nobody's, or one that would be more than its maker's."""
     agent = api.directory.get(wish.agent_id)
     if wish.agent_id and (agent is None or agent.status is not AgentStatus.ACTIVE):
         raise Problem("not-found", "There is no agent with this `agent_id`.")
-    if wish.agent_id and "admin" in wish.scopes:
-        raise Problem("invalid-arguments", "body.scopes: `admin` is for tokens of the bot alone")
-    missing = {Scope(scope) for scope in wish.scopes} - holder.scopes
+    missing = set(wish.scopes) - holder.scopes
     if missing:
         raise Problem("forbidden", f"Your own token has no scope {', '.join(sorted(missing))}.")
     if holder.agent_id and holder.agent_id != wish.agent_id:
         raise Problem("forbidden", "Your own token acts as another agent.")
-    if holder.rooms is not None and not set(wish.rooms or "*") <= holder.rooms:
+    if holder.rooms is not None and not (wish.rooms and set(wish.rooms) <= holder.rooms):
         raise Problem("forbidden", "Your own token is not for all of these rooms.")
+
+
+async def _lifetime(api: Services, holder: Principal, wish: TokenWish) -> float | None:
+    """Seconds that the token is to be accepted: no longer than the one it is made with."""
+    kind, _, token_id = holder.key.partition(":")
+    maker = await api.tokens.get(token_id) if kind == "token" else None
+    if maker is None or maker.expires_at is None:
+        return wish.expires_in
+    left = maker.expires_at - time.time()
+    return left if wish.expires_in is None else min(wish.expires_in, left)
 
 
 def _is_id(text: str) -> bool:

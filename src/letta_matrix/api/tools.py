@@ -3,10 +3,11 @@
 from typing import Annotated, Any
 
 from fastapi import Body as Given
-from fastapi import Path
+from fastapi import Path, Request
 from pydantic import ConfigDict, Field
 
 from letta_matrix.api.calling import IdempotencyKey, Json, call
+from letta_matrix.api.presence import Presence
 from letta_matrix.api.problems import FROM_TOOLS, may
 from letta_matrix.api.routing import Answer, router_for
 from letta_matrix.api.security import Api, Holder
@@ -76,6 +77,7 @@ async def list_tools(api: Api, holder: Holder) -> ToolList:
     },
 )
 async def call_tool(
+    request: Request,
     api: Api,
     holder: Holder,
     name: Annotated[str, Path(max_length=100, examples=["matrix_send_message"])],
@@ -91,9 +93,12 @@ async def call_tool(
     """Call a tool.
 
     A call with an `Idempotency-Key`, or with the argument `transaction_id`, changes something
-    once, however often it is sent.
+    once, however often it is sent. What waits for somebody ends when the client goes away.
     """
-    return Json(await call(api, holder, name, arguments or {}, key))
+    work = call(api, holder, name, arguments or {}, key)
+    tool = api.toolbox.tools.get(name)
+    waits = tool is not None and tool.seconds is None
+    return Json(await (Presence(request).during(work) if waits else work))
 
 
 def _told(tool: Tool[Any]) -> ToolInfo:

@@ -89,7 +89,7 @@ async def list_turns(
     if status == "all":
         turns = await api.turns.newest(limit + 1, before=after)
     else:
-        turns = _unfinished(api, after)
+        turns = await _unfinished(api, after)
     more = turns[limit - 1].turn_id if len(turns) > limit else None
     seen = [_summary(turn) for turn in turns[:limit] if holder.may_act_in(turn.room_id)]
     return TurnPage(turns=seen, next=more)
@@ -124,11 +124,16 @@ async def cancel_turn(
     return TurnCancelled(turn_id=turn_id, cancelled=True)
 
 
-def _unfinished(api: Services, after: str | None) -> list[Turn]:
-    turns = api.unfinished()
-    ids = [turn.turn_id for turn in turns]
-    # One that has ended meanwhile was among the first.
-    return turns[ids.index(after) + 1 if after in ids else 0 :]
+async def _unfinished(api: Services, after: str | None) -> list[Turn]:
+    """Those that run or wait, from the one behind the turn `after` on, which may be over."""
+    here = {turn.turn_id for turn in api.unfinished()}
+    turns = [turn for turn in await api.turns.unfinished() if turn.turn_id in here]
+    if not after:
+        return turns
+    last = await api.turns.get(after)
+    if last is None:
+        raise Problem("invalid-arguments", "`after` is none that an earlier answer gave.")
+    return [turn for turn in turns if turn.seq > last.seq]
 
 
 async def _known(api: Services, holder: Principal, turn_id: str) -> Turn:

@@ -36,7 +36,7 @@ def mcp(
         Path | None,
         typer.Option(
             help=f"A file with the token; default: the variable {_TOKEN}, else the embedded "
-            "stack's token.",
+            "stack's token, for its own bridge alone.",
             show_default=False,
         ),
     ] = None,
@@ -51,7 +51,10 @@ def mcp(
     token = _token(token_file)
     if not url or not token:
         stack = _stack(data, "--url" if not url else _TOKEN)
-        url, token = url or _text(stack, "ws_url"), token or _text(stack, "token")
+        own = _text(stack, "ws_url")
+        if url and url != own:
+            raise BadInput(f"{url} is not the embedded stack's: give its token in {_TOKEN}")
+        url, token = own, token or _text(stack, "token")
     try:
         asyncio.run(Relay(url, token, _write, _say).run(_lines()))
     except RelayError as error:

@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from letta_matrix.store.agents import Agent
 
 _TIMEOUT = 5.0
+_WHY = (
+    "Why agents are in trouble is in the bridge's log, and in /api/v1/health for a token with the "
+    "scope admin."
+)
 
 
 def register(app: typer.Typer) -> None:
@@ -64,7 +68,10 @@ def status(
 def for_people(report: Mapping[str, object]) -> str:
     """What /health says, as short lines."""
     parts = (_lines(name.replace("_", " "), part) for name, part in report.items())
-    return "\n".join(line for part in parts for line in part)
+    lines = [line for part in parts for line in part]
+    if report.get("agents_in_trouble"):
+        lines.append(_WHY)
+    return "\n".join(lines)
 
 
 def _lines(name: str, value: object) -> list[str]:

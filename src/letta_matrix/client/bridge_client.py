@@ -8,9 +8,10 @@ from urllib.parse import quote
 from letta_matrix.client import types
 from letta_matrix.client.errors import ApiError
 from letta_matrix.client.events import StreamEvent, events_of
-from letta_matrix.client.transport import Json, Transport
+from letta_matrix.client.transport import STREAMING, Json, Transport
 
 _V1 = "/api/v1"
+_PAGE = 200
 
 
 class LettaMatrix:
@@ -23,7 +24,7 @@ class LettaMatrix:
     Args:
         url: where the API is, such as `http://127.0.0.1:8004`.
         token: a token made by `letta-matrix tokens create`; only `health` and `is_ready` need none.
-        timeout: seconds that a request may take; asking an agent takes as long as it thinks.
+        timeout: seconds that a request may take; one that waits for an agent may take longer.
     """
 
     def __init__(self, url: str, token: str = "", *, timeout: float = 330.0) -> None:
@@ -56,14 +57,8 @@ class LettaMatrix:
 
     async def list_agents(self, *, name: str = "", runtime: str = "") -> list[types.Agent]:
         """The active agents, all pages; those whose name contains `name`, of one runtime."""
-        found: list[types.Agent] = []
-        query: dict[str, object] = {"name": name, "runtime": runtime, "limit": 200}
-        while True:
-            page = await self._get("/agents", query)
-            found += cast("list[types.Agent]", page["agents"])
-            if not page.get("next"):
-                return found
-            query["after"] = page["next"]
+        query: Json = {"name": name, "runtime": runtime, "limit": _PAGE}
+        return cast("list[types.Agent]", await self._pages("/agents", "agents", query))
 
     async def get_agent(self, agent_id: str) -> types.AgentDetails:
         return cast("types.AgentDetails", await self._get(f"/agents/{_part(agent_id)}"))
@@ -97,8 +92,10 @@ class LettaMatrix:
         self, agent_id: str, message: str, *, wait: float = 120.0, transaction_id: str = ""
     ) -> types.Answer:
         """Say something to an agent and wait `wait` seconds for its answer."""
-        path = f"/agents/{_part(agent_id)}/messages"
-        answer = await self._write("POST", path, {"message": message}, transaction_id, wait=wait)
+        path, headers = f"{_V1}/agents/{_part(agent_id)}/messages", _once(transaction_id)
+        answer = await self._transport.request(
+            "POST", path, {"message": message}, query={"wait": wait}, headers=headers, wait=wait
+        )
         return cast("types.Answer", answer)
 
     async def stream_answer(
@@ -109,21 +106,16 @@ class LettaMatrix:
         headers = {"Accept": "text/event-stream", **_once(transaction_id)}
         path = f"{_V1}/agents/{_part(agent_id)}/messages"
         body = {"message": message}
-        async with self._transport.open("POST", path, body, headers=headers) as response:
+        async with self._transport.open(
+            "POST", path, body, headers=headers, timeout=STREAMING
+        ) as response:
             async for event in events_of(response):
                 yield event
 
     async def list_rooms(self, *, include_members: bool = False) -> list[types.Room]:
         """The rooms that the token's holder is in, all pages."""
-        found: list[types.Room] = []
-        after = 0
-        while True:
-            query: Json = {"include_members": include_members, "after": after}
-            page = await self._get("/rooms", query)
-            found += cast("list[types.Room]", page["rooms"])
-            if not page.get("next"):
-                return found
-            after = int(page["next"])
+        query: Json = {"include_members": include_members}
+        return cast("list[types.Room]", await self._pages("/rooms", "rooms", query))
 
     async def send_message(
         self,
@@ -155,8 +147,8 @@ class LettaMatrix:
         return await self._write("POST", f"/tools/{_part(name)}", arguments, transaction_id)
 
     async def list_turns(self) -> list[types.Turn]:
-        """The turns that run or wait, at most 200."""
-        return cast("list[types.Turn]", (await self._get("/turns", {"limit": 200}))["turns"])
+        """The turns that run or wait, all pages."""
+        return cast("list[types.Turn]", await self._pages("/turns", "turns", {"limit": _PAGE}))
 
     async def cancel_turn(self, turn_id: str) -> None:
         """Stop a turn. Raises ApiError `conflict` if it is over."""
@@ -185,9 +177,9 @@ class LettaMatrix:
         agent_id: str = "",
         rooms: Collection[str] | None = None,
         label: str = "",
-        expires_in: float | None = None,
+        expires_in: float | None = 90 * 86_400.0,
     ) -> types.NewToken:
-        """A new token; `expires_in` is in seconds. Its secret is told this once."""
+        """A new token; `expires_in` is in seconds, None for ever. Its secret is told this once."""
         body: Json = {
             "scopes": list(scopes),
             "agent_id": agent_id,
@@ -198,8 +190,8 @@ class LettaMatrix:
         return cast("types.NewToken", await self._transport.request("POST", f"{_V1}/tokens", body))
 
     async def list_tokens(self) -> list[types.Token]:
-        """The tokens, at most 200, without their secrets."""
-        return cast("list[types.Token]", (await self._get("/tokens", {"limit": 200}))["tokens"])
+        """The tokens, all pages, without their secrets."""
+        return cast("list[types.Token]", await self._pages("/tokens", "tokens", {"limit": _PAGE}))
 
     async def revoke_token(self, token_id: str) -> None:
         await self._transport.request("DELETE", f"{_V1}/tokens/{_part(token_id)}")
@@ -207,11 +199,19 @@ class LettaMatrix:
     async def _get(self, path: str, query: dict[str, object] | None = None) -> Json:
         return await self._transport.request("GET", _V1 + path, query=query)
 
-    async def _write(
-        self, method: str, path: str, body: Json, transaction_id: str, **query: object
-    ) -> Json:
+    async def _pages(self, path: str, name: str, query: Json) -> list[Json]:
+        """What is called `name` on all pages."""
+        found: list[Json] = []
+        while True:
+            page = await self._get(path, query)
+            found += page[name]
+            if not page.get("next"):
+                return found
+            query = {**query, "after": page["next"]}
+
+    async def _write(self, method: str, path: str, body: Json, transaction_id: str) -> Json:
         return await self._transport.request(
-            method, _V1 + path, body, query=query, headers=_once(transaction_id)
+            method, _V1 + path, body, headers=_once(transaction_id)
         )
 
 

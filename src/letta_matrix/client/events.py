@@ -19,8 +19,8 @@ class StreamEvent:
 async def events_of(response: aiohttp.ClientResponse) -> AsyncGenerator[StreamEvent]:
     """The events of a stream, until it ends."""
     name, lines = "", list[str]()
-    async for raw in response.content:
-        line = raw.decode().rstrip("\r\n")
+    async for raw in _lines(response):
+        line = raw.decode().rstrip("\r")
         if line.startswith("event:"):
             name = line[6:].strip()
         elif line.startswith("data:"):
@@ -28,3 +28,17 @@ async def events_of(response: aiohttp.ClientResponse) -> AsyncGenerator[StreamEv
         elif not line and lines:
             yield StreamEvent(name, json.loads("\n".join(lines)))
             name, lines = "", []
+
+
+async def _lines(response: aiohttp.ClientResponse) -> AsyncGenerator[bytes]:
+    """Lines of any length; aiohttp's own are bounded."""
+    begun: list[bytes] = []
+    async for chunk in response.content.iter_any():
+        first, *rest = chunk.split(b"\n")
+        begun.append(first)
+        if rest:
+            yield b"".join(begun)
+            *whole, last = rest
+            for line in whole:
+                yield line
+            begun = [last]

@@ -12,6 +12,11 @@ from letta_matrix.client.errors import ApiError, ClientError, Unreachable
 Json = dict[str, Any]
 
 _CONNECT = 10.0
+_MARGIN = 30.0
+"""Seconds that a request which waits may take besides."""
+
+STREAMING = aiohttp.ClientTimeout(sock_connect=_CONNECT, sock_read=60.0)
+"""An answer that takes as long as it takes; the API sends something every 15 seconds."""
 
 
 class Transport:
@@ -20,7 +25,7 @@ class Transport:
     def __init__(self, url: str, token: str, timeout: float) -> None:
         self._url = url.rstrip("/")
         self._token = token
-        self._timeout = aiohttp.ClientTimeout(total=timeout, sock_connect=_CONNECT)
+        self._seconds = timeout
         self._session: aiohttp.ClientSession | None = None
 
     async def close(self) -> None:
@@ -36,9 +41,14 @@ class Transport:
         *,
         query: Mapping[str, object] | None = None,
         headers: Mapping[str, str] | None = None,
+        wait: float = 0.0,
     ) -> Json:
-        """The JSON object that an endpoint answers, empty for none. Raises ClientError."""
-        async with self.open(method, path, body, query=query, headers=headers) as response:
+        """The JSON object that an endpoint answers, empty for none, and perhaps only after so
+        many seconds. Raises ClientError."""
+        timeout = _timeout(max(self._seconds, wait + _MARGIN if wait else 0.0))
+        async with self.open(
+            method, path, body, query=query, headers=headers, timeout=timeout
+        ) as response:
             return _object(await response.read())
 
     async def read(self, path: str, *, query: Mapping[str, object] | None = None) -> bytes:
@@ -55,10 +65,11 @@ class Transport:
         *,
         query: Mapping[str, object] | None = None,
         headers: Mapping[str, str] | None = None,
+        timeout: aiohttp.ClientTimeout | None = None,
     ) -> AsyncGenerator[aiohttp.ClientResponse]:
         """An answer whose body is still to be read. Raises ClientError, also while reading."""
         if self._session is None:
-            self._session = aiohttp.ClientSession(timeout=self._timeout)
+            self._session = aiohttp.ClientSession()
         sent = {**({"Authorization": f"Bearer {self._token}"} if self._token else {})}
         sent |= dict(headers or {})
         params = {key: _text(value) for key, value in (query or {}).items() if value is not None}
@@ -70,6 +81,7 @@ class Transport:
                 params=params,
                 headers=sent,
                 allow_redirects=False,
+                timeout=timeout or _timeout(self._seconds),
                 **cast("Any", {} if body is None else content),
             ) as response:
                 if not 200 <= response.status < 300:
@@ -78,6 +90,10 @@ class Transport:
         except (aiohttp.ClientError, TimeoutError) as error:
             reason = str(error) or "it took too long"
             raise Unreachable(f"{self._url} does not answer: {reason}") from error
+
+
+def _timeout(seconds: float) -> aiohttp.ClientTimeout:
+    return aiohttp.ClientTimeout(total=seconds, sock_connect=_CONNECT)
 
 
 def _text(value: object) -> str:

@@ -41,10 +41,13 @@ class Member(TypedDict):
 
 
 class Room(TypedDict):
+    """`joined` is how many are in it where `members` are not all."""
+
     room_id: str
     name: str
     alias: NotRequired[str]
     members: NotRequired[list[Member]]
+    joined: NotRequired[int]
 
 
 class Message(TypedDict):
@@ -62,9 +65,11 @@ class Message(TypedDict):
 
 
 class Messages(TypedDict):
-    """Messages, oldest first; `before` and `after` lead to older and newer ones."""
+    """Messages, oldest first; `before` and `after` lead to older and newer ones. `untrusted`
+    reminds a model that others wrote them."""
 
     room_id: str
+    untrusted: str
     messages: list[Message]
     before: NotRequired[str]
     after: NotRequired[str]
@@ -131,5 +136,8 @@ class Tool(TypedDict):
     title: str
     description: str
     scope: str
+    read_only: bool
+    destructive: bool
+    idempotent: bool
     parameters: dict[str, Any]
     results: dict[str, Any]

@@ -118,7 +118,7 @@ class McpHttp:
         peer = str(client[0]) if client else ""
         principal = await self._authenticator.admit(authorization, peer)
         sessions = self._sessions or await self._begin()
-        with self._streams.opened(bearer_of(authorization)) as stream:
+        with self._streams.opened(principal, bearer_of(authorization)) as stream:
             answer = _Answer(stream, send)
             await sessions.serve(principal, scope, receive, answer)
             return

@@ -80,9 +80,7 @@ class Relay:
         began, pauses = loop.time(), iter(_PAUSES)
         while True:
             try:
-                socket = await self._dial(http)
-                for message in self._session.opening():
-                    await socket.send_str(message)
+                socket = await self._open(http)
             except (aiohttp.ClientError, OSError, TimeoutError) as error:
                 if loop.time() - began >= patience:
                     raise RelayError(_unreachable(self._url, error)) from error
@@ -91,6 +89,16 @@ class Relay:
                 self._socket = socket
                 self._connected.set()
                 return socket
+
+    async def _open(self, http: aiohttp.ClientSession) -> aiohttp.ClientWebSocketResponse:
+        socket = await self._dial(http)
+        try:
+            for message in self._session.opening():
+                await socket.send_str(message)
+        except (aiohttp.ClientError, OSError):
+            await socket.close()
+            raise
+        return socket
 
     async def _dial(self, http: aiohttp.ClientSession) -> aiohttp.ClientWebSocketResponse:
         headers = {"Authorization": f"Bearer {self._token}"}
@@ -155,14 +163,14 @@ class Relay:
             self._write(_error(message["id"], code, text))
 
     async def _is_there(self) -> bool:
-        if self._connected.is_set():
-            return True
-        left = self._away_since + _PATIENCE - asyncio.get_running_loop().time()
-        try:
-            async with asyncio.timeout(max(left, 0.0)):
-                await self._connected.wait()
-        except TimeoutError:
-            return False
+        deadline = self._away_since + _PATIENCE
+        # When it is told of a connection, that may already be lost again.
+        while not self._connected.is_set():
+            try:
+                async with asyncio.timeout_at(deadline):
+                    await self._connected.wait()
+            except TimeoutError:
+                return False
         return True
 
 
@@ -185,7 +193,7 @@ class Session:
     def says(self, message: Mapping[str, Any], line: str) -> None:
         """The client says something."""
         method, request_id = message.get("method"), message.get("id")
-        if method == "initialize":
+        if method == "initialize" and isinstance(request_id, str | int):
             self._initialize, self._agreed = dict(message), False
         elif method == "notifications/initialized":
             self._initialized = line

@@ -88,7 +88,7 @@ def make_server(services: Services) -> Server[dict[str, Any]]:
         "notifications/initialized", NotificationParams, subscriptions.greet
     )
     # In place of the SDK's, which is tracing that nobody exports here.
-    server.middleware[:] = [_report_defects]
+    server.middleware[:] = [_report_defects, subscriptions.keep_up]
     # It logs what it is sent and what it sends, message texts included.
     logging.getLogger("mcp").setLevel(logging.CRITICAL)
     return server

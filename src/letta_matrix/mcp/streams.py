@@ -14,12 +14,17 @@ from letta_matrix.access.authenticator import (
     TooOften,
     Unauthorized,
 )
+from letta_matrix.access.streams import OpenStreams
 from letta_matrix.store.database import StoreUnavailable
+from letta_matrix.toolbox.principal import Principal
 
 log = structlog.get_logger()
 
 RECHECK = 5.0
 """Seconds between looks whether the tokens of open requests are still accepted."""
+
+MOST = 600
+"""Requests of a token that are open at once: a stream for each of its sessions, and calls."""
 
 
 @dataclass(eq=False, slots=True)
@@ -37,17 +42,22 @@ class Streams:
     def __init__(self, authenticator: Authenticator) -> None:
         self._authenticator = authenticator
         self._open: set[Stream] = set()
+        self._counted = OpenStreams(MOST, "requests")
 
     @contextlib.contextmanager
-    def opened(self, bearer: str) -> Generator[Stream]:
-        """While a request is answered. What is inside ends silently when it may not go on."""
+    def opened(self, principal: Principal, bearer: str) -> Generator[Stream]:
+        """While a request is answered. What is inside ends silently when it may not go on.
+
+        Raises TooOften where the principal has too many open.
+        """
         stream = Stream(bearer)
-        self._open.add(stream)
-        try:
-            with stream.scope:
-                yield stream
-        finally:
-            self._open.discard(stream)
+        with self._counted.opened(principal):
+            self._open.add(stream)
+            try:
+                with stream.scope:
+                    yield stream
+            finally:
+                self._open.discard(stream)
 
     def close(self) -> None:
         """End what streams; calls that have said nothing yet may end by themselves."""
@@ -70,6 +80,9 @@ class Streams:
             log.warning("tokens of open requests are not checked", reason=str(error))
         except Unauthorized:
             return False
+        except Exception as error:
+            # Whatever fails for one token, the others must be looked at for as long as they last.
+            log.error("a token of open requests is not checked", exc_info=error)
         return True
 
     def _end(self, bearer: str) -> None:

@@ -6,13 +6,14 @@ that something is new; reading it anew asks for permission as ever.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Generator, Mapping
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
 
 import structlog
 from mcp.server.connection import Connection
-from mcp.server.context import ServerRequestContext
+from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
 from mcp.shared.exceptions import MCPError
 from mcp.shared.subscriptions import (
     SUBSCRIPTION_ID_META_KEY,
@@ -40,6 +41,7 @@ from letta_matrix.access.authenticator import (
     Unauthorized,
     bearer_of,
 )
+from letta_matrix.access.streams import OpenStreams
 from letta_matrix.mcp.caller import connection_of, principal_of
 from letta_matrix.mcp.changes import LIST, Changes
 from letta_matrix.mcp.frames import TOO_OFTEN
@@ -55,25 +57,24 @@ Context = ServerRequestContext[Any, Any]
 MOST = 200
 """Resources that one client may subscribe to."""
 
+LISTENING = 300
+"""`subscriptions/listen` requests of a token that are open at once."""
+
 INTERVAL = 1.0
 """Seconds between two notifications of the same resource, at least."""
 
 _WATCH = "letta_matrix.watch"
 
 Tell = Callable[[str], Awaitable[None]]
+Still = Callable[[], Awaitable[object]]
+Reads = Callable[[str], Awaitable[bool]]
 
 
 class Watch:
     """What one client wants to know. `tell` is given the URI of what has changed, "" for the list
     of resources; `still` looks at the token again, `reads` tells whether a room can be read."""
 
-    def __init__(
-        self,
-        changes: Changes,
-        tell: Tell,
-        still: Callable[[], Awaitable[object]],
-        reads: Callable[[str], Awaitable[bool]],
-    ) -> None:
+    def __init__(self, tell: Tell, changes: Changes, still: Still, reads: Reads) -> None:
         self._changes = changes
         self._tell = tell
         self._still = still
@@ -93,6 +94,11 @@ class Watch:
         if change.renamed and ROOMS in self.topics and len(self._renamed) < MOST:
             self._renamed.add(change.renamed)
         self._wake()
+
+    def renew(self, changes: Changes, still: Still, reads: Reads) -> None:
+        """Go by a newer token, also after the older one has ended it."""
+        self._changes, self._still, self._reads = changes, still, reads
+        self.ended.clear()
 
     def stop(self) -> None:
         """Tell nothing any more."""
@@ -128,9 +134,9 @@ class Watch:
 
     def _told(self, telling: asyncio.Task[None]) -> None:
         self._telling = None
+        error = None if telling.cancelled() else telling.exception()
         if self.ended.is_set():
             return
-        error = None if telling.cancelled() else telling.exception()
         if isinstance(error, Unauthorized):
             self.stop()
         elif error is not None:
@@ -146,11 +152,21 @@ class Subscriptions:
         self._services = services
         self._resources = resources
         self._arrivals = services.toolbox.arrivals
+        self._listening = OpenStreams(LISTENING, "`subscriptions/listen` requests")
+
+    async def keep_up(self, ctx: Context, call_next: CallNext) -> HandlerResult:
+        """Middleware: what watches for a session goes by the token of its newest request."""
+        watch: Watch | None = connection_of(ctx).state.get(_WATCH)
+        if watch is not None:
+            had_ended = watch.ended.is_set()
+            watch.renew(*self._means(ctx))
+            if had_ended:
+                self._watch_list(ctx, watch)
+        return await call_next(ctx)
 
     async def greet(self, ctx: Context, _params: NotificationParams) -> None:
         """`notifications/initialized`: tell from now on when the list of resources changes."""
-        if self._resources.may_read(principal_of(ctx), ROOMS):
-            self._watch_of(ctx).topics[LIST] = LIST
+        self._watch_list(ctx, self._watch_of(ctx))
 
     async def subscribe(self, ctx: Context, params: SubscribeRequestParams) -> EmptyResult:
         """`resources/subscribe`. Raises MCPError where the resource cannot be read."""
@@ -182,8 +198,8 @@ class Subscriptions:
             changed = ResourceUpdated(uri) if uri else ResourcesListChanged()
             await ctx.session.send_notification(event_to_notification(changed, meta), request_id)
 
-        watch = self._watch(ctx, tell)
-        with self._arrivals.listen(watch.see):
+        watch = Watch(tell, *self._means(ctx))
+        with self._counted(principal_of(ctx)), self._arrivals.listen(watch.see):
             honored = await self._honored(principal_of(ctx), params.notifications, watch)
             acknowledged = SubscriptionsAcknowledgedNotificationParams(
                 notifications=honored, _meta=meta
@@ -196,6 +212,15 @@ class Subscriptions:
             finally:
                 watch.stop()
         return SubscriptionsListenResult(_meta=meta)
+
+    @contextmanager
+    def _counted(self, principal: Principal) -> Generator[None]:
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(self._listening.opened(principal))
+            except TooOften as error:
+                raise _too_often(error) from error
+            yield
 
     async def _honored(
         self, principal: Principal, wanted: SubscriptionFilter, watch: Watch
@@ -211,8 +236,7 @@ class Subscriptions:
                 self._services.authenticator.count(principal)
                 topics[await self._topic(principal, uri)] = uri
             except TooOften as error:
-                wait = {"retry_after": round(error.retry_after, 3)}
-                raise MCPError(TOO_OFTEN, str(error), wait) from error
+                raise _too_often(error) from error
             except MCPError as error:
                 log.info("a subscription is not honored", who=principal.key, reason=str(error))
         honored = SubscriptionFilter(resource_subscriptions=list(topics.values()) or None)
@@ -236,22 +260,26 @@ class Subscriptions:
         connection: Connection = connection_of(ctx)
         watch: Watch | None = connection.state.get(_WATCH)
         if watch is None:
-            watch = self._watch(ctx, partial(_tell_session, connection))
+            watch = Watch(partial(_tell_session, connection), *self._means(ctx))
             connection.state[_WATCH] = watch
             connection.exit_stack.enter_context(self._arrivals.listen(watch.see))
             connection.exit_stack.callback(watch.stop)
         return watch
 
-    def _watch(self, ctx: Context, tell: Tell) -> Watch:
+    def _watch_list(self, ctx: Context, watch: Watch) -> None:
+        if self._resources.may_read(principal_of(ctx), ROOMS):
+            watch.topics[LIST] = LIST
+
+    def _means(self, ctx: Context) -> tuple[Changes, Still, Reads]:
+        """What a watch goes by, for whoever sent a request."""
         services, principal = self._services, principal_of(ctx)
         # The HTTP request, or what stands for it on the WebSocket.
         headers: Mapping[str, str] = getattr(ctx.request, "headers", {})
         bearer = bearer_of(headers.get("authorization"))
         agent = services.directory.get(principal.agent_id)
         user_id = services.config.bot_user_id if agent is None else agent.user_id
-        return Watch(
+        return (
             Changes(principal, user_id, services.directory),
-            tell,
             partial(services.authenticator.identify, bearer),
             partial(self._reads, principal),
         )
@@ -269,6 +297,10 @@ async def _tell_session(connection: Connection, uri: str) -> None:
         await connection.send_resource_updated(uri)
     else:
         await connection.send_resource_list_changed()
+
+
+def _too_often(error: TooOften) -> MCPError:
+    return MCPError(TOO_OFTEN, str(error), {"retry_after": round(error.retry_after, 3)})
 
 
 def _too_many() -> MCPError:

@@ -13,10 +13,12 @@ from letta_matrix import __version__
 from letta_matrix.access.authenticator import IdentityUnavailable, TooOften, Unauthorized, bearer_of
 from letta_matrix.access.guard import Refused, mcp_guard
 from letta_matrix.access.metadata import challenge
+from letta_matrix.access.streams import OpenStreams
 from letta_matrix.mcp.core import Core
 from letta_matrix.mcp.frames import GOING_AWAY, LARGEST, SUBPROTOCOL
 from letta_matrix.mcp.services import Services
 from letta_matrix.store.database import StoreUnavailable
+from letta_matrix.toolbox.principal import Principal
 
 log = structlog.get_logger()
 
@@ -24,6 +26,8 @@ _HEARTBEAT = 30.0
 """Seconds between pings; a client that does not answer one within half of that is gone."""
 _MOST = 1000
 """Clients at once."""
+PER_TOKEN = 300
+"""Connections of a token at once."""
 _FAREWELL = 1.0
 """Seconds a client has to answer our close frame."""
 
@@ -36,6 +40,7 @@ class McpSockets:
         self._guard = mcp_guard(services.config)
         self._core = core
         self._open: set[web.WebSocketResponse] = set()
+        self._counted = OpenStreams(PER_TOKEN, "connections")
         self._runner = web.AppRunner(
             self._app(), access_log=None, handle_signals=False, shutdown_timeout=_FAREWELL
         )
@@ -79,11 +84,15 @@ class McpSockets:
         refusal = self._refusal(request)
         if refusal is not None:
             return refusal
-        bearer = await self._admitted(request)
-        if isinstance(bearer, web.Response):
-            return bearer
-        await self._core.server()
-        return await self._serve(request, bearer)
+        principal = await self._admitted(request)
+        if isinstance(principal, web.Response):
+            return principal
+        try:
+            with self._counted.opened(principal):
+                await self._core.server()
+                return await self._serve(request)
+        except TooOften as error:
+            return _too_often(error)
 
     def _refusal(self, request: web.Request) -> web.Response | None:
         """The answer to what is no handshake of a client that may connect at all."""
@@ -101,21 +110,20 @@ class McpSockets:
             return _refused(503, "Too many clients are connected.", **{"Retry-After": "10"})
         return None
 
-    async def _admitted(self, request: web.Request) -> str | web.Response:
-        """The token of a client that may connect, else the answer that refuses it."""
+    async def _admitted(self, request: web.Request) -> Principal | web.Response:
+        """Whose client may connect, else the answer that refuses it."""
         authorization = request.headers.get("Authorization")
         try:
-            await self._authenticator.admit(authorization, request.remote or "")
-            return bearer_of(authorization)
+            return await self._authenticator.admit(authorization, request.remote or "")
         except (IdentityUnavailable, StoreUnavailable):
             text = "Tokens cannot be checked now. Try again in a moment."
             return _refused(503, text, **{"Retry-After": "10"})
         except Unauthorized as error:
             return _refused(401, str(error), **{"WWW-Authenticate": challenge(error)})
         except TooOften as error:
-            return _refused(429, str(error), **{"Retry-After": str(int(error.retry_after) + 1)})
+            return _too_often(error)
 
-    async def _serve(self, request: web.Request, bearer: str) -> web.WebSocketResponse:
+    async def _serve(self, request: web.Request) -> web.WebSocketResponse:
         from letta_matrix.mcp.websocket_session import Session
 
         socket = web.WebSocketResponse(
@@ -127,6 +135,7 @@ class McpSockets:
         )
         await socket.prepare(request)
         transport = request.transport
+        bearer = bearer_of(request.headers.get("Authorization"))
         abort = transport.abort if transport is not None else request.protocol.force_close
         self._open.add(socket)
         try:
@@ -136,6 +145,10 @@ class McpSockets:
         finally:
             self._open.discard(socket)
         return socket
+
+
+def _too_often(error: TooOften) -> web.Response:
+    return _refused(429, str(error), **{"Retry-After": str(int(error.retry_after) + 1)})
 
 
 def _refused(status: int, text: str, **headers: str) -> web.Response:

@@ -15,7 +15,8 @@ _AT_ONCE = 500
 @dataclass(frozen=True, slots=True)
 class AuditEntry:
     """One call. `outcome` is "ok", a kind of fault or "cancelled", None while it runs or if it was
-    killed; `result` is kept only of calls with a `transaction_id`. `at` is a Unix time."""
+    killed; `result` is kept only of calls with a `transaction_id`, and before they went well
+    holds what a retry needs. `at` is a Unix time."""
 
     principal: str
     user_id: str
@@ -54,6 +55,12 @@ class AuditStore:
         except IntegrityError:
             # Two at once: the other one was first.
             return await self._database.write(store)
+
+    async def note(self, seq: int, progress: dict[str, object]) -> None:
+        """What a retry of a call needs that has begun."""
+        await self._database.execute(
+            update(audit).where(audit.c.seq == seq).values(result=progress)
+        )
 
     async def end(
         self,

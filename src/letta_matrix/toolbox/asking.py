@@ -37,6 +37,9 @@ _LATE = 1.0
 _STORING = 5.0
 """Seconds that an answer which came in time has to get into the database."""
 
+_CLOSING = 1.0
+"""Seconds that questions have to be closed at the end of the process."""
+
 _LONGEST_ANSWER = 3_000
 _NOT_YET = (
     "Nobody answered within {seconds:g} seconds. Go on without, or end your turn: a later answer "
@@ -117,9 +120,9 @@ class Asking:
                 deadline = min(deadline, asked_at / 1000 + params.timeout_seconds)
             async with telling(caller, params.timeout_seconds, "waiting for somebody's answer"):
                 answer = await self._wait(caller, question, deadline, look=look)
-        except asyncio.CancelledError:
+        except BaseException as error:
             # What a turn has asked is closed when the turn is over, not with this process.
-            if not caller.turn_id:
+            if not (caller.turn_id and isinstance(error, asyncio.CancelledError)):
                 self._give_up(event_id)
             raise
         if self._standing.pop(event_id, None) is not None:
@@ -139,12 +142,20 @@ class Asking:
             return answer
 
     def _give_up(self, event_id: str) -> None:
-        """Whoever asked outside of a turn has gone away."""
+        """Nobody waits for the answer any more."""
         if (standing := self._standing.pop(event_id, None)) is None:
             return
         task = asyncio.create_task(self._close(*standing, None))
         self._background.add(task)
         task.add_done_callback(self._background.discard)
+
+    async def close(self) -> None:
+        """Wait a little until the questions are closed that nobody waits for."""
+        if self._background:
+            await asyncio.wait(self._background, timeout=_CLOSING)
+        for task in self._background:
+            task.cancel()
+        await asyncio.gather(*self._background, return_exceptions=True)
 
     async def ended(self, turn_id: str) -> None:
         """A turn is over: nobody waits any more for what it has asked."""

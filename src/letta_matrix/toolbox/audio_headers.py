@@ -12,6 +12,9 @@ _MAGIC = {
 _OPUS_RATE = 48_000
 """Of the granule positions of any Opus stream (RFC 7845, section 4)."""
 
+_MOST = 1_000
+"""Chunks of a WAV file that are looked at; real ones have a handful."""
+
 _LAST_PAGES = 70_000
 """Bytes in which the last page of an Ogg file begins: a page has at most 65,307."""
 
@@ -49,7 +52,9 @@ def _ogg(data: bytes) -> float | None:
 
 def _wav(data: bytes) -> float | None:
     at, bytes_a_second = 12, 0
-    while at + 8 <= len(data):
+    for _ in range(_MOST):
+        if at + 8 > len(data):
+            break
         name, length = data[at : at + 4], _little(data[at + 4 : at + 8])
         if name == b"fmt ":
             bytes_a_second = _little(data[at + 16 : at + 20])

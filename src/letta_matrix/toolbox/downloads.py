@@ -18,19 +18,19 @@ from letta_matrix.matrix.media import (
     download,
 )
 from letta_matrix.toolbox.faults import Fault, ToolError
-from letta_matrix.toolbox.history import event_of
 from letta_matrix.toolbox.known_rooms import KnownRooms
 from letta_matrix.toolbox.naming import OptionalEvent, OptionalRoom, not_in, room_of
 from letta_matrix.toolbox.principal import Scope
 from letta_matrix.toolbox.results import LIMIT, UNTRUSTED, cut, size
 from letta_matrix.toolbox.tool import Caller, Params, Result, Tool
-from letta_matrix.toolbox.writing import ROOM
+from letta_matrix.toolbox.writing import ROOM, existing
 
 MAX_BYTES = 1_000_000
 _PIECE = 10_000
 """Bytes that fit into a result of LIMIT bytes, in base64 too."""
 
 _NAME = 255
+_WITH_FILES = ("m.room.message", "m.sticker")
 _FAULTS: dict[type[MediaFault], Fault] = {
     NoMediaAddress: Fault.INVALID,
     MediaUnknown: Fault.NOT_FOUND,
@@ -120,15 +120,23 @@ class Downloads:
         async with room_of(caller, params.room_id) as room_id:
             if not await self._known.is_in(caller.intent, room_id):
                 raise not_in(caller, params.room_id)
-            event = await event_of(caller, room_id, params.event_id)
-        content = newest_content(event)
-        url = content.get("url")
-        if isinstance(url, str) and url:
-            return _File(url, _about(content))
-        if event.get("type") == "m.room.encrypted" or "file" in content:
-            text = f"The file of {params.event_id} is encrypted; it cannot be read here."
-            raise ToolError(text, Fault.REFUSED)
-        raise ToolError(f"There is no file in {params.event_id}.", Fault.NOT_FOUND)
+            event = await existing(caller, room_id, params.event_id)
+        return _File(*attached_to(event))
+
+
+def attached_to(event: Mapping[str, Any]) -> tuple[str, dict[str, object]]:
+    """The address of a message's file, and what its sender says of it. Raises ToolError if it is
+    no message, has no file, or one that is encrypted."""
+    content, event_id = newest_content(event), event.get("event_id")
+    # Only what people said: who may set a room's state chooses the addresses in it.
+    is_said = event.get("type") in _WITH_FILES
+    url = content.get("url")
+    if is_said and isinstance(url, str) and url:
+        return url, _about(content)
+    if event.get("type") == "m.room.encrypted" or (is_said and "file" in content):
+        text = f"The file of {event_id} is encrypted; it cannot be read here."
+        raise ToolError(text, Fault.REFUSED)
+    raise ToolError(f"There is no file in {event_id}.", Fault.NOT_FOUND)
 
 
 def _about(content: Mapping[str, Any]) -> dict[str, object]:

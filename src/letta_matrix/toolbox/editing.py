@@ -1,15 +1,15 @@
 """Tools that change or remove what was said."""
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from pydantic import Field
 from typing_extensions import TypedDict
 
-from letta_matrix.matrix.content import content_size, edit_content
+from letta_matrix.matrix.content import edit_content
 from letta_matrix.matrix.events import mapping
 from letta_matrix.matrix.formatting import clean_text
-from letta_matrix.matrix.splitting import CONTENT_LIMIT
 from letta_matrix.toolbox.faults import Fault, ToolError
 from letta_matrix.toolbox.naming import room_of
 from letta_matrix.toolbox.principal import Scope
@@ -18,6 +18,7 @@ from letta_matrix.toolbox.writing import (
     GIVE_UP_AFTER,
     ROOM,
     existing,
+    fitting,
     marker_of,
     send_once,
     spoken,
@@ -82,17 +83,15 @@ async def edit_message(caller: Caller, params: EditMessage) -> Result:
     async with room_of(caller, params.room_id) as room_id:
         event_id, original = await _original(caller, room_id, params.event_id)
         _check_editable(caller, event_id, original)
-        content = edit_content(
+        make = partial(
+            edit_content,
             text,
             target_event_id=event_id,
             marker=marker_of(caller, "matrix_edit_message", txn),
             msgtype=str(mapping(original.get("content")).get("msgtype")),
         )
-        if content_size(content) > CONTENT_LIMIT:
-            raise ToolError(
-                "`message` is too long for an edit, which is one message; shorten it.",
-                Fault.TOO_LARGE,
-            )
+        why = "`message` is too long for an edit, which is one message; shorten it."
+        content = await fitting(text, make, why, copies=2)
         edit_event_id = await send_once(caller, room_id, content, txn)
         return {"room_id": room_id, "event_id": event_id, "edit_event_id": edit_event_id}
 

@@ -3,6 +3,7 @@
 import mimetypes
 import re
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, NotRequired
 
 from pydantic import Field
@@ -15,7 +16,7 @@ from letta_matrix.toolbox.image_headers import Shape, image_shape
 from letta_matrix.toolbox.principal import Scope
 from letta_matrix.toolbox.tool import Caller, Result, RoomRef, Tool, WriteParams
 from letta_matrix.toolbox.uploads import Attachment, Posted, file_of, post, safe_name
-from letta_matrix.toolbox.writing import ROOM, spoken
+from letta_matrix.toolbox.writing import ROOM, fitting, spoken
 
 _MEDIA_TYPE = re.compile(r"[A-Za-z0-9][\w.+-]{0,99}/[A-Za-z0-9][\w.+-]{0,99}", re.ASCII)
 _IMAGES = {"image/png", "image/jpeg", "image/gif", "image/webp"}
@@ -37,6 +38,7 @@ _FILE = "org.matrix.msc1767.file"
 _AUDIO = "org.matrix.msc1767.audio"
 _IS_VOICE = "org.matrix.msc3245.voice"
 
+_LONG_CAPTION = "`caption` is too long; send it as a message."
 _BASE64 = "its bytes in base64, at most 5 MB"
 _MXC = "instead: mxc://... of a file that is on Matrix"
 
@@ -133,17 +135,19 @@ async def send_image(caller: Caller, params: SendImage) -> Result:
     if shape is None:
         raise ToolError("That is no image: give a PNG, JPEG, GIF or WebP.")
     name = _named(params.name, shape.media_type)
-    caption = spoken(params.caption, "caption") if params.caption else ""
+    said: dict[str, object] = {}
+    if params.caption:
+        caption = spoken(params.caption, "caption")
+        make_said = partial(text_content, caption, marker={}, msgtype="m.image")
+        said = await fitting(caption, make_said, _LONG_CAPTION)
     attachment = Attachment(file, name, shape.media_type, _details(shape))
 
     def make(url: str, marker: Mapping[str, object]) -> dict[str, object]:
         content = _content("m.image", name, url, attachment, marker) | {"filename": name}
-        return content | (
-            text_content(caption, marker=marker, msgtype="m.image") if caption else {}
-        )
+        return content | said | {MARKER: dict(marker)}
 
     if content_size(make("", {})) > CONTENT_LIMIT:
-        raise ToolError("`caption` is too long; send it as a message.", Fault.TOO_LARGE)
+        raise ToolError(_LONG_CAPTION, Fault.TOO_LARGE)
     sent = await post(caller, params.room_id, "matrix_send_image", attachment, make)
     return sent | _shown(shape)
 

@@ -21,7 +21,7 @@ from letta_matrix.toolbox.principal import Scope
 from letta_matrix.toolbox.results import UNTRUSTED, fit_texts
 from letta_matrix.toolbox.timeline import FILTER, Message, as_edited, entry, is_message
 from letta_matrix.toolbox.tool import Caller, EventId, Params, Result, RoomRef, Tool
-from letta_matrix.toolbox.writing import ROOM
+from letta_matrix.toolbox.writing import ROOM, existing
 
 NOTE = "Long texts are cut; ask for fewer messages to read more of each."
 PLACE = 1000
@@ -146,11 +146,11 @@ class Histories:
 
     async def read_thread(self, caller: Caller, params: ReadThread) -> Result:
         async with room_of(caller, params.room_id) as room_id:
-            reading = event_of(caller, room_id, params.event_id)
+            reading = existing(caller, room_id, params.event_id)
             root = await self._as_member(caller, params.room_id, room_id, reading)
             relation = mapping(mapping(root.get("content")).get("m.relates_to"))
             if relation.get("rel_type") == "m.thread":
-                root = await event_of(caller, room_id, str(relation.get("event_id")))
+                root = await existing(caller, room_id, str(relation.get("event_id")))
             root_id = str(root.get("event_id"))
 
             async def fetch(token: str, limit: int) -> Page:
@@ -161,7 +161,7 @@ class Histories:
         rest |= {"before": read.end} if read.end else {}
 
         def make(length: int) -> dict[str, object]:
-            first, *messages = self._entries([root, *read.found[::-1]], length)
+            first, *messages = self._entries([dict(root), *read.found[::-1]], length)
             return {**rest, "root": first, "messages": messages}
 
         return fit_texts(make, NOTE)
@@ -173,8 +173,11 @@ class Histories:
             )
         except MatrixRequestError as error:
             if error.http_status == 404:
-                raise unknown_event(room_id, params.event_id) from error
+                raise _unknown(room_id, params.event_id) from error
             raise
+        # Synapse looks for the event in all rooms.
+        if told.event.get("room_id") != room_id:
+            raise _unknown(room_id, params.event_id)
         older, newer = await asyncio.gather(
             _more(caller.intent, room_id, "b", told.before, params.around),
             _more(caller.intent, room_id, "f", told.after, params.around),
@@ -217,17 +220,7 @@ def agent_names(directory: AgentDirectory) -> dict[str, str]:
     return {agent.user_id: agent.name for agent in directory.all()}
 
 
-async def event_of(caller: Caller, room_id: str, event_id: str) -> Event:
-    """An event of a room. Raises ToolError if there is none that the caller may see."""
-    try:
-        return await caller.intent.event(room_id, event_id)
-    except MatrixRequestError as error:
-        if error.http_status == 404:
-            raise unknown_event(room_id, event_id) from error
-        raise
-
-
-def unknown_event(room_id: str, event_id: str) -> ToolError:
+def _unknown(room_id: str, event_id: str) -> ToolError:
     text = f"There is no message {event_id} in {room_id} that you may see."
     return ToolError(text, Fault.NOT_FOUND)
 

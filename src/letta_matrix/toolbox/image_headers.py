@@ -3,6 +3,9 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
+_MOST = 1_000
+"""Steps through a file that its header takes at most; real ones take a few dozen."""
+
 _NO_SIZE = {0xC4, 0xC8, 0xCC}
 """JPEG markers among those of frames that are of none (ITU-T T.81, table B.1)."""
 
@@ -39,7 +42,9 @@ def _gif(data: bytes) -> Shape | None:
 
 def _jpeg(data: bytes) -> Shape | None:
     at = 2
-    while at + 9 <= len(data) and data[at] == 0xFF:
+    for _ in range(_MOST):
+        if at + 9 > len(data) or data[at] != 0xFF:
+            break
         marker = data[at + 1]
         if 0xC0 <= marker <= 0xCF and marker not in _NO_SIZE:
             return Shape("image/jpeg", _big(data[at + 7 : at + 9]), _big(data[at + 5 : at + 7]))

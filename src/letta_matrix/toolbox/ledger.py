@@ -3,7 +3,7 @@
 import asyncio
 import hashlib
 import json
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from contextlib import nullcontext
 from dataclasses import replace
 from weakref import WeakValueDictionary
@@ -13,6 +13,7 @@ import structlog
 from letta_matrix.store.audit import AuditEntry, AuditStore
 from letta_matrix.store.database import StoreUnavailable
 from letta_matrix.toolbox.faults import Fault, ToolError
+from letta_matrix.toolbox.named_rooms import NamedRooms
 from letta_matrix.toolbox.tool import Result
 
 log = structlog.get_logger()
@@ -23,8 +24,8 @@ OK = "ok"
 CANCELLED = "cancelled"
 """The outcome of a call whose caller went away, or that the end of the process cut short."""
 
-_GRACE = 5.0
-"""Seconds that calls have to end at the end of the process."""
+_GRACE = 1.0
+"""Seconds that calls have to end at the end of the process, and then to clean up."""
 
 _ASIDE = 0.005
 """Seconds by which the store comes after what callers wait for: its thread would take 0.5 ms
@@ -55,21 +56,35 @@ class Ledger:
         self._store = store
         self.mirror = mirror
         self._running: set[asyncio.Task[None]] = set()
+        self._calls: set[asyncio.Task[None]] = set()
+        self._waiting: set[asyncio.Task[None]] = set()
         self._doors: WeakValueDictionary[tuple[str, str], asyncio.Lock] = WeakValueDictionary()
         self._closed = False
 
-    async def run(self, entry: AuditEntry, work: Work, *, waits: bool = False) -> Result:
-        """Do `work`; with `waits` it is for somebody's answer, and ends with its caller.
+    async def run(
+        self,
+        entry: AuditEntry,
+        work: Work,
+        *,
+        waits: bool = False,
+        named: NamedRooms | None = None,
+    ) -> Result:
+        """Do `work`; with `waits` it is for somebody's answer, and ends with its caller. `named`
+        learns what an earlier try has noted.
 
         Raises:
             ToolError: as `work` does; also for a `transaction_id` used for something else, and
                 when the process ends.
+            CancelledError: the process ends and the call `waits`; it may come again then.
             StoreUnavailable: the transaction cannot be noted, so nothing was done.
         """
         if self._closed:
             raise ToolError(_STOPPING, Fault.UNAVAILABLE)
         told: _Told = asyncio.get_running_loop().create_future()
-        task = self._start(self._carry_out(entry, work, told))
+        task = self._start(self._carry_out(entry, work, told, named, waits=waits))
+        for group in (self._calls, self._waiting) if waits else (self._calls,):
+            group.add(task)
+            task.add_done_callback(group.discard)
         try:
             return await told
         except asyncio.CancelledError:
@@ -78,14 +93,15 @@ class Ledger:
             raise
 
     async def close(self) -> None:
-        """Take no more calls; wait a little until those under way have ended and are noted, and
-        cut the rest short."""
+        """Take no more calls; end those that wait for somebody, wait a little until the others
+        have ended, cut the rest short, and note them all. Takes twice _GRACE at most."""
         self._closed = True
-        if not self._running:
-            return
-        _, late = await asyncio.wait(self._running, timeout=_GRACE)
-        for task in late:
-            task.cancel()
+        _cancel(self._waiting)
+        for _ in range(2):
+            # The second time it cuts short how a call that was cancelled cleans up.
+            if self._calls:
+                await asyncio.wait(self._calls, timeout=_GRACE)
+                _cancel(self._calls)
         while self._running:
             await asyncio.wait(self._running)
 
@@ -95,11 +111,22 @@ class Ledger:
         task.add_done_callback(self._running.discard)
         return task
 
-    async def _carry_out(self, entry: AuditEntry, work: Work, told: _Told) -> None:
+    async def _carry_out(
+        self,
+        entry: AuditEntry,
+        work: Work,
+        told: _Told,
+        named: NamedRooms | None,
+        *,
+        waits: bool,
+    ) -> None:
         try:
             async with self._door(entry):
-                await self._once(entry, work, told)
+                await self._once(entry, work, told, named)
         except asyncio.CancelledError:
+            if waits:
+                # A runtime that is told nothing asks again after the start.
+                told.cancel()
             _tell(told, ToolError(_STOPPING, Fault.UNAVAILABLE))
             raise
         except (ToolError, StoreUnavailable) as error:
@@ -114,7 +141,9 @@ class Ledger:
             return nullcontext()
         return self._doors.setdefault((entry.principal, entry.transaction_id), asyncio.Lock())
 
-    async def _once(self, entry: AuditEntry, work: Work, told: _Told) -> None:
+    async def _once(
+        self, entry: AuditEntry, work: Work, told: _Told, named: NamedRooms | None
+    ) -> None:
         beginning = asyncio.create_task(self._begin(entry))
         again = False
         if entry.transaction_id is not None:
@@ -124,6 +153,8 @@ class Ledger:
                 _tell(told, known.result)
                 return
             again = not is_new
+            if named is not None:
+                named.begin(known)
         outcome: str = CANCELLED
         result: Result = {}
         try:
@@ -138,7 +169,15 @@ class Ledger:
             outcome = Fault.FAILED
             raise
         finally:
-            await asyncio.shield(self._start(self._end(beginning, entry, outcome, result)))
+            kept = dict(result) if outcome == OK else named.noted if named is not None else None
+            ended = replace(
+                entry,
+                outcome=outcome,
+                room_id=_text(result.get("room_id")),
+                event_id=_text(result.get("event_id")),
+                result=kept if entry.transaction_id is not None else None,
+            )
+            await asyncio.shield(self._start(self._end(beginning, ended)))
 
     async def _begin(self, entry: AuditEntry) -> tuple[AuditEntry, bool]:
         # A call of no transaction begins beside its work: the homeserver's answer takes longer
@@ -147,25 +186,16 @@ class Ledger:
             await asyncio.sleep(_ASIDE)
         return await self._store.begin(entry)
 
-    async def _end(
-        self, beginning: _Beginning, entry: AuditEntry, outcome: str, result: Result
-    ) -> None:
-        ended = replace(
-            entry,
-            outcome=outcome,
-            room_id=_text(result.get("room_id")),
-            event_id=_text(result.get("event_id")),
-            result=dict(result) if entry.transaction_id is not None and outcome == OK else None,
-        )
+    async def _end(self, beginning: _Beginning, ended: AuditEntry) -> None:
         await asyncio.sleep(_ASIDE)
         try:
             ended = await self._note(beginning, ended)
         except StoreUnavailable as error:
             log.error(
                 "a call is missing in the audit log",
-                principal=entry.principal,
-                tool=entry.tool,
-                outcome=outcome,
+                principal=ended.principal,
+                tool=ended.tool,
+                outcome=ended.outcome,
                 reason=str(error),
             )
         self.mirror(ended)
@@ -199,6 +229,11 @@ def _check_same(entry: AuditEntry, known: AuditEntry) -> None:
             f"{known.tool}; give each call one of its own.",
             Fault.CONFLICT,
         )
+
+
+def _cancel(tasks: Iterable[asyncio.Task[None]]) -> None:
+    for task in list(tasks):
+        task.cancel()
 
 
 def _tell(told: _Told, outcome: Result | Exception) -> None:

@@ -6,7 +6,7 @@ from pydantic import Field
 from typing_extensions import TypedDict
 
 from letta_matrix.toolbox.faults import Fault, ToolError
-from letta_matrix.toolbox.naming import not_in, room_of
+from letta_matrix.toolbox.naming import OptionalEvent, not_in, room_of
 from letta_matrix.toolbox.principal import Scope
 from letta_matrix.toolbox.tool import Caller, Result, RoomRef, Tool, WriteParams
 from letta_matrix.toolbox.writing import ROOM, existing
@@ -20,9 +20,7 @@ class SetTyping(WriteParams):
 
 class MarkRead(WriteParams):
     room_id: RoomRef = Field(description=ROOM)
-    event_id: str = Field(
-        "", pattern=r"^(\$\S{1,254})?$", description="last message read; default: the newest"
-    )
+    event_id: OptionalEvent = Field("", description="last message read; default: the newest")
     private: bool = Field(False, description="show others no read receipt")
 
 

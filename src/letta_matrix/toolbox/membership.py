@@ -10,8 +10,9 @@ from letta_matrix.config import Config
 from letta_matrix.matrix.homeserver import Homeserver
 from letta_matrix.matrix.identifiers import is_ours
 from letta_matrix.matrix.intent import Intent
-from letta_matrix.store.agents import AgentDirectory, AgentStatus
+from letta_matrix.store.agents import AgentDirectory
 from letta_matrix.store.rooms import Rooms
+from letta_matrix.toolbox.agent_tools import known_to
 from letta_matrix.toolbox.faults import Fault, ToolError
 from letta_matrix.toolbox.tool import Caller
 
@@ -74,20 +75,21 @@ class Membership:
 
     async def check_may_go(self, intent: Intent, room_id: str, user_id: str) -> None:
         """Raises ToolError where the bridge needs one of our users in a room."""
-        if self._is_home(user_id, room_id):
-            raise ToolError(
-                f"{user_id} has to stay in {room_id}: it is an agent's own room.", Fault.FORBIDDEN
-            )
-        if user_id == self._bot_user_id and await self._is_bridges(intent, room_id):
-            raise ToolError(
-                f"{user_id} has to stay in {room_id}: the bridge works with it.", Fault.FORBIDDEN
-            )
+        if why := await self._why_needed(intent, room_id, user_id):
+            raise ToolError(f"{user_id} has to stay in {room_id}: {why}.", Fault.FORBIDDEN)
 
-    def check_keeps_power(self, room_id: str, user_id: str) -> None:
+    async def check_keeps_power(self, intent: Intent, room_id: str, user_id: str) -> None:
         """Raises ToolError where the bridge needs the power of one of our users in a room."""
+        if why := await self._why_needed(intent, room_id, user_id):
+            raise ToolError(f"{user_id} needs its power in {room_id}: {why}.", Fault.FORBIDDEN)
+
+    async def _why_needed(self, intent: Intent, room_id: str, user_id: str) -> str:
+        """Why a user must be in a room as it is, "" where it need not."""
         if self._is_home(user_id, room_id):
-            text = f"{user_id} needs its power in {room_id}: it is an agent's own room."
-            raise ToolError(text, Fault.FORBIDDEN)
+            return "it is an agent's own room"
+        if user_id == self._bot_user_id and await self._is_bridges(intent, room_id):
+            return "the bridge works with it"
+        return ""
 
     def _is_home(self, user_id: str, room_id: str) -> bool:
         """Whether it is an agent's own room, in which that agent and the bot always are."""
@@ -96,6 +98,9 @@ class Membership:
 
     async def _is_bridges(self, intent: Intent, room_id: str) -> bool:
         """Whether a room is the space or the control room, known by aliases only we can give."""
+        if room_id not in await intent.joined_rooms():
+            # Whoever is only invited may not read its state, and declines what is not ours.
+            return False
         alias = (await intent.state(room_id, "m.room.canonical_alias")).get("alias")
         return isinstance(alias, str) and is_ours(f"@{alias[1:]}", self._bot_user_id)
 
@@ -103,7 +108,7 @@ class Membership:
         if user_id == self._bot_user_id or not is_ours(user_id, self._bot_user_id):
             return
         agent, host = self._directory.by_user(user_id), self._directory.by_room(room_id)
-        if agent is None or agent.status is not AgentStatus.ACTIVE:
+        if agent is None or agent not in known_to(caller, self._directory):
             raise ToolError(f"There is no agent {user_id}.", Fault.NOT_FOUND)
         if host is not None and host is not agent and caller.agent_id:
             # What is said there is for its agent and its people alone, who may decide otherwise.

@@ -2,14 +2,14 @@
 
 import asyncio
 import time
+from functools import partial
 from typing import Any, NotRequired
 
 from pydantic import Field
 from typing_extensions import TypedDict
 
 from letta_matrix.config import Config
-from letta_matrix.matrix.content import content_size, text_content
-from letta_matrix.matrix.splitting import CONTENT_LIMIT
+from letta_matrix.matrix.content import text_content
 from letta_matrix.store.agents import Agent, AgentDirectory
 from letta_matrix.store.outbox import Outbox, OutboxKind
 from letta_matrix.store.rooms import Rooms
@@ -29,7 +29,10 @@ from letta_matrix.toolbox.tool import (
     WriteParams,
 )
 from letta_matrix.toolbox.visits import Visits
-from letta_matrix.toolbox.writing import send_once, spoken
+from letta_matrix.toolbox.writing import fitting, send_once, spoken
+
+_RECENT = 200
+"""Newest turns among which agents that ask each other through the bot are looked for."""
 
 _FIRST_LOOK, _LAST_LOOK = 0.05, 1.0
 _NOT_YET = (
@@ -95,7 +98,7 @@ class Messaging:
 
     async def message_agent(self, caller: Caller, params: MessageAgent) -> Result:
         target = self._target(caller, params.agent)
-        hops = await self._hops(caller)
+        hops = await self._hops(caller, target)
         if hops + 1 > self._max_hops:
             raise ToolError(
                 f"This conversation has gone from agent to agent {hops} times, which is as "
@@ -132,13 +135,31 @@ class Messaging:
             )
         return target
 
-    async def _hops(self, caller: Caller) -> int:
+    async def _hops(self, caller: Caller, target: Agent) -> int:
         """How often what the caller works on was passed on from agent to agent."""
-        if caller.place is not None or not caller.agent_id:
+        if caller.place is not None:
             return caller.hops
+        if not caller.agent_id:
+            return await self._hops_as_bot(caller, target)
         # An agent may call through another door too, in the middle of what it was asked.
         turns = await self._turns.unfinished()
         return max((turn.hops for turn in turns if turn.agent_id == caller.agent_id), default=0)
+
+    async def _hops_as_bot(self, caller: Caller, target: Agent) -> int:
+        """The hops of what agents work on now that the bot has asked since it last asked
+        `target`: they may have been asked by it, as the bot too, and now ask it again."""
+        # Programs that use the REST API ask for many people at once; agents come through MCP.
+        if caller.door != "mcp":
+            return 0
+        hops = 0
+        for turn in await self._turns.newest(_RECENT):
+            if turn.sender != caller.user_id:
+                continue
+            if turn.status is not TurnStatus.DONE:
+                hops = max(hops, turn.hops)
+            if turn.agent_id == target.agent_id:
+                return hops
+        return 0
 
     async def _post(self, caller: Caller, target: Agent, message: str, hops: int) -> str:
         """Say it in the target's own room, marked so that it prompts the target alone."""
@@ -150,10 +171,8 @@ class Messaging:
             "hops": hops,
             "txn": txn,
         }
-        content = text_content(message, marker=marker)
-        if content_size(content) > CONTENT_LIMIT:
-            text = "`message` is too long for one message; send it in parts."
-            raise ToolError(text, Fault.TOO_LARGE)
+        why = "`message` is too long for one message; send it in parts."
+        content = await fitting(message, partial(text_content, message, marker=marker), why)
         async with self._visits.visit(caller.intent, target) as room_id:
             return await send_once(caller, room_id, content, txn)
 

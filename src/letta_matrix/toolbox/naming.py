@@ -9,31 +9,24 @@ from typing import Annotated
 from mautrix.errors import MatrixRequestError
 from pydantic import AfterValidator, StringConstraints
 
-from letta_matrix.matrix.formatting import clean_text
 from letta_matrix.matrix.intent import Intent
 from letta_matrix.toolbox.faults import Fault, ToolError
-from letta_matrix.toolbox.tool import Caller
+from letta_matrix.toolbox.tool import Caller, clean
 
 _AT_ONCE = 8
 _NAMED = 10
 _ROOM_ID = re.compile(r"![!-~]{1,254}")
 
 
-def _shown(value: str) -> str:
-    if clean_text(value) != value:
-        raise ValueError("should have no control characters")
-    return value
-
-
 OptionalRoom = Annotated[
-    str, StringConstraints(strip_whitespace=True, max_length=255), AfterValidator(_shown)
+    str, StringConstraints(strip_whitespace=True, max_length=255), AfterValidator(clean)
 ]
 """As `RoomRef`, or ""."""
 
 OptionalEvent = Annotated[
     str,
     StringConstraints(strip_whitespace=True, pattern=r"^(\$\S{1,254})?$"),
-    AfterValidator(_shown),
+    AfterValidator(clean),
 ]
 """As `EventId`, or ""."""
 
@@ -42,11 +35,11 @@ OptionalUser = Annotated[
     StringConstraints(
         strip_whitespace=True, pattern=r"^(@[^:\s]{1,250}:\S{1,250})?$", max_length=255
     ),
-    AfterValidator(_shown),
+    AfterValidator(clean),
 ]
 """As `UserRef`, or ""."""
 
-Words = Annotated[str, StringConstraints(strip_whitespace=True), AfterValidator(_shown)]
+Words = Annotated[str, StringConstraints(strip_whitespace=True), AfterValidator(clean)]
 """Text of one or several lines, or ""."""
 
 
@@ -114,24 +107,17 @@ def not_in(caller: Caller, ref: str) -> ToolError:
     return ToolError(text, Fault.FORBIDDEN)
 
 
-async def names_of(intent: Intent, room_ids: list[str]) -> list[str]:
-    """The rooms' names, "" where there is none; a few are asked for at a time."""
-    gate = asyncio.Semaphore(_AT_ONCE)
-
-    async def name(room_id: str) -> str:
-        async with gate:
-            return await intent.room_name(room_id)
-
-    return await asyncio.gather(*(name(room_id) for room_id in room_ids))
-
-
 async def find_room(caller: Caller, ref: str) -> str:
     """The id of the room that `ref` names, whether the caller may act there or not."""
     if ref.startswith("!"):
         return ref
-    if ref.startswith("#"):
-        return await _by_alias(caller.intent, ref)
-    return await _by_name(caller, ref)
+    if caller.named is not None and (before := caller.named.get(ref)) is not None:
+        return before
+    by_alias = ref.startswith("#")
+    room_id = await (_by_alias(caller.intent, ref) if by_alias else _by_name(caller, ref))
+    if caller.named is not None:
+        await caller.named.keep(ref, room_id)
+    return room_id
 
 
 async def _by_alias(intent: Intent, alias: str) -> str:
@@ -146,10 +132,10 @@ async def _by_alias(intent: Intent, alias: str) -> str:
 
 async def _by_name(caller: Caller, name: str) -> str:
     room_ids = await caller.rooms()
-    names = await names_of(caller.intent, room_ids)
-    found = [
-        room_id for room_id, known in zip(room_ids, names, strict=True) if known.strip() == name
-    ]
+    names = await caller.known.names(caller.intent, room_ids)
+    # A room renamed a moment ago is not acted in by the name it had.
+    found = await _called(caller, name, [one for one in room_ids if names[one].strip() == name])
+    found = found or await _called(caller, name, room_ids)
     if not found:
         raise ToolError(
             f"None of your rooms is called {name!r}. matrix_list_rooms lists them; one you are "
@@ -161,3 +147,16 @@ async def _by_name(caller: Caller, name: str) -> str:
         text = f"Several of your rooms are called {name!r}; give an id: {ids}."
         raise ToolError(text, Fault.AMBIGUOUS)
     return found[0]
+
+
+async def _called(caller: Caller, name: str, room_ids: list[str]) -> list[str]:
+    """Those of the rooms that have this name, by the homeserver; a few are asked for at a
+    time."""
+    gate = asyncio.Semaphore(_AT_ONCE)
+
+    async def is_called(room_id: str) -> bool:
+        async with gate:
+            return (await caller.intent.room_name(room_id)).strip() == name
+
+    fit = await asyncio.gather(*map(is_called, room_ids))
+    return [room_id for room_id, fits in zip(room_ids, fit, strict=True) if fits]

@@ -12,6 +12,7 @@ from letta_matrix.matrix.events import items, mapping
 from letta_matrix.matrix.formatting import clean_text
 from letta_matrix.toolbox.faults import Fault, ToolError
 from letta_matrix.toolbox.naming import room_of
+from letta_matrix.toolbox.power import creators, level_of, needed_for
 from letta_matrix.toolbox.principal import Scope
 from letta_matrix.toolbox.results import UNTRUSTED, cut
 from letta_matrix.toolbox.tool import (
@@ -135,23 +136,22 @@ async def create_poll(caller: Caller, params: CreatePoll) -> Result:
 
 async def close_poll(caller: Caller, params: ClosePoll) -> Result:
     async with room_of(caller, params.room_id) as room_id:
-        event, related = await _poll(caller, room_id, params.event_id)
+        event, related, end = await _poll(caller, room_id, params.event_id)
         if event.get("sender") != caller.user_id:
             raise ToolError(
                 f"{params.event_id} is not yours: only who made a poll can close it.",
                 Fault.FORBIDDEN,
             )
-        end = _end(event, related)
         end_event_id = end["event_id"] if end else await _close(caller, room_id, params.event_id)
     told = {"room_id": room_id, "event_id": params.event_id, "closed": True}
-    return {**_standing(event, related), **told, "end_event_id": str(end_event_id)}
+    return {**_standing(event, related, end), **told, "end_event_id": str(end_event_id)}
 
 
 async def read_poll(caller: Caller, params: ReadPoll) -> Result:
     async with room_of(caller, params.room_id) as room_id:
-        event, related = await _poll(caller, room_id, params.event_id)
+        event, related, end = await _poll(caller, room_id, params.event_id)
     told = {"room_id": room_id, "event_id": params.event_id}
-    return {**_standing(event, related), **told}
+    return {**_standing(event, related, end), **told}
 
 
 def _start(params: CreatePoll) -> dict[str, object]:
@@ -173,13 +173,15 @@ def _start(params: CreatePoll) -> dict[str, object]:
     }
 
 
-async def _poll(caller: Caller, room_id: str, event_id: str) -> tuple[Event, Sequence[Event]]:
-    """A poll and what refers to it: votes, and its end."""
+async def _poll(
+    caller: Caller, room_id: str, event_id: str
+) -> tuple[Event, Sequence[Event], Event | None]:
+    """A poll and what refers to it: votes; and the event that closed it."""
     event = await existing(caller, room_id, event_id)
     if event.get("type") not in _STARTS or not _first(event.get("content"), *_STARTS):
         raise ToolError(f"{event_id} is no poll, or was removed.", Fault.NOT_FOUND)
     related = await caller.intent.relations(room_id, event_id, "m.reference", limit=_MOST_VOTES)
-    return event, related
+    return event, related, await _end(caller, room_id, event, related)
 
 
 async def _close(caller: Caller, room_id: str, event_id: str) -> str:
@@ -193,13 +195,12 @@ async def _close(caller: Caller, room_id: str, event_id: str) -> str:
     return await send_once(caller, room_id, content, txn, _END)
 
 
-def _standing(event: Event, related: Sequence[Event]) -> dict[str, object]:
+def _standing(event: Event, related: Sequence[Event], end: Event | None) -> dict[str, object]:
     start = mapping(_first(event.get("content"), *_STARTS))
     options = {
         str(_first(answer, "id", "m.id")): _text(answer)
         for answer in (items(start.get("answers")) or [])[:_MOST_OPTIONS]
     }
-    end = _end(event, related)
     votes = _votes(related, None if end is None else _sent_at(end), start, options)
     counted = Counter(option for chosen in votes for option in chosen)
     told: dict[str, object] = {
@@ -212,11 +213,19 @@ def _standing(event: Event, related: Sequence[Event]) -> dict[str, object]:
     return told | ({"note": "Older votes are not counted."} if len(related) >= _MOST_VOTES else {})
 
 
-def _end(event: Event, related: Sequence[Event]) -> Event | None:
-    """The event by which its owner closed a poll."""
-    ends = (one for one in related if one.get("type") in _ENDS)
-    own = (one for one in ends if one.get("sender") == event.get("sender"))
-    return min(own, key=_sent_at, default=None)
+async def _end(
+    caller: Caller, room_id: str, event: Event, related: Sequence[Event]
+) -> Event | None:
+    """The event by which its owner, or one who may remove others' messages, closed a poll."""
+    ends = [one for one in related if one.get("type") in _ENDS]
+    may = {event.get("sender")}
+    if {one.get("sender") for one in ends} - may:
+        create = await caller.intent.creation(room_id)
+        levels = await caller.intent.state(room_id, "m.room.power_levels")
+        least, above = needed_for(levels)["redact"], creators(create)
+        senders = {str(one.get("sender")) for one in ends}
+        may |= {who for who in senders if who in above or level_of(levels, who) >= least}
+    return min((one for one in ends if one.get("sender") in may), key=_sent_at, default=None)
 
 
 def _votes(
@@ -225,7 +234,8 @@ def _votes(
     start: Mapping[str, Any],
     options: Mapping[str, str],
 ) -> list[list[str]]:
-    """What each voter chose: their latest vote before the end counts."""
+    """What each voter chose: their latest vote before the end counts. One for what is no option
+    is for nothing."""
     given = start.get("max_selections")
     most = given if isinstance(given, int) and given > 0 else 1
     latest: dict[str, list[str]] = {}
@@ -233,8 +243,8 @@ def _votes(
         if event.get("type") not in _RESPONSES or (end is not None and _sent_at(event) > end):
             continue
         chosen = _chosen(mapping(event.get("content")))
-        known = [one for one in dict.fromkeys(chosen) if one in options]
-        latest[str(event.get("sender"))] = known[:most]
+        is_spoilt = any(one not in options for one in chosen)
+        latest[str(event.get("sender"))] = [] if is_spoilt else list(dict.fromkeys(chosen))[:most]
     return [chosen for chosen in latest.values() if chosen]
 
 

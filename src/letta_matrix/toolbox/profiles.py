@@ -8,6 +8,7 @@ from typing_extensions import TypedDict
 
 from letta_matrix.matrix.formatting import clean_text
 from letta_matrix.store.agents import AgentDirectory
+from letta_matrix.toolbox.agent_tools import known_to
 from letta_matrix.toolbox.faults import Fault, ToolError
 from letta_matrix.toolbox.principal import Scope
 from letta_matrix.toolbox.results import UNTRUSTED, cut
@@ -22,7 +23,7 @@ class GetProfile(Params):
 
 
 class Profile(TypedDict):
-    """Who a user is; `agent_id` if it is an agent here."""
+    """Who a user is; `agent_id` if it is an agent that the caller may know of."""
 
     user_id: str
     untrusted: str
@@ -62,5 +63,6 @@ class Profiles:
         name, avatar = told.get("displayname"), told.get("avatar_url")
         profile |= {"name": cut(clean_text(name), _NAME)} if isinstance(name, str) else {}
         profile |= {"avatar": cut(avatar, _ADDRESS)} if isinstance(avatar, str) else {}
-        agent = self._directory.by_user(params.user_id)
-        return profile | ({"agent_id": agent.agent_id} if agent is not None else {})
+        known = known_to(caller, self._directory)
+        found = [one.agent_id for one in known if one.user_id == params.user_id]
+        return profile | ({"agent_id": found[0]} if found else {})

@@ -25,10 +25,6 @@ class RateLimit:
         self._buckets[key] = (tokens - taken, now)
         return 0.0 if taken else (1 - tokens) / self._per_second
 
-    def wait(self, key: str, now: float) -> float:
-        """After how many seconds there is a token, 0 if there is one; takes none."""
-        return max(0.0, 1 - self._tokens(key, now)) / self._per_second
-
     def _tokens(self, key: str, now: float) -> float:
         tokens, then = self._buckets.get(key, (self._size, now))
         return min(self._size, tokens + (now - then) * self._per_second)

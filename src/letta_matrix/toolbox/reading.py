@@ -8,14 +8,13 @@ from typing_extensions import TypedDict
 
 from letta_matrix.matrix.intent import Intent
 from letta_matrix.store.agents import AgentDirectory
-from letta_matrix.toolbox.arrivals import Arrivals
 from letta_matrix.toolbox.downloads import Downloads
 from letta_matrix.toolbox.history import Histories
 from letta_matrix.toolbox.known_rooms import KnownRooms
 from letta_matrix.toolbox.naming import not_in, room_of
 from letta_matrix.toolbox.principal import Scope
 from letta_matrix.toolbox.profiles import Profiles
-from letta_matrix.toolbox.results import UNTRUSTED, cut, fit_items
+from letta_matrix.toolbox.results import UNTRUSTED, cut, first_of, fit_items
 from letta_matrix.toolbox.room_info import RoomInfos
 from letta_matrix.toolbox.searching import Searching
 from letta_matrix.toolbox.tool import Caller, Params, Result, RoomRef, Tool
@@ -26,12 +25,15 @@ _MOST_ROOMS = 50
 _MOST_TOLD = 100
 """Rooms of a limited token that are named."""
 
+_MOST_MEMBERS, _MEMBERS_BYTES = 20, 4_000
+"""Members told of each room in a list of rooms."""
+
 _AT_ONCE = 8
 _NAME = 200
 
 
 class ListRooms(Params):
-    include_members: bool = Field(False, description="also tell who is in them")
+    include_members: bool = Field(False, description="also tell some who are in them")
     after: int = Field(0, ge=0, description="`next` of an earlier answer")
 
 
@@ -53,12 +55,14 @@ class Member(TypedDict):
 
 
 class Room(TypedDict):
-    """A room the caller is in. A room without a name is called after the others in it."""
+    """A room the caller is in. A room without a name is called after the others in it. `joined`
+    is how many there are where `members` are not all; matrix_list_members has the rest."""
 
     room_id: str
     name: str
     alias: NotRequired[str]
     members: NotRequired[list[Member]]
+    joined: NotRequired[int]
 
 
 class RoomList(TypedDict):
@@ -104,9 +108,9 @@ class Self(TypedDict):
 class Reading:
     """All reading tools; `directory` tells agents by their names."""
 
-    def __init__(self, directory: AgentDirectory, arrivals: Arrivals) -> None:
+    def __init__(self, directory: AgentDirectory, known: KnownRooms) -> None:
         self._directory = directory
-        self._known = KnownRooms(arrivals)
+        self._known = known
 
     def tools(self) -> list[Tool[Any]]:
         return [
@@ -195,7 +199,9 @@ class Reading:
             room["alias"] = cut(card.alias, 255)
         if with_members:
             joined = await intent.joined_members(room_id)
-            room["members"] = [self._member(who, joined[who]) for who in sorted(joined)]
+            some = [self._member(who, joined[who]) for who in sorted(joined)[:_MOST_MEMBERS]]
+            room["members"] = shown = first_of(some, _MEMBERS_BYTES)
+            room |= {"joined": len(joined)} if len(shown) < len(joined) else {}
         return room
 
     def _member(self, user_id: str, name: str) -> dict[str, object]:

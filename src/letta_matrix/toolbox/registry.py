@@ -34,10 +34,12 @@ from letta_matrix.toolbox.editing import editing_tools
 from letta_matrix.toolbox.faults import Fault, ToolError
 from letta_matrix.toolbox.files import file_tools
 from letta_matrix.toolbox.guests import Guests
+from letta_matrix.toolbox.known_rooms import KnownRooms
 from letta_matrix.toolbox.ledger import Ledger, fingerprint
 from letta_matrix.toolbox.markers import marker_tools
 from letta_matrix.toolbox.membership import Membership
 from letta_matrix.toolbox.messaging import Messaging
+from letta_matrix.toolbox.named_rooms import NamedRooms
 from letta_matrix.toolbox.polls import poll_tools
 from letta_matrix.toolbox.principal import Principal, Scope
 from letta_matrix.toolbox.questions import Questions
@@ -66,6 +68,11 @@ _UNCERTAIN = (
     "It took too long. It may have happened or not: look with matrix_read_room before you try "
     "again."
 )
+_MAYBE = (
+    "The homeserver does not answer now. It may have happened or not: look with matrix_read_room "
+    "before you try again."
+)
+_SAFE = "It may have happened or not. Call again with the same `transaction_id`: it happens once."
 _SLOW = "It took too long. Try again in a minute."
 _AWAY = "The homeserver does not answer now. Try again in a minute."
 _NO_DATABASE = "The bridge's database does not answer now. Try again in a minute."
@@ -96,10 +103,12 @@ class Toolbox:
         self._directory = directory
         self._conversations = conversations
         self._turns = turns
+        self._audit = audit
         self._limit = RateLimit(config.conversations.tool_calls_per_minute)
         self._waiting: Counter[tuple[str, str]] = Counter()
         self._visits = Visits(directory, rooms, turns)
         self.arrivals = Arrivals()
+        self._known = KnownRooms(self.arrivals)
         self.questions = Questions(config)
         self.ledger = Ledger(audit)
         self._asking = Asking(directory, self.questions)
@@ -110,7 +119,7 @@ class Toolbox:
             *marker_tools(),
             *file_tools(),
             *poll_tools(),
-            *Reading(directory, self.arrivals).tools(),
+            *Reading(directory, self._known).tools(),
             *Guests(self.membership).tools(),
             *RoomMaking(self.membership).tools(),
             *RoomSettingTools(self.membership).tools(),
@@ -141,8 +150,9 @@ class Toolbox:
         await self._asking.ended(turn_id)
 
     async def close(self) -> None:
-        """Finish the audit log."""
+        """Finish the audit log, and close the questions that nobody waits for any more."""
         await self.ledger.close()
+        await self._asking.close()
 
     def handler(self, runtime: str) -> ToolHandler:
         """Runs the calls of the agents that live in a runtime, and of no others; what goes wrong
@@ -168,7 +178,7 @@ class Toolbox:
     def caller(self, principal: Principal) -> Caller:
         """Whoever came through a door, for what a door does itself. Raises ToolError."""
         intent = self._intent(principal)
-        return Caller(principal, intent, uuid.uuid4().hex, self._visits.refuses)
+        return Caller(principal, intent, uuid.uuid4().hex, self._visits.refuses, self._known)
 
     async def _handle(self, runtime: str, call: ToolCall) -> ToolResult:
         try:
@@ -226,12 +236,14 @@ class Toolbox:
         )
         if transaction_id:
             caller = replace(caller, request_id=transaction_id)
+        named = NamedRooms(self._audit)
+        caller = replace(caller, door=door, named=named)
 
         async def work(again: bool) -> Result:
             return await self._outcome(replace(caller, again=again), tool, params)
 
         try:
-            return await self.ledger.run(entry, work, waits=tool.seconds is None)
+            return await self.ledger.run(entry, work, waits=tool.seconds is None, named=named)
         except StoreUnavailable as error:
             raise ToolError(_NO_DATABASE, Fault.UNAVAILABLE) from error
 
@@ -242,10 +254,12 @@ class Toolbox:
         except ToolError:
             raise
         except TimeoutError as error:
-            text = _SLOW if tool.read_only else _UNCERTAIN
+            text = _SLOW if tool.read_only else _uncertain(caller, params, _UNCERTAIN)
             raise ToolError(text, Fault.TIMEOUT) from error
         except HomeserverUnavailable as error:
-            raise ToolError(_AWAY, Fault.UNAVAILABLE) from error
+            # It may have got the request; only its answer may be lost.
+            text = _AWAY if tool.read_only else _uncertain(caller, params, _MAYBE)
+            raise ToolError(text, Fault.UNAVAILABLE) from error
         except StoreUnavailable as error:
             raise ToolError(_NO_DATABASE, Fault.UNAVAILABLE) from error
         except MatrixRequestError as error:
@@ -305,6 +319,7 @@ class Toolbox:
             self._intent(principal),
             call.request_id,
             self._visits.refuses,
+            self._known,
             call.conversation_id,
             place,
         )
@@ -318,6 +333,14 @@ class Toolbox:
 
 def _permits(principal: Principal, tool: Tool[Any]) -> bool:
     return tool.scope in principal.scopes and (principal.destructive or not tool.destructive)
+
+
+def _uncertain(caller: Caller, params: Params, text: str) -> str:
+    """What to do about a write that may have happened, with a transaction of the caller's own."""
+    given = params.transaction_id if isinstance(params, WriteParams) else ""
+    if not given or given != caller.request_id:
+        return text
+    return f"{text.partition('.')[0]}. {_SAFE}"
 
 
 def _bounded(text: str) -> str:

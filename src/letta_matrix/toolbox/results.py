@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
 
 from letta_matrix.toolbox.tool import Result
 
@@ -15,6 +16,8 @@ _LENGTHS = (12_000, 6_000, 3_000, 1_500, 700, 350, 150, 60, 20)
 _CUT = "… (cut)"
 _TOO_LONG = "… (cut: too long. Ask for less at once.)"
 
+T = TypeVar("T")
+
 
 def compact(result: Result) -> str:
     """The result as JSON of at most LIMIT bytes; broken surrogates are replaced."""
@@ -24,8 +27,8 @@ def compact(result: Result) -> str:
     return data[: LIMIT - len(_TOO_LONG.encode())].decode("utf-8", "ignore") + _TOO_LONG
 
 
-def size(result: Result) -> int:
-    """Bytes of a result as JSON."""
+def size(result: object) -> int:
+    """Bytes of a result, or of a part of it, as JSON."""
     return len(_encoded(result))
 
 
@@ -49,18 +52,26 @@ def fit_items(
     rest: Mapping[str, object], key: str, entries: Sequence[object], after: int, total: int
 ) -> dict[str, object]:
     """`rest` with as many of `entries` as fit under `key`. They are those from the place `after`
-    on of `total`; `next` tells where more follow."""
-    count = len(entries)
-    while True:
-        result = {**rest, key: list(entries[:count])}
-        if after + count < total:
-            result["next"] = after + count
-            result["note"] = "More follow: call again with `after` as `next` says."
-        if count <= 1 or size(result) <= LIMIT:
-            return result
-        count = max(count * 3 // 4, 1)
+    on of `total`; `next` tells where more follow. No entry may be so large that it does not fit
+    alone."""
+    more = {"next": total, "note": "More follow: call again with `after` as `next` says."}
+    shown = first_of(entries, LIMIT - size({**rest, key: [], **more}))
+    shown = shown or list(entries[:1])
+    follow = {**more, "next": after + len(shown)} if after + len(shown) < total else {}
+    return {**rest, key: shown, **follow}
 
 
-def _encoded(result: Result) -> bytes:
+def first_of(entries: Sequence[T], most: int) -> list[T]:
+    """As many of the first entries as fit into so many bytes of JSON."""
+    shown: list[T] = []
+    for entry in entries:
+        most -= size(entry) + 1
+        if most < 0:
+            break
+        shown.append(entry)
+    return shown
+
+
+def _encoded(result: object) -> bytes:
     text = json.dumps(result, ensure_ascii=False, separators=(",", ":"))
     return text.encode("utf-8", "replace")

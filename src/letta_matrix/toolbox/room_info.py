@@ -9,12 +9,13 @@ from mautrix.errors import MNotFound
 from pydantic import Field, StringConstraints
 from typing_extensions import TypedDict
 
-from letta_matrix.matrix.events import items, mapping
+from letta_matrix.matrix.events import mapping
 from letta_matrix.matrix.formatting import clean_text
 from letta_matrix.matrix.intent import Intent
 from letta_matrix.toolbox.faults import Fault, ToolError
 from letta_matrix.toolbox.known_rooms import KnownRooms
 from letta_matrix.toolbox.naming import not_in, room_of
+from letta_matrix.toolbox.power import creators, level, level_of, needed_for
 from letta_matrix.toolbox.principal import Scope
 from letta_matrix.toolbox.results import LIMIT, UNTRUSTED, cut, size
 from letta_matrix.toolbox.tool import Caller, Params, Result, RoomRef, Tool
@@ -26,9 +27,6 @@ _SHOWN = 10
 """At most so many spaces, creators, and users with power."""
 
 _LAZY = {"lazy_load_members": True}
-_FIRST_WITH_CREATORS_ABOVE_ALL = 12
-_ACTIONS = {"invite": 0, "kick": 50, "ban": 50, "redact": 50, "state_default": 50}
-"""Power that an action needs where a room does not say (spec: `m.room.power_levels`)."""
 
 Contents = Mapping[tuple[str, str], Mapping[str, Any]]
 """Contents of state events by type and state key."""
@@ -163,43 +161,25 @@ class RoomInfos:
 def power(state: Contents, own_id: str) -> dict[str, object]:
     """Who may do what (spec: `m.room.power_levels`; room version 12: creators)."""
     levels = state.get(("m.room.power_levels", ""), {})
-    above = _creators(state)
-    users = {str(who): _level(has, 0) for who, has in mapping(levels.get("users")).items()}
-    everybodys = _level(levels.get("users_default"), 0)
-    own = users.get(own_id, everybodys)
-    needed = {action: _level(levels.get(action), least) for action, least in _ACTIONS.items()}
-    needed = {"send": _send_level(levels), **needed}
+    create = state.get(("m.room.create", ""), {})
+    above = creators({"sender": create.get("sender"), "content": create})
+    users = {str(who): level(has, 0) for who, has in mapping(levels.get("users")).items()}
+    own = level_of(levels, own_id)
+    needed = {"send": _send_level(levels), **needed_for(levels)}
     needed["set_state"] = needed.pop("state_default")
     strong = sorted(users.items(), key=lambda user: -user[1])[:_SHOWN]
     return {
         "yours": own,
-        "you_may": [action for action, level in needed.items() if own_id in above or own >= level],
-        "users": {cut(who, _ID): level for who, level in strong},
+        "you_may": [action for action, least in needed.items() if own_id in above or own >= least],
+        "users": {cut(who, _ID): has for who, has in strong},
         **({"creators": [cut(who, _ID) for who in above[:_SHOWN]]} if above else {}),
         "needed": needed,
     }
 
 
-def _creators(state: Contents) -> list[str]:
-    """Those above all levels."""
-    create = state.get(("m.room.create", ""), {})
-    version = str(create.get("room_version") or "1")
-    if not version.isdecimal() or int(version) < _FIRST_WITH_CREATORS_ABOVE_ALL:
-        return []
-    more = [who for who in items(create.get("additional_creators")) or [] if isinstance(who, str)]
-    return list(dict.fromkeys([str(create.get("sender", "")), *more]))
-
-
 def _send_level(levels: Mapping[str, Any]) -> int:
-    default = _level(levels.get("events_default"), 0)
-    return _level(mapping(levels.get("events")).get("m.room.message"), default)
-
-
-def _level(value: object, default: int) -> int:
-    # Rooms before version 10 may have levels in strings.
-    if isinstance(value, str) and value.strip().lstrip("+-").isdecimal() and len(value) < 20:
-        return int(value)
-    return value if isinstance(value, int) and not isinstance(value, bool) else default
+    default = level(levels.get("events_default"), 0)
+    return level(mapping(levels.get("events")).get("m.room.message"), default)
 
 
 async def _content(intent: Intent, room_id: str, kind: str, key: str) -> Mapping[str, Any] | None:

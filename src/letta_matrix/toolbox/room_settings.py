@@ -8,7 +8,7 @@ from pydantic import AfterValidator, Field, StringConstraints
 from typing_extensions import TypedDict
 
 from letta_matrix.matrix.intent import Intent
-from letta_matrix.toolbox.faults import ToolError
+from letta_matrix.toolbox.faults import Fault, ToolError
 from letta_matrix.toolbox.membership import Membership
 from letta_matrix.toolbox.naming import Words, living_room
 from letta_matrix.toolbox.power import HIGHEST, Powers
@@ -99,7 +99,7 @@ class RoomSettingTools:
     async def set_power_level(self, caller: Caller, params: SetPowerLevel) -> Result:
         async with living_room(caller, params.room_id) as room_id:
             user_id, level = params.user_id, params.level
-            self._membership.check_keeps_power(room_id, user_id)
+            await self._membership.check_keeps_power(caller.intent, room_id, user_id)
             async with self._doors.setdefault(room_id, asyncio.Lock()):
                 powers = await _powers(caller.intent, room_id)
                 before, content = powers.changed(caller.user_id, user_id, level)
@@ -117,6 +117,13 @@ async def set_room(caller: Caller, params: SetRoom) -> Result:
     given = {name: one for name, one in wanted.items() if one[2] is not None}
     if not given:
         raise ToolError("Give a `name`, a `topic` or an `avatar`.")
+    if params.avatar and caller.principal.rooms is not None:
+        # In a room of its own it could be read, wherever it came from.
+        raise ToolError(
+            "Your token is for some rooms alone, and nothing tells which rooms an `mxc` is from; "
+            "it cannot set an `avatar`.",
+            Fault.FORBIDDEN,
+        )
     changed: list[str] = []
     async with living_room(caller, params.room_id) as room_id:
         for name, (event_type, key, value) in given.items():

@@ -72,7 +72,7 @@ class Searching:
         room_ids = await self._rooms(caller, params)
         if not room_ids:
             return {**UNTRUSTED, "messages": []}
-        seen: set[str] = set()
+        allowed, seen = set(room_ids), set[str]()
 
         async def fetch(token: str, limit: int) -> Page:
             return await caller.intent.search(params.query, room_ids, limit=limit, at=token)
@@ -81,7 +81,9 @@ class Searching:
             # Each version of a message that has the words is a hit of its own.
             message = as_edited(event)
             event_id = str(message.get("event_id"))
-            fits = params.sender in ("", event.get("sender")) and is_message(message)
+            # Homeservers search rooms' predecessors too, whichever rooms name as theirs.
+            fits = event.get("room_id") in allowed and is_message(message)
+            fits = fits and params.sender in ("", event.get("sender"))
             is_new = fits and event_id not in seen
             seen.update([event_id] if fits else [])
             return is_new

@@ -12,6 +12,8 @@ from letta_matrix.matrix.formatting import clean_text
 from letta_matrix.matrix.intent import Intent
 from letta_matrix.matrix.transactions import txn_id
 from letta_matrix.store.places import Place
+from letta_matrix.toolbox.known_rooms import KnownRooms
+from letta_matrix.toolbox.named_rooms import NamedRooms
 from letta_matrix.toolbox.principal import Principal, Scope
 
 LONGEST_WAIT = 280.0
@@ -30,7 +32,8 @@ class Params(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-def _clean(value: str) -> str:
+def clean(value: str) -> str:
+    """An argument as it is. Raises ValueError for control characters."""
     if clean_text(value) != value:
         raise ValueError("should have no control characters")
     return value
@@ -40,7 +43,7 @@ class WriteParams(Params):
     """The arguments of a tool that changes something: it does so once for a `transaction_id`."""
 
     transaction_id: Annotated[
-        str, StringConstraints(max_length=200, pattern=r"^[\x21-\x7e]*$"), AfterValidator(_clean)
+        str, StringConstraints(max_length=200, pattern=r"^[\x21-\x7e]*$"), AfterValidator(clean)
     ] = Field(
         "", description="any text of your own; a call that comes again with it does nothing more"
     )
@@ -60,13 +63,15 @@ class Caller:
 
     `request_id` is of this call alone, and the same when it comes `again`, after a try that may
     have got somewhere. `refuses` tells of a room, in it or not, that it is not for the caller to
-    act in.
+    act in. `door` is the one it came through (`agent`, `mcp`, `api`), `named` the rooms that a
+    call which changes something has named.
     """
 
     principal: Principal
     intent: Intent
     request_id: str
     refuses: Callable[[Intent, str], Awaitable[bool]]
+    known: KnownRooms
     conversation_id: str = ""
     place: Place | None = None
     turn_id: str = ""
@@ -74,6 +79,8 @@ class Caller:
     hops: int = 0
     progress: Progress = no_progress
     again: bool = False
+    door: str = ""
+    named: NamedRooms | None = None
 
     @property
     def agent_id(self) -> str:
@@ -150,25 +157,23 @@ class _Untitled(GenerateJsonSchema):
 RoomRef = Annotated[
     str,
     StringConstraints(strip_whitespace=True, min_length=1, max_length=255),
-    AfterValidator(_clean),
+    AfterValidator(clean),
 ]
 """How a room is named: `!id`, `#alias`, or its exact name among the caller's rooms."""
 
 EventId = Annotated[
     str,
     StringConstraints(strip_whitespace=True, pattern=r"^\$\S{1,254}$"),
-    AfterValidator(_clean),
+    AfterValidator(clean),
 ]
 
 UserRef = Annotated[
     str,
     StringConstraints(strip_whitespace=True, pattern=r"^@[^:\s]{1,250}:\S{1,250}$", max_length=255),
-    AfterValidator(_clean),
+    AfterValidator(clean),
 ]
 """A Matrix user id."""
 
-Line = Annotated[
-    str, StringConstraints(strip_whitespace=True, min_length=1), AfterValidator(_clean)
-]
+Line = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1), AfterValidator(clean)]
 
 Markdown = Annotated[str, StringConstraints(min_length=1, max_length=100_000)]

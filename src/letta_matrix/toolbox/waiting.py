@@ -13,6 +13,7 @@ from letta_matrix.matrix.events import mapping, newest_content
 from letta_matrix.store.agents import AgentDirectory
 from letta_matrix.toolbox.arrivals import Arrivals, Event
 from letta_matrix.toolbox.faults import ToolError
+from letta_matrix.toolbox.history import agent_names
 from letta_matrix.toolbox.naming import OptionalEvent, OptionalUser, not_in, room_of
 from letta_matrix.toolbox.principal import Scope
 from letta_matrix.toolbox.progress import telling
@@ -21,7 +22,7 @@ from letta_matrix.toolbox.timeline import FILTER, Message, entry, is_message
 from letta_matrix.toolbox.tool import LONGEST_WAIT, Caller, Params, Result, RoomRef, Tool
 from letta_matrix.toolbox.writing import ROOM, existing
 
-_PAGES, _PAGE = 10, 100
+_PAGES, _PAGE, _KNOWN = 10, 100, 20
 _NOTHING = "Nobody wrote within {seconds:g} seconds."
 _GROWING = "This message is still being written; matrix_read_room reads it when it is complete."
 _CUT = "The message is long and is cut."
@@ -75,11 +76,11 @@ class Waiting:
             if room_id not in await caller.intent.joined_rooms():
                 raise not_in(caller, params.room_id)
             watch = _Watch(room_id, caller.user_id, params.from_user)
+            token = await _begin(caller, watch, params.after)
             with self._arrivals.listen(watch.see):
                 # Listening already: what comes while we look is in one or the other.
-                if params.after:
-                    with watch.looking():
-                        await _look(caller, watch, params.after)
+                with watch.looking():
+                    await _look(caller, watch, token)
                 async with telling(caller, params.timeout_seconds, "waiting for a message"):
                     await watch.wait(deadline)
             if not watch.event_id:
@@ -90,7 +91,7 @@ class Waiting:
         return self._told(room_id, event)
 
     def _told(self, room_id: str, event: Mapping[str, Any]) -> Result:
-        names = {agent.user_id: agent.name for agent in self._directory.all()}
+        names = agent_names(self._directory)
         note = {"note": _GROWING} if LIVE in newest_content(event) else {}
 
         def make(length: int) -> dict[str, object]:
@@ -108,7 +109,7 @@ class _Watch:
         self.own_id = own_id
         self.from_user = from_user
         self.event_id = ""
-        self._seen = ""
+        self._seen: list[object] = []
         self._not_before = 0
         self._held: list[Event] | None = None
         self._whole: set[object] = set()
@@ -123,10 +124,10 @@ class _Watch:
         for event in held:
             self.take(event)
 
-    def begin_after(self, event: Event) -> None:
-        """Take nothing from before an event, though it may come again."""
-        self._seen = str(event.get("event_id"))
-        sent_at = event.get("origin_server_ts")
+    def begin_after(self, *events: Event) -> None:
+        """Take none of these, nor what is older than the first one, though it may come again."""
+        self._seen = [event.get("event_id") for event in events]
+        sent_at = events[0].get("origin_server_ts") if events else 0
         self._not_before = sent_at if isinstance(sent_at, int) else 0
 
     def see(self, event: Event) -> None:
@@ -164,7 +165,7 @@ class _Watch:
             return False
         if self.from_user and sender != self.from_user:
             return False
-        if event.get("event_id") == self._seen or not is_message(event):
+        if event.get("event_id") in self._seen or not is_message(event):
             return False
         return not isinstance(sent_at, int) or sent_at >= self._not_before
 
@@ -178,17 +179,29 @@ def _completed(event: Event) -> str | None:
     return target if isinstance(target, str) and is_whole else None
 
 
-async def _look(caller: Caller, watch: _Watch, after: str) -> None:
-    """Look through what came after an event, page by page."""
+async def _begin(caller: Caller, watch: _Watch, after: str) -> str:
+    """Begin after an event, or after the newest; returns the place from which on to look."""
+    if after:
+        await existing(caller, watch.room_id, after)
+        around = await caller.intent.around(watch.room_id, after, limit=0)
+        watch.begin_after(around.event)
+        return around.after.end
+    # What the bridge hears late, after it was away, is told as if it were new. Times alone do
+    # not tell it apart: servers' clocks differ.
+    page = await caller.intent.messages(watch.room_id, limit=_KNOWN, filters=FILTER)
+    watch.begin_after(*page.events[::-1])
+    return page.start
+
+
+async def _look(caller: Caller, watch: _Watch, token: str) -> None:
+    """Look through what came after a place, page by page."""
     room_id, intent = watch.room_id, caller.intent
-    await existing(caller, room_id, after)
-    around = await intent.around(room_id, after, limit=0)
-    watch.begin_after(around.event)
     wanted = {**FILTER, "not_senders": [watch.own_id]}
     wanted |= {"senders": [watch.from_user]} if watch.from_user else {}
-    token = around.after.end
     for _ in range(_PAGES):
+        if not token:
+            return
         page = await intent.messages(room_id, limit=_PAGE, after=token, filters=wanted)
-        if any(map(watch.take, page.events)) or not page.end:
+        if any(map(watch.take, page.events)):
             return
         token = page.end

@@ -1,7 +1,8 @@
 """Tools that say something in a room."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, NotRequired
 
 from mautrix.errors import MNotFound
@@ -9,6 +10,7 @@ from pydantic import Field
 from typing_extensions import TypedDict
 
 from letta_matrix.matrix.content import (
+    content_size,
     edit_measure,
     reply_relation,
     text_content,
@@ -16,7 +18,7 @@ from letta_matrix.matrix.content import (
 )
 from letta_matrix.matrix.events import mapping
 from letta_matrix.matrix.formatting import clean_text
-from letta_matrix.matrix.splitting import split
+from letta_matrix.matrix.splitting import CONTENT_LIMIT, split
 from letta_matrix.toolbox.faults import Fault, ToolError
 from letta_matrix.toolbox.naming import room_of
 from letta_matrix.toolbox.principal import Scope
@@ -179,6 +181,24 @@ async def send_once(
     )
 
 
+async def rendered(text: str, make: Callable[[], dict[str, object]]) -> dict[str, object]:
+    """The content that `make` makes of a Markdown text. Made to be hard to read, a long one takes
+    up to a second: then others go on meanwhile."""
+    return make() if len(text) <= _SHORT else await asyncio.to_thread(make)
+
+
+async def fitting(
+    text: str, make: Callable[[], dict[str, object]], why: str, copies: int = 1
+) -> dict[str, object]:
+    """As `rendered`, for what must be one event, which carries its text `copies` times at least.
+    Raises ToolError that says `why` not."""
+    if copies * len(text.encode()) <= CONTENT_LIMIT:
+        content = await rendered(text, make)
+        if content_size(content) <= CONTENT_LIMIT:
+            return content
+    raise ToolError(why, Fault.TOO_LARGE)
+
+
 def _thread_of(event: Mapping[str, Any]) -> str:
     """The root of the thread an event is in, "" for none."""
     relation = mapping(mapping(event.get("content")).get("m.relates_to"))
@@ -200,7 +220,9 @@ async def _say(
     for number, part in enumerate(await _parts(caller, spoken(message), tool)):
         txn = caller.txn(tool, number)
         marker = marker_of(caller, tool, txn)
-        content = text_content(part, marker=marker, relation=further if number else relation)
+        related = further if number else relation
+        make = partial(text_content, part, marker=marker, relation=related)
+        content = await rendered(part, make)
         sent.append(await send_once(caller, room_id, content, txn))
     return {"room_id": room_id, "event_id": sent[0]} | (
         {"more_event_ids": sent[1:]} if sent[1:] else {}

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
 from starlette.routing import Match, Route
 
 from letta_matrix.web.lazy import App, Receive, Scope, Send
@@ -10,11 +11,14 @@ from letta_matrix.web.lazy import App, Receive, Scope, Send
 
 class Front:
     """Answers what `routes` are for; all else is for `behind`, which tells what is wrong with it:
-    a path that nobody knows, or a method that a page does not take."""
+    a path that nobody knows, or a method that a page does not take. `middleware` is around the
+    pages alone."""
 
-    def __init__(self, routes: Sequence[Route], behind: App) -> None:
+    def __init__(
+        self, routes: Sequence[Route], behind: App, middleware: Sequence[Middleware] = ()
+    ) -> None:
         self._routes = list(routes)
-        self._pages = Starlette(routes=self._routes)
+        self._pages = Starlette(routes=self._routes, middleware=middleware)
         self._behind = behind
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

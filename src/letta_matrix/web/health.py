@@ -1,6 +1,6 @@
 """Health for probes and people: `/health` (alive, with figures) and `/ready` (all set up)."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sized
 from datetime import UTC, datetime
 
 from starlette.requests import Request
@@ -10,11 +10,20 @@ from starlette.routing import Route
 HealthReport = Callable[[], Mapping[str, object]]
 
 
-def health_routes(report: HealthReport, is_ready: Callable[[], bool]) -> list[Route]:
-    """`report` returns JSON with at least `status`; `/ready` answers 503 until `is_ready`."""
+def health_routes(
+    report: HealthReport, is_ready: Callable[[], bool], knows: Callable[[Request], bool]
+) -> list[Route]:
+    """`report` returns JSON with at least `status`; `/ready` answers 503 until `is_ready`.
 
-    async def health(_request: Request) -> JSONResponse:
-        return JSONResponse(told(report()))
+    Requests that the door does not know (`knows`), by their `Host` or `Origin`, get no more than a
+    probe needs: a page of strangers may read the answer (DNS rebinding).
+    """
+
+    async def health(request: Request) -> JSONResponse:
+        known = report()
+        if not knows(request):
+            known = {"status": known["status"], "ready": is_ready()}
+        return JSONResponse(told(known))
 
     async def ready(_request: Request) -> JSONResponse:
         done = is_ready()
@@ -26,8 +35,14 @@ def health_routes(report: HealthReport, is_ready: Callable[[], bool]) -> list[Ro
 def told(report: Mapping[str, object]) -> dict[str, object]:
     """What `/health` answers: the report, and the fields that the original integration has."""
     return {
-        **report,
+        **counted(report),
         "authenticated": report.get("ready", False),
         "agent_sync_available": True,
         "timestamp": datetime.now(UTC).isoformat(),
     }
+
+
+def counted(report: Mapping[str, object]) -> dict[str, object]:
+    """The report for those who are no admins: how many agents are in trouble, not which."""
+    agents = report.get("agents_in_trouble")
+    return {**report, "agents_in_trouble": len(agents)} if isinstance(agents, Sized) else {**report}

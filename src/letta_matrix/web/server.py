@@ -10,28 +10,68 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 _LONGEST_HEAD = 256_000
+_HEAD_SECONDS = 20.0
+_MOST_CONNECTIONS = 1_000
 
 
 class _Connection(HttpToolsProtocol):
-    """Hangs up on requests whose head does not end: uvicorn would keep all of it in memory."""
+    """Hangs up on heads, trailers and chunk lines without end, which uvicorn would keep in memory,
+    and on heads that take too long. Trailers (RFC 9110 section 6.5) are dropped."""
 
     _in_head = True
-    _head = 0
+    _unfinished = 0
+    _heads = 0
+    _heads_before = 0
+    _look: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._look_later()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._look is not None:
+            self._look.cancel()
+        super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        # A head that ends in `data` takes this back: the rest of it is body.
-        self._head += len(data)
+        # What is whole in `data`, a head or a piece of a body, takes this back.
+        self._unfinished += len(data)
         super().data_received(data)
-        if self._in_head and self._head > _LONGEST_HEAD:
+        if self._unfinished > _LONGEST_HEAD:
             self.transport.close()
 
+    def on_message_begin(self) -> None:
+        # It may begin in data whose first part ended a message.
+        self._unfinished += 1
+        super().on_message_begin()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._in_head:
+            super().on_header(name, value)
+
     def on_headers_complete(self) -> None:
-        self._in_head, self._head = False, 0
+        self._in_head, self._unfinished = False, 0
+        self._heads += 1
         super().on_headers_complete()
 
+    def on_body(self, body: bytes) -> None:
+        self._unfinished = 0
+        super().on_body(body)
+
     def on_message_complete(self) -> None:
-        self._in_head, self._head = True, 0
+        self._in_head, self._unfinished = True, 0
         super().on_message_complete()
+
+    def _look_later(self) -> None:
+        self._look = self.loop.call_later(_HEAD_SECONDS, self._hang_up_on_slow)
+
+    def _hang_up_on_slow(self) -> None:
+        waits = self._in_head and (self._unfinished > 0 or self._heads == 0)
+        if waits and self._heads == self._heads_before:
+            self.transport.close()
+            return
+        self._heads_before = self._heads
+        self._look_later()
 
 
 class _Server(uvicorn.Server):
@@ -56,6 +96,9 @@ class AsgiServer:
             ws="none",
             log_config=None,
             access_log=False,
+            # Whoever connects could choose the address that its tries are counted for.
+            proxy_headers=False,
+            limit_concurrency=_MOST_CONNECTIONS,
             server_header=False,
             timeout_graceful_shutdown=max(1, round(grace)),
             timeout_keep_alive=75,

@@ -1,0 +1,139 @@
+"""The HTTP server: what it keeps of strangers, and for how long."""
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator
+from typing import Any
+
+import pytest
+from tests.servers import free_port
+
+from letta_matrix.web import server as module
+from letta_matrix.web.lazy import Receive, Scope, Send
+from letta_matrix.web.server import AsgiServer
+
+CHUNKED = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n"
+GET = b"GET / HTTP/1.1\r\nHost: x\r\n"
+
+Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+
+async def echo(scope: Scope, receive: Receive, send: Send) -> None:
+    """Tell who asks with which headers, and how long the body is."""
+    length, more = 0, True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return
+        length, more = length + len(message.get("body", b"")), message.get("more_body", False)
+    names = sorted(name.decode() for name, _ in scope["headers"])
+    data = json.dumps([scope["client"][0], names, length]).encode()
+    headers = [(b"content-length", str(len(data)).encode())]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": data})
+
+
+@pytest.fixture
+async def port() -> AsyncGenerator[int]:
+    server, port = AsgiServer(echo), free_port()
+    await server.start("127.0.0.1", port)
+    yield port
+    await server.close()
+
+
+@pytest.fixture
+async def streams(port: int) -> AsyncGenerator[Streams]:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    yield reader, writer
+    writer.close()
+
+
+async def answer(streams: Streams, data: bytes) -> Any:
+    reader, writer = streams
+    writer.write(data)
+    head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)
+    length = int(head.partition(b"content-length: ")[2].split(b"\r\n")[0])
+    body = await reader.readexactly(length)
+    return json.loads(body) if head.startswith(b"HTTP/1.1 200") else head.split()[1]
+
+
+@pytest.mark.parametrize(
+    ("begin", "piece"),
+    [
+        (GET + b"X: ", b"x" * 60_000),
+        (CHUNKED + b"0\r\nX: ", b"x" * 60_000),
+        (CHUNKED + b"0\r\n", (b"X: " + b"x" * 95 + b"\r\n") * 600),
+        (CHUNKED + b"1;", b"x" * 60_000),
+    ],
+    ids=["head", "trailer", "trailers", "extension of a chunk"],
+)
+async def test_what_has_no_end_is_not_kept(streams: Streams, begin: bytes, piece: bytes) -> None:
+    _, writer = streams
+    writer.write(begin)
+
+    async def flood() -> None:
+        for _ in range(1_000):
+            writer.write(piece)
+            await writer.drain()
+
+    with pytest.raises(ConnectionError):
+        await flood()
+
+
+async def test_trailers_are_dropped(streams: Streams) -> None:
+    expected = ["127.0.0.1", ["host", "transfer-encoding"], 1]
+    assert await answer(streams, CHUNKED + b"0\r\nA: 1\r\nB: 2\r\n\r\n") == expected
+    assert await answer(streams, GET + b"\r\n") == ["127.0.0.1", ["host"], 0]
+
+
+async def test_large_bodies_pass_on_a_kept_connection(streams: Streams) -> None:
+    for size in (0, 600_000, 600_000):
+        head = f"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: {size}\r\n\r\n".encode()
+        assert (await answer(streams, head + b"x" * size))[2] == size
+    small = b"1\r\na\r\n" * 100_000
+    assert (await answer(streams, CHUNKED + small + b"0\r\n\r\n"))[2] == 100_001
+
+
+async def test_nobody_chooses_his_address(streams: Streams) -> None:
+    claim = b"X-Forwarded-For: 10.1.2.3\r\nX-Forwarded-Proto: https\r\n\r\n"
+    assert (await answer(streams, GET + claim))[0] == "127.0.0.1"
+
+
+@pytest.mark.parametrize("first", [b"", GET + b"\r\n"], ids=["at once", "later"])
+@pytest.mark.parametrize("half", [GET, b"\r\n"], ids=["half a head", "an empty line"])
+async def test_half_a_head_is_not_waited_for(
+    port: int, monkeypatch: pytest.MonkeyPatch, first: bytes, half: bytes
+) -> None:
+    monkeypatch.setattr(module, "_HEAD_SECONDS", 0.1)
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    if first:
+        await answer((reader, writer), first)
+    writer.write(half)
+    assert await asyncio.wait_for(reader.read(), 5) == b""
+    writer.close()
+
+
+async def test_an_idle_connection_stays(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_HEAD_SECONDS", 0.05)
+    streams = await asyncio.open_connection("127.0.0.1", port)
+    await answer(streams, GET + b"\r\n")
+    await asyncio.sleep(0.3)
+    assert await answer(streams, GET + b"\r\n")
+    head, body = CHUNKED[:-6], CHUNKED[-6:]
+    streams[1].write(head)
+    await asyncio.sleep(0.3)
+    assert (await answer(streams, body + b"0\r\n\r\n"))[2] == 1
+    streams[1].close()
+
+
+async def test_too_many_connections_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_MOST_CONNECTIONS", 2)
+    server, port = AsgiServer(echo), free_port()
+    await server.start("127.0.0.1", port)
+    first = await asyncio.open_connection("127.0.0.1", port)
+    assert await answer(first, GET + b"\r\n")
+    second = await asyncio.open_connection("127.0.0.1", port)
+    assert await answer(second, GET + b"\r\n") == b"503"
+    for _, writer in (first, second):
+        writer.close()
+    await server.close()
