@@ -1,5 +1,6 @@
 """The Python client against a real bridge: it is what scripts and the command line use."""
 
+import secrets
 from collections.abc import AsyncGenerator
 from pathlib import Path
 
@@ -27,7 +28,7 @@ async def world(
 
 @pytest.fixture(scope="module")
 async def ada(world: World) -> Room:
-    return await world.meet(new_agent())
+    return await world.meet(new_agent(f"Ada {secrets.token_hex(3)}"))
 
 
 @pytest.fixture(scope="module")

@@ -382,6 +382,14 @@ async def test_a_token_ends_by_itself_unless_told_otherwise(api: Api) -> None:
     assert (await api.call("POST", "/api/v1/tokens", json=wish)).json()["expires_at"] is None
 
 
+@pytest.mark.parametrize(("wished", "given"), [(None, 60), (3600, 60), (30, 30)])
+async def test_no_token_outlives_its_maker(api: Api, wished: float | None, given: float) -> None:
+    maker = await api.token(lifetime=60)
+    wish = {"scopes": ["read"], "expires_in": wished}
+    made = (await api.call("POST", "/api/v1/tokens", maker, json=wish)).json()
+    assert made["expires_at"] - made["created_at"] == pytest.approx(given, abs=5)
+
+
 async def test_pages_of_tokens(api: Api) -> None:
     for _ in range(4):
         await api.token()

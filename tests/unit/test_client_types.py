@@ -41,7 +41,7 @@ PROBES = {("GET", "/health"), ("GET", "/ready")}
 """Answered before the API is asked, and so not in its document."""
 METHODS = sorted(
     name
-    for name, method in inspect.getmembers(LettaMatrix, inspect.isfunction)
+    for name, _ in inspect.getmembers(LettaMatrix, inspect.isfunction)
     if not name.startswith("_") and name != "close"
 )
 

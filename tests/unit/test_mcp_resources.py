@@ -6,8 +6,7 @@ import json
 import time
 from collections.abc import AsyncGenerator
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 from urllib.parse import quote
 
 import pytest
@@ -17,7 +16,7 @@ from tests.mcp_socket import RawClient, raw_client
 from tests.unit.mcp_door import MINE, OTHERS, Door, door_on
 
 from letta_matrix.mcp import subscriptions
-from letta_matrix.mcp.changes import Change
+from letta_matrix.mcp.changes import Change, Changes
 from letta_matrix.mcp.subscriptions import Watch
 from letta_matrix.store.database import Database
 from letta_matrix.toolbox.principal import Scope
@@ -223,8 +222,12 @@ async def test_what_fails_while_a_watch_ends_is_not_left_over(caplog: Any) -> No
         except asyncio.CancelledError:
             raise ConnectionError("the client has gone") from None
 
-    changes: Any = SimpleNamespace(by=lambda _: Change(frozenset({MINE})))
-    watch = Watch(cast("Any", None), changes, still, cast("Any", None))
+    class Always(Changes):
+        def by(self, event: Any) -> Change:
+            return Change(frozenset({MINE}))
+
+    nothing: Any = None
+    watch = Watch(nothing, Always(nothing, BOT, nothing), still, nothing)
     watch.topics[MINE] = MESSAGES
     watch.see({})
     await asked.wait()

@@ -129,7 +129,8 @@ async def test_aliases_are_looked_up(
     monkeypatch.setattr(module, "_HOMESERVER_TIMEOUT", 0.5)
     away = await run("create", "--rooms", "#kitchen:test")
     assert away.status == 1
-    assert "give the rooms by their ids" in away.error
+    assert "finds no answer for #kitchen:test" in away.error
+    assert away.out == ""
 
 
 @pytest.mark.parametrize(

@@ -381,6 +381,19 @@ async def test_bad_files_are_refused(
     assert fake.requests == []
 
 
+async def test_a_message_of_another_room_is_no_context_whatever_the_homeserver_tells(
+    toolbox: Toolbox, fake: FakeHomeserver
+) -> None:
+    fake.fail("GET .*/joined_rooms", Failure(200, {"joined_rooms": [ROOM]}))
+    said = {"type": "m.room.message", "content": {"body": "secret"}, "room_id": "!other:test"}
+    event = {"event_id": "$x", "sender": "@ann:test", **said}
+    fake.fail("GET .*/context/", Failure(200, {"event": event}))
+    about = {"room_id": ROOM, "event_id": "$x"}
+    with pytest.raises(ToolError, match=r"no message \$x") as caught:
+        await toolbox.call(Principal("token:1", ""), "matrix_get_context", about, door="api")
+    assert caught.value.fault is Fault.NOT_FOUND
+
+
 @given(st.text())
 def test_results_stay_within_their_bytes(text: str) -> None:
     assert len(compact({"a": text * 2_000}).encode()) <= LIMIT
@@ -389,16 +402,16 @@ def test_results_stay_within_their_bytes(text: str) -> None:
 def test_each_entry_is_measured_once_and_none_beyond_the_page(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    measured: list[object] = []
+    encoded: list[int] = []
 
     def counted(part: object) -> bytes:
-        measured.append(part)
+        encoded.append(len(_encoded(part)))
         return _encoded(part)
 
     monkeypatch.setattr("letta_matrix.toolbox.results._encoded", counted)
     page = fit_items({}, "items", ["x" * 1_000] * 5_000, 0, 5_000)
     assert page["next"] == 15
-    assert len(measured) <= 17
+    assert sum(encoded) <= 2 * LIMIT
 
 
 @given(st.lists(st.text(max_size=3_000), max_size=60), st.integers(0, 70))

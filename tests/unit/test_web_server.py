@@ -26,6 +26,8 @@ async def echo(scope: Scope, receive: Receive, send: Send) -> None:
         if message["type"] == "http.disconnect":
             return
         length, more = length + len(message.get("body", b"")), message.get("more_body", False)
+    if scope["path"] == "/slow":
+        await asyncio.sleep(0.3)
     names = sorted(name.decode() for name, _ in scope["headers"])
     data = json.dumps([scope["client"][0], names, length]).encode()
     headers = [(b"content-length", str(len(data)).encode())]
@@ -113,12 +115,16 @@ async def test_half_a_head_is_not_waited_for(
     writer.close()
 
 
-async def test_an_idle_connection_stays(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_who_waits_for_an_answer_or_is_idle_stays(
+    port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(module, "_HEAD_SECONDS", 0.05)
     streams = await asyncio.open_connection("127.0.0.1", port)
     await answer(streams, GET + b"\r\n")
     await asyncio.sleep(0.3)
     assert await answer(streams, GET + b"\r\n")
+    # Some clients end a body with an empty line of their own.
+    assert await answer(streams, GET.replace(b" / ", b" /slow ") + b"\r\n" + b"\r\n")
     head, body = CHUNKED[:-6], CHUNKED[-6:]
     streams[1].write(head)
     await asyncio.sleep(0.3)

@@ -8,6 +8,7 @@ from starlette.middleware.cors import CORSMiddleware
 
 from letta_matrix import __version__
 from letta_matrix.access.guard import Guarded, api_guard
+from letta_matrix.access.streams import OpenStreams
 from letta_matrix.api import (
     agents,
     approvals,
@@ -48,6 +49,9 @@ _ROUTERS = (
     compat_agents,
 )
 
+FOLLOWING = 100
+"""Answers of agents that a token may wait for at once."""
+
 
 def make_app(services: Services) -> FastAPI:
     """The application; `/ready`, `/chat`, `/docs` and, for browsers, `/` are served before it."""
@@ -61,6 +65,7 @@ def make_app(services: Services) -> FastAPI:
     app.state.services = services
     app.state.answers = Counter[str]()
     app.state.logins = Logins(services)
+    app.state.following = OpenStreams(FOLLOWING, "answers of agents")
     problems.install(app)
     for module in _ROUTERS:
         app.include_router(module.router)

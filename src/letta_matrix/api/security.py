@@ -1,6 +1,6 @@
 """Who may call an endpoint."""
 
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from typing import Annotated, Any
 
 from fastapi import Depends, Request, Response
@@ -56,6 +56,13 @@ async def _services(request: Request) -> Services:
 
 Api = Annotated[Services, Depends(_services)]
 Holder = Annotated[Principal, Depends(principal_of)]
+
+
+async def follows(request: Request, principal: Holder) -> AsyncGenerator[None]:
+    """A dependency: the request waits for an agent, until it is answered to its end. Raises
+    TooOften where the token has too many of these."""
+    with request.app.state.following.opened(principal):
+        yield
 
 
 def require(principal: Principal, scope: Scope) -> None:

@@ -4,7 +4,7 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Annotated, Any
 
-from fastapi import Query, Request, Response
+from fastapi import Depends, Query, Request, Response
 from pydantic import ConfigDict, Field
 
 from letta_matrix.access.authenticator import IdentityUnavailable, TooOften, Unauthorized
@@ -17,7 +17,7 @@ from letta_matrix.api.following import Following, answer_of
 from letta_matrix.api.presence import Presence
 from letta_matrix.api.problems import FROM_TOOLS, Problem, may
 from letta_matrix.api.routing import Answer, router_for
-from letta_matrix.api.security import Api, Holder
+from letta_matrix.api.security import Api, Holder, follows
 from letta_matrix.api.services import Services
 from letta_matrix.store.agents import Agent
 from letta_matrix.store.database import StoreUnavailable
@@ -76,6 +76,7 @@ _RESPONSES[200]["model"] = _RESPONSES[202]["model"] = AgentAnswer
 
 @router.post(
     "/agents/{agent_id}/messages",
+    dependencies=[Depends(follows)],
     response_model=None,
     responses=FROM_TOOLS | may("agent-failed", "turn-stopped") | _RESPONSES,
 )

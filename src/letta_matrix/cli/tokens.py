@@ -84,9 +84,12 @@ def create(
 ) -> None:
     """Make a token and print it, this one time; what it is for goes to standard error."""
     from letta_matrix.access.grants import BadGrant
-    from letta_matrix.config import load_config
+    from letta_matrix.config import Logging, load_config
+    from letta_matrix.logs import configure_logging, secrets_of
 
     settings = load_config(config_path(config, data))
+    # Standard output is for the token alone.
+    configure_logging(Logging(level="error"), secrets_of(settings))
     made = _create(settings, acts_as, _words(scope), _words(rooms), expires, label)
     try:
         text, token = asyncio.run(made)
@@ -239,8 +242,8 @@ async def _resolved(config: "Config", aliases: Collection[str]) -> dict[str, str
             found = {alias: await bot.resolve_alias(alias) for alias in aliases}
     except (TimeoutError, HomeserverUnavailable):
         raise Failure(
-            f"{config.homeserver.url} does not answer, which knows the aliases; "
-            "give the rooms by their ids"
+            f"{config.homeserver.url} finds no answer for {' '.join(aliases)}: is it the right "
+            f"server name ({config.homeserver.domain} is ours)? Ids of rooms (!...) do as well"
         ) from None
     except MatrixRequestError as error:
         raise BadInput(f"an alias cannot be looked up: {refusal(error)}") from None

@@ -175,7 +175,7 @@ class Histories:
             if error.http_status == 404:
                 raise _unknown(room_id, params.event_id) from error
             raise
-        # Synapse looks for the event in all rooms.
+        # The specification does not say that it is looked for in this room alone.
         if told.event.get("room_id") != room_id:
             raise _unknown(room_id, params.event_id)
         older, newer = await asyncio.gather(

@@ -66,8 +66,9 @@ class _Connection(HttpToolsProtocol):
         self._look = self.loop.call_later(_HEAD_SECONDS, self._hang_up_on_slow)
 
     def _hang_up_on_slow(self) -> None:
-        waits = self._in_head and (self._unfinished > 0 or self._heads == 0)
-        if waits and self._heads == self._heads_before:
+        answering = bool(self.cycle) and not self.cycle.response_complete
+        begun = self._unfinished > 0 or self._heads == 0
+        if self._in_head and begun and not answering and self._heads == self._heads_before:
             self.transport.close()
             return
         self._heads_before = self._heads
