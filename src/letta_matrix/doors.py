@@ -1,5 +1,6 @@
 """The doors for browsers and programs: pages, REST API and MCP server, each on its port."""
 
+import asyncio
 import contextlib
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -44,6 +45,7 @@ class Doors:
         self._is_ready = is_ready
         self._trouble_of = trouble_of
         self._authenticator = Authenticator(config, parts.stores.tokens, parts.stores.directory)
+        self._stopping = asyncio.Event()
         self._opened = contextlib.AsyncExitStack()
 
     async def open(self) -> None:
@@ -68,6 +70,7 @@ class Doors:
         await listen(sockets.start, mcp.hostname, mcp.websocket_port)
 
     async def close(self) -> None:
+        self._stopping.set()
         await self._opened.aclose()
 
     def rest(self) -> App:
@@ -107,6 +110,7 @@ class Doors:
             cancel=parts.cancel,
             health=self._health,
             trouble_of=self._trouble_of,
+            stopping=self._stopping,
         )
 
     def _mcp_services(self) -> McpServices:

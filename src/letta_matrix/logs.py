@@ -46,8 +46,10 @@ def configure_logging(settings: Logging, secrets: Iterable[str] = ()) -> None:
         ),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
     )
-    # mautrix logs whole requests, message texts included.
-    logging.getLogger("mau").setLevel(logging.CRITICAL)
+    # mautrix logs whole requests, message texts included; uvicorn what strangers send, and what
+    # we log ourselves.
+    for name in ("mau", "uvicorn"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
 def secrets_of(config: Config) -> list[str]:

@@ -234,3 +234,26 @@ async def test_tries_are_counted_in_any_case_and_for_each_peer(
         await refuses(Problem, user, "10.0.0.1")
     await refuses(TooOften, "@ann:test", "10.0.0.1")
     await refuses(Problem, "@ann:test", "10.0.0.2")
+
+
+async def test_whoever_waits_is_told_to_come_again_when_the_bridge_stops(
+    api: Api, asking: list[str]
+) -> None:
+    path, body = "/api/v1/agents/agent-1/messages?wait=20", {"message": "hello"}
+    sent = [
+        api.http.post(path, json=body, headers={"Accept": "text/event-stream"}),
+        api.http.post(path, json=body),
+        api.http.post("/api/v1/tools/ask_human", json={}),
+    ]
+    waiting = [asyncio.create_task(one) for one in sent]
+    await asyncio.sleep(0.3)
+    assert not any(one.done() for one in waiting)
+    api.app.state.services.stopping.set()
+    async with asyncio.timeout(0.9):
+        stream, answer, asked = await asyncio.gather(*waiting)
+    assert "event: error" in stream.text
+    assert "Idempotency-Key" in stream.text
+    assert (answer.status_code, answer.json()["answer"]) == (202, None)
+    assert (asked.status_code, asked.headers["Retry-After"]) == (503, "10")
+    assert "is stopping" in asked.json()["detail"]
+    assert asking == ["begun", "ended"]

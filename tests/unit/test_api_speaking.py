@@ -29,6 +29,7 @@ class Services:
     entries: list[OutboxEntry] = field(default_factory=list[OutboxEntry])
     arrivals: Arrivals = field(default_factory=Arrivals)
     meanwhile: Callable[[], object] = lambda: None
+    stopping: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
     def toolbox(self) -> Any:

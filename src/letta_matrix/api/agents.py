@@ -117,7 +117,7 @@ async def known_agent(holder: Holder, api: Api, agent_id: AgentId) -> Agent:
     """The agent of a path, removed ones too."""
     agent = api.directory.get(agent_id)
     if agent is None or not is_shown(agent, holder):
-        raise Problem("not-found", f"There is no agent {agent_id!r}.")
+        raise Problem("not-found", _no_agent(api, holder, agent_id))
     return agent
 
 
@@ -241,6 +241,20 @@ async def _details(api: Services, holder: Principal, agent: Agent) -> AgentDetai
     had = await api.turns.conversations.count_of(agent.agent_id)
     trouble = api.trouble_of(agent.agent_id) if Scope.ADMIN in holder.scopes else None
     return AgentDetails(**_summary(agent), conversations=had, trouble=trouble)
+
+
+def _no_agent(api: Services, holder: Principal, agent_id: str) -> str:
+    """Why there is none with an id; a name is easily taken for one."""
+    if holder.scopes & {Scope.AGENTS, Scope.ADMIN}:
+        called = [
+            agent.agent_id
+            for agent in api.directory.all()
+            if (agent.name, agent.status) == (agent_id, AgentStatus.ACTIVE)
+            and is_shown(agent, holder)
+        ]
+        if len(called) == 1:
+            return f"This path takes the agent_id: {called[0]} is called {agent_id!r}."
+    return f"There is no agent {agent_id!r}."
 
 
 def is_shown(agent: Agent, holder: Principal) -> bool:

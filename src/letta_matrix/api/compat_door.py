@@ -5,15 +5,14 @@ from typing import Annotated, Any
 from urllib.parse import urlsplit
 
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
-from fastapi.routing import APIRoute
 
 from letta_matrix.api.problems import COMMON, Problem
-from letta_matrix.api.security import BEARER, Api, peer_of, require
+from letta_matrix.api.security import BEARER, Api, JsonRoute, peer_of, require
 from letta_matrix.api.services import Services
 from letta_matrix.toolbox.principal import Principal, Scope
 
 
-class Compatible(APIRoute):
+class Compatible(JsonRoute):
     """A route whose problems have the fields `success` and `message`, too."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:

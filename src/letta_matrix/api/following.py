@@ -15,7 +15,7 @@ from letta_matrix.store.outbox import OutboxEntry, OutboxKind
 from letta_matrix.store.turns import Outcome, TurnStatus
 from letta_matrix.waiting import is_set
 
-_FIRST_LOOK, _LAST_LOOK = 0.02, 1.0
+_FIRST_LOOK, _LAST_LOOK = 0.02, 0.5
 """Seconds between looks whether the turn is over; they grow until something comes of it."""
 
 _PROBLEMS = {
@@ -67,7 +67,7 @@ class Following:
             if text != shown or now - spoke >= pause:
                 yield text if text != shown else None
                 shown, spoke = text, now
-            if over or now >= deadline:
+            if over or now >= deadline or self._api.stopping.is_set():
                 return
             heard = await is_set(self._news, min(look, deadline - now, pause))
             self._news.clear()

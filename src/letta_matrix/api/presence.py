@@ -3,12 +3,13 @@
 import asyncio
 import time
 from collections.abc import Coroutine
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from fastapi import Request
 from starlette.requests import ClientDisconnect
 
 from letta_matrix.access.authenticator import bearer_of
+from letta_matrix.api.problems import Problem
 from letta_matrix.api.security import peer_of, services_of
 
 EVERY = 5.0
@@ -16,6 +17,8 @@ EVERY = 5.0
 
 _LOOK = 1.0
 """Seconds between two looks whether a client is still there."""
+
+_STOPPING = "The bridge is stopping. Ask again in a minute, with the same `Idempotency-Key`."
 
 _T = TypeVar("_T")
 
@@ -26,14 +29,17 @@ class Presence:
     def __init__(self, request: Request) -> None:
         self._request = request
         self._authenticator = services_of(request).authenticator
+        self._stopping = services_of(request).stopping
         self._bearer = bearer_of(request.headers.get("Authorization"))
         self._look_at = time.monotonic() + EVERY
 
     async def confirm(self) -> None:
         """Look the token up once more, if that was long ago.
 
-        Raises Unauthorized, TooOften, StoreUnavailable.
+        Raises Unauthorized, TooOften, StoreUnavailable, and Problem when the bridge stops.
         """
+        if self._stopping.is_set():
+            raise Problem("unavailable", _STOPPING)
         now = time.monotonic()
         if now >= self._look_at:
             self._look_at = now + EVERY
@@ -44,13 +50,20 @@ class Presence:
 
         Raises ClientDisconnect, and what `confirm` and `work` raise.
         """
-        task = asyncio.create_task(work)
+        task, stopping = asyncio.create_task(work), asyncio.create_task(self._stopping.wait())
+        until: set[asyncio.Task[Any]] = {task, stopping}
         try:
-            while not (await asyncio.wait([task], timeout=min(_LOOK, EVERY)))[0]:
+            while not task.done():
+                await asyncio.wait(
+                    until, timeout=min(_LOOK, EVERY), return_when=asyncio.FIRST_COMPLETED
+                )
+                if task.done():
+                    break
                 if await self._request.is_disconnected():
                     raise ClientDisconnect
                 await self.confirm()
         finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+            for one in until:
+                one.cancel()
+            await asyncio.gather(*until, return_exceptions=True)
         return await task

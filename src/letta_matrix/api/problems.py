@@ -65,6 +65,9 @@ PROBLEMS: Mapping[str, Kind] = {
     ),
     "gone": Kind(410, "Gone", "It is not offered any more; the detail says why."),
     "too-large": Kind(413, "Too large", "The body, or a part of it, is too large."),
+    "unsupported-media-type": Kind(
+        415, "Unsupported media type", "The body is JSON; its `Content-Type` has to say so."
+    ),
     "host-refused": Kind(421, "Misdirected Request", "The Host header names somebody else."),
     "invalid-arguments": Kind(
         422, "Invalid arguments", "The detail names each field and what it should be."

@@ -1,9 +1,11 @@
-"""Who may call an endpoint."""
+"""Who may call an endpoint, and how."""
 
+import re
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from typing import Annotated, Any
 
 from fastapi import Depends, Request, Response
+from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
 from fastapi.security import HTTPBearer
 
@@ -11,6 +13,7 @@ from letta_matrix.access.metadata import scope_challenge
 from letta_matrix.api.problems import Problem
 from letta_matrix.api.services import Services
 from letta_matrix.toolbox.principal import Principal, Scope
+from letta_matrix.toolbox.results import cut
 
 # Only for the OpenAPI document: the header is read by the authenticator.
 BEARER = HTTPBearer(
@@ -18,6 +21,10 @@ BEARER = HTTPBearer(
     auto_error=False,
     description="A token made by `letta-matrix tokens create`: `Authorization: Bearer lm_...`.",
 )
+
+
+_SEND_JSON = "Send the JSON with `Content-Type: application/json`."
+_SHOWN = 5
 
 
 def services_of(request: Request) -> Services:
@@ -29,16 +36,33 @@ def peer_of(request: Request) -> str:
     return request.client.host if request.client is not None else ""
 
 
-class Protected(APIRoute):
-    """A route whose token is checked before anything of the body is read."""
+class JsonRoute(APIRoute):
+    """A route whose body, if it takes one, is JSON and is declared to be."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()
+
+        async def declared(request: Request) -> Response:
+            if self.body_field is not None and not _is_json(request) and await request.body():
+                raise Problem("unsupported-media-type", _SEND_JSON)
+            return await handle(request)
+
+        return declared
+
+
+class Protected(JsonRoute):
+    """A route whose token is checked before anything of the body is read, and that refuses a
+    query it does not know."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handle = super().get_route_handler()
+        known = sorted(_query_of(self.dependant))
 
         async def admitted(request: Request) -> Response:
             authenticator = services_of(request).authenticator
             header = request.headers.get("Authorization")
             request.state.principal = await authenticator.admit(header, peer_of(request))
+            _check_query(request, known)
             return await handle(request)
 
         return admitted
@@ -84,3 +108,26 @@ def holder_with(scope: Scope) -> Callable[[Principal], Awaitable[Principal]]:
 
 Reader = Annotated[Principal, Depends(holder_with(Scope.READ))]
 Admin = Annotated[Principal, Depends(holder_with(Scope.ADMIN))]
+
+
+def _is_json(request: Request) -> bool:
+    media_type = request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+    return re.fullmatch(r"application/(.+\+)?json", media_type) is not None
+
+
+def _query_of(dependant: Dependant) -> set[str]:
+    """What a route and what it depends on take from the query."""
+    names = {parameter.alias for parameter in dependant.query_params}
+    return names.union(*map(_query_of, dependant.dependencies))
+
+
+def _check_query(request: Request, known: list[str]) -> None:
+    """Raises Problem for parameters that are not known: one that is misspelt changes nothing."""
+    unknown = [name for name in request.query_params if name not in known][:_SHOWN]
+    if not unknown:
+        return
+    taken = ", ".join(f"`{name}`" for name in known)
+    said = f"is not known; this takes {taken}." if known else "is not known; this takes no query."
+    faults = [{"where": f"query.{cut(name, 90)}", "fault": said} for name in unknown]
+    detail = ", ".join(fault["where"] for fault in faults)
+    raise Problem("invalid-arguments", f"{detail}: {said}", more={"faults": faults})

@@ -1,5 +1,6 @@
 """What the REST API is made of: everything it calls."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
@@ -21,7 +22,7 @@ from letta_matrix.toolbox.registry import Toolbox
 class Services:
     """`sync` lists every runtime's agents now and gives each runtime's trouble, "" for none;
     `unfinished` are the turns that run or wait, and `cancel` stops those that match; `health`
-    is what `/health` says."""
+    is what `/health` says; `stopping` is set when whoever waits has to come again later."""
 
     config: Config
     homeserver: Homeserver
@@ -40,3 +41,4 @@ class Services:
     cancel: Callable[[Callable[[Turn], bool]], Awaitable[int]]
     health: Callable[[], Mapping[str, object]]
     trouble_of: Callable[[str], str]
+    stopping: asyncio.Event

@@ -10,7 +10,8 @@ import aiohttp
 
 @dataclass(frozen=True, slots=True)
 class StreamEvent:
-    """One event: `name` is `accepted`, `text`, `done` or `error`; `data` is its JSON."""
+    """One event: `name` is `accepted`, `text`, `approval`, `done` or `error`; `data` is its
+    JSON."""
 
     name: str
     data: dict[str, Any]

@@ -51,7 +51,7 @@ class Room(TypedDict):
 
 
 class Message(TypedDict):
-    """Something that was said; times are ISO 8601 in UTC."""
+    """Something that was said; times are ISO 8601 in UTC. What is `unfinished` still grows."""
 
     event_id: str
     sender: str
@@ -62,6 +62,7 @@ class Message(TypedDict):
     thread: NotRequired[str]
     reply_to: NotRequired[str]
     edited: NotRequired[bool]
+    unfinished: NotRequired[bool]
 
 
 class Messages(TypedDict):

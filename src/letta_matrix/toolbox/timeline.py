@@ -6,7 +6,7 @@ from typing import Any, NotRequired
 
 from typing_extensions import TypedDict
 
-from letta_matrix.matrix.content import MARKER, without_reply_fallback
+from letta_matrix.matrix.content import CURSOR, LIVE, MARKER, without_reply_fallback
 from letta_matrix.matrix.events import mapping, newest_content, newest_edit
 from letta_matrix.matrix.formatting import clean_text
 from letta_matrix.toolbox.results import cut
@@ -17,7 +17,8 @@ FILTER = {"types": list(_MESSAGES)}
 
 
 class Message(TypedDict):
-    """A message; `agent` is the name of the agent that wrote it."""
+    """A message; `agent` is the name of the agent that wrote it, `unfinished` that it is still
+    growing."""
 
     event_id: str
     sender: str
@@ -28,6 +29,7 @@ class Message(TypedDict):
     thread: NotRequired[str]
     reply_to: NotRequired[str]
     edited: NotRequired[bool]
+    unfinished: NotRequired[bool]
 
 
 def is_message(event: Mapping[str, Any]) -> bool:
@@ -64,7 +66,8 @@ def said(event: Mapping[str, Any]) -> str:
     body = content.get("body")
     text = clean_text(body) if isinstance(body, str) else ""
     is_reply = "m.in_reply_to" in mapping(mapping(event.get("content")).get("m.relates_to"))
-    return (without_reply_fallback(text) if is_reply else text).strip()
+    text = (without_reply_fallback(text) if is_reply else text).strip()
+    return text.removesuffix(CURSOR).rstrip() if LIVE in content else text
 
 
 def entry(event: Mapping[str, Any], names: Mapping[str, str], length: int) -> dict[str, object]:
@@ -82,7 +85,9 @@ def entry(event: Mapping[str, Any], names: Mapping[str, str], length: int) -> di
     if isinstance(kind, str) and kind != "m.text":
         shown["type"] = cut(kind, 80)
     shown["text"] = cut(said(event), length)
-    return shown | _relations(relation) | ({"edited": True} if newest_edit(event) else {})
+    shown |= _relations(relation)
+    shown |= {"edited": True} if newest_edit(event) else {}
+    return shown | ({"unfinished": True} if LIVE in newest_content(event) else {})
 
 
 def _relations(relation: Mapping[str, Any]) -> dict[str, object]:
