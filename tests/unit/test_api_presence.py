@@ -236,24 +236,28 @@ async def test_tries_are_counted_in_any_case_and_for_each_peer(
     await refuses(Problem, "@ann:test", "10.0.0.2")
 
 
-async def test_whoever_waits_is_told_to_come_again_when_the_bridge_stops(
-    api: Api, asking: list[str]
-) -> None:
+async def test_who_follows_an_answer_is_told_when_the_bridge_stops(api: Api) -> None:
     path, body = "/api/v1/agents/agent-1/messages?wait=20", {"message": "hello"}
-    sent = [
-        api.http.post(path, json=body, headers={"Accept": "text/event-stream"}),
-        api.http.post(path, json=body),
-        api.http.post("/api/v1/tools/ask_human", json={}),
-    ]
-    waiting = [asyncio.create_task(one) for one in sent]
+    stream = {"Accept": "text/event-stream"}
+    requests = [api.http.post(path, json=body, headers=headers) for headers in (stream, {})]
+    waiting = [asyncio.create_task(one) for one in requests]
     await asyncio.sleep(0.3)
     assert not any(one.done() for one in waiting)
     api.app.state.services.stopping.set()
     async with asyncio.timeout(0.9):
-        stream, answer, asked = await asyncio.gather(*waiting)
-    assert "event: error" in stream.text
-    assert "Idempotency-Key" in stream.text
-    assert (answer.status_code, answer.json()["answer"]) == (202, None)
-    assert (asked.status_code, asked.headers["Retry-After"]) == (503, "10")
-    assert "is stopping" in asked.json()["detail"]
+        streamed, whole = await asyncio.gather(*waiting)
+    assert "event: error" in streamed.text
+    assert "is stopping" in streamed.text
+    assert (whole.status_code, whole.headers["Retry-After"]) == (503, "10")
+
+
+async def test_what_asks_people_ends_when_the_bridge_stops(api: Api, asking: list[str]) -> None:
+    waiting = asyncio.create_task(api.http.post("/api/v1/tools/ask_human", json={}))
+    await asyncio.sleep(0.3)
+    assert asking == ["begun"]
+    api.app.state.services.stopping.set()
+    async with asyncio.timeout(0.9):
+        answer = await waiting
+    assert (answer.status_code, answer.headers["Retry-After"]) == (503, "10")
+    assert "is stopping" in answer.json()["detail"]
     assert asking == ["begun", "ended"]

@@ -27,6 +27,7 @@ class Services:
 
     turn: Turn = field(default_factory=lambda: new_turn(message(), ADA.agent_id, "hello"))
     entries: list[OutboxEntry] = field(default_factory=list[OutboxEntry])
+    approvals: list[Approval] = field(default_factory=list[Approval])
     arrivals: Arrivals = field(default_factory=Arrivals)
     meanwhile: Callable[[], object] = lambda: None
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
@@ -38,6 +39,10 @@ class Services:
     @property
     def turns(self) -> Any:
         return SimpleNamespace(get=self._get)
+
+    @property
+    def approval_store(self) -> Any:
+        return SimpleNamespace(of_turn=self._approvals_of)
 
     @property
     def outbox(self) -> Any:
@@ -54,6 +59,9 @@ class Services:
     async def _of_turn(self, _turn_id: str) -> list[OutboxEntry]:
         self.meanwhile()
         return self.entries
+
+    async def _approvals_of(self, _turn_id: str) -> list[Approval]:
+        return self.approvals
 
     async def _reply_text(self, _turn_id: str) -> str:
         return "what it said"
@@ -92,7 +100,7 @@ async def next_of(texts: Any) -> str | None:
 async def test_the_text_is_that_of_all_parts_in_their_last_versions() -> None:
     services = Services()
     services.owe(OutboxKind.MESSAGE, "First", "$1")
-    async with aclosing(services.following.texts(60, 60)) as texts:
+    async with aclosing(services.following.news(60, 60)) as texts:
         assert await next_of(texts) == "First"
         services.edit("$1", "First part.")
         assert await next_of(texts) == "First part."
@@ -110,7 +118,7 @@ async def test_what_was_edited_before_it_is_followed_is_new() -> None:
     services.owe(OutboxKind.FINAL, "First part.", "$1-edit")
     services.owe(OutboxKind.MESSAGE, "Second", "$2", part=1)
     services.owe(OutboxKind.MESSAGE, "not sent", part=2)
-    async with aclosing(services.following.texts(60, 60)) as texts:
+    async with aclosing(services.following.news(60, 60)) as texts:
         assert await next_of(texts) == "First part.\n\nSecond"
 
 
@@ -118,14 +126,14 @@ async def test_what_comes_while_the_stored_is_read_is_newer() -> None:
     services = Services()
     services.owe(OutboxKind.MESSAGE, "First", "$1")
     services.meanwhile = lambda: (services.say("$2", "Second"), services.edit("$1", "First part."))
-    async with aclosing(services.following.texts(60, 60)) as texts:
+    async with aclosing(services.following.news(60, 60)) as texts:
         assert await next_of(texts) == "First part.\n\nSecond"
 
 
 async def test_of_what_is_not_read_the_newest_alone_is_kept() -> None:
     services = Services()
     following = services.following
-    async with aclosing(following.texts(60, 0.01)) as texts:
+    async with aclosing(following.news(60, 0.01)) as texts:
         assert await next_of(texts) is None
         for number in range(100):
             services.say(f"${number}", "of another turn", marker={"turn_id": "turn-other"})
@@ -149,7 +157,7 @@ async def test_of_what_is_not_read_the_newest_alone_is_kept() -> None:
 )
 async def test_what_is_none_of_its_text_is_passed_over(fields: Any) -> None:
     services = Services()
-    async with aclosing(services.following.texts(0.1, 60)) as texts:
+    async with aclosing(services.following.news(0.1, 60)) as texts:
         waiting = asyncio.create_task(next_of(texts))
         await asyncio.sleep(0.02)
         services.say("$1", "not mine", **fields)
@@ -159,7 +167,7 @@ async def test_what_is_none_of_its_text_is_passed_over(fields: Any) -> None:
 
 async def test_notices_beside_the_reply_are_none_of_its_text() -> None:
     services = Services()
-    async with aclosing(services.following.texts(60, 60)) as texts:
+    async with aclosing(services.following.news(60, 60)) as texts:
         waiting = asyncio.create_task(next_of(texts))
         await asyncio.sleep(0.02)
         services.say("$1", "Bash", marker={"turn_id": services.turn.turn_id, "beside": "trace"})
@@ -169,7 +177,7 @@ async def test_notices_beside_the_reply_are_none_of_its_text() -> None:
 
 async def test_silence_is_told_of() -> None:
     services = Services()
-    async with aclosing(services.following.texts(60, 0.05)) as texts:
+    async with aclosing(services.following.news(60, 0.05)) as texts:
         assert await next_of(texts) is None
         assert await next_of(texts) is None
 

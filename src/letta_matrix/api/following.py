@@ -6,17 +6,28 @@ from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import structlog
+from mautrix.errors import MatrixRequestError
+
 from letta_matrix.api.problems import Problem
 from letta_matrix.api.services import Services
 from letta_matrix.matrix.content import BESIDE, CURSOR, MARKER
-from letta_matrix.matrix.events import mapping
+from letta_matrix.matrix.events import mapping, newest_content
+from letta_matrix.matrix.homeserver import HomeserverUnavailable
+from letta_matrix.matrix.intent import Intent
 from letta_matrix.store.agents import Agent
+from letta_matrix.store.approvals import Approval, ApprovalStatus
 from letta_matrix.store.outbox import OutboxEntry, OutboxKind
-from letta_matrix.store.turns import Outcome, TurnStatus
+from letta_matrix.store.turns import Outcome, Turn, TurnStatus
 from letta_matrix.waiting import is_set
+
+log = structlog.get_logger()
 
 _FIRST_LOOK, _LAST_LOOK = 0.02, 0.5
 """Seconds between looks whether the turn is over; they grow until something comes of it."""
+
+_PATIENCE = 5.0
+"""Seconds that the homeserver has to tell what a reply says by now."""
 
 _PROBLEMS = {
     Outcome.FAILED: ("agent-failed", "The agent's turn failed."),
@@ -42,32 +53,38 @@ class Following:
         self._agent = agent
         self._turn_id = turn_id
         self._parts: dict[str, str] = {}
+        self._asked = set[str]()
         self._news = asyncio.Event()
 
-    async def texts(self, seconds: float, pause: float) -> AsyncGenerator[str | None]:
-        """The whole text so far whenever it has grown, None after `pause` seconds of silence,
-        until the turn is over or `seconds` have passed."""
+    async def news(self, seconds: float, pause: float) -> AsyncGenerator[str | Approval | None]:
+        """The whole text so far whenever it has grown, an approval once it is waited for, None
+        after `pause` seconds of silence, until the turn is over or `seconds` have passed."""
         with self._api.toolbox.arrivals.listen(self._came):
             # What came meanwhile is newer than what was stored.
             stored = _stored(await self._api.outbox.of_turn(self._turn_id))
             self._parts = stored | self._parts
-            async for text in self._looks(seconds, pause):
-                yield text
+            async for one in self._looks(seconds, pause):
+                yield one
 
     async def is_over(self) -> bool:
         turn = await self._api.turns.get(self._turn_id)
         return turn is not None and turn.status is TurnStatus.DONE
 
-    async def _looks(self, seconds: float, pause: float) -> AsyncGenerator[str | None]:
+    async def _looks(self, seconds: float, pause: float) -> AsyncGenerator[str | Approval | None]:
         spoke = time.monotonic()
         deadline, look, shown = spoke + seconds, _FIRST_LOOK, ""
         while True:
             over = await self.is_over()
             now, text = time.monotonic(), "\n\n".join(self._parts.values())
-            if text != shown or now - spoke >= pause:
+            stopping = self._api.stopping.is_set()
+            if text != shown or now - spoke >= pause or stopping:
                 yield text if text != shown else None
                 shown, spoke = text, now
-            if over or now >= deadline or self._api.stopping.is_set():
+            for approval in await pending(self._api, self._turn_id):
+                if approval.key not in self._asked:
+                    self._asked.add(approval.key)
+                    yield approval
+            if over or now >= deadline or stopping:
                 return
             heard = await is_set(self._news, min(look, deadline - now, pause))
             self._news.clear()
@@ -104,6 +121,44 @@ async def answer_of(api: Services, turn_id: str) -> Answered:
         raise Problem(slug, " ".join([text, *notices]), more=more)
     said = [await api.outbox.reply_text(turn_id), *notices]
     return Answered("\n\n".join(filter(None, said)), _first(entries))
+
+
+async def pending(api: Services, turn_id: str) -> list[Approval]:
+    """The approvals that a turn waits for, the first asked first."""
+    asked = await api.approval_store.of_turn(turn_id)
+    return [one for one in asked if one.status is ApprovalStatus.PENDING]
+
+
+async def text_so_far(api: Services, turn: Turn) -> str:
+    """What a turn has said: as long as its reply grows, as the homeserver knows it now."""
+    entries = [
+        entry
+        for entry in await api.outbox.of_turn(turn.turn_id)
+        if entry.kind in (OutboxKind.MESSAGE, OutboxKind.FINAL)
+    ]
+    texts = {entry.part: _body(entry.content) for entry in entries}
+    if turn.status is TurnStatus.RUNNING:
+        begun = [entry for entry in entries if entry.kind is OutboxKind.MESSAGE]
+        sent = {entry.part: entry.event_id for entry in begun if entry.event_id is not None}
+        texts |= await _newest(api, turn, sent)
+    return "\n\n".join(texts[part] for part in sorted(texts))
+
+
+async def _newest(api: Services, turn: Turn, sent: Mapping[int, str]) -> dict[int, str]:
+    """What a reply's parts say in their newest versions, none of it where that is not known."""
+    agent = api.directory.get(turn.agent_id)
+    if agent is None:
+        return {}
+    ghost = Intent(api.homeserver, agent.user_id)
+    try:
+        async with asyncio.timeout(_PATIENCE):
+            events = await asyncio.gather(
+                *(ghost.event(turn.room_id, one) for one in sent.values())
+            )
+    except (MatrixRequestError, HomeserverUnavailable, TimeoutError) as error:
+        log.info("what a running turn says by now is not known", error=repr(error))
+        return {}
+    return {part: _body(newest_content(event)) for part, event in zip(sent, events, strict=True)}
 
 
 def _stored(entries: list[OutboxEntry]) -> dict[str, str]:

@@ -170,6 +170,7 @@ COMMON = may(
     "forbidden",
     "origin-refused",
     "too-large",
+    "unsupported-media-type",
     "host-refused",
     "invalid-arguments",
     "rate-limited",

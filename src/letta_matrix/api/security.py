@@ -112,7 +112,7 @@ Admin = Annotated[Principal, Depends(holder_with(Scope.ADMIN))]
 
 def _is_json(request: Request) -> bool:
     media_type = request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
-    return re.fullmatch(r"application/(.+\+)?json", media_type) is not None
+    return re.fullmatch(r"application/([^/]+\+)?json", media_type) is not None
 
 
 def _query_of(dependant: Dependant) -> set[str]:

@@ -20,6 +20,7 @@ from letta_matrix.api.routing import Answer, router_for
 from letta_matrix.api.security import Api, Holder, follows
 from letta_matrix.api.services import Services
 from letta_matrix.store.agents import Agent
+from letta_matrix.store.approvals import Approval
 from letta_matrix.store.database import StoreUnavailable
 from letta_matrix.store.turns import turn_id_of
 from letta_matrix.toolbox.principal import Principal
@@ -95,9 +96,10 @@ async def say_to_agent(
     """Say something to an agent in its own room, and get its answer.
 
     With `Accept: text/event-stream` the answer comes as server-sent events: `accepted`, then
-    `text` with the whole text so far whenever it has grown, and at the end `done`, or `error` with
-    a problem document. The agent goes on when the client goes away. The same request, sent again
-    with the same `Idempotency-Key`, says nothing a second time: it follows the same turn.
+    `text` with the whole text so far whenever it has grown, `approval` when the agent waits for
+    one, and at the end `done`, or `error` with a problem document. The agent goes on when the
+    client goes away. The same request, sent again with the same `Idempotency-Key`, says nothing a
+    second time: it follows the same turn.
     """
     said = await _say(api, holder, agent, body.message, given_once(body.transaction_id, key))
     if STREAM in request.headers.get("Accept", ""):
@@ -144,8 +146,8 @@ async def _whole(
     request: Request, api: Services, agent: Agent, said: dict[str, Any], seconds: float
 ) -> Json:
     following, caller = Following(api, agent, said["turn_id"]), Presence(request)
-    async with aclosing(following.texts(seconds, presence.EVERY)) as texts:
-        async for _ in texts:
+    async with aclosing(following.news(seconds, presence.EVERY)) as news:
+        async for _ in news:
             if await request.is_disconnected():
                 break
             await caller.confirm()
@@ -161,16 +163,27 @@ async def _events(
     yield event("accepted", {name: said[name] for name in ("event_id", "turn_id")})
     following = Following(api, agent, said["turn_id"])
     try:
-        async with aclosing(following.texts(seconds, presence.EVERY)) as texts:
-            async for text in texts:
+        async with aclosing(following.news(seconds, presence.EVERY)) as news:
+            async for one in news:
                 await caller.confirm()
-                yield event("text", {"text": text}) if text is not None else b": it goes on\n\n"
+                yield _told(one)
         if not await following.is_over():
             raise Problem("timeout", _NOT_YET)
         answered = await answer_of(api, said["turn_id"])
         yield event("done", {"answer": answered.answer, "event_id": answered.event_id})
     except (Problem, Unauthorized, TooOften, StoreUnavailable) as error:
         yield framed("error", bytes(problems.response(_problem_of(error)).body))
+
+
+def _told(news: str | Approval | None) -> bytes:
+    match news:
+        case None:
+            return b": it goes on\n\n"
+        case str():
+            return event("text", {"text": news})
+        case Approval():
+            shown = {"key": news.key, "tool": news.tool, "arguments": dict(news.arguments)}
+            return event("approval", shown)
 
 
 def _problem_of(error: Exception) -> Problem:

@@ -7,6 +7,7 @@ from pydantic import ConfigDict, Field
 
 from letta_matrix.api.calling import IdempotencyKey, given_once
 from letta_matrix.api.changes import change
+from letta_matrix.api.following import pending, text_so_far
 from letta_matrix.api.problems import Problem, may
 from letta_matrix.api.routing import After, Answer, Limit, router_for
 from letta_matrix.api.security import Admin, Api, Holder
@@ -51,10 +52,13 @@ class TurnSummary(Answer):
 
 class TurnDetails(TurnSummary):
     model_config = ConfigDict(
-        json_schema_extra={"examples": [{**_EXAMPLE, "text": "Let me look."}]}
+        json_schema_extra={
+            "examples": [{**_EXAMPLE, "text": "Let me look.", "waiting_for_approval": []}]
+        }
     )
 
     text: str = Field(description="what the agent has said so far, cut if it is long")
+    waiting_for_approval: list[str] = Field(description="the keys of what it waits for")
 
 
 class TurnPage(Answer):
@@ -102,8 +106,11 @@ async def get_turn(holder: Holder, api: Api, turn_id: TurnId) -> TurnDetails:
     Without the scope `admin` a token sees those that answer what it has said itself.
     """
     turn = await _known(api, holder, turn_id)
-    text = await api.outbox.reply_text(turn_id)
-    return TurnDetails(**_summary(turn).model_dump(), text=cut(text, _LONGEST_TEXT))
+    return TurnDetails(
+        **_summary(turn).model_dump(),
+        text=cut(await text_so_far(api, turn), _LONGEST_TEXT),
+        waiting_for_approval=[approval.key for approval in await pending(api, turn_id)],
+    )
 
 
 @router.post("/turns/{turn_id}/cancel", responses=may("not-found", "conflict"))
