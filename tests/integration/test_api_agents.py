@@ -21,6 +21,7 @@ from tests.integration.rest import Rest, rest_as
 from tests.scripts import obey
 from tests.servers import Homeserver
 
+from letta_matrix.matrix.content import CURSOR
 from letta_matrix.matrix.identifiers import room_alias
 from letta_matrix.runtimes.memory import Answer, MemoryRuntime
 from letta_matrix.runtimes.protocol import (
@@ -253,6 +254,51 @@ async def test_an_answer_streams_as_it_grows(world: World, admin: Rest) -> None:
     assert events[-1][1]["answer"] == whole
     said = await world.person.said_by(room.room_id, room.ghost)
     assert [one["event_id"] for one in said] == [events[-1][1]["event_id"]]
+
+
+async def test_a_turn_that_runs_shows_what_it_says_by_now(world: World, admin: Rest) -> None:
+    room = await world.meet()
+    path = f"/agents/{room.agent.agent_id}/messages"
+    _, told = await admin.call("POST", path, {"message": "stream 30 0.15"}, wait="0")
+    turn = f"/turns/{told['turn_id']}"
+
+    async def text() -> str:
+        _, shown = await admin.call("GET", turn)
+        assert CURSOR not in shown["text"]
+        return shown["text"] if shown["status"] == "running" else ""
+
+    first = await eventually(text, bool)
+    assert await eventually(text, lambda grown: len(grown) > len(first))
+    newest = (await admin.call("GET", path))[1]["messages"][-1]
+    assert newest["unfinished"] is True
+    assert newest["text"].startswith(first)
+    assert CURSOR not in newest["text"]
+    assert (await admin.call("POST", f"{turn}/cancel"))[0] == 200
+    await eventually(lambda: admin.call("GET", turn), lambda a: a[1]["status"] == "done")
+    newest = (await admin.call("GET", path))[1]["messages"]
+    assert not any("unfinished" in one for one in newest)
+
+
+async def test_who_follows_an_answer_sees_what_it_waits_for(world: World, admin: Rest) -> None:
+    room = await world.meet()
+    path = f"/agents/{room.agent.agent_id}/messages"
+    following = asyncio.create_task(admin.events(path, {"message": "run make test"}))
+
+    async def pending() -> list[Json]:
+        _, page = await admin.call("GET", "/approvals", agent_id=room.agent.agent_id)
+        return page["approvals"]
+
+    (asked,) = await eventually(pending, bool)
+    turn = f"/turns/{asked['turn_id']}"
+    assert (await admin.call("GET", turn))[1]["waiting_for_approval"] == [asked["key"]]
+    # It is looked for twice a second.
+    await asyncio.sleep(0.7)
+    await admin.call("POST", f"/approvals/{asked['key']}", {"decision": "allow"})
+    events = await following
+    told = [data for name, data in events if name == "approval"]
+    assert told == [{name: asked[name] for name in ("key", "tool", "arguments")}]
+    assert events[-1][1]["answer"] == "done"
+    assert (await admin.call("GET", turn))[1]["waiting_for_approval"] == []
 
 
 async def test_a_stream_that_broke_off_is_taken_up_again(world: World, admin: Rest) -> None:

@@ -8,12 +8,16 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from tests.builders import agent, message
+from mautrix.errors import MForbidden
+from tests.builders import agent, asked_approval, message
 
-from letta_matrix.api.following import Following, answer_of
+from letta_matrix.api import following
+from letta_matrix.api.following import Following, answer_of, text_so_far
 from letta_matrix.api.problems import Problem
 from letta_matrix.conversations.routing import new_turn
-from letta_matrix.matrix.content import edit_content, text_content
+from letta_matrix.matrix.content import CURSOR, edit_content, text_content
+from letta_matrix.matrix.homeserver import HomeserverUnavailable
+from letta_matrix.store.approvals import Approval, ApprovalStatus
 from letta_matrix.store.outbox import OutboxEntry, OutboxKind
 from letta_matrix.store.turns import Outcome, Turn, TurnStatus
 from letta_matrix.toolbox.arrivals import Arrivals
@@ -39,6 +43,14 @@ class Services:
     @property
     def turns(self) -> Any:
         return SimpleNamespace(get=self._get)
+
+    @property
+    def directory(self) -> Any:
+        return SimpleNamespace(get={ADA.agent_id: ADA}.get)
+
+    @property
+    def homeserver(self) -> Any:
+        return None
 
     @property
     def approval_store(self) -> Any:
@@ -92,7 +104,7 @@ class Services:
         self.arrivals.publish(event | {"sender": ADA.user_id, "room_id": "!1:test"} | fields)
 
 
-async def next_of(texts: Any) -> str | None:
+async def next_of(texts: Any) -> str | Approval | None:
     async with asyncio.timeout(2):
         return await anext(texts)
 
@@ -173,6 +185,53 @@ async def test_notices_beside_the_reply_are_none_of_its_text() -> None:
         services.say("$1", "Bash", marker={"turn_id": services.turn.turn_id, "beside": "trace"})
         services.say("$2", "Found it.")
         assert await waiting == "Found it."
+
+
+async def test_an_approval_is_told_of_once_and_while_it_waits() -> None:
+    services = Services()
+    settled = asked_approval(services.turn, "k1", status=ApprovalStatus.DENIED)
+    services.approvals = [settled, asked_approval(services.turn, "k2")]
+    async with aclosing(services.following.news(60, 0.05)) as news:
+        assert await next_of(news) == services.approvals[1]
+        assert await next_of(news) is None
+        services.approvals.append(asked_approval(services.turn, "k3"))
+        assert await next_of(news) == services.approvals[2]
+        assert await next_of(news) is None
+
+
+class Ghost:
+    """Reads what a turn's agent has said as far as the homeserver tells it."""
+
+    known: Any
+
+    def __init__(self, *_: object) -> None:
+        pass
+
+    async def event(self, _room_id: str, event_id: str) -> dict[str, Any]:
+        if isinstance(self.known, Exception):
+            raise self.known
+        return {"content": text_content(self.known[event_id], marker={}, live=True)}
+
+
+@pytest.mark.parametrize(
+    ("known", "status", "text"),
+    [
+        ({"$1": "First part.", "$2": "Second"}, TurnStatus.RUNNING, "First part.\n\nSecond"),
+        (HomeserverUnavailable("away"), TurnStatus.RUNNING, "Fir\n\nSe"),
+        (MForbidden(403, "no"), TurnStatus.RUNNING, "Fir\n\nSe"),
+        ({}, TurnStatus.DONE, "Fir\n\nSe"),
+    ],
+)
+async def test_a_turn_says_what_its_newest_versions_say(
+    monkeypatch: pytest.MonkeyPatch, known: Any, status: TurnStatus, text: str
+) -> None:
+    services: Any = Services()
+    services.turn.status = status
+    services.owe(OutboxKind.MESSAGE, f"Fir{CURSOR}", "$1")
+    services.owe(OutboxKind.MESSAGE, f"Se{CURSOR}", "$2", part=1)
+    monkeypatch.setattr(Ghost, "known", known, raising=False)
+    monkeypatch.setattr(following, "Intent", Ghost)
+    assert await text_so_far(services, services.turn) == text
 
 
 async def test_silence_is_told_of() -> None:

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from letta_matrix.matrix.content import edit_content, text_content
 from letta_matrix.matrix.homeserver import Homeserver
 from letta_matrix.matrix.intent import Intent
 from letta_matrix.matrix.room_reading import Page, Snapshot
@@ -190,6 +191,18 @@ def test_an_edit_is_shown_as_the_message_it_makes() -> None:
     shown = entry(as_edited({**said("$e"), "content": content}), {}, 100)
     assert (shown["event_id"], shown["text"], shown["edited"]) == ("$a", "new", True)
     assert as_edited(said("$a")) == said("$a")
+
+
+@pytest.mark.parametrize(("live", "text"), [(True, "I see"), (False, "I see \u258d")])
+def test_what_still_grows_is_unfinished_and_has_no_cursor(live: bool, text: str) -> None:
+    words = text if live else f"{text}\n"
+    new = text_content(words, marker={}, live=live)
+    for content in (new, edit_content(words, target_event_id="$a", marker={}, live=live)):
+        edit = {"type": "m.room.message", "content": content}
+        unsigned = {"m.relations": {"m.replace": edit}} if "m.new_content" in content else {}
+        shown = entry({**said("$a"), "content": new, "unsigned": unsigned}, {}, 100)
+        assert shown["text"] == text
+        assert shown.get("unfinished", False) is live
 
 
 @pytest.mark.parametrize("text", ["\U0001f600", '"', "a"])

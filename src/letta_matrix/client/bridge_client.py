@@ -102,7 +102,7 @@ class LettaMatrix:
         self, agent_id: str, message: str, *, transaction_id: str = ""
     ) -> AsyncGenerator[StreamEvent]:
         """Say something to an agent; its answer as it grows: `accepted`, `text` with the whole
-        text so far, then `done` or `error`."""
+        text so far, `approval` when it waits for one, then `done` or `error`."""
         headers = {"Accept": "text/event-stream", **_once(transaction_id)}
         path = f"{_V1}/agents/{_part(agent_id)}/messages"
         body = {"message": message}
