@@ -147,7 +147,8 @@ async def test_the_table_says_how_to_log_in(stack: Up, http: aiohttp.ClientSessi
     assert "created the agents Meridian and Ada" in stack.output
     link = re.search(r"http://127\.0\.0\.1:\d+/chat#token=(\S+)", stack.output)
     assert link is not None
-    async with http.get(stack.state["api"]["url"]) as response:
+    browser = {"Accept": "text/html,*/*"}
+    async with http.get(stack.state["api"]["url"], headers=browser) as response:
         assert response.status == 200
         assert str(response.url) == stack.state["chat"]["url"]
     url = f"{stack.state['homeserver']['url']}/_matrix/client/v3/login"
