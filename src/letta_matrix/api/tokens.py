@@ -117,7 +117,7 @@ async def list_tokens(api: Api, _: Admin, limit: Limit = 50, after: After = None
     shown = tokens[start : start + limit]
     more = start + limit < len(tokens)
     return TokenPage(
-        tokens=[TokenInfo(**_told(token)) for token in shown],
+        tokens=[TokenInfo(**token.told()) for token in shown],
         next=shown[-1].token_id if more else None,
     )
 
@@ -143,7 +143,7 @@ async def create_token(api: Api, holder: Admin, wish: TokenWish) -> NewToken:
 
     await change(api, holder, "tokens.create", wish.model_dump(mode="json"), "", add)
     log.info("a token was made", by=holder.key, token=token.token_id)
-    return NewToken(token=secret, **_told(token))
+    return NewToken(token=secret, **token.told())
 
 
 @router.delete("/tokens/{token_id}", status_code=204, responses=may("not-found"))
@@ -186,16 +186,3 @@ async def _lifetime(api: Services, holder: Principal, wish: TokenWish) -> float 
 
 def _is_id(text: str) -> bool:
     return text.isascii() and text.isalnum()
-
-
-def _told(token: AccessToken) -> dict[str, Any]:
-    return {
-        "token_id": token.token_id,
-        "label": token.label,
-        "agent_id": token.agent_id,
-        "scopes": list(token.scopes),
-        "rooms": None if token.rooms is None else list(token.rooms),
-        "created_at": token.created_at,
-        "expires_at": token.expires_at,
-        "revoked_at": token.revoked_at,
-    }

@@ -296,17 +296,7 @@ def _described(token: "AccessToken", config: "Config") -> str:
 
 
 def _fields(token: "AccessToken") -> dict[str, object]:
-    return {
-        "token_id": token.token_id,
-        "state": _state(token),
-        "label": token.label,
-        "agent_id": token.agent_id,
-        "scopes": list(token.scopes),
-        "rooms": None if token.rooms is None else list(token.rooms),
-        "created_at": token.created_at,
-        "expires_at": token.expires_at,
-        "revoked_at": token.revoked_at,
-    }
+    return {**token.told(), "state": _state(token)}
 
 
 def _when(moment: float | None) -> str:

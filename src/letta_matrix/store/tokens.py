@@ -24,6 +24,19 @@ class AccessToken:
     expires_at: float | None = None
     revoked_at: float | None = None
 
+    def told(self) -> dict[str, Any]:
+        """What people may see of it, as JSON."""
+        return {
+            "token_id": self.token_id,
+            "label": self.label,
+            "agent_id": self.agent_id,
+            "scopes": list(self.scopes),
+            "rooms": None if self.rooms is None else list(self.rooms),
+            "created_at": self.created_at,
+            "expires_at": self.expires_at,
+            "revoked_at": self.revoked_at,
+        }
+
 
 class TokenStore:
     """The `tokens` table. It is read at every use, so that another process can revoke.
