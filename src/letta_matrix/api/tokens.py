@@ -22,7 +22,6 @@ from letta_matrix.api.routing import After, Answer, Body, Limit, router_for
 from letta_matrix.api.security import Admin, Api
 from letta_matrix.api.services import Services
 from letta_matrix.store.agents import AgentStatus
-from letta_matrix.store.tokens import AccessToken
 from letta_matrix.toolbox.principal import Principal, Scope
 from letta_matrix.toolbox.tool import Result
 
