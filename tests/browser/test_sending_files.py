@@ -50,6 +50,8 @@ async def test_a_file_and_a_pasted_picture(open_page: OpenPage, room: AgentRoom)
 async def test_words_go_with_the_file(open_page: OpenPage, room: AgentRoom) -> None:
     chat = await opened(open_page, room)
     await files_of(chat).set_input_files([notes()])
+    chosen = chat.page.get_by_role("list", name="Files to be sent")
+    await expect(chosen.get_by_role("listitem")).to_have_count(1)
     await chat.type_and_send("what is **missing**?")
     own = chat.page.locator("article.own")
     await expect(own.locator(".caption strong")).to_have_text("missing")

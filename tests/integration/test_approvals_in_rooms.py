@@ -3,7 +3,9 @@
 import asyncio
 import secrets
 import signal
+from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from urllib.parse import quote
 
 import pytest
@@ -28,9 +30,10 @@ async def shared(room: Room, ann: Person, bob: Person) -> Room:
 
 
 @pytest.fixture
-def made(tmp_path: Path) -> Path:
-    """The file that the tool makes when it runs."""
-    return tmp_path / f"made-{secrets.token_hex(3)}"
+def made() -> Iterator[Path]:
+    """The file that the tool makes when it runs; its path is so short that rooms show it whole."""
+    with TemporaryDirectory() as directory:
+        yield Path(directory) / "made"
 
 
 async def ask(person: Person, room: Room, made: Path, tool: str = "tool") -> Json:
