@@ -9,8 +9,11 @@ from typing import Any
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from letta_matrix.waiting import is_set
+
 _LONGEST_HEAD = 256_000
 _HEAD_SECONDS = 20.0
+_TICK = 1.0
 _MOST_CONNECTIONS = 1_000
 
 
@@ -76,7 +79,17 @@ class _Connection(HttpToolsProtocol):
 
 
 class _Server(uvicorn.Server):
-    """Leaves signals to whoever runs the process."""
+    """Leaves signals to whoever runs the process, and looks about once a second, not ten times:
+    an idle bridge is to sleep."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.stop = asyncio.Event()
+
+    async def main_loop(self) -> None:
+        # Zero: each time is one at which the `Date` header is made anew.
+        while not await self.on_tick(0):
+            await is_set(self.stop, _TICK)
 
     @contextmanager
     def capture_signals(self) -> Generator[None]:
@@ -117,6 +130,7 @@ class AsgiServer:
     async def close(self) -> None:
         if self._serving is not None:
             self._server.should_exit = True
+            self._server.stop.set()
             await self._serving
 
 
