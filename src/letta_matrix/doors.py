@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from starlette.middleware import Middleware
 from starlette.requests import Request
+from starlette.types import ASGIApp
 
 from letta_matrix.access.authenticator import Authenticator
 from letta_matrix.access.guard import Guard, Guarded, Refused, api_guard
@@ -19,7 +20,7 @@ from letta_matrix.mcp.services import Services as McpServices
 from letta_matrix.mcp.websocket import McpSockets
 from letta_matrix.web.front import Front
 from letta_matrix.web.health import health_routes
-from letta_matrix.web.lazy import App, Lazy
+from letta_matrix.web.lazy import Lazy
 from letta_matrix.web.listening import listen
 from letta_matrix.web.pages import chat_routes, docs_routes
 from letta_matrix.web.server import AsgiServer
@@ -73,7 +74,7 @@ class Doors:
         self._stopping.set()
         await self._opened.aclose()
 
-    def rest(self) -> App:
+    def rest(self) -> ASGIApp:
         """What port 8004 serves: pages and probes, and behind them the REST API."""
         config = self._config
         browser_url = config.api.homeserver_url or config.homeserver.url
@@ -83,7 +84,7 @@ class Doors:
         probes = health_routes(self._health, self._is_ready, partial(_passes, guard))
         return Front(probes, guarded)
 
-    def _make_api(self) -> App:
+    def _make_api(self) -> ASGIApp:
         from letta_matrix.api.app import make_app
 
         return make_app(self._api_services())

@@ -6,10 +6,10 @@ from collections.abc import AsyncGenerator
 from typing import Any
 
 import pytest
+from starlette.types import Receive, Scope, Send
 from tests.servers import free_port
 
 from letta_matrix.web import server as module
-from letta_matrix.web.lazy import Receive, Scope, Send
 from letta_matrix.web.server import AsgiServer
 
 CHUNKED = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n"

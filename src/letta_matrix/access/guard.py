@@ -8,20 +8,16 @@ which no door knows. MCP demands the check of `Origin` (specification, "Transpor
 import ipaddress
 import json
 import re
-from collections.abc import Awaitable, Callable, Collection, MutableMapping
+from collections.abc import Collection
 from http import HTTPStatus
-from typing import Any
 from urllib.parse import urlsplit
+
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from letta_matrix.config import Config
 
 PROBLEMS = "https://letta-matrix.dev/problems/"
 """What the `type` of each problem document begins with."""
-
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _EVERYWHERE = ("0.0.0.0", "::", "")  # noqa: S104 - read, not bound
@@ -105,7 +101,7 @@ class Guard:
 class Guarded:
     """An ASGI application that only requests come to which `guard` lets pass."""
 
-    def __init__(self, app: App, guard: Guard) -> None:
+    def __init__(self, app: ASGIApp, guard: Guard) -> None:
         self._app = app
         self._guard = guard
 

@@ -13,6 +13,7 @@ from mautrix.errors import MatrixRequestError
 from letta_matrix.api.problems import Problem
 from letta_matrix.api.services import Services
 from letta_matrix.matrix.homeserver import HomeserverUnavailable
+from letta_matrix.matrix.media import NoMediaAddress, download_path
 from letta_matrix.toolbox.downloads import attached_to
 from letta_matrix.toolbox.faults import ToolError
 from letta_matrix.toolbox.naming import not_in, room_of
@@ -20,9 +21,6 @@ from letta_matrix.toolbox.principal import Principal
 from letta_matrix.toolbox.uploads import safe_name
 from letta_matrix.toolbox.writing import existing
 
-_MXC = re.compile(
-    r"mxc://((?:[A-Za-z0-9.-]{1,230}|\[[0-9A-Fa-f:.]{2,45}\])(?::\d{1,5})?)/([A-Za-z0-9_-]{1,255})"
-)
 _PIECE = 65_536
 _TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=60)
 _INERT = re.compile(r"image/(png|jpeg|gif|webp)|(audio|video)/[a-z0-9.+-]{1,60}|text/plain")
@@ -61,14 +59,12 @@ async def forward(
 ) -> StreamingResponse:
     """The file, as the homeserver gives it; `opened` is to be closed after the response. Raises
     Problem."""
-    match = _MXC.fullmatch(found.mxc)
-    if match is None:
-        raise Problem("not-found", "There is no file at an address that is none of Matrix.")
-    server, media_id = match.groups()
-    address = (
-        f"{api.config.homeserver.url.rstrip('/')}/_matrix/client/v1/media/download/"
-        f"{quote(server)}/{media_id}"
-    )
+    try:
+        path = download_path(found.mxc)
+    except NoMediaAddress as error:
+        text = "There is no file at an address that is none of Matrix."
+        raise Problem("not-found", text) from error
+    address = f"{api.config.homeserver.url.rstrip('/')}/{path}"
     user = {"user_id": api.toolbox.caller(holder).user_id}
     token = api.config.appservice.as_token.get_secret_value()
     headers = {"Authorization": f"Bearer {token}", "Accept-Encoding": "identity"}
@@ -79,7 +75,7 @@ async def forward(
             session.get(address, params=user, headers=headers, max_redirects=3)
         )
     except (aiohttp.ClientError, TimeoutError) as error:
-        raise Problem("unavailable", _AWAY, {"Retry-After": "10"}) from error
+        raise Problem("unavailable", _AWAY) from error
     _check(response.status)
     sent = _headers(found)
     if response.content_length is not None:
@@ -99,7 +95,7 @@ def _check(status: int) -> None:
         raise Problem("not-found", "The homeserver does not have the file.")
     if 400 <= status < 500 and status != 429:
         raise Problem("refused", f"The homeserver refused the file: HTTP {status}.")
-    raise Problem("unavailable", _AWAY, {"Retry-After": "10"})
+    raise Problem("unavailable", _AWAY)
 
 
 def _headers(found: Found) -> dict[str, str]:

@@ -7,10 +7,10 @@ from urllib.parse import parse_qsl
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from letta_matrix.api.problems import Problem, broken, response
 from letta_matrix.api.routing import PREFIX
-from letta_matrix.web.lazy import App, Receive, Scope, Send
 
 _HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -35,7 +35,7 @@ class Limits:
     for it. Outside of the API itself that is done before the token is known.
     """
 
-    def __init__(self, app: App, most: int, answers: Counter[str]) -> None:
+    def __init__(self, app: ASGIApp, most: int, answers: Counter[str]) -> None:
         self._app = app
         self._most = most
         self._answers = answers

@@ -4,8 +4,7 @@ from typing import Annotated
 from urllib.parse import unquote
 
 from fastapi import Depends, Path, Request
-
-from letta_matrix.web.lazy import App, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 _QUOTED = "letta_matrix.quoted"
 _ROOM = "room id (`!...`), alias (`#...`), or the exact name of one of your rooms"
@@ -15,7 +14,7 @@ class SlashesInSegments:
     """ASGI middleware: a slash that is encoded as `%2F` ends no segment of the path (RFC 3986,
     section 2.2), though servers tell the application of the decoded path alone."""
 
-    def __init__(self, app: App) -> None:
+    def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

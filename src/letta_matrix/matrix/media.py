@@ -32,6 +32,14 @@ class MediaAway(MediaFault):
     """The homeserver does not give out the file now; later it may."""
 
 
+def download_path(mxc: str) -> str:
+    """Where the homeserver has what is behind an `mxc://` URI. Raises NoMediaAddress."""
+    match = _MXC.fullmatch(mxc)
+    if match is None:
+        raise NoMediaAddress("its address is not one of Matrix")
+    return f"_matrix/client/v1/media/download/{match['server']}/{match['media_id']}"
+
+
 async def download(
     homeserver: Homeserver, user_id: str, mxc: str, most: int, *, cut: bool = False
 ) -> bytes:
@@ -40,12 +48,8 @@ async def download(
     More than `most` bytes are not read: with `cut` the first `most` of them are the answer.
     Raises MediaFault.
     """
-    match = _MXC.fullmatch(mxc)
-    if match is None:
-        raise NoMediaAddress("its address is not one of Matrix")
-    path = f"_matrix/client/v1/media/download/{match['server']}/{match['media_id']}"
     try:
-        return await homeserver.read(path, user_id, most, cut=cut)
+        return await homeserver.read(download_path(mxc), user_id, most, cut=cut)
     except BodyTooLarge:
         raise MediaTooLarge(f"it is larger than {human_size(most)}") from None
     except HomeserverUnavailable:

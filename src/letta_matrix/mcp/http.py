@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from letta_matrix import __version__
 from letta_matrix.access.authenticator import (
@@ -29,7 +30,6 @@ from letta_matrix.mcp.core import Core
 from letta_matrix.mcp.services import Services
 from letta_matrix.mcp.streams import Stream, Streams
 from letta_matrix.store.database import StoreUnavailable
-from letta_matrix.web.lazy import App, Receive, Scope, Send
 
 if TYPE_CHECKING:
     from letta_matrix.mcp.sessions import Sessions
@@ -57,7 +57,7 @@ class McpHttp:
         self._opened = contextlib.AsyncExitStack()
         self._closing = False
         guard = mcp_guard(services.config)
-        self._routes: dict[str, App] = {
+        self._routes: dict[str, ASGIApp] = {
             "/health": self._health,
             PATH: Guarded(_for_pages(self._mcp, services.config.mcp.allowed_origins), guard),
             WELL_KNOWN: Guarded(self._metadata, guard),
@@ -165,7 +165,7 @@ class _Answer:
             await self._send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
-def _for_pages(app: App, origins: list[str]) -> App:
+def _for_pages(app: ASGIApp, origins: list[str]) -> ASGIApp:
     """With CORS for the web pages of the configuration, if there are any."""
     if not origins:
         return app

@@ -10,10 +10,10 @@ from mcp.server.lowlevel import Server
 from mcp.server.streamable_http import StreamableHTTPServerTransport
 from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS
+from starlette.types import Receive, Scope, Send
 
 from letta_matrix.mcp.caller import PRINCIPAL
 from letta_matrix.toolbox.principal import Principal
-from letta_matrix.web.lazy import Receive, Scope, Send
 
 PER_TOKEN = 500
 """Sessions that a token may have at a time."""

@@ -5,8 +5,7 @@ from collections.abc import Sequence
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.routing import Match, Route
-
-from letta_matrix.web.lazy import App, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 
 class Front:
@@ -15,7 +14,7 @@ class Front:
     pages alone."""
 
     def __init__(
-        self, routes: Sequence[Route], behind: App, middleware: Sequence[Middleware] = ()
+        self, routes: Sequence[Route], behind: ASGIApp, middleware: Sequence[Middleware] = ()
     ) -> None:
         self._routes = list(routes)
         self._pages = Starlette(routes=self._routes, middleware=middleware)

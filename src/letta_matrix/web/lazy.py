@@ -1,33 +1,39 @@
-"""An ASGI application that is made when somebody first asks for it."""
+"""What is made when somebody first asks for it."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
+from collections.abc import Callable
+from typing import Generic, TypeVar
 
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-App = Callable[[Scope, Receive, Send], Awaitable[None]]
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+T = TypeVar("T")
 
 
-class Lazy:
-    """Stands for the application that `make` makes, in a thread, with all that it imports.
+class Once(Generic[T]):
+    """Stands for what `make` makes, in a thread, with all that it imports.
 
     Bridges whose doors nobody uses need not hold the doors' libraries in memory.
     """
 
-    def __init__(self, make: Callable[[], App]) -> None:
+    def __init__(self, make: Callable[[], T]) -> None:
         self._make = make
-        self._made: App | None = None
+        self._made: T | None = None
         self._making = asyncio.Lock()
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await (await self.app())(scope, receive, send)
-
-    async def app(self) -> App:
-        """The application."""
+    async def get(self) -> T:
+        """It, the same for everybody."""
         if self._made is None:
             async with self._making:
                 if self._made is None:
                     self._made = await asyncio.to_thread(self._make)
         return self._made
+
+
+class Lazy:
+    """Stands for an ASGI application that is made at the first request."""
+
+    def __init__(self, make: Callable[[], ASGIApp]) -> None:
+        self._app = Once(make)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await (await self._app.get())(scope, receive, send)
