@@ -1,11 +1,15 @@
 """Servers that tests share. Each test makes agents, people and rooms of its own in them."""
 
+import asyncio
 from collections.abc import AsyncGenerator
 
 import aiohttp
 import pytest
 from tests.servers import Homeserver, LettaServer, homeserver_in, letta_server_in
 from tests.stub_model import StubModel
+from tests.waiting import Clock
+
+pytest_plugins = ["tests.stress"]
 
 
 @pytest.fixture(scope="session")
@@ -13,6 +17,14 @@ async def http() -> AsyncGenerator[aiohttp.ClientSession]:
     """A session for requests of the tests' own."""
     async with aiohttp.ClientSession() as session:
         yield session
+
+
+@pytest.fixture
+async def clock() -> AsyncGenerator[Clock]:
+    """The clock that everything in this process goes by, for this test to move."""
+    clock = Clock.of(asyncio.get_running_loop())
+    yield clock
+    clock.go()
 
 
 @pytest.fixture(scope="session")

@@ -285,13 +285,3 @@ def _routes() -> list[tuple[re.Pattern[str], _Handler]]:
 
 
 _ROUTES = _routes()
-
-
-async def until(condition: Callable[[], object], seconds: float = 10.0) -> None:
-    """Wait until `condition()` holds; an AssertionError after `seconds`."""
-    deadline = asyncio.get_running_loop().time() + seconds
-    while True:
-        if condition():
-            return
-        assert asyncio.get_running_loop().time() < deadline, "it did not happen in time"
-        await asyncio.sleep(0.01)

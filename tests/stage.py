@@ -4,8 +4,9 @@ from pathlib import Path
 from typing import Any
 
 from tests.builders import agent, config_for, message, stored_turn
-from tests.fake_homeserver import FakeHomeserver, Fault, until
+from tests.fake_homeserver import FakeHomeserver, Fault
 from tests.scripts import obey
+from tests.waiting import eventually
 
 from letta_matrix.assembly import Parts, Stores
 from letta_matrix.runtimes.memory import MemoryRuntime
@@ -79,7 +80,7 @@ class Stage:
 
     async def idle(self) -> None:
         """Wait until nothing is owed."""
-        await until(lambda: self.dispatcher.waiting == 0)
+        await eventually(lambda: self.dispatcher.waiting == 0)
 
     async def tell(self, *events: Any) -> None:
         """Admit a transaction and see it to its end."""

@@ -12,7 +12,7 @@ import structlog
 from mautrix.api import ClientPath, Method
 from mautrix.errors import MatrixRequestError
 
-from letta_matrix import __version__
+from letta_matrix import __version__, clock
 from letta_matrix.access.mirror import AuditMirror
 from letta_matrix.agents.provisioner import Provisioner
 from letta_matrix.assembly import Parts, Stores, make_runtime
@@ -60,7 +60,7 @@ class Bridge:
         self._backlog = asyncio.Event()
         self._sweep_due = asyncio.Event()
         self._opened = contextlib.AsyncExitStack()
-        self._started = time.monotonic()
+        self._started = clock.now()
 
     async def start(self) -> None:
         """Open the database and listen. Raises StoreError or PortTakenError, with all closed."""
@@ -156,7 +156,7 @@ class Bridge:
             "status": "degraded" if troubles or provisioning else "ok",
             "version": __version__,
             "ready": self.is_ready(),
-            "uptime_seconds": round(time.monotonic() - self._started, 1),
+            "uptime_seconds": round(clock.now() - self._started, 1),
             "troubles": troubles,
             "agents": len(active),
             "agents_in_trouble": dict(provisioning),

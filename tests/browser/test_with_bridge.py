@@ -9,8 +9,9 @@ from playwright.async_api import FilePayload, expect
 from tests.browser.chat_page import ChatPage, OpenPage
 from tests.browser.matrix_user import MatrixUser
 from tests.browser.pictures import red_png
-from tests.integration.bridge_world import Person, Room, World, bridge_on, eventually
+from tests.integration.bridge_world import Person, Room, World, bridge_on
 from tests.servers import Homeserver
+from tests.waiting import eventually
 
 from letta_matrix.runtimes.memory import Answer, MemoryRuntime
 from letta_matrix.runtimes.protocol import (

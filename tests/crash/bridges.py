@@ -1,12 +1,10 @@
 """The bridge under test: one data directory, and the processes that come and go on it."""
 
-import asyncio
 import json
 import os
 import signal
 import sqlite3
-import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,6 +17,7 @@ from tests.crash.nursery import Born, Nursery
 from tests.crash.person import Person, Said
 from tests.servers import Homeserver, LettaServer, ServerProcess, free_port
 from tests.stub_model import MODEL_ID, StubModel
+from tests.waiting import eventually
 
 from letta_matrix.conversations import notices
 from letta_matrix.matrix.identifiers import user_id
@@ -29,14 +28,6 @@ PATIENCE = 40.0
 """Seconds that anything may take; the machine may be busy."""
 
 _BESIDE = (OutboxKind.APPROVAL, OutboxKind.TRACE)
-
-
-async def until(condition: Callable[[], Awaitable[bool]], what: str) -> None:
-    """Poll a condition until it holds."""
-    deadline = time.monotonic() + PATIENCE
-    while not await condition():
-        assert time.monotonic() < deadline, f"{what}: not within {PATIENCE:g} s"
-        await asyncio.sleep(0.05)
 
 
 @dataclass(frozen=True)
@@ -133,7 +124,7 @@ class Bridges:
             assert not born.code.done(), self.log()[-3000:]
             return await self._ready()
 
-        await until(is_ready, "the bridge is ready")
+        await eventually(is_ready, what="the bridge is ready")
 
     async def run_until_dead(self, point: str) -> None:
         """Start a bridge that dies on its way up, and see it die."""
@@ -153,7 +144,7 @@ class Bridges:
         async def is_over() -> bool:
             return not (self.directory / TRAP).exists()
 
-        await until(is_over, "the trap springs")
+        await eventually(is_over, what="the trap springs")
 
     async def ended(self) -> int:
         """Wait until the running bridge has ended; its exit code."""
@@ -210,13 +201,13 @@ class Bridges:
         async def made() -> bool:
             return self._applied(agent_id) >= {"room_name", "space", "bot_joined", "members"}
 
-        await until(made, "the agent has a room")
+        await eventually(made, what="the agent has a room")
         room_id = self.rows("SELECT room_id FROM agents WHERE agent_id = ?", agent_id)[0][0]
 
         async def joined() -> bool:
             return room_id in await self.person.joined()
 
-        await until(joined, "the person is in the agent's room")
+        await eventually(joined, what="the person is in the agent's room")
         return Room(room_id, agent_id, user_id(agent_id, self.homeserver.server_name))
 
     async def listed(self) -> dict[str, str]:
@@ -247,7 +238,7 @@ class Bridges:
             turns = dict(self.turns(room))
             return all(turns.get(event_id) == "done" for event_id in event_ids)
 
-        await until(done, "every turn is done")
+        await eventually(done, what="every turn is done")
 
     def turns(self, room: Room) -> list[tuple[str, str]]:
         """Event id and status of the room's turns, in order."""

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from tests.crash.bridges import Bridges, Room, until
+from tests.crash.bridges import Bridges, Room
+from tests.waiting import eventually
 
 from letta_matrix.conversations.approval_text import ALLOW
 
@@ -36,7 +37,7 @@ async def growth(bridges: Bridges, room: Room, edits: int) -> None:
         replies = await bridges.replies(room)
         return bool(replies) and replies[-1].edits >= edits
 
-    await until(grown, f"the reply grows by {edits} edits")
+    await eventually(grown, what=f"the reply grows by {edits} edits")
 
 
 async def assert_answered_once(
@@ -90,7 +91,7 @@ async def asked(bridges: Bridges, room: Room, number: int = 1) -> str:
     async def is_asked() -> bool:
         return len(await bridges.questions(room)) >= number
 
-    await until(is_asked, "the agent asks")
+    await eventually(is_asked, what="the agent asks")
     return (await bridges.questions(room))[number - 1].event_id
 
 

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 from aiohttp import web
-from tests.crash.bridges import Bridges, Room, pid_of, until
+from tests.crash.bridges import Bridges, Room, pid_of
 from tests.crash.checks import Task, asked, assert_done_once
 from tests.crash.points import DECISION_POINTS, QUESTION_POINTS
+from tests.waiting import eventually
 
 from letta_matrix.conversations.answers import ASK_AGAIN
 from letta_matrix.conversations.approval_text import ALLOW, DENY
@@ -127,7 +128,7 @@ async def test_an_answer_that_never_arrived(bridges: Bridges, tmp_path: Path) ->
         async def is_lost() -> bool:
             return any(reaction in body for body in taken)
 
-        await until(is_lost, "the homeserver delivers the reaction")
+        await eventually(is_lost, what="the homeserver delivers the reaction")
     await bridges.start()
     await assert_done_once(bridges, room, event_id, task)
 

@@ -5,8 +5,9 @@ import signal
 from pathlib import Path
 
 import pytest
-from tests.crash.bridges import Bridges, Room, until
+from tests.crash.bridges import Bridges, Room
 from tests.crash.checks import Words, assert_answered_once, assert_goes_on, growth
+from tests.waiting import eventually
 
 from letta_matrix.conversations.answers import ASK_AGAIN
 
@@ -77,7 +78,7 @@ async def test_the_app_server_while_a_tool_runs(bridges: Bridges, tmp_path: Path
     async def tool_runs() -> bool:
         return mark.exists()
 
-    await until(tool_runs, "the tool runs")
+    await eventually(tool_runs, what="the tool runs")
     bridges.letta.kill()
     await bridges.letta.restart()
     await bridges.settled(room, event_id)

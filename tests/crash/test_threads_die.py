@@ -2,8 +2,9 @@
 
 import asyncio
 
-from tests.crash.bridges import Bridges, Room, until
+from tests.crash.bridges import Bridges, Room
 from tests.crash.checks import Words, assert_answered_once, assert_goes_on
+from tests.waiting import eventually
 
 
 async def test_two_threads_in_full_stream(bridges: Bridges) -> None:
@@ -23,7 +24,7 @@ async def test_two_threads_in_full_stream(bridges: Bridges) -> None:
         replies = [await bridges.replies(thread) for thread in threads]
         return all(said and said[-1].edits for said in replies)
 
-    await until(both_grow, "both replies grow")
+    await eventually(both_grow, what="both replies grow")
     await bridges.kill()
     cut_short = [reply for thread in threads for reply in await bridges.replies(thread)]
     assert [reply.live for reply in cut_short] == [True, True]

@@ -4,8 +4,9 @@ import json
 import secrets
 
 import pytest
-from tests.crash.bridges import Bridges, until
+from tests.crash.bridges import Bridges
 from tests.crash.checks import Words
+from tests.waiting import eventually
 
 from letta_matrix.conversations.speech import UNASKED
 
@@ -49,7 +50,7 @@ async def test_killed_while_telling_what_was_said_unasked(bridges: Bridges, poin
     async def is_told() -> bool:
         return bool(await bridges.replies(room))
 
-    await until(is_told, "what was said is told")
+    await eventually(is_told, what="what was said is told")
     later = Words.quick()
     event_id = await bridges.person.send(room.room_id, later.text)
     await bridges.settled(room, event_id)

@@ -1,11 +1,10 @@
 """People with Matrix clients, and a bridge on the real homeserver with in-memory agents."""
 
-import asyncio
 import itertools
 import json
 import secrets
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +13,7 @@ from urllib.parse import quote
 
 import aiohttp
 from tests.servers import Homeserver, free_port
+from tests.waiting import eventually
 
 from letta_matrix.bridge import Bridge
 from letta_matrix.config import Config
@@ -30,19 +30,6 @@ _numbers = itertools.count(1)
 def new_agent(name: str = "Ada", description: str = "") -> AgentInfo:
     """An agent that no other test has."""
     return AgentInfo(f"agent-{secrets.token_hex(6)}", name, description)
-
-
-async def eventually(
-    probe: Callable[[], Awaitable[T]], accept: Callable[[T], object], seconds: float = 30.0
-) -> T:
-    """Probe until the outcome is accepted; returns it."""
-    deadline = time.monotonic() + seconds
-    while True:
-        outcome = await probe()
-        if accept(outcome):
-            return outcome
-        assert time.monotonic() < deadline, f"after {seconds} s still {outcome!r}"
-        await asyncio.sleep(0.05)
 
 
 @dataclass(frozen=True)
@@ -166,14 +153,14 @@ class Person:
     async def bodies(self, room_id: str, sender: str) -> list[str]:
         return [said["content"]["body"] for said in await self.said_by(room_id, sender)]
 
-    async def answers(self, room: "Room", count: int, seconds: float = 30.0) -> list[str]:
+    async def answers(self, room: "Room", count: int) -> list[str]:
         """The agent's messages once there are `count` complete ones."""
 
         async def probe() -> list[Json]:
             return await self.said_by(room.room_id, room.ghost)
 
         done = await eventually(
-            probe, lambda all_: len(all_) >= count and not any(s["live"] for s in all_), seconds
+            probe, lambda all_: len(all_) >= count and not any(s["live"] for s in all_)
         )
         return [said["content"]["body"] for said in done]
 
@@ -181,9 +168,7 @@ class Person:
         content = {"msgtype": "m.text", "body": body, "m.relates_to": relation}
         return await self.send_content(room_id, content)
 
-    async def replies(
-        self, room: "Room", count: int, thread: str = "", seconds: float = 30.0
-    ) -> list[str]:
+    async def replies(self, room: "Room", count: int, thread: str = "") -> list[str]:
         """As `answers`, in one thread or outside of them, without what stands beside replies."""
 
         async def probe() -> list[Json]:
@@ -191,18 +176,18 @@ class Person:
             return [one for one in said if one["thread"] == thread and not one["beside"]]
 
         done = await eventually(
-            probe, lambda all_: len(all_) >= count and not any(s["live"] for s in all_), seconds
+            probe, lambda all_: len(all_) >= count and not any(s["live"] for s in all_)
         )
         return [said["content"]["body"] for said in done]
 
-    async def beside(self, room: "Room", kind: str, seconds: float = 30.0) -> Json:
+    async def beside(self, room: "Room", kind: str) -> Json:
         """The last message of an agent that stands beside its replies, once there is one."""
 
         async def probe() -> list[Json]:
             said = await self.said_by(room.room_id, room.ghost)
             return [one for one in said if one["beside"] == kind]
 
-        return (await eventually(probe, bool, seconds))[-1]
+        return (await eventually(probe))[-1]
 
 
 @dataclass(frozen=True)
@@ -252,7 +237,7 @@ class World:
         return await room_of(agent, self.person)
 
 
-async def room_of(agent: AgentInfo, person: Person, seconds: float = 30.0) -> Room:
+async def room_of(agent: AgentInfo, person: Person) -> Room:
     """An agent's room, once a bridge has made it and the person is in it."""
     alias = room_alias(agent.agent_id, "localhost")
 
@@ -260,7 +245,7 @@ async def room_of(agent: AgentInfo, person: Person, seconds: float = 30.0) -> Ro
         _, answer = await person.call("GET", f"/directory/room/{quote(alias)}")
         return str(answer.get("room_id", ""))
 
-    room_id = await eventually(resolve, bool, seconds)
+    room_id = await eventually(resolve, bool)
 
     async def joined() -> list[str]:
         return (await person.get("/joined_rooms"))["joined_rooms"]

@@ -103,12 +103,6 @@ class Bench:
         return int(self.socket.with_name(self.socket.name + ".pid").read_text())
 
 
-async def eventually(condition: Callable[[], object], timeout: float = 20.0) -> None:
-    async with asyncio.timeout(timeout):
-        while not condition():  # noqa: ASYNC110 - what it waits for sets no event
-            await asyncio.sleep(0.02)
-
-
 def text_of(events: list[TurnEvent]) -> str:
     return "".join(event.text for event in events if isinstance(event, TextDelta))
 

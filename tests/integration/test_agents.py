@@ -10,12 +10,12 @@ from tests.integration.bridge_world import (
     Person,
     World,
     bridge_on,
-    eventually,
     new_agent,
     new_person,
 )
 from tests.scripts import obey
 from tests.servers import Homeserver
+from tests.waiting import eventually
 
 from letta_matrix.agents.provisioner import _BACK, _REMOVED
 from letta_matrix.matrix.identifiers import user_id

@@ -10,8 +10,9 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from tests.integration.bridge_world import Json, Person, Room, eventually
+from tests.integration.bridge_world import Json, Person, Room
 from tests.integration.letta_world import LettaWorld
+from tests.waiting import eventually
 
 from letta_matrix.conversations import notices
 from letta_matrix.matrix.content import MARKER
@@ -177,7 +178,7 @@ async def test_an_agent_waits_for_another_through_a_killed_bridge(
     await eventually(growing, bool)
     world.kill()
     await world.start()
-    answer = (await ann.replies(ada, before + 1, seconds=40))[before:]
+    answer = (await ann.replies(ada, before + 1))[before:]
     assert "word30" in answer[0]
     assert len(answer) == 1
     asked = [one for one in await ann.said_by(ben.room_id, ada.ghost) if mark in str(one)]
@@ -291,7 +292,7 @@ async def test_a_question_outlives_the_bridge(
     await world.start()
     if not is_down:
         await ann.react(ada.room_id, question["event_id"], "1️⃣")
-    answer = (await ann.replies(ada, before + 2, seconds=40))[before + 1]
+    answer = (await ann.replies(ada, before + 2))[before + 1]
     assert '"red"' in answer
     assert (await question_of(ann, ada, text))["event_id"] == question["event_id"]
     assert len([one for one in world.asked(text) if not one.after_tool]) == 1
@@ -328,7 +329,7 @@ async def test_a_question_whose_app_server_went_takes_no_answers(
     await question_of(ann, ada, text)
     world.letta.kill()
     await world.letta.server.start()
-    lost = (await ann.replies(ada, before + 2, seconds=40))[before + 1]
+    lost = (await ann.replies(ada, before + 2))[before + 1]
     assert "🔁" in lost
     await ann.send(ada.room_id, "something else")
     assert (await ann.replies(ada, before + 3))[before + 2] == "echo: something else"

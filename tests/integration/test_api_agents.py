@@ -13,13 +13,13 @@ from tests.integration.bridge_world import (
     Room,
     World,
     bridge_on,
-    eventually,
     new_agent,
     new_person,
 )
 from tests.integration.rest import Rest, rest_as
 from tests.scripts import obey
 from tests.servers import Homeserver
+from tests.waiting import eventually
 
 from letta_matrix.matrix.content import CURSOR
 from letta_matrix.matrix.identifiers import room_alias

@@ -5,9 +5,10 @@ from collections.abc import AsyncGenerator
 from typing import Any
 
 import pytest
-from tests.integration.bridge_world import Json, Person, eventually, new_agent
+from tests.integration.bridge_world import Json, Person, new_agent
 from tests.integration.rest_world import Answer, Rest, rest_on
 from tests.servers import Homeserver
+from tests.waiting import eventually
 
 PASSWORDS: dict[str, str] = {}
 

@@ -7,10 +7,17 @@ from urllib.parse import quote
 
 import aiohttp
 import pytest
-from tests.integration.bridge_world import Json, Person, World, bridge_on, eventually, new_person
+from tests.integration.bridge_world import (
+    Json,
+    Person,
+    World,
+    bridge_on,
+    new_person,
+)
 from tests.integration.rest import Rest, rest_as
 from tests.scripts import obey
 from tests.servers import Homeserver
+from tests.waiting import eventually
 
 from letta_matrix.runtimes.memory import MemoryRuntime
 from letta_matrix.toolbox.principal import Scope

@@ -15,10 +15,10 @@ from tests.integration.runtime_bench import (
     Bench,
     Client,
     client_until,
-    eventually,
     text_of,
 )
 from tests.stub_model import MODEL_ID, StubModel
+from tests.waiting import eventually
 
 from letta_matrix.runtimes.protocol import (
     AgentGone,

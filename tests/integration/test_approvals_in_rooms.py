@@ -9,9 +9,10 @@ from tempfile import TemporaryDirectory
 from urllib.parse import quote
 
 import pytest
-from tests.integration.bridge_world import Json, Person, Room, eventually, new_person
+from tests.integration.bridge_world import Json, Person, Room, new_person
 from tests.integration.letta_world import LettaWorld, formatted, whole_text
 from tests.servers import Homeserver
+from tests.waiting import eventually
 
 from letta_matrix.conversations import notices
 
@@ -180,7 +181,7 @@ async def test_a_restart_changes_nothing(
     assert asked["event_id"] == question["event_id"]
     assert asked["content"]["body"] == question["content"]["body"]
     await ann.react(shared.room_id, question["event_id"], "✅")
-    (answer,) = await ann.replies(shared, 1, seconds=40)
+    (answer,) = await ann.replies(shared, 1)
     assert answer.startswith("tool said:")
     assert made.exists()
     assert "allowed by" in await outcome(ann, shared)
@@ -196,7 +197,7 @@ async def test_an_answer_that_came_while_the_bridge_was_down_counts(
     await ann.react(shared.room_id, question["event_id"], "✅")
     assert not made.exists()
     await world.start()
-    (answer,) = await ann.replies(shared, 1, seconds=40)
+    (answer,) = await ann.replies(shared, 1)
     assert answer.startswith("tool said:")
     assert made.exists()
 
@@ -264,7 +265,7 @@ async def test_the_homeserver_is_away_while_people_think(
     question = await ask(ann, room, made)
     await world.homeserver.restart()
     await ann.react(room.room_id, question["event_id"], "✅")
-    (answer,) = await ann.replies(room, 1, seconds=60)
+    (answer,) = await ann.replies(room, 1)
     assert answer.startswith("tool said:")
     assert made.exists()
 
@@ -355,7 +356,7 @@ async def test_nothing_runs_when_the_app_server_goes_while_people_think(
     async def said() -> list[str]:
         return await ann.replies(room, 0)
 
-    answers = await eventually(said, lambda all_: "echo: still there?" in all_, 60)
+    answers = await eventually(said, lambda all_: "echo: still there?" in all_)
     reason = "the App Server went away while a tool ran"
     assert answers == [notices.lost(reason, tools_started=True), "echo: still there?"]
     assert not made.exists()

@@ -12,11 +12,11 @@ from tests.integration.bridge_world import (
     bridge_on,
     deliver,
     event_in,
-    eventually,
     new_person,
 )
 from tests.scripts import obey
 from tests.servers import Homeserver
+from tests.waiting import eventually
 
 from letta_matrix.runtimes.memory import MemoryRuntime
 
@@ -61,9 +61,7 @@ async def test_a_full_disk_acknowledges_nothing_and_recovers(
         assert world.runtime.asked == []
         await _limit_pages(world, 1_000_000)
         assert (await deliver(world, events, "full"))[0] == 200
-        await eventually(
-            world.health, lambda health: health["counters"].get("turns_done") == 10, 60
-        )
+        await eventually(world.health, lambda health: health["counters"].get("turns_done") == 10)
         assert len(world.runtime.asked) == 10
 
 
@@ -82,7 +80,7 @@ async def test_a_turn_that_meets_a_locked_database_is_answered_once(
         await asyncio.sleep(2.5)
         other.execute("ROLLBACK")
         other.close()
-        assert await ann.answers(room, 1, 30) == ["echo: slow 1"]
+        assert await ann.answers(room, 1) == ["echo: slow 1"]
         await asyncio.sleep(0.5)
         assert await ann.bodies(room.room_id, room.ghost) == ["echo: slow 1"]
         assert len(world.runtime.asked) == 1

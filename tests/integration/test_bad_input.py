@@ -17,12 +17,12 @@ from tests.integration.bridge_world import (
     config_on,
     deliver,
     event_in,
-    eventually,
     new_agent,
     new_person,
 )
 from tests.scripts import obey
 from tests.servers import Homeserver
+from tests.waiting import eventually
 
 from letta_matrix.bridge import Bridge
 from letta_matrix.conversations import notices

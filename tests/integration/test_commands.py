@@ -12,12 +12,12 @@ from tests.integration.bridge_world import (
     Room,
     World,
     bridge_on,
-    eventually,
     new_agent,
     new_person,
 )
 from tests.scripts import DONE, obey
 from tests.servers import Homeserver
+from tests.waiting import eventually
 
 from letta_matrix.runtimes.memory import Answer, MemoryRuntime
 from letta_matrix.runtimes.protocol import (

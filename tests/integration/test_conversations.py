@@ -13,11 +13,11 @@ from tests.integration.bridge_world import (
     Room,
     World,
     bridge_on,
-    eventually,
     new_person,
 )
 from tests.scripts import obey
 from tests.servers import Homeserver
+from tests.waiting import eventually
 
 from letta_matrix.conversations import notices
 from letta_matrix.matrix.content import CURSOR
@@ -286,7 +286,7 @@ async def test_a_very_long_answer_comes_in_parts_in_order(
     async def told() -> str:
         return " ".join(" ".join(await ann.bodies(room.room_id, room.ghost)).split())
 
-    await eventually(told, lambda words: words == " ".join(text.split()), 60)
+    await eventually(told, lambda words: words == " ".join(text.split()))
     assert len(await ann.answers(room, 4)) > 4
 
 
@@ -319,14 +319,14 @@ async def test_hostile_replies_are_harmless(
 
     world.runtime.script = script
     await ann.send(room.room_id, "say it")
-    await ann.answers(room, 1, 30)
+    await ann.answers(room, 1)
     world.runtime.script = obey
     await ann.send(room.room_id, "still there?")
 
     async def probe() -> list[str]:
         return await ann.bodies(room.room_id, room.ghost)
 
-    bodies = await eventually(probe, lambda said: said[-1] == "echo: still there?", 30)
+    bodies = await eventually(probe, lambda said: said[-1] == "echo: still there?")
     assert len(bodies) >= 2
     assert notices.BROKEN not in bodies
     html = str([s["content"].get("formatted_body") for s in await ann.said_by(*room_of(room))])

@@ -207,6 +207,6 @@ async def test_a_file_sent_while_the_bridge_was_down(
     world.stop()
     await send_file(ann, own, thread, picture(20, 20), name, msgtype="m.image")
     await world.start()
-    (answer,) = await ann.replies(own, 1, thread, seconds=30)
+    (answer,) = await ann.replies(own, 1, thread)
     assert answer.endswith("I see 1 image(s)")
     assert len(world.asked(name)) == 1

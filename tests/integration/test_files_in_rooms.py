@@ -6,8 +6,15 @@ from urllib.parse import quote
 
 import pytest
 from PIL import Image as Picture
-from tests.integration.bridge_world import Person, Room, World, bridge_on, eventually, new_person
+from tests.integration.bridge_world import (
+    Person,
+    Room,
+    World,
+    bridge_on,
+    new_person,
+)
 from tests.servers import Homeserver
+from tests.waiting import eventually
 
 from letta_matrix.runtimes.memory import MemoryRuntime
 from letta_matrix.runtimes.protocol import (

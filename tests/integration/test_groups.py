@@ -5,9 +5,10 @@ import secrets
 from urllib.parse import quote
 
 import pytest
-from tests.integration.bridge_world import Json, Person, Room, eventually, new_person
+from tests.integration.bridge_world import Json, Person, Room, new_person
 from tests.integration.letta_world import LettaWorld
 from tests.servers import Homeserver
+from tests.waiting import eventually
 
 from letta_matrix.config import DEFAULT_ENVELOPE
 
@@ -207,7 +208,7 @@ async def test_alone_with_somebody_an_agent_needs_no_mention(
         await ann.replies(room, 1, root)
         return len(await all_said(ann, room)) == before + 2
 
-    assert await eventually(crowded, bool, 30)
+    assert await eventually(crowded, bool)
 
 
 async def test_who_was_removed_is_silent_and_can_come_back(ann: Person, group: Room) -> None:

@@ -14,8 +14,9 @@ import yaml
 from mcp import ClientSession, StdioServerParameters
 from mcp.client.stdio import stdio_client
 from mcp.shared.exceptions import MCPError
-from tests.integration.bridge_world import Json, Person, eventually, new_person, settings_on
+from tests.integration.bridge_world import Json, Person, new_person, settings_on
 from tests.servers import Homeserver, ServerProcess
+from tests.waiting import eventually
 
 from letta_matrix.matrix.events import mapping
 from letta_matrix.stack.supervisor import Command

@@ -25,11 +25,11 @@ from tests.integration.bridge_world import (
     Room,
     World,
     bridge_on,
-    eventually,
     new_person,
 )
 from tests.mcp_socket import RawClient, raw_client, transport
 from tests.servers import Homeserver
+from tests.waiting import eventually
 
 from letta_matrix.access.secrets import issue
 from letta_matrix.runtimes.memory import MemoryRuntime

@@ -7,15 +7,10 @@ from pathlib import Path
 from urllib.parse import quote
 
 import pytest
-from tests.integration.bridge_world import (
-    Person,
-    bridge_on,
-    eventually,
-    new_agent,
-    new_person,
-)
+from tests.integration.bridge_world import Person, bridge_on, new_agent, new_person
 from tests.scripts import obey
 from tests.servers import Homeserver
+from tests.waiting import eventually
 
 from letta_matrix.agents.provisioner import _REMOVED
 from letta_matrix.runtimes.memory import MemoryRuntime

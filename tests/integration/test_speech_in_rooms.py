@@ -5,8 +5,9 @@ import secrets
 import signal
 
 import pytest
-from tests.integration.bridge_world import Json, Person, Room, eventually, room_of
+from tests.integration.bridge_world import Json, Person, Room, room_of
 from tests.integration.letta_world import LettaWorld
+from tests.waiting import eventually
 
 from letta_matrix.conversations.speech import UNASKED
 from letta_matrix.matrix.content import MARKER
@@ -164,7 +165,7 @@ async def test_a_turn_that_outlived_the_bridge_is_no_speech(
     world.kill()
     await asyncio.sleep(2)
     await world.start()
-    (answer,) = await ann.replies(room, 1, seconds=40)
+    (answer,) = await ann.replies(room, 1)
     assert len(answer.split()) == 15
     await asyncio.sleep(QUIET)
     assert await unasked(ann, room) == []

@@ -4,8 +4,9 @@ import re
 import secrets
 import time
 
-from tests.integration.bridge_world import Json, Person, Room, eventually
+from tests.integration.bridge_world import Json, Person, Room
 from tests.integration.letta_world import LettaWorld
+from tests.waiting import eventually
 
 from letta_matrix.conversations import notices
 
@@ -141,7 +142,7 @@ async def test_a_killed_bridge_ends_the_answers_in_their_threads(
     world.kill()
     await world.start()
     for root in roots:
-        _, answer = await ann.replies(room, 2, root, seconds=40)
+        _, answer = await ann.replies(room, 2, root)
         assert answer.split() == [f"word{number}" for number in range(1, 31)]
         assert len(world.asked(f"slow:30 {root}")) == 1
         question = word("what was it?")

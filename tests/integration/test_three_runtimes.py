@@ -9,10 +9,11 @@ from dataclasses import dataclass
 import pytest
 from tests.contract.relay import Relay
 from tests.fake_letta_api import FakeLettaApi
-from tests.integration.bridge_world import Person, Room, eventually, new_person, room_of
+from tests.integration.bridge_world import Person, Room, new_person, room_of
 from tests.integration.letta_world import LettaWorld, letta_world
 from tests.servers import Homeserver, LettaServer
 from tests.stub_model import StubModel
+from tests.waiting import eventually
 
 from letta_matrix.conversations import notices
 from letta_matrix.conversations.speech import UNASKED
@@ -150,7 +151,7 @@ async def test_an_outage_touches_only_its_own_agents(
     async def answered() -> list[str]:
         return await ann.replies(room, 0)
 
-    said = await eventually(answered, lambda all_: f"echo: {lost}" in all_, 30)
+    said = await eventually(answered, lambda all_: f"echo: {lost}" in all_)
     assert said.count(f"echo: {lost}") == 1
 
     async def healthy() -> list[str]:
@@ -234,7 +235,7 @@ async def test_the_bridge_is_killed_in_the_midst_of_an_answer(
     async def said() -> list[str]:
         return [one for one in await ann.replies(room, 0) if UNASKED not in one][before:]
 
-    answers = await eventually(said, lambda all_: "echo: and then" in all_, 40)
+    answers = await eventually(said, lambda all_: "echo: and then" in all_)
     assert [one.split() for one in answers] == [
         [f"word{number}" for number in range(1, 26)],
         ["echo:", "and", "then"],

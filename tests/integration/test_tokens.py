@@ -17,12 +17,12 @@ from tests.integration.bridge_world import (
     Room,
     World,
     bridge_on,
-    eventually,
     new_agent,
     new_person,
 )
 from tests.integration.toolbox_bench import bench_on
 from tests.servers import Homeserver
+from tests.waiting import eventually
 
 from letta_matrix.access.mirror import AuditMirror
 from letta_matrix.matrix.identifiers import room_alias

@@ -9,10 +9,11 @@ from collections.abc import AsyncGenerator
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tests.integration.bridge_world import Json, eventually
+from tests.integration.bridge_world import Json
 from tests.integration.toolbox_bench import Bench, bench_on
 from tests.servers import Homeserver
 from tests.tool_arguments import arguments as tool_arguments
+from tests.waiting import eventually
 
 from letta_matrix.matrix.content import MARKER, edit_content, text_content
 from letta_matrix.matrix.intent import Intent

@@ -6,9 +6,10 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from tests.integration.bridge_world import Json, Person, eventually, new_person
+from tests.integration.bridge_world import Json, Person, new_person
 from tests.integration.toolbox_bench import Bench, bench_on
 from tests.servers import Homeserver
+from tests.waiting import eventually
 
 from letta_matrix.matrix.content import MARKER, edit_content, text_content
 from letta_matrix.matrix.intent import Intent

@@ -5,9 +5,10 @@ import secrets
 from collections.abc import AsyncGenerator
 
 import pytest
-from tests.integration.bridge_world import Json, eventually
+from tests.integration.bridge_world import Json
 from tests.integration.toolbox_bench import Bench, bench_on
 from tests.servers import Homeserver
+from tests.waiting import eventually
 
 from letta_matrix.conversations.routing import new_turn
 from letta_matrix.matrix.content import MARKER

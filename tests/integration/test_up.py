@@ -9,7 +9,7 @@ import signal
 import stat
 import sys
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from typing import Any
 import aiohttp
 import pytest
 from tests.servers import children_of, is_running
+from tests.waiting import eventually
 
 from letta_matrix.stack.errors import StackError
 from letta_matrix.stack.ports import Ports
@@ -65,7 +66,7 @@ class Up:
                 stderr=file,
                 env={**environment, "HOME": str(self.data.parent / "empty-home")},
             )
-        await eventually(self._is_ready_or_ended, _START_TIMEOUT)
+        await eventually(self._is_ready_or_ended)
         assert self.process.returncode is None, self.output
         return time.monotonic() - began
 
@@ -80,14 +81,6 @@ class Up:
         self.process.send_signal(number)
         await asyncio.wait_for(self.process.wait(), 20)
         return time.monotonic() - began
-
-
-async def eventually(condition: Callable[[], object], timeout: float = 20.0) -> None:
-    """Wait until `condition` holds."""
-    deadline = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < deadline, "did not happen in time"
-        await asyncio.sleep(0.05)
 
 
 async def _letta_matrix(*arguments: str) -> tuple[int, str, str]:
@@ -249,8 +242,8 @@ def test_a_start_without_trouble_warns_of_nothing(stack: Up) -> None:
 async def test_a_killed_keeper_comes_back_and_is_announced(stack: Up) -> None:
     before = stack.state["pids"]["keeper"]
     os.kill(before, signal.SIGKILL)
-    await eventually(lambda: stack.state["pids"]["keeper"] != before, 10)
-    await eventually(lambda: "keeper ended; the bridge has started it again" in stack.output, 2)
+    await eventually(lambda: stack.state["pids"]["keeper"] != before)
+    await eventually(lambda: "keeper ended; the bridge has started it again" in stack.output)
 
 
 @pytest.mark.parametrize("child", ["bridge", "synapse", "app_server"])
@@ -259,7 +252,7 @@ async def test_a_killed_child_comes_back(
 ) -> None:
     before = stack.state["pids"][child]
     os.kill(before, signal.SIGKILL)
-    await eventually(lambda: stack.state["pids"][child] != before, 5)
+    await eventually(lambda: stack.state["pids"][child] != before)
     assert "ended (SIGKILL); starting it again now" in stack.output
     state = stack.state
     urls = {
@@ -305,6 +298,6 @@ async def test_a_killed_stack_leaves_no_servers_behind(stack: Up) -> None:
     keeper = pids.pop("keeper")
     await stack.stop(signal.SIGKILL)
     try:
-        await eventually(lambda: not [pid for pid in pids.values() if is_running(pid)], 5)
+        await eventually(lambda: not [pid for pid in pids.values() if is_running(pid)])
     finally:
         os.kill(keeper, signal.SIGTERM)

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from tests.integration.bridge_world import Json, Person, config_on, eventually, new_person
+from tests.integration.bridge_world import Json, Person, config_on, new_person
 from tests.servers import Homeserver
 from tests.tool_results import assert_declared
+from tests.waiting import eventually
 
 from letta_matrix.config import Config
 from letta_matrix.conversations.routing import new_turn

@@ -5,7 +5,8 @@ from collections.abc import AsyncGenerator
 
 import pytest
 from structlog.testing import capture_logs
-from tests.fake_homeserver import FakeHomeserver, Fault, failing, until
+from tests.fake_homeserver import FakeHomeserver, Fault, failing
+from tests.waiting import eventually
 
 from letta_matrix.access import mirror as module
 from letta_matrix.access.mirror import AuditMirror
@@ -54,7 +55,7 @@ async def mirror(
 
 async def test_a_call_is_told(mirror: AuditMirror, fake: FakeHomeserver) -> None:
     mirror(entry(1, room_id="!a:test", event_id="$e/1"))
-    await until(lambda: fake.messages(ROOM))
+    await eventually(lambda: fake.messages(ROOM))
     (event,) = fake.messages(ROOM)
     content = event["content"]
     assert event["sender"] == "@letta:test"
@@ -68,7 +69,7 @@ async def test_a_call_is_told(mirror: AuditMirror, fake: FakeHomeserver) -> None
 
 async def test_what_a_call_did_not_do_is_told(mirror: AuditMirror, fake: FakeHomeserver) -> None:
     mirror(entry(1, "forbidden"))
-    await until(lambda: fake.messages(ROOM))
+    await eventually(lambda: fake.messages(ROOM))
     assert fake.bodies(ROOM) == [
         "token:ab12 as @agent_1:test (mcp): matrix_send_message: forbidden"
     ]
@@ -77,15 +78,15 @@ async def test_what_a_call_did_not_do_is_told(mirror: AuditMirror, fake: FakeHom
 async def test_calls_are_told_together(mirror: AuditMirror, fake: FakeHomeserver) -> None:
     for seq in range(60):
         mirror(entry(seq))
-    await until(lambda: len(fake.messages(ROOM)) == 3)
+    await eventually(lambda: len(fake.messages(ROOM)) == 3)
     assert [body.count("\n") + 1 for body in fake.bodies(ROOM)] == [25, 25, 10]
     mirror(entry(60))
-    await until(lambda: len(fake.messages(ROOM)) == 4)
+    await eventually(lambda: len(fake.messages(ROOM)) == 4)
 
 
 async def test_names_of_callers_are_no_markup(mirror: AuditMirror, fake: FakeHomeserver) -> None:
     mirror(entry(1, principal="oidc:<b>x</b>\n@room\u202e" + "y" * 5000))
-    await until(lambda: fake.messages(ROOM))
+    await eventually(lambda: fake.messages(ROOM))
     content = fake.messages(ROOM)[0]["content"]
     assert "\n" not in content["body"]
     assert "\u202e" not in content["body"]
@@ -108,10 +109,10 @@ async def test_an_outage_delays_and_repeats_nothing(
     fake.fail(PATH, fault)
     with capture_logs() as logs:
         mirror(entry(1))
-        await until(lambda: fake.matching(PATH))
+        await eventually(lambda: fake.matching(PATH))
         mirror(entry(2, "failed"))
-        await until(lambda: fake.messages(ROOM))
-        await until(lambda: "failed" in fake.bodies(ROOM)[-1])
+        await eventually(lambda: fake.messages(ROOM))
+        await eventually(lambda: "failed" in fake.bodies(ROOM)[-1])
     assert len("\n".join(fake.bodies(ROOM)).split("\n")) == 2
     assert [one["event"] for one in logs] == ["the audit room cannot be written to"]
 
@@ -122,7 +123,7 @@ async def test_what_is_too_much_is_counted(
     monkeypatch.setattr(module, "_MOST_KEPT", 3)
     for seq in range(10):
         mirror(entry(seq))
-    await until(lambda: fake.messages(ROOM))
+    await eventually(lambda: fake.messages(ROOM))
     lines = fake.bodies(ROOM)[0].split("\n")
     assert lines[0] == "7 calls are missing here; the audit log has them."
     assert len(lines) == 4
@@ -138,7 +139,7 @@ async def test_calls_that_could_not_be_stored_are_told_each(
     ]
     for count, one in enumerate(unstored, 1):
         mirror(one)
-        await until(lambda count=count: len(fake.messages(ROOM)) == count, 2)
+        await eventually(lambda count=count: len(fake.messages(ROOM)) == count)
 
 
 @pytest.mark.parametrize("status", [400, 404, 413])
@@ -150,10 +151,10 @@ async def test_a_notice_that_is_refused_for_good_holds_up_no_others(
     with capture_logs() as logs:
         for seq, dropped in ((1, 1), (2, 2)):
             mirror(entry(seq))
-            await until(lambda dropped=dropped: mirror._dropped == dropped, 2)
+            await eventually(lambda dropped=dropped: mirror._dropped == dropped)
     assert [one["calls"] for one in logs] == [1, 2]
     mirror(entry(3))
-    await until(lambda: fake.messages(ROOM), 2)
+    await eventually(lambda: fake.messages(ROOM))
     (body,) = fake.bodies(ROOM)
     missing, told = body.split("\n")
     assert missing == "2 calls are missing here; the audit log has them."

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.builders import agent, message
-from tests.fake_homeserver import FakeHomeserver, Fault, Json, failing, until
+from tests.fake_homeserver import FakeHomeserver, Fault, Json, failing
+from tests.waiting import eventually
 
 from letta_matrix.conversations import activity as module
 from letta_matrix.conversations.activity import Activity
@@ -83,18 +84,18 @@ async def test_a_tool_that_takes_its_time_is_shown_and_leaves_a_trace(
     stage: Stage, fake: FakeHomeserver
 ) -> None:
     stage.activity.started(BASH)
-    await until(lambda: fake.messages(ROOM))
+    await eventually(lambda: fake.messages(ROOM))
     (first,) = contents(fake)
     assert re.fullmatch(r"🔧 `Bash` · 0\.\d s", first["body"])
     assert (first["msgtype"], first["m.mentions"]) == ("m.notice", {})
     assert first[MARKER]["agent_id"] == "agent-1"
-    await until(lambda: len(contents(fake)) > 1)
+    await eventually(lambda: len(contents(fake)) > 1)
     stage.activity.returned(ToolReturned("c1", ok=True, output="a\nb"))
     stage.activity.started(READ)
-    await until(lambda: "Read" in fake.bodies(ROOM)[0])
+    await eventually(lambda: "Read" in fake.bodies(ROOM)[0])
     assert "1 done" in fake.bodies(ROOM)[0]
     stage.activity.returned(ToolReturned("c2", ok=False, output="no such file"))
-    await until(lambda: "2 tools" in fake.bodies(ROOM)[0])
+    await eventually(lambda: "2 tools" in fake.bodies(ROOM)[0])
     await stage.end()
     shown, reply = fake.bodies(ROOM)
     assert reply == "done"
@@ -121,7 +122,7 @@ async def test_short_tools_show_only_in_the_trace_after_the_reply(
 
 async def test_the_trace_costs_the_reply_nothing(stage: Stage, fake: FakeHomeserver) -> None:
     stage.activity.started(BASH)
-    await until(lambda: fake.messages(ROOM))
+    await eventually(lambda: fake.messages(ROOM))
     fake.slow[r"PUT .*/send/"] = 0.5
     await asyncio.sleep(0.2)
     started = time.monotonic()
@@ -150,7 +151,7 @@ async def test_switched_off(stage: Stage, fake: FakeHomeserver) -> None:
 
 async def test_one_trace_through_a_crash(stage: Stage, fake: FakeHomeserver) -> None:
     stage.activity.started(BASH)
-    await until(lambda: fake.messages(ROOM))
+    await eventually(lambda: fake.messages(ROOM))
     await stage.again()
     stage.activity.started(BASH)
     stage.activity.returned(ToolReturned("c1", ok=True, output="once"))
@@ -168,7 +169,7 @@ async def test_one_trace_through_a_crash(stage: Stage, fake: FakeHomeserver) -> 
 async def test_a_turn_ends_while_the_line_is_on_its_way(stage: Stage, fake: FakeHomeserver) -> None:
     fake.slow[r"PUT .*/send/"] = 0.2
     stage.activity.started(BASH)
-    await until(lambda: fake.matching(r"PUT .*/send/"))
+    await eventually(lambda: fake.matching(r"PUT .*/send/"))
     await stage.end()
     shown, reply = fake.bodies(ROOM)
     assert (reply, "stopped" in shown) == ("done", True)
@@ -196,7 +197,7 @@ async def test_an_edit_under_way_does_not_overwrite_the_trace(
     stage: Stage, fake: FakeHomeserver
 ) -> None:
     stage.activity.started(BASH)
-    await until(lambda: len(fake.messages(ROOM)) > 1)
+    await eventually(lambda: len(fake.messages(ROOM)) > 1)
     await stage.end()
     await asyncio.sleep(0.5)
     assert fake.bodies(ROOM)[0].startswith("<details>")
@@ -210,7 +211,7 @@ async def test_a_line_that_cannot_be_sent_harms_nothing(
 ) -> None:
     fake.fail(r"PUT .*/send/", fault)
     stage.activity.started(BASH)
-    await until(lambda: fake.matching(r"PUT .*/send/"))
+    await eventually(lambda: fake.matching(r"PUT .*/send/"))
     stage.activity.returned(ToolReturned("c1", ok=True))
     await stage.end()
     assert "done" in fake.bodies(ROOM)

@@ -3,12 +3,13 @@
 import asyncio
 import json
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.fake_app_server import FakeAppServer
+from tests.waiting import eventually
 
 from letta_matrix.config import AppServerRuntime
 from letta_matrix.runtimes.app_server import AppServer
@@ -88,12 +89,6 @@ async def runtime(tmp_path: Path, upstream: FakeAppServer) -> AsyncGenerator[App
     await adapter.close()
     server.close()
     await keeper.close()
-
-
-async def eventually(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(10):
-        while not condition():  # noqa: ASYNC110 - what it waits for sets no event
-            await asyncio.sleep(0.02)
 
 
 async def nothing(_: TurnState) -> None:

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 from tests.builders import message, reaction, reply_to, said_in
-from tests.fake_homeserver import FakeHomeserver, until
+from tests.fake_homeserver import FakeHomeserver
 from tests.stage import Stage
+from tests.waiting import eventually
 
 from letta_matrix.conversations import notices
 from letta_matrix.runtimes.memory import Answer
@@ -57,12 +58,12 @@ async def question(stage: Stage, event: Any = None) -> str:
     before = len(stage.fake.messages(ROOM))
     offered = len(stage.fake.messages(ROOM, "m.reaction"))
     await stage.admit(event or message("look"))
-    await until(lambda: len(stage.fake.messages(ROOM)) > before)
+    await eventually(lambda: len(stage.fake.messages(ROOM)) > before)
     asked = stage.fake.messages(ROOM)[before]
     assert "Bash" in asked["content"]["body"]
     assert "ls" in asked["content"]["body"]
     # Our own reaction offers the answers once the question's event is known.
-    await until(lambda: len(stage.fake.messages(ROOM, "m.reaction")) > offered)
+    await eventually(lambda: len(stage.fake.messages(ROOM, "m.reaction")) > offered)
     return str(asked["event_id"])
 
 
@@ -204,8 +205,8 @@ async def test_two_threads_ask_side_by_side(asking: Stage) -> None:
     first = await question(asking, said_in("$a", "look"))
     second = await question(asking, said_in("$b", "look"))
     await asking.admit(reaction(second, "✅"))
-    await until(lambda: said(asking) == ["Ran it."])
-    await until(lambda: asking.dispatcher.waiting == 1)
+    await eventually(lambda: said(asking) == ["Ran it."])
+    await eventually(lambda: asking.dispatcher.waiting == 1)
     await asking.tell(reaction(first, "❌"))
     assert said(asking)[1].startswith("I may not: ")
 
@@ -233,7 +234,7 @@ async def test_an_agents_message_is_nobodys_wish(asking: Stage) -> None:
 @pytest.mark.parametrize("command", ["!cancel", "!letta cancel"])
 async def test_a_command_stops_what_runs(stage: Stage, fake: FakeHomeserver, command: str) -> None:
     await stage.admit(message("stream 500 0.02"))
-    await until(lambda: fake.messages(ROOM))
+    await eventually(lambda: fake.messages(ROOM))
     await stage.tell(message(command))
     assert notices.STOPPED in fake.bodies(ROOM)
     assert "word499" not in fake.bodies(ROOM)[0]

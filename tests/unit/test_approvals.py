@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 from tests.builders import PERSON, agent, config_for, message
-from tests.fake_homeserver import FakeHomeserver, Fault, Json, until
+from tests.fake_homeserver import FakeHomeserver, Fault, Json
+from tests.waiting import eventually
 
 from letta_matrix.conversations.approval_text import CHANGED, TOO_LONG
 from letta_matrix.conversations.approvals import Approvals, approval_key
@@ -161,7 +162,7 @@ async def test_a_question_shows_everything_and_can_be_tapped(
         assert text in question["body"]
     assert question["m.mentions"] == {}
     assert fake.messages(ROOM)[0]["sender"] == GHOST
-    await until(lambda: reactions(fake) == ["✅", "❌", "♾️"])
+    await eventually(lambda: reactions(fake) == ["✅", "❌", "♾️"])
     (event,) = fake.messages(ROOM)
     first = fake.messages(ROOM, "m.reaction")[0]
     assert first["sender"] == GHOST
@@ -220,14 +221,14 @@ async def test_what_the_runtime_does_not_offer_cannot_be_chosen(
     assert "♾️" not in notices(fake)[0]["body"]
     with pytest.raises(ValueError, match="Bash"):
         await stage.approvals.answer(approval, ApprovalStatus.ALWAYS, by=PERSON)
-    await until(lambda: reactions(fake) == ["✅", "❌"])
+    await eventually(lambda: reactions(fake) == ["✅", "❌"])
     assert (await stage.stored()).status is ApprovalStatus.PENDING
 
 
 async def test_nobody_answers_in_time(stage: Stage, fake: FakeHomeserver) -> None:
     stage.start(approval_timeout=0.1)
     await stage.asked()
-    await until(lambda: stage.runtime.answers)
+    await eventually(lambda: stage.runtime.answers)
     assert not stage.approvals.waits(stage.turn.turn_id)
     await stage.done()
     assert not stage.runtime.answers["call-1"].allow
@@ -251,7 +252,7 @@ async def test_several_questions_of_one_turn(stage: Stage, fake: FakeHomeserver)
     one = await stage.asked()
     assert await stage.approvals.answer(one, ApprovalStatus.ALLOWED, by=PERSON)
     key = approval_key(stage.turn.turn_id, "call-2")
-    await until(lambda: len(notices(fake)) == 2)
+    await eventually(lambda: len(notices(fake)) == 2)
     two = await stage.stored(second)
     assert two.key == key != one.key
     assert await stage.approvals.answer(two, ApprovalStatus.DENIED, by=PERSON)
@@ -303,7 +304,7 @@ async def test_a_runtime_that_asks_again_is_told_again(stage: Stage) -> None:
     request = TurnRequest("agent-1", "c1", stage.turn.message_id, "hello")
     for count in (1, 2):
         await stage.approvals.requested(BASH, request, Forgetful(), stage.reply)
-        await until(lambda count=count: told == [True] * count)
+        await eventually(lambda count=count: told == [True] * count)
 
 
 async def test_the_bridge_restarts_while_a_person_is_awaited(
@@ -313,7 +314,7 @@ async def test_the_bridge_restarts_while_a_person_is_awaited(
     await stage.restart(approval_timeout=1)
     approval = await stage.asked()
     assert approval == before, "the time to answer was not stored"
-    await until(lambda: stage.approvals.waits(stage.turn.turn_id))
+    await eventually(lambda: stage.approvals.waits(stage.turn.turn_id))
     assert await stage.approvals.answer(approval, ApprovalStatus.ALLOWED, by=PERSON)
     await stage.done()
     assert stage.runtime.answers["call-1"].allow
@@ -360,7 +361,7 @@ async def test_time_away_counts(stage: Stage, fake: FakeHomeserver) -> None:
 async def test_killed_after_the_question_was_frozen(stage: Stage, fake: FakeHomeserver) -> None:
     fake.slow[r"PUT .*/send/"] = 0.3
     stage.follow()
-    await until(lambda: fake.matching(r"PUT .*/send/"))
+    await eventually(lambda: fake.matching(r"PUT .*/send/"))
     await stage.restart()
     approval = await stage.asked()
     assert await stage.approvals.answer(approval, ApprovalStatus.ALLOWED, by=PERSON)
@@ -400,7 +401,7 @@ async def test_the_database_fails_when_it_is_to_be_asked(
 
     monkeypatch.setattr(stage.store, "get", unavailable)
     stage.follow()
-    await until(lambda: stage.runtime.answers)
+    await eventually(lambda: stage.runtime.answers)
     assert not stage.runtime.answers["call-1"].allow
     assert not stage.approvals.waits(stage.turn.turn_id)
 
@@ -444,7 +445,7 @@ async def test_a_turn_ends_while_its_question_is_on_its_way(
 ) -> None:
     fake.slow[r"PUT .*/send/"] = 0.2
     stage.follow()
-    await until(lambda: fake.matching(r"PUT .*/send/"))
+    await eventually(lambda: fake.matching(r"PUT .*/send/"))
     await stage.end()
     assert len(notices(fake)) == 1
     assert fake.bodies(ROOM)[0].startswith("⌛")

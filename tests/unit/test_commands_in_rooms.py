@@ -3,8 +3,9 @@
 from pathlib import Path
 
 from tests.builders import PERSON, asked_approval, invite, message, said_in
-from tests.fake_homeserver import FakeHomeserver, until
+from tests.fake_homeserver import FakeHomeserver
 from tests.stage import Stage
+from tests.waiting import eventually
 
 from letta_matrix.assembly import Parts
 from letta_matrix.runtimes.memory import MemoryRuntime
@@ -81,7 +82,7 @@ async def test_one_runtime_away_hides_no_other(fake: FakeHomeserver, database_fi
         message("sync", DIRECT, sender=ROOT),
     ):
         await parts.dispatcher.admit(event["event_id"], [event])
-        await until(lambda: parts.dispatcher.waiting == 0)
+        await eventually(lambda: parts.dispatcher.waiting == 0)
     assert fake.bodies(DIRECT)[-1].splitlines()[2:] == [
         "- `away`: 0 agents, could not be listed: `the in-memory runtime is switched off`",
         "- `there`: 1 agent, listed",

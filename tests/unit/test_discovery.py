@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 from tests.builders import agent, config_for
-from tests.fake_homeserver import until
+from tests.waiting import eventually
 
 from letta_matrix.agents.discovery import Discovery, compare, next_interval
 from letta_matrix.runtimes.memory import MemoryRuntime
@@ -301,7 +301,7 @@ async def test_it_polls_for_ever(finder: Finder) -> None:
     await asyncio.sleep(0.05)
     finder.runtime.available = True
     finder.runtime.add(info(1))
-    await until(lambda: finder.told)
+    await eventually(lambda: finder.told)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task

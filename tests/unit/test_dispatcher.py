@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from sqlalchemy import text
 from structlog.testing import capture_logs
 from tests.builders import PERSON, invite, message, reaction, said_in
-from tests.fake_homeserver import FakeHomeserver, Fault, until
+from tests.fake_homeserver import FakeHomeserver, Fault
 from tests.scripts import obey
 from tests.stage import Stage
+from tests.waiting import eventually
 
 from letta_matrix.conversations import notices
 from letta_matrix.conversations.answers import ASK_AGAIN
@@ -43,7 +44,7 @@ async def test_messages_of_a_room_are_answered_in_order(stage: Stage, fake: Fake
 
 async def test_rooms_are_answered_side_by_side(stage: Stage, fake: FakeHomeserver) -> None:
     await stage.admit(message("slow 60"), message("quick", "!2:test"))
-    await until(lambda: fake.bodies("!2:test") == ["echo: quick"])
+    await eventually(lambda: fake.bodies("!2:test") == ["echo: quick"])
     assert fake.bodies("!1:test") == []
 
 
@@ -151,7 +152,7 @@ async def test_a_turn_that_cannot_be_run_ends_with_a_word_and_stops_nobody(
     stage.runtime.script = broken
     with capture_logs() as logs:
         await stage.admit(message("boom"))
-        await until(lambda: stage.dispatcher.counters["turns_given_up"] == 1)
+        await eventually(lambda: stage.dispatcher.counters["turns_given_up"] == 1)
     assert [line["attempt"] for line in logs if "attempt" in line] == [1, 2, 3, 4, 5]
     stage.runtime.script = obey
     await stage.admit(message("next"))
@@ -219,7 +220,7 @@ async def test_threads_of_a_room_are_answered_side_by_side(
         said_in("$a", "a2"),
         said_in("$b", "b2"),
     )
-    await until(lambda: len(fake.bodies("!1:test")) == 4)
+    await eventually(lambda: len(fake.bodies("!1:test")) == 4)
     threads: dict[str, list[str]] = {}
     for event in fake.messages("!1:test"):
         root = event["content"]["m.relates_to"]["event_id"]
@@ -232,8 +233,8 @@ async def test_threads_of_a_room_are_answered_side_by_side(
 async def test_commands_are_answered_beside_a_turn(stage: Stage, fake: FakeHomeserver) -> None:
     await stage.admit(message("slow 60"), message("after"))
     await stage.admit(message("!help"))
-    await until(lambda: notices_in(fake, "!1:test"))
-    await until(lambda: stage.dispatcher.waiting == 2)
+    await eventually(lambda: notices_in(fake, "!1:test"))
+    await eventually(lambda: stage.dispatcher.waiting == 2)
     assert [turn.prompt for turn in stage.dispatcher.unfinished()] == ["slow 60", "after"]
 
 
@@ -249,7 +250,7 @@ async def test_commands_of_a_room_are_answered_in_order(stage: Stage, fake: Fake
 async def test_a_command_is_done_once_through_a_restart(stage: Stage, fake: FakeHomeserver) -> None:
     fake.slow["PUT .*/send/"] = 0.3
     await stage.admit(message("!whoami"))
-    await until(lambda: fake.matching("/send/"))
+    await eventually(lambda: fake.matching("/send/"))
     await stage.recover()
     fake.slow.clear()
     await stage.idle()

@@ -9,8 +9,9 @@ import pytest
 from starlette.applications import Starlette
 from structlog.testing import capture_logs
 from tests.builders import config_for
-from tests.fake_homeserver import FakeHomeserver, Fault, until
+from tests.fake_homeserver import FakeHomeserver, Fault
 from tests.servers import free_port
+from tests.waiting import eventually
 
 from letta_matrix.bridge import Bridge
 from letta_matrix.config import Config
@@ -51,20 +52,20 @@ async def test_it_tells_when_the_homeserver_is_away(
     runtime.add(AgentInfo("agent-1", "Ada"))
     bridge = Bridge(config_on(fake, database_file), [runtime])
     await bridge.start()
-    await until(bridge.is_ready)
-    await until(lambda: len(sweeps) == 1)
+    await eventually(bridge.is_ready)
+    await eventually(lambda: len(sweeps) == 1)
     assert bridge.health()["troubles"] == []
     assert bridge.health()["runtimes"] == {"memory": {}}
     with capture_logs() as logs:
         await fake.stop()
-        await until(lambda: not bridge.is_ready())
+        await eventually(lambda: not bridge.is_ready())
         assert bridge.health()["troubles"] == ["the homeserver cannot be reached"]
         await fake.start()
-        await until(bridge.is_ready)
+        await eventually(bridge.is_ready)
     assert bridge.health()["troubles"] == []
     told = [line["event"] for line in logs if line["log_level"] != "debug"]
     assert told == ["homeserver away", "connected to the homeserver"]
-    await until(lambda: len(sweeps) == 2)
+    await eventually(lambda: len(sweeps) == 2)
     await bridge.close()
 
 
@@ -77,12 +78,12 @@ async def test_a_slow_homeserver_is_not_swept(
     monkeypatch.setattr("letta_matrix.matrix.watch._ANSWER_TIMEOUT", 0.1)
     bridge = Bridge(config_on(fake, database_file), [MemoryRuntime()])
     await bridge.start()
-    await until(lambda: sweeps and bridge.is_ready())
+    await eventually(lambda: sweeps and bridge.is_ready())
     fake.slow["versions"] = 0.3
     bridge._parts.homeserver.outage.set()
-    await until(lambda: not bridge.is_ready())
+    await eventually(lambda: not bridge.is_ready())
     fake.slow.clear()
-    await until(bridge.is_ready)
+    await eventually(bridge.is_ready)
     await asyncio.sleep(0.1)
     assert len(sweeps) == 1
     await bridge.close()
@@ -95,7 +96,7 @@ async def test_it_tells_at_once_that_the_registration_is_not_known(
     fake.fail(".*", *[unknown] * 1000)
     bridge = Bridge(config_on(fake, database_file), [MemoryRuntime()])
     await bridge.start()
-    await until(lambda: bridge.health()["troubles"], 3)
+    await eventually(lambda: bridge.health()["troubles"])
     assert "list registration.yaml" in str(bridge.health()["troubles"])
     await bridge.close()
 

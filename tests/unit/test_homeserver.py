@@ -14,8 +14,8 @@ from tests.fake_homeserver import (
     Fault,
     failing,
     rate_limited,
-    until,
 )
+from tests.waiting import eventually
 
 from letta_matrix.matrix.content import MARKER
 from letta_matrix.matrix.homeserver import Homeserver, HomeserverUnavailable
@@ -134,7 +134,7 @@ async def test_a_homeserver_that_is_away_and_comes_back(
 ) -> None:
     await fake.stop()
     sending = asyncio.create_task(send(ghost))
-    await until(ghost.homeserver.outage.is_set)
+    await eventually(ghost.homeserver.outage.is_set)
     await fake.start()
     await sending
     assert len(fake.messages(ROOM)) == 1
@@ -199,7 +199,7 @@ async def test_a_request_that_fails_for_long_is_told_and_counted(
     fake.fail(SEND, *[failing(500)] * 6)
     with capture_logs() as logs:
         sending = asyncio.create_task(send(ghost))
-        await until(lambda: retries.stuck)
+        await eventually(lambda: retries.stuck)
         await sending
     assert retries.stuck == 0
     (line,) = [line for line in logs if line["log_level"] == "warning"]
@@ -214,7 +214,7 @@ async def test_a_message_that_alone_fails_is_given_up(
     monkeypatch.setattr("letta_matrix.matrix.homeserver._LONGEST_PAUSE", 0.05)
     fake.fail(f"{SEND}.*/poison", *[failing(500)] * 100)
     poison = asyncio.create_task(send(ghost, "poison"))
-    await until(lambda: len(fake.matching("poison")) > 12)
+    await eventually(lambda: len(fake.matching("poison")) > 12)
     assert not poison.done()
     async with asyncio.timeout(3):
         while not poison.done():
@@ -287,7 +287,7 @@ async def test_typing_says_for_how_long(fake: FakeHomeserver, ghost: Intent) -> 
 async def test_provisioning_yields_to_a_message(fake: FakeHomeserver, ghost: Intent) -> None:
     fake.slow[SEND] = 0.2
     sending = asyncio.create_task(send(ghost))
-    await until(lambda: fake.matching(SEND))
+    await eventually(lambda: fake.matching(SEND))
     naming = asyncio.create_task(ghost.set_displayname("Ada"))
     await asyncio.sleep(0.05)
     assert not fake.matching("displayname")

@@ -4,8 +4,9 @@ from typing import Any
 
 import pytest
 from tests.builders import PERSON, agent, invite, message
-from tests.fake_homeserver import LOST_ANSWER, FakeHomeserver, failing, until
+from tests.fake_homeserver import LOST_ANSWER, FakeHomeserver, failing
 from tests.stage import Stage
+from tests.waiting import eventually
 
 ROOM = "!new:test"
 GHOST, BOT = "@agent_1:test", "@letta:test"
@@ -48,7 +49,7 @@ async def test_a_room_that_fills_is_no_longer_for_two(stage: Stage, fake: FakeHo
     joined: dict[str, Any] = invite("@bob:test", ROOM, sender="@bob:test")
     joined["content"] = {"membership": "join"}
     await stage.tell(joined)
-    await until(lambda: stage.stores.rooms.ours_in(ROOM) == {GHOST: False})
+    await eventually(lambda: stage.stores.rooms.ours_in(ROOM) == {GHOST: False})
 
 
 async def test_the_bot_joins_and_takes_commands(stage: Stage, fake: FakeHomeserver) -> None:
@@ -124,19 +125,19 @@ async def test_what_was_said_while_it_joined_is_answered(
     await stage.admit(invite(GHOST, ROOM))
     await stage.admit(message("already there?", ROOM))
     await stage.idle()
-    await until(lambda: fake.bodies(ROOM) == ["echo: already there?"])
+    await eventually(lambda: fake.bodies(ROOM) == ["echo: already there?"])
 
 
 async def test_an_invite_survives_a_crash(stage: Stage, fake: FakeHomeserver) -> None:
     present(fake)
     fake.slow["POST .*/join"] = 0.5
     await stage.admit(invite(GHOST, ROOM), message("hello", ROOM))
-    await until(lambda: fake.matching("/join"))
+    await eventually(lambda: fake.matching("/join"))
     fake.slow.clear()
     await stage.recover()
     await stage.idle()
     assert stage.stores.rooms.ours_in(ROOM) == {GHOST: True}
-    await until(lambda: fake.bodies(ROOM) == ["echo: hello"])
+    await eventually(lambda: fake.bodies(ROOM) == ["echo: hello"])
 
 
 async def test_invited_again_after_leaving_it_is_back(stage: Stage, fake: FakeHomeserver) -> None:

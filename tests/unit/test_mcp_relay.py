@@ -17,9 +17,9 @@ import pytest
 from mcp import ClientSession, StdioServerParameters
 from mcp.client.stdio import stdio_client
 from tests.builders import message
-from tests.fake_homeserver import until
 from tests.mcp_socket import INITIALIZE, Json
 from tests.unit.mcp_door import MINE, Door, door_on
+from tests.waiting import eventually
 
 from letta_matrix.mcp import relay as relays
 from letta_matrix.mcp.frames import LARGEST
@@ -59,7 +59,7 @@ class Client:
         def found() -> list[Json]:
             return [one for one in self.got if one.get("id") == number]
 
-        await until(found, seconds)
+        await eventually(found)
         (answer,) = found()
         self.got.remove(answer)
         return answer
@@ -94,7 +94,7 @@ async def test_a_session_outlives_the_bridge(door: Door) -> None:
         client.send("resources/subscribe", 1, uri=MESSAGES)
         assert "result" in await client.answer(1)
         client.send("tools/call", 2, name="wait", arguments={})
-        await until(lambda: door.fake.waiting)
+        await eventually(lambda: door.fake.waiting)
         restarting = asyncio.create_task(restart(door))
         error = (await client.answer(2))["error"]
         assert error["code"] == -32000
@@ -106,7 +106,7 @@ async def test_a_session_outlives_the_bridge(door: Door) -> None:
         assert client.said == ["the bridge is away; connecting again", "the bridge is back"]
         await asyncio.sleep(0.05)
         door.toolbox.arrivals.publish(message(room_id=MINE))
-        await until(lambda: client.got)
+        await eventually(lambda: client.got)
         assert [one["params"]["uri"] for one in client.got] == [MESSAGES]
 
 
@@ -213,7 +213,7 @@ async def test_the_bridge_refuses_what_is_no_json(door: Door) -> None:
     async with relayed(door) as client:
         await client.begin()
         client.lines.put_nowait("nonsense")
-        await until(lambda: client.got)
+        await eventually(lambda: client.got)
         assert client.got[0]["error"]["code"] == -32700
 
 

@@ -11,9 +11,9 @@ from urllib.parse import quote
 
 import pytest
 from tests.builders import message
-from tests.fake_homeserver import until
 from tests.mcp_socket import RawClient, raw_client
 from tests.unit.mcp_door import MINE, OTHERS, Door, door_on
+from tests.waiting import eventually
 
 from letta_matrix.mcp import subscriptions
 from letta_matrix.mcp.changes import Change, Changes
@@ -247,7 +247,7 @@ async def test_nobody_listens_after_the_end(door: Door) -> None:
         await client.result("resources/subscribe", {"uri": MESSAGES})
         await client.result("resources/subscribe", {"uri": "matrix://rooms"})
         assert listeners(door) == before + 1
-    await until(lambda: listeners(door) == before)
+    await eventually(lambda: listeners(door) == before)
 
 
 async def test_subscriptions_are_bounded(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -297,7 +297,7 @@ async def test_listening_of_the_stateless_revision(door: Door) -> None:
         for one in news:
             assert one["params"]["_meta"]["io.modelcontextprotocol/subscriptionId"] == number
         await client.notify("notifications/cancelled", {"requestId": number})
-        await until(lambda: listeners(door) == before)
+        await eventually(lambda: listeners(door) == before)
 
 
 async def test_listening_to_many_rooms_counts_for_each(tmp_path: Path, database: Database) -> None:
@@ -325,7 +325,7 @@ async def test_a_token_listens_so_often(
         error = (await client.request("subscriptions/listen", wanted))["error"]
         assert (error["code"], error["data"]["retry_after"] > 0) == (-32011, True)
         await client.notify("notifications/cancelled", {"requestId": number})
-        await until(lambda: listeners(door) == before)
+        await eventually(lambda: listeners(door) == before)
         await listen(client, resourceSubscriptions=[MESSAGES])
 
 

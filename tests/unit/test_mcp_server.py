@@ -8,8 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tests.fake_homeserver import until
 from tests.unit.mcp_http_door import META, MODERN, OLDER, HttpDoor, Json, lasting_door, rpc
+from tests.waiting import eventually
 
 from letta_matrix.mcp import sessions
 from letta_matrix.toolbox.principal import Scope
@@ -85,15 +85,15 @@ async def test_long_calls_tell_how_far_they_are(mcp: HttpDoor, modern: bool) -> 
 
 async def test_a_stateless_call_ends_when_its_client_leaves(mcp: HttpDoor) -> None:
     call = asyncio.create_task(mcp.call("wait"))
-    await until(lambda: mcp.door.fake.waiting == 1)
+    await eventually(lambda: mcp.door.fake.waiting == 1)
     call.cancel()
-    await until(lambda: mcp.door.fake.waiting == 0)
+    await eventually(lambda: mcp.door.fake.waiting == 0)
 
 
 async def test_a_call_of_a_session_can_be_cancelled(mcp: HttpDoor) -> None:
     session = await mcp.session()
     call = asyncio.create_task(session.request("tools/call", {"name": "wait"}))
-    await until(lambda: mcp.door.fake.waiting == 1)
+    await eventually(lambda: mcp.door.fake.waiting == 1)
     cancel = {"method": "notifications/cancelled", "params": {"requestId": 1}}
     assert (await session.ask(data={"jsonrpc": "2.0", **cancel})).status == 202
     assert "cancelled" in (await call).error["message"]

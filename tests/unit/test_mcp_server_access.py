@@ -11,9 +11,9 @@ from urllib.parse import quote
 import aiohttp
 import pytest
 from tests.builders import message
-from tests.fake_homeserver import until
 from tests.unit.mcp_door import MINE
 from tests.unit.mcp_http_door import MODERN, HttpDoor, http_door, lasting_door, rpc
+from tests.waiting import eventually
 
 from letta_matrix import __version__
 from letta_matrix.access.authenticator import Authenticator, Unauthorized
@@ -227,7 +227,7 @@ async def test_a_token_has_so_many_requests_open(
     monkeypatch.setattr(streams, "MOST", 1)
     async with http_door(tmp_path, database, client) as mcp:
         waits = asyncio.create_task(mcp.call("wait"))
-        await until(lambda: mcp.door.fake.waiting == 1)
+        await eventually(lambda: mcp.door.fake.waiting == 1)
         refused = await mcp.call("echo")
         assert (refused.status, refused.headers["Retry-After"]) == (429, "10")
         assert "has 1 requests open" in refused.error["message"]
@@ -253,10 +253,10 @@ async def test_a_revoked_token_ends_what_is_open(mcp: HttpDoor) -> None:
     kept = mcp.token
     stream = asyncio.create_task(session.ask("GET"))
     waits = asyncio.create_task(mcp.call("wait"))
-    await until(lambda: mcp.door.fake.waiting == 1)
+    await eventually(lambda: mcp.door.fake.waiting == 1)
     mcp.token = await mcp.door.token()
     other = asyncio.create_task(mcp.call("wait"))
-    await until(lambda: mcp.door.fake.waiting == 2)
+    await eventually(lambda: mcp.door.fake.waiting == 2)
     await mcp.door.revoke(kept)
     async with asyncio.timeout(3):
         assert (await stream).messages == []
@@ -280,10 +280,10 @@ async def test_a_defect_for_one_token_does_not_save_another(
 
     monkeypatch.setattr(Authenticator, "identify", identify_some)
     goes_on = asyncio.create_task(mcp.call("wait"))
-    await until(lambda: len(failed) > 1)
+    await eventually(lambda: len(failed) > 1)
     other = replace(mcp, token=await mcp.door.token())
     ends = asyncio.create_task(other.call("wait"))
-    await until(lambda: mcp.door.fake.waiting == 2)
+    await eventually(lambda: mcp.door.fake.waiting == 2)
     await mcp.door.revoke(other.token)
     async with asyncio.timeout(3):
         assert (await ends).status == 401
@@ -300,7 +300,7 @@ async def test_open_streams_do_not_hold_up_the_end(
             asyncio.create_task(session.ask("GET")),
             asyncio.create_task(session.request("tools/call", {"name": "wait"})),
         ]
-        await until(lambda: mcp.door.fake.waiting == 1)
+        await eventually(lambda: mcp.door.fake.waiting == 1)
         begun = time.monotonic()
     assert time.monotonic() - begun < 2
     assert mcp.door.fake.waiting == 0

@@ -13,9 +13,9 @@ from typing import Any
 import aiohttp
 import pytest
 from mcp.client.client import Client
-from tests.fake_homeserver import until
 from tests.mcp_socket import INITIALIZE, raw_client, transport
 from tests.unit.mcp_door import Door, door_on
+from tests.waiting import eventually
 
 from letta_matrix.mcp import frames, websocket, websocket_session
 from letta_matrix.mcp.frames import LARGEST
@@ -94,7 +94,7 @@ async def test_a_token_has_so_many_connections(door: Door, monkeypatch: pytest.M
         assert (status, "has 1 connections open" in text) == (429, True)
         async with door.client():
             pass
-    await until(lambda: not door.sockets._open)
+    await eventually(lambda: not door.sockets._open)
     async with door.client(token) as client:
         assert await client.result("ping") == {}
 
@@ -121,7 +121,7 @@ async def test_an_answer_that_took_long_is_not_for_a_revoked_token(
     token = await door.token()
     async with door.client(token) as client:
         await client.send("tools/call", call("wait"))
-        await until(lambda: door.fake.waiting == 1)
+        await eventually(lambda: door.fake.waiting == 1)
         await door.revoke(token)
         door.fake.go.set()
         assert (await client.socket.receive(5)).data == 4401
@@ -222,11 +222,11 @@ async def test_open_requests_are_bounded_and_ids_are_used_once(door: Door) -> No
     async with door.client() as client:
         for _ in range(64):
             await client.send("tools/call", call("wait"))
-        await until(lambda: door.fake.waiting == 64)
+        await eventually(lambda: door.fake.waiting == 64)
         error = (await client.request("ping"))["error"]
         assert error["code"] == -32010
         await client.notify("notifications/cancelled", {"requestId": 2})
-        await until(lambda: door.fake.waiting == 63)
+        await eventually(lambda: door.fake.waiting == 63)
         assert await client.result("ping") == {}
         await client.socket.send_json({"jsonrpc": "2.0", "id": 3, "method": "ping"})
         answer = await client.receive()
@@ -239,8 +239,8 @@ async def test_open_requests_are_bounded_and_ids_are_used_once(door: Door) -> No
 async def test_calls_end_with_their_connection(door: Door) -> None:
     async with door.client() as client:
         await client.send("tools/call", call("wait"))
-        await until(lambda: door.fake.waiting == 1)
-    await until(lambda: door.fake.waiting == 0)
+        await eventually(lambda: door.fake.waiting == 1)
+    await eventually(lambda: door.fake.waiting == 0)
 
 
 async def test_a_client_that_does_not_read_is_cut_off(
@@ -253,8 +253,8 @@ async def test_a_client_that_does_not_read_is_cut_off(
     for number in range(1, 60):
         request = {"jsonrpc": "2.0", "id": number, "method": "tools/call"}
         writer.write(frame({**request, "params": call("echo", text="x" * 400_000)}))
-    await until(lambda: len(door.sockets._open) == 1)
-    await until(lambda: not door.sockets._open)
+    await eventually(lambda: len(door.sockets._open) == 1)
+    await eventually(lambda: not door.sockets._open)
     writer.transport.abort()
 
 
@@ -280,7 +280,7 @@ def frame(message: object) -> bytes:
 async def test_the_end_is_quick_and_says_why(tmp_path: Path, database: Database) -> None:
     async with door_on(tmp_path, database) as door, door.client() as client:
         await client.send("tools/call", call("wait"))
-        await until(lambda: door.fake.waiting == 1)
+        await eventually(lambda: door.fake.waiting == 1)
         closed = asyncio.create_task(client.closed())
         before = time.monotonic()
         await door.sockets.close()

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from mautrix.errors import MForbidden
 from tests.builders import PERSON, agent, config_for
-from tests.fake_homeserver import LOST_ANSWER, FakeHomeserver, Fault, failing, until
+from tests.fake_homeserver import LOST_ANSWER, FakeHomeserver, Fault, failing
+from tests.waiting import eventually
 
 from letta_matrix.agents.home import Home
 from letta_matrix.agents.provisioner import _BACK, _REMOVED, Provisioner
@@ -185,9 +186,9 @@ async def test_trouble_makes_no_second_room(
     fake.fail("m.room.name", Fault(status, {"errcode": "M_FORBIDDEN", "error": "no"}))
     await site.provisioner.request([one])
     if status == 403:
-        await until(lambda: "agent-1" in site.provisioner.trouble)
+        await eventually(lambda: "agent-1" in site.provisioner.trouble)
         assert site.provisioner.trouble["agent-1"] == "the homeserver refused: M_FORBIDDEN: no"
-    await until(lambda: not site.provisioner.busy)
+    await eventually(lambda: not site.provisioner.busy)
     assert site.provisioner.trouble == {}
     assert len(fake.matching("createRoom")) == created
 
@@ -227,7 +228,7 @@ async def test_few_are_set_up_at_a_time(site: Site, fake: FakeHomeserver) -> Non
     agents = [await site.new(number) for number in range(1, 21)]
     await site.provisioner.request(agents)
     assert site.provisioner.busy
-    await until(lambda: not site.provisioner.busy)
+    await eventually(lambda: not site.provisioner.busy)
     assert 2 <= fake.most_at_once <= site.config.agents.provision_concurrency
     assert len(set(fake.aliases.values())) == 22
 
@@ -238,10 +239,12 @@ async def test_a_change_while_an_agent_is_set_up_is_not_missed(
     fake.slow["createRoom"] = 0.1
     one = await site.new()
     await site.provisioner.request([one])
-    await until(lambda: fake.matching("createRoom.*") and len(fake.matching("createRoom")) == 3)
+    await eventually(
+        lambda: fake.matching("createRoom.*") and len(fake.matching("createRoom")) == 3
+    )
     await site.change(name="Renamed")
     await site.provisioner.request([one])
-    await until(lambda: not site.provisioner.busy)
+    await eventually(lambda: not site.provisioner.busy)
     assert fake.profiles["@agent_1:test"]["displayname"] == "Renamed"
     assert fake.matching("m.room.name")
 
@@ -308,10 +311,10 @@ async def test_a_removal_while_the_return_is_announced_is_not_lost(
     await site.change(status=AgentStatus.ACTIVE)
     fake.slow["PUT .*/send/"] = 0.2
     await site.provisioner.request([site.one])
-    await until(lambda: len(fake.matching("PUT .*/send/")) == 2)
+    await eventually(lambda: len(fake.matching("PUT .*/send/")) == 2)
     await site.change(status=AgentStatus.REMOVED)
     await site.provisioner.request([site.one])
-    await until(lambda: not site.provisioner.busy)
+    await eventually(lambda: not site.provisioner.busy)
     assert fake.bodies(str(site.one.room_id)) == [_REMOVED, _BACK, _REMOVED]
 
 

@@ -14,8 +14,8 @@ from tests.fake_homeserver import (
     Fault,
     failing,
     rate_limited,
-    until,
 )
+from tests.waiting import eventually
 
 from letta_matrix.conversations.reply import Notice, Reply
 from letta_matrix.matrix.content import CURSOR, LIVE, MARKER
@@ -92,9 +92,9 @@ async def test_a_growing_reply_is_one_message_that_is_edited(
 ) -> None:
     reply = reply_of()
     reply.show("One")
-    await until(lambda: len(fake.messages(ROOM)) == 1)
+    await eventually(lambda: len(fake.messages(ROOM)) == 1)
     reply.show("One, two")
-    await until(lambda: len(fake.messages(ROOM)) == 2)
+    await eventually(lambda: len(fake.messages(ROOM)) == 2)
     await end(reply, "One, two, three.")
     first, *edits = (event["content"] for event in fake.messages(ROOM))
     assert LIVE in first
@@ -114,7 +114,7 @@ async def test_what_grew_to_its_end_still_gets_a_final_edit(
 ) -> None:
     reply = reply_of()
     reply.show("All of it")
-    await until(lambda: fake.messages(ROOM))
+    await eventually(lambda: fake.messages(ROOM))
     await end(reply, "All of it")
     last = fake.messages(ROOM)[-1]["content"]
     assert last["m.new_content"]["body"] == "All of it"
@@ -150,7 +150,7 @@ async def test_a_text_that_ended_needs_no_last_edit(
     reply = reply_of()
     reply.show("done")
     reply.text_ended()
-    await until(lambda: len(fake.messages(ROOM)) == 1)
+    await eventually(lambda: len(fake.messages(ROOM)) == 1)
     assert await end(reply, "done") == {}
     (event,) = fake.messages(ROOM)
     assert LIVE not in event["content"]
@@ -162,7 +162,7 @@ async def test_more_text_after_the_end_is_shown_and_edited(
     reply = reply_of()
     reply.show("one")
     reply.text_ended()
-    await until(lambda: len(fake.messages(ROOM)) == 1)
+    await eventually(lambda: len(fake.messages(ROOM)) == 1)
     reply.show("one two")
     await end(reply, "one two")
     last = fake.messages(ROOM)[-1]["content"]
@@ -184,7 +184,7 @@ async def test_a_reply_stands_in_the_thread_it_answers(
 ) -> None:
     await in_thread.notify("away", "A moment.")
     in_thread.show("One")
-    await until(lambda: len(fake.messages(ROOM)) == 2)
+    await eventually(lambda: len(fake.messages(ROOM)) == 2)
     await end(in_thread, "One, two.", Notice("Stopped."))
     relations = [event["content"]["m.relates_to"] for event in fake.messages(ROOM)]
     edits = [one for one in relations if one["rel_type"] == "m.replace"]
@@ -345,10 +345,10 @@ async def test_a_slow_homeserver_loses_interim_edits_first(
 ) -> None:
     reply = reply_of()
     reply.show("One")
-    await until(lambda: fake.messages(ROOM))
+    await eventually(lambda: fake.messages(ROOM))
     fake.fail(SEND, *[failing(503)] * 3)
     reply.show("One, two")
-    await until(lambda: len(fake.matching(SEND)) >= 2)
+    await eventually(lambda: len(fake.matching(SEND)) >= 2)
     await end(reply, "One, two, three.")
     assert fake.bodies(ROOM) == ["One, two, three."]
 
@@ -359,9 +359,9 @@ async def test_a_long_reply_is_several_messages_in_order(
     text = "\n\n".join(f"Paragraph {number}. " + "x" * 400 for number in range(300))
     reply = reply_of()
     reply.show(text[:300])
-    await until(lambda: len(fake.messages(ROOM)) == 1)
+    await eventually(lambda: len(fake.messages(ROOM)) == 1)
     reply.show(text[: len(text) // 2])
-    await until(lambda: len(fake.bodies(ROOM)) == 2)
+    await eventually(lambda: len(fake.bodies(ROOM)) == 2)
     await end(reply, text)
     bodies = fake.bodies(ROOM)
     assert len(bodies) > 3
@@ -374,9 +374,9 @@ async def test_a_reply_that_came_out_shorter_leaves_nothing_of_the_old(
 ) -> None:
     reply = reply_of()
     reply.show("\n\n".join("x" * 500 for _ in range(100)))
-    await until(lambda: fake.messages(ROOM))
+    await eventually(lambda: fake.messages(ROOM))
     reply.show("\n\n".join("x" * 500 for _ in range(101)))
-    await until(lambda: len(fake.bodies(ROOM)) >= 2)
+    await eventually(lambda: len(fake.bodies(ROOM)) >= 2)
     await end(reply, "Short.")
     assert fake.bodies(ROOM)[0] == "Short."
     assert set(fake.bodies(ROOM)[1:]) == {"\u2026"}
@@ -408,11 +408,11 @@ async def test_after_a_crash_the_same_message_goes_on(
 ) -> None:
     first = reply_of()
     first.show("One")
-    await until(lambda: fake.messages(ROOM))
+    await eventually(lambda: fake.messages(ROOM))
     await first.stop()
     second = reply_of(await outbox.of_turn(turn.turn_id))
     second.show("One, two")
-    await until(lambda: len(fake.messages(ROOM)) == 2)
+    await eventually(lambda: len(fake.messages(ROOM)) == 2)
     await end(second, "One, two, three.")
     assert fake.bodies(ROOM) == ["One, two, three."]
 
@@ -420,9 +420,9 @@ async def test_after_a_crash_the_same_message_goes_on(
 async def half_said(reply: Reply, fake: FakeHomeserver) -> None:
     """An earlier process shows some words, then more, and dies."""
     reply.show("One")
-    await until(lambda: len(fake.messages(ROOM)) == 1)
+    await eventually(lambda: len(fake.messages(ROOM)) == 1)
     reply.show("One, two")
-    await until(lambda: len(fake.messages(ROOM)) == 2)
+    await eventually(lambda: len(fake.messages(ROOM)) == 2)
     await reply.stop()
 
 
@@ -455,10 +455,10 @@ async def test_what_an_edit_completed_is_kept_as_said(
     """Others read it from the outbox: agents that asked this one."""
     reply = reply_of()
     reply.show("One")
-    await until(lambda: len(fake.messages(ROOM)) == 1)
+    await eventually(lambda: len(fake.messages(ROOM)) == 1)
     reply.show("One, two.")
     reply.text_ended()
-    await until(lambda: fake.bodies(ROOM) == ["One, two."])
+    await eventually(lambda: fake.bodies(ROOM) == ["One, two."])
     await asyncio.sleep(0.05)
     await end(reply, "One, two.")
     assert len(fake.messages(ROOM)) == 2
@@ -503,7 +503,7 @@ async def test_the_final_edit_goes_out_on_a_troubled_homeserver(
     monkeypatch.setattr("letta_matrix.matrix.homeserver._FIRST_PAUSE", 0.01)
     reply = reply_of()
     reply.show("One")
-    await until(lambda: fake.messages(ROOM))
+    await eventually(lambda: fake.messages(ROOM))
     faults = [rate_limited(10), failing(500), LOST_REQUEST, LOST_REQUEST, failing(504), LOST_ANSWER]
     fake.fail(SEND, *faults)
     await end(reply, "One, two.")
@@ -528,7 +528,7 @@ async def test_stopping_waits_for_the_request_under_way(
     fake.slow[SEND] = 0.1
     reply = reply_of()
     reply.show("One")
-    await until(lambda: fake.matching(SEND))
+    await eventually(lambda: fake.matching(SEND))
     await reply.stop()
     (entry,) = await outbox.of_turn(turn.turn_id)
     assert entry.event_id == fake.messages(ROOM)[0]["event_id"]

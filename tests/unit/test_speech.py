@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 from tests.builders import agent, message, said_in
-from tests.fake_homeserver import FakeHomeserver, until
+from tests.fake_homeserver import FakeHomeserver
 from tests.stage import Stage
+from tests.waiting import eventually
 
 from letta_matrix.conversations.speech import UNASKED, SpeechWatch
 from letta_matrix.matrix.content import MARKER
@@ -52,7 +53,7 @@ class Listener:
         def is_settled() -> bool:
             return not self.watch._due and not self.watch._wake.is_set()
 
-        await until(is_settled)
+        await eventually(is_settled)
         await self.stage.idle()
 
 
@@ -139,7 +140,7 @@ async def test_what_could_not_be_sent_before_a_crash_is_sent_after_it(
     fake.slow["PUT .*/send/"] = 0.5
     listener.stage.runtime.say("agent-1", "Important.")
     await listener.watch.listed(await listener.stage.runtime.list_agents())
-    await until(lambda: fake.matching("/send/"))
+    await eventually(lambda: fake.matching("/send/"))
     fake.slow.clear()
     fake.forgetful = True
     await listener.again()

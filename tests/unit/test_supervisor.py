@@ -7,11 +7,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 from pathlib import Path
 
 import pytest
 from tests.servers import is_running
+from tests.waiting import eventually
 
 from letta_matrix.stack import supervisor
 from letta_matrix.stack.errors import StackError
@@ -31,13 +32,6 @@ async def children() -> AsyncGenerator[list[Child]]:
 def _python(tmp_path: Path, code: str) -> Command:
     argv = (sys.executable, "-c", code)
     return Command("sleeper", argv, tmp_path / "sleeper.log", tmp_path)
-
-
-async def _eventually(condition: Callable[[], object], timeout: float = 10.0) -> None:
-    deadline = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < deadline, "did not happen"
-        await asyncio.sleep(0.02)
 
 
 async def _yes() -> bool:
@@ -61,7 +55,7 @@ async def test_a_killed_child_is_started_again_and_said_so(
     await child.start()
     await child.wait_ready(_yes, 5)
     os.kill(pids[0], signal.SIGKILL)
-    await _eventually(lambda: len(pids) == 2, 3)
+    await eventually(lambda: len(pids) == 2)
     assert said == ["sleeper ended (SIGKILL); starting it again now"]
     assert child.pid == pids[1]
 
@@ -87,9 +81,9 @@ async def test_a_full_disk_does_not_end_the_watching(
     await child.start()
     await child.wait_ready(_yes, 5)
     os.kill(pids[0], signal.SIGKILL)
-    await _eventually(lambda: len(pids) == 2)
+    await eventually(lambda: len(pids) == 2)
     os.kill(pids[1], signal.SIGKILL)
-    await _eventually(lambda: len(pids) == 3)
+    await eventually(lambda: len(pids) == 3)
     assert child.pid == pids[2]
     assert said.count("sleeper cannot be started: sleeper.log: No space left on device") == 2
     assert any(line.startswith("sleeper runs, but cannot be noted") for line in said)
@@ -164,14 +158,14 @@ async def test_a_stubborn_child_is_killed_with_its_own_children(tmp_path: Path) 
     child = Child(_python(tmp_path, code), lambda _: None)
     await child.start()
     log = tmp_path / "sleeper.log"
-    await _eventually(lambda: log.is_file() and log.read_text().strip())
+    await eventually(lambda: log.is_file() and log.read_text().strip())
     inner, outer = int(log.read_text()), child.pid
     child.terminate()
     began = time.monotonic()
     await child.wait_ended(0.5)
     assert time.monotonic() - began < 2
     assert outer is not None
-    await _eventually(lambda: not is_running(inner) and not is_running(outer))
+    await eventually(lambda: not is_running(inner) and not is_running(outer))
 
 
 async def test_an_ended_child_stays_ended(tmp_path: Path) -> None:
@@ -208,7 +202,7 @@ async def test_children_end_with_a_killed_parent(tmp_path: Path) -> None:
     assert is_running(pid)
     parent.kill()
     await parent.communicate()
-    await _eventually(lambda: not is_running(pid), 3)
+    await eventually(lambda: not is_running(pid))
 
 
 @pytest.mark.parametrize(

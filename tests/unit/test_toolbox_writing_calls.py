@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 from tests.builders import agent, config_for
-from tests.fake_homeserver import LOST_ANSWER, LOST_REQUEST, FakeHomeserver, failing, until
+from tests.fake_homeserver import LOST_ANSWER, LOST_REQUEST, FakeHomeserver, failing
 from tests.fake_homeserver import Fault as Failure
 from tests.tool_results import assert_declared
 from tests.toolbox_kit import toolbox_on
+from tests.waiting import eventually
 
 from letta_matrix.matrix import content as content_module
 from letta_matrix.matrix import homeserver as homeserver_module
@@ -146,7 +147,7 @@ async def test_a_client_that_hangs_up_finds_its_message_sent(
     arguments = {"message": "once", "transaction_id": "t"}
     for _ in range(2):
         call = asyncio.create_task(use(toolbox, "matrix_send_message", **arguments))
-        await until(lambda: fake.matching("PUT .*/send/"))
+        await eventually(lambda: fake.matching("PUT .*/send/"))
         call.cancel()
         await asyncio.wait([call])
     told = await use(toolbox, "matrix_send_message", **arguments)

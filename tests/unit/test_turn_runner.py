@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 from tests.builders import PERSON, message, said_in
-from tests.fake_homeserver import FakeHomeserver, until
+from tests.fake_homeserver import FakeHomeserver
 from tests.stage import Stage
+from tests.waiting import eventually
 
 from letta_matrix.conversations import notices
 from letta_matrix.matrix.content import MARKER
@@ -110,7 +111,7 @@ async def test_a_turn_in_flight_is_followed_not_asked_again(
 ) -> None:
     turn = await stage.turn("stream 10 0.05")
     task = asyncio.create_task(stage.runner.run(turn, recovered=False))
-    await until(lambda: fake.messages(ROOM))
+    await eventually(lambda: fake.messages(ROOM))
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
     (again,) = await stage.stores.turns.unfinished()
@@ -123,7 +124,7 @@ async def test_a_frozen_reply_needs_no_runtime(stage: Stage, fake: FakeHomeserve
     fake.slow["PUT .*/send/"] = 0.2
     turn = await stage.turn("hello")
     task = asyncio.create_task(stage.runner.run(turn, recovered=False))
-    await until(lambda: turn.status is TurnStatus.REPLYING)
+    await eventually(lambda: turn.status is TurnStatus.REPLYING)
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
     stage.runtime.available = False
@@ -172,7 +173,7 @@ async def test_a_short_outage_late_in_a_turn_is_no_news(
 async def test_a_runtime_that_is_away(stage: Stage, fake: FakeHomeserver, impatient: None) -> None:
     stage.runtime.available = False
     running = asyncio.create_task(stage.run("hello"))
-    await until(lambda: fake.bodies(ROOM) == [notices.UNAVAILABLE])
+    await eventually(lambda: fake.bodies(ROOM) == [notices.UNAVAILABLE])
     await asyncio.sleep(0.8)
     stage.runtime.available = True
     await running
@@ -382,7 +383,7 @@ def ask_for_bash(request: TurnRequest) -> Generator[TurnEvent | float, Answer | 
 
 async def pending(stage: Stage) -> Approval:
     """The approval that waits, once its question is in the room."""
-    await until(lambda: any("Bash" in body for body in stage.fake.bodies(ROOM)))
+    await eventually(lambda: any("Bash" in body for body in stage.fake.bodies(ROOM)))
     (approval,) = await stage.stores.approvals.pending()
     return approval
 
@@ -450,7 +451,7 @@ async def test_giving_up_is_told_once(stage: Stage, fake: FakeHomeserver) -> Non
 
 async def test_a_slow_turn_shows_typing_and_a_receipt(stage: Stage, fake: FakeHomeserver) -> None:
     turn = await stage.run("slow 0.6")
-    await until(lambda: len(fake.matching("typing")) == 2)
+    await eventually(lambda: len(fake.matching("typing")) == 2)
     assert [one.body["typing"] for one in fake.matching("typing")] == [True, False]
     (receipt,) = fake.matching("receipt")
     assert receipt.path.endswith(f"/m.read/{turn.event_id}")
@@ -468,7 +469,7 @@ async def test_a_quick_turn_costs_one_request(stage: Stage, fake: FakeHomeserver
 async def begun(stage: Stage, turn: Turn) -> asyncio.Task[None]:
     """The turn runs, and has reached the agent."""
     running = asyncio.create_task(stage.runner.run(turn, recovered=False))
-    await until(lambda: any(one.message_id == turn.message_id for one in stage.runtime.asked))
+    await eventually(lambda: any(one.message_id == turn.message_id for one in stage.runtime.asked))
     return running
 
 
@@ -477,7 +478,7 @@ async def test_a_turn_that_runs_is_stopped_and_keeps_what_was_said(
 ) -> None:
     turn = await stage.turn("stream 500 0.02")
     running = await begun(stage, turn)
-    await until(lambda: fake.messages(ROOM))
+    await eventually(lambda: fake.messages(ROOM))
     started = time.monotonic()
     assert await stage.runner.cancel(turn)
     await running
@@ -568,7 +569,7 @@ async def test_a_runtime_that_does_not_stop_is_left_alone(
     monkeypatch.setattr(stage.runtime, "cancel_turn", ignore)
     turn = await stage.turn("stream 500 0.02")
     running = await begun(stage, turn)
-    await until(lambda: fake.messages(ROOM))
+    await eventually(lambda: fake.messages(ROOM))
     await stage.runner.cancel(turn)
     await asyncio.wait_for(running, 5)
     assert fake.bodies(ROOM)[1:] == [notices.STOPPED]

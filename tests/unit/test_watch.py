@@ -4,7 +4,8 @@ import asyncio
 import time
 
 import pytest
-from tests.fake_homeserver import FakeHomeserver, Fault, until
+from tests.fake_homeserver import FakeHomeserver, Fault
+from tests.waiting import eventually
 
 from letta_matrix.matrix.homeserver import Homeserver
 from letta_matrix.matrix.watch import Presence, until_back, until_gone
@@ -31,7 +32,7 @@ async def test_failed_requests_alone_are_no_outage(
     gone = asyncio.create_task(until_gone(homeserver))
     await asyncio.sleep(0.05)
     homeserver.outage.set()
-    await until(lambda: fake.matching("versions"))
+    await eventually(lambda: fake.matching("versions"))
     await asyncio.sleep(0.1)
     assert not gone.done()
     assert not homeserver.outage.is_set()

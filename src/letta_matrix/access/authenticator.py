@@ -5,6 +5,7 @@ import time
 
 import structlog
 
+from letta_matrix import clock
 from letta_matrix.access.oidc import OidcVerifier
 from letta_matrix.access.refusals import IdentityUnavailable, TooOften, Unauthorized
 from letta_matrix.access.secrets import is_ours, is_secret_of, token_id_of
@@ -67,7 +68,7 @@ class Authenticator:
 
     def count(self, principal: Principal) -> None:
         """Count a request. Raises TooOften."""
-        wait = self._limit.take(principal.key, time.monotonic())
+        wait = self._limit.take(principal.key, clock.now())
         if wait > 0:
             raise TooOften(wait)
 
@@ -99,7 +100,7 @@ class Authenticator:
 
     def _failed(self, peer: str, error: Unauthorized) -> float:
         """Count a wrong token; after how many seconds its sender is told why again, 0: now."""
-        now = time.monotonic()
+        now = clock.now()
         self._unreported += 1
         if now >= self._report_at:
             # One line a minute, however many come.

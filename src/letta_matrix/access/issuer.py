@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
@@ -13,6 +12,7 @@ import structlog
 from jwt import PyJWK
 from jwt.exceptions import PyJWTError
 
+from letta_matrix import clock
 from letta_matrix.access.refusals import IdentityUnavailable
 
 log = structlog.get_logger()
@@ -78,12 +78,12 @@ class IssuerKeys:
 
     @property
     def _age(self) -> float:
-        return time.monotonic() - self._fetched_at if self._keys else float("inf")
+        return clock.now() - self._fetched_at if self._keys else float("inf")
 
     @property
     def _may_try(self) -> bool:
         pause = _PAUSE if self._keys else _FIRST_PAUSE
-        return self._tried_at is None or time.monotonic() - self._tried_at >= pause
+        return self._tried_at is None or clock.now() - self._tried_at >= pause
 
     def _matching(self, kid: str | None, algorithm: str) -> list[SigningKey]:
         return [
@@ -93,7 +93,7 @@ class IssuerKeys:
         ]
 
     async def _refresh(self) -> None:
-        self._tried_at = time.monotonic()
+        self._tried_at = clock.now()
         try:
             self.name, keys = await self._fetch()
         except (_FetchError, aiohttp.ClientError, TimeoutError, ValueError) as error:
@@ -101,7 +101,7 @@ class IssuerKeys:
             log.error("the keys of the tokens' issuer cannot be fetched", reason=reason)
             self._trouble = True
             return
-        self._keys, self._fetched_at, self._trouble = keys, time.monotonic(), False
+        self._keys, self._fetched_at, self._trouble = keys, clock.now(), False
 
     async def _fetch(self) -> tuple[str, list[SigningKey]]:
         async with aiohttp.ClientSession(timeout=_TIMEOUT) as http:

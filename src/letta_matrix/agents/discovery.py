@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 
 import structlog
 
+from letta_matrix import clock
 from letta_matrix.config import Agents as AgentsConfig
 from letta_matrix.matrix.formatting import clean_text
 from letta_matrix.matrix.identifiers import user_id
@@ -150,7 +151,7 @@ class Discovery:
         return True
 
     def _failed(self, reason: str) -> None:
-        self._trouble, now = reason, time.monotonic()
+        self._trouble, now = reason, clock.now()
         if self._failing_since is None:
             self._failing_since = now
         # Told once: the same reason every half second would drown the log.
@@ -224,7 +225,7 @@ class Discovery:
             log.warning("an agent is left out", agent=info.agent_id, reason=reason)
 
     def _is_removed(self, agent: Agent) -> bool:
-        now = time.monotonic()
+        now = clock.now()
         count, since = self._missing.get(agent.agent_id, (0, now))
         self._missing[agent.agent_id] = (count + 1, since)
         return (

@@ -1,8 +1,8 @@
 """Creating, renaming and removing agents at their runtimes."""
 
 import asyncio
-import time
 
+from letta_matrix import clock
 from letta_matrix.api.changes import change
 from letta_matrix.api.problems import Problem
 from letta_matrix.api.services import Services
@@ -81,12 +81,12 @@ async def remove(api: Services, holder: Principal, agent: Agent, transaction_id:
 
 async def roomed(api: Services, agent_id: str, seconds: float) -> Agent:
     """An agent once it has its room, or as it is after so many seconds. Raises Problem."""
-    deadline = time.monotonic() + seconds
+    deadline = clock.now() + seconds
     while True:
         agent = api.directory.get(agent_id)
         if agent is not None and agent.room_id is not None:
             return agent
-        if time.monotonic() >= deadline:
+        if clock.now() >= deadline:
             break
         await asyncio.sleep(_LOOK_EVERY)
     if agent is None:

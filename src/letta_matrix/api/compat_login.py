@@ -8,7 +8,6 @@ remove others' messages.
 
 import asyncio
 import re
-import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +15,7 @@ import aiohttp
 import structlog
 from mautrix.errors import MatrixRequestError
 
+from letta_matrix import clock
 from letta_matrix.access.authenticator import TooOften
 from letta_matrix.access.secrets import issue
 from letta_matrix.api.changes import change
@@ -172,7 +172,7 @@ class Logins:
         return role
 
     def _count(self, limit: RateLimit, key: str) -> None:
-        wait = limit.take(key, time.monotonic())
+        wait = limit.take(key, clock.now())
         if wait > 0:
             raise TooOften(wait)
 

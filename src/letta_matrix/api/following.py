@@ -1,7 +1,6 @@
 """A turn as it goes on: what its reply says so far, and how it ends."""
 
 import asyncio
-import time
 from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -9,6 +8,7 @@ from typing import Any
 import structlog
 from mautrix.errors import MatrixRequestError
 
+from letta_matrix import clock
 from letta_matrix.api.problems import Problem
 from letta_matrix.api.services import Services
 from letta_matrix.matrix.content import BESIDE, CURSOR, MARKER
@@ -71,11 +71,11 @@ class Following:
         return turn is not None and turn.status is TurnStatus.DONE
 
     async def _looks(self, seconds: float, pause: float) -> AsyncGenerator[str | Approval | None]:
-        spoke = time.monotonic()
+        spoke = clock.now()
         deadline, look, shown = spoke + seconds, _FIRST_LOOK, ""
         while True:
             over = await self.is_over()
-            now, text = time.monotonic(), "\n\n".join(self._parts.values())
+            now, text = clock.now(), "\n\n".join(self._parts.values())
             stopping = self._api.stopping.is_set()
             if text != shown or now - spoke >= pause or stopping:
                 yield text if text != shown else None

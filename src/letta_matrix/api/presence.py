@@ -1,13 +1,13 @@
 """Requests that take long: whether somebody still waits for the answer, and may have it."""
 
 import asyncio
-import time
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 from fastapi import Request
 from starlette.requests import ClientDisconnect
 
+from letta_matrix import clock
 from letta_matrix.access.authenticator import bearer_of
 from letta_matrix.api.problems import Problem
 from letta_matrix.api.security import peer_of, services_of
@@ -31,7 +31,7 @@ class Presence:
         self._authenticator = services_of(request).authenticator
         self._stopping = services_of(request).stopping
         self._bearer = bearer_of(request.headers.get("Authorization"))
-        self._look_at = time.monotonic() + EVERY
+        self._look_at = clock.now() + EVERY
 
     async def confirm(self) -> None:
         """Look the token up once more, if that was long ago.
@@ -40,7 +40,7 @@ class Presence:
         """
         if self._stopping.is_set():
             raise Problem("unavailable", _STOPPING)
-        now = time.monotonic()
+        now = clock.now()
         if now >= self._look_at:
             self._look_at = now + EVERY
             await self._authenticator.identify(self._bearer, peer_of(self._request))

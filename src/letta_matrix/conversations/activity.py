@@ -1,10 +1,10 @@
 """Shows the tools an agent uses, in an event of its own beside the reply."""
 
 import asyncio
-import time
 
 import structlog
 
+from letta_matrix import clock
 from letta_matrix.conversations.reply import Reply
 from letta_matrix.conversations.tool_trace import ToolUse, status_line, trace
 from letta_matrix.runtimes.protocol import ToolReturned, ToolStarted
@@ -57,7 +57,7 @@ class Activity:
         use = self._uses.get(event.call_id)
         if use is None or use.ended is not None:
             return
-        use.ended, use.ok, use.output = time.monotonic(), event.ok, event.output
+        use.ended, use.ok, use.output = clock.now(), event.ok, event.output
         self._changed.set()
 
     async def finish(self) -> None:
@@ -93,7 +93,7 @@ class Activity:
             if not since:
                 await self._changed.wait()
                 continue
-            left = min(since) + _SHOWN_AFTER - time.monotonic()
+            left = min(since) + _SHOWN_AFTER - clock.now()
             if left <= 0:
                 return
             await is_set(self._changed, left)

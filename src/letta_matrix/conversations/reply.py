@@ -10,6 +10,7 @@ import structlog
 from mautrix.errors import MatrixRequestError
 from sqlalchemy import Executable
 
+from letta_matrix import clock
 from letta_matrix.matrix.content import (
     BESIDE,
     CURSOR,
@@ -228,10 +229,10 @@ class Reply:
             if self._parts() and not self._text_ended.is_set():
                 await self.intent.homeserver.pacer.edit_turn()
             self._changed.clear()
-            started = time.monotonic()
+            started = clock.now()
             async with self._sending:
                 await self._show_now()
-            await is_set(self._text_ended, self._interval() - (time.monotonic() - started))
+            await is_set(self._text_ended, self._interval() - (clock.now() - started))
 
     def _interval(self) -> float:
         growth = 1 + len(self._text.encode()) / _STRETCH_BYTES

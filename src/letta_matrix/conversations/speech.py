@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 
 import structlog
 
+from letta_matrix import clock
 from letta_matrix.conversations.reply import Reply
 from letta_matrix.matrix.homeserver import Homeserver
 from letta_matrix.matrix.intent import Intent
@@ -82,14 +83,14 @@ class SpeechWatch:
             await self._look(agent_id, self._due.pop(agent_id))
 
     def _next(self) -> str | None:
-        now = time.monotonic()
+        now = clock.now()
         for agent_id in self._due:
             if now - self._looked.get(agent_id, float("-inf")) >= self._interval:
                 return agent_id
         return None
 
     async def _look(self, agent_id: str, last_run: str) -> None:
-        self._looked[agent_id] = time.monotonic()
+        self._looked[agent_id] = clock.now()
         agent = self._directory.get(agent_id)
         if agent is None or agent.status is AgentStatus.REMOVED or agent.room_id is None:
             # Its room is still being made: the next listing brings it up again.

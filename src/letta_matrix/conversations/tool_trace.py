@@ -1,9 +1,9 @@
 """The tools a turn used, in words: a line while they run, a collapsible trace afterwards."""
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from letta_matrix import clock
 from letta_matrix.conversations.verbatim import fenced, inline_code
 
 _MAX_BYTES = 8_000
@@ -20,7 +20,7 @@ class ToolUse:
 
     name: str
     arguments: str
-    started: float = field(default_factory=time.monotonic)
+    started: float = field(default_factory=clock.now)
     ended: float | None = None
     ok: bool = True
     output: str = ""
@@ -73,7 +73,7 @@ def _entry(use: ToolUse, *, timed: bool) -> str:
 
 def _busy(uses: Sequence[ToolUse]) -> float:
     """Seconds in which at least one of these ran."""
-    now, busy, until = time.monotonic(), 0.0, 0.0
+    now, busy, until = clock.now(), 0.0, 0.0
     for use in sorted(uses, key=lambda use: use.started):
         end = now if use.ended is None else use.ended
         busy += max(end - max(use.started, until), 0.0)

@@ -9,6 +9,7 @@ from typing import Protocol
 
 import structlog
 
+from letta_matrix import clock
 from letta_matrix.config import Config
 from letta_matrix.conversations import notices
 from letta_matrix.conversations.activity import Activity
@@ -224,7 +225,7 @@ class TurnRunner:
         away: float | None = None
         moved = False
         while True:
-            least, begun, resumed = 0.0, time.monotonic(), turn.runtime_state is not None
+            least, begun, resumed = 0.0, clock.now(), turn.runtime_state is not None
             try:
                 return await self._follow(run, prompt, runtime)
             except ConversationGone as error:
@@ -238,7 +239,7 @@ class TurnRunner:
                 await self._turns.forget_conversation(turn)
             except RuntimeUnavailable as error:
                 log.debug("runtime unavailable", runtime=runtime.name, reason=str(error))
-                now = time.monotonic()
+                now = clock.now()
                 if away is None or (run.watchdog.ran_since(begun) and now - begun > _PATIENCE):
                     away, pause = now, _FIRST_PAUSE
                 if now - away > _PATIENCE:

@@ -2,9 +2,10 @@
 
 import asyncio
 import contextlib
-import time
 from collections.abc import AsyncGenerator, Callable
 from enum import Enum
+
+from letta_matrix import clock
 
 _LONGEST_TICK = 1.0
 
@@ -38,7 +39,7 @@ class Watchdog:
         self._waits = waits
         self._calls = calls
         self._heard = float("-inf")
-        self._begun = self._seen = time.monotonic()
+        self._begun = self._seen = clock.now()
         self._stop_at = float("inf")
         self._scope: asyncio.Timeout | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -46,7 +47,7 @@ class Watchdog:
 
     def heard(self) -> None:
         """The turn's runtime works on it now."""
-        self._heard = time.monotonic()
+        self._heard = clock.now()
 
     def ran_since(self, moment: float) -> bool:
         """Whether the runtime was heard of after `moment` (monotonic)."""
@@ -54,13 +55,13 @@ class Watchdog:
 
     def stop(self, grace: float) -> None:
         """The turn was cancelled: it has `grace` to end by itself."""
-        self._stop_at = time.monotonic() + grace
+        self._stop_at = clock.now() + grace
         self._look()
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncGenerator[None]:
         """Raises TimeoutError after a bite, whose reason is then in `bite`."""
-        self._begun = self._seen = time.monotonic()
+        self._begun = self._seen = clock.now()
         async with asyncio.timeout(None) as scope:
             self._scope = scope
             self._look()
@@ -93,7 +94,7 @@ class Watchdog:
 
     def _count(self) -> float:
         """Take the time since the last look off what is left; returns now."""
-        now, waits = time.monotonic(), self._waits()
+        now, waits = clock.now(), self._waits()
         if waits or self._calls():
             self._begun = now
         if not waits:

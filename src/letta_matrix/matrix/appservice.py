@@ -8,7 +8,6 @@ import asyncio
 import hmac
 import json
 import math
-import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
@@ -16,6 +15,7 @@ from typing import Any, Protocol
 import structlog
 from aiohttp import web
 
+from letta_matrix import clock
 from letta_matrix.matrix.events import items, mapping
 
 log = structlog.get_logger()
@@ -114,8 +114,8 @@ class Appservice:
 
     def _warn_of_token(self) -> None:
         # Whoever guesses tokens must not fill the log.
-        if time.monotonic() - self._warned_at >= _WARNING_INTERVAL:
-            self._warned_at = time.monotonic()
+        if clock.now() - self._warned_at >= _WARNING_INTERVAL:
+            self._warned_at = clock.now()
             log.warning(
                 "a request with a wrong hs_token was refused: is the homeserver using "
                 "the current registration file?"

@@ -17,6 +17,7 @@ from mautrix.api import HTTPAPI, ClientPath, Method, PathBuilder
 from mautrix.errors import MatrixConnectionError, MatrixRequestError, make_request_error
 from yarl import URL
 
+from letta_matrix import clock
 from letta_matrix.matrix.errors import is_refusal, refusal
 from letta_matrix.matrix.events import mapping
 from letta_matrix.matrix.pacing import Pacer
@@ -144,7 +145,7 @@ class Homeserver:
             HomeserverUnavailable: it could not be reached in time.
         """
         pause = _FIRST_PAUSE
-        deadline = None if give_up_after is None else _now() + give_up_after
+        deadline = None if give_up_after is None else clock.now() + give_up_after
         with self.retries.follow(str(method), str(path)) as retry:
             while True:
                 try:
@@ -152,7 +153,7 @@ class Homeserver:
                 except _FAULTS as error:
                     fault = self._fault(error, retry, endless=deadline is None)
                 wait = pause if fault.pause is None else fault.pause
-                if deadline is not None and _now() + wait > deadline:
+                if deadline is not None and clock.now() + wait > deadline:
                     raise HomeserverUnavailable(fault.text)
                 self.retries.failed(retry, fault.text, misdirected=fault.misdirected)
                 await asyncio.sleep(wait * random.uniform(1.0, 1.3))  # noqa: S311
@@ -275,10 +276,6 @@ async def _recovered(recover: Recover) -> Mapping[str, Any] | None:
 
 def _reason(error: MatrixRequestError) -> str:
     return f"HTTP {error.http_status} {error.errcode or ''} {error.message or ''}".strip()
-
-
-def _now() -> float:
-    return asyncio.get_running_loop().time()
 
 
 def _parse(text: str) -> dict[str, Any]:

@@ -5,9 +5,10 @@ message takes from the messages (measured: an edit costs as much as a message).
 """
 
 import asyncio
-import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+
+from letta_matrix import clock
 
 _SLOW_SEND = 0.4
 _MAX_YIELD = 2.0
@@ -44,11 +45,11 @@ class Pacer:
     async def urgent(self) -> AsyncGenerator[None]:
         self._urgent += 1
         self._gap.clear()
-        started = time.monotonic()
+        started = clock.now()
         try:
             yield
         finally:
-            self._observe(time.monotonic() - started)
+            self._observe(clock.now() - started)
             self._urgent -= 1
             if self._urgent == 0:
                 self._gap.set()
@@ -65,7 +66,7 @@ class Pacer:
 
     async def edit_turn(self) -> None:
         """Wait for a place in the budget of interim edits."""
-        now = time.monotonic()
+        now = clock.now()
         # One second's worth may be used at once after a pause.
         place = max(self._next_edit, now - 1.0)
         self._next_edit = place + self.stretch / self._edits_per_second

@@ -1,11 +1,12 @@
 """Requests that are tried again: whether it goes on too long, and who must hear of it."""
 
-import time
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import structlog
+
+from letta_matrix import clock
 
 log = structlog.get_logger()
 
@@ -19,14 +20,14 @@ class Retry:
     row."""
 
     endpoint: str
-    started: float = field(default_factory=time.monotonic)
+    started: float = field(default_factory=clock.now)
     failures: int = 0
     sends: int = 0
     told: set[str] = field(default_factory=set[str])
 
     @property
     def is_long(self) -> bool:
-        return time.monotonic() - self.started >= _LONG
+        return clock.now() - self.started >= _LONG
 
 
 class Retries:

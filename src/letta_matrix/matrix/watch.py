@@ -6,12 +6,12 @@ interest (FACTS 2), so somebody has to notice the restart and wake it.
 
 import asyncio
 import contextlib
-import time
 from enum import Enum, auto
 
 import aiohttp
 from yarl import URL
 
+from letta_matrix import clock
 from letta_matrix.matrix.homeserver import Homeserver
 
 _FIRST_PAUSE = 0.2
@@ -87,13 +87,13 @@ async def _ends_before_outage(holding: asyncio.Task[None], outage: asyncio.Event
 async def _until_refused(url: URL) -> None:
     pause = _FIRST_PAUSE
     while True:
-        started = time.monotonic()
+        started = clock.now()
         try:
             await _hold(url)
         except OSError:
             return
         # Idle connections are closed now and then; a server that does so at once gets fewer.
-        short = time.monotonic() - started < _LONG_LIVED
+        short = clock.now() - started < _LONG_LIVED
         pause = min(pause * 2, _LONGEST_PAUSE) if short else _FIRST_PAUSE
         await asyncio.sleep(pause if short else 0)
 

@@ -12,6 +12,7 @@ from typing import Any, cast
 
 import aiohttp
 
+from letta_matrix import clock
 from letta_matrix.matrix.events import mapping
 from letta_matrix.mcp.frames import LARGEST, LOST, NOT_NOW, SUBPROTOCOL, TOO_LARGE, UNAUTHORIZED
 
@@ -127,7 +128,7 @@ class Relay:
                 if frame.type is aiohttp.WSMsgType.TEXT and self._session.hears(frame.data):
                     self._write(frame.data.replace("\n", " "))
             self._connected.clear()
-            self._away_since = asyncio.get_running_loop().time()
+            self._away_since = clock.now()
             for request_id in self._session.lost():
                 self._write(_error(request_id, LOST, _LOST))
             if socket.close_code == UNAUTHORIZED:

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -25,6 +24,7 @@ from mcp_types import (
 from pydantic import ValidationError
 from pydantic_core import PydanticSerializationError
 
+from letta_matrix import clock
 from letta_matrix.access.authenticator import (
     Authenticator,
     IdentityUnavailable,
@@ -191,7 +191,7 @@ class Session:
         metadata = ServerMessageMetadata(request_context=visit)
         if isinstance(message, JSONRPCRequest):
             request_id = message.id
-            self._open[request_id] = time.monotonic()
+            self._open[request_id] = clock.now()
 
             async def unanswered() -> None:
                 self._open.pop(request_id, None)
@@ -214,7 +214,7 @@ class Session:
     async def _answer(self, request_id: RequestId, text: str) -> None:
         """Send an answer, if the token is still good where it took long."""
         began = self._open.get(request_id, 0.0)
-        if time.monotonic() - began > _RECHECK and (why := await self._revoked()):
+        if clock.now() - began > _RECHECK and (why := await self._revoked()):
             await self._expel(why)
         else:
             await self._send(text)

@@ -171,7 +171,9 @@ class MemoryRuntime:
         self, request: TurnRequest, state: TurnState | None, save: SaveTurnState
     ) -> AsyncGenerator[TurnEvent]:
         self._agent(request.agent_id)
-        known = any(asked.message_id == request.message_id for asked in self.asked)
+        # One message may be for several agents.
+        key = (request.agent_id, request.message_id)
+        known = any((asked.agent_id, asked.message_id) == key for asked in self.asked)
         if state is not None and not known:
             raise TurnLost("the agent's memory went with its process", tools_started=False)
         await save({"message_id": request.message_id})

@@ -1,12 +1,12 @@
 """What was learnt of rooms a moment ago, so that one call after another need not ask again."""
 
 import asyncio
-import time
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
+from letta_matrix import clock
 from letta_matrix.matrix.intent import Intent
 from letta_matrix.toolbox.arrivals import Arrivals
 
@@ -58,10 +58,10 @@ class KnownRooms:
     async def card(self, intent: Intent, room_id: str) -> Card:
         """What a room is called that `intent` is in."""
         known = self._cards.get(room_id)
-        if known is not None and known.card is not None and known.until > time.monotonic():
+        if known is not None and known.card is not None and known.until > clock.now():
             return known.card
         # Noted before it is asked for: a change that arrives meanwhile takes the note away.
-        noted = _Known(time.monotonic() + _CARD_FOR)
+        noted = _Known(clock.now() + _CARD_FOR)
         _forget_oldest(self._cards)
         self._cards[room_id] = noted
         noted.card = await _card(intent, room_id)
@@ -80,7 +80,7 @@ class KnownRooms:
     def was_in(self, intent: Intent, room_id: str) -> bool:
         """Whether it was in a room a few seconds ago. One that has left since sees on the
         homeserver no more than what was said while it was there."""
-        return self._members.get((intent.user_id, room_id), 0.0) > time.monotonic()
+        return self._members.get((intent.user_id, room_id), 0.0) > clock.now()
 
     async def is_in(self, intent: Intent, room_id: str) -> bool:
         """Whether it is in a room, by the homeserver."""
@@ -88,7 +88,7 @@ class KnownRooms:
             self._members.pop((intent.user_id, room_id), None)
             return False
         _forget_oldest(self._members)
-        self._members[intent.user_id, room_id] = time.monotonic() + _MEMBER_FOR
+        self._members[intent.user_id, room_id] = clock.now() + _MEMBER_FOR
         return True
 
     async def _cards_of(self, intent: Intent, room_ids: Iterable[str]) -> dict[str, Card]:

@@ -1,13 +1,13 @@
 """The tool by which one agent asks another."""
 
 import asyncio
-import time
 from functools import partial
 from typing import Any, NotRequired
 
 from pydantic import Field
 from typing_extensions import TypedDict
 
+from letta_matrix import clock
 from letta_matrix.config import Config
 from letta_matrix.matrix.content import text_content
 from letta_matrix.store.agents import Agent, AgentDirectory
@@ -178,12 +178,12 @@ class Messaging:
 
     async def _done(self, turn_id: str, seconds: float) -> bool:
         """Whether the turn is over, waiting for that `seconds` at most."""
-        deadline, pause = time.monotonic() + seconds, _FIRST_LOOK
+        deadline, pause = clock.now() + seconds, _FIRST_LOOK
         while True:
             turn = await self._turns.get(turn_id)
             if turn is not None and turn.status is TurnStatus.DONE:
                 return True
-            left = deadline - time.monotonic()
+            left = deadline - clock.now()
             if left <= 0:
                 return False
             await asyncio.sleep(min(pause, left))

@@ -1,12 +1,12 @@
 """Signs of life of calls that wait for somebody."""
 
 import asyncio
-import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
 import structlog
 
+from letta_matrix import clock
 from letta_matrix.toolbox.tool import Caller
 
 log = structlog.get_logger()
@@ -27,11 +27,11 @@ async def telling(caller: Caller, total: float, line: str) -> AsyncGenerator[Non
 
 
 async def _tell(caller: Caller, total: float, line: str) -> None:
-    begun = time.monotonic()
+    begun = clock.now()
     while True:
         await asyncio.sleep(_EVERY)
         try:
-            await caller.progress(min(time.monotonic() - begun, total), total, line)
+            await caller.progress(min(clock.now() - begun, total), total, line)
         except Exception as error:  # noqa: BLE001
             # Whoever does not hear of it still gets the result.
             log.info("a caller does not hear of progress", reason=str(error))

@@ -14,6 +14,7 @@ from typing import Any
 import structlog
 from mautrix.errors import MatrixRequestError
 
+from letta_matrix import clock
 from letta_matrix.config import Config
 from letta_matrix.matrix.errors import refusal
 from letta_matrix.matrix.homeserver import Homeserver, HomeserverUnavailable
@@ -190,7 +191,7 @@ class Toolbox:
 
     async def _called(self, runtime: str, call: ToolCall) -> Result:
         agent = self._agent(runtime, call)
-        wait = self._limit.take(agent.agent_id, time.monotonic())
+        wait = self._limit.take(agent.agent_id, clock.now())
         if wait > 0:
             raise ToolError(
                 f"Too many tool calls. Try again in {math.ceil(wait)} seconds.",

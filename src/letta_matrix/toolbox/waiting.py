@@ -8,6 +8,7 @@ from typing import Any, NotRequired
 from pydantic import Field
 from typing_extensions import TypedDict
 
+from letta_matrix import clock
 from letta_matrix.matrix.content import LIVE
 from letta_matrix.matrix.events import mapping, newest_content
 from letta_matrix.store.agents import AgentDirectory
@@ -71,7 +72,7 @@ class Waiting:
     async def wait_for_message(self, caller: Caller, params: WaitForMessage) -> Result:
         if params.from_user == caller.user_id:
             raise ToolError("`from_user` is you; wait for somebody else.")
-        deadline = asyncio.get_running_loop().time() + params.timeout_seconds
+        deadline = clock.now() + params.timeout_seconds
         async with room_of(caller, params.room_id) as room_id:
             if room_id not in await caller.intent.joined_rooms():
                 raise not_in(caller, params.room_id)

@@ -2,11 +2,11 @@
 
 import asyncio
 import contextlib
-import time
 from collections import Counter
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from pathlib import Path
 
+from letta_matrix import clock
 from letta_matrix.config import AppServerRuntime
 from letta_matrix.runtimes.app_server.activity import Activity
 from letta_matrix.runtimes.app_server.connection import Connection
@@ -58,7 +58,7 @@ class AppServer:
         self._next_look = 0.0
         self._speech = SpeechReader(self._connection)
         self._unfinished: dict[TurnRequest, Mapping[str, object]] = {}
-        self._started_at = time.monotonic()
+        self._started_at = clock.now()
 
     @property
     def name(self) -> str:
@@ -79,7 +79,7 @@ class AppServer:
         self._connection.tools.offer(tools, handler)
 
     async def start(self) -> None:
-        self._started_at = time.monotonic()
+        self._started_at = clock.now()
         self._connection.start()
 
     async def close(self) -> None:
@@ -92,7 +92,7 @@ class AppServer:
 
     async def _look_at_conversations(self) -> None:
         # Not at every listing: each takes time of the App Server's one thread from the turns.
-        now = time.monotonic()
+        now = clock.now()
         if self._config.speech and now >= self._next_look:
             await self._activity.look()
             self._next_look = now + min(self._config.speech_interval, LOOK_EVERY)
@@ -223,7 +223,7 @@ class AppServer:
     async def finish_turn(self, request: TurnRequest) -> None:
         self._unfinished.pop(request, None)
         self._connection.unanswered.pop(request.message_id, None)
-        if time.monotonic() - self._started_at < RECOVERY_GRACE:
+        if clock.now() - self._started_at < RECOVERY_GRACE:
             return
         epoch = self._connection.link.epoch
         needed = [

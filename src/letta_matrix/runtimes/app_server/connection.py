@@ -4,7 +4,6 @@ import asyncio
 import itertools
 import json
 import secrets
-import time
 from collections import Counter, OrderedDict
 from collections.abc import Coroutine
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 
 import structlog
 
-from letta_matrix import __version__
+from letta_matrix import __version__, clock
 from letta_matrix.config import AppServerRuntime
 from letta_matrix.runtimes.app_server.external_tools import ExternalTools, registration
 from letta_matrix.runtimes.app_server.feeds import Feeds, Mark
@@ -84,7 +83,7 @@ class Connection:
         self._numbers = itertools.count(1)
 
     def start(self) -> None:
-        self._patient_until = time.monotonic() + ATTACH_WAIT
+        self._patient_until = clock.now() + ATTACH_WAIT
         self._client.start()
 
     async def close(self) -> None:
@@ -127,7 +126,7 @@ class Connection:
         """
         if not self._link.up:
             # What was left undone by an earlier process comes before the keeper is attached.
-            await is_set(self._up, self._patient_until - time.monotonic())
+            await is_set(self._up, self._patient_until - clock.now())
         if not self._link.up:
             raise self.unavailable()
         number = request_id or f"{self._prefix}-{next(self._numbers)}"

@@ -5,7 +5,6 @@ import contextlib
 import itertools
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any, BinaryIO
 
 import structlog
 
+from letta_matrix import clock
 from letta_matrix.runtimes.keeper import wire
 from letta_matrix.runtimes.keeper.wire import Frame
 
@@ -158,8 +158,8 @@ class KeeperClient:
         except OSError as error:
             if len(str(self._socket)) > MAX_SOCKET_PATH:
                 self._unlink(f"keeper_socket is longer than {MAX_SOCKET_PATH} characters")
-            elif time.monotonic() > self._spawned_at + SPAWN_PAUSE:
-                self._spawned_at = time.monotonic()
+            elif clock.now() > self._spawned_at + SPAWN_PAUSE:
+                self._spawned_at = clock.now()
                 await self._start_keeper(error.strerror)
             return None
 

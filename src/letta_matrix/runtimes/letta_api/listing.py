@@ -1,8 +1,8 @@
 """A complete listing of a server's agents, kept current by asking for what changed."""
 
-import time
 from typing import TYPE_CHECKING
 
+from letta_matrix import clock
 from letta_matrix.runtimes.json_fields import Json, id_of
 from letta_matrix.runtimes.letta_api.pages import PAGE
 from letta_matrix.runtimes.protocol import AgentInfo, RuntimeUnavailable
@@ -40,12 +40,12 @@ class AgentListing:
             self._known |= _usable(newest)
         else:
             self._known = await self._all()
-            self._full_at = time.monotonic()
+            self._full_at = clock.now()
         return [_agent(item) for item in self._known.values()]
 
     def _covers(self, newest: list[Json]) -> bool:
         """Whether everything that changed since the last time is on this page."""
-        if self._full_at is None or time.monotonic() - self._full_at > FULL_EVERY:
+        if self._full_at is None or clock.now() - self._full_at > FULL_EVERY:
             return False
         last = newest[-1]
         known = self._known.get(id_of(last), {}).get("updated_at")

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from letta_matrix import clock
 from letta_matrix.runtimes.letta_api.history import waiting_calls
 from letta_matrix.runtimes.letta_api.progress import answer_of, approval_of
 from letta_matrix.runtimes.protocol import RuntimeRefused
@@ -51,4 +52,4 @@ async def _send(client: "Client", conversation_id: str, message: dict[str, objec
                         continue
                     cancelled = True
                     await client.cancel(conversation_id)
-                    patience.reschedule(asyncio.get_running_loop().time() + GRACE)
+                    patience.reschedule(clock.now() + GRACE)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from letta_matrix import clock
 from letta_matrix.runtimes.error_lines import first_line
 from letta_matrix.runtimes.json_fields import Json, as_list, string_of
 from letta_matrix.runtimes.letta_api.errors import NotReached, NotStreamable
@@ -137,7 +138,7 @@ class Turn:
 
     def end_within(self, seconds: float) -> None:
         """Let the run being read end in time, or count as cancelled."""
-        self._deadline = asyncio.get_running_loop().time() + seconds
+        self._deadline = clock.now() + seconds
         if self._timer is not None:
             self._timer.reschedule(self._deadline)
 

@@ -1,0 +1,96 @@
+"""Options of pytest that make a run hard on the tests, to provoke what a quiet machine hides.
+
+`--busy N` lets N processes spin beside the tests, `--delays` lets the database and the fake
+homeserver pause at random, `--shuffle` takes the files of each tier in a random order, and
+`--stress` is all of it with two processes. The seed is printed; `--seed N` repeats a run's
+pauses and order.
+"""
+
+import random
+import subprocess
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
+
+import pytest
+from tests.fake_homeserver import FakeHomeserver
+from tests.waiting import moment
+
+from letta_matrix.store.database import Database
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_OFTEN, _LONGEST = 0.25, 0.04
+_SPIN = "import os; parent = os.getppid()\nwhile os.getppid() == parent: pass"
+Spinner = subprocess.Popen[bytes]
+_SPINNING = pytest.StashKey[list[Spinner]]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("stress", "make the run hard on the tests")
+    group.addoption("--busy", type=int, default=0, metavar="N", help="N processes spin beside")
+    group.addoption("--delays", action="store_true", help="database and homeserver pause")
+    group.addoption("--shuffle", action="store_true", help="files in random order in their tier")
+    group.addoption("--stress", action="store_true", help="--busy 2 --delays --shuffle")
+    group.addoption("--seed", type=int, help="repeats a run's pauses and its order")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    options = config.option
+    if options.stress:
+        options.busy, options.delays, options.shuffle = options.busy or 2, True, True
+    if options.seed is None:
+        # xdist hands the options to its processes, which have to agree on the order.
+        options.seed = random.randrange(10_000)
+    if options.delays:
+        _delay(random.Random(options.seed))
+    if not hasattr(config, "workerinput"):
+        argv = [sys.executable, "-c", _SPIN]
+        config.stash[_SPINNING] = [subprocess.Popen(argv) for _ in range(options.busy)]
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    for process in config.stash.get(_SPINNING, list[Spinner]()):
+        process.kill()
+        process.wait()
+
+
+def pytest_report_header(config: pytest.Config) -> str | None:
+    options = config.option
+    wanted = [name for name in ("busy", "delays", "shuffle") if getattr(options, name)]
+    return f"stress: {', '.join(wanted)}; --seed {options.seed}" if wanted else None
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.option.shuffle:
+        chance = random.Random(config.option.seed)
+        places = {path: chance.random() for path in sorted({item.path for item in items})}
+        tiers = {tier: at for at, tier in enumerate(dict.fromkeys(map(_tier, items)))}
+        items.sort(key=lambda item: (tiers[_tier(item)], places[item.path]))
+
+
+def _tier(item: pytest.Item) -> Path:
+    return item.path.parent
+
+
+def _delay(chance: random.Random) -> None:
+    """Let what others wait for in the course of every turn take its time now and then."""
+
+    def slowly(work: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
+        async def late(*args: P.args, **kwargs: P.kwargs) -> T:
+            if chance.random() < _OFTEN:
+                await moment(chance.random() * _LONGEST)
+            return await work(*args, **kwargs)
+
+        return late
+
+    patched: list[tuple[Any, str]] = [
+        (Database, "write"),
+        (Database, "read"),
+        (FakeHomeserver, "_handle"),
+    ]
+    for owner, name in patched:
+        setattr(owner, name, slowly(getattr(owner, name)))
