@@ -27,7 +27,9 @@ class AppServerRuntime(_Runtime):
         default="ws://127.0.0.1:4500", description="the App Server's WebSocket address"
     )
     token: SecretStr | None = None
-    permission_mode: Literal["standard", "acceptEdits", "plan", "unrestricted"] = "standard"
+    permission_mode: Literal["strict", "standard", "acceptEdits", "unrestricted"] = Field(
+        default="strict", description="which of the App Server's own tools ask first"
+    )
     request_timeout: Duration = 30.0
     keeper_socket: str = Field(
         default="keeper.sock", description="relative paths start at the config file"

@@ -222,8 +222,7 @@ class Connection:
         asked = self._asked.get(str(data.get("request_id")))
         if asked is not None and not asked.done():
             asked.set_result(data)
-        if self.tools.names:
-            self.tools.read(frame.seq, data)
+        self.tools.read(frame.seq, data)
         scope = scope_of(data)
         if scope is None:
             if asked is None:

@@ -19,6 +19,9 @@ LONGEST_CALL = 300_000
 """Milliseconds that the App Server waits for an answer, the most it allows; after that the agent
 is told that the outcome is unknown. A frame that asks for more is ignored in silence."""
 REMEMBERED = 500
+HARMLESS = frozenset({"Memory", "TaskCreate", "TaskGet", "TaskList", "TaskUpdate", "UpdatePlan"})
+"""The App Server's own tools that reach no shell, no network and no file but the agent's memory
+and its notes on what there is to do. In the mode `strict` it asks for these, too."""
 CALL_REQUEST = "external_tool_call_request"
 _ENDS = ("client_tool_end", "tool_return_message")
 _log = structlog.get_logger()
@@ -60,6 +63,11 @@ class ExternalTools:
         return frozenset(self._specs)
 
     @property
+    def unasked(self) -> frozenset[str]:
+        """The tools that need nobody's approval."""
+        return self.names | HARMLESS
+
+    @property
     def groups(self) -> list[Json]:
         """The offer as `external_tools` of a frame.
 
@@ -77,7 +85,7 @@ class ExternalTools:
 
     def read(self, seq: int, data: Json) -> None:
         """Take note of a live frame: a call, the end of one or of its turn, or the question
-        whether one of our tools may be used, which is answered with yes."""
+        whether a tool may be used for which nobody is asked."""
         kind = data.get("type")
         if kind == CALL_REQUEST:
             self._call(seq, data)
@@ -164,14 +172,14 @@ class ExternalTools:
             self._unsent[request_id] = answer
 
     def _allow(self, data: Json) -> None:
-        """The App Server asks for outside tools as for its own; ours need nobody's approval,
-        since they act strictly as the agent."""
+        """Nobody is asked for our tools, since they act strictly as the agent, nor for those
+        that touch nothing."""
         scope, approval_id = scope_of(data), data.get("request_id")
         request = as_dict(data.get("request"))
         name, subtype = request.get("tool_name"), request.get("subtype")
         if scope is None or subtype != "can_use_tool":
             return
-        if not isinstance(name, str) or name not in self._specs:
+        if name not in self.unasked:
             return
         decision = {"behavior": "allow"}
         payload = {"kind": "approval_response", "request_id": approval_id, "decision": decision}

@@ -64,7 +64,7 @@ class Recovery:
         return f"turn:{self.request.message_id}"
 
     def new_reader(self) -> TurnReader:
-        return TurnReader(self.request.message_id, self.request_id, self.connection.tools.names)
+        return TurnReader(self.request.message_id, self.request_id, self.connection.tools.unasked)
 
     def read(self, reader: TurnReader, frame: ScopedFrame) -> list[TurnEvent]:
         """The frame's events; what is unknown in it is counted."""

@@ -57,11 +57,11 @@ class TurnReader:
     Server has our message, `begun` once frames of its turn appeared, `from_start` if none
     was missed; `busy` tells whether anything runs; `unknown` lists what this version does
     not know; `gone` is the fault if the agent or the conversation does not exist; `approvals`
-    are the ids of all that were asked for. Those for `own_tools` are nobody's business.
+    are the ids of all that were asked for. Those for tools in `unasked` are nobody's business.
     """
 
     def __init__(
-        self, message_id: str, request_id: str, own_tools: frozenset[str] = frozenset()
+        self, message_id: str, request_id: str, unasked: frozenset[str] = frozenset()
     ) -> None:
         self.taken = False
         self.begun = False
@@ -76,7 +76,7 @@ class TurnReader:
         self.unknown: list[str] = []
         self._message_id = message_id
         self._request_id = request_id
-        self._own_tools = own_tools
+        self._unasked = unasked
         self._ours: set[str] = set()
         self._others: set[str] = set()
         self._seen: set[tuple[str, str]] = set()
@@ -231,7 +231,7 @@ class TurnReader:
         request = as_dict(data.get("request"))
         approval_id = str(data.get("request_id", ""))
         tool = str(request.get("tool_name", ""))
-        if not self.taken or ("approval", approval_id) in self._seen or tool in self._own_tools:
+        if not self.taken or ("approval", approval_id) in self._seen or tool in self._unasked:
             return
         if request.get("subtype") != "can_use_tool":
             self.unknown.append(f"control_request {request.get('subtype')}")
