@@ -132,7 +132,10 @@ class Conversations(Section):
     tool_activity: bool = Field(default=True, description="show which tools an agent uses")
     approval_timeout: Duration = 1800.0
     approvers: Literal["requester", "users", "admins"] = Field(
-        default="requester", description="who may answer an approval, besides admins"
+        default="admins", description="who may answer approvals of `approver_tools`, besides admins"
+    )
+    approver_tools: list[str] = Field(
+        default_factory=list[str], description="tools that others than admins may approve"
     )
     max_hops: int = Field(default=3, ge=0, description="how far messages from agent to agent go on")
     tool_calls_per_minute: int = Field(

@@ -95,7 +95,7 @@ class Approvals:
         self, approval: Approval, status: ApprovalStatus, *, by: str, room_id: str
     ) -> bool:
         """Whether a person's answer, given by an event in a room, counts there
-        (`conversations.approvers`).
+        (`conversations.approvers`, for the tools in `approver_tools`).
 
         Nothing is allowed from afar, where the question cannot be seen; and only by admins what
         then holds for every agent of the runtime.
@@ -163,9 +163,12 @@ class Approvals:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def _approvers(self, approval: Approval) -> str:
+        settings = self._config.conversations
         # Another agent's message is nobody's wish: its author cannot vouch for it.
         ours = is_ours(approval.requester, self._config.bot_user_id)
-        return "admins" if ours else self._config.conversations.approvers
+        return (
+            "admins" if ours or approval.tool not in settings.approver_tools else settings.approvers
+        )
 
     def _is_always_special(self, approval: Approval) -> bool:
         """Whether some may answer who may not allow it for good, as they are no admins."""
