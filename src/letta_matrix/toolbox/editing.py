@@ -18,6 +18,7 @@ from letta_matrix.toolbox.writing import (
     GIVE_UP_AFTER,
     ROOM,
     existing,
+    leave_alone,
     fitting,
     marker_of,
     send_once,
@@ -83,6 +84,7 @@ async def edit_message(caller: Caller, params: EditMessage) -> Result:
     async with room_of(caller, params.room_id) as room_id:
         event_id, original = await _original(caller, room_id, params.event_id)
         _check_editable(caller, event_id, original)
+        leave_alone(original)
         make = partial(
             edit_content,
             text,
@@ -99,6 +101,9 @@ async def edit_message(caller: Caller, params: EditMessage) -> Result:
 async def redact(caller: Caller, params: Redact) -> Result:
     async with room_of(caller, params.room_id) as room_id:
         event = await existing(caller, room_id, params.event_id)
+        leave_alone(event)
+        if (edited := _edited(event)) is not None:
+            leave_alone(await existing(caller, room_id, edited))
         before = mapping(mapping(event.get("unsigned")).get("redacted_because")).get("event_id")
         redaction = before or await caller.intent.redact(
             room_id,
@@ -114,11 +119,16 @@ async def redact(caller: Caller, params: Redact) -> Result:
 async def _original(caller: Caller, room_id: str, event_id: str) -> tuple[str, Mapping[str, Any]]:
     """The message that an id means, which may be that of an edit (spec: Event replacements)."""
     event = await existing(caller, room_id, event_id)
+    if (edited := _edited(event)) is None:
+        return event_id, event
+    return edited, await existing(caller, room_id, edited)
+
+
+def _edited(event: Mapping[str, Any]) -> str | None:
+    """The message that an event is an edit of."""
     relation = mapping(mapping(event.get("content")).get("m.relates_to"))
     target = relation.get("event_id")
-    if relation.get("rel_type") != "m.replace" or not isinstance(target, str):
-        return event_id, event
-    return target, await existing(caller, room_id, target)
+    return target if relation.get("rel_type") == "m.replace" and isinstance(target, str) else None
 
 
 def _check_editable(caller: Caller, event_id: str, event: Mapping[str, Any]) -> None:

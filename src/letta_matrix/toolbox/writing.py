@@ -10,6 +10,9 @@ from pydantic import Field
 from typing_extensions import TypedDict
 
 from letta_matrix.matrix.content import (
+    BESIDE,
+    LIVE,
+    MARKER,
     content_size,
     edit_measure,
     reply_relation,
@@ -138,7 +141,7 @@ async def reply_in_thread(caller: Caller, params: Reply) -> Result:
 
 async def react(caller: Caller, params: React) -> Result:
     async with room_of(caller, params.room_id) as room_id:
-        await existing(caller, room_id, params.event_id)
+        leave_alone(await existing(caller, room_id, params.event_id))
         txn = caller.txn("matrix_react")
         await caller.intent.react(room_id, params.event_id, params.key, txn)
         return {"room_id": room_id, "event_id": params.event_id, "key": params.key}
@@ -161,6 +164,22 @@ async def existing(caller: Caller, room_id: str, event_id: str) -> Mapping[str, 
             text = f"There is no message {event_id} in {room_id}."
             raise ToolError(text, Fault.NOT_FOUND) from error
         raise
+
+
+def leave_alone(event: Mapping[str, Any]) -> None:
+    """Raises ToolError for what the bridge sent for itself: whoever is asked, told of tools or
+    answered has to be able to rely on it, whatever an agent may be talked into."""
+    content = mapping(event.get("content"))
+    marker = mapping(content.get(MARKER))
+    if not marker.get("turn_id"):
+        return
+    relations = mapping(mapping(event.get("unsigned")).get("m.relations"))
+    grown = mapping(mapping(relations.get("m.replace")).get("content")) or content
+    if marker.get(BESIDE) or content.get("msgtype") == "m.notice" or LIVE in grown:
+        what = "is an answer that still grows" if LIVE in grown else "was sent by the bridge itself"
+        raise ToolError(
+            f"{event.get('event_id')} {what}; tools leave it as it is.", Fault.FORBIDDEN
+        )
 
 
 def marker_of(caller: Caller, tool: str, txn: str) -> dict[str, object]:
