@@ -13,6 +13,7 @@ from letta_matrix.config import (
     Runtime,
 )
 from letta_matrix.conversations.answers import Answers
+from letta_matrix.conversations.approval_sight import ApprovalSight
 from letta_matrix.conversations.approvals import Approvals
 from letta_matrix.conversations.catch_up import CatchUp
 from letta_matrix.conversations.commands.runner import CommandRunner
@@ -104,7 +105,8 @@ class Parts:
         self.home = Home(config, self.bot, stores.meta)
         self.prompts = Prompts(config, self.homeserver, stores.directory)
         self.router = Router(config, stores.directory, stores.rooms, stores.conversations)
-        self.approvals = Approvals(config, stores.approvals)
+        sight = ApprovalSight(self.homeserver, stores.directory, stores.outbox)
+        self.approvals = Approvals(config, stores.approvals, sight)
         self.toolbox = self._toolbox()
         self.turn_runner = self._turn_runner()
         self.invitations = Invitations(

@@ -16,6 +16,9 @@ ALLOW, DENY, ALWAYS = "✅", "❌", "♾️"
 TOO_LONG = "its arguments are too long to be shown here in full"
 UNSEEN = "the homeserver did not take the question"
 CHANGED = "its arguments are no longer those that were shown"
+TAMPERED = (
+    "its question was changed or removed after it was asked, so nobody knows what was allowed"
+)
 BROKEN = "nobody could be asked"
 
 _ESCAPED = re.compile(r"(?<!\\)(?:\\\\)*\\u[0-9a-f]{4}")

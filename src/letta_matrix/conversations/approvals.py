@@ -11,12 +11,14 @@ from mautrix.errors import MatrixRequestError
 
 from letta_matrix.config import Config
 from letta_matrix.conversations.approval_question import Question
+from letta_matrix.conversations.approval_sight import ApprovalSight
 from letta_matrix.conversations.approval_text import (
     ALLOW,
     ALWAYS,
     BROKEN,
     CHANGED,
     DENY,
+    TAMPERED,
     TOO_LONG,
     UNSEEN,
     denial,
@@ -50,8 +52,9 @@ _DECISIONS = (ApprovalStatus.ALLOWED, ApprovalStatus.ALWAYS, ApprovalStatus.DENI
 class Approvals:
     """The approvals of all turns. Whatever goes wrong, the tool does not run."""
 
-    def __init__(self, config: Config, store: ApprovalStore) -> None:
+    def __init__(self, config: Config, store: ApprovalStore, sight: ApprovalSight) -> None:
         self._config = config
+        self._sight = sight
         self.store = store
         self._questions: dict[str, Question] = {}
         self._background: set[asyncio.Task[None]] = set()
@@ -75,7 +78,8 @@ class Approvals:
     async def answer(
         self, approval: Approval, status: ApprovalStatus, *, by: str, reason: str = ""
     ) -> bool:
-        """Settle an approval as a person wants it; False if it was settled before.
+        """Settle an approval as a person wants it; False if it was settled before, or is denied
+        since its question no longer says what was asked: nobody knows what they allowed.
 
         `status` is ALLOWED, ALWAYS or DENIED. Who may answer is the caller's to ask
         (`may_answer`). Raises ValueError for an ALWAYS that the runtime does not offer.
@@ -84,12 +88,16 @@ class Approvals:
             raise ValueError(f"{approval.tool} cannot be answered with {status}")
         if time.time() >= approval.expires_at:
             return False
+        allows = status is not ApprovalStatus.DENIED
+        doubtful = allows and not await self._sight.is_as_asked(approval)
+        if doubtful:
+            status, by, reason = ApprovalStatus.DENIED, "", TAMPERED
         if not await self.store.decide(approval, status, by=by, reason=reason):
             return False
         log.info("approval answered", turn=approval.turn_id, status=str(status), by=by)
         if (question := self._questions.get(approval.key)) is not None:
             question.decided.set()
-        return True
+        return not doubtful
 
     def may_answer(
         self, approval: Approval, status: ApprovalStatus, *, by: str, room_id: str
