@@ -39,9 +39,12 @@ async def test_killed_while_telling_what_was_said_unasked(bridges: Bridges, poin
     words = Words.quick()
     await bridges.start()
     room = await bridges.new_room()
-    await bridges.stop()
+
+    def is_listened_to() -> bool:
+        return bool(bridges.rows("SELECT 1 FROM speech WHERE agent_id = ?", room.agent_id))
+
+    await eventually(is_listened_to, what="what it says from now on is told")
     bridges.set_trap(point)
-    await bridges.start()
     await bridges.tell_elsewhere(room.agent_id, words.text)
     await bridges.dead(point)
 

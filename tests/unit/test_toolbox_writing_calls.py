@@ -13,10 +13,9 @@ from tests.fake_homeserver import LOST_ANSWER, LOST_REQUEST, FakeHomeserver, fai
 from tests.fake_homeserver import Fault as Failure
 from tests.tool_results import assert_declared
 from tests.toolbox_kit import toolbox_on
-from tests.waiting import eventually
+from tests.waiting import Clock, eventually
 
 from letta_matrix.matrix import content as content_module
-from letta_matrix.matrix import homeserver as homeserver_module
 from letta_matrix.matrix.formatting import Formatted, render
 from letta_matrix.matrix.homeserver import Homeserver
 from letta_matrix.store.agents import AgentDirectory
@@ -186,18 +185,21 @@ async def test_nothing_is_uploaded_for_a_room_the_caller_is_not_in(
         (Failure(404, {"errcode": "M_NOT_FOUND", "error": "none"}), Fault.NOT_FOUND),
         (Failure(403, {"errcode": "M_FORBIDDEN", "error": "no"}), Fault.NOT_FOUND),
     ],
+    ids=["away", "none", "not to be seen"],
 )
 async def test_media_that_cannot_be_had_is_not_sent(
     toolbox: Toolbox,
     fake: FakeHomeserver,
-    monkeypatch: pytest.MonkeyPatch,
+    clock: Clock,
     answer: Failure,
     fault: Fault,
 ) -> None:
-    monkeypatch.setattr(homeserver_module, "_READ_PAUSES", ())
-    fake.fail("GET .*/media/download/", answer)
-    error = await refused(toolbox, "matrix_upload_file", name="a", mxc="mxc://test/abc")
-    assert error.fault is fault
+    fake.fail("GET .*/media/download/", answer, answer, answer)
+    call = asyncio.create_task(
+        refused(toolbox, "matrix_upload_file", name="a", mxc="mxc://test/abc")
+    )
+    await clock.until(call.done)
+    assert (await call).fault is fault
     assert fake.messages(ROOM) == []
 
 
