@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from tests.fake_homeserver import FakeHomeserver
 from tests.waiting import moment
 
@@ -48,8 +48,10 @@ def pytest_configure(config: pytest.Config) -> None:
     if options.seed is None:
         # xdist hands the options to its processes, which have to agree on the order.
         options.seed = random.randrange(10_000)
-    settings.register_profile("steady", derandomize=True, deadline=None)
-    settings.register_profile("searching", deadline=None)
+    # How long an example takes, or the making of one, is the machine's affair.
+    at_any_speed = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    settings.register_profile("steady", at_any_speed, derandomize=True)
+    settings.register_profile("searching", at_any_speed)
     settings.load_profile("searching" if options.stress else "steady")
     if options.delays:
         _delay(random.Random(options.seed))

@@ -1,5 +1,6 @@
 """A newcomer at work: the chat page, Synapse and the bridge, with agents that follow a script."""
 
+import asyncio
 from collections.abc import AsyncGenerator, Generator, Iterable
 from dataclasses import dataclass
 
@@ -92,9 +93,17 @@ async def world(
     await no_bridge.start()
 
 
+@pytest.fixture(scope="module")
+async def rooms(world: World) -> list[Room]:
+    """Made at once, one for each test."""
+    return await asyncio.gather(*(world.meet() for _ in range(5)))
+
+
 @pytest.fixture
-async def newcomer(world: World, account: MatrixUser, open_page: OpenPage) -> Newcomer:
-    room = await world.meet()
+async def newcomer(
+    world: World, rooms: list[Room], account: MatrixUser, open_page: OpenPage
+) -> Newcomer:
+    room = rooms.pop()
     chat = await open_page()
     await chat.resume(account)
     await chat.open_room(room.room_id)

@@ -54,7 +54,7 @@ class Mind(Protocol):
 class Bridges:
     """Starts bridges on `directory`; one that was not ended runs on through the tests that come,
     until another takes its place. `runtime` is the section of the runtime that its agents live
-    in, `hall` the room of one of them that has threads for many tests."""
+    in, `hall` the room of one of them that many tests use."""
 
     directory: Path
     homeserver: Homeserver
@@ -196,12 +196,20 @@ class Bridges:
         room."""
         return await self.room_of(await self.new_agent(f"Agent {len(self.agents) + 1}"))
 
-    async def new_thread(self) -> Room:
-        """A new thread in a room of many: it is there sooner than an agent with its room."""
+    async def common_room(self) -> Room:
+        """The room of an agent that many tests talk to: it is there sooner than a new one."""
         if self.hall is None:
             self.hall = await self.new_room()
-        root = await self.person.send(self.hall.room_id, "a thread", kind="m.notice")
-        return self.hall.thread(root)
+        return self.hall
+
+    async def new_thread(self) -> Room:
+        """A new thread in that room."""
+        room = await self.common_room()
+        return room.thread(await self.person.send(room.room_id, "a thread", kind="m.notice"))
+
+    async def say(self, room: Room, text: str) -> str:
+        """The person's message in a room or thread; its event id."""
+        return await self.person.send(room.room_id, text, room.thread_id)
 
     async def new_agent(self, name: str) -> str:
         """The id of a new agent of the App Server."""

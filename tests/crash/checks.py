@@ -49,7 +49,7 @@ async def tell_and_die(bridges: Bridges, room: Room, words: Words, point: str) -
     """Say held `words` and see the bridge die at a point of their turn; the message's id. Where
     it dies before the end, no more than the answer's first words has been said by then."""
     bridges.set_trap(point, words.text)
-    event_id = await bridges.person.send(room.room_id, words.text, room.thread_id)
+    event_id = await bridges.say(room, words.text)
     if point in EDITING_POINTS | ENDING_POINTS:
         await growth(bridges, room, words, 0)
     if point in EDITING_POINTS:
@@ -84,7 +84,7 @@ async def assert_goes_on(
     """Say one more thing after `told` and have it answered. Transactions come in order, so
     all that the homeserver may have delivered again has been seen by then."""
     words = Words.quick()
-    event_id = await bridges.person.send(room.room_id, words.text, room.thread_id)
+    event_id = await bridges.say(room, words.text)
     await assert_answered_once(bridges, room, *told, (event_id, words), asked=asked)
 
 

@@ -17,7 +17,7 @@ async def _pending(bridges: Bridges, task: Task) -> tuple[Room, str, str]:
     """A new thread, the task's message in it, and the question that waits for an answer."""
     await bridges.start()
     room = await bridges.new_thread()
-    event_id = await bridges.person.send(room.room_id, task.text, room.thread_id)
+    event_id = await bridges.say(room, task.text)
     return room, event_id, await asked(bridges, room)
 
 
@@ -27,7 +27,7 @@ async def test_killed_while_asking(bridges: Bridges, tmp_path: Path, point: str)
     await bridges.start()
     room = await bridges.new_thread()
     bridges.set_trap(point, task.text)
-    event_id = await bridges.person.send(room.room_id, task.text, room.thread_id)
+    event_id = await bridges.say(room, task.text)
     await bridges.dead(point)
 
     await bridges.start()
@@ -146,7 +146,7 @@ async def test_the_homeserver_dies(bridges: Bridges, tmp_path: Path) -> None:
     room = await bridges.new_thread()
     homeserver = bridges.homeserver
     bridges.set_trap("question frozen, not sent", task.text, pid_of(homeserver.server))
-    event_id = await bridges.person.send(room.room_id, task.text, room.thread_id)
+    event_id = await bridges.say(room, task.text)
     await bridges.sprung()
     homeserver.kill()
     await homeserver.server.start()

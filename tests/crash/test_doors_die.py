@@ -28,7 +28,7 @@ async def room(house: Bridges) -> Room:
     """An agent's room."""
     await house.write_config()
     await house.start()
-    return await house.new_room()
+    return await house.common_room()
 
 
 @pytest.fixture(scope="module")

@@ -41,7 +41,7 @@ async def test_killed_over_and_over_in_one_run(bridges: Bridges) -> None:
     words = Words.held()
     await bridges.start()
     room = await bridges.new_thread()
-    event_id = await bridges.person.send(room.room_id, words.text, room.thread_id)
+    event_id = await bridges.say(room, words.text)
     for edits in (1, 2):
         await growth(bridges, room, words, edits)
         await bridges.kill()
@@ -58,7 +58,7 @@ async def _told(bridges: Bridges, text: str) -> tuple[Room, str]:
     """A new thread, and a message in it."""
     await bridges.start()
     room = await bridges.new_thread()
-    return room, await bridges.person.send(room.room_id, text, room.thread_id)
+    return room, await bridges.say(room, text)
 
 
 async def _assert_done_once(

@@ -39,7 +39,7 @@ async def test_killed_over_and_over_in_one_long_reply(bridges: Bridges) -> None:
     words = Words.held()
     await bridges.start()
     room = await bridges.new_room()
-    event_id = await bridges.person.send(room.room_id, words.text)
+    event_id = await bridges.say(room, words.text)
     for edits in (1, 2, 3):
         await growth(bridges, room, words, edits)
         await bridges.kill()
@@ -60,11 +60,11 @@ async def test_killed_while_messages_wait(bridges: Bridges, point: str) -> None:
     words = [Words.held(), Words.quick(), Words.quick(), Words.quick()]
     first = words[0].text
     await bridges.start()
-    room = await bridges.new_room()
-    sent = [(await bridges.person.send(room.room_id, first), words[0])]
+    room = await bridges.new_thread()
+    sent = [(await bridges.say(room, first), words[0])]
     await growth(bridges, room, words[0], 0)
     bridges.set_trap(point)
-    sent += [(await bridges.person.send(room.room_id, said.text), said) for said in words[1:]]
+    sent += [(await bridges.say(room, said.text), said) for said in words[1:]]
     if point != "admitted, before the 200":
         await eventually(lambda: len(bridges.turns(room)) == len(words), what="they wait")
         go_on = bridges.steps.step if point in EDITING_POINTS else bridges.steps.finish
@@ -78,10 +78,10 @@ async def test_killed_while_messages_wait(bridges: Bridges, point: str) -> None:
 
 async def test_messages_sent_while_the_bridge_was_down(bridges: Bridges) -> None:
     await bridges.start()
-    room = await bridges.new_room()
+    room = await bridges.new_thread()
     await bridges.stop()
     words = [Words.quick() for _ in range(8)]
-    sent = [(await bridges.person.send(room.room_id, said.text), said) for said in words]
+    sent = [(await bridges.say(room, said.text), said) for said in words]
 
     await bridges.start()
     await assert_answered_once(bridges, room, *sent)
@@ -90,8 +90,8 @@ async def test_messages_sent_while_the_bridge_was_down(bridges: Bridges) -> None
 async def test_stopped_in_mid_turn(bridges: Bridges) -> None:
     words = Words.held()
     await bridges.start()
-    room = await bridges.new_room()
-    event_id = await bridges.person.send(room.room_id, words.text)
+    room = await bridges.new_thread()
+    event_id = await bridges.say(room, words.text)
     await growth(bridges, room, words)
     os.kill(bridges.pid, signal.SIGTERM)
     assert await bridges.ended() == 0
@@ -105,7 +105,7 @@ async def test_a_transaction_delivered_again(bridges: Bridges) -> None:
     words, later = Words.held(), Words.quick()
     await bridges.start()
     room = await bridges.new_room()
-    event_id = await bridges.person.send(room.room_id, words.text)
+    event_id = await bridges.say(room, words.text)
     await growth(bridges, room, words, 0)
     event = await bridges.person.event(room.room_id, event_id)
     ((txn_id,),) = bridges.rows(
@@ -121,7 +121,7 @@ async def test_a_transaction_delivered_again(bridges: Bridges) -> None:
 
     await bridges.start()
     await bridges.deliver(txn_id, event)
-    later_id = await bridges.person.send(room.room_id, later.text)
+    later_id = await bridges.say(room, later.text)
     later_event = await bridges.person.event(room.room_id, later_id)
     await asyncio.gather(
         bridges.deliver("at-once-1", event, later_event),

@@ -21,7 +21,7 @@ from letta_matrix.conversations.answers import ASK_AGAIN
 async def _begun(bridges: Bridges, words: Words) -> tuple[Room, str]:
     """A new agent, told something, whose reply has begun to grow."""
     room = await bridges.new_thread()
-    event_id = await bridges.person.send(room.room_id, words.text, room.thread_id)
+    event_id = await bridges.say(room, words.text)
     await growth(bridges, room, words)
     return room, event_id
 
@@ -83,7 +83,7 @@ async def test_the_app_server_while_a_tool_runs(bridges: Bridges, tmp_path: Path
     await bridges.write_config(permission_mode="unrestricted")
     await bridges.start()
     room = await bridges.new_room()
-    event_id = await bridges.person.send(room.room_id, f"tool:Bash:{command}")
+    event_id = await bridges.say(room, f"tool:Bash:{command}")
 
     await eventually(mark.exists, what="the tool runs")
     bridges.letta.kill()
@@ -119,7 +119,7 @@ async def test_synapse_just_after_it_took_a_message(bridges: Bridges) -> None:
     words = Words.quick()
     await bridges.start()
     room = await bridges.new_thread()
-    event_id = await bridges.person.send(room.room_id, words.text, room.thread_id)
+    event_id = await bridges.say(room, words.text)
     bridges.homeserver.kill()
     await bridges.homeserver.server.start()
     await assert_answered_once(bridges, room, (event_id, words))

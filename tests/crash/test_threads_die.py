@@ -11,12 +11,11 @@ async def test_two_threads_in_full_stream(bridges: Bridges) -> None:
     await bridges.start()
     main = await bridges.new_room()
     opening = [Words.quick(), Words.quick()]
-    roots = [await bridges.person.send(main.room_id, said.text) for said in opening]
+    roots = [await bridges.say(main, said.text) for said in opening]
     await assert_answered_once(bridges, main, *zip(roots, opening, strict=True))
     threads = [main.thread(root) for root in roots]
     sent = [
-        await bridges.person.send(thread.room_id, said.text, thread.thread_id)
-        for thread, said in zip(threads, words, strict=True)
+        await bridges.say(thread, said.text) for thread, said in zip(threads, words, strict=True)
     ]
 
     for thread, said in zip(threads, words, strict=True):

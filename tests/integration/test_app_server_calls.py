@@ -262,6 +262,7 @@ async def test_tools_on_a_remote_app_server_survive_one_connection(
             if over:
                 stub_model.steps.finish(request.text)
                 await frames_until(feed, "turn_finished")
+                clock.go()
             turn = asyncio.create_task(bench.turn(request, bench.saved.state))
             if not over:
                 await frames_until(feed, "runtime_start_response", "update_loop_status")

@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator
 import pytest
 from structlog.testing import capture_logs
 from tests.fake_homeserver import FakeHomeserver, Fault, failing
-from tests.waiting import Clock, eventually
+from tests.waiting import Clock, eventually, settled
 
 from letta_matrix.access import mirror as module
 from letta_matrix.access.mirror import AuditMirror
@@ -76,9 +76,16 @@ async def test_what_a_call_did_not_do_is_told(
 async def test_calls_are_told_together(
     mirror: AuditMirror, fake: FakeHomeserver, clock: Clock
 ) -> None:
+    clock.stop()
     for seq in range(60):
         mirror(entry(seq))
-    await clock.until(lambda: len(fake.messages(ROOM)) == 3)
+    for count in (1, 2, 3):
+        await settled()
+        clock.advance(module._EVERY - 0.1)
+        await settled()
+        assert len(fake.matching(PATH)) == count - 1
+        clock.advance(0.1)
+        await eventually(lambda count=count: len(fake.messages(ROOM)) == count)
     assert [body.count("\n") + 1 for body in fake.bodies(ROOM)] == [25, 25, 10]
     mirror(entry(60))
     await clock.until(lambda: len(fake.messages(ROOM)) == 4)
@@ -178,7 +185,7 @@ async def test_the_last_calls_are_told_at_the_end(
 async def test_the_end_waits_for_no_homeserver(
     homeserver: Homeserver, fake: FakeHomeserver, clock: Clock
 ) -> None:
-    fake.hold(PATH)
+    released = fake.hold(PATH)
     mirror = AuditMirror(ROOM, Intent(homeserver, "@letta:test"))
     mirror(entry(1))
     with capture_logs() as logs:
@@ -186,4 +193,5 @@ async def test_the_end_waits_for_no_homeserver(
         await eventually(lambda: fake.matching(PATH))
         clock.advance(module._FAREWELL)
         await closing
+    released.set()
     assert [one["log_level"] for one in logs] == ["warning"]

@@ -25,7 +25,7 @@ async def api(fake: FakeHomeserver, database_file: Path) -> AsyncGenerator[Api]:
 async def say(api: Api, clock: Clock) -> asyncio.Task[httpx.Response]:
     """Say something without waiting for its answer; time stands still, and it is sent."""
     clock.stop()
-    asking = asyncio.create_task(api.call("POST", PATH, json={"message": "hello"}))
+    asking = asyncio.create_task(api.call("POST", PATH, json={"message": "slow 3600"}))
     await eventually(lambda: api.stage.fake.messages(ROOM))
     return asking
 

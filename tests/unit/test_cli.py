@@ -57,10 +57,10 @@ def _letta_matrix(*arguments: str, cwd: Path, stdin: str = "") -> subprocess.Com
             status = end.code
         finally:
             structlog.reset_defaults()
-    assert status is None or isinstance(status, int), status
-    return subprocess.CompletedProcess(
-        argv, status or 0, out.getvalue().decode(), err.getvalue().decode()
-    )
+        sys.stdout.flush()
+        assert status is None or isinstance(status, int), status
+        said = (stream.getvalue().decode() for stream in (out, err))
+        return subprocess.CompletedProcess(argv, status or 0, *said)
 
 
 def _started(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:

@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 import aiohttp
 import pytest
+from structlog.testing import capture_logs
 from tests.builders import message
 from tests.unit.mcp_door import MINE
 from tests.unit.mcp_http_door import MODERN, HttpDoor, http_door, lasting_door, rpc
@@ -283,7 +284,9 @@ async def test_a_defect_for_one_token_does_not_save_another(
 
     monkeypatch.setattr(Authenticator, "identify", identify_some)
     goes_on = asyncio.create_task(mcp.call("wait"))
-    await clock.until(lambda: len(failed) > 1)
+    with capture_logs() as logs:
+        await clock.until(lambda: len(failed) > 1)
+    assert {one["event"] for one in logs} == {"a token of open requests is not checked"}
     other = replace(mcp, token=await mcp.door.token())
     ends = asyncio.create_task(other.call("wait"))
     await eventually(lambda: mcp.door.fake.waiting == 2)

@@ -17,7 +17,7 @@ from tests.fake_homeserver import Fault as Failure
 from tests.tool_arguments import arguments as tool_arguments
 from tests.tool_results import assert_declared
 from tests.toolbox_kit import toolbox_on
-from tests.waiting import Clock
+from tests.waiting import Clock, eventually, settled, within
 
 from letta_matrix.matrix.content import MARKER
 from letta_matrix.matrix.events import mapping
@@ -178,12 +178,15 @@ async def test_a_message_that_is_left_counts_though_the_room_cannot_be_left(
 
 
 async def test_too_many_calls_are_refused_until_a_time_that_is_told(
-    toolbox: Toolbox, fake: FakeHomeserver
+    toolbox: Toolbox, fake: FakeHomeserver, clock: Clock
 ) -> None:
+    clock.stop()
     results = [await toolbox.handler("memory")(call("matrix_whoami")) for _ in range(6)]
     assert [result.ok for result in results] == [True] * 5 + [False]
     assert results[-1].text == "Too many tool calls. Try again in 12 seconds."
     assert fake.requests == []
+    clock.advance(12)
+    assert (await toolbox.handler("memory")(call("matrix_whoami"))).ok
 
 
 def test_a_bucket_fills_again_and_each_agent_has_its_own() -> None:
@@ -301,13 +304,20 @@ async def test_a_message_costs_one_request(toolbox: Toolbox, fake: FakeHomeserve
 
 
 async def test_a_call_that_hangs_ends(
-    toolbox: Toolbox, fake: FakeHomeserver, monkeypatch: pytest.MonkeyPatch
+    toolbox: Toolbox, fake: FakeHomeserver, monkeypatch: pytest.MonkeyPatch, clock: Clock
 ) -> None:
-    hurried = replace(toolbox.tools["matrix_send_message"], seconds=0.05)
+    hurried = replace(toolbox.tools["matrix_send_message"], seconds=10)
     monkeypatch.setattr(toolbox, "tools", {hurried.name: hurried})
-    fake.slow["PUT .*/send/"] = 1.0
-    result = await toolbox.handler("memory")(send())
-    assert result == ToolResult(registry._UNCERTAIN, ok=False)
+    released = fake.hold("PUT .*/send/")
+    clock.stop()
+    sending = asyncio.ensure_future(toolbox.handler("memory")(send()))
+    await eventually(lambda: fake.requests)
+    clock.advance(9)
+    await settled()
+    assert not sending.done()
+    clock.advance(1)
+    assert await within(sending) == ToolResult(registry._UNCERTAIN, ok=False)
+    released.set()
 
 
 async def test_markers_tell_whose_call_it_was(toolbox: Toolbox, fake: FakeHomeserver) -> None:

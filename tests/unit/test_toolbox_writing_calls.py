@@ -114,13 +114,15 @@ async def test_an_edit_stays_what_its_message_was(toolbox: Toolbox, fake: FakeHo
 
 
 async def test_a_removal_whose_answer_was_lost_is_made_once(
-    toolbox: Toolbox, fake: FakeHomeserver
+    toolbox: Toolbox, fake: FakeHomeserver, clock: Clock
 ) -> None:
     removed = Failure(200, {"unsigned": {"redacted_because": {"event_id": "$r"}}})
     fake.fail("GET .*/event/", event(), removed)
     fake.fail("PUT .*/redact/", Failure(502), Failure(200, {"event_id": "$r"}))
     arguments = {"event_id": "$x", "reason": "\u202e typo ", "transaction_id": "t"}
-    told = await use(toolbox, "matrix_redact", **arguments)
+    removing = asyncio.create_task(use(toolbox, "matrix_redact", **arguments))
+    await clock.until(removing.done)
+    told = await removing
     assert told["redaction_event_id"] == "$r"
     first, second = fake.matching("PUT .*/redact/")
     assert first.path == second.path
@@ -130,25 +132,29 @@ async def test_a_removal_whose_answer_was_lost_is_made_once(
 
 
 async def test_a_message_whose_answer_was_lost_is_sent_once(
-    toolbox: Toolbox, fake: FakeHomeserver
+    toolbox: Toolbox, fake: FakeHomeserver, clock: Clock
 ) -> None:
     fake.forgetful = True
     # The second is for aiohttp, which tries a broken connection's request again by itself.
     fake.fail("PUT .*/send/", LOST_ANSWER, LOST_REQUEST)
-    await use(toolbox, "matrix_send_message", message="once", transaction_id="t")
+    arguments = {"message": "once", "transaction_id": "t"}
+    sending = asyncio.create_task(use(toolbox, "matrix_send_message", **arguments))
+    await clock.until(sending.done)
+    await sending
     assert fake.bodies(ROOM) == ["once"]
 
 
 async def test_a_client_that_hangs_up_finds_its_message_sent(
     toolbox: Toolbox, fake: FakeHomeserver
 ) -> None:
-    fake.slow["PUT .*/send/"] = 0.1
+    released = fake.hold("PUT .*/send/")
     arguments = {"message": "once", "transaction_id": "t"}
     for _ in range(2):
         call = asyncio.create_task(use(toolbox, "matrix_send_message", **arguments))
         await eventually(lambda: fake.matching("PUT .*/send/"))
         call.cancel()
         await asyncio.wait([call])
+    released.set()
     told = await use(toolbox, "matrix_send_message", **arguments)
     assert [one["event_id"] for one in fake.messages(ROOM)] == [told["event_id"]]
     assert len(fake.requests) == 1

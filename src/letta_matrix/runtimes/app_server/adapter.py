@@ -143,6 +143,7 @@ class AppServer:
 
         self._unfinished[request] = state or {}
         scope = Scope(request.agent_id, request.conversation_id)
+        self._connection.stopped.discard(scope)
         turn = scope, request.message_id
         with self._connection.feeds.subscribe(scope) as feed:
             follower = Follower(self._connection, request, feed, remember)
@@ -174,6 +175,7 @@ class AppServer:
         """Stop what runs (see `AgentRuntime`); returns when it ended, or `ABORT_GRACE` later."""
         scope = Scope(agent_id, conversation_id)
         followers = self._connection.feeds.of(scope)
+        self._connection.stopped.add(scope)
         with self._connection.feeds.subscribe(scope) as feed:
             answer = await self._connection.call("abort_message", runtime=scope.as_json())
             self._connection.tools.stop(scope)

@@ -169,7 +169,7 @@ class Follower:
         report = await self.recovery.report()
         reader = report.reader
         if report.joined:
-            async with aclosing(self._join(report)) as events:
+            async with aclosing(self._join(report, unbroken=unbroken)) as events:
                 async for event in events:
                     yield event
             return
@@ -190,7 +190,7 @@ class Follower:
             return
         if reader.busy and not stored.followed:
             reader.adopt()
-            async with aclosing(self._join(report)) as events:
+            async with aclosing(self._join(report, unbroken=unbroken)) as events:
                 async for event in events:
                     yield event
             return
@@ -226,7 +226,7 @@ class Follower:
         if (seen or stored.in_tools) and not self.connection.has_spare:
             raise await self._lost("the App Server went away while a tool ran", stored)
 
-    async def _join(self, report: Report) -> Events:
+    async def _join(self, report: Report, *, unbroken: bool) -> Events:
         """Wait for the end of a turn that is under way, then tell it from what is stored."""
         yield TurnStarted(report.reader.run_id)
         if self.dropped:
@@ -238,6 +238,10 @@ class Follower:
                     finish = event
                 elif not isinstance(event, TextDelta | TurnStarted):
                     yield event
+        cancelled = finish.stop_reason is StopReason.CANCELLED
+        if cancelled and not unbroken and self.scope not in self.connection.stopped:
+            # By the App Server, which saw all its clients gone and was not done with it yet.
+            raise await self._lost("the reply was cut off", None)
         stored = await self.recovery.stored()
         for event in stored_events(stored or StoredTurn(), finish):
             if not isinstance(event, TurnStarted):
