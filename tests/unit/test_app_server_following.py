@@ -40,6 +40,7 @@ STORED = [
     {"id": "m1", "message_type": "user_message", "content": "hello", "otid": "$1"},
 ]
 """Newest first, as they are listed: a turn that has used a tool."""
+STARTED = {"disposition": "started"}
 
 
 def loop(status: str, active: list[str], **runs: list[str]) -> Json:
@@ -207,11 +208,13 @@ async def test_agents_are_asked_the_same_at_once(
         if frame["type"] != "input":
             return answer_to(frame)
         inputs.append(frame)
-        answers = [
-            answer_to(one, said(f"I am {place_of(one)['agent_id']}"), finished("r1"))
-            for one in (inputs if len(inputs) == 2 else [])
+        if len(inputs) < 2:
+            return []
+        ends = [
+            answer_to(one, said(f"I am {place_of(one)['agent_id']}"), finished("r1"), **STARTED)
+            for one in inputs
         ]
-        return [one for answer in answers for one in answer]
+        return [one for end in ends for one in end]
 
     upstream.respond = respond
     clock.stop()
@@ -229,15 +232,17 @@ async def test_a_question_is_asked_again_though_another_agents_was_answered(
 
     def respond(frame: Json) -> list[Json]:
         run = f"run of {place_of(frame)['conversation_id']}"
-        request = {"subtype": "can_use_tool", "tool_name": "Bash", "input": {}}
-        question = {"type": "control_request", "request_id": f"perm {run}", "request": request}
+        request: Json = {"subtype": "can_use_tool", "tool_name": "Bash", "input": {}}
+        question: Json = {"type": "control_request", "request_id": run, "request": request}
         asking = [loop("WAITING_ON_APPROVAL", [run], **{run: ["$1"]}), question]
         if frame["type"] == "conversation_messages_list":
             return answer_to(frame, messages=STORED[2:])
         if frame["type"] == "runtime_start":
             return answer_to(frame, *(asking if restarted else ()))
+        if frame["type"] != "input":
+            return answer_to(frame, conversation={"id": "c3"})
         is_prompt = frame["payload"]["kind"] == "create_message"
-        return answer_to(frame, *(asking if is_prompt else [finished(run)]), disposition="started")
+        return answer_to(frame, *(asking if is_prompt else [finished(run)]), **STARTED)
 
     upstream.respond = respond
     states: list[TurnState] = []

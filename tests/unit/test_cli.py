@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import re
 import socket
 import stat
 import subprocess
@@ -24,7 +25,7 @@ from letta_matrix.cli.account import human_of
 from letta_matrix.cli.faults import BadInput, Failure, Unreachable
 from letta_matrix.cli.main import app, main
 from letta_matrix.cli.transcript import Transcript
-from letta_matrix.config import Config, load_config
+from letta_matrix.config import load_config
 from letta_matrix.conversations import notices
 from letta_matrix.matrix.content import edit_content, text_content
 from letta_matrix.runtimes.keeper import process as keeper_process
@@ -58,6 +59,7 @@ def _letta_matrix(*arguments: str, cwd: Path, stdin: str = "") -> subprocess.Com
         finally:
             structlog.reset_defaults()
         sys.stdout.flush()
+        sys.stderr.flush()
         assert status is None or isinstance(status, int), status
         said = (stream.getvalue().decode() for stream in (out, err))
         return subprocess.CompletedProcess(argv, status or 0, *said)
@@ -115,9 +117,9 @@ def test_faults_are_one_line(
 def test_the_program_by_itself(tmp_path: Path) -> None:
     done = _started("-m", "letta_matrix", "--version", cwd=tmp_path)
     assert (done.returncode, done.stdout) == (0, f"letta-matrix {__version__}\n")
-    done = _started("-m", "letta_matrix", "run", "-c", "none.yaml", cwd=tmp_path)
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "letta-matrix: none.yaml: no such file\n"
+    done = _started("-m", "letta_matrix", "link", "--data", "none", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert re.fullmatch(r"letta-matrix: no stack runs in none.*\n", done.stderr)
 
 
 def test_the_report_is_shown_in_short_lines() -> None:
@@ -343,17 +345,14 @@ def test_mappings_of_users_that_others_have(tmp_path: Path) -> None:
 
 
 def test_agents_and_status_of_a_bridge_that_does_not_run(tmp_path: Path) -> None:
-    with socket.socket() as nobodys:
-        nobodys.bind(("127.0.0.1", 0))
-        ports = Ports(api=nobodys.getsockname()[1])
-        _agents_and_status(write_bridge_files(tmp_path, ports, "@admin:localhost"), tmp_path)
-
-
-def _agents_and_status(config: Config, tmp_path: Path) -> None:
-    assert "start the bridge once" in _letta_matrix("agents", cwd=tmp_path).stderr
-    asyncio.run(_insert(config.directory, Agent("agent-1", "local", "Ada", AGENT)))
-    assert "Ada" in _letta_matrix("agents", cwd=tmp_path).stdout
-    status = _letta_matrix("status", "--json", cwd=tmp_path)
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        ports = Ports(api=nobody.getsockname()[1])
+        config = write_bridge_files(tmp_path, ports, "@admin:localhost")
+        assert "start the bridge once" in _letta_matrix("agents", cwd=tmp_path).stderr
+        asyncio.run(_insert(config.directory, Agent("agent-1", "local", "Ada", AGENT)))
+        assert "Ada" in _letta_matrix("agents", cwd=tmp_path).stdout
+        status = _letta_matrix("status", "--json", cwd=tmp_path)
     assert status.returncode == 1
     assert json.loads(status.stdout)["status"] == "down"
 

@@ -109,36 +109,32 @@ async def test_the_template_names_its_variable(door: Door) -> None:
         assert template["uriTemplate"] == "matrix://rooms/{room_id}/messages"
 
 
-@pytest.mark.parametrize(
-    ("uri", "fault"),
-    [
-        ("matrix://rooms/%21others%3Atest/messages", "You are not in !others:test."),
-        ("matrix://rooms/", "There is no such resource"),
-        ("matrix://rooms//messages", "There is no such resource"),
-        ("matrix://rooms/../messages", "You are not in"),
-        ("matrix://rooms/!a/b/messages", "There is no such resource"),
-        ("matrix://rooms/%ff%fe/messages", "There is no such resource"),
-        (f"matrix://rooms/{'a' * 1000}/messages", "There is no such resource"),
-        ("file:///etc/passwd", "There is no such resource"),
-        ("matrix://rooms?x=1", "There is no such resource"),
-        ("", "There is no such resource"),
-    ],
-)
-@pytest.mark.parametrize("method", ["resources/read", "resources/subscribe"])
-async def test_what_cannot_be_read_is_refused(
-    door: Door, method: str, uri: str, fault: str
-) -> None:
-    async with door.client() as client:
-        error = (await client.request(method, {"uri": uri}))["error"]
-        assert error["code"] == -32602
-        assert fault in error["message"]
+UNREADABLE = [
+    ("matrix://rooms/%21others%3Atest/messages", "You are not in !others:test."),
+    ("matrix://rooms/", "There is no such resource"),
+    ("matrix://rooms//messages", "There is no such resource"),
+    ("matrix://rooms/../messages", "You are not in"),
+    ("matrix://rooms/!a/b/messages", "There is no such resource"),
+    ("matrix://rooms/%ff%fe/messages", "There is no such resource"),
+    (f"matrix://rooms/{'a' * 1000}/messages", "There is no such resource"),
+    ("file:///etc/passwd", "There is no such resource"),
+    ("matrix://rooms?x=1", "There is no such resource"),
+    ("", "There is no such resource"),
+]
 
 
-@pytest.mark.parametrize("cursor", ["-1", "x", "", "9" * 9, "²"])
-async def test_a_foreign_cursor_is_refused(door: Door, cursor: str) -> None:
+async def test_what_cannot_be_read_is_refused(door: Door, subtests: pytest.Subtests) -> None:
     async with door.client() as client:
-        error = (await client.request("resources/list", {"cursor": cursor}))["error"]
-        assert error["code"] == -32602
+        for method in ("resources/read", "resources/subscribe"):
+            for uri, fault in UNREADABLE:
+                with subtests.test(method=method, uri=uri):
+                    error = (await client.request(method, {"uri": uri}))["error"]
+                    assert error["code"] == -32602
+                    assert fault in error["message"]
+        for cursor in ("-1", "x", "", "9" * 9, "²"):
+            with subtests.test(cursor=cursor):
+                error = (await client.request("resources/list", {"cursor": cursor}))["error"]
+                assert error["code"] == -32602
 
 
 async def test_a_token_sees_what_its_scopes_and_rooms_allow(door: Door) -> None:

@@ -133,29 +133,30 @@ async def test_an_answer_that_took_long_is_not_for_a_revoked_token(
             assert await client.closed() == (4401, "The token was revoked.")
 
 
-@pytest.mark.parametrize(
-    ("text", "code"),
-    [
-        ("{", -32700),
-        ("", -32700),
-        ("nonsense", -32700),
-        ("[" * 100_000, -32700),
-        ('{"jsonrpc":"2.0","id":1,"method":"x","params":{"a":"\\ud800"}}', -32700),
-        ("[]", -32600),
-        ("null", -32600),
-        ('{"jsonrpc":"1.0","id":1,"method":"ping"}', -32600),
-        ('{"jsonrpc":"2.0","id":1,"method":7}', -32600),
-        ('{"jsonrpc":"2.0","id":1,"method":"ping","params":[1]}', -32600),
-    ],
-)
+NO_MESSAGES = [
+    ("{", -32700),
+    ("", -32700),
+    ("nonsense", -32700),
+    ("[" * 100_000, -32700),
+    ('{"jsonrpc":"2.0","id":1,"method":"x","params":{"a":"\\ud800"}}', -32700),
+    ("[]", -32600),
+    ("null", -32600),
+    ('{"jsonrpc":"1.0","id":1,"method":"ping"}', -32600),
+    ('{"jsonrpc":"2.0","id":1,"method":7}', -32600),
+    ('{"jsonrpc":"2.0","id":1,"method":"ping","params":[1]}', -32600),
+]
+
+
 async def test_what_is_no_message_is_answered_and_the_connection_stays(
-    door: Door, text: str, code: int
+    door: Door, subtests: pytest.Subtests
 ) -> None:
     async with door.client() as client:
-        await client.socket.send_str(text)
-        answer = await client.receive()
-        assert (answer["id"], answer["error"]["code"]) == (None, code)
-        assert await client.result("ping") == {}
+        for text, code in NO_MESSAGES:
+            with subtests.test(text=text[:40]):
+                await client.socket.send_str(text)
+                answer = await client.receive()
+                assert (answer["id"], answer["error"]["code"]) == (None, code)
+                assert await client.result("ping") == {}
 
 
 ODD: list[object] = [None, True, -1, 1e308, "", "\u202e\x00", "x" * 9999, [], {}, [[]], {"": {}}]

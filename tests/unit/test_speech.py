@@ -308,7 +308,8 @@ async def test_each_agent_is_looked_at_no_faster_than_the_interval(
     for number in range(10):
         stage.runtime.say("agent-1", f"{number}")
         await listener.watch.listed(await stage.runtime.list_agents())
-        await settled(listener.task)
+        # Whom it may look at it looks at.
+        await eventually(lambda: listener.watch._next() is None)
         clock.advance(0.45)
     await settled(listener.task)
     assert len(looks) == 1

@@ -210,7 +210,8 @@ def test_what_still_grows_is_unfinished_and_has_no_cursor(live: bool, text: str)
 def test_the_most_messages_of_the_longest_texts_fit(text: str) -> None:
     events = [said(f"${number:043}") for number in range(50)]
     for event in events:
-        event["content"]["body"] = text * 20_000
+        # Longer than any that is shown whole.
+        event["content"]["body"] = text * 12_001
     told = fit_texts(lambda length: {"messages": [entry(e, {}, length) for e in events]}, "Cut.")
     assert size(told) <= LIMIT
     assert told["note"] == "Cut."
@@ -262,15 +263,23 @@ async def test_a_name_that_changes_while_it_is_asked_for_is_not_kept(
 
 @pytest.mark.parametrize(
     "event",
-    [{}, {"type": "m.room.name"}, {"type": "m.room.member", "room_id": 7, "state_key": []}],
+    [
+        {},
+        {"type": "m.room.name"},
+        {"type": ["m.room.name"], "room_id": "!1:test"},
+        {"type": "m.room.name", "room_id": ["!1:test"]},
+        {"type": "m.room.member", "room_id": "!1:test", "state_key": []},
+    ],
 )
 def test_odd_events_are_nothing_to_what_is_known(event: Any) -> None:
     arrivals = Arrivals()
-    KnownRooms(arrivals)
+    known = KnownRooms(arrivals)
+    known._cards["!2:test"] = known_rooms._Known(0.0)
     # What a listener fails at is logged and goes no further.
     with capture_logs() as logs:
         arrivals.publish(event)
     assert logs == []
+    assert list(known._cards) == ["!2:test"]
 
 
 def test_a_nameless_room_is_called_after_the_others() -> None:

@@ -111,22 +111,27 @@ def test_what_cannot_be_undone_needs_more_trust(toolbox: Toolbox, destructive: b
     assert "matrix_edit_message" in names
 
 
-@pytest.mark.parametrize(
-    ("arguments", "why"),
-    [
-        ({"message": None}, "`message` should be a valid string"),
-        ({"message": ""}, "`message` string should have at least 1 character"),
-        ({"room_id": 7}, "`room_id` should be a valid string"),
-        ({"room_id": "a\u202eb"}, "`room_id` should have no control characters"),
-        ({"room_id": "x" * 256}, "`room_id` string should have at most 255 characters"),
-        ({"who": 1}, "there is no argument `who`, only: room_id, message"),
-        ({"message": "\u202e \x00"}, "`message` has no text in it"),
-    ],
-)
-async def test_bad_arguments_are_named(toolbox: Toolbox, arguments: Any, why: str) -> None:
-    result = await toolbox.handler("memory")(send(**arguments))
-    assert not result.ok
-    assert why in result.text
+BAD: list[tuple[dict[str, Any], str]] = [
+    ({"message": None}, "`message` should be a valid string"),
+    ({"message": ""}, "`message` string should have at least 1 character"),
+    ({"room_id": 7}, "`room_id` should be a valid string"),
+    ({"room_id": "a\u202eb"}, "`room_id` should have no control characters"),
+    ({"room_id": "x" * 256}, "`room_id` string should have at most 255 characters"),
+    ({"who": 1}, "there is no argument `who`, only: room_id, message"),
+    ({"message": "\u202e \x00"}, "`message` has no text in it"),
+]
+
+
+async def test_bad_arguments_are_named(
+    toolbox: Toolbox, subtests: pytest.Subtests, clock: Clock
+) -> None:
+    for number, (arguments, why) in enumerate(BAD):
+        with subtests.test(why=why):
+            call = replace(send(**arguments), request_id=f"r{number}")
+            result = await toolbox.handler("memory")(call)
+            assert not result.ok
+            assert why in result.text
+        clock.advance(12)
 
 
 async def test_what_is_missing_is_named(toolbox: Toolbox) -> None:
@@ -372,25 +377,28 @@ def test_file_names_are_harmless(name: str) -> None:
     assert safe == safe.strip(" .") or len(name) > uploads._MAX_NAME
 
 
-@pytest.mark.parametrize(
-    ("arguments", "why"),
-    [
-        ({"name": "a.txt"}, "Give either"),
-        ({"name": "a.txt", "content": "a", "content_base64": "YQ=="}, "Give either"),
-        ({"name": "a.txt", "content_base64": "not base64!"}, "not valid base64"),
-        ({"name": "a.txt", "content": "half \ud800"}, "`content` is broken"),
-        ({"name": "../", "content": "a"}, "`name` should be a file name"),
-        ({"name": "a", "content": "a", "media_type": "text"}, "should look like text/markdown"),
-        ({"name": "a", "content": "ü" * 2_600_000}, "at most 5 MB"),
-        ({"name": "a", "content": "a" * 9_000_000}, "at most 5 MB"),
-    ],
-)
+BAD_FILES: list[tuple[dict[str, str], str]] = [
+    ({"name": "a.txt"}, "Give either"),
+    ({"name": "a.txt", "content": "a", "content_base64": "YQ=="}, "Give either"),
+    ({"name": "a.txt", "content_base64": "not base64!"}, "not valid base64"),
+    ({"name": "a.txt", "content": "half \ud800"}, "`content` is broken"),
+    ({"name": "../", "content": "a"}, "`name` should be a file name"),
+    ({"name": "a", "content": "a", "media_type": "text"}, "should look like text/markdown"),
+    ({"name": "a", "content": "ü" * 2_600_000}, "at most 5 MB"),
+    ({"name": "a", "content": "a" * 9_000_000}, "at most 5 MB"),
+]
+
+
 async def test_bad_files_are_refused(
-    toolbox: Toolbox, fake: FakeHomeserver, arguments: Any, why: str
+    toolbox: Toolbox, fake: FakeHomeserver, subtests: pytest.Subtests, clock: Clock
 ) -> None:
-    result = await toolbox.handler("memory")(call("matrix_upload_file", room_id=ROOM, **arguments))
-    assert not result.ok
-    assert why in result.text
+    for number, (arguments, why) in enumerate(BAD_FILES):
+        with subtests.test(why=why):
+            upload = call("matrix_upload_file", room_id=ROOM, **arguments)
+            result = await toolbox.handler("memory")(replace(upload, request_id=f"r{number}"))
+            assert not result.ok
+            assert why in result.text
+        clock.advance(12)
     assert fake.requests == []
 
 

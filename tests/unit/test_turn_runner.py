@@ -520,7 +520,9 @@ async def test_a_quick_turn_costs_one_request(
     fake.requests.clear()
     clock.stop()
     # From the second on: who is in the room is known then.
-    await stage.run("hello again")
+    running = await begun(stage, await stage.turn("slow 0.2"))
+    clock.advance(0.2)
+    await within(running)
     await eventually(lambda: not stage.runner._background)
     assert [one.line.split("/")[-3:-1] for one in fake.requests] == [["send", "m.room.message"]]
 
@@ -640,8 +642,10 @@ async def test_a_runtime_that_does_not_stop_is_left_alone(
     await eventually(lambda: fake.messages(ROOM))
     clock.stop()
     await stage.runner.cancel(turn)
+    watchdog = stage.runner._running[turn.turn_id].watchdog
     clock.advance(2.9)
     await settled(running)
+    assert watchdog.bite is None
     clock.advance(0.2)
     await within(running)
     assert fake.bodies(ROOM)[1:] == [notices.STOPPED]

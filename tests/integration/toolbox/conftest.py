@@ -5,8 +5,8 @@ from collections.abc import AsyncGenerator
 
 import pytest
 from tests.integration.bridge_world import Person
-from tests.integration.toolbox.bench import Bench, bench_on
-from tests.integration.toolbox.reading import Read
+from tests.integration.toolbox.readers import Read
+from tests.integration.toolbox.toolbox_bench import Bench, bench_on
 from tests.servers import Homeserver
 
 from letta_matrix.store.agents import Agent

@@ -6,7 +6,7 @@ import secrets
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.integration.bridge_world import Json
-from tests.integration.toolbox.bench import Bench
+from tests.integration.toolbox.toolbox_bench import Bench
 from tests.tool_arguments import arguments as tool_arguments
 
 from letta_matrix.matrix.content import MARKER
@@ -149,22 +149,22 @@ async def test_files_arrive_as_they_were(bench: Bench, ada: Agent) -> None:
         assert await response.read() == "# Ünïcode".encode()
 
 
-async def test_rooms_and_members_are_listed(bench: Bench) -> None:
-    ada, bob = await bench.agent("Ada"), await bench.agent("Bob")
+async def test_rooms_and_members_are_listed(bench: Bench, bea: Agent) -> None:
+    ada = await bench.agent("Ada")
     named = await bench.room(ada, name="Plans", room_alias_name=f"p{secrets.token_hex(4)}")
-    nameless = await bench.room(ada, bob)
+    nameless = await bench.room(ada, bea)
     _, told = await bench.call(ada, "matrix_list_rooms")
     rooms = {room["room_id"]: room for room in told["rooms"]}
     assert set(rooms) == {ada.room_id, named, nameless}
     assert rooms[named]["name"] == "Plans"
     assert rooms[named]["alias"].startswith("#p")
-    assert "Bob" in rooms[nameless]["name"]
+    assert "Bea" in rooms[nameless]["name"]
     assert "Ada" not in rooms[nameless]["name"]
     _, told = await bench.call(ada, "matrix_list_rooms", include_members=True)
     members = next(r["members"] for r in told["rooms"] if r["room_id"] == nameless)
-    assert {m["user_id"] for m in members} == {ada.user_id, bob.user_id, bench.ann.user_id}
+    assert {m["user_id"] for m in members} == {ada.user_id, bea.user_id, bench.ann.user_id}
     _, told = await bench.call(ada, "matrix_list_members", room_id=nameless)
-    assert {"user_id": bob.user_id, "name": "Bob", "agent_id": bob.agent_id} in told["members"]
+    assert {"user_id": bea.user_id, "name": "Bea", "agent_id": bea.agent_id} in told["members"]
 
 
 async def test_an_agent_knows_who_and_where_it_is(bench: Bench, ada: Agent) -> None:

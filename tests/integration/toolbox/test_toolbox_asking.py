@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from tests.integration.bridge_world import Json
-from tests.integration.toolbox.bench import Bench
+from tests.integration.toolbox.toolbox_bench import Bench
 from tests.waiting import Clock, settled, within
 
 from letta_matrix.store.agents import Agent

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.integration.bridge_world import Json
-from tests.integration.toolbox.bench import Bench
-from tests.integration.toolbox.reading import Read, fault_of, post_file, say, upload
+from tests.integration.toolbox.readers import Read, fault_of, post_file, say, upload
+from tests.integration.toolbox.toolbox_bench import Bench
 from tests.tool_arguments import arguments as tool_arguments
 
 from letta_matrix.matrix.content import text_content

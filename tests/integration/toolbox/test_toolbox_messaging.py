@@ -5,7 +5,7 @@ import secrets
 
 import pytest
 from tests.integration.bridge_world import Json
-from tests.integration.toolbox.bench import Bench
+from tests.integration.toolbox.toolbox_bench import Bench
 from tests.waiting import eventually, within
 
 from letta_matrix.conversations.routing import new_turn

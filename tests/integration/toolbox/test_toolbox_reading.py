@@ -4,8 +4,8 @@ import asyncio
 import json
 import secrets
 
-from tests.integration.toolbox.bench import Bench
-from tests.integration.toolbox.reading import Read, fault_of, say, texts
+from tests.integration.toolbox.readers import Read, fault_of, say, texts
+from tests.integration.toolbox.toolbox_bench import Bench
 
 from letta_matrix.matrix.content import edit_content, text_content
 from letta_matrix.matrix.intent import Intent

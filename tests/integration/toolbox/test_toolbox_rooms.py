@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.integration.bridge_world import Json, Person
-from tests.integration.toolbox.bench import Bench
+from tests.integration.toolbox.toolbox_bench import Bench
 from tests.tool_arguments import arguments as tool_arguments
 
 from letta_matrix.matrix.homeserver import HomeserverUnavailable

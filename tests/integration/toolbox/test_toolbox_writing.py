@@ -12,7 +12,7 @@ from urllib.parse import quote
 import pytest
 from PIL import Image
 from tests.integration.bridge_world import Json
-from tests.integration.toolbox.bench import Bench
+from tests.integration.toolbox.toolbox_bench import Bench
 from tests.waiting import within
 
 from letta_matrix.matrix.content import MARKER

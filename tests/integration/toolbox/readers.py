@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from tests.integration.bridge_world import Json
-from tests.integration.toolbox.bench import Bench
+from tests.integration.toolbox.toolbox_bench import Bench
 
 from letta_matrix.toolbox.faults import Fault, ToolError
 
