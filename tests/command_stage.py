@@ -154,7 +154,7 @@ class Stage:
             "arguments": {"command": "ls"},
             "always": True,
             "asked_at": now - 60,
-            "expires_at": now + 1740,
+            "expires_at": now + 2.5 * 86_400,
             **fields,
         }
         approval = Approval(

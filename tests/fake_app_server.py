@@ -1,17 +1,18 @@
 """A WebSocket that says what a test tells it to, in place of an App Server."""
 
-import asyncio
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Self
 
 from aiohttp import web
+from tests.waiting import eventually
 
 
 @dataclass
 class FakeAppServer:
-    """Answers at `url`; `received` holds every text, `headers` those of the last handshake.
+    """Answers at `url`; `received` holds every text, `senders` the connection that each came
+    on, `headers` those of the last handshake.
 
     `respond` is given each frame and returns the frames to send back.
     """
@@ -20,10 +21,10 @@ class FakeAppServer:
     port: int = 0
     respond: Callable[[dict[str, Any]], list[dict[str, Any]]] = lambda _: []
     received: list[str] = field(default_factory=list[str])
+    senders: list[web.WebSocketResponse] = field(default_factory=list[web.WebSocketResponse])
     headers: dict[str, str] = field(default_factory=dict[str, str])
     sockets: list[web.WebSocketResponse] = field(default_factory=list[web.WebSocketResponse])
     _runner: web.AppRunner | None = None
-    _news: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
     def url(self) -> str:
@@ -57,10 +58,7 @@ class FakeAppServer:
 
     async def heard(self, count: int) -> list[str]:
         """The first `count` texts, once they came."""
-        async with asyncio.timeout(10):
-            while len(self.received) < count:
-                self._news.clear()
-                await self._news.wait()
+        await eventually(lambda: len(self.received) >= count)
         return self.received[:count]
 
     async def _serve(self, request: web.Request) -> web.StreamResponse:
@@ -73,7 +71,7 @@ class FakeAppServer:
         try:
             async for message in socket:
                 self.received.append(message.data)
-                self._news.set()
+                self.senders.append(socket)
                 for answer in self.respond(json.loads(message.data)):
                     await socket.send_str(json.dumps(answer, separators=(",", ":")))
         finally:

@@ -53,7 +53,9 @@ def rate_limited(milliseconds: int) -> Fault:
 
 
 def failing(status: int) -> Fault:
-    return Fault(status, {"errcode": "M_UNKNOWN", "error": "on purpose"})
+    """A 5xx: 502 and 504 of a proxy, the others in the homeserver's own words."""
+    own = {} if status in (502, 504) else {"errcode": "M_UNKNOWN"}
+    return Fault(status, {**own, "error": "on purpose"})
 
 
 class FakeHomeserver:
@@ -61,7 +63,7 @@ class FakeHomeserver:
 
     `requests` is everything that arrived; `fail` puts faults in front of the requests whose
     `METHOD path` matches; `forgetful` makes it forget client txn ids, as a restart does.
-    `slow` gives requests that match a pattern so many seconds; `most_at_once` of them overlapped.
+    `slow` gives requests that match a pattern so many seconds; `hold` keeps them.
     """
 
     def __init__(self) -> None:
@@ -74,16 +76,21 @@ class FakeHomeserver:
         self.forgetful = False
         self.port = 0
         self.slow: dict[str, float] = {}
-        self.most_at_once = 0
-        self._slow_now = 0
         self._txns: dict[tuple[str, str], str] = {}
         self._faults: list[tuple[re.Pattern[str], list[Fault]]] = []
+        self._held: list[tuple[re.Pattern[str], asyncio.Event]] = []
         self._runner: web.AppRunner | None = None
         self._numbers = iter(range(1, 1_000_000))
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def connections(self) -> int:
+        """How many are open to it."""
+        server = self._runner and self._runner.server
+        return len(server.connections) if server else 0
 
     async def start(self) -> None:
         """Listen; the second time on the same port."""
@@ -102,6 +109,13 @@ class FakeHomeserver:
     def fail(self, pattern: str, *faults: Fault) -> None:
         """The next requests that match `pattern` meet these faults, one each."""
         self._faults.append((re.compile(pattern), list(faults)))
+
+    def hold(self, pattern: str) -> asyncio.Event:
+        """From now on requests that match `pattern` wait for this event before anything comes
+        of them."""
+        released = asyncio.Event()
+        self._held.append((re.compile(pattern), released))
+        return released
 
     def matching(self, pattern: str) -> list[Request]:
         return [request for request in self.requests if re.search(pattern, request.line)]
@@ -137,10 +151,10 @@ class FakeHomeserver:
         self.requests.append(request)
         for pattern, pause in self.slow.items():
             if re.search(pattern, request.line):
-                self._slow_now += 1
-                self.most_at_once = max(self.most_at_once, self._slow_now)
                 await asyncio.sleep(pause)
-                self._slow_now -= 1
+        for held, released in self._held:
+            if held.search(request.line):
+                await released.wait()
         fault = self._fault_for(request)
         if fault is None or fault.takes_effect:
             status, answer = self._answer(request)

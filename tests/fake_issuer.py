@@ -44,8 +44,8 @@ def private_jwk(key: Key) -> dict[str, Any]:
 class FakeIssuer:
     """`keys` are published by their kids; `requests` are the paths that were asked for.
 
-    `answers` stand for what a path would answer otherwise: status, body and headers. `pause` is
-    how many seconds an answer takes.
+    `answers` stand for what a path would answer otherwise: status, body and headers. Answers
+    wait for `held` if there is one.
     """
 
     def __init__(self) -> None:
@@ -54,7 +54,7 @@ class FakeIssuer:
         self.requests: list[str] = []
         self.answers: dict[str, Answer] = {}
         self.discovery: dict[str, Any] = {}
-        self.pause = 0.0
+        self.held: asyncio.Event | None = None
         self.port = 0
         self._runner: web.AppRunner | None = None
 
@@ -113,7 +113,8 @@ class FakeIssuer:
 
     async def _handle(self, request: web.Request) -> web.Response:
         self.requests.append(request.path)
-        await asyncio.sleep(self.pause)
+        if self.held is not None:
+            await self.held.wait()
         if request.path in self.answers:
             status, body, headers = self.answers[request.path]
             return web.Response(status=status, body=body, headers=headers)

@@ -46,6 +46,7 @@ from tests.fake_letta_checks import (
     text_field,
 )
 from tests.fake_letta_runs import DONE, Conversation, Json, Run, Script, message_text, new_id, now
+from tests.steps import Steps
 
 _ID = re.compile(r"(agent|conv|run)-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 MODELS = ("letta/stub-echo", "letta/stub-other")
@@ -56,7 +57,7 @@ GARBAGE = b'data: {"id": \n\n\xff\xfe<html>\n\ndata: [1, 2]\n\n'
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-@dataclass
+@dataclass(repr=False)
 class FakeLettaApi:
     """The server; port 0 takes any free port. Without a `key` none may be sent.
 
@@ -80,6 +81,7 @@ class FakeLettaApi:
     agents: dict[str, Json] = field(default_factory=dict[str, Json])
     conversations: dict[str, Conversation] = field(default_factory=dict[str, Conversation])
     runs: dict[str, Run] = field(default_factory=dict[str, Run])
+    steps: Steps = field(default_factory=Steps)
     _faults: list[Fault] = field(default_factory=list[Fault])
     _by_otid: dict[str, Run] = field(default_factory=dict[str, Run])
     _runner: web.AppRunner | None = None
@@ -324,7 +326,7 @@ class FakeLettaApi:
         return run
 
     async def _play(self, run: Run) -> None:
-        await Script(run, self.approvals).play()
+        await Script(run, self.approvals, self.steps).play()
         if (agent := self.agents.get(run.conversation.agent_id)) is not None:
             agent |= {"last_run_completion": now(), "updated_at": now()}
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, cast
 
+from tests.steps import Steps
+
 Json = dict[str, Any]
 
 WORD_DELAY = 0.1
@@ -138,6 +140,7 @@ class Script:
 
     run: Run
     approvals: set[str]
+    steps: Steps
 
     async def play(self) -> None:
         """Do what the prompt's words say (see tests/stub_model.py)."""
@@ -180,7 +183,8 @@ class Script:
 
     async def _say(self, words: list[str], delay: float) -> None:
         message_id = new_id("message")
-        for word in words:
+        for place, word in enumerate(words):
+            await self.steps.reach(message_text(self.run.prompt["content"]), place)
             self.run.emit("assistant_message", id=message_id, content=word)
             await asyncio.sleep(delay)
         self.run.store("assistant_message", message_id, content="".join(words))
@@ -248,8 +252,9 @@ def _new_call(name: str, argument: str) -> Json:
 
 
 def _words(text: str) -> list[str]:
-    if match := re.search(r"\bslow:(\d+)", text):
-        return [f"word{number} " for number in range(1, int(match[1]) + 1)]
+    slow = re.search(r"\bslow:(\d+)", text)
+    if count := int(slow[1]) if slow else Steps.asked_for(text):
+        return [f"word{number} " for number in range(1, count + 1)]
     return ["echo: ", text]
 
 

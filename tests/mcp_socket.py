@@ -12,6 +12,7 @@ import anyio
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 from mcp.shared.message import SessionMessage
 from mcp_types import jsonrpc_message_adapter
+from tests.waiting import within
 
 Json = dict[str, Any]
 Streams = tuple[
@@ -42,9 +43,9 @@ class RawClient:
     async def notify(self, method: str, params: Mapping[str, object] | None = None) -> None:
         await self.socket.send_json({"jsonrpc": "2.0", "method": method, "params": params or {}})
 
-    async def receive(self, seconds: float = 5.0) -> Json:
+    async def receive(self) -> Json:
         """The next message of any kind."""
-        return await self.socket.receive_json(timeout=seconds)
+        return await within(self.socket.receive_json())
 
     async def request(self, method: str, params: Mapping[str, object] | None = None) -> Json:
         """The whole answer to a request; notifications before it go to `told`."""
@@ -63,10 +64,10 @@ class RawClient:
         await self.notify("notifications/initialized")
         return result
 
-    async def closed(self, seconds: float = 5.0) -> tuple[int | None, str]:
+    async def closed(self) -> tuple[int | None, str]:
         """The close code and reason, once the server has closed."""
         while True:
-            frame = await self.socket.receive(timeout=seconds)
+            frame = await within(self.socket.receive())
             if frame.type is aiohttp.WSMsgType.CLOSE:
                 return int(frame.data), str(frame.extra)
             if frame.type in (aiohttp.WSMsgType.CLOSED, aiohttp.WSMsgType.ERROR):

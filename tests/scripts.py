@@ -1,6 +1,8 @@
 """Scripts for the in-memory runtime: what its agents do is written in what they are told."""
 
-from collections.abc import Iterable
+import asyncio
+import itertools
+from collections.abc import Iterable, Iterator
 
 from letta_matrix.runtimes.memory import echo
 from letta_matrix.runtimes.protocol import (
@@ -15,14 +17,38 @@ from letta_matrix.runtimes.protocol import (
 )
 
 DONE = TurnFinished(StopReason.END_TURN)
+FOR_EVER = 1e9
+"""A pause that only a cancelled turn ends."""
+
+
+def until(event: asyncio.Event) -> Iterator[float]:
+    """Pauses, until a test sets the event."""
+    while not event.is_set():
+        yield 0.01
+
+
+def held(event: asyncio.Event) -> Iterator[TurnEvent | float]:
+    """A word, and the rest when a test sets the event."""
+    yield TextDelta("0", "word0 ")
+    yield from until(event)
+    yield from (TextDelta("0", f"word{number} ") for number in range(1, 20))
+    yield DONE
 
 
 def obey(request: TurnRequest) -> Iterable[TurnEvent | float]:
-    """`slow SECONDS`, `stream WORDS PAUSE`, `fail WHY`, `nothing`, `cut`, `tools`, else an echo."""
+    """`slow SECONDS`, `hang`, `stream WORDS PAUSE`, `ramble` (words without end), `fail WHY`,
+    `nothing`, `cut`, `tools`, else an echo."""
     command, *arguments = request.text.split()
     if command == "slow":
         yield float(arguments[0])
         yield from echo(request)
+    elif command == "hang":
+        yield FOR_EVER
+        yield from echo(request)
+    elif command == "ramble":
+        for number in itertools.count():
+            yield TextDelta("0", f"word{number} ")
+            yield 0.02
     elif command == "stream":
         for number in range(int(arguments[0])):
             yield TextDelta("0", f"word{number} ")

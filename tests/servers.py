@@ -1,6 +1,5 @@
 """Real servers for tests: Synapse and the App Server, started once per session."""
 
-import asyncio
 import ctypes
 import os
 import secrets
@@ -8,13 +7,14 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Generator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import aiohttp
 import yaml
+from tests.waiting import DEADLINE, eventually
 
 from letta_matrix.config import Config
 from letta_matrix.matrix.registration import registration
@@ -24,13 +24,17 @@ from letta_matrix.stack.supervisor import Command, kill_group
 from letta_matrix.stack.synapse import Synapse
 
 _LIBC = ctypes.CDLL(None)
+_HELD: list[socket.socket] = []
 
 
 def free_port() -> int:
-    """A TCP port of loopback that nobody uses now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A TCP port of loopback that nobody else gets as long as this process lives, not even while
+    the server on it is down: it stays bound here, and servers listen with SO_REUSEADDR."""
+    held = socket.socket()
+    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    held.bind(("127.0.0.1", 0))
+    _HELD.append(held)
+    return int(held.getsockname()[1])
 
 
 def _die_with_parent() -> None:
@@ -46,16 +50,15 @@ class ServerProcess:
     ready: Callable[[], Awaitable[bool]]
     process: subprocess.Popen[bytes] | None = None
 
-    async def start(self, timeout: float = 60.0) -> None:
+    async def start(self) -> None:
         """Start it and wait until it answers."""
-        process = self._spawn()
-        deadline = time.monotonic() + timeout
-        while not await self.ready():
-            code = process.poll()
-            if code is not None or time.monotonic() > deadline:
-                output = self.command.log.read_text(errors="replace")[-2000:]
-                raise AssertionError(f"{self.command.name} did not start ({code}): {output}")
-            await asyncio.sleep(0.05)
+        process, log = self._spawn(), self.command.log
+
+        async def answers() -> bool:
+            assert process.poll() is None, log.read_text(errors="replace")[-2000:]
+            return await self.ready()
+
+        await eventually(answers, what=f"{self.command.name} answers; see {log}: it")
 
     def _spawn(self) -> subprocess.Popen[bytes]:
         with self.command.log.open("ab") as log:
@@ -77,7 +80,7 @@ class ServerProcess:
             return
         self.process.send_signal(number)
         try:
-            self.process.wait(10)
+            self.process.wait(DEADLINE)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
@@ -121,6 +124,9 @@ class Homeserver:
     async def start(self) -> None:
         """Start it the first time; `admin_token` is there afterwards."""
         self.synapse.write_files()
+        # Hashing passwords well takes a quarter of a second each time.
+        with (self.synapse.directory / "homeserver.yaml").open("a") as file:
+            file.write("bcrypt_rounds: 4\n")
         await self.server.start()
         _, self.admin_token, _ = await self.register("admin", admin=True)
 
@@ -212,6 +218,18 @@ def homeserver_in(directory: Path, http: aiohttp.ClientSession) -> Homeserver:
 def letta_server_in(directory: Path, http: aiohttp.ClientSession) -> LettaServer:
     """An App Server with its home in `directory` and its OpenAI API open, not started yet."""
     return LettaServer(AppServerProcess(directory, free_port(), openai_api=True), http)
+
+
+@contextmanager
+def keeper_in(directory: Path) -> Generator[Path]:
+    """The socket of a keeper that an adapter may start; it ends with the block."""
+    socket = directory / "keeper.sock"
+    try:
+        yield socket
+    finally:
+        pid = socket.with_name("keeper.sock.pid")
+        if pid.exists():
+            os.kill(int(pid.read_text()), signal.SIGTERM)
 
 
 def children_of(pid: int) -> set[int]:

@@ -1,9 +1,12 @@
 """Options of pytest that make a run hard on the tests, to provoke what a quiet machine hides.
 
 `--busy N` lets N processes spin beside the tests, `--delays` lets the database and the fake
-homeserver pause at random, `--shuffle` takes the files of each tier in a random order, and
-`--stress` is all of it with two processes. The seed is printed; `--seed N` repeats a run's
-pauses and order.
+homeserver pause at random, `--shuffle` takes the files of each tier in a random order. `--stress`
+is all of it with two processes, and new examples of hypothesis. The seed is printed; `--seed N`
+repeats a run's pauses and order.
+
+Without `--stress` hypothesis takes the same examples in every run: what it might find anew
+belongs into a run that searches, not into one that has to tell whether a change is sound.
 """
 
 import random
@@ -14,6 +17,7 @@ from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 import pytest
+from hypothesis import HealthCheck, settings
 from tests.fake_homeserver import FakeHomeserver
 from tests.waiting import moment
 
@@ -44,6 +48,11 @@ def pytest_configure(config: pytest.Config) -> None:
     if options.seed is None:
         # xdist hands the options to its processes, which have to agree on the order.
         options.seed = random.randrange(10_000)
+    # How long an example takes, or the making of one, is the machine's affair.
+    at_any_speed = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    settings.register_profile("steady", at_any_speed, derandomize=True)
+    settings.register_profile("searching", at_any_speed)
+    settings.load_profile("searching" if options.stress else "steady")
     if options.delays:
         _delay(random.Random(options.seed))
     if not hasattr(config, "workerinput"):

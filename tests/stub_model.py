@@ -3,9 +3,11 @@
 Words in the user's own text choose the behaviour:
 
     slow:N             N words, one every 0.1 s
+    steps:N            N words, each but the first when the test says so (see tests/steps.py)
     tool:NAME:ARG      a call of tool NAME on the first request, a text after its result
                        (for Bash, ARG is the command; otherwise ARG is the arguments' JSON)
     tool2:NAME:ARG     the same call twice, one after the other, then the text
+                       (with steps:N before it, what follows a result is a step)
     error:CODE         the HTTP error CODE
     hang               no answer until the client goes away
     anything else      "echo: " and the text
@@ -13,7 +15,7 @@ Words in the user's own text choose the behaviour:
 Images that come with the message are told at the end: "I see 1 image(s)". The server also
 looks like llama.cpp, to whose models the App Server gives images.
 
-Runs as `python tests/stub_model.py --port N`, or in a test as
+Runs as `python -m tests.stub_model --port N`, or in a test as
 `async with StubModel() as model: model.url, model.requests, model.count("hello")`.
 """
 
@@ -26,6 +28,7 @@ from dataclasses import dataclass, field
 from typing import Any, Self, cast
 
 from aiohttp import web
+from tests.steps import Steps
 
 MODEL_ID = "stub-echo"
 WORD_DELAY = 0.1
@@ -100,17 +103,24 @@ def _words(request: ModelRequest) -> tuple[list[str], float]:
     if request.after_tool:
         return [f"tool said: {_tool_result(request.body)}"], 0
     if match := re.search(r"\bslow:(\d+)", request.text):
-        return [f"word{number} " for number in range(1, int(match[1]) + 1)], WORD_DELAY
+        return _numbered(int(match[1])), WORD_DELAY
+    if count := Steps.asked_for(request.text):
+        return _numbered(count), 0
     seen = [f" I see {request.images} image(s)"] if request.images else []
     return ["echo: ", request.text, *seen], 0
 
 
-@dataclass
+def _numbered(count: int) -> list[str]:
+    return [f"word{number} " for number in range(1, count + 1)]
+
+
+@dataclass(repr=False)
 class StubModel:
     """The server; port 0 takes any free port."""
 
     port: int = 0
     requests: list[ModelRequest] = field(default_factory=list[ModelRequest])
+    steps: Steps = field(default_factory=Steps)
     _runner: web.AppRunner | None = None
 
     @property
@@ -164,10 +174,31 @@ class StubModel:
             return web.json_response({"error": error}, status=int(match[1]))
         if re.search(r"\bhang\b", request.text):
             await asyncio.sleep(3600)
+        if request.after_tool:
+            await self.steps.reach(request.text, request.results)
         call = _tool_call(request)
         if body.get("stream"):
-            return await _stream(http, request, call)
+            return await self._stream(http, request, call)
         return web.json_response(await _whole(request, call))
+
+    async def _stream(
+        self, http: web.Request, request: ModelRequest, call: Json | None
+    ) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await response.prepare(http)
+        if call:
+            await _send(response, {"role": "assistant", "tool_calls": [{"index": 0, **call}]})
+        else:
+            words, delay = _words(request)
+            for place, word in enumerate(words):
+                await self.steps.reach(request.text, place)
+                await _send(response, {"role": "assistant", "content": word})
+                await asyncio.sleep(delay)
+        await _send(response, {}, finish="tool_calls" if call else "stop")
+        last: Json = {**_envelope("chat.completion.chunk"), "usage": _usage()}
+        last["choices"] = []
+        await response.write(f"data: {json.dumps(last)}\n\ndata: [DONE]\n\n".encode())
+        return response
 
 
 async def _whole(request: ModelRequest, call: Json | None) -> Json:
@@ -179,25 +210,6 @@ async def _whole(request: ModelRequest, call: Json | None) -> Json:
         await asyncio.sleep(delay * len(words))
     choice = {"index": 0, "message": message, "finish_reason": "tool_calls" if call else "stop"}
     return {**_envelope("chat.completion"), "choices": [choice], "usage": _usage()}
-
-
-async def _stream(
-    http: web.Request, request: ModelRequest, call: Json | None
-) -> web.StreamResponse:
-    response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
-    await response.prepare(http)
-    if call:
-        await _send(response, {"role": "assistant", "tool_calls": [{"index": 0, **call}]})
-    else:
-        words, delay = _words(request)
-        for word in words:
-            await _send(response, {"role": "assistant", "content": word})
-            await asyncio.sleep(delay)
-    await _send(response, {}, finish="tool_calls" if call else "stop")
-    last: Json = {**_envelope("chat.completion.chunk"), "usage": _usage()}
-    last["choices"] = []
-    await response.write(f"data: {json.dumps(last)}\n\ndata: [DONE]\n\n".encode())
-    return response
 
 
 async def _send(response: web.StreamResponse, delta: Json, finish: str | None = None) -> None:

@@ -68,6 +68,12 @@ class Clock:
 
         await eventually(look)
 
+    async def through(self, work: Awaitable[T], step: float = 0.5) -> T:
+        """Await what takes time, and let that pass as `until` does."""
+        task = asyncio.ensure_future(work)
+        await self.until(task.done, step)
+        return await task
+
 
 @overload
 async def eventually(

@@ -5,13 +5,17 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
-from playwright.async_api import Browser, async_playwright
+from playwright.async_api import async_playwright, expect
 from starlette.applications import Starlette
 from tests.browser.chat_page import ChatPage, OpenPage
 from tests.browser.furniture import AgentRoom, NewUser, agent_room
 from tests.browser.matrix_user import MatrixUser
+from tests.browser.tabs import Tabs
+from tests.deaf_appservice import DeafAppservice
 from tests.servers import Homeserver, free_port
+from tests.waiting import DEADLINE
 
 from letta_matrix.web.pages import chat_routes
 from letta_matrix.web.server import AsgiServer
@@ -27,6 +31,15 @@ _ARGUMENTS = [
     "--disable-sync",
 ]
 _numbers = itertools.count(1)
+
+expect.set_options(timeout=DEADLINE * 1000)
+
+
+@pytest.fixture(scope="package")
+async def no_bridge(homeserver: Homeserver) -> AsyncIterator[DeafAppservice]:
+    """In a bridge's place."""
+    async with DeafAppservice(homeserver.appservice_port) as nobody:
+        yield nobody
 
 
 @pytest.fixture(scope="session")
@@ -48,32 +61,35 @@ def chromium() -> str:
 
 
 @pytest.fixture(scope="session")
-async def browser(chromium: str) -> AsyncIterator[Browser]:
+async def tabs(chromium: str) -> AsyncIterator[Tabs]:
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=chromium, args=_ARGUMENTS)
-        yield browser
+        yield Tabs(browser)
         await browser.close()
 
 
 @pytest.fixture
-def new_user(homeserver: Homeserver) -> NewUser:
+def new_user(
+    homeserver: Homeserver, http: aiohttp.ClientSession, no_bridge: DeafAppservice
+) -> NewUser:
     """Makes an account for a person; its local part is the given one and a number."""
 
     async def register(prefix: str) -> MatrixUser:
         account = await homeserver.register(f"{prefix}{next(_numbers)}")
-        return MatrixUser(homeserver.url, *account)
+        return MatrixUser(http, homeserver.url, *account)
 
     return register
 
 
 @pytest.fixture
-def new_agent(homeserver: Homeserver) -> NewUser:
+def new_agent(homeserver: Homeserver, http: aiohttp.ClientSession) -> NewUser:
     """Makes the ghost of an agent; its local part is `agent_`, the given one and a number."""
 
     async def register(name: str) -> MatrixUser:
         localpart = f"agent_{name}{next(_numbers)}"
         user_id = f"@{localpart}:{homeserver.server_name}"
-        ghost = MatrixUser(homeserver.url, user_id, homeserver.as_token, impersonated=True)
+        token = homeserver.as_token
+        ghost = MatrixUser(http, homeserver.url, user_id, token, impersonated=True)
         login = {"type": "m.login.application_service", "inhibit_login": True}
         await ghost.call("POST", "/v3/register", {**login, "username": localpart})
         return ghost
@@ -88,19 +104,19 @@ async def room(new_user: NewUser, new_agent: NewUser) -> AgentRoom:
 
 
 @pytest.fixture
-async def open_page(browser: Browser, chat_url: str) -> AsyncIterator[OpenPage]:
-    """Opens the chat page in a browser profile of its own; checks it for faults at the end."""
+async def open_page(tabs: Tabs, chat_url: str) -> AsyncIterator[OpenPage]:
+    """Opens the chat page in a tab that knows nothing of others; checks it for faults at the
+    end."""
     pages: list[ChatPage] = []
 
     async def open_(**options: Any) -> ChatPage:
-        context = await browser.new_context(locale="en-GB", **options)
-        page = ChatPage(await context.new_page(), chat_url)
+        page = ChatPage(await tabs.open(chat_url, **options), chat_url)
         await page.watch()
         pages.append(page)
         return page
 
     yield open_
     for page in pages:
-        await page.page.context.close()
+        await tabs.close(page.page)
     faults = [fault for page in pages for fault in page.faults]
     assert not faults

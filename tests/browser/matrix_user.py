@@ -18,6 +18,7 @@ _txn_ids = itertools.count()
 class MatrixUser:
     """An account and the few calls the tests need of it."""
 
+    http: aiohttp.ClientSession
     homeserver_url: str
     user_id: str
     token: str
@@ -31,10 +32,10 @@ class MatrixUser:
     async def call(self, method: str, path: str, body: object = None) -> Json:
         """A call below `/_matrix/client`; raises on an error status."""
         headers = {"Authorization": f"Bearer {self.token}"}
-        async with (
-            aiohttp.ClientSession(raise_for_status=True) as http,
-            http.request(method, self._url(f"client{path}"), json=body, headers=headers) as answer,
-        ):
+        url = self._url(f"client{path}")
+        async with self.http.request(
+            method, url, json=body, headers=headers, raise_for_status=True
+        ) as answer:
             return await answer.json()
 
     def _url(self, path: str) -> str:
@@ -52,10 +53,9 @@ class MatrixUser:
     async def upload(self, data: bytes, content_type: str) -> str:
         """The uploaded file's mxc:// address."""
         headers = {"Authorization": f"Bearer {self.token}", "Content-Type": content_type}
-        async with (
-            aiohttp.ClientSession(raise_for_status=True) as http,
-            http.post(self._url("media/v3/upload"), data=data, headers=headers) as answer,
-        ):
+        async with self.http.post(
+            self._url("media/v3/upload"), data=data, headers=headers, raise_for_status=True
+        ) as answer:
             return (await answer.json())["content_uri"]
 
     async def set_avatar(self, mxc: str) -> None:

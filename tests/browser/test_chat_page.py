@@ -1,13 +1,14 @@
 """Signing in, reading, writing: the chat page in Chromium against Synapse."""
 
-import asyncio
 import re
+from typing import Literal
 from urllib.parse import unquote
 
 from playwright.async_api import Route, expect
 from tests.browser.chat_page import OpenPage, opened
 from tests.browser.furniture import AgentRoom, NewUser, agent_room, agents_space
 from tests.browser.matrix_user import Json
+from tests.waiting import eventually
 
 LIVE: Json = {"org.matrix.msc4357.live": {}}
 PHONE = {"viewport": {"width": 390, "height": 780}, "has_touch": True, "is_mobile": True}
@@ -181,11 +182,12 @@ async def test_paging_back_keeps_the_place(open_page: OpenPage, room: AgentRoom)
     await expect(chat.page.locator(".room-pane .jump")).to_contain_text("1 new message")
     await chat.page.locator(".room-pane .jump").click()
     await expect(chat.saying("something new")).to_be_in_viewport()
-    for _ in range(20):
+
+    async def at_the_beginning() -> int:
         await pane.evaluate("element => { element.scrollTop = 0 }")
-        if await chat.saying("message 0 ").count():
-            break
-        await asyncio.sleep(0.2)
+        return await chat.saying("message 0 ").count()
+
+    await eventually(at_the_beginning)
     await expect(chat.page.locator("article")).to_have_count(76)
 
 
@@ -221,7 +223,7 @@ async def test_invitations(open_page: OpenPage, room: AgentRoom) -> None:
     await chat.page.route("**/sync?**", lambda route: _add_invitations(route, invited))
     await chat.page.route("**/join/**", lambda route: _answer_join(route, asked))
     await chat.page.route("**/leave", lambda route: _answer_join(route, asked))
-    await chat.enter(room.person)
+    await chat.resume(room.person)
     invitations = chat.page.locator(".invitation")
     await expect(invitations).to_have_count(3)
     await invitations.filter(has_text="By Mo").get_by_role("button", name="Join").click()
@@ -320,7 +322,8 @@ async def test_failed_message_is_tried_again_once(open_page: OpenPage, room: Age
     await message.get_by_role("button", name="Try again").click()
     await expect(message).to_have_attribute("data-state", "sent")
     await chat.page.unroute("**/sync?**")
-    await expect(chat.page.locator(".offline")).to_be_hidden(timeout=30000)
+    await chat.page.evaluate("dispatchEvent(new Event('online'))")
+    await expect(chat.page.locator(".offline")).to_be_hidden()
     await expect(message).to_have_count(1)
     assert len(set(txn_ids)) == 1
     assert len(await room.agent.messages(room.id)) == 1
@@ -374,7 +377,7 @@ async def test_pictures_and_files(open_page: OpenPage, room: AgentRoom) -> None:
 async def test_phone_has_two_screens(open_page: OpenPage, room: AgentRoom) -> None:
     await room.agent.say(room.id, "hello")
     chat = await open_page(**PHONE)
-    await chat.enter(room.person)
+    await chat.resume(room.person)
     await expect(chat.page.locator(".sidebar")).to_be_visible()
     await expect(chat.page.locator("main.conversation")).to_be_hidden()
     await chat.open_room(room.id)
@@ -388,10 +391,14 @@ async def test_phone_has_two_screens(open_page: OpenPage, room: AgentRoom) -> No
     await expect(chat.saying("hello")).to_be_visible()
 
 
+_SCHEMES: list[Literal["light", "dark"]] = ["light", "dark"]
+
+
 async def test_dark_and_light(open_page: OpenPage, room: AgentRoom) -> None:
     shades: list[int] = []
-    for scheme in ("light", "dark"):
-        chat = await opened(open_page, room, color_scheme=scheme)
+    chat = await opened(open_page, room)
+    for scheme in _SCHEMES:
+        await chat.page.emulate_media(color_scheme=scheme)
         colour = await chat.page.locator("main.conversation").evaluate(
             "element => getComputedStyle(element).backgroundColor"
         )

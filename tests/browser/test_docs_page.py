@@ -6,7 +6,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from playwright.async_api import Browser, Page, expect
+from playwright.async_api import Page, expect
+from tests.browser.tabs import Tabs
 from tests.builders import config_for
 from tests.servers import free_port
 
@@ -16,23 +17,27 @@ from letta_matrix.web.pages import chat_routes, docs_routes
 from letta_matrix.web.server import AsgiServer
 
 
-@pytest.fixture
-async def page(browser: Browser) -> AsyncIterator[Page]:
-    """The page, open; checked for faults at the end."""
+@pytest.fixture(scope="module")
+async def docs_url() -> AsyncIterator[str]:
     services: Any = SimpleNamespace(config=config_for(Path()), homeserver=None)
     pages = [*chat_routes("http://127.0.0.1:9", "@letta:test"), *docs_routes()]
     server = AsgiServer(Front(pages, make_app(services)))
     port = free_port()
     await server.start("127.0.0.1", port)
-    context = await browser.new_context()
-    page = await context.new_page()
+    yield f"http://127.0.0.1:{port}/docs"
+    await server.close()
+
+
+@pytest.fixture
+async def page(tabs: Tabs, docs_url: str) -> AsyncIterator[Page]:
+    """The page, open; checked for faults at the end."""
+    page = await tabs.open(docs_url)
     faults: list[str] = []
     page.on("pageerror", lambda error: faults.append(str(error)))
     page.on("console", lambda line: faults.append(line.text) if line.type == "error" else None)
-    await page.goto(f"http://127.0.0.1:{port}/docs")
+    await page.goto(docs_url)
     yield page
-    await context.close()
-    await server.close()
+    await tabs.close(page)
     assert faults == []
 
 
@@ -53,11 +58,12 @@ async def test_it_finds_operations(page: Page) -> None:
 
 async def test_every_operation_can_be_opened(page: Page) -> None:
     await expect(page.locator("details").first).to_be_visible()
-    assert await page.evaluate(
-        """async () => {
+    opened = await page.evaluate(
+        """() => {
             const all = [...document.querySelectorAll("details")];
             for (const one of all) one.open = true;
-            await new Promise((done) => setTimeout(done, 200));
-            return all.length > 30 && all.every((one) => one.querySelector("pre"));
+            return all.length;
         }"""
     )
+    assert opened > 30
+    await expect(page.locator("details:has(pre)")).to_have_count(opened)

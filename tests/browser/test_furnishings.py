@@ -65,8 +65,9 @@ async def test_picker_covers_no_message_of_its_own(open_page: OpenPage, room: Ag
     long = "many words and then some more of them, " * 20
     events = [await room.agent.say(room.id, text) for text in ("short", long, "short again")]
     events += [await room.person.say(room.id, text) for text in ("mine", long)]
+    chat = await opened(open_page, room)
     for width in (1180, 390):
-        chat = await opened(open_page, room, viewport={"width": width, "height": 900})
+        await chat.page.set_viewport_size({"width": width, "height": 900})
         for event in events:
             message = chat.message(event)
             bubble, button = message.locator(".bubble"), message.locator(".add-reaction")
@@ -123,8 +124,9 @@ async def test_empty_room_offers_openings(open_page: OpenPage, room: AgentRoom) 
 
 async def test_two_panes_from_700_pixels(open_page: OpenPage, room: AgentRoom) -> None:
     await room.agent.say(room.id, "hello")
+    chat = await opened(open_page, room)
     for width in (700, 800, 900):
-        chat = await opened(open_page, room, viewport={"width": width, "height": 700})
+        await chat.page.set_viewport_size({"width": width, "height": 700})
         await expect(chat.page.locator(".sidebar")).to_be_visible()
         await expect(chat.saying("hello")).to_be_visible()
         left, _, right, _ = await box(chat.page.locator(".room-pane .composer-box"))

@@ -6,6 +6,7 @@ from playwright.async_api import Route, expect
 from tests.browser.chat_page import OpenPage, opened
 from tests.browser.furniture import AgentRoom, NewUser, agent_room
 from tests.browser.matrix_user import Json
+from tests.waiting import eventually
 
 LIVE: Json = {"org.matrix.msc4357.live": {}}
 PHONE = {"viewport": {"width": 390, "height": 780}, "has_touch": True, "is_mobile": True}
@@ -49,18 +50,26 @@ async def test_reload_posts_no_receipt_for_what_was_read(
     posted: list[str] = []
 
     async def note(route: Route) -> None:
-        posted.append(route.request.method)
+        if route.request.method == "POST":
+            receipt: Json = route.request.post_data_json or {}
+            posted.append(receipt["m.read"])
         await route.continue_()
 
     chat = await open_page()
+    await chat.page.clock.install()
     await chat.page.route("**/read_markers", note)
-    await chat.enter(room.person)
+    await chat.resume(room.person)
     await expect(chat.saying("One two")).to_be_visible()
     await chat.page.reload()
     await expect(chat.saying("One two")).to_be_visible()
-    await chat.page.wait_for_timeout(900)
-    assert posted == []
+    await chat.page.clock.run_for(1000)
     await expect(chat.page.locator(".unread")).to_have_count(0)
+
+    unread = await room.agent.say(room.id, "Three")
+    await expect(chat.saying("Three")).to_be_visible()
+    await chat.page.clock.run_for(1000)
+    await eventually(lambda: posted)
+    assert posted == [unread]
 
 
 async def test_stale_count_of_a_read_room_is_not_shown(
@@ -82,19 +91,19 @@ async def test_stale_count_of_a_read_room_is_not_shown(
 
     chat = await open_page()
     await chat.page.route("**/sync?**", count_one)
-    await chat.enter(room.person)
+    await chat.resume(room.person)
     await expect(chat.page.locator(f'.room[data-room="{ada.id}"]')).to_be_visible()
     await expect(chat.page.locator(".unread")).to_have_count(0)
 
 
 async def test_one_can_write_at_once(open_page: OpenPage, room: AgentRoom) -> None:
     chat = await open_page()
-    await chat.enter(room.person)
+    await chat.resume(room.person)
     await expect(chat.composer).to_be_focused()
     await chat.page.reload()
     await expect(chat.composer).to_be_focused()
     phone = await open_page(**PHONE)
-    await phone.enter(room.person)
+    await phone.resume(room.person)
     await expect(phone.page.locator(".room")).to_be_focused()
 
 

@@ -1,12 +1,13 @@
 """Messages' HTML: what is allowed comes through, everything else is harmless."""
 
 import json
-from typing import Any
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 from playwright.async_api import expect
-from tests.browser.chat_page import OpenPage
+from tests.browser.chat_page import ChatPage, OpenPage
 from tests.browser.furniture import AgentRoom
+from tests.browser.tabs import Tabs
 
 HOSTILE = """
 <p onclick="window.hit=1" style="position:fixed" id="app" class="shell">text</p>
@@ -82,61 +83,58 @@ MARKDOWN = [
 ]
 
 
-async def _run(open_page: OpenPage, module: str, function: str, texts: list[str]) -> Any:
-    chat = await open_page()
-    await chat.page.goto(chat.url)
-    await chat.page.get_by_label("Password").wait_for()
-    return await chat.page.evaluate(
-        """async ([module, name, texts]) => {
-            const call = (await import(new URL(module, location.href)))[name];
-            const holder = document.createElement("div");
-            return texts.map((text) => {
-                const result = call(text);
-                if (typeof result === "string") return result;
-                holder.replaceChildren(result);
-                return holder.innerHTML;
-            });
-        }""",
-        [module, function, texts],
-    )
+Call = Callable[[str, str, list[str]], Awaitable[list[str]]]
 
 
-async def test_allow_list(open_page: OpenPage) -> None:
+@pytest.fixture(scope="module")
+async def call(tabs: Tabs, chat_url: str) -> AsyncIterator[Call]:
+    """Calls a function of one of the page's modules with each of some texts."""
+    chat = ChatPage(await tabs.open(chat_url), chat_url)
+    await chat.watch()
+    await chat.page.goto(chat_url)
+
+    async def run(module: str, function: str, texts: list[str]) -> list[str]:
+        return await chat.page.evaluate(_CALL, [module, function, texts])
+
+    yield run
+    await tabs.close(chat.page)
+    assert not chat.faults
+
+
+_CALL = """async ([module, name, texts]) => {
+    const call = (await import(new URL(module, location.href)))[name];
+    const holder = document.createElement("div");
+    return texts.map((text) => {
+        const result = call(text);
+        if (typeof result === "string") return result;
+        holder.replaceChildren(result);
+        return holder.innerHTML;
+    });
+}"""
+
+
+async def test_allow_list(call: Call) -> None:
     """No inline handlers and styles here: the policy would rightly complain of them."""
-    got = await _run(open_page, "chat/sanitize.js", "sanitize", [html for html, _ in CASES])
+    got = await call("chat/sanitize.js", "sanitize", [html for html, _ in CASES])
     assert got == [wanted for _, wanted in CASES]
 
 
-async def test_markdown(open_page: OpenPage) -> None:
-    got = await _run(
-        open_page, "chat/markdown.js", "renderMarkdown", [text for text, _ in MARKDOWN]
-    )
+async def test_markdown(call: Call) -> None:
+    got = await call("chat/markdown.js", "renderMarkdown", [text for text, _ in MARKDOWN])
     assert got == [wanted for _, wanted in MARKDOWN]
 
 
-@pytest.mark.parametrize(
-    "text", ["*" * 3000, "[" * 3000, "`" * 2999 + "x", "_a" * 2000, "> " * 500]
-)
-async def test_markdown_is_never_slow(open_page: OpenPage, text: str) -> None:
-    chat = await open_page()
-    await chat.page.goto(chat.url)
-    took = await chat.page.evaluate(
-        """async (text) => {
-            const { renderMarkdown } = await import(new URL("chat/markdown.js", location.href));
-            const start = performance.now();
-            renderMarkdown(text);
-            return performance.now() - start;
-        }""",
-        text,
-    )
-    assert took < 500
+async def test_markdown_is_never_slow(call: Call) -> None:
+    """What would take longer than in proportion to the square of these would never end."""
+    long = ["*" * 20000, "[" * 20000, "`" * 19999 + "x", "_a" * 20000, "> " * 500]
+    assert all(await call("chat/markdown.js", "renderMarkdown", long))
 
 
 async def test_hostile_message_is_harmless(open_page: OpenPage, room: AgentRoom) -> None:
     event = await room.agent.say(room.id, "hostile", HOSTILE)
     deep = await room.agent.say(room.id, "deep", "<div>" * 3000 + "x" + "</div>" * 3000)
     chat = await open_page()
-    await chat.enter(room.person)
+    await chat.resume(room.person)
     content = chat.message(event).locator(".content")
     await expect(content).to_contain_text("text")
     await expect(chat.message(deep)).to_be_visible()

@@ -1,6 +1,5 @@
 """Pictures of the chat page; the README shows the first."""
 
-import asyncio
 from pathlib import Path
 
 from playwright.async_api import expect
@@ -69,11 +68,12 @@ async def _converse(
 
 
 async def _picture(chat: ChatPage, person: MatrixUser, room: str, name: str) -> None:
-    await chat.enter(person)
+    await chat.resume(person)
     await chat.open_room(room)
-    await expect(chat.saying("Gladly")).to_be_visible()
+    await expect(chat.saying("Gladly")).to_be_in_viewport()
     await expect(chat.page.locator(".answer")).to_have_count(2)
-    await asyncio.sleep(0.5)
+    await expect(chat.page.locator(".room-pane .typing")).to_be_visible()
+    await chat.page.evaluate("document.fonts.ready.then(() => {})")
     await chat.page.screenshot(path=FOLDER / name, animations="disabled")
 
 

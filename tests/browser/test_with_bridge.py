@@ -1,5 +1,6 @@
 """A newcomer at work: the chat page, Synapse and the bridge, with agents that follow a script."""
 
+import asyncio
 from collections.abc import AsyncGenerator, Generator, Iterable
 from dataclasses import dataclass
 
@@ -9,6 +10,7 @@ from playwright.async_api import FilePayload, expect
 from tests.browser.chat_page import ChatPage, OpenPage
 from tests.browser.matrix_user import MatrixUser
 from tests.browser.pictures import red_png
+from tests.deaf_appservice import DeafAppservice
 from tests.integration.bridge_world import Person, Room, World, bridge_on
 from tests.servers import Homeserver
 from tests.waiting import eventually
@@ -70,8 +72,8 @@ class Newcomer:
 
 
 @pytest.fixture(scope="module")
-async def account(homeserver: Homeserver) -> MatrixUser:
-    return MatrixUser(homeserver.url, *await homeserver.register("newcomer"))
+async def account(homeserver: Homeserver, http: aiohttp.ClientSession) -> MatrixUser:
+    return MatrixUser(http, homeserver.url, *await homeserver.register("newcomer"))
 
 
 @pytest.fixture(scope="module")
@@ -79,20 +81,31 @@ async def world(
     homeserver: Homeserver,
     http: aiohttp.ClientSession,
     account: MatrixUser,
+    no_bridge: DeafAppservice,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> AsyncGenerator[World]:
     person = Person(http, homeserver.url, account.user_id, account.token)
     runtime = MemoryRuntime(script=_script)
     directory = tmp_path_factory.mktemp("newcomer")
+    await no_bridge.stop()
     async with bridge_on(homeserver, directory, person, runtime) as running:
         yield running
+    await no_bridge.start()
+
+
+@pytest.fixture(scope="module")
+async def rooms(world: World) -> list[Room]:
+    """Made at once, one for each test."""
+    return await asyncio.gather(*(world.meet() for _ in range(5)))
 
 
 @pytest.fixture
-async def newcomer(world: World, account: MatrixUser, open_page: OpenPage) -> Newcomer:
-    room = await world.meet()
+async def newcomer(
+    world: World, rooms: list[Room], account: MatrixUser, open_page: OpenPage
+) -> Newcomer:
+    room = rooms.pop()
     chat = await open_page()
-    await chat.enter(account)
+    await chat.resume(account)
     await chat.open_room(room.room_id)
     return Newcomer(world, room, chat)
 

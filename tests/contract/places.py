@@ -1,23 +1,22 @@
 """The places where agents live that keep the runtimes' contract, alike for the tests."""
 
-import asyncio
 import json
-import os
 import re
 import secrets
-import signal
 from abc import ABC, abstractmethod
 from base64 import b64decode
 from collections.abc import AsyncGenerator, Generator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.contract.relay import Relay
 from tests.fake_letta_api import FakeLettaApi
-from tests.servers import LettaServer
+from tests.servers import LettaServer, keeper_in
+from tests.steps import Steps
 from tests.stub_model import MODEL_ID, StubModel, message_text
+from tests.waiting import deadline, eventually
 
 from letta_matrix.config import AppServerRuntime, LettaApiRuntime, OpenAICompatibleRuntime
 from letta_matrix.runtimes.app_server import AppServer
@@ -47,10 +46,12 @@ MODEL = f"openai-compatible/{MODEL_ID}"
 
 class Place(ABC):
     """A server whose agent obeys the words of tests/stub_model.py, and adapters to it of one
-    kind of runtime. `loses_turns` tells that an outage may cost the turn that ran in it."""
+    kind of runtime. `steps` lets its words come, `loses_turns` tells that an outage may cost the
+    turn that ran in it."""
 
     kind: str
     agent_id: str
+    steps: Steps
     loses_turns = False
 
     def __init__(self) -> None:
@@ -71,12 +72,14 @@ class Place(ABC):
             runtime.offer_tools([tool], handler)
         self._opened.push_async_callback(runtime.close)
         await runtime.start()
-        async with asyncio.timeout(20):
-            await _connected(runtime)
+        await eventually(lambda: _is_reached(runtime), what="the server is reached: it")
         return runtime
 
     @abstractmethod
     def adapter(self) -> AgentRuntime: ...
+
+    @abstractmethod
+    async def another_agent(self) -> str: ...
 
     @abstractmethod
     async def down(self) -> None:
@@ -97,6 +100,10 @@ class Place(ABC):
     def count(self, text: str) -> int:
         """How often the agent was asked `text`."""
 
+    def is_silent(self, runtime: AgentRuntime) -> bool:
+        """Whether an adapter asks nothing just now, and may wait for time to pass."""
+        return False
+
     async def say(self, text: str) -> None:
         """Let the agent say `text`, or an echo of it, by itself."""
         raise NotImplementedError
@@ -113,13 +120,11 @@ async def forget(state: TurnState) -> None:
     """Saves nothing of a turn that nobody will follow again."""
 
 
-async def _connected(runtime: AgentRuntime) -> None:
-    while True:
-        try:
-            await runtime.list_agents()
-            return
-        except RuntimeUnavailable:
-            await asyncio.sleep(0.05)
+async def _is_reached(runtime: AgentRuntime) -> bool:
+    with suppress(RuntimeUnavailable):
+        await runtime.list_agents()
+        return True
+    return False
 
 
 class _ServerPlace(Place):
@@ -139,10 +144,12 @@ class _ServerPlace(Place):
 class _StubPlace(_ServerPlace):
     """An App Server that thinks with the stub model."""
 
-    def __init__(self, relay: Relay, model: StubModel, agent_id: str) -> None:
+    def __init__(self, relay: Relay, model: StubModel, agent_id: str, server: LettaServer) -> None:
         super().__init__(relay)
         self.agent_id = agent_id
+        self.steps = model.steps
         self._model = model
+        self._server = server
 
     def count(self, text: str) -> int:
         return self._model.count(text)
@@ -170,15 +177,20 @@ class AppServerPlace(_StubPlace):
     def __init__(
         self, relay: Relay, model: StubModel, agent_id: str, server: LettaServer, socket: Path
     ) -> None:
-        super().__init__(relay, model, agent_id)
-        self._server = server
+        super().__init__(relay, model, agent_id, server)
         self._socket = socket
+
+    async def another_agent(self) -> str:
+        return await _make_agent(self._server)
 
     def adapter(self) -> AgentRuntime:
         url = f"ws://127.0.0.1:{self._relay.port}"
         return AppServer(
             AppServerRuntime.model_validate({"url": url, "speech_interval": 0.01}), self._socket
         )
+
+    def is_silent(self, runtime: AgentRuntime) -> bool:
+        return not vars(vars(runtime)["_connection"])["_asked"]
 
     async def say(self, text: str) -> None:
         """Another client asks the agent, in a conversation of its own."""
@@ -191,7 +203,7 @@ class AppServerPlace(_StubPlace):
             socket = control._socket
             frame = {"type": "input", "request_id": "say", "runtime": scope, "payload": payload}
             await socket.send_json(frame)
-            async with asyncio.timeout(20):
+            async with deadline():
                 while json.loads((await socket.receive()).data).get("type") != "turn_finished":
                     pass
 
@@ -200,6 +212,11 @@ class OpenAIPlace(_StubPlace):
     """The App Server over its OpenAI API."""
 
     kind = "openai_compatible"
+
+    async def another_agent(self) -> str:
+        name = f"Grace {secrets.token_hex(4)}"
+        await _make_agent(self._server, name)
+        return name
 
     def adapter(self) -> AgentRuntime:
         url = f"http://127.0.0.1:{self._relay.port}/v1"
@@ -216,6 +233,10 @@ class LettaApiPlace(_ServerPlace):
         super().__init__(relay)
         self._api = api
         self.agent_id = api.add_agent("Ada")
+        self.steps = api.steps
+
+    async def another_agent(self) -> str:
+        return self._api.add_agent("Grace")
 
     def adapter(self) -> AgentRuntime:
         url = f"http://127.0.0.1:{self._relay.port}"
@@ -250,8 +271,12 @@ class MemoryPlace(Place):
 
     def __init__(self) -> None:
         super().__init__()
-        self._runtime = MemoryRuntime(agents=1, script=obey_words)
+        self._runtime = MemoryRuntime(agents=1, script=self._obey)
         self.agent_id = "agent-00000001-0000"
+        self.steps = Steps()
+
+    async def another_agent(self) -> str:
+        return (await self._runtime.create_agent("Grace")).agent_id
 
     def adapter(self) -> AgentRuntime:
         return self._runtime
@@ -284,31 +309,29 @@ class MemoryPlace(Place):
     def _last(self, text: str) -> TurnRequest:
         return [request for request in self._runtime.asked if text in request.text][-1]
 
-
-def obey_words(request: TurnRequest) -> Generator[TurnEvent | float, Answer | None, None]:
-    """A script that obeys as the stub model does, and asks before Bash."""
-    text = request.text
-    if match := re.search(r"\berror:(\d{3})", text):
-        yield TurnFinished(StopReason.ERROR, f"the model answered HTTP {match[1]}")
-        return
-    if re.search(r"\bhang\b", text):
-        yield 3600.0
-    if match := re.search(r"tool:Bash:(.+)", text):
-        call, command = request.message_id, match[1].strip()
-        answer = yield ApprovalRequested(f"approve {call}", "Bash", {"command": command}, True)
-        allowed = answer is not None and answer.allow
-        output = command.removeprefix("echo ") if allowed else answer.message if answer else ""
-        yield ToolStarted(call, "Bash", json.dumps({"command": command}))
-        yield ToolReturned(call, allowed, output)
-        yield TextDelta("0", f"tool said: {output}")
-    elif match := re.search(r"\bslow:(\d+)", text):
-        for number in range(1, int(match[1]) + 1):
-            yield TextDelta("0", f"word{number} ")
-            yield 0.1
-    else:
-        yield TextDelta("0", "echo: ")
-        yield TextDelta("0", text)
-    yield TurnFinished(StopReason.END_TURN)
+    def _obey(self, request: TurnRequest) -> Generator[TurnEvent | float, Answer | None, None]:
+        """A script that obeys as the stub model does, and asks before Bash."""
+        text = request.text
+        if match := re.search(r"\berror:(\d{3})", text):
+            yield TurnFinished(StopReason.ERROR, f"the model answered HTTP {match[1]}")
+            return
+        if match := re.search(r"tool:Bash:(.+)", text):
+            call, command = request.message_id, match[1].strip()
+            answer = yield ApprovalRequested(f"approve {call}", "Bash", {"command": command}, True)
+            allowed = answer is not None and answer.allow
+            output = command.removeprefix("echo ") if allowed else answer.message if answer else ""
+            yield ToolStarted(call, "Bash", json.dumps({"command": command}))
+            yield ToolReturned(call, allowed, output)
+            yield TextDelta("0", f"tool said: {output}")
+        elif count := Steps.asked_for(text):
+            for place in range(count):
+                while not self.steps.reached(text, place):
+                    yield 0.01
+                yield TextDelta("0", f"word{place + 1} ")
+        else:
+            yield TextDelta("0", "echo: ")
+            yield TextDelta("0", text)
+        yield TurnFinished(StopReason.END_TURN)
 
 
 @asynccontextmanager
@@ -316,15 +339,10 @@ async def app_server_place(
     server: LettaServer, model: StubModel, directory: Path
 ) -> AsyncGenerator[Place]:
     """See AppServerPlace; its keeper ends with it."""
-    socket = directory / "keeper.sock"
     agent_id = await _make_agent(server)
-    try:
+    with keeper_in(directory) as socket:
         async with Relay(server.app_server.port) as relay:
             yield AppServerPlace(relay, model, agent_id, server, socket)
-    finally:
-        pid = socket.with_name("keeper.sock.pid")
-        if pid.exists():
-            os.kill(int(pid.read_text()), signal.SIGTERM)
 
 
 @asynccontextmanager
@@ -339,7 +357,7 @@ async def openai_place(server: LettaServer, model: StubModel) -> AsyncGenerator[
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(endpoint, "server_at", through_the_relay)
         async with Relay(server.app_server.port) as relay:
-            yield OpenAIPlace(relay, model, name)
+            yield OpenAIPlace(relay, model, name, server)
 
 
 @asynccontextmanager

@@ -6,6 +6,7 @@ A test is skipped only where the adapter's `capabilities` say that it cannot.
 import asyncio
 import secrets
 from contextlib import aclosing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,8 +18,10 @@ from tests.contract.turns import (
     heard,
     need,
     new_turn,
+    run_in_silence,
     until_run,
 )
+from tests.waiting import Clock, deadline, eventually, within
 
 from letta_matrix.runtimes.protocol import (
     AgentRuntime,
@@ -108,6 +111,8 @@ async def test_models_are_listed_and_switched(place: Place) -> None:
     made = await runtime.create_agent("Grace")
     model = (await runtime.list_models())[-1]
     await runtime.set_model(made.agent_id, model)
+    with pytest.raises(RuntimeRefused):
+        await runtime.set_model(made.agent_id, "made/up")
     listed = {agent.agent_id: agent for agent in await runtime.list_agents()}
     assert listed[made.agent_id].model == model
     await runtime.delete_agent(made.agent_id)
@@ -135,22 +140,50 @@ async def test_a_turn_followed_after_its_end_is_told_again(place: Place) -> None
     assert place.count(turn.request.text) == 1
 
 
-async def test_a_message_of_which_nothing_was_saved_prompts_once(place: Place) -> None:
+async def test_a_message_of_which_nothing_was_saved_prompts_once(
+    place: Place, clock: Clock
+) -> None:
     runtime = await place.open()
     need(runtime, "resume")
     turn = await (await new_turn(place, runtime)).run(runtime)
     text, turn.state = turn.text, None
-    await turn.run(runtime)
+    await run_in_silence(turn, place, runtime, clock)
     assert turn.text == text
     assert place.count(turn.request.text) == 1
 
 
-async def test_a_turn_left_in_mid_stream_is_followed_from_its_beginning(place: Place) -> None:
+async def test_a_message_for_two_agents_prompts_each_once(place: Place, clock: Clock) -> None:
+    runtime = await place.open()
+    first = await new_turn(place, runtime)
+    agent_id = await place.another_agent()
+    talk = await runtime.create_conversation(agent_id, "a room")
+    text = f"{first.request.text} and Grace"
+    request = replace(first.request, agent_id=agent_id, conversation_id=talk, text=text)
+    turns = first, Turn(request)
+    await asyncio.gather(*(turn.run(runtime) for turn in turns))
+    assert [turn.text for turn in turns] == [f"echo: {turn.request.text}" for turn in turns]
+    need(runtime, "resume")
+    for turn in turns:
+        turn.state = None
+        await run_in_silence(turn, place, runtime, clock)
+    assert [turn.text for turn in turns] == [f"echo: {turn.request.text}" for turn in turns]
+    assert place.count(first.request.text) == 2
+    assert place.count(text) == 1
+
+
+@pytest.mark.parametrize("closes", [False, True])
+async def test_a_turn_left_in_mid_stream_is_followed_from_its_beginning(
+    place: Place, closes: bool
+) -> None:
     runtime = await place.open()
     need(runtime, "resume")
-    turn = await (await new_turn(place, runtime, "slow:15")).run(runtime, words=3)
-    await runtime.close()
-    await turn.run(await place.open())
+    turn = await (await new_turn(place, runtime, "steps:15")).run(runtime, words=1)
+    if closes:
+        await runtime.close()
+        runtime = await place.open()
+    running = turn.start(runtime)
+    place.steps.finish(turn.request.text)
+    await running
     assert turn.text == counting(15)
     assert len(turn.of(TurnFinished)) == 1
     assert place.count(turn.request.text) == 1
@@ -159,10 +192,11 @@ async def test_a_turn_left_in_mid_stream_is_followed_from_its_beginning(place: P
 async def test_closing_leaves_a_running_turn_resumable(place: Place) -> None:
     runtime = await place.open()
     need(runtime, "resume")
-    turn = await new_turn(place, runtime, "slow:15")
-    running = asyncio.create_task(turn.run(runtime))
-    await turn.has_said(3)
+    turn = await new_turn(place, runtime, "steps:15")
+    running = turn.start(runtime)
+    await turn.has_said(1)
     await runtime.close()
+    place.steps.finish(turn.request.text)
     (outcome,) = await asyncio.gather(running, return_exceptions=True)
     assert isinstance(outcome, Turn | RuntimeUnavailable)
     await turn.run(await place.open())
@@ -176,11 +210,13 @@ async def test_conversations_run_side_by_side_and_remember_their_own(place: Plac
     first = await (await new_turn(place, runtime, "red")).run(runtime)
     second = await (await new_turn(place, runtime, "blue")).run(runtime)
     assert first.request.conversation_id != second.request.conversation_id
-    slow = await new_turn(place, runtime, "slow:15", first.request.conversation_id)
+    slow = await new_turn(place, runtime, "steps:3", first.request.conversation_id)
     quick = await new_turn(place, runtime, "quick", second.request.conversation_id)
-    running = asyncio.create_task(slow.run(runtime))
-    await quick.run(runtime)
+    running = slow.start(runtime)
+    await slow.has_said(1)
+    await within(quick.run(runtime))
     assert not running.done()
+    place.steps.finish(slow.request.text)
     await running
     told = place.in_view(quick.request.text)
     assert any(second.request.text in one for one in told)
@@ -193,13 +229,16 @@ async def test_conversations_run_side_by_side_and_remember_their_own(place: Plac
 async def test_a_cancelled_turn_ends_and_the_next_one_runs(place: Place) -> None:
     runtime = await place.open()
     need(runtime, "cancel")
-    turn = await new_turn(place, runtime, "slow:60")
-    running = asyncio.create_task(turn.run(runtime))
+    turn = await new_turn(place, runtime, "steps:9999")
+    place.steps.step(turn.request.text, 2)
+    running = turn.start(runtime)
     await turn.has_said(3)
     request = turn.request
-    async with asyncio.timeout(5):
-        await runtime.cancel_turn(request.agent_id, request.conversation_id)
-        await running
+    cancel = asyncio.create_task(runtime.cancel_turn(request.agent_id, request.conversation_id))
+    # An App Server notices it with the model's next word.
+    await eventually(lambda: cancel.done() or place.steps.step(request.text))
+    await within(cancel)
+    await within(running)
     assert turn.end.stop_reason is StopReason.CANCELLED
     assert turn.text.startswith("word1 word2 word3")
     later = await new_turn(place, runtime, "later", request.conversation_id)
@@ -225,6 +264,7 @@ async def test_an_approval_decides(place: Place, tmp_path: Path, allow: bool) ->
                     turn.request, answered, allow=allow, message="not today"
                 )
     assert answered
+    assert allow or not (tmp_path / "made").exists()
     assert [event.ok for event in turn.of(ToolReturned)] == [allow]
     assert len(turn.of(ToolStarted)) == 1
     assert ("not today" in turn.text) is not allow
@@ -261,7 +301,7 @@ async def test_a_turn_that_waits_for_an_approval_can_be_cancelled(
     need(runtime, "approvals")
     turn = await new_turn(place, runtime, f"tool:Bash:touch {tmp_path / 'made'} && echo")
     request = turn.request
-    async with asyncio.timeout(20), aclosing(runtime.run_turn(request, None, turn.save)) as events:
+    async with deadline(), aclosing(runtime.run_turn(request, None, turn.save)) as events:
         async for event in events:
             turn.events.append(event)
             if isinstance(event, ApprovalRequested):
@@ -316,7 +356,7 @@ async def test_an_unreachable_server_takes_nothing_and_comes_back(place: Place) 
     turn = await new_turn(place, runtime)
     await place.down()
     try:
-        async with asyncio.timeout(10):
+        async with deadline():
             with pytest.raises(RuntimeUnavailable):
                 await runtime.list_agents()
             with pytest.raises(RuntimeUnavailable):
@@ -330,18 +370,19 @@ async def test_an_unreachable_server_takes_nothing_and_comes_back(place: Place) 
 
 async def test_an_outage_in_mid_turn_asks_nobody_twice(place: Place) -> None:
     runtime = await place.open()
-    turn = await new_turn(place, runtime, "slow:15")
-    running = asyncio.create_task(turn.run(runtime))
-    await turn.has_said(3)
+    turn = await new_turn(place, runtime, "steps:15")
+    running = turn.start(runtime)
+    await turn.has_said(1)
     await place.down()
     try:
-        async with asyncio.timeout(10):
+        async with deadline():
             with pytest.raises(RuntimeUnavailable):
                 await running
             with pytest.raises(RuntimeUnavailable):
                 await runtime.list_agents()
     finally:
         await place.up()
+    place.steps.finish(turn.request.text)
     conversation_id = turn.request.conversation_id
     try:
         await until_run(turn, runtime)

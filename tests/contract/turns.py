@@ -3,12 +3,13 @@
 import asyncio
 import json
 import secrets
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from typing import TypeVar
 
 import pytest
 from tests.contract.places import Place
+from tests.waiting import Clock, deadline, eventually
 
 from letta_matrix.runtimes.protocol import (
     AgentRuntime,
@@ -33,7 +34,11 @@ class Turn:
     request: TurnRequest
     state: TurnState | None = None
     events: list[TurnEvent] = field(default_factory=list[TurnEvent])
-    _news: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def start(self, runtime: AgentRuntime) -> "asyncio.Task[Turn]":
+        """Run or follow it in a task."""
+        self.events = []
+        return asyncio.create_task(self.run(runtime))
 
     async def run(self, runtime: AgentRuntime, words: int = 0) -> "Turn":
         """Run or follow it to its end, or until `words` pieces of text have come."""
@@ -41,17 +46,13 @@ class Turn:
         async with aclosing(runtime.run_turn(self.request, self.state, self.save)) as events:
             async for event in events:
                 self.events.append(event)
-                self._news.set()
                 if words and len(self.of(TextDelta)) == words:
                     break
         return self
 
     async def has_said(self, words: int) -> None:
         """Wait until a run of it has brought so many pieces of text."""
-        async with asyncio.timeout(20):
-            while len(self.of(TextDelta)) < words:
-                self._news.clear()
-                await self._news.wait()
+        await eventually(lambda: len(self.of(TextDelta)) >= words)
 
     async def ask_approval(self, runtime: AgentRuntime) -> ApprovalRequested:
         """Run or follow it until it asks for an approval."""
@@ -97,22 +98,36 @@ def counting(words: int) -> str:
     return " ".join(f"word{number}" for number in range(1, words + 1))
 
 
+async def run_in_silence(turn: Turn, place: Place, runtime: AgentRuntime, clock: Clock) -> None:
+    """Run a turn of which the server may say nothing any more."""
+    running = turn.start(runtime)
+
+    def look() -> bool:
+        if place.is_silent(runtime):
+            clock.advance(0.5)
+        return running.done()
+
+    await eventually(look)
+    await running
+
+
 async def until_run(turn: Turn, runtime: AgentRuntime) -> None:
     """Follow a turn as the bridge does: again and again while the runtime is unavailable."""
-    async with asyncio.timeout(30):
-        while True:
-            try:
-                await turn.run(runtime)
-                return
-            except RuntimeUnavailable:
-                await asyncio.sleep(0.1)
+
+    async def has_run() -> bool:
+        with suppress(RuntimeUnavailable):
+            await turn.run(runtime)
+            return True
+        return False
+
+    await eventually(has_run)
 
 
 async def all_said(runtime: AgentRuntime, agent_id: str) -> list[Speech]:
     """What an agent ever said by itself, in as many looks as that takes."""
     said = await runtime.said_since(agent_id, "")
     speeches = [*said.speeches]
-    async with asyncio.timeout(20):
+    async with deadline():
         while (after := await runtime.said_since(agent_id, said.cursor)).cursor != said.cursor:
             said = after
             speeches += said.speeches
@@ -121,8 +136,11 @@ async def all_said(runtime: AgentRuntime, agent_id: str) -> list[Speech]:
 
 async def heard(runtime: AgentRuntime, agent_id: str, cursor: str) -> Said:
     """The first speeches after a cursor."""
-    async with asyncio.timeout(20):
-        while not (said := await runtime.said_since(agent_id, cursor)).speeches:
-            cursor = said.cursor
-            await asyncio.sleep(0.2)
-    return said
+    said = Said((), cursor)
+
+    async def look() -> Said:
+        nonlocal said
+        said = await runtime.said_since(agent_id, said.cursor)
+        return said
+
+    return await eventually(look, lambda said: said.speeches)

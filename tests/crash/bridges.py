@@ -1,14 +1,14 @@
 """The bridge under test: one data directory, and the processes that come and go on it."""
 
+import asyncio
 import json
 import os
 import signal
 import sqlite3
-from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 import aiohttp
 import yaml
@@ -16,16 +16,14 @@ from tests.crash.launcher import TRAP
 from tests.crash.nursery import Born, Nursery
 from tests.crash.person import Person, Said
 from tests.servers import Homeserver, LettaServer, ServerProcess, free_port
+from tests.steps import Steps
 from tests.stub_model import MODEL_ID, StubModel
-from tests.waiting import eventually
+from tests.waiting import DEADLINE, eventually, within
 
 from letta_matrix.conversations import notices
 from letta_matrix.matrix.identifiers import user_id
 from letta_matrix.stack.keeper import KeeperProcess
 from letta_matrix.store.outbox import OutboxKind
-
-PATIENCE = 40.0
-"""Seconds that anything may take; the machine may be busy."""
 
 _BESIDE = (OutboxKind.APPROVAL, OutboxKind.TRACE)
 
@@ -43,11 +41,20 @@ class Room:
         return replace(self, thread_id=root)
 
 
-@dataclass
+class Mind(Protocol):
+    """Who thinks for the agents; `count` tells how often it was asked with a text."""
+
+    steps: Steps
+
+    def count(self, text: str) -> int: ...
+
+
+# asyncio.Runner makes the text of what it returns, and fixtures return this one again and again.
+@dataclass(repr=False)
 class Bridges:
     """Starts bridges on `directory`; one that was not ended runs on through the tests that come,
     until another takes its place. `runtime` is the section of the runtime that its agents live
-    in, `count` tells how often they were asked with a text."""
+    in, `hall` the room of one of them that many tests use."""
 
     directory: Path
     homeserver: Homeserver
@@ -56,12 +63,12 @@ class Bridges:
     person: Person
     http: aiohttp.ClientSession
     runtime: dict[str, Any]
-    count: Callable[[str], int]
+    mind: Mind
     nursery: Nursery
     port: int = field(default_factory=free_port)
     agents: list[str] = field(default_factory=list[str])
+    hall: Room | None = None
     _process: Born | None = None
-    _shared: Room | None = None
     _running: ClassVar["Bridges | None"] = None
 
     @property
@@ -74,9 +81,16 @@ class Bridges:
         assert self._process is not None
         return self._process.pid
 
-    async def write_config(
-        self, *, approval_timeout: float = 600, permission_mode: str = ""
-    ) -> None:
+    def count(self, text: str) -> int:
+        """How often an agent was asked with a text."""
+        return self.mind.count(text)
+
+    @property
+    def steps(self) -> Steps:
+        """How far the agents' answers may go."""
+        return self.mind.steps
+
+    async def write_config(self, *, permission_mode: str = "") -> None:
         """Write the configuration; a bridge that runs with another one is stopped."""
         appservice = self.homeserver.config.appservice
         mode = {"permission_mode": permission_mode} if permission_mode else {}
@@ -91,7 +105,7 @@ class Bridges:
             "runtimes": [{"speech_interval": 0.5, **self.runtime, **mode}],
             "agents": {"room_members": [self.person.user_id], "poll_interval": 0.2},
             # Edits come early, so that there are some to die between.
-            "conversations": {"edit_interval": 0.25, "approval_timeout": approval_timeout},
+            "conversations": {"edit_interval": 0.1},
             "permissions": {self.person.user_id: "admin"},
             "api": {"port": self.port},
             "mcp": {"enabled": False},
@@ -104,9 +118,11 @@ class Bridges:
 
     def set_trap(self, point: str, text: str | None = None, victim: int | None = None) -> None:
         """Let the bridge, or `victim`, die at a point: in what it does from the moment it is
-        told `text`, or from its start."""
+        told `text`, or from now on."""
         trap = {"point": point, "text": text, "victim": victim}
-        (self.directory / TRAP).write_text(json.dumps(trap))
+        whole = self.directory / "trap.new"
+        whole.write_text(json.dumps(trap))
+        whole.replace(self.directory / TRAP)
 
     async def unset_trap(self) -> None:
         """Forget a trap that killed nobody, and stop the bridge that it was set for."""
@@ -149,7 +165,7 @@ class Bridges:
     async def ended(self) -> int:
         """Wait until the running bridge has ended; its exit code."""
         assert self._process is not None
-        code = await self._process.wait(PATIENCE)
+        code = await within(asyncio.shield(self._process.code))
         self._process = None
         return code
 
@@ -180,12 +196,20 @@ class Bridges:
         room."""
         return await self.room_of(await self.new_agent(f"Agent {len(self.agents) + 1}"))
 
+    async def common_room(self) -> Room:
+        """The room of an agent that many tests talk to: it is there sooner than a new one."""
+        if self.hall is None:
+            self.hall = await self.new_room()
+        return self.hall
+
     async def new_thread(self) -> Room:
-        """A new thread in a room of many: it is there sooner than an agent with its room."""
-        if self._shared is None:
-            self._shared = await self.new_room()
-        root = await self.person.send(self._shared.room_id, "a thread", kind="m.notice")
-        return self._shared.thread(root)
+        """A new thread in that room."""
+        room = await self.common_room()
+        return room.thread(await self.person.send(room.room_id, "a thread", kind="m.notice"))
+
+    async def say(self, room: Room, text: str) -> str:
+        """The person's message in a room or thread; its event id."""
+        return await self.person.send(room.room_id, text, room.thread_id)
 
     async def new_agent(self, name: str) -> str:
         """The id of a new agent of the App Server."""
@@ -229,7 +253,7 @@ class Bridges:
             for agent_id in self.agents:
                 await control.request("agent_delete", agent_id=agent_id)
         self.agents.clear()
-        self._shared = None
+        self.hall = None
 
     async def settled(self, room: Room, *event_ids: str) -> None:
         """Wait until these messages' turns are done."""
@@ -254,9 +278,23 @@ class Bridges:
         return self.rows(query, room.room_id)
 
     def rows(self, query: str, *values: object) -> list[Any]:
-        path = f"file:{self.directory / 'letta-matrix.db'}?mode=ro"
-        with closing(sqlite3.connect(path, uri=True, timeout=10)) as database:
+        with closing(self._database("ro")) as database:
             return database.execute(query, values).fetchall()
+
+    def age_question(self, event_id: str, seconds: float) -> None:
+        """Let a question be older, while no bridge runs."""
+        assert self._process is None
+        with closing(self._database("rw")) as database, database:
+            changed = database.execute(
+                "UPDATE approvals SET asked_at = asked_at - ?1, expires_at = expires_at - ?1"
+                " WHERE prompt_txn = (SELECT txn_id FROM outbox WHERE event_id = ?2)",
+                (seconds, event_id),
+            )
+            assert changed.rowcount == 1
+
+    def _database(self, mode: str) -> sqlite3.Connection:
+        path = f"file:{self.directory / 'letta-matrix.db'}?mode={mode}"
+        return sqlite3.connect(path, uri=True, timeout=DEADLINE)
 
     async def replies(self, room: Room) -> list[Said]:
         """What the agent said, as the person sees it, but for what stands beside its answers:

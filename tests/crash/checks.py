@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Self
 
 from tests.crash.bridges import Bridges, Room
+from tests.crash.points import EDITING_POINTS, ENDING_POINTS
 from tests.waiting import eventually
 
 from letta_matrix.conversations.approval_text import ALLOW
@@ -24,20 +25,39 @@ class Words:
         return cls(text, f"echo: {text}")
 
     @classmethod
-    def slow(cls, words: int) -> Self:
-        """One word every 0.1 s."""
+    def held(cls, words: int = 9) -> Self:
+        """Of the answer comes one word, until the test lets it go on."""
         answer = " ".join(f"word{number}" for number in range(1, words + 1))
-        return cls(f"{secrets.token_hex(6)} slow:{words}", answer)
+        return cls(f"{secrets.token_hex(6)} steps:{words}", answer)
 
 
-async def growth(bridges: Bridges, room: Room, edits: int) -> None:
-    """Wait until the room's last reply has been edited so often."""
+async def growth(bridges: Bridges, room: Room, words: Words, edits: int = 1) -> None:
+    """Let the room's last reply, the answer to held `words`, grow word by word until it has been
+    edited so often."""
 
-    async def grown() -> bool:
+    async def edited() -> int:
         replies = await bridges.replies(room)
-        return bool(replies) and replies[-1].edits >= edits
+        return replies[-1].edits if replies and replies[-1].live else -1
 
-    await eventually(grown, what=f"the reply grows by {edits} edits")
+    done = await eventually(edited, (-1).__lt__, what="a reply begins")
+    while done < edits:
+        bridges.steps.step(words.text)
+        done = await eventually(edited, done.__lt__, what="the reply grows")
+
+
+async def tell_and_die(bridges: Bridges, room: Room, words: Words, point: str) -> str:
+    """Say held `words` and see the bridge die at a point of their turn; the message's id. Where
+    it dies before the end, no more than the answer's first words has been said by then."""
+    bridges.set_trap(point, words.text)
+    event_id = await bridges.say(room, words.text)
+    if point in EDITING_POINTS | ENDING_POINTS:
+        await growth(bridges, room, words, 0)
+    if point in EDITING_POINTS:
+        bridges.steps.step(words.text)
+    if point in ENDING_POINTS:
+        bridges.steps.finish(words.text)
+    await bridges.dead(point)
+    return event_id
 
 
 async def assert_answered_once(
@@ -64,7 +84,7 @@ async def assert_goes_on(
     """Say one more thing after `told` and have it answered. Transactions come in order, so
     all that the homeserver may have delivered again has been seen by then."""
     words = Words.quick()
-    event_id = await bridges.person.send(room.room_id, words.text, room.thread_id)
+    event_id = await bridges.say(room, words.text)
     await assert_answered_once(bridges, room, *told, (event_id, words), asked=asked)
 
 

@@ -4,14 +4,16 @@ from collections.abc import AsyncGenerator, Callable
 
 import aiohttp
 import pytest
-from tests.crash.bridges import Bridges
+from tests.crash.bridges import Bridges, Mind
 from tests.crash.nursery import Nursery
 from tests.crash.person import Person
 from tests.fake_letta_api import FakeLettaApi
 from tests.servers import Homeserver, LettaServer
 from tests.stub_model import StubModel
 
-Build = Callable[[str, dict[str, str], Callable[[str], int]], Bridges]
+pytest.register_assert_rewrite("tests.crash.checks")
+
+Build = Callable[[str, dict[str, str], Mind], Bridges]
 
 
 @pytest.fixture(scope="package")
@@ -28,10 +30,10 @@ async def build(
 
     async with Nursery() as nursery:
 
-        def made(name: str, runtime: dict[str, str], count: Callable[[str], int]) -> Bridges:
+        def made(name: str, runtime: dict[str, str], mind: Mind) -> Bridges:
             directory = tmp_path_factory.mktemp(name)
             servers = homeserver, app_server, stub_model, person, http
-            return Bridges(directory, *servers, runtime, count, nursery)
+            return Bridges(directory, *servers, runtime, mind, nursery)
 
         yield made
 
@@ -42,7 +44,7 @@ async def house(
 ) -> AsyncGenerator[Bridges]:
     """With agents of the App Server."""
     runtime = {"type": "app_server", "url": app_server.url}
-    house = build("crash", runtime, stub_model.count)
+    house = build("crash", runtime, stub_model)
     yield house
     await house.stop()
     await house.delete_agents()
@@ -67,8 +69,10 @@ async def letta_api() -> AsyncGenerator[FakeLettaApi]:
 async def letta_house(build: Build, letta_api: FakeLettaApi) -> AsyncGenerator[Bridges]:
     """With agents of a Letta API."""
     runtime = {"type": "letta_api", "url": letta_api.url, "api_key": letta_api.key}
-    house = build("crash-letta", runtime, letta_api.count)
+    house = build("crash-letta", runtime, letta_api)
     await house.write_config()
+    await house.start()
+    house.hall = await house.room_of(letta_api.add_agent("Ada"))
     yield house
     await house.stop()
 
@@ -81,8 +85,12 @@ async def openai_house(
     await house.stop()
     await house.delete_agents()
     runtime = {"type": "openai_compatible", "url": app_server.openai_url}
-    house = build("crash-openai", runtime, stub_model.count)
+    house = build("crash-openai", runtime, stub_model)
     await house.write_config()
+    await house.start()
+    await house.new_agent("Ada")
+    # This API names agents by their names alone.
+    house.hall = await house.room_of("Ada")
     yield house
     await house.stop()
     await house.delete_agents()

@@ -6,10 +6,10 @@ Each line of its input, `[CONFIG, LOG]`, starts a bridge, one at a time. They ar
 a process that has imported everything, which spares each start a second.
 
 The product knows nothing of this: functions of it are wrapped from outside. The trap is set by
-a file beside the configuration, `trap.json`, which is read when the bridge starts and with
-each transaction: `{"point", "text", "victim"}`. Calls count from the moment a transaction
-brings `text`, or from the start where that is null. `victim` is the process that dies, null
-for the bridge itself. Without the file it is the plain bridge.
+a file beside the configuration, `trap.json`, that is looked for with each transaction and with
+each call of a point's method: `{"point", "text", "victim"}`. Calls count from the moment a
+transaction brings `text`, or from the first look where that is null. `victim` is the process
+that dies, null for the bridge itself. Without the file it is the plain bridge.
 """
 
 import asyncio
@@ -60,7 +60,6 @@ class Trap:
         self._hold_turns()
         # Wrapped last, so that it is set before the point's own wrapper counts.
         self._listen()
-        self._look([])
 
     def kill(self) -> None:
         self._file.unlink()
@@ -87,6 +86,7 @@ class Trap:
 
     def _hit(self, owner: type, method: str, args: Any, kwargs: Any) -> Moment | None:
         """The moment of this call to kill in, if it is the one."""
+        self._look([])
         point = self._point
         if point is None or (point.owner, point.method) != (owner, method):
             return None

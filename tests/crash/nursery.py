@@ -21,10 +21,6 @@ class Born:
     pid: int
     code: asyncio.Task[int]
 
-    async def wait(self, timeout: float) -> int:
-        """Its exit code, once it has ended. Raises TimeoutError."""
-        return await asyncio.wait_for(asyncio.shield(self.code), timeout)
-
 
 @dataclass
 class Nursery:

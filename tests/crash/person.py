@@ -2,7 +2,7 @@
 
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import aiohttp
@@ -10,6 +10,7 @@ import aiohttp
 from letta_matrix.matrix.content import BESIDE, LIVE, MARKER, thread_relation
 
 Event = Mapping[str, Any]
+_PAGE = 50
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,10 @@ class Person:
     url: str
     user_id: str
     token: str
+    _pages: dict[str, tuple[str, tuple[Event, ...]]] = field(
+        default_factory=dict[str, tuple[str, tuple[Event, ...]]]
+    )
+    """By room: where its last page begins, and what was said before."""
 
     async def send(
         self, room_id: str, text: str, thread_id: str = "", *, kind: str = "m.text"
@@ -58,15 +63,18 @@ class Person:
 
     async def said(self, room_id: str) -> list[Said]:
         """Everything said in a room, in the room's order."""
-        events: list[Event] = []
-        query = {"dir": "f", "limit": "500"}
+        start, before = self._pages.get(room_id, ("", ()))
+        events, whole = list(before), True
         path = f"/_matrix/client/v3/rooms/{room_id}/messages"
         while True:
+            query = {"dir": "f", "limit": str(_PAGE)} | ({"from": start} if start else {})
             page = await self.request("GET", path, query=query)
             events += page["chunk"]
             if "end" not in page or not page["chunk"]:
                 return read(events)
-            query = {**query, "from": page["end"]}
+            start, whole = page["end"], whole and len(page["chunk"]) == _PAGE
+            if whole:
+                self._pages[room_id] = start, tuple(events)
 
     async def request(
         self, method: str, path: str, body: object = None, query: Mapping[str, str] | None = None

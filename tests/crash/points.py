@@ -7,7 +7,6 @@ from typing import Any
 
 from letta_matrix.conversations.approvals import Approvals
 from letta_matrix.conversations.commands.runner import CommandRunner
-from letta_matrix.conversations.dispatcher import Dispatcher
 from letta_matrix.conversations.reply import Reply
 from letta_matrix.conversations.speech import UNASKED
 from letta_matrix.conversations.turn_runner import TurnRunner
@@ -21,7 +20,6 @@ from letta_matrix.runtimes.letta_api.adapter import LettaApi
 from letta_matrix.runtimes.letta_api.turns import Turn as LettaTurn
 from letta_matrix.store.approvals import ApprovalStore
 from letta_matrix.store.audit import AuditStore
-from letta_matrix.store.conversations import ConversationStore
 from letta_matrix.store.inbox import Inbox
 from letta_matrix.store.outbox import Outbox, OutboxEntry, OutboxKind
 from letta_matrix.store.speech import SpeechStore
@@ -114,41 +112,38 @@ def _of_kind(kind: OutboxKind) -> Filter:
 
 BEFORE, AFTER, COMMIT = Moment.BEFORE, Moment.AFTER, Moment.COMMIT
 
-TURN_POINTS = {
+# Each leaves something else behind: in the database, at the runtime or at the homeserver.
+BEGINNING_POINTS = {
     # admitting
-    "transaction received": Point(Dispatcher, "admit", BEFORE),
     "admitted, not committed": Point(Inbox, "admit", COMMIT),
     "admitted, before the 200": Point(Inbox, "admit", AFTER),
     "after the 200, before its turn runs": Point(Appservice, "_transaction", Moment.ANSWERED),
     # asking
-    "turn begins": Point(TurnRunner, "run", BEFORE),
-    "before the conversation is created": Point(AppServer, "create_conversation", BEFORE),
     "conversation created, not stored": Point(AppServer, "create_conversation", AFTER),
-    "conversation stored": Point(ConversationStore, "begin", AFTER),
-    "before the turn's state is saved": Point(TurnStore, "run", BEFORE),
     "turn's state saved, not committed": Point(TurnStore, "run", COMMIT),
     "turn's state saved, input not sent": Point(TurnStore, "run", AFTER),
     "input sent": Point(KeeperClient, "send", AFTER, when=_is_input),
     "input accepted": Point(Follower, "_send", AFTER),
-    # growing
-    "first words": Point(Reply, "show", BEFORE),
-    "before the first message is frozen": Point(Outbox, "freeze", BEFORE),
+    # beginning to answer
     "first message frozen, not committed": Point(Outbox, "freeze", COMMIT),
     "first message frozen, not sent": Point(Outbox, "freeze", AFTER),
     "first message sent, not confirmed": Point(Intent, "send", AFTER),
     "first message confirmed": Point(Outbox, "confirm", AFTER),
-    "before an interim edit": Point(Intent, "send_interim", BEFORE),
-    "after an interim edit": Point(Intent, "send_interim", AFTER, call=2),
-    "some words later": Point(Reply, "show", AFTER, call=9),
-    # ending
-    "turn finished, before the end is frozen": Point(Reply, "freeze", BEFORE),
+}
+
+EDITING_POINTS = {
+    "in an interim edit": Point(Intent, "send_interim", AFTER),
+}
+
+ENDING_POINTS = {
     "end frozen, not committed": Point(Outbox, "freeze", COMMIT, when=_completes),
     "end frozen, not sent": Point(Outbox, "freeze", AFTER, when=_completes),
     "end sent, not recorded": Point(Reply, "deliver", AFTER),
-    "end recorded, not committed": Point(TurnStore, "finish", COMMIT),
     "end recorded, turn kept by the runtime": Point(TurnStore, "finish", AFTER),
     "turn forgotten by the runtime": Point(AppServer, "finish_turn", AFTER),
 }
+
+TURN_POINTS = BEGINNING_POINTS | EDITING_POINTS | ENDING_POINTS
 
 QUESTION_POINTS = {
     "approval asked, not stored": Point(Approvals, "requested", BEFORE),

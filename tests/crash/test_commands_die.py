@@ -10,12 +10,10 @@ from tests.stub_model import MODEL_ID
 from letta_matrix.conversations import notices
 
 _CREATING = [
-    "admitted, before the 200",
     "command begins",
     "before the agent is created",
     "agent created, not answered",
     "end frozen, not sent",
-    "end sent, not recorded",
 ]
 
 
@@ -26,7 +24,7 @@ async def test_killed_while_creating_an_agent(bridges: Bridges, point: str) -> N
     room = await bridges.new_thread()
     bridges.set_trap(point, name)
     line = f'!create "{name}" --model openai-compatible/{MODEL_ID}'
-    event_id = await bridges.person.send(room.room_id, line, room.thread_id)
+    event_id = await bridges.say(room, line)
     await bridges.dead(point)
 
     await bridges.start()
@@ -42,15 +40,15 @@ async def test_killed_while_creating_an_agent(bridges: Bridges, point: str) -> N
     assert bridges.unsettled(room) == []
 
 
-@pytest.mark.parametrize("point", ["admitted, before the 200", "command begins", "turn cancelled"])
+@pytest.mark.parametrize("point", ["command begins", "turn cancelled"])
 async def test_killed_while_cancelling(bridges: Bridges, point: str) -> None:
-    words = Words.slow(80)
+    words = Words.held()
     await bridges.start()
     room = await bridges.new_thread()
-    event_id = await bridges.person.send(room.room_id, words.text, room.thread_id)
-    await growth(bridges, room, 1)
+    event_id = await bridges.say(room, words.text)
+    await growth(bridges, room, words)
     bridges.set_trap(point, "!cancel")
-    command = await bridges.person.send(room.room_id, "!cancel", room.thread_id)
+    command = await bridges.say(room, "!cancel")
     await bridges.dead(point)
 
     await bridges.start()

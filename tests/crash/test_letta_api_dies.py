@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator
 
 import pytest
 from tests.crash.bridges import Bridges, Room
-from tests.crash.checks import Words, asked, assert_goes_on, growth
+from tests.crash.checks import Words, asked, assert_goes_on, growth, tell_and_die
 from tests.fake_letta_api import FakeLettaApi
 
 from letta_matrix.conversations.approval_text import ALLOW
@@ -14,14 +14,7 @@ _STREAMING = [
     "turn's state saved, input not sent",
     "Letta API's run not known",
     "Letta API's run known",
-    "some words later",
-    "turn finished, before the end is frozen",
-    "end sent, not recorded",
-]
-_ASKING = [
-    "approval asked, not stored",
-    "question sent, not confirmed",
-    "question confirmed",
+    "end frozen, not committed",
 ]
 _DECIDING = ["decision stored", "answer kept, not sent"]
 
@@ -32,36 +25,40 @@ async def bridges(letta_house: Bridges) -> AsyncGenerator[Bridges]:
     await letta_house.unset_trap()
 
 
-async def _room(bridges: Bridges, letta_api: FakeLettaApi) -> Room:
-    await bridges.start()
-    return await bridges.room_of(letta_api.add_agent(f"Ada {secrets.token_hex(3)}"))
-
-
 @pytest.mark.parametrize("point", _STREAMING)
-async def test_killed_in_a_run(bridges: Bridges, letta_api: FakeLettaApi, point: str) -> None:
-    words = Words.slow(15)
-    room = await _room(bridges, letta_api)
-    bridges.set_trap(point, words.text)
-    event_id = await bridges.person.send(room.room_id, words.text)
-    await bridges.dead(point)
+async def test_killed_in_a_run(bridges: Bridges, point: str) -> None:
+    words = Words.held()
+    await bridges.start()
+    room = await bridges.new_thread()
+    event_id = await tell_and_die(bridges, room, words, point)
 
     await bridges.start()
+    bridges.steps.finish(words.text)
     await assert_goes_on(bridges, room, (event_id, words))
 
 
-async def test_killed_over_and_over_in_one_run(bridges: Bridges, letta_api: FakeLettaApi) -> None:
-    words = Words.slow(60)
-    room = await _room(bridges, letta_api)
-    event_id = await bridges.person.send(room.room_id, words.text)
+async def test_killed_over_and_over_in_one_run(bridges: Bridges) -> None:
+    words = Words.held()
+    await bridges.start()
+    room = await bridges.new_thread()
+    event_id = await bridges.say(room, words.text)
     for edits in (1, 2):
-        await growth(bridges, room, edits)
+        await growth(bridges, room, words, edits)
         await bridges.kill()
         await bridges.start()
+    bridges.steps.finish(words.text)
     await assert_goes_on(bridges, room, (event_id, words))
 
 
 def _command() -> str:
     return f"tool:Bash:echo ran {secrets.token_hex(6)}"
+
+
+async def _told(bridges: Bridges, text: str) -> tuple[Room, str]:
+    """A new thread, and a message in it."""
+    await bridges.start()
+    room = await bridges.new_thread()
+    return room, await bridges.say(room, text)
 
 
 async def _assert_done_once(
@@ -73,19 +70,21 @@ async def _assert_done_once(
     (reply,) = await bridges.replies(room)
     assert reply.text == f"tool said: {text.removeprefix('tool:Bash:echo ')}"
     assert bridges.count(text) == 1
-    (conversation,) = [c for c in letta_api.conversations.values() if c.agent_id == room.agent_id]
-    kinds = [message["message_type"] for message in conversation.messages]
+    (prompted,) = [
+        conversation
+        for conversation in letta_api.conversations.values()
+        if any(str(one.get("otid")).startswith(f"{event_id}/") for one in conversation.messages)
+    ]
+    kinds = [message["message_type"] for message in prompted.messages]
     assert kinds.count("tool_return_message") == 1
     assert bridges.unsettled(room) == []
 
 
-@pytest.mark.parametrize("point", _ASKING)
-async def test_killed_while_asking(bridges: Bridges, letta_api: FakeLettaApi, point: str) -> None:
+async def test_killed_while_asking(bridges: Bridges, letta_api: FakeLettaApi) -> None:
     text = _command()
-    room = await _room(bridges, letta_api)
-    bridges.set_trap(point, text)
-    event_id = await bridges.person.send(room.room_id, text)
-    await bridges.dead(point)
+    bridges.set_trap("approval asked, not stored", text)
+    room, event_id = await _told(bridges, text)
+    await bridges.dead("approval asked, not stored")
 
     await bridges.start()
     await bridges.person.react(room.room_id, await asked(bridges, room), ALLOW)
@@ -95,8 +94,7 @@ async def test_killed_while_asking(bridges: Bridges, letta_api: FakeLettaApi, po
 @pytest.mark.parametrize("point", _DECIDING)
 async def test_killed_while_deciding(bridges: Bridges, letta_api: FakeLettaApi, point: str) -> None:
     text = _command()
-    room = await _room(bridges, letta_api)
-    event_id = await bridges.person.send(room.room_id, text)
+    room, event_id = await _told(bridges, text)
     question = await asked(bridges, room)
     bridges.set_trap(point, ALLOW)
     await bridges.person.react(room.room_id, question, ALLOW)
@@ -108,8 +106,7 @@ async def test_killed_while_deciding(bridges: Bridges, letta_api: FakeLettaApi, 
 
 async def test_allowed_while_the_bridge_was_dead(bridges: Bridges, letta_api: FakeLettaApi) -> None:
     text = _command()
-    room = await _room(bridges, letta_api)
-    event_id = await bridges.person.send(room.room_id, text)
+    room, event_id = await _told(bridges, text)
     question = await asked(bridges, room)
     await bridges.kill()
     await bridges.person.react(room.room_id, question, ALLOW)

@@ -6,7 +6,13 @@ from pathlib import Path
 
 import pytest
 from tests.crash.bridges import Bridges, Room
-from tests.crash.checks import Words, assert_answered_once, assert_goes_on, growth
+from tests.crash.checks import (
+    Words,
+    assert_answered_once,
+    assert_goes_on,
+    growth,
+    tell_and_die,
+)
 from tests.waiting import eventually
 
 from letta_matrix.conversations.answers import ASK_AGAIN
@@ -14,9 +20,9 @@ from letta_matrix.conversations.answers import ASK_AGAIN
 
 async def _begun(bridges: Bridges, words: Words) -> tuple[Room, str]:
     """A new agent, told something, whose reply has begun to grow."""
-    room = await bridges.new_room()
-    event_id = await bridges.person.send(room.room_id, words.text)
-    await growth(bridges, room, 1)
+    room = await bridges.new_thread()
+    event_id = await bridges.say(room, words.text)
+    await growth(bridges, room, words)
     return room, event_id
 
 
@@ -27,38 +33,42 @@ def _kill_keeper(bridges: Bridges) -> None:
 
 
 async def test_the_keeper(bridges: Bridges) -> None:
-    words = Words.slow(25)
+    words = Words.held()
     await bridges.start()
     room, event_id = await _begun(bridges, words)
     _kill_keeper(bridges)
+    bridges.steps.finish(words.text)
     await assert_answered_once(bridges, room, (event_id, words), asked=2)
     await assert_goes_on(bridges, room, (event_id, words), asked=2)
 
 
 async def test_the_keeper_and_the_bridge(bridges: Bridges) -> None:
-    words = Words.slow(25)
+    words = Words.held()
     await bridges.start()
     room, event_id = await _begun(bridges, words)
     _kill_keeper(bridges)
     await bridges.kill()
     await bridges.start()
+    bridges.steps.finish(words.text)
     await assert_goes_on(bridges, room, (event_id, words), asked=2)
 
 
 async def test_the_app_server(bridges: Bridges) -> None:
-    words = Words.slow(25)
+    words = Words.held()
     await bridges.start()
     room, event_id = await _begun(bridges, words)
     bridges.letta.kill()
+    bridges.steps.finish(words.text)
     await bridges.letta.restart()
     await assert_goes_on(bridges, room, (event_id, words), asked=2)
 
 
 async def test_the_app_server_and_the_bridge(bridges: Bridges) -> None:
-    words = Words.slow(25)
+    words = Words.held()
     await bridges.start()
     room, event_id = await _begun(bridges, words)
     bridges.letta.kill()
+    bridges.steps.finish(words.text)
     await bridges.kill()
     await bridges.letta.restart()
     await bridges.start()
@@ -73,12 +83,9 @@ async def test_the_app_server_while_a_tool_runs(bridges: Bridges, tmp_path: Path
     await bridges.write_config(permission_mode="unrestricted")
     await bridges.start()
     room = await bridges.new_room()
-    event_id = await bridges.person.send(room.room_id, f"tool:Bash:{command}")
+    event_id = await bridges.say(room, f"tool:Bash:{command}")
 
-    async def tool_runs() -> bool:
-        return mark.exists()
-
-    await eventually(tool_runs, what="the tool runs")
+    await eventually(mark.exists, what="the tool runs")
     bridges.letta.kill()
     await bridges.letta.restart()
     await bridges.settled(room, event_id)
@@ -98,10 +105,11 @@ async def test_the_app_server_while_a_tool_runs(bridges: Bridges, tmp_path: Path
 
 
 async def test_synapse(bridges: Bridges) -> None:
-    words = Words.slow(25)
+    words = Words.held()
     await bridges.start()
     room, event_id = await _begun(bridges, words)
     bridges.homeserver.kill()
+    bridges.steps.finish(words.text)
     await bridges.homeserver.server.start()
     await assert_goes_on(bridges, room, (event_id, words))
 
@@ -110,8 +118,8 @@ async def test_synapse_just_after_it_took_a_message(bridges: Bridges) -> None:
     """It is answered without another event to wake the homeserver."""
     words = Words.quick()
     await bridges.start()
-    room = await bridges.new_room()
-    event_id = await bridges.person.send(room.room_id, words.text)
+    room = await bridges.new_thread()
+    event_id = await bridges.say(room, words.text)
     bridges.homeserver.kill()
     await bridges.homeserver.server.start()
     await assert_answered_once(bridges, room, (event_id, words))
@@ -124,12 +132,11 @@ async def test_synapse_just_after_it_took_a_message(bridges: Bridges) -> None:
 )
 async def test_synapse_and_the_bridge(bridges: Bridges, point: str) -> None:
     """A restarted Synapse has forgotten every transaction id."""
-    words = Words.slow(10)
+    words = Words.held()
     await bridges.start()
-    room = await bridges.new_room()
-    bridges.set_trap(point, words.text)
-    event_id = await bridges.person.send(room.room_id, words.text)
-    await bridges.dead(point)
+    room = await bridges.new_thread()
+    event_id = await tell_and_die(bridges, room, words, point)
+    bridges.steps.finish(words.text)
     bridges.homeserver.kill()
     await bridges.homeserver.server.start()
     await bridges.start()

@@ -1,202 +1,35 @@
-"""People with Matrix clients, and a bridge on the real homeserver with in-memory agents."""
+"""A bridge on the real homeserver with in-memory agents."""
 
 import itertools
 import json
 import secrets
+import shutil
 import time
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import quote
 
-import aiohttp
+from tests.integration.people import Json, Person, Room
 from tests.servers import Homeserver, free_port
 from tests.waiting import eventually
 
 from letta_matrix.bridge import Bridge
 from letta_matrix.config import Config
-from letta_matrix.matrix.content import BESIDE, LIVE, MARKER, thread_relation
 from letta_matrix.matrix.identifiers import room_alias, user_id
 from letta_matrix.runtimes.memory import MemoryRuntime
-from letta_matrix.runtimes.protocol import AgentInfo, AgentRuntime
+from letta_matrix.runtimes.protocol import AgentInfo, TurnRequest
+from letta_matrix.store.database import Database, database_url
 
-Json = dict[str, Any]
-T = TypeVar("T")
+DATABASE = "letta-matrix.db"
 _numbers = itertools.count(1)
 
 
 def new_agent(name: str = "Ada", description: str = "") -> AgentInfo:
     """An agent that no other test has."""
     return AgentInfo(f"agent-{secrets.token_hex(6)}", name, description)
-
-
-@dataclass(frozen=True)
-class Person:
-    """Somebody with a Matrix client. As a ghost: `as_user` acts through the application service."""
-
-    http: aiohttp.ClientSession
-    url: str
-    user_id: str
-    token: str
-    as_user: str = ""
-
-    async def call(
-        self, method: str, path: str, body: object = None, **query: str
-    ) -> tuple[int, Json]:
-        """A client-server API request; `path` begins after `/_matrix/client/v3`."""
-        headers = {"Authorization": f"Bearer {self.token}"}
-        query |= {"user_id": self.as_user} if self.as_user else {}
-        data = body if isinstance(body, bytes) else json.dumps(body or {})
-        url = f"{self.url}/_matrix/client/v3{path}"
-        async with self.http.request(
-            method, url, data=None if method == "GET" else data, headers=headers, params=query
-        ) as response:
-            return response.status, await response.json(content_type=None)
-
-    async def get(self, path: str, **query: str) -> Json:
-        status, answer = await self.call("GET", path, **query)
-        assert status == 200, (path, answer)
-        return answer
-
-    async def send(
-        self, room_id: str, body: str, event_type: str = "m.room.message", **content: object
-    ) -> str:
-        """Say something; returns the event id."""
-        message = {"msgtype": "m.text", "body": body, **content}
-        return await self.send_content(room_id, message, event_type)
-
-    async def send_content(
-        self, room_id: str, content: Mapping[str, object], event_type: str = "m.room.message"
-    ) -> str:
-        path = f"/rooms/{quote(room_id)}/send/{event_type}/{secrets.token_hex(8)}"
-        status, answer = await self.call("PUT", path, content)
-        assert status == 200, answer
-        return str(answer["event_id"])
-
-    async def say_in_thread(self, room_id: str, root: str, body: str) -> str:
-        return await self._relate(room_id, body, thread_relation(root, root))
-
-    async def reply(self, room_id: str, event_id: str, body: str) -> str:
-        return await self._relate(room_id, body, {"m.in_reply_to": {"event_id": event_id}})
-
-    async def mention(self, room_id: str, body: str, *user_ids: str) -> str:
-        named = {"user_ids": list(user_ids)}
-        content = {"msgtype": "m.text", "body": body, "m.mentions": named}
-        return await self.send_content(room_id, content)
-
-    async def react(self, room_id: str, event_id: str, key: str) -> str:
-        relation = {"rel_type": "m.annotation", "event_id": event_id, "key": key}
-        return await self.send_content(room_id, {"m.relates_to": relation}, "m.reaction")
-
-    async def create_room(self, *invited: str, **content: object) -> str:
-        """A room of this person's own; returns its id."""
-        wanted = {"preset": "private_chat", "invite": list(invited), **content}
-        status, answer = await self.call("POST", "/createRoom", wanted)
-        assert status == 200, answer
-        return str(answer["room_id"])
-
-    async def bring(self, room_id: str, other: "Person") -> None:
-        """Invite somebody, who comes."""
-        path = f"/rooms/{quote(room_id)}"
-        status, answer = await self.call("POST", f"{path}/invite", {"user_id": other.user_id})
-        assert status == 200, answer
-        status, answer = await other.call("POST", f"{path}/join")
-        assert status == 200, answer
-
-    async def members(self, room_id: str) -> dict[str, str]:
-        """Membership by user id."""
-        answer = await self.get(f"/rooms/{quote(room_id)}/members")
-        return {e["state_key"]: e["content"]["membership"] for e in answer["chunk"]}
-
-    async def reactions(self, room_id: str, event_id: str) -> dict[str, str]:
-        """Who reacted to an event, by key."""
-        path = f"/../v1/rooms/{quote(room_id)}/relations/{quote(event_id)}/m.annotation"
-        events = (await self.get(path, limit="100"))["chunk"]
-        return {e["content"]["m.relates_to"]["key"]: str(e["sender"]) for e in events}
-
-    async def timeline(self, room_id: str) -> list[Json]:
-        """The last 500 events of a room, oldest first."""
-        answer = await self.get(f"/rooms/{quote(room_id)}/messages", dir="b", limit="500")
-        return answer["chunk"][::-1]
-
-    async def state(self, room_id: str, event_type: str, key: str = "") -> Json:
-        return await self.get(f"/rooms/{quote(room_id)}/state/{event_type}/{quote(key)}")
-
-    async def said_by(self, room_id: str, sender: str) -> list[Json]:
-        """Somebody's messages, each in its last version; `edits` counts the versions after the
-        first, `live` tells whether it still grows, `thread` is its root, `beside` what it is
-        besides a reply."""
-        shown: dict[str, Json] = {}
-        for event in await self.timeline(room_id):
-            content = event["content"]
-            if event["type"] != "m.room.message" or event["sender"] != sender or not content:
-                continue
-            relation = content.get("m.relates_to", {})
-            if relation.get("rel_type") == "m.replace":
-                old = shown[relation["event_id"]]
-                new = content["m.new_content"]
-                old |= {"content": new, "edits": old["edits"] + 1, "live": LIVE in content}
-            else:
-                in_thread = relation.get("rel_type") == "m.thread"
-                shown[event["event_id"]] = {
-                    "content": content,
-                    "edits": 0,
-                    "live": LIVE in content,
-                    "event_id": event["event_id"],
-                    "thread": relation["event_id"] if in_thread else "",
-                    "beside": content.get(MARKER, {}).get(BESIDE, ""),
-                }
-        return list(shown.values())
-
-    async def bodies(self, room_id: str, sender: str) -> list[str]:
-        return [said["content"]["body"] for said in await self.said_by(room_id, sender)]
-
-    async def answers(self, room: "Room", count: int) -> list[str]:
-        """The agent's messages once there are `count` complete ones."""
-
-        async def probe() -> list[Json]:
-            return await self.said_by(room.room_id, room.ghost)
-
-        done = await eventually(
-            probe, lambda all_: len(all_) >= count and not any(s["live"] for s in all_)
-        )
-        return [said["content"]["body"] for said in done]
-
-    async def _relate(self, room_id: str, body: str, relation: Json) -> str:
-        content = {"msgtype": "m.text", "body": body, "m.relates_to": relation}
-        return await self.send_content(room_id, content)
-
-    async def replies(self, room: "Room", count: int, thread: str = "") -> list[str]:
-        """As `answers`, in one thread or outside of them, without what stands beside replies."""
-
-        async def probe() -> list[Json]:
-            said = await self.said_by(room.room_id, room.ghost)
-            return [one for one in said if one["thread"] == thread and not one["beside"]]
-
-        done = await eventually(
-            probe, lambda all_: len(all_) >= count and not any(s["live"] for s in all_)
-        )
-        return [said["content"]["body"] for said in done]
-
-    async def beside(self, room: "Room", kind: str) -> Json:
-        """The last message of an agent that stands beside its replies, once there is one."""
-
-        async def probe() -> list[Json]:
-            said = await self.said_by(room.room_id, room.ghost)
-            return [one for one in said if one["beside"] == kind]
-
-        return (await eventually(probe))[-1]
-
-
-@dataclass(frozen=True)
-class Room:
-    """An agent's room and the agent's user."""
-
-    agent: AgentInfo
-    room_id: str
-    ghost: str
 
 
 @dataclass
@@ -208,7 +41,7 @@ class World:
     bridge: Bridge
     runtime: MemoryRuntime
     person: Person
-    ghosts: dict[str, Person] = field(default_factory=dict[str, Person])
+    others: tuple[MemoryRuntime, ...] = ()
 
     def as_user(self, who: str) -> Person:
         """Somebody of our namespace, seen through the application service's token."""
@@ -227,6 +60,14 @@ class World:
     async def ready(self) -> None:
         await eventually(self.health, lambda health: health["ready"])
 
+    def asked(self, room: Room) -> list[TurnRequest]:
+        """What has reached the agent of a room."""
+        return [one for one in self.runtime.asked if one.agent_id == room.agent.agent_id]
+
+    async def idle(self) -> None:
+        """Wait until nothing that has arrived is still to be answered."""
+        await eventually(lambda: self.bridge._parts.dispatcher.waiting == 0, what="idle")
+
     async def meet(self, agent: AgentInfo | None = None) -> Room:
         """Add an agent to the runtime and wait until the person is in its room."""
         agent = agent or new_agent()
@@ -234,6 +75,11 @@ class World:
         return await self.find(agent)
 
     async def find(self, agent: AgentInfo) -> Room:
+        def is_made() -> bool:
+            known = self.bridge._stores.directory.get(agent.agent_id)
+            return known is not None and known.room_id is not None
+
+        await eventually(is_made, what="the agent's room")
         return await room_of(agent, self.person)
 
 
@@ -245,12 +91,14 @@ async def room_of(agent: AgentInfo, person: Person) -> Room:
         _, answer = await person.call("GET", f"/directory/room/{quote(alias)}")
         return str(answer.get("room_id", ""))
 
-    room_id = await eventually(resolve, bool)
+    room_id = await person.watch("", resolve, what="the agent's room")
+    me = f"/rooms/{quote(room_id)}/state/m.room.member/{quote(person.user_id)}"
 
-    async def joined() -> list[str]:
-        return (await person.get("/joined_rooms"))["joined_rooms"]
+    async def joined() -> bool:
+        _, answer = await person.call("GET", me)
+        return answer.get("membership") == "join"
 
-    await eventually(joined, lambda rooms: room_id in rooms)
+    await person.watch("", joined, what="the person is in the agent's room")
     return Room(agent, room_id, user_id(agent.agent_id, "localhost"))
 
 
@@ -258,7 +106,10 @@ async def new_person(homeserver: Homeserver, name: str = "ann") -> Person:
     """A fresh account."""
     localpart = f"{name}{next(_numbers)}_{secrets.token_hex(3)}"
     who, token, _ = await homeserver.register(localpart)
-    return Person(homeserver.http, homeserver.url, who, token)
+    person = Person(homeserver.http, homeserver.url, who, token)
+    # From here on it is told what is new, which is little to tell.
+    await person.happening()
+    return person
 
 
 def settings_on(homeserver: Homeserver, person: Person, **sections: Any) -> Json:
@@ -285,21 +136,33 @@ def config_on(homeserver: Homeserver, directory: Path, person: Person, **section
     return Config.model_validate({**values, "directory": directory})
 
 
+async def lay_database(homeserver: Homeserver, directory: Path) -> None:
+    """Put an empty database where there is none, of which each bridge would make its own."""
+    empty = homeserver.synapse.directory.with_name("empty.db")
+    if not empty.exists():
+        database = Database(database_url(f"sqlite:///{empty}", empty.parent))
+        await database.open()
+        await database.close()
+    if not (directory / DATABASE).exists():
+        shutil.copy(empty, directory / DATABASE)
+
+
 @asynccontextmanager
 async def bridge_on(
     homeserver: Homeserver,
     directory: Path,
     person: Person,
     runtime: MemoryRuntime,
-    *others: AgentRuntime,
+    *others: MemoryRuntime,
     **sections: Any,
 ) -> AsyncGenerator[World]:
     """A bridge, ready; its database is `directory`'s."""
+    await lay_database(homeserver, directory)
     config = config_on(homeserver, directory, person, **sections)
     bridge = Bridge(config, [runtime, *others])
     await bridge.start()
     try:
-        world = World(homeserver, config, bridge, runtime, person)
+        world = World(homeserver, config, bridge, runtime, person, others)
         await world.ready()
         yield world
     finally:

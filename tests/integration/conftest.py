@@ -1,30 +1,31 @@
 """What tests on real servers share: the App Server's adapter, or a bridge with agents on it."""
 
-import os
 import secrets
-import signal
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Generator
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
-from tests.integration.bridge_world import Json, Person, Room, new_person
-from tests.integration.letta_world import LettaWorld, letta_world
+from tests.integration.bridge_world import Json, Person, Room, World, bridge_on, new_person
 from tests.integration.runtime_bench import MODEL, Bench, connected
-from tests.servers import Homeserver, LettaServer
-from tests.stub_model import StubModel
+from tests.integration.worlds import Worlds
+from tests.scripts import obey
+from tests.servers import Homeserver, LettaServer, keeper_in
 
 from letta_matrix.config import AppServerRuntime
 from letta_matrix.runtimes.app_server import AppServer
+from letta_matrix.runtimes.memory import MemoryRuntime, Script
+from letta_matrix.runtimes.protocol import Capabilities
+
+NEXT = pytest.StashKey[pytest.Item | None]()
 
 
-@pytest.fixture
-async def keeper_socket(tmp_path: Path) -> AsyncGenerator[Path]:
-    """Where a keeper may be started; it ends with the test."""
-    path = tmp_path / "keeper.sock"
-    yield path
-    pid = path.with_name("keeper.sock.pid")
-    if pid.exists():
-        os.kill(int(pid.read_text()), signal.SIGTERM)
+@pytest.fixture(scope="module")
+def keeper_socket(tmp_path_factory: pytest.TempPathFactory) -> Generator[Path]:
+    """Where a keeper may be started; it ends with the file. One that was killed is replaced."""
+    with keeper_in(tmp_path_factory.mktemp("keeper")) as socket:
+        yield socket
 
 
 @pytest.fixture
@@ -43,35 +44,87 @@ async def bench(app_server: LettaServer, keeper_socket: Path) -> AsyncGenerator[
     await bench.runtime.close()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 async def ann(homeserver: Homeserver) -> Person:
-    """The person that agents work for."""
+    """The person that agents work for, an admin."""
     return await new_person(homeserver)
 
 
+@pytest.fixture(scope="session")
+async def bob(homeserver: Homeserver) -> Person:
+    """A user, but no admin."""
+    person = await new_person(homeserver, "bob")
+    path = f"/profile/{quote(person.user_id)}/displayname"
+    await person.call("PUT", path, {"displayname": "Bob Builder"})
+    return person
+
+
+@pytest.fixture(scope="session")
+async def troll(homeserver: Homeserver) -> Person:
+    """Somebody whom the operator has blocked."""
+    return await new_person(homeserver, "troll")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(
+    item: pytest.Item, nextitem: pytest.Item | None
+) -> Generator[None, object, object]:
+    item.session.stash[NEXT] = nextitem
+    return (yield)
+
+
+@pytest.fixture(scope="session")
+async def worlds() -> AsyncGenerator[Worlds]:
+    """Bridges that files have in common."""
+    held = Worlds()
+    yield held
+    await held.close()
+
+
 @pytest.fixture(scope="module")
-def sections() -> Json:
-    """What is set otherwise in the bridge's configuration; a module may have its own."""
-    return {}
+async def shared(request: pytest.FixtureRequest, worlds: Worlds) -> AsyncGenerator[Worlds]:
+    """The same; no bridge is left to a file that shares none."""
+    yield worlds
+    following = request.session.stash[NEXT]
+    if not isinstance(following, pytest.Function) or "shared" not in following.fixturenames:
+        await worlds.close()
+
+
+@pytest.fixture(scope="module")
+def script() -> Script:
+    """What the agents in memory do; a module may have its own."""
+    return obey
 
 
 @pytest.fixture(scope="module")
 async def world(
+    shared: Worlds,
     homeserver: Homeserver,
-    app_server: LettaServer,
-    stub_model: StubModel,
     ann: Person,
-    sections: Json,
+    troll: Person,
+    script: Script,
     tmp_path_factory: pytest.TempPathFactory,
-) -> AsyncGenerator[LettaWorld]:
-    """A bridge process whose agents live on the App Server."""
-    directory = tmp_path_factory.mktemp("world")
-    servers = homeserver, app_server, stub_model
-    async with letta_world(*servers, directory, ann, **sections) as running:
-        yield running
+) -> World:
+    """A bridge in this process with two runtimes in memory; an agent that vanishes is soon taken
+    for removed."""
+    sections: Json = {
+        "agents": {"removal_grace": 0.3, "removal_listings": 3},
+        "conversations": {"agent_mentions": True},
+        "permissions": {troll.user_id: "block"},
+    }
+
+    def opening() -> AbstractAsyncContextManager[World]:
+        directory, runtime = tmp_path_factory.mktemp("world"), MemoryRuntime()
+        old = MemoryRuntime("old", capabilities=Capabilities(conversations=False, manage=False))
+        return bridge_on(homeserver, directory, ann, runtime, old, **sections)
+
+    world = await shared.get("memory", opening)
+    world.runtime.script = script
+    return world
 
 
 @pytest.fixture
-async def room(world: LettaWorld) -> Room:
+async def room(world: World, script: Script) -> AsyncGenerator[Room]:
     """A new agent's room."""
-    return await world.meet()
+    yield await world.meet()
+    world.runtime.available, world.runtime.script = True, script

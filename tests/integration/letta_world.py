@@ -13,7 +13,7 @@ from typing import Any
 
 import aiohttp
 import yaml
-from tests.integration.bridge_world import Json, Person, Room, room_of, settings_on
+from tests.integration.bridge_world import Json, Person, Room, lay_database, room_of, settings_on
 from tests.integration.runtime_bench import Bench, Client
 from tests.servers import Homeserver, LettaServer, ServerProcess
 from tests.stub_model import MODEL_ID, ModelRequest, StubModel, message_text
@@ -48,7 +48,7 @@ class LettaWorld:
     async def start(self) -> None:
         """Start the bridge, and wait until it is ready."""
         self.config_file.write_text(yaml.safe_dump(self.settings))
-        await self.process.start(40)
+        await self.process.start()
 
     def stop(self) -> None:
         self.process.end(signal.SIGTERM)
@@ -126,23 +126,25 @@ async def letta_world(
 ) -> AsyncGenerator[LettaWorld]:
     """A bridge, ready, to whose App Server no agents are left from earlier tests; `sections` as
     for `settings_on`. Nothing in it may have failed by the end."""
-    await _delete_agents(letta, person.http)
+    await delete_agents(letta, person.http)
     socket = directory / "keeper.sock"
     runtime = {"type": "app_server", "url": letta.url, "keeper_socket": str(socket)}
     runtimes = [{**runtime, "speech_interval": 0.3}]
     settings = settings_on(homeserver, person, **{"runtimes": runtimes, **sections})
     world = LettaWorld(homeserver, letta, model, person, directory, settings)
+    await lay_database(homeserver, directory)
     try:
         await world.start()
         yield world
     finally:
         world.stop()
         await KeeperProcess(socket).end(5)
-        await _delete_agents(letta, person.http)
+        await delete_agents(letta, person.http)
     assert "Traceback" not in world.log(), world.log()[-5000:]
 
 
-async def _delete_agents(letta: LettaServer, http: aiohttp.ClientSession) -> None:
+async def delete_agents(letta: LettaServer, http: aiohttp.ClientSession) -> None:
+    """Leave nobody on an App Server."""
     async with letta.app_server.control(http) as control:
         listing = await control.request("agent_list", query={"limit": 1000})
         for agent in listing["agents"]:

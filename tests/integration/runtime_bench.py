@@ -1,12 +1,13 @@
-"""An App Server runtime on the bench: its own keeper, agent and conversation."""
+"""An App Server runtime on the bench: its keeper, an agent and a conversation."""
 
 import asyncio
 import itertools
 import json
+import os
 import secrets
+import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
@@ -15,9 +16,11 @@ from typing import Any, Self
 
 import aiohttp
 from tests.stub_model import MODEL_ID
+from tests.waiting import Clock, deadline, eventually
 
 from letta_matrix.config import AppServerRuntime
 from letta_matrix.runtimes.app_server import AppServer
+from letta_matrix.runtimes.app_server.connection import Connection
 from letta_matrix.runtimes.protocol import (
     ApprovalRequested,
     Image,
@@ -25,14 +28,14 @@ from letta_matrix.runtimes.protocol import (
     TextDelta,
     ToolHandler,
     ToolSpec,
-    ToolStarted,
     TurnEvent,
     TurnRequest,
     TurnState,
 )
 
 MODEL = f"openai-compatible/{MODEL_ID}"
-CLIENT = Path(__file__).with_name("turn_client.py")
+ROOT = Path(__file__).parents[2]
+CLIENT = ("-m", "tests.integration.turn_client")
 CLIENT_KEYS = ("agent_id", "conversation_id", "message_id", "text")
 
 
@@ -48,7 +51,8 @@ class Saved:
 
 @dataclass
 class Bench:
-    """A runtime with a keeper of its own, an agent and a conversation."""
+    """A runtime with a keeper, an agent and a conversation. `answers` are the
+    approvals that were answered, by their ids."""
 
     runtime: AppServer
     url: str
@@ -56,6 +60,11 @@ class Bench:
     agent_id: str
     conversation_id: str
     saved: Saved = field(default_factory=Saved)
+    answers: list[str] = field(default_factory=list[str])
+
+    @property
+    def connection(self) -> Connection:
+        return vars(self.runtime)["_connection"]
 
     def request(
         self, text: str, conversation_id: str = "", images: tuple[Image, ...] = ()
@@ -67,20 +76,62 @@ class Bench:
     async def turn(self, request: TurnRequest, state: TurnState | None = None) -> list[TurnEvent]:
         return [event async for event in self.runtime.run_turn(request, state, self.saved.save)]
 
-    async def turn_with(self, request: TurnRequest, at_third_word: Callable[[], None]) -> None:
-        """Run a `slow:` turn and do something in its midst."""
-        async for event in self.runtime.run_turn(request, None, self.saved.save):
-            if isinstance(event, TextDelta) and event.text.strip() == "word3":
-                at_third_word()
-
-    async def turn_with_tool(self, request: TurnRequest, in_tool: Callable[[], None]) -> None:
-        """Run a `tool:` turn, allow its tool, and do something while it runs."""
-        async for event in self.runtime.run_turn(request, None, self.saved.save):
+    async def answered(
+        self,
+        request: TurnRequest,
+        state: TurnState | None = None,
+        *,
+        allow: bool = True,
+        always: bool = False,
+    ) -> list[TurnEvent]:
+        """Run or follow a turn, answering what it asks for."""
+        events: list[TurnEvent] = []
+        async for event in self.runtime.run_turn(request, state, self.saved.save):
+            events.append(event)
             if isinstance(event, ApprovalRequested):
-                await self.runtime.answer_approval(request, event.approval_id, allow=True)
-            elif isinstance(event, ToolStarted):
-                await asyncio.sleep(0.5)
-                in_tool()
+                await self.runtime.answer_approval(
+                    request, event.approval_id, allow=allow, always=always
+                )
+                self.answers.append(event.approval_id)
+        return events
+
+    async def turn_with(
+        self, request: TurnRequest, kind: type[TurnEvent], do: Callable[[], object]
+    ) -> list[TurnEvent]:
+        """Run a turn and do something when the first event of this kind has come."""
+        events: list[TurnEvent] = []
+        async for event in self.runtime.run_turn(request, None, self.saved.save):
+            if isinstance(event, kind) and not any(isinstance(one, kind) for one in events):
+                do()
+            events.append(event)
+        return events
+
+    async def asked(self, request: TurnRequest) -> ApprovalRequested:
+        """Run a turn up to its approval, and stop following it."""
+        events = self.runtime.run_turn(request, None, self.saved.save)
+        async for event in events:
+            if isinstance(event, ApprovalRequested):
+                await events.aclose()
+                return event
+        raise AssertionError("nothing was asked")
+
+    async def cancel(self) -> None:
+        await self.runtime.cancel_turn(self.agent_id, self.conversation_id)
+
+    async def silence(self, clock: Clock, over: Callable[[], object]) -> None:
+        """Let time pass until something has happened, but not while the adapter waits for an
+        answer, which must not come too late."""
+
+        def look() -> object:
+            if not vars(self.connection)["_asked"]:
+                clock.advance(0.5)
+            return over()
+
+        await eventually(look)
+
+    async def offered(self) -> None:
+        """Wait until the App Server has our tools on a new connection."""
+        await eventually(lambda: not vars(self.connection)["_tasks"])
 
     async def say(self, text: str) -> str:
         return text_of(await self.turn(self.request(text)))
@@ -99,6 +150,12 @@ class Bench:
         await connected(self.runtime)
         return self.runtime
 
+    async def replace_keeper(self) -> None:
+        """SIGKILL it; the adapter starts another one."""
+        epoch = self.connection.link.epoch
+        os.kill(self.keeper_pid(), signal.SIGKILL)
+        await eventually(lambda: self.connection.link.up and self.connection.link.epoch != epoch)
+
     def keeper_pid(self) -> int:
         return int(self.socket.with_name(self.socket.name + ".pid").read_text())
 
@@ -111,15 +168,14 @@ def words(count: int) -> str:
     return "".join(f"word{number} " for number in range(1, count + 1)).strip()
 
 
-async def connected(runtime: AppServer, timeout: float = 20.0) -> None:
-    deadline = time.monotonic() + timeout
-    while True:
-        try:
+async def connected(runtime: AppServer) -> None:
+    async def reached() -> bool:
+        with suppress(RuntimeUnavailable):
             await runtime.list_agents()
-            return
-        except RuntimeUnavailable:
-            assert time.monotonic() < deadline, "the App Server was not reached"
-            await asyncio.sleep(0.05)
+            return True
+        return False
+
+    await eventually(reached, what="the App Server is reached: it")
 
 
 async def client_until(
@@ -130,11 +186,11 @@ async def client_until(
     options = {key: str(getattr(request, key)) for key in CLIENT_KEYS} | more
     options |= {"url": bench.url, "socket": str(bench.socket), "state": str(state_file)}
     process = await asyncio.create_subprocess_exec(
-        sys.executable, str(CLIENT), json.dumps(options), stdout=subprocess.PIPE
+        sys.executable, *CLIENT, json.dumps(options), stdout=subprocess.PIPE, cwd=ROOT
     )
     assert process.stdout is not None
     written = b""
-    async with asyncio.timeout(30):
+    async with deadline():
         while written.count(word) < times:
             line = await process.stdout.readline()
             assert line, written
@@ -172,16 +228,18 @@ class Client:
         await self.socket.send_json({"type": kind, "request_id": number, **fields})
         return await self.until(0, lambda frame: frame.get("request_id") == number)
 
-    async def start(self, conversation_id: str) -> dict[str, str]:
+    async def start(self, conversation_id: str, **fields: object) -> dict[str, str]:
         """Subscribe to a conversation of the bench's agent."""
         scope = {"agent_id": self.bench.agent_id, "conversation_id": conversation_id}
-        answer = await self.ask("runtime_start", **scope, mode="standard")
+        answer = await self.ask("runtime_start", **scope, mode="standard", **fields)
         assert answer["success"], answer
         return scope
 
-    async def begin(self, text: str, conversation_id: str = "") -> tuple[dict[str, str], int]:
+    async def begin(
+        self, text: str, conversation_id: str = "", **fields: object
+    ) -> tuple[dict[str, str], int]:
         """Begin a turn: where, and from which frame on it shows."""
-        scope = await self.start(conversation_id or self.bench.conversation_id)
+        scope = await self.start(conversation_id or self.bench.conversation_id, **fields)
         mark = len(self.frames)
         message = {"role": "user", "content": text, "client_message_id": secrets.token_hex(8)}
         payload = {"kind": "create_message", "messages": [message]}
@@ -195,13 +253,19 @@ class Client:
             return frame["type"] == "turn_finished" and frame["runtime"] == scope
 
         await self.until(mark, ended)
+        return self.said(mark)
+
+    def said(self, mark: int) -> str:
+        """What agents have said since `mark`."""
         deltas = [frame.get("delta", {}) for frame in self.frames[mark:]]
         said = [delta for delta in deltas if delta.get("message_type") == "assistant_message"]
         return "".join(part["text"] for delta in said for part in delta["content"])
 
-    async def say(self, text: str, conversation_id: str = "", *, approve: bool = False) -> str:
+    async def say(
+        self, text: str, conversation_id: str = "", *, approve: bool = False, **fields: object
+    ) -> str:
         """Run a turn; what was said in it."""
-        scope, mark = await self.begin(text, conversation_id)
+        scope, mark = await self.begin(text, conversation_id, **fields)
         if approve:
             await self.approve(scope, mark)
         return await self.end(scope, mark)
@@ -211,15 +275,10 @@ class Client:
         answer = {"request_id": asked["request_id"], "decision": {"behavior": "allow"}}
         await self.ask("input", runtime=scope, payload={"kind": "approval_response", **answer})
 
-    async def until(
-        self, mark: int, wanted: Callable[[dict[str, Any]], bool], timeout: float = 20
-    ) -> dict[str, Any]:
-        async with asyncio.timeout(timeout):
-            while True:
-                found = next(filter(wanted, self.frames[mark:]), None)
-                if found is not None:
-                    return found
-                await asyncio.sleep(0.02)
+    async def until(self, mark: int, wanted: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+        found = await eventually(lambda: next(filter(wanted, self.frames[mark:]), None))
+        assert found is not None
+        return found
 
     async def _read(self) -> None:
         async for message in self.socket:

@@ -6,20 +6,15 @@ import json
 import os
 import secrets
 import sys
-import time
+from collections.abc import Coroutine
 from pathlib import Path
 
 import pytest
-from tests.integration.runtime_bench import (
-    MODEL,
-    Bench,
-    Client,
-    client_until,
-    text_of,
-)
+from tests.integration.runtime_bench import Bench, Client, client_until, text_of
 from tests.stub_model import MODEL_ID, StubModel
-from tests.waiting import eventually
+from tests.waiting import Clock, eventually, within
 
+from letta_matrix.runtimes.app_server.following import QUIET
 from letta_matrix.runtimes.protocol import (
     AgentGone,
     ApprovalRequested,
@@ -30,88 +25,47 @@ from letta_matrix.runtimes.protocol import (
     ToolReturned,
     TurnEvent,
     TurnFinished,
-    TurnRequest,
-    TurnState,
 )
 
 PNG = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 )
+PROVIDER_ERRORS = {
+    "401": "does not accept its API key",
+    "429": "takes no more requests for now",
+    "500": "the model provider answered HTTP 500: the stub model was told to fail",
+}
 
 
-async def asked(bench: Bench, request: TurnRequest) -> ApprovalRequested:
-    """Run a turn up to its approval, and stop following it."""
-    events = bench.runtime.run_turn(request, None, bench.saved.save)
-    async for event in events:
-        if isinstance(event, ApprovalRequested):
-            await events.aclose()
-            return event
-    raise AssertionError("nothing was asked")
-
-
-async def answered(
-    bench: Bench,
-    request: TurnRequest,
-    state: TurnState | None,
-    *,
-    allow: bool,
-    always: bool = False,
-) -> list[TurnEvent]:
-    """Follow a turn, answering what it asks for."""
-    events: list[TurnEvent] = []
-    async for event in bench.runtime.run_turn(request, state, bench.saved.save):
-        events.append(event)
-        if isinstance(event, ApprovalRequested):
-            await bench.runtime.answer_approval(
-                request, event.approval_id, allow=allow, always=always
-            )
-    return events
-
-
-@pytest.mark.parametrize("allow", [True, False])
-async def test_a_bridge_killed_while_an_approval_is_pending(
-    bench: Bench, tmp_path: Path, allow: bool
-) -> None:
+async def test_bridges_killed_while_approvals_are_pending(bench: Bench, tmp_path: Path) -> None:
+    other = await bench.runtime.create_conversation(bench.agent_id, "room !b")
     await bench.runtime.close()
-    made = tmp_path / "made"
-    request, state = bench.request(f"tool:Bash:touch {made}"), tmp_path / "state"
-    await client_until(bench, request, state, b'"approval"')
-    await asyncio.sleep(0.5)
+    cases = [(bench.conversation_id, True), (other, False)]
+    turns: list[Coroutine[None, None, list[TurnEvent]]] = []
+    for talk, allow in cases:
+        request = bench.request(f"tool:Bash:touch {tmp_path / talk}", talk)
+        state = tmp_path / "state"
+        await client_until(bench, request, state, b'"approval"')
+        turns.append(bench.answered(request, json.loads(state.read_text()), allow=allow))
     await bench.restart()
-    events = await answered(bench, request, json.loads(state.read_text()), allow=allow)
-    assert sum(isinstance(event, ApprovalRequested) for event in events) == 1
-    assert [event.ok for event in events if isinstance(event, ToolReturned)] == [allow]
-    assert made.exists() is allow
+    for (talk, allow), events in zip(cases, await asyncio.gather(*turns), strict=True):
+        assert sum(isinstance(event, ApprovalRequested) for event in events) == 1
+        assert [event.ok for event in events if isinstance(event, ToolReturned)] == [allow]
+        assert (tmp_path / talk).exists() is allow
 
 
 async def test_an_approval_answered_before_its_turn_is_followed_again(
     bench: Bench, tmp_path: Path
 ) -> None:
     request = bench.request(f"tool:Bash:touch {tmp_path / 'made'}")
-    approval = await asked(bench, request)
+    approval = await bench.asked(request)
     await bench.restart()
     await bench.runtime.answer_approval(request, approval.approval_id, allow=True)
     events = await bench.turn(request, bench.saved.state)
     assert [event.ok for event in events if isinstance(event, ToolReturned)] == [True]
-    with pytest.raises(RuntimeRefused):
-        await bench.runtime.answer_approval(request, approval.approval_id, allow=True)
-
-
-async def test_several_approvals_wait_at_once(bench: Bench, tmp_path: Path) -> None:
-    other = await bench.runtime.create_conversation(bench.agent_id, "room !b")
-    requests = [
-        bench.request(f"tool:Bash:touch {tmp_path / talk}", talk)
-        for talk in (bench.conversation_id, other)
-    ]
-    states: list[TurnState | None] = []
-    for request in requests:
-        await asked(bench, request)
-        states.append(bench.saved.state)
-    await bench.restart()
-    turns = [answered(bench, r, s, allow=True) for r, s in zip(requests, states, strict=True)]
-    await asyncio.gather(*turns)
-    assert (tmp_path / other).exists()
-    assert (tmp_path / bench.conversation_id).exists()
+    for gone in (approval.approval_id, "perm-nothing"):
+        with pytest.raises(RuntimeRefused):
+            await bench.runtime.answer_approval(request, gone, allow=True)
 
 
 async def test_a_pending_approval_whose_frames_are_gone(bench: Bench, tmp_path: Path) -> None:
@@ -122,9 +76,9 @@ async def test_a_pending_approval_whose_frames_are_gone(bench: Bench, tmp_path: 
         await eventually(bench.socket.exists)
         await bench.restart()
         request = bench.request(f"tool:Bash:touch {tmp_path / 'made'}")
-        await asked(bench, request)
+        await bench.asked(request)
         await bench.restart()
-        events = await answered(bench, request, bench.saved.state, allow=True)
+        events = await bench.answered(request, bench.saved.state)
     finally:
         await bench.runtime.close()
         keeper.terminate()
@@ -135,61 +89,42 @@ async def test_a_pending_approval_whose_frames_are_gone(bench: Bench, tmp_path: 
     assert isinstance(events[-1], TurnFinished)
 
 
-async def test_an_approval_may_wait_long(
-    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("letta_matrix.runtimes.app_server.following.QUIET", 0.2)
+async def test_an_approval_may_wait_long(bench: Bench, tmp_path: Path, clock: Clock) -> None:
+    asked = asyncio.Event()
     request = bench.request(f"tool:Bash:touch {tmp_path / 'made'}")
-    turn = asyncio.create_task(bench.turn(request))
-    await asyncio.sleep(2.5)
+    turn = asyncio.create_task(bench.turn_with(request, ApprovalRequested, asked.set))
+    await eventually(asked.is_set)
+    for _ in range(10):
+        clock.advance(QUIET + 1)
+        await bench.runtime.list_agents()
     assert not turn.done()
-    await bench.runtime.cancel_turn(bench.agent_id, bench.conversation_id)
+    await bench.cancel()
     assert isinstance((await turn)[-1], TurnFinished)
 
 
 async def test_an_approval_for_good(bench: Bench, tmp_path: Path) -> None:
     text = f"tool:Bash:touch {tmp_path / 'made'}"
-    approval = await asked(bench, bench.request(text))
+    approval = await bench.asked(bench.request(text))
     assert approval.always
-    await bench.runtime.cancel_turn(bench.agent_id, bench.conversation_id)
-    request = bench.request(text)
-    await answered(bench, request, None, allow=True, always=True)
+    await bench.cancel()
+    await bench.answered(bench.request(text), always=True)
     events = await bench.turn(bench.request(text))
     assert not [event for event in events if isinstance(event, ApprovalRequested)]
     assert [event.ok for event in events if isinstance(event, ToolReturned)] == [True]
 
 
-async def test_cancelling_while_an_approval_is_pending(bench: Bench, tmp_path: Path) -> None:
-    turn = asyncio.create_task(bench.turn(bench.request(f"tool:Bash:touch {tmp_path / 'x'}")))
-    await asyncio.sleep(1.5)
-    began = time.monotonic()
-    await bench.runtime.cancel_turn(bench.agent_id, bench.conversation_id)
-    events = await turn
-    assert time.monotonic() - began < 1
-    assert isinstance(events[-1], TurnFinished)
-    assert events[-1].stop_reason is StopReason.CANCELLED
-    assert await bench.say("next") == "echo: next"
-
-
 async def test_a_turn_behind_somebody_elses_approval_shows_it(
-    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    bench: Bench, tmp_path: Path, clock: Clock
 ) -> None:
-    monkeypatch.setattr("letta_matrix.runtimes.app_server.following.QUIET", 0.5)
     async with Client(bench) as other:
         _, mark = await other.begin(f"tool:Bash:touch {tmp_path / 'theirs'}")
         await other.until(mark, lambda frame: frame["type"] == "control_request")
-        request = bench.request("mine")
-        events = await asyncio.wait_for(answered(bench, request, None, allow=False), 20)
+        turn = asyncio.create_task(bench.answered(bench.request("mine"), allow=False))
+        await bench.silence(clock, lambda: bench.answers)
+        events = await within(turn)
     assert text_of(events) == "echo: mine"
     assert sum(isinstance(event, ApprovalRequested) for event in events) == 1
     assert not (tmp_path / "theirs").exists()
-
-
-async def test_what_was_said_before_a_cancel_is_kept(bench: Bench) -> None:
-    turn = asyncio.create_task(bench.turn(bench.request("slow:60")))
-    await asyncio.sleep(2)
-    await bench.runtime.cancel_turn(bench.agent_id, bench.conversation_id)
-    assert text_of(await turn).startswith("word1 word2 ")
 
 
 async def test_images_that_no_model_gets_are_told(bench: Bench, stub_model: StubModel) -> None:
@@ -221,14 +156,6 @@ async def test_images_reach_a_model_with_vision(bench: Bench, stub_model: StubMo
     assert isinstance(only[-1], TurnFinished)
 
 
-async def test_models_are_listed_and_set(bench: Bench) -> None:
-    assert MODEL in await bench.runtime.list_models()
-    await bench.runtime.set_model(bench.agent_id, MODEL)
-    with pytest.raises(RuntimeRefused, match="no model made/up"):
-        await bench.runtime.set_model(bench.agent_id, "made/up")
-    assert await bench.say("still here") == "echo: still here"
-
-
 async def test_a_deleted_agent_is_gone(bench: Bench) -> None:
     assert await bench.say("one") == "echo: one"
     await bench.runtime.delete_agent(bench.agent_id)
@@ -243,12 +170,11 @@ async def test_a_deleted_agent_is_gone(bench: Bench) -> None:
         await bench.runtime.said_since(bench.agent_id, None)
 
 
-@pytest.mark.parametrize(
-    ("code", "expected"),
-    [("401", "does not accept its API key"), ("429", "takes no more requests for now")],
-)
-async def test_a_refusing_provider_is_one_line(bench: Bench, code: str, expected: str) -> None:
-    events = await bench.turn(bench.request(f"error:{code}"))
-    assert isinstance(events[-1], TurnFinished)
-    assert expected in events[-1].error
-    assert os.linesep not in events[-1].error
+async def test_a_refusing_provider_is_one_line(bench: Bench) -> None:
+    for code, expected in PROVIDER_ERRORS.items():
+        events = await bench.turn(bench.request(f"error:{code}"))
+        assert isinstance(events[-1], TurnFinished)
+        assert events[-1].stop_reason is StopReason.ERROR
+        assert expected in events[-1].error
+        assert os.linesep not in events[-1].error
+    assert await bench.say("next") == "echo: next"

@@ -1,12 +1,14 @@
 """What agents of a real App Server say by themselves."""
 
-import asyncio
 import secrets
-import time
+from typing import Any
 
 import aiohttp
-from tests.integration.runtime_bench import Bench, Client, connected
+import pytest
+from tests.integration.runtime_bench import Bench, Client, words
 from tests.servers import LettaServer
+from tests.stub_model import StubModel
+from tests.waiting import Clock, eventually
 
 from letta_matrix.runtimes.protocol import Said
 
@@ -16,21 +18,18 @@ async def heard(bench: Bench, cursor: str | None) -> tuple[list[str], str]:
     return [speech.text for speech in said.speeches], said.cursor
 
 
-async def last_run(bench: Bench) -> str:
+async def last_run(bench: Bench, clock: Clock) -> str:
+    clock.advance(1)  # conversations are not looked at in every listing
     agents = await bench.runtime.list_agents()
     return next(agent.last_run for agent in agents if agent.agent_id == bench.agent_id)
 
 
-async def test_turns_of_ours_are_not_told(bench: Bench) -> None:
+async def test_what_others_prompt_is_told_once_and_what_we_do_never(bench: Bench) -> None:
     await bench.say("one")
     texts, cursor = await heard(bench, None)
     assert texts == []
     await bench.say("two")
     assert (await heard(bench, cursor))[0] == []
-
-
-async def test_what_others_prompt_is_told_once(bench: Bench) -> None:
-    _, cursor = await heard(bench, None)
     foreign = await bench.runtime.create_conversation(bench.agent_id, "theirs")
     async with Client(bench) as other:
         await other.say("hello")
@@ -46,44 +45,48 @@ async def test_what_others_prompt_is_told_once(bench: Bench) -> None:
     assert (await heard(bench, cursor))[0] == ["echo: hello", "echo: there"]
 
 
-async def test_a_turn_is_told_when_it_is_whole(bench: Bench) -> None:
+async def test_a_turn_is_told_when_it_is_whole(
+    bench: Bench, stub_model: StubModel, clock: Clock
+) -> None:
     _, cursor = await heard(bench, None)
+    prompt = f"steps:5 {secrets.token_hex(4)}"
     async with Client(bench) as other:
-        scope, mark = await other.begin("slow:15")
-        await asyncio.sleep(0.8)
-        seen = await last_run(bench)
+        scope, mark = await other.begin(prompt)
+        await eventually(lambda: other.said(mark))
+        seen = await last_run(bench, clock)
         texts, cursor = await heard(bench, cursor)
         assert texts == []
+        stub_model.steps.finish(prompt)
         await other.end(scope, mark)
-    assert await last_run(bench) != seen
+    assert await last_run(bench, clock) != seen
     texts, cursor = await heard(bench, cursor)
-    assert [text.count("word") for text in texts] == [15]
-    settled = await last_run(bench)
+    assert [text.strip() for text in texts] == [words(5)]
+    settled = await last_run(bench, clock)
     assert (await heard(bench, cursor))[0] == []
-    assert await last_run(bench) == settled
+    assert await last_run(bench, clock) == settled
 
 
 async def test_the_default_conversation_and_the_openai_api_are_heard(
-    app_server: LettaServer, bench: Bench, http: aiohttp.ClientSession
+    app_server: LettaServer, bench: Bench, http: aiohttp.ClientSession, clock: Clock
 ) -> None:
     _, cursor = await heard(bench, None)
-    runs = [await last_run(bench)]
+    runs = [await last_run(bench, clock)]
     async with Client(bench) as other:
         await other.say("to the default one", "default")
-    runs.append(await last_run(bench))
+    runs.append(await last_run(bench, clock))
     url = f"{app_server.app_server.http_url}/v1/chat/completions"
     body = {"model": bench.agent_id, "messages": [{"role": "user", "content": "by HTTP"}]}
     async with http.post(url, json=body) as answer:
         assert answer.status == 200
-    runs.append(await last_run(bench))
+    runs.append(await last_run(bench, clock))
     assert len(set(runs)) == 3
     assert (await heard(bench, cursor))[0] == ["echo: to the default one", "echo: by HTTP"]
 
 
-async def test_schedules_are_heard(bench: Bench) -> None:
+async def test_schedules_are_heard(bench: Bench, clock: Clock) -> None:
     await bench.say("warm")
     _, cursor = await heard(bench, None)
-    before = await last_run(bench)
+    before = await last_run(bench, clock)
     async with Client(bench) as other:
         scope = await other.start(bench.conversation_id)
         mark = len(other.frames)
@@ -92,7 +95,7 @@ async def test_schedules_are_heard(bench: Bench) -> None:
         await other.ask("cron_trigger", task_id=made["task"]["id"])
         await other.end(scope, mark)
         await other.ask("cron_delete", task_id=made["task"]["id"])
-    assert await last_run(bench) != before
+    assert await last_run(bench, clock) != before
     (text,) = (await heard(bench, cursor))[0]
     assert text.startswith("echo: Scheduled task")
     assert text.endswith("water the plants")
@@ -134,14 +137,21 @@ async def test_old_and_odd_cursors(bench: Bench) -> None:
         assert '"at": "20' in fresh
 
 
-async def test_a_look_is_quick(app_server: LettaServer, bench: Bench) -> None:
-    for _ in range(25):
+async def test_a_look_at_nothing_new_reads_no_conversation(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("letta_matrix.runtimes.app_server.speech.LIST_PAGE", 3)
+    for _ in range(6):
         await bench.runtime.create_conversation(bench.agent_id, secrets.token_hex(3))
     await bench.say("hello")
     _, cursor = await heard(bench, None)
-    began = time.monotonic()
+    asked: list[str] = []
+    call = bench.connection.call
+
+    async def noting(kind: str, **fields: Any) -> dict[str, Any]:
+        asked.append(kind)
+        return await call(kind, **fields)
+
+    monkeypatch.setattr(bench.connection, "call", noting)
     assert (await heard(bench, cursor))[0] == []
-    assert time.monotonic() - began < 1
-    await app_server.restart()
-    await connected(bench.runtime)
-    assert (await heard(bench, cursor))[0] == []
+    assert asked == ["agent_retrieve", "conversation_list"]

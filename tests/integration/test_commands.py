@@ -1,83 +1,37 @@
 """Commands and reactions of people on a real homeserver."""
 
+import asyncio
 import secrets
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import Iterable
 from dataclasses import replace
 from urllib.parse import quote
 
 import pytest
-from tests.integration.bridge_world import (
-    Json,
-    Person,
-    Room,
-    World,
-    bridge_on,
-    new_agent,
-    new_person,
-)
-from tests.scripts import DONE, obey
-from tests.servers import Homeserver
+from tests.integration.bridge_world import Json, Person, Room, World, new_agent
+from tests.scripts import held, obey
 from tests.waiting import eventually
 
-from letta_matrix.runtimes.memory import Answer, MemoryRuntime
-from letta_matrix.runtimes.protocol import (
-    ApprovalRequested,
-    Capabilities,
-    TextDelta,
-    TurnEvent,
-    TurnRequest,
-)
+from letta_matrix.runtimes.memory import Script
+from letta_matrix.runtimes.protocol import TurnEvent, TurnRequest
 
 
-def asking(request: TurnRequest) -> Generator[TurnEvent | float, Answer | None]:
-    """`bash COMMAND` asks for an approval and tells the answer; else as `obey`."""
+def work(request: TurnRequest) -> Iterable[TurnEvent | float]:
+    """`work` never comes to an end; else as `obey`."""
     # What stands before it tells who is speaking.
     line = request.text.rpartition("\n")[2]
-    if not line.startswith("bash"):
-        yield from obey(replace(request, text=line))
-        return
-    arguments = {"command": line.removeprefix("bash ")}
-    answer = yield ApprovalRequested(f"a-{request.message_id}", "Bash", arguments, always=True)
-    if answer is not None:
-        said = f"allow={answer.allow} always={answer.always}"
-        yield TextDelta("0", f"{said} {answer.message}".strip())
-        yield DONE
+    return held(asyncio.Event()) if line == "work" else obey(replace(request, text=line))
 
 
 @pytest.fixture(scope="module")
-async def ann(homeserver: Homeserver) -> Person:
-    return await new_person(homeserver)
+def script() -> Script:
+    return work
 
 
 @pytest.fixture(scope="module")
-async def bob(homeserver: Homeserver) -> Person:
-    """A user, but no admin."""
-    return await new_person(homeserver, "bob")
-
-
-@pytest.fixture(scope="module")
-async def other() -> MemoryRuntime:
-    return MemoryRuntime("old", capabilities=Capabilities(conversations=False, manage=False))
-
-
-@pytest.fixture(scope="module")
-async def world(
-    homeserver: Homeserver,
-    ann: Person,
-    other: MemoryRuntime,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> AsyncGenerator[World]:
-    directory = tmp_path_factory.mktemp("bridge")
-    runtime = MemoryRuntime(script=asking)
-    async with bridge_on(homeserver, directory, ann, runtime, other) as running:
-        yield running
-
-
-@pytest.fixture
-async def room(world: World, ann: Person, bob: Person) -> Room:
-    """A room of an agent, with both people in it."""
+async def own(world: World, ann: Person, bob: Person) -> Room:
+    """The room of an agent for the whole file, with both people in it."""
     met = await world.meet()
-    await let_in(ann, bob, met)
+    await ann.bring(met.room_id, bob)
     return met
 
 
@@ -96,38 +50,11 @@ async def bot_room(world: World, ann: Person) -> Room:
     return room
 
 
-async def let_in(ann: Person, somebody: Person, room: Room) -> None:
-    path = f"/rooms/{quote(room.room_id)}"
-    await ann.call("POST", f"{path}/invite", {"user_id": somebody.user_id})
-    status, answer = await somebody.call("POST", f"{path}/join")
-    assert status == 200, answer
-
-
 async def answered(person: Person, room: Room, line: str) -> str:
     """Say something; returns the next thing the agent or the bot says."""
-    before = len(await person.said_by(room.room_id, room.ghost))
+    before = len(await person.said(room))
     await person.send(room.room_id, line)
     return (await person.answers(room, before + 1))[before]
-
-
-async def react(person: Person, room: Room, event_id: str, key: str) -> None:
-    relation = {"rel_type": "m.annotation", "event_id": event_id, "key": key}
-    await person.send_content(room.room_id, {"m.relates_to": relation}, "m.reaction")
-
-
-async def asked_for(person: Person, room: Room) -> str:
-    """The event that asks for an approval."""
-
-    async def questions() -> list[str]:
-        return [
-            event["event_id"]
-            for event in await person.timeline(room.room_id)
-            if "May I run" in str(event["content"].get("body", ""))
-            and event["sender"] == room.ghost
-            and "m.new_content" not in event["content"]
-        ]
-
-    return (await eventually(questions, bool))[-1]
 
 
 async def says(person: Person, room: Room, words: str) -> None:
@@ -136,12 +63,13 @@ async def says(person: Person, room: Room, words: str) -> None:
     async def bodies() -> list[str]:
         return await person.bodies(room.room_id, room.ghost)
 
-    await eventually(bodies, lambda all_: any(words in body for body in all_))
+    await person.watch(room.room_id, bodies, lambda all_: any(words in body for body in all_))
 
 
 async def test_commands_are_answered_by_notices_and_never_prompt(
     world: World, ann: Person, bob: Person, room: Room
 ) -> None:
+    await ann.bring(room.room_id, bob)
     assert f"You are `{bob.user_id}`, a user." in await answered(bob, room, "!whoami")
     assert "`!new`" in await answered(bob, room, "!help")
     assert "Did you mean `!status`?" in await answered(ann, room, "!letta stauts")
@@ -164,82 +92,49 @@ async def test_a_new_conversation_and_back(world: World, ann: Person, room: Room
     assert used[0] == used[2] != used[1]
 
 
-async def test_a_runtime_without_conversations_says_so(
-    world: World, ann: Person, other: MemoryRuntime
-) -> None:
+async def test_a_runtime_without_conversations_says_so(world: World, ann: Person) -> None:
     agent = new_agent("Otto")
-    other.add(agent)
+    world.others[0].add(agent)
     room = await world.find(agent)
     assert "keeps one single history" in await answered(ann, room, "!new")
 
 
-async def test_cancel_keeps_what_was_said(ann: Person, room: Room) -> None:
-    await ann.send(room.room_id, "stream 100 0.2")
-    await says(ann, room, "word1")
-    await ann.send(room.room_id, "!cancel")
-    await says(ann, room, "Stopped.")
-    text, stopped = await ann.answers(room, 2)
-    assert text.startswith("word0 word1")
-    assert "word99" not in text
-    assert stopped == "Stopped."
-    assert "Nothing is worked on here" in await answered(ann, room, "!cancel")
-
-
-async def test_a_stop_sign_on_the_message_stops_it(ann: Person, bob: Person, room: Room) -> None:
-    event_id = await ann.send(room.room_id, "stream 100 0.2")
-    await says(ann, room, "word1")
-    await react(bob, room, event_id, "🛑")
-    await says(ann, room, "Stopped.")
-    assert len(await ann.answers(room, 2)) == 2
-
-
-async def test_a_paused_agent_leaves_messages_alone(ann: Person, room: Room) -> None:
-    assert "Paused" in await answered(ann, room, "!pause")
-    await ann.send(room.room_id, "are you there?")
-    assert "Paused here" in await answered(ann, room, "!status")
-    assert "answers here again" in await answered(ann, room, "!resume")
-    assert await answered(ann, room, "hello") == "echo: hello"
-    assert "echo: are you there?" not in await ann.bodies(room.room_id, room.ghost)
-
-
-async def test_an_approval_is_given_by_the_requester_alone(
-    homeserver: Homeserver, ann: Person, bob: Person, room: Room
+@pytest.mark.parametrize("how", ["!cancel", "🛑"])
+async def test_what_was_said_before_a_stop_is_kept(
+    ann: Person, bob: Person, own: Room, how: str
 ) -> None:
-    await bob.send(room.room_id, "bash ls")
-    question = await asked_for(ann, room)
-    assert "`Bash`" in await answered(ann, room, "!status")
-    stranger = await new_person(homeserver, "eve")
-    await let_in(ann, stranger, room)
-    await react(stranger, room, question, "✅")
-    assert "to allow or deny" in await answered(stranger, room, "!approve")
-    assert "allow=" not in str(await ann.bodies(room.room_id, room.ghost))
-    await react(bob, room, question, "✅")
-    await says(ann, room, "allow=True always=False")
+    before = len(await ann.said(own))
+    event_id = await ann.send(own.room_id, "work")
+
+    async def shown() -> list[Json]:
+        return (await ann.said(own))[before:]
+
+    await ann.watch(own.room_id, shown)
+    if how == "🛑":
+        await bob.react(own.room_id, event_id, how)
+    else:
+        await ann.send(own.room_id, how)
+    assert (await ann.answers(own, before + 2))[before:] == ["word0", "Stopped."]
+    assert "Nothing is worked on here" in await answered(ann, own, "!cancel")
 
 
-async def test_an_approval_is_denied_with_a_reason(ann: Person, room: Room) -> None:
-    await ann.send(room.room_id, "bash rm -rf /")
-    await asked_for(ann, room)
-    await ann.send(room.room_id, "!deny that's too much")
-    await says(ann, room, "allow=False")
-    await says(ann, room, "that's too much")
-
-
-async def test_an_approval_for_good(ann: Person, room: Room) -> None:
-    await ann.send(room.room_id, "bash ls")
-    await asked_for(ann, room)
-    await ann.send(room.room_id, "!approve always")
-    await says(ann, room, "allow=True always=True")
+async def test_a_paused_agent_leaves_messages_alone(ann: Person, own: Room) -> None:
+    assert "Paused" in await answered(ann, own, "!pause")
+    await ann.send(own.room_id, "are you there?")
+    assert "Paused here" in await answered(ann, own, "!status")
+    assert "answers here again" in await answered(ann, own, "!resume")
+    assert await answered(ann, own, "hello") == "echo: hello"
+    assert "echo: are you there?" not in await ann.bodies(own.room_id, own.ghost)
 
 
 async def test_the_model_is_switched_by_admins_alone(
-    world: World, ann: Person, bob: Person, room: Room
+    world: World, ann: Person, bob: Person, own: Room
 ) -> None:
-    assert "memory/large" in await answered(bob, room, "!model")
-    assert "Only an admin" in await answered(bob, room, "!model memory/large")
-    assert "from now on" in await answered(ann, room, "!model memory/large")
+    assert "memory/large" in await answered(bob, own, "!model")
+    assert "Only an admin" in await answered(bob, own, "!model memory/large")
+    assert "from now on" in await answered(ann, own, "!model memory/large")
     listing = {info.agent_id: info for info in await world.runtime.list_agents()}
-    assert listing[room.agent.agent_id].model == "memory/large"
+    assert listing[own.agent.agent_id].model == "memory/large"
 
 
 async def test_an_agents_life_is_managed_with_the_bot(
@@ -259,11 +154,11 @@ async def test_an_agents_life_is_managed_with_the_bot(
     assert made.agent_id not in [info.agent_id for info in await world.runtime.list_agents()]
 
 
-async def test_users_cannot_manage_agents(world: World, bob: Person, room: Room) -> None:
+async def test_users_cannot_manage_agents(world: World, bob: Person, own: Room) -> None:
     before = await world.runtime.list_agents()
-    line = f"!remove {room.agent.agent_id} --yes"
+    line = f"!remove {own.agent.agent_id} --yes"
     assert (
-        await answered(bob, room, line)
+        await answered(bob, own, line)
         == "`!remove` is for admins only; `!help` lists what you may use."
     )
     assert await world.runtime.list_agents() == before

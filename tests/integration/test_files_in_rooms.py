@@ -1,30 +1,15 @@
 """Files, captions, several people and hostile words, through a whole bridge on Synapse."""
 
 import io
-from collections.abc import AsyncGenerator, Iterator
-from urllib.parse import quote
+from collections.abc import Iterator
 
 import pytest
 from PIL import Image as Picture
-from tests.integration.bridge_world import (
-    Person,
-    Room,
-    World,
-    bridge_on,
-    new_person,
-)
-from tests.servers import Homeserver
-from tests.waiting import eventually
+from tests.integration.bridge_world import Person, Room, World
+from tests.scripts import DONE
 
-from letta_matrix.runtimes.memory import MemoryRuntime
-from letta_matrix.runtimes.protocol import (
-    Capabilities,
-    StopReason,
-    TextDelta,
-    TurnEvent,
-    TurnFinished,
-    TurnRequest,
-)
+from letta_matrix.runtimes.memory import Script
+from letta_matrix.runtimes.protocol import TextDelta, TurnEvent, TurnRequest
 
 
 def parrot(request: TurnRequest) -> Iterator[TurnEvent]:
@@ -32,28 +17,12 @@ def parrot(request: TurnRequest) -> Iterator[TurnEvent]:
     answer = f"{len(request.images)} images. You said: {request.text}"
     for start in range(0, len(answer), 9):
         yield TextDelta("a", answer[start : start + 9])
-    yield TurnFinished(StopReason.END_TURN)
+    yield DONE
 
 
 @pytest.fixture(scope="module")
-async def ann(homeserver: Homeserver) -> Person:
-    return await new_person(homeserver)
-
-
-@pytest.fixture(scope="module")
-async def world(
-    homeserver: Homeserver, ann: Person, tmp_path_factory: pytest.TempPathFactory
-) -> AsyncGenerator[World]:
-    runtime = MemoryRuntime(script=parrot, capabilities=Capabilities(images=True))
-    settings = {"conversations": {"agent_mentions": True}}
-    directory = tmp_path_factory.mktemp("files")
-    async with bridge_on(homeserver, directory, ann, runtime, **settings) as running:
-        yield running
-
-
-@pytest.fixture
-async def room(world: World) -> Room:
-    return await world.meet()
+def script() -> Script:
+    return parrot
 
 
 async def upload(person: Person, data: bytes, media_type: str) -> str:
@@ -94,14 +63,9 @@ async def test_a_file_the_agent_cannot_open(room: Room, ann: Person) -> None:
 
 
 async def test_in_a_group_the_envelope_is_told_and_never_shown(
-    homeserver: Homeserver, world: World, room: Room, ann: Person
+    world: World, room: Room, ann: Person, bob: Person
 ) -> None:
-    bob = await new_person(homeserver, "bob")
-    ghost = world.as_user(room.ghost)
-    await ghost.call("POST", f"/rooms/{quote(room.room_id)}/invite", {"user_id": bob.user_id})
-    await bob.call("POST", f"/rooms/{quote(room.room_id)}/join")
-    members = f"/rooms/{quote(room.room_id)}/joined_members"
-    await eventually(lambda: ann.get(members), lambda answer: bob.user_id in answer["joined"])
+    await world.as_user(room.ghost).bring(room.room_id, bob)
     said = await address(bob, room, f"dinner, @room and {ann.user_id}?")
     await ann.answers(room, 1)
     asked = world.runtime.asked[-1]

@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 import pytest
 from PIL import Image as Picture
-from tests.integration.bridge_world import Person, config_on, new_person
+from tests.integration.bridge_world import DATABASE, Person, config_on, lay_database
 from tests.servers import Homeserver
 
 from letta_matrix.conversations.prompts import Prompt, Prompts
@@ -49,11 +49,11 @@ class Kitchen:
 
 
 @pytest.fixture
-async def kitchen(homeserver: Homeserver, tmp_path: Path) -> AsyncGenerator[Kitchen]:
-    ann = await new_person(homeserver)
+async def kitchen(homeserver: Homeserver, ann: Person, tmp_path: Path) -> AsyncGenerator[Kitchen]:
     config = config_on(homeserver, tmp_path, ann)
     client = HomeserverClient(homeserver.url, homeserver.as_token, Pacer(edits_per_second=100))
-    database = Database(database_url(f"sqlite:///{tmp_path}/test.db", tmp_path))
+    await lay_database(homeserver, tmp_path)
+    database = Database(database_url(f"sqlite:///{tmp_path / DATABASE}", tmp_path))
     await database.open()
     directory = AgentDirectory(database)
     await directory.load()
@@ -110,13 +110,14 @@ async def test_downloads_stop_at_their_limit(kitchen: Kitchen) -> None:
         await download(kitchen.client, ghost, mxc, 299_999)
 
 
-async def test_who_is_speaking(kitchen: Kitchen, homeserver: Homeserver) -> None:
+async def test_who_is_speaking(kitchen: Kitchen, bob: Person) -> None:
     assert await kitchen.prompt() == Prompt("hello")
-    bob = await new_person(homeserver, "bob")
-    await bob.call("PUT", f"/profile/{quote(bob.user_id)}/displayname", {"displayname": "Bob] x"})
     ghost = Intent(kitchen.client, kitchen.agent.user_id)
     await ghost.invite(kitchen.room_id, bob.user_id)
-    await bob.call("POST", f"/rooms/{quote(kitchen.room_id)}/join")
+    path = f"/rooms/{quote(kitchen.room_id)}"
+    await bob.call("POST", f"{path}/join")
+    named = {"membership": "join", "displayname": "Bob] x"}
+    await bob.call("PUT", f"{path}/state/m.room.member/{quote(bob.user_id)}", named)
     assert await kitchen.prompt() == Prompt("hello")
     kitchen.prompts.roster.forget(kitchen.room_id)
     said = await bob.send(kitchen.room_id, "dinner?")

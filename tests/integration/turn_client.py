@@ -1,6 +1,6 @@
 """Runs one turn in a process of its own, for tests that kill it.
 
-`python tests/integration/turn_client.py '{"url": .., "socket": .., "agent_id": ..,
+`python -m tests.integration.turn_client '{"url": .., "socket": .., "agent_id": ..,
 "conversation_id": .., "message_id": .., "text": .., "state": FILE}'` writes one JSON line per
 text delta to stdout and keeps the turn's state in FILE. With `"tool": NAME` it offers that tool
 and never answers a call; calls and approvals are a line each too.
@@ -11,11 +11,12 @@ import json
 import sys
 from pathlib import Path
 
+from tests.integration.runtime_bench import connected
+
 from letta_matrix.config import AppServerRuntime
 from letta_matrix.runtimes.app_server import AppServer
 from letta_matrix.runtimes.protocol import (
     ApprovalRequested,
-    RuntimeUnavailable,
     TextDelta,
     ToolCall,
     ToolResult,
@@ -41,12 +42,7 @@ async def run(options: dict[str, str]) -> None:
     async def save(state: TurnState) -> None:
         state_file.write_text(json.dumps(dict(state)))
 
-    while True:
-        try:
-            await runtime.list_agents()
-            break
-        except RuntimeUnavailable:
-            await asyncio.sleep(0.05)
+    await connected(runtime)
     async for event in runtime.run_turn(request, None, save):
         if isinstance(event, TextDelta):
             print(json.dumps({"text": event.text}), flush=True)
@@ -59,7 +55,7 @@ async def run(options: dict[str, str]) -> None:
 
 async def _wait(call: ToolCall) -> ToolResult:
     print(json.dumps({"call": call.call_id}), flush=True)
-    await asyncio.sleep(3600)
+    await asyncio.Event().wait()
     return ToolResult("never")
 
 

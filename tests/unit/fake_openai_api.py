@@ -10,8 +10,10 @@ from aiohttp import web
 
 CUT = object()
 """In an answer: the connection is cut off here."""
+HANG = object()
+"""In an answer: nothing more comes until the client goes away."""
 
-Step = dict[str, Any] | str | float | object
+Step = dict[str, Any] | str | object
 
 
 def words(*texts: str, **delta: str) -> list[Step]:
@@ -30,9 +32,9 @@ def chunk(finish: str | None = None, /, **delta: str) -> dict[str, Any]:
 class FakeOpenAIApi:
     """Lists `models`, and answers each completion with the next of `answers`.
 
-    An answer is an HTTP response, or a stream's steps: chunks, texts for `data:`, pauses in
-    seconds, CUT. `app_server` adds the page by which an App Server is known, which first gives
-    `info_answers`; `headers` are those of each request, their names in lower case.
+    An answer is an HTTP response, or a stream's steps: chunks, texts for `data:`, CUT, HANG.
+    `app_server` adds the page by which an App Server is known, which first gives `info_answers`;
+    `headers` are those of each request, their names in lower case.
     """
 
     models: Any = field(default_factory=lambda: [{"id": "ada"}, {"id": "bob"}])
@@ -93,8 +95,8 @@ class FakeOpenAIApi:
                 if step is CUT:
                     assert request.transport is not None
                     request.transport.abort()
-                elif isinstance(step, float | int):
-                    await asyncio.sleep(step)
+                elif step is HANG:
+                    await asyncio.Event().wait()
                 else:
                     data = step if isinstance(step, str) else json.dumps(step)
                     await response.write(f"data: {data}\n\n".encode())

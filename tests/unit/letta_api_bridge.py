@@ -1,10 +1,12 @@
 """A bridge's part in the turns of a Letta API, for tests of the adapter."""
 
+import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 from tests.fake_letta_api import FakeLettaApi
+from tests.waiting import eventually
 
 from letta_matrix.config_runtimes import LettaApiRuntime
 from letta_matrix.runtimes.letta_api import LettaApi
@@ -44,6 +46,21 @@ class Bridge:
     async def run(self, request: TurnRequest) -> list[TurnEvent]:
         return [event async for event in self.follow(request)]
 
+    async def reach(
+        self, request: TurnRequest, kind: type[TurnEvent]
+    ) -> asyncio.Task[list[TurnEvent]]:
+        """Follow a turn in a task, which goes on once an event of this kind has come."""
+        events: list[TurnEvent] = []
+
+        async def follow() -> list[TurnEvent]:
+            async for event in self.follow(request):
+                events.append(event)
+            return events
+
+        task = asyncio.create_task(follow())
+        await eventually(lambda: task.done() or any(isinstance(event, kind) for event in events))
+        return task
+
     async def crash(self) -> None:
         """Go on with a new adapter, as after kill -9."""
         await self.runtime.close()
@@ -51,9 +68,9 @@ class Bridge:
 
 
 @asynccontextmanager
-async def with_agent() -> AsyncGenerator[Bridge]:
+async def with_agent(port: int = 0) -> AsyncGenerator[Bridge]:
     """A server of its own with one agent, and a conversation with it."""
-    async with FakeLettaApi() as server:
+    async with FakeLettaApi(port) as server:
         runtime = adapter(server)
         agent_id = server.add_agent("Alpha")
         conversation_id = await runtime.create_conversation(agent_id, "a room")

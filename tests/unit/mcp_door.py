@@ -19,6 +19,7 @@ from letta_matrix.matrix.homeserver import Homeserver
 from letta_matrix.matrix.pacing import Pacer
 from letta_matrix.mcp.core import Core
 from letta_matrix.mcp.services import Services
+from letta_matrix.mcp.subscriptions import Watch
 from letta_matrix.mcp.websocket import McpSockets
 from letta_matrix.store.agents import AgentDirectory
 from letta_matrix.store.audit import AuditStore
@@ -52,12 +53,15 @@ class Text(Params):
 
 @dataclass
 class FakeTools:
-    """`echo` says what it is told, `wait` lasts until `go`; rooms and agents are as given."""
+    """`echo` says what it is told, `wait` lasts until `go`; rooms and agents are as given.
+    `said` is what `echo` was told, `read` the rooms that were asked for."""
 
     rooms: list[str] = field(default_factory=lambda: [MINE])
     agents: list[str] = field(default_factory=lambda: ["Ada"])
     go: asyncio.Event = field(default_factory=asyncio.Event)
     waiting: int = 0
+    said: list[str] = field(default_factory=list[str])
+    read: list[str] = field(default_factory=list[str])
 
     def tools(self) -> list[Tool[Any]]:
         rows = [
@@ -84,6 +88,7 @@ class FakeTools:
         return {**UNTRUSTED, "rooms": rooms, **more}
 
     async def read_room(self, caller: Caller, params: Room) -> Result:
+        self.read.append(params.room_id)
         room_id = MINE if params.room_id == "#mine:test" else params.room_id
         if room_id not in self.rooms or not caller.principal.may_act_in(room_id):
             raise ToolError(f"You are not in {params.room_id}.", Fault.FORBIDDEN)
@@ -93,6 +98,7 @@ class FakeTools:
         return {"agents": [{"name": name} for name in self.agents]}
 
     async def echo(self, _caller: Caller, params: Text) -> Result:
+        self.said.append(params.text)
         return {"text": params.text}
 
     async def wait(self, _caller: Caller, _params: Text) -> Result:
@@ -118,6 +124,12 @@ class Door:
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.sockets.port}/mcp"
+
+    @property
+    def watches(self) -> set[Watch]:
+        """What watches for clients."""
+        listening = (getattr(one, "__self__", None) for one in self.toolbox.arrivals._listeners)
+        return {one for one in listening if isinstance(one, Watch)}
 
     async def renew(self, port: int = 0) -> None:
         """Listen, like a new process."""

@@ -3,7 +3,7 @@
 import io
 import json
 import shutil
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -66,15 +66,18 @@ class HttpDoor:
         self, method: str = "POST", path: str = "/mcp", data: Any = None, **headers: str
     ) -> Answer:
         """Any request; header names are given with underscores."""
-        sent = {"Authorization": f"Bearer {self.token}", **JSON}
-        sent |= {name.replace("_", "-"): value for name, value in headers.items()}
-        sent = {name: value for name, value in sent.items() if value}
+        sent = self.headers(**headers)
         text = data if isinstance(data, (bytes, type(None))) else json.dumps(data).encode()
         body = None if text is None else io.BytesIO(text)
         url = self.url + path
         async with self.http.request(method, url, data=body, headers=sent) as response:
             text = await response.text()
             return Answer(response.status, response.headers, _messages(text))
+
+    def headers(self, **headers: str) -> dict[str, str]:
+        sent = {"Authorization": f"Bearer {self.token}", **JSON}
+        sent |= {name.replace("_", "-"): value for name, value in headers.items()}
+        return {name: value for name, value in sent.items() if value}
 
     async def modern(self, method: str, params: Json | None = None, **headers: str) -> Answer:
         """A request of the stateless revision."""
@@ -116,9 +119,26 @@ class HttpSession:
     session_id: str
     version: str
 
+    @property
+    def own(self) -> dict[str, str]:
+        return {"Mcp_Session_Id": self.session_id, "MCP_Protocol_Version": self.version}
+
     async def ask(self, method: str = "POST", data: Any = None, **headers: str) -> Answer:
-        own = {"Mcp_Session_Id": self.session_id, "MCP_Protocol_Version": self.version}
-        return await self.door.ask(method, data=data, **own | headers)
+        return await self.door.ask(method, data=data, **self.own | headers)
+
+    @asynccontextmanager
+    async def listen(self) -> AsyncGenerator[AsyncIterator[Json]]:
+        """What the server says by itself, from now on until the stream ends."""
+        headers = self.door.headers(**self.own)
+
+        async def news() -> AsyncIterator[Json]:
+            async for line in response.content:
+                for told in _messages(line.decode()):
+                    yield told
+
+        async with self.door.http.get(f"{self.door.url}/mcp", headers=headers) as response:
+            assert response.status == 200
+            yield news()
 
     async def request(self, method: str, params: Json | None = None, **headers: str) -> Answer:
         return await self.ask(data=rpc(method, params or {}), **headers)

@@ -147,7 +147,7 @@ def test_the_api_has_settings_of_its_own(tmp_path: Path) -> None:
         guard.check("other.example", None)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(st.text(), st.none() | st.text())
 def test_no_header_whatever_passes(tmp_path: Path, host: str, origin: str | None) -> None:
     ours = mcp_guard(config_for(tmp_path, mcp={"hostname": "::"}))

@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator
 import pytest
 from structlog.testing import capture_logs
 from tests.fake_homeserver import FakeHomeserver, Fault, failing
-from tests.waiting import eventually
+from tests.waiting import Clock, eventually, settled
 
 from letta_matrix.access import mirror as module
 from letta_matrix.access.mirror import AuditMirror
@@ -42,20 +42,16 @@ def entry(
 
 
 @pytest.fixture
-async def mirror(
-    homeserver: Homeserver, monkeypatch: pytest.MonkeyPatch
-) -> AsyncGenerator[AuditMirror]:
-    monkeypatch.setattr(module, "_EVERY", 0.05)
-    monkeypatch.setattr(module, "_AFTER_FAILURE", 0.05)
+async def mirror(homeserver: Homeserver) -> AsyncGenerator[AuditMirror]:
     made = AuditMirror(ROOM, Intent(homeserver, "@letta:test"))
     running = asyncio.create_task(made.run())
     yield made
     running.cancel()
 
 
-async def test_a_call_is_told(mirror: AuditMirror, fake: FakeHomeserver) -> None:
+async def test_a_call_is_told(mirror: AuditMirror, fake: FakeHomeserver, clock: Clock) -> None:
     mirror(entry(1, room_id="!a:test", event_id="$e/1"))
-    await eventually(lambda: fake.messages(ROOM))
+    await clock.until(lambda: fake.messages(ROOM))
     (event,) = fake.messages(ROOM)
     content = event["content"]
     assert event["sender"] == "@letta:test"
@@ -67,26 +63,39 @@ async def test_a_call_is_told(mirror: AuditMirror, fake: FakeHomeserver) -> None
     assert content["formatted_body"] == f'{told} <a href="{link}">event</a>'
 
 
-async def test_what_a_call_did_not_do_is_told(mirror: AuditMirror, fake: FakeHomeserver) -> None:
+async def test_what_a_call_did_not_do_is_told(
+    mirror: AuditMirror, fake: FakeHomeserver, clock: Clock
+) -> None:
     mirror(entry(1, "forbidden"))
-    await eventually(lambda: fake.messages(ROOM))
+    await clock.until(lambda: fake.messages(ROOM))
     assert fake.bodies(ROOM) == [
         "token:ab12 as @agent_1:test (mcp): matrix_send_message: forbidden"
     ]
 
 
-async def test_calls_are_told_together(mirror: AuditMirror, fake: FakeHomeserver) -> None:
+async def test_calls_are_told_together(
+    mirror: AuditMirror, fake: FakeHomeserver, clock: Clock
+) -> None:
+    clock.stop()
     for seq in range(60):
         mirror(entry(seq))
-    await eventually(lambda: len(fake.messages(ROOM)) == 3)
+    for count in (1, 2, 3):
+        await settled()
+        clock.advance(module._EVERY - 0.1)
+        await settled()
+        assert len(fake.matching(PATH)) == count - 1
+        clock.advance(0.1)
+        await eventually(lambda count=count: len(fake.messages(ROOM)) == count)
     assert [body.count("\n") + 1 for body in fake.bodies(ROOM)] == [25, 25, 10]
     mirror(entry(60))
-    await eventually(lambda: len(fake.messages(ROOM)) == 4)
+    await clock.until(lambda: len(fake.messages(ROOM)) == 4)
 
 
-async def test_names_of_callers_are_no_markup(mirror: AuditMirror, fake: FakeHomeserver) -> None:
+async def test_names_of_callers_are_no_markup(
+    mirror: AuditMirror, fake: FakeHomeserver, clock: Clock
+) -> None:
     mirror(entry(1, principal="oidc:<b>x</b>\n@room\u202e" + "y" * 5000))
-    await eventually(lambda: fake.messages(ROOM))
+    await clock.until(lambda: fake.messages(ROOM))
     content = fake.messages(ROOM)[0]["content"]
     assert "\n" not in content["body"]
     assert "\u202e" not in content["body"]
@@ -103,34 +112,34 @@ async def test_names_of_callers_are_no_markup(mirror: AuditMirror, fake: FakeHom
     ],
 )
 async def test_an_outage_delays_and_repeats_nothing(
-    mirror: AuditMirror, fake: FakeHomeserver, fault: Fault
+    mirror: AuditMirror, fake: FakeHomeserver, fault: Fault, clock: Clock
 ) -> None:
     fake.forgetful = True
     fake.fail(PATH, fault)
     with capture_logs() as logs:
         mirror(entry(1))
-        await eventually(lambda: fake.matching(PATH))
+        await clock.until(lambda: fake.matching(PATH))
         mirror(entry(2, "failed"))
-        await eventually(lambda: fake.messages(ROOM))
-        await eventually(lambda: "failed" in fake.bodies(ROOM)[-1])
+        await clock.until(lambda: fake.messages(ROOM))
+        await clock.until(lambda: "failed" in fake.bodies(ROOM)[-1])
     assert len("\n".join(fake.bodies(ROOM)).split("\n")) == 2
     assert [one["event"] for one in logs] == ["the audit room cannot be written to"]
 
 
 async def test_what_is_too_much_is_counted(
-    mirror: AuditMirror, fake: FakeHomeserver, monkeypatch: pytest.MonkeyPatch
+    mirror: AuditMirror, fake: FakeHomeserver, monkeypatch: pytest.MonkeyPatch, clock: Clock
 ) -> None:
     monkeypatch.setattr(module, "_MOST_KEPT", 3)
     for seq in range(10):
         mirror(entry(seq))
-    await eventually(lambda: fake.messages(ROOM))
+    await clock.until(lambda: fake.messages(ROOM))
     lines = fake.bodies(ROOM)[0].split("\n")
     assert lines[0] == "7 calls are missing here; the audit log has them."
     assert len(lines) == 4
 
 
 async def test_calls_that_could_not_be_stored_are_told_each(
-    mirror: AuditMirror, fake: FakeHomeserver
+    mirror: AuditMirror, fake: FakeHomeserver, clock: Clock
 ) -> None:
     unstored = [
         entry(0, at=1.0),
@@ -139,22 +148,22 @@ async def test_calls_that_could_not_be_stored_are_told_each(
     ]
     for count, one in enumerate(unstored, 1):
         mirror(one)
-        await eventually(lambda count=count: len(fake.messages(ROOM)) == count)
+        await clock.until(lambda count=count: len(fake.messages(ROOM)) == count)
 
 
 @pytest.mark.parametrize("status", [400, 404, 413])
 async def test_a_notice_that_is_refused_for_good_holds_up_no_others(
-    mirror: AuditMirror, fake: FakeHomeserver, status: int
+    mirror: AuditMirror, fake: FakeHomeserver, status: int, clock: Clock
 ) -> None:
     refused = Fault(status, {"errcode": "M_TOO_LARGE", "error": "no"})
     fake.fail(PATH, refused, refused)
     with capture_logs() as logs:
         for seq, dropped in ((1, 1), (2, 2)):
             mirror(entry(seq))
-            await eventually(lambda dropped=dropped: mirror._dropped == dropped)
+            await clock.until(lambda dropped=dropped: mirror._dropped == dropped)
     assert [one["calls"] for one in logs] == [1, 2]
     mirror(entry(3))
-    await eventually(lambda: fake.messages(ROOM))
+    await clock.until(lambda: fake.messages(ROOM))
     (body,) = fake.bodies(ROOM)
     missing, told = body.split("\n")
     assert missing == "2 calls are missing here; the audit log has them."
@@ -174,12 +183,15 @@ async def test_the_last_calls_are_told_at_the_end(
 
 
 async def test_the_end_waits_for_no_homeserver(
-    homeserver: Homeserver, fake: FakeHomeserver, monkeypatch: pytest.MonkeyPatch
+    homeserver: Homeserver, fake: FakeHomeserver, clock: Clock
 ) -> None:
-    monkeypatch.setattr(module, "_FAREWELL", 0.1)
-    fake.slow = {PATH: 1.0}
+    released = fake.hold(PATH)
     mirror = AuditMirror(ROOM, Intent(homeserver, "@letta:test"))
     mirror(entry(1))
     with capture_logs() as logs:
-        await mirror.close()
+        closing = asyncio.create_task(mirror.close())
+        await eventually(lambda: fake.matching(PATH))
+        clock.advance(module._FAREWELL)
+        await closing
+    released.set()
     assert [one["log_level"] for one in logs] == ["warning"]

@@ -2,18 +2,17 @@
 
 import asyncio
 import re
-import time
 from collections.abc import AsyncGenerator
-from typing import Any, cast
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.builders import agent, message
 from tests.fake_homeserver import FakeHomeserver, Fault, Json, failing
-from tests.waiting import eventually
+from tests.waiting import Clock, eventually, settled, within
 
-from letta_matrix.conversations import activity as module
+from letta_matrix.clock import now
 from letta_matrix.conversations.activity import Activity
 from letta_matrix.conversations.reply import Reply
 from letta_matrix.conversations.routing import new_turn
@@ -31,6 +30,7 @@ from letta_matrix.store.outbox import Outbox, OutboxEntry
 from letta_matrix.store.turns import Turn
 
 ROOM = "!1:test"
+SEND = "PUT .*/send/"
 BASH = ToolStarted("c1", "Bash", '{"command": "ls"}')
 READ = ToolStarted("c2", "Read", '{"path": "/etc/hosts"}')
 TAGS = {"details", "summary", "p", "pre", "code", "br"}
@@ -51,6 +51,13 @@ class Stage:
         self.reply = Reply(self.turn, intent, self.outbox, 0.02, entries)
         self.activity = Activity(self.reply, enabled=True, timed=False)
 
+    @property
+    def task(self) -> asyncio.Task[None]:
+        """What shows the tools."""
+        task = self.activity._task
+        assert task is not None
+        return task
+
     async def end(self, text: str = "done") -> None:
         await self.activity.finish()
         await self.reply.freeze(text)
@@ -59,13 +66,8 @@ class Stage:
 
 @pytest.fixture
 async def stage(
-    database: Database,
-    directory: AgentDirectory,
-    homeserver: Homeserver,
-    monkeypatch: pytest.MonkeyPatch,
+    database: Database, directory: AgentDirectory, homeserver: Homeserver
 ) -> AsyncGenerator[Stage]:
-    monkeypatch.setattr(module, "_SHOWN_AFTER", 0.1)
-    monkeypatch.setattr(module, "_FIRST_PAUSE", 0.1)
     await directory.reserve([agent(1)])
     event = message()
     new = new_turn(event, "agent-1", "hello")
@@ -81,21 +83,25 @@ def contents(fake: FakeHomeserver) -> list[Json]:
 
 
 async def test_a_tool_that_takes_its_time_is_shown_and_leaves_a_trace(
-    stage: Stage, fake: FakeHomeserver
+    stage: Stage, fake: FakeHomeserver, clock: Clock
 ) -> None:
+    clock.stop()
     stage.activity.started(BASH)
+    for seconds in (0.4, 0.2, 0.2):
+        await settled(stage.task)
+        clock.advance(seconds)
     await eventually(lambda: fake.messages(ROOM))
     (first,) = contents(fake)
-    assert re.fullmatch(r"🔧 `Bash` · 0\.\d s", first["body"])
+    assert first["body"] == "🔧 `Bash` · 0.8 s"
     assert (first["msgtype"], first["m.mentions"]) == ("m.notice", {})
     assert first[MARKER]["agent_id"] == "agent-1"
-    await eventually(lambda: len(contents(fake)) > 1)
+    await clock.until(lambda: len(contents(fake)) > 1)
     stage.activity.returned(ToolReturned("c1", ok=True, output="a\nb"))
     stage.activity.started(READ)
-    await eventually(lambda: "Read" in fake.bodies(ROOM)[0])
+    await clock.until(lambda: "Read" in fake.bodies(ROOM)[0])
     assert "1 done" in fake.bodies(ROOM)[0]
     stage.activity.returned(ToolReturned("c2", ok=False, output="no such file"))
-    await eventually(lambda: "2 tools" in fake.bodies(ROOM)[0])
+    await clock.until(lambda: "2 tools" in fake.bodies(ROOM)[0])
     await stage.end()
     shown, reply = fake.bodies(ROOM)
     assert reply == "done"
@@ -107,12 +113,17 @@ async def test_a_tool_that_takes_its_time_is_shown_and_leaves_a_trace(
 
 
 async def test_short_tools_show_only_in_the_trace_after_the_reply(
-    stage: Stage, fake: FakeHomeserver
+    stage: Stage, fake: FakeHomeserver, clock: Clock
 ) -> None:
+    clock.stop()
     stage.activity.started(BASH)
+    await settled(stage.task)
+    clock.advance(0.6)
     stage.activity.returned(ToolReturned("c1", ok=True, output="x"))
-    await asyncio.sleep(0.2)
-    assert fake.messages(ROOM) == []
+    await settled(stage.task)
+    clock.advance(60)
+    # What is on its way is waited for by the end.
+    await settled(stage.task)
     await stage.end()
     reply, shown = contents(fake)
     assert reply["body"] == "done"
@@ -120,19 +131,23 @@ async def test_short_tools_show_only_in_the_trace_after_the_reply(
     assert "1 tool" in shown["body"]
 
 
-async def test_the_trace_costs_the_reply_nothing(stage: Stage, fake: FakeHomeserver) -> None:
+async def test_the_trace_waits_for_no_edit_and_is_overwritten_by_none(
+    stage: Stage, fake: FakeHomeserver, clock: Clock
+) -> None:
     stage.activity.started(BASH)
-    await eventually(lambda: fake.messages(ROOM))
-    fake.slow[r"PUT .*/send/"] = 0.5
-    await asyncio.sleep(0.2)
-    started = time.monotonic()
+    await clock.until(lambda: fake.messages(ROOM))
+    edit = fake.hold(SEND)
+    await clock.until(lambda: len(fake.matching(SEND)) > 1)
+    # Nothing times out now.
+    clock.stop()
     await stage.activity.finish()
-    assert time.monotonic() - started < 0.2, "it waited for an edit"
+    assert stage.task.done()
     await stage.reply.freeze("done")
-    fake.slow.clear()
+    edit.set()
+    await eventually(lambda: len(fake.messages(ROOM)) == 2)
     await stage.reply.deliver()
-    kinds = ["m.new_content" in content for content in contents(fake)]
-    assert contents(fake)[kinds.index(False, 1)]["body"] == "done"
+    assert contents(fake)[2]["body"] == "done"
+    assert fake.bodies(ROOM)[0].startswith("<details>")
 
 
 async def test_nothing_used_nothing_shown(stage: Stage, fake: FakeHomeserver) -> None:
@@ -140,18 +155,20 @@ async def test_nothing_used_nothing_shown(stage: Stage, fake: FakeHomeserver) ->
     assert fake.bodies(ROOM) == ["done"]
 
 
-async def test_switched_off(stage: Stage, fake: FakeHomeserver) -> None:
+async def test_switched_off(stage: Stage, fake: FakeHomeserver, clock: Clock) -> None:
     stage.activity = Activity(stage.reply, enabled=False)
     stage.activity.started(BASH)
-    await asyncio.sleep(0.2)
+    await settled()
+    clock.advance(60)
+    await settled()
     stage.activity.returned(ToolReturned("c1", ok=True))
     await stage.end()
     assert fake.bodies(ROOM) == ["done"]
 
 
-async def test_one_trace_through_a_crash(stage: Stage, fake: FakeHomeserver) -> None:
+async def test_one_trace_through_a_crash(stage: Stage, fake: FakeHomeserver, clock: Clock) -> None:
     stage.activity.started(BASH)
-    await eventually(lambda: fake.messages(ROOM))
+    await clock.until(lambda: fake.messages(ROOM))
     await stage.again()
     stage.activity.started(BASH)
     stage.activity.returned(ToolReturned("c1", ok=True, output="once"))
@@ -166,59 +183,59 @@ async def test_one_trace_through_a_crash(stage: Stage, fake: FakeHomeserver) -> 
     assert "`Bash` ok" in shown
 
 
-async def test_a_turn_ends_while_the_line_is_on_its_way(stage: Stage, fake: FakeHomeserver) -> None:
-    fake.slow[r"PUT .*/send/"] = 0.2
+async def test_a_turn_ends_while_the_line_is_on_its_way(
+    stage: Stage, fake: FakeHomeserver, clock: Clock
+) -> None:
+    sent = fake.hold(SEND)
     stage.activity.started(BASH)
-    await eventually(lambda: fake.matching(r"PUT .*/send/"))
-    await stage.end()
+    await clock.until(lambda: fake.matching(SEND))
+    ending = asyncio.create_task(stage.end())
+    await settled(ending)
+    sent.set()
+    await within(ending)
     shown, reply = fake.bodies(ROOM)
     assert (reply, "stopped" in shown) == ("done", True)
 
 
 async def test_a_turn_ends_while_the_line_is_stored(
-    stage: Stage, fake: FakeHomeserver, monkeypatch: pytest.MonkeyPatch
+    stage: Stage, fake: FakeHomeserver, monkeypatch: pytest.MonkeyPatch, clock: Clock
 ) -> None:
-    freeze, frozen = stage.outbox.freeze, asyncio.Event()
+    freeze, frozen, go_on = stage.outbox.freeze, asyncio.Event(), asyncio.Event()
 
     async def slow(entries: list[OutboxEntry], **more: Any) -> None:
         await freeze(entries, **more)
         frozen.set()
-        await asyncio.sleep(0.1)
+        await go_on.wait()
 
     monkeypatch.setattr(stage.outbox, "freeze", slow)
     stage.activity.started(BASH)
-    await frozen.wait()
-    await stage.end()
+    await clock.until(frozen.is_set)
+    ending = asyncio.create_task(stage.end())
+    await settled(ending)
+    go_on.set()
+    await within(ending)
     shown, reply = fake.bodies(ROOM)
     assert (reply, "stopped" in shown) == ("done", True)
-
-
-async def test_an_edit_under_way_does_not_overwrite_the_trace(
-    stage: Stage, fake: FakeHomeserver
-) -> None:
-    stage.activity.started(BASH)
-    await eventually(lambda: len(fake.messages(ROOM)) > 1)
-    await stage.end()
-    await asyncio.sleep(0.5)
-    assert fake.bodies(ROOM)[0].startswith("<details>")
 
 
 @pytest.mark.parametrize(
     "fault", [Fault(403, {"errcode": "M_FORBIDDEN", "error": "no"}), failing(500)]
 )
 async def test_a_line_that_cannot_be_sent_harms_nothing(
-    stage: Stage, fake: FakeHomeserver, fault: Fault
+    stage: Stage, fake: FakeHomeserver, clock: Clock, fault: Fault
 ) -> None:
-    fake.fail(r"PUT .*/send/", fault)
+    fake.fail(SEND, fault)
     stage.activity.started(BASH)
-    await eventually(lambda: fake.matching(r"PUT .*/send/"))
+    await clock.until(lambda: fake.matching(SEND))
     stage.activity.returned(ToolReturned("c1", ok=True))
-    await stage.end()
+    ending = asyncio.create_task(stage.end())
+    await clock.until(ending.done)
+    await ending
     assert "done" in fake.bodies(ROOM)
 
 
 async def test_a_broken_database_does_not_fail_the_turn(
-    stage: Stage, fake: FakeHomeserver, monkeypatch: pytest.MonkeyPatch
+    stage: Stage, fake: FakeHomeserver, monkeypatch: pytest.MonkeyPatch, clock: Clock
 ) -> None:
     async def unavailable(*_: object, **__: object) -> None:
         raise StoreUnavailable("on purpose")
@@ -226,26 +243,29 @@ async def test_a_broken_database_does_not_fail_the_turn(
     with monkeypatch.context() as patch:
         patch.setattr(stage.outbox, "freeze", unavailable)
         stage.activity.started(BASH)
-        await asyncio.sleep(0.3)
+        await clock.until(stage.task.done)
     await stage.end()
     assert fake.bodies(ROOM)[0] == "done"
 
 
-async def test_edits_are_few(stage: Stage, fake: FakeHomeserver) -> None:
+async def test_edits_are_few(stage: Stage, fake: FakeHomeserver, clock: Clock) -> None:
+    clock.stop()
     for number in range(100):
         call = f"c{number}"
         stage.activity.started(ToolStarted(call, "Bash"))
-        await asyncio.sleep(0.01)
+        await settled()
+        clock.advance(1)
+        await settled()
         stage.activity.returned(ToolReturned(call, ok=True))
-    assert len(fake.messages(ROOM)) < 12
+    await eventually(lambda: fake.messages(ROOM))
+    assert len(fake.messages(ROOM)) < 30
 
 
 async def test_close_without_an_end_leaves_no_task(stage: Stage) -> None:
     stage.activity.started(BASH)
-    task = cast("asyncio.Task[None]", stage.activity._task)
     stage.activity.close()
-    await asyncio.gather(task, return_exceptions=True)
-    assert task.cancelled()
+    await asyncio.gather(stage.task, return_exceptions=True)
+    assert stage.task.cancelled()
 
 
 HOSTILE = st.text(max_size=400) | st.sampled_from(
@@ -261,7 +281,7 @@ HOSTILE = st.text(max_size=400) | st.sampled_from(
 @given(st.lists(st.tuples(HOSTILE, HOSTILE, HOSTILE, st.booleans()), max_size=4))
 def test_nothing_that_tools_say_is_markup(calls: list[tuple[str, str, str, bool]]) -> None:
     uses = [
-        ToolUse(name, arguments, ended=time.monotonic(), ok=ok, output=output)
+        ToolUse(name, arguments, ended=now(), ok=ok, output=output)
         for name, arguments, output, ok in calls
     ]
     shown = render(trace(uses, timed=True)).html
@@ -287,7 +307,7 @@ def test_a_trace_fits_into_an_event(filler: str) -> None:
 
 
 def test_both_ends_of_a_long_output_are_kept() -> None:
-    use = ToolUse("Bash", "", ended=time.monotonic(), output=f"first{'x' * 5000}last")
+    use = ToolUse("Bash", "", ended=now(), output=f"first{'x' * 5000}last")
     markdown = trace([use], timed=True)
     assert "first" in markdown
     assert "last" in markdown
@@ -304,9 +324,9 @@ def test_times_that_overlap_count_once() -> None:
     assert "🔧 3 tools</summary>" in trace(uses, timed=False)
 
 
-def test_a_line_names_what_runs() -> None:
-    now = time.monotonic()
-    running = [ToolUse(name, "", started=now - 75) for name in ("A", "B", "A", "C", "D")]
-    done = ToolUse("E", "", started=now - 80, ended=now - 78)
+async def test_a_line_names_what_runs(clock: Clock) -> None:
+    clock.stop()
+    running = [ToolUse(name, "", started=now() - 75) for name in ("A", "B", "A", "C", "D")]
+    done = ToolUse("E", "", started=now() - 80, ended=now() - 78)
     assert status_line([done, *running], timed=True) == "🔧 `A`, `B`, `C` … · 1 min 15 s · 1 done"
     assert status_line(running[:1], timed=False) == "🔧 `A`"

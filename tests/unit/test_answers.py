@@ -302,4 +302,4 @@ relations = st.fixed_dictionaries(
 )
 async def test_no_relation_breaks_it(room: Room, relation: Any, kind: str, body: Any) -> None:
     content = {"msgtype": "m.text", "body": body, "m.relates_to": relation}
-    await room.answers.read(message(type=kind, content=content))
+    await room.read(message(type=kind, content=content))

@@ -8,8 +8,8 @@ from typing import Any
 import httpx
 import pytest
 from tests.fake_homeserver import FakeHomeserver
-from tests.stage import Stage
-from tests.unit.test_api_core import Api, problem
+from tests.unit.api_stage import Api, api_on, problem, stage_on
+from tests.waiting import eventually
 
 from letta_matrix.api import app, speaking
 from letta_matrix.api.event_stream import event
@@ -20,31 +20,26 @@ async def api(
     fake: FakeHomeserver, database_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncGenerator[Api]:
     monkeypatch.setattr(app, "FOLLOWING", 1)
-    stage = Stage(fake, database_file)
-    await stage.open()
-    await stage.add(1)
-    made = Api(stage)
-    yield made
-    await made.http.aclose()
-    await stage.close()
+    async with stage_on(fake, database_file) as stage, api_on(stage) as made:
+        yield made
 
 
 @pytest.mark.parametrize("accept", ["text/event-stream", "application/json"])
 async def test_a_token_waits_for_so_many_answers(
     api: Api, monkeypatch: pytest.MonkeyPatch, accept: str
 ) -> None:
-    waiting, answered = asyncio.Event(), asyncio.Event()
+    waiting, answered = list[object](), asyncio.Event()
 
     async def say(*_: object) -> dict[str, Any]:
         return {}
 
-    async def events(*_: object) -> AsyncGenerator[bytes]:
-        waiting.set()
+    async def events(caller: object, *_: object) -> AsyncGenerator[bytes]:
+        waiting.append(caller)
         await answered.wait()
         yield event("done", {})
 
-    async def whole(*_: object) -> httpx.Response:
-        waiting.set()
+    async def whole(caller: object, *_: object) -> httpx.Response:
+        waiting.append(caller)
         await answered.wait()
         return speaking.Json({})  # pyright: ignore[reportReturnType]
 
@@ -57,12 +52,12 @@ async def test_a_token_waits_for_so_many_answers(
         return await api.call("POST", path, token, json={"message": "hello"}, headers=headers)
 
     first = asyncio.create_task(ask(token))
-    await asyncio.wait_for(waiting.wait(), 5)
+    await eventually(lambda: waiting)
     refused = await ask(token)
     assert problem(refused) == (429, "rate-limited")
     assert "1 answers of agents open" in refused.json()["detail"]
     other = asyncio.create_task(ask(await api.token()))
-    await asyncio.sleep(0.05)
+    await eventually(lambda: len(waiting) == 2)
     answered.set()
     for asked in (await first, await other, await ask(token)):
         assert asked.status_code == 200

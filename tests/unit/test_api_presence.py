@@ -11,69 +11,119 @@ import aiohttp
 import httpx
 import pytest
 from structlog.testing import capture_logs
-from tests.fake_homeserver import FakeHomeserver
 from tests.stage import Stage
+from tests.unit.api_stage import lasting_stage
+from tests.waiting import Clock, eventually, settled, within
 
+from letta_matrix.access.authenticator import Authenticator
 from letta_matrix.access.refusals import TooOften
 from letta_matrix.access.secrets import issue
-from letta_matrix.api import event_stream, presence
+from letta_matrix.api import following
 from letta_matrix.api.compat_login import Logins
-from letta_matrix.api.event_stream import EventStream
+from letta_matrix.api.event_stream import _PATIENCE, EventStream
+from letta_matrix.api.presence import EVERY
 from letta_matrix.api.problems import Problem
 from letta_matrix.doors import Doors
 from letta_matrix.matrix.intent import Intent
 from letta_matrix.store.tokens import AccessToken
-from letta_matrix.toolbox.principal import Scope
+from letta_matrix.toolbox.principal import Principal, Scope
 from letta_matrix.toolbox.registry import Toolbox
+from letta_matrix.waiting import is_set
+
+STREAM = {"Accept": "text/event-stream"}
 
 
 class Api:
     """The API over a stage, for the holder of one token."""
 
-    def __init__(self, stage: Stage, token: AccessToken, secret: str) -> None:
-        self.stage, self.token = stage, token
-        doors = Doors(stage.config, stage.parts, lambda: {}, lambda: True, lambda _: "")
-        self.app: Any = doors._make_api()
+    def __init__(self, stage: Stage, app: Any, token: AccessToken, secret: str) -> None:
+        self.stage, self.app, self.token = stage, app, token
         self.headers = {"Authorization": f"Bearer {secret}"}
         transport = httpx.ASGITransport(self.app)
         self.http = httpx.AsyncClient(
             transport=transport, base_url="http://127.0.0.1", headers=self.headers
         )
 
+    async def say(self, headers: dict[str, str]) -> httpx.Response:
+        """Say something to an agent that does not answer."""
+        path, body = "/api/v1/agents/agent-1/messages?wait=900", {"message": "hello"}
+        return await self.http.post(path, json=body, headers=headers)
+
     async def revoke(self) -> None:
         assert await self.stage.stores.tokens.revoke(self.token.token_id, time.time())
 
 
+@pytest.fixture(scope="module")
+async def stage(migrated: Path, tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[Stage]:
+    directory, access = tmp_path_factory.mktemp("api"), {"calls_per_minute": 70}
+    async with lasting_stage(migrated, directory, 2, access=access) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def app(stage: Stage) -> Any:
+    doors = Doors(stage.config, stage.parts, lambda: {}, lambda: True, lambda _: "")
+    return doors._make_api()
+
+
 @pytest.fixture
-async def api(
-    fake: FakeHomeserver, database_file: Path, monkeypatch: pytest.MonkeyPatch
-) -> AsyncGenerator[Api]:
-    monkeypatch.setattr(presence, "EVERY", 0.05)
-    stage = Stage(fake, database_file, access={"calls_per_minute": 70})
-    await stage.open()
-    for number in (1, 2):
-        await stage.add(number)
+async def api(stage: Stage, app: Any) -> AsyncGenerator[Api]:
+    """The API, with a token of this test's own."""
     secret, token = issue(agent_id="", scopes=frozenset(Scope))
     await stage.stores.tokens.add(token)
-    made = Api(stage, token, secret)
+    made = Api(stage, app, token, secret)
     yield made
+    app.state.services.stopping.clear()
     await made.http.aclose()
-    await stage.close()
 
 
-async def test_an_answer_is_followed_no_longer_than_the_token_is_good(api: Api) -> None:
-    path, body = "/api/v1/agents/agent-1/messages?wait=20", {"message": "hello"}
-    stream = {"Accept": "text/event-stream"}
-    requests = [api.http.post(path, json=body, headers=headers) for headers in (stream, {})]
-    waiting = [asyncio.create_task(one) for one in requests]
-    await asyncio.sleep(0.3)
-    assert not any(one.done() for one in waiting)
+@pytest.fixture
+def looks(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The tokens that were looked up and are good."""
+    found: list[str] = []
+    identify = Authenticator.identify
+
+    async def looked(self: Authenticator, bearer: str, peer: str = "") -> Principal:
+        principal = await identify(self, bearer, peer)
+        found.append(bearer)
+        return principal
+
+    monkeypatch.setattr(Authenticator, "identify", looked)
+    return found
+
+
+@pytest.fixture
+def rests(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """How long those who follow an answer rest before they look again."""
+    found: list[float] = []
+
+    async def rest(event: asyncio.Event, seconds: float) -> bool:
+        found.append(seconds)
+        return await is_set(event, seconds)
+
+    monkeypatch.setattr(following, "is_set", rest)
+    return found
+
+
+@pytest.mark.parametrize("headers", [STREAM, {}], ids=["stream", "whole"])
+async def test_an_answer_is_followed_no_longer_than_the_token_is_good(
+    api: Api, looks: list[str], rests: list[float], clock: Clock, headers: dict[str, str]
+) -> None:
+    clock.stop()
+    waiting = asyncio.create_task(api.say(headers))
+    await eventually(lambda: len(rests) == 1)
+    clock.advance(EVERY)
+    await eventually(lambda: len(rests) == 2)
+    assert len(looks) == 2, "at the beginning, and once since"
+    await settled(waiting)
     await api.revoke()
-    async with asyncio.timeout(5):
-        streamed, whole = await asyncio.gather(*waiting)
-    assert streamed.text.split("\n\n")[-2].startswith("event: error\n")
-    assert "/unauthorized" in streamed.text
-    assert whole.status_code == 401
+    clock.advance(EVERY)
+    answer = await within(waiting)
+    if headers:
+        assert answer.text.split("\n\n")[-2].startswith("event: error\n")
+        assert "/unauthorized" in answer.text
+    else:
+        assert answer.status_code == 401
 
 
 @pytest.fixture
@@ -84,7 +134,7 @@ def asking(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     async def asks(*_: Any, **__: Any) -> Any:
         went.append("begun")
         try:
-            await asyncio.sleep(20)
+            await asyncio.Event().wait()
         finally:
             went.append("ended")
 
@@ -92,17 +142,22 @@ def asking(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return went
 
 
-async def test_what_asks_people_ends_with_its_token(api: Api, asking: list[str]) -> None:
+async def test_what_asks_people_ends_with_its_token(
+    api: Api, asking: list[str], looks: list[str], clock: Clock
+) -> None:
     waiting = asyncio.create_task(api.http.post("/api/v1/tools/ask_human", json={}))
-    await asyncio.sleep(0.3)
-    assert asking == ["begun"]
+    await eventually(lambda: asking == ["begun"])
+    await clock.until(lambda: len(looks) > 1, step=1)
+    await settled(waiting)
     await api.revoke()
-    async with asyncio.timeout(5):
-        assert (await waiting).status_code == 401
+    await clock.until(waiting.done, step=1)
+    assert (await waiting).status_code == 401
     assert asking == ["begun", "ended"]
 
 
-async def test_what_asks_people_ends_with_its_client(api: Api, asking: list[str]) -> None:
+async def test_what_asks_people_ends_with_its_client(
+    api: Api, asking: list[str], looks: list[str], clock: Clock
+) -> None:
     gone = False
 
     async def receive() -> Any:
@@ -129,18 +184,18 @@ async def test_what_asks_people_ends_with_its_client(api: Api, asking: list[str]
         "client": ("127.0.0.1", 1),
         "server": ("127.0.0.1", 80),
     }
-    async with asyncio.timeout(5):
-        request = asyncio.create_task(api.app(scope, receive, send))
-        await asyncio.sleep(0.3)
-        assert asking == ["begun"]
-        gone = True
-        await request
+    request = asyncio.create_task(api.app(scope, receive, send))
+    await eventually(lambda: asking == ["begun"])
+    await clock.until(lambda: len(looks) > 1, step=1)
+    await settled(request)
+    gone = True
+    await clock.until(request.done, step=1)
+    await request
     assert asking == ["begun", "ended"]
 
 
-async def test_a_client_that_does_not_read_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(event_stream, "_PATIENCE", 0.05)
-    ended = asyncio.Event()
+async def test_a_client_that_does_not_read_is_given_up(clock: Clock) -> None:
+    sending, ended = asyncio.Event(), asyncio.Event()
 
     async def events() -> AsyncGenerator[bytes]:
         try:
@@ -154,19 +209,29 @@ async def test_a_client_that_does_not_read_is_given_up(monkeypatch: pytest.Monke
 
     async def send(sent: Any) -> None:
         if sent["type"] == "http.response.body":
+            sending.set()
             await asyncio.Event().wait()
 
+    clock.stop()
     with capture_logs() as logs:
-        async with asyncio.timeout(2):
-            await EventStream(events())({"type": "http"}, receive, send)
+        streaming = asyncio.create_task(EventStream(events())({"type": "http"}, receive, send))
+        await within(sending.wait())
+        clock.advance(_PATIENCE - 1)
+        await settled(streaming)
+        clock.advance(1)
+        await within(streaming)
     assert ended.is_set()
     assert [one["event"] for one in logs] == ["a client was given up that does not read its events"]
 
 
-async def test_turns_go_on_after_one_that_is_over(api: Api) -> None:
+async def test_turns_go_on_after_one_that_is_over(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
     turns = [await api.stage.turn() for _ in range(3)]
     path, waiting = "/api/v1/turns", list(reversed(turns))
-    api.app.state.services = replace(api.app.state.services, unfinished=lambda: waiting)
+    state = api.app.state
+    unfinished = replace(state.services, unfinished=lambda: waiting)
+    monkeypatch.setitem(state._state, "services", unfinished)
     page = (await api.http.get(path, params={"limit": 2})).json()
     assert [one["turn_id"] for one in page["turns"]] == [one.turn_id for one in turns[:2]]
     assert page["next"] == turns[1].turn_id
@@ -178,8 +243,9 @@ async def test_turns_go_on_after_one_that_is_over(api: Api) -> None:
 
 
 async def test_recent_messages_count_for_each_room(
-    api: Api, monkeypatch: pytest.MonkeyPatch
+    api: Api, monkeypatch: pytest.MonkeyPatch, clock: Clock
 ) -> None:
+    clock.stop()
     read: list[str] = []
 
     async def called(_: Any, __: Any, name: str, arguments: Any, **___: Any) -> Any:
@@ -218,8 +284,10 @@ async def test_a_login_is_good_though_it_cannot_be_ended(
 
 
 async def test_tries_are_counted_in_any_case_and_for_each_peer(
-    api: Api, monkeypatch: pytest.MonkeyPatch
+    api: Api, monkeypatch: pytest.MonkeyPatch, clock: Clock
 ) -> None:
+    clock.stop()
+
     async def refused(*_: Any, **__: Any) -> Any:
         return 403, {}
 
@@ -236,28 +304,31 @@ async def test_tries_are_counted_in_any_case_and_for_each_peer(
     await refuses(Problem, "@ann:test", "10.0.0.2")
 
 
-async def test_who_follows_an_answer_is_told_when_the_bridge_stops(api: Api) -> None:
-    path, body = "/api/v1/agents/agent-1/messages?wait=20", {"message": "hello"}
-    stream = {"Accept": "text/event-stream"}
-    requests = [api.http.post(path, json=body, headers=headers) for headers in (stream, {})]
-    waiting = [asyncio.create_task(one) for one in requests]
-    await asyncio.sleep(0.3)
-    assert not any(one.done() for one in waiting)
+async def test_who_follows_an_answer_is_told_when_the_bridge_stops(
+    api: Api, rests: list[float], clock: Clock
+) -> None:
+    clock.stop()
+    waiting = [asyncio.create_task(api.say(headers)) for headers in (STREAM, {})]
+    await eventually(lambda: len(rests) == 2)
     api.app.state.services.stopping.set()
-    async with asyncio.timeout(0.9):
-        streamed, whole = await asyncio.gather(*waiting)
+    # By the next look, which is soon: the end of a bridge does not wait long for those who read.
+    assert max(rests) <= following._LAST_LOOK < 1
+    clock.advance(following._LAST_LOOK)
+    streamed, whole = await within(asyncio.gather(*waiting))
     assert "event: error" in streamed.text
     assert "is stopping" in streamed.text
     assert (whole.status_code, whole.headers["Retry-After"]) == (503, "10")
 
 
-async def test_what_asks_people_ends_when_the_bridge_stops(api: Api, asking: list[str]) -> None:
+async def test_what_asks_people_ends_when_the_bridge_stops(
+    api: Api, asking: list[str], clock: Clock
+) -> None:
+    clock.stop()
     waiting = asyncio.create_task(api.http.post("/api/v1/tools/ask_human", json={}))
-    await asyncio.sleep(0.3)
-    assert asking == ["begun"]
+    await eventually(lambda: asking == ["begun"])
+    await settled(waiting)
     api.app.state.services.stopping.set()
-    async with asyncio.timeout(0.9):
-        answer = await waiting
+    answer = await within(waiting)
     assert (answer.status_code, answer.headers["Retry-After"]) == (503, "10")
     assert "is stopping" in answer.json()["detail"]
     assert asking == ["begun", "ended"]

@@ -5,21 +5,22 @@ from pathlib import Path
 
 import pytest
 from tests.fake_homeserver import FakeHomeserver
-from tests.stage import Stage
-from tests.unit.test_api_core import Api, problem
+from tests.unit.api_stage import Api, api_on, lasting_stage, problem, stage_on
 
 from letta_matrix.toolbox.principal import Scope
 
 
+@pytest.fixture(scope="module")
+async def api(migrated: Path, tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[Api]:
+    directory = tmp_path_factory.mktemp("api")
+    async with lasting_stage(migrated, directory) as stage, api_on(stage) as made:
+        yield made
+
+
 @pytest.fixture
-async def api(fake: FakeHomeserver, database_file: Path) -> AsyncGenerator[Api]:
-    stage = Stage(fake, database_file)
-    await stage.open()
-    await stage.add(1)
-    made = Api(stage)
-    yield made
-    await made.http.aclose()
-    await stage.close()
+async def fresh(fake: FakeHomeserver, database_file: Path) -> AsyncGenerator[Api]:
+    async with stage_on(fake, database_file) as stage, api_on(stage) as made:
+        yield made
 
 
 @pytest.mark.parametrize("path", ["/api/v1/tokens", "/api/v1/tools/matrix_whoami", "/messages/get"])
@@ -57,21 +58,21 @@ async def test_a_query_that_is_misspelt(api: Api, path: str, fault: str) -> None
     assert problem(await api.call("GET", f"/api/v1{path}", token="lm_x")) == (401, "unauthorized")
 
 
-async def test_a_name_where_an_id_belongs(api: Api) -> None:
-    agent = api.stage.stores.directory.all()[0]
+async def test_a_name_where_an_id_belongs(fresh: Api) -> None:
+    agent = fresh.stage.stores.directory.all()[0]
     path = f"/api/v1/agents/{agent.name}"
     for asked in (
-        await api.call("GET", path),
-        await api.call("POST", f"{path}/messages", json={"message": "hello"}),
+        await fresh.call("GET", path),
+        await fresh.call("POST", f"{path}/messages", json={"message": "hello"}),
     ):
         assert problem(asked) == (404, "not-found")
         told = f"This path takes the agent_id: {agent.agent_id} is called {agent.name!r}."
         assert asked.json()["detail"] == told
     for token in (
-        await api.token(rooms=frozenset({"!other:test"})),
-        await api.token(frozenset({Scope.READ})),
+        await fresh.token(rooms=frozenset({"!other:test"})),
+        await fresh.token(frozenset({Scope.READ})),
     ):
-        asked = await api.call("GET", f"{path}/messages", token)
+        asked = await fresh.call("GET", f"{path}/messages", token)
         assert asked.json()["detail"] == f"There is no agent {agent.name!r}."
-    await api.stage.add(2, name=agent.name)
-    assert "There is no agent" in (await api.call("GET", path)).json()["detail"]
+    await fresh.stage.add(2, name=agent.name)
+    assert "There is no agent" in (await fresh.call("GET", path)).json()["detail"]

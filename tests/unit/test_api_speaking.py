@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from mautrix.errors import MForbidden
 from tests.builders import agent, asked_approval, message
+from tests.waiting import Clock, eventually, settled, within
 
 from letta_matrix.api import following
 from letta_matrix.api.following import Following, answer_of, text_so_far
@@ -105,8 +106,24 @@ class Services:
 
 
 async def next_of(texts: Any) -> str | Approval | None:
-    async with asyncio.timeout(2):
-        return await anext(texts)
+    return await within(anext(texts))
+
+
+async def silence(texts: Any, clock: Clock) -> str | Approval | None:
+    """What comes after 15 seconds in which nothing came; time stands still before and after."""
+    waiting = asyncio.create_task(next_of(texts))
+    await settled(waiting)
+    clock.advance(14)
+    await settled(waiting)
+    clock.advance(1)
+    return await waiting
+
+
+async def begun(services: Services, texts: Any) -> asyncio.Task[str | Approval | None]:
+    """What comes next, once it is listened for."""
+    waiting = asyncio.create_task(next_of(texts))
+    await eventually(lambda: services.arrivals._listeners)
+    return waiting
 
 
 async def test_the_text_is_that_of_all_parts_in_their_last_versions() -> None:
@@ -142,11 +159,12 @@ async def test_what_comes_while_the_stored_is_read_is_newer() -> None:
         assert await next_of(texts) == "First part.\n\nSecond"
 
 
-async def test_of_what_is_not_read_the_newest_alone_is_kept() -> None:
+async def test_of_what_is_not_read_the_newest_alone_is_kept(clock: Clock) -> None:
     services = Services()
     following = services.following
-    async with aclosing(following.news(60, 0.01)) as texts:
-        assert await next_of(texts) is None
+    clock.stop()
+    async with aclosing(following.news(60, 15)) as texts:
+        assert await silence(texts, clock) is None
         for number in range(100):
             services.say(f"${number}", "of another turn", marker={"turn_id": "turn-other"})
             services.edit("$1", f"version {number}")
@@ -169,34 +187,33 @@ async def test_of_what_is_not_read_the_newest_alone_is_kept() -> None:
 )
 async def test_what_is_none_of_its_text_is_passed_over(fields: Any) -> None:
     services = Services()
-    async with aclosing(services.following.news(0.1, 60)) as texts:
-        waiting = asyncio.create_task(next_of(texts))
-        await asyncio.sleep(0.02)
+    async with aclosing(services.following.news(60, 60)) as texts:
+        waiting = await begun(services, texts)
         services.say("$1", "not mine", **fields)
-        with pytest.raises((StopAsyncIteration, RuntimeError)):
-            await waiting
+        services.say("$2", "Found it.")
+        assert await waiting == "Found it."
 
 
 async def test_notices_beside_the_reply_are_none_of_its_text() -> None:
     services = Services()
     async with aclosing(services.following.news(60, 60)) as texts:
-        waiting = asyncio.create_task(next_of(texts))
-        await asyncio.sleep(0.02)
+        waiting = await begun(services, texts)
         services.say("$1", "Bash", marker={"turn_id": services.turn.turn_id, "beside": "trace"})
         services.say("$2", "Found it.")
         assert await waiting == "Found it."
 
 
-async def test_an_approval_is_told_of_once_and_while_it_waits() -> None:
+async def test_an_approval_is_told_of_once_and_while_it_waits(clock: Clock) -> None:
+    clock.stop()
     services = Services()
     settled = asked_approval(services.turn, "k1", status=ApprovalStatus.DENIED)
     services.approvals = [settled, asked_approval(services.turn, "k2")]
-    async with aclosing(services.following.news(60, 0.05)) as news:
+    async with aclosing(services.following.news(60, 15)) as news:
         assert await next_of(news) == services.approvals[1]
-        assert await next_of(news) is None
+        assert await silence(news, clock) is None
         services.approvals.append(asked_approval(services.turn, "k3"))
         assert await next_of(news) == services.approvals[2]
-        assert await next_of(news) is None
+        assert await silence(news, clock) is None
 
 
 class Ghost:
@@ -234,11 +251,12 @@ async def test_a_turn_says_what_its_newest_versions_say(
     assert await text_so_far(services, services.turn) == text
 
 
-async def test_silence_is_told_of() -> None:
+async def test_silence_is_told_of(clock: Clock) -> None:
     services = Services()
-    async with aclosing(services.following.news(60, 0.05)) as texts:
-        assert await next_of(texts) is None
-        assert await next_of(texts) is None
+    clock.stop()
+    async with aclosing(services.following.news(60, 15)) as texts:
+        assert await silence(texts, clock) is None
+        assert await silence(texts, clock) is None
 
 
 @pytest.mark.parametrize(

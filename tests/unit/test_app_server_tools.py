@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
+from tests.waiting import settled
 
 from letta_matrix.runtimes.app_server.external_tools import ExternalTools
 from letta_matrix.runtimes.app_server.frames import Scope
@@ -63,16 +64,12 @@ class Bridge:
             raise ValueError("secret")
         return ToolResult("noted")
 
-    async def settle(self) -> None:
-        for _ in range(5):
-            await asyncio.sleep(0)
-
 
 async def test_a_call_is_run_and_answered() -> None:
     bridge = Bridge()
     bridge.tools.read(7, call())
     assert bridge.tools.oldest == 7
-    await bridge.settle()
+    await settled()
     assert bridge.calls == [ToolCall("a1", "c1", "call1", "note", {"text": "tea"}, "r1")]
     content = [{"type": "text", "text": "noted"}]
     assert bridge.sent == [
@@ -89,18 +86,18 @@ async def test_a_frame_read_twice_is_one_call() -> None:
     bridge = Bridge(hold=True)
     bridge.tools.read(1, call())
     bridge.tools.recover([(1, call())])
-    await bridge.settle()
+    await settled()
     bridge.go.set()
-    await bridge.settle()
+    await settled()
     bridge.tools.recover([(1, call())])
-    await bridge.settle()
+    await settled()
     assert len(bridge.calls) == len(bridge.sent) == 1
 
 
 async def test_kept_calls_are_taken_up_unless_they_ended() -> None:
     bridge = Bridge()
     bridge.tools.recover([(1, call(1)), (2, call(2)), (3, ended(1)), (4, call(3))])
-    await bridge.settle()
+    await settled()
     assert [call.call_id for call in bridge.calls] == ["call2", "call3"]
 
 
@@ -108,20 +105,20 @@ async def test_models_use_an_id_again() -> None:
     bridge = Bridge()
     again = call(2, tool_call_id="call1")
     bridge.tools.recover([(1, call(1)), (2, ended(1)), (3, again)])
-    await bridge.settle()
+    await settled()
     assert [(call.call_id, call.request_id) for call in bridge.calls] == [("call1", "r2")]
     bridge.tools.read(4, call(3, tool_call_id="call1"))
-    await bridge.settle()
+    await settled()
     assert [call.request_id for call in bridge.calls] == ["r2", "r3"]
 
 
 async def test_conversations_share_no_ids() -> None:
     bridge = Bridge(hold=True)
     bridge.tools.read(1, call())
-    await bridge.settle()
+    await settled()
     elsewhere = {**ended(), "runtime": {**SCOPE, "conversation_id": "c2"}}
     bridge.tools.read(2, elsewhere)
-    await bridge.settle()
+    await settled()
     assert bridge.tools.oldest == 1
     await bridge.tools.close()
 
@@ -130,7 +127,7 @@ async def test_an_answer_that_could_not_go_out_goes_out_later() -> None:
     bridge = Bridge()
     bridge.up = False
     bridge.tools.read(1, call())
-    await bridge.settle()
+    await settled()
     assert bridge.sent == []
     bridge.up = True
     bridge.tools.recover([])
@@ -158,9 +155,9 @@ async def test_our_tools_need_no_approval_others_do() -> None:
 async def test_a_call_that_ended_elsewhere_is_stopped() -> None:
     bridge = Bridge(hold=True)
     bridge.tools.read(1, call())
-    await bridge.settle()
+    await settled()
     bridge.tools.read(2, ended())
-    await bridge.settle()
+    await settled()
     assert bridge.tools.oldest is None
     assert bridge.sent == []
 
@@ -169,9 +166,9 @@ async def test_stopping_answers_only_that_conversation() -> None:
     bridge = Bridge(hold=True)
     bridge.tools.read(1, call(1))
     bridge.tools.read(2, call(2, runtime={**SCOPE, "conversation_id": "c2"}))
-    await bridge.settle()
+    await settled()
     bridge.tools.stop(Scope("a1", "c1"))
-    await bridge.settle()
+    await settled()
     (answer,) = bridge.sent
     assert (answer["request_id"], answer["result"]["is_error"]) == ("r1", True)
     assert bridge.tools.oldest == 2
@@ -183,7 +180,7 @@ async def test_a_handler_that_breaks_its_word_is_an_error_for_the_agent() -> Non
     bridge = Bridge()
     with capture_logs() as logs:
         bridge.tools.read(1, call(input={"text": "bad"}))
-        await bridge.settle()
+        await settled()
     (answer,) = bridge.sent
     assert answer["result"]["is_error"]
     assert "secret" not in str(answer)
@@ -221,7 +218,7 @@ async def test_nothing_offered_is_nothing_registered() -> None:
 async def test_a_conversation_that_rests_runs_no_call() -> None:
     bridge = Bridge(hold=True)
     bridge.tools.read(1, call())
-    await bridge.settle()
+    await settled()
     loop = {"type": "update_loop_status", "runtime": SCOPE}
     bridge.tools.read(2, {**loop, "loop_status": {"status": "EXECUTING_CLIENT_SIDE_TOOL"}})
     assert bridge.sent == []

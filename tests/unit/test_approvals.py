@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 from tests.builders import PERSON, agent, config_for, message
 from tests.fake_homeserver import FakeHomeserver, Fault, Json
-from tests.waiting import eventually
+from tests.waiting import Clock, eventually, settled, within
 
 from letta_matrix.conversations.approval_text import CHANGED, TOO_LONG
 from letta_matrix.conversations.approvals import Approvals, approval_key
@@ -36,6 +37,7 @@ from letta_matrix.store.outbox import Outbox, OutboxEntry
 from letta_matrix.store.turns import Turn
 
 ROOM = "!1:test"
+SEND = "PUT .*/send/"
 GHOST = "@agent_1:test"
 BASH = ApprovalRequested("call-1", "Bash", {"command": "ls -la"}, always=True)
 DONE = TurnFinished(StopReason.END_TURN)
@@ -47,7 +49,7 @@ class Stage:
     def __init__(
         self, database: Database, homeserver: Homeserver, turn: Turn, fake: FakeHomeserver
     ) -> None:
-        self.homeserver, self.turn, self.fake = homeserver, turn, fake
+        self.database, self.homeserver, self.turn, self.fake = database, homeserver, turn, fake
         self.store, self.outbox = ApprovalStore(database), Outbox(database)
         self.events: list[TurnEvent] = []
         self.followed: asyncio.Task[None] | None = None
@@ -87,12 +89,14 @@ class Stage:
         """Follow the turn until its question is in the room."""
         self.follow()
         key = approval_key(self.turn.turn_id, event.approval_id)
-        async with asyncio.timeout(10):
-            while True:
-                approval = await self.store.get(key)
-                if approval is not None and await self._event_id(approval):
-                    return approval
-                await asyncio.sleep(0.01)
+
+        async def shown() -> Approval | None:
+            approval = await self.store.get(key)
+            return approval if approval and await self._event_id(approval) else None
+
+        approval = await eventually(shown)
+        assert approval is not None
+        return approval
 
     async def stored(self, event: ApprovalRequested = BASH) -> Approval:
         approval = await self.store.get(approval_key(self.turn.turn_id, event.approval_id))
@@ -102,8 +106,7 @@ class Stage:
     async def done(self) -> None:
         """Wait for the turn's end, and end it."""
         assert self.followed is not None
-        async with asyncio.timeout(10):
-            await self.followed
+        await within(self.followed)
         assert self.events[-1] == DONE
         await self.end()
 
@@ -158,8 +161,8 @@ async def test_a_question_shows_everything_and_can_be_tapped(
 ) -> None:
     approval = await stage.asked()
     (question,) = notices(fake)
-    for text in ("Bash", "ls -la", PERSON, "✅", "❌", "♾️", "30 minutes", "UTC"):
-        assert text in question["body"]
+    for words in ("Bash", "ls -la", PERSON, "✅", "❌", "♾️", "30 minutes", "UTC"):
+        assert words in question["body"]
     assert question["m.mentions"] == {}
     assert fake.messages(ROOM)[0]["sender"] == GHOST
     await eventually(lambda: reactions(fake) == ["✅", "❌", "♾️"])
@@ -208,9 +211,10 @@ async def test_the_first_answer_counts(stage: Stage) -> None:
         stage.approvals.answer(approval, ApprovalStatus.DENIED, by=PERSON),
         stage.approvals.answer(approval, ApprovalStatus.ALLOWED, by="@bob:test"),
     ]
-    assert await asyncio.gather(*answers) == [True, False]
+    denied, allowed = await asyncio.gather(*answers)
+    assert denied != allowed
     await stage.done()
-    assert not stage.runtime.answers["call-1"].allow
+    assert stage.runtime.answers["call-1"].allow is allowed
 
 
 async def test_what_the_runtime_does_not_offer_cannot_be_chosen(
@@ -238,12 +242,10 @@ async def test_nobody_answers_in_time(stage: Stage, fake: FakeHomeserver) -> Non
 
 
 async def test_too_late_is_too_late(stage: Stage) -> None:
-    stage.start(approval_timeout=0.05)
-    approval = await stage.asked()
-    await stage.approvals.close()
-    await asyncio.sleep(0.06)
-    assert not await stage.approvals.answer(approval, ApprovalStatus.ALLOWED, by=PERSON)
-    assert (await stage.stored()).status is not ApprovalStatus.ALLOWED
+    """Also where nobody has noticed yet that the time is over."""
+    late = replace(await stage.asked(), expires_at=time.time())
+    assert not await stage.approvals.answer(late, ApprovalStatus.ALLOWED, by=PERSON)
+    assert (await stage.stored()).status is ApprovalStatus.PENDING
 
 
 async def test_several_questions_of_one_turn(stage: Stage, fake: FakeHomeserver) -> None:
@@ -348,10 +350,10 @@ async def test_an_answer_given_before_the_turn_is_followed_again(
 
 
 async def test_time_away_counts(stage: Stage, fake: FakeHomeserver) -> None:
-    stage.start(approval_timeout=0.3)
     await stage.asked()
     await stage.restart()
-    await asyncio.sleep(0.3)
+    over = text("UPDATE approvals SET expires_at = :now").bindparams(now=time.time())
+    await stage.database.execute(over)
     stage.follow()
     await stage.done()
     assert not stage.runtime.answers["call-1"].allow
@@ -359,10 +361,11 @@ async def test_time_away_counts(stage: Stage, fake: FakeHomeserver) -> None:
 
 
 async def test_killed_after_the_question_was_frozen(stage: Stage, fake: FakeHomeserver) -> None:
-    fake.slow[r"PUT .*/send/"] = 0.3
+    sent = fake.hold(SEND)
     stage.follow()
-    await eventually(lambda: fake.matching(r"PUT .*/send/"))
+    await eventually(lambda: fake.matching(SEND))
     await stage.restart()
+    sent.set()
     approval = await stage.asked()
     assert await stage.approvals.answer(approval, ApprovalStatus.ALLOWED, by=PERSON)
     await stage.done()
@@ -386,7 +389,7 @@ async def test_arguments_that_cannot_be_shown_are_denied(
 async def test_a_question_that_the_homeserver_refuses_is_a_denial(
     stage: Stage, fake: FakeHomeserver
 ) -> None:
-    fake.fail(r"PUT .*/send/", Fault(403, {"errcode": "M_FORBIDDEN", "error": "no"}))
+    fake.fail(SEND, Fault(403, {"errcode": "M_FORBIDDEN", "error": "no"}))
     stage.follow()
     await stage.done()
     assert not stage.runtime.answers["call-1"].allow
@@ -406,14 +409,25 @@ async def test_the_database_fails_when_it_is_to_be_asked(
     assert not stage.approvals.waits(stage.turn.turn_id)
 
 
-async def test_a_runtime_that_is_away_is_told_later(stage: Stage) -> None:
+async def test_a_runtime_that_is_away_is_told_later(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, clock: Clock
+) -> None:
+    tries, answer = list[bool](), stage.runtime.answer_approval
+
+    async def counted(request: TurnRequest, approval_id: str, **more: Any) -> None:
+        tries.append(stage.runtime.available)
+        await answer(request, approval_id, **more)
+
+    monkeypatch.setattr(stage.runtime, "answer_approval", counted)
     approval = await stage.asked()
     stage.runtime.available = False
     assert await stage.approvals.answer(approval, ApprovalStatus.ALLOWED, by=PERSON)
-    await asyncio.sleep(0.1)
+    await clock.until(lambda: len(tries) > 1)
     assert stage.runtime.answers == {}
     stage.runtime.available = True
+    await clock.until(lambda: stage.runtime.answers)
     await stage.done()
+    assert tries.count(True) == 1
     assert stage.runtime.answers["call-1"].allow
 
 
@@ -443,10 +457,13 @@ async def test_killed_between_the_lapse_and_the_replys_end(
 async def test_a_turn_ends_while_its_question_is_on_its_way(
     stage: Stage, fake: FakeHomeserver
 ) -> None:
-    fake.slow[r"PUT .*/send/"] = 0.2
+    sent = fake.hold(SEND)
     stage.follow()
-    await eventually(lambda: fake.matching(r"PUT .*/send/"))
-    await stage.end()
+    await eventually(lambda: fake.matching(SEND))
+    ending = asyncio.create_task(stage.end())
+    await settled(ending)
+    sent.set()
+    await within(ending)
     assert len(notices(fake)) == 1
     assert fake.bodies(ROOM)[0].startswith("⌛")
     assert await stage.store.pending() == []
@@ -455,17 +472,20 @@ async def test_a_turn_ends_while_its_question_is_on_its_way(
 async def test_a_turn_ends_while_its_question_is_stored(
     stage: Stage, fake: FakeHomeserver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    freeze, frozen = stage.outbox.freeze, asyncio.Event()
+    freeze, frozen, go_on = stage.outbox.freeze, asyncio.Event(), asyncio.Event()
 
     async def slow(entries: list[OutboxEntry], **more: Any) -> None:
         await freeze(entries, **more)
         frozen.set()
-        await asyncio.sleep(0.1)
+        await go_on.wait()
 
     monkeypatch.setattr(stage.outbox, "freeze", slow)
     stage.follow()
-    await frozen.wait()
-    await stage.end()
+    await within(frozen.wait())
+    ending = asyncio.create_task(stage.end())
+    await settled(ending)
+    go_on.set()
+    await within(ending)
     assert len(notices(fake)) == 1
     assert fake.bodies(ROOM)[0].startswith("⌛")
 
@@ -479,12 +499,13 @@ async def test_a_turn_without_an_agent_ends_without_a_reply(stage: Stage) -> Non
 async def test_the_stream_never_waits_for_the_homeserver(
     stage: Stage, fake: FakeHomeserver
 ) -> None:
-    fake.slow[r"PUT .*/send/"] = 0.5
+    sent = fake.hold(SEND)
     request = TurnRequest("agent-1", "c1", stage.turn.message_id, "hello")
-    started = time.monotonic()
-    await stage.approvals.requested(BASH, request, stage.runtime, stage.reply)
-    assert time.monotonic() - started < 0.2
+    await within(stage.approvals.requested(BASH, request, stage.runtime, stage.reply))
+    await eventually(lambda: fake.matching(SEND))
     assert stage.approvals.waits(stage.turn.turn_id)
+    assert fake.messages(ROOM) == []
+    sent.set()
 
 
 @pytest.mark.parametrize(

@@ -2,14 +2,17 @@
 
 import asyncio
 import io
+import signal
 import struct
 import zlib
+from asyncio.subprocess import Process
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image as Picture
+from tests.waiting import Clock, eventually, settled, within
 
 from letta_matrix.config import Conversations
 from letta_matrix.conversations import pictures
@@ -265,27 +268,40 @@ def test_a_decompression_bomb_is_not_decoded() -> None:
         prepare(bomb, 1568)
 
 
-async def test_decoding_holds_up_nobody() -> None:
-    data = picture((3000, 3000), "JPEG")
-    ticks = 0
+@pytest.fixture
+def decoders(monkeypatch: pytest.MonkeyPatch) -> list[Process]:
+    """The processes that decode; each stands still from its start."""
+    started, start = list[Process](), asyncio.create_subprocess_exec
 
-    async def tick() -> None:
-        nonlocal ticks
-        while True:
-            await asyncio.sleep(0.002)
-            ticks += 1
+    async def stopped(*arguments: str, **options: Any) -> Process:
+        process = await start(*arguments, **options)
+        process.send_signal(signal.SIGSTOP)
+        started.append(process)
+        return process
 
-    ticking = asyncio.create_task(tick())
-    attached = await asyncio.gather(*(read(data, msgtype="m.image", body="x") for _ in range(3)))
-    ticking.cancel()
-    assert all(one.images for one in attached)
-    assert ticks > 20
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", stopped)
+    return started
 
 
-async def test_a_decoder_that_never_ends_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pictures, "_TIMEOUT", 0.01)
-    attached = await read(picture(), msgtype="m.image", body="x")
-    assert "decoding it takes too long" in attached.note
+async def test_decoding_holds_up_nobody_and_happens_once_at_a_time(decoders: list[Process]) -> None:
+    readings = [asyncio.create_task(read(picture(), msgtype="m.image", body="x")) for _ in "ab"]
+    for number in (1, 2):
+        await eventually(lambda: len(decoders), number.__eq__)
+        await settled(readings[number - 1])
+        assert len(decoders) == number
+        decoders[-1].send_signal(signal.SIGCONT)
+    assert all(one.images for one in await within(asyncio.gather(*readings)))
+
+
+async def test_a_decoder_that_never_ends_is_ended(decoders: list[Process], clock: Clock) -> None:
+    clock.stop()
+    reading = asyncio.create_task(read(picture(), msgtype="m.image", body="x"))
+    await eventually(lambda: decoders)
+    clock.advance(pictures._TIMEOUT - 0.1)
+    await settled(reading)
+    clock.advance(0.2)
+    assert "decoding it takes too long" in (await within(reading)).note
+    assert decoders[0].returncode == -signal.SIGKILL
 
 
 async def test_a_decoder_that_dies_is_survived(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -78,7 +78,7 @@ async def test_what_was_seen_is_what_is_allowed(stage: Stage) -> None:
     first = await stage.asked("aaaa1111", arguments={"command": "ls"})
     written = time.time()
     listed = await stage.say("status")
-    assert "- `aaaa11`: `Bash` (`ls`) · 28 min left" in listed
+    assert "- `aaaa11`: `Bash` (`ls`) · 2 d left" in listed
     await stage.asked("bbbb2222", arguments={"command": "rm -rf /"}, asked_at=written - 40)
     await stage.approvals.store.decide(first, ApprovalStatus.EXPIRED)
     for line in ("approve 1", "approve aaaa11", "approve"):

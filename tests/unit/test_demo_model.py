@@ -1,13 +1,14 @@
 """The demo model: plain about itself, faithful, and able to use tools."""
 
+import asyncio
 import json
-import time
 from collections.abc import AsyncGenerator
 from typing import Any
 
 import aiohttp
 import pytest
 from aiohttp.test_utils import TestServer
+from tests.waiting import Clock
 
 from letta_matrix.stack.demo_model import DemoModel, answer
 from letta_matrix.stack.models import DEMO_MODEL
@@ -116,19 +117,26 @@ async def test_a_whole_completion(url: str, http: aiohttp.ClientSession) -> None
 
 
 async def test_a_streamed_completion_comes_word_by_word(
-    url: str, http: aiohttp.ClientSession
+    url: str, http: aiohttp.ClientSession, clock: Clock
 ) -> None:
     messages = [{"role": "assistant", "content": "x"}, _user("one two three\nfour")]
-    began = time.monotonic()
-    async with http.post(
-        f"{url}/chat/completions", json={"stream": True, "messages": messages}
-    ) as response:
-        lines = [line.decode().strip() async for line in response.content]
+
+    async def read() -> list[str]:
+        async with http.post(
+            f"{url}/chat/completions", json={"stream": True, "messages": messages}
+        ) as response:
+            return [line.decode().strip() async for line in response.content]
+
+    clock.stop()
+    began = clock.now()
+    reading = asyncio.create_task(read())
+    await clock.until(reading.done, step=0.002)
+    lines = await reading
     chunks = [json.loads(line[6:]) for line in lines if line.startswith("data: {")]
     words = [chunk["choices"][0]["delta"].get("content", "") for chunk in chunks]
     assert "".join(words) == "You said: one two three\nfour"
     assert len([word for word in words if word]) == 6
-    assert time.monotonic() - began > 5 / 200
+    assert clock.now() - began >= 5 / 200
     assert chunks[-1]["choices"][0]["finish_reason"] == "stop"
     assert lines[-2:] == ["data: [DONE]", ""]
 

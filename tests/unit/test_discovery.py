@@ -1,7 +1,6 @@
 """What a listing means: new, renamed, gone, back, and when it means nothing."""
 
 import asyncio
-import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -9,9 +8,9 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 from tests.builders import agent, config_for
-from tests.waiting import eventually
+from tests.waiting import Clock, eventually, settled
 
-from letta_matrix.agents.discovery import Discovery, compare, next_interval
+from letta_matrix.agents.discovery import _PATIENCE, Discovery, compare, next_interval
 from letta_matrix.runtimes.memory import MemoryRuntime
 from letta_matrix.runtimes.protocol import AgentInfo
 from letta_matrix.store.agents import Agent, AgentDirectory, AgentStatus
@@ -147,7 +146,7 @@ async def test_polls_at_once_come_one_after_the_other(
         nonlocal inside, most
         inside += 1
         most = max(most, inside)
-        await asyncio.sleep(0.01)
+        await settled()
         inside -= 1
         return await list_agents()
 
@@ -180,16 +179,18 @@ async def test_an_agent_is_removed_after_several_listings(finder: Finder) -> Non
 
 
 async def test_an_agent_is_not_removed_before_the_grace_is_over(
-    directory: AgentDirectory, monkeypatch: pytest.MonkeyPatch
+    directory: AgentDirectory, clock: Clock
 ) -> None:
-    finder, now = Finder(directory, removal_grace=60), time.monotonic()
-    monkeypatch.setattr("letta_matrix.agents.discovery.time.monotonic", lambda: now)
+    finder = Finder(directory, removal_grace=60)
+    clock.stop()
     finder.runtime.add(info(1))
     await finder.poll()
     finder.runtime.remove("agent-1")
     await finder.poll(50)
+    clock.advance(59)
+    await finder.poll()
     assert finder.status("agent-1") is AgentStatus.ACTIVE
-    now += 61
+    clock.advance(2)
     await finder.poll()
     assert finder.status("agent-1") is AgentStatus.REMOVED
 
@@ -219,20 +220,21 @@ async def test_an_agent_comes_back(finder: Finder) -> None:
     assert finder.status("agent-1") is AgentStatus.ACTIVE
 
 
-@pytest.mark.parametrize(("patience", "lines"), [(0.0, 1), (60.0, 0)])
-async def test_a_failed_listing_removes_nobody_and_is_said_once(
-    finder: Finder, monkeypatch: pytest.MonkeyPatch, patience: float, lines: int
+async def test_a_failed_listing_removes_nobody_and_is_said_once_if_it_lasts(
+    finder: Finder, clock: Clock
 ) -> None:
-    monkeypatch.setattr("letta_matrix.agents.discovery._PATIENCE", patience)
+    clock.stop()
     finder.runtime.add(info(1))
     await finder.poll()
     finder.runtime.available = False
     with capture_logs() as logs:
-        for _ in range(10):
-            await finder.discovery._attempt()
+        for seconds, lines in ((0.0, 0), (_PATIENCE - 0.01, 0), (0.02, 1)):
+            clock.advance(seconds)
+            for _ in range(10):
+                await finder.discovery._attempt()
+            assert len(logs) == lines
     assert finder.status("agent-1") is AgentStatus.ACTIVE
     assert finder.discovery.trouble == "the in-memory runtime is switched off"
-    assert len(logs) == lines
     finder.runtime.available = True
     await finder.discovery._attempt()
     assert finder.discovery.trouble is None
@@ -298,7 +300,7 @@ async def test_what_could_not_be_stored_is_found_again(
 async def test_it_polls_for_ever(finder: Finder) -> None:
     task = asyncio.create_task(finder.discovery.run())
     finder.runtime.available = False
-    await asyncio.sleep(0.05)
+    await eventually(lambda: finder.discovery.trouble)
     finder.runtime.available = True
     finder.runtime.add(info(1))
     await eventually(lambda: finder.told)

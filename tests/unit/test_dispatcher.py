@@ -1,6 +1,5 @@
 """Transactions become turns: stored first, in order, once, side by side."""
 
-import asyncio
 import sqlite3
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -15,35 +14,33 @@ from tests.builders import PERSON, invite, message, reaction, said_in
 from tests.fake_homeserver import FakeHomeserver, Fault
 from tests.scripts import obey
 from tests.stage import Stage
-from tests.waiting import eventually
+from tests.waiting import Clock, eventually
 
 from letta_matrix.conversations import notices
 from letta_matrix.conversations.answers import ASK_AGAIN
 from letta_matrix.conversations.commands.registry import COMMANDS
-from letta_matrix.conversations.dispatcher import _AT_ONCE, _IN_TURN
+from letta_matrix.conversations.dispatcher import _AT_ONCE, _IN_TURN, _TRIES
 from letta_matrix.conversations.routing import Router
+from letta_matrix.matrix.content import CURSOR
 from letta_matrix.runtimes.protocol import TurnLost
-from letta_matrix.store.database import Database, StoreUnavailable
+from letta_matrix.store.database import StoreUnavailable
 
 
-@pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Retries without their pauses."""
-    monkeypatch.setattr("letta_matrix.conversations.dispatcher._LONGEST_PAUSE", 0.02)
-    monkeypatch.setattr("letta_matrix.conversations.dispatcher._FIRST_PAUSE", 0.02)
-
-
-async def test_messages_of_a_room_are_answered_in_order(stage: Stage, fake: FakeHomeserver) -> None:
-    await stage.admit(message("slow 0.1"), message("two"))
+async def test_messages_of_a_room_are_answered_in_order(
+    stage: Stage, fake: FakeHomeserver, clock: Clock
+) -> None:
+    await stage.admit(message("slow 60"), message("two"))
     await stage.admit(message("three"))
     assert stage.dispatcher.waiting == 3
+    await eventually(lambda: stage.runtime.asked)
+    clock.advance(60)
     await stage.idle()
-    assert fake.bodies("!1:test") == ["echo: slow 0.1", "echo: two", "echo: three"]
+    assert fake.bodies("!1:test") == ["echo: slow 60", "echo: two", "echo: three"]
     assert stage.dispatcher.counters["turns_done"] == 3
 
 
 async def test_rooms_are_answered_side_by_side(stage: Stage, fake: FakeHomeserver) -> None:
-    await stage.admit(message("slow 60"), message("quick", "!2:test"))
+    await stage.admit(message("hang"), message("quick", "!2:test"))
     await eventually(lambda: fake.bodies("!2:test") == ["echo: quick"])
     assert fake.bodies("!1:test") == []
 
@@ -144,7 +141,7 @@ async def test_an_event_that_breaks_the_router_is_skipped(
 
 
 async def test_a_turn_that_cannot_be_run_ends_with_a_word_and_stops_nobody(
-    stage: Stage, fake: FakeHomeserver, quick: None
+    stage: Stage, fake: FakeHomeserver, clock: Clock
 ) -> None:
     def broken(_request: object) -> Any:
         raise ZeroDivisionError
@@ -152,7 +149,7 @@ async def test_a_turn_that_cannot_be_run_ends_with_a_word_and_stops_nobody(
     stage.runtime.script = broken
     with capture_logs() as logs:
         await stage.admit(message("boom"))
-        await eventually(lambda: stage.dispatcher.counters["turns_given_up"] == 1)
+        await clock.until(lambda: stage.dispatcher.counters["turns_given_up"], step=2)
     assert [line["attempt"] for line in logs if "attempt" in line] == [1, 2, 3, 4, 5]
     stage.runtime.script = obey
     await stage.admit(message("next"))
@@ -161,19 +158,23 @@ async def test_a_turn_that_cannot_be_run_ends_with_a_word_and_stops_nobody(
 
 
 async def test_a_turn_is_not_given_up_for_a_locked_database(
-    stage: Stage, fake: FakeHomeserver, database_file: Path, quick: None
+    stage: Stage, fake: FakeHomeserver, database_file: Path, clock: Clock
 ) -> None:
-    await _impatient(stage.stores.database)
-    await stage.admit(message("slow 0.1"))
+    await stage.stores.database.execute(text("PRAGMA busy_timeout = 20"))
+    await stage.admit(message("slow 60"))
+    await eventually(lambda: stage.runtime.asked)
     other = sqlite3.connect(database_file, isolation_level=None)
     other.execute("BEGIN EXCLUSIVE")
     with pytest.raises(StoreUnavailable):
         await stage.admit(message("refused"))
-    await asyncio.sleep(1.0)
+    clock.advance(60)
+    with capture_logs() as logs:
+        told = "a turn waits for the database"
+        await clock.until(lambda: [line["event"] for line in logs].count(told) > _TRIES, step=5)
     other.execute("ROLLBACK")
     other.close()
-    await stage.idle()
-    assert fake.bodies("!1:test") == ["echo: slow 0.1"]
+    await clock.until(lambda: stage.dispatcher.waiting == 0, step=5)
+    assert fake.bodies("!1:test") == ["echo: slow 60"]
     assert stage.dispatcher.counters["turns_given_up"] == 0
     assert len(stage.runtime.asked) == 1
 
@@ -214,8 +215,8 @@ async def test_threads_of_a_room_are_answered_side_by_side(
     stage: Stage, fake: FakeHomeserver
 ) -> None:
     await stage.admit(
-        message("slow 60"),
-        said_in("$a", "slow 0.3"),
+        message("hang"),
+        said_in("$a", "slow 0.1"),
         said_in("$b", "b1"),
         said_in("$a", "a2"),
         said_in("$b", "b2"),
@@ -223,19 +224,21 @@ async def test_threads_of_a_room_are_answered_side_by_side(
     await eventually(lambda: len(fake.bodies("!1:test")) == 4)
     threads: dict[str, list[str]] = {}
     for event in fake.messages("!1:test"):
-        root = event["content"]["m.relates_to"]["event_id"]
-        threads.setdefault(root, []).append(event["content"]["body"])
-    assert threads == {"$a": ["echo: slow 0.3", "echo: a2"], "$b": ["echo: b1", "echo: b2"]}
+        relation = event["content"]["m.relates_to"]
+        if relation["rel_type"] == "m.thread":
+            body = event["content"]["body"].removesuffix(CURSOR)
+            threads.setdefault(relation["event_id"], []).append(body)
+    assert threads == {"$a": ["echo: slow 0.1", "echo: a2"], "$b": ["echo: b1", "echo: b2"]}
     asked = {one.text: one.conversation_id for one in stage.runtime.asked}
-    assert asked["slow 0.3"] == asked["a2"] != asked["b1"] == asked["b2"] != asked["slow 60"]
+    assert asked["slow 0.1"] == asked["a2"] != asked["b1"] == asked["b2"] != asked["hang"]
 
 
 async def test_commands_are_answered_beside_a_turn(stage: Stage, fake: FakeHomeserver) -> None:
-    await stage.admit(message("slow 60"), message("after"))
+    await stage.admit(message("hang"), message("after"))
     await stage.admit(message("!help"))
     await eventually(lambda: notices_in(fake, "!1:test"))
     await eventually(lambda: stage.dispatcher.waiting == 2)
-    assert [turn.prompt for turn in stage.dispatcher.unfinished()] == ["slow 60", "after"]
+    assert [turn.prompt for turn in stage.dispatcher.unfinished()] == ["hang", "after"]
 
 
 async def test_commands_of_a_room_are_answered_in_order(stage: Stage, fake: FakeHomeserver) -> None:
@@ -248,11 +251,13 @@ async def test_commands_of_a_room_are_answered_in_order(stage: Stage, fake: Fake
 
 
 async def test_a_command_is_done_once_through_a_restart(stage: Stage, fake: FakeHomeserver) -> None:
-    fake.slow["PUT .*/send/"] = 0.3
+    sent = fake.hold("PUT .*/send/")
     await stage.admit(message("!whoami"))
     await eventually(lambda: fake.matching("/send/"))
-    await stage.recover()
-    fake.slow.clear()
+    await stage.close()
+    sent.set()
+    await stage.open()
+    await stage.dispatcher.recover()
     await stage.idle()
     assert len(notices_in(fake, "!1:test")) == 1
 
@@ -332,12 +337,13 @@ async def test_two_agents_answer_the_message_that_names_both(
 ) -> None:
     for user in ("@agent_1:test", "@agent_2:test"):
         await stage.stores.rooms.joined("!shared:test", user, direct=False)
-    await stage.tell(message("@agent_1 @agent_2 slow 0.1", "!shared:test"))
-    assert sorted(event["sender"] for event in fake.messages("!shared:test")) == [
+    await stage.tell(message("@agent_1 @agent_2 hello", "!shared:test"))
+    assert len(fake.bodies("!shared:test")) == 2
+    assert {event["sender"] for event in fake.messages("!shared:test")} == {
         "@agent_1:test",
         "@agent_2:test",
-    ]
-    await stage.tell(message("slow 0.1", "!shared:test"))
+    }
+    await stage.tell(message("hello", "!shared:test"))
     assert len(stage.runtime.asked) == 2
 
 
@@ -355,7 +361,7 @@ async def test_a_thread_in_a_shared_room_goes_on_through_a_restart(
 
 
 async def test_a_thread_is_known_through_a_restart_before_its_first_answer(
-    stage: Stage, fake: FakeHomeserver
+    stage: Stage, fake: FakeHomeserver, clock: Clock
 ) -> None:
     await stage.stores.rooms.joined("!shared:test", "@agent_1:test", direct=False)
     stage.runtime.available = False
@@ -364,7 +370,7 @@ async def test_a_thread_is_known_through_a_restart_before_its_first_answer(
     await stage.recover()
     await stage.admit(said_in(question["event_id"], "I forgot to say", "!shared:test"))
     stage.runtime.available = True
-    await stage.idle()
+    await clock.until(lambda: stage.dispatcher.waiting == 0)
     assert fake.bodies("!shared:test") == ["echo: @agent_1 hello", "echo: I forgot to say"]
 
 
@@ -415,11 +421,15 @@ _numbers = iter(range(1_000_000))
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 async def test_any_transaction_is_admitted(stage: Stage, events: list[dict[str, Any]]) -> None:
+    counters = stage.dispatcher.counters
+
+    def counted() -> int:
+        return sum(counters[name] for name in counters if name.startswith("events_"))
+
+    before = counted()
     await stage.dispatcher.admit(f"any{next(_numbers)}", events)
-
-
-async def _impatient(database: Database) -> None:
-    await database.execute(text("PRAGMA busy_timeout = 50"))
+    assert counted() == before + len(events)
+    assert counters["events_failed"] == 0
 
 
 def test_the_queues_know_every_name_of_their_commands() -> None:

@@ -1,7 +1,5 @@
 """`/health` answers always, `/ready` only when all is set up."""
 
-import asyncio
-import time
 from pathlib import Path
 
 import httpx
@@ -11,8 +9,9 @@ from structlog.testing import capture_logs
 from tests.builders import config_for
 from tests.fake_homeserver import FakeHomeserver, Fault
 from tests.servers import free_port
-from tests.waiting import eventually
+from tests.waiting import Clock, eventually, settled
 
+from letta_matrix import bridge as module
 from letta_matrix.bridge import Bridge
 from letta_matrix.config import Config
 from letta_matrix.conversations.catch_up import CatchUp
@@ -33,27 +32,25 @@ def config_on(fake: FakeHomeserver, database_file: Path) -> Config:
 
 
 @pytest.fixture
-def sweeps(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+def sweeps(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> list[float]:
     """When missed messages were looked for."""
     times = list[float]()
 
     async def sweep(_: CatchUp) -> None:
-        times.append(time.monotonic())
+        times.append(clock.now())
 
     monkeypatch.setattr(CatchUp, "run", sweep)
-    monkeypatch.setattr("letta_matrix.bridge._BACKLOG_TIMEOUT", 0.01)
     return times
 
 
 async def test_it_tells_when_the_homeserver_is_away(
-    fake: FakeHomeserver, database_file: Path, sweeps: list[float]
+    fake: FakeHomeserver, database_file: Path, sweeps: list[float], clock: Clock
 ) -> None:
     runtime = MemoryRuntime()
     runtime.add(AgentInfo("agent-1", "Ada"))
     bridge = Bridge(config_on(fake, database_file), [runtime])
     await bridge.start()
-    await eventually(bridge.is_ready)
-    await eventually(lambda: len(sweeps) == 1)
+    await clock.until(lambda: bridge.is_ready() and len(sweeps) == 1)
     assert bridge.health()["troubles"] == []
     assert bridge.health()["runtimes"] == {"memory": {}}
     with capture_logs() as logs:
@@ -61,11 +58,11 @@ async def test_it_tells_when_the_homeserver_is_away(
         await eventually(lambda: not bridge.is_ready())
         assert bridge.health()["troubles"] == ["the homeserver cannot be reached"]
         await fake.start()
-        await eventually(bridge.is_ready)
+        await clock.until(bridge.is_ready)
     assert bridge.health()["troubles"] == []
     told = [line["event"] for line in logs if line["log_level"] != "debug"]
     assert told == ["homeserver away", "connected to the homeserver"]
-    await eventually(lambda: len(sweeps) == 2)
+    await clock.until(lambda: len(sweeps) == 2)
     await bridge.close()
 
 
@@ -73,18 +70,19 @@ async def test_a_slow_homeserver_is_not_swept(
     fake: FakeHomeserver,
     database_file: Path,
     sweeps: list[float],
-    monkeypatch: pytest.MonkeyPatch,
+    clock: Clock,
 ) -> None:
-    monkeypatch.setattr("letta_matrix.matrix.watch._ANSWER_TIMEOUT", 0.1)
     bridge = Bridge(config_on(fake, database_file), [MemoryRuntime()])
     await bridge.start()
-    await eventually(lambda: sweeps and bridge.is_ready())
-    fake.slow["versions"] = 0.3
+    await clock.until(lambda: sweeps and bridge.is_ready())
+    answers = fake.hold("versions")
     bridge._parts.homeserver.outage.set()
-    await eventually(lambda: not bridge.is_ready())
-    fake.slow.clear()
-    await eventually(bridge.is_ready)
-    await asyncio.sleep(0.1)
+    await clock.until(lambda: not bridge.is_ready())
+    answers.set()
+    await clock.until(bridge.is_ready)
+    for _ in range(8):
+        clock.advance(module._BACKLOG_TIMEOUT / 4)
+        await settled()
     assert len(sweeps) == 1
     await bridge.close()
 

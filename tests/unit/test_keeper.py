@@ -5,26 +5,37 @@ import os
 import signal
 import stat
 import sys
-from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 from structlog.testing import capture_logs
 from tests.fake_app_server import FakeAppServer
+from tests.waiting import Clock, eventually, settled, within
 
 from letta_matrix.runtimes.keeper.buffer import FrameBuffer
-from letta_matrix.runtimes.keeper.client import KeeperClient, KeeperGone, Link
+from letta_matrix.runtimes.keeper.client import (
+    REPLACED_PAUSE,
+    REPLAY_TIMEOUT,
+    SPAWN_PAUSE,
+    KeeperClient,
+    KeeperGone,
+    Link,
+)
+from letta_matrix.runtimes.keeper.process import keep
 from letta_matrix.runtimes.keeper.server import Keeper, is_remote
 from letta_matrix.runtimes.keeper.wire import Frame
 
 
 class Bridge(KeeperClient):
-    """A client that notes what it gets."""
+    """A client that notes what it gets, and how often it tries to start a keeper."""
 
     def __init__(self, socket: Path, upstream: FakeAppServer, *arguments: str) -> None:
         self.frames: list[Frame] = []
         self.links: list[Link] = []
+        self.tries = 0
         super().__init__(
             socket,
             upstream.url,
@@ -41,10 +52,9 @@ class Bridge(KeeperClient):
     def texts(self) -> list[str]:
         return [frame.text.decode() for frame in self.frames]
 
-    async def until(self, condition: Callable[[], object]) -> None:
-        async with asyncio.timeout(10):
-            while not condition():  # noqa: ASYNC110 - what it waits for sets no event
-                await asyncio.sleep(0.01)
+    def _open_log(self) -> BinaryIO:
+        self.tries += 1
+        return super()._open_log()
 
 
 @asynccontextmanager
@@ -54,7 +64,7 @@ async def attached(
     bridge = Bridge(socket, upstream, *arguments)
     bridge.start()
     try:
-        await bridge.until(lambda: bridge.link.up)
+        await eventually(lambda: bridge.link.up)
         yield bridge
     finally:
         await bridge.close()
@@ -77,12 +87,26 @@ async def socket(tmp_path: Path) -> AsyncGenerator[Path]:
     await keeper.close()
 
 
+@pytest.fixture
+async def path(tmp_path: Path) -> AsyncGenerator[Path]:
+    """The socket of a keeper in a process of its own, which ends with the test."""
+    made = tmp_path / "run" / "k.sock"
+    yield made
+    with suppress(OSError):
+        os.kill(pid_of(made), signal.SIGTERM)
+        await eventually(lambda: not made.exists())
+
+
+def pid_of(path: Path) -> int:
+    return int(path.with_name(f"{path.name}.pid").read_text())
+
+
 async def test_frames_pass_both_ways_unchanged(socket: Path, upstream: FakeAppServer) -> None:
     async with attached(socket, upstream) as bridge:
         bridge.send('{"a": "ü"}'.encode())
         assert await upstream.heard(1) == ['{"a": "ü"}']
         await upstream.say('{"b":\n "ö"}', '{"c":1}')
-        await bridge.until(lambda: len(bridge.frames) == 2)
+        await eventually(lambda: len(bridge.frames) == 2)
         assert bridge.texts == ['{"b":\n "ö"}', '{"c":1}']
         assert [frame.seq for frame in bridge.frames] == [1, 2]
 
@@ -93,6 +117,7 @@ async def test_frames_that_came_without_a_bridge_are_replayed(
     async with attached(socket, upstream) as bridge:
         epoch, seq = bridge.link.epoch, bridge.seq
     await upstream.say('{"n":1,"c":"x"}', '{"n":2,"c":"y"}', '{"n":3,"c":"x"}')
+    await settled()
     async with attached(socket, upstream) as bridge:
         assert bridge.link.same_stream(epoch, 1)
         replay = await bridge.replay(seq, '"x"')
@@ -109,7 +134,7 @@ async def test_noise_is_dropped_and_answers_are_not_kept(
 ) -> None:
     async with attached(socket, upstream) as bridge:
         await upstream.say('{"type":"noise"}', '{"type":"answer"}', '{"type":"text"}')
-        await bridge.until(lambda: len(bridge.frames) == 2)
+        await eventually(lambda: len(bridge.frames) == 2)
         assert bridge.texts == ['{"type":"answer"}', '{"type":"text"}']
         replay = await bridge.replay(0, "")
         assert [frame.text for frame in replay.frames] == [b'{"type":"text"}']
@@ -122,66 +147,69 @@ async def test_the_oldest_frames_go_first_and_the_gap_is_told(
     async with attached(socket, upstream) as bridge:
         for number in range(4):
             await upstream.say(f'{{"n":{number},"x":"{"y" * 30}"}}')
-        await bridge.until(lambda: len(bridge.frames) == 4)
+        await eventually(lambda: len(bridge.frames) == 4)
         replay = await bridge.replay(0, "")
         assert [frame.seq for frame in replay.frames] == [3, 4]
         assert replay.gap
         assert not (await bridge.replay(2, "")).gap
 
 
-async def test_a_newer_bridge_takes_over(socket: Path, upstream: FakeAppServer) -> None:
+async def test_a_newer_bridge_takes_over(
+    socket: Path, upstream: FakeAppServer, clock: Clock
+) -> None:
+    clock.stop()
     async with attached(socket, upstream) as old, attached(socket, upstream) as new:
-        await old.until(lambda: not old.link.up)
+        await eventually(lambda: not old.link.up)
         await upstream.say('{"n":1}')
-        await new.until(lambda: new.frames)
+        await eventually(lambda: new.frames)
         assert old.frames == []
         with pytest.raises(KeeperGone):
             old.send(b"{}")
-        await asyncio.sleep(0.3)
+        clock.advance(REPLACED_PAUSE - 1)
+        await settled()
         assert new.link.up
         assert old.link.reason == "another letta-matrix took the keeper over"
 
 
 async def test_a_bridge_that_was_thrown_out_comes_back(
-    socket: Path, upstream: FakeAppServer, monkeypatch: pytest.MonkeyPatch
+    socket: Path, upstream: FakeAppServer, clock: Clock
 ) -> None:
-    monkeypatch.setattr("letta_matrix.runtimes.keeper.client.REPLACED_PAUSE", 0.3)
+    clock.stop()
     async with attached(socket, upstream) as old:
         with capture_logs() as logs:
             async with attached(socket, upstream):
-                await old.until(lambda: not old.link.up)
-            await old.until(lambda: old.link.up)
+                await eventually(lambda: not old.link.up)
+            clock.advance(REPLACED_PAUSE)
+            await eventually(lambda: old.link.up)
         assert [log["log_level"] for log in logs] == ["warning"]
         assert "took the keeper over" in logs[0]["event"]
 
 
 async def test_a_keeper_that_cannot_be_started_is_tried_again(
-    tmp_path: Path, upstream: FakeAppServer, monkeypatch: pytest.MonkeyPatch
+    path: Path, upstream: FakeAppServer, clock: Clock
 ) -> None:
-    monkeypatch.setattr("letta_matrix.runtimes.keeper.client.SPAWN_PAUSE", 0.05)
-    blocked = tmp_path / "folder"
-    blocked.write_text("in the way")
-    bridge = Bridge(blocked / "k.sock", upstream, "--idle", "0.5")
+    path.parent.write_text("in the way")
+    bridge = Bridge(path, upstream)
     with capture_logs() as logs:
         bridge.start()
-        await bridge.until(lambda: "a keeper cannot be started: " in bridge.link.reason)
-        await asyncio.sleep(0.5)
+        await clock.until(lambda: bridge.tries >= 3)
     warnings = [log for log in logs if log["log_level"] == "warning"]
     assert [log["event"] for log in warnings] == ["a keeper cannot be started"]
+    assert bridge.link.reason.startswith("a keeper cannot be started: ")
     assert "File exists" in bridge.link.reason
-    blocked.unlink()
-    await bridge.until(lambda: bridge.link.up)
+    path.parent.unlink()
+    clock.advance(SPAWN_PAUSE)
+    await eventually(lambda: bridge.link.up)
     await bridge.close()
-    await bridge.until(lambda: not (blocked / "k.sock").exists())
 
 
 async def test_a_broken_upstream_is_made_again(socket: Path, upstream: FakeAppServer) -> None:
     async with attached(socket, upstream) as bridge:
         await upstream.drop()
-        await bridge.until(lambda: bridge.link.generation == 2 and bridge.link.up)
+        await eventually(lambda: bridge.link.generation == 2 and bridge.link.up)
         assert [(link.up, link.generation) for link in bridge.links][-2:] == [(False, 1), (True, 2)]
         await upstream.say('{"n":1}')
-        await bridge.until(lambda: bridge.frames)
+        await eventually(lambda: bridge.frames)
         assert bridge.frames[0].generation == 2
         assert len({link.epoch for link in bridge.links}) == 1
 
@@ -196,18 +224,17 @@ async def test_a_wrong_token_is_told(socket: Path) -> None:
         bridge = Bridge(socket, upstream)
         upstream.token = "another"
         bridge.start()
-        await bridge.until(lambda: bridge.link.refused)
+        await eventually(lambda: bridge.link.refused)
         assert "HTTP 401" in bridge.link.reason
         await bridge.close()
 
 
 async def test_a_keeper_is_started_and_outlives_its_bridge(
-    tmp_path: Path, upstream: FakeAppServer
+    path: Path, upstream: FakeAppServer
 ) -> None:
-    path = tmp_path / "k.sock"
     async with attached(path, upstream, "--idle", "60") as bridge:
         epoch = bridge.link.epoch
-        pid = int((tmp_path / "k.sock.pid").read_text())
+        pid = pid_of(path)
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
         assert os.getsid(pid) == pid
     async with attached(path, upstream) as bridge:
@@ -215,27 +242,48 @@ async def test_a_keeper_is_started_and_outlives_its_bridge(
     second = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "letta_matrix.runtimes.keeper", "--socket", str(path)
     )
-    assert await asyncio.wait_for(second.wait(), 10) == 0
+    assert await within(second.wait()) == 0
     os.kill(pid, signal.SIGTERM)
-    await bridge.until(lambda: not path.exists())
-    assert not (tmp_path / "k.sock.pid").exists()
+    await eventually(lambda: not path.with_name("k.sock.pid").exists())
+    assert not path.exists()
 
 
-async def test_a_keeper_without_a_bridge_ends(tmp_path: Path, upstream: FakeAppServer) -> None:
+async def test_a_keeper_to_which_no_bridge_comes_ends(path: Path) -> None:
+    path.parent.mkdir()
+    keeper = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "letta_matrix.runtimes.keeper"),
+        *("--socket", str(path), "--idle", "0.1"),
+    )
+    assert await within(keeper.wait()) == 0
+    assert not path.exists()
+
+
+async def test_a_keeper_ends_when_it_was_long_without_a_bridge(
+    tmp_path: Path, upstream: FakeAppServer, clock: Clock
+) -> None:
     path = tmp_path / "k.sock"
-    async with attached(path, upstream, "--idle", "0.5") as bridge:
-        await asyncio.sleep(1)
-        assert path.exists()
-    await bridge.until(lambda: not path.exists())
+    clock.stop()
+    keeper = asyncio.create_task(keep(path, 600, 100, asyncio.Event()))
+    await eventually(path.exists)
+    clock.advance(599)
+    async with attached(path, upstream):
+        clock.advance(601)
+        await settled(keeper)
+    await settled(keeper)
+    clock.advance(599)
+    await settled(keeper)
+    clock.advance(2)
+    await eventually(keeper.done)
 
 
-async def test_a_killed_keeper_is_replaced(tmp_path: Path, upstream: FakeAppServer) -> None:
-    path = tmp_path / "k.sock"
-    async with attached(path, upstream, "--idle", "5") as bridge:
+async def test_a_killed_keeper_is_replaced(
+    path: Path, upstream: FakeAppServer, clock: Clock
+) -> None:
+    async with attached(path, upstream) as bridge:
         epoch = bridge.link.epoch
-        os.kill(int((tmp_path / "k.sock.pid").read_text()), signal.SIGKILL)
-        await bridge.until(lambda: bridge.link.up and bridge.link.epoch != epoch)
-    await bridge.until(lambda: not path.exists())
+        os.kill(pid_of(path), signal.SIGKILL)
+        clock.advance(SPAWN_PAUSE)
+        await eventually(lambda: bridge.link.up and bridge.link.epoch != epoch)
 
 
 async def test_a_socket_path_that_is_too_long_is_told(
@@ -243,7 +291,7 @@ async def test_a_socket_path_that_is_too_long_is_told(
 ) -> None:
     bridge = Bridge(tmp_path / ("k" * 120), upstream)
     bridge.start()
-    await bridge.until(lambda: "longer than 107" in bridge.link.reason)
+    await eventually(lambda: "longer than 107" in bridge.link.reason)
     await bridge.close()
 
 
@@ -280,20 +328,23 @@ async def test_a_second_connection_takes_over(
     path = tmp_path / "keeper.sock"
     server = await asyncio.start_unix_server(keeper.serve, path)
     async with attached(path, upstream) as bridge:
-        await bridge.until(lambda: len(upstream.sockets) == 2)
+        await eventually(lambda: bridge.link.made == 2)
         bridge.send(b'{"to":"all"}', everywhere=True)
         bridge.send(b'{"to":"one"}')
         assert sorted(await upstream.heard(3)) == ['{"to":"all"}', '{"to":"all"}', '{"to":"one"}']
         await upstream.say('{"n":1}')
+        await eventually(lambda: bridge.frames)
         await upstream.say('{"type":"call"}')
-        await bridge.until(lambda: len(bridge.frames) == 3)
+        await eventually(lambda: len(bridge.frames) == 3)
         assert bridge.texts == ['{"n":1}', '{"type":"call"}', '{"type":"call"}']
         bridge.frames.clear()
         generation = bridge.link.generation
-        await upstream.sockets[0].close()
-        await bridge.until(lambda: bridge.link.generation > generation and bridge.link.up)
+        await upstream.senders[upstream.received.index('{"to":"one"}')].close()
+        await eventually(lambda: bridge.link.generation > generation and bridge.link.up)
+        await eventually(lambda: bridge.link.made == 3)
         await upstream.say('{"n":2}')
-        await bridge.until(lambda: bridge.frames)
+        await eventually(lambda: bridge.frames)
+        await settled()
         assert bridge.texts == ['{"n":2}']
     server.close()
     await keeper.close()
@@ -305,7 +356,7 @@ async def test_nothing_goes_out_on_another_connection_than_meant(
     async with attached(socket, upstream) as bridge:
         old = bridge.link
         await upstream.drop()
-        await bridge.until(lambda: bridge.link.generation == 2 and bridge.link.up)
+        await eventually(lambda: bridge.link.generation == 2 and bridge.link.up)
         new, bridge.link = bridge.link, old
         bridge.send(b'{"late":1}')
         bridge.link = new
@@ -314,28 +365,31 @@ async def test_nothing_goes_out_on_another_connection_than_meant(
 
 
 async def test_a_keeper_of_another_version_is_replaced(
-    tmp_path: Path, upstream: FakeAppServer, monkeypatch: pytest.MonkeyPatch
+    path: Path, upstream: FakeAppServer, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = tmp_path / "k.sock"
     async with attached(path, upstream) as bridge:
         epoch = bridge.link.epoch
         monkeypatch.setattr("letta_matrix.runtimes.keeper.wire.PROTOCOL", 0)
         await upstream.drop()
-        await bridge.until(lambda: not path.exists())
+        await eventually(lambda: not path.exists())
         monkeypatch.undo()
-        await bridge.until(lambda: bridge.link.up and bridge.link.epoch != epoch)
-    os.kill(int((tmp_path / "k.sock.pid").read_text()), signal.SIGTERM)
-    await bridge.until(lambda: not path.exists())
+        clock.advance(SPAWN_PAUSE)
+        await eventually(lambda: bridge.link.up and bridge.link.epoch != epoch)
 
 
 async def test_a_replay_that_does_not_come_is_not_waited_for(
-    socket: Path, upstream: FakeAppServer, monkeypatch: pytest.MonkeyPatch
+    socket: Path, upstream: FakeAppServer, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def say_nothing(*_: object) -> None:
         pass
 
     monkeypatch.setattr(Keeper, "_replay", say_nothing)
-    monkeypatch.setattr("letta_matrix.runtimes.keeper.client.REPLAY_TIMEOUT", 0.1)
+    clock.stop()
     async with attached(socket, upstream) as bridge:
+        replay = asyncio.create_task(bridge.replay(0, ""))
+        await settled(replay)
+        clock.advance(REPLAY_TIMEOUT - 1)
+        await settled(replay)
+        clock.advance(2)
         with pytest.raises(KeeperGone, match="does not answer"):
-            await asyncio.wait_for(bridge.replay(0, ""), 5)
+            await replay

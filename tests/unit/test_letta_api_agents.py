@@ -8,8 +8,10 @@ import pytest
 from tests.fake_letta_api import MODELS, FakeLettaApi
 from tests.fake_letta_runs import Run
 from tests.unit.letta_api_bridge import Bridge, adapter
+from tests.waiting import Clock
 
 from letta_matrix.runtimes.letta_api import LettaApi
+from letta_matrix.runtimes.letta_api.listing import FULL_EVERY
 from letta_matrix.runtimes.protocol import (
     AgentGone,
     AgentInfo,
@@ -86,12 +88,12 @@ async def test_more_changes_than_a_page_holds_are_all_seen(
 
 
 async def test_removals_are_seen_at_once_among_few_and_soon_among_many(
-    server: FakeLettaApi, runtime: LettaApi, monkeypatch: pytest.MonkeyPatch
+    server: FakeLettaApi, runtime: LettaApi, clock: Clock
 ) -> None:
     ids = [server.add_agent(f"Agent {number}") for number in range(55)]
     assert len(await runtime.list_agents()) == 55
     server.remove_agent(ids[0])
-    monkeypatch.setattr("letta_matrix.runtimes.letta_api.listing.FULL_EVERY", 0.0)
+    clock.advance(FULL_EVERY + 1)
     assert len(await runtime.list_agents()) == 54
     for agent_id in ids[1:20]:
         server.remove_agent(agent_id)
@@ -211,13 +213,14 @@ async def test_a_turn_that_still_runs_is_told_when_it_has_ended(
 ) -> None:
     agent_id = server.add_agent("Alpha")
     cursor = (await runtime.said_since(agent_id, None)).cursor
-    slow = server.say(agent_id, "slow:6")
+    slow = server.say(agent_id, "steps:6")
     quick = server.say(agent_id, "quick")
     assert slow.task is not None
     assert quick.task is not None
     await quick.task
     first = await runtime.said_since(agent_id, cursor)
     assert [speech.text for speech in first.speeches] == ["echo: quick"]
+    server.steps.finish("steps:6")
     await slow.task
     second = await runtime.said_since(agent_id, first.cursor)
     assert [speech.text.split()[-1] for speech in second.speeches] == ["word6"]

@@ -1,11 +1,11 @@
 """Approvals on a Letta API: durable through crashes, and nothing runs without one."""
 
-import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 import pytest
 from tests.unit.letta_api_bridge import Bridge, end_of, text_of, with_agent
+from tests.waiting import Clock
 
 from letta_matrix.runtimes.protocol import (
     ApprovalRequested,
@@ -64,7 +64,7 @@ async def test_an_allowed_tool_runs_and_the_turn_goes_on(bridge: Bridge) -> None
     assert bridge.server.bodies[1]["messages"] == [
         {
             "type": "approval",
-            "otid": "$one:1",
+            "otid": f"$one/{bridge.agent_id}:1",
             "approvals": [{"type": "approval", "tool_call_id": asked.approval_id, "approve": True}],
         }
     ]
@@ -103,16 +103,19 @@ async def test_an_answer_given_before_a_crash_is_not_asked_for_again(bridge: Bri
     assert text_of(again) == "tool said: hi"
 
 
-async def test_an_answer_lost_on_its_way_is_sent_again_and_counts_once(bridge: Bridge) -> None:
+@pytest.mark.parametrize("otid", ["known", "forgotten"])
+async def test_an_answer_lost_on_its_way_counts_once(bridge: Bridge, otid: str) -> None:
+    """It is sent again, or found in the history where it would be taken twice."""
     request = bridge.request(ASK)
     asked = await until_asked(bridge, request)
-    rest = asyncio.create_task(bridge.run(request))
-    await asyncio.sleep(0.3)
+    rest = await bridge.reach(request, ApprovalRequested)
     bridge.server.cut_after = 0
     await bridge.runtime.answer_approval(request, asked[0].approval_id, allow=True)
     with pytest.raises(RuntimeUnavailable):
         await rest
     assert len(bridge.server.runs) == 2
+    if otid == "forgotten":
+        bridge.server.forget_otids()
     await bridge.crash()
     again = await bridge.run(request)
     assert text_of(again) == "tool said: hi"
@@ -169,14 +172,16 @@ async def test_an_answer_that_cannot_be_saved_is_not_taken(bridge: Bridge) -> No
             assert not event.ok
 
 
-async def test_cancelling_denies_what_waits_and_frees_the_conversation(bridge: Bridge) -> None:
+async def test_cancelling_denies_what_waits_and_frees_the_conversation(
+    bridge: Bridge, clock: Clock
+) -> None:
+    clock.stop()
     request = bridge.request(ASK)
     events: list[TurnEvent] = []
-    async with asyncio.timeout(5):
-        async for event in bridge.follow(request):
-            events.append(event)
-            if isinstance(event, ApprovalRequested):
-                await bridge.runtime.cancel_turn(bridge.agent_id, bridge.conversation_id)
+    async for event in bridge.follow(request):
+        events.append(event)
+        if isinstance(event, ApprovalRequested):
+            await bridge.runtime.cancel_turn(bridge.agent_id, bridge.conversation_id)
     assert end_of(events).stop_reason is StopReason.CANCELLED
     assert not any(event.ok for event in events if isinstance(event, ToolReturned))
     assert text_of(await bridge.run(bridge.request("hello", "$two"))) == "echo: hello"
@@ -203,23 +208,6 @@ async def decided_elsewhere(bridge: Bridge, request: TurnRequest) -> None:
         if isinstance(event, ApprovalRequested):
             bridge.server.conversations[bridge.conversation_id].pending = []
             await bridge.runtime.answer_approval(request, event.approval_id, allow=True)
-
-
-async def test_a_lost_answer_whose_otid_was_forgotten_is_found_in_the_history(
-    bridge: Bridge,
-) -> None:
-    request = bridge.request(ASK)
-    asked = await until_asked(bridge, request)
-    rest = asyncio.create_task(bridge.run(request))
-    await asyncio.sleep(0.3)
-    bridge.server.cut_after = 0
-    await bridge.runtime.answer_approval(request, asked[0].approval_id, allow=True)
-    with pytest.raises(RuntimeUnavailable):
-        await rest
-    bridge.server.forget_otids()
-    await bridge.crash()
-    assert text_of(await bridge.run(request)) == "tool said: hi"
-    assert len(bridge.server.runs) == 2
 
 
 async def test_what_follows_an_approval_is_no_speech_after_a_restart(bridge: Bridge) -> None:

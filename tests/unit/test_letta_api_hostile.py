@@ -1,7 +1,6 @@
 """A Letta API that answers nonsense, repeats our key, or leads elsewhere."""
 
 import json
-import time
 from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -230,27 +229,27 @@ async def test_an_event_without_end_is_given_up(monkeypatch: pytest.MonkeyPatch)
 
 
 async def test_a_long_line_in_small_pieces_is_read_in_time() -> None:
+    """It would take for ever if each piece cost as much as the line so far."""
+
     async def source() -> AsyncGenerator[bytes]:
         yield b'data: {"content": "'
-        for _ in range(100_000):
-            yield b"x" * 80
+        for _ in range(400_000):
+            yield b"x" * 40
         yield b'"}\n\n'
 
-    started = time.process_time()
     events = [event async for event in read_events(source(), Counter())]
-    assert len(events[0].data["content"]) == 8_000_000
-    assert time.process_time() - started < 2
+    assert len(events[0].data["content"]) == 16_000_000
 
 
 def test_long_arguments_in_small_pieces_are_read_in_time() -> None:
+    """As above."""
     reader = TurnReader(Counter())
-    started, events = time.process_time(), list[TurnEvent]()
-    for place, piece in enumerate(['{"a": "', *["}x\\n"] * 20_000, '"}']):
+    events: list[TurnEvent] = []
+    for place, piece in enumerate(['{"a": "', *["}x\\n"] * 150_000, '"}']):
         call = {"tool_call_id": "c", "name": "t", "arguments": piece}
         message = {"message_type": "tool_call_message", "seq_id": place + 1, "tool_call": call}
         events = list(reader.read(message))
     assert len(events) == 1
-    assert time.process_time() - started < 2
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 100])

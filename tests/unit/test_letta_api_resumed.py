@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from tests.fake_letta_runs import Json, new_id
+from tests.servers import free_port
 from tests.unit.letta_api_bridge import Bridge, adapter, text_of, with_agent
 
 from letta_matrix.runtimes.letta_api import turns
@@ -26,7 +27,7 @@ SEND = r"POST /v1/conversations/.*/messages"
 
 @pytest.fixture
 async def bridge() -> AsyncGenerator[Bridge]:
-    async with with_agent() as made:
+    async with with_agent(free_port()) as made:
         yield made
 
 
@@ -98,7 +99,7 @@ async def test_a_prompt_that_surely_was_not_sent_is_never_too_old(bridge: Bridge
 
 
 async def test_a_prompt_that_found_its_conversation_busy_was_not_sent(bridge: Bridge) -> None:
-    async with aclosing(bridge.follow(bridge.request("slow:20"))) as first:
+    async with aclosing(bridge.follow(bridge.request("steps:2"))) as first:
         await anext(first)
         with pytest.raises(RuntimeBusy):
             await bridge.run(bridge.request("hello", "$two"))
@@ -107,16 +108,18 @@ async def test_a_prompt_that_found_its_conversation_busy_was_not_sent(bridge: Br
 
 
 async def test_a_key_that_expired_in_mid_turn_does_not_end_the_turn(bridge: Bridge) -> None:
-    async with aclosing(bridge.follow(bridge.request("slow:3"))) as events:
+    request = bridge.request("steps:3")
+    async with aclosing(bridge.follow(request)) as events:
         async for event in events:
             if isinstance(event, TextDelta):
                 break
     await bridge.runtime.close()
     bridge.runtime = adapter(bridge.server, "sk-expired")
     with pytest.raises(RuntimeUnavailable, match="set a valid `api_key`"):
-        await bridge.run(bridge.request("slow:3"))
+        await bridge.run(request)
     await bridge.crash()
-    assert text_of(await bridge.run(bridge.request("slow:3"))) == "word1 word2 word3 "
+    bridge.server.steps.finish("steps:3")
+    assert text_of(await bridge.run(request)) == "word1 word2 word3 "
 
 
 async def test_a_key_that_expired_before_a_prompt_was_sent_ends_the_turn(bridge: Bridge) -> None:

@@ -6,8 +6,12 @@ from contextlib import aclosing
 
 import pytest
 from tests.fake_letta_api import FakeLettaApi
+from tests.fake_letta_runs import Run
 from tests.unit.letta_api_bridge import Bridge, adapter, end_of, text_of
+from tests.waiting import Clock, eventually, settled, within
 
+from letta_matrix.runtimes.letta_api.client import STREAM_SILENCE
+from letta_matrix.runtimes.letta_api.turns import CANCEL_GRACE
 from letta_matrix.runtimes.protocol import (
     AgentGone,
     ConversationGone,
@@ -32,6 +36,8 @@ from letta_matrix.runtimes.protocol import (
 )
 
 SEND = r"POST /v1/conversations/.*/messages"
+CANCEL = r"POST /v1/conversations/.*/cancel"
+LOOK = r"GET /v1/runs/[^/]+"
 
 
 @pytest.fixture
@@ -49,6 +55,11 @@ async def bridge(server: FakeLettaApi) -> AsyncGenerator[Bridge]:
     await made.runtime.close()
 
 
+def run_of(bridge: Bridge) -> Run:
+    (run,) = bridge.server.runs.values()
+    return run
+
+
 async def test_a_turn_is_streamed_from_its_start_to_its_end(bridge: Bridge) -> None:
     events = await bridge.run(bridge.request("hello"))
     run_id = next(iter(bridge.server.runs))
@@ -56,7 +67,7 @@ async def test_a_turn_is_streamed_from_its_start_to_its_end(bridge: Bridge) -> N
     assert text_of(events) == "echo: hello"
     assert events[-2:] == [TextEnded(), TurnFinished(StopReason.END_TURN, run_id=run_id)]
     assert bridge.server.bodies[0] == {
-        "messages": [{"role": "user", "content": "hello", "otid": "$one"}],
+        "messages": [{"role": "user", "content": "hello", "otid": f"$one/{bridge.agent_id}"}],
         "streaming": True,
         "background": True,
         "stream_tokens": True,
@@ -95,16 +106,19 @@ async def test_images_go_to_the_model(bridge: Bridge) -> None:
 
 
 async def test_after_a_crash_in_mid_stream_the_same_run_is_followed(bridge: Bridge) -> None:
-    request = bridge.request("slow:5")
+    request = bridge.request("steps:5")
+    bridge.server.steps.step("steps:5")
     async with aclosing(bridge.follow(request)) as events:
         async for event in events:
             if isinstance(event, TextDelta) and event.text == "word2 ":
                 break
     await bridge.crash()
-    events = await bridge.run(request)
+    rest = await bridge.reach(request, TextDelta)
+    bridge.server.steps.finish("steps:5")
+    events = await rest
     assert text_of(events) == "word1 word2 word3 word4 word5 "
-    assert end_of(events).run_id == next(iter(bridge.server.runs))
-    assert bridge.server.prompts == ["slow:5"]
+    assert end_of(events).run_id == run_of(bridge).id
+    assert bridge.server.prompts == ["steps:5"]
 
 
 async def test_a_crash_before_the_run_is_known_does_not_ask_twice(bridge: Bridge) -> None:
@@ -140,12 +154,14 @@ async def test_a_prompt_that_never_arrived_is_sent_again(bridge: Bridge) -> None
 
 
 async def test_a_cut_stream_is_followed_again_from_its_beginning(bridge: Bridge) -> None:
-    request = bridge.request("slow:4")
+    request = bridge.request("steps:4")
+    bridge.server.steps.step("steps:4")
     bridge.server.cut_after = 2
     with pytest.raises(RuntimeUnavailable):
         await bridge.run(request)
+    bridge.server.steps.finish("steps:4")
     assert text_of(await bridge.run(request)) == "word1 word2 word3 word4 "
-    assert bridge.server.count("slow:4") == 1
+    assert bridge.server.count("steps:4") == 1
 
 
 async def test_a_stream_cut_after_its_stop_reason_is_whole(bridge: Bridge) -> None:
@@ -155,43 +171,43 @@ async def test_a_stream_cut_after_its_stop_reason_is_whole(bridge: Bridge) -> No
 
 
 async def test_nonsense_in_a_stream_is_counted_and_the_turn_goes_on(bridge: Bridge) -> None:
-    request = bridge.request("slow:3")
-    bridge.server.garbage_after = 2
+    request = bridge.request("steps:3")
+    bridge.server.garbage_after = 1
     with pytest.raises(RuntimeUnavailable):
         await bridge.run(request)
+    bridge.server.steps.finish("steps:3")
     assert bridge.runtime.counters["malformed stream event"] >= 2
     assert text_of(await bridge.run(request)) == "word1 word2 word3 "
 
 
-async def test_a_silent_stream_counts_as_broken(
-    server: FakeLettaApi, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("letta_matrix.runtimes.letta_api.client.STREAM_SILENCE", 0.4)
-    runtime = adapter(server)
-    agent_id = server.add_agent("Alpha")
-    bridge = Bridge(server, runtime, agent_id, await runtime.create_conversation(agent_id, "x"))
-    server.silent = True
+async def test_a_silent_stream_counts_as_broken(bridge: Bridge, clock: Clock) -> None:
+    clock.stop()
+    bridge.server.silent = True
+    turn = asyncio.create_task(bridge.run(bridge.request("hello")))
+    await eventually(lambda: bridge.server.prompts)
+    await settled(turn)
+    clock.advance(STREAM_SILENCE - 1)
+    await settled(turn)
+    clock.advance(2)
     with pytest.raises(RuntimeUnavailable, match="in time"):
-        await bridge.run(bridge.request("hello"))
-    server.silent = False
+        await turn
+    bridge.server.silent = False
     assert text_of(await bridge.run(bridge.request("hello"))) == "echo: hello"
-    assert server.prompts == ["hello"]
-    await runtime.close()
+    assert bridge.server.prompts == ["hello"]
 
 
-async def test_pings_keep_a_slow_stream_alive(
-    server: FakeLettaApi, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("letta_matrix.runtimes.letta_api.client.STREAM_SILENCE", 0.5)
-    runtime = adapter(server)
-    agent_id = server.add_agent("Alpha")
-    bridge = Bridge(server, runtime, agent_id, await runtime.create_conversation(agent_id, "x"))
-    task = asyncio.create_task(bridge.run(bridge.request("hang")))
-    await asyncio.sleep(1)
-    assert not task.done()
-    await runtime.cancel_turn(agent_id, bridge.conversation_id)
-    assert end_of(await task).stop_reason is StopReason.CANCELLED
-    await runtime.close()
+async def test_pings_keep_a_slow_stream_alive(bridge: Bridge, clock: Clock) -> None:
+    clock.stop()
+    bridge.server.ping_every = STREAM_SILENCE / 4
+    turn = asyncio.create_task(bridge.run(bridge.request("hang")))
+    await eventually(lambda: bridge.server.prompts)
+    for looks in range(5):
+        await settled(turn)
+        clock.advance(bridge.server.ping_every)
+        await eventually(lambda: len(bridge.server.lines(LOOK)), looks.__le__)
+    await settled(turn)
+    await bridge.runtime.cancel_turn(bridge.agent_id, bridge.conversation_id)
+    assert end_of(await turn).stop_reason is StopReason.CANCELLED
 
 
 async def test_a_run_that_streams_no_more_is_read_from_its_messages(bridge: Bridge) -> None:
@@ -208,26 +224,26 @@ async def test_a_run_that_streams_no_more_is_read_from_its_messages(bridge: Brid
 
 
 async def test_a_running_run_that_streams_no_more_is_waited_for(bridge: Bridge) -> None:
-    request = bridge.request("slow:4")
+    request = bridge.request("steps:4")
     bridge.server.cut_after = 1
     with pytest.raises(RuntimeUnavailable):
         await bridge.run(request)
     bridge.server.without_redis = True
     with pytest.raises(RuntimeUnavailable, match="before its run did"):
         await bridge.run(request)
-    await asyncio.sleep(0.6)
+    bridge.server.steps.finish("steps:4")
+    await eventually(lambda: run_of(bridge).ended)
     assert text_of(await bridge.run(request)) == "word1 word2 word3 word4 "
 
 
-async def test_a_stream_its_server_lost_is_not_waited_for(bridge: Bridge) -> None:
-    request = bridge.request("slow:3")
+async def test_a_stream_its_server_lost_is_not_waited_for(bridge: Bridge, clock: Clock) -> None:
+    request = bridge.request("hello")
     bridge.server.cut_after = 1
     with pytest.raises(RuntimeUnavailable):
         await bridge.run(request)
-    await asyncio.sleep(0.5)
+    await eventually(lambda: run_of(bridge).ended)
     bridge.server.lose_streams()
-    async with asyncio.timeout(3):
-        assert text_of(await bridge.run(request)) == "word1 word2 word3 "
+    assert text_of(await clock.through(bridge.run(request), step=0.1)) == "echo: hello"
 
 
 @pytest.mark.parametrize("text", ["hello", 'tool:look_up:{"a": 1}'])
@@ -249,7 +265,7 @@ async def test_a_server_without_background_runs_is_refused_with_the_reason(bridg
 
 
 async def test_a_second_turn_in_a_conversation_finds_it_busy(bridge: Bridge) -> None:
-    first = bridge.follow(bridge.request("slow:20"))
+    first = bridge.follow(bridge.request("steps:2"))
     await anext(first)
     other = Bridge(bridge.server, bridge.runtime, bridge.agent_id, bridge.conversation_id)
     with pytest.raises(RuntimeBusy):
@@ -262,11 +278,12 @@ async def test_a_second_turn_in_a_conversation_finds_it_busy(bridge: Bridge) -> 
 async def test_two_conversations_of_an_agent_run_side_by_side(bridge: Bridge) -> None:
     second = await bridge.runtime.create_conversation(bridge.agent_id, "a thread")
     other = Bridge(bridge.server, bridge.runtime, bridge.agent_id, second)
-    both = asyncio.gather(
-        bridge.run(bridge.request("slow:5 one")), other.run(other.request("slow:5 two", "$two"))
-    )
-    async with asyncio.timeout(0.9):
-        assert [text_of(events).split()[-1] for events in await both] == ["word5", "word5"]
+    both = [
+        await bridge.reach(bridge.request("steps:5 one"), TextDelta),
+        await other.reach(other.request("steps:5 two", "$two"), TextDelta),
+    ]
+    bridge.server.steps.finish("steps:5")
+    assert [text_of(await turn).split()[-1] for turn in both] == ["word5", "word5"]
 
 
 async def test_a_rate_limit_tells_how_long_to_wait(bridge: Bridge) -> None:
@@ -338,11 +355,12 @@ async def test_a_failing_model_ends_the_turn_with_its_reason(bridge: Bridge) -> 
 
 async def test_cancelling_ends_the_turn_and_keeps_what_was_said(bridge: Bridge) -> None:
     events: list[TurnEvent] = []
-    async for event in bridge.follow(bridge.request("slow:100")):
+    bridge.server.steps.step("steps:3")
+    async for event in bridge.follow(bridge.request("steps:3")):
         events.append(event)
         if isinstance(event, TextDelta) and event.text == "word2 ":
             await bridge.runtime.cancel_turn(bridge.agent_id, bridge.conversation_id)
-    assert text_of(events).startswith("word1 word2 ")
+    assert text_of(events) == "word1 word2 "
     assert end_of(events).stop_reason is StopReason.CANCELLED
     assert text_of(await bridge.run(bridge.request("hello", "$two"))) == "echo: hello"
 
@@ -351,26 +369,33 @@ async def test_cancelling_where_nothing_runs_is_no_error(bridge: Bridge) -> None
     await bridge.runtime.cancel_turn(bridge.agent_id, bridge.conversation_id)
 
 
-async def test_a_cancelled_run_that_never_reports_its_end_is_ended(bridge: Bridge) -> None:
-    bridge.server.fail(r"POST /v1/conversations/.*/cancel", 200, body="{}")
-    rest = asyncio.create_task(bridge.run(bridge.request("hang")))
-    await asyncio.sleep(0.5)
+async def test_a_cancelled_run_that_never_reports_its_end_is_ended(
+    bridge: Bridge, clock: Clock
+) -> None:
+    clock.stop()
+    bridge.server.fail(CANCEL, 200, body="{}")
+    rest = await bridge.reach(bridge.request("steps:2"), TextDelta)
     await bridge.runtime.cancel_turn(bridge.agent_id, bridge.conversation_id)
-    async with asyncio.timeout(4):
-        assert end_of(await rest).stop_reason is StopReason.CANCELLED
+    clock.advance(CANCEL_GRACE - 0.1)
+    await settled(rest)
+    clock.advance(0.2)
+    assert end_of(await rest).stop_reason is StopReason.CANCELLED
 
 
-async def test_a_turn_cancelled_before_its_run_is_known_stays_cancelled(bridge: Bridge) -> None:
+async def test_a_turn_cancelled_before_its_run_is_known_stays_cancelled(
+    bridge: Bridge, clock: Clock
+) -> None:
     bridge.server.silent = True
-    request = bridge.request("slow:50")
+    request = bridge.request("steps:2")
     rest = asyncio.create_task(bridge.run(request))
-    await asyncio.sleep(0.3)
+    await eventually(lambda: bridge.server.prompts)
     await bridge.runtime.cancel_turn(bridge.agent_id, bridge.conversation_id)
+    clock.advance(CANCEL_GRACE)
     with pytest.raises(RuntimeUnavailable):
         await rest
     bridge.server.silent = False
     assert end_of(await bridge.run(request)).stop_reason is StopReason.CANCELLED
-    assert bridge.server.prompts == ["slow:50"]
+    assert bridge.server.prompts == ["steps:2"]
 
 
 async def test_without_a_key_none_is_taken_from_the_environment(
@@ -385,14 +410,12 @@ async def test_without_a_key_none_is_taken_from_the_environment(
 
 
 async def test_a_cancelled_turn_is_cancelled_again_if_that_did_not_arrive(bridge: Bridge) -> None:
-    request = bridge.request("slow:50")
-    bridge.server.fail(r"POST /v1/conversations/.*/cancel", 503)
-    rest = asyncio.create_task(bridge.run(request))
-    await asyncio.sleep(0.3)
+    request = bridge.request("steps:2")
+    bridge.server.fail(CANCEL, 503)
+    rest = await bridge.reach(request, TextDelta)
     with pytest.raises(RuntimeUnavailable):
         await bridge.runtime.cancel_turn(bridge.agent_id, bridge.conversation_id)
     rest.cancel()
     await asyncio.wait([rest])
     await bridge.crash()
-    async with asyncio.timeout(2):
-        assert end_of(await bridge.run(request)).stop_reason is StopReason.CANCELLED
+    assert end_of(await within(bridge.run(request))).stop_reason is StopReason.CANCELLED

@@ -54,26 +54,25 @@ async def test_a_prompt_tells_what_to_do_and_what_not_to_trust(door: Door) -> No
         assert "at most" not in text
 
 
-@pytest.mark.parametrize(
-    ("name", "arguments", "why"),
-    [
-        ("nothing", {}, "no such prompt for you, only: summarise_room"),
-        ("summarise_room", {}, "`room` is missing"),
-        ("summarise_room", {"room": "  "}, "`room` is missing"),
-        ("summarise_room", {"room": "a", "x": "y"}, "there is no `x`"),
-        ("summarise_room", {"room": "a\u202eb"}, "`room` has control characters"),
-        ("summarise_room", {"room": "a" * 1001}, "over 1000 characters"),
-        ("summarise_room", {"room": 7}, "Invalid"),
-        ("summarise_room", [], "Invalid"),
-    ],
-)
-async def test_wrong_arguments_are_named(
-    door: Door, name: str, arguments: object, why: str
-) -> None:
+WRONG: list[tuple[str, object, str]] = [
+    ("nothing", {}, "no such prompt for you, only: summarise_room"),
+    ("summarise_room", {}, "`room` is missing"),
+    ("summarise_room", {"room": "  "}, "`room` is missing"),
+    ("summarise_room", {"room": "a", "x": "y"}, "there is no `x`"),
+    ("summarise_room", {"room": "a\u202eb"}, "`room` has control characters"),
+    ("summarise_room", {"room": "a" * 1001}, "over 1000 characters"),
+    ("summarise_room", {"room": 7}, "Invalid"),
+    ("summarise_room", [], "Invalid"),
+]
+
+
+async def test_wrong_arguments_are_named(door: Door, subtests: pytest.Subtests) -> None:
     async with door.client() as client:
-        wanted = {"name": name, "arguments": arguments}
-        error = (await client.request("prompts/get", wanted))["error"]
-        assert (error["code"], why in error["message"]) == (-32602, True), error
+        for name, arguments, why in WRONG:
+            with subtests.test(name=name, why=why):
+                wanted = {"name": name, "arguments": arguments}
+                error = (await client.request("prompts/get", wanted))["error"]
+                assert (error["code"], why in error["message"]) == (-32602, True), error
 
 
 async def test_arguments_complete_to_names(door: Door) -> None:

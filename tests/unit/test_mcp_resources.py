@@ -3,7 +3,6 @@
 import asyncio
 import gc
 import json
-import time
 from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
@@ -11,13 +10,14 @@ from urllib.parse import quote
 
 import pytest
 from tests.builders import message
-from tests.mcp_socket import RawClient, raw_client
+from tests.mcp_socket import Json, RawClient, raw_client
 from tests.unit.mcp_door import MINE, OTHERS, Door, door_on
-from tests.waiting import eventually
+from tests.waiting import Clock, eventually, settled
 
 from letta_matrix.mcp import subscriptions
 from letta_matrix.mcp.changes import Change, Changes
-from letta_matrix.mcp.subscriptions import Watch
+from letta_matrix.mcp.frames import UNAUTHORIZED
+from letta_matrix.mcp.subscriptions import INTERVAL, Watch
 from letta_matrix.store.database import Database
 from letta_matrix.toolbox.principal import Scope
 
@@ -34,12 +34,16 @@ LIST_CHANGED = "notifications/resources/list_changed"
 
 
 @pytest.fixture
-async def door(
-    tmp_path: Path, database: Database, monkeypatch: pytest.MonkeyPatch
-) -> AsyncGenerator[Door]:
-    monkeypatch.setattr(subscriptions, "INTERVAL", 0.2)
+async def door(tmp_path: Path, database: Database) -> AsyncGenerator[Door]:
     async with door_on(tmp_path, database) as opened:
         yield opened
+
+
+@pytest.fixture
+def stopped(clock: Clock) -> Clock:
+    """The clock, which stands still: nobody is told of the same thing again."""
+    clock.stop()
+    return clock
 
 
 def membership(who: str, now: str, before: str = "leave", room_id: str = MINE) -> dict[str, Any]:
@@ -53,18 +57,28 @@ def renaming(room_id: str) -> dict[str, Any]:
     return message(room_id=room_id, type="m.room.name", state_key="", content={"name": "new"})
 
 
-async def told(client: RawClient, seconds: float = 0.5) -> list[str]:
-    """The notifications that came within some time, by URI; the list's is named."""
-    deadline = time.monotonic() + seconds
-    found: list[str] = []
-    while (left := deadline - time.monotonic()) > 0:
-        try:
-            async with asyncio.timeout(left):
-                news = await client.receive()
-        except TimeoutError:
-            break
-        found.append(news.get("params", {}).get("uri") or news["method"][len("notifications/") :])
-    return found
+def is_told_all(door: Door) -> bool:
+    """Whether nothing is on its way to those who watch."""
+    return all(watch._telling is None for watch in door.watches)
+
+
+def topic(news: Json) -> str:
+    """What a notification is about; for the list its method."""
+    return news.get("params", {}).get("uri") or news["method"][len("notifications/") :]
+
+
+async def told(door: Door, client: RawClient, clock: Clock, count: int = 0) -> list[str]:
+    """The next `count` notifications, and what else there is once the next could come. Time
+    stands still."""
+    found = [await client.receive() for _ in range(count)]
+    await settled()
+    clock.advance(INTERVAL)
+    await eventually(lambda: is_told_all(door))
+    # What comes after them.
+    await client.result("ping")
+    found += client.told
+    client.told.clear()
+    return [topic(one) for one in found]
 
 
 async def test_resources_are_listed_page_by_page(door: Door) -> None:
@@ -95,36 +109,32 @@ async def test_the_template_names_its_variable(door: Door) -> None:
         assert template["uriTemplate"] == "matrix://rooms/{room_id}/messages"
 
 
-@pytest.mark.parametrize(
-    ("uri", "fault"),
-    [
-        ("matrix://rooms/%21others%3Atest/messages", "You are not in !others:test."),
-        ("matrix://rooms/", "There is no such resource"),
-        ("matrix://rooms//messages", "There is no such resource"),
-        ("matrix://rooms/../messages", "You are not in"),
-        ("matrix://rooms/!a/b/messages", "There is no such resource"),
-        ("matrix://rooms/%ff%fe/messages", "There is no such resource"),
-        (f"matrix://rooms/{'a' * 1000}/messages", "There is no such resource"),
-        ("file:///etc/passwd", "There is no such resource"),
-        ("matrix://rooms?x=1", "There is no such resource"),
-        ("", "There is no such resource"),
-    ],
-)
-@pytest.mark.parametrize("method", ["resources/read", "resources/subscribe"])
-async def test_what_cannot_be_read_is_refused(
-    door: Door, method: str, uri: str, fault: str
-) -> None:
-    async with door.client() as client:
-        error = (await client.request(method, {"uri": uri}))["error"]
-        assert error["code"] == -32602
-        assert fault in error["message"]
+UNREADABLE = [
+    ("matrix://rooms/%21others%3Atest/messages", "You are not in !others:test."),
+    ("matrix://rooms/", "There is no such resource"),
+    ("matrix://rooms//messages", "There is no such resource"),
+    ("matrix://rooms/../messages", "You are not in"),
+    ("matrix://rooms/!a/b/messages", "There is no such resource"),
+    ("matrix://rooms/%ff%fe/messages", "There is no such resource"),
+    (f"matrix://rooms/{'a' * 1000}/messages", "There is no such resource"),
+    ("file:///etc/passwd", "There is no such resource"),
+    ("matrix://rooms?x=1", "There is no such resource"),
+    ("", "There is no such resource"),
+]
 
 
-@pytest.mark.parametrize("cursor", ["-1", "x", "", "9" * 9, "²"])
-async def test_a_foreign_cursor_is_refused(door: Door, cursor: str) -> None:
+async def test_what_cannot_be_read_is_refused(door: Door, subtests: pytest.Subtests) -> None:
     async with door.client() as client:
-        error = (await client.request("resources/list", {"cursor": cursor}))["error"]
-        assert error["code"] == -32602
+        for method in ("resources/read", "resources/subscribe"):
+            for uri, fault in UNREADABLE:
+                with subtests.test(method=method, uri=uri):
+                    error = (await client.request(method, {"uri": uri}))["error"]
+                    assert error["code"] == -32602
+                    assert fault in error["message"]
+        for cursor in ("-1", "x", "", "9" * 9, "²"):
+            with subtests.test(cursor=cursor):
+                error = (await client.request("resources/list", {"cursor": cursor}))["error"]
+                assert error["code"] == -32602
 
 
 async def test_a_token_sees_what_its_scopes_and_rooms_allow(door: Door) -> None:
@@ -139,68 +149,78 @@ async def test_a_token_sees_what_its_scopes_and_rooms_allow(door: Door) -> None:
         assert "error" in await client.request("resources/subscribe", {"uri": MESSAGES})
 
 
-async def test_a_subscriber_is_told_of_messages_a_few_times_only(door: Door) -> None:
+async def test_a_subscriber_is_told_of_many_messages_a_few_times(
+    door: Door, stopped: Clock
+) -> None:
     async with door.client() as client:
         await client.result("resources/subscribe", {"uri": MESSAGES})
+        arrivals = door.toolbox.arrivals
         for _ in range(50):
-            door.toolbox.arrivals.publish(message(room_id=MINE))
-            door.toolbox.arrivals.publish(message(room_id=OTHERS))
-            await asyncio.sleep(0.005)
-        found = await told(client, 0.6)
-        assert set(found) == {MESSAGES}
-        assert 2 <= len(found) <= 4
+            arrivals.publish(message(room_id=MINE))
+            arrivals.publish(message(room_id=OTHERS))
+        assert topic(await client.receive()) == MESSAGES
+        await settled()
+        for _ in range(50):
+            arrivals.publish(message(room_id=MINE))
+        stopped.advance(INTERVAL - 0.1)
+        await client.result("ping")
+        assert client.told == []
+        stopped.advance(0.1)
+        assert await told(door, client, stopped, 1) == [MESSAGES]
         await client.result("resources/unsubscribe", {"uri": MESSAGES})
-        door.toolbox.arrivals.publish(message(room_id=MINE))
-        assert await told(client) == []
+        arrivals.publish(message(room_id=MINE))
+        assert await told(door, client, stopped) == []
 
 
-async def test_a_room_subscribed_to_by_its_alias_is_named_so(door: Door) -> None:
+async def test_a_room_subscribed_to_by_its_alias_is_named_so(door: Door, stopped: Clock) -> None:
     uri = "matrix://rooms/%23mine%3Atest/messages"
     async with door.client() as client:
         await client.result("resources/subscribe", {"uri": uri})
         door.toolbox.arrivals.publish(message(room_id=MINE))
-        assert await told(client) == [uri]
+        assert await told(door, client, stopped, 1) == [uri]
 
 
-async def test_new_rooms_change_the_list(door: Door) -> None:
+async def test_new_rooms_change_the_list(door: Door, stopped: Clock) -> None:
     async with door.client() as client:
         await client.result("resources/subscribe", {"uri": "matrix://rooms"})
         arrivals = door.toolbox.arrivals
         arrivals.publish(membership("@ann:test", "join"))
         arrivals.publish(membership(BOT, "join", "join"))
         arrivals.publish(membership(BOT, "invite"))
-        assert await told(client) == []
+        assert await told(door, client, stopped) == []
         arrivals.publish(membership(BOT, "join", "invite"))
-        assert sorted(await told(client)) == ["matrix://rooms", "resources/list_changed"]
+        found = await told(door, client, stopped, 2)
+        assert sorted(found) == ["matrix://rooms", "resources/list_changed"]
 
 
-async def test_a_new_name_is_told_to_those_in_the_room(door: Door) -> None:
+async def test_a_new_name_is_told_to_those_in_the_room(door: Door, stopped: Clock) -> None:
     async with door.client() as client:
         await client.result("resources/subscribe", {"uri": "matrix://rooms"})
         door.toolbox.arrivals.publish(renaming(OTHERS))
-        assert await told(client) == []
+        await eventually(lambda: door.fake.read == [OTHERS])
+        assert await told(door, client, stopped) == []
         door.toolbox.arrivals.publish(renaming(MINE))
-        assert await told(client) == ["matrix://rooms"]
+        assert await told(door, client, stopped, 1) == ["matrix://rooms"]
 
 
-async def test_new_agents_change_their_list(door: Door) -> None:
+async def test_new_agents_change_their_list(door: Door, stopped: Clock) -> None:
     async with door.client(await door.token(agent_id="agent-2")) as client:
         await client.result("resources/subscribe", {"uri": "matrix://agents"})
         door.toolbox.arrivals.publish(membership("@agent_1:test", "join"))
-        assert await told(client) == []
+        assert await told(door, client, stopped) == []
         door.toolbox.arrivals.publish(membership("@agent_1:test", "join", room_id="!1:test"))
-        assert await told(client) == ["matrix://agents"]
+        assert await told(door, client, stopped, 1) == ["matrix://agents"]
         door.toolbox.arrivals.publish(renaming("!1:test"))
-        assert await told(client) == ["matrix://agents"]
+        assert await told(door, client, stopped, 1) == ["matrix://agents"]
 
 
-async def test_who_has_left_is_told_no_more(door: Door) -> None:
+async def test_who_has_left_is_told_no_more(door: Door, stopped: Clock) -> None:
     async with door.client() as client:
         await client.result("resources/subscribe", {"uri": MESSAGES})
         door.toolbox.arrivals.publish(membership(BOT, "leave", "join"))
-        assert await told(client) == ["resources/list_changed"]
+        assert await told(door, client, stopped, 1) == ["resources/list_changed"]
         door.toolbox.arrivals.publish(message(room_id=MINE))
-        assert await told(client) == []
+        assert await told(door, client, stopped) == []
 
 
 async def test_a_revoked_token_is_told_nothing(door: Door) -> None:
@@ -209,7 +229,10 @@ async def test_a_revoked_token_is_told_nothing(door: Door) -> None:
         await client.result("resources/subscribe", {"uri": MESSAGES})
         await door.revoke(token)
         door.toolbox.arrivals.publish(message(room_id=MINE))
-        assert await told(client) == []
+        await eventually(lambda: is_told_all(door))
+        assert "error" in await client.request("ping")
+        assert client.told == []
+        assert (await client.closed())[0] == UNAUTHORIZED
 
 
 async def test_what_fails_while_a_watch_ends_is_not_left_over(caplog: Any) -> None:
@@ -218,7 +241,7 @@ async def test_what_fails_while_a_watch_ends_is_not_left_over(caplog: Any) -> No
     async def still() -> None:
         asked.set()
         try:
-            await asyncio.sleep(60)
+            await asyncio.Event().wait()
         except asyncio.CancelledError:
             raise ConnectionError("the client has gone") from None
 
@@ -227,13 +250,16 @@ async def test_what_fails_while_a_watch_ends_is_not_left_over(caplog: Any) -> No
             return Change(frozenset({MINE}))
 
     nothing: Any = None
+    # What was there before takes long to look through.
+    gc.freeze()
     watch = Watch(nothing, Always(nothing, BOT, nothing), still, nothing)
     watch.topics[MINE] = MESSAGES
     watch.see({})
     await asked.wait()
     watch.stop()
-    await asyncio.sleep(0.01)
+    await settled()
     gc.collect()
+    gc.unfreeze()
     assert "never retrieved" not in caplog.text
 
 
@@ -258,7 +284,7 @@ async def test_subscriptions_are_bounded(door: Door, monkeypatch: pytest.MonkeyP
         assert "No more than 2" in error["message"]
 
 
-async def test_hostile_events_hurt_nobody(door: Door) -> None:
+async def test_hostile_events_hurt_nobody(door: Door, stopped: Clock) -> None:
     async with door.client() as client:
         await client.result("resources/subscribe", {"uri": MESSAGES})
         events: list[dict[str, Any]] = [{}, {"room_id": 7}, {"room_id": MINE, "type": []}]
@@ -266,7 +292,7 @@ async def test_hostile_events_hurt_nobody(door: Door) -> None:
             door.toolbox.arrivals.publish(event)
         broken = membership(BOT, "join") | {"content": [], "unsigned": "x", "state_key": ["x"]}
         door.toolbox.arrivals.publish(broken)
-        assert await told(client) == []
+        assert await told(door, client, stopped) == []
 
 
 async def listen(client: RawClient, **wanted: object) -> tuple[int, dict[str, Any]]:
@@ -300,7 +326,10 @@ async def test_listening_of_the_stateless_revision(door: Door) -> None:
         await eventually(lambda: listeners(door) == before)
 
 
-async def test_listening_to_many_rooms_counts_for_each(tmp_path: Path, database: Database) -> None:
+async def test_listening_to_many_rooms_counts_for_each(
+    tmp_path: Path, database: Database, clock: Clock
+) -> None:
+    clock.stop()
     async with (
         door_on(tmp_path, database, access={"calls_per_minute": 5}) as door,
         raw_client(door.url, await door.token()) as client,

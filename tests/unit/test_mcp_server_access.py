@@ -1,8 +1,8 @@
 """Who gets to the MCP server over HTTP, and for how long."""
 
 import asyncio
-import time
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,10 +10,11 @@ from urllib.parse import quote
 
 import aiohttp
 import pytest
+from structlog.testing import capture_logs
 from tests.builders import message
 from tests.unit.mcp_door import MINE
 from tests.unit.mcp_http_door import MODERN, HttpDoor, http_door, lasting_door, rpc
-from tests.waiting import eventually
+from tests.waiting import Clock, eventually, settled, within
 
 from letta_matrix import __version__
 from letta_matrix.access.authenticator import Authenticator, Unauthorized
@@ -30,13 +31,6 @@ MESSAGES = f"matrix://rooms/{quote(MINE, safe='')}/messages"
 async def client() -> AsyncGenerator[aiohttp.ClientSession]:
     async with aiohttp.ClientSession() as opened:
         yield opened
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _looks_often() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(streams, "RECHECK", 0.1)
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -135,12 +129,14 @@ async def test_web_pages_of_the_configuration_may_connect(
 
 
 async def test_too_many_requests_wait(
-    tmp_path: Path, database: Database, client: aiohttp.ClientSession
+    tmp_path: Path, database: Database, client: aiohttp.ClientSession, clock: Clock
 ) -> None:
     async with http_door(tmp_path, database, client, access={"calls_per_minute": 2}) as mcp:
+        clock.stop()
         answers = [await mcp.call("echo") for _ in range(3)]
         assert [answer.status for answer in answers] == [200, 200, 429]
-        assert int(answers[-1].headers["Retry-After"]) > 0
+        assert answers[-1].headers["Retry-After"] == "30"
+        clock.go()
 
 
 async def test_a_database_that_is_away_says_when_to_come_again(
@@ -182,24 +178,25 @@ async def test_a_session_is_told_of_changes_by_its_newest_token(
         return await identify(self, older if bearer == "newer" else bearer, peer)
 
     monkeypatch.setattr(Authenticator, "identify", renewed)
-    session, arrivals = await mcp.session(), mcp.door.toolbox.arrivals
+    others, arrivals = mcp.door.watches, mcp.door.toolbox.arrivals
+    session = await mcp.session()
     assert (await session.request("resources/subscribe", {"uri": MESSAGES})).result == {}
+    (watch,) = mcp.door.watches - others
     expired.add(older)
     mcp.token = "newer"
     if noticed:
         arrivals.publish(message(room_id=MINE))
-        await asyncio.sleep(0.05)
+        await within(watch.ended.wait())
         assert (await session.request("resources/subscribe", {"uri": MESSAGES})).result == {}
     else:
         assert (await session.request("ping")).result == {}
-    stream = asyncio.create_task(session.ask("GET"))
-    await asyncio.sleep(0.1)
-    arrivals.publish(message(room_id=MINE))
-    arrivals.publish(joined(BOT, "!new:test"))
-    await asyncio.sleep(0.1)
-    assert (await session.ask("DELETE")).status == 200
-    told = [one["method"].rpartition("/")[2] for one in (await stream).messages]
-    assert sorted(told) == ["list_changed", "updated"]
+    async with session.listen() as news:
+        arrivals.publish(message(room_id=MINE))
+        arrivals.publish(joined(BOT, "!new:test"))
+        told = [(await within(anext(news)))["method"].rpartition("/")[2] for _ in range(2)]
+        assert sorted(told) == ["list_changed", "updated"]
+        assert (await session.ask("DELETE")).status == 200
+        assert [one async for one in news] == []
 
 
 def joined(who: str, room_id: str) -> dict[str, Any]:
@@ -239,35 +236,42 @@ async def test_a_token_has_so_many_requests_open(
 
 
 async def test_a_session_that_nobody_uses_ends(
-    tmp_path: Path, database: Database, client: aiohttp.ClientSession
+    tmp_path: Path, database: Database, client: aiohttp.ClientSession, clock: Clock
 ) -> None:
-    async with http_door(tmp_path, database, client, mcp={"idle_timeout": 0.2}) as mcp:
+    async with http_door(tmp_path, database, client, mcp={"idle_timeout": 10}) as mcp:
         session = await mcp.session()
-        await asyncio.sleep(0.5)
-        assert await mcp.sessions() == 0
+        clock.stop()
+        assert (await session.request("ping")).status == 200
+        await settled()
+        clock.advance(9)
+        await settled()
+        assert await mcp.sessions() == 1
+        clock.advance(1)
+        await eventually(mcp.sessions, lambda count: count == 0)
         assert (await session.request("ping")).status == 404
+        clock.go()
 
 
-async def test_a_revoked_token_ends_what_is_open(mcp: HttpDoor) -> None:
+async def test_a_revoked_token_ends_what_is_open(mcp: HttpDoor, clock: Clock) -> None:
     session = await mcp.session()
     kept = mcp.token
-    stream = asyncio.create_task(session.ask("GET"))
-    waits = asyncio.create_task(mcp.call("wait"))
-    await eventually(lambda: mcp.door.fake.waiting == 1)
-    mcp.token = await mcp.door.token()
-    other = asyncio.create_task(mcp.call("wait"))
-    await eventually(lambda: mcp.door.fake.waiting == 2)
-    await mcp.door.revoke(kept)
-    async with asyncio.timeout(3):
-        assert (await stream).messages == []
+    async with session.listen() as news:
+        waits = asyncio.create_task(mcp.call("wait"))
+        await eventually(lambda: mcp.door.fake.waiting == 1)
+        mcp.token = await mcp.door.token()
+        other = asyncio.create_task(mcp.call("wait"))
+        await eventually(lambda: mcp.door.fake.waiting == 2)
+        await mcp.door.revoke(kept)
+        await clock.until(waits.done)
         assert (await waits).status == 401
+        assert [one async for one in news] == []
     assert mcp.door.fake.waiting == 1
     mcp.door.fake.go.set()
     assert (await other).result["structuredContent"] == {"text": "gone"}
 
 
 async def test_a_defect_for_one_token_does_not_save_another(
-    mcp: HttpDoor, monkeypatch: pytest.MonkeyPatch
+    mcp: HttpDoor, monkeypatch: pytest.MonkeyPatch, clock: Clock
 ) -> None:
     identify, failing = Authenticator.identify, mcp.token
     failed = list[str]()
@@ -280,31 +284,35 @@ async def test_a_defect_for_one_token_does_not_save_another(
 
     monkeypatch.setattr(Authenticator, "identify", identify_some)
     goes_on = asyncio.create_task(mcp.call("wait"))
-    await eventually(lambda: len(failed) > 1)
+    with capture_logs() as logs:
+        await clock.until(lambda: len(failed) > 1)
+    assert {one["event"] for one in logs} == {"a token of open requests is not checked"}
     other = replace(mcp, token=await mcp.door.token())
     ends = asyncio.create_task(other.call("wait"))
     await eventually(lambda: mcp.door.fake.waiting == 2)
     await mcp.door.revoke(other.token)
-    async with asyncio.timeout(3):
-        assert (await ends).status == 401
+    await clock.until(ends.done)
+    assert (await ends).status == 401
     mcp.door.fake.go.set()
     assert (await goes_on).status == 200
 
 
 async def test_open_streams_do_not_hold_up_the_end(
-    tmp_path: Path, database: Database, client: aiohttp.ClientSession
+    tmp_path: Path, database: Database, client: aiohttp.ClientSession, clock: Clock
 ) -> None:
-    async with http_door(tmp_path, database, client) as mcp:
+    async with AsyncExitStack() as opened:
+        mcp = await opened.enter_async_context(http_door(tmp_path, database, client))
         session = await mcp.session()
-        waiting = [
-            asyncio.create_task(session.ask("GET")),
-            asyncio.create_task(session.request("tools/call", {"name": "wait"})),
-        ]
-        await eventually(lambda: mcp.door.fake.waiting == 1)
-        begun = time.monotonic()
-    assert time.monotonic() - begun < 2
+        async with session.listen() as news:
+            calling = asyncio.create_task(session.request("tools/call", {"name": "wait"}))
+            await eventually(lambda: mcp.door.fake.waiting == 1)
+            clock.stop()
+            closing = asyncio.create_task(opened.aclose())
+            assert [one async for one in news] == []
+        await clock.until(closing.done, step=0.1)
+        await closing
     assert mcp.door.fake.waiting == 0
-    await asyncio.gather(*waiting, return_exceptions=True)
+    await asyncio.gather(calling, return_exceptions=True)
 
 
 async def test_who_comes_at_the_end_is_told_so(

@@ -1,14 +1,15 @@
 """Downloads from the content repository: limits, redirects, refusals, breakdowns."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 from aiohttp import web
+from tests.waiting import Clock, settled, within
 
-import letta_matrix.matrix.homeserver as homeserver_module
-from letta_matrix.matrix.homeserver import Homeserver
+from letta_matrix.matrix.homeserver import _READ_TIMEOUT, Homeserver
 from letta_matrix.matrix.media import MediaFault, download, human_size
 from letta_matrix.matrix.pacing import Pacer
 
@@ -79,15 +80,19 @@ async def repository() -> AsyncGenerator[Repository]:
 
 
 @pytest.fixture
-async def client(
-    repository: Repository, monkeypatch: pytest.MonkeyPatch
-) -> AsyncGenerator[Homeserver]:
-    monkeypatch.setattr(homeserver_module, "_READ_PAUSES", (0.01, 0.01))
+async def client(repository: Repository) -> AsyncGenerator[Homeserver]:
     client = Homeserver(
         f"http://127.0.0.1:{repository.port}", "as-secret", Pacer(edits_per_second=1000)
     )
     yield client
     await client.close()
+
+
+async def patient(work: Coroutine[Any, Any, bytes], clock: Clock) -> bytes:
+    """What comes of it after its pauses."""
+    task = asyncio.create_task(work)
+    await clock.until(task.done)
+    return await task
 
 
 async def test_a_file_is_read_as_the_ghost(repository: Repository, client: Homeserver) -> None:
@@ -154,31 +159,38 @@ async def test_a_refusal_is_for_good(
     [refusal(429, "M_LIMIT_EXCEEDED"), refusal(504, "M_NOT_YET_UPLOADED"), whole(b"", 502)],
 )
 async def test_what_may_pass_is_tried_again_briefly(
-    answer: Answer, repository: Repository, client: Homeserver
+    answer: Answer, repository: Repository, client: Homeserver, clock: Clock
 ) -> None:
     repository.answers = [answer, broken_off, whole(b"data")]
-    assert await download(client, GHOST, "mxc://test/1", 100) == b"data"
+    assert await patient(download(client, GHOST, "mxc://test/1", 100), clock) == b"data"
     repository.answers = [answer]
     with pytest.raises(MediaFault, match="does not give it out now"):
-        await download(client, GHOST, "mxc://test/1", 100)
+        await patient(download(client, GHOST, "mxc://test/1", 100), clock)
     assert len(repository.requests) == 6
 
 
 async def test_a_silent_homeserver_is_given_up(
-    repository: Repository, client: Homeserver, monkeypatch: pytest.MonkeyPatch
+    repository: Repository, client: Homeserver, clock: Clock
 ) -> None:
     async def silent(_: web.Request) -> web.StreamResponse:
-        await asyncio.sleep(60)
+        await asyncio.Event().wait()
         return web.Response()
 
-    monkeypatch.setattr(homeserver_module, "_READ_TIMEOUT", 0.05)
     repository.answers = [silent]
+    clock.stop()
+    downloading = asyncio.create_task(download(client, GHOST, "mxc://test/1", 100))
+    for number in (1, 2, 3):
+        await clock.until(lambda tries=number: len(repository.requests) == tries, 0.1)
+        clock.advance(_READ_TIMEOUT - 5)
+        await settled(downloading)
+        assert len(repository.requests) == number
+        clock.advance(5)
     with pytest.raises(MediaFault, match="does not give it out now"):
-        await download(client, GHOST, "mxc://test/1", 100)
+        await within(downloading)
 
 
 async def test_our_token_stays_with_the_homeserver(
-    repository: Repository, client: Homeserver
+    repository: Repository, client: Homeserver, clock: Clock
 ) -> None:
     elsewhere = f"http://localhost:{repository.port}/cdn"
     repository.answers = [whole(b"", 307, Location=elsewhere), whole(b"data")]
@@ -186,7 +198,7 @@ async def test_our_token_stays_with_the_homeserver(
     assert repository.requests[1] == ("/cdn", "", "")
     repository.answers = [whole(b"", 307, Location=elsewhere)]
     with pytest.raises(MediaFault, match="does not give it out now"):
-        await download(client, GHOST, "mxc://test/1", 100)
+        await patient(download(client, GHOST, "mxc://test/1", 100), clock)
 
 
 @pytest.mark.parametrize(

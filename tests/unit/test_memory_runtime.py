@@ -5,6 +5,7 @@ from collections.abc import Generator, Mapping
 
 import pytest
 from tests.scripts import obey
+from tests.waiting import Clock, settled, within
 
 from letta_matrix.runtimes.memory import Answer, MemoryRuntime
 from letta_matrix.runtimes.protocol import (
@@ -31,6 +32,7 @@ from letta_matrix.runtimes.protocol import (
 )
 
 AGENT = "agent-00000001-0000"
+OTHER = "agent-00000002-0000"
 
 
 def request(text: str = "hello", message_id: str = "$1") -> TurnRequest:
@@ -115,6 +117,27 @@ async def test_a_turn_followed_again_asks_nobody_twice(runtime: MemoryRuntime) -
     assert len(runtime.asked) == 1
 
 
+async def test_two_agents_with_the_same_message_are_both_asked_and_once(
+    runtime: MemoryRuntime,
+) -> None:
+    both = [TurnRequest(agent, f"c-{agent}", "$1", agent) for agent in (AGENT, OTHER)]
+    saved = [Saved(), Saved()]
+    for _ in range(2):
+        for asked, state in zip(both, saved, strict=True):
+            events = await run(runtime, asked, state)
+            assert TextDelta("0", f"echo: {asked.agent_id}") in events
+    assert runtime.asked == both
+
+
+async def test_a_message_that_another_agent_knows_is_lost_all_the_same(
+    runtime: MemoryRuntime,
+) -> None:
+    saved = Saved()
+    await run(runtime, request(), saved)
+    with pytest.raises(TurnLost):
+        await run(runtime, TurnRequest(OTHER, "c2", "$1", "hello"), saved)
+
+
 async def test_a_turn_left_in_the_middle_can_be_followed_again(runtime: MemoryRuntime) -> None:
     saved = Saved()
     events = runtime.run_turn(request("stream 3 0"), None, saved)
@@ -174,12 +197,14 @@ async def test_cancelling_nothing_harms_no_later_turn(runtime: MemoryRuntime) ->
     assert (await run(runtime, request("next", "$2")))[-1] == TurnFinished(StopReason.END_TURN)
 
 
-async def test_a_pause_ends_when_the_turn_is_cancelled(runtime: MemoryRuntime) -> None:
+async def test_a_pause_ends_when_the_turn_is_cancelled(
+    runtime: MemoryRuntime, clock: Clock
+) -> None:
+    clock.stop()
     turn = asyncio.create_task(run(runtime, request("slow 60")))
-    await asyncio.sleep(0.05)
+    await settled(turn)
     await runtime.cancel_turn(AGENT, "c1")
-    async with asyncio.timeout(5):
-        assert (await turn)[-1] == TurnFinished(StopReason.CANCELLED)
+    assert (await turn)[-1] == TurnFinished(StopReason.CANCELLED)
 
 
 def careful(asked: TurnRequest) -> Generator[TurnEvent | float, Answer | None, None]:
@@ -196,8 +221,7 @@ async def test_an_approval_waits_for_its_answer() -> None:
         ApprovalRequested("a1", "Bash", {"command": "hello"})
     ]
     waiting = asyncio.ensure_future(anext(events))
-    await asyncio.sleep(0.05)
-    assert not waiting.done()
+    await settled(waiting)
     await runtime.answer_approval(request(), "a1", allow=False, message="no")
     assert await waiting == TextDelta("0", f"told {Answer(False, False, 'no')}")
     with pytest.raises(RuntimeRefused, match="no longer pending"):
@@ -222,10 +246,9 @@ async def test_an_approval_is_reported_again_until_it_is_answered() -> None:
 async def test_a_turn_cancelled_while_it_waits_for_an_approval_ends() -> None:
     runtime = MemoryRuntime(agents=1, script=careful)
     turn = asyncio.create_task(run(runtime, request()))
-    await asyncio.sleep(0.05)
+    await settled(turn)
     await runtime.cancel_turn(AGENT, "c1")
-    async with asyncio.timeout(5):
-        assert (await turn)[-1] == TurnFinished(StopReason.CANCELLED)
+    assert (await within(turn))[-1] == TurnFinished(StopReason.CANCELLED)
     with pytest.raises(RuntimeRefused):
         await runtime.answer_approval(request(), "a1", allow=True)
 

@@ -1,6 +1,5 @@
 """Whom a message addresses, and whom an agent's words may ping."""
 
-import time
 from typing import Any
 
 import pytest
@@ -128,17 +127,17 @@ def test_anything_can_be_read(body: str, formatted: str) -> None:
     "text",
     [
         "".join("`" * i + "a" for i in range(1, 360)),
-        "@a" * 32_000,
-        "<pre></a>" * 7_000,
-        "```\n" * 16_000,
-        "@a:" + "a." * 30_000 + "@",
+        "@a" * 500_000,
+        "<pre></a>" * 500_000,
+        "```\n" * 500_000,
+        "@a:" + "a." * 30_000 + "@" + "@a:" + "a." * 500_000 + "@",
     ],
+    ids=["backticks", "names", "tags", "fences", "servers"],
 )
-def test_hostile_texts_are_read_quickly(text: str) -> None:
-    start = time.perf_counter()
-    mentioned(html(text, text), GHOSTS)
-    named_by_agent(text, GHOSTS)
-    assert time.perf_counter() - start < 3
+def test_hostile_texts_come_to_an_end(text: str) -> None:
+    # So long that what reads them again for each of their characters has no end.
+    assert mentioned(html(text, text), GHOSTS) == set()
+    assert named_by_agent(text, GHOSTS) == ()
 
 
 PEOPLE = ("@ann:test", "@bob:test")

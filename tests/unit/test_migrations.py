@@ -5,7 +5,6 @@ import os
 import sqlite3
 import stat
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,7 @@ from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import create_engine
+from sqlalchemy import Connection, create_engine
 from structlog.testing import capture_logs
 
 from letta_matrix.store.agents import AgentDirectory
@@ -278,11 +277,16 @@ def test_database_addresses(configured: str, rendered: str) -> None:
 async def test_one_writer_at_a_time(database: Database) -> None:
     inside = 0
 
-    def work(_connection: object) -> None:
+    def work(connection: Connection) -> None:
         nonlocal inside
         inside += 1
         assert inside == 1
-        time.sleep(0.005)
+        # Long enough, and without the interpreter's lock, for another to come in.
+        connection.exec_driver_sql(
+            "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 50000) "
+            "SELECT count(*) FROM n"
+        ).scalar_one()
+        assert inside == 1
         inside -= 1
 
     await asyncio.gather(*(database.write(work) for _ in range(8)))

@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 from aiohttp import web
-from tests.unit.fake_openai_api import CUT, FakeOpenAIApi, chunk, refusal, words
+from tests.servers import free_port
+from tests.unit.fake_openai_api import CUT, HANG, FakeOpenAIApi, chunk, refusal, words
+from tests.waiting import eventually, settled, within
 
 from letta_matrix.config import OpenAICompatibleRuntime
 from letta_matrix.runtimes.openai_compatible import OpenAICompatible, endpoint
@@ -43,13 +45,14 @@ PICTURE = Image("a.png", "image/png", b"png")
 
 
 class Bench:
-    """A runtime at a fake endpoint; `state` is what the turn saved, `server` names the process
-    that listens there, "" as if it could not be seen."""
+    """A runtime at a fake endpoint; `state` is what the turn saved, `events` what it brought so
+    far, `server` names the process that listens there, "" as if it could not be seen."""
 
     def __init__(self, api: FakeOpenAIApi, server: str = "") -> None:
         self.api = api
         self.server = server
         self.state: TurnState | None = None
+        self.events: list[TurnEvent] = []
         self.runtime = runtime_at(api.url)
 
     async def save(self, state: TurnState) -> None:
@@ -57,7 +60,10 @@ class Bench:
 
     async def turn(self, *images: Image, message_id: str = "$1:test") -> list[TurnEvent]:
         request = TurnRequest("ada", "chat-1", message_id, "hello", images)
-        return [event async for event in self.runtime.run_turn(request, self.state, self.save)]
+        self.events = []
+        async for event in self.runtime.run_turn(request, self.state, self.save):
+            self.events.append(event)
+        return self.events
 
     async def restart(self) -> None:
         """As after a crash of the bridge."""
@@ -90,7 +96,7 @@ async def bench(api: FakeOpenAIApi) -> AsyncGenerator[Bench]:
 @pytest.fixture
 async def at_app_server(monkeypatch: pytest.MonkeyPatch) -> AsyncGenerator[Bench]:
     """A bench at an endpoint that shows itself as an App Server."""
-    async with FakeOpenAIApi(app_server=True) as server:
+    async with FakeOpenAIApi(app_server=True, port=free_port()) as server:
         made = Bench(server, "the first process")
 
         def server_seen(_: str) -> str:
@@ -312,9 +318,10 @@ async def test_after_its_end_a_turn_is_told_again_from_what_was_saved(bench: Ben
 
 
 async def test_a_broken_stream_is_lost_where_nobody_keeps_turns(bench: Bench) -> None:
-    bench.api.answers = [[chunk(content="I was "), 0.1, CUT]]
+    bench.api.answers = [[chunk(content="I was "), CUT]]
     with pytest.raises(RuntimeUnavailable):
         await bench.turn()
+    assert text_of(bench.events) == "I was "
     with pytest.raises(TurnLost) as lost:
         await bench.turn()
     assert lost.value.tools_started
@@ -324,7 +331,7 @@ async def test_a_broken_stream_is_lost_where_nobody_keeps_turns(bench: Bench) ->
 
 async def test_a_broken_stream_is_joined_at_an_app_server(at_app_server: Bench) -> None:
     bench = at_app_server
-    bench.api.answers = [[chunk(content="I was "), 0.1, CUT], words("I was here")]
+    bench.api.answers = [[chunk(content="I was "), CUT], words("I was here")]
     with pytest.raises(RuntimeUnavailable):
         await bench.turn()
     await bench.restart()
@@ -339,7 +346,7 @@ async def test_a_turn_is_lost_with_the_process_of_its_app_server(
 ) -> None:
     bench = at_app_server
     bench.server = "" if unseen else "the first process"
-    bench.api.answers = [[chunk(content="I was "), 0.1, CUT]]
+    bench.api.answers = [[chunk(content="I was "), CUT]]
     with pytest.raises(RuntimeUnavailable):
         await bench.turn()
     await bench.api.__aexit__()
@@ -359,7 +366,7 @@ async def test_a_restarted_bridge_joins_no_turn_unless_it_sees_the_same_app_serv
 ) -> None:
     bench = at_app_server
     bench.server = before
-    bench.api.answers = [[chunk(content="I was "), 0.1, CUT], words("again")]
+    bench.api.answers = [[chunk(content="I was "), CUT], words("again")]
     with pytest.raises(RuntimeUnavailable):
         await bench.turn()
     await bench.restart()
@@ -375,7 +382,7 @@ async def test_an_unseen_app_server_is_trusted_while_the_bridge_lives(
 ) -> None:
     bench = at_app_server
     bench.server = ""
-    bench.api.answers = [[chunk(content="I was "), 0.1, CUT], words("I was here")]
+    bench.api.answers = [[chunk(content="I was "), CUT], words("I was here")]
     with pytest.raises(RuntimeUnavailable):
         await bench.turn()
     assert text_of(await bench.turn()) == "I was here"
@@ -396,7 +403,7 @@ async def test_a_turn_followed_again_is_not_refused(
 ) -> None:
     """What was taken once is no longer the business of a refusal."""
     bench = at_app_server
-    bench.api.answers = [[chunk(content="I was "), 0.1, CUT], answer]
+    bench.api.answers = [[chunk(content="I was "), CUT], answer]
     with pytest.raises(RuntimeUnavailable):
         await bench.turn()
     with pytest.raises(fault):
@@ -456,34 +463,36 @@ async def test_half_a_surrogate_pair_is_text_that_can_be_stored(bench: Bench) ->
 LISTENING = """
 import socket, sys
 taken = socket.create_server(("127.0.0.1", int(sys.argv[1])))
-print(taken.getsockname()[1], flush=True)
+print("listens", flush=True)
 sys.stdin.read()
 """
 
 
 @asynccontextmanager
-async def listening(*arguments: str, port: int = 0) -> AsyncGenerator[int]:
+async def listening(port: int, *arguments: str) -> AsyncGenerator[None]:
     """A process that listens at a port, started with `arguments`."""
     pipe = asyncio.subprocess.PIPE
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-c", LISTENING, str(port), *arguments, stdin=pipe, stdout=pipe
     )
     assert process.stdout is not None
-    yield int(await process.stdout.readline())
+    await process.stdout.readline()
+    yield
     process.kill()
     await process.communicate()
 
 
 async def test_an_app_server_is_known_by_its_process() -> None:
-    async with listening("--openai-api") as port:
-        url = f"http://127.0.0.1:{port}/v1"
+    port = free_port()
+    url = f"http://127.0.0.1:{port}/v1"
+    async with listening(port, "--openai-api"):
         first = server_at(url)
         assert first
         assert server_at(f"http://localhost:{port}/v1") == first
     assert server_at(url) == ""
-    async with listening("--openai-api", port=port):
+    async with listening(port, "--openai-api"):
         assert server_at(url) not in ("", first)
-    async with listening(port=port):
+    async with listening(port):
         assert server_at(url) == "", "it may be a proxy, behind which anything can restart"
 
 
@@ -492,7 +501,7 @@ async def test_a_turn_is_lost_when_a_proxy_says_that_the_app_server_was_gone(
 ) -> None:
     bench = at_app_server
     bench.server = ""
-    bench.api.answers = [[chunk(content="I was "), 0.1, CUT], refusal(502)]
+    bench.api.answers = [[chunk(content="I was "), CUT], refusal(502)]
     for _ in range(2):
         with pytest.raises(RuntimeUnavailable):
             await bench.turn()
@@ -502,13 +511,13 @@ async def test_a_turn_is_lost_when_a_proxy_says_that_the_app_server_was_gone(
 
 
 async def test_a_generator_that_is_closed_lets_go_of_its_stream(bench: Bench) -> None:
-    bench.api.answers = [[chunk(content="I was "), 60.0]]
+    bench.api.answers = [[chunk(content="I was "), HANG]]
     request = TurnRequest("ada", "chat-1", "$1:test", "hello")
     events = bench.runtime.run_turn(request, None, bench.save)
     while not isinstance(await anext(events), TextDelta):
         pass
     await events.aclose()
-    await asyncio.wait_for(bench.api.gone.wait(), 5)
+    await within(bench.api.gone.wait())
 
 
 async def test_an_unreachable_endpoint_has_taken_nothing(at_app_server: Bench) -> None:
@@ -524,35 +533,35 @@ async def test_an_unreachable_endpoint_has_taken_nothing(at_app_server: Bench) -
 
 
 async def test_a_cancelled_turn_keeps_what_was_said(bench: Bench) -> None:
-    bench.api.answers = [[chunk(content="I was "), 60.0]]
+    bench.api.answers = [[chunk(content="I was "), HANG]]
     turn = asyncio.create_task(bench.turn())
-    await asyncio.sleep(0.3)
+    await eventually(lambda: text_of(bench.events))
     await bench.runtime.cancel_turn("ada", "chat-1")
     assert (await turn)[-2:] == [
         TextDelta("text", "I was "),
         TurnFinished(StopReason.CANCELLED),
     ]
-    await asyncio.wait_for(bench.api.gone.wait(), 5)
+    await within(bench.api.gone.wait())
     await bench.restart()
     assert (await bench.turn())[-1] == TurnFinished(StopReason.CANCELLED)
     assert len(bench.api.asked) == 1
 
 
 async def test_a_turn_cancelled_before_the_answer_begins_ends(bench: Bench) -> None:
-    bench.api.answers = [[60.0]]
+    bench.api.answers = [[HANG]]
     turn = asyncio.create_task(bench.turn())
-    await asyncio.sleep(0.3)
+    await eventually(lambda: bench.api.asked)
     await bench.runtime.cancel_turn("ada", "another chat")
-    assert not turn.done()
+    await settled(turn)
     await bench.runtime.cancel_turn("ada", "chat-1")
     assert (await turn)[-1] == TurnFinished(StopReason.CANCELLED)
 
 
 async def test_closing_ends_no_turn(at_app_server: Bench) -> None:
     bench = at_app_server
-    bench.api.answers = [[chunk(content="I was "), 60.0], words("I was here")]
+    bench.api.answers = [[chunk(content="I was "), HANG], words("I was here")]
     turn = asyncio.create_task(bench.turn())
-    await asyncio.sleep(0.3)
+    await eventually(lambda: text_of(bench.events))
     await bench.runtime.close()
     with pytest.raises(RuntimeUnavailable):
         await turn

@@ -1,40 +1,41 @@
 """Messages first, and one budget for interim edits."""
 
 import asyncio
-import time
 
 import pytest
+from tests.waiting import Clock, settled, within
 
-from letta_matrix.matrix.pacing import Pacer
-
-
-async def test_background_work_waits_for_a_gap_between_messages() -> None:
-    pacer, order = Pacer(8), list[str]()
-
-    async def background() -> None:
-        await pacer.background()
-        order.append("background")
-
-    async with pacer.urgent():
-        task = asyncio.create_task(background())
-        async with pacer.urgent():
-            await asyncio.sleep(0.02)
-        await asyncio.sleep(0.02)
-        order.append("messages")
-    await task
-    assert order == ["messages", "background"]
+from letta_matrix.matrix.pacing import _MAX_YIELD, Pacer
 
 
-async def test_background_work_does_not_starve(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("letta_matrix.matrix.pacing._MAX_YIELD", 0.05)
+async def test_background_work_waits_for_a_gap_between_messages(clock: Clock) -> None:
     pacer = Pacer(8)
-    async with pacer.urgent(), asyncio.timeout(1):
-        await pacer.background()
+    clock.stop()
+    async with pacer.urgent():
+        background = asyncio.create_task(pacer.background())
+        async with pacer.urgent():
+            await settled(background)
+        await settled(background)
+    await settled()
+    assert background.done()
+
+
+async def test_background_work_does_not_starve(clock: Clock) -> None:
+    pacer = Pacer(8)
+    clock.stop()
+    async with pacer.urgent():
+        background = asyncio.create_task(pacer.background())
+        await settled(background)
+        clock.advance(_MAX_YIELD - 0.01)
+        await settled(background)
+        clock.advance(0.02)
+        await within(background)
 
 
 async def test_background_work_goes_at_once_when_nobody_sends() -> None:
-    async with asyncio.timeout(0.05):
-        await Pacer(8).background()
+    background = asyncio.create_task(Pacer(8).background())
+    await settled()
+    assert background.done()
 
 
 async def test_a_message_that_failed_opens_the_gap_too() -> None:
@@ -42,27 +43,26 @@ async def test_a_message_that_failed_opens_the_gap_too() -> None:
     with pytest.raises(ValueError, match="refused"):
         async with pacer.urgent():
             raise ValueError("refused")
-    async with asyncio.timeout(0.05):
-        await pacer.background()
+    background = asyncio.create_task(pacer.background())
+    await settled()
+    assert background.done()
 
 
-async def test_all_streams_share_one_budget_of_edits() -> None:
-    pacer, rate = Pacer(50), 50
-    started = time.monotonic()
-    # One second's worth is there at once after a pause; the rest comes at the rate.
-    await asyncio.gather(*(pacer.edit_turn() for _ in range(rate + 20)))
-    assert 0.3 < time.monotonic() - started < 1.0
-
-
-async def test_edits_get_their_places_in_order() -> None:
-    pacer, order = Pacer(40), list[int]()
+async def test_all_streams_share_one_budget_of_edits_in_order(clock: Clock) -> None:
+    pacer, order = Pacer(50), list[int]()
 
     async def edit(number: int) -> None:
         await pacer.edit_turn()
         order.append(number)
 
-    await asyncio.gather(*(edit(number) for number in range(45)))
-    assert order == list(range(45))
+    clock.stop()
+    edits = asyncio.gather(*(edit(number) for number in range(70)))
+    # One second's worth is there at once after a pause; the rest comes at the rate.
+    for seconds, done in ((0.0, 51), (0.19, 60), (0.2, 70)):
+        clock.advance(seconds)
+        await settled()
+        assert order == list(range(done))
+    await edits
 
 
 async def test_a_slow_homeserver_stretches_edits_and_recovers() -> None:
@@ -83,8 +83,9 @@ async def test_an_outage_does_not_slow_edits_for_long() -> None:
     assert pacer.stretch <= 2.0
 
 
-async def test_sending_is_what_is_observed() -> None:
+async def test_sending_is_what_is_observed(clock: Clock) -> None:
     pacer = Pacer(8)
+    clock.stop()
     async with pacer.urgent():
-        await asyncio.sleep(0.05)
-    assert 0.005 < pacer.latency < 0.1
+        clock.advance(0.5)
+    assert pacer.latency == pytest.approx(0.1)

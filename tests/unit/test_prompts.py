@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from tests.builders import PERSON, agent, config_for
 from tests.fake_homeserver import Answer, FakeHomeserver, Fault, Request, failing
+from tests.waiting import Clock, eventually, settled, within
 
 from letta_matrix.config import ConfigError, load_config
-from letta_matrix.conversations import roster as roster_module
 from letta_matrix.conversations.names import plain_name
 from letta_matrix.conversations.prompts import Prompt, Prompts
 from letta_matrix.conversations.roster import Roster
@@ -226,16 +226,26 @@ async def test_a_refusing_homeserver_does_not_stop_the_turn(fake: Rooms, prompts
 
 
 async def test_a_silent_homeserver_does_not_stop_the_turn(
-    fake: Rooms, prompts: Prompts, monkeypatch: pytest.MonkeyPatch
+    fake: Rooms, prompts: Prompts, clock: Clock
 ) -> None:
-    monkeypatch.setattr(roster_module, "_PATIENCE", 0.05)
-    fake.slow["joined_members"] = 1.0
-    assert (await build(prompts)).header.endswith("(@ann:test):\n")
+    told = fake.hold("joined_members")
+    clock.stop()
+    building = asyncio.create_task(build(prompts))
+    await eventually(lambda: fake.matching("joined_members"))
+    clock.advance(9.9)
+    await settled(building)
+    clock.advance(0.2)
+    assert (await within(building)).header.endswith("(@ann:test):\n")
+    told.set()
 
 
-async def test_a_hiccup_of_the_homeserver_is_waited_for(fake: Rooms, prompts: Prompts) -> None:
+async def test_a_hiccup_of_the_homeserver_is_waited_for(
+    fake: Rooms, prompts: Prompts, clock: Clock
+) -> None:
     fake.fail("joined_members", failing(502), Fault())
-    assert (await build(prompts)).header == f"{ENVELOPE}\n"
+    building = asyncio.create_task(build(prompts))
+    await clock.until(building.done)
+    assert (await building).header == f"{ENVELOPE}\n"
 
 
 async def test_changes_of_a_room_are_seen(fake: Rooms, prompts: Prompts) -> None:
@@ -249,10 +259,11 @@ async def test_changes_of_a_room_are_seen(fake: Rooms, prompts: Prompts) -> None
 
 async def test_a_room_is_asked_about_once_at_a_time(fake: Rooms, homeserver: Homeserver) -> None:
     roster = Roster(homeserver)
-    fake.slow["joined_members"] = 0.05
+    answer = fake.hold("joined_members")
     asked = [asyncio.create_task(roster.members(ROOM, ADA.user_id)) for _ in range(5)]
-    await asyncio.sleep(0.01)
+    await eventually(lambda: fake.matching("joined_members"))
     asked[0].cancel()
+    answer.set()
     told = await asyncio.gather(*asked[1:])
     assert len(fake.matching("joined_members")) == 1
     assert all(members["@ann:test"] == "Ann" for members in told)
@@ -262,10 +273,11 @@ async def test_what_changes_while_it_is_asked_for_is_asked_again(
     fake: Rooms, homeserver: Homeserver
 ) -> None:
     roster = Roster(homeserver)
-    fake.slow["joined_members"] = 0.05
+    answer = fake.hold("joined_members")
     asked = asyncio.create_task(roster.members(ROOM, ADA.user_id))
-    await asyncio.sleep(0.01)
+    await eventually(lambda: fake.matching("joined_members"))
     roster.forget(ROOM)
+    answer.set()
     await asked
     await roster.members(ROOM, ADA.user_id)
     assert len(fake.matching("joined_members")) == 2

@@ -1,5 +1,6 @@
 """Reconciling agents with a homeserver: each step once, whatever happens between them."""
 
+import asyncio
 from collections.abc import AsyncGenerator
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 from mautrix.errors import MForbidden
 from tests.builders import PERSON, agent, config_for
 from tests.fake_homeserver import LOST_ANSWER, FakeHomeserver, Fault, failing
-from tests.waiting import eventually
+from tests.waiting import Clock, eventually, settled
 
 from letta_matrix.agents.home import Home
 from letta_matrix.agents.provisioner import _BACK, _REMOVED, Provisioner
@@ -154,13 +155,14 @@ async def test_a_rename_touches_names_only(site: Site, fake: FakeHomeserver) -> 
     "step", ["register", "upload", "avatar_url", "createRoom", "m.space.child"]
 )
 async def test_a_set_up_cut_short_anywhere_makes_nothing_twice(
-    site: Site, fake: FakeHomeserver, step: str, monkeypatch: pytest.MonkeyPatch
+    site: Site, fake: FakeHomeserver, step: str, clock: Clock
 ) -> None:
-    monkeypatch.setattr("letta_matrix.matrix.homeserver._FIRST_PAUSE", 0.01)
     await site.new()
     # Twice: aiohttp tries a request again by itself when its connection breaks.
     fake.fail(step, LOST_ANSWER, LOST_ANSWER, failing(500))
-    one = await site.reconcile()
+    reconciling = asyncio.create_task(site.reconcile())
+    await clock.until(reconciling.done)
+    one = await reconciling
     assert list(fake.aliases) == ["#letta_control:test", "#letta_agents:test", "#agent_1:test"]
     assert one.room_id == fake.aliases["#agent_1:test"]
 
@@ -176,9 +178,8 @@ async def test_a_room_that_exists_is_adopted(site: Site, fake: FakeHomeserver) -
 
 @pytest.mark.parametrize("status", [403, 500])
 async def test_trouble_makes_no_second_room(
-    site: Site, fake: FakeHomeserver, status: int, monkeypatch: pytest.MonkeyPatch
+    site: Site, fake: FakeHomeserver, status: int, clock: Clock
 ) -> None:
-    monkeypatch.setattr("letta_matrix.matrix.homeserver._FIRST_PAUSE", 0.01)
     await site.new()
     one = await site.reconcile()
     created = len(fake.matching("createRoom"))
@@ -188,7 +189,7 @@ async def test_trouble_makes_no_second_room(
     if status == 403:
         await eventually(lambda: "agent-1" in site.provisioner.trouble)
         assert site.provisioner.trouble["agent-1"] == "the homeserver refused: M_FORBIDDEN: no"
-    await eventually(lambda: not site.provisioner.busy)
+    await clock.until(lambda: not site.provisioner.busy)
     assert site.provisioner.trouble == {}
     assert len(fake.matching("createRoom")) == created
 
@@ -224,26 +225,31 @@ async def test_an_agent_removed_before_it_had_a_room(site: Site, fake: FakeHomes
 
 
 async def test_few_are_set_up_at_a_time(site: Site, fake: FakeHomeserver) -> None:
-    fake.slow["createRoom"] = 0.05
+    released = fake.hold("createRoom")
     agents = [await site.new(number) for number in range(1, 21)]
+    fake.requests.clear()
     await site.provisioner.request(agents)
-    assert site.provisioner.busy
+    few = site.config.agents.provision_concurrency
+    await eventually(lambda: len(fake.matching("createRoom")), few.__eq__)
+    await settled()
+    assert len(fake.matching("register")) == few
+    assert 2 <= few < 20
+    released.set()
     await eventually(lambda: not site.provisioner.busy)
-    assert 2 <= fake.most_at_once <= site.config.agents.provision_concurrency
     assert len(set(fake.aliases.values())) == 22
 
 
 async def test_a_change_while_an_agent_is_set_up_is_not_missed(
     site: Site, fake: FakeHomeserver
 ) -> None:
-    fake.slow["createRoom"] = 0.1
+    released = fake.hold("createRoom")
     one = await site.new()
+    fake.requests.clear()
     await site.provisioner.request([one])
-    await eventually(
-        lambda: fake.matching("createRoom.*") and len(fake.matching("createRoom")) == 3
-    )
+    await eventually(lambda: fake.matching("createRoom"))
     await site.change(name="Renamed")
     await site.provisioner.request([one])
+    released.set()
     await eventually(lambda: not site.provisioner.busy)
     assert fake.profiles["@agent_1:test"]["displayname"] == "Renamed"
     assert fake.matching("m.room.name")
@@ -309,11 +315,12 @@ async def test_a_removal_while_the_return_is_announced_is_not_lost(
     await site.change(status=AgentStatus.REMOVED)
     await site.reconcile()
     await site.change(status=AgentStatus.ACTIVE)
-    fake.slow["PUT .*/send/"] = 0.2
+    released = fake.hold("PUT .*/send/")
     await site.provisioner.request([site.one])
     await eventually(lambda: len(fake.matching("PUT .*/send/")) == 2)
     await site.change(status=AgentStatus.REMOVED)
     await site.provisioner.request([site.one])
+    released.set()
     await eventually(lambda: not site.provisioner.busy)
     assert fake.bodies(str(site.one.room_id)) == [_REMOVED, _BACK, _REMOVED]
 

@@ -1,7 +1,6 @@
 """A reply grows in its own events and ends once, wherever it was cut short."""
 
 import asyncio
-import time
 from collections.abc import Callable
 
 import pytest
@@ -15,7 +14,7 @@ from tests.fake_homeserver import (
     failing,
     rate_limited,
 )
-from tests.waiting import eventually
+from tests.waiting import Clock, eventually, settled, within
 
 from letta_matrix.conversations.reply import Notice, Reply
 from letta_matrix.matrix.content import CURSOR, LIVE, MARKER
@@ -121,27 +120,41 @@ async def test_what_grew_to_its_end_still_gets_a_final_edit(
     assert LIVE not in last
 
 
-async def test_blank_text_shows_nothing(fake: FakeHomeserver, reply_of: Replies) -> None:
+async def test_blank_text_shows_nothing(
+    fake: FakeHomeserver, reply_of: Replies, clock: Clock
+) -> None:
+    clock.stop()
     reply = reply_of()
     reply.show("\n  ")
-    await asyncio.sleep(0.05)
+    await settled()
+    clock.advance(1)
+    await settled()
     await end(reply, " ", Notice("I have nothing to say."))
     assert fake.bodies(ROOM) == ["I have nothing to say."]
     assert fake.messages(ROOM)[0]["content"]["msgtype"] == "m.notice"
 
 
 async def test_edits_come_no_faster_than_the_interval(
-    fake: FakeHomeserver, reply_of: Replies
+    fake: FakeHomeserver, reply_of: Replies, clock: Clock
 ) -> None:
-    reply, text, started = reply_of(interval=0.1), "", time.monotonic()
-    for number in range(40):
-        text += f"word{number} "
-        reply.show(text)
-        await asyncio.sleep(0.01)
-    await end(reply, text)
-    # The first words and the end come beside those that are paced.
-    assert 3 <= len(fake.messages(ROOM)) <= (time.monotonic() - started) / 0.1 + 3
-    assert fake.bodies(ROOM) == [text.strip()]
+    clock.stop()
+    reply = reply_of(interval=10.0)
+    reply.show("word0")
+    await settled()
+    clock.advance(0.1)
+    await eventually(lambda: fake.messages(ROOM))
+    for number in range(1, 4):
+        for more in ("", "!", "!!"):
+            reply.show(f"word{number}{more}")
+            await settled()
+            clock.advance(3)
+        await settled()
+        assert len(fake.matching(SEND)) == number
+        clock.advance(2)
+        await eventually(lambda number=number: len(fake.messages(ROOM)) == number + 1)
+        assert fake.bodies(ROOM) == [f"word{number}!!{CURSOR}"]
+    await end(reply, "word4")
+    assert fake.bodies(ROOM) == ["word4"]
 
 
 async def test_a_text_that_ended_needs_no_last_edit(
@@ -341,7 +354,7 @@ async def test_a_reply_counts_as_refused_when_nothing_of_it_is_taken(
 
 
 async def test_a_slow_homeserver_loses_interim_edits_first(
-    fake: FakeHomeserver, reply_of: Replies
+    fake: FakeHomeserver, reply_of: Replies, clock: Clock
 ) -> None:
     reply = reply_of()
     reply.show("One")
@@ -349,7 +362,9 @@ async def test_a_slow_homeserver_loses_interim_edits_first(
     fake.fail(SEND, *[failing(503)] * 3)
     reply.show("One, two")
     await eventually(lambda: len(fake.matching(SEND)) >= 2)
-    await end(reply, "One, two, three.")
+    ending = asyncio.create_task(end(reply, "One, two, three."))
+    await clock.until(ending.done)
+    await ending
     assert fake.bodies(ROOM) == ["One, two, three."]
 
 
@@ -459,7 +474,6 @@ async def test_what_an_edit_completed_is_kept_as_said(
     reply.show("One, two.")
     reply.text_ended()
     await eventually(lambda: fake.bodies(ROOM) == ["One, two."])
-    await asyncio.sleep(0.05)
     await end(reply, "One, two.")
     assert len(fake.messages(ROOM)) == 2
     assert await outbox.reply_text(turn.turn_id) == "One, two."
@@ -498,15 +512,16 @@ async def test_what_was_confirmed_is_not_sent_again(
 
 
 async def test_the_final_edit_goes_out_on_a_troubled_homeserver(
-    fake: FakeHomeserver, reply_of: Replies, monkeypatch: pytest.MonkeyPatch
+    fake: FakeHomeserver, reply_of: Replies, clock: Clock
 ) -> None:
-    monkeypatch.setattr("letta_matrix.matrix.homeserver._FIRST_PAUSE", 0.01)
     reply = reply_of()
     reply.show("One")
     await eventually(lambda: fake.messages(ROOM))
     faults = [rate_limited(10), failing(500), LOST_REQUEST, LOST_REQUEST, failing(504), LOST_ANSWER]
     fake.fail(SEND, *faults)
-    await end(reply, "One, two.")
+    ending = asyncio.create_task(end(reply, "One, two."))
+    await clock.until(ending.done)
+    await ending
     finals = [e for e in fake.messages(ROOM) if LIVE not in e["content"]]
     assert len(finals) == 1
     assert fake.bodies(ROOM) == ["One, two."]
@@ -525,10 +540,13 @@ async def test_what_the_homeserver_refuses_does_not_stop_the_rest(
 async def test_stopping_waits_for_the_request_under_way(
     fake: FakeHomeserver, reply_of: Replies, outbox: Outbox, turn: Turn
 ) -> None:
-    fake.slow[SEND] = 0.1
+    sent = fake.hold(SEND)
     reply = reply_of()
     reply.show("One")
     await eventually(lambda: fake.matching(SEND))
-    await reply.stop()
+    stopping = asyncio.create_task(reply.stop())
+    await settled(stopping)
+    sent.set()
+    await within(stopping)
     (entry,) = await outbox.of_turn(turn.turn_id)
     assert entry.event_id == fake.messages(ROOM)[0]["event_id"]

@@ -1,6 +1,5 @@
 """A reply as it streams: paragraphs, and nothing of the envelope."""
 
-import time
 from itertools import pairwise
 
 import pytest
@@ -100,12 +99,13 @@ def test_an_envelope_without_a_clear_shape_is_known_word_for_word(template: str)
     assert text.end() == "Ada: x y"
 
 
-def test_a_hostile_opening_is_read_quickly() -> None:
-    text = ReplyText(HEADER, DEFAULT_ENVELOPE)
-    start = time.perf_counter()
-    for _ in range(2_000):
-        text.add(TextDelta("a", "[Matrix, , , ] (, "))
-    assert time.perf_counter() - start < 3
+@pytest.mark.parametrize("piece", ["[Matrix, , , ] (, ", ", "])
+def test_a_hostile_opening_is_read_to_its_end(piece: str) -> None:
+    """Each piece makes what has come so far match in more ways."""
+    text, answer = ReplyText(HEADER, DEFAULT_ENVELOPE), "[Matrix" + piece * 20_000
+    for start in range(0, len(answer), len(piece)):
+        text.add(TextDelta("a", answer[start : start + len(piece)]))
+    assert text.end() == answer
 
 
 def test_it_ends_somewhere() -> None:

@@ -9,7 +9,7 @@ import pytest
 from tests.builders import agent, message, said_in
 from tests.fake_homeserver import FakeHomeserver
 from tests.stage import Stage
-from tests.waiting import eventually
+from tests.waiting import Clock, eventually, settled
 
 from letta_matrix.conversations.speech import UNASKED, SpeechWatch
 from letta_matrix.matrix.content import MARKER
@@ -41,7 +41,13 @@ class Listener:
     async def again(self) -> None:
         """The next process."""
         await self.stop()
-        await self.stage.recover()
+        await self.stage.close()
+        await self.begin()
+
+    async def begin(self) -> None:
+        """Another process takes over."""
+        await self.stage.open()
+        await self.stage.dispatcher.recover()
         self.start()
 
     async def heard(self) -> None:
@@ -137,13 +143,16 @@ async def test_what_could_not_be_sent_before_a_crash_is_sent_after_it(
     listener: Listener, fake: FakeHomeserver
 ) -> None:
     await listener.heard()
-    fake.slow["PUT .*/send/"] = 0.5
+    sent = fake.hold("PUT .*/send/")
     listener.stage.runtime.say("agent-1", "Important.")
     await listener.watch.listed(await listener.stage.runtime.list_agents())
     await eventually(lambda: fake.matching("/send/"))
-    fake.slow.clear()
+    await listener.stop()
+    await listener.stage.close()
+    sent.set()
+    await eventually(lambda: fake.messages(ROOM))
     fake.forgetful = True
-    await listener.again()
+    await listener.begin()
     await listener.heard()
     assert told(fake) == ["Important."]
 
@@ -279,9 +288,9 @@ async def test_a_removed_agent_says_nothing(listener: Listener, fake: FakeHomese
 
 
 async def test_each_agent_is_looked_at_no_faster_than_the_interval(
-    fake: FakeHomeserver, database_file: Path, monkeypatch: pytest.MonkeyPatch
+    fake: FakeHomeserver, database_file: Path, monkeypatch: pytest.MonkeyPatch, clock: Clock
 ) -> None:
-    memory = {"type": "memory", "agents": 0, "speech_interval": 1.0}
+    memory = {"type": "memory", "agents": 0, "speech_interval": 5.0}
     stage = Stage(fake, database_file, runtimes=[memory])
     await stage.open()
     await stage.add(1)
@@ -294,13 +303,18 @@ async def test_each_agent_is_looked_at_no_faster_than_the_interval(
         return await said_since(agent_id, cursor)
 
     monkeypatch.setattr(stage.runtime, "said_since", count)
+    clock.stop()
     await listener.heard()
     for number in range(10):
         stage.runtime.say("agent-1", f"{number}")
         await listener.watch.listed(await stage.runtime.list_agents())
-        await asyncio.sleep(0.01)
+        # Whom it may look at it looks at.
+        await eventually(lambda: listener.watch._next() is None)
+        clock.advance(0.45)
+    await settled(listener.task)
     assert len(looks) == 1
-    await listener.heard()
+    clock.advance(1)
+    await listener.settled()
     assert len(looks) == 2
     assert told(fake) == [str(number) for number in range(10)]
     await listener.stop()

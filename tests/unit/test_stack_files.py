@@ -21,6 +21,7 @@ import yaml
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 from tests.builders import config_for
+from tests.waiting import Clock, settled, within
 
 from letta_matrix.access.authenticator import Authenticator
 from letta_matrix.access.secrets import issue
@@ -356,7 +357,7 @@ class Endless:
 
 
 async def test_a_listing_that_never_ends_is_left() -> None:
-    names = await asyncio.wait_for(list_names(cast("Control", Endless())), 5)
+    names = await within(list_names(cast("Control", Endless())))
     assert len(names) == 100
 
 
@@ -444,19 +445,21 @@ async def test_a_changed_password_is_not_shown(http: aiohttp.ClientSession, tmp_
 
 
 async def test_a_replaced_keeper_is_announced(
-    http: aiohttp.ClientSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    http: aiohttp.ClientSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: Clock
 ) -> None:
     pids: list[int | None] = [7, 7, None, 8]
     said: list[str] = []
     stack = Stack(Options(tmp_path), tmp_path, said.append, http)
-    monkeypatch.setattr("letta_matrix.stack.up._KEEPER_POLL", 0)
     monkeypatch.setattr(
         stack._keeper, "pid", lambda: pids.pop(0) if len(pids) > 1 else pids[0], raising=True
     )
-    with pytest.raises(TimeoutError):
-        await asyncio.wait_for(stack.follow_keeper(), 0.2)
+    following = asyncio.create_task(stack.follow_keeper())
+    await clock.until(lambda: stack._pids.get("keeper") == 8)
+    for _ in range(3):
+        clock.advance(1)
+        await settled(following)
+    following.cancel()
     assert said == ["keeper ended; the bridge has started it again"]
-    assert stack._pids["keeper"] == 8
 
 
 def _program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, started: str, path: str = "") -> str:

@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 from sqlalchemy import text
+from tests.waiting import eventually
 
 from letta_matrix.store.conversations import Conversation, ConversationStore
 from letta_matrix.store.database import Database, StoreUnavailable
@@ -85,8 +86,7 @@ async def test_a_message_while_one_is_left_starts_afresh(
 ) -> None:
     await store.begin(MAIN, "c1", "hello")
     leaving = asyncio.create_task(store.leave(MAIN, "c1"))
-    await asyncio.sleep(0)
-    assert store.current(MAIN) is None
+    await eventually(lambda: store.current(MAIN) is None)
     await store.begin(MAIN, "c2", "hello again")
     assert await leaving
     assert await agree(store, database, MAIN) == ["c2"]

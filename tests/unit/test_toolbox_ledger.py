@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
+from tests.waiting import Clock, eventually, settled
 
 from letta_matrix.store.audit import AuditEntry, AuditStore
 from letta_matrix.store.database import Database, StoreUnavailable
@@ -274,9 +275,8 @@ async def test_a_mirror_that_breaks_breaks_no_call(ledger: Ledger, store: AuditS
 
 
 async def test_closing_waits_for_what_ends_soon_and_cuts_the_rest_short(
-    ledger: Ledger, store: AuditStore, monkeypatch: pytest.MonkeyPatch
+    ledger: Ledger, store: AuditStore, clock: Clock
 ) -> None:
-    monkeypatch.setattr(ledger_module, "_GRACE", 0.1)
     soon, never = Job(), Job()
     soon.gate.clear()
     never.gate.clear()
@@ -285,8 +285,15 @@ async def test_closing_waits_for_what_ends_soon_and_cuts_the_rest_short(
         asyncio.create_task(ledger.run(entry("never"), never)),
     ]
     await asyncio.gather(soon.begun.wait(), never.begun.wait())
-    asyncio.get_running_loop().call_later(0.02, soon.gate.set)
-    await ledger.close()
+    clock.stop()
+    closing = asyncio.create_task(ledger.close())
+    await settled(closing)
+    clock.advance(ledger_module._GRACE - 0.1)
+    soon.gate.set()
+    await eventually(calls[0].done)
+    await settled(closing)
+    await clock.until(closing.done, step=ledger_module._GRACE)
+    clock.go()
     assert await noted(ledger, store) == [("ok", "$1"), (CANCELLED, None)]
     first, second = await asyncio.gather(*calls, return_exceptions=True)
     assert first == SENT
@@ -297,45 +304,53 @@ async def test_closing_waits_for_what_ends_soon_and_cuts_the_rest_short(
 
 
 async def test_nothing_is_kept_of_calls_that_are_over(ledger: Ledger, store: AuditStore) -> None:
+    # What was there before takes long to look through.
+    gc.freeze()
     for number in range(50):
         await ledger.run(entry(f"t{number}"), Job())
     await noted(ledger, store)
     gc.collect()
+    gc.unfreeze()
     assert len(ledger._doors) == len(ledger._running) == 0
 
 
 @pytest.mark.parametrize("transaction_id", [None, "t1"])
 async def test_closing_ends_what_waits_for_somebody_at_once(
-    ledger: Ledger, store: AuditStore, monkeypatch: pytest.MonkeyPatch, transaction_id: str | None
+    ledger: Ledger, store: AuditStore, clock: Clock, transaction_id: str | None
 ) -> None:
-    monkeypatch.setattr(ledger_module, "_GRACE", 60.0)
     job = Job()
     job.gate.clear()
     call = asyncio.create_task(ledger.run(entry(transaction_id), job, waits=True))
     await job.begun.wait()
-    async with asyncio.timeout(5):
-        await ledger.close()
+    clock.stop()
+    closing = asyncio.create_task(ledger.close())
+    await settled(closing)
+    clock.advance(ledger_module._ASIDE)
+    await eventually(call.done)
+    await closing
+    clock.go()
     with pytest.raises(asyncio.CancelledError):
         await call
     assert await noted(ledger, store) == [(CANCELLED, None)]
 
 
 async def test_closing_does_not_wait_long_for_calls_that_clean_up(
-    ledger: Ledger, store: AuditStore, monkeypatch: pytest.MonkeyPatch
+    ledger: Ledger, store: AuditStore, clock: Clock
 ) -> None:
-    monkeypatch.setattr(ledger_module, "_GRACE", 0.05)
+    begun, never = asyncio.Event(), asyncio.Event()
 
     async def leave_slowly(again: bool) -> Result:
         try:
-            await asyncio.sleep(60)
+            begun.set()
+            await never.wait()
         finally:
-            await asyncio.sleep(60)
+            await never.wait()
         return SENT
 
     call = asyncio.create_task(ledger.run(entry(), leave_slowly))
-    await asyncio.sleep(0.05)
-    async with asyncio.timeout(5):
-        await ledger.close()
+    await begun.wait()
+    closing = asyncio.create_task(ledger.close())
+    await clock.until(closing.done, step=ledger_module._GRACE)
     with pytest.raises(ToolError, match="stopping"):
         await call
     assert await noted(ledger, store) == [(CANCELLED, None)]

@@ -1,6 +1,7 @@
 """Counting the votes of polls, as clients of either form (MSC3381) cast them."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -61,9 +62,20 @@ def end(at: int, sender: str = "@ann:test") -> Json:
     return {"event_id": f"$end{at}", "content": {}, **event}
 
 
-async def standing(toolbox: Toolbox, fake: FakeHomeserver, start: Fault, *events: Json) -> Json:
+async def standing(
+    toolbox: Toolbox,
+    fake: FakeHomeserver,
+    start: Fault,
+    *events: Json,
+    room: Mapping[str, Json] = MappingProxyType({}),
+) -> Json:
+    """How a poll stands; `room` is state of its room."""
+    # What an earlier poll has not asked for.
+    fake._faults.clear()
     fake.fail("GET .*/event/", start)
     fake.fail("GET .*/relations/", Fault(200, {"chunk": list(events)}))
+    for kind, content in room.items():
+        fake.fail(f"GET .*{kind}", Fault(200, content))
     arguments = {"room_id": "!1:test", "event_id": "$p"}
     principal = Principal("token:1", "agent-1")
     told = dict(await toolbox.call(principal, "matrix_read_poll", arguments, door="api"))
@@ -71,55 +83,54 @@ async def standing(toolbox: Toolbox, fake: FakeHomeserver, start: Fault, *events
     return told
 
 
-@pytest.mark.parametrize(
-    ("events", "votes", "voters", "closed"),
-    [
-        ([], [0, 0, 0], 0, False),
-        ([vote("@b", 2, "c"), vote("@b", 1, "s")], [0, 1, 0], 1, False),
-        ([vote("@b", 1, "s", "c"), vote("@c", 1, "s")], [2, 1, 0], 2, False),
-        ([vote("@b", 1, "s", "s", "c", "t")], [1, 1, 0], 1, False),
-        ([vote("@b", 1, "x")], [0, 0, 0], 0, False),
-        ([vote("@b", 1, "s", "x")], [0, 0, 0], 0, False),
-        ([vote("@b", 1, "s"), vote("@b", 2, "s", "c", "x")], [0, 0, 0], 0, False),
-        ([vote("@b", 1, "s"), vote("@b", 2)], [0, 0, 0], 0, False),
-        ([vote("@b", 3, "s"), end(2), vote("@c", 1, "c")], [0, 1, 0], 1, True),
-        ([vote("@b", 3, "s"), end(5), end(2)], [0, 0, 0], 0, True),
-        ([vote("@b", "odd", "s"), {"type": f"{UNSTABLE}.response"}, {}], [1, 0, 0], 1, False),
-    ],
-)
+VOTES: list[tuple[list[Json], list[int], int, bool]] = [
+    ([], [0, 0, 0], 0, False),
+    ([vote("@b", 2, "c"), vote("@b", 1, "s")], [0, 1, 0], 1, False),
+    ([vote("@b", 1, "s", "c"), vote("@c", 1, "s")], [2, 1, 0], 2, False),
+    ([vote("@b", 1, "s", "s", "c", "t")], [1, 1, 0], 1, False),
+    ([vote("@b", 1, "x")], [0, 0, 0], 0, False),
+    ([vote("@b", 1, "s", "x")], [0, 0, 0], 0, False),
+    ([vote("@b", 1, "s"), vote("@b", 2, "s", "c", "x")], [0, 0, 0], 0, False),
+    ([vote("@b", 1, "s"), vote("@b", 2)], [0, 0, 0], 0, False),
+    ([vote("@b", 3, "s"), end(2), vote("@c", 1, "c")], [0, 1, 0], 1, True),
+    ([vote("@b", 3, "s"), end(5), end(2)], [0, 0, 0], 0, True),
+    ([vote("@b", "odd", "s"), {"type": f"{UNSTABLE}.response"}, {}], [1, 0, 0], 1, False),
+]
+
+
 async def test_the_last_vote_of_each_before_the_end_counts(
-    toolbox: Toolbox,
-    fake: FakeHomeserver,
-    events: list[Json],
-    votes: list[int],
-    voters: int,
-    closed: bool,
+    toolbox: Toolbox, fake: FakeHomeserver, subtests: pytest.Subtests
 ) -> None:
-    told = await standing(toolbox, fake, poll(START), *events)
-    assert [option["votes"] for option in told["options"]] == votes
-    assert (told["voters"], told["closed"]) == (voters, closed)
+    for events, votes, voters, closed in VOTES:
+        with subtests.test(events=events):
+            told = await standing(toolbox, fake, poll(START), *events)
+            assert [option["votes"] for option in told["options"]] == votes
+            assert (told["voters"], told["closed"]) == (voters, closed)
 
 
-@pytest.mark.parametrize(
-    ("version", "levels", "closed"),
-    [
-        ("11", {"users": {"@mod:test": 50}}, True),
-        ("11", {"users": {"@mod:test": 50}, "redact": 51}, False),
-        ("11", {"users_default": 50}, True),
-        ("11", {"users": {"@mod:test": 49}}, False),
-        ("11", {}, False),
-        ("12", {}, True),
-    ],
-)
+POWERS: list[tuple[str, Json, bool]] = [
+    ("11", {"users": {"@mod:test": 50}}, True),
+    ("11", {"users": {"@mod:test": 50}, "redact": 51}, False),
+    ("11", {"users_default": 50}, True),
+    ("11", {"users": {"@mod:test": 49}}, False),
+    ("11", {}, False),
+    ("12", {}, True),
+]
+
+
 async def test_one_who_may_remove_messages_may_close_a_poll(
-    toolbox: Toolbox, fake: FakeHomeserver, version: str, levels: Json, closed: bool
+    toolbox: Toolbox, fake: FakeHomeserver, subtests: pytest.Subtests
 ) -> None:
-    content = {"room_version": version, "additional_creators": ["@mod:test"]}
-    fake.fail("GET .*m.room.create", Fault(200, {"sender": "@ann:test", "content": content}))
-    fake.fail("GET .*m.room.power_levels", Fault(200, levels))
     ends = [end(2, "@mod:test"), vote("@b", 3, "s")]
-    told = await standing(toolbox, fake, poll(START), *ends)
-    assert (told["closed"], told["voters"]) == (closed, 0 if closed else 1)
+    for version, levels, closed in POWERS:
+        content = {"room_version": version, "additional_creators": ["@mod:test"]}
+        room = {
+            "m.room.create": {"sender": "@ann:test", "content": content},
+            "m.room.power_levels": levels,
+        }
+        with subtests.test(version=version, levels=levels):
+            told = await standing(toolbox, fake, poll(START), *ends, room=room)
+            assert (told["closed"], told["voters"]) == (closed, 0 if closed else 1)
 
 
 async def test_polls_of_the_stable_form_count_too(toolbox: Toolbox, fake: FakeHomeserver) -> None:
@@ -136,9 +147,11 @@ async def test_polls_of_the_stable_form_count_too(toolbox: Toolbox, fake: FakeHo
 ODD: list[Any] = [None, [], "x", [None, {"id": []}, {TEXT: 7}], {"body": {}}]
 
 
-@pytest.mark.parametrize("odd", ODD)
 async def test_odd_polls_are_read_as_far_as_they_go(
-    toolbox: Toolbox, fake: FakeHomeserver, odd: object
+    toolbox: Toolbox, fake: FakeHomeserver, subtests: pytest.Subtests
 ) -> None:
-    content = {f"{UNSTABLE}.start": {"question": odd, "answers": odd, "max_selections": "x"}}
-    assert (await standing(toolbox, fake, poll(content)))["voters"] == 0
+    for odd in ODD:
+        with subtests.test(odd=odd):
+            asked = {"question": odd, "answers": odd, "max_selections": "x"}
+            start = poll({f"{UNSTABLE}.start": asked})
+            assert (await standing(toolbox, fake, start))["voters"] == 0

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
 
 from letta_matrix.matrix.content import edit_content, text_content
 from letta_matrix.matrix.homeserver import Homeserver
@@ -209,7 +210,8 @@ def test_what_still_grows_is_unfinished_and_has_no_cursor(live: bool, text: str)
 def test_the_most_messages_of_the_longest_texts_fit(text: str) -> None:
     events = [said(f"${number:043}") for number in range(50)]
     for event in events:
-        event["content"]["body"] = text * 20_000
+        # Longer than any that is shown whole.
+        event["content"]["body"] = text * 12_001
     told = fit_texts(lambda length: {"messages": [entry(e, {}, length) for e in events]}, "Cut.")
     assert size(told) <= LIMIT
     assert told["note"] == "Cut."
@@ -242,28 +244,42 @@ async def test_a_name_that_changes_while_it_is_asked_for_is_not_kept(
 ) -> None:
     arrivals, intent = Arrivals(), Intent(homeserver, OWN)
     known, names = KnownRooms(arrivals), iter(["old", "new"])
+    begun, answered = asyncio.Event(), asyncio.Event()
 
     async def asked(_intent: Intent, _room_id: str) -> Card:
         name = next(names)
-        await asyncio.sleep(0.02)
+        begun.set()
+        await answered.wait()
         return Card(name, "", {})
 
     monkeypatch.setattr(known_rooms, "_card", asked)
     asking = asyncio.create_task(known.card(intent, "!1:test"))
-    await asyncio.sleep(0.01)
+    await begun.wait()
     arrivals.publish({"type": "m.room.name", "room_id": "!1:test", "state_key": ""})
+    answered.set()
     assert (await asking).name == "old"
     assert [(await known.card(intent, "!1:test")).name for _ in range(2)] == ["new", "new"]
 
 
 @pytest.mark.parametrize(
     "event",
-    [{}, {"type": "m.room.name"}, {"type": "m.room.member", "room_id": 7, "state_key": []}],
+    [
+        {},
+        {"type": "m.room.name"},
+        {"type": ["m.room.name"], "room_id": "!1:test"},
+        {"type": "m.room.name", "room_id": ["!1:test"]},
+        {"type": "m.room.member", "room_id": "!1:test", "state_key": []},
+    ],
 )
 def test_odd_events_are_nothing_to_what_is_known(event: Any) -> None:
     arrivals = Arrivals()
-    KnownRooms(arrivals)
-    arrivals.publish(event)
+    known = KnownRooms(arrivals)
+    known._cards["!2:test"] = known_rooms._Known(0.0)
+    # What a listener fails at is logged and goes no further.
+    with capture_logs() as logs:
+        arrivals.publish(event)
+    assert logs == []
+    assert list(known._cards) == ["!2:test"]
 
 
 def test_a_nameless_room_is_called_after_the_others() -> None:

@@ -1,5 +1,6 @@
 """The registry of tools: what models are told of them, what becomes of any call whatever."""
 
+import asyncio
 import json
 from collections.abc import AsyncGenerator
 from dataclasses import replace
@@ -16,6 +17,7 @@ from tests.fake_homeserver import Fault as Failure
 from tests.tool_arguments import arguments as tool_arguments
 from tests.tool_results import assert_declared
 from tests.toolbox_kit import toolbox_on
+from tests.waiting import Clock, eventually, settled, within
 
 from letta_matrix.matrix.content import MARKER
 from letta_matrix.matrix.events import mapping
@@ -26,7 +28,7 @@ from letta_matrix.store.agents import AgentDirectory, AgentStatus
 from letta_matrix.store.audit import AuditStore
 from letta_matrix.store.conversations import ConversationStore
 from letta_matrix.store.database import Database, StoreUnavailable
-from letta_matrix.toolbox import registry, uploads, writing
+from letta_matrix.toolbox import registry, uploads
 from letta_matrix.toolbox.faults import Fault, ToolError
 from letta_matrix.toolbox.principal import Principal
 from letta_matrix.toolbox.rate_limit import RateLimit
@@ -109,22 +111,27 @@ def test_what_cannot_be_undone_needs_more_trust(toolbox: Toolbox, destructive: b
     assert "matrix_edit_message" in names
 
 
-@pytest.mark.parametrize(
-    ("arguments", "why"),
-    [
-        ({"message": None}, "`message` should be a valid string"),
-        ({"message": ""}, "`message` string should have at least 1 character"),
-        ({"room_id": 7}, "`room_id` should be a valid string"),
-        ({"room_id": "a\u202eb"}, "`room_id` should have no control characters"),
-        ({"room_id": "x" * 256}, "`room_id` string should have at most 255 characters"),
-        ({"who": 1}, "there is no argument `who`, only: room_id, message"),
-        ({"message": "\u202e \x00"}, "`message` has no text in it"),
-    ],
-)
-async def test_bad_arguments_are_named(toolbox: Toolbox, arguments: Any, why: str) -> None:
-    result = await toolbox.handler("memory")(send(**arguments))
-    assert not result.ok
-    assert why in result.text
+BAD: list[tuple[dict[str, Any], str]] = [
+    ({"message": None}, "`message` should be a valid string"),
+    ({"message": ""}, "`message` string should have at least 1 character"),
+    ({"room_id": 7}, "`room_id` should be a valid string"),
+    ({"room_id": "a\u202eb"}, "`room_id` should have no control characters"),
+    ({"room_id": "x" * 256}, "`room_id` string should have at most 255 characters"),
+    ({"who": 1}, "there is no argument `who`, only: room_id, message"),
+    ({"message": "\u202e \x00"}, "`message` has no text in it"),
+]
+
+
+async def test_bad_arguments_are_named(
+    toolbox: Toolbox, subtests: pytest.Subtests, clock: Clock
+) -> None:
+    for number, (arguments, why) in enumerate(BAD):
+        with subtests.test(why=why):
+            call = replace(send(**arguments), request_id=f"r{number}")
+            result = await toolbox.handler("memory")(call)
+            assert not result.ok
+            assert why in result.text
+        clock.advance(12)
 
 
 async def test_what_is_missing_is_named(toolbox: Toolbox) -> None:
@@ -176,12 +183,15 @@ async def test_a_message_that_is_left_counts_though_the_room_cannot_be_left(
 
 
 async def test_too_many_calls_are_refused_until_a_time_that_is_told(
-    toolbox: Toolbox, fake: FakeHomeserver
+    toolbox: Toolbox, fake: FakeHomeserver, clock: Clock
 ) -> None:
+    clock.stop()
     results = [await toolbox.handler("memory")(call("matrix_whoami")) for _ in range(6)]
     assert [result.ok for result in results] == [True] * 5 + [False]
     assert results[-1].text == "Too many tool calls. Try again in 12 seconds."
     assert fake.requests == []
+    clock.advance(12)
+    assert (await toolbox.handler("memory")(call("matrix_whoami"))).ok
 
 
 def test_a_bucket_fills_again_and_each_agent_has_its_own() -> None:
@@ -215,11 +225,12 @@ async def test_a_refusal_of_the_homeserver_is_told_in_one_line(
 
 
 async def test_an_absent_homeserver_is_told(
-    toolbox: Toolbox, fake: FakeHomeserver, monkeypatch: pytest.MonkeyPatch
+    toolbox: Toolbox, fake: FakeHomeserver, clock: Clock
 ) -> None:
-    monkeypatch.setattr(writing, "GIVE_UP_AFTER", 0)
-    fake.fail("PUT .*/send/", *[failing(502)] * 9)
-    assert await toolbox.handler("memory")(send()) == ToolResult(registry._MAYBE, ok=False)
+    fake.fail("PUT .*/send/", *[failing(502)] * 1000)
+    call = asyncio.ensure_future(toolbox.handler("memory")(send()))
+    await clock.until(call.done)
+    assert await call == ToolResult(registry._MAYBE, ok=False)
 
 
 @pytest.mark.parametrize(
@@ -298,13 +309,20 @@ async def test_a_message_costs_one_request(toolbox: Toolbox, fake: FakeHomeserve
 
 
 async def test_a_call_that_hangs_ends(
-    toolbox: Toolbox, fake: FakeHomeserver, monkeypatch: pytest.MonkeyPatch
+    toolbox: Toolbox, fake: FakeHomeserver, monkeypatch: pytest.MonkeyPatch, clock: Clock
 ) -> None:
-    hurried = replace(toolbox.tools["matrix_send_message"], seconds=0.05)
+    hurried = replace(toolbox.tools["matrix_send_message"], seconds=10)
     monkeypatch.setattr(toolbox, "tools", {hurried.name: hurried})
-    fake.slow["PUT .*/send/"] = 1.0
-    result = await toolbox.handler("memory")(send())
-    assert result == ToolResult(registry._UNCERTAIN, ok=False)
+    released = fake.hold("PUT .*/send/")
+    clock.stop()
+    sending = asyncio.ensure_future(toolbox.handler("memory")(send()))
+    await eventually(lambda: fake.requests)
+    clock.advance(9)
+    await settled()
+    assert not sending.done()
+    clock.advance(1)
+    assert await within(sending) == ToolResult(registry._UNCERTAIN, ok=False)
+    released.set()
 
 
 async def test_markers_tell_whose_call_it_was(toolbox: Toolbox, fake: FakeHomeserver) -> None:
@@ -359,25 +377,28 @@ def test_file_names_are_harmless(name: str) -> None:
     assert safe == safe.strip(" .") or len(name) > uploads._MAX_NAME
 
 
-@pytest.mark.parametrize(
-    ("arguments", "why"),
-    [
-        ({"name": "a.txt"}, "Give either"),
-        ({"name": "a.txt", "content": "a", "content_base64": "YQ=="}, "Give either"),
-        ({"name": "a.txt", "content_base64": "not base64!"}, "not valid base64"),
-        ({"name": "a.txt", "content": "half \ud800"}, "`content` is broken"),
-        ({"name": "../", "content": "a"}, "`name` should be a file name"),
-        ({"name": "a", "content": "a", "media_type": "text"}, "should look like text/markdown"),
-        ({"name": "a", "content": "ü" * 2_600_000}, "at most 5 MB"),
-        ({"name": "a", "content": "a" * 9_000_000}, "at most 5 MB"),
-    ],
-)
+BAD_FILES: list[tuple[dict[str, str], str]] = [
+    ({"name": "a.txt"}, "Give either"),
+    ({"name": "a.txt", "content": "a", "content_base64": "YQ=="}, "Give either"),
+    ({"name": "a.txt", "content_base64": "not base64!"}, "not valid base64"),
+    ({"name": "a.txt", "content": "half \ud800"}, "`content` is broken"),
+    ({"name": "../", "content": "a"}, "`name` should be a file name"),
+    ({"name": "a", "content": "a", "media_type": "text"}, "should look like text/markdown"),
+    ({"name": "a", "content": "ü" * 2_600_000}, "at most 5 MB"),
+    ({"name": "a", "content": "a" * 9_000_000}, "at most 5 MB"),
+]
+
+
 async def test_bad_files_are_refused(
-    toolbox: Toolbox, fake: FakeHomeserver, arguments: Any, why: str
+    toolbox: Toolbox, fake: FakeHomeserver, subtests: pytest.Subtests, clock: Clock
 ) -> None:
-    result = await toolbox.handler("memory")(call("matrix_upload_file", room_id=ROOM, **arguments))
-    assert not result.ok
-    assert why in result.text
+    for number, (arguments, why) in enumerate(BAD_FILES):
+        with subtests.test(why=why):
+            upload = call("matrix_upload_file", room_id=ROOM, **arguments)
+            result = await toolbox.handler("memory")(replace(upload, request_id=f"r{number}"))
+            assert not result.ok
+            assert why in result.text
+        clock.advance(12)
     assert fake.requests == []
 
 

@@ -1,12 +1,12 @@
 """Rooms that others have replaced, and signs of life while a call waits."""
 
-import asyncio
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from hypothesis import given
 from tests.tool_arguments import JSON
+from tests.waiting import Clock, settled
 
 from letta_matrix.toolbox import progress
 from letta_matrix.toolbox.naming import replaced, successor_of
@@ -49,33 +49,36 @@ def caller(heard: Any) -> Any:
     return SimpleNamespace(progress=heard)
 
 
-async def test_who_waits_hears_how_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(progress, "_EVERY", 0.01)
+async def test_who_waits_hears_how_long(clock: Clock) -> None:
     told: list[tuple[float, float, str]] = []
+    every, total = progress._EVERY, 1.5 * progress._EVERY
 
     async def heard(done: float, total: float, line: str) -> None:
         told.append((done, total, line))
 
-    async with telling(caller(heard), 0.015, "waiting"):
-        await asyncio.sleep(0.1)
-    count = len(told)
-    assert count > 1
-    assert told[0][1:] == (0.015, "waiting")
-    assert [done for done, _, _ in told] == sorted(min(done, 0.015) for done, _, _ in told)
-    await asyncio.sleep(0.05)
-    assert len(told) == count, "it is over"
+    clock.stop()
+    async with telling(caller(heard), total, "waiting"):
+        for count in range(3):
+            await settled()
+            assert len(told) == count
+            clock.advance(every)
+        await settled()
+    assert told == [(pytest.approx(done), total, "waiting") for done in (every, total, total)]
+    clock.advance(every)
+    await settled()
+    assert len(told) == 3, "it is over"
 
 
-async def test_a_caller_who_does_not_listen_gets_the_result_all_the_same(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(progress, "_EVERY", 0.01)
+async def test_a_caller_who_does_not_listen_gets_the_result_all_the_same(clock: Clock) -> None:
     calls: list[float] = []
 
     async def deaf(done: float, *_: object) -> None:
         calls.append(done)
         raise ConnectionError("gone")
 
-    async with telling(caller(deaf), 1.0, "waiting"):
-        await asyncio.sleep(0.05)
+    async with telling(caller(deaf), 100.0, "waiting"):
+        for _ in range(3):
+            await settled()
+            clock.advance(progress._EVERY)
+        await settled()
     assert len(calls) == 1

@@ -13,10 +13,9 @@ from tests.fake_homeserver import LOST_ANSWER, LOST_REQUEST, FakeHomeserver, fai
 from tests.fake_homeserver import Fault as Failure
 from tests.tool_results import assert_declared
 from tests.toolbox_kit import toolbox_on
-from tests.waiting import eventually
+from tests.waiting import Clock, eventually
 
 from letta_matrix.matrix import content as content_module
-from letta_matrix.matrix import homeserver as homeserver_module
 from letta_matrix.matrix.formatting import Formatted, render
 from letta_matrix.matrix.homeserver import Homeserver
 from letta_matrix.store.agents import AgentDirectory
@@ -115,13 +114,15 @@ async def test_an_edit_stays_what_its_message_was(toolbox: Toolbox, fake: FakeHo
 
 
 async def test_a_removal_whose_answer_was_lost_is_made_once(
-    toolbox: Toolbox, fake: FakeHomeserver
+    toolbox: Toolbox, fake: FakeHomeserver, clock: Clock
 ) -> None:
     removed = Failure(200, {"unsigned": {"redacted_because": {"event_id": "$r"}}})
     fake.fail("GET .*/event/", event(), removed)
     fake.fail("PUT .*/redact/", Failure(502), Failure(200, {"event_id": "$r"}))
     arguments = {"event_id": "$x", "reason": "\u202e typo ", "transaction_id": "t"}
-    told = await use(toolbox, "matrix_redact", **arguments)
+    removing = asyncio.create_task(use(toolbox, "matrix_redact", **arguments))
+    await clock.until(removing.done)
+    told = await removing
     assert told["redaction_event_id"] == "$r"
     first, second = fake.matching("PUT .*/redact/")
     assert first.path == second.path
@@ -131,25 +132,29 @@ async def test_a_removal_whose_answer_was_lost_is_made_once(
 
 
 async def test_a_message_whose_answer_was_lost_is_sent_once(
-    toolbox: Toolbox, fake: FakeHomeserver
+    toolbox: Toolbox, fake: FakeHomeserver, clock: Clock
 ) -> None:
     fake.forgetful = True
     # The second is for aiohttp, which tries a broken connection's request again by itself.
     fake.fail("PUT .*/send/", LOST_ANSWER, LOST_REQUEST)
-    await use(toolbox, "matrix_send_message", message="once", transaction_id="t")
+    arguments = {"message": "once", "transaction_id": "t"}
+    sending = asyncio.create_task(use(toolbox, "matrix_send_message", **arguments))
+    await clock.until(sending.done)
+    await sending
     assert fake.bodies(ROOM) == ["once"]
 
 
 async def test_a_client_that_hangs_up_finds_its_message_sent(
     toolbox: Toolbox, fake: FakeHomeserver
 ) -> None:
-    fake.slow["PUT .*/send/"] = 0.1
+    released = fake.hold("PUT .*/send/")
     arguments = {"message": "once", "transaction_id": "t"}
     for _ in range(2):
         call = asyncio.create_task(use(toolbox, "matrix_send_message", **arguments))
         await eventually(lambda: fake.matching("PUT .*/send/"))
         call.cancel()
         await asyncio.wait([call])
+    released.set()
     told = await use(toolbox, "matrix_send_message", **arguments)
     assert [one["event_id"] for one in fake.messages(ROOM)] == [told["event_id"]]
     assert len(fake.requests) == 1
@@ -186,41 +191,45 @@ async def test_nothing_is_uploaded_for_a_room_the_caller_is_not_in(
         (Failure(404, {"errcode": "M_NOT_FOUND", "error": "none"}), Fault.NOT_FOUND),
         (Failure(403, {"errcode": "M_FORBIDDEN", "error": "no"}), Fault.NOT_FOUND),
     ],
+    ids=["away", "none", "not to be seen"],
 )
 async def test_media_that_cannot_be_had_is_not_sent(
     toolbox: Toolbox,
     fake: FakeHomeserver,
-    monkeypatch: pytest.MonkeyPatch,
+    clock: Clock,
     answer: Failure,
     fault: Fault,
 ) -> None:
-    monkeypatch.setattr(homeserver_module, "_READ_PAUSES", ())
-    fake.fail("GET .*/media/download/", answer)
-    error = await refused(toolbox, "matrix_upload_file", name="a", mxc="mxc://test/abc")
-    assert error.fault is fault
+    fake.fail("GET .*/media/download/", answer, answer, answer)
+    call = asyncio.create_task(
+        refused(toolbox, "matrix_upload_file", name="a", mxc="mxc://test/abc")
+    )
+    await clock.until(call.done)
+    assert (await call).fault is fault
     assert fake.messages(ROOM) == []
 
 
-@pytest.mark.parametrize(
-    ("tool", "arguments", "fault"),
-    [
-        ("matrix_send_voice", {"content_base64": base64.b64encode(WAV).decode()}, Fault.INVALID),
-        ("matrix_send_image", {"content_base64": "A" * 7_000_000}, Fault.TOO_LARGE),
-        ("matrix_upload_file", {"name": "a", "content": "a" * 7_000_000}, Fault.TOO_LARGE),
-        ("matrix_create_poll", {"question": "?", "options": ["a", " a "]}, Fault.INVALID),
-        ("matrix_create_poll", {"question": "?", "options": ["a"]}, Fault.INVALID),
-        ("matrix_create_poll", {"question": "\u202e", "options": ["a", "b"]}, Fault.INVALID),
-        ("matrix_edit_message", {"event_id": "x", "message": "hi"}, Fault.INVALID),
-        ("matrix_send_message", {"message": "hi", "transaction_id": "é"}, Fault.INVALID),
-        ("matrix_send_message", {"message": "hi", "transaction_id": "x" * 201}, Fault.INVALID),
-        ("matrix_mark_read", {"event_id": "../x"}, Fault.INVALID),
-        ("matrix_set_typing", {"seconds": 10**9}, Fault.INVALID),
-    ],
-)
+BAD: list[tuple[str, dict[str, Any], Fault]] = [
+    ("matrix_send_voice", {"content_base64": base64.b64encode(WAV).decode()}, Fault.INVALID),
+    ("matrix_send_image", {"content_base64": "A" * 7_000_000}, Fault.TOO_LARGE),
+    ("matrix_upload_file", {"name": "a", "content": "a" * 7_000_000}, Fault.TOO_LARGE),
+    ("matrix_create_poll", {"question": "?", "options": ["a", " a "]}, Fault.INVALID),
+    ("matrix_create_poll", {"question": "?", "options": ["a"]}, Fault.INVALID),
+    ("matrix_create_poll", {"question": "\u202e", "options": ["a", "b"]}, Fault.INVALID),
+    ("matrix_edit_message", {"event_id": "x", "message": "hi"}, Fault.INVALID),
+    ("matrix_send_message", {"message": "hi", "transaction_id": "é"}, Fault.INVALID),
+    ("matrix_send_message", {"message": "hi", "transaction_id": "x" * 201}, Fault.INVALID),
+    ("matrix_mark_read", {"event_id": "../x"}, Fault.INVALID),
+    ("matrix_set_typing", {"seconds": 10**9}, Fault.INVALID),
+]
+
+
 async def test_bad_arguments_reach_no_homeserver(
-    toolbox: Toolbox, fake: FakeHomeserver, tool: str, arguments: dict[str, Any], fault: Fault
+    toolbox: Toolbox, fake: FakeHomeserver, subtests: pytest.Subtests
 ) -> None:
-    assert (await refused(toolbox, tool, **arguments)).fault is fault
+    for tool, arguments, fault in BAD:
+        with subtests.test(tool=tool, arguments=str(arguments)[:60]):
+            assert (await refused(toolbox, tool, **arguments)).fault is fault
     assert fake.requests == []
 
 

@@ -1,90 +1,128 @@
 """The homeserver's going and coming is noticed without asking it."""
 
 import asyncio
-import time
+import contextlib
+from collections.abc import AsyncGenerator
+from itertools import pairwise
 
 import pytest
-from tests.fake_homeserver import FakeHomeserver, Fault
-from tests.waiting import eventually
+from tests.fake_homeserver import FakeHomeserver, failing
+from tests.waiting import Clock, eventually, settled, within
 
+from letta_matrix.matrix import watch
 from letta_matrix.matrix.homeserver import Homeserver
+from letta_matrix.matrix.pacing import Pacer
 from letta_matrix.matrix.watch import Presence, until_back, until_gone
 
 
-async def test_a_restart_is_noticed(fake: FakeHomeserver, homeserver: Homeserver) -> None:
-    gone = asyncio.create_task(until_gone(homeserver))
-    await asyncio.sleep(0.1)
-    assert not gone.done()
-    await fake.stop()
-    async with asyncio.timeout(3):
-        assert await gone is Presence.AWAY
+@pytest.fixture
+def looks(monkeypatch: pytest.MonkeyPatch) -> list[Presence]:
+    """What each look at the homeserver found."""
+    found, look = list[Presence](), watch.look
+
+    async def noted(homeserver: Homeserver) -> Presence:
+        presence = await look(homeserver)
+        found.append(presence)
+        return presence
+
+    monkeypatch.setattr(watch, "look", noted)
+    return found
+
+
+@contextlib.asynccontextmanager
+async def watching(homeserver: Homeserver) -> AsyncGenerator[asyncio.Task[Presence]]:
+    task = asyncio.create_task(until_gone(homeserver))
+    try:
+        yield task
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_a_restart_is_noticed(
+    fake: FakeHomeserver, homeserver: Homeserver, looks: list[Presence], clock: Clock
+) -> None:
+    async with watching(homeserver) as gone:
+        await eventually(lambda: fake.connections)
+        await settled(gone)
+        await fake.stop()
+        assert await within(gone) is Presence.AWAY
     back = asyncio.create_task(until_back(homeserver))
-    await asyncio.sleep(0.3)
+    await eventually(lambda: len(looks) > 1)
     assert not back.done()
     await fake.start()
-    async with asyncio.timeout(3):
-        assert await back is Presence.AWAY
+    await clock.until(back.done)
+    assert await back is Presence.AWAY
 
 
 async def test_failed_requests_alone_are_no_outage(
-    fake: FakeHomeserver, homeserver: Homeserver
+    fake: FakeHomeserver, homeserver: Homeserver, looks: list[Presence]
 ) -> None:
-    gone = asyncio.create_task(until_gone(homeserver))
-    await asyncio.sleep(0.05)
-    homeserver.outage.set()
-    await eventually(lambda: fake.matching("versions"))
-    await asyncio.sleep(0.1)
-    assert not gone.done()
-    assert not homeserver.outage.is_set()
-    gone.cancel()
-    await asyncio.gather(gone, return_exceptions=True)
+    async with watching(homeserver) as gone:
+        await eventually(lambda: fake.connections)
+        for times in (1, 2):
+            homeserver.outage.set()
+            await eventually(lambda: looks, [Presence.HERE].__mul__(times).__eq__)
+            await settled(gone)
+            assert not homeserver.outage.is_set()
 
 
-@pytest.mark.parametrize(
-    ("status", "pause", "presence"), [(502, 0.0, Presence.AWAY), (200, 1.0, Presence.SLOW)]
-)
 async def test_failed_requests_lead_to_a_closer_look(
-    fake: FakeHomeserver,
-    homeserver: Homeserver,
-    monkeypatch: pytest.MonkeyPatch,
-    status: int,
-    pause: float,
-    presence: Presence,
+    fake: FakeHomeserver, homeserver: Homeserver, clock: Clock
 ) -> None:
-    monkeypatch.setattr("letta_matrix.matrix.watch._ANSWER_TIMEOUT", 0.2)
-    fake.slow["versions"] = pause
-    fake.fail("versions", *[Fault(status, {})] * 2)
+    fake.fail("versions", failing(502), failing(502))
     homeserver.outage.set()
-    async with asyncio.timeout(3):
-        assert await until_gone(homeserver) is presence
-        fake.slow.clear()
-        assert await until_back(homeserver) in (presence, Presence.HERE)
+    assert await within(until_gone(homeserver)) is Presence.AWAY
+    back = asyncio.create_task(until_back(homeserver))
+    await clock.until(back.done)
+    assert await back is Presence.AWAY
 
 
-async def test_watching_costs_no_requests(fake: FakeHomeserver, homeserver: Homeserver) -> None:
-    gone = asyncio.create_task(until_gone(homeserver))
-    await asyncio.sleep(0.3)
-    gone.cancel()
-    await asyncio.gather(gone, return_exceptions=True)
-    assert fake.requests == []
+async def test_a_homeserver_that_keeps_us_waiting_is_slow(
+    fake: FakeHomeserver, homeserver: Homeserver, clock: Clock
+) -> None:
+    released = fake.hold("versions")
+    homeserver.outage.set()
+    clock.stop()
+    for number, watcher in enumerate((until_gone, until_back), 1):
+        task = asyncio.create_task(watcher(homeserver))
+        await eventually(lambda: len(fake.matching("versions")), number.__eq__)
+        clock.advance(watch._ANSWER_TIMEOUT - 0.1)
+        await settled(task)
+        # aiohttp rounds up to a whole second.
+        clock.advance(1.1)
+        if watcher is until_back:
+            released.set()
+            await clock.until(task.done)
+        assert await within(task) is Presence.SLOW
 
 
-async def test_a_server_that_hangs_up_at_once_is_not_hammered() -> None:
+async def test_watching_costs_no_requests(
+    fake: FakeHomeserver, homeserver: Homeserver, clock: Clock
+) -> None:
+    async with watching(homeserver) as gone:
+        await eventually(lambda: fake.connections)
+        clock.advance(60)
+        await settled(gone)
+        assert fake.requests == []
+
+
+async def test_a_server_that_hangs_up_at_once_is_not_hammered(clock: Clock) -> None:
     connections = list[float]()
 
     async def hang_up(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        connections.append(time.monotonic())
+        connections.append(clock.now())
         writer.close()
 
     server = await asyncio.start_server(hang_up, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
-    from letta_matrix.matrix.pacing import Pacer
-
     client = Homeserver(f"http://127.0.0.1:{port}", "x", Pacer(1))
-    with pytest.raises(TimeoutError):
-        async with asyncio.timeout(1.5):
-            await until_gone(client)
+    clock.stop()
+    async with watching(client):
+        await clock.until(lambda: len(connections) > 5)
     await client.close()
     server.close()
     await server.wait_closed()
-    assert 2 <= len(connections) <= 4
+    pauses = [later - earlier for earlier, later in pairwise(connections)]
+    least = [0.4, 0.8, 1.6, 3.2, 6.4]
+    assert [pause >= shortest for pause, shortest in zip(pauses, least, strict=True)] == [True] * 5

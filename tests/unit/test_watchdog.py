@@ -1,15 +1,17 @@
 """The wait for a turn ends, for the right reason and not before."""
 
 import asyncio
-import time
+from collections.abc import Callable
 
 import pytest
+from tests.waiting import Clock, settled
 
 from letta_matrix.conversations.watchdog import Bite, Watchdog
 
 LONG = 60.0
-SOON = 5.0
-"""Seconds within which a busy machine does what is due."""
+TICK = 0.25
+LOOK = 1.0
+"""Seconds after which the watchdog looks at the latest."""
 
 
 class Person:
@@ -19,17 +21,44 @@ class Person:
     is_called = False
 
 
-async def wait(watchdog: Watchdog, seconds: float = LONG) -> float:
-    """How long a turn that does nothing was let run, in seconds."""
-    started = time.monotonic()
-    try:
-        async with watchdog.running():
-            await asyncio.sleep(seconds)
-    except TimeoutError:
-        assert watchdog.bite is not None
-    else:
-        assert watchdog.bite is None
-    return time.monotonic() - started
+class Turns:
+    """Turns under one watchdog, while no time passes but theirs."""
+
+    def __init__(self, clock: Clock, person: Person) -> None:
+        self._clock, self._person = clock, person
+        clock.stop()
+
+    def watch(self, idle: float = LONG, total: float = LONG) -> Watchdog:
+        person = self._person
+        self.watchdog = Watchdog(idle, total, lambda: person.is_asked, lambda: person.is_called)
+        return self.watchdog
+
+    async def run(
+        self, seconds: float = LONG, tick: Callable[[float], None] | None = None
+    ) -> float:
+        """How long a turn that does nothing was let run; `tick` is called again and again with
+        the seconds it has run."""
+        began = self._clock.now()
+        turn = asyncio.create_task(self._turn(seconds))
+        await settled()
+        while not turn.done():
+            self._clock.advance(TICK)
+            await settled()
+            if tick is not None:
+                tick(self._clock.now() - began)
+        await turn
+        return self._clock.now() - began
+
+    async def _turn(self, seconds: float) -> None:
+        over = asyncio.Event()
+        asyncio.get_running_loop().call_later(seconds, over.set)
+        try:
+            async with self.watchdog.running():
+                await over.wait()
+        except TimeoutError:
+            assert self.watchdog.bite is not None
+        else:
+            assert self.watchdog.bite is None
 
 
 @pytest.fixture
@@ -37,148 +66,137 @@ def person() -> Person:
     return Person()
 
 
-def dog(person: Person, idle: float = LONG, total: float = LONG) -> Watchdog:
-    return Watchdog(idle, total, lambda: person.is_asked, lambda: person.is_called)
+@pytest.fixture
+async def turns(clock: Clock, person: Person) -> Turns:
+    return Turns(clock, person)
 
 
-async def test_a_silent_turn_is_ended(person: Person) -> None:
-    watchdog = dog(person, idle=0.1)
-    assert 0.1 <= await wait(watchdog) < SOON
+def after(least: float, most: float | None = None) -> object:
+    """What a turn ended by then ran."""
+    most = least if most is None else most
+    return pytest.approx((least + most) / 2, abs=(most - least) / 2 + TICK)
+
+
+def later(seconds: float, owner: object, name: str, value: object) -> None:
+    asyncio.get_running_loop().call_later(seconds, setattr, owner, name, value)
+
+
+async def test_a_silent_turn_is_ended(turns: Turns) -> None:
+    watchdog = turns.watch(idle=4)
+    assert await turns.run() == after(4)
     assert watchdog.bite is Bite.SILENT
 
 
-async def test_a_turn_without_end_is_ended(person: Person) -> None:
-    watchdog = dog(person, total=0.1)
-    assert 0.1 <= await wait(watchdog) < SOON
+async def test_a_turn_without_end_is_ended(turns: Turns) -> None:
+    watchdog = turns.watch(total=4)
+    assert await turns.run() == after(4)
     assert watchdog.bite is Bite.TOO_LONG
 
 
-async def test_a_turn_that_ends_in_time_is_left_alone(person: Person) -> None:
-    watchdog = dog(person, idle=0.4, total=0.4)
-    await wait(watchdog, 0.05)
-    await asyncio.sleep(0.5)
+async def test_a_turn_that_ends_in_time_is_left_alone(turns: Turns, clock: Clock) -> None:
+    watchdog = turns.watch(idle=4, total=4)
+    assert await turns.run(3.5) == after(3.5)
+    clock.advance(5)
+    await settled()
     assert watchdog.bite is None
 
 
-async def test_whoever_is_heard_of_is_not_silent(person: Person) -> None:
-    watchdog = dog(person, idle=0.4)
-
-    async def work() -> None:
-        for _ in range(12):
-            await asyncio.sleep(0.05)
-            watchdog.heard()
-
-    working = asyncio.create_task(work())
-    assert 0.9 <= await wait(watchdog) < SOON
-    await working
+async def test_whoever_is_heard_of_is_not_silent(turns: Turns) -> None:
+    watchdog = turns.watch(idle=4)
+    assert await turns.run(tick=lambda ran: watchdog.heard() if ran <= 6 else None) == after(10)
     assert watchdog.bite is Bite.SILENT
 
 
-async def test_being_heard_of_is_no_reason_to_run_for_ever(person: Person) -> None:
-    watchdog = dog(person, idle=0.1, total=0.3)
-
-    async def work() -> None:
-        while True:
-            watchdog.heard()
-            await asyncio.sleep(0.02)
-
-    working = asyncio.create_task(work())
-    assert 0.3 <= await wait(watchdog) < SOON
-    working.cancel()
+async def test_being_heard_of_is_no_reason_to_run_for_ever(turns: Turns) -> None:
+    watchdog = turns.watch(idle=1, total=3)
+    assert await turns.run(tick=lambda _: watchdog.heard()) == after(3)
     assert watchdog.bite is Bite.TOO_LONG
 
 
-async def test_no_time_passes_while_a_person_is_asked(
-    person: Person, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("letta_matrix.conversations.watchdog._LONGEST_TICK", 0.02)
-    watchdog = dog(person, idle=0.2, total=0.3)
+async def test_no_time_passes_while_a_person_is_asked(turns: Turns, person: Person) -> None:
+    watchdog = turns.watch(idle=4, total=6)
     person.is_asked = True
-    asyncio.get_running_loop().call_later(0.6, setattr, person, "is_asked", False)
-    assert 0.75 <= await wait(watchdog) < SOON
+    later(12, person, "is_asked", False)
+    assert await turns.run() == after(16 - LOOK, 16)
     assert watchdog.bite is Bite.SILENT
 
 
-async def test_the_time_before_a_question_counts(
-    person: Person, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("letta_matrix.conversations.watchdog._LONGEST_TICK", 0.02)
-    watchdog = dog(person, total=0.6)
-    loop = asyncio.get_running_loop()
-    loop.call_later(0.5, setattr, person, "is_asked", True)
-    loop.call_later(0.8, setattr, person, "is_asked", False)
-    assert 0.8 <= await wait(watchdog) < 1.3
+async def test_the_time_before_a_question_counts(turns: Turns, person: Person) -> None:
+    watchdog = turns.watch(total=6)
+    later(4, person, "is_asked", True)
+    later(20, person, "is_asked", False)
+    assert await turns.run() == after(22 - LOOK, 22 + LOOK)
     assert watchdog.bite is Bite.TOO_LONG
 
 
-async def test_a_tool_that_waits_may_be_silent(
-    person: Person, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("letta_matrix.conversations.watchdog._LONGEST_TICK", 0.02)
-    watchdog = dog(person, idle=0.2)
+async def test_a_tool_that_waits_may_be_silent(turns: Turns, person: Person) -> None:
+    watchdog = turns.watch(idle=4)
     person.is_called = True
-    asyncio.get_running_loop().call_later(0.6, setattr, person, "is_called", False)
-    assert 0.75 <= await wait(watchdog) < SOON
+    later(12, person, "is_called", False)
+    assert await turns.run() == after(16 - LOOK, 16)
     assert watchdog.bite is Bite.SILENT
 
 
 async def test_a_tool_that_waits_again_and_again_does_not_keep_a_turn_for_ever(
-    person: Person, monkeypatch: pytest.MonkeyPatch
+    turns: Turns, person: Person
 ) -> None:
-    monkeypatch.setattr("letta_matrix.conversations.watchdog._LONGEST_TICK", 0.02)
-    watchdog = dog(person, idle=0.1, total=0.4)
+    watchdog = turns.watch(idle=1, total=4)
     person.is_called = True
-    assert 0.4 <= await wait(watchdog) < SOON
+    assert await turns.run() == after(4)
     assert watchdog.bite is Bite.TOO_LONG
 
 
-async def test_several_runs_share_their_time(person: Person) -> None:
-    watchdog = dog(person, total=0.6)
-    await wait(watchdog, 0.25)
-    await asyncio.sleep(0.6)
-    await wait(watchdog, 0.25)
-    assert 0 < await wait(watchdog) < 0.5
+async def test_several_runs_share_their_time(turns: Turns, clock: Clock) -> None:
+    watchdog = turns.watch(total=6)
+    await turns.run(2.5)
+    clock.advance(6)
+    await turns.run(2.5)
+    assert await turns.run() == after(1, 1 + 2 * TICK)
     assert watchdog.bite is Bite.TOO_LONG
 
 
-async def test_a_new_run_is_not_silent_from_the_start(person: Person) -> None:
-    watchdog = dog(person, idle=0.15)
-    await wait(watchdog, 0.05)
-    await asyncio.sleep(0.3)
-    assert await wait(watchdog) >= 0.15
+async def test_a_new_run_is_not_silent_from_the_start(turns: Turns, clock: Clock) -> None:
+    turns.watch(idle=4)
+    await turns.run(2)
+    clock.advance(10)
+    assert await turns.run() == after(4)
 
 
-async def test_a_cancelled_turn_may_end_by_itself(person: Person) -> None:
-    watchdog = dog(person)
-    asyncio.get_running_loop().call_later(0.05, watchdog.stop, SOON)
-    await wait(watchdog, 0.15)
+async def test_a_cancelled_turn_may_end_by_itself(turns: Turns, clock: Clock) -> None:
+    watchdog = turns.watch()
+    asyncio.get_running_loop().call_later(1, watchdog.stop, 3)
+    assert await turns.run(3.5) == after(3.5)
+    clock.advance(5)
+    await settled()
     assert watchdog.bite is None
 
 
-async def test_a_cancelled_turn_that_goes_on_is_ended(person: Person) -> None:
-    watchdog = dog(person)
-    asyncio.get_running_loop().call_later(0.05, watchdog.stop, 0.1)
-    assert 0.15 <= await wait(watchdog) < SOON
+async def test_a_cancelled_turn_that_goes_on_is_ended(turns: Turns) -> None:
+    watchdog = turns.watch()
+    asyncio.get_running_loop().call_later(1, watchdog.stop, 3)
+    assert await turns.run() == after(4)
     assert watchdog.bite is Bite.CANCELLED
 
 
-async def test_a_turn_cancelled_while_a_person_is_asked_is_ended(person: Person) -> None:
-    watchdog = dog(person)
+async def test_a_turn_cancelled_while_a_person_is_asked_is_ended(
+    turns: Turns, person: Person
+) -> None:
+    watchdog = turns.watch()
     person.is_asked = True
-    asyncio.get_running_loop().call_later(0.05, watchdog.stop, 0.1)
-    assert await wait(watchdog) < SOON
+    asyncio.get_running_loop().call_later(1, watchdog.stop, 3)
+    assert await turns.run() == after(4)
     assert watchdog.bite is Bite.CANCELLED
 
 
-async def test_a_turn_cancelled_between_two_runs_is_ended_in_the_next(person: Person) -> None:
-    watchdog = dog(person)
-    watchdog.stop(0.1)
-    assert await wait(watchdog) < SOON
+async def test_a_turn_cancelled_between_two_runs_is_ended_in_the_next(turns: Turns) -> None:
+    watchdog = turns.watch()
+    watchdog.stop(3)
+    assert await turns.run() == after(3)
     assert watchdog.bite is Bite.CANCELLED
 
 
-async def test_a_fault_inside_comes_through(person: Person) -> None:
-    watchdog = dog(person)
+async def test_a_fault_inside_comes_through(turns: Turns) -> None:
+    watchdog = turns.watch()
     with pytest.raises(ZeroDivisionError):
         async with watchdog.running():
             raise ZeroDivisionError
@@ -188,10 +206,11 @@ async def test_a_fault_inside_comes_through(person: Person) -> None:
     assert watchdog.bite is None
 
 
-async def test_when_it_was_heard_of(person: Person) -> None:
-    watchdog = dog(person)
-    moment = time.monotonic()
-    assert not watchdog.ran_since(moment)
+async def test_when_it_was_heard_of(turns: Turns, clock: Clock) -> None:
+    watchdog = turns.watch()
+    begun = clock.now()
+    assert not watchdog.ran_since(begun)
+    clock.advance(1)
     watchdog.heard()
-    assert watchdog.ran_since(moment)
-    assert not watchdog.ran_since(time.monotonic() + 1)
+    assert watchdog.ran_since(begun)
+    assert not watchdog.ran_since(clock.now())

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from starlette.types import Receive, Scope, Send
 from tests.servers import free_port
+from tests.waiting import Clock, eventually, settled
 
 from letta_matrix.web import server as module
 from letta_matrix.web.server import AsgiServer
@@ -18,16 +19,23 @@ GET = b"GET / HTTP/1.1\r\nHost: x\r\n"
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
+ASKED: list[str] = []
+"""The paths of the requests whose heads are there."""
+ANSWERS = asyncio.Event()
+"""What an answer to `/slow` waits for."""
+
+
 async def echo(scope: Scope, receive: Receive, send: Send) -> None:
     """Tell who asks with which headers, and how long the body is."""
     length, more = 0, True
+    ASKED.append(scope["path"])
     while more:
         message = await receive()
         if message["type"] == "http.disconnect":
             return
         length, more = length + len(message.get("body", b"")), message.get("more_body", False)
     if scope["path"] == "/slow":
-        await asyncio.sleep(0.3)
+        await ANSWERS.wait()
     names = sorted(name.decode() for name, _ in scope["headers"])
     data = json.dumps([scope["client"][0], names, length]).encode()
     headers = [(b"content-length", str(len(data)).encode())]
@@ -53,7 +61,7 @@ async def streams(port: int) -> AsyncGenerator[Streams]:
 async def answer(streams: Streams, data: bytes) -> Any:
     reader, writer = streams
     writer.write(data)
-    head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)
+    head = await reader.readuntil(b"\r\n\r\n")
     length = int(head.partition(b"content-length: ")[2].split(b"\r\n")[0])
     body = await reader.readexactly(length)
     return json.loads(body) if head.startswith(b"HTTP/1.1 200") else head.split()[1]
@@ -104,30 +112,42 @@ async def test_nobody_chooses_his_address(streams: Streams) -> None:
 @pytest.mark.parametrize("first", [b"", GET + b"\r\n"], ids=["at once", "later"])
 @pytest.mark.parametrize("half", [GET, b"\r\n"], ids=["half a head", "an empty line"])
 async def test_half_a_head_is_not_waited_for(
-    port: int, monkeypatch: pytest.MonkeyPatch, first: bytes, half: bytes
+    port: int, clock: Clock, first: bytes, half: bytes
 ) -> None:
-    monkeypatch.setattr(module, "_HEAD_SECONDS", 0.1)
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     if first:
         await answer((reader, writer), first)
     writer.write(half)
-    assert await asyncio.wait_for(reader.read(), 5) == b""
+    ended = asyncio.create_task(reader.read())
+    await clock.until(ended.done, step=module._HEAD_SECONDS / 10)
+    assert await ended == b""
     writer.close()
 
 
-async def test_who_waits_for_an_answer_or_is_idle_stays(
-    port: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "_HEAD_SECONDS", 0.05)
+async def test_who_waits_for_an_answer_or_is_idle_stays(port: int, clock: Clock) -> None:
+    async def long_after() -> None:
+        """Three looks at whether a head is waited for; more would be too long for uvicorn."""
+        for _ in range(3):
+            clock.advance(module._HEAD_SECONDS)
+            await settled()
+
     streams = await asyncio.open_connection("127.0.0.1", port)
     await answer(streams, GET + b"\r\n")
-    await asyncio.sleep(0.3)
+    await long_after()
     assert await answer(streams, GET + b"\r\n")
+    ASKED.clear()
     # Some clients end a body with an empty line of their own.
-    assert await answer(streams, GET.replace(b" / ", b" /slow ") + b"\r\n" + b"\r\n")
+    slow = GET.replace(b" / ", b" /slow ") + b"\r\n" + b"\r\n"
+    answering = asyncio.create_task(answer(streams, slow))
+    await eventually(lambda: ASKED)
+    await long_after()
+    ANSWERS.set()
+    assert await answering
+    ASKED.clear()
     head, body = CHUNKED[:-6], CHUNKED[-6:]
     streams[1].write(head)
-    await asyncio.sleep(0.3)
+    await eventually(lambda: ASKED)
+    await long_after()
     assert (await answer(streams, body + b"0\r\n\r\n"))[2] == 1
     streams[1].close()
 

@@ -26,6 +26,9 @@ log = structlog.get_logger()
 _FIRST_LOOK, _LAST_LOOK = 0.02, 0.5
 """Seconds between looks whether the turn is over; they grow until something comes of it."""
 
+_ARRIVAL = 10.0
+"""Seconds that the homeserver has to bring us what was said; before that there is no turn."""
+
 _PATIENCE = 5.0
 """Seconds that the homeserver has to tell what a reply says by now."""
 
@@ -58,7 +61,8 @@ class Following:
 
     async def news(self, seconds: float, pause: float) -> AsyncGenerator[str | Approval | None]:
         """The whole text so far whenever it has grown, an approval once it is waited for, None
-        after `pause` seconds of silence, until the turn is over or `seconds` have passed."""
+        after `pause` seconds of silence, until the turn is over or `seconds` have passed, but
+        not before it can be asked for."""
         with self._api.toolbox.arrivals.listen(self._came):
             # What came meanwhile is newer than what was stored.
             stored = _stored(await self._api.outbox.of_turn(self._turn_id))
@@ -67,14 +71,15 @@ class Following:
                 yield one
 
     async def is_over(self) -> bool:
-        turn = await self._api.turns.get(self._turn_id)
-        return turn is not None and turn.status is TurnStatus.DONE
+        return _is_over(await self._api.turns.get(self._turn_id))
 
     async def _looks(self, seconds: float, pause: float) -> AsyncGenerator[str | Approval | None]:
         spoke = clock.now()
-        deadline, look, shown = spoke + seconds, _FIRST_LOOK, ""
+        arrival, deadline = spoke + _ARRIVAL, spoke + seconds
+        look, shown = _FIRST_LOOK, ""
         while True:
-            over = await self.is_over()
+            turn = await self._api.turns.get(self._turn_id)
+            due = deadline if turn is not None else max(deadline, arrival)
             now, text = clock.now(), "\n\n".join(self._parts.values())
             stopping = self._api.stopping.is_set()
             if text != shown or now - spoke >= pause or stopping:
@@ -84,9 +89,9 @@ class Following:
                 if approval.key not in self._asked:
                     self._asked.add(approval.key)
                     yield approval
-            if over or now >= deadline or stopping:
+            if _is_over(turn) or now >= due or stopping:
                 return
-            heard = await is_set(self._news, min(look, deadline - now, pause))
+            heard = await is_set(self._news, min(look, due - now, pause))
             self._news.clear()
             look = _FIRST_LOOK if heard else min(look * 1.5, _LAST_LOOK)
 
@@ -107,6 +112,10 @@ class Following:
             target = relation.get("event_id") if edited else event.get("event_id")
             self._parts[str(target)] = _body(content)
         return True
+
+
+def _is_over(turn: Turn | None) -> bool:
+    return turn is not None and turn.status is TurnStatus.DONE
 
 
 async def answer_of(api: Services, turn_id: str) -> Answered:

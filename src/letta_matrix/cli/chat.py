@@ -2,13 +2,13 @@
 
 import asyncio
 import sys
-import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from letta_matrix import clock
 from letta_matrix.cli.account import human_of
 from letta_matrix.cli.faults import BadInput, Failure, Unreachable
 from letta_matrix.cli.options import DataOption, data_directory
@@ -102,14 +102,14 @@ async def _ask(client: "MatrixClient", room_id: str, agent: str, text: str, time
 
     await client.catch_up(room_id)
     transcript = Transcript(agent, await client.send(room_id, text))
-    heard = time.monotonic()
+    heard = clock.now()
     while (left := _left(transcript.patience, timeout, heard)) > 0:
         before = transcript.patience
         news = await _news(client, room_id, min(left, _POLL))
         added = "".join(transcript.take(event) for event in news)
         print(added, end="", flush=True)
         if added or transcript.patience != before:
-            heard = time.monotonic()
+            heard = clock.now()
     if transcript.patience is None:
         raise Failure(f"no answer for {timeout:g} s")
     print()
@@ -117,18 +117,18 @@ async def _ask(client: "MatrixClient", room_id: str, agent: str, text: str, time
 
 def _left(patience: float | None, timeout: float, heard: float) -> float:
     """Seconds of silence still to be waited."""
-    return (timeout if patience is None else patience) - (time.monotonic() - heard)
+    return (timeout if patience is None else patience) - (clock.now() - heard)
 
 
 async def _news(client: "MatrixClient", room_id: str, wait: float) -> list[Mapping[str, Any]]:
     """The room's new events, also across a restart of the homeserver."""
-    gone_at = time.monotonic()
+    gone_at = clock.now()
     said = False
     while True:
         try:
             news = await client.news(room_id, wait)
         except Unreachable:
-            if time.monotonic() - gone_at > _HOMESERVER_AWAY + wait:
+            if clock.now() - gone_at > _HOMESERVER_AWAY + wait:
                 raise
             if not said:
                 _remark("\n(the homeserver is away; trying again for a minute)")

@@ -29,6 +29,14 @@ def is_refusal(error: MatrixRequestError) -> bool:
     return status in _ABOUT_THE_REQUEST or bool(errcode)
 
 
+def is_about_another(error: MatrixRequestError) -> bool:
+    """Whether the homeserver says that another one, which it asked for this, does not answer.
+
+    A proxy in front of ours answers 502 and 504, too, but without a Matrix errcode.
+    """
+    return error.http_status in (502, 504) and bool(error.errcode)
+
+
 def refusal(error: MatrixRequestError) -> str:
     """One line about what the homeserver, or a proxy in front of it, refused, for an operator."""
     if (told := _TOKEN_FAULTS.get(str(error.errcode))) is not None:

@@ -18,7 +18,7 @@ from mautrix.errors import MatrixConnectionError, MatrixRequestError, make_reque
 from yarl import URL
 
 from letta_matrix import clock
-from letta_matrix.matrix.errors import is_refusal, refusal
+from letta_matrix.matrix.errors import is_about_another, is_refusal, refusal
 from letta_matrix.matrix.events import mapping
 from letta_matrix.matrix.pacing import Pacer
 from letta_matrix.matrix.retries import Retries, Retry
@@ -140,8 +140,9 @@ class Homeserver:
         the request may be what was lost.
 
         Raises:
-            MatrixRequestError: the homeserver said no (4xx), or, with no end of tries, fails at
-                this request again and again while it accepts messages of others.
+            MatrixRequestError: the homeserver said no (4xx), or, asked for something, that another
+                server does not answer; or, with no end of tries, fails at this request again and
+                again while it accepts messages of others.
             HomeserverUnavailable: it could not be reached in time.
         """
         pause = _FIRST_PAUSE
@@ -151,7 +152,8 @@ class Homeserver:
                 try:
                     return await self._once(method, path, content, user_id, query, content_type)
                 except _FAULTS as error:
-                    fault = self._fault(error, retry, endless=deadline is None)
+                    reads = method is Method.GET
+                    fault = self._fault(error, retry, endless=deadline is None, reads=reads)
                 wait = pause if fault.pause is None else fault.pause
                 if deadline is not None and clock.now() + wait > deadline:
                     raise HomeserverUnavailable(fault.text)
@@ -222,12 +224,12 @@ class Homeserver:
             if not any(sign in str(error) for sign in ("AlreadyCalled", "AlreadyCancelled")):
                 raise
 
-    def _fault(self, error: Exception, retry: Retry, *, endless: bool) -> _Fault:
+    def _fault(self, error: Exception, retry: Retry, *, endless: bool, reads: bool) -> _Fault:
         """What is to be tried again, and when; raises `error` if it is not."""
         if isinstance(error, RateLimited):
             return _Fault("the homeserver does not answer: rate limited", pause=error.pause)
         if isinstance(error, MatrixRequestError):
-            if is_refusal(error):
+            if is_refusal(error) or (reads and is_about_another(error)):
                 raise error
             if error.http_status < 500:
                 return _Fault(refusal(error), misdirected=True)

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from mautrix.api import ClientPath, Method, PathBuilder
-from mautrix.errors import MNotFound
+from mautrix.errors import MatrixRequestError, MNotFound
 
 from letta_matrix.matrix.content import MARKER
+from letta_matrix.matrix.errors import is_about_another
 from letta_matrix.matrix.events import items, mapping
 from letta_matrix.matrix.homeserver import Homeserver
 
@@ -61,11 +62,13 @@ class RoomReader:
     user_id: str
 
     async def resolve_alias(self, alias: str) -> str | None:
-        """The room an alias points to."""
+        """The room an alias points to, None if there is none or its server does not answer."""
         try:
             answer = await self._get(ClientPath.v3.directory.room[alias])
-        except MNotFound:
-            return None
+        except MatrixRequestError as error:
+            if error.http_status == 404 or is_about_another(error):
+                return None
+            raise
         return str(answer["room_id"])
 
     async def joined_rooms(self) -> list[str]:

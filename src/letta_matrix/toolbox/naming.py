@@ -126,7 +126,8 @@ async def _by_alias(intent: Intent, alias: str) -> str:
         raise ToolError(f"{alias} is no room alias; one looks like #name:example.org.")
     room_id = await intent.resolve_alias(alias)
     if room_id is None:
-        raise ToolError(f"There is no room {alias}.", Fault.NOT_FOUND)
+        text = f"There is no room {alias}, or {server}, where it would be, cannot be reached."
+        raise ToolError(text, Fault.NOT_FOUND)
     return room_id
 
 

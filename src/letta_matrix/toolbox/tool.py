@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache
 from typing import Annotated, Any, Generic, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter
@@ -122,17 +122,12 @@ class Tool(Generic[P]):
     idempotent: bool = False
     seconds: float | None = 60.0
 
-    @cached_property
+    @property
     def parameters(self) -> dict[str, Any]:
         """The JSON Schema of its arguments."""
-        schema = self.params.model_json_schema(schema_generator=_Untitled)
-        properties: dict[str, Any] = schema.get("properties", {})
-        if "transaction_id" in properties:
-            # Last: what matters to the tool comes first.
-            properties["transaction_id"] = properties.pop("transaction_id")
-        return {key: schema[key] for key in schema if key not in ("title", "description")}
+        return _parameters(self.params)
 
-    @cached_property
+    @property
     def offered(self) -> dict[str, Any]:
         """The JSON Schema of its arguments for agents of a runtime, whose calls have ids of
         their own: without `transaction_id`."""
@@ -140,11 +135,27 @@ class Tool(Generic[P]):
         properties.pop("transaction_id", None)
         return {**self.parameters, "properties": properties}
 
-    @cached_property
+    @property
     def results(self) -> dict[str, Any]:
         """The JSON Schema of its result."""
-        schema = TypeAdapter(self.result).json_schema(schema_generator=_Untitled)
-        return {key: schema[key] for key in schema if key not in ("title", "description")}
+        return _results(self.result)
+
+
+# Of the classes, not of a tool: making them takes longer than making a toolbox.
+@cache
+def _parameters(params: type[Params]) -> dict[str, Any]:
+    schema = params.model_json_schema(schema_generator=_Untitled)
+    properties: dict[str, Any] = schema.get("properties", {})
+    if "transaction_id" in properties:
+        # Last: what matters to the tool comes first.
+        properties["transaction_id"] = properties.pop("transaction_id")
+    return {key: schema[key] for key in schema if key not in ("title", "description")}
+
+
+@cache
+def _results(result: type[Any]) -> dict[str, Any]:
+    schema = TypeAdapter(result).json_schema(schema_generator=_Untitled)
+    return {key: schema[key] for key in schema if key not in ("title", "description")}
 
 
 class _Untitled(GenerateJsonSchema):

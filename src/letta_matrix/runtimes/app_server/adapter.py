@@ -143,6 +143,8 @@ class AppServer:
 
         self._unfinished[request] = state or {}
         scope = Scope(request.agent_id, request.conversation_id)
+        self._connection.stopped.discard(scope)
+        turn = scope, request.message_id
         with self._connection.feeds.subscribe(scope) as feed:
             follower = Follower(self._connection, request, feed, remember)
             events = follower.ask() if state is None else follower.resume(state)
@@ -153,7 +155,7 @@ class AppServer:
                     async for event in events:
                         if isinstance(event, ApprovalRequested) and state is None:
                             waiting = self._connection.unanswered
-                            waiting.setdefault(request.message_id, set()).add(event.approval_id)
+                            waiting.setdefault(turn, set()).add(event.approval_id)
                         yield event
             except RuntimeUnavailable:
                 raise
@@ -173,6 +175,7 @@ class AppServer:
         """Stop what runs (see `AgentRuntime`); returns when it ended, or `ABORT_GRACE` later."""
         scope = Scope(agent_id, conversation_id)
         followers = self._connection.feeds.of(scope)
+        self._connection.stopped.add(scope)
         with self._connection.feeds.subscribe(scope) as feed:
             answer = await self._connection.call("abort_message", runtime=scope.as_json())
             self._connection.tools.stop(scope)
@@ -200,11 +203,12 @@ class AppServer:
         if not allow:
             decision = {"behavior": "deny", "message": message or "The person said no."}
         payload: Json = {"kind": "approval_response", "request_id": approval_id}
-        self._connection.unanswered.get(request.message_id, set()).discard(approval_id)
+        scope = Scope(request.agent_id, request.conversation_id)
+        self._connection.unanswered.get((scope, request.message_id), set()).discard(approval_id)
         try:
             answer = await self._connection.request(
                 "input",
-                runtime=Scope(request.agent_id, request.conversation_id).as_json(),
+                runtime=scope.as_json(),
                 payload={**payload, "decision": decision},
             )
         except CredentialsRefused as fault:
@@ -222,7 +226,8 @@ class AppServer:
 
     async def finish_turn(self, request: TurnRequest) -> None:
         self._unfinished.pop(request, None)
-        self._connection.unanswered.pop(request.message_id, None)
+        scope = Scope(request.agent_id, request.conversation_id)
+        self._connection.unanswered.pop((scope, request.message_id), None)
         if clock.now() - self._started_at < RECOVERY_GRACE:
             return
         epoch = self._connection.link.epoch

@@ -52,8 +52,11 @@ class Connection:
         self.unsettled: set[Scope] = set()
         """Conversations aborted without a `turn_finished` on this connection so far; they start
         nothing new."""
-        self.unanswered: dict[str, set[str]] = {}
-        """Approvals asked for in the turns begun here, by message id, less those answered."""
+        self.stopped: set[Scope] = set()
+        """Conversations whose turn was told to stop since we began to follow it."""
+        self.unanswered: dict[tuple[Scope, str], set[str]] = {}
+        """Approvals asked for in the turns begun here, by conversation and message id, less those
+        answered."""
         self._stream = ("", 0)
         self._config = config
         self._url = _websocket_url(config.url)

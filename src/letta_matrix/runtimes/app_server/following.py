@@ -88,6 +88,13 @@ class Follower:
                 async for event in events:
                     yield event
             return
+        if kept.end is not None and (stored := await self.recovery.stored()) is not None:
+            # Another connection brought the end, and not all that came before it.
+            if self.dropped:
+                yield ImagesDropped(self.dropped)
+            for event in stored_events(stored, kept.end):
+                yield event
+            return
         if not unbroken and not self._only_asked(kept):
             await self._refuse_to_repeat_tools(kept.reader.tools_started)
         async with aclosing(self._recover(unbroken=unbroken)) as events:
@@ -162,7 +169,7 @@ class Follower:
         report = await self.recovery.report()
         reader = report.reader
         if report.joined:
-            async with aclosing(self._join(report)) as events:
+            async with aclosing(self._join(report, unbroken=unbroken)) as events:
                 async for event in events:
                     yield event
             return
@@ -171,9 +178,7 @@ class Follower:
                 await self.connection.call("abort_message", runtime=self.scope.as_json())
                 raise await self._lost("the App Server was restarted while a tool ran", None)
             await self.save(place)
-            for event in report.events:
-                yield event
-            async with aclosing(self._follow(reader)) as events:
+            async with aclosing(self._reported(report)) as events:
                 async for event in events:
                     yield event
             return
@@ -185,7 +190,7 @@ class Follower:
             return
         if reader.busy and not stored.followed:
             reader.adopt()
-            async with aclosing(self._join(report)) as events:
+            async with aclosing(self._join(report, unbroken=unbroken)) as events:
                 async for event in events:
                     yield event
             return
@@ -203,7 +208,8 @@ class Follower:
         """Whether the turn came no further than approvals that nobody has answered, so that none
         of its tools has run. What another process did about them cannot be known."""
         reader = kept.reader
-        unanswered = self.connection.unanswered.get(self.request.message_id, set())
+        turn = self.scope, self.request.message_id
+        unanswered = self.connection.unanswered.get(turn, set())
         waiting = bool(reader.approvals) and unanswered.issuperset(reader.approvals)
         return kept.whole and waiting and not reader.tools_started
 
@@ -220,25 +226,33 @@ class Follower:
         if (seen or stored.in_tools) and not self.connection.has_spare:
             raise await self._lost("the App Server went away while a tool ran", stored)
 
-    async def _join(self, report: Report) -> Events:
+    async def _join(self, report: Report, *, unbroken: bool) -> Events:
         """Wait for the end of a turn that is under way, then tell it from what is stored."""
-        reader = report.reader
-        yield TurnStarted(reader.run_id)
+        yield TurnStarted(report.reader.run_id)
         if self.dropped:
             yield ImagesDropped(self.dropped)
-        for event in report.events:
-            if not isinstance(event, TextDelta | TurnStarted):
-                yield event
         finish = TurnFinished(StopReason.END_TURN)
-        async with aclosing(self._follow(reader)) as events:
+        async with aclosing(self._reported(report)) as events:
             async for event in events:
                 if isinstance(event, TurnFinished):
                     finish = event
                 elif not isinstance(event, TextDelta | TurnStarted):
                     yield event
+        cancelled = finish.stop_reason is StopReason.CANCELLED
+        if cancelled and not unbroken and self.scope not in self.connection.stopped:
+            # By the App Server, which saw all its clients gone and was not done with it yet.
+            raise await self._lost("the reply was cut off", None)
         stored = await self.recovery.stored()
         for event in stored_events(stored or StoredTurn(), finish):
             if not isinstance(event, TurnStarted):
+                yield event
+
+    async def _reported(self, report: Report) -> Events:
+        """What a report brought, and what comes after it."""
+        for event in report.events:
+            yield event
+        async with aclosing(self._follow(report.reader)) as events:
+            async for event in events:
                 yield event
 
     async def _lost(self, reason: str, stored: StoredTurn | None) -> TurnLost:

@@ -10,6 +10,7 @@ from letta_matrix.runtimes.app_server.history import StoredTurn, find_turn
 from letta_matrix.runtimes.app_server.turns import TurnReader
 from letta_matrix.runtimes.json_fields import as_dict, id_of
 from letta_matrix.runtimes.protocol import (
+    StopReason,
     TextDelta,
     TurnEvent,
     TurnFinished,
@@ -35,11 +36,18 @@ class Kept:
     whole: bool = False
     seq: int = 0
 
+    @property
+    def end(self) -> TurnFinished | None:
+        """How the turn ended, if the frames tell: an App Server whose clients are all gone
+        cancels it by itself, and that is no end."""
+        ends = [event for event in self.events if isinstance(event, TurnFinished)]
+        return ends[0] if ends and ends[0].stop_reason is not StopReason.CANCELLED else None
+
 
 @dataclass(slots=True)
 class Report:
     """A conversation's state as the App Server told it: a reader fed with it, the events, and
-    whether the turn was in full swing already, so that its first text is missing."""
+    whether the turn was in full swing already or just over, so that its first text is missing."""
 
     reader: TurnReader
     events: list[TurnEvent] = field(default_factory=list[TurnEvent])
@@ -60,8 +68,9 @@ class Recovery:
 
     @property
     def request_id(self) -> str:
-        """Derived from the message id, so that its acceptance is known again in a replay."""
-        return f"turn:{self.request.message_id}"
+        """Derived from the message id, so that its acceptance is known again in a replay; one
+        message may be for several agents."""
+        return f"turn:{self.request.conversation_id}:{self.request.message_id}"
 
     def new_reader(self) -> TurnReader:
         return TurnReader(self.request.message_id, self.request_id, self.connection.tools.unasked)
@@ -106,7 +115,7 @@ class Recovery:
             self.feed.get_nowait()
         await self.connection.start_runtime(self.scope, again=True)
         report, approvals = Report(self.new_reader()), list[ScopedFrame]()
-        reader, reported = report.reader, False
+        reader, reported, remembered = report.reader, False, False
         loop = asyncio.get_running_loop()
         deadline = loop.time() + REPORT_WAIT
         while not reader.begun:
@@ -123,8 +132,11 @@ class Recovery:
                 approvals.append(frame)
             elif frame.type == "update_loop_status" and not reported:
                 reported = True
-                report.joined = reader.begun and not queued
+                # After a restart it has no run of the turn yet. Otherwise it knows of one, though
+                # between a tool and the model's next word none is active.
+                remembered = reader.remembered and not queued
                 deadline = loop.time() + REQUEUE_WAIT
+        report.joined = remembered and reader.begun
         if report.joined:
             for frame in approvals:
                 report.events += self.read(reader, frame)

@@ -67,6 +67,12 @@ async def _run(socket: Path, idle: float, buffer: int) -> None:
     ended = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, ended.set)
+    await keep(socket, idle, buffer, ended)
+
+
+async def keep(socket: Path, idle: float, buffer: int, ended: asyncio.Event) -> None:
+    """Serve the socket until `ended` is set; `idle` seconds without a bridge set it too."""
+    loop = asyncio.get_running_loop()
     timer = loop.call_later(idle, ended.set)
 
     def idle_changed(alone: bool) -> None:

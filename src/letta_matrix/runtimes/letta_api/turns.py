@@ -335,8 +335,9 @@ class Turn:
                 yield event
 
     def _otid(self, step: int) -> str:
-        message_id = self.request.message_id
-        return f"{message_id}:{step}" if step else message_id
+        # The server knows an `otid` again in every conversation, of whichever agent.
+        otid = f"{self.request.message_id}/{self.request.agent_id}"
+        return f"{otid}:{step}" if step else otid
 
     def _message(self, step: int) -> Json:
         if step == 0:

@@ -1,0 +1,101 @@
+"""The App Server or the homeserver ends in the midst of things, and is there again."""
+
+from collections.abc import AsyncGenerator
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+from tests.integration.bridge_world import Person
+from tests.integration.letta_rooms.acts import ask, call, pending, question_of, tell, told, word
+from tests.integration.letta_rooms.scenes import Cast, Scene, finish, play
+from tests.integration.letta_world import LettaWorld
+
+from letta_matrix.conversations import notices
+
+LOST = notices.lost("the App Server went away while a tool ran", tools_started=True)
+
+
+async def a_question_that_nobody_answered_comes_anew(cast: Cast) -> AsyncGenerator[None]:
+    ann, place = cast.ann, await cast.ann.begin_thread(cast.own)
+    question = await ask(ann, place, cast.made)
+    yield
+    yield
+    again = await pending(ann, place, question["event_id"])
+    await ann.react(place.room_id, again["event_id"], "❌")
+    assert "Denied by" in (await ann.replies(place, 1))[0]
+    assert not cast.made.exists()
+
+
+async def nothing_runs_that_was_allowed_meanwhile(cast: Cast) -> AsyncGenerator[None]:
+    ann, place = cast.ann, await cast.ann.begin_thread(cast.own)
+    question = await ask(ann, place, cast.made)
+    yield
+    await ann.react(place.room_id, question["event_id"], "✅")
+    yield
+    await ann.say(place, "still there?")
+    assert await ann.replies(place, 2) == [LOST, "echo: still there?"]
+    assert not cast.made.exists()
+    offer = next(one for one in await ann.said(place) if one["content"]["body"] == LOST)
+    await ann.react(place.room_id, offer["event_id"], "🔁")
+    again = await pending(ann, place, question["event_id"])
+    await ann.react(place.room_id, again["event_id"], "❌")
+    assert "Denied by" in (await ann.replies(place, 3))[2]
+    assert not cast.made.exists()
+
+
+async def a_question_of_a_lost_turn_takes_no_answers(cast: Cast) -> AsyncGenerator[None]:
+    ann, place, text = cast.ann, await cast.ann.begin_thread(cast.own), word("Here or there?")
+    await ann.say(place, call("ask_human", question=text))
+    await question_of(ann, place, text)
+    yield
+    yield
+    assert "🔁" in (await ann.replies(place, 2))[1]
+    assert await tell(ann, place, "something else") == "echo: something else"
+
+
+async def tools_are_there_again(cast: Cast) -> AsyncGenerator[None]:
+    ann, place = cast.ann, await cast.ann.begin_thread(cast.own)
+    assert place.ghost in await told(ann, place, "matrix_whoami")
+    yield
+    yield
+    assert place.ghost in await told(ann, place, "matrix_whoami")
+
+
+SCENES: list[Scene] = [
+    a_question_that_nobody_answered_comes_anew,
+    nothing_runs_that_was_allowed_meanwhile,
+    a_question_of_a_lost_turn_takes_no_answers,
+    tools_are_there_again,
+]
+
+
+@pytest.fixture(scope="module")
+async def playing(
+    world: LettaWorld, ann: Person, bob: Person
+) -> AsyncGenerator[dict[Scene, AsyncGenerator[None]]]:
+    """All scenes; the App Server was killed in their midst and started again."""
+    own = await world.meet()
+    with TemporaryDirectory() as directory:
+        cast = Cast(world, ann, bob, own, Path(directory))
+        scenes = {one: replace(cast, made=cast.made / str(n)) for n, one in enumerate(SCENES)}
+        yield await play(scenes, world.letta.kill, world.letta.server.start)
+
+
+@pytest.mark.parametrize("scene", SCENES, ids=lambda scene: scene.__name__)
+async def test_the_app_server_is_killed(
+    playing: dict[Scene, AsyncGenerator[None]], scene: Scene
+) -> None:
+    await finish(playing[scene])
+
+
+async def test_the_homeserver_is_away_while_people_think(
+    world: LettaWorld, ann: Person, tmp_path: Path
+) -> None:
+    room, made = await world.meet(), tmp_path / "made"
+    question = await ask(ann, room, made)
+    await world.homeserver.restart()
+    await ann.react(room.room_id, question["event_id"], "✅")
+    (answer,) = await ann.replies(room, 1)
+    assert answer.startswith("tool said:")
+    assert made.exists()
