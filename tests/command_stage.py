@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.builders import PERSON, agent, config_for, message
+from tests.builders import APPROVABLE, PERSON, InSight, agent, config_for, message
 from tests.fake_homeserver import FakeHomeserver
 
 from letta_matrix.conversations.approvals import Approvals
@@ -60,9 +60,9 @@ class Stage:
         config = config_for(
             Path(),
             permissions={"test": "user", ADMIN: "admin", "@troll:test": "block"},
-            conversations=conversations,
+            conversations=APPROVABLE | conversations,
         )
-        self.approvals = Approvals(config, ApprovalStore(self.database))
+        self.approvals = Approvals(config, ApprovalStore(self.database), InSight())
         services = CommandServices(
             config,
             self.directory,

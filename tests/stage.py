@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from tests.builders import agent, config_for, message, stored_turn
+from tests.builders import APPROVABLE, agent, config_for, message, stored_turn
 from tests.fake_homeserver import FakeHomeserver, Fault
 from tests.scripts import obey
 from tests.waiting import eventually
@@ -24,7 +24,10 @@ class Stage:
         self.fake = fake
         self._file = database_file
         self._sections = sections
-        self._settings: dict[str, Any] = {"edit_interval": 0.02, "edits_per_second": 1000}
+        self._settings: dict[str, Any] = APPROVABLE | {
+            "edit_interval": 0.02,
+            "edits_per_second": 1000,
+        }
         self.runtime = MemoryRuntime(script=obey)
 
     async def open(self, **conversations: Any) -> None:

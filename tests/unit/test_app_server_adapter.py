@@ -196,7 +196,7 @@ async def test_the_permission_mode_is_always_named(
     await turn(runtime)
     await turn(runtime, TurnRequest("a1", "c1", "$2", "again"))
     assert script.kinds() == ["runtime_start", "input", "input"]
-    assert script.asked[0]["mode"] == "standard"
+    assert script.asked[0]["mode"] == "strict"
     await reconnected(runtime, upstream, clock)
     await turn(runtime, TurnRequest("a1", "c1", "$3", "once more"))
     assert script.kinds()[3:] == ["runtime_start", "input"]

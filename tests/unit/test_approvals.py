@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import text
-from tests.builders import PERSON, agent, config_for, message
+from tests.builders import APPROVABLE, PERSON, InSight, agent, config_for, message
 from tests.fake_homeserver import FakeHomeserver, Fault, Json
 from tests.waiting import Clock, eventually, settled, within
 
@@ -65,10 +65,10 @@ class Stage:
     def start(self, entries: list[OutboxEntry] | None = None, **settings: Any) -> None:
         self.config = config_for(
             Path(),
-            conversations=settings,
+            conversations=APPROVABLE | settings,
             permissions={"test": "user", "@root:test": "admin", "@bad:test": "block"},
         )
-        self.approvals = Approvals(self.config, self.store)
+        self.approvals = Approvals(self.config, self.store, InSight())
         self.reply = Reply(self.turn, Intent(self.homeserver, GHOST), self.outbox, 0.02, entries)
 
     async def restart(self, **settings: Any) -> None:
@@ -541,7 +541,7 @@ async def test_who_may_answer(
 
 
 async def test_our_own_users_may_not_answer_even_as_admins(stage: Stage) -> None:
-    approvals = Approvals(config_for(Path(), permissions={"*": "admin"}), stage.store)
+    approvals = Approvals(config_for(Path(), permissions={"*": "admin"}), stage.store, InSight())
     approval = replace(await stage.asked(), requester=GHOST)
     for who in (PERSON, GHOST, "@letta:test"):
         may = approvals.may_answer(approval, ApprovalStatus.ALLOWED, by=who, room_id=ROOM)

@@ -1,0 +1,55 @@
+"""No tool of an App Server that reaches a shell or a file runs before somebody was asked."""
+
+import asyncio
+import json
+from pathlib import Path
+
+from tests.integration.runtime_bench import Bench, text_of
+from tests.security.tricks import READS, WRITES
+
+from letta_matrix.runtimes.protocol import ApprovalRequested
+
+SECRET = "the-secret-itself"
+_AT_ONCE = 6
+
+
+async def denied(bench: Bench, conversation_id: str, call: str) -> str:
+    """Let the model make a call, deny it; what the agent said in the end."""
+    events = await bench.answered(bench.request(call, conversation_id), allow=False)
+    asked = [event for event in events if isinstance(event, ApprovalRequested)]
+    assert asked, f"ran unasked: {call}"
+    return text_of(events)
+
+
+async def test_no_command_runs_unasked(bench: Bench, tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text(SECRET)
+    names = {"secret": secret, "folder": tmp_path, "name": tmp_path.name}
+    calls = [trick.format(**names) for trick in READS]
+    made = [tmp_path / f"made{number}" for number in range(len(WRITES))]
+    calls += [trick.format(made=path) for trick, path in zip(WRITES, made, strict=True)]
+    assert len(calls) >= 60
+    waiting = iter(calls)
+
+    async def one_after_the_other() -> None:
+        talk = await bench.runtime.create_conversation(bench.agent_id, "tricks")
+        for call in waiting:
+            assert SECRET not in await denied(bench, talk, f"tool:Bash:{call}")
+
+    await asyncio.gather(*(one_after_the_other() for _ in range(_AT_ONCE)))
+    assert [path for path in made if path.exists()] == []
+
+
+async def test_no_file_is_read_or_written_unasked(bench: Bench, tmp_path: Path) -> None:
+    secret, made = tmp_path / "secret", tmp_path / "made"
+    secret.write_text(SECRET)
+    calls = {
+        "Read": {"file_path": str(secret)},
+        "Write": {"file_path": str(made), "content": "x"},
+        "Edit": {"file_path": str(secret), "old_string": "the", "new_string": "a"},
+        "Monitor": {"command": f"cat {secret}", "description": "x", "persistent": False},
+    }
+    for tool, arguments in calls.items():
+        said = await denied(bench, bench.conversation_id, f"tool:{tool}:{json.dumps(arguments)}")
+        assert SECRET not in said
+    assert (secret.read_text(), made.exists()) == (SECRET, False)
