@@ -129,7 +129,7 @@ async def test_a_tool_is_allowed_with_a_click(newcomer: Newcomer) -> None:
     await expect(trace.get_by_text("monday.md")).to_be_hidden()
     await trace.locator("summary").click()
     await expect(trace.get_by_text("monday.md")).to_be_visible()
-    await expect(chat.page.locator(".preview")).to_have_text("One note.")
+    await expect(chat.page.locator(".preview", has_text="One note.")).to_have_count(1)
 
 
 async def test_a_tool_is_denied_by_keyboard(newcomer: Newcomer) -> None:
