@@ -182,6 +182,8 @@ async def test_a_picture_reaches_the_agent(newcomer: Newcomer) -> None:
     chat = newcomer.chat
     picture: FilePayload = {"name": "red.png", "mimeType": "image/png", "buffer": red_png(60, 40)}
     await chat.page.locator(".room-pane input[type=file]").set_input_files([picture])
+    chosen = chat.page.get_by_role("list", name="Files to be sent")
+    await expect(chosen.get_by_role("listitem")).to_have_count(1)
     await chat.type_and_send("what is **this**?")
     own = chat.page.locator("article.own")
     await expect(own.locator(".caption strong")).to_have_text("this")
