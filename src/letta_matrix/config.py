@@ -25,6 +25,7 @@ from letta_matrix.config_runtimes import (
 )
 from letta_matrix.config_sources import apply_environment, read_file
 from letta_matrix.config_types import (
+    AbsolutePath,
     DatabaseAddress,
     Duration,
     HttpAddress,
@@ -109,6 +110,10 @@ class Agents(Section):
     )
     removal_grace: Duration = 60.0
     provision_concurrency: int = Field(default=6, ge=1, le=32)
+    allow_paths: list[AbsolutePath] = Field(
+        default_factory=list[Path],
+        description="what agents of the embedded App Server may use beside their own folders",
+    )
 
 
 class Conversations(Section):

@@ -2,6 +2,7 @@
 
 import math
 import re
+from pathlib import Path
 from typing import Annotated
 from urllib.parse import urlsplit
 
@@ -50,11 +51,20 @@ def _address(*schemes: str) -> AfterValidator:
     return AfterValidator(check)
 
 
+def _absolute(value: Path) -> Path:
+    if not (path := value.expanduser()).is_absolute():
+        raise ValueError("should be an absolute path")
+    return path
+
+
 def _not_empty(value: SecretStr) -> SecretStr:
     if not value.get_secret_value().strip():
         raise ValueError("should not be empty")
     return value
 
+
+AbsolutePath = Annotated[Path, AfterValidator(_absolute)]
+"""A path that starts at the root, or at a home folder with `~`."""
 
 Duration = Annotated[float, BeforeValidator(_seconds)]
 """Seconds; in the file a number of seconds or a text such as `500ms`, `30s`, `24h`."""

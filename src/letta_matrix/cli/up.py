@@ -43,15 +43,14 @@ def up(
     the agents' model; without one a demo model answers. Ctrl-C stops all; starting again
     keeps everything.
     """
+    from letta_matrix.stack.agents_home import Wanted
     from letta_matrix.stack.up import Options
     from letta_matrix.stack.up import up as run_up
 
     options = Options(
         data=data_directory(data),
         port_offset=port_offset,
-        model_base_url=model_base_url,
-        model_api_key=model_api_key,
-        model=model,
+        wanted=Wanted(model_base_url, model_api_key, model),
     )
     asyncio.run(run_up(options, _say))
 

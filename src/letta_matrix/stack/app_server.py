@@ -5,6 +5,7 @@ Letta Code documentation, "App Server": one WebSocket, JSON frames with a
 """
 
 import asyncio
+import hashlib
 import json
 import os
 import shutil
@@ -17,23 +18,38 @@ from typing import Any, cast
 
 import aiohttp
 
+from letta_matrix.stack.confine import Reach
 from letta_matrix.stack.errors import StackError
 from letta_matrix.stack.supervisor import Command
 
 _TIMEOUT = 30.0
-_FOREIGN = ("LETTA_", "XDG_", "ANTHROPIC_", "OPENAI_")
+_KEPT = {"PATH", "LANG", "LANGUAGE", "TERM", "TZ", "USER", "LOGNAME", "SHELL", "SSL_CERT_FILE"} | {
+    "SSL_CERT_DIR",
+    "NODE_EXTRA_CA_CERTS",
+    *("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy"),
+}
+"""What agents' tools see of our environment, with the locale: no keys, whatever they are called."""
 
 
 @dataclass(frozen=True, slots=True)
 class AppServerProcess:
     """Where the embedded App Server keeps its agents and listens.
 
-    `openai_api` opens its OpenAI API too, through which tools run with no approval.
+    `openai_api` opens its OpenAI API too, through which tools run with no approval. `token` is
+    what its clients have to know; "" lets every program of this machine in. The agents' own tools
+    start in `workspace`. With `reach` it is confined to its own folders and those in there.
     """
 
     home: Path
     port: int
     openai_api: bool = False
+    token: str = ""
+    workspace: Path = Path()
+    reach: Reach | None = None
+
+    def __post_init__(self) -> None:
+        if self.workspace == Path():
+            object.__setattr__(self, "workspace", self.home / "workspace")
 
     @property
     def url(self) -> str:
@@ -57,6 +73,14 @@ class AppServerProcess:
         argv = [_program("letta"), "--backend", "local", "server", "--listen", self.url]
         if self.openai_api:
             argv.append("--openai-api")
+        if self.token:
+            # Its digest: a file with the token would have to be in the agents' reach.
+            digest = hashlib.sha256(self.token.encode()).hexdigest()
+            argv += ["--ws-auth", "capability-token", "--ws-token-sha256", digest]
+        if self.reach is not None:
+            own = (self.home, self.workspace, *self.reach.write)
+            programs = (Path(sys.prefix), Path(sys.base_prefix), *self.reach.read)
+            argv = list(Reach(programs, own).around(argv))
         return Command(
             name="App Server",
             argv=tuple(argv),
@@ -65,20 +89,27 @@ class AppServerProcess:
             env=self._environment(),
         )
 
-    @property
-    def workspace(self) -> Path:
-        """The folder the agents' own tools start in."""
-        return self.home / "workspace"
-
     def make_folders(self) -> None:
-        """Create the home and the workspace."""
-        self.workspace.mkdir(parents=True, exist_ok=True, mode=0o700)
+        """Create the home, with a place for temporary files, and the workspace."""
+        for folder in (self.home, self._temporary, self.workspace):
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+
+    @property
+    def _temporary(self) -> Path:
+        return self.home / "tmp"
+
+    @property
+    def _headers(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self.token}"} if self.token else {}
 
     def _environment(self) -> dict[str, str]:
-        kept = {k: v for k, v in os.environ.items() if not k.startswith(_FOREIGN)}
+        kept = {k: v for k, v in os.environ.items() if k in _KEPT or k.startswith("LC_")}
         return {
             **kept,
             "HOME": str(self.home),
+            "TMPDIR": str(self._temporary),
+            # Git gives up where it may not read the machine's settings.
+            "GIT_CONFIG_NOSYSTEM": "1",
             "LETTA_CODE_TELEM": "0",
             "DISABLE_AUTOUPDATER": "1",
         }
@@ -93,11 +124,19 @@ class AppServerProcess:
         except (aiohttp.ClientError, TimeoutError):
             return False
 
+    async def is_open(self, http: aiohttp.ClientSession) -> bool:
+        """Whether it answers somebody who has no token."""
+        url = f"{self.http_url}/app-server-info"
+        async with http.get(url, timeout=aiohttp.ClientTimeout(total=5)) as response:
+            return response.status != 401
+
     @asynccontextmanager
     async def control(self, http: aiohttp.ClientSession) -> AsyncGenerator["Control"]:
         """A connection for a few requests. Raises StackError when there is none."""
         try:
-            async with http.ws_connect(f"{self.url}/ws", max_msg_size=0) as socket:
+            async with http.ws_connect(
+                f"{self.url}/ws", max_msg_size=0, headers=self._headers
+            ) as socket:
                 yield Control(socket)
         except aiohttp.ClientError as error:
             raise StackError(f"the App Server at {self.url} cannot be reached: {error}") from None

@@ -17,16 +17,16 @@ from letta_matrix.stack.synapse import SERVER_NAME
 _RUNTIME = "local"
 
 
-def write_bridge_files(directory: Path, ports: Ports, admin: str) -> Config:
+def write_bridge_files(directory: Path, ports: Ports, admin: str, token: str) -> Config:
     """Write config.yaml and registration.yaml; what a person changed in an existing
-    config.yaml stays, except where it must follow the ports.
+    config.yaml stays, except where it must follow the ports and the App Server's `token`.
 
     Raises:
         StackError: an existing config.yaml cannot be used.
     """
     path = directory / "config.yaml"
     settings = _existing(path) or _fresh(admin)
-    _follow(settings, ports)
+    _follow(settings, ports, token)
     write_private_if_changed(path, yaml.safe_dump(settings, sort_keys=False))
     try:
         config = load_config(path)
@@ -60,7 +60,7 @@ def _fresh(admin: str) -> dict[str, Any]:
     }
 
 
-def _follow(settings: dict[str, Any], ports: Ports) -> None:
+def _follow(settings: dict[str, Any], ports: Ports, token: str) -> None:
     homeserver = f"http://127.0.0.1:{ports.synapse}"
     _update(settings, "homeserver", url=homeserver)
     appservice = f"http://127.0.0.1:{ports.appservice}"
@@ -69,7 +69,8 @@ def _follow(settings: dict[str, Any], ports: Ports) -> None:
     _update(settings, "mcp", port=ports.mcp, websocket_port=ports.mcp_websocket)
     for runtime in cast("list[object]", settings.get("runtimes") or []):
         if _is_embedded(runtime):
-            cast("dict[str, Any]", runtime)["url"] = f"ws://127.0.0.1:{ports.app_server}"
+            fields = cast("dict[str, Any]", runtime)
+            fields |= {"url": f"ws://127.0.0.1:{ports.app_server}", "token": token}
 
 
 def _update(settings: dict[str, Any], section: str, **values: object) -> None:

@@ -7,18 +7,22 @@ Runs as `python -m letta_matrix.stack.demo_model --port N`.
 
 import argparse
 import asyncio
+import hmac
 import itertools
 import json
 import re
 import secrets
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, cast
 
 from aiohttp import web
 
-from letta_matrix.stack.models import DEMO_MODEL
+from letta_matrix.stack.models import DEMO_MODEL, demo_key
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 WORDS_PER_SECOND = 25.0
 _MOST_WORDS = 5000
@@ -153,17 +157,27 @@ def _mappings(value: object) -> list[Json]:
 
 
 class DemoModel:
-    """The HTTP side: `GET /v1/models`, `POST /v1/chat/completions`."""
+    """The HTTP side: `GET /v1/models`, `POST /v1/chat/completions`, for those who have the `key`
+    if there is one."""
 
-    def __init__(self, words_per_second: float = WORDS_PER_SECOND) -> None:
+    def __init__(self, words_per_second: float = WORDS_PER_SECOND, key: str = "") -> None:
+        self._expected = f"Bearer {key}".encode() if key else None
         self._pause = 1 / words_per_second if words_per_second > 0 else 0.0
 
     def application(self) -> web.Application:
         """The aiohttp application to serve."""
-        application = web.Application(client_max_size=64 * 1024**2)
+        application = web.Application(client_max_size=64 * 1024**2, middlewares=[self._known])
         application.router.add_get("/v1/models", self._models)
         application.router.add_post("/v1/chat/completions", self._complete)
         return application
+
+    @web.middleware
+    async def _known(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        given = request.headers.get("Authorization", "").encode(errors="surrogateescape")
+        if self._expected is None or hmac.compare_digest(given, self._expected):
+            return await handler(request)
+        fault = {"message": "the demo model wants its key", "type": "authentication_error"}
+        return web.json_response({"error": fault}, status=401)
 
     async def _models(self, _request: web.Request) -> web.Response:
         model = {"id": DEMO_MODEL, "object": "model", "created": 0, "owned_by": "letta-matrix"}
@@ -252,8 +266,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="letta-matrix's demo model")
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--words-per-second", type=float, default=WORDS_PER_SECOND)
+    parser.add_argument("--key-file", type=Path, help="the secret that askers must know")
     options = parser.parse_args()
-    model = DemoModel(options.words_per_second)
+    key = demo_key(options.key_file.read_text().strip()) if options.key_file else ""
+    model = DemoModel(options.words_per_second, key)
     web.run_app(
         model.application(), host="127.0.0.1", port=options.port, print=None, access_log=None
     )

@@ -23,7 +23,7 @@ DEMO_PROVIDER = "openai-compatible"
 DEMO_MODEL = "letta-matrix-demo"
 DEMO_HANDLE = f"{DEMO_PROVIDER}/{DEMO_MODEL}"
 
-_DEMO_KEY = "demo"
+_DEMO_KEY = re.compile(r"demo|letta-matrix-demo-.+")
 _NO_KEY = "none"
 _TIMEOUT = aiohttp.ClientTimeout(total=5)
 
@@ -105,12 +105,15 @@ def _by_key(environment: Mapping[str, str], model: str) -> ModelChoice | None:
     return None
 
 
-def demo_choice(port: int) -> ModelChoice:
-    """The built-in demo model on its port."""
+def demo_key(secret: str) -> str:
+    """The key of the demo model; it can be told from those of real ones."""
+    return f"letta-matrix-demo-{secret}"
+
+
+def demo_choice(port: int, key: str) -> ModelChoice:
+    """The built-in demo model on its port, which answers who has its key."""
     url = f"http://127.0.0.1:{port}/v1"
-    return ModelChoice(
-        DEMO_PROVIDER, "the built-in demo model", _DEMO_KEY, url, DEMO_MODEL, demo=True
-    )
+    return ModelChoice(DEMO_PROVIDER, "the built-in demo model", key, url, DEMO_MODEL, demo=True)
 
 
 async def check_endpoint(http: aiohttp.ClientSession, choice: ModelChoice) -> None:
@@ -164,7 +167,7 @@ class ProviderFile:
         """A provider connected earlier, the demo model aside."""
         for name, entry in self._providers().items():
             key, url = str(entry.get("auth", {}).get("key", "")), str(entry.get("base_url", ""))
-            if key != _DEMO_KEY:
+            if not _DEMO_KEY.fullmatch(key):
                 what = f"the endpoint {url}" if url else name
                 return ModelChoice(name, f"{what}, as connected earlier", key, url)
         return None

@@ -6,28 +6,21 @@ import signal
 import sys
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import aiohttp
 
 from letta_matrix.config import Config
-from letta_matrix.stack.app_server import AppServerProcess
+from letta_matrix.stack.agents_home import AgentsHome, Wanted
 from letta_matrix.stack.bridge_config import write_bridge_files
 from letta_matrix.stack.data import default_data_directory, make_data_directory
 from letta_matrix.stack.errors import PasswordRefusedError, StackError
 from letta_matrix.stack.files import keep_secret, writing_in
 from letta_matrix.stack.keeper import KeeperProcess
 from letta_matrix.stack.lock import exclusive
-from letta_matrix.stack.models import (
-    ModelChoice,
-    ProviderFile,
-    check_endpoint,
-    choose_model,
-    demo_choice,
-)
+from letta_matrix.stack.models import ModelChoice
 from letta_matrix.stack.ports import Ports
-from letta_matrix.stack.starter import create_starters, leave_demo_model, list_names, model_handle
 from letta_matrix.stack.state import StackState, remove_state
 from letta_matrix.stack.summary import Facts, summary
 from letta_matrix.stack.supervisor import Announce, Child, Command
@@ -51,9 +44,7 @@ class Options:
 
     data: Path
     port_offset: int = 0
-    model_base_url: str = ""
-    model_api_key: str = ""
-    model: str = ""
+    wanted: Wanted = field(default_factory=Wanted)
 
 
 async def up(options: Options, announce: Announce) -> None:
@@ -66,6 +57,8 @@ async def up(options: Options, announce: Announce) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(number, stop.set)
+    # For all that is written from here on, by our children too.
+    os.umask(0o077)
     data = make_data_directory(options.data)
     with writing_in(data), exclusive(data):
         async with aiohttp.ClientSession() as http:
@@ -94,7 +87,7 @@ class Stack:
         self._synapse = Synapse(
             data / "synapse", self._ports.synapse, (data / "registration.yaml",)
         )
-        self._app_server = AppServerProcess(data / "letta", self._ports.app_server)
+        self._agents = AgentsHome(data, self._ports, http, announce)
         self._admin = f"@{ADMIN}:{SERVER_NAME}"
         self._children: dict[str, Child] = {}
         self._pids: dict[str, int] = {}
@@ -109,19 +102,18 @@ class Stack:
         """
         remove_state(self._data)
         self._ports.check_free()
-        config = write_bridge_files(self._data, self._ports, self._admin)
+        config = write_bridge_files(self._data, self._ports, self._admin, self._agents.token)
         self._synapse.write_files()
         if self._synapse.database.discard_half_made():
             self._announce(
                 "the homeserver's database was half made when an earlier start was stopped; "
                 "making it anew"
             )
-        self._app_server.make_folders()
-        choice = await self._choose_model()
+        choice = await self._agents.choose(self._options.wanted)
         self._announce(f"data in {self._data}")
         self._announce(f"model: {choice.origin}")
         password = keep_secret(self._data / "admin.password", length=12)
-        agents, model = await self._start_servers(choice, password)
+        agents, model = await self._start_servers(choice, password, config)
         await self._start_bridge(config)
         # The bridge has made the database ready for it.
         access = await keep_token(self._data / _ACCESS, config)
@@ -163,27 +155,15 @@ class Stack:
                     self._announce("keeper ended; the bridge has started it again")
             await asyncio.sleep(_KEEPER_POLL)
 
-    async def _choose_model(self) -> ModelChoice:
-        providers = ProviderFile(self._app_server.home)
-        demo = demo_choice(self._ports.demo_model)
-        asked = choose_model(
-            os.environ,
-            providers.connected(),
-            base_url=self._options.model_base_url,
-            key=self._options.model_api_key,
-            model=self._options.model,
-        )
-        choice = asked or demo
-        await check_endpoint(self._http, choice)
-        providers.connect(choice)
-        return choice
-
-    async def _start_servers(self, choice: ModelChoice, password: str) -> tuple[list[str], str]:
+    async def _start_servers(
+        self, choice: ModelChoice, password: str, config: Config
+    ) -> tuple[list[str], str]:
         """The agents' names, and the model that new ones get."""
+        allowed = config.agents.allow_paths
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._start_homeserver(password))
-                agents = group.create_task(self._start_agents(choice))
+                agents = group.create_task(self._agents.start(choice, self._run, allowed))
         except ExceptionGroup as faults:
             raise faults.exceptions[0] from None
         return agents.result()
@@ -192,18 +172,6 @@ class Stack:
         await self._run("synapse", self._synapse.command, self._synapse_ready)
         self._synapse.database.note_whole()
         await self._synapse.create_account(self._http, ADMIN, password, admin=True)
-
-    async def _start_agents(self, choice: ModelChoice) -> tuple[list[str], str]:
-        if choice.demo:
-            await self._run("demo_model", self._demo_command(), self._demo_ready)
-        await self._run("app_server", self._app_server.command, self._app_server_ready)
-        async with self._app_server.control(self._http) as control:
-            handle = await model_handle(control, choice)
-            if created := await create_starters(control, handle, self._data / "starters"):
-                self._announce(f"created the agents {' and '.join(created)}")
-            if not choice.demo and (moved := await leave_demo_model(control, handle)):
-                self._announce(f"{', '.join(moved)}: now on {handle}")
-            return await list_names(control), handle
 
     async def _start_bridge(self, config: Config) -> None:
         command = Command(
@@ -230,19 +198,8 @@ class Stack:
         await child.wait_ready(probe, _START_TIMEOUT)
         self._announce(f"{command.name} is up ({time.monotonic() - began:.1f} s)")
 
-    def _demo_command(self) -> Command:
-        module = "letta_matrix.stack.demo_model"
-        argv = (sys.executable, "-m", module, "--port", str(self._ports.demo_model))
-        return Command("demo model", argv, self._data / "demo-model.log", self._data)
-
     async def _synapse_ready(self) -> bool:
         return await self._synapse.ready(self._http)
-
-    async def _app_server_ready(self) -> bool:
-        return await self._app_server.ready(self._http)
-
-    async def _demo_ready(self) -> bool:
-        return await self._is_ok(f"http://127.0.0.1:{self._ports.demo_model}/v1/models")
 
     def _answers(self, path: str, config: Config) -> Callable[[], Awaitable[bool]]:
         return lambda: self._is_ok(f"http://127.0.0.1:{config.api.port}{path}")
@@ -297,7 +254,7 @@ class Stack:
             appservice={"user_id": config.bot_user_id, "url": config.appservice.url},
             chat={"url": f"http://127.0.0.1:{config.api.port}/chat"},
             api={"url": f"http://127.0.0.1:{config.api.port}", "token": access},
-            app_server={"url": self._app_server.url},
+            app_server={"url": self._agents.url, "token": self._agents.token},
             mcp={**_mcp_urls(config), "token": access} if config.mcp.enabled else {},
         )
 
@@ -315,7 +272,7 @@ class Stack:
             password=password,
             chat_url=f"http://127.0.0.1:{config.api.port}/chat",
             login_token=token,
-            app_server_url=self._app_server.url,
+            app_server_url=self._agents.url,
             api_url=f"http://127.0.0.1:{config.api.port}/docs",
             mcp_url=_mcp_urls(config)["url"] if config.mcp.enabled else "",
             token_file=self._data / _ACCESS,

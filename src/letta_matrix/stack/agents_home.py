@@ -1,0 +1,139 @@
+"""Where the embedded agents live: the App Server, confined, and the model that they think with."""
+
+import os
+import sys
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import aiohttp
+
+from letta_matrix.stack import confine
+from letta_matrix.stack.app_server import AppServerProcess
+from letta_matrix.stack.errors import StackError
+from letta_matrix.stack.files import keep_secret
+from letta_matrix.stack.models import (
+    ModelChoice,
+    ProviderFile,
+    check_endpoint,
+    choose_model,
+    demo_choice,
+    demo_key,
+)
+from letta_matrix.stack.ports import Ports
+from letta_matrix.stack.starter import create_starters, leave_demo_model, list_names, model_handle
+from letta_matrix.stack.supervisor import Announce, Command
+
+Run = Callable[[str, Command, Callable[[], Awaitable[bool]]], Awaitable[None]]
+"""Starts a child by its key and waits until its probe says that it is ready."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """The model that a person asked for on the command line; "" where nothing was said."""
+
+    base_url: str = ""
+    key: str = ""
+    model: str = ""
+
+
+class AgentsHome:
+    """The App Server of a data folder. `token` is what its clients have to know."""
+
+    def __init__(
+        self, data: Path, ports: Ports, http: aiohttp.ClientSession, announce: Announce
+    ) -> None:
+        self._data = data
+        self._http = http
+        self._announce = announce
+        self._demo_port = ports.demo_model
+        self._demo_file = data / "demo-model.key"
+        self.token = keep_secret(data / "app-server.token")
+        self._folder = data / "letta"
+        self._port = ports.app_server
+        self._server = self._confined(())
+
+    @property
+    def url(self) -> str:
+        return self._server.url
+
+    async def choose(self, wanted: Wanted) -> ModelChoice:
+        """The model; it is connected to the App Server, and answers.
+
+        Raises:
+            StackError: it does not, or there is no such model to be had.
+        """
+        self._move_workspace()
+        self._server.make_folders()
+        providers = ProviderFile(self._server.home)
+        asked = choose_model(
+            os.environ,
+            providers.connected(),
+            base_url=wanted.base_url,
+            key=wanted.key,
+            model=wanted.model,
+        )
+        choice = asked or demo_choice(self._demo_port, demo_key(keep_secret(self._demo_file)))
+        await check_endpoint(self._http, choice)
+        providers.connect(choice)
+        return choice
+
+    async def start(
+        self, choice: ModelChoice, run: Run, allowed: Sequence[Path]
+    ) -> tuple[list[str], str]:
+        """Start it, with the paths `allowed` to its agents beside their own folders; the agents'
+        names, and the model that new ones get.
+
+        Raises:
+            StackError: it does not start, or lets programs in that have no token.
+        """
+        self._server = self._confined(allowed)
+        if choice.demo:
+            await run("demo_model", self._demo_command(), self._demo_ready)
+        await run("app_server", self._server.command, self._ready)
+        if await self._server.is_open(self._http):
+            raise StackError(
+                f"the App Server at {self.url} answers programs that have no token; is another one "
+                "listening there?"
+            )
+        async with self._server.control(self._http) as control:
+            handle = await model_handle(control, choice)
+            if created := await create_starters(control, handle, self._data / "starters"):
+                self._announce(f"created the agents {' and '.join(created)}")
+            if not choice.demo and (moved := await leave_demo_model(control, handle)):
+                self._announce(f"{', '.join(moved)}: now on {handle}")
+            return await list_names(control), handle
+
+    def _confined(self, allowed: Sequence[Path]) -> AppServerProcess:
+        reach = confine.Reach(write=allowed) if confine.version() else None
+        return AppServerProcess(
+            self._folder,
+            self._port,
+            token=self.token,
+            workspace=self._data / "workspace",
+            reach=reach,
+        )
+
+    def _move_workspace(self) -> None:
+        """Folders of earlier versions had it among the App Server's own files."""
+        old, new = self._folder / "workspace", self._server.workspace
+        if old.is_dir() and not new.exists():
+            old.rename(new)
+
+    def _demo_command(self) -> Command:
+        module = "letta_matrix.stack.demo_model"
+        options = ("--port", str(self._demo_port), "--key-file", str(self._demo_file))
+        argv = (sys.executable, "-m", module, *options)
+        return Command("demo model", argv, self._data / "demo-model.log", self._data)
+
+    async def _ready(self) -> bool:
+        return await self._server.ready(self._http)
+
+    async def _demo_ready(self) -> bool:
+        """Whether the demo model listens; without its key it says so."""
+        url = f"http://127.0.0.1:{self._demo_port}/v1/models"
+        try:
+            async with self._http.get(url, timeout=aiohttp.ClientTimeout(total=5)) as response:
+                return response.status == 401
+        except (aiohttp.ClientError, TimeoutError):
+            return False

@@ -1,0 +1,178 @@
+"""Runs a program that reaches only the files it is given: `python -m ... --write DIR -- PROGRAM`.
+
+Landlock (Linux kernel documentation, "Landlock: unprivileged access control") confines the
+process and all that it starts, for root too, and for good. What is confined so can also not look
+into processes outside (their memory, their environment), and since version 6 of the interface
+not signal them; root's capabilities, by which it could nevertheless, are given up. The network
+stays open: models and the web are there.
+"""
+
+import argparse
+import ctypes
+import os
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+_CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
+_PATH_BENEATH = 1
+_VERSION = 1
+_NO_NEW_PRIVS, _BOUNDING_DROP = 38, 24
+_CAPABILITIES = 64
+_CAPABILITY_VERSION = 0x20080522
+_READ = 1 << 0 | 1 << 2 | 1 << 3
+_FILES_ALONE = 1 << 0 | 1 << 1 | 1 << 2 | 1 << 14 | 1 << 15
+_BITS_BY_VERSION = {1: 13, 2: 14, 3: 15, 4: 15, 5: 16}
+_SCOPES = 0b11
+_LIBC = ctypes.CDLL(None, use_errno=True)
+
+SYSTEM = (
+    *("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/opt", "/nix/store", "/proc", "/sys"),
+    *(
+        "/etc/alternatives",
+        "/etc/ca-certificates",
+        "/etc/ca-certificates.conf",
+        "/etc/debian_version",
+    ),
+    *(
+        "/etc/group",
+        "/etc/hosts",
+        "/etc/host.conf",
+        "/etc/hostname",
+        "/etc/inputrc",
+        "/etc/ld.so.cache",
+    ),
+    *(
+        "/etc/ld.so.conf",
+        "/etc/ld.so.conf.d",
+        "/etc/localtime",
+        "/etc/locale.alias",
+        "/etc/mime.types",
+    ),
+    *("/etc/nsswitch.conf", "/etc/os-release", "/etc/passwd", "/etc/pki/ca-trust", "/etc/pki/tls"),
+    *("/etc/profile", "/etc/profile.d", "/etc/bash.bashrc", "/etc/protocols", "/etc/resolv.conf"),
+    *("/etc/services", "/etc/shells", "/etc/ssl/certs", "/etc/ssl/openssl.cnf", "/etc/timezone"),
+    *("/run/systemd/resolve", "/run/resolvconf"),
+)
+"""What programs need to run, and no more: of /etc no shadow, no keys, no settings of servers."""
+
+DEVICES = tuple(
+    f"/dev/{name}"
+    for name in ("null", "zero", "full", "random", "urandom", "tty", "ptmx", "pts", "fd", "shm")
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """Folders and files that a confined program may read and run, and those it may change."""
+
+    read: Sequence[Path] = ()
+    write: Sequence[Path] = ()
+
+    def around(self, argv: Sequence[str]) -> tuple[str, ...]:
+        """The command line that runs `argv` so confined."""
+        options = [f"--read={path}" for path in self.read]
+        options += [f"--write={path}" for path in self.write]
+        # By its path and isolated: nothing of ours, nor of the environment, is needed to start it.
+        return (sys.executable, "-I", str(Path(__file__)), *options, "--", *argv)
+
+
+class _Attributes(ctypes.Structure):
+    _fields_ = (
+        ("files", ctypes.c_uint64),
+        ("network", ctypes.c_uint64),
+        ("scoped", ctypes.c_uint64),
+    )
+
+
+class _Beneath(ctypes.Structure):
+    _pack_ = 1
+    _fields_ = (("allowed", ctypes.c_uint64), ("parent", ctypes.c_int32))
+
+
+def version() -> int:
+    """The kernel's version of Landlock, 0 where there is none."""
+    if not sys.platform.startswith("linux"):
+        return 0
+    found = _LIBC.syscall(_CREATE_RULESET, None, 0, _VERSION)
+    return max(int(found), 0)
+
+
+def confine(reach: Reach) -> None:
+    """Confine this process and those it will start.
+
+    Raises:
+        OSError: the kernel cannot, or a path is not there.
+    """
+    known = version()
+    if not known:
+        raise OSError("this kernel has no Landlock")
+    handled = (1 << _BITS_BY_VERSION[min(known, max(_BITS_BY_VERSION))]) - 1
+    attributes = _Attributes(handled, 0, _SCOPES if known >= 6 else 0)
+    size = ctypes.sizeof(attributes) if known >= 6 else 16 if known >= 4 else 8
+    ruleset = _call(_CREATE_RULESET, ctypes.byref(attributes), size, 0)
+    for path in _there((*SYSTEM, *reach.read)):
+        _allow(ruleset, path, _READ & handled)
+    for path in _there((*DEVICES, *reach.write)):
+        _allow(ruleset, path, handled)
+    if _LIBC.prctl(_NO_NEW_PRIVS, 1, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "no_new_privs")
+    _call(_RESTRICT_SELF, ruleset, 0)
+    os.close(ruleset)
+    _give_up_capabilities()
+
+
+def _give_up_capabilities() -> None:
+    """Leave nothing for the program to have (capabilities(7), "Transformation of capabilities
+    during execve()"). Only root has any, and may drop what is to be inherited."""
+    if os.geteuid() != 0:
+        return
+    for number in range(_CAPABILITIES):
+        _LIBC.prctl(_BOUNDING_DROP, number, 0, 0, 0)
+    header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION, 0)
+    if _LIBC.capset(header, (ctypes.c_uint32 * 6)()) != 0:
+        raise OSError(ctypes.get_errno(), "capset")
+
+
+def _there(paths: Iterable[str | Path]) -> list[Path]:
+    return [path for path in map(Path, paths) if path.exists()]
+
+
+def _allow(ruleset: int, path: Path, rights: int) -> None:
+    parent = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    try:
+        allowed = rights if path.is_dir() else rights & _FILES_ALONE
+        rule = _Beneath(allowed, parent)
+        _call(_ADD_RULE, ruleset, _PATH_BENEATH, ctypes.byref(rule), 0)
+    finally:
+        os.close(parent)
+
+
+def _call(number: int, *arguments: object) -> int:
+    result = int(_LIBC.syscall(number, *arguments))
+    if result < 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
+    return result
+
+
+def main() -> None:
+    """Confine ourselves and become the program. Ends with 126 where it cannot be confined: what
+    was to be confined does not run without it."""
+    parser = argparse.ArgumentParser(description="runs a program with few files in its reach")
+    parser.add_argument("--read", type=Path, action="append", default=[])
+    parser.add_argument("--write", type=Path, action="append", default=[])
+    parser.add_argument("argv", nargs="+")
+    options = parser.parse_args()
+    argv: list[str] = options.argv
+    try:
+        confine(Reach(options.read, options.write))
+        os.execv(argv[0], argv)  # noqa: S606
+    except OSError as error:
+        sys.stderr.write(f"cannot run {argv[0]} confined: {error}\n")
+        sys.exit(126)
+
+
+if __name__ == "__main__":
+    main()
