@@ -18,6 +18,7 @@ import pytest
 from tests.servers import children_of, is_running
 from tests.waiting import eventually, within
 
+from letta_matrix.stack import confine
 from letta_matrix.stack.errors import StackError
 from letta_matrix.stack.ports import Ports
 
@@ -117,7 +118,8 @@ async def test_the_state_is_for_scripts(stack: Up) -> None:
         "token": token,
     }
     assert state["chat"] == {"url": f"http://127.0.0.1:{ports.api}/chat"}
-    assert state["app_server"] == {"url": f"ws://127.0.0.1:{ports.app_server}"}
+    secret = (stack.data / "app-server.token").read_text().strip()
+    assert state["app_server"] == {"url": f"ws://127.0.0.1:{ports.app_server}", "token": secret}
     assert {"bridge", "keeper", "synapse", "app_server"} <= set(state["pids"])
     assert all(is_running(pid) for pid in state["pids"].values())
 
@@ -125,7 +127,40 @@ async def test_the_state_is_for_scripts(stack: Up) -> None:
 async def test_secrets_are_for_their_owner_alone(stack: Up) -> None:
     assert stat.S_IMODE(stack.data.stat().st_mode) == 0o700
     names = ("stack.json", "config.yaml", "registration.yaml", "admin.password", "admin.token")
+    names += ("app-server.token", "demo-model.key")
     assert {stat.S_IMODE((stack.data / name).stat().st_mode) for name in names} == {0o600}
+    assert not [
+        path
+        for path in stack.data.rglob("*")
+        if path.lstat().st_mode & 0o077 and not path.is_symlink()
+    ]
+
+
+async def test_no_port_answers_who_has_no_secret(stack: Up, http: aiohttp.ClientSession) -> None:
+    ports = Ports.with_offset(stack.offset)
+    app_server = f"http://127.0.0.1:{ports.app_server}"
+    demo = f"http://127.0.0.1:{ports.demo_model}/v1"
+    for headers in ({}, {"Authorization": "Bearer wrong"}):
+        with pytest.raises(aiohttp.WSServerHandshakeError, match="401"):
+            await http.ws_connect(f"{app_server}/ws", headers=headers)
+        for url in (f"{app_server}/app-server-info", f"{demo}/models"):
+            async with http.get(url, headers=headers) as response:
+                assert response.status == 401
+        async with http.post(f"{demo}/chat/completions", json={}, headers=headers) as response:
+            assert response.status == 401
+    known = {"Authorization": f"Bearer {stack.state['app_server']['token']}"}
+    async with http.ws_connect(f"{app_server}/ws", headers=known) as socket:
+        assert not socket.closed
+
+
+@pytest.mark.skipif(not confine.version(), reason="this kernel has no Landlock")
+def test_the_agents_are_confined(stack: Up) -> None:
+    """tests/security looks at what that means."""
+    status = Path(f"/proc/{stack.state['pids']['app_server']}/status").read_text()
+    assert "NoNewPrivs:\t1" in status
+    environment = Path(f"/proc/{stack.state['pids']['app_server']}/environ").read_text()
+    names = {one.partition("=")[0] for one in environment.split("\0")}
+    assert not [name for name in names if "KEY" in name or "TOKEN" in name or name == "MAKEFLAGS"]
 
 
 async def test_the_table_says_how_to_log_in(stack: Up, http: aiohttp.ClientSession) -> None:

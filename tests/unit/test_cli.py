@@ -278,7 +278,7 @@ ORIGINAL = {
 
 
 def test_mappings_travel_both_ways(tmp_path: Path) -> None:
-    write_bridge_files(tmp_path, Ports(), "@admin:localhost")
+    write_bridge_files(tmp_path, Ports(), "@admin:localhost", "secret")
     (tmp_path / "original.json").write_text(json.dumps(ORIGINAL))
     imported = _letta_matrix("import-mappings", "original.json", cwd=tmp_path)
     assert imported.stdout == "adopted 1 agents; 0 were known already\n", imported.stderr
@@ -314,7 +314,7 @@ def test_mappings_travel_both_ways(tmp_path: Path) -> None:
     ],
 )
 def test_mappings_that_cannot_be_used(tmp_path: Path, text: str, message: str) -> None:
-    write_bridge_files(tmp_path, Ports(), "@admin:localhost")
+    write_bridge_files(tmp_path, Ports(), "@admin:localhost", "secret")
     (tmp_path / "bad.json").write_text(text)
     done = _letta_matrix("import-mappings", "bad.json", cwd=tmp_path)
     assert done.returncode == 2
@@ -323,7 +323,7 @@ def test_mappings_that_cannot_be_used(tmp_path: Path, text: str, message: str) -
 
 
 async def test_mappings_wait_for_the_end_of_the_bridge(tmp_path: Path) -> None:
-    config = write_bridge_files(tmp_path, Ports(), "@admin:localhost")
+    config = write_bridge_files(tmp_path, Ports(), "@admin:localhost", "secret")
     (tmp_path / "original.json").write_text(json.dumps(ORIGINAL))
     database = Database(database_url("sqlite:///letta-matrix.db", config.directory))
     await database.open()
@@ -335,7 +335,7 @@ async def test_mappings_wait_for_the_end_of_the_bridge(tmp_path: Path) -> None:
 
 
 def test_mappings_of_users_that_others_have(tmp_path: Path) -> None:
-    config = write_bridge_files(tmp_path, Ports(), "@admin:localhost")
+    config = write_bridge_files(tmp_path, Ports(), "@admin:localhost", "secret")
     taken = Agent("agent-1", "local", "Ada", "@agent_e54f:localhost")
     asyncio.run(_insert(config.directory, taken))
     (tmp_path / "original.json").write_text(json.dumps(ORIGINAL))
@@ -348,7 +348,7 @@ def test_agents_and_status_of_a_bridge_that_does_not_run(tmp_path: Path) -> None
     with socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))
         ports = Ports(api=nobody.getsockname()[1])
-        config = write_bridge_files(tmp_path, ports, "@admin:localhost")
+        config = write_bridge_files(tmp_path, ports, "@admin:localhost", "secret")
         assert "start the bridge once" in _letta_matrix("agents", cwd=tmp_path).stderr
         asyncio.run(_insert(config.directory, Agent("agent-1", "local", "Ada", AGENT)))
         assert "Ada" in _letta_matrix("agents", cwd=tmp_path).stdout

@@ -79,7 +79,7 @@ def test_secrets_are_kept(tmp_path: Path) -> None:
 
 
 def test_the_first_configuration(tmp_path: Path) -> None:
-    config = write_bridge_files(tmp_path, Ports(), ADMIN)
+    config = write_bridge_files(tmp_path, Ports(), ADMIN, "secret")
     assert _mode(tmp_path / "config.yaml") == 0o600
     assert _mode(tmp_path / "registration.yaml") == 0o600
     assert config.homeserver.url == "http://127.0.0.1:8008"
@@ -91,12 +91,12 @@ def test_the_first_configuration(tmp_path: Path) -> None:
 
 
 def test_ports_follow_and_everything_else_stays(tmp_path: Path) -> None:
-    before = write_bridge_files(tmp_path, Ports(), ADMIN)
+    before = write_bridge_files(tmp_path, Ports(), ADMIN, "secret")
     path = tmp_path / "config.yaml"
     settings = yaml.safe_load(path.read_text())
     settings["agents"]["space_name"] = "My agents"
     path.write_text(yaml.safe_dump(settings))
-    after = write_bridge_files(tmp_path, Ports.with_offset(10), ADMIN)
+    after = write_bridge_files(tmp_path, Ports.with_offset(10), ADMIN, "secret")
     assert after.agents.space_name == "My agents"
     assert after.appservice.port == 29387
     assert (after.mcp.port, after.mcp.websocket_port) == (8026, 8025)
@@ -106,9 +106,9 @@ def test_ports_follow_and_everything_else_stays(tmp_path: Path) -> None:
 
 
 def test_nothing_is_written_when_nothing_changed(tmp_path: Path) -> None:
-    write_bridge_files(tmp_path, Ports(), ADMIN)
+    write_bridge_files(tmp_path, Ports(), ADMIN, "secret")
     before = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
-    write_bridge_files(tmp_path, Ports(), ADMIN)
+    write_bridge_files(tmp_path, Ports(), ADMIN, "secret")
     assert {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == before
 
 
@@ -116,11 +116,11 @@ def test_nothing_is_written_when_nothing_changed(tmp_path: Path) -> None:
 def test_a_broken_configuration_is_named(tmp_path: Path, text: str) -> None:
     (tmp_path / "config.yaml").write_text(text)
     with pytest.raises(StackError, match=r"config\.yaml"):
-        write_bridge_files(tmp_path, Ports(), ADMIN)
+        write_bridge_files(tmp_path, Ports(), ADMIN, "secret")
 
 
 def test_the_registration(tmp_path: Path) -> None:
-    write_bridge_files(tmp_path, Ports(), ADMIN)
+    write_bridge_files(tmp_path, Ports(), ADMIN, "secret")
     made = registration(load_config(tmp_path / "config.yaml", {}))
     assert made["sender_localpart"] == "letta"
     assert made["rate_limited"] is False
@@ -260,7 +260,7 @@ def test_models_that_cannot_be_reached(options: dict[str, str], message: str) ->
 def test_providers_are_added_beside_others(tmp_path: Path) -> None:
     providers = ProviderFile(tmp_path)
     assert providers.connected() is None
-    providers.connect(demo_choice(8009))
+    providers.connect(demo_choice(8009, "letta-matrix-demo-x"))
     assert providers.connected() is None
     providers.connect(ModelChoice("openai", "test", "sk-1"))
     earlier = providers.connected()
@@ -418,7 +418,7 @@ async def test_models_without_an_endpoint_of_their_own_are_not_asked(
     http: aiohttp.ClientSession,
 ) -> None:
     await check_endpoint(http, ModelChoice("openai", "test", "k"))
-    await check_endpoint(http, demo_choice(1))
+    await check_endpoint(http, demo_choice(1, "letta-matrix-demo-x"))
 
 
 async def test_a_second_one_time_login_within_a_minute(
@@ -445,7 +445,7 @@ async def test_a_changed_password_is_not_shown(http: aiohttp.ClientSession, tmp_
     assert "/data/admin.password no longer fits" in " ".join(text.split())
     assert "pass-word" not in text
     assert max(len(line) for line in text.split("\n")) <= 80
-    config = write_bridge_files(tmp_path, Ports(), ADMIN)
+    config = write_bridge_files(tmp_path, Ports(), ADMIN, "secret")
     assert "password" not in stack._describe(config, None, "lm_x").users["admin"]
 
 
