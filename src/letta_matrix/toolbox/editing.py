@@ -19,7 +19,6 @@ from letta_matrix.toolbox.writing import (
     ROOM,
     existing,
     fitting,
-    leave_alone,
     marker_of,
     send_once,
     spoken,
