@@ -35,7 +35,7 @@ _numbers = itertools.count(1)
 expect.set_options(timeout=DEADLINE * 1000)
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 async def no_bridge(homeserver: Homeserver) -> AsyncIterator[DeafAppservice]:
     """In a bridge's place."""
     async with DeafAppservice(homeserver.appservice_port) as nobody:

@@ -129,7 +129,7 @@ async def test_a_tool_is_allowed_with_a_click(newcomer: Newcomer) -> None:
     await expect(trace.get_by_text("monday.md")).to_be_hidden()
     await trace.locator("summary").click()
     await expect(trace.get_by_text("monday.md")).to_be_visible()
-    await expect(chat.page.locator(".preview")).to_have_text("One note.")
+    await expect(chat.page.locator(".preview", has_text="One note.")).to_have_count(1)
 
 
 async def test_a_tool_is_denied_by_keyboard(newcomer: Newcomer) -> None:
@@ -182,6 +182,8 @@ async def test_a_picture_reaches_the_agent(newcomer: Newcomer) -> None:
     chat = newcomer.chat
     picture: FilePayload = {"name": "red.png", "mimeType": "image/png", "buffer": red_png(60, 40)}
     await chat.page.locator(".room-pane input[type=file]").set_input_files([picture])
+    chosen = chat.page.get_by_role("list", name="Files to be sent")
+    await expect(chosen.get_by_role("listitem")).to_have_count(1)
     await chat.type_and_send("what is **this**?")
     own = chat.page.locator("article.own")
     await expect(own.locator(".caption strong")).to_have_text("this")

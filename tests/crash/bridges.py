@@ -273,9 +273,12 @@ class Bridges:
         return [(str(event_id), str(status)) for event_id, status in found]
 
     def unsettled(self, room: Room) -> list[Any]:
-        """Outbox rows of the room without an event id."""
-        query = "SELECT kind, part, failure FROM outbox WHERE room_id = ? AND event_id IS NULL"
-        return self.rows(query, room.room_id)
+        """Outbox rows of the room's turns without an event id."""
+        query = (
+            "SELECT outbox.kind, part, failure FROM outbox JOIN turns USING (turn_id)"
+            " WHERE turns.room_id = ? AND turns.thread_id = ? AND outbox.event_id IS NULL"
+        )
+        return self.rows(query, room.room_id, room.thread_id)
 
     def rows(self, query: str, *values: object) -> list[Any]:
         with closing(self._database("ro")) as database:

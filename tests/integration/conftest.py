@@ -127,4 +127,4 @@ async def world(
 async def room(world: World, script: Script) -> AsyncGenerator[Room]:
     """A new agent's room."""
     yield await world.meet()
-    world.runtime.available, world.runtime.script = True, script
+    world.runtime.script = script

@@ -34,7 +34,7 @@ async def hold():
     database = Database(database_url(f"sqlite:///{path.name}", path.parent))
     await database.open()
     print("open", flush=True)
-    await asyncio.sleep(60)
+    await asyncio.sleep(3600)
 
 asyncio.run(hold())
 """

@@ -185,6 +185,7 @@ async def test_trouble_makes_no_second_room(
     created = len(fake.matching("createRoom"))
     await site.change(name="Renamed")
     fake.fail("m.room.name", Fault(status, {"errcode": "M_FORBIDDEN", "error": "no"}))
+    clock.stop()
     await site.provisioner.request([one])
     if status == 403:
         await eventually(lambda: "agent-1" in site.provisioner.trouble)

@@ -12,6 +12,7 @@ import stat
 import sys
 from collections.abc import AsyncGenerator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -187,13 +188,17 @@ def test_a_database_of_an_earlier_version_stays(tmp_path: Path) -> None:
     assert (tmp_path / "homeserver.db").exists()
 
 
-def test_a_database_that_cannot_be_read_stays(tmp_path: Path) -> None:
+def test_a_database_that_cannot_be_read_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "homeserver.db").write_bytes(b"no database " * 100)
     assert not HomeserverDatabase(tmp_path / "homeserver.db").discard_half_made()
     with sqlite3.connect(tmp_path / "locked.db", timeout=0) as connection:
         connection.execute("PRAGMA locking_mode = EXCLUSIVE")
         connection.execute("CREATE TABLE users (name)")
         connection.execute("BEGIN EXCLUSIVE")
+        # SQLite would wait five seconds for the lock.
+        monkeypatch.setattr(sqlite3, "connect", partial(sqlite3.connect, timeout=0))
         assert not HomeserverDatabase(tmp_path / "locked.db").discard_half_made()
     connection.close()
 
@@ -340,7 +345,7 @@ def test_a_keeper_is_only_who_holds_its_lock(tmp_path: Path) -> None:
 
 
 async def test_nobody_is_killed_for_the_number_of_a_keeper_that_is_gone(tmp_path: Path) -> None:
-    bystander = await asyncio.create_subprocess_exec("sleep", "60")  # keeper in name only
+    bystander = await asyncio.create_subprocess_exec("sleep", "3600")  # keeper in name only
     (tmp_path / "k.sock.lock").touch()
     (tmp_path / "k.sock.pid").write_text(str(bystander.pid))
     await KeeperProcess(tmp_path / "k.sock").end(0)

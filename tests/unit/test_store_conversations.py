@@ -3,8 +3,8 @@
 import asyncio
 
 import pytest
-from sqlalchemy import text
-from tests.waiting import eventually
+from sqlalchemy import Executable, text
+from tests.waiting import settled
 
 from letta_matrix.store.conversations import Conversation, ConversationStore
 from letta_matrix.store.database import Database, StoreUnavailable
@@ -82,12 +82,22 @@ async def test_leaving_makes_the_next_message_start_afresh(
 
 
 async def test_a_message_while_one_is_left_starts_afresh(
-    store: ConversationStore, database: Database
+    store: ConversationStore, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await store.begin(MAIN, "c1", "hello")
-    leaving = asyncio.create_task(store.leave(MAIN, "c1"))
-    await eventually(lambda: store.current(MAIN) is None)
+    execute, begun = database.execute, asyncio.Event()
+
+    async def late(*statements: Executable) -> None:
+        await begun.wait()
+        await execute(*statements)
+
+    with monkeypatch.context() as busy:
+        busy.setattr(database, "execute", late)
+        leaving = asyncio.create_task(store.leave(MAIN, "c1"))
+        await settled(leaving)
+    assert store.current(MAIN) is None
     await store.begin(MAIN, "c2", "hello again")
+    begun.set()
     assert await leaving
     assert await agree(store, database, MAIN) == ["c2"]
 

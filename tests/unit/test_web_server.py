@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 from starlette.types import Receive, Scope, Send
-from tests.servers import free_port
 from tests.waiting import Clock, eventually, settled
 
 from letta_matrix.web import server as module
@@ -19,35 +18,43 @@ GET = b"GET / HTTP/1.1\r\nHost: x\r\n"
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
-ASKED: list[str] = []
-"""The paths of the requests whose heads are there."""
-ANSWERS = asyncio.Event()
-"""What an answer to `/slow` waits for."""
+class Echo:
+    """Tells who asks with which headers, and how long the body is.
 
+    `asked` counts the heads that arrived; an answer to `/slow` waits for `answers`.
+    """
 
-async def echo(scope: Scope, receive: Receive, send: Send) -> None:
-    """Tell who asks with which headers, and how long the body is."""
-    length, more = 0, True
-    ASKED.append(scope["path"])
-    while more:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            return
-        length, more = length + len(message.get("body", b"")), message.get("more_body", False)
-    if scope["path"] == "/slow":
-        await ANSWERS.wait()
-    names = sorted(name.decode() for name, _ in scope["headers"])
-    data = json.dumps([scope["client"][0], names, length]).encode()
-    headers = [(b"content-length", str(len(data)).encode())]
-    await send({"type": "http.response.start", "status": 200, "headers": headers})
-    await send({"type": "http.response.body", "body": data})
+    def __init__(self) -> None:
+        self.asked = 0
+        self.answers = asyncio.Event()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.asked += 1
+        length, more = 0, True
+        while more:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                return
+            length, more = length + len(message.get("body", b"")), message.get("more_body", False)
+        if scope["path"] == "/slow":
+            await self.answers.wait()
+        names = sorted(name.decode() for name, _ in scope["headers"])
+        data = json.dumps([scope["client"][0], names, length]).encode()
+        headers = [(b"content-length", str(len(data)).encode())]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": data})
 
 
 @pytest.fixture
-async def port() -> AsyncGenerator[int]:
-    server, port = AsgiServer(echo), free_port()
-    await server.start("127.0.0.1", port)
-    yield port
+def echo() -> Echo:
+    return Echo()
+
+
+@pytest.fixture
+async def port(echo: Echo) -> AsyncGenerator[int]:
+    server = AsgiServer(echo)
+    await server.start("127.0.0.1", 0)
+    yield server._server.servers[0].sockets[0].getsockname()[1]
     await server.close()
 
 
@@ -119,12 +126,15 @@ async def test_half_a_head_is_not_waited_for(
         await answer((reader, writer), first)
     writer.write(half)
     ended = asyncio.create_task(reader.read())
+    await settled(ended)
     await clock.until(ended.done, step=module._HEAD_SECONDS / 10)
     assert await ended == b""
     writer.close()
 
 
-async def test_who_waits_for_an_answer_or_is_idle_stays(port: int, clock: Clock) -> None:
+async def test_who_waits_for_an_answer_or_is_idle_stays(
+    echo: Echo, port: int, clock: Clock
+) -> None:
     async def long_after() -> None:
         """Three looks at whether a head is waited for; more would be too long for uvicorn."""
         for _ in range(3):
@@ -135,31 +145,31 @@ async def test_who_waits_for_an_answer_or_is_idle_stays(port: int, clock: Clock)
     await answer(streams, GET + b"\r\n")
     await long_after()
     assert await answer(streams, GET + b"\r\n")
-    ASKED.clear()
     # Some clients end a body with an empty line of their own.
     slow = GET.replace(b" / ", b" /slow ") + b"\r\n" + b"\r\n"
     answering = asyncio.create_task(answer(streams, slow))
-    await eventually(lambda: ASKED)
+    await eventually(lambda: echo.asked == 3)
     await long_after()
-    ANSWERS.set()
+    echo.answers.set()
     assert await answering
-    ASKED.clear()
     head, body = CHUNKED[:-6], CHUNKED[-6:]
     streams[1].write(head)
-    await eventually(lambda: ASKED)
+    await eventually(lambda: echo.asked == 4)
     await long_after()
     assert (await answer(streams, body + b"0\r\n\r\n"))[2] == 1
     streams[1].close()
 
 
-async def test_too_many_connections_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def few(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_MOST_CONNECTIONS", 2)
-    server, port = AsgiServer(echo), free_port()
-    await server.start("127.0.0.1", port)
+
+
+@pytest.mark.usefixtures("few")
+async def test_too_many_connections_are_refused(port: int) -> None:
     first = await asyncio.open_connection("127.0.0.1", port)
     assert await answer(first, GET + b"\r\n")
     second = await asyncio.open_connection("127.0.0.1", port)
     assert await answer(second, GET + b"\r\n") == b"503"
     for _, writer in (first, second):
         writer.close()
-    await server.close()

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 from typing import Annotated
 
 import typer
@@ -52,6 +53,8 @@ def up(
         port_offset=port_offset,
         wanted=Wanted(model_base_url, model_api_key, model),
     )
+    # For all that is written from here on, by the servers too.
+    os.umask(0o077)
     asyncio.run(run_up(options, _say))
 
 

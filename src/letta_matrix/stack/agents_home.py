@@ -88,6 +88,11 @@ class AgentsHome:
             StackError: it does not start, or lets programs in that have no token.
         """
         self._server = self._confined(allowed)
+        if self._server.reach is None:
+            self._announce(
+                "warning: this system has no Landlock, so what agents run reaches all that you "
+                "reach; approve with care"
+            )
         if choice.demo:
             await run("demo_model", self._demo_command(), self._demo_ready)
         await run("app_server", self._server.command, self._ready)

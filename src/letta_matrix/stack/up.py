@@ -1,7 +1,6 @@
 """`letta-matrix up`: every server on this machine, from nothing to the first answer."""
 
 import asyncio
-import os
 import signal
 import sys
 import time
