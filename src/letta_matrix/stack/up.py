@@ -56,8 +56,6 @@ async def up(options: Options, announce: Announce) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(number, stop.set)
-    # For all that is written from here on, by our children too.
-    os.umask(0o077)
     data = make_data_directory(options.data)
     with writing_in(data), exclusive(data):
         async with aiohttp.ClientSession() as http:
