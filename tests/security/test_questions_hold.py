@@ -22,6 +22,7 @@ ASKS = ApprovalRequested("call-1", "Bash", {"command": "date"}, always=False)
 @pytest.fixture
 async def asked(stage: Stage, fake: FakeHomeserver) -> Approval:
     """An approval that a person in the agent's room was asked for."""
+    await stage.again(destructive_tools=True)
     await stage.use(MemoryRuntime(script=lambda _: [ASKS, TurnFinished(StopReason.END_TURN)]))
     await stage.admit(message("what day is it?"))
     store = stage.stores.approvals

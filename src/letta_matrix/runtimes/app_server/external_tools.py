@@ -179,7 +179,7 @@ class ExternalTools:
         name, subtype = request.get("tool_name"), request.get("subtype")
         if scope is None or subtype != "can_use_tool":
             return
-        if name not in self.unasked:
+        if not isinstance(name, str) or name not in self.unasked:
             return
         decision = {"behavior": "allow"}
         payload = {"kind": "approval_response", "request_id": approval_id, "decision": decision}
