@@ -34,7 +34,13 @@ async def world(
     those of earlier files should not say good-bye while others are tested."""
     settings: Json = {
         "agents": {"removal_grace": 3600},
-        "conversations": {"max_hops": 2, "max_text_bytes": 2_000, "max_image_bytes": 200_000},
+        "conversations": {
+            "max_hops": 2,
+            "max_text_bytes": 2_000,
+            "max_image_bytes": 200_000,
+            "approvers": "requester",
+            "approver_tools": ["Bash"],
+        },
         "permissions": {troll.user_id: "block"},
         **sections,
     }
