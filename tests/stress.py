@@ -9,6 +9,7 @@ Without `--stress` hypothesis takes the same examples in every run: what it migh
 belongs into a run that searches, not into one that has to tell whether a change is sound.
 """
 
+import os
 import random
 import subprocess
 import sys
@@ -27,6 +28,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _OFTEN, _LONGEST = 0.25, 0.04
+_SEED = "TESTS_SEED"
 _SPIN = "import os; parent = os.getppid()\nwhile os.getppid() == parent: pass"
 Spinner = subprocess.Popen[bytes]
 _SPINNING = pytest.StashKey[list[Spinner]]()
@@ -46,8 +48,8 @@ def pytest_configure(config: pytest.Config) -> None:
     if options.stress:
         options.busy, options.delays, options.shuffle = options.busy or 2, True, True
     if options.seed is None:
-        # xdist hands the options to its processes, which have to agree on the order.
-        options.seed = random.randrange(10_000)
+        # The processes of xdist inherit it: they have to agree on the order.
+        options.seed = int(os.environ.setdefault(_SEED, str(random.randrange(10_000))))
     # How long an example takes, or the making of one, is the machine's affair.
     at_any_speed = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
     settings.register_profile("steady", at_any_speed, derandomize=True)

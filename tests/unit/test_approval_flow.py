@@ -1,5 +1,6 @@
 """A tool's approval from the question in the room to the agent's answer, as people give it."""
 
+import asyncio
 import time
 from collections.abc import Callable, Generator
 from pathlib import Path
@@ -22,6 +23,7 @@ from letta_matrix.runtimes.protocol import (
     TurnFinished,
     TurnRequest,
 )
+from letta_matrix.store.approvals import Approval, ApprovalStatus
 
 ROOM = "!1:test"
 BOB = "@bob:test"
@@ -171,6 +173,31 @@ async def test_the_first_answer_counts(asking: Stage) -> None:
     await asking.tell(reaction(asked, "❌"), reaction(asked, "✅"), reply_to(asked, "yes"))
     assert said(asking)[0].startswith("I may not: ")
     assert len(asking.runtime.answers) == 1
+
+
+async def test_answers_are_taken_in_the_order_they_were_given(
+    asking: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = await question(asking)
+    approvals, begun, gate = asking.parts.approvals, list[ApprovalStatus](), asyncio.Event()
+    answer = approvals.answer
+
+    async def slowly(approval: Approval, status: ApprovalStatus, **more: str) -> bool:
+        begun.append(status)
+        await gate.wait()
+        return await answer(approval, status, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(approvals, "answer", slowly)
+    await asking.admit(reaction(asked, "❌"), reaction(asked, "✅"))
+    await eventually(lambda: begun)
+    for _ in range(10):
+        # As long as the other would take to come as far.
+        await asking.stores.approvals.pending()
+    assert begun == [ApprovalStatus.DENIED]
+    gate.set()
+    await asking.idle()
+    assert begun == [ApprovalStatus.DENIED, ApprovalStatus.ALLOWED]
+    assert said(asking)[0].startswith("I may not: ")
 
 
 @pytest.mark.parametrize("key", ["✅", "❌"])

@@ -23,7 +23,9 @@ _KEEP = 30 * 86_400
 _TRIES = 5
 _IN_TURN = {"new", "reset", "conversations", "conversation", "history"}
 """Commands that take effect between the messages before and after them."""
-_AT_ONCE = {"approve", "allow", "deny", "reject", "cancel", "stop"}
+_ANSWERS = {"approve", "allow", "deny", "reject", "react-approve", "react-always", "react-deny"}
+"""Commands that answer approvals: they wait for each other alone, so that the first one counts."""
+_AT_ONCE = {"cancel", "stop", "react-cancel"}
 """Commands about what is being answered: they wait for no other."""
 
 _FIRST_PAUSE = 1.0
@@ -256,6 +258,8 @@ def _queue_of(turn: Turn) -> Place:
         return turn.place
     if turn.kind is TurnKind.COMMAND and verb in _IN_TURN:
         return turn.place
-    if turn.kind is TurnKind.COMMAND and (verb in _AT_ONCE or verb.startswith("react-")):
+    if turn.kind is TurnKind.COMMAND and verb in _ANSWERS:
+        return Place("", turn.room_id, "!answers")
+    if turn.kind is TurnKind.COMMAND and verb in _AT_ONCE:
         return Place(turn.agent_id, turn.room_id, f"!{turn.turn_id}")
     return Place(turn.agent_id, turn.room_id, f"!{turn.kind}")
