@@ -1,11 +1,14 @@
 """What people are asked stays as it was asked, or it counts for nothing."""
 
+import asyncio
+
 import pytest
 from tests.builders import APPROVABLE, message
 from tests.fake_homeserver import FakeHomeserver
 from tests.stage import Stage
-from tests.waiting import eventually
+from tests.waiting import Clock, eventually
 
+from letta_matrix.matrix.homeserver import HomeserverUnavailable
 from letta_matrix.runtimes.memory import MemoryRuntime
 from letta_matrix.runtimes.protocol import (
     ApprovalRequested,
@@ -68,6 +71,32 @@ async def test_a_question_that_was_changed_is_denied(
     await stage.idle()
     assert not stage.runtime.answers["call-1"].allow
     assert "nobody knows what was allowed" in stage.runtime.answers["call-1"].message
+
+
+async def test_a_question_on_its_way_is_answered(stage: Stage, fake: FakeHomeserver) -> None:
+    await stage.again(destructive_tools=True)
+    await stage.use(MemoryRuntime(script=lambda _: [ASKS, TurnFinished(StopReason.END_TURN)]))
+    held = fake.hold("PUT .*/send/")
+    await stage.admit(message("what day is it?"))
+    (approval,) = await eventually(stage.stores.approvals.pending)
+    assert await _event_of(stage, approval) is None
+    assert await allow(stage, approval)
+    held.set()
+    await stage.idle()
+    assert stage.runtime.answers["call-1"].allow
+
+
+async def test_what_cannot_be_looked_at_waits(
+    stage: Stage, fake: FakeHomeserver, asked: Approval, clock: Clock
+) -> None:
+    await fake.stop()
+    answer = asyncio.ensure_future(allow(stage, asked))
+    await clock.until(answer.done, step=1)
+    with pytest.raises(HomeserverUnavailable):
+        await answer
+    assert await stage.stores.approvals.pending() == [asked]
+    await fake.start()
+    assert await allow(stage, asked)
 
 
 @pytest.mark.parametrize(

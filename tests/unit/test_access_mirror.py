@@ -51,7 +51,7 @@ async def mirror(homeserver: Homeserver) -> AsyncGenerator[AuditMirror]:
 
 async def test_a_call_is_told(mirror: AuditMirror, fake: FakeHomeserver, clock: Clock) -> None:
     mirror(entry(1, room_id="!a:test", event_id="$e/1"))
-    await clock.until(lambda: fake.messages(ROOM))
+    await clock.until(lambda: fake.messages(ROOM), step=1.5)
     (event,) = fake.messages(ROOM)
     content = event["content"]
     assert event["sender"] == "@letta:test"
@@ -67,7 +67,7 @@ async def test_what_a_call_did_not_do_is_told(
     mirror: AuditMirror, fake: FakeHomeserver, clock: Clock
 ) -> None:
     mirror(entry(1, "forbidden"))
-    await clock.until(lambda: fake.messages(ROOM))
+    await clock.until(lambda: fake.messages(ROOM), step=1.5)
     assert fake.bodies(ROOM) == [
         "token:ab12 as @agent_1:test (mcp): matrix_send_message: forbidden"
     ]
@@ -88,14 +88,14 @@ async def test_calls_are_told_together(
         await eventually(lambda count=count: len(fake.messages(ROOM)) == count)
     assert [body.count("\n") + 1 for body in fake.bodies(ROOM)] == [25, 25, 10]
     mirror(entry(60))
-    await clock.until(lambda: len(fake.messages(ROOM)) == 4)
+    await clock.until(lambda: len(fake.messages(ROOM)) == 4, step=1.5)
 
 
 async def test_names_of_callers_are_no_markup(
     mirror: AuditMirror, fake: FakeHomeserver, clock: Clock
 ) -> None:
     mirror(entry(1, principal="oidc:<b>x</b>\n@room\u202e" + "y" * 5000))
-    await clock.until(lambda: fake.messages(ROOM))
+    await clock.until(lambda: fake.messages(ROOM), step=1.5)
     content = fake.messages(ROOM)[0]["content"]
     assert "\n" not in content["body"]
     assert "\u202e" not in content["body"]
@@ -118,10 +118,10 @@ async def test_an_outage_delays_and_repeats_nothing(
     fake.fail(PATH, fault)
     with capture_logs() as logs:
         mirror(entry(1))
-        await clock.until(lambda: fake.matching(PATH))
+        await clock.until(lambda: fake.matching(PATH), step=1.5)
         mirror(entry(2, "failed"))
-        await clock.until(lambda: fake.messages(ROOM))
-        await clock.until(lambda: "failed" in fake.bodies(ROOM)[-1])
+        await clock.until(lambda: fake.messages(ROOM), step=1.5)
+        await clock.until(lambda: "failed" in fake.bodies(ROOM)[-1], step=1.5)
     assert len("\n".join(fake.bodies(ROOM)).split("\n")) == 2
     assert [one["event"] for one in logs] == ["the audit room cannot be written to"]
 
@@ -132,7 +132,7 @@ async def test_what_is_too_much_is_counted(
     monkeypatch.setattr(module, "_MOST_KEPT", 3)
     for seq in range(10):
         mirror(entry(seq))
-    await clock.until(lambda: fake.messages(ROOM))
+    await clock.until(lambda: fake.messages(ROOM), step=1.5)
     lines = fake.bodies(ROOM)[0].split("\n")
     assert lines[0] == "7 calls are missing here; the audit log has them."
     assert len(lines) == 4
@@ -148,7 +148,7 @@ async def test_calls_that_could_not_be_stored_are_told_each(
     ]
     for count, one in enumerate(unstored, 1):
         mirror(one)
-        await clock.until(lambda count=count: len(fake.messages(ROOM)) == count)
+        await clock.until(lambda count=count: len(fake.messages(ROOM)) == count, step=1.5)
 
 
 @pytest.mark.parametrize("status", [400, 404, 413])
@@ -160,10 +160,10 @@ async def test_a_notice_that_is_refused_for_good_holds_up_no_others(
     with capture_logs() as logs:
         for seq, dropped in ((1, 1), (2, 2)):
             mirror(entry(seq))
-            await clock.until(lambda dropped=dropped: mirror._dropped == dropped)
+            await clock.until(lambda dropped=dropped: mirror._dropped == dropped, step=1.5)
     assert [one["calls"] for one in logs] == [1, 2]
     mirror(entry(3))
-    await clock.until(lambda: fake.messages(ROOM))
+    await clock.until(lambda: fake.messages(ROOM), step=1.5)
     (body,) = fake.bodies(ROOM)
     missing, told = body.split("\n")
     assert missing == "2 calls are missing here; the audit log has them."

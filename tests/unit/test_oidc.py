@@ -298,7 +298,7 @@ async def test_a_token_within_a_token_is_not_unpacked(door: Authenticator) -> No
 @given(
     st.dictionaries(
         st.sampled_from(["sub", "scope", "scp", "letta_agent"]),
-        st.recursive(st.none() | st.booleans() | st.floats() | st.text(), st.lists),
+        st.recursive(st.none() | st.booleans() | st.floats() | st.text(), st.lists, max_leaves=5),
     )
 )
 def test_no_claims_break_in(directory: AgentDirectory, claims: dict[str, Any]) -> None:

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import sys
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -461,24 +461,38 @@ async def test_half_a_surrogate_pair_is_text_that_can_be_stored(bench: Bench) ->
 
 
 LISTENING = """
-import socket, sys
+import os, socket, sys
 taken = socket.create_server(("127.0.0.1", int(sys.argv[1])))
 print("listens", flush=True)
+if sys.stdin.readline() and os.fork():
+    print("starts a program", flush=True)
 sys.stdin.read()
 """
 
 
 @asynccontextmanager
-async def listening(port: int, *arguments: str) -> AsyncGenerator[None]:
-    """A process that listens at a port, started with `arguments`."""
+async def listening(
+    port: int, *arguments: str
+) -> AsyncGenerator[Callable[[], Coroutine[Any, Any, None]]]:
+    """A process that listens at a port, started with `arguments`; what is yielded makes it fork
+    as a server does that starts a program."""
     pipe = asyncio.subprocess.PIPE
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-c", LISTENING, str(port), *arguments, stdin=pipe, stdout=pipe
     )
     assert process.stdout is not None
-    await process.stdout.readline()
-    yield
-    process.kill()
+    assert process.stdin is not None
+    written, read = process.stdin, process.stdout
+    await read.readline()
+
+    async def fork() -> None:
+        written.write(b"fork\n")
+        assert await read.readline()
+
+    try:
+        yield fork
+    finally:
+        written.close()
     await process.communicate()
 
 
@@ -494,6 +508,15 @@ async def test_an_app_server_is_known_by_its_process() -> None:
         assert server_at(url) not in ("", first)
     async with listening(port):
         assert server_at(url) == "", "it may be a proxy, behind which anything can restart"
+
+
+async def test_an_app_server_that_starts_a_program_is_the_same() -> None:
+    port = free_port()
+    url = f"http://127.0.0.1:{port}/v1"
+    async with listening(port, "--openai-api") as fork:
+        first = server_at(url)
+        await fork()
+        assert server_at(url) == first != ""
 
 
 async def test_a_turn_is_lost_when_a_proxy_says_that_the_app_server_was_gone(

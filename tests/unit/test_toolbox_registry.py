@@ -229,7 +229,7 @@ async def test_an_absent_homeserver_is_told(
 ) -> None:
     fake.fail("PUT .*/send/", *[failing(502)] * 1000)
     call = asyncio.ensure_future(toolbox.handler("memory")(send()))
-    await clock.until(call.done)
+    await clock.until(call.done, step=1)
     assert await call == ToolResult(registry._MAYBE, ok=False)
 
 

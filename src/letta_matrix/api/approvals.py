@@ -12,6 +12,7 @@ from letta_matrix.api.routing import Answer, Limit, router_for
 from letta_matrix.api.security import Admin, Api, Holder
 from letta_matrix.api.services import Services
 from letta_matrix.matrix.formatting import clean_text
+from letta_matrix.matrix.homeserver import HomeserverUnavailable
 from letta_matrix.store.approvals import Approval, ApprovalStatus
 from letta_matrix.toolbox.faults import Fault, ToolError
 from letta_matrix.toolbox.principal import Principal, Scope
@@ -24,6 +25,7 @@ _STATUS = {
     "always": ApprovalStatus.ALWAYS,
     "deny": ApprovalStatus.DENIED,
 }
+_UNSEEN = "The homeserver does not show the question now, so nothing was answered; try again."
 _EXAMPLE: dict[str, Any] = {
     "key": "9f2c41d07ab3",
     "agent_id": "agent-5b1f0c4e-2f0a-4b7e-9f0e-0a8f5b1d7c11",
@@ -115,7 +117,12 @@ async def answer_approval(
         raise Problem("conflict", f"{approval.tool!r} cannot be allowed for good; use `allow`.")
 
     async def work(again: bool) -> Result:
-        answered = await api.approvals.answer(approval, status, by=holder.key, reason=body.reason)
+        try:
+            answered = await api.approvals.answer(
+                approval, status, by=holder.key, reason=body.reason
+            )
+        except HomeserverUnavailable as error:
+            raise ToolError(_UNSEEN, Fault.UNAVAILABLE) from error
         settled = await api.approval_store.get(key) or approval
         mine = again and (settled.status, settled.decided_by) == (status, holder.key)
         if not answered and not mine:

@@ -82,7 +82,8 @@ class Approvals:
         since its question no longer says what was asked: nobody knows what they allowed.
 
         `status` is ALLOWED, ALWAYS or DENIED. Who may answer is the caller's to ask
-        (`may_answer`). Raises ValueError for an ALWAYS that the runtime does not offer.
+        (`may_answer`). Raises ValueError for an ALWAYS that the runtime does not offer, and
+        HomeserverUnavailable where the question cannot be looked at now: it is settled by nothing.
         """
         if status not in _DECISIONS or (status is ApprovalStatus.ALWAYS and not approval.always):
             raise ValueError(f"{approval.tool} cannot be answered with {status}")

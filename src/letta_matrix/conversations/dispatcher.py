@@ -11,6 +11,7 @@ import structlog
 from letta_matrix.conversations.answers import Answers
 from letta_matrix.conversations.routing import Router, sent_at
 from letta_matrix.matrix.events import mapping
+from letta_matrix.matrix.homeserver import HomeserverUnavailable
 from letta_matrix.store.database import StoreUnavailable
 from letta_matrix.store.inbox import Inbox, InboxEntry, InboxState
 from letta_matrix.store.places import Place
@@ -205,9 +206,10 @@ class Dispatcher:
         while failures < _TRIES and turn.status is not TurnStatus.DONE:
             try:
                 await self._runners[turn.kind].run(turn, recovered=recovered)
-            except StoreUnavailable as error:
+            except (StoreUnavailable, HomeserverUnavailable) as error:
                 # Not the turn's fault: it waits as long as it takes.
-                log.error("a turn waits for the database", turn=turn.turn_id, reason=str(error))
+                for_ = "database" if isinstance(error, StoreUnavailable) else "homeserver"
+                log.error(f"a turn waits for the {for_}", turn=turn.turn_id, reason=str(error))
             except Exception as error:
                 # One turn's fault must not stop the others.
                 failures += 1

@@ -20,10 +20,12 @@ def server_at(url: str) -> str:
         owners = {pid: held for pid in _processes() if (held := _sockets_of(pid) & sockets)}
         if not sockets or set[str]().union(*owners.values()) != sockets:
             return ""
-        if not all(_is_app_server(pid) for pid in owners):
+        # A program that one of them is just starting holds for a moment all that it held.
+        servers = [pid for pid in owners if _parent(pid) not in owners]
+        if not servers or not all(_is_app_server(pid) for pid in servers):
             return ""
         boot = (_PROC / "sys/kernel/random/boot_id").read_text().strip()
-        return " ".join([boot, *sorted(f"{pid}@{_started(pid)}" for pid in owners)])
+        return " ".join([boot, *sorted(f"{pid}@{_started(pid)}" for pid in servers)])
     except (OSError, ValueError, IndexError):
         return ""
 
@@ -58,6 +60,15 @@ def _is_app_server(pid: str) -> bool:
     return _DOOR in (_PROC / pid / "cmdline").read_bytes().split(b"\0")
 
 
+def _parent(pid: str) -> str:
+    return _stat(pid)[1]
+
+
 def _started(pid: str) -> str:
     """When a process started, in clock ticks since the machine did."""
-    return (_PROC / pid / "stat").read_text().rpartition(")")[2].split()[19]
+    return _stat(pid)[19]
+
+
+def _stat(pid: str) -> list[str]:
+    """What proc_pid_stat(5) tells of a process, from its state on."""
+    return (_PROC / pid / "stat").read_text().rpartition(")")[2].split()
