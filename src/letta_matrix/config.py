@@ -104,6 +104,11 @@ class Agents(Section):
     room_name: str = "{name} - Letta Agent Chat"
     room_topic: str = "{name} is a Letta agent. Write here and it answers."
     room_members: list[UserId] = Field(default_factory=list[str])
+    room_history: Literal["invited", "joined", "shared"] = Field(
+        default="invited",
+        description="what of an agent's room those read who come later: from their invitation on, "
+        "from their coming on, or all",
+    )
     space_name: str = "Letta Agents"
     removal_listings: int = Field(
         default=3, ge=1, description="listings without an agent before it counts"

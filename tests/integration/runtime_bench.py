@@ -82,16 +82,13 @@ class Bench:
         state: TurnState | None = None,
         *,
         allow: bool = True,
-        always: bool = False,
     ) -> list[TurnEvent]:
         """Run or follow a turn, answering what it asks for."""
         events: list[TurnEvent] = []
         async for event in self.runtime.run_turn(request, state, self.saved.save):
             events.append(event)
             if isinstance(event, ApprovalRequested):
-                await self.runtime.answer_approval(
-                    request, event.approval_id, allow=allow, always=always
-                )
+                await self.runtime.answer_approval(request, event.approval_id, allow=allow)
                 self.answers.append(event.approval_id)
         return events
 

@@ -15,6 +15,7 @@ from tests.waiting import Clock, eventually, settled, within
 
 from letta_matrix.runtimes.app_server.feeds import Feed, Mark
 from letta_matrix.runtimes.app_server.frames import Scope
+from letta_matrix.runtimes.keeper.secret import secret_at
 from letta_matrix.runtimes.keeper.server import Keeper
 from letta_matrix.runtimes.keeper.upstream import Upstream
 from letta_matrix.runtimes.protocol import (
@@ -242,8 +243,8 @@ async def test_tools_on_a_remote_app_server_survive_one_connection(
     """
     for module in ("keeper.server", "app_server.connection"):
         monkeypatch.setattr(f"letta_matrix.runtimes.{module}.is_remote", bool)
-    keeper = Keeper(1_000_000, lambda _: None, lambda: None)
     bench.socket = tmp_path / "two.sock"
+    keeper = Keeper(1_000_000, lambda _: None, lambda: None, secret_at(bench.socket))
     server = await asyncio.start_unix_server(keeper.serve, bench.socket)
     try:
         notes = Notes(held=TEA)

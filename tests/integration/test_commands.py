@@ -110,11 +110,15 @@ async def test_what_was_said_before_a_stop_is_kept(
         return (await ann.said(own))[before:]
 
     await ann.watch(own.room_id, shown)
+    await bob.react(own.room_id, event_id, "🛑")
+    await bob.send(own.room_id, "!cancel")
+    await says(ann, own, "asked by others")
     if how == "🛑":
-        await bob.react(own.room_id, event_id, how)
+        await ann.react(own.room_id, event_id, how)
     else:
         await ann.send(own.room_id, how)
-    assert (await ann.answers(own, before + 2))[before:] == ["word0", "Stopped."]
+    others = "What is worked on here was asked by others: they can stop it, or an admin."
+    assert (await ann.answers(own, before + 3))[before:] == ["word0", others, "Stopped."]
     assert "Nothing is worked on here" in await answered(ann, own, "!cancel")
 
 

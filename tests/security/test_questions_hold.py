@@ -19,6 +19,7 @@ from letta_matrix.runtimes.protocol import (
 from letta_matrix.store.approvals import Approval, ApprovalStatus
 
 ROOM, GHOST = "!1:test", "@agent_1:test"
+OFFERED = ("✅", "❌")
 ASKS = ApprovalRequested("call-1", "Bash", {"command": "date"}, always=False)
 
 
@@ -111,6 +112,7 @@ async def test_an_agent_leaves_its_question_alone(
     stage: Stage, fake: FakeHomeserver, asked: Approval, tool: str, arguments: dict[str, str]
 ) -> None:
     event_id = str(await _event_of(stage, asked))
+    await eventually(lambda: len(fake.messages(ROOM, "m.reaction")) == len(OFFERED))
     before = len(fake.events[ROOM])
     call = ToolCall(
         "agent-1", "c1", "t1", tool, {"room_id": ROOM, "event_id": event_id, **arguments}, "r1"

@@ -14,6 +14,7 @@ from tests.waiting import Clock, eventually, settled
 from letta_matrix.config import AppServerRuntime
 from letta_matrix.runtimes.app_server import AppServer
 from letta_matrix.runtimes.app_server.adapter import ABORT_GRACE, RECOVERY_GRACE
+from letta_matrix.runtimes.keeper.secret import secret_at
 from letta_matrix.runtimes.keeper.server import Keeper
 from letta_matrix.runtimes.protocol import (
     AgentGone,
@@ -78,7 +79,7 @@ async def upstream() -> AsyncGenerator[FakeAppServer]:
 @asynccontextmanager
 async def adapter_at(upstream: FakeAppServer, socket: Path) -> AsyncGenerator[AppServer]:
     """An adapter with a keeper in this process; not started yet."""
-    keeper = Keeper(100_000, lambda _: None, lambda: None)
+    keeper = Keeper(100_000, lambda _: None, lambda: None, secret_at(socket))
     server = await asyncio.start_unix_server(keeper.serve, socket)
     adapter = AppServer(AppServerRuntime.model_validate({"url": upstream.url}), socket)
     try:

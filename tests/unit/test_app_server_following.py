@@ -15,6 +15,7 @@ from tests.waiting import Clock, eventually, within
 
 from letta_matrix.config import AppServerRuntime
 from letta_matrix.runtimes.app_server import AppServer
+from letta_matrix.runtimes.keeper.secret import secret_at
 from letta_matrix.runtimes.keeper.server import Keeper
 from letta_matrix.runtimes.protocol import (
     ApprovalRequested,
@@ -60,7 +61,7 @@ async def upstream() -> AsyncGenerator[FakeAppServer]:
 
 @pytest.fixture
 async def runtime(tmp_path: Path, upstream: FakeAppServer) -> AsyncGenerator[AppServer]:
-    keeper = Keeper(100_000, lambda _: None, lambda: None)
+    keeper = Keeper(100_000, lambda _: None, lambda: None, secret_at(tmp_path / "k"))
     server = await asyncio.start_unix_server(keeper.serve, tmp_path / "k")
     adapter = AppServer(AppServerRuntime.model_validate({"url": upstream.url}), tmp_path / "k")
     await adapter.start()

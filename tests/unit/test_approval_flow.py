@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Generator
+from collections.abc import AsyncGenerator, Callable, Generator
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +46,7 @@ def asking_for(
     answer = yield ApprovalRequested(call_id, "Bash", arguments, always=always)
     answer = answer or Answer(False)
     word = "Ran it." if answer.allow else f"I may not: {answer.message}"
-    yield TextDelta("0", "Always. " + word if answer.always else word)
+    yield TextDelta("0", word)
     yield TurnFinished(StopReason.END_TURN)
 
 
@@ -144,12 +144,61 @@ async def test_for_good_is_for_admins(fake: FakeHomeserver, database_file: Path)
     await stage.open()
     await stage.add(1)
     asked = await question(stage)
-    assert "♾️ (admins) allows it for good" in fake.bodies(ROOM)[0]
+    assert "♾️ (admins) allows me this very call for good" in fake.bodies(ROOM)[0]
     await stage.admit(reaction(asked, "♾️"), reply_to(asked, "always"))
     await nothing_happens(stage)
     await stage.tell(reaction(asked, "♾️", sender="@root:test"))
-    assert said(stage) == ["Always. Ran it."]
+    assert said(stage) == ["Ran it."]
     await stage.close()
+
+
+@pytest.fixture
+async def kept(fake: FakeHomeserver, database_file: Path) -> AsyncGenerator[Stage]:
+    """Agent 1 may run `ls` for good."""
+    permissions = {"test": "user", "@root:test": "admin"}
+    stage = Stage(fake, database_file, permissions=permissions)
+    stage.runtime.script = ask_for_bash_for_good
+    await stage.open()
+    await stage.add(1)
+    asked = await question(stage, message("look", sender="@root:test"))
+    await stage.tell(reaction(asked, "♾️", sender="@root:test"))
+    yield stage
+    await stage.close()
+
+
+async def test_what_is_allowed_for_good_asks_no_admin_again(kept: Stage) -> None:
+    await kept.tell(message("look again", sender="@root:test"))
+    assert said(kept) == ["Ran it.", "Ran it."]
+    assert len(kept.fake.bodies(ROOM, "m.notice")) == 1
+
+
+async def test_what_is_allowed_for_good_asks_when_others_want_it(kept: Stage) -> None:
+    await question(kept, message("look"))
+    assert said(kept) == ["Ran it."]
+
+
+@pytest.mark.parametrize("change", [{"command": "ls -l"}, {"command": "ls", "background": True}])
+async def test_another_call_asks(kept: Stage, change: dict[str, object]) -> None:
+    def other(request: TurnRequest) -> Generator[TurnEvent | float, Answer | None]:
+        yield ApprovalRequested("other", "Bash", change, always=True)
+        yield TurnFinished(StopReason.END_TURN)
+
+    kept.runtime.script = other
+    await question(kept, message("look", sender="@root:test"))
+
+
+async def test_what_was_allowed_for_good_is_taken_back(kept: Stage) -> None:
+    (approval,) = await kept.stores.approvals.kept("agent-1")
+    await kept.tell(message(f"!deny {approval.key[:6]}", sender="@root:test"))
+    assert await kept.stores.approvals.kept() == []
+    await question(kept, message("look", sender="@root:test"))
+
+
+async def test_what_is_allowed_for_good_outlives_its_turn(kept: Stage) -> None:
+    await kept.stores.inbox.prune(time.time() + 1)
+    await kept.tell(message("look again", sender="@root:test"))
+    assert said(kept) == ["Ran it.", "Ran it."]
+    assert await kept.stores.approvals.pending() == []
 
 
 async def test_a_denials_reason_reaches_the_agent(asking: Stage) -> None:

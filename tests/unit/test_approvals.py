@@ -181,7 +181,7 @@ async def test_a_question_shows_everything_and_can_be_tapped(
         (ApprovalStatus.ALLOWED, Answer(True), f"✅ `Bash` (`ls -la`) allowed by `{PERSON}`"),
         (
             ApprovalStatus.ALWAYS,
-            Answer(True, always=True),
+            Answer(True),
             f"♾️ `Bash` (`ls -la`) allowed for good by `{PERSON}`",
         ),
         (
@@ -294,7 +294,6 @@ async def test_a_runtime_that_asks_again_is_told_again(stage: Stage) -> None:
             approval_id: str,
             *,
             allow: bool,
-            always: bool = False,
             message: str = "",
         ) -> None:
             told.append(allow)
@@ -564,7 +563,7 @@ async def test_the_question_tells_who_may_allow_it_for_good(
     stage.start(approvers=approvers)
     approval = await stage.asked()
     body = notices(fake)[0]["body"]
-    assert f", {sign} it for good, to every agent of this runtime:" in body
+    assert f", {sign} me this very call for good, whenever an admin asks me for it:" in body
     assert f"`!approve {approval.key[:6]}`" in body
 
 

@@ -94,7 +94,7 @@ async def test_help_shows_what_the_asker_may_use_there(stage: Stage) -> None:
 
 async def test_help_explains_one_command(stage: Stage) -> None:
     explained = await stage.say("help !STOP")
-    assert explained.startswith("`!cancel`: stops what is worked on here")
+    assert explained.startswith("`!cancel`: stops what you asked here")
     assert "Also `!stop`." in explained
     assert "For admins only." in await stage.say("help sync", sender=ADMIN)
 
@@ -256,19 +256,35 @@ async def test_cancel_stops_the_message_or_the_one_whose_reply_is_meant(
     assert stage.running == []
 
 
+@pytest.mark.parametrize("by_reply", [True, False])
+async def test_what_others_asked_is_stopped_by_admins_alone(stage: Stage, by_reply: bool) -> None:
+    turn = await stage.working()
+    target = turn.event_id if by_reply else None
+    said = await stage.say("cancel", sender="@bob:test", reply_to=target)
+    assert said == "What is worked on here was asked by others: they can stop it, or an admin."
+    assert await stage.say(f"react-cancel {turn.event_id}", sender="@bob:test") == ""
+    assert stage.running == [turn]
+    assert await stage.say("cancel", sender=ADMIN, reply_to=target) == ""
+    assert stage.running == []
+
+
 async def test_pause_and_resume(stage: Stage) -> None:
-    await stage.say("pause")
+    assert "for admins only" in await stage.say("pause")
+    assert not stage.rooms.settings("agent-1", ROOM).paused
+    await stage.say("pause", sender=ADMIN)
     assert stage.rooms.settings("agent-1", ROOM).paused
     assert "Paused here" in await stage.say("status")
-    await stage.say("resume")
+    assert "for admins only" in await stage.say("resume")
+    await stage.say("resume", sender=ADMIN)
     assert not stage.rooms.settings("agent-1", ROOM).paused
 
 
 async def test_tool_activity_of_a_room(stage: Stage) -> None:
     assert "are shown here" in await stage.say("tools")
-    assert "are not shown here" in await stage.say("tools off")
+    assert "Only an admin may" in await stage.say("tools off")
+    assert "are not shown here" in await stage.say("tools off", sender=ADMIN)
     assert stage.rooms.settings("agent-1", ROOM).tool_activity is False
-    assert "are shown here" in await stage.say("tools ON")
+    assert "are shown here" in await stage.say("tools ON", sender=ADMIN)
     assert await stage.say("tools loud") == "`!tools` takes `on` or `off`, got `loud`."
 
 

@@ -145,8 +145,7 @@ async def test_always_is_for_admins(stage: Stage) -> None:
     await stage.asked("k1")
     for line in ("approve always", "approve k1 always"):
         assert await stage.say(line) == (
-            "Only an admin may allow `Bash` for good, as that holds for every agent of the "
-            "runtime: `!approve k1` lets it run this once."
+            "Only an admin may allow `Bash` for good: `!approve k1` lets it run this once."
         )
     assert await stage.say("react-always k1") == ""
     assert await stage.status_of("k1") is ApprovalStatus.PENDING

@@ -25,6 +25,7 @@ from letta_matrix.runtimes.keeper.client import (
     Link,
 )
 from letta_matrix.runtimes.keeper.process import keep
+from letta_matrix.runtimes.keeper.secret import secret_at
 from letta_matrix.runtimes.keeper.server import Keeper, is_remote
 from letta_matrix.runtimes.keeper.wire import Frame
 
@@ -79,8 +80,8 @@ async def upstream() -> AsyncGenerator[FakeAppServer]:
 @pytest.fixture
 async def socket(tmp_path: Path) -> AsyncGenerator[Path]:
     """The socket of a keeper in this process that keeps at most 100 bytes."""
-    keeper = Keeper(100, lambda _: None, lambda: None)
     path = tmp_path / "keeper.sock"
+    keeper = Keeper(100, lambda _: None, lambda: None, secret_at(path))
     server = await asyncio.start_unix_server(keeper.serve, path)
     yield path
     server.close()
@@ -324,8 +325,8 @@ async def test_a_second_connection_takes_over(
     tmp_path: Path, upstream: FakeAppServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("letta_matrix.runtimes.keeper.server.is_remote", bool)
-    keeper = Keeper(1000, lambda _: None, lambda: None)
     path = tmp_path / "keeper.sock"
+    keeper = Keeper(1000, lambda _: None, lambda: None, secret_at(path))
     server = await asyncio.start_unix_server(keeper.serve, path)
     async with attached(path, upstream) as bridge:
         await eventually(lambda: bridge.link.made == 2)

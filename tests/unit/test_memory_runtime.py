@@ -223,10 +223,10 @@ async def test_an_approval_waits_for_its_answer() -> None:
     waiting = asyncio.ensure_future(anext(events))
     await settled(waiting)
     await runtime.answer_approval(request(), "a1", allow=False, message="no")
-    assert await waiting == TextDelta("0", f"told {Answer(False, False, 'no')}")
+    assert await waiting == TextDelta("0", f"told {Answer(False, 'no')}")
     with pytest.raises(RuntimeRefused, match="no longer pending"):
         await runtime.answer_approval(request(), "a1", allow=True)
-    assert runtime.answers == {"a1": Answer(False, False, "no")}
+    assert runtime.answers == {"a1": Answer(False, "no")}
     await events.aclose()
 
 
@@ -237,10 +237,10 @@ async def test_an_approval_is_reported_again_until_it_is_answered() -> None:
         await anext(events)
         assert isinstance(await anext(events), ApprovalRequested)
         await events.aclose()
-    await runtime.answer_approval(request(), "a1", allow=True, always=True)
+    await runtime.answer_approval(request(), "a1", allow=True)
     again = await run(runtime, request(), saved)
     assert not any(isinstance(event, ApprovalRequested) for event in again)
-    assert TextDelta("0", f"told {Answer(True, True)}") in again
+    assert TextDelta("0", f"told {Answer(True)}") in again
 
 
 async def test_a_turn_cancelled_while_it_waits_for_an_approval_ends() -> None:

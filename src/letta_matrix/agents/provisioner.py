@@ -13,10 +13,12 @@ import structlog
 from mautrix.errors import MatrixRequestError, MForbidden, MRoomInUse
 
 from letta_matrix.agents.home import Home
+from letta_matrix.agents.room_access import access_content, change_access, wanted_access
 from letta_matrix.config import Config
 from letta_matrix.matrix.avatars import avatar_png
 from letta_matrix.matrix.content import MARKER
 from letta_matrix.matrix.errors import refusal
+from letta_matrix.matrix.events import mapping
 from letta_matrix.matrix.homeserver import Homeserver, HomeserverUnavailable
 from letta_matrix.matrix.identifiers import room_alias
 from letta_matrix.matrix.intent import Intent
@@ -158,7 +160,12 @@ class Provisioner:
         via = {"via": [self._config.homeserver.domain]}
         name, topic = self._room_name(agent), self._room_topic(agent)
         members = sorted(self._config.agents.room_members)
+        access = wanted_access(self._config)
+        before = mapping(self._now(agent.agent_id).applied.get("access"))
         await _all(
+            self._step(
+                agent, "access", access, lambda: change_access(ghost, room_id, access, before)
+            ),
             self._step(agent, "bot_joined", True, lambda: self._bring(bot, ghost, room_id)),
             self._step(
                 agent,
@@ -221,6 +228,7 @@ class Provisioner:
                 "room_name": content["name"],
                 "room_topic": content["topic"],
                 "members": members,
+                "access": wanted_access(self._config),
             }
         except MRoomInUse:
             room_id, applied = await self._adopt(agent, ghost), {}
@@ -276,13 +284,16 @@ class Provisioner:
         localpart = room_alias(agent.agent_id, "")[1:-1]
         parent = {"via": [self._config.homeserver.domain], "canonical": True}
         avatar = self._now(agent.agent_id).applied.get("avatar", "")
+        # Since room version 12 creators stand above all power levels and may not be listed.
+        ours = [agent.user_id, self._config.bot_user_id] if self._room_version < 12 else []
+        access = access_content(wanted_access(self._config), ours)
         content: dict[str, Any] = {
             "name": self._room_name(agent),
             "topic": self._room_topic(agent),
             "room_alias_name": localpart,
             "preset": "private_chat",
             "invite": [self._config.bot_user_id, *members],
-            "power_level_content_override": {"users": self._powers(agent, members)},
+            "power_level_content_override": access["power_level_content_override"],
             "initial_state": [
                 {
                     "type": "m.space.parent",
@@ -290,18 +301,12 @@ class Provisioner:
                     "content": parent,
                 },
                 {"type": "m.room.avatar", "content": {"url": avatar}},
+                *access["initial_state"],
             ],
         }
         if self._room_version >= 12:
             content["creation_content"] = {"additional_creators": [self._config.bot_user_id]}
         return content
-
-    def _powers(self, agent: Agent, members: list[str]) -> dict[str, int]:
-        powers = {person: 100 for person in members if self._config.role_of(person) == "admin"}
-        # Since room version 12 creators stand above all power levels and may not be listed.
-        if self._room_version < 12:
-            powers |= {agent.user_id: 100, self._config.bot_user_id: 100}
-        return powers
 
 
 async def _all(*steps: Awaitable[None]) -> None:

@@ -74,7 +74,8 @@ class Decision(WriteBody):
     )
 
     decision: Literal["allow", "always", "deny"] = Field(
-        description="`always` holds from then on for every agent of the runtime"
+        description="`always` holds from then on for this very call of the agent, whenever an "
+        "admin asks for it; `deny` takes that back"
     )
     reason: Annotated[str, AfterValidator(clean_text)] = Field(
         "", max_length=500, description="told to the agent with a denial"
@@ -86,9 +87,13 @@ async def list_approvals(
     holder: Holder,
     api: Api,
     agent_id: Annotated[str, Query(max_length=255, description="of one agent alone")] = "",
+    status: Annotated[
+        Literal["pending", "always"], Query(description="`always`: what is allowed for good")
+    ] = "pending",
     limit: Limit = 200,
 ) -> ApprovalList:
-    """List the approvals that wait for an answer, the first asked first.
+    """List the approvals that wait for an answer, the first asked first; or what is allowed for
+    good.
 
     A token that acts as an agent sees what that agent waits for, with the scope `read` or
     `agents`.
@@ -97,8 +102,9 @@ async def list_approvals(
         agent_id = _own(holder, agent_id)
     elif Scope.ADMIN not in holder.scopes:
         raise Problem("forbidden", "This needs a token with the scope `admin`.")
-    waiting = await api.approval_store.pending(agent_id=agent_id)
-    shown = [_info(one) for one in waiting if holder.may_act_in(one.room_id)]
+    store = api.approval_store
+    found = await (store.kept(agent_id) if status == "always" else store.pending(agent_id))
+    shown = [_info(one) for one in found if holder.may_act_in(one.room_id)]
     return ApprovalList(approvals=shown[:limit])
 
 

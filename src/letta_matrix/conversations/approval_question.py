@@ -75,19 +75,19 @@ class Question:
         is_same = (approval.tool, approval.arguments) == asked
         return is_same or approval.status is ApprovalStatus.DENIED
 
-    async def tell(self, *, allow: bool, always: bool = False, message: str = "") -> None:
+    async def tell(self, *, allow: bool, message: str = "") -> None:
         """Tell the runtime, as often as it takes."""
         pause = _FIRST_PAUSE
-        while not await self._try_to_tell(allow=allow, always=always, message=message):
+        while not await self._try_to_tell(allow=allow, message=message):
             await asyncio.sleep(pause)
             pause = min(pause * 2, _LONGEST_PAUSE)
         self.told = True
 
-    async def _try_to_tell(self, *, allow: bool, always: bool, message: str) -> bool:
+    async def _try_to_tell(self, *, allow: bool, message: str) -> bool:
         approval_id = self.event.approval_id
         try:
             await self.runtime.answer_approval(
-                self.request, approval_id, allow=allow, always=always, message=message
+                self.request, approval_id, allow=allow, message=message
             )
         except RuntimeUnavailable as error:
             log.debug("an approval's answer is told again", reason=str(error))

@@ -125,7 +125,7 @@ def _warnings(source: str) -> Iterator[str]:
 
 def _ways(approval: Approval, who: str, *, admins_always: bool) -> str:
     sign = f"{ALWAYS} (admins)" if admins_always else ALWAYS
-    always = f", {sign} allows it for good, to every agent of this runtime"
+    always = f", {sign} allows me this very call for good, whenever an admin asks me for it"
     key = short_key(approval)
     until = datetime.fromtimestamp(approval.expires_at, UTC).strftime("%H:%M UTC")
     return (

@@ -3,7 +3,9 @@
 import asyncio
 import contextlib
 import hashlib
+import json
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 
 import structlog
@@ -81,12 +83,14 @@ class Approvals:
         """Settle an approval as a person wants it; False if it was settled before, or is denied
         since its question no longer says what was asked: nobody knows what they allowed.
 
-        `status` is ALLOWED, ALWAYS or DENIED. Who may answer is the caller's to ask
-        (`may_answer`). Raises ValueError for an ALWAYS that the runtime does not offer, and
-        HomeserverUnavailable where the question cannot be looked at now: it is settled by nothing.
+        `status` is ALLOWED, ALWAYS or DENIED; DENIED also takes back an ALWAYS. Who may answer is
+        the caller's to ask (`may_answer`). Raises ValueError for an ALWAYS that is not offered,
+        and HomeserverUnavailable where the question cannot be looked at now: it stays open.
         """
         if status not in _DECISIONS or (status is ApprovalStatus.ALWAYS and not approval.always):
             raise ValueError(f"{approval.tool} cannot be answered with {status}")
+        if approval.status is ApprovalStatus.ALWAYS and status is ApprovalStatus.DENIED:
+            return await self.store.take_back(approval, by=by, reason=reason)
         if time.time() >= approval.expires_at:
             return False
         allows = status is not ApprovalStatus.DENIED
@@ -107,7 +111,7 @@ class Approvals:
         (`conversations.approvers`, for the tools in `approver_tools`).
 
         Nothing is allowed from afar, where the question cannot be seen; and only by admins what
-        then holds for every agent of the runtime.
+        then holds for good.
         """
         # Agents can react too, but never in a person's stead.
         if is_ours(by, self._config.bot_user_id):
@@ -191,6 +195,10 @@ class Approvals:
         try:
             if earlier is not None:
                 await earlier.stop()
+            if await self._is_allowed_for_good(question):
+                question.decided.set()
+                await question.tell(allow=True)
+                return
             approval, entry = await self._ask(question)
             if approval.status is ApprovalStatus.PENDING:
                 approval = await self._decision(question, approval, entry)
@@ -205,6 +213,20 @@ class Approvals:
                 exc_info=error,
             )
             await self._give_up(question)
+
+    async def _is_allowed_for_good(self, question: Question) -> bool:
+        """Whether an admin allowed this very call of the agent for good, and an admin asks for it
+        now: what others ask for always asks, since they may have talked the agent into it."""
+        turn, event = question.reply.turn, question.event
+        if is_ours(turn.sender, self._config.bot_user_id):
+            return False
+        if self._config.role_of(turn.sender) != "admin" or await self.store.get(question.key):
+            return False
+        for one in await self.store.kept(turn.agent_id):
+            if one.tool == event.tool and _to_the_letter(one.arguments, event.arguments):
+                log.info("allowed for good", turn=turn.turn_id, tool=event.tool, key=one.key)
+                return True
+        return False
 
     async def _ask(self, question: Question) -> tuple[Approval, OutboxEntry]:
         approval = await self.store.get(question.key) or self._new(question)
@@ -271,8 +293,7 @@ class Approvals:
 
     async def _tell(self, question: Question, approval: Approval) -> None:
         allow = approval.status in (ApprovalStatus.ALLOWED, ApprovalStatus.ALWAYS)
-        always = approval.status is ApprovalStatus.ALWAYS
-        await question.tell(allow=allow, always=always, message="" if allow else denial(approval))
+        await question.tell(allow=allow, message="" if allow else denial(approval))
 
     async def _show(self, question: Question, approval: Approval, entry: OutboxEntry) -> None:
         # What the database holds up is shown at the turn's end.
@@ -300,6 +321,11 @@ class Approvals:
             except StoreUnavailable as error:
                 log.error("an approval waits for the database", reason=str(error))
                 await asyncio.sleep(_STORE_PAUSE)
+
+
+def _to_the_letter(one: Mapping[str, object], other: Mapping[str, object]) -> bool:
+    """Whether arguments are the same as JSON, where `true` is not 1."""
+    return json.dumps(dict(one), sort_keys=True) == json.dumps(dict(other), sort_keys=True)
 
 
 def approval_key(turn_id: str, approval_id: str) -> str:

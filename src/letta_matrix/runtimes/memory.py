@@ -37,7 +37,6 @@ class Answer:
     """What was said to an ApprovalRequested."""
 
     allow: bool
-    always: bool = False
     message: str = ""
 
 
@@ -198,14 +197,13 @@ class MemoryRuntime:
         approval_id: str,
         *,
         allow: bool,
-        always: bool = False,
         message: str = "",
     ) -> None:
         self._check()
         if approval_id not in self._pending:
             raise RuntimeRefused(f"the approval {approval_id} is no longer pending")
         self._pending.remove(approval_id)
-        self.answers[approval_id] = Answer(allow, always, message)
+        self.answers[approval_id] = Answer(allow, message)
         self._news[request.conversation_id].set()
 
     async def said_since(self, agent_id: str, cursor: str | None) -> Said:

@@ -367,7 +367,6 @@ class AgentRuntime(Protocol):
         approval_id: str,
         *,
         allow: bool,
-        always: bool = False,
         message: str = "",
     ) -> None:
         """Answer an ApprovalRequested of a running turn; `message` goes with a denial.

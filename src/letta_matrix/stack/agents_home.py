@@ -101,6 +101,11 @@ class AgentsHome:
                 f"the App Server at {self.url} answers programs that have no token; is another one "
                 "listening there?"
             )
+        for path, rules in self._server.unasked().items():
+            self._announce(
+                f"warning: by {path} agents do this unasked: {', '.join(rules)}; take it out of "
+                "there if you did not want that"
+            )
         async with self._server.control(self._http) as control:
             handle = await model_handle(control, choice)
             if created := await create_starters(control, handle, self._data / "starters"):

@@ -18,6 +18,7 @@ from typing import Any, cast
 
 import aiohttp
 
+from letta_matrix.runtimes.json_fields import as_dict, as_texts
 from letta_matrix.stack.confine import Reach
 from letta_matrix.stack.errors import StackError
 from letta_matrix.stack.supervisor import Command
@@ -88,6 +89,17 @@ class AppServerProcess:
             cwd=self.workspace,
             env=self._environment(),
         )
+
+    def unasked(self) -> dict[Path, list[str]]:
+        """The rules by which its settings let agents' tools run unasked, by file (Letta Code
+        documentation, "Permissions")."""
+        files = [
+            self.home / ".config" / "letta" / "settings.json",
+            self.home / ".letta" / "settings.json",
+            self.workspace / ".letta" / "settings.json",
+            self.workspace / ".letta" / "settings.local.json",
+        ]
+        return {path: rules for path in files if (rules := _allow_rules(path))}
 
     def make_folders(self) -> None:
         """Create the home, with a place for temporary files, and the workspace."""
@@ -176,6 +188,14 @@ class Control:
                 if fields.get("request_id") == request_id:
                     return fields
         raise StackError("the App Server closed the connection")
+
+
+def _allow_rules(path: Path) -> list[str]:
+    try:
+        settings = as_dict(json.loads(path.read_text()))
+    except (OSError, ValueError):
+        return []
+    return as_texts(as_dict(settings.get("permissions")).get("allow"))
 
 
 def _program(name: str) -> str:

@@ -82,6 +82,19 @@ class ApprovalStore:
             where &= approvals.c.room_id == room_id
         return await self._find(where)
 
+    async def kept(self, agent_id: str = "") -> list[Approval]:
+        """What was allowed for good and not taken back, the first asked first; to one agent if
+        given."""
+        where = approvals.c.status == ApprovalStatus.ALWAYS
+        return await self._find(where & (approvals.c.agent_id == agent_id) if agent_id else where)
+
+    async def take_back(self, approval: Approval, *, by: str, reason: str = "") -> bool:
+        """Deny what was allowed for good; False if it no longer is."""
+        kept = (approvals.c.key == approval.key) & (approvals.c.status == ApprovalStatus.ALWAYS)
+        values = {"status": str(ApprovalStatus.DENIED), "decided_by": by, "reason": reason}
+        statement = update(approvals).where(kept).values(**values)
+        return await self._database.write(lambda db: db.execute(statement).rowcount) == 1
+
     async def open_at(self, room_id: str, thread_id: str, when: float) -> list[Approval]:
         """What could be answered at a time in a thread of a room ("": outside of threads)."""
         here = (approvals.c.room_id == room_id) & (approvals.c.thread_id == thread_id)

@@ -7,6 +7,7 @@ from enum import StrEnum
 
 from sqlalchemy import Connection, delete, select, update
 
+from letta_matrix.store.approvals import ApprovalStatus
 from letta_matrix.store.database import Database
 from letta_matrix.store.schema import approvals, inbox, outbox, transactions, turns
 from letta_matrix.store.turns import Turn, TurnStatus
@@ -81,7 +82,10 @@ class Inbox:
 
     async def prune(self, before: float) -> None:
         """Forget what arrived before `before` (a Unix time) and owes nothing."""
+        # What was allowed for good holds until it is taken back.
+        kept = select(approvals.c.turn_id).where(approvals.c.status == ApprovalStatus.ALWAYS)
         old_turns = (turns.c.status == TurnStatus.DONE) & (turns.c.finished_at < before)
+        old_turns &= turns.c.turn_id.not_in(kept)
         old_turn_ids = select(turns.c.turn_id).where(old_turns)
 
         await self._database.execute(

@@ -107,7 +107,7 @@ class Guests:
                 Scope.ROOMS,
                 AboutUser,
                 MembershipResult,
-                unban,
+                self.unban,
                 idempotent=True,
             ),
         ]
@@ -144,6 +144,16 @@ class Guests:
                 caller, room_id, params.user_id, params.reason
             )
         return _told(room_id, params.user_id, membership)
+
+    async def unban(self, caller: Caller, params: AboutUser) -> Result:
+        async with living_room(caller, params.room_id) as room_id:
+            self._membership.check_may_open(caller, room_id, params.user_id)
+            if await membership_of(caller.intent, room_id, params.user_id) == "ban":
+                await caller.intent.unban(room_id, params.user_id, params.reason)
+            elif not caller.again:
+                text = f"{params.user_id} is not banned from {params.room_id}."
+                raise ToolError(text, Fault.NOT_FOUND)
+        return _told(room_id, params.user_id, "leave")
 
     def _removal(
         self,
@@ -185,16 +195,6 @@ async def _ban(caller: Caller, room_id: str, params: AboutUser) -> Result:
     if await membership_of(caller.intent, room_id, params.user_id) != "ban":
         await caller.intent.ban(room_id, params.user_id, params.reason)
     return _told(room_id, params.user_id, "ban")
-
-
-async def unban(caller: Caller, params: AboutUser) -> Result:
-    async with living_room(caller, params.room_id) as room_id:
-        if await membership_of(caller.intent, room_id, params.user_id) == "ban":
-            await caller.intent.unban(room_id, params.user_id, params.reason)
-        elif not caller.again:
-            text = f"{params.user_id} is not banned from {params.room_id}."
-            raise ToolError(text, Fault.NOT_FOUND)
-    return _told(room_id, params.user_id, "leave")
 
 
 def _told(room_id: str, user_id: str, membership: str) -> Result:

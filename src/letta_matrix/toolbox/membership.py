@@ -14,6 +14,7 @@ from letta_matrix.store.agents import AgentDirectory
 from letta_matrix.store.rooms import Rooms
 from letta_matrix.toolbox.agent_tools import known_to
 from letta_matrix.toolbox.faults import Fault, ToolError
+from letta_matrix.toolbox.principal import Scope
 from letta_matrix.toolbox.tool import Caller
 
 log = structlog.get_logger()
@@ -35,6 +36,7 @@ class Membership:
     def __init__(
         self, config: Config, homeserver: Homeserver, directory: AgentDirectory, rooms: Rooms
     ) -> None:
+        self._config = config
         self._bot_user_id = config.bot_user_id
         self._homeserver = homeserver
         self._directory = directory
@@ -61,6 +63,7 @@ class Membership:
         """Invite somebody; their membership then: `invite`, or `join` for who was in already.
         One of us comes at once, as it does when a person invites it."""
         self._check_guest(caller, room_id, user_id)
+        self.check_may_open(caller, room_id, user_id)
         membership = await membership_of(caller.intent, room_id, user_id)
         if membership == "join":
             return membership
@@ -77,6 +80,22 @@ class Membership:
         """Raises ToolError where the bridge needs one of our users in a room."""
         if why := await self._why_needed(intent, room_id, user_id):
             raise ToolError(f"{user_id} has to stay in {room_id}: {why}.", Fault.FORBIDDEN)
+
+    def check_may_open(self, caller: Caller, room_id: str, user_id: str) -> None:
+        """Raises ToolError where it is an agent's own room and the caller may not let `user_id`
+        do more there: who comes in is the admins' and the room members' affair, whatever the
+        agent was talked into."""
+        if self._directory.by_room(room_id) is None or Scope.ADMIN in caller.principal.scopes:
+            return
+        config = self._config
+        if is_ours(user_id, self._bot_user_id) or user_id in config.agents.room_members:
+            return
+        if config.role_of(user_id) != "admin":
+            raise ToolError(
+                "This is an agent's own room: only an admin, or somebody of `room_members`, opens "
+                f"it to others. Ask one of them to invite {user_id}, or use another room.",
+                Fault.FORBIDDEN,
+            )
 
     async def check_keeps_power(self, intent: Intent, room_id: str, user_id: str) -> None:
         """Raises ToolError where the bridge needs the power of one of our users in a room."""

@@ -99,6 +99,7 @@ class RoomSettingTools:
     async def set_power_level(self, caller: Caller, params: SetPowerLevel) -> Result:
         async with living_room(caller, params.room_id) as room_id:
             user_id, level = params.user_id, params.level
+            self._membership.check_may_open(caller, room_id, user_id)
             await self._membership.check_keeps_power(caller.intent, room_id, user_id)
             async with self._doors.setdefault(room_id, asyncio.Lock()):
                 powers = await _powers(caller.intent, room_id)

@@ -105,6 +105,7 @@ async def test_the_answer_to_a_question_is_no_prompt(
     await ann.send(ada.room_id, "and now?")
     await eventually(lambda: len(world.runtime.asked) > before)
     assert [asked.text for asked in world.runtime.asked[before:]] == ["and now?"]
+    await world.idle()
 
 
 async def test_an_agent_answers_whoever_writes_as_the_bot(
@@ -136,6 +137,7 @@ async def test_a_script_asks_a_person_who_answers_by_reaction(
     await ann.send(ada.room_id, "go on")
     await eventually(lambda: len(world.runtime.asked) > before)
     assert [asked.text for asked in world.runtime.asked[before:]] == ["go on"]
+    await world.idle()
 
 
 async def test_what_an_agent_answers_is_waited_for_until_it_is_whole(

@@ -241,6 +241,21 @@ async def test_people_are_invited_removed_and_banned(bench: Bench, ada: Agent, b
     assert "matrix_leave" in str(error)
 
 
+async def test_an_agents_own_room_is_opened_by_admins(
+    bench: Bench, ada: Agent, bob: Person
+) -> None:
+    about: Json = {"room_id": ada.room_id, "user_id": bob.user_id}
+    for tool, more in (
+        ("matrix_invite", {}),
+        ("matrix_unban", {}),
+        ("matrix_set_power_level", {"level": 1}),
+    ):
+        error = await refused(bench, ada, tool, **about, **more)
+        assert (error.fault, "an agent's own room" in str(error)) == (Fault.FORBIDDEN, True)
+        assert (await refused(bench, None, tool, **about, **more)).fault is Fault.FORBIDDEN
+    assert bob.user_id not in await Intent(bench.client, ada.user_id).members(str(ada.room_id))
+
+
 async def test_agents_come_when_they_are_invited_but_not_into_anothers_own_room(
     bench: Bench, ada: Agent
 ) -> None:

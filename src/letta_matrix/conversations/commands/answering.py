@@ -131,10 +131,8 @@ def _refusal(context: CommandContext, approval: Approval, status: ApprovalStatus
     approvals, turn, tool = context.services.approvals, context.turn, code(approval.tool)
     allowed = ApprovalStatus.ALLOWED
     if approvals.may_answer(approval, allowed, by=turn.sender, room_id=turn.room_id):
-        return (
-            f"Only an admin may allow {tool} for good, as that holds for every agent of the "
-            f"runtime: {context.typed(f'approve {short_key(approval)}')} lets it run this once."
-        )
+        once = context.typed(f"approve {short_key(approval)}")
+        return f"Only an admin may allow {tool} for good: {once} lets it run this once."
     if status is not ApprovalStatus.DENIED and approval.room_id != turn.room_id:
         where = link("the room where it asks", approval.room_id)
         return f"{tool} can be allowed only in {where}, with the question in sight."

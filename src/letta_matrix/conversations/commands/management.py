@@ -3,6 +3,7 @@
 import difflib
 from collections import Counter
 
+from letta_matrix.conversations.approval_text import named, short_key
 from letta_matrix.conversations.commands.command import CommandContext, CommandFault
 from letta_matrix.conversations.commands.overview import active, room_link
 from letta_matrix.conversations.commands.settings import current_model
@@ -83,6 +84,9 @@ async def show(context: CommandContext) -> str:
         f"- Conversations: {sum(had)} in {counted(len(rooms), 'room')}",
         f"- Approvals that wait: {len(waiting)}",
     ]
+    for one in await services.approvals.store.kept(agent.agent_id):
+        back = code(f"!deny {short_key(one)}")
+        lines.append(f"- Allowed for good: {named(one)} · {back} takes it back")
     if trouble := services.trouble_of(agent.agent_id):
         lines.append(f"- Trouble: {code(trouble, limit=300)}")
     return "\n".join(lines)

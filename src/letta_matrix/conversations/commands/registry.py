@@ -96,7 +96,8 @@ COMMANDS: tuple[Command, ...] = (
     Command(
         "cancel",
         talking.cancel,
-        "stops what is worked on here; as a reply, that message alone. A 🛑 does it too.",
+        "stops what you asked here (an admin: all); as a reply, that message alone. A 🛑 does it "
+        "too.",
         aliases=("stop",),
     ),
     Command(
@@ -116,8 +117,6 @@ COMMANDS: tuple[Command, ...] = (
         aliases=("reject",),
         scope=Scope.BOTH,
     ),
-    Command("pause", settings.pause, "leaves messages here unanswered until `!resume`."),
-    Command("resume", settings.resume, "answers messages here again.", aliases=("unpause",)),
     Command(
         "model",
         settings.model,
@@ -128,7 +127,7 @@ COMMANDS: tuple[Command, ...] = (
     Command(
         "tools",
         settings.tools,
-        "shows or hides here which tools the agent uses.",
+        "tells whether it is shown here which tools the agent uses; an admin changes it.",
         (Argument("on|off", Kind.CHOICE, choices=("on", "off")),),
     ),
     Command(
@@ -144,6 +143,19 @@ COMMANDS: tuple[Command, ...] = (
         "lists all agents and where they live, or those with a text in their name.",
         (Argument("TEXT", Kind.TEXT),),
         scope=Scope.BOTH,
+    ),
+    Command(
+        "pause",
+        settings.pause,
+        "leaves messages here unanswered until `!resume`.",
+        permission="admin",
+    ),
+    Command(
+        "resume",
+        settings.resume,
+        "answers messages here again.",
+        aliases=("unpause",),
+        permission="admin",
     ),
     Command(
         "create",

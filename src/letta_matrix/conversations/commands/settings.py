@@ -26,6 +26,8 @@ async def resume(context: CommandContext) -> str:
 async def tools(context: CommandContext) -> str:
     """Show or hide what tools an agent uses in this room, or say which it is."""
     wanted = context.arguments.text("on|off")
+    if wanted and not context.is_admin:
+        raise CommandFault("Only an admin may change that; `!tools` tells how it is.")
     if wanted:
         await _change(context, tool_activity=wanted == "on")
     return "\n".join(_tool_activity(context, agent) for agent in context.agents)

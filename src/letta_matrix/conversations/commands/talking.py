@@ -66,14 +66,18 @@ async def conversations(context: CommandContext) -> str:
 
 
 async def cancel(context: CommandContext) -> str | None:
-    """Stop the message that was replied to, or all that is worked on here."""
+    """Stop the message that was replied to, or all that is worked on here, as far as it is the
+    person's own or they are an admin."""
     if (target := context.turn.reply_to) is None:
-        count = await context.services.cancel(_all_here(context))
+        meant = _all_here(context)
     else:
-        count = await _cancel_one(context, target)
+        meant = await _about(context, target)
+    count, others = await _stop(context, meant)
     # The stopped ones say so themselves; before a crash they may have done it already.
     if count or context.recovered:
         return None
+    if others:
+        return "What is worked on here was asked by others: they can stop it, or an admin."
     if target:
         return "That is not being worked on; `!cancel` that is no reply stops all that is."
     return "Nothing is worked on here; elsewhere, `!cancel` there or a 🛑 on the message stops it."
@@ -81,10 +85,27 @@ async def cancel(context: CommandContext) -> str | None:
 
 async def react_cancel(context: CommandContext) -> None:
     """Stop the message that a reaction is on, or whose reply it is on."""
-    await _cancel_one(context, context.arguments.text("EVENT"))
+    meant = await _about(context, context.arguments.text("EVENT"))
+    await _stop(context, meant)
 
 
-async def _cancel_one(context: CommandContext, event_id: str) -> int:
+async def _stop(context: CommandContext, meant: Callable[[Turn], bool]) -> tuple[int, int]:
+    """Stop what is meant; how many turns that were, and how many are others' affair."""
+    others = set[str]()
+
+    def may(turn: Turn) -> bool:
+        if not meant(turn):
+            return False
+        if context.is_admin or turn.sender == context.turn.sender:
+            return True
+        others.add(turn.turn_id)
+        return False
+
+    return await context.services.cancel(may), len(others)
+
+
+async def _about(context: CommandContext, event_id: str) -> Callable[[Turn], bool]:
+    """Which turns an event, a message or the reply to it, stands for."""
     answered = await context.services.outbox.turn_of(event_id)
     room_id = context.turn.room_id
 
@@ -95,7 +116,7 @@ async def _cancel_one(context: CommandContext, event_id: str) -> int:
             answered is not None and turn.turn_id == answered.turn_id
         )
 
-    return await context.services.cancel(meant)
+    return meant
 
 
 def _all_here(context: CommandContext) -> Callable[[Turn], bool]:

@@ -14,7 +14,6 @@ from letta_matrix.runtimes.app_server.feeds import Feed, Mark
 from letta_matrix.runtimes.app_server.following import Follower
 from letta_matrix.runtimes.app_server.frames import Scope
 from letta_matrix.runtimes.app_server.speech import SpeechReader
-from letta_matrix.runtimes.app_server.turns import ALWAYS
 from letta_matrix.runtimes.error_lines import error_line
 from letta_matrix.runtimes.json_fields import Json, as_dict, as_list, id_of
 from letta_matrix.runtimes.protocol import (
@@ -193,13 +192,11 @@ class AppServer:
         approval_id: str,
         *,
         allow: bool,
-        always: bool = False,
         message: str = "",
     ) -> None:
-        """See `AgentRuntime.answer_approval`; how far `always` reaches is in `ALWAYS`."""
+        """See `AgentRuntime.answer_approval`. Nothing is allowed for good there: it would hold for
+        all agents of the App Server, whoever asks."""
         decision: Json = {"behavior": "allow"}
-        if always:
-            decision["selected_permission_suggestion_ids"] = [ALWAYS]
         if not allow:
             decision = {"behavior": "deny", "message": message or "The person said no."}
         payload: Json = {"kind": "approval_response", "request_id": approval_id}

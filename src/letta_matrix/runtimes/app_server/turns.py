@@ -46,8 +46,7 @@ _SILENT_DELTAS = {
 }
 WEDGED = "already has an active run"
 ALWAYS = "save-default"
-"""The permission suggestion that keeps an allowance; its scope, this session of the App Server or
-the folder its tools work in, is the App Server's choice."""
+"""The permission suggestion by which the App Server says that a call may be allowed for good."""
 
 
 class TurnReader:

@@ -14,6 +14,7 @@ import structlog
 
 from letta_matrix import clock
 from letta_matrix.runtimes.keeper import wire
+from letta_matrix.runtimes.keeper.secret import secret_at
 from letta_matrix.runtimes.keeper.wire import Frame
 
 RETRY = 0.05
@@ -195,7 +196,8 @@ class KeeperClient:
         self._writer = writer
         pause, reason = RETRY, "not attached to the keeper"
         try:
-            writer.write(wire.pack_control({"type": "attach", **self._attach}))
+            attach = {"type": "attach", "secret": secret_at(self._socket), **self._attach}
+            writer.write(wire.pack_control(attach))
             while True:
                 kind, payload = await wire.read_record(reader)
                 if kind == wire.FRAME:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TextIO
 
+from letta_matrix.runtimes.keeper.secret import secret_at
 from letta_matrix.runtimes.keeper.server import Keeper
 
 DEFAULT_IDLE = 600.0
@@ -81,7 +82,7 @@ async def keep(socket: Path, idle: float, buffer: int, ended: asyncio.Event) -> 
         if alone:
             timer = loop.call_later(idle, ended.set)
 
-    keeper = Keeper(buffer, idle_changed, ended.set)
+    keeper = Keeper(buffer, idle_changed, ended.set, secret_at(socket))
     server = await asyncio.start_unix_server(keeper.serve, socket)
     try:
         await ended.wait()

@@ -29,12 +29,14 @@ def is_remote(url: str) -> bool:
 class Keeper:
     """Passes frames between the attached bridge and the App Server, and remembers them.
 
-    `epoch` names this keeper's life, `generation` counts the upstream connections in it.
+    `epoch` names this keeper's life, `generation` counts the upstream connections in it. Who
+    does not know `secret` gets nothing.
     """
 
     def __init__(
-        self, max_bytes: int, idle: Callable[[bool], None], end: Callable[[], None]
+        self, max_bytes: int, idle: Callable[[bool], None], end: Callable[[], None], secret: str
     ) -> None:
+        self._secret = secret
         self.epoch = secrets.token_hex(8)
         self.generation = 0
         self._buffer = FrameBuffer(max_bytes)
@@ -73,6 +75,8 @@ class Keeper:
             message = wire.unpack_control(payload)
             if message["type"] == "attach":
                 await self._attach(message, writer)
+            elif writer is not self._bridge:
+                return
             elif message["type"] == "replay":
                 self._replay(message, writer)
             elif message["type"] == "end":
@@ -93,6 +97,8 @@ class Keeper:
                 await connection.send(text)
 
     async def _attach(self, message: dict[str, Any], writer: asyncio.StreamWriter) -> None:
+        if not secrets.compare_digest(str(message.get("secret")).encode(), self._secret.encode()):
+            raise ValueError("whoever connected does not know the secret")
         if self._bridge is not None and self._bridge is not writer:
             self._bridge.write(wire.pack_control({"type": "replaced"}))
             self._bridge.close()

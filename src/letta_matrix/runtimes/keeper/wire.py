@@ -17,7 +17,7 @@ import struct
 from collections.abc import Mapping
 from typing import Any, NamedTuple, cast
 
-PROTOCOL = 1
+PROTOCOL = 2
 """Of keeper and bridge; a bridge that finds another one in a keeper ends that keeper."""
 MAX_RECORD = 256 * 1024 * 1024
 FRAME, SEND, BROADCAST, ACK, CONTROL = b"F", b"S", b"B", b"A", b"C"

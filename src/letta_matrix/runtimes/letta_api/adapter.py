@@ -189,7 +189,6 @@ class LettaApi:
         approval_id: str,
         *,
         allow: bool,
-        always: bool = False,
         message: str = "",
     ) -> None:
         """See `AgentRuntime`; `always` counts as once, for this API has nothing of the kind."""

@@ -144,7 +144,6 @@ class OpenAICompatible:
         approval_id: str,
         *,
         allow: bool,
-        always: bool = False,
         message: str = "",
     ) -> None:
         raise self._unable("ask for approvals")

@@ -1,0 +1,77 @@
+"""Who may do what in an agent's own room, and what those who come later read there."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import structlog
+from mautrix.errors import MatrixRequestError
+
+from letta_matrix.config import Config
+from letta_matrix.matrix.errors import is_refusal, refusal
+from letta_matrix.matrix.events import mapping
+from letta_matrix.matrix.intent import Intent
+
+log = structlog.get_logger()
+
+INVITE, ADMIN = 10, 100
+"""Power levels: a person with the first may invite others and no more."""
+
+
+def wanted_access(config: Config) -> dict[str, Any]:
+    """What holds in every agent's room: `history` (spec: m.room.history_visibility) and the
+    power levels of `people`. Admins are named where the configuration names them one by one."""
+    named = {person for person, role in config.permissions.items() if role == "admin"}
+    people = {person: ADMIN for person in named if person.startswith("@")}
+    for person in config.agents.room_members:
+        people[person] = ADMIN if config.role_of(person) == "admin" else INVITE
+    return {"history": config.agents.room_history, "people": dict(sorted(people.items()))}
+
+
+def access_content(access: Mapping[str, Any], ours: Iterable[str]) -> dict[str, Any]:
+    """The part of a room's creation that brings this access about. `ours` are those of us who
+    get all power, which creators have anyhow since room version 12 and may not be given."""
+    history = {"history_visibility": access["history"]}
+    users = {**access["people"], **dict.fromkeys(ours, ADMIN)}
+    return {
+        "power_level_content_override": {"invite": INVITE, "users": users},
+        "initial_state": [{"type": "m.room.history_visibility", "content": history}],
+    }
+
+
+async def change_access(
+    ghost: Intent, room_id: str, access: Mapping[str, Any], before: Mapping[str, Any]
+) -> None:
+    """Bring it about in a room that is there, `before` what was applied last. What the
+    homeserver refuses, as people may have taken the agent's power, is logged and left so."""
+    try:
+        history = await ghost.state(room_id, "m.room.history_visibility")
+        if history.get("history_visibility") != access["history"]:
+            content = {"history_visibility": access["history"]}
+            await ghost.set_state(room_id, "m.room.history_visibility", content)
+        levels = await ghost.state(room_id, "m.room.power_levels")
+        changed = _levels(levels, access["people"], mapping(before.get("people")))
+        if changed != levels:
+            await ghost.set_state(room_id, "m.room.power_levels", changed)
+    except MatrixRequestError as error:
+        if not is_refusal(error):
+            raise
+        log.warning("a room's access cannot be changed", room=room_id, reason=refusal(error))
+
+
+def _levels(
+    levels: Mapping[str, Any], people: Mapping[str, int], before: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The content of m.room.power_levels with what we want for `people`; whom people of the room
+    gave more keep it, whom we gave it `before` and no more have none."""
+    users = {
+        person: level
+        for person, level in mapping(levels.get("users")).items()
+        if person in people or level != before.get(person)
+    }
+    for person, level in people.items():
+        given = users.get(person)
+        if given == before.get(person) or not isinstance(given, int) or given < level:
+            users[person] = level
+    invite = levels.get("invite", 0)
+    raised = invite if isinstance(invite, int) and invite > INVITE else INVITE
+    return {**levels, "invite": raised, "users": users}

@@ -1,0 +1,26 @@
+"""How a keeper knows its bridge: both can read the file that lies beside the socket. What an agent
+runs can connect to the socket, as Landlock restricts no connections, but not read that file."""
+
+import contextlib
+import os
+import secrets
+from pathlib import Path
+
+
+def secret_at(socket: Path) -> str:
+    """The secret of a keeper's socket, made the first time, by whichever of the two comes first.
+
+    Raises:
+        OSError: it cannot be read or written.
+    """
+    path = socket.with_name(socket.name + ".key")
+    if not path.exists():
+        # Linked when it is whole: the other one may be reading it at the same time.
+        temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w", encoding="ascii") as file:
+            file.write(secrets.token_urlsafe(24))
+        with contextlib.suppress(FileExistsError):
+            path.hardlink_to(temporary)
+        temporary.unlink()
+    return path.read_text(encoding="ascii")

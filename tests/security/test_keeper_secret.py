@@ -1,0 +1,70 @@
+"""What an agent's tool may connect to, but not use: the keeper's socket."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.fake_app_server import FakeAppServer
+from tests.waiting import eventually, within
+
+from letta_matrix.config import AppServerRuntime
+from letta_matrix.runtimes.app_server import AppServer
+from letta_matrix.runtimes.keeper import wire
+from letta_matrix.runtimes.keeper.secret import secret_at
+from letta_matrix.runtimes.keeper.server import Keeper
+
+
+@pytest.fixture
+async def upstream() -> AsyncGenerator[FakeAppServer]:
+    async with FakeAppServer() as server:
+        yield server
+
+
+@pytest.fixture
+async def adapter(tmp_path: Path, upstream: FakeAppServer) -> AsyncGenerator[AppServer]:
+    """An adapter that is attached to a keeper."""
+    socket = tmp_path / "k"
+    ended = asyncio.Event()
+    keeper = Keeper(100_000, lambda _: None, ended.set, secret_at(socket))
+    server = await asyncio.start_unix_server(keeper.serve, socket)
+    adapter = AppServer(AppServerRuntime.model_validate({"url": upstream.url}), socket)
+    await adapter.start()
+    await eventually(lambda: vars(adapter)["_connection"].link.up)
+    yield adapter
+    assert not ended.is_set()
+    await adapter.close()
+    server.close()
+    await keeper.close()
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"type": "attach", "muted": [], "transient": [], "url": "ws://127.0.0.1:1", "token": None},
+        {"type": "attach", "muted": [], "transient": [], "url": "x", "token": "", "secret": "no"},
+        {"type": "replay", "id": 1, "since": 0, "contains": ""},
+        {"type": "end"},
+    ],
+)
+async def test_who_does_not_know_the_secret_gets_nothing(
+    adapter: AppServer, tmp_path: Path, message: dict[str, Any]
+) -> None:
+    before = vars(adapter)["_connection"].link
+    reader, writer = await asyncio.open_unix_connection(tmp_path / "k")
+    writer.write(wire.pack_control(message))
+    writer.write_eof()
+    assert await within(reader.read()) == b""
+    writer.close()
+    await adapter.list_agents()
+    assert vars(adapter)["_connection"].link == before
+
+
+def test_the_secret_is_the_owners(tmp_path: Path) -> None:
+    socket = tmp_path / "k"
+    secret = secret_at(socket)
+    assert len(secret) >= 32
+    assert secret_at(socket) == secret
+    (path,) = tmp_path.iterdir()
+    assert path.stat().st_mode & 0o777 == 0o600
