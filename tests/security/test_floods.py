@@ -1,13 +1,19 @@
 """One person writes far more than one person may; everybody else is answered as ever."""
 
+import io
+import signal
+from asyncio.subprocess import Process
+from typing import Any
+
 import pytest
+from PIL import Image
 from sqlalchemy import text
 from tests.builders import invite, message, reaction, said_in
 from tests.fake_homeserver import FakeHomeserver
 from tests.stage import Stage
-from tests.waiting import Clock, eventually
+from tests.waiting import Clock, eventually, settled
 
-from letta_matrix.conversations import notices
+from letta_matrix.conversations import notices, prompts
 from letta_matrix.conversations.answers import STOP
 
 FLOOD = 600
@@ -184,3 +190,33 @@ async def test_invitations_and_what_people_cannot_count(flooded: Stage) -> None:
     await flooded.admit(*(message("x", "!2:test", sender="@letta:test") for _ in range(5)))
     await flooded.admit(message("a"), message("b"), message("c"))
     assert flooded.stores.inbox.refused == 0
+
+
+async def test_pictures_of_one_person_hold_up_nobody_elses(
+    stage: Stage,
+    fake: FakeHomeserver,
+    decoders: list[Process],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Though each takes its decoder for as long as it may."""
+    file = io.BytesIO()
+    Image.new("RGB", (40, 30)).save(file, "PNG")
+
+    async def download(*_args: object, **_options: object) -> bytes:
+        return file.getvalue()
+
+    monkeypatch.setattr(prompts, "download", download)
+
+    def sent(event: dict[str, Any]) -> dict[str, Any]:
+        event["content"] |= {"msgtype": "m.image", "url": "mxc://test/1"}
+        return event
+
+    await stage.admit(*(sent(said_in(f"$root{number}", "huge.png")) for number in range(9)))
+    await eventually(lambda: decoders)
+    await stage.admit(sent(message("small.png", "!2:test", sender=OTHER)))
+    await eventually(lambda: len(decoders) == 2)
+    decoders[1].send_signal(signal.SIGCONT)
+    await eventually(lambda: fake.bodies("!2:test"))
+    await settled()
+    assert len(decoders) == 2
+    assert not fake.bodies(ROOM)
