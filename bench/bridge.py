@@ -97,7 +97,7 @@ class Bridge:
             **self._homeserver.letta_settings(),
             "runtimes": [runtime],
             "agents": {"room_members": [self._person]},
-            "permissions": {self._person: "user"},
+            "permissions": {self._person: "admin"},
             "api": {"port": self._api_port},
             "mcp": {"port": self._mcp_port, "websocket_port": self._websocket_port},
             **sections,

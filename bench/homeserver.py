@@ -55,7 +55,10 @@ class Homeserver:
         return self._server.process.pid
 
     async def start(self) -> None:
-        self.synapse.write_files()
+        self.synapse.write_files(f"@{self.letta.bot}:{SERVER_NAME}")
+        # The agents of the floor are no agents of a bridge.
+        with (self.synapse.directory / "homeserver.yaml").open("a") as file:
+            file.write("auto_accept_invites: {enabled: true}\n")
         await self._server.start()
 
     def stop(self) -> None:

@@ -123,7 +123,7 @@ class Homeserver:
 
     async def start(self) -> None:
         """Start it the first time; `admin_token` is there afterwards."""
-        self.synapse.write_files()
+        self.synapse.write_files(self.config.bot_user_id)
         # Hashing passwords well takes a quarter of a second each time.
         with (self.synapse.directory / "homeserver.yaml").open("a") as file:
             file.write("bcrypt_rounds: 4\n")

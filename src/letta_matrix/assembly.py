@@ -21,6 +21,8 @@ from letta_matrix.conversations.commands.services import CommandServices
 from letta_matrix.conversations.dispatcher import Dispatcher, Runner
 from letta_matrix.conversations.invitations import Invitations
 from letta_matrix.conversations.prompts import Prompts
+from letta_matrix.conversations.queues import budget_of
+from letta_matrix.conversations.refusals import Refusals
 from letta_matrix.conversations.routing import Router
 from letta_matrix.conversations.speech import SpeechWatch
 from letta_matrix.conversations.turn_runner import TurnRunner
@@ -57,7 +59,7 @@ class Stores:
         self.directory = AgentDirectory(self.database)
         self.conversations = ConversationStore(self.database)
         self.turns = TurnStore(self.database, self.conversations)
-        self.inbox = Inbox(self.database)
+        self.inbox = Inbox(self.database, budget_of(config))
         self.outbox = Outbox(self.database)
         self.approvals = ApprovalStore(self.database)
         self.rooms = Rooms(self.database)
@@ -187,6 +189,7 @@ class Parts:
             TurnKind.SPEECH: self.turn_runner,
             TurnKind.COMMAND: CommandRunner(self.homeserver, services),
             TurnKind.INVITE: self.invitations,
+            TurnKind.REFUSED: Refusals(self.homeserver, services),
         }
         return Dispatcher(
             self.router,

@@ -161,6 +161,7 @@ class Bridge:
             "agents": len(active),
             "agents_in_trouble": dict(provisioning),
             "turns_waiting": self._parts.dispatcher.waiting,
+            "turns_refused": self._stores.inbox.refused,
             "homeserver_writes": self._parts.homeserver.writes,
             "homeserver_latency_ms": round(self._parts.homeserver.pacer.latency * 1000, 1),
             "counters": dict(self._parts.dispatcher.counters + self._appservice.counters),

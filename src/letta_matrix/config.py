@@ -142,6 +142,12 @@ class Conversations(Section):
     approver_tools: list[str] = Field(
         default_factory=list[str], description="tools that others than admins may approve"
     )
+    person_waiting: int = Field(
+        default=20, ge=0, description="messages and commands of one person that wait; 0: no limit"
+    )
+    person_per_minute: int = Field(
+        default=30, ge=0, description="new messages and commands of one person; 0: no limit"
+    )
     max_hops: int = Field(default=3, ge=0, description="how far messages from agent to agent go on")
     tool_calls_per_minute: int = Field(
         default=30, ge=1, description="Matrix tool calls for each agent"

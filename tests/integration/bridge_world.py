@@ -121,7 +121,8 @@ def settings_on(homeserver: Homeserver, person: Person, **sections: Any) -> Json
         "hs_token": homeserver.hs_token,
     }
     values["agents"] |= {"poll_interval": 0.1, "room_members": [person.user_id]}
-    values["conversations"] |= {"edit_interval": 0.3}
+    # Nothing depends on how many messages fit into a minute here.
+    values["conversations"] |= {"edit_interval": 0.3, "person_per_minute": 0}
     values["permissions"] = {"localhost": "user", person.user_id: "admin"}
     values["api"] |= {"port": free_port()}
     values["mcp"] |= {"port": free_port(), "websocket_port": free_port()}

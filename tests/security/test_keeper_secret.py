@@ -57,7 +57,6 @@ async def test_who_does_not_know_the_secret_gets_nothing(
     writer.write_eof()
     assert await within(reader.read()) == b""
     writer.close()
-    await adapter.list_agents()
     assert vars(adapter)["_connection"].link == before
 
 

@@ -1,9 +1,12 @@
 """A database and a homeserver for each unit test, made cheaply."""
 
+import asyncio
 import shutil
+import signal
+from asyncio.subprocess import Process
 from collections.abc import AsyncGenerator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from tests.fake_homeserver import FakeHomeserver
@@ -77,3 +80,18 @@ async def stage(fake: FakeHomeserver, database_file: Path) -> AsyncGenerator["St
     await made.add(2)
     yield made
     await made.close()
+
+
+@pytest.fixture
+def decoders(monkeypatch: pytest.MonkeyPatch) -> list[Process]:
+    """The processes that decode; each stands still from its start."""
+    started, start = list[Process](), asyncio.create_subprocess_exec
+
+    async def stopped(*arguments: str, **options: Any) -> Process:
+        process = await start(*arguments, **options)
+        process.send_signal(signal.SIGSTOP)
+        started.append(process)
+        return process
+
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", stopped)
+    return started

@@ -14,7 +14,7 @@ from tests.fake_homeserver import FakeHomeserver, Fault, Json
 from tests.waiting import Clock, eventually, settled, within
 
 from letta_matrix.conversations.approval_text import CHANGED, TOO_LONG
-from letta_matrix.conversations.approvals import Approvals, approval_key
+from letta_matrix.conversations.approvals import _LOOK, Approvals, approval_key
 from letta_matrix.conversations.reply import Reply
 from letta_matrix.conversations.routing import new_turn
 from letta_matrix.matrix.homeserver import Homeserver
@@ -246,6 +246,22 @@ async def test_too_late_is_too_late(stage: Stage) -> None:
     late = replace(await stage.asked(), expires_at=time.time())
     assert not await stage.approvals.answer(late, ApprovalStatus.ALLOWED, by=PERSON)
     assert (await stage.stored()).status is ApprovalStatus.PENDING
+
+
+async def test_a_clock_that_jumps_leaves_nothing_to_answer(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, clock: Clock
+) -> None:
+    """A machine that slept: no second of waiting has passed, and the time is up."""
+    asked = await stage.asked()
+    clock.stop()
+    monkeypatch.setattr(time, "time", lambda: asked.expires_at)
+    assert await stage.store.pending() == []
+    assert not (await stage.stored()).is_open
+    clock.advance(_LOOK)
+    clock.go()
+    await stage.done()
+    assert not stage.runtime.answers["call-1"].allow
+    assert (await stage.stored()).status is ApprovalStatus.EXPIRED
 
 
 async def test_several_questions_of_one_turn(stage: Stage, fake: FakeHomeserver) -> None:

@@ -268,28 +268,16 @@ def test_a_decompression_bomb_is_not_decoded() -> None:
         prepare(bomb, 1568)
 
 
-@pytest.fixture
-def decoders(monkeypatch: pytest.MonkeyPatch) -> list[Process]:
-    """The processes that decode; each stands still from its start."""
-    started, start = list[Process](), asyncio.create_subprocess_exec
-
-    async def stopped(*arguments: str, **options: Any) -> Process:
-        process = await start(*arguments, **options)
-        process.send_signal(signal.SIGSTOP)
-        started.append(process)
-        return process
-
-    monkeypatch.setattr(asyncio, "create_subprocess_exec", stopped)
-    return started
-
-
-async def test_decoding_holds_up_nobody_and_happens_once_at_a_time(decoders: list[Process]) -> None:
-    readings = [asyncio.create_task(read(picture(), msgtype="m.image", body="x")) for _ in "ab"]
-    for number in (1, 2):
-        await eventually(lambda: len(decoders), number.__eq__)
-        await settled(readings[number - 1])
-        assert len(decoders) == number
-        decoders[-1].send_signal(signal.SIGCONT)
+async def test_decoding_holds_up_nobody_and_happens_twice_at_a_time(
+    decoders: list[Process],
+) -> None:
+    readings = [asyncio.create_task(read(picture(), msgtype="m.image", body="x")) for _ in "abc"]
+    await eventually(lambda: len(decoders), lambda started: started == 2)
+    await settled(readings[2])
+    assert len(decoders) == 2
+    for number in range(3):
+        await eventually(lambda number=number: len(decoders) > number)
+        decoders[number].send_signal(signal.SIGCONT)
     assert all(one.images for one in await within(asyncio.gather(*readings)))
 
 

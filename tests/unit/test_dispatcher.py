@@ -19,7 +19,8 @@ from tests.waiting import Clock, eventually
 from letta_matrix.conversations import notices
 from letta_matrix.conversations.answers import ASK_AGAIN
 from letta_matrix.conversations.commands.registry import COMMANDS
-from letta_matrix.conversations.dispatcher import _ANSWERS, _AT_ONCE, _IN_TURN, _TRIES
+from letta_matrix.conversations.dispatcher import _TRIES
+from letta_matrix.conversations.queues import ANSWERS, AT_ONCE, IN_TURN
 from letta_matrix.conversations.routing import Router
 from letta_matrix.matrix.content import CURSOR
 from letta_matrix.runtimes.protocol import TurnLost
@@ -434,7 +435,7 @@ async def test_any_transaction_is_admitted(stage: Stage, events: list[dict[str, 
 
 def test_the_queues_know_every_name_of_their_commands() -> None:
     names = {one.name: {one.name, *one.aliases} for one in COMMANDS}
-    assert names["new"] | names["conversations"] == _IN_TURN
-    assert names["cancel"] | {"react-cancel"} == _AT_ONCE
+    assert names["new"] | names["conversations"] == IN_TURN
+    assert names["cancel"] | {"react-cancel"} == AT_ONCE
     reactions = {"react-approve", "react-always", "react-deny"}
-    assert names["approve"] | names["deny"] | reactions == _ANSWERS
+    assert names["approve"] | names["deny"] | reactions == ANSWERS

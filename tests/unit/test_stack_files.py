@@ -140,10 +140,10 @@ def test_the_registration(tmp_path: Path) -> None:
 
 def test_the_homeservers_secrets_survive_a_change_of_ports(tmp_path: Path) -> None:
     first = Synapse(tmp_path, 8008)
-    first.write_files()
+    first.write_files("@letta:localhost")
     key = (tmp_path / "signing.key").read_text()
     before = yaml.safe_load((tmp_path / "homeserver.yaml").read_text())
-    Synapse(tmp_path, 9008, (tmp_path / "registration.yaml",)).write_files()
+    Synapse(tmp_path, 9008, (tmp_path / "registration.yaml",)).write_files("@letta:localhost")
     after = yaml.safe_load((tmp_path / "homeserver.yaml").read_text())
     assert (tmp_path / "signing.key").read_text() == key
     for secret in ("registration_shared_secret", "macaroon_secret_key", "form_secret"):

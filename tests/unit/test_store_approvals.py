@@ -1,5 +1,6 @@
 """Approvals in the database."""
 
+import time
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -83,14 +84,16 @@ async def test_one_that_was_never_stored_cannot_be_settled(
 async def test_pending_ones_in_the_order_they_were_asked(
     database: Database, store: ApprovalStore, make: Make, turn: Turn
 ) -> None:
-    late, early, elsewhere = make("a", asked_at=3.0), make("b", asked_at=1.0), make("c")
-    elsewhere = replace(elsewhere, room_id="!2:test", asked_at=2.0)
-    settled = make("d", status=ApprovalStatus.LAPSED, asked_at=4.0)
-    await database.execute(*map(store.insert, (late, early, elsewhere, settled)))
+    now = time.time()
+    late, early = (make(key, asked_at=at, expires_at=now + 60) for key, at in (("a", 3), ("b", 1)))
+    elsewhere = replace(early, key="c", room_id="!2:test", asked_at=2)
+    settled = make("d", status=ApprovalStatus.LAPSED, asked_at=4, expires_at=now + 60)
+    over = make("e", asked_at=5, expires_at=now)
+    await database.execute(*map(store.insert, (late, early, elsewhere, settled, over)))
     assert await store.pending() == [early, elsewhere, late]
     assert await store.pending(room_id=turn.room_id) == [early, late]
     assert await store.pending(agent_id="agent-2") == []
-    assert await store.of_turn(turn.turn_id) == [early, elsewhere, late, settled]
+    assert await store.of_turn(turn.turn_id) == [early, elsewhere, late, settled, over]
 
 
 async def test_the_event_that_asks_leads_to_it(

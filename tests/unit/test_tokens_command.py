@@ -240,7 +240,7 @@ async def test_a_database_of_another_time(run: Run, database_file: Path) -> None
     change("UPDATE alembic_version SET version_num = '0002'")
     done = await run("list")
     assert done.status == 1
-    assert "has schema 0002, this letta-matrix needs 0003: start the bridge" in done.error
+    assert "has schema 0002, this letta-matrix needs 0004: start the bridge" in done.error
     change("DROP TABLE alembic_version")
     assert "has schema (none)" in (await run("list")).error
     database_file.write_bytes(b"no database at all" * 100)

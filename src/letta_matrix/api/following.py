@@ -16,7 +16,7 @@ from letta_matrix.matrix.events import mapping, newest_content
 from letta_matrix.matrix.homeserver import HomeserverUnavailable
 from letta_matrix.matrix.intent import Intent
 from letta_matrix.store.agents import Agent
-from letta_matrix.store.approvals import Approval, ApprovalStatus
+from letta_matrix.store.approvals import Approval
 from letta_matrix.store.outbox import OutboxEntry, OutboxKind
 from letta_matrix.store.turns import Outcome, Turn, TurnStatus
 from letta_matrix.waiting import is_set
@@ -135,7 +135,7 @@ async def answer_of(api: Services, turn_id: str) -> Answered:
 async def pending(api: Services, turn_id: str) -> list[Approval]:
     """The approvals that a turn waits for, the first asked first."""
     asked = await api.approval_store.of_turn(turn_id)
-    return [one for one in asked if one.status is ApprovalStatus.PENDING]
+    return [one for one in asked if one.is_open]
 
 
 async def text_so_far(api: Services, turn: Turn) -> str:

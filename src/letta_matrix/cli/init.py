@@ -142,10 +142,7 @@ Next:
   3. Start the bridge:
        {typed(["run", "-c", str(config)])}
   4. Accept the invitations that the people in agents.room_members get: to the space and to
-     each agent's room. Synapse accepts them by itself with this in homeserver.yaml:
-       auto_accept_invites:
-         enabled: true
-         only_from_local_users: true"""
+     each agent's room. The chat page does that by itself."""
     )
 
 

@@ -11,6 +11,7 @@ from dataclasses import replace
 import structlog
 from mautrix.errors import MatrixRequestError
 
+from letta_matrix import clock
 from letta_matrix.config import Config
 from letta_matrix.conversations.approval_question import Question
 from letta_matrix.conversations.approval_sight import ApprovalSight
@@ -47,6 +48,9 @@ log = structlog.get_logger()
 
 _STORE_PAUSE = 10.0
 """Seconds between tries of a database that cannot be used."""
+
+_LOOK = 5.0
+"""Seconds between looks at the clock while a question waits."""
 
 _DECISIONS = (ApprovalStatus.ALLOWED, ApprovalStatus.ALWAYS, ApprovalStatus.DENIED)
 
@@ -273,7 +277,7 @@ class Approvals:
             offer = asyncio.create_task(self._offer(question, approval, entry.event_id))
             self._background.add(offer)
             offer.add_done_callback(self._background.discard)
-        if await is_set(question.decided, approval.expires_at - time.time()):
+        if await _decided_by(question.decided, approval.expires_at):
             settled = await self.store.get(approval.key)
         else:
             settled = await self._settle(approval, ApprovalStatus.EXPIRED)
@@ -326,6 +330,15 @@ class Approvals:
 def _to_the_letter(one: Mapping[str, object], other: Mapping[str, object]) -> bool:
     """Whether arguments are the same as JSON, where `true` is not 1."""
     return json.dumps(dict(one), sort_keys=True) == json.dumps(dict(other), sort_keys=True)
+
+
+async def _decided_by(decided: asyncio.Event, end: float) -> bool:
+    """Whether it is decided before a Unix time. The clock may jump over that."""
+    latest = clock.now() + end - time.time()
+    while (left := min(end - time.time(), latest - clock.now())) > 0:
+        if await is_set(decided, min(left, _LOOK)):
+            return True
+    return decided.is_set()
 
 
 def approval_key(turn_id: str, approval_id: str) -> str:

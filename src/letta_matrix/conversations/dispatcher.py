@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import structlog
 
 from letta_matrix.conversations.answers import Answers
+from letta_matrix.conversations.queues import queue_of
 from letta_matrix.conversations.routing import Router, sent_at
 from letta_matrix.matrix.events import mapping
 from letta_matrix.matrix.homeserver import HomeserverUnavailable
@@ -22,12 +23,6 @@ log = structlog.get_logger()
 
 _KEEP = 30 * 86_400
 _TRIES = 5
-_IN_TURN = {"new", "reset", "conversations", "conversation", "history"}
-"""Commands that take effect between the messages before and after them."""
-_ANSWERS = {"approve", "allow", "deny", "reject", "react-approve", "react-always", "react-deny"}
-"""Commands that answer approvals: they wait for each other alone, so that the first one counts."""
-_AT_ONCE = {"cancel", "stop", "react-cancel"}
-"""Commands about what is being answered: they wait for no other."""
 
 _FIRST_PAUSE = 1.0
 _LONGEST_PAUSE = 10.0
@@ -184,7 +179,7 @@ class Dispatcher:
             await self._rooms.left(room_id, user_id, sent_at(event))
 
     def _enqueue(self, turn: Turn) -> None:
-        key = _queue_of(turn)
+        key = queue_of(turn)
         queue = self._queues.get(key)
         if queue is not None:
             queue.append(turn)
@@ -252,16 +247,3 @@ def _each_turn_once(entries: list[InboxEntry]) -> list[InboxEntry]:
             entry.turns = [turn for turn in entry.turns if turn.turn_id not in known]
             known |= {turn.turn_id for turn in entry.turns}
     return list(first.values())
-
-
-def _queue_of(turn: Turn) -> Place:
-    verb = (turn.prompt or "").partition(" ")[0].lower()
-    if turn.kind is TurnKind.MESSAGE:
-        return turn.place
-    if turn.kind is TurnKind.COMMAND and verb in _IN_TURN:
-        return turn.place
-    if turn.kind is TurnKind.COMMAND and verb in _ANSWERS:
-        return Place("", turn.room_id, "!answers")
-    if turn.kind is TurnKind.COMMAND and verb in _AT_ONCE:
-        return Place(turn.agent_id, turn.room_id, f"!{turn.turn_id}")
-    return Place(turn.agent_id, turn.room_id, f"!{turn.kind}")

@@ -42,7 +42,7 @@ class Invitations:
         intent = Intent(self._homeserver, user_id)
         try:
             if not self._may_invite(turn.sender):
-                # Also where the homeserver has accepted it in our stead (auto_accept_invites).
+                # Also where a homeserver has accepted it in our stead (auto_accept_invites).
                 await intent.leave(turn.room_id)
                 log.info("invite rejected", user=user_id, room=turn.room_id, by=turn.sender)
                 await self._turns.finish(turn, Outcome.DROPPED)

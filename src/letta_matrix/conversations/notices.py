@@ -17,6 +17,10 @@ BROKEN = (
 UNAVAILABLE = "I cannot be reached right now. Your message is safe: I'll answer when I am back."
 BUSY = "I am busy with something else in this conversation. I'll answer when that is done."
 RATE_LIMITED = "I was asked too much at once and have to wait a little. I'll answer then."
+OVER_BUDGET = (
+    "That is more than one person may ask at once, so I leave this unanswered, and what you write "
+    "next. What you asked before is safe. Write again in a minute, or when some is answered."
+)
 GONE = "I was deleted from my runtime, so I cannot answer any more."
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from letta_matrix.matrix.events import mapping
 
 _TIMEOUT = 30.0
-_ONE_AT_A_TIME = asyncio.Lock()
+_TWO_AT_A_TIME = asyncio.Semaphore(2)
 _WORKER = "letta_matrix.conversations.picture_worker"
 
 
@@ -33,7 +33,7 @@ class Picture:
 async def prepare(data: bytes, most_side: int) -> Picture:
     """The first frame of a PNG, JPEG, GIF or WebP, no side above `most_side` pixels, upright and
     without metadata. Takes a second at most for what people send. Raises PictureFault."""
-    async with _ONE_AT_A_TIME:
+    async with _TWO_AT_A_TIME:
         head, _, made = (await _work(data, most_side)).partition(b"\n")
     try:
         told = mapping(json.loads(head))

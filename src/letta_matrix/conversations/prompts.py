@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakValueDictionary
 
 import structlog
 from mautrix.errors import MatrixRequestError
@@ -58,6 +59,9 @@ class Prompts:
         self._homeserver = homeserver
         self._directory = directory
         self.roster = Roster(homeserver)
+        # One file of each person at a time: those that wait for a decoder wait in turn, and
+        # whoever sends many waits for their own.
+        self._files = WeakValueDictionary[str, asyncio.Lock]()
 
     async def build(self, turn: Turn, agent: Agent, capabilities: Capabilities) -> Prompt:
         """The prompt of a turn with an agent whose runtime has `capabilities`.
@@ -148,7 +152,8 @@ class Prompts:
             return await download(self._homeserver, agent.user_id, mxc, most, cut=cut)
 
         limits = self._config.conversations
-        return await read_attachment(turn.attachment, limits, fetch, sees=capabilities.images)
+        async with self._files.setdefault(turn.sender, asyncio.Lock()):
+            return await read_attachment(turn.attachment, limits, fetch, sees=capabilities.images)
 
 
 def _without_envelopes(text: str, template: str) -> str:

@@ -2,20 +2,18 @@
 
 import re
 from html import escape, unescape
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
+
+from letta_matrix.matrix.hosts import Place, hosts_in, place_of, readable
 
 _ANCHOR = re.compile(r'<a href="([^"]*)">(.*?)</a>', re.DOTALL)
 _TAG = re.compile(r"<[^>]*>")
 _URL = re.compile(r"[a-z][a-z0-9+.-]{0,15}://[^\s<>\"]+", re.IGNORECASE)
-_DOMAIN = re.compile(
-    r"(?<![\w./-])(?:www\.[\w-]+(?:\.[\w-]+)+|[\w-]+(?:\.[\w-]+)*\.(?:com|org|net|gov|edu|info))"
-    r"(?![\w-])",
-    re.IGNORECASE,
-)
 _INVISIBLE = re.compile("[\u00ad\u034f\u061c\u115f\u180e\u200b-\u200f\u2060-\u2064\u3164\ufeff]")
 _AUTHORITY = re.compile(r"(?<=://)[^/?#\s]+")
 # Joiners have a meaning in the paths of some languages' addresses, never in a host.
 _JOINERS = re.compile("[\u200c\u200d]")
+_MATRIX = re.compile(r"(?:https://matrix\.to/#/|matrix:(?:u|r|roomid)/)([^?]*)", re.IGNORECASE)
 _LONGEST = 200
 
 
@@ -31,50 +29,45 @@ def clean_url(url: str) -> str:
 
 
 def tell_targets(html: str) -> str:
-    """Clean HTML in which every link whose text names another address is followed by its own."""
+    """Clean HTML in which every link whose text may be taken for another address is followed by
+    its own."""
     return _ANCHOR.sub(_told, html) if "<a " in html else html
 
 
 def _told(match: re.Match[str]) -> str:
     target = unescape(match[1])
-    shown = _INVISIBLE.sub("", unescape(_TAG.sub("", match[2]))).strip()
-    if not _misleads(shown, target):
+    shown = unescape(_TAG.sub("", match[2])).strip()
+    place = place_of(target)
+    if not _misleads(shown, target, place):
         return match[0]
-    return f"{match[0]} ({escape(_short(target), quote=False)})"
+    return f"{match[0]} ({escape(_short(target, place), quote=False)})"
 
 
-def _misleads(shown: str, target: str) -> bool:
-    if target.startswith(("https://matrix.to/", "matrix:")) and shown in unquote(target):
+def _misleads(shown: str, target: str, place: Place) -> bool:
+    if _is_its_id(shown, target):
         return False
+    if any(not place.is_named(host) for host in hosts_in(shown)):
+        return True
+    shown = _INVISIBLE.sub("", shown)
     if _plain(shown) == _plain(target):
         # Decoded for reading, it may have spaces.
         return False
-    urls: list[str] = _URL.findall(shown)
-    if urls:
-        return any(_plain(url) != _plain(target) for url in urls)
-    host = _host(target)
-    domains: list[str] = _DOMAIN.findall(shown)
-    return any(not f".{host}".endswith(f".{_bare(domain)}") for domain in domains)
+    return any(_plain(url) != _plain(target) for url in _URL.findall(shown))
+
+
+def _is_its_id(shown: str, target: str) -> bool:
+    """Whether the text is the very user, room or event that a link to Matrix leads to."""
+    match = _MATRIX.match(target)
+    ids = unquote(match[1]).split("/") if match else []
+    return shown in ids or (target.startswith("matrix:") and shown[1:] in ids)
 
 
 def _plain(url: str) -> str:
     scheme, _, rest = unquote(url).rstrip("/.,;:!?").partition("://")
-    return _bare(rest or scheme)
+    return (rest or scheme).lower().removeprefix("www.")
 
 
-def _bare(domain: str) -> str:
-    return domain.lower().removeprefix("www.")
-
-
-def _host(url: str) -> str:
-    if url.lower().startswith("mailto:"):
-        return _bare(url.partition("?")[0].rpartition("@")[2])
-    try:
-        return _bare(urlsplit(url).hostname or "")
-    except ValueError:
-        return ""
-
-
-def _short(url: str) -> str:
+def _short(url: str, place: Place) -> str:
     """A URL in full, or where it is long at least whose it is."""
-    return url if len(url) <= _LONGEST else f"{_host(url) or url[:_LONGEST]}/\u2026"
+    url = readable(url, place)
+    return url if len(url) <= _LONGEST else f"{place.host or url[:_LONGEST]}/\u2026"

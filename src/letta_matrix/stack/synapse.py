@@ -24,6 +24,7 @@ from letta_matrix.stack.homeserver_database import HomeserverDatabase
 from letta_matrix.stack.supervisor import Command
 
 SERVER_NAME = "localhost"
+_ACCEPTS = "letta_matrix.stack.our_invites.OurInvites"
 _UNLIMITED = {"per_second": 1000, "burst_count": 10000}
 _TIMEOUT = aiohttp.ClientTimeout(total=30)
 
@@ -71,18 +72,21 @@ class Synapse:
             cwd=self.directory,
         )
 
-    def write_files(self) -> None:
-        """Write homeserver.yaml and what it names; secrets and the signing key only once."""
+    def write_files(self, bot: str) -> None:
+        """Write homeserver.yaml and what it names; secrets and the signing key only once.
+
+        `bot` is the bridge's user: people accept what it and the agents invite them to.
+        """
         self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         key = self.directory / "signing.key"
         if not key.exists():
             write_private(key, _signing_key())
         log_config = self.directory / "log.yaml"
         write_private_if_changed(log_config, yaml.safe_dump(self._log_config()))
-        text = yaml.safe_dump(self._homeserver_config(key, log_config), sort_keys=False)
+        text = yaml.safe_dump(self._homeserver_config(bot, key, log_config), sort_keys=False)
         write_private_if_changed(self.directory / "homeserver.yaml", text)
 
-    def _homeserver_config(self, key: Path, log_config: Path) -> dict[str, object]:
+    def _homeserver_config(self, bot: str, key: Path, log_config: Path) -> dict[str, object]:
         return {
             "server_name": self.server_name,
             "public_baseurl": f"{self.url}/",
@@ -107,7 +111,7 @@ class Synapse:
             "presence": {"enabled": False},
             "url_preview_enabled": False,
             "app_service_config_files": [str(path) for path in self.registrations],
-            "auto_accept_invites": {"enabled": True, "only_from_local_users": True},
+            "modules": [{"module": _ACCEPTS, "config": {"bot": bot}}],
             "login_via_existing_session": {
                 "enabled": True,
                 "require_ui_auth": False,

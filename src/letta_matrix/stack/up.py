@@ -100,7 +100,7 @@ class Stack:
         remove_state(self._data)
         self._ports.check_free()
         config = write_bridge_files(self._data, self._ports, self._admin, self._agents.token)
-        self._synapse.write_files()
+        self._synapse.write_files(config.bot_user_id)
         if self._synapse.database.discard_half_made():
             self._announce(
                 "the homeserver's database was half made when an earlier start was stopped; "

@@ -52,6 +52,14 @@ class Approval:
     def place(self) -> Place:
         return Place(self.agent_id, self.room_id, self.thread_id)
 
+    @property
+    def is_open(self) -> bool:
+        """Whether it can still be answered: it may be settled a little after its time is up."""
+        return self.status is ApprovalStatus.PENDING and time.time() < self.expires_at
+
+
+_PENDING = approvals.c.status == ApprovalStatus.PENDING
+
 
 class ApprovalStore:
     """The `approvals` table."""
@@ -74,8 +82,8 @@ class ApprovalStore:
         return await self._find(approvals.c.turn_id == turn_id)
 
     async def pending(self, agent_id: str = "", room_id: str = "") -> list[Approval]:
-        """What waits for an answer, the first asked first; of one agent or room if given."""
-        where = approvals.c.status == ApprovalStatus.PENDING
+        """What can still be answered, the first asked first; of one agent or room if given."""
+        where = _PENDING & (approvals.c.expires_at > time.time())
         if agent_id:
             where &= approvals.c.agent_id == agent_id
         if room_id:
@@ -117,7 +125,7 @@ class ApprovalStore:
         self, approval: Approval, status: ApprovalStatus, *, by: str = "", reason: str = ""
     ) -> bool:
         """Settle a pending approval; False if it was settled before."""
-        waiting = (approvals.c.key == approval.key) & (approvals.c.status == ApprovalStatus.PENDING)
+        waiting = _PENDING & (approvals.c.key == approval.key)
         values = {"status": str(status), "decided_by": by, "reason": reason}
         values |= {"expires_at": min(approval.expires_at, time.time())}
         statement = update(approvals).where(waiting).values(**values)

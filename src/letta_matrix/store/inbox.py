@@ -8,9 +8,10 @@ from enum import StrEnum
 from sqlalchemy import Connection, delete, select, update
 
 from letta_matrix.store.approvals import ApprovalStatus
+from letta_matrix.store.budgets import Budget
 from letta_matrix.store.database import Database
 from letta_matrix.store.schema import approvals, inbox, outbox, transactions, turns
-from letta_matrix.store.turns import Turn, TurnStatus
+from letta_matrix.store.turns import Turn, TurnKind, TurnStatus
 
 Event = Mapping[str, object]
 
@@ -18,6 +19,7 @@ Event = Mapping[str, object]
 class InboxState(StrEnum):
     PARKED = "parked"  # of a room not known yet; looked at again when it is
     ROUTED = "routed"
+    REFUSED = "refused"  # its sender is over their budget
     IGNORED = "ignored"
 
 
@@ -33,10 +35,13 @@ class InboxEntry:
 
 
 class Inbox:
-    """The `transactions` and `inbox` tables, and the turns that arrive through them."""
+    """The `transactions` and `inbox` tables, and the turns that arrive through them, as far as
+    the budget of who asks allows. `refused` counts those beyond, in this process."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, budget: Budget | None = None) -> None:
         self._database = database
+        self._budget = budget
+        self.refused = 0
 
     async def admit(self, txn_id: str, entries: list[InboxEntry]) -> list[Turn]:
         """Store a transaction's events and turns, all or nothing.
@@ -51,6 +56,7 @@ class Inbox:
             now = time.time()
             connection.execute(transactions.insert().values(txn_id=txn_id, received_at=now))
             fresh = _fresh(connection, entries)
+            self._spend(connection, fresh, now)
             if fresh:
                 connection.execute(inbox.insert(), [_inbox_values(entry, now) for entry in fresh])
             return _insert_turns(connection, [turn for entry in fresh for turn in entry.turns])
@@ -65,15 +71,30 @@ class Inbox:
         entries = [entry for event in events if (entry := route(event)) is not None]
 
         def store(connection: Connection) -> list[Turn]:
+            now = time.time()
             still = select(inbox.c.event_id).where(parked)
             here = set(connection.execute(still).scalars())
             fresh = [entry for entry in entries if entry.event_id in here]
+            self._spend(connection, fresh, now)
             for entry in fresh:
                 row = update(inbox).where(inbox.c.event_id == entry.event_id)
-                connection.execute(row.values(state=str(entry.state)))
+                # Its sender asks only now: what was parked for long is no way round a budget.
+                connection.execute(row.values(state=str(entry.state), received_at=now))
             return _insert_turns(connection, [turn for entry in fresh for turn in entry.turns])
 
         return await self._database.write(store) if entries else []
+
+    def _spend(self, connection: Connection, fresh: list[InboxEntry], now: float) -> None:
+        if self._budget is None:
+            return
+        spending = self._budget.spend(connection, now)
+        for entry in fresh:
+            wanted = len(entry.turns)
+            entry.turns = spending.allowed(entry.turns)
+            taken = sum(turn.kind is not TurnKind.REFUSED for turn in entry.turns)
+            self.refused += wanted - taken
+            if wanted and not entry.turns:
+                entry.state = InboxState.REFUSED
 
     async def parked_rooms(self) -> list[str]:
         """The rooms something is parked for."""

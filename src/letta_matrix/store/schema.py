@@ -44,7 +44,7 @@ inbox = Table(
     Column("seq", _Sequence, primary_key=True, autoincrement=True),
     Column("event_id", String, nullable=False, unique=True),
     Column("room_id", String, nullable=False),
-    Column("state", String, nullable=False),  # parked | routed | ignored
+    Column("state", String, nullable=False),  # see store/inbox.py
     Column("received_at", Float, nullable=False),
     Column("event", JSON, nullable=False),
     sqlite_autoincrement=True,
@@ -88,7 +88,7 @@ turns = Table(
     Column("room_id", String, nullable=False),
     Column("thread_id", String, nullable=False, server_default=""),
     Column("event_id", String, nullable=False),
-    Column("sender", String, nullable=False),
+    Column("sender", String, nullable=False, index=True),
     Column("sent_at", Float, nullable=False),
     Column("prompt", Text),
     Column("reply_to", String),

@@ -21,6 +21,7 @@ class TurnKind(StrEnum):
     COMMAND = "command"  # for the bridge; `prompt` is the command line
     INVITE = "invite"  # of one of our users into a room
     SPEECH = "speech"  # said by an agent unasked; its text is frozen from the start
+    REFUSED = "refused"  # over its sender's budget; answered with a notice, and not asked
 
 
 class TurnStatus(StrEnum):

@@ -18,6 +18,7 @@ from letta_matrix.conversations.commands.registry import COMMANDS, find, usable_
 from letta_matrix.conversations.commands.services import CommandServices
 from letta_matrix.conversations.commands.texts import clip
 from letta_matrix.conversations.reply import Notice, Reply
+from letta_matrix.conversations.speakers import speaker_of
 from letta_matrix.conversations.verbatim import inline_code as code
 from letta_matrix.matrix.homeserver import Homeserver
 from letta_matrix.matrix.intent import Intent
@@ -75,16 +76,11 @@ class CommandRunner:
 
     def _reply(self, turn: Turn, entries: list[OutboxEntry] | None) -> Reply | None:
         """What answers a command; None where nobody is left to speak."""
-        services, bot = self._services, self._services.config.bot_user_id
-        sender = bot
-        if turn.agent_id:
-            agent = services.directory.get(turn.agent_id)
-            if agent is None or agent.status is AgentStatus.REMOVED:
-                return None
-            sender = agent.user_id
-        elif bot not in services.rooms.ours_in(turn.room_id) and (here := self._agents(turn)):
-            # The bot is not in every room that an agent was invited into.
-            sender = here[0].user_id
+        services = self._services
+        bot = services.config.bot_user_id
+        sender = speaker_of(turn, services.directory, services.rooms, bot)
+        if sender is None:
+            return None
         intent = Intent(self._homeserver, sender)
         interval = services.config.conversations.edit_interval
         return Reply(turn, intent, services.outbox, interval, entries)
