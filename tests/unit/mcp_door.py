@@ -15,6 +15,7 @@ from tests.mcp_socket import RawClient, raw_client
 from letta_matrix.access.authenticator import Authenticator
 from letta_matrix.access.secrets import issue
 from letta_matrix.config import Config
+from letta_matrix.connections.admission import Connections
 from letta_matrix.matrix.homeserver import Homeserver
 from letta_matrix.matrix.pacing import Pacer
 from letta_matrix.mcp.core import Core
@@ -133,7 +134,7 @@ class Door:
 
     async def renew(self, port: int = 0) -> None:
         """Listen, like a new process."""
-        self.sockets = McpSockets(self.services, Core(self.services))
+        self.sockets = McpSockets(self.services, Core(self.services), Connections(2_000))
         await self.sockets.start("127.0.0.1", port)
 
     async def token(
