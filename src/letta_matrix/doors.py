@@ -20,6 +20,7 @@ from letta_matrix.mcp.core import Core
 from letta_matrix.mcp.http import McpHttp
 from letta_matrix.mcp.services import Services as McpServices
 from letta_matrix.mcp.websocket import McpSockets
+from letta_matrix.web.budget import Budget
 from letta_matrix.web.front import Front
 from letta_matrix.web.health import health_routes
 from letta_matrix.web.lazy import Lazy
@@ -50,6 +51,7 @@ class Doors:
         self._trouble_of = trouble_of
         self._authenticator = Authenticator(config, parts.stores.tokens, parts.stores.directory)
         self.connections = Connections(most_connections())
+        self._budget = Budget()
         self._stopping = asyncio.Event()
         self._opened = contextlib.AsyncExitStack()
 
@@ -102,6 +104,7 @@ class Doors:
             homeserver=parts.homeserver,
             toolbox=parts.toolbox,
             authenticator=self._authenticator,
+            budget=self._budget,
             directory=stores.directory,
             tokens=stores.tokens,
             audit=stores.audit,
@@ -124,6 +127,7 @@ class Doors:
             toolbox=self._parts.toolbox,
             authenticator=self._authenticator,
             directory=self._parts.stores.directory,
+            budget=self._budget,
         )
 
 

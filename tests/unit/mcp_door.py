@@ -35,6 +35,7 @@ from letta_matrix.toolbox.principal import TOOL_SCOPES, Scope
 from letta_matrix.toolbox.registry import Toolbox
 from letta_matrix.toolbox.results import UNTRUSTED
 from letta_matrix.toolbox.tool import Caller, Params, Result, Tool
+from letta_matrix.web.budget import Budget
 
 MINE, OTHERS = "!mine:test", "!others:test"
 
@@ -176,7 +177,7 @@ async def door_on(
     if fake_tools:
         toolbox.tools = {tool.name: tool for tool in fake.tools()}
     tokens = TokenStore(database)
-    services = Services(config, toolbox, Authenticator(config, tokens, agents), agents)
+    services = Services(config, toolbox, Authenticator(config, tokens, agents), agents, Budget())
     door = Door(config, tokens, toolbox, fake, services)
     await door.renew()
     try:

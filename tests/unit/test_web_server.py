@@ -162,9 +162,7 @@ async def test_who_waits_for_an_answer_or_is_idle_stays(
     streams[1].close()
 
 
-async def test_a_body_is_not_waited_for_byte_by_byte(
-    echo: Echo, port: int, clock: Clock
-) -> None:
+async def test_a_body_is_not_waited_for_byte_by_byte(echo: Echo, port: int, clock: Clock) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9000\r\n\r\n")
     await eventually(lambda: echo.asked)

@@ -84,9 +84,8 @@ class AiohttpServer:
 
     @property
     def port(self) -> int:
-        """Where it listens."""
-        assert self._listener is not None
-        return self._listener.port
+        """Where it listens, 0 before it does."""
+        return self._listener.port if self._listener is not None else 0
 
     async def start(self, hostname: str, port: int) -> None:
         """Listen. Raises OSError when the port is taken."""

@@ -25,7 +25,7 @@ log = structlog.get_logger()
 _MAX_BODY = 64 * 1024 * 1024
 _BODY_SECONDS = 60.0
 _IDLE_SECONDS = 300.0
-"""Longer than Synapse keeps a connection: closed by us just when it sends, it waits to try again."""
+"""Longer than Synapse keeps a connection: one that we close just then delays what it sends."""
 _MOST_CONNECTIONS = 128
 _WARNING_INTERVAL = 60.0
 

@@ -45,9 +45,7 @@ class McpSockets:
         self._core = core
         self._open: set[web.WebSocketResponse] = set()
         self._counted = OpenStreams(PER_TOKEN, "connections")
-        self._server = AiohttpServer(
-            self._app(), connections, keepalive=_IDLE, farewell=_FAREWELL
-        )
+        self._server = AiohttpServer(self._app(), connections, keepalive=_IDLE, farewell=_FAREWELL)
 
     @property
     def port(self) -> int:

@@ -123,7 +123,8 @@ class _Server(uvicorn.Server):
         def connection() -> _Connection:
             return _Connection(config=config, server_state=self.server_state, app_state={})
 
-        self.servers = [Listener(sockets or [], connection, self._connections)]
+        listener = Listener(sockets or [], connection, self._connections)
+        self.servers = [listener]  # type: ignore[list-item]
         self.started = True
 
     async def main_loop(self) -> None:
