@@ -90,9 +90,14 @@ class Connections:
         now = clock.now()
         return [what for what, when in self._told.items() if now - when <= _TOLD_FOR]
 
+    @property
+    def full(self) -> bool:
+        """Whether all are in use."""
+        return len(self._all) >= self.most
+
     def has_room(self) -> bool:
-        """Whether another one may come; room is made if need be."""
-        if len(self._all) < self.most:
+        """Whether another one, who waits, may come; room is made if need be."""
+        if not self.full:
             return True
         if self.make_room():
             self._tell(

@@ -8,6 +8,7 @@ _PLENTY = 65_536
 _OWN = 512
 """For all that is no connection of strangers: the homeserver's, the keeper's, the database."""
 _MOST_CONNECTIONS = 2_000
+_MOST_KEPT = 128
 
 
 def raise_limit() -> None:
@@ -22,6 +23,15 @@ def raise_limit() -> None:
 
 def most_connections() -> int:
     """How many connections of strangers the limit has room for, beside what is our own."""
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    limit = _PLENTY if soft == resource.RLIM_INFINITY else soft
+    limit = _limit()
     return min(_MOST_CONNECTIONS, max(limit - _OWN, limit // 2))
+
+
+def kept_connections() -> int:
+    """How many more there may be on a port that is kept from the rush on the others."""
+    return min(_MOST_KEPT, (_limit() - most_connections()) // 4)
+
+
+def _limit() -> int:
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return _PLENTY if soft == resource.RLIM_INFINITY else soft

@@ -61,7 +61,9 @@ class Listener:
         """What servers of asyncio have; there is nothing to wait for."""
 
     def _accept(self, listening: socket.socket) -> None:
-        for _ in range(_AT_ONCE):
+        for accepted in range(_AT_ONCE):
+            if accepted and self._connections.full:
+                return  # nobody has to go before another one is known to wait
             if not self._connections.has_room():
                 self._pause(listening)
                 return

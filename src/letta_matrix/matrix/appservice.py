@@ -18,6 +18,7 @@ from aiohttp import web
 from letta_matrix import clock
 from letta_matrix.connections.admission import Connections
 from letta_matrix.connections.aiohttp_server import AiohttpServer
+from letta_matrix.connections.descriptors import kept_connections
 from letta_matrix.matrix.events import items, mapping
 
 log = structlog.get_logger()
@@ -26,7 +27,6 @@ _MAX_BODY = 64 * 1024 * 1024
 _BODY_SECONDS = 60.0
 _IDLE_SECONDS = 300.0
 """Longer than Synapse keeps a connection: one that we close just then delays what it sends."""
-_MOST_CONNECTIONS = 128
 _WARNING_INTERVAL = 60.0
 
 Events = list[dict[str, Any]]
@@ -56,7 +56,7 @@ class Appservice:
         self._hs_token = hs_token.encode()
         self._handler = handler
         self.counters: Counter[str] = Counter()
-        self.connections = Connections(_MOST_CONNECTIONS)
+        self.connections = Connections(kept_connections())
         self._server: AiohttpServer | None = None
         self._expected: tuple[bytes, asyncio.Event] | None = None
         self._warned_at = -math.inf
