@@ -43,6 +43,7 @@ class McpSockets:
         self._authenticator = services.authenticator
         self._guard = mcp_guard(services.config)
         self._core = core
+        self._budget = services.budget
         self._open: set[web.WebSocketResponse] = set()
         self._counted = OpenStreams(PER_TOKEN, "connections")
         self._server = AiohttpServer(self._app(), connections, keepalive=_IDLE, farewell=_FAREWELL)
@@ -136,7 +137,13 @@ class McpSockets:
         self._open.add(socket)
         try:
             await Session(
-                socket, bearer, self._authenticator, self._core, request.remote or "", abort
+                socket,
+                bearer,
+                self._authenticator,
+                self._core,
+                request.remote or "",
+                abort,
+                self._budget,
             ).run()
         finally:
             self._open.discard(socket)
