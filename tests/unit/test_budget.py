@@ -1,6 +1,8 @@
 """The budget of bytes in flight: who has its turn, and when."""
 
 import asyncio
+import gc
+import weakref
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -82,6 +84,23 @@ async def test_one_that_goes_as_its_turn_comes_takes_nothing_along(budget: Budge
 async def test_what_is_larger_than_all_of_it_has_its_turn_alone(budget: Budget) -> None:
     async with budget.held(100 * LARGE):
         pass
+
+
+async def test_bodies_in_circles_do_not_stay(
+    budget: Budget, request: pytest.FixtureRequest
+) -> None:
+    class Body:
+        again: "Body"
+
+    gc.disable()
+    request.addfinalizer(gc.enable)
+    body = Body()
+    body.again = body
+    known = weakref.ref(body)
+    async with budget.held(LARGE):
+        del body
+    await settled()
+    assert known() is None
 
 
 def _chunks(*sizes: int) -> tuple[list[int], Callable[[], Coroutine[Any, Any, Message]]]:

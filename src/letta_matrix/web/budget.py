@@ -4,6 +4,7 @@ A body is several times its size while it is worked on: as bytes, as text, as wh
 """
 
 import asyncio
+import gc
 import math
 from collections import deque
 from collections.abc import AsyncGenerator
@@ -14,7 +15,7 @@ from starlette.types import Message, Receive, Scope
 
 SMALL = 128_000
 """Bytes of a body that is never waited with."""
-MOST = 32_000_000
+MOST = 16_000_000
 """Bytes of larger ones at a time."""
 PATIENCE = 10.0
 """Seconds that a request waits for its turn, with its body unread."""
@@ -38,6 +39,7 @@ class Budget:
     def __init__(self, most: int = MOST) -> None:
         self._most = self._left = most
         self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
+        self._let_go = 0
 
     @asynccontextmanager
     async def body(self, scope: Scope, receive: Receive, most: int) -> AsyncGenerator[Receive]:
@@ -93,6 +95,12 @@ class Budget:
     def _give_back(self, size: int) -> None:
         self._left += size
         self._serve()
+        self._let_go += size
+        if self._let_go >= self._most // 2:
+            # An error keeps the frames that it passed, and with them bodies, until the collector
+            # comes: it counts objects, and large ones are few.
+            self._let_go = 0
+            asyncio.get_running_loop().call_soon(gc.collect)
 
     def _serve(self) -> None:
         while self._waiting and self._waiting[0][0] <= self._left:

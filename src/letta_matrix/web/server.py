@@ -38,8 +38,9 @@ class _Connection(Accepted, HttpToolsProtocol):
         return self._in_head and not self._is_answered()
 
     def is_sending(self) -> bool:
-        # While reading is paused they wait for us.
-        return not self._in_head and not self.flow.read_paused
+        # While reading is paused, or no 100 (Continue) was sent, they wait for us.
+        waits = self.flow.read_paused or (self.cycle and self.cycle.waiting_for_100_continue)
+        return not self._in_head and not waits
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
