@@ -17,6 +17,8 @@ from letta_matrix.access.mirror import AuditMirror
 from letta_matrix.agents.provisioner import Provisioner
 from letta_matrix.assembly import Parts, Stores, make_runtime
 from letta_matrix.config import Config
+from letta_matrix.connections.admission import Connections
+from letta_matrix.connections.descriptors import raise_limit
 from letta_matrix.doors import Doors
 from letta_matrix.logs import configure_logging, secrets_of
 from letta_matrix.matrix.appservice import Appservice
@@ -59,6 +61,7 @@ class Bridge:
         self._trouble: str | None = None
         self._backlog = asyncio.Event()
         self._sweep_due = asyncio.Event()
+        self._connections: list[Connections] = []
         self._opened = contextlib.AsyncExitStack()
         self._started = clock.now()
 
@@ -103,6 +106,7 @@ class Bridge:
         await listen(self._appservice.start, config.appservice.hostname, config.appservice.port)
         doors = Doors(config, parts, self.health, self.is_ready, self._trouble_of)
         opened.push_async_callback(doors.close)
+        self._connections = [self._appservice.connections, doors.connections]
         await doors.open()
 
     async def _stop_tasks(self) -> None:
@@ -173,7 +177,7 @@ class Bridge:
         troubles += [self._trouble] if self._trouble else []
         if stuck := self._parts.homeserver.retries.stuck:
             troubles.append(f"{stuck} requests to the homeserver have failed for 30 s or longer")
-        return troubles
+        return troubles + [what for some in self._connections for what in some.troubles]
 
     def _trouble_of(self, agent_id: str) -> str:
         return self._provisioner.trouble.get(agent_id, "") if self._provisioner else ""
@@ -292,6 +296,7 @@ def _mirror(config: Config, parts: Parts, opened: contextlib.AsyncExitStack) -> 
 async def run(config: Config) -> None:
     """Run the bridge until SIGINT or SIGTERM. Raises StoreError or PortTakenError."""
     configure_logging(config.logging, secrets_of(config))
+    raise_limit()
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):

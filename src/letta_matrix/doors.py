@@ -14,10 +14,13 @@ from letta_matrix.access.authenticator import Authenticator
 from letta_matrix.access.guard import Guard, Guarded, Refused, api_guard
 from letta_matrix.assembly import Parts
 from letta_matrix.config import Config
+from letta_matrix.connections.admission import Connections
+from letta_matrix.connections.descriptors import most_connections
 from letta_matrix.mcp.core import Core
 from letta_matrix.mcp.http import McpHttp
 from letta_matrix.mcp.services import Services as McpServices
 from letta_matrix.mcp.websocket import McpSockets
+from letta_matrix.web.budget import Budget
 from letta_matrix.web.front import Front
 from letta_matrix.web.health import health_routes
 from letta_matrix.web.lazy import Lazy
@@ -30,7 +33,8 @@ if TYPE_CHECKING:
 
 
 class Doors:
-    """Listens for browsers and programs. Their libraries are loaded when somebody comes."""
+    """Listens for browsers and programs. Their libraries are loaded when somebody comes.
+    `connections` are those of all its ports."""
 
     def __init__(
         self,
@@ -46,13 +50,15 @@ class Doors:
         self._is_ready = is_ready
         self._trouble_of = trouble_of
         self._authenticator = Authenticator(config, parts.stores.tokens, parts.stores.directory)
+        self.connections = Connections(most_connections())
+        self._budget = Budget()
         self._stopping = asyncio.Event()
         self._opened = contextlib.AsyncExitStack()
 
     async def open(self) -> None:
         """Listen. Raises PortTakenError."""
         api = self._config.api
-        rest = AsgiServer(self.rest())
+        rest = AsgiServer(self.rest(), self.connections)
         self._opened.push_async_callback(rest.close)
         await listen(rest.start, api.hostname, api.port)
         if self._config.mcp.enabled:
@@ -62,11 +68,11 @@ class Doors:
         services, mcp = self._mcp_services(), self._config.mcp
         core = Core(services)
         door = McpHttp(services, core)
-        server = AsgiServer(door)
+        server = AsgiServer(door, self.connections)
         self._opened.push_async_callback(server.close)
         self._opened.push_async_callback(door.close)
         await listen(server.start, mcp.hostname, mcp.port)
-        sockets = McpSockets(services, core)
+        sockets = McpSockets(services, core, self.connections)
         self._opened.push_async_callback(sockets.close)
         await listen(sockets.start, mcp.hostname, mcp.websocket_port)
 
@@ -98,6 +104,7 @@ class Doors:
             homeserver=parts.homeserver,
             toolbox=parts.toolbox,
             authenticator=self._authenticator,
+            budget=self._budget,
             directory=stores.directory,
             tokens=stores.tokens,
             audit=stores.audit,
@@ -120,6 +127,7 @@ class Doors:
             toolbox=self._parts.toolbox,
             authenticator=self._authenticator,
             directory=self._parts.stores.directory,
+            budget=self._budget,
         )
 
 

@@ -1,4 +1,5 @@
-"""Logging for a whole process, with secrets masked wherever they turn up."""
+"""Logging for a whole process, with secrets masked wherever they turn up, and without end of
+repetitions."""
 
 import logging
 import re
@@ -9,8 +10,11 @@ from typing import Any
 import structlog
 
 from letta_matrix.config import Config, Logging
+from letta_matrix.log_repeats import Line, Repeats
 
 _MASK = "[secret]"
+_LONGEST = 300
+"""Characters of a library's line."""
 _TOKEN = re.compile(r"lm_[0-9a-f]{12}_[\w-]{43}", re.ASCII)
 """Tokens that the bridge has given out; it knows their digests alone."""
 
@@ -36,6 +40,7 @@ def configure_logging(settings: Logging, secrets: Iterable[str] = ()) -> None:
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,
+            Repeats(_say),
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             *exceptions,
             renderer,
@@ -50,6 +55,29 @@ def configure_logging(settings: Logging, secrets: Iterable[str] = ()) -> None:
     # we log ourselves.
     for name in ("mau", "uvicorn"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
+    root = logging.getLogger()
+    others = [one for one in root.handlers if not isinstance(one, _FromLibraries)]
+    root.handlers[:] = [*others, _FromLibraries()]
+
+
+class _FromLibraries(logging.Handler):
+    """Lines of libraries, asyncio's and aiohttp's among them, go the way of ours: each is one
+    line, with a stack only where it tells of a defect."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        event = record.getMessage().partition("\n")[0][:_LONGEST]
+        error = record.exc_info[1] if record.exc_info else None
+        details: dict[str, object] = {"logger": record.name}
+        if isinstance(error, OSError):
+            details["reason"] = str(error)
+        elif error is not None:
+            details["exc_info"] = error
+        structlog.get_logger().log(record.levelno, event, **details)
+
+
+def _say(line: Line) -> None:
+    level = logging.getLevelNamesMapping()[str(line["level"]).upper()]
+    structlog.get_logger().log(level, **{k: v for k, v in line.items() if k != "level"})
 
 
 def secrets_of(config: Config) -> list[str]:

@@ -17,6 +17,7 @@ from tests.deaf_appservice import DeafAppservice
 from tests.servers import Homeserver, free_port
 from tests.waiting import DEADLINE
 
+from letta_matrix.connections.admission import Connections
 from letta_matrix.web.pages import chat_routes
 from letta_matrix.web.server import AsgiServer
 
@@ -45,7 +46,7 @@ async def no_bridge(homeserver: Homeserver) -> AsyncIterator[DeafAppservice]:
 @pytest.fixture(scope="session")
 async def chat_url(homeserver: Homeserver) -> AsyncIterator[str]:
     app = Starlette(routes=chat_routes(homeserver.url, f"@letta:{homeserver.server_name}"))
-    server = AsgiServer(app)
+    server = AsgiServer(app, Connections(2_000))
     port = free_port()
     await server.start("127.0.0.1", port)
     yield f"http://127.0.0.1:{port}/chat"

@@ -12,6 +12,7 @@ from tests.builders import config_for
 from tests.servers import free_port
 
 from letta_matrix.api.app import make_app
+from letta_matrix.connections.admission import Connections
 from letta_matrix.web.front import Front
 from letta_matrix.web.pages import chat_routes, docs_routes
 from letta_matrix.web.server import AsgiServer
@@ -21,7 +22,7 @@ from letta_matrix.web.server import AsgiServer
 async def docs_url() -> AsyncIterator[str]:
     services: Any = SimpleNamespace(config=config_for(Path()), homeserver=None)
     pages = [*chat_routes("http://127.0.0.1:9", "@letta:test"), *docs_routes()]
-    server = AsgiServer(Front(pages, make_app(services)))
+    server = AsgiServer(Front(pages, make_app(services)), Connections(100))
     port = free_port()
     await server.start("127.0.0.1", port)
     yield f"http://127.0.0.1:{port}/docs"

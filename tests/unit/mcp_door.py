@@ -15,6 +15,7 @@ from tests.mcp_socket import RawClient, raw_client
 from letta_matrix.access.authenticator import Authenticator
 from letta_matrix.access.secrets import issue
 from letta_matrix.config import Config
+from letta_matrix.connections.admission import Connections
 from letta_matrix.matrix.homeserver import Homeserver
 from letta_matrix.matrix.pacing import Pacer
 from letta_matrix.mcp.core import Core
@@ -34,6 +35,7 @@ from letta_matrix.toolbox.principal import TOOL_SCOPES, Scope
 from letta_matrix.toolbox.registry import Toolbox
 from letta_matrix.toolbox.results import UNTRUSTED
 from letta_matrix.toolbox.tool import Caller, Params, Result, Tool
+from letta_matrix.web.budget import Budget
 
 MINE, OTHERS = "!mine:test", "!others:test"
 
@@ -133,7 +135,7 @@ class Door:
 
     async def renew(self, port: int = 0) -> None:
         """Listen, like a new process."""
-        self.sockets = McpSockets(self.services, Core(self.services))
+        self.sockets = McpSockets(self.services, Core(self.services), Connections(2_000))
         await self.sockets.start("127.0.0.1", port)
 
     async def token(
@@ -175,7 +177,7 @@ async def door_on(
     if fake_tools:
         toolbox.tools = {tool.name: tool for tool in fake.tools()}
     tokens = TokenStore(database)
-    services = Services(config, toolbox, Authenticator(config, tokens, agents), agents)
+    services = Services(config, toolbox, Authenticator(config, tokens, agents), agents, Budget())
     door = Door(config, tokens, toolbox, fake, services)
     await door.renew()
     try:

@@ -14,6 +14,7 @@ from tests.servers import free_port
 from tests.unit.mcp_door import Door, Text, door_on
 
 from letta_matrix.access.authenticator import Authenticator
+from letta_matrix.connections.admission import Connections
 from letta_matrix.mcp.core import Core
 from letta_matrix.mcp.http import McpHttp
 from letta_matrix.mcp.services import Services
@@ -22,6 +23,7 @@ from letta_matrix.store.database import Database, database_url
 from letta_matrix.toolbox.faults import Fault, ToolError
 from letta_matrix.toolbox.principal import Scope
 from letta_matrix.toolbox.tool import Caller, Result, Tool
+from letta_matrix.web.budget import Budget
 from letta_matrix.web.server import AsgiServer
 
 Json = dict[str, Any]
@@ -183,9 +185,9 @@ async def http_door(
         agents = AgentDirectory(database)
         await agents.load()
         authenticator = Authenticator(door.config, door.tokens, agents)
-        services = Services(door.config, door.toolbox, authenticator, agents)
+        services = Services(door.config, door.toolbox, authenticator, agents, Budget())
         app = McpHttp(services, Core(services))
-        server, port = AsgiServer(app), free_port()
+        server, port = AsgiServer(app, Connections(2_000)), free_port()
         await server.start("127.0.0.1", port)
         url = f"http://127.0.0.1:{port}"
         try:

@@ -26,7 +26,7 @@ from letta_matrix.runtimes.keeper.client import (
 )
 from letta_matrix.runtimes.keeper.process import keep
 from letta_matrix.runtimes.keeper.secret import secret_at
-from letta_matrix.runtimes.keeper.server import Keeper, is_remote
+from letta_matrix.runtimes.keeper.server import SILENCE, Keeper, is_remote
 from letta_matrix.runtimes.keeper.wire import Frame
 
 
@@ -100,6 +100,18 @@ async def path(tmp_path: Path) -> AsyncGenerator[Path]:
 
 def pid_of(path: Path) -> int:
     return int(path.with_name(f"{path.name}.pid").read_text())
+
+
+async def test_who_says_nothing_is_hung_up_on(
+    socket: Path, upstream: FakeAppServer, clock: Clock
+) -> None:
+    reader, writer = await asyncio.open_unix_connection(socket)
+    async with attached(socket, upstream) as bridge:
+        clock.advance(SILENCE)
+        assert await within(reader.read()) == b""
+        bridge.send(b"{}")
+        assert await upstream.heard(1) == ["{}"]
+    writer.close()
 
 
 async def test_frames_pass_both_ways_unchanged(socket: Path, upstream: FakeAppServer) -> None:

@@ -9,7 +9,9 @@ from typing import Literal
 import pytest
 import structlog
 from tests.builders import config_for
+from tests.waiting import Clock, settled
 
+from letta_matrix import log_repeats
 from letta_matrix.access.secrets import issue
 from letta_matrix.config import Logging
 from letta_matrix.logs import configure_logging, secrets_of
@@ -17,7 +19,9 @@ from letta_matrix.logs import configure_logging, secrets_of
 
 @pytest.fixture(autouse=True)
 def _as_before() -> Generator[None]:
+    handlers = list(logging.getLogger().handlers)
     yield
+    logging.getLogger().handlers[:] = handlers
     structlog.reset_defaults()
 
 
@@ -75,3 +79,65 @@ def test_the_secrets_of_a_configuration() -> None:
     ]
     config = config_for(Path(), runtimes=runtimes)
     assert secrets_of(config) == ["as-secret", "hs-secret", "runtime-token"]
+
+
+async def test_a_fault_that_repeats_itself_is_said_once_with_a_count(
+    capsys: pytest.CaptureFixture[str], clock: Clock
+) -> None:
+    configure_logging(Logging(format="json"))
+    log = structlog.get_logger()
+    clock.stop()
+    for _ in range(1_000):
+        log.warning("no descriptors", port=1)
+        log.error("failed", exc_info=ValueError("no"))
+    lines = capsys.readouterr().err.splitlines()
+    assert [json.loads(line)["event"] for line in lines] == ["no descriptors", "failed"]
+    clock.advance(log_repeats.SPAN)
+    await settled()
+    counts = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    assert [(line["event"], line["repeated"]) for line in counts] == [
+        ("no descriptors", 999),
+        ("failed", 999),
+    ]
+    assert counts[0]["port"] == 1
+    log.warning("no descriptors", port=1)
+    assert "repeated" not in capsys.readouterr().err
+
+
+async def test_nothing_fills_the_log_whatever_is_in_its_lines(
+    capsys: pytest.CaptureFixture[str], clock: Clock
+) -> None:
+    configure_logging(Logging(format="json"))
+    log = structlog.get_logger()
+    clock.stop()
+    for number in range(5_000):
+        log.info("a request was refused", peer=number)
+    assert len(capsys.readouterr().err.splitlines()) == log_repeats.OF_A_KIND
+    for number in range(5_000):
+        log.warning(f"fault {number}")
+    assert len(capsys.readouterr().err.splitlines()) == log_repeats.IN_ALL - log_repeats.OF_A_KIND
+    clock.advance(log_repeats.SPAN)
+    log.info("later")
+    last = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    assert [line.get("repeated") for line in last][-1] is None
+    assert last[0]["repeated"] == 5_000 - log_repeats.OF_A_KIND
+    assert any(line["event"] == log_repeats._TOO_MUCH for line in last)
+
+
+def test_libraries_write_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logging(Logging(), ["s3cret"])
+    library = logging.getLogger("asyncio")
+    for number in range(500):
+        try:
+            raise OSError(24, "Too many open files")
+        except OSError:
+            text = f"socket.accept() out of system resource\nsocket: {number} s3cret"
+            library.exception(text)
+    output = capsys.readouterr().err
+    assert output.count("\n") == 1
+    assert "out of system resource" in output
+    assert "Too many open files" in output
+    library.error("a defect with s3cret", exc_info=ValueError("here"))
+    output = capsys.readouterr().err
+    assert "ValueError: here" in output
+    assert "s3cret" not in output

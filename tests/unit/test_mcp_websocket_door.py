@@ -22,6 +22,7 @@ from letta_matrix.mcp import frames, websocket, websocket_session
 from letta_matrix.mcp.frames import LARGEST
 from letta_matrix.store.database import Database
 from letta_matrix.toolbox.principal import Scope
+from letta_matrix.web.budget import MOST, PATIENCE, SMALL
 
 
 @pytest.fixture
@@ -271,7 +272,9 @@ async def test_a_client_has_a_while_to_read(clock: Clock) -> None:
 
     clock.stop()
     socket = cast("Any", SimpleNamespace(closed=False, send_str=never))
-    session = websocket_session.Session(socket, "", nothing, nothing, "", lambda: cut.append(True))
+    session = websocket_session.Session(
+        socket, "", nothing, nothing, "", lambda: cut.append(True), nothing
+    )
     with capture_logs() as logs:
         sending = asyncio.create_task(session._send("{}"))
         await settled(sending)
@@ -365,3 +368,23 @@ def test_the_page_lists_every_code() -> None:
     assert codes - {frames.LOST} <= listed
     assert f"code {frames.LOST}" in page
     assert f"{frames.LARGEST:,} bytes" in page
+
+
+async def test_large_messages_share_the_room_for_them(door: Door, clock: Clock) -> None:
+    budget, large = door.services.budget, call("echo", text="x" * (SMALL + 1))
+    async with door.client() as client, door.client() as other:
+        async with budget.held(MOST):
+            number = await client.send("tools/call", large)
+            await eventually(lambda: budget._waiting)
+            assert "result" in await other.request("tools/call", call("echo", text="small"))
+            clock.advance(PATIENCE)
+            answer = await client.receive()
+        assert answer["id"] == number
+        assert answer["error"]["code"] == frames.NOT_NOW
+        assert answer["error"]["data"] == {"retry_after": 10.0}
+        assert "result" in await client.request("tools/call", large)
+        assert budget._left == MOST
+        await client.send("tools/call", call("wait", text="x" * (SMALL + 1)))
+        await eventually(lambda: door.fake.waiting)
+        assert budget._left < MOST
+    await eventually(lambda: budget._left == MOST)

@@ -53,6 +53,29 @@ async def _gives_up(child: Child, clock: Clock) -> str:
 SLEEP = "import time; time.sleep(3600)"
 
 
+async def test_a_log_stays_small_while_the_child_runs(
+    tmp_path: Path, children: list[Child], clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor, "_LOG_BYTES", 1_000)
+    go = tmp_path / "go"
+    code = f"""
+import os, sys, time
+print("x" * 2_000, flush=True)
+while not os.path.exists({str(go)!r}): time.sleep(0.01)
+print("later", flush=True)
+{SLEEP}
+"""
+    child = Child(_python(tmp_path, code), print)
+    children.append(child)
+    await child.start()
+    log = child.command.log
+    await eventually(lambda: log.stat().st_size > 2_000)
+    await clock.until(lambda: log.stat().st_size == 0)
+    go.touch()
+    await eventually(lambda: log.read_text() == "later\n")
+    assert log.with_name(f"{log.name}.1").read_text() == "x" * 2_000 + "\n"
+
+
 async def test_a_killed_child_is_started_again_and_said_so(
     tmp_path: Path, children: list[Child]
 ) -> None:
@@ -179,8 +202,8 @@ async def test_an_ended_child_stays_ended(tmp_path: Path) -> None:
     child.terminate()
     # The watcher, which would start it again, has ended with it.
     await child.wait_ended(DEADLINE)
-    assert child._watcher is not None
-    assert child._watcher.done()
+    assert child._watchers
+    assert all(watcher.done() for watcher in child._watchers)
     assert len(pids) == 1
     assert child.pid is None
 

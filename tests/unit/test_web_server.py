@@ -9,6 +9,8 @@ import pytest
 from starlette.types import Receive, Scope, Send
 from tests.waiting import Clock, eventually, settled
 
+from letta_matrix.connections import admission
+from letta_matrix.connections.admission import Connections
 from letta_matrix.web import server as module
 from letta_matrix.web.server import AsgiServer
 
@@ -40,6 +42,8 @@ class Echo:
             await self.answers.wait()
         names = sorted(name.decode() for name, _ in scope["headers"])
         data = json.dumps([scope["client"][0], names, length]).encode()
+        if scope["path"] == "/large":
+            data = b" " * 20_000_000
         headers = [(b"content-length", str(len(data)).encode())]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": data})
@@ -51,8 +55,13 @@ def echo() -> Echo:
 
 
 @pytest.fixture
-async def port(echo: Echo) -> AsyncGenerator[int]:
-    server = AsgiServer(echo)
+def connections() -> Connections:
+    return Connections(100)
+
+
+@pytest.fixture
+async def port(echo: Echo, connections: Connections) -> AsyncGenerator[int]:
+    server = AsgiServer(echo, connections)
     await server.start("127.0.0.1", 0)
     yield server._server.servers[0].sockets[0].getsockname()[1]
     await server.close()
@@ -152,24 +161,30 @@ async def test_who_waits_for_an_answer_or_is_idle_stays(
     await long_after()
     echo.answers.set()
     assert await answering
-    head, body = CHUNKED[:-6], CHUNKED[-6:]
-    streams[1].write(head)
-    await eventually(lambda: echo.asked == 4)
-    await long_after()
-    assert (await answer(streams, body + b"0\r\n\r\n"))[2] == 1
     streams[1].close()
 
 
-@pytest.fixture
-def few(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_MOST_CONNECTIONS", 2)
+async def test_a_body_is_not_waited_for_byte_by_byte(echo: Echo, port: int, clock: Clock) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9000\r\n\r\n")
+    await eventually(lambda: echo.asked)
+    ended = asyncio.create_task(reader.read())
+
+    def trickle() -> bool:
+        writer.write(b"x")
+        return ended.done()
+
+    await clock.until(trickle, step=module._HEAD_SECONDS / 10)
+    assert await ended == b""
+    writer.close()
 
 
-@pytest.mark.usefixtures("few")
-async def test_too_many_connections_are_refused(port: int) -> None:
-    first = await asyncio.open_connection("127.0.0.1", port)
-    assert await answer(first, GET + b"\r\n")
-    second = await asyncio.open_connection("127.0.0.1", port)
-    assert await answer(second, GET + b"\r\n") == b"503"
-    for _, writer in (first, second):
-        writer.close()
+async def test_who_does_not_read_his_answers_is_hung_up_on(
+    echo: Echo, port: int, connections: Connections, clock: Clock
+) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1)
+    writer.write(GET.replace(b" / ", b" /large ") + b"\r\n")
+    await eventually(lambda: echo.asked)
+    await clock.until(lambda: len(connections) == 0, step=admission.STALLED / 10)
+    assert not reader.at_eof()
+    writer.transport.abort()

@@ -11,6 +11,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from letta_matrix.api.problems import Problem, broken, response
 from letta_matrix.api.routing import PREFIX
+from letta_matrix.web.budget import SMALL
 
 _HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -21,7 +22,6 @@ _HEADERS = {
 _IN_URL = (
     "Tokens do not belong in a URL, where logs keep them. Send `Authorization: Bearer lm_...`."
 )
-_OUTSIDE = 128_000
 _JSON = 256_000
 _MESSAGE = 1_300_000
 """100,000 characters, each escaped as a pair of surrogates, and the other fields."""
@@ -72,7 +72,8 @@ class Limits:
 def _most_at(path: str) -> float:
     """How many bytes the body of a request to `path` may have; files are limited by `most`."""
     if not path.startswith(PREFIX + "/"):
-        return _OUTSIDE
+        # Where no token is known yet, nobody may take of the budget.
+        return SMALL
     if path.startswith(PREFIX + "/tools/") or path.endswith("/media"):
         return math.inf
     return _MESSAGE if "/messages" in path else _JSON

@@ -22,6 +22,7 @@ from letta_matrix.access.metadata import challenge
 from letta_matrix.store.database import StoreUnavailable
 from letta_matrix.toolbox.faults import ToolError
 from letta_matrix.toolbox.results import cut
+from letta_matrix.web.budget import BudgetSpent
 
 log = structlog.get_logger()
 
@@ -76,7 +77,9 @@ PROBLEMS: Mapping[str, Kind] = {
     "failed": Kind(500, "Failed", "A defect of the bridge; its log has the reason."),
     "agent-failed": Kind(502, "Agent failed", "Its turn failed; the detail says why."),
     "unavailable": Kind(
-        503, "Unavailable", "The homeserver, a runtime or the database is away; try again."
+        503,
+        "Unavailable",
+        "The homeserver, a runtime or the database is away, or too much arrives; try again.",
     ),
     "timeout": Kind(504, "Timed out", "It took too long, and may have happened or not."),
 }
@@ -201,6 +204,7 @@ def install(app: FastAPI) -> None:
         (Unauthorized, _unauthorized),
         (TooOften, _too_often),
         (StoreUnavailable, _no_store),
+        (BudgetSpent, _spent),
         (RequestValidationError, _invalid),
         (HTTPException, _http),
         (ClientDisconnect, _gone),
@@ -237,6 +241,11 @@ async def _too_often(request: Request, error: TooOften) -> Response:
 
 async def _no_store(request: Request, _: StoreUnavailable) -> Response:
     return response(Problem("unavailable", _NO_DATABASE), request)
+
+
+async def _spent(request: Request, error: BudgetSpent) -> Response:
+    headers = _retry_after(error.retry_after)
+    return response(Problem("unavailable", str(error), headers), request)
 
 
 async def _invalid(request: Request, error: RequestValidationError) -> Response:

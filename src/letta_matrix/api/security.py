@@ -59,11 +59,14 @@ class Protected(JsonRoute):
         known = sorted(_query_of(self.dependant))
 
         async def admitted(request: Request) -> Response:
-            authenticator = services_of(request).authenticator
+            services = services_of(request)
             header = request.headers.get("Authorization")
-            request.state.principal = await authenticator.admit(header, peer_of(request))
+            principal = await services.authenticator.admit(header, peer_of(request))
+            request.state.principal = principal
             _check_query(request, known)
-            return await handle(request)
+            most = services.config.api.max_body_bytes
+            async with services.budget.body(request.scope, request.receive, most) as receive:
+                return await handle(Request(request.scope, receive))
 
         return admitted
 

@@ -16,6 +16,7 @@ from letta_matrix.store.outbox import Outbox
 from letta_matrix.store.tokens import TokenStore
 from letta_matrix.store.turns import Turn, TurnStore
 from letta_matrix.toolbox.registry import Toolbox
+from letta_matrix.web.budget import Budget
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +29,7 @@ class Services:
     homeserver: Homeserver
     toolbox: Toolbox
     authenticator: Authenticator
+    budget: Budget
     directory: AgentDirectory
     tokens: TokenStore
     audit: AuditStore

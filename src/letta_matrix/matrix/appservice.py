@@ -16,11 +16,17 @@ import structlog
 from aiohttp import web
 
 from letta_matrix import clock
+from letta_matrix.connections.admission import Connections
+from letta_matrix.connections.aiohttp_server import AiohttpServer
+from letta_matrix.connections.descriptors import kept_connections
 from letta_matrix.matrix.events import items, mapping
 
 log = structlog.get_logger()
 
 _MAX_BODY = 64 * 1024 * 1024
+_BODY_SECONDS = 60.0
+_IDLE_SECONDS = 300.0
+"""Longer than Synapse keeps a connection: one that we close just then delays what it sends."""
 _WARNING_INTERVAL = 60.0
 
 Events = list[dict[str, Any]]
@@ -43,13 +49,15 @@ class AppserviceHandler(Protocol):
 
 
 class Appservice:
-    """An aiohttp server for the homeserver. `counters` counts transactions and oddities."""
+    """An aiohttp server for the homeserver. `counters` counts transactions and oddities;
+    `connections` are its own, so that no other port takes the homeserver's place."""
 
     def __init__(self, hs_token: str, handler: AppserviceHandler) -> None:
         self._hs_token = hs_token.encode()
         self._handler = handler
         self.counters: Counter[str] = Counter()
-        self._runner: web.AppRunner | None = None
+        self.connections = Connections(kept_connections())
+        self._server: AiohttpServer | None = None
         self._expected: tuple[bytes, asyncio.Event] | None = None
         self._warned_at = -math.inf
 
@@ -73,19 +81,14 @@ class Appservice:
 
     async def start(self, hostname: str, port: int) -> None:
         """Listen. Raises OSError when the port is taken."""
-        self._runner = web.AppRunner(
-            self.application(),
-            access_log=None,
-            handle_signals=False,
-            keepalive_timeout=300,
-            shutdown_timeout=2,
+        self._server = AiohttpServer(
+            self.application(), self.connections, keepalive=_IDLE_SECONDS, farewell=2
         )
-        await self._runner.setup()
-        await web.TCPSite(self._runner, hostname, port).start()
+        await self._server.start(hostname, port)
 
     async def close(self) -> None:
-        if self._runner is not None:
-            await self._runner.cleanup()
+        if self._server is not None:
+            await self._server.close()
 
     @web.middleware
     async def _authenticate(
@@ -123,7 +126,11 @@ class Appservice:
 
     async def _transaction(self, request: web.Request) -> web.Response:
         txn_id = request.match_info["txn_id"]
-        raw = await request.read()
+        try:
+            async with asyncio.timeout(_BODY_SECONDS):
+                raw = await request.read()
+        except TimeoutError:
+            return _error(408, "M_UNKNOWN", "the transaction did not arrive in time")
         try:
             body: Any = json.loads(raw, parse_int=_integer)
         except ValueError:

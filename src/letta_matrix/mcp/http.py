@@ -30,6 +30,7 @@ from letta_matrix.mcp.core import Core
 from letta_matrix.mcp.services import Services
 from letta_matrix.mcp.streams import Stream, Streams
 from letta_matrix.store.database import StoreUnavailable
+from letta_matrix.web.budget import BudgetSpent
 
 if TYPE_CHECKING:
     from letta_matrix.mcp.sessions import Sessions
@@ -48,6 +49,7 @@ class McpHttp:
     def __init__(self, services: Services, core: Core) -> None:
         self._config = services.config
         self._authenticator = services.authenticator
+        self._budget = services.budget
         self._core = core
         tools = services.toolbox.tools.values()
         self._slow_tools = frozenset(tool.name for tool in tools if tool.seconds is None)
@@ -109,6 +111,9 @@ class McpHttp:
         except TooOften as error:
             wait = {"Retry-After": str(math.ceil(error.retry_after))}
             await _refusal(429, str(error), wait)(scope, receive, send)
+        except BudgetSpent as error:
+            wait = {"Retry-After": str(math.ceil(error.retry_after))}
+            await _refusal(503, str(error), wait)(scope, receive, send)
         except StoreUnavailable:
             text = "The bridge's database does not answer now."
             await _refusal(503, text, {"Retry-After": "10"})(scope, receive, send)
@@ -120,7 +125,8 @@ class McpHttp:
         sessions = self._sessions or await self._begin()
         with self._streams.opened(principal, bearer_of(authorization)) as stream:
             answer = _Answer(stream, send)
-            await sessions.serve(principal, scope, receive, answer)
+            async with self._budget.body(scope, receive, sessions.largest_body) as body:
+                await sessions.serve(principal, scope, body, answer)
             return
         await answer.end(scope, receive)
 

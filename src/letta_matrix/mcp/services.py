@@ -6,6 +6,7 @@ from letta_matrix.access.authenticator import Authenticator
 from letta_matrix.config import Config
 from letta_matrix.store.agents import AgentDirectory
 from letta_matrix.toolbox.registry import Toolbox
+from letta_matrix.web.budget import Budget
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,3 +15,4 @@ class Services:
     toolbox: Toolbox
     authenticator: Authenticator
     directory: AgentDirectory
+    budget: Budget

@@ -25,6 +25,8 @@ LARGEST_BODY = 10 * 1024 * 1024
 class Sessions:
     """Runs the SDK's session manager. A session belongs to the principal that began it."""
 
+    largest_body = LARGEST_BODY
+
     def __init__(
         self, server: Server[Any], idle_timeout: float, slow_tools: Collection[str]
     ) -> None:

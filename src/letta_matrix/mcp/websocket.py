@@ -14,6 +14,8 @@ from letta_matrix.access.authenticator import IdentityUnavailable, TooOften, Una
 from letta_matrix.access.guard import Refused, mcp_guard
 from letta_matrix.access.metadata import challenge
 from letta_matrix.access.streams import OpenStreams
+from letta_matrix.connections.admission import Connections
+from letta_matrix.connections.aiohttp_server import AiohttpServer
 from letta_matrix.mcp.core import Core
 from letta_matrix.mcp.frames import GOING_AWAY, LARGEST, SUBPROTOCOL
 from letta_matrix.mcp.services import Services
@@ -28,6 +30,8 @@ _MOST = 1000
 """Clients at once."""
 PER_TOKEN = 300
 """Connections of a token at once."""
+_IDLE = 75.0
+"""Seconds that a connection may be idle behind a request that was no handshake."""
 _FAREWELL = 1.0
 """Seconds a client has to answer our close frame."""
 
@@ -35,40 +39,33 @@ _FAREWELL = 1.0
 class McpSockets:
     """Listens for MCP clients. What a session needs is loaded when the first one has come."""
 
-    def __init__(self, services: Services, core: Core) -> None:
+    def __init__(self, services: Services, core: Core, connections: Connections) -> None:
         self._authenticator = services.authenticator
         self._guard = mcp_guard(services.config)
         self._core = core
+        self._budget = services.budget
         self._open: set[web.WebSocketResponse] = set()
         self._counted = OpenStreams(PER_TOKEN, "connections")
-        self._runner = web.AppRunner(
-            self._app(), access_log=None, handle_signals=False, shutdown_timeout=_FAREWELL
-        )
+        self._server = AiohttpServer(self._app(), connections, keepalive=_IDLE, farewell=_FAREWELL)
 
     @property
     def port(self) -> int:
         """Where it listens."""
-        return int(self._runner.addresses[0][1])
+        return self._server.port
 
     async def start(self, hostname: str, port: int) -> None:
         """Listen. Raises OSError when the port is taken."""
-        await self._runner.setup()
-        try:
-            await web.TCPSite(self._runner, hostname, port, reuse_address=True).start()
-        except OSError:
-            await self._runner.cleanup()
-            raise
+        await self._server.start(hostname, port)
 
     async def close(self) -> None:
         """Stop listening, and say goodbye (1001) to every client."""
         # First of all: whoever is told comes again at once.
-        for site in self._runner.sites:
-            await site.stop()
+        self._server.stop_listening()
         farewells = [
             socket.close(code=GOING_AWAY, message=b"The bridge ends.") for socket in self._open
         ]
         await asyncio.gather(*farewells, return_exceptions=True)
-        await self._runner.cleanup()
+        await self._server.close()
 
     def _app(self) -> web.Application:
         app = web.Application()
@@ -140,7 +137,13 @@ class McpSockets:
         self._open.add(socket)
         try:
             await Session(
-                socket, bearer, self._authenticator, self._core, request.remote or "", abort
+                socket,
+                bearer,
+                self._authenticator,
+                self._core,
+                request.remote or "",
+                abort,
+                self._budget,
             ).run()
         finally:
             self._open.discard(socket)

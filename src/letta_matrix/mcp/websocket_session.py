@@ -1,6 +1,7 @@
 """One client of the WebSocket door: frames in and out of a session of the MCP server."""
 
 import asyncio
+import contextlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -44,6 +45,7 @@ from letta_matrix.mcp.frames import (
 )
 from letta_matrix.store.database import StoreUnavailable
 from letta_matrix.toolbox.principal import Principal
+from letta_matrix.web.budget import Budget, BudgetSpent
 
 log = structlog.get_logger()
 
@@ -82,11 +84,19 @@ class Visit:
     headers: Mapping[str, str]
 
 
+@dataclass(frozen=True, slots=True)
+class _Open:
+    """A request that waits for its answer: since when, and what it holds."""
+
+    began: float
+    held: contextlib.AsyncExitStack
+
+
 class Session:
     """Carries messages between a client and the server until one of them has gone.
 
     The token is looked at again for each message. `peer` is the client's address; `abort`
-    cuts the connection.
+    cuts the connection; `budget` is what large messages share with the other doors.
     """
 
     def __init__(
@@ -97,6 +107,7 @@ class Session:
         core: Core,
         peer: str,
         abort: Callable[[], object],
+        budget: Budget,
     ) -> None:
         self._socket = socket
         self._bearer = bearer
@@ -105,7 +116,8 @@ class Session:
         self._core = core
         self._peer = peer
         self._abort = abort
-        self._open: dict[RequestId, float] = {}
+        self._budget = budget
+        self._open: dict[RequestId, _Open] = {}
 
     async def run(self) -> None:
         """Returns when the connection has ended."""
@@ -121,6 +133,8 @@ class Session:
         finally:
             # The server ends at the end of what it reads, and then so does the writer.
             await asyncio.gather(serving, writing, return_exceptions=True)
+            for request_id in list(self._open):
+                await self._closed(request_id)
 
     async def _serve(
         self,
@@ -144,20 +158,32 @@ class Session:
                 return
 
     async def _take(self, text: str, incoming: Incoming) -> bool:
-        """Hand a message to the server; whether the client may go on."""
-        message = _message(text)
-        try:
-            principal = await self._admitted()
-            self._check(message)
-        except _Refusal as refusal:
-            request_id = message.id if isinstance(message, JSONRPCRequest) else None
-            if request_id is not None or isinstance(message, ValidationError):
-                await self._send(refusal.answer(request_id))
-            if refusal.code == NOT_ADMITTED:
-                await self._expel(refusal.text)
-            return refusal.code != NOT_ADMITTED
-        await self._pass_on(message, Visit({PRINCIPAL: principal}, self._headers), incoming)
+        """Hand a message to the server; whether the client may go on. The next one is not read
+        before."""
+        async with contextlib.AsyncExitStack() as held:
+            try:
+                await held.enter_async_context(self._budget.held(len(text)))
+            except BudgetSpent as error:
+                wait = {"retry_after": error.retry_after}
+                return await self._refuse(_message(text), _Refusal(NOT_NOW, str(error), wait))
+            message = _message(text)
+            try:
+                principal = await self._admitted()
+                self._check(message)
+            except _Refusal as refusal:
+                return await self._refuse(message, refusal)
+            visit = Visit({PRINCIPAL: principal}, self._headers)
+            await self._pass_on(message, visit, held, incoming)
         return True
+
+    async def _refuse(self, message: JSONRPCMessage | ValidationError, refusal: _Refusal) -> bool:
+        """Answer what the server does not get; whether the client may go on."""
+        request_id = message.id if isinstance(message, JSONRPCRequest) else None
+        if request_id is not None or isinstance(message, ValidationError):
+            await self._send(refusal.answer(request_id))
+        if refusal.code == NOT_ADMITTED:
+            await self._expel(refusal.text)
+        return refusal.code != NOT_ADMITTED
 
     async def _admitted(self) -> Principal:
         """Whose token it is, at every message. Raises _Refusal."""
@@ -187,14 +213,16 @@ class Session:
             text = f"{_MOST_OPEN} of your requests are still open; wait for an answer."
             raise _Refusal(TOO_MANY, text)
 
-    async def _pass_on(self, message: Any, visit: Visit, incoming: Incoming) -> None:
+    async def _pass_on(
+        self, message: Any, visit: Visit, held: contextlib.AsyncExitStack, incoming: Incoming
+    ) -> None:
         metadata = ServerMessageMetadata(request_context=visit)
         if isinstance(message, JSONRPCRequest):
             request_id = message.id
-            self._open[request_id] = clock.now()
+            self._open[request_id] = _Open(clock.now(), held.pop_all())
 
             async def unanswered() -> None:
-                self._open.pop(request_id, None)
+                await self._closed(request_id)
 
             metadata.on_request_unanswered = unanswered
         try:
@@ -213,12 +241,18 @@ class Session:
 
     async def _answer(self, request_id: RequestId, text: str) -> None:
         """Send an answer, if the token is still good where it took long."""
-        began = self._open.get(request_id, 0.0)
+        asked = self._open.get(request_id)
+        began = 0.0 if asked is None else asked.began
         if clock.now() - began > _RECHECK and (why := await self._revoked()):
             await self._expel(why)
         else:
             await self._send(text)
-        self._open.pop(request_id, None)
+        await self._closed(request_id)
+
+    async def _closed(self, request_id: RequestId) -> None:
+        asked = self._open.pop(request_id, None)
+        if asked is not None:
+            await asked.held.aclose()
 
     async def _revoked(self) -> str:
         """Why the token is not accepted any more, "" if it is, or if that cannot be told now."""

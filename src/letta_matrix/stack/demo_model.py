@@ -12,6 +12,7 @@ import itertools
 import json
 import re
 import secrets
+import signal
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,12 +21,19 @@ from typing import Any, cast
 
 from aiohttp import web
 
+from letta_matrix.connections.admission import Connections
+from letta_matrix.connections.aiohttp_server import AiohttpServer
+from letta_matrix.connections.descriptors import most_connections
 from letta_matrix.stack.models import DEMO_MODEL, demo_key
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 WORDS_PER_SECOND = 25.0
 _MOST_WORDS = 5000
+_IDLE = 75.0
+"""Seconds that a connection may be idle behind a request."""
+_FAREWELL = 1.0
+"""Seconds that answers in progress have at the end."""
 _THINKING = 8
 """Words' worth of time before the first: without it nobody sees an agent typing."""
 _REMINDER = re.compile(r"<system-reminder>.*?</system-reminder>", re.DOTALL)
@@ -270,9 +278,19 @@ def main() -> None:
     options = parser.parse_args()
     key = demo_key(options.key_file.read_text().strip()) if options.key_file else ""
     model = DemoModel(options.words_per_second, key)
-    web.run_app(
-        model.application(), host="127.0.0.1", port=options.port, print=None, access_log=None
-    )
+    asyncio.run(_serve(model, options.port))
+
+
+async def _serve(model: DemoModel, port: int) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    connections = Connections(most_connections())
+    server = AiohttpServer(model.application(), connections, keepalive=_IDLE, farewell=_FAREWELL)
+    await server.start("127.0.0.1", port)
+    await stop.wait()
+    await server.close()
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import contextlib
 import ctypes
 import os
 import re
+import shutil
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -28,6 +29,8 @@ _PAUSES = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 10.0)
 _STEADY_AFTER = 30.0
 _FAILURES_BEFORE_READY = 3
 _LOG_BYTES = 10_000_000
+_LOG_LOOKS = 10.0
+"""Seconds between looks at how large a log has become."""
 _QUOTED_BYTES = 16_384
 _FAULT = re.compile(r"\b(?:\w+(?:Error|Exception)|Error):\s*\S|\b(?:ERROR|CRITICAL|FATAL)\b")
 """The line of a log that says what went wrong: an exception's, or one of that level."""
@@ -62,7 +65,7 @@ class Child:
         self._announce = announce
         self._on_pid = on_pid
         self._process: asyncio.subprocess.Process | None = None
-        self._watcher: asyncio.Task[None] | None = None
+        self._watchers: list[asyncio.Task[None]] = []
         self._stopping = False
         self._ready = False
         self._failures = 0
@@ -83,7 +86,11 @@ class Child:
         """
         self._log_began = _size(self.command.log)
         await self._spawn()
-        self._watcher = asyncio.create_task(self._watch(), name=f"watch {self.command.name}")
+        name = self.command.name
+        self._watchers = [
+            asyncio.create_task(self._watch(), name=f"watch {name}"),
+            asyncio.create_task(self._watch_log(), name=f"watch the log of {name}"),
+        ]
 
     async def wait_ready(self, probe: Probe, timeout: float) -> None:
         """Wait until `probe` says yes; asked every 50 ms.
@@ -120,9 +127,9 @@ class Child:
                 self._signal(signal.SIGKILL)
                 await process.wait()
             kill_group(process.pid)
-        if self._watcher is not None:
-            self._watcher.cancel()
-            await asyncio.gather(self._watcher, return_exceptions=True)
+        for watcher in self._watchers:
+            watcher.cancel()
+        await asyncio.gather(*self._watchers, return_exceptions=True)
 
     async def _watch(self) -> None:
         loop = asyncio.get_running_loop()
@@ -137,6 +144,15 @@ class Child:
                     return
                 await self._again(code, pause_before(restarts))
                 restarts += 1
+
+    async def _watch_log(self) -> None:
+        while True:
+            await asyncio.sleep(_LOG_LOOKS)
+            try:
+                await asyncio.to_thread(_empty, self.command.log)
+            except OSError as error:
+                self._announce(f"{self.command.log} grows, and cannot be moved: {error}")
+                return
 
     async def _again(self, code: int, pause: float) -> None:
         later = f"in {pause:g} s" if pause else "now"
@@ -225,6 +241,14 @@ async def _until(probe: Probe) -> None:
 def _rotate(log: Path) -> None:
     if log.is_file() and log.stat().st_size > _LOG_BYTES:
         log.replace(log.with_name(f"{log.name}.1"))
+
+
+def _empty(log: Path) -> None:
+    """Move what a running child has written, if it is much. The child appends: it goes on at the
+    beginning of the empty file."""
+    if _size(log) > _LOG_BYTES:
+        shutil.copyfile(log, log.with_name(f"{log.name}.1"))
+        os.truncate(log, 0)
 
 
 def _size(log: Path) -> int:

@@ -11,6 +11,7 @@ from pathlib import Path
 import aiohttp
 
 from letta_matrix.config import Config
+from letta_matrix.connections.descriptors import raise_limit
 from letta_matrix.stack.agents_home import AgentsHome, Wanted
 from letta_matrix.stack.bridge_config import write_bridge_files
 from letta_matrix.stack.data import default_data_directory, make_data_directory
@@ -52,6 +53,7 @@ async def up(options: Options, announce: Announce) -> None:
     Raises:
         StackError: it cannot start; whatever had been started is ended.
     """
+    raise_limit()
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):

@@ -11,6 +11,8 @@ from letta_matrix.runtimes.keeper import wire
 from letta_matrix.runtimes.keeper.buffer import FrameBuffer
 from letta_matrix.runtimes.keeper.upstream import Upstream
 
+SILENCE = 20.0
+"""Seconds until whoever connects has to say something."""
 MAX_BACKLOG = 64 * 1024 * 1024
 """Bytes a bridge may leave unread before it counts as gone."""
 
@@ -53,9 +55,11 @@ class Keeper:
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Speak with one bridge until it goes away or another takes its place."""
         try:
-            while True:
+            async with asyncio.timeout(SILENCE):
                 kind, payload = await wire.read_record(reader)
+            while True:
                 await self._handle(kind, payload, writer)
+                kind, payload = await wire.read_record(reader)
         except (asyncio.IncompleteReadError, OSError, ValueError):
             pass
         finally:
