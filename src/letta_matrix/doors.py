@@ -12,6 +12,7 @@ from starlette.types import ASGIApp
 
 from letta_matrix.access.authenticator import Authenticator
 from letta_matrix.access.guard import Guard, Guarded, Refused, api_guard
+from letta_matrix.access.login_sessions import LoginSessions
 from letta_matrix.assembly import Parts
 from letta_matrix.config import Config
 from letta_matrix.mcp.core import Core
@@ -45,14 +46,18 @@ class Doors:
         self._health = health
         self._is_ready = is_ready
         self._trouble_of = trouble_of
-        self._authenticator = Authenticator(config, parts.stores.tokens, parts.stores.directory)
+        self._logins = LoginSessions(config, parts.toolbox.arrivals)
+        self._authenticator = Authenticator(
+            config, parts.stores.tokens, parts.stores.directory, self._logins
+        )
         self._stopping = asyncio.Event()
         self._opened = contextlib.AsyncExitStack()
 
     async def open(self) -> None:
         """Listen. Raises PortTakenError."""
         api = self._config.api
-        rest = AsgiServer(self.rest())
+        self._opened.push_async_callback(self._logins.close)
+        rest = AsgiServer(self.rest(), trusted_proxies=api.trusted_proxies)
         self._opened.push_async_callback(rest.close)
         await listen(rest.start, api.hostname, api.port)
         if self._config.mcp.enabled:
@@ -98,6 +103,7 @@ class Doors:
             homeserver=parts.homeserver,
             toolbox=parts.toolbox,
             authenticator=self._authenticator,
+            logins=self._logins,
             directory=stores.directory,
             tokens=stores.tokens,
             audit=stores.audit,

@@ -24,7 +24,6 @@ from mcp_types import (
 from pydantic import ValidationError
 from pydantic_core import PydanticSerializationError
 
-from letta_matrix import clock
 from letta_matrix.access.authenticator import (
     Authenticator,
     IdentityUnavailable,
@@ -50,7 +49,7 @@ log = structlog.get_logger()
 _MOST_OPEN = 64
 """Requests of a client that wait for their answers at once."""
 _RECHECK = 5.0
-"""Seconds after which the token is looked at again before an answer."""
+"""Seconds between looks at the token while nothing comes."""
 _PATIENCE = 30.0
 """Seconds a client may take to read a message."""
 
@@ -85,8 +84,8 @@ class Visit:
 class Session:
     """Carries messages between a client and the server until one of them has gone.
 
-    The token is looked at again for each message. `peer` is the client's address; `abort`
-    cuts the connection.
+    The token is looked at again for each message and each answer, and while nothing comes.
+    `peer` is the client's address; `abort` cuts the connection.
     """
 
     def __init__(
@@ -105,7 +104,7 @@ class Session:
         self._core = core
         self._peer = peer
         self._abort = abort
-        self._open: dict[RequestId, float] = {}
+        self._open: set[RequestId] = set()
 
     async def run(self) -> None:
         """Returns when the connection has ended."""
@@ -113,14 +112,16 @@ class Session:
         write, outgoing = anyio.create_memory_object_stream[SessionMessage](0)
         writing = asyncio.create_task(self._write(outgoing))
         serving = asyncio.create_task(self._serve(read, write))
-        for task in (writing, serving):
+        watching = asyncio.create_task(self._watch())
+        for task in (writing, serving, watching):
             task.add_done_callback(self._ended)
         try:
             async with incoming:
                 await self._read(incoming)
         finally:
+            watching.cancel()
             # The server ends at the end of what it reads, and then so does the writer.
-            await asyncio.gather(serving, writing, return_exceptions=True)
+            await asyncio.gather(serving, writing, watching, return_exceptions=True)
 
     async def _serve(
         self,
@@ -191,10 +192,10 @@ class Session:
         metadata = ServerMessageMetadata(request_context=visit)
         if isinstance(message, JSONRPCRequest):
             request_id = message.id
-            self._open[request_id] = clock.now()
+            self._open.add(request_id)
 
             async def unanswered() -> None:
-                self._open.pop(request_id, None)
+                self._open.discard(request_id)
 
             metadata.on_request_unanswered = unanswered
         try:
@@ -211,14 +212,21 @@ class Session:
                 else:
                     await self._send(_text(message))
 
+    async def _watch(self) -> None:
+        """Expel a client whose token is good no more, also one that says nothing."""
+        while True:
+            await asyncio.sleep(_RECHECK)
+            if why := await self._revoked():
+                await self._expel(why)
+                return
+
     async def _answer(self, request_id: RequestId, text: str) -> None:
-        """Send an answer, if the token is still good where it took long."""
-        began = self._open.get(request_id, 0.0)
-        if clock.now() - began > _RECHECK and (why := await self._revoked()):
+        """Send an answer, if the token is still good."""
+        if why := await self._revoked():
             await self._expel(why)
         else:
             await self._send(text)
-        self._open.pop(request_id, None)
+        self._open.discard(request_id)
 
     async def _revoked(self) -> str:
         """Why the token is not accepted any more, "" if it is, or if that cannot be told now."""
