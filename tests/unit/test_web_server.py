@@ -173,3 +173,19 @@ async def test_too_many_connections_are_refused(port: int) -> None:
     assert await answer(second, GET + b"\r\n") == b"503"
     for _, writer in (first, second):
         writer.close()
+
+
+@pytest.mark.parametrize(("trusted", "seen"), [("127.0.0.0/8", "10.6.6.6"), ("10.0.0.0/8", None)])
+async def test_a_client_behind_a_proxy_is_known_where_the_proxy_is_trusted(
+    echo: Echo, trusted: str, seen: str | None
+) -> None:
+    server = AsgiServer(echo, trusted_proxies=[trusted])
+    await server.start("127.0.0.1", 0)
+    port = server._server.servers[0].sockets[0].getsockname()[1]
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    # The client's own claim stands before what the proxy has added.
+    forwarded = b"X-Forwarded-For: 10.1.1.1, 10.6.6.6\r\n\r\n"
+    told = await answer((reader, writer), GET + forwarded)
+    assert told[0] == (seen or "127.0.0.1")
+    writer.close()
+    await server.close()

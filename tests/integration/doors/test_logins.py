@@ -9,6 +9,8 @@ import pytest
 from tests.integration.bridge_world import Json, Room, World, new_agent
 from tests.integration.doors.doors_world import Account, new_account, new_key
 from tests.integration.doors.rest import Rest, rest_as
+from tests.integration.doors.test_mcp_websocket import UPDATED, messages_of, news
+from tests.integration.doors.test_mcp_websocket import url_of as socket_of
 from tests.mcp_socket import raw_client
 from tests.servers import Homeserver
 from tests.waiting import Clock, eventually
@@ -125,12 +127,30 @@ async def test_who_is_demoted_or_blocked_gets_in_no_more(
         assert await read(rest, room, user) == 401
 
 
+async def test_who_was_kicked_is_told_nothing_more_of_the_room(
+    rest: Rest, world: World, carl: Account, room: Room
+) -> None:
+    other = await world.meet(new_agent(f"Ivo {new_key()}"))
+    await world.person.bring(other.room_id, carl.person)
+    token = await log_in(rest, carl)
+    async with raw_client(socket_of(world), token) as client:
+        await client.initialize()
+        for one in (room, other):
+            await client.result("resources/subscribe", {"uri": messages_of(one.room_id)})
+        kick = f"/rooms/{quote(room.room_id)}/kick"
+        await world.as_user(room.ghost).call("POST", kick, {"user_id": carl.user_id})
+        await eventually(lambda: read(rest, room, token), lambda status: status == 403)
+        await world.person.send(room.room_id, "a secret", msgtype="m.notice")
+        await world.person.send(other.room_id, "news", msgtype="m.notice")
+        told = await news(client, UPDATED)
+    assert told["params"]["uri"] == messages_of(other.room_id)
+
+
 async def test_open_streams_of_a_deactivated_person_end(
     rest: Rest, world: World, carl: Account, room: Room, clock: Clock
 ) -> None:
     token = await log_in(rest, carl)
-    url = f"http://127.0.0.1:{world.config.mcp.websocket_port}/mcp"
-    async with raw_client(url, token) as client:
+    async with raw_client(socket_of(world), token) as client:
         await client.initialize()
         await deactivate(carl)
         clock.advance(2 * RECHECK)
