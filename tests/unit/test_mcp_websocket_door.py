@@ -127,6 +127,7 @@ async def test_an_answer_is_not_for_a_revoked_token(door: Door, clock: Clock) ->
 
 
 async def test_a_client_that_says_nothing_is_expelled_too(door: Door, clock: Clock) -> None:
+    clock.stop()
     token = await door.token()
     async with door.client(token) as client:
         await client.send("tools/call", call("wait"))
