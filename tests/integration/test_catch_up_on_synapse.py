@@ -28,8 +28,8 @@ async def test_every_message_is_found_among_edits_and_other_events(
         patched.setattr(Dispatcher, "admit", lose)
         for text in told:
             said = await ann.send(room.room_id, text)
-            edit = {"rel_type": "m.replace", "event_id": said}
-            await ann.send(room.room_id, f"* {text}", **{"m.relates_to": edit})
+            edit: Any = {"m.relates_to": {"rel_type": "m.replace", "event_id": said}}
+            await ann.send(room.room_id, f"* {text}", **edit)
             await ghost.send(room.room_id, "grows", msgtype="m.notice")
         await ann.send(room.room_id, "the last", msgtype="m.notice")
         await eventually(lambda: any(one["content"].get("body") == "the last" for one in lost))
