@@ -194,10 +194,16 @@ class FakeHomeserver:
         return 200, {"event_id": self._add(room_id, request, event_type, state_key=key or "")}
 
     def _messages(self, request: Request, room_id: str) -> Answer:
-        senders = json.loads(request.query.get("filter", "{}")).get("senders")
-        events = self.events.get(room_id, [])
-        wanted = [e for e in events if senders is None or e["sender"] in senders]
-        return 200, {"chunk": wanted[::-1][: int(request.query["limit"])]}
+        filters = json.loads(request.query.get("filter", "{}"))
+        senders, others = filters.get("senders"), filters.get("not_senders", [])
+        events = self.events.get(room_id, [])[: int(request.query.get("from", "-0")) or None]
+        wanted = [
+            (number, one)
+            for number, one in enumerate(events)
+            if (senders is None or one["sender"] in senders) and one["sender"] not in others
+        ][-int(request.query["limit"]) :]
+        end = {"end": str(wanted[0][0])} if wanted and wanted[0][0] else {}
+        return 200, {"chunk": [one for _, one in wanted[::-1]], **end}
 
     def _create_room(self, request: Request) -> Answer:
         name = request.body.get("room_alias_name")

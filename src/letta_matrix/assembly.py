@@ -129,6 +129,7 @@ class Parts:
             stores.turns,
             stores.meta,
             self.dispatcher,
+            config.conversations.max_event_age,
         )
         self.discoveries: list[Discovery] = []
         self.watches = {entry.name: self._watch(entry) for entry in config.runtimes}

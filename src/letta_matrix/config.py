@@ -13,7 +13,7 @@ from typing import Annotated, Literal, cast
 
 from pydantic import AfterValidator, Field, ValidationError
 
-from letta_matrix.config_access import Access, Host, Mcp, Origin
+from letta_matrix.config_access import Access, Host, Mcp, Network, Origin
 from letta_matrix.config_faults import ConfigError, explain, known_keys
 from letta_matrix.config_runtimes import (
     AppServerRuntime,
@@ -182,6 +182,10 @@ class Api(Section):
     allowed_hosts: list[Host] = Field(
         default_factory=list[str],
         description="further `Host` headers to accept, besides loopback and public_url's",
+    )
+    trusted_proxies: list[Network] = Field(
+        default_factory=list[str],
+        description="addresses of proxies whose `X-Forwarded-For` is believed",
     )
     cors_origins: list[Origin] = Field(
         default_factory=list[str], description="web pages that may call the REST API"

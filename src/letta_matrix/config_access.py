@@ -1,9 +1,10 @@
 """Settings of the doors for programs: who may come in, how often, and where."""
 
+import ipaddress
 from typing import Annotated
 from urllib.parse import urlsplit
 
-from pydantic import Field, ValidatorFunctionWrapHandler, WrapValidator
+from pydantic import AfterValidator, Field, ValidatorFunctionWrapHandler, WrapValidator
 
 from letta_matrix.config_types import Duration, HttpAddress, Section, matches
 
@@ -25,6 +26,16 @@ Origin = Annotated[
         rf"https?://{_HOST}(:[0-9]+)?", "an origin such as https://example.org, without a path"
     ),
 ]
+
+
+def _network(value: str) -> str:
+    try:
+        return str(ipaddress.ip_network(value, strict=False))
+    except ValueError:
+        raise ValueError("should be an address or a network such as 10.0.0.0/8") from None
+
+
+Network = Annotated[str, AfterValidator(_network)]
 Host = Annotated[str, matches(_HOST, "a host such as matrix.example.org, without a port")]
 SecureAddress = Annotated[HttpAddress, WrapValidator(_over_tls)]
 RoomId = Annotated[str, matches(r"!\S+", "a room id such as !abc:example.org")]

@@ -12,6 +12,7 @@ from starlette.types import ASGIApp
 
 from letta_matrix.access.authenticator import Authenticator
 from letta_matrix.access.guard import Guard, Guarded, Refused, api_guard
+from letta_matrix.access.login_sessions import LoginSessions
 from letta_matrix.assembly import Parts
 from letta_matrix.config import Config
 from letta_matrix.connections.admission import Connections
@@ -49,7 +50,10 @@ class Doors:
         self._health = health
         self._is_ready = is_ready
         self._trouble_of = trouble_of
-        self._authenticator = Authenticator(config, parts.stores.tokens, parts.stores.directory)
+        self._logins = LoginSessions(config, parts.toolbox.arrivals)
+        self._authenticator = Authenticator(
+            config, parts.stores.tokens, parts.stores.directory, self._logins
+        )
         self.connections = Connections(most_connections())
         self._budget = Budget()
         self._stopping = asyncio.Event()
@@ -58,7 +62,8 @@ class Doors:
     async def open(self) -> None:
         """Listen. Raises PortTakenError."""
         api = self._config.api
-        rest = AsgiServer(self.rest(), self.connections)
+        self._opened.push_async_callback(self._logins.close)
+        rest = AsgiServer(self.rest(), self.connections, trusted_proxies=api.trusted_proxies)
         self._opened.push_async_callback(rest.close)
         await listen(rest.start, api.hostname, api.port)
         if self._config.mcp.enabled:
@@ -105,6 +110,7 @@ class Doors:
             toolbox=parts.toolbox,
             authenticator=self._authenticator,
             budget=self._budget,
+            logins=self._logins,
             directory=stores.directory,
             tokens=stores.tokens,
             audit=stores.audit,

@@ -176,6 +176,17 @@ async def test_the_table_says_how_to_log_in(stack: Up, http: aiohttp.ClientSessi
         assert (await response.json())["user_id"] == human["user_id"]
 
 
+async def test_guesses_at_a_password_are_limited(stack: Up, http: aiohttp.ClientSession) -> None:
+    url = f"{stack.state['homeserver']['url']}/_matrix/client/v3/login"
+    guess = {"identifier": {"type": "m.id.user", "user": "nobody"}, "password": "x"}
+    statuses: list[int] = []
+    while 429 not in statuses and len(statuses) < 50:
+        async with http.post(url, json={"type": "m.login.password", **guess}) as response:
+            statuses.append(response.status)
+    assert statuses[:5] == [403] * 5
+    assert statuses[-1] == 429
+
+
 async def test_the_token_opens_the_rest_api(stack: Up, http: aiohttp.ClientSession) -> None:
     door = stack.state["api"]
     assert door["token"] not in stack.output

@@ -15,14 +15,12 @@ from tests.stage import Stage
 from tests.unit.api_stage import lasting_stage
 from tests.waiting import Clock, eventually, settled, within
 
+from letta_matrix.access.accounts import Accounts
 from letta_matrix.access.authenticator import Authenticator
-from letta_matrix.access.refusals import TooOften
 from letta_matrix.access.secrets import issue
 from letta_matrix.api import following
-from letta_matrix.api.compat_login import Logins
 from letta_matrix.api.event_stream import _PATIENCE, EventStream
 from letta_matrix.api.presence import EVERY
-from letta_matrix.api.problems import Problem
 from letta_matrix.doors import Doors
 from letta_matrix.matrix.intent import Intent
 from letta_matrix.store.tokens import AccessToken
@@ -267,7 +265,7 @@ async def test_recent_messages_count_for_each_room(
 async def test_a_login_is_good_though_it_cannot_be_ended(
     api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def answered(_: Any, __: Any, ___: str, path: str, *____: Any, **_____: Any) -> Any:
+    async def answered(_: Any, __: str, path: str, *___: Any, **____: Any) -> Any:
         if path == "logout":
             raise aiohttp.ClientConnectionError
         return 200, {"user_id": "@ann:test", "access_token": "syt_x", "joined_rooms": []}
@@ -275,34 +273,14 @@ async def test_a_login_is_good_though_it_cannot_be_ended(
     async def rooms(_: Any) -> list[str]:
         return []
 
-    monkeypatch.setattr(Logins, "_request", answered)
+    monkeypatch.setattr(Accounts, "ask", answered)
     monkeypatch.setattr(Intent, "joined_rooms", rooms)
     body = {"homeserver": "", "user_id": "@ann:test", "password": "x"}
     with capture_logs() as logs:
         answer = await api.http.post("/login", json=body)
-    assert answer.status_code == 200, answer.text
+        assert answer.status_code == 200, answer.text
+        await api.app.state.services.logins.close()
     assert "a login was not ended" in [one["event"] for one in logs]
-
-
-async def test_tries_are_counted_in_any_case_and_for_each_peer(
-    api: Api, monkeypatch: pytest.MonkeyPatch, clock: Clock
-) -> None:
-    clock.stop()
-
-    async def refused(*_: Any, **__: Any) -> Any:
-        return 403, {}
-
-    monkeypatch.setattr(Logins, "_request", refused)
-    logins: Logins = api.app.state.logins
-
-    async def refuses(error: type[Exception], user: str, peer: str) -> None:
-        with pytest.raises(error):
-            await logins.login(user, "wrong", peer)
-
-    for user in ("@ann:test", "@Ann:test", "ANN", "@aNN:test", "@anN:test"):
-        await refuses(Problem, user, "10.0.0.1")
-    await refuses(TooOften, "@ann:test", "10.0.0.1")
-    await refuses(Problem, "@ann:test", "10.0.0.2")
 
 
 async def test_who_follows_an_answer_is_told_when_the_bridge_stops(

@@ -116,17 +116,72 @@ async def test_a_room_that_cannot_be_looked_through_stops_nobody(
     assert await asked(stage) == ["hello 2"]
 
 
-def test_only_what_is_new_and_unanswered_counts() -> None:
-    now = time.time()
-    old = message("old", origin_server_ts=int((now - 100) * 1000))
+def test_only_what_nobody_answered_counts() -> None:
     done, missed = message("done"), message("missed")
-    marker = {MARKER: {"in_reply_to": done["event_id"]}}
     reply = message("echo: done", sender="@agent_1:test")
-    reply["content"] |= marker
-    forged = message("x")
-    forged["content"] |= {MARKER: {"in_reply_to": missed["event_id"]}}
-    events = [old, done, reply, missed, forged, {"type": "odd"}]
-    assert unanswered(events, "@agent_1:test", now - 50) == [reply, missed, forged]
+    reply["content"] |= {MARKER: {"in_reply_to": done["event_id"]}}
+    assert unanswered([done, missed, {"type": "odd"}], [reply, {}]) == [missed]
+
+
+def _history(fake: FakeHomeserver, *events: dict[str, Any]) -> None:
+    fake.events.setdefault(ROOM, []).extend(events)
+
+
+def _ago(seconds: float, body: str, sender: str = PERSON, **content: Any) -> dict[str, Any]:
+    sent = int((time.time() - seconds) * 1000)
+    event = message(body, ROOM, sender=sender, origin_server_ts=sent)
+    event["content"] |= content
+    return event
+
+
+async def test_all_that_was_missed_is_found_among_edits_and_other_agents(
+    stage: Stage, fake: FakeHomeserver
+) -> None:
+    await stage.parts.catch_up.run()
+    edit: dict[str, Any] = {"m.relates_to": {"rel_type": "m.replace", "event_id": "$x"}}
+    for number in range(80):
+        _history(fake, _ago(0, f"hello {number}"))
+        _history(fake, *(_ago(0, "grows", "@agent_1:test", **edit) for _ in range(20)))
+        _history(fake, *(_ago(0, "talks", "@agent_2:test") for _ in range(5)))
+        _history(fake, *(_ago(0, "* better", **edit) for _ in range(2)))
+    for _ in range(2):
+        await stage.parts.catch_up.run()
+        assert await asked(stage) == [f"hello {number}" for number in range(80)]
+
+
+async def test_one_request_for_each_room_where_nothing_was_missed(
+    stage: Stage, homeserver: Homeserver, fake: FakeHomeserver
+) -> None:
+    await stage.parts.catch_up.run()
+    edit: dict[str, Any] = {"m.relates_to": {"rel_type": "m.replace", "event_id": "$x"}}
+    _history(fake, *(_ago(3000, "old") for _ in range(100)))
+    _history(fake, *(_ago(0, "grows", "@agent_1:test", **edit) for _ in range(200)))
+    await stage.parts.catch_up.run()
+    assert len(fake.matching("GET .*/messages")) == 1
+
+
+async def test_a_wrong_clock_ends_no_search(stage: Stage, fake: FakeHomeserver) -> None:
+    await stage.parts.catch_up.run()
+    _history(fake, _ago(0, "missed"), _ago(9**9, "in 1970"), *(_ago(0, "") for _ in range(49)))
+    await stage.parts.catch_up.run()
+    assert await asked(stage) == ["missed"]
+
+
+async def test_a_search_that_ends_too_early_is_told(
+    stage: Stage, fake: FakeHomeserver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await stage.stores.meta.set("alive_older", str(time.time() - 3 * 86_400))
+    (agent,) = stage.stores.directory.all()
+    monkeypatch.setattr(agent, "created_at", 0.0)
+    _history(fake, *(_ago(2 * 86_400, f"older {number}") for number in range(700)))
+    _history(fake, _ago(60, "hello"))
+    await stage.parts.catch_up.run()
+    assert await asked(stage) == ["hello"]
+    expired = [body for body in fake.bodies(ROOM) if "more than 24 hours ago" in body]
+    assert len(expired) == 49
+    assert "in 1 rooms there may be older" in stage.parts.catch_up.trouble
+    await stage.parts.catch_up.run()
+    assert stage.parts.catch_up.trouble == ""
 
 
 async def test_what_was_said_before_the_invite_is_not_answered(

@@ -270,6 +270,15 @@ async def test_a_revoked_token_ends_what_is_open(mcp: HttpDoor, clock: Clock) ->
     assert (await other).result["structuredContent"] == {"text": "gone"}
 
 
+async def test_an_answer_is_not_for_a_revoked_token(mcp: HttpDoor, clock: Clock) -> None:
+    clock.stop()
+    waits = asyncio.create_task(mcp.call("wait"))
+    await eventually(lambda: mcp.door.fake.waiting == 1)
+    await mcp.door.revoke(mcp.token)
+    mcp.door.fake.go.set()
+    assert (await waits).status == 401
+
+
 async def test_a_defect_for_one_token_does_not_save_another(
     mcp: HttpDoor, monkeypatch: pytest.MonkeyPatch, clock: Clock
 ) -> None:

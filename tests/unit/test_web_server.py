@@ -188,3 +188,19 @@ async def test_who_does_not_read_his_answers_is_hung_up_on(
     await clock.until(lambda: len(connections) == 0, step=admission.STALLED / 10)
     assert not reader.at_eof()
     writer.transport.abort()
+
+
+@pytest.mark.parametrize(("trusted", "seen"), [("127.0.0.0/8", "10.6.6.6"), ("10.0.0.0/8", None)])
+async def test_a_client_behind_a_proxy_is_known_where_the_proxy_is_trusted(
+    echo: Echo, connections: Connections, trusted: str, seen: str | None
+) -> None:
+    server = AsgiServer(echo, connections, trusted_proxies=[trusted])
+    await server.start("127.0.0.1", 0)
+    port = server._server.servers[0].sockets[0].getsockname()[1]
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    # The client's own claim stands before what the proxy has added.
+    forwarded = b"X-Forwarded-For: 10.1.1.1, 10.6.6.6\r\n\r\n"
+    told = await answer((reader, writer), GET + forwarded)
+    assert told[0] == (seen or "127.0.0.1")
+    writer.close()
+    await server.close()

@@ -2,10 +2,12 @@
 
 import re
 import time
+from dataclasses import replace
 
 import structlog
 
 from letta_matrix import clock
+from letta_matrix.access.login_sessions import LoginSessions
 from letta_matrix.access.oidc import OidcVerifier
 from letta_matrix.access.refusals import IdentityUnavailable, TooOften, Unauthorized
 from letta_matrix.access.secrets import is_ours, is_secret_of, token_id_of
@@ -32,8 +34,15 @@ class Authenticator:
     get through all the same: the address may be that of many.
     """
 
-    def __init__(self, config: Config, tokens: TokenStore, directory: AgentDirectory) -> None:
+    def __init__(
+        self,
+        config: Config,
+        tokens: TokenStore,
+        directory: AgentDirectory,
+        logins: LoginSessions | None = None,
+    ) -> None:
         self._tokens = tokens
+        self._logins = logins
         self._directory = directory
         oidc = config.access.oidc
         self._oidc = None if oidc is None else OidcVerifier(oidc, directory)
@@ -83,7 +92,12 @@ class Authenticator:
             raise Unauthorized("The token was revoked.")
         if token.expires_at is not None and token.expires_at <= time.time():
             raise Unauthorized("The token has expired.")
-        return self._principal(token)
+        principal = self._principal(token)
+        if not token.user_id:
+            return principal
+        if self._logins is None:
+            raise Unauthorized("Tokens of logins do not count here.")
+        return replace(principal, rooms=await self._logins.rooms_now(token))
 
     def _principal(self, token: AccessToken) -> Principal:
         if token.agent_id:

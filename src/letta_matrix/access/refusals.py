@@ -15,17 +15,16 @@ class Unauthorized(Exception):
 
 
 class IdentityUnavailable(Unauthorized):
-    """The issuer of a token cannot be asked for its keys now: nobody can tell whether it is good.
+    """Who knows about a token, its issuer or the homeserver, cannot be asked now: nobody can
+    tell whether it is good.
 
     `retry_after` is in seconds.
     """
 
     retry_after = 10.0
 
-    def __init__(self) -> None:
-        super().__init__(
-            "The token's issuer does not give out its keys now. Try again in a minute."
-        )
+    def __init__(self, text: str = "The token's issuer does not give out its keys now.") -> None:
+        super().__init__(f"{text} Try again in a minute.")
 
 
 class TooOften(Exception):

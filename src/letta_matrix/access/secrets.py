@@ -22,9 +22,10 @@ def issue(
     rooms: frozenset[str] | None = None,
     label: str = "",
     lifetime: float | None = None,
+    user_id: str = "",
 ) -> tuple[str, AccessToken]:
     """A new token, as its holder gets it, and as it is stored. `lifetime` is in seconds, None for
-    ever."""
+    ever; `user_id` is the person whose login it is for."""
     token_id, secret = secrets.token_hex(_ID_BYTES), secrets.token_urlsafe(_SECRET_BYTES)
     now = time.time()
     stored = AccessToken(
@@ -36,6 +37,7 @@ def issue(
         label=label,
         created_at=now,
         expires_at=None if lifetime is None else now + lifetime,
+        user_id=user_id,
     )
     return f"{_PREFIX}_{token_id}_{secret}", stored
 

@@ -51,9 +51,10 @@ router = compatible_router()
 async def login(request: Request, api: Api, wish: CompatLogin) -> CompatLoggedIn:
     """Get a token for a Matrix login.
 
-    The login is checked at the configured homeserver and ended at once. The token is one of the
-    bridge and expires after a day. An admin's (`permissions`) acts as the bot, with every scope;
-    that of other users reads, as the bot, the rooms that both were in when they logged in.
+    The login is checked at the configured homeserver. The token is one of the bridge; it expires
+    after a day, or when the session `letta-matrix /login` at the homeserver ends. An admin's
+    (`permissions`) acts as the bot, with every scope; that of other users reads, as the bot, the
+    rooms that both have been in since they logged in.
     """
     check_homeserver(api, wish.homeserver)
     logins: Logins = request.app.state.logins

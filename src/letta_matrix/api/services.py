@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
 from letta_matrix.access.authenticator import Authenticator
+from letta_matrix.access.login_sessions import LoginSessions
 from letta_matrix.config import Config
 from letta_matrix.conversations.approvals import Approvals
 from letta_matrix.matrix.homeserver import Homeserver
@@ -30,6 +31,7 @@ class Services:
     toolbox: Toolbox
     authenticator: Authenticator
     budget: Budget
+    logins: LoginSessions
     directory: AgentDirectory
     tokens: TokenStore
     audit: AuditStore

@@ -156,6 +156,7 @@ async def revoke_token(api: Api, holder: Admin, token_id: TokenId) -> None:
         return {}
 
     await change(api, holder, "tokens.revoke", {"token_id": token_id}, "", revoke)
+    await api.logins.end_of(token_id)
     log.info("a token was revoked", by=holder.key, token=token_id)
 
 

@@ -3,12 +3,13 @@
 Synapse moves its position in the event stream before it stores the transaction with
 those events (seen on 1.163): killed in between, it forgets to push them. Application
 services may not /sync, so after a start or an outage every room with an agent is looked at
-once, the liveliest first, slowly and behind all messages.
+once, the liveliest first, slowly and behind all messages. What our own users wrote there is left
+out: a reply that grew is a hundred events, and people's few messages are what is looked for.
 """
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
 from typing import Any
 
 import structlog
@@ -18,6 +19,7 @@ from letta_matrix.conversations.dispatcher import Dispatcher
 from letta_matrix.matrix.content import MARKER
 from letta_matrix.matrix.events import mapping
 from letta_matrix.matrix.intent import Intent
+from letta_matrix.matrix.room_reading import Page
 from letta_matrix.matrix.watch import Presence, look
 from letta_matrix.store.agents import AgentDirectory, AgentStatus
 from letta_matrix.store.meta import Meta
@@ -26,13 +28,16 @@ from letta_matrix.store.turns import TurnStore
 
 log = structlog.get_logger()
 
+_FIRST_PAGE, _NEXT_PAGES = 50, 500
+"""Events asked for; the first page is often the last."""
 _PAUSE = 0.04
 _BEAT = 1800.0
 _OLDER, _NEWER = "alive_older", "alive_newer"
 
 
 class CatchUp:
-    """Looks for what was missed since the bridge was last surely up to date."""
+    """Looks for what was missed since the bridge was last surely up to date, at most `max_age`
+    seconds ago. `trouble` says, for half an hour, where that was too long ago."""
 
     def __init__(
         self,
@@ -42,6 +47,7 @@ class CatchUp:
         turns: TurnStore,
         meta: Meta,
         dispatcher: Dispatcher,
+        max_age: float,
     ) -> None:
         self._bot = bot
         self._directory = directory
@@ -49,11 +55,23 @@ class CatchUp:
         self._turns = turns
         self._meta = meta
         self._dispatcher = dispatcher
+        self._max_age = max_age
+        self._unseen = 0
+
+    @property
+    def trouble(self) -> str:
+        """What operators should know, "" for nothing."""
+        if not self._unseen:
+            return ""
+        return (
+            f"messages that were never pushed are looked for {self._max_age / 3600:g} h back "
+            f"(conversations.max_event_age); in {self._unseen} rooms there may be older ones"
+        )
 
     async def run(self) -> None:
         """Admit what was missed. Raises HomeserverUnavailable, to be tried again then."""
         # Taken first: what is lost while we look is for the next time.
-        now = str(time.time())
+        now, self._unseen = str(time.time()), 0
         since = await self._meta.get(_OLDER)
         if since is not None:
             for room_id, user_id, begun in await self._liveliest_first():
@@ -67,6 +85,7 @@ class CatchUp:
             await self._move_to(str(time.time()))
         while True:
             await asyncio.sleep(_BEAT)
+            self._unseen = 0
             newer = await self._meta.get(_NEWER)
             # What happens while the homeserver is away is to be looked for when it is back.
             if newer is not None and await self._is_here():
@@ -94,33 +113,68 @@ class CatchUp:
         return sorted(found, key=lambda room: places.get(room[0], len(places)))
 
     async def _look(self, room_id: str, user_id: str, since: float) -> None:
-        await self._bot.homeserver.pacer.background()
         try:
-            events = await Intent(self._bot.homeserver, user_id).recent_events(room_id)
+            missed = await self._missed(room_id, Intent(self._bot.homeserver, user_id), since)
         except MatrixRequestError as error:
             log.debug("a room cannot be looked through", room=room_id, reason=str(error))
             return
-        missed = unanswered(events, user_id, since)
         if missed:
+            log.warning("messages were missed", room=room_id, count=len(missed))
             await self._dispatcher.admit("catch-up", missed)
 
+    async def _missed(self, room_id: str, looker: Intent, since: float) -> list[dict[str, Any]]:
+        """A room's events after `since` (a Unix time) that never came, oldest first."""
+        owner = self._directory.by_room(room_id)
+        ours = {*self._rooms.ours_in(room_id), *([owner.user_id] if owner is not None else [])}
+        # Other agents may write to an agent in its own room.
+        silent = [owner.user_id] if owner is not None else sorted(ours)
+        missed: list[dict[str, Any]] = []
+        until = max(since, time.time() - self._max_age)
+        async for page in _pages(room_id, looker, {"not_senders": silent}, until):
+            # Those in the last page that are too old by now are told so.
+            new = [event for event in page.events if _sent_at(event) > since]
+            missed += await self._dispatcher.missing(new)
+            if page.end and not _goes_back_to(since, page) and _goes_back_to(until, page):
+                self._unseen += 1
+                log.warning("not looked for missed messages before", room=room_id, time=until)
+        said: list[dict[str, Any]] = []
+        if missed:
+            until = min(map(_sent_at, missed))
+            async for page in _pages(room_id, looker, {"senders": sorted(ours)}, until):
+                said += page.events
+        return unanswered(missed, said)[::-1]
 
-def unanswered(events: list[dict[str, Any]], ghost: str, since: float) -> list[dict[str, Any]]:
-    """The events after `since` (a Unix time) that no event of `ghost` names as answered.
+
+async def _pages(
+    room_id: str, looker: Intent, filters: Mapping[str, Any], until: float
+) -> AsyncGenerator[Page]:
+    """A room's events that match `filters`, the newest first, back to a Unix time."""
+    limit, before = _FIRST_PAGE, ""
+    while True:
+        await looker.homeserver.pacer.background()
+        page = await looker.messages(room_id, limit=limit, before=before, filters=filters)
+        yield page
+        if _goes_back_to(until, page) or page.end in ("", before):
+            return
+        limit, before = _NEXT_PAGES, page.end
+
+
+def _goes_back_to(then: float, page: Page) -> bool:
+    """Whether a page ends before a time: one event with a wrong clock does not count."""
+    older = page.events[len(page.events) // 2 :]
+    return bool(older) and all(_sent_at(event) <= then for event in older)
+
+
+def unanswered(missed: list[dict[str, Any]], said: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Those of `missed` that nothing our users `said` names as answered.
 
     That an event is not in the inbox does not mean that it was missed: the database may be an
-    old copy. The ghost's own markers know better.
+    old copy. The ghosts' own markers know better.
     """
     answered = {
-        mapping(mapping(event.get("content")).get(MARKER)).get("in_reply_to")
-        for event in events
-        if event.get("sender") == ghost
+        mapping(mapping(event.get("content")).get(MARKER)).get("in_reply_to") for event in said
     }
-    return [
-        event
-        for event in events
-        if event.get("event_id") not in answered and _sent_at(event) > since
-    ]
+    return [event for event in missed if event.get("event_id") not in answered]
 
 
 def _sent_at(event: Mapping[str, Any]) -> float:

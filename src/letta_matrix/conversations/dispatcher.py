@@ -122,6 +122,12 @@ class Dispatcher:
         for event in events:
             await self._note(event)
 
+    async def missing(self, events: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Those of some events that `admit` would store, and never has."""
+        others = [event for event in events if not self._router.is_own(event)]
+        known = await self._inbox.known([str(event.get("event_id")) for event in others])
+        return [event for event in others if event.get("event_id") not in known]
+
     async def room_known(self, room_id: str) -> None:
         """Look again at what arrived for a room before it was known to be an agent's."""
         self.start(await self._inbox.unpark(room_id, self._router.route))

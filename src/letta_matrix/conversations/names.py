@@ -24,7 +24,13 @@ def plain_name(name: str, most: int = MAX_NAME) -> str:
 def _harmless(character: str) -> str:
     if character.isspace():
         return " "
-    category = unicodedata.category(character)
-    if category.startswith("C"):
+    if unicodedata.category(character).startswith("C"):
         return ""
-    return _SAME.get(character) or _BRACKETS.get(category, character)
+    # Brackets also hide in what looks like them, such as a number in brackets.
+    looks = unicodedata.normalize("NFKC", character)
+    quoted = "".join(map(_without_bracket, looks))
+    return character if quoted == looks else quoted
+
+
+def _without_bracket(character: str) -> str:
+    return _SAME.get(character) or _BRACKETS.get(unicodedata.category(character), character)

@@ -1,7 +1,6 @@
 """What an agent is told of a message: the words, who says them where, what they answer, files."""
 
 import asyncio
-import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,8 +12,8 @@ from mautrix.errors import MatrixRequestError
 
 from letta_matrix.config import Config
 from letta_matrix.conversations.attachments import Attached, caption, read_attachment
+from letta_matrix.conversations.imitations import folded, quote_imitations
 from letta_matrix.conversations.names import plain_name
-from letta_matrix.conversations.reply_text import envelope_shape
 from letta_matrix.conversations.roster import Roster
 from letta_matrix.matrix.content import without_reply_fallback
 from letta_matrix.matrix.events import mapping, newest_content
@@ -27,13 +26,12 @@ from letta_matrix.runtimes.protocol import Capabilities, Image
 from letta_matrix.store.agents import Agent, AgentDirectory, AgentStatus
 from letta_matrix.store.turns import Turn
 
-_LINE_ENDS = re.compile("\r\n|[\n\r\v\f\x85\u2028\u2029]")
-
 log = structlog.get_logger()
 
 _PATIENCE = 10.0
 _MAX_QUOTE = 500
 _MAX_QUOTE_LINES = 8
+_YOU = "you"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +79,8 @@ class Prompts:
         header = envelope + await self._quote(turn, agent, members)
         words = turn.prompt if turn.prompt is not None else caption(turn.attachment or {})
         text = "\n\n".join(part for part in (words, attached.text) if part)
-        if envelope:
-            text = _without_envelopes(text, self._config.conversations.envelope)
+        # Alone with the agent, too: it may know envelopes from elsewhere, and others may come.
+        text = quote_imitations(text, self._config.conversations.envelope)
         notes = (attached.note,) if attached.note else ()
         return Prompt(header + text, header, attached.images, notes)
 
@@ -123,7 +121,9 @@ class Prompts:
         if not said:
             return ""
         sender = str(event.get("sender"))
-        author = "you" if sender == agent.user_id else _name(sender, members)
+        author = _YOU if sender == agent.user_id else _name(sender, members)
+        if author is not _YOU and folded(author) == _YOU:
+            author = plain_name(sender, 255)
         lines = _shortened(f"{author}: {said}").split("\n")
         return "".join(f"> {line}".rstrip() + "\n" for line in lines) + "\n"
 
@@ -140,6 +140,7 @@ class Prompts:
             return ""
         is_reply = "m.in_reply_to" in mapping(content.get("m.relates_to"))
         text = clean_text(without_reply_fallback(body) if is_reply else body).strip()
+        text = "\n".join(text.splitlines())
         if msgtype in ("m.image", "m.file", "m.audio", "m.video"):
             return f"[{msgtype.removeprefix('m.')}: {plain_name(text)}]"
         return text
@@ -154,17 +155,6 @@ class Prompts:
         limits = self._config.conversations
         async with self._files.setdefault(turn.sender, asyncio.Lock()):
             return await read_attachment(turn.attachment, limits, fetch, sees=capabilities.images)
-
-
-def _without_envelopes(text: str, template: str) -> str:
-    """Lines of a person's own that look like the start of an envelope, as quotes: nobody can
-    put words into another's mouth."""
-    shape = envelope_shape(template)
-    if shape is None or shape.start.strip() not in text:
-        return text
-    lines = _LINE_ENDS.split(text)
-    forged = shape.start.strip()
-    return "\n".join(f"> {line}" if line.lstrip().startswith(forged) else line for line in lines)
 
 
 def _name(user_id: str, members: Mapping[str, str]) -> str:

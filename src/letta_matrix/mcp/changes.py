@@ -33,6 +33,10 @@ class Changes:
         self._user_id = user_id
         self._directory = directory
 
+    def sees(self, topic: str) -> bool:
+        """Whether a topic concerns the principal still."""
+        return topic in (LIST, ROOMS, AGENTS) or self._principal.may_act_in(topic)
+
     def by(self, event: Mapping[str, Any]) -> Change:
         """What a stored event changes; its shape is nobody's promise."""
         room_id, kind, key = (event.get(name) for name in ("room_id", "type", "state_key"))

@@ -124,7 +124,7 @@ class McpHttp:
         principal = await self._authenticator.admit(authorization, peer)
         sessions = self._sessions or await self._begin()
         with self._streams.opened(principal, bearer_of(authorization)) as stream:
-            answer = _Answer(stream, send)
+            answer = _Answer(stream, send, self._streams)
             async with self._budget.body(scope, receive, sessions.largest_body) as body:
                 await sessions.serve(principal, scope, body, answer)
             return
@@ -152,12 +152,19 @@ class McpHttp:
 class _Answer:
     """A response on its way, which may have to end early."""
 
-    def __init__(self, stream: Stream, send: Send) -> None:
+    def __init__(self, stream: Stream, send: Send, streams: Streams) -> None:
         self._stream = stream
         self._send = send
+        self._streams = streams
         self._complete = False
 
     async def __call__(self, message: Any) -> None:
+        """Send a part of it; nothing where the token was revoked before the first."""
+        begins = message["type"] == "http.response.start"
+        if begins and not await self._streams.is_accepted(self._stream.bearer):
+            self._stream.scope.cancel()
+        if self._stream.scope.cancel_called:
+            return
         self._stream.answering = True
         self._complete = message["type"] == "http.response.body" and not message.get("more_body")
         await self._send(message)

@@ -70,10 +70,11 @@ class Streams:
         while True:
             await asyncio.sleep(RECHECK)
             for bearer in {stream.bearer for stream in self._open}:
-                if not await self._is_accepted(bearer):
+                if not await self.is_accepted(bearer):
                     self._end(bearer)
 
-    async def _is_accepted(self, bearer: str) -> bool:
+    async def is_accepted(self, bearer: str) -> bool:
+        """Whether a token is still good, as far as that can be told now."""
         try:
             await self._authenticator.identify(bearer)
         except (StoreUnavailable, IdentityUnavailable, TooOften) as error:

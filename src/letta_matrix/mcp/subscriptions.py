@@ -120,7 +120,7 @@ class Watch:
                 await asyncio.sleep(INTERVAL)
                 continue
             for topic in await self._due():
-                if topic in self.topics:
+                if topic in self.topics and self._changes.sees(topic):
                     await self._tell(self.topics[topic])
             await asyncio.sleep(INTERVAL)
 

@@ -25,7 +25,6 @@ from mcp_types import (
 from pydantic import ValidationError
 from pydantic_core import PydanticSerializationError
 
-from letta_matrix import clock
 from letta_matrix.access.authenticator import (
     Authenticator,
     IdentityUnavailable,
@@ -52,7 +51,7 @@ log = structlog.get_logger()
 _MOST_OPEN = 64
 """Requests of a client that wait for their answers at once."""
 _RECHECK = 5.0
-"""Seconds after which the token is looked at again before an answer."""
+"""Seconds between looks at the token while nothing comes."""
 _PATIENCE = 30.0
 """Seconds a client may take to read a message."""
 
@@ -84,19 +83,12 @@ class Visit:
     headers: Mapping[str, str]
 
 
-@dataclass(frozen=True, slots=True)
-class _Open:
-    """A request that waits for its answer: since when, and what it holds."""
-
-    began: float
-    held: contextlib.AsyncExitStack
-
-
 class Session:
     """Carries messages between a client and the server until one of them has gone.
 
-    The token is looked at again for each message. `peer` is the client's address; `abort`
-    cuts the connection; `budget` is what large messages share with the other doors.
+    The token is looked at again for each message and each answer, and while nothing comes.
+    `peer` is the client's address; `abort` cuts the connection; `budget` is what large messages
+    share with the other doors.
     """
 
     def __init__(
@@ -117,7 +109,7 @@ class Session:
         self._peer = peer
         self._abort = abort
         self._budget = budget
-        self._open: dict[RequestId, _Open] = {}
+        self._open: dict[RequestId, contextlib.AsyncExitStack] = {}
 
     async def run(self) -> None:
         """Returns when the connection has ended."""
@@ -125,14 +117,16 @@ class Session:
         write, outgoing = anyio.create_memory_object_stream[SessionMessage](0)
         writing = asyncio.create_task(self._write(outgoing))
         serving = asyncio.create_task(self._serve(read, write))
-        for task in (writing, serving):
+        watching = asyncio.create_task(self._watch())
+        for task in (writing, serving, watching):
             task.add_done_callback(self._ended)
         try:
             async with incoming:
                 await self._read(incoming)
         finally:
+            watching.cancel()
             # The server ends at the end of what it reads, and then so does the writer.
-            await asyncio.gather(serving, writing, return_exceptions=True)
+            await asyncio.gather(serving, writing, watching, return_exceptions=True)
             for request_id in list(self._open):
                 await self._closed(request_id)
 
@@ -219,7 +213,7 @@ class Session:
         metadata = ServerMessageMetadata(request_context=visit)
         if isinstance(message, JSONRPCRequest):
             request_id = message.id
-            self._open[request_id] = _Open(clock.now(), held.pop_all())
+            self._open[request_id] = held.pop_all()
 
             async def unanswered() -> None:
                 await self._closed(request_id)
@@ -239,20 +233,25 @@ class Session:
                 else:
                     await self._send(_text(message))
 
+    async def _watch(self) -> None:
+        """Expel a client whose token is good no more, also one that says nothing."""
+        while True:
+            await asyncio.sleep(_RECHECK)
+            if why := await self._revoked():
+                await self._expel(why)
+                return
+
     async def _answer(self, request_id: RequestId, text: str) -> None:
-        """Send an answer, if the token is still good where it took long."""
-        asked = self._open.get(request_id)
-        began = 0.0 if asked is None else asked.began
-        if clock.now() - began > _RECHECK and (why := await self._revoked()):
+        """Send an answer, if the token is still good."""
+        if why := await self._revoked():
             await self._expel(why)
         else:
             await self._send(text)
         await self._closed(request_id)
 
     async def _closed(self, request_id: RequestId) -> None:
-        asked = self._open.pop(request_id, None)
-        if asked is not None:
-            await asked.held.aclose()
+        if (held := self._open.pop(request_id, None)) is not None:
+            await held.aclose()
 
     async def _revoked(self) -> str:
         """Why the token is not accepted any more, "" if it is, or if that cannot be told now."""

@@ -262,7 +262,8 @@ def _listener(port: int) -> dict[str, object]:
 
 
 def _rate_limits() -> dict[str, object]:
-    """Limits guard public servers; here they would only slow the one person and their agents."""
+    """Limits guard public servers; here they would only slow the one person and their agents.
+    Passwords are guessed on loopback too, by programs that may reach it and little else."""
     plain = (
         "rc_message",
         "rc_registration",
@@ -273,7 +274,12 @@ def _rate_limits() -> dict[str, object]:
     return {
         **dict.fromkeys(plain, _UNLIMITED),
         "rc_media_create": _UNLIMITED,
-        "rc_login": dict.fromkeys(("address", "account", "failed_attempts"), _UNLIMITED),
+        # All come from one address here, and each start of ours logs in a few times.
+        "rc_login": {
+            "address": {"per_second": 1, "burst_count": 100},
+            "account": {"per_second": 0.5, "burst_count": 30},
+            "failed_attempts": {"per_second": 0.1, "burst_count": 10},
+        },
         "rc_joins": dict.fromkeys(("local", "remote"), _UNLIMITED),
         "rc_joins_per_room": _UNLIMITED,
         "rc_invites": dict.fromkeys(("per_room", "per_user", "per_issuer"), _UNLIMITED),

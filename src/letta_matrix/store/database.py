@@ -14,7 +14,7 @@ import structlog
 from sqlalchemy import URL, Connection, Executable, create_engine, event, make_url, text
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 
-HEAD = "0004"
+HEAD = "0005"
 """The schema's newest revision; a test holds it against the migrations."""
 
 log = structlog.get_logger()

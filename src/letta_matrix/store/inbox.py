@@ -63,6 +63,13 @@ class Inbox:
 
         return await self._database.write(store)
 
+    async def known(self, event_ids: list[str]) -> set[str]:
+        """Those of some events that have arrived."""
+        if not event_ids:
+            return set()
+        query = select(inbox.c.event_id).where(inbox.c.event_id.in_(event_ids))
+        return await self._database.read(lambda db: set(db.execute(query).scalars()))
+
     async def unpark(self, room_id: str, route: Callable[[Event], InboxEntry | None]) -> list[Turn]:
         """Route what was parked for a room; returns the new turns, in arrival order."""
         parked = (inbox.c.room_id == room_id) & (inbox.c.state == InboxState.PARKED)

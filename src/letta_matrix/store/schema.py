@@ -177,6 +177,7 @@ tokens = Table(
     Column("created_at", Float, nullable=False),
     Column("expires_at", Float),
     Column("revoked_at", Float),
+    Column("user_id", String, nullable=False, server_default=""),  # whose login, "" for none
 )
 
 audit = Table(

@@ -12,7 +12,8 @@ from letta_matrix.store.schema import tokens
 @dataclass(frozen=True, slots=True)
 class AccessToken:
     """A token. `digest` is the hex SHA-256 of its secret; `agent_id` is the agent it acts as, ""
-    for the bot; `rooms` are room ids, None for all. Times are Unix times."""
+    for the bot; `rooms` are room ids, None for all. Times are Unix times. `user_id` is the person
+    whose login gave it, "" for others."""
 
     token_id: str
     digest: str
@@ -23,6 +24,7 @@ class AccessToken:
     created_at: float
     expires_at: float | None = None
     revoked_at: float | None = None
+    user_id: str = ""
 
     def told(self) -> dict[str, Any]:
         """What people may see of it, as JSON."""

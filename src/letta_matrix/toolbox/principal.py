@@ -1,5 +1,6 @@
 """Who calls tools: an agent through its runtime, or the holder of a token."""
 
+from collections.abc import Set
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -23,14 +24,15 @@ class Principal:
 
     `key` names them in the audit log and counts their calls, such as `agent:ID` or `token:ID`.
     `agent_id` is the agent they act as, "" for the bot. `rooms` are the ids of the only rooms
-    they may act in, None for all that the Matrix user is in. `destructive`: they may do what
+    they may act in, None for all that the Matrix user is in; those of a login become fewer while
+    somebody looks, when its person leaves one. `destructive`: they may do what
     cannot be undone.
     """
 
     key: str
     agent_id: str
     scopes: frozenset[Scope] = TOOL_SCOPES
-    rooms: frozenset[str] | None = None
+    rooms: Set[str] | None = None
     destructive: bool = True
 
     def may_act_in(self, room_id: str) -> bool:

@@ -25,6 +25,12 @@ class RateLimit:
         self._buckets[key] = (tokens - taken, now)
         return 0.0 if taken else (1 - tokens) / self._per_second
 
+    def put_back(self, key: str) -> None:
+        """Give back a token that was taken and not used up."""
+        if key in self._buckets:
+            tokens, then = self._buckets[key]
+            self._buckets[key] = (tokens + 1, then)
+
     def _tokens(self, key: str, now: float) -> float:
         tokens, then = self._buckets.get(key, (self._size, now))
         return min(self._size, tokens + (now - then) * self._per_second)

@@ -2,7 +2,7 @@
 
 import asyncio
 import socket
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -142,10 +142,18 @@ class AsgiServer:
     """Serves an application on one address.
 
     `connections` are those of all ports that share a limit; `grace` is how many seconds requests
-    in progress have at the end.
+    in progress have at the end. `trusted_proxies` are the addresses and networks whose
+    `X-Forwarded-For` says who their clients are.
     """
 
-    def __init__(self, app: Any, connections: Connections, *, grace: float = 1.0) -> None:
+    def __init__(
+        self,
+        app: Any,
+        connections: Connections,
+        *,
+        grace: float = 1.0,
+        trusted_proxies: Sequence[str] = (),
+    ) -> None:
         config = uvicorn.Config(
             app,
             http=_Connection,
@@ -153,8 +161,9 @@ class AsgiServer:
             ws="none",
             log_config=None,
             access_log=False,
-            # Whoever connects could choose the address that its tries are counted for.
-            proxy_headers=False,
+            # Anybody else could choose the address that their tries are counted for.
+            proxy_headers=bool(trusted_proxies),
+            forwarded_allow_ips=list(trusted_proxies),
             server_header=False,
             timeout_graceful_shutdown=max(1, round(grace)),
             timeout_keep_alive=75,

@@ -10,6 +10,7 @@ from tests.integration.doors.rest import Answer, Rest, rest_as
 from tests.servers import Homeserver
 from tests.waiting import Clock, eventually
 
+from letta_matrix.api.compat_login import SESSION_NAME
 from letta_matrix.toolbox.principal import Scope
 
 
@@ -32,6 +33,12 @@ async def log_in(rest: Rest, who: str, password: str, homeserver: str = "") -> A
     return await rest.ask("POST", "/login", body, token="")
 
 
+async def sessions_of(who: Account) -> list[str]:
+    """What the sessions of an account are called."""
+    devices = (await who.person.get("/devices"))["devices"]
+    return [one["display_name"] for one in devices]
+
+
 async def test_the_front_door_and_health(rest: Rest, world: World) -> None:
     told = (await rest.ask("GET", "/", token="")).body
     assert told.keys() >= {"message", "version", "status"}
@@ -47,14 +54,12 @@ async def test_the_front_door_and_health(rest: Rest, world: World) -> None:
 async def test_an_admin_logs_in_and_acts_as_the_bot(
     rest: Rest, world: World, boss: Account
 ) -> None:
-    before = await boss.person.get("/devices")
     answer = await log_in(rest, boss.user_id, boss.password, world.config.homeserver.url)
     assert answer.status == 200
     assert answer.body.keys() == {"success", "access_token", "device_id", "user_id", "message"}
     assert (answer.body["success"], answer.body["user_id"]) == (True, boss.user_id)
     token = answer.body["access_token"]
     assert token.startswith("lm_")
-    assert await boss.person.get("/devices") == before
     me = (await rest.ask("GET", "/api/v1/whoami", token=token)).body
     assert me["user_id"] == BOT
     assert (me["scopes"], me["rooms"]) == (["admin", "agents", "read", "rooms", "write"], None)
@@ -63,6 +68,10 @@ async def test_an_admin_logs_in_and_acts_as_the_bot(
     assert mine["expires_at"] - mine["created_at"] == 86_400
     log = (await rest.ask("GET", "/api/v1/audit", token=token)).body["entries"]
     assert (log[0]["action"], log[0]["principal"]) == ("login", f"user:{boss.user_id}")
+    assert SESSION_NAME in await sessions_of(boss)
+    path = f"/api/v1/tokens/{mine['token_id']}"
+    assert (await rest.ask("DELETE", path, token=token)).status in (200, 204)
+    assert SESSION_NAME not in await sessions_of(boss)
 
 
 async def test_a_user_reads_the_rooms_that_they_share_with_the_bot(

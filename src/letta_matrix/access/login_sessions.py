@@ -1,0 +1,167 @@
+"""What people's logins are good for now: a token that `/login` gave follows its person.
+
+The session that a login opened at the homeserver is kept as long as the token, in memory alone.
+It ends when the account is deactivated or locked, when its password is changed, or when the
+person signs it out, and no homeserver pushes any of this to an application service. So it is
+asked again; a process that does not have it accepts the token no more.
+"""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Iterable, Mapping, Set
+from dataclasses import dataclass, field
+from typing import Any
+
+import aiohttp
+import structlog
+
+from letta_matrix import clock
+from letta_matrix.access.accounts import Accounts
+from letta_matrix.access.refusals import IdentityUnavailable, Unauthorized
+from letta_matrix.config import Config
+from letta_matrix.matrix.events import mapping
+from letta_matrix.store.tokens import AccessToken
+from letta_matrix.toolbox.arrivals import Arrivals
+
+log = structlog.get_logger()
+
+RECHECK = 5.0
+"""Seconds for which an account is taken to be as it was."""
+
+_READABLE = ("shared", "world_readable")
+MOST = 20
+"""Logins of a person that count at a time; a further one ends the oldest."""
+
+_FAREWELL = 2.0
+"""Seconds that the homeserver has to end the sessions when the bridge ends."""
+
+_ENDED = "The login that gave this token has ended; log in again."
+_AWAY = "The homeserver does not tell now whether your login still counts."
+
+
+@dataclass(eq=False, slots=True)
+class LoginSession:
+    """A login. `rooms` are those its token may read, None for all; `left` are those it may not
+    any more, whatever was thought of them when it began."""
+
+    user_id: str
+    access_token: str = field(repr=False)
+    token_id: str = ""
+    rooms: set[str] | None = None
+    ends_at: float = 0.0
+    left: set[str] = field(default_factory=set[str])
+    looked_at: float = field(default_factory=clock.now)
+    looking: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+
+class LoginSessions:
+    """Knows the logins of this process, and looks after their sessions at the homeserver."""
+
+    def __init__(self, config: Config, arrivals: Arrivals) -> None:
+        self._config = config
+        self._arrivals = arrivals
+        self._accounts = Accounts(config.homeserver.url)
+        self._sessions: set[LoginSession] = set()
+        self._listening = contextlib.ExitStack()
+
+    def begin(self, user_id: str, access_token: str) -> LoginSession:
+        """A login that the homeserver has accepted; from now on its person is followed."""
+        if not self._sessions:
+            self._listening.close()
+            self._listening.enter_context(self._arrivals.listen(self._see))
+        session = LoginSession(user_id, access_token)
+        self._sessions.add(session)
+        return session
+
+    async def keep(self, session: LoginSession, token: AccessToken) -> None:
+        """`token` is what a login is good for. Ends what is over, and what is too much."""
+        session.token_id, session.ends_at = token.token_id, token.expires_at or 0.0
+        session.rooms = None if token.rooms is None else set(token.rooms) - session.left
+        theirs = [one for one in self._sessions if one.user_id == session.user_id and one.token_id]
+        newest = sorted(theirs, key=lambda one: one.ends_at)[-MOST:]
+        over = [one for one in self._sessions if one.token_id and one.ends_at <= time.time()]
+        await self._end({*over, *theirs} - set(newest))
+
+    async def end(self, session: LoginSession) -> None:
+        """Log its person out again."""
+        await self._end([session])
+
+    async def end_of(self, token_id: str) -> None:
+        """Log out whose login gave a token, if one did."""
+        await self._end([one for one in self._sessions if one.token_id == token_id])
+
+    async def close(self) -> None:
+        """End all of them: no other process can look after them."""
+        self._listening.close()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_FAREWELL):
+                await self._end(list(self._sessions))
+
+    async def rooms_now(self, token: AccessToken) -> Set[str] | None:
+        """The rooms that the token of a login may read, kept true from then on; None for all.
+
+        Raises Unauthorized, IdentityUnavailable.
+        """
+        session = next((one for one in self._sessions if one.token_id == token.token_id), None)
+        if session is None:
+            raise Unauthorized(_ENDED)
+        role = self._config.role_of(session.user_id)
+        if role == "block" or (role != "admin" and session.rooms is None):
+            raise Unauthorized("The bridge's `permissions` have changed since this login.")
+        async with session.looking:
+            if session in self._sessions and clock.now() - session.looked_at >= RECHECK:
+                await self._look(session)
+        if session not in self._sessions:
+            raise Unauthorized(_ENDED)
+        return session.rooms
+
+    async def _look(self, session: LoginSession) -> None:
+        """Ask whether the session still lives. Raises IdentityUnavailable."""
+        try:
+            status, told = await self._accounts.ask(
+                "GET", "account/whoami", token=session.access_token
+            )
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise IdentityUnavailable(_AWAY) from error
+        if status in (401, 403):
+            log.info("a login has ended", user=session.user_id, reason=told.get("errcode"))
+            self._sessions.discard(session)
+        elif status != 200:
+            raise IdentityUnavailable(_AWAY)
+        session.looked_at = clock.now()
+
+    def _see(self, event: Mapping[str, Any]) -> None:
+        """A room that somebody has left, or whose members do not see all of it any more."""
+        room_id, kind, key = (event.get(name) for name in ("room_id", "type", "state_key"))
+        content = mapping(event.get("content"))
+        if not isinstance(room_id, str):
+            return
+        if kind == "m.room.member" and content.get("membership") != "join":
+            self._forget(room_id, (one for one in self._sessions if one.user_id == key))
+        if kind == "m.room.history_visibility" and not is_readable(content):
+            self._forget(room_id, self._sessions)
+
+    def _forget(self, room_id: str, sessions: Iterable[LoginSession]) -> None:
+        for session in sessions:
+            session.left.add(room_id)
+            if session.rooms is not None:
+                session.rooms.discard(room_id)
+
+    async def _end(self, sessions: Iterable[LoginSession]) -> None:
+        ended = [one for one in sessions if one in self._sessions]
+        self._sessions.difference_update(ended)
+        await asyncio.gather(*map(self._log_out, ended))
+
+    async def _log_out(self, session: LoginSession) -> None:
+        try:
+            await self._accounts.ask("POST", "logout", {}, session.access_token)
+        except (aiohttp.ClientError, TimeoutError) as error:
+            reason = type(error).__name__
+            log.warning("a login was not ended", user=session.user_id, reason=reason)
+
+
+def is_readable(content: Mapping[str, Any]) -> bool:
+    """Whether the bot sees no more of a room than any member, going by the content of its
+    `m.room.history_visibility`."""
+    return content.get("history_visibility") in _READABLE

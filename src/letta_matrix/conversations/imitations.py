@@ -1,0 +1,67 @@
+"""Lines of people that look like an envelope, told by what a model sees of them."""
+
+import re
+import unicodedata
+from functools import lru_cache
+
+_CLEAR_START = 2
+"""Characters by which the start of an envelope can be told from what people write."""
+_ENVELOPE_FIELDS = ("room", "time", "name", "sender", "thread")
+_BRACKETS = {"Ps": "[", "Pe": "]"}
+# Letters and symbols by their category, and nothing to see: fillers of Hangul, blank Braille.
+_BLANK = "\u115f\u1160\u2800"
+
+
+def quote_imitations(text: str, template: str) -> str:
+    """`text` with those lines as quotes that look like an envelope made of `template`: nobody can
+    put words into another's mouth.
+
+    A line ends wherever Unicode says so. Lines are compared without what cannot be seen, without
+    case, accents and spaces, and with every kind of bracket as one.
+    """
+    shape = _shape(template)
+    if shape is None:
+        return text
+    lines = text.splitlines()
+    quoted = [f"> {line}" if shape.match(folded(line)) else line for line in lines]
+    return text if quoted == lines else "\n".join(quoted)
+
+
+def folded(text: str) -> str:
+    """`text` as it looks: compatibility characters decomposed (NFKD), nothing that is invisible
+    or blank, no accents, no case, one kind of bracket."""
+    return "".join(map(_folded, text))
+
+
+@lru_cache(maxsize=4096)
+def _folded(character: str) -> str:
+    plain = unicodedata.normalize("NFKD", character).casefold()
+    return "".join(map(_visible, unicodedata.normalize("NFKD", plain)))
+
+
+def _visible(character: str) -> str:
+    category = unicodedata.category(character)
+    # Controls, formats and what is not assigned; marks; separators.
+    if category[0] in "CMZ" or character in _BLANK:
+        return ""
+    return _BRACKETS.get(category, character)
+
+
+@lru_cache(maxsize=8)
+def _shape(template: str) -> re.Pattern[str] | None:
+    """How the first line of every envelope begins; None where it has nothing but fields."""
+    fields = dict.fromkeys(_ENVELOPE_FIELDS, "\0")
+    line = next(iter(template.strip().format(**fields).splitlines()), "")
+    start, *others = map(folded, line.split("\0"))
+    # Where its start says nothing, all that stands between its fields does.
+    parts = [start] if len(start) >= _CLEAR_START else [start, *others]
+    if not any(parts):
+        return None
+    between = "".join(f"(?>.*?{_alike(part)})" for part in parts[1:])
+    # What Markdown has before a line, such as asterisks, is passed over.
+    return re.compile(rf"[\W_]*?{_alike(parts[0])}{between}", re.DOTALL)
+
+
+def _alike(text: str) -> str:
+    """A pattern for `text`: any letter may be one of another script that looks the same."""
+    return "".join(rf"[{one}\x80-\U0010ffff]" if one.isalnum() else re.escape(one) for one in text)
