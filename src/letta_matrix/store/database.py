@@ -176,7 +176,12 @@ def _make_folder(path: Path) -> None:
 
 def _open_private(path: Path) -> int:
     try:
-        return os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
+        opened = os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
+        # A copy that was put back, or the file of an earlier version, may be for everybody. What
+        # SQLite puts beside it gets the same mode.
+        if os.fstat(opened).st_mode & 0o077:
+            os.fchmod(opened, 0o600)
+        return opened
     except OSError as error:
         raise StoreError(f"{path}: the database cannot be written: {error.strerror}") from None
 
