@@ -159,6 +159,11 @@ class Door:
             yield client
 
 
+def health(known: bool) -> dict[str, object]:
+    """What `/health` answers here."""
+    return {"status": "ok", "known": known}
+
+
 @asynccontextmanager
 async def door_on(
     directory: Path, database: Database, *, fake_tools: bool = True, **sections: Any
@@ -175,7 +180,7 @@ async def door_on(
     if fake_tools:
         toolbox.tools = {tool.name: tool for tool in fake.tools()}
     tokens = TokenStore(database)
-    services = Services(config, toolbox, Authenticator(config, tokens, agents), agents)
+    services = Services(config, toolbox, Authenticator(config, tokens, agents), agents, health)
     door = Door(config, tokens, toolbox, fake, services)
     await door.renew()
     try:

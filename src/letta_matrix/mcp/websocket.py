@@ -9,7 +9,6 @@ import asyncio
 import structlog
 from aiohttp import web
 
-from letta_matrix import __version__
 from letta_matrix.access.authenticator import IdentityUnavailable, TooOften, Unauthorized, bearer_of
 from letta_matrix.access.guard import Refused, mcp_guard
 from letta_matrix.access.metadata import challenge
@@ -38,6 +37,7 @@ class McpSockets:
     def __init__(self, services: Services, core: Core) -> None:
         self._authenticator = services.authenticator
         self._guard = mcp_guard(services.config)
+        self._report = services.health
         self._core = core
         self._open: set[web.WebSocketResponse] = set()
         self._counted = OpenStreams(PER_TOKEN, "connections")
@@ -49,6 +49,11 @@ class McpSockets:
     def port(self) -> int:
         """Where it listens."""
         return int(self._runner.addresses[0][1])
+
+    @property
+    def clients(self) -> int:
+        """How many are connected."""
+        return len(self._open)
 
     async def start(self, hostname: str, port: int) -> None:
         """Listen. Raises OSError when the port is taken."""
@@ -76,9 +81,10 @@ class McpSockets:
         app.router.add_get("/health", self._health)
         return app
 
-    async def _health(self, _request: web.Request) -> web.Response:
-        report = {"status": "ok", "version": __version__, "clients": len(self._open)}
-        return web.json_response(report)
+    async def _health(self, request: web.Request) -> web.Response:
+        headers = request.headers
+        known = self._guard.passes(",".join(headers.getall("Host", [])), headers.get("Origin"))
+        return web.json_response(self._report(known))
 
     async def _connect(self, request: web.Request) -> web.StreamResponse:
         refusal = self._refusal(request)
