@@ -52,12 +52,15 @@ def licence_of(package: str) -> str | None:
         told = metadata(package)
     except PackageNotFoundError:
         return None
-    if expression := told.get("License-Expression"):
-        return expression
-    classifiers = [one.split(" :: ")[-1] for one in told.get_all("Classifier") or []]
+    expressions: list[str] = told.get_all("License-Expression", [])
+    if expressions:
+        return expressions[0]
+    every: list[str] = told.get_all("Classifier", [])
+    classifiers = [one.split(" :: ")[-1] for one in every]
     if named := [CLASSIFIERS[one] for one in classifiers if one in CLASSIFIERS]:
         return " OR ".join(named)
-    word = (told.get("License") or "").split("\n")[0].strip()
+    texts: list[str] = told.get_all("License", [""])
+    word = texts[0].split("\n")[0].strip()
     return WORDS.get(word, word if word in PERMISSIVE | WEAK else KNOWN.get(package, ""))
 
 

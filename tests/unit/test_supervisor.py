@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import AsyncGenerator
+from functools import partial
 from pathlib import Path
 
 import aiohttp
@@ -17,6 +18,7 @@ from tests.waiting import DEADLINE, Clock, eventually
 from letta_matrix.stack import supervisor
 from letta_matrix.stack.errors import StackError
 from letta_matrix.stack.supervisor import Child, Command, ending, pause_before
+from letta_matrix.stack.up import Options, Stack
 from letta_matrix.stack.vitals import Silence, status_of
 
 
@@ -80,23 +82,19 @@ async def test_a_killed_child_is_started_again_and_said_so(
 async def test_a_child_that_hangs_is_killed_and_started_again(
     tmp_path: Path, children: list[Child], http: aiohttp.ClientSession, clock: Clock
 ) -> None:
-    port, said, pids = free_port(), list[str](), list[int]()
-
-    async def answers() -> bool:
-        return await status_of(http, f"http://127.0.0.1:{port}/") is not None
-
-    child = Child(_python(tmp_path, SERVE.format(port=port)), said.append, pids.append)
-    children.append(child)
-    await child.start()
-    await child.wait_ready(answers, DEADLINE)
-    child.look_after(answers)
-    os.kill(pids[0], signal.SIGSTOP)
-    await clock.until(lambda: len(pids) == 2)
-    assert said == [
-        f"sleeper hangs: process {pids[0]} has not answered for a minute; killing it",
+    port, said = free_port(), list[str]()
+    url = f"http://127.0.0.1:{port}/"
+    stack = Stack(Options(tmp_path), tmp_path, said.append, http)
+    await stack._run("server", _python(tmp_path, SERVE.format(port=port)), url, 503)
+    children += stack._children.values()
+    hung = stack._pids["server"]
+    os.kill(hung, signal.SIGSTOP)
+    await clock.until(lambda: stack._pids["server"] != hung)
+    assert said[1:] == [
+        f"sleeper hangs: process {hung} has not answered for a minute; killing it",
         "sleeper ended (SIGKILL); starting it again now",
     ]
-    await eventually(answers)
+    await eventually(partial(status_of, http, url), lambda status: status == 503)
 
 
 def hung_after(silence: Silence, clock: Clock, *pauses: float) -> int | None:
