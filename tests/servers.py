@@ -3,6 +3,7 @@
 import ctypes
 import json
 import os
+import random
 import secrets
 import signal
 import socket
@@ -20,7 +21,9 @@ from tests.waiting import DEADLINE, eventually
 from letta_matrix.config import Config
 from letta_matrix.matrix.registration import registration
 from letta_matrix.stack.app_server import AppServerProcess
+from letta_matrix.stack.errors import StackError
 from letta_matrix.stack.models import ModelChoice, ProviderFile
+from letta_matrix.stack.ports import Ports
 from letta_matrix.stack.supervisor import Command, kill_group
 from letta_matrix.stack.synapse import Synapse
 
@@ -36,6 +39,18 @@ def free_port() -> int:
     held.bind(("127.0.0.1", 0))
     _HELD.append(held)
     return int(held.getsockname()[1])
+
+
+def free_offset() -> int:
+    """An offset at which each port of an embedded stack is free."""
+    # Below the ports that the kernel gives to whoever connects somewhere.
+    for offset in random.sample(range(100, 32768 - Ports().appservice), 100):
+        try:
+            Ports.with_offset(offset).check_free(0)
+        except StackError:
+            continue
+        return offset
+    raise AssertionError("no free ports")
 
 
 def _die_with_parent() -> None:

@@ -76,6 +76,11 @@ class Stores:
         await self.rooms.load()
         await self.speech.load()
 
+    @property
+    def trouble(self) -> str:
+        """What is wrong with the database, "" for nothing."""
+        return self.database.trouble or self.tokens.trouble
+
     async def close(self) -> None:
         await self.tokens.close()
         await self.database.close()

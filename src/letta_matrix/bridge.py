@@ -174,11 +174,12 @@ class Bridge:
 
     def _troubles(self) -> list[str]:
         troubles = [one.trouble for one in self._parts.discoveries if one.trouble]
-        troubles += [self._trouble] if self._trouble else []
+        troubles += [one for one in (self._trouble, self._stores.trouble) if one]
         troubles += [trouble] if (trouble := self._parts.catch_up.trouble) else []
         if stuck := self._parts.homeserver.retries.stuck:
             troubles.append(f"{stuck} requests to the homeserver have failed for 30 s or longer")
-        return troubles + [what for some in self._connections for what in some.troubles]
+        troubles += [what for some in self._connections for what in some.troubles]
+        return list(dict.fromkeys(troubles))
 
     def _trouble_of(self, agent_id: str) -> str:
         return self._provisioner.trouble.get(agent_id, "") if self._provisioner else ""

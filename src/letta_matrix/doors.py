@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.types import ASGIApp
 
 from letta_matrix.access.authenticator import Authenticator
-from letta_matrix.access.guard import Guard, Guarded, Refused, api_guard
+from letta_matrix.access.guard import Guard, Guarded, api_guard
 from letta_matrix.access.login_sessions import LoginSessions
 from letta_matrix.assembly import Parts
 from letta_matrix.config import Config
@@ -23,7 +23,7 @@ from letta_matrix.mcp.services import Services as McpServices
 from letta_matrix.mcp.websocket import McpSockets
 from letta_matrix.web.budget import Budget
 from letta_matrix.web.front import Front
-from letta_matrix.web.health import health_routes
+from letta_matrix.web.health import answer, health_routes
 from letta_matrix.web.lazy import Lazy
 from letta_matrix.web.listening import listen
 from letta_matrix.web.pages import chat_routes, docs_routes
@@ -47,7 +47,8 @@ class Doors:
     ) -> None:
         self._config = config
         self._parts = parts
-        self._health = health
+        self._bridge_health = health
+        self._counts: dict[str, Callable[[], int]] = {}
         self._is_ready = is_ready
         self._trouble_of = trouble_of
         self._logins = LoginSessions(config, parts.toolbox.arrivals)
@@ -76,10 +77,16 @@ class Doors:
         server = AsgiServer(door, self.connections)
         self._opened.push_async_callback(server.close)
         self._opened.push_async_callback(door.close)
+        self._counts["mcp_sessions"] = lambda: door.sessions
         await listen(server.start, mcp.hostname, mcp.port)
         sockets = McpSockets(services, core, self.connections)
         self._opened.push_async_callback(sockets.close)
+        self._counts["mcp_clients"] = lambda: sockets.clients
         await listen(sockets.start, mcp.hostname, mcp.websocket_port)
+
+    def _health(self) -> Mapping[str, object]:
+        counts = {name: count() for name, count in self._counts.items()}
+        return {**self._bridge_health(), **counts}
 
     async def close(self) -> None:
         self._stopping.set()
@@ -134,12 +141,10 @@ class Doors:
             authenticator=self._authenticator,
             directory=self._parts.stores.directory,
             budget=self._budget,
+            health=lambda known: answer(self._health(), known=known),
         )
 
 
 def _passes(guard: Guard, request: Request) -> bool:
-    try:
-        guard.check(",".join(request.headers.getlist("Host")), request.headers.get("Origin"))
-    except Refused:
-        return False
-    return True
+    headers = request.headers
+    return guard.passes(",".join(headers.getlist("Host")), headers.get("Origin"))

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import os
-import random
 import re
 import signal
 import stat
@@ -15,25 +14,11 @@ from typing import Any
 
 import aiohttp
 import pytest
-from tests.servers import children_of, is_running
+from tests.servers import children_of, free_offset, is_running
 from tests.waiting import eventually, within
 
 from letta_matrix.stack import confine
-from letta_matrix.stack.errors import StackError
 from letta_matrix.stack.ports import Ports
-
-# Below the ports that the kernel gives to whoever connects somewhere.
-_OFFSETS = range(100, 32768 - Ports().appservice)
-
-
-def _free_offset() -> int:
-    for offset in random.sample(_OFFSETS, 100):
-        try:
-            Ports.with_offset(offset).check_free(0)
-        except StackError:
-            continue
-        return offset
-    raise AssertionError("no free ports")
 
 
 @dataclass
@@ -92,7 +77,7 @@ async def _letta_matrix(*arguments: str) -> tuple[int, str, str]:
 @pytest.fixture(scope="module")
 async def stack(tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[Up]:
     """The stack of this file's tests, which run in order."""
-    up = Up(tmp_path_factory.mktemp("up") / "data", _free_offset())
+    up = Up(tmp_path_factory.mktemp("up") / "data", free_offset())
     try:
         await up.start()
         yield up

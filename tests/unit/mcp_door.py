@@ -161,6 +161,11 @@ class Door:
             yield client
 
 
+def health(known: bool) -> dict[str, object]:
+    """What `/health` answers here."""
+    return {"status": "ok", "known": known}
+
+
 @asynccontextmanager
 async def door_on(
     directory: Path, database: Database, *, fake_tools: bool = True, **sections: Any
@@ -177,7 +182,8 @@ async def door_on(
     if fake_tools:
         toolbox.tools = {tool.name: tool for tool in fake.tools()}
     tokens = TokenStore(database)
-    services = Services(config, toolbox, Authenticator(config, tokens, agents), agents, Budget())
+    authenticator = Authenticator(config, tokens, agents)
+    services = Services(config, toolbox, authenticator, agents, Budget(), health)
     door = Door(config, tokens, toolbox, fake, services)
     await door.renew()
     try:

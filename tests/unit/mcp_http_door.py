@@ -11,7 +11,7 @@ from typing import Any
 
 import aiohttp
 from tests.servers import free_port
-from tests.unit.mcp_door import Door, Text, door_on
+from tests.unit.mcp_door import Door, Text, door_on, health
 
 from letta_matrix.access.authenticator import Authenticator
 from letta_matrix.connections.admission import Connections
@@ -110,9 +110,8 @@ class HttpDoor:
         assert (await session.ask(data=done)).status == 202
         return session
 
-    async def sessions(self) -> int:
-        async with self.http.get(f"{self.url}/health") as response:
-            return (await response.json())["sessions"]
+    def sessions(self) -> int:
+        return self.app.sessions
 
 
 @dataclass
@@ -185,7 +184,7 @@ async def http_door(
         agents = AgentDirectory(database)
         await agents.load()
         authenticator = Authenticator(door.config, door.tokens, agents)
-        services = Services(door.config, door.toolbox, authenticator, agents, Budget())
+        services = Services(door.config, door.toolbox, authenticator, agents, Budget(), health)
         app = McpHttp(services, Core(services))
         server, port = AsgiServer(app, Connections(2_000)), free_port()
         await server.start("127.0.0.1", port)

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import os
 import re
 import socket
 import stat
@@ -46,6 +47,7 @@ def _letta_matrix(*arguments: str, cwd: Path, stdin: str = "") -> subprocess.Com
     """The program as if it ran by itself: to start a process for each takes long."""
     status: object = None
     argv = ["letta-matrix", *arguments]
+    umask = os.umask(0o022)
     data = {"XDG_DATA_HOME": str(cwd / "xdg")}
     with (
         CliRunner().isolation(stdin, data) as (out, err, _),
@@ -58,6 +60,7 @@ def _letta_matrix(*arguments: str, cwd: Path, stdin: str = "") -> subprocess.Com
             status = end.code
         finally:
             structlog.reset_defaults()
+            os.umask(umask)
         sys.stdout.flush()
         sys.stderr.flush()
         assert status is None or isinstance(status, int), status

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import aiohttp
 import httpx
 import pytest
 from starlette.applications import Starlette
@@ -20,13 +21,14 @@ from letta_matrix.runtimes.protocol import AgentInfo
 from letta_matrix.web.health import health_routes, told
 
 
-def config_on(fake: FakeHomeserver, database_file: Path) -> Config:
+def config_on(fake: FakeHomeserver, database_file: Path, *, mcp: bool = False) -> Config:
+    ports = {"port": free_port(), "websocket_port": free_port()} if mcp else {}
     return config_for(
         database_file.parent,
         homeserver={"url": fake.url, "domain": "test"},
         appservice={"as_token": "a", "hs_token": "h", "port": free_port()},
         api={"port": free_port()},
-        mcp={"enabled": False},
+        mcp={"enabled": mcp, **ports},
         database={"url": f"sqlite:///{database_file}"},
     )
 
@@ -103,7 +105,12 @@ async def test_health_and_readiness() -> None:
     ready = False
     app = Starlette(
         routes=health_routes(
-            lambda: {"status": "degraded", "troubles": ["x"], "agents_in_trouble": {"a": "b"}},
+            lambda: {
+                "status": "degraded",
+                "ready": False,
+                "troubles": ["x"],
+                "agents_in_trouble": {"a": "b"},
+            },
             lambda: ready,
             lambda request: request.url.hostname == "bridge",
         )
@@ -123,6 +130,41 @@ async def test_health_and_readiness() -> None:
         ready = True
         response = await http.get("/ready")
         assert (response.status_code, response.json()) == (200, {"ready": True})
+
+
+async def test_every_port_tells_the_same(
+    fake: FakeHomeserver, database_file: Path, http: aiohttp.ClientSession, clock: Clock
+) -> None:
+    config = config_on(fake, database_file, mcp=True)
+    bridge = Bridge(config, [MemoryRuntime()])
+    await bridge.start()
+    await clock.until(bridge.is_ready)
+    clock.stop()  # or the uptime would differ
+    ports = (config.api.port, config.mcp.port, config.mcp.websocket_port)
+
+    async def answers(**headers: str) -> list[dict[str, object]]:
+        found = list[dict[str, object]]()
+        for port in ports:
+            url = f"http://127.0.0.1:{port}/health"
+            async with http.get(url, headers=headers) as response:
+                assert response.status == 200
+                body = await response.json()
+                assert body.pop("timestamp")
+                found.append(body)
+        return found
+
+    known = await answers()
+    assert known[0]["status"] == "ok"
+    assert (known[0]["mcp_sessions"], known[0]["mcp_clients"]) == (0, 0)
+    assert known == [known[0]] * 3
+    for headers in ({"Host": "evil.example"}, {"Origin": "http://evil.example"}):
+        strange = await answers(**headers)
+        assert strange[0].keys() == {"status", "ready", "authenticated", "agent_sync_available"}
+        assert strange == [strange[0]] * 3
+    bridge._trouble = "away"
+    assert [one["status"] for one in await answers()] == ["degraded"] * 3
+    clock.go()
+    await bridge.close()
 
 
 async def test_health_has_the_fields_of_the_original() -> None:

@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
+import aiohttp
 import pytest
 from structlog.testing import capture_logs
 from tests.fake_app_server import FakeAppServer
@@ -28,6 +29,8 @@ from letta_matrix.runtimes.keeper.process import keep
 from letta_matrix.runtimes.keeper.secret import secret_at
 from letta_matrix.runtimes.keeper.server import SILENCE, Keeper, is_remote
 from letta_matrix.runtimes.keeper.wire import Frame
+from letta_matrix.stack.keeper import KeeperProcess
+from letta_matrix.stack.up import Options, Stack
 
 
 class Bridge(KeeperClient):
@@ -406,3 +409,22 @@ async def test_a_replay_that_does_not_come_is_not_waited_for(
         clock.advance(2)
         with pytest.raises(KeeperGone, match="does not answer"):
             await replay
+
+
+async def test_a_keeper_that_hangs_is_killed_and_replaced(
+    http: aiohttp.ClientSession, path: Path, upstream: FakeAppServer, tmp_path: Path, clock: Clock
+) -> None:
+    said = list[str]()
+    stack = Stack(Options(tmp_path), tmp_path, said.append, http)
+    keeper = stack._keeper = KeeperProcess(path)
+    async with attached(path, upstream) as bridge:
+        hung = pid_of(path)
+        assert await keeper.answers()
+        assert bridge.link.up
+        looking = asyncio.create_task(stack.look_after_keeper())
+        os.kill(hung, signal.SIGSTOP)
+        await clock.until(lambda: keeper.pid() not in (None, hung))
+        await eventually(keeper.answers)
+        await eventually(lambda: bridge.link.up)
+        looking.cancel()
+    assert said[0] == f"keeper hangs: process {hung} has not answered for a minute; killing it"

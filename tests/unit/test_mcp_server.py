@@ -49,17 +49,17 @@ async def test_a_stateless_client_needs_no_handshake(mcp: HttpDoor) -> None:
 
 @pytest.mark.parametrize("version", OLDER)
 async def test_a_session_of_each_older_revision(mcp: HttpDoor, version: str) -> None:
-    before = await mcp.sessions()
+    before = mcp.sessions()
     session = await mcp.session(version)
     listed = (await session.request("tools/list")).result["tools"]
     assert {"echo", "wait"} <= {tool["name"] for tool in listed}
     params = {"name": "echo", "arguments": {"text": "hi"}}
     called = (await session.request("tools/call", params)).result
     assert called["content"] == [{"type": "text", "text": '{"text":"hi"}'}]
-    assert await mcp.sessions() == before + 1
+    assert mcp.sessions() == before + 1
     assert (await session.ask("DELETE")).status == 200
     assert (await session.request("ping")).status == 404
-    assert await mcp.sessions() == before
+    assert mcp.sessions() == before
 
 
 async def test_a_token_sees_and_calls_what_it_is_for(mcp: HttpDoor) -> None:
@@ -179,10 +179,10 @@ async def test_mistakes_have_codes(
 @pytest.mark.parametrize("modern", [True, False])
 async def test_what_is_no_message(mcp: HttpDoor, body: bytes, modern: bool) -> None:
     headers = {"MCP_Protocol_Version": MODERN, "Mcp_Method": "ping"} if modern else {}
-    before = await mcp.sessions()
+    before = mcp.sessions()
     answer = await mcp.ask(data=body, **headers)
     assert answer.status == 400
-    assert await mcp.sessions() == before
+    assert mcp.sessions() == before
     assert (await mcp.call("echo")).status == 200
 
 

@@ -16,7 +16,6 @@ from tests.unit.mcp_door import MINE
 from tests.unit.mcp_http_door import MODERN, HttpDoor, http_door, lasting_door, rpc
 from tests.waiting import Clock, eventually, settled, within
 
-from letta_matrix import __version__
 from letta_matrix.access.authenticator import Authenticator, Unauthorized
 from letta_matrix.mcp import sessions, streams
 from letta_matrix.mcp.core import Core
@@ -62,8 +61,10 @@ async def test_the_sdk_is_loaded_for_holders_of_tokens_only(
 
     monkeypatch.setattr(Core, "server", load)
     async with http_door(tmp_path, database, client) as mcp:
-        health = await mcp.ask("GET", "/health", Authorization="", Host="anything.example")
-        assert health.messages == [{"status": "ok", "version": __version__, "sessions": 0}]
+        for host, known in (("localhost", True), ("anything.example", False)):
+            health = await mcp.ask("GET", "/health", Authorization="", Host=host)
+            assert health.messages == [{"status": "ok", "known": known}]
+        assert (await mcp.ask("POST", "/health")).status == 405
         assert (await mcp.ask("GET", "/.well-known/oauth-protected-resource")).status == 200
         assert (await mcp.ask(Authorization="Bearer lm_000000000000_x")).status == 401
         assert loaded == []
@@ -98,11 +99,11 @@ async def test_what_is_refused(
     status: int,
     named: tuple[str, str],
 ) -> None:
-    before = await mcp.sessions()
+    before = mcp.sessions()
     answer = await mcp.ask(method, path, b"{}" if method == "POST" else None, **headers)
     assert answer.status == status
     assert named[1] in answer.headers.get(named[0], "")
-    assert await mcp.sessions() == before
+    assert mcp.sessions() == before
 
 
 @pytest.mark.parametrize("path", ["", "/mcp"])
@@ -245,7 +246,7 @@ async def test_a_session_that_nobody_uses_ends(
         await settled()
         clock.advance(9)
         await settled()
-        assert await mcp.sessions() == 1
+        assert mcp.sessions() == 1
         clock.advance(1)
         await eventually(mcp.sessions, lambda count: count == 0)
         assert (await session.request("ping")).status == 404
@@ -344,7 +345,7 @@ async def test_two_hundred_clients_at_once(mcp: HttpDoor) -> None:
             answer = await session.request("tools/call", params)
         return answer.result["structuredContent"]["text"]
 
-    before = await mcp.sessions()
+    before = mcp.sessions()
     heard = await asyncio.gather(*(use(number) for number in range(200)))
     assert heard == [str(number) for number in range(200)]
-    assert await mcp.sessions() == before + 100
+    assert mcp.sessions() == before + 100

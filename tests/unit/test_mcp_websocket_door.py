@@ -346,9 +346,12 @@ async def test_the_stateless_revision_works_over_the_socket(door: Door) -> None:
 
 async def test_health_needs_no_token(door: Door) -> None:
     url = door.url.replace("/mcp", "/health")
-    async with door.client(), aiohttp.ClientSession() as http, http.get(url) as response:
-        report = await response.json()
-    assert (report["status"], report["clients"]) == ("ok", 1)
+    async with door.client(), aiohttp.ClientSession() as http:
+        assert door.sockets.clients == 1
+        for host, known in ((None, True), ("evil.example", False)):
+            headers = {} if host is None else {"Host": host}
+            async with http.get(url, headers=headers) as response:
+                assert await response.json() == {"status": "ok", "known": known}
 
 
 async def test_the_example_of_the_page_works(door: Door) -> None:

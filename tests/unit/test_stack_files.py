@@ -458,7 +458,7 @@ async def test_a_replaced_keeper_is_announced(
     monkeypatch.setattr(
         stack._keeper, "pid", lambda: pids.pop(0) if len(pids) > 1 else pids[0], raising=True
     )
-    following = asyncio.create_task(stack.follow_keeper())
+    following = asyncio.create_task(stack.look_after_keeper())
     await clock.until(lambda: stack._pids.get("keeper") == 8)
     for _ in range(3):
         clock.advance(1)

@@ -7,15 +7,19 @@ import signal
 import subprocess
 import sys
 from collections.abc import AsyncGenerator
+from functools import partial
 from pathlib import Path
 
+import aiohttp
 import pytest
-from tests.servers import is_running
+from tests.servers import free_port, is_running
 from tests.waiting import DEADLINE, Clock, eventually
 
 from letta_matrix.stack import supervisor
 from letta_matrix.stack.errors import StackError
 from letta_matrix.stack.supervisor import Child, Command, ending, pause_before
+from letta_matrix.stack.up import Options, Stack
+from letta_matrix.stack.vitals import Silence, status_of
 
 
 @pytest.fixture
@@ -51,6 +55,13 @@ async def _gives_up(child: Child, clock: Clock) -> str:
 
 
 SLEEP = "import time; time.sleep(3600)"
+SERVE = """
+from http.server import BaseHTTPRequestHandler, HTTPServer
+class Busy(BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_error(503)
+HTTPServer(("127.0.0.1", {port}), Busy).serve_forever()
+"""
 
 
 async def test_a_log_stays_small_while_the_child_runs(
@@ -89,6 +100,59 @@ async def test_a_killed_child_is_started_again_and_said_so(
     await eventually(lambda: len(pids) == 2)
     assert said == ["sleeper ended (SIGKILL); starting it again now"]
     assert child.pid == pids[1]
+
+
+async def test_a_child_that_hangs_is_killed_and_started_again(
+    tmp_path: Path, children: list[Child], http: aiohttp.ClientSession, clock: Clock
+) -> None:
+    port, said = free_port(), list[str]()
+    url = f"http://127.0.0.1:{port}/"
+    stack = Stack(Options(tmp_path), tmp_path, said.append, http)
+    await stack._run("server", _python(tmp_path, SERVE.format(port=port)), url, 503)
+    children += stack._children.values()
+    hung = stack._pids["server"]
+    os.kill(hung, signal.SIGSTOP)
+    await clock.until(lambda: stack._pids["server"] != hung)
+    assert said[1:] == [
+        f"sleeper hangs: process {hung} has not answered for a minute; killing it",
+        "sleeper ended (SIGKILL); starting it again now",
+    ]
+    await eventually(partial(status_of, http, url), lambda status: status == 503)
+
+
+def hung_after(silence: Silence, clock: Clock, *pauses: float) -> int | None:
+    """The first of the missed probes, so many seconds apart, with which it counts as hung."""
+    for number, pause in enumerate(pauses):
+        clock.advance(pause)
+        if silence.missed():
+            return number
+    return None
+
+
+async def test_three_missed_probes_and_a_minute_are_silence(clock: Clock) -> None:
+    clock.stop()
+    silence = Silence(1)
+    silence.answered()
+    assert hung_after(silence, clock, 15, 1, 1, 1, 1) is None
+    silence.answered()
+    assert hung_after(silence, clock, 20, 20, 20, 19) is None
+    assert hung_after(silence, clock, 1) == 0
+    silence.answered()
+    assert hung_after(silence, clock, 31, 31, 31) == 2
+
+
+async def test_a_machine_that_sleeps_silences_nobody(clock: Clock) -> None:
+    clock.stop()
+    silence = Silence(1)
+    silence.answered()
+    assert hung_after(silence, clock, 20, 20, 20) is None
+    assert hung_after(silence, clock, 8 * 3600, 20, 20, 8 * 3600, 20, 20) is None
+    assert hung_after(silence, clock, 20) == 0
+
+
+async def test_who_starts_has_two_minutes(clock: Clock) -> None:
+    clock.stop()
+    assert hung_after(Silence(1), clock, *[20] * 20) == 8
 
 
 async def test_a_full_disk_does_not_end_the_watching(
@@ -200,10 +264,10 @@ async def test_an_ended_child_stays_ended(tmp_path: Path) -> None:
     child = Child(_python(tmp_path, SLEEP), lambda _: None, pids.append)
     await child.start()
     child.terminate()
-    # The watcher, which would start it again, has ended with it.
+    # What would start it again has ended with it.
     await child.wait_ended(DEADLINE)
-    assert child._watchers
-    assert all(watcher.done() for watcher in child._watchers)
+    assert child._tasks
+    assert all(task.done() for task in child._tasks)
     assert len(pids) == 1
     assert child.pid is None
 

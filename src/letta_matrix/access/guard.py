@@ -85,6 +85,14 @@ class Guard:
                 f"`{self._section}.{self._origins_key}`.",
             )
 
+    def passes(self, host: str | None, origin: str | None) -> bool:
+        """Whether `check` would let the request pass."""
+        try:
+            self.check(host, origin)
+        except Refused:
+            return False
+        return True
+
     def _is_ours(self, name: str) -> bool:
         return name in self._names or (self._any_address and _address(name) is not None)
 

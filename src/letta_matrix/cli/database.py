@@ -1,11 +1,13 @@
 """The bridge's database as commands beside a running bridge read it."""
 
+import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
 from letta_matrix.cli.faults import Failure
 from letta_matrix.config import Config
 from letta_matrix.store.agents import Agent, AgentDirectory
+from letta_matrix.store.checkup import check
 from letta_matrix.store.database import Database, StoreError, database_url
 
 
@@ -22,6 +24,8 @@ async def open_existing(config: Config) -> AsyncGenerator[Database]:
         raise missing
     database = Database(url)
     try:
+        # The first to open it after a crash: SQLite would throw away what is damaged.
+        await asyncio.to_thread(check, config.path(url.database or ""), pages=False)
         yield database
     except StoreError as error:
         raise Failure(str(error)) from None

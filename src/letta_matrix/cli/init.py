@@ -10,6 +10,8 @@ from urllib.parse import urlsplit
 import typer
 
 from letta_matrix.cli.faults import BadInput
+from letta_matrix.cli.options import warn
+from letta_matrix.cli.secrets import without_password
 
 _EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 - compared, not bound
 _USER_ID = re.compile(r"@[^:\s]+:\S+")
@@ -110,9 +112,11 @@ def _write(settings: dict[str, object], config: Path, registration_file: Path) -
 
     from letta_matrix.config import load_config
     from letta_matrix.matrix.registration import registration
+    from letta_matrix.stack.data import check_folders
     from letta_matrix.stack.files import write_private
 
     config.parent.mkdir(parents=True, exist_ok=True)
+    check_folders([config.parent], warn)
     write_private(config, yaml.safe_dump(settings, sort_keys=False))
     made = registration(load_config(config, {}))
     write_private(registration_file, yaml.safe_dump(made, sort_keys=False))
@@ -158,6 +162,7 @@ def _http_url(text: str) -> str:
 
 
 def _url(text: str, *schemes: str) -> str:
+    without_password(text, "keys go into config.yaml or the environment, once it is written")
     try:
         parts = urlsplit(text)
         usable = parts.scheme in schemes and bool(parts.hostname) and parts.port != 0

@@ -42,6 +42,8 @@ for module in (version, up, run, init, chat, link, overview, tokens, mappings, m
 
 def main() -> None:
     """Run the program; faults are one line, exit status 2 for bad input, 1 for failures."""
+    # Whatever this program and its children write is for its user alone.
+    os.umask(0o077)
     try:
         app()
     except KeyboardInterrupt:

@@ -14,6 +14,7 @@ import typer
 
 from letta_matrix.cli.faults import BadInput, Failure
 from letta_matrix.cli.options import DataOption, data_directory
+from letta_matrix.cli.secrets import secret_in, without_password
 
 _TOKEN = "LETTA_MATRIX_TOKEN"  # noqa: S105 - the name of a variable
 _WAITING_LINES = 16
@@ -48,6 +49,7 @@ def mcp(
     """
     from letta_matrix.mcp.relay import Relay, RelayError
 
+    url = without_password(url, f"give the token in {_TOKEN} or --token-file")
     token = _token(token_file)
     if not url or not token:
         stack = _stack(data, "--url" if not url else _TOKEN)
@@ -63,15 +65,7 @@ def mcp(
 
 def _token(file: Path | None) -> str:
     """The token that was given, "" for none."""
-    if file is None:
-        return os.environ.get(_TOKEN, "").strip()
-    try:
-        token = file.read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeError) as error:
-        raise BadInput(f"{file}: cannot be read: {error}") from error
-    if not token or not token.isascii() or not token.isprintable():
-        raise BadInput(f"{file}: this is no token")
-    return token
+    return os.environ.get(_TOKEN, "").strip() if file is None else secret_in(file)
 
 
 def _stack(data: Path | None, missing: str) -> Mapping[str, Any]:

@@ -1,5 +1,6 @@
 """Options that several commands share."""
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -21,6 +22,11 @@ ConfigOption = Annotated[
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def warn(text: str) -> None:
+    """Say on standard error what goes on all the same."""
+    print(f"letta-matrix: warning: {text}", file=sys.stderr, flush=True)
 
 
 def data_directory(given: Path | None) -> Path:

@@ -1,10 +1,16 @@
 """`letta-matrix run`."""
 
 import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 
-from letta_matrix.cli.options import ConfigOption, config_path
+from letta_matrix.cli.options import ConfigOption, config_path, warn
+
+if TYPE_CHECKING:
+    from letta_matrix.config import Config
 
 
 def register(app: typer.Typer) -> None:
@@ -16,5 +22,19 @@ def run(config: ConfigOption = None) -> None:
     """Run the bridge against your own homeserver and runtimes."""
     from letta_matrix import bridge
     from letta_matrix.config import load_config
+    from letta_matrix.stack.data import check_folders
 
-    asyncio.run(bridge.run(load_config(config_path(config))))
+    settings = load_config(config_path(config))
+    check_folders(_folders(settings), warn)
+    asyncio.run(bridge.run(settings))
+
+
+def _folders(config: "Config") -> Iterator[Path]:
+    """Where the bridge keeps files."""
+    from letta_matrix.store.database import database_url
+
+    yield config.directory
+    yield Path(str(database_url(config.database.url, config.directory).database)).parent
+    for runtime in config.runtimes:
+        if runtime.type == "app_server":
+            yield config.path(runtime.keeper_socket).parent

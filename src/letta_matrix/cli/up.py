@@ -2,12 +2,17 @@
 
 import asyncio
 import contextlib
-import os
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from letta_matrix.cli.faults import BadInput
 from letta_matrix.cli.options import DataOption, data_directory
+from letta_matrix.cli.secrets import is_typed, secret_in, warn_if_typed, without_password
+
+_KEY = "LETTA_MATRIX_MODEL_API_KEY"
+_KEY_PLACES = f"--model-api-key-file or the variable {_KEY}"
 
 BaseUrlOption = Annotated[
     str, typer.Option(help="An OpenAI-compatible endpoint, with its /v1.", show_default=False)
@@ -15,10 +20,14 @@ BaseUrlOption = Annotated[
 ApiKeyOption = Annotated[
     str,
     typer.Option(
-        help="The endpoint's key; in the environment other users cannot read it.",
-        envvar="LETTA_MATRIX_MODEL_API_KEY",
+        help="The endpoint's key. Here other users can read it: better in a file, or in the "
+        "environment.",
+        envvar=_KEY,
         show_default=False,
     ),
+]
+ApiKeyFileOption = Annotated[
+    Path | None, typer.Option(help="A file with the endpoint's key.", show_default=False)
 ]
 ModelOption = Annotated[
     str, typer.Option(help="The model for new agents; default: the first.", show_default=False)
@@ -32,9 +41,11 @@ def register(app: typer.Typer) -> None:
 
 
 def up(
+    context: typer.Context,
     data: DataOption = None,
     model_base_url: BaseUrlOption = "",
     model_api_key: ApiKeyOption = "",
+    model_api_key_file: ApiKeyFileOption = None,
     model: ModelOption = "",
     port_offset: PortOffsetOption = 0,
 ) -> None:
@@ -48,14 +59,20 @@ def up(
     from letta_matrix.stack.up import Options
     from letta_matrix.stack.up import up as run_up
 
-    options = Options(
-        data=data_directory(data),
-        port_offset=port_offset,
-        wanted=Wanted(model_base_url, model_api_key, model),
-    )
-    # For all that is written from here on, by the servers too.
-    os.umask(0o077)
+    warn_if_typed(context, "model_api_key", _KEY_PLACES)
+    base_url = without_password(model_base_url, f"use {_KEY_PLACES}")
+    wanted = Wanted(base_url, _key(context, model_api_key, model_api_key_file), model)
+    options = Options(data=data_directory(data), port_offset=port_offset, wanted=wanted)
     asyncio.run(run_up(options, _say))
+
+
+def _key(context: typer.Context, given: str, file: Path | None) -> str:
+    """What was typed goes before the environment. Raises BadInput."""
+    if file is None:
+        return given
+    if is_typed(context, "model_api_key"):
+        raise BadInput("--model-api-key and --model-api-key-file: give one of them")
+    return secret_in(file)
 
 
 def _say(line: str) -> None:

@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import structlog
+from starlette.datastructures import Headers
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from letta_matrix import __version__
 from letta_matrix.access.authenticator import (
     IdentityUnavailable,
     TooOften,
@@ -58,7 +58,8 @@ class McpHttp:
         self._beginning = asyncio.Lock()
         self._opened = contextlib.AsyncExitStack()
         self._closing = False
-        guard = mcp_guard(services.config)
+        guard = self._guard = mcp_guard(services.config)
+        self._report = services.health
         self._routes: dict[str, ASGIApp] = {
             "/health": self._health,
             PATH: Guarded(_for_pages(self._mcp, services.config.mcp.allowed_origins), guard),
@@ -74,6 +75,11 @@ class McpHttp:
         else:
             await answer(scope, receive, send)
 
+    @property
+    def sessions(self) -> int:
+        """How many there are."""
+        return 0 if self._sessions is None else self._sessions.count
+
     async def close(self) -> None:
         """End every stream and session; what is being called has a moment to end."""
         self._closing = True
@@ -81,9 +87,12 @@ class McpHttp:
         await self._opened.aclose()
 
     async def _health(self, scope: Scope, receive: Receive, send: Send) -> None:
-        sessions = 0 if self._sessions is None else self._sessions.count
-        report = {"status": "ok", "version": __version__, "sessions": sessions}
-        await JSONResponse(report)(scope, receive, send)
+        if scope["method"] not in ("GET", "HEAD"):
+            await _refusal(405, "Only GET.", {"Allow": "GET, HEAD"})(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        known = self._guard.passes(",".join(headers.getlist("Host")), headers.get("Origin"))
+        await JSONResponse(self._report(known))(scope, receive, send)
 
     async def _metadata(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["method"] not in ("GET", "HEAD"):

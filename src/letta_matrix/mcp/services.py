@@ -1,5 +1,6 @@
 """What the MCP server is made of: everything it calls."""
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from letta_matrix.access.authenticator import Authenticator
@@ -7,6 +8,9 @@ from letta_matrix.config import Config
 from letta_matrix.store.agents import AgentDirectory
 from letta_matrix.toolbox.registry import Toolbox
 from letta_matrix.web.budget import Budget
+
+Health = Callable[[bool], Mapping[str, object]]
+"""What `/health` answers whom the door knows by `Host` and `Origin` (True), and others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,3 +20,4 @@ class Services:
     authenticator: Authenticator
     directory: AgentDirectory
     budget: Budget
+    health: Health

@@ -9,7 +9,6 @@ import asyncio
 import structlog
 from aiohttp import web
 
-from letta_matrix import __version__
 from letta_matrix.access.authenticator import IdentityUnavailable, TooOften, Unauthorized, bearer_of
 from letta_matrix.access.guard import Refused, mcp_guard
 from letta_matrix.access.metadata import challenge
@@ -42,6 +41,7 @@ class McpSockets:
     def __init__(self, services: Services, core: Core, connections: Connections) -> None:
         self._authenticator = services.authenticator
         self._guard = mcp_guard(services.config)
+        self._report = services.health
         self._core = core
         self._budget = services.budget
         self._open: set[web.WebSocketResponse] = set()
@@ -52,6 +52,11 @@ class McpSockets:
     def port(self) -> int:
         """Where it listens."""
         return self._server.port
+
+    @property
+    def clients(self) -> int:
+        """How many are connected."""
+        return len(self._open)
 
     async def start(self, hostname: str, port: int) -> None:
         """Listen. Raises OSError when the port is taken."""
@@ -73,9 +78,10 @@ class McpSockets:
         app.router.add_get("/health", self._health)
         return app
 
-    async def _health(self, _request: web.Request) -> web.Response:
-        report = {"status": "ok", "version": __version__, "clients": len(self._open)}
-        return web.json_response(report)
+    async def _health(self, request: web.Request) -> web.Response:
+        headers = request.headers
+        known = self._guard.passes(",".join(headers.getall("Host", [])), headers.get("Origin"))
+        return web.json_response(self._report(known))
 
     async def _connect(self, request: web.Request) -> web.StreamResponse:
         refusal = self._refusal(request)

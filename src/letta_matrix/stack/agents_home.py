@@ -24,8 +24,9 @@ from letta_matrix.stack.ports import Ports
 from letta_matrix.stack.starter import create_starters, leave_demo_model, list_names, model_handle
 from letta_matrix.stack.supervisor import Announce, Command
 
-Run = Callable[[str, Command, Callable[[], Awaitable[bool]]], Awaitable[None]]
-"""Starts a child by its key and waits until its probe says that it is ready."""
+Run = Callable[[str, Command, str, int], Awaitable[None]]
+"""Starts a child by its key, waits until an address of it answers with that status, and looks
+after it from then on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +95,8 @@ class AgentsHome:
                 "reach; approve with care"
             )
         if choice.demo:
-            await run("demo_model", self._demo_command(), self._demo_ready)
-        await run("app_server", self._server.command, self._ready)
+            await run("demo_model", self._demo_command(), self._demo_url, 401)
+        await run("app_server", self._server.command, self._server.health_url, 200)
         if await self._server.is_open(self._http):
             raise StackError(
                 f"the App Server at {self.url} answers programs that have no token; is another one "
@@ -136,14 +137,6 @@ class AgentsHome:
         argv = (sys.executable, "-m", module, *options)
         return Command("demo model", argv, self._data / "demo-model.log", self._data)
 
-    async def _ready(self) -> bool:
-        return await self._server.ready(self._http)
-
-    async def _demo_ready(self) -> bool:
-        """Whether the demo model listens; without its key it says so."""
-        url = f"http://127.0.0.1:{self._demo_port}/v1/models"
-        try:
-            async with self._http.get(url, timeout=aiohttp.ClientTimeout(total=5)) as response:
-                return response.status == 401
-        except (aiohttp.ClientError, TimeoutError):
-            return False
+    @property
+    def _demo_url(self) -> str:
+        return f"http://127.0.0.1:{self._demo_port}/v1/models"

@@ -22,6 +22,7 @@ from letta_matrix.runtimes.json_fields import as_dict, as_texts
 from letta_matrix.stack.confine import Reach
 from letta_matrix.stack.errors import StackError
 from letta_matrix.stack.supervisor import Command
+from letta_matrix.stack.vitals import status_of
 
 _TIMEOUT = 30.0
 _KEPT = {"PATH", "LANG", "LANGUAGE", "TERM", "TZ", "USER", "LOGNAME", "SHELL", "SSL_CERT_FILE"} | {
@@ -126,15 +127,13 @@ class AppServerProcess:
             "DISABLE_AUTOUPDATER": "1",
         }
 
+    @property
+    def health_url(self) -> str:
+        return f"{self.http_url}/readyz"
+
     async def ready(self, http: aiohttp.ClientSession) -> bool:
         """Whether it answers."""
-        try:
-            async with http.get(
-                f"{self.http_url}/readyz", timeout=aiohttp.ClientTimeout(total=5)
-            ) as response:
-                return response.status == 200
-        except (aiohttp.ClientError, TimeoutError):
-            return False
+        return await status_of(http, self.health_url) == 200
 
     async def is_open(self, http: aiohttp.ClientSession) -> bool:
         """Whether it answers somebody who has no token."""

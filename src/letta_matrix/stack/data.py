@@ -1,6 +1,8 @@
-"""The folder that holds an embedded stack."""
+"""The folders that hold our files: an embedded stack's, and those of a bridge by itself."""
 
 import os
+import stat
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from letta_matrix.stack.errors import StackError
@@ -43,3 +45,23 @@ def make_data_directory(path: Path) -> Path:
     if not os.access(directory, os.W_OK | os.X_OK):
         raise StackError(f"{directory}: cannot be written to; name another folder by --data")
     return directory
+
+
+def check_folders(folders: Iterable[Path], warn: Callable[[str], None]) -> None:
+    """See that nobody else can put files into `folders`, which may hold more than ours and so stay
+    as they are; where others may look in, `warn` is told. Ours in there are private themselves.
+
+    Raises:
+        StackError: somebody else can, and so take the place of the database or a socket.
+    """
+    for folder in sorted({folder.resolve() for folder in folders}):
+        if not folder.is_dir():
+            continue  # made later, for its owner alone
+        mode = folder.stat().st_mode
+        if mode & 0o022 and not mode & stat.S_ISVTX:
+            raise StackError(
+                f"{folder}: other users may put files there in the place of the bridge's: "
+                f"`chmod 700 {folder}`, or use a folder of its own"
+            )
+        if mode & 0o055:
+            warn(f"other users may look into {folder}; `chmod 700 {folder}` unless they have to")

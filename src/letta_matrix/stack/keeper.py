@@ -8,11 +8,17 @@ import signal
 import time
 from pathlib import Path
 
+from letta_matrix.runtimes.keeper import wire
+
+_TIMEOUT = 5.0
+_NO_FRAME = 2**63 - 1
+
 
 class KeeperProcess:
     """The keeper as its pid file and its lock show it."""
 
     def __init__(self, socket: Path) -> None:
+        self._socket = socket
         self._pid_file = socket.with_name(f"{socket.name}.pid")
         self._lock_file = socket.with_name(f"{socket.name}.lock")
 
@@ -23,6 +29,24 @@ class KeeperProcess:
         except (OSError, ValueError):
             return None
         return pid if self._runs(pid) else None
+
+    async def answers(self) -> bool:
+        """Whether it answers within 5 s; asked as a bridge would, but beside the one it has."""
+        nothing = {"type": "replay", "id": 0, "since": _NO_FRAME, "contains": ""}
+        try:
+            async with asyncio.timeout(_TIMEOUT):
+                reader, writer = await asyncio.open_unix_connection(self._socket)
+                with contextlib.closing(writer):
+                    writer.write(wire.pack_control(nothing))
+                    await wire.read_record(reader)
+        except (OSError, TimeoutError, asyncio.IncompleteReadError, ValueError):
+            return False
+        return True
+
+    def kill(self, pid: int) -> None:
+        """SIGKILL, if `pid` is the keeper still."""
+        if self.pid() == pid:
+            _signal(pid, signal.SIGKILL)
 
     async def end(self, timeout: float) -> None:
         """SIGTERM, and SIGKILL after `timeout` seconds."""

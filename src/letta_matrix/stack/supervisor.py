@@ -13,17 +13,15 @@ import re
 import shutil
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from letta_matrix.stack.errors import StackError
+from letta_matrix.stack.vitals import Probe, until_hung
 
 Announce = Callable[[str], None]
 """Shows one line to the person at the terminal."""
-
-Probe = Callable[[], Awaitable[bool]]
-"""Tells whether a server answers."""
 
 _PAUSES = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 10.0)
 _STEADY_AFTER = 30.0
@@ -56,7 +54,7 @@ class Command:
 
 
 class Child:
-    """One supervised process; `start` it, and it runs until `stop`."""
+    """One supervised process; `start` it, and it runs until `terminate`."""
 
     def __init__(
         self, command: Command, announce: Announce, on_pid: Callable[[int], None] | None = None
@@ -65,7 +63,7 @@ class Child:
         self._announce = announce
         self._on_pid = on_pid
         self._process: asyncio.subprocess.Process | None = None
-        self._watchers: list[asyncio.Task[None]] = []
+        self._tasks: list[asyncio.Task[None]] = []
         self._stopping = False
         self._ready = False
         self._failures = 0
@@ -87,10 +85,15 @@ class Child:
         self._log_began = _size(self.command.log)
         await self._spawn()
         name = self.command.name
-        self._watchers = [
+        self._tasks += [
             asyncio.create_task(self._watch(), name=f"watch {name}"),
             asyncio.create_task(self._watch_log(), name=f"watch the log of {name}"),
         ]
+
+    def look_after(self, answers: Probe) -> None:
+        """From now on kill it when it hangs: it is started again like one that ended."""
+        task = asyncio.create_task(self._kill_hung(answers), name=f"look after {self.command.name}")
+        self._tasks.append(task)
 
     async def wait_ready(self, probe: Probe, timeout: float) -> None:
         """Wait until `probe` says yes; asked every 50 ms.
@@ -127,9 +130,15 @@ class Child:
                 self._signal(signal.SIGKILL)
                 await process.wait()
             kill_group(process.pid)
-        for watcher in self._watchers:
-            watcher.cancel()
-        await asyncio.gather(*self._watchers, return_exceptions=True)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _kill_hung(self, answers: Probe) -> None:
+        while True:
+            pid = await until_hung(lambda: self.pid, answers)
+            self._announce(hangs(self.command.name, pid))
+            kill_group(pid)
 
     async def _watch(self) -> None:
         loop = asyncio.get_running_loop()
@@ -205,6 +214,11 @@ def ending(code: int) -> str:
         return signal.Signals(-code).name
     except ValueError:
         return f"signal {-code}"
+
+
+def hangs(name: str, pid: int) -> str:
+    """What is said of a process that is killed because it does not answer."""
+    return f"{name} hangs: process {pid} has not answered for a minute; killing it"
 
 
 def kill_group(pid: int) -> None:

@@ -22,6 +22,7 @@ from letta_matrix.stack.errors import PasswordRefusedError, StackError
 from letta_matrix.stack.files import keep_secret, write_private, write_private_if_changed
 from letta_matrix.stack.homeserver_database import HomeserverDatabase
 from letta_matrix.stack.supervisor import Command
+from letta_matrix.stack.vitals import status_of
 
 SERVER_NAME = "localhost"
 _ACCEPTS = "letta_matrix.stack.our_invites.OurInvites"
@@ -143,13 +144,13 @@ class Synapse:
             "root": {"level": "WARNING", "handlers": ["file"]},
         }
 
+    @property
+    def health_url(self) -> str:
+        return f"{self.url}/health"
+
     async def ready(self, http: aiohttp.ClientSession) -> bool:
         """Whether it answers."""
-        try:
-            async with http.get(f"{self.url}/health", timeout=_TIMEOUT) as response:
-                return response.status == 200
-        except (aiohttp.ClientError, TimeoutError):
-            return False
+        return await status_of(http, self.health_url) == 200
 
     async def create_account(
         self, http: aiohttp.ClientSession, localpart: str, password: str, *, admin: bool

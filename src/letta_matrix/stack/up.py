@@ -4,7 +4,7 @@ import asyncio
 import signal
 import sys
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -23,9 +23,10 @@ from letta_matrix.stack.models import ModelChoice
 from letta_matrix.stack.ports import Ports
 from letta_matrix.stack.state import StackState, remove_state
 from letta_matrix.stack.summary import Facts, summary
-from letta_matrix.stack.supervisor import Announce, Child, Command
+from letta_matrix.stack.supervisor import Announce, Child, Command, hangs
 from letta_matrix.stack.synapse import SERVER_NAME, Synapse
 from letta_matrix.stack.token import keep_token
+from letta_matrix.stack.vitals import Probe, status_of, until_hung
 
 ADMIN = "admin"
 _ACCESS = "admin.token"
@@ -64,7 +65,7 @@ async def up(options: Options, announce: Announce) -> None:
             stack = Stack(options, data, announce, http)
             try:
                 if await _unless(stop, stack.start()):
-                    await _unless(stop, stack.follow_keeper())
+                    await _unless(stop, stack.look_after_keeper())
                 announce("stopping ...")
             finally:
                 await stack.stop()
@@ -144,8 +145,18 @@ class Stack:
         self._children.clear()
         remove_state(self._data)
 
-    async def follow_keeper(self) -> None:
-        """Keep the keeper's pid in stack.json current, for ever; say so when it changes."""
+    async def look_after_keeper(self) -> None:
+        """Keep the keeper's pid in stack.json current, for ever; say so when it changes. Kill it
+        when it hangs: the bridge starts another one."""
+        await asyncio.gather(self._follow_keeper(), self._kill_hung_keeper())
+
+    async def _kill_hung_keeper(self) -> None:
+        while True:
+            pid = await until_hung(self._keeper.pid, self._keeper.answers)
+            self._announce(hangs("keeper", pid))
+            self._keeper.kill(pid)
+
+    async def _follow_keeper(self) -> None:
         while True:
             pid, before = self._keeper.pid(), self._pids.get("keeper")
             if pid is not None and pid != before:
@@ -168,7 +179,7 @@ class Stack:
         return agents.result()
 
     async def _start_homeserver(self, password: str) -> None:
-        await self._run("synapse", self._synapse.command, self._synapse_ready)
+        await self._run("synapse", self._synapse.command, self._synapse.health_url)
         self._synapse.database.note_whole()
         await self._synapse.create_account(self._http, ADMIN, password, admin=True)
 
@@ -179,9 +190,10 @@ class Stack:
             log=self._data / "bridge.log",
             cwd=self._data,
         )
-        await self._run("bridge", command, self._answers("/health", config))
+        address = f"http://127.0.0.1:{config.api.port}"
+        await self._run("bridge", command, f"{address}/health")
         try:
-            ready = self._answers("/ready", config)
+            ready = self._answers(f"{address}/ready", 200)
             await self._children["bridge"].wait_ready(ready, _READY_TIMEOUT)
         except StackError:
             self._announce(
@@ -189,26 +201,24 @@ class Stack:
                 f"it goes on; see {command.log}"
             )
 
-    async def _run(self, key: str, command: Command, probe: Callable[[], Awaitable[bool]]) -> None:
+    async def _run(self, key: str, command: Command, url: str, status: int = 200) -> None:
         began = time.monotonic()
         child = Child(command, self._announce, lambda pid: self._note_pid(key, pid))
         self._children[key] = child
         await child.start()
-        await child.wait_ready(probe, _START_TIMEOUT)
+        await child.wait_ready(self._answers(url, status), _START_TIMEOUT)
+        child.look_after(self._answers(url))
         self._announce(f"{command.name} is up ({time.monotonic() - began:.1f} s)")
 
-    async def _synapse_ready(self) -> bool:
-        return await self._synapse.ready(self._http)
+    def _answers(self, url: str, *statuses: int) -> Probe:
+        """Asks whether a server answers with one of `statuses`; with none of them, whether it
+        answers at all: one that is too busy to be ready does not hang."""
 
-    def _answers(self, path: str, config: Config) -> Callable[[], Awaitable[bool]]:
-        return lambda: self._is_ok(f"http://127.0.0.1:{config.api.port}{path}")
+        async def probe() -> bool:
+            status = await status_of(self._http, url)
+            return status in statuses if statuses else status is not None
 
-    async def _is_ok(self, url: str) -> bool:
-        try:
-            async with self._http.get(url, timeout=aiohttp.ClientTimeout(total=5)) as response:
-                return response.status == 200
-        except (aiohttp.ClientError, TimeoutError):
-            return False
+        return probe
 
     async def _log_in(self, password: str) -> tuple[str | None, str | None]:
         """The password, if it is still the right one, and a one-time login."""

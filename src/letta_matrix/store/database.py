@@ -12,7 +12,12 @@ from typing import TypeVar
 
 import structlog
 from sqlalchemy import URL, Connection, Executable, create_engine, event, make_url, text
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import DatabaseError, DBAPIError, InterfaceError, OperationalError
+
+from letta_matrix.store.checkup import check
+from letta_matrix.store.faults import StoreDamaged, StoreError, StoreUnavailable, fault_of
+
+__all__ = ["HEAD", "Database", "StoreDamaged", "StoreError", "StoreUnavailable", "database_url"]
 
 HEAD = "0005"
 """The schema's newest revision; a test holds it against the migrations."""
@@ -20,14 +25,6 @@ HEAD = "0005"
 log = structlog.get_logger()
 
 Result = TypeVar("Result")
-
-
-class StoreError(Exception):
-    """The database cannot be used; the text says what to do."""
-
-
-class StoreUnavailable(StoreError):
-    """The database cannot be used now (locked, full, away); trying again later can help."""
 
 
 def database_url(configured: str, directory: Path) -> URL:
@@ -44,7 +41,11 @@ class Database:
     """
 
     def __init__(self, url: URL) -> None:
+        self.trouble = ""
+        """What is wrong with it, for operators: of the last use, or the damage that was found."""
         self._url = url
+        self._path = Path(str(url.database))
+        self._damaged = False
         self._lock: int | None = None
         # The parameters are what people wrote: no error may show them.
         self._engine = create_engine(url, hide_parameters=True, pool_size=1, max_overflow=0)
@@ -59,14 +60,15 @@ class Database:
         Raises:
             StoreError: the database cannot be used, or another process has it open.
         """
-        path = Path(str(self._url.database))
-        _make_folder(path)
-        self._lock = _lock(path)
-        os.close(_open_private(path))
+        _make_folder(self._path)
+        self._lock = _lock(self._path)
+        os.close(_open_private(self._path))
+        _make_private(self._path)
+        await self._run(lambda: check(self._path))
         try:
             revision = await self._run(self._revision)
-        except (DBAPIError, OSError) as error:
-            raise StoreError(f"the database cannot be opened: {_cause(error)}") from None
+        except DBAPIError as error:
+            raise fault_of(error, self._path) from None
         if revision is not None and revision > HEAD:
             raise StoreError(
                 f"the database was written by a newer letta-matrix (schema {revision}, this one "
@@ -89,7 +91,7 @@ class Database:
         """
 
         def transact() -> Result:
-            with _faults(), self._engine.begin() as connection:
+            with self._faults(), self._engine.begin() as connection:
                 return work(connection)
 
         return await self._run(transact)
@@ -107,7 +109,7 @@ class Database:
         """Do `work`, which only reads, in the database's thread. Raises StoreUnavailable."""
 
         def look() -> Result:
-            with _faults(), self._engine.connect() as connection:
+            with self._faults(), self._engine.connect() as connection:
                 return work(connection)
 
         return await self._run(look)
@@ -117,8 +119,28 @@ class Database:
         the database's thread and back takes twenty times as long. For a database of which
         nothing else is asked: its one connection must be free. Raises StoreUnavailable.
         """
-        with _faults(), self._engine.connect() as connection:
+        with self._faults(), self._engine.connect() as connection:
             return work(connection)
+
+    @contextmanager
+    def _faults(self) -> Generator[None]:
+        try:
+            yield
+        except (OperationalError, InterfaceError, DatabaseError) as error:
+            # Of the other kinds of DatabaseError (a broken constraint) the cause is ours.
+            if type(error) not in (OperationalError, InterfaceError, DatabaseError):
+                raise
+            fault = fault_of(error, self._path)
+            self._note(fault)
+            raise fault from error
+        else:
+            self._note(None)
+
+    def _note(self, fault: StoreError | None) -> None:
+        # A database that is damaged in one place serves others well.
+        if not self._damaged:
+            self._damaged = isinstance(fault, StoreDamaged)
+            self.trouble = "" if fault is None else str(fault)
 
     async def _run(self, work: Callable[[], Result]) -> Result:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
@@ -151,14 +173,6 @@ class Database:
         log.info("database migrated", schema=HEAD)
 
 
-@contextmanager
-def _faults() -> Generator[None]:
-    try:
-        yield
-    except (OperationalError, InterfaceError) as error:
-        raise StoreUnavailable(f"the database cannot be used now: {_cause(error)}") from error
-
-
 def _set_up_sqlite(connection: object, _record: object) -> None:
     cursor = connection.cursor()  # type: ignore[attr-defined]
     # FULL: what was answered with 200 must survive a power cut, not only a crash.
@@ -171,14 +185,32 @@ def _make_folder(path: Path) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise StoreError(f"{path}: the database cannot be written: {error.strerror}") from None
+        raise _unwritable(path, error) from None
 
 
 def _open_private(path: Path) -> int:
     try:
         return os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
     except OSError as error:
-        raise StoreError(f"{path}: the database cannot be written: {error.strerror}") from None
+        raise _unwritable(path, error) from None
+
+
+def _make_private(path: Path) -> None:
+    """A copy that was put back, or what an earlier version wrote, may be for everybody to read.
+    New files beside it get its mode from SQLite."""
+    for suffix in ("", "-wal", "-shm"):
+        file = path.with_name(path.name + suffix)
+        # Somebody else's is theirs to change.
+        with suppress(FileNotFoundError, PermissionError):
+            if file.stat().st_mode & 0o077:
+                file.chmod(0o600)
+
+
+def _unwritable(path: Path, error: OSError) -> StoreError:
+    return StoreError(
+        f"{path}: the database cannot be written: {error.strerror}; the bridge's user has to own "
+        "it and its folder, or name another file by `database.url`"
+    )
 
 
 def _lock(path: Path) -> int:
@@ -201,7 +233,3 @@ def _lock(path: Path) -> int:
         os.ftruncate(lock, 0)
         os.write(lock, f"{os.getpid()}\n".encode())
     return lock
-
-
-def _cause(error: BaseException) -> str:
-    return str(getattr(error, "orig", None) or error)

@@ -51,6 +51,11 @@ class TokenStore:
         self._database = database
         self._reader = reader
 
+    @property
+    def trouble(self) -> str:
+        """What is wrong with the database as tokens are read, "" for nothing."""
+        return "" if self._reader is None else self._reader.trouble
+
     async def close(self) -> None:
         if self._reader is not None:
             await self._reader.close()

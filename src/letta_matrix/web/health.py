@@ -8,28 +8,33 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 HealthReport = Callable[[], Mapping[str, object]]
+"""Tells JSON with at least `status` and `ready`."""
 
 
 def health_routes(
     report: HealthReport, is_ready: Callable[[], bool], knows: Callable[[Request], bool]
 ) -> list[Route]:
-    """`report` returns JSON with at least `status`; `/ready` answers 503 until `is_ready`.
-
-    Requests that the door does not know (`knows`), by their `Host` or `Origin`, get no more than a
-    probe needs: a page of strangers may read the answer (DNS rebinding).
-    """
+    """`/ready` answers 503 until `is_ready`; `knows` tells whether a request is for this door."""
 
     async def health(request: Request) -> JSONResponse:
-        known = report()
-        if not knows(request):
-            known = {"status": known["status"], "ready": is_ready()}
-        return JSONResponse(told(known))
+        return JSONResponse(answer(report(), known=knows(request)))
 
     async def ready(_request: Request) -> JSONResponse:
         done = is_ready()
         return JSONResponse({"ready": done}, status_code=200 if done else 503)
 
     return [Route("/health", health), Route("/ready", ready)]
+
+
+def answer(report: Mapping[str, object], *, known: bool) -> dict[str, object]:
+    """What `/health` answers, on every port, with the status 200.
+
+    Requests that the door does not know, by their `Host` or `Origin`, get no more than a probe
+    needs: a page of strangers may read the answer (DNS rebinding).
+    """
+    if known:
+        return told(report)
+    return told({name: report[name] for name in ("status", "ready")})
 
 
 def told(report: Mapping[str, object]) -> dict[str, object]:

@@ -24,6 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns 0 also when another keeper already serves the socket.
     """
     options = _parser().parse_args(arguments)
+    os.umask(0o177)
     socket: Path = options.socket
     with contextlib.ExitStack() as stack:
         lock = _lock(socket)
@@ -35,7 +36,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         socket.unlink(missing_ok=True)
         stack.callback(pid.unlink, missing_ok=True)
         stack.callback(socket.unlink, missing_ok=True)
-        os.umask(0o177)
         asyncio.run(_run(socket, options.idle, options.buffer))
     return 0
 

@@ -1,0 +1,55 @@
+"""Secrets that a person gives to a command: in a file or a variable, not in what `ps` shows."""
+
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import typer
+
+from letta_matrix.cli.faults import BadInput
+from letta_matrix.cli.options import warn
+
+
+def secret_in(file: Path) -> str:
+    """The one line that `file` holds.
+
+    Raises:
+        BadInput: it cannot be read, or holds nothing that could be sent as a secret.
+    """
+    try:
+        secret = file.read_text(encoding="utf-8").strip()
+    except OSError as error:
+        raise BadInput(f"{file}: cannot be read: {error.strerror}") from None
+    except UnicodeError:
+        secret = ""
+    if not secret or not secret.isascii() or not secret.isprintable():
+        raise BadInput(f"{file}: expected one line with the secret and nothing else")
+    return secret
+
+
+def is_typed(context: typer.Context, parameter: str) -> bool:
+    """Whether an option was given on the command line, not by its variable."""
+    source = context.get_parameter_source(parameter)
+    return source is not None and source.name == "COMMANDLINE"
+
+
+def warn_if_typed(context: typer.Context, parameter: str, instead: str) -> None:
+    """Say on standard error that everybody on this machine can read the option's value, if it was
+    given on the command line; `instead` names the ways that are better."""
+    if is_typed(context, parameter):
+        option = "--" + parameter.replace("_", "-")
+        warn(f"{option} on the command line is seen by every user (`ps`); use {instead}")
+
+
+def without_password(url: str, instead: str) -> str:
+    """`url`, which has no user name or password: addresses are shown in logs and by `ps`.
+
+    Raises:
+        BadInput: it has; `instead` says where that belongs.
+    """
+    try:
+        named = "@" in urlsplit(url).netloc
+    except ValueError:
+        named = "@" in url
+    if named:
+        raise BadInput(f"an address should have no user name or password: {instead}")
+    return url

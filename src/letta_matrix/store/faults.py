@@ -1,0 +1,64 @@
+"""What can be wrong with the database, in words that say what to do."""
+
+import sqlite3
+from pathlib import Path
+
+from sqlalchemy.exc import DBAPIError
+
+_REPAIR = 'stop the bridge and put a backup back, or see "A damaged database" in docs/operations.md'
+_LONGEST = 120
+_NOT_OURS = (
+    *(sqlite3.SQLITE_PERM, sqlite3.SQLITE_READONLY),
+    *(sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_AUTH),
+)
+
+
+class StoreError(Exception):
+    """The database cannot be used; the text says what to do."""
+
+
+class StoreUnavailable(StoreError):
+    """The database cannot be used now (locked, full, away); trying again later can help."""
+
+
+class StoreDamaged(StoreUnavailable):
+    """What the database's files hold cannot be read; that stays so until somebody puts a backup
+    back. Everything goes on that does not need it."""
+
+
+def damaged(file: Path, what: str) -> StoreDamaged:
+    """The fault for a damaged `file`, of which `what` is known."""
+    return StoreDamaged(f"{file}: the database is damaged ({_line(what)}): {_REPAIR}")
+
+
+def fault_of(error: DBAPIError | sqlite3.Error, file: Path) -> StoreUnavailable:
+    """What an error of SQLite means for whoever runs the bridge (SQLite, "Result Codes")."""
+    cause = error.orig if isinstance(error, DBAPIError) else error
+    said = _line(str(cause))
+    code = getattr(cause, "sqlite_errorcode", None)
+    # The low byte; the rest tells details.
+    match code & 0xFF if isinstance(code, int) else None:
+        case sqlite3.SQLITE_CORRUPT:
+            return damaged(file, said)
+        case sqlite3.SQLITE_NOTADB:
+            return StoreDamaged(
+                f"{file}: {said}: move it away and put a backup back, or name another file by "
+                "`database.url`"
+            )
+        case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
+            remedy = "another program holds it: end that one"
+        case sqlite3.SQLITE_FULL:
+            remedy = "make room on it"
+        case sqlite3.SQLITE_IOERR:
+            remedy = "see whether the disk is full, or fails"
+        case number if number in _NOT_OURS:
+            remedy = (
+                "the bridge's user has to own it, its folder, and what is beside it (-wal, -shm)"
+            )
+        case _:
+            return StoreUnavailable(f"{file}: the database cannot be used now: {said}")
+    return StoreUnavailable(f"{file}: the database cannot be used now: {said}; {remedy}")
+
+
+def _line(text: str) -> str:
+    return " ".join(text.split())[:_LONGEST]
