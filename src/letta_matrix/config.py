@@ -143,10 +143,10 @@ class Conversations(Section):
         default_factory=list[str], description="tools that others than admins may approve"
     )
     person_waiting: int = Field(
-        default=20, ge=0, description="messages and commands of one person that wait; 0: no limit"
+        default=50, ge=0, description="messages and commands of one person that wait; 0: no limit"
     )
     person_per_minute: int = Field(
-        default=30, ge=0, description="new messages and commands of one person; 0: no limit"
+        default=60, ge=0, description="new messages and commands of one person; 0: no limit"
     )
     max_hops: int = Field(default=3, ge=0, description="how far messages from agent to agent go on")
     tool_calls_per_minute: int = Field(

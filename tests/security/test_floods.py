@@ -26,7 +26,7 @@ def told(fake: FakeHomeserver, room_id: str = ROOM) -> int:
 
 
 async def a_minute_passes(stage: Stage) -> None:
-    change = text("UPDATE inbox SET received_at = received_at - 60")
+    change = text("UPDATE turns SET sent_at = sent_at - 60")
     await stage.stores.database.execute(change)
 
 

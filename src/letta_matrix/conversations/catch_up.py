@@ -120,7 +120,7 @@ class CatchUp:
             return
         if missed:
             log.warning("messages were missed", room=room_id, count=len(missed))
-            await self._dispatcher.admit("catch-up", missed)
+            await self._dispatcher.admit("catch-up", missed, missed=True)
 
     async def _missed(self, room_id: str, looker: Intent, since: float) -> list[dict[str, Any]]:
         """A room's events after `since` (a Unix time) that never came, oldest first."""

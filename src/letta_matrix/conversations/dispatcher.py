@@ -103,13 +103,15 @@ class Dispatcher:
         for turn in turns:
             self._enqueue(turn)
 
-    async def admit(self, txn_id: str, events: list[dict[str, Any]]) -> None:
-        """Store a transaction with the turns it starts, then let them run. Raises when it could
-        not be stored; then nothing of it is."""
+    async def admit(
+        self, txn_id: str, events: list[dict[str, Any]], *, missed: bool = False
+    ) -> None:
+        """Store a transaction with the turns it starts, then let them run; `missed` is one of
+        events that were never pushed. Raises when it could not be stored; then nothing of it is."""
         taken: list[Callable[[], None]] = []
         sorted_out = [await self._sort(event, taken) for event in events]
         entries = _each_turn_once([entry for entry in sorted_out if entry is not None])
-        self.start(await self._inbox.admit(txn_id, entries))
+        self.start(await self._inbox.admit(txn_id, entries, missed=missed))
         # Only now that the answers are stored: a transaction that comes again brings them again.
         for answer in taken:
             answer()

@@ -11,7 +11,6 @@ from pathlib import Path
 from letta_matrix.runtimes.keeper import wire
 
 _TIMEOUT = 5.0
-_NO_FRAME = 2**63 - 1
 
 
 class KeeperProcess:
@@ -32,12 +31,12 @@ class KeeperProcess:
 
     async def answers(self) -> bool:
         """Whether it answers within 5 s; asked as a bridge would, but beside the one it has."""
-        nothing = {"type": "replay", "id": 0, "since": _NO_FRAME, "contains": ""}
+        ping = {"type": "ping"}
         try:
             async with asyncio.timeout(_TIMEOUT):
                 reader, writer = await asyncio.open_unix_connection(self._socket)
                 with contextlib.closing(writer):
-                    writer.write(wire.pack_control(nothing))
+                    writer.write(wire.pack_control(ping))
                     await wire.read_record(reader)
         except (OSError, TimeoutError, asyncio.IncompleteReadError, ValueError):
             return False

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 
 from sqlalchemy import ColumnElement, Connection, func, select
 
-from letta_matrix.store.schema import inbox, turns
+from letta_matrix.store.schema import turns
 from letta_matrix.store.turns import Turn, TurnKind, TurnStatus, turn_id_of
 
 _ASKING = (TurnKind.MESSAGE, TurnKind.COMMAND)
@@ -86,13 +86,11 @@ class Spending:
         return self.connection.execute(query).scalar_one()
 
     def _recent(self, mine: ColumnElement[bool]) -> int:
-        asked = select(turns.c.event_id).where(mine, turns.c.kind.in_(_ASKING))
+        asked = select(turns.c.sent_at).where(mine, turns.c.kind.in_(_ASKING))
         last = asked.order_by(turns.c.seq.desc()).limit(self.budget.per_minute).subquery()
-        arrived = inbox.c.received_at
-        # A clock that was set back leaves arrivals in the future: they are long past.
-        is_recent = (arrived > self.now - _MINUTE) & (arrived <= self.now)
-        both = last.join(inbox, inbox.c.event_id == last.c.event_id)
-        query = select(func.count()).select_from(both).where(is_recent)
+        # By the homeserver's clock: what comes late, all at once, was not asked at once.
+        is_recent = (last.c.sent_at > self.now - _MINUTE) & (last.c.sent_at < self.now + _MINUTE)
+        query = select(func.count()).select_from(last).where(is_recent)
         return self.connection.execute(query).scalar_one()
 
     def _told(self, mine: ColumnElement[bool]) -> set[str]:

@@ -43,8 +43,11 @@ class Inbox:
         self._budget = budget
         self.refused = 0
 
-    async def admit(self, txn_id: str, entries: list[InboxEntry]) -> list[Turn]:
-        """Store a transaction's events and turns, all or nothing.
+    async def admit(
+        self, txn_id: str, entries: list[InboxEntry], *, missed: bool = False
+    ) -> list[Turn]:
+        """Store a transaction's events and turns, all or nothing. What was `missed` costs nobody
+        anything: it would have been asked at its time.
 
         Returns the turns that are new, in order. Repeats are known by their event ids and never
         by `txn_id`: Synapse on SQLite counts those from 1 again whenever it has restarted.
@@ -56,7 +59,8 @@ class Inbox:
             now = time.time()
             connection.execute(transactions.insert().values(txn_id=txn_id, received_at=now))
             fresh = _fresh(connection, entries)
-            self._spend(connection, fresh, now)
+            if not missed:
+                self._spend(connection, fresh, now)
             if fresh:
                 connection.execute(inbox.insert(), [_inbox_values(entry, now) for entry in fresh])
             return _insert_turns(connection, [turn for entry in fresh for turn in entry.turns])

@@ -79,6 +79,8 @@ class Keeper:
             message = wire.unpack_control(payload)
             if message["type"] == "attach":
                 await self._attach(message, writer)
+            elif message["type"] == "ping":
+                writer.write(wire.pack_control({"type": "pong"}))
             elif writer is not self._bridge:
                 return
             elif message["type"] == "replay":
