@@ -568,7 +568,7 @@ async def test_a_revoked_token_of_the_stack_is_replaced(
 
 
 async def test_a_database_without_tokens_is_a_fault_of_one_line(tmp_path: Path) -> None:
-    with pytest.raises(StackError, match="no token can be made: .*: the database cannot be used"):
+    with pytest.raises(StackError, match=r"no token can be made: .*: the database cannot be used"):
         await keep_token(tmp_path / "admin.token", config_for(tmp_path))
 
 
