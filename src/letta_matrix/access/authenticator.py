@@ -97,7 +97,15 @@ class Authenticator:
             return principal
         if self._logins is None:
             raise Unauthorized("Tokens of logins do not count here.")
-        return replace(principal, rooms=await self._logins.rooms_now(token))
+        session = await self._logins.session_of(token)
+        if session.rooms is None:
+            return principal
+        return replace(
+            principal,
+            rooms=session.rooms,
+            person=session.user_id,
+            access_token=session.access_token,
+        )
 
     def _principal(self, token: AccessToken) -> Principal:
         if token.agent_id:

@@ -9,7 +9,7 @@ asked again; a process that does not have it accepts the token no more.
 import asyncio
 import contextlib
 import time
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,7 +29,6 @@ log = structlog.get_logger()
 RECHECK = 5.0
 """Seconds for which an account is taken to be as it was."""
 
-_READABLE = ("shared", "world_readable")
 MOST = 20
 """Logins of a person that count at a time; a further one ends the oldest."""
 
@@ -98,8 +97,8 @@ class LoginSessions:
             async with asyncio.timeout(_FAREWELL):
                 await self._end(list(self._sessions))
 
-    async def rooms_now(self, token: AccessToken) -> Set[str] | None:
-        """The rooms that the token of a login may read, kept true from then on; None for all.
+    async def session_of(self, token: AccessToken) -> LoginSession:
+        """The login that gave a token, if it still counts. Its `rooms` are kept true.
 
         Raises Unauthorized, IdentityUnavailable.
         """
@@ -114,7 +113,7 @@ class LoginSessions:
                 await self._look(session)
         if session not in self._sessions:
             raise Unauthorized(_ENDED)
-        return session.rooms
+        return session
 
     async def _look(self, session: LoginSession) -> None:
         """Ask whether the session still lives. Raises IdentityUnavailable."""
@@ -132,21 +131,17 @@ class LoginSessions:
         session.looked_at = clock.now()
 
     def _see(self, event: Mapping[str, Any]) -> None:
-        """A room that somebody has left, or whose members do not see all of it any more."""
+        """A room that somebody has left."""
         room_id, kind, key = (event.get(name) for name in ("room_id", "type", "state_key"))
-        content = mapping(event.get("content"))
-        if not isinstance(room_id, str):
+        if kind != "m.room.member" or not isinstance(room_id, str):
             return
-        if kind == "m.room.member" and content.get("membership") != "join":
-            self._forget(room_id, (one for one in self._sessions if one.user_id == key))
-        if kind == "m.room.history_visibility" and not is_readable(content):
-            self._forget(room_id, self._sessions)
-
-    def _forget(self, room_id: str, sessions: Iterable[LoginSession]) -> None:
-        for session in sessions:
-            session.left.add(room_id)
-            if session.rooms is not None:
-                session.rooms.discard(room_id)
+        if mapping(event.get("content")).get("membership") == "join":
+            return
+        for session in self._sessions:
+            if session.user_id == key:
+                session.left.add(room_id)
+                if session.rooms is not None:
+                    session.rooms.discard(room_id)
 
     async def _end(self, sessions: Iterable[LoginSession]) -> None:
         ended = [one for one in sessions if one in self._sessions]
@@ -159,9 +154,3 @@ class LoginSessions:
         except (aiohttp.ClientError, TimeoutError) as error:
             reason = type(error).__name__
             log.warning("a login was not ended", user=session.user_id, reason=reason)
-
-
-def is_readable(content: Mapping[str, Any]) -> bool:
-    """Whether the bot sees no more of a room than any member, going by the content of its
-    `m.room.history_visibility`."""
-    return content.get("history_visibility") in _READABLE

@@ -13,12 +13,11 @@ from typing import Any
 
 import aiohttp
 import structlog
-from mautrix.errors import MatrixRequestError
 
 from letta_matrix.access.accounts import Accounts
 from letta_matrix.access.authenticator import TooOften
 from letta_matrix.access.login_limits import LoginLimits
-from letta_matrix.access.login_sessions import LoginSession, is_readable
+from letta_matrix.access.login_sessions import LoginSession
 from letta_matrix.access.secrets import issue
 from letta_matrix.api.changes import change
 from letta_matrix.api.problems import Problem
@@ -105,7 +104,7 @@ class Logins:
         role = self._role(user_id)
         scopes, limited = frozenset(Scope), None
         if role != "admin":
-            scopes, limited = frozenset({Scope.READ}), await self._readable(session)
+            scopes, limited = frozenset({Scope.READ}), await self._shared(session)
         secret, token = issue(
             agent_id="",
             scopes=scopes,
@@ -124,28 +123,11 @@ class Logins:
         log.info("a person logged in", user=user_id, role=role, token=token.token_id)
         return secret, token
 
-    async def _readable(self, session: LoginSession) -> frozenset[str]:
-        """Those of a person's rooms of which the bot sees no more than they do, or where agents
-        live and the person is one of those whom the operator wants there."""
+    async def _shared(self, session: LoginSession) -> frozenset[str]:
+        """A person's rooms that the bot is in, too."""
         status, told = await self._accounts.ask("GET", "joined_rooms", token=session.access_token)
         rooms = items(told.get("joined_rooms")) or [] if status == 200 else []
-        gate = asyncio.Semaphore(_AT_ONCE)
-
-        everywhere = session.user_id in self._config.agents.room_members
-
-        async def sees_all(room_id: str) -> bool:
-            if everywhere and self._services.directory.by_room(room_id) is not None:
-                return True
-            async with gate:
-                try:
-                    state = await self._bot.state(room_id, "m.room.history_visibility")
-                except MatrixRequestError:
-                    return False
-                return is_readable(state)
-
-        shared = sorted({*map(str, rooms)} & {*await self._bot.joined_rooms()})
-        readable = await asyncio.gather(*map(sees_all, shared))
-        return frozenset(room for room, is_so in zip(shared, readable, strict=True) if is_so)
+        return frozenset({*map(str, rooms)} & {*await self._bot.joined_rooms()})
 
     def _user_id(self, user: str) -> str:
         domain = self._config.homeserver.domain

@@ -5,6 +5,7 @@ mautrix builds and parses the requests; retrying is ours, because mautrix leaves
 """
 
 import asyncio
+import copy
 import io
 import json
 import random
@@ -32,6 +33,7 @@ _READ_TIMEOUT = 30.0
 _READ_PAUSES = (0.5, 1.5)
 _LONGEST_ERROR = 10_000
 _LARGE = 2**20
+_UNAUTHORIZED = 401
 _TOO_MANY = 429
 
 Recover = Callable[[], Awaitable[Mapping[str, Any] | None]]
@@ -116,6 +118,15 @@ class Homeserver:
         connector = aiohttp.TCPConnector(limit=100, ttl_dns_cache=300, keepalive_timeout=30)
         self._session = aiohttp.ClientSession(connector=connector, timeout=_TIMEOUT)
         self._api = _Api(url, as_token, client_session=self._session)
+        self._is_ours = True
+
+    def with_token(self, token: str) -> "Homeserver":
+        """The same homeserver as somebody sees it whose access token this is, whatever `user_id`
+        is asked for. A token that is refused is an answer there. To be closed by nobody."""
+        theirs = copy.copy(self)
+        theirs._api = _Api(self.url, token, client_session=self._session)
+        theirs._is_ours = False
+        return theirs
 
     async def close(self) -> None:
         await self._session.close()
@@ -230,6 +241,8 @@ class Homeserver:
             return _Fault("the homeserver does not answer: rate limited", pause=error.pause)
         if isinstance(error, MatrixRequestError):
             if is_refusal(error) or (reads and is_about_another(error)):
+                raise error
+            if error.http_status == _UNAUTHORIZED and not self._is_ours:
                 raise error
             if error.http_status < 500:
                 return _Fault(refusal(error), misdirected=True)

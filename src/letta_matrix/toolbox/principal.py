@@ -1,7 +1,7 @@
 """Who calls tools: an agent through its runtime, or the holder of a token."""
 
 from collections.abc import Set
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 
@@ -23,10 +23,11 @@ class Principal:
     """Whoever calls, and as whom they act.
 
     `key` names them in the audit log and counts their calls, such as `agent:ID` or `token:ID`.
-    `agent_id` is the agent they act as, "" for the bot. `rooms` are the ids of the only rooms
-    they may act in, None for all that the Matrix user is in; those of a login become fewer while
-    somebody looks, when its person leaves one. `destructive`: they may do what
-    cannot be undone.
+    `agent_id` is the agent they act as, "" for the bot. `person` is who has logged in and reads as
+    themselves, with the `access_token` of that login; "" for others. `rooms` are the ids of the
+    only rooms they may act in, None for all that the Matrix user is in; those of a login become
+    fewer while somebody looks, when its person leaves one. `destructive`: they may do what cannot
+    be undone.
     """
 
     key: str
@@ -34,6 +35,8 @@ class Principal:
     scopes: frozenset[Scope] = TOOL_SCOPES
     rooms: Set[str] | None = None
     destructive: bool = True
+    person: str = ""
+    access_token: str = field(default="", repr=False)
 
     def may_act_in(self, room_id: str) -> bool:
         return self.rooms is None or room_id in self.rooms

@@ -46,7 +46,7 @@ from letta_matrix.toolbox.principal import Principal, Scope
 from letta_matrix.toolbox.questions import Questions
 from letta_matrix.toolbox.rate_limit import RateLimit
 from letta_matrix.toolbox.reading import Reading
-from letta_matrix.toolbox.results import compact, cut
+from letta_matrix.toolbox.results import bounded, compact, sentence
 from letta_matrix.toolbox.room_making import RoomMaking
 from letta_matrix.toolbox.room_settings import RoomSettingTools
 from letta_matrix.toolbox.spaces import space_tools
@@ -185,7 +185,7 @@ class Toolbox:
         try:
             result = ToolResult(compact(await self._called(runtime, call)))
         except ToolError as error:
-            result = ToolResult(_bounded(str(error)), ok=False)
+            result = ToolResult(bounded(str(error)), ok=False)
         log.info("an agent used a tool", agent=call.agent_id, tool=call.name, ok=result.ok)
         return result
 
@@ -265,7 +265,7 @@ class Toolbox:
             raise ToolError(_NO_DATABASE, Fault.UNAVAILABLE) from error
         except MatrixRequestError as error:
             fault = _BY_STATUS.get(error.http_status, Fault.REFUSED)
-            raise ToolError(_sentence(refusal(error)), fault) from error
+            raise ToolError(sentence(refusal(error)), fault) from error
         except Exception as error:
             log.error("a tool failed", who=caller.principal.key, tool=tool.name, exc_info=error)
             raise ToolError(_BROKEN, Fault.FAILED) from error
@@ -282,6 +282,9 @@ class Toolbox:
         return agent
 
     def _intent(self, principal: Principal) -> Intent:
+        if principal.person:
+            theirs = self._homeserver.with_token(principal.access_token)
+            return Intent(theirs, principal.person)
         if not principal.agent_id:
             return Intent(self._homeserver, self._config.bot_user_id)
         agent = self._directory.get(principal.agent_id)
@@ -342,11 +345,3 @@ def _uncertain(caller: Caller, params: Params, text: str) -> str:
     if not given or given != caller.request_id:
         return text
     return f"{text.partition('.')[0]}. {_SAFE}"
-
-
-def _bounded(text: str) -> str:
-    return cut(text, 2_000).encode("utf-8", "replace").decode()
-
-
-def _sentence(text: str) -> str:
-    return f"{text[:1].upper()}{text[1:]}."

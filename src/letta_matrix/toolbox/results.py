@@ -75,3 +75,13 @@ def first_of(entries: Sequence[T], most: int) -> list[T]:
 def _encoded(result: object) -> bytes:
     text = json.dumps(result, ensure_ascii=False, separators=(",", ":"))
     return text.encode("utf-8", "replace")
+
+
+def bounded(text: str) -> str:
+    """As much of a text as an answer or a log may hold, without half characters."""
+    return cut(text, 2_000).encode("utf-8", "replace").decode()
+
+
+def sentence(text: str) -> str:
+    """A reason as a sentence of its own."""
+    return f"{text[:1].upper()}{text[1:]}."

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from urllib.parse import quote
 
 import pytest
-from tests.integration.bridge_world import Json, Room, World, new_agent
+from tests.integration.bridge_world import Room, World, new_agent
 from tests.integration.doors.doors_world import Account, new_account, new_key
 from tests.integration.doors.rest import Rest, rest_as
 from tests.integration.doors.test_mcp_websocket import UPDATED, messages_of, news
@@ -68,7 +68,7 @@ async def deactivate(who: Account) -> None:
     assert status == 200, answer
 
 
-@pytest.mark.parametrize("how", ["kick", "ban", "leave", "hide"])
+@pytest.mark.parametrize("how", ["kick", "ban", "leave"])
 async def test_who_is_not_in_a_room_any_more_reads_nothing_of_it(
     rest: Rest, world: World, carl: Account, room: Room, how: str
 ) -> None:
@@ -77,16 +77,25 @@ async def test_who_is_not_in_a_room_any_more_reads_nothing_of_it(
     path = f"/rooms/{quote(room.room_id)}"
     if how == "leave":
         status, _ = await carl.person.call("POST", f"{path}/leave")
-    elif how == "hide":
-        body: Json = {"history_visibility": "joined"}
-        ghost = world.as_user(room.ghost)
-        status, _ = await ghost.call("PUT", f"{path}/state/m.room.history_visibility/", body)
     else:
         bot = world.as_user(room.ghost)
         status, _ = await bot.call("POST", f"{path}/{how}", {"user_id": carl.user_id})
     assert status == 200
     await eventually(lambda: read(rest, room, token), lambda status: status == 403)
     assert (await rest.ask("GET", "/rooms/list", token=token)).body["rooms"] == []
+
+
+async def test_a_login_reads_what_its_person_reads(rest: Rest, world: World, carl: Account) -> None:
+    made = await world.meet(new_agent(f"Ida {new_key()}"))
+    before = await world.person.send(made.room_id, "a secret", msgtype="m.notice")
+    await world.person.bring(made.room_id, carl.person)
+    after = await world.person.send(made.room_id, "hello Carl", msgtype="m.notice")
+    token = await log_in(rest, carl)
+    answer = await rest.ask("POST", "/messages/get", {"room_id": made.room_id}, token=token)
+    assert answer.status == 200
+    said = [one["event_id"] for one in answer.body["messages"]]
+    assert after in said
+    assert before not in said
 
 
 @pytest.mark.parametrize("is_admin", [False, True])
