@@ -74,7 +74,8 @@ class Doors:
         services, mcp = self._mcp_services(), self._config.mcp
         core = Core(services)
         door = McpHttp(services, core)
-        server = AsgiServer(door, self.connections)
+        trusted = self._config.api.trusted_proxies
+        server = AsgiServer(door, self.connections, trusted_proxies=trusted)
         self._opened.push_async_callback(server.close)
         self._opened.push_async_callback(door.close)
         self._counts["mcp_sessions"] = lambda: door.sessions

@@ -15,7 +15,7 @@ SPAN = 60.0
 OF_A_KIND = 100
 """Lines of one event in that time, whatever else is in them."""
 IN_ALL = 1_000
-"""Lines in that time."""
+"""Faults in that time, and as many other lines."""
 _QUIET = ("debug", "info")
 _TOO_MUCH = "some lines were left out of the log"
 
@@ -61,11 +61,13 @@ class Repeats:
     def _passes(self, line: Line) -> bool:
         level, event = str(line.get("level")), str(line["event"])
         same, kind = _key(line), (level, event)
+        # What is no fault leaves no fault unsaid.
+        is_fault = level not in _QUIET
         limits: list[tuple[object, int, Line]] = [
             (kind, OF_A_KIND, {"level": level, "event": event}),
-            ((), IN_ALL, {"level": "warning", "event": _TOO_MUCH}),
+            (is_fault, IN_ALL, {"level": "warning", "event": _TOO_MUCH}),
         ]
-        if level not in _QUIET:
+        if is_fault:
             limits.insert(0, (same, 1, _plain(line)))
         for key, most, _ in limits:
             window = self._windows.get(key)
@@ -104,7 +106,9 @@ class Repeats:
     def _tell(self) -> None:
         self._telling = None
         self._tell_of(self._ended())
-        if any(window.unsaid for window in self._windows.values()):
+        with self._lock:
+            more = any(window.unsaid for window in self._windows.values())
+        if more:
             self._tell_later()
 
 

@@ -60,11 +60,20 @@ def configure_logging(settings: Logging, secrets: Iterable[str] = ()) -> None:
     root.handlers[:] = [*others, _FromLibraries()]
 
 
+_LEVELS = (logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR, logging.CRITICAL)
+
+
 class _FromLibraries(logging.Handler):
     """Lines of libraries, asyncio's and aiohttp's among them, go the way of ours: each is one
     line, with a stack only where it tells of a defect."""
 
     def emit(self, record: logging.LogRecord) -> None:
+        try:
+            self._pass_on(record)
+        except Exception:  # noqa: BLE001 - as every handler does: a bad line is no fault of its caller
+            self.handleError(record)
+
+    def _pass_on(self, record: logging.LogRecord) -> None:
         event = record.getMessage().partition("\n")[0][:_LONGEST]
         error = record.exc_info[1] if record.exc_info else None
         details: dict[str, object] = {"logger": record.name}
@@ -72,7 +81,9 @@ class _FromLibraries(logging.Handler):
             details["reason"] = str(error)
         elif error is not None:
             details["exc_info"] = error
-        structlog.get_logger().log(record.levelno, event, **details)
+        # Libraries may have levels of their own.
+        level = max((one for one in _LEVELS if one <= record.levelno), default=logging.DEBUG)
+        structlog.get_logger().log(level, event, **details)
 
 
 def _say(line: Line) -> None:

@@ -95,6 +95,17 @@ def test_envelopes_of_the_operators_are_not_imitated(
     assert quote_imitations(honest, template) == honest
 
 
+@pytest.mark.parametrize(
+    "template",
+    ["{name} said: ", "[{room}|{time}] {name}: ", "({time}) {sender}: ", DEFAULT_ENVELOPE],
+)
+@pytest.mark.parametrize("sign", ["*", "[", "(", "[|", ":"])
+def test_no_line_takes_forever(template: str, sign: str) -> None:
+    """Where each sign was tried as a beginning, these took minutes."""
+    line = sign * 100_000
+    assert quote_imitations(line, template).endswith(line)
+
+
 @given(pieces(*"[]()<>\u2474\U0001f110\uff3b\u2028"))
 def test_no_name_has_a_bracket_or_a_second_line(name: str) -> None:
     told = plain_name(name)

@@ -46,6 +46,8 @@ async def adapter(tmp_path: Path, upstream: FakeAppServer) -> AsyncGenerator[App
         {"type": "attach", "muted": [], "transient": [], "url": "x", "token": "", "secret": "no"},
         {"type": "replay", "id": 1, "since": 0, "contains": ""},
         {"type": "end"},
+        {"type": "attach", "secret": ""},
+        {},
     ],
 )
 async def test_who_does_not_know_the_secret_gets_nothing(
@@ -58,6 +60,27 @@ async def test_who_does_not_know_the_secret_gets_nothing(
     assert await within(reader.read()) == b""
     writer.close()
     assert vars(adapter)["_connection"].link == before
+
+
+@pytest.mark.parametrize(
+    "record", [wire.pack(wire.CONTROL, b"[]"), b"\x0f\xff\xff\xff" + wire.CONTROL]
+)
+async def test_nobody_fills_its_memory_or_its_log(
+    adapter: AppServer, tmp_path: Path, record: bytes
+) -> None:
+    reader, writer = await asyncio.open_unix_connection(tmp_path / "k")
+    writer.write(record)
+    assert await within(reader.read()) == b""
+    writer.close()
+
+
+@pytest.mark.parametrize(("text", "mode"), [("", 0o600), ("short", 0o600), ("x" * 40, 0o644)])
+def test_a_secret_that_is_none_is_refused(tmp_path: Path, text: str, mode: int) -> None:
+    path = tmp_path / "k.key"
+    path.write_text(text)
+    path.chmod(mode)
+    with pytest.raises(OSError, match="remove it"):
+        secret_at(tmp_path / "k")
 
 
 def test_the_secret_is_the_owners(tmp_path: Path) -> None:

@@ -182,7 +182,7 @@ async def test_a_login_of_another_process_is_refused(front: Front) -> None:
     assert token is not None
     later = LoginSessions(front.stage.config, front.stage.parts.toolbox.arrivals)
     with pytest.raises(Unauthorized, match="log in again"):
-        await later.rooms_now(token)
+        await later.session_of(token)
 
 
 async def test_logins_without_end_leave_no_sessions_without_end(

@@ -117,6 +117,22 @@ async def test_those_who_wait_least_for_us_make_room(
         client.writer.close()
 
 
+async def test_who_takes_no_answer_makes_room_too(
+    listening: Short, connections: Connections
+) -> None:
+    listening.rich = True
+    port = listening.getsockname()[1]
+    clients = [await Client(port, b"a").connect() for _ in range(3)]
+    await eventually(lambda: states(connections) == [b"a"] * 3)
+    (*_, stalled) = connections._all
+    stalled.pause_writing()
+    clients.append(await Client(port, b"s").connect())
+    await eventually(lambda: sorted(states(connections)) == [b"a", b"a", b"s"])
+    assert not stalled.is_open
+    for client in clients:
+        client.writer.close()
+
+
 async def test_out_of_descriptors_it_waits_and_says_so_once(
     listening: Short, connections: Connections, clock: Clock
 ) -> None:

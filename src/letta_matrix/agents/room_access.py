@@ -1,5 +1,6 @@
 """Who may do what in an agent's own room, and what those who come later read there."""
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -49,7 +50,7 @@ async def change_access(
             content = {"history_visibility": access["history"]}
             await ghost.set_state(room_id, "m.room.history_visibility", content)
         levels = await ghost.state(room_id, "m.room.power_levels")
-        changed = _levels(levels, access["people"], mapping(before.get("people")))
+        changed = _levels(levels, access["people"], mapping(before.get("people")), ghost.user_id)
         if changed != levels:
             await ghost.set_state(room_id, "m.room.power_levels", changed)
     except MatrixRequestError as error:
@@ -59,18 +60,26 @@ async def change_access(
 
 
 def _levels(
-    levels: Mapping[str, Any], people: Mapping[str, int], before: Mapping[str, Any]
+    levels: Mapping[str, Any], people: Mapping[str, int], before: Mapping[str, Any], ghost: str
 ) -> dict[str, Any]:
     """The content of m.room.power_levels with what we want for `people`; whom people of the room
-    gave more keep it, whom we gave it `before` and no more have none."""
+    gave more keep it, whom we gave it `before` and no more have none. `ghost` changes it: nobody
+    takes power from their equals (spec: Authorization rules), so these keep it, too."""
+    given_now = mapping(levels.get("users"))
+    own = given_now.get(ghost, math.inf)  # creators stand in no list, and above it
+
+    def is_ours_to_take(person: str) -> bool:
+        given = given_now.get(person)
+        return given == before.get(person) and isinstance(given, int) and given < own
+
     users = {
         person: level
-        for person, level in mapping(levels.get("users")).items()
-        if person in people or level != before.get(person)
+        for person, level in given_now.items()
+        if person in people or not is_ours_to_take(person)
     }
     for person, level in people.items():
         given = users.get(person)
-        if given == before.get(person) or not isinstance(given, int) or given < level:
+        if is_ours_to_take(person) or not isinstance(given, int) or given < level:
             users[person] = level
     invite = levels.get("invite", 0)
     raised = invite if isinstance(invite, int) and invite > INVITE else INVITE

@@ -75,6 +75,7 @@ class Logins:
             self._limits.put_back(tried)
             return await self._granted(session)
         except (aiohttp.ClientError, TimeoutError, HomeserverUnavailable) as error:
+            self._limits.put_back(tried)
             raise Problem("unavailable", _AWAY) from error
 
     async def _logged_in(self, user_id: str, password: str) -> LoginSession:

@@ -7,8 +7,7 @@ from contextlib import asynccontextmanager
 from letta_matrix.cli.faults import Failure
 from letta_matrix.config import Config
 from letta_matrix.store.agents import Agent, AgentDirectory
-from letta_matrix.store.checkup import check
-from letta_matrix.store.database import Database, StoreError, database_url
+from letta_matrix.store.database import Database, StoreError, check_if_alone, database_url
 
 
 @asynccontextmanager
@@ -24,8 +23,8 @@ async def open_existing(config: Config) -> AsyncGenerator[Database]:
         raise missing
     database = Database(url)
     try:
-        # The first to open it after a crash: SQLite would throw away what is damaged.
-        await asyncio.to_thread(check, config.path(url.database or ""), pages=False)
+        if url.get_backend_name() == "sqlite":
+            await asyncio.to_thread(check_if_alone, config.path(url.database or ""))
         yield database
     except StoreError as error:
         raise Failure(str(error)) from None

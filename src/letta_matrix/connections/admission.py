@@ -2,7 +2,6 @@
 
 import asyncio
 import errno
-import itertools
 from typing import Any
 
 import structlog
@@ -38,6 +37,10 @@ class Accepted(asyncio.Protocol):
         """Whether the rest of a body is waited for."""
         raise NotImplementedError
 
+    def is_stalled(self) -> bool:
+        """Whether it does not take what it is sent."""
+        return self._stalled is not None
+
     def hang_up(self) -> None:
         """End it now, whatever is still to be sent."""
         if self._wire is not None:
@@ -66,14 +69,16 @@ class Accepted(asyncio.Protocol):
     def _take_time(self) -> None:
         if self._stalled is not None:
             self._stalled.cancel()
+            self._stalled = None
 
 
 class Connections:
     """The connections of some ports together, `most` of them.
 
     When all are in use, a new one takes the place of that which we have waited for longest:
-    one that sends no request, or else the rest of one. So those who are being answered stay, and
-    who comes gets in. Only where all are being answered, new ones have to wait.
+    one that sends no request, or else the rest of one, or else takes no answer. So those who are
+    being answered stay, and who comes gets in. Only where all are being answered, new ones have
+    to wait.
     """
 
     def __init__(self, most: int) -> None:
@@ -111,8 +116,9 @@ class Connections:
     def make_room(self) -> bool:
         """Cut off whom we have waited for longest; whether there was one."""
         known = [one for one in self._all if one.is_open]
-        idle = (one for one in known if one.is_idle())
-        longest = next(itertools.chain(idle, (one for one in known if one.is_sending())), None)
+        kinds = (Accepted.is_idle, Accepted.is_sending, Accepted.is_stalled)
+        waited_for = (one for kind in kinds for one in known if getattr(one, kind.__name__)())
+        longest = next(waited_for, None)
         if longest is None:
             return False
         self.leave(longest)

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import structlog
 
 from letta_matrix.conversations.answers import Answers
-from letta_matrix.conversations.queues import queue_of
+from letta_matrix.conversations.queues import is_answer, queue_of
 from letta_matrix.conversations.routing import Router, sent_at
 from letta_matrix.matrix.events import mapping
 from letta_matrix.matrix.homeserver import HomeserverUnavailable
@@ -209,11 +209,15 @@ class Dispatcher:
         while failures < _TRIES and turn.status is not TurnStatus.DONE:
             try:
                 await self._runners[turn.kind].run(turn, recovered=recovered)
-            except (StoreUnavailable, HomeserverUnavailable) as error:
+            except StoreUnavailable as error:
                 # Not the turn's fault: it waits as long as it takes.
-                for_ = "database" if isinstance(error, StoreUnavailable) else "homeserver"
-                log.error(f"a turn waits for the {for_}", turn=turn.turn_id, reason=str(error))
+                log.error("a turn waits for the database", turn=turn.turn_id, reason=str(error))
             except Exception as error:
+                if isinstance(error, HomeserverUnavailable) and is_answer(turn):
+                    # What a person has decided is not lost for an outage.
+                    log.error("an answer waits for the homeserver", reason=str(error))
+                    await asyncio.sleep(_LONGEST_PAUSE)
+                    continue
                 # One turn's fault must not stop the others.
                 failures += 1
                 log.error(

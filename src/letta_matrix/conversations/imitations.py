@@ -2,11 +2,13 @@
 
 import re
 import unicodedata
+from dataclasses import dataclass
 from functools import lru_cache
 
 _CLEAR_START = 2
 """Characters by which the start of an envelope can be told from what people write."""
 _ENVELOPE_FIELDS = ("room", "time", "name", "sender", "thread")
+_SIGNS = re.compile(r"[\W_]*")
 _BRACKETS = {"Ps": "[", "Pe": "]"}
 # Letters and symbols by their category, and nothing to see: fillers of Hangul, blank Braille.
 _BLANK = "\u115f\u1160\u2800"
@@ -23,7 +25,7 @@ def quote_imitations(text: str, template: str) -> str:
     if shape is None:
         return text
     lines = text.splitlines()
-    quoted = [f"> {line}" if shape.match(folded(line)) else line for line in lines]
+    quoted = [f"> {line}" if shape.is_of(folded(line)) else line for line in lines]
     return text if quoted == lines else "\n".join(quoted)
 
 
@@ -47,8 +49,23 @@ def _visible(character: str) -> str:
     return _BRACKETS.get(category, character)
 
 
+@dataclass(frozen=True, slots=True)
+class _Shape:
+    """`lead` are the signs with which envelopes begin, `rest` is the pattern of what follows."""
+
+    lead: str
+    rest: re.Pattern[str]
+
+    def is_of(self, line: str) -> bool:
+        # What Markdown has before a line, such as asterisks, is passed over. Cut off first, once:
+        # a pattern that tried it at each sign would take minutes for a line full of them.
+        signs = _SIGNS.match(line)
+        end = signs.end() if signs else 0
+        return self.lead in line[:end] and self.rest.match(line, end) is not None
+
+
 @lru_cache(maxsize=8)
-def _shape(template: str) -> re.Pattern[str] | None:
+def _shape(template: str) -> _Shape | None:
     """How the first line of every envelope begins; None where it has nothing but fields."""
     fields = dict.fromkeys(_ENVELOPE_FIELDS, "\0")
     line = next(iter(template.strip().format(**fields).splitlines()), "")
@@ -58,8 +75,9 @@ def _shape(template: str) -> re.Pattern[str] | None:
     if not any(parts):
         return None
     between = "".join(f"(?>.*?{_alike(part)})" for part in parts[1:])
-    # What Markdown has before a line, such as asterisks, is passed over.
-    return re.compile(rf"[\W_]*?{_alike(parts[0])}{between}", re.DOTALL)
+    signs = _SIGNS.match(parts[0])
+    lead = signs[0] if signs else ""
+    return _Shape(lead, re.compile(_alike(parts[0][len(lead) :]) + between, re.DOTALL))
 
 
 def _alike(text: str) -> str:

@@ -10,7 +10,7 @@ IN_TURN = {"new", "reset", "conversations", "conversation", "history"}
 ANSWERS = {"approve", "allow", "deny", "reject", "react-approve", "react-always", "react-deny"}
 """Commands that answer approvals: they wait for each other alone, so that the first one counts."""
 AT_ONCE = {"cancel", "stop", "react-cancel"}
-"""Commands about what is being answered: they wait for no other."""
+"""Commands about what is being answered: they wait for their own kind alone."""
 
 
 def queue_of(turn: Turn) -> Place:
@@ -21,8 +21,14 @@ def queue_of(turn: Turn) -> Place:
     if verb in ANSWERS:
         return Place("", turn.room_id, "!answers")
     if verb in AT_ONCE:
-        return Place(turn.agent_id, turn.room_id, f"!{turn.turn_id}")
+        # One queue for each person: a thousand are not worked on at a time.
+        return Place(turn.agent_id, turn.room_id, f"!{turn.sender}")
     return Place(turn.agent_id, turn.room_id, f"!{turn.kind}")
+
+
+def is_answer(turn: Turn) -> bool:
+    """Whether it is a command that answers an approval."""
+    return _verb(turn) in ANSWERS
 
 
 def budget_of(config: Config) -> Budget:

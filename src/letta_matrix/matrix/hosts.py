@@ -24,7 +24,11 @@ _UNSEEN = re.compile("[\u2000-\u200a\u202f\u205f\u115f\u1160\u2800\u3164\uffa0]"
 """Spaces too thin to be noticed, and letters without a shape."""
 
 _LOOKALIKES = str.maketrans(
-    dict.fromkeys("\u00b7\u0387\u06d4\u0701\u0702\u2022\u2027\u2219\u22c5\u3002\u30fb\ua4f8", ".")
+    dict.fromkeys(
+        "\u00b7\u0387\u06d4\u0701\u0702\u2022\u2027\u2219\u22c5\u3002\u30fb\ua4f8"
+        "\u0660\u06f0\u1427\u16eb\u2e31\ua60e\U00010a50",
+        ".",
+    )
     | dict.fromkeys("\u2044\u2215\u29f8\\", "/")
     | dict.fromkeys("\u02d0\u05c3\u2236\ua789", ":")
 )

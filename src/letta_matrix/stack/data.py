@@ -58,10 +58,12 @@ def check_folders(folders: Iterable[Path], warn: Callable[[str], None]) -> None:
         if not folder.is_dir():
             continue  # made later, for its owner alone
         mode = folder.stat().st_mode
-        if mode & 0o022 and not mode & stat.S_ISVTX:
+        if mode & 0o002 and not mode & stat.S_ISVTX:
             raise StackError(
                 f"{folder}: other users may put files there in the place of the bridge's: "
                 f"`chmod 700 {folder}`, or use a folder of its own"
             )
-        if mode & 0o055:
-            warn(f"other users may look into {folder}; `chmod 700 {folder}` unless they have to")
+        if mode & 0o077:
+            more = " and write to it" if mode & 0o022 else ""
+            unless = f"`chmod 700 {folder}` unless they have to"
+            warn(f"other users may look into {folder}{more}; {unless}")

@@ -155,13 +155,15 @@ class Child:
                 restarts += 1
 
     async def _watch_log(self) -> None:
+        said = ""
         while True:
             await asyncio.sleep(_LOG_LOOKS)
             try:
                 await asyncio.to_thread(_empty, self.command.log)
             except OSError as error:
-                self._announce(f"{self.command.log} grows, and cannot be moved: {error}")
-                return
+                if said != str(error):
+                    self._announce(f"{self.command.log} grows, and is not kept: {error}")
+                said = str(error)
 
     async def _again(self, code: int, pause: float) -> None:
         later = f"in {pause:g} s" if pause else "now"
@@ -261,8 +263,10 @@ def _empty(log: Path) -> None:
     """Move what a running child has written, if it is much. The child appends: it goes on at the
     beginning of the empty file."""
     if _size(log) > _LOG_BYTES:
-        shutil.copyfile(log, log.with_name(f"{log.name}.1"))
-        os.truncate(log, 0)
+        try:
+            shutil.copyfile(log, log.with_name(f"{log.name}.1"))
+        finally:
+            os.truncate(log, 0)
 
 
 def _size(log: Path) -> int:

@@ -277,9 +277,10 @@ def _rate_limits() -> dict[str, object]:
         "rc_media_create": _UNLIMITED,
         # All come from one address here, and each start of ours logs in a few times.
         "rc_login": {
-            "address": {"per_second": 1, "burst_count": 100},
-            "account": {"per_second": 0.5, "burst_count": 30},
-            "failed_attempts": {"per_second": 0.1, "burst_count": 10},
+            # Wide, or any of those programs could keep the owner out; the passwords are long.
+            "address": {"per_second": 5, "burst_count": 200},
+            "account": {"per_second": 1, "burst_count": 100},
+            "failed_attempts": {"per_second": 1, "burst_count": 100},
         },
         "rc_joins": dict.fromkeys(("local", "remote"), _UNLIMITED),
         "rc_joins_per_room": _UNLIMITED,

@@ -9,44 +9,56 @@ import struct
 from contextlib import closing
 from pathlib import Path
 
-from letta_matrix.store.faults import StoreDamaged, damaged, fault_of
+from letta_matrix.store.faults import damaged, fault_of
 
 _WHOLE = 100_000_000
 """Bytes up to which every page is looked at: about 0.15 s. Of larger ones only after an end that
 was none: a gigabyte takes 1.5 s."""
 _HEADER = 48
-_FRAMES = struct.Struct("=12xB3xI")
+_FRAMES = struct.Struct("=12xB3xI12x8s")
 
 
-def check(path: Path, *, pages: bool = True) -> None:
-    """Look at the database at `path`, of which nothing is changed, and at its `pages` one by one.
+def check(path: Path) -> None:
+    """Look at the database at `path`, and at its pages one by one; nothing of it is changed. To
+    be called by who alone may write to it: a log that grows meanwhile looks damaged.
 
     Raises:
         StoreDamaged: it is damaged, or is none.
         StoreUnavailable: it cannot be read now.
     """
     log, index = _beside(path, "-wal"), _beside(path, "-shm")
-    unfinished = log.exists()
-    before = _head(index) if unfinished else b""
-    committed = _frames(before)
-    # Unless a rollback is due, which needs more: a log that is read stays as it is, and so does
-    # what tells of its damage.
+    unfinished, salt = log.exists(), _salt(log)
+    _raise_again(path, log, salt)
+    committed = _frames(_head(index), of=salt)
+    # Unless a rollback is due, which needs more: a log that is read stays as it is.
     mode = "rw" if _beside(path, "-journal").exists() else "ro"
     try:
         with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode={mode}", uri=True)) as db:
             db.execute("SELECT count(*) FROM sqlite_master").fetchone()
-            if (found := _frames(_head(index))) < committed:
-                raise damaged(log, f"{committed} pages were written, {found} can be read")
-            if pages and (unfinished or path.stat().st_size <= _WHOLE):
+            if (found := _frames(_head(index), of=salt)) < committed:
+                what = f"{committed} pages were written, {found} can be read"
+                # SQLite has counted anew by now: the next start is to notice it, too.
+                _marker(path).write_bytes(salt + what.encode())
+                raise damaged(log, what)
+            if unfinished or path.stat().st_size <= _WHOLE:
                 _check_pages(path, db)
-    except StoreDamaged:
-        # SQLite has made the index anew: the next start is to notice it too.
-        if before and index.exists():
-            with index.open("r+b") as file:
-                file.write(before)
-        raise
     except sqlite3.Error as error:
         raise fault_of(error, path) from None
+
+
+def _raise_again(path: Path, log: Path, salt: bytes) -> None:
+    """Raise what was found in this log before. One that has made way for another is forgotten."""
+    marker = _marker(path)
+    if not marker.exists():
+        return
+    found = marker.read_bytes()
+    if salt and found[: len(salt)] == salt:
+        raise damaged(log, found[len(salt) :].decode(errors="replace"))
+    marker.unlink()
+
+
+def _marker(path: Path) -> Path:
+    return _beside(path, "-wal.damaged")
 
 
 def _check_pages(path: Path, db: sqlite3.Connection) -> None:
@@ -64,14 +76,25 @@ def _head(index: Path) -> bytes:
         return b""
 
 
-def _frames(head: bytes) -> int:
-    """How many pages the log holds, as the last process left that in the index (SQLite, "WAL-mode
-    File Format", section 2.1); 0 where it is not known."""
+def _frames(head: bytes, *, of: bytes) -> int:
+    """How many pages the log with the salt `of` holds, as the last process left that in the index
+    (SQLite, "WAL-mode File Format", section 2.1); 0 where it is not known. After a power cut the
+    index may be of an earlier log: it is never synced."""
     first, second = head[:_HEADER], head[_HEADER:]
     if len(second) < _HEADER or first != second:
         return 0  # there is none, or its writer was ended on the way
-    initialized, frames = _FRAMES.unpack_from(first)
-    return int(frames) if initialized else 0
+    initialized, frames, salt = _FRAMES.unpack_from(first)
+    return int(frames) if initialized and of and salt == of else 0
+
+
+def _salt(log: Path) -> bytes:
+    """What tells a log from the one before (the same, section 1); b"" for none."""
+    try:
+        with log.open("rb") as file:
+            head = file.read(32)
+    except OSError:
+        return b""
+    return head[16:24] if len(head) == 32 else b""
 
 
 def _beside(path: Path, suffix: str) -> Path:

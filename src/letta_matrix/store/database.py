@@ -213,6 +213,22 @@ def _unwritable(path: Path, error: OSError) -> StoreError:
     )
 
 
+def check_if_alone(path: Path) -> None:
+    """Look at a database as a start of the bridge does, unless a bridge has it open.
+
+    Raises:
+        StoreError: it is damaged, or cannot be read.
+    """
+    try:
+        lock = _lock(path)
+    except StoreError:
+        return
+    try:
+        check(path)
+    finally:
+        os.close(lock)
+
+
 def _lock(path: Path) -> int:
     """An open file beside the database, locked; the kernel unlocks it however we end."""
     # Resolved, so that a link to the database leads to the same lock.

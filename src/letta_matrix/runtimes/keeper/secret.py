@@ -6,21 +6,33 @@ import os
 import secrets
 from pathlib import Path
 
+_BYTES = 24
+
 
 def secret_at(socket: Path) -> str:
     """The secret of a keeper's socket, made the first time, by whichever of the two comes first.
 
     Raises:
-        OSError: it cannot be read or written.
+        OSError: it cannot be read or written, or others can.
     """
     path = socket.with_name(socket.name + ".key")
     if not path.exists():
         # Linked when it is whole: the other one may be reading it at the same time.
         temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w", encoding="ascii") as file:
-            file.write(secrets.token_urlsafe(24))
-        with contextlib.suppress(FileExistsError):
-            path.hardlink_to(temporary)
-        temporary.unlink()
-    return path.read_text(encoding="ascii")
+        try:
+            with os.fdopen(descriptor, "w", encoding="ascii") as file:
+                file.write(secrets.token_urlsafe(_BYTES))
+                file.flush()
+                os.fsync(file.fileno())
+            with contextlib.suppress(FileExistsError):
+                path.hardlink_to(temporary)
+        finally:
+            temporary.unlink()
+    status = path.stat()
+    if status.st_uid != os.geteuid() or status.st_mode & 0o077:
+        raise OSError(f"{path} is not for its owner alone, or somebody else's: remove it")
+    secret = path.read_text(encoding="ascii")
+    if len(secret) < _BYTES:
+        raise OSError(f"{path} holds no secret: remove it")
+    return secret

@@ -7,10 +7,13 @@ from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
 
+from letta_matrix.runtimes.json_fields import as_dict
 from letta_matrix.runtimes.keeper import wire
 from letta_matrix.runtimes.keeper.buffer import FrameBuffer
 from letta_matrix.runtimes.keeper.upstream import Upstream
 
+GREETING = 64_000
+"""Bytes of what somebody says first, whoever it is."""
 SILENCE = 20.0
 """Seconds until whoever connects has to say something."""
 MAX_BACKLOG = 64 * 1024 * 1024
@@ -56,12 +59,14 @@ class Keeper:
         """Speak with one bridge until it goes away or another takes its place."""
         try:
             async with asyncio.timeout(SILENCE):
+                kind, payload = await wire.read_record(reader, GREETING)
+            await self._handle(kind, payload, writer)
+            # Only the bridge has more to say.
+            while self._bridge is writer:
                 kind, payload = await wire.read_record(reader)
-            while True:
                 await self._handle(kind, payload, writer)
-                kind, payload = await wire.read_record(reader)
-        except (asyncio.IncompleteReadError, OSError, ValueError):
-            pass
+        except (asyncio.IncompleteReadError, OSError, ValueError, KeyError, TypeError):
+            pass  # gone, or one that speaks another language
         finally:
             writer.close()
             if self._bridge is writer:
@@ -76,7 +81,7 @@ class Keeper:
 
     async def _handle(self, kind: bytes, payload: bytes, writer: asyncio.StreamWriter) -> None:
         if kind == wire.CONTROL:
-            message = wire.unpack_control(payload)
+            message = as_dict(wire.unpack_control(payload))
             if message["type"] == "attach":
                 await self._attach(message, writer)
             elif message["type"] == "ping":

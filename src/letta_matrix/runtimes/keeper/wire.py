@@ -74,14 +74,14 @@ def unpack_control(payload: bytes) -> dict[str, Any]:
     return cast("dict[str, Any]", json.loads(payload))
 
 
-async def read_record(reader: asyncio.StreamReader) -> tuple[bytes, bytes]:
-    """Kind and payload of the next record.
+async def read_record(reader: asyncio.StreamReader, most: int = MAX_RECORD) -> tuple[bytes, bytes]:
+    """Kind and payload of the next record, of at most so many bytes.
 
     Raises:
         asyncio.IncompleteReadError: the other side went away.
         ValueError: the other side does not speak this protocol.
     """
     size, kind = _HEADER.unpack(await reader.readexactly(_HEADER.size))
-    if size > MAX_RECORD:
+    if size > most:
         raise ValueError("a record longer than any the keeper protocol knows")
     return kind, await reader.readexactly(size)

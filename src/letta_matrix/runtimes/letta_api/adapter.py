@@ -191,7 +191,7 @@ class LettaApi:
         allow: bool,
         message: str = "",
     ) -> None:
-        """See `AgentRuntime`; `always` counts as once, for this API has nothing of the kind."""
+        """See `AgentRuntime`."""
         turn = self._turns.get(request)
         if turn is not None:
             await turn.answer(approval_id, allow=allow, message=message)
