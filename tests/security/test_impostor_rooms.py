@@ -23,13 +23,16 @@ async def test_nobody_is_pulled_into_a_room_that_imitates_an_agents(
     )
     false = await bob.create_room(ann.user_id, name=NAME)
     # Invitations are accepted in their order: this one is when the other would have been.
-    for one in (bot, agent):
-        true = await one.create_room(ann.user_id, name=NAME)
+    # Whoever may talk to an agent can have it make a room.
+    asked = await agent.create_room(ann.user_id, name=NAME)
+    for one, alias in ((bot, "agent_newton_of_the_bot"), (agent, "agent_newton")):
+        true = await one.create_room(ann.user_id, name=NAME, room_alias_name=alias)
 
         async def joined(one: Person = one, true: str = true) -> bool:
             return (await one.members(true))[ann.user_id] == "join"
 
         await eventually(joined)
     assert (await bob.members(false))[ann.user_id] == "invite"
+    assert (await agent.members(asked))[ann.user_id] == "invite"
     status, _ = await ann.call("POST", f"/rooms/{false}/join")
     assert status == 200

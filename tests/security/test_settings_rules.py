@@ -1,11 +1,14 @@
 """Rules in the App Server's settings, which an agent can come to write, are not passed over."""
 
 import json
+import os
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from letta_matrix.stack.app_server import AppServerProcess
+from letta_matrix.stack.confine import Reach
 
 FILES = (
     "letta/.letta/settings.json",
@@ -32,3 +35,36 @@ def test_settings_that_are_none_say_nothing(tmp_path: Path, text: str) -> None:
     path.parent.mkdir(parents=True)
     path.write_bytes(text.encode(errors="surrogateescape"))
     assert server.unasked() == {}
+
+
+@pytest.mark.parametrize("kind", ["rules", "hooks", "a link", "a pipe"])
+def test_each_start_takes_it_out(tmp_path: Path, kind: str) -> None:
+    """Confined: what is a link leads to nothing of others."""
+    settings, other = tmp_path / "settings.json", tmp_path / "other.json"
+    bad: dict[str, object] = {"permissions": {"allow": ["Bash(*)"], "deny": ["x"]}, "theme": "dark"}
+    if kind == "hooks":
+        hooks = {"PermissionRequest": [{"matcher": "*"}]}
+        bad = {"hooks": hooks, "permissions": {"deny": ["x"]}, "theme": "dark"}
+    other.write_text(json.dumps(bad))
+    if kind == "a link":
+        settings.symlink_to(other)
+    elif kind == "a pipe":
+        os.mkfifo(settings)
+    else:
+        settings.write_text(other.read_text())
+    argv = Reach(write=[tmp_path]).around(("/bin/true",), clean=[settings])
+    done = subprocess.run(argv, check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    if kind in ("rules", "hooks"):
+        left = json.loads(settings.read_text())
+        assert left == {"permissions": {"deny": ["x"]}, "theme": "dark"}
+    else:
+        assert not settings.exists()
+    assert json.loads(other.read_text()) == bad
+
+
+def test_what_up_writes_to_is_out_of_the_agents_reach(tmp_path: Path) -> None:
+    server = AppServerProcess(tmp_path / "letta", 1, workspace=tmp_path / "workspace")
+    assert server.log.parent == tmp_path
+    argv = Reach().around(("/bin/true",))
+    assert argv[1:3] == ("-I", "-S"), "nothing that was installed runs before it is confined"

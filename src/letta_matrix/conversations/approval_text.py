@@ -21,6 +21,8 @@ TAMPERED = (
 )
 BROKEN = "nobody could be asked"
 
+_STARTERS = {"Agent", "Task", "Workflow"}
+"""Tools of the App Server that start other agents, which nobody is asked about."""
 _ESCAPED = re.compile(r"(?<!\\)(?:\\\\)*\\u[0-9a-f]{4}")
 _LIMIT = CONTENT_LIMIT - 2_000
 """Bytes of a prompt's content without its marker and relation."""
@@ -43,7 +45,7 @@ def prompt(approval: Approval, who: str, *, admins_always: bool = False) -> str 
     plain, whole = list(_plain(approval)), [fenced(source, "json")]
     # What is easier to read comes on top of the whole, as long as there is room for both.
     for shown in ([*plain, *([] if _says_all(approval) else whole)], whole):
-        blocks = [_question(approval), *shown, *_warnings(source)]
+        blocks = [_question(approval), *shown, *_warnings(approval.tool, source)]
         blocks.append(_ways(approval, who, admins_always=admins_always))
         markdown = "\n\n".join(blocks)
         if content_size(text_content(markdown, marker={}, msgtype="m.notice")) <= _LIMIT:
@@ -115,7 +117,9 @@ def _says_all(approval: Approval) -> bool:
     return is_seen and all(line == line.rstrip() for line in f"{value}.".split("\n"))
 
 
-def _warnings(source: str) -> Iterator[str]:
+def _warnings(tool: str, source: str) -> Iterator[str]:
+    if tool in _STARTERS:
+        yield "⚠️ What it starts runs tools of its own, a shell among them, **without asking**."
     if _ESCAPED.search(source):
         yield "⚠️ It has hidden characters, shown as `\\u` and a number."
     lines = source.replace("\\n", "\n").split("\n")

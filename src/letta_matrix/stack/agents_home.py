@@ -96,16 +96,16 @@ class AgentsHome:
             )
         if choice.demo:
             await run("demo_model", self._demo_command(), self._demo_url, 401)
+        for path, rules in self._server.unasked().items():
+            self._announce(
+                f"warning: {path} has what lets tools run unasked ({', '.join(rules)}); a confined "
+                "App Server takes it out at its start"
+            )
         await run("app_server", self._server.command, self._server.health_url, 200)
         if await self._server.is_open(self._http):
             raise StackError(
                 f"the App Server at {self.url} answers programs that have no token; is another one "
                 "listening there?"
-            )
-        for path, rules in self._server.unasked().items():
-            self._announce(
-                f"warning: by {path} agents do this unasked: {', '.join(rules)}; take it out of "
-                "there if you did not want that"
             )
         async with self._server.control(self._http) as control:
             handle = await model_handle(control, choice)
@@ -128,7 +128,7 @@ class AgentsHome:
     def _move_workspace(self) -> None:
         """Folders of earlier versions had it among the App Server's own files."""
         old, new = self._folder / "workspace", self._server.workspace
-        if old.is_dir() and not new.exists():
+        if old.is_dir() and not old.is_symlink() and not new.exists():
             old.rename(new)
 
     def _demo_command(self) -> Command:

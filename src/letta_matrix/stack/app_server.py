@@ -18,8 +18,7 @@ from typing import Any, cast
 
 import aiohttp
 
-from letta_matrix.runtimes.json_fields import as_dict, as_texts
-from letta_matrix.stack.confine import Reach
+from letta_matrix.stack.confine import Reach, own_rules
 from letta_matrix.stack.errors import StackError
 from letta_matrix.stack.supervisor import Command
 from letta_matrix.stack.vitals import status_of
@@ -63,7 +62,8 @@ class AppServerProcess:
 
     @property
     def log(self) -> Path:
-        return self.home / "app-server.log"
+        # Beside its home: what agents could put a link in place of is nothing to write to.
+        return self.home.parent / "app-server.log"
 
     @property
     def command(self) -> Command:
@@ -82,7 +82,7 @@ class AppServerProcess:
         if self.reach is not None:
             own = (self.home, self.workspace, *self.reach.write)
             programs = (Path(sys.prefix), Path(sys.base_prefix), *self.reach.read)
-            argv = list(Reach(programs, own).around(argv))
+            argv = list(Reach(programs, own).around(argv, clean=self.settings))
         return Command(
             name="App Server",
             argv=tuple(argv),
@@ -91,16 +91,20 @@ class AppServerProcess:
             env=self._environment(),
         )
 
-    def unasked(self) -> dict[Path, list[str]]:
-        """The rules by which its settings let agents' tools run unasked, by file (Letta Code
-        documentation, "Permissions")."""
-        files = [
+    @property
+    def settings(self) -> list[Path]:
+        """Where it takes settings from (Letta Code documentation, "Permissions", "Hooks")."""
+        return [
             self.home / ".config" / "letta" / "settings.json",
             self.home / ".letta" / "settings.json",
             self.workspace / ".letta" / "settings.json",
             self.workspace / ".letta" / "settings.local.json",
         ]
-        return {path: rules for path in files if (rules := _allow_rules(path))}
+
+    def unasked(self) -> dict[Path, list[str]]:
+        """What in its settings would let agents' tools run unasked, by file: rules, and hooks,
+        which are programs that may answer questions. Each start takes it out."""
+        return {path: found for path in self.settings if (found := own_rules(path))}
 
     def make_folders(self) -> None:
         """Create the home, with a place for temporary files, and the workspace."""
@@ -124,6 +128,8 @@ class AppServerProcess:
             # Git gives up where it may not read the machine's settings.
             "GIT_CONFIG_NOSYSTEM": "1",
             "LETTA_CODE_TELEM": "0",
+            # Programs in its own folders that change tools and questions; agents could write them.
+            "LETTA_DISABLE_MODS": "1",
             "DISABLE_AUTOUPDATER": "1",
         }
 
@@ -187,14 +193,6 @@ class Control:
                 if fields.get("request_id") == request_id:
                     return fields
         raise StackError("the App Server closed the connection")
-
-
-def _allow_rules(path: Path) -> list[str]:
-    try:
-        settings = as_dict(json.loads(path.read_text()))
-    except (OSError, ValueError):
-        return []
-    return as_texts(as_dict(settings.get("permissions")).get("allow"))
 
 
 def _program(name: str) -> str:

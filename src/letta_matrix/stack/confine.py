@@ -9,11 +9,14 @@ stays open: models and the web are there.
 
 import argparse
 import ctypes
+import json
 import os
+import stat
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
 _PATH_BENEATH = 1
@@ -25,6 +28,8 @@ _READ = 1 << 0 | 1 << 2 | 1 << 3
 _FILES_ALONE = 1 << 0 | 1 << 1 | 1 << 2 | 1 << 14 | 1 << 15
 _BITS_BY_VERSION = {1: 13, 2: 14, 3: 15, 4: 15, 5: 16}
 _SCOPES = 0b11
+_LARGEST = 10_000_000
+"""Bytes of settings that are read."""
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
 SYSTEM = (
@@ -70,12 +75,15 @@ class Reach:
     read: Sequence[Path] = ()
     write: Sequence[Path] = ()
 
-    def around(self, argv: Sequence[str]) -> tuple[str, ...]:
-        """The command line that runs `argv` so confined."""
+    def around(self, argv: Sequence[str], clean: Sequence[Path] = ()) -> tuple[str, ...]:
+        """The command line that runs `argv` so confined, after what would let tools run unasked is
+        taken out of the settings in `clean`."""
         options = [f"--read={path}" for path in self.read]
         options += [f"--write={path}" for path in self.write]
+        options += [f"--clean={path}" for path in clean]
         # By its path and isolated: nothing of ours, nor of the environment, is needed to start it.
-        return (sys.executable, "-I", str(Path(__file__)), *options, "--", *argv)
+        # Nor what is installed: that could be run before anything is confined.
+        return (sys.executable, "-I", "-S", str(Path(__file__)), *options, "--", *argv)
 
 
 class _Attributes(ctypes.Structure):
@@ -157,17 +165,57 @@ def _call(number: int, *arguments: object) -> int:
     return result
 
 
+def own_rules(path: Path) -> list[str]:
+    """What in a file of settings lets tools run unasked: its rules, and "hooks"."""
+    settings = _settings(path)
+    allowed = _object(settings.get("permissions")).get("allow")
+    rules = cast("list[object]", allowed) if isinstance(allowed, list) else []
+    return [*map(str, rules), *(["hooks"] if settings.get("hooks") else [])]
+
+
+def _clean(path: Path) -> None:
+    if not path.exists():
+        return
+    if not path.is_file() or path.is_symlink():
+        path.unlink()
+    elif own_rules(path):
+        settings = _settings(path)
+        settings.pop("hooks", None)
+        _object(settings.get("permissions")).pop("allow", None)
+        path.write_text(json.dumps(settings, indent=2))
+
+
+def _settings(path: Path) -> dict[str, Any]:
+    """The settings in a file, {} where it holds none or is none: a pipe would never end."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+        with os.fdopen(descriptor, "rb") as file:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                return {}
+            return _object(json.loads(file.read(_LARGEST)))
+    except (OSError, ValueError, RecursionError):
+        return {}
+
+
+def _object(value: object) -> dict[str, Any]:
+    return cast("dict[str, Any]", value) if isinstance(value, dict) else {}
+
+
 def main() -> None:
     """Confine ourselves and become the program. Ends with 126 where it cannot be confined: what
     was to be confined does not run without it."""
     parser = argparse.ArgumentParser(description="runs a program with few files in its reach")
     parser.add_argument("--read", type=Path, action="append", default=[])
     parser.add_argument("--write", type=Path, action="append", default=[])
+    parser.add_argument("--clean", type=Path, action="append", default=[])
     parser.add_argument("argv", nargs="+")
     options = parser.parse_args()
     argv: list[str] = options.argv
     try:
         confine(Reach(options.read, options.write))
+        # Only now: links in there lead nowhere else.
+        for path in options.clean:
+            _clean(path)
         os.execv(argv[0], argv)  # noqa: S606
     except OSError as error:
         sys.stderr.write(f"cannot run {argv[0]} confined: {error}\n")

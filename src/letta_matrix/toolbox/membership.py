@@ -97,6 +97,17 @@ class Membership:
                 Fault.FORBIDDEN,
             )
 
+    def check_may_change(self, caller: Caller, room_id: str) -> None:
+        """Raises ToolError where it is an agent's own room, whose settings are the admins'."""
+        if self._directory.by_room(room_id) is None or Scope.ADMIN in caller.principal.scopes:
+            return
+        speaker = caller.speaker or ""
+        if is_ours(speaker, self._bot_user_id) or self._config.role_of(speaker) != "admin":
+            raise ToolError(
+                "This is an agent's own room: its name, topic and avatar are the admins' affair.",
+                Fault.FORBIDDEN,
+            )
+
     async def check_keeps_power(self, intent: Intent, room_id: str, user_id: str) -> None:
         """Raises ToolError where the bridge needs the power of one of our users in a room."""
         if why := await self._why_needed(intent, room_id, user_id):

@@ -80,7 +80,7 @@ class RoomSettingTools:
                 Scope.ROOMS,
                 SetRoom,
                 RoomSet,
-                set_room,
+                self.set_room,
                 idempotent=True,
             ),
             Tool(
@@ -108,31 +108,31 @@ class RoomSettingTools:
                     await caller.intent.set_state(room_id, "m.room.power_levels", content)
         return {"room_id": room_id, "user_id": user_id, "level": level, "before": before}
 
-
-async def set_room(caller: Caller, params: SetRoom) -> Result:
-    wanted = {
-        "name": ("m.room.name", "name", params.name),
-        "topic": ("m.room.topic", "topic", params.topic),
-        "avatar": ("m.room.avatar", "url", params.avatar),
-    }
-    given = {name: one for name, one in wanted.items() if one[2] is not None}
-    if not given:
-        raise ToolError("Give a `name`, a `topic` or an `avatar`.")
-    if params.avatar and caller.principal.rooms is not None:
-        # In a room of its own it could be read, wherever it came from.
-        raise ToolError(
-            "Your token is for some rooms alone, and nothing tells which rooms an `mxc` is from; "
-            "it cannot set an `avatar`.",
-            Fault.FORBIDDEN,
-        )
-    changed: list[str] = []
-    async with living_room(caller, params.room_id) as room_id:
-        for name, (event_type, key, value) in given.items():
-            if ((await caller.intent.state(room_id, event_type)).get(key) or "") != value:
-                content = {key: value} if value or key != "url" else {}
-                await caller.intent.set_state(room_id, event_type, content)
-                changed.append(name)
-    return {"room_id": room_id, "changed": changed}
+    async def set_room(self, caller: Caller, params: SetRoom) -> Result:
+        wanted = {
+            "name": ("m.room.name", "name", params.name),
+            "topic": ("m.room.topic", "topic", params.topic),
+            "avatar": ("m.room.avatar", "url", params.avatar),
+        }
+        given = {name: one for name, one in wanted.items() if one[2] is not None}
+        if not given:
+            raise ToolError("Give a `name`, a `topic` or an `avatar`.")
+        if params.avatar and caller.principal.rooms is not None:
+            # In a room of its own it could be read, wherever it came from.
+            raise ToolError(
+                "Your token is for some rooms alone, and nothing tells which rooms an `mxc` is "
+                "from; it cannot set an `avatar`.",
+                Fault.FORBIDDEN,
+            )
+        changed: list[str] = []
+        async with living_room(caller, params.room_id) as room_id:
+            self._membership.check_may_change(caller, room_id)
+            for name, (event_type, key, value) in given.items():
+                if ((await caller.intent.state(room_id, event_type)).get(key) or "") != value:
+                    content = {key: value} if value or key != "url" else {}
+                    await caller.intent.set_state(room_id, event_type, content)
+                    changed.append(name)
+        return {"room_id": room_id, "changed": changed}
 
 
 async def _powers(intent: Intent, room_id: str) -> Powers:
