@@ -9,6 +9,7 @@ asked again; a process that does not have it accepts the token no more.
 import asyncio
 import contextlib
 import time
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -63,6 +64,7 @@ class LoginSessions:
         self._accounts = Accounts(config.homeserver.url)
         self._sessions: set[LoginSession] = set()
         self._listening = contextlib.ExitStack()
+        self._devices = Counter[str]()
 
     def begin(self, user_id: str, access_token: str) -> LoginSession:
         """A login that the homeserver has accepted; from now on its person is followed."""
@@ -72,6 +74,12 @@ class LoginSessions:
         session = LoginSession(user_id, access_token)
         self._sessions.add(session)
         return session
+
+    def device_of(self, user_id: str) -> str:
+        """The device for a person's next login: one of a few that take turns, so that a process
+        that was killed leaves no sessions for ever. A new one replaces the old one of that name."""
+        self._devices[user_id] += 1
+        return f"LETTAMATRIX{self._devices[user_id] % (MOST + 1)}"
 
     async def keep(self, session: LoginSession, token: AccessToken) -> None:
         """`token` is what a login is good for. Ends what is over, and what is too much."""

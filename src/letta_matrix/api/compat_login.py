@@ -83,6 +83,7 @@ class Logins:
             "type": "m.login.password",
             "identifier": {"type": "m.id.user", "user": user_id},
             "password": password,
+            "device_id": self._services.logins.device_of(user_id),
             "initial_device_display_name": SESSION_NAME,
         }
         status, answer = await self._accounts.ask("POST", "login", wanted)
