@@ -99,7 +99,7 @@ def create(
         print(json.dumps({**_fields(token), "token": text}, indent=2))
         return
     print(_described(token, settings), file=sys.stderr)
-    print("It is shown only now; only a digest of it is kept:", file=sys.stderr)
+    print("It is shown only now; only a digest of it is kept.", file=sys.stderr)
     print(text)
 
 

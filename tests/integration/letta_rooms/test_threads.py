@@ -14,8 +14,10 @@ async def test_an_answer_stands_in_its_thread(ann: Person, room: Room) -> None:
     (root,) = await ann.said(room)
     asked = await ann.say_in_thread(room.room_id, root["event_id"], "in here")
     assert await ann.replies(room, 1, root["event_id"]) == ["echo: in here"]
-    last = [e for e in await ann.timeline(room.room_id) if e["sender"] == room.ghost][-1]
-    assert last["content"]["m.relates_to"] == {
+    (reply,) = [one for one in await ann.said(room) if one["thread"] == root["event_id"]]
+    # How it grew, if it did, stands behind it.
+    (first,) = [e for e in await ann.timeline(room.room_id) if e["event_id"] == reply["event_id"]]
+    assert first["content"]["m.relates_to"] == {
         "rel_type": "m.thread",
         "event_id": root["event_id"],
         "is_falling_back": True,
