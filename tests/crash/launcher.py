@@ -78,9 +78,9 @@ class Trap:
     def _listen(self) -> None:
         original = Dispatcher.admit
 
-        async def admit(*args: Any) -> None:
+        async def admit(*args: Any, **kwargs: Any) -> None:
             self._look(args[-1])
-            await original(*args)
+            await original(*args, **kwargs)
 
         Dispatcher.admit = admit  # pyright: ignore[reportAttributeAccessIssue]
 
