@@ -3,6 +3,7 @@ to write instead."""
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ CLOCKS = {"time.monotonic", "time.perf_counter", "asyncio.get_running_loop().tim
 LIMITS = {"asyncio.timeout": 0, "asyncio.timeout_at": 0, "asyncio.wait_for": 1}
 
 
+@cache
 def durations() -> set[str]:
     """The constants of `src` that are seconds: fractions, or several of them."""
     return {
