@@ -19,7 +19,8 @@ def messages_of(room: Room) -> str:
 
 
 async def said_by_its_agent(world: World, room: Room) -> list[str]:
-    """The event ids of what an agent has said in its room."""
+    """The event ids of what an agent has said in its room, once it says no more."""
+    await world.idle()
     return [one["event_id"] for one in await world.person.said_by(room.room_id, room.ghost)]
 
 
