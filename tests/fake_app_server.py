@@ -1,12 +1,20 @@
 """A WebSocket that says what a test tells it to, in place of an App Server."""
 
+import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Self
 
 from aiohttp import web
 from tests.waiting import eventually
+
+from letta_matrix.config import AppServerRuntime
+from letta_matrix.runtimes.app_server import AppServer
+from letta_matrix.runtimes.keeper.secret import secret_at
+from letta_matrix.runtimes.keeper.server import Keeper
 
 
 @dataclass
@@ -77,3 +85,20 @@ class FakeAppServer:
         finally:
             self.sockets.remove(socket)
         return socket
+
+
+@asynccontextmanager
+async def adapter_at(
+    upstream: FakeAppServer, socket: Path, ended: Callable[[], None] = lambda: None
+) -> AsyncGenerator[AppServer]:
+    """An adapter with a keeper in this process, which calls `ended` when it is told to end; not
+    started yet."""
+    keeper = Keeper(100_000, lambda _: None, ended, secret_at(socket))
+    server = await asyncio.start_unix_server(keeper.serve, socket)
+    adapter = AppServer(AppServerRuntime.model_validate({"url": upstream.url}), socket)
+    try:
+        yield adapter
+    finally:
+        await adapter.close()
+        server.close()
+        await keeper.close()

@@ -3,15 +3,13 @@
 import asyncio
 import contextlib
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import TYPE_CHECKING
 
 from starlette.middleware import Middleware
-from starlette.requests import Request
 from starlette.types import ASGIApp
 
 from letta_matrix.access.authenticator import Authenticator
-from letta_matrix.access.guard import Guard, Guarded, api_guard
+from letta_matrix.access.guard import Guarded, api_guard
 from letta_matrix.access.login_sessions import LoginSessions
 from letta_matrix.assembly import Parts
 from letta_matrix.config import Config
@@ -100,7 +98,9 @@ class Doors:
         guard = api_guard(config)
         pages = [*chat_routes(browser_url, config.bot_user_id), *docs_routes()]
         guarded = Front(pages, Lazy(self._make_api), [Middleware(Guarded, guard=guard)])
-        probes = health_routes(self._health, self._is_ready, partial(_passes, guard))
+        probes = health_routes(
+            self._health, self._is_ready, lambda request: guard.knows(request.scope)
+        )
         return Front(probes, guarded)
 
     def _make_api(self) -> ASGIApp:
@@ -144,8 +144,3 @@ class Doors:
             budget=self._budget,
             health=lambda known: answer(self._health(), known=known),
         )
-
-
-def _passes(guard: Guard, request: Request) -> bool:
-    headers = request.headers
-    return guard.passes(",".join(headers.getlist("Host")), headers.get("Origin"))

@@ -60,7 +60,7 @@ class Repeats:
 
     def _passes(self, line: Line) -> bool:
         level, event = str(line.get("level")), str(line["event"])
-        same, kind = _key(line), (level, event)
+        kind = (level, event)
         # What is no fault leaves no fault unsaid.
         is_fault = level not in _QUIET
         limits: list[tuple[object, int, Line]] = [
@@ -68,7 +68,7 @@ class Repeats:
             (is_fault, IN_ALL, {"level": "warning", "event": _TOO_MUCH}),
         ]
         if is_fault:
-            limits.insert(0, (same, 1, _plain(line)))
+            limits.insert(0, (_key(line), 1, _plain(line)))
         for key, most, _ in limits:
             window = self._windows.get(key)
             if window is not None and window.said >= most:

@@ -6,14 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.fake_app_server import FakeAppServer
+from tests.fake_app_server import FakeAppServer, adapter_at
 from tests.waiting import eventually, within
 
-from letta_matrix.config import AppServerRuntime
 from letta_matrix.runtimes.app_server import AppServer
 from letta_matrix.runtimes.keeper import wire
 from letta_matrix.runtimes.keeper.secret import secret_at
-from letta_matrix.runtimes.keeper.server import Keeper
 
 
 @pytest.fixture
@@ -25,18 +23,12 @@ async def upstream() -> AsyncGenerator[FakeAppServer]:
 @pytest.fixture
 async def adapter(tmp_path: Path, upstream: FakeAppServer) -> AsyncGenerator[AppServer]:
     """An adapter that is attached to a keeper."""
-    socket = tmp_path / "k"
     ended = asyncio.Event()
-    keeper = Keeper(100_000, lambda _: None, ended.set, secret_at(socket))
-    server = await asyncio.start_unix_server(keeper.serve, socket)
-    adapter = AppServer(AppServerRuntime.model_validate({"url": upstream.url}), socket)
-    await adapter.start()
-    await eventually(lambda: vars(adapter)["_connection"].link.up)
-    yield adapter
-    assert not ended.is_set()
-    await adapter.close()
-    server.close()
-    await keeper.close()
+    async with adapter_at(upstream, tmp_path / "k", ended.set) as adapter:
+        await adapter.start()
+        await eventually(lambda: vars(adapter)["_connection"].link.up)
+        yield adapter
+        assert not ended.is_set()
 
 
 @pytest.mark.parametrize(

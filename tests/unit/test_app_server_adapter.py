@@ -3,19 +3,15 @@
 import asyncio
 import json
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.fake_app_server import FakeAppServer
+from tests.fake_app_server import FakeAppServer, adapter_at
 from tests.waiting import Clock, eventually, settled
 
-from letta_matrix.config import AppServerRuntime
 from letta_matrix.runtimes.app_server import AppServer
 from letta_matrix.runtimes.app_server.adapter import ABORT_GRACE, RECOVERY_GRACE
-from letta_matrix.runtimes.keeper.secret import secret_at
-from letta_matrix.runtimes.keeper.server import Keeper
 from letta_matrix.runtimes.protocol import (
     AgentGone,
     ApprovalRequested,
@@ -74,20 +70,6 @@ class Script:
 async def upstream() -> AsyncGenerator[FakeAppServer]:
     async with FakeAppServer() as server:
         yield server
-
-
-@asynccontextmanager
-async def adapter_at(upstream: FakeAppServer, socket: Path) -> AsyncGenerator[AppServer]:
-    """An adapter with a keeper in this process; not started yet."""
-    keeper = Keeper(100_000, lambda _: None, lambda: None, secret_at(socket))
-    server = await asyncio.start_unix_server(keeper.serve, socket)
-    adapter = AppServer(AppServerRuntime.model_validate({"url": upstream.url}), socket)
-    try:
-        yield adapter
-    finally:
-        await adapter.close()
-        server.close()
-        await keeper.close()
 
 
 @pytest.fixture

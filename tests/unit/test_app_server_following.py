@@ -10,13 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.fake_app_server import FakeAppServer
+from tests.fake_app_server import FakeAppServer, adapter_at
 from tests.waiting import Clock, eventually, within
 
-from letta_matrix.config import AppServerRuntime
 from letta_matrix.runtimes.app_server import AppServer
-from letta_matrix.runtimes.keeper.secret import secret_at
-from letta_matrix.runtimes.keeper.server import Keeper
 from letta_matrix.runtimes.protocol import (
     ApprovalRequested,
     RuntimeUnavailable,
@@ -61,15 +58,10 @@ async def upstream() -> AsyncGenerator[FakeAppServer]:
 
 @pytest.fixture
 async def runtime(tmp_path: Path, upstream: FakeAppServer) -> AsyncGenerator[AppServer]:
-    keeper = Keeper(100_000, lambda _: None, lambda: None, secret_at(tmp_path / "k"))
-    server = await asyncio.start_unix_server(keeper.serve, tmp_path / "k")
-    adapter = AppServer(AppServerRuntime.model_validate({"url": upstream.url}), tmp_path / "k")
-    await adapter.start()
-    await eventually(lambda: vars(adapter)["_connection"].link.up)
-    yield adapter
-    await adapter.close()
-    server.close()
-    await keeper.close()
+    async with adapter_at(upstream, tmp_path / "k") as adapter:
+        await adapter.start()
+        await eventually(lambda: vars(adapter)["_connection"].link.up)
+        yield adapter
 
 
 def reporting(upstream: FakeAppServer, *frames: Json) -> None:

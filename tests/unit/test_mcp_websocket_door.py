@@ -6,6 +6,7 @@ import random
 import re
 import sys
 from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -14,7 +15,7 @@ import aiohttp
 import pytest
 from mcp.client.client import Client
 from structlog.testing import capture_logs
-from tests.mcp_socket import INITIALIZE, raw_client, transport
+from tests.mcp_socket import INITIALIZE, RawClient, raw_client, transport
 from tests.unit.mcp_door import Door, door_on
 from tests.waiting import Clock, eventually, settled, within
 
@@ -116,24 +117,26 @@ async def test_a_revoked_token_ends_the_connection_at_its_next_message(door: Doo
         assert await client.closed() == (4401, "The token was revoked.")
 
 
-async def test_an_answer_is_not_for_a_revoked_token(door: Door, clock: Clock) -> None:
+@asynccontextmanager
+async def revoked_in_a_call(door: Door, clock: Clock) -> AsyncGenerator[RawClient]:
+    """A client whose token was revoked while a tool that it called runs; time stands still."""
     clock.stop()
     token = await door.token()
     async with door.client(token) as client:
         await client.send("tools/call", call("wait"))
         await eventually(lambda: door.fake.waiting == 1)
         await door.revoke(token)
+        yield client
+
+
+async def test_an_answer_is_not_for_a_revoked_token(door: Door, clock: Clock) -> None:
+    async with revoked_in_a_call(door, clock) as client:
         door.fake.go.set()
         assert await client.closed() == (4401, "The token was revoked.")
 
 
 async def test_a_client_that_says_nothing_is_expelled_too(door: Door, clock: Clock) -> None:
-    clock.stop()
-    token = await door.token()
-    async with door.client(token) as client:
-        await client.send("tools/call", call("wait"))
-        await eventually(lambda: door.fake.waiting == 1)
-        await door.revoke(token)
+    async with revoked_in_a_call(door, clock) as client:
         clock.advance(websocket_session._RECHECK)
         assert await client.closed() == (4401, "The token was revoked.")
         await eventually(lambda: door.fake.waiting == 0)

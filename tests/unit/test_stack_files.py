@@ -28,10 +28,11 @@ from letta_matrix.access.authenticator import Authenticator
 from letta_matrix.access.secrets import issue
 from letta_matrix.config import Config, load_config
 from letta_matrix.matrix.registration import registration
+from letta_matrix.private_files import write_private
 from letta_matrix.stack.app_server import Control
 from letta_matrix.stack.bridge_config import write_bridge_files
 from letta_matrix.stack.errors import StackError
-from letta_matrix.stack.files import keep_secret, write_private, write_private_if_changed
+from letta_matrix.stack.files import keep_secret, write_private_if_changed
 from letta_matrix.stack.homeserver_database import HomeserverDatabase
 from letta_matrix.stack.keeper import KeeperProcess
 from letta_matrix.stack.lock import exclusive

@@ -85,6 +85,10 @@ class Guard:
                 f"`{self._section}.{self._origins_key}`.",
             )
 
+    def knows(self, scope: Scope) -> bool:
+        """Whether `check` would let an ASGI request pass."""
+        return self.passes(_header(scope, b"host"), _header(scope, b"origin"))
+
     def passes(self, host: str | None, origin: str | None) -> bool:
         """Whether `check` would let the request pass."""
         try:

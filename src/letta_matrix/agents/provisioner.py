@@ -221,14 +221,15 @@ class Provisioner:
 
     async def _make_room(self, agent: Agent, ghost: Intent) -> str:
         members = sorted(self._config.agents.room_members)
-        content = self._room_content(agent, members)
+        access = wanted_access(self._config)
+        content = self._room_content(agent, members, access)
         try:
             room_id = await ghost.create_room(content)
             applied: dict[str, object] = {
                 "room_name": content["name"],
                 "room_topic": content["topic"],
                 "members": members,
-                "access": wanted_access(self._config),
+                "access": access,
             }
         except MRoomInUse:
             room_id, applied = await self._adopt(agent, ghost), {}
@@ -280,20 +281,22 @@ class Provisioner:
         topic = self._config.agents.room_topic.replace("{name}", agent.name)
         return topic.replace("{description}", agent.description)[:1000]
 
-    def _room_content(self, agent: Agent, members: list[str]) -> dict[str, Any]:
+    def _room_content(
+        self, agent: Agent, members: list[str], access: Mapping[str, Any]
+    ) -> dict[str, Any]:
         localpart = room_alias(agent.agent_id, "")[1:-1]
         parent = {"via": [self._config.homeserver.domain], "canonical": True}
         avatar = self._now(agent.agent_id).applied.get("avatar", "")
         # Since room version 12 creators stand above all power levels and may not be listed.
         ours = [agent.user_id, self._config.bot_user_id] if self._room_version < 12 else []
-        access = access_content(wanted_access(self._config), ours)
+        access_part = access_content(access, ours)
         content: dict[str, Any] = {
             "name": self._room_name(agent),
             "topic": self._room_topic(agent),
             "room_alias_name": localpart,
             "preset": "private_chat",
             "invite": [self._config.bot_user_id, *members],
-            "power_level_content_override": access["power_level_content_override"],
+            "power_level_content_override": access_part["power_level_content_override"],
             "initial_state": [
                 {
                     "type": "m.space.parent",
@@ -301,7 +304,7 @@ class Provisioner:
                     "content": parent,
                 },
                 {"type": "m.room.avatar", "content": {"url": avatar}},
-                *access["initial_state"],
+                *access_part["initial_state"],
             ],
         }
         if self._room_version >= 12:

@@ -53,8 +53,8 @@ async def login(request: Request, api: Api, wish: CompatLogin) -> CompatLoggedIn
 
     The login is checked at the configured homeserver. The token is one of the bridge; it expires
     after a day, or when the session `letta-matrix /login` at the homeserver ends. An admin's
-    (`permissions`) acts as the bot, with every scope; that of other users reads, as the bot, the
-    rooms that both have been in since they logged in.
+    (`permissions`) acts as the bot, with every scope; that of other users reads, as themselves,
+    the rooms that they and the bot have been in since they logged in.
     """
     check_homeserver(api, wish.homeserver)
     logins: Logins = request.app.state.logins

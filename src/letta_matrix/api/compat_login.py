@@ -1,9 +1,9 @@
 """A Matrix login, checked at the homeserver, for one of our own tokens.
 
-Nobody can act as a person here: an application service has no power over people's accounts. So an
-admin's token acts as the bot, and that of somebody else reads, as the bot, the rooms that both are
-in: whoever may write as the bot has its power to remove others' messages. The session at the
-homeserver is kept as long as the token, to see whether the login still counts.
+An admin's token acts as the bot. That of somebody else reads, as themselves, the rooms that they
+and the bot are in: whoever may write as the bot has its power to remove others' messages. The
+session at the homeserver is kept as long as the token, to read with, and to see whether the login
+still counts.
 """
 
 import asyncio
@@ -39,7 +39,6 @@ SESSION_NAME = "letta-matrix /login"
 """What people see the session called among their own; signed out, the token ends."""
 
 _LOCALPART = re.compile(r"[^\s:@\x00-\x1f\x7f]{1,200}")
-_AT_ONCE = 8
 _AWAY = "The homeserver does not answer now. Try again in a minute."
 
 

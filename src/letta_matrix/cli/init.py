@@ -112,8 +112,8 @@ def _write(settings: dict[str, object], config: Path, registration_file: Path) -
 
     from letta_matrix.config import load_config
     from letta_matrix.matrix.registration import registration
+    from letta_matrix.private_files import write_private
     from letta_matrix.stack.data import check_folders
-    from letta_matrix.stack.files import write_private
 
     config.parent.mkdir(parents=True, exist_ok=True)
     check_folders([config.parent], warn)

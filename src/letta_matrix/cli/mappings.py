@@ -30,7 +30,7 @@ def export_mappings(
     """Write the agents' users and rooms in the original system's format."""
     from letta_matrix.cli.database import load_agents
     from letta_matrix.config import load_config
-    from letta_matrix.stack.files import write_private
+    from letta_matrix.private_files import write_private
 
     settings = load_config(config_path(config, data))
     found = asyncio.run(load_agents(settings))

@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import itertools
 from typing import Any
 
 import structlog
@@ -116,9 +117,10 @@ class Connections:
     def make_room(self) -> bool:
         """Cut off whom we have waited for longest; whether there was one."""
         known = [one for one in self._all if one.is_open]
-        kinds = (Accepted.is_idle, Accepted.is_sending, Accepted.is_stalled)
-        waited_for = (one for kind in kinds for one in known if getattr(one, kind.__name__)())
-        longest = next(waited_for, None)
+        idle = (one for one in known if one.is_idle())
+        sending = (one for one in known if one.is_sending())
+        stalled = (one for one in known if one.is_stalled())
+        longest = next(itertools.chain(idle, sending, stalled), None)
         if longest is None:
             return False
         self.leave(longest)

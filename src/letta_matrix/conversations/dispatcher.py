@@ -216,16 +216,15 @@ class Dispatcher:
                 if isinstance(error, HomeserverUnavailable) and is_answer(turn):
                     # What a person has decided is not lost for an outage.
                     log.error("an answer waits for the homeserver", reason=str(error))
-                    await asyncio.sleep(_LONGEST_PAUSE)
-                    continue
-                # One turn's fault must not stop the others.
-                failures += 1
-                log.error(
-                    "a turn failed and is tried again",
-                    turn=turn.turn_id,
-                    attempt=failures,
-                    exc_info=error,
-                )
+                else:
+                    # One turn's fault must not stop the others.
+                    failures += 1
+                    log.error(
+                        "a turn failed and is tried again",
+                        turn=turn.turn_id,
+                        attempt=failures,
+                        exc_info=error,
+                    )
             else:
                 self.counters["turns_done"] += 1
                 return

@@ -4,10 +4,10 @@ import re
 import unicodedata
 from dataclasses import dataclass
 from functools import lru_cache
+from string import Formatter
 
 _CLEAR_START = 2
 """Characters by which the start of an envelope can be told from what people write."""
-_ENVELOPE_FIELDS = ("room", "time", "name", "sender", "thread")
 _SIGNS = re.compile(r"[\W_]*")
 _BRACKETS = {"Ps": "[", "Pe": "]"}
 # Letters and symbols by their category, and nothing to see: fillers of Hangul, blank Braille.
@@ -67,8 +67,9 @@ class _Shape:
 @lru_cache(maxsize=8)
 def _shape(template: str) -> _Shape | None:
     """How the first line of every envelope begins; None where it has nothing but fields."""
-    fields = dict.fromkeys(_ENVELOPE_FIELDS, "\0")
-    line = next(iter(template.strip().format(**fields).splitlines()), "")
+    pieces = Formatter().parse(template.strip())
+    text = "".join(said + ("" if name is None else "\0") for said, name, _, _ in pieces)
+    line = next(iter(text.splitlines()), "")
     start, *others = map(folded, line.split("\0"))
     # Where its start says nothing, all that stands between its fields does.
     parts = [start] if len(start) >= _CLEAR_START else [start, *others]

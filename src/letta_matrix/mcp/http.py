@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import structlog
-from starlette.datastructures import Headers
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -90,8 +89,7 @@ class McpHttp:
         if scope["method"] not in ("GET", "HEAD"):
             await _refusal(405, "Only GET.", {"Allow": "GET, HEAD"})(scope, receive, send)
             return
-        headers = Headers(scope=scope)
-        known = self._guard.passes(",".join(headers.getlist("Host")), headers.get("Origin"))
+        known = self._guard.knows(scope)
         await JSONResponse(self._report(known))(scope, receive, send)
 
     async def _metadata(self, scope: Scope, receive: Receive, send: Send) -> None:

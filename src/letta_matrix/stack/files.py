@@ -7,6 +7,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
+from letta_matrix.private_files import write_private
 from letta_matrix.stack.errors import StackError
 
 _OF_THE_DISK = (
@@ -28,21 +29,6 @@ def writing_in(directory: Path) -> Generator[None]:
         if error.errno not in _OF_THE_DISK:
             raise
         raise StackError(f"{directory}: cannot be written to: {os.strerror(error.errno)}") from None
-
-
-def write_private(path: Path, text: str) -> None:
-    """Replace `path` by `text` in one step, mode 0600."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 def write_private_if_changed(path: Path, text: str) -> bool:

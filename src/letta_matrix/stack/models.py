@@ -16,8 +16,8 @@ from typing import Any, cast
 
 import aiohttp
 
+from letta_matrix.private_files import write_private
 from letta_matrix.stack.errors import StackError
-from letta_matrix.stack.files import write_private
 
 DEMO_PROVIDER = "openai-compatible"
 DEMO_MODEL = "letta-matrix-demo"

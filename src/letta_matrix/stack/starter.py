@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
+from letta_matrix.private_files import write_private
 from letta_matrix.stack.app_server import Control
 from letta_matrix.stack.errors import StackError
-from letta_matrix.stack.files import write_private
 from letta_matrix.stack.models import DEMO_HANDLE, ModelChoice
 
 _PAGE = 100

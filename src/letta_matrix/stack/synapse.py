@@ -18,8 +18,9 @@ from typing import Any, cast
 import aiohttp
 import yaml
 
+from letta_matrix.private_files import write_private
 from letta_matrix.stack.errors import PasswordRefusedError, StackError
-from letta_matrix.stack.files import keep_secret, write_private, write_private_if_changed
+from letta_matrix.stack.files import keep_secret, write_private_if_changed
 from letta_matrix.stack.homeserver_database import HomeserverDatabase
 from letta_matrix.stack.supervisor import Command
 from letta_matrix.stack.vitals import status_of

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from letta_matrix.config import Config
+from letta_matrix.private_files import write_private
 from letta_matrix.stack.errors import StackError
-from letta_matrix.stack.files import write_private
 
 if TYPE_CHECKING:
     from letta_matrix.store.tokens import TokenStore

@@ -126,8 +126,8 @@ class Database:
     def _faults(self) -> Generator[None]:
         try:
             yield
-        except (OperationalError, InterfaceError, DatabaseError) as error:
-            # Of the other kinds of DatabaseError (a broken constraint) the cause is ours.
+        except DBAPIError as error:
+            # Of the other kinds (a broken constraint) the cause is ours.
             if type(error) not in (OperationalError, InterfaceError, DatabaseError):
                 raise
             fault = fault_of(error, self._path)

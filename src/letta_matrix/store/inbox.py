@@ -82,15 +82,13 @@ class Inbox:
         entries = [entry for event in events if (entry := route(event)) is not None]
 
         def store(connection: Connection) -> list[Turn]:
-            now = time.time()
             still = select(inbox.c.event_id).where(parked)
             here = set(connection.execute(still).scalars())
             fresh = [entry for entry in entries if entry.event_id in here]
-            self._spend(connection, fresh, now)
+            self._spend(connection, fresh, time.time())
             for entry in fresh:
                 row = update(inbox).where(inbox.c.event_id == entry.event_id)
-                # Its sender asks only now: what was parked for long is no way round a budget.
-                connection.execute(row.values(state=str(entry.state), received_at=now))
+                connection.execute(row.values(state=str(entry.state)))
             return _insert_turns(connection, [turn for entry in fresh for turn in entry.turns])
 
         return await self._database.write(store) if entries else []

@@ -85,7 +85,7 @@ class Membership:
         """Raises ToolError where it is an agent's own room and the caller may not let `user_id`
         do more there: who comes in is the admins' and the room members' affair, whatever the
         agent was talked into."""
-        if self._directory.by_room(room_id) is None or Scope.ADMIN in caller.principal.scopes:
+        if not self._is_admins_affair(caller, room_id):
             return
         config = self._config
         if is_ours(user_id, self._bot_user_id) or user_id in config.agents.room_members:
@@ -99,9 +99,9 @@ class Membership:
 
     def check_may_change(self, caller: Caller, room_id: str) -> None:
         """Raises ToolError where it is an agent's own room, whose settings are the admins'."""
-        if self._directory.by_room(room_id) is None or Scope.ADMIN in caller.principal.scopes:
+        if not self._is_admins_affair(caller, room_id):
             return
-        speaker = caller.speaker or ""
+        speaker = caller.speaker
         if is_ours(speaker, self._bot_user_id) or self._config.role_of(speaker) != "admin":
             raise ToolError(
                 "This is an agent's own room: its name, topic and avatar are the admins' affair.",
@@ -120,6 +120,11 @@ class Membership:
         if user_id == self._bot_user_id and await self._is_bridges(intent, room_id):
             return "the bridge works with it"
         return ""
+
+    def _is_admins_affair(self, caller: Caller, room_id: str) -> bool:
+        """Whether it is an agent's own room, and the caller no admin."""
+        is_own = self._directory.by_room(room_id) is not None
+        return is_own and Scope.ADMIN not in caller.principal.scopes
 
     def _is_home(self, user_id: str, room_id: str) -> bool:
         """Whether it is an agent's own room, in which that agent and the bot always are."""

@@ -18,10 +18,9 @@ from letta_matrix.conversations.commands.registry import COMMANDS, find, usable_
 from letta_matrix.conversations.commands.services import CommandServices
 from letta_matrix.conversations.commands.texts import clip
 from letta_matrix.conversations.reply import Notice, Reply
-from letta_matrix.conversations.speakers import speaker_of
+from letta_matrix.conversations.speakers import reply_for_bridge
 from letta_matrix.conversations.verbatim import inline_code as code
 from letta_matrix.matrix.homeserver import Homeserver
-from letta_matrix.matrix.intent import Intent
 from letta_matrix.runtimes.protocol import RuntimeFault
 from letta_matrix.store.agents import Agent, AgentStatus
 from letta_matrix.store.outbox import OutboxEntry
@@ -76,14 +75,7 @@ class CommandRunner:
 
     def _reply(self, turn: Turn, entries: list[OutboxEntry] | None) -> Reply | None:
         """What answers a command; None where nobody is left to speak."""
-        services = self._services
-        bot = services.config.bot_user_id
-        sender = speaker_of(turn, services.directory, services.rooms, bot)
-        if sender is None:
-            return None
-        intent = Intent(self._homeserver, sender)
-        interval = services.config.conversations.edit_interval
-        return Reply(turn, intent, services.outbox, interval, entries)
+        return reply_for_bridge(turn, self._homeserver, self._services, entries)
 
     async def _deliver(self, turn: Turn, reply: Reply) -> None:
         sent = await reply.deliver()

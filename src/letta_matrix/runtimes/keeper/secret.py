@@ -1,10 +1,11 @@
 """How a keeper knows its bridge: both can read the file that lies beside the socket. What an agent
 runs can connect to the socket, as Landlock restricts no connections, but not read that file."""
 
-import contextlib
 import os
 import secrets
 from pathlib import Path
+
+from letta_matrix.private_files import make_private
 
 _BYTES = 24
 
@@ -17,18 +18,8 @@ def secret_at(socket: Path) -> str:
     """
     path = socket.with_name(socket.name + ".key")
     if not path.exists():
-        # Linked when it is whole: the other one may be reading it at the same time.
-        temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        try:
-            with os.fdopen(descriptor, "w", encoding="ascii") as file:
-                file.write(secrets.token_urlsafe(_BYTES))
-                file.flush()
-                os.fsync(file.fileno())
-            with contextlib.suppress(FileExistsError):
-                path.hardlink_to(temporary)
-        finally:
-            temporary.unlink()
+        # The other one may be making it, or reading it, at the same time.
+        make_private(path, secrets.token_urlsafe(_BYTES))
     status = path.stat()
     if status.st_uid != os.geteuid() or status.st_mode & 0o077:
         raise OSError(f"{path} is not for its owner alone, or somebody else's: remove it")

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
 
-from letta_matrix.runtimes.json_fields import as_dict
 from letta_matrix.runtimes.keeper import wire
 from letta_matrix.runtimes.keeper.buffer import FrameBuffer
 from letta_matrix.runtimes.keeper.upstream import Upstream
@@ -80,20 +79,18 @@ class Keeper:
             self._bridge.close()
 
     async def _handle(self, kind: bytes, payload: bytes, writer: asyncio.StreamWriter) -> None:
-        if kind == wire.CONTROL:
-            message = as_dict(wire.unpack_control(payload))
-            if message["type"] == "attach":
-                await self._attach(message, writer)
-            elif message["type"] == "ping":
-                writer.write(wire.pack_control({"type": "pong"}))
-            elif writer is not self._bridge:
-                return
-            elif message["type"] == "replay":
-                self._replay(message, writer)
-            elif message["type"] == "end":
-                self._end()
+        message = wire.unpack_control(payload) if kind == wire.CONTROL else {}
+        control = message["type"] if kind == wire.CONTROL else ""
+        if control == "attach":
+            await self._attach(message, writer)
+        elif control == "ping":
+            writer.write(wire.pack_control({"type": "pong"}))
         elif writer is not self._bridge:
             return
+        elif control == "replay":
+            self._replay(message, writer)
+        elif control == "end":
+            self._end()
         elif kind in (wire.SEND, wire.BROADCAST):
             await self._send(payload, everywhere=kind == wire.BROADCAST)
         elif kind == wire.ACK:

@@ -17,6 +17,8 @@ import struct
 from collections.abc import Mapping
 from typing import Any, NamedTuple, cast
 
+from letta_matrix.runtimes.json_fields import as_dict
+
 PROTOCOL = 2
 """Of keeper and bridge; a bridge that finds another one in a keeper ends that keeper."""
 MAX_RECORD = 256 * 1024 * 1024
@@ -71,7 +73,7 @@ def pack_control(message: Mapping[str, object]) -> bytes:
 
 
 def unpack_control(payload: bytes) -> dict[str, Any]:
-    return cast("dict[str, Any]", json.loads(payload))
+    return as_dict(json.loads(payload))
 
 
 async def read_record(reader: asyncio.StreamReader, most: int = MAX_RECORD) -> tuple[bytes, bytes]:
