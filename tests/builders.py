@@ -86,6 +86,23 @@ def reaction(target: str, key: str, room_id: str = "!1:test", **fields: Any) -> 
     return message(room_id=room_id, type="m.reaction", content={"m.relates_to": relation}, **fields)
 
 
+def edit(target: str, body: Any = "hello", room_id: str = "!1:test", **fields: Any) -> Any:
+    """An edit of `target`; `fields` are the event's, `new` what its new content has besides."""
+    new = {"msgtype": "m.text", "body": body, **fields.pop("new", {})}
+    event = message(f"* {body}", room_id, **fields)
+    event["content"] |= {
+        "m.new_content": new,
+        "m.relates_to": {"rel_type": "m.replace", "event_id": target},
+    }
+    return event
+
+
+def redaction(target: str, room_id: str = "!1:test", **fields: Any) -> dict[str, Any]:
+    """A redaction of `target`, as room versions since 11 have it."""
+    content = {"redacts": target}
+    return message(room_id=room_id, type="m.room.redaction", content=content, **fields)
+
+
 def invite(user: str, room_id: str, **fields: Any) -> dict[str, Any]:
     """A person's invite of `user` into a room."""
     content = {"membership": "invite"}
@@ -104,7 +121,7 @@ async def stored_turn(
     """A turn of agent-1 as it was admitted; its event is a new message unless given."""
     event = event or message(text)
     entry = entry_of(event, new_turn(event, "agent-1", text))
-    (turn,) = await Inbox(database).admit(event["event_id"], [entry])
+    (turn,) = (await Inbox(database).admit(event["event_id"], [entry])).turns
     return turn
 
 

@@ -13,6 +13,7 @@ from letta_matrix.conversations.approvals import Approvals
 from letta_matrix.conversations.commands.command import Command
 from letta_matrix.conversations.commands.runner import CommandRunner
 from letta_matrix.conversations.commands.services import CommandServices
+from letta_matrix.conversations.roster import Roster
 from letta_matrix.matrix.homeserver import Homeserver
 from letta_matrix.runtimes.memory import MemoryRuntime
 from letta_matrix.runtimes.protocol import AgentInfo, RuntimeFault
@@ -62,7 +63,9 @@ class Stage:
             permissions={"test": "user", ADMIN: "admin", "@troll:test": "block"},
             conversations=APPROVABLE | conversations,
         )
-        self.approvals = Approvals(config, ApprovalStore(self.database), InSight())
+        self.approvals = Approvals(
+            config, ApprovalStore(self.database), InSight(), Roster(self.homeserver)
+        )
         services = CommandServices(
             config,
             self.directory,
@@ -113,7 +116,7 @@ class Stage:
         values["turn_id"] = turn_id_of(event["event_id"], values["agent_id"])
         new = Turn(room_id=room_id, event_id=event["event_id"], prompt=line, kind=kind, **values)
         entry = InboxEntry(new.event_id, room_id, event, InboxState.ROUTED, [new])
-        return (await Inbox(self.database).admit(new.event_id, [entry]))[0]
+        return (await Inbox(self.database).admit(new.event_id, [entry])).turns[0]
 
     async def working(self, room_id: str = ROOM, **fields: Any) -> Turn:
         """A message that an agent works on."""

@@ -126,10 +126,12 @@ class FakeHomeserver:
 
     def bodies(self, room_id: str, msgtype: str = "") -> list[str]:
         """What a person would read in a room: each message in its last version; of one type if
-        given."""
+        given, and then without what agents ask beside their replies."""
         shown: dict[str, str] = {}
         for event in self.messages(room_id):
-            if msgtype and event["content"]["msgtype"] != msgtype:
+            beside = "beside" in event["content"].get("org.letta.matrix", {})
+            asks = beside and event["content"]["msgtype"] == "m.text"
+            if msgtype and (asks or event["content"]["msgtype"] != msgtype):
                 continue
             relation = event["content"].get("m.relates_to", {})
             if relation.get("rel_type") == "m.replace":
@@ -241,6 +243,12 @@ class FakeHomeserver:
         edits = [one for one in events if one["content"].get("m.relates_to") == replaces]
         bundled = {"m.relations": {"m.replace": edits[-1]}} if edits else {}
         return 200, found | {"unsigned": bundled}
+
+    def redact(self, room_id: str, event_id: str) -> None:
+        """Somebody has removed what an event says."""
+        for event in self.events[room_id]:
+            if event["event_id"] == event_id:
+                event["content"] = {}
 
     def _join(self, request: Request, room_id: str) -> Answer:
         self.members.setdefault(room_id, set()).add(request.user_id)

@@ -5,13 +5,7 @@ from collections.abc import Awaitable, Callable, Mapping
 
 from letta_matrix.agents.discovery import Discovery
 from letta_matrix.agents.home import Home
-from letta_matrix.config import (
-    AppServerRuntime,
-    Config,
-    LettaApiRuntime,
-    OpenAICompatibleRuntime,
-    Runtime,
-)
+from letta_matrix.config import Config, Runtime
 from letta_matrix.conversations.answers import Answers
 from letta_matrix.conversations.approval_sight import ApprovalSight
 from letta_matrix.conversations.approvals import Approvals
@@ -20,16 +14,17 @@ from letta_matrix.conversations.commands.runner import CommandRunner
 from letta_matrix.conversations.commands.services import CommandServices
 from letta_matrix.conversations.dispatcher import Dispatcher, Runner
 from letta_matrix.conversations.invitations import Invitations
+from letta_matrix.conversations.joining import Joining
 from letta_matrix.conversations.prompts import Prompts
 from letta_matrix.conversations.queues import budget_of
 from letta_matrix.conversations.refusals import Refusals
 from letta_matrix.conversations.routing import Router
 from letta_matrix.conversations.speech import SpeechWatch
 from letta_matrix.conversations.turn_runner import TurnRunner
+from letta_matrix.conversations.withdrawals import Withdrawals
 from letta_matrix.matrix.homeserver import Homeserver
 from letta_matrix.matrix.intent import Intent
 from letta_matrix.matrix.pacing import Pacer
-from letta_matrix.runtimes.memory import MemoryRuntime
 from letta_matrix.runtimes.protocol import AgentInfo, AgentRuntime, RuntimeFault
 from letta_matrix.store.agents import Agent, AgentDirectory
 from letta_matrix.store.approvals import ApprovalStore
@@ -75,6 +70,7 @@ class Stores:
         await self.conversations.load()
         await self.rooms.load()
         await self.speech.load()
+        await self.approvals.load()
 
     @property
     def trouble(self) -> str:
@@ -113,7 +109,12 @@ class Parts:
         self.prompts = Prompts(config, self.homeserver, stores.directory)
         self.router = Router(config, stores.directory, stores.rooms, stores.conversations)
         sight = ApprovalSight(self.homeserver, stores.directory, stores.outbox)
-        self.approvals = Approvals(config, stores.approvals, sight)
+        self.approvals = Approvals(config, stores.approvals, sight, self.prompts.roster)
+        self.joining = Joining(
+            stores.turns,
+            lambda: self.dispatcher,
+            config.conversations.join_messages,
+        )
         self.toolbox = self._toolbox()
         self.turn_runner = self._turn_runner()
         self.invitations = Invitations(
@@ -121,8 +122,11 @@ class Parts:
             stores.rooms,
             stores.turns,
             self.router.may_speak,
-            self._room_known,
+            lambda: self.dispatcher,
+            stores.outbox,
+            config.conversations.max_event_age,
         )
+        self.withdrawals = self._withdrawals()
         self._background: set[asyncio.Task[None]] = set()
         self._looking: dict[str, bool] = {}
         self.dispatcher = self._dispatcher(troubles, trouble_of)
@@ -165,6 +169,7 @@ class Parts:
             task.cancel()
         await asyncio.gather(*self._background, return_exceptions=True)
         await self.dispatcher.close()
+        await self.withdrawals.close()
         await self.turn_runner.close()
         await self.approvals.close()
         await self.toolbox.close()
@@ -182,19 +187,40 @@ class Parts:
             self.prompts,
             self.approvals,
             self.toolbox,
+            self.joining,
         )
+
+    def _withdrawals(self) -> Withdrawals:
+        stores = self.stores
+        return Withdrawals(
+            self.homeserver,
+            stores.directory,
+            self._config.bot_user_id,
+            stores.turns,
+            stores.outbox,
+            self.approvals,
+            self.turn_runner.cancel,
+            lambda: self.dispatcher,
+        )
+
+    def _queued(self, turn: Turn) -> None:
+        self.joining.queued(turn)
+        self.approvals.queued(turn)
 
     def _dispatcher(
         self, troubles: Callable[[], list[str]], trouble_of: Callable[[str], str]
     ) -> Dispatcher:
         stores = self.stores
-        answers = Answers(self.router, stores.outbox, stores.turns, stores.approvals)
+        answers = Answers(
+            self.router, stores.outbox, stores.turns, stores.approvals, self.approvals.approvers
+        )
         services = self._services(troubles, trouble_of)
         runners: dict[TurnKind, Runner] = {
             TurnKind.MESSAGE: self.turn_runner,
             TurnKind.SPEECH: self.turn_runner,
             TurnKind.COMMAND: CommandRunner(self.homeserver, services),
             TurnKind.INVITE: self.invitations,
+            TurnKind.REDACTION: self.withdrawals,
             TurnKind.REFUSED: Refusals(self.homeserver, services),
         }
         return Dispatcher(
@@ -207,6 +233,8 @@ class Parts:
             takes=self.toolbox.questions.match,
             arrived=self.toolbox.arrivals.publish,
             room_changed=self._room_changed,
+            amended=self.withdrawals.amended,
+            queued=self._queued,
         )
 
     def _services(
@@ -315,22 +343,3 @@ class Parts:
             turn.place == place and turn.kind is TurnKind.MESSAGE
             for turn in self.dispatcher.unfinished()
         )
-
-
-def make_runtime(settings: Runtime, config: Config) -> AgentRuntime:
-    """The adapter for a runtime's settings; what it needs is imported only now."""
-    match settings:
-        case AppServerRuntime():
-            from letta_matrix.runtimes.app_server import AppServer
-
-            return AppServer(settings, config.path(settings.keeper_socket))
-        case LettaApiRuntime():
-            from letta_matrix.runtimes.letta_api import LettaApi
-
-            return LettaApi(settings)
-        case OpenAICompatibleRuntime():
-            from letta_matrix.runtimes.openai_compatible import OpenAICompatible
-
-            return OpenAICompatible(settings)
-        case _:
-            return MemoryRuntime(settings.name, settings.agents)

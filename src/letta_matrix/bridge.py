@@ -15,7 +15,7 @@ from mautrix.errors import MatrixRequestError
 from letta_matrix import __version__, clock
 from letta_matrix.access.mirror import AuditMirror
 from letta_matrix.agents.provisioner import Provisioner
-from letta_matrix.assembly import Parts, Stores, make_runtime
+from letta_matrix.assembly import Parts, Stores
 from letta_matrix.config import Config
 from letta_matrix.connections.admission import Connections
 from letta_matrix.connections.descriptors import raise_limit
@@ -27,6 +27,7 @@ from letta_matrix.matrix.homeserver import HomeserverUnavailable
 from letta_matrix.matrix.intent import Intent
 from letta_matrix.matrix.transactions import txn_id
 from letta_matrix.matrix.watch import Presence, until_back, until_gone
+from letta_matrix.runtimes.adapters import make_runtime
 from letta_matrix.runtimes.protocol import AgentRuntime
 from letta_matrix.store.agents import AgentStatus
 from letta_matrix.store.database import StoreUnavailable

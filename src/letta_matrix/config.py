@@ -148,6 +148,10 @@ class Conversations(Section):
     person_per_minute: int = Field(
         default=60, ge=0, description="new messages and commands of one person; 0: no limit"
     )
+    join_messages: Duration = Field(
+        default=1.0,
+        description="files and words sent within this time are one question; 0: each its own",
+    )
     max_hops: int = Field(default=3, ge=0, description="how far messages from agent to agent go on")
     tool_calls_per_minute: int = Field(
         default=30, ge=1, description="Matrix tool calls for each agent"

@@ -130,5 +130,7 @@ async def test_others_than_admins_approve_only_what_the_operator_names(stage: St
     (approval,) = await eventually(stage.stores.approvals.pending)
     approvals = stage.parts.approvals
     allowed = ApprovalStatus.ALLOWED
-    assert not approvals.may_answer(approval, allowed, by=approval.requester, room_id=ROOM)
-    assert approvals.who_may(approval) == "an admin"
+    assert not approvals.approvers.may_answer(
+        approval, allowed, by=approval.requester, room_id=ROOM
+    )
+    assert approvals.approvers.who_may(approval) == "an admin"

@@ -72,7 +72,7 @@ async def stage(
     event = message()
     new = new_turn(event, "agent-1", "hello")
     entry = InboxEntry(new.event_id, new.room_id, event, InboxState.ROUTED, [new])
-    (turn,) = await Inbox(database).admit("t1", [entry])
+    (turn,) = (await Inbox(database).admit("t1", [entry])).turns
     made = Stage(database, homeserver, turn)
     yield made
     made.activity.close()

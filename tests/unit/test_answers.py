@@ -18,6 +18,7 @@ from tests.builders import (
 )
 
 from letta_matrix.conversations.answers import ASK_AGAIN, STOP, Answers, decision
+from letta_matrix.conversations.approvers import Approvers
 from letta_matrix.conversations.routing import Router
 from letta_matrix.store.agents import AgentDirectory
 from letta_matrix.store.approvals import ApprovalStatus, ApprovalStore
@@ -42,7 +43,7 @@ class Room:
         permissions = {"test": "user", "@troll:test": "block"}
         config = config_for(Path(), permissions=permissions)
         router = Router(config, directory, Rooms(database), ConversationStore(database))
-        self.answers = Answers(router, self.outbox, self.turns, self.approvals)
+        self.answers = Answers(router, self.outbox, self.turns, self.approvals, Approvers(config))
 
     async def furnish(self, event: dict[str, Any]) -> None:
         self.turn = await stored_turn(self.database, "do it", event)
@@ -105,7 +106,7 @@ async def test_a_reaction_answers_an_approval(room: Room, key: str, line: str) -
 @pytest.mark.parametrize(
     "event",
     [
-        reaction(QUESTION, "👍"),
+        reaction(QUESTION, "👀"),
         reaction(QUESTION, "✅✅"),
         reaction(QUESTION, ""),
         reaction(REPLY, "✅"),
@@ -208,7 +209,7 @@ async def test_a_reaction_to_a_settled_approval_is_no_message_for_the_agent(room
         ("deny", "deny k"),
         ("denied, sorry", "deny k sorry"),
         ("not yet", None),
-        ("nope", None),
+        ("nope", "deny k"),
         ("none of that", None),
         ("yes, but only once", None),
         ("yes and no", None),

@@ -102,7 +102,13 @@ Way = Callable[[str], dict[str, Any]]
 ANSWERS: dict[str, tuple[Way, str]] = {
     "✅": (lambda asked: reaction(asked, "✅"), "Ran it."),
     "❌": (lambda asked: reaction(asked, "❌"), "I may not: "),
+    "👍🏽": (lambda asked: reaction(asked, "👍🏽"), "Ran it."),
+    "☑️": (lambda asked: reaction(asked, "☑️"), "Ran it."),
+    "👎": (lambda asked: reaction(asked, "👎"), "I may not: "),
     "yes": (lambda asked: reply_to(asked, "yes"), "Ran it."),
+    "a word": (lambda _: message("Yes."), "Ran it."),
+    "a sign": (lambda _: message("👍🏿"), "Ran it."),
+    "a no": (lambda _: message("NO!"), "I may not: "),
     "no": (lambda asked: reply_to(asked, "no, not now"), "I may not: "),
     "!approve": (lambda _: message("!approve"), "Ran it."),
     "!deny": (lambda _: message("!deny not now"), "I may not: "),
@@ -114,7 +120,7 @@ FOREIGN: dict[str, Way] = {
     "the agent": lambda asked: reaction(asked, "✅", sender="@agent_1:test"),
     "another agent": lambda asked: reaction(asked, "✅", sender="@agent_2:test"),
     "another room": lambda asked: reaction(asked, "✅", "!2:test"),
-    "another sign": lambda asked: reaction(asked, "👍"),
+    "another sign": lambda asked: reaction(asked, "👀"),
     "always, which is not offered": lambda asked: reaction(asked, "♾️"),
     "stranger's reply": lambda asked: reply_to(asked, "yes", sender=BOB),
     "stranger's command": lambda _: message("!approve", sender=BOB),
@@ -144,7 +150,7 @@ async def test_for_good_is_for_admins(fake: FakeHomeserver, database_file: Path)
     await stage.open()
     await stage.add(1)
     asked = await question(stage)
-    assert "♾️ (admins) allows me this very call for good" in fake.bodies(ROOM)[0]
+    assert "♾️ (admins) this very call for good" in fake.bodies(ROOM)[0]
     await stage.admit(reaction(asked, "♾️"), reply_to(asked, "always"))
     await nothing_happens(stage)
     await stage.tell(reaction(asked, "♾️", sender="@root:test"))
@@ -169,7 +175,7 @@ async def kept(fake: FakeHomeserver, database_file: Path) -> AsyncGenerator[Stag
 async def test_what_is_allowed_for_good_asks_no_admin_again(kept: Stage) -> None:
     await kept.tell(message("look again", sender="@root:test"))
     assert said(kept) == ["Ran it.", "Ran it."]
-    assert len(kept.fake.bodies(ROOM, "m.notice")) == 1
+    assert len([body for body in kept.fake.bodies(ROOM) if "Bash" in body]) == 1
 
 
 async def test_what_is_allowed_for_good_asks_when_others_want_it(kept: Stage) -> None:

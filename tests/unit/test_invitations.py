@@ -164,3 +164,77 @@ async def test_a_new_agent_may_be_invited(stage: Stage, fake: FakeHomeserver) ->
     await stage.stores.directory.reserve([one])
     await stage.tell(invite("@agent_7:test", ROOM))
     assert stage.stores.rooms.rooms_of("@agent_7:test") == [ROOM]
+
+
+def written(fake: FakeHomeserver, *events: dict[str, Any]) -> None:
+    """The homeserver has these, and pushed none of them."""
+    fake.events.setdefault(ROOM, []).extend(events)
+
+
+async def test_what_was_said_before_it_joined_is_answered_in_order(
+    stage: Stage, fake: FakeHomeserver
+) -> None:
+    """Clients make a room and write at once, and the homeserver pushes nothing of it."""
+    present(fake)
+    called = invite(GHOST, ROOM)
+    before, first, second, third = (message(text, ROOM) for text in ("no", "one", "two", "three"))
+    written(fake, before, called, first, second)
+    joins = fake.hold("POST .*/join")
+    await stage.admit(called)
+    await eventually(lambda: fake.matching("/join"))
+    written(fake, third)
+    await stage.admit(third)
+    joins.set()
+    await eventually(lambda: fake.bodies(ROOM)[4:] == ["echo: one", "echo: two", "echo: three"])
+    # Pushed after all, or invited again: nothing is asked twice.
+    await stage.tell(first, second, third, called)
+    assert len(stage.runtime.asked) == 3
+
+
+async def test_a_mention_before_it_joined_a_group_is_answered(
+    stage: Stage, fake: FakeHomeserver
+) -> None:
+    present(fake, "@bob:test", "@agent_2:test")
+    await stage.stores.rooms.joined(ROOM, "@agent_2:test", direct=False)
+    called = invite(GHOST, ROOM)
+    named, both = message("@agent_1 hi", ROOM), message("@agent_1 @agent_2 hi", ROOM)
+    written(fake, called, named, both)
+    joins = fake.hold("POST .*/join")
+    # Pushed, since another agent is there already.
+    await stage.admit(called, named, both)
+    joins.set()
+    await stage.idle()
+    asked = sorted((one.agent_id, one.message_id) for one in stage.runtime.asked)
+    wanted = [("agent-1", both), ("agent-1", named), ("agent-2", both)]
+    assert asked == sorted((agent_id, event["event_id"]) for agent_id, event in wanted)
+
+
+async def test_what_was_corrected_or_removed_before_it_joined_is_not_asked(
+    stage: Stage, fake: FakeHomeserver
+) -> None:
+    present(fake)
+    called = invite(GHOST, ROOM)
+    removed, kept = message("a secret", ROOM), message("a typo", ROOM)
+    removed["content"] = {}
+    newest = {"content": {"m.new_content": {"msgtype": "m.text", "body": "no typo"}}}
+    kept["unsigned"] = {"m.relations": {"m.replace": newest}}
+    written(fake, called, removed, kept)
+    await stage.tell(called)
+    await eventually(lambda: [one.text for one in stage.runtime.asked] == ["no typo"])
+
+
+async def test_first_words_survive_a_crash(stage: Stage, fake: FakeHomeserver) -> None:
+    present(fake)
+    called, said = invite(GHOST, ROOM), message("hello", ROOM)
+    written(fake, called, said)
+    joins = fake.hold("POST .*/join")
+    await stage.admit(called)
+    await eventually(lambda: fake.matching("/join"))
+    await stage.close()
+    joins.set()
+    await stage.open()
+    later = message("later", ROOM)
+    written(fake, later)
+    await stage.dispatcher.recover()
+    await stage.admit(later)
+    await eventually(lambda: [one.text for one in stage.runtime.asked] == ["hello", "later"])

@@ -15,7 +15,7 @@ LIBRARIES = {"letta_client", "openai"}
 LOADED = """
 import json, os, sys
 import letta_matrix.bridge
-from letta_matrix.assembly import make_runtime
+from letta_matrix.runtimes.adapters import make_runtime
 from letta_matrix.config import Config
 
 def tell():

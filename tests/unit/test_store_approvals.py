@@ -25,7 +25,7 @@ async def turn(database: Database, directory: AgentDirectory) -> Turn:
     event = message()
     new = new_turn(event, "agent-1", "hello")
     entry = InboxEntry(new.event_id, new.room_id, event, InboxState.ROUTED, [new])
-    return (await Inbox(database).admit("t1", [entry]))[0]
+    return (await Inbox(database).admit("t1", [entry])).turns[0]
 
 
 @pytest.fixture

@@ -523,7 +523,7 @@ async def test_a_quick_turn_costs_one_request(
     running = await begun(stage, await stage.turn("slow 0.2"))
     clock.advance(0.2)
     await within(running)
-    await eventually(lambda: not stage.runner._background)
+    await eventually(lambda: not stage.runner._asking._background)
     assert [one.line.split("/")[-3:-1] for one in fake.requests] == [["send", "m.room.message"]]
 
 

@@ -37,6 +37,7 @@ _PROBLEMS = {
     Outcome.STOPPED: ("turn-stopped", "The turn was stopped."),
     Outcome.EXPIRED: ("turn-stopped", "The message was too old when its turn came."),
     Outcome.DROPPED: ("turn-stopped", "The message was left unanswered."),
+    Outcome.WITHDRAWN: ("turn-stopped", "The message, or its answer, was removed."),
 }
 
 

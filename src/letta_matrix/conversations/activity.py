@@ -22,7 +22,7 @@ _STRETCH = 1.4
 _NEWS_AFTER = 5.0
 """Seconds at most until a change is shown, whatever the pause."""
 
-_KEY = "tools"
+_KEY, _KEY_AT_END = "tools", "tools at the end"
 
 
 class Activity:
@@ -67,8 +67,14 @@ class Activity:
                 self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
         if self._uses:
-            markdown = trace(list(self._uses.values()), timed=self._timed)
-            self._reply.post_at_end(OutboxKind.TRACE, _KEY, markdown)
+            uses = list(self._uses.values())
+            markdown, key = trace(uses, timed=self._timed), _KEY
+            if not self._reply.stands_last(OutboxKind.TRACE, key):
+                # Words have begun below the line, and the trace stands below them all.
+                line = status_line(uses, timed=self._timed, over=True)
+                self._reply.post_at_end(OutboxKind.TRACE, key, line)
+                key = _KEY_AT_END
+            self._reply.post_at_end(OutboxKind.TRACE, key, markdown)
 
     def close(self) -> None:
         """Show nothing more."""

@@ -4,38 +4,61 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from letta_matrix.conversations.approvers import Approvers
 from letta_matrix.conversations.routing import (
     Router,
     are_ids,
     command_turn,
     new_turn,
     read_prompt,
+    sent_at,
+    thread_of,
 )
-from letta_matrix.matrix.events import mapping
+from letta_matrix.matrix.events import mapping, redacted
 from letta_matrix.store.approvals import ApprovalStatus, ApprovalStore
 from letta_matrix.store.inbox import InboxEntry, InboxState
 from letta_matrix.store.outbox import Outbox
-from letta_matrix.store.turns import Turn, TurnStatus, TurnStore, turn_id_of
+from letta_matrix.store.turns import Outcome, Turn, TurnKind, TurnStatus, TurnStore, turn_id_of
 
 ASK_AGAIN = "🔁"
 """The reaction on an offer that asks the agent again."""
 STOP = "🛑"
 """The reaction on a message, or on the reply to it, that stops its turn."""
 
-_DECISIONS = {"✅": "react-approve", "❌": "react-deny", "♾": "react-always"}
-_VARIANT = "\ufe0f"
-_YES = re.compile(r"(?:✅|approved?|yes|y|ok|okay|allow)[.!]?\Z", re.IGNORECASE)
-_ALWAYS = re.compile(r"(?:♾\ufe0f?|always|approve always|allow always)[.!]?\Z", re.IGNORECASE)
-_NO = re.compile(r"(?:❌|(?:den(?:y|ied)|no|n)\b)[.!,:]?\s*(.*)\Z", re.IGNORECASE | re.DOTALL)
+_DECISIONS = {
+    **dict.fromkeys(("✅", "✔", "☑", "👍", "👌"), "react-approve"),
+    **dict.fromkeys(("❌", "✖", "👎"), "react-deny"),
+    "♾": "react-always",
+}
+_STATUS = {
+    "react-approve": ApprovalStatus.ALLOWED,
+    "react-always": ApprovalStatus.ALWAYS,
+    "react-deny": ApprovalStatus.DENIED,
+}
+_SKIN_OR_VARIANT = re.compile("[\ufe0e\ufe0f\U0001f3fb-\U0001f3ff]")
+_END = r"\s*[.!]*\s*\Z"
+_YES = re.compile(
+    rf"(?:✅|✔|☑|👍|👌|yes|y|yep|yeah|ok|okay|sure|allow(?:ed)?|approved?){_END}", re.IGNORECASE
+)
+_ALWAYS = re.compile(rf"(?:♾|always|(?:approve|allow) always){_END}", re.IGNORECASE)
+_NO = re.compile(
+    r"(?:❌|✖|👎|(?:den(?:y|ied)|no|nope|n)\b)[.!,:]?\s*(.*)\Z", re.IGNORECASE | re.DOTALL
+)
 
 
 class Answers:
     """Knows what a reaction or a reply means by the event of ours that it refers to."""
 
     def __init__(
-        self, router: Router, outbox: Outbox, turns: TurnStore, approvals: ApprovalStore
+        self,
+        router: Router,
+        outbox: Outbox,
+        turns: TurnStore,
+        approvals: ApprovalStore,
+        approvers: Approvers,
     ) -> None:
         self._router = router
+        self._approvers = approvers
         self._outbox = outbox
         self._turns = turns
         self._approvals = approvals
@@ -43,33 +66,64 @@ class Answers:
     async def read(self, event: Mapping[str, Any]) -> InboxEntry | None:
         """The event with the turn it starts, None where it is no answer to an event of ours."""
         ids = (event.get("event_id"), event.get("room_id"), event.get("sender"))
-        if not are_ids(*ids) or not self._router.may_speak(str(ids[2])):
+        if not are_ids(*ids):
             return None
-        turn = await self._turn(event)
+        if are_ids(target := redacted(event)):
+            turn = await self._redacted(event, str(target))
+        elif self._router.may_speak(str(ids[2])):
+            turn = await self._turn(event)
+        else:
+            return None
         if turn is None:
             return None
         return InboxEntry(str(ids[0]), str(ids[1]), event, InboxState.ROUTED, [turn])
+
+    async def _redacted(self, event: Mapping[str, Any], target: str) -> Turn | None:
+        """Of our own events, and of others' messages: what their own senders redact is plain."""
+        asked = await self._approvals.asked_in(target)
+        answered = asked or await self._outbox.turn_of(target)
+        if answered is None:
+            prompted = await self._turns.prompted_by(target)
+            answered = next((one for one in prompted if one.sender != event["sender"]), None)
+        if answered is None or answered.room_id != event["room_id"]:
+            return None
+        turn = new_turn(event, answered.agent_id, target)
+        turn.kind = TurnKind.REDACTION
+        return turn
 
     async def _turn(self, event: Mapping[str, Any]) -> Turn | None:
         relation = mapping(mapping(event.get("content")).get("m.relates_to"))
         if event.get("type") == "m.reaction":
             target, key = relation.get("event_id"), str(relation.get("key", ""))
             return await self._reacted(event, str(target), key) if are_ids(target) else None
-        target = mapping(relation.get("m.in_reply_to")).get("event_id")
-        if event.get("type") != "m.room.message" or relation.get("is_falling_back") is True:
+        if event.get("type") != "m.room.message" or event.get("state_key") is not None:
             return None
-        return await self._replied(event, str(target)) if are_ids(target) else None
+        target = mapping(relation.get("m.in_reply_to")).get("event_id")
+        if are_ids(target) and relation.get("is_falling_back") is not True:
+            return await self._replied(event, str(target))
+        return await self._said(event)
+
+    async def _said(self, event: Mapping[str, Any]) -> Turn | None:
+        """Plain words while one question stands where they are said: they count if they cannot be
+        mistaken, and if their sender's answer does."""
+        room_id, sender = str(event["room_id"]), str(event["sender"])
+        waiting = await self._approvals.waiting_at(room_id, thread_of(event))
+        if len(waiting) != 1 or sent_at(event) < waiting[0].asked_at:
+            return None
+        text, speaks = read_prompt(event)
+        asked = waiting[0]
+        verb = plain_decision(text) if speaks and text else None
+        if verb is None or (verb == "react-always" and not asked.always):
+            return None
+        status = _STATUS[verb]
+        if not self._approvers.may_answer(asked, status, by=sender, room_id=room_id):
+            return None
+        return command_turn(event, asked.agent_id, f"{verb} {asked.key}")
 
     async def _reacted(self, event: Mapping[str, Any], target: str, key: str) -> Turn | None:
-        key = key.replace(_VARIANT, "")
+        key = _SKIN_OR_VARIANT.sub("", key)
         if key == ASK_AGAIN:
-            offered = await self._outbox.offered_by(target)
-            if offered is None or offered.room_id != event["room_id"]:
-                return None
-            if self._router.is_paused(offered.agent_id, offered.room_id):
-                return None
-            again = _asked_again(event, offered, target)
-            return again if await self._turns.get(again.turn_id) is None else None
+            return await self._again(event, target)
         if key == STOP:
             return await self._stop(event, target)
         if (verb := _DECISIONS.get(key)) is None:
@@ -79,13 +133,50 @@ class Answers:
             return None
         return command_turn(event, asked.agent_id, f"{verb} {asked.key}")
 
+    async def _again(self, event: Mapping[str, Any], target: str) -> Turn | None:
+        """The turn that asks an agent again: as it offered, or, on a message of one's own, what
+        that says by now, answered where it was answered before."""
+        offered = await self._outbox.offered_by(target)
+        again: Turn | None = None
+        if offered is not None:
+            again = _asked_again(event, offered, target)
+        else:
+            offered = await self._answered(str(event["sender"]), target)
+            if offered is not None:
+                again = _revised(event, offered)
+        if offered is None or again is None or offered.room_id != event["room_id"]:
+            return None
+        if self._router.is_paused(offered.agent_id, offered.room_id):
+            return None
+        return again if await self._turns.get(again.turn_id) is None else None
+
+    async def _answered(self, sender: str, target: str) -> Turn | None:
+        """The sender's own message that was answered, if nothing of it is under way."""
+        prompted = await self._turns.prompted_by(target)
+        mine = [one for one in prompted if one.sender == sender and one.hops == 0]
+        if len(mine) != 1 or mine[0].status is not TurnStatus.DONE:
+            return None
+        one = mine[0]
+        if one.outcome == Outcome.JOINED and one.joined_to is not None:
+            return None
+        is_known = one.prompt is not None or one.attachment is not None
+        revised = await self._turns.revising(one.turn_id)
+        return one if is_known and all(it.status is TurnStatus.DONE for it in revised) else None
+
     async def _stop(self, event: Mapping[str, Any], target: str) -> Turn | None:
         replied = await self._outbox.turn_of(target)
         meant = [replied] if replied is not None else await self._turns.prompted_by(target)
         for turn in meant:
-            if turn.room_id == event["room_id"] and turn.status is not TurnStatus.DONE:
-                return command_turn(event, turn.agent_id, f"react-cancel {target}")
+            if turn.joined_to is not None and (head := await self._turns.get(turn.joined_to)):
+                return self._stopping(event, head, head.event_id)
+            if (stopping := self._stopping(event, turn, target)) is not None:
+                return stopping
         return None
+
+    def _stopping(self, event: Mapping[str, Any], turn: Turn, target: str) -> Turn | None:
+        if turn.room_id != event["room_id"] or turn.status is TurnStatus.DONE:
+            return None
+        return command_turn(event, turn.agent_id, f"react-cancel {target}")
 
     async def _replied(self, event: Mapping[str, Any], target: str) -> Turn | None:
         text, speaks = read_prompt(event)
@@ -102,7 +193,7 @@ class Answers:
 
 def decision(text: str, key: str) -> str | None:
     """The command that a reply to an approval stands for; None where it is no decision."""
-    text = text.strip()
+    text = _SKIN_OR_VARIANT.sub("", text.strip())
     if _YES.match(text):
         return f"approve {key}"
     if _ALWAYS.match(text):
@@ -110,6 +201,25 @@ def decision(text: str, key: str) -> str | None:
     if match := _NO.match(text):
         return f"deny {key} {match[1]}".strip()
     return None
+
+
+def plain_decision(text: str) -> str | None:
+    """The command that a word alone stands for; None where it may mean something else."""
+    text = _SKIN_OR_VARIANT.sub("", text.strip())
+    if _YES.match(text):
+        return "react-approve"
+    if _ALWAYS.match(text):
+        return "react-always"
+    match = _NO.match(text)
+    return "react-deny" if match and not match[1].strip(" .!") else None
+
+
+def _revised(event: Mapping[str, Any], answered: Turn) -> Turn:
+    """The turn that asks what a message says by now, and edits the answer to it."""
+    turn = new_turn(event, answered.agent_id, answered.prompt, thread_id=answered.thread_id)
+    turn.reply_to, turn.attachment = answered.reply_to, answered.attachment
+    turn.revises = answered.turn_id
+    return turn
 
 
 def _asked_again(event: Mapping[str, Any], offered: Turn, offer: str) -> Turn:

@@ -1,12 +1,12 @@
 """One question to people, from the runtime's asking to the runtime's being told."""
 
 import asyncio
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 import structlog
 
 from letta_matrix.conversations.reply import Reply
-from letta_matrix.matrix.formatting import clean_text
 from letta_matrix.runtimes.protocol import (
     AgentRuntime,
     ApprovalRequested,
@@ -36,6 +36,7 @@ class Question:
     request: TurnRequest
     runtime: AgentRuntime
     reply: Reply
+    approval: Approval | None = None
     decided: asyncio.Event = field(default_factory=asyncio.Event)
     told: bool = False
     shown: bool = False
@@ -43,18 +44,24 @@ class Question:
     posting: asyncio.Lock = field(default_factory=asyncio.Lock)
     task: asyncio.Task[None] | None = None
 
-    async def post(self, markdown: str, approval: Approval, store: ApprovalStore) -> OutboxEntry:
-        """The event that asks, posted together with the row unless both are there."""
+    async def post(
+        self, markdown: str, approval: Approval, store: ApprovalStore, pings: Collection[str]
+    ) -> OutboxEntry:
+        """The event that asks, posted together with the row unless both are there; it pings the
+        users in `pings`."""
         async with self.posting:
             return await self.reply.post(
-                OutboxKind.APPROVAL, self.key, markdown, lambda _: store.insert(approval)
+                OutboxKind.APPROVAL,
+                self.key,
+                markdown,
+                lambda _: store.insert(approval),
+                pings=pings,
             )
 
     async def show(self, entry: OutboxEntry, markdown: str) -> None:
         """Make the event that asks say `markdown` for good."""
-        if entry.content.get("body") != clean_text(markdown):
-            async with self.posting:
-                await self.reply.rewrite(entry, self.key, markdown)
+        async with self.posting:
+            await self.reply.rewrite(entry, self.key, markdown)
         self.shown = True
 
     async def stop(self) -> None:

@@ -3,7 +3,6 @@
 import json
 import re
 from collections.abc import Iterator
-from datetime import UTC, datetime
 
 from letta_matrix.conversations.verbatim import fenced, inline_code, visible
 from letta_matrix.matrix.content import content_size, text_content
@@ -21,6 +20,11 @@ TAMPERED = (
 )
 BROKEN = "nobody could be asked"
 
+ANSWER_FIRST = (
+    "I wait for an answer to my question above: yes or no, in words or by a tap on it. "
+    "What you write meanwhile comes after that."
+)
+
 _STARTERS = {"Agent", "Task", "Workflow"}
 """Tools of the App Server that start other agents, which nobody is asked about."""
 _ESCAPED = re.compile(r"(?<!\\)(?:\\\\)*\\u[0-9a-f]{4}")
@@ -36,19 +40,21 @@ _MANY_LINES = 20
 def prompt(approval: Approval, who: str, *, admins_always: bool = False) -> str | None:
     """The question, in Markdown, with all arguments; None if they do not fit into one event.
 
-    `who` says who may answer, `admins_always` that of those only admins may allow it for good.
+    What is run comes first and once, other arguments are folded. `who` says who may answer,
+    `admins_always` that of those only admins may allow it for good.
     """
     source = json.dumps(dict(approval.arguments), indent=2, ensure_ascii=False)
     if len(source) > _LIMIT or len(approval.tool) > _LONGEST_TOOL:
         return None
     source = visible(source, keep="\n")
-    plain, whole = list(_plain(approval)), [fenced(source, "json")]
+    whole, plain = fenced(source, "json"), list(_plain(approval))
+    unfolded = [*plain, *([] if _says_all(approval) else [_folded(whole) if plain else whole])]
     # What is easier to read comes on top of the whole, as long as there is room for both.
-    for shown in ([*plain, *([] if _says_all(approval) else whole)], whole):
+    for shown in (unfolded, [whole]):
         blocks = [_question(approval), *shown, *_warnings(approval.tool, source)]
         blocks.append(_ways(approval, who, admins_always=admins_always))
         markdown = "\n\n".join(blocks)
-        if content_size(text_content(markdown, marker={}, msgtype="m.notice")) <= _LIMIT:
+        if content_size(text_content(markdown, marker={})) <= _LIMIT:
             return markdown
     return None
 
@@ -96,16 +102,20 @@ def short_key(approval: Approval) -> str:
 
 
 def _question(approval: Approval) -> str:
-    return f"May I run {inline_code(approval.tool)}?"
+    return f"**May I run {inline_code(approval.tool)}?**"
 
 
 def _plain(approval: Approval) -> Iterator[str]:
     """Texts among the arguments that JSON makes hard to read."""
     for name, value in approval.arguments.items():
-        if isinstance(value, str) and (
-            name == "command" or "\n" in value or len(approval.arguments) == 1
-        ):
+        if name == "command" and isinstance(value, str):
+            yield fenced(value)
+        elif isinstance(value, str) and ("\n" in value or len(approval.arguments) == 1):
             yield f"{inline_code(name, limit=len(name))}:\n{fenced(value)}"
+
+
+def _folded(whole: str) -> str:
+    return f"<details><summary>All arguments</summary>\n\n{whole}\n\n</details>"
 
 
 def _says_all(approval: Approval) -> bool:
@@ -129,13 +139,12 @@ def _warnings(tool: str, source: str) -> Iterator[str]:
 
 def _ways(approval: Approval, who: str, *, admins_always: bool) -> str:
     sign = f"{ALWAYS} (admins)" if admins_always else ALWAYS
-    always = f", {sign} allows me this very call for good, whenever an admin asks me for it"
+    always = f" · {sign} this very call for good, whenever an admin asks" if approval.always else ""
     key = short_key(approval)
-    until = datetime.fromtimestamp(approval.expires_at, UTC).strftime("%H:%M UTC")
     return (
-        f"{ALLOW} allows it, {DENY} denies it{always if approval.always else ''}: as a reaction or "
-        f"a reply. Or write `!approve {key}`, or `!deny {key}` and a reason.\n"
-        f"For {who}, within {_allowed_time(approval)} (until {until}); after that it is denied."
+        f"{ALLOW} yes · {DENY} no{always}\n"
+        f"For {who}, within {_allowed_time(approval)}. "
+        f"Several wait? `!approve {key}`, `!deny {key}`"
     )
 
 

@@ -3,10 +3,10 @@
 import asyncio
 import contextlib
 import hashlib
-import json
 import time
-from collections.abc import Mapping
+from collections.abc import Coroutine
 from dataclasses import replace
+from typing import Any
 
 import structlog
 from mautrix.errors import MatrixRequestError
@@ -18,6 +18,7 @@ from letta_matrix.conversations.approval_sight import ApprovalSight
 from letta_matrix.conversations.approval_text import (
     ALLOW,
     ALWAYS,
+    ANSWER_FIRST,
     BROKEN,
     CHANGED,
     DENY,
@@ -28,10 +29,11 @@ from letta_matrix.conversations.approval_text import (
     outcome,
     prompt,
 )
+from letta_matrix.conversations.approvers import Approvers
+from letta_matrix.conversations.kept_approvals import is_allowed_for_good
 from letta_matrix.conversations.reply import Reply
-from letta_matrix.conversations.verbatim import inline_code
+from letta_matrix.conversations.roster import Roster
 from letta_matrix.matrix.homeserver import HomeserverUnavailable
-from letta_matrix.matrix.identifiers import is_ours
 from letta_matrix.matrix.transactions import txn_id
 from letta_matrix.runtimes.protocol import (
     AgentRuntime,
@@ -41,7 +43,7 @@ from letta_matrix.runtimes.protocol import (
 from letta_matrix.store.approvals import Approval, ApprovalStatus, ApprovalStore
 from letta_matrix.store.database import StoreUnavailable
 from letta_matrix.store.outbox import OutboxEntry, OutboxKind
-from letta_matrix.store.turns import Turn
+from letta_matrix.store.turns import Turn, TurnKind
 from letta_matrix.waiting import is_set
 
 log = structlog.get_logger()
@@ -52,16 +54,26 @@ _STORE_PAUSE = 10.0
 _LOOK = 5.0
 """Seconds between looks at the clock while a question waits."""
 
+_ASKED_TOGETHER = 5.0
+"""Seconds in which a runtime tells again what it asks for at the same time."""
+
+_SHOWN_WITHIN = 1.0
+"""Seconds that the edit which shows an answer waits for what the agent says to it."""
+
 _DECISIONS = (ApprovalStatus.ALLOWED, ApprovalStatus.ALWAYS, ApprovalStatus.DENIED)
 
 
 class Approvals:
     """The approvals of all turns. Whatever goes wrong, the tool does not run."""
 
-    def __init__(self, config: Config, store: ApprovalStore, sight: ApprovalSight) -> None:
+    def __init__(
+        self, config: Config, store: ApprovalStore, sight: ApprovalSight, roster: Roster
+    ) -> None:
         self._config = config
         self._sight = sight
+        self._roster = roster
         self.store = store
+        self.approvers = Approvers(config)
         self._questions: dict[str, Question] = {}
         self._background: set[asyncio.Task[None]] = set()
 
@@ -88,7 +100,7 @@ class Approvals:
         since its question no longer says what was asked: nobody knows what they allowed.
 
         `status` is ALLOWED, ALWAYS or DENIED; DENIED also takes back an ALWAYS. Who may answer is
-        the caller's to ask (`may_answer`). Raises ValueError for an ALWAYS that is not offered,
+        the caller's to ask (`approvers`). Raises ValueError for an ALWAYS that is not offered,
         and HomeserverUnavailable where the question cannot be looked at now: it stays open.
         """
         if status not in _DECISIONS or (status is ApprovalStatus.ALWAYS and not approval.always):
@@ -108,41 +120,24 @@ class Approvals:
             question.decided.set()
         return not doubtful
 
-    def may_answer(
-        self, approval: Approval, status: ApprovalStatus, *, by: str, room_id: str
-    ) -> bool:
-        """Whether a person's answer, given by an event in a room, counts there
-        (`conversations.approvers`, for the tools in `approver_tools`).
+    async def taken_away(self, approval: Approval) -> None:
+        """Its question was removed: what waits is denied, since nobody can see what they allow."""
+        if await self.store.decide(approval, ApprovalStatus.DENIED, reason=TAMPERED):
+            log.info("approval taken away", turn=approval.turn_id)
+            if (question := self._questions.get(approval.key)) is not None:
+                question.decided.set()
 
-        Nothing is allowed from afar, where the question cannot be seen; and only by admins what
-        then holds for good.
-        """
-        # Agents can react too, but never in a person's stead.
-        if is_ours(by, self._config.bot_user_id):
-            return False
-        role, here = self._config.role_of(by), room_id == approval.room_id
-        if role == "admin":
-            return here or status is ApprovalStatus.DENIED
-        # An event in the room is what shows that its sender is in it.
-        if not here or status is ApprovalStatus.ALWAYS:
-            return False
-        match self._approvers(approval):
-            case "requester":
-                return role == "user" and by == approval.requester
-            case "users":
-                return role == "user"
-            case _:
-                return False
-
-    def who_may(self, approval: Approval) -> str:
-        """Whose answer counts, in words."""
-        match self._approvers(approval):
-            case "requester":
-                return f"{inline_code(approval.requester)} or an admin"
-            case "users":
-                return "everybody who may talk to me"
-            case _:
-                return "an admin"
+    def queued(self, turn: Turn) -> None:
+        """A message waits behind a turn: tell its sender, if the turn waits for their answer."""
+        for question in self._questions.values():
+            approval = question.approval
+            if approval is None or question.decided.is_set() or approval.place != turn.place:
+                continue
+            allowed = ApprovalStatus.ALLOWED
+            if turn.kind is TurnKind.MESSAGE and self.approvers.may_answer(
+                approval, allowed, by=turn.sender, room_id=turn.room_id
+            ):
+                self._spawn(self._say_what_waits(question))
 
     def waits(self, turn_id: str) -> bool:
         """Whether a turn waits for a person now."""
@@ -179,27 +174,11 @@ class Approvals:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _approvers(self, approval: Approval) -> str:
-        settings = self._config.conversations
-        # Another agent's message is nobody's wish: its author cannot vouch for it.
-        ours = is_ours(approval.requester, self._config.bot_user_id)
-        return (
-            "admins" if ours or approval.tool not in settings.approver_tools else settings.approvers
-        )
-
-    def _is_always_special(self, approval: Approval) -> bool:
-        """Whether some may answer who may not allow it for good, as they are no admins."""
-        match self._approvers(approval):
-            case "requester":
-                return self._config.role_of(approval.requester) != "admin"
-            case approvers:
-                return approvers == "users"
-
     async def _attend(self, question: Question, earlier: Question | None) -> None:
         try:
             if earlier is not None:
                 await earlier.stop()
-            if await self._is_allowed_for_good(question):
+            if await is_allowed_for_good(question, self.store, self._config):
                 question.decided.set()
                 await question.tell(allow=True)
                 return
@@ -207,9 +186,10 @@ class Approvals:
             if approval.status is ApprovalStatus.PENDING:
                 approval = await self._decision(question, approval, entry)
             question.decided.set()
-            await asyncio.gather(
-                self._tell(question, approval), self._show(question, approval, entry)
-            )
+            await self._tell(question, approval)
+            # What the agent says next comes first; it says best what became of the question.
+            await is_set(question.reply.has_begun, _SHOWN_WITHIN)
+            await self._show(question, approval, entry)
         except Exception as error:
             log.error(
                 "an approval failed and is denied",
@@ -218,37 +198,41 @@ class Approvals:
             )
             await self._give_up(question)
 
-    async def _is_allowed_for_good(self, question: Question) -> bool:
-        """Whether an admin allowed this very call of the agent for good, and an admin asks for it
-        now: what others ask for always asks, since they may have talked the agent into it."""
-        turn, event = question.reply.turn, question.event
-        if is_ours(turn.sender, self._config.bot_user_id):
-            return False
-        if self._config.role_of(turn.sender) != "admin":
-            return False
-        for one in await self.store.kept(turn.agent_id):
-            if one.tool == event.tool and _to_the_letter(one.arguments, event.arguments):
-                # What people were asked before it was allowed is theirs to answer.
-                if await self.store.get(question.key) is not None:
-                    return False
-                log.info("allowed for good", turn=turn.turn_id, tool=event.tool, key=one.key)
-                return True
-        return False
-
     async def _ask(self, question: Question) -> tuple[Approval, OutboxEntry]:
         approval = await self.store.get(question.key) or self._new(question)
-        special = self._is_always_special(approval)
-        text = prompt(approval, self.who_may(approval), admins_always=special)
+        special = self.approvers.is_always_special(approval)
+        text = prompt(approval, self.approvers.who_may(approval), admins_always=special)
         if text is None and approval.status is ApprovalStatus.PENDING:
             approval = replace(
                 approval, status=ApprovalStatus.DENIED, reason=TOO_LONG, arguments={}
             )
-        entry = await question.post(text or outcome(approval), approval, self.store)
+        question.approval = approval
+        pings = await self._pings(question, approval) if text is not None else []
+        entry = await question.post(text or outcome(approval), approval, self.store, pings)
         if entry.event_id is None:
             approval = await self._doubt(approval, UNSEEN)
         if not question.is_about(approval):
             approval = await self._doubt(approval, CHANGED)
+        self._spawn(self._let_older_lapse(question))
         return approval, entry
+
+    async def _let_older_lapse(self, question: Question) -> None:
+        """A runtime that was restarted asks anew, by another id: nobody waits for the older one."""
+        if await is_set(question.decided, _ASKED_TOGETHER):
+            return
+        reply = question.reply
+        for approval in await self.store.of_turn(reply.turn.turn_id):
+            waits = (
+                approval.status is ApprovalStatus.PENDING and approval.key not in self._questions
+            )
+            if waits and (settled := await self._settle(approval, ApprovalStatus.LAPSED)):
+                async with question.posting:
+                    await reply.rewrite_posted(OutboxKind.APPROVAL, approval.key, outcome(settled))
+
+    async def _pings(self, question: Question, approval: Approval) -> list[str]:
+        """Who is to notice the question."""
+        members = await self._roster.members(approval.room_id, question.reply.intent.user_id)
+        return self.approvers.among(approval, members)
 
     async def _doubt(self, approval: Approval, reason: str) -> Approval:
         """Deny it, whatever people said before."""
@@ -277,9 +261,7 @@ class Approvals:
         self, question: Question, approval: Approval, entry: OutboxEntry
     ) -> Approval:
         if entry.event_id is not None:
-            offer = asyncio.create_task(self._offer(question, approval, entry.event_id))
-            self._background.add(offer)
-            offer.add_done_callback(self._background.discard)
+            self._spawn(self._offer(question, approval, entry.event_id))
         if await _decided_by(question.decided, approval.expires_at):
             settled = await self.store.get(approval.key)
         else:
@@ -297,6 +279,22 @@ class Approvals:
                 await intent.react(approval.room_id, event_id, reaction, cause)
             except (MatrixRequestError, HomeserverUnavailable) as error:
                 log.debug("reaction not offered", turn=approval.turn_id, reason=str(error))
+
+    async def _say_what_waits(self, question: Question) -> None:
+        async with question.posting:
+            if not question.decided.is_set():
+                await question.reply.notify(f"waits {question.key}", ANSWER_FIRST)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        async def quietly() -> None:
+            try:
+                await work
+            except (StoreUnavailable, HomeserverUnavailable) as error:
+                log.info("beside a question something is not said", reason=str(error))
+
+        task = asyncio.create_task(quietly())
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
 
     async def _tell(self, question: Question, approval: Approval) -> None:
         allow = approval.status in (ApprovalStatus.ALLOWED, ApprovalStatus.ALWAYS)
@@ -328,11 +326,6 @@ class Approvals:
             except StoreUnavailable as error:
                 log.error("an approval waits for the database", reason=str(error))
                 await asyncio.sleep(_STORE_PAUSE)
-
-
-def _to_the_letter(one: Mapping[str, object], other: Mapping[str, object]) -> bool:
-    """Whether arguments are the same as JSON, where `true` is not 1."""
-    return json.dumps(dict(one), sort_keys=True) == json.dumps(dict(other), sort_keys=True)
 
 
 async def _decided_by(decided: asyncio.Event, end: float) -> bool:

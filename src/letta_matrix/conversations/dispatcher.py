@@ -3,21 +3,25 @@
 import asyncio
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, Protocol
 
 import structlog
 
+from letta_matrix.conversations.amending import amending_entry
 from letta_matrix.conversations.answers import Answers
 from letta_matrix.conversations.queues import is_answer, queue_of
 from letta_matrix.conversations.routing import Router, sent_at
 from letta_matrix.matrix.events import mapping
 from letta_matrix.matrix.homeserver import HomeserverUnavailable
+from letta_matrix.store.amendments import Amended, Amendment
 from letta_matrix.store.database import StoreUnavailable
 from letta_matrix.store.inbox import Inbox, InboxEntry, InboxState
 from letta_matrix.store.places import Place
 from letta_matrix.store.rooms import Rooms
-from letta_matrix.store.turns import Turn, TurnKind, TurnStatus, TurnStore
+from letta_matrix.store.turns import Outcome, Turn, TurnKind, TurnStatus, TurnStore
 
 log = structlog.get_logger()
 
@@ -46,7 +50,8 @@ class Dispatcher:
 
     `takes` gives, for an event that answers something else than an agent, what to call when it
     is stored; `arrived` hears of every event once it is stored; `room_changed` hears of rooms
-    whose members or name are others now.
+    whose members or name are others now; `amended` of turns whose messages were edited or
+    redacted, `queued` of turns that come to wait behind another.
     """
 
     def __init__(
@@ -60,6 +65,8 @@ class Dispatcher:
         takes: Callable[[Mapping[str, Any]], Callable[[], None] | None] = lambda _: None,
         arrived: Callable[[Mapping[str, Any]], None] = lambda _: None,
         room_changed: Callable[[str], None] = lambda _: None,
+        amended: Callable[[Amended], None] = lambda _: None,
+        queued: Callable[[Turn], None] = lambda _: None,
     ) -> None:
         self._router = router
         self._answers = answers
@@ -70,6 +77,9 @@ class Dispatcher:
         self._takes = takes
         self._arrived = arrived
         self._room_changed = room_changed
+        self._amended = amended
+        self._queued = queued
+        self._opening = Counter[str]()
         self._queues: dict[Place, deque[Turn]] = {}
         self._workers: set[asyncio.Task[None]] = set()
         self._recovered: set[str] = set()
@@ -93,10 +103,12 @@ class Dispatcher:
         for turn in unfinished:
             if turn.kind is TurnKind.MESSAGE:
                 self._turns.conversations.expect(turn.place)
+            if turn.kind is TurnKind.INVITE:
+                # What was said before it was taken comes first.
+                self._opening[turn.room_id] += 1
         self.start(unfinished)
         for room_id in await self._inbox.parked_rooms():
-            if self._router.knows(room_id):
-                await self.room_known(room_id)
+            await self._look_if_open(room_id)
 
     def start(self, turns: list[Turn]) -> None:
         """Run turns that are stored already."""
@@ -111,7 +123,10 @@ class Dispatcher:
         taken: list[Callable[[], None]] = []
         sorted_out = [await self._sort(event, taken) for event in events]
         entries = _each_turn_once([entry for entry in sorted_out if entry is not None])
-        self.start(await self._inbox.admit(txn_id, entries, missed=missed))
+        admitted = await self._inbox.admit(txn_id, entries, missed=missed)
+        for amended in admitted.amended:
+            self._amend(amended, admitted.turns)
+        self.start(admitted.turns)
         # Only now that the answers are stored: a transaction that comes again brings them again.
         for answer in taken:
             answer()
@@ -119,8 +134,7 @@ class Dispatcher:
             self._arrived(event)
         # A room may have become known while its events were being parked.
         for room_id in {e.room_id for e in entries if e.state is InboxState.PARKED}:
-            if self._router.knows(room_id):
-                await self.room_known(room_id)
+            await self._look_if_open(room_id)
         for event in events:
             await self._note(event)
 
@@ -130,9 +144,34 @@ class Dispatcher:
         known = await self._inbox.known([str(event.get("event_id")) for event in others])
         return [event for event in others if event.get("event_id") not in known]
 
-    async def room_known(self, room_id: str) -> None:
-        """Look again at what arrived for a room before it was known to be an agent's."""
-        self.start(await self._inbox.unpark(room_id, self._router.route))
+    async def room_known(
+        self,
+        room_id: str,
+        history: Sequence[Mapping[str, Any]] = (),
+        agent_id: str | None = None,
+    ) -> None:
+        """Look again at what arrived for a room before it was known to be an agent's. `history`
+        is what was said there since the agent (`agent_id`, "" for the bot) was invited, oldest
+        first: the homeserver does not push what came before it joined."""
+        self.start(await self._inbox.unpark(room_id, self._router.route, history, agent_id))
+
+    @contextmanager
+    def opening(self, room_id: str) -> Generator[None]:
+        """One of our users comes into a room: what arrives meanwhile waits for what was said
+        before. Call `room_known` at its end or after it."""
+        self._opening[room_id] += 1
+        try:
+            yield
+        finally:
+            self._opening -= Counter({room_id: 1})
+
+    async def amend(self, amendment: Amendment) -> None:
+        """Let an amendment take effect that did not come with the sender's own event."""
+        self._amend(await self._inbox.amend(amendment), [])
+
+    def behind(self, turn: Turn) -> list[Turn]:
+        """The turns that wait behind one that runs."""
+        return [one for one in self._queues.get(queue_of(turn), ()) if one is not turn]
 
     async def prune(self) -> None:
         """Forget, every hour, what has been settled for 30 days."""
@@ -173,7 +212,34 @@ class Dispatcher:
             return InboxEntry(
                 str(event["event_id"]), str(event["room_id"]), event, InboxState.ROUTED
             )
-        return await self._answers.read(event) or self._router.route(event)
+        entry = await self._answers.read(event)
+        amending = amending_entry(event, self._router)
+        if amending is not None:
+            amending.turns = entry.turns if entry is not None else []
+            return amending
+        entry = entry or self._router.route(event)
+        if entry is not None and entry.turns and entry.room_id in self._opening:
+            return self._put_off(entry)
+        return entry
+
+    def _put_off(self, entry: InboxEntry) -> InboxEntry:
+        """What speaks to an agent waits until a room is open; an invite is what opens it."""
+        if any(turn.kind is TurnKind.INVITE for turn in entry.turns):
+            return entry
+        return replace(entry, state=InboxState.PARKED, turns=[])
+
+    def _amend(self, amended: Amended, new: Sequence[Turn]) -> None:
+        """Tell of an amendment, with the turns as this process has them."""
+        mine = {turn.turn_id: turn for turn in [*self.unfinished(), *new]}
+        for turn in amended.turns:
+            if (live := mine.get(turn.turn_id)) is not None:
+                live.prompt, live.attachment = turn.prompt, turn.attachment
+                live.amended_at = turn.amended_at
+                status, _ = amended.before[turn.turn_id]
+                if amended.amendment.withdrawn and status is TurnStatus.QUEUED:
+                    live.outcome = str(Outcome.WITHDRAWN)
+        turns = [mine.get(turn.turn_id, turn) for turn in amended.turns]
+        self._amended(replace(amended, turns=turns))
 
     async def _note(self, event: Mapping[str, Any]) -> None:
         """What an event changes besides the turns it starts."""
@@ -191,6 +257,7 @@ class Dispatcher:
         queue = self._queues.get(key)
         if queue is not None:
             queue.append(turn)
+            self._queued(turn)
             return
         self._queues[key] = deque([turn])
         worker = asyncio.create_task(self._work(key))
@@ -200,9 +267,17 @@ class Dispatcher:
     async def _work(self, key: Place) -> None:
         queue = self._queues[key]
         while queue:
-            await self._run(queue[0])
+            turn = queue[0]
+            await self._run(turn)
             queue.popleft()
+            if turn.kind is TurnKind.INVITE and turn.turn_id in self._recovered:
+                self._opening -= Counter({turn.room_id: 1})
+                await self._look_if_open(turn.room_id)
         del self._queues[key]
+
+    async def _look_if_open(self, room_id: str) -> None:
+        if self._router.knows(room_id) and room_id not in self._opening:
+            await self.room_known(room_id)
 
     async def _run(self, turn: Turn) -> None:
         pause, failures, recovered = _FIRST_PAUSE, 0, turn.turn_id in self._recovered

@@ -1,26 +1,49 @@
 """Invites of our users into rooms: accepted from people who may use agents, else rejected."""
 
-from collections.abc import Awaitable, Callable
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
 
 import structlog
 from mautrix.errors import MatrixRequestError
 
+from letta_matrix.conversations.routing import sent_at
 from letta_matrix.matrix.errors import is_refusal, refusal
+from letta_matrix.matrix.events import corrected
 from letta_matrix.matrix.homeserver import Homeserver, HomeserverUnavailable
 from letta_matrix.matrix.intent import Intent
+from letta_matrix.store.outbox import Outbox
 from letta_matrix.store.rooms import Rooms
 from letta_matrix.store.turns import Outcome, Turn, TurnStore
 
 log = structlog.get_logger()
 
 _TWO = 2
+_PAGE, _MOST = 50, 1_000
+"""Events asked for at once, and looked through in all for what was said since an invite."""
+
+Event = dict[str, Any]
+
+
+class Opener(Protocol):
+    """Lets in what was said in a room before it was joined, and what came meanwhile."""
+
+    def opening(self, room_id: str) -> AbstractContextManager[None]:
+        """What arrives meanwhile waits."""
+        ...
+
+    async def room_known(
+        self, room_id: str, history: Sequence[Event] = (), agent_id: str | None = None
+    ) -> None:
+        """Take up what was said, oldest first, since an agent ("": the bot) was invited."""
+        ...
 
 
 class Invitations:
-    """Runs the turns of invites: the invited user joins, and what it is there for is kept.
-
-    `on_room` hears of each room that is joined.
-    """
+    """Runs the turns of invites: the invited user joins, and what it is there for is kept. What
+    people wrote meanwhile, as clients do that make a room and send the first message at once, is
+    taken up in order."""
 
     def __init__(
         self,
@@ -28,13 +51,17 @@ class Invitations:
         rooms: Rooms,
         turns: TurnStore,
         may_invite: Callable[[str], bool],
-        on_room: Callable[[str], Awaitable[None]],
+        opener: Callable[[], Opener],
+        outbox: Outbox,
+        max_age: float,
     ) -> None:
         self._homeserver = homeserver
         self._rooms = rooms
         self._turns = turns
         self._may_invite = may_invite
-        self._on_room = on_room
+        self._opener = opener
+        self._outbox = outbox
+        self._max_age = max_age
 
     async def run(self, turn: Turn, *, recovered: bool) -> None:
         """Join the room, or leave it; an invite that has been taken back is let go."""
@@ -55,12 +82,33 @@ class Invitations:
             log.info("invite not taken", user=user_id, room=turn.room_id, reason=refusal(error))
             await self._turns.finish(turn, Outcome.FAILED)
             return
-        await self._rooms.joined(
-            turn.room_id, user_id, direct=len(members) <= _TWO, since=turn.sent_at
-        )
+        opener, history = self._opener(), list[Event]()
+        try:
+            with opener.opening(turn.room_id):
+                history = await _said_since(turn, intent)
+                await self._rooms.joined(
+                    turn.room_id, user_id, direct=len(members) <= _TWO, since=turn.sent_at
+                )
+                await opener.room_known(turn.room_id, history, turn.agent_id)
+        finally:
+            # What was put off, also where this was not to be.
+            await opener.room_known(turn.room_id)
+        await self._finish_answers(turn.room_id, intent)
         log.info("invite taken", user=user_id, room=turn.room_id, by=turn.sender)
         await self._turns.finish(turn, Outcome.ANSWERED)
-        await self._on_room(turn.room_id)
+
+    async def _finish_answers(self, room_id: str, intent: Intent) -> None:
+        """Who was removed in the midst of an answer ends it on coming back."""
+        since = time.time() - self._max_age
+        for entry in await self._outbox.refused_in(room_id, intent.user_id, since):
+            try:
+                event_id = await intent.send(
+                    room_id, "m.room.message", entry.content, entry.txn_id, look_first=True
+                )
+            except MatrixRequestError as error:
+                log.info("an answer stays cut off", room=room_id, reason=str(error))
+                return
+            await self._outbox.confirm(entry, event_id)
 
     async def look_again(self, room_id: str) -> None:
         """Somebody came or went: whether our user there is still to be talked to alone."""
@@ -76,3 +124,24 @@ class Invitations:
     async def give_up(self, turn: Turn) -> None:
         """Let an invite go that cannot be taken."""
         await self._turns.finish(turn, Outcome.FAILED)
+
+
+async def _said_since(invite: Turn, intent: Intent) -> list[Event]:
+    """What a room's members said after an invite, oldest first, in its latest version; as far as
+    the invited user may see it."""
+    said: list[Event] = []
+    before = ""
+    while len(said) < _MOST:
+        try:
+            page = await intent.messages(invite.room_id, limit=_PAGE, before=before)
+        except MatrixRequestError as error:
+            log.info("a room cannot be read", room=invite.room_id, reason=str(error))
+            break
+        for event in page.events:
+            if event.get("event_id") == invite.event_id:
+                return said[::-1]
+            said.append(dict(corrected(event)))
+        if not page.events or page.end in ("", before):
+            break
+        before = page.end
+    return [event for event in said[::-1] if sent_at(event) >= invite.sent_at]

@@ -72,6 +72,8 @@ class Listener:
                 self.reply.ran(run_id)
             case ApprovalRequested():
                 self.attention.end()
+                # Nothing of what was said before the question is held back behind it.
+                self.reply.show(self.text.end())
                 await self.approvals.requested(event, self.request, self.runtime, self.reply)
             case ToolStarted():
                 self.activity.started(event)

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakValueDictionary
@@ -15,7 +15,7 @@ from letta_matrix.conversations.attachments import Attached, caption, read_attac
 from letta_matrix.conversations.imitations import folded, quote_imitations
 from letta_matrix.conversations.names import plain_name
 from letta_matrix.conversations.roster import Roster
-from letta_matrix.matrix.content import without_reply_fallback
+from letta_matrix.matrix.content import BESIDE, MARKER, without_reply_fallback
 from letta_matrix.matrix.events import mapping, newest_content
 from letta_matrix.matrix.formatting import clean_text
 from letta_matrix.matrix.homeserver import Homeserver, HomeserverUnavailable
@@ -39,13 +39,14 @@ class Prompt:
     """A turn as its runtime gets it.
 
     `header` is what `text` has before the person's own words; `notes` are lines for the person
-    about what the agent did not get.
+    about what the agent did not get. `several`: others than its sender are in the room.
     """
 
     text: str
     header: str = ""
     images: tuple[Image, ...] = ()
     notes: tuple[str, ...] = ()
+    several: bool = False
 
 
 class Prompts:
@@ -61,28 +62,34 @@ class Prompts:
         # whoever sends many waits for their own.
         self._files = WeakValueDictionary[str, asyncio.Lock]()
 
-    async def build(self, turn: Turn, agent: Agent, capabilities: Capabilities) -> Prompt:
-        """The prompt of a turn with an agent whose runtime has `capabilities`.
+    async def build(
+        self, turn: Turn, agent: Agent, capabilities: Capabilities, *, joined: Sequence[Turn] = ()
+    ) -> Prompt:
+        """The prompt of a turn, and of those asked with it, for an agent whose runtime has
+        `capabilities`.
 
         With one person in the room it is that person's words alone; with more it starts with
         the configured envelope. What the homeserver does not give (members, the message that is
         replied to, files) is left out, the latter with a note.
         """
+        together = (turn, *joined)
         members, attached = await asyncio.gather(
             self.roster.members(turn.room_id, agent.user_id),
-            self._attached(turn, agent, capabilities),
+            asyncio.gather(*(self._attached(one, agent, capabilities) for one in together)),
         )
         envelope = ""
+        several = len(self._people(members, agent) | {turn.sender}) > 1
         # Whose words these are must show where it is not known who else is there.
-        if not members or len(self._people(members, agent) | {turn.sender}) > 1:
+        if not members or several:
             envelope = await self._envelope(turn, agent, members)
         header = envelope + await self._quote(turn, agent, members)
-        words = turn.prompt if turn.prompt is not None else caption(turn.attachment or {})
-        text = "\n\n".join(part for part in (words, attached.text) if part)
+        pairs = zip(map(_words, together), (file.text for file in attached), strict=True)
+        text = "\n\n".join(part for pair in pairs for part in pair if part)
         # Alone with the agent, too: it may know envelopes from elsewhere, and others may come.
         text = quote_imitations(text, self._config.conversations.envelope)
-        notes = (attached.note,) if attached.note else ()
-        return Prompt(header + text, header, attached.images, notes)
+        notes = tuple(file.note for file in attached if file.note)
+        images = tuple(image for file in attached for image in file.images)
+        return Prompt(header + text, header, images, notes, several)
 
     def _people(self, members: Mapping[str, str], agent: Agent) -> set[str]:
         """Everybody an agent may hear in a room: persons, and other agents."""
@@ -136,7 +143,8 @@ class Prompts:
             sender == self._config.bot_user_id or self._directory.by_user(sender) is not None
         )
         # Traces of tools and the like are never part of what a model reads.
-        if not isinstance(body, str) or (is_ours and msgtype == "m.notice"):
+        beside = BESIDE in mapping(content.get(MARKER))
+        if not isinstance(body, str) or (is_ours and (msgtype == "m.notice" or beside)):
             return ""
         is_reply = "m.in_reply_to" in mapping(content.get("m.relates_to"))
         text = clean_text(without_reply_fallback(body) if is_reply else body).strip()
@@ -155,6 +163,10 @@ class Prompts:
         limits = self._config.conversations
         async with self._files.setdefault(turn.sender, asyncio.Lock()):
             return await read_attachment(turn.attachment, limits, fetch, sees=capabilities.images)
+
+
+def _words(turn: Turn) -> str:
+    return turn.prompt if turn.prompt is not None else caption(turn.attachment or {})
 
 
 def _name(user_id: str, members: Mapping[str, str]) -> str:

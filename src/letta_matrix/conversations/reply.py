@@ -11,27 +11,20 @@ from mautrix.errors import MatrixRequestError
 from sqlalchemy import Executable
 
 from letta_matrix import clock
-from letta_matrix.matrix.content import (
-    BESIDE,
-    CURSOR,
-    edit_content,
-    edit_measure,
-    text_content,
-    thread_relation,
-)
+from letta_matrix.conversations.first_words import FIRST_WORDS, are_enough, say_something
+from letta_matrix.conversations.reply_events import ReplyEvents
+from letta_matrix.matrix.content import CURSOR
 from letta_matrix.matrix.events import newest_content
+from letta_matrix.matrix.formatting import clean_text
 from letta_matrix.matrix.homeserver import HomeserverUnavailable
 from letta_matrix.matrix.intent import Intent
-from letta_matrix.matrix.mentions import named_by_agent
-from letta_matrix.matrix.splitting import split
-from letta_matrix.matrix.transactions import txn_id
 from letta_matrix.store.outbox import Outbox, OutboxEntry, OutboxKind
-from letta_matrix.store.turns import Outcome, Turn, TurnKind
+from letta_matrix.store.turns import Outcome, Turn
 from letta_matrix.waiting import is_set
 
 log = structlog.get_logger()
 
-_FIRST_WORDS_DELAY = 0.03
+_WHOLE_AT_ONCE = 0.03
 """Seconds the first words wait for the text's end: a whole reply is one event, not two."""
 
 _NO_TEXT = "\u2026"
@@ -53,8 +46,9 @@ class Reply:
     """The events that answer a turn.
 
     `show` lets the text grow (the first words as a message, then edits about once a second);
-    `freeze` fixes the end in the outbox, `deliver` sends it. After a crash the object is made
-    again from the outbox's entries and goes on in the same events.
+    `freeze` fixes the end in the outbox, `deliver` sends it. A question to people ends what was
+    said before it, and what follows stands below. After a crash the object is made again from the
+    outbox's entries and goes on in the same events.
     """
 
     def __init__(
@@ -70,19 +64,20 @@ class Reply:
         self._outbox = outbox
         self._edit_interval = edit_interval
         self._entries = entries or []
-        self.mentionable: Collection[str] = ()
-        """Users that the finished text may ping by naming them."""
+        self.events = ReplyEvents(turn, intent.user_id, self._entries)
         # What an earlier process froze may have arrived, although nobody heard of it.
         self._unsure = {entry.txn_id for entry in self._entries if not _is_settled(entry)}
-        self._run_id = ""
         self._text = ""
+        # Where in the text, and with which part, what follows the last question begins.
+        self._begins, self._first = _last_break(self._entries)
         self._shown: dict[int, tuple[str, bool]] = {}
         self._changed = asyncio.Event()
         self._text_ended = asyncio.Event()
+        self.has_begun = asyncio.Event()
         self._sending = asyncio.Lock()
         self._growing: asyncio.Task[None] | None = None
+        self._breaking = self._withdrawn = False
         self._edits = itertools.count()
-        self._seqs = itertools.count(max((entry.seq for entry in self._entries), default=-1) + 1)
         self._posting = asyncio.Lock()
         self._closing: list[tuple[OutboxKind, str, str]] = []
 
@@ -92,7 +87,7 @@ class Reply:
 
     def ran(self, run_id: str) -> None:
         """Name the runtime's run in the events to come."""
-        self._run_id = run_id or self._run_id
+        self.events.run_id = run_id or self.events.run_id
 
     @property
     def text(self) -> str:
@@ -106,22 +101,43 @@ class Reply:
         self._text = text
         self._text_ended.clear()
         self._changed.set()
-        if self._growing is None and text.strip():
-            self._growing = asyncio.create_task(self._grow())
+        self._grow_if_needed()
 
     def text_ended(self) -> None:
         """The text is probably whole: show it as such, which spares the last edit if it is."""
         self._text_ended.set()
         self._changed.set()
 
+    def withdraw(self) -> None:
+        """Say nothing more: the reply, or what it answers, was redacted."""
+        self._withdrawn = True
+
+    async def adopt(self, answered: list[OutboxEntry]) -> None:
+        """Let this reply take the place of an earlier one, in the same events, as far as people
+        have left them there."""
+        parts = [one for one in answered if one.kind is OutboxKind.MESSAGE and one.event_id]
+        adopted: list[OutboxEntry] = []
+        for entry in parts:
+            if entry.event_id and await self._shown_text(entry.event_id) is not None:
+                adopted.append(self.events.adopted(len(adopted), entry))
+        if adopted:
+            await self._outbox.freeze(adopted)
+            self._entries += adopted
+
     async def notify(self, key: str, notice: str) -> None:
         """Say something beside the reply while the turn goes on; once for each `key`."""
         await self.post(OutboxKind.NOTICE, key, notice)
 
     async def post(
-        self, kind: OutboxKind, key: str, markdown: str, *also: Callable[[str], Executable]
+        self,
+        kind: OutboxKind,
+        key: str,
+        markdown: str,
+        *also: Callable[[str], Executable],
+        pings: Collection[str] = (),
     ) -> OutboxEntry:
-        """Send a notice beside the reply, once for each kind and `key`, through crashes too.
+        """Send a word beside the reply, once for each kind and `key`, through crashes too; one
+        that asks (APPROVAL) ends what was said before it, and pings the users in `pings`.
 
         `also` are statements stored together with it, made from its txn id. Returns its entry,
         whose `event_id` is None where the homeserver refused it.
@@ -130,7 +146,8 @@ class Reply:
         async with self._posting:
             entry = next((entry for entry in self._entries if entry.txn_id == cause), None)
             if entry is None:
-                entry = self._entry(kind, 0, cause, self._notice_content(kind, markdown, cause))
+                begins = await self._break_off() if kind is OutboxKind.APPROVAL else 0
+                entry = self.events.beside(kind, key, markdown, part=begins, pings=pings)
                 statements = [statement(cause) for statement in also]
                 await self._outbox.freeze([entry], also=statements)
                 self._entries.append(entry)
@@ -140,32 +157,47 @@ class Reply:
 
     def post_txn(self, kind: OutboxKind, key: str) -> str:
         """The txn id of what `post` sends."""
-        return self._txn(str(kind), key)
+        return self.events.beside_txn(kind, key)
 
     async def rewrite(self, entry: OutboxEntry, key: str, markdown: str) -> None:
         """Edit what `post` sent, for good, once for each `key`."""
-        cause = self._txn(str(OutboxKind.UPDATE), str(entry.kind), key)
         async with self._posting:
-            if entry.event_id is None or any(known.txn_id == cause for known in self._entries):
+            if entry.event_id is None or self._withdrawn or _says(entry, markdown):
                 return
-            update = self._update(entry.kind, entry.event_id, cause, markdown)
+            update = self.events.update(entry.kind, key, entry.event_id, markdown)
+            if any(known.txn_id == update.txn_id for known in self._entries):
+                return
             await self._outbox.freeze([update])
             self._entries.append(update)
             await self._send(update)
 
+    async def rewrite_posted(self, kind: OutboxKind, key: str, markdown: str) -> None:
+        """Edit, for good, what `post` sent under a key, if it did."""
+        cause = self.post_txn(kind, key)
+        for entry in self._entries:
+            if entry.txn_id == cause:
+                await self.rewrite(entry, key, markdown)
+                return
+
     async def rewrite_interim(self, entry: OutboxEntry, markdown: str) -> None:
         """Edit what `post` sent for now, in the budget of interim edits; may be left out."""
-        if entry.event_id is None:
+        if entry.event_id is None or self._withdrawn:
             return
         await self.intent.homeserver.pacer.edit_turn()
-        cause = self._txn("interim", entry.txn_id, str(time.time_ns()), next(self._edits))
-        content = self._notice_edit(entry.kind, entry.event_id, cause, markdown)
+        cause = self.events.txn("interim", entry.txn_id, str(time.time_ns()), next(self._edits))
+        content = self.events.beside_edit(entry.kind, entry.event_id, cause, markdown)
         await self._send_interim(content, cause)
 
     def post_at_end(self, kind: OutboxKind, key: str, markdown: str) -> None:
         """What `post` sent under this key becomes `markdown`; if there is nothing it is sent as
         new. Frozen with the reply's end and sent after it."""
         self._closing.append((kind, key, markdown))
+
+    def stands_last(self, kind: OutboxKind, key: str) -> bool:
+        """Whether no words of the reply have begun below what `post` sent under this key."""
+        cause = self.post_txn(kind, key)
+        posted = next((entry.seq for entry in self._entries if entry.txn_id == cause), None)
+        return posted is None or all(entry.seq < posted for entry in self._parts())
 
     async def whole(self, markdown: str) -> list[OutboxEntry]:
         """The entries of a reply that is complete from the start."""
@@ -181,13 +213,11 @@ class Reply:
     ) -> None:
         """Fix the reply's end: from here on the outbox alone completes it."""
         await self.stop()
-        text = text.strip()
         await self._settle()
-        owed = await self._final_entries(text) if text else await self._left_as_shown()
+        owed = await self._end_of(text.strip())
         if notice is not None:
             kind = OutboxKind.OFFER if notice.offer else OutboxKind.NOTICE
-            cause = self._txn("end", str(kind))
-            owed.append(self._entry(kind, 0, cause, self._last_words(notice.text, cause)))
+            owed.append(self.events.last_words(kind, notice.text))
         owed += self._closing_entries()
         whole = self._shown_whole(owed)
         await self._outbox.freeze(owed, completes=self._turn, outcome=outcome, also=whole)
@@ -197,6 +227,8 @@ class Reply:
         """Send what is owed, in order; returns event ids by txn id, not yet recorded."""
         sent: dict[str, str] = {}
         for entry in self._entries:
+            if self._withdrawn and entry.kind in (OutboxKind.MESSAGE, OutboxKind.FINAL):
+                continue
             if not _is_settled(entry):
                 event_id = await self._put(entry)
                 if event_id is not None:
@@ -219,54 +251,95 @@ class Reply:
             if not _is_settled(entry):
                 await self._send(entry)
 
+    async def _break_off(self) -> int:
+        """End what was said so far: what follows stands below what is posted now. Returns where
+        in the text that begins."""
+        self._breaking = True
+        try:
+            await self.stop()
+            await self._settle()
+            text = self._text
+            if self._section(text):
+                owed = await self._final_entries(self._section(text))
+                await self._outbox.freeze(owed, also=self._shown_whole(owed))
+                self._entries += owed
+                await self._settle()
+            self._begins, self._first = max(len(text), self._begins), len(self._parts())
+            self._text_ended.clear()
+            self.has_begun.clear()
+        finally:
+            self._breaking = False
+        self._grow_if_needed()
+        return self._begins
+
+    def _section(self, text: str) -> str:
+        """What a text says since the last question."""
+        return text[self._begins :].strip()
+
+    def _grow_if_needed(self) -> None:
+        idle = self._growing is None and not self._breaking
+        if idle and self._section(self._text) and not self._withdrawn:
+            self._growing = asyncio.create_task(self._grow())
+
     async def _grow(self) -> None:
         async with self._sending:
             await self._settle()
-        if not self._parts():
-            await is_set(self._text_ended, _FIRST_WORDS_DELAY)
+        if not self._open_parts():
+            await self._first_words()
         while True:
             await self._changed.wait()
-            if self._parts() and not self._text_ended.is_set():
+            if self._open_parts() and not self._text_ended.is_set():
                 await self.intent.homeserver.pacer.edit_turn()
             self._changed.clear()
             started = clock.now()
             async with self._sending:
-                await self._show_now()
+                if not self._withdrawn:
+                    await self._show_now()
             await is_set(self._text_ended, self._interval() - (clock.now() - started))
+
+    async def _first_words(self) -> None:
+        """Wait until there is something to say: it is what people are notified with."""
+        since = clock.now()
+        await is_set(self._text_ended, _WHOLE_AT_ONCE)
+        while not self._text_ended.is_set():
+            said, waited = self._section(self._text), clock.now() - since
+            if are_enough(said) or (waited >= FIRST_WORDS and say_something(said)):
+                break
+            self._changed.clear()
+            await is_set(self._changed, max(FIRST_WORDS - waited, _WHOLE_AT_ONCE))
+        self._changed.set()
 
     def _interval(self) -> float:
         growth = 1 + len(self._text.encode()) / _STRETCH_BYTES
         return self._edit_interval * growth * self.intent.homeserver.pacer.stretch
 
     async def _show_now(self) -> None:
-        parts = await self._split(self._text.strip())
+        parts = await self._split(self._section(self._text))
         live = not self._text_ended.is_set()
-        begun = len(self._parts())
+        begun, first = len(self._open_parts()), self._first
         if len(parts) > begun:
             if begun:
-                await self._edit(begun - 1, parts[begun - 1], live=False)
-            await self._begin(begun, parts[begun], live=live and begun + 1 == len(parts))
-        elif parts and self._shown.get(len(parts) - 1) != (parts[-1], live):
-            await self._edit(len(parts) - 1, parts[-1], live=live)
+                await self._edit(first + begun - 1, parts[begun - 1], live=False)
+            await self._begin(first + begun, parts[begun], live=live and begun + 1 == len(parts))
+        elif parts and self._shown.get(first + len(parts) - 1) != (parts[-1], live):
+            await self._edit(first + len(parts) - 1, parts[-1], live=live)
 
     async def _begin(self, part: int, text: str, *, live: bool) -> None:
-        cause = self._txn("message", part)
-        content = text_content(text, marker=self._marker(cause), live=live, relation=self._relation)
-        entry = self._entry(OutboxKind.MESSAGE, part, cause, content)
+        entry = self.events.begun(part, text, live=live)
         await self._outbox.freeze([entry])
         self._entries.append(entry)
         await self._send(entry)
         if entry.event_id is not None:
             self._shown[part] = text, live
+            self.has_begun.set()
 
     async def _edit(self, part: int, text: str, *, live: bool) -> None:
         target = self._parts()[part].event_id
         if target is None:
             return
         self._shown.pop(part, None)
-        cause = self._txn("interim", part, str(time.time_ns()), next(self._edits))
-        content = edit_content(text, target_event_id=target, marker=self._marker(cause), live=live)
-        if await self._send_interim(content, cause):
+        cause = self.events.txn("interim", part, str(time.time_ns()), next(self._edits))
+        if await self._send_interim(self.events.interim(text, target, cause, live=live), cause):
             self._shown[part] = text, live
 
     async def _send_interim(self, content: Mapping[str, object], cause: str) -> bool:
@@ -279,88 +352,66 @@ class Reply:
         return True
 
     async def _split(self, text: str) -> list[str]:
-        measure = edit_measure(self._marker(""))
         if len(text) < _LONG_TEXT:
-            return split(text, measure=measure)
+            return self.events.split(text)
         # A megabyte takes a while, in which others want to be answered.
-        return await asyncio.to_thread(split, text, measure=measure)
+        return await asyncio.to_thread(self.events.split, text)
 
-    async def _final_entries(self, text: str) -> list[OutboxEntry]:
-        texts = await self._split(text)
-        begun = self._parts()
+    async def _end_of(self, text: str) -> list[OutboxEntry]:
+        if self._withdrawn or not text:
+            return await self._left_as_shown()
+        section = self._section(text)
+        return await self._final_entries(section) if section else []
+
+    async def _final_entries(self, section: str) -> list[OutboxEntry]:
+        texts = await self._split(section)
+        begun = self._open_parts()
         # A text that came out shorter than what was shown leaves nothing of the old parts.
         texts += [_NO_TEXT] * (len(begun) - len(texts))
         return [
-            self._final(index, part, begun[index] if index < len(begun) else None)
-            for index, part in enumerate(texts)
-            if self._shown.get(index) != (part, False) or named_by_agent(part, self.mentionable)
+            self.events.final(index, part, begun[place] if place < len(begun) else None)
+            for place, part in enumerate(texts)
+            for index in [self._first + place]
+            if self._shown.get(index) != (part, False) or self.events.pings(part)
         ]
 
     async def _left_as_shown(self) -> list[OutboxEntry]:
-        """What an earlier process has shown stays where this one was told no text."""
+        """What an earlier process has shown stays where this one was told no text, and what was
+        redacted stays gone."""
+        known = {entry.txn_id for entry in self._entries}
         owed: list[OutboxEntry] = []
         for part in self._parts():
             text = await self._shown_text(part.event_id) if part.event_id is not None else None
             if text is not None and self._shown.get(part.part) != (text, False):
-                owed.append(self._final(part.part, text, part))
-        return owed
+                owed.append(self.events.final(part.part, text, part))
+        return [entry for entry in owed if entry.txn_id not in known]
 
     async def _shown_text(self, event_id: str) -> str | None:
-        """What an event of ours says, None where the homeserver does not let us see it."""
+        """What an event of ours says, None where it says nothing any more or the homeserver does
+        not let us see it."""
         try:
             event = await self.intent.event(self._turn.room_id, event_id)
         except MatrixRequestError as error:
             log.info("a reply cannot be read", turn=self._turn.turn_id, reason=error.errcode)
             return None
-        return str(newest_content(event).get("body") or "").removesuffix(CURSOR).strip() or _NO_TEXT
-
-    def _final(self, index: int, text: str, begun: OutboxEntry | None) -> OutboxEntry:
-        mentions = named_by_agent(text, self.mentionable)
-        if begun is None or begun.event_id is None:
-            cause = self._txn("message" if begun is None else "instead", index)
-            content = text_content(
-                text, marker=self._marker(cause), relation=self._relation, mentions=mentions
-            )
-            return self._entry(OutboxKind.MESSAGE, index, cause, content)
-        cause = self._txn("final", index)
-        content = edit_content(
-            text, target_event_id=begun.event_id, marker=self._marker(cause), mentions=mentions
-        )
-        return self._entry(OutboxKind.FINAL, index, cause, content)
+        body = newest_content(event).get("body")
+        return None if body is None else str(body).removesuffix(CURSOR).strip() or _NO_TEXT
 
     def _parts(self) -> list[OutboxEntry]:
         return [entry for entry in self._entries if entry.kind is OutboxKind.MESSAGE]
 
-    def _last_words(self, text: str, cause: str) -> dict[str, object]:
-        marker = self._marker(cause)
-        return text_content(text, marker=marker, msgtype="m.notice", relation=self._relation)
-
-    def _notice_content(self, kind: OutboxKind, text: str, cause: str) -> dict[str, object]:
-        marker = {**self._marker(cause), BESIDE: str(kind)}
-        return text_content(text, marker=marker, msgtype="m.notice", relation=self._relation)
-
-    def _notice_edit(
-        self, kind: OutboxKind, target: str, cause: str, text: str
-    ) -> dict[str, object]:
-        marker = {**self._marker(cause), BESIDE: str(kind)}
-        return edit_content(text, target_event_id=target, marker=marker, msgtype="m.notice")
-
-    def _update(self, kind: OutboxKind, target: str, cause: str, markdown: str) -> OutboxEntry:
-        content = self._notice_edit(kind, target, cause, markdown)
-        return self._entry(OutboxKind.UPDATE, 0, cause, content)
+    def _open_parts(self) -> list[OutboxEntry]:
+        """Those since the last question, which may still change."""
+        return self._parts()[self._first :]
 
     def _shown_whole(self, owed: list[OutboxEntry]) -> list[Executable]:
         """Parts that an interim edit has already completed: their first words are not all."""
         finals = {entry.part for entry in owed if entry.kind is OutboxKind.FINAL}
         return [
-            self._outbox.rewritten(entry, self._text_of(entry, self._shown[entry.part][0]))
-            for entry in self._parts()
+            self._outbox.rewritten(entry, self.events.completed(entry, self._shown[entry.part][0]))
+            for entry in self._open_parts()
             if entry.part in self._shown and entry.part not in finals
         ]
-
-    def _text_of(self, entry: OutboxEntry, text: str) -> dict[str, object]:
-        marker = self._marker(entry.txn_id)
-        return text_content(text, marker=marker, relation=self._relation)
 
     def _closing_entries(self) -> list[OutboxEntry]:
         known = {entry.txn_id: entry for entry in self._entries}
@@ -368,36 +419,10 @@ class Reply:
         for kind, key, markdown in self._closing:
             posted = known.get(self.post_txn(kind, key))
             if posted is None:
-                cause = self.post_txn(kind, key)
-                owed.append(
-                    self._entry(kind, 0, cause, self._notice_content(kind, markdown, cause))
-                )
-            elif posted.event_id is not None:
-                cause = self._txn(str(OutboxKind.UPDATE), str(kind), key)
-                owed.append(self._update(kind, posted.event_id, cause, markdown))
+                owed.append(self.events.beside(kind, key, markdown))
+            elif posted.event_id is not None and not _says(posted, markdown):
+                owed.append(self.events.update(kind, key, posted.event_id, markdown))
         return [entry for entry in owed if entry.txn_id not in known]
-
-    @property
-    def _relation(self) -> dict[str, object] | None:
-        if not self._turn.thread_id:
-            return None
-        spoken = self._turn.kind is TurnKind.SPEECH
-        replied = self._turn.thread_id if spoken else self._turn.event_id
-        return thread_relation(self._turn.thread_id, replied)
-
-    def _entry(
-        self, kind: OutboxKind, part: int, cause: str, content: Mapping[str, object]
-    ) -> OutboxEntry:
-        return OutboxEntry(
-            txn_id=cause,
-            turn_id=self._turn.turn_id,
-            seq=next(self._seqs),
-            kind=kind,
-            part=part,
-            room_id=self._turn.room_id,
-            sender=self.intent.user_id,
-            content=content,
-        )
 
     async def _send(self, entry: OutboxEntry) -> None:
         event_id = await self._put(entry)
@@ -424,19 +449,20 @@ class Reply:
         entry.event_id = event_id
         return event_id
 
-    def _txn(self, *cause: str | int) -> str:
-        return txn_id(self._turn.event_id, self._turn.agent_id, *cause)
-
-    def _marker(self, cause: str) -> dict[str, object]:
-        marker: dict[str, object] = {
-            "agent_id": self._turn.agent_id,
-            "turn_id": self._turn.turn_id,
-            "txn": cause,
-        }
-        if self._turn.kind is not TurnKind.SPEECH:
-            marker["in_reply_to"] = self._turn.event_id
-        return marker | ({"run_id": self._run_id} if self._run_id else {})
-
 
 def _is_settled(entry: OutboxEntry) -> bool:
     return entry.event_id is not None or entry.failure is not None
+
+
+def _says(entry: OutboxEntry, markdown: str) -> bool:
+    return entry.content.get("body") == clean_text(markdown)
+
+
+def _last_break(entries: list[OutboxEntry]) -> tuple[int, int]:
+    """Where in the text what follows the last question begins, and with which part."""
+    asked = [entry for entry in entries if entry.kind is OutboxKind.APPROVAL]
+    if not asked:
+        return 0, 0
+    last = max(asked, key=lambda entry: entry.seq)
+    before = [one for one in entries if one.kind is OutboxKind.MESSAGE and one.seq < last.seq]
+    return last.part, len(before)

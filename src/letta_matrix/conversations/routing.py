@@ -65,6 +65,7 @@ class Router:
         if not are_ids(event_id, room_id, sender):
             return None
         entry = InboxEntry(str(event_id), str(room_id), event, InboxState.IGNORED)
+        entry.thread_id = thread_of(event)
         asked = self._prompted(event)
         if asked is not None:
             return _routed(entry, [asked])
@@ -136,6 +137,20 @@ class Router:
         for turn in turns:
             self._conversations.expect(turn.place)
         return turns
+
+    def mentioned_anew(self, message: Mapping[str, Any]) -> list[Turn]:
+        """The turns that a message starts with those whom it mentions now that it was edited."""
+        room_id = str(message["room_id"])
+        ours = {*self._rooms.ours_in(room_id)}
+        if (owner := self._directory.by_room(room_id)) is not None:
+            ours.add(owner.user_id)
+        named = mentioned(mapping(message.get("content")), ours)
+        agents = [agent for user in named if (agent := self._directory.by_user(user)) is not None]
+        prompt, _ = read_prompt(message)
+        if not agents or command_line(prompt or "") is not None:
+            return []
+        own = "" if owner is not None else thread_of(message) or str(message["event_id"])
+        return self._messages(message, prompt, agents, own)
 
     def _talks(self, agent: Agent, room_id: str, thread: str) -> bool:
         return self._conversations.talks_at(Place(agent.agent_id, room_id, thread))
@@ -217,7 +232,7 @@ def new_turn(
         prompt=prompt,
         thread_id=thread_of(event) if thread_id is None else thread_id,
         reply_to=str(reply_to) if are_ids(reply_to) and not is_fallback else None,
-        attachment=_attachment(content) if event.get("type") == "m.room.message" else None,
+        attachment=attachment_of(content) if event.get("type") == "m.room.message" else None,
     )
 
 
@@ -284,7 +299,8 @@ def _routed(entry: InboxEntry, turns: list[Turn]) -> InboxEntry:
     return entry
 
 
-def _attachment(content: Mapping[str, Any]) -> Mapping[str, object] | None:
+def attachment_of(content: Mapping[str, Any]) -> Mapping[str, object] | None:
+    """What is kept of a message's content to fetch its file; None where it has none."""
     if content.get("msgtype") not in _FILE_TYPES:
         return None
     return {key: content[key] for key in _FILE_KEYS if key in content}

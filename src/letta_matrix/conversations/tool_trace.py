@@ -26,9 +26,10 @@ class ToolUse:
     output: str = ""
 
 
-def status_line(uses: Sequence[ToolUse], *, timed: bool) -> str:
-    """What goes on now: the running tools and for how long, or how many there were."""
-    running = [use for use in uses if use.ended is None]
+def status_line(uses: Sequence[ToolUse], *, timed: bool, over: bool = False) -> str:
+    """What goes on now: the running tools and for how long, or how many there were if that is
+    over."""
+    running = [] if over else [use for use in uses if use.ended is None]
     if not running:
         return _summary(uses, timed=timed)
     names = list(dict.fromkeys(inline_code(use.name, limit=60) for use in running))

@@ -29,16 +29,17 @@ def text_content(
     marker: Mapping[str, object],
     msgtype: str = "m.text",
     live: bool = False,
+    cursor: bool = True,
     relation: Mapping[str, object] | None = None,
     mentions: Collection[str] = (),
 ) -> dict[str, object]:
     """A message that says `markdown` and pings the users in `mentions` alone, never the room
     (spec: User and room mentions).
 
-    `live` marks an interim version (MSC4357) and shows a cursor at its end. `relation` is its
-    `m.relates_to`.
+    `live` marks an interim version (MSC4357) and, with `cursor`, shows one at its end. `relation`
+    is its `m.relates_to`.
     """
-    content = _body(markdown, msgtype, live) | _common(marker, live, mentions)
+    content = _body(markdown, msgtype, live and cursor) | _common(marker, live, mentions)
     return content | ({"m.relates_to": dict(relation)} if relation else {})
 
 

@@ -62,13 +62,28 @@ _PENDING = approvals.c.status == ApprovalStatus.PENDING
 
 
 class ApprovalStore:
-    """The `approvals` table."""
+    """The `approvals` table; where something waits is held in memory: call `load()` before use."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._waiting: dict[str, tuple[str, str]] = {}
+
+    async def load(self) -> None:
+        """Remember where something waits. Call before use."""
+        for one in await self._find(_PENDING):
+            self._waiting[one.key] = one.room_id, one.thread_id
+
+    async def waiting_at(self, room_id: str, thread_id: str) -> list[Approval]:
+        """What can be answered in a thread of a room ("": outside of threads)."""
+        # Every message asks this, and nearly always nothing waits.
+        keys = [key for key, place in self._waiting.items() if place == (room_id, thread_id)]
+        found = [one for key in keys if (one := await self.get(key)) is not None]
+        return [one for one in found if one.is_open]
 
     def insert(self, approval: Approval) -> Executable:
         """The statement that stores a new approval, to be run together with its prompt's."""
+        if approval.status is ApprovalStatus.PENDING:
+            self._waiting[approval.key] = approval.room_id, approval.thread_id
         names = Approval.__slots__
         values = {name: getattr(approval, name) for name in names}
         values |= {"arguments": dict(approval.arguments), "status": str(approval.status)}
@@ -130,6 +145,7 @@ class ApprovalStore:
         values |= {"expires_at": min(approval.expires_at, time.time())}
         statement = update(approvals).where(waiting).values(**values)
         changed = await self._database.write(lambda db: db.execute(statement).rowcount)
+        self._waiting.pop(approval.key, None)
         return changed == 1
 
     async def _find(self, where: ColumnElement[bool]) -> list[Approval]:

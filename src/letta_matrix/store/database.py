@@ -19,7 +19,7 @@ from letta_matrix.store.faults import StoreDamaged, StoreError, StoreUnavailable
 
 __all__ = ["HEAD", "Database", "StoreDamaged", "StoreError", "StoreUnavailable", "database_url"]
 
-HEAD = "0005"
+HEAD = "0006"
 """The schema's newest revision; a test holds it against the migrations."""
 
 log = structlog.get_logger()

@@ -1,17 +1,18 @@
 """Events as they arrived from the homeserver, stored before they are acknowledged."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
 from sqlalchemy import Connection, delete, select, update
 
+from letta_matrix.store.amendments import Amended, Amendment, amend
 from letta_matrix.store.approvals import ApprovalStatus
 from letta_matrix.store.budgets import Budget
 from letta_matrix.store.database import Database
 from letta_matrix.store.schema import approvals, inbox, outbox, transactions, turns
-from letta_matrix.store.turns import Turn, TurnKind, TurnStatus
+from letta_matrix.store.turns import Outcome, Turn, TurnKind, TurnStatus
 
 Event = Mapping[str, object]
 
@@ -25,13 +26,26 @@ class InboxState(StrEnum):
 
 @dataclass(slots=True)
 class InboxEntry:
-    """One event with what routing made of it; `turns` are what it starts."""
+    """One event of a thread ("": of none) with what routing made of it; `turns` are what it
+    starts. Of an edit `adds` are those it starts unless its message has: of whom it newly
+    addresses."""
 
     event_id: str
     room_id: str
     event: Event
     state: InboxState
     turns: list[Turn] = field(default_factory=list[Turn])
+    amends: Amendment | None = None
+    adds: list[Turn] = field(default_factory=list[Turn])
+    thread_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """What came of a transaction: new turns in order, and what was said anew of older ones."""
+
+    turns: list[Turn] = field(default_factory=list[Turn])
+    amended: list[Amended] = field(default_factory=list[Amended])
 
 
 class Inbox:
@@ -45,27 +59,51 @@ class Inbox:
 
     async def admit(
         self, txn_id: str, entries: list[InboxEntry], *, missed: bool = False
-    ) -> list[Turn]:
+    ) -> Admitted:
         """Store a transaction's events and turns, all or nothing. What was `missed` costs nobody
         anything: it would have been asked at its time.
 
-        Returns the turns that are new, in order. Repeats are known by their event ids and never
-        by `txn_id`: Synapse on SQLite counts those from 1 again whenever it has restarted.
+        Repeats are known by their event ids and never by `txn_id`: Synapse on SQLite counts those
+        from 1 again whenever it has restarted.
         """
         if not entries:
-            return []
+            return Admitted()
 
-        def store(connection: Connection) -> list[Turn]:
+        def store(connection: Connection) -> Admitted:
             now = time.time()
             connection.execute(transactions.insert().values(txn_id=txn_id, received_at=now))
             fresh = _fresh(connection, entries)
-            if not missed:
-                self._spend(connection, fresh, now)
-            if fresh:
-                connection.execute(inbox.insert(), [_inbox_values(entry, now) for entry in fresh])
-            return _insert_turns(connection, [turn for entry in fresh for turn in entry.turns])
+            return self._store(connection, fresh, now, missed=missed)
 
         return await self._database.write(store)
+
+    async def amend(self, amendment: Amendment) -> Amended:
+        """Let what became of a message take effect on its turns."""
+        return await self._database.write(lambda db: amend(db, amendment))
+
+    def _store(
+        self, connection: Connection, fresh: list[InboxEntry], now: float, *, missed: bool
+    ) -> Admitted:
+        if fresh:
+            connection.execute(inbox.insert(), [_inbox_values(entry, now) for entry in fresh])
+        for entry in fresh:
+            if entry.adds:
+                entry.turns = _added(connection, entry)
+        if not missed:
+            self._spend(connection, fresh, now)
+        for entry in fresh:
+            if entry.state is InboxState.REFUSED:
+                _set_state(connection, entry)
+        new = _insert_turns(connection, [turn for entry in fresh for turn in entry.turns])
+        amended: list[Amended] = []
+        for entry in fresh:
+            if entry.amends is not None:
+                amended.append(amend(connection, entry.amends))
+                _amend_parked(connection, entry.amends)
+        for turn in new:
+            if turn.revises is not None:
+                _say_newest(connection, turn)
+        return Admitted(new, [one for one in amended if one.turns])
 
     async def known(self, event_ids: list[str]) -> set[str]:
         """Those of some events that have arrived."""
@@ -74,22 +112,40 @@ class Inbox:
         query = select(inbox.c.event_id).where(inbox.c.event_id.in_(event_ids))
         return await self._database.read(lambda db: set(db.execute(query).scalars()))
 
-    async def unpark(self, room_id: str, route: Callable[[Event], InboxEntry | None]) -> list[Turn]:
-        """Route what was parked for a room; returns the new turns, in arrival order."""
+    async def unpark(
+        self,
+        room_id: str,
+        route: Callable[[Event], InboxEntry | None],
+        history: Sequence[Event] = (),
+        agent_id: str | None = None,
+    ) -> list[Turn]:
+        """Route what was parked for a room; returns the new turns, in order.
+
+        `history` is what was said there since one of our users was invited, oldest first, which
+        the homeserver may never have pushed; of what came and was routed before, only the turns
+        of this user's agent ("" for the bot) are new.
+        """
         parked = (inbox.c.room_id == room_id) & (inbox.c.state == InboxState.PARKED)
         query = select(inbox.c.event).where(parked).order_by(inbox.c.seq)
-        events = await self._database.read(lambda db: list(db.execute(query).scalars()))
-        entries = [entry for event in events if (entry := route(event)) is not None]
+        told = {str(event.get("event_id")): event for event in history}
+        for event in await self._database.read(lambda db: list(db.execute(query).scalars())):
+            told.setdefault(str(event.get("event_id")), event)
+        entries = [entry for event in told.values() if (entry := route(event)) is not None]
 
         def store(connection: Connection) -> list[Turn]:
-            still = select(inbox.c.event_id).where(parked)
-            here = set(connection.execute(still).scalars())
-            fresh = [entry for entry in entries if entry.event_id in here]
-            self._spend(connection, fresh, time.time())
-            for entry in fresh:
-                row = update(inbox).where(inbox.c.event_id == entry.event_id)
-                connection.execute(row.values(state=str(entry.state)))
-            return _insert_turns(connection, [turn for entry in fresh for turn in entry.turns])
+            now = time.time()
+            waiting = set(connection.execute(select(inbox.c.event_id).where(parked)).scalars())
+            unknown = {entry.event_id for entry in _fresh(connection, entries)}
+            for entry in entries:
+                if entry.event_id in unknown:
+                    connection.execute(inbox.insert().values(_inbox_values(entry, now)))
+                elif entry.event_id not in waiting:
+                    entry.turns = _new_of(connection, entry, agent_id)
+            self._spend(connection, entries, now)
+            for entry in entries:
+                if entry.event_id in waiting or entry.state is InboxState.REFUSED:
+                    _set_state(connection, entry)
+            return _insert_turns(connection, [turn for entry in entries for turn in entry.turns])
 
         return await self._database.write(store) if entries else []
 
@@ -140,6 +196,62 @@ def _fresh(connection: Connection, entries: list[InboxEntry]) -> list[InboxEntry
     return list(by_id.values())
 
 
+def _added(connection: Connection, entry: InboxEntry) -> list[Turn]:
+    """The turns that an edit adds: its message must have come from the same sender, and started
+    none with these agents."""
+    target = entry.adds[0].event_id
+    query = select(inbox.c.event).where(inbox.c.event_id == target)
+    message = connection.execute(query).scalar_one_or_none()
+    if message is None or message.get("sender") != entry.adds[0].sender:
+        return []
+    started = select(turns.c.turn_id).where(turns.c.event_id == target)
+    known = set(connection.execute(started).scalars())
+    new = [turn for turn in entry.adds if turn.turn_id not in known]
+    for turn in new:
+        # An edit does not tell where its message stands.
+        turn.thread_id = message.get("thread") or turn.thread_id
+    return new
+
+
+def _new_of(connection: Connection, entry: InboxEntry, agent_id: str | None) -> list[Turn]:
+    """The turns of an agent that an event which came before has not started."""
+    mine = [turn for turn in entry.turns if turn.agent_id == agent_id]
+    started = select(turns.c.turn_id).where(turns.c.turn_id.in_([turn.turn_id for turn in mine]))
+    known = set(connection.execute(started).scalars()) if mine else set[str]()
+    return [turn for turn in mine if turn.turn_id not in known]
+
+
+def _say_newest(connection: Connection, turn: Turn) -> None:
+    """What is asked anew says what its message says by now: that may have come just before."""
+    query = select(turns.c.prompt, turns.c.attachment).where(turns.c.turn_id == turn.revises)
+    turn.prompt, turn.attachment = connection.execute(query).one()
+    if turn.prompt is None and turn.attachment is None:
+        turn.outcome = str(Outcome.WITHDRAWN)
+    newest = {key: turn_values(turn)[key] for key in ("prompt", "attachment")}
+    row = update(turns).where(turns.c.turn_id == turn.turn_id)
+    connection.execute(row.values(**newest, outcome=turn.outcome))
+
+
+def _amend_parked(connection: Connection, amendment: Amendment) -> None:
+    """What waits for its room to be known says the newest, or nothing any more."""
+    here = (inbox.c.event_id == amendment.event_id) & (inbox.c.state == InboxState.PARKED)
+    message = connection.execute(select(inbox.c.event).where(here)).scalar_one_or_none()
+    if message is None or message.get("sender") != amendment.sender:
+        return
+    # What it answers or belongs to does not change (spec: Event replacements).
+    kept = {key: message["content"][key] for key in ("m.relates_to",) if key in message["content"]}
+    content = {**(amendment.content or {}), **kept}
+    values: dict[str, object] = {"event": {**message, "content": content}}
+    if amendment.withdrawn:
+        values = {"state": str(InboxState.IGNORED), "event": {"sender": amendment.sender}}
+    connection.execute(update(inbox).where(here).values(**values))
+
+
+def _set_state(connection: Connection, entry: InboxEntry) -> None:
+    row = update(inbox).where(inbox.c.event_id == entry.event_id)
+    connection.execute(row.values(state=str(entry.state)))
+
+
 def _insert_turns(connection: Connection, new: list[Turn]) -> list[Turn]:
     if new:
         connection.execute(turns.insert(), [turn_values(turn) for turn in new])
@@ -147,13 +259,15 @@ def _insert_turns(connection: Connection, new: list[Turn]) -> list[Turn]:
 
 
 def _inbox_values(entry: InboxEntry, now: float) -> dict[str, object]:
+    is_parked = entry.state is InboxState.PARKED
+    known = {"sender": entry.event.get("sender"), "thread": entry.thread_id}
     return {
         "event_id": entry.event_id,
         "room_id": entry.room_id,
         "state": str(entry.state),
         "received_at": now,
-        # Only what is looked at again needs its content kept.
-        "event": entry.event if entry.state is InboxState.PARKED else {},
+        # Only what is looked at again needs its content kept; of others, who may edit it.
+        "event": entry.event if is_parked else known,
     }
 
 
@@ -172,4 +286,6 @@ def turn_values(turn: Turn) -> dict[str, object]:
         "reply_to": turn.reply_to,
         "attachment": dict(turn.attachment) if turn.attachment is not None else None,
         "hops": turn.hops,
+        "amended_at": turn.amended_at,
+        "revises": turn.revises,
     }

@@ -67,8 +67,8 @@ class Outbox:
 
     async def confirm(self, entry: OutboxEntry, event_id: str) -> None:
         """The homeserver has the event."""
-        entry.event_id = event_id
-        await self._update(entry, event_id=event_id)
+        entry.event_id, entry.failure = event_id, None
+        await self._update(entry, event_id=event_id, failure=None)
 
     async def fail(self, entry: OutboxEntry, reason: str) -> None:
         """The homeserver refused the event for good."""
@@ -96,14 +96,30 @@ class Outbox:
         return update(outbox).where(outbox.c.txn_id == entry.txn_id).values(content=dict(content))
 
     async def turn_of(self, event_id: str) -> Turn | None:
-        """The turn that one of our events belongs to."""
+        """The turn that one of our events belongs to, the newest if it was edited into others."""
         query = (
             select(turns)
             .join(outbox, outbox.c.turn_id == turns.c.turn_id)
             .where(outbox.c.event_id == event_id)
+            .order_by(turns.c.seq.desc())
+            .limit(1)
         )
         row = await self._database.read(lambda db: db.execute(query).mappings().first())
         return turn_of(row) if row else None
+
+    async def refused_in(self, room_id: str, sender: str, since: float) -> list[OutboxEntry]:
+        """What the homeserver did not let one of our users send into a room, of turns whose
+        messages were sent after `since` (Unix time), in the order it is owed."""
+        query = (
+            select(outbox)
+            .join(turns, outbox.c.turn_id == turns.c.turn_id)
+            .where(outbox.c.room_id == room_id, outbox.c.sender == sender)
+            .where(outbox.c.failure.startswith("M_FORBIDDEN"), turns.c.sent_at > since)
+            .where(turns.c.outcome.is_distinct_from(str(Outcome.WITHDRAWN)))
+            .order_by(turns.c.seq, outbox.c.seq)
+        )
+        rows = await self._database.read(lambda db: db.execute(query).mappings().all())
+        return [_entry(dict(row)) for row in rows]
 
     async def reply_text(self, turn_id: str) -> str:
         """What a turn's reply says, as Markdown."""

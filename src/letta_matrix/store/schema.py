@@ -87,7 +87,7 @@ turns = Table(
     Column("agent_id", String, nullable=False),  # "" where a command is for the bot
     Column("room_id", String, nullable=False),
     Column("thread_id", String, nullable=False, server_default=""),
-    Column("event_id", String, nullable=False),
+    Column("event_id", String, nullable=False, index=True),
     Column("sender", String, nullable=False, index=True),
     Column("sent_at", Float, nullable=False),
     Column("prompt", Text),
@@ -99,6 +99,9 @@ turns = Table(
     Column("conversation_id", String),
     Column("runtime_state", JSON),
     Column("asked", Integer, nullable=False, server_default="0"),
+    Column("amended_at", Float),  # when its message was last edited or redacted
+    Column("joined_to", String),  # the turn that it was asked together with
+    Column("revises", String),  # the turn whose answer its own takes the place of
     Column("finished_at", Float),
     sqlite_autoincrement=True,
 )

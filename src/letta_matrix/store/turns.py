@@ -2,12 +2,12 @@
 
 import hashlib
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import Connection, Executable, func, select, update
+from sqlalchemy import ColumnElement, Connection, Update, func, select, update
 from sqlalchemy.engine import RowMapping
 
 from letta_matrix.store.conversations import ConversationStore
@@ -21,6 +21,7 @@ class TurnKind(StrEnum):
     COMMAND = "command"  # for the bridge; `prompt` is the command line
     INVITE = "invite"  # of one of our users into a room
     SPEECH = "speech"  # said by an agent unasked; its text is frozen from the start
+    REDACTION = "redaction"  # of an event that `prompt` names, by others or of our own
     REFUSED = "refused"  # over its sender's budget; answered with a notice, and not asked
 
 
@@ -37,6 +38,8 @@ class Outcome(StrEnum):
     EXPIRED = "expired"
     DROPPED = "dropped"
     STOPPED = "stopped"
+    WITHDRAWN = "withdrawn"  # its message, or its reply, was redacted
+    JOINED = "joined"  # asked together with another turn, `joined_to`, and answered with it
 
 
 @dataclass(slots=True)
@@ -46,7 +49,8 @@ class Turn:
     `prompt` is None where a message has no text for its agent. `thread_id` is the root event
     of the thread it was written in, `reply_to` the event it replies to, `attachment` the
     content of an `m.image`, `m.file` and the like, `hops` how many agents a message has come
-    through.
+    through. `amended_at` is when its message was last edited or redacted, `revises` the turn
+    whose answer is to be edited into its own.
     """
 
     turn_id: str
@@ -67,6 +71,9 @@ class Turn:
     attachment: Mapping[str, object] | None = None
     hops: int = 0
     outcome: str | None = None
+    amended_at: float | None = None
+    joined_to: str | None = None
+    revises: str | None = None
 
     @property
     def place(self) -> Place:
@@ -76,6 +83,14 @@ class Turn:
     def message_id(self) -> str:
         """The runtime's idempotency key: the event id, marked when the turn was asked again."""
         return self.event_id if self.asked == 0 else f"{self.event_id}#{self.asked}"
+
+
+_MESSAGES = turns.c.kind == TurnKind.MESSAGE
+
+
+class TurnAmended(Exception):
+    """A turn's message, or that of one to be asked together with it, is no longer what it was, or
+    is not to be asked any more."""
 
 
 class TurnStore:
@@ -107,9 +122,7 @@ class TurnStore:
 
     async def prompted_by(self, event_id: str) -> list[Turn]:
         """The messages for agents that came with an event."""
-        query = select(turns).where(turns.c.event_id == event_id, turns.c.kind == TurnKind.MESSAGE)
-        rows = await self._database.read(lambda db: db.execute(query).mappings().all())
-        return [turn_of(row) for row in rows]
+        return await self._found((turns.c.event_id == event_id) & _MESSAGES)
 
     async def rooms(self) -> list[str]:
         """Every room with a turn, the one with the newest first."""
@@ -127,21 +140,57 @@ class TurnStore:
         return [turn_of(row) for row in rows]
 
     async def get(self, turn_id: str) -> Turn | None:
-        query = select(turns).where(turns.c.turn_id == turn_id)
-        row = await self._database.read(lambda db: db.execute(query).mappings().one_or_none())
-        return turn_of(row) if row else None
+        return next(iter(await self._found(turns.c.turn_id == turn_id)), None)
 
-    async def run(self, turn: Turn, state: Mapping[str, object]) -> None:
-        """Record that the runtime may have been given the turn; `state` finds it again."""
+    async def run(
+        self, turn: Turn, state: Mapping[str, object], joined: Sequence[Turn] = ()
+    ) -> None:
+        """Record that the runtime may have been given the turn, and with it those in `joined`;
+        `state` finds it again.
+
+        Raises TurnAmended, and records nothing, if one of them has changed since it was read.
+        """
         running = {"status": TurnStatus.RUNNING, "runtime_state": dict(state)}
-        await self._database.execute(_update(turn, **running, conversation_id=turn.conversation_id))
+        first = turn.status is TurnStatus.QUEUED
+        given = _update(turn, **running, conversation_id=turn.conversation_id)
+        joined = [one for one in joined if one.status is TurnStatus.QUEUED]
+        if not first:
+            await self._database.execute(given)
+        else:
+            ends = {"status": str(TurnStatus.DONE), "outcome": str(Outcome.JOINED)}
+            ends |= {"joined_to": turn.turn_id, "finished_at": time.time()}
+            statements = [_unless_amended(turn, given)]
+            statements += [_unless_amended(one, _update(one, **ends)) for one in joined]
+
+            def give(connection: Connection) -> None:
+                if not all(connection.execute(one).rowcount == 1 for one in statements):
+                    raise TurnAmended
+
+            await self._database.write(give)
+            for one in joined:
+                one.status, one.outcome = TurnStatus.DONE, str(Outcome.JOINED)
+                one.joined_to = turn.turn_id
         turn.status, turn.runtime_state = TurnStatus.RUNNING, dict(state)
 
-    async def stop(self, turn: Turn) -> None:
-        """A turn that waits for its place is not to be run any more."""
+    async def revising(self, turn_id: str) -> list[Turn]:
+        """The turns whose answers take the place of one's, in arrival order."""
+        return await self._found(turns.c.revises == turn_id)
+
+    async def reread(self, turn: Turn) -> None:
+        """What a message says by now, and whether it is still to be answered."""
+        if (stored := await self.get(turn.turn_id)) is not None:
+            turn.prompt, turn.attachment = stored.prompt, stored.attachment
+            turn.amended_at, turn.outcome = stored.amended_at, stored.outcome
+
+    async def joined_to(self, turn: Turn) -> list[Turn]:
+        """The turns that were asked together with one, in arrival order."""
+        return await self._found(turns.c.joined_to == turn.turn_id)
+
+    async def stop(self, turn: Turn, outcome: Outcome = Outcome.STOPPED) -> None:
+        """A turn that waits for its place, or runs, is not to go on."""
         # First here: its turn may come while this is being stored.
-        turn.outcome = str(Outcome.STOPPED)
-        await self._database.execute(_update(turn, outcome=str(Outcome.STOPPED)))
+        turn.outcome = str(outcome)
+        await self._database.execute(_update(turn, outcome=str(outcome)))
 
     async def ask_again(self, turn: Turn, conversation_id: str | None) -> None:
         """Make the turn one that was never asked, in `conversation_id` if that is given."""
@@ -179,6 +228,11 @@ class TurnStore:
         await self.conversations.forget(turn.place, gone, _update(turn, **values))
         turn.status, turn.runtime_state, turn.conversation_id = TurnStatus.QUEUED, None, None
 
+    async def _found(self, where: ColumnElement[bool]) -> list[Turn]:
+        query = select(turns).where(where).order_by(turns.c.seq)
+        rows = await self._database.read(lambda db: db.execute(query).mappings().all())
+        return [turn_of(row) for row in rows]
+
 
 def turn_id_of(event_id: str, agent_id: str) -> str:
     """The id of the turn that an event starts with an agent."""
@@ -186,8 +240,14 @@ def turn_id_of(event_id: str, agent_id: str) -> str:
     return f"turn-{digest[:24]}"
 
 
-def _update(turn: Turn, **values: object) -> Executable:
+def _update(turn: Turn, **values: object) -> Update:
     return update(turns).where(turns.c.turn_id == turn.turn_id).values(**values)
+
+
+def _unless_amended(turn: Turn, statement: Update) -> Update:
+    """The statement, without effect if the turn is not as it was read or is to be stopped."""
+    as_read = turns.c.amended_at.is_not_distinct_from(turn.amended_at)
+    return statement.where(as_read, turns.c.outcome.is_(None), turns.c.status == TurnStatus.QUEUED)
 
 
 def turn_of(row: RowMapping) -> Turn:

@@ -6,7 +6,13 @@ from typing import Any, NotRequired
 
 from typing_extensions import TypedDict
 
-from letta_matrix.matrix.content import CURSOR, LIVE, MARKER, without_reply_fallback
+from letta_matrix.matrix.content import (
+    BESIDE,
+    CURSOR,
+    LIVE,
+    MARKER,
+    without_reply_fallback,
+)
 from letta_matrix.matrix.events import mapping, newest_content, newest_edit
 from letta_matrix.matrix.formatting import clean_text
 from letta_matrix.toolbox.results import cut
@@ -40,7 +46,8 @@ def is_message(event: Mapping[str, Any]) -> bool:
         return False
     if mapping(content.get("m.relates_to")).get("rel_type") == "m.replace":
         return False
-    return not (MARKER in content and content.get("msgtype") == "m.notice")
+    beside = BESIDE in mapping(content.get(MARKER))
+    return not (MARKER in content and (beside or content.get("msgtype") == "m.notice"))
 
 
 def as_edited(edit: dict[str, Any]) -> dict[str, Any]:

@@ -130,20 +130,22 @@ def _refusal(context: CommandContext, approval: Approval, status: ApprovalStatus
     """Why an answer does not count, and whose would."""
     approvals, turn, tool = context.services.approvals, context.turn, code(approval.tool)
     allowed = ApprovalStatus.ALLOWED
-    if approvals.may_answer(approval, allowed, by=turn.sender, room_id=turn.room_id):
+    if approvals.approvers.may_answer(approval, allowed, by=turn.sender, room_id=turn.room_id):
         once = context.typed(f"approve {short_key(approval)}")
         return f"Only an admin may allow {tool} for good: {once} lets it run this once."
     if status is not ApprovalStatus.DENIED and approval.room_id != turn.room_id:
         where = link("the room where it asks", approval.room_id)
         return f"{tool} can be allowed only in {where}, with the question in sight."
-    return f"{tool} is for {approvals.who_may(approval)} to allow or deny."
+    return f"{tool} is for {approvals.approvers.who_may(approval)} to allow or deny."
 
 
 async def _answer(
     context: CommandContext, approval: Approval, status: ApprovalStatus, reason: str = ""
 ) -> str:
     approvals, sender = context.services.approvals, context.turn.sender
-    if not approvals.may_answer(approval, status, by=sender, room_id=context.turn.room_id):
+    if not approvals.approvers.may_answer(
+        approval, status, by=sender, room_id=context.turn.room_id
+    ):
         raise CommandFault(_refusal(context, approval, status))
     await context.remember({"approval": approval.key, "reason": reason})
     if not await approvals.answer(approval, status, by=sender, reason=reason):
@@ -165,5 +167,7 @@ async def _react(context: CommandContext, status: ApprovalStatus) -> None:
         return
     # From another room it would be no reaction to what asked.
     here = approval.room_id == turn.room_id
-    if here and approvals.may_answer(approval, status, by=turn.sender, room_id=turn.room_id):
+    if here and approvals.approvers.may_answer(
+        approval, status, by=turn.sender, room_id=turn.room_id
+    ):
         await approvals.answer(approval, status, by=turn.sender)

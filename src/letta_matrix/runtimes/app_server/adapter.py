@@ -15,7 +15,7 @@ from letta_matrix.runtimes.app_server.following import Follower
 from letta_matrix.runtimes.app_server.frames import Scope
 from letta_matrix.runtimes.app_server.speech import SpeechReader
 from letta_matrix.runtimes.error_lines import error_line
-from letta_matrix.runtimes.json_fields import Json, as_dict, as_list, id_of
+from letta_matrix.runtimes.json_fields import Json, as_dict, as_list, as_texts, id_of
 from letta_matrix.runtimes.protocol import (
     AgentGone,
     AgentInfo,
@@ -57,6 +57,7 @@ class AppServer:
         self._next_look = 0.0
         self._speech = SpeechReader(self._connection)
         self._unfinished: dict[TurnRequest, Mapping[str, object]] = {}
+        self._saves: dict[TurnRequest, SaveTurnState] = {}
         self._started_at = clock.now()
 
     @property
@@ -137,10 +138,13 @@ class AppServer:
         since the App Server locks `default` across all agents."""
 
         async def remember(place: TurnState) -> None:
+            waiting = self._unfinished[request].get("waiting")
+            place = {**place, **({"waiting": waiting} if waiting else {})}
             await save(place)
             self._unfinished[request] = place
 
         self._unfinished[request] = state or {}
+        self._saves[request] = save
         scope = Scope(request.agent_id, request.conversation_id)
         self._connection.stopped.discard(scope)
         turn = scope, request.message_id
@@ -152,9 +156,11 @@ class AppServer:
                     raise self._connection.unavailable()
                 async with contextlib.aclosing(events):
                     async for event in events:
-                        if isinstance(event, ApprovalRequested) and state is None:
-                            waiting = self._connection.unanswered
-                            waiting.setdefault(turn, set()).add(event.approval_id)
+                        if isinstance(event, ApprovalRequested):
+                            if state is None:
+                                waiting = self._connection.unanswered
+                                waiting.setdefault(turn, set()).add(event.approval_id)
+                            await self._note_waiting(request, event.approval_id, waits=True)
                         yield event
             except RuntimeUnavailable:
                 raise
@@ -165,6 +171,7 @@ class AppServer:
                 raise
             except Exception as error:
                 self._unfinished.pop(request, None)
+                self._saves.pop(request, None)
                 if state and isinstance(error, ConversationGone):
                     # The earlier try may have begun it there.
                     raise TurnLost(str(error), tools_started=True) from None
@@ -202,6 +209,8 @@ class AppServer:
         payload: Json = {"kind": "approval_response", "request_id": approval_id}
         scope = Scope(request.agent_id, request.conversation_id)
         self._connection.unanswered.get((scope, request.message_id), set()).discard(approval_id)
+        # Before it can start: from now on nobody knows that it has not.
+        await self._note_waiting(request, approval_id, waits=False)
         try:
             answer = await self._connection.request(
                 "input",
@@ -223,6 +232,7 @@ class AppServer:
 
     async def finish_turn(self, request: TurnRequest) -> None:
         self._unfinished.pop(request, None)
+        self._saves.pop(request, None)
         scope = Scope(request.agent_id, request.conversation_id)
         self._connection.unanswered.pop((scope, request.message_id), None)
         if clock.now() - self._started_at < RECOVERY_GRACE:
@@ -236,6 +246,18 @@ class AppServer:
         if (oldest := self._connection.tools.oldest) is not None:
             needed.append(oldest - 1)
         self._connection.acknowledge(min(needed, default=self._connection.seq))
+
+    async def _note_waiting(self, request: TurnRequest, approval_id: str, *, waits: bool) -> None:
+        """Save that a call waits for its approval, or no longer does."""
+        place, save = self._unfinished.get(request), self._saves.get(request)
+        if place is None or save is None:
+            return
+        waiting = set(as_texts(place.get("waiting")))
+        now = waiting | {approval_id} if waits else waiting - {approval_id}
+        if now != waiting:
+            place = {**place, "waiting": sorted(now)}
+            self._unfinished[request] = place
+            await save(place)
 
     async def _list_all(self, kind: str, field: str, query: Json) -> list[Json]:
         """Every page; items without an id are counted and passed over."""

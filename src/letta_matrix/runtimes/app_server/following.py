@@ -15,7 +15,7 @@ from letta_matrix.runtimes.app_server.images import why_dropped
 from letta_matrix.runtimes.app_server.recovery import Kept, Recovery, Report, stored_events
 from letta_matrix.runtimes.app_server.turns import TurnReader
 from letta_matrix.runtimes.error_lines import error_line
-from letta_matrix.runtimes.json_fields import Json
+from letta_matrix.runtimes.json_fields import Json, as_texts
 from letta_matrix.runtimes.prompt_content import content_of
 from letta_matrix.runtimes.protocol import (
     ImagesDropped,
@@ -34,6 +34,8 @@ QUIET = 5.0
 """Seconds without a frame of an accepted turn after which the stored messages are read."""
 SEND_TRIES = 5
 SEND_PAUSE = 0.1
+APPROVAL_ID = "perm-"
+"""What the App Server puts before the id of a call to name its approval."""
 _log = structlog.get_logger()
 
 Events = AsyncGenerator[TurnEvent]
@@ -48,6 +50,7 @@ class Follower:
     feed: Feed
     save: SaveTurnState
     had_tools: bool = False
+    only_asked: bool = False
     dropped: str = ""
 
     @property
@@ -95,7 +98,8 @@ class Follower:
             for event in stored_events(stored, kept.end):
                 yield event
             return
-        if not unbroken and not self._only_asked(kept):
+        self.only_asked = await self._has_only_asked(state)
+        if not unbroken and not self._only_asked(kept) and not self.only_asked:
             await self._refuse_to_repeat_tools(kept.reader.tools_started)
         async with aclosing(self._recover(unbroken=unbroken)) as events:
             async for event in events:
@@ -213,6 +217,15 @@ class Follower:
         waiting = bool(reader.approvals) and unanswered.issuperset(reader.approvals)
         return kept.whole and waiting and not reader.tools_started
 
+    async def _has_only_asked(self, state: TurnState) -> bool:
+        """Whether, by what was saved before any answer was given, all that the turn has called
+        waited for an approval."""
+        waiting = {
+            approval_id.removeprefix(APPROVAL_ID) for approval_id in as_texts(state.get("waiting"))
+        }
+        stored = await self.recovery.stored() if waiting else None
+        return stored is not None and not stored.returned and stored.calls <= waiting
+
     async def _refuse_to_repeat_tools(self, seen: bool) -> None:
         """Raise TurnLost where following a turn that was cut off would run its tools again.
 
@@ -260,7 +273,7 @@ class Follower:
         no conversation that has it. The fork ends before this turn's prompt, unless the agent
         should know of tools it has used."""
         stored = stored or await self.recovery.stored()
-        tools = self.had_tools or (stored is not None and stored.tools)
+        tools = self.had_tools or (stored is not None and stored.tools and not self.only_asked)
         fresh = await self.recovery.fork(stored.before if stored and not tools else None)
         _log.warning("turn lost", reason=reason, tools_started=tools)
         return TurnLost(reason, tools_started=tools, fresh_conversation=fresh)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from letta_matrix.runtimes.app_server.connection import Connection
 from letta_matrix.runtimes.app_server.frames import Scope
-from letta_matrix.runtimes.json_fields import Json, as_list, id_of, text_of
+from letta_matrix.runtimes.json_fields import Json, as_dict, as_list, id_of, text_of
 
 PAGE = 50
 MAX_PAGES = 10
@@ -23,7 +23,8 @@ class StoredTurn:
 
     `before` is the id of the message that stands before the turn, `followed` tells that
     another message of a person came after it, `tools` that a tool was called, `in_tools`
-    that nothing was said after that.
+    that nothing was said after that; `calls` are the ids of what was called, `returned` tells
+    that some of it has ended.
     """
 
     texts: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
@@ -31,6 +32,8 @@ class StoredTurn:
     followed: bool = False
     tools: bool = False
     in_tools: bool = False
+    calls: set[str] = field(default_factory=set[str])
+    returned: bool = False
 
 
 async def find_turn(connection: Connection, scope: Scope, message_id: str) -> StoredTurn | None:
@@ -86,7 +89,14 @@ def read_turn(messages: list[Json], message_id: str) -> StoredTurn | None:
             turn.in_tools = False
         elif kind in _TOOL_TYPES:
             turn.tools = turn.in_tools = True
+            turn.returned |= kind == "tool_return_message"
+            turn.calls |= {str(call.get("tool_call_id") or "") for call in calls_of(message)}
     return turn
+
+
+def calls_of(message: Json) -> list[Json]:
+    """The tool calls of a message: one, or several at once."""
+    return as_list(message.get("tool_calls")) or [as_dict(message.get("tool_call"))]
 
 
 def is_prompt(message: Json) -> bool:

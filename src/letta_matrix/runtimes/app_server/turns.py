@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from letta_matrix.runtimes.app_server.frames import IDLE, ScopedFrame, refusal
+from letta_matrix.runtimes.app_server.history import calls_of
 from letta_matrix.runtimes.error_lines import error_line
 from letta_matrix.runtimes.json_fields import Json, as_dict, as_list, as_texts, text_of
 from letta_matrix.runtimes.protocol import (
@@ -191,8 +192,7 @@ class TurnReader:
         return repeated
 
     def _called(self, delta: Json) -> None:
-        calls = as_list(delta.get("tool_calls")) or [as_dict(delta.get("tool_call"))]
-        for call in calls:
+        for call in calls_of(delta):
             call_id = str(call.get("tool_call_id") or "")
             name, arguments = self._calls.get(call_id, ("", ""))
             self._calls[call_id] = (

@@ -1,0 +1,47 @@
+"""Edits and redactions of what people said before. Pure decisions on one event."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from letta_matrix.conversations.routing import (
+    Router,
+    are_ids,
+    attachment_of,
+    read_prompt,
+    sent_at,
+)
+from letta_matrix.matrix.events import redacted, replaced
+from letta_matrix.store.amendments import Amendment
+from letta_matrix.store.inbox import InboxEntry, InboxState
+
+
+def amending_entry(event: Mapping[str, Any], router: Router) -> InboxEntry | None:
+    """An edit or a redaction, with what it changes if its target is its sender's own message;
+    None for what is neither."""
+    if not are_ids(*(event.get(key) for key in ("event_id", "room_id", "sender"))):
+        return None
+    entry = InboxEntry(str(event["event_id"]), str(event["room_id"]), event, InboxState.IGNORED)
+    if are_ids(target := redacted(event)):
+        entry.amends = Amendment(
+            str(target), entry.room_id, str(event["sender"]), sent_at(event), withdrawn=True
+        )
+        return entry
+    if event.get("type") != "m.room.message" or (edit := replaced(event)) is None:
+        return None
+    target, content = edit
+    if not are_ids(target) or not router.may_speak(str(event["sender"])):
+        return entry
+    message = {**event, "event_id": target, "content": content}
+    prompt, speaks = read_prompt(message)
+    if speaks and (prompt is not None or attachment_of(content) is not None):
+        entry.amends = Amendment(
+            target,
+            entry.room_id,
+            str(event["sender"]),
+            sent_at(event),
+            prompt,
+            attachment_of(content),
+            content=content,
+        )
+        entry.adds = router.mentioned_anew(message)
+    return entry

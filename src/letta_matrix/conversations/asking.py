@@ -1,0 +1,247 @@
+"""Asking a runtime, as often as it takes, until a turn has an end."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import aclosing
+from dataclasses import dataclass, field
+
+import structlog
+
+from letta_matrix import clock
+from letta_matrix.config import Config
+from letta_matrix.conversations import notices
+from letta_matrix.conversations.activity import Activity
+from letta_matrix.conversations.approvals import Approvals
+from letta_matrix.conversations.attention import Attention
+from letta_matrix.conversations.joining import Joining
+from letta_matrix.conversations.listening import End, Listener
+from letta_matrix.conversations.prompts import Prompt, Prompts
+from letta_matrix.conversations.reply import Notice, Reply
+from letta_matrix.conversations.reply_text import ReplyText
+from letta_matrix.conversations.watchdog import Bite, Watchdog
+from letta_matrix.runtimes.protocol import (
+    AgentGone,
+    AgentRuntime,
+    ConversationGone,
+    CredentialsRefused,
+    RateLimited,
+    RuntimeBusy,
+    RuntimeRefused,
+    RuntimeUnavailable,
+    TurnLost,
+    TurnRequest,
+)
+from letta_matrix.store.agents import Agent
+from letta_matrix.store.turns import Outcome, Turn, TurnAmended, TurnStatus, TurnStore
+from letta_matrix.waiting import is_set
+
+log = structlog.get_logger()
+
+_PATIENCE = 3.0
+"""Seconds a runtime may be away before the person is told."""
+
+_FIRST_PAUSE = 0.2
+_LONGEST_PAUSE = 10.0
+
+
+@dataclass(slots=True)
+class Run:
+    """A turn that is being run in this process, and those that are asked with it."""
+
+    turn: Turn
+    agent: Agent
+    reply: Reply
+    watchdog: Watchdog
+    activity: Activity
+    cancelled: asyncio.Event = field(default_factory=asyncio.Event)
+    told: bool = True
+    joined: list[Turn] = field(default_factory=list[Turn])
+    asked_of: list[float | None] = field(default_factory=list[float | None])
+
+    def amended(self) -> list[float | None]:
+        """When each of the messages was last edited or redacted."""
+        return [one.amended_at for one in (self.turn, *self.joined)]
+
+
+class Asking:
+    """Asks runtimes. `tell_to_stop` stops what a runtime may do for a turn, and is False where
+    that cannot be said for sure."""
+
+    def __init__(
+        self,
+        config: Config,
+        turns: TurnStore,
+        prompts: Prompts,
+        approvals: Approvals,
+        joining: Joining,
+        tell_to_stop: Callable[[Turn, Agent], Awaitable[bool]],
+    ) -> None:
+        self._config = config.conversations
+        self._turns = turns
+        self._prompts = prompts
+        self._approvals = approvals
+        self._joining = joining
+        self._tell_to_stop = tell_to_stop
+        self._background: set[asyncio.Task[None]] = set()
+
+    async def close(self) -> None:
+        """Let go of receipts and typing that are still on their way."""
+        for task in self._background:
+            task.cancel()
+        await asyncio.gather(*self._background, return_exceptions=True)
+
+    async def ask(self, run: Run, runtime: AgentRuntime) -> End:
+        """Ask the runtime, or follow what an earlier try has asked it, to the end."""
+        turn, reply, pause = run.turn, run.reply, _FIRST_PAUSE
+        away: float | None = None
+        moved = False
+        await self._joining.complete(turn)
+        prompt: Prompt | None = None
+        while True:
+            least, begun, resumed = 0.0, clock.now(), turn.runtime_state is not None
+            try:
+                prompt = prompt or await self._prompt(run, runtime)
+                return await self._follow(run, prompt, runtime)
+            except TurnAmended:
+                for one in (turn, *run.joined):
+                    await self._turns.reread(one)
+                if turn.outcome is not None:
+                    return await self.stopped(run)
+                prompt = None
+                continue
+            except ConversationGone as error:
+                if resumed:
+                    gone = TurnLost(str(error), tools_started=True)
+                    return await self._offer(turn, gone, reply)
+                if moved:
+                    return _refused(reply, error)
+                moved = True
+                log.warning("conversation gone", turn=turn.turn_id, reason=str(error))
+                await self._turns.forget_conversation(turn)
+            except RuntimeUnavailable as error:
+                log.debug("runtime unavailable", runtime=runtime.name, reason=str(error))
+                now = clock.now()
+                if away is None or (run.watchdog.ran_since(begun) and now - begun > _PATIENCE):
+                    away, pause = now, _FIRST_PAUSE
+                if now - away > _PATIENCE:
+                    await reply.notify(*_waiting(error))
+                least = error.retry_after if isinstance(error, RateLimited) else 0.0
+            except RuntimeRefused as error:
+                return _refused(reply, error)
+            except TurnLost as lost:
+                log.warning("turn lost by its runtime", turn=turn.turn_id, reason=str(lost))
+                if turn.outcome is not None:
+                    return await self.stopped(run)
+                if lost.tools_started or turn.asked:
+                    return await self._offer(turn, lost, reply)
+                await self._turns.ask_again(turn, lost.fresh_conversation)
+                prompt = None
+            if await is_set(run.cancelled, max(pause, least)):
+                return await self.stopped(run)
+            pause = min(pause * 2, _LONGEST_PAUSE)
+
+    async def _prompt(self, run: Run, runtime: AgentRuntime) -> Prompt:
+        """What the runtime is asked: the turn's message, and those that belong to it."""
+        run.joined = await self._joining.of(run.turn)
+        run.asked_of = run.amended()
+        prompt = await self._prompts.build(
+            run.turn, run.agent, runtime.capabilities, joined=run.joined
+        )
+        # Where several talk, or several questions wait, an answer says which it is to.
+        run.reply.events.replies |= prompt.several or self._joining.is_crowded(run.turn)
+        for number, note in enumerate(prompt.notes):
+            await run.reply.notify(f"note {number}", note)
+        return prompt
+
+    async def _offer(self, turn: Turn, lost: TurnLost, reply: Reply) -> End:
+        old, fresh = turn.conversation_id, lost.fresh_conversation
+        if old is not None and fresh is not None:
+            await self._turns.conversations.replace(turn.place, old, fresh)
+        text = notices.lost(str(lost), tools_started=lost.tools_started)
+        return End(reply.text, Notice(text, offer=True), Outcome.FAILED)
+
+    async def _follow(self, run: Run, prompt: Prompt, runtime: AgentRuntime) -> End:
+        turn, reply = run.turn, run.reply
+        conversation_id = await self._conversation(turn, runtime)
+        request = TurnRequest(
+            turn.agent_id, conversation_id, turn.message_id, prompt.text, prompt.images
+        )
+        if run.cancelled.is_set():
+            return await self.stopped(run)
+
+        async def save(state: Mapping[str, object]) -> None:
+            if turn.status is TurnStatus.QUEUED and run.amended() != run.asked_of:
+                raise TurnAmended
+            await self._turns.run(turn, state, run.joined)
+
+        attention = Attention(reply.intent, turn.room_id, turn.event_id, self._background)
+        text = ReplyText(prompt.header, self._config.envelope)
+        listener = Listener(
+            request, runtime, reply, text, attention, run.activity, self._approvals, run.watchdog
+        )
+        try:
+            async with (
+                run.watchdog.running(),
+                aclosing(runtime.run_turn(request, turn.runtime_state, save)) as events,
+            ):
+                return await listener.listen(events)
+        except TimeoutError:
+            if run.watchdog.bite is None:
+                raise
+        finally:
+            attention.end()
+        if run.watchdog.bite is Bite.CANCELLED:
+            return await self.stopped(run)
+        # The person is told in any case; a runtime that cannot even cancel is left alone.
+        await self._tell_to_stop(turn, run.agent)
+        return self._bitten(run.watchdog.bite, reply)
+
+    async def stopped(self, run: Run) -> End:
+        """The end of a turn that was cancelled and did not end by itself."""
+        told = run.told if run.cancelled.is_set() else await self._tell_to_stop(run.turn, run.agent)
+        if run.turn.outcome == Outcome.WITHDRAWN:
+            return End("", None, Outcome.WITHDRAWN)
+        return End(run.reply.text, Notice(notices.STOPPED if told else notices.UNREACHED))
+
+    def _bitten(self, bite: Bite, reply: Reply) -> End:
+        if bite is Bite.SILENT:
+            text = notices.silent(round(self._config.idle_timeout / 60, 1))
+        else:
+            text = notices.too_long(round(self._config.turn_timeout / 60, 1))
+        return End(reply.text, Notice(text), Outcome.FAILED)
+
+    async def _conversation(self, turn: Turn, runtime: AgentRuntime) -> str:
+        if turn.conversation_id is None:
+            conversations = self._turns.conversations
+            known = conversations.current(turn.place)
+            if known is None:
+                known = await runtime.create_conversation(turn.agent_id, _title(turn))
+                await conversations.begin(turn.place, known, turn.prompt or "")
+            turn.conversation_id = known
+        return turn.conversation_id
+
+
+def _title(turn: Turn) -> str:
+    return f"Matrix {turn.room_id}" + (f" thread {turn.thread_id}" if turn.thread_id else "")
+
+
+def _waiting(error: RuntimeUnavailable) -> tuple[str, str]:
+    """The key and the text of the notice that says why an answer takes longer."""
+    match error:
+        case RuntimeBusy():
+            return "busy", notices.BUSY
+        case RateLimited():
+            return "rate limited", notices.RATE_LIMITED
+        case _:
+            return "unavailable", notices.UNAVAILABLE
+
+
+def _refused(reply: Reply, error: RuntimeRefused) -> End:
+    match error:
+        case CredentialsRefused():
+            text = notices.credentials(str(error))
+        case AgentGone():
+            text = notices.GONE
+        case _:
+            text = notices.refused(str(error))
+    return End(reply.text, Notice(text), Outcome.FAILED)

@@ -1,0 +1,101 @@
+"""Messages that belong together: files, and the words that a person sends just before or after."""
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from letta_matrix.store.places import Place
+from letta_matrix.store.turns import Turn, TurnKind, TurnStatus, TurnStore
+from letta_matrix.waiting import is_set
+
+_MOST = 20
+"""Messages asked about at once."""
+
+
+class Queues(Protocol):
+    """The turns of this process."""
+
+    def behind(self, turn: Turn) -> list[Turn]:
+        """Those that wait behind one that runs."""
+        ...
+
+
+class Joining:
+    """Finds the turns that are asked together with one. `window` is the seconds from one message
+    to the next; 0 joins nothing."""
+
+    def __init__(self, turns: TurnStore, queues: Callable[[], Queues], window: float) -> None:
+        self._turns = turns
+        self._queues = queues
+        self._window = window
+        self._awaited: dict[Place, asyncio.Event] = {}
+        self._waited = set[str]()
+
+    def queued(self, turn: Turn) -> None:
+        """A turn has come to wait behind another."""
+        if turn.kind is TurnKind.MESSAGE:
+            self._waited.add(turn.turn_id)
+        if (awaited := self._awaited.get(turn.place)) is not None:
+            awaited.set()
+
+    async def complete(self, turn: Turn) -> None:
+        """Give a person who has sent a file alone the time to send what belongs to it."""
+        if self._window <= 0 or not _is_fresh(turn):
+            return
+        awaited = self._awaited[turn.place] = asyncio.Event()
+        try:
+            while True:
+                awaited.clear()
+                together = [turn, *joined(turn, self._queues().behind(turn), self._window)]
+                left = together[-1].sent_at + self._window - time.time()
+                # A homeserver's clock may be wrong.
+                left = min(left, self._window)
+                if any(one.prompt for one in together) or left <= 0 or turn.outcome is not None:
+                    return
+                await is_set(awaited, left)
+        finally:
+            del self._awaited[turn.place]
+
+    def is_crowded(self, turn: Turn) -> bool:
+        """Whether a turn has waited behind another, or another that is not asked with it waits
+        behind it."""
+        has_waited = turn.turn_id in self._waited
+        self._waited.discard(turn.turn_id)
+        behind = self._queues().behind(turn)
+        alone = joined(turn, behind, self._window)
+        return has_waited or any(one.kind is TurnKind.MESSAGE for one in behind if one not in alone)
+
+    async def of(self, turn: Turn) -> list[Turn]:
+        """The turns that a turn is asked together with, in order; those it was if it has been."""
+        if not _is_fresh(turn):
+            return await self._turns.joined_to(turn)
+        return joined(turn, self._queues().behind(turn), self._window) if self._window > 0 else []
+
+
+def joined(turn: Turn, behind: Sequence[Turn], window: float) -> list[Turn]:
+    """Those of the turns waiting `behind` one that belong to it: the same person's at the same
+    place, each at most `window` seconds after the one before, and one of the two a file."""
+    found: list[Turn] = []
+    for one in behind:
+        if one.outcome is not None and one.status is TurnStatus.QUEUED:
+            continue  # withdrawn, or stopped
+        last = found[-1] if found else turn
+        if len(found) + 1 >= _MOST or not _belong_together(last, one, window):
+            break
+        found.append(one)
+    return found
+
+
+def _belong_together(last: Turn, one: Turn, window: float) -> bool:
+    same = (last.place, last.sender, last.hops) == (one.place, one.sender, one.hops)
+    speaks = one.prompt is not None or one.attachment is not None
+    files = last.attachment is not None or one.attachment is not None
+    in_time = 0 <= one.sent_at - last.sent_at <= window
+    return same and speaks and files and in_time and _is_fresh(one) and one.hops == 0
+
+
+def _is_fresh(turn: Turn) -> bool:
+    """Whether a message has never been asked."""
+    never = turn.status is TurnStatus.QUEUED and turn.asked == 0 and turn.revises is None
+    return never and turn.kind is TurnKind.MESSAGE

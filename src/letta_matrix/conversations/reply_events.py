@@ -1,0 +1,155 @@
+"""What the events of a reply hold, and by which txn ids they are known."""
+
+import itertools
+from collections.abc import Collection, Iterable, Mapping
+
+from letta_matrix.matrix.content import (
+    BESIDE,
+    edit_content,
+    edit_measure,
+    reply_relation,
+    text_content,
+    thread_relation,
+)
+from letta_matrix.matrix.mentions import named_by_agent
+from letta_matrix.matrix.splitting import split
+from letta_matrix.matrix.transactions import txn_id
+from letta_matrix.store.outbox import OutboxEntry, OutboxKind
+from letta_matrix.store.turns import Turn, TurnKind
+
+
+class ReplyEvents:
+    """Makes the outbox entries of one turn's reply by `user_id`; sends nothing.
+
+    `run_id` names the runtime's run, `mentionable` are users that the finished text may ping,
+    `replies` says that the events are to point at the message they answer.
+    """
+
+    def __init__(self, turn: Turn, user_id: str, known: Iterable[OutboxEntry]) -> None:
+        self._turn = turn
+        self._user_id = user_id
+        self._seqs = itertools.count(max((entry.seq for entry in known), default=-1) + 1)
+        self.run_id = ""
+        self.mentionable: Collection[str] = ()
+        self.replies = False
+
+    def begun(self, part: int, text: str, *, live: bool) -> OutboxEntry:
+        """A part as it first appears: what clients notify about, so without a cursor."""
+        cause = self.txn("message", part)
+        content = text_content(
+            text, marker=self.marker(cause), live=live, cursor=False, relation=self.relation
+        )
+        return self.entry(OutboxKind.MESSAGE, part, cause, content)
+
+    def interim(self, text: str, target: str, cause: str, *, live: bool) -> dict[str, object]:
+        """The content of an edit that a later one replaces."""
+        marker = self.marker(cause)
+        return edit_content(text, target_event_id=target, marker=marker, live=live)
+
+    def final(self, index: int, text: str, begun: OutboxEntry | None) -> OutboxEntry:
+        """A part as it ends: the edit of what has begun, or all of it at once."""
+        mentions = named_by_agent(text, self.mentionable)
+        if begun is None or begun.event_id is None:
+            cause = self.txn("message" if begun is None else "instead", index)
+            content = text_content(
+                text, marker=self.marker(cause), relation=self.relation, mentions=mentions
+            )
+            return self.entry(OutboxKind.MESSAGE, index, cause, content)
+        cause = self.txn("final", index)
+        content = edit_content(
+            text, target_event_id=begun.event_id, marker=self.marker(cause), mentions=mentions
+        )
+        return self.entry(OutboxKind.FINAL, index, cause, content)
+
+    def completed(self, entry: OutboxEntry, text: str) -> dict[str, object]:
+        """What a part says once an edit that nobody stored has completed it."""
+        marker = self.marker(entry.txn_id)
+        return text_content(text, marker=marker, relation=self.relation)
+
+    def adopted(self, part: int, entry: OutboxEntry) -> OutboxEntry:
+        """A part of an earlier turn's answer, to be edited into one of this."""
+        adopted = self.entry(OutboxKind.MESSAGE, part, self.txn("adopted", part), entry.content)
+        adopted.event_id = entry.event_id
+        return adopted
+
+    def last_words(self, kind: OutboxKind, text: str) -> OutboxEntry:
+        """The notice that ends a turn."""
+        cause = self.txn("end", str(kind))
+        marker = self.marker(cause)
+        content = text_content(text, marker=marker, msgtype="m.notice", relation=self.relation)
+        return self.entry(kind, 0, cause, content)
+
+    def beside(
+        self, kind: OutboxKind, key: str, text: str, *, part: int = 0, pings: Collection[str] = ()
+    ) -> OutboxEntry:
+        """A word beside the reply. One that asks is no notice: clients are silent about those."""
+        cause = self.beside_txn(kind, key)
+        marker = {**self.marker(cause), BESIDE: str(kind)}
+        content = text_content(
+            text, marker=marker, msgtype=_msgtype(kind), relation=self.relation, mentions=pings
+        )
+        return self.entry(kind, part, cause, content)
+
+    def beside_txn(self, kind: OutboxKind, key: str) -> str:
+        """The txn id of a word beside the reply."""
+        return self.txn(str(kind), key)
+
+    def update(self, kind: OutboxKind, key: str, target: str, text: str) -> OutboxEntry:
+        """The edit that brings a word beside the reply to its end."""
+        cause = self.txn(str(OutboxKind.UPDATE), str(kind), key)
+        return self.entry(OutboxKind.UPDATE, 0, cause, self.beside_edit(kind, target, cause, text))
+
+    def beside_edit(
+        self, kind: OutboxKind, target: str, cause: str, text: str
+    ) -> dict[str, object]:
+        marker = {**self.marker(cause), BESIDE: str(kind)}
+        return edit_content(text, target_event_id=target, marker=marker, msgtype=_msgtype(kind))
+
+    def pings(self, text: str) -> bool:
+        """Whether a text pings somebody, which only its last version does."""
+        return bool(named_by_agent(text, self.mentionable))
+
+    def split(self, text: str) -> list[str]:
+        """A text as parts that fit into an event each."""
+        return split(text, measure=edit_measure(self.marker("")))
+
+    @property
+    def relation(self) -> dict[str, object] | None:
+        turn = self._turn
+        if turn.thread_id:
+            spoken = turn.kind is TurnKind.SPEECH
+            return thread_relation(turn.thread_id, turn.thread_id if spoken else turn.event_id)
+        return reply_relation(turn.event_id) if self.replies else None
+
+    def entry(
+        self, kind: OutboxKind, part: int, cause: str, content: Mapping[str, object]
+    ) -> OutboxEntry:
+        return OutboxEntry(
+            txn_id=cause,
+            turn_id=self._turn.turn_id,
+            seq=next(self._seqs),
+            kind=kind,
+            part=part,
+            room_id=self._turn.room_id,
+            sender=self._user_id,
+            content=content,
+        )
+
+    def txn(self, *cause: str | int) -> str:
+        """A txn id of this turn."""
+        return txn_id(self._turn.event_id, self._turn.agent_id, *cause)
+
+    def marker(self, cause: str) -> dict[str, object]:
+        """What tells our own events apart."""
+        marker: dict[str, object] = {
+            "agent_id": self._turn.agent_id,
+            "turn_id": self._turn.turn_id,
+            "txn": cause,
+        }
+        if self._turn.kind is not TurnKind.SPEECH:
+            marker["in_reply_to"] = self._turn.event_id
+        return marker | ({"run_id": self.run_id} if self.run_id else {})
+
+
+def _msgtype(kind: OutboxKind) -> str:
+    return "m.text" if kind is OutboxKind.APPROVAL else "m.notice"

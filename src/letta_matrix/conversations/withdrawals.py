@@ -1,0 +1,150 @@
+"""What follows when people edit or redact what an agent was asked, or what it said."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Protocol
+
+import structlog
+from mautrix.errors import MatrixRequestError
+
+from letta_matrix.conversations.answers import ASK_AGAIN
+from letta_matrix.conversations.approvals import Approvals
+from letta_matrix.matrix.errors import is_refusal
+from letta_matrix.matrix.events import mapping
+from letta_matrix.matrix.homeserver import Homeserver, HomeserverUnavailable
+from letta_matrix.matrix.intent import Intent
+from letta_matrix.matrix.transactions import txn_id
+from letta_matrix.store.agents import AgentDirectory
+from letta_matrix.store.amendments import Amended, Amendment
+from letta_matrix.store.outbox import Outbox
+from letta_matrix.store.turns import Outcome, Turn, TurnStatus, TurnStore
+
+log = structlog.get_logger()
+
+
+class Stopper(Protocol):
+    """Ends a turn as this process has it; False if its end is settled."""
+
+    async def __call__(self, turn: Turn, outcome: Outcome = Outcome.STOPPED) -> bool: ...
+
+
+class Queues(Protocol):
+    """The turns of this process."""
+
+    def unfinished(self) -> list[Turn]:
+        """Those that run or wait."""
+        ...
+
+    async def amend(self, amendment: Amendment) -> None:
+        """Let an amendment take effect."""
+        ...
+
+
+class Withdrawals:
+    """Hears of amendments, and runs the turns of redactions: those of our own events, and those
+    by moderators, count only when the homeserver shows the event without its content."""
+
+    def __init__(
+        self,
+        homeserver: Homeserver,
+        directory: AgentDirectory,
+        bot_user_id: str,
+        turns: TurnStore,
+        outbox: Outbox,
+        approvals: Approvals,
+        stop: Stopper,
+        queues: Callable[[], Queues],
+    ) -> None:
+        self._homeserver = homeserver
+        self._directory = directory
+        self._bot = bot_user_id
+        self._turns = turns
+        self._outbox = outbox
+        self._approvals = approvals
+        self._stop = stop
+        self._queues = queues
+        self._background: set[asyncio.Task[None]] = set()
+
+    def amended(self, amended: Amended) -> None:
+        """Stop what is being answered and was withdrawn; offer to ask anew what was edited."""
+        for turn in amended.turns:
+            status, prompt = amended.before[turn.turn_id]
+            if amended.amendment.withdrawn:
+                self._spawn(self._withdraw(turn))
+            elif status is not TurnStatus.QUEUED and turn.prompt != prompt:
+                self._spawn(self._offer(turn, amended.amendment))
+
+    async def run(self, turn: Turn, *, recovered: bool) -> None:
+        """Look at what was redacted (`prompt` names the event) and let it count. Raises
+        HomeserverUnavailable."""
+        target = turn.prompt or ""
+        if not await self._is_gone(turn, target):
+            await self._turns.finish(turn, Outcome.DROPPED)
+            return
+        if (approval := await self._approvals.store.asked_in(target)) is not None:
+            await self._approvals.taken_away(approval)
+        elif (answered := await self._outbox.turn_of(target)) is not None:
+            await self._end(answered, Outcome.WITHDRAWN)
+        for question in await self._turns.prompted_by(target):
+            at = max(turn.sent_at, question.amended_at or 0.0)
+            await self._queues().amend(
+                Amendment(target, turn.room_id, question.sender, at, withdrawn=True)
+            )
+        await self._turns.finish(turn, Outcome.ANSWERED)
+
+    async def give_up(self, turn: Turn) -> None:
+        """Leave it as it is."""
+        await self._turns.finish(turn, Outcome.FAILED)
+
+    async def close(self) -> None:
+        for task in self._background:
+            task.cancel()
+        await asyncio.gather(*self._background, return_exceptions=True)
+
+    async def _withdraw(self, turn: Turn) -> None:
+        if turn.joined_to is not None and (head := await self._turns.get(turn.joined_to)):
+            await self._end(head, Outcome.STOPPED)
+        # Of one that waits the store has kept that it was withdrawn.
+        elif turn.status is not TurnStatus.DONE:
+            outcome = Outcome(turn.outcome) if turn.outcome else Outcome.STOPPED
+            await self._end(turn, outcome)
+
+    async def _end(self, turn: Turn, outcome: Outcome) -> None:
+        for live in self._queues().unfinished():
+            if live.turn_id == turn.turn_id:
+                await self._stop(live, outcome)
+
+    async def _offer(self, turn: Turn, amendment: Amendment) -> None:
+        """Offer to ask the new text: a tap on our 🔁 at the message does."""
+        agent = self._directory.get(turn.agent_id)
+        if agent is None or turn.outcome == Outcome.WITHDRAWN:
+            return
+        cause = txn_id(turn.event_id, turn.agent_id, "revise", str(amendment.at))
+        try:
+            ghost = Intent(self._homeserver, agent.user_id)
+            await ghost.react(turn.room_id, turn.event_id, ASK_AGAIN, cause)
+        except (MatrixRequestError, HomeserverUnavailable) as error:
+            log.debug("asking anew is not offered", turn=turn.turn_id, reason=str(error))
+
+    async def _is_gone(self, turn: Turn, event_id: str) -> bool:
+        agent = self._directory.get(turn.agent_id)
+        viewer = Intent(self._homeserver, agent.user_id if agent is not None else self._bot)
+        try:
+            event = await viewer.event(turn.room_id, event_id)
+        except MatrixRequestError as error:
+            if not is_refusal(error):
+                raise
+            log.info("a redaction cannot be looked at", room=turn.room_id, reason=str(error))
+            return False
+        return "body" not in mapping(event.get("content"))
+
+    def _spawn(self, work: Awaitable[None]) -> None:
+        async def quietly() -> None:
+            try:
+                await work
+            except Exception as error:
+                log.error("a change of a message did not take effect", exc_info=error)
+
+        task = asyncio.create_task(quietly())
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)

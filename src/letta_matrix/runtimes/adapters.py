@@ -1,0 +1,30 @@
+"""Which adapter speaks to which kind of runtime."""
+
+from letta_matrix.config import (
+    AppServerRuntime,
+    Config,
+    LettaApiRuntime,
+    OpenAICompatibleRuntime,
+    Runtime,
+)
+from letta_matrix.runtimes.memory import MemoryRuntime
+from letta_matrix.runtimes.protocol import AgentRuntime
+
+
+def make_runtime(settings: Runtime, config: Config) -> AgentRuntime:
+    """The adapter for a runtime's settings; what it needs is imported only now."""
+    match settings:
+        case AppServerRuntime():
+            from letta_matrix.runtimes.app_server import AppServer
+
+            return AppServer(settings, config.path(settings.keeper_socket))
+        case LettaApiRuntime():
+            from letta_matrix.runtimes.letta_api import LettaApi
+
+            return LettaApi(settings)
+        case OpenAICompatibleRuntime():
+            from letta_matrix.runtimes.openai_compatible import OpenAICompatible
+
+            return OpenAICompatible(settings)
+        case _:
+            return MemoryRuntime(settings.name, settings.agents)

@@ -1,0 +1,174 @@
+"""First words, corrections, withdrawals and belonging messages, on a real homeserver."""
+
+import asyncio
+import secrets
+from collections.abc import Iterable
+from urllib.parse import quote
+
+import pytest
+from tests.integration.bridge_world import Json, Person, Room, World, new_agent
+from tests.scripts import held, obey
+
+from letta_matrix.conversations import notices
+from letta_matrix.matrix.content import CURSOR
+from letta_matrix.runtimes.protocol import TurnEvent, TurnRequest
+
+
+@pytest.fixture
+async def released(world: World, room: Room) -> asyncio.Event:
+    """The agent is busy with "work" until this is set."""
+    event = asyncio.Event()
+
+    def busy(request: TurnRequest) -> Iterable[TurnEvent | float]:
+        return held(event) if "work" in request.text else obey(request)
+
+    world.runtime.script = busy
+    return event
+
+
+async def begun(ann: Person, room: Room) -> Json:
+    """The agent's answer to "work", which grows."""
+    await ann.send(room.room_id, "work")
+
+    async def growing() -> list[Json]:
+        return [said for said in await ann.said(room) if said["live"]]
+
+    return (await ann.watch(room.room_id, growing))[-1]
+
+
+async def edit(person: Person, room_id: str, target: str, body: str) -> str:
+    new: Json = {"msgtype": "m.text", "body": body}
+    relation = {"rel_type": "m.replace", "event_id": target}
+    content = {**new, "body": f"* {body}", "m.new_content": new, "m.relates_to": relation}
+    return await person.send_content(room_id, content)
+
+
+async def redact(person: Person, room_id: str, target: str) -> None:
+    path = f"/rooms/{quote(room_id)}/redact/{quote(target)}/{secrets.token_hex(4)}"
+    status, answer = await person.call("PUT", path, {})
+    assert status == 200, answer
+
+
+async def test_first_words_in_a_new_room_are_answered_in_order(world: World, ann: Person) -> None:
+    met = await world.meet()
+    for _ in range(3):
+        room_id = await ann.create_room(met.ghost, is_direct=True, preset="trusted_private_chat")
+        for text in ("one", "two", "three"):
+            await ann.send(room_id, text)
+        place = Room(met.agent, room_id, met.ghost)
+        assert await ann.answers(place, 3) == ["echo: one", "echo: two", "echo: three"]
+    assert len(world.asked(met)) == 9
+
+
+async def test_mentions_in_a_new_group_are_answered(world: World, ann: Person, bob: Person) -> None:
+    first, second = await world.meet(), await world.meet(new_agent("Bert"))
+    ghosts = first.ghost, second.ghost
+    for _ in range(2):
+        room_id = await ann.create_room(*ghosts, bob.user_id)
+        root = await ann.mention(room_id, "hello you two", *ghosts)
+        for met in (first, second):
+            (answer,) = await ann.replies(Room(met.agent, room_id, met.ghost), 1, root)
+            assert answer.endswith("hello you two")
+    assert [len(world.asked(met)) for met in (first, second)] == [2, 2]
+
+
+async def test_what_was_said_before_the_invite_is_not_for_the_agent(
+    world: World, ann: Person
+) -> None:
+    met = await world.meet()
+    room_id = await ann.create_room()
+    await ann.send(room_id, "before")
+    path = f"/rooms/{quote(room_id)}/invite"
+    await ann.call("POST", path, {"user_id": met.ghost})
+    await ann.send(room_id, "after")
+    assert await ann.answers(Room(met.agent, room_id, met.ghost), 1) == ["echo: after"]
+    assert [one.text for one in world.asked(met)] == ["after"]
+
+
+async def test_waiting_questions_are_corrected_and_withdrawn(
+    world: World, ann: Person, room: Room, released: asyncio.Event
+) -> None:
+    await begun(ann, room)
+    wrong, secret = await ann.send(room.room_id, "delete A"), await ann.send(room.room_id, "secret")
+    await edit(ann, room.room_id, wrong, "delete B")
+    await redact(ann, room.room_id, secret)
+    await ann.send(room.room_id, "last")
+    released.set()
+    answers = await ann.answers(room, 3)
+    assert answers[1:] == ["echo: delete B", "echo: last"]
+    assert [one.text for one in world.asked(room)] == ["work", "delete B", "last"]
+
+
+async def test_a_redacted_question_stops_its_answer(
+    world: World, ann: Person, room: Room, released: asyncio.Event
+) -> None:
+    await begun(ann, room)
+    (question,) = world.asked(room)
+    await redact(ann, room.room_id, question.message_id)
+    said = await ann.answers(room, 2)
+    assert said[1] == notices.STOPPED
+    assert CURSOR not in said[0]
+
+
+async def test_a_redacted_answer_grows_no_more(
+    world: World, ann: Person, room: Room, released: asyncio.Event
+) -> None:
+    growing = await begun(ann, room)
+    await redact(world.as_user(room.ghost), room.room_id, growing["event_id"])
+    # Idle, although the rest of its words was never given.
+    await world.idle()
+    timeline = await ann.timeline(room.room_id, "m.room.message")
+    assert "word19" not in str(timeline)
+    await ann.send(room.room_id, "still there?")
+    assert (await ann.answers(room, 1))[-1] == "echo: still there?"
+
+
+async def test_an_edited_question_is_asked_anew_by_a_tap(
+    world: World, ann: Person, room: Room
+) -> None:
+    question = await ann.send(room.room_id, "one")
+    assert await ann.answers(room, 1) == ["echo: one"]
+    await edit(ann, room.room_id, question, "two")
+
+    async def offered() -> Json:
+        return await ann.reactions(room.room_id, question)
+
+    assert (await ann.watch(room.room_id, offered))["🔁"] == room.ghost
+    assert len(world.asked(room)) == 1
+    await ann.react(room.room_id, question, "🔁")
+
+    async def answered() -> list[str]:
+        return await ann.bodies(room.room_id, room.ghost)
+
+    await ann.watch(room.room_id, answered, lambda bodies: bodies == ["echo: two"])
+
+
+async def test_a_mention_added_by_an_edit_is_heard(world: World, ann: Person, bob: Person) -> None:
+    met = await world.meet()
+    room_id = await ann.create_room(met.ghost, bob.user_id)
+    await ann.mention(room_id, "are you here?", met.ghost)
+    await world.idle()
+    said = await ann.send(room_id, "and this?")
+    new: Json = {"msgtype": "m.text", "body": "and this, Ada?"}
+    new["m.mentions"] = {"user_ids": [met.ghost]}
+    relation = {"rel_type": "m.replace", "event_id": said}
+    content = {**new, "m.new_content": new, "m.relates_to": relation}
+    await ann.send_content(room_id, content)
+    (answer,) = await ann.replies(Room(met.agent, room_id, met.ghost), 1, said)
+    assert answer.endswith("and this, Ada?")
+
+
+async def test_files_and_the_words_about_them_are_one_question(
+    world: World, ann: Person, room: Room
+) -> None:
+    status, uploaded = await ann.call("POST", "/../../media/v3/upload", b"milk", filename="a.txt")
+    assert status == 200
+    file: Json = {"msgtype": "m.file", "url": uploaded["content_uri"]}
+    for name in ("a.txt", "b.txt"):
+        await ann.send_content(room.room_id, file | {"body": name, "filename": name})
+    await ann.send(room.room_id, "what is in these?")
+    (answer,) = await ann.answers(room, 1)
+    (asked,) = world.asked(room)
+    assert answer.startswith("echo: ")
+    assert asked.text.count("milk") == 2
+    assert "what is in these?" in asked.text

@@ -1,0 +1,118 @@
+"""Files and the words that belong to them are asked together."""
+
+import asyncio
+from collections.abc import Iterable
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.builders import message, redaction
+from tests.scripts import held, obey
+from tests.stage import Stage
+from tests.waiting import eventually
+
+from letta_matrix.conversations.joining import joined
+from letta_matrix.conversations.routing import new_turn
+from letta_matrix.runtimes.protocol import TurnEvent, TurnRequest
+from letta_matrix.store.turns import Outcome, Turn
+
+ROOM = "!1:test"
+FILE = {"msgtype": "m.file", "body": "list.txt", "url": "mxc://test/1", "info": {"size": 3}}
+
+
+def file(**fields: Any) -> dict[str, Any]:
+    return message(content=dict(FILE), **fields)
+
+
+def turn(kind: str, at: float, sender: str = "@ann:test") -> Turn:
+    """A waiting turn: a `file` without words, or `text`."""
+    is_file = kind == "file"
+    made = new_turn(message(sender=sender), "agent-1", "" if is_file else "words")
+    made.attachment, made.sent_at = (FILE if is_file else None), at
+    return made
+
+
+def test_a_file_takes_the_words_around_it() -> None:
+    head, *behind = turn("text", 0), turn("file", 0.5), turn("file", 1.2), turn("text", 2)
+    assert joined(head, behind, 1.0) == behind
+
+
+def test_words_alone_are_questions_of_their_own() -> None:
+    head, *behind = turn("file", 0), turn("text", 0.1), turn("text", 0.2)
+    assert joined(head, behind, 1.0) == behind[:1]
+    assert joined(behind[0], behind[1:], 1.0) == []
+
+
+def test_only_the_same_persons_count_and_only_at_once() -> None:
+    head = turn("file", 0)
+    assert joined(head, [turn("text", 0.1, "@bob:test"), turn("text", 0.2)], 1.0) == []
+    assert joined(head, [turn("text", 1.1)], 1.0) == []
+    assert joined(head, [turn("text", -0.1)], 1.0) == []
+    gone = turn("file", 0.1)
+    gone.outcome = str(Outcome.WITHDRAWN)
+    assert joined(head, [gone, last := turn("text", 0.2)], 1.0) == [last]
+
+
+@given(st.lists(st.tuples(st.sampled_from(["file", "text"]), st.floats(0, 3)), max_size=30))
+def test_whatever_waits_the_order_stays_and_nothing_is_taken_twice(
+    sent: list[tuple[str, float]],
+) -> None:
+    head, at = turn("file", 0), 0.0
+    behind: list[Turn] = []
+    for kind, pause in sent:
+        at += pause
+        behind.append(turn(kind, at))
+    found = joined(head, behind, 1.0)
+    assert found == behind[: len(found)]
+    assert len(found) < 20
+
+
+async def test_files_and_the_question_about_them_are_one_prompt(stage: Stage) -> None:
+    first = file()
+    await stage.admit(first)
+    await stage.admit(file(), message("what is in these?"))
+    await stage.idle()
+    (asked,) = stage.runtime.asked
+    assert asked.message_id == first["event_id"]
+    assert asked.text.count("list.txt") == 2
+    assert asked.text.index("list.txt") < asked.text.index("what is in these?")
+    assert len(stage.fake.bodies(ROOM, "m.text")) == 1
+
+
+async def test_a_file_alone_is_asked_about_too(stage: Stage) -> None:
+    old = file(origin_server_ts=0)
+    await stage.again(max_event_age=10**12)
+    await stage.tell(old)
+    (asked,) = stage.runtime.asked
+    assert "list.txt" in asked.text
+
+
+async def test_nothing_is_joined_where_that_is_off(stage: Stage) -> None:
+    await stage.again(join_messages=0)
+    await stage.tell(file(), message("what is it?"))
+    assert len(stage.runtime.asked) == 2
+
+
+async def test_a_joined_message_that_is_removed_stops_the_question(stage: Stage) -> None:
+    released = asyncio.Event()
+
+    def hold(request: TurnRequest) -> Iterable[TurnEvent | float]:
+        return held(released) if "what" in request.text else obey(request)
+
+    stage.runtime.script = hold
+    words = message("what is it?")
+    await stage.admit(file(), words)
+    await eventually(lambda: stage.fake.bodies(ROOM, "m.text"))
+    # Its rest never came.
+    await stage.tell(redaction(words["event_id"]))
+    assert len(stage.runtime.asked) == 1
+
+
+async def test_what_was_joined_survives_the_process(stage: Stage) -> None:
+    stage.runtime.available = False
+    await stage.admit(file(), message("what is it?"))
+    stage.runtime.available = True
+    await stage.recover()
+    await stage.idle()
+    (asked,) = stage.runtime.asked
+    assert "what is it?" in asked.text
