@@ -3,12 +3,13 @@
 import asyncio
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol
 
 import structlog
 
 from letta_matrix.conversations.answers import Answers
+from letta_matrix.conversations.audience import NOTHING, Refers
 from letta_matrix.conversations.queues import is_answer, queue_of
 from letta_matrix.conversations.routing import Router, sent_at
 from letta_matrix.matrix.events import mapping
@@ -40,13 +41,18 @@ class Runner(Protocol):
         ...
 
 
+async def _unknown(_event: Mapping[str, Any]) -> Refers:
+    """For a dispatcher that routes by the event alone."""
+    return NOTHING
+
+
 class Dispatcher:
     """Admits transactions and runs the turns they bring: at each place one by one in order of
     arrival, different places side by side, commands beside them all.
 
     `takes` gives, for an event that answers something else than an agent, what to call when it
     is stored; `arrived` hears of every event once it is stored; `room_changed` hears of rooms
-    whose members or name are others now.
+    whose members or name are others now; `refers` finds what an event refers to.
     """
 
     def __init__(
@@ -60,6 +66,7 @@ class Dispatcher:
         takes: Callable[[Mapping[str, Any]], Callable[[], None] | None] = lambda _: None,
         arrived: Callable[[Mapping[str, Any]], None] = lambda _: None,
         room_changed: Callable[[str], None] = lambda _: None,
+        refers: Callable[[Mapping[str, Any]], Awaitable[Refers]] = _unknown,
     ) -> None:
         self._router = router
         self._answers = answers
@@ -70,6 +77,7 @@ class Dispatcher:
         self._takes = takes
         self._arrived = arrived
         self._room_changed = room_changed
+        self._refers = refers
         self._queues: dict[Place, deque[Turn]] = {}
         self._workers: set[asyncio.Task[None]] = set()
         self._recovered: set[str] = set()
@@ -109,7 +117,11 @@ class Dispatcher:
         """Store a transaction with the turns it starts, then let them run; `missed` is one of
         events that were never pushed. Raises when it could not be stored; then nothing of it is."""
         taken: list[Callable[[], None]] = []
-        sorted_out = [await self._sort(event, taken) for event in events]
+        sorted_out = list[InboxEntry | None]()
+        for event in events:
+            # First: who is there decides whom the next message is for.
+            await self._note(event)
+            sorted_out.append(await self._sort(event, taken))
         entries = _each_turn_once([entry for entry in sorted_out if entry is not None])
         self.start(await self._inbox.admit(txn_id, entries, missed=missed))
         # Only now that the answers are stored: a transaction that comes again brings them again.
@@ -121,8 +133,6 @@ class Dispatcher:
         for room_id in {e.room_id for e in entries if e.state is InboxState.PARKED}:
             if self._router.knows(room_id):
                 await self.room_known(room_id)
-        for event in events:
-            await self._note(event)
 
     async def missing(self, events: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Those of some events that `admit` would store, and never has."""
@@ -173,7 +183,8 @@ class Dispatcher:
             return InboxEntry(
                 str(event["event_id"]), str(event["room_id"]), event, InboxState.ROUTED
             )
-        return await self._answers.read(event) or self._router.route(event)
+        answer = await self._answers.read(event)
+        return answer or self._router.route(event, await self._refers(event))
 
     async def _note(self, event: Mapping[str, Any]) -> None:
         """What an event changes besides the turns it starts."""
@@ -182,8 +193,11 @@ class Dispatcher:
             return
         if not isinstance(room_id, str) or not isinstance(user_id, str):
             return
+        membership = mapping(event.get("content")).get("membership")
+        if event.get("type") == "m.room.member" and not self._router.is_ours(user_id):
+            await self._rooms.moved(room_id, user_id, is_here=membership == "join")
         self._room_changed(room_id)
-        if mapping(event.get("content")).get("membership") in ("leave", "ban"):
+        if membership in ("leave", "ban"):
             await self._rooms.left(room_id, user_id, sent_at(event))
 
     def _enqueue(self, turn: Turn) -> None:

@@ -17,6 +17,7 @@ from letta_matrix.conversations.approvals import Approvals
 from letta_matrix.conversations.attention import Attention
 from letta_matrix.conversations.listening import End, Listener
 from letta_matrix.conversations.prompts import Prompt, Prompts
+from letta_matrix.conversations.readable import files_of
 from letta_matrix.conversations.reply import Notice, Reply
 from letta_matrix.conversations.reply_text import ReplyText
 from letta_matrix.conversations.watchdog import Bite, Watchdog
@@ -202,8 +203,9 @@ class TurnRunner:
             return End("", Notice(notices.GONE), Outcome.FAILED)
         if turn.outcome == Outcome.STOPPED:
             return await self._stopped(run)
-        if turn.prompt is None and turn.attachment is None:
-            return End("", Notice(notices.UNREADABLE), Outcome.FAILED)
+        if turn.prompt is None and not files_of(turn.attachment):
+            word = notices.UNREADABLE if turn.attachment is None else notices.UNUSABLE
+            return End("", Notice(word), Outcome.FAILED)
         if self._is_expired(turn):
             hours = round(self._config.max_event_age / 3600, 1)
             return End("", Notice(notices.expired(hours)), Outcome.EXPIRED)
