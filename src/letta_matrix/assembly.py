@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
 
 from letta_matrix.agents.discovery import Discovery
 from letta_matrix.agents.home import Home
@@ -12,6 +13,7 @@ from letta_matrix.conversations.approvals import Approvals
 from letta_matrix.conversations.catch_up import CatchUp
 from letta_matrix.conversations.commands.runner import CommandRunner
 from letta_matrix.conversations.commands.services import CommandServices
+from letta_matrix.conversations.context import Contexts
 from letta_matrix.conversations.dispatcher import Dispatcher, Runner
 from letta_matrix.conversations.invitations import Invitations
 from letta_matrix.conversations.joining import Joining
@@ -20,6 +22,7 @@ from letta_matrix.conversations.queues import budget_of
 from letta_matrix.conversations.refusals import Refusals
 from letta_matrix.conversations.routing import Router
 from letta_matrix.conversations.speech import SpeechWatch
+from letta_matrix.conversations.surroundings import Surroundings
 from letta_matrix.conversations.turn_runner import TurnRunner
 from letta_matrix.conversations.withdrawals import Withdrawals
 from letta_matrix.matrix.homeserver import Homeserver
@@ -106,8 +109,10 @@ class Parts:
         )
         self.bot = Intent(self.homeserver, config.bot_user_id)
         self.home = Home(config, self.bot, stores.meta)
-        self.prompts = Prompts(config, self.homeserver, stores.directory)
+        contexts = Contexts(config, self.homeserver, stores.rooms, stores.turns)
+        self.prompts = Prompts(config, self.homeserver, stores.directory, contexts)
         self.router = Router(config, stores.directory, stores.rooms, stores.conversations)
+        self.surroundings = self._surroundings()
         sight = ApprovalSight(self.homeserver, stores.directory, stores.outbox)
         self.approvals = Approvals(config, stores.approvals, sight, self.prompts.roster)
         self.joining = Joining(
@@ -125,6 +130,7 @@ class Parts:
             lambda: self.dispatcher,
             stores.outbox,
             config.conversations.max_event_age,
+            config.bot_user_id,
         )
         self.withdrawals = self._withdrawals()
         self._background: set[asyncio.Task[None]] = set()
@@ -231,10 +237,23 @@ class Parts:
             stores.rooms,
             runners,
             takes=self.toolbox.questions.match,
-            arrived=self.toolbox.arrivals.publish,
+            arrived=self._arrived,
             room_changed=self._room_changed,
             amended=self.withdrawals.amended,
             queued=self._queued,
+            refers=self.surroundings.of,
+        )
+
+    def _surroundings(self) -> Surroundings:
+        stores = self.stores
+        return Surroundings(
+            self.router,
+            self.homeserver,
+            stores.directory,
+            stores.rooms,
+            stores.outbox,
+            stores.turns,
+            self._config.bot_user_id,
         )
 
     def _services(
@@ -295,9 +314,14 @@ class Parts:
 
         return listed
 
+    def _arrived(self, event: Mapping[str, Any]) -> None:
+        self.surroundings.heard(event)
+        self.toolbox.arrivals.publish(event)
+
     def _room_changed(self, room_id: str) -> None:
         self.prompts.roster.forget(room_id)
-        if not self.stores.rooms.ours_in(room_id):
+        rooms = self.stores.rooms
+        if not rooms.ours_in(room_id) and rooms.people_in(room_id) is None:
             return
         looking = room_id in self._looking
         self._looking[room_id] = True
@@ -312,7 +336,7 @@ class Parts:
         try:
             while self._looking[room_id]:
                 self._looking[room_id] = False
-                await self.invitations.look_again(room_id)
+                await self.surroundings.look(room_id)
                 await asyncio.sleep(_CROWD)
         finally:
             del self._looking[room_id]

@@ -234,6 +234,7 @@ class Bridge:
             await self._agents_set_up()
             try:
                 await self._parts.catch_up.run()
+                await self._parts.surroundings.look_at_all()
             except (HomeserverUnavailable, StoreUnavailable) as error:
                 log.warning("missed messages are looked for again later", reason=str(error))
                 self._sweep_due.set()

@@ -131,6 +131,18 @@ class Conversations(Section):
         default=DEFAULT_ENVELOPE,
         description="what an agent is told before each message of a room with several people",
     )
+    thread_context: int = Field(
+        default=10,
+        ge=0,
+        le=50,
+        description="messages of a thread that an agent is told when it first comes to it",
+    )
+    group_context: int = Field(
+        default=5,
+        ge=0,
+        le=50,
+        description="last messages of a group that an agent is told when it is mentioned there",
+    )
     agent_mentions: bool = Field(
         default=False, description="user ids that an agent writes notify those people"
     )

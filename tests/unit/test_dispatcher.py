@@ -128,10 +128,10 @@ async def test_an_event_that_breaks_the_router_is_skipped(
 ) -> None:
     route = Router.route
 
-    def fragile(router: Router, event: Any) -> Any:
+    def fragile(router: Router, event: Any, *refers: Any) -> Any:
         if event["content"]["body"] == "poison":
             raise ZeroDivisionError
-        return route(router, event)
+        return route(router, event, *refers)
 
     monkeypatch.setattr(Router, "route", fragile)
     with capture_logs():
@@ -356,7 +356,7 @@ async def test_a_thread_in_a_shared_room_goes_on_through_a_restart(
     await stage.tell(question)
     await stage.again()
     await stage.tell(said_in(question["event_id"], "and now?", "!shared:test"))
-    assert fake.bodies("!shared:test") == ["echo: @agent_1 hello", "echo: and now?"]
+    assert fake.bodies("!shared:test") == ["echo: Agent 1 hello", "echo: and now?"]
     first, second = stage.runtime.asked
     assert first.conversation_id == second.conversation_id
 
@@ -372,7 +372,7 @@ async def test_a_thread_is_known_through_a_restart_before_its_first_answer(
     await stage.admit(said_in(question["event_id"], "I forgot to say", "!shared:test"))
     stage.runtime.available = True
     await clock.until(lambda: stage.dispatcher.waiting == 0)
-    assert fake.bodies("!shared:test") == ["echo: @agent_1 hello", "echo: I forgot to say"]
+    assert fake.bodies("!shared:test") == ["echo: Agent 1 hello", "echo: I forgot to say"]
 
 
 async def test_where_an_agent_was_addressed_survives_a_restart(

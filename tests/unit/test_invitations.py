@@ -66,8 +66,10 @@ async def test_an_agent_and_the_bot_share_a_room(stage: Stage, fake: FakeHomeser
     present(fake)
     await stage.tell(invite(BOT, ROOM))
     await stage.tell(invite(GHOST, ROOM))
-    assert stage.stores.rooms.ours_in(ROOM)[GHOST] is False
-    await stage.tell(message("hello @agent_1", ROOM))
+    assert stage.stores.rooms.ours_in(ROOM) == {BOT: True, GHOST: True}
+    await stage.tell(message("hello", ROOM))
+    assert {event["sender"] for event in fake.messages(ROOM)} == {GHOST}
+    await stage.tell(message("!letta help", ROOM))
     assert {event["sender"] for event in fake.messages(ROOM)} == {GHOST}
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from letta_matrix.matrix.mentions import mentioned, named_by_agent
+from letta_matrix.matrix.mentions import mentioned, named_by_agent, names_in, with_names
 
 ADA, ADAM = "@agent_ada:test", "@agent_ada_m:test"
 GHOSTS = (ADA, ADAM, "@agent_a.b:test")
@@ -24,9 +24,19 @@ def test_m_mentions_decides_alone() -> None:
 @pytest.mark.parametrize(
     "value", [{}, {"user_ids": []}, {"user_ids": ADA}, {"room": True}, None, 7, [ADA], "x"]
 )
-def test_with_m_mentions_the_text_does_not_count(value: object) -> None:
+def test_with_m_mentions_pills_do_not_count_and_what_is_typed_does(value: object) -> None:
     pill = f'<a href="https://matrix.to/#/{ADA}">Ada</a>'
-    assert mentioned({**html(pill, ADA), "m.mentions": value}, GHOSTS) == set()
+    assert mentioned({**html(pill, "Ada"), "m.mentions": value}, GHOSTS) == set()
+    for text in (f"{ADA} hi", "@agent_ada: hi", f"is it you, {ADA}?"):
+        assert mentioned({**html(pill, text), "m.mentions": value}, GHOSTS) == {ADA}
+    for text in (f"`{ADA}`", f"> {ADA} hi", f"```\n{ADA}\n```", f"https://matrix.to/#/{ADA}"):
+        assert mentioned({**html(pill, text), "m.mentions": value}, GHOSTS) == set()
+
+
+def test_who_is_typed_counts_beside_others_who_are_picked() -> None:
+    content = {"body": f"{ADA} what does he mean?", "m.mentions": {"user_ids": ["@bob:test"]}}
+    assert mentioned(content, GHOSTS) == {ADA}
+    assert names_in(content) == {ADA, "@bob:test"}
 
 
 @pytest.mark.parametrize(
@@ -138,6 +148,31 @@ def test_hostile_texts_come_to_an_end(text: str) -> None:
     # So long that what reads them again for each of their characters has no end.
     assert mentioned(html(text, text), GHOSTS) == set()
     assert named_by_agent(text, GHOSTS) == ()
+    assert with_names(text[:200_000], lambda _: None) == text[:200_000]
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        (f"{ADA}: hi", "Ada: hi"),
+        (f"({ADA}), {ADA}.", "(Ada), Ada."),
+        ("@agent_ada, hi", "Ada, hi"),
+        (f"`{ADA}` {ADA} ```\n{ADA}\n```", f"`{ADA}` Ada ```\n{ADA}\n```"),
+        (f'{{"user_id": "{ADA}"}} {ADA}', f'{{"user_id": "{ADA}"}} Ada'),
+        ("@agent_b:test @agent_ada:test2", "@agent_b:test @agent_ada:test2"),
+        (f"x{ADA} https://matrix.to/#/{ADA}", f"x{ADA} https://matrix.to/#/{ADA}"),
+        (f"[Ada L.](https://matrix.to/#/{ADA}?via=test) hi", "Ada L. hi"),
+        (f"`[Ada](https://matrix.to/#/{ADA})`", f"`[Ada](https://matrix.to/#/{ADA})`"),
+    ],
+)
+def test_ids_are_read_as_names(text: str, named: str) -> None:
+    names = {ADA: "Ada", "@agent_ada": "Ada"}
+    assert with_names(text, names.get) == named
+
+
+@given(st.text())
+def test_where_nobody_has_a_name_nothing_changes(text: str) -> None:
+    assert with_names(text, lambda _: None) == text
 
 
 PEOPLE = ("@ann:test", "@bob:test")

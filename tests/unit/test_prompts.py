@@ -314,3 +314,26 @@ async def test_nobody_puts_words_into_anothers_mouth(
     prompt = await build(prompts, prompt=f"hi{end}{forged}{end}tell me all")
     assert prompt.text.count(f"\n> {forged}\n") == 1
     assert f"\n{forged}" not in prompt.text
+
+
+async def test_whom_somebody_names_the_agent_knows_by_name(prompts: Prompts) -> None:
+    prompt = await build(prompts, "@agent_1, ask @agent_2:test or @bob:test, not @eve:test")
+    assert prompt.text.endswith("\nAda, ask Bea or Bob (@bob:test), not @eve:test")
+    assert (await build(prompts, 'say "@agent_2:test"')).text.endswith('\nsay "@agent_2:test"')
+
+
+async def test_a_file_that_is_replied_to_comes_along(fake: Rooms, prompts: Prompts) -> None:
+    content = {"msgtype": "m.image", "url": "mxc://test/1"}
+    fake.known["$0"] = said("cat.png", **content) | {"type": "m.room.message"}
+    prompt = await build(prompts, "what is it?", reply_to="$0")
+    assert prompt.header.endswith("\n> Bob: [image: cat.png]\n\n")
+    assert "\nwhat is it?\n\n[image: cat.png: could not be read: " in prompt.text
+    assert len(prompt.notes) == 1
+
+
+async def test_of_many_files_the_last_are_named(fake: Rooms, prompts: Prompts) -> None:
+    files = [image(body=f"{number}.png") for number in range(5)]
+    gallery = {"msgtype": "dm.filament.gallery", "items": files}
+    prompt = await build(prompts, "look!", attachment=gallery)
+    assert prompt.text.count("could not be read") == 3
+    assert prompt.text.endswith("[image: 4.png: content not shown]")

@@ -86,6 +86,18 @@ def test_an_envelope_of_the_models_own_making(answer: str, left: str, size: int)
     assert all(left.startswith(part) for part in shown)
 
 
+@pytest.mark.parametrize("envelope", [f"{ENVELOPE}\n", ""])
+@pytest.mark.parametrize("size", [1, 50, 100_000])
+def test_a_long_context_that_is_repeated_goes_too(envelope: str, size: int) -> None:
+    lines = "".join(f"> Bob: {number} {'> ' * 30}\n" for number in range(100))
+    header = f"{envelope}> [Context]\n{lines}\n"
+    answer = f"echo: {header}hello\n{lines}"
+    deltas = [answer[start : start + size] for start in range(0, len(answer), size)]
+    shown, end = said(header, *deltas)
+    assert end == f"echo: hello\n{lines}".rstrip("\n")
+    assert all(end.startswith(text) for text in shown)
+
+
 def test_nothing_is_taken_away_where_there_was_no_envelope() -> None:
     answer = "[Matrix, a, b] Ada (@a:b): x"
     text = ReplyText("", DEFAULT_ENVELOPE)

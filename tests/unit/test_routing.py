@@ -7,42 +7,14 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tests.builders import PERSON, agent, config_for, invite, message, reply_to, said_in
+from tests.routing_kit import Known, KnownConversations, KnownRooms
 
 from letta_matrix.conversations.routing import Router, command_line, new_turn
 from letta_matrix.matrix.content import MARKER
-from letta_matrix.store.agents import Agent, AgentDirectory, AgentStatus
-from letta_matrix.store.conversations import ConversationStore
+from letta_matrix.store.agents import AgentStatus
 from letta_matrix.store.inbox import InboxEntry, InboxState
 from letta_matrix.store.places import Place
-from letta_matrix.store.rooms import Rooms, RoomSettings
 from letta_matrix.store.turns import Turn, TurnKind
-
-
-class Known(AgentDirectory):
-    """A directory of these agents, without a database."""
-
-    def __init__(self, *agents: Agent) -> None:
-        self._agents, self._by_room, self._by_user = {}, {}, {}
-        for one in agents:
-            self._index(one)
-
-
-class KnownRooms(Rooms):
-    """Rooms with these of our users, without a database."""
-
-    def __init__(self, members: dict[str, dict[str, bool]], *paused: tuple[str, str]) -> None:
-        self._members = members
-        self._since = {}
-        self._settings = dict.fromkeys(paused, RoomSettings(paused=True))
-
-
-class KnownConversations(ConversationStore):
-    """A conversation at each of these places, without a database."""
-
-    def __init__(self, *places: Place) -> None:
-        self._current = dict.fromkeys(places, "c1")
-        self._places = set(places)
-
 
 BOT = "@letta:test"
 GHOSTS = [f"@agent_{number}:test" for number in range(6)]
@@ -59,7 +31,7 @@ ROUTER = Router(
             SHARED: {BOT: False, **dict.fromkeys(GHOSTS[1:6], False)},
             DIRECT: {GHOSTS[3]: True},
             MANAGEMENT: {BOT: True},
-            CROWDED: {BOT: True, GHOSTS[1]: True},
+            CROWDED: {GHOSTS[3]: True, GHOSTS[1]: True},
         },
         ("agent-5", "!5:test"),
         ("agent-5", SHARED),
@@ -145,7 +117,14 @@ def test_a_message_in_an_unknown_room_is_parked() -> None:
         message(content={"msgtype": "m.text", "body": " \n\t"}),
         message(content={"msgtype": "m.text", "body": 7}),
         message(content={"msgtype": "m.text"}),
-        message(content={"msgtype": "org.example.poll", "body": "x"}),
+        message(content={"msgtype": "m.server_notice", "body": "x"}),
+        message(content={"msgtype": "m.key.verification.request", "body": "x"}),
+        message(content={}, type="m.sticker"),
+        message(type="org.matrix.msc3381.poll.response", content={"body": "x"}),
+        message(type="m.poll.end", content={"body": "x"}),
+        message(type="m.call.invite", content={"body": "x"}),
+        message(type="m.room.encrypted", content={"m.relates_to": {"rel_type": "m.replace"}}),
+        message(type="m.room.encrypted", content={"m.relates_to": {"rel_type": "m.reference"}}),
         message(content={}),
         message(content=None),
         message(content=["m.text"]),
@@ -197,12 +176,6 @@ def test_a_caption_is_what_is_said(body: str, filename: object, caption: str) ->
 def test_an_encrypted_file_keeps_where_it_is() -> None:
     content = {"msgtype": "m.file", "body": "x", "file": {"url": "mxc://test/1", "v": "v2"}}
     assert turn_of(message(content=content)).attachment == content
-
-
-def test_a_location_is_told_as_text() -> None:
-    content = {"msgtype": "m.location", "body": "The park", "geo_uri": "geo:1,2"}
-    turn = turn_of(message(content=content))
-    assert (turn.prompt, turn.attachment) == ("(a location: The park geo:1,2)", None)
 
 
 def test_an_encrypted_message_is_a_turn_without_words() -> None:
@@ -480,7 +453,7 @@ def test_a_thread_goes_on_before_its_first_answer() -> None:
 
 
 @pytest.mark.parametrize("text", ["hello", "!new"])
-def test_a_room_that_others_joined_is_no_longer_for_one_of_us_alone(text: str) -> None:
+def test_a_room_with_another_agent_is_not_for_one_of_us_alone(text: str) -> None:
     assert turns_of(message(text, CROWDED)) == []
     assert turn_of(mention(GHOSTS[1], room_id=CROWDED)).agent_id == "agent-1"
     assert command_of(message("!letta new", CROWDED)) == ("", "new")

@@ -4,6 +4,7 @@ from letta_matrix.store.database import Database
 from letta_matrix.store.rooms import Rooms, RoomSettings
 
 GHOST, OTHER = "@agent_1:test", "@agent_2:test"
+ANN, BOB = "@ann:test", "@bob:test"
 
 
 async def reloaded(database: Database) -> Rooms:
@@ -74,12 +75,51 @@ async def test_an_old_leave_that_comes_again_counts_for_nothing(database: Databa
     assert rooms.ours_in("!a:test") == {}
 
 
-async def test_nobody_is_alone_with_us_where_others_come(database: Database) -> None:
+async def test_who_is_there_decides_whether_it_is_for_two(database: Database) -> None:
     rooms = Rooms(database)
     await rooms.joined("!a:test", GHOST, direct=True, since=100.0)
-    await rooms.not_alone("!a:test", GHOST)
-    await rooms.not_alone("!b:test", GHOST)
-    for one in (rooms, await reloaded(database)):
-        assert one.ours_in("!a:test") == {GHOST: False}
-        assert one.since("!a:test", GHOST) == 100.0
-        assert one.ours_in("!b:test") == {}
+    assert rooms.people_in("!a:test") is None
+    await rooms.seen("!a:test", {ANN})
+    steps = [(BOB, True, False), (ANN, True, False), (BOB, False, True), ("@eve:test", False, True)]
+    for user_id, is_here, direct in steps:
+        await rooms.moved("!a:test", user_id, is_here=is_here)
+        for one in (rooms, await reloaded(database)):
+            assert one.ours_in("!a:test") == {GHOST: direct}
+            assert one.since("!a:test", GHOST) == 100.0
+    assert rooms.people_in("!a:test") == {ANN}
+    await rooms.seen("!a:test", {ANN, BOB})
+    await rooms.joined("!a:test", OTHER, direct=True)
+    assert (await reloaded(database)).ours_in("!a:test") == {GHOST: False, OTHER: False}
+
+
+async def test_what_is_not_known_is_not_changed(database: Database) -> None:
+    rooms = Rooms(database)
+    await rooms.joined("!a:test", GHOST, direct=True)
+    await rooms.moved("!a:test", BOB, is_here=True)
+    assert (rooms.ours_in("!a:test"), rooms.people_in("!a:test")) == ({GHOST: True}, None)
+    assert (rooms.moves("!a:test"), rooms.moves("!b:test")) == (1, 0)
+
+
+async def test_who_moves_while_it_is_looked_is_seen(database: Database) -> None:
+    rooms = Rooms(database)
+    await rooms.joined("!a:test", GHOST, direct=True)
+    answers = [{ANN}, {ANN, BOB}]
+
+    async def ask() -> set[str]:
+        answer = answers.pop(0)
+        if answers:
+            await rooms.moved("!a:test", BOB, is_here=True)
+        return answer
+
+    await rooms.learn("!a:test", ask)
+    assert rooms.people_in("!a:test") == {ANN, BOB}
+    assert rooms.ours_in("!a:test") == {GHOST: False}
+
+
+async def test_where_nobody_of_us_is_left_nothing_is_known(database: Database) -> None:
+    rooms = Rooms(database)
+    await rooms.joined("!a:test", GHOST, direct=True)
+    await rooms.seen("!a:test", {ANN})
+    assert rooms.all() == ["!a:test"]
+    await rooms.left("!a:test", GHOST)
+    assert (rooms.all(), rooms.people_in("!a:test")) == ([], None)

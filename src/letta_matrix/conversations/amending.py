@@ -3,13 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from letta_matrix.conversations.routing import (
-    Router,
-    are_ids,
-    attachment_of,
-    read_prompt,
-    sent_at,
-)
+from letta_matrix.conversations.readable import attachment_of, read_prompt
+from letta_matrix.conversations.routing import Router, are_ids, sent_at
 from letta_matrix.matrix.events import redacted, replaced
 from letta_matrix.store.amendments import Amendment
 from letta_matrix.store.inbox import InboxEntry, InboxState
@@ -33,14 +28,14 @@ def amending_entry(event: Mapping[str, Any], router: Router) -> InboxEntry | Non
         return entry
     message = {**event, "event_id": target, "content": content}
     prompt, speaks = read_prompt(message)
-    if speaks and (prompt is not None or attachment_of(content) is not None):
+    if speaks and (prompt is not None or attachment_of(message) is not None):
         entry.amends = Amendment(
             target,
             entry.room_id,
             str(event["sender"]),
             sent_at(event),
             prompt,
-            attachment_of(content),
+            attachment_of(message),
             content=content,
         )
         entry.adds = router.mentioned_anew(message)

@@ -5,12 +5,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from letta_matrix.conversations.approvers import Approvers
+from letta_matrix.conversations.readable import read_prompt
 from letta_matrix.conversations.routing import (
     Router,
     are_ids,
     command_turn,
     new_turn,
-    read_prompt,
     sent_at,
     thread_of,
 )

@@ -91,6 +91,11 @@ async def read_attachment(
         return _unread(file, str(fault))
 
 
+def described_only(content: Mapping[str, Any]) -> Attached:
+    """A file by its name, type and size alone, and a word about that."""
+    return _described_only(_file(content))
+
+
 def sniff_image(data: bytes) -> str | None:
     """The media type of a PNG, JPEG, GIF or WebP by its first bytes."""
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
@@ -124,7 +129,7 @@ async def _seen(
     file: _File, url: str, limits: Conversations, fetch: Fetch, *, sees: bool
 ) -> Attached:
     if not sees:
-        note = f"I cannot see images here, so of {file.quoted} I only know that you sent it."
+        note = f"I cannot see images here, so of {file.quoted} I only know that it is there."
         return Attached(file.described(more=": its content is not shown to you"), note=note)
     most = limits.max_image_bytes
     if file.size is not None and file.size > most:

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Protocol
@@ -12,6 +12,7 @@ import structlog
 
 from letta_matrix.conversations.amending import amending_entry
 from letta_matrix.conversations.answers import Answers
+from letta_matrix.conversations.audience import NOTHING, Refers
 from letta_matrix.conversations.queues import is_answer, queue_of
 from letta_matrix.conversations.routing import Router, sent_at
 from letta_matrix.matrix.events import mapping
@@ -44,6 +45,11 @@ class Runner(Protocol):
         ...
 
 
+async def _unknown(_event: Mapping[str, Any]) -> Refers:
+    """For a dispatcher that routes by the event alone."""
+    return NOTHING
+
+
 class Dispatcher:
     """Admits transactions and runs the turns they bring: at each place one by one in order of
     arrival, different places side by side, commands beside them all.
@@ -51,7 +57,8 @@ class Dispatcher:
     `takes` gives, for an event that answers something else than an agent, what to call when it
     is stored; `arrived` hears of every event once it is stored; `room_changed` hears of rooms
     whose members or name are others now; `amended` of turns whose messages were edited or
-    redacted, `queued` of turns that come to wait behind another.
+    redacted, `queued` of turns that come to wait behind another; `refers` finds what an event
+    refers to.
     """
 
     def __init__(
@@ -67,6 +74,7 @@ class Dispatcher:
         room_changed: Callable[[str], None] = lambda _: None,
         amended: Callable[[Amended], None] = lambda _: None,
         queued: Callable[[Turn], None] = lambda _: None,
+        refers: Callable[[Mapping[str, Any]], Awaitable[Refers]] = _unknown,
     ) -> None:
         self._router = router
         self._answers = answers
@@ -80,6 +88,7 @@ class Dispatcher:
         self._amended = amended
         self._queued = queued
         self._opening = Counter[str]()
+        self._refers = refers
         self._queues: dict[Place, deque[Turn]] = {}
         self._workers: set[asyncio.Task[None]] = set()
         self._recovered: set[str] = set()
@@ -121,7 +130,11 @@ class Dispatcher:
         """Store a transaction with the turns it starts, then let them run; `missed` is one of
         events that were never pushed. Raises when it could not be stored; then nothing of it is."""
         taken: list[Callable[[], None]] = []
-        sorted_out = [await self._sort(event, taken) for event in events]
+        sorted_out = list[InboxEntry | None]()
+        for event in events:
+            # First: who is there decides whom the next message is for.
+            await self._note(event)
+            sorted_out.append(await self._sort(event, taken))
         entries = _each_turn_once([entry for entry in sorted_out if entry is not None])
         admitted = await self._inbox.admit(txn_id, entries, missed=missed)
         for amended in admitted.amended:
@@ -135,8 +148,6 @@ class Dispatcher:
         # A room may have become known while its events were being parked.
         for room_id in {e.room_id for e in entries if e.state is InboxState.PARKED}:
             await self._look_if_open(room_id)
-        for event in events:
-            await self._note(event)
 
     async def missing(self, events: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Those of some events that `admit` would store, and never has."""
@@ -217,7 +228,7 @@ class Dispatcher:
         if amending is not None:
             amending.turns = entry.turns if entry is not None else []
             return amending
-        entry = entry or self._router.route(event)
+        entry = entry or self._router.route(event, await self._refers(event))
         if entry is not None and entry.turns and entry.room_id in self._opening:
             return self._put_off(entry)
         return entry
@@ -248,8 +259,11 @@ class Dispatcher:
             return
         if not isinstance(room_id, str) or not isinstance(user_id, str):
             return
+        membership = mapping(event.get("content")).get("membership")
+        if event.get("type") == "m.room.member" and not self._router.is_ours(user_id):
+            await self._rooms.moved(room_id, user_id, is_here=membership == "join")
         self._room_changed(room_id)
-        if mapping(event.get("content")).get("membership") in ("leave", "ban"):
+        if membership in ("leave", "ban"):
             await self._rooms.left(room_id, user_id, sent_at(event))
 
     def _enqueue(self, turn: Turn) -> None:

@@ -11,7 +11,8 @@ from mautrix.errors import MatrixRequestError
 from letta_matrix.conversations.routing import sent_at
 from letta_matrix.matrix.errors import is_refusal, refusal
 from letta_matrix.matrix.events import corrected
-from letta_matrix.matrix.homeserver import Homeserver, HomeserverUnavailable
+from letta_matrix.matrix.homeserver import Homeserver
+from letta_matrix.matrix.identifiers import persons
 from letta_matrix.matrix.intent import Intent
 from letta_matrix.store.outbox import Outbox
 from letta_matrix.store.rooms import Rooms
@@ -19,7 +20,6 @@ from letta_matrix.store.turns import Outcome, Turn, TurnStore
 
 log = structlog.get_logger()
 
-_TWO = 2
 _PAGE, _MOST = 50, 1_000
 """Events asked for at once, and looked through in all for what was said since an invite."""
 
@@ -54,6 +54,7 @@ class Invitations:
         opener: Callable[[], Opener],
         outbox: Outbox,
         max_age: float,
+        bot_user_id: str = "",
     ) -> None:
         self._homeserver = homeserver
         self._rooms = rooms
@@ -62,6 +63,7 @@ class Invitations:
         self._opener = opener
         self._outbox = outbox
         self._max_age = max_age
+        self._bot_user_id = bot_user_id
 
     async def run(self, turn: Turn, *, recovered: bool) -> None:
         """Join the room, or leave it; an invite that has been taken back is let go."""
@@ -75,7 +77,7 @@ class Invitations:
                 await self._turns.finish(turn, Outcome.DROPPED)
                 return
             await intent.join(turn.room_id)
-            members = await intent.members(turn.room_id)
+            await self._rooms.learn(turn.room_id, lambda: self._people(intent, turn.room_id))
         except MatrixRequestError as error:
             if not is_refusal(error):
                 raise
@@ -86,8 +88,9 @@ class Invitations:
         try:
             with opener.opening(turn.room_id):
                 history = await _said_since(turn, intent)
+                people = self._rooms.people_in(turn.room_id) or ()
                 await self._rooms.joined(
-                    turn.room_id, user_id, direct=len(members) <= _TWO, since=turn.sent_at
+                    turn.room_id, user_id, direct=len(people) <= 1, since=turn.sent_at
                 )
                 await opener.room_known(turn.room_id, history, turn.agent_id)
         finally:
@@ -110,16 +113,8 @@ class Invitations:
                 return
             await self._outbox.confirm(entry, event_id)
 
-    async def look_again(self, room_id: str) -> None:
-        """Somebody came or went: whether our user there is still to be talked to alone."""
-        for user_id, direct in list(self._rooms.ours_in(room_id).items()):
-            try:
-                members = await Intent(self._homeserver, user_id).members(room_id)
-            except (MatrixRequestError, HomeserverUnavailable) as error:
-                log.debug("a room cannot be looked at", room=room_id, reason=str(error))
-                return
-            if direct and len(members) > _TWO:
-                await self._rooms.not_alone(room_id, user_id)
+    async def _people(self, intent: Intent, room_id: str) -> set[str]:
+        return persons(await intent.joined_members(room_id), self._bot_user_id)
 
     async def give_up(self, turn: Turn) -> None:
         """Let an invite go that cannot be taken."""

@@ -3,6 +3,7 @@
 from letta_matrix.conversations.answers import ASK_AGAIN
 
 UNREADABLE = "I cannot read encrypted messages. Tell me in a room without encryption?"
+UNUSABLE = "I cannot use this kind of message. Tell me in words?"
 NO_WORDS = "I am done, and have nothing to say to that."
 STOPPED = "Stopped."
 UNHEARD = "I stopped listening. My runtime cannot be stopped, so what I was doing may go on unseen."

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakValueDictionary
@@ -11,17 +11,23 @@ import structlog
 from mautrix.errors import MatrixRequestError
 
 from letta_matrix.config import Config
-from letta_matrix.conversations.attachments import Attached, caption, read_attachment
+from letta_matrix.conversations.attachments import (
+    Attached,
+    caption,
+    described_only,
+    read_attachment,
+)
+from letta_matrix.conversations.context import Context, Contexts
 from letta_matrix.conversations.imitations import folded, quote_imitations
 from letta_matrix.conversations.names import plain_name
+from letta_matrix.conversations.readable import attachment_of, files_of, quotable
 from letta_matrix.conversations.roster import Roster
-from letta_matrix.matrix.content import BESIDE, MARKER, without_reply_fallback
-from letta_matrix.matrix.events import mapping, newest_content
-from letta_matrix.matrix.formatting import clean_text
+from letta_matrix.matrix.events import newest_content
 from letta_matrix.matrix.homeserver import Homeserver, HomeserverUnavailable
 from letta_matrix.matrix.identifiers import is_ours
 from letta_matrix.matrix.intent import Intent
 from letta_matrix.matrix.media import download
+from letta_matrix.matrix.mentions import with_names
 from letta_matrix.runtimes.protocol import Capabilities, Image
 from letta_matrix.store.agents import Agent, AgentDirectory, AgentStatus
 from letta_matrix.store.turns import Turn
@@ -31,7 +37,13 @@ log = structlog.get_logger()
 _PATIENCE = 10.0
 _MAX_QUOTE = 500
 _MAX_QUOTE_LINES = 8
+_MOST_FILES = 3
+"""Files of one message that are read, and those of a thread."""
+
 _YOU = "you"
+
+Event = Mapping[str, Any]
+Members = Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,14 +65,21 @@ class Prompts:
     """Makes prompts when their turns start. Whoever sees members or names of rooms change calls
     `roster.forget`."""
 
-    def __init__(self, config: Config, homeserver: Homeserver, directory: AgentDirectory) -> None:
+    def __init__(
+        self,
+        config: Config,
+        homeserver: Homeserver,
+        directory: AgentDirectory,
+        contexts: Contexts | None = None,
+    ) -> None:
         self._config = config
         self._homeserver = homeserver
         self._directory = directory
+        self._contexts = contexts
         self.roster = Roster(homeserver)
         # One file of each person at a time: those that wait for a decoder wait in turn, and
         # whoever sends many waits for their own.
-        self._files = WeakValueDictionary[str, asyncio.Lock]()
+        self._reading = WeakValueDictionary[str, asyncio.Lock]()
 
     async def build(
         self, turn: Turn, agent: Agent, capabilities: Capabilities, *, joined: Sequence[Turn] = ()
@@ -69,29 +88,47 @@ class Prompts:
         `capabilities`.
 
         With one person in the room it is that person's words alone; with more it starts with
-        the configured envelope. What the homeserver does not give (members, the message that is
-        replied to, files) is left out, the latter with a note.
+        the configured envelope. Then comes what was said around it and is new to the agent, and
+        what it replies to; the files of both come along. What the homeserver does not give
+        (members, other messages, files) is left out, the turn's own files with a note.
         """
         together = (turn, *joined)
-        members, attached = await asyncio.gather(
+        members, files = await asyncio.gather(
             self.roster.members(turn.room_id, agent.user_id),
-            asyncio.gather(*(self._attached(one, agent, capabilities) for one in together)),
+            asyncio.gather(
+                *(
+                    self._read(files_of(one.attachment), one, agent, capabilities)
+                    for one in together
+                )
+            ),
         )
-        envelope = ""
         several = len(self._people(members, agent) | {turn.sender}) > 1
         # Whose words these are must show where it is not known who else is there.
-        if not members or several:
-            envelope = await self._envelope(turn, agent, members)
-        header = envelope + await self._quote(turn, agent, members)
-        pairs = zip(map(_words, together), (file.text for file in attached), strict=True)
-        text = "\n\n".join(part for pair in pairs for part in pair if part)
+        told = several or not members
+        context, replied_to = await asyncio.gather(
+            self._context(turn, agent, told), self._replied_to(turn, agent)
+        )
+        envelope = await self._envelope(turn, agent, members) if told else ""
+        header = envelope + self._header(context, replied_to, agent, members)
+        own = [file for read in files for file in read]
+        answered = await self._read(_files_in(replied_to), turn, agent, capabilities)
+        near = await self._read(_files_near(context, replied_to), turn, agent, capabilities)
+        texts = [self._text(one, members, read) for one, read in zip(together, files, strict=True)]
+        texts += [file.text for file in (*answered, *near)]
         # Alone with the agent, too: it may know envelopes from elsewhere, and others may come.
-        text = quote_imitations(text, self._config.conversations.envelope)
-        notes = tuple(file.note for file in attached if file.note)
-        images = tuple(image for file in attached for image in file.images)
+        text = quote_imitations(
+            "\n\n".join(part for part in texts if part), self._config.conversations.envelope
+        )
+        images = tuple(image for file in (*own, *answered, *near) for image in file.images)
+        notes = tuple(file.note for file in (*own, *answered) if file.note)
         return Prompt(header + text, header, images, notes, several)
 
-    def _people(self, members: Mapping[str, str], agent: Agent) -> set[str]:
+    def _text(self, turn: Turn, members: Members, files: Sequence[Attached]) -> str:
+        words = turn.prompt if turn.prompt is not None else caption(turn.attachment or {})
+        words = with_names(words, self._names(members))
+        return "\n\n".join(part for part in (words, *(file.text for file in files)) if part)
+
+    def _people(self, members: Members, agent: Agent) -> set[str]:
         """Everybody an agent may hear in a room: persons, and other agents."""
         return {user for user in members if user != agent.user_id and self._speaks(user)}
 
@@ -101,7 +138,7 @@ class Prompts:
             return other.status is AgentStatus.ACTIVE
         return not is_ours(user_id, self._config.bot_user_id)
 
-    async def _envelope(self, turn: Turn, agent: Agent, members: Mapping[str, str]) -> str:
+    async def _envelope(self, turn: Turn, agent: Agent, members: Members) -> str:
         room = await self.roster.name(turn.room_id, agent.user_id)
         sent_at = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(turn.sent_at))
         envelope = self._config.conversations.envelope.format(
@@ -113,63 +150,103 @@ class Prompts:
         )
         return f"{envelope}\n" if envelope else ""
 
-    async def _quote(self, turn: Turn, agent: Agent, members: Mapping[str, str]) -> str:
-        """The message that is replied to, as a Markdown quote with its author."""
+    async def _context(self, turn: Turn, agent: Agent, several: bool) -> Context:
+        if self._contexts is None:
+            return Context()
+        return await self._contexts.of(turn, agent, several=several)
+
+    async def _replied_to(self, turn: Turn, agent: Agent) -> Event | None:
         if turn.reply_to is None:
-            return ""
+            return None
         intent = Intent(self._homeserver, agent.user_id)
         try:
             async with asyncio.timeout(_PATIENCE):
-                event = await intent.event(turn.room_id, turn.reply_to)
+                return await intent.event(turn.room_id, turn.reply_to)
         except (MatrixRequestError, HomeserverUnavailable, TimeoutError) as error:
             log.info("a quoted message is left out", turn=turn.turn_id, reason=str(error))
-            return ""
-        said = self._said(event)
-        if not said:
-            return ""
-        sender = str(event.get("sender"))
-        author = _YOU if sender == agent.user_id else _name(sender, members)
-        if author is not _YOU and folded(author) == _YOU:
-            author = plain_name(sender, 255)
-        lines = _shortened(f"{author}: {said}").split("\n")
-        return "".join(f"> {line}".rstrip() + "\n" for line in lines) + "\n"
+            return None
 
-    def _said(self, event: Mapping[str, Any]) -> str:
+    def _header(
+        self, context: Context, replied_to: Event | None, agent: Agent, members: Members
+    ) -> str:
+        """The context and the message that is replied to, as Markdown quotes with authors."""
+
+        def shown(event: Event) -> tuple[str, str]:
+            said = quote_imitations(self._said(event, members), self._config.conversations.envelope)
+            return _author(event, agent, members), _shortened(said)
+
+        block = context.block(shown)
+        said = self._said(replied_to, members) if replied_to is not None else ""
+        if replied_to is None or not said:
+            return block
+        lines = _shortened(f"{_author(replied_to, agent, members)}: {said}").split("\n")
+        return block + "".join(f"> {line}".rstrip() + "\n" for line in lines) + "\n"
+
+    def _said(self, event: Event, members: Members) -> str:
         """What a message said in its last version; nothing for notices of our own."""
-        content = newest_content(event)
-        body, msgtype = content.get("body"), content.get("msgtype")
         sender = event.get("sender")
-        is_ours = isinstance(sender, str) and (
-            sender == self._config.bot_user_id or self._directory.by_user(sender) is not None
-        )
-        # Traces of tools and the like are never part of what a model reads.
-        beside = BESIDE in mapping(content.get(MARKER))
-        if not isinstance(body, str) or (is_ours and (msgtype == "m.notice" or beside)):
-            return ""
-        is_reply = "m.in_reply_to" in mapping(content.get("m.relates_to"))
-        text = clean_text(without_reply_fallback(body) if is_reply else body).strip()
-        text = "\n".join(text.splitlines())
-        if msgtype in ("m.image", "m.file", "m.audio", "m.video"):
-            return f"[{msgtype.removeprefix('m.')}: {plain_name(text)}]"
-        return text
+        is_one = isinstance(sender, str) and is_ours(sender, self._config.bot_user_id)
+        said = quotable(event, is_ours=is_one)
+        return "\n".join(with_names(said, self._names(members)).splitlines())
 
-    async def _attached(self, turn: Turn, agent: Agent, capabilities: Capabilities) -> Attached:
-        if turn.attachment is None:
-            return Attached("")
+    def _names(self, members: Members) -> Callable[[str], str | None]:
+        """Who is meant by user ids that somebody wrote: agents by their names alone, as their ids
+        say nothing; persons with their ids, by which alone they can be reached."""
+        domain = self._config.homeserver.domain
+
+        def name_of(user_id: str) -> str | None:
+            agent = self._directory.by_user(user_id if ":" in user_id else f"{user_id}:{domain}")
+            if agent is not None:
+                return plain_name(agent.name)
+            name = plain_name(members.get(user_id, ""))
+            says_more = name and name != user_id[1:].partition(":")[0]
+            return f"{name} ({user_id})" if says_more else None
+
+        return name_of
+
+    async def _read(
+        self, files: Sequence[Event], turn: Turn, agent: Agent, capabilities: Capabilities
+    ) -> list[Attached]:
+        """What the agent gets of the files with these contents; of too many the last are named."""
+        if not files:
+            return []
 
         async def fetch(mxc: str, most: int, *, cut: bool = False) -> bytes:
             return await download(self._homeserver, agent.user_id, mxc, most, cut=cut)
 
-        limits = self._config.conversations
-        async with self._files.setdefault(turn.sender, asyncio.Lock()):
-            return await read_attachment(turn.attachment, limits, fetch, sees=capabilities.images)
+        limits, sees = self._config.conversations, capabilities.images
+        async with self._reading.setdefault(turn.sender, asyncio.Lock()):
+            read = [
+                await read_attachment(content, limits, fetch, sees=sees)
+                for content in files[:_MOST_FILES]
+            ]
+        return read + [described_only(content) for content in files[_MOST_FILES:]]
 
 
-def _words(turn: Turn) -> str:
-    return turn.prompt if turn.prompt is not None else caption(turn.attachment or {})
+def _files_in(event: Event | None) -> list[Event]:
+    if event is None:
+        return []
+    return files_of(attachment_of({**event, "content": newest_content(event)}))
 
 
-def _name(user_id: str, members: Mapping[str, str]) -> str:
+def _files_near(context: Context, replied_to: Event | None) -> list[Event]:
+    """The newest files of a thread, apart from those of the message that is replied to."""
+    if not context.in_thread:
+        return []
+    known = replied_to.get("event_id") if replied_to is not None else None
+    events = [event for event in context.all if event.get("event_id") != known]
+    return [file for event in events for file in _files_in(event)][-_MOST_FILES:]
+
+
+def _author(event: Event, agent: Agent, members: Members) -> str:
+    sender = str(event.get("sender"))
+    if sender == agent.user_id:
+        return _YOU
+    author = _name(sender, members)
+    return plain_name(sender, 255) if folded(author) == _YOU else author
+
+
+def _name(user_id: str, members: Members) -> str:
     localpart = user_id[1:].partition(":")[0]
     return plain_name(members.get(user_id) or localpart) or plain_name(localpart)
 

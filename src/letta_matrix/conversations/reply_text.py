@@ -139,7 +139,8 @@ def envelope_shape(template: str) -> EnvelopeShape | None:
 def _overlap(text: str, needle: str) -> int:
     """How many characters at the end of `text` are a start of `needle`."""
     for length in range(min(len(text), len(needle) - 1), 0, -1):
-        if needle.startswith(text[-length:]):
+        # A context makes long needles: what cannot be its start is not compared.
+        if text[-length] == needle[0] and needle.startswith(text[-length:]):
             return length
     return 0
 

@@ -2,12 +2,13 @@
 
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from letta_matrix.config import Config
-from letta_matrix.conversations.attachments import caption
-from letta_matrix.matrix.content import MARKER, without_reply_fallback
+from letta_matrix.conversations.audience import NOTHING, Refers, is_for_a_person, named_of_us
+from letta_matrix.conversations.readable import attachment_of, read_prompt
+from letta_matrix.matrix.content import MARKER
 from letta_matrix.matrix.events import mapping
 from letta_matrix.matrix.formatting import clean_text
 from letta_matrix.matrix.identifiers import is_ours
@@ -19,12 +20,8 @@ from letta_matrix.store.places import Place
 from letta_matrix.store.rooms import Rooms
 from letta_matrix.store.turns import Turn, TurnKind, turn_id_of
 
-_TEXT_TYPES = {"m.text", "m.emote"}
-_FILE_TYPES = {"m.image", "m.file", "m.audio", "m.video"}
-_FILE_KEYS = ("msgtype", "body", "filename", "url", "file", "info")
 _COMMAND = re.compile(r"!(?:letta(?:\s+|\Z))?([a-z][a-z-]*(?:\s.*)?)?\Z", re.DOTALL | re.IGNORECASE)
 _FOR_US = re.compile(r"!letta(?:\s|\Z)", re.IGNORECASE)
-_MAX_PROMPT = 200_000
 
 
 class Router:
@@ -59,8 +56,9 @@ class Router:
         """Whether a person is permitted to use agents."""
         return not self.is_ours(user_id) and self._config.role_of(user_id) != "block"
 
-    def route(self, event: Mapping[str, Any]) -> InboxEntry | None:
-        """The event with the turns it starts; None for what is no room event."""
+    def route(self, event: Mapping[str, Any], refers: Refers = NOTHING) -> InboxEntry | None:
+        """The event with the turns it starts; None for what is no room event. `refers` is what
+        it refers to, as far as that is known."""
         event_id, room_id, sender = event.get("event_id"), event.get("room_id"), event.get("sender")
         if not are_ids(event_id, room_id, sender):
             return None
@@ -79,9 +77,11 @@ class Router:
         if not self.knows(entry.room_id):
             entry.state = InboxState.PARKED
             return entry
-        return _routed(entry, self._addressed(event, prompt))
+        return _routed(entry, self._addressed(event, prompt, refers))
 
-    def _addressed(self, event: Mapping[str, Any], prompt: str | None) -> list[Turn]:
+    def _addressed(
+        self, event: Mapping[str, Any], prompt: str | None, refers: Refers
+    ) -> list[Turn]:
         room_id = str(event["room_id"])
         owner = self._directory.by_room(room_id) or self._alone_with(room_id)
         line = command_line(prompt or "")
@@ -92,15 +92,21 @@ class Router:
         if line is not None:
             agent_id = owner.agent_id if owner is not None else ""
             return [command_turn(event, agent_id, line)]
-        if owner is None or self._is_for_others(event, owner):
-            return self._shared(event, prompt)
-        return self._messages(event, prompt, [owner])
+        named = self._named(event, owner, refers)
+        if not named and is_for_a_person(event, self._rooms.people_in(room_id) or (), refers):
+            return []
+        if owner is None or (named and owner.user_id not in named):
+            return self._shared(event, prompt, named, refers)
+        here = refers.reply_thread if refers.replied_to == owner.user_id else ""
+        return self._messages(event, prompt, [owner], thread_of(event) or here)
 
-    def _is_for_others(self, event: Mapping[str, Any], owner: Agent) -> bool:
-        """Whether a message in an agent's room mentions other agents there, and not this one."""
-        ours = {*self._rooms.ours_in(str(event["room_id"])), owner.user_id}
-        named = mentioned(mapping(event.get("content")), ours)
-        return bool(named) and owner.user_id not in named
+    def _named(
+        self, event: Mapping[str, Any], owner: Agent | None, refers: Refers
+    ) -> Collection[str]:
+        """Those of our users in a message's room that it is for by name."""
+        ours = set(self._rooms.ours_in(str(event["room_id"])))
+        agents = {*ours, *([owner.user_id] if owner else [])} - {self._config.bot_user_id}
+        return named_of_us(event, agents, ours - agents, refers)
 
     def is_paused(self, agent_id: str, room_id: str) -> bool:
         """Whether an agent is to leave messages of a room unanswered."""
@@ -112,27 +118,35 @@ class Router:
 
     def _is_for_bot(self, room_id: str) -> bool:
         ours = self._rooms.ours_in(room_id)
-        return len(ours) == 1 and ours.get(self._config.bot_user_id, False)
+        return ours.get(self._config.bot_user_id, False) and not self._agents_in(room_id)
 
     def _alone_with(self, room_id: str) -> Agent | None:
-        """The agent that a person has invited to talk to it alone."""
-        ours = self._rooms.ours_in(room_id)
-        alone = [user for user, direct in ours.items() if direct and len(ours) == 1]
-        return self._directory.by_user(alone[0]) if alone else None
+        """The agent in a room where there is no other, and one person at most."""
+        agents, ours = self._agents_in(room_id), self._rooms.ours_in(room_id)
+        return agents[0] if len(agents) == 1 and ours[agents[0].user_id] else None
 
-    def _shared(self, event: Mapping[str, Any], prompt: str | None) -> list[Turn]:
+    def _agents_in(self, room_id: str) -> list[Agent]:
+        """The agents that are in a room by invitation."""
+        found = (self._directory.by_user(user) for user in self._rooms.ours_in(room_id))
+        return [agent for agent in found if agent and agent.status is AgentStatus.ACTIVE]
+
+    def _shared(
+        self,
+        event: Mapping[str, Any],
+        prompt: str | None,
+        named: Collection[str],
+        refers: Refers,
+    ) -> list[Turn]:
         """In a room with others an agent speaks when addressed, and then in a thread."""
-        room_id = str(event["room_id"])
-        ours = self._rooms.ours_in(room_id)
-        agents = [agent for user in ours if (agent := self._directory.by_user(user)) is not None]
-        named = mentioned(mapping(event.get("content")), {agent.user_id for agent in agents})
-        thread = thread_of(event)
+        room_id, thread = str(event["room_id"]), thread_of(event)
         addressed = [
             agent
-            for agent in agents
+            for agent in self._agents_in(room_id)
             if agent.user_id in named
-            or (thread and not named and self._talks(agent, room_id, thread))
+            or (thread and not named and self._talks(agent, room_id, thread, refers))
         ]
+        if not thread and refers.replied_to in named:
+            thread = refers.reply_thread
         turns = self._messages(event, prompt, addressed, thread or str(event["event_id"]))
         for turn in turns:
             self._conversations.expect(turn.place)
@@ -152,8 +166,10 @@ class Router:
         own = "" if owner is not None else thread_of(message) or str(message["event_id"])
         return self._messages(message, prompt, agents, own)
 
-    def _talks(self, agent: Agent, room_id: str, thread: str) -> bool:
-        return self._conversations.talks_at(Place(agent.agent_id, room_id, thread))
+    def _talks(self, agent: Agent, room_id: str, thread: str, refers: Refers) -> bool:
+        """Whether a thread is talk with an agent: it has answered there, or began it."""
+        has_talked = self._conversations.talks_at(Place(agent.agent_id, room_id, thread))
+        return has_talked or refers.root_by == agent.user_id
 
     def _messages(
         self,
@@ -232,7 +248,7 @@ def new_turn(
         prompt=prompt,
         thread_id=thread_of(event) if thread_id is None else thread_id,
         reply_to=str(reply_to) if are_ids(reply_to) and not is_fallback else None,
-        attachment=attachment_of(content) if event.get("type") == "m.room.message" else None,
+        attachment=attachment_of(event),
     )
 
 
@@ -268,42 +284,10 @@ def are_ids(*values: object) -> bool:
     )
 
 
-def read_prompt(event: Mapping[str, Any]) -> tuple[str | None, bool]:
-    """What an agent is told, and whether the event speaks to it at all."""
-    if event.get("state_key") is not None:
-        return None, False
-    if event.get("type") == "m.room.encrypted":
-        return None, True
-    content = mapping(event.get("content"))
-    relation = mapping(content.get("m.relates_to"))
-    if event.get("type") != "m.room.message" or relation.get("rel_type") == "m.replace":
-        return None, False
-    msgtype, body = content.get("msgtype"), content.get("body")
-    if not isinstance(msgtype, str) or not isinstance(body, str):
-        return None, False
-    if msgtype in _FILE_TYPES:
-        return clean_text(caption(content)).strip()[:_MAX_PROMPT], True
-    if msgtype == "m.location":
-        return clean_text(f"(a location: {body} {content.get('geo_uri', '')})")[:_MAX_PROMPT], True
-    if msgtype not in _TEXT_TYPES:
-        return None, False
-    text = _spoken(body, is_reply="m.in_reply_to" in relation)
-    if not text:
-        return None, False
-    return (f"* {text}" if msgtype == "m.emote" else text)[:_MAX_PROMPT], True
-
-
 def _routed(entry: InboxEntry, turns: list[Turn]) -> InboxEntry:
     if turns:
         entry.state, entry.turns = InboxState.ROUTED, turns
     return entry
-
-
-def attachment_of(content: Mapping[str, Any]) -> Mapping[str, object] | None:
-    """What is kept of a message's content to fetch its file; None where it has none."""
-    if content.get("msgtype") not in _FILE_TYPES:
-        return None
-    return {key: content[key] for key in _FILE_KEYS if key in content}
 
 
 def sent_at(event: Mapping[str, Any]) -> float:
@@ -313,8 +297,3 @@ def sent_at(event: Mapping[str, Any]) -> float:
     if isinstance(milliseconds, int | float) and 0 <= milliseconds < 2**53:
         return milliseconds / 1000
     return time.time()
-
-
-def _spoken(body: str, *, is_reply: bool) -> str:
-    # Clients before Matrix 1.13 quote the message they reply to in front of their own words.
-    return clean_text(without_reply_fallback(body) if is_reply else body).strip()

@@ -14,6 +14,7 @@ from letta_matrix.conversations.asking import Asking, Run
 from letta_matrix.conversations.joining import Joining
 from letta_matrix.conversations.listening import End
 from letta_matrix.conversations.prompts import Prompts
+from letta_matrix.conversations.readable import files_of
 from letta_matrix.conversations.reply import Notice, Reply
 from letta_matrix.conversations.watchdog import Watchdog
 from letta_matrix.matrix.homeserver import Homeserver
@@ -189,8 +190,9 @@ class TurnRunner:
             return End("", Notice(notices.GONE), Outcome.FAILED)
         if turn.outcome in (Outcome.STOPPED, Outcome.WITHDRAWN):
             return await self._asking.stopped(run)
-        if turn.prompt is None and turn.attachment is None:
-            return End("", Notice(notices.UNREADABLE), Outcome.FAILED)
+        if turn.prompt is None and not files_of(turn.attachment):
+            word = notices.UNREADABLE if turn.attachment is None else notices.UNUSABLE
+            return End("", Notice(word), Outcome.FAILED)
         if self._is_expired(turn):
             hours = round(self._config.max_event_age / 3600, 1)
             return End("", Notice(notices.expired(hours)), Outcome.EXPIRED)

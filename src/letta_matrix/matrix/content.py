@@ -19,7 +19,7 @@ LIVE = "org.matrix.msc4357.live"
 CURSOR = "▍"
 """Ends the text of interim versions: clients do not show MSC4357 yet."""
 
-_REPLY_FALLBACK = re.compile(r"\A(?:> .*(?:\n|\Z))+\n?")
+_REPLY_FALLBACK = re.compile(r"\A> (?:\* )?<@[^\s<>:]+:[^\s<>]+>.*(?:\n>.*)*\n{0,2}")
 _LONGEST_EVENT_ID = "$" + "x" * 254
 
 
@@ -43,8 +43,12 @@ def text_content(
     return content | ({"m.relates_to": dict(relation)} if relation else {})
 
 
-def without_reply_fallback(body: str) -> str:
-    """A reply's own words: clients before Matrix 1.13 quote in front of them what they answer."""
+def without_reply_fallback(body: str, relation: Mapping[str, object]) -> str:
+    """The own words of a message with this `m.relates_to`: clients before Matrix 1.13 quote in
+    front of a reply what it answers. Other quotes, and those in threads, are the person's own."""
+    is_reply = "m.in_reply_to" in relation and relation.get("is_falling_back") is not True
+    if not is_reply or relation.get("rel_type") == "m.thread":
+        return body
     return _REPLY_FALLBACK.sub("", body)
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+from collections.abc import Iterable
 
 GHOST_PREFIX = "agent_"
 RESERVED_PREFIXES = (GHOST_PREFIX, "letta_")
@@ -66,3 +67,8 @@ def is_ours(user_id: str, bot_user_id: str) -> bool:
     if domain != bot_user_id.partition(":")[2]:
         return False
     return user_id == bot_user_id or localpart[1:].startswith(RESERVED_PREFIXES)
+
+
+def persons(user_ids: Iterable[str], bot_user_id: str) -> set[str]:
+    """Those of some users that are none of ours."""
+    return {user_id for user_id in user_ids if not is_ours(user_id, bot_user_id)}

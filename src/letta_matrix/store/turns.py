@@ -120,6 +120,15 @@ class TurnStore:
         row = await self._database.read(find)
         return turn_of(row) if row else None
 
+    async def last_asked(self, place: Place) -> Turn | None:
+        """The last message at a place that is done with, and that the runtime was given."""
+        here = (turns.c[name] == value for name, value in place._asdict().items())
+        asked = (turns.c.kind == TurnKind.MESSAGE, turns.c.conversation_id.is_not(None))
+        query = select(turns).where(*here, *asked, turns.c.status == TurnStatus.DONE)
+        newest = query.order_by(turns.c.seq.desc()).limit(1)
+        row = await self._database.read(lambda db: db.execute(newest).mappings().one_or_none())
+        return turn_of(row) if row else None
+
     async def prompted_by(self, event_id: str) -> list[Turn]:
         """The messages for agents that came with an event."""
         return await self._found((turns.c.event_id == event_id) & _MESSAGES)

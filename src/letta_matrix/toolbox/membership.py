@@ -8,7 +8,7 @@ import structlog
 
 from letta_matrix.config import Config
 from letta_matrix.matrix.homeserver import Homeserver
-from letta_matrix.matrix.identifiers import is_ours
+from letta_matrix.matrix.identifiers import is_ours, persons
 from letta_matrix.matrix.intent import Intent
 from letta_matrix.store.agents import AgentDirectory
 from letta_matrix.store.rooms import Rooms
@@ -18,8 +18,6 @@ from letta_matrix.toolbox.principal import Scope
 from letta_matrix.toolbox.tool import Caller
 
 log = structlog.get_logger()
-
-_TWO = 2
 
 
 async def _nobody_hears(room_id: str) -> None:
@@ -49,8 +47,13 @@ class Membership:
             return
         if intent.user_id in self._rooms.ours_in(room_id):
             return
-        members, since = await asyncio.gather(intent.members(room_id), _joined_at(intent, room_id))
-        is_direct = len(members) <= _TWO
+
+        async def people() -> set[str]:
+            return persons(await intent.joined_members(room_id), self._bot_user_id)
+
+        learning = self._rooms.learn(room_id, people)
+        _, since = await asyncio.gather(learning, _joined_at(intent, room_id))
+        is_direct = len(self._rooms.people_in(room_id) or ()) <= 1
         await self._rooms.joined(room_id, intent.user_id, direct=is_direct, since=since)
         log.info("room joined", user=intent.user_id, room=room_id)
         await self.on_room(room_id)

@@ -9,7 +9,7 @@ from typing_extensions import TypedDict
 
 from letta_matrix.matrix.content import MARKER
 from letta_matrix.matrix.events import items, mapping
-from letta_matrix.matrix.formatting import clean_text
+from letta_matrix.matrix.polls import KEYS, MOST_OPTIONS, POLL, STARTS, TEXT, first_of, text_of
 from letta_matrix.toolbox.faults import Fault, ToolError
 from letta_matrix.toolbox.naming import room_of
 from letta_matrix.toolbox.power import creators, level_of, needed_for
@@ -27,20 +27,15 @@ from letta_matrix.toolbox.tool import (
 )
 from letta_matrix.toolbox.writing import ROOM, existing, marker_of, send_once
 
-_POLL = "org.matrix.msc3381.poll"
-_START, _RESPONSE, _END = f"{_POLL}.start", f"{_POLL}.response", f"{_POLL}.end"
-_STARTS = (_START, "m.poll.start")
+_START, _RESPONSE, _END = f"{POLL}.start", f"{POLL}.response", f"{POLL}.end"
 _RESPONSES = (_RESPONSE, "m.poll.response")
 _ENDS = (_END, "m.poll.end")
-_TEXT = "org.matrix.msc1767.text"
-_TEXTS = (_TEXT, "m.text")
 Event = Mapping[str, Any]
 
 _CLOSED = "The poll has ended."
 _MOST_VOTES = 1_000
 """What a homeserver tells of an event's relations at once."""
 
-_MOST_OPTIONS = 20
 _SHOWN = 400
 
 
@@ -48,9 +43,9 @@ class CreatePoll(WriteParams):
     room_id: RoomRef = Field(description=ROOM)
     question: Line = Field(max_length=1_000)
     options: list[Annotated[Line, Field(max_length=300)]] = Field(
-        min_length=2, max_length=_MOST_OPTIONS
+        min_length=2, max_length=MOST_OPTIONS
     )
-    max_selections: int = Field(1, ge=1, le=_MOST_OPTIONS, description="options each may choose")
+    max_selections: int = Field(1, ge=1, le=MOST_OPTIONS, description="options each may choose")
     hidden: bool = Field(False, description="show results only once it is closed")
 
 
@@ -155,20 +150,18 @@ async def read_poll(caller: Caller, params: ReadPoll) -> Result:
 
 
 def _start(params: CreatePoll) -> dict[str, object]:
-    answers = [
-        {"id": str(number), _TEXT: option} for number, option in enumerate(params.options, 1)
-    ]
-    question = {_TEXT: params.question, "body": params.question, "msgtype": "m.text"}
+    answers = [{"id": str(number), TEXT: option} for number, option in enumerate(params.options, 1)]
+    question = {TEXT: params.question, "body": params.question, "msgtype": "m.text"}
     lines = [f"{number}. {option}" for number, option in enumerate(params.options, 1)]
     return {
         _START: {
             "question": question,
-            "kind": f"{_POLL}.{'undisclosed' if params.hidden else 'disclosed'}",
+            "kind": f"{POLL}.{'undisclosed' if params.hidden else 'disclosed'}",
             "max_selections": min(params.max_selections, len(answers)),
             "answers": answers,
         },
         # What clients without polls show.
-        _TEXT: "\n".join([params.question, *lines]),
+        TEXT: "\n".join([params.question, *lines]),
         "m.mentions": {},
     }
 
@@ -178,7 +171,7 @@ async def _poll(
 ) -> tuple[Event, Sequence[Event], Event | None]:
     """A poll and what refers to it: votes; and the event that closed it."""
     event = await existing(caller, room_id, event_id)
-    if event.get("type") not in _STARTS or not _first(event.get("content"), *_STARTS):
+    if event.get("type") not in STARTS or not first_of(event.get("content"), *KEYS):
         raise ToolError(f"{event_id} is no poll, or was removed.", Fault.NOT_FOUND)
     related = await caller.intent.relations(room_id, event_id, "m.reference", limit=_MOST_VOTES)
     return event, related, await _end(caller, room_id, event, related)
@@ -189,17 +182,17 @@ async def _close(caller: Caller, room_id: str, event_id: str) -> str:
     content = {
         "m.relates_to": {"rel_type": "m.reference", "event_id": event_id},
         _END: {},
-        _TEXT: _CLOSED,
+        TEXT: _CLOSED,
         MARKER: marker_of(caller, "matrix_close_poll", txn),
     }
     return await send_once(caller, room_id, content, txn, _END)
 
 
 def _standing(event: Event, related: Sequence[Event], end: Event | None) -> dict[str, object]:
-    start = mapping(_first(event.get("content"), *_STARTS))
+    start = mapping(first_of(event.get("content"), *KEYS))
     options = {
-        str(_first(answer, "id", "m.id")): _text(answer)
-        for answer in (items(start.get("answers")) or [])[:_MOST_OPTIONS]
+        str(first_of(answer, "id", "m.id")): _text(answer)
+        for answer in (items(start.get("answers")) or [])[:MOST_OPTIONS]
     }
     votes = _votes(related, None if end is None else _sent_at(end), start, options)
     counted = Counter(option for chosen in votes for option in chosen)
@@ -253,17 +246,8 @@ def _chosen(content: Mapping[str, Any]) -> list[str]:
     return [str(one) for one in answers or items(content.get("m.selections")) or []]
 
 
-def _first(content: object, *keys: str) -> object:
-    found = mapping(content)
-    return next((found[key] for key in keys if key in found), None)
-
-
 def _text(block: object) -> str:
-    """The words of a text block: a string, or stably a list of representations (MSC1767)."""
-    found = _first(block, *_TEXTS, "body")
-    if (several := items(found)) is not None:
-        found = next((mapping(one).get("body") for one in several), "")
-    return cut(clean_text(found).strip(), _SHOWN) if isinstance(found, str) else ""
+    return cut(text_of(block), _SHOWN)
 
 
 def _sent_at(event: Mapping[str, Any]) -> int:

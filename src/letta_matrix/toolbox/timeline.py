@@ -72,8 +72,8 @@ def said(event: Mapping[str, Any]) -> str:
     content = newest_content(event)
     body = content.get("body")
     text = clean_text(body) if isinstance(body, str) else ""
-    is_reply = "m.in_reply_to" in mapping(mapping(event.get("content")).get("m.relates_to"))
-    text = (without_reply_fallback(text) if is_reply else text).strip()
+    relation = mapping(mapping(event.get("content")).get("m.relates_to"))
+    text = without_reply_fallback(text, relation).strip()
     return text.removesuffix(CURSOR).rstrip() if LIVE in content else text
 
 

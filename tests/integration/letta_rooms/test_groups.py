@@ -41,7 +41,7 @@ async def test_a_mention_is_answered_in_a_thread_that_then_needs_none(
     other = await mention(ann, group, "last")
     assert await ann.replies(group, 1, other) == ["echo: last"]
     assert len(await all_said(ann, group)) == 3
-    assert world.asked(ignored) == []
+    assert not [one for one in world.asked(ignored) if one.text.endswith(ignored)]
 
 
 async def test_pills_and_names_are_mentions_too(ann: Person, group: Room) -> None:

@@ -46,7 +46,7 @@ async def test_each_thread_remembers_only_what_was_said_in_it(
     async def remembered(place: Room) -> list[str]:
         question = word("what is the code?")
         await tell(ann, place, question)
-        seen = world.in_view(question)
+        seen = "\n".join(world.in_view(question))
         return [code for code in secret.values() if code in seen]
 
     for place in places:

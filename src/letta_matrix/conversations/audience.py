@@ -1,0 +1,41 @@
+"""Whom of those in a room a message is for, as far as it says so. Pure functions."""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from letta_matrix.matrix.events import mapping
+from letta_matrix.matrix.mentions import mentioned
+
+
+@dataclass(frozen=True, slots=True)
+class Refers:
+    """What a message refers to, "" for nothing or what is not known.
+
+    `root_by` wrote the root of the thread it stands in, `replied_to` what it replies to;
+    `reply_thread` is the root of the thread that the latter stands in.
+    """
+
+    root_by: str = ""
+    replied_to: str = ""
+    reply_thread: str = ""
+
+
+NOTHING = Refers()
+
+
+def named_of_us(
+    event: Mapping[str, Any], agents: Collection[str], bot: Collection[str], refers: Refers
+) -> set[str]:
+    """Those of our users in its room that a message is for: who is mentioned, else the agent
+    whose message it replies to."""
+    named = mentioned(mapping(event.get("content")), {*agents, *bot})
+    return named or {user_id for user_id in agents if user_id == refers.replied_to}
+
+
+def is_for_a_person(event: Mapping[str, Any], people: Collection[str], refers: Refers) -> bool:
+    """Whether it mentions another person of those in its room, or replies to one."""
+    others = set(people) - {str(event.get("sender"))}
+    if not others:
+        return False
+    return refers.replied_to in others or bool(mentioned(mapping(event.get("content")), others))

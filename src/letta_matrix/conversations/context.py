@@ -1,0 +1,194 @@
+"""What was said around a message that its agent does not know yet: in a thread that is new to it,
+or in a group where it is mentioned."""
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+from mautrix.errors import MatrixRequestError
+
+from letta_matrix.config import Config
+from letta_matrix.conversations.readable import SAID, quotable
+from letta_matrix.conversations.routing import sent_at, thread_of
+from letta_matrix.matrix.content import BESIDE, MARKER
+from letta_matrix.matrix.events import mapping, newest_content
+from letta_matrix.matrix.homeserver import Homeserver, HomeserverUnavailable
+from letta_matrix.matrix.identifiers import is_ours
+from letta_matrix.matrix.intent import Intent
+from letta_matrix.matrix.room_reading import Page
+from letta_matrix.store.agents import Agent
+from letta_matrix.store.rooms import Rooms
+from letta_matrix.store.turns import Turn, TurnStore
+
+log = structlog.get_logger()
+
+Event = Mapping[str, Any]
+
+_PATIENCE = 10.0
+_FILTER = {"types": list(SAID)}
+_AROUND, _PAGE, _PAGES = 40, 100, 3
+"""Events asked for: many of a room's are edits, or stand in threads."""
+
+_MARKS = {
+    True: "[Context, not addressed to you now: what came before in this thread]",
+    False: "[Context, not addressed to you now: the last messages of this room]",
+}
+_MOST_BYTES = 8_000
+_INDENT = "    "
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """Messages before a turn's own, oldest first; `root`, if known, is that of its thread."""
+
+    events: tuple[Event, ...] = ()
+    root: Event | None = None
+    in_thread: bool = False
+
+    @property
+    def all(self) -> tuple[Event, ...]:
+        return self.events if self.root is None else (self.root, *self.events)
+
+    def block(self, shown: Callable[[Event], tuple[str, str]]) -> str:
+        """A Markdown quote of it, "" for nothing; `shown` gives an event's author and words.
+
+        At most 8,000 bytes: what is oldest goes first, the thread's root last. Only an author can
+        stand at the start of a line, so that no message speaks for another.
+        """
+        entries = [_entry(*shown(event)) for event in self.all]
+        kept = entries[:1] if self.root is not None else []
+        room = _MOST_BYTES - sum(map(_size, kept))
+        newest = list[str]()
+        for entry in reversed(entries[len(kept) :]):
+            room -= _size(entry)
+            if room < 0:
+                break
+            newest.append(entry)
+        lines = [*kept, *reversed(newest)]
+        return "".join([f"> {_MARKS[self.in_thread]}\n", *lines, "\n"]) if lines else ""
+
+
+class Contexts:
+    """Reads contexts from the homeserver, as the agent that is to be told: what it may not see,
+    what was removed and what came before its invitation is not in them (a thread's root may be)."""
+
+    def __init__(
+        self, config: Config, homeserver: Homeserver, rooms: Rooms, turns: TurnStore
+    ) -> None:
+        self._config = config
+        self._homeserver = homeserver
+        self._rooms = rooms
+        self._turns = turns
+
+    async def of(self, turn: Turn, agent: Agent, *, several: bool) -> Context:
+        """The context of a turn. `several`: others talk there too, so that an agent misses some
+        of what is said between its turns."""
+        if not turn.thread_id or turn.hops:
+            return Context()
+        intent = Intent(self._homeserver, agent.user_id)
+        try:
+            async with asyncio.timeout(_PATIENCE):
+                if turn.thread_id == turn.event_id:
+                    return await self._in_group(turn, intent)
+                return await self._in_thread(turn, intent, several=several)
+        except (MatrixRequestError, HomeserverUnavailable, TimeoutError) as error:
+            log.info("a context is left out", turn=turn.turn_id, reason=str(error))
+            return Context()
+
+    async def _in_thread(self, turn: Turn, intent: Intent, *, several: bool) -> Context:
+        most, root = self._config.conversations.thread_context, None
+        last = await self._turns.last_asked(turn.place)
+        if not most or (last is not None and not several):
+            return Context()
+        page = await intent.thread(turn.room_id, turn.thread_id, limit=_PAGE)
+        said = self._said(_before(turn.event_id, turn.sent_at, page.events), turn, intent)
+        if last is None:
+            root = await self._root(turn, intent)
+        else:
+            # The agent has its own words, and what it was asked.
+            since = [event for event in said if event.get("sender") != intent.user_id]
+            said = _after(last, since)
+        return Context(tuple(said[:most][::-1]), root, in_thread=True)
+
+    async def _root(self, turn: Turn, intent: Intent) -> Event | None:
+        try:
+            root = await intent.event(turn.room_id, turn.thread_id)
+        except MatrixRequestError:
+            return None
+        return root if self._speaks(root) else None
+
+    async def _in_group(self, turn: Turn, intent: Intent) -> Context:
+        most = self._config.conversations.group_context
+        if not most:
+            return Context()
+        around = await intent.around(turn.room_id, turn.event_id, limit=_AROUND, filters=_FILTER)
+        page, said = around.before, list[Event]()
+        for _ in range(_PAGES):
+            new = self._said(page.events, turn, intent)
+            said += [event for event in new if not thread_of(event)]
+            if len(said) >= most or not self._goes_on(page, turn, intent):
+                break
+            page = await intent.messages(
+                turn.room_id, limit=_PAGE, before=page.end, filters=_FILTER
+            )
+        return Context(tuple(said[:most][::-1]))
+
+    def _goes_on(self, page: Page, turn: Turn, intent: Intent) -> bool:
+        since = self._rooms.since(turn.room_id, intent.user_id)
+        return bool(page.end and page.events) and sent_at(page.events[-1]) >= since
+
+    def _said(self, events: Iterable[Event], turn: Turn, intent: Intent) -> list[Event]:
+        since = self._rooms.since(turn.room_id, intent.user_id)
+        return [
+            event
+            for event in events
+            if sent_at(event) >= since
+            and not _is_beside(newest_content(event))
+            and self._may_speak(event)
+            and self._speaks(event)
+        ]
+
+    def _may_speak(self, event: Event) -> bool:
+        sender = str(event.get("sender"))
+        return self._is_ours(sender) or self._config.role_of(sender) != "block"
+
+    def _speaks(self, event: Event) -> bool:
+        relation = mapping(mapping(event.get("content")).get("m.relates_to"))
+        is_edit = relation.get("rel_type") == "m.replace"
+        is_ours = self._is_ours(str(event.get("sender")))
+        return not is_edit and bool(quotable(event, is_ours=is_ours))
+
+    def _is_ours(self, user_id: str) -> bool:
+        return is_ours(user_id, self._config.bot_user_id)
+
+
+def _before(event_id: str, then: float, events: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Those of some events, newest first, that came before one of them, sent `then`."""
+    for place, event in enumerate(events):
+        if event.get("event_id") == event_id:
+            return events[place + 1 :]
+    return [event for event in events if sent_at(event) <= then]
+
+
+def _after(last: Turn, events: list[Event]) -> list[Event]:
+    """Those of some events, newest first, that came after a turn's own."""
+    for place, event in enumerate(events):
+        if event.get("event_id") == last.event_id:
+            return events[:place]
+    return [event for event in events if sent_at(event) > last.sent_at]
+
+
+def _entry(author: str, words: str) -> str:
+    first, *others = f"{author}: {words}".split("\n")
+    return "".join([f"> {first}\n", *(f"> {_INDENT}{line}".rstrip() + "\n" for line in others)])
+
+
+def _size(text: str) -> int:
+    return len(text.encode("utf-8", "replace"))
+
+
+def _is_beside(content: Mapping[str, Any]) -> bool:
+    """A notice, or a question or trace of ours beside a reply."""
+    return content.get("msgtype") == "m.notice" or BESIDE in mapping(content.get(MARKER))

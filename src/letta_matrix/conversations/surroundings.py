@@ -1,0 +1,177 @@
+"""What has to be known around a message before it is decided whom it is for: who is in its room,
+who wrote what it refers to."""
+
+import asyncio
+from collections.abc import Mapping
+from functools import partial
+from typing import Any, NamedTuple
+
+import structlog
+from mautrix.errors import MatrixRequestError
+
+from letta_matrix.conversations.audience import NOTHING, Refers
+from letta_matrix.conversations.readable import SAID, read_prompt
+from letta_matrix.conversations.routing import Router, are_ids, thread_of
+from letta_matrix.matrix.events import mapping
+from letta_matrix.matrix.homeserver import Homeserver, HomeserverUnavailable
+from letta_matrix.matrix.identifiers import persons
+from letta_matrix.matrix.intent import Intent
+from letta_matrix.matrix.mentions import names_in
+from letta_matrix.store.agents import AgentDirectory
+from letta_matrix.store.outbox import Outbox
+from letta_matrix.store.rooms import Rooms
+from letta_matrix.store.turns import TurnStore
+
+log = structlog.get_logger()
+
+_PATIENCE = 2.0
+"""Seconds that a message is kept up for this; then it is routed by what is known."""
+
+_MOST = 5_000
+
+
+class _Written(NamedTuple):
+    """Who wrote an event, in which room and in which thread of it ("" for none)."""
+
+    room_id: str
+    sender: str
+    thread: str
+
+
+class Surroundings:
+    """Knows it from what came by (`heard`) and what the database has, and asks the homeserver
+    only for the rest."""
+
+    def __init__(
+        self,
+        router: Router,
+        homeserver: Homeserver,
+        directory: AgentDirectory,
+        rooms: Rooms,
+        outbox: Outbox,
+        turns: TurnStore,
+        bot_user_id: str,
+    ) -> None:
+        self._router = router
+        self._homeserver = homeserver
+        self._directory = directory
+        self._rooms = rooms
+        self._outbox = outbox
+        self._turns = turns
+        self._bot_user_id = bot_user_id
+        self._written: dict[str, _Written] = {}
+
+    def heard(self, event: Mapping[str, Any]) -> None:
+        """Remember whose an event is: others may refer to it soon."""
+        ids = (event.get("event_id"), event.get("room_id"), event.get("sender"))
+        relation = mapping(mapping(event.get("content")).get("m.relates_to"))
+        is_said = event.get("type") in (*SAID, "m.room.encrypted")
+        if is_said and are_ids(*ids) and relation.get("rel_type") != "m.replace":
+            self._remember(str(ids[0]), _Written(str(ids[1]), str(ids[2]), thread_of(event)))
+
+    async def of(self, event: Mapping[str, Any]) -> Refers:
+        """What a message refers to; learns who is in its room where that matters, too."""
+        ids = (event.get("event_id"), event.get("room_id"), event.get("sender"))
+        if not are_ids(*ids) or not self._router.may_speak(str(ids[2])):
+            return NOTHING
+        room_id = str(ids[1])
+        if not self._router.knows(room_id) or not read_prompt(event)[1]:
+            return NOTHING
+        try:
+            async with asyncio.timeout(_PATIENCE):
+                return await self._refers(event, room_id)
+        except TimeoutError:
+            log.warning("a message is routed without what it refers to", room=room_id)
+            return NOTHING
+
+    async def look(self, room_id: str) -> None:
+        """Learn which persons are in a room, if the homeserver tells any of us."""
+        for user_id in self._here(room_id):
+            intent = Intent(self._homeserver, user_id)
+            try:
+                await self._rooms.learn(room_id, partial(self._people, intent, room_id))
+            except (MatrixRequestError, HomeserverUnavailable) as error:
+                log.debug("a room cannot be looked at", room=room_id, reason=str(error))
+            else:
+                return
+
+    async def look_at_all(self) -> None:
+        """Learn it of every room that one of us was invited into, behind all messages: somebody
+        may have come or gone while nobody listened."""
+        for room_id in self._rooms.all():
+            await self._homeserver.pacer.background()
+            await self.look(room_id)
+
+    async def _refers(self, event: Mapping[str, Any], room_id: str) -> Refers:
+        content = mapping(event.get("content"))
+        relation = mapping(content.get("m.relates_to"))
+        target = mapping(relation.get("m.in_reply_to")).get("event_id")
+        is_reply = are_ids(target) and relation.get("is_falling_back") is not True
+        if self._rooms.people_in(room_id) is None and (
+            is_reply or self._names_a_person(content) or self._may_have_changed(room_id)
+        ):
+            await self.look(room_id)
+        root = thread_of(event) if self._directory.by_room(room_id) is None else ""
+        begun = await self._author(room_id, root) if root else None
+        answered = await self._author(room_id, str(target)) if is_reply else None
+        return Refers(
+            begun.sender if begun else "",
+            answered.sender if answered else "",
+            answered.thread if answered else "",
+        )
+
+    def _names_a_person(self, content: Mapping[str, Any]) -> bool:
+        domain = self._bot_user_id.partition(":")[2]
+        whole = (one if ":" in one else f"{one}:{domain}" for one in names_in(content))
+        return bool(persons(whole, self._bot_user_id))
+
+    def _may_have_changed(self, room_id: str) -> bool:
+        """Whether it may matter that somebody came or went: in an agent's own room it does not."""
+        is_own = self._directory.by_room(room_id) is not None
+        return not is_own and self._rooms.moves(room_id) > 0
+
+    async def _author(self, room_id: str, event_id: str) -> _Written | None:
+        """Who wrote an event of a room; None where nobody of us may know."""
+        written = self._written.get(event_id) or await self._stored(event_id)
+        if written is None:
+            written = await self._told(room_id, event_id)
+        if written is None:
+            return None
+        self._remember(event_id, written)
+        return written if written.room_id == room_id else None
+
+    async def _stored(self, event_id: str) -> _Written | None:
+        if (turn := await self._outbox.turn_of(event_id)) is not None:
+            agent = self._directory.get(turn.agent_id)
+            sender = agent.user_id if agent is not None else self._bot_user_id
+            return _Written(turn.room_id, sender, turn.thread_id)
+        for turn in await self._turns.prompted_by(event_id):
+            # Where a mention begins a thread, its message stands outside of it.
+            thread = "" if turn.thread_id == event_id else turn.thread_id
+            return _Written(turn.room_id, turn.sender, thread)
+        return None
+
+    async def _told(self, room_id: str, event_id: str) -> _Written | None:
+        for user_id in self._here(room_id)[:1]:
+            try:
+                event = await Intent(self._homeserver, user_id).event(room_id, event_id)
+            except (MatrixRequestError, HomeserverUnavailable) as error:
+                log.debug("an event cannot be looked at", room=room_id, reason=str(error))
+                return None
+            if are_ids(sender := event.get("sender")):
+                return _Written(room_id, str(sender), thread_of(event))
+        return None
+
+    def _here(self, room_id: str) -> list[str]:
+        """Our users that are in a room."""
+        owner = self._directory.by_room(room_id)
+        return [*([owner.user_id] if owner else []), *self._rooms.ours_in(room_id)]
+
+    async def _people(self, intent: Intent, room_id: str) -> set[str]:
+        return persons(await intent.joined_members(room_id), self._bot_user_id)
+
+    def _remember(self, event_id: str, written: _Written) -> None:
+        self._written.pop(event_id, None)
+        if len(self._written) >= _MOST:
+            del self._written[next(iter(self._written))]
+        self._written[event_id] = written
