@@ -2,6 +2,8 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
+from typing import Any
 
 from letta_matrix.agents.discovery import Discovery
 from letta_matrix.agents.home import Home
@@ -12,6 +14,8 @@ from letta_matrix.config import (
     OpenAICompatibleRuntime,
     Runtime,
 )
+from letta_matrix.conversations import notices
+from letta_matrix.conversations.admission import Admission
 from letta_matrix.conversations.answers import Answers
 from letta_matrix.conversations.approval_sight import ApprovalSight
 from letta_matrix.conversations.approvals import Approvals
@@ -19,13 +23,18 @@ from letta_matrix.conversations.catch_up import CatchUp
 from letta_matrix.conversations.commands.runner import CommandRunner
 from letta_matrix.conversations.commands.services import CommandServices
 from letta_matrix.conversations.dispatcher import Dispatcher, Runner
+from letta_matrix.conversations.encryption import Encryption
 from letta_matrix.conversations.invitations import Invitations
+from letta_matrix.conversations.loops import Loops
 from letta_matrix.conversations.prompts import Prompts
 from letta_matrix.conversations.queues import budget_of
 from letta_matrix.conversations.refusals import Refusals
+from letta_matrix.conversations.room_moves import RoomMoves
+from letta_matrix.conversations.room_turns import RoomTurns
 from letta_matrix.conversations.routing import Router
 from letta_matrix.conversations.speech import SpeechWatch
 from letta_matrix.conversations.turn_runner import TurnRunner
+from letta_matrix.conversations.voices import Voices
 from letta_matrix.matrix.homeserver import Homeserver
 from letta_matrix.matrix.intent import Intent
 from letta_matrix.matrix.pacing import Pacer
@@ -115,13 +124,34 @@ class Parts:
         sight = ApprovalSight(self.homeserver, stores.directory, stores.outbox)
         self.approvals = Approvals(config, stores.approvals, sight)
         self.toolbox = self._toolbox()
+        self.admission = Admission(config, self.homeserver)
+        roster = self.prompts.roster
+        self.voices = Voices(self.homeserver, stores.directory, stores.rooms, roster)
         self.turn_runner = self._turn_runner()
+        self.moves = RoomMoves(
+            config,
+            self.homeserver,
+            stores.directory,
+            stores.rooms,
+            stores.conversations,
+            self._room_known,
+            self.home.take_out,
+        )
+        self.room_turns = RoomTurns(
+            self.homeserver,
+            stores.directory,
+            stores.rooms,
+            stores.turns,
+            Encryption(config, stores.directory),
+            self.moves,
+        )
         self.invitations = Invitations(
             self.homeserver,
             stores.rooms,
             stores.turns,
             self.router.may_speak,
             self._room_known,
+            self.room_turns.entered,
         )
         self._background: set[asyncio.Task[None]] = set()
         self._looking: dict[str, bool] = {}
@@ -182,6 +212,7 @@ class Parts:
             self.prompts,
             self.approvals,
             self.toolbox,
+            self.voices,
         )
 
     def _dispatcher(
@@ -196,6 +227,8 @@ class Parts:
             TurnKind.COMMAND: CommandRunner(self.homeserver, services),
             TurnKind.INVITE: self.invitations,
             TurnKind.REFUSED: Refusals(self.homeserver, services),
+            TurnKind.LOOPED: Refusals(self.homeserver, services, notices.LOOP),
+            TurnKind.ROOM: self.room_turns,
         }
         return Dispatcher(
             self.router,
@@ -205,8 +238,9 @@ class Parts:
             stores.rooms,
             runners,
             takes=self.toolbox.questions.match,
-            arrived=self.toolbox.arrivals.publish,
+            arrived=self._arrived,
             room_changed=self._room_changed,
+            loops=Loops(self._config),
         )
 
     def _services(
@@ -227,6 +261,8 @@ class Parts:
             troubles=troubles,
             trouble_of=trouble_of,
             waiting=self._waiting,
+            admission=self.admission,
+            archive=self.archive,
         )
 
     def _toolbox(self) -> Toolbox:
@@ -266,6 +302,10 @@ class Parts:
                 await watch.listed(listing)
 
         return listed
+
+    def _arrived(self, event: Mapping[str, Any]) -> None:
+        self.voices.changed(event)
+        self.toolbox.arrivals.publish(event)
 
     def _room_changed(self, room_id: str) -> None:
         self.prompts.roster.forget(room_id)
@@ -309,6 +349,17 @@ class Parts:
 
         faults = await asyncio.gather(*map(fault_of, self.discoveries))
         return dict(zip(self.runtimes, faults, strict=False))
+
+    async def archive(self, agent: Agent) -> None:
+        """Let an agent's room stand in the space no more, until the agent is back."""
+
+        def taken_out(one: Agent) -> Agent:
+            applied = {key: value for key, value in one.applied.items() if key != "space"}
+            return replace(one, applied=applied)
+
+        if agent.room_id is not None:
+            await self.home.take_out(agent.room_id)
+            await self.stores.directory.change([agent.agent_id], taken_out)
 
     def _waiting(self, place: Place) -> int:
         return sum(

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import structlog
 
 from letta_matrix.conversations.answers import Answers
+from letta_matrix.conversations.loops import Loops
 from letta_matrix.conversations.queues import is_answer, queue_of
 from letta_matrix.conversations.routing import Router, sent_at
 from letta_matrix.matrix.events import mapping
@@ -46,7 +47,7 @@ class Dispatcher:
 
     `takes` gives, for an event that answers something else than an agent, what to call when it
     is stored; `arrived` hears of every event once it is stored; `room_changed` hears of rooms
-    whose members or name are others now.
+    whose members or name are others now; `loops` ends talks with programs.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class Dispatcher:
         takes: Callable[[Mapping[str, Any]], Callable[[], None] | None] = lambda _: None,
         arrived: Callable[[Mapping[str, Any]], None] = lambda _: None,
         room_changed: Callable[[str], None] = lambda _: None,
+        loops: Loops | None = None,
     ) -> None:
         self._router = router
         self._answers = answers
@@ -70,6 +72,7 @@ class Dispatcher:
         self._takes = takes
         self._arrived = arrived
         self._room_changed = room_changed
+        self._loops = loops
         self._queues: dict[Place, deque[Turn]] = {}
         self._workers: set[asyncio.Task[None]] = set()
         self._recovered: set[str] = set()
@@ -152,6 +155,7 @@ class Dispatcher:
     ) -> InboxEntry | None:
         if self._router.is_own(event):
             self.counters["events_own"] += 1
+            self._heard(event)
             return None
         try:
             entry = await self._entry(event, taken)
@@ -173,7 +177,16 @@ class Dispatcher:
             return InboxEntry(
                 str(event["event_id"]), str(event["room_id"]), event, InboxState.ROUTED
             )
-        return await self._answers.read(event) or self._router.route(event)
+        entry = await self._answers.read(event) or self._router.route(event)
+        if self._loops is not None and entry is not None and entry.turns:
+            entry.turns = self._loops.allowed(entry.turns)
+            entry.state = entry.state if entry.turns else InboxState.REFUSED
+        return entry
+
+    def _heard(self, event: Mapping[str, Any]) -> None:
+        agent_id = self._router.agent_of(event)
+        if self._loops is not None and agent_id is not None:
+            self._loops.heard(event, agent_id)
 
     async def _note(self, event: Mapping[str, Any]) -> None:
         """What an event changes besides the turns it starts."""

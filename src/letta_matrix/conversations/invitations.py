@@ -19,7 +19,8 @@ _TWO = 2
 class Invitations:
     """Runs the turns of invites: the invited user joins, and what it is there for is kept.
 
-    `on_room` hears of each room that is joined.
+    `on_room` hears of each room that is joined, `entered` also of the turn and of whom of us,
+    before the turn ends: what it does may happen again.
     """
 
     def __init__(
@@ -29,12 +30,14 @@ class Invitations:
         turns: TurnStore,
         may_invite: Callable[[str], bool],
         on_room: Callable[[str], Awaitable[None]],
+        entered: Callable[[Turn, Intent], Awaitable[None]] | None = None,
     ) -> None:
         self._homeserver = homeserver
         self._rooms = rooms
         self._turns = turns
         self._may_invite = may_invite
         self._on_room = on_room
+        self._entered = entered
 
     async def run(self, turn: Turn, *, recovered: bool) -> None:
         """Join the room, or leave it; an invite that has been taken back is let go."""
@@ -58,6 +61,8 @@ class Invitations:
         await self._rooms.joined(
             turn.room_id, user_id, direct=len(members) <= _TWO, since=turn.sent_at
         )
+        if self._entered is not None:
+            await self._entered(turn, intent)
         log.info("invite taken", user=user_id, room=turn.room_id, by=turn.sender)
         await self._turns.finish(turn, Outcome.ANSWERED)
         await self._on_room(turn.room_id)

@@ -25,6 +25,8 @@ _FILE_KEYS = ("msgtype", "body", "filename", "url", "file", "info")
 _COMMAND = re.compile(r"!(?:letta(?:\s+|\Z))?([a-z][a-z-]*(?:\s.*)?)?\Z", re.DOTALL | re.IGNORECASE)
 _FOR_US = re.compile(r"!letta(?:\s|\Z)", re.IGNORECASE)
 _MAX_PROMPT = 200_000
+_ROOM_TYPES = ("m.room.encryption", "m.room.tombstone")
+_ABOUT_ANOTHER = ("m.replace", "m.reference", "m.annotation")
 
 
 class Router:
@@ -51,6 +53,12 @@ class Router:
         sender = event.get("sender")
         return isinstance(sender, str) and self.is_ours(sender) and not self._prompted(event)
 
+    def agent_of(self, event: Mapping[str, Any]) -> str | None:
+        """The id of the agent that sent an event, None for anybody else."""
+        sender = event.get("sender")
+        agent = self._directory.by_user(sender) if isinstance(sender, str) else None
+        return agent.agent_id if agent is not None else None
+
     def knows(self, room_id: str) -> bool:
         """Whether the room is an agent's, or one of our users was invited into it."""
         return self._directory.by_room(room_id) is not None or bool(self._rooms.ours_in(room_id))
@@ -70,6 +78,8 @@ class Router:
             return _routed(entry, [asked])
         if event.get("type") == "m.room.member":
             return _routed(entry, self._invited(event))
+        if event.get("type") in _ROOM_TYPES:
+            return _routed(entry, self._became(event))
         if not self.may_speak(str(sender)):
             return entry
         prompt, speaks = read_prompt(event)
@@ -170,6 +180,15 @@ class Router:
         turn.kind = TurnKind.INVITE
         return [turn]
 
+    def _became(self, event: Mapping[str, Any]) -> list[Turn]:
+        """The turn of a room that one of us is in, and that is encrypted or replaced now."""
+        if event.get("state_key") != "" or not self.knows(str(event["room_id"])):
+            return []
+        owner = self._directory.by_room(str(event["room_id"]))
+        turn = new_turn(event, owner.agent_id if owner is not None else "", str(event["type"]))
+        turn.kind = TurnKind.ROOM
+        return [turn]
+
     def _prompted(self, event: Mapping[str, Any]) -> Turn | None:
         """The turn for an agent that another agent, or somebody as the bot, wrote to with
         `message_agent`."""
@@ -257,10 +276,10 @@ def read_prompt(event: Mapping[str, Any]) -> tuple[str | None, bool]:
     """What an agent is told, and whether the event speaks to it at all."""
     if event.get("state_key") is not None:
         return None, False
-    if event.get("type") == "m.room.encrypted":
-        return None, True
     content = mapping(event.get("content"))
     relation = mapping(content.get("m.relates_to"))
+    if event.get("type") == "m.room.encrypted":
+        return None, relation.get("rel_type") not in _ABOUT_ANOTHER
     if event.get("type") != "m.room.message" or relation.get("rel_type") == "m.replace":
         return None, False
     msgtype, body = content.get("msgtype"), content.get("body")

@@ -15,10 +15,12 @@ from letta_matrix.conversations import notices
 from letta_matrix.conversations.activity import Activity
 from letta_matrix.conversations.approvals import Approvals
 from letta_matrix.conversations.attention import Attention
+from letta_matrix.conversations.encryption import unreadable
 from letta_matrix.conversations.listening import End, Listener
 from letta_matrix.conversations.prompts import Prompt, Prompts
 from letta_matrix.conversations.reply import Notice, Reply
 from letta_matrix.conversations.reply_text import ReplyText
+from letta_matrix.conversations.voices import Voices
 from letta_matrix.conversations.watchdog import Bite, Watchdog
 from letta_matrix.matrix.homeserver import Homeserver
 from letta_matrix.matrix.intent import Intent
@@ -92,8 +94,10 @@ class TurnRunner:
         prompts: Prompts,
         approvals: Approvals,
         tools: Tools,
+        voices: Voices | None = None,
     ) -> None:
         self._config = config.conversations
+        self._domain = config.homeserver.domain
         self._homeserver = homeserver
         self._runtimes = runtimes
         self._directory = directory
@@ -103,6 +107,7 @@ class TurnRunner:
         self._prompts = prompts
         self._approvals = approvals
         self._tools = tools
+        self._voices = voices
         self._running: dict[str, _Run] = {}
         self._background: set[asyncio.Task[None]] = set()
 
@@ -164,6 +169,8 @@ class TurnRunner:
 
     async def _deliver(self, turn: Turn, reply: Reply) -> None:
         sent = await reply.deliver()
+        if reply.refused and self._voices is not None:
+            await self._voices.refused(turn)
         await self._turns.finish(turn, Outcome.FAILED if reply.refused else None, sent)
 
     async def _answer(self, turn: Turn, agent: Agent, reply: Reply, *, recovered: bool) -> None:
@@ -202,8 +209,13 @@ class TurnRunner:
             return End("", Notice(notices.GONE), Outcome.FAILED)
         if turn.outcome == Outcome.STOPPED:
             return await self._stopped(run)
+        if await self._is_muted(run):
+            return End("", None, Outcome.FAILED)
         if turn.prompt is None and turn.attachment is None:
-            return End("", Notice(notices.UNREADABLE), Outcome.FAILED)
+            if await self._turns.told_unreadable(turn):
+                return End("", None, Outcome.DROPPED)
+            told = unreadable(run.agent, turn.room_id, self._domain)
+            return End("", Notice(told), Outcome.FAILED)
         if self._is_expired(turn):
             hours = round(self._config.max_event_age / 3600, 1)
             return End("", Notice(notices.expired(hours)), Outcome.EXPIRED)
@@ -215,6 +227,17 @@ class TurnRunner:
         for number, note in enumerate(prompt.notes):
             await run.reply.notify(f"note {number}", note)
         return await self._ask(run, prompt, runtime)
+
+    async def _is_muted(self, run: _Run) -> bool:
+        """Whether no answer could be sent; whoever asked has been told then."""
+        turn, agent = run.turn, run.agent
+        # What the runtime works on already is followed: it may be heard again by then.
+        if self._voices is None or turn.status is not TurnStatus.QUEUED:
+            return False
+        mute = await self._voices.mute(turn.room_id, agent.user_id)
+        if mute is not None:
+            await self._voices.tell(turn, agent, mute)
+        return mute is not None
 
     def _is_expired(self, turn: Turn) -> bool:
         fresh = turn.status is TurnStatus.QUEUED and turn.asked == 0
