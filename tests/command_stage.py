@@ -9,6 +9,7 @@ import pytest
 from tests.builders import APPROVABLE, PERSON, InSight, agent, config_for, message
 from tests.fake_homeserver import FakeHomeserver
 
+from letta_matrix.conversations.admission import Admission
 from letta_matrix.conversations.approvals import Approvals
 from letta_matrix.conversations.commands.command import Command
 from letta_matrix.conversations.commands.runner import CommandRunner
@@ -17,7 +18,7 @@ from letta_matrix.conversations.roster import Roster
 from letta_matrix.matrix.homeserver import Homeserver
 from letta_matrix.runtimes.memory import MemoryRuntime
 from letta_matrix.runtimes.protocol import AgentInfo, RuntimeFault
-from letta_matrix.store.agents import AgentDirectory
+from letta_matrix.store.agents import Agent, AgentDirectory
 from letta_matrix.store.approvals import Approval, ApprovalStatus, ApprovalStore
 from letta_matrix.store.conversations import ConversationStore
 from letta_matrix.store.database import Database
@@ -53,6 +54,7 @@ class Stage:
         self.runtimes = {"memory": self.runtime}
         self.running: list[Turn] = []
         self.troubles: list[str] = []
+        self.archived: list[str] = []
         self.syncs = 0
         self.homeserver = homeserver
         self.runner = self.runner_for()
@@ -80,6 +82,8 @@ class Stage:
             lambda: self.troubles,
             lambda agent_id: "its room is gone" if agent_id == "agent-2" else "",
             lambda place: sum(turn.place == place for turn in self.running),
+            Admission(config, self.homeserver),
+            self.archive,
         )
         return CommandRunner(self.homeserver, services, *([commands] if commands else []))
 
@@ -87,6 +91,9 @@ class Stage:
         stopped = [turn for turn in self.running if meant(turn)]
         self.running = [turn for turn in self.running if turn not in stopped]
         return len(stopped)
+
+    async def archive(self, one: Agent) -> None:
+        self.archived.append(one.agent_id)
 
     async def sync(self) -> dict[str, str]:
         self.syncs += 1

@@ -195,6 +195,37 @@ class FakeHomeserver:
     def _state(self, request: Request, room_id: str, event_type: str, key: str = "") -> Answer:
         return 200, {"event_id": self._add(room_id, request, event_type, state_key=key or "")}
 
+    def set_state(
+        self, room_id: str, event_type: str, content: Json, key: str = "", sender: str = "@ann:test"
+    ) -> Json:
+        """Somebody changes a room's state; the event, as the homeserver would push it."""
+        request = Request("PUT", "", sender, content)
+        self._add(room_id, request, event_type, state_key=key)
+        return self.events[room_id][-1]
+
+    def _get_state(self, request: Request, room_id: str, event_type: str, key: str = "") -> Answer:
+        wanted = (event_type, key or "")
+        events = self.events.get(room_id, [])
+        found = [one for one in events if (one["type"], one.get("state_key")) == wanted]
+        if not found:
+            return 404, {"errcode": "M_NOT_FOUND", "error": "no such state"}
+        whole = request.query.get("format") == "event"
+        return 200, found[-1] if whole else found[-1]["content"]
+
+    def _joined_rooms(self, request: Request) -> Answer:
+        joined = [room for room, people in self.members.items() if request.user_id in people]
+        return 200, {"joined_rooms": joined}
+
+    def _put_alias(self, request: Request, alias: str) -> Answer:
+        if alias in self.aliases:
+            return 409, {"errcode": "M_UNKNOWN", "error": "alias taken"}
+        self.aliases[alias] = request.body["room_id"]
+        return 200, {}
+
+    def _delete_alias(self, _request: Request, alias: str) -> Answer:
+        self.aliases.pop(alias, None)
+        return 200, {}
+
     def _messages(self, request: Request, room_id: str) -> Answer:
         filters = json.loads(request.query.get("filter", "{}"))
         senders, others = filters.get("senders"), filters.get("not_senders", [])
@@ -293,6 +324,7 @@ def _routes() -> list[tuple[re.Pattern[str], _Handler]]:
     table: dict[str, _Handler] = {
         rf"PUT {_ROOM}/send/([^/]+)/([^/]+)": fake._send,
         rf"PUT {_ROOM}/state/([^/]+)(?:/([^/]+))?": fake._state,
+        rf"GET {_ROOM}/state/([^/]+)(?:/([^/]+))?": fake._get_state,
         rf"GET {_ROOM}/messages": fake._messages,
         rf"GET {_ROOM}/members": fake._list_members,
         rf"GET {_ROOM}/joined_members": fake._joined_members,
@@ -305,6 +337,9 @@ def _routes() -> list[tuple[re.Pattern[str], _Handler]]:
         rf"POST {_V3}/register": fake._register,
         rf"PUT {_V3}/profile/([^/]+)/(?:displayname|avatar_url)": fake._profile,
         rf"GET {_V3}/directory/room/([^/]+)": fake._resolve,
+        rf"PUT {_V3}/directory/room/([^/]+)": fake._put_alias,
+        rf"DELETE {_V3}/directory/room/([^/]+)": fake._delete_alias,
+        rf"GET {_V3}/joined_rooms": fake._joined_rooms,
         rf"GET {_V3}/capabilities": fake._capabilities,
         r"POST /_matrix/media/v3/upload": fake._upload,
         r"POST /_matrix/client/v1/appservice/[^/]+/ping": fake._nothing,

@@ -8,10 +8,11 @@ from tests.fake_homeserver import FakeHomeserver, Fault
 from tests.scripts import obey
 from tests.waiting import eventually
 
-from letta_matrix.assembly import Parts, Stores
+from letta_matrix.assembly import Parts
 from letta_matrix.runtimes.memory import MemoryRuntime
 from letta_matrix.runtimes.protocol import AgentInfo
 from letta_matrix.store.turns import Outcome, Turn
+from letta_matrix.stores import Stores
 
 
 class Stage:

@@ -2,11 +2,14 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from letta_matrix.agents.discovery import Discovery
 from letta_matrix.agents.home import Home
 from letta_matrix.config import Config, Runtime
+from letta_matrix.conversations import notices
+from letta_matrix.conversations.admission import Admission
 from letta_matrix.conversations.answers import Answers
 from letta_matrix.conversations.approval_sight import ApprovalSight
 from letta_matrix.conversations.approvals import Approvals
@@ -15,74 +18,32 @@ from letta_matrix.conversations.commands.runner import CommandRunner
 from letta_matrix.conversations.commands.services import CommandServices
 from letta_matrix.conversations.context import Contexts
 from letta_matrix.conversations.dispatcher import Dispatcher, Runner
+from letta_matrix.conversations.encryption import Encryption
 from letta_matrix.conversations.invitations import Invitations
 from letta_matrix.conversations.joining import Joining
+from letta_matrix.conversations.loops import Loops
 from letta_matrix.conversations.prompts import Prompts
-from letta_matrix.conversations.queues import budget_of
 from letta_matrix.conversations.refusals import Refusals
+from letta_matrix.conversations.room_moves import RoomMoves
+from letta_matrix.conversations.room_turns import RoomTurns
 from letta_matrix.conversations.routing import Router
 from letta_matrix.conversations.speech import SpeechWatch
 from letta_matrix.conversations.surroundings import Surroundings
 from letta_matrix.conversations.turn_runner import TurnRunner
+from letta_matrix.conversations.voices import Voices
 from letta_matrix.conversations.withdrawals import Withdrawals
 from letta_matrix.matrix.homeserver import Homeserver
 from letta_matrix.matrix.intent import Intent
 from letta_matrix.matrix.pacing import Pacer
 from letta_matrix.runtimes.protocol import AgentInfo, AgentRuntime, RuntimeFault
-from letta_matrix.store.agents import Agent, AgentDirectory
-from letta_matrix.store.approvals import ApprovalStore
-from letta_matrix.store.audit import AuditStore
-from letta_matrix.store.conversations import ConversationStore
-from letta_matrix.store.database import Database, database_url
-from letta_matrix.store.inbox import Inbox
-from letta_matrix.store.meta import Meta
-from letta_matrix.store.outbox import Outbox
+from letta_matrix.store.agents import Agent
 from letta_matrix.store.places import Place
-from letta_matrix.store.rooms import Rooms
-from letta_matrix.store.speech import SpeechStore
-from letta_matrix.store.tokens import TokenStore
-from letta_matrix.store.turns import Turn, TurnKind, TurnStore
+from letta_matrix.store.turns import Turn, TurnKind
+from letta_matrix.stores import Stores
 from letta_matrix.toolbox.registry import Toolbox
 
 _CROWD = 0.2
 """Seconds in which more people may join a room before it is looked at."""
-
-
-class Stores:
-    """The database's tables."""
-
-    def __init__(self, config: Config) -> None:
-        url = database_url(config.database.url, config.directory)
-        self.database = Database(url)
-        self.directory = AgentDirectory(self.database)
-        self.conversations = ConversationStore(self.database)
-        self.turns = TurnStore(self.database, self.conversations)
-        self.inbox = Inbox(self.database, budget_of(config))
-        self.outbox = Outbox(self.database)
-        self.approvals = ApprovalStore(self.database)
-        self.rooms = Rooms(self.database)
-        self.speech = SpeechStore(self.database)
-        self.meta = Meta(self.database)
-        self.tokens = TokenStore(self.database, Database(url))
-        self.audit = AuditStore(self.database)
-
-    async def open(self) -> None:
-        """Open the database and load what is held in memory. Raises StoreError."""
-        await self.database.open()
-        await self.directory.load()
-        await self.conversations.load()
-        await self.rooms.load()
-        await self.speech.load()
-        await self.approvals.load()
-
-    @property
-    def trouble(self) -> str:
-        """What is wrong with the database, "" for nothing."""
-        return self.database.trouble or self.tokens.trouble
-
-    async def close(self) -> None:
-        await self.tokens.close()
-        await self.database.close()
 
 
 class Parts:
@@ -121,7 +82,27 @@ class Parts:
             config.conversations.join_messages,
         )
         self.toolbox = self._toolbox()
+        self.admission = Admission(config, self.homeserver)
+        roster = self.prompts.roster
+        self.voices = Voices(self.homeserver, stores.directory, stores.rooms, roster)
         self.turn_runner = self._turn_runner()
+        self.moves = RoomMoves(
+            config,
+            self.homeserver,
+            stores.directory,
+            stores.rooms,
+            stores.conversations,
+            self._room_known,
+            self.home.take_out,
+        )
+        self.room_turns = RoomTurns(
+            self.homeserver,
+            stores.directory,
+            stores.rooms,
+            stores.turns,
+            Encryption(config, stores.directory),
+            self.moves,
+        )
         self.invitations = Invitations(
             self.homeserver,
             stores.rooms,
@@ -131,6 +112,7 @@ class Parts:
             stores.outbox,
             config.conversations.max_event_age,
             config.bot_user_id,
+            self.room_turns.entered,
         )
         self.withdrawals = self._withdrawals()
         self._background: set[asyncio.Task[None]] = set()
@@ -194,6 +176,7 @@ class Parts:
             self.approvals,
             self.toolbox,
             self.joining,
+            self.voices,
         )
 
     def _withdrawals(self) -> Withdrawals:
@@ -228,6 +211,8 @@ class Parts:
             TurnKind.INVITE: self.invitations,
             TurnKind.REDACTION: self.withdrawals,
             TurnKind.REFUSED: Refusals(self.homeserver, services),
+            TurnKind.LOOPED: Refusals(self.homeserver, services, notices.LOOP),
+            TurnKind.ROOM: self.room_turns,
         }
         return Dispatcher(
             self.router,
@@ -242,6 +227,7 @@ class Parts:
             amended=self.withdrawals.amended,
             queued=self._queued,
             refers=self.surroundings.of,
+            loops=Loops(self._config),
         )
 
     def _surroundings(self) -> Surroundings:
@@ -274,6 +260,8 @@ class Parts:
             troubles=troubles,
             trouble_of=trouble_of,
             waiting=self._waiting,
+            admission=self.admission,
+            archive=self.archive,
         )
 
     def _toolbox(self) -> Toolbox:
@@ -316,6 +304,7 @@ class Parts:
 
     def _arrived(self, event: Mapping[str, Any]) -> None:
         self.surroundings.heard(event)
+        self.voices.changed(event)
         self.toolbox.arrivals.publish(event)
 
     def _room_changed(self, room_id: str) -> None:
@@ -361,6 +350,17 @@ class Parts:
 
         faults = await asyncio.gather(*map(fault_of, self.discoveries))
         return dict(zip(self.runtimes, faults, strict=False))
+
+    async def archive(self, agent: Agent) -> None:
+        """Let an agent's room stand in the space no more, until the agent is back."""
+
+        def taken_out(one: Agent) -> Agent:
+            applied = {key: value for key, value in one.applied.items() if key != "space"}
+            return replace(one, applied=applied)
+
+        if agent.room_id is not None:
+            await self.home.take_out(agent.room_id)
+            await self.stores.directory.change([agent.agent_id], taken_out)
 
     def _waiting(self, place: Place) -> int:
         return sum(

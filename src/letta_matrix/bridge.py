@@ -15,7 +15,7 @@ from mautrix.errors import MatrixRequestError
 from letta_matrix import __version__, clock
 from letta_matrix.access.mirror import AuditMirror
 from letta_matrix.agents.provisioner import Provisioner
-from letta_matrix.assembly import Parts, Stores
+from letta_matrix.assembly import Parts
 from letta_matrix.config import Config
 from letta_matrix.connections.admission import Connections
 from letta_matrix.connections.descriptors import raise_limit
@@ -31,6 +31,7 @@ from letta_matrix.runtimes.adapters import make_runtime
 from letta_matrix.runtimes.protocol import AgentRuntime
 from letta_matrix.store.agents import AgentStatus
 from letta_matrix.store.database import StoreUnavailable
+from letta_matrix.stores import Stores
 from letta_matrix.waiting import is_set
 from letta_matrix.web.listening import listen
 
@@ -164,7 +165,8 @@ class Bridge:
             "uptime_seconds": round(clock.now() - self._started, 1),
             "troubles": troubles,
             "agents": len(active),
-            "agents_in_trouble": dict(provisioning),
+            # A room in which an agent is mute is its people's affair: the bridge works.
+            "agents_in_trouble": {**self._parts.voices.troubles, **provisioning},
             "turns_waiting": self._parts.dispatcher.waiting,
             "turns_refused": self._stores.inbox.refused,
             "homeserver_writes": self._parts.homeserver.writes,
@@ -183,7 +185,8 @@ class Bridge:
         return list(dict.fromkeys(troubles))
 
     def _trouble_of(self, agent_id: str) -> str:
-        return self._provisioner.trouble.get(agent_id, "") if self._provisioner else ""
+        set_up = self._provisioner.trouble.get(agent_id, "") if self._provisioner else ""
+        return set_up or self._parts.voices.trouble_of(agent_id)
 
     async def _connect(self) -> None:
         was_away = True
@@ -235,6 +238,7 @@ class Bridge:
             try:
                 await self._parts.catch_up.run()
                 await self._parts.surroundings.look_at_all()
+                await self._parts.home.adorn()
             except (HomeserverUnavailable, StoreUnavailable) as error:
                 log.warning("missed messages are looked for again later", reason=str(error))
                 self._sweep_due.set()
@@ -259,10 +263,11 @@ class Bridge:
             self._parts.homeserver,
             self._stores.directory,
             self._parts.home,
-            await self._default_room_version(),
+            self._config.agents.room_version or await self._default_room_version(),
             self._parts.dispatcher.room_known,
         )
         self._provisioner = provisioner
+        self._parts.moves.on_moved = provisioner.request
         await provisioner.request(self._stores.directory.all())
         for discovery in self._parts.discover(provisioner.request):
             self._spawn(discovery.run)

@@ -109,6 +109,12 @@ class Agents(Section):
         description="what of an agent's room those read who come later: from their invitation on, "
         "from their coming on, or all",
     )
+    room_version: int | None = Field(
+        default=None,
+        ge=1,
+        le=99,
+        description="of new agents' rooms; without it the homeserver's own default",
+    )
     space_name: str = "Letta Agents"
     removal_listings: int = Field(
         default=3, ge=1, description="listings without an agent before it counts"
@@ -163,6 +169,11 @@ class Conversations(Section):
     join_messages: Duration = Field(
         default=1.0,
         description="files and words sent within this time are one question; 0: each its own",
+    )
+    bot_replies: int = Field(
+        default=8,
+        ge=0,
+        description="answers in a row to a program that answers at once; 0: no limit",
     )
     max_hops: int = Field(default=3, ge=0, description="how far messages from agent to agent go on")
     tool_calls_per_minute: int = Field(

@@ -130,6 +130,7 @@ class Doors:
             sync=parts.sync,
             unfinished=parts.dispatcher.unfinished,
             cancel=parts.cancel,
+            admission=parts.admission,
             health=self._health,
             trouble_of=self._trouble_of,
             stopping=self._stopping,

@@ -98,6 +98,54 @@ async def test_the_bridges_own_rooms_are_made_once(
     )
 
 
+async def test_the_space_has_a_picture_and_admins_once(
+    site: Site, fake: FakeHomeserver, database: Database
+) -> None:
+    space = site.home.space_id
+    levels = {"users": {"@letta:test": 100, "@bob:test": 50}, "ban": 50}
+    fake.set_state(space, "m.room.power_levels", levels)
+    await site.home.adorn()
+    state = {one["type"]: one["content"] for one in fake.events[space] if "state_key" in one}
+    assert state["m.room.avatar"]["url"].startswith("mxc://")
+    assert state["m.room.power_levels"] == {
+        "users": {"@letta:test": 100, "@bob:test": 50, PERSON: 100},
+        "ban": 50,
+    }
+    fake.requests.clear()
+    await Home(site.config, site.bot, Meta(database)).adorn()
+    assert fake.requests == []
+
+
+async def test_a_picture_of_the_space_stays(site: Site, fake: FakeHomeserver) -> None:
+    fake.set_state(site.home.space_id, "m.room.avatar", {"url": "mxc://test/own"})
+    await site.home.adorn()
+    assert not fake.matching("upload")
+
+
+async def test_a_space_without_decoration_is_one(site: Site, fake: FakeHomeserver) -> None:
+    fake.fail("upload", Fault(403, {"errcode": "M_FORBIDDEN", "error": "no media here"}))
+    await site.home.adorn()
+    await site.home.adorn()
+    assert [one["type"] for one in fake.events[site.home.space_id]][-1] == "m.room.avatar"
+
+
+@pytest.mark.parametrize("version", [11, None])
+async def test_rooms_have_the_version_that_is_wanted(
+    database: Database,
+    directory: AgentDirectory,
+    homeserver: Homeserver,
+    fake: FakeHomeserver,
+    version: int | None,
+) -> None:
+    site = Site(database, directory, homeserver, version or 12, room_version=version)
+    await site.home.ensure()
+    await site.new()
+    await site.reconcile()
+    made = fake.matching("POST .*/createRoom")[-1].body
+    assert made.get("room_version") == (None if version is None else "11")
+    assert ("creation_content" in made) == (version is None)
+
+
 async def test_an_agent_gets_all_of_it_and_then_nothing_more(
     site: Site, fake: FakeHomeserver
 ) -> None:
@@ -175,7 +223,8 @@ async def test_a_room_that_exists_is_adopted(site: Site, fake: FakeHomeserver) -
     assert one.room_id == "!before:test"
     assert fake.members["!before:test"] == {"@agent_1:test", "@letta:test", PERSON, "@bob:test"}
     written = sorted(e["type"] for e in fake.events["!before:test"])
-    assert written == ["m.room.name", "m.room.topic"]
+    access = ["m.room.history_visibility", "m.room.power_levels"]
+    assert written == sorted([*access, "m.room.name", "m.room.topic"])
 
 
 @pytest.mark.parametrize("status", [403, 500])

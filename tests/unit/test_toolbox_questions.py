@@ -54,6 +54,8 @@ def taken(open_questions: Questions, event: dict[str, Any]) -> bool:
         (reply("> <@x:test> Yes?\n> quoted\n\nno"), Answer(PERSON, "No", 2)),
         (reply("Yes", thread="$root"), Answer(PERSON, "Yes", 1)),
         (reply("Yes", sender="@other:else"), Answer("@other:else", "Yes", 1)),
+        (message("yes"), Answer(PERSON, "Yes", 1)),
+        (message("2"), Answer(PERSON, "No", 2)),
     ],
 )
 async def test_answers_are_taken(event: dict[str, Any], answer: Answer) -> None:
@@ -94,7 +96,8 @@ async def test_an_answer_stored_too_late_does_no_harm() -> None:
 @pytest.mark.parametrize(
     "event",
     [
-        message("Yes"),
+        message("Yes, if it is cheap"),
+        message("3"),
         reaction("3️⃣"),
         reaction("👍"),
         reaction(7),
@@ -127,7 +130,7 @@ def thread_message(body: str, root: str) -> dict[str, Any]:
     ("thread", "event"),
     [("", message("Yes")), ("$root", thread_message("Yes", "$root"))],
 )
-async def test_what_the_one_spoken_with_says_next_is_the_answer(
+async def test_an_option_in_the_words_of_the_one_spoken_with_is_the_answer(
     thread: str, event: dict[str, Any]
 ) -> None:
     open_questions = questions()
@@ -149,14 +152,37 @@ async def test_what_the_one_spoken_with_says_next_is_the_answer(
         ("", message(content={"m.relates_to": {"m.in_reply_to": {"event_id": "$else"}}})),
         ("", message(content={"msgtype": "m.image", "body": "cat.png"})),
         ("", reaction("👍", target="$else")),
+        ("", message("Maybe")),
+        ("", message("Yes, but not today")),
     ],
 )
-async def test_what_they_say_elsewhere_is_none(thread: str, event: dict[str, Any]) -> None:
+async def test_what_they_say_elsewhere_or_otherwise_is_none(
+    thread: str, event: dict[str, Any]
+) -> None:
     open_questions = questions()
     question = Question("$question", "!1:test", ("Yes", "No"), thread, PERSON)
     with open_questions.open(question) as future:
         assert not taken(open_questions, event)
         assert not future.done()
+
+
+@pytest.mark.parametrize(
+    ("passed_over", "event"),
+    [
+        (True, message("Maybe")),
+        (True, message("Yes, but not today")),
+        (False, message("Yes")),
+        (False, message("Maybe", sender="@eve:test")),
+        (False, message("Maybe", room_id="!2:test")),
+        (False, message("!status")),
+        (False, thread_message("Maybe", "$root")),
+        (False, reply("Maybe")),
+        (False, reaction("1️⃣")),
+    ],
+)
+def test_other_words_of_theirs_are_noticed(*, passed_over: bool, event: dict[str, Any]) -> None:
+    question = Question("$question", "!1:test", ("Yes", "No"), "", PERSON)
+    assert questions().is_passed_over(question, event) is passed_over
 
 
 async def test_a_question_asked_twice_is_answered_for_both() -> None:

@@ -6,8 +6,12 @@ from typing import Any
 import structlog
 from mautrix.errors import MatrixRequestError, MRoomInUse
 
+from letta_matrix.agents.room_access import ADMIN, wanted_access
 from letta_matrix.config import Config
+from letta_matrix.matrix.avatars import avatar_png
 from letta_matrix.matrix.errors import refusal
+from letta_matrix.matrix.events import mapping
+from letta_matrix.matrix.homeserver import HomeserverUnavailable
 from letta_matrix.matrix.intent import Intent
 from letta_matrix.store.meta import Meta
 
@@ -39,6 +43,18 @@ class Home:
         self.control_room_id = await self._room("control_room", self._control_room())
         self.space_id = await self._room("space", self._space())
         await self._invite_people()
+
+    async def adorn(self) -> None:
+        """Give the space a picture, and its admins power there. Nothing depends on that."""
+        try:
+            await self._empower_admins()
+            await self._show_avatar()
+        except (MatrixRequestError, HomeserverUnavailable) as error:
+            log.warning("the space is not as it should be", reason=str(error))
+
+    async def take_out(self, room_id: str) -> None:
+        """Let a room stand in the space no more. Raises as `ensure` does."""
+        await self._bot.set_state(self.space_id, "m.space.child", {}, room_id)
 
     async def wake(self, txn_id: str) -> None:
         """Make the homeserver look at its queue for us (FACTS 2: after a ping alone it may not)."""
@@ -76,6 +92,30 @@ class Home:
             except MatrixRequestError as error:
                 log.warning("cannot invite to the space", person=person, reason=refusal(error))
         await self._meta.set("space_members", wanted)
+
+    async def _show_avatar(self) -> None:
+        """Give the space a picture, unless it has one."""
+        if await self._meta.get("space_avatar") is not None:
+            return
+        known = (await self._bot.state(self.space_id, "m.room.avatar")).get("url")
+        if not known:
+            known = await self._bot.upload(avatar_png(SPACE_ALIAS), "image/png", "avatar.png")
+            await self._bot.set_state(self.space_id, "m.room.avatar", {"url": known})
+        await self._meta.set("space_avatar", str(known))
+
+    async def _empower_admins(self) -> None:
+        """Let the admins that are named one by one tidy the space. Whom people of it gave power
+        keep it."""
+        people = wanted_access(self._config)["people"]
+        admins = sorted(person for person, level in people.items() if level == ADMIN)
+        if await self._meta.get("space_admins") == (wanted := ",".join(admins)):
+            return
+        levels = await self._bot.state(self.space_id, "m.room.power_levels")
+        users = {**mapping(levels.get("users")), **dict.fromkeys(admins, ADMIN)}
+        if users != levels.get("users"):
+            content = {**levels, "users": users}
+            await self._bot.set_state(self.space_id, "m.room.power_levels", content)
+        await self._meta.set("space_admins", wanted)
 
     def _space(self) -> dict[str, Any]:
         return {

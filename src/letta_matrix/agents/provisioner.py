@@ -307,6 +307,8 @@ class Provisioner:
                 *access_part["initial_state"],
             ],
         }
+        if self._config.agents.room_version is not None:
+            content["room_version"] = str(self._room_version)
         if self._room_version >= 12:
             content["creation_content"] = {"additional_creators": [self._config.bot_user_id]}
         return content

@@ -1,11 +1,17 @@
-"""Creating, renaming and removing agents at their runtimes."""
+"""Creating, renaming and removing agents at their runtimes, and letting people in to them."""
 
 import asyncio
+from typing import Any
+
+from mautrix.errors import MatrixRequestError
 
 from letta_matrix import clock
 from letta_matrix.api.changes import change
 from letta_matrix.api.problems import Problem
 from letta_matrix.api.services import Services
+from letta_matrix.conversations.admission import Admitted
+from letta_matrix.matrix.errors import refusal
+from letta_matrix.matrix.identifiers import is_ours
 from letta_matrix.runtimes.protocol import AgentRuntime, RuntimeFault, RuntimeUnavailable
 from letta_matrix.store.agents import Agent
 from letta_matrix.toolbox.faults import Fault, ToolError
@@ -77,6 +83,30 @@ async def remove(api: Services, holder: Principal, agent: Agent, transaction_id:
 
     wanted = {"agent_id": agent.agent_id}
     await change(api, holder, "agents.remove", wanted, transaction_id, work)
+
+
+async def invite(
+    api: Services, holder: Principal, agent: Agent, user_id: str, transaction_id: str
+) -> dict[str, Any]:
+    """Invite a person into an agent's own room. Raises Problem, ToolError."""
+    if is_ours(user_id, api.config.bot_user_id):
+        raise Problem("conflict", "Agents and the bot are invited into rooms by /rooms/{room}.")
+
+    async def work(_again: bool) -> Result:
+        try:
+            outcome = await api.admission.admit(agent, user_id, by_admin=True)
+        except MatrixRequestError as error:
+            raise ToolError(refusal(error), Fault.FORBIDDEN) from error
+        if outcome is Admitted.BANNED:
+            raise ToolError(f"{user_id} is banned from the room of {agent.name}.", Fault.CONFLICT)
+        if outcome is Admitted.NO_ROOM:
+            raise ToolError(f"{agent.name} has no room yet.", Fault.CONFLICT)
+        membership = "join" if outcome is Admitted.INSIDE else "invite"
+        return {"room_id": agent.room_id, "user_id": user_id, "membership": membership}
+
+    wanted = {"agent_id": agent.agent_id, "user_id": user_id}
+    result = await change(api, holder, "agents.invite", wanted, transaction_id, work)
+    return {"agent_id": agent.agent_id, **result}
 
 
 async def roomed(api: Services, agent_id: str, seconds: float) -> Agent:

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from fastapi import Depends, Path, Query, Response
 from pydantic import ConfigDict, Field
 
-from letta_matrix.api.agent_changes import create, remove, rename, roomed
+from letta_matrix.api.agent_changes import create, invite, remove, rename, roomed
 from letta_matrix.api.calling import IdempotencyKey, given_once
 from letta_matrix.api.changes import WriteBody
 from letta_matrix.api.problems import Problem, may
@@ -15,7 +15,7 @@ from letta_matrix.api.security import Admin, Api, Holder
 from letta_matrix.api.services import Services
 from letta_matrix.store.agents import Agent, AgentStatus
 from letta_matrix.toolbox.principal import Principal, Scope
-from letta_matrix.toolbox.tool import Line
+from letta_matrix.toolbox.tool import Line, UserRef
 
 router = router_for("agents")
 
@@ -101,6 +101,34 @@ class AgentChange(WriteBody):
     )
 
     name: AgentName
+
+
+class Guest(WriteBody):
+    model_config = ConfigDict(
+        extra="forbid", json_schema_extra={"examples": [{"user_id": "@ann:example.org"}]}
+    )
+
+    user_id: UserRef = Field(description="Matrix user id of a person")
+
+
+class Admission(Answer):
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "agent_id": _EXAMPLE["agent_id"],
+                    "room_id": _EXAMPLE["room_id"],
+                    "user_id": "@ann:example.org",
+                    "membership": "invite",
+                }
+            ]
+        }
+    )
+
+    agent_id: str
+    room_id: str
+    user_id: str
+    membership: Literal["invite", "join"] = Field(description="`join` for who was in already")
 
 
 async def agents_holder(holder: Holder) -> Principal:
@@ -216,6 +244,15 @@ async def remove_agent(
         )
     await remove(api, holder, agent, given_once("", key))
     await api.sync()
+
+
+@router.post("/agents/{agent_id}/invite", responses=may("not-found", "conflict", "forbidden"))
+async def invite_to_agent(
+    holder: Admin, api: Api, agent: KnownAgent, body: Guest, key: IdempotencyKey = ""
+) -> Admission:
+    """Invite a person into an agent's own room, also one who had left it."""
+    once = given_once(body.transaction_id, key)
+    return Admission(**await invite(api, holder, agent, body.user_id, once))
 
 
 @router.post("/agents/sync")

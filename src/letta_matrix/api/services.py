@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from letta_matrix.access.authenticator import Authenticator
 from letta_matrix.access.login_sessions import LoginSessions
 from letta_matrix.config import Config
+from letta_matrix.conversations.admission import Admission
 from letta_matrix.conversations.approvals import Approvals
 from letta_matrix.matrix.homeserver import Homeserver
 from letta_matrix.runtimes.protocol import AgentRuntime
@@ -23,8 +24,9 @@ from letta_matrix.web.budget import Budget
 @dataclass(frozen=True, slots=True)
 class Services:
     """`sync` lists every runtime's agents now and gives each runtime's trouble, "" for none;
-    `unfinished` are the turns that run or wait, and `cancel` stops those that match; `health`
-    is what `/health` says; `stopping` is set when whoever waits has to come again later."""
+    `unfinished` are the turns that run or wait, and `cancel` stops those that match;
+    `admission` lets people into agents' rooms; `health` is what `/health` says; `stopping` is set
+    when whoever waits has to come again later."""
 
     config: Config
     homeserver: Homeserver
@@ -43,6 +45,7 @@ class Services:
     sync: Callable[[], Awaitable[dict[str, str]]]
     unfinished: Callable[[], list[Turn]]
     cancel: Callable[[Callable[[Turn], bool]], Awaitable[int]]
+    admission: Admission
     health: Callable[[], Mapping[str, object]]
     trouble_of: Callable[[str], str]
     stopping: asyncio.Event

@@ -13,6 +13,7 @@ import structlog
 from letta_matrix.conversations.amending import amending_entry
 from letta_matrix.conversations.answers import Answers
 from letta_matrix.conversations.audience import NOTHING, Refers
+from letta_matrix.conversations.loops import Loops
 from letta_matrix.conversations.queues import is_answer, queue_of
 from letta_matrix.conversations.routing import Router, sent_at
 from letta_matrix.matrix.events import mapping
@@ -58,7 +59,7 @@ class Dispatcher:
     is stored; `arrived` hears of every event once it is stored; `room_changed` hears of rooms
     whose members or name are others now; `amended` of turns whose messages were edited or
     redacted, `queued` of turns that come to wait behind another; `refers` finds what an event
-    refers to.
+    refers to, `loops` ends talks with programs.
     """
 
     def __init__(
@@ -75,6 +76,7 @@ class Dispatcher:
         amended: Callable[[Amended], None] = lambda _: None,
         queued: Callable[[Turn], None] = lambda _: None,
         refers: Callable[[Mapping[str, Any]], Awaitable[Refers]] = _unknown,
+        loops: Loops | None = None,
     ) -> None:
         self._router = router
         self._answers = answers
@@ -89,6 +91,7 @@ class Dispatcher:
         self._queued = queued
         self._opening = Counter[str]()
         self._refers = refers
+        self._loops = loops
         self._queues: dict[Place, deque[Turn]] = {}
         self._workers: set[asyncio.Task[None]] = set()
         self._recovered: set[str] = set()
@@ -202,6 +205,7 @@ class Dispatcher:
     ) -> InboxEntry | None:
         if self._router.is_own(event):
             self.counters["events_own"] += 1
+            self._heard(event)
             return None
         try:
             entry = await self._entry(event, taken)
@@ -229,9 +233,17 @@ class Dispatcher:
             amending.turns = entry.turns if entry is not None else []
             return amending
         entry = entry or self._router.route(event, await self._refers(event))
+        if self._loops is not None and entry is not None and entry.turns:
+            entry.turns = self._loops.allowed(entry.turns)
+            entry.state = entry.state if entry.turns else InboxState.REFUSED
         if entry is not None and entry.turns and entry.room_id in self._opening:
             return self._put_off(entry)
         return entry
+
+    def _heard(self, event: Mapping[str, Any]) -> None:
+        agent_id = self._router.agent_of(event)
+        if self._loops is not None and agent_id is not None:
+            self._loops.heard(event, agent_id)
 
     def _put_off(self, entry: InboxEntry) -> InboxEntry:
         """What speaks to an agent waits until a room is open; an invite is what opens it."""

@@ -1,7 +1,7 @@
 """Invites of our users into rooms: accepted from people who may use agents, else rejected."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
@@ -43,7 +43,11 @@ class Opener(Protocol):
 class Invitations:
     """Runs the turns of invites: the invited user joins, and what it is there for is kept. What
     people wrote meanwhile, as clients do that make a room and send the first message at once, is
-    taken up in order."""
+    taken up in order.
+
+    `entered` hears of the turn and of whom of us, before the turn ends: what it does may happen
+    again.
+    """
 
     def __init__(
         self,
@@ -55,6 +59,7 @@ class Invitations:
         outbox: Outbox,
         max_age: float,
         bot_user_id: str = "",
+        entered: Callable[[Turn, Intent], Awaitable[None]] | None = None,
     ) -> None:
         self._homeserver = homeserver
         self._rooms = rooms
@@ -64,6 +69,7 @@ class Invitations:
         self._outbox = outbox
         self._max_age = max_age
         self._bot_user_id = bot_user_id
+        self._entered = entered
 
     async def run(self, turn: Turn, *, recovered: bool) -> None:
         """Join the room, or leave it; an invite that has been taken back is let go."""
@@ -97,6 +103,8 @@ class Invitations:
             # What was put off, also where this was not to be.
             await opener.room_known(turn.room_id)
         await self._finish_answers(turn.room_id, intent)
+        if self._entered is not None:
+            await self._entered(turn, intent)
         log.info("invite taken", user=user_id, room=turn.room_id, by=turn.sender)
         await self._turns.finish(turn, Outcome.ANSWERED)
 

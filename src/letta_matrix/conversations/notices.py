@@ -23,6 +23,29 @@ OVER_BUDGET = (
     "next. What you asked before is safe. Write again in a minute, or when some is answered."
 )
 GONE = "I was deleted from my runtime, so I cannot answer any more."
+LOOP = (
+    "We seem to answer each other without anybody meaning it, so I stop answering you here for a "
+    "while. A word of a person, or one of yours that takes its time, and we go on."
+)
+LEFT_BEHIND = (
+    "This room was replaced, and I was not let into the new one. Invite me there, and we go on."
+)
+
+
+def encrypted(instead: str) -> str:
+    """`instead` is where to write, as Markdown."""
+    return (
+        "This room is encrypted, and I cannot read encrypted messages yet. "
+        f"Write to me in {instead}."
+    )
+
+
+def muted(where: str, own: int, needed: int) -> str:
+    """`where` is the room, as Markdown."""
+    return (
+        f"I may not write in {where}: my power level there is {own}, and it takes {needed}. So I "
+        "leave unanswered what you ask me there until somebody of that room changes it."
+    )
 
 
 def expired(hours: float) -> str:

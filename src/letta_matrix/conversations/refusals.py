@@ -1,4 +1,4 @@
-"""Tells people that they are over their budget: once in a room, until they are not."""
+"""Tells those who are left unanswered why: once in a room, until they are answered again."""
 
 import structlog
 
@@ -13,11 +13,14 @@ log = structlog.get_logger()
 
 
 class Refusals:
-    """Takes turns that were refused to their end; no agent hears of them."""
+    """Takes turns that were refused to their end, with a word; no agent hears of them."""
 
-    def __init__(self, homeserver: Homeserver, services: CommandServices) -> None:
+    def __init__(
+        self, homeserver: Homeserver, services: CommandServices, word: str = notices.OVER_BUDGET
+    ) -> None:
         self._homeserver = homeserver
         self._services = services
+        self._word = word
 
     async def run(self, turn: Turn, *, recovered: bool) -> None:
         """Say it exactly once. `recovered`: an earlier try may have said it."""
@@ -27,9 +30,9 @@ class Refusals:
         if reply is None:
             await self.give_up(turn)
             return
-        log.info("a person asks too much at once", person=turn.sender, room=turn.room_id)
+        log.info("left unanswered", person=turn.sender, room=turn.room_id, why=str(turn.kind))
         if turn.status is not TurnStatus.REPLYING:
-            await reply.freeze("", Notice(notices.OVER_BUDGET), Outcome.DROPPED)
+            await reply.freeze("", Notice(self._word), Outcome.DROPPED)
         sent = await reply.deliver()
         await services.turns.finish(turn, Outcome.FAILED if reply.refused else None, sent)
 

@@ -25,6 +25,7 @@ class Roster:
         self._homeserver = homeserver
         self._members: _Known[Mapping[str, str]] = _Known()
         self._names: _Known[str] = _Known()
+        self._levels: _Known[Mapping[str, Any]] = _Known()
 
     async def members(self, room_id: str, user_id: str) -> Mapping[str, str]:
         """Who has joined a room, by user id with their display names, as its member `user_id`
@@ -36,6 +37,16 @@ class Roster:
         """A room's name, "" if it has none or the homeserver does not tell."""
         intent = Intent(self._homeserver, user_id)
         return await self._names.get(room_id, lambda: intent.room_name(room_id)) or ""
+
+    async def power_levels(self, room_id: str, user_id: str) -> Mapping[str, Any] | None:
+        """The content of a room's `m.room.power_levels`, empty if it has none; None if the
+        homeserver does not tell."""
+        intent = Intent(self._homeserver, user_id)
+        return await self._levels.get(room_id, lambda: intent.state(room_id, "m.room.power_levels"))
+
+    def forget_power(self, room_id: str) -> None:
+        """The power levels of a room have changed: ask again next time."""
+        self._levels.forget(room_id)
 
     def forget(self, room_id: str) -> None:
         """Members or name of a room have changed: ask again next time."""

@@ -22,6 +22,7 @@ from letta_matrix.store.turns import Turn, TurnKind, turn_id_of
 
 _COMMAND = re.compile(r"!(?:letta(?:\s+|\Z))?([a-z][a-z-]*(?:\s.*)?)?\Z", re.DOTALL | re.IGNORECASE)
 _FOR_US = re.compile(r"!letta(?:\s|\Z)", re.IGNORECASE)
+_ROOM_TYPES = ("m.room.encryption", "m.room.tombstone")
 
 
 class Router:
@@ -48,6 +49,12 @@ class Router:
         sender = event.get("sender")
         return isinstance(sender, str) and self.is_ours(sender) and not self._prompted(event)
 
+    def agent_of(self, event: Mapping[str, Any]) -> str | None:
+        """The id of the agent that sent an event, None for anybody else."""
+        sender = event.get("sender")
+        agent = self._directory.by_user(sender) if isinstance(sender, str) else None
+        return agent.agent_id if agent is not None else None
+
     def knows(self, room_id: str) -> bool:
         """Whether the room is an agent's, or one of our users was invited into it."""
         return self._directory.by_room(room_id) is not None or bool(self._rooms.ours_in(room_id))
@@ -69,6 +76,8 @@ class Router:
             return _routed(entry, [asked])
         if event.get("type") == "m.room.member":
             return _routed(entry, self._invited(event))
+        if event.get("type") in _ROOM_TYPES:
+            return _routed(entry, self._became(event))
         if not self.may_speak(str(sender)):
             return entry
         prompt, speaks = read_prompt(event)
@@ -199,6 +208,15 @@ class Router:
             return []
         turn = new_turn(event, agent.agent_id if agent is not None else "", user_id)
         turn.kind = TurnKind.INVITE
+        return [turn]
+
+    def _became(self, event: Mapping[str, Any]) -> list[Turn]:
+        """The turn of a room that one of us is in, and that is encrypted or replaced now."""
+        if event.get("state_key") != "" or not self.knows(str(event["room_id"])):
+            return []
+        owner = self._directory.by_room(str(event["room_id"]))
+        turn = new_turn(event, owner.agent_id if owner is not None else "", str(event["type"]))
+        turn.kind = TurnKind.ROOM
         return [turn]
 
     def _prompted(self, event: Mapping[str, Any]) -> Turn | None:

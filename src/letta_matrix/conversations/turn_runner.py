@@ -11,11 +11,13 @@ from letta_matrix.conversations import notices
 from letta_matrix.conversations.activity import Activity
 from letta_matrix.conversations.approvals import Approvals
 from letta_matrix.conversations.asking import Asking, Run
+from letta_matrix.conversations.encryption import unreadable
 from letta_matrix.conversations.joining import Joining
 from letta_matrix.conversations.listening import End
 from letta_matrix.conversations.prompts import Prompts
 from letta_matrix.conversations.readable import files_of
 from letta_matrix.conversations.reply import Notice, Reply
+from letta_matrix.conversations.voices import Voices
 from letta_matrix.conversations.watchdog import Watchdog
 from letta_matrix.matrix.homeserver import Homeserver
 from letta_matrix.matrix.intent import Intent
@@ -64,8 +66,10 @@ class TurnRunner:
         approvals: Approvals,
         tools: Tools,
         joining: Joining,
+        voices: Voices | None = None,
     ) -> None:
         self._config = config.conversations
+        self._domain = config.homeserver.domain
         self._homeserver = homeserver
         self._runtimes = runtimes
         self._directory = directory
@@ -76,6 +80,7 @@ class TurnRunner:
         self._approvals = approvals
         self._tools = tools
         self._asking = Asking(config, turns, prompts, approvals, joining, self._tell_to_stop)
+        self._voices = voices
         self._running: dict[str, Run] = {}
         self._replies: dict[str, Reply] = {}
 
@@ -150,6 +155,8 @@ class TurnRunner:
 
     async def _deliver(self, turn: Turn, reply: Reply) -> None:
         sent = await reply.deliver()
+        if reply.refused and self._voices is not None:
+            await self._voices.refused(turn)
         await self._turns.finish(turn, Outcome.FAILED if reply.refused else None, sent)
 
     async def _answer(self, turn: Turn, agent: Agent, reply: Reply, *, recovered: bool) -> None:
@@ -190,9 +197,10 @@ class TurnRunner:
             return End("", Notice(notices.GONE), Outcome.FAILED)
         if turn.outcome in (Outcome.STOPPED, Outcome.WITHDRAWN):
             return await self._asking.stopped(run)
+        if await self._is_muted(run):
+            return End("", None, Outcome.FAILED)
         if turn.prompt is None and not files_of(turn.attachment):
-            word = notices.UNREADABLE if turn.attachment is None else notices.UNUSABLE
-            return End("", Notice(word), Outcome.FAILED)
+            return await self._not_read(run)
         if self._is_expired(turn):
             hours = round(self._config.max_event_age / 3600, 1)
             return End("", Notice(notices.expired(hours)), Outcome.EXPIRED)
@@ -201,6 +209,26 @@ class TurnRunner:
             reason = f"the runtime {run.agent.runtime!r} is no longer configured"
             return End("", Notice(notices.refused(reason)), Outcome.FAILED)
         return await self._asking.ask(run, runtime)
+
+    async def _not_read(self, run: Run) -> End:
+        """The end of a turn whose message has nothing for its agent."""
+        turn = run.turn
+        if turn.attachment is not None:
+            return End("", Notice(notices.UNUSABLE), Outcome.FAILED)
+        if await self._turns.told_unreadable(turn):
+            return End("", None, Outcome.DROPPED)
+        return End("", Notice(unreadable(run.agent, turn.room_id, self._domain)), Outcome.FAILED)
+
+    async def _is_muted(self, run: Run) -> bool:
+        """Whether no answer could be sent; whoever asked has been told then."""
+        turn, agent = run.turn, run.agent
+        # What the runtime works on already is followed: it may be heard again by then.
+        if self._voices is None or turn.status is not TurnStatus.QUEUED:
+            return False
+        mute = await self._voices.mute(turn.room_id, agent.user_id)
+        if mute is not None:
+            await self._voices.tell(turn, agent, mute)
+        return mute is not None
 
     def _is_expired(self, turn: Turn) -> bool:
         fresh = turn.status is TurnStatus.QUEUED and turn.asked == 0

@@ -56,8 +56,7 @@ class Intent(RoomReader):
 
     async def creation(self, room_id: str) -> Event:
         """A room's `m.room.create` event, whole, with its sender."""
-        path = ClientPath.v3.rooms[room_id].state["m.room.create"]
-        return await self._get(path, {"format": "event"})
+        return await self.state_event(room_id, "m.room.create")
 
     async def create_room(
         self, content: Mapping[str, Any], *, recover: Recover | None = None
@@ -102,6 +101,13 @@ class Intent(RoomReader):
     ) -> None:
         path = ClientPath.v3.rooms[room_id].state[event_type]
         await self._background(Method.PUT, path[state_key] if state_key else path, content)
+
+    async def point_alias(self, alias: str, room_id: str) -> None:
+        """Let an alias of ours lead to a room, wherever it led before."""
+        path = ClientPath.v3.directory.room[alias]
+        if await self.resolve_alias(alias) is not None:
+            await self._background(Method.DELETE, path, {})
+        await self._background(Method.PUT, path, {"room_id": room_id})
 
     async def send(
         self,

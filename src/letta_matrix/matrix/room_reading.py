@@ -106,6 +106,11 @@ class RoomReader:
         path = ClientPath.v3.rooms[room_id].state[event_type]
         return await self._get(path[state_key] if state_key else path)
 
+    async def state_event(self, room_id: str, event_type: str, state_key: str = "") -> Event:
+        """A whole state event, with its sender. Raises MNotFound if there is none."""
+        path = ClientPath.v3.rooms[room_id].state[event_type]
+        return await self._get(path[state_key] if state_key else path, {"format": "event"})
+
     async def room_name(self, room_id: str) -> str:
         """A room's name (`m.room.name`), "" if it has none."""
         name = (await self.state(room_id, "m.room.name")).get("name")

@@ -9,16 +9,18 @@ import hashlib
 import hmac
 import secrets
 import sys
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, cast
+from urllib.parse import quote
 
 import aiohttp
 import yaml
 
 from letta_matrix.private_files import write_private
+from letta_matrix.stack.direct_chats import with_rooms
 from letta_matrix.stack.errors import PasswordRefusedError, StackError
 from letta_matrix.stack.files import keep_secret, write_private_if_changed
 from letta_matrix.stack.homeserver_database import HomeserverDatabase
@@ -197,9 +199,15 @@ class Synapse:
         return str(answer["access_token"])
 
     async def sign_in_once(
-        self, http: aiohttp.ClientSession, user: str, password: str, device: str
+        self,
+        http: aiohttp.ClientSession,
+        user: str,
+        password: str,
+        device: str,
+        meanwhile: Callable[[str], Awaitable[None]] | None = None,
     ) -> str:
-        """A token that logs a person in once; `device` is logged in only to ask for it.
+        """A token that logs a person in once; `device` is logged in only to ask for it, and
+        `meanwhile` is given its access token.
 
         Raises:
             PasswordRefusedError: the password is wrong.
@@ -207,6 +215,8 @@ class Synapse:
         """
         access = await self.login(http, user, password, device)
         try:
+            if meanwhile is not None:
+                await meanwhile(access)
             return await self.one_time_login_token(http, access)
         finally:
             await self.logout(http, access)
@@ -224,6 +234,21 @@ class Synapse:
         if "login_token" not in answer:
             raise StackError(f"Synapse made no one-time login: {answer.get('error')}")
         return str(answer["login_token"])
+
+    async def mark_direct(
+        self, http: aiohttp.ClientSession, access: str, user_id: str, rooms: Mapping[str, str]
+    ) -> None:
+        """Name rooms as a person's direct chats with others, by user id, beside those that are
+        named already. Raises StackError."""
+        path = f"/_matrix/client/v3/user/{quote(user_id)}/account_data/m.direct"
+        known = await self._call(http, "GET", path, access_token=access)
+        if known.get("errcode") not in (None, "M_NOT_FOUND"):
+            raise StackError(f"Synapse tells no direct chats: {known.get('error')}")
+        before = {} if "errcode" in known else known
+        if (direct := with_rooms(before, rooms)) != before:
+            answer = await self._call(http, "PUT", path, direct, access)
+            if "errcode" in answer:
+                raise StackError(f"Synapse keeps no direct chats: {answer.get('error')}")
 
     async def logout(self, http: aiohttp.ClientSession, access_token: str) -> None:
         """End a login of ours. Raises StackError when Synapse does not answer."""

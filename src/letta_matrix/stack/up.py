@@ -15,6 +15,7 @@ from letta_matrix.connections.descriptors import raise_limit
 from letta_matrix.stack.agents_home import AgentsHome, Wanted
 from letta_matrix.stack.bridge_config import write_bridge_files
 from letta_matrix.stack.data import default_data_directory, make_data_directory
+from letta_matrix.stack.direct_chats import rooms_of_agents
 from letta_matrix.stack.errors import PasswordRefusedError, StackError
 from letta_matrix.stack.files import keep_secret, writing_in
 from letta_matrix.stack.keeper import KeeperProcess
@@ -92,6 +93,7 @@ class Stack:
         self._children: dict[str, Child] = {}
         self._pids: dict[str, int] = {}
         self._state: StackState | None = None
+        self._config: Config | None = None
         self._keeper = KeeperProcess(data / "keeper.sock")
 
     async def start(self) -> None:
@@ -117,6 +119,7 @@ class Stack:
         await self._start_bridge(config)
         # The bridge has made the database ready for it.
         access = await keep_token(self._data / _ACCESS, config)
+        self._config = config
         known, token = await self._log_in(password)
         self._state = self._describe(config, known, access)
         self._write_state()
@@ -234,12 +237,24 @@ class Stack:
             PasswordRefusedError: it does not.
         """
         try:
-            return await self._synapse.sign_in_once(self._http, ADMIN, password, _DEVICE)
+            return await self._synapse.sign_in_once(
+                self._http, ADMIN, password, _DEVICE, self._mark_direct
+            )
         except PasswordRefusedError:
             raise
         except StackError as error:
             self._announce(f"no link that logs you in this time ({error}); use the password")
             return None
+
+    async def _mark_direct(self, access: str) -> None:
+        """Let the admin's clients show the agents' rooms as chats with them."""
+        if self._config is None:
+            return
+        try:
+            rooms = await rooms_of_agents(self._config)
+            await self._synapse.mark_direct(self._http, access, self._admin, rooms)
+        except StackError as error:
+            self._announce(f"agents' rooms are not shown as direct chats: {error}")
 
     def _note_pid(self, key: str, pid: int) -> None:
         self._pids[key] = pid

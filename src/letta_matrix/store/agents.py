@@ -96,6 +96,9 @@ class AgentDirectory:
             self._index(agent)
 
     def _index(self, agent: Agent) -> None:
+        before = self._agents.get(agent.agent_id)
+        if before is not None and before.room_id not in (None, agent.room_id):
+            self._by_room.pop(str(before.room_id), None)
         self._agents[agent.agent_id] = agent
         self._by_user[agent.user_id] = agent
         if agent.room_id is not None:

@@ -108,6 +108,19 @@ class ConversationStore:
             del self._current[conversation.place]
         self._goes_on(place, conversation.conversation_id)
 
+    async def move(self, agent_id: str, old: str, new: str) -> None:
+        """All conversations of an agent in the room `old` go on in the room `new`; where one has
+        begun there already, that stays the current one."""
+        in_old = (conversations.c.agent_id == agent_id) & (conversations.c.room_id == old)
+        begun = [at.thread_id for at in self._current if at[:2] == (agent_id, new)]
+        left = update(conversations).where(in_old, conversations.c.thread_id.in_(begun))
+        moved = update(conversations).where(in_old).values(room_id=new)
+        await self._database.execute(left.values(current=False), moved)
+        for place in [at for at in self._places if at[:2] == (agent_id, old)]:
+            self._places.add(place._replace(room_id=new))
+            if (current := self._current.pop(place, None)) is not None:
+                self._current.setdefault(place._replace(room_id=new), current)
+
     async def count_of(self, agent_id: str) -> int:
         """How many conversations an agent has had, in all rooms."""
         query = select(func.count()).where(conversations.c.agent_id == agent_id)

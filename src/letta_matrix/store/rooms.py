@@ -124,6 +124,13 @@ class Rooms:
                 # Nobody of us hears from now on who comes and goes.
                 self._people.pop(room_id, None)
 
+    async def move_settings(self, agent_id: str, old: str, new: str) -> None:
+        """An agent behaves in a room as in the one that it replaces, unless told otherwise."""
+        settings = self.settings(agent_id, old)
+        if (agent_id, new) not in self._settings and settings != RoomSettings():
+            changes = {"paused": settings.paused, "tool_activity": settings.tool_activity}
+            await self.change_settings(agent_id, new, **changes)
+
     def settings(self, agent_id: str, room_id: str) -> RoomSettings:
         return self._settings.get((agent_id, room_id), RoomSettings())
 

@@ -15,6 +15,9 @@ from letta_matrix.store.database import Database
 from letta_matrix.store.places import Place
 from letta_matrix.store.schema import outbox, turns
 
+_DAY = 86_400.0
+_JUST_NOW = 600.0
+
 
 class TurnKind(StrEnum):
     MESSAGE = "message"  # for an agent
@@ -23,6 +26,8 @@ class TurnKind(StrEnum):
     SPEECH = "speech"  # said by an agent unasked; its text is frozen from the start
     REDACTION = "redaction"  # of an event that `prompt` names, by others or of our own
     REFUSED = "refused"  # over its sender's budget; answered with a notice, and not asked
+    LOOPED = "looped"  # of somebody who answers an agent like a program; likewise
+    ROOM = "room"  # what became of a room; `prompt` is the type of the state event
 
 
 class TurnStatus(StrEnum):
@@ -150,6 +155,19 @@ class TurnStore:
 
     async def get(self, turn_id: str) -> Turn | None:
         return next(iter(await self._found(turns.c.turn_id == turn_id)), None)
+
+    async def told_unreadable(self, turn: Turn) -> bool:
+        """Whether the sender of a message that nobody could read was told so before: at one of
+        theirs in its room within a day, or as the room was entered or changed just before."""
+        mine = (turns.c.sender == turn.sender) & (turns.c.sent_at > turn.sent_at - _DAY)
+        mine &= _MESSAGES & turns.c.prompt.is_(None)
+        mine &= turns.c.outcome == Outcome.FAILED
+        just_now = turns.c.kind.in_((TurnKind.INVITE, TurnKind.ROOM))
+        just_now &= turns.c.sent_at > turn.sent_at - _JUST_NOW
+        here = (turns.c.room_id == turn.room_id) & turns.c.agent_id.in_((turn.agent_id, ""))
+        here &= turns.c.turn_id != turn.turn_id
+        query = select(turns.c.seq).where(here, mine | just_now).limit(1)
+        return await self._database.read(lambda db: db.execute(query).first()) is not None
 
     async def run(
         self, turn: Turn, state: Mapping[str, object], joined: Sequence[Turn] = ()

@@ -2,6 +2,8 @@
 
 import asyncio
 import time
+from collections.abc import Coroutine, Generator, Mapping
+from contextlib import contextmanager
 from typing import Annotated, Any, NotRequired
 
 import structlog
@@ -9,10 +11,11 @@ from mautrix.errors import MatrixRequestError
 from pydantic import Field
 from typing_extensions import TypedDict
 
-from letta_matrix.matrix.content import edit_content, text_content, thread_relation
+from letta_matrix.matrix.content import BESIDE, edit_content, text_content, thread_relation
 from letta_matrix.matrix.homeserver import HomeserverUnavailable
 from letta_matrix.store.agents import AgentDirectory
 from letta_matrix.store.places import Place
+from letta_matrix.toolbox.arrivals import Arrivals
 from letta_matrix.toolbox.faults import ToolError
 from letta_matrix.toolbox.naming import OptionalEvent, OptionalRoom, living_room
 from letta_matrix.toolbox.principal import Scope
@@ -41,11 +44,17 @@ _CLOSING = 1.0
 """Seconds that questions have to be closed at the end of the process."""
 
 _LONGEST_ANSWER = 3_000
+_LONGEST_SHOWN = 300
 _NOT_YET = (
     "Nobody answered within {seconds:g} seconds. Go on without, or end your turn: a later answer "
     "comes as a message."
 )
 _NOT_IN_TIME = "Nobody answered within {seconds:g} seconds, and the question is closed."
+_WAITING = "I wait for an answer: reply to my question. What else you write, I read after that."
+_WAITING_OPTIONS = (
+    "I wait for an answer: tap a number at my question, write one of its options, or reply to it. "
+    "What else you write, I read after that."
+)
 _OVER = "*Nobody answered in time; a reply still reaches me as a message.*"
 _OVER_FOR_BOT = "*Nobody answered in time.*"
 
@@ -78,9 +87,10 @@ class HumanAnswer(TypedDict):
 class Asking:
     """Asks where the caller says, else where its turn takes place, else in its own room."""
 
-    def __init__(self, directory: AgentDirectory, questions: Questions) -> None:
+    def __init__(self, directory: AgentDirectory, questions: Questions, arrivals: Arrivals) -> None:
         self._directory = directory
         self._questions = questions
+        self._arrivals = arrivals
         self._standing: dict[str, tuple[Caller, Question, AskHuman]] = {}
         self._background: set[asyncio.Task[None]] = set()
 
@@ -108,7 +118,7 @@ class Asking:
             event_id, look = await self._ask(caller, place, params)
             asked = (await caller.intent.event(room_id, event_id)).get("origin_server_ts")
         asked_at = asked if isinstance(asked, int) else 0
-        # Elsewhere, whatever the speaker says next is about something else.
+        # Elsewhere nobody in particular is spoken with.
         speaker = caller.speaker if place == caller.place else ""
         question = Question(
             event_id, room_id, tuple(params.options), place.thread_id, speaker, asked_at
@@ -132,7 +142,7 @@ class Asking:
     async def _wait(
         self, caller: Caller, question: Question, deadline: float, *, look: bool
     ) -> Answer | None:
-        with self._questions.open(question) as future:
+        with self._questions.open(question) as future, self._reminding(caller, question):
             if look and (answer := await self._answered_already(caller, question)) is not None:
                 return answer
             await self._offer_options(caller, question)
@@ -145,9 +155,36 @@ class Asking:
         """Nobody waits for the answer any more."""
         if (standing := self._standing.pop(event_id, None)) is None:
             return
-        task = asyncio.create_task(self._close(*standing, None))
+        self._begin(self._close(*standing, None))
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
         self._background.add(task)
         task.add_done_callback(self._background.discard)
+
+    @contextmanager
+    def _reminding(self, caller: Caller, question: Question) -> Generator[None]:
+        """Meanwhile tell, once, whoever says something else that it waits for the answer."""
+        reminded = False
+
+        def see(event: Mapping[str, Any]) -> None:
+            nonlocal reminded
+            if not reminded and self._questions.is_passed_over(question, event):
+                reminded = True
+                self._begin(self._remind(caller, question))
+
+        with self._arrivals.listen(see):
+            yield
+
+    async def _remind(self, caller: Caller, question: Question) -> None:
+        thread, txn = question.thread_id, caller.txn("ask_human", "reminder")
+        content = text_content(
+            _WAITING_OPTIONS if question.options else _WAITING,
+            marker={**marker_of(caller, "ask_human", txn), BESIDE: "notice"},
+            msgtype="m.notice",
+            relation=thread_relation(thread, question.event_id) if thread else None,
+        )
+        await self._say(question.room_id, caller, content, txn)
 
     async def close(self) -> None:
         """Wait a little until the questions are closed that nobody waits for."""
@@ -219,19 +256,22 @@ class Asking:
     ) -> None:
         """Say in the question that it is over; nothing depends on that."""
         nobody = _OVER if caller.agent_id else _OVER_FOR_BOT
-        over = f"*Answered by {answer.sender}.*" if answer else nobody
+        over = _answered(answer) if answer else nobody
         txn = caller.txn("ask_human", "over", "answered" if answer else "not answered")
         content = edit_content(
             _text(params, over),
             target_event_id=question.event_id,
             marker=marker_of(caller, "ask_human", txn),
         )
+        await self._say(question.room_id, caller, content, txn)
+
+    async def _say(
+        self, room_id: str, caller: Caller, content: Mapping[str, object], txn: str
+    ) -> None:
         try:
-            await caller.intent.send(
-                question.room_id, "m.room.message", content, txn, give_up_after=1.0
-            )
+            await caller.intent.send(room_id, "m.room.message", content, txn, give_up_after=1.0)
         except (MatrixRequestError, HomeserverUnavailable) as error:
-            log.info("a question is not shown as over", reason=str(error))
+            log.info("not said of a question how it stands", reason=str(error))
 
 
 async def _within(future: asyncio.Future[Answer], seconds: float) -> Answer | None:
@@ -244,6 +284,13 @@ def _text(params: AskHuman, closing: str) -> str:
     return "\n\n".join(
         filter(None, [spoken(params.question, "question"), "\n".join(lines), closing])
     )
+
+
+def _answered(answer: Answer) -> str:
+    """What was chosen, or said, and by whom."""
+    words = " ".join(cut(answer.text, _LONGEST_SHOWN).split())
+    said = f"**{KEYS[answer.option - 1]} {words}**" if answer.option else f"> {words}"
+    return f"{said}\n\n*Answered by {answer.sender}.*"
 
 
 def _how(params: AskHuman) -> str:

@@ -1,23 +1,19 @@
-"""Who may do what in a room (spec: m.room.power_levels; Authorization rules)."""
+"""Changing who may do what in a room (spec: m.room.power_levels; Authorization rules)."""
 
 import math
 from collections.abc import Mapping
 from typing import Any
 
-from letta_matrix.matrix.events import items, mapping
+from letta_matrix.matrix.events import mapping
+from letta_matrix.matrix.power_levels import creators
 from letta_matrix.toolbox.faults import Fault, ToolError
 
 HIGHEST = 2**53 - 1
 """The largest integer in an event (spec appendices: Canonical JSON)."""
 
-_CREATORS_RULE = 12
-"""Since this room version creators stand above all levels and may not be listed (MSC4289)."""
-
 _POWER_LEVELS = "m.room.power_levels"
 _LEVELS = ("ban", "invite", "kick", "redact", "events_default", "state_default", "users_default")
 _LISTS = ("events", "users", "notifications")
-_ACTIONS = {"invite": 0, "kick": 50, "ban": 50, "redact": 50, "state_default": 50}
-"""Power that an action needs where a room does not say."""
 
 
 class Powers:
@@ -92,33 +88,3 @@ def _is_sound(content: Mapping[str, Any]) -> bool:
     levels = [content[key] for key in _LEVELS if key in content]
     levels += [level for one in lists for level in mapping(one).values()]
     return all(isinstance(level, int) and not isinstance(level, bool) for level in levels)
-
-
-def creators(create: Mapping[str, Any]) -> list[str]:
-    """Those above all levels in a room, by its whole `m.room.create` event; whoever made it comes
-    first."""
-    content = mapping(create.get("content"))
-    version = str(content.get("room_version") or "1")
-    # The unstable versions of MSC4289 are called after a monster.
-    if not (version.isdecimal() and int(version) >= _CREATORS_RULE) and "hydra" not in version:
-        return []
-    more = items(content.get("additional_creators")) or []
-    return list(dict.fromkeys(one for one in (create.get("sender"), *more) if isinstance(one, str)))
-
-
-def needed_for(levels: Mapping[str, Any]) -> dict[str, int]:
-    """The levels that actions need, by the content of `m.room.power_levels`, whatever it is."""
-    return {action: level(levels.get(action), least) for action, least in _ACTIONS.items()}
-
-
-def level_of(levels: Mapping[str, Any], user_id: str) -> int:
-    """A user's level, by the content of `m.room.power_levels`, whatever it is."""
-    default = level(levels.get("users_default"), 0)
-    return level(mapping(levels.get("users")).get(user_id), default)
-
-
-def level(value: object, default: int) -> int:
-    """A level as a room has it. Rooms before version 10 may have it as text."""
-    if isinstance(value, str) and value.strip().lstrip("+-").isdecimal() and len(value) < 20:
-        return int(value)
-    return value if isinstance(value, int) and not isinstance(value, bool) else default

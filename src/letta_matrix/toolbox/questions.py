@@ -23,10 +23,10 @@ _TEXT_TYPES = ("m.text", "m.emote")
 class Question:
     """A question as it stands in a room, or in a thread there.
 
-    Everybody permitted answers by a reaction or a reply. `speaker`, with whom the agent talks
-    there, answers with whatever they say next: it would wait for the question to end. What was
-    sent before `asked_at` (by the homeserver's clock, ms) answers nothing, though it may come
-    again.
+    Everybody permitted answers by a reaction or a reply. So do the exact words or the number of
+    an option, written where it was asked; from `speaker` alone, if the agent talks with somebody
+    there. Anything else is said to the agent. What was sent before `asked_at` (by the
+    homeserver's clock, ms) answers nothing, though it may come again.
     """
 
     event_id: str
@@ -101,8 +101,20 @@ class Questions:
         if _target(event) == question.event_id:
             is_reaction = event.get("type") == "m.reaction"
             return (_chosen if is_reaction else _told)(question, sender, event)
-        is_next = sender == question.speaker and _said_in(event) == question.thread_id
-        return _told(question, sender, event) if is_next else None
+        if question.speaker not in ("", sender) or _said_in(event) != question.thread_id:
+            return None
+        told = _told(question, sender, event)
+        return told if told is not None and told.option else None
+
+    def is_passed_over(self, question: Question, event: Mapping[str, Any]) -> bool:
+        """Whether somebody whose words could answer a question says something else there, which
+        waits for the question to end."""
+        sender = event.get("sender")
+        if not isinstance(sender, str) or sender != question.speaker:
+            return False
+        if event.get("room_id") != question.room_id or _sent_at(event) < question.asked_at:
+            return False
+        return _said_in(event) == question.thread_id and self.answer(question, event) is None
 
     @contextmanager
     def open(self, question: Question) -> Generator[asyncio.Future[Answer]]:

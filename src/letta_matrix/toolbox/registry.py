@@ -112,7 +112,7 @@ class Toolbox:
         self._known = KnownRooms(self.arrivals)
         self.questions = Questions(config)
         self.ledger = Ledger(audit)
-        self._asking = Asking(directory, self.questions)
+        self._asking = Asking(directory, self.questions, self.arrivals)
         self.membership = Membership(config, homeserver, directory, rooms)
         tools = [
             *writing_tools(),

@@ -12,10 +12,16 @@ from typing_extensions import TypedDict
 from letta_matrix.matrix.events import mapping
 from letta_matrix.matrix.formatting import clean_text
 from letta_matrix.matrix.intent import Intent
+from letta_matrix.matrix.power_levels import (
+    creators,
+    level,
+    level_of,
+    needed_for,
+    needed_to_send,
+)
 from letta_matrix.toolbox.faults import Fault, ToolError
 from letta_matrix.toolbox.known_rooms import KnownRooms
 from letta_matrix.toolbox.naming import not_in, room_of
-from letta_matrix.toolbox.power import creators, level, level_of, needed_for
 from letta_matrix.toolbox.principal import Scope
 from letta_matrix.toolbox.results import LIMIT, UNTRUSTED, cut, size
 from letta_matrix.toolbox.tool import Caller, Params, Result, RoomRef, Tool
@@ -165,7 +171,7 @@ def power(state: Contents, own_id: str) -> dict[str, object]:
     above = creators({"sender": create.get("sender"), "content": create})
     users = {str(who): level(has, 0) for who, has in mapping(levels.get("users")).items()}
     own = level_of(levels, own_id)
-    needed = {"send": _send_level(levels), **needed_for(levels)}
+    needed = {"send": needed_to_send(levels), **needed_for(levels)}
     needed["set_state"] = needed.pop("state_default")
     strong = sorted(users.items(), key=lambda user: -user[1])[:_SHOWN]
     return {
@@ -175,11 +181,6 @@ def power(state: Contents, own_id: str) -> dict[str, object]:
         **({"creators": [cut(who, _ID) for who in above[:_SHOWN]]} if above else {}),
         "needed": needed,
     }
-
-
-def _send_level(levels: Mapping[str, Any]) -> int:
-    default = level(levels.get("events_default"), 0)
-    return level(mapping(levels.get("events")).get("m.room.message"), default)
 
 
 async def _content(intent: Intent, room_id: str, kind: str, key: str) -> Mapping[str, Any] | None:

@@ -193,16 +193,19 @@ async def test_an_agent_asks_a_human(ann: Person, ada: Room) -> None:
     assert "Answered by" in (await question_of(ann, ada, text))["content"]["body"]
 
 
-async def test_what_is_said_next_answers_and_prompts_nobody(
+async def test_an_option_in_words_answers_and_prompts_nobody(
     world: LettaWorld, ann: Person, ada: Room
 ) -> None:
-    text, answer = (f"{what} {secrets.token_hex(3)}" for what in ("How many?", "seven"))
+    text, answer, other = (f"{what} {secrets.token_hex(3)}" for what in ("How?", "so", "hm"))
     before = len(await ann.replies(ada, 0))
-    await ann.send(ada.room_id, call("ask_human", question=text))
+    await ann.send(ada.room_id, call("ask_human", question=text, options=[answer, "not"]))
     await question_of(ann, ada, text)
+    await ann.send(ada.room_id, other)
     await ann.send(ada.room_id, answer)
-    assert answer in (await ann.replies(ada, before + 2))[before + 1]
-    assert len(world.asked(answer)) == 0
+    replies = await ann.replies(ada, before + 3)
+    assert answer in replies[before + 1]
+    assert replies[before + 2] == f"echo: {other}"
+    assert len([one for one in world.asked(answer) if not one.after_tool]) == 1
 
 
 @pytest.mark.parametrize("how", ["!cancel", "🛑"])

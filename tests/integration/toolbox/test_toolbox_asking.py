@@ -67,7 +67,36 @@ async def test_a_person_chooses_by_reaction(bench: Bench, ada: Agent) -> None:
     assert ok
     assert (told["answer"], told["option"], told["by"]) == ("No", 2, bench.ann.user_id)
     shown = (await bench.ann.bodies(room_id, ada.user_id))[-1]
-    assert shown.endswith(f"*Answered by {bench.ann.user_id}.*")
+    assert shown.endswith(f"**2️⃣ No**\n\n*Answered by {bench.ann.user_id}.*")
+
+
+async def test_other_words_stay_words_and_are_told_what_waits(
+    bench: Bench, ada: Agent, why: str
+) -> None:
+    room_id = await bench.room(ada)
+    conversation = await bench.talk(ada, room_id)
+    since = len(await bench.ann.timeline(room_id))
+    wanted: Json = {"question": why, "options": ["Tea", "Coffee"]}
+    asking = asyncio.create_task(bench.call(ada, "ask_human", "", conversation, **wanted))
+    await bench.question_of(room_id, ada.user_id, why, options=2)
+    for words in ("what is there?", "and cake?"):
+        await bench.ann.send(room_id, words)
+        event = (await bench.ann.timeline(room_id, "m.room.message"))[-1]
+        bench.toolbox.arrivals.publish({**event, "room_id": room_id})
+    assert not await bench.offer_new(room_id, since)
+
+    async def notices() -> list[str]:
+        return [body for body in await bench.ann.bodies(room_id, ada.user_id) if body != why]
+
+    await bench.ann.watch(
+        room_id, notices, lambda said: [one for one in said if one.startswith("I wait for")]
+    )
+    await bench.ann.send(room_id, "coffee")
+    assert await bench.offer_new(room_id, since)
+    _, told = await within(asking)
+    assert (told["answer"], told["by"]) == ("Coffee", bench.ann.user_id)
+    reminders = [one for one in await notices() if one.startswith("I wait for")]
+    assert len(reminders) == 1
 
 
 async def test_an_answer_given_while_the_bridge_was_away_counts(
@@ -91,13 +120,15 @@ async def test_what_was_said_before_a_question_does_not_answer_it(
 ) -> None:
     room_id, once = await bench.room(ada), secrets.token_hex(8)
     conversation = await bench.talk(ada, room_id)
+    wanted: Json = {"question": why, "options": ["before", "after"]}
     await bench.ann.send(room_id, "before")
-    asking = asyncio.create_task(bench.call(ada, "ask_human", once, conversation, question=why))
+    asking = asyncio.create_task(bench.call(ada, "ask_human", once, conversation, **wanted))
     await bench.question_of(room_id, ada.user_id, why)
     await given_up(asking)
     bench.restart()
-    await bench.ann.send(room_id, "after")
-    _, told = await bench.call(ada, "ask_human", once, conversation, question=why)
+    await bench.ann.send(room_id, "something else")
+    await bench.ann.send(room_id, "After")
+    _, told = await bench.call(ada, "ask_human", once, conversation, **wanted)
     assert told["answer"] == "after"
 
 

@@ -8,6 +8,7 @@ from letta_matrix.conversations.commands import (
     answering,
     management,
     overview,
+    rooms,
     settings,
     talking,
 )
@@ -145,6 +146,14 @@ COMMANDS: tuple[Command, ...] = (
         scope=Scope.BOTH,
     ),
     Command(
+        "invite",
+        rooms.invite,
+        "invites you again into an agent's room, or into all you may be in; an admin can name "
+        "somebody else.",
+        (Argument("AGENT", Kind.TEXT), Argument("person", Kind.OPTION)),
+        scope=Scope.BOTH,
+    ),
+    Command(
         "pause",
         settings.pause,
         "leaves messages here unanswered until `!resume`.",
@@ -183,6 +192,14 @@ COMMANDS: tuple[Command, ...] = (
         "deletes an agent for good; asks first.",
         (_AGENT, Argument("yes", Kind.FLAG)),
         aliases=("delete",),
+        permission="admin",
+        scope=Scope.MANAGEMENT,
+    ),
+    Command(
+        "archive",
+        rooms.archive,
+        "takes the room of a removed agent out of the space, or those of all.",
+        (Argument("AGENT", Kind.TEXT),),
         permission="admin",
         scope=Scope.MANAGEMENT,
     ),

@@ -4,9 +4,10 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
 from letta_matrix.config import Config
+from letta_matrix.conversations.admission import Admission
 from letta_matrix.conversations.approvals import Approvals
 from letta_matrix.runtimes.protocol import AgentRuntime
-from letta_matrix.store.agents import AgentDirectory
+from letta_matrix.store.agents import Agent, AgentDirectory
 from letta_matrix.store.conversations import ConversationStore
 from letta_matrix.store.outbox import Outbox
 from letta_matrix.store.places import Place
@@ -20,7 +21,8 @@ class CommandServices:
 
     `cancel` stops the running and queued messages that match and returns how many those were;
     `sync` lists all runtimes now and returns why one could not be listed, "" where it could, by
-    its name; `troubles` are lines for an operator,
+    its name; `admission` lets people in; `archive` takes a removed agent's room out of the space;
+    `troubles` are lines for an operator,
     `trouble_of` is the one of an agent by its id, "" if there is none; `waiting` counts the
     messages at a place that are not answered yet, the one being worked on included.
     """
@@ -38,3 +40,5 @@ class CommandServices:
     troubles: Callable[[], list[str]]
     trouble_of: Callable[[str], str]
     waiting: Callable[[Place], int]
+    admission: Admission
+    archive: Callable[[Agent], Awaitable[None]]

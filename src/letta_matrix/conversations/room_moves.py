@@ -1,0 +1,194 @@
+"""Rooms that were replaced by others (spec: Room upgrades): our users go along, and what they
+talked about goes on there."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import structlog
+from mautrix.errors import MatrixRequestError
+
+from letta_matrix.config import Config
+from letta_matrix.conversations import notices
+from letta_matrix.conversations.routing import are_ids
+from letta_matrix.matrix.content import text_content
+from letta_matrix.matrix.errors import is_refusal, refusal
+from letta_matrix.matrix.events import mapping
+from letta_matrix.matrix.homeserver import Homeserver
+from letta_matrix.matrix.identifiers import is_ours, room_alias
+from letta_matrix.matrix.intent import Intent
+from letta_matrix.matrix.transactions import txn_id
+from letta_matrix.store.agents import Agent, AgentDirectory
+from letta_matrix.store.conversations import ConversationStore
+from letta_matrix.store.rooms import Rooms
+from letta_matrix.store.turns import Turn
+
+log = structlog.get_logger()
+
+_KEPT = ("registered", "displayname", "avatar", "announced", "announcements")
+"""What of `Agent.applied` is about the agent and not about its room."""
+
+
+async def _nothing(_: Any) -> None:
+    """Where nobody is interested."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Move:
+    """A room that is replaced by another, and who says so."""
+
+    old: str
+    new: str
+    by: str
+    at: float
+
+
+class RoomMoves:
+    """Follows to rooms that replace those we are in.
+
+    A room is followed only to one that both ends agree on: the old one's state names the new one,
+    which takes power there, and the new one names the old one as what it was before. An agent's
+    own room moves by an admin's word only.
+
+    `on_room` hears of each room that becomes known, `on_moved` of agents whose own room moved,
+    `leave_space` takes a room out of the space.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        homeserver: Homeserver,
+        directory: AgentDirectory,
+        rooms: Rooms,
+        conversations: ConversationStore,
+        on_room: Callable[[str], Awaitable[None]] = _nothing,
+        leave_space: Callable[[str], Awaitable[None]] = _nothing,
+    ) -> None:
+        self._config = config
+        self._homeserver = homeserver
+        self._directory = directory
+        self._rooms = rooms
+        self._conversations = conversations
+        self._on_room = on_room
+        self._leave_space = leave_space
+        self.on_moved: Callable[[list[Agent]], Awaitable[None]] = _nothing
+
+    async def follow(self, turn: Turn) -> None:
+        """A room says that it was replaced: all of us who are there go along, once for each turn.
+        Raises HomeserverUnavailable."""
+        owner = self._directory.by_room(turn.room_id)
+        ours = sorted(
+            set(self._rooms.ours_in(turn.room_id)) - ({owner.user_id} if owner else set())
+        )
+        # Whose room it is comes last: then it is done.
+        for user_id in [*ours, *([owner.user_id] if owner else [])]:
+            intent = Intent(self._homeserver, user_id)
+            try:
+                move = await self._announced(intent, turn)
+                if move is not None and await self._came_along(intent, move):
+                    await self._move(intent, move)
+                elif move is not None:
+                    await self._stay(intent, turn)
+            except MatrixRequestError as error:
+                log.info("a room is not followed", room=turn.room_id, reason=refusal(error))
+
+    async def entered(self, turn: Turn, intent: Intent) -> None:
+        """One of us has come into a room by an invitation: it may replace one that it is in.
+        Raises HomeserverUnavailable."""
+        try:
+            old = _predecessor(await intent.creation(turn.room_id))
+            if old is None or not self._is_in(old, intent.user_id):
+                return
+            move = await self._announced(intent, replace(turn, room_id=old))
+            if move is not None and move.new == turn.room_id:
+                await self._move(intent, move)
+        except MatrixRequestError as error:
+            log.info("not known what a room replaces", room=turn.room_id, reason=refusal(error))
+
+    async def _announced(self, intent: Intent, turn: Turn) -> _Move | None:
+        """The move that the state of a turn's room tells of, if it is one to follow."""
+        tombstone = await intent.state_event(turn.room_id, "m.room.tombstone")
+        new = mapping(tombstone.get("content")).get("replacement_room")
+        by = str(tombstone.get("sender"))
+        if not are_ids(new) or new == turn.room_id or self._directory.by_room(str(new)) is not None:
+            return None
+        if self._directory.by_room(turn.room_id) is not None and not self._may_move_home(by):
+            log.warning("an agent's room is not moved for this person", room=turn.room_id, by=by)
+            return None
+        return _Move(turn.room_id, str(new), by, turn.sent_at)
+
+    def _may_move_home(self, user_id: str) -> bool:
+        ours = is_ours(user_id, self._config.bot_user_id)
+        return ours or self._config.role_of(user_id) == "admin"
+
+    async def _came_along(self, intent: Intent, move: _Move) -> bool:
+        """Whether one of us is in the new room now, and that is what it says it is."""
+        was_in = move.new in await intent.joined_rooms()
+        server = move.by.partition(":")[2]
+        try:
+            is_near = server == self._config.homeserver.domain
+            await intent.join(move.new, via="" if is_near else server)
+        except MatrixRequestError as error:
+            if not is_refusal(error):
+                raise
+            log.info("not let into a new room", room=move.new, reason=refusal(error))
+            return False
+        if _predecessor(await intent.creation(move.new)) == move.old:
+            return True
+        log.warning("a room does not replace the one that says so", room=move.new, old=move.old)
+        if not was_in:
+            await intent.leave(move.new)
+        return False
+
+    async def _move(self, intent: Intent, move: _Move) -> None:
+        agent = self._directory.by_user(intent.user_id)
+        owner = self._directory.by_room(move.old)
+        if agent is not None:
+            await self._conversations.move(agent.agent_id, move.old, move.new)
+            await self._rooms.move_settings(agent.agent_id, move.old, move.new)
+        if agent is not None and agent is owner:
+            await self._move_home(intent, agent, move)
+        else:
+            direct = self._rooms.ours_in(move.old).get(intent.user_id, False)
+            await self._rooms.joined(move.new, intent.user_id, direct=direct, since=move.at)
+        log.info("room followed", user=intent.user_id, room=move.old, now=move.new)
+        await self._on_room(move.new)
+
+    async def _move_home(self, ghost: Intent, agent: Agent, move: _Move) -> None:
+        """An agent's own room is another one now."""
+        alias = room_alias(agent.agent_id, self._config.homeserver.domain)
+        if await ghost.resolve_alias(alias) != move.new:
+            await ghost.point_alias(alias, move.new)
+        await self._leave_space(move.old)
+        # In the old one it is still there for those who mention it.
+        await self._rooms.joined(move.old, ghost.user_id, direct=False, since=move.at)
+
+        def moved(one: Agent) -> Agent:
+            applied = {key: value for key, value in one.applied.items() if key in _KEPT}
+            return replace(one, room_id=move.new, applied=applied)
+
+        agents = await self._directory.change([agent.agent_id], moved)
+        for user_id in list(self._rooms.ours_in(move.new)):
+            if user_id in (ghost.user_id, self._config.bot_user_id):
+                await self._rooms.left(move.new, user_id)
+        await self.on_moved(agents)
+
+    async def _stay(self, intent: Intent, turn: Turn) -> None:
+        """Say in the old room what is missing."""
+        cause = txn_id(turn.event_id, intent.user_id, "left behind")
+        marker = {"turn_id": turn.turn_id, "txn": cause}
+        content = text_content(notices.LEFT_BEHIND, marker=marker, msgtype="m.notice")
+        await intent.send(
+            turn.room_id, "m.room.message", content, cause, give_up_after=60, look_first=True
+        )
+
+    def _is_in(self, room_id: str, user_id: str) -> bool:
+        owner = self._directory.by_room(room_id)
+        return user_id in self._rooms.ours_in(room_id) or (
+            owner is not None and user_id == owner.user_id
+        )
+
+
+def _predecessor(create: Mapping[str, Any]) -> str | None:
+    room_id = mapping(mapping(create.get("content")).get("predecessor")).get("room_id")
+    return str(room_id) if are_ids(room_id) else None

@@ -1,0 +1,61 @@
+"""Runs the turns of rooms that are encrypted or replaced from now on."""
+
+import structlog
+from mautrix.errors import MatrixRequestError
+
+from letta_matrix.conversations.encryption import Encryption
+from letta_matrix.conversations.room_moves import RoomMoves
+from letta_matrix.matrix.errors import refusal
+from letta_matrix.matrix.homeserver import Homeserver
+from letta_matrix.matrix.intent import Intent
+from letta_matrix.store.agents import AgentDirectory
+from letta_matrix.store.rooms import Rooms
+from letta_matrix.store.turns import Outcome, Turn, TurnStore
+
+log = structlog.get_logger()
+
+
+class RoomTurns:
+    """Does what a room's new state asks of our users there."""
+
+    def __init__(
+        self,
+        homeserver: Homeserver,
+        directory: AgentDirectory,
+        rooms: Rooms,
+        turns: TurnStore,
+        encryption: Encryption,
+        moves: RoomMoves,
+    ) -> None:
+        self._homeserver = homeserver
+        self._directory = directory
+        self._rooms = rooms
+        self._turns = turns
+        self._encryption = encryption
+        self._moves = moves
+
+    async def run(self, turn: Turn, *, recovered: bool) -> None:
+        """Do it; everything in it may be done twice. Raises HomeserverUnavailable."""
+        if turn.prompt == "m.room.tombstone":
+            await self._moves.follow(turn)
+        elif (user_id := self._speaker(turn)) is not None:
+            try:
+                await self._encryption.tell(turn, Intent(self._homeserver, user_id))
+            except MatrixRequestError as error:
+                log.info("not told of encryption", room=turn.room_id, reason=refusal(error))
+        await self._turns.finish(turn, Outcome.ANSWERED)
+
+    async def entered(self, turn: Turn, intent: Intent) -> None:
+        """One of us has come into a room by an invitation. Raises HomeserverUnavailable."""
+        await self._moves.entered(turn, intent)
+        await self._encryption.entered(turn, intent)
+
+    async def give_up(self, turn: Turn) -> None:
+        """Leave it as it is."""
+        await self._turns.finish(turn, Outcome.FAILED)
+
+    def _speaker(self, turn: Turn) -> str | None:
+        """One of us in the room, the one whose room it is if there is one."""
+        if (agent := self._directory.get(turn.agent_id)) is not None:
+            return agent.user_id
+        return next(iter(self._rooms.ours_in(turn.room_id)), None)

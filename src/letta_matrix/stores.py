@@ -1,0 +1,53 @@
+"""The database's tables, opened and closed together."""
+
+from letta_matrix.config import Config
+from letta_matrix.conversations.queues import budget_of
+from letta_matrix.store.agents import AgentDirectory
+from letta_matrix.store.approvals import ApprovalStore
+from letta_matrix.store.audit import AuditStore
+from letta_matrix.store.conversations import ConversationStore
+from letta_matrix.store.database import Database, database_url
+from letta_matrix.store.inbox import Inbox
+from letta_matrix.store.meta import Meta
+from letta_matrix.store.outbox import Outbox
+from letta_matrix.store.rooms import Rooms
+from letta_matrix.store.speech import SpeechStore
+from letta_matrix.store.tokens import TokenStore
+from letta_matrix.store.turns import TurnStore
+
+
+class Stores:
+    """The database's tables."""
+
+    def __init__(self, config: Config) -> None:
+        url = database_url(config.database.url, config.directory)
+        self.database = Database(url)
+        self.directory = AgentDirectory(self.database)
+        self.conversations = ConversationStore(self.database)
+        self.turns = TurnStore(self.database, self.conversations)
+        self.inbox = Inbox(self.database, budget_of(config))
+        self.outbox = Outbox(self.database)
+        self.approvals = ApprovalStore(self.database)
+        self.rooms = Rooms(self.database)
+        self.speech = SpeechStore(self.database)
+        self.meta = Meta(self.database)
+        self.tokens = TokenStore(self.database, Database(url))
+        self.audit = AuditStore(self.database)
+
+    async def open(self) -> None:
+        """Open the database and load what is held in memory. Raises StoreError."""
+        await self.database.open()
+        await self.directory.load()
+        await self.conversations.load()
+        await self.rooms.load()
+        await self.speech.load()
+        await self.approvals.load()
+
+    @property
+    def trouble(self) -> str:
+        """What is wrong with the database, "" for nothing."""
+        return self.database.trouble or self.tokens.trouble
+
+    async def close(self) -> None:
+        await self.tokens.close()
+        await self.database.close()
