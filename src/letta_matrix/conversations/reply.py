@@ -25,6 +25,7 @@ from letta_matrix.matrix.intent import Intent
 from letta_matrix.matrix.mentions import named_by_agent
 from letta_matrix.matrix.splitting import split
 from letta_matrix.matrix.transactions import txn_id
+from letta_matrix.matrix.unfolding import unfolded
 from letta_matrix.store.outbox import Outbox, OutboxEntry, OutboxKind
 from letta_matrix.store.turns import Outcome, Turn, TurnKind
 from letta_matrix.waiting import is_set
@@ -38,7 +39,7 @@ _NO_TEXT = "\u2026"
 _LONG_TEXT = 16_000
 _INTERIM_TIMEOUT = 10.0
 _STRETCH_BYTES = 8_000
-"""A reply's edits slow down as it grows: each carries the whole text, twice."""
+"""A reply's edits slow down as it grows: each carries the whole text, three times."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -336,14 +337,18 @@ class Reply:
         return text_content(text, marker=marker, msgtype="m.notice", relation=self._relation)
 
     def _notice_content(self, kind: OutboxKind, text: str, cause: str) -> dict[str, object]:
-        marker = {**self._marker(cause), BESIDE: str(kind)}
-        return text_content(text, marker=marker, msgtype="m.notice", relation=self._relation)
+        marker, plain = {**self._marker(cause), BESIDE: str(kind)}, unfolded(text)
+        return text_content(
+            text, marker=marker, msgtype="m.notice", relation=self._relation, plain=plain
+        )
 
     def _notice_edit(
         self, kind: OutboxKind, target: str, cause: str, text: str
     ) -> dict[str, object]:
-        marker = {**self._marker(cause), BESIDE: str(kind)}
-        return edit_content(text, target_event_id=target, marker=marker, msgtype="m.notice")
+        marker, plain = {**self._marker(cause), BESIDE: str(kind)}, unfolded(text)
+        return edit_content(
+            text, target_event_id=target, marker=marker, msgtype="m.notice", plain=plain
+        )
 
     def _update(self, kind: OutboxKind, target: str, cause: str, markdown: str) -> OutboxEntry:
         content = self._notice_edit(kind, target, cause, markdown)
