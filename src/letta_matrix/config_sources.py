@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 import yaml
 
 from letta_matrix.config_faults import ConfigError, describe
+from letta_matrix.program import typed
 
 ENV_PREFIX = "LETTA_MATRIX__"
 _LEGACY = {"MATRIX_HOMESERVER_URL": ("homeserver", "url")}
@@ -27,7 +28,7 @@ def read_file(path: Path) -> dict[str, object]:
         data: object = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError(
-            f"{path}: no such file; `letta-matrix init` writes one, `letta-matrix up` needs none"
+            f"{path}: no such file; `{typed(['init'])}` writes one, `{typed(['up'])}` needs none"
         ) from None
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None

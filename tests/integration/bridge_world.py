@@ -105,8 +105,8 @@ async def room_of(agent: AgentInfo, person: Person) -> Room:
 async def new_person(homeserver: Homeserver, name: str = "ann") -> Person:
     """A fresh account."""
     localpart = f"{name}{next(_numbers)}_{secrets.token_hex(3)}"
-    who, token, _ = await homeserver.register(localpart)
-    person = Person(homeserver.http, homeserver.url, who, token)
+    who, token, password = await homeserver.register(localpart)
+    person = Person(homeserver.http, homeserver.url, who, token, password=password)
     # From here on it is told what is new, which is little to tell.
     await person.happening()
     return person

@@ -27,6 +27,7 @@ class Person:
     user_id: str
     token: str
     as_user: str = ""
+    password: str = field(default="", compare=False, repr=False)
     _synced: dict[str, str] = field(default_factory=dict[str, str], compare=False, repr=False)
 
     async def call(

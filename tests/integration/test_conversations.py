@@ -72,6 +72,9 @@ async def test_a_reply_grows_in_one_message(world: World, ann: Person, room: Roo
     assert CURSOR not in str(said)
     # What was there by the time of an edit comes with that one.
     assert said["edits"] in (1, 2)
+    for event in await ann.timeline(room.room_id, "m.room.message"):
+        version = event["content"].get("m.new_content", event["content"])
+        assert version.get("formatted_body") or event["sender"] != room.ghost, "Element stumbles"
 
 
 async def test_typing_and_receipts_while_a_slow_agent_works(

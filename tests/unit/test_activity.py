@@ -22,6 +22,7 @@ from letta_matrix.matrix.formatting import render
 from letta_matrix.matrix.homeserver import Homeserver
 from letta_matrix.matrix.intent import Intent
 from letta_matrix.matrix.splitting import CONTENT_LIMIT
+from letta_matrix.matrix.unfolding import unfolded
 from letta_matrix.runtimes.protocol import ToolReturned, ToolStarted
 from letta_matrix.store.agents import AgentDirectory
 from letta_matrix.store.database import Database, StoreUnavailable
@@ -105,9 +106,20 @@ async def test_a_tool_that_takes_its_time_is_shown_and_leaves_a_trace(
     await stage.end()
     shown, reply = fake.bodies(ROOM)
     assert reply == "done"
-    assert shown.startswith("<details><summary>🔧 2 tools · ")
-    for text in ("✓ `Bash` ok", '{"command": "ls"}', "a\nb", "✗ `Read` failed", "no such file"):
-        assert text in shown
+    assert re.fullmatch(
+        r"🔧 2 tools · .+ s\n"
+        r"  ✓ `Bash` ok · .+ s\n"
+        r'    \{"command": "ls"\}\n'
+        r"    a\n"
+        r"    b\n"
+        r"  ✗ `Read` failed · .+ s\n"
+        r'    \{"path": "/etc/hosts"\}\n'
+        r"    no such file",
+        shown,
+    )
+    html = contents(fake)[-1]["m.new_content"]["formatted_body"]
+    assert html.startswith("<details><summary>🔧 2 tools · ")
+    assert "<pre><code>a\nb\n</code></pre>" in html
     targets = {c["m.relates_to"]["event_id"] for c in contents(fake) if "m.new_content" in c}
     assert targets == {fake.messages(ROOM)[0]["event_id"]}
 
@@ -147,7 +159,7 @@ async def test_the_trace_waits_for_no_edit_and_is_overwritten_by_none(
     await eventually(lambda: len(fake.messages(ROOM)) == 2)
     await stage.reply.deliver()
     assert contents(fake)[2]["body"] == "done"
-    assert fake.bodies(ROOM)[0].startswith("<details>")
+    assert fake.bodies(ROOM)[0].startswith("🔧 1 tool · ")
 
 
 async def test_nothing_used_nothing_shown(stage: Stage, fake: FakeHomeserver) -> None:
@@ -178,7 +190,7 @@ async def test_one_trace_through_a_crash(stage: Stage, fake: FakeHomeserver, clo
     await stage.end()
     shown, reply = fake.bodies(ROOM)
     assert reply == "done"
-    assert shown.startswith("<details><summary>🔧 1 tool</summary>")
+    assert shown.startswith("🔧 1 tool\n  ✓ `Bash` ok\n")
     assert shown.count("once") == 1
     assert "`Bash` ok" in shown
 
@@ -285,7 +297,6 @@ def test_nothing_that_tools_say_is_markup(calls: list[tuple[str, str, str, bool]
         for name, arguments, output, ok in calls
     ]
     shown = render(trace(uses, timed=True)).html
-    assert shown is not None
     assert set(re.findall(r"</?([a-zA-Z0-9]+)[^>]*>", shown)) <= TAGS
     assert shown.startswith("<details><summary>")
     assert shown.endswith("</details>")
@@ -300,7 +311,9 @@ def test_a_trace_fits_into_an_event(filler: str) -> None:
     ]
     markdown = trace(uses, timed=True)
     marker = {"txn": "x" * 40, "turn_id": "x" * 40, "run_id": "x" * 60}
-    content = edit_content(markdown, target_event_id="$" + "x" * 60, marker=marker)
+    content = edit_content(
+        markdown, target_event_id="$" + "x" * 60, marker=marker, plain=unfolded(markdown)
+    )
     assert content_size(content) <= CONTENT_LIMIT
     assert "200 tools" in markdown
     assert re.search(r"… and \d+ tools more", markdown)

@@ -51,9 +51,7 @@ def approval(arguments: dict[str, object], **fields: object) -> Approval:
 
 def blocks(markdown: str) -> list[str]:
     """The code blocks that a client shows."""
-    shown = render(markdown).html
-    assert shown is not None
-    return [html.unescape(block) for block in _BLOCK.findall(shown)]
+    return [html.unescape(block) for block in _BLOCK.findall(render(markdown).html)]
 
 
 def asked(arguments: dict[str, object], **fields: object) -> str:
@@ -73,7 +71,7 @@ def test_the_arguments_are_shown_to_the_last_character(arguments: dict[str, obje
         assert shown == list(arguments.values())
     else:
         assert json.loads(shown[-1]) == arguments
-    formatted = render(markdown).html or ""
+    formatted = render(markdown).html
     known = {"p", "pre", "code", "br", "strong", "details", "summary"}
     assert set(_TAG.findall(formatted)) <= known
 
@@ -142,7 +140,7 @@ def test_the_end_is_one_harmless_line(tool: str, reason: str, status: ApprovalSt
     text = outcome(one)
     assert "\n" not in text
     assert visible(text) == text or "♾️" in text
-    assert "script" not in _TAG.findall(render(text).html or "")
+    assert "script" not in _TAG.findall(render(text).html)
     assert denial(one).startswith("Denied")
 
 
@@ -150,7 +148,7 @@ def test_the_end_is_one_harmless_line(tool: str, reason: str, status: ApprovalSt
 def test_code_cannot_be_broken_out_of(text: str) -> None:
     shown = visible(text, keep="\n\t")
     assert blocks(f"a\n\n{fenced(text)}\n\nb")[0] == shown
-    span = html.unescape(render(f"a {inline_code(text)} b").html or "")
+    span = html.unescape(render(f"a {inline_code(text)} b").html)
     assert span == f"a <code>{visible(text) or ' '}</code> b"
 
 

@@ -10,31 +10,25 @@ import stat
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 from unittest.mock import patch
 
 import pytest
 import structlog
 import typer
 import yaml
-from tests.waiting import Clock, settled
 from typer.testing import CliRunner
 
 from letta_matrix import __version__
-from letta_matrix.cli import chat, options, overview
+from letta_matrix.cli import options, overview
 from letta_matrix.cli.account import human_of
-from letta_matrix.cli.faults import BadInput, Failure, Unreachable
+from letta_matrix.cli.faults import BadInput, Failure
 from letta_matrix.cli.main import app, main
-from letta_matrix.cli.transcript import Transcript
 from letta_matrix.config import load_config
-from letta_matrix.conversations import notices
-from letta_matrix.matrix.content import edit_content, text_content
 from letta_matrix.runtimes.keeper import process as keeper_process
 from letta_matrix.stack.bridge_config import write_bridge_files
 from letta_matrix.stack.ports import Ports
 from letta_matrix.store.agents import Agent, AgentDirectory
 from letta_matrix.store.database import Database, database_url
-from letta_matrix.waiting import is_set
 
 AGENT = "@agent_1:localhost"
 COMMANDS = (
@@ -125,6 +119,26 @@ def test_the_program_by_itself(tmp_path: Path) -> None:
     assert re.fullmatch(r"letta-matrix: no stack runs in none.*\n", done.stderr)
 
 
+def test_hints_name_the_program_as_it_was_called(tmp_path: Path) -> None:
+    program = tmp_path / ".venv" / "bin" / "letta-matrix"
+    program.parent.mkdir(parents=True)
+    program.symlink_to(Path(sys.executable).with_name("letta-matrix"))
+    hints = {
+        "link": "start one by `.venv/bin/letta-matrix up`",
+        "agents": "`.venv/bin/letta-matrix up`, write one by `.venv/bin/letta-matrix init`",
+    }
+    for command, hint in hints.items():
+        done = subprocess.run(
+            [".venv/bin/letta-matrix", command],
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+            env={**os.environ, "XDG_DATA_HOME": str(tmp_path)},
+            check=False,
+        )
+        assert hint in done.stderr
+
+
 def test_the_report_is_shown_in_short_lines() -> None:
     report = {
         "status": "degraded",
@@ -146,7 +160,7 @@ def test_the_report_is_shown_in_short_lines() -> None:
         "runtimes:",
         "  local:",
         "    gaps: 1",
-        "  other: none",
+        "  other: nothing odd has come from it",
         "turns waiting: 0",
         overview._WHY,
     ]
@@ -195,7 +209,7 @@ def test_init_asks(tmp_path: Path) -> None:
 def test_init_without_answers_names_the_flags(tmp_path: Path) -> None:
     done = _init(tmp_path)
     assert done.returncode == 2
-    assert "--help for flags" in done.stderr
+    assert "init --help` lists the flags" in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -352,7 +366,7 @@ def test_agents_and_status_of_a_bridge_that_does_not_run(tmp_path: Path) -> None
         nobody.bind(("127.0.0.1", 0))
         ports = Ports(api=nobody.getsockname()[1])
         config = write_bridge_files(tmp_path, ports, "@admin:localhost", "secret")
-        assert "start the bridge once" in _letta_matrix("agents", cwd=tmp_path).stderr
+        assert "start the bridge once: by `" in _letta_matrix("agents", cwd=tmp_path).stderr
         asyncio.run(_insert(config.directory, Agent("agent-1", "local", "Ada", AGENT)))
         assert "Ada" in _letta_matrix("agents", cwd=tmp_path).stdout
         status = _letta_matrix("status", "--json", cwd=tmp_path)
@@ -365,178 +379,3 @@ async def _insert(directory: Path, agent: Agent) -> None:
     await database.open()
     await AgentDirectory(database).reserve([agent])
     await database.close()
-
-
-def _event(event_id: str, content: dict[str, Any], sender: str = AGENT) -> dict[str, Any]:
-    return {
-        "type": "m.room.message",
-        "event_id": event_id,
-        "sender": sender,
-        "content": content,
-    }
-
-
-MARK = {"agent_id": "agent-1", "in_reply_to": "$q"}
-
-
-def test_an_answer_grows_in_the_terminal() -> None:
-    transcript = Transcript(AGENT, "$q")
-    growing = [
-        _event("$0", text_content("said by another", marker=MARK), "@other:localhost"),
-        _event("$1", text_content("One", marker=MARK, live=True)),
-        _event("$2", edit_content("One two", target_event_id="$1", marker=MARK, live=True)),
-        _event("$3", edit_content("One two three.", target_event_id="$1", marker=MARK)),
-    ]
-    printed = [transcript.take(event) for event in growing[:3]]
-    assert transcript.patience is None
-    printed.append(transcript.take(growing[3]))
-    assert printed == ["", "One", " two", " three."]
-    assert transcript.patience == pytest.approx(0.5)
-
-
-def test_an_answer_in_one_piece_is_the_end() -> None:
-    transcript = Transcript(AGENT, "$q")
-    assert transcript.take(_event("$1", text_content("All of it.", marker=MARK))) == "All of it."
-    assert transcript.patience == pytest.approx(0.5)
-
-
-def test_the_next_part_of_a_long_answer_is_waited_for() -> None:
-    transcript = Transcript(AGENT, "$q")
-    assert transcript.take(_event("$1", text_content("Part one.", marker=MARK))) == "Part one."
-    second = text_content("Part", marker=MARK, live=True)
-    assert transcript.take(_event("$2", second)) == "\nPart"
-    assert transcript.patience is None
-
-
-def _notice(text: str, *, beside: bool = False) -> dict[str, Any]:
-    return text_content(
-        text, marker=MARK | ({"beside": "notice"} if beside else {}), msgtype="m.notice"
-    )
-
-
-def test_the_last_notice_waits_for_the_end_of_a_growing_answer() -> None:
-    transcript = Transcript(AGENT, "$q")
-    transcript.take(_event("$1", text_content("I", marker=MARK, live=True)))
-    assert transcript.take(_event("$2", _notice(notices.STOPPED))) == ""
-    assert transcript.patience is None
-    edit = edit_content("I call Bash.", target_event_id="$1", marker=MARK)
-    assert transcript.take(_event("$3", edit)) == f" call Bash.\n{notices.STOPPED}"
-    assert transcript.patience == pytest.approx(0.5)
-
-
-@pytest.mark.parametrize("notice", ["May I run `Bash`?", notices.UNAVAILABLE])
-def test_notices_after_which_the_turn_goes_on(notice: str) -> None:
-    transcript = Transcript(AGENT, "$q")
-    assert transcript.take(_event("$1", _notice(notice, beside=True))) == notice
-    assert transcript.patience is None
-
-
-def test_a_notice_beside_a_whole_answer_keeps_nobody_waiting() -> None:
-    transcript = Transcript(AGENT, "$q")
-    transcript.take(_event("$1", text_content("All of it.", marker=MARK)))
-    transcript.take(_event("$2", _notice("🔧 1 tool", beside=True)))
-    assert transcript.patience == pytest.approx(0.5)
-
-
-@pytest.mark.parametrize("notice", [notices.NO_WORDS, notices.refused("it is too long")])
-def test_notices_that_are_the_answer(notice: str) -> None:
-    transcript = Transcript(AGENT, "$q")
-    assert transcript.take(_event("$1", _notice(notice))) == notice
-    assert transcript.patience == pytest.approx(2)
-
-
-def test_an_agent_that_is_away_in_mid_answer_says_so_at_once() -> None:
-    transcript = Transcript(AGENT, "$q")
-    transcript.take(_event("$1", text_content("I", marker=MARK, live=True)))
-    assert notices.UNAVAILABLE in transcript.take(
-        _event("$2", _notice(notices.UNAVAILABLE, beside=True))
-    )
-    assert transcript.patience is None
-
-
-def test_an_answer_that_was_rewritten_is_shown_again() -> None:
-    transcript = Transcript(AGENT, "$q")
-    transcript.take(_event("$1", text_content("Wrong", marker=MARK, live=True)))
-    edit = edit_content("Right", target_event_id="$1", marker=MARK)
-    assert transcript.take(_event("$2", edit)) == "\nRight"
-
-
-def test_answers_to_others_are_not_shown() -> None:
-    transcript = Transcript(AGENT, "$q")
-    other = {"in_reply_to": "$other"}
-    assert transcript.take(_event("$1", text_content("No", marker=other))) == ""
-    assert transcript.take(_event("$2", {"msgtype": 5, "m.relates_to": "x"})) == ""
-    assert transcript.patience is None
-
-
-class Client:
-    """A homeserver's answers in order: events, or a fault; then silence."""
-
-    def __init__(self, *answers: list[dict[str, Any]] | Exception) -> None:
-        self._answers = list(answers)
-
-    async def catch_up(self, room_id: str) -> None:
-        pass
-
-    async def send(self, room_id: str, text: str) -> str:
-        return "$q"
-
-    async def news(self, room_id: str, timeout: float) -> list[dict[str, Any]]:
-        if not self._answers:
-            await is_set(asyncio.Event(), timeout)
-            return []
-        answer = self._answers.pop(0)
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
-
-
-async def _chat(clock: Clock, client: Client, timeout: float = 5.0) -> float:
-    """Ask and see it to its end; how many seconds that took."""
-    clock.stop()
-    began = clock.now()
-    chatting = asyncio.create_task(
-        chat._ask(client, "!room", AGENT, "use Bash: touch x", timeout)  # pyright: ignore[reportArgumentType]
-    )
-    while not chatting.done():
-        await settled()
-        clock.advance(0.1)
-    await chatting
-    return clock.now() - began
-
-
-async def test_chat_waits_for_the_answer_behind_a_notice(
-    clock: Clock, capsys: pytest.CaptureFixture[str]
-) -> None:
-    answer = _event("$2", text_content("It was denied.", marker=MARK))
-    asked = _notice("May I run `Bash`?", beside=True)
-    await _chat(clock, Client([_event("$1", asked)], [], [], [answer]))
-    assert capsys.readouterr().out == "May I run `Bash`?\nIt was denied.\n"
-
-
-async def test_chat_ends_after_a_notice_alone(clock: Clock) -> None:
-    took = await _chat(clock, Client([_event("$1", _notice(notices.NO_WORDS))]), 100)
-    assert 2 <= took < 3
-
-
-async def test_chat_gives_up_after_silence(clock: Clock) -> None:
-    with pytest.raises(Failure, match=r"no answer for 0\.2 s"):
-        await _chat(clock, Client(), 0.2)
-
-
-async def test_chat_outlives_a_restart_of_the_homeserver(
-    clock: Clock, capsys: pytest.CaptureFixture[str]
-) -> None:
-    away, answer = Unreachable("away"), _event("$1", text_content("Here.", marker=MARK))
-    await _chat(clock, Client(away, away, [answer]))
-    said = capsys.readouterr()
-    assert said.out == "Here.\n"
-    assert said.err.count("trying again") == 1
-    assert "is back" in said.err
-
-
-async def test_chat_does_not_try_for_ever(clock: Clock) -> None:
-    began = clock.now()
-    with pytest.raises(Unreachable):
-        await _chat(clock, Client(*[Unreachable("away")] * 1000), 3)
-    assert 60 < clock.now() - began < 70

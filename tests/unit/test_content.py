@@ -1,6 +1,7 @@
 """Event contents: mentions, markers, live versions, edits, sizes."""
 
 import json
+from typing import cast
 
 from letta_matrix.matrix.content import (
     content_size,
@@ -16,9 +17,30 @@ def test_plain_text() -> None:
     assert text_content("hello", marker=MARKER) == {
         "msgtype": "m.text",
         "body": "hello",
+        "format": "org.matrix.custom.html",
+        "formatted_body": "hello",
         "m.mentions": {},
         "org.letta.matrix": MARKER,
     }
+
+
+def test_what_is_shown_without_html_may_differ() -> None:
+    content = edit_content("**a**", target_event_id="$x", marker=MARKER, live=True, plain="a")
+    new = content["m.new_content"]
+    assert isinstance(new, dict)
+    assert (content["body"], new["body"]) == ("* a▍", "a▍")
+    assert new["formatted_body"] == "<strong>a▍</strong>"
+
+
+def test_every_version_of_a_growing_message_is_formatted() -> None:
+    text = "Two\nlines, **one** bold.\n\n```\ncode"
+    for end in range(1, len(text)):
+        first = text_content(text[:end], marker=MARKER, live=True)
+        edit = edit_content(text[:end], target_event_id="$x", marker=MARKER, live=True)
+        for version in (first, edit["m.new_content"]):
+            shown = cast("dict[str, object]", version)
+            assert shown["format"] == "org.matrix.custom.html"
+            assert str(shown["formatted_body"]).count("▍") == 1
 
 
 def test_formatted_live_notice() -> None:
@@ -45,6 +67,8 @@ def test_live_edit_marks_both_versions() -> None:
         "m.new_content": {
             "msgtype": "m.text",
             "body": "a▍",
+            "format": "org.matrix.custom.html",
+            "formatted_body": "a▍",
             "m.mentions": {},
             "org.letta.matrix": MARKER,
             "org.matrix.msc4357.live": {},

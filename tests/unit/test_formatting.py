@@ -1,5 +1,6 @@
 """Markdown to Matrix HTML: what it looks like, what is lost (nothing), what gets through."""
 
+import re
 from html.parser import HTMLParser
 
 import pytest
@@ -57,9 +58,9 @@ class Inspector(HTMLParser):
         raise AssertionError(f"a comment got through: {data}")
 
 
-def inspect(html: str | None) -> str:
+def inspect(html: str) -> str:
     inspector = Inspector()
-    inspector.feed(html or "")
+    inspector.feed(html)
     inspector.close()
     assert inspector.depth == 0
     return inspector.text
@@ -86,14 +87,32 @@ def inspect(html: str | None) -> str:
         "family 👩\u200d👩\u200d👧",
     ],
 )
-def test_plain_text_needs_no_html(text: str) -> None:
-    assert render(text) == Formatted(text, None)
+def test_plain_text_shows_as_written(text: str) -> None:
+    formatted = render(text)
+    assert formatted.body == text
+    assert [*inspect(formatted.html).split()] == text.split()
+    assert set(re.findall(r"<(\w+)", formatted.html)) <= {"p", "br"}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "One line.\nAnd another with **words**, `code` and\n\n- an item\n- another",
+        "<!-- nothing to see -->",
+        "<b>" * 150 + "x",
+        "これは**「重要」**です。",
+    ],
+)
+def test_a_text_that_grows_has_html_from_its_first_letter(text: str) -> None:
+    for end in range(1, len(text) + 1):
+        assert render(text[:end]).html
 
 
 @pytest.mark.parametrize(
     ("markdown", "html"),
     [
-        ("a **b** *c* `d` ~~e~~", "a <strong>b</strong> <em>c</em> <code>d</code> <s>e</s>"),
+        ("a **b** *c* `d` ~~e~~", "a <strong>b</strong> <em>c</em> <code>d</code> <del>e</del>"),
+        ("<s>a</s> ~~*b* c~~", "<s>a</s> <del><em>b</em> c</del>"),
         ("a\n**b**", "a<br>\n<strong>b</strong>"),
         ("```py\nx < 1\n```", '<pre><code class="language-py">x &lt; 1\n</code></pre>'),
         ("```\nx\n```", "<pre><code>x\n</code></pre>"),
@@ -138,7 +157,7 @@ def test_formulas_stay_readable(markdown: str, html: str) -> None:
 
 
 def test_table() -> None:
-    html = render("| a | b |\n|---|--:|\n| 1 | 2 |").html or ""
+    html = render("| a | b |\n|---|--:|\n| 1 | 2 |").html
     assert "<th>b</th>" in html
     assert "<td>2</td>" in html
     assert "style" not in html
@@ -164,7 +183,7 @@ def test_cursor_follows_the_last_word_of_unfinished_markdown(markdown: str, html
 
 
 def test_half_a_table_shows_as_written() -> None:
-    assert render("| a | b |\n|--").html is None
+    assert render("| a | b |\n|--").html == "| a | b |<br>\n|--"
 
 
 def test_reordering_and_invisible_controls_go_and_joiners_stay() -> None:
@@ -178,8 +197,8 @@ def test_surrogates_are_joined_or_replaced() -> None:
 
 
 def test_deep_nesting_falls_back_to_plain_text() -> None:
-    assert render("<b>" * 150 + "x").html is None
-    assert render("<b>" * 50 + "x").html is not None
+    assert render("<b>" * 150 + "\nx").html == "&lt;b&gt;" * 150 + "<br>\nx"
+    assert render("<b>" * 50 + "x").html == "<b>" * 50 + "x" + "</b>" * 50
 
 
 @pytest.mark.parametrize(
@@ -225,8 +244,7 @@ def test_whatever_is_written_the_html_is_safe(markdown: str) -> None:
 @settings(max_examples=150, deadline=None)
 @given(st.lists(st.from_regex(r"[a-z]{1,6}[*_$|~<>\[\]()!&]{0,2}", fullmatch=True)).map(" ".join))
 def test_no_word_is_lost(markdown: str) -> None:
-    formatted = render(markdown)
-    shown = formatted.body if formatted.html is None else inspect(formatted.html)
+    shown = inspect(render(markdown).html)
     letters = "".join(character for character in shown if character.isalpha())
     written = "".join(character for character in markdown if character.isalpha())
     assert [*letters] == [*written]

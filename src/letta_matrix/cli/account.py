@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from letta_matrix.cli.faults import Failure
+from letta_matrix.program import typed
 
 
 def human_of(state: Mapping[str, Any]) -> tuple[str, str]:
@@ -16,6 +17,6 @@ def human_of(state: Mapping[str, Any]) -> tuple[str, str]:
     if "password" not in human:
         raise Failure(
             f"the password of {human['user_id']} was changed: write the new one into "
-            "admin.password in the data folder, then start `letta-matrix up` again"
+            f"admin.password in the data folder, then start `{typed(['up'])}` again"
         )
     return human["user_id"], human["password"]

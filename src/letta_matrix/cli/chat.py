@@ -1,24 +1,20 @@
 """`letta-matrix chat`: talk to an agent in the terminal."""
 
 import asyncio
+import os
 import sys
-from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from letta_matrix import clock
 from letta_matrix.cli.account import human_of
-from letta_matrix.cli.faults import BadInput, Failure, Unreachable
+from letta_matrix.cli.faults import BadInput, Failure
 from letta_matrix.cli.options import DataOption, data_directory
 
 if TYPE_CHECKING:
-    from letta_matrix.cli.matrix_client import MatrixClient
+    from letta_matrix.cli.views import View
     from letta_matrix.store.agents import Agent
-
-_POLL = 10.0
-_HOMESERVER_AWAY = 60.0
 
 
 def register(app: typer.Typer) -> None:
@@ -34,49 +30,45 @@ def chat(
     data: DataOption = None,
     timeout: Annotated[float, typer.Option(help="Seconds of silence before giving up.")] = 300.0,
 ) -> None:
-    """Talk to an agent at once, as the human of the embedded stack."""
+    """Talk to an agent at once, as the human of the embedded stack.
+
+    Ctrl-C while it answers offers to stop it; a second one leaves, and it goes on.
+    """
+    from letta_matrix.cli.exchange import Left
+
+    try:
+        asyncio.run(_chat(data_directory(data), agent, message, timeout))
+    except (Left, asyncio.CancelledError):
+        raise typer.Exit(130) from None
+
+
+async def _chat(directory: Path, wanted: str, message: str | None, timeout: float) -> None:
+    from letta_matrix.cli.conversation import Conversation
+    from letta_matrix.cli.exchange import Session
+    from letta_matrix.cli.keyboard import Keyboard
+    from letta_matrix.cli.matrix_client import MatrixClient
     from letta_matrix.stack.state import read_state
 
-    directory = data_directory(data)
     state = read_state(directory)
-    with asyncio.Runner() as runner:
-        found = runner.run(_find(directory, agent))
-        room_id = found.room_id
-        if room_id is None:
-            raise Failure(f"{found.name} has no room yet; wait a moment")
-        client = _client(state, runner)
-        runner.run(client.__aenter__())
-        try:
-            for text in _texts(message):
-                runner.run(_ask(client, room_id, found.user_id, text, timeout))
-        finally:
-            runner.run(client.__aexit__())
+    agent = await _find(directory, wanted)
+    if agent.room_id is None:
+        raise Failure(f"{agent.name} has no room yet; wait a moment")
+    keyboard = Keyboard()
+    # Standard input may be somebody else's: with a message given nothing more is wanted of it.
+    typed = keyboard if message is None or keyboard.is_terminal else None
+    async with MatrixClient(state["homeserver"]["url"], *human_of(state)) as client:
+        session = Session(client, agent.room_id, agent.name, _view(agent.name), typed, timeout)
+        await Conversation(session, agent.user_id).run(message)
 
 
-def _client(state: Mapping[str, Any], runner: asyncio.Runner) -> "MatrixClient":
-    from letta_matrix.cli.matrix_client import MatrixClient
+def _view(agent: str) -> "View":
+    if sys.stdout.isatty() and os.environ.get("TERM") != "dumb":
+        from letta_matrix.cli.terminal_view import TerminalView
 
-    user_id, password = human_of(state)
+        return TerminalView(agent)
+    from letta_matrix.cli.views import PlainView
 
-    async def make() -> MatrixClient:
-        return MatrixClient(state["homeserver"]["url"], user_id, password)
-
-    return runner.run(make())
-
-
-def _texts(message: str | None) -> Iterator[str]:
-    """What to say: the one message, else the lines of the terminal or of stdin."""
-    if message is not None:
-        yield message
-        return
-    prompt = "you> " if sys.stdin.isatty() else ""
-    while True:
-        try:
-            line = input(prompt).strip()
-        except EOFError:
-            return
-        if line:
-            yield line
+    return PlainView()
 
 
 async def _find(directory: Path, wanted: str) -> "Agent":
@@ -94,51 +86,3 @@ async def _find(directory: Path, wanted: str) -> "Agent":
         raise BadInput(f"several agents are named {wanted}; say which by its id: {ids}")
     names = ", ".join(agent.name for agent in agents) or "none yet"
     raise BadInput(f"no agent is named {wanted}; there are: {names}")
-
-
-async def _ask(client: "MatrixClient", room_id: str, agent: str, text: str, timeout: float) -> None:
-    """Send `text` and print the answer as it grows."""
-    from letta_matrix.cli.transcript import Transcript
-
-    await client.catch_up(room_id)
-    transcript = Transcript(agent, await client.send(room_id, text))
-    heard = clock.now()
-    while (left := _left(transcript.patience, timeout, heard)) > 0:
-        before = transcript.patience
-        news = await _news(client, room_id, min(left, _POLL))
-        added = "".join(transcript.take(event) for event in news)
-        print(added, end="", flush=True)
-        if added or transcript.patience != before:
-            heard = clock.now()
-    if transcript.patience is None:
-        raise Failure(f"no answer for {timeout:g} s")
-    print()
-
-
-def _left(patience: float | None, timeout: float, heard: float) -> float:
-    """Seconds of silence still to be waited."""
-    return (timeout if patience is None else patience) - (clock.now() - heard)
-
-
-async def _news(client: "MatrixClient", room_id: str, wait: float) -> list[Mapping[str, Any]]:
-    """The room's new events, also across a restart of the homeserver."""
-    gone_at = clock.now()
-    said = False
-    while True:
-        try:
-            news = await client.news(room_id, wait)
-        except Unreachable:
-            if clock.now() - gone_at > _HOMESERVER_AWAY + wait:
-                raise
-            if not said:
-                _remark("\n(the homeserver is away; trying again for a minute)")
-                said = True
-            await asyncio.sleep(0.5)
-        else:
-            if said:
-                _remark("(the homeserver is back)")
-            return news
-
-
-def _remark(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 
 from letta_matrix.cli.faults import Failure
 from letta_matrix.config import Config
+from letta_matrix.program import typed
 from letta_matrix.store.agents import Agent, AgentDirectory
 from letta_matrix.store.database import Database, StoreError, check_if_alone, database_url
 
@@ -18,7 +19,10 @@ async def open_existing(config: Config) -> AsyncGenerator[Database]:
         Failure: it is not, or cannot be read.
     """
     url = database_url(config.database.url, config.directory)
-    missing = Failure(f"no database at {url.render_as_string()}; start the bridge once")
+    missing = Failure(
+        f"no database at {url.render_as_string()}; start the bridge once: by "
+        f"`{typed(['up'])}`, or `{typed(['run'])}` with a homeserver of your own"
+    )
     if url.get_backend_name() == "sqlite" and not config.path(url.database or "").is_file():
         raise missing
     database = Database(url)

@@ -12,6 +12,7 @@ import typer
 from letta_matrix.cli.faults import BadInput
 from letta_matrix.cli.options import warn
 from letta_matrix.cli.secrets import without_password
+from letta_matrix.program import typed
 
 _EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 - compared, not bound
 _USER_ID = re.compile(r"@[^:\s]+:\S+")
@@ -128,8 +129,6 @@ def _wants_keys(urls: list[str]) -> list[int]:
 
 
 def _next_steps(config: Path, registration_file: Path, *, hostname: str, keys: list[int]) -> None:
-    from letta_matrix.stack.program import typed
-
     if hostname in _EVERYWHERE:
         print(
             f"The bridge will listen on all addresses of this machine (appservice.hostname "
@@ -154,7 +153,8 @@ def _ask(question: str, suggestion: str) -> str:
     try:
         return str(typer.prompt(question, default=suggestion or None))
     except typer.Abort:
-        raise BadInput(f"{question}: no answer; see letta-matrix init --help for flags") from None
+        flags = typed(["init", "--help"])
+        raise BadInput(f"{question}: no answer; `{flags}` lists the flags") from None
 
 
 def _http_url(text: str) -> str:

@@ -11,6 +11,7 @@ import aiohttp
 from letta_matrix.cli.faults import Failure, Unreachable
 
 _DEVICE = "letta-matrix chat"
+_PAST = 50
 
 
 class MatrixClient:
@@ -41,16 +42,24 @@ class MatrixClient:
         finally:
             await self._http.close()
 
-    async def send(self, room_id: str, text: str) -> str:
-        """Send a text; its event id. Raises Failure."""
-        path = f"/rooms/{quote(room_id)}/send/m.room.message/{secrets.token_hex(8)}"
-        answer = await self._call("PUT", path, {"msgtype": "m.text", "body": text})
-        return str(answer["event_id"])
+    async def send(
+        self, room_id: str, text: str, relation: Mapping[str, object] | None = None
+    ) -> str:
+        """Send a text, with an `m.relates_to` if given; its event id. Raises Failure."""
+        related = {"m.relates_to": relation} if relation else {}
+        return await self._send(
+            room_id, "m.room.message", {"msgtype": "m.text", "body": text, **related}
+        )
 
-    async def catch_up(self, room_id: str) -> None:
-        """Look only at what comes from now on. Raises Failure."""
+    async def react(self, room_id: str, event_id: str, key: str) -> str:
+        """React to an event; the reaction's id. Raises Failure."""
+        relation = {"rel_type": "m.annotation", "event_id": event_id, "key": key}
+        return await self._send(room_id, "m.reaction", {"m.relates_to": relation})
+
+    async def catch_up(self, room_id: str) -> list[Mapping[str, Any]]:
+        """The room's last events; `news` tells what comes after them. Raises Failure."""
         self._since = ""
-        await self.news(room_id, 0)
+        return await self.news(room_id, 0)
 
     async def news(self, room_id: str, timeout: float) -> list[Mapping[str, Any]]:
         """The room's new events, waiting `timeout` seconds for one.
@@ -59,7 +68,7 @@ class MatrixClient:
             Unreachable: no answer; may be asked again.
             Failure: refused.
         """
-        timeline = {"limit": 200 if self._since else 1, "types": ["m.room.message"]}
+        timeline = {"limit": 200 if self._since else _PAST, "types": ["m.room.message"]}
         nothing = {"types": list[str]()}
         room = {"rooms": [room_id], "timeline": timeline, "ephemeral": nothing, "state": nothing}
         wanted = {"room": room, "presence": nothing, "account_data": nothing}
@@ -70,6 +79,10 @@ class MatrixClient:
         self._since = str(answer["next_batch"])
         joined = answer.get("rooms", {}).get("join", {}).get(room_id, {})
         return cast("list[Mapping[str, Any]]", joined.get("timeline", {}).get("events", []))
+
+    async def _send(self, room_id: str, event_type: str, content: Mapping[str, object]) -> str:
+        path = f"/rooms/{quote(room_id)}/send/{event_type}/{secrets.token_hex(8)}"
+        return str((await self._call("PUT", path, content))["event_id"])
 
     def _credentials(self) -> dict[str, object]:
         return {

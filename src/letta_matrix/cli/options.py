@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from letta_matrix.cli.faults import BadInput
+from letta_matrix.program import typed
 
 DataOption = Annotated[
     Path | None,
@@ -53,7 +54,7 @@ def config_path(given: Path | None, data: Path | None = None) -> Path:
     found = next((path for path in (here, usual) if path.is_file()), None)
     if found is None:
         raise BadInput(
-            f"no config.yaml here and none in {usual.parent}; start `letta-matrix up`, write one "
-            "by `letta-matrix init`, or name one by --config"
+            f"no config.yaml here and none in {usual.parent}; start `{typed(['up'])}`, write one "
+            f"by `{typed(['init'])}`, or name one by --config"
         )
     return found

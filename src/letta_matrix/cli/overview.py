@@ -19,6 +19,9 @@ _WHY = (
     "scope admin."
 )
 
+_EMPTY = {"runtimes": "nothing odd has come from it"}
+"""What a part of the report means by holding nothing."""
+
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
@@ -32,12 +35,14 @@ def agents(
     """List the agents with their Matrix users and rooms."""
     from letta_matrix.cli.database import load_agents
     from letta_matrix.config import load_config
+    from letta_matrix.matrix.identifiers import room_alias
 
     settings = load_config(config_path(config, data))
     kinds = {runtime.name: str(runtime.type) for runtime in settings.runtimes}
     found = asyncio.run(load_agents(settings))
     if as_json:
-        print(json.dumps([_fields(agent, kinds) for agent in found], indent=2))
+        domain = settings.homeserver.domain
+        print(json.dumps([_fields(agent, kinds, domain) for agent in found], indent=2))
         return
     if not found:
         print("no agents yet")
@@ -48,6 +53,8 @@ def agents(
         print(f"  lives  {agent.runtime} ({kinds.get(agent.runtime, 'no longer configured')})")
         print(f"  user   {agent.user_id}")
         print(f"  room   {agent.room_id or '(not created yet)'}")
+        if agent.room_id:
+            print(f"  alias  {room_alias(agent.agent_id, settings.homeserver.domain)}")
 
 
 def status(
@@ -67,18 +74,21 @@ def status(
 
 def for_people(report: Mapping[str, object]) -> str:
     """What /health says, as short lines."""
-    parts = (_lines(name.replace("_", " "), part) for name, part in report.items())
+    parts = (
+        _lines(name.replace("_", " "), part, _EMPTY.get(name)) for name, part in report.items()
+    )
     lines = [line for part in parts for line in part]
     if report.get("agents_in_trouble"):
         lines.append(_WHY)
     return "\n".join(lines)
 
 
-def _lines(name: str, value: object) -> list[str]:
-    """A part of the report for people: its name, and below it what it holds."""
+def _lines(name: str, value: object, empty: str | None = None) -> list[str]:
+    """A part of the report for people: its name, and below it what it holds; `empty` is what a
+    part of it that holds nothing means."""
     if isinstance(value, Mapping):
         parts = cast("Mapping[str, object]", value).items()
-        below = [line for key, part in parts for line in _lines(key, part)]
+        below = [line for key, part in parts for line in _part(key, part, empty)]
     elif isinstance(value, list):
         below = [str(item) for item in cast("list[object]", value)]
     else:
@@ -87,7 +97,13 @@ def _lines(name: str, value: object) -> list[str]:
     return [f"{name}:", *(f"  {line}" for line in below)] if below else [f"{name}: none"]
 
 
-def _fields(agent: "Agent", kinds: Mapping[str, str]) -> dict[str, object]:
+def _part(name: str, value: object, empty: str | None) -> list[str]:
+    return [f"{name}: {empty}"] if empty and not value else _lines(name, value)
+
+
+def _fields(agent: "Agent", kinds: Mapping[str, str], domain: str) -> dict[str, object]:
+    from letta_matrix.matrix.identifiers import room_alias
+
     return {
         "agent_id": agent.agent_id,
         "name": agent.name,
@@ -95,6 +111,7 @@ def _fields(agent: "Agent", kinds: Mapping[str, str]) -> dict[str, object]:
         "runtime_type": kinds.get(agent.runtime),
         "user_id": agent.user_id,
         "room_id": agent.room_id,
+        "room_alias": room_alias(agent.agent_id, domain) if agent.room_id else None,
         "status": str(agent.status),
     }
 

@@ -12,6 +12,7 @@ import typer
 
 from letta_matrix.cli.faults import BadInput, Failure
 from letta_matrix.cli.options import ConfigOption, DataOption, JsonOption, config_path
+from letta_matrix.program import typed
 
 if TYPE_CHECKING:
     from letta_matrix.config import Config
@@ -213,7 +214,7 @@ def _agent(ref: str, agents: "list[Agent]") -> "Agent":
     if found:
         ids = ", ".join(agent.agent_id for agent in found)
         raise BadInput(f"several agents are called {ref!r}: {ids}; name one by its id")
-    raise BadInput(f"there is no agent {ref!r}; `letta-matrix agents` lists them")
+    raise BadInput(f"there is no agent {ref!r}; `{typed(['agents'])}` lists them")
 
 
 async def _room_ids(config: "Config", refs: Collection[str]) -> list[str]:
@@ -261,7 +262,8 @@ def _meant(given: str, known: "list[AccessToken]") -> "AccessToken":
     start = given.removeprefix("lm_").partition("_")[0]
     found = [token for token in known if token.token_id.startswith(start)]
     if len(start) < _SHORTEST_PREFIX or not found:
-        raise BadInput(f"there is no token {start!r}; `letta-matrix tokens list` shows their ids")
+        listing = typed(["tokens", "list"])
+        raise BadInput(f"there is no token {start!r}; `{listing}` shows their ids")
     if len(found) > 1:
         ids = ", ".join(token.token_id for token in found)
         raise BadInput(f"several tokens begin with {start!r}: {ids}")

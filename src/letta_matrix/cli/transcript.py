@@ -1,84 +1,192 @@
-"""An agent's answer as a terminal shows it: text that only ever grows."""
+"""What an agent's events say to somebody at a terminal."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any, cast
 
+from letta_matrix.conversations.approval_text import ALWAYS
 from letta_matrix.matrix.content import BESIDE, CURSOR, LIVE, MARKER
 
 _AFTER_REPLY = 0.5
 """Seconds in which a long reply's next part, or a notice beside it, would follow."""
 
 _AFTER_NOTICE = 2.0
+_VARIANT = "\ufe0f"
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
+class Update:
+    """A message as it is now, in Markdown; `live` while it grows."""
+
+    event_id: str
+    text: str
+    live: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """An event that asks whether a tool may run, for what somebody said; `thread` is the root of
+    the thread it stands in, "" for none."""
+
+    event_id: str
+    text: str
+    prompt: str
+    thread: str
+
+    @property
+    def offers_always(self) -> bool:
+        return ALWAYS.removesuffix(_VARIANT) in self.text
+
+
+@dataclass(frozen=True, slots=True)
+class _Message:
+    """An event of the agent: a message, or its newest version."""
+
+    event_id: str
+    content: Mapping[str, Any]
+    edits: bool
+    live: bool
+
+    @property
+    def text(self) -> str:
+        return str(self.content.get("body", ""))
+
+    @property
+    def marker(self) -> Mapping[str, Any]:
+        return _mapping(self.content.get(MARKER))
+
+    @property
+    def beside(self) -> str:
+        return str(self.marker.get(BESIDE, ""))
+
+    @property
+    def question(self) -> Question:
+        relation = _mapping(self.content.get("m.relates_to"))
+        thread = relation.get("event_id") if relation.get("rel_type") == "m.thread" else ""
+        prompt = str(self.marker.get("in_reply_to", ""))
+        return Question(self.event_id, self.text, prompt, str(thread))
+
+
+def open_questions(events: Iterable[Mapping[str, Any]], agent: str) -> list[Question]:
+    """What an agent has asked in these events without being answered, the oldest first."""
+    asked: dict[str, Question] = {}
+    for message in filter(None, (_read(event, agent) for event in events)):
+        if message.edits:
+            asked.pop(message.event_id, None)
+        elif message.beside == "approval":
+            asked[message.event_id] = message.question
+    return list(asked.values())
+
+
 class Transcript:
-    """Follows the events of one answer; `take` says what to print next."""
+    """Follows the answers to what somebody said; `take` tells what there is to show.
 
-    agent: str
-    question: str
-    _shown: dict[str, str] = field(default_factory=dict[str, str])
-    _last: str = ""
-    _live: set[str] = field(default_factory=set[str])
-    _held: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
-    _patience: float | None = None
+    `questions` are the open ones, by the ids of their events, the oldest first.
+    """
+
+    def __init__(self, agent: str, *prompts: str) -> None:
+        self._agent = agent
+        self._patience: dict[str, float | None] = dict.fromkeys(prompts)
+        self._prompts: dict[str, str] = {}
+        self._live: set[str] = set()
+        self._held: list[Update] = []
+        self.questions: dict[str, Question] = {}
+
+    @property
+    def prompts(self) -> list[str]:
+        """The events whose answers are followed."""
+        return [prompt for prompt in self._patience if prompt]
 
     @property
     def patience(self) -> float | None:
-        """Seconds of silence after which the answer is whole; None while more must come."""
-        return None if self._live else self._patience
+        """Seconds of silence after which all answers are whole; None while more must come."""
+        left = list(self._patience.values())
+        if self._live or self.questions or None in left:
+            return None
+        return max((seconds for seconds in left if seconds is not None), default=None)
 
-    def take(self, event: Mapping[str, Any]) -> str:
-        """The text that `event` adds to the terminal, often none."""
-        if event.get("type") != "m.room.message" or event.get("sender") != self.agent:
-            return ""
-        content = _mapping(event.get("content"))
-        relation = _mapping(content.get("m.relates_to"))
-        edits = relation.get("rel_type") == "m.replace"
-        target = str(relation["event_id"]) if edits else str(event.get("event_id"))
-        newest = _mapping(content.get("m.new_content")) if edits else content
-        if not self._answers_us(newest, target):
-            return ""
-        text = str(newest.get("body", ""))
-        if newest.get("msgtype") == "m.notice":
-            beside = _mapping(newest.get(MARKER)).get(BESIDE)
-            # The tools in use are for clients that can fold and replace them.
-            return "" if beside == "trace" else self._notice(target, text, ends=not beside)
-        return self._reply(target, text, live=LIVE in newest or LIVE in content)
+    def follow(self, prompt: str) -> None:
+        """Follow the answer to another event too."""
+        self._patience[prompt] = None
 
-    def _answers_us(self, content: Mapping[str, Any], target: str) -> bool:
-        ours = _mapping(content.get(MARKER))
-        return target in self._shown or ours.get("in_reply_to") == self.question
+    def resume(self, question: Question) -> None:
+        """Follow what a question that is open stands in the way of."""
+        self.questions[question.event_id] = question
+        self._prompts[question.event_id] = question.prompt
+        # What the agent does by itself names nothing that it answers.
+        self._patience[question.prompt] = None if question.prompt else _AFTER_NOTICE
 
-    def _reply(self, target: str, text: str, *, live: bool) -> str:
-        if live:
-            self._live.add(target)
-            return self._grow(target, text.removesuffix(CURSOR).rstrip())
-        self._live.discard(target)
-        self._patience = _AFTER_REPLY
-        grown = self._grow(target, text)
+    def take(self, event: Mapping[str, Any]) -> list[Update]:
+        """What an event adds, often nothing."""
+        message = _read(event, self._agent)
+        if message is None:
+            return []
+        answered = str(message.marker.get("in_reply_to", ""))
+        prompt = self._prompts.get(message.event_id, answered)
+        if prompt not in self._patience or (not prompt and message.event_id not in self._prompts):
+            return []
+        self._prompts[message.event_id] = prompt
+        if message.beside == "approval" or message.event_id in self.questions:
+            return self._asked(message, prompt)
+        if message.beside == "trace":
+            return self._traced(message, prompt)
+        if message.content.get("msgtype") == "m.notice":
+            return self._noted(message, prompt)
+        return self._replied(message, prompt)
+
+    def _asked(self, message: _Message, prompt: str) -> list[Update]:
+        if message.edits:
+            self.questions.pop(message.event_id, None)
+        else:
+            self.questions[message.event_id] = message.question
+            # Whatever was whole before: the turn goes on after the answer.
+            self._patience[prompt] = None
+        return [Update(message.event_id, message.text)]
+
+    def _traced(self, message: _Message, prompt: str) -> list[Update]:
+        """The tools in use are for clients that can fold and replace them. Folded they are the
+        last of a turn, also of one that ends without another word."""
+        folded = "<details" in str(message.content.get("formatted_body", ""))
+        if folded and self._patience[prompt] is None:
+            self._patience[prompt] = _AFTER_REPLY
+        return []
+
+    def _noted(self, message: _Message, prompt: str) -> list[Update]:
+        """A notice that ends a turn is shown below the reply that still grows, as Matrix clients
+        do."""
+        update = Update(message.event_id, message.text)
+        if message.beside:
+            return [update]
+        self._patience[prompt] = _AFTER_NOTICE
         if self._live:
-            return grown
+            self._held.append(update)
+            return []
+        return [update]
+
+    def _replied(self, message: _Message, prompt: str) -> list[Update]:
+        if message.live:
+            self._live.add(message.event_id)
+            text = message.text.removesuffix(CURSOR).rstrip()
+            return [Update(message.event_id, text, live=True)]
+        self._live.discard(message.event_id)
+        self._patience[prompt] = _AFTER_REPLY
+        update = Update(message.event_id, message.text)
+        if self._live:
+            return [update]
         held, self._held = self._held, []
-        return grown + "".join(self._grow(*notice) for notice in held)
+        return [update, *held]
 
-    def _notice(self, target: str, text: str, *, ends: bool) -> str:
-        """A notice beside a reply that still grows is shown below it, as Matrix clients do."""
-        if ends:
-            self._patience = _AFTER_NOTICE
-        if self._live and ends:
-            self._held.append((target, text))
-            return ""
-        return self._grow(target, text)
 
-    def _grow(self, target: str, text: str) -> str:
-        before = self._shown.get(target)
-        self._shown[target] = text
-        if before is not None and target == self._last and text.startswith(before):
-            return text[len(before) :]
-        first, self._last = not self._last, target
-        return text if first else f"\n{text}"
+def _read(event: Mapping[str, Any], agent: str) -> _Message | None:
+    """A message of the agent; None for any other event."""
+    if event.get("type") != "m.room.message" or event.get("sender") != agent:
+        return None
+    content = _mapping(event.get("content"))
+    relation = _mapping(content.get("m.relates_to"))
+    edits = relation.get("rel_type") == "m.replace"
+    newest = _mapping(content.get("m.new_content")) if edits else content
+    event_id = str(relation.get("event_id") if edits else event.get("event_id"))
+    return _Message(event_id, newest, edits, live=LIVE in newest or LIVE in content)
 
 
 def _mapping(value: object) -> Mapping[str, Any]:

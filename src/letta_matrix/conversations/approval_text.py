@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from letta_matrix.conversations.verbatim import fenced, inline_code, visible
 from letta_matrix.matrix.content import content_size, text_content
 from letta_matrix.matrix.splitting import CONTENT_LIMIT
+from letta_matrix.matrix.unfolding import unfolded
 from letta_matrix.store.approvals import Approval, ApprovalStatus
 
 ALLOW, DENY, ALWAYS = "✅", "❌", "♾️"
@@ -54,7 +55,7 @@ def prompt(approval: Approval, who: str, *, admins_always: bool = False) -> str 
         blocks = [_question(approval), *shown, *_warnings(approval.tool, source)]
         blocks.append(_ways(approval, who, admins_always=admins_always))
         markdown = "\n\n".join(blocks)
-        if content_size(text_content(markdown, marker={})) <= _LIMIT:
+        if content_size(text_content(markdown, marker={}, plain=unfolded(markdown))) <= _LIMIT:
             return markdown
     return None
 

@@ -18,6 +18,7 @@ from letta_matrix.matrix.events import newest_content
 from letta_matrix.matrix.formatting import clean_text
 from letta_matrix.matrix.homeserver import HomeserverUnavailable
 from letta_matrix.matrix.intent import Intent
+from letta_matrix.matrix.unfolding import unfolded
 from letta_matrix.store.outbox import Outbox, OutboxEntry, OutboxKind
 from letta_matrix.store.turns import Outcome, Turn
 from letta_matrix.waiting import is_set
@@ -31,7 +32,7 @@ _NO_TEXT = "\u2026"
 _LONG_TEXT = 16_000
 _INTERIM_TIMEOUT = 10.0
 _STRETCH_BYTES = 8_000
-"""A reply's edits slow down as it grows: each carries the whole text, twice."""
+"""A reply's edits slow down as it grows: each carries the whole text, three times."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -455,7 +456,7 @@ def _is_settled(entry: OutboxEntry) -> bool:
 
 
 def _says(entry: OutboxEntry, markdown: str) -> bool:
-    return entry.content.get("body") == clean_text(markdown)
+    return entry.content.get("body") in (clean_text(markdown), unfolded(markdown))
 
 
 def _last_break(entries: list[OutboxEntry]) -> tuple[int, int]:

@@ -14,6 +14,7 @@ from letta_matrix.matrix.content import (
 from letta_matrix.matrix.mentions import named_by_agent
 from letta_matrix.matrix.splitting import split
 from letta_matrix.matrix.transactions import txn_id
+from letta_matrix.matrix.unfolding import unfolded
 from letta_matrix.store.outbox import OutboxEntry, OutboxKind
 from letta_matrix.store.turns import Turn, TurnKind
 
@@ -84,9 +85,13 @@ class ReplyEvents:
     ) -> OutboxEntry:
         """A word beside the reply. One that asks is no notice: clients are silent about those."""
         cause = self.beside_txn(kind, key)
-        marker = {**self.marker(cause), BESIDE: str(kind)}
         content = text_content(
-            text, marker=marker, msgtype=_msgtype(kind), relation=self.relation, mentions=pings
+            text,
+            marker={**self.marker(cause), BESIDE: str(kind)},
+            msgtype=_msgtype(kind),
+            relation=self.relation,
+            mentions=pings,
+            plain=unfolded(text),
         )
         return self.entry(kind, part, cause, content)
 
@@ -102,8 +107,13 @@ class ReplyEvents:
     def beside_edit(
         self, kind: OutboxKind, target: str, cause: str, text: str
     ) -> dict[str, object]:
-        marker = {**self.marker(cause), BESIDE: str(kind)}
-        return edit_content(text, target_event_id=target, marker=marker, msgtype=_msgtype(kind))
+        return edit_content(
+            text,
+            target_event_id=target,
+            marker={**self.marker(cause), BESIDE: str(kind)},
+            msgtype=_msgtype(kind),
+            plain=unfolded(text),
+        )
 
     def pings(self, text: str) -> bool:
         """Whether a text pings somebody, which only its last version does."""

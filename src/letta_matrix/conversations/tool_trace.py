@@ -1,13 +1,17 @@
 """The tools a turn used, in words: a line while they run, a collapsible trace afterwards."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from letta_matrix import clock
 from letta_matrix.conversations.verbatim import fenced, inline_code
 
-_MAX_BYTES = 8_000
-"""Of a trace's Markdown: an edit carries it three times, and HTML may need five bytes for one."""
+_MAX_BYTES = 40_000
+"""Of an edit's content, for the calls of a trace."""
+
+_INDENTED = 2 * len("    ")
+_MARKUP = 150
 
 _LONGEST_ARGUMENTS = 500
 _LONGEST_OUTPUT = 1_000
@@ -48,7 +52,7 @@ def trace(uses: Sequence[ToolUse], *, timed: bool) -> str:
     room = _MAX_BYTES
     for number, use in enumerate(uses):
         entry = _entry(use, timed=timed)
-        room -= len(entry.encode("utf-8", "replace"))
+        room -= _size(entry)
         if room < 0:
             shown.append(f"… and {_counted(len(uses) - number)} more")
             break
@@ -70,6 +74,14 @@ def _entry(use: ToolUse, *, timed: bool) -> str:
         if text.strip():
             blocks.append(fenced(_shortened(text.strip("\n"), limit)))
     return "\n\n".join(blocks)
+
+
+def _size(entry: str) -> int:
+    """Bytes that an entry takes in an edit, from above: twice in plain text, where its lines are
+    indented, and once in HTML."""
+    plain = len(json.dumps(entry, ensure_ascii=False).encode("utf-8", "replace"))
+    escaped = 4 * sum(map(entry.count, "&<>"))
+    return 3 * plain + escaped + _INDENTED * (entry.count("\n") + 1) + _MARKUP
 
 
 def _busy(uses: Sequence[ToolUse]) -> float:

@@ -3,8 +3,9 @@
 import json
 import re
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
 
-from letta_matrix.matrix.formatting import Formatted, render
+from letta_matrix.matrix.formatting import render
 
 MARKER = "org.letta.matrix"
 """Key of the marker that tells our own events apart (DESIGN 3.3)."""
@@ -32,14 +33,15 @@ def text_content(
     cursor: bool = True,
     relation: Mapping[str, object] | None = None,
     mentions: Collection[str] = (),
+    plain: str | None = None,
 ) -> dict[str, object]:
     """A message that says `markdown` and pings the users in `mentions` alone, never the room
     (spec: User and room mentions).
 
     `live` marks an interim version (MSC4357) and, with `cursor`, shows one at its end. `relation`
-    is its `m.relates_to`.
+    is its `m.relates_to`. `plain` is for whoever sees no HTML; by default that is the Markdown.
     """
-    content = _body(markdown, msgtype, live and cursor) | _common(marker, live, mentions)
+    content = _body(markdown, msgtype, live and cursor, plain) | _common(marker, live, mentions)
     return content | ({"m.relates_to": dict(relation)} if relation else {})
 
 
@@ -79,14 +81,15 @@ def edit_content(
     live: bool = False,
     msgtype: str = "m.text",
     mentions: Collection[str] = (),
+    plain: str | None = None,
 ) -> dict[str, object]:
     """An `m.replace` of `target_event_id` (the original event, never an edit of it), which pings
-    the users in `mentions`.
+    the users in `mentions`; `plain` as in `text_content`.
 
-    The fallback is the plain body alone: an edit carries its text twice as it is, and clients
-    that know edits never look at it (spec: Event replacements).
+    The fallback is the plain body alone: an edit carries its text three times as it is, and
+    clients that know edits never look at it (spec: Event replacements).
     """
-    new = _body(markdown, msgtype, live) | _common(marker, live, mentions)
+    new = _body(markdown, msgtype, live, plain) | _common(marker, live, mentions)
     return {
         "msgtype": msgtype,
         "body": f"* {new['body']}",
@@ -114,18 +117,16 @@ def edit_measure(marker: Mapping[str, object]) -> Callable[[str], int]:
     return measure
 
 
-def _body(markdown: str, msgtype: str, live: bool) -> dict[str, object]:
+def _body(markdown: str, msgtype: str, live: bool, plain: str | None) -> dict[str, object]:
     formatted = render(markdown)
+    if plain is not None:
+        formatted = replace(formatted, body=plain)
     if live:
         formatted = formatted.with_cursor(CURSOR)
     content: dict[str, object] = {"msgtype": msgtype, "body": formatted.body}
-    return content | _formatted(formatted)
-
-
-def _formatted(formatted: Formatted) -> dict[str, object]:
-    if formatted.html is None:
-        return {}
-    return {"format": "org.matrix.custom.html", "formatted_body": formatted.html}
+    if formatted.html:
+        content |= {"format": "org.matrix.custom.html", "formatted_body": formatted.html}
+    return content
 
 
 def _common(

@@ -16,6 +16,7 @@ from markdown_it.renderer import RendererHTML
 from markdown_it.token import Token
 from markdown_it.utils import EnvType, OptionsDict
 
+from letta_matrix.matrix.cjk_emphasis import CjkInline
 from letta_matrix.matrix.honest_links import clean_url, tell_targets, visible_urls
 from letta_matrix.matrix.markdown_rules import add_rules
 
@@ -54,15 +55,17 @@ _TRAILING_CLOSERS = re.compile(r"(?:</[a-z0-9]+>\s*)*\Z")
 
 @dataclass(frozen=True, slots=True)
 class Formatted:
-    """A message's `body`, and its `formatted_body` or None where the text is plain."""
+    """A message's `body` and its `formatted_body`.
+
+    Plain text has HTML too: a message may grow into Markdown, and Element shows nothing of one
+    whose versions are in part formatted and in part not.
+    """
 
     body: str
-    html: str | None
+    html: str
 
     def with_cursor(self, cursor: str) -> "Formatted":
         """The same with `cursor` after the last word, inside the block that is still growing."""
-        if self.html is None:
-            return Formatted(self.body + cursor, None)
         end = _innermost_end(self.html)
         return Formatted(self.body + cursor, f"{self.html[:end]}{cursor}{self.html[end:]}")
 
@@ -77,13 +80,11 @@ def render(markdown: str) -> Formatted:
     """
     text = clean_text(markdown)
     tokens = _MARKDOWN.parse(text)
-    if _is_plain(tokens):
-        return Formatted(text, None)
     _unwrap_single_paragraph(tokens)
     html = _MARKDOWN.renderer.render(tokens, _MARKDOWN.options, {})
     html = tell_targets(_CLEANER.clean(html)).strip("\n")
     if not html or _nesting(html) > _MAX_NESTING:
-        return Formatted(text, None)
+        html = escapeHtml(text).replace("\n", "<br>\n")
     return Formatted(text, html)
 
 
@@ -100,22 +101,6 @@ def clean_text(text: str) -> str:
 def _innermost_end(html: str) -> int:
     match = _TRAILING_CLOSERS.search(html)
     return match.start() if match else len(html)
-
-
-def _is_plain(tokens: Sequence[Token]) -> bool:
-    return all(
-        token.type in ("paragraph_open", "paragraph_close")
-        or (token.type == "inline" and _is_verbatim(token))
-        for token in tokens
-    )
-
-
-def _is_verbatim(inline: Token) -> bool:
-    children = inline.children or []
-    if any(child.type not in ("text", "softbreak") for child in children):
-        return False
-    shown = "".join("\n" if child.type == "softbreak" else child.content for child in children)
-    return shown == inline.content
 
 
 def _unwrap_single_paragraph(tokens: list[Token]) -> None:
@@ -181,15 +166,32 @@ def _image(
     return f'<a href="{source}">{escapeHtml(tokens[index].content) or source}</a>'
 
 
-def _build_markdown() -> MarkdownIt:
-    md = MarkdownIt("commonmark", {"breaks": True, "html": True, "xhtmlOut": False})
+def _struck(
+    self: RendererHTML, tokens: Sequence[Token], index: int, options: OptionsDict, env: EnvType
+) -> str:
+    # As Element's composer has it; not every client that knows `del` knows `s`.
+    return "<del>" if tokens[index].nesting == 1 else "</del>"
+
+
+def markdown_parser(*, html: bool) -> MarkdownIt:
+    """A parser of Markdown as agents write it; without `html` tags are text."""
+    md = MarkdownIt("zero")
+    md.inline = CjkInline()
+    md.configure("commonmark", {"breaks": True, "html": html, "xhtmlOut": False})
     # Definitions would vanish from the text, and "text\n-" would flash as a headline in a stream.
     md.enable(["table", "strikethrough"]).disable(["reference", "lheading"])
     md.validateLink = _may_link
     md.normalizeLink = _normalized
     add_rules(md)
+    return md
+
+
+def _build_markdown() -> MarkdownIt:
+    md = markdown_parser(html=True)
     for kind in ("html_inline", "html_block"):
         md.add_render_rule(kind, _raw_html)
+    for kind in ("s_open", "s_close"):
+        md.add_render_rule(kind, _struck)
     md.add_render_rule("image", _image)
     return md
 

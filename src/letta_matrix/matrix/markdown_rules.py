@@ -12,11 +12,13 @@ from markdown_it.rules_inline import StateInline
 from markdown_it.token import Token
 from markdown_it.utils import EnvType, OptionsDict
 
+from letta_matrix.matrix.cjk_emphasis import is_cjk
+
 _INLINE_FORMULA = re.compile(
     r"\$\$(?P<display>[^$]+)\$\$"
     r"|\\\[(?P<bracket>.{1,2000}?)\\\]"
     r"|\\\((?P<paren>.{1,2000}?)\\\)"
-    r"|\$(?P<dollar>(?![\s$])[^$\n]*[^\s$\\])\$(?![\w$])",
+    r"|\$(?P<dollar>(?![\s$])[^$\n]*[^\s$\\])\$(?![_$])",
     re.DOTALL,
 )
 _FORMULA_SIGNS = re.compile(r"[\\^_={}+*/<>]")
@@ -57,7 +59,8 @@ def _inline_formula(state: StateInline, silent: bool) -> bool:
 def _is_formula(state: StateInline, match: re.Match[str]) -> bool:
     if match.lastgroup != "dollar":
         return True
-    if state.pos and (state.src[state.pos - 1].isalnum() or state.src[state.pos - 1] in "$_"):
+    before, after = _neighbours(state, state.pos, match.end())
+    if before in ("$", "_") or _is_word(before) or _is_word(after):
         return False
     content = match["dollar"]
     return " " not in content or bool(_FORMULA_SIGNS.search(content))
@@ -67,11 +70,11 @@ def _spoiler(state: StateInline, silent: bool) -> bool:
     start, end = state.pos + 2, state.posMax
     if not state.src.startswith("||", state.pos):
         return False
-    if state.pos and state.src[state.pos - 1].isalnum():
-        return False
     close = state.src.find("||", start + 1, end)
     content = state.src[start:close]
-    if close < 0 or content != content.strip() or state.src[close + 2 : close + 3].isalnum():
+    if close < 0 or content != content.strip():
+        return False
+    if any(map(_is_word, _neighbours(state, state.pos, close + 2))):
         return False
     if not silent:
         state.push("spoiler_open", "span", 1).attrs = {"data-mx-spoiler": ""}
@@ -80,6 +83,16 @@ def _spoiler(state: StateInline, silent: bool) -> bool:
         state.push("spoiler_close", "span", -1)
     state.pos, state.posMax = close + 2, end
     return True
+
+
+def _neighbours(state: StateInline, start: int, end: int) -> tuple[str, str]:
+    """The characters before and after a part of the text, "" where there is none."""
+    return state.src[start - 1 : start], state.src[end : end + 1]
+
+
+def _is_word(character: str) -> bool:
+    """Whether it makes one word with what stands beside it; "" does not."""
+    return character.isalnum() and not is_cjk(character)
 
 
 def _block_formula(state: StateBlock, start: int, end: int, silent: bool) -> bool:

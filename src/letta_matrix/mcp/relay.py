@@ -15,6 +15,7 @@ import aiohttp
 from letta_matrix import clock
 from letta_matrix.matrix.events import mapping
 from letta_matrix.mcp.frames import LARGEST, LOST, NOT_NOW, SUBPROTOCOL, TOO_LARGE, UNAUTHORIZED
+from letta_matrix.program import typed
 
 _LOST = (
     "The connection to the bridge was lost. What you asked for may have happened or not: call "
@@ -272,10 +273,11 @@ def _error(request_id: object, code: int, text: str) -> str:
 
 def _unreachable(url: str, error: Exception) -> str:
     reason = str(error) or "it takes too long"
-    return f"no bridge answers at {url}: {reason}; is `letta-matrix up` or `run` running?"
+    return f"no bridge answers at {url}: {reason}; is `{typed(['up'])}` or `run` running?"
 
 
 def _refused(url: str, status: int) -> str:
     if status == 401:
-        return "the bridge does not accept the token; make one by `letta-matrix tokens create`"
+        making = typed(["tokens", "create"])
+        return f"the bridge does not accept the token; make one by `{making}`"
     return f"{url} does not take MCP connections from here: status {status}"

@@ -47,7 +47,7 @@ _PLAINLY = "(I am only a demo and no language model.) "
 _INTRODUCTION = (
     "Hello! I am only a demo and no language model: I repeat what I am told. "
     "You said:\n\n{said}\n\n"
-    "To talk to a real model, start `letta-matrix up` with `OPENAI_API_KEY` or "
+    "To talk to a real model, stop the stack, and start it again with `OPENAI_API_KEY` or "
     "`ANTHROPIC_API_KEY` set, or with `--model-base-url`. Until then you can also try "
     "`write 200 words`, or a tool: `use Bash: date`."
 )

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from letta_matrix.private_files import write_private
+from letta_matrix.program import typed
 from letta_matrix.stack.errors import StackError
 
 FILE_NAME = "stack.json"
@@ -47,7 +48,7 @@ def read_state(directory: Path) -> Mapping[str, Any]:
         state = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise StackError(
-            f"no stack runs in {directory}; start one by `letta-matrix up`, "
+            f"no stack runs in {directory}; start one by `{typed(['up'])}`, "
             "or name its folder by --data"
         ) from None
     except (OSError, ValueError) as error:

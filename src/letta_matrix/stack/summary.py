@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
-from letta_matrix.stack.program import is_relative, typed
+from letta_matrix.program import is_relative, typed
 
 _NAMES_SHOWN = 8
 _WIDTH = 80
@@ -97,7 +97,7 @@ def _password(facts: Facts) -> str:
         return facts.password
     return (
         f"yours: it was changed, {facts.data / 'admin.password'} no longer fits. Write the "
-        "new one into that file, for `letta-matrix chat` and the sign-in link; forgotten: "
+        f"new one into that file, for `{_command(facts, 'chat')}` and the sign-in link; forgotten: "
         'see docs/operations.md, "A changed password"'
     )
 

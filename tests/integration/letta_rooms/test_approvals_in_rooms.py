@@ -140,6 +140,9 @@ async def test_the_tools_used_stand_in_an_event_of_their_own(
     assert "<details><summary>" in formatted(trace)
     assert str(made) in formatted(trace)
     assert trace["content"]["msgtype"] == "m.notice"
+    summary, call, *_ = trace["content"]["body"].split("\n")
+    assert summary.startswith("🔧 1 tool · ")
+    assert call.startswith("  ✓ `Bash` ok · ")
     (reply,) = await ann.replies(room, 1)
     assert "details" not in reply
     more = word("and then")

@@ -11,6 +11,7 @@ const LIVE = "org.matrix.msc4357.live";
 const STALE_AFTER = 10 * 60 * 1000;
 const CURSOR = /\s*▍\s*$/u;
 const ADDRESS = /https?:\/\/[^\s<>"']*[^\s<>"'.,:;!?)\]]/g;
+const VERBATIM = "a, code, pre";
 const FALLBACK_QUOTE = /^(?:> ?.*\n)+\n?/;
 const PICTURE = { width: 460, height: 340 };
 const UNREADABLE = {
@@ -90,6 +91,7 @@ function renderText(item) {
   if (format !== "org.matrix.custom.html" || typeof html !== "string") return renderPlain(item);
   const fragment = sanitize(html);
   dropCursor(fragment);
+  linkAddresses(fragment);
   for (const table of fragment.querySelectorAll("table")) wrap(table, "table-scroll");
   for (const block of fragment.querySelectorAll("pre")) frameCode(block);
   return fragment;
@@ -97,18 +99,31 @@ function renderText(item) {
 
 /** @param {Item} item */
 function renderPlain(item) {
-  const text = textOf(item);
-  const paragraph = h("p.plain", {});
+  const fragment = document.createDocumentFragment();
+  fragment.append(h("p.plain", {}, textOf(item)));
+  linkAddresses(fragment);
+  return fragment;
+}
+
+/** Bare addresses become links, which Matrix leaves to clients. @param {DocumentFragment} fragment */
+function linkAddresses(fragment) {
+  const walker = document.createTreeWalker(fragment, NodeFilter.SHOW_TEXT);
+  const texts = [];
+  while (walker.nextNode()) texts.push(/** @type {Text} */ (walker.currentNode));
+  for (const text of texts) if (!text.parentElement?.closest(VERBATIM)) linkWithin(text);
+}
+
+/** @param {Text} node */
+function linkWithin(node) {
+  const text = node.data;
+  const parts = [];
   let at = 0;
   for (const match of text.matchAll(ADDRESS)) {
     const link = { href: match[0], target: "_blank", rel: "noopener noreferrer" };
-    paragraph.append(text.slice(at, match.index), h("a", link, match[0]));
+    parts.push(text.slice(at, match.index), h("a", link, match[0]));
     at = match.index + match[0].length;
   }
-  paragraph.append(text.slice(at));
-  const fragment = document.createDocumentFragment();
-  fragment.append(paragraph);
-  return fragment;
+  if (parts.length) node.replaceWith(...parts, text.slice(at));
 }
 
 /** Where text continues: the last block that can take it. @param {Node} node @returns {Node} */
