@@ -15,6 +15,7 @@ from letta_matrix.assembly import Parts
 from letta_matrix.config import Config
 from letta_matrix.connections.admission import Connections
 from letta_matrix.connections.descriptors import most_connections
+from letta_matrix.conversations.commands.registry import COMMANDS, listed
 from letta_matrix.mcp.core import Core
 from letta_matrix.mcp.http import McpHttp
 from letta_matrix.mcp.services import Services as McpServices
@@ -96,7 +97,8 @@ class Doors:
         config = self._config
         browser_url = config.api.homeserver_url or config.homeserver.url
         guard = api_guard(config)
-        pages = [*chat_routes(browser_url, config.bot_user_id), *docs_routes()]
+        chat = chat_routes(browser_url, config.bot_user_id, listed(COMMANDS))
+        pages = [*chat, *docs_routes()]
         guarded = Front(pages, Lazy(self._make_api), [Middleware(Guarded, guard=guard)])
         probes = health_routes(
             self._health, self._is_ready, lambda request: guard.knows(request.scope)

@@ -54,6 +54,11 @@ class ChatPage:
         await self.page.goto(self.url)
         await self.page.locator(".shell").wait_for()
 
+    async def sign_out(self) -> None:
+        await self.page.get_by_role("button", name="Sign out").click()
+        await self.page.get_by_role("alertdialog").get_by_role("button", name="Sign out").click()
+        await self.page.get_by_label("User name").wait_for()
+
     async def open_room(self, room: str) -> None:
         await self.page.locator(f'.room[data-room="{room}"]').click()
 
@@ -64,6 +69,13 @@ class ChatPage:
     def saying(self, text: str) -> Locator:
         """Messages with a text."""
         return self.page.locator("article", has_text=text)
+
+    async def choose(self, event: str, action: str) -> None:
+        """From a message's menu."""
+        message = self.message(event)
+        await message.hover()
+        await message.get_by_role("button", name="More").click()
+        await message.get_by_role("menuitem", name=action).click()
 
     @property
     def composer(self) -> Locator:

@@ -18,6 +18,7 @@ from tests.servers import Homeserver, free_port
 from tests.waiting import DEADLINE
 
 from letta_matrix.connections.admission import Connections
+from letta_matrix.conversations.commands.registry import COMMANDS, listed
 from letta_matrix.web.pages import chat_routes
 from letta_matrix.web.server import AsgiServer
 
@@ -45,7 +46,8 @@ async def no_bridge(homeserver: Homeserver) -> AsyncIterator[DeafAppservice]:
 
 @pytest.fixture(scope="session")
 async def chat_url(homeserver: Homeserver) -> AsyncIterator[str]:
-    app = Starlette(routes=chat_routes(homeserver.url, f"@letta:{homeserver.server_name}"))
+    bot = f"@letta:{homeserver.server_name}"
+    app = Starlette(routes=chat_routes(homeserver.url, bot, listed(COMMANDS)))
     server = AsgiServer(app, Connections(2_000))
     port = free_port()
     await server.start("127.0.0.1", port)

@@ -30,6 +30,16 @@ async def agent_room(person: MatrixUser, agent: MatrixUser, name: str) -> AgentR
     return AgentRoom(room, person, agent)
 
 
+async def group(person: MatrixUser, others: dict[str, MatrixUser]) -> str:
+    """A room of somebody's with several others in it, who get the names given."""
+    for name, other in others.items():
+        await other.set_name(name)
+    room = await person.create_room("Kitchen", [other.user_id for other in others.values()])
+    for other in others.values():
+        await other.join(room)
+    return room
+
+
 async def agents_space(owner: MatrixUser, rooms: list[str]) -> str:
     """The space that holds the agents' rooms."""
     space = await owner.create_room("Letta Agents", [], creation_content={"type": "m.space"})

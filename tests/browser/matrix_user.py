@@ -103,6 +103,9 @@ class MatrixUser:
         path = f"/v3/rooms/{quote(room)}/read_markers"
         await self.call("POST", path, {"m.fully_read": event, "m.read": event})
 
+    async def event(self, room: str, event: str) -> Json:
+        return await self.call("GET", f"/v3/rooms/{quote(room)}/event/{quote(event)}")
+
     async def messages(self, room: str) -> list[Json]:
         """The newest messages of a room, newest first."""
         answer = await self.call("GET", f"/v3/rooms/{quote(room)}/messages?dir=b&limit=50")

@@ -5,6 +5,10 @@ from tests.browser.chat_page import ChatPage, OpenPage, opened
 from tests.browser.furniture import AgentRoom
 from tests.browser.matrix_user import Json
 
+from letta_matrix.conversations import notices
+from letta_matrix.matrix.content import edit_content, text_content
+from letta_matrix.toolbox.asking import AskHuman, _how, _text
+
 QUESTION = "<p>May I run <code>Bash</code>?</p><pre><code>date\n</code></pre>"
 DETAILS = "<details><summary>🔧 {} tools</summary><p>✓ <code>Bash</code> ok</p></details>"
 
@@ -14,9 +18,10 @@ def beside(kind: str) -> Json:
     return {"msgtype": "m.notice", "org.letta.matrix": {"agent_id": "agent-1", "beside": kind}}
 
 
-async def ask(room: AgentRoom) -> str:
+async def ask(room: AgentRoom, **more: object) -> str:
     """The agent's question, with its offers; returns the event id."""
-    event = await room.agent.say(room.id, "May I run `Bash`?", QUESTION, **beside("approval"))
+    content = {**beside("approval"), **more}
+    event = await room.agent.say(room.id, "May I run `Bash`?", QUESTION, **content)
     for key in ("✅", "❌"):
         await room.agent.react(room.id, event, key)
     return event
@@ -98,15 +103,106 @@ async def test_stop_means_the_question_that_is_worked_on(
     marker: Json = {"org.letta.matrix": {"agent_id": "agent-1", "in_reply_to": done}}
     await room.agent.say(room.id, "echo: one", **marker)
     running = await room.person.say(room.id, "two")
-    await room.person.say(room.id, "three")
+    waiting = await room.person.say(room.id, "three")
+    await room.person.say(room.id, "!status")
     chat = await opened(open_page, room)
+    queued = chat.page.locator("article", has=chat.page.get_by_text("queued", exact=True))
     await expect(_stop(chat, "Stop")).to_have_count(0)
+    await expect(queued).to_have_count(0)
     await room.agent.typing(room.id, True)
+    await expect(queued).to_have_attribute("data-id", waiting)
     await _stop(chat, "Stop").click()
     await expect(chat.message(running).locator(".chip")).to_have_text("🛑1")
     await expect(_stop(chat, "Stopping …")).to_be_disabled()
     await room.agent.typing(room.id, False)
     await expect(_stop(chat, "Stop")).to_have_count(0)
+    await expect(queued).to_have_count(0)
+
+
+async def test_one_stop_for_what_runs_in_a_thread(open_page: OpenPage, room: AgentRoom) -> None:
+    done = await room.person.say(room.id, "one")
+    marker: Json = {"org.letta.matrix": {"agent_id": "agent-1", "in_reply_to": done}}
+    root = await room.agent.say(room.id, "echo: one", **marker)
+    thread: Json = {"m.relates_to": {"rel_type": "m.thread", "event_id": root}}
+    aside = await room.person.say(room.id, "aside", **thread)
+    chat = await opened(open_page, room)
+    await chat.message(root).locator(".thread-chip").click()
+    await room.agent.typing(room.id, True)
+    stop = chat.page.get_by_role("button", name="Stop")
+    await expect(stop).to_have_count(1)
+    await expect(chat.page.locator(".room-pane .typing")).to_be_hidden()
+    await stop.click()
+    await expect(chat.message(aside).locator(".chip")).to_have_text("🛑1")
+
+
+async def test_a_bar_leads_to_what_waits(open_page: OpenPage, room: AgentRoom) -> None:
+    """The question is no notice, and names who may answer: then it reaches phones."""
+    chat = await opened(open_page, room)
+    asked = await ask(room, **_for(room.person.user_id))
+    for number in range(12):
+        await room.agent.say(room.id, f"And {number}: " + "words " * 80)
+    bar = chat.page.locator(".waiting:visible")
+    await expect(bar).to_have_text("Meridian waits for your answerShow")
+    await expect(chat.message(asked)).not_to_be_in_viewport()
+    await bar.click()
+    await expect(chat.message(asked)).to_be_in_viewport()
+    allow = chat.message(asked).get_by_role("button", name="Allow")
+    await expect(allow).to_be_focused()
+    await chat.page.keyboard.press("Enter")
+    await expect(allow).to_have_attribute("aria-pressed", "true")
+    await room.agent.edit(room.id, asked, "✅ allowed", **beside("approval"))
+    await expect(bar).to_be_hidden()
+    root = await room.agent.say(room.id, "A thread begins")
+    thread: Json = {"m.relates_to": {"rel_type": "m.thread", "event_id": root}}
+    there = await ask(room, **_for("@someone:else"), **thread)
+    await expect(bar).to_have_text("Meridian waits for an answerShow")
+    await bar.click()
+    panel = chat.page.get_by_role("complementary", name="Thread")
+    await expect(panel.locator(f'article[data-id="{there}"]')).to_be_in_viewport()
+    await expect(bar).to_have_count(1)
+
+
+def _for(user_id: str) -> Json:
+    return {"msgtype": "m.text", "m.mentions": {"user_ids": [user_id]}}
+
+
+async def test_options_have_their_words(open_page: OpenPage, room: AgentRoom) -> None:
+    chat = await opened(open_page, room)
+    asking = AskHuman(question="Which *day*?", options=["On Monday", "On Thursday"])
+    tool: Json = {"agent_id": "agent-1", "tool": "ask_human"}
+    content = text_content(_text(asking, _how(asking)), marker=tool)
+    event = await room.agent.send(room.id, dict(content))
+    await room.agent.react(room.id, event, "1️⃣")
+    question = chat.message(event)
+    options = question.get_by_role("group", name="Answer the question").get_by_role("button")
+    await expect(options).to_have_text(["1️⃣On Monday", "2️⃣On Thursday"])
+    await expect(question.locator(".content")).to_have_text("Which day?")
+    await expect(chat.page.locator(".waiting:visible")).to_be_visible()
+    await options.last.click()
+    await expect(options.last).to_have_attribute("aria-pressed", "true")
+    await expect(options.first).to_be_disabled()
+    assert await reactions(room) == ["2️⃣"]
+    over = _text(asking, "*Answered.*")
+    await room.agent.send(room.id, dict(edit_content(over, target_event_id=event, marker=tool)))
+    await expect(question.locator(".answer")).to_have_count(0)
+    await expect(question.locator(".content")).to_contain_text("1️⃣ On Monday")
+    chip = question.locator(".chip")
+    await expect(chip).to_have_text("2️⃣On Thursday1")
+    await expect(chip).to_be_disabled()
+    await expect(chat.page.locator(".waiting:visible")).to_be_hidden()
+
+
+async def test_what_failed_is_asked_again(open_page: OpenPage, room: AgentRoom) -> None:
+    text = notices.lost("the model did not answer", tools_started=True)
+    marker: Json = {"org.letta.matrix": {"agent_id": "agent-1", "turn_id": "t"}}
+    event = await room.agent.say(room.id, text, msgtype="m.notice", **marker)
+    reply = await room.agent.say(room.id, "🔁 is a sign", **marker)
+    chat = await opened(open_page, room)
+    await expect(chat.message(reply).get_by_role("button", name="Try again")).to_have_count(0)
+    await chat.message(event).get_by_role("button", name="Try again").click()
+    await expect(chat.message(event).locator(".chip")).to_have_text("🔁1")
+    await expect(chat.page.get_by_role("button", name="Try again")).to_have_count(0)
+    assert await reactions(room) == ["🔁"]
 
 
 def _stop(chat: ChatPage, name: str) -> Locator:

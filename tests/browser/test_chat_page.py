@@ -68,7 +68,10 @@ async def test_password_sign_in_and_out(open_page: OpenPage, room: AgentRoom) ->
     await chat.page.reload()
     await expect(chat.page.locator(".room-name")).to_have_text("Meridian")
     await chat.page.get_by_role("button", name="Sign out").click()
-    await expect(chat.page.get_by_label("User name")).to_be_visible()
+    await expect(chat.page.get_by_role("button", name="Cancel")).to_be_focused()
+    await chat.page.keyboard.press("Escape")
+    await expect(chat.page.get_by_role("button", name="Sign out")).to_be_focused()
+    await chat.sign_out()
     assert await chat.page.evaluate("localStorage.length") == 0
 
 
@@ -149,7 +152,7 @@ async def test_redaction_and_reply(open_page: OpenPage, room: AgentRoom) -> None
     await expect(chat.message(reply).locator(".quote")).to_have_text("Meridian The first word")
     await expect(chat.message(reply).locator(".content")).to_have_text("Indeed")
     await room.agent.redact(room.id, gone)
-    await expect(chat.message(gone).locator(".content")).to_have_text("This message was removed.")
+    await expect(chat.message(gone).locator(".content")).to_have_text("This message was deleted.")
 
 
 async def test_typing(open_page: OpenPage, room: AgentRoom) -> None:

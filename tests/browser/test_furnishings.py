@@ -41,6 +41,8 @@ async def test_reaction_buttons_are_one_tab_stop(open_page: OpenPage, room: Agen
     await keyboard.press("Tab")
     await expect(chat.page.locator(".reply-in-thread").nth(2)).to_be_focused()
     await keyboard.press("Tab")
+    await expect(chat.page.locator(".more").nth(2)).to_be_focused()
+    await keyboard.press("Tab")
     await expect(chat.page.get_by_role("button", name="Attach files").first).to_be_focused()
     await keyboard.press("Tab")
     await expect(chat.composer).to_be_focused()

@@ -40,6 +40,29 @@ async def test_badge_goes_once_the_room_is_read_elsewhere(
     await expect(chat.page).to_have_title("Meridian · Letta chat")
 
 
+async def test_badge_leaves_out_what_an_open_thread_shows(
+    open_page: OpenPage, room: AgentRoom
+) -> None:
+    """On the phone the thread lies on the room, whose own news nobody sees meanwhile."""
+    root = await room.person.say(room.id, "A question")
+    thread: Json = {
+        "m.relates_to": {"rel_type": "m.thread", "event_id": root, "is_falling_back": True}
+    }
+    await room.agent.say(room.id, "A reply", **thread)
+    chat = await opened(open_page, room, **PHONE)
+    await chat.page.locator(".thread-chip").tap()
+    panel = chat.page.get_by_role("complementary", name="Thread")
+    await expect(panel.get_by_text("A reply")).to_be_visible()
+    await room.agent.say(room.id, "In the thread", **thread)
+    await expect(panel.get_by_text("In the thread")).to_be_visible()
+    await expect(chat.page).to_have_title("Meridian · Letta chat")
+    await room.agent.say(room.id, "In the room")
+    await expect(chat.page).to_have_title("(1) Meridian · Letta chat")
+    async with chat.page.expect_response("**/read_markers"):
+        await panel.get_by_role("button", name="Close the thread").tap()
+    await expect(chat.page).to_have_title("Meridian · Letta chat")
+
+
 async def test_reload_posts_no_receipt_for_what_was_read(
     open_page: OpenPage, room: AgentRoom
 ) -> None:
@@ -111,8 +134,7 @@ async def test_nothing_is_read_out_after_signing_out(open_page: OpenPage, room: 
     chat = await opened(open_page, room)
     await room.agent.say(room.id, "a secret")
     await expect(chat.page.locator("#announcer")).to_contain_text("a secret")
-    await chat.page.get_by_role("button", name="Sign out").click()
-    await expect(chat.page.get_by_label("User name")).to_be_visible()
+    await chat.sign_out()
     await expect(chat.page.locator("#announcer")).to_be_empty()
 
 

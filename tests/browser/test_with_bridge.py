@@ -96,7 +96,7 @@ async def world(
 @pytest.fixture(scope="module")
 async def rooms(world: World) -> list[Room]:
     """Made at once, one for each test."""
-    return await asyncio.gather(*(world.meet() for _ in range(5)))
+    return await asyncio.gather(*(world.meet() for _ in range(6)))
 
 
 @pytest.fixture
@@ -146,15 +146,18 @@ async def test_an_agent_is_stopped(newcomer: Newcomer) -> None:
     chat = newcomer.chat
     await chat.type_and_send("count")
     await expect(chat.saying("1 2 3")).to_be_visible()
-    stop = chat.page.locator(".room-pane").get_by_role("button", name="Stop")
+    await chat.type_and_send("still there?")
+    waits = chat.page.locator("article.own", has_text="still there?")
+    await expect(waits.locator(".status")).to_have_text("queued")
+    stop = chat.page.get_by_role("button", name="Stop")
     await stop.click()
     await expect(chat.page.locator(".caret")).to_have_count(0)
-    await expect(stop).to_be_hidden()
     await expect(chat.saying("🛑").locator(".chip")).to_have_count(1)
     shown = chat.saying("1 2 3").locator(".content")
     kept = await shown.inner_text()
-    await chat.type_and_send("still there?")
     await expect(chat.saying("echo: still there?")).to_be_visible()
+    await expect(stop).to_be_hidden()
+    await expect(waits.locator(".status")).to_be_hidden()
     assert await shown.inner_text() == kept
 
 
@@ -176,6 +179,27 @@ async def test_a_thread_is_a_talk_of_its_own(newcomer: Newcomer) -> None:
     assert len(await newcomer.world.person.replies(room, 1, root)) == 1
     conversations = {asked.conversation_id for asked in newcomer.world.runtime.asked[-2:]}
     assert len(conversations) == 2
+
+
+async def test_a_name_is_enough_in_a_group(
+    newcomer: Newcomer, account: MatrixUser, homeserver: Homeserver, http: aiohttp.ClientSession
+) -> None:
+    chat = newcomer.chat
+    other = MatrixUser(http, homeserver.url, *await homeserver.register("flatmate"))
+    kitchen = await account.create_room("Kitchen", [newcomer.room.user_id, other.user_id])
+    await other.join(kitchen)
+    await chat.open_room(kitchen)
+    await chat.composer.press_sequentially("@")
+    await expect(chat.page.get_by_role("option", name="Ada")).to_be_visible()
+    await chat.page.keyboard.press("Escape")
+    await chat.composer.press_sequentially("ada, are you there?")
+    await chat.page.keyboard.press("Enter")
+    await chat.page.locator(".room-pane .thread-chip").click()
+    thread = chat.page.get_by_role("complementary", name="Thread")
+    await expect(thread.locator("article", has_text="are you there?")).to_have_count(2)
+    await chat.page.keyboard.press("Escape")
+    await chat.type_and_send("/whoami")
+    await expect(chat.saying(f"You are {account.user_id}")).to_be_visible()
 
 
 async def test_a_picture_reaches_the_agent(newcomer: Newcomer) -> None:

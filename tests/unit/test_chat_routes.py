@@ -11,9 +11,8 @@ from letta_matrix.web.pages import chat_routes, docs_routes
 
 @pytest.fixture
 async def client() -> AsyncGenerator[httpx.AsyncClient]:
-    app = Starlette(
-        routes=[*chat_routes("https://matrix.example:8448/", "@letta:example"), *docs_routes()]
-    )
+    chat = chat_routes("https://matrix.example:8448/", "@letta:example", [{"name": "help"}])
+    app = Starlette(routes=[*chat, *docs_routes()])
     transport = httpx.ASGITransport(app)
     async with httpx.AsyncClient(transport=transport, base_url="http://bridge") as client:
         yield client
@@ -76,6 +75,7 @@ async def test_settings(client: httpx.AsyncClient) -> None:
     assert answer.json() == {
         "homeserver_url": "https://matrix.example:8448",
         "bot_user_id": "@letta:example",
+        "commands": [{"name": "help"}],
     }
 
 

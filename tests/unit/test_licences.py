@@ -29,7 +29,7 @@ WORDS = {
 }
 """How packages without an SPDX expression or a classifier name their licence."""
 
-KNOWN = {"signedjson": "Apache-2.0"}
+KNOWN = {"axe-playwright-python": "MIT AND MPL-2.0", "signedjson": "Apache-2.0"}
 """Packages whose metadata tell nothing, with the licence in their repository."""
 
 SEPARATE = {"matrix-synapse": "AGPL-3.0-or-later"}

@@ -3,7 +3,7 @@
 The chat page talks to the homeserver itself; nothing of a conversation passes through here.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from urllib.parse import urlsplit
 
 from starlette.requests import Request
@@ -28,7 +28,9 @@ def docs_routes() -> list[Route]:
     return StaticPage("docs", "'self'").routes()
 
 
-def chat_routes(homeserver_url: str, bot_user_id: str) -> list[Route]:
+def chat_routes(
+    homeserver_url: str, bot_user_id: str, commands: Sequence[Mapping[str, object]] = ()
+) -> list[Route]:
     """The routes of `/chat`: the page, its files and `/chat/config.json`; `/` leads
     browsers there and tells programs what this is.
 
@@ -36,11 +38,16 @@ def chat_routes(homeserver_url: str, bot_user_id: str) -> list[Route]:
         homeserver_url: base URL of the client-server API as browsers reach it.
         bot_user_id: the appservice's bot; the page accepts invitations by it, and by
             agents of its server, without asking.
+        commands: what one can tell the bridge, as the page lists it (`registry.listed`).
 
     Raises:
         ValueError: `homeserver_url` is not an http(s) URL.
     """
-    settings = {"homeserver_url": homeserver_url.rstrip("/"), "bot_user_id": bot_user_id}
+    settings: dict[str, object] = {
+        "homeserver_url": homeserver_url.rstrip("/"),
+        "bot_user_id": bot_user_id,
+        "commands": list(commands),
+    }
     page = StaticPage("chat", f"'self' {_origin(homeserver_url)}")
     chat = _Chat(settings, page.headers)
     return [
@@ -53,7 +60,7 @@ def chat_routes(homeserver_url: str, bot_user_id: str) -> list[Route]:
 class _Chat:
     """What of the chat page is no file."""
 
-    def __init__(self, settings: Mapping[str, str], headers: Mapping[str, str]) -> None:
+    def __init__(self, settings: Mapping[str, object], headers: Mapping[str, str]) -> None:
         self._settings = dict(settings)
         self._headers = headers
 

@@ -63,6 +63,21 @@ def find(usable: Sequence[Command], name: str) -> Command:
     raise CommandFault(f"I do not know {code('!' + name)}.{meant} `!help` lists what I do.")
 
 
+def listed(commands: Sequence[Command]) -> list[dict[str, object]]:
+    """The commands that people type, for a page that offers them; as JSON."""
+    return [
+        {
+            "name": one.name,
+            "usage": one.usage,
+            "help": one.help,
+            "aliases": list(one.aliases),
+            "admin": one.permission == "admin",
+        }
+        for one in commands
+        if not one.hidden
+    ]
+
+
 def _explained(command: Command) -> str:
     lines = [f"{code(command.usage)}: {command.help}"]
     if command.aliases:

@@ -1,6 +1,7 @@
 /** Everything that lives as long as somebody is signed in. */
 
 import { Api } from "./api.js";
+import { Corrections } from "./corrections.js";
 import { Media } from "./media.js";
 import { Outbox } from "./outbox.js";
 import { Reactions } from "./reactions.js";
@@ -10,6 +11,7 @@ import { SyncLoop } from "./sync.js";
 import { Uploads } from "./uploads.js";
 
 /** @typedef {import("./types.js").Session} Session */
+/** @typedef {import("./types.js").Settings} Settings */
 
 export class Account {
   /** @type {Set<string>} invitations accepted without asking, once each */
@@ -17,18 +19,20 @@ export class Account {
 
   /**
    * @param {Session} session
-   * @param {string} botUserId
+   * @param {Settings} settings
    * @param {{onStatus: (online: boolean) => void, onEnded: (reason: string) => void}} handlers
    */
-  constructor(session, botUserId, { onStatus, onEnded }) {
+  constructor(session, settings, { onStatus, onEnded }) {
     this.session = session;
+    this.commands = settings.commands;
     this.onEnded = onEnded;
     this.api = new Api(session.homeserver, session.accessToken);
     this.api.onTokenRefused = () => this.#end("You were signed out, perhaps from another device. Sign in again.");
-    this.rooms = new RoomStore(session.userId, botUserId);
+    this.rooms = new RoomStore(session.userId, settings.bot_user_id);
     this.media = new Media(this.api);
     this.uploads = new Uploads(this.api);
     this.outbox = new Outbox(this.api, this.rooms, this.uploads);
+    this.corrections = new Corrections(this.api, this.rooms);
     this.reactions = new Reactions(this.api, this.rooms);
     this.receipts = new Receipts(this.api, this.rooms);
     this.loop = new SyncLoop(this.api, this.rooms, onStatus);

@@ -173,6 +173,12 @@ export class Api {
     return this.call("POST", `/v3/rooms/${encode(room)}/read_markers`, { body });
   }
 
+  /** @param {string} room @param {string} root @param {string} eventId */
+  markThreadRead(room, root, eventId) {
+    const path = `/v3/rooms/${encode(room)}/receipt/m.read/${encode(eventId)}`;
+    return this.call("POST", path, { body: { thread_id: root } });
+  }
+
   /**
    * Events of a thread, its root aside, newest first.
    *

@@ -97,14 +97,19 @@ export class History {
     this.rooms.changed([room.id]);
   }
 
-  /** Learns names and pictures of everybody in a small room. @param {Room} room */
-  async people(room) {
-    if (this.#peopled.has(room.id) || room.joinedCount > MOST_MEMBERS) return;
+  /**
+   * Learns names and pictures of everybody in a small room, in a large one if told so.
+   *
+   * @param {Room} room
+   * @param {{large?: boolean}} [which]
+   */
+  async people(room, { large = false } = {}) {
+    if (this.#peopled.has(room.id) || (room.joinedCount > MOST_MEMBERS && !large)) return;
     this.#peopled.add(room.id);
     try {
       const { joined } = await this.api.joinedMembers(room.id);
       for (const [id, profile] of Object.entries(joined)) {
-        room.setMember(id, profile.display_name, profile.avatar_url);
+        room.setMember(id, profile.display_name, profile.avatar_url, true);
       }
       this.rooms.changed([room.id]);
     } catch {

@@ -15,7 +15,7 @@ import { Shell } from "./views/shell.js";
 import { linkQuestion, signInView } from "./views/signin.js";
 
 /** @typedef {import("./types.js").Session} Session */
-/** @typedef {{homeserver_url: string, bot_user_id: string}} Settings */
+/** @typedef {import("./types.js").Settings} Settings */
 
 const app = /** @type {HTMLElement} */ (document.getElementById("app"));
 
@@ -37,7 +37,7 @@ function showRooms(settings, session, notice) {
     history.replaceState(null, "", location.pathname);
     showSignIn(settings, reason);
   };
-  const account = new Account(session, settings.bot_user_id, {
+  const account = new Account(session, settings, {
     onStatus: (online) => shell.setOnline(online),
     onEnded: leave,
   });

@@ -1,5 +1,6 @@
 /** Markdown as people type it in a chat, to Matrix HTML. Line breaks are kept. */
 
+import { linkMentions } from "./mentions.js";
 import { sanitize } from "./sanitize.js";
 
 const FENCE = /^ {0,3}(`{3,}|~{3,})\s*([\w+#.-]*)[^`]*$/;
@@ -25,18 +26,26 @@ const INLINE = new RegExp(
 );
 
 /**
- * The content of a message event: HTML is added only where the Markdown does something.
+ * The content of a message event: HTML is added only where the Markdown does something, or
+ * somebody is mentioned.
  *
  * @param {string} text
- * @returns {Record<string, string>}
+ * @param {import("./mentions.js").Person[]} [people] who can be mentioned
+ * @returns {Record<string, any>}
  */
-export function messageContent(text) {
-  const plain = { msgtype: "m.text", body: text };
+export function messageContent(text, people = []) {
   const holder = document.createElement("div");
   holder.append(sanitize(renderMarkdown(text)));
+  const meant = linkMentions(holder, people);
+  const plain = { msgtype: "m.text", body: text, ...(meant.length && mentioning(meant)) };
   const marks = [...holder.querySelectorAll(":not(p, br)")];
   if (marks.every(isBareLink)) return plain;
   return { ...plain, format: "org.matrix.custom.html", formatted_body: holder.innerHTML };
+}
+
+/** @param {string[]} ids */
+function mentioning(ids) {
+  return { "m.mentions": { user_ids: ids } };
 }
 
 /** Clients find addresses in plain text by themselves. @param {Element} element */

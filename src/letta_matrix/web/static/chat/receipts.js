@@ -30,10 +30,28 @@ export class Receipts {
     setTimeout(() => this.#mark(room.id), PAUSE);
   }
 
+  /**
+   * A person sees the newest message of a thread (specification, threaded read receipts).
+   *
+   * @param {import("./store/room.js").Room} room
+   * @param {string} root
+   */
+  seenThread(room, root) {
+    const { unreadCount: unread } = room;
+    const last = room.timeline.threads.events(root).at(-1);
+    if (!last || room.isRead || unread.isThreadRead(root)) return;
+    unread.threadRead(root, last.event_id);
+    // Whoever shows the count may be drawing at this moment.
+    queueMicrotask(() => this.rooms.changed([room.id]));
+    if (last.sender === room.ownUserId) return;
+    const sent = this.api.markThreadRead(room.id, root, last.event_id);
+    sent.catch(() => unread.threadUnread(root, last.event_id));
+  }
+
   /** @param {import("./store/room.js").Room} room */
   #clearCount(room) {
     if (!room.unread) return;
-    room.unread = 0;
+    room.unreadCount.clear();
     // Whoever shows the count may be drawing at this moment.
     queueMicrotask(() => this.rooms.changed([room.id]));
   }

@@ -18,6 +18,7 @@ const FILTER = {
       types: [...TIMELINE_TYPES, ...STATE_TYPES],
       limit: 25,
       lazy_load_members: true,
+      unread_thread_notifications: true,
     },
   },
 };

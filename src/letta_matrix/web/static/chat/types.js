@@ -14,6 +14,7 @@
  * @typedef {object} Member
  * @property {string} name display name, or the local part of the user id
  * @property {string|null} avatar an mxc:// address
+ * @property {boolean} joined whether they are known to be in the room
  *
  * @typedef {object} Reaction
  * @property {string} key the emoji
@@ -37,6 +38,18 @@
  * @property {Reaction[]} reactions
  * @property {"sending"|"sent"|"failed"} status
  * @property {string} problem why it failed
+ *
+ * @typedef {object} Command what one can tell the bridge
+ * @property {string} name
+ * @property {string} usage
+ * @property {string} help one line of Markdown
+ * @property {string[]} aliases
+ * @property {boolean} admin whether it is for admins only
+ *
+ * @typedef {object} Settings the page's `config.json`
+ * @property {string} homeserver_url
+ * @property {string} bot_user_id
+ * @property {Command[]} commands
  *
  * @typedef {object} Session
  * @property {string} homeserver base URL

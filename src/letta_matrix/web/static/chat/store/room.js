@@ -3,6 +3,7 @@
 import { isAgentId, localpart } from "./ids.js";
 import { shortName } from "./names.js";
 import { Timeline } from "./timeline.js";
+import { Unread } from "./unread.js";
 
 /** @typedef {import("../types.js").MatrixEvent} MatrixEvent */
 /** @typedef {import("../types.js").Member} Member */
@@ -27,7 +28,8 @@ export class Room {
   #heroes = [];
   /** @type {string[]} ids of people who write at this moment */
   typing = [];
-  unread = 0;
+  /** @type {Map<string, string>} agent -> the event its newest receipt points to */
+  #agentsRead = new Map();
   /** @type {string|null} the event our own newest receipt points to */
   readUpTo = null;
   joinedCount = 0;
@@ -41,6 +43,7 @@ export class Room {
     this.id = id;
     this.ownUserId = ownUserId;
     this.timeline = new Timeline(ownUserId);
+    this.unreadCount = new Unread(this.timeline);
   }
 
   /** @param {any} data a joined room of a sync answer */
@@ -53,16 +56,37 @@ export class Room {
       if (event.type === "m.typing") this.typing = others(event.content.user_ids, this.ownUserId);
       if (event.type === "m.receipt") this.#applyReceipts(event.content);
     }
+    this.unreadCount.apply(data);
+    if (this.isRead) this.unreadCount.clear();
+  }
+
+  /** How many messages notify and were not seen. */
+  get unread() {
     // The homeserver counts until our receipt has reached it.
-    this.unread = this.isRead ? 0 : (data.unread_notifications?.notification_count ?? this.unread);
+    return this.isRead ? 0 : this.unreadCount.total;
   }
 
   /** @param {Record<string, any>} content of `m.receipt`: event id -> receipt type -> user id */
   #applyReceipts(content) {
     for (const [eventId, receipts] of Object.entries(content)) {
-      const own = Object.values(receipts).some((readers) => this.ownUserId in readers);
-      if (own && !this.#isOlderReceipt(eventId)) this.readUpTo = eventId;
+      for (const readers of Object.values(receipts)) this.#applyReaders(eventId, readers);
     }
+  }
+
+  /** @param {string} eventId @param {Record<string, {thread_id?: string}>} readers */
+  #applyReaders(eventId, readers) {
+    for (const [userId, { thread_id: thread }] of Object.entries(readers)) {
+      if (isAgentId(userId)) this.#agentsRead.set(userId, eventId);
+      if (userId !== this.ownUserId) continue;
+      // One for a thread, or for all but threads, leaves the rest to the homeserver's counts.
+      if (thread) this.unreadCount.threadRead(thread, eventId);
+      else if (!this.#isOlderReceipt(eventId)) this.readUpTo = eventId;
+    }
+  }
+
+  /** Whether an agent's receipt points to an event: it is at it. @param {string} eventId */
+  isReadByAgent(eventId) {
+    return [...this.#agentsRead.values()].includes(eventId);
   }
 
   /** Whether a receipt, late or private, points before what we have read. @param {string} eventId */
@@ -110,29 +134,39 @@ export class Room {
     if (event.type !== "m.room.member") {
       this.#state.set(`${event.type} ${event.state_key}`, event);
     } else if (event.state_key) {
-      this.setMember(event.state_key, event.content.displayname, event.content.avatar_url);
+      const { displayname, avatar_url: avatar, membership } = event.content;
+      this.setMember(event.state_key, displayname, avatar, membership === "join");
     }
   }
 
-  /** @param {string} userId @param {unknown} name @param {unknown} avatar */
-  setMember(userId, name, avatar) {
+  /** @param {string} userId @param {unknown} name @param {unknown} avatar @param {boolean} joined */
+  setMember(userId, name, avatar, joined) {
     this.#members.set(userId, {
       name: typeof name === "string" && name.trim() ? name : localpart(userId),
       avatar: typeof avatar === "string" ? avatar : null,
+      joined,
     });
   }
 
   /** State of older events fills gaps and never replaces what is newer. @param {MatrixEvent[]} events */
   applyOlderMembers(events) {
     for (const event of events) {
-      const unknown = event.type === "m.room.member" && !this.#members.has(event.state_key ?? "");
-      if (unknown) this.applyState(event);
+      const { type, state_key: id = "", content } = event;
+      const unknown = type === "m.room.member" && !this.#members.has(id);
+      // Whether they are still here, a list of members tells.
+      if (unknown) this.setMember(id, content.displayname, content.avatar_url, false);
     }
   }
 
   /** @param {string} userId @returns {Member} */
   member(userId) {
-    return this.#members.get(userId) ?? { name: localpart(userId), avatar: null };
+    return this.#members.get(userId) ?? { name: localpart(userId), avatar: null, joined: false };
+  }
+
+  /** Ids of everybody else who is known to be here. @returns {string[]} */
+  get others() {
+    const ids = [...this.#members].filter(([, { joined }]) => joined).map(([id]) => id);
+    return others(ids, this.ownUserId);
   }
 
   /** @param {string} type @returns {any} */
@@ -161,11 +195,20 @@ export class Room {
     return String(this.#content("m.room.topic").topic ?? "");
   }
 
-  /** The room's agent, which its alias names. @returns {string|null} */
-  get agentId() {
+  /** The agent whose own room it is. @returns {string|null} */
+  get ownerId() {
     const alias = this.#content("m.room.canonical_alias").alias;
-    if (typeof alias === "string" && alias.startsWith("#agent_")) return `@${alias.slice(1)}`;
-    return others([...this.#members.keys()], this.ownUserId).find(isAgentId) ?? null;
+    return typeof alias === "string" && alias.startsWith("#agent_") ? `@${alias.slice(1)}` : null;
+  }
+
+  /** The room's agent: the one its alias names, else one that is there. @returns {string|null} */
+  get agentId() {
+    return this.ownerId ?? others([...this.#members.keys()], this.ownUserId).find(isAgentId) ?? null;
+  }
+
+  /** Whether an agent answers everything here, outside of threads. */
+  get answersAll() {
+    return Boolean(this.ownerId) || (this.joinedCount === 2 && Boolean(this.agentId));
   }
 
   get avatar() {

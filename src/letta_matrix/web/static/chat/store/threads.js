@@ -20,6 +20,16 @@ export function threadRelation(root, last) {
   };
 }
 
+/** `m.relates_to` of a reply. @param {string} id */
+export function replyRelation(id) {
+  return { "m.in_reply_to": { event_id: id } };
+}
+
+/** `m.relates_to` of a reply in a thread. @param {string} root @param {string} id */
+export function threadReplyRelation(root, id) {
+  return { ...threadRelation(root, id), is_falling_back: false };
+}
+
 export class Threads {
   /** @type {Map<string, Map<string, MatrixEvent>>} root -> event id -> event */
   #events = new Map();

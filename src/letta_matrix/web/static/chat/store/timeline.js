@@ -168,7 +168,7 @@ export class Timeline {
       content,
       revision: edit?.event_id ?? null,
       revisedAt: edit?.origin_server_ts ?? event.origin_server_ts,
-      replyTo: replyTarget(event),
+      replyTo: kind === "message" ? replyTarget(event.content) : null,
       thread: threadOf(event.content),
       replies: this.threads.summary(event.event_id),
       reactions: this.relations.reactionsOf(event.event_id),
@@ -202,7 +202,7 @@ export class Timeline {
       content: echo.content,
       revision: null,
       revisedAt: echo.ts,
-      replyTo: null,
+      replyTo: replyTarget(echo.content),
       thread: threadOf(echo.content),
       replies: null,
       reactions: [],
@@ -242,9 +242,14 @@ function isVisible(event) {
   return event.type === "m.room.message" || event.type === "m.room.encrypted";
 }
 
-/** The event a message replies to; in a thread only where a person chose it. @param {MatrixEvent} event */
-function replyTarget(event) {
-  const relation = event.content?.["m.relates_to"];
+/**
+ * The event a message replies to; in a thread only where a person chose it.
+ *
+ * @param {Record<string, any>} [content]
+ * @returns {string|null}
+ */
+function replyTarget(content) {
+  const relation = content?.["m.relates_to"];
   if (relation?.rel_type === "m.thread" && relation.is_falling_back) return null;
   return relation?.["m.in_reply_to"]?.event_id ?? null;
 }

@@ -1,32 +1,25 @@
 /** What a message says, as safe elements. */
 
 import { sanitize } from "../sanitize.js";
+import { CURSOR, isLive } from "../store/live.js";
 import { shortName } from "../store/names.js";
+import { choicesOf } from "../store/questions.js";
 import { sizeText } from "../uploads.js";
 import { h, icon } from "./dom.js";
 
 /** @typedef {import("../types.js").Item} Item */
 
-const LIVE = "org.matrix.msc4357.live";
-const STALE_AFTER = 10 * 60 * 1000;
-const CURSOR = /\s*▍\s*$/u;
 const ADDRESS = /https?:\/\/[^\s<>"']*[^\s<>"'.,:;!?)\]]/g;
 const VERBATIM = "a, code, pre";
-const FALLBACK_QUOTE = /^(?:> ?.*\n)+\n?/;
+const FALLBACK_QUOTE = /^> (?:\* )?<@[^>\n]*>.*\n(?:> ?.*\n)*\n?/;
 const PICTURE = { width: 460, height: 340 };
 const UNREADABLE = {
-  redacted: "This message was removed.",
+  redacted: "This message was deleted.",
   encrypted: "This message is encrypted. This page cannot read it; use another Matrix client.",
 };
 const BIG_PICTURE = 1e6;
 const FILES = new Set(["m.image", "m.file", "m.audio", "m.video"]);
 const CANNOT_GROW_A_CARET = new Set(["BR", "HR", "IMG", "TABLE", "DETAILS", "DIV"]);
-
-/** Whether a message is still being written. @param {Item} item */
-export function isLive(item) {
-  const marked = LIVE in item.content || CURSOR.test(bodyOf(item));
-  return marked && item.kind === "message" && !item.beside && Date.now() - item.revisedAt < STALE_AFTER;
-}
 
 /** @param {Item} item */
 function bodyOf(item) {
@@ -34,7 +27,7 @@ function bodyOf(item) {
 }
 
 /** The plain text, without a reply's quotation and a live message's cursor. @param {Item} item */
-function textOf(item) {
+export function textOf(item) {
   return bodyOf(item).replace(FALLBACK_QUOTE, item.replyTo ? "" : "$&").replace(CURSOR, "");
 }
 
@@ -47,7 +40,7 @@ function fileNameOf(item) {
 
 /** A message in one plain line. @param {Item} item */
 export function summaryOf(item) {
-  if (item.kind === "redacted") return "Message removed";
+  if (item.kind === "redacted") return "Deleted message";
   if (item.kind === "encrypted") return "Encrypted message";
   if (item.kind === "renamed") return `Renamed to ${shortName(String(item.content.name))}`;
   const name = fileNameOf(item);
@@ -92,7 +85,8 @@ function renderText(item) {
   const fragment = sanitize(html);
   dropCursor(fragment);
   linkAddresses(fragment);
-  for (const table of fragment.querySelectorAll("table")) wrap(table, "table-scroll");
+  if (choicesOf(item).some(({ kind }) => kind === "option")) dropOptions(fragment);
+  for (const table of fragment.querySelectorAll("table")) frameTable(table);
   for (const block of fragment.querySelectorAll("pre")) frameCode(block);
   return fragment;
 }
@@ -161,6 +155,23 @@ function wrap(element, className) {
   element.replaceWith(frame);
   frame.append(element);
   return frame;
+}
+
+/** While they can be chosen they are buttons below. @param {DocumentFragment} fragment */
+function dropOptions(fragment) {
+  const blocks = [...fragment.children];
+  const first = blocks.findLastIndex((block) => block.textContent?.trimStart().startsWith("1️⃣"));
+  for (const block of first < 0 ? [] : blocks.slice(first)) block.remove();
+}
+
+/** Wide ones are scrolled, by keys too. @param {Element} table */
+function frameTable(table) {
+  const frame = wrap(table, "table-scroll");
+  const heads = [...table.querySelectorAll("th")].map((cell) => cell.textContent?.trim());
+  frame.setAttribute("tabindex", "0");
+  // No region: each would be a landmark of the page.
+  frame.setAttribute("role", "group");
+  frame.setAttribute("aria-label", ["Table", heads.filter(Boolean).join(", ")].filter(Boolean).join(": "));
 }
 
 /** @param {Element} block a `<pre>` */

@@ -2,14 +2,19 @@
 
 import { Composer } from "../composer.js";
 import { History } from "../history.js";
+import { isAgentId } from "../store/ids.js";
+import { isLive } from "../store/live.js";
+import { replyRelation } from "../store/threads.js";
+import { isWorkedOn, queued } from "../store/turns.js";
 import { avatar } from "./avatar.js";
-import { isLive, summaryOf } from "./content.js";
+import { summaryOf } from "./content.js";
 import { h, icon } from "./dom.js";
 import { emptyState } from "./empty.js";
 import { MessageList } from "./messages.js";
 import { Scroll } from "./scroll.js";
 import { ThreadPanel } from "./thread.js";
 import { STOP, TypingLine } from "./typing.js";
+import { WaitingBar } from "./waiting.js";
 
 /** @typedef {import("../types.js").Item} Item */
 /** @typedef {import("../store/room.js").Room} Room */
@@ -33,19 +38,29 @@ export class Conversation {
     this.onProblem = onProblem;
     this.history = new History(account.api, account.rooms);
     this.messages = new MessageList(account.media, this.history);
-    this.composer = new Composer("composer", account.uploads, { onMessage: (one) => this.#send(one), onProblem });
+    this.composer = new Composer("composer", account, {
+      onMessage: (one) => this.#send(one),
+      onNames: (room) => this.history.people(room, { large: true }),
+      onProblem,
+    });
     this.scroll = new Scroll({ onTop: () => this.#readOlder(), onBottom: () => this.#markSeen() });
     const onStop = (/** @type {string} */ target) => this.#stop(target);
+    const onShow = (/** @type {Item} */ question) => this.#showQuestion(question);
     this.typing = new TypingLine(onStop);
+    this.waiting = new WaitingBar(onShow);
     const onClose = () => this.closeThread();
-    this.thread = new ThreadPanel(account, this.history, { onStop, onProblem, onClose });
+    this.thread = new ThreadPanel(account, this.history, { onStop, onShow, onProblem, onClose });
     this.scroll.content.append(this.#more, this.#empty, this.messages.element);
     const label = "Back to the rooms";
     this.back = h("button.back", { type: "button", "aria-label": label, onclick: back }, icon("back"));
-    this.element = h("main.conversation", { hidden: true },
-      h("div.room-pane", {}, this.#header, this.scroll.element, this.typing.element, this.composer.element),
-      this.thread.element,
+    this.pane = h("div.room-pane", {},
+      this.#header,
+      this.scroll.element,
+      this.typing.element,
+      this.waiting.element,
+      this.composer.element,
     );
+    this.element = h("main.conversation", { hidden: true }, this.pane, this.thread.element);
     document.addEventListener("visibilitychange", () => this.#markSeen());
   }
 
@@ -75,19 +90,30 @@ export class Conversation {
     const items = room.timeline.items();
     this.#renderHeader(room);
     const invitation = room.encrypted ? "Encrypted room: write from another client" : `Message ${room.name}`;
-    this.composer.show(room.id, invitation, room.encrypted);
+    this.composer.show(room.id, room, invitation);
+    const all = room.timeline.all();
+    // Elsewhere each question begins a thread, and none waits for another.
+    const waiting = room.answersAll ? queued(room, room.typing, items) : new Set();
     this.scroll.keepingPlace(() => {
       this.#more.hidden = !room.timeline.older;
-      this.messages.render(items, room);
+      this.messages.render(items, room, waiting);
     });
     this.scroll.count(items.filter((item) => item.kind !== "renamed" && item.beside !== "trace"));
-    const all = room.timeline.all();
-    this.typing.update(room, room.typing, all);
     this.thread.render();
+    this.#renderWork(room, all);
     this.#renderEmpty(items, room);
     this.#announce(all, room);
     this.#markSeen();
     if (this.scroll.nearTop) this.#readOlder();
+  }
+
+  /** What an open thread shows itself is left to it. @param {Room} room @param {Item[]} all */
+  #renderWork(room, all) {
+    const { root, isBusy } = this.thread;
+    const here = root ? all.filter((item) => item.thread !== root) : all;
+    const elsewhere = isBusy && !isWorkedOn(here, room);
+    this.typing.update(room, elsewhere ? room.typing.filter((id) => !isAgentId(id)) : room.typing, here);
+    this.waiting.update(room, here);
   }
 
   /** @param {Room} room */
@@ -111,7 +137,7 @@ export class Conversation {
   #renderEmpty(items, room) {
     const empty = !items.length && !room.timeline.older;
     this.#empty.hidden = !empty;
-    const state = JSON.stringify([room.id, room.name, room.avatar]);
+    const state = JSON.stringify([room.id, room.name, room.avatar, room.answersAll]);
     if (!empty || this.#empty.dataset.state === state) return;
     this.#empty.dataset.state = state;
     this.#empty.replaceChildren(emptyState(this.account.media, room, (text) => this.composer.suggest(text)));
@@ -132,8 +158,10 @@ export class Conversation {
 
   #markSeen() {
     const visible = document.visibilityState === "visible" && !this.element.hidden;
-    const shown = this.element.offsetParent !== null || getComputedStyle(this.element).display !== "none";
+    // Hidden behind a thread, or on a phone behind the list of rooms.
+    const shown = this.pane.offsetParent !== null && getComputedStyle(this.pane).visibility === "visible";
     if (this.room && visible && shown && this.scroll.atBottom) this.account.receipts.seen(this.room);
+    this.thread.markSeen();
   }
 
   async #readOlder() {
@@ -144,10 +172,11 @@ export class Conversation {
   }
 
   /** @param {import("../composer.js").Outgoing} message */
-  #send({ content, file }) {
+  #send({ content, file, replyTo }) {
     if (!this.room) return;
+    const relation = replyTo?.id && { "m.relates_to": replyRelation(replyTo.id) };
     this.scroll.toBottom();
-    this.account.outbox.send(this.room.id, content, file);
+    this.account.outbox.send(this.room.id, { ...content, ...relation }, file);
   }
 
   /** Stops the agent at what it does. @param {string} target event id */
@@ -163,12 +192,14 @@ export class Conversation {
     if (!this.room) return;
     this.thread.open(this.room, root);
     this.element.dataset.thread = "open";
+    this.render();
   }
 
   closeThread() {
     const root = this.thread.root;
     this.thread.close();
     delete this.element.dataset.thread;
+    this.render();
     // Who came by the keyboard goes on where the thread was opened.
     const opener = root && this.messages.find(root)?.querySelector(".thread-chip:not([hidden])");
     if (opener instanceof HTMLElement) opener.focus();
@@ -182,5 +213,14 @@ export class Conversation {
     element.scrollIntoView({ block: "center" });
     element.classList.add("pointed-at");
     setTimeout(() => element.classList.remove("pointed-at"), 1600);
+  }
+
+  /** @param {Item} question */
+  #showQuestion({ id, thread }) {
+    if (!id) return;
+    if (thread && this.thread.root !== thread) this.openThread(thread);
+    this.reveal(id);
+    const shown = (this.thread.root && this.thread.messages.find(id)) || this.messages.find(id);
+    /** @type {HTMLElement|null|undefined} */ (shown?.querySelector(".answer"))?.focus({ preventScroll: true });
   }
 }

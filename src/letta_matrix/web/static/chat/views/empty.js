@@ -15,10 +15,12 @@ export function emptyState(media, room, onChoice) {
   const choices = OPENINGS.map((text) => {
     return h("button.opening", { type: "button", onclick: () => onChoice(text) }, text);
   });
+  // Elsewhere an agent answers only who names it.
+  const hint = room.answersAll ? "Write below, or begin with one of these:" : "Type @ to name an agent: it answers then.";
   return h("div.welcome", {},
     avatar(media, face),
-    h("h2", {}, `Say hello to ${room.name}`),
-    h("p", {}, "Write below, or begin with one of these:"),
-    h("div.openings", {}, ...choices),
+    h("h2", {}, `Say hello ${room.answersAll ? "to" : "in"} ${room.name}`),
+    h("p", {}, hint),
+    room.answersAll && h("div.openings", {}, ...choices),
   );
 }

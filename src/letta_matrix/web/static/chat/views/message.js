@@ -2,8 +2,9 @@
 
 import { PREVIEW } from "../media.js";
 import { isAgentId } from "../store/ids.js";
+import { isLive } from "../store/live.js";
 import { avatar } from "./avatar.js";
-import { isLive, renderContent, summaryOf } from "./content.js";
+import { renderContent, summaryOf } from "./content.js";
 import { h, icon, morph, setText } from "./dom.js";
 import { showReactions } from "./reactions.js";
 import { clockTime, fullTime, listTime } from "./times.js";
@@ -19,8 +20,8 @@ export class MessageView {
   #sender = h("span.sender", {});
   #badge = h("span.badge", {}, "agent");
   #time = h("time", {});
-  #edited = h("span.edited", {}, "edited");
-  #header = h("header", {}, this.#sender, this.#badge, this.#time, this.#edited);
+  #edited = h("span.edited", {}, "(edited)");
+  #header = h("header", {}, this.#sender, this.#badge, this.#time);
   #quote = h("button.quote", { type: "button", hidden: true });
   #content = h("div.content", { dir: "auto" });
   #status = h("div.status", { hidden: true });
@@ -37,12 +38,18 @@ export class MessageView {
     icon("thread"),
   );
 
+  #more = h(
+    "button.more",
+    { type: "button", tabindex: "-1", "aria-label": "More", title: "More", "aria-haspopup": "menu" },
+    icon("more"),
+  );
+
   /** @param {string} key @param {Media} media @param {boolean} inThread whether it is shown in a thread */
   constructor(key, media, inThread) {
     this.media = media;
     this.inThread = inThread;
-    const bubble = h("div.bubble", {}, this.#quote, this.#content);
-    const line = h("div.bubble-line", {}, bubble, h("div.actions", {}, this.#add, this.#reply));
+    const bubble = h("div.bubble", {}, this.#quote, this.#content, this.#edited);
+    const line = h("div.bubble-line", {}, bubble, h("div.actions", {}, this.#add, this.#reply, this.#more));
     const column = h("div.column", {}, this.#header, line, this.#status, this.#reactions, this.#thread);
     this.element = h("article.message", { "data-key": key }, this.#gutter, column);
   }
@@ -50,14 +57,14 @@ export class MessageView {
   /**
    * @param {Item} item
    * @param {Room} room
-   * @param {{grouped: boolean, quoted: Item|null}} place
+   * @param {{grouped: boolean, quoted: Item|null, queued: boolean}} place
    */
-  update(item, room, { grouped, quoted }) {
+  update(item, room, { grouped, quoted, queued }) {
     const sender = room.member(item.sender);
     const live = isLive(item);
     const stamp = JSON.stringify([
       item.id, item.kind, item.revision, item.status, item.problem, item.reactions, item.replies,
-      live, grouped, sender, quoted && [quoted.revision, quoted.sender], item.replyTo,
+      live, grouped, sender, quoted && [quoted.revision, quoted.sender, quoted.kind], item.replyTo, queued,
     ]);
     if (stamp === this.#stamp) return;
     this.#stamp = stamp;
@@ -65,7 +72,7 @@ export class MessageView {
     this.#updateHeader(item, sender);
     this.#updateQuote(item, quoted, room);
     this.#updateContent(item, sender.name);
-    this.#updateStatus(item);
+    this.#updateStatus(item, queued);
     showReactions(this.#reactions, item, room);
     this.#updateThread(item);
   }
@@ -84,6 +91,7 @@ export class MessageView {
     const closed = !item.id || item.kind === "redacted" || item.beside === "trace";
     this.#add.hidden = closed;
     this.#reply.hidden = closed || this.inThread || Boolean(item.beside);
+    this.#more.hidden = closed || item.kind === "encrypted";
   }
 
   /** @param {Item} item @param {import("../types.js").Member} sender */
@@ -99,7 +107,7 @@ export class MessageView {
     const agent = isAgentId(item.sender);
     this.#badge.hidden = !agent;
     // An agent's reply grows by edits: only a person's edit means "changed my mind".
-    this.#edited.hidden = !item.revision || agent;
+    this.#edited.hidden = !item.revision || agent || item.kind !== "message";
     setText(this.#time, clockTime(item.ts));
     this.#time.dateTime = new Date(item.ts).toISOString();
     this.#time.title = fullTime(item.ts);
@@ -132,9 +140,11 @@ export class MessageView {
     else image.classList.add("broken");
   }
 
-  /** @param {Item} item */
-  #updateStatus(item) {
-    this.#status.hidden = item.status === "sent";
+  /** @param {Item} item @param {boolean} queued */
+  #updateStatus(item, queued) {
+    this.#status.hidden = item.status === "sent" && !queued;
+    this.#status.title = queued ? "The agent is still at an earlier message" : "";
+    if (item.status === "sent") this.#status.replaceChildren(queued ? "queued" : "");
     if (item.status === "sending") this.#status.replaceChildren("Sending …");
     if (item.status !== "failed") return;
     this.#status.replaceChildren(

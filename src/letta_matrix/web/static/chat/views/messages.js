@@ -17,6 +17,8 @@ export class MessageList {
   #messages = new Map();
   /** @type {Map<string, HTMLElement>} day lines and notes */
   #lines = new Map();
+  /** @type {Set<string>} ids of our messages that wait for their turn */
+  #queued = new Set();
   element = h("div.messages", {});
 
   /**
@@ -28,7 +30,7 @@ export class MessageList {
     this.media = media;
     this.history = history;
     this.inThread = inThread;
-    this.rovings = [".add-reaction", ".reply-in-thread"].map((one) => new Roving(this.element, one));
+    this.rovings = [".add-reaction", ".reply-in-thread", ".more"].map((one) => new Roving(this.element, one));
   }
 
   clear() {
@@ -37,8 +39,9 @@ export class MessageList {
     this.element.replaceChildren();
   }
 
-  /** @param {Item[]} items oldest first @param {Room} room */
-  render(items, room) {
+  /** @param {Item[]} items oldest first @param {Room} room @param {Set<string>} queued ids of those that wait */
+  render(items, room, queued) {
+    this.#queued = queued;
     arrange(this.element, this.#elements(items, room));
     for (const roving of this.rovings) roving.update();
   }
@@ -78,7 +81,8 @@ export class MessageList {
     const view = this.#messages.get(item.key) ?? new MessageView(item.key, this.media, this.inThread);
     this.#messages.set(item.key, view);
     const quoted = item.replyTo ? this.history.find(room, item.replyTo) : null;
-    view.update(item, room, { grouped: isContinued(item, previous), quoted });
+    const queued = this.#queued.has(item.id ?? "");
+    view.update(item, room, { grouped: isContinued(item, previous), quoted, queued });
     return view.element;
   }
 

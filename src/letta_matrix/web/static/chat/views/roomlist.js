@@ -117,7 +117,7 @@ export class RoomList {
     const said = last?.sender === room.ownUserId ? `You: ${preview}` : preview;
     const says = room.typing.length ? "is writing …" : said;
     const count = String(room.unread);
-    const unread = room.unread > 0 && h("span.unread", { "aria-label": `${count} unread` }, count);
+    const unread = room.unread > 0 && h("span.unread", { role: "img", "aria-label": `${count} unread` }, count);
     const attributes = {
       type: "button",
       "data-room": room.id,

@@ -2,12 +2,16 @@
 
 import { localpart } from "../store/ids.js";
 import { avatar } from "./avatar.js";
+import { confirmed, isAskingNow } from "./confirm.js";
+import { textOf } from "./content.js";
 import { Conversation } from "./conversation.js";
 import { h, icon } from "./dom.js";
+import { MessageMenu, onLongPress } from "./menu.js";
 import { ReactionPicker } from "./picker.js";
 import { RoomList } from "./roomlist.js";
 
 /** @typedef {import("../account.js").Account} Account */
+/** @typedef {import("../types.js").Item} Item */
 
 const ROUTE = /^#\/room\/(.+)$/;
 const PHONE = matchMedia("(width < 700px)");
@@ -33,6 +37,7 @@ export class Shell {
       decline: (id) => this.#attempt(account.decline(id), "The invitation could not be declined"),
     });
     this.picker = new ReactionPicker((eventId, key) => this.#react(eventId, key));
+    this.menu = new MessageMenu((action, item, article) => this.#act(action, item, article));
     this.nothing = h("main.nothing", {}, icon("mark"), h("p", {}, "Choose a room to talk to its agent."));
     this.element = this.#build(signOut);
     this.#listen();
@@ -44,24 +49,32 @@ export class Shell {
     const name = localpart(userId);
     const toComposer = (/** @type {Event} */ event) => this.#skip(event);
     const skip = h("a.skip-link", { href: "#composer", onclick: toComposer }, "Skip to the message box");
-    const leaving = { type: "button", "aria-label": "Sign out", title: "Sign out", onclick: signOut };
-    const footer = h("footer.me", {},
+    const leaving = { type: "button", "aria-label": "Sign out", title: "Sign out", onclick: () => this.#leave(signOut) };
+    const me = h("div.me", {},
       avatar(this.account.media, { id: userId, name, mxc: null }),
       h("span.me-name", { title: `${userId} on ${homeserver}` }, userId),
       h("button.sign-out", leaving, icon("out")),
     );
-    const brand = h("div.brand", {}, icon("mark"), h("span", {}, "Letta chat"));
-    const sidebar = h("aside.sidebar", {}, brand, this.list.element, footer);
+    const brand = h("div.brand", {}, icon("mark"), h("h1", {}, "Letta chat"));
+    this.sidebar = h("div.sidebar", { "aria-label": "Rooms and account" }, brand, this.list.element, me);
     this.#lightbox.addEventListener("click", () => this.#lightbox.close());
-    return h("div.shell", { "data-screen": "list" },
+    const shell = h("div.shell", {},
       skip,
       this.#offline,
-      sidebar,
+      this.sidebar,
       this.conversation.element,
       this.nothing,
       this.#toast,
       this.#lightbox,
     );
+    this.#showScreen("list", shell);
+    return shell;
+  }
+
+  /** On a phone one of the two is all that is there. @param {"list"|"room"} name */
+  #showScreen(name, shell = this.element) {
+    shell.dataset.screen = name;
+    this.sidebar.setAttribute("role", name === "list" && PHONE.matches ? "main" : "complementary");
   }
 
   #listen() {
@@ -69,9 +82,11 @@ export class Shell {
     this.account.rooms.addEventListener("change", (event) => {
       this.#changed(/** @type {CustomEvent<Set<string>>} */ (event).detail);
     });
+    PHONE.addEventListener("change", () => this.#showScreen(this.element.dataset.screen), { signal });
     addEventListener("popstate", () => this.#travelled(), { signal });
     document.addEventListener("keydown", (event) => this.#onKey(event), { signal });
     this.conversation.element.addEventListener("click", (/** @type {MouseEvent} */ event) => this.#onClick(event));
+    onLongPress(this.conversation.element, (article) => this.#openMenu(article));
     this.conversation.element.addEventListener("keydown", (/** @type {KeyboardEvent} */ event) => {
       if ((event.key === "Enter" || event.key === " ") && isSpoiler(event.target)) {
         event.preventDefault();
@@ -125,7 +140,7 @@ export class Shell {
     const match = ROUTE.exec(location.hash);
     const wanted = match ? this.account.rooms.get(decodeURIComponent(match[1])) : undefined;
     if (wanted?.membership === "join") return this.open(wanted.id, { push: false });
-    if (PHONE.matches || match) return void (this.element.dataset.screen = "list");
+    if (PHONE.matches || match) return this.#showScreen("list");
     const first = this.account.rooms.ordered()[0];
     if (first && !this.conversation.room) this.open(first.id, { push: false });
   }
@@ -137,14 +152,15 @@ export class Shell {
     const address = `#/room/${encodeURIComponent(id)}`;
     if (push && location.hash !== address) history.pushState(null, "", address);
     this.picker.close(false);
-    this.element.dataset.screen = "room";
+    this.menu.close(false);
+    this.#showScreen("room");
     this.conversation.open(room);
     this.#renderList();
     if (focus && !PHONE.matches) this.conversation.composer.focus();
   }
 
   showList() {
-    this.element.dataset.screen = "list";
+    this.#showScreen("list");
     if (PHONE.matches && ROUTE.test(location.hash)) history.pushState(null, "", location.pathname);
     this.list.focus();
   }
@@ -155,7 +171,7 @@ export class Shell {
     if (event.altKey && step) {
       event.preventDefault();
       this.#step(step);
-    } else if (event.key === "Escape" && !this.#lightbox.open && !event.defaultPrevented) {
+    } else if (event.key === "Escape" && !isAskingNow() && !event.defaultPrevented) {
       if (this.conversation.thread.root) this.conversation.closeThread();
       else this.showList();
     }
@@ -189,6 +205,7 @@ export class Shell {
     else if (pressed.matches(".reply-in-thread")) this.conversation.openThread(article.dataset.id ?? "");
     else if (pressed.matches(".spoiler")) pressed.toggleAttribute("data-revealed");
     else if (pressed.matches(".add-reaction")) this.picker.toggle(pressed);
+    else if (pressed.matches(".more")) this.#openMenu(article);
     else if (pressed.dataset.reaction) this.#react(article.dataset.id ?? "", pressed.dataset.reaction);
     else if (pressed.matches(".quote")) this.conversation.reveal(pressed.dataset.target ?? "");
     else if (pressed.matches(".retry")) this.account.outbox.retry(room.id, pressed.dataset.txn ?? "");
@@ -202,6 +219,37 @@ export class Shell {
   #react(eventId, key) {
     const room = this.conversation.room;
     if (room) this.#attempt(this.account.reactions.toggle(room, eventId, key), "The reaction did not get through");
+  }
+
+  /** @param {HTMLElement} article a message */
+  #openMenu(article) {
+    const { room, history } = this.conversation;
+    const item = room && history.find(room, article.dataset.id ?? "");
+    const opener = /** @type {HTMLElement|null} */ (article.querySelector(".more:not([hidden])"));
+    if (item && opener) this.menu.toggle(opener, item, room);
+  }
+
+  /** @param {import("./menu.js").Action} action @param {Item} item @param {HTMLElement} article */
+  #act(action, item, article) {
+    const { room, thread, composer } = this.conversation;
+    if (!room) return;
+    const box = article.closest(".thread") ? thread.composer : composer;
+    if (action === "copy") this.#attempt(navigator.clipboard.writeText(textOf(item)), "The clipboard is closed to this page");
+    else if (action === "remove") this.#remove(room, item);
+    else box.refer(action, item);
+  }
+
+  /** @param {import("../store/room.js").Room} room @param {Item} item */
+  async #remove(room, item) {
+    const text = "It is taken out of the room for everybody. What an agent has read already it may remember.";
+    if (!(await confirmed({ title: "Delete this message?", text, yes: "Delete" }))) return;
+    await this.#attempt(this.account.corrections.remove(room, item), "The message could not be deleted");
+  }
+
+  /** @param {() => void} signOut */
+  async #leave(signOut) {
+    const text = "This browser forgets your session. Sign in again with your password, or with a new link.";
+    if (await confirmed({ title: "Sign out?", text, yes: "Sign out" })) signOut();
   }
 
   /** @param {string} mxc @param {string} name */

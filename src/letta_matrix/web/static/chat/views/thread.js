@@ -1,12 +1,13 @@
 /** A thread beside its room: its first message, the replies, a message box of its own. */
 
 import { Composer } from "../composer.js";
-import { threadRelation } from "../store/threads.js";
-import { isLive } from "./content.js";
+import { threadRelation, threadReplyRelation } from "../store/threads.js";
+import { isWorkedOn, queued } from "../store/turns.js";
 import { h, icon } from "./dom.js";
 import { MessageList } from "./messages.js";
 import { Scroll } from "./scroll.js";
 import { TypingLine } from "./typing.js";
+import { WaitingBar } from "./waiting.js";
 
 /** @typedef {import("../types.js").Item} Item */
 /** @typedef {import("../store/room.js").Room} Room */
@@ -14,6 +15,7 @@ import { TypingLine } from "./typing.js";
 /**
  * @typedef {object} Handlers
  * @property {(target: string) => void} onStop
+ * @property {(question: Item) => void} onShow
  * @property {(text: string) => void} onProblem
  * @property {() => void} onClose
  */
@@ -23,17 +25,24 @@ export class ThreadPanel {
   #room = null;
   /** @type {string|null} event id of the root; null while closed */
   root = null;
-  #scroll = new Scroll({ onTop: () => {}, onBottom: () => {} }, "Messages of the thread");
+  /** Whether an agent is at what is said in it. */
+  isBusy = false;
+  #scroll = new Scroll({ onTop: () => {}, onBottom: () => this.markSeen() }, "Messages of the thread");
   #loading = h("p.loading", { hidden: true }, "Loading the thread …");
 
   /** @param {Account} account @param {import("../history.js").History} history @param {Handlers} handlers */
-  constructor(account, history, { onStop, onProblem, onClose }) {
+  constructor(account, history, { onStop, onShow, onProblem, onClose }) {
     this.account = account;
     this.history = history;
     this.messages = new MessageList(account.media, history, { inThread: true });
     this.typing = new TypingLine(onStop);
+    this.waiting = new WaitingBar(onShow);
     const onMessage = (/** @type {import("../composer.js").Outgoing} */ message) => this.#send(message);
-    this.composer = new Composer("thread-composer", account.uploads, { onMessage, onProblem });
+    this.composer = new Composer("thread-composer", account, {
+      onMessage,
+      onNames: (one) => history.people(one, { large: true }),
+      onProblem,
+    });
     this.#scroll.content.append(this.#loading, this.messages.element);
     const label = "Close the thread";
     const close = h("button.close", { type: "button", "aria-label": label, title: label, onclick: onClose }, icon("close"));
@@ -41,6 +50,7 @@ export class ThreadPanel {
       h("header.thread-header", {}, h("h2", {}, "Thread"), close),
       this.#scroll.element,
       this.typing.element,
+      this.waiting.element,
       this.composer.element,
     );
   }
@@ -58,6 +68,7 @@ export class ThreadPanel {
 
   close() {
     this.root = null;
+    this.isBusy = false;
     this.element.hidden = true;
   }
 
@@ -67,14 +78,27 @@ export class ThreadPanel {
     const replies = room.timeline.thread(root);
     const first = this.history.find(room, root);
     const items = first ? [{ ...first, replies: null }, ...replies] : replies;
-    this.composer.show(`${room.id} ${root}`, "Reply in the thread", room.encrypted);
+    // Where an agent answers everything, the first message was answered in the room.
+    const said = room.answersAll ? replies : items;
+    this.isBusy = isWorkedOn(said, room);
+    const writers = this.isBusy ? room.typing : [];
+    this.composer.show(`${room.id} ${root}`, room, "Reply in the thread");
     this.#scroll.keepingPlace(() => {
       this.#loading.hidden = room.timeline.threads.isWhole(root);
-      this.messages.render(items, room);
+      this.messages.render(items, room, queued(room, writers, said));
     });
     this.#scroll.count(items);
-    this.typing.update(room, isWorkedOn(items, room) ? room.typing : [], items);
+    this.typing.update(room, writers, said);
+    this.waiting.update(room, replies);
     this.#readOlder(room, root);
+  }
+
+  /** What stands on the screen is read. */
+  markSeen() {
+    const visible = document.visibilityState === "visible" && this.element.offsetParent !== null;
+    if (this.#room && this.root && visible && this.#scroll.atBottom) {
+      this.account.receipts.seenThread(this.#room, this.root);
+    }
   }
 
   /** @param {Room} room @param {string} root */
@@ -84,17 +108,12 @@ export class ThreadPanel {
   }
 
   /** @param {import("../composer.js").Outgoing} message */
-  #send({ content, file }) {
+  #send({ content, file, replyTo }) {
     const [room, root] = [this.#room, this.root];
     if (!room || !root) return;
     const last = room.timeline.thread(root).findLast((item) => item.id)?.id ?? root;
+    const relation = replyTo?.id ? threadReplyRelation(root, replyTo.id) : threadRelation(root, last);
     this.#scroll.toBottom();
-    this.account.outbox.send(room.id, { ...content, "m.relates_to": threadRelation(root, last) }, file);
+    this.account.outbox.send(room.id, { ...content, "m.relates_to": relation }, file);
   }
-}
-
-/** Typing tells of a room only: whether it is about this thread. @param {Item[]} items @param {Room} room */
-function isWorkedOn(items, room) {
-  const last = items.findLast((item) => !item.beside);
-  return Boolean(last) && (last?.sender === room.ownUserId || isLive(/** @type {Item} */ (last)));
 }

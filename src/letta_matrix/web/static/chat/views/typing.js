@@ -1,8 +1,6 @@
 /** Who is writing, and a way to stop an agent. */
 
-import { isAgentId } from "../store/ids.js";
-import { answers } from "../store/marker.js";
-import { isLive } from "./content.js";
+import { worked } from "../store/turns.js";
 import { h, setText } from "./dom.js";
 
 /** @typedef {import("../types.js").Item} Item */
@@ -45,24 +43,4 @@ export class TypingLine {
     setText(this.#stop, asked ? "Stopping …" : "Stop");
     this.#stop.title = asked ? "" : "Stop the agent: sends the reaction 🛑";
   }
-}
-
-/**
- * The message that stands for what an agent does now: its growing reply, else the question it
- * is at; null while no agent works.
- *
- * @param {Room} room
- * @param {string[]} writers
- * @param {Item[]} items
- * @returns {Item|null}
- */
-function worked(room, writers, items) {
-  const live = items.findLast((item) => isAgentId(item.sender) && !item.beside && isLive(item));
-  if (live) return live;
-  if (!writers.some(isAgentId)) return null;
-  const own = items.filter((item) => item.id && item.kind === "message" && item.sender === room.ownUserId);
-  const done = new Set(items.filter((item) => !item.beside).map((item) => answers(item.content)));
-  // Questions are answered in order: the first open one after the last answered one.
-  const after = own.findLastIndex((item) => done.has(item.id));
-  return own[after + 1] ?? own.at(-1) ?? null;
 }
