@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from letta_matrix.conversations.verbatim import fenced, inline_code, visible
 from letta_matrix.matrix.content import content_size, text_content
 from letta_matrix.matrix.splitting import CONTENT_LIMIT
-from letta_matrix.matrix.unfolding import unfolded
 from letta_matrix.store.approvals import Approval, ApprovalStatus
 
 ALLOW, DENY, ALWAYS = "✅", "❌", "♾️"
@@ -49,9 +48,9 @@ def prompt(approval: Approval, who: str, *, admins_always: bool = False) -> str 
         return None
     source = visible(source, keep="\n")
     whole, plain = fenced(source, "json"), list(_plain(approval))
-    unfolded = [*plain, *([] if _says_all(approval) else [_folded(whole) if plain else whole])]
+    first = [*plain, *([] if _says_all(approval) else [_folded(whole) if plain else whole])]
     # What is easier to read comes on top of the whole, as long as there is room for both.
-    for shown in (unfolded, [whole]):
+    for shown in (first, [whole]):
         blocks = [_question(approval), *shown, *_warnings(approval.tool, source)]
         blocks.append(_ways(approval, who, admins_always=admins_always))
         markdown = "\n\n".join(blocks)
