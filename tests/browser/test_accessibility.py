@@ -34,8 +34,8 @@ async def furnish(room: AgentRoom) -> str:
         table = await room.agent.say(room.id, "x", f"{TABLE}<pre><code>1\n</code></pre>{TABLE}")
     await room.agent.react(room.id, table, "👍")
     await room.person.react(room.id, table, "🎉")
-    relation = {"m.in_reply_to": {"event_id": table}}
-    answer = await room.person.say(room.id, "Yes", **{"m.relates_to": relation})
+    reply: Json = {"m.relates_to": {"m.in_reply_to": {"event_id": table}}}
+    answer = await room.person.say(room.id, "Yes", **reply)
     await room.person.edit(room.id, answer, "No")
     await ask(room)
     await room.agent.typing(room.id, True)

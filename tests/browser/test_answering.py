@@ -168,7 +168,8 @@ def _for(user_id: str) -> Json:
 
 async def test_options_have_their_words(open_page: OpenPage, room: AgentRoom) -> None:
     chat = await opened(open_page, room)
-    asking = AskHuman(question="Which *day*?", options=["On Monday", "On Thursday"])
+    days = ["On Monday", "On Thursday"]
+    asking = AskHuman.model_validate({"question": "Which *day*?", "options": days})
     tool: Json = {"agent_id": "agent-1", "tool": "ask_human"}
     content = text_content(_text(asking, _how(asking)), marker=tool)
     event = await room.agent.send(room.id, dict(content))

@@ -115,11 +115,15 @@ async def test_tables_code_and_plain_text(open_page: OpenPage, room: AgentRoom) 
     code = '<pre><code class="language-python">print(1)\n</code></pre>'
     event = await room.agent.say(room.id, "x", f"{table}{code}")
     plain = await room.agent.say(room.id, "two\nlines <b> https://matrix.org/x.")
+    bare = "<p>https://matrix.org/y <code>https://code.test</code></p>"
+    formatted = await room.agent.say(room.id, "x", bare)
     notice = await room.agent.say(room.id, "a notice", msgtype="m.notice")
     chat = await opened(open_page, room)
     await expect(chat.message(event).get_by_role("cell")).to_have_text("1")
     await expect(chat.message(event).locator("pre code.language-python")).to_have_text("print(1)\n")
     await expect(chat.message(plain).locator("a")).to_have_attribute("href", "https://matrix.org/x")
+    link = chat.message(formatted).locator("a")
+    await expect(link).to_have_attribute("href", "https://matrix.org/y")
     await expect(chat.message(plain).locator(".content")).to_contain_text("lines <b>")
     await expect(chat.message(notice)).to_have_class(re.compile("notice"))
 

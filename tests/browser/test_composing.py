@@ -138,8 +138,9 @@ async def test_replies_edits_and_deleting(open_page: OpenPage, room: AgentRoom) 
 async def test_replying_in_a_thread_on_the_phone(open_page: OpenPage, room: AgentRoom) -> None:
     root = await room.person.say(room.id, "A question")
     thread: Json = {"rel_type": "m.thread", "event_id": root}
-    first = await room.agent.say(room.id, "One", **{"m.relates_to": thread})
-    await room.agent.say(room.id, "Two", **{"m.relates_to": thread})
+    below: Json = {"m.relates_to": thread}
+    first = await room.agent.say(room.id, "One", **below)
+    await room.agent.say(room.id, "Two", **below)
     chat = await opened(open_page, room, **PHONE)
     await chat.page.clock.install()
     await chat.page.locator(".thread-chip").tap()

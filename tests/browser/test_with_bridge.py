@@ -186,7 +186,7 @@ async def test_a_name_is_enough_in_a_group(
 ) -> None:
     chat = newcomer.chat
     other = MatrixUser(http, homeserver.url, *await homeserver.register("flatmate"))
-    kitchen = await account.create_room("Kitchen", [newcomer.room.user_id, other.user_id])
+    kitchen = await account.create_room("Kitchen", [newcomer.room.ghost, other.user_id])
     await other.join(kitchen)
     await chat.open_room(kitchen)
     await chat.composer.press_sequentially("@")

@@ -162,10 +162,10 @@ async def test_silence_where_nobody_was_addressed(
 
 
 async def test_a_room_that_is_nobodys_is_silent(world: World, ann: Person, room: Room) -> None:
-    invite = {"invite": [room.ghost, world.config.bot_user_id], "preset": "private_chat"}
-    _, created = await ann.call("POST", "/createRoom", invite)
-    room_id = created["room_id"]
-    await world.as_user(room.ghost).call("POST", f"/rooms/{quote(room_id)}/join")
+    other = await world.meet()
+    room_id = await ann.create_room(room.ghost, other.ghost)
+    rooms = world.bridge._stores.rooms
+    await eventually(lambda: len(rooms.ours_in(room_id)) == 2, what="both join")
     await ann.send(room_id, "is anybody here?")
     await ann.send(room.room_id, "and here?")
     assert await ann.answers(room, 1) == ["echo: and here?"]

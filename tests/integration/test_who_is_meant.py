@@ -257,6 +257,6 @@ async def test_what_is_no_text_is_told_or_refused_with_a_word(
     assert (await ann.replies(room, 3))[2] == (
         "echo: (a message of the type org.example.dice: a six)"
     )
-    await ann.send_content(room.room_id, {"msgtype": "org.example.dice"})
+    await ann.send(room.room_id, " ", msgtype="org.example.dice")
     assert (await ann.replies(room, 4))[3] == notices.UNUSABLE
     assert len(world.asked(room)) == 3

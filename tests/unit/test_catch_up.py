@@ -81,7 +81,7 @@ async def test_rooms_it_was_invited_into_are_looked_through_too(
     await _say(homeserver, "@agent_1 hello", "!shared:test")
     await _say(homeserver, "to everybody", "!shared:test")
     await stage.parts.catch_up.run()
-    assert await asked(stage) == ["@agent_1 hello"]
+    assert await asked(stage) == ["Agent 1 hello"]
     (looked,) = {one.user_id for one in fake.matching("GET .*!shared:test/messages")}
     assert looked == "@agent_1:test"
 

