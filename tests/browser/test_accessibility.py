@@ -30,6 +30,7 @@ async def furnish(room: AgentRoom) -> str:
     root = await room.person.say(room.id, "A question")
     thread: Json = {"m.relates_to": {"rel_type": "m.thread", "event_id": root}}
     await room.agent.say(room.id, "A reply", **thread)
+    table = ""
     for _ in range(2):
         table = await room.agent.say(room.id, "x", f"{TABLE}<pre><code>1\n</code></pre>{TABLE}")
     await room.agent.react(room.id, table, "👍")

@@ -143,7 +143,9 @@ async def _said_since(invite: Turn, intent: Intent) -> list[Event]:
         for event in page.events:
             if event.get("event_id") == invite.event_id:
                 return said[::-1]
-            said.append(dict(corrected(event)))
+            # What became of the room meanwhile is looked at on coming.
+            if "state_key" not in event:
+                said.append(dict(corrected(event)))
         if not page.events or page.end in ("", before):
             break
         before = page.end
