@@ -46,7 +46,7 @@ from tests.fake_letta_checks import (
     text_field,
 )
 from tests.fake_letta_runs import DONE, Conversation, Json, Run, Script, message_text, new_id, now
-from tests.steps import Steps
+from tests.steps import Steps, without_quotes
 
 _ID = re.compile(r"(agent|conv|run)-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 MODELS = ("letta/stub-echo", "letta/stub-other")
@@ -91,8 +91,8 @@ class FakeLettaApi:
         return f"http://127.0.0.1:{self.port}"
 
     def count(self, text: str) -> int:
-        """How often an agent was prompted with `text`."""
-        return sum(text in prompt for prompt in self.prompts)
+        """How often an agent was prompted with `text`, quotes apart."""
+        return sum(text in without_quotes(prompt) for prompt in self.prompts)
 
     def lines(self, pattern: str) -> list[Request]:
         """The requests whose `METHOD path` matches."""

@@ -41,3 +41,8 @@ class Steps:
 
     def _of(self, prompt: str) -> int:
         return sum(count for text, count in self._taken.items() if text in prompt)
+
+
+def without_quotes(prompt: str) -> str:
+    """What is said in a prompt, without what others said before."""
+    return "\n".join(line for line in prompt.split("\n") if not line.startswith("> "))

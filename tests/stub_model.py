@@ -28,7 +28,7 @@ from dataclasses import dataclass, field
 from typing import Any, Self, cast
 
 from aiohttp import web
-from tests.steps import Steps
+from tests.steps import Steps, without_quotes
 
 MODEL_ID = "stub-echo"
 WORD_DELAY = 0.1
@@ -129,8 +129,10 @@ class StubModel:
         return f"http://127.0.0.1:{self.port}/v1"
 
     def count(self, text: str) -> int:
-        """How often the model was asked with `text` in the user's message, tool rounds apart."""
-        return sum(text in request.text and not request.after_tool for request in self.requests)
+        """How often the model was asked with `text` in the user's message, quotes and tool rounds
+        apart."""
+        asked = (one.text for one in self.requests if text in one.text and not one.after_tool)
+        return sum(text in without_quotes(one) for one in asked)
 
     async def __aenter__(self) -> Self:
         app = web.Application(client_max_size=64 * 1024 * 1024)

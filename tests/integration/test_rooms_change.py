@@ -10,6 +10,7 @@ from tests.waiting import eventually
 from letta_matrix.conversations import notices
 from letta_matrix.conversations.voices import MUTED
 from letta_matrix.matrix.identifiers import room_alias
+from letta_matrix.store.agents import AgentStatus
 
 POWER = "m.room.power_levels"
 
@@ -184,6 +185,29 @@ async def test_an_echoing_program_is_left_alone(world: World, ann: Person, room:
     bodies = await echo.answers(room, answered + 1)
     assert bodies.count(notices.LOOP) == 1
     assert "and I?" in bodies[-1]
+
+
+async def test_a_removed_agents_room_leaves_the_space(
+    world: World, ann: Person, room: Room
+) -> None:
+    space, key = quote(world.bridge._parts.home.space_id), quote(room.room_id)
+
+    async def child() -> Json:
+        return await ann.get(f"/rooms/{space}/state/m.space.child/{key}")
+
+    assert await child()
+    await world.runtime.delete_agent(room.agent.agent_id)
+    known = world.bridge._stores.directory
+
+    def is_removed() -> bool:
+        one = known.get(room.agent.agent_id)
+        return one is not None and one.status is AgentStatus.REMOVED
+
+    await eventually(is_removed)
+    with_bot = await ann.create_room(world.config.bot_user_id)
+    await eventually(lambda: world.bridge._stores.rooms.ours_in(with_bot))
+    await ann.send(with_bot, f"!archive {room.agent.agent_id}")
+    await eventually(child, lambda content: content == {})
 
 
 @pytest.mark.parametrize("key", ["m.room.avatar", POWER])
