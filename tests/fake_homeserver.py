@@ -110,6 +110,10 @@ class FakeHomeserver:
         """The next requests that match `pattern` meet these faults, one each."""
         self._faults.append((re.compile(pattern), list(faults)))
 
+    def heal(self) -> None:
+        """No request fails any more."""
+        self._faults.clear()
+
     def hold(self, pattern: str) -> asyncio.Event:
         """From now on requests that match `pattern` wait for this event before anything comes
         of them."""

@@ -1,17 +1,18 @@
-"""First words, corrections, withdrawals and belonging messages, on a real homeserver."""
+"""First words, corrections, withdrawals, belonging messages and questions, on a real homeserver."""
 
 import asyncio
 import secrets
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
 from urllib.parse import quote
 
 import pytest
 from tests.integration.bridge_world import Json, Person, Room, World, new_agent
-from tests.scripts import held, obey
+from tests.scripts import DONE, held, obey
 
 from letta_matrix.conversations import notices
 from letta_matrix.matrix.content import CURSOR
-from letta_matrix.runtimes.protocol import TurnEvent, TurnRequest
+from letta_matrix.runtimes.memory import Answer
+from letta_matrix.runtimes.protocol import ApprovalRequested, TextDelta, TurnEvent, TurnRequest
 
 
 @pytest.fixture
@@ -172,3 +173,43 @@ async def test_files_and_the_words_about_them_are_one_question(
     assert answer.startswith("echo: ")
     assert asked.text.count("milk") == 2
     assert "what is in these?" in asked.text
+
+
+def ask_first(request: TurnRequest) -> Generator[TurnEvent | float, Answer | None]:
+    """Says that it will look, asks, and says what came of it."""
+    yield TextDelta("0", "I will look.")
+    call = ApprovalRequested(f"call {request.message_id}", "Bash", {"command": "ls"}, False)
+    answer = (yield call) or Answer(False)
+    yield TextDelta("0", "\n\nThere it is." if answer.allow else "\n\nThen not.")
+    yield DONE
+
+
+async def test_questions_notify_and_are_answered_in_words(
+    world: World, ann: Person, room: Room
+) -> None:
+    """As a phone has it: by the homeserver's own push rules."""
+    world.runtime.script = ask_first
+    seen: list[Json] = []
+
+    async def waiting() -> list[Json]:
+        said = await ann.said(room)
+        return [one for one in said if one["content"]["body"].startswith("**May I run")]
+
+    for number, word in enumerate(("yes", "No!", "👍🏽")):
+        await ann.send(room.room_id, f"look {number}")
+        (question,) = await ann.watch(room.room_id, waiting)
+        await ann.send(room.room_id, word)
+        said = await ann.replies(room, 2 * (number + 1))
+        assert said[-1] == ("Then not." if word == "No!" else "There it is.")
+        seen.append(question)
+    told = (await ann.get("/notifications", limit="50"))["notifications"]
+    notified = {one["event"]["event_id"] for one in told}
+    assert {one["event_id"] for one in seen} <= notified
+    assert len(seen) == len({one["event_id"] for one in seen}) == 3
+    # What follows a question stands below it.
+    order = [event["event_id"] for event in await ann.timeline(room.room_id, "m.room.message")]
+    answers = [one for one in await ann.said(room) if not one["beside"]]
+    for number, question in enumerate(seen):
+        before, after = answers[2 * number], answers[2 * number + 1]
+        places = [order.index(one["event_id"]) for one in (before, question, after)]
+        assert places == sorted(places)

@@ -1,12 +1,16 @@
 """Our users join where they are invited by somebody who may, and know what they are there for."""
 
+import asyncio
 from typing import Any
 
 import pytest
 from tests.builders import PERSON, agent, invite, message
 from tests.fake_homeserver import LOST_ANSWER, FakeHomeserver, failing
+from tests.scripts import held
 from tests.stage import Stage
 from tests.waiting import Clock, eventually
+
+from letta_matrix.matrix.content import CURSOR
 
 ROOM = "!new:test"
 GHOST, BOT = "@agent_1:test", "@letta:test"
@@ -240,3 +244,27 @@ async def test_first_words_survive_a_crash(stage: Stage, fake: FakeHomeserver) -
     await stage.dispatcher.recover()
     await stage.admit(later)
     await eventually(lambda: [one.text for one in stage.runtime.asked] == ["hello", "later"])
+
+
+async def test_who_comes_back_ends_the_answer_that_was_cut_off(
+    stage: Stage, fake: FakeHomeserver
+) -> None:
+    released = asyncio.Event()
+    stage.runtime.script = lambda _: held(released)
+    present(fake)
+    await stage.tell(invite(GHOST, ROOM))
+    await stage.admit(message("hello", ROOM))
+    await eventually(lambda: fake.messages(ROOM))
+    # Removed in the midst of it.
+    stage.refuse(r"PUT .*/send/m\.room\.message", times=20)
+    released.set()
+    await stage.idle()
+    (cut,) = fake.bodies(ROOM)
+    assert "word19" not in cut
+    fake.heal()
+    await stage.tell(invite(GHOST, ROOM))
+    (whole,) = fake.bodies(ROOM)
+    assert whole.endswith("word19")
+    assert CURSOR not in whole
+    await stage.tell(invite(GHOST, ROOM))
+    assert fake.bodies(ROOM) == [whole]

@@ -13,6 +13,7 @@ from sqlalchemy import Executable
 from letta_matrix import clock
 from letta_matrix.conversations.first_words import FIRST_WORDS, are_enough, say_something
 from letta_matrix.conversations.reply_events import ReplyEvents
+from letta_matrix.conversations.reply_outbox import ReplyOutbox, is_settled
 from letta_matrix.matrix.content import CURSOR
 from letta_matrix.matrix.events import newest_content
 from letta_matrix.matrix.formatting import clean_text
@@ -62,15 +63,12 @@ class Reply:
     ) -> None:
         self._turn = turn
         self.intent = intent
-        self._outbox = outbox
         self._edit_interval = edit_interval
-        self._entries = entries or []
-        self.events = ReplyEvents(turn, intent.user_id, self._entries)
-        # What an earlier process froze may have arrived, although nobody heard of it.
-        self._unsure = {entry.txn_id for entry in self._entries if not _is_settled(entry)}
+        self._owed = ReplyOutbox(turn, intent, outbox, entries or [])
+        self.events = ReplyEvents(turn, intent.user_id, self._owed.entries)
         self._text = ""
         # Where in the text, and with which part, what follows the last question begins.
-        self._begins, self._first = _last_break(self._entries)
+        self._begins, self._first = _last_break(self._owed.entries)
         self._shown: dict[int, tuple[str, bool]] = {}
         self._changed = asyncio.Event()
         self._text_ended = asyncio.Event()
@@ -122,8 +120,7 @@ class Reply:
             if entry.event_id and await self._shown_text(entry.event_id) is not None:
                 adopted.append(self.events.adopted(len(adopted), entry))
         if adopted:
-            await self._outbox.freeze(adopted)
-            self._entries += adopted
+            await self._owed.freeze(adopted)
 
     async def notify(self, key: str, notice: str) -> None:
         """Say something beside the reply while the turn goes on; once for each `key`."""
@@ -145,15 +142,14 @@ class Reply:
         """
         cause = self.post_txn(kind, key)
         async with self._posting:
-            entry = next((entry for entry in self._entries if entry.txn_id == cause), None)
+            entry = self._owed.known(cause)
             if entry is None:
                 begins = await self._break_off() if kind is OutboxKind.APPROVAL else 0
                 entry = self.events.beside(kind, key, markdown, part=begins, pings=pings)
                 statements = [statement(cause) for statement in also]
-                await self._outbox.freeze([entry], also=statements)
-                self._entries.append(entry)
-            if not _is_settled(entry):
-                await self._send(entry)
+                await self._owed.freeze([entry], statements)
+            if not is_settled(entry):
+                await self._owed.send(entry)
         return entry
 
     def post_txn(self, kind: OutboxKind, key: str) -> str:
@@ -166,19 +162,15 @@ class Reply:
             if entry.event_id is None or self._withdrawn or _says(entry, markdown):
                 return
             update = self.events.update(entry.kind, key, entry.event_id, markdown)
-            if any(known.txn_id == update.txn_id for known in self._entries):
-                return
-            await self._outbox.freeze([update])
-            self._entries.append(update)
-            await self._send(update)
+            if self._owed.known(update.txn_id) is None:
+                await self._owed.freeze([update])
+                await self._owed.send(update)
 
     async def rewrite_posted(self, kind: OutboxKind, key: str, markdown: str) -> None:
         """Edit, for good, what `post` sent under a key, if it did."""
-        cause = self.post_txn(kind, key)
-        for entry in self._entries:
-            if entry.txn_id == cause:
-                await self.rewrite(entry, key, markdown)
-                return
+        entry = self._owed.known(self.post_txn(kind, key))
+        if entry is not None:
+            await self.rewrite(entry, key, markdown)
 
     async def rewrite_interim(self, entry: OutboxEntry, markdown: str) -> None:
         """Edit what `post` sent for now, in the budget of interim edits; may be left out."""
@@ -196,9 +188,8 @@ class Reply:
 
     def stands_last(self, kind: OutboxKind, key: str) -> bool:
         """Whether no words of the reply have begun below what `post` sent under this key."""
-        cause = self.post_txn(kind, key)
-        posted = next((entry.seq for entry in self._entries if entry.txn_id == cause), None)
-        return posted is None or all(entry.seq < posted for entry in self._parts())
+        posted = self._owed.known(self.post_txn(kind, key))
+        return posted is None or all(part.seq < posted.seq for part in self._owed.parts())
 
     async def whole(self, markdown: str) -> list[OutboxEntry]:
         """The entries of a reply that is complete from the start."""
@@ -207,34 +198,25 @@ class Reply:
     @property
     def refused(self) -> bool:
         """Whether the homeserver took nothing of the reply."""
-        return bool(self._entries) and all(entry.failure for entry in self._entries)
+        return bool(self._owed.entries) and all(entry.failure for entry in self._owed.entries)
 
     async def freeze(
         self, text: str, notice: Notice | None = None, outcome: Outcome = Outcome.ANSWERED
     ) -> None:
         """Fix the reply's end: from here on the outbox alone completes it."""
         await self.stop()
-        await self._settle()
+        await self._owed.settle()
         owed = await self._end_of(text.strip())
         if notice is not None:
             kind = OutboxKind.OFFER if notice.offer else OutboxKind.NOTICE
             owed.append(self.events.last_words(kind, notice.text))
         owed += self._closing_entries()
         whole = self._shown_whole(owed)
-        await self._outbox.freeze(owed, completes=self._turn, outcome=outcome, also=whole)
-        self._entries += owed
+        await self._owed.complete(owed, outcome, whole)
 
     async def deliver(self) -> dict[str, str]:
         """Send what is owed, in order; returns event ids by txn id, not yet recorded."""
-        sent: dict[str, str] = {}
-        for entry in self._entries:
-            if self._withdrawn and entry.kind in (OutboxKind.MESSAGE, OutboxKind.FINAL):
-                continue
-            if not _is_settled(entry):
-                event_id = await self._put(entry)
-                if event_id is not None:
-                    sent[entry.txn_id] = event_id
-        return sent
+        return await self._owed.deliver(withdrawn=self._withdrawn)
 
     async def stop(self) -> None:
         """Stop growing, after the request under way."""
@@ -247,25 +229,19 @@ class Reply:
                 log.warning("a reply stopped growing", turn=self._turn.turn_id, error=repr(result))
             self._growing = None
 
-    async def _settle(self) -> None:
-        for entry in self._entries:
-            if not _is_settled(entry):
-                await self._send(entry)
-
     async def _break_off(self) -> int:
         """End what was said so far: what follows stands below what is posted now. Returns where
         in the text that begins."""
         self._breaking = True
         try:
             await self.stop()
-            await self._settle()
+            await self._owed.settle()
             text = self._text
             if self._section(text):
                 owed = await self._final_entries(self._section(text))
-                await self._outbox.freeze(owed, also=self._shown_whole(owed))
-                self._entries += owed
-                await self._settle()
-            self._begins, self._first = max(len(text), self._begins), len(self._parts())
+                await self._owed.freeze(owed, self._shown_whole(owed))
+                await self._owed.settle()
+            self._begins, self._first = max(len(text), self._begins), len(self._owed.parts())
             self._text_ended.clear()
             self.has_begun.clear()
         finally:
@@ -284,7 +260,7 @@ class Reply:
 
     async def _grow(self) -> None:
         async with self._sending:
-            await self._settle()
+            await self._owed.settle()
         if not self._open_parts():
             await self._first_words()
         while True:
@@ -327,15 +303,14 @@ class Reply:
 
     async def _begin(self, part: int, text: str, *, live: bool) -> None:
         entry = self.events.begun(part, text, live=live)
-        await self._outbox.freeze([entry])
-        self._entries.append(entry)
-        await self._send(entry)
+        await self._owed.freeze([entry])
+        await self._owed.send(entry)
         if entry.event_id is not None:
             self._shown[part] = text, live
             self.has_begun.set()
 
     async def _edit(self, part: int, text: str, *, live: bool) -> None:
-        target = self._parts()[part].event_id
+        target = self._owed.parts()[part].event_id
         if target is None:
             return
         self._shown.pop(part, None)
@@ -379,9 +354,9 @@ class Reply:
     async def _left_as_shown(self) -> list[OutboxEntry]:
         """What an earlier process has shown stays where this one was told no text, and what was
         redacted stays gone."""
-        known = {entry.txn_id for entry in self._entries}
+        known = {entry.txn_id for entry in self._owed.entries}
         owed: list[OutboxEntry] = []
-        for part in self._parts():
+        for part in self._owed.parts():
             text = await self._shown_text(part.event_id) if part.event_id is not None else None
             if text is not None and self._shown.get(part.part) != (text, False):
                 owed.append(self.events.final(part.part, text, part))
@@ -398,24 +373,23 @@ class Reply:
         body = newest_content(event).get("body")
         return None if body is None else str(body).removesuffix(CURSOR).strip() or _NO_TEXT
 
-    def _parts(self) -> list[OutboxEntry]:
-        return [entry for entry in self._entries if entry.kind is OutboxKind.MESSAGE]
-
     def _open_parts(self) -> list[OutboxEntry]:
         """Those since the last question, which may still change."""
-        return self._parts()[self._first :]
+        return self._owed.parts()[self._first :]
 
     def _shown_whole(self, owed: list[OutboxEntry]) -> list[Executable]:
         """Parts that an interim edit has already completed: their first words are not all."""
         finals = {entry.part for entry in owed if entry.kind is OutboxKind.FINAL}
         return [
-            self._outbox.rewritten(entry, self.events.completed(entry, self._shown[entry.part][0]))
+            self._owed.outbox.rewritten(
+                entry, self.events.completed(entry, self._shown[entry.part][0])
+            )
             for entry in self._open_parts()
             if entry.part in self._shown and entry.part not in finals
         ]
 
     def _closing_entries(self) -> list[OutboxEntry]:
-        known = {entry.txn_id: entry for entry in self._entries}
+        known = {entry.txn_id: entry for entry in self._owed.entries}
         owed: list[OutboxEntry] = []
         for kind, key, markdown in self._closing:
             posted = known.get(self.post_txn(kind, key))
@@ -424,35 +398,6 @@ class Reply:
             elif posted.event_id is not None and not _says(posted, markdown):
                 owed.append(self.events.update(kind, key, posted.event_id, markdown))
         return [entry for entry in owed if entry.txn_id not in known]
-
-    async def _send(self, entry: OutboxEntry) -> None:
-        event_id = await self._put(entry)
-        if event_id is not None:
-            await self._outbox.confirm(entry, event_id)
-
-    async def _put(self, entry: OutboxEntry) -> str | None:
-        try:
-            event_id = await self.intent.send(
-                entry.room_id,
-                "m.room.message",
-                entry.content,
-                entry.txn_id,
-                look_first=entry.txn_id in self._unsure,
-            )
-        except MatrixRequestError as error:
-            log.error(
-                "the homeserver refused a message",
-                turn=self._turn.turn_id,
-                reason=f"{error.errcode}: {error.message}",
-            )
-            await self._outbox.fail(entry, f"{error.errcode}: {error.message}")
-            return None
-        entry.event_id = event_id
-        return event_id
-
-
-def _is_settled(entry: OutboxEntry) -> bool:
-    return entry.event_id is not None or entry.failure is not None
 
 
 def _says(entry: OutboxEntry, markdown: str) -> bool:

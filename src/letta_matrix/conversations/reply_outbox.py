@@ -1,0 +1,94 @@
+"""What a reply has frozen in the outbox, sent in order and confirmed."""
+
+from collections.abc import Sequence
+
+import structlog
+from mautrix.errors import MatrixRequestError
+from sqlalchemy import Executable
+
+from letta_matrix.matrix.intent import Intent
+from letta_matrix.store.outbox import Outbox, OutboxEntry, OutboxKind
+from letta_matrix.store.turns import Outcome, Turn
+
+log = structlog.get_logger()
+
+
+class ReplyOutbox:
+    """The outbox entries of one turn; `entries` are those that an earlier process left."""
+
+    def __init__(
+        self, turn: Turn, intent: Intent, outbox: Outbox, entries: list[OutboxEntry]
+    ) -> None:
+        self._turn = turn
+        self._intent = intent
+        self.outbox = outbox
+        self.entries = entries
+        # What an earlier process froze may have arrived, although nobody heard of it.
+        self._unsure = {entry.txn_id for entry in entries if not is_settled(entry)}
+
+    def known(self, txn_id: str) -> OutboxEntry | None:
+        """The entry with a txn id."""
+        return next((entry for entry in self.entries if entry.txn_id == txn_id), None)
+
+    def parts(self) -> list[OutboxEntry]:
+        """The parts of the reply's text, as they first appeared."""
+        return [entry for entry in self.entries if entry.kind is OutboxKind.MESSAGE]
+
+    async def freeze(self, entries: list[OutboxEntry], also: Sequence[Executable] = ()) -> None:
+        """Store entries before they are sent, with the statements `also`."""
+        await self.outbox.freeze(entries, also=also)
+        self.entries += entries
+
+    async def complete(
+        self, entries: list[OutboxEntry], outcome: Outcome, also: Sequence[Executable]
+    ) -> None:
+        """Store the last entries: from here on they alone complete the turn."""
+        await self.outbox.freeze(entries, completes=self._turn, outcome=outcome, also=also)
+        self.entries += entries
+
+    async def settle(self) -> None:
+        """Send what is owed so far."""
+        for entry in self.entries:
+            if not is_settled(entry):
+                await self.send(entry)
+
+    async def send(self, entry: OutboxEntry) -> None:
+        """Send an entry and record its event id; one that is refused has its `failure`."""
+        event_id = await self._put(entry)
+        if event_id is not None:
+            await self.outbox.confirm(entry, event_id)
+
+    async def deliver(self, *, withdrawn: bool = False) -> dict[str, str]:
+        """Send what is owed, in order, of something withdrawn no text; returns event ids by txn
+        id, not yet recorded."""
+        sent: dict[str, str] = {}
+        for entry in self.entries:
+            if withdrawn and entry.kind in (OutboxKind.MESSAGE, OutboxKind.FINAL):
+                continue
+            if not is_settled(entry):
+                event_id = await self._put(entry)
+                if event_id is not None:
+                    sent[entry.txn_id] = event_id
+        return sent
+
+    async def _put(self, entry: OutboxEntry) -> str | None:
+        try:
+            event_id = await self._intent.send(
+                entry.room_id,
+                "m.room.message",
+                entry.content,
+                entry.txn_id,
+                look_first=entry.txn_id in self._unsure,
+            )
+        except MatrixRequestError as error:
+            reason = f"{error.errcode}: {error.message}"
+            log.error("the homeserver refused a message", turn=self._turn.turn_id, reason=reason)
+            await self.outbox.fail(entry, reason)
+            return None
+        entry.event_id = event_id
+        return event_id
+
+
+def is_settled(entry: OutboxEntry) -> bool:
+    """Whether the homeserver has it, or will not take it."""
+    return entry.event_id is not None or entry.failure is not None
