@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from tests.builders import message, reaction, said_in
 from tests.stage import Stage
-from tests.waiting import eventually, settled
+from tests.waiting import Clock, eventually, settled
 
 from letta_matrix.conversations.approval_text import ANSWER_FIRST
 from letta_matrix.runtimes.memory import Answer
@@ -117,3 +117,32 @@ async def test_a_word_elsewhere_is_a_message(asking: Stage) -> None:
     await eventually(lambda: "echo: yes" in asking.fake.bodies(ROOM))
     await asking.tell(reaction(asked["event_id"], "❌"))
     assert asking.fake.bodies(ROOM)[-1] == "Then not."
+
+
+async def test_a_question_that_is_asked_anew_takes_the_place_of_the_old(
+    asking: Stage, clock: Clock
+) -> None:
+    """As a restarted runtime does: the model is asked again, and its call has another id."""
+    asked = await question(asking)
+
+    def anew(request: TurnRequest) -> Generator[TurnEvent | float, Answer | None]:
+        yield TextDelta("0", BEFORE)
+        answer = (yield ApprovalRequested("anew", "Bash", {"command": "ls"}, False)) or Answer(
+            False
+        )
+        yield TextDelta("0", AFTER if answer.allow else "\n\nThen not.")
+        yield TurnFinished(StopReason.END_TURN)
+
+    asking.runtime.script = anew
+    await asking.recover()
+
+    def questions() -> list[str]:
+        return [body for body in asking.fake.bodies(ROOM) if "Bash" in body]
+
+    await eventually(lambda: len(questions()) == 2)
+    await clock.until(lambda: "asked again below" in questions()[0])
+    # The old one allows nothing any more, and a word is for the new one.
+    await asking.admit(reaction(asked["event_id"], "✅"))
+    await asking.tell(message("yes"))
+    assert asking.runtime.answers["anew"].allow
+    assert asking.fake.bodies(ROOM)[-1] == AFTER.strip()

@@ -78,6 +78,11 @@ def outcome(approval: Approval) -> str:
             return f"⌛ {tool} was not answered before the turn ended"
 
 
+def superseded(approval: Approval) -> str:
+    """What its question says once the runtime has asked for it anew."""
+    return f"⌛ {named(approval)} is asked again below"
+
+
 def denial(approval: Approval) -> str:
     """Why the tool may not run, for the model."""
     match approval.status:

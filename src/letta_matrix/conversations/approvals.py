@@ -28,6 +28,7 @@ from letta_matrix.conversations.approval_text import (
     denial,
     outcome,
     prompt,
+    superseded,
 )
 from letta_matrix.conversations.approvers import Approvers
 from letta_matrix.conversations.kept_approvals import is_allowed_for_good
@@ -227,7 +228,8 @@ class Approvals:
             )
             if waits and (settled := await self._settle(approval, ApprovalStatus.LAPSED)):
                 async with question.posting:
-                    await reply.rewrite_posted(OutboxKind.APPROVAL, approval.key, outcome(settled))
+                    line = superseded(settled)
+                    await reply.rewrite_posted(OutboxKind.APPROVAL, approval.key, line)
 
     async def _pings(self, question: Question, approval: Approval) -> list[str]:
         """Who is to notice the question."""
