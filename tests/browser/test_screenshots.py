@@ -85,7 +85,7 @@ async def test_screenshots(new_user: NewUser, new_agent: NewUser, open_page: Ope
     await agents_space(person, rooms)
     await _converse(person, meridian, ada, rooms)
     FOLDER.mkdir(parents=True, exist_ok=True)
-    desktop = {"viewport": {"width": 1180, "height": 1020}, "device_scale_factor": 2}
+    desktop = {"viewport": {"width": 1180, "height": 1080}, "device_scale_factor": 2}
     phone = {
         "viewport": {"width": 390, "height": 780},
         "device_scale_factor": 2,
