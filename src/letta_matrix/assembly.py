@@ -73,7 +73,9 @@ class Parts:
         contexts = Contexts(config, self.homeserver, stores.rooms, stores.turns)
         self.prompts = Prompts(config, self.homeserver, stores.directory, contexts)
         self.router = Router(config, stores.directory, stores.rooms, stores.conversations)
-        self.surroundings = self._surroundings()
+        self.surroundings = Surroundings(
+            self.router, self.bot, stores.directory, stores.rooms, stores.outbox, stores.turns
+        )
         sight = ApprovalSight(self.homeserver, stores.directory, stores.outbox)
         self.approvals = Approvals(config, stores.approvals, sight, self.prompts.roster)
         self.joining = Joining(
@@ -228,18 +230,6 @@ class Parts:
             queued=self._queued,
             refers=self.surroundings.of,
             loops=Loops(self._config),
-        )
-
-    def _surroundings(self) -> Surroundings:
-        stores = self.stores
-        return Surroundings(
-            self.router,
-            self.homeserver,
-            stores.directory,
-            stores.rooms,
-            stores.outbox,
-            stores.turns,
-            self._config.bot_user_id,
         )
 
     def _services(

@@ -30,14 +30,8 @@ async def furnish(room: AgentRoom) -> str:
     root = await room.person.say(room.id, "A question")
     thread: Json = {"m.relates_to": {"rel_type": "m.thread", "event_id": root}}
     await room.agent.say(room.id, "A reply", **thread)
-<<<<<<< ours
-    table = ""
-    for _ in range(2):
-        table = await room.agent.say(room.id, "x", f"{TABLE}<pre><code>1\n</code></pre>{TABLE}")
-=======
     await room.agent.say(room.id, "x", TABLE)
     table = await room.agent.say(room.id, "x", f"{TABLE}<pre><code>1\n</code></pre>{TABLE}")
->>>>>>> theirs
     await room.agent.react(room.id, table, "👍")
     await room.person.react(room.id, table, "🎉")
     reply: Json = {"m.relates_to": {"m.in_reply_to": {"event_id": table}}}

@@ -13,6 +13,7 @@ from letta_matrix.runtimes.app_server.turns import TurnReader
 from letta_matrix.runtimes.error_lines import error_line
 from letta_matrix.runtimes.protocol import (
     ApprovalRequested,
+    ModelRetried,
     ReasoningDelta,
     StopReason,
     TextDelta,
@@ -406,3 +407,9 @@ def test_our_own_tools_ask_nobody() -> None:
     reader = TurnReader("$1", "q", frozenset({"note"}))
     events = read(ACCEPTED, asked_for("note"), asked_for("Bash"), reader=reader)
     assert [event.tool for event in events if isinstance(event, ApprovalRequested)] == ["Bash"]
+
+
+def test_a_model_that_is_asked_again_is_told_of() -> None:
+    again = delta("retry", attempt=1, max_attempts=3, delay_ms=1000, reason="Connection error.")
+    events = read(ACCEPTED, loop("PROCESSING_API_RESPONSE", ["r1"], r1=["$1"]), again)
+    assert events[-1] == ModelRetried("Connection error.")

@@ -1,6 +1,7 @@
 """Our users join where they are invited by somebody who may, and know what they are there for."""
 
 import asyncio
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from tests.stage import Stage
 from tests.waiting import Clock, eventually
 
 from letta_matrix.matrix.content import CURSOR
+from letta_matrix.runtimes.protocol import TurnEvent, TurnRequest
 
 ROOM = "!new:test"
 GHOST, BOT = "@agent_1:test", "@letta:test"
@@ -250,7 +252,11 @@ async def test_who_comes_back_ends_the_answer_that_was_cut_off(
     stage: Stage, fake: FakeHomeserver
 ) -> None:
     released = asyncio.Event()
-    stage.runtime.script = lambda _: held(released)
+
+    def hold(_request: TurnRequest) -> Iterator[TurnEvent | float]:
+        return held(released)
+
+    stage.runtime.script = hold
     present(fake)
     await stage.tell(invite(GHOST, ROOM))
     await stage.admit(message("hello", ROOM))

@@ -7,15 +7,18 @@ import pytest
 from letta_matrix.conversations import notices
 
 
-@pytest.mark.parametrize(
-    "notice", [notices.failed, notices.refused, notices.credentials, notices.not_shown]
-)
+@pytest.mark.parametrize("notice", [notices.refused, notices.credentials, notices.not_shown])
 def test_reasons_are_one_sentence(notice: Callable[[str], str]) -> None:
     assert notice("the model is gone").endswith(": the model is gone.")
     assert notice("it is.  gone...\n\n now.").endswith(": it is. gone... now.")
     assert notice("").endswith(": no reason was given.")
     assert notice(" \n").endswith(": no reason was given.")
     assert len(notice("x" * 100_000)) < 400
+
+
+def test_a_failure_says_why_and_how_to_ask_again() -> None:
+    assert notices.failed("the model is gone").startswith("I could not finish: the model is gone. ")
+    assert "🔁" in notices.failed("")
 
 
 def test_a_lost_turn_says_how_to_ask_again() -> None:

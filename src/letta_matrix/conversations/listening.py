@@ -14,6 +14,7 @@ from letta_matrix.runtimes.protocol import (
     AgentRuntime,
     ApprovalRequested,
     ImagesDropped,
+    ModelRetried,
     RuntimeUnavailable,
     StopReason,
     TextDelta,
@@ -79,6 +80,8 @@ class Listener:
                 self.activity.started(event)
             case ToolReturned():
                 self.activity.returned(event)
+            case ModelRetried(reason=reason):
+                await self.reply.notify("retried", notices.retried(reason))
             case ImagesDropped(reason=reason):
                 await self.reply.notify("images", notices.not_shown(reason))
             case _:
@@ -88,7 +91,7 @@ class Listener:
 def finished(event: TurnFinished, text: str, *, sure: bool = True) -> End:
     """The end that a turn's last event stands for; `sure`: a cancelled turn does not go on."""
     if event.stop_reason is StopReason.ERROR:
-        return End(text, Notice(notices.failed(event.error)), Outcome.FAILED)
+        return End(text, Notice(notices.failed(event.error), offer=True), Outcome.FAILED)
     if event.stop_reason is StopReason.CANCELLED:
         return End(text, Notice(notices.STOPPED if sure else notices.UNHEARD))
     return End(text, None if text.strip() else Notice(notices.NO_WORDS))

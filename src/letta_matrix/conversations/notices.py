@@ -56,7 +56,12 @@ def expired(hours: float) -> str:
 
 
 def failed(reason: str) -> str:
-    return f"I could not finish: {_sentence(reason)}"
+    again = f"React with {ASK_AGAIN} to this message to ask me again."
+    return f"I could not finish: {_sentence(reason)} {again}"
+
+
+def retried(reason: str) -> str:
+    return f"My model does not answer ({' '.join(reason.split())[:200].rstrip('.')}). I try again."
 
 
 def refused(reason: str) -> str:

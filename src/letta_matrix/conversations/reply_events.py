@@ -76,7 +76,8 @@ class ReplyEvents:
     def last_words(self, kind: OutboxKind, text: str) -> OutboxEntry:
         """The notice that ends a turn."""
         cause = self.txn("end", str(kind))
-        marker = self.marker(cause)
+        offers = {"offer": True} if kind is OutboxKind.OFFER else {}
+        marker = self.marker(cause) | offers
         content = text_content(text, marker=marker, msgtype="m.notice", relation=self.relation)
         return self.entry(kind, 0, cause, content)
 

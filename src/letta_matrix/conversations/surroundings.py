@@ -13,7 +13,7 @@ from letta_matrix.conversations.audience import NOTHING, Refers
 from letta_matrix.conversations.readable import SAID, read_prompt
 from letta_matrix.conversations.routing import Router, are_ids, thread_of
 from letta_matrix.matrix.events import mapping
-from letta_matrix.matrix.homeserver import Homeserver, HomeserverUnavailable
+from letta_matrix.matrix.homeserver import HomeserverUnavailable
 from letta_matrix.matrix.identifiers import persons
 from letta_matrix.matrix.intent import Intent
 from letta_matrix.matrix.mentions import names_in
@@ -45,20 +45,19 @@ class Surroundings:
     def __init__(
         self,
         router: Router,
-        homeserver: Homeserver,
+        bot: Intent,
         directory: AgentDirectory,
         rooms: Rooms,
         outbox: Outbox,
         turns: TurnStore,
-        bot_user_id: str,
     ) -> None:
         self._router = router
-        self._homeserver = homeserver
+        self._homeserver = bot.homeserver
         self._directory = directory
         self._rooms = rooms
         self._outbox = outbox
         self._turns = turns
-        self._bot_user_id = bot_user_id
+        self._bot_user_id = bot.user_id
         self._written: dict[str, _Written] = {}
 
     def heard(self, event: Mapping[str, Any]) -> None:

@@ -153,6 +153,13 @@ class ImagesDropped:
 
 
 @dataclass(frozen=True, slots=True)
+class ModelRetried:
+    """The agent's model failed and is asked again; `reason` is one line for a person."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class TurnFinished:
     """The last event of every turn; `error` is one line for a person, empty unless ERROR."""
 
@@ -170,6 +177,7 @@ TurnEvent = (
     | ToolReturned
     | ApprovalRequested
     | ImagesDropped
+    | ModelRetried
     | TurnFinished
 )
 

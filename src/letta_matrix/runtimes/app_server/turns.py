@@ -10,6 +10,7 @@ from letta_matrix.runtimes.protocol import (
     AgentGone,
     ApprovalRequested,
     ConversationGone,
+    ModelRetried,
     ReasoningDelta,
     RuntimeFault,
     StopReason,
@@ -40,7 +41,6 @@ _SILENT_DELTAS = {
     "approval_classification_start",
     "approval_response_message",
     "client_tool_end",
-    "retry",
     "user_message",
     "system_message",
     "ping",
@@ -176,6 +176,8 @@ class TurnReader:
             yield from self._tool_started(delta)
         elif kind == "tool_return_message":
             yield from self._tool_returned(delta)
+        elif kind == "retry":
+            yield ModelRetried(error_line(str(delta.get("reason") or "")))
         elif kind not in _SILENT_DELTAS:
             self.unknown.append(f"delta {kind}")
 
