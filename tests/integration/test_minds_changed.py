@@ -193,7 +193,7 @@ async def test_questions_notify_and_are_answered_in_words(
 
     async def waiting() -> list[Json]:
         said = await ann.said(room)
-        return [one for one in said if one["content"]["body"].startswith("**May I run")]
+        return [one for one in said if one["content"]["body"].startswith("May I run")]
 
     for number, word in enumerate(("yes", "No!", "👍🏽")):
         await ann.send(room.room_id, f"look {number}")

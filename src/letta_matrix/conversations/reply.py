@@ -12,14 +12,13 @@ from sqlalchemy import Executable
 
 from letta_matrix import clock
 from letta_matrix.conversations.first_words import FIRST_WORDS, are_enough, say_something
-from letta_matrix.conversations.reply_events import ReplyEvents
+from letta_matrix.conversations.reply_events import ReplyEvents, plain_words
 from letta_matrix.conversations.reply_outbox import ReplyOutbox, is_settled
 from letta_matrix.matrix.content import CURSOR
 from letta_matrix.matrix.events import newest_content
 from letta_matrix.matrix.formatting import clean_text
 from letta_matrix.matrix.homeserver import HomeserverUnavailable
 from letta_matrix.matrix.intent import Intent
-from letta_matrix.matrix.unfolding import unfolded
 from letta_matrix.store.outbox import Outbox, OutboxEntry, OutboxKind
 from letta_matrix.store.turns import Outcome, Turn
 from letta_matrix.waiting import is_set
@@ -401,7 +400,7 @@ class Reply:
 
 
 def _says(entry: OutboxEntry, markdown: str) -> bool:
-    return entry.content.get("body") in (clean_text(markdown), unfolded(markdown))
+    return entry.content.get("body") in (clean_text(markdown), plain_words(markdown))
 
 
 def _last_break(entries: list[OutboxEntry]) -> tuple[int, int]:

@@ -92,7 +92,7 @@ class ReplyEvents:
             msgtype=_msgtype(kind),
             relation=self.relation,
             mentions=pings,
-            plain=unfolded(text),
+            plain=plain_words(text),
         )
         return self.entry(kind, part, cause, content)
 
@@ -113,7 +113,7 @@ class ReplyEvents:
             target_event_id=target,
             marker={**self.marker(cause), BESIDE: str(kind)},
             msgtype=_msgtype(kind),
-            plain=unfolded(text),
+            plain=plain_words(text),
         )
 
     def pings(self, text: str) -> bool:
@@ -160,6 +160,15 @@ class ReplyEvents:
         if self._turn.kind is not TurnKind.SPEECH:
             marker["in_reply_to"] = self._turn.event_id
         return marker | ({"run_id": self.run_id} if self.run_id else {})
+
+
+def plain_words(markdown: str) -> str:
+    """A word beside the reply where no HTML is seen, as in notifications: nothing folded, and a
+    first line that is bold as a whole without its marks."""
+    first, line_end, rest = unfolded(markdown).partition("\n")
+    if first.startswith("**") and first.endswith("**"):
+        first = first.removeprefix("**").removesuffix("**")
+    return first + line_end + rest
 
 
 def _msgtype(kind: OutboxKind) -> str:
