@@ -13,7 +13,6 @@ from letta_matrix.cli.faults import Failure, Unreachable
 from letta_matrix.cli.keyboard import Keyboard
 from letta_matrix.cli.transcript import Question, Transcript, Update
 from letta_matrix.cli.views import View
-from letta_matrix.conversations.answers import STOP
 from letta_matrix.matrix.content import reply_relation
 
 if TYPE_CHECKING:
@@ -251,6 +250,9 @@ class Exchange:
             await client.react(room_id, question.event_id, decision.reaction)
 
     async def _stop(self) -> None:
+        # Loads much of the bridge: not at the start of every chat.
+        from letta_matrix.conversations.answers import STOP
+
         for prompt in self._transcript.prompts:
             await self._session.client.react(self._session.room_id, prompt, STOP)
 

@@ -36,7 +36,7 @@ async def test_everything_that_would_run_is_shown(ann: Person, place: Room, made
     assert command in body
     assert "a test command" in body
     assert "<b>" not in formatted(question)
-    assert question["content"]["m.mentions"] == {}
+    assert question["content"]["m.mentions"] == {"user_ids": [ann.user_id]}
     assert (marker["agent_id"], marker["beside"]) == (place.agent.agent_id, "approval")
 
     async def offered() -> Json:
@@ -175,7 +175,11 @@ async def test_a_line_tells_of_a_tool_while_it_runs(ann: Person, place: Room, ma
         return await ann.beside(place, "trace")
 
     trace = await ann.watch(place.room_id, over, lambda trace: "<details>" in formatted(trace))
-    assert trace["event_id"] == running["event_id"]
+    # The answer stands below the line, and the trace below them both.
+    said = [one["event_id"] for one in await ann.said(place)]
+    assert said.index(running["event_id"]) < said.index(trace["event_id"]) == len(said) - 1
+    left = [one for one in await ann.said(place) if one["event_id"] == running["event_id"]]
+    assert "<details>" not in formatted(left[0])
 
 
 async def test_what_cannot_be_shown_in_full_cannot_be_allowed(
