@@ -93,10 +93,10 @@ async def test_the_answer_to_a_question_is_no_prompt(
     conversation = await conversation_of(world, key)
     before, question = len(world.runtime.asked), f"Which, {new_key()}?"
     asking = asyncio.create_task(call(world, ada, conversation, "ask_human", question=question))
-    await question_of(ann, ada, question)
+    asked_in = await question_of(ann, ada, question)
     waits = world.bridge._parts.toolbox.waits
     assert waits(ada.agent.agent_id, conversation)
-    await ann.send(ada.room_id, "The red one.")
+    await ann.reply(ada.room_id, asked_in, "The red one.")
     ok, told = await within(asking)
     assert not waits(ada.agent.agent_id, conversation)
     assert ok
