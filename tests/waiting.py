@@ -6,6 +6,7 @@ what never comes, far beyond what a busy machine takes.
 
 import asyncio
 import inspect
+import math
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar, overload
@@ -45,7 +46,9 @@ class Clock:
 
     def stop(self) -> None:
         """Let time stand still: what waits for a moment to come waits for `advance`."""
-        self._stopped = self.now()
+        # At a moment from which whole seconds are added without rounding: one that is missed by
+        # a billionth would never come.
+        self._stopped = math.ceil(self.now() * 1024) / 1024
 
     def go(self) -> None:
         """Let time pass again, from where it stood."""
