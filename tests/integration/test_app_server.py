@@ -176,8 +176,8 @@ async def test_an_app_server_killed_while_a_tool_runs(
 async def test_an_app_server_killed_while_approvals_wait(
     app_server: LettaServer, bench: Bench, tmp_path: Path
 ) -> None:
-    """No tool has run, so that a question can be asked again; by a bridge that was restarted it
-    cannot, for the one before may have answered."""
+    """No tool has run, so that a question can be asked again; by a bridge that was restarted too,
+    as what it saved says that nobody has answered."""
     ran = tmp_path / "ran"
     other = await bench.runtime.create_conversation(bench.agent_id, "room !b")
     text = f"tool:Bash:echo {secrets.token_hex(4)} >> {ran}"
@@ -193,9 +193,25 @@ async def test_an_app_server_killed_while_approvals_wait(
     assert events[-1] == replace(events[-1], stop_reason=StopReason.END_TURN)
     assert text_of(await bench.turn(bench.request("next", other))) == "echo: next"
     await bench.restart()
+    unsaid = {key: value for key, value in (state or {}).items() if key != "waiting"}
     with pytest.raises(TurnLost) as lost:
-        await bench.turn(first, state)
+        await bench.turn(first, unsaid)
     assert lost.value.tools_started
+    assert len(ran.read_text().splitlines()) == 1
+
+
+async def test_everything_ended_while_an_approval_waited(
+    app_server: LettaServer, bench: Bench, tmp_path: Path
+) -> None:
+    ran = tmp_path / "ran"
+    request = bench.request(f"tool:Bash:echo {secrets.token_hex(4)} >> {ran}")
+    await bench.asked(request)
+    state = bench.saved.state
+    app_server.kill()
+    await app_server.restart()
+    await bench.restart()
+    events = await bench.answered(request, state)
+    assert [event.ok for event in events if isinstance(event, ToolReturned)] == [True]
     assert len(ran.read_text().splitlines()) == 1
 
 

@@ -120,6 +120,8 @@ async def test_what_cannot_be_read_is_described_and_said(
     assert await ann.answers(room, 1) == [notices.UNREADABLE]
     image = {"msgtype": "m.image", "body": "cat.png", "url": "mxc://localhost/x"}
     await ann.send_content(room.room_id, image)
+    # One after the other: what is sent at once is asked at once.
+    await ann.answers(room, 3)
     await ann.send_content(room.room_id, {"msgtype": "m.audio", "body": "voice.ogg"})
     _, image_note, image_answer, audio_note, audio_answer = await ann.answers(room, 5)
     assert image_note.startswith("`cat.png` could not be read: ")
