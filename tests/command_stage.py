@@ -84,6 +84,7 @@ class Stage:
             lambda place: sum(turn.place == place for turn in self.running),
             Admission(config, self.homeserver),
             self.archive,
+            Roster(self.homeserver).horizons,
         )
         return CommandRunner(self.homeserver, services, *([commands] if commands else []))
 

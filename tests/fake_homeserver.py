@@ -277,7 +277,7 @@ class FakeHomeserver:
         replaces = {"rel_type": "m.replace", "event_id": event_id}
         edits = [one for one in events if one["content"].get("m.relates_to") == replaces]
         bundled = {"m.relations": {"m.replace": edits[-1]}} if edits else {}
-        return 200, found | {"unsigned": bundled}
+        return 200, found | {"unsigned": found.get("unsigned", {}) | bundled}
 
     def redact(self, room_id: str, event_id: str) -> None:
         """Somebody has removed what an event says."""

@@ -252,6 +252,7 @@ class Parts:
             waiting=self._waiting,
             admission=self.admission,
             archive=self.archive,
+            horizons=self.prompts.roster.horizons,
         )
 
     def _toolbox(self) -> Toolbox:

@@ -1,6 +1,7 @@
 """Prompts from a real homeserver: files up and down again, members, names, quotes."""
 
 import io
+import itertools
 import secrets
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
@@ -136,3 +137,36 @@ async def test_the_last_version_of_a_message_is_quoted(kitchen: Kitchen) -> None
     prompt = await kitchen.prompt("yes", reply_to=said)
     assert prompt.header.endswith(": dinner?\n\n")
     assert (await kitchen.prompt("yes", reply_to="$unknown")).text == "yes"
+
+
+async def test_a_later_guest_quotes_what_they_could_read(kitchen: Kitchen, bob: Person) -> None:
+    ghost = Intent(kitchen.client, kitchen.agent.user_id)
+    path, number = f"/rooms/{quote(kitchen.room_id)}", itertools.count()
+
+    async def say(words: str) -> str:
+        content = {"msgtype": "m.text", "body": words}
+        _, answer = await kitchen.ann.call(
+            "PUT", f"{path}/send/m.room.message/{next(number)}", content
+        )
+        return str(answer["event_id"])
+
+    async def quoted(event_id: str, person: Person) -> str:
+        kitchen.prompts.roster.forget(kitchen.room_id)
+        prompt = await kitchen.prompt(reply_to=event_id, sender=person.user_id)
+        return prompt.header
+
+    invited = {"history_visibility": "invited"}
+    await ghost.set_state(kitchen.room_id, "m.room.history_visibility", invited)
+    secret = await say("the code is 4711")
+    await ghost.invite(kitchen.room_id, bob.user_id)
+    await bob.call("POST", f"{path}/join")
+    later = await say("welcome")
+    for name in ("B", "Bo"):
+        named = {"membership": "join", "displayname": name}
+        await bob.call("PUT", f"{path}/state/m.room.member/{quote(bob.user_id)}", named)
+    assert "4711" in await quoted(secret, kitchen.ann)
+    assert "4711" not in await quoted(secret, bob)
+    assert "welcome" in await quoted(later, bob)
+    shared = {"history_visibility": "shared"}
+    await ghost.set_state(kitchen.room_id, "m.room.history_visibility", shared)
+    assert "4711" in await quoted(secret, bob)

@@ -1,14 +1,26 @@
 """The stages that attacks are played on: those of the other tiers."""
 
 from tests.integration.conftest import ann, bench, bob, keeper_socket
-from tests.unit.conftest import database_file, decoders, fake, migrated, stage
+from tests.unit.conftest import (
+    database,
+    database_file,
+    decoders,
+    directory,
+    fake,
+    migrated,
+    stage,
+)
+from tests.unit.conftest import homeserver as client
 
 __all__ = [
     "ann",
     "bench",
     "bob",
+    "client",
+    "database",
     "database_file",
     "decoders",
+    "directory",
     "fake",
     "keeper_socket",
     "migrated",

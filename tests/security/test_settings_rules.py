@@ -63,6 +63,45 @@ def test_each_start_takes_it_out(tmp_path: Path, kind: str) -> None:
     assert json.loads(other.read_text()) == bad
 
 
+def test_each_start_makes_conversations_strict(tmp_path: Path) -> None:
+    """A schedule runs in the mode that stands there, and agents' code could have written it."""
+    home = tmp_path / "letta"
+    server = AppServerProcess(home, 1, workspace=tmp_path / "workspace")
+    path = home / ".letta" / "remote-settings.json"
+    assert path in server.settings
+    path.parent.mkdir(parents=True)
+    modes = {"conversation:1": {"mode": "unrestricted"}, "conversation:2": {"mode": "strict"}}
+    path.write_text(json.dumps({"cwdMap": {}, "permissionModeMap": modes | {"odd": 7}}))
+    argv = Reach(write=[home]).around(("/bin/true",), clean=[path])
+    subprocess.run(argv, check=True)
+    left = json.loads(path.read_text())
+    assert left["cwdMap"] == {}
+    assert left["permissionModeMap"]["conversation:1"] == {"mode": "strict"}
+    assert left["permissionModeMap"]["conversation:2"] == {"mode": "strict"}
+
+
+UNASKED: list[tuple[dict[str, object], list[str]]] = [
+    ({"permissions": {"mode": "unrestricted"}}, ["mode unrestricted"]),
+    ({"agents": [{"agentId": "a", "mcpServers": [{"command": "x"}]}, 1]}, ["mcpServers"]),
+    ({"mcpServers": {"x": {"command": "x"}}}, ["mcpServers"]),
+    ({"agents": [{"agentId": "a", "mcpServers": []}], "permissions": {"mode": None}}, []),
+]
+
+
+@pytest.mark.parametrize(("settings", "found"), UNASKED)
+def test_modes_and_servers_are_taken_out_too(
+    tmp_path: Path, settings: dict[str, object], found: list[str]
+) -> None:
+    server = AppServerProcess(tmp_path / "letta", 1, workspace=tmp_path / "workspace")
+    path = tmp_path / FILES[0]
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps(settings))
+    assert server.unasked() == ({path: found} if found else {})
+    argv = Reach(write=[tmp_path]).around(("/bin/true",), clean=[path])
+    subprocess.run(argv, check=True)
+    assert server.unasked() == {}
+
+
 def test_what_up_writes_to_is_out_of_the_agents_reach(tmp_path: Path) -> None:
     server = AppServerProcess(tmp_path / "letta", 1, workspace=tmp_path / "workspace")
     assert server.log.parent == tmp_path

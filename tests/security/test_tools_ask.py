@@ -53,3 +53,15 @@ async def test_no_file_is_read_or_written_unasked(bench: Bench, tmp_path: Path) 
         said = await denied(bench, bench.conversation_id, f"tool:{tool}:{json.dumps(arguments)}")
         assert SECRET not in said
     assert (secret.read_text(), made.exists()) == (SECRET, False)
+
+
+async def test_no_list_that_agents_share_is_used_unasked(bench: Bench) -> None:
+    """The App Server has one list of tasks for all agents, rooms and people."""
+    calls = {
+        "TaskCreate": {"subject": "x", "description": "x", "activeForm": "x"},
+        "TaskList": {},
+        "TaskGet": {"taskId": "1"},
+        "TaskUpdate": {"taskId": "1", "status": "completed"},
+    }
+    for tool, arguments in calls.items():
+        await denied(bench, bench.conversation_id, f"tool:{tool}:{json.dumps(arguments)}")

@@ -69,7 +69,8 @@ class Room:
         assert (entry.event_id, entry.room_id) == (event["event_id"], event["room_id"])
         assert entry.state is InboxState.ROUTED
         (turn,) = entry.turns
-        assert (turn.event_id, turn.sender) == (event["event_id"], event["sender"])
+        author = self.turn.sender if turn.kind is TurnKind.MESSAGE else event["sender"]
+        assert (turn.event_id, turn.sender) == (event["event_id"], author)
         return turn
 
     async def command(self, event: dict[str, Any]) -> str | None:
@@ -261,7 +262,7 @@ async def test_an_offer_is_taken_up_as_the_message_was(
     )
     assert turn.attachment == attachment
     assert (turn.sender, turn.status, turn.conversation_id) == (
-        "@bob:test",
+        room.turn.sender,
         TurnStatus.QUEUED,
         None,
     )

@@ -223,8 +223,10 @@ def _revised(event: Mapping[str, Any], answered: Turn) -> Turn:
 
 
 def _asked_again(event: Mapping[str, Any], offered: Turn, offer: str) -> Turn:
-    """The turn that takes up an offer: one, however many people react to it."""
+    """The turn that takes up an offer: one, however many people react to it. It speaks for whoever
+    wrote the message: a tap makes nobody's words one's own, nor what they may do."""
     turn = new_turn(event, offered.agent_id, offered.prompt, thread_id=offered.thread_id)
     turn.turn_id = turn_id_of(offer, offered.agent_id)
+    turn.sender, turn.hops = offered.sender, offered.hops
     turn.reply_to, turn.attachment = offered.reply_to, offered.attachment
     return turn

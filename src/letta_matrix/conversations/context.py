@@ -10,6 +10,7 @@ import structlog
 from mautrix.errors import MatrixRequestError
 
 from letta_matrix.config import Config
+from letta_matrix.conversations.horizons import Horizons
 from letta_matrix.conversations.readable import SAID, quotable
 from letta_matrix.conversations.routing import sent_at, thread_of
 from letta_matrix.matrix.content import BESIDE, MARKER
@@ -72,7 +73,8 @@ class Context:
 
 class Contexts:
     """Reads contexts from the homeserver, as the agent that is to be told: what it may not see,
-    what was removed and what came before its invitation is not in them (a thread's root may be)."""
+    what was removed and what came before its invitation is not in them (a thread's root may be),
+    nor what came before whoever writes may read the room."""
 
     def __init__(
         self, config: Config, homeserver: Homeserver, rooms: Rooms, turns: TurnStore
@@ -82,65 +84,66 @@ class Contexts:
         self._rooms = rooms
         self._turns = turns
 
-    async def of(self, turn: Turn, agent: Agent, *, several: bool) -> Context:
+    async def of(self, turn: Turn, agent: Agent, *, several: bool, horizons: Horizons) -> Context:
         """The context of a turn. `several`: others talk there too, so that an agent misses some
-        of what is said between its turns."""
+        of what is said between its turns; `horizons` say what its sender may read."""
         if not turn.thread_id or turn.hops:
             return Context()
         intent = Intent(self._homeserver, agent.user_id)
+        horizon = await horizons.of(turn.room_id, turn.sender, agent.user_id)
         try:
             async with asyncio.timeout(_PATIENCE):
                 if turn.thread_id == turn.event_id:
-                    return await self._in_group(turn, intent)
-                return await self._in_thread(turn, intent, several=several)
+                    return await self._in_group(turn, intent, horizon)
+                return await self._in_thread(turn, intent, horizon, several=several)
         except (MatrixRequestError, HomeserverUnavailable, TimeoutError) as error:
             log.info("a context is left out", turn=turn.turn_id, reason=str(error))
             return Context()
 
-    async def _in_thread(self, turn: Turn, intent: Intent, *, several: bool) -> Context:
+    async def _in_thread(
+        self, turn: Turn, intent: Intent, horizon: float, *, several: bool
+    ) -> Context:
         most, root = self._config.conversations.thread_context, None
         last = await self._turns.last_asked(turn.place)
         if not most or (last is not None and not several):
             return Context()
         page = await intent.thread(turn.room_id, turn.thread_id, limit=_PAGE)
-        said = self._said(_before(turn.event_id, turn.sent_at, page.events), turn, intent)
+        since = max(self._rooms.since(turn.room_id, intent.user_id), horizon)
+        said = self._said(_before(turn.event_id, turn.sent_at, page.events), since)
         if last is None:
-            root = await self._root(turn, intent)
+            root = await self._root(turn, intent, horizon)
         else:
             # The agent has its own words, and what it was asked.
-            since = [event for event in said if event.get("sender") != intent.user_id]
-            said = _after(last, since)
+            others = [event for event in said if event.get("sender") != intent.user_id]
+            said = _after(last, others)
         return Context(tuple(said[:most][::-1]), root, in_thread=True)
 
-    async def _root(self, turn: Turn, intent: Intent) -> Event | None:
+    async def _root(self, turn: Turn, intent: Intent, horizon: float) -> Event | None:
         try:
             root = await intent.event(turn.room_id, turn.thread_id)
         except MatrixRequestError:
             return None
-        return root if self._speaks(root) else None
+        is_theirs = root.get("sender") == turn.sender or sent_at(root) >= horizon
+        return root if is_theirs and self._speaks(root) else None
 
-    async def _in_group(self, turn: Turn, intent: Intent) -> Context:
+    async def _in_group(self, turn: Turn, intent: Intent, horizon: float) -> Context:
         most = self._config.conversations.group_context
         if not most:
             return Context()
         around = await intent.around(turn.room_id, turn.event_id, limit=_AROUND, filters=_FILTER)
         page, said = around.before, list[Event]()
+        since = max(self._rooms.since(turn.room_id, intent.user_id), horizon)
         for _ in range(_PAGES):
-            new = self._said(page.events, turn, intent)
+            new = self._said(page.events, since)
             said += [event for event in new if not thread_of(event)]
-            if len(said) >= most or not self._goes_on(page, turn, intent):
+            if len(said) >= most or not _goes_on(page, since):
                 break
             page = await intent.messages(
                 turn.room_id, limit=_PAGE, before=page.end, filters=_FILTER
             )
         return Context(tuple(said[:most][::-1]))
 
-    def _goes_on(self, page: Page, turn: Turn, intent: Intent) -> bool:
-        since = self._rooms.since(turn.room_id, intent.user_id)
-        return bool(page.end and page.events) and sent_at(page.events[-1]) >= since
-
-    def _said(self, events: Iterable[Event], turn: Turn, intent: Intent) -> list[Event]:
-        since = self._rooms.since(turn.room_id, intent.user_id)
+    def _said(self, events: Iterable[Event], since: float) -> list[Event]:
         return [
             event
             for event in events
@@ -162,6 +165,10 @@ class Contexts:
 
     def _is_ours(self, user_id: str) -> bool:
         return is_ours(user_id, self._config.bot_user_id)
+
+
+def _goes_on(page: Page, since: float) -> bool:
+    return bool(page.end and page.events) and sent_at(page.events[-1]) >= since
 
 
 def _before(event_id: str, then: float, events: list[dict[str, Any]]) -> list[dict[str, Any]]:

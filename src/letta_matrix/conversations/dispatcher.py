@@ -30,6 +30,8 @@ log = structlog.get_logger()
 _KEEP = 30 * 86_400
 _TRIES = 5
 
+_CHANGES_ROOM = ("m.room.member", "m.room.name", "m.room.history_visibility")
+
 _FIRST_PAUSE = 1.0
 _LONGEST_PAUSE = 10.0
 
@@ -57,7 +59,7 @@ class Dispatcher:
 
     `takes` gives, for an event that answers something else than an agent, what to call when it
     is stored; `arrived` hears of every event once it is stored; `room_changed` hears of rooms
-    whose members or name are others now; `amended` of turns whose messages were edited or
+    whose members, name or readers are others now; `amended` of turns whose messages were edited or
     redacted, `queued` of turns that come to wait behind another; `refers` finds what an event
     refers to, `loops` ends talks with programs.
     """
@@ -267,7 +269,7 @@ class Dispatcher:
     async def _note(self, event: Mapping[str, Any]) -> None:
         """What an event changes besides the turns it starts."""
         room_id, user_id = event.get("room_id"), event.get("state_key")
-        if event.get("type") not in ("m.room.member", "m.room.name"):
+        if event.get("type") not in _CHANGES_ROOM:
             return
         if not isinstance(room_id, str) or not isinstance(user_id, str):
             return

@@ -18,10 +18,13 @@ from letta_matrix.conversations.attachments import (
     read_attachment,
 )
 from letta_matrix.conversations.context import Context, Contexts
-from letta_matrix.conversations.imitations import folded, quote_imitations
+from letta_matrix.conversations.imitated_notes import blunt_notes
+from letta_matrix.conversations.imitations import quote_imitations
+from letta_matrix.conversations.looks import looks
 from letta_matrix.conversations.names import plain_name
 from letta_matrix.conversations.readable import attachment_of, files_of, quotable
 from letta_matrix.conversations.roster import Roster
+from letta_matrix.conversations.routing import sent_at
 from letta_matrix.matrix.events import newest_content
 from letta_matrix.matrix.homeserver import Homeserver, HomeserverUnavailable
 from letta_matrix.matrix.identifiers import is_ours
@@ -89,8 +92,9 @@ class Prompts:
 
         With one person in the room it is that person's words alone; with more it starts with
         the configured envelope. Then comes what was said around it and is new to the agent, and
-        what it replies to; the files of both come along. What the homeserver does not give
-        (members, other messages, files) is left out, the turn's own files with a note.
+        what it replies to, as far as its sender may read them; the files of both come along.
+        What the homeserver does not give (members, other messages, files) is left out, the
+        turn's own files with a note.
         """
         together = (turn, *joined)
         members, files = await asyncio.gather(
@@ -153,7 +157,8 @@ class Prompts:
     async def _context(self, turn: Turn, agent: Agent, several: bool) -> Context:
         if self._contexts is None:
             return Context()
-        return await self._contexts.of(turn, agent, several=several)
+        horizons = self.roster.horizons
+        return await self._contexts.of(turn, agent, several=several, horizons=horizons)
 
     async def _replied_to(self, turn: Turn, agent: Agent) -> Event | None:
         if turn.reply_to is None:
@@ -161,10 +166,17 @@ class Prompts:
         intent = Intent(self._homeserver, agent.user_id)
         try:
             async with asyncio.timeout(_PATIENCE):
-                return await intent.event(turn.room_id, turn.reply_to)
+                event = await intent.event(turn.room_id, turn.reply_to)
         except (MatrixRequestError, HomeserverUnavailable, TimeoutError) as error:
             log.info("a quoted message is left out", turn=turn.turn_id, reason=str(error))
             return None
+        if event.get("sender") != turn.sender:
+            # The agent sees more than later guests do, and would tell them.
+            horizon = await self.roster.horizons.of(turn.room_id, turn.sender, agent.user_id)
+            if sent_at(event) < horizon:
+                log.info("a quoted message is not for who quotes it", turn=turn.turn_id)
+                return None
+        return event
 
     def _header(
         self, context: Context, replied_to: Event | None, agent: Agent, members: Members
@@ -176,7 +188,7 @@ class Prompts:
             return _author(event, agent, members), _shortened(said)
 
         block = context.block(shown)
-        said = self._said(replied_to, members) if replied_to is not None else ""
+        said = blunt_notes(self._said(replied_to, members)) if replied_to is not None else ""
         if replied_to is None or not said:
             return block
         lines = _shortened(f"{_author(replied_to, agent, members)}: {said}").split("\n")
@@ -243,7 +255,7 @@ def _author(event: Event, agent: Agent, members: Members) -> str:
     if sender == agent.user_id:
         return _YOU
     author = _name(sender, members)
-    return plain_name(sender, 255) if folded(author) == _YOU else author
+    return plain_name(sender, 255) if looks(author) == _YOU else author
 
 
 def _name(user_id: str, members: Members) -> str:

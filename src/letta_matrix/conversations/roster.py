@@ -7,6 +7,7 @@ from typing import Any, Generic, TypeVar
 import structlog
 from mautrix.errors import MatrixRequestError
 
+from letta_matrix.conversations.horizons import Horizons
 from letta_matrix.matrix.homeserver import Homeserver, HomeserverUnavailable
 from letta_matrix.matrix.intent import Intent
 
@@ -19,10 +20,12 @@ _MOST_ROOMS = 2_000
 
 
 class Roster:
-    """Rooms as the homeserver describes them; each is asked about once, until `forget`."""
+    """Rooms as the homeserver describes them; each is asked about once, until `forget`.
+    `horizons` says from when on somebody may read them."""
 
     def __init__(self, homeserver: Homeserver) -> None:
         self._homeserver = homeserver
+        self.horizons = Horizons(homeserver)
         self._members: _Known[Mapping[str, str]] = _Known()
         self._names: _Known[str] = _Known()
         self._levels: _Known[Mapping[str, Any]] = _Known()
@@ -49,7 +52,8 @@ class Roster:
         self._levels.forget(room_id)
 
     def forget(self, room_id: str) -> None:
-        """Members or name of a room have changed: ask again next time."""
+        """Members or name of a room, or who may read it, have changed: ask again next time."""
+        self.horizons.forget(room_id)
         self._members.forget(room_id)
         self._names.forget(room_id)
 

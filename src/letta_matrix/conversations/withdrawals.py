@@ -136,7 +136,8 @@ class Withdrawals:
                 raise
             log.info("a redaction cannot be looked at", room=turn.room_id, reason=str(error))
             return False
-        return "body" not in mapping(event.get("content"))
+        # A redaction leaves neither words nor what a reaction is to.
+        return not {"body", "m.relates_to"} & set(mapping(event.get("content")))
 
     def _spawn(self, work: Awaitable[None]) -> None:
         async def quietly() -> None:

@@ -76,7 +76,8 @@ class AgentsHome:
         )
         choice = asked or demo_choice(self._demo_port, demo_key(keep_secret(self._demo_file)))
         await check_endpoint(self._http, choice)
-        providers.connect(choice)
+        for path in providers.connect(choice):
+            self._announce(f"warning: {path} was in the way of the App Server's own files")
         return choice
 
     async def start(

@@ -6,13 +6,14 @@ Letta Code documentation, "App Server": one WebSocket, JSON frames with a
 
 import asyncio
 import hashlib
+import importlib.util
 import json
 import os
 import shutil
 import sys
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,6 +21,7 @@ import aiohttp
 
 from letta_matrix.stack.confine import Reach, own_rules
 from letta_matrix.stack.errors import StackError
+from letta_matrix.stack.files import make_folder_beneath
 from letta_matrix.stack.supervisor import Command
 from letta_matrix.stack.vitals import status_of
 
@@ -30,6 +32,24 @@ _KEPT = {"PATH", "LANG", "LANGUAGE", "TERM", "TZ", "USER", "LOGNAME", "SHELL", "
     *("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy"),
 }
 """What agents' tools see of our environment, with the locale: no keys, whatever they are called."""
+
+
+_GIT_SETTINGS = {"core.fsmonitor": "false", "core.hooksPath": os.devnull, "commit.gpgSign": "false"}
+_GIT = {
+    # Git gives up where it may not read the machine's settings.
+    "GIT_CONFIG_NOSYSTEM": "1",
+    "GIT_CONFIG_SYSTEM": os.devnull,
+    # The App Server runs git unasked, and agents can write what git would run.
+    "GIT_CONFIG_GLOBAL": os.devnull,
+    "GIT_CONFIG_COUNT": str(len(_GIT_SETTINGS)),
+    **{f"GIT_CONFIG_KEY_{number}": key for number, key in enumerate(_GIT_SETTINGS)},
+    **{f"GIT_CONFIG_VALUE_{number}": value for number, value in enumerate(_GIT_SETTINGS.values())},
+    "GIT_SSH_COMMAND": "ssh -F none",
+    "GIT_TERMINAL_PROMPT": "0",
+    "GIT_ASKPASS": "",
+    "SSH_ASKPASS": "",
+}
+"""Settings of git that stand above all that lies in files: no program from a file is run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +92,7 @@ class AppServerProcess:
         Raises:
             StackError: Letta is not installed beside us.
         """
-        argv = [_program("letta"), "--backend", "local", "server", "--listen", self.url]
+        argv = [*_letta().argv, "--backend", "local", "server", "--listen", self.url]
         if self.openai_api:
             argv.append("--openai-api")
         if self.token:
@@ -82,7 +102,9 @@ class AppServerProcess:
         if self.reach is not None:
             own = (self.home, self.workspace, *self.reach.write)
             programs = (Path(sys.prefix), Path(sys.base_prefix), *self.reach.read)
-            argv = list(Reach(programs, own).around(argv, clean=self.settings))
+            argv = list(
+                Reach(programs, own).around(argv, clean=self.settings, repositories=self._letta)
+            )
         return Command(
             name="App Server",
             argv=tuple(argv),
@@ -97,6 +119,7 @@ class AppServerProcess:
         return [
             self.home / ".config" / "letta" / "settings.json",
             self.home / ".letta" / "settings.json",
+            self.home / ".letta" / "remote-settings.json",
             self.workspace / ".letta" / "settings.json",
             self.workspace / ".letta" / "settings.local.json",
         ]
@@ -108,8 +131,14 @@ class AppServerProcess:
 
     def make_folders(self) -> None:
         """Create the home, with a place for temporary files, and the workspace."""
-        for folder in (self.home, self._temporary, self.workspace):
+        for folder in (self.home, self.workspace):
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_folder_beneath(self.home, Path(self._temporary.name))
+
+    @property
+    def _letta(self) -> Path:
+        """Where it keeps what it knows, its agents' memories among it, which are repositories."""
+        return self.home / ".letta"
 
     @property
     def _temporary(self) -> Path:
@@ -121,12 +150,17 @@ class AppServerProcess:
 
     def _environment(self) -> dict[str, str]:
         kept = {k: v for k, v in os.environ.items() if k in _KEPT or k.startswith("LC_")}
+        letta = _letta()
+        path = os.pathsep.join([*letta.path, kept.get("PATH", os.defpath)])
         return {
             **kept,
+            **_GIT,
+            **letta.environment,
+            "PATH": path,
             "HOME": str(self.home),
             "TMPDIR": str(self._temporary),
-            # Git gives up where it may not read the machine's settings.
-            "GIT_CONFIG_NOSYSTEM": "1",
+            # The home is the agents', and Python would run what lies there at its start.
+            "PYTHONNOUSERSITE": "1",
             "LETTA_CODE_TELEM": "0",
             # Programs in its own folders that change tools and questions; agents could write them.
             "LETTA_DISABLE_MODS": "1",
@@ -193,6 +227,33 @@ class Control:
                 if fields.get("request_id") == request_id:
                     return fields
         raise StackError("the App Server closed the connection")
+
+
+@dataclass(frozen=True, slots=True)
+class _Letta:
+    """How Letta is started, what its `PATH` has first, and what it is told of itself."""
+
+    argv: tuple[str, ...]
+    path: tuple[str, ...] = ()
+    environment: Mapping[str, str] = field(default_factory=dict[str, str])
+
+
+def _letta() -> _Letta:
+    """The one that is installed beside us, by the Node it brings along; else any `letta`.
+
+    Raises:
+        StackError: there is none.
+    """
+    found = importlib.util.find_spec("letta_code")
+    if found is not None and found.origin is not None:
+        payload = Path(found.origin).parent / "_payload"
+        node, program = payload / "bin" / "node", payload / "app" / "letta.js"
+        if node.is_file() and program.is_file():
+            # With a signal alone a process could open its debugger's port, which knows no secret.
+            argv = (str(node), "--disable-sigusr1", str(program))
+            # What its own launcher sets.
+            return _Letta(argv, (str(node.parent),), {"LETTA_CODE_DISTRIBUTION": "pypi"})
+    return _Letta((_program("letta"),))
 
 
 def _program(name: str) -> str:

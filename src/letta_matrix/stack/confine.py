@@ -11,6 +11,7 @@ import argparse
 import ctypes
 import json
 import os
+import re
 import stat
 import sys
 from collections.abc import Iterable, Sequence
@@ -30,6 +31,20 @@ _BITS_BY_VERSION = {1: 13, 2: 14, 3: 15, 4: 15, 5: 16}
 _SCOPES = 0b11
 _LARGEST = 10_000_000
 """Bytes of settings that are read."""
+_SERVERS = "mcpServers"
+_STRICT = "strict"
+_SECTION = re.compile(r'[ \t]*\[([A-Za-z]+)(?: "[^"\\\n]*")?\][ \t]*')
+_ENTRY = re.compile(r"[ \t]*([A-Za-z][A-Za-z0-9-]*)[ \t]*=[ \t]*[^\"\\;#\[\n]*")
+_GIT_KEYS = {
+    "core": {"repositoryformatversion", "filemode", "bare", "logallrefupdates", "ignorecase"}
+    | {"precomposeunicode", "symlinks"},
+    "user": {"name", "email"},
+    "commit": {"gpgsign"},
+    "branch": {"remote", "merge"},
+    "remote": {"url", "fetch"},
+    "letta": {"agentid", "url"},
+}
+"""What stays in the settings of agents' repositories, by section."""
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
 SYSTEM = (
@@ -75,12 +90,19 @@ class Reach:
     read: Sequence[Path] = ()
     write: Sequence[Path] = ()
 
-    def around(self, argv: Sequence[str], clean: Sequence[Path] = ()) -> tuple[str, ...]:
+    def around(
+        self,
+        argv: Sequence[str],
+        clean: Sequence[Path] = (),
+        repositories: Path | None = None,
+    ) -> tuple[str, ...]:
         """The command line that runs `argv` so confined, after what would let tools run unasked is
-        taken out of the settings in `clean`."""
+        taken out of the settings in `clean`, and what git would run out of all repositories below
+        the folder `repositories`."""
         options = [f"--read={path}" for path in self.read]
         options += [f"--write={path}" for path in self.write]
         options += [f"--clean={path}" for path in clean]
+        options += [f"--repositories={repositories}"] if repositories is not None else []
         # By its path and isolated: nothing of ours, nor of the environment, is needed to start it.
         # Nor what is installed: that could be run before anything is confined.
         return (sys.executable, "-I", "-S", str(Path(__file__)), *options, "--", *argv)
@@ -166,11 +188,15 @@ def _call(number: int, *arguments: object) -> int:
 
 
 def own_rules(path: Path) -> list[str]:
-    """What in a file of settings lets tools run unasked: its rules, and "hooks"."""
+    """What in a file of settings lets tools run unasked: its rules and its mode, "hooks", and
+    "mcpServers", which are programs too."""
     settings = _settings(path)
-    allowed = _object(settings.get("permissions")).get("allow")
+    permissions = _object(settings.get("permissions"))
+    allowed, mode = permissions.get("allow"), permissions.get("mode")
     rules = cast("list[object]", allowed) if isinstance(allowed, list) else []
-    return [*map(str, rules), *(["hooks"] if settings.get("hooks") else [])]
+    found = [*map(str, rules), *([f"mode {mode}"] if mode else [])]
+    found += ["hooks"] if settings.get("hooks") else []
+    return found + (["mcpServers"] if any(one.get(_SERVERS) for one in _parts(settings)) else [])
 
 
 def _clean(path: Path) -> None:
@@ -178,11 +204,74 @@ def _clean(path: Path) -> None:
         return
     if not path.is_file() or path.is_symlink():
         path.unlink()
-    elif own_rules(path):
+    elif own_rules(path) or _lax(_settings(path)):
         settings = _settings(path)
+        for mode in _lax(settings):
+            mode["mode"] = _STRICT
         settings.pop("hooks", None)
-        _object(settings.get("permissions")).pop("allow", None)
+        for key in ("allow", "mode"):
+            _object(settings.get("permissions")).pop(key, None)
+        for part in _parts(settings):
+            part.pop(_SERVERS, None)
         path.write_text(json.dumps(settings, indent=2))
+
+
+def _lax(settings: dict[str, Any]) -> list[dict[str, Any]]:
+    """The modes of conversations in which some tools would not ask. Whoever uses a conversation
+    names its mode anew; what runs by itself, such as schedules, goes by what stands here."""
+    modes = map(_object, _object(settings.get("permissionModeMap")).values())
+    return [mode for mode in modes if mode.get("mode") != _STRICT]
+
+
+def _parts(settings: dict[str, Any]) -> list[dict[str, Any]]:
+    """The settings, and those of each agent in them."""
+    agents = settings.get("agents")
+    listed = cast("list[object]", agents) if isinstance(agents, list) else []
+    return [settings, *map(_object, listed)]
+
+
+def _clean_repositories(folder: Path) -> None:
+    """Leave in git's settings below a folder what names things, and nothing that names programs:
+    filters, drivers, hooks, other files of settings."""
+    for at, folders, files in os.walk(folder):
+        here = Path(at)
+        if ".git" in files or (here / ".git").is_symlink():
+            # A link, or a file that names another folder; the App Server makes a repository anew.
+            here.chmod(0o700)
+            (here / ".git").unlink()
+        if "HEAD" not in files or "objects" not in folders:
+            continue
+        here.chmod(0o700)
+        for name in ("config.worktree", "commondir"):
+            (here / name).unlink(missing_ok=True)
+        config = here / "config"
+        if config.is_symlink() or (config.exists() and not config.is_file()):
+            config.unlink()
+        elif config.exists():
+            text = config.read_text(errors="replace") if _is_small(config) else ""
+            if (kept := _harmless(text)) != text:
+                config.write_text(kept)
+
+
+def _is_small(path: Path) -> bool:
+    return path.stat().st_size <= _LARGEST
+
+
+def _harmless(config: str) -> str:
+    """The lines of a git configuration that only name things. What is not as plain as git itself
+    writes it, such as a value that goes on in the next line, is none of them."""
+    kept, section = list[str](), ""
+    for line in config.split("\n"):
+        if header := _SECTION.fullmatch(line):
+            section = header[1].lower()
+            kept += [line] if section in _GIT_KEYS else []
+        elif section in _GIT_KEYS and (entry := _ENTRY.fullmatch(line)):
+            keys = _GIT_KEYS[section]
+            kept += [line] if not keys or entry[1].lower() in keys else []
+        elif line.strip():
+            # What is no entry may be the beginning of one: nothing more of this section.
+            section = ""
+    return "\n".join(kept) + "\n" if kept else ""
 
 
 def _settings(path: Path) -> dict[str, Any]:
@@ -208,6 +297,7 @@ def main() -> None:
     parser.add_argument("--read", type=Path, action="append", default=[])
     parser.add_argument("--write", type=Path, action="append", default=[])
     parser.add_argument("--clean", type=Path, action="append", default=[])
+    parser.add_argument("--repositories", type=Path, action="append", default=[])
     parser.add_argument("argv", nargs="+")
     options = parser.parse_args()
     argv: list[str] = options.argv
@@ -216,6 +306,8 @@ def main() -> None:
         # Only now: links in there lead nowhere else.
         for path in options.clean:
             _clean(path)
+        for folder in options.repositories:
+            _clean_repositories(folder)
         os.execv(argv[0], argv)  # noqa: S606
     except OSError as error:
         sys.stderr.write(f"cannot run {argv[0]} confined: {error}\n")

@@ -16,8 +16,8 @@ from typing import Any, cast
 
 import aiohttp
 
-from letta_matrix.private_files import write_private
 from letta_matrix.stack.errors import StackError
+from letta_matrix.stack.files import read_beneath, write_beneath
 
 DEMO_PROVIDER = "openai-compatible"
 DEMO_MODEL = "letta-matrix-demo"
@@ -161,7 +161,8 @@ class ProviderFile:
     """The App Server's list of connected providers."""
 
     def __init__(self, home: Path) -> None:
-        self._path = home / ".letta" / "lc-local-backend" / "providers" / "auth.json"
+        self._home = home
+        self._inner = Path(".letta", "lc-local-backend", "providers", "auth.json")
 
     def connected(self) -> ModelChoice | None:
         """A provider connected earlier, the demo model aside."""
@@ -172,11 +173,12 @@ class ProviderFile:
                 return ModelChoice(name, f"{what}, as connected earlier", key, url)
         return None
 
-    def connect(self, choice: ModelChoice) -> None:
-        """Add or replace a provider; others stay as they are."""
+    def connect(self, choice: ModelChoice) -> list[Path]:
+        """Add or replace a provider; others stay as they are. What agents had put in the way of
+        the file is moved aside, and named: it lies in their reach, and we reach more."""
         providers = self._providers()
         if not choice.key or _is_connected(providers.get(choice.provider, {}), choice):
-            return
+            return []
         now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         entry: dict[str, Any] = {
             "id": f"local-provider-{choice.provider}",
@@ -190,17 +192,18 @@ class ProviderFile:
         if choice.base_url:
             entry["base_url"] = choice.base_url
         providers[choice.provider] = entry
-        self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        write_private(self._path, json.dumps({"version": 1, "providers": providers}, indent=2))
+        text = json.dumps({"version": 1, "providers": providers}, indent=2)
+        return write_beneath(self._home, self._inner, text)
 
     def _providers(self) -> dict[str, dict[str, Any]]:
-        if not self._path.is_file():
+        if (text := read_beneath(self._home, self._inner)) is None:
             return {}
         try:
-            data = json.loads(self._path.read_text(encoding="utf-8"))
+            data = json.loads(text)
             return cast("dict[str, dict[str, Any]]", data["providers"])
         except (ValueError, KeyError, TypeError):
-            raise StackError(f"{self._path}: is damaged; move it away and start again") from None
+            path = self._home / self._inner
+            raise StackError(f"{path}: is damaged; move it away and start again") from None
 
 
 def _is_connected(entry: Mapping[str, Any], choice: ModelChoice) -> bool:

@@ -121,6 +121,13 @@ class CommandContext:
         may mean something else."""
         await self.services.turns.run(self.turn, choice)
 
+    async def horizon(self, agent: Agent) -> float:
+        """From when on (Unix time) whoever gave it may read what was said here."""
+        if self.is_admin:
+            return 0.0
+        horizons = self.services.horizons
+        return await horizons.of(self.turn.room_id, self.turn.sender, agent.user_id)
+
     def place_of(self, agent: Agent) -> Place:
         """Where the command was given, for one of the agents."""
         return Place(agent.agent_id, self.turn.room_id, self.turn.thread_id)

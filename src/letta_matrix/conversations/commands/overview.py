@@ -5,7 +5,7 @@ from collections import Counter
 
 from letta_matrix.conversations.commands.answering import listed, waiting_here
 from letta_matrix.conversations.commands.command import CommandContext
-from letta_matrix.conversations.commands.texts import ago, counted, label, link, name_of
+from letta_matrix.conversations.commands.texts import ago, counted, label, link, name_of, titled
 from letta_matrix.conversations.verbatim import inline_code as code
 from letta_matrix.matrix.identifiers import room_alias
 from letta_matrix.store.agents import Agent, AgentStatus
@@ -109,7 +109,8 @@ async def _conversation(context: CommandContext, agent: Agent) -> str:
     place = context.place_of(agent)
     for one in await context.services.conversations.all_in(agent.agent_id, place.room_id):
         if one.current and one.place == place:
-            return f"{code(one.title)}, since {ago(time.time() - one.created_at)}"
+            horizon = await context.horizon(agent)
+            return f"{titled(one, horizon)}, since {ago(time.time() - one.created_at)}"
     return "a new one begins with the next message"
 
 

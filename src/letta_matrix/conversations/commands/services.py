@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from letta_matrix.config import Config
 from letta_matrix.conversations.admission import Admission
 from letta_matrix.conversations.approvals import Approvals
+from letta_matrix.conversations.horizons import Horizons
 from letta_matrix.runtimes.protocol import AgentRuntime
 from letta_matrix.store.agents import Agent, AgentDirectory
 from letta_matrix.store.conversations import ConversationStore
@@ -24,7 +25,8 @@ class CommandServices:
     its name; `admission` lets people in; `archive` takes a removed agent's room out of the space;
     `troubles` are lines for an operator,
     `trouble_of` is the one of an agent by its id, "" if there is none; `waiting` counts the
-    messages at a place that are not answered yet, the one being worked on included.
+    messages at a place that are not answered yet, the one being worked on included; `horizons`
+    say from when on somebody may read a room.
     """
 
     config: Config
@@ -42,3 +44,4 @@ class CommandServices:
     waiting: Callable[[Place], int]
     admission: Admission
     archive: Callable[[Agent], Awaitable[None]]
+    horizons: Horizons

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import cast
 
 from letta_matrix.conversations.commands.command import CommandContext, CommandFault
-from letta_matrix.conversations.commands.texts import ago, counted, name_of
+from letta_matrix.conversations.commands.texts import ago, counted, name_of, titled
 from letta_matrix.conversations.verbatim import inline_code as code
 from letta_matrix.runtimes.protocol import AgentRuntime
 from letta_matrix.store.agents import Agent
@@ -57,11 +57,12 @@ async def conversations(context: CommandContext) -> str:
     if not found:
         return f"{name_of(agent)} has had no conversation here yet: write, and it begins."
     now, first = time.time(), max(len(found) - _LISTED, 0)
+    horizon = await context.horizon(agent)
     lines = [f"Conversations of {name_of(agent)} here; `!conversations N` returns to one.", ""]
     if first:
         lines[0] += f" Older ones have the numbers 1 to {first}."
     for position, one in enumerate(found[first:], start=first + 1):
-        lines.append(f"{position}. {_listed(one, here, now)}")
+        lines.append(f"{position}. {_listed(one, here, now, horizon)}")
     return "\n".join(lines)
 
 
@@ -140,19 +141,20 @@ async def _return_to(
         raise CommandFault(
             f"There is no conversation {number} here: {have}. `!conversations` lists them."
         )
-    meant = found[number - 1]
+    meant, horizon = found[number - 1], await context.horizon(context.agent)
     if meant.current and meant.place == here and not context.recovered:
-        return f"{_titled(meant)} is the one that goes on here already."
+        return f"{titled(meant, horizon)} is the one that goes on here already."
     await context.services.conversations.return_to(meant, here)
     moved = " It goes on here now, and no longer there." if _moves(meant, here) else ""
-    return f"We go on with {_titled(meant)}, last used {ago(time.time() - meant.used_at)}.{moved}"
+    used = ago(time.time() - meant.used_at)
+    return f"We go on with {titled(meant, horizon)}, last used {used}.{moved}"
 
 
 def _moves(conversation: Conversation, here: Place) -> bool:
     return conversation.current and conversation.place != here
 
 
-def _listed(conversation: Conversation, here: Place, now: float) -> str:
+def _listed(conversation: Conversation, here: Place, now: float, horizon: float) -> str:
     notes = [ago(now - conversation.used_at)]
     if conversation.current and conversation.place == here:
         notes.append("**current**")
@@ -160,11 +162,7 @@ def _listed(conversation: Conversation, here: Place, now: float) -> str:
         notes.append("in another thread" if here.thread_id else "in a thread")
     elif conversation.current:
         notes.append("in the main timeline")
-    return f"{_titled(conversation)} · {' · '.join(notes)}"
-
-
-def _titled(conversation: Conversation) -> str:
-    return code(conversation.title) if conversation.title else "one without a title"
+    return f"{titled(conversation, horizon)} · {' · '.join(notes)}"
 
 
 def _single(runtime: AgentRuntime) -> str:

@@ -4,6 +4,7 @@ from urllib.parse import quote
 
 from letta_matrix.conversations.verbatim import inline_code
 from letta_matrix.store.agents import Agent
+from letta_matrix.store.conversations import Conversation
 
 _UNITS = ((86_400, "d"), (3600, "h"), (60, "min"))
 
@@ -16,6 +17,14 @@ def label(name: str, agent_id: str) -> str:
 def name_of(agent: Agent) -> str:
     """How an agent is called."""
     return label(agent.name, agent.agent_id)
+
+
+def titled(conversation: Conversation, horizon: float) -> str:
+    """What a conversation is called: by its first words, for who may read from then on
+    (`horizon`, Unix time) what was said in its room."""
+    if conversation.created_at < horizon:
+        return "one from before you came"
+    return inline_code(conversation.title) if conversation.title else "one without a title"
 
 
 def link(shown: str, identifier: str) -> str:

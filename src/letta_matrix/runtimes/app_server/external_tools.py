@@ -19,9 +19,10 @@ LONGEST_CALL = 300_000
 """Milliseconds that the App Server waits for an answer, the most it allows; after that the agent
 is told that the outcome is unknown. A frame that asks for more is ignored in silence."""
 REMEMBERED = 500
-HARMLESS = frozenset({"Memory", "TaskCreate", "TaskGet", "TaskList", "TaskUpdate", "UpdatePlan"})
-"""The App Server's own tools that reach no shell, no network and no file but the agent's memory
-and its notes on what there is to do. In the mode `strict` it asks for these, too."""
+HARMLESS = frozenset({"Memory", "UpdatePlan"})
+"""The App Server's own tools that reach no shell, no network and no file but the agent's memory,
+and nothing of other agents: its lists of tasks (`TaskList` and so on) are one for all of them and
+for all rooms. In the mode `strict` it asks for these, too."""
 CALL_REQUEST = "external_tool_call_request"
 _ENDS = ("client_tool_end", "tool_return_message")
 _log = structlog.get_logger()
