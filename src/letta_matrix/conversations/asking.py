@@ -56,6 +56,7 @@ class Run:
     cancelled: asyncio.Event = field(default_factory=asyncio.Event)
     told: bool = True
     joined: list[Turn] = field(default_factory=list[Turn])
+    again: bool = False
     asked_of: list[float | None] = field(default_factory=list[float | None])
 
     def amended(self) -> list[float | None]:
@@ -118,6 +119,7 @@ class Asking:
                 moved = True
                 log.warning("conversation gone", turn=turn.turn_id, reason=str(error))
                 await self._turns.forget_conversation(turn)
+                run.again, prompt = True, None
             except RuntimeUnavailable as error:
                 log.debug("runtime unavailable", runtime=runtime.name, reason=str(error))
                 now = clock.now()
@@ -142,7 +144,7 @@ class Asking:
 
     async def _prompt(self, run: Run, runtime: AgentRuntime) -> Prompt:
         """What the runtime is asked: the turn's message, and those that belong to it."""
-        run.joined = await self._joining.of(run.turn)
+        run.joined = await self._joining.of(run.turn, again=run.again)
         run.asked_of = run.amended()
         prompt = await self._prompts.build(
             run.turn, run.agent, runtime.capabilities, joined=run.joined

@@ -300,8 +300,15 @@ class Dispatcher:
             queue.popleft()
             if turn.kind is TurnKind.INVITE and turn.turn_id in self._recovered:
                 self._opening -= Counter({turn.room_id: 1})
-                await self._look_if_open(turn.room_id)
+                await self._look_quietly(turn.room_id)
         del self._queues[key]
+
+    async def _look_quietly(self, room_id: str) -> None:
+        try:
+            await self._look_if_open(room_id)
+        except Exception as error:
+            # A queue goes on; what is parked is looked at again at the next start.
+            log.error("a room could not be looked at again", room=room_id, exc_info=error)
 
     async def _look_if_open(self, room_id: str) -> None:
         if self._router.knows(room_id) and room_id not in self._opening:

@@ -9,6 +9,7 @@ from letta_matrix.store.places import Place
 from letta_matrix.store.turns import Turn, TurnKind, TurnStatus, TurnStore
 from letta_matrix.waiting import is_set
 
+_MOST_WAITED = 10_000
 _MOST = 20
 """Messages asked about at once."""
 
@@ -35,6 +36,9 @@ class Joining:
     def queued(self, turn: Turn) -> None:
         """A turn has come to wait behind another."""
         if turn.kind is TurnKind.MESSAGE:
+            # Not all of them come to be asked.
+            if len(self._waited) >= _MOST_WAITED:
+                self._waited.clear()
             self._waited.add(turn.turn_id)
         if (awaited := self._awaited.get(turn.place)) is not None:
             awaited.set()
@@ -53,7 +57,8 @@ class Joining:
                 left = min(left, self._window)
                 if any(one.prompt for one in together) or left <= 0 or turn.outcome is not None:
                     return
-                await is_set(awaited, left)
+                if not await is_set(awaited, left):
+                    return
         finally:
             del self._awaited[turn.place]
 
@@ -66,10 +71,13 @@ class Joining:
         alone = joined(turn, behind, self._window)
         return has_waited or any(one.kind is TurnKind.MESSAGE for one in behind if one not in alone)
 
-    async def of(self, turn: Turn) -> list[Turn]:
-        """The turns that a turn is asked together with, in order; those it was if it has been."""
-        if not _is_fresh(turn):
-            return await self._turns.joined_to(turn)
+    async def of(self, turn: Turn, *, again: bool = False) -> list[Turn]:
+        """The turns that a turn is asked together with, in order; those it was if it has been,
+        which is looked up if it may be asked `again`."""
+        if again or not _is_fresh(turn):
+            known = await self._turns.joined_to(turn)
+            if known or not _is_fresh(turn):
+                return known
         return joined(turn, self._queues().behind(turn), self._window) if self._window > 0 else []
 
 

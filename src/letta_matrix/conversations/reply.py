@@ -282,7 +282,11 @@ class Reply:
             if are_enough(said) or (waited >= FIRST_WORDS and say_something(said)):
                 break
             self._changed.clear()
-            await is_set(self._changed, max(FIRST_WORDS - waited, _WHOLE_AT_ONCE))
+            left = FIRST_WORDS - waited
+            if left > 0:
+                await is_set(self._changed, left)
+            else:
+                await self._changed.wait()
         self._changed.set()
 
     def _interval(self) -> float:

@@ -129,6 +129,8 @@ class TurnRunner:
         reply = self._replies.get(turn.turn_id) if outcome is Outcome.WITHDRAWN else None
         if reply is not None:
             reply.withdraw()
+        if turn.outcome == Outcome.WITHDRAWN:
+            outcome = Outcome.WITHDRAWN
         if turn.status is TurnStatus.DONE or (
             turn.status is TurnStatus.REPLYING and outcome is not Outcome.WITHDRAWN
         ):
@@ -167,7 +169,9 @@ class TurnRunner:
             lambda: self._approvals.waits(turn.turn_id),
             lambda: self._tools.waits(turn.agent_id, turn.conversation_id or ""),
         )
-        run = self._running[turn.turn_id] = Run(turn, agent, reply, watchdog, activity)
+        run = self._running[turn.turn_id] = Run(
+            turn, agent, reply, watchdog, activity, again=recovered
+        )
         try:
             end = await self._end(run)
             if turn.outcome == Outcome.WITHDRAWN:

@@ -37,16 +37,24 @@ def amend(connection: Connection, amendment: Amendment) -> Amended:
     """Let an amendment take effect on the turns of its message, in the transaction that stores
     it. Who waits is asked the newest text, or not at all; who is being answered is stopped by a
     redaction; and no text that was redacted is kept."""
-    about = (turns.c.event_id == amendment.event_id) & (turns.c.sender == amendment.sender)
-    about &= (turns.c.kind == TurnKind.MESSAGE) & (turns.c.room_id == amendment.room_id)
-    # What is looked for after an outage can come later than what was said after it.
-    about &= or_(turns.c.amended_at.is_(None), turns.c.amended_at <= amendment.at)
+    mine = (turns.c.event_id == amendment.event_id) & (turns.c.sender == amendment.sender)
+    mine &= (turns.c.kind == TurnKind.MESSAGE) & (turns.c.room_id == amendment.room_id)
+    # Those that ask it anew have its words too.
+    copies = turns.c.revises.in_(select(turns.c.turn_id).where(mine))
+    about = or_(mine, copies)
     if not amendment.withdrawn:
+        # What is looked for after an outage can come later than what was said after it.
+        about &= or_(turns.c.amended_at.is_(None), turns.c.amended_at <= amendment.at)
         about &= turns.c.outcome.is_distinct_from(str(Outcome.WITHDRAWN))
     query = select(turns).where(about).order_by(turns.c.seq)
     found = [turn_of(row) for row in connection.execute(query).mappings()]
     if found:
         connection.execute(_change(amendment).where(about))
+    heads = [turn.joined_to for turn in found if turn.joined_to is not None]
+    if amendment.withdrawn and heads:
+        running = turns.c.turn_id.in_(heads) & (turns.c.status == TurnStatus.RUNNING)
+        stopped = update(turns).where(running).values(outcome=str(Outcome.STOPPED))
+        connection.execute(stopped)
     before = {turn.turn_id: (turn.status, turn.prompt) for turn in found}
     for turn in found:
         turn.prompt, turn.attachment = amendment.prompt, amendment.attachment

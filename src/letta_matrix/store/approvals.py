@@ -133,8 +133,8 @@ class ApprovalStore:
 
     async def asked_in(self, event_id: str) -> Approval | None:
         """The approval that an event asks for."""
-        txn = select(outbox.c.txn_id).where(outbox.c.event_id == event_id).scalar_subquery()
-        return next(iter(await self._find(approvals.c.prompt_txn == txn)), None)
+        txns = select(outbox.c.txn_id).where(outbox.c.event_id == event_id)
+        return next(iter(await self._find(approvals.c.prompt_txn.in_(txns))), None)
 
     async def decide(
         self, approval: Approval, status: ApprovalStatus, *, by: str = "", reason: str = ""

@@ -86,9 +86,13 @@ class Inbox:
     ) -> Admitted:
         if fresh:
             connection.execute(inbox.insert(), [_inbox_values(entry, now) for entry in fresh])
+        coming = {turn.turn_id for entry in fresh for turn in entry.turns}
         for entry in fresh:
             if entry.adds:
-                entry.turns = _added(connection, entry)
+                # Of a message that comes with its edit, its own turns are still on their way.
+                added = [one for one in _added(connection, entry) if one.turn_id not in coming]
+                coming |= {one.turn_id for one in added}
+                entry.turns = [*entry.turns, *added]
         if not missed:
             self._spend(connection, fresh, now)
         for entry in fresh:
@@ -118,8 +122,10 @@ class Inbox:
         route: Callable[[Event], InboxEntry | None],
         history: Sequence[Event] = (),
         agent_id: str | None = None,
+        amendments: Sequence[Amendment] = (),
     ) -> list[Turn]:
-        """Route what was parked for a room; returns the new turns, in order.
+        """Route what was parked for a room; returns the new turns, in order, as the `amendments`
+        that came meanwhile have changed them.
 
         `history` is what was said there since one of our users was invited, oldest first, which
         the homeserver may never have pushed; of what came and was routed before, only the turns
@@ -140,12 +146,16 @@ class Inbox:
                 if entry.event_id in unknown:
                     connection.execute(inbox.insert().values(_inbox_values(entry, now)))
                 elif entry.event_id not in waiting:
-                    entry.turns = _new_of(connection, entry, agent_id)
+                    entry.turns = [one for one in entry.turns if one.agent_id == agent_id]
+                entry.turns = _not_started(connection, entry.turns)
             self._spend(connection, entries, now)
             for entry in entries:
                 if entry.event_id in waiting or entry.state is InboxState.REFUSED:
                     _set_state(connection, entry)
-            return _insert_turns(connection, [turn for entry in entries for turn in entry.turns])
+            new = _insert_turns(connection, [turn for entry in entries for turn in entry.turns])
+            for amendment in amendments:
+                _say_amended(new, amend(connection, amendment))
+            return new
 
         return await self._database.write(store) if entries else []
 
@@ -200,9 +210,13 @@ def _added(connection: Connection, entry: InboxEntry) -> list[Turn]:
     """The turns that an edit adds: its message must have come from the same sender, and started
     none with these agents."""
     target = entry.adds[0].event_id
-    query = select(inbox.c.event).where(inbox.c.event_id == target)
-    message = connection.execute(query).scalar_one_or_none()
-    if message is None or message.get("sender") != entry.adds[0].sender:
+    query = select(inbox.c.event, inbox.c.state).where(inbox.c.event_id == target)
+    row = connection.execute(query).one_or_none()
+    # What waits for its room is routed as it was corrected.
+    if row is None or row.state == InboxState.PARKED:
+        return []
+    message = row.event
+    if message.get("sender") != entry.adds[0].sender:
         return []
     started = select(turns.c.turn_id).where(turns.c.event_id == target)
     known = set(connection.execute(started).scalars())
@@ -213,12 +227,22 @@ def _added(connection: Connection, entry: InboxEntry) -> list[Turn]:
     return new
 
 
-def _new_of(connection: Connection, entry: InboxEntry, agent_id: str | None) -> list[Turn]:
-    """The turns of an agent that an event which came before has not started."""
-    mine = [turn for turn in entry.turns if turn.agent_id == agent_id]
-    started = select(turns.c.turn_id).where(turns.c.turn_id.in_([turn.turn_id for turn in mine]))
-    known = set(connection.execute(started).scalars()) if mine else set[str]()
-    return [turn for turn in mine if turn.turn_id not in known]
+def _not_started(connection: Connection, new: list[Turn]) -> list[Turn]:
+    if not new:
+        return []
+    started = select(turns.c.turn_id).where(turns.c.turn_id.in_([turn.turn_id for turn in new]))
+    known = set(connection.execute(started).scalars())
+    return [turn for turn in new if turn.turn_id not in known]
+
+
+def _say_amended(new: list[Turn], amended: Amended) -> None:
+    changed = {turn.turn_id: turn for turn in amended.turns}
+    for turn in new:
+        if (newest := changed.get(turn.turn_id)) is not None:
+            turn.prompt, turn.attachment = newest.prompt, newest.attachment
+            turn.amended_at = newest.amended_at
+            if amended.amendment.withdrawn:
+                turn.outcome = str(Outcome.WITHDRAWN)
 
 
 def _say_newest(connection: Connection, turn: Turn) -> None:
@@ -249,7 +273,10 @@ def _amend_parked(connection: Connection, amendment: Amendment) -> None:
 
 def _set_state(connection: Connection, entry: InboxEntry) -> None:
     row = update(inbox).where(inbox.c.event_id == entry.event_id)
-    connection.execute(row.values(state=str(entry.state)))
+    values: dict[str, object] = {"state": str(entry.state)}
+    if entry.state is not InboxState.PARKED:
+        values["event"] = {"sender": entry.event.get("sender"), "thread": entry.thread_id}
+    connection.execute(row.values(**values))
 
 
 def _insert_turns(connection: Connection, new: list[Turn]) -> list[Turn]:

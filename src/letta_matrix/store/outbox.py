@@ -38,6 +38,9 @@ class OutboxEntry:
     failure: str | None = None
 
 
+_ENDS = (OutboxKind.FINAL, OutboxKind.NOTICE, OutboxKind.OFFER)
+
+
 class Outbox:
     """The `outbox` table."""
 
@@ -119,7 +122,12 @@ class Outbox:
             .order_by(turns.c.seq, outbox.c.seq)
         )
         rows = await self._database.read(lambda db: db.execute(query).mappings().all())
-        return [_entry(dict(row)) for row in rows]
+        owed = [_entry(dict(row)) for row in rows]
+        # Of a part that was sent again as a whole, that alone.
+        last = {(one.turn_id, one.part): one for one in owed if one.kind is OutboxKind.MESSAGE}
+        return [
+            one for one in owed if one.kind in _ENDS or one is last.get((one.turn_id, one.part))
+        ]
 
     async def reply_text(self, turn_id: str) -> str:
         """What a turn's reply says, as Markdown."""

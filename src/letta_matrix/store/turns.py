@@ -208,6 +208,7 @@ class TurnStore:
         if (stored := await self.get(turn.turn_id)) is not None:
             turn.prompt, turn.attachment = stored.prompt, stored.attachment
             turn.amended_at, turn.outcome = stored.amended_at, stored.outcome
+            turn.status, turn.runtime_state = stored.status, stored.runtime_state
 
     async def joined_to(self, turn: Turn) -> list[Turn]:
         """The turns that were asked together with one, in arrival order."""

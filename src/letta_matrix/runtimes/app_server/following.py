@@ -122,6 +122,9 @@ class Follower:
         answer: Json = {}
         for attempt in range(SEND_TRIES):
             await self.connection.start_runtime(self.scope)
+            if self.scope in self.connection.stopped:
+                # Stopped before it was told: there would be nobody to stop it again.
+                raise self.connection.unavailable()
             answer = await self.connection.request(
                 "input",
                 request_id=self.recovery.request_id,

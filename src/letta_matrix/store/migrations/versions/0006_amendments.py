@@ -12,6 +12,7 @@ def upgrade() -> None:
     op.add_column("turns", sa.Column("joined_to", sa.String))
     op.add_column("turns", sa.Column("revises", sa.String))
     op.create_index("ix_turns_event_id", "turns", ["event_id"])
+    op.create_index("turns_by_place", "turns", ["room_id", "thread_id"])
     for column in ("joined_to", "revises"):
         few = sa.text(f"{column} IS NOT NULL")
         op.create_index(
