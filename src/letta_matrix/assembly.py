@@ -32,7 +32,7 @@ from letta_matrix.conversations.surroundings import Surroundings
 from letta_matrix.conversations.turn_runner import TurnRunner
 from letta_matrix.conversations.voices import Voices
 from letta_matrix.conversations.withdrawals import Withdrawals
-from letta_matrix.matrix.homeserver import Homeserver
+from letta_matrix.matrix.homeserver import Homeserver, known_homeserver
 from letta_matrix.matrix.intent import Intent
 from letta_matrix.matrix.pacing import Pacer
 from letta_matrix.runtimes.protocol import AgentInfo, AgentRuntime, RuntimeFault
@@ -67,6 +67,7 @@ class Parts:
             config.homeserver.url,
             config.appservice.as_token.get_secret_value(),
             Pacer(config.conversations.edits_per_second),
+            known_homeserver(config),
         )
         self.bot = Intent(self.homeserver, config.bot_user_id)
         self.home = Home(config, self.bot, stores.meta)

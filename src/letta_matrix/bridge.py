@@ -179,6 +179,7 @@ class Bridge:
         troubles = [one.trouble for one in self._parts.discoveries if one.trouble]
         troubles += [one for one in (self._trouble, self._stores.trouble) if one]
         troubles += [trouble] if (trouble := self._parts.catch_up.trouble) else []
+        troubles += [trouble] if (trouble := self._parts.homeserver.trouble) else []
         if stuck := self._parts.homeserver.retries.stuck:
             troubles.append(f"{stuck} requests to the homeserver have failed for 30 s or longer")
         troubles += [what for some in self._connections for what in some.troubles]

@@ -16,6 +16,7 @@ from pydantic import AfterValidator, Field, ValidationError
 from letta_matrix.config_access import Access, Host, Mcp, Network, Origin
 from letta_matrix.config_faults import ConfigError, explain, known_keys
 from letta_matrix.config_runtimes import (
+    PID_FILE,
     AppServerRuntime,
     LettaApiRuntime,
     MemoryRuntime,
@@ -75,6 +76,7 @@ Role = Literal["block", "user", "admin"]
 class Homeserver(Section):
     url: HttpAddress = Field(description="base URL of the homeserver's client-server API")
     domain: ServerName = Field(description="server name, the part after the colon in user ids")
+    pid_file: str | None = Field(default=None, description=PID_FILE)
 
 
 class Appservice(Section):

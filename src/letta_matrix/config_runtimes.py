@@ -7,6 +7,11 @@ from pydantic import AfterValidator, Field, SecretStr
 
 from letta_matrix.config_types import Duration, HttpAddress, Section, WebSocketAddress
 
+PID_FILE = (
+    "written by `up`: tells the process that has to listen at `url`; nobody else on this machine "
+    "is told the token"
+)
+
 
 class _Runtime(Section):
     speech: bool = Field(
@@ -34,6 +39,7 @@ class AppServerRuntime(_Runtime):
     keeper_socket: str = Field(
         default="keeper.sock", description="relative paths start at the config file"
     )
+    pid_file: str | None = Field(default=None, description=PID_FILE)
 
 
 class LettaApiRuntime(_Runtime):

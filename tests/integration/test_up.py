@@ -18,6 +18,7 @@ from tests.servers import children_of, free_offset, is_running
 from tests.waiting import eventually, within
 
 from letta_matrix.stack import confine
+from letta_matrix.stack.bridge_config import PID_FILES
 from letta_matrix.stack.ports import Ports
 
 
@@ -106,6 +107,8 @@ async def test_the_state_is_for_scripts(stack: Up) -> None:
     secret = (stack.data / "app-server.token").read_text().strip()
     assert state["app_server"] == {"url": f"ws://127.0.0.1:{ports.app_server}", "token": secret}
     assert {"bridge", "keeper", "synapse", "app_server"} <= set(state["pids"])
+    for key, name in PID_FILES.items():
+        assert (stack.data / name).read_text().split()[0] == str(state["pids"][key])
     assert all(is_running(pid) for pid in state["pids"].values())
 
 
@@ -333,6 +336,7 @@ async def test_ctrl_c_ends_everything_and_the_next_start_keeps_it(stack: Up) -> 
     assert "created the agents" not in stack.output
     assert stack.state["users"] == before["users"]
     assert stack.state["mcp"] == before["mcp"]
+    assert stack.state["app_server"]["token"] != before["app_server"]["token"]
     _, after, _ = await _letta_matrix("agents", "--json", "-c", str(stack.data / "config.yaml"))
     assert json.loads(after) == json.loads(agents)
 

@@ -630,3 +630,12 @@ def test_the_summary_without_what_is_missing() -> None:
 
 def test_the_summary_does_not_list_a_thousand_agents() -> None:
     assert "and 992 more" in summary(_facts([f"a{n}" for n in range(1000)], None))
+
+
+def test_a_stack_that_was_killed_is_not_believed(tmp_path: Path) -> None:
+    """Its file stays, and its ports may be somebody else's."""
+    StackState({"url": "h"}, {}, {}, {}, {}, {}).write(tmp_path)
+    with exclusive(tmp_path):
+        assert read_state(tmp_path)["homeserver"] == {"url": "h"}
+    with pytest.raises(StackError, match="no stack runs in"):
+        read_state(tmp_path)

@@ -1,18 +1,22 @@
 """People's accounts at the homeserver, reached with what they themselves have given."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import aiohttp
 
+from letta_matrix.connections.known_servers import CheckedConnector, KnownServer
 from letta_matrix.matrix.events import mapping
 
 _TIMEOUT = aiohttp.ClientTimeout(total=20, sock_connect=5)
 
 
 class Accounts:
-    """The client-server API of the homeserver at `url`, in nobody's name of ours."""
+    """The client-server API of the homeserver at `url`, in nobody's name of ours; `known` is the
+    server that has to be there, if that is known."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, known: Sequence[KnownServer] = ()) -> None:
+        self._known = known
         self._url = f"{url.rstrip('/')}/_matrix/client/v3"
 
     async def ask(
@@ -22,7 +26,9 @@ class Accounts:
         TimeoutError."""
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         async with (
-            aiohttp.ClientSession(timeout=_TIMEOUT) as http,
+            aiohttp.ClientSession(
+                connector=CheckedConnector(self._known), timeout=_TIMEOUT
+            ) as http,
             http.request(
                 method, f"{self._url}/{path}", json=body, headers=headers, allow_redirects=False
             ) as response,

@@ -47,6 +47,7 @@ async def _chat(directory: Path, wanted: str, message: str | None, timeout: floa
     from letta_matrix.cli.exchange import Session
     from letta_matrix.cli.keyboard import Keyboard
     from letta_matrix.cli.matrix_client import MatrixClient
+    from letta_matrix.stack.bridge_config import known_synapse
     from letta_matrix.stack.state import read_state
 
     state = read_state(directory)
@@ -56,7 +57,8 @@ async def _chat(directory: Path, wanted: str, message: str | None, timeout: floa
     keyboard = Keyboard()
     # Standard input may be somebody else's: with a message given nothing more is wanted of it.
     typed = keyboard if message is None or keyboard.is_terminal else None
-    async with MatrixClient(state["homeserver"]["url"], *human_of(state)) as client:
+    url: str = state["homeserver"]["url"]
+    async with MatrixClient(url, *human_of(state), known_synapse(directory, url)) as client:
         session = Session(client, agent.room_id, agent.name, _view(agent.name), typed, timeout)
         await Conversation(session, agent.user_id).run(message)
 

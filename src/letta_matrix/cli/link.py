@@ -27,6 +27,8 @@ async def _link(directory: Path) -> str:
 
     import aiohttp
 
+    from letta_matrix.connections.known_servers import CheckedConnector
+    from letta_matrix.stack.bridge_config import known_synapse
     from letta_matrix.stack.errors import StackError
     from letta_matrix.stack.state import read_state
     from letta_matrix.stack.summary import sign_in_link
@@ -36,7 +38,8 @@ async def _link(directory: Path) -> str:
     user_id, password = human_of(state)
     homeserver: str = state["homeserver"]["url"]
     synapse = Synapse(directory / "synapse", urlsplit(homeserver).port or 80)
-    async with aiohttp.ClientSession() as http:
+    connector = CheckedConnector(known_synapse(directory, homeserver))
+    async with aiohttp.ClientSession(connector=connector) as http:
         try:
             token = await synapse.sign_in_once(http, user_id, password, _DEVICE)
         except StackError as error:

@@ -2,26 +2,32 @@
 
 import json
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Self, cast
 from urllib.parse import quote
 
 import aiohttp
 
 from letta_matrix.cli.faults import Failure, Unreachable
+from letta_matrix.connections.known_servers import CheckedConnector, KnownServer
 
 _DEVICE = "letta-matrix chat"
 _PAST = 50
 
 
 class MatrixClient:
-    """A person logged in for the length of a command; use it as `async with`."""
+    """A person logged in for the length of a command; use it as `async with`. `known` is the
+    homeserver that has to be there, if that is known."""
 
-    def __init__(self, url: str, user_id: str, password: str) -> None:
+    def __init__(
+        self, url: str, user_id: str, password: str, known: Sequence[KnownServer] = ()
+    ) -> None:
         self._url = url
         self._user_id = user_id
         self._password = password
-        self._http = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=30))
+        self._http = aiohttp.ClientSession(
+            connector=CheckedConnector(known), timeout=aiohttp.ClientTimeout(total=30)
+        )
         self._headers: dict[str, str] = {}
         self._since = ""
 

@@ -14,6 +14,7 @@ from typing import Any
 import structlog
 
 from letta_matrix.connections.admission import Accepted, Connections
+from letta_matrix.connections.inherited import inherited
 
 log = structlog.get_logger()
 
@@ -104,7 +105,10 @@ class Listener:
 
 
 def bound(hostname: str, port: int) -> list[socket.socket]:
-    """Listening sockets, on every address of `hostname` that the system has. Raises OSError."""
+    """Listening sockets, on every address of `hostname` that the system has; those that we were
+    given, if we were. Raises OSError."""
+    if given := inherited(hostname, port):
+        return given
     found = socket.getaddrinfo(
         hostname or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
     )

@@ -9,7 +9,7 @@ import copy
 import io
 import json
 import random
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,8 @@ from mautrix.errors import MatrixConnectionError, MatrixRequestError, make_reque
 from yarl import URL
 
 from letta_matrix import clock
+from letta_matrix.config import Config
+from letta_matrix.connections.known_servers import CheckedConnector, KnownServer, server_at
 from letta_matrix.matrix.errors import is_about_another, is_refusal, refusal
 from letta_matrix.matrix.events import mapping
 from letta_matrix.matrix.pacing import Pacer
@@ -106,16 +108,20 @@ class Homeserver:
 
     One pooled session: 100 connections, names cached for 5 minutes, kept alive for 30 s.
     `writes` counts requests that change something there; `outage` is set when one may not have
-    reached it; `retries` knows those that are tried again.
+    reached it; `retries` knows those that are tried again. `known` is the server that has to be
+    there, if that is known.
     """
 
-    def __init__(self, url: str, as_token: str, pacer: Pacer) -> None:
+    def __init__(
+        self, url: str, as_token: str, pacer: Pacer, known: Sequence[KnownServer] = ()
+    ) -> None:
         self.url = url
         self.pacer = pacer
+        self.known = known
         self.writes = 0
         self.outage = asyncio.Event()
         self.retries = Retries()
-        connector = aiohttp.TCPConnector(limit=100, ttl_dns_cache=300, keepalive_timeout=30)
+        connector = CheckedConnector(known, limit=100, ttl_dns_cache=300, keepalive_timeout=30)
         self._session = aiohttp.ClientSession(connector=connector, timeout=_TIMEOUT)
         self._api = _Api(url, as_token, client_session=self._session)
         self._is_ours = True
@@ -130,6 +136,11 @@ class Homeserver:
 
     async def close(self) -> None:
         await self._session.close()
+
+    @property
+    def trouble(self) -> str:
+        """That somebody else listens in its place, "" if nobody does."""
+        return next((one.trouble for one in self.known if one.trouble), "")
 
     async def request(
         self,
@@ -280,6 +291,13 @@ class Homeserver:
             query_params=params,
         )
         return dict(mapping(answer))  # pyright: ignore[reportUnknownArgumentType]
+
+
+def known_homeserver(config: Config) -> list[KnownServer]:
+    """The homeserver of a configuration that tells which process it is."""
+    settings = config.homeserver
+    pid_file = None if settings.pid_file is None else config.path(settings.pid_file)
+    return server_at(settings.url, pid_file, "homeserver")
 
 
 async def _recovered(recover: Recover) -> Mapping[str, Any] | None:

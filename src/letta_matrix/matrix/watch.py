@@ -12,6 +12,7 @@ import aiohttp
 from yarl import URL
 
 from letta_matrix import clock
+from letta_matrix.connections.known_servers import CheckedConnector
 from letta_matrix.matrix.homeserver import Homeserver
 
 _FIRST_PAUSE = 0.2
@@ -65,8 +66,12 @@ async def look(homeserver: Homeserver) -> Presence:
     """Ask for `/_matrix/client/versions`, on a connection of its own."""
     url = URL(homeserver.url) / "_matrix/client/versions"
     timeout = aiohttp.ClientTimeout(total=_ANSWER_TIMEOUT)
+    connector = CheckedConnector(homeserver.known)
     try:
-        async with aiohttp.ClientSession(timeout=timeout) as http, http.get(url) as response:
+        async with (
+            aiohttp.ClientSession(connector=connector, timeout=timeout) as http,
+            http.get(url) as response,
+        ):
             return Presence.AWAY if response.status >= 500 else Presence.HERE
     except TimeoutError:
         return Presence.SLOW

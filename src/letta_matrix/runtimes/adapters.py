@@ -17,7 +17,8 @@ def make_runtime(settings: Runtime, config: Config) -> AgentRuntime:
         case AppServerRuntime():
             from letta_matrix.runtimes.app_server import AppServer
 
-            return AppServer(settings, config.path(settings.keeper_socket))
+            pid_file = None if settings.pid_file is None else config.path(settings.pid_file)
+            return AppServer(settings, config.path(settings.keeper_socket), pid_file)
         case LettaApiRuntime():
             from letta_matrix.runtimes.letta_api import LettaApi
 

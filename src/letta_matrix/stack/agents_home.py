@@ -1,6 +1,7 @@
 """Where the embedded agents live: the App Server, confined, and the model that they think with."""
 
 import os
+import secrets
 import sys
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -8,10 +9,12 @@ from pathlib import Path
 
 import aiohttp
 
+from letta_matrix.private_files import write_private
 from letta_matrix.stack import confine
 from letta_matrix.stack.app_server import AppServerProcess
 from letta_matrix.stack.errors import StackError
 from letta_matrix.stack.files import keep_secret
+from letta_matrix.stack.held_ports import HeldPorts
 from letta_matrix.stack.models import (
     ModelChoice,
     ProviderFile,
@@ -39,17 +42,25 @@ class Wanted:
 
 
 class AgentsHome:
-    """The App Server of a data folder. `token` is what its clients have to know."""
+    """The App Server of a data folder. `token` is what its clients have to know, another one each
+    time."""
 
     def __init__(
-        self, data: Path, ports: Ports, http: aiohttp.ClientSession, announce: Announce
+        self,
+        data: Path,
+        ports: Ports,
+        held: HeldPorts,
+        http: aiohttp.ClientSession,
+        announce: Announce,
     ) -> None:
         self._data = data
+        self._held = held
         self._http = http
         self._announce = announce
         self._demo_port = ports.demo_model
         self._demo_file = data / "demo-model.key"
-        self.token = keep_secret(data / "app-server.token")
+        self.token = secrets.token_urlsafe(24)
+        write_private(data / "app-server.token", self.token + "\n")
         self._folder = data / "letta"
         self._port = ports.app_server
         self._server = self._confined(())
@@ -97,6 +108,8 @@ class AgentsHome:
             )
         if choice.demo:
             await run("demo_model", self._demo_command(), self._demo_url, 401)
+        else:
+            self._held.give_back_demo_model()
         for path, rules in self._server.unasked().items():
             self._announce(
                 f"warning: {path} has what lets tools run unasked ({', '.join(rules)}); a confined "
@@ -136,7 +149,8 @@ class AgentsHome:
         module = "letta_matrix.stack.demo_model"
         options = ("--port", str(self._demo_port), "--key-file", str(self._demo_file))
         argv = (sys.executable, "-m", module, *options)
-        return Command("demo model", argv, self._data / "demo-model.log", self._data)
+        log = self._data / "demo-model.log"
+        return Command("demo model", argv, log, self._data, sockets=self._held.demo_model)
 
     @property
     def _demo_url(self) -> str:

@@ -176,10 +176,12 @@ class AppServerProcess:
         return await status_of(http, self.health_url) == 200
 
     async def is_open(self, http: aiohttp.ClientSession) -> bool:
-        """Whether it answers somebody who has no token."""
+        """Whether it answers somebody who has no token. Raises StackError when it does not."""
         url = f"{self.http_url}/app-server-info"
-        async with http.get(url, timeout=aiohttp.ClientTimeout(total=5)) as response:
-            return response.status != 401
+        status = await status_of(http, url)
+        if status is None:
+            raise StackError(f"the App Server at {self.url} does not answer any more")
+        return status != 401
 
     @asynccontextmanager
     async def control(self, http: aiohttp.ClientSession) -> AsyncGenerator["Control"]:

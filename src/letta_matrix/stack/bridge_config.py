@@ -1,19 +1,22 @@
 """The configuration that `up` gives to the bridge."""
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
 import yaml
 
 from letta_matrix.config import Config, ConfigError, load_config
+from letta_matrix.connections.known_servers import KnownServer, server_at
 from letta_matrix.matrix.registration import registration
 from letta_matrix.stack.errors import StackError
 from letta_matrix.stack.files import write_private_if_changed
 from letta_matrix.stack.ports import Ports
 from letta_matrix.stack.synapse import SERVER_NAME
 
+PID_FILES = {"synapse": "synapse.pid", "app_server": "app-server.pid"}
+"""What tells which processes these servers are, so that nobody else is told a token."""
 _RUNTIME = "local"
 
 
@@ -35,6 +38,31 @@ def write_bridge_files(directory: Path, ports: Ports, admin: str, token: str) ->
     text = yaml.safe_dump(registration(config), sort_keys=False)
     write_private_if_changed(directory / "registration.yaml", text)
     return config
+
+
+def known_servers(
+    directory: Path, ports: Ports, tell: Callable[[str], None]
+) -> dict[str, KnownServer]:
+    """The servers that secrets are sent to and that listen by themselves, by the keys of
+    `PID_FILES`."""
+    named = {"synapse": ("Synapse", ports.synapse), "app_server": ("App Server", ports.app_server)}
+    return {
+        key: KnownServer(name, port, directory / PID_FILES[key], tell)
+        for key, (name, port) in named.items()
+    }
+
+
+def known_synapse(directory: Path, url: str) -> list[KnownServer]:
+    """The homeserver of the stack whose data lie in `directory`."""
+    return server_at(url, directory / PID_FILES["synapse"], "homeserver")
+
+
+def mcp_urls(config: Config) -> dict[str, str]:
+    """Where the MCP server is, by what `stack.json` calls it."""
+    return {
+        "url": f"http://127.0.0.1:{config.mcp.port}/mcp",
+        "ws_url": f"ws://127.0.0.1:{config.mcp.websocket_port}/mcp",
+    }
 
 
 def _existing(path: Path) -> dict[str, Any] | None:
@@ -62,7 +90,7 @@ def _fresh(admin: str) -> dict[str, Any]:
 
 def _follow(settings: dict[str, Any], ports: Ports, token: str) -> None:
     homeserver = f"http://127.0.0.1:{ports.synapse}"
-    _update(settings, "homeserver", url=homeserver)
+    _update(settings, "homeserver", url=homeserver, pid_file=PID_FILES["synapse"])
     appservice = f"http://127.0.0.1:{ports.appservice}"
     _update(settings, "appservice", url=appservice, port=ports.appservice)
     _update(settings, "api", port=ports.api, homeserver_url=homeserver)
@@ -70,7 +98,8 @@ def _follow(settings: dict[str, Any], ports: Ports, token: str) -> None:
     for runtime in cast("list[object]", settings.get("runtimes") or []):
         if _is_embedded(runtime):
             fields = cast("dict[str, Any]", runtime)
-            fields |= {"url": f"ws://127.0.0.1:{ports.app_server}", "token": token}
+            url = f"ws://127.0.0.1:{ports.app_server}"
+            fields |= {"url": url, "token": token, "pid_file": PID_FILES["app_server"]}
 
 
 def _update(settings: dict[str, Any], section: str, **values: object) -> None:

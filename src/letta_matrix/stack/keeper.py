@@ -2,13 +2,13 @@
 
 import asyncio
 import contextlib
-import fcntl
 import os
 import signal
 import time
 from pathlib import Path
 
 from letta_matrix.runtimes.keeper import wire
+from letta_matrix.stack.lock import is_held
 
 _TIMEOUT = 5.0
 
@@ -65,7 +65,7 @@ class KeeperProcess:
         last start, and its number may belong to somebody else by now; a lock ends with its
         holder."""
         # The lock second: trying it where no keeper lives could get in the way of a new one.
-        return _lives(pid) and _is_held(self._lock_file)
+        return _lives(pid) and is_held(self._lock_file)
 
 
 def _signal(pid: int, number: signal.Signals) -> None:
@@ -79,14 +79,3 @@ def _lives(pid: int) -> bool:
     except (ProcessLookupError, PermissionError):
         return False
     return True
-
-
-def _is_held(lock: Path) -> bool:
-    try:
-        with lock.open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:
-        return False
-    return False

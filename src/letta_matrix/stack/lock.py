@@ -8,6 +8,20 @@ from pathlib import Path
 
 from letta_matrix.stack.errors import StackError
 
+LOCK = "up.lock"
+
+
+def is_held(lock: Path) -> bool:
+    """Whether a process that lives holds the lock file."""
+    try:
+        with lock.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
+
 
 @contextmanager
 def exclusive(directory: Path) -> Generator[None]:
@@ -16,7 +30,7 @@ def exclusive(directory: Path) -> Generator[None]:
     Raises:
         StackError: another `up` holds it.
     """
-    path = directory / "up.lock"
+    path = directory / LOCK
     with path.open("a+", encoding="utf-8") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

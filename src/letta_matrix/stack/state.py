@@ -9,6 +9,7 @@ from typing import Any, cast
 from letta_matrix.private_files import write_private
 from letta_matrix.program import typed
 from letta_matrix.stack.errors import StackError
+from letta_matrix.stack.lock import LOCK, is_held
 
 FILE_NAME = "stack.json"
 
@@ -43,8 +44,11 @@ def read_state(directory: Path) -> Mapping[str, Any]:
     Raises:
         StackError: it does not run, or is not ready yet, or the file is damaged.
     """
-    path = directory / FILE_NAME
+    path, lock = directory / FILE_NAME, directory / LOCK
     try:
+        if lock.exists() and not is_held(lock):
+            # Its stack was killed: by now its ports may be somebody else's.
+            raise FileNotFoundError
         state = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise StackError(

@@ -12,11 +12,13 @@ import os
 import re
 import shutil
 import signal
+import socket
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from letta_matrix.connections.inherited import handed_down
 from letta_matrix.stack.errors import StackError
 from letta_matrix.stack.vitals import Probe, until_hung
 
@@ -44,13 +46,16 @@ def pause_before(restart: int) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """What to run, and where its output goes."""
+    """What to run, where its output goes, and the listening sockets, by address, that it gets."""
 
     name: str
     argv: Sequence[str]
     log: Path
     cwd: Path
     env: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
+    sockets: Mapping[str, Sequence[socket.socket]] = field(
+        default_factory=dict[str, Sequence[socket.socket]]
+    )
 
 
 class Child:
@@ -101,7 +106,7 @@ class Child:
         Raises:
             StackError: it kept ending, or was not ready within `timeout` seconds.
         """
-        waiting = asyncio.create_task(_until(probe))
+        waiting = asyncio.create_task(self._until_answers(probe))
         gave_up = asyncio.create_task(self._gave_up.wait())
         try:
             done, _ = await asyncio.wait(
@@ -133,6 +138,14 @@ class Child:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _until_answers(self, probe: Probe) -> None:
+        while True:
+            asked = self.pid
+            # An answer while ours ends is somebody else's.
+            if await probe() and asked is not None and self.pid == asked:
+                return
+            await asyncio.sleep(0.05)
 
     async def _kill_hung(self, answers: Probe) -> None:
         while True:
@@ -239,7 +252,8 @@ async def _start(command: Command) -> asyncio.subprocess.Process:
             stdout=log,
             stderr=log,
             cwd=command.cwd,
-            env=dict(command.env),
+            env={**command.env, **handed_down(command.sockets)},
+            pass_fds=[one.fileno() for some in command.sockets.values() for one in some],
             start_new_session=True,
             preexec_fn=_die_with_parent if sys.platform == "linux" else None,
         )
@@ -247,11 +261,6 @@ async def _start(command: Command) -> asyncio.subprocess.Process:
 
 def _die_with_parent() -> None:
     _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
-async def _until(probe: Probe) -> None:
-    while not await probe():  # noqa: ASYNC110 - a server in another process
-        await asyncio.sleep(0.05)
 
 
 def _rotate(log: Path) -> None:

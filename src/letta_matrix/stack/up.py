@@ -4,7 +4,7 @@ import asyncio
 import signal
 import sys
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -12,12 +12,19 @@ import aiohttp
 
 from letta_matrix.config import Config
 from letta_matrix.connections.descriptors import raise_limit
+from letta_matrix.connections.known_servers import CheckedConnector, KnownServer, note_process
 from letta_matrix.stack.agents_home import AgentsHome, Wanted
-from letta_matrix.stack.bridge_config import write_bridge_files
+from letta_matrix.stack.bridge_config import (
+    PID_FILES,
+    known_servers,
+    mcp_urls,
+    write_bridge_files,
+)
 from letta_matrix.stack.data import default_data_directory, make_data_directory
 from letta_matrix.stack.direct_chats import rooms_of_agents
 from letta_matrix.stack.errors import PasswordRefusedError, StackError
 from letta_matrix.stack.files import keep_secret, writing_in
+from letta_matrix.stack.held_ports import HeldPorts
 from letta_matrix.stack.keeper import KeeperProcess
 from letta_matrix.stack.lock import exclusive
 from letta_matrix.stack.models import ModelChoice
@@ -61,9 +68,11 @@ async def up(options: Options, announce: Announce) -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(number, stop.set)
     data = make_data_directory(options.data)
+    known = known_servers(data, Ports.with_offset(options.port_offset), announce)
     with writing_in(data), exclusive(data):
-        async with aiohttp.ClientSession() as http:
-            stack = Stack(options, data, announce, http)
+        connector = CheckedConnector(list(known.values()))
+        async with aiohttp.ClientSession(connector=connector) as http:
+            stack = Stack(options, data, announce, http, known)
             try:
                 if await _unless(stop, stack.start()):
                     await _unless(stop, stack.look_after_keeper())
@@ -77,9 +86,15 @@ class Stack:
     """The servers of one data folder."""
 
     def __init__(
-        self, options: Options, data: Path, announce: Announce, http: aiohttp.ClientSession
+        self,
+        options: Options,
+        data: Path,
+        announce: Announce,
+        http: aiohttp.ClientSession,
+        known: Mapping[str, KnownServer] | None = None,
     ) -> None:
         self._options = options
+        self._known = known or {}
         self._data = data
         self._announce = announce
         self._http = http
@@ -88,7 +103,8 @@ class Stack:
         self._synapse = Synapse(
             data / "synapse", self._ports.synapse, (data / "registration.yaml",)
         )
-        self._agents = AgentsHome(data, self._ports, http, announce)
+        self._held = HeldPorts()
+        self._agents = AgentsHome(data, self._ports, self._held, http, announce)
         self._admin = f"@{ADMIN}:{SERVER_NAME}"
         self._children: dict[str, Child] = {}
         self._pids: dict[str, int] = {}
@@ -105,6 +121,7 @@ class Stack:
         remove_state(self._data)
         self._ports.check_free()
         config = write_bridge_files(self._data, self._ports, self._admin, self._agents.token)
+        self._held.take(config, self._ports)
         self._synapse.write_files(config.bot_user_id)
         if self._synapse.database.discard_half_made():
             self._announce(
@@ -146,6 +163,7 @@ class Stack:
         ending = [child.wait_ended(_GRACE) for child in self._children.values()]
         await asyncio.gather(self._keeper.end(_GRACE), *ending)
         self._children.clear()
+        self._held.close()
         remove_state(self._data)
 
     async def look_after_keeper(self) -> None:
@@ -192,6 +210,7 @@ class Stack:
             argv=_BRIDGE,
             log=self._data / "bridge.log",
             cwd=self._data,
+            sockets=self._held.bridge,
         )
         address = f"http://127.0.0.1:{config.api.port}"
         await self._run("bridge", command, f"{address}/health")
@@ -209,7 +228,11 @@ class Stack:
         child = Child(command, self._announce, lambda pid: self._note_pid(key, pid))
         self._children[key] = child
         await child.start()
-        await child.wait_ready(self._answers(url, status), _START_TIMEOUT)
+        try:
+            await child.wait_ready(self._answers(url, status), _START_TIMEOUT)
+        except StackError as error:
+            taken = self._known[key].trouble if key in self._known else ""
+            raise StackError(taken or str(error)) from None
         child.look_after(self._answers(url))
         self._announce(f"{command.name} is up ({time.monotonic() - began:.1f} s)")
 
@@ -259,9 +282,11 @@ class Stack:
     def _note_pid(self, key: str, pid: int) -> None:
         self._pids[key] = pid
         try:
+            if key in PID_FILES:
+                note_process(self._data / PID_FILES[key], pid)
             self._write_state()
         except OSError as error:
-            self._announce(f"stack.json cannot be kept current: {error.strerror}")
+            self._announce(f"stack.json and {key}'s pid file are not current: {error.strerror}")
 
     def _write_state(self) -> None:
         if self._state is not None:
@@ -279,7 +304,7 @@ class Stack:
             chat={"url": f"http://127.0.0.1:{config.api.port}/chat"},
             api={"url": f"http://127.0.0.1:{config.api.port}", "token": access},
             app_server={"url": self._agents.url, "token": self._agents.token},
-            mcp={**_mcp_urls(config), "token": access} if config.mcp.enabled else {},
+            mcp={**mcp_urls(config), "token": access} if config.mcp.enabled else {},
         )
 
     def _facts(
@@ -298,7 +323,7 @@ class Stack:
             login_token=token,
             app_server_url=self._agents.url,
             api_url=f"http://127.0.0.1:{config.api.port}/docs",
-            mcp_url=_mcp_urls(config)["url"] if config.mcp.enabled else "",
+            mcp_url=mcp_urls(config)["url"] if config.mcp.enabled else "",
             token_file=self._data / _ACCESS,
             agents=agents,
             model=choice.origin + (f" ({choice.model})" if choice.model else ""),
@@ -307,13 +332,6 @@ class Stack:
             usual_data=self._data == default_data_directory(),
             seconds=time.monotonic() - self._started_at,
         )
-
-
-def _mcp_urls(config: Config) -> dict[str, str]:
-    return {
-        "url": f"http://127.0.0.1:{config.mcp.port}/mcp",
-        "ws_url": f"ws://127.0.0.1:{config.mcp.websocket_port}/mcp",
-    }
 
 
 async def _unless(stop: asyncio.Event, work: Coroutine[None, None, None]) -> bool:

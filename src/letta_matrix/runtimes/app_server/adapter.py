@@ -50,9 +50,11 @@ class AppServer:
     `socket` is the keeper's Unix socket; a keeper is started where none answers there.
     """
 
-    def __init__(self, config: AppServerRuntime, socket: Path) -> None:
+    def __init__(
+        self, config: AppServerRuntime, socket: Path, pid_file: Path | None = None
+    ) -> None:
         self._config = config
-        self._connection = Connection(config, socket)
+        self._connection = Connection(config, socket, pid_file)
         self._activity = Activity(self._connection)
         self._next_look = 0.0
         self._speech = SpeechReader(self._connection)

@@ -46,7 +46,9 @@ class Connection:
     `counters` counts what was ignored: `unknown ...`, `not json`, `unasked`.
     """
 
-    def __init__(self, config: AppServerRuntime, socket: Path) -> None:
+    def __init__(
+        self, config: AppServerRuntime, socket: Path, pid_file: Path | None = None
+    ) -> None:
         token = config.token.get_secret_value() if config.token else None
         self.counters: Counter[str] = Counter()
         self.unsettled: set[Scope] = set()
@@ -72,6 +74,7 @@ class Connection:
             muted=MUTED,
             transient=TRANSIENT,
             single=SINGLE,
+            pid_file=pid_file,
         )
         self._link = self._client.link
         self._asked: dict[str, asyncio.Future[Json]] = {}

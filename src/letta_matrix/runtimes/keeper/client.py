@@ -65,7 +65,8 @@ class KeeperClient:
 
     `on_frame` gets each live frame in order, `on_link` each change of `link`. Frames that
     start with a `muted` prefix never come; those with a `transient` one are not kept; those
-    with a `single` one are taken from the spare connection too.
+    with a `single` one are taken from the spare connection too. `pid_file` tells which process
+    the App Server has to be, if that is known.
     """
 
     def __init__(
@@ -80,6 +81,7 @@ class KeeperClient:
         transient: Sequence[str] = (),
         single: Sequence[str] = (),
         arguments: Sequence[str] = (),
+        pid_file: Path | None = None,
     ) -> None:
         self.link = Link()
         self.seq = 0
@@ -90,6 +92,7 @@ class KeeperClient:
             "muted": muted,
             "transient": transient,
             "single": single,
+            "pid_file": None if pid_file is None else str(pid_file),
         }
         self._on_frame = on_frame
         self._on_link = on_link

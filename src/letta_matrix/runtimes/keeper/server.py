@@ -4,9 +4,11 @@ import asyncio
 import ipaddress
 import secrets
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from letta_matrix.connections.known_servers import server_at
 from letta_matrix.runtimes.keeper import wire
 from letta_matrix.runtimes.keeper.buffer import FrameBuffer
 from letta_matrix.runtimes.keeper.upstream import Upstream
@@ -46,7 +48,7 @@ class Keeper:
         self._buffer = FrameBuffer(max_bytes)
         self._idle = idle
         self._end = end
-        self._target: tuple[str, str | None] | None = None
+        self._target: tuple[str, str | None, str | None] | None = None
         self._connections: list[Upstream] = []
         self._bridge: asyncio.StreamWriter | None = None
         self._made = 0
@@ -115,18 +117,19 @@ class Keeper:
         self._muted = tuple(prefix.encode() for prefix in message["muted"])
         self._transient = tuple(prefix.encode() for prefix in message["transient"])
         self._single = tuple(prefix.encode() for prefix in message.get("single", ()))
-        await self._aim(message["url"], message["token"])
+        await self._aim(message["url"], message["token"], message.get("pid_file"))
         writer.write(wire.pack_control({**self._status(), "type": "attached"}))
 
-    async def _aim(self, url: str, token: str | None) -> None:
-        if self._target == (url, token):
+    async def _aim(self, url: str, token: str | None, pid_file: str | None) -> None:
+        if self._target == (url, token, pid_file):
             return
         for connection in self._connections:
             await connection.close()
-        self._target = (url, token)
+        self._target = (url, token, pid_file)
         remote = is_remote(url)
+        known = server_at(url, Path(pid_file) if pid_file else None, "App Server")
         self._connections = [
-            Upstream(url, token, self._received, self._changed, remote=remote)
+            Upstream(url, token, self._received, self._changed, remote=remote, known=known)
             for _ in range(2 if remote else 1)
         ]
 

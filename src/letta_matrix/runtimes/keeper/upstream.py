@@ -3,9 +3,11 @@
 import asyncio
 import contextlib
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import aiohttp
+
+from letta_matrix.connections.known_servers import CheckedConnector, KnownServer
 
 FIRST_PAUSE = 0.1
 LONGEST_PAUSE = 10.0
@@ -20,16 +22,25 @@ _Change = Callable[["Upstream"], None]
 class Upstream:
     """A connection that comes back by itself, with pauses from 0.1 s to 10 s.
 
-    `receive` gets every text frame, `change` is called after each change of `up`.
+    `receive` gets every text frame, `change` is called after each change of `up`. `known` is the
+    server that has to be there, if that is known.
     """
 
     def __init__(
-        self, url: str, token: str | None, receive: _Receive, change: _Change, *, remote: bool
+        self,
+        url: str,
+        token: str | None,
+        receive: _Receive,
+        change: _Change,
+        *,
+        remote: bool,
+        known: Sequence[KnownServer] = (),
     ) -> None:
         self.up = False
         self.reason = "not connected yet"
         self.refused = False
         self._url = url
+        self._known = known
         self._headers = {"Authorization": f"Bearer {token}"} if token else {}
         self._receive = receive
         self._change = change
@@ -56,7 +67,9 @@ class Upstream:
 
     async def _run(self) -> None:
         pause = FIRST_PAUSE
-        async with aiohttp.ClientSession(headers=self._headers) as session:
+        async with aiohttp.ClientSession(
+            connector=CheckedConnector(self._known), headers=self._headers
+        ) as session:
             while True:
                 if await self._hold(session):
                     pause = FIRST_PAUSE

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple, cast
 
 from letta_matrix.runtimes.json_fields import as_dict
 
-PROTOCOL = 2
+PROTOCOL = 3
 """Of keeper and bridge; a bridge that finds another one in a keeper ends that keeper."""
 MAX_RECORD = 256 * 1024 * 1024
 FRAME, SEND, BROADCAST, ACK, CONTROL = b"F", b"S", b"B", b"A", b"C"

@@ -1,0 +1,91 @@
+"""The kernel's table of TCP sockets (proc(5), `/proc/net/tcp`), and which process holds them."""
+
+import os
+import socket
+import struct
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+Address = tuple[str, int]
+"""An IPv4 address and a port."""
+
+_TABLE = Path("/proc/net/tcp")
+_HANDSHAKE = (1, 3)
+"""TCP_ESTABLISHED and TCP_SYN_RECV: the states until a connection is accepted."""
+_STARTED = 19
+"""Place of `starttime` in `/proc/PID/stat`, counted behind the name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A socket: whose it is, and its number, 0 while nobody has accepted it."""
+
+    uid: int
+    inode: int
+    state: int
+
+    @property
+    def waits(self) -> bool:
+        """Whether it is still to be accepted."""
+        return self.inode == 0 and self.state in _HANDSHAKE
+
+
+def is_known_here() -> bool:
+    """Whether this system has the table."""
+    return sys.platform.startswith("linux") and _TABLE.exists()
+
+
+def socket_between(local: Address, remote: Address) -> Entry | None:
+    """The socket at `local` of a connection with `remote`, None where there is none.
+
+    Raises:
+        OSError: the table cannot be read.
+    """
+    return entry_in(_TABLE.read_text(encoding="ascii"), local, remote)
+
+
+def entry_in(table: str, local: Address, remote: Address) -> Entry | None:
+    """The same in the text of a table."""
+    wanted = f" {_written(local)} {_written(remote)} "
+    line = next((line for line in table.splitlines() if wanted in line), None)
+    if line is None:
+        return None
+    fields = line.split()
+    return Entry(uid=int(fields[7]), inode=int(fields[9]), state=int(fields[3], 16))
+
+
+def holds(pid: int, inode: int) -> bool:
+    """Whether the process has the socket open."""
+    wanted = f"socket:[{inode}]"
+    folder = f"/proc/{pid}/fd"
+    try:
+        return any(_leads_to(f"{folder}/{name}", wanted) for name in os.listdir(folder))  # noqa: PTH208
+    except OSError:
+        return False
+
+
+def identity_of(pid: int) -> str | None:
+    """What no other process will be called again: its number and when it started; None where
+    there is no such process, the number alone where the system tells no more."""
+    if not is_known_here():
+        return str(pid)
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
+    # Names may have spaces and brackets.
+    return f"{pid} {stat.rpartition(')')[2].split()[_STARTED]}"
+
+
+def _leads_to(link: str, wanted: str) -> bool:
+    try:
+        return os.readlink(link) == wanted  # noqa: PTH115
+    except OSError:
+        return False  # closed meanwhile
+
+
+def _written(address: Address) -> str:
+    host, port = address
+    (number,) = struct.unpack("=I", socket.inet_aton(host))
+    return f"{number:08X}:{port:04X}"
