@@ -1,6 +1,7 @@
 """Files and the words that belong to them are asked together."""
 
 import asyncio
+import time
 from collections.abc import Iterable
 from typing import Any
 
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 from tests.builders import message, redaction
 from tests.scripts import held, obey
 from tests.stage import Stage
-from tests.waiting import eventually
+from tests.waiting import Clock, eventually
 
 from letta_matrix.conversations.joining import joined
 from letta_matrix.conversations.routing import new_turn
@@ -116,3 +117,10 @@ async def test_what_was_joined_survives_the_process(stage: Stage) -> None:
     await stage.idle()
     (asked,) = stage.runtime.asked
     assert "what is it?" in asked.text
+
+
+async def test_a_clock_that_is_ahead_holds_nobody_up(stage: Stage, clock: Clock) -> None:
+    ahead = int((time.time() + 10**6) * 1000)
+    await stage.admit(file(origin_server_ts=ahead))
+    await clock.until(lambda: stage.dispatcher.waiting == 0)
+    assert len(stage.runtime.asked) == 1

@@ -234,3 +234,54 @@ async def test_outcomes_are_told(stage: Stage, released: asyncio.Event) -> None:
     released.set()
     await stage.idle()
     assert await stage.outcome(waiting) is Outcome.WITHDRAWN
+
+
+async def test_a_mention_and_its_edit_come_together(stage: Stage) -> None:
+    """As after an outage: the message's own turn is none that its edit adds."""
+    await stage.stores.rooms.joined("!group:test", "@agent_1:test", direct=False)
+    named = {"m.mentions": {"user_ids": ["@agent_1:test"]}}
+    said = message("hi", "!group:test")
+    said["content"] |= named
+    first, second = (edit(said["event_id"], text, "!group:test", new=named) for text in "ab")
+    await stage.tell(said, first, second)
+    assert asked(stage)[0].endswith("b")
+    assert len(asked(stage)) == 1
+
+
+async def test_what_waits_for_its_room_can_be_edited(stage: Stage) -> None:
+    await stage.stores.rooms.joined("!group:test", "@agent_1:test", direct=False)
+    named = {"m.mentions": {"user_ids": ["@agent_1:test"]}}
+    said = message("hi", "!group:test")
+    said["content"] |= named
+    with stage.dispatcher.opening("!group:test"):
+        await stage.admit(said)
+        await stage.admit(edit(said["event_id"], "ho", "!group:test", new=named))
+    await stage.dispatcher.room_known("!group:test")
+    await stage.idle()
+    (text,) = asked(stage)
+    assert text.endswith("ho")
+    await stage.recover()
+
+
+async def test_what_was_removed_while_its_room_opened_is_not_asked(stage: Stage) -> None:
+    await stage.stores.rooms.joined("!group:test", "@agent_1:test", direct=True)
+    said = message("a secret", "!group:test")
+    with stage.dispatcher.opening("!group:test"):
+        await stage.admit(redaction(said["event_id"], "!group:test"))
+        await stage.dispatcher.room_known("!group:test", [said], "agent-1")
+    await stage.idle()
+    assert asked(stage) == []
+
+
+async def test_what_is_asked_anew_is_withdrawn_with_its_message(
+    stage: Stage, released: asyncio.Event
+) -> None:
+    question = message("one")
+    await stage.tell(question)
+    await busy(stage)
+    await stage.admit(reaction(question["event_id"], "🔁"))
+    await stage.admit(redaction(question["event_id"]))
+    released.set()
+    await stage.idle()
+    assert asked(stage) == ["one", "work"]
+    assert "one" not in [turn.prompt for turn in await stage.stores.turns.newest(9)]

@@ -108,7 +108,13 @@ class Answers:
         mistaken, and if their sender's answer does."""
         room_id, sender = str(event["room_id"]), str(event["sender"])
         waiting = await self._approvals.waiting_at(room_id, thread_of(event))
-        if len(waiting) != 1 or sent_at(event) < waiting[0].asked_at:
+        if len(waiting) != 1:
+            return None
+        # What was said before anybody can have seen the question is no answer to it.
+        if sent_at(event) < self._approvals.shown_since(waiting[0].key):
+            return None
+        # Outside of threads a word among several people may be for one of them.
+        if not thread_of(event) and self._router.has_others(room_id, sender):
             return None
         text, speaks = read_prompt(event)
         asked = waiting[0]
@@ -147,6 +153,8 @@ class Answers:
         if offered is None or again is None or offered.room_id != event["room_id"]:
             return None
         if self._router.is_paused(offered.agent_id, offered.room_id):
+            return None
+        if again.prompt is None and again.attachment is None:
             return None
         return again if await self._turns.get(again.turn_id) is None else None
 
@@ -229,4 +237,5 @@ def _asked_again(event: Mapping[str, Any], offered: Turn, offer: str) -> Turn:
     turn.turn_id = turn_id_of(offer, offered.agent_id)
     turn.sender, turn.hops = offered.sender, offered.hops
     turn.reply_to, turn.attachment = offered.reply_to, offered.attachment
+    turn.revises = offered.turn_id
     return turn

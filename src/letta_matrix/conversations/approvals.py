@@ -212,6 +212,8 @@ class Approvals:
         entry = await question.post(text or outcome(approval), approval, self.store, pings)
         if entry.event_id is None:
             approval = await self._doubt(approval, UNSEEN)
+        else:
+            self.store.shown(approval.key)
         if not question.is_about(approval):
             approval = await self._doubt(approval, CHANGED)
         self._spawn(self._let_older_lapse(question))

@@ -17,7 +17,7 @@ from mautrix.errors import MatrixRequestError
 
 from letta_matrix.conversations.dispatcher import Dispatcher
 from letta_matrix.matrix.content import MARKER
-from letta_matrix.matrix.events import mapping
+from letta_matrix.matrix.events import corrected, mapping
 from letta_matrix.matrix.intent import Intent
 from letta_matrix.matrix.room_reading import Page
 from letta_matrix.matrix.watch import Presence, look
@@ -132,7 +132,7 @@ class CatchUp:
         until = max(since, time.time() - self._max_age)
         async for page in _pages(room_id, looker, {"not_senders": silent}, until):
             # Those in the last page that are too old by now are told so.
-            new = [event for event in page.events if _sent_at(event) > since]
+            new = [dict(corrected(event)) for event in page.events if _sent_at(event) > since]
             missed += await self._dispatcher.missing(new)
             if page.end and not _goes_back_to(since, page) and _goes_back_to(until, page):
                 self._unseen += 1

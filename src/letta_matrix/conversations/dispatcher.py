@@ -5,7 +5,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any, Protocol
 
 import structlog
@@ -29,6 +29,8 @@ log = structlog.get_logger()
 
 _KEEP = 30 * 86_400
 _TRIES = 5
+_REFERS = "org.letta.matrix.refers"
+"""Where an event that is put off keeps what was found of what it refers to."""
 
 _CHANGES_ROOM = ("m.room.member", "m.room.name", "m.room.history_visibility")
 
@@ -92,6 +94,7 @@ class Dispatcher:
         self._amended = amended
         self._queued = queued
         self._opening = Counter[str]()
+        self._meanwhile: dict[str, list[Amendment]] = {}
         self._refers = refers
         self._loops = loops
         self._queues: dict[Place, deque[Turn]] = {}
@@ -144,6 +147,10 @@ class Dispatcher:
         admitted = await self._inbox.admit(txn_id, entries, missed=missed)
         for amended in admitted.amended:
             self._amend(amended, admitted.turns)
+        for entry in entries:
+            if entry.amends is not None and entry.room_id in self._opening:
+                # What was read of the room before may say the old.
+                self._meanwhile.setdefault(entry.room_id, []).append(entry.amends)
         self.start(admitted.turns)
         # Only now that the answers are stored: a transaction that comes again brings them again.
         for answer in taken:
@@ -169,7 +176,9 @@ class Dispatcher:
         """Look again at what arrived for a room before it was known to be an agent's. `history`
         is what was said there since the agent (`agent_id`, "" for the bot) was invited, oldest
         first: the homeserver does not push what came before it joined."""
-        self.start(await self._inbox.unpark(room_id, self._router.route, history, agent_id))
+        meanwhile = self._meanwhile.pop(room_id, [])
+        new = await self._inbox.unpark(room_id, self._route_late, history, agent_id, meanwhile)
+        self.start(new)
 
     @contextmanager
     def opening(self, room_id: str) -> Generator[None]:
@@ -234,12 +243,16 @@ class Dispatcher:
         if amending is not None:
             amending.turns = entry.turns if entry is not None else []
             return amending
-        entry = entry or self._router.route(event, await self._refers(event))
+        if entry is not None:
+            # An answer to an event of ours is none to what was said before.
+            return entry
+        refers = await self._refers(event)
+        entry = self._router.route(event, refers)
         if self._loops is not None and entry is not None and entry.turns:
             entry.turns = self._loops.allowed(entry.turns)
             entry.state = entry.state if entry.turns else InboxState.REFUSED
         if entry is not None and entry.turns and entry.room_id in self._opening:
-            return self._put_off(entry)
+            return self._put_off(entry, refers)
         return entry
 
     def _heard(self, event: Mapping[str, Any]) -> None:
@@ -247,11 +260,17 @@ class Dispatcher:
         if self._loops is not None and agent_id is not None:
             self._loops.heard(event, agent_id)
 
-    def _put_off(self, entry: InboxEntry) -> InboxEntry:
+    def _put_off(self, entry: InboxEntry, refers: Refers) -> InboxEntry:
         """What speaks to an agent waits until a room is open; an invite is what opens it."""
         if any(turn.kind is TurnKind.INVITE for turn in entry.turns):
             return entry
-        return replace(entry, state=InboxState.PARKED, turns=[])
+        event = {**entry.event, _REFERS: asdict(refers)}
+        return replace(entry, event=event, state=InboxState.PARKED, turns=[])
+
+    def _route_late(self, event: Mapping[str, Any]) -> InboxEntry | None:
+        known = mapping(event.get(_REFERS))
+        refers = Refers(*(str(known.get(name, "")) for name in Refers.__slots__))
+        return self._router.route(event, refers)
 
     def _amend(self, amended: Amended, new: Sequence[Turn]) -> None:
         """Tell of an amendment, with the turns as this process has them."""

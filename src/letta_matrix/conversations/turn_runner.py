@@ -28,7 +28,7 @@ from letta_matrix.runtimes.protocol import (
     TurnRequest,
 )
 from letta_matrix.store.agents import Agent, AgentDirectory, AgentStatus
-from letta_matrix.store.outbox import Outbox
+from letta_matrix.store.outbox import Outbox, OutboxEntry, OutboxKind
 from letta_matrix.store.rooms import Rooms
 from letta_matrix.store.turns import Outcome, Turn, TurnStatus, TurnStore
 
@@ -110,7 +110,7 @@ class TurnRunner:
         """End a turn that cannot be run, with a word to the person."""
         agent = self._directory.get(turn.agent_id)
         if agent is not None:
-            reply = await self._reply(turn, agent, recovered=True)
+            reply = await self._reply(turn, agent, recovered=True, adopts=False)
             if turn.status is not TurnStatus.REPLYING:
                 await self._tell_to_stop(turn, agent)
                 await self._approvals.ended(turn, reply)
@@ -143,7 +143,20 @@ class TurnRunner:
             run.told = await self._tell_to_stop(turn, run.agent)
         return True
 
-    async def _reply(self, turn: Turn, agent: Agent, *, recovered: bool) -> Reply:
+    async def _to_be_replaced(self, turn_id: str, by: Turn) -> list[OutboxEntry]:
+        """The newest answer to what is asked anew; nothing of one that failed."""
+        revised = await self._turns.get(turn_id)
+        if revised is None or revised.outcome == Outcome.FAILED:
+            return []
+        for one in [*await self._turns.revising(turn_id)][::-1]:
+            entries = await self._outbox.of_turn(one.turn_id) if one.seq < by.seq else []
+            if any(entry.kind is OutboxKind.MESSAGE for entry in entries):
+                return entries
+        return await self._outbox.of_turn(turn_id)
+
+    async def _reply(
+        self, turn: Turn, agent: Agent, *, recovered: bool, adopts: bool = True
+    ) -> Reply:
         intent = Intent(self._homeserver, agent.user_id)
         # What is frozen from the start, or was before a crash, stands in the outbox.
         owed = recovered or turn.status is TurnStatus.REPLYING
@@ -151,8 +164,8 @@ class TurnRunner:
         reply = Reply(turn, intent, self._outbox, self._config.edit_interval, entries)
         if turn.outcome == Outcome.WITHDRAWN:
             reply.withdraw()
-        elif turn.revises is not None and not entries:
-            await reply.adopt(await self._outbox.of_turn(turn.revises))
+        elif turn.revises is not None and not entries and adopts:
+            await reply.adopt(await self._to_be_replaced(turn.revises, turn))
         return reply
 
     async def _deliver(self, turn: Turn, reply: Reply) -> None:

@@ -21,6 +21,9 @@ from letta_matrix.store.turns import Outcome, Turn, TurnStatus, TurnStore
 
 log = structlog.get_logger()
 
+_LOOK = 0.5
+"""Seconds between looks whether a turn that was edited meanwhile is over."""
+
 
 class Stopper(Protocol):
     """Ends a turn as this process has it; False if its end is settled."""
@@ -71,7 +74,10 @@ class Withdrawals:
             status, prompt = amended.before[turn.turn_id]
             if amended.amendment.withdrawn:
                 self._spawn(self._withdraw(turn))
-            elif status is not TurnStatus.QUEUED and turn.prompt != prompt:
+                continue
+            # One that was asked with others, or that several answered, is not asked by a tap.
+            is_one = turn.joined_to is None and len(amended.turns) == 1
+            if is_one and status is not TurnStatus.QUEUED and turn.prompt != prompt:
                 self._spawn(self._offer(turn, amended.amendment))
 
     async def run(self, turn: Turn, *, recovered: bool) -> None:
@@ -119,12 +125,20 @@ class Withdrawals:
         agent = self._directory.get(turn.agent_id)
         if agent is None or turn.outcome == Outcome.WITHDRAWN:
             return
+        # A tap on what is still being answered does nothing.
+        await self._is_over(turn)
         cause = txn_id(turn.event_id, turn.agent_id, "revise", str(amendment.at))
         try:
             ghost = Intent(self._homeserver, agent.user_id)
             await ghost.react(turn.room_id, turn.event_id, ASK_AGAIN, cause)
         except (MatrixRequestError, HomeserverUnavailable) as error:
             log.debug("asking anew is not offered", turn=turn.turn_id, reason=str(error))
+
+    async def _is_over(self, turn: Turn) -> None:
+        while True:
+            if all(live.turn_id != turn.turn_id for live in self._queues().unfinished()):
+                return
+            await asyncio.sleep(_LOOK)
 
     async def _is_gone(self, turn: Turn, event_id: str) -> bool:
         agent = self._directory.get(turn.agent_id)

@@ -1,5 +1,6 @@
 """Tool approvals: what an agent asked for, and what people said to it."""
 
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -67,11 +68,21 @@ class ApprovalStore:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._waiting: dict[str, tuple[str, str]] = {}
+        self._shown: dict[str, float] = {}
 
     async def load(self) -> None:
         """Remember where something waits. Call before use."""
         for one in await self._find(_PENDING):
             self._waiting[one.key] = one.room_id, one.thread_id
+            self._shown[one.key] = one.asked_at
+
+    def shown(self, key: str) -> None:
+        """The homeserver has the question: from now on people can have seen it."""
+        self._shown.setdefault(key, time.time())
+
+    def shown_since(self, key: str) -> float:
+        """When a question was first shown (Unix time), as far as this process knows."""
+        return self._shown.get(key, math.inf)
 
     async def waiting_at(self, room_id: str, thread_id: str) -> list[Approval]:
         """What can be answered in a thread of a room ("": outside of threads)."""
@@ -146,6 +157,7 @@ class ApprovalStore:
         statement = update(approvals).where(waiting).values(**values)
         changed = await self._database.write(lambda db: db.execute(statement).rowcount)
         self._waiting.pop(approval.key, None)
+        self._shown.pop(approval.key, None)
         return changed == 1
 
     async def _find(self, where: ColumnElement[bool]) -> list[Approval]:
