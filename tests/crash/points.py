@@ -65,7 +65,7 @@ def _asks(_outbox: object, entries: Sequence[OutboxEntry], **_kwargs: object) ->
 
 
 def _is_outcome(_outbox: object, entries: Sequence[OutboxEntry], **_kwargs: object) -> bool:
-    return [entry.kind for entry in entries] == [OutboxKind.UPDATE]
+    return any(entry.kind is OutboxKind.UPDATE for entry in entries)
 
 
 def _marked(key: str, value: str) -> Filter:

@@ -177,7 +177,7 @@ async def test_threads_are_conversations_of_their_own(
     room = places.rooms[kind]
     main, inside = word(), word()
     await tell(ann, room, main)
-    root = str((await ann.said_by(room.room_id, room.ghost))[-1]["event_id"])
+    root = (await ann.begin_thread(room)).thread
     assert await tell(ann, room, inside, root) == f"echo: {inside}"
     if kind == "letta_api":
         held = [json.dumps(talk.messages) for talk in places.api.conversations.values()]
