@@ -147,9 +147,10 @@ async def test_an_edited_question_is_asked_anew_by_a_tap(
 
 async def test_a_mention_added_by_an_edit_is_heard(world: World, ann: Person, bob: Person) -> None:
     met = await world.meet()
-    room_id = await ann.create_room(met.ghost, bob.user_id)
-    await ann.mention(room_id, "are you here?", met.ghost)
-    await world.idle()
+    room_id = await ann.create_room(met.ghost)
+    await ann.bring(room_id, bob)
+    first = await ann.mention(room_id, "are you here?", met.ghost)
+    await ann.replies(Room(met.agent, room_id, met.ghost), 1, first)
     said = await ann.send(room_id, "and this?")
     new: Json = {"msgtype": "m.text", "body": "and this, Ada?"}
     new["m.mentions"] = {"user_ids": [met.ghost]}
