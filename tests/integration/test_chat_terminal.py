@@ -18,9 +18,11 @@ from tests.integration.bridge_world import DATABASE, Person, Room, World, settin
 from tests.scripts import DONE, obey
 from tests.waiting import eventually, within
 
+from letta_matrix.connections.known_servers import note_process
 from letta_matrix.conversations import notices
 from letta_matrix.runtimes.memory import Answer, Script
 from letta_matrix.runtimes.protocol import ApprovalRequested, TextDelta, TurnEvent, TurnRequest
+from letta_matrix.stack.bridge_config import PID_FILES
 
 _CONTROL = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")
 _WIDTH = 72
@@ -108,6 +110,9 @@ async def folder(world: World, ann: Person, tmp_path: Path) -> Path:
     human = {"user_id": ann.user_id, "password": ann.password}
     state = {"homeserver": {"url": world.homeserver.url}, "users": {"admin": human}}
     (tmp_path / "stack.json").write_text(json.dumps(state))
+    # By which it knows that it is the stack's homeserver that it talks to.
+    assert world.homeserver.server.process is not None
+    note_process(tmp_path / PID_FILES["synapse"], world.homeserver.server.process.pid)
     return tmp_path
 
 
