@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import replace
 from typing import Any
 
 from letta_matrix.agents.discovery import Discovery
@@ -252,7 +251,7 @@ class Parts:
             trouble_of=trouble_of,
             waiting=self._waiting,
             admission=self.admission,
-            archive=self.archive,
+            archive=lambda agent: self.home.archive(agent, stores.directory),
             horizons=self.prompts.roster.horizons,
         )
 
@@ -342,17 +341,6 @@ class Parts:
 
         faults = await asyncio.gather(*map(fault_of, self.discoveries))
         return dict(zip(self.runtimes, faults, strict=False))
-
-    async def archive(self, agent: Agent) -> None:
-        """Let an agent's room stand in the space no more, until the agent is back."""
-
-        def taken_out(one: Agent) -> Agent:
-            applied = {key: value for key, value in one.applied.items() if key != "space"}
-            return replace(one, applied=applied)
-
-        if agent.room_id is not None:
-            await self.home.take_out(agent.room_id)
-            await self.stores.directory.change([agent.agent_id], taken_out)
 
     def _waiting(self, place: Place) -> int:
         return sum(

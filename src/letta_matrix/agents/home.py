@@ -1,6 +1,7 @@
 """The rooms of the bridge itself: the space that holds the agents' rooms, and a control room."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import structlog
@@ -13,6 +14,7 @@ from letta_matrix.matrix.errors import refusal
 from letta_matrix.matrix.events import mapping
 from letta_matrix.matrix.homeserver import HomeserverUnavailable
 from letta_matrix.matrix.intent import Intent
+from letta_matrix.store.agents import Agent, AgentDirectory
 from letta_matrix.store.meta import Meta
 
 log = structlog.get_logger()
@@ -55,6 +57,18 @@ class Home:
     async def take_out(self, room_id: str) -> None:
         """Let a room stand in the space no more. Raises as `ensure` does."""
         await self._bot.set_state(self.space_id, "m.space.child", {}, room_id)
+
+    async def archive(self, agent: Agent, directory: AgentDirectory) -> None:
+        """Let an agent's room stand in the space no more, until the agent is back. Raises as
+        `ensure` does."""
+
+        def taken_out(one: Agent) -> Agent:
+            applied = {key: value for key, value in one.applied.items() if key != "space"}
+            return replace(one, applied=applied)
+
+        if agent.room_id is not None:
+            await self.take_out(agent.room_id)
+            await directory.change([agent.agent_id], taken_out)
 
     async def wake(self, txn_id: str) -> None:
         """Make the homeserver look at its queue for us (FACTS 2: after a ping alone it may not)."""

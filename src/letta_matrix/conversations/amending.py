@@ -13,16 +13,18 @@ from letta_matrix.store.inbox import InboxEntry, InboxState
 def amending_entry(event: Mapping[str, Any], router: Router) -> InboxEntry | None:
     """An edit or a redaction, with what it changes if its target is its sender's own message;
     None for what is neither."""
+    edit = replaced(event) if event.get("type") == "m.room.message" else None
+    removed = redacted(event)
+    if edit is None and not are_ids(removed):
+        return None
     if not are_ids(*(event.get(key) for key in ("event_id", "room_id", "sender"))):
         return None
     entry = InboxEntry(str(event["event_id"]), str(event["room_id"]), event, InboxState.IGNORED)
-    if are_ids(target := redacted(event)):
+    if edit is None:
         entry.amends = Amendment(
-            str(target), entry.room_id, str(event["sender"]), sent_at(event), withdrawn=True
+            str(removed), entry.room_id, str(event["sender"]), sent_at(event), withdrawn=True
         )
         return entry
-    if event.get("type") != "m.room.message" or (edit := replaced(event)) is None:
-        return None
     target, content = edit
     if not are_ids(target) or not router.may_speak(str(event["sender"])):
         return entry

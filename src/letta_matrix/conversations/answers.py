@@ -11,6 +11,7 @@ from letta_matrix.conversations.routing import (
     are_ids,
     command_turn,
     new_turn,
+    reply_of,
     sent_at,
     thread_of,
 )
@@ -98,9 +99,8 @@ class Answers:
             return await self._reacted(event, str(target), key) if are_ids(target) else None
         if event.get("type") != "m.room.message" or event.get("state_key") is not None:
             return None
-        target = mapping(relation.get("m.in_reply_to")).get("event_id")
-        if are_ids(target) and relation.get("is_falling_back") is not True:
-            return await self._replied(event, str(target))
+        if (target := reply_of(event)) is not None:
+            return await self._replied(event, target)
         return await self._said(event)
 
     async def _said(self, event: Mapping[str, Any]) -> Turn | None:
@@ -143,19 +143,16 @@ class Answers:
         """The turn that asks an agent again: as it offered, or, on a message of one's own, what
         that says by now, answered where it was answered before."""
         offered = await self._outbox.offered_by(target)
-        again: Turn | None = None
-        if offered is not None:
-            again = _asked_again(event, offered, target)
-        else:
-            offered = await self._answered(str(event["sender"]), target)
-            if offered is not None:
-                again = _revised(event, offered)
-        if offered is None or again is None or offered.room_id != event["room_id"]:
+        # An offer is taken up once, however many people react to it.
+        cause = str(event["event_id"]) if offered is None else target
+        asked = offered or await self._answered(str(event["sender"]), target)
+        if asked is None or asked.room_id != event["room_id"]:
             return None
-        if self._router.is_paused(offered.agent_id, offered.room_id):
+        if self._router.is_paused(asked.agent_id, asked.room_id):
             return None
-        if again.prompt is None and again.attachment is None:
+        if asked.prompt is None and asked.attachment is None:
             return None
+        again = _asked_anew(event, asked, cause)
         return again if await self._turns.get(again.turn_id) is None else None
 
     async def _answered(self, sender: str, target: str) -> Turn | None:
@@ -222,20 +219,12 @@ def plain_decision(text: str) -> str | None:
     return "react-deny" if match and not match[1].strip(" .!") else None
 
 
-def _revised(event: Mapping[str, Any], answered: Turn) -> Turn:
-    """The turn that asks what a message says by now, and edits the answer to it."""
-    turn = new_turn(event, answered.agent_id, answered.prompt, thread_id=answered.thread_id)
-    turn.reply_to, turn.attachment = answered.reply_to, answered.attachment
-    turn.revises = answered.turn_id
-    return turn
-
-
-def _asked_again(event: Mapping[str, Any], offered: Turn, offer: str) -> Turn:
-    """The turn that takes up an offer: one, however many people react to it. It speaks for whoever
-    wrote the message: a tap makes nobody's words one's own, nor what they may do."""
-    turn = new_turn(event, offered.agent_id, offered.prompt, thread_id=offered.thread_id)
-    turn.turn_id = turn_id_of(offer, offered.agent_id)
-    turn.sender, turn.hops = offered.sender, offered.hops
-    turn.reply_to, turn.attachment = offered.reply_to, offered.attachment
-    turn.revises = offered.turn_id
+def _asked_anew(event: Mapping[str, Any], asked: Turn, cause: str) -> Turn:
+    """The turn that asks what a message says by now: one for each `cause`, an event's id. It speaks
+    for whoever wrote the message: a tap makes nobody's words one's own, nor what they may do."""
+    turn = new_turn(event, asked.agent_id, asked.prompt, thread_id=asked.thread_id)
+    turn.turn_id = turn_id_of(cause, asked.agent_id)
+    turn.sender, turn.hops = asked.sender, asked.hops
+    turn.reply_to, turn.attachment = asked.reply_to, asked.attachment
+    turn.revises = asked.turn_id
     return turn

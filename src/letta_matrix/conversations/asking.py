@@ -150,7 +150,8 @@ class Asking:
             run.turn, run.agent, runtime.capabilities, joined=run.joined
         )
         # Where several talk, or several questions wait, an answer says which it is to.
-        run.reply.events.replies |= prompt.several or self._joining.is_crowded(run.turn)
+        crowded = self._joining.is_crowded(run.turn, run.joined)
+        run.reply.events.replies |= prompt.several or crowded
         for number, note in enumerate(prompt.notes):
             await run.reply.notify(f"note {number}", note)
         return prompt

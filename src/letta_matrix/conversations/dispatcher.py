@@ -3,9 +3,9 @@
 import asyncio
 import time
 from collections import Counter, deque
-from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, replace
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import replace
 from typing import Any, Protocol
 
 import structlog
@@ -14,6 +14,7 @@ from letta_matrix.conversations.amending import amending_entry
 from letta_matrix.conversations.answers import Answers
 from letta_matrix.conversations.audience import NOTHING, Refers
 from letta_matrix.conversations.loops import Loops
+from letta_matrix.conversations.openings import Openings, kept_refers
 from letta_matrix.conversations.queues import is_answer, queue_of
 from letta_matrix.conversations.routing import Router, sent_at
 from letta_matrix.matrix.events import mapping
@@ -29,8 +30,6 @@ log = structlog.get_logger()
 
 _KEEP = 30 * 86_400
 _TRIES = 5
-_REFERS = "org.letta.matrix.refers"
-"""Where an event that is put off keeps what was found of what it refers to."""
 
 _CHANGES_ROOM = ("m.room.member", "m.room.name", "m.room.history_visibility")
 
@@ -93,8 +92,7 @@ class Dispatcher:
         self._room_changed = room_changed
         self._amended = amended
         self._queued = queued
-        self._opening = Counter[str]()
-        self._meanwhile: dict[str, list[Amendment]] = {}
+        self._openings = Openings()
         self._refers = refers
         self._loops = loops
         self._queues: dict[Place, deque[Turn]] = {}
@@ -122,7 +120,7 @@ class Dispatcher:
                 self._turns.conversations.expect(turn.place)
             if turn.kind is TurnKind.INVITE:
                 # What was said before it was taken comes first.
-                self._opening[turn.room_id] += 1
+                self._openings.begin(turn.room_id)
         self.start(unfinished)
         for room_id in await self._inbox.parked_rooms():
             await self._look_if_open(room_id)
@@ -148,9 +146,7 @@ class Dispatcher:
         for amended in admitted.amended:
             self._amend(amended, admitted.turns)
         for entry in entries:
-            if entry.amends is not None and entry.room_id in self._opening:
-                # What was read of the room before may say the old.
-                self._meanwhile.setdefault(entry.room_id, []).append(entry.amends)
+            self._openings.noted(entry)
         self.start(admitted.turns)
         # Only now that the answers are stored: a transaction that comes again brings them again.
         for answer in taken:
@@ -176,19 +172,14 @@ class Dispatcher:
         """Look again at what arrived for a room before it was known to be an agent's. `history`
         is what was said there since the agent (`agent_id`, "" for the bot) was invited, oldest
         first: the homeserver does not push what came before it joined."""
-        meanwhile = self._meanwhile.pop(room_id, [])
+        meanwhile = self._openings.amendments(room_id)
         new = await self._inbox.unpark(room_id, self._route_late, history, agent_id, meanwhile)
         self.start(new)
 
-    @contextmanager
-    def opening(self, room_id: str) -> Generator[None]:
+    def opening(self, room_id: str) -> AbstractContextManager[None]:
         """One of our users comes into a room: what arrives meanwhile waits for what was said
         before. Call `room_known` at its end or after it."""
-        self._opening[room_id] += 1
-        try:
-            yield
-        finally:
-            self._opening -= Counter({room_id: 1})
+        return self._openings.opening(room_id)
 
     async def amend(self, amendment: Amendment) -> None:
         """Let an amendment take effect that did not come with the sender's own event."""
@@ -251,26 +242,15 @@ class Dispatcher:
         if self._loops is not None and entry is not None and entry.turns:
             entry.turns = self._loops.allowed(entry.turns)
             entry.state = entry.state if entry.turns else InboxState.REFUSED
-        if entry is not None and entry.turns and entry.room_id in self._opening:
-            return self._put_off(entry, refers)
-        return entry
+        return entry and self._openings.put_off(entry, refers)
 
     def _heard(self, event: Mapping[str, Any]) -> None:
         agent_id = self._router.agent_of(event)
         if self._loops is not None and agent_id is not None:
             self._loops.heard(event, agent_id)
 
-    def _put_off(self, entry: InboxEntry, refers: Refers) -> InboxEntry:
-        """What speaks to an agent waits until a room is open; an invite is what opens it."""
-        if any(turn.kind is TurnKind.INVITE for turn in entry.turns):
-            return entry
-        event = {**entry.event, _REFERS: asdict(refers)}
-        return replace(entry, event=event, state=InboxState.PARKED, turns=[])
-
     def _route_late(self, event: Mapping[str, Any]) -> InboxEntry | None:
-        known = mapping(event.get(_REFERS))
-        refers = Refers(*(str(known.get(name, "")) for name in Refers.__slots__))
-        return self._router.route(event, refers)
+        return self._router.route(event, kept_refers(event))
 
     def _amend(self, amended: Amended, new: Sequence[Turn]) -> None:
         """Tell of an amendment, with the turns as this process has them."""
@@ -318,7 +298,7 @@ class Dispatcher:
             await self._run(turn)
             queue.popleft()
             if turn.kind is TurnKind.INVITE and turn.turn_id in self._recovered:
-                self._opening -= Counter({turn.room_id: 1})
+                self._openings.end(turn.room_id)
                 await self._look_quietly(turn.room_id)
         del self._queues[key]
 
@@ -330,7 +310,7 @@ class Dispatcher:
             log.error("a room could not be looked at again", room=room_id, exc_info=error)
 
     async def _look_if_open(self, room_id: str) -> None:
-        if self._router.knows(room_id) and room_id not in self._opening:
+        if self._router.knows(room_id) and room_id not in self._openings:
             await self.room_known(room_id)
 
     async def _run(self, turn: Turn) -> None:

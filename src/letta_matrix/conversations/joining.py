@@ -62,14 +62,14 @@ class Joining:
         finally:
             del self._awaited[turn.place]
 
-    def is_crowded(self, turn: Turn) -> bool:
-        """Whether a turn has waited behind another, or another that is not asked with it waits
-        behind it."""
+    def is_crowded(self, turn: Turn, together: Sequence[Turn]) -> bool:
+        """Whether a turn has waited behind another, or another waits behind it that is not of
+        those asked `together` with it."""
         has_waited = turn.turn_id in self._waited
         self._waited.discard(turn.turn_id)
-        behind = self._queues().behind(turn)
-        alone = joined(turn, behind, self._window)
-        return has_waited or any(one.kind is TurnKind.MESSAGE for one in behind if one not in alone)
+        asked = {one.turn_id for one in together}
+        others = (one for one in self._queues().behind(turn) if one.turn_id not in asked)
+        return has_waited or any(one.kind is TurnKind.MESSAGE for one in others)
 
     async def of(self, turn: Turn, *, again: bool = False) -> list[Turn]:
         """The turns that a turn is asked together with, in order; those it was if it has been,

@@ -3,6 +3,7 @@
 import re
 import time
 from collections.abc import Collection, Mapping
+from functools import lru_cache
 from typing import Any
 
 from letta_matrix.config import Config
@@ -256,10 +257,6 @@ def new_turn(
     """The turn that an event starts with an agent, in the event's thread unless another is
     given; its id derives from event and agent."""
     event_id = str(event["event_id"])
-    content = mapping(event.get("content"))
-    relation = mapping(content.get("m.relates_to"))
-    reply_to = mapping(relation.get("m.in_reply_to")).get("event_id")
-    is_fallback = relation.get("is_falling_back") is True
     return Turn(
         turn_id=turn_id_of(event_id, agent_id),
         agent_id=agent_id,
@@ -269,7 +266,7 @@ def new_turn(
         sent_at=sent_at(event),
         prompt=prompt,
         thread_id=thread_of(event) if thread_id is None else thread_id,
-        reply_to=str(reply_to) if are_ids(reply_to) and not is_fallback else None,
+        reply_to=reply_of(event),
         attachment=attachment_of(event),
     )
 
@@ -298,12 +295,26 @@ def thread_of(event: Mapping[str, Any]) -> str:
     return str(root) if relation.get("rel_type") == "m.thread" and are_ids(root) else ""
 
 
+def reply_of(event: Mapping[str, Any]) -> str | None:
+    """The event that a message replies to; None for none, also where that is only for clients
+    without threads (spec: Threading)."""
+    relation = mapping(mapping(event.get("content")).get("m.relates_to"))
+    target = mapping(relation.get("m.in_reply_to")).get("event_id")
+    is_fallback = relation.get("is_falling_back") is True
+    return str(target) if are_ids(target) and not is_fallback else None
+
+
 def are_ids(*values: object) -> bool:
     """Whether all of these can be ids of Matrix (spec appendices)."""
     return all(
-        isinstance(value, str) and 0 < len(value) <= 255 and clean_text(value) == value
-        for value in values
+        isinstance(value, str) and 0 < len(value) <= 255 and _is_clean(value) for value in values
     )
+
+
+@lru_cache(maxsize=4096)
+def _is_clean(value: str) -> bool:
+    # Everything that looks at an event looks at its ids, and people and rooms come again.
+    return clean_text(value) == value
 
 
 def _routed(entry: InboxEntry, turns: list[Turn]) -> InboxEntry:

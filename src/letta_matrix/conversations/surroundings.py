@@ -11,7 +11,7 @@ from mautrix.errors import MatrixRequestError
 
 from letta_matrix.conversations.audience import NOTHING, Refers
 from letta_matrix.conversations.readable import SAID, read_prompt
-from letta_matrix.conversations.routing import Router, are_ids, thread_of
+from letta_matrix.conversations.routing import Router, are_ids, reply_of, thread_of
 from letta_matrix.matrix.events import mapping
 from letta_matrix.matrix.homeserver import HomeserverUnavailable
 from letta_matrix.matrix.identifiers import persons
@@ -102,17 +102,14 @@ class Surroundings:
             await self.look(room_id)
 
     async def _refers(self, event: Mapping[str, Any], room_id: str) -> Refers:
-        content = mapping(event.get("content"))
-        relation = mapping(content.get("m.relates_to"))
-        target = mapping(relation.get("m.in_reply_to")).get("event_id")
-        is_reply = are_ids(target) and relation.get("is_falling_back") is not True
+        content, target = mapping(event.get("content")), reply_of(event)
         if self._rooms.people_in(room_id) is None and (
-            is_reply or self._names_a_person(content) or self._may_have_changed(room_id)
+            target or self._names_a_person(content) or self._may_have_changed(room_id)
         ):
             await self.look(room_id)
         root = thread_of(event) if self._directory.by_room(room_id) is None else ""
         begun = await self._author(room_id, root) if root else None
-        answered = await self._author(room_id, str(target)) if is_reply else None
+        answered = await self._author(room_id, target) if target else None
         return Refers(
             begun.sender if begun else "",
             answered.sender if answered else "",

@@ -1,0 +1,67 @@
+"""Rooms that one of our users is coming into: what arrives there waits for what was said before."""
+
+from collections import Counter
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from typing import Any
+
+from letta_matrix.conversations.audience import Refers
+from letta_matrix.matrix.events import mapping
+from letta_matrix.store.amendments import Amendment
+from letta_matrix.store.inbox import InboxEntry, InboxState
+from letta_matrix.store.turns import TurnKind
+
+_REFERS = "org.letta.matrix.refers"
+"""Where an event that is put off keeps what was found of what it refers to."""
+
+
+class Openings:
+    """The rooms that are being opened, and the edits and redactions that came for them."""
+
+    def __init__(self) -> None:
+        self._open_by = Counter[str]()
+        self._meanwhile: dict[str, list[Amendment]] = {}
+
+    def __contains__(self, room_id: str) -> bool:
+        return room_id in self._open_by
+
+    @contextmanager
+    def opening(self, room_id: str) -> Generator[None]:
+        """What arrives for a room meanwhile waits."""
+        self.begin(room_id)
+        try:
+            yield
+        finally:
+            self.end(room_id)
+
+    def begin(self, room_id: str) -> None:
+        """One of our users comes into a room."""
+        self._open_by[room_id] += 1
+
+    def end(self, room_id: str) -> None:
+        """It is in, or not to be."""
+        self._open_by -= Counter({room_id: 1})
+
+    def put_off(self, entry: InboxEntry, refers: Refers) -> InboxEntry:
+        """What speaks to an agent waits until its room is open; an invite is what opens it."""
+        is_invite = any(turn.kind is TurnKind.INVITE for turn in entry.turns)
+        if not entry.turns or is_invite or entry.room_id not in self:
+            return entry
+        event = {**entry.event, _REFERS: asdict(refers)}
+        return replace(entry, event=event, state=InboxState.PARKED, turns=[])
+
+    def noted(self, entry: InboxEntry) -> None:
+        """Keep what an entry amends: what was read of its room before may say the old."""
+        if entry.amends is not None and entry.room_id in self:
+            self._meanwhile.setdefault(entry.room_id, []).append(entry.amends)
+
+    def amendments(self, room_id: str) -> list[Amendment]:
+        """What came for a room meanwhile; it is kept no more."""
+        return self._meanwhile.pop(room_id, [])
+
+
+def kept_refers(event: Mapping[str, Any]) -> Refers:
+    """What was found of what an event refers to when it was put off."""
+    known = mapping(event.get(_REFERS))
+    return Refers(*(str(known.get(name, "")) for name in Refers.__slots__))
