@@ -1,6 +1,8 @@
 """Servers that tests share. Each test makes agents, people and rooms of its own in them."""
 
 import asyncio
+import os
+import re
 from collections.abc import AsyncGenerator
 
 import aiohttp
@@ -10,6 +12,16 @@ from tests.stub_model import StubModel
 from tests.waiting import Clock
 
 pytest_plugins = ["tests.stress"]
+
+# What suits programs to one person's terminal, network or accounts is not to decide what a test
+# sees. It goes here, before any of them starts.
+_OF_ONE_PERSON = re.compile(
+    r"(COLUMNS|LINES|NO_COLOR|FORCE_COLOR|TTY_\w+|(HTTPS?|ALL|NO)_PROXY|SSL_CERT_\w+)"
+    r"|(LETTA|MATRIX|OPENAI)_\w+|\w+_API_KEY",
+    re.IGNORECASE,
+)
+for _name in filter(_OF_ONE_PERSON.fullmatch, list(os.environ)):
+    del os.environ[_name]
 
 
 @pytest.fixture(scope="session")
