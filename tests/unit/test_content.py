@@ -17,11 +17,13 @@ def test_plain_text() -> None:
     assert text_content("hello", marker=MARKER) == {
         "msgtype": "m.text",
         "body": "hello",
-        "format": "org.matrix.custom.html",
-        "formatted_body": "hello",
         "m.mentions": {},
         "org.letta.matrix": MARKER,
     }
+
+
+def test_several_lines_are_formatted() -> None:
+    assert text_content("one\ntwo", marker=MARKER)["formatted_body"] == "one<br>\ntwo"
 
 
 def test_what_is_shown_without_html_may_differ() -> None:

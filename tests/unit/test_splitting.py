@@ -18,6 +18,14 @@ def test_short_text_is_one_unchanged_part() -> None:
     assert split("", LIMIT, MEASURE) == [""]
 
 
+@pytest.mark.parametrize("columns", [1, 8, 30, 50])
+def test_the_widest_short_table_fits(columns: int) -> None:
+    text = "|".join("a" for _ in range(columns)) + "\n" + "|".join("-" for _ in range(columns))
+    text += "\n|" * ((CONTENT_LIMIT // 240 - len(text)) // 2)
+    assert split(text, measure=MEASURE) == [text]
+    assert MEASURE(text) < CONTENT_LIMIT
+
+
 def test_cuts_between_paragraphs() -> None:
     paragraph = "word " * 40
     parts = split("\n\n".join([paragraph] * 10), 2_000)

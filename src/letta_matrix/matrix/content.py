@@ -41,7 +41,8 @@ def text_content(
     `live` marks an interim version (MSC4357) and, with `cursor`, shows one at its end. `relation`
     is its `m.relates_to`. `plain` is for whoever sees no HTML; by default that is the Markdown.
     """
-    content = _body(markdown, msgtype, live and cursor, plain) | _common(marker, live, mentions)
+    content = _body(markdown, msgtype, live and cursor, plain, grows=live)
+    content |= _common(marker, live, mentions)
     return content | ({"m.relates_to": dict(relation)} if relation else {})
 
 
@@ -89,7 +90,7 @@ def edit_content(
     The fallback is the plain body alone: an edit carries its text three times as it is, and
     clients that know edits never look at it (spec: Event replacements).
     """
-    new = _body(markdown, msgtype, live, plain) | _common(marker, live, mentions)
+    new = _body(markdown, msgtype, live, plain, grows=True) | _common(marker, live, mentions)
     return {
         "msgtype": msgtype,
         "body": f"* {new['body']}",
@@ -117,14 +118,17 @@ def edit_measure(marker: Mapping[str, object]) -> Callable[[str], int]:
     return measure
 
 
-def _body(markdown: str, msgtype: str, live: bool, plain: str | None) -> dict[str, object]:
+def _body(
+    markdown: str, msgtype: str, with_cursor: bool, plain: str | None, *, grows: bool
+) -> dict[str, object]:
     formatted = render(markdown)
     if plain is not None:
         formatted = replace(formatted, body=plain)
-    if live:
+    if with_cursor:
         formatted = formatted.with_cursor(CURSOR)
     content: dict[str, object] = {"msgtype": msgtype, "body": formatted.body}
-    if formatted.html:
+    # Element shows nothing of a message whose versions are in part formatted and in part not.
+    if formatted.html and (grows or not formatted.is_plain):
         content |= {"format": "org.matrix.custom.html", "formatted_body": formatted.html}
     return content
 

@@ -55,14 +55,15 @@ _TRAILING_CLOSERS = re.compile(r"(?:</[a-z0-9]+>\s*)*\Z")
 
 @dataclass(frozen=True, slots=True)
 class Formatted:
-    """A message's `body` and its `formatted_body`.
-
-    Plain text has HTML too: a message may grow into Markdown, and Element shows nothing of one
-    whose versions are in part formatted and in part not.
-    """
+    """A message's `body` and its `formatted_body`."""
 
     body: str
     html: str
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it is one line of plain text, of which the HTML tells nothing more."""
+        return "\n" not in self.body and self.html == escapeHtml(self.body)
 
     def with_cursor(self, cursor: str) -> "Formatted":
         """The same with `cursor` after the last word, inside the block that is still growing."""

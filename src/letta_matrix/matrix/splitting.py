@@ -42,6 +42,9 @@ _FENCE = re.compile(r" {0,3}(`{3,64}(?=[^`]*$)|~{3,64}(?!~))")
 _LONGEST_FENCE = 64
 _DELIMITER_ROW = re.compile(r"\|?[ \t]*:?-+:?[ \t]*(?:\|[ \t]*:?-+:?[ \t]*)*\|?")
 _SMALLEST_BUDGET = 64
+_MOST_PER_CHARACTER = 240
+"""Bytes that each character of a short text takes in an edit at most, that of a table of empty
+cells too."""
 
 
 def split(
@@ -57,6 +60,8 @@ def split(
 
     Takes up to half a second for a text that needs them all: for a long one call it in a thread.
     """
+    if len(text) * _MOST_PER_CHARACTER <= limit:
+        return [text]
     limit -= estimate(_CUT)
     budget = max(limit if measure is None else limit - measure(""), _SMALLEST_BUDGET)
     # No character costs less than its copies, so that nothing beyond can have a place.
