@@ -3,6 +3,7 @@
 import asyncio
 import fcntl
 import os
+import sqlite3
 import sys
 from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
@@ -12,10 +13,11 @@ from typing import TypeVar
 
 import structlog
 from sqlalchemy import URL, Connection, Executable, create_engine, event, make_url, text
-from sqlalchemy.exc import DatabaseError, DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import DBAPIError
 
 from letta_matrix.store.checkup import check
-from letta_matrix.store.faults import StoreDamaged, StoreError, StoreUnavailable, fault_of
+from letta_matrix.store.commits import Commits
+from letta_matrix.store.faults import StoreDamaged, StoreError, StoreUnavailable, fault_of, is_fault
 
 __all__ = ["HEAD", "Database", "StoreDamaged", "StoreError", "StoreUnavailable", "database_url"]
 
@@ -52,7 +54,9 @@ class Database:
         # One thread owns the one connection: a transaction is one hop there and back, and
         # SQLite takes one writer at a time anyway.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="database")
+        self._commits = Commits(self._thread, self._transaction)
         event.listen(self._engine, "connect", _set_up_sqlite)
+        event.listen(self._engine, "begin", _begin)
 
     async def open(self) -> None:
         """Take the database for this process and create or migrate the schema.
@@ -87,14 +91,10 @@ class Database:
     async def write(self, work: Callable[[Connection], Result]) -> Result:
         """Do `work` in a transaction that commits at its end, or rolls back on an error.
 
-        `work` runs in the database's thread. Raises StoreUnavailable.
+        `work` runs in the database's thread; one that waits beside it may share its commit.
+        Raises StoreUnavailable.
         """
-
-        def transact() -> Result:
-            with self._faults(), self._engine.begin() as connection:
-                return work(connection)
-
-        return await self._run(transact)
+        return await self._commits.add(work)
 
     async def execute(self, *statements: Executable) -> None:
         """Execute statements in one transaction. Raises StoreUnavailable."""
@@ -123,12 +123,16 @@ class Database:
             return work(connection)
 
     @contextmanager
+    def _transaction(self) -> Generator[Connection]:
+        with self._faults(), self._engine.begin() as connection:
+            yield connection
+
+    @contextmanager
     def _faults(self) -> Generator[None]:
         try:
             yield
         except DBAPIError as error:
-            # Of the other kinds (a broken constraint) the cause is ours.
-            if type(error) not in (OperationalError, InterfaceError, DatabaseError):
+            if not is_fault(error):
                 raise
             fault = fault_of(error, self._path)
             self._note(fault)
@@ -173,12 +177,19 @@ class Database:
         log.info("database migrated", schema=HEAD)
 
 
-def _set_up_sqlite(connection: object, _record: object) -> None:
-    cursor = connection.cursor()  # type: ignore[attr-defined]
+def _set_up_sqlite(connection: sqlite3.Connection, _record: object) -> None:
+    # The driver's own way begins nothing before a savepoint (SQLAlchemy, "Serializable isolation /
+    # Savepoints / Transactional DDL" of its SQLite dialect).
+    connection.isolation_level = None
+    cursor = connection.cursor()
     # FULL: what was answered with 200 must survive a power cut, not only a crash.
     for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=5000", "foreign_keys=ON"):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
+
+
+def _begin(connection: Connection) -> None:
+    connection.exec_driver_sql("BEGIN")
 
 
 def _make_folder(path: Path) -> None:

@@ -3,7 +3,7 @@
 import sqlite3
 from pathlib import Path
 
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DatabaseError, DBAPIError, InterfaceError, OperationalError
 
 _REPAIR = 'stop the bridge and put a backup back, or see "A damaged database" in docs/operations.md'
 _LONGEST = 120
@@ -24,6 +24,11 @@ class StoreUnavailable(StoreError):
 class StoreDamaged(StoreUnavailable):
     """What the database's files hold cannot be read; that stays so until somebody puts a backup
     back. Everything goes on that does not need it."""
+
+
+def is_fault(error: BaseException) -> bool:
+    """Whether an error is the database's own; of a broken constraint, say, the cause is ours."""
+    return type(error) in (OperationalError, InterfaceError, DatabaseError)
 
 
 def damaged(file: Path, what: str) -> StoreDamaged:

@@ -1,0 +1,104 @@
+"""Transactions that wait for the database at the same time, committed together."""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Executor
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from sqlalchemy import Connection
+
+from letta_matrix.store.faults import is_fault
+
+Result = TypeVar("Result")
+
+_MOST = 64
+"""Transactions in one commit: none is to wait long for those before it."""
+
+
+@dataclass(slots=True)
+class _Waiting:
+    work: Callable[[Connection], Any]
+    future: asyncio.Future[Any]
+    result: Any = None
+    error: BaseException | None = None
+
+
+class Commits:
+    """Does work in the one `thread` of a database, in order, each all or nothing.
+
+    A commit waits for the disk, so what has come meanwhile shares the next one, a savepoint each:
+    what fails takes nothing else with it. Only a fault of the database itself fails all of them,
+    which `begin` raises; `begin` is a transaction that commits at its end.
+    """
+
+    def __init__(
+        self, thread: Executor, begin: Callable[[], AbstractContextManager[Connection]]
+    ) -> None:
+        self._thread = thread
+        self._begin = begin
+        self._waiting: deque[_Waiting] = deque()
+        self._is_called = False
+
+    async def add(self, work: Callable[[Connection], Result]) -> Result:
+        """The result of `work` once it is committed; raises what it or the commit raises, and
+        RuntimeError once the thread has ended."""
+        loop = asyncio.get_running_loop()
+        one = _Waiting(work, loop.create_future())
+        self._waiting.append(one)
+        if not self._is_called:
+            self._call(loop)
+        return await one.future
+
+    def _call(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._is_called = True
+        try:
+            self._thread.submit(self._commit, loop)
+        except RuntimeError:
+            self._is_called = False
+            raise
+
+    def _commit(self, loop: asyncio.AbstractEventLoop) -> None:
+        # First: who comes from now on calls anew.
+        self._is_called = False
+        batch: list[_Waiting] = []
+        while self._waiting and len(batch) < _MOST:
+            one = self._waiting.popleft()
+            if not one.future.cancelled():
+                batch.append(one)
+        if self._waiting:
+            self._call(loop)
+        try:
+            with self._begin() as connection:
+                self._work(connection, batch)
+        except BaseException as error:  # noqa: BLE001 - told to all who wait
+            for one in batch:
+                one.error = one.error or error
+        loop.call_soon_threadsafe(_tell, batch)
+
+    def _work(self, connection: Connection, batch: list[_Waiting]) -> None:
+        if len(batch) == 1:
+            batch[0].result = batch[0].work(connection)
+            return
+        for one in batch:
+            connection.exec_driver_sql("SAVEPOINT one")
+            try:
+                one.result = one.work(connection)
+            except Exception as error:
+                if is_fault(error):
+                    raise
+                one.error = error
+                connection.exec_driver_sql("ROLLBACK TO one")
+            connection.exec_driver_sql("RELEASE one")
+
+
+def _tell(batch: list[_Waiting]) -> None:
+    for one in batch:
+        if one.future.cancelled():
+            continue
+        if one.error is not None:
+            one.future.set_exception(one.error)
+        else:
+            one.future.set_result(one.result)
