@@ -27,6 +27,7 @@ from letta_matrix.store.outbox import Outbox, OutboxEntry, OutboxKind
 from letta_matrix.store.places import Place
 from letta_matrix.store.rooms import Rooms
 from letta_matrix.store.turns import Turn, TurnKind, TurnStatus, TurnStore, turn_id_of
+from letta_matrix.vitals import Vitals
 
 ADMIN = "@root:test"
 STRANGER = "@bob:test"
@@ -53,7 +54,7 @@ class Stage:
         self.runtime = MemoryRuntime()
         self.runtimes = {"memory": self.runtime}
         self.running: list[Turn] = []
-        self.troubles: list[str] = []
+        self.vitals = Vitals()
         self.archived: list[str] = []
         self.syncs = 0
         self.homeserver = homeserver
@@ -79,7 +80,7 @@ class Stage:
             self.approvals,
             self.cancel,
             self.sync,
-            lambda: self.troubles,
+            self.vitals,
             lambda agent_id: "its room is gone" if agent_id == "agent-2" else "",
             lambda place: sum(turn.place == place for turn in self.running),
             Admission(config, self.homeserver),

@@ -13,6 +13,7 @@ from letta_matrix.runtimes.memory import MemoryRuntime
 from letta_matrix.runtimes.protocol import AgentInfo
 from letta_matrix.store.turns import Outcome, Turn
 from letta_matrix.stores import Stores
+from letta_matrix.vitals import Vitals
 
 
 class Stage:
@@ -46,7 +47,7 @@ class Stage:
         self.stores = Stores(self.config)
         await self.stores.open()
         runtimes = {self.runtime.name: self.runtime}
-        self.parts = Parts(self.config, self.stores, runtimes, list, lambda _agent_id: "")
+        self.parts = Parts(self.config, self.stores, runtimes, Vitals(), lambda _agent_id: "")
         self.parts.offer_tools()
         self.dispatcher, self.runner = self.parts.dispatcher, self.parts.turn_runner
 

@@ -40,6 +40,7 @@ from letta_matrix.store.places import Place
 from letta_matrix.store.turns import Turn, TurnKind
 from letta_matrix.stores import Stores
 from letta_matrix.toolbox.registry import Toolbox
+from letta_matrix.vitals import Vitals
 
 _CROWD = 0.2
 """Seconds in which more people may join a room before it is looked at."""
@@ -48,7 +49,7 @@ _CROWD = 0.2
 class Parts:
     """Everything between the homeserver and the runtimes.
 
-    `troubles` and `trouble_of` (by agent id) tell operators what is wrong.
+    `vitals` and `trouble_of` (by agent id) tell operators what is wrong.
     """
 
     def __init__(
@@ -56,10 +57,11 @@ class Parts:
         config: Config,
         stores: Stores,
         runtimes: Mapping[str, AgentRuntime],
-        troubles: Callable[[], list[str]],
+        vitals: Vitals,
         trouble_of: Callable[[str], str],
     ) -> None:
         self._config = config
+        self._vitals = vitals
         self.stores = stores
         self.runtimes = runtimes
         self.homeserver = Homeserver(
@@ -119,7 +121,7 @@ class Parts:
         self.withdrawals = self._withdrawals()
         self._background: set[asyncio.Task[None]] = set()
         self._looking: dict[str, bool] = {}
-        self.dispatcher = self._dispatcher(troubles, trouble_of)
+        self.dispatcher = self._dispatcher(trouble_of)
         self.toolbox.membership.on_room = self._room_known
         self.catch_up = CatchUp(
             self.bot,
@@ -198,14 +200,12 @@ class Parts:
         self.joining.queued(turn)
         self.approvals.queued(turn)
 
-    def _dispatcher(
-        self, troubles: Callable[[], list[str]], trouble_of: Callable[[str], str]
-    ) -> Dispatcher:
+    def _dispatcher(self, trouble_of: Callable[[str], str]) -> Dispatcher:
         stores = self.stores
         answers = Answers(
             self.router, stores.outbox, stores.turns, stores.approvals, self.approvals.approvers
         )
-        services = self._services(troubles, trouble_of)
+        services = self._services(trouble_of)
         runners: dict[TurnKind, Runner] = {
             TurnKind.MESSAGE: self.turn_runner,
             TurnKind.SPEECH: self.turn_runner,
@@ -232,9 +232,7 @@ class Parts:
             loops=Loops(self._config),
         )
 
-    def _services(
-        self, troubles: Callable[[], list[str]], trouble_of: Callable[[str], str]
-    ) -> CommandServices:
+    def _services(self, trouble_of: Callable[[str], str]) -> CommandServices:
         stores = self.stores
         return CommandServices(
             config=self._config,
@@ -247,7 +245,7 @@ class Parts:
             approvals=self.approvals,
             cancel=self.cancel,
             sync=self.sync,
-            troubles=troubles,
+            vitals=self._vitals,
             trouble_of=trouble_of,
             waiting=self._waiting,
             admission=self.admission,

@@ -6,6 +6,7 @@ import gc
 import signal
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import asdict
 from typing import Any
 
 import structlog
@@ -16,8 +17,8 @@ from letta_matrix import __version__, clock
 from letta_matrix.access.mirror import AuditMirror
 from letta_matrix.agents.provisioner import Provisioner
 from letta_matrix.assembly import Parts
+from letta_matrix.checks import watch_parts
 from letta_matrix.config import Config
-from letta_matrix.connections.admission import Connections
 from letta_matrix.connections.descriptors import raise_limit
 from letta_matrix.doors import Doors
 from letta_matrix.logs import configure_logging, secrets_of
@@ -32,6 +33,7 @@ from letta_matrix.runtimes.protocol import AgentRuntime
 from letta_matrix.store.agents import AgentStatus
 from letta_matrix.store.database import StoreUnavailable
 from letta_matrix.stores import Stores
+from letta_matrix.vitals import Trouble, Vitals, said
 from letta_matrix.waiting import is_set
 from letta_matrix.web.listening import listen
 
@@ -42,6 +44,7 @@ _RESTART_PAUSE = 5.0
 _BACKLOG_TIMEOUT = 30.0
 _SETTING_UP_TIMEOUT = 600.0
 _STOPPING_TIMEOUT = 5.0
+_HOMESERVER = "homeserver"
 _AWAY = "the homeserver cannot be reached"
 _DEFAULT_ROOM_VERSION = 10
 _HOUR = 3600.0
@@ -60,10 +63,9 @@ class Bridge:
         self._tasks: list[asyncio.Task[None]] = []
         self._provisioner: Provisioner | None = None
         self._connected = False
-        self._trouble: str | None = None
+        self.vitals = Vitals()
         self._backlog = asyncio.Event()
         self._sweep_due = asyncio.Event()
-        self._connections: list[Connections] = []
         self._opened = contextlib.AsyncExitStack()
         self._started = clock.now()
 
@@ -92,7 +94,7 @@ class Bridge:
         opened.push_async_callback(self._stores.close)
         await self._stores.open()
         parts = self._parts = Parts(
-            config, self._stores, self._runtimes, self._troubles, self._trouble_of
+            config, self._stores, self._runtimes, self.vitals, self._trouble_of
         )
         opened.push_async_callback(parts.homeserver.close)
         self._mirror = _mirror(config, parts, opened)
@@ -108,7 +110,8 @@ class Bridge:
         await listen(self._appservice.start, config.appservice.hostname, config.appservice.port)
         doors = Doors(config, parts, self.health, self.is_ready, self._trouble_of)
         opened.push_async_callback(doors.close)
-        self._connections = [self._appservice.connections, doors.connections]
+        connections = [self._appservice.connections, doors.connections]
+        watch_parts(self.vitals, parts, connections, self._provisioning)
         await doors.open()
 
     async def _stop_tasks(self) -> None:
@@ -155,18 +158,18 @@ class Bridge:
 
     def health(self) -> Mapping[str, object]:
         """What `/health` answers."""
-        troubles = self._troubles()
-        provisioning = self._provisioner.trouble if self._provisioner else {}
+        troubles = self.vitals.troubles()
         active = [a for a in self._stores.directory.all() if a.status is AgentStatus.ACTIVE]
         return {
-            "status": "degraded" if troubles or provisioning else "ok",
+            "status": "degraded" if troubles else "ok",
             "version": __version__,
             "ready": self.is_ready(),
             "uptime_seconds": round(clock.now() - self._started, 1),
             "troubles": troubles,
+            "checks": [asdict(check) for check in self.vitals.checks()],
             "agents": len(active),
             # A room in which an agent is mute is its people's affair: the bridge works.
-            "agents_in_trouble": {**self._parts.voices.troubles, **provisioning},
+            "agents_in_trouble": {**self._parts.voices.troubles, **self._provisioning()},
             "turns_waiting": self._parts.dispatcher.waiting,
             "turns_refused": self._stores.inbox.refused,
             "homeserver_writes": self._parts.homeserver.writes,
@@ -175,30 +178,23 @@ class Bridge:
             "runtimes": {name: dict(one.counters) for name, one in self._runtimes.items()},
         }
 
-    def _troubles(self) -> list[str]:
-        troubles = [one.trouble for one in self._parts.discoveries if one.trouble]
-        troubles += [one for one in (self._trouble, self._stores.trouble) if one]
-        troubles += [trouble] if (trouble := self._parts.catch_up.trouble) else []
-        troubles += [trouble] if (trouble := self._parts.homeserver.trouble) else []
-        if stuck := self._parts.homeserver.retries.stuck:
-            troubles.append(f"{stuck} requests to the homeserver have failed for 30 s or longer")
-        troubles += [what for some in self._connections for what in some.troubles]
-        return list(dict.fromkeys(troubles))
+    def _provisioning(self) -> Mapping[str, str]:
+        return self._provisioner.trouble if self._provisioner else {}
 
     def _trouble_of(self, agent_id: str) -> str:
-        set_up = self._provisioner.trouble.get(agent_id, "") if self._provisioner else ""
-        return set_up or self._parts.voices.trouble_of(agent_id)
+        return self._provisioning().get(agent_id) or self._parts.voices.trouble_of(agent_id)
 
     async def _connect(self) -> None:
         was_away = True
         while True:
             while (reason := await self._try_connect()) is not None:
                 # Said once for each reason, not at every try.
-                if reason != self._trouble:
-                    self._trouble = reason
+                if (trouble := Trouble(reason)) != self.vitals.of(_HOMESERVER):
+                    self.vitals.tell(_HOMESERVER, trouble)
                     log.error("not connected to the homeserver", reason=reason)
                 await asyncio.sleep(_RETRY_HOMESERVER)
-            self._connected, self._trouble = True, None
+            self._connected = True
+            self.vitals.tell(_HOMESERVER, None)
             log.info("connected to the homeserver", url=self._config.homeserver.url)
             if was_away:
                 self._sweep_due.set()
@@ -207,7 +203,8 @@ class Bridge:
     async def _absence(self) -> bool:
         """Wait until the homeserver was gone and is back; True if it was down, not just slow."""
         presence = await until_gone(self._parts.homeserver)
-        self._connected, self._trouble = False, _AWAY
+        self._connected = False
+        self.vitals.tell(_HOMESERVER, Trouble(_AWAY))
         log.warning("homeserver away", slow=presence is Presence.SLOW)
         return Presence.AWAY in (presence, await until_back(self._parts.homeserver))
 
@@ -271,6 +268,7 @@ class Bridge:
         self._parts.moves.on_moved = provisioner.request
         await provisioner.request(self._stores.directory.all())
         for discovery in self._parts.discover(provisioner.request):
+            self.vitals.watch(f"runtime {discovery.name}", lambda one=discovery: said(one.trouble))
             self._spawn(discovery.run)
 
     async def _default_room_version(self) -> int:

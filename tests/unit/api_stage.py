@@ -21,6 +21,14 @@ HEALTH: Mapping[str, object] = {
     "status": "ok",
     "ready": True,
     "troubles": ["the runtime local is away"],
+    "checks": [
+        {
+            "name": "runtime local",
+            "state": "trouble",
+            "says": "the runtime local is away",
+            "remedy": "",
+        }
+    ],
     "agents_in_trouble": {"agent-1": "no room"},
     "uptime_seconds": 1.0,
     "homeserver_writes": 0,

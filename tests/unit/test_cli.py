@@ -164,6 +164,13 @@ def test_the_report_is_shown_in_short_lines() -> None:
         "turns waiting: 0",
         overview._WHY,
     ]
+    checks = [
+        {"name": "database", "state": "ok", "says": "", "remedy": ""},
+        {"name": "disk", "state": "trouble", "says": "it is full", "remedy": "make room"},
+    ]
+    shown = overview.for_people({"troubles": ["it is full: make room"], "checks": checks})
+    assert shown == "troubles:\n  disk: it is full\n    what to do: make room"
+    assert overview.for_people({"troubles": [], "checks": checks[:1]}) == "troubles: none"
     assert overview._WHY not in overview.for_people({**report, "agents_in_trouble": 0})
 
 

@@ -25,6 +25,7 @@ from letta_matrix.store.agents import AgentDirectory
 from letta_matrix.store.database import Database
 from letta_matrix.store.outbox import OutboxEntry, OutboxKind
 from letta_matrix.store.turns import Outcome, TurnStatus
+from letta_matrix.vitals import Trouble
 
 
 @pytest.fixture
@@ -313,14 +314,15 @@ async def test_status_in_an_agents_room(stage: Stage) -> None:
     await stage.conversations.begin(HERE, "c1", "Birds")
     await stage.asked("k1", await stage.working())
     await stage.working()
-    stage.troubles.append("the runtime `x_y` is away")
+    stage.vitals.tell("runtime", Trouble("the runtime `x_y` is away", "start it"))
     told = await stage.say("status")
     assert "- Conversation: `Birds`, since just now" in told
     assert "- Now: working on the message of `@ann:test`, just now" in told
     assert "- Waiting: 1 message\n" in told
     assert "- `k1`: `Bash` (`ls`) · 2 d left" in told
     assert "an admin's `!status` says what" in told
-    assert "is away" in await stage.say("status", sender=ADMIN)
+    told = await stage.say("status", sender=ADMIN)
+    assert told.endswith("- `runtime`: ``the runtime `x_y` is away``; what to do: `start it`")
 
 
 async def test_an_agent_that_is_done_is_idle(stage: Stage) -> None:

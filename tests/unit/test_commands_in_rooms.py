@@ -9,6 +9,7 @@ from tests.waiting import eventually
 
 from letta_matrix.assembly import Parts
 from letta_matrix.runtimes.memory import MemoryRuntime
+from letta_matrix.vitals import Vitals
 
 BOB, ROOT = "@bob:test", "@root:test"
 SHARED, DIRECT = "!shared:test", "!dm:test"
@@ -74,7 +75,7 @@ async def test_one_runtime_away_hides_no_other(fake: FakeHomeserver, database_fi
     await there.create_agent("New")
     away.available = False
     runtimes = {"away": away, "there": there}
-    parts = Parts(stage.config, stage.stores, runtimes, list, lambda _agent_id: "")
+    parts = Parts(stage.config, stage.stores, runtimes, Vitals(), lambda _agent_id: "")
     parts.discover(nothing)
     fake.members[DIRECT] = {ROOT}
     for event in (

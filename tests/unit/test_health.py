@@ -18,6 +18,7 @@ from letta_matrix.config import Config
 from letta_matrix.conversations.catch_up import CatchUp
 from letta_matrix.runtimes.memory import MemoryRuntime
 from letta_matrix.runtimes.protocol import AgentInfo
+from letta_matrix.vitals import Trouble
 from letta_matrix.web.health import health_routes, told
 
 
@@ -161,7 +162,7 @@ async def test_every_port_tells_the_same(
         strange = await answers(**headers)
         assert strange[0].keys() == {"status", "ready", "authenticated", "agent_sync_available"}
         assert strange == [strange[0]] * 3
-    bridge._trouble = "away"
+    bridge.vitals.tell("homeserver", Trouble("away"))
     assert [one["status"] for one in await answers()] == ["degraded"] * 3
     clock.go()
     await bridge.close()

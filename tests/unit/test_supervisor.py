@@ -17,9 +17,9 @@ from tests.waiting import DEADLINE, Clock, eventually
 
 from letta_matrix.stack import supervisor
 from letta_matrix.stack.errors import StackError
+from letta_matrix.stack.silence import Silence, status_of
 from letta_matrix.stack.supervisor import Child, Command, ending, pause_before
 from letta_matrix.stack.up import Options, Stack
-from letta_matrix.stack.vitals import Silence, status_of
 
 
 @pytest.fixture

@@ -100,6 +100,11 @@ class Discovery:
         self.listed = False
 
     @property
+    def name(self) -> str:
+        """The runtime's."""
+        return self._runtime.name
+
+    @property
     def trouble(self) -> str | None:
         """Why the last listing failed; None after one that worked."""
         return self._trouble

@@ -10,6 +10,7 @@ from letta_matrix.api.routing import Answer, router_for
 from letta_matrix.api.security import Api, Holder, Reader
 from letta_matrix.store.agents import AgentStatus
 from letta_matrix.toolbox.principal import Scope
+from letta_matrix.vitals import State
 from letta_matrix.web.health import counted
 
 router = router_for("bridge")
@@ -41,6 +42,15 @@ class WhoAmI(Answer):
     destructive: bool = Field(description="whether you may do what cannot be undone")
 
 
+class HealthCheck(Answer):
+    """How one thing is."""
+
+    name: str
+    state: State
+    says: str = Field(description="what is wrong, empty for nothing")
+    remedy: str = Field(description="what to do about it, empty where it may pass by itself")
+
+
 class Health(Answer):
     """How the bridge is; more figures may come."""
 
@@ -48,7 +58,14 @@ class Health(Answer):
         extra="allow",
         json_schema_extra={
             "examples": [
-                {"status": "ok", "version": "0.1.0", "ready": True, "troubles": [], "agents": 2}
+                {
+                    "status": "ok",
+                    "version": "0.1.0",
+                    "ready": True,
+                    "troubles": [],
+                    "checks": [{"name": "database", "state": "ok", "says": "", "remedy": ""}],
+                    "agents": 2,
+                }
             ]
         },
     )
@@ -56,6 +73,7 @@ class Health(Answer):
     status: str = Field(description="`ok` or `degraded`")
     ready: bool = Field(description="the homeserver is connected and all agents are set up")
     troubles: list[str] = Field(description="what is wrong, in words")
+    checks: list[HealthCheck] = Field(description="the same by name, with those where nothing is")
 
 
 class Stats(Answer):

@@ -74,13 +74,27 @@ def status(
 
 def for_people(report: Mapping[str, object]) -> str:
     """What /health says, as short lines."""
+    # The checks say what the troubles do, and what to do.
+    shown = {**report, "troubles": _troubles(report)} if "checks" in report else report
     parts = (
-        _lines(name.replace("_", " "), part, _EMPTY.get(name)) for name, part in report.items()
+        _lines(name.replace("_", " "), part, _EMPTY.get(name))
+        for name, part in shown.items()
+        if name != "checks"
     )
     lines = [line for part in parts for line in part]
     if report.get("agents_in_trouble"):
         lines.append(_WHY)
     return "\n".join(lines)
+
+
+def _troubles(report: Mapping[str, object]) -> list[str]:
+    lines = list[str]()
+    for check in cast("list[Mapping[str, str]]", report["checks"]):
+        if check["says"]:
+            lines.append(f"{check['name']}: {check['says']}")
+        if check["remedy"]:
+            lines.append(f"  what to do: {check['remedy']}")
+    return lines
 
 
 def _lines(name: str, value: object, empty: str | None = None) -> list[str]:

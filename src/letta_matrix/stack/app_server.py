@@ -22,8 +22,8 @@ import aiohttp
 from letta_matrix.stack.confine import Reach, own_rules
 from letta_matrix.stack.errors import StackError
 from letta_matrix.stack.files import make_folder_beneath
+from letta_matrix.stack.silence import status_of
 from letta_matrix.stack.supervisor import Command
-from letta_matrix.stack.vitals import status_of
 
 _TIMEOUT = 30.0
 _KEPT = {"PATH", "LANG", "LANGUAGE", "TERM", "TZ", "USER", "LOGNAME", "SHELL", "SSL_CERT_FILE"} | {

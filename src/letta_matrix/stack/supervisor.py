@@ -20,7 +20,7 @@ from pathlib import Path
 
 from letta_matrix.connections.inherited import handed_down
 from letta_matrix.stack.errors import StackError
-from letta_matrix.stack.vitals import Probe, until_hung
+from letta_matrix.stack.silence import Probe, until_hung
 
 Announce = Callable[[str], None]
 """Shows one line to the person at the terminal."""

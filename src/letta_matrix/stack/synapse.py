@@ -24,8 +24,8 @@ from letta_matrix.stack.direct_chats import with_rooms
 from letta_matrix.stack.errors import PasswordRefusedError, StackError
 from letta_matrix.stack.files import keep_secret, write_private_if_changed
 from letta_matrix.stack.homeserver_database import HomeserverDatabase
+from letta_matrix.stack.silence import status_of
 from letta_matrix.stack.supervisor import Command
-from letta_matrix.stack.vitals import status_of
 
 SERVER_NAME = "localhost"
 _ACCEPTS = "letta_matrix.stack.our_invites.OurInvites"

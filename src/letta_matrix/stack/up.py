@@ -29,12 +29,12 @@ from letta_matrix.stack.keeper import KeeperProcess
 from letta_matrix.stack.lock import exclusive
 from letta_matrix.stack.models import ModelChoice
 from letta_matrix.stack.ports import Ports
+from letta_matrix.stack.silence import Probe, status_of, until_hung
 from letta_matrix.stack.state import StackState, remove_state
 from letta_matrix.stack.summary import Facts, summary
 from letta_matrix.stack.supervisor import Announce, Child, Command, hangs
 from letta_matrix.stack.synapse import SERVER_NAME, Synapse
 from letta_matrix.stack.token import keep_token
-from letta_matrix.stack.vitals import Probe, status_of, until_hung
 
 ADMIN = "admin"
 _ACCESS = "admin.token"

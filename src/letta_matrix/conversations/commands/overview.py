@@ -10,6 +10,7 @@ from letta_matrix.conversations.verbatim import inline_code as code
 from letta_matrix.matrix.identifiers import room_alias
 from letta_matrix.store.agents import Agent, AgentStatus
 from letta_matrix.store.turns import TurnStatus
+from letta_matrix.vitals import Check, State
 
 _AGENTS_LISTED = 50
 
@@ -23,7 +24,8 @@ async def status(context: CommandContext) -> str:
         ways = f"{context.typed('approve KEY')} or {context.typed('deny KEY')}"
         lines = [f"Approvals that wait; {ways} answers one:", ""]
         blocks.append("\n".join([*lines, *listed(context, waiting)]))
-    if troubles := context.services.troubles():
+    checks = context.services.vitals.checks()
+    if troubles := [check for check in checks if check.state is State.TROUBLE]:
         blocks.append(_troubles(context, troubles))
     return "\n\n".join(blocks)
 
@@ -142,10 +144,15 @@ async def _approvals_anywhere(context: CommandContext) -> list[str]:
     return ["\n".join(["Approvals wait; they are answered in their rooms:", "", *lines])]
 
 
-def _troubles(context: CommandContext, troubles: list[str]) -> str:
+def _troubles(context: CommandContext, troubles: list[Check]) -> str:
     if not context.is_admin:
         return "Something is wrong on my side; an admin's `!status` says what."
-    return "\n".join(["Troubles:", "", *(f"- {code(trouble, limit=300)}" for trouble in troubles)])
+    return "\n".join(["Troubles:", "", *map(_trouble, troubles)])
+
+
+def _trouble(check: Check) -> str:
+    remedy = f"; what to do: {code(check.remedy, limit=300)}" if check.remedy else ""
+    return f"- {code(check.name)}: {code(check.says, limit=300)}{remedy}"
 
 
 def _role(context: CommandContext) -> str:

@@ -14,6 +14,7 @@ from letta_matrix.store.outbox import Outbox
 from letta_matrix.store.places import Place
 from letta_matrix.store.rooms import Rooms
 from letta_matrix.store.turns import Turn, TurnStore
+from letta_matrix.vitals import Vitals
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,8 +24,8 @@ class CommandServices:
     `cancel` stops the running and queued messages that match and returns how many those were;
     `sync` lists all runtimes now and returns why one could not be listed, "" where it could, by
     its name; `admission` lets people in; `archive` takes a removed agent's room out of the space;
-    `troubles` are lines for an operator,
-    `trouble_of` is the one of an agent by its id, "" if there is none; `waiting` counts the
+    `vitals` tell how the bridge is,
+    `trouble_of` is the trouble of an agent by its id, "" if there is none; `waiting` counts the
     messages at a place that are not answered yet, the one being worked on included; `horizons`
     say from when on somebody may read a room.
     """
@@ -39,7 +40,7 @@ class CommandServices:
     approvals: Approvals
     cancel: Callable[[Callable[[Turn], bool]], Awaitable[int]]
     sync: Callable[[], Awaitable[dict[str, str]]]
-    troubles: Callable[[], list[str]]
+    vitals: Vitals
     trouble_of: Callable[[str], str]
     waiting: Callable[[Place], int]
     admission: Admission

@@ -1,0 +1,82 @@
+"""How the bridge is: named checks, each with what is wrong and what to do about it.
+
+Whoever knows how a part is says so here, under a name. `/health`, `!status` and
+`letta-matrix status` tell it.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class State(StrEnum):
+    """How a check stands."""
+
+    OK = "ok"
+    TROUBLE = "trouble"
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """What is wrong, in a sentence for an operator, and what to do; "": it may pass by itself."""
+
+    says: str
+    remedy: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.says}: {self.remedy}" if self.remedy else self.says
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """How one thing is. `says` and `remedy` are empty where nothing is wrong."""
+
+    name: str
+    state: State
+    says: str = ""
+    remedy: str = ""
+
+
+Probe = Callable[[], Trouble | None]
+"""Tells what is wrong now, without waiting for anything."""
+
+
+class Vitals:
+    """All checks of one process, in the order in which they were first told of."""
+
+    def __init__(self) -> None:
+        self._probes: dict[str, Probe] = {}
+
+    def watch(self, name: str, probe: Probe) -> None:
+        """Ask `probe` whenever somebody wants to know."""
+        self._probes[name] = probe
+
+    def tell(self, name: str, trouble: Trouble | None) -> None:
+        """From now on this is wrong; None: nothing is."""
+        self._probes[name] = lambda: trouble
+
+    def of(self, name: str) -> Trouble | None:
+        """What is wrong with one thing."""
+        probe = self._probes.get(name)
+        return None if probe is None else probe()
+
+    def checks(self) -> list[Check]:
+        """How everything is."""
+        return [_check(name, probe()) for name, probe in self._probes.items()]
+
+    def troubles(self) -> list[str]:
+        """What is wrong, each thing once, in a line."""
+        found = (probe() for probe in self._probes.values())
+        return list(dict.fromkeys(str(trouble) for trouble in found if trouble is not None))
+
+
+def said(text: str | None) -> Trouble | None:
+    """The trouble of a part that tells it in words, with nothing to do or what to do among them;
+    "" and None: there is none."""
+    return Trouble(text) if text else None
+
+
+def _check(name: str, trouble: Trouble | None) -> Check:
+    if trouble is None:
+        return Check(name, State.OK)
+    return Check(name, State.TROUBLE, trouble.says, trouble.remedy)
