@@ -17,6 +17,18 @@ _TOKEN_FAULTS = {
 }
 
 
+class ServerSilent(MatrixRequestError):
+    """Another server, whose answer a request takes, did not give it in `seconds`. It may have got
+    the request all the same."""
+
+    def __init__(self, server: str, seconds: float) -> None:
+        text = f"{server} did not answer within {seconds:g} s: if that is its name, try again later"
+        super().__init__(text)
+        self.http_status = 504
+        self.errcode = "M_CONNECTION_TIMEOUT"
+        self.message = text
+
+
 def is_refusal(error: MatrixRequestError) -> bool:
     """Whether the homeserver said no to this request, so that trying again is of no use.
 
@@ -39,6 +51,8 @@ def is_about_another(error: MatrixRequestError) -> bool:
 
 def refusal(error: MatrixRequestError) -> str:
     """One line about what the homeserver, or a proxy in front of it, refused, for an operator."""
+    if isinstance(error, ServerSilent):
+        return str(error)
     if (told := _TOKEN_FAULTS.get(str(error.errcode))) is not None:
         return told
     if not error.errcode and error.http_status < 500:

@@ -81,8 +81,11 @@ class Intent(RoomReader):
         await self._background(Method.POST, ClientPath.v3.rooms[room_id].leave, {})
 
     async def invite(self, room_id: str, user_id: str, reason: str = "") -> None:
+        """Invite somebody. Raises ServerSilent (a MatrixRequestError) where their server has to
+        be asked and does not answer."""
         path = ClientPath.v3.rooms[room_id].invite
-        await self._background(Method.POST, path, _about(user_id, reason))
+        async with self.asking(user_id):
+            await self._background(Method.POST, path, _about(user_id, reason))
 
     async def kick(self, room_id: str, user_id: str, reason: str = "") -> None:
         path = ClientPath.v3.rooms[room_id].kick

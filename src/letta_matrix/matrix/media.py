@@ -1,11 +1,14 @@
 """Media of the homeserver's content repository, read as one of our users."""
 
+import asyncio
 import re
 
 from mautrix.errors import MatrixRequestError
 
 from letta_matrix.matrix.homeserver import BodyTooLarge, Homeserver, HomeserverUnavailable
 
+_ELSEWHERE = 20.0
+"""Seconds; homeservers ask another one for minutes."""
 _MXC = re.compile(
     r"mxc://(?P<server>(?:[A-Za-z0-9][A-Za-z0-9.-]{0,229}|\[[0-9A-Fa-f:.]{2,45}\])(?::\d{1,5})?)"
     r"/(?P<media_id>[A-Za-z0-9_-]{1,255})"
@@ -48,8 +51,13 @@ async def download(
     More than `most` bytes are not read: with `cut` the first `most` of them are the answer.
     Raises MediaFault.
     """
+    path, server = download_path(mxc), mxc.removeprefix("mxc://").partition("/")[0]
+    away = None if server == user_id.partition(":")[2] else _ELSEWHERE
     try:
-        return await homeserver.read(download_path(mxc), user_id, most, cut=cut)
+        async with asyncio.timeout(away):
+            return await homeserver.read(path, user_id, most, cut=cut)
+    except TimeoutError:
+        raise MediaAway(f"{server}, where it is, did not answer within {away:g} s") from None
     except BodyTooLarge:
         raise MediaTooLarge(f"it is larger than {human_size(most)}") from None
     except HomeserverUnavailable:

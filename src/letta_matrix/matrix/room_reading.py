@@ -1,8 +1,10 @@
 """What one of our users sees of its rooms."""
 
+import asyncio
 import json
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -10,13 +12,14 @@ from mautrix.api import ClientPath, Method, PathBuilder
 from mautrix.errors import MatrixRequestError, MNotFound
 
 from letta_matrix.matrix.content import MARKER
-from letta_matrix.matrix.errors import is_about_another
+from letta_matrix.matrix.errors import ServerSilent, is_about_another
 from letta_matrix.matrix.events import items, mapping
 from letta_matrix.matrix.homeserver import Homeserver
 
 _SEARCH_BACK = 50
 _ASK_FOR = 20.0
 """Seconds that a question is tried that other servers or an index answer."""
+_ELSEWHERE = 10.0
 _NONE = {"types": list[str]()}
 
 Event = dict[str, Any]
@@ -61,10 +64,25 @@ class RoomReader:
     homeserver: Homeserver
     user_id: str
 
+    @asynccontextmanager
+    async def asking(self, whom: str) -> AsyncGenerator[None]:
+        """Raises ServerSilent where the block takes the answer of another server than ours, that
+        of a user or an alias, and it does not come in 10 s: homeservers wait for a minute."""
+        server = whom.partition(":")[2]
+        if server == self.user_id.partition(":")[2]:
+            yield
+            return
+        try:
+            async with asyncio.timeout(_ELSEWHERE):
+                yield
+        except TimeoutError:
+            raise ServerSilent(server, _ELSEWHERE) from None
+
     async def resolve_alias(self, alias: str) -> str | None:
         """The room an alias points to, None if there is none or its server does not answer."""
         try:
-            answer = await self._get(ClientPath.v3.directory.room[alias])
+            async with self.asking(alias):
+                answer = await self._get(ClientPath.v3.directory.room[alias])
         except MatrixRequestError as error:
             if error.http_status == 404 or is_about_another(error):
                 return None
@@ -192,7 +210,8 @@ class RoomReader:
 
     async def profile(self, user_id: str) -> Event:
         """A user's profile (spec: Profiles). Raises MatrixRequestError (404) if unknown."""
-        return await self._get(ClientPath.v3.profile[user_id], None, _ASK_FOR)
+        async with self.asking(user_id):
+            return await self._get(ClientPath.v3.profile[user_id], None, _ASK_FOR)
 
     async def fully_read(self, room_id: str) -> str:
         """The event up to which `user_id` has read a room (`m.fully_read`), "" if none is set."""

@@ -78,7 +78,7 @@ _SLOW = "It took too long. Try again in a minute."
 _AWAY = "The homeserver does not answer now. Try again in a minute."
 _NO_DATABASE = "The bridge's database does not answer now. Try again in a minute."
 _BROKEN = "The tool failed, by a fault of the bridge; its log has the reason."
-_BY_STATUS = {403: Fault.FORBIDDEN, 404: Fault.NOT_FOUND, 413: Fault.TOO_LARGE}
+_BY_STATUS = {403: Fault.FORBIDDEN, 404: Fault.NOT_FOUND, 413: Fault.TOO_LARGE, 504: Fault.TIMEOUT}
 
 
 class Toolbox:

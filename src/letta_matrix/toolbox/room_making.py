@@ -92,18 +92,23 @@ class RoomMaking:
         self, caller: Caller, room_id: str, user_ids: list[str]
     ) -> tuple[list[str], list[NotInvited]]:
         """Who could be invited, and who could not and why: the room stands without them."""
-        invited: list[str] = []
-        refused: list[NotInvited] = []
-        for user_id in dict.fromkeys(user_ids):
-            if user_id == caller.user_id:
-                continue
-            try:
-                await self._membership.invite(caller, room_id, user_id)
-                invited.append(user_id)
-            except (ToolError, MatrixRequestError) as error:
-                why = str(error) if isinstance(error, ToolError) else refusal(error)
-                refused.append({"user_id": user_id, "reason": cut(why, 100)})
-        return invited, refused
+        # Side by side: whose server does not answer keeps nobody else waiting.
+        gate = asyncio.Semaphore(_AT_ONCE)
+
+        async def why_not(user_id: str) -> str:
+            async with gate:
+                try:
+                    await self._membership.invite(caller, room_id, user_id)
+                except (ToolError, MatrixRequestError) as error:
+                    return str(error) if isinstance(error, ToolError) else refusal(error)
+            return ""
+
+        wanted = [one for one in dict.fromkeys(user_ids) if one != caller.user_id]
+        told = [*zip(wanted, await asyncio.gather(*map(why_not, wanted)), strict=True)]
+        refused: list[NotInvited] = [
+            {"user_id": user_id, "reason": cut(why, 100)} for user_id, why in told if why
+        ]
+        return [user_id for user_id, why in told if not why], refused
 
 
 async def _make(caller: Caller, params: CreateRoom) -> str:
