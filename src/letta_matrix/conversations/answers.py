@@ -19,7 +19,15 @@ from letta_matrix.matrix.events import mapping, redacted
 from letta_matrix.store.approvals import ApprovalStatus, ApprovalStore
 from letta_matrix.store.inbox import InboxEntry, InboxState
 from letta_matrix.store.outbox import Outbox
-from letta_matrix.store.turns import Outcome, Turn, TurnKind, TurnStatus, TurnStore, turn_id_of
+from letta_matrix.store.turns import (
+    Outcome,
+    Turn,
+    TurnKind,
+    TurnStatus,
+    TurnStore,
+    offer_of,
+    turn_id_of,
+)
 
 ASK_AGAIN = "🔁"
 """The reaction on an offer that asks the agent again."""
@@ -143,8 +151,8 @@ class Answers:
         """The turn that asks an agent again: as it offered, or, on a message of one's own, what
         that says by now, answered where it was answered before."""
         offered = await self._outbox.offered_by(target)
-        # An offer is taken up once, however many people react to it.
-        cause = str(event["event_id"]) if offered is None else target
+        # What a turn has offered is taken up once, however often it did and many people react.
+        cause = str(event["event_id"]) if offered is None else offer_of(offered.turn_id)
         asked = offered or await self._answered(str(event["sender"]), target)
         if asked is None or asked.room_id != event["room_id"]:
             return None

@@ -15,6 +15,7 @@ from letta_matrix.conversations.approvals import Approvals
 from letta_matrix.conversations.attention import Attention
 from letta_matrix.conversations.joining import Joining
 from letta_matrix.conversations.listening import End, Listener
+from letta_matrix.conversations.models import Models
 from letta_matrix.conversations.prompts import Prompt, Prompts
 from letta_matrix.conversations.reply import Notice, Reply
 from letta_matrix.conversations.reply_text import ReplyText
@@ -65,8 +66,8 @@ class Run:
 
 
 class Asking:
-    """Asks runtimes. `tell_to_stop` stops what a runtime may do for a turn, and is False where
-    that cannot be said for sure."""
+    """Asks runtimes; `models` knows whose model fails. `tell_to_stop` stops what a runtime may do
+    for a turn, and is False where that cannot be said for sure."""
 
     def __init__(
         self,
@@ -83,6 +84,7 @@ class Asking:
         self._approvals = approvals
         self._joining = joining
         self._tell_to_stop = tell_to_stop
+        self.models = Models()
         self._background: set[asyncio.Task[None]] = set()
 
     async def close(self) -> None:
@@ -180,7 +182,15 @@ class Asking:
         attention = Attention(reply.intent, turn.room_id, turn.event_id, self._background)
         text = ReplyText(prompt.header, self._config.envelope)
         listener = Listener(
-            request, runtime, reply, text, attention, run.activity, self._approvals, run.watchdog
+            request,
+            runtime,
+            reply,
+            text,
+            attention,
+            run.activity,
+            self._approvals,
+            run.watchdog,
+            self.models,
         )
         try:
             async with (

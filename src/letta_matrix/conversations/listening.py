@@ -7,6 +7,7 @@ from letta_matrix.conversations import notices
 from letta_matrix.conversations.activity import Activity
 from letta_matrix.conversations.approvals import Approvals
 from letta_matrix.conversations.attention import Attention
+from letta_matrix.conversations.models import Models
 from letta_matrix.conversations.reply import Notice, Reply
 from letta_matrix.conversations.reply_text import ReplyText
 from letta_matrix.conversations.watchdog import Watchdog
@@ -26,7 +27,11 @@ from letta_matrix.runtimes.protocol import (
     TurnRequest,
     TurnStarted,
 )
+from letta_matrix.store.outbox import OutboxKind
 from letta_matrix.store.turns import Outcome
+
+RETRIED = "retried"
+"""The key of the word that says that the model failed and is asked again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,12 +55,14 @@ class Listener:
     activity: Activity
     approvals: Approvals
     watchdog: Watchdog
+    models: Models
 
     async def listen(self, events: AsyncGenerator[TurnEvent]) -> End:
         """Follow the events to the last. Raises RuntimeUnavailable if that is missing."""
         async for event in events:
             self.watchdog.heard()
             if isinstance(event, TurnFinished):
+                self._learn(event)
                 return finished(event, self.text.end(), sure=self.runtime.capabilities.cancel)
             await self._show(event)
         raise RuntimeUnavailable("the runtime's stream ended before the turn did")
@@ -63,6 +70,7 @@ class Listener:
     async def _show(self, event: TurnEvent) -> None:
         match event:
             case TextDelta():
+                self.models.answered(self.request.agent_id)
                 self.attention.end()
                 self.reply.show(self.text.add(event))
             case TextEnded():
@@ -81,11 +89,19 @@ class Listener:
             case ToolReturned():
                 self.activity.returned(event)
             case ModelRetried(reason=reason):
-                await self.reply.notify("retried", notices.retried(reason))
+                self.models.failed(self.request.agent_id, reason)
+                await self.reply.post(OutboxKind.OFFER, RETRIED, notices.retried(reason))
             case ImagesDropped(reason=reason):
                 await self.reply.notify("images", notices.not_shown(reason))
             case _:
                 pass
+
+    def _learn(self, event: TurnFinished) -> None:
+        """What the end of a turn says about the agent's model."""
+        if event.stop_reason is StopReason.ERROR:
+            self.models.failed(self.request.agent_id, event.error)
+        elif event.stop_reason is not StopReason.CANCELLED:
+            self.models.answered(self.request.agent_id)
 
 
 def finished(event: TurnFinished, text: str, *, sure: bool = True) -> End:

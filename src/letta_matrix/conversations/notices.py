@@ -18,6 +18,7 @@ BROKEN = (
 UNAVAILABLE = "I cannot be reached right now. Your message is safe: I'll answer when I am back."
 BUSY = "I am busy with something else in this conversation. I'll answer when that is done."
 RATE_LIMITED = "I was asked too much at once and have to wait a little. I'll answer then."
+WAS_RETRIED = "My model did not answer at first, and I tried again."
 OVER_BUDGET = (
     "That is more than one person may ask at once, so I leave this unanswered, and what you write "
     "next. What you asked before is safe. Write again in a minute, or when some is answered."
@@ -61,7 +62,10 @@ def failed(reason: str) -> str:
 
 
 def retried(reason: str) -> str:
-    return f"My model does not answer ({' '.join(reason.split())[:200].rstrip('.')}). I try again."
+    return (
+        f"My model does not answer ({' '.join(reason.split())[:200].rstrip('.')}). I try again by "
+        f"myself; if nothing comes of it, {ASK_AGAIN} on this message asks me once more."
+    )
 
 
 def refused(reason: str) -> str:

@@ -76,8 +76,7 @@ class ReplyEvents:
     def last_words(self, kind: OutboxKind, text: str) -> OutboxEntry:
         """The notice that ends a turn."""
         cause = self.txn("end", str(kind))
-        offers = {"offer": True} if kind is OutboxKind.OFFER else {}
-        marker = self.marker(cause) | offers
+        marker = self.marker(cause) | _offers(kind)
         content = text_content(text, marker=marker, msgtype="m.notice", relation=self.relation)
         return self.entry(kind, 0, cause, content)
 
@@ -88,7 +87,7 @@ class ReplyEvents:
         cause = self.beside_txn(kind, key)
         content = text_content(
             text,
-            marker={**self.marker(cause), BESIDE: str(kind)},
+            marker={**self.marker(cause), BESIDE: _beside(kind), **_offers(kind)},
             msgtype=_msgtype(kind),
             relation=self.relation,
             mentions=pings,
@@ -111,7 +110,7 @@ class ReplyEvents:
         return edit_content(
             text,
             target_event_id=target,
-            marker={**self.marker(cause), BESIDE: str(kind)},
+            marker={**self.marker(cause), BESIDE: _beside(kind)},
             msgtype=_msgtype(kind),
             plain=plain_words(text),
         )
@@ -169,6 +168,14 @@ def plain_words(markdown: str) -> str:
     if first.startswith("**") and first.endswith("**"):
         first = first.removeprefix("**").removesuffix("**")
     return first + line_end + rest
+
+
+def _offers(kind: OutboxKind) -> dict[str, object]:
+    return {"offer": True} if kind is OutboxKind.OFFER else {}
+
+
+def _beside(kind: OutboxKind) -> str:
+    return str(OutboxKind.NOTICE if kind is OutboxKind.OFFER else kind)
 
 
 def _msgtype(kind: OutboxKind) -> str:

@@ -249,6 +249,13 @@ class TurnStore:
         await self._database.execute(*confirmations, _update(turn, **done, **values))
         turn.status = TurnStatus.DONE
 
+    async def answered_meanwhile(self, turn: Turn) -> bool:
+        """Whether a turn takes up an offer of one that came to an answer all the same."""
+        if turn.turn_id != turn_id_of(offer_of(turn.revises or ""), turn.agent_id):
+            return False
+        revised = await self.get(turn.revises or "")
+        return revised is not None and revised.outcome == Outcome.ANSWERED
+
     async def forget_conversation(self, turn: Turn) -> None:
         """The runtime no longer has the turn's conversation, nor anything of the turn."""
         values = {"status": TurnStatus.QUEUED, "runtime_state": None, "conversation_id": None}
@@ -260,6 +267,11 @@ class TurnStore:
         query = select(turns).where(where).order_by(turns.c.seq)
         rows = await self._database.read(lambda db: db.execute(query).mappings().all())
         return [turn_of(row) for row in rows]
+
+
+def offer_of(turn_id: str) -> str:
+    """What causes the turn that a turn has offered, in the place of an event's id."""
+    return f"offer of {turn_id}"
 
 
 def turn_id_of(event_id: str, agent_id: str) -> str:
