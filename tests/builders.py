@@ -48,6 +48,11 @@ def agent(number: int = 1, room_id: str | None = None, **fields: Any) -> Agent:
     return Agent(**values | fields)
 
 
+async def always() -> bool:
+    """Tells that a bridge is ready."""
+    return True
+
+
 def message(body: Any = "hello", room_id: str = "!1:test", **fields: Any) -> dict[str, Any]:
     """A text message by a person, now, with an event id of its own."""
     event: dict[str, Any] = {

@@ -63,7 +63,8 @@ class FakeHomeserver:
 
     `requests` is everything that arrived; `fail` puts faults in front of the requests whose
     `METHOD path` matches; `forgetful` makes it forget client txn ids, as a restart does.
-    `slow` gives requests that match a pattern so many seconds; `hold` keeps them.
+    `slow` gives requests that match a pattern so many seconds; `hold` keeps them; `headers` come
+    with every answer.
     """
 
     def __init__(self) -> None:
@@ -76,6 +77,7 @@ class FakeHomeserver:
         self.forgetful = False
         self.port = 0
         self.slow: dict[str, float] = {}
+        self.headers: dict[str, str] = {}
         self._txns: dict[tuple[str, str], str] = {}
         self._faults: list[tuple[re.Pattern[str], list[Fault]]] = []
         self._held: list[tuple[re.Pattern[str], asyncio.Event]] = []
@@ -165,7 +167,7 @@ class FakeHomeserver:
         if fault is None or fault.takes_effect:
             status, answer = self._answer(request)
             if fault is None:
-                return web.json_response(answer, status=status)
+                return web.json_response(answer, status=status, headers=self.headers)
         if fault.status == 0:
             assert http.transport is not None
             http.transport.abort()

@@ -106,12 +106,14 @@ class ServerProcess:
 
 @dataclass
 class Homeserver:
-    """A Synapse with our application service registered at `appservice_port`."""
+    """A Synapse with our application service registered at `appservice_port`; `odd` are settings
+    of its own."""
 
     synapse: Synapse
     config: Config
     http: aiohttp.ClientSession
     admin_token: str = ""
+    odd: dict[str, object] = field(default_factory=dict[str, object])
     server: ServerProcess = field(init=False)
 
     def __post_init__(self) -> None:
@@ -147,6 +149,8 @@ class Homeserver:
             often = {"per_second": 1000, "burst_count": 10000}
             limits = dict.fromkeys(("address", "account", "failed_attempts"), often)
             file.write(json.dumps({"rc_login": limits})[1:-1] + "\n")
+            # Of two with the same name the later one counts.
+            file.write(yaml.safe_dump(self.odd) if self.odd else "")
         await self.server.start()
         _, self.admin_token, _ = await self.register("admin", admin=True)
 

@@ -47,7 +47,8 @@ class Stage:
         self.stores = Stores(self.config)
         await self.stores.open()
         runtimes = {self.runtime.name: self.runtime}
-        self.parts = Parts(self.config, self.stores, runtimes, Vitals(), lambda _agent_id: "")
+        self.vitals = Vitals()
+        self.parts = Parts(self.config, self.stores, runtimes, self.vitals, lambda _: "")
         self.parts.offer_tools()
         self.dispatcher, self.runner = self.parts.dispatcher, self.parts.turn_runner
 

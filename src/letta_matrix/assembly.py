@@ -70,6 +70,7 @@ class Parts:
             Pacer(config.conversations.edits_per_second),
             known_homeserver(config),
         )
+        stores.inbox.there = self.homeserver.clock.now
         self.bot = Intent(self.homeserver, config.bot_user_id)
         self.home = Home(config, self.bot, stores.meta)
         contexts = Contexts(config, self.homeserver, stores.rooms, stores.turns)
@@ -84,6 +85,7 @@ class Parts:
             stores.turns,
             lambda: self.dispatcher,
             config.conversations.join_messages,
+            self.homeserver.clock.now,
         )
         self.toolbox = self._toolbox()
         self.admission = Admission(config, self.homeserver)

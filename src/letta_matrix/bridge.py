@@ -28,6 +28,7 @@ from letta_matrix.matrix.homeserver import HomeserverUnavailable
 from letta_matrix.matrix.intent import Intent
 from letta_matrix.matrix.transactions import txn_id
 from letta_matrix.matrix.watch import Presence, until_back, until_gone
+from letta_matrix.pulse import Ping, Reach, StorePulse
 from letta_matrix.runtimes.adapters import make_runtime
 from letta_matrix.runtimes.protocol import AgentRuntime
 from letta_matrix.store.agents import AgentStatus
@@ -35,7 +36,7 @@ from letta_matrix.store.database import StoreUnavailable
 from letta_matrix.stores import Stores
 from letta_matrix.vitals import Trouble, Vitals, said
 from letta_matrix.waiting import is_set
-from letta_matrix.web.listening import listen
+from letta_matrix.web.listening import check_free, listen
 
 log = structlog.get_logger()
 
@@ -79,6 +80,8 @@ class Bridge:
         self._spawn(self._parts.dispatcher.prune)
         self._spawn(self._parts.catch_up.beat)
         self._spawn(self._forget_calls)
+        self._spawn(self._store_pulse.run)
+        self._spawn(self._reach.run)
         if self._mirror is not None:
             self._spawn(self._mirror.run)
         for watch in self._parts.watches.values():
@@ -91,6 +94,7 @@ class Bridge:
 
     async def _open(self, opened: contextlib.AsyncExitStack) -> None:
         config = self._config
+        check_free(config.listens)
         opened.push_async_callback(self._stores.close)
         await self._stores.open()
         parts = self._parts = Parts(
@@ -108,10 +112,15 @@ class Bridge:
         self._appservice = Appservice(config.appservice.hs_token.get_secret_value(), self)
         opened.push_async_callback(self._appservice.close)
         await listen(self._appservice.start, config.appservice.hostname, config.appservice.port)
-        doors = Doors(config, parts, self.health, self.is_ready, self._trouble_of)
+        ping = Ping(config, parts.homeserver)
+        self._store_pulse = StorePulse(self._stores.database, ping)
+        self._reach = Reach(ping, lambda: self._appservice.heard_at, lambda: self._connected)
+        opened.push_async_callback(self._reach.close)
+        doors = Doors(config, parts, self.health, self._asked_if_ready, self._trouble_of)
         opened.push_async_callback(doors.close)
         connections = [self._appservice.connections, doors.connections]
         watch_parts(self.vitals, parts, connections, self._provisioning)
+        self.vitals.watch("reachability", lambda: self._reach.trouble)
         await doors.open()
 
     async def _stop_tasks(self) -> None:
@@ -141,10 +150,16 @@ class Bridge:
         """See `AppserviceHandler.has_alias`; aliases are made with their rooms, never on demand."""
         return False
 
+    async def _asked_if_ready(self) -> bool:
+        await self._reach.look()
+        return self.is_ready()
+
     def is_ready(self) -> bool:
-        """Whether the homeserver is connected and every listed agent is set up."""
+        """Whether the homeserver is connected and reaches us, as far as is known, and every
+        listed agent is set up."""
         return (
             self._connected
+            and self._reach.trouble is None
             and self._agents_known()
             and self._provisioner is not None
             and not self._provisioner.busy

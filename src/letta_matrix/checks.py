@@ -4,7 +4,16 @@ from collections.abc import Callable, Mapping
 
 from letta_matrix.assembly import Parts
 from letta_matrix.connections.admission import Connections
+from letta_matrix.matrix.server_clock import ServerClock
+from letta_matrix.store.agents import ENCRYPTED, Agent, AgentStatus
 from letta_matrix.vitals import Trouble, Vitals, said
+
+_NAMED = 3
+_NO_RUNTIMES = Trouble(
+    "no runtime is configured, so there are no agents",
+    "add one under `runtimes` in config.yaml (docs/how-to/runtimes.md), or set LETTA_API_URL, and "
+    "start the bridge again",
+)
 
 
 def watch_parts(
@@ -17,8 +26,12 @@ def watch_parts(
     be set up, by their ids."""
     vitals.watch("homeserver address", lambda: said(parts.homeserver.trouble))
     vitals.watch("requests", lambda: _stuck(parts.homeserver.retries.stuck))
-    vitals.watch("database", lambda: said(parts.stores.trouble))
+    vitals.watch("database", lambda: parts.stores.trouble)
     vitals.watch("missed messages", lambda: said(parts.catch_up.trouble))
+    vitals.watch("clock", lambda: _clock(parts.homeserver.clock))
+    vitals.watch("runtimes", lambda: None if parts.runtimes else _NO_RUNTIMES)
+    vitals.watch("models", lambda: _models(parts))
+    vitals.watch("encryption", lambda: encryption(parts.stores.directory.all()))
     vitals.watch("agents", lambda: _agents(len(provisioning())))
     vitals.watch("connections", lambda: _connections(connections))
 
@@ -30,6 +43,56 @@ def _stuck(requests: int) -> Trouble | None:
         f"{requests} requests to the homeserver have failed for 30 s or longer",
         "they are tried again; the bridge's log says which, and why they fail",
     )
+
+
+def _models(parts: Parts) -> Trouble | None:
+    failing = parts.turn_runner.models.failing
+    if not failing:
+        return None
+    agents = [parts.stores.directory.get(agent_id) for agent_id in failing]
+    names = _names([agent.name for agent in agents if agent is not None])
+    return Trouble(
+        f"the model of {names} does not answer: {[*failing.values()][-1]}",
+        "see whether the model's server or provider is up, and what it says of the key; whoever "
+        "asked was told",
+    )
+
+
+def encryption(agents: list[Agent]) -> Trouble | None:
+    """Whose room cannot be read by its agent."""
+    active = [one for one in agents if one.status is AgentStatus.ACTIVE]
+    unread = [one.name for one in active if one.applied.get(ENCRYPTED)]
+    if not unread:
+        return None
+    return Trouble(
+        f"encrypted, so that the agents cannot read it: the room of {_names(unread)}",
+        "set `encryption_enabled_by_default_for_room_type: off` in Synapse's homeserver.yaml and "
+        "restart it, so that new rooms are made without; a room that is encrypted stays so",
+    )
+
+
+def _names(names: list[str]) -> str:
+    """Some of the names, and how many others there are."""
+    shown, others = names[:_NAMED], len(names) - _NAMED
+    return ", ".join(shown) + (f" and {others} others" if others > 0 else "")
+
+
+def _clock(clock: ServerClock) -> Trouble | None:
+    if not clock.is_off:
+        return None
+    which = "ahead of" if clock.ahead > 0 else "behind"
+    return Trouble(
+        f"this machine's clock is {_span(abs(clock.ahead))} {which} the homeserver's",
+        "set both by the network's time (timedatectl set-ntp true); meanwhile the bridge goes by "
+        "the homeserver's, but tokens end and approvals lapse by its own",
+    )
+
+
+def _span(seconds: float) -> str:
+    for unit, size in (("days", 86_400), ("hours", 3_600)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds / 60:.0f} minutes"
 
 
 def _agents(count: int) -> Trouble | None:

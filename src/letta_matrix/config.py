@@ -249,6 +249,15 @@ class Config(Section):
     def bot_user_id(self) -> str:
         return f"@{self.appservice.bot_username}:{self.homeserver.domain}"
 
+    @property
+    def listens(self) -> list[tuple[str, int]]:
+        """Every host and port that the bridge listens on."""
+        api, mcp, appservice = self.api, self.mcp, self.appservice
+        places = [(appservice.hostname, appservice.port), (api.hostname, api.port)]
+        if mcp.enabled:
+            places += [(mcp.hostname, mcp.port), (mcp.hostname, mcp.websocket_port)]
+        return places
+
     def path(self, name: str) -> Path:
         """A path of the configuration, relative ones taken from the file's own folder."""
         return self.directory / Path(name).expanduser()

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING
 
 from starlette.middleware import Middleware
@@ -41,7 +41,7 @@ class Doors:
         config: Config,
         parts: Parts,
         health: Callable[[], Mapping[str, object]],
-        is_ready: Callable[[], bool],
+        is_ready: Callable[[], Awaitable[bool]],
         trouble_of: Callable[[str], str],
     ) -> None:
         self._config = config

@@ -14,6 +14,7 @@ from letta_matrix.store.rooms import Rooms
 from letta_matrix.store.speech import SpeechStore
 from letta_matrix.store.tokens import TokenStore
 from letta_matrix.store.turns import TurnStore
+from letta_matrix.vitals import Trouble
 
 
 class Stores:
@@ -44,8 +45,8 @@ class Stores:
         await self.approvals.load()
 
     @property
-    def trouble(self) -> str:
-        """What is wrong with the database, "" for nothing."""
+    def trouble(self) -> Trouble | None:
+        """What is wrong with the database."""
         return self.database.trouble or self.tokens.trouble
 
     async def close(self) -> None:

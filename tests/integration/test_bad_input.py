@@ -220,7 +220,13 @@ async def test_a_locked_database_acknowledges_nothing_and_recovers(
 
     await eventually(refused, lambda times: times >= 2)
     assert len(world.runtime.asked) == asked
+    (told,) = [one for one in (await world.health())["checks"] if one["name"] == "database"]
+    assert told["remedy"] == "another program holds it: end that one"
+    pings = await count(world, "pings")
     locked.execute("ROLLBACK")
+    # It is not left to the homeserver when it tries again.
+    await eventually(lambda: count(world, "pings"), lambda found: found > pings)
+    assert (await world.health())["troubles"] == []
     assert (await deliver(world, events, "locked"))[0] == 200
     texts = await ann.answers(room, 2)
     assert sorted(texts) == ["echo: by the homeserver", "echo: while locked"]

@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator
 
 import aiohttp
 import pytest
-from tests.builders import config_for
+from tests.builders import always, config_for
 from tests.servers import free_port
 from tests.stage import Stage
 from tests.waiting import Clock, eventually, settled, within
@@ -27,7 +27,7 @@ class Attacked:
     def __init__(self, stage: Stage, config: Config, http: aiohttp.ClientSession) -> None:
         self.stage = stage
         self.config = config
-        self.doors = Doors(config, stage.parts, dict, lambda: True, lambda _: "")
+        self.doors = Doors(config, stage.parts, dict, always, lambda _: "")
         self.doors._budget = Budget(1_000_000)
         self.http = http
         self.headers = dict[str, str]()

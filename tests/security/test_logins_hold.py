@@ -7,7 +7,7 @@ from typing import Any
 
 import httpx
 import pytest
-from tests.builders import config_for, message
+from tests.builders import always, config_for, message
 from tests.fake_homeserver import FakeHomeserver
 from tests.stage import Stage
 from tests.unit.api_stage import stage_on
@@ -73,7 +73,7 @@ class Front:
     """The API, and logins from addresses."""
 
     def __init__(self, stage: Stage) -> None:
-        doors = Doors(stage.config, stage.parts, dict, lambda: True, lambda _: "")
+        doors = Doors(stage.config, stage.parts, dict, always, lambda _: "")
         self.stage, self.services = stage, doors._api_services()
         self.logins = Logins(self.services)
         self.http = httpx.AsyncClient(

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from tests.builders import always
 from tests.fake_homeserver import FakeHomeserver
 from tests.stage import Stage
 
@@ -44,7 +45,7 @@ class Api:
     def __init__(self, stage: Stage, config: Config | None = None) -> None:
         self.stage = stage
         config = config or stage.config
-        doors = Doors(config, stage.parts, lambda: HEALTH, lambda: True, lambda _: "")
+        doors = Doors(config, stage.parts, lambda: HEALTH, always, lambda _: "")
         self.app = doors.rest()
         transport = httpx.ASGITransport(self.app)
         self.http = httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1")

@@ -11,6 +11,7 @@ import aiohttp
 import httpx
 import pytest
 from structlog.testing import capture_logs
+from tests.builders import always
 from tests.stage import Stage
 from tests.unit.api_stage import lasting_stage
 from tests.waiting import Clock, eventually, settled, within
@@ -60,7 +61,7 @@ async def stage(migrated: Path, tmp_path_factory: pytest.TempPathFactory) -> Asy
 
 @pytest.fixture(scope="module")
 def app(stage: Stage) -> Any:
-    doors = Doors(stage.config, stage.parts, lambda: {}, lambda: True, lambda _: "")
+    doors = Doors(stage.config, stage.parts, lambda: {}, always, lambda _: "")
     return doors._make_api()
 
 

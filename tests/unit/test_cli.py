@@ -174,6 +174,22 @@ def test_the_report_is_shown_in_short_lines() -> None:
     assert overview._WHY not in overview.for_people({**report, "agents_in_trouble": 0})
 
 
+@pytest.mark.parametrize(
+    ("hostname", "base"),
+    [
+        ("127.0.0.1", "http://127.0.0.1:8004"),
+        ("0.0.0.0", "http://127.0.0.1:8004"),
+        ("", "http://127.0.0.1:8004"),
+        ("::", "http://[::1]:8004"),
+        ("::1", "http://[::1]:8004"),
+        ("fe80::1%eth0", "http://[fe80::1%25eth0]:8004"),
+        ("bridge.example", "http://bridge.example:8004"),
+    ],
+)
+def test_where_the_bridge_is_asked(hostname: str, base: str) -> None:
+    assert overview._base(hostname, 8004) == base
+
+
 def test_a_password_that_is_not_known_any_more() -> None:
     state = {"users": {"admin": {"user_id": "@admin:localhost"}}}
     with pytest.raises(Failure, match=r"write the new one into admin\.password"):

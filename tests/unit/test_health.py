@@ -1,6 +1,8 @@
 """`/health` answers always, `/ready` only when all is set up."""
 
+import socket
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import httpx
@@ -20,9 +22,12 @@ from letta_matrix.runtimes.memory import MemoryRuntime
 from letta_matrix.runtimes.protocol import AgentInfo
 from letta_matrix.vitals import Trouble
 from letta_matrix.web.health import health_routes, told
+from letta_matrix.web.listening import PortTakenError
 
 
-def config_on(fake: FakeHomeserver, database_file: Path, *, mcp: bool = False) -> Config:
+def config_on(
+    fake: FakeHomeserver, database_file: Path, *, mcp: bool = False, **sections: Any
+) -> Config:
     ports = {"port": free_port(), "websocket_port": free_port()} if mcp else {}
     return config_for(
         database_file.parent,
@@ -31,6 +36,7 @@ def config_on(fake: FakeHomeserver, database_file: Path, *, mcp: bool = False) -
         api={"port": free_port()},
         mcp={"enabled": mcp, **ports},
         database={"url": f"sqlite:///{database_file}"},
+        **sections,
     )
 
 
@@ -104,6 +110,10 @@ async def test_it_tells_at_once_that_the_registration_is_not_known(
 
 async def test_health_and_readiness() -> None:
     ready = False
+
+    async def is_ready() -> bool:
+        return ready
+
     app = Starlette(
         routes=health_routes(
             lambda: {
@@ -112,7 +122,7 @@ async def test_health_and_readiness() -> None:
                 "troubles": ["x"],
                 "agents_in_trouble": {"a": "b"},
             },
-            lambda: ready,
+            is_ready,
             lambda request: request.url.hostname == "bridge",
         )
     )
@@ -172,3 +182,15 @@ async def test_health_has_the_fields_of_the_original() -> None:
     original = {"status", "authenticated", "timestamp", "agent_sync_available"}
     assert told({"status": "ok", "ready": True}).keys() >= original
     assert told({"status": "ok", "ready": True})["authenticated"] is True
+
+
+async def test_a_port_that_is_taken_leaves_no_keeper_behind(
+    fake: FakeHomeserver, database_file: Path
+) -> None:
+    local = {"type": "app_server", "url": "ws://127.0.0.1:9"}
+    config = config_on(fake, database_file, mcp=True, runtimes=[local])
+    for hostname, port in config.listens:
+        told = pytest.raises(PortTakenError, match=f"{hostname}:{port}: Address already in use")
+        with socket.create_server((hostname, port)), told:
+            await Bridge(config).start()
+    assert not [*database_file.parent.glob("keeper*")]

@@ -14,12 +14,14 @@ from tests.waiting import Clock, eventually, settled
 
 from letta_matrix.agents.home import Home
 from letta_matrix.agents.provisioner import _BACK, _REMOVED, Provisioner
+from letta_matrix.checks import encryption
 from letta_matrix.matrix.errors import refusal
 from letta_matrix.matrix.homeserver import Homeserver, RateLimited
 from letta_matrix.matrix.intent import Intent
 from letta_matrix.store.agents import Agent, AgentDirectory, AgentStatus
 from letta_matrix.store.database import Database, StoreUnavailable
 from letta_matrix.store.meta import Meta
+from letta_matrix.vitals import Trouble
 
 FORBIDDEN = Fault(403, {"errcode": "M_FORBIDDEN", "error": "not invited"})
 
@@ -386,3 +388,27 @@ def _error(errcode: str) -> RateLimited:
     error = RateLimited(1.0)
     error.errcode, error.message = errcode, "why"  # type: ignore[assignment]
     return error
+
+
+async def test_a_room_that_is_encrypted_from_the_start_is_known(
+    site: Site, fake: FakeHomeserver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make = Intent.create_room
+
+    async def forced(self: Intent, content: Any, **more: Any) -> str:
+        room_id = await make(self, content, **more)
+        fake.set_state(room_id, "m.room.encryption", {"algorithm": "m.megolm.v1.aes-sha2"})
+        return room_id
+
+    await site.new(1)
+    await site.new(2)
+    await site.provisioner.reconcile("agent-2")
+    monkeypatch.setattr(Intent, "create_room", forced)
+    await site.reconcile()
+    assert encryption(site.directory.all()) == Trouble(
+        "encrypted, so that the agents cannot read it: the room of Agent 1",
+        "set `encryption_enabled_by_default_for_room_type: off` in Synapse's homeserver.yaml and "
+        "restart it, so that new rooms are made without; a room that is encrypted stays so",
+    )
+    await site.change(status=AgentStatus.REMOVED)
+    assert encryption(site.directory.all()) is None

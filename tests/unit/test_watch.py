@@ -97,16 +97,6 @@ async def test_a_homeserver_that_keeps_us_waiting_is_slow(
         assert await within(task) is Presence.SLOW
 
 
-async def test_watching_costs_no_requests(
-    fake: FakeHomeserver, homeserver: Homeserver, clock: Clock
-) -> None:
-    async with watching(homeserver) as gone:
-        await eventually(lambda: fake.connections)
-        clock.advance(60)
-        await settled(gone)
-        assert fake.requests == []
-
-
 async def test_a_server_that_hangs_up_at_once_is_not_hammered(clock: Clock) -> None:
     connections = list[float]()
 
@@ -126,3 +116,20 @@ async def test_a_server_that_hangs_up_at_once_is_not_hammered(clock: Clock) -> N
     pauses = [later - earlier for earlier, later in pairwise(connections)]
     least = [0.4, 0.8, 1.6, 3.2, 6.4]
     assert [pause >= shortest for pause, shortest in zip(pauses, least, strict=True)] == [True] * 5
+
+
+async def test_one_that_hangs_is_noticed_though_nothing_is_asked_of_it(
+    fake: FakeHomeserver, homeserver: Homeserver, looks: list[Presence], clock: Clock
+) -> None:
+    async with watching(homeserver) as gone:
+        await eventually(lambda: fake.connections)
+        clock.stop()
+        clock.advance(14)
+        await settled(gone)
+        assert not looks
+        clock.advance(1)
+        await eventually(lambda: looks == [Presence.HERE])
+        clock.go()
+        fake.hold("versions")
+        await clock.until(gone.done, step=1)
+        assert await gone is Presence.SLOW

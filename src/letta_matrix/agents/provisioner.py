@@ -17,13 +17,13 @@ from letta_matrix.agents.room_access import access_content, change_access, wante
 from letta_matrix.config import Config
 from letta_matrix.matrix.avatars import avatar_png
 from letta_matrix.matrix.content import MARKER
-from letta_matrix.matrix.errors import refusal
+from letta_matrix.matrix.errors import ServerSilent, refusal
 from letta_matrix.matrix.events import mapping
 from letta_matrix.matrix.homeserver import Homeserver, HomeserverUnavailable
 from letta_matrix.matrix.identifiers import room_alias
 from letta_matrix.matrix.intent import Intent
 from letta_matrix.matrix.transactions import txn_id
-from letta_matrix.store.agents import Agent, AgentDirectory, AgentStatus
+from letta_matrix.store.agents import ENCRYPTED, Agent, AgentDirectory, AgentStatus
 from letta_matrix.store.database import StoreUnavailable
 
 log = structlog.get_logger()
@@ -233,6 +233,9 @@ class Provisioner:
             }
         except MRoomInUse:
             room_id, applied = await self._adopt(agent, ghost), {}
+        if (await ghost.state(room_id, "m.room.encryption")).get("algorithm"):
+            log.warning("an agent's room is encrypted from the start", agent=agent.agent_id)
+            applied[ENCRYPTED] = True
         await self._applied(agent, applied, room_id=room_id)
         return room_id
 
@@ -253,6 +256,8 @@ class Provisioner:
                 continue
             try:
                 await ghost.invite(room_id, person)
+            except ServerSilent:
+                raise  # tried again, as for whatever does not answer
             except MatrixRequestError as error:
                 log.warning(
                     "cannot invite", agent=agent.agent_id, person=person, reason=refusal(error)

@@ -19,6 +19,8 @@ _WHY = (
     "scope admin."
 )
 
+_NEAREST = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - read, not bound
+
 _EMPTY = {"runtimes": "nothing odd has come from it"}
 """What a part of the report means by holding nothing."""
 
@@ -134,11 +136,18 @@ async def _health(config: "Config") -> dict[str, object]:
     """What /health says, with `ready` from /ready."""
     from letta_matrix.client import ClientError, LettaMatrix
 
-    everywhere = ("0.0.0.0", "::")  # noqa: S104 - read, not bound
-    host = "127.0.0.1" if config.api.hostname in everywhere else config.api.hostname
-    base = f"http://{host}:{config.api.port}"
+    base = _base(config.api.hostname, config.api.port)
     try:
         async with LettaMatrix(base, timeout=_TIMEOUT) as bridge:
-            return {**await bridge.health(), "ready": await bridge.is_ready()}
+            # First: it has the bridge look what the report then tells.
+            ready = await bridge.is_ready()
+            return {**await bridge.health(), "ready": ready}
     except ClientError:
         return {"status": "down", "detail": f"nothing answers at {base}; is it running?"}
+
+
+def _base(hostname: str, port: int) -> str:
+    """The address of a server that listens on `hostname`, as one of this machine reaches it."""
+    host = _NEAREST.get(hostname, hostname)
+    # An IPv6 address stands in brackets, its zone quoted (RFC 6874).
+    return f"http://[{host.replace('%', '%25')}]:{port}" if ":" in host else f"http://{host}:{port}"

@@ -213,7 +213,7 @@ class Approvals:
         if entry.event_id is None:
             approval = await self._doubt(approval, UNSEEN)
         else:
-            self.store.shown(approval.key)
+            self.store.shown(approval.key, question.reply.intent.homeserver.clock.now())
         if not question.is_about(approval):
             approval = await self._doubt(approval, CHANGED)
         self._spawn(self._let_older_lapse(question))
@@ -257,7 +257,8 @@ class Approvals:
             arguments=dict(event.arguments),
             always=event.always,
             prompt_txn=question.reply.post_txn(OutboxKind.APPROVAL, question.key),
-            asked_at=now,
+            # Compared with when people wrote.
+            asked_at=question.reply.intent.homeserver.clock.now(),
             expires_at=now + self._config.conversations.approval_timeout,
         )
 

@@ -8,7 +8,6 @@ out: a reply that grew is a hundred events, and people's few messages are what i
 """
 
 import asyncio
-import time
 from collections.abc import AsyncGenerator, Mapping
 from typing import Any
 
@@ -71,7 +70,7 @@ class CatchUp:
     async def run(self) -> None:
         """Admit what was missed. Raises HomeserverUnavailable, to be tried again then."""
         # Taken first: what is lost while we look is for the next time.
-        now, self._unseen = str(time.time()), 0
+        now, self._unseen = self._now(), 0
         since = await self._meta.get(_OLDER)
         if since is not None:
             for room_id, user_id, begun in await self._liveliest_first():
@@ -82,7 +81,7 @@ class CatchUp:
     async def beat(self) -> None:
         """Move the time to look back to, for ever. A push can be late, but not by half an hour."""
         if await self._meta.get(_OLDER) is None:
-            await self._move_to(str(time.time()))
+            await self._move_to(self._now())
         while True:
             await asyncio.sleep(_BEAT)
             self._unseen = 0
@@ -90,7 +89,11 @@ class CatchUp:
             # What happens while the homeserver is away is to be looked for when it is back.
             if newer is not None and await self._is_here():
                 await self._meta.set(_OLDER, newer)
-                await self._meta.set(_NEWER, str(time.time()))
+                await self._meta.set(_NEWER, self._now())
+
+    def _now(self) -> str:
+        # Compared with when messages were sent, which the homeserver says.
+        return str(self._bot.homeserver.clock.now())
 
     async def _is_here(self) -> bool:
         return await look(self._bot.homeserver) is Presence.HERE
@@ -129,7 +132,7 @@ class CatchUp:
         # Other agents may write to an agent in its own room.
         silent = [owner.user_id] if owner is not None else sorted(ours)
         missed: list[dict[str, Any]] = []
-        until = max(since, time.time() - self._max_age)
+        until = max(since, looker.homeserver.clock.now() - self._max_age)
         async for page in _pages(room_id, looker, {"not_senders": silent}, until):
             # Those in the last page that are too old by now are told so.
             new = [dict(corrected(event)) for event in page.events if _sent_at(event) > since]

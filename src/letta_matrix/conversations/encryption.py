@@ -1,5 +1,7 @@
 """What our users say in rooms whose messages they cannot read."""
 
+from dataclasses import replace
+
 import structlog
 from mautrix.errors import MatrixRequestError
 
@@ -11,7 +13,7 @@ from letta_matrix.matrix.errors import refusal
 from letta_matrix.matrix.identifiers import room_alias
 from letta_matrix.matrix.intent import Intent
 from letta_matrix.matrix.transactions import txn_id
-from letta_matrix.store.agents import Agent, AgentDirectory
+from letta_matrix.store.agents import ENCRYPTED, Agent, AgentDirectory
 from letta_matrix.store.turns import Turn
 
 log = structlog.get_logger()
@@ -36,6 +38,8 @@ class Encryption:
     async def tell(self, turn: Turn, intent: Intent) -> None:
         """Say it, once for each turn. Raises HomeserverUnavailable and MatrixRequestError."""
         agent = self._directory.by_user(intent.user_id)
+        if agent is not None and agent.room_id == turn.room_id:
+            await self._directory.change([agent.agent_id], _encrypted)
         cause = txn_id(turn.event_id, intent.user_id, "encrypted")
         marker = {
             "agent_id": agent.agent_id if agent else "",
@@ -47,6 +51,10 @@ class Encryption:
         await intent.send(
             turn.room_id, "m.room.message", content, cause, give_up_after=60, look_first=True
         )
+
+
+def _encrypted(agent: Agent) -> Agent:
+    return replace(agent, applied={**agent.applied, ENCRYPTED: True})
 
 
 def unreadable(agent: Agent, room_id: str, domain: str) -> str:

@@ -1,6 +1,5 @@
 """Invites of our users into rooms: accepted from people who may use agents, else rejected."""
 
-import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
@@ -110,7 +109,7 @@ class Invitations:
 
     async def _finish_answers(self, room_id: str, intent: Intent) -> None:
         """Who was removed in the midst of an answer ends it on coming back."""
-        since = time.time() - self._max_age
+        since = self._homeserver.clock.now() - self._max_age
         for entry in await self._outbox.refused_in(room_id, intent.user_id, since):
             try:
                 event_id = await intent.send(

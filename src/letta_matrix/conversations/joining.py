@@ -24,9 +24,16 @@ class Queues(Protocol):
 
 class Joining:
     """Finds the turns that are asked together with one. `window` is the seconds from one message
-    to the next; 0 joins nothing."""
+    to the next; 0 joins nothing. `now` is what time it is where messages are dated."""
 
-    def __init__(self, turns: TurnStore, queues: Callable[[], Queues], window: float) -> None:
+    def __init__(
+        self,
+        turns: TurnStore,
+        queues: Callable[[], Queues],
+        window: float,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._now = now
         self._turns = turns
         self._queues = queues
         self._window = window
@@ -52,7 +59,7 @@ class Joining:
             while True:
                 awaited.clear()
                 together = [turn, *joined(turn, self._queues().behind(turn), self._window)]
-                left = together[-1].sent_at + self._window - time.time()
+                left = together[-1].sent_at + self._window - self._now()
                 # A homeserver's clock may be wrong.
                 left = min(left, self._window)
                 if any(one.prompt for one in together) or left <= 0 or turn.outcome is not None:

@@ -1,6 +1,5 @@
 """Runs one turn from wherever it stands to its end: ask or follow, show, freeze, deliver."""
 
-import time
 from collections.abc import Mapping
 from typing import Protocol
 
@@ -13,7 +12,8 @@ from letta_matrix.conversations.approvals import Approvals
 from letta_matrix.conversations.asking import Asking, Run
 from letta_matrix.conversations.encryption import unreadable
 from letta_matrix.conversations.joining import Joining
-from letta_matrix.conversations.listening import End
+from letta_matrix.conversations.listening import RETRIED, End
+from letta_matrix.conversations.models import Models
 from letta_matrix.conversations.prompts import Prompts
 from letta_matrix.conversations.readable import files_of
 from letta_matrix.conversations.reply import Notice, Reply
@@ -83,6 +83,11 @@ class TurnRunner:
         self._voices = voices
         self._running: dict[str, Run] = {}
         self._replies: dict[str, Reply] = {}
+
+    @property
+    def models(self) -> Models:
+        """Whose model fails."""
+        return self._asking.models
 
     async def close(self) -> None:
         """Let go of receipts and typing that are still on their way."""
@@ -190,6 +195,7 @@ class TurnRunner:
             if turn.outcome == Outcome.WITHDRAWN:
                 end = End("", None, Outcome.WITHDRAWN)
             await activity.finish()
+            await reply.rewrite_posted(OutboxKind.OFFER, RETRIED, notices.WAS_RETRIED)
             await self._approvals.ended(turn, reply, recovered=recovered)
             await self._tools.ended(turn.turn_id)
             reply.events.mentionable = await self._mentionable(turn, agent)
@@ -214,6 +220,8 @@ class TurnRunner:
             return End("", Notice(notices.GONE), Outcome.FAILED)
         if turn.outcome in (Outcome.STOPPED, Outcome.WITHDRAWN):
             return await self._asking.stopped(run)
+        if turn.revises and await self._turns.answered_meanwhile(turn):
+            return End("", None, Outcome.DROPPED)
         if await self._is_muted(run):
             return End("", None, Outcome.FAILED)
         if turn.prompt is None and not files_of(turn.attachment):
@@ -249,7 +257,7 @@ class TurnRunner:
 
     def _is_expired(self, turn: Turn) -> bool:
         fresh = turn.status is TurnStatus.QUEUED and turn.asked == 0
-        return fresh and time.time() - turn.sent_at > self._config.max_event_age
+        return fresh and self._homeserver.clock.now() - turn.sent_at > self._config.max_event_age
 
     async def _tell_to_stop(self, turn: Turn, agent: Agent) -> bool:
         """Stop what the runtime may do for a turn; False if that cannot be said for sure."""

@@ -1,6 +1,5 @@
 """Whether our users may say anything in a room; where they may not, who asks is told elsewhere."""
 
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -162,7 +161,9 @@ class Voices:
             "creation_content": {MARKER: {"for": person}},
         }
         room_id = await intent.create_room(content)
-        await self._rooms.joined(room_id, intent.user_id, direct=True, since=time.time())
+        await self._rooms.joined(
+            room_id, intent.user_id, direct=True, since=intent.homeserver.clock.now()
+        )
         return room_id
 
     async def _stands_above(self, room_id: str, user_id: str) -> bool:

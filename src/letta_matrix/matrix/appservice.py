@@ -50,7 +50,8 @@ class AppserviceHandler(Protocol):
 
 class Appservice:
     """An aiohttp server for the homeserver. `counters` counts transactions and oddities;
-    `connections` are its own, so that no other port takes the homeserver's place."""
+    `connections` are its own, so that no other port takes the homeserver's place; `heard_at` is
+    when the homeserver reached us last (`clock.now`)."""
 
     def __init__(self, hs_token: str, handler: AppserviceHandler) -> None:
         self._hs_token = hs_token.encode()
@@ -59,7 +60,7 @@ class Appservice:
         self.connections = Connections(kept_connections())
         self._server: AiohttpServer | None = None
         self._expected: tuple[bytes, asyncio.Event] | None = None
-        self._warned_at = -math.inf
+        self._warned_at = self.heard_at = -math.inf
 
     def application(self) -> web.Application:
         app = web.Application(client_max_size=_MAX_BODY, middlewares=[self._authenticate])
@@ -106,6 +107,7 @@ class Appservice:
             self.counters["unauthorized"] += 1
             self._warn_of_token()
             return _error(403, "M_FORBIDDEN", "wrong hs_token")
+        self.heard_at = clock.now()
         try:
             return await handler(request)
         except web.HTTPNotFound:

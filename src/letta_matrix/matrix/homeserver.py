@@ -25,6 +25,7 @@ from letta_matrix.matrix.errors import is_about_another, is_refusal, refusal
 from letta_matrix.matrix.events import mapping
 from letta_matrix.matrix.pacing import Pacer
 from letta_matrix.matrix.retries import Retries, Retry
+from letta_matrix.matrix.server_clock import ServerClock
 
 _FIRST_PAUSE = 0.25
 _LONGEST_PAUSE = 10.0
@@ -75,7 +76,10 @@ class _Fault:
 
 
 class _Api(HTTPAPI):
-    """mautrix's request sender, keeping what a 429 says about when to come back."""
+    """mautrix's request sender, keeping what a 429 says about when to come back, and what time it
+    is there."""
+
+    clock: ServerClock
 
     async def _send(
         self, method: Method, url: URL, content: Any, query_params: Any, headers: Any
@@ -85,6 +89,7 @@ class _Api(HTTPAPI):
         )
         async with request as response:
             text = await response.text()
+            self.clock.dated(response.headers)
             answer = _parse(text)
             if response.status == _TOO_MANY:
                 raise RateLimited(_pause(answer, response.headers.get("Retry-After")))
@@ -108,8 +113,8 @@ class Homeserver:
 
     One pooled session: 100 connections, names cached for 5 minutes, kept alive for 30 s.
     `writes` counts requests that change something there; `outage` is set when one may not have
-    reached it; `retries` knows those that are tried again. `known` is the server that has to be
-    there, if that is known.
+    reached it; `retries` knows those that are tried again; `clock` is the homeserver's. `known` is
+    the server that has to be there, if that is known.
     """
 
     def __init__(
@@ -124,6 +129,7 @@ class Homeserver:
         connector = CheckedConnector(known, limit=100, ttl_dns_cache=300, keepalive_timeout=30)
         self._session = aiohttp.ClientSession(connector=connector, timeout=_TIMEOUT)
         self._api = _Api(url, as_token, client_session=self._session)
+        self.clock = self._api.clock = ServerClock()
         self._is_ours = True
 
     def with_token(self, token: str) -> "Homeserver":
@@ -131,6 +137,7 @@ class Homeserver:
         is asked for. A token that is refused is an answer there. To be closed by nobody."""
         theirs = copy.copy(self)
         theirs._api = _Api(self.url, token, client_session=self._session)
+        theirs._api.clock = self.clock
         theirs._is_ours = False
         return theirs
 

@@ -1,4 +1,4 @@
-"""Notices that the homeserver went away and came back, without polling it.
+"""Notices that the homeserver went away and came back, with hardly a question to it.
 
 A restarted Synapse hands out what it had not delivered only at the next event of
 interest (FACTS 2), so somebody has to notice the restart and wake it.
@@ -19,6 +19,8 @@ _FIRST_PAUSE = 0.2
 _LONGEST_PAUSE = 30.0
 _LONG_LIVED = 5.0
 _ANSWER_TIMEOUT = 5.0
+_IDLE = 15.0
+"""Seconds after which it is asked without a cause."""
 
 
 class Presence(Enum):
@@ -33,13 +35,14 @@ class Presence(Enum):
 async def until_gone(homeserver: Homeserver) -> Presence:
     """Return SLOW or AWAY once the homeserver is that.
 
-    An idle connection shows at once that a homeserver died; behind a reverse proxy it does not,
-    and our own failed requests (`Homeserver.outage`) give cause to ask it. One of them alone
-    means nothing: a homeserver under load may fail at some and serve all others.
+    An idle connection shows at once that a homeserver died; behind a reverse proxy, or where it
+    hangs, it does not. Our own failed requests (`Homeserver.outage`) give cause to ask it (one of
+    them alone means nothing: a homeserver under load may fail at some and serve all others), and
+    where nothing is asked of it, it is asked every 15 seconds.
     """
     holding = asyncio.create_task(_until_refused(URL(homeserver.url)))
     try:
-        while not await _ends_before_outage(holding, homeserver.outage):
+        while not await _ends_before_cause(holding, homeserver.outage):
             homeserver.outage.clear()
             if (presence := await look(homeserver)) is not Presence.HERE:
                 return presence
@@ -79,10 +82,10 @@ async def look(homeserver: Homeserver) -> Presence:
         return Presence.AWAY
 
 
-async def _ends_before_outage(holding: asyncio.Task[None], outage: asyncio.Event) -> bool:
+async def _ends_before_cause(holding: asyncio.Task[None], outage: asyncio.Event) -> bool:
     failing = asyncio.create_task(outage.wait())
     try:
-        await asyncio.wait({holding, failing}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({holding, failing}, timeout=_IDLE, return_when=asyncio.FIRST_COMPLETED)
     finally:
         failing.cancel()
         await asyncio.gather(failing, return_exceptions=True)

@@ -26,11 +26,7 @@ class HeldPorts:
         Raises:
             StackError: one is taken.
         """
-        api, mcp, appservice = config.api, config.mcp, config.appservice
-        places = [(appservice.hostname, appservice.port), (api.hostname, api.port)]
-        if mcp.enabled:
-            places += [(mcp.hostname, mcp.port), (mcp.hostname, mcp.websocket_port)]
-        self.bridge = self._listen(places)
+        self.bridge = self._listen(config.listens)
         self.demo_model = self._listen([("127.0.0.1", ports.demo_model)])
 
     def give_back_demo_model(self) -> None:

@@ -18,6 +18,10 @@ class AgentStatus(StrEnum):
     REMOVED = "removed"
 
 
+ENCRYPTED = "encrypted"
+"""The key in `Agent.applied` that tells that its room is encrypted."""
+
+
 @dataclass(slots=True)
 class Agent:
     """One agent. `applied` is what has been written to the homeserver, by step name.

@@ -76,9 +76,10 @@ class ApprovalStore:
             self._waiting[one.key] = one.room_id, one.thread_id
             self._shown[one.key] = one.asked_at
 
-    def shown(self, key: str) -> None:
-        """The homeserver has the question: from now on people can have seen it."""
-        self._shown.setdefault(key, time.time())
+    def shown(self, key: str, now: float) -> None:
+        """The homeserver has the question: from now on (Unix time there) people can have seen
+        it."""
+        self._shown.setdefault(key, now)
 
     def shown_since(self, key: str) -> float:
         """When a question was first shown (Unix time), as far as this process knows."""

@@ -17,7 +17,15 @@ from sqlalchemy.exc import DBAPIError
 
 from letta_matrix.store.checkup import check
 from letta_matrix.store.commits import Commits
-from letta_matrix.store.faults import StoreDamaged, StoreError, StoreUnavailable, fault_of, is_fault
+from letta_matrix.store.faults import (
+    StoreDamaged,
+    StoreError,
+    StoreUnavailable,
+    fault_of,
+    is_fault,
+    lost,
+)
+from letta_matrix.vitals import Trouble
 
 __all__ = ["HEAD", "Database", "StoreDamaged", "StoreError", "StoreUnavailable", "database_url"]
 
@@ -43,11 +51,15 @@ class Database:
     """
 
     def __init__(self, url: URL) -> None:
-        self.trouble = ""
-        """What is wrong with it, for operators: of the last use, or the damage that was found."""
+        self.trouble: Trouble | None = None
+        """What is wrong with it: of the last use, or the damage that was found. A write that
+        failed is not made good by reading."""
+        self.outage = asyncio.Event()
+        """Set when something could not be written."""
         self._url = url
         self._path = Path(str(url.database))
-        self._damaged = False
+        self._damaged = self._unwritable = False
+        self._identity: tuple[int, int] | None = None
         self._lock: int | None = None
         # The parameters are what people wrote: no error may show them.
         self._engine = create_engine(url, hide_parameters=True, pool_size=1, max_overflow=0)
@@ -66,7 +78,9 @@ class Database:
         """
         _make_folder(self._path)
         self._lock = _lock(self._path)
-        os.close(_open_private(self._path))
+        file = _open_private(self._path)
+        self._identity = _identity(os.fstat(file))
+        os.close(file)
         _make_private(self._path)
         await self._run(lambda: check(self._path))
         try:
@@ -94,7 +108,11 @@ class Database:
         `work` runs in the database's thread; one that waits beside it may share its commit.
         Raises StoreUnavailable.
         """
-        return await self._commits.add(work)
+        try:
+            return await self._commits.add(work)
+        except StoreUnavailable:
+            self.outage.set()
+            raise
 
     async def execute(self, *statements: Executable) -> None:
         """Execute statements in one transaction. Raises StoreUnavailable."""
@@ -122,29 +140,47 @@ class Database:
         with self._faults(), self._engine.connect() as connection:
             return work(connection)
 
-    @contextmanager
-    def _transaction(self) -> Generator[Connection]:
-        with self._faults(), self._engine.begin() as connection:
-            yield connection
+    def _check_place(self) -> None:
+        # SQLite goes on in a file that has no name any more, and all of it would be lost.
+        if self._identity is None:
+            return
+        try:
+            there = _identity(self._path.stat())
+        except OSError:
+            there = None
+        if there != self._identity:
+            raise lost(self._path)
 
     @contextmanager
-    def _faults(self) -> Generator[None]:
+    def _transaction(self) -> Generator[Connection]:
+        with self._faults(writes=True):
+            self._check_place()
+            with self._engine.begin() as connection:
+                yield connection
+
+    @contextmanager
+    def _faults(self, *, writes: bool = False) -> Generator[None]:
         try:
             yield
+        except StoreUnavailable as fault:
+            self._note(fault, writes=writes)
+            raise
         except DBAPIError as error:
             if not is_fault(error):
                 raise
             fault = fault_of(error, self._path)
-            self._note(fault)
+            self._note(fault, writes=writes)
             raise fault from error
         else:
-            self._note(None)
+            self._note(None, writes=writes)
 
-    def _note(self, fault: StoreError | None) -> None:
-        # A database that is damaged in one place serves others well.
-        if not self._damaged:
-            self._damaged = isinstance(fault, StoreDamaged)
-            self.trouble = "" if fault is None else str(fault)
+    def _note(self, fault: StoreError | None, *, writes: bool) -> None:
+        # A database that is damaged in one place serves others well; a full disk can be read.
+        if self._damaged or (self._unwritable and not writes):
+            return
+        self._damaged = isinstance(fault, StoreDamaged)
+        self._unwritable = writes and fault is not None
+        self.trouble = None if fault is None else fault.trouble
 
     async def _run(self, work: Callable[[], Result]) -> Result:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
@@ -197,6 +233,10 @@ def _make_folder(path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise _unwritable(path, error) from None
+
+
+def _identity(status: os.stat_result) -> tuple[int, int]:
+    return status.st_dev, status.st_ino
 
 
 def _open_private(path: Path) -> int:

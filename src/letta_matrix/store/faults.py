@@ -5,6 +5,8 @@ from pathlib import Path
 
 from sqlalchemy.exc import DatabaseError, DBAPIError, InterfaceError, OperationalError
 
+from letta_matrix.vitals import Trouble
+
 _REPAIR = 'stop the bridge and put a backup back, or see "A damaged database" in docs/operations.md'
 _LONGEST = 120
 _NOT_OURS = (
@@ -14,7 +16,11 @@ _NOT_OURS = (
 
 
 class StoreError(Exception):
-    """The database cannot be used; the text says what to do."""
+    """The database cannot be used; the text says what to do. `trouble` has both apart."""
+
+    def __init__(self, says: str, remedy: str = "") -> None:
+        super().__init__(f"{says}; {remedy}" if remedy else says)
+        self.trouble = Trouble(says, remedy)
 
 
 class StoreUnavailable(StoreError):
@@ -33,7 +39,16 @@ def is_fault(error: BaseException) -> bool:
 
 def damaged(file: Path, what: str) -> StoreDamaged:
     """The fault for a damaged `file`, of which `what` is known."""
-    return StoreDamaged(f"{file}: the database is damaged ({_line(what)}): {_REPAIR}")
+    return StoreDamaged(f"{file}: the database is damaged ({_line(what)})", _REPAIR)
+
+
+def lost(file: Path) -> StoreUnavailable:
+    """The fault where another file, or none, stands in the place of the one that is open."""
+    return StoreUnavailable(
+        f"{file}: the database was deleted or replaced while it is in use",
+        "stop the bridge, put the file back (or a backup of it), and start the bridge again; until "
+        "then no message is taken",
+    )
 
 
 def fault_of(error: DBAPIError | sqlite3.Error, file: Path) -> StoreUnavailable:
@@ -47,13 +62,13 @@ def fault_of(error: DBAPIError | sqlite3.Error, file: Path) -> StoreUnavailable:
             return damaged(file, said)
         case sqlite3.SQLITE_NOTADB:
             return StoreDamaged(
-                f"{file}: {said}: move it away and put a backup back, or name another file by "
-                "`database.url`"
+                f"{file}: {said}",
+                "move it away and put a backup back, or name another file by `database.url`",
             )
         case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
             remedy = "another program holds it: end that one"
         case sqlite3.SQLITE_FULL:
-            remedy = "make room on it"
+            remedy = f"make room on the disk of {file.parent}: until then no message is taken"
         case sqlite3.SQLITE_IOERR:
             remedy = "see whether the disk is full, or fails"
         case number if number in _NOT_OURS:
@@ -62,7 +77,7 @@ def fault_of(error: DBAPIError | sqlite3.Error, file: Path) -> StoreUnavailable:
             )
         case _:
             return StoreUnavailable(f"{file}: the database cannot be used now: {said}")
-    return StoreUnavailable(f"{file}: the database cannot be used now: {said}; {remedy}")
+    return StoreUnavailable(f"{file}: the database cannot be used now: {said}", remedy)
 
 
 def _line(text: str) -> str:

@@ -50,12 +50,14 @@ class Admitted:
 
 class Inbox:
     """The `transactions` and `inbox` tables, and the turns that arrive through them, as far as
-    the budget of who asks allows. `refused` counts those beyond, in this process."""
+    the budget of who asks allows. `refused` counts those beyond, in this process; `there` tells
+    what time it is where messages are dated."""
 
     def __init__(self, database: Database, budget: Budget | None = None) -> None:
         self._database = database
         self._budget = budget
         self.refused = 0
+        self.there: Callable[[], float] = time.time
 
     async def admit(
         self, txn_id: str, entries: list[InboxEntry], *, missed: bool = False
@@ -94,7 +96,7 @@ class Inbox:
                 coming |= {one.turn_id for one in added}
                 entry.turns = [*entry.turns, *added]
         if not missed:
-            self._spend(connection, fresh, now)
+            self._spend(connection, fresh)
         for entry in fresh:
             if entry.state is InboxState.REFUSED:
                 _set_state(connection, entry)
@@ -148,7 +150,7 @@ class Inbox:
                 elif entry.event_id not in waiting:
                     entry.turns = [one for one in entry.turns if one.agent_id == agent_id]
                 entry.turns = _not_started(connection, entry.turns)
-            self._spend(connection, entries, now)
+            self._spend(connection, entries)
             for entry in entries:
                 if entry.event_id in waiting or entry.state is InboxState.REFUSED:
                     _set_state(connection, entry)
@@ -159,10 +161,10 @@ class Inbox:
 
         return await self._database.write(store) if entries else []
 
-    def _spend(self, connection: Connection, fresh: list[InboxEntry], now: float) -> None:
+    def _spend(self, connection: Connection, fresh: list[InboxEntry]) -> None:
         if self._budget is None:
             return
-        spending = self._budget.spend(connection, now)
+        spending = self._budget.spend(connection, self.there())
         for entry in fresh:
             wanted = len(entry.turns)
             entry.turns = spending.allowed(entry.turns)

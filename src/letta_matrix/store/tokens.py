@@ -7,6 +7,7 @@ from sqlalchemy import ColumnElement, bindparam, select, true, update
 
 from letta_matrix.store.database import Database
 from letta_matrix.store.schema import tokens
+from letta_matrix.vitals import Trouble
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +53,9 @@ class TokenStore:
         self._reader = reader
 
     @property
-    def trouble(self) -> str:
-        """What is wrong with the database as tokens are read, "" for nothing."""
-        return "" if self._reader is None else self._reader.trouble
+    def trouble(self) -> Trouble | None:
+        """What is wrong with the database as tokens are read."""
+        return None if self._reader is None else self._reader.trouble
 
     async def close(self) -> None:
         if self._reader is not None:

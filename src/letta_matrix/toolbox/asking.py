@@ -127,7 +127,8 @@ class Asking:
         answer: Answer | None = None
         try:
             if look:
-                deadline = min(deadline, asked_at / 1000 + params.timeout_seconds)
+                since = caller.intent.homeserver.clock.now() - asked_at / 1000
+                deadline = min(deadline, time.time() - since + params.timeout_seconds)
             async with telling(caller, params.timeout_seconds, "waiting for somebody's answer"):
                 answer = await self._wait(caller, question, deadline, look=look)
         except BaseException as error:

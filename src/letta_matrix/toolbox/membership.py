@@ -1,7 +1,6 @@
 """Who of us is in which room: joining and leaving by tool."""
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable
 
 import structlog
@@ -168,4 +167,4 @@ async def _joined_at(intent: Intent, room_id: str) -> float:
     wanted = {"types": ["m.room.member"], "senders": [intent.user_id]}
     page = await intent.messages(room_id, limit=1, filters=wanted)
     sent_at = page.events[0].get("origin_server_ts") if page.events else None
-    return sent_at / 1000 if isinstance(sent_at, int) else time.time()
+    return sent_at / 1000 if isinstance(sent_at, int) else intent.homeserver.clock.now()

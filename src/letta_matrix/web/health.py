@@ -1,6 +1,6 @@
 """Health for probes and people: `/health` (alive, with figures) and `/ready` (all set up)."""
 
-from collections.abc import Callable, Mapping, Sized
+from collections.abc import Awaitable, Callable, Mapping, Sized
 from datetime import UTC, datetime
 
 from starlette.requests import Request
@@ -12,7 +12,9 @@ HealthReport = Callable[[], Mapping[str, object]]
 
 
 def health_routes(
-    report: HealthReport, is_ready: Callable[[], bool], knows: Callable[[Request], bool]
+    report: HealthReport,
+    is_ready: Callable[[], Awaitable[bool]],
+    knows: Callable[[Request], bool],
 ) -> list[Route]:
     """`/ready` answers 503 until `is_ready`; `knows` tells whether a request is for this door."""
 
@@ -20,7 +22,7 @@ def health_routes(
         return JSONResponse(answer(report(), known=knows(request)))
 
     async def ready(_request: Request) -> JSONResponse:
-        done = is_ready()
+        done = await is_ready()
         return JSONResponse({"ready": done}, status_code=200 if done else 503)
 
     return [Route("/health", health), Route("/ready", ready)]

@@ -1,6 +1,5 @@
 """Runs a command from wherever it stands to its end, and answers it once."""
 
-import time
 from collections.abc import Sequence
 
 import structlog
@@ -137,7 +136,7 @@ class CommandRunner:
         return [one for one in found if one is not None and one.status is AgentStatus.ACTIVE]
 
     def _is_too_old(self, turn: Turn) -> bool:
-        age = time.time() - turn.sent_at
+        age = self._homeserver.clock.now() - turn.sent_at
         begun = turn.status is not TurnStatus.QUEUED
         return not begun and age > self._services.config.conversations.max_event_age
 

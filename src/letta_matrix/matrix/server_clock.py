@@ -1,0 +1,36 @@
+"""The homeserver's clock, by which messages are dated."""
+
+import time
+from collections.abc import Mapping
+from email.utils import parsedate_to_datetime
+
+_TOLERATED = 60.0
+"""Seconds; below, a clock that is set by hand and a slow answer look the same."""
+
+
+class ServerClock:
+    """How far our clock is ahead of the homeserver's, as its answers tell (RFC 9110 section
+    6.6.1); the same, as long as none did."""
+
+    def __init__(self) -> None:
+        self.ahead = 0.0
+        """Seconds; negative where ours is behind."""
+
+    def dated(self, headers: Mapping[str, str]) -> None:
+        """An answer has come just now. What a cache has kept (`Age`) tells nothing."""
+        told = headers.get("Date")
+        if told is None or headers.get("Age") is not None:
+            return
+        try:
+            self.ahead = time.time() - parsedate_to_datetime(told).timestamp()
+        except (ValueError, OverflowError):
+            return
+
+    def now(self) -> float:
+        """What time it is there (Unix time)."""
+        return time.time() - self.ahead
+
+    @property
+    def is_off(self) -> bool:
+        """Whether the two differ by more than a minute."""
+        return abs(self.ahead) > _TOLERATED

@@ -1,0 +1,140 @@
+"""Health tells what is wrong around the bridge, on a homeserver with odd settings."""
+
+import signal
+import socket
+import time
+from collections.abc import AsyncGenerator
+from pathlib import Path
+
+import aiohttp
+import pytest
+from tests.integration.bridge_world import World, bridge_on, new_person
+from tests.integration.people import Json, Person
+from tests.scripts import obey
+from tests.servers import Homeserver, homeserver_in
+from tests.waiting import eventually
+
+from letta_matrix.access.secrets import issue
+from letta_matrix.matrix import room_reading, watch
+from letta_matrix.runtimes.memory import MemoryRuntime
+from letta_matrix.toolbox.principal import Scope
+
+TWO_DAYS = 2 * 86_400
+
+
+@pytest.fixture(scope="module")
+async def odd(
+    http: aiohttp.ClientSession, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncGenerator[Homeserver]:
+    """A Synapse that encrypts all rooms, and that asks servers on this machine, too."""
+    server = homeserver_in(tmp_path_factory.mktemp("odd"), http)
+    server.odd = {
+        "encryption_enabled_by_default_for_room_type": "all",
+        "federation_domain_whitelist": None,
+        "ip_range_blacklist": [],
+    }
+    try:
+        await server.start()
+        yield server
+    finally:
+        server.stop()
+
+
+@pytest.fixture(scope="module")
+async def one(odd: Homeserver, tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[World]:
+    """A bridge on it, with an agent."""
+    directory, runtime = tmp_path_factory.mktemp("bridge"), MemoryRuntime(script=obey)
+    async with bridge_on(odd, directory, await new_person(odd), runtime) as world:
+        await world.meet()
+        await world.ready()
+        yield world
+
+
+async def check(world: World, name: str) -> Json:
+    """One of the checks, as `/health` tells it."""
+    (found,) = [one for one in (await world.health())["checks"] if one["name"] == name]
+    return found
+
+
+async def test_rooms_that_the_homeserver_encrypts_are_told(one: World) -> None:
+    told = await eventually(lambda: check(one, "encryption"), lambda it: it["state"] == "trouble")
+    assert told["says"].endswith("the room of Ada")
+    assert "encryption_enabled_by_default_for_room_type: off" in told["remedy"]
+    assert (await one.health())["status"] == "degraded"
+
+
+async def test_a_server_that_does_not_answer_keeps_nobody_waiting(
+    one: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(room_reading, "_ELSEWHERE", 0.5)
+    token, stored = issue(agent_id="", scopes=frozenset(Scope))
+    await one.bridge._stores.tokens.add(stored)
+    with socket.create_server(("127.0.0.1", 0)) as deaf:
+        server = f"127.0.0.1:{deaf.getsockname()[1]}"
+        body = {"name": "Plans", "invite": [f"@them:{server}", one.person.user_id]}
+        async with one.person.http.post(
+            f"http://127.0.0.1:{one.config.api.port}/api/v1/rooms",
+            json=body,
+            headers={"Authorization": f"Bearer {token}"},
+        ) as response:
+            answer = await response.json()
+            assert response.status in (200, 201), answer
+    assert answer["invited"] == [one.person.user_id]
+    (them,) = answer["not_invited"]
+    assert them["reason"].startswith(f"{server} did not answer within 0.5 s")
+
+
+async def test_a_homeserver_that_hangs_is_noticed_by_an_idle_bridge(
+    one: World, odd: Homeserver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watch, "_IDLE", 0.1)
+    monkeypatch.setattr(watch, "_ANSWER_TIMEOUT", 0.5)
+    assert odd.server.process is not None
+    # What waits already waits for as long as it did.
+    one.bridge._parts.homeserver.outage.set()
+    odd.server.process.send_signal(signal.SIGSTOP)
+    try:
+        await eventually(lambda: check(one, "homeserver"), lambda it: it["state"] == "trouble")
+        assert not (await one.health())["ready"]
+    finally:
+        odd.server.process.send_signal(signal.SIGCONT)
+    await one.ready()
+
+
+async def test_a_bridge_that_is_not_reached_is_not_ready(one: World) -> None:
+    address = ("127.0.0.1", one.config.appservice.port)
+    appservice = one.bridge._appservice
+    await appservice.close()
+    appservice.heard_at -= 60
+    one.bridge._reach._asked_at -= 60
+    url = f"http://127.0.0.1:{one.config.api.port}/ready"
+
+    async def ready() -> int:
+        async with one.person.http.get(url) as response:
+            return response.status
+
+    await eventually(ready, (503).__eq__)
+    told = await check(one, "reachability")
+    assert "the homeserver is there and cannot reach the bridge" in told["says"]
+    assert f"{address[0]}:{address[1]}" in told["remedy"]
+    await appservice.start(*address)
+    await eventually(ready, (200).__eq__)
+
+
+async def test_a_clock_two_days_ahead_makes_no_message_old(
+    homeserver: Homeserver, ann: Person, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told, runtime = time.time, MemoryRuntime(script=obey)
+    async with bridge_on(homeserver, tmp_path, ann, runtime) as world:
+        room = await world.meet()
+        monkeypatch.setattr(time, "time", lambda: told() + TWO_DAYS)
+        await ann.send(room.room_id, "first")
+        await ann.send(room.room_id, "!whoami")
+        await ann.send(room.room_id, "second")
+        answers = await ann.answers(room, 3)
+        assert [answers[0], answers[-1]] == ["echo: first", "echo: second"], answers
+        clock = await check(world, "clock")
+        assert clock["says"] == "this machine's clock is 2 days ahead of the homeserver's"
+        monkeypatch.undo()
+        await ann.send(room.room_id, "third")
+        await eventually(lambda: check(world, "clock"), lambda it: it["state"] == "ok")
