@@ -237,7 +237,7 @@ async def test_a_file_that_is_no_database(tmp_path: Path) -> None:
     path = tmp_path / "letta-matrix.db"
     path.write_bytes(b"this is no database at all" * 100)
     database = opened(path)
-    with pytest.raises(StoreError, match="file is not a database: move it away"):
+    with pytest.raises(StoreError, match="file is not a database; move it away"):
         await database.open()
     await database.close()
     assert path.read_bytes().startswith(b"this is no database")

@@ -244,7 +244,7 @@ async def test_a_database_of_another_time(run: Run, database_file: Path) -> None
     change("DROP TABLE alembic_version")
     assert "has schema (none)" in (await run("list")).error
     database_file.write_bytes(b"no database at all" * 100)
-    assert "file is not a database: move it away" in (await run("list")).error
+    assert "file is not a database; move it away" in (await run("list")).error
     database_file.unlink()
     assert "start the bridge once" in (await run("list")).error
     assert not database_file.exists()

@@ -319,8 +319,9 @@ class Dispatcher:
             try:
                 await self._runners[turn.kind].run(turn, recovered=recovered)
             except StoreUnavailable as error:
-                # Not the turn's fault: it waits as long as it takes.
+                # Not the turn's fault: it waits as long as it takes, and no longer.
                 log.error("a turn waits for the database", turn=turn.turn_id, reason=str(error))
+                pause = _FIRST_PAUSE
             except Exception as error:
                 if isinstance(error, HomeserverUnavailable) and is_answer(turn):
                     # What a person has decided is not lost for an outage.

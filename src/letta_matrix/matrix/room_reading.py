@@ -65,18 +65,18 @@ class RoomReader:
     user_id: str
 
     @asynccontextmanager
-    async def asking(self, whom: str) -> AsyncGenerator[None]:
+    async def asking(self, whom: str, seconds: float = _ELSEWHERE) -> AsyncGenerator[None]:
         """Raises ServerSilent where the block takes the answer of another server than ours, that
-        of a user or an alias, and it does not come in 10 s: homeservers wait for a minute."""
+        of a user or an alias, and it does not come in time: homeservers wait for a minute."""
         server = whom.partition(":")[2]
         if server == self.user_id.partition(":")[2]:
             yield
             return
         try:
-            async with asyncio.timeout(_ELSEWHERE):
+            async with asyncio.timeout(seconds):
                 yield
         except TimeoutError:
-            raise ServerSilent(server, _ELSEWHERE) from None
+            raise ServerSilent(server, seconds) from None
 
     async def resolve_alias(self, alias: str) -> str | None:
         """The room an alias points to, None if there is none or its server does not answer."""

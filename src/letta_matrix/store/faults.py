@@ -18,7 +18,7 @@ _NOT_OURS = (
 class StoreError(Exception):
     """The database cannot be used; the text says what to do. `trouble` has both apart."""
 
-    def __init__(self, says: str, remedy: str = "") -> None:
+    def __init__(self, says: str = "", remedy: str = "") -> None:
         super().__init__(f"{says}; {remedy}" if remedy else says)
         self.trouble = Trouble(says, remedy)
 

@@ -25,6 +25,8 @@ from letta_matrix.toolbox.tool import Caller, Result, RoomRef, Tool, UserRef, Wr
 from letta_matrix.toolbox.writing import ROOM
 
 _NAME = 200
+_JOINING = 45.0
+"""Seconds that another server has to let somebody in: a large room takes half a minute."""
 _IN_IT = ("join", "invite", "knock")
 
 
@@ -121,7 +123,8 @@ class Guests:
         if await caller.refuses(intent, room_id):
             raise not_in(caller, ref)
         try:
-            await intent.join(room_id, via=ref.partition(":")[2] if ref[0] == "#" else "")
+            async with intent.asking(ref, _JOINING):
+                await intent.join(room_id, via=ref.partition(":")[2] if ref[0] == "#" else "")
         except MatrixRequestError as error:
             raise _not_joined(caller, ref, error) from error
         await self._membership.entered(intent, room_id)
