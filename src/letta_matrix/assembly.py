@@ -5,7 +5,10 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from letta_matrix.agents.discovery import Discovery
+from letta_matrix.agents.doubts import Doubts
 from letta_matrix.agents.home import Home
+from letta_matrix.agents.losses import Losses
+from letta_matrix.agents.remembered import Remembered
 from letta_matrix.config import Config, Runtime
 from letta_matrix.conversations import notices
 from letta_matrix.conversations.admission import Admission
@@ -72,7 +75,20 @@ class Parts:
         )
         stores.inbox.there = self.homeserver.clock.now
         self.bot = Intent(self.homeserver, config.bot_user_id)
-        self.home = Home(config, self.bot, stores.meta)
+        losses = self.losses = Losses(stores.audit, lambda entry: self.toolbox.ledger.mirror(entry))
+        self.home = Home(config, self.bot, stores.meta, losses)
+        self.remembered = Remembered(
+            config,
+            self.bot,
+            stores.directory,
+            stores.rooms,
+            stores.conversations,
+            self.home,
+            losses,
+            self._room_known,
+        )
+        self.doubts = Doubts(self.bot, stores.directory, stores.rooms, self.home, self.remembered)
+        self.homeserver.retries.on_refusal = self.doubts.refused
         contexts = Contexts(config, self.homeserver, stores.rooms, stores.turns)
         self.prompts = Prompts(config, self.homeserver, stores.directory, contexts)
         self.router = Router(config, stores.directory, stores.rooms, stores.conversations)
@@ -296,6 +312,7 @@ class Parts:
     def _arrived(self, event: Mapping[str, Any]) -> None:
         self.surroundings.heard(event)
         self.voices.changed(event)
+        self.doubts.heard(event)
         self.toolbox.arrivals.publish(event)
 
     def _room_changed(self, room_id: str) -> None:

@@ -79,6 +79,7 @@ class Bridge:
         self._spawn(self._sweep)
         self._spawn(self._parts.dispatcher.prune)
         self._spawn(self._parts.catch_up.beat)
+        self._spawn(self._parts.doubts.run)
         self._spawn(self._forget_calls)
         self._spawn(self._store_pulse.run)
         self._spawn(self._reach.run)
@@ -184,7 +185,11 @@ class Bridge:
             "checks": [asdict(check) for check in self.vitals.checks()],
             "agents": len(active),
             # A room in which an agent is mute is its people's affair: the bridge works.
-            "agents_in_trouble": {**self._parts.voices.troubles, **self._provisioning()},
+            "agents_in_trouble": {
+                **self._parts.voices.troubles,
+                **self._parts.remembered.troubles,
+                **self._provisioning(),
+            },
             "turns_waiting": self._parts.dispatcher.waiting,
             "turns_refused": self._stores.inbox.refused,
             "homeserver_writes": self._parts.homeserver.writes,
@@ -197,7 +202,8 @@ class Bridge:
         return self._provisioner.trouble if self._provisioner else {}
 
     def _trouble_of(self, agent_id: str) -> str:
-        return self._provisioning().get(agent_id) or self._parts.voices.trouble_of(agent_id)
+        why = self._provisioning().get(agent_id) or self._parts.remembered.troubles.get(agent_id)
+        return why or self._parts.voices.trouble_of(agent_id)
 
     async def _connect(self) -> None:
         was_away = True
@@ -229,6 +235,7 @@ class Bridge:
         try:
             # First: it gets one try, so that a faulty registration shows at once.
             await self._parts.homeserver.ping(self._config.appservice.id, transaction)
+            await self._parts.remembered.check()
             await self._parts.home.ensure()
             self._backlog = self._appservice.expect(transaction)
             await self._parts.home.wake(transaction)
@@ -276,11 +283,13 @@ class Bridge:
             self._parts.homeserver,
             self._stores.directory,
             self._parts.home,
+            self._parts.remembered,
             self._config.agents.room_version or await self._default_room_version(),
             self._parts.dispatcher.room_known,
         )
         self._provisioner = provisioner
         self._parts.moves.on_moved = provisioner.request
+        self._parts.remembered.on_doubt = provisioner.request
         await provisioner.request(self._stores.directory.all())
         for discovery in self._parts.discover(provisioner.request):
             self.vitals.watch(f"runtime {discovery.name}", lambda one=discovery: said(one.trouble))

@@ -28,6 +28,8 @@ def watch_parts(
     vitals.watch("requests", lambda: _stuck(parts.homeserver.retries.stuck))
     vitals.watch("database", lambda: parts.stores.trouble)
     vitals.watch("missed messages", lambda: said(parts.catch_up.trouble))
+    vitals.watch("what is remembered", lambda: said(parts.losses.trouble))
+    vitals.watch("space", lambda: said(parts.home.trouble))
     vitals.watch("clock", lambda: _clock(parts.homeserver.clock))
     vitals.watch("runtimes", lambda: None if parts.runtimes else _NO_RUNTIMES)
     vitals.watch("models", lambda: _models(parts))

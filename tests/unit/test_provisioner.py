@@ -13,14 +13,19 @@ from tests.fake_homeserver import LOST_ANSWER, FakeHomeserver, Fault, failing
 from tests.waiting import Clock, eventually, settled
 
 from letta_matrix.agents.home import Home
+from letta_matrix.agents.losses import Losses
 from letta_matrix.agents.provisioner import _BACK, _REMOVED, Provisioner
+from letta_matrix.agents.remembered import Remembered
 from letta_matrix.checks import encryption
 from letta_matrix.matrix.errors import refusal
 from letta_matrix.matrix.homeserver import Homeserver, RateLimited
 from letta_matrix.matrix.intent import Intent
 from letta_matrix.store.agents import Agent, AgentDirectory, AgentStatus
+from letta_matrix.store.audit import AuditStore
+from letta_matrix.store.conversations import ConversationStore
 from letta_matrix.store.database import Database, StoreUnavailable
 from letta_matrix.store.meta import Meta
+from letta_matrix.store.rooms import Rooms
 from letta_matrix.vitals import Trouble
 
 FORBIDDEN = Fault(403, {"errcode": "M_FORBIDDEN", "error": "not invited"})
@@ -42,11 +47,22 @@ class Site:
         permissions = {"test": "user", PERSON: "admin"}
         self.config = config_for(Path(), agents=people, permissions=permissions)
         self.bot = Intent(homeserver, self.config.bot_user_id)
-        self.home = Home(self.config, self.bot, Meta(database))
+        self.losses = Losses(AuditStore(database), lambda _: None)
+        self.home = Home(self.config, self.bot, Meta(database), self.losses)
+        self.stores = Rooms(database), ConversationStore(database)
+        self.remembered = Remembered(
+            self.config, self.bot, directory, *self.stores, self.home, self.losses
+        )
         self.rooms = list[str]()
         self.deaf = False
         self.provisioner = Provisioner(
-            self.config, homeserver, directory, self.home, version, self._on_room
+            self.config,
+            homeserver,
+            directory,
+            self.home,
+            self.remembered,
+            version,
+            self._on_room,
         )
 
     async def _on_room(self, room_id: str) -> None:
@@ -91,7 +107,7 @@ async def test_the_bridges_own_rooms_are_made_once(
     assert set(fake.aliases) == {"#letta_agents:test", "#letta_control:test"}
     assert fake.profiles["@letta:test"] == {"displayname": "Letta"}
     fake.requests.clear()
-    again = Home(site.config, site.bot, Meta(database))
+    again = Home(site.config, site.bot, Meta(database), site.losses)
     await again.ensure()
     assert fake.requests == []
     assert (again.space_id, again.control_room_id) == (
@@ -114,7 +130,7 @@ async def test_the_space_has_a_picture_and_admins_once(
         "ban": 50,
     }
     fake.requests.clear()
-    await Home(site.config, site.bot, Meta(database)).adorn()
+    await Home(site.config, site.bot, Meta(database), site.losses).adorn()
     assert fake.requests == []
 
 

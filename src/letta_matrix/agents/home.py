@@ -5,9 +5,11 @@ from dataclasses import replace
 from typing import Any
 
 import structlog
-from mautrix.errors import MatrixRequestError, MRoomInUse
+from mautrix.errors import MatrixRequestError, MForbidden, MRoomInUse
 
+from letta_matrix.agents.losses import Loss, Losses
 from letta_matrix.agents.room_access import ADMIN, wanted_access
+from letta_matrix.agents.standing import Standing, leading_to, standing
 from letta_matrix.config import Config
 from letta_matrix.matrix.avatars import avatar_png
 from letta_matrix.matrix.errors import refusal
@@ -19,29 +21,59 @@ from letta_matrix.store.meta import Meta
 
 log = structlog.get_logger()
 
-SPACE_ALIAS = "letta_agents"
+SPACE_ALIAS, CONTROL_ALIAS = "letta_agents", "letta_control"
+_OF_THE_SPACE = ("space_members", "space_avatar", "space_admins")
+REMEMBERED = ("bot", "control_room", "space", *_OF_THE_SPACE)
+"""Keys of `meta` by which the bot's account and rooms are remembered."""
 CONTROL_EVENT = "org.letta.matrix.wake"
 
 
 class Home:
-    """Makes the bot, the space and the control room exist, once; ids are kept in the database."""
+    """Makes the bot, the space and the control room exist, once; ids are kept in the database.
+    `trouble` tells what operators should know of them, "" for nothing."""
 
-    def __init__(self, config: Config, bot: Intent, meta: Meta) -> None:
+    def __init__(self, config: Config, bot: Intent, meta: Meta, losses: Losses) -> None:
         self._config = config
         self._bot = bot
         self._meta = meta
+        self._losses = losses
         self.space_id = ""
         self.control_room_id = ""
+        self.trouble = ""
+
+    @property
+    def rooms(self) -> set[str]:
+        """The space and the control room."""
+        return {self.space_id, self.control_room_id} - {""}
+
+    async def verify(self) -> set[str]:
+        """Forget those of the bot's rooms that are gone; returns all rooms that it is in. Nothing
+        is sent when they are there. Raises as `ensure` does."""
+        await self._make_bot()
+        joined = set(await self._bot.joined_rooms())
+        self.trouble = ""
+        control = await self._stands("control_room", CONTROL_ALIAS, joined)
+        # Nobody else is in the control room, and nobody misses it.
+        if control is not Standing.MEMBER:
+            await self._forget("control_room", CONTROL_ALIAS)
+        space = await self._stands("space", SPACE_ALIAS, joined)
+        if space in (Standing.GONE, Standing.MOVED):
+            await self._forget("space", SPACE_ALIAS)
+            await self._meta.forget(*_OF_THE_SPACE)
+        elif space is Standing.OUT:
+            self.trouble = (
+                "the bot is not in the space of the agents any more, so that new rooms are missing "
+                f"there: invite {self._bot.user_id} to it"
+            )
+        await self._make_bot()
+        return joined
 
     async def ensure(self) -> None:
         """Bring it all into being; nothing is sent when it is there already.
 
         Raises MatrixRequestError or HomeserverUnavailable.
         """
-        if await self._meta.get("bot") != self._config.appservice.bot_displayname:
-            await self._bot.register()
-            await self._bot.set_displayname(self._config.appservice.bot_displayname)
-            await self._meta.set("bot", self._config.appservice.bot_displayname)
+        await self._make_bot()
         self.control_room_id = await self._room("control_room", self._control_room())
         self.space_id = await self._room("space", self._space())
         await self._invite_people()
@@ -53,6 +85,16 @@ class Home:
             await self._show_avatar()
         except (MatrixRequestError, HomeserverUnavailable) as error:
             log.warning("the space is not as it should be", reason=str(error))
+
+    async def take_in(self, room_id: str, before: object) -> None:
+        """Let a room stand in the space, which takes the place of the one `before`. Raises as
+        `ensure` does."""
+        via = {"via": [self._config.homeserver.domain]}
+        await self._bot.set_state(self.space_id, "m.space.child", via, room_id)
+        if before is not None:
+            parent = {**via, "canonical": True}
+            await self._bot.set_state(room_id, "m.space.parent", parent, self.space_id)
+            await self._bot.set_state(room_id, "m.space.parent", {}, str(before))
 
     async def take_out(self, room_id: str) -> None:
         """Let a room stand in the space no more. Raises as `ensure` does."""
@@ -75,23 +117,59 @@ class Home:
         content = {"wake": txn_id}
         await self._bot.send(self.control_room_id, CONTROL_EVENT, content, txn_id, give_up_after=30)
 
+    async def _make_bot(self) -> None:
+        name = self._config.appservice.bot_displayname
+        if await self._meta.get("bot") != name:
+            await self._bot.register()
+            await self._bot.set_displayname(name)
+            await self._meta.set("bot", name)
+
+    async def _stands(self, key: str, localpart: str, joined: set[str]) -> Standing:
+        """How the bot stands to one of its rooms; MEMBER of one that was never made."""
+        room_id = await self._meta.get(key)
+        if room_id is None:
+            return Standing.MEMBER
+        return await standing(self._bot, room_id, self._alias(localpart), joined)
+
+    async def _forget(self, key: str, localpart: str) -> None:
+        """A room of the bot is gone, and perhaps its account; its alias may be left."""
+        await self._meta.forget("bot")
+        room_id, alias = await self._meta.get(key), self._alias(localpart)
+        log.warning("a room of the bot is gone", which=key, room=room_id)
+        if await leading_to(self._bot, alias) == room_id:
+            await self._bot.remove_alias(alias)
+        await self._meta.set(f"{key}_before", str(room_id))
+        await self._meta.forget(key)
+
     async def _room(self, key: str, content: Mapping[str, Any]) -> str:
         known = await self._meta.get(key)
         if known is not None:
             return known
-        room_id = await self._create(content)
+        room_id, made = await self._create(content)
+        if await self._meta.get(f"{key}_before") is not None:
+            loss = Loss.ROOM_MADE if made else Loss.ROOM_FOUND
+            await self._losses.note(loss, self._bot.user_id, room_id)
+            await self._meta.forget(f"{key}_before")
         await self._meta.set(key, room_id)
         return room_id
 
-    async def _create(self, content: Mapping[str, Any]) -> str:
+    async def _create(self, content: Mapping[str, Any]) -> tuple[str, bool]:
+        """A room of the bot, and whether it is a new one: its alias may lead to one already."""
         try:
-            return await self._bot.create_room(content)
+            return await self._bot.create_room(content), True
         except MRoomInUse:
-            alias = f"#{content['room_alias_name']}:{self._config.homeserver.domain}"
+            alias = self._alias(content["room_alias_name"])
             room_id = await self._bot.resolve_alias(alias)
             if room_id is None:
                 raise
-            return room_id
+        try:
+            await self._bot.join(room_id)
+        except MForbidden:
+            log.warning("the bot is not let into its room", room=room_id, alias=alias)
+        return room_id, False
+
+    def _alias(self, localpart: str) -> str:
+        return f"#{localpart}:{self._config.homeserver.domain}"
 
     async def _invite_people(self) -> None:
         wanted = ",".join(sorted(self._config.agents.room_members))
@@ -144,6 +222,6 @@ class Home:
     def _control_room(self) -> dict[str, Any]:
         return {
             "name": "letta-matrix control",
-            "room_alias_name": "letta_control",
+            "room_alias_name": CONTROL_ALIAS,
             "preset": "private_chat",
         }

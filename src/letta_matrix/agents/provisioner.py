@@ -13,6 +13,7 @@ import structlog
 from mautrix.errors import MatrixRequestError, MForbidden, MRoomInUse
 
 from letta_matrix.agents.home import Home
+from letta_matrix.agents.remembered import Remembered
 from letta_matrix.agents.room_access import access_content, change_access, wanted_access
 from letta_matrix.config import Config
 from letta_matrix.matrix.avatars import avatar_png
@@ -49,6 +50,7 @@ class Provisioner:
         homeserver: Homeserver,
         directory: AgentDirectory,
         home: Home,
+        remembered: Remembered,
         default_room_version: int,
         on_room: Callable[[str], Awaitable[None]],
     ) -> None:
@@ -56,6 +58,7 @@ class Provisioner:
         self._homeserver = homeserver
         self._directory = directory
         self._home = home
+        self._remembered = remembered
         self._room_version = default_room_version
         self._on_room = on_room
         self._slots = asyncio.Semaphore(config.agents.provision_concurrency)
@@ -107,6 +110,8 @@ class Provisioner:
         try:
             await self.reconcile(agent_id)
         except MatrixRequestError as error:
+            if isinstance(error, MForbidden):
+                self._remembered.refused(agent_id)
             reason = refusal(error)
         except (HomeserverUnavailable, StoreUnavailable) as error:
             reason = str(error)
@@ -127,6 +132,7 @@ class Provisioner:
         Raises MatrixRequestError, HomeserverUnavailable or StoreUnavailable; what was done by
         then stays done.
         """
+        await self._remembered.verify(agent_id)
         agent = self._now(agent_id)
         ghost = Intent(self._homeserver, agent.user_id)
         if agent.status is AgentStatus.REMOVED:
@@ -139,6 +145,7 @@ class Provisioner:
             self._avatar(agent, ghost),
         )
         room_id = agent.room_id or await self._make_room(agent, ghost)
+        await self._remembered.settled(agent_id)
         await self._tell_of_room(room_id)
         await self._settle_room(agent, ghost, room_id)
         await self._announce(agent, ghost)
@@ -157,11 +164,11 @@ class Provisioner:
 
     async def _settle_room(self, agent: Agent, ghost: Intent, room_id: str) -> None:
         bot = Intent(self._homeserver, self._config.bot_user_id)
-        via = {"via": [self._config.homeserver.domain]}
         name, topic = self._room_name(agent), self._room_topic(agent)
         members = sorted(self._config.agents.room_members)
         access = wanted_access(self._config)
-        before = mapping(self._now(agent.agent_id).applied.get("access"))
+        applied = self._now(agent.agent_id).applied
+        before = mapping(applied.get("access"))
         await _all(
             self._step(
                 agent, "access", access, lambda: change_access(ghost, room_id, access, before)
@@ -171,7 +178,7 @@ class Provisioner:
                 agent,
                 "space",
                 self._home.space_id,
-                lambda: bot.set_state(self._home.space_id, "m.space.child", via, room_id),
+                lambda: self._home.take_in(room_id, applied.get("space")),
             ),
             self._step(
                 agent,

@@ -1,13 +1,13 @@
 """The bridge's database as commands beside a running bridge read it."""
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterable
 from contextlib import asynccontextmanager
 
-from letta_matrix.cli.faults import Failure
+from letta_matrix.cli.faults import BadInput, Failure
 from letta_matrix.config import Config
 from letta_matrix.program import typed
-from letta_matrix.store.agents import Agent, AgentDirectory
+from letta_matrix.store.agents import Agent, AgentDirectory, AgentStatus
 from letta_matrix.store.database import Database, StoreError, check_if_alone, database_url
 
 
@@ -42,3 +42,17 @@ async def load_agents(config: Config) -> list[Agent]:
         directory = AgentDirectory(database)
         await directory.load()
         return directory.all()
+
+
+def called(ref: str, agents: Iterable[Agent]) -> Agent:
+    """The agent with that id, user id or name, exactly; one that was removed is not meant. Raises
+    BadInput."""
+    known = [agent for agent in agents if agent.status is AgentStatus.ACTIVE]
+    found = [agent for agent in known if ref in (agent.agent_id, agent.user_id)]
+    found = found or [agent for agent in known if agent.name == ref]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        ids = ", ".join(agent.agent_id for agent in found)
+        raise BadInput(f"several agents are called {ref!r}: {ids}; name one by its id")
+    raise BadInput(f"there is no agent {ref!r}; `{typed(['agents'])}` lists them")

@@ -8,6 +8,7 @@ import typer
 
 from letta_matrix.cli import (
     chat,
+    forget,
     init,
     keeper,
     link,
@@ -36,7 +37,20 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for module in (version, up, run, init, chat, link, overview, tokens, mappings, mcp, keeper):
+for module in (
+    version,
+    up,
+    run,
+    init,
+    chat,
+    link,
+    overview,
+    tokens,
+    mappings,
+    forget,
+    mcp,
+    keeper,
+):
     module.register(app)
 
 

@@ -16,7 +16,6 @@ from letta_matrix.program import typed
 
 if TYPE_CHECKING:
     from letta_matrix.config import Config
-    from letta_matrix.store.agents import Agent
     from letta_matrix.store.database import Database
     from letta_matrix.store.tokens import AccessToken
 
@@ -138,6 +137,7 @@ async def _create(
     """A new token's text, and what is stored of it. Raises BadGrant, BadInput, Failure."""
     from letta_matrix.access.grants import label_of, lifetime_of, rooms_for, scopes_for
     from letta_matrix.access.secrets import issue
+    from letta_matrix.cli.database import called
     from letta_matrix.store.agents import AgentDirectory
     from letta_matrix.store.tokens import TokenStore
 
@@ -145,7 +145,7 @@ async def _create(
         directory = AgentDirectory(database)
         await directory.load()
         is_bot = acts_as in ("", config.bot_user_id)
-        agent_id = "" if is_bot else _agent(acts_as, directory.all()).agent_id
+        agent_id = "" if is_bot else called(acts_as, directory.all()).agent_id
         granted = scopes_for(scopes, agent_id)
         ids = None if rooms is None else await _room_ids(config, rooms)
         text, token = issue(
@@ -200,21 +200,6 @@ async def _open(config: "Config") -> "AsyncGenerator[Database]":
                 "start the bridge of this version once"
             )
         yield database
-
-
-def _agent(ref: str, agents: "list[Agent]") -> "Agent":
-    """The agent with that id, user id or name, exactly. Raises BadInput."""
-    from letta_matrix.store.agents import AgentStatus
-
-    known = [agent for agent in agents if agent.status is AgentStatus.ACTIVE]
-    found = [agent for agent in known if ref in (agent.agent_id, agent.user_id)]
-    found = found or [agent for agent in known if agent.name == ref]
-    if len(found) == 1:
-        return found[0]
-    if found:
-        ids = ", ".join(agent.agent_id for agent in found)
-        raise BadInput(f"several agents are called {ref!r}: {ids}; name one by its id")
-    raise BadInput(f"there is no agent {ref!r}; `{typed(['agents'])}` lists them")
 
 
 async def _room_ids(config: "Config", refs: Collection[str]) -> list[str]:

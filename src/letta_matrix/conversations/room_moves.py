@@ -18,15 +18,12 @@ from letta_matrix.matrix.homeserver import Homeserver
 from letta_matrix.matrix.identifiers import is_ours, room_alias
 from letta_matrix.matrix.intent import Intent
 from letta_matrix.matrix.transactions import txn_id
-from letta_matrix.store.agents import Agent, AgentDirectory
+from letta_matrix.store.agents import Agent, AgentDirectory, in_room
 from letta_matrix.store.conversations import ConversationStore
 from letta_matrix.store.rooms import Rooms
 from letta_matrix.store.turns import Turn
 
 log = structlog.get_logger()
-
-_KEPT = ("registered", "displayname", "avatar", "announced", "announcements")
-"""What of `Agent.applied` is about the agent and not about its room."""
 
 
 async def _nothing(_: Any) -> None:
@@ -162,12 +159,7 @@ class RoomMoves:
         await self._leave_space(move.old)
         # In the old one it is still there for those who mention it.
         await self._rooms.joined(move.old, ghost.user_id, direct=False, since=move.at)
-
-        def moved(one: Agent) -> Agent:
-            applied = {key: value for key, value in one.applied.items() if key in _KEPT}
-            return replace(one, room_id=move.new, applied=applied)
-
-        agents = await self._directory.change([agent.agent_id], moved)
+        agents = await self._directory.change([agent.agent_id], lambda one: in_room(one, move.new))
         for user_id in list(self._rooms.ours_in(move.new)):
             if user_id in (ghost.user_id, self._config.bot_user_id):
                 await self._rooms.left(move.new, user_id)

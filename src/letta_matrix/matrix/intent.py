@@ -20,8 +20,8 @@ class Intent(RoomReader):
     when it does not answer.
     """
 
-    async def register(self) -> None:
-        """Make the account exist (`m.login.application_service`)."""
+    async def register(self) -> bool:
+        """Make the account exist (`m.login.application_service`); whether it is a new one."""
         localpart = self.user_id[1:].partition(":")[0]
         body = {
             "type": "m.login.application_service",
@@ -31,7 +31,8 @@ class Intent(RoomReader):
         try:
             await self.homeserver.request(Method.POST, ClientPath.v3.register, body)
         except MUserInUse:
-            return
+            return False
+        return True
 
     async def set_displayname(self, name: str) -> None:
         path = ClientPath.v3.profile[self.user_id].displayname
@@ -107,10 +108,13 @@ class Intent(RoomReader):
 
     async def point_alias(self, alias: str, room_id: str) -> None:
         """Let an alias of ours lead to a room, wherever it led before."""
-        path = ClientPath.v3.directory.room[alias]
         if await self.resolve_alias(alias) is not None:
-            await self._background(Method.DELETE, path, {})
+            await self.remove_alias(alias)
+        path = ClientPath.v3.directory.room[alias]
         await self._background(Method.PUT, path, {"room_id": room_id})
+
+    async def remove_alias(self, alias: str) -> None:
+        await self._background(Method.DELETE, ClientPath.v3.directory.room[alias], {})
 
     async def send(
         self,

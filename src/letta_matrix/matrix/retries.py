@@ -1,10 +1,13 @@
 """Requests that are tried again: whether it goes on too long, and who must hear of it."""
 
-from collections.abc import Generator
+import re
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from urllib.parse import unquote
 
 import structlog
+from mautrix.errors import MatrixRequestError, MForbidden, MNotFound
 
 from letta_matrix import clock
 
@@ -12,6 +15,7 @@ log = structlog.get_logger()
 
 _LONG = 30.0
 _MOST_FAILURES = 8
+_ROOM = re.compile(r"/(?:rooms|join)/([^/]+)")
 
 
 @dataclass(eq=False, slots=True)
@@ -31,12 +35,14 @@ class Retry:
 
 
 class Retries:
-    """All requests under way to one homeserver."""
+    """All requests under way to one homeserver. `on_refusal` hears of rooms in which something was
+    refused (M_FORBIDDEN), or that were not found."""
 
     def __init__(self) -> None:
         self._under_way: set[Retry] = set()
         self._told: set[str] = set()
         self._sends = 0
+        self.on_refusal: Callable[[str], None] = lambda _: None
 
     @property
     def stuck(self) -> int:
@@ -52,6 +58,13 @@ class Retries:
             yield retry
             if "/send/" in path:
                 self._sends += 1
+        except MatrixRequestError as error:
+            room = _ROOM.search(path)
+            # What is read may well not be there.
+            missing = isinstance(error, MNotFound) and method != "GET"
+            if room is not None and (missing or isinstance(error, MForbidden)):
+                self.on_refusal(unquote(room[1]))
+            raise
         finally:
             self._under_way.discard(retry)
             self._told -= retry.told

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
@@ -39,6 +39,41 @@ class Agent:
     status: AgentStatus = AgentStatus.ACTIVE
     applied: Mapping[str, object] = field(default_factory=dict[str, object])
     created_at: float = field(default_factory=time.time)
+
+
+DOUBTED = "doubted"
+"""In `Agent.applied`: what is remembered of the agent is to be checked."""
+ROOM_BEFORE = "room_before"
+"""The room that the agent had before the one that it is to get; "" for none that is known."""
+NEW_ROOM = "new_room"
+"""It is to be another room than the one that the alias leads to: which that is, "" before it was
+looked up."""
+
+_ABOUT_THE_AGENT = ("announced", "announcements")
+_ABOUT_THE_ACCOUNT = ("registered", "displayname", "avatar", *_ABOUT_THE_AGENT)
+"""What of `Agent.applied` outlives a room: all else is about that."""
+
+
+def in_room(agent: Agent, room_id: str | None) -> Agent:
+    """The agent with another room of its own, about which nothing is known yet, or with none."""
+    applied = {key: value for key, value in agent.applied.items() if key in _ABOUT_THE_ACCOUNT}
+    return replace(agent, room_id=room_id, applied=applied)
+
+
+def without_account(agent: Agent) -> Agent:
+    """The agent as if nothing had been written of its account."""
+    lost = set(_ABOUT_THE_ACCOUNT) - set(_ABOUT_THE_AGENT)
+    applied = {key: value for key, value in agent.applied.items() if key not in lost}
+    return replace(agent, applied=applied)
+
+
+def homeless(agent: Agent, **marks: object) -> Agent:
+    """The agent without the room that it had, which is kept in mind; `marks` are added to
+    `applied`."""
+    known = agent.applied.get(ROOM_BEFORE, "")
+    without = in_room(agent, None)
+    marks = {ROOM_BEFORE: agent.room_id or known, **marks}
+    return replace(without, applied={**without.applied, **marks})
 
 
 class AgentDirectory:
@@ -103,6 +138,8 @@ class AgentDirectory:
         before = self._agents.get(agent.agent_id)
         if before is not None and before.room_id not in (None, agent.room_id):
             self._by_room.pop(str(before.room_id), None)
+        if before is not None and before.user_id != agent.user_id:
+            self._by_user.pop(before.user_id, None)
         self._agents[agent.agent_id] = agent
         self._by_user[agent.user_id] = agent
         if agent.room_id is not None:

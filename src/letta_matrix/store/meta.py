@@ -20,3 +20,6 @@ class Meta:
         await self._database.execute(
             delete(meta).where(meta.c.key == key), meta.insert().values(key=key, value=value)
         )
+
+    async def forget(self, *keys: str) -> None:
+        await self._database.execute(delete(meta).where(meta.c.key.in_(keys)))

@@ -1,0 +1,33 @@
+"""Forgets, on an operator's word, what the homeserver is believed to have."""
+
+from collections.abc import Collection
+
+from letta_matrix.agents.home import REMEMBERED
+from letta_matrix.store.agents import (
+    DOUBTED,
+    NEW_ROOM,
+    Agent,
+    AgentDirectory,
+    homeless,
+    without_account,
+)
+from letta_matrix.store.meta import Meta
+
+
+async def forget_agents(
+    directory: AgentDirectory, agent_ids: Collection[str], *, new_room: bool
+) -> None:
+    """Forget agents' accounts and rooms: the next time they are reconciled they are verified, and
+    found or made anew. With `new_room` their aliases leave the rooms that they lead to. Raises
+    StoreUnavailable."""
+    marks: dict[str, object] = {DOUBTED: True, **({NEW_ROOM: ""} if new_room else {})}
+
+    def forgotten(one: Agent) -> Agent:
+        return homeless(without_account(one), **marks)
+
+    await directory.change(agent_ids, forgotten)
+
+
+async def forget_home(meta: Meta) -> None:
+    """Forget the bot's account and its rooms. Raises StoreUnavailable."""
+    await meta.forget(*REMEMBERED)

@@ -1,0 +1,76 @@
+"""`letta-matrix forget`: rooms and accounts are found or made anew at the next start."""
+
+import asyncio
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from letta_matrix.cli.faults import BadInput
+from letta_matrix.cli.options import ConfigOption, DataOption, config_path
+
+if TYPE_CHECKING:
+    from letta_matrix.config import Config
+
+AgentsArgument = Annotated[
+    list[str] | None, typer.Argument(metavar="[AGENT]...", help="Ids or names of agents.")
+]
+AllOption = Annotated[
+    bool, typer.Option("--all", help="All agents, the bot, its space and its control room.")
+]
+NewRoomOption = Annotated[
+    bool,
+    typer.Option(
+        "--new-room",
+        help="Make the agents other rooms, though those they had are still there.",
+    ),
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("forget")(forget)
+
+
+def forget(
+    agents: AgentsArgument = None,
+    everything: AllOption = False,
+    new_room: NewRoomOption = False,
+    config: ConfigOption = None,
+    data: DataOption = None,
+) -> None:
+    """Forget what the homeserver is believed to have of agents: their accounts and their rooms.
+    The next start of the bridge finds those that are there, and makes the others anew; nothing
+    on the homeserver is removed, and conversations go on. Stop the bridge before."""
+    from letta_matrix.config import load_config
+    from letta_matrix.logs import configure_logging, secrets_of
+
+    if bool(agents) is everything:
+        raise BadInput("name agents by id or name, or say --all")
+    settings = load_config(config_path(config, data))
+    configure_logging(settings.logging, secrets_of(settings))
+    names = asyncio.run(_forget(settings, agents or [], everything=everything, new_room=new_room))
+    found = "made anew" if new_room else "found or made anew"
+    print(f"forgotten: {', '.join(names) or 'no agents'}")
+    print(f"Accounts and rooms are {found} when the bridge is started.")
+
+
+async def _forget(
+    config: "Config", refs: list[str], *, everything: bool, new_room: bool
+) -> list[str]:
+    """The names of the agents that it was. Raises BadInput, Failure."""
+    from letta_matrix.agents.forgetting import forget_agents, forget_home
+    from letta_matrix.cli.database import called, open_existing
+    from letta_matrix.store.agents import AgentDirectory
+    from letta_matrix.store.meta import Meta
+
+    async with open_existing(config) as database:
+        # From here on no bridge can be started.
+        await database.open()
+        directory = AgentDirectory(database)
+        await directory.load()
+        known = directory.all()
+        chosen = known if everything else [called(ref, known) for ref in refs]
+        await forget_agents(directory, [one.agent_id for one in chosen], new_room=new_room)
+        if everything:
+            await forget_home(Meta(database))
+    return [one.name for one in chosen]
