@@ -75,7 +75,7 @@ class Parts:
         )
         stores.inbox.there = self.homeserver.clock.now
         self.bot = Intent(self.homeserver, config.bot_user_id)
-        losses = self.losses = Losses(stores.audit, lambda entry: self.toolbox.ledger.mirror(entry))
+        losses = self.losses = Losses(stores.audit, self.toolbox.ledger.mirror)
         self.home = Home(config, self.bot, stores.meta, losses)
         self.remembered = Remembered(
             config,

@@ -236,7 +236,6 @@ class Bridge:
             # First: it gets one try, so that a faulty registration shows at once.
             await self._parts.homeserver.ping(self._config.appservice.id, transaction)
             await self._parts.remembered.check()
-            await self._parts.home.ensure()
             self._backlog = self._appservice.expect(transaction)
             await self._parts.home.wake(transaction)
             if self._provisioner is None:

@@ -1,21 +1,25 @@
 """What the bridge remembers, and the homeserver has no more: purged, set up afresh, put back from
 a backup, renamed."""
 
-import asyncio
 import shutil
 from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import quote
 
-import aiohttp
 import pytest
-from tests.integration.bridge_world import DATABASE, Json, Person, World, bridge_on, new_agent
-from tests.integration.bridge_world import new_person, room_of
+import yaml
+from tests.integration.bridge_world import Person, Room, World, bridge_on, new_agent
 from tests.scripts import obey
 from tests.servers import Homeserver, homeserver_in
-from tests.waiting import Clock, eventually
+from tests.waiting import eventually
 
+from letta_matrix.cli.forget import _forget
+from letta_matrix.matrix.registration import registration
 from letta_matrix.runtimes.memory import MemoryRuntime
+from letta_matrix.runtimes.protocol import AgentInfo
+from letta_matrix.store.agents import Agent
 
 
 async def purge(homeserver: Homeserver, room_id: str, *, whole: bool = True) -> None:
@@ -38,9 +42,37 @@ def _by_admin(homeserver: Homeserver) -> dict[str, str]:
     return {"Authorization": f"Bearer {homeserver.admin_token}"}
 
 
-async def alias_of(person: Person, localpart: str) -> str:
-    _, answer = await person.call("GET", f"/directory/room/{quote(f'#{localpart}:localhost')}")
-    return str(answer.get("room_id", ""))
+def known(world: World, agent: AgentInfo) -> Agent:
+    found = world.bridge._stores.directory.get(agent.agent_id)
+    assert found is not None
+    return found
+
+
+async def moved(world: World, room: Room) -> Room:
+    """The room that an agent has in place of another one, once the person is there."""
+
+    def is_made() -> bool:
+        return known(world, room.agent).room_id not in (None, room.room_id)
+
+    await eventually(is_made, what="another room of the agent")
+    agent = known(world, room.agent)
+    now = Room(room.agent, str(agent.room_id), agent.user_id)
+
+    async def joined() -> bool:
+        return now.room_id in (await world.person.get("/joined_rooms"))["joined_rooms"]
+
+    await eventually(joined, what="the person is in the agent's other room")
+    return now
+
+
+async def talks(world: World, room: Room, text: str = "hello") -> None:
+    """Ask an agent for the first time in a room."""
+    await world.person.send(room.room_id, text)
+    assert await world.person.answers(room, 1) == [f"echo: {text}"]
+
+
+async def audited(world: World) -> set[str]:
+    return {one.tool for one in await world.bridge._stores.audit.newest(50)}
 
 
 @pytest.mark.parametrize("whole", [True, False])
@@ -50,8 +82,7 @@ async def test_purged_rooms_are_made_anew_at_the_next_start(
     runtime = MemoryRuntime(script=obey)
     async with bridge_on(homeserver, tmp_path, ann, runtime) as world:
         ada, bert = await world.meet(), await world.meet()
-        await ann.send(ada.room_id, "hello")
-        assert await ann.answers(ada, 1) == ["echo: hello"]
+        await talks(world, ada)
         await world.ready()
         home = world.bridge._parts.home
         before = {home.space_id, home.control_room_id}
@@ -60,11 +91,9 @@ async def test_purged_rooms_are_made_anew_at_the_next_start(
     async with bridge_on(homeserver, tmp_path, ann, runtime) as world:
         again = await world.find(ada.agent)
         assert again.room_id != ada.room_id
-        await ann.send(again.room_id, "still there?")
-        assert await ann.answers(again, 1) == ["echo: still there?"]
-        assert {one.conversation_id for one in world.asked(again)} == {
-            world.asked(again)[0].conversation_id
-        }
+        await talks(world, again, "still there?")
+        # What was talked about goes on.
+        assert len({one.conversation_id for one in world.asked(again)}) == 1
         home = world.bridge._parts.home
         assert before.isdisjoint(home.rooms)
         children = await ann.get(f"/rooms/{quote(home.space_id)}/state")
@@ -72,7 +101,134 @@ async def test_purged_rooms_are_made_anew_at_the_next_start(
         assert {again.room_id, bert.room_id} <= shown
         health = await world.health()
         assert "rooms made anew: 3" in " ".join(health["troubles"])
+        assert await audited(world) == {"rooms.make_anew"}
     async with bridge_on(homeserver, tmp_path, ann, runtime) as world:
         health = await world.health()
         assert health["homeserver_writes"] == health["counters"]["pings"] + 1
         assert health["status"] == "ok"
+
+
+async def test_what_is_purged_under_a_running_bridge_is_made_anew(
+    homeserver: Homeserver, tmp_path: Path, ann: Person
+) -> None:
+    runtime = MemoryRuntime(script=obey)
+    async with bridge_on(homeserver, tmp_path, ann, runtime) as world:
+        ada = await world.meet()
+        guests = await ann.create_room(ada.ghost)
+
+        def visits() -> list[str]:
+            return world.bridge._stores.rooms.rooms_of(ada.ghost)
+
+        await eventually(visits, lambda found: found == [guests], "the agent comes")
+        space = world.bridge._parts.home.space_id
+        for room_id in (space, ada.room_id, guests):
+            await purge(homeserver, room_id)
+        again = await moved(world, ada)
+        await talks(world, again)
+        await eventually(visits, lambda found: found == [], "the agent's visit is forgotten")
+        await eventually(lambda: world.bridge._parts.home.space_id != space, what="a space")
+
+
+@asynccontextmanager
+async def another_homeserver(
+    directory: Path, of: Homeserver, server_name: str = "localhost"
+) -> AsyncGenerator[Homeserver]:
+    """One that knows the same application service, in a folder of its own."""
+    directory.mkdir()
+    made = homeserver_in(directory, of.http)
+    if server_name != "localhost":
+        named = made.config.homeserver.model_copy(update={"domain": server_name})
+        config = made.config.model_copy(update={"homeserver": named})
+        registration_file = directory / "registration.yaml"
+        registration_file.write_text(yaml.safe_dump(registration(config)))
+        made = Homeserver(replace(made.synapse, server_name=server_name), config, of.http)
+    await made.start()
+    try:
+        yield made
+    finally:
+        made.stop()
+
+
+async def person_on(homeserver: Homeserver) -> Person:
+    """The same person, wherever it is."""
+    who, token, password = await homeserver.register("eve")
+    return Person(homeserver.http, homeserver.url, who, token, password=password)
+
+
+async def test_a_homeserver_put_back_or_set_up_afresh_gets_what_it_lacks(
+    homeserver: Homeserver, tmp_path: Path
+) -> None:
+    runtime, agents = MemoryRuntime(script=obey), [new_agent("Early"), new_agent("Late")]
+    folder, backup = tmp_path / "there", tmp_path / "backup"
+    async with another_homeserver(folder, homeserver) as own:
+        files = own.synapse.directory
+        eve = await person_on(own)
+        async with bridge_on(own, tmp_path, eve, runtime) as world:
+            early = await world.meet(agents[0])
+            await talks(world, early)
+            own.stop()
+            shutil.copytree(files, backup)
+            await own.server.start()
+            late = await world.meet(agents[1])
+            await talks(world, late)
+            own.stop()
+            shutil.rmtree(files)
+            shutil.copytree(backup, files)
+            await own.server.start()
+            # The bridge goes on with a homeserver that has never heard of the second agent.
+            await talks(world, await moved(world, late), "and now?")
+            assert known(world, early.agent).room_id == early.room_id
+            assert await audited(world) == {"accounts.make_anew", "rooms.make_anew"}
+            own.stop()
+            shutil.rmtree(files)
+            await own.start()
+            eve = world.person = await person_on(own)
+            for room in (early, late):
+                await talks(world, await moved(world, room), "who are you?")
+            profile = await eve.get(f"/profile/{quote(early.ghost)}")
+            assert profile["displayname"] == "Early"
+            assert profile["avatar_url"]
+            bot = await eve.get(f"/profile/{quote(world.config.bot_user_id)}")
+            assert bot["displayname"] == world.config.appservice.bot_displayname
+    async with another_homeserver(folder / "named", homeserver, "elsewhere.test") as own:
+        eve = await person_on(own)
+        async with bridge_on(own, tmp_path, eve, runtime) as world:
+            there = await moved(world, early)
+            assert there.ghost == early.ghost.replace(":localhost", ":elsewhere.test")
+            await talks(world, there, "where are we?")
+            assert "accounts.rename" in await audited(world)
+            assert len({one.conversation_id for one in world.asked(there)}) == 1
+
+
+async def test_an_operator_can_have_it_all_set_up_afresh(
+    homeserver: Homeserver, tmp_path: Path, ann: Person
+) -> None:
+    runtime = MemoryRuntime(script=obey)
+    async with bridge_on(homeserver, tmp_path, ann, runtime) as world:
+        ada, bert = await world.meet(new_agent("Ada")), await world.meet(new_agent("Bert"))
+        await talks(world, ada)
+        guests = await ann.create_room(ada.ghost)
+        rooms = world.bridge._stores.rooms
+        await eventually(lambda: rooms.rooms_of(ada.ghost) == [guests])
+        config, home = world.config, world.bridge._parts.home.rooms
+    names = await _forget(config, [], everything=True, new_room=False)
+    assert sorted(names) == ["Ada", "Bert"]
+    async with bridge_on(homeserver, tmp_path, ann, runtime) as world:
+        # All of it is there, so it is found.
+        assert known(world, ada.agent).room_id == ada.room_id
+        assert known(world, bert.agent).room_id == bert.room_id
+        assert world.bridge._parts.home.rooms == home
+        assert (await world.health())["troubles"] == []
+    names = await _forget(config, ["Ada"], everything=False, new_room=True)
+    assert names == ["Ada"]
+    async with bridge_on(homeserver, tmp_path, ann, runtime) as world:
+        again = await moved(world, ada)
+        await talks(world, again, "here now?")
+        assert len({one.conversation_id for one in world.asked(again)}) == 1
+        tombstone = await ann.state(ada.room_id, "m.room.tombstone")
+        assert tombstone["replacement_room"] == again.room_id
+        assert known(world, bert.agent).room_id == bert.room_id
+        assert set(world.bridge._stores.rooms.rooms_of(ada.ghost)) == {guests, ada.room_id}
+    async with bridge_on(homeserver, tmp_path, ann, runtime) as world:
+        health = await world.health()
+        assert health["homeserver_writes"] == health["counters"]["pings"] + 1

@@ -85,11 +85,7 @@ class Doubts:
 
     async def _look(self, room_ids: Collection[str]) -> None:
         if not self._home.rooms.isdisjoint(room_ids):
-            space = self._home.space_id
             await self._remembered.check()
-            await self._home.ensure()
-            if space != self._home.space_id:
-                await self._remembered.doubt(self._directory.all())
         for room_id in room_ids:
             for user_id in list(self._rooms.ours_in(room_id)):
                 user = Intent(self._bot.homeserver, user_id)

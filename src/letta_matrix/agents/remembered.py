@@ -75,17 +75,21 @@ class Remembered:
         self._with_bot: Collection[str] = ()
 
     async def check(self) -> None:
-        """To be called at each connect, before anything is written. Raises MatrixRequestError,
-        HomeserverUnavailable or StoreUnavailable."""
+        """To be called at each connect: the bot and its rooms are there afterwards. Raises
+        MatrixRequestError, HomeserverUnavailable or StoreUnavailable."""
+        space = self._home.space_id
         self._with_bot = await self._home.verify()
         await self._follow_new_name()
         await self.verify_memberships(self._bot, self._with_bot)
+        # Before any agent's room is made, which names the space.
+        await self._home.ensure()
+        if space not in ("", self._home.space_id):
+            await self.on_doubt(self._directory.all())
         await self.doubt(
             agent
             for agent in self._directory.all()
-            if agent.room_id is not None
-            and agent.applied.get("bot_joined")
-            and agent.room_id not in self._with_bot
+            if agent.applied.get(DOUBTED)
+            or (agent.applied.get("bot_joined") and agent.room_id not in self._with_bot)
         )
 
     async def doubt(self, agents: Iterable[Agent]) -> None:
@@ -248,7 +252,6 @@ class Remembered:
             for room_id in self._rooms.rooms_of(one.user_id):
                 await self._rooms.left(room_id, one.user_id)
             await self._losses.note(Loss.ACCOUNT_RENAMED, self._now(one.agent_id).user_id)
-        await self.on_doubt(old)
 
     def _is_here(self, user_id: str) -> bool:
         return user_id.partition(":")[2] == self._domain

@@ -9,7 +9,6 @@ from mautrix.errors import MatrixRequestError, MForbidden, MNotFound
 from letta_matrix.matrix.events import mapping
 from letta_matrix.matrix.intent import Intent
 
-
 _NOT_FOUND = 404
 
 
