@@ -78,6 +78,7 @@ class FakeHomeserver:
         self.port = 0
         self.slow: dict[str, float] = {}
         self.headers: dict[str, str] = {}
+        self._purged: set[str] = set()
         self._txns: dict[tuple[str, str], str] = {}
         self._faults: list[tuple[re.Pattern[str], list[Fault]]] = []
         self._held: list[tuple[re.Pattern[str], asyncio.Event]] = []
@@ -122,6 +123,14 @@ class FakeHomeserver:
         released = asyncio.Event()
         self._held.append((re.compile(pattern), released))
         return released
+
+    def purge(self, room_id: str, *, aliases: bool = True) -> None:
+        """An admin deletes a room; its aliases go with it, or stay."""
+        self.events.pop(room_id, None)
+        self.members.pop(room_id, None)
+        self._purged.add(room_id)
+        if aliases:
+            self.aliases = {alias: to for alias, to in self.aliases.items() if to != room_id}
 
     def matching(self, pattern: str) -> list[Request]:
         return [request for request in self.requests if re.search(pattern, request.line)]
@@ -210,6 +219,8 @@ class FakeHomeserver:
         return self.events[room_id][-1]
 
     def _get_state(self, request: Request, room_id: str, event_type: str, key: str = "") -> Answer:
+        if room_id in self._purged:
+            return 403, {"errcode": "M_FORBIDDEN", "error": f"not in {room_id}"}
         wanted = (event_type, key or "")
         events = self.events.get(room_id, [])
         found = [one for one in events if (one["type"], one.get("state_key")) == wanted]
@@ -288,6 +299,8 @@ class FakeHomeserver:
                 event["content"] = {}
 
     def _join(self, request: Request, room_id: str) -> Answer:
+        if room_id in self._purged:
+            return 404, {"errcode": "M_UNKNOWN", "error": "no servers that are in the room"}
         self.members.setdefault(room_id, set()).add(request.user_id)
         return 200, {"room_id": room_id}
 

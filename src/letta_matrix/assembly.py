@@ -45,9 +45,6 @@ from letta_matrix.stores import Stores
 from letta_matrix.toolbox.registry import Toolbox
 from letta_matrix.vitals import Vitals
 
-_CROWD = 0.2
-"""Seconds in which more people may join a room before it is looked at."""
-
 
 class Parts:
     """Everything between the homeserver and the runtimes.
@@ -87,7 +84,9 @@ class Parts:
             losses,
             self._room_known,
         )
-        self.doubts = Doubts(self.bot, stores.directory, stores.rooms, self.home, self.remembered)
+        self.doubts = Doubts(
+            config.bot_user_id, stores.directory, stores.rooms, self.home, self.remembered
+        )
         self.homeserver.retries.on_refusal = self.doubts.refused
         contexts = Contexts(config, self.homeserver, stores.rooms, stores.turns)
         self.prompts = Prompts(config, self.homeserver, stores.directory, contexts)
@@ -137,8 +136,6 @@ class Parts:
             self.room_turns.entered,
         )
         self.withdrawals = self._withdrawals()
-        self._background: set[asyncio.Task[None]] = set()
-        self._looking: dict[str, bool] = {}
         self.dispatcher = self._dispatcher(trouble_of)
         self.toolbox.membership.on_room = self._room_known
         self.catch_up = CatchUp(
@@ -175,9 +172,7 @@ class Parts:
 
     async def close(self) -> None:
         """Let go of what runs; unfinished turns go on at the next start."""
-        for task in self._background:
-            task.cancel()
-        await asyncio.gather(*self._background, return_exceptions=True)
+        await self.surroundings.close()
         await self.dispatcher.close()
         await self.withdrawals.close()
         await self.turn_runner.close()
@@ -317,26 +312,7 @@ class Parts:
 
     def _room_changed(self, room_id: str) -> None:
         self.prompts.roster.forget(room_id)
-        rooms = self.stores.rooms
-        if not rooms.ours_in(room_id) and rooms.people_in(room_id) is None:
-            return
-        looking = room_id in self._looking
-        self._looking[room_id] = True
-        if looking:
-            return
-        task = asyncio.create_task(self._look_again(room_id))
-        self._background.add(task)
-        task.add_done_callback(self._background.discard)
-
-    async def _look_again(self, room_id: str) -> None:
-        # People come in crowds: one look at the first, and one after all the others.
-        try:
-            while self._looking[room_id]:
-                self._looking[room_id] = False
-                await self.surroundings.look(room_id)
-                await asyncio.sleep(_CROWD)
-        finally:
-            del self._looking[room_id]
+        self.surroundings.changed(room_id)
 
     async def _room_known(self, room_id: str) -> None:
         await self.dispatcher.room_known(room_id)

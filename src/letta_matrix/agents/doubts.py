@@ -12,7 +12,6 @@ from letta_matrix.agents.home import Home
 from letta_matrix.agents.remembered import Remembered
 from letta_matrix.matrix.events import mapping
 from letta_matrix.matrix.homeserver import HomeserverUnavailable
-from letta_matrix.matrix.intent import Intent
 from letta_matrix.store.agents import AgentDirectory
 from letta_matrix.store.database import StoreUnavailable
 from letta_matrix.store.rooms import Rooms
@@ -33,13 +32,13 @@ class Doubts:
 
     def __init__(
         self,
-        bot: Intent,
+        bot_user_id: str,
         directory: AgentDirectory,
         rooms: Rooms,
         home: Home,
         remembered: Remembered,
     ) -> None:
-        self._bot = bot
+        self._bot_user_id = bot_user_id
         self._directory = directory
         self._rooms = rooms
         self._home = home
@@ -58,7 +57,7 @@ class Doubts:
         is purged, or have come back to it."""
         who, room_id = event.get("state_key"), str(event.get("room_id"))
         agent = self._directory.by_room(room_id)
-        whose = self._bot.user_id if room_id in self._home.rooms else agent and agent.user_id
+        whose = self._bot_user_id if room_id in self._home.rooms else agent and agent.user_id
         if event.get("type") == "m.room.member" and who == whose:
             there = mapping(event.get("content")).get("membership") == "join"
             if not there or (agent is not None and agent.agent_id in self._remembered.troubles):
@@ -84,12 +83,11 @@ class Doubts:
         return new
 
     async def _look(self, room_ids: Collection[str]) -> None:
-        if not self._home.rooms.isdisjoint(room_ids):
+        ours = {user_id for room_id in room_ids for user_id in self._rooms.ours_in(room_id)}
+        if self._bot_user_id in ours or not self._home.rooms.isdisjoint(room_ids):
             await self._remembered.check()
-        for room_id in room_ids:
-            for user_id in list(self._rooms.ours_in(room_id)):
-                user = Intent(self._bot.homeserver, user_id)
-                await self._remembered.verify_memberships(user, await user.joined_rooms())
         owners = [self._directory.by_room(room_id) for room_id in room_ids]
+        guests = [self._directory.by_user(user_id) for user_id in ours]
         out = [self._directory.get(agent_id) for agent_id in self._remembered.troubles]
-        await self._remembered.doubt(agent for agent in (*owners, *out) if agent is not None)
+        found = {one.agent_id: one for one in (*owners, *guests, *out) if one is not None}
+        await self._remembered.doubt(found.values())

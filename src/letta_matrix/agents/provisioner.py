@@ -206,7 +206,7 @@ class Provisioner:
             await bot.join(room_id)
 
     async def _step(
-        self, agent: Agent, key: str, value: object, action: Callable[[], Awaitable[None]]
+        self, agent: Agent, key: str, value: object, action: Callable[[], Awaitable[object]]
     ) -> None:
         if self._now(agent.agent_id).applied.get(key) != value:
             await action()

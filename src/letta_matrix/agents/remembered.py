@@ -16,7 +16,7 @@ from mautrix.errors import MForbidden
 
 from letta_matrix.agents.home import Home
 from letta_matrix.agents.losses import Loss, Losses
-from letta_matrix.agents.standing import Standing, membership, put_out_by, standing
+from letta_matrix.agents.standing import Standing, leading_to, membership, put_out_by, standing
 from letta_matrix.config import Config
 from letta_matrix.matrix.identifiers import persons, room_alias
 from letta_matrix.matrix.intent import Intent
@@ -80,7 +80,7 @@ class Remembered:
         space = self._home.space_id
         self._with_bot = await self._home.verify()
         await self._follow_new_name()
-        await self.verify_memberships(self._bot, self._with_bot)
+        await self._verify_memberships(self._bot, self._with_bot)
         # Before any agent's room is made, which names the space.
         await self._home.ensure()
         if space not in ("", self._home.space_id):
@@ -114,7 +114,7 @@ class Remembered:
         joined = await self._rooms_of(agent, ghost)
         if agent.room_id is not None:
             await self._verify_room(agent, ghost, joined)
-        await self.verify_memberships(ghost, joined)
+        await self._verify_memberships(ghost, joined)
         await self._find_memberships(self._now(agent_id), ghost, joined)
         await self._free_alias(self._now(agent_id), ghost)
         await self._mark(agent_id, **{DOUBTED: None})
@@ -135,14 +135,6 @@ class Remembered:
             loss = Loss.ROOM_MADE if "room_name" in agent.applied else Loss.ROOM_FOUND
             await self._losses.note(loss, agent.user_id, agent.room_id)
         await self._mark(agent_id, **{ROOM_BEFORE: None, NEW_ROOM: None})
-
-    async def verify_memberships(self, user: Intent, joined: Collection[str]) -> None:
-        """Forget rooms that one of us was in by invitation and is not; `joined` are those that it
-        is in. Raises StoreUnavailable."""
-        for room_id in self._rooms.rooms_of(user.user_id):
-            if room_id not in joined:
-                await self._rooms.left(room_id, user.user_id)
-                await self._losses.note(Loss.MEMBERSHIP_FORGOTTEN, user.user_id, room_id)
 
     def _now(self, agent_id: str) -> Agent:
         agent = self._directory.get(agent_id)
@@ -177,8 +169,7 @@ class Remembered:
 
     async def _verify_room(self, agent: Agent, ghost: Intent, joined: Collection[str]) -> None:
         room_id, agent_id = str(agent.room_id), agent.agent_id
-        alias = room_alias(agent_id, self._domain)
-        found = await standing(ghost, room_id, alias, joined)
+        found = await standing(ghost, room_id, self._alias(agent), joined)
         before = self.troubles.pop(agent_id, None)
         if found in (Standing.GONE, Standing.MOVED):
             log.warning("an agent's room is gone", agent=agent_id, room=room_id, now=found.name)
@@ -192,15 +183,30 @@ class Remembered:
             if trouble != before:
                 log.warning("an agent is not in its room", agent=agent_id, room=room_id, by=by)
             self.troubles[agent_id] = trouble
-        elif agent.applied.get("bot_joined") and room_id not in self._with_bot:
-            # A homeserver of before it came; whom people have removed stays out.
-            if (await membership(ghost, room_id, self._bot.user_id))[0] in ("", "invite"):
-                await self._mark(agent_id, bot_joined=None)
+        elif await self._misses_bot(agent, ghost, room_id):
+            await self._mark(agent_id, bot_joined=None)
+
+    async def _misses_bot(self, agent: Agent, ghost: Intent, room_id: str) -> bool:
+        """Whether the bot never came into an agent's room; whom people have removed stays out."""
+        if not agent.applied.get("bot_joined") or room_id in self._with_bot:
+            return False
+        return (await membership(ghost, room_id, self._bot.user_id))[0] in ("", "invite")
+
+    async def _verify_memberships(self, user: Intent, joined: Collection[str]) -> None:
+        """Forget rooms that one of us was in by invitation and is not; `joined` are those that it
+        is in."""
+        for room_id in self._rooms.rooms_of(user.user_id):
+            if room_id not in joined:
+                await self._rooms.left(room_id, user.user_id)
+                await self._losses.note(Loss.MEMBERSHIP_FORGOTTEN, user.user_id, room_id)
 
     async def _find_memberships(self, agent: Agent, ghost: Intent, joined: Collection[str]) -> None:
         """Learn of rooms that an agent is in and we know nothing of: our database may be old."""
         own = (agent.room_id, agent.applied.get(ROOM_BEFORE))
-        for room_id in set(joined).difference(self._rooms.rooms_of(ghost.user_id), own):
+        unknown = set(joined).difference(self._rooms.rooms_of(ghost.user_id), own)
+        if unknown and agent.room_id is None:
+            unknown.discard(await leading_to(ghost, self._alias(agent)) or "")
+        for room_id in unknown:
             people = persons(await ghost.joined_members(room_id), self._bot.user_id)
             since, direct = time.time(), len(people) <= 1
             await self._rooms.joined(room_id, ghost.user_id, direct=direct, since=since)
@@ -212,14 +218,13 @@ class Remembered:
         left = agent.applied.get(NEW_ROOM)
         if left is None:
             return
-        alias = room_alias(agent.agent_id, self._domain)
-        leads_to = await ghost.resolve_alias(alias)
+        leads_to = await leading_to(ghost, self._alias(agent))
         if left == "":
             # Kept first, or the next try would take the new room for the old one.
             left = leads_to or "none"
             await self._mark(agent.agent_id, **{NEW_ROOM: left})
         if leads_to == left:
-            await ghost.remove_alias(alias)
+            await ghost.remove_alias(self._alias(agent))
 
     async def _leave_behind(self, agent: Agent, room_id: str) -> None:
         """Of a room that is still there, and the agent's own no more."""
@@ -252,6 +257,9 @@ class Remembered:
             for room_id in self._rooms.rooms_of(one.user_id):
                 await self._rooms.left(room_id, one.user_id)
             await self._losses.note(Loss.ACCOUNT_RENAMED, self._now(one.agent_id).user_id)
+
+    def _alias(self, agent: Agent) -> str:
+        return room_alias(agent.agent_id, self._domain)
 
     def _is_here(self, user_id: str) -> bool:
         return user_id.partition(":")[2] == self._domain

@@ -27,6 +27,9 @@ log = structlog.get_logger()
 _PATIENCE = 2.0
 """Seconds that a message is kept up for this; then it is routed by what is known."""
 
+_CROWD = 0.2
+"""Seconds in which more people may join a room before it is looked at."""
+
 _MOST = 5_000
 
 
@@ -59,6 +62,8 @@ class Surroundings:
         self._turns = turns
         self._bot_user_id = bot.user_id
         self._written: dict[str, _Written] = {}
+        self._looking: dict[str, bool] = {}
+        self._looks: set[asyncio.Task[None]] = set()
 
     def heard(self, event: Mapping[str, Any]) -> None:
         """Remember whose an event is: others may refer to it soon."""
@@ -93,6 +98,33 @@ class Surroundings:
                 log.debug("a room cannot be looked at", room=room_id, reason=str(error))
             else:
                 return
+
+    def changed(self, room_id: str) -> None:
+        """Somebody came to a room or left it: look at it soon, if that matters."""
+        if not self._rooms.ours_in(room_id) and self._rooms.people_in(room_id) is None:
+            return
+        looking = room_id in self._looking
+        self._looking[room_id] = True
+        if not looking:
+            task = asyncio.create_task(self._look_again(room_id))
+            self._looks.add(task)
+            task.add_done_callback(self._looks.discard)
+
+    async def close(self) -> None:
+        """Look at no more rooms."""
+        for task in self._looks:
+            task.cancel()
+        await asyncio.gather(*self._looks, return_exceptions=True)
+
+    async def _look_again(self, room_id: str) -> None:
+        # People come in crowds: one look at the first, and one after all the others.
+        try:
+            while self._looking[room_id]:
+                self._looking[room_id] = False
+                await self.look(room_id)
+                await asyncio.sleep(_CROWD)
+        finally:
+            del self._looking[room_id]
 
     async def look_at_all(self) -> None:
         """Learn it of every room that one of us was invited into, behind all messages: somebody
