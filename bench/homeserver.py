@@ -2,6 +2,9 @@
 
 import secrets
 import signal
+import sqlite3
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -63,6 +66,25 @@ class Homeserver:
 
     def stop(self) -> None:
         self._server.end(signal.SIGTERM)
+
+    @asynccontextmanager
+    async def with_rooms(self, user_id: str, room_ids: Sequence[str]) -> AsyncGenerator[None]:
+        """While the block runs it believes that a user is in these rooms, too, of which it has
+        nothing else. It is restarted at both ends: a user's rooms are kept in memory."""
+        rows = [(f"$seeded{room_id}", room_id, user_id) for room_id in room_ids]
+        insert = "INSERT INTO current_state_events VALUES (?, ?, 'm.room.member', ?, 'join', NULL)"
+        await self._change(insert, rows)
+        try:
+            yield
+        finally:
+            delete = "DELETE FROM current_state_events WHERE event_id = ?"
+            await self._change(delete, [row[:1] for row in rows])
+
+    async def _change(self, statement: str, rows: Sequence[Sequence[str]]) -> None:
+        self.stop()
+        with closing(sqlite3.connect(self.synapse.directory / "homeserver.db")) as db, db:
+            db.executemany(statement, rows)
+        await self._server.start()
 
     async def account(self, localpart: str) -> tuple[str, str]:
         """A new account: user id and password."""

@@ -8,6 +8,7 @@ from pathlib import Path
 from bench.bridge import Bridge
 from bench.figures import Target, at_most, p50
 from bench.scene import Scene
+from letta_matrix.stack.synapse import SERVER_NAME
 
 AGENTS = 1000
 _WAKE_REQUESTS = 2
@@ -26,15 +27,20 @@ async def idle(scene: Scene, bridge: Bridge, agents: int, rss: Target, note: str
 
 async def thousand_agents(scene: Scene, provisioned: Bridge) -> None:
     """Restart and idle with 1,000 agents. Most rows are seeded: the homeserver has no such
-    ghosts, but nothing is owed to it either, which is what a restart and idling see."""
+    ghosts, only the bot in their rooms, but nothing is owed to it either, which is what a restart
+    and idling see."""
     provisioned.stop()
     bridge = scene.bridge("thousand")
     try:
         real = _seed(provisioned.database, bridge.database)
         bridge.configure({"type": "memory", "agents": AGENTS})
         note = f" ({real} provisioned, the others' rows seeded)"
-        await _restarts(scene, bridge, note)
-        await idle(scene, bridge, AGENTS, at_most(150), note)
+        bot = f"@{scene.homeserver.letta.bot}:{SERVER_NAME}"
+        rooms = [_room(number) for number in range(real + 1, AGENTS + 1)]
+        async with scene.homeserver.with_rooms(bot, rooms):
+            await _restarts(scene, bridge, note)
+            await idle(scene, bridge, AGENTS, at_most(150), note)
+            bridge.stop()
     finally:
         await bridge.end()
 
@@ -86,9 +92,13 @@ def _like(model: dict[str, object], number: int) -> dict[str, object]:
         "agent_id": agent_id,
         "name": name,
         "user_id": str(model["user_id"]).replace(_local(old_id), _local(agent_id)),
-        "room_id": f"!seeded{number}",
+        "room_id": _room(number),
         "applied": json.dumps(renamed),
     }
+
+
+def _room(number: int) -> str:
+    return f"!seeded{number}"
 
 
 def _local(agent_id: str) -> str:

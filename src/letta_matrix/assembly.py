@@ -39,6 +39,7 @@ from letta_matrix.matrix.intent import Intent
 from letta_matrix.matrix.pacing import Pacer
 from letta_matrix.runtimes.protocol import AgentInfo, AgentRuntime, RuntimeFault
 from letta_matrix.store.agents import Agent
+from letta_matrix.store.audit import AuditEntry
 from letta_matrix.store.places import Place
 from letta_matrix.store.turns import Turn, TurnKind
 from letta_matrix.stores import Stores
@@ -72,7 +73,7 @@ class Parts:
         )
         stores.inbox.there = self.homeserver.clock.now
         self.bot = Intent(self.homeserver, config.bot_user_id)
-        losses = self.losses = Losses(stores.audit, self.toolbox.ledger.mirror)
+        losses = self.losses = Losses(stores.audit, self._audited)
         self.home = Home(config, self.bot, stores.meta, losses)
         self.remembered = Remembered(
             config,
@@ -309,6 +310,10 @@ class Parts:
         self.voices.changed(event)
         self.doubts.heard(event)
         self.toolbox.arrivals.publish(event)
+
+    def _audited(self, entry: AuditEntry) -> None:
+        # Who is told of it is known when all is built.
+        self.toolbox.ledger.mirror(entry)
 
     def _room_changed(self, room_id: str) -> None:
         self.prompts.roster.forget(room_id)
