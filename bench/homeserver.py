@@ -3,8 +3,8 @@
 import secrets
 import signal
 import sqlite3
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import asynccontextmanager, closing
+from collections.abc import AsyncGenerator, Generator, Mapping
+from contextlib import asynccontextmanager, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,10 @@ from letta_matrix.matrix.registration import registration
 from letta_matrix.stack.synapse import SERVER_NAME, Synapse
 
 FLOOR_PREFIX = "floor_"
+_SEEDED = "$seeded"
+_IS_IN = "INSERT INTO current_state_events VALUES (?, ?, 'm.room.member', ?, 'join', NULL)"
+_SEES = "INSERT INTO local_current_membership VALUES (?2, ?3, ?1, 'join', NULL)"
+_ACCOUNT = "INSERT INTO users (name, creation_ts, appservice_id) VALUES (?, 1, ?)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,23 +72,33 @@ class Homeserver:
         self._server.end(signal.SIGTERM)
 
     @asynccontextmanager
-    async def with_rooms(self, user_id: str, room_ids: Sequence[str]) -> AsyncGenerator[None]:
-        """While the block runs it believes that a user is in these rooms, too, of which it has
-        nothing else. It is restarted at both ends: a user's rooms are kept in memory."""
-        rows = [(f"$seeded{room_id}", room_id, user_id) for room_id in room_ids]
-        insert = "INSERT INTO current_state_events VALUES (?, ?, 'm.room.member', ?, 'join', NULL)"
-        await self._change(insert, rows)
+    async def with_rooms(self, owners: Mapping[str, str]) -> AsyncGenerator[None]:
+        """While the block runs it believes that there are these rooms, of which it has nothing
+        else: each has the bot and its owner, an account of letta-matrix, in it. It is restarted at
+        both ends, as it keeps in memory who is where."""
+        bot = f"@{self.letta.bot}:{SERVER_NAME}"
+        with self._database_of_stopped() as db:
+            for room, owner in owners.items():
+                for user in (bot, owner):
+                    event = f"{_SEEDED}{user}{room}"
+                    db.execute(_IS_IN, (event, room, user))
+                    db.execute(_SEES, (event, room, user))
+                db.execute(_ACCOUNT, (owner, self.letta.id))
+        await self._server.start()
         try:
             yield
         finally:
-            delete = "DELETE FROM current_state_events WHERE event_id = ?"
-            await self._change(delete, [row[:1] for row in rows])
+            with self._database_of_stopped() as db:
+                for table in ("current_state_events", "local_current_membership"):
+                    db.execute(f"DELETE FROM {table} WHERE event_id LIKE '{_SEEDED}%'")
+                db.executemany("DELETE FROM users WHERE name = ?", zip(owners.values()))
+            await self._server.start()
 
-    async def _change(self, statement: str, rows: Sequence[Sequence[str]]) -> None:
+    @contextmanager
+    def _database_of_stopped(self) -> Generator[sqlite3.Connection]:
         self.stop()
         with closing(sqlite3.connect(self.synapse.directory / "homeserver.db")) as db, db:
-            db.executemany(statement, rows)
-        await self._server.start()
+            yield db
 
     async def account(self, localpart: str) -> tuple[str, str]:
         """A new account: user id and password."""

@@ -8,7 +8,6 @@ from pathlib import Path
 from bench.bridge import Bridge
 from bench.figures import Target, at_most, p50
 from bench.scene import Scene
-from letta_matrix.stack.synapse import SERVER_NAME
 
 AGENTS = 1000
 _WAKE_REQUESTS = 2
@@ -26,18 +25,15 @@ async def idle(scene: Scene, bridge: Bridge, agents: int, rss: Target, note: str
 
 
 async def thousand_agents(scene: Scene, provisioned: Bridge) -> None:
-    """Restart and idle with 1,000 agents. Most rows are seeded: the homeserver has no such
-    ghosts, only the bot in their rooms, but nothing is owed to it either, which is what a restart
-    and idling see."""
+    """Restart and idle with 1,000 agents. Most rows are seeded, here and at the homeserver, which
+    has no events in those rooms: nothing is owed, which is what a restart and idling see."""
     provisioned.stop()
     bridge = scene.bridge("thousand")
     try:
         real = _seed(provisioned.database, bridge.database)
         bridge.configure({"type": "memory", "agents": AGENTS})
         note = f" ({real} provisioned, the others' rows seeded)"
-        bot = f"@{scene.homeserver.letta.bot}:{SERVER_NAME}"
-        rooms = [_room(number) for number in range(real + 1, AGENTS + 1)]
-        async with scene.homeserver.with_rooms(bot, rooms):
+        async with scene.homeserver.with_rooms(_seeded(bridge.database)):
             await _restarts(scene, bridge, note)
             await idle(scene, bridge, AGENTS, at_most(150), note)
             bridge.stop()
@@ -92,13 +88,16 @@ def _like(model: dict[str, object], number: int) -> dict[str, object]:
         "agent_id": agent_id,
         "name": name,
         "user_id": str(model["user_id"]).replace(_local(old_id), _local(agent_id)),
-        "room_id": _room(number),
+        "room_id": f"!seeded{number}",
         "applied": json.dumps(renamed),
     }
 
 
-def _room(number: int) -> str:
-    return f"!seeded{number}"
+def _seeded(database: Path) -> dict[str, str]:
+    """The seeded rooms, each with its agent's user."""
+    with contextlib.closing(sqlite3.connect(database)) as connection:
+        query = "SELECT room_id, user_id FROM agents WHERE room_id LIKE '!seeded%'"
+        return dict(connection.execute(query).fetchall())
 
 
 def _local(agent_id: str) -> str:

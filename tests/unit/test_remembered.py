@@ -8,9 +8,9 @@ from mautrix.errors import MatrixRequestError, MForbidden
 from tests.builders import PERSON
 from tests.fake_homeserver import FakeHomeserver, Fault
 from tests.unit.test_provisioner import FORBIDDEN, Site
-from tests.waiting import Clock
+from tests.waiting import Clock, settled
 
-from letta_matrix.agents.doubts import _AGAIN, _SELDOM, _SETTLE, Doubts
+from letta_matrix.agents.doubts import _AGAIN, Doubts
 from letta_matrix.agents.forgetting import forget_agents, forget_home
 from letta_matrix.agents.losses import _TOLD_FOR, Loss
 from letta_matrix.matrix.homeserver import Homeserver, HomeserverUnavailable
@@ -307,3 +307,81 @@ async def test_a_refusal_has_the_room_looked_at_once(
         await ghost.send(own, "m.room.message", {}, "txn")
     await clock.until(lambda: site.one.room_id not in (None, own))
     looking.cancel()
+
+
+async def test_only_refusals_in_rooms_are_told(
+    site: Remembering, fake: FakeHomeserver, homeserver: Homeserver
+) -> None:
+    own, told = str(site.one.room_id), list[str]()
+    homeserver.retries.on_refusal = told.append
+    ghost = Intent(homeserver, GHOST)
+    missing = Fault(404, {"errcode": "M_NOT_FOUND", "error": "no room"})
+    assert await ghost.state(own, "m.room.encryption") == {}
+    for method, fault in (("PUT", FORBIDDEN), ("PUT", missing), ("GET", FORBIDDEN)):
+        fake.fail(f"{method} .*/rooms/", fault)
+        with pytest.raises(MatrixRequestError):
+            if method == "PUT":
+                await ghost.set_state(own, "m.room.topic", {})
+            else:
+                await ghost.state(own, "m.room.topic")
+    assert told == [own] * 3
+    fake.fail("PUT .*/profile/", FORBIDDEN)
+    with pytest.raises(MForbidden):
+        await ghost.set_displayname("Eve")
+    assert len(told) == 3
+
+
+async def test_who_leaves_its_room_and_comes_back_is_noticed(
+    site: Remembering, fake: FakeHomeserver, clock: Clock
+) -> None:
+    own = str(site.one.room_id)
+    looking = asyncio.create_task(site.doubts.run())
+    fake.members[own].discard(GHOST)
+    site.doubts.heard(fake.set_state(own, "m.room.member", {"membership": "leave"}, GHOST))
+    await clock.until(lambda: site.remembered.troubles)
+    fake.members[own].add(GHOST)
+    site.doubts.heard(fake.set_state(own, "m.room.member", {"membership": "join"}, GHOST))
+    await clock.until(lambda: not site.remembered.troubles)
+    # Others may come and go.
+    fake.requests.clear()
+    site.doubts.heard(fake.set_state(own, "m.room.member", {"membership": "leave"}, PERSON))
+    clock.advance(2 * _AGAIN)
+    await settled()
+    assert fake.requests == []
+    looking.cancel()
+
+
+async def test_an_alias_that_outlived_its_room_is_taken_back(
+    site: Remembering, fake: FakeHomeserver
+) -> None:
+    # The database was lost, too.
+    for room_id in (str(site.one.room_id), *site.home.rooms):
+        fake.purge(room_id, aliases=False)
+    await forget_home(site.meta)
+    await site.change(room_id=None, applied={})
+    await site.remembered.check()
+    assert site.home.rooms == {fake.aliases[SPACE], fake.aliases[CONTROL]}
+    with pytest.raises(MatrixRequestError):
+        await site.reconcile()
+    site.remembered.refused("agent-1")
+    await site.reconcile()
+    assert fake.aliases[ALIAS] == site.one.room_id
+
+
+@pytest.mark.parametrize("lost", ["POST .*/createRoom", "DELETE .*/directory", None])
+async def test_another_room_is_made_once(
+    site: Remembering, fake: FakeHomeserver, directory: AgentDirectory, lost: str | None
+) -> None:
+    old = str(site.one.room_id)
+    await forget_agents(directory, ["agent-1"], new_room=True)
+    if lost is not None:
+        # We are killed before we hear of it.
+        fake.fail(lost, Fault(413, {"errcode": "M_TOO_LARGE"}, takes_effect=True))
+        with pytest.raises(MatrixRequestError):
+            await site.reconcile()
+    await site.reconcile()
+    assert site.one.room_id == fake.aliases[ALIAS] != old
+    assert len(fake.matching("createRoom")) == 1 + (lost == "POST .*/createRoom")
+    replaced = [one for one in fake.events[old] if one["type"] == "m.room.tombstone"]
+    assert replaced[0]["content"]["replacement_room"] == site.one.room_id
+    assert GHOST in site.rooms_of_ours.ours_in(old)

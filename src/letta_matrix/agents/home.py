@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 import structlog
-from mautrix.errors import MatrixRequestError, MForbidden, MRoomInUse
+from mautrix.errors import MatrixRequestError, MRoomInUse
 
 from letta_matrix.agents.losses import Loss, Losses
 from letta_matrix.agents.room_access import ADMIN, wanted_access
@@ -159,12 +159,14 @@ class Home:
             return await self._bot.create_room(content), True
         except MRoomInUse:
             alias = self._alias(content["room_alias_name"])
-            room_id = await self._bot.resolve_alias(alias)
+            room_id = await leading_to(self._bot, alias)
             if room_id is None:
                 raise
-        try:
-            await self._bot.join(room_id)
-        except MForbidden:
+        found = await standing(self._bot, room_id, alias, ())
+        if found is Standing.GONE:
+            await self._bot.remove_alias(alias)
+            return await self._bot.create_room(content), True
+        if found is Standing.OUT:
             log.warning("the bot is not let into its room", room=room_id, alias=alias)
         return room_id, False
 

@@ -33,6 +33,7 @@ _REMOVED = (
     "I was removed from Letta, so I no longer answer here. If I come back, we go on in this room."
 )
 _BACK = "I am back."
+_DOUBTFUL = (403, 404)
 _LONGEST_PAUSE = 300.0
 _LONGEST_NAME = 255
 """Characters of a display name or a room name: Synapse takes no longer display name than 256."""
@@ -110,7 +111,7 @@ class Provisioner:
         try:
             await self.reconcile(agent_id)
         except MatrixRequestError as error:
-            if isinstance(error, MForbidden):
+            if error.http_status in _DOUBTFUL:
                 self._remembered.refused(agent_id)
             reason = refusal(error)
         except (HomeserverUnavailable, StoreUnavailable) as error:

@@ -114,6 +114,8 @@ class Remembered:
         joined = await self._rooms_of(agent, ghost)
         if agent.room_id is not None:
             await self._verify_room(agent, ghost, joined)
+        else:
+            await self._verify_alias(agent, ghost, joined)
         await self._verify_memberships(ghost, joined)
         await self._find_memberships(self._now(agent_id), ghost, joined)
         await self._free_alias(self._now(agent_id), ghost)
@@ -185,6 +187,15 @@ class Remembered:
             self.troubles[agent_id] = trouble
         elif await self._misses_bot(agent, ghost, room_id):
             await self._mark(agent_id, bot_joined=None)
+
+    async def _verify_alias(self, agent: Agent, ghost: Intent, joined: Collection[str]) -> None:
+        """Do not look for a room behind an alias that outlived it."""
+        alias = self._alias(agent)
+        leads_to = await leading_to(ghost, alias)
+        if leads_to is None or NEW_ROOM in agent.applied:
+            return
+        if await standing(ghost, leads_to, alias, joined) is Standing.GONE:
+            await self._mark(agent.agent_id, **{NEW_ROOM: leads_to})
 
     async def _misses_bot(self, agent: Agent, ghost: Intent, room_id: str) -> bool:
         """Whether the bot never came into an agent's room; whom people have removed stays out."""
