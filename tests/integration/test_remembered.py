@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import pytest
@@ -96,7 +97,7 @@ async def test_purged_rooms_are_made_anew_at_the_next_start(
         assert len({one.conversation_id for one in world.asked(again)}) == 1
         home = world.bridge._parts.home
         assert before.isdisjoint(home.rooms)
-        children = await ann.get(f"/rooms/{quote(home.space_id)}/state")
+        children: Any = await ann.get(f"/rooms/{quote(home.space_id)}/state")
         shown = {one["state_key"] for one in children if one["type"] == "m.space.child"}
         assert {again.room_id, bert.room_id} <= shown
         health = await world.health()

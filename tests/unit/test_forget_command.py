@@ -7,9 +7,8 @@ from pathlib import Path
 import pytest
 import structlog
 import yaml
-from click.testing import Result
 from tests.builders import agent
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from letta_matrix.cli.main import app, exit_status
 from letta_matrix.store.agents import AgentDirectory
