@@ -33,7 +33,7 @@ from letta_matrix.store.database import Database, database_url
 AGENT = "@agent_1:localhost"
 COMMANDS = (
     *("up", "run", "init", "chat", "link", "agents", "status", "tokens"),
-    *("export-mappings", "import-mappings"),
+    *("export-mappings", "import-mappings", "forget"),
 )
 
 

@@ -158,14 +158,15 @@ class Remembered:
         """The rooms that an agent is in. Its account is made if it is gone."""
         try:
             return set(await ghost.joined_rooms())
-        except MForbidden:
-            # Registering changes nothing where the account is there, and may do nothing.
-            if agent.status is AgentStatus.ACTIVE and not await ghost.register():
-                raise
+        except MForbidden as error:
+            refused = error
+        # First: a new account that we are killed beside has no name and no picture.
         await self._directory.change([agent.agent_id], without_account)
         if agent.status is AgentStatus.REMOVED:
             return ()
-        await self._mark(agent.agent_id, registered=True)
+        if not await ghost.register():
+            # It is there, and may do nothing.
+            raise refused
         await self._losses.note(Loss.ACCOUNT_MADE, agent.user_id)
         return set(await ghost.joined_rooms())
 
