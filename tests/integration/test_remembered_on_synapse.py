@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-import pytest
 import yaml
 from tests.integration.bridge_world import Person, Room, World, bridge_on, new_agent
 from tests.scripts import obey
@@ -76,32 +75,35 @@ async def audited(world: World) -> set[str]:
     return {one.tool for one in await world.bridge._stores.audit.newest(50)}
 
 
-@pytest.mark.parametrize("whole", [True, False])
-async def test_purged_rooms_are_made_anew_at_the_next_start(
-    homeserver: Homeserver, tmp_path: Path, ann: Person, whole: bool
+async def test_deleted_rooms_are_made_anew_at_the_next_start(
+    homeserver: Homeserver, tmp_path: Path, ann: Person
 ) -> None:
     runtime = MemoryRuntime(script=obey)
     async with bridge_on(homeserver, tmp_path, ann, runtime) as world:
-        ada, bert = await world.meet(), await world.meet()
+        ada, bert, carl = await world.meet(), await world.meet(), await world.meet()
         await talks(world, ada)
         await world.ready()
         home = world.bridge._parts.home
-        before = {home.space_id, home.control_room_id}
-    for room_id in (*before, ada.room_id):
-        await purge(homeserver, room_id, whole=whole)
+        space, control = home.space_id, home.control_room_id
+    for room_id in (space, ada.room_id):
+        await purge(homeserver, room_id)
+    # Their aliases stay, and lead nowhere.
+    for room_id in (control, bert.room_id):
+        await purge(homeserver, room_id, whole=False)
     async with bridge_on(homeserver, tmp_path, ann, runtime) as world:
-        again = await world.find(ada.agent)
-        assert again.room_id != ada.room_id
+        again = await moved(world, ada)
         await talks(world, again, "still there?")
         # What was talked about goes on.
         assert len({one.conversation_id for one in world.asked(again)}) == 1
+        other = await moved(world, bert)
+        await talks(world, other, "and you?")
         home = world.bridge._parts.home
-        assert before.isdisjoint(home.rooms)
+        assert home.rooms.isdisjoint({space, control})
         children: Any = await ann.get(f"/rooms/{quote(home.space_id)}/state")
         shown = {one["state_key"] for one in children if one["type"] == "m.space.child"}
-        assert {again.room_id, bert.room_id} <= shown
+        assert {again.room_id, other.room_id, carl.room_id} <= shown
         health = await world.health()
-        assert "rooms made anew: 3" in " ".join(health["troubles"])
+        assert "rooms made anew: 4" in " ".join(health["troubles"])
         assert await audited(world) == {"rooms.make_anew"}
     async with bridge_on(homeserver, tmp_path, ann, runtime) as world:
         health = await world.health()
