@@ -1,11 +1,12 @@
 """The HTTP door of the MCP server, on tools of the tests' own, and a raw client."""
 
+import copy
 import io
 import json
 import shutil
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -59,10 +60,36 @@ class HttpDoor:
     """The HTTP door, and a client with a token."""
 
     door: Door
-    app: McpHttp
-    url: str
+    services: Services
     http: aiohttp.ClientSession
     token: str
+    port: int = field(default_factory=free_port)
+    app: McpHttp = field(init=False)
+    server: AsgiServer = field(init=False)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    async def open(self) -> None:
+        """Listen, like a new process."""
+        self.app = McpHttp(self.services, Core(self.services))
+        self.server = AsgiServer(self.app, Connections(2_000))
+        await self.server.start("127.0.0.1", self.port)
+
+    async def close(self) -> None:
+        await self.app.close()
+        await self.server.close()
+
+    def with_token(self, token: str) -> "HttpDoor":
+        """The same door for somebody else."""
+        theirs = copy.copy(self)
+        theirs.token = token
+        return theirs
+
+    async def restart(self) -> None:
+        await self.close()
+        await self.open()
 
     async def ask(
         self, method: str = "POST", path: str = "/mcp", data: Any = None, **headers: str
@@ -185,15 +212,12 @@ async def http_door(
         await agents.load()
         authenticator = Authenticator(door.config, door.tokens, agents)
         services = Services(door.config, door.toolbox, authenticator, agents, Budget(), health)
-        app = McpHttp(services, Core(services))
-        server, port = AsgiServer(app, Connections(2_000)), free_port()
-        await server.start("127.0.0.1", port)
-        url = f"http://127.0.0.1:{port}"
+        opened = HttpDoor(door, services, client, await door.token())
+        await opened.open()
         try:
-            yield HttpDoor(door, app, url, client, await door.token())
+            yield opened
         finally:
-            await app.close()
-            await server.close()
+            await opened.close()
 
 
 @asynccontextmanager

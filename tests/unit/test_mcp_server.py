@@ -4,7 +4,6 @@ import asyncio
 import base64
 import json
 from collections.abc import AsyncGenerator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -27,7 +26,7 @@ async def shared(
 async def mcp(shared: HttpDoor) -> HttpDoor:
     """The door, with a token of this test's own."""
     shared.door.fake.go.clear()
-    return replace(shared, token=await shared.door.token())
+    return shared.with_token(await shared.door.token())
 
 
 async def test_a_stateless_client_needs_no_handshake(mcp: HttpDoor) -> None:

@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -17,7 +16,7 @@ from tests.unit.mcp_http_door import MODERN, HttpDoor, http_door, lasting_door, 
 from tests.waiting import Clock, eventually, settled, within
 
 from letta_matrix.access.authenticator import Authenticator, Unauthorized
-from letta_matrix.mcp import sessions, streams
+from letta_matrix.mcp import lasting_sessions, streams
 from letta_matrix.mcp.core import Core
 from letta_matrix.store.database import Database, StoreUnavailable
 from letta_matrix.toolbox.principal import Principal
@@ -44,7 +43,7 @@ async def shared(
 async def mcp(shared: HttpDoor) -> HttpDoor:
     """The door, with a token of this test's own."""
     shared.door.fake.go.clear()
-    return replace(shared, token=await shared.door.token())
+    return shared.with_token(await shared.door.token())
 
 
 async def test_the_sdk_is_loaded_for_holders_of_tokens_only(
@@ -207,7 +206,7 @@ def joined(who: str, room_id: str) -> dict[str, Any]:
 
 
 async def test_a_token_has_so_many_sessions(mcp: HttpDoor, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sessions, "PER_TOKEN", 2)
+    monkeypatch.setattr(lasting_sessions, "PER_TOKEN", 2)
     first, _ = await mcp.session(), await mcp.session()
     assert (await mcp.begin()).status == 503
     assert (await first.ask("DELETE")).status == 200
@@ -229,14 +228,14 @@ async def test_a_token_has_so_many_requests_open(
         refused = await mcp.call("echo")
         assert (refused.status, refused.headers["Retry-After"]) == (429, "10")
         assert "has 1 requests open" in refused.error["message"]
-        other = replace(mcp, token=await mcp.door.token())
+        other = mcp.with_token(await mcp.door.token())
         assert (await other.call("echo")).status == 200
         mcp.door.fake.go.set()
         assert (await waits).status == 200
         assert (await mcp.call("echo")).status == 200
 
 
-async def test_a_session_that_nobody_uses_ends(
+async def test_a_session_that_nobody_uses_is_put_away(
     tmp_path: Path, database: Database, client: aiohttp.ClientSession, clock: Clock
 ) -> None:
     async with http_door(tmp_path, database, client, mcp={"idle_timeout": 10}) as mcp:
@@ -249,7 +248,8 @@ async def test_a_session_that_nobody_uses_ends(
         assert mcp.sessions() == 1
         clock.advance(1)
         await eventually(mcp.sessions, lambda count: count == 0)
-        assert (await session.request("ping")).status == 404
+        assert (await session.request("ping")).status == 200
+        assert mcp.sessions() == 1
         clock.go()
 
 
@@ -297,7 +297,7 @@ async def test_a_defect_for_one_token_does_not_save_another(
     with capture_logs() as logs:
         await clock.until(lambda: len(failed) > 1)
     assert {one["event"] for one in logs} == {"a token of open requests is not checked"}
-    other = replace(mcp, token=await mcp.door.token())
+    other = mcp.with_token(await mcp.door.token())
     ends = asyncio.create_task(other.call("wait"))
     await eventually(lambda: mcp.door.fake.waiting == 2)
     await mcp.door.revoke(other.token)

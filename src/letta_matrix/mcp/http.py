@@ -142,9 +142,12 @@ class McpHttp:
         async with self._beginning:
             if self._sessions is None:
                 # The SDK is loaded by now: this takes no time.
+                from letta_matrix.mcp.session_ids import SessionIds
                 from letta_matrix.mcp.sessions import Sessions
 
-                sessions = Sessions(server, self._config.mcp.idle_timeout, self._slow_tools)
+                ids = SessionIds(self._config.appservice.as_token.get_secret_value())
+                idle_timeout = self._config.mcp.idle_timeout
+                sessions = Sessions(server, ids, idle_timeout, self._slow_tools)
                 await sessions.start()
                 self._opened.push_async_callback(sessions.close)
                 watching = asyncio.create_task(self._streams.watch())

@@ -1,37 +1,39 @@
 """MCP's Streamable HTTP, of the stateless revision and of the ones with sessions."""
 
 import asyncio
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from typing import Any
 
-from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser, AuthorizationContext
+from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser
 from mcp.server.auth.provider import AccessToken
 from mcp.server.lowlevel import Server
-from mcp.server.streamable_http import StreamableHTTPServerTransport
 from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS
 from starlette.types import Receive, Scope, Send
 
 from letta_matrix.mcp.caller import PRINCIPAL
+from letta_matrix.mcp.lasting_sessions import LastingSessions
+from letta_matrix.mcp.session_ids import SessionIds
 from letta_matrix.toolbox.principal import Principal
-
-PER_TOKEN = 500
-"""Sessions that a token may have at a time."""
 
 LARGEST_BODY = 10 * 1024 * 1024
 """Bytes of a request: files of the largest size, in base64, fit."""
 
 
 class Sessions:
-    """Runs the SDK's session manager. A session belongs to the principal that began it."""
+    """Runs the SDK's session managers. A session belongs to the principal that began it."""
 
     largest_body = LARGEST_BODY
 
     def __init__(
-        self, server: Server[Any], idle_timeout: float, slow_tools: Collection[str]
+        self,
+        server: Server[Any],
+        ids: SessionIds,
+        idle_timeout: float,
+        slow_tools: Collection[str],
     ) -> None:
-        self._manager = _Manager(
-            server, session_idle_timeout=idle_timeout, max_request_body_size=LARGEST_BODY
+        self._manager = LastingSessions(
+            server, ids, session_idle_timeout=idle_timeout, max_request_body_size=LARGEST_BODY
         )
         # Answers without a stream, and so without progress, which quick calls do not tell.
         self._quick = StreamableHTTPSessionManager(
@@ -43,7 +45,7 @@ class Sessions:
 
     @property
     def count(self) -> int:
-        """The sessions there are."""
+        """The sessions in memory."""
         return self._manager.count
 
     async def start(self) -> None:
@@ -80,19 +82,3 @@ class Sessions:
         if headers.get(b"mcp-method") != b"tools/call":
             return True
         return headers.get(b"mcp-name", b"").decode("latin-1") not in self._slow_tools
-
-
-class _Manager(StreamableHTTPSessionManager):
-    """With a bound on the sessions of each token."""
-
-    @property
-    def count(self) -> int:
-        return len(self._server_instances)
-
-    def _admit_session(
-        self, requestor: AuthorizationContext | None
-    ) -> StreamableHTTPServerTransport | None:
-        owners: Mapping[str, AuthorizationContext] = self._session_owners
-        if sum(owner == requestor for owner in owners.values()) >= PER_TOKEN:
-            return None
-        return super()._admit_session(requestor)
