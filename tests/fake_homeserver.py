@@ -3,6 +3,7 @@
 import asyncio
 import json
 import re
+import ssl
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -82,12 +83,13 @@ class FakeHomeserver:
         self._txns: dict[tuple[str, str], str] = {}
         self._faults: list[tuple[re.Pattern[str], list[Fault]]] = []
         self._held: list[tuple[re.Pattern[str], asyncio.Event]] = []
+        self.tls: ssl.SSLContext | None = None
         self._runner: web.AppRunner | None = None
         self._numbers = iter(range(1, 1_000_000))
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"http{'s' if self.tls else ''}://127.0.0.1:{self.port}"
 
     @property
     def connections(self) -> int:
@@ -101,7 +103,8 @@ class FakeHomeserver:
         app.router.add_route("*", "/{path:.*}", self._handle)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
         await self._runner.setup()
-        await web.TCPSite(self._runner, "127.0.0.1", self.port, reuse_address=True).start()
+        where = "127.0.0.1", self.port
+        await web.TCPSite(self._runner, *where, reuse_address=True, ssl_context=self.tls).start()
         self.port = int(self._runner.addresses[0][1])
 
     async def stop(self) -> None:

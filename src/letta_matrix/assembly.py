@@ -34,9 +34,10 @@ from letta_matrix.conversations.surroundings import Surroundings
 from letta_matrix.conversations.turn_runner import TurnRunner
 from letta_matrix.conversations.voices import Voices
 from letta_matrix.conversations.withdrawals import Withdrawals
-from letta_matrix.matrix.homeserver import Homeserver, known_homeserver
+from letta_matrix.matrix.homeserver import Homeserver
 from letta_matrix.matrix.intent import Intent
 from letta_matrix.matrix.pacing import Pacer
+from letta_matrix.matrix.route import route_to
 from letta_matrix.runtimes.protocol import AgentInfo, AgentRuntime, RuntimeFault
 from letta_matrix.store.agents import Agent
 from letta_matrix.store.audit import AuditEntry
@@ -69,7 +70,7 @@ class Parts:
             config.homeserver.url,
             config.appservice.as_token.get_secret_value(),
             Pacer(config.conversations.edits_per_second),
-            known_homeserver(config),
+            route_to(config),
         )
         stores.inbox.there = self.homeserver.clock.now
         self.bot = Intent(self.homeserver, config.bot_user_id)

@@ -77,6 +77,9 @@ class Homeserver(Section):
     url: HttpAddress = Field(description="base URL of the homeserver's client-server API")
     domain: ServerName = Field(description="server name, the part after the colon in user ids")
     pid_file: str | None = Field(default=None, description=PID_FILE)
+    ca_file: str | None = Field(
+        default=None, description="certificates (PEM) that count besides the system's"
+    )
 
 
 class Appservice(Section):

@@ -1,22 +1,20 @@
 """People's accounts at the homeserver, reached with what they themselves have given."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import aiohttp
 
-from letta_matrix.connections.known_servers import CheckedConnector, KnownServer
 from letta_matrix.matrix.events import mapping
+from letta_matrix.matrix.route import Route
 
 _TIMEOUT = aiohttp.ClientTimeout(total=20, sock_connect=5)
 
 
 class Accounts:
-    """The client-server API of the homeserver at `url`, in nobody's name of ours; `known` is the
-    server that has to be there, if that is known."""
+    """The client-server API of the homeserver at `url`, in nobody's name of ours."""
 
-    def __init__(self, url: str, known: Sequence[KnownServer] = ()) -> None:
-        self._known = known
+    def __init__(self, url: str, route: Route) -> None:
+        self._route = route
         self._url = f"{url.rstrip('/')}/_matrix/client/v3"
 
     async def ask(
@@ -26,9 +24,7 @@ class Accounts:
         TimeoutError."""
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         async with (
-            aiohttp.ClientSession(
-                connector=CheckedConnector(self._known), timeout=_TIMEOUT
-            ) as http,
+            aiohttp.ClientSession(connector=self._route.connector(), timeout=_TIMEOUT) as http,
             http.request(
                 method, f"{self._url}/{path}", json=body, headers=headers, allow_redirects=False
             ) as response,

@@ -22,7 +22,7 @@ from letta_matrix.access.accounts import Accounts
 from letta_matrix.access.refusals import IdentityUnavailable, Unauthorized
 from letta_matrix.config import Config
 from letta_matrix.matrix.events import mapping
-from letta_matrix.matrix.homeserver import known_homeserver
+from letta_matrix.matrix.route import route_to
 from letta_matrix.store.tokens import AccessToken
 from letta_matrix.toolbox.arrivals import Arrivals
 
@@ -62,7 +62,7 @@ class LoginSessions:
     def __init__(self, config: Config, arrivals: Arrivals) -> None:
         self._config = config
         self._arrivals = arrivals
-        self._accounts = Accounts(config.homeserver.url, known_homeserver(config))
+        self._accounts = Accounts(config.homeserver.url, route_to(config))
         self._sessions: set[LoginSession] = set()
         self._listening = contextlib.ExitStack()
         self._devices = Counter[str]()

@@ -23,9 +23,10 @@ from letta_matrix.api.changes import change
 from letta_matrix.api.problems import Problem
 from letta_matrix.api.services import Services
 from letta_matrix.matrix.events import items
-from letta_matrix.matrix.homeserver import HomeserverUnavailable, known_homeserver
+from letta_matrix.matrix.homeserver import HomeserverUnavailable
 from letta_matrix.matrix.identifiers import is_ours
 from letta_matrix.matrix.intent import Intent
+from letta_matrix.matrix.route import route_to
 from letta_matrix.store.tokens import AccessToken
 from letta_matrix.toolbox.principal import Principal, Scope
 from letta_matrix.toolbox.tool import Result
@@ -57,7 +58,7 @@ class Logins:
     def __init__(self, services: Services) -> None:
         self._services = services
         self._config = services.config
-        self._accounts = Accounts(services.config.homeserver.url, known_homeserver(services.config))
+        self._accounts = Accounts(services.config.homeserver.url, route_to(services.config))
         self._bot = Intent(services.homeserver, services.config.bot_user_id)
         self._limits = LoginLimits()
 

@@ -69,7 +69,9 @@ async def forward(
     token = api.config.appservice.as_token.get_secret_value()
     headers = {"Authorization": f"Bearer {token}", "Accept-Encoding": "identity"}
     try:
-        session = await opened.enter_async_context(aiohttp.ClientSession(timeout=_TIMEOUT))
+        connector = api.homeserver.route.connector()
+        session = aiohttp.ClientSession(connector=connector, timeout=_TIMEOUT)
+        await opened.enter_async_context(session)
         # Redirects lead to where the bytes are; our token does not go beyond the homeserver.
         response = await opened.enter_async_context(
             session.get(address, params=user, headers=headers, max_redirects=3)

@@ -9,7 +9,7 @@ import copy
 import io
 import json
 import random
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,12 +19,11 @@ from mautrix.errors import MatrixConnectionError, MatrixRequestError, make_reque
 from yarl import URL
 
 from letta_matrix import clock
-from letta_matrix.config import Config
-from letta_matrix.connections.known_servers import CheckedConnector, KnownServer, server_at
 from letta_matrix.matrix.errors import is_about_another, is_refusal, refusal
 from letta_matrix.matrix.events import mapping
 from letta_matrix.matrix.pacing import Pacer
 from letta_matrix.matrix.retries import Retries, Retry
+from letta_matrix.matrix.route import Route, certificate_fault
 from letta_matrix.matrix.server_clock import ServerClock
 
 _FIRST_PAUSE = 0.25
@@ -113,20 +112,17 @@ class Homeserver:
 
     One pooled session: 100 connections, names cached for 5 minutes, kept alive for 30 s.
     `writes` counts requests that change something there; `outage` is set when one may not have
-    reached it; `retries` knows those that are tried again; `clock` is the homeserver's. `known` is
-    the server that has to be there, if that is known.
+    reached it; `retries` knows those that are tried again; `clock` is the homeserver's.
     """
 
-    def __init__(
-        self, url: str, as_token: str, pacer: Pacer, known: Sequence[KnownServer] = ()
-    ) -> None:
+    def __init__(self, url: str, as_token: str, pacer: Pacer, route: Route | None = None) -> None:
         self.url = url
         self.pacer = pacer
-        self.known = known
+        self.route = route or Route()
         self.writes = 0
         self.outage = asyncio.Event()
         self.retries = Retries()
-        connector = CheckedConnector(known, limit=100, ttl_dns_cache=300, keepalive_timeout=30)
+        connector = self.route.connector(limit=100, ttl_dns_cache=300, keepalive_timeout=30)
         self._session = aiohttp.ClientSession(connector=connector, timeout=_TIMEOUT)
         self._api = _Api(url, as_token, client_session=self._session)
         self.clock = self._api.clock = ServerClock()
@@ -147,7 +143,7 @@ class Homeserver:
     @property
     def trouble(self) -> str:
         """That somebody else listens in its place, "" if nobody does."""
-        return next((one.trouble for one in self.known if one.trouble), "")
+        return next((one.trouble for one in self.route.known if one.trouble), "")
 
     async def request(
         self,
@@ -209,7 +205,7 @@ class Homeserver:
                 async with asyncio.timeout(_READ_TIMEOUT):
                     return await self._read_once(url, most, cut=cut)
             except (aiohttp.ClientError, TimeoutError) as error:
-                reason = str(error) or "timed out"
+                reason = certificate_fault(error) or str(error) or "timed out"
             except MatrixRequestError as error:
                 if is_refusal(error) and error.http_status != _TOO_MANY:
                     raise
@@ -272,7 +268,7 @@ class Homeserver:
             reason = _reason(error)
         else:
             self.outage.set()
-            reason, is_own = str(error) or "timed out", False
+            reason, is_own = certificate_fault(error) or str(error) or "timed out", False
         retry.failures = retry.failures if is_own else 0
         return _Fault(f"the homeserver does not answer: {reason}")
 
@@ -298,13 +294,6 @@ class Homeserver:
             query_params=params,
         )
         return dict(mapping(answer))  # pyright: ignore[reportUnknownArgumentType]
-
-
-def known_homeserver(config: Config) -> list[KnownServer]:
-    """The homeserver of a configuration that tells which process it is."""
-    settings = config.homeserver
-    pid_file = None if settings.pid_file is None else config.path(settings.pid_file)
-    return server_at(settings.url, pid_file, "homeserver")
 
 
 async def _recovered(recover: Recover) -> Mapping[str, Any] | None:

@@ -12,7 +12,6 @@ import aiohttp
 from yarl import URL
 
 from letta_matrix import clock
-from letta_matrix.connections.known_servers import CheckedConnector
 from letta_matrix.matrix.homeserver import Homeserver
 
 _FIRST_PAUSE = 0.2
@@ -69,7 +68,7 @@ async def look(homeserver: Homeserver) -> Presence:
     """Ask for `/_matrix/client/versions`, on a connection of its own."""
     url = URL(homeserver.url) / "_matrix/client/versions"
     timeout = aiohttp.ClientTimeout(total=_ANSWER_TIMEOUT)
-    connector = CheckedConnector(homeserver.known)
+    connector = homeserver.route.connector()
     try:
         async with (
             aiohttp.ClientSession(connector=connector, timeout=timeout) as http,

@@ -1,0 +1,71 @@
+"""The way to the homeserver: which process it has to be, and whose certificates count."""
+
+import ssl
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import aiohttp
+
+from letta_matrix.config import Config, ConfigError
+from letta_matrix.connections.known_servers import CheckedConnector, KnownServer, server_at
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """`known` is the server that has to be there, if that is known; `tls` trusts more than the
+    system's certificates, None: those alone."""
+
+    known: Sequence[KnownServer] = ()
+    tls: ssl.SSLContext | None = None
+
+    def connector(self, **options: Any) -> CheckedConnector:
+        """What makes connections that go this way."""
+        return CheckedConnector(self.known, ssl=self.tls or True, **options)
+
+
+def route_to(config: Config) -> Route:
+    """The way to the homeserver of a configuration. Raises ConfigError for a `ca_file` that has
+    no certificates."""
+    settings = config.homeserver
+    pid_file = None if settings.pid_file is None else config.path(settings.pid_file)
+    return Route(server_at(settings.url, pid_file, "homeserver"), _tls(config))
+
+
+def certificate_fault(error: BaseException) -> str:
+    """What to do where the homeserver's certificate was not accepted, "" for other faults."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, aiohttp.ClientConnectorCertificateError):
+        cause = cause.__cause__
+    if cause is None or not isinstance(cause.certificate_error, ssl.SSLCertVerificationError):
+        return ""
+    cause = cause.certificate_error
+    said = f"its certificate is not accepted: {cause.verify_message}"
+    if cause.verify_code in _UNKNOWN_ISSUER:
+        said += "; name a file with the certificate of who issued it as homeserver.ca_file"
+    return said
+
+
+_UNKNOWN_ISSUER = (18, 19, 20, 21)
+"""Of OpenSSL (verify(1), X509_V_ERR_...): self-signed, alone or in the chain; no issuer found;
+the first certificate cannot be checked."""
+
+
+def _tls(config: Config) -> ssl.SSLContext | None:
+    named = config.homeserver.ca_file
+    if named is None:
+        return None
+    path = config.path(named)
+    context = ssl.create_default_context()
+    try:
+        context.load_verify_locations(path)
+    except ssl.SSLError:
+        raise ConfigError(
+            f"{path}: `homeserver.ca_file` should hold certificates in PEM, as `-----BEGIN "
+            "CERTIFICATE-----` begins one"
+        ) from None
+    except OSError as error:
+        raise ConfigError(
+            f"{path}: `homeserver.ca_file` cannot be read: {error.strerror}"
+        ) from None
+    return context
