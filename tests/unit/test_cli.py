@@ -292,6 +292,37 @@ def test_the_keeper_explains_itself_and_takes_what_it_takes(
         assert flag in done.stdout
 
 
+def test_init_writes_the_registration_anew_with_its_tokens(tmp_path: Path) -> None:
+    _init(tmp_path, *FLAGS)
+    config, made = tmp_path / "config.yaml", tmp_path / "registration.yaml"
+    before = yaml.safe_load(made.read_text())
+    assert "already" in _init(tmp_path, "--registration-only").stdout
+    text = config.read_text().replace("http://127.0.0.1:29377", "http://bridge.lan:29377")
+    config.write_text(text.replace("port: 29377", "port: 29377\n  bot_username: robot"))
+    written = config.read_bytes()
+    done = _init(tmp_path, "--registration-only")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "restart" in done.stdout
+    after = yaml.safe_load(made.read_text())
+    changed = {"url": "http://bridge.lan:29377", "sender_localpart": "robot"}
+    assert after == {**before, **changed}
+    assert (config.read_bytes(), stat.S_IMODE(made.stat().st_mode)) == (written, 0o600)
+
+
+def test_init_writes_no_registration_of_a_faulty_configuration(tmp_path: Path) -> None:
+    done = _init(tmp_path, "--registration-only")
+    assert (done.returncode, "config.yaml" in done.stderr) == (2, True)
+    _init(tmp_path, *FLAGS)
+    kept = (tmp_path / "registration.yaml").read_bytes()
+    done = _init(tmp_path, "--registration-only", "--homeserver", "http://h")
+    assert (done.returncode, "change it there" in done.stderr) == (2, True)
+    with (tmp_path / "config.yaml").open("a") as file:
+        file.write("nonsense: 1\n")
+    done = _init(tmp_path, "--registration-only")
+    assert (done.returncode, "nonsense" in done.stderr) == (2, True)
+    assert (tmp_path / "registration.yaml").read_bytes() == kept
+
+
 def test_init_replaces_nothing_unless_told(tmp_path: Path) -> None:
     _init(tmp_path, *FLAGS)
     before = (tmp_path / "config.yaml").read_text()

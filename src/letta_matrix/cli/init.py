@@ -4,7 +4,7 @@ import ipaddress
 import re
 import secrets
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 from urllib.parse import urlsplit
 
 import typer
@@ -14,6 +14,10 @@ from letta_matrix.cli.options import warn
 from letta_matrix.cli.secrets import without_password
 from letta_matrix.program import typed
 
+if TYPE_CHECKING:
+    from letta_matrix.config import Config
+
+_APPSERVICE = "http://127.0.0.1:29377"
 _EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 - compared, not bound
 _USER_ID = re.compile(r"@[^:\s]+:\S+")
 
@@ -46,11 +50,25 @@ def init(
     ] = None,
     appservice: Annotated[
         str, typer.Option(help="The URL at which the homeserver reaches the bridge.")
-    ] = "http://127.0.0.1:29377",
+    ] = _APPSERVICE,
     directory: Annotated[Path, typer.Option(help="The folder to write the files into.")] = Path(),
     force: Annotated[bool, typer.Option("--force", help="Replace existing files.")] = False,
+    registration_only: Annotated[
+        bool,
+        typer.Option(
+            "--registration-only",
+            help="Write registration.yaml anew, from config.yaml as it is now, with its tokens.",
+        ),
+    ] = False,
 ) -> None:
     """Write config.yaml and registration.yaml, asking for what no flag says."""
+    if registration_only:
+        if homeserver or domain or runtime or admin or force or appservice != _APPSERVICE:
+            raise BadInput(
+                "--registration-only takes all but --directory from config.yaml: change it there"
+            )
+        _renew(directory / "config.yaml", directory / "registration.yaml")
+        return
     paths = [directory / "config.yaml", directory / "registration.yaml"]
     for path in paths:
         if path.exists() and not force:
@@ -112,15 +130,40 @@ def _write(settings: dict[str, object], config: Path, registration_file: Path) -
     import yaml
 
     from letta_matrix.config import load_config
-    from letta_matrix.matrix.registration import registration
     from letta_matrix.private_files import write_private
     from letta_matrix.stack.data import check_folders
 
     config.parent.mkdir(parents=True, exist_ok=True)
     check_folders([config.parent], warn)
     write_private(config, yaml.safe_dump(settings, sort_keys=False))
-    made = registration(load_config(config, {}))
-    write_private(registration_file, yaml.safe_dump(made, sort_keys=False))
+    write_private(registration_file, _registration(load_config(config, {})))
+
+
+def _renew(config: Path, registration_file: Path) -> None:
+    """Write the registration of what `config` says now, as `run` would read it."""
+    from letta_matrix.config import load_config
+    from letta_matrix.private_files import write_private
+    from letta_matrix.stack.data import check_folders
+
+    settings = load_config(config)
+    check_folders([config.parent], warn)
+    text = _registration(settings)
+    if registration_file.is_file() and registration_file.read_text(encoding="utf-8") == text:
+        print(f"{registration_file} is as {config} says already.")
+        return
+    write_private(registration_file, text)
+    print(
+        f"Wrote {registration_file}, with the tokens of {config}. Let Synapse read this one, and "
+        "restart\nSynapse and the bridge: both read it at their start alone."
+    )
+
+
+def _registration(config: "Config") -> str:
+    import yaml
+
+    from letta_matrix.matrix.registration import registration
+
+    return str(yaml.safe_dump(registration(config), sort_keys=False))
 
 
 def _wants_keys(urls: list[str]) -> list[int]:
