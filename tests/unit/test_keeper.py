@@ -16,6 +16,7 @@ from structlog.testing import capture_logs
 from tests.fake_app_server import FakeAppServer
 from tests.waiting import Clock, eventually, settled, within
 
+from letta_matrix import log_files
 from letta_matrix.runtimes.keeper.buffer import FrameBuffer
 from letta_matrix.runtimes.keeper.client import (
     REPLACED_PAUSE,
@@ -290,6 +291,23 @@ async def test_a_keeper_ends_when_it_was_long_without_a_bridge(
     await settled(keeper)
     clock.advance(2)
     await eventually(keeper.done)
+
+
+async def test_its_log_stays_small(
+    tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(log_files, "MOST", 1_000)
+    path, ended = tmp_path / "k.sock", asyncio.Event()
+    log = tmp_path / "k.sock.log"
+    with log.open("a") as written:
+        keeper = asyncio.create_task(keep(path, 600, 100, ended))
+        print("x" * 2_000, file=written, flush=True)
+        await clock.until(lambda: log.stat().st_size == 0)
+        print("later", file=written, flush=True)
+    assert log.read_text() == "later\n"
+    assert (tmp_path / "k.sock.log.1").read_text() == "x" * 2_000 + "\n"
+    ended.set()
+    await within(keeper)
 
 
 async def test_a_killed_keeper_is_replaced(

@@ -15,6 +15,7 @@ import pytest
 from tests.servers import free_port, is_running
 from tests.waiting import DEADLINE, Clock, eventually
 
+from letta_matrix import log_files
 from letta_matrix.stack import supervisor
 from letta_matrix.stack.errors import StackError
 from letta_matrix.stack.silence import Silence, status_of
@@ -67,7 +68,7 @@ HTTPServer(("127.0.0.1", {port}), Busy).serve_forever()
 async def test_a_log_stays_small_while_the_child_runs(
     tmp_path: Path, children: list[Child], clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(supervisor, "_LOG_BYTES", 1_000)
+    monkeypatch.setattr(log_files, "MOST", 1_000)
     go = tmp_path / "go"
     code = f"""
 import os, sys, time
@@ -170,7 +171,7 @@ async def test_a_full_disk_does_not_end_the_watching(
         if len(pids) == 2:
             raise full
 
-    monkeypatch.setattr(supervisor, "_rotate", rotate)
+    monkeypatch.setattr(log_files, "put_away", rotate)
     child = Child(_python(tmp_path, SLEEP), said.append, note)
     children.append(child)
     await child.start()

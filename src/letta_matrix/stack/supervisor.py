@@ -10,7 +10,6 @@ import contextlib
 import ctypes
 import os
 import re
-import shutil
 import signal
 import socket
 import sys
@@ -18,6 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from letta_matrix import log_files
 from letta_matrix.connections.inherited import handed_down
 from letta_matrix.stack.errors import StackError
 from letta_matrix.stack.silence import Probe, until_hung
@@ -28,9 +28,6 @@ Announce = Callable[[str], None]
 _PAUSES = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 10.0)
 _STEADY_AFTER = 30.0
 _FAILURES_BEFORE_READY = 3
-_LOG_BYTES = 10_000_000
-_LOG_LOOKS = 10.0
-"""Seconds between looks at how large a log has become."""
 _QUOTED_BYTES = 16_384
 _FAULT = re.compile(r"\b(?:\w+(?:Error|Exception)|Error):\s*\S|\b(?:ERROR|CRITICAL|FATAL)\b")
 """The line of a log that says what went wrong: an exception's, or one of that level."""
@@ -87,12 +84,15 @@ class Child:
         Raises:
             StackError: the program cannot be run.
         """
-        self._log_began = _size(self.command.log)
+        self._log_began = log_files.size(self.command.log)
         await self._spawn()
         name = self.command.name
         self._tasks += [
             asyncio.create_task(self._watch(), name=f"watch {name}"),
-            asyncio.create_task(self._watch_log(), name=f"watch the log of {name}"),
+            asyncio.create_task(
+                log_files.keep_small(self.command.log, self._announce),
+                name=f"watch the log of {name}",
+            ),
         ]
 
     def look_after(self, answers: Probe) -> None:
@@ -167,17 +167,6 @@ class Child:
                 await self._again(code, pause_before(restarts))
                 restarts += 1
 
-    async def _watch_log(self) -> None:
-        said = ""
-        while True:
-            await asyncio.sleep(_LOG_LOOKS)
-            try:
-                await asyncio.to_thread(_empty, self.command.log)
-            except OSError as error:
-                if said != str(error):
-                    self._announce(f"{self.command.log} grows, and is not kept: {error}")
-                said = str(error)
-
     async def _again(self, code: int, pause: float) -> None:
         later = f"in {pause:g} s" if pause else "now"
         self._announce(f"{self.command.name} ended ({ending(code)}); starting it again {later}")
@@ -244,7 +233,7 @@ def kill_group(pid: int) -> None:
 
 async def _start(command: Command) -> asyncio.subprocess.Process:
     command.log.parent.mkdir(parents=True, exist_ok=True)
-    _rotate(command.log)
+    log_files.put_away(command.log)
     with command.log.open("ab") as log:
         return await asyncio.create_subprocess_exec(
             *command.argv,
@@ -263,29 +252,10 @@ def _die_with_parent() -> None:
     _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def _rotate(log: Path) -> None:
-    if log.is_file() and log.stat().st_size > _LOG_BYTES:
-        log.replace(log.with_name(f"{log.name}.1"))
-
-
-def _empty(log: Path) -> None:
-    """Move what a running child has written, if it is much. The child appends: it goes on at the
-    beginning of the empty file."""
-    if _size(log) > _LOG_BYTES:
-        try:
-            shutil.copyfile(log, log.with_name(f"{log.name}.1"))
-        finally:
-            os.truncate(log, 0)
-
-
-def _size(log: Path) -> int:
-    return log.stat().st_size if log.is_file() else 0
-
-
 def _last_words(log: Path, began: int) -> str:
     """The last line written since the log was `began` bytes long that tells of a fault, else
     the last one with words in it."""
-    size = _size(log)
+    size = log_files.size(log)
     with log.open("rb") as file:
         file.seek(max(began if began <= size else 0, size - _QUOTED_BYTES))
         lines = file.read().decode(errors="replace").split("\n")

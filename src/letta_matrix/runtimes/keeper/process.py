@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TextIO
 
+from letta_matrix.log_files import keep_small
 from letta_matrix.runtimes.keeper.secret import secret_at
 from letta_matrix.runtimes.keeper.server import Keeper
 
@@ -84,11 +85,19 @@ async def keep(socket: Path, idle: float, buffer: int, ended: asyncio.Event) -> 
 
     keeper = Keeper(buffer, idle_changed, ended.set, secret_at(socket))
     server = await asyncio.start_unix_server(keeper.serve, socket)
+    # Its own, since nobody else lives as long.
+    written = socket.with_name(socket.name + ".log")
+    log = asyncio.create_task(keep_small(written, _complain))
     try:
         await ended.wait()
     finally:
+        log.cancel()
         server.close()
         await keeper.close()
+
+
+def _complain(trouble: str) -> None:
+    print(trouble, file=sys.stderr, flush=True)  # noqa: T201 - which is its log
 
 
 if __name__ == "__main__":
