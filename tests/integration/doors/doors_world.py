@@ -122,6 +122,9 @@ async def doors_on(
         "access": {"calls_per_minute": 1_000_000, "oidc": oidc, "audit_room": audit_room},
         "conversations": {"max_hops": 1, "tool_calls_per_minute": 1_000_000},
         "permissions": {boss.user_id: "admin", mallory.user_id: "block"},
+        # As test_proxies.py calls them.
+        "api": {"allowed_hosts": ["letta.example.org"]},
+        "mcp": {"allowed_hosts": ["mcp.example.org"]},
     }
     gates = Gates()
     runtime = MemoryRuntime(script=gates.play)
