@@ -1,7 +1,10 @@
 """The part with a real App Server behind letta-matrix."""
 
 import asyncio
+import json
+import re
 from contextlib import AsyncExitStack
+from typing import Any
 
 from tests.servers import LettaServer
 
@@ -15,6 +18,7 @@ from bench.scene import Scene
 from bench.turns import Stage
 from letta_matrix.stack.app_server import AppServerProcess
 
+_OURS = re.compile("matrix_|message_agent$|ask_human$|wait_for_message$|(list|get)_agents?$")
 _AGENTS = TOGETHER + 1
 
 
@@ -23,6 +27,7 @@ async def measure(scene: Scene) -> None:
     async with AsyncExitStack() as stack:
         stage = await _set_up(scene, stack)
         for what, measuring in (
+            ("schemas of tools", _schemas),
             ("turns, one by one", turns.one_by_one),
             ("turns, ten at once", turns.together),
             ("long answers", turns.stream),
@@ -34,6 +39,14 @@ async def measure(scene: Scene) -> None:
             ("messages while down", outages.messages_while_down),
         ):
             await scene.attempt(what, measuring(stage))
+
+
+async def _schemas(stage: Stage) -> None:
+    offered: list[Any] = [tool["function"] for tool in stage.model.requests[-1].body["tools"]]
+    ours = [one for one in offered if _OURS.match(one["name"])]
+    size = round(sum(len(json.dumps(one)) for one in ours) / 1000, 2)
+    note = f"kB of our {len(ours)} tools in each request to a model"
+    stage.scene.figures.add("tool_schema_kb", size, note, at_most(5.0))
 
 
 async def _memory(stage: Stage) -> None:

@@ -188,6 +188,9 @@ class Conversations(Section):
         default=["read", "write", "rooms", "agents"],
         description="groups of Matrix tools that agents are offered",
     )
+    toolset: Literal["few", "usual", "all"] = Field(
+        default="few", description="how many of them agents see at once; one calls the others"
+    )
     destructive_tools: bool = Field(
         default=False, description="agents may kick, ban, redact and change power levels"
     )

@@ -12,6 +12,7 @@ from tests.waiting import Clock
 
 from letta_matrix.stack.demo_model import DemoModel, answer
 from letta_matrix.stack.models import DEMO_MODEL
+from letta_matrix.toolbox.others import OTHERS
 
 BASH = {
     "type": "function",
@@ -66,6 +67,19 @@ def test_arguments_may_be_json() -> None:
     call = answer({"messages": [_user('use Bash: {"command": "id"}')], "tools": [BASH]}).call
     assert call is not None
     assert call.arguments == {"command": "id"}
+
+
+def test_a_tool_that_another_calls() -> None:
+    tools = [BASH, {"type": "function", "function": {"name": OTHERS}}]
+    call = answer(
+        {"messages": [_user('use matrix_get_room: {"room_id": "x"}')], "tools": tools}
+    ).call
+    assert call is not None
+    assert (call.name, call.arguments) == (
+        OTHERS,
+        {"name": "matrix_get_room", "arguments": {"room_id": "x"}},
+    )
+    assert answer({"messages": [_user("use Rocket: fly")], "tools": tools}).call is None
 
 
 def test_a_tool_that_was_not_offered() -> None:

@@ -131,6 +131,8 @@ def test_the_embedded_stack_tells_where_its_door_is(
     assert command_line("--data", stack) == 0
     assert command_line("--data", stack, "--url", OWN) == 0
     assert relays_to == [(OWN, "lm_own")] * 2
+    assert command_line("--data", stack, "--toolset", "few") == 0
+    assert relays_to[2:] == [(f"{OWN}?toolset=few", "lm_own")]
 
 
 @pytest.mark.parametrize(
@@ -138,6 +140,7 @@ def test_the_embedded_stack_tells_where_its_door_is(
     [
         (("--data", "."), 1, "no stack runs in"),
         (("--token-file", "none"), 2, "cannot be read"),
+        (("--data", "stack", "--toolset", "most"), 2, "one of few, usual, all"),
         (
             ("--data", "stack", "--url", "ws://127.0.0.1:8016/mcp"),
             2,

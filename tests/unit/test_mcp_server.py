@@ -11,6 +11,7 @@ from tests.unit.mcp_http_door import META, MODERN, OLDER, HttpDoor, Json, lastin
 from tests.waiting import eventually
 
 from letta_matrix.mcp import sessions
+from letta_matrix.toolbox.others import OTHERS
 from letta_matrix.toolbox.principal import Scope
 
 
@@ -69,6 +70,38 @@ async def test_a_token_sees_and_calls_what_it_is_for(mcp: HttpDoor) -> None:
     assert refused["isError"]
     assert "scope read" in refused["content"][0]["text"]
     assert refused["_meta"]["org.letta.matrix/fault"] == "forbidden"
+
+
+async def test_the_address_says_how_many_tools_are_shown(mcp: HttpDoor) -> None:
+    async def listed(query: str) -> list[str]:
+        sent = {"MCP_Protocol_Version": MODERN, "Mcp_Method": "tools/list"}
+        asked = rpc("tools/list", {"_meta": META})
+        answer = await mcp.ask(path=f"/mcp{query}", data=asked, **sent)
+        return [tool["name"] for tool in answer.result["tools"]]
+
+    usual = await listed("")
+    assert "echo" in usual
+    assert await listed("?toolset=usual") == await listed("?toolset=all") == usual
+    few = await listed("?toolset=few")
+    assert few[-1] == OTHERS
+    assert "echo" not in few
+    answer = await mcp.ask(path="/mcp?toolset=most", data=rpc("ping", {}))
+    assert answer.status == 400
+    assert answer.error["message"] == "`toolset` should be one of `few`, `usual`, `all`."
+    session = await mcp.session()
+    path, asked = "/mcp?toolset=few", rpc("tools/list", {})
+    shown = (await mcp.ask(path=path, data=asked, **session.own)).result["tools"]
+    assert [tool["name"] for tool in shown] == few
+
+
+async def test_what_is_not_shown_can_be_called(mcp: HttpDoor) -> None:
+    called = await mcp.call(OTHERS, name="echo", arguments={"text": "hi"})
+    assert called.result["structuredContent"] == {"text": "hi"}
+    unknown = (await mcp.call(OTHERS, name="fry")).result
+    assert unknown["isError"]
+    assert "no tool 'fry'" in unknown["content"][0]["text"]
+    described = (await mcp.call(OTHERS, find="echo")).result["structuredContent"]
+    assert [tool["name"] for tool in described["tools"]] == ["echo"]
 
 
 @pytest.mark.parametrize("modern", [True, False])

@@ -22,6 +22,7 @@ from tests.waiting import Clock, eventually, settled, within
 from letta_matrix.mcp import frames, websocket, websocket_session
 from letta_matrix.mcp.frames import LARGEST
 from letta_matrix.store.database import Database
+from letta_matrix.toolbox.others import OTHERS
 from letta_matrix.toolbox.principal import Scope
 from letta_matrix.web.budget import MOST, PATIENCE, SMALL
 
@@ -32,7 +33,7 @@ async def door(tmp_path: Path, database: Database) -> AsyncGenerator[Door]:
         yield opened
 
 
-def call(name: str, **arguments: object) -> dict[str, object]:
+def call(name: str, /, **arguments: object) -> dict[str, object]:
     return {"name": name, "arguments": arguments}
 
 
@@ -281,7 +282,7 @@ async def test_a_client_has_a_while_to_read(clock: Clock) -> None:
     clock.stop()
     socket = cast("Any", SimpleNamespace(closed=False, send_str=never))
     session = websocket_session.Session(
-        socket, "", nothing, nothing, "", lambda: cut.append(True), nothing
+        socket, "", nothing, nothing, "", nothing, lambda: cut.append(True), nothing
     )
     with capture_logs() as logs:
         sending = asyncio.create_task(session._send("{}"))
@@ -332,6 +333,22 @@ async def test_tools_are_those_of_the_token(door: Door) -> None:
         assert [tool["name"] for tool in tools] == ["list_agents"]
         error = (await client.result("tools/call", call("echo")))["content"][0]["text"]
         assert "needs the scope read" in error
+
+
+async def test_the_address_says_how_many_tools_are_shown(door: Door) -> None:
+    token = await door.token()
+    async with raw_client(f"{door.url}?toolset=few", token) as client:
+        await client.initialize()
+        few = [tool["name"] for tool in (await client.result("tools/list"))["tools"]]
+        assert few[-1] == OTHERS
+        assert "echo" not in few
+        asked = {"name": "echo", "arguments": {"text": "x"}}
+        result = await client.result("tools/call", call(OTHERS, **asked))
+        assert result["structuredContent"] == {"text": "x"}
+    with pytest.raises(aiohttp.WSServerHandshakeError) as raised:
+        async with raw_client(f"{door.url}?toolset=", token):
+            pass
+    assert raised.value.status == 400
 
 
 async def test_the_stateless_revision_works_over_the_socket(door: Door) -> None:

@@ -17,6 +17,7 @@ from letta_matrix.cli.options import DataOption, data_directory
 from letta_matrix.cli.secrets import secret_in, without_password
 
 _TOKEN = "LETTA_MATRIX_TOKEN"  # noqa: S105 - the name of a variable
+_TOOLSETS = ("few", "usual", "all")
 _WAITING_LINES = 16
 _CHUNK = 2**16
 
@@ -41,6 +42,9 @@ def mcp(
             show_default=False,
         ),
     ] = None,
+    toolset: Annotated[
+        str, typer.Option(help="How many tools are shown: few, usual or all.")
+    ] = "usual",
     data: DataOption = None,
 ) -> None:
     """Serve MCP on stdin and stdout, for a client that starts this program.
@@ -51,6 +55,8 @@ def mcp(
 
     url = without_password(url, f"give the token in {_TOKEN} or --token-file")
     token = _token(token_file)
+    if toolset not in _TOOLSETS:
+        raise BadInput(f"--toolset {toolset}: should be one of {', '.join(_TOOLSETS)}")
     if not url or not token:
         stack = _stack(data, "--url" if not url else _TOKEN)
         own = _text(stack, "ws_url")
@@ -58,9 +64,16 @@ def mcp(
             raise BadInput(f"{url} is not the embedded stack's: give its token in {_TOKEN}")
         url, token = own, token or _text(stack, "token")
     try:
-        asyncio.run(Relay(url, token, _write, _say).run(_lines()))
+        asyncio.run(Relay(_with(url, toolset), token, _write, _say).run(_lines()))
     except RelayError as error:
         raise Failure(str(error)) from error
+
+
+def _with(url: str, toolset: str) -> str:
+    """The address that names a set of tools."""
+    from yarl import URL
+
+    return url if toolset == "usual" else str(URL(url).update_query(toolset=toolset))
 
 
 def _token(file: Path | None) -> str:

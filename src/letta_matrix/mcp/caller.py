@@ -1,8 +1,11 @@
-"""Who sent a request, and over which connection, as the handlers of the MCP server see it."""
+"""Who sent a request, with which address, over which connection, as the handlers of the MCP
+server see it."""
 
 from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs
 
 from letta_matrix.toolbox.principal import Principal
+from letta_matrix.toolbox.toolsets import Toolset
 
 if TYPE_CHECKING:
     from mcp.server.connection import Connection
@@ -10,6 +13,30 @@ if TYPE_CHECKING:
 
 PRINCIPAL = "letta_matrix.principal"
 """Where the principal is in the ASGI scope of an HTTP request."""
+
+TOOLSET = "letta_matrix.toolset"
+"""Where the set of tools is that the request's address names."""
+
+
+class NoToolset(ValueError):
+    """An address names a set of tools that there is not; the text says which there are."""
+
+
+def toolset_in(query: str) -> Toolset:
+    """The set of tools that the query of an address names. Raises NoToolset."""
+    named = parse_qs(query, keep_blank_values=True).get("toolset", [str(Toolset.USUAL)])
+    try:
+        return Toolset(named[-1])
+    except ValueError:
+        known = ", ".join(f"`{one}`" for one in Toolset)
+        raise NoToolset(f"`toolset` should be one of {known}.") from None
+
+
+def toolset_of(ctx: "ServerRequestContext[Any, Any]") -> Toolset:
+    """The set of tools that a request's address names."""
+    request: Any = ctx.request
+    scope: dict[str, Any] = getattr(request, "scope", {})
+    return scope.get(TOOLSET, Toolset.USUAL)
 
 
 def principal_of(ctx: "ServerRequestContext[Any, Any]") -> Principal:

@@ -25,6 +25,7 @@ from letta_matrix.access.metadata import (
     resource_metadata,
     resource_url,
 )
+from letta_matrix.mcp.caller import TOOLSET, NoToolset, toolset_in
 from letta_matrix.mcp.core import Core
 from letta_matrix.mcp.services import Services
 from letta_matrix.mcp.streams import Stream, Streams
@@ -50,7 +51,7 @@ class McpHttp:
         self._authenticator = services.authenticator
         self._budget = services.budget
         self._core = core
-        tools = services.toolbox.tools.values()
+        tools = *services.toolbox.tools.values(), services.toolbox.others
         self._slow_tools = frozenset(tool.name for tool in tools if tool.seconds is None)
         self._streams = Streams(services.authenticator)
         self._sessions: Sessions | None = None
@@ -108,7 +109,10 @@ class McpHttp:
             await _refusal(503, "The bridge closes.")(scope, receive, send)
             return
         try:
+            scope[TOOLSET] = toolset_in(scope["query_string"].decode("latin-1"))
             await self._serve(scope, receive, send)
+        except NoToolset as error:
+            await _refusal(400, str(error))(scope, receive, send)
         except IdentityUnavailable as error:
             wait = {"Retry-After": str(math.ceil(error.retry_after))}
             await _refusal(503, str(error), wait)(scope, receive, send)

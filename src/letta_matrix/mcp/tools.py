@@ -6,7 +6,7 @@ from mcp.server.context import ServerRequestContext
 from mcp.shared.exceptions import MCPError
 from mcp_types import INVALID_PARAMS, CallToolRequestParams, PaginatedRequestParams
 
-from letta_matrix.mcp.caller import principal_of
+from letta_matrix.mcp.caller import principal_of, toolset_of
 from letta_matrix.mcp.results import COMPLETE, call_result, error_result
 from letta_matrix.toolbox.faults import Fault, ToolError
 from letta_matrix.toolbox.principal import Principal
@@ -28,7 +28,7 @@ class Tools:
         """`tools/list`, on one page."""
         if params.cursor is not None:
             raise MCPError(INVALID_PARAMS, "There is one page only; call without `cursor`.")
-        tools = self._toolbox.tools_for(principal_of(ctx))
+        tools = self._toolbox.shown_to(principal_of(ctx), toolset_of(ctx))
         return {**COMPLETE, "tools": [self._description(tool) for tool in tools]}
 
     async def call(self, ctx: Context, params: CallToolRequestParams) -> dict[str, Any]:
@@ -40,14 +40,15 @@ class Tools:
                 principal, params.name, arguments, door="mcp", progress=_progress(ctx)
             )
         except ToolError as error:
-            if error.fault is Fault.UNKNOWN_TOOL:
+            if error.fault is Fault.UNKNOWN_TOOL and params.name != self._toolbox.others.name:
                 raise self._unknown(principal, params.name) from error
             return error_result(error)
         return call_result(result)
 
     def input_schema(self, name: str) -> dict[str, Any] | None:
         """The JSON Schema of a tool's arguments, None for no tool."""
-        tool = self._toolbox.tools.get(name)
+        others = self._toolbox.others
+        tool = others if name == others.name else self._toolbox.tools.get(name)
         return None if tool is None else tool.parameters
 
     def _description(self, tool: Tool[Any]) -> dict[str, Any]:

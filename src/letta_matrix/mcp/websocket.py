@@ -15,6 +15,7 @@ from letta_matrix.access.metadata import challenge
 from letta_matrix.access.streams import OpenStreams
 from letta_matrix.connections.admission import Connections
 from letta_matrix.connections.aiohttp_server import AiohttpServer
+from letta_matrix.mcp.caller import NoToolset, toolset_in
 from letta_matrix.mcp.core import Core
 from letta_matrix.mcp.frames import GOING_AWAY, LARGEST, SUBPROTOCOL
 from letta_matrix.mcp.services import Services
@@ -109,6 +110,10 @@ class McpSockets:
         offered = request.headers.get("Sec-WebSocket-Protocol")
         if offered is not None and SUBPROTOCOL not in map(str.strip, offered.split(",")):
             return _refused(400, f"Offer the subprotocol `{SUBPROTOCOL}`.")
+        try:
+            toolset_in(request.query_string)
+        except NoToolset as error:
+            return _refused(400, str(error))
         if len(self._open) >= _MOST:
             return _refused(503, "Too many clients are connected.", **{"Retry-After": "10"})
         return None
@@ -148,6 +153,7 @@ class McpSockets:
                 self._authenticator,
                 self._core,
                 request.remote or "",
+                toolset_in(request.query_string),
                 abort,
                 self._budget,
             ).run()

@@ -31,7 +31,7 @@ from letta_matrix.access.authenticator import (
     TooOften,
     Unauthorized,
 )
-from letta_matrix.mcp.caller import PRINCIPAL
+from letta_matrix.mcp.caller import PRINCIPAL, TOOLSET
 from letta_matrix.mcp.core import Core
 from letta_matrix.mcp.frames import (
     INTERNAL,
@@ -44,6 +44,7 @@ from letta_matrix.mcp.frames import (
 )
 from letta_matrix.store.database import StoreUnavailable
 from letta_matrix.toolbox.principal import Principal
+from letta_matrix.toolbox.toolsets import Toolset
 from letta_matrix.web.budget import Budget, BudgetSpent
 
 log = structlog.get_logger()
@@ -79,7 +80,7 @@ class _Refusal(Exception):
 class Visit:
     """What handlers see in place of the HTTP request."""
 
-    scope: Mapping[str, Principal]
+    scope: Mapping[str, object]
     headers: Mapping[str, str]
 
 
@@ -98,6 +99,7 @@ class Session:
         authenticator: Authenticator,
         core: Core,
         peer: str,
+        toolset: Toolset,
         abort: Callable[[], object],
         budget: Budget,
     ) -> None:
@@ -107,6 +109,7 @@ class Session:
         self._authenticator = authenticator
         self._core = core
         self._peer = peer
+        self._toolset = toolset
         self._abort = abort
         self._budget = budget
         self._open: dict[RequestId, contextlib.AsyncExitStack] = {}
@@ -166,7 +169,7 @@ class Session:
                 self._check(message)
             except _Refusal as refusal:
                 return await self._refuse(message, refusal)
-            visit = Visit({PRINCIPAL: principal}, self._headers)
+            visit = Visit({PRINCIPAL: principal, TOOLSET: self._toolset}, self._headers)
             await self._pass_on(message, visit, held, incoming)
         return True
 

@@ -40,6 +40,9 @@ _REMINDER = re.compile(r"<system-reminder>.*?</system-reminder>", re.DOTALL)
 _USE = re.compile(
     r"\s*use\s+(?:the\s+)?(?:tool\s+)?`?(\w+)`?\s*:\s*(.*)", re.DOTALL | re.IGNORECASE
 )
+_OTHERS = "matrix_other_tools"
+_ON_MATRIX = re.compile(r"matrix_\w+|list_agents|get_agent|wait_for_message", re.IGNORECASE)
+"""Tools that letta-matrix shows to nobody at once, and how those are called."""
 _WRITE = re.compile(r"\s*(?:please\s+)?write\s+(\d+)\s+words\b", re.I)
 _ENVELOPE = re.compile(r"\A\[Matrix, [^\n]*:\n")
 """What letta-matrix puts before a person's words in a room with several people."""
@@ -118,6 +121,9 @@ def _report(results: Sequence[str]) -> str:
 def _use_tool(name: str, text: str, tools: Sequence[Json], plainly: str) -> Answer:
     offered = {str(f.get("name")): f for tool in tools if (f := _mapping(tool.get("function")))}
     known = {offer.lower(): offer for offer in offered}
+    if name.lower() not in known and _OTHERS in offered and _ON_MATRIX.fullmatch(name):
+        given = {"name": name.lower(), "arguments": _arguments(text, {})}
+        return Answer(f"{plainly}I call `{name}`. ", ToolCall(_OTHERS, given))
     if name.lower() not in known:
         names = ", ".join(f"`{offer}`" for offer in offered) or "none"
         return Answer(f"{plainly}I have no tool named `{name}`. The tools I was offered: {names}.")

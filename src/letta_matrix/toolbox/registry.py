@@ -1,6 +1,5 @@
 """All tools in one place: what they are, who may call them, and how a call is run."""
 
-import asyncio
 import math
 import time
 import uuid
@@ -12,12 +11,10 @@ from functools import partial
 from typing import Any
 
 import structlog
-from mautrix.errors import MatrixRequestError
 
 from letta_matrix import clock
 from letta_matrix.config import Config
-from letta_matrix.matrix.errors import refusal
-from letta_matrix.matrix.homeserver import Homeserver, HomeserverUnavailable
+from letta_matrix.matrix.homeserver import Homeserver
 from letta_matrix.matrix.intent import Intent
 from letta_matrix.runtimes.protocol import ToolCall, ToolHandler, ToolResult, ToolSpec
 from letta_matrix.store.agents import Agent, AgentDirectory, AgentStatus
@@ -41,12 +38,14 @@ from letta_matrix.toolbox.markers import marker_tools
 from letta_matrix.toolbox.membership import Membership
 from letta_matrix.toolbox.messaging import Messaging
 from letta_matrix.toolbox.named_rooms import NamedRooms
+from letta_matrix.toolbox.others import OTHERS, called_by, others_tool
+from letta_matrix.toolbox.outcome import NO_DATABASE, outcome_of
 from letta_matrix.toolbox.polls import poll_tools
 from letta_matrix.toolbox.principal import Principal, Scope
 from letta_matrix.toolbox.questions import Questions
 from letta_matrix.toolbox.rate_limit import RateLimit
 from letta_matrix.toolbox.reading import Reading
-from letta_matrix.toolbox.results import bounded, compact, sentence
+from letta_matrix.toolbox.results import bounded, compact
 from letta_matrix.toolbox.room_making import RoomMaking
 from letta_matrix.toolbox.room_settings import RoomSettingTools
 from letta_matrix.toolbox.spaces import space_tools
@@ -59,26 +58,12 @@ from letta_matrix.toolbox.tool import (
     WriteParams,
     no_progress,
 )
+from letta_matrix.toolbox.toolsets import Toolset, shown
 from letta_matrix.toolbox.visits import Visits
 from letta_matrix.toolbox.waiting import Waiting
 from letta_matrix.toolbox.writing import writing_tools
 
 log = structlog.get_logger()
-
-_UNCERTAIN = (
-    "It took too long. It may have happened or not: look with matrix_read_room before you try "
-    "again."
-)
-_MAYBE = (
-    "The homeserver does not answer now. It may have happened or not: look with matrix_read_room "
-    "before you try again."
-)
-_SAFE = "It may have happened or not. Call again with the same `transaction_id`: it happens once."
-_SLOW = "It took too long. Try again in a minute."
-_AWAY = "The homeserver does not answer now. Try again in a minute."
-_NO_DATABASE = "The bridge's database does not answer now. Try again in a minute."
-_BROKEN = "The tool failed, by a fault of the bridge; its log has the reason."
-_BY_STATUS = {403: Fault.FORBIDDEN, 404: Fault.NOT_FOUND, 413: Fault.TOO_LARGE, 504: Fault.TIMEOUT}
 
 
 class Toolbox:
@@ -131,14 +116,22 @@ class Toolbox:
             *Waiting(directory, self.arrivals).tools(),
         ]
         self.tools: Mapping[str, Tool[Any]] = {tool.name: tool for tool in tools}
+        self.others: Tool[Any] = others_tool(self.tools_for)
 
     def tools_for(self, principal: Principal) -> list[Tool[Any]]:
         """The tools that somebody may call."""
         return [tool for tool in self.tools.values() if _permits(principal, tool)]
 
+    def shown_to(self, principal: Principal, toolset: Toolset) -> list[Tool[Any]]:
+        """What somebody is shown of them; where that is not all, with one that calls the rest."""
+        permitted = self.tools_for(principal)
+        tools = shown(permitted, toolset)
+        return tools if len(tools) == len(permitted) else [*tools, self.others]
+
     def specs(self) -> list[ToolSpec]:
         """The tools as a runtime offers them to its agents."""
-        tools = self.tools_for(self._agents_principal(""))
+        toolset = Toolset(self._config.conversations.toolset)
+        tools = self.shown_to(self._agents_principal(""), toolset)
         return [ToolSpec(tool.name, tool.description, tool.offered) for tool in tools]
 
     def waits(self, agent_id: str, conversation_id: str) -> bool:
@@ -171,7 +164,7 @@ class Toolbox:
         progress: Progress = no_progress,
     ) -> Result:
         """Run a tool for whoever came through a door (`mcp`, `api`). Raises ToolError alone."""
-        tool, params = self._parsed(principal, name, arguments)
+        tool, params = self._parsed(principal, *called_by(name, arguments))
         caller = replace(self.caller(principal), progress=progress)
         given = params.transaction_id if isinstance(params, WriteParams) else ""
         return await self._run(caller, tool, params, given, door)
@@ -199,17 +192,19 @@ class Toolbox:
                 retry_after=wait,
             )
         principal = self._agents_principal(agent.agent_id)
-        tool, params = self._parsed(principal, call.name, call.arguments)
+        tool, params = self._parsed(principal, *called_by(call.name, call.arguments))
         try:
             caller = await self._agents_caller(principal, call)
         except StoreUnavailable as error:
-            raise ToolError(_NO_DATABASE, Fault.UNAVAILABLE) from error
+            raise ToolError(NO_DATABASE, Fault.UNAVAILABLE) from error
         with self._counted(caller) if tool.seconds is None else nullcontext():
             return await self._run(caller, tool, params, call.request_id, "agent")
 
     def _parsed(
         self, principal: Principal, name: str, arguments: Mapping[str, object]
     ) -> tuple[Tool[Any], Params]:
+        if name == OTHERS:
+            return self.others, parse(self.others, arguments)
         tool = self.tools.get(name)
         if tool is None:
             known = ", ".join(one.name for one in self.tools_for(principal))
@@ -223,8 +218,8 @@ class Toolbox:
     async def _run(
         self, caller: Caller, tool: Tool[Any], params: Params, transaction_id: str, door: str
     ) -> Result:
-        if tool.read_only:
-            return await self._outcome(caller, tool, params)
+        if tool.read_only or tool is self.others:
+            return await outcome_of(caller, tool, params)
         arguments = params.model_dump(exclude={"transaction_id"})
         entry = AuditEntry(
             principal=caller.principal.key,
@@ -241,34 +236,12 @@ class Toolbox:
         caller = replace(caller, door=door, named=named)
 
         async def work(again: bool) -> Result:
-            return await self._outcome(replace(caller, again=again), tool, params)
+            return await outcome_of(replace(caller, again=again), tool, params)
 
         try:
             return await self.ledger.run(entry, work, waits=tool.seconds is None, named=named)
         except StoreUnavailable as error:
-            raise ToolError(_NO_DATABASE, Fault.UNAVAILABLE) from error
-
-    async def _outcome(self, caller: Caller, tool: Tool[Any], params: Params) -> Result:
-        try:
-            async with asyncio.timeout(tool.seconds):
-                return await tool.run(caller, params)
-        except ToolError:
-            raise
-        except TimeoutError as error:
-            text = _SLOW if tool.read_only else _uncertain(caller, params, _UNCERTAIN)
-            raise ToolError(text, Fault.TIMEOUT) from error
-        except HomeserverUnavailable as error:
-            # It may have got the request; only its answer may be lost.
-            text = _AWAY if tool.read_only else _uncertain(caller, params, _MAYBE)
-            raise ToolError(text, Fault.UNAVAILABLE) from error
-        except StoreUnavailable as error:
-            raise ToolError(_NO_DATABASE, Fault.UNAVAILABLE) from error
-        except MatrixRequestError as error:
-            fault = _BY_STATUS.get(error.http_status, Fault.REFUSED)
-            raise ToolError(sentence(refusal(error)), fault) from error
-        except Exception as error:
-            log.error("a tool failed", who=caller.principal.key, tool=tool.name, exc_info=error)
-            raise ToolError(_BROKEN, Fault.FAILED) from error
+            raise ToolError(NO_DATABASE, Fault.UNAVAILABLE) from error
 
     def _agent(self, runtime: str, call: ToolCall) -> Agent:
         agent = self._directory.get(call.agent_id)
@@ -337,11 +310,3 @@ class Toolbox:
 
 def _permits(principal: Principal, tool: Tool[Any]) -> bool:
     return tool.scope in principal.scopes and (principal.destructive or not tool.destructive)
-
-
-def _uncertain(caller: Caller, params: Params, text: str) -> str:
-    """What to do about a write that may have happened, with a transaction of the caller's own."""
-    given = params.transaction_id if isinstance(params, WriteParams) else ""
-    if not given or given != caller.request_id:
-        return text
-    return f"{text.partition('.')[0]}. {_SAFE}"

@@ -51,6 +51,9 @@ class WriteParams(Params):
 
 P = TypeVar("P", bound=Params)
 
+_CHECKS = ("additionalProperties", "minLength", "maxLength", "minItems", "maxItems", "pattern")
+"""Of a JSON Schema: what a model keeps to by itself, or is told when it does not."""
+
 
 async def no_progress(done: float, total: float, line: str) -> None:
     """For callers who do not want to know."""
@@ -130,10 +133,9 @@ class Tool(Generic[P]):
     @property
     def offered(self) -> dict[str, Any]:
         """The JSON Schema of its arguments for agents of a runtime, whose calls have ids of
-        their own: without `transaction_id`."""
-        properties = dict(self.parameters.get("properties", {}))
-        properties.pop("transaction_id", None)
-        return {**self.parameters, "properties": properties}
+        their own: without `transaction_id`. What only says how an argument is checked is left
+        out, since models pay for each word in every request; `parse` tells them in words."""
+        return _offered(self.params)
 
     @property
     def results(self) -> dict[str, Any]:
@@ -150,6 +152,25 @@ def _parameters(params: type[Params]) -> dict[str, Any]:
         # Last: what matters to the tool comes first.
         properties["transaction_id"] = properties.pop("transaction_id")
     return {key: schema[key] for key in schema if key not in ("title", "description")}
+
+
+@cache
+def _offered(params: type[Params]) -> dict[str, Any]:
+    schema = _parameters(params)
+    fields = {key: _lean(value) for key, value in schema.get("properties", {}).items()}
+    fields.pop("transaction_id", None)
+    return {"type": "object", "properties": fields, "required": schema.get("required", [])}
+
+
+def _lean(field: Any) -> Any:
+    if isinstance(field, list):
+        return [_lean(one) for one in field]  # pyright: ignore[reportUnknownVariableType]
+    if not isinstance(field, dict):
+        return field
+    kept: dict[str, Any] = {key: value for key, value in field.items() if key not in _CHECKS}  # pyright: ignore[reportUnknownVariableType]
+    if not kept.get("default", True):
+        del kept["default"]
+    return {key: _lean(value) for key, value in kept.items()}
 
 
 @cache

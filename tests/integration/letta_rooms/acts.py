@@ -10,6 +10,7 @@ from tests.integration.bridge_world import Json, Person, Room
 from tests.integration.letta_world import LettaWorld
 
 from letta_matrix.conversations.speech import UNASKED
+from letta_matrix.toolbox.others import OTHERS
 
 HELD = "word1 word2 word3"
 """The whole answer to what is held."""
@@ -25,8 +26,14 @@ def word(said: str = "hello") -> str:
     return f"{said} {secrets.token_hex(4)}"
 
 
+SHOWN = {"matrix_send_message", "matrix_reply", "matrix_react", "matrix_read_room"}
+SHOWN |= {"matrix_list_rooms", "matrix_upload_file"}
+
+
 def call(tool: str, /, **arguments: Any) -> str:
-    """What the model is told so that it calls a tool."""
+    """What the model is told so that it calls a tool: one that it is not shown by another."""
+    if tool.startswith("matrix_") and tool not in SHOWN:
+        tool, arguments = OTHERS, {"name": tool, "arguments": arguments}
     return f"tool:{tool}:{json.dumps(arguments)}"
 
 

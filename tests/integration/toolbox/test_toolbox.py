@@ -12,7 +12,7 @@ from tests.tool_arguments import arguments as tool_arguments
 from letta_matrix.matrix.content import MARKER
 from letta_matrix.matrix.intent import Intent
 from letta_matrix.store.agents import Agent
-from letta_matrix.toolbox import registry
+from letta_matrix.toolbox import outcome
 
 
 async def test_a_message_is_sent_as_the_agent_itself_once(bench: Bench, ada: Agent) -> None:
@@ -188,6 +188,6 @@ async def test_nothing_that_models_may_say_breaks_a_tool(
         if waits in schema["properties"]:
             arguments[waits] = data.draw(st.sampled_from([1, 0, "x"]))
     _, told = await bench.call(ada, name, **arguments)
-    assert told not in (registry._BROKEN, registry._UNCERTAIN, registry._SLOW), arguments
+    assert told not in (outcome._BROKEN, outcome._UNCERTAIN, outcome._SLOW), arguments
     if name == "matrix_leave":
         assert ada.room_id in await Intent(bench.client, ada.user_id).joined_rooms()

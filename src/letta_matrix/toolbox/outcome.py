@@ -1,0 +1,64 @@
+"""A tool's work, with all that can go wrong as a ToolError."""
+
+import asyncio
+from typing import Any
+
+import structlog
+from mautrix.errors import MatrixRequestError
+
+from letta_matrix.matrix.errors import refusal
+from letta_matrix.matrix.homeserver import HomeserverUnavailable
+from letta_matrix.store.database import StoreUnavailable
+from letta_matrix.toolbox.faults import Fault, ToolError
+from letta_matrix.toolbox.results import sentence
+from letta_matrix.toolbox.tool import Caller, Params, Result, Tool, WriteParams
+
+log = structlog.get_logger()
+
+NO_DATABASE = "The bridge's database does not answer now. Try again in a minute."
+
+_UNCERTAIN = (
+    "It took too long. It may have happened or not: look with matrix_read_room before you try "
+    "again."
+)
+_MAYBE = (
+    "The homeserver does not answer now. It may have happened or not: look with matrix_read_room "
+    "before you try again."
+)
+_SAFE = "It may have happened or not. Call again with the same `transaction_id`: it happens once."
+_SLOW = "It took too long. Try again in a minute."
+_AWAY = "The homeserver does not answer now. Try again in a minute."
+_BROKEN = "The tool failed, by a fault of the bridge; its log has the reason."
+_BY_STATUS = {403: Fault.FORBIDDEN, 404: Fault.NOT_FOUND, 413: Fault.TOO_LARGE, 504: Fault.TIMEOUT}
+
+
+async def outcome_of(caller: Caller, tool: Tool[Any], params: Params) -> Result:
+    """Run a tool, for as long as it may take. Raises ToolError alone."""
+    try:
+        async with asyncio.timeout(tool.seconds):
+            return await tool.run(caller, params)
+    except ToolError:
+        raise
+    except TimeoutError as error:
+        text = _SLOW if tool.read_only else _uncertain(caller, params, _UNCERTAIN)
+        raise ToolError(text, Fault.TIMEOUT) from error
+    except HomeserverUnavailable as error:
+        # It may have got the request; only its answer may be lost.
+        text = _AWAY if tool.read_only else _uncertain(caller, params, _MAYBE)
+        raise ToolError(text, Fault.UNAVAILABLE) from error
+    except StoreUnavailable as error:
+        raise ToolError(NO_DATABASE, Fault.UNAVAILABLE) from error
+    except MatrixRequestError as error:
+        fault = _BY_STATUS.get(error.http_status, Fault.REFUSED)
+        raise ToolError(sentence(refusal(error)), fault) from error
+    except Exception as error:
+        log.error("a tool failed", who=caller.principal.key, tool=tool.name, exc_info=error)
+        raise ToolError(_BROKEN, Fault.FAILED) from error
+
+
+def _uncertain(caller: Caller, params: Params, text: str) -> str:
+    """What to do about a write that may have happened, with a transaction of the caller's own."""
+    given = params.transaction_id if isinstance(params, WriteParams) else ""
+    if not given or given != caller.request_id:
+        return text
+    return f"{text.partition('.')[0]}. {_SAFE}"
