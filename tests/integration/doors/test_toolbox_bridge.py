@@ -12,6 +12,7 @@ from tests.waiting import eventually, within
 
 from letta_matrix.matrix.content import MARKER
 from letta_matrix.toolbox.faults import ToolError
+from letta_matrix.toolbox.others import OTHERS
 from letta_matrix.toolbox.principal import Principal
 from letta_matrix.toolbox.waiting import _Watch
 
@@ -176,7 +177,8 @@ async def test_an_agent_that_has_joined_by_tool_talks_there(
     world: World, ann: Person, ada: Room
 ) -> None:
     room_id = await ann.create_room(preset="public_chat")
-    ok, _ = await call(world, ada, "", "matrix_join_room", room_id_or_alias=room_id)
+    joining = {"name": "matrix_join_room", "arguments": {"room_id_or_alias": room_id}}
+    ok, _ = await call(world, ada, "", OTHERS, **joining)
     assert ok
     await ann.send(room_id, "are you in?")
     (reply,) = await ann.replies(replace(ada, room_id=room_id), 1)
