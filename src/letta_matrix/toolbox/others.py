@@ -31,11 +31,6 @@ class FoundTool(TypedDict):
     parameters: NotRequired[dict[str, Any]]
 
 
-class FoundTools(TypedDict):
-    tools: list[FoundTool]
-    note: str
-
-
 def called_by(name: str, arguments: Mapping[str, object]) -> tuple[str, Mapping[str, object]]:
     """The tool that is meant by a call, and its arguments: what a call of OTHERS names, else what
     is called itself. Raises ToolError."""
@@ -46,7 +41,7 @@ def called_by(name: str, arguments: Mapping[str, object]) -> tuple[str, Mapping[
         # As models write what is in an object, now and then.
         try:
             given = json.loads(given)
-        except ValueError:
+        except (ValueError, RecursionError):
             given = None
     if arguments["name"] == OTHERS or not isinstance(given, dict):
         raise ToolError("`name` should be another tool, and `arguments` an object with its own.")
@@ -77,7 +72,8 @@ def others_tool(tools_for: Callable[[Principal], Sequence[Tool[Any]]]) -> Tool[F
         "tools that fit, with their arguments; `name` and `arguments` call one.",
         Scope.READ,
         FindOthers,
-        FoundTools,
+        # What it gives, or what the tool does that it calls.
+        dict[str, Any],
         find,
         # What it calls may be any of them.
         destructive=True,

@@ -21,6 +21,7 @@ from tests.waiting import DEADLINE, Clock, within
 
 from letta_matrix.access.secrets import issue
 from letta_matrix.mcp.results import FAULT
+from letta_matrix.toolbox.others import OTHERS
 from letta_matrix.toolbox.principal import TOOL_SCOPES, Scope
 
 GIF = base64.b64encode(b"GIF89a\x01\x00\x01\x00\x00\x00\x00;").decode()
@@ -196,6 +197,15 @@ async def test_a_token_is_for_its_scopes_and_rooms(world: World, ada: Room, bea:
         assert fault_of(await client.call_tool("matrix_send_message", message)) == "forbidden"
         with pytest.raises(MCPError, match="Unknown tool"):
             await client.call_tool("matrix_fry", {})
+
+
+async def test_few_tools_reach_all(world: World, ada: Room) -> None:
+    token = await token_for(world, ada.agent.agent_id)
+    async with client_of(world, token, query="?toolset=few") as client:
+        assert len((await client.list_tools()).tools) == 9
+        found = await called(client, OTHERS, find="who am I")
+        assert "matrix_whoami" in [tool["name"] for tool in found["tools"]]
+        assert (await called(client, OTHERS, name="matrix_whoami"))["user_id"] == ada.ghost
 
 
 @pytest.mark.parametrize("mode", [MODERN, LEGACY])
