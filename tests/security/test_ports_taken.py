@@ -6,19 +6,27 @@ import signal
 import socket
 import sys
 from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from mautrix.api import ClientPath, Method
+from tests.builders import config_for
 from tests.fake_app_server import FakeAppServer
 from tests.servers import free_offset, free_port
 from tests.squatter import UID, squatting
 from tests.waiting import eventually, within
 
+from letta_matrix.api.downloading import Found, forward
+from letta_matrix.api.problems import Problem
 from letta_matrix.config import load_config
 from letta_matrix.connections.known_servers import KnownServer, note_process
 from letta_matrix.matrix.homeserver import Homeserver, HomeserverUnavailable
 from letta_matrix.matrix.pacing import Pacer
+from letta_matrix.matrix.route import Route
 from letta_matrix.matrix.watch import Presence, look
 from letta_matrix.runtimes.keeper.client import KeeperClient
 from letta_matrix.runtimes.keeper.secret import secret_at
@@ -29,6 +37,7 @@ from letta_matrix.stack.held_ports import HeldPorts
 from letta_matrix.stack.ports import Ports
 from letta_matrix.stack.supervisor import Child, Command
 from letta_matrix.stack.up import Options, up
+from letta_matrix.toolbox.principal import Principal
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells who listens")
 
@@ -53,8 +62,11 @@ async def test_the_bridge_tells_a_squatter_nothing(tmp_path: Path) -> None:
     port, pid_file = free_port(), tmp_path / "synapse.pid"
     known, said = list[KnownServer](), list[str]()
     known.append(KnownServer("homeserver", port, pid_file, said.append))
-    homeserver = Homeserver(f"http://127.0.0.1:{port}", "as-secret", Pacer(1), known)
+    homeserver = Homeserver(f"http://127.0.0.1:{port}", "as-secret", Pacer(1), Route(known))
     path = ClientPath.v3.account.whoami
+    config = config_for(tmp_path, homeserver={"url": homeserver.url, "domain": "test"})
+    toolbox = Mock(caller=Mock(return_value=Mock(user_id="@a:b")))
+    api: Any = SimpleNamespace(config=config, homeserver=homeserver, toolbox=toolbox)
     try:
         async with squatting(port, tmp_path / "heard") as squatter:
             for _ in range(2):
@@ -63,6 +75,9 @@ async def test_the_bridge_tells_a_squatter_nothing(tmp_path: Path) -> None:
                 assert await look(homeserver) is Presence.AWAY
             with pytest.raises(HomeserverUnavailable, match="was taken"):
                 await homeserver.read("file", "@a:b", 10)
+            with pytest.raises(Problem):
+                async with AsyncExitStack() as opened:
+                    await forward(api, Principal("token:1", ""), Found("mxc://a/b"), opened)
             assert squatter.heard == ""
             assert said == [homeserver.trouble]
             assert f"(uid {UID})" in homeserver.trouble

@@ -12,6 +12,7 @@ from tests.servers import free_port
 
 from letta_matrix.api.downloading import Found, _headers, forward
 from letta_matrix.api.problems import Problem
+from letta_matrix.matrix.route import Route
 from letta_matrix.toolbox.principal import Principal
 
 ANYBODY = Principal("token:a", "")
@@ -74,7 +75,8 @@ async def test_a_file_that_cannot_be_had_is_a_problem(tmp_path: Any, mxc: str, s
     url = f"http://127.0.0.1:{free_port()}"
     config = config_for(tmp_path, homeserver={"url": url, "domain": "test"})
     caller = Mock(return_value=SimpleNamespace(user_id=config.bot_user_id))
-    api: Any = SimpleNamespace(config=config, toolbox=SimpleNamespace(caller=caller))
+    toolbox, homeserver = SimpleNamespace(caller=caller), SimpleNamespace(route=Route())
+    api: Any = SimpleNamespace(config=config, toolbox=toolbox, homeserver=homeserver)
     async with AsyncExitStack() as opened:
         with pytest.raises(Problem) as caught:
             await forward(api, ANYBODY, Found(mxc), opened)

@@ -23,6 +23,7 @@ from mcp_types import DEFAULT_NEGOTIATED_VERSION
 from starlette.datastructures import Headers
 from starlette.types import Message, Receive, Scope, Send
 
+from letta_matrix.matrix.events import mapping
 from letta_matrix.mcp.session_ids import SessionIds
 
 PER_TOKEN = 500
@@ -131,10 +132,9 @@ def _begins(scope: Scope, first: Message) -> bool:
     if scope["method"] != "POST" or len(body) > _LONGEST_HANDSHAKE:
         return False
     try:
-        message: Any = json.loads(body)
+        return mapping(json.loads(body)).get("method") == "initialize"
     except (ValueError, RecursionError):
         return False
-    return isinstance(message, dict) and message.get("method") == "initialize"
 
 
 def _inner(scope: Scope, session_id: str, version: str) -> Scope:

@@ -176,6 +176,8 @@ class Toolbox:
 
     async def _handle(self, runtime: str, call: ToolCall) -> ToolResult:
         try:
+            name, arguments = called_by(call.name, call.arguments)
+            call = replace(call, name=name, arguments=arguments)
             result = ToolResult(compact(await self._called(runtime, call)))
         except ToolError as error:
             result = ToolResult(bounded(str(error)), ok=False)
@@ -192,7 +194,7 @@ class Toolbox:
                 retry_after=wait,
             )
         principal = self._agents_principal(agent.agent_id)
-        tool, params = self._parsed(principal, *called_by(call.name, call.arguments))
+        tool, params = self._parsed(principal, call.name, call.arguments)
         try:
             caller = await self._agents_caller(principal, call)
         except StoreUnavailable as error:

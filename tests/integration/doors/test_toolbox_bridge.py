@@ -183,7 +183,8 @@ async def test_an_agent_that_has_joined_by_tool_talks_there(
     await ann.send(room_id, "are you in?")
     (reply,) = await ann.replies(replace(ada, room_id=room_id), 1)
     assert reply.endswith("are you in?")
-    ok, told = await call(world, ada, "", "matrix_leave", room_id=room_id)
+    leaving = {"name": "matrix_leave", "arguments": {"room_id": room_id}}
+    ok, told = await call(world, ada, "", OTHERS, **leaving)
     assert (ok, told["membership"]) == (True, "leave")
 
 

@@ -26,8 +26,10 @@ def word(said: str = "hello") -> str:
     return f"{said} {secrets.token_hex(4)}"
 
 
-SHOWN = {"matrix_send_message", "matrix_reply", "matrix_react", "matrix_read_room"}
-SHOWN |= {"matrix_list_rooms", "matrix_upload_file"}
+SHOWN = {
+    *("matrix_send_message", "matrix_reply", "matrix_react", "matrix_read_room"),
+    *("matrix_list_rooms", "matrix_upload_file"),
+}
 
 
 def call(tool: str, /, **arguments: Any) -> str:
