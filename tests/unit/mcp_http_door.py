@@ -23,7 +23,7 @@ from letta_matrix.store.database import Database, database_url
 from letta_matrix.toolbox.faults import Fault, ToolError
 from letta_matrix.toolbox.principal import Scope
 from letta_matrix.toolbox.tool import Caller, Result, Tool
-from letta_matrix.web.budget import Budget
+from letta_matrix.web.in_flight import InFlight
 from letta_matrix.web.server import AsgiServer
 
 Json = dict[str, Any]
@@ -184,7 +184,7 @@ async def http_door(
         agents = AgentDirectory(database)
         await agents.load()
         authenticator = Authenticator(door.config, door.tokens, agents)
-        services = Services(door.config, door.toolbox, authenticator, agents, Budget(), health)
+        services = Services(door.config, door.toolbox, authenticator, agents, InFlight(), health)
         app = McpHttp(services, Core(services))
         server, port = AsgiServer(app, Connections(2_000)), free_port()
         await server.start("127.0.0.1", port)
