@@ -19,7 +19,7 @@ if os.geteuid() == 0:
     os.setgroups([])
     os.setgid(65534)
     os.setuid(65534)
-def listens():
+def take():
     listening = socket.socket()
     for option in ("SO_REUSEADDR", *sys.argv[3:]):
         listening.setsockopt(socket.SOL_SOCKET, getattr(socket, option), 1)
@@ -29,7 +29,7 @@ def listens():
 tries = 0
 while True:
     try:
-        listening = listens()
+        listening = take()
         break
     except OSError:
         if sys.argv[2] != "lurks":

@@ -19,7 +19,10 @@ from tests.builders import (
 
 from letta_matrix.conversations.answers import ASK_AGAIN, STOP, Answers, decision
 from letta_matrix.conversations.approvers import Approvers
+from letta_matrix.conversations.roster import Roster
 from letta_matrix.conversations.routing import Router
+from letta_matrix.matrix.homeserver import Homeserver
+from letta_matrix.matrix.pacing import Pacer
 from letta_matrix.store.agents import AgentDirectory
 from letta_matrix.store.approvals import ApprovalStatus, ApprovalStore
 from letta_matrix.store.conversations import ConversationStore
@@ -43,7 +46,9 @@ class Room:
         permissions = {"test": "user", "@troll:test": "block"}
         config = config_for(Path(), permissions=permissions)
         router = Router(config, directory, Rooms(database), ConversationStore(database))
-        self.answers = Answers(router, self.outbox, self.turns, self.approvals, Approvers(config))
+        known = (self.outbox, self.turns, self.approvals, Approvers(config))
+        client = Homeserver("http://127.0.0.1:1", "x", Pacer(1))
+        self.answers = Answers(router, *known, directory, Roster(client))
 
     async def furnish(self, event: dict[str, Any]) -> None:
         self.turn = await stored_turn(self.database, "do it", event)

@@ -294,7 +294,7 @@ async def test_a_client_has_a_while_to_read(clock: Clock) -> None:
     clock.stop()
     socket = cast("Any", SimpleNamespace(closed=False, send_str=never))
     session = websocket_session.Session(
-        socket, "", nothing, nothing, "", lambda: cut.append(True), nothing
+        socket, "", "", nothing, nothing, "", lambda: cut.append(True), nothing
     )
     with capture_logs() as logs:
         sending = asyncio.create_task(session._send("{}"))

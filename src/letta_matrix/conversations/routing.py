@@ -118,10 +118,6 @@ class Router:
         agents = {*ours, *([owner.user_id] if owner else [])} - {self._config.bot_user_id}
         return named_of_us(event, agents, ours - agents, refers)
 
-    def has_others(self, room_id: str, sender: str) -> bool:
-        """Whether other people than a message's sender are known to be in a room."""
-        return bool(set(self._rooms.people_in(room_id) or ()) - {sender})
-
     def is_paused(self, agent_id: str, room_id: str) -> bool:
         """Whether an agent is to leave messages of a room unanswered."""
         return self._rooms.settings(agent_id, room_id).paused
