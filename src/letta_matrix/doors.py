@@ -20,9 +20,9 @@ from letta_matrix.mcp.core import Core
 from letta_matrix.mcp.http import McpHttp
 from letta_matrix.mcp.services import Services as McpServices
 from letta_matrix.mcp.websocket import McpSockets
-from letta_matrix.web.in_flight import InFlight
 from letta_matrix.web.front import Front
 from letta_matrix.web.health import answer, health_routes
+from letta_matrix.web.in_flight import InFlight
 from letta_matrix.web.lazy import Lazy
 from letta_matrix.web.listening import listen
 from letta_matrix.web.pages import chat_routes, docs_routes

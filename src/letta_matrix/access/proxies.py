@@ -25,9 +25,7 @@ def _bare(hop: str) -> str:
     return (found[1] or found[2]) if found else hop
 
 
-def _is_in(
-    address: str, networks: Sequence[ipaddress.IPv4Network | ipaddress.IPv6Network]
-) -> bool:
+def _is_in(address: str, networks: Sequence[ipaddress.IPv4Network | ipaddress.IPv6Network]) -> bool:
     try:
         return any(ipaddress.ip_address(address) in network for network in networks)
     except ValueError:

@@ -34,9 +34,7 @@ _KEPT = {"PATH", "LANG", "LANGUAGE", "TERM", "TZ", "USER", "LOGNAME", "SHELL", "
 """What agents' tools see of our environment, with the locale: no keys, whatever they are called."""
 
 
-_STRICT = (
-    '--import=data:text/javascript,globalThis[Symbol.for("@letta/permissionMode")]="strict"'
-)
+_STRICT = '--import=data:text/javascript,globalThis[Symbol.for("@letta/permissionMode")]="strict"'
 """The mode of conversations that nobody has named one for, which schedules begin: of its own it is
 `unrestricted`, and its server has no option nor setting for another."""
 _GIT_SETTINGS = {"core.fsmonitor": "false", "core.hooksPath": os.devnull, "commit.gpgSign": "false"}

@@ -92,9 +92,9 @@ def _copied(index: Path) -> int:
 
 
 def _frames(head: bytes, *, of: bytes | None = None) -> int:
-    """How many pages the log, or the one with the salt `of`, holds, as the last process left that in the index
-    (SQLite, "WAL-mode File Format", section 2.1); 0 where it is not known. After a power cut the
-    index may be of an earlier log: it is never synced."""
+    """How many pages the log, or the one with the salt `of`, holds, as the last process left that
+    in the index (SQLite, "WAL-mode File Format", section 2.1); 0 where it is not known. After a
+    power cut the index may be of an earlier log: it is never synced."""
     first, second = head[:_HEADER], head[_HEADER:]
     if len(second) < _HEADER or first != second:
         return 0  # there is none, or its writer was ended on the way

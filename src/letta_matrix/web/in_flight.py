@@ -81,9 +81,7 @@ class InFlight:
             yield
             return
         # What is larger than all of it has its turn alone.
-        wanted = _Waiting(
-            caller, min(size, self._most), asyncio.get_running_loop().create_future()
-        )
+        wanted = _Waiting(caller, min(size, self._most), asyncio.get_running_loop().create_future())
         await self._take(wanted)
         try:
             yield
