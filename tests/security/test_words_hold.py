@@ -7,11 +7,13 @@ from typing import Any
 import pytest
 from tests.builders import edit, message, said_in
 from tests.fake_homeserver import FakeHomeserver
+from tests.scripts import obey
 from tests.security.test_taps_launder_nothing import run_ls
 from tests.stage import Stage
 from tests.waiting import eventually
 
 from letta_matrix.matrix.content import MARKER
+from letta_matrix.store.turns import TurnKind
 
 ROOM, GHOST, ADMIN, BOB = "!1:test", "@agent_1:test", "@root:test", "@bob:test"
 
@@ -39,10 +41,13 @@ async def asked(stage: Stage, event: dict[str, Any]) -> None:
 async def said(stage: Stage, event: dict[str, Any]) -> bool:
     """Whether a word allowed it; else it waits, as words to the agent do."""
     await stage.admit(event)
-    await eventually(
-        lambda: "Ran it." in stage.fake.bodies(ROOM) or len(stage.dispatcher.unfinished()) > 1
-    )
-    return "Ran it." in stage.fake.bodies(ROOM)
+
+    def waits() -> bool:
+        mine = (t for t in stage.dispatcher.unfinished() if t.event_id == event["event_id"])
+        return any(turn.kind is TurnKind.MESSAGE for turn in mine)
+
+    await eventually(lambda: waits() or "Ran it." in stage.fake.bodies(ROOM))
+    return not waits()
 
 
 def by_tool(body: str, edits: str = "") -> dict[str, Any]:
@@ -108,7 +113,7 @@ async def test_where_nobody_is_known_a_word_is_no_answer(
 async def test_an_edit_adds_nothing_in_another_room(stage: Stage) -> None:
     """Of a message elsewhere, whose words nobody here has seen."""
     await stage.add(2)
-    stage.runtime.script = run_ls
+    stage.runtime.script = obey
     there = message("hello", "!2:test", sender=BOB)
     await stage.tell(there)
     changed = edit(there["event_id"], "hi @agent_1:test", ROOM, sender=BOB)
