@@ -207,9 +207,17 @@ class Router:
             return []
         if agent is not None and agent.status is AgentStatus.REMOVED:
             return []
+        room_id = str(event["room_id"])
+        is_here = user_id in self._rooms.ours_in(room_id) or self._is_own(agent, room_id)
+        if is_here and not self.may_speak(str(event["sender"])):
+            # Nothing to decline: that would be to leave.
+            return []
         turn = new_turn(event, agent.agent_id if agent is not None else "", user_id)
         turn.kind = TurnKind.INVITE
         return [turn]
+
+    def _is_own(self, agent: Agent | None, room_id: str) -> bool:
+        return agent is not None and agent.room_id == room_id
 
     def _became(self, event: Mapping[str, Any]) -> list[Turn]:
         """The turn of a room that one of us is in, and that is encrypted or replaced now."""
