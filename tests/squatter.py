@@ -14,16 +14,30 @@ from tests.waiting import eventually
 UID = 65534 if os.geteuid() == 0 else os.geteuid()
 
 _LISTEN = """
-import os, socket, sys, threading
+import os, socket, sys, threading, time
 if os.geteuid() == 0:
     os.setgroups([])
     os.setgid(65534)
     os.setuid(65534)
-listening = socket.socket()
-for option in ("SO_REUSEADDR", *sys.argv[2:]):
-    listening.setsockopt(socket.SOL_SOCKET, getattr(socket, option), 1)
-listening.bind(("127.0.0.1", int(sys.argv[1])))
-listening.listen()
+def take():
+    listening = socket.socket()
+    for option in ("SO_REUSEADDR", *sys.argv[3:]):
+        listening.setsockopt(socket.SOL_SOCKET, getattr(socket, option), 1)
+    listening.bind(("127.0.0.1", int(sys.argv[1])))
+    listening.listen()
+    return listening
+tries = 0
+while True:
+    try:
+        listening = take()
+        break
+    except OSError:
+        if sys.argv[2] != "lurks":
+            raise
+        tries += 1
+        if tries == 1:
+            print("lurks", flush=True)
+        time.sleep(0.002)
 print("listens", flush=True)
 HEAD = b"HTTP/1.1 200 OK\\r\\nContent-Type: application/json\\r\\nContent-Length: 13\\r\\n\\r\\n"
 def serve(connection):
@@ -43,29 +57,38 @@ class Squatter:
     log: Path
 
     @property
+    def listens(self) -> bool:
+        """Whether it has got the port."""
+        return "listens\n" in self.log.read_text()
+
+    @property
     def heard(self) -> str:
         """What was sent to it."""
         return self.log.read_text().partition("listens\n")[2]
 
 
 @asynccontextmanager
-async def squatting(port: int, log: Path, *options: str) -> AsyncGenerator[Squatter]:
-    """One that has taken the port; `options` are those of its socket beside SO_REUSEADDR.
+async def squatting(
+    port: int, log: Path, *options: str, lurks: bool = False
+) -> AsyncGenerator[Squatter]:
+    """One that has taken the port, or `lurks` for it, all the time; `options` are those of its
+    socket beside SO_REUSEADDR.
 
     Raises:
         AssertionError: it could not.
     """
+    begun = "lurks" if lurks else "listens"
     with log.open("wb") as file:
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-I", "-S", "-c", _LISTEN),
-            *(str(port), *options),
+            *(str(port), begun, *options),
             stdout=file,
             stderr=file,
             cwd="/",
         )
     try:
         await eventually(lambda: process.returncode is not None or log.read_text() != "")
-        await eventually(lambda: process.returncode is not None or "listens" in log.read_text())
+        await eventually(lambda: process.returncode is not None or begun in log.read_text())
         assert process.returncode is None, log.read_text()
         yield Squatter(process.pid, log)
     finally:

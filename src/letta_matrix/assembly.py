@@ -217,9 +217,8 @@ class Parts:
 
     def _dispatcher(self, trouble_of: Callable[[str], str]) -> Dispatcher:
         stores = self.stores
-        answers = Answers(
-            self.router, stores.outbox, stores.turns, stores.approvals, self.approvals.approvers
-        )
+        known = (stores.outbox, stores.turns, stores.approvals, self.approvals.approvers)
+        answers = Answers(self.router, *known, stores.directory, self.prompts.roster)
         services = self._services(trouble_of)
         runners: dict[TurnKind, Runner] = {
             TurnKind.MESSAGE: self.turn_runner,

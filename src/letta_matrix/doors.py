@@ -20,9 +20,9 @@ from letta_matrix.mcp.core import Core
 from letta_matrix.mcp.http import McpHttp
 from letta_matrix.mcp.services import Services as McpServices
 from letta_matrix.mcp.websocket import McpSockets
-from letta_matrix.web.budget import Budget
 from letta_matrix.web.front import Front
 from letta_matrix.web.health import answer, health_routes
+from letta_matrix.web.in_flight import InFlight
 from letta_matrix.web.lazy import Lazy
 from letta_matrix.web.listening import listen
 from letta_matrix.web.pages import chat_routes, docs_routes
@@ -55,7 +55,7 @@ class Doors:
             config, parts.stores.tokens, parts.stores.directory, self._logins
         )
         self.connections = Connections(most_connections())
-        self._budget = Budget()
+        self._in_flight = InFlight()
         self._stopping = asyncio.Event()
         self._opened = contextlib.AsyncExitStack()
 
@@ -119,7 +119,7 @@ class Doors:
             homeserver=parts.homeserver,
             toolbox=parts.toolbox,
             authenticator=self._authenticator,
-            budget=self._budget,
+            in_flight=self._in_flight,
             logins=self._logins,
             directory=stores.directory,
             tokens=stores.tokens,
@@ -144,6 +144,6 @@ class Doors:
             toolbox=self._parts.toolbox,
             authenticator=self._authenticator,
             directory=self._parts.stores.directory,
-            budget=self._budget,
+            in_flight=self._in_flight,
             health=lambda known: answer(self._health(), known=known),
         )

@@ -15,6 +15,7 @@ from typing import Any
 import aiohttp
 import pytest
 from tests.servers import children_of, free_offset, is_running
+from tests.squatter import UID, squatting
 from tests.waiting import eventually, within
 
 from letta_matrix.stack import confine
@@ -272,11 +273,22 @@ async def test_a_killed_keeper_comes_back_and_is_announced(stack: Up) -> None:
 
 
 async def _kill(stack: Up, http: aiohttp.ClientSession, child: str) -> None:
-    """SIGKILL, and see it come back."""
-    before = stack.state["pids"][child]
-    os.kill(before, signal.SIGKILL)
-    await eventually(lambda: stack.state["pids"][child] != before)
-    assert "ended (SIGKILL); starting it again now" in stack.output
+    """SIGKILL, and see it come back; nobody who lurks gets its port meanwhile."""
+    heard = stack.data.parent / "heard"
+    async with squatting(_port(stack, child), heard, "SO_REUSEPORT", lurks=True) as squatter:
+        before = stack.state["pids"][child]
+        os.kill(before, signal.SIGKILL)
+        await eventually(lambda: stack.state["pids"][child] != before)
+        assert "ended (SIGKILL); starting it again now" in stack.output
+        await _is_back(stack, http, child)
+        assert not squatter.listens
+
+
+def _port(stack: Up, child: str) -> int:
+    return getattr(Ports.with_offset(stack.offset), "api" if child == "bridge" else child)
+
+
+async def _is_back(stack: Up, http: aiohttp.ClientSession, child: str) -> None:
     state = stack.state
     urls = {
         "bridge": f"{state['api']['url']}/ready",
@@ -294,11 +306,27 @@ async def _kill(stack: Up, http: aiohttp.ClientSession, child: str) -> None:
     await eventually(is_back, what=f"{child} is back")
 
 
-@pytest.mark.parametrize("child", ["bridge", "app_server"])
-async def test_a_killed_child_comes_back(
-    stack: Up, http: aiohttp.ClientSession, child: str
+async def test_a_killed_bridge_comes_back(stack: Up, http: aiohttp.ClientSession) -> None:
+    await _kill(stack, http, "bridge")
+    assert is_running(stack.state["pids"]["keeper"])
+
+
+async def test_a_killed_app_server_comes_back_when_a_squatter_has_gone(
+    stack: Up, http: aiohttp.ClientSession
 ) -> None:
-    await _kill(stack, http, child)
+    """Its port is free for a moment; who takes it is told nothing."""
+    heard, port = stack.data.parent / "heard", _port(stack, "app_server")
+
+    async def is_told() -> bool:
+        async with http.get(f"{stack.state['api']['url']}/health") as response:
+            return f"port {port} was taken by another program (uid {UID})" in await response.text()
+
+    async with squatting(port, heard, lurks=True) as squatter:
+        os.kill(stack.state["pids"]["app_server"], signal.SIGKILL)
+        await eventually(lambda: squatter.listens)
+        await eventually(is_told)
+        assert squatter.heard == ""
+    await _is_back(stack, http, "app_server")
     assert is_running(stack.state["pids"]["keeper"])
 
 

@@ -14,8 +14,8 @@ from letta_matrix.access.secrets import issue
 from letta_matrix.config import Config
 from letta_matrix.doors import Doors
 from letta_matrix.toolbox.principal import Scope
-from letta_matrix.web import budget as module
-from letta_matrix.web.budget import Budget
+from letta_matrix.web import in_flight as module
+from letta_matrix.web.in_flight import InFlight
 
 SIZE = 900_000
 UPLOAD = "/api/v1/rooms/!1:test/media?filename=a.bin"
@@ -28,7 +28,7 @@ class Attacked:
         self.stage = stage
         self.config = config
         self.doors = Doors(config, stage.parts, dict, always, lambda _: "")
-        self.doors._budget = Budget(1_000_000)
+        self.doors._in_flight = InFlight(1_000_000)
         self.http = http
         self.headers = dict[str, str]()
 
@@ -61,7 +61,7 @@ class Attacked:
         head = f"POST {UPLOAD} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {SIZE}\r\n"
         head += "".join(f"{name}: {value}\r\n" for name, value in self.headers.items())
         writer.write(head.encode() + b"\r\n" + b"x" * (SIZE - 1))
-        await eventually(lambda: self.doors._budget._left < SIZE)
+        await eventually(lambda: self.doors._in_flight._left < SIZE)
         return reader, writer
 
 
@@ -80,13 +80,13 @@ async def test_large_bodies_wait_for_each_other_and_small_ones_for_none(
 ) -> None:
     reader, writer = await attacked.half()
     late = [asyncio.create_task(attacked.upload()), asyncio.create_task(attacked.call())]
-    await eventually(lambda: len(attacked.doors._budget._waiting) == 2)
+    await eventually(lambda: len(attacked.doors._in_flight._waiting) == 2)
     small = await attacked.post(attacked.config.api.port, "/api/v1/tools/matrix_whoami", b"")
     assert small[0] == 200
     clock.advance(module.PATIENCE)
     assert await within(asyncio.gather(*late)) == [(503, "10"), (503, "10")]
     third = asyncio.create_task(attacked.upload())
-    await eventually(lambda: attacked.doors._budget._waiting)
+    await eventually(lambda: attacked.doors._in_flight._waiting)
     await settled(third)
     writer.write(b"x")
     head = await within(reader.readuntil(b"\r\n"))
@@ -101,6 +101,6 @@ async def test_without_a_token_nobody_takes_of_the_room_for_large_bodies(
     attacked.headers = {}
     ports = attacked.config.api.port, attacked.config.mcp.port
     for port, path in ((ports[0], UPLOAD), (ports[1], "/mcp")):
-        async with attacked.doors._budget.held(1_000_000):
+        async with attacked.doors._in_flight.held("another", 1_000_000):
             assert (await attacked.post(port, path, b"x" * SIZE))[0] == 401
     assert (await attacked.post(ports[0], "/login", b"x" * SIZE))[0] == 413

@@ -50,12 +50,13 @@ async def test_up_tells_a_squatter_nothing(
     ports = Ports.with_offset(offset := free_offset())
     port: int = getattr(ports, taken)
     monkeypatch.setattr(Ports, "check_free", print)
-    said = f"port {port} was taken by another program" if taken != "api" else f"127.0.0.1:{port}"
+    known = taken == "app_server"
+    said = f"port {port} was taken by another program" if known else f"127.0.0.1:{port}"
     async with squatting(port, tmp_path / "heard") as squatter:
         with pytest.raises(StackError, match=said) as fault:
             await up(Options(tmp_path / "data", offset), print)
         assert squatter.heard == ""
-    assert taken == "api" or f"uid {UID}" in str(fault.value)
+    assert not known or f"uid {UID}" in str(fault.value)
 
 
 async def test_the_bridge_tells_a_squatter_nothing(tmp_path: Path) -> None:
@@ -147,21 +148,42 @@ while True:
 """
 
 
+_SYNAPSE = """
+import sys
+from twisted.internet import protocol, reactor
+from letta_matrix.stack.our_port import OurPort
+OurPort({}, None)
+class Greets(protocol.Protocol):
+    def connectionMade(self):
+        self.transport.write(b"bridge")
+        self.transport.loseConnection()
+reactor.listenTCP(int(sys.argv[1]), protocol.Factory.forProtocol(Greets), 50, "127.0.0.1")
+reactor.run()
+"""
+
+
+@pytest.mark.parametrize("server", ["bridge", "synapse"])
 @pytest.mark.parametrize("options", [(), ("SO_REUSEPORT",)])
-async def test_a_port_of_the_bridge_is_never_free(tmp_path: Path, options: tuple[str, ...]) -> None:
-    """Whoever connects while it is away waits for it."""
+async def test_a_port_that_is_held_is_never_free(
+    tmp_path: Path, options: tuple[str, ...], server: str
+) -> None:
+    """Whoever connects while its server is away waits for it; a page in a browser, too."""
     ports = Ports.with_offset(free_offset())
+    port, program = (
+        (ports.synapse, _SYNAPSE) if server == "synapse" else (ports.appservice, _BRIDGE)
+    )
     config = write_bridge_files(tmp_path, ports, "@admin:localhost", "token")
     assert load_config(tmp_path / "config.yaml") == config
     held, said = HeldPorts(), list[str]()
     held.take(config, ports)
-    argv = (sys.executable, "-c", _BRIDGE, str(ports.appservice))
-    command = Command("bridge", argv, tmp_path / "log", tmp_path, sockets=held.bridge)
+    argv = (sys.executable, "-c", program, str(port))
+    sockets = {**held.bridge, **held.synapse}
+    command = Command(server, argv, tmp_path / "log", tmp_path, sockets=sockets)
     child = Child(command, said.append)
-    address = ("127.0.0.1", ports.appservice)
+    address = ("127.0.0.1", port)
     try:
         with pytest.raises(AssertionError, match="Address already in use"):
-            async with squatting(ports.appservice, tmp_path / "heard", *options):
+            async with squatting(port, tmp_path / "heard", *options):
                 pass
         with socket.create_connection(address):
             await child.start()
@@ -171,7 +193,7 @@ async def test_a_port_of_the_bridge_is_never_free(tmp_path: Path, options: tuple
                 writer.close()
                 child._signal(signal.SIGKILL)
                 with pytest.raises(AssertionError, match="Address already in use"):
-                    async with squatting(ports.appservice, tmp_path / "heard", *options):
+                    async with squatting(port, tmp_path / "heard", *options):
                         pass
     finally:
         child.terminate()

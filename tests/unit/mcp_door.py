@@ -35,7 +35,7 @@ from letta_matrix.toolbox.principal import TOOL_SCOPES, Scope
 from letta_matrix.toolbox.registry import Toolbox
 from letta_matrix.toolbox.results import UNTRUSTED
 from letta_matrix.toolbox.tool import Caller, Params, Result, Tool
-from letta_matrix.web.budget import Budget
+from letta_matrix.web.in_flight import InFlight
 
 MINE, OTHERS = "!mine:test", "!others:test"
 
@@ -183,7 +183,7 @@ async def door_on(
         toolbox.tools = {tool.name: tool for tool in fake.tools()}
     tokens = TokenStore(database)
     authenticator = Authenticator(config, tokens, agents)
-    services = Services(config, toolbox, authenticator, agents, Budget(), health)
+    services = Services(config, toolbox, authenticator, agents, InFlight(), health)
     door = Door(config, tokens, toolbox, fake, services)
     await door.renew()
     try:

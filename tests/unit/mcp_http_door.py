@@ -24,7 +24,7 @@ from letta_matrix.store.database import Database, database_url
 from letta_matrix.toolbox.faults import Fault, ToolError
 from letta_matrix.toolbox.principal import Scope
 from letta_matrix.toolbox.tool import Caller, Result, Tool
-from letta_matrix.web.budget import Budget
+from letta_matrix.web.in_flight import InFlight
 from letta_matrix.web.server import AsgiServer
 
 Json = dict[str, Any]
@@ -211,7 +211,7 @@ async def http_door(
         agents = AgentDirectory(database)
         await agents.load()
         authenticator = Authenticator(door.config, door.tokens, agents)
-        services = Services(door.config, door.toolbox, authenticator, agents, Budget(), health)
+        services = Services(door.config, door.toolbox, authenticator, agents, InFlight(), health)
         opened = HttpDoor(door, services, client, await door.token())
         await opened.open()
         try:

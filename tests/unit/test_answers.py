@@ -1,7 +1,7 @@
 """What a reaction or a reply to one of our events means, and whose and where it counts."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -43,7 +43,8 @@ class Room:
         permissions = {"test": "user", "@troll:test": "block"}
         config = config_for(Path(), permissions=permissions)
         router = Router(config, directory, Rooms(database), ConversationStore(database))
-        self.answers = Answers(router, self.outbox, self.turns, self.approvals, Approvers(config))
+        known = (self.outbox, self.turns, self.approvals, Approvers(config))
+        self.answers = Answers(router, *known, directory, cast("Any", None))
 
     async def furnish(self, event: dict[str, Any]) -> None:
         self.turn = await stored_turn(self.database, "do it", event)

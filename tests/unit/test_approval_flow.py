@@ -136,6 +136,7 @@ async def test_a_person_answers(fake: FakeHomeserver, database_file: Path, name:
     stage.runtime.script = ask_for_bash
     await stage.open()
     await stage.add(1)
+    fake.members[ROOM] = {"@ann:test", "@agent_1:test"}
     asked = await question(stage)
     await stage.tell(way(asked))
     (reply,) = said(stage)

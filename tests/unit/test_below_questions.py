@@ -42,6 +42,7 @@ async def asking(stage: Stage) -> Stage:
 
 
 async def question(stage: Stage) -> dict[str, Any]:
+    stage.fake.members.setdefault(ROOM, {"@ann:test", "@agent_1:test"})
     await stage.admit(message("look"))
 
     def asked() -> list[dict[str, Any]]:

@@ -63,6 +63,9 @@ LOG: dict[str, Harm] = {
     "in the middle": lambda log: overwrite(log, 20 * PAGE, 10),
     "its last page": lambda log: overwrite(log, log.stat().st_size - 10, 10),
     "cut short": lambda log: os.truncate(log, 10 * PAGE),
+    "emptied": lambda log: os.truncate(log, 0),
+    "its head": lambda log: overwrite(log, 0, 32),
+    "its head cut short": lambda log: os.truncate(log, 31),
 }
 FILE: dict[str, tuple[Harm, str]] = {
     "cut short": (lambda file: os.truncate(file, 7 * PAGE + 100), "the database is damaged"),
@@ -123,6 +126,15 @@ async def test_a_damaged_log_is_noticed_and_kept(killed: Path, harm: Harm) -> No
     assert log.read_bytes() == before
     # As the error says.
     log.unlink()
+    await opens(killed)
+
+
+async def test_an_empty_log_of_which_nothing_is_missing(killed: Path) -> None:
+    with closing(sqlite3.connect(killed)) as db:
+        db.execute("PRAGMA wal_checkpoint(PASSIVE)")
+        index = beside(killed, "-shm").read_bytes()
+    beside(killed, "-wal").touch()
+    beside(killed, "-shm").write_bytes(index)
     await opens(killed)
 
 

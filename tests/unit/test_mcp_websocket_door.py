@@ -24,7 +24,7 @@ from letta_matrix.mcp.frames import LARGEST
 from letta_matrix.store.database import Database
 from letta_matrix.toolbox.others import OTHERS
 from letta_matrix.toolbox.principal import Scope
-from letta_matrix.web.budget import MOST, PATIENCE, SMALL
+from letta_matrix.web.in_flight import MOST, PATIENCE, SMALL
 
 
 @pytest.fixture
@@ -101,6 +101,19 @@ async def test_a_token_has_so_many_connections(door: Door, monkeypatch: pytest.M
     await eventually(lambda: not door.sockets._open)
     async with door.client(token) as client:
         assert await client.result("ping") == {}
+
+
+@pytest.mark.parametrize("trusted", [[], ["127.0.0.1/32"]])
+async def test_wrong_tokens_count_for_who_is_behind_a_proxy(
+    tmp_path: Path, database: Database, clock: Clock, trusted: list[str]
+) -> None:
+    clock.stop()
+    async with door_on(tmp_path, database, api={"trusted_proxies": trusted}) as door:
+        guess = {"Authorization": "Bearer lm_0123456789ab_no", "X-Forwarded-For": "9.9.9.9"}
+        statuses = [(await refused(door, **guess))[0] for _ in range(61)]
+        assert statuses == [401] * 60 + [429]
+        other = await refused(door, **guess | {"X-Forwarded-For": "9.9.9.8"})
+        assert other[0] == (401 if trusted else 429)
 
 
 async def test_an_expired_token_is_refused(door: Door) -> None:
@@ -282,7 +295,7 @@ async def test_a_client_has_a_while_to_read(clock: Clock) -> None:
     clock.stop()
     socket = cast("Any", SimpleNamespace(closed=False, send_str=never))
     session = websocket_session.Session(
-        socket, "", nothing, nothing, "", nothing, lambda: cut.append(True), nothing
+        socket, "", "", nothing, nothing, "", nothing, lambda: cut.append(True), nothing
     )
     with capture_logs() as logs:
         sending = asyncio.create_task(session._send("{}"))
@@ -399,11 +412,11 @@ def test_the_page_lists_every_code() -> None:
 
 
 async def test_large_messages_share_the_room_for_them(door: Door, clock: Clock) -> None:
-    budget, large = door.services.budget, call("echo", text="x" * (SMALL + 1))
+    in_flight, large = door.services.in_flight, call("echo", text="x" * (SMALL + 1))
     async with door.client() as client, door.client() as other:
-        async with budget.held(MOST):
+        async with in_flight.held("another", MOST):
             number = await client.send("tools/call", large)
-            await eventually(lambda: budget._waiting)
+            await eventually(lambda: in_flight._waiting)
             assert "result" in await other.request("tools/call", call("echo", text="small"))
             clock.advance(PATIENCE)
             answer = await client.receive()
@@ -411,8 +424,8 @@ async def test_large_messages_share_the_room_for_them(door: Door, clock: Clock) 
         assert answer["error"]["code"] == frames.NOT_NOW
         assert answer["error"]["data"] == {"retry_after": 10.0}
         assert "result" in await client.request("tools/call", large)
-        assert budget._left == MOST
+        assert in_flight._left == MOST
         await client.send("tools/call", call("wait", text="x" * (SMALL + 1)))
         await eventually(lambda: door.fake.waiting)
-        assert budget._left < MOST
-    await eventually(lambda: budget._left == MOST)
+        assert in_flight._left < MOST
+    await eventually(lambda: in_flight._left == MOST)

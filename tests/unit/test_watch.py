@@ -2,16 +2,21 @@
 
 import asyncio
 import contextlib
+import os
+import sys
 from collections.abc import AsyncGenerator
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 from tests.fake_homeserver import FakeHomeserver, failing
 from tests.waiting import Clock, eventually, settled, within
 
+from letta_matrix.connections.known_servers import KnownServer, note_process
 from letta_matrix.matrix import watch
 from letta_matrix.matrix.homeserver import Homeserver
 from letta_matrix.matrix.pacing import Pacer
+from letta_matrix.matrix.route import Route
 from letta_matrix.matrix.watch import Presence, until_back, until_gone
 
 
@@ -53,6 +58,25 @@ async def test_a_restart_is_noticed(
     await fake.start()
     await clock.until(back.done)
     assert await back is Presence.AWAY
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells who listens")
+async def test_a_restart_is_noticed_where_the_port_is_held(tmp_path: Path) -> None:
+    """Nobody is refused there: who connects waits for the next one."""
+    connections = list[asyncio.StreamWriter]()
+    server = await asyncio.start_server(lambda _, one: connections.append(one), "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    note_process(tmp_path / "pid", os.getpid())
+    known = KnownServer("homeserver", port, tmp_path / "pid", print)
+    client = Homeserver(f"http://127.0.0.1:{port}", "x", Pacer(1), Route([known]))
+    async with watching(client) as gone:
+        await eventually(lambda: connections)
+        await settled(gone)
+        note_process(tmp_path / "pid", os.getppid())
+        connections.pop().close()
+        assert await within(gone) is Presence.AWAY
+    await client.close()
+    server.close()
 
 
 async def test_failed_requests_alone_are_no_outage(

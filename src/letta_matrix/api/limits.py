@@ -11,7 +11,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from letta_matrix.api.problems import Problem, broken, response
 from letta_matrix.api.routing import PREFIX
-from letta_matrix.web.budget import SMALL
+from letta_matrix.web.in_flight import SMALL
 
 _HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -72,7 +72,7 @@ class Limits:
 def _most_at(path: str) -> float:
     """How many bytes the body of a request to `path` may have; files are limited by `most`."""
     if not path.startswith(PREFIX + "/"):
-        # Where no token is known yet, nobody may take of the budget.
+        # Where no token is known yet, nobody may take of the room for large bodies.
         return SMALL
     if path.startswith(PREFIX + "/tools/") or path.endswith("/media"):
         return math.inf

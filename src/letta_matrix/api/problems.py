@@ -22,7 +22,7 @@ from letta_matrix.access.metadata import challenge
 from letta_matrix.store.database import StoreUnavailable
 from letta_matrix.toolbox.faults import ToolError
 from letta_matrix.toolbox.results import cut
-from letta_matrix.web.budget import BudgetSpent
+from letta_matrix.web.in_flight import TooMuchInFlight
 
 log = structlog.get_logger()
 
@@ -204,7 +204,7 @@ def install(app: FastAPI) -> None:
         (Unauthorized, _unauthorized),
         (TooOften, _too_often),
         (StoreUnavailable, _no_store),
-        (BudgetSpent, _spent),
+        (TooMuchInFlight, _spent),
         (RequestValidationError, _invalid),
         (HTTPException, _http),
         (ClientDisconnect, _gone),
@@ -243,7 +243,7 @@ async def _no_store(request: Request, _: StoreUnavailable) -> Response:
     return response(Problem("unavailable", _NO_DATABASE), request)
 
 
-async def _spent(request: Request, error: BudgetSpent) -> Response:
+async def _spent(request: Request, error: TooMuchInFlight) -> Response:
     headers = _retry_after(error.retry_after)
     return response(Problem("unavailable", str(error), headers), request)
 

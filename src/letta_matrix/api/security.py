@@ -65,8 +65,9 @@ class Protected(JsonRoute):
             request.state.principal = principal
             _check_query(request, known)
             most = services.config.api.max_body_bytes
-            async with services.budget.body(request.scope, request.receive, most) as receive:
-                return await handle(Request(request.scope, receive))
+            caller, scope = principal.caller, request.scope
+            async with services.in_flight.body(caller, scope, request.receive, most) as receive:
+                return await handle(Request(scope, receive))
 
         return admitted
 

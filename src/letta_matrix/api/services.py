@@ -18,7 +18,7 @@ from letta_matrix.store.outbox import Outbox
 from letta_matrix.store.tokens import TokenStore
 from letta_matrix.store.turns import Turn, TurnStore
 from letta_matrix.toolbox.registry import Toolbox
-from letta_matrix.web.budget import Budget
+from letta_matrix.web.in_flight import InFlight
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class Services:
     homeserver: Homeserver
     toolbox: Toolbox
     authenticator: Authenticator
-    budget: Budget
+    in_flight: InFlight
     logins: LoginSessions
     directory: AgentDirectory
     tokens: TokenStore

@@ -20,7 +20,7 @@ from letta_matrix.connections import socket_table
 from letta_matrix.connections.socket_table import Address, Entry
 from letta_matrix.private_files import write_private
 
-_LOOKS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05)
+_LOOKS = (0.001, 0.002, 0.005, 0.01, 0.02, *(0.05,) * 20, 0.1)
 """Pauses between looks whether a connection was accepted."""
 _ABSENT = 1.0
 """Seconds in which a connection that was made has to be in the table."""
@@ -46,6 +46,15 @@ class KnownServer:
         self._pid_file = pid_file
         self._tell = tell or _warn
 
+    @property
+    def process(self) -> str | None:
+        """What tells its process from every other; "" while there is none, None where this system
+        does not tell."""
+        if not socket_table.is_known_here():
+            return None
+        told, pid = self._told()
+        return told if pid is not None and socket_table.identity_of(pid) == told else ""
+
     async def check(self, ours: Address, theirs: Address) -> None:
         """Make sure that the connection from `ours` to `theirs` was accepted by that process;
         waits until somebody accepts it.
@@ -68,13 +77,18 @@ class KnownServer:
         self.trouble = ""
 
     def _holds(self, inode: int) -> bool:
-        try:
-            told = self._pid_file.read_text(encoding="ascii").strip()
-            pid = int(told.partition(" ")[0])
-        except (OSError, ValueError):
+        told, pid = self._told()
+        if pid is None:
             return False
         # The identity last: the number may have come to somebody else meanwhile.
         return socket_table.holds(pid, inode) and socket_table.identity_of(pid) == told
+
+    def _told(self) -> tuple[str, int | None]:
+        try:
+            told = self._pid_file.read_text(encoding="ascii").strip()
+            return told, int(told.partition(" ")[0])
+        except (OSError, ValueError):
+            return "", None
 
     def _trust(self, port: int) -> None:
         if not self._trusts:

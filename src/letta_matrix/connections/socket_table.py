@@ -13,6 +13,8 @@ Address = tuple[str, int]
 _TABLE = Path("/proc/net/tcp")
 _HANDSHAKE = (1, 3)
 """TCP_ESTABLISHED and TCP_SYN_RECV: the states until a connection is accepted."""
+_ENDED = ("Z", "X")
+"""States of a process that only waits for somebody to ask how it ended."""
 _STARTED = 19
 """Place of `starttime` in `/proc/PID/stat`, counted behind the name."""
 
@@ -67,7 +69,7 @@ def holds(pid: int, inode: int) -> bool:
 
 def identity_of(pid: int) -> str | None:
     """What no other process will be called again: its number and when it started; None where
-    there is no such process, the number alone where the system tells no more."""
+    there is no such process, or it has ended, the number alone where the system tells no more."""
     if not is_known_here():
         return str(pid)
     try:
@@ -75,7 +77,8 @@ def identity_of(pid: int) -> str | None:
     except OSError:
         return None
     # Names may have spaces and brackets.
-    return f"{pid} {stat.rpartition(')')[2].split()[_STARTED]}"
+    fields = stat.rpartition(")")[2].split()
+    return None if fields[0] in _ENDED else f"{pid} {fields[_STARTED]}"
 
 
 def _leads_to(link: str, wanted: str) -> bool:

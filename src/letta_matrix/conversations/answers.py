@@ -6,6 +6,7 @@ from typing import Any
 
 from letta_matrix.conversations.approvers import Approvers
 from letta_matrix.conversations.readable import read_prompt
+from letta_matrix.conversations.roster import Roster
 from letta_matrix.conversations.routing import (
     Router,
     are_ids,
@@ -15,8 +16,10 @@ from letta_matrix.conversations.routing import (
     sent_at,
     thread_of,
 )
-from letta_matrix.matrix.events import mapping, redacted
-from letta_matrix.store.approvals import ApprovalStatus, ApprovalStore
+from letta_matrix.matrix.content import BESIDE, MARKER
+from letta_matrix.matrix.events import mapping, redacted, replaced
+from letta_matrix.store.agents import AgentDirectory
+from letta_matrix.store.approvals import Approval, ApprovalStatus, ApprovalStore
 from letta_matrix.store.inbox import InboxEntry, InboxState
 from letta_matrix.store.outbox import Outbox
 from letta_matrix.store.turns import (
@@ -65,9 +68,13 @@ class Answers:
         turns: TurnStore,
         approvals: ApprovalStore,
         approvers: Approvers,
+        directory: AgentDirectory,
+        roster: Roster,
     ) -> None:
         self._router = router
         self._approvers = approvers
+        self._directory = directory
+        self._roster = roster
         self._outbox = outbox
         self._turns = turns
         self._approvals = approvals
@@ -77,6 +84,8 @@ class Answers:
         ids = (event.get("event_id"), event.get("room_id"), event.get("sender"))
         if not are_ids(*ids):
             return None
+        if event.get("type") == "m.room.message":
+            self._approvals.spoken_at(event, _place(event))
         if are_ids(target := redacted(event)):
             turn = await self._redacted(event, str(target))
         elif self._router.may_speak(str(ids[2])):
@@ -121,9 +130,6 @@ class Answers:
         # What was said before anybody can have seen the question is no answer to it.
         if sent_at(event) < self._approvals.shown_since(waiting[0].key):
             return None
-        # Outside of threads a word among several people may be for one of them.
-        if not thread_of(event) and self._router.has_others(room_id, sender):
-            return None
         text, speaks = read_prompt(event)
         asked = waiting[0]
         verb = plain_decision(text) if speaks and text else None
@@ -132,7 +138,33 @@ class Answers:
         status = _STATUS[verb]
         if not self._approvers.may_answer(asked, status, by=sender, room_id=room_id):
             return None
+        if await self._may_be_for_another(asked, sender, thread_of(event)):
+            return None
         return command_turn(event, asked.agent_id, f"{verb} {asked.key}")
+
+    def overhear(self, event: Mapping[str, Any]) -> None:
+        """A message that one of our own users sent."""
+        if event.get("type") == "m.room.message" and are_ids(event.get("room_id")):
+            marker = mapping(mapping(event.get("content")).get(MARKER))
+            # What the bridge says for itself, the answer that is being given, and how one grows
+            # elsewhere, ask for no word.
+            if BESIDE not in marker and ("tool" in marker or _place(event) is not None):
+                self._approvals.spoken_at(event, _place(event), marker.get("turn_id"))
+
+    async def _may_be_for_another(self, asked: Approval, sender: str, thread: str) -> bool:
+        """Whether a word may be meant for somebody else: another has spoken since the question was
+        asked, or there are others. In a thread of one's own it is for the agent."""
+        if self._approvals.speakers_since(asked.key) - {sender}:
+            return True
+        if thread and asked.requester == sender:
+            return False
+        agent = self._directory.get(asked.agent_id)
+        if agent is None:
+            return True
+        members = await self._roster.members(asked.room_id, agent.user_id)
+        # Nobody is known where the homeserver does not tell.
+        people = {one for one in members if not self._router.is_ours(one)}
+        return people != {sender}
 
     async def _reacted(self, event: Mapping[str, Any], target: str, key: str) -> Turn | None:
         key = _SKIN_OR_VARIANT.sub("", key)
@@ -202,6 +234,11 @@ class Answers:
             return None
         line = decision(text, asked.key)
         return command_turn(event, asked.agent_id, line) if line is not None else None
+
+
+def _place(event: Mapping[str, Any]) -> str | None:
+    """The thread that a message stands in; None for an edit, which does not tell."""
+    return thread_of(event) if replaced(event) is None else None
 
 
 def decision(text: str, key: str) -> str | None:

@@ -22,7 +22,7 @@ TAMPERED = (
 BROKEN = "nobody could be asked"
 
 ANSWER_FIRST = (
-    "I wait for an answer to my question above: yes or no, in words or by a tap on it. "
+    "I wait for an answer to my question above: tap on it, or reply to it with yes or no. "
     "What you write meanwhile comes after that."
 )
 

@@ -208,6 +208,7 @@ class Dispatcher:
         if self._router.is_own(event):
             self.counters["events_own"] += 1
             self._heard(event)
+            self._answers.overhear(event)
             return None
         try:
             entry = await self._entry(event, taken)

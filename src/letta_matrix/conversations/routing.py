@@ -118,10 +118,6 @@ class Router:
         agents = {*ours, *([owner.user_id] if owner else [])} - {self._config.bot_user_id}
         return named_of_us(event, agents, ours - agents, refers)
 
-    def has_others(self, room_id: str, sender: str) -> bool:
-        """Whether other people than a message's sender are known to be in a room."""
-        return bool(set(self._rooms.people_in(room_id) or ()) - {sender})
-
     def is_paused(self, agent_id: str, room_id: str) -> bool:
         """Whether an agent is to leave messages of a room unanswered."""
         return self._rooms.settings(agent_id, room_id).paused
@@ -211,9 +207,17 @@ class Router:
             return []
         if agent is not None and agent.status is AgentStatus.REMOVED:
             return []
+        room_id = str(event["room_id"])
+        is_here = user_id in self._rooms.ours_in(room_id) or self._is_own(agent, room_id)
+        if is_here and not self.may_speak(str(event["sender"])):
+            # Nothing to decline: that would be to leave.
+            return []
         turn = new_turn(event, agent.agent_id if agent is not None else "", user_id)
         turn.kind = TurnKind.INVITE
         return [turn]
+
+    def _is_own(self, agent: Agent | None, room_id: str) -> bool:
+        return agent is not None and agent.room_id == room_id
 
     def _became(self, event: Mapping[str, Any]) -> list[Turn]:
         """The turn of a room that one of us is in, and that is encrypted or replaced now."""

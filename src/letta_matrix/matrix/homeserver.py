@@ -145,6 +145,11 @@ class Homeserver:
         """That somebody else listens in its place, "" if nobody does."""
         return next((one.trouble for one in self.route.known if one.trouble), "")
 
+    @property
+    def process(self) -> str | None:
+        """Which process it is, "" while it has none; None where that is not known."""
+        return next((one.process for one in self.route.known), None)
+
     async def request(
         self,
         method: Method,

@@ -39,7 +39,7 @@ async def until_gone(homeserver: Homeserver) -> Presence:
     them alone means nothing: a homeserver under load may fail at some and serve all others), and
     where nothing is asked of it, it is asked every 15 seconds.
     """
-    holding = asyncio.create_task(_until_refused(URL(homeserver.url)))
+    holding = asyncio.create_task(_until_refused(homeserver))
     try:
         while not await _ends_before_cause(holding, homeserver.outage):
             homeserver.outage.clear()
@@ -76,7 +76,7 @@ async def look(homeserver: Homeserver) -> Presence:
         ):
             return Presence.AWAY if response.status >= 500 else Presence.HERE
     except TimeoutError:
-        return Presence.SLOW
+        return Presence.AWAY if homeserver.process == "" else Presence.SLOW
     except aiohttp.ClientError:
         return Presence.AWAY
 
@@ -91,18 +91,20 @@ async def _ends_before_cause(holding: asyncio.Task[None], outage: asyncio.Event)
     return holding.done()
 
 
-async def _until_refused(url: URL) -> None:
-    pause = _FIRST_PAUSE
-    while True:
+async def _until_refused(homeserver: Homeserver) -> None:
+    """Returns, too, when it is another process: a port that is held for it refuses nobody."""
+    pause, process = _FIRST_PAUSE, homeserver.process
+    while homeserver.process == process:
         started = clock.now()
         try:
-            await _hold(url)
+            await _hold(URL(homeserver.url))
         except OSError:
             return
         # Idle connections are closed now and then; a server that does so at once gets fewer.
         short = clock.now() - started < _LONG_LIVED
         pause = min(pause * 2, _LONGEST_PAUSE) if short else _FIRST_PAUSE
-        await asyncio.sleep(pause if short else 0)
+        # A process closes its connections a little before it has ended.
+        await asyncio.sleep(pause if short or process else 0)
 
 
 async def _hold(url: URL) -> None:

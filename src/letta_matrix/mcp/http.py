@@ -30,7 +30,7 @@ from letta_matrix.mcp.core import Core
 from letta_matrix.mcp.services import Services
 from letta_matrix.mcp.streams import Stream, Streams
 from letta_matrix.store.database import StoreUnavailable
-from letta_matrix.web.budget import BudgetSpent
+from letta_matrix.web.in_flight import TooMuchInFlight
 
 if TYPE_CHECKING:
     from letta_matrix.mcp.sessions import Sessions
@@ -49,7 +49,7 @@ class McpHttp:
     def __init__(self, services: Services, core: Core) -> None:
         self._config = services.config
         self._authenticator = services.authenticator
-        self._budget = services.budget
+        self._in_flight = services.in_flight
         self._core = core
         tools = *services.toolbox.tools.values(), services.toolbox.others
         self._slow_tools = frozenset(tool.name for tool in tools if tool.seconds is None)
@@ -122,7 +122,7 @@ class McpHttp:
         except TooOften as error:
             wait = {"Retry-After": str(math.ceil(error.retry_after))}
             await _refusal(429, str(error), wait)(scope, receive, send)
-        except BudgetSpent as error:
+        except TooMuchInFlight as error:
             wait = {"Retry-After": str(math.ceil(error.retry_after))}
             await _refusal(503, str(error), wait)(scope, receive, send)
         except StoreUnavailable:
@@ -136,7 +136,8 @@ class McpHttp:
         sessions = self._sessions or await self._begin()
         with self._streams.opened(principal, bearer_of(authorization)) as stream:
             answer = _Answer(stream, send, self._streams)
-            async with self._budget.body(scope, receive, sessions.largest_body) as body:
+            most, caller = sessions.largest_body, principal.caller
+            async with self._in_flight.body(caller, scope, receive, most) as body:
                 await sessions.serve(principal, scope, body, answer)
             return
         await answer.end(scope, receive)

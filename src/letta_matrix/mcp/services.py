@@ -7,7 +7,7 @@ from letta_matrix.access.authenticator import Authenticator
 from letta_matrix.config import Config
 from letta_matrix.store.agents import AgentDirectory
 from letta_matrix.toolbox.registry import Toolbox
-from letta_matrix.web.budget import Budget
+from letta_matrix.web.in_flight import InFlight
 
 Health = Callable[[bool], Mapping[str, object]]
 """What `/health` answers whom the door knows by `Host` and `Origin` (True), and others."""
@@ -19,5 +19,5 @@ class Services:
     toolbox: Toolbox
     authenticator: Authenticator
     directory: AgentDirectory
-    budget: Budget
+    in_flight: InFlight
     health: Health

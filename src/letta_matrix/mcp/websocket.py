@@ -12,6 +12,7 @@ from aiohttp import web
 from letta_matrix.access.authenticator import IdentityUnavailable, TooOften, Unauthorized, bearer_of
 from letta_matrix.access.guard import Refused, mcp_guard
 from letta_matrix.access.metadata import challenge
+from letta_matrix.access.proxies import client_of
 from letta_matrix.access.streams import OpenStreams
 from letta_matrix.connections.admission import Connections
 from letta_matrix.connections.aiohttp_server import AiohttpServer
@@ -42,9 +43,10 @@ class McpSockets:
     def __init__(self, services: Services, core: Core, connections: Connections) -> None:
         self._authenticator = services.authenticator
         self._guard = mcp_guard(services.config)
+        self._proxies = services.config.api.trusted_proxies
         self._report = services.health
         self._core = core
-        self._budget = services.budget
+        self._in_flight = services.in_flight
         self._open: set[web.WebSocketResponse] = set()
         self._counted = OpenStreams(PER_TOKEN, "connections")
         self._server = AiohttpServer(self._app(), connections, keepalive=_IDLE, farewell=_FAREWELL)
@@ -94,7 +96,7 @@ class McpSockets:
         try:
             with self._counted.opened(principal):
                 await self._core.server()
-                return await self._serve(request)
+                return await self._serve(request, principal.caller)
         except TooOften as error:
             return _too_often(error)
 
@@ -122,7 +124,7 @@ class McpSockets:
         """Whose client may connect, else the answer that refuses it."""
         authorization = request.headers.get("Authorization")
         try:
-            return await self._authenticator.admit(authorization, request.remote or "")
+            return await self._authenticator.admit(authorization, self._peer(request))
         except (IdentityUnavailable, StoreUnavailable):
             text = "Tokens cannot be checked now. Try again in a moment."
             return _refused(503, text, **{"Retry-After": "10"})
@@ -131,7 +133,12 @@ class McpSockets:
         except TooOften as error:
             return _too_often(error)
 
-    async def _serve(self, request: web.Request) -> web.WebSocketResponse:
+    def _peer(self, request: web.Request) -> str:
+        """The address a client comes from."""
+        forwarded = request.headers.getall("X-Forwarded-For", [])
+        return client_of(request.remote or "", forwarded, self._proxies)
+
+    async def _serve(self, request: web.Request, caller: str) -> web.WebSocketResponse:
         from letta_matrix.mcp.websocket_session import Session
 
         socket = web.WebSocketResponse(
@@ -150,12 +157,13 @@ class McpSockets:
             await Session(
                 socket,
                 bearer,
+                caller,
                 self._authenticator,
                 self._core,
-                request.remote or "",
+                self._peer(request),
                 toolset_in(request.query_string),
                 abort,
-                self._budget,
+                self._in_flight,
             ).run()
         finally:
             self._open.discard(socket)

@@ -45,7 +45,7 @@ from letta_matrix.mcp.frames import (
 from letta_matrix.store.database import StoreUnavailable
 from letta_matrix.toolbox.principal import Principal
 from letta_matrix.toolbox.toolsets import Toolset
-from letta_matrix.web.budget import Budget, BudgetSpent
+from letta_matrix.web.in_flight import InFlight, TooMuchInFlight
 
 log = structlog.get_logger()
 
@@ -88,30 +88,32 @@ class Session:
     """Carries messages between a client and the server until one of them has gone.
 
     The token is looked at again for each message and each answer, and while nothing comes.
-    `peer` is the client's address; `abort` cuts the connection; `budget` is what large messages
-    share with the other doors.
+    `caller` is whose it is and `peer` the address they come from; `abort` cuts the connection;
+    `in_flight` is what large messages share with the other doors.
     """
 
     def __init__(
         self,
         socket: web.WebSocketResponse,
         bearer: str,
+        caller: str,
         authenticator: Authenticator,
         core: Core,
         peer: str,
         toolset: Toolset,
         abort: Callable[[], object],
-        budget: Budget,
+        in_flight: InFlight,
     ) -> None:
         self._socket = socket
         self._bearer = bearer
+        self._caller = caller
         self._headers = {"authorization": f"Bearer {bearer}"}
         self._authenticator = authenticator
         self._core = core
         self._peer = peer
         self._toolset = toolset
         self._abort = abort
-        self._budget = budget
+        self._in_flight = in_flight
         self._open: dict[RequestId, contextlib.AsyncExitStack] = {}
 
     async def run(self) -> None:
@@ -159,8 +161,8 @@ class Session:
         before."""
         async with contextlib.AsyncExitStack() as held:
             try:
-                await held.enter_async_context(self._budget.held(len(text)))
-            except BudgetSpent as error:
+                await held.enter_async_context(self._in_flight.held(self._caller, len(text)))
+            except TooMuchInFlight as error:
                 wait = {"retry_after": error.retry_after}
                 return await self._refuse(_message(text), _Refusal(NOT_NOW, str(error), wait))
             message = _message(text)

@@ -34,6 +34,9 @@ _KEPT = {"PATH", "LANG", "LANGUAGE", "TERM", "TZ", "USER", "LOGNAME", "SHELL", "
 """What agents' tools see of our environment, with the locale: no keys, whatever they are called."""
 
 
+_STRICT = '--import=data:text/javascript,globalThis[Symbol.for("@letta/permissionMode")]="strict"'
+"""The mode of conversations that nobody has named one for, which schedules begin: of its own it is
+`unrestricted`, and its server has no option nor setting for another."""
 _GIT_SETTINGS = {"core.fsmonitor": "false", "core.hooksPath": os.devnull, "commit.gpgSign": "false"}
 _GIT = {
     # Git gives up where it may not read the machine's settings.
@@ -252,7 +255,7 @@ def _letta() -> _Letta:
         node, program = payload / "bin" / "node", payload / "app" / "letta.js"
         if node.is_file() and program.is_file():
             # With a signal alone a process could open its debugger's port, which knows no secret.
-            argv = (str(node), "--disable-sigusr1", str(program))
+            argv = (str(node), "--disable-sigusr1", _STRICT, str(program))
             # What its own launcher sets.
             return _Letta(argv, (str(node.parent),), {"LETTA_CODE_DISTRIBUTION": "pypi"})
     return _Letta((_program("letta"),))

@@ -19,15 +19,17 @@ class HeldPorts:
         self._open = contextlib.ExitStack()
         self.bridge: Mapping[str, Sequence[socket.socket]] = {}
         self.demo_model: Mapping[str, Sequence[socket.socket]] = {}
+        self.synapse: Mapping[str, Sequence[socket.socket]] = {}
 
     def take(self, config: Config, ports: Ports) -> None:
-        """Listen where the bridge and the demo model will.
+        """Listen where the bridge, Synapse and the demo model will.
 
         Raises:
             StackError: one is taken.
         """
         self.bridge = self._listen(config.listens)
         self.demo_model = self._listen([("127.0.0.1", ports.demo_model)])
+        self.synapse = self._listen([("127.0.0.1", ports.synapse)])
 
     def give_back_demo_model(self) -> None:
         """There is no demo model: who asks it is to be refused, not to wait."""

@@ -29,6 +29,7 @@ from letta_matrix.stack.supervisor import Command
 
 SERVER_NAME = "localhost"
 _ACCEPTS = "letta_matrix.stack.our_invites.OurInvites"
+_LISTENS = "letta_matrix.stack.our_port.OurPort"
 _UNLIMITED = {"per_second": 1000, "burst_count": 10000}
 _TIMEOUT = aiohttp.ClientTimeout(total=30)
 
@@ -115,7 +116,10 @@ class Synapse:
             "presence": {"enabled": False},
             "url_preview_enabled": False,
             "app_service_config_files": [str(path) for path in self.registrations],
-            "modules": [{"module": _ACCEPTS, "config": {"bot": bot}}],
+            "modules": [
+                {"module": _ACCEPTS, "config": {"bot": bot}},
+                {"module": _LISTENS, "config": {}},
+            ],
             "login_via_existing_session": {
                 "enabled": True,
                 "require_ui_auth": False,

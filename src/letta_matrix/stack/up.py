@@ -200,7 +200,8 @@ class Stack:
         return agents.result()
 
     async def _start_homeserver(self, password: str) -> None:
-        await self._run("synapse", self._synapse.command, self._synapse.health_url)
+        command = replace(self._synapse.command, sockets=self._held.synapse)
+        await self._run("synapse", command, self._synapse.health_url)
         self._synapse.database.note_whole()
         await self._synapse.create_account(self._http, ADMIN, password, admin=True)
 

@@ -67,13 +67,14 @@ class ApprovalStore:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._waiting: dict[str, tuple[str, str]] = {}
+        self._waiting: dict[str, tuple[tuple[str, str], str]] = {}
         self._shown: dict[str, float] = {}
+        self._speakers: dict[str, set[str]] = {}
 
     async def load(self) -> None:
         """Remember where something waits. Call before use."""
         for one in await self._find(_PENDING):
-            self._waiting[one.key] = one.room_id, one.thread_id
+            self._waiting[one.key] = (one.room_id, one.thread_id), one.turn_id
             self._shown[one.key] = one.asked_at
 
     def shown(self, key: str, now: float) -> None:
@@ -85,17 +86,36 @@ class ApprovalStore:
         """When a question was first shown (Unix time), as far as this process knows."""
         return self._shown.get(key, math.inf)
 
+    def spoken_at(
+        self, event: Mapping[str, Any], thread_id: str | None, turn_id: object = None
+    ) -> None:
+        """Somebody has said something in a thread of a room (None: in any), other than what belongs
+        to the turn `turn_id`."""
+        for key, ((room_id, thread), asking) in self._waiting.items():
+            is_here = room_id == event["room_id"] and thread_id in (None, thread)
+            if is_here and asking != turn_id:
+                self._speakers.setdefault(key, set()).add(str(event["sender"]))
+
+    def speakers_since(self, key: str) -> set[str]:
+        """Who has said something since a question was asked, where it was asked, as far as this
+        process knows."""
+        return self._speakers.get(key, set())
+
     async def waiting_at(self, room_id: str, thread_id: str) -> list[Approval]:
         """What can be answered in a thread of a room ("": outside of threads)."""
         # Every message asks this, and nearly always nothing waits.
-        keys = [key for key, place in self._waiting.items() if place == (room_id, thread_id)]
+        here = room_id, thread_id
+        keys = [key for key, (place, _) in self._waiting.items() if place == here]
         found = [one for key in keys if (one := await self.get(key)) is not None]
         return [one for one in found if one.is_open]
 
     def insert(self, approval: Approval) -> Executable:
         """The statement that stores a new approval, to be run together with its prompt's."""
         if approval.status is ApprovalStatus.PENDING:
-            self._waiting[approval.key] = approval.room_id, approval.thread_id
+            self._waiting[approval.key] = (
+                (approval.room_id, approval.thread_id),
+                approval.turn_id,
+            )
         names = Approval.__slots__
         values = {name: getattr(approval, name) for name in names}
         values |= {"arguments": dict(approval.arguments), "status": str(approval.status)}
@@ -159,6 +179,7 @@ class ApprovalStore:
         changed = await self._database.write(lambda db: db.execute(statement).rowcount)
         self._waiting.pop(approval.key, None)
         self._shown.pop(approval.key, None)
+        self._speakers.pop(approval.key, None)
         return changed == 1
 
     async def _find(self, where: ColumnElement[bool]) -> list[Approval]:

@@ -6,6 +6,7 @@ the rest, which had been committed.
 
 import sqlite3
 import struct
+import sys
 from contextlib import closing
 from pathlib import Path
 
@@ -15,6 +16,7 @@ _WHOLE = 100_000_000
 """Bytes up to which every page is looked at: about 0.15 s. Of larger ones only after an end that
 was none: a gigabyte takes 1.5 s."""
 _HEADER = 48
+_MAGIC = (b"\x37\x7f\x06\x82", b"\x37\x7f\x06\x83")
 _FRAMES = struct.Struct("=12xB3xI12x8s")
 
 
@@ -29,6 +31,9 @@ def check(path: Path) -> None:
     log, index = _beside(path, "-wal"), _beside(path, "-shm")
     unfinished, salt = log.exists(), _salt(log)
     _raise_again(path, log, salt)
+    if unfinished and not salt and (lost := _frames(_head(index)) - _copied(index)) > 0:
+        # To be said before SQLite looks: it makes the index anew.
+        raise damaged(log, f"{lost} pages were written, the log has no head")
     committed = _frames(_head(index), of=salt)
     # Unless a rollback is due, which needs more: a log that is read stays as it is.
     mode = "rw" if _beside(path, "-journal").exists() else "ro"
@@ -76,25 +81,36 @@ def _head(index: Path) -> bytes:
         return b""
 
 
-def _frames(head: bytes, *, of: bytes) -> int:
-    """How many pages the log with the salt `of` holds, as the last process left that in the index
-    (SQLite, "WAL-mode File Format", section 2.1); 0 where it is not known. After a power cut the
-    index may be of an earlier log: it is never synced."""
+def _copied(index: Path) -> int:
+    """How many of the log's pages stand in the database, too (section 2.1, `nBackfill`)."""
+    try:
+        with index.open("rb") as file:
+            file.seek(2 * _HEADER)
+            return int.from_bytes(file.read(4), sys.byteorder)
+    except OSError:
+        return 0
+
+
+def _frames(head: bytes, *, of: bytes | None = None) -> int:
+    """How many pages the log, or the one with the salt `of`, holds, as the last process left that
+    in the index (SQLite, "WAL-mode File Format", section 2.1); 0 where it is not known. After a
+    power cut the index may be of an earlier log: it is never synced."""
     first, second = head[:_HEADER], head[_HEADER:]
     if len(second) < _HEADER or first != second:
         return 0  # there is none, or its writer was ended on the way
     initialized, frames, salt = _FRAMES.unpack_from(first)
-    return int(frames) if initialized and of and salt == of else 0
+    return int(frames) if initialized and (of is None or (of and salt == of)) else 0
 
 
 def _salt(log: Path) -> bytes:
-    """What tells a log from the one before (the same, section 1); b"" for none."""
+    """What tells a log from the one before (the same, section 1); b"" for none, and for one that
+    does not begin like one."""
     try:
         with log.open("rb") as file:
             head = file.read(32)
     except OSError:
         return b""
-    return head[16:24] if len(head) == 32 else b""
+    return head[16:24] if len(head) == 32 and head[:4] in _MAGIC else b""
 
 
 def _beside(path: Path, suffix: str) -> Path:

@@ -212,13 +212,13 @@ def _added(connection: Connection, entry: InboxEntry) -> list[Turn]:
     """The turns that an edit adds: its message must have come from the same sender, and started
     none with these agents."""
     target = entry.adds[0].event_id
-    query = select(inbox.c.event, inbox.c.state).where(inbox.c.event_id == target)
+    query = select(inbox.c.event, inbox.c.state, inbox.c.room_id).where(inbox.c.event_id == target)
     row = connection.execute(query).one_or_none()
     # What waits for its room is routed as it was corrected.
     if row is None or row.state == InboxState.PARKED:
         return []
     message = row.event
-    if message.get("sender") != entry.adds[0].sender:
+    if message.get("sender") != entry.adds[0].sender or row.room_id != entry.room_id:
         return []
     started = select(turns.c.turn_id).where(turns.c.event_id == target)
     known = set(connection.execute(started).scalars())

@@ -38,5 +38,10 @@ class Principal:
     person: str = ""
     access_token: str = field(default="", repr=False)
 
+    @property
+    def caller(self) -> str:
+        """Who shares with others what all have together: a person, however often logged in."""
+        return self.person or self.key
+
     def may_act_in(self, room_id: str) -> bool:
         return self.rooms is None or room_id in self.rooms

@@ -1,4 +1,4 @@
-"""How many bytes of large requests there may be at a time, over all doors and callers.
+"""How many bytes of large requests may be in flight at a time, over all doors and callers.
 
 A body is several times its size while it is worked on: as bytes, as text, as what that says.
 """
@@ -6,9 +6,10 @@ A body is several times its size while it is worked on: as bytes, as text, as wh
 import asyncio
 import gc
 import math
-from collections import deque
+from collections import Counter, deque
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 
 from starlette.datastructures import Headers
 from starlette.types import Message, Receive, Scope
@@ -21,7 +22,7 @@ PATIENCE = 10.0
 """Seconds that a request waits for its turn, with its body unread."""
 
 
-class BudgetSpent(Exception):
+class TooMuchInFlight(Exception):
     """Too many large requests are worked on; `retry_after` is in seconds."""
 
     retry_after = 10.0
@@ -33,69 +34,83 @@ class BudgetSpent(Exception):
         )
 
 
-class Budget:
-    """Bytes that are handed out in the order in which they were asked for. One for all doors."""
+@dataclass(frozen=True, slots=True, eq=False)
+class _Waiting:
+    caller: str
+    size: int
+    turn: asyncio.Future[None]
+
+
+class InFlight:
+    """Bytes that are handed out, one for all doors: first to callers that hold none, in the order
+    in which they asked. Who holds some gets more up to half of all, so that a slow caller leaves
+    room for others."""
 
     def __init__(self, most: int = MOST) -> None:
         self._most = self._left = most
-        self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
+        self._held = Counter[str]()
+        self._waiting: deque[_Waiting] = deque()
         self._let_go = 0
 
     @asynccontextmanager
-    async def body(self, scope: Scope, receive: Receive, most: int) -> AsyncGenerator[Receive]:
-        """While a request's body, and what is made of it, is held; to be read with what this
-        gives. One without a `Content-Length` counts as `most` bytes once it is not small.
+    async def body(
+        self, caller: str, scope: Scope, receive: Receive, most: int
+    ) -> AsyncGenerator[Receive]:
+        """While the body of a request by `caller`, and what is made of it, is held; to be read
+        with what this gives. One without a `Content-Length` counts as `most` bytes once it is not
+        small.
 
-        Raises BudgetSpent.
+        Raises TooMuchInFlight.
         """
         length = Headers(scope=scope).get("Content-Length", "")
         if length.isdecimal():
-            async with self.held(int(length[:20])):
+            async with self.held(caller, int(length[:20])):
                 yield receive
             return
         if "Transfer-Encoding" not in Headers(scope=scope):
             yield receive
             return
         first, size = await _first(receive)
-        async with self.held(most if size > SMALL else size):
+        async with self.held(caller, most if size > SMALL else size):
             yield _behind(first, receive)
 
     @asynccontextmanager
-    async def held(self, size: int) -> AsyncGenerator[None]:
-        """While so many bytes are held; small ones do not count. Raises BudgetSpent."""
+    async def held(self, caller: str, size: int) -> AsyncGenerator[None]:
+        """While so many bytes are held; small ones do not count. Raises TooMuchInFlight."""
         if size <= SMALL:
             yield
             return
         # What is larger than all of it has its turn alone.
-        size = min(size, self._most)
-        await self._take(size)
+        wanted = _Waiting(caller, min(size, self._most), asyncio.get_running_loop().create_future())
+        await self._take(wanted)
         try:
             yield
         finally:
-            self._give_back(size)
+            self._give_back(wanted)
 
-    async def _take(self, size: int) -> None:
-        turn = asyncio.get_running_loop().create_future()
-        self._waiting.append((size, turn))
+    async def _take(self, wanted: _Waiting) -> None:
+        self._waiting.append(wanted)
         self._serve()
         try:
             async with asyncio.timeout(PATIENCE):
-                await turn
+                await wanted.turn
         except BaseException as error:
-            if turn.cancelled():
+            if wanted.turn.cancelled():
                 # Served already, it was passed over.
-                self._waiting = deque(one for one in self._waiting if one[1] is not turn)
+                self._waiting = deque(one for one in self._waiting if one is not wanted)
                 self._serve()
             else:
-                self._give_back(size)
+                self._give_back(wanted)
             if isinstance(error, TimeoutError):
-                raise BudgetSpent from None
+                raise TooMuchInFlight from None
             raise
 
-    def _give_back(self, size: int) -> None:
-        self._left += size
+    def _give_back(self, given: _Waiting) -> None:
+        self._left += given.size
+        self._held[given.caller] -= given.size
+        self._held += Counter()  # forgets who holds nothing
         self._serve()
-        self._let_go += size
+        self._let_go += given.size
         if self._let_go >= self._most // 2:
             # An error keeps the frames that it passed, and with them bodies, until the collector
             # comes: it counts objects, and large ones are few.
@@ -103,11 +118,19 @@ class Budget:
             asyncio.get_running_loop().call_soon(gc.collect)
 
     def _serve(self) -> None:
-        while self._waiting and self._waiting[0][0] <= self._left:
-            size, turn = self._waiting.popleft()
-            if not turn.cancelled():
-                self._left -= size
-                turn.set_result(None)
+        for one in sorted(self._waiting, key=lambda one: self._held[one.caller] > 0):
+            if one.turn.done() or self._is_beyond_its_share(one):
+                continue
+            if one.size > self._left:
+                return  # the next one may be smaller; this one would wait for ever
+            self._left -= one.size
+            self._held[one.caller] += one.size
+            self._waiting.remove(one)
+            one.turn.set_result(None)
+
+    def _is_beyond_its_share(self, one: _Waiting) -> bool:
+        holds = self._held[one.caller]
+        return holds > 0 and holds + one.size > self._most // 2
 
 
 async def _first(receive: Receive) -> tuple[list[Message], int]:
