@@ -74,13 +74,14 @@ def described(response: aiohttp.ClientResponse, body: bytes) -> str:
     return f"HTTP {response.status} with {kind}" + (f" ({start})" if start else "")
 
 
-def pause_of(answer: Answer, retry_after: str | None) -> float:
+def pause_of(response: aiohttp.ClientResponse, answer: Answer) -> float:
     """Seconds that a 429 asks us to wait (spec: Rate limiting; RFC 9110, section 10.2.3)."""
     milliseconds = answer.get("retry_after_ms")
     if isinstance(milliseconds, int | float) and milliseconds >= 0:
         return min(milliseconds / 1000, 300.0)
-    if retry_after is not None and retry_after.isdigit():
-        return min(float(retry_after), 300.0)
+    told = response.headers.get("Retry-After", "")
+    if told.isascii() and told.isdigit():
+        return min(float(told), 300.0)
     return 1.0
 
 

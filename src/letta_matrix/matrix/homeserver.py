@@ -110,9 +110,7 @@ class _Api(HTTPAPI):
             if (answer := answers.parsed(body)) is not None:
                 self.clock.dated(response.headers)
             if response.status == _TOO_MANY:
-                raise RateLimited(
-                    answers.pause_of(answer or {}, response.headers.get("Retry-After"))
-                )
+                raise RateLimited(answers.pause_of(response, answer or {}))
             if response.status >= 400:
                 raise _request_error(response, answer)
             if answer is None:
