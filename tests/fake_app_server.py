@@ -20,12 +20,13 @@ from letta_matrix.runtimes.keeper.server import Keeper
 @dataclass
 class FakeAppServer:
     """Answers at `url`; `received` holds every text, `senders` the connection that each came
-    on, `headers` those of the last handshake.
+    on, `headers` those of the last handshake. Without the `token` a `refusal` of that type comes.
 
     `respond` is given each frame and returns the frames to send back.
     """
 
     token: str | None = None
+    refusal: str = "text/plain"
     port: int = 0
     respond: Callable[[dict[str, Any]], list[dict[str, Any]]] = lambda _: []
     received: list[str] = field(default_factory=list[str])
@@ -72,7 +73,7 @@ class FakeAppServer:
     async def _serve(self, request: web.Request) -> web.StreamResponse:
         self.headers = dict(request.headers)
         if self.token and self.headers.get("Authorization") != f"Bearer {self.token}":
-            return web.Response(status=401)
+            return web.Response(status=401, content_type=self.refusal)
         socket = web.WebSocketResponse()
         await socket.prepare(request)
         self.sockets.append(socket)

@@ -44,6 +44,13 @@ class Fault:
     takes_effect: bool = False
     headers: dict[str, str] = field(default_factory=dict[str, str])
 
+    async def answer(self, http: web.Request) -> web.StreamResponse:
+        """What the client gets."""
+        if self.status == 0:
+            assert http.transport is not None
+            http.transport.abort()
+        return web.json_response(self.body, status=self.status or 500, headers=self.headers)
+
 
 LOST_ANSWER = Fault(takes_effect=True)
 LOST_REQUEST = Fault()
@@ -180,10 +187,7 @@ class FakeHomeserver:
             status, answer = self._answer(request)
             if fault is None:
                 return web.json_response(answer, status=status, headers=self.headers)
-        if fault.status == 0:
-            assert http.transport is not None
-            http.transport.abort()
-        return web.json_response(fault.body, status=fault.status or 500, headers=fault.headers)
+        return await fault.answer(http)
 
     def _fault_for(self, request: Request) -> Fault | None:
         for pattern, faults in self._faults:
@@ -332,6 +336,15 @@ class FakeHomeserver:
     def _capabilities(self, _request: Request) -> Answer:
         return 200, {"capabilities": {"m.room_versions": {"default": "12"}}}
 
+    def _versions(self, _request: Request) -> Answer:
+        return 200, {"versions": ["v1.15"]}
+
+    def _whoami(self, _request: Request) -> Answer:
+        return 200, {"user_id": "@letta:test"}
+
+    def _ping(self, _request: Request) -> Answer:
+        return 200, {"duration_ms": 1}
+
     def _nothing(self, _request: Request, *_: str) -> Answer:
         return 200, {}
 
@@ -364,7 +377,9 @@ def _routes() -> list[tuple[re.Pattern[str], _Handler]]:
         rf"GET {_V3}/joined_rooms": fake._joined_rooms,
         rf"GET {_V3}/capabilities": fake._capabilities,
         r"POST /_matrix/media/v3/upload": fake._upload,
-        r"POST /_matrix/client/v1/appservice/[^/]+/ping": fake._nothing,
+        r"POST /_matrix/client/v1/appservice/[^/]+/ping": fake._ping,
+        r"GET /_matrix/client/versions": fake._versions,
+        rf"GET {_V3}/account/whoami": fake._whoami,
     }
     return [(re.compile(pattern), handler) for pattern, handler in table.items()]
 

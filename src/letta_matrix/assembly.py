@@ -19,7 +19,7 @@ from letta_matrix.conversations.catch_up import CatchUp
 from letta_matrix.conversations.commands.runner import CommandRunner
 from letta_matrix.conversations.commands.services import CommandServices
 from letta_matrix.conversations.context import Contexts
-from letta_matrix.conversations.dispatcher import Dispatcher, Runner
+from letta_matrix.conversations.dispatcher import Dispatcher
 from letta_matrix.conversations.encryption import Encryption
 from letta_matrix.conversations.invitations import Invitations
 from letta_matrix.conversations.joining import Joining
@@ -31,6 +31,7 @@ from letta_matrix.conversations.room_turns import RoomTurns
 from letta_matrix.conversations.routing import Router
 from letta_matrix.conversations.speech import SpeechWatch
 from letta_matrix.conversations.surroundings import Surroundings
+from letta_matrix.conversations.tries import Runner
 from letta_matrix.conversations.turn_runner import TurnRunner
 from letta_matrix.conversations.voices import Voices
 from letta_matrix.conversations.withdrawals import Withdrawals

@@ -22,10 +22,13 @@ from letta_matrix.config import Config
 from letta_matrix.connections.descriptors import raise_limit
 from letta_matrix.doors import Doors
 from letta_matrix.logs import configure_logging, secrets_of
+from letta_matrix.matrix import answers
 from letta_matrix.matrix.appservice import Appservice
 from letta_matrix.matrix.errors import refusal
+from letta_matrix.matrix.events import mapping
 from letta_matrix.matrix.homeserver import HomeserverUnavailable
 from letta_matrix.matrix.intent import Intent
+from letta_matrix.matrix.reach import reach
 from letta_matrix.matrix.transactions import txn_id
 from letta_matrix.matrix.watch import Presence, until_back, until_gone
 from letta_matrix.pulse import Ping, Reach, StorePulse
@@ -233,8 +236,7 @@ class Bridge:
         # The time is the cause: each start pings and wakes anew.
         transaction = txn_id("start", str(time.time_ns()))
         try:
-            # First: it gets one try, so that a faulty registration shows at once.
-            await self._parts.homeserver.ping(self._config.appservice.id, transaction)
+            await reach(self._parts.homeserver, self._config, transaction)
             await self._parts.remembered.check()
             self._backlog = self._appservice.expect(transaction)
             await self._parts.home.wake(transaction)
@@ -296,9 +298,12 @@ class Bridge:
 
     async def _default_room_version(self) -> int:
         answer = await self._parts.homeserver.request(
-            Method.GET, ClientPath.v3.capabilities, user_id=self._parts.bot.user_id
+            Method.GET,
+            ClientPath.v3.capabilities,
+            user_id=self._parts.bot.user_id,
+            shape=answers.having("capabilities"),
         )
-        versions = answer.get("capabilities", {}).get("m.room_versions", {})
+        versions = mapping(mapping(answer["capabilities"]).get("m.room_versions"))
         default = str(versions.get("default", ""))
         return int(default) if default.isdigit() else _DEFAULT_ROOM_VERSION
 

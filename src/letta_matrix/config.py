@@ -29,6 +29,7 @@ from letta_matrix.config_types import (
     AbsolutePath,
     DatabaseAddress,
     Duration,
+    HomeserverAddress,
     HttpAddress,
     Person,
     Section,
@@ -74,7 +75,7 @@ Role = Literal["block", "user", "admin"]
 
 
 class Homeserver(Section):
-    url: HttpAddress = Field(description="base URL of the homeserver's client-server API")
+    url: HomeserverAddress = Field(description="base URL of the homeserver's client-server API")
     domain: ServerName = Field(description="server name, the part after the colon in user ids")
     pid_file: str | None = Field(default=None, description=PID_FILE)
     ca_file: str | None = Field(
@@ -208,7 +209,7 @@ class Conversations(Section):
 class Api(Section):
     hostname: str = "127.0.0.1"
     port: int = Field(default=8004, ge=1, le=65535)
-    homeserver_url: HttpAddress | None = Field(
+    homeserver_url: HomeserverAddress | None = Field(
         default=None, description="the homeserver as browsers reach it; default: homeserver.url"
     )
     public_url: HttpAddress | None = Field(

@@ -51,6 +51,13 @@ def _address(*schemes: str) -> AfterValidator:
     return AfterValidator(check)
 
 
+def _base(value: str) -> str:
+    base, api, _ = value.partition("/_matrix")
+    if api:
+        raise ValueError(f"should be the address before /_matrix: {base}")
+    return value
+
+
 def _absolute(value: Path) -> Path:
     if not (path := value.expanduser()).is_absolute():
         raise ValueError("should be an absolute path")
@@ -70,6 +77,8 @@ Duration = Annotated[float, BeforeValidator(_seconds)]
 """Seconds; in the file a number of seconds or a text such as `500ms`, `30s`, `24h`."""
 
 HttpAddress = Annotated[str, _address("http", "https")]
+HomeserverAddress = Annotated[HttpAddress, AfterValidator(_base)]
+"""The base URL of a client-server API, without `/_matrix`."""
 WebSocketAddress = Annotated[str, _address("ws", "wss")]
 DatabaseAddress = Annotated[str, matches(r"sqlite://.*", "sqlite:///FILE")]
 ServerName = Annotated[str, matches(_SERVER_NAME, "a server name such as example.org")]

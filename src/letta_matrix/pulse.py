@@ -12,6 +12,7 @@ from mautrix.errors import MatrixRequestError
 from letta_matrix import clock
 from letta_matrix.config import Config
 from letta_matrix.matrix.homeserver import Homeserver, HomeserverUnavailable
+from letta_matrix.matrix.reach import ping
 from letta_matrix.matrix.transactions import txn_id
 from letta_matrix.matrix.watch import Presence, look
 from letta_matrix.store.database import Database, StoreUnavailable
@@ -76,7 +77,7 @@ class Ping:
         try:
             async with asyncio.timeout(_PING_TIMEOUT):
                 cause = txn_id("ping", str(time.time_ns()))
-                await self._homeserver.ping(self._appservice.id, cause)
+                await ping(self._homeserver, self._appservice.id, cause)
         except (HomeserverUnavailable, MatrixRequestError) as error:
             return await self._unless_away(str(error))
         except TimeoutError:

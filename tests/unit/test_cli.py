@@ -240,9 +240,7 @@ def test_init_without_answers_names_the_flags(tmp_path: Path) -> None:
     [
         ("http://127.0.0.1:29377", "127.0.0.1"),
         ("http://localhost:1", "127.0.0.1"),
-        ("http://[::1]:1", "::1"),
         ("http://bridge.host:29377", "0.0.0.0"),
-        ("http://[fd00::1]:29377", "::"),
     ],
 )
 def test_init_listens_where_the_homeserver_looks(
@@ -250,8 +248,26 @@ def test_init_listens_where_the_homeserver_looks(
 ) -> None:
     done = _init(tmp_path, *FLAGS, "--appservice", appservice)
     assert load_config(tmp_path / "config.yaml", {}).appservice.hostname == hostname
-    assert ("listen on all addresses" in done.stdout) is (hostname in ("0.0.0.0", "::"))
+    assert ("listen on all addresses" in done.stdout) is (hostname == "0.0.0.0")
     assert "auto_accept_invites" not in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("appservice", "told"),
+    [("http://[::1]:1", "no address of IPv6"), ("http://a:1/x", "leave off /x")],
+)
+def test_init_refuses_where_no_homeserver_gets_to(
+    tmp_path: Path, appservice: str, told: str
+) -> None:
+    done = _init(tmp_path, *FLAGS, "--appservice", appservice)
+    assert (done.returncode, told in done.stderr) == (2, True)
+    assert not list(tmp_path.iterdir())
+
+
+def test_init_takes_the_address_of_what_answers(tmp_path: Path) -> None:
+    address = "https://hs.example/base/_matrix/client/versions"
+    _init(tmp_path, *FLAGS, "--homeserver", address)
+    assert load_config(tmp_path / "config.yaml", {}).homeserver.url == "https://hs.example/base"
 
 
 def test_the_configuration_is_looked_for_in_order(

@@ -19,9 +19,9 @@ from tests.waiting import Clock, eventually
 from letta_matrix.conversations import notices
 from letta_matrix.conversations.answers import ASK_AGAIN
 from letta_matrix.conversations.commands.registry import COMMANDS
-from letta_matrix.conversations.dispatcher import _TRIES
 from letta_matrix.conversations.queues import ANSWERS, AT_ONCE, IN_TURN
 from letta_matrix.conversations.routing import Router
+from letta_matrix.conversations.tries import TRIES
 from letta_matrix.matrix.content import CURSOR
 from letta_matrix.runtimes.protocol import TurnLost
 from letta_matrix.store.database import StoreUnavailable
@@ -171,7 +171,7 @@ async def test_a_turn_is_not_given_up_for_a_locked_database(
     clock.advance(60)
     with capture_logs() as logs:
         told = "a turn waits for the database"
-        await clock.until(lambda: [line["event"] for line in logs].count(told) > _TRIES, step=5)
+        await clock.until(lambda: [line["event"] for line in logs].count(told) > TRIES, step=5)
     other.execute("ROLLBACK")
     other.close()
     await clock.until(lambda: stage.dispatcher.waiting == 0, step=5)

@@ -210,11 +210,14 @@ async def test_a_refusal_is_not_tried_again(fake: FakeHomeserver, ghost: Intent)
     assert len(fake.matching(SEND)) == 1
 
 
-@pytest.mark.parametrize("body", [{}, {"errcode": 7}, {"errcode": "M_NEW", "error": ["x"]}])
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [(400, {"errcode": "M_NEW", "error": ["x"]}), (418, {"errcode": "M_NEW"}), (413, {})],
+)
 async def test_a_refusal_of_any_shape_is_a_request_error(
-    fake: FakeHomeserver, ghost: Intent, body: dict[str, object]
+    fake: FakeHomeserver, ghost: Intent, status: int, body: dict[str, object]
 ) -> None:
-    fake.fail(SEND, Fault(400, body))
+    fake.fail(SEND, Fault(status, body))
     with pytest.raises(MatrixRequestError):
         await send(ghost)
 

@@ -246,6 +246,16 @@ async def test_a_wrong_token_is_told(socket: Path) -> None:
         await bridge.close()
 
 
+async def test_a_page_at_the_handshake_is_about_no_token(socket: Path) -> None:
+    async with FakeAppServer(token="secret", refusal="text/html") as upstream:
+        bridge = Bridge(socket, upstream)
+        upstream.token = "another"
+        bridge.start()
+        await eventually(lambda: "HTTP 401" in bridge.link.reason)
+        assert not bridge.link.refused
+        await bridge.close()
+
+
 async def test_a_keeper_is_started_and_outlives_its_bridge(
     path: Path, upstream: FakeAppServer
 ) -> None:

@@ -329,7 +329,7 @@ async def test_the_bot_is_invited_to_a_room_it_may_not_join(
     site: Site, fake: FakeHomeserver
 ) -> None:
     fake.aliases["#agent_1:test"] = "!before:test"
-    fake.fail("POST .*!before.*/join", *[Fault(200, {})], FORBIDDEN)
+    fake.fail("POST .*!before.*/join", Fault(200, {"room_id": "!before:test"}), FORBIDDEN)
     await site.new()
     await site.reconcile()
     invited = [r.body["user_id"] for r in fake.matching("POST .*!before.*/invite")]

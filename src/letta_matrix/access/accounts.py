@@ -4,10 +4,14 @@ from typing import Any
 
 import aiohttp
 
-from letta_matrix.matrix.events import mapping
+from letta_matrix.matrix import answers
 from letta_matrix.matrix.route import Route
 
 _TIMEOUT = aiohttp.ClientTimeout(total=20, sock_connect=5)
+
+
+class NotOfMatrix(aiohttp.ClientError):
+    """Somebody else answers in the homeserver's place: nothing is said about the person."""
 
 
 class Accounts:
@@ -20,8 +24,8 @@ class Accounts:
     async def ask(
         self, method: str, path: str, body: object = None, token: str = ""
     ) -> tuple[int, dict[str, Any]]:
-        """Status and JSON of an answer; `token` is the person's own. Raises aiohttp.ClientError,
-        TimeoutError."""
+        """Status and JSON of an answer; `token` is the person's own. Raises aiohttp.ClientError
+        (NotOfMatrix), TimeoutError."""
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         async with (
             aiohttp.ClientSession(connector=self._route.connector(), timeout=_TIMEOUT) as http,
@@ -30,6 +34,11 @@ class Accounts:
             ) as response,
         ):
             try:
-                return response.status, dict(mapping(await response.json(content_type=None)))
-            except ValueError:
-                return response.status, {}
+                body = await answers.read_body(response)
+            except answers.ForeignAnswer as error:
+                raise NotOfMatrix(str(error)) from None
+            answer = answers.parsed(body)
+            refused = response.status != 200
+            if answer is None or (refused and answers.text_of(answer, "errcode") is None):
+                raise NotOfMatrix(answers.described(response, body))
+            return response.status, dict(answer)

@@ -135,7 +135,7 @@ class LoginSessions:
         if status in (401, 403):
             log.info("a login has ended", user=session.user_id, reason=told.get("errcode"))
             self._sessions.discard(session)
-        elif status != 200:
+        elif status != 200 or told.get("user_id") != session.user_id:
             raise IdentityUnavailable(_AWAY)
         session.looked_at = clock.now()
 

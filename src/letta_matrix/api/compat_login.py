@@ -40,6 +40,12 @@ SESSION_NAME = "letta-matrix /login"
 """What people see the session called among their own; signed out, the token ends."""
 
 _LOCALPART = re.compile(r"[^\s:@\x00-\x1f\x7f]{1,200}")
+_NO_PASSWORDS = ("M_UNRECOGNIZED", "M_UNKNOWN")
+"""Where logins are with another service (Matrix Authentication Service), or by SSO alone."""
+_ELSEWHERE = (
+    "The homeserver takes no passwords: people log in with another service, such as Matrix "
+    "Authentication Service or SSO. Ask an operator for a token (`letta-matrix tokens create`)."
+)
 _AWAY = "The homeserver does not answer now. Try again in a minute."
 
 
@@ -149,6 +155,8 @@ def _refusal(status: int, answer: dict[str, Any]) -> Exception:
     if status == 429:
         pause = answer.get("retry_after_ms")
         return TooOften(pause / 1000 if isinstance(pause, int) else 10.0)
+    if answer.get("errcode") in _NO_PASSWORDS:
+        return Problem("login-failed", _ELSEWHERE)
     if status in (400, 401, 403):
         return Problem("login-failed", "The homeserver does not accept this user and password.")
     return Problem("unavailable", _AWAY)

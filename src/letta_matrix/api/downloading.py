@@ -12,6 +12,7 @@ from mautrix.errors import MatrixRequestError
 
 from letta_matrix.api.problems import Problem
 from letta_matrix.api.services import Services
+from letta_matrix.matrix import answers
 from letta_matrix.matrix.homeserver import HomeserverUnavailable
 from letta_matrix.matrix.media import NoMediaAddress, download_path
 from letta_matrix.toolbox.downloads import attached_to
@@ -78,6 +79,8 @@ async def forward(
         )
     except (aiohttp.ClientError, TimeoutError) as error:
         raise Problem("unavailable", _AWAY) from error
+    if answers.is_page(response):
+        raise Problem("unavailable", _AWAY)
     _check(response.status)
     sent = _headers(found)
     if response.content_length is not None:

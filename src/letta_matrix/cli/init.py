@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from letta_matrix.config import Config
 
 _APPSERVICE = "http://127.0.0.1:29377"
-_EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 - compared, not bound
+_EVERYWHERE = "0.0.0.0"  # noqa: S104 - another machine is to reach us
 _USER_ID = re.compile(r"@[^:\s]+:\S+")
 
 
@@ -74,11 +74,14 @@ def init(
         if path.exists() and not force:
             raise BadInput(f"{path} exists already; --force replaces it, with new tokens")
     homeserver = _http_url(homeserver or _ask("Homeserver URL", "http://localhost:8008"))
+    # People copy it from what answers: https://example.org/_matrix/client/versions.
+    homeserver = homeserver.partition("/_matrix")[0]
+    appservice = _reachable(_http_url(appservice))
     domain = domain or _ask("Server name (as in @you:domain)", urlsplit(homeserver).hostname or "")
     asked = runtime or [_ask("Where agents live", "ws://127.0.0.1:4500")]
     runtimes = [_url(url, "ws", "wss", "http", "https") for url in asked]
     admins = [_user_id(name) for name in admin or [_ask("Your Matrix id", f"@you:{domain}")]]
-    settings = _settings(homeserver, domain, runtimes, admins, _http_url(appservice))
+    settings = _settings(homeserver, domain, runtimes, admins, appservice)
     _write(settings, *paths)
     _next_steps(*paths, hostname=_hostname(appservice), keys=_wants_keys(runtimes))
 
@@ -121,9 +124,8 @@ def _hostname(appservice: str) -> str:
         loopback = ipaddress.ip_address(host).is_loopback
     except ValueError:
         loopback = host == "localhost" or host.endswith(".localhost")
-    if loopback:
-        return "::1" if ":" in host else "127.0.0.1"
-    return "::" if ":" in host else "0.0.0.0"  # noqa: S104 - another machine is to reach us
+    # Another machine is to reach us otherwise.
+    return "127.0.0.1" if loopback else _EVERYWHERE
 
 
 def _write(settings: dict[str, object], config: Path, registration_file: Path) -> None:
@@ -172,7 +174,7 @@ def _wants_keys(urls: list[str]) -> list[int]:
 
 
 def _next_steps(config: Path, registration_file: Path, *, hostname: str, keys: list[int]) -> None:
-    if hostname in _EVERYWHERE:
+    if hostname == _EVERYWHERE:
         print(
             f"The bridge will listen on all addresses of this machine (appservice.hostname "
             f"{hostname}),\nas the homeserver reaches it from elsewhere."
@@ -214,6 +216,17 @@ def _url(text: str, *schemes: str) -> str:
     if not usable:
         raise BadInput(f"{text}: expected a URL that starts with {schemes[0]}://")
     return text.rstrip("/")
+
+
+def _reachable(appservice: str) -> str:
+    if "[" in urlsplit(appservice).netloc:
+        raise BadInput(
+            f"{appservice}: Synapse reaches no address of IPv6; name a host, as in "
+            "http://localhost:29377"
+        )
+    if (path := urlsplit(appservice).path) not in ("", "/"):
+        raise BadInput(f"{appservice}: the bridge listens without a path; leave off {path}")
+    return appservice
 
 
 def _user_id(text: str) -> str:

@@ -6,7 +6,7 @@ from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any
 
 import structlog
 
@@ -15,10 +15,10 @@ from letta_matrix.conversations.answers import Answers
 from letta_matrix.conversations.audience import NOTHING, Refers
 from letta_matrix.conversations.loops import Loops
 from letta_matrix.conversations.openings import Openings, kept_refers
-from letta_matrix.conversations.queues import is_answer, queue_of
+from letta_matrix.conversations.queues import queue_of
 from letta_matrix.conversations.routing import Router, sent_at
+from letta_matrix.conversations.tries import Runner, Tries
 from letta_matrix.matrix.events import mapping
-from letta_matrix.matrix.homeserver import HomeserverUnavailable
 from letta_matrix.store.amendments import Amended, Amendment
 from letta_matrix.store.database import StoreUnavailable
 from letta_matrix.store.inbox import Inbox, InboxEntry, InboxState
@@ -29,24 +29,9 @@ from letta_matrix.store.turns import Outcome, Turn, TurnKind, TurnStatus, TurnSt
 log = structlog.get_logger()
 
 _KEEP = 30 * 86_400
-_TRIES = 5
+_ASIDE = 120.0
 
 _CHANGES_ROOM = ("m.room.member", "m.room.name", "m.room.history_visibility")
-
-_FIRST_PAUSE = 1.0
-_LONGEST_PAUSE = 10.0
-
-
-class Runner(Protocol):
-    """Takes turns of one kind to their end."""
-
-    async def run(self, turn: Turn, *, recovered: bool) -> None:
-        """Do it exactly once. `recovered`: an earlier try may have got somewhere."""
-        ...
-
-    async def give_up(self, turn: Turn) -> None:
-        """End a turn that failed again and again, with a word to the person."""
-        ...
 
 
 async def _unknown(_event: Mapping[str, Any]) -> Refers:
@@ -86,7 +71,6 @@ class Dispatcher:
         self._inbox = inbox
         self._turns = turns
         self._rooms = rooms
-        self._runners = runners
         self._takes = takes
         self._arrived = arrived
         self._room_changed = room_changed
@@ -98,16 +82,28 @@ class Dispatcher:
         self._queues: dict[Place, deque[Turn]] = {}
         self._workers: set[asyncio.Task[None]] = set()
         self._recovered: set[str] = set()
+        self._aside: list[Turn] = []
         self.counters: Counter[str] = Counter()
+        self._tries = Tries(runners, self.counters)
 
     @property
     def waiting(self) -> int:
         """Turns not answered yet."""
-        return sum(len(queue) for queue in self._queues.values())
+        return len(self.unfinished())
+
+    @property
+    def trouble(self) -> str:
+        """What operators should know, "" for nothing."""
+        if not self._aside:
+            return ""
+        return (
+            f"{len(self._aside)} messages can neither be answered nor refused; they are taken up "
+            "again every two minutes, and the log says why that fails (a turn could not be ended)"
+        )
 
     def unfinished(self) -> list[Turn]:
         """The turns that run or wait."""
-        return [turn for queue in self._queues.values() for turn in queue]
+        return [*self._aside, *(turn for queue in self._queues.values() for turn in queue)]
 
     async def recover(self) -> None:
         """Take up every turn an earlier process left unfinished. Call before `admit`."""
@@ -296,8 +292,11 @@ class Dispatcher:
         queue = self._queues[key]
         while queue:
             turn = queue[0]
-            await self._run(turn)
+            ended = await self._tries.run(turn, recovered=turn.turn_id in self._recovered)
             queue.popleft()
+            if not ended:
+                self._put_aside(turn)
+                continue
             if turn.kind is TurnKind.INVITE and turn.turn_id in self._recovered:
                 self._openings.end(turn.room_id)
                 await self._look_quietly(turn.room_id)
@@ -314,50 +313,18 @@ class Dispatcher:
         if self._router.knows(room_id) and room_id not in self._openings:
             await self.room_known(room_id)
 
-    async def _run(self, turn: Turn) -> None:
-        pause, failures, recovered = _FIRST_PAUSE, 0, turn.turn_id in self._recovered
-        while failures < _TRIES and turn.status is not TurnStatus.DONE:
-            try:
-                await self._runners[turn.kind].run(turn, recovered=recovered)
-            except StoreUnavailable as error:
-                # Not the turn's fault: it waits as long as it takes, and no longer.
-                log.error("a turn waits for the database", turn=turn.turn_id, reason=str(error))
-                pause = _FIRST_PAUSE
-            except Exception as error:
-                if isinstance(error, HomeserverUnavailable) and is_answer(turn):
-                    # What a person has decided is not lost for an outage.
-                    log.error("an answer waits for the homeserver", reason=str(error))
-                else:
-                    # One turn's fault must not stop the others.
-                    failures += 1
-                    log.error(
-                        "a turn failed and is tried again",
-                        turn=turn.turn_id,
-                        attempt=failures,
-                        exc_info=error,
-                    )
-            else:
-                self.counters["turns_done"] += 1
-                return
-            recovered = True
-            await asyncio.sleep(pause)
-            pause = min(pause * 2, _LONGEST_PAUSE)
-        if turn.status is not TurnStatus.DONE:
-            await self._give_up(turn)
+    def _put_aside(self, turn: Turn) -> None:
+        """Take a turn that could not be ended up again later: it holds up nobody meanwhile."""
+        self._recovered.add(turn.turn_id)
+        self._aside.append(turn)
+        waiting = asyncio.create_task(self._take_up(turn))
+        self._workers.add(waiting)
+        waiting.add_done_callback(self._workers.discard)
 
-    async def _give_up(self, turn: Turn) -> None:
-        self.counters["turns_given_up"] += 1
-        while True:
-            try:
-                await self._runners[turn.kind].give_up(turn)
-            except StoreUnavailable as error:
-                log.error("a turn waits for the database", turn=turn.turn_id, reason=str(error))
-                await asyncio.sleep(_LONGEST_PAUSE)
-            except Exception as error:
-                log.error("a turn could not be ended", turn=turn.turn_id, exc_info=error)
-                return
-            else:
-                return
+    async def _take_up(self, turn: Turn) -> None:
+        await asyncio.sleep(_ASIDE)
+        self._aside.remove(turn)
+        self._enqueue(turn)
 
 
 def _each_turn_once(entries: list[InboxEntry]) -> list[InboxEntry]:

@@ -71,6 +71,8 @@ class _Known(Generic[Told]):
         asking = self._asking.get(room_id)
         if asking is None:
             asking = self._asking[room_id] = asyncio.create_task(self._ask(room_id, ask))
+            # Whoever waits for it may have gone by then.
+            asking.add_done_callback(lambda task: task.cancelled() or task.exception())
         try:
             return await asyncio.shield(asking)
         except (MatrixRequestError, HomeserverUnavailable, TimeoutError) as error:

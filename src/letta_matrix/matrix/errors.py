@@ -2,10 +2,15 @@
 
 from mautrix.errors import MatrixRequestError
 
-_ABOUT_THE_REQUEST = {400, 413, 414, 415, 431}
-"""Without an errcode too, trying the same again changes nothing: malformed or too large."""
+_TOO_LARGE = {413, 414, 431}
+"""Without an errcode too, trying the same again changes nothing."""
+_ODD = {400, 415}
+"""Without an errcode: a proxy's answer to this request, or to whatever we send (nginx says 400 to
+http:// at its port for https://)."""
+_GATEWAY_ERRORS = {502, 503, 504}
+"""From a proxy whose homeserver is gone; those of the homeserver itself carry an errcode."""
 
-_TOKEN_FAULTS = {
+_PASSING = {
     "M_UNKNOWN_TOKEN": (
         "the homeserver does not know our as_token: list registration.yaml in its "
         "app_service_config_files and restart it"
@@ -14,7 +19,9 @@ _TOKEN_FAULTS = {
         "the homeserver got no token from us: a proxy in between must pass on the "
         "Authorization header"
     ),
+    "M_RESOURCE_LIMIT_EXCEEDED": "the homeserver serves nobody now, as its admin has decided",
 }
+"""Errors that are about no request, with what an operator should know."""
 
 
 class ServerSilent(MatrixRequestError):
@@ -32,13 +39,27 @@ class ServerSilent(MatrixRequestError):
 def is_refusal(error: MatrixRequestError) -> bool:
     """Whether the homeserver said no to this request, so that trying again is of no use.
 
-    A 4xx that is about our token, or that carries no Matrix errcode (a reverse proxy's own
-    answer), says nothing about the request.
+    A 4xx that is about our token or about everybody, or that carries no Matrix errcode (a
+    reverse proxy's own answer), says nothing about the request.
     """
     status, errcode = error.http_status, error.errcode
-    if not 400 <= status < 500 or errcode in _TOKEN_FAULTS:
+    if not 400 <= status < 500 or errcode in _PASSING:
         return False
-    return status in _ABOUT_THE_REQUEST or bool(errcode)
+    return status in _TOO_LARGE or bool(errcode)
+
+
+def is_misrouted(error: MatrixRequestError) -> bool:
+    """Whether an endpoint is unknown where every homeserver has it: one of its workers that does
+    not serve it was asked, or the address has a path too many."""
+    return error.errcode == "M_UNRECOGNIZED"
+
+
+def may_be_about_the_request(error: MatrixRequestError) -> bool:
+    """Of what is no refusal: whether it may fail at this request alone, however often."""
+    if error.errcode:
+        fails = error.http_status >= 500 and error.http_status not in _GATEWAY_ERRORS
+        return fails or is_misrouted(error)
+    return error.http_status in _ODD
 
 
 def is_about_another(error: MatrixRequestError) -> bool:
@@ -53,11 +74,30 @@ def refusal(error: MatrixRequestError) -> str:
     """One line about what the homeserver, or a proxy in front of it, refused, for an operator."""
     if isinstance(error, ServerSilent):
         return str(error)
-    if (told := _TOKEN_FAULTS.get(str(error.errcode))) is not None:
+    if (told := _PASSING.get(str(error.errcode))) is not None:
         return told
+    if not error.errcode and error.http_status in _TOO_LARGE:
+        return f"HTTP {error.http_status}: too large for a proxy before the homeserver"
     if not error.errcode and error.http_status < 500:
+        return not_of_matrix(f"HTTP {error.http_status}")
+    if is_misrouted(error):
         return (
-            f"HTTP {error.http_status} that is not of Matrix: does homeserver.url lead to the "
-            "homeserver, and does a proxy in between pass on /_matrix?"
+            "the homeserver does not know what we ask for (M_UNRECOGNIZED): homeserver.url is its "
+            "address without a path behind it, and a proxy in between passes on all of /_matrix"
         )
     return f"the homeserver refused: {error.errcode or error.http_status}: {error.message or error}"
+
+
+def not_of_matrix(what: str) -> str:
+    """One line about an answer that no homeserver gives."""
+    if what.endswith(": write that"):
+        return what
+    return (
+        f"not an answer of Matrix: {what}. Does homeserver.url lead to the homeserver, and does a "
+        "proxy in between pass on /_matrix?"
+    )
+
+
+def reason_of(error: MatrixRequestError) -> str:
+    """Status, code and words of an error."""
+    return f"HTTP {error.http_status} {error.errcode or ''} {error.message or ''}".strip()

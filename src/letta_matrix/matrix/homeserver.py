@@ -7,20 +7,28 @@ mautrix builds and parses the requests; retrying is ours, because mautrix leaves
 import asyncio
 import copy
 import io
-import json
 import random
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import aiohttp
-from mautrix.api import HTTPAPI, ClientPath, Method, PathBuilder
+from mautrix.api import HTTPAPI, Method, PathBuilder
 from mautrix.errors import MatrixConnectionError, MatrixRequestError, make_request_error
 from yarl import URL
 
 from letta_matrix import clock
-from letta_matrix.matrix.errors import is_about_another, is_refusal, refusal
-from letta_matrix.matrix.events import mapping
+from letta_matrix.matrix import answers
+from letta_matrix.matrix.answers import ForeignAnswer, Redirected, Shape
+from letta_matrix.matrix.errors import (
+    is_about_another,
+    is_misrouted,
+    is_refusal,
+    may_be_about_the_request,
+    not_of_matrix,
+    reason_of,
+    refusal,
+)
 from letta_matrix.matrix.pacing import Pacer
 from letta_matrix.matrix.retries import Retries, Retry
 from letta_matrix.matrix.route import Route, certificate_fault
@@ -28,12 +36,9 @@ from letta_matrix.matrix.server_clock import ServerClock
 
 _FIRST_PAUSE = 0.25
 _LONGEST_PAUSE = 10.0
-_GATEWAY_ERRORS = {502, 503, 504}
-"""From a proxy whose homeserver is gone; those of the homeserver itself carry an errcode."""
 _TIMEOUT = aiohttp.ClientTimeout(total=90, sock_connect=10)
 _READ_TIMEOUT = 30.0
 _READ_PAUSES = (0.5, 1.5)
-_LONGEST_ERROR = 10_000
 _LARGE = 2**20
 _UNAUTHORIZED = 401
 _TOO_MANY = 429
@@ -42,12 +47,17 @@ Recover = Callable[[], Awaitable[Mapping[str, Any] | None]]
 """Asks whether a request whose answer was lost took effect; its answer then, else None."""
 
 
-_FAULTS = (MatrixRequestError, MatrixConnectionError, TimeoutError)
+_FAULTS = (MatrixRequestError, MatrixConnectionError, ForeignAnswer, TimeoutError)
 
 
 class HomeserverUnavailable(Exception):
     """The homeserver gave no answer that counts (none, 5xx, 429, not of Matrix, token unknown) for
-    as long as we were to try."""
+    as long as we were to try; the cause is what came last. `fails`: it answered in its own words
+    that it fails at this, which need not end."""
+
+    def __init__(self, reason: str, *, fails: bool = False) -> None:
+        super().__init__(reason)
+        self.fails = fails
 
 
 class BodyTooLarge(Exception):
@@ -72,11 +82,12 @@ class _Fault:
     text: str
     pause: float | None = None
     misdirected: bool = False
+    is_own: bool = False
 
 
 class _Api(HTTPAPI):
-    """mautrix's request sender, keeping what a 429 says about when to come back, and what time it
-    is there."""
+    """mautrix's request sender, keeping what a 429 says about when to come back and what time it is
+    there, and taking nothing but Matrix for an answer. Raises ForeignAnswer."""
 
     clock: ServerClock
 
@@ -84,22 +95,38 @@ class _Api(HTTPAPI):
         self, method: Method, url: URL, content: Any, query_params: Any, headers: Any
     ) -> tuple[Any, aiohttp.ClientResponse]:
         request = self.session.request(
-            str(method), url, data=_payload(content), params=query_params, headers=headers
+            str(method),
+            url,
+            data=_payload(content),
+            params=query_params,
+            headers=headers,
+            allow_redirects=False,
         )
         async with request as response:
-            text = await response.text()
-            self.clock.dated(response.headers)
-            answer = _parse(text)
+            # Where to is more than what a page says about it.
+            if 300 <= response.status < 400:
+                raise Redirected(url, response.headers.get("Location", ""))
+            body = await answers.read_body(response)
+            if (answer := answers.parsed(body)) is not None:
+                self.clock.dated(response.headers)
             if response.status == _TOO_MANY:
-                raise RateLimited(_pause(answer, response.headers.get("Retry-After")))
-            if not 200 <= response.status < 300:
-                raise make_request_error(
-                    http_status=response.status,
-                    text=text[:500],
-                    errcode=answer.get("errcode"),
-                    message=answer.get("error"),
-                )
+                raise RateLimited(answers.pause_of(response, answer or {}))
+            if response.status >= 400:
+                raise _request_error(response, answer)
+            if answer is None:
+                # A page may show what it was asked with.
+                shown = body.replace(self.token.encode(), b"***")
+                raise ForeignAnswer(answers.described(response, shown))
             return answer, response
+
+
+def _request_error(response: aiohttp.ClientResponse, answer: answers.Answer | None) -> Exception:
+    return make_request_error(
+        http_status=response.status,
+        text="",
+        errcode=answers.text_of(answer, "errcode"),
+        message=answers.text_of(answer, "error"),
+    )
 
 
 def _payload(content: Any) -> Any:
@@ -112,7 +139,8 @@ class Homeserver:
 
     One pooled session: 100 connections, names cached for 5 minutes, kept alive for 30 s.
     `writes` counts requests that change something there; `outage` is set when one may not have
-    reached it; `retries` knows those that are tried again; `clock` is the homeserver's.
+    reached it; `retries` knows those that are tried again; `foreign` says what was met in its
+    place last, until it is there again; `clock` is the homeserver's.
     """
 
     def __init__(self, url: str, as_token: str, pacer: Pacer, route: Route | None = None) -> None:
@@ -122,6 +150,7 @@ class Homeserver:
         self.writes = 0
         self.outage = asyncio.Event()
         self.retries = Retries()
+        self.foreign = ""
         connector = self.route.connector(limit=100, ttl_dns_cache=300, keepalive_timeout=30)
         self._session = aiohttp.ClientSession(connector=connector, timeout=_TIMEOUT)
         self._api = _Api(url, as_token, client_session=self._session)
@@ -142,8 +171,8 @@ class Homeserver:
 
     @property
     def trouble(self) -> str:
-        """That somebody else listens in its place, "" if nobody does."""
-        return next((one.trouble for one in self.route.known if one.trouble), "")
+        """That somebody else listens or answers in its place, "" if nobody does."""
+        return next((one.trouble for one in self.route.known if one.trouble), self.foreign)
 
     @property
     def process(self) -> str | None:
@@ -161,13 +190,14 @@ class Homeserver:
         content_type: str | None = None,
         give_up_after: float | None = 60.0,
         recover: Recover | None = None,
+        shape: Shape = answers.done,
     ) -> dict[str, Any]:
-        """Make a request, as `user_id` if given, and return its JSON answer.
+        """Make a request, as `user_id` if given, and return its JSON answer, which is of `shape`.
 
         429 waits as long as the homeserver says; lost connections, 5xx and answers of others
-        (see `is_refusal`) are tried again with growing, jittered pauses for `give_up_after`
-        seconds (None: for ever). `recover` is asked before a resend, since the answer and not
-        the request may be what was lost.
+        (see `is_refusal`, and what is not of `shape`) are tried again with growing, jittered
+        pauses for `give_up_after` seconds (None: for ever). `recover` is asked before a resend,
+        since the answer and not the request may be what was lost.
 
         Raises:
             MatrixRequestError: the homeserver said no (4xx), or, asked for something, that another
@@ -180,13 +210,17 @@ class Homeserver:
         with self.retries.follow(str(method), str(path)) as retry:
             while True:
                 try:
-                    return await self._once(method, path, content, user_id, query, content_type)
+                    answer = await self._once(method, path, content, user_id, query, content_type)
+                    if shape(answer):
+                        self.foreign = ""
+                        return answer
+                    raise ForeignAnswer(answers.misshapen(answer))
                 except _FAULTS as error:
                     reads = method is Method.GET
                     fault = self._fault(error, retry, endless=deadline is None, reads=reads)
-                wait = pause if fault.pause is None else fault.pause
-                if deadline is not None and clock.now() + wait > deadline:
-                    raise HomeserverUnavailable(fault.text)
+                    wait = pause if fault.pause is None else fault.pause
+                    if deadline is not None and clock.now() + wait > deadline:
+                        raise HomeserverUnavailable(fault.text, fails=fault.is_own) from error
                 self.retries.failed(retry, fault.text, misdirected=fault.misdirected)
                 await asyncio.sleep(wait * random.uniform(1.0, 1.3))  # noqa: S311
                 pause = min(pause * 2, _LONGEST_PAUSE)
@@ -196,7 +230,8 @@ class Homeserver:
     async def read(self, path: str, user_id: str, most: int, *, cut: bool = False) -> bytes:
         """A file's bytes, as `user_id`; of more than `most` the first `most` with `cut`.
 
-        Redirects are followed, without our token beyond the homeserver.
+        Redirects are followed, as homeservers keep files elsewhere; without our token beyond the
+        homeserver.
 
         Raises:
             BodyTooLarge: there are more than `most` bytes, and no `cut`.
@@ -214,7 +249,9 @@ class Homeserver:
             except MatrixRequestError as error:
                 if is_refusal(error) and error.http_status != _TOO_MANY:
                     raise
-                reason = _reason(error)
+                reason = reason_of(error)
+            except ForeignAnswer as error:
+                reason = str(error)
             if pause is not None:
                 await asyncio.sleep(pause)
         raise HomeserverUnavailable(f"the homeserver does not give out a file: {reason}")
@@ -223,15 +260,9 @@ class Homeserver:
         headers = {"Authorization": f"Bearer {self._api.token}", "Accept-Encoding": "identity"}
         async with self._session.get(url, headers=headers, max_redirects=3) as response:
             if response.status != 200:
-                answer = _parse(
-                    (await response.content.read(_LONGEST_ERROR)).decode(errors="replace")
-                )
-                raise make_request_error(
-                    http_status=response.status,
-                    text="",
-                    errcode=answer.get("errcode"),
-                    message=answer.get("error"),
-                )
+                raise _request_error(response, answers.parsed(await answers.read_body(response)))
+            if answers.is_page(response):
+                raise ForeignAnswer("HTTP 200 with a page instead of the file")
             if not cut and (response.content_length or 0) > most:
                 raise BodyTooLarge
             data = bytearray()
@@ -243,39 +274,39 @@ class Homeserver:
                     break
             return bytes(data[:most])
 
-    async def ping(self, appservice_id: str, transaction_id: str) -> None:
-        """Ask the homeserver to reach us, which also ends its backoff (spec v1.7, MSC2659)."""
-        path = ClientPath.v1.appservice[appservice_id].ping
-        try:
-            body = {"transaction_id": transaction_id}
-            await self.request(Method.POST, path, body, give_up_after=0)
-        except HomeserverUnavailable as error:
-            # Synapse trips over its own timer when it is sending to us already: we were reached.
-            if not any(sign in str(error) for sign in ("AlreadyCalled", "AlreadyCancelled")):
-                raise
-
     def _fault(self, error: Exception, retry: Retry, *, endless: bool, reads: bool) -> _Fault:
         """What is to be tried again, and when; raises `error` if it is not."""
         if isinstance(error, RateLimited):
             return _Fault("the homeserver does not answer: rate limited", pause=error.pause)
         if isinstance(error, MatrixRequestError):
-            if is_refusal(error) or (reads and is_about_another(error)):
-                raise error
-            if error.http_status == _UNAUTHORIZED and not self._is_ours:
-                raise error
-            if error.http_status < 500:
-                return _Fault(refusal(error), misdirected=True)
-            is_own = error.http_status not in _GATEWAY_ERRORS and bool(error.errcode)
-            if is_own and self.retries.is_hopeless(retry) and endless:
-                raise error
-            if not is_own and not error.errcode:
-                self.outage.set()
-            reason = _reason(error)
-        else:
-            self.outage.set()
-            reason, is_own = certificate_fault(error) or str(error) or "timed out", False
-        retry.failures = retry.failures if is_own else 0
+            return self._worded(error, retry, endless=endless, reads=reads)
+        self.outage.set()
+        retry.failures = 0
+        if isinstance(error, ForeignAnswer):
+            self.foreign = not_of_matrix(str(error))
+            return _Fault(self.foreign, misdirected=True)
+        reason = certificate_fault(error) or str(error) or "timed out"
         return _Fault(f"the homeserver does not answer: {reason}")
+
+    def _worded(
+        self, error: MatrixRequestError, retry: Retry, *, endless: bool, reads: bool
+    ) -> _Fault:
+        refused = is_refusal(error) or (reads and is_about_another(error))
+        if refused and not (endless and is_misrouted(error)):
+            raise error
+        if error.http_status == _UNAUTHORIZED and error.errcode and not self._is_ours:
+            raise error
+        if not error.errcode:
+            self.outage.set()
+            self.foreign = refusal(error) if error.http_status < 500 else ""
+        if not may_be_about_the_request(error):
+            retry.failures = 0
+        elif self.retries.is_hopeless(retry) and endless:
+            raise error
+        if error.http_status < 500:
+            return _Fault(refusal(error), misdirected=True)
+        is_own = may_be_about_the_request(error)
+        return _Fault(f"the homeserver does not answer: {reason_of(error)}", is_own=is_own)
 
     async def _once(
         self,
@@ -298,7 +329,7 @@ class Homeserver:
             headers={"Content-Type": content_type} if content_type else None,
             query_params=params,
         )
-        return dict(mapping(answer))  # pyright: ignore[reportUnknownArgumentType]
+        return dict(cast("answers.Answer", answer))
 
 
 async def _recovered(recover: Recover) -> Mapping[str, Any] | None:
@@ -306,24 +337,3 @@ async def _recovered(recover: Recover) -> Mapping[str, Any] | None:
         return await recover()
     except MatrixRequestError:
         return None
-
-
-def _reason(error: MatrixRequestError) -> str:
-    return f"HTTP {error.http_status} {error.errcode or ''} {error.message or ''}".strip()
-
-
-def _parse(text: str) -> dict[str, Any]:
-    try:
-        answer: object = json.loads(text)
-    except ValueError:
-        return {}
-    return dict(mapping(answer))
-
-
-def _pause(answer: Mapping[str, Any], retry_after: str | None) -> float:
-    milliseconds = answer.get("retry_after_ms")
-    if isinstance(milliseconds, int | float) and milliseconds >= 0:
-        return min(milliseconds / 1000, 300.0)
-    if retry_after is not None and retry_after.isdigit():
-        return min(float(retry_after), 300.0)
-    return 1.0

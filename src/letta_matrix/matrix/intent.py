@@ -7,6 +7,8 @@ from typing import Any
 from mautrix.api import ClientPath, MediaPath, Method
 from mautrix.errors import MatrixRequestError, MUserInUse
 
+from letta_matrix.matrix import answers
+from letta_matrix.matrix.answers import Shape
 from letta_matrix.matrix.content import MARKER
 from letta_matrix.matrix.homeserver import Recover
 from letta_matrix.matrix.room_reading import Event, RoomReader
@@ -29,7 +31,8 @@ class Intent(RoomReader):
             "inhibit_login": True,
         }
         try:
-            await self.homeserver.request(Method.POST, ClientPath.v3.register, body)
+            path = ClientPath.v3.register
+            await self.homeserver.request(Method.POST, path, body, shape=answers.user_id)
         except MUserInUse:
             return False
         return True
@@ -52,6 +55,7 @@ class Intent(RoomReader):
             user_id=self.user_id,
             query={"filename": filename},
             content_type=content_type,
+            shape=answers.media_uri,
         )
         return str(answer["content_uri"])
 
@@ -64,19 +68,20 @@ class Intent(RoomReader):
     ) -> str:
         """`POST /createRoom`; returns the room id. `recover` is asked before a resend for the
         answer to an earlier try. Raises MRoomInUse when the alias is taken."""
-        answer = await self._background(
-            Method.POST, ClientPath.v3.createRoom, content, recover=recover
-        )
+        path, shape = ClientPath.v3.createRoom, answers.room_id
+        answer = await self._background(Method.POST, path, content, recover=recover, shape=shape)
         return str(answer["room_id"])
 
     async def join(self, room_id: str, *, via: str = "") -> None:
         """Join a room, with `via` by a server that is in it already."""
         if not via:
-            await self._background(Method.POST, ClientPath.v3.rooms[room_id].join, {})
+            path = ClientPath.v3.rooms[room_id].join
+            await self._background(Method.POST, path, {}, shape=answers.room_id)
             return
         # Before version 1.12 of the spec the parameter is called `server_name`.
         query = {"via": via, "server_name": via}
-        await self._background(Method.POST, ClientPath.v3.join[room_id], {}, query=query)
+        path = ClientPath.v3.join[room_id]
+        await self._background(Method.POST, path, {}, query=query, shape=answers.room_id)
 
     async def leave(self, room_id: str) -> None:
         await self._background(Method.POST, ClientPath.v3.rooms[room_id].leave, {})
@@ -104,7 +109,8 @@ class Intent(RoomReader):
         self, room_id: str, event_type: str, content: Mapping[str, Any], state_key: str = ""
     ) -> None:
         path = ClientPath.v3.rooms[room_id].state[event_type]
-        await self._background(Method.PUT, path[state_key] if state_key else path, content)
+        path = path[state_key] if state_key else path
+        await self._background(Method.PUT, path, content, shape=answers.event_id)
 
     async def point_alias(self, alias: str, room_id: str) -> None:
         """Let an alias of ours lead to a room, wherever it led before."""
@@ -146,6 +152,7 @@ class Intent(RoomReader):
                 user_id=self.user_id,
                 give_up_after=give_up_after,
                 recover=recover,
+                shape=answers.event_id,
             )
         return str(answer["event_id"])
 
@@ -159,6 +166,7 @@ class Intent(RoomReader):
             content,
             user_id=self.user_id,
             give_up_after=0,
+            shape=answers.event_id,
         )
 
     async def react(self, room_id: str, event_id: str, key: str, txn_id: str) -> str:
@@ -170,7 +178,7 @@ class Intent(RoomReader):
         }
         path = ClientPath.v3.rooms[room_id].send["m.reaction"][txn_id]
         try:
-            answer = await self._background(Method.PUT, path, content)
+            answer = await self._background(Method.PUT, path, content, shape=answers.event_id)
         except MatrixRequestError as error:
             if error.errcode == "M_DUPLICATE_ANNOTATION":
                 return ""
@@ -194,7 +202,12 @@ class Intent(RoomReader):
         path = ClientPath.v3.rooms[room_id].redact[event_id][txn_id]
         await self.homeserver.pacer.background()
         answer = await self.homeserver.request(
-            Method.PUT, path, body, user_id=self.user_id, give_up_after=give_up_after
+            Method.PUT,
+            path,
+            body,
+            user_id=self.user_id,
+            give_up_after=give_up_after,
+            shape=answers.event_id,
         )
         return str(answer["event_id"])
 
@@ -228,10 +241,11 @@ class Intent(RoomReader):
         *,
         query: Mapping[str, str] | None = None,
         recover: Recover | None = None,
+        shape: Shape = answers.done,
     ) -> dict[str, Any]:
         await self.homeserver.pacer.background()
         return await self.homeserver.request(
-            method, path, body, user_id=self.user_id, query=query, recover=recover
+            method, path, body, user_id=self.user_id, query=query, recover=recover, shape=shape
         )
 
 

@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 from mautrix.api import ClientPath, Method, PathBuilder
 from mautrix.errors import MatrixRequestError, MNotFound
 
+from letta_matrix.matrix import answers
+from letta_matrix.matrix.answers import Shape
 from letta_matrix.matrix.content import MARKER
 from letta_matrix.matrix.errors import ServerSilent, is_about_another
 from letta_matrix.matrix.events import items, mapping
@@ -82,7 +84,7 @@ class RoomReader:
         """The room an alias points to, None if there is none or its server does not answer."""
         try:
             async with self.asking(alias):
-                answer = await self._get(ClientPath.v3.directory.room[alias])
+                answer = await self._get(ClientPath.v3.directory.room[alias], answers.room_id)
         except MatrixRequestError as error:
             if error.http_status == 404 or is_about_another(error):
                 return None
@@ -90,22 +92,24 @@ class RoomReader:
         return str(answer["room_id"])
 
     async def joined_rooms(self) -> list[str]:
-        answer = await self._get(ClientPath.v3.joined_rooms)
+        shape = answers.having("joined_rooms", list)
+        answer = await self._get(ClientPath.v3.joined_rooms, shape)
         return [str(room_id) for room_id in items(answer.get("joined_rooms")) or []]
 
     async def members(self, room_id: str) -> set[str]:
         """Who is in a room or invited to it."""
-        answer = await self._get(ClientPath.v3.rooms[room_id].members)
+        answer = await self._get(ClientPath.v3.rooms[room_id].members, answers.chunk)
         return {
-            str(event["state_key"])
-            for event in answer.get("chunk", [])
-            if event.get("content", {}).get("membership") in ("join", "invite")
+            str(event.get("state_key"))
+            for event in _events(answer["chunk"])
+            if mapping(event.get("content")).get("membership") in ("join", "invite")
         }
 
     async def joined_members(self, room_id: str) -> dict[str, str]:
         """Who is in a room: user ids with display names, the id's localpart where there is
         none."""
-        answer = await self._get(ClientPath.v3.rooms[room_id].joined_members)
+        shape = answers.having("joined")
+        answer = await self._get(ClientPath.v3.rooms[room_id].joined_members, shape)
         joined = mapping(answer.get("joined"))
         return {
             str(user_id): str(mapping(member).get("display_name") or _localpart(str(user_id)))
@@ -122,12 +126,13 @@ class RoomReader:
     async def existing_state(self, room_id: str, event_type: str, state_key: str = "") -> Event:
         """The content of a state event. Raises MNotFound if there is none."""
         path = ClientPath.v3.rooms[room_id].state[event_type]
-        return await self._get(path[state_key] if state_key else path)
+        return await self._get(path[state_key] if state_key else path, answers.content)
 
     async def state_event(self, room_id: str, event_type: str, state_key: str = "") -> Event:
         """A whole state event, with its sender. Raises MNotFound if there is none."""
         path = ClientPath.v3.rooms[room_id].state[event_type]
-        return await self._get(path[state_key] if state_key else path, {"format": "event"})
+        path = path[state_key] if state_key else path
+        return await self._get(path, answers.event, {"format": "event"})
 
     async def room_name(self, room_id: str) -> str:
         """A room's name (`m.room.name`), "" if it has none."""
@@ -136,7 +141,7 @@ class RoomReader:
 
     async def event(self, room_id: str, event_id: str) -> Event:
         """One event. Raises MNotFound if there is none that `user_id` may see."""
-        return await self._get(ClientPath.v3.rooms[room_id].event[event_id])
+        return await self._get(ClientPath.v3.rooms[room_id].event[event_id], answers.event)
 
     async def relations(
         self, room_id: str, event_id: str, rel_type: str = "", *, limit: int = _SEARCH_BACK
@@ -144,7 +149,8 @@ class RoomReader:
         """The newest events that relate to one (spec: Relationships API), newest first."""
         path = ClientPath.v1.rooms[room_id].relations[event_id]
         query = {"limit": str(limit), "dir": "b"}
-        return _events((await self._get(path[rel_type] if rel_type else path, query)).get("chunk"))
+        path = path[rel_type] if rel_type else path
+        return _events((await self._get(path, answers.chunk, query))["chunk"])
 
     async def messages(
         self,
@@ -161,7 +167,8 @@ class RoomReader:
         query = {"dir": "f" if after else "b", "limit": str(limit)}
         query |= {"filter": json.dumps(filters or {})}
         query |= {"from": after or before} if after or before else {}
-        answer = await self._get(ClientPath.v3.rooms[room_id].messages, query, give_up_after)
+        path = ClientPath.v3.rooms[room_id].messages
+        answer = await self._get(path, answers.chunk, query, give_up_after)
         return _page(answer.get("chunk"), answer.get("end"), answer.get("start"))
 
     async def thread(self, room_id: str, root: str, *, limit: int, before: str = "") -> Page:
@@ -169,7 +176,7 @@ class RoomReader:
         MatrixRequestError (404) if `root` is no event."""
         path = ClientPath.v1.rooms[room_id].relations[root]["m.thread"]
         query = {"dir": "b", "limit": str(limit)} | ({"from": before} if before else {})
-        answer = await self._get(path, query)
+        answer = await self._get(path, answers.chunk, query)
         return _page(answer.get("chunk"), answer.get("next_batch"), before)
 
     async def around(
@@ -178,7 +185,8 @@ class RoomReader:
         """An event with `limit` others around it that match `filters` (spec: Event context).
         Raises MNotFound if there is none that `user_id` may see."""
         query = {"limit": str(limit), "filter": json.dumps(filters or {})}
-        answer = await self._get(ClientPath.v3.rooms[room_id].context[event_id], query)
+        path = ClientPath.v3.rooms[room_id].context[event_id]
+        answer = await self._get(path, answers.having("event"), query)
         return Around(
             dict(mapping(answer.get("event"))),
             _page(answer.get("events_before"), answer.get("start")),
@@ -203,6 +211,7 @@ class RoomReader:
             user_id=self.user_id,
             query={"next_batch": at} if at else {},
             give_up_after=_ASK_FOR,
+            shape=answers.having("search_categories"),
         )
         found = mapping(mapping(answer.get("search_categories")).get("room_events"))
         hits = [mapping(hit).get("result") for hit in items(found.get("results")) or []]
@@ -211,13 +220,13 @@ class RoomReader:
     async def profile(self, user_id: str) -> Event:
         """A user's profile (spec: Profiles). Raises MatrixRequestError (404) if unknown."""
         async with self.asking(user_id):
-            return await self._get(ClientPath.v3.profile[user_id], None, _ASK_FOR)
+            return await self._get(ClientPath.v3.profile[user_id], answers.done, None, _ASK_FOR)
 
     async def fully_read(self, room_id: str) -> str:
         """The event up to which `user_id` has read a room (`m.fully_read`), "" if none is set."""
         path = ClientPath.v3.user[self.user_id].rooms[room_id].account_data["m.fully_read"]
         try:
-            return str((await self._get(path)).get("event_id") or "")
+            return str((await self._get(path, answers.content)).get("event_id") or "")
         except MNotFound:
             return ""
 
@@ -237,7 +246,8 @@ class RoomReader:
         # Synapse answers the same initial sync from a cache for two minutes: no two are the same.
         wanted |= {"org.letta.matrix.nonce": secrets.token_hex(8)}
         query = {"filter": json.dumps(wanted), "timeout": "0", "set_presence": "offline"}
-        answer = await self._get(ClientPath.v3.sync, query, 0)
+        shape = answers.having("next_batch", str)
+        answer = await self._get(ClientPath.v3.sync, shape, query, 0)
         joined = mapping(mapping(answer.get("rooms")).get("join"))
         return {str(room_id): _snapshot(mapping(told)) for room_id, told in joined.items()}
 
@@ -260,18 +270,25 @@ class RoomReader:
             room_id, filters={"senders": [self.user_id]}, give_up_after=give_up_after
         )
         for event in events:
-            if mapping(mapping(event.get("content")).get(MARKER)).get("txn") == txn_id:
+            mine = mapping(mapping(event.get("content")).get(MARKER)).get("txn") == txn_id
+            if mine and answers.event_id(event):
                 return str(event["event_id"])
         return None
 
     async def _get(
         self,
         path: PathBuilder,
+        shape: Shape,
         query: Mapping[str, str] | None = None,
         give_up_after: float | None = 60.0,
     ) -> dict[str, Any]:
         return await self.homeserver.request(
-            Method.GET, path, user_id=self.user_id, query=query, give_up_after=give_up_after
+            Method.GET,
+            path,
+            user_id=self.user_id,
+            query=query,
+            give_up_after=give_up_after,
+            shape=shape,
         )
 
 

@@ -12,6 +12,7 @@ import aiohttp
 from yarl import URL
 
 from letta_matrix import clock
+from letta_matrix.matrix import answers
 from letta_matrix.matrix.homeserver import Homeserver
 
 _FIRST_PAUSE = 0.2
@@ -24,7 +25,7 @@ _IDLE = 15.0
 
 class Presence(Enum):
     """How the homeserver is: HERE answers, SLOW takes connections but gives no answer in 5 s,
-    AWAY is down, or its proxy says so."""
+    AWAY is down, or its proxy says so, or somebody else answers in its place."""
 
     HERE = auto()
     SLOW = auto()
@@ -45,6 +46,7 @@ async def until_gone(homeserver: Homeserver) -> Presence:
             homeserver.outage.clear()
             if (presence := await look(homeserver)) is not Presence.HERE:
                 return presence
+            homeserver.foreign = ""
             await asyncio.sleep(_FIRST_PAUSE)
         holding.result()
         return Presence.AWAY
@@ -61,6 +63,7 @@ async def until_back(homeserver: Homeserver) -> Presence:
         await asyncio.sleep(pause)
         pause = min(pause * 1.5, _LONGEST_PAUSE / 10)
     homeserver.outage.clear()
+    homeserver.foreign = ""
     return worst
 
 
@@ -72,12 +75,15 @@ async def look(homeserver: Homeserver) -> Presence:
     try:
         async with (
             aiohttp.ClientSession(connector=connector, timeout=timeout) as http,
-            http.get(url) as response,
+            http.get(url, allow_redirects=False) as response,
         ):
-            return Presence.AWAY if response.status >= 500 else Presence.HERE
+            answer = answers.parsed(await answers.read_body(response))
+            # Somebody else's page is there in its place otherwise.
+            speaks = answers.text_of(answer, "errcode") or "versions" in (answer or {})
+            return Presence.HERE if response.status < 500 and speaks else Presence.AWAY
     except TimeoutError:
         return Presence.AWAY if homeserver.process == "" else Presence.SLOW
-    except aiohttp.ClientError:
+    except (aiohttp.ClientError, answers.ForeignAnswer):
         return Presence.AWAY
 
 

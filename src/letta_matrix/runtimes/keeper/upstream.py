@@ -89,7 +89,9 @@ class Upstream:
             await self._read(socket)
             reason = "the App Server closed the connection"
         except aiohttp.WSServerHandshakeError as error:
-            self.refused = error.status in (401, 403)
+            # A page is a proxy's, and says nothing about our token.
+            is_page = "html" in (error.headers or {}).get("Content-Type", "")
+            self.refused = error.status in (401, 403) and not is_page
             reason = f"the App Server answered HTTP {error.status}"
         except TimeoutError:
             reason = "the App Server does not answer"

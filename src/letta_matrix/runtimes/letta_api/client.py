@@ -19,8 +19,15 @@ from letta_client import (
 )
 
 from letta_matrix.config_runtimes import LettaApiRuntime
+from letta_matrix.runtimes.error_lines import is_foreign
 from letta_matrix.runtimes.json_fields import Json, as_dict, parse_json
-from letta_matrix.runtimes.letta_api.errors import NotReached, NotStreamable, fault_of, reason_of
+from letta_matrix.runtimes.letta_api.errors import (
+    NotReached,
+    NotStreamable,
+    fault_of,
+    foreign,
+    reason_of,
+)
 from letta_matrix.runtimes.letta_api.pages import PAGE, identity, last_id
 from letta_matrix.runtimes.letta_api.sse import StreamEvent, read_events
 from letta_matrix.runtimes.loopback import is_loopback
@@ -252,12 +259,14 @@ class Client:
             late = isinstance(error, APITimeoutError | httpx.TimeoutException)
             kind = NotReached if isinstance(error.__cause__, _UNSENT) else RuntimeUnavailable
             return kind(f"{self._place} {_SILENT if late else _UNREACHABLE}")
-        meaning = meanings.get(error.status_code)
+        status, headers = error.status_code, error.response.headers
+        if is_foreign(status, headers, error.response.content):
+            return foreign(self._place, status, headers)
+        meaning = meanings.get(status)
         # A model's handle that does not exist is a 404 too.
         if meaning is not None and "handle" not in reason_of(error.body).lower():
             what = "agent" if meaning is AgentGone else "run's stream"
             return meaning(f"{self._place} no longer has the {what}")
-        status, headers = error.status_code, error.response.headers
         return fault_of(self._place, status, error.body, headers, *self.secrets)
 
 

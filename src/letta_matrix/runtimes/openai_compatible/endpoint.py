@@ -91,12 +91,14 @@ class Endpoint:
         if self.keeps_turns is not None:
             return
         try:
-            info = as_dict(await self._get(self._info_url))
+            told = await self._get(self._info_url)
         except openai.APIStatusError as error:
             if error.status_code not in _KNOWS_PATHS:
                 return
-            info = {}
-        self.keeps_turns = "protocol_version" in info
+            told = {}
+        # A page that stands there for a while tells nothing.
+        if isinstance(told, dict):
+            self.keeps_turns = "protocol_version" in told
 
     async def place(self) -> dict[str, object]:
         """What `still_knows` needs of a turn that is asked now, as JSON."""

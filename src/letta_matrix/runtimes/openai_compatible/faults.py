@@ -2,7 +2,7 @@
 
 import openai
 
-from letta_matrix.runtimes.error_lines import error_line, retry_after
+from letta_matrix.runtimes.error_lines import error_line, is_foreign, retry_after
 from letta_matrix.runtimes.json_fields import as_dict, whole_text
 from letta_matrix.runtimes.protocol import (
     AgentGone,
@@ -29,6 +29,10 @@ def fault_of(error: openai.APIStatusError, name: str, key: str) -> RuntimeFault:
         return RuntimeUnavailable(
             f"{name} answers with a redirect (HTTP {status}); set `url` to where it leads"
         )
+    if is_page(error):
+        if status == 429:
+            return RateLimited(f"{name} takes no more requests now", pause_of(error))
+        return not_there(name, status)
     if status in (401, 403):
         return CredentialsRefused(
             f"{name} answered HTTP {status}: it does not accept the `api_key` of this runtime"
@@ -38,17 +42,36 @@ def fault_of(error: openai.APIStatusError, name: str, key: str) -> RuntimeFault:
     if status == 409:
         return RuntimeBusy(f"{name} is busy with this conversation: {reason}")
     if status == 429 and code != "insufficient_quota":
-        pause = retry_after(error.response.headers)
-        return RateLimited(f"{name} takes no more requests now: {reason}", pause)
+        return RateLimited(f"{name} takes no more requests now: {reason}", pause_of(error))
     if status in _UNCLEAR or status in (503, 529):
         return RuntimeUnavailable(f"{name} answered HTTP {status}: {reason}")
     return RuntimeRefused(f"{name} answered HTTP {status}: {reason}")
 
 
+def not_there(name: str, status: int) -> RuntimeUnavailable:
+    """The exception for an answer of somebody else in the endpoint's place."""
+    return RuntimeUnavailable(
+        f"{name} is not there: what answers is another server, or a proxy's page (HTTP {status}); "
+        "does `url` lead to it?"
+    )
+
+
+def is_page(error: openai.APIStatusError) -> bool:
+    """Whether somebody else has answered in the endpoint's place."""
+    return is_foreign(error.status_code, error.response.headers, error.response.content)
+
+
+def pause_of(error: openai.APIStatusError) -> float:
+    """Seconds to wait, 0 if it does not say."""
+    return retry_after(error.response.headers)
+
+
 def was_not_taken(error: openai.APIStatusError | openai.APIConnectionError) -> bool:
     """Whether a request that failed with this has certainly reached no agent."""
     if isinstance(error, openai.APIStatusError):
-        return error.status_code not in _UNCLEAR
+        # Of what a proxy passes on it may say the rest itself.
+        fails = error.status_code >= 500 and error.status_code != 503
+        return error.status_code not in _UNCLEAR and not (fails and is_page(error))
     return type(error.__cause__).__name__ in _UNSENT
 
 

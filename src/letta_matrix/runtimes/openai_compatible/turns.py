@@ -11,7 +11,7 @@ from openai.types.chat import ChatCompletionChunk
 
 from letta_matrix.runtimes.json_fields import whole_text
 from letta_matrix.runtimes.openai_compatible.endpoint import UNREADABLE, Endpoint
-from letta_matrix.runtimes.openai_compatible.faults import was_not_taken
+from letta_matrix.runtimes.openai_compatible.faults import is_page, not_there, was_not_taken
 from letta_matrix.runtimes.protocol import (
     CredentialsRefused,
     ImagesDropped,
@@ -123,15 +123,25 @@ class Turn:
             images = bool(self.request.images) and not dropped
             try:
                 ask = self.endpoint.ask(self.request, images=images)
-                return await self._unless_stopped(ask), dropped
+                stream = await self._unless_stopped(ask)
+                if "html" in stream.response.headers.get("content-type", ""):
+                    await self._meet_page(stream, resumed=resumed)
+                return stream, dropped
             except openai.APIStatusError as error:
-                if images and error.status_code in _NO_IMAGES:
+                if images and error.status_code in _NO_IMAGES and not is_page(error):
                     dropped = self.endpoint.reason(error)
                     continue
                 await self._refuse(error, resumed=resumed)
             except openai.APIConnectionError as error:
                 await self._forget_if_unsent(error, resumed=resumed)
                 raise
+
+    async def _meet_page(self, stream: Stream, *, resumed: bool) -> NoReturn:
+        """A proxy answers in the endpoint's place, which has got nothing."""
+        await stream.close()
+        if not resumed:
+            await self.save({"asked": False})
+        raise not_there(self.endpoint.name, stream.response.status_code)
 
     async def _refuse(self, error: openai.APIStatusError, *, resumed: bool) -> NoReturn:
         fault = self.endpoint.fault(error)

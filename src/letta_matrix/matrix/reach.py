@@ -1,0 +1,161 @@
+"""Whether we and the homeserver reach each other, and in which setting the mistake is if not.
+
+The homeserver speaks of what it tries with errcodes of its own (Matrix 1.7, application service
+ping), and what it tries is the `url` of *its* copy of the registration.
+"""
+
+import re
+
+import aiohttp
+from mautrix.api import ClientPath, Method
+from mautrix.errors import MatrixRequestError
+from yarl import URL
+
+from letta_matrix.config import Config
+from letta_matrix.matrix import answers
+from letta_matrix.matrix.errors import is_misrouted, refusal
+from letta_matrix.matrix.events import mapping
+from letta_matrix.matrix.homeserver import Homeserver, HomeserverUnavailable
+
+_TIMEOUT = aiohttp.ClientTimeout(total=5)
+_PINGS = ("M_CONNECTION_FAILED", "M_CONNECTION_TIMEOUT", "M_BAD_STATUS")
+"""What a homeserver says of an application service that it does not reach."""
+_STATUS = re.compile(r"HTTP (\d{3})")
+_CONTAINER = (
+    "Nobody listens there, as seen from the homeserver. In a container, 127.0.0.1 and localhost "
+    "are the container itself: name an address of this machine, and let appservice.hostname be "
+    "0.0.0.0"
+)
+_ADVICE = {
+    "DNS": "it knows no such host, name one that it can look up",
+    "InvalidCodepoint": "Synapse takes no address of IPv6, name a host",
+    "SSL": "our port has no TLS, the address starts with http://",
+}
+"""By what Synapse says of a connection that comes to nothing; else `_CONTAINER`."""
+_COPY = "copy registration.yaml to the homeserver again and restart it"
+_CHANGE = (
+    "It tries the `url` of the registration.yaml that it reads: change that and appservice.url, "
+    "and restart the homeserver"
+)
+
+
+class NotReached(HomeserverUnavailable):
+    """The homeserver is there, and one of us cannot speak to the other as configured; the text
+    says what to change."""
+
+
+async def reach(homeserver: Homeserver, config: Config, transaction_id: str) -> None:
+    """Ask the homeserver to reach us (spec v1.7, MSC2659), which also ends its backoff, and whom
+    it takes us for. One try each, so that a faulty registration shows at once.
+
+    Raises:
+        NotReached: something is configured wrongly.
+        HomeserverUnavailable: it gave no answer that counts.
+    """
+    try:
+        await ping(homeserver, config.appservice.id, transaction_id)
+        told = await homeserver.request(
+            Method.GET, ClientPath.v3.account.whoami, give_up_after=0, shape=answers.user_id
+        )
+    except MatrixRequestError as error:
+        raise NotReached(await _explained(error, homeserver, config)) from error
+    except HomeserverUnavailable as error:
+        cause = error.__cause__
+        if isinstance(cause, MatrixRequestError) and cause.errcode in _PINGS:
+            raise NotReached(_unreached(cause, config.appservice.url)) from error
+        if isinstance(cause, answers.ForeignAnswer) or _is_of_a_proxy(cause):
+            raise NotReached(str(error) + await _offer(homeserver)) from error
+        raise
+    _check_name(str(told["user_id"]), config)
+
+
+async def ping(homeserver: Homeserver, appservice_id: str, transaction_id: str) -> None:
+    """Ask the homeserver to reach us, once. Raises MatrixRequestError, HomeserverUnavailable."""
+    path = ClientPath.v1.appservice[appservice_id].ping
+    body = {"transaction_id": transaction_id}
+    try:
+        await homeserver.request(Method.POST, path, body, give_up_after=0)
+    except HomeserverUnavailable as error:
+        # Synapse trips over its own timer when it is sending to us already: we were reached.
+        if not any(sign in str(error) for sign in ("AlreadyCalled", "AlreadyCancelled")):
+            raise
+
+
+async def _explained(error: MatrixRequestError, homeserver: Homeserver, config: Config) -> str:
+    """What a refusal of the first requests means."""
+    service = config.appservice
+    if error.errcode == "M_URL_NOT_SET":
+        return (
+            "the homeserver cannot reach us, as the registration that it reads has no url: write "
+            f"`url: {service.url}` into it and restart the homeserver"
+        )
+    if error.errcode == "M_FORBIDDEN":
+        return (
+            f"the homeserver knows our as_token under another id than {service.id!r}: write the "
+            "`id` of the registration that it reads into appservice.id"
+        )
+    if is_misrouted(error):
+        return refusal(error) + await _offer(homeserver)
+    return refusal(error)
+
+
+def _unreached(error: MatrixRequestError, url: str) -> str:
+    told = " ".join(str(error.message or error.errcode).split()).rstrip(".")
+    status = _STATUS.search(told) if error.errcode == "M_BAD_STATUS" else None
+    at = f"the homeserver is there and cannot reach us at {url}"
+    if status is not None and status[1] in ("401", "403"):
+        return f"{at}: its hs_token is not ours ({status[0]}): {_COPY}"
+    if status is not None:
+        return (
+            f"{at}: another program answers there ({status[0]}), or there is a path in the "
+            f"address. The port is that of appservice.port. {_CHANGE}"
+        )
+    if error.errcode == "M_CONNECTION_TIMEOUT":
+        return f"{at}: nobody answers. Does a firewall stand in between? {_CHANGE}"
+    advice = next((advice for sign, advice in _ADVICE.items() if sign in told), "")
+    return f"{at}: {advice or f'{told}. {_CONTAINER}'}. {_CHANGE}"
+
+
+def _check_name(user_id: str, config: Config) -> None:
+    """Raises NotReached where the homeserver takes us for somebody else than we do."""
+    localpart, _, domain = user_id.removeprefix("@").partition(":")
+    if domain != config.homeserver.domain:
+        raise NotReached(
+            f"homeserver.domain is {config.homeserver.domain}, and this homeserver is {domain}: "
+            "write that into config.yaml and into the namespaces of registration.yaml, and "
+            "restart the homeserver"
+        )
+    if localpart != config.appservice.bot_username:
+        raise NotReached(
+            f"appservice.bot_username is {config.appservice.bot_username}, and the registration "
+            f"that the homeserver reads has {localpart} as sender_localpart: {_COPY}"
+        )
+
+
+def _is_of_a_proxy(cause: BaseException | None) -> bool:
+    if not isinstance(cause, MatrixRequestError) or cause.errcode:
+        return False
+    return cause.http_status < 500
+
+
+async def _offer(homeserver: Homeserver) -> str:
+    """What the server at homeserver.url says where the homeserver is (spec: Well-known URI)."""
+    base = await _well_known(homeserver)
+    if base is None or base == homeserver.url:
+        return ""
+    return f" It says itself where it is: homeserver.url should be {base}"
+
+
+async def _well_known(homeserver: Homeserver) -> str | None:
+    url = URL(homeserver.url).origin() / ".well-known/matrix/client"
+    connector = homeserver.route.connector()
+    try:
+        async with (
+            aiohttp.ClientSession(connector=connector, timeout=_TIMEOUT) as http,
+            http.get(url, allow_redirects=False) as response,
+        ):
+            told = answers.parsed(await answers.read_body(response)) or {}
+    except (aiohttp.ClientError, TimeoutError, answers.ForeignAnswer):
+        return None
+    base = mapping(told.get("m.homeserver")).get("base_url")
+    return base.rstrip("/") if isinstance(base, str) and base.startswith("http") else None
