@@ -15,6 +15,7 @@ from letta_matrix.conversations.commands.command import Command
 from letta_matrix.conversations.commands.runner import CommandRunner
 from letta_matrix.conversations.commands.services import CommandServices
 from letta_matrix.conversations.roster import Roster
+from letta_matrix.conversations.voices import Voices
 from letta_matrix.matrix.homeserver import Homeserver
 from letta_matrix.runtimes.memory import MemoryRuntime
 from letta_matrix.runtimes.protocol import AgentInfo, RuntimeFault
@@ -86,6 +87,7 @@ class Stage:
             Admission(config, self.homeserver),
             self.archive,
             Roster(self.homeserver).horizons,
+            Voices(self.homeserver, self.directory, self.rooms, Roster(self.homeserver)),
         )
         return CommandRunner(self.homeserver, services, *([commands] if commands else []))
 

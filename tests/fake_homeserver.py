@@ -72,7 +72,7 @@ class FakeHomeserver:
     `requests` is everything that arrived; `fail` puts faults in front of the requests whose
     `METHOD path` matches; `forgetful` makes it forget client txn ids, as a restart does.
     `slow` gives requests that match a pattern so many seconds; `hold` keeps them; `headers` come
-    with every answer.
+    with every answer. Into the rooms of `guarded` only their members send.
     """
 
     def __init__(self) -> None:
@@ -83,6 +83,7 @@ class FakeHomeserver:
         self.users: set[str] = set()
         self.profiles: dict[str, Json] = {}
         self.forgetful = False
+        self.guarded: set[str] = set()
         self.port = 0
         self.slow: dict[str, float] = {}
         self.headers: dict[str, str] = {}
@@ -154,6 +155,8 @@ class FakeHomeserver:
         given, and then without what agents ask beside their replies."""
         shown: dict[str, str] = {}
         for event in self.messages(room_id):
+            if "body" not in event["content"]:
+                continue  # removed
             beside = "beside" in event["content"].get("org.letta.matrix", {})
             asks = beside and event["content"]["msgtype"] == "m.text"
             if msgtype and (asks or event["content"]["msgtype"] != msgtype):
@@ -209,6 +212,8 @@ class FakeHomeserver:
         return event_id
 
     def _send(self, request: Request, room_id: str, event_type: str, txn_id: str) -> Answer:
+        if room_id in self.guarded and request.user_id not in self.members.get(room_id, ()):
+            return 403, {"errcode": "M_FORBIDDEN", "error": "not in the room"}
         key = (request.user_id, txn_id)
         if key not in self._txns or self.forgetful:
             self._txns[key] = self._add(room_id, request, event_type)
@@ -260,7 +265,8 @@ class FakeHomeserver:
             if (senders is None or one["sender"] in senders) and one["sender"] not in others
         ][-int(request.query["limit"]) :]
         end = {"end": str(wanted[0][0])} if wanted and wanted[0][0] else {}
-        return 200, {"chunk": [one for _, one in wanted[::-1]], **end}
+        chunk = self._bundled(room_id, [one for _, one in wanted[::-1]]) if wanted else []
+        return 200, {"chunk": chunk, **end}
 
     def _create_room(self, request: Request) -> Answer:
         name = request.body.get("room_alias_name")
@@ -294,10 +300,21 @@ class FakeHomeserver:
         found = next((one for one in events if one["event_id"] == event_id), None)
         if found is None:
             return 404, {"errcode": "M_NOT_FOUND", "error": "no such event"}
-        replaces = {"rel_type": "m.replace", "event_id": event_id}
-        edits = [one for one in events if one["content"].get("m.relates_to") == replaces]
-        bundled = {"m.relations": {"m.replace": edits[-1]}} if edits else {}
-        return 200, found | {"unsigned": found.get("unsigned", {}) | bundled}
+        return 200, self._bundled(room_id, [found])[0]
+
+    def _bundled(self, room_id: str, events: list[Json]) -> list[Json]:
+        """Events with their newest edits, which are their own senders'."""
+        edits: dict[tuple[str, str], Json] = {}
+        for one in self.events[room_id]:
+            relation = one["content"].get("m.relates_to", {})
+            if relation.get("rel_type") == "m.replace":
+                edits[str(relation.get("event_id")), one["sender"]] = one
+        return [
+            one | {"unsigned": one.get("unsigned", {}) | {"m.relations": {"m.replace": edit}}}
+            if one["content"] and (edit := edits.get((one["event_id"], one["sender"])))
+            else one
+            for one in events
+        ]
 
     def redact(self, room_id: str, event_id: str) -> None:
         """Somebody has removed what an event says."""

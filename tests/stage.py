@@ -86,7 +86,7 @@ class Stage:
 
     async def idle(self) -> None:
         """Wait until nothing is owed."""
-        await eventually(lambda: self.dispatcher.waiting == 0)
+        await eventually(lambda: self.dispatcher.queues.waiting == 0)
 
     async def tell(self, *events: Any) -> None:
         """Admit a transaction and see it to its end."""

@@ -24,6 +24,7 @@ from letta_matrix.conversations.encryption import Encryption
 from letta_matrix.conversations.invitations import Invitations
 from letta_matrix.conversations.joining import Joining
 from letta_matrix.conversations.loops import Loops
+from letta_matrix.conversations.pauses import Pauses
 from letta_matrix.conversations.prompts import Prompts
 from letta_matrix.conversations.refusals import Refusals
 from letta_matrix.conversations.room_moves import RoomMoves
@@ -101,7 +102,7 @@ class Parts:
         self.approvals = Approvals(config, stores.approvals, sight, self.prompts.roster)
         self.joining = Joining(
             stores.turns,
-            lambda: self.dispatcher,
+            lambda: self.dispatcher.queues,
             config.conversations.join_messages,
             self.homeserver.clock.now,
         )
@@ -126,6 +127,7 @@ class Parts:
             stores.turns,
             Encryption(config, stores.directory),
             self.moves,
+            self._room_known,
         )
         self.invitations = Invitations(
             self.homeserver,
@@ -140,7 +142,7 @@ class Parts:
         )
         self.withdrawals = self._withdrawals()
         self.dispatcher = self._dispatcher(trouble_of)
-        self.toolbox.membership.on_room = self._room_known
+        self.toolbox.membership.on_entered = self.room_turns.entered_by_tool
         self.catch_up = CatchUp(
             self.bot,
             stores.directory,
@@ -176,7 +178,7 @@ class Parts:
     async def close(self) -> None:
         """Let go of what runs; unfinished turns go on at the next start."""
         await self.surroundings.close()
-        await self.dispatcher.close()
+        await self.dispatcher.queues.close()
         await self.withdrawals.close()
         await self.turn_runner.close()
         await self.approvals.close()
@@ -219,7 +221,8 @@ class Parts:
     def _dispatcher(self, trouble_of: Callable[[str], str]) -> Dispatcher:
         stores = self.stores
         known = (stores.outbox, stores.turns, stores.approvals, self.approvals.approvers)
-        answers = Answers(self.router, *known, stores.directory, self.prompts.roster)
+        there = (stores.directory, self.prompts.roster)
+        answers = Answers(self.router, *known, *there, stores.inbox)
         services = self._services(trouble_of)
         runners: dict[TurnKind, Runner] = {
             TurnKind.MESSAGE: self.turn_runner,
@@ -229,6 +232,7 @@ class Parts:
             TurnKind.REDACTION: self.withdrawals,
             TurnKind.REFUSED: Refusals(self.homeserver, services),
             TurnKind.LOOPED: Refusals(self.homeserver, services, notices.LOOP),
+            TurnKind.PAUSED: Pauses(self.homeserver, stores.directory, stores.turns),
             TurnKind.ROOM: self.room_turns,
         }
         return Dispatcher(
@@ -266,6 +270,7 @@ class Parts:
             admission=self.admission,
             archive=lambda agent: self.home.archive(agent, stores.directory),
             horizons=self.prompts.roster.horizons,
+            voices=self.voices,
         )
 
     def _toolbox(self) -> Toolbox:
@@ -294,7 +299,7 @@ class Parts:
             stores.turns,
             stores.outbox,
             self.homeserver,
-            self.dispatcher.start,
+            self.dispatcher.queues.start,
         )
 
     def _listed(self, name: str) -> Callable[[list[AgentInfo]], Awaitable[None]]:
@@ -325,7 +330,8 @@ class Parts:
 
     async def cancel(self, matches: Callable[[Turn], bool]) -> int:
         """Stop the messages' turns that match; how many did."""
-        turns = [turn for turn in self.dispatcher.unfinished() if turn.kind is TurnKind.MESSAGE]
+        unfinished = self.dispatcher.queues.unfinished()
+        turns = [turn for turn in unfinished if turn.kind is TurnKind.MESSAGE]
         return sum([await self.turn_runner.cancel(turn) for turn in turns if matches(turn)])
 
     async def sync(self) -> dict[str, str]:
@@ -344,5 +350,5 @@ class Parts:
     def _waiting(self, place: Place) -> int:
         return sum(
             turn.place == place and turn.kind is TurnKind.MESSAGE
-            for turn in self.dispatcher.unfinished()
+            for turn in self.dispatcher.queues.unfinished()
         )

@@ -193,7 +193,7 @@ class Bridge:
                 **self._parts.remembered.troubles,
                 **self._provisioning(),
             },
-            "turns_waiting": self._parts.dispatcher.waiting,
+            "turns_waiting": self._parts.dispatcher.queues.waiting,
             "turns_refused": self._stores.inbox.refused,
             "homeserver_writes": self._parts.homeserver.writes,
             "homeserver_latency_ms": round(self._parts.homeserver.pacer.latency * 1000, 1),

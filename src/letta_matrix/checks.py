@@ -35,7 +35,7 @@ def watch_parts(
     vitals.watch("models", lambda: _models(parts))
     vitals.watch("encryption", lambda: encryption(parts.stores.directory.all()))
     vitals.watch("agents", lambda: _agents(len(provisioning())))
-    vitals.watch("turns", lambda: said(parts.dispatcher.trouble))
+    vitals.watch("turns", lambda: said(parts.dispatcher.queues.trouble))
     vitals.watch("connections", lambda: _connections(connections))
 
 

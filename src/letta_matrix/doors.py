@@ -130,7 +130,7 @@ class Doors:
             approval_store=stores.approvals,
             runtimes=parts.runtimes,
             sync=parts.sync,
-            unfinished=parts.dispatcher.unfinished,
+            unfinished=parts.dispatcher.queues.unfinished,
             cancel=parts.cancel,
             admission=parts.admission,
             health=self._health,

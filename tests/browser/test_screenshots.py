@@ -1,11 +1,20 @@
-"""Pictures of the chat page; the README shows the first."""
+"""Pictures of the chat page, as `docs/images` has some of them."""
 
+import time
+from dataclasses import replace
 from pathlib import Path
 
 from playwright.async_api import expect
 from tests.browser.chat_page import ChatPage, OpenPage
 from tests.browser.furniture import NewUser, agent_room, agents_space
 from tests.browser.matrix_user import Json, MatrixUser
+from tests.builders import asked_approval, message
+
+from letta_matrix.conversations.approval_text import ALLOW, DENY, outcome, prompt
+from letta_matrix.conversations.reply_events import ReplyEvents
+from letta_matrix.conversations.routing import new_turn
+from letta_matrix.store.approvals import ApprovalStatus
+from letta_matrix.store.outbox import OutboxKind
 
 FOLDER = Path(__file__).parents[2] / "build" / "screenshots"
 PLAN = (
@@ -19,12 +28,6 @@ PLAN = (
 )
 
 
-QUESTION = (
-    "May I run `Bash`?",
-    """<p>May I run <code>Bash</code>?</p><p><code>command</code>:</p>
-<pre><code>ls ~/notes/week
-</code></pre>""",
-)
 TRACE = "<details><summary>🔧 2 tools · 3 s</summary><p>✓ <code>Bash</code> ok</p></details>"
 
 
@@ -33,22 +36,45 @@ def _beside(kind: str) -> Json:
     return {"msgtype": "m.notice", "org.letta.matrix": {"agent_id": "agent-1", "beside": kind}}
 
 
+class _Asked:
+    """A question for approval as the bridge puts it, and what becomes of it."""
+
+    def __init__(self, agent: MatrixUser, person: MatrixUser, room: str, command: str) -> None:
+        turn = new_turn(message("Please", room, sender=person.user_id), "agent-1", "Please")
+        arguments = {"command": command, "description": "Look at the notes"}
+        until = time.time() + 1800
+        self._approval = asked_approval(turn, "3fa2b1c4d5e6", arguments=arguments, expires_at=until)
+        self._events = ReplyEvents(turn, agent.user_id, [])
+        self._agent, self._person, self._room = agent, person, room
+
+    async def ask(self) -> str:
+        """Its event."""
+        text = prompt(self._approval, f"`{self._person.user_id}` or an admin")
+        assert text is not None
+        pings = [self._person.user_id]
+        entry = self._events.beside(OutboxKind.APPROVAL, "k", text, pings=pings)
+        event = await self._agent.send(self._room, dict(entry.content))
+        for key in (ALLOW, DENY):
+            await self._agent.react(self._room, event, key)
+        return event
+
+    async def allow(self, event: str) -> None:
+        await self._person.react(self._room, event, ALLOW)
+        allowed = replace(
+            self._approval, status=ApprovalStatus.ALLOWED, decided_by=self._person.user_id
+        )
+        entry = self._events.update(OutboxKind.APPROVAL, "k", event, outcome(allowed))
+        await self._agent.send(self._room, dict(entry.content))
+
+
 async def _converse(
     person: MatrixUser, meridian: MatrixUser, ada: MatrixUser, rooms: list[str]
 ) -> None:
     room = rooms[0]
     await ada.say(rooms[1], "The proof is checked, and it holds.")
     await person.say(room, "Good morning! What is on my plate this week?")
-    question = await meridian.say(room, *QUESTION, **_beside("approval"))
-    for key in ("✅", "❌"):
-        await meridian.react(room, question, key)
-    await person.react(room, question, "✅")
-    answered = (
-        f"✅ Bash allowed by {person.user_id}",
-        f"<p>✅ <code>Bash</code> (<code>ls ~/notes/week</code>) allowed by "
-        f"<code>{person.user_id}</code></p>",
-    )
-    await meridian.edit(room, question, *answered, **_beside("approval"))
+    looking = _Asked(meridian, person, room, "ls ~/notes/week")
+    await looking.allow(await looking.ask())
     plan = await meridian.say(room, *PLAN)
     await person.react(room, plan, "🎉")
     await meridian.say(room, "🔧 2 tools", TRACE, **_beside("trace"))
@@ -58,13 +84,8 @@ async def _converse(
     for teller, text in ((person, "Which room?"), (meridian, "The blue one, on Friday at 10.")):
         await teller.say(room, text, **thread)
     await person.say(room, "Great. And tidy up the old notes, please.")
-    live: Json = {"org.matrix.msc4357.live": {}}
-    await meridian.say(room, "Gladly. I'll look through them before I move anything ▍", **live)
-    tidy = "<p>May I run <code>Bash</code>?</p><pre><code>mv ~/notes/2024 ~/archive\n</code></pre>"
-    asking = await meridian.say(room, "May I run `Bash`?", tidy, **_beside("approval"))
-    for key in ("✅", "❌"):
-        await meridian.react(room, asking, key)
-    await meridian.typing(room, True)
+    await meridian.say(room, "Gladly. I'd put last year's into the archive.")
+    await _Asked(meridian, person, room, "mv ~/notes/2024 ~/archive").ask()
 
 
 async def _picture(chat: ChatPage, person: MatrixUser, room: str, name: str) -> None:
@@ -72,7 +93,7 @@ async def _picture(chat: ChatPage, person: MatrixUser, room: str, name: str) -> 
     await chat.open_room(room)
     await expect(chat.saying("Gladly")).to_be_in_viewport()
     await expect(chat.page.locator(".answer")).to_have_count(2)
-    await expect(chat.page.locator(".room-pane .typing")).to_be_visible()
+    await expect(chat.page.get_by_text("Meridian waits for your answer")).to_be_visible()
     await chat.page.evaluate("document.fonts.ready.then(() => {})")
     await chat.page.screenshot(path=FOLDER / name, animations="disabled")
 
@@ -85,9 +106,9 @@ async def test_screenshots(new_user: NewUser, new_agent: NewUser, open_page: Ope
     await agents_space(person, rooms)
     await _converse(person, meridian, ada, rooms)
     FOLDER.mkdir(parents=True, exist_ok=True)
-    desktop = {"viewport": {"width": 1180, "height": 1080}, "device_scale_factor": 2}
+    desktop = {"viewport": {"width": 1180, "height": 1230}, "device_scale_factor": 2}
     phone = {
-        "viewport": {"width": 390, "height": 780},
+        "viewport": {"width": 390, "height": 844},
         "device_scale_factor": 2,
         "has_touch": True,
         "is_mobile": True,
@@ -98,3 +119,26 @@ async def test_screenshots(new_user: NewUser, new_agent: NewUser, open_page: Ope
         "chat-phone.png": phone,
     }.items():
         await _picture(await open_page(**options), person, rooms[0], name)
+
+
+async def test_pictures_of_an_approval(
+    new_user: NewUser, new_agent: NewUser, open_page: OpenPage
+) -> None:
+    person, meridian = await new_user("sam"), await new_agent("meridian")
+    room = (await agent_room(person, meridian, "Meridian")).id
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    chat = await open_page(viewport={"width": 760, "height": 700}, device_scale_factor=2)
+    await chat.resume(person)
+    await chat.open_room(room)
+    await person.say(room, "What did I write down on Tuesday?")
+    await meridian.say(room, "Let me look.")
+    looking = _Asked(meridian, person, room, "grep -n Tuesday ~/notes/week")
+    asked = await looking.ask()
+    await expect(chat.page.locator(".answer")).to_have_count(2)
+    pane = chat.page.locator(".room-pane")
+    await pane.screenshot(path=FOLDER / "approval-asked.png", animations="disabled")
+    await looking.allow(asked)
+    await meridian.say(room, "To bring the reading list.")
+    await expect(chat.page.locator(".answer")).to_have_count(0)
+    await expect(chat.saying("To bring")).to_be_in_viewport()
+    await pane.screenshot(path=FOLDER / "approval-answered.png", animations="disabled")

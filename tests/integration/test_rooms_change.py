@@ -1,15 +1,19 @@
 """Rooms in which agents lose their voice, cannot read, or that are replaced; people who come back;
 programs that answer for ever. On a real homeserver."""
 
+import asyncio
+from collections.abc import Iterable
 from urllib.parse import quote
 
 import pytest
 from tests.integration.bridge_world import Json, Person, Room, World, new_person
+from tests.scripts import held
 from tests.waiting import eventually
 
 from letta_matrix.conversations import notices
 from letta_matrix.conversations.voices import MUTED
 from letta_matrix.matrix.identifiers import room_alias
+from letta_matrix.runtimes.protocol import TurnEvent, TurnRequest
 from letta_matrix.store.agents import AgentStatus
 
 POWER = "m.room.power_levels"
@@ -78,6 +82,41 @@ async def test_where_reactions_are_refused_its_own_room_tells(
     (told,) = await ann.answers(room, 1)
     assert told.startswith("I may not write in ")
     assert "power level there is 0, and it takes 50" in told
+
+
+@pytest.mark.parametrize("by_who_asked", [True, False])
+async def test_who_asked_is_told_that_an_agent_was_sent_away(
+    world: World,
+    ann: Person,
+    bob: Person,
+    room: Room,
+    monkeypatch: pytest.MonkeyPatch,
+    by_who_asked: bool,
+) -> None:
+    released = asyncio.Event()
+
+    def hold(_: TurnRequest) -> Iterable[TurnEvent | float]:
+        return held(released)
+
+    monkeypatch.setattr(world.runtime, "script", hold)
+    host, guest = (ann, bob) if by_who_asked else (bob, ann)
+    group = await with_agent(world, host, room)
+    await host.bring(group, guest)
+    await ann.mention(group, "hello", room.ghost)
+    await said(ann, group, room, 1)
+    path = f"/rooms/{quote(group)}"
+    assert (await host.call("POST", f"{path}/kick", {"user_id": room.ghost}))[0] == 200
+    await eventually(lambda: not world.bridge._stores.rooms.ours_in(group))
+    released.set()
+    await world.idle()
+    told = await ann.bodies(room.room_id, room.ghost)
+    assert [one.partition(" [")[0] for one in told] == (
+        [] if by_who_asked else ["I was sent out of"]
+    )
+    await host.call("POST", f"{path}/invite", {"user_id": room.ghost})
+    await ann.watch(
+        group, lambda: ann.bodies(group, room.ghost), lambda bodies: "word19" in bodies[-1]
+    )
 
 
 async def test_an_encrypted_room_is_told_once(world: World, ann: Person, room: Room) -> None:

@@ -33,7 +33,7 @@ async def a_minute_passes(stage: Stage) -> None:
 async def answered(stage: Stage, clock: Clock) -> None:
     """The runtime is back, and takes what waits for it."""
     stage.runtime.available = True
-    await clock.until(lambda: stage.dispatcher.waiting == 0)
+    await clock.until(lambda: stage.dispatcher.queues.waiting == 0)
 
 
 @pytest.fixture
@@ -100,10 +100,10 @@ async def test_what_is_asked_and_what_is_not_do_not_alternate(
     await stage.admit(*(said_in(f"$root{number}", "hang") for number in range(3)))
     await stage.admit(message("a", "!2:test"))
     for left, answers in ((2, []), (1, ["echo: b"])):
-        await stage.runner.cancel(stage.dispatcher.unfinished()[0])
-        await eventually(lambda left=left: stage.dispatcher.waiting == left)
+        await stage.runner.cancel(stage.dispatcher.queues.unfinished()[0])
+        await eventually(lambda left=left: stage.dispatcher.queues.waiting == left)
         await stage.admit(message("b", "!2:test"))
-        await eventually(lambda left=left: stage.dispatcher.waiting == left)
+        await eventually(lambda left=left: stage.dispatcher.queues.waiting == left)
         assert fake.bodies("!2:test")[1:] == answers
     assert told(fake, "!2:test") == 1
 

@@ -68,7 +68,7 @@ async def wished(stage: Stage, tap: dict[str, Any]) -> Turn:
     """The turn that a tap on the offer starts, once it asks."""
     await stage.admit(tap)
     await eventually(stage.stores.approvals.pending)
-    (turn,) = stage.dispatcher.unfinished()
+    (turn,) = stage.dispatcher.queues.unfinished()
     return turn
 
 
@@ -93,10 +93,10 @@ async def test_the_author_may_stop_it_and_the_tapper_may_not(kept: Stage) -> Non
     turn = await wished(kept, reaction(offer(kept), ASK_AGAIN, sender=EVE))
     await kept.admit(message("!cancel", sender=EVE))
     await eventually(lambda: any("asked by others" in body for body in kept.fake.bodies(ROOM)))
-    await eventually(lambda: kept.dispatcher.unfinished() == [turn])
+    await eventually(lambda: kept.dispatcher.queues.unfinished() == [turn])
     assert turn.outcome is None
     await kept.tell(message("!cancel", sender=BOB))
-    assert kept.dispatcher.unfinished() == []
+    assert kept.dispatcher.queues.unfinished() == []
     assert kept.fake.bodies(ROOM, "m.text").count("Ran it.") == 1
 
 
@@ -108,9 +108,9 @@ async def test_who_takes_the_tap_back_takes_the_wish_back(
     turn = await wished(kept, tap)
     await kept.admit(redaction(tap["event_id"], sender="@dan:test"))
     await eventually(lambda: fake.matching(rf"GET .*/event/.*{tap['event_id'][1:]}"))
-    await eventually(lambda: kept.dispatcher.unfinished() == [turn])
+    await eventually(lambda: kept.dispatcher.queues.unfinished() == [turn])
     assert turn.outcome is None
     fake.redact(ROOM, tap["event_id"])
     await kept.tell(redaction(tap["event_id"], sender=EVE))
-    assert kept.dispatcher.unfinished() == []
+    assert kept.dispatcher.queues.unfinished() == []
     assert kept.fake.bodies(ROOM, "m.text").count("Ran it.") == 1

@@ -43,7 +43,7 @@ async def said(stage: Stage, event: dict[str, Any]) -> bool:
     await stage.admit(event)
 
     def waits() -> bool:
-        mine = (t for t in stage.dispatcher.unfinished() if t.event_id == event["event_id"])
+        mine = (t for t in stage.dispatcher.queues.unfinished() if t.event_id == event["event_id"])
         return any(turn.kind is TurnKind.MESSAGE for turn in mine)
 
     await eventually(lambda: waits() or "Ran it." in stage.fake.bodies(ROOM))

@@ -24,7 +24,7 @@ from letta_matrix.store.agents import AgentDirectory
 from letta_matrix.store.approvals import ApprovalStatus, ApprovalStore
 from letta_matrix.store.conversations import ConversationStore
 from letta_matrix.store.database import Database
-from letta_matrix.store.inbox import InboxState
+from letta_matrix.store.inbox import Inbox, InboxState
 from letta_matrix.store.outbox import Outbox, OutboxEntry, OutboxKind
 from letta_matrix.store.rooms import Rooms
 from letta_matrix.store.turns import Outcome, Turn, TurnKind, TurnStatus, TurnStore
@@ -44,7 +44,7 @@ class Room:
         config = config_for(Path(), permissions=permissions)
         router = Router(config, directory, Rooms(database), ConversationStore(database))
         known = (self.outbox, self.turns, self.approvals, Approvers(config))
-        self.answers = Answers(router, *known, directory, cast("Any", None))
+        self.answers = Answers(router, *known, directory, cast("Any", None), Inbox(database))
 
     async def furnish(self, event: dict[str, Any]) -> None:
         self.turn = await stored_turn(self.database, "do it", event)

@@ -86,7 +86,7 @@ async def nothing_happens(stage: Stage) -> None:
     """All is done but the turn that asks, and that goes on asking."""
 
     def asks() -> bool:
-        left = stage.dispatcher.unfinished()
+        left = stage.dispatcher.queues.unfinished()
         return len(left) == 1 and stage.parts.approvals.waits(left[0].turn_id)
 
     await eventually(asks)
@@ -306,7 +306,7 @@ async def test_two_threads_ask_side_by_side(asking: Stage) -> None:
     second = await question(asking, said_in("$b", "look"))
     await asking.admit(reaction(second, "✅"))
     await eventually(lambda: said(asking) == ["Ran it."])
-    await eventually(lambda: asking.dispatcher.waiting == 1)
+    await eventually(lambda: asking.dispatcher.queues.waiting == 1)
     await asking.tell(reaction(first, "❌"))
     assert said(asking)[1].startswith("I may not: ")
 

@@ -147,3 +147,14 @@ async def test_a_question_that_is_asked_anew_takes_the_place_of_the_old(
     await asking.tell(message("yes"))
     assert asking.runtime.answers["anew"].allow
     assert asking.fake.bodies(ROOM)[-1] == AFTER.strip()
+
+
+async def test_its_status_says_that_it_waits(asking: Stage) -> None:
+    asked = await question(asking)
+    await asking.admit(message("!status"))
+    told = await eventually(
+        lambda: [body for body in asking.fake.bodies(ROOM) if "- Now:" in body], what="the status"
+    )
+    assert "waiting for an answer to its question" in told[0]
+    assert "Approvals that wait" in told[0]
+    await asking.tell(reaction(asked["event_id"], "✅"))

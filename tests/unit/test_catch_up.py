@@ -149,6 +149,24 @@ async def test_all_that_was_missed_is_found_among_edits_and_other_agents(
         assert await asked(stage) == [f"hello {number}" for number in range(80)]
 
 
+async def test_what_was_missed_is_admitted_little_by_little(
+    stage: Stage, fake: FakeHomeserver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is said meanwhile does not wait behind all of it."""
+    await stage.parts.catch_up.run()
+    sizes, admit = list[int](), stage.stores.inbox.admit
+
+    async def counted(txn_id: str, entries: Any, **more: Any) -> Any:
+        sizes.append(len(entries))
+        return await admit(txn_id, entries, **more)
+
+    monkeypatch.setattr(stage.stores.inbox, "admit", counted)
+    _history(fake, *(_ago(0, "so", msgtype="m.notice") for _ in range(250)), _ago(0, "hello"))
+    await stage.parts.catch_up.run()
+    assert await asked(stage) == ["hello"]
+    assert sizes == [100, 100, 51]
+
+
 async def test_one_request_for_each_room_where_nothing_was_missed(
     stage: Stage, homeserver: Homeserver, fake: FakeHomeserver
 ) -> None:

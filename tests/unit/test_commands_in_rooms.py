@@ -83,7 +83,7 @@ async def test_one_runtime_away_hides_no_other(fake: FakeHomeserver, database_fi
         message("sync", DIRECT, sender=ROOT),
     ):
         await parts.dispatcher.admit(event["event_id"], [event])
-        await eventually(lambda: parts.dispatcher.waiting == 0)
+        await eventually(lambda: parts.dispatcher.queues.waiting == 0)
     assert fake.bodies(DIRECT)[-1].splitlines()[2:] == [
         "- `away`: 0 agents, could not be listed: `the in-memory runtime is switched off`",
         "- `there`: 1 agent, listed",

@@ -32,7 +32,7 @@ async def test_messages_of_a_room_are_answered_in_order(
 ) -> None:
     await stage.admit(message("slow 60"), message("two"))
     await stage.admit(message("three"))
-    assert stage.dispatcher.waiting == 3
+    assert stage.dispatcher.queues.waiting == 3
     await eventually(lambda: stage.runtime.asked)
     clock.advance(60)
     await stage.idle()
@@ -71,7 +71,7 @@ async def test_words_for_a_room_that_is_not_known_yet_wait(
     stage: Stage, fake: FakeHomeserver
 ) -> None:
     await stage.admit(message("early", "!3:test"), message("bird", "!3:test"))
-    assert stage.dispatcher.waiting == 0
+    assert stage.dispatcher.queues.waiting == 0
     await stage.add(3)
     await stage.dispatcher.room_known("!3:test")
     await stage.idle()
@@ -95,7 +95,7 @@ async def test_parked_words_survive_a_crash_after_the_room_was_saved(
 async def test_our_own_events_are_no_prompts(stage: Stage, fake: FakeHomeserver) -> None:
     own = [message(sender="@agent_1:test"), message(sender="@letta:test")]
     await stage.admit(*own)
-    assert stage.dispatcher.waiting == 0
+    assert stage.dispatcher.queues.waiting == 0
     assert stage.dispatcher.counters == {"events_own": 2}
 
 
@@ -174,7 +174,7 @@ async def test_a_turn_is_not_given_up_for_a_locked_database(
         await clock.until(lambda: [line["event"] for line in logs].count(told) > TRIES, step=5)
     other.execute("ROLLBACK")
     other.close()
-    await clock.until(lambda: stage.dispatcher.waiting == 0, step=5)
+    await clock.until(lambda: stage.dispatcher.queues.waiting == 0, step=5)
     assert fake.bodies("!1:test") == ["echo: slow 60"]
     assert stage.dispatcher.counters["turns_given_up"] == 0
     assert len(stage.runtime.asked) == 1
@@ -238,8 +238,8 @@ async def test_commands_are_answered_beside_a_turn(stage: Stage, fake: FakeHomes
     await stage.admit(message("hang"), message("after"))
     await stage.admit(message("!help"))
     await eventually(lambda: notices_in(fake, "!1:test"))
-    await eventually(lambda: stage.dispatcher.waiting == 2)
-    assert [turn.prompt for turn in stage.dispatcher.unfinished()] == ["hang", "after"]
+    await eventually(lambda: stage.dispatcher.queues.waiting == 2)
+    assert [turn.prompt for turn in stage.dispatcher.queues.unfinished()] == ["hang", "after"]
 
 
 async def test_commands_of_a_room_are_answered_in_order(stage: Stage, fake: FakeHomeserver) -> None:
@@ -373,7 +373,7 @@ async def test_a_thread_is_known_through_a_restart_before_its_first_answer(
     await stage.recover()
     await stage.admit(said_in(question["event_id"], "I forgot to say", "!shared:test"))
     stage.runtime.available = True
-    await clock.until(lambda: stage.dispatcher.waiting == 0)
+    await clock.until(lambda: stage.dispatcher.queues.waiting == 0)
     assert fake.bodies("!shared:test") == ["echo: Agent 1 hello", "echo: I forgot to say"]
 
 

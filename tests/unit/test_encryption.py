@@ -9,6 +9,7 @@ from tests.fake_homeserver import FakeHomeserver
 from tests.stage import Stage
 
 from letta_matrix.conversations import notices
+from letta_matrix.matrix.intent import Intent
 from letta_matrix.store.turns import Outcome
 
 NEW, OWN = "!new:test", "!1:test"
@@ -105,3 +106,20 @@ async def test_a_thread_is_answered_there(stage: Stage, fake: FakeHomeserver) ->
     await stage.tell({**event, "type": "m.room.encrypted", "content": {"m.relates_to": relation}})
     (answer,) = fake.messages(OWN)
     assert answer["content"]["m.relates_to"]["event_id"] == "$root"
+
+
+async def test_it_is_said_on_coming_by_a_tool(stage: Stage, fake: FakeHomeserver) -> None:
+    fake.members[NEW] = {PERSON, GHOST}
+    encrypt(fake)
+    ghost = Intent(stage.parts.homeserver, GHOST)
+    for _ in range(2):
+        await stage.parts.toolbox.membership.entered(ghost, NEW)
+    assert fake.bodies(NEW, "m.notice") == [notices.encrypted(LINK)]
+
+
+async def test_a_tool_succeeds_though_it_cannot_be_said(stage: Stage, fake: FakeHomeserver) -> None:
+    fake.members[NEW] = {PERSON, GHOST}
+    encrypt(fake)
+    stage.refuse("PUT .*/send/m.room.message")
+    await stage.parts.toolbox.membership.entered(Intent(stage.parts.homeserver, GHOST), NEW)
+    assert stage.stores.rooms.ours_in(NEW) == {GHOST: True}

@@ -122,7 +122,7 @@ async def test_an_invite_is_taken_through_trouble(
     present(fake)
     fake.fail("POST .*/join", failing(503), LOST_ANSWER)
     await stage.admit(invite(GHOST, ROOM))
-    await clock.until(lambda: stage.dispatcher.waiting == 0)
+    await clock.until(lambda: stage.dispatcher.queues.waiting == 0)
     assert stage.stores.rooms.ours_in(ROOM) == {GHOST: True}
 
 
@@ -274,3 +274,18 @@ async def test_who_comes_back_ends_the_answer_that_was_cut_off(
     assert CURSOR not in whole
     await stage.tell(invite(GHOST, ROOM))
     assert fake.bodies(ROOM) == [whole]
+
+
+async def test_a_room_of_ten_thousand_events_is_looked_through_in_part(
+    stage: Stage, fake: FakeHomeserver
+) -> None:
+    present(fake, "@bob:test")
+    called, early = invite(GHOST, ROOM), message("@agent_1 early", ROOM)
+    talk = [message("so", ROOM, sender="@bob:test") for _ in range(10_000)]
+    last = message("@agent_1 hello", ROOM)
+    written(fake, called, early, *talk, last)
+    await stage.tell(called)
+    await eventually(lambda: stage.runtime.asked)
+    assert [one.message_id for one in stage.runtime.asked] == [last["event_id"]]
+    # What was said since, and what stands before the one that is asked.
+    assert len(fake.matching("GET .*/messages")) <= 20 + 3

@@ -7,14 +7,14 @@ from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.builders import message, redaction
+from tests.builders import edit, message, reaction, redaction
 from tests.scripts import held, obey
 from tests.stage import Stage
 from tests.waiting import Clock, eventually
 
 from letta_matrix.conversations.joining import joined
 from letta_matrix.conversations.routing import new_turn
-from letta_matrix.runtimes.protocol import TurnEvent, TurnRequest
+from letta_matrix.runtimes.protocol import StopReason, TurnEvent, TurnFinished, TurnRequest
 from letta_matrix.store.turns import Outcome, Turn
 
 ROOM = "!1:test"
@@ -122,5 +122,38 @@ async def test_what_was_joined_survives_the_process(stage: Stage) -> None:
 async def test_a_clock_that_is_ahead_holds_nobody_up(stage: Stage, clock: Clock) -> None:
     ahead = int((time.time() + 10**6) * 1000)
     await stage.admit(file(origin_server_ts=ahead))
-    await clock.until(lambda: stage.dispatcher.waiting == 0)
+    await clock.until(lambda: stage.dispatcher.queues.waiting == 0)
     assert len(stage.runtime.asked) == 1
+
+
+async def test_words_about_files_are_corrected_and_asked_anew_with_them(stage: Stage) -> None:
+    words = message("what is it?")
+    await stage.tell(file(), words)
+    await stage.tell(edit(words["event_id"], "what colour is it?"))
+    await eventually(lambda: stage.fake.messages(ROOM, "m.reaction"))
+    await stage.tell(reaction(words["event_id"], "🔁"))
+    _, again = stage.runtime.asked
+    assert "list.txt" in again.text
+    assert again.text.endswith("what colour is it?")
+    assert len(stage.fake.bodies(ROOM, "m.text")) == 1
+
+
+async def test_a_failure_is_asked_anew_with_its_files_as_far_as_they_are_there(
+    stage: Stage,
+) -> None:
+    def fail(_: TurnRequest) -> Iterable[TurnEvent | float]:
+        return [TurnFinished(StopReason.ERROR, error="no")]
+
+    stage.runtime.script = fail
+    gone = file()
+    words = message("what is it?")
+    await stage.tell(words, file(), gone)
+    (offer,) = [
+        one
+        for one in stage.fake.messages(ROOM)
+        if one["content"].get("org.letta.matrix", {}).get("offer")
+    ]
+    stage.runtime.script = obey
+    await stage.tell(redaction(gone["event_id"]))
+    await stage.tell(reaction(offer["event_id"], "🔁"))
+    assert stage.runtime.asked[-1].text.count("list.txt") == 1

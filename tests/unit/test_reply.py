@@ -198,7 +198,7 @@ async def test_long_replies_are_edited_less_often(reply_of: Replies) -> None:
 async def test_a_reply_stands_in_the_thread_it_answers(
     fake: FakeHomeserver, in_thread: Reply
 ) -> None:
-    await in_thread.notify("away", "A moment.")
+    await in_thread.beside.notify("away", "A moment.")
     in_thread.show("One")
     await eventually(lambda: len(fake.messages(ROOM)) == 2)
     await end(in_thread, "One, two.", Notice("Stopped."))
@@ -226,11 +226,11 @@ async def test_a_reply_outside_of_threads_relates_to_nothing(
 async def test_what_is_posted_comes_once_through_restarts(
     fake: FakeHomeserver, reply_of: Replies, outbox: Outbox, turn: Turn
 ) -> None:
-    first = await reply_of().post(OutboxKind.APPROVAL, "k1", "May I?")
+    first = await reply_of().beside.post(OutboxKind.APPROVAL, "k1", "May I?")
     again = reply_of(await outbox.of_turn(turn.turn_id))
-    second = await again.post(OutboxKind.APPROVAL, "k1", "May I?")
-    await again.post(OutboxKind.APPROVAL, "k2", "And that?")
-    await again.post(OutboxKind.TRACE, "k1", "Another kind.")
+    second = await again.beside.post(OutboxKind.APPROVAL, "k1", "May I?")
+    await again.beside.post(OutboxKind.APPROVAL, "k2", "And that?")
+    await again.beside.post(OutboxKind.TRACE, "k1", "Another kind.")
     assert first.event_id == second.event_id == fake.messages(ROOM)[0]["event_id"]
     assert fake.bodies(ROOM) == ["May I?", "And that?", "Another kind."]
 
@@ -239,10 +239,10 @@ async def test_what_was_posted_before_a_crash_and_never_confirmed_comes_once(
     fake: FakeHomeserver, reply_of: Replies, outbox: Outbox, turn: Turn, database: Database
 ) -> None:
     fake.forgetful = True
-    await reply_of().post(OutboxKind.APPROVAL, "k1", "May I?")
+    await reply_of().beside.post(OutboxKind.APPROVAL, "k1", "May I?")
     await database.execute(text("UPDATE outbox SET event_id = NULL"))
     again = reply_of(await outbox.of_turn(turn.turn_id))
-    entry = await again.post(OutboxKind.APPROVAL, "k1", "May I?")
+    entry = await again.beside.post(OutboxKind.APPROVAL, "k1", "May I?")
     assert entry.event_id == fake.messages(ROOM)[0]["event_id"]
     assert fake.bodies(ROOM) == ["May I?"]
 
@@ -251,7 +251,7 @@ async def test_what_is_posted_at_once_comes_once(fake: FakeHomeserver, reply_of:
     fake.slow[SEND] = 0.02
     reply = reply_of()
     await asyncio.gather(
-        *(reply.post(OutboxKind.NOTICE, f"k{n % 3}", f"{n % 3}") for n in range(9))
+        *(reply.beside.post(OutboxKind.NOTICE, f"k{n % 3}", f"{n % 3}") for n in range(9))
     )
     assert sorted(fake.bodies(ROOM)) == ["0", "1", "2"]
 
@@ -262,7 +262,7 @@ async def test_posts_beside_a_growing_reply_keep_their_own_events(
     reply = reply_of()
     for number in range(5):
         reply.show("word " * (number + 1))
-        await reply.post(OutboxKind.NOTICE, f"k{number}", f"notice {number}")
+        await reply.beside.post(OutboxKind.NOTICE, f"k{number}", f"notice {number}")
     await end(reply, "All.")
     assert sorted(fake.bodies(ROOM)) == ["All.", *(f"notice {number}" for number in range(5))]
     entries = await outbox.of_turn(turn.turn_id)
@@ -276,21 +276,21 @@ async def test_statements_are_stored_together_with_what_is_posted(
         return text("INSERT INTO meta VALUES ('cause', :cause)").bindparams(cause=f'"{cause}"')
 
     reply = reply_of()
-    entry = await reply.post(OutboxKind.APPROVAL, "k1", "May I?", remember)
-    await reply.post(OutboxKind.APPROVAL, "k1", "May I?", remember)
+    entry = await reply.beside.post(OutboxKind.APPROVAL, "k1", "May I?", remember)
+    await reply.beside.post(OutboxKind.APPROVAL, "k1", "May I?", remember)
     assert await Meta(database).get("cause") == entry.txn_id
-    assert entry.txn_id == reply.post_txn(OutboxKind.APPROVAL, "k1")
+    assert entry.txn_id == reply.beside.txn(OutboxKind.APPROVAL, "k1")
 
 
 async def test_what_was_posted_can_be_rewritten_once_for_each_key(
     fake: FakeHomeserver, reply_of: Replies, outbox: Outbox, turn: Turn
 ) -> None:
     reply = reply_of()
-    entry = await reply.post(OutboxKind.APPROVAL, "k1", "May I?")
-    await reply.rewrite_interim(entry, "Still waiting.")
-    await reply.rewrite(entry, "k1", "Allowed.")
+    entry = await reply.beside.post(OutboxKind.APPROVAL, "k1", "May I?")
+    await reply.beside.rewrite_interim(entry, "Still waiting.")
+    await reply.beside.rewrite(entry, "k1", "Allowed.")
     again = reply_of(await outbox.of_turn(turn.turn_id))
-    await again.rewrite(entry, "k1", "Denied.")
+    await again.beside.rewrite(entry, "k1", "Denied.")
     assert fake.bodies(ROOM) == ["Allowed."]
     assert all(event["content"]["msgtype"] == "m.text" for event in fake.messages(ROOM))
 
@@ -298,10 +298,10 @@ async def test_what_was_posted_can_be_rewritten_once_for_each_key(
 async def test_what_was_refused_is_not_rewritten(fake: FakeHomeserver, reply_of: Replies) -> None:
     fake.fail(SEND, Fault(403, {"errcode": "M_FORBIDDEN", "error": "no"}))
     reply = reply_of()
-    entry = await reply.post(OutboxKind.APPROVAL, "k1", "May I?")
+    entry = await reply.beside.post(OutboxKind.APPROVAL, "k1", "May I?")
     assert entry.event_id is None
-    await reply.rewrite(entry, "k1", "Allowed.")
-    await reply.rewrite_interim(entry, "Still waiting.")
+    await reply.beside.rewrite(entry, "k1", "Allowed.")
+    await reply.beside.rewrite_interim(entry, "Still waiting.")
     assert fake.bodies(ROOM) == []
     assert len(fake.matching(SEND)) == 1
 
@@ -310,9 +310,9 @@ async def test_the_end_brings_what_was_posted_to_its_end(
     fake: FakeHomeserver, reply_of: Replies
 ) -> None:
     reply = reply_of()
-    await reply.post(OutboxKind.TRACE, "tools", "Uses Bash.")
-    reply.post_at_end(OutboxKind.TRACE, "tools", "Used Bash.")
-    reply.post_at_end(OutboxKind.TRACE, "other", "Something new.")
+    await reply.beside.post(OutboxKind.TRACE, "tools", "Uses Bash.")
+    reply.beside.post_at_end(OutboxKind.TRACE, "tools", "Used Bash.")
+    reply.beside.post_at_end(OutboxKind.TRACE, "other", "Something new.")
     assert fake.bodies(ROOM) == ["Uses Bash."]
     await end(reply, "Done.")
     assert fake.bodies(ROOM) == ["Used Bash.", "Done.", "Something new."]
@@ -324,10 +324,10 @@ async def test_an_end_that_was_told_before_is_not_told_again(
     fake: FakeHomeserver, reply_of: Replies, outbox: Outbox, turn: Turn
 ) -> None:
     reply = reply_of()
-    entry = await reply.post(OutboxKind.APPROVAL, "k1", "May I?")
-    await reply.rewrite(entry, "k1", "Allowed.")
+    entry = await reply.beside.post(OutboxKind.APPROVAL, "k1", "May I?")
+    await reply.beside.rewrite(entry, "k1", "Allowed.")
     again = reply_of(await outbox.of_turn(turn.turn_id))
-    again.post_at_end(OutboxKind.APPROVAL, "k1", "Allowed.")
+    again.beside.post_at_end(OutboxKind.APPROVAL, "k1", "Allowed.")
     await end(again, "Done.")
     assert fake.bodies(ROOM) == ["Allowed.", "Done."]
     assert len(fake.messages(ROOM)) == 3
@@ -404,10 +404,10 @@ async def test_a_notice_beside_the_reply_comes_once(
     fake: FakeHomeserver, reply_of: Replies, outbox: Outbox, turn: Turn
 ) -> None:
     reply = reply_of()
-    await reply.notify("away", "I am away.")
-    await reply.notify("away", "I am away.")
+    await reply.beside.notify("away", "I am away.")
+    await reply.beside.notify("away", "I am away.")
     again = reply_of(await outbox.of_turn(turn.turn_id))
-    await again.notify("away", "I am away.")
+    await again.beside.notify("away", "I am away.")
     await end(again, "Back.")
     assert fake.bodies(ROOM) == ["I am away.", "Back."]
 

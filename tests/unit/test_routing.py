@@ -342,7 +342,8 @@ def test_a_command_belongs_to_its_thread() -> None:
 
 
 def test_a_paused_agent_hears_commands_only() -> None:
-    assert turns_of(message("hello", "!5:test")) == []
+    turn = turn_of(message("hello", "!5:test"))
+    assert (turn.kind, turn.agent_id, turn.prompt) == (TurnKind.PAUSED, "agent-5", None)
     assert command_of(message("!resume", "!5:test")) == ("agent-5", "resume")
 
 
@@ -419,17 +420,22 @@ def test_a_file_may_mention_an_agent() -> None:
     "event",
     [
         mention(GHOSTS[2]),
-        mention(GHOSTS[5]),
         mention(BOT),
         mention(PERSON),
         mention(GHOSTS[0]),
         mention(GHOSTS[1], sender="@troll:test"),
         mention(GHOSTS[1], content={"msgtype": "m.notice", "body": "@agent_1"}),
     ],
-    ids=["removed", "paused", "bot", "person", "unknown", "blocked", "notice"],
+    ids=["removed", "bot", "person", "unknown", "blocked", "notice"],
 )
 def test_mentions_that_nobody_answers(event: dict[str, Any]) -> None:
     assert turns_of(event) == []
+
+
+def test_a_paused_agent_that_is_mentioned_gives_a_sign_and_talks_to_nobody() -> None:
+    event = mention(GHOSTS[5])
+    assert turn_of(event).kind is TurnKind.PAUSED
+    assert turns_of(said_in(event["event_id"], "and now?", SHARED)) == []
 
 
 def test_an_agent_goes_on_in_its_thread_without_a_mention() -> None:

@@ -158,7 +158,7 @@ class Machine(RuleBasedStateMachine):
         try:
             self.fake.heal()
             self.stage.runtime.available = True
-            await self.clock.until(lambda: self.stage.dispatcher.waiting == 0, step=2)
+            await self.clock.until(lambda: self.stage.dispatcher.queues.waiting == 0, step=2)
             # One that it never got is asked again under another name.
             asked = [one.message_id.partition("#")[0] for one in self.stage.runtime.asked]
             assert sorted(asked) == sorted(self.said), "each asked once"

@@ -30,7 +30,7 @@ async def test_all_replies_keep_to_one_budget_of_edits(
     clock.stop()
     began = clock.now()
     await stage.admit(*(message("go on", room_id) for room_id in ROOMS))
-    await clock.until(lambda: stage.dispatcher.waiting == 0, step=0.05)
+    await clock.until(lambda: stage.dispatcher.queues.waiting == 0, step=0.05)
     seconds = clock.now() - began
     edits = 0
     for room_id in ROOMS:
@@ -52,5 +52,5 @@ async def test_a_runtime_that_is_away_is_told_of_once_and_all_is_answered_later(
     await clock.until(lambda: clock.now() > later, step=0.2)
     assert fake.bodies(room_id, "m.notice") == fake.bodies(room_id) == [notices.UNAVAILABLE]
     stage.runtime.available = True
-    await clock.until(lambda: stage.dispatcher.waiting == 0, step=0.2)
+    await clock.until(lambda: stage.dispatcher.queues.waiting == 0, step=0.2)
     assert fake.bodies(room_id) == [notices.UNAVAILABLE, "echo: one", "echo: two"]

@@ -1,5 +1,6 @@
 """Who is in a room, and whose the messages are that others refer to, decide whom one is for."""
 
+import asyncio
 import itertools
 from typing import Any
 
@@ -9,9 +10,9 @@ from hypothesis import strategies as st
 from tests.builders import PERSON, invite, message, reply_to, said_in
 from tests.fake_homeserver import FakeHomeserver, failing
 from tests.stage import Stage
-from tests.waiting import eventually
+from tests.waiting import Clock, eventually, settled
 
-ROOM = "!new:test"
+ROOM, OWN = "!new:test", "!1:test"
 GHOST, OTHER, BOT, BOB = "@agent_1:test", "@agent_2:test", "@letta:test", "@bob:test"
 EVE = "@eve:test"
 _rooms = itertools.count(1)
@@ -216,3 +217,21 @@ async def test_any_coming_and_going_is_followed(
             is_alone = OTHER not in here and len(here - {GHOST, OTHER, BOT}) == 1
             told = len(stage.runtime.asked) - before
             assert told == (1 if step == "name" or is_alone else 0)
+
+
+async def test_a_slow_homeserver_holds_up_a_transaction_once(
+    stage: Stage, fake: FakeHomeserver, clock: Clock
+) -> None:
+    await group_of(stage, fake)
+    released = fake.hold("/event/")
+    clock.stop()
+    replies = [reply_to(f"$old{number}", "@agent_1 hi", ROOM) for number in range(4)]
+    admitting = asyncio.create_task(stage.admit(*replies, message("!1", OWN)))
+    await eventually(lambda: fake.matching("/event/"))
+    await settled(admitting)
+    clock.advance(2)
+    await eventually(admitting.done)
+    clock.go()
+    released.set()
+    await stage.idle()
+    assert len(asked(stage)) == 5

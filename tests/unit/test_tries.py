@@ -85,12 +85,12 @@ async def test_a_message_that_cannot_be_ended_waits_beside_the_others(
     with capture_logs(), monkeypatch.context() as patch:
         patch.setattr(stage.runner, "give_up", unable)
         await stage.admit(message("odd"))
-        await clock.until(lambda: dispatcher.trouble, step=2)
-        assert "1 messages can neither be answered nor refused" in dispatcher.trouble
+        await clock.until(lambda: dispatcher.queues.trouble, step=2)
+        assert "1 messages can neither be answered nor refused" in dispatcher.queues.trouble
         stage.runtime.script = obey
         await stage.admit(message("next"))
         await eventually(lambda: fake.bodies("!1:test"), ["echo: next"].__eq__)
-        await eventually(lambda: dispatcher.waiting, (1).__eq__)
-        await clock.until(lambda: dispatcher.waiting == 0, step=5)
+        await eventually(lambda: dispatcher.queues.waiting, (1).__eq__)
+        await clock.until(lambda: dispatcher.queues.waiting == 0, step=5)
     assert fake.bodies("!1:test") == ["echo: next", "echo: odd"]
-    assert dispatcher.trouble == ""
+    assert dispatcher.queues.trouble == ""

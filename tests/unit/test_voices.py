@@ -1,18 +1,24 @@
 """An agent that may not speak is not asked, and whoever asked it is told."""
 
+import asyncio
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
-from tests.builders import PERSON, invite, message
+from tests.builders import PERSON, invite, message, said_in
 from tests.fake_homeserver import FakeHomeserver
+from tests.scripts import held
 from tests.stage import Stage
+from tests.waiting import eventually
 
 from letta_matrix.conversations import notices
 from letta_matrix.conversations.voices import MUTED
+from letta_matrix.runtimes.protocol import TurnEvent, TurnRequest
 from letta_matrix.store.turns import Outcome
 
 ROOM, GROUP = "!1:test", "!group:test"
-GHOST = "@agent_1:test"
+GHOST, BOB = "@agent_1:test", "@bob:test"
+LINK = "[`!group:test`](https://matrix.to/#/%21group%3Atest)"
 LEVELS = "m.room.power_levels"
 
 
@@ -102,8 +108,7 @@ async def test_who_may_be_in_its_room_is_told_there(stage: Stage, fake: FakeHome
     await stage.tell(message("hello @agent_1", GROUP), message("@agent_1?", GROUP))
     assert stage.runtime.asked == []
     assert fake.bodies(GROUP) == []
-    link = "[`!group:test`](https://matrix.to/#/%21group%3Atest)"
-    assert fake.bodies(ROOM, "m.notice") == [notices.muted(link, 0, 50)]
+    assert fake.bodies(ROOM, "m.notice") == [notices.muted(LINK, 0, 50)]
 
 
 async def test_others_are_told_in_a_new_room_of_theirs(stage: Stage, fake: FakeHomeserver) -> None:
@@ -147,3 +152,76 @@ async def test_odd_events_do_no_harm(stage: Stage, fake: FakeHomeserver) -> None
     assert stage.parts.voices.troubles
     stage.parts.voices.changed({"room_id": ROOM, "type": "m.room.member", "state_key": GHOST})
     assert stage.parts.voices.troubles == {}
+
+
+async def in_an_open_group(stage: Stage, fake: FakeHomeserver) -> asyncio.Event:
+    """The agent is at work there on what it was asked; the event lets it go on."""
+    fake.members |= {ROOM: {PERSON}, GROUP: {PERSON, BOB}}
+    fake.guarded = {GROUP}
+    await stage.tell(invite(GHOST, GROUP))
+    released = asyncio.Event()
+
+    def hold(_: TurnRequest) -> Iterable[TurnEvent | float]:
+        return held(released)
+
+    stage.runtime.script = hold
+    asked = message("hello @agent_1", GROUP)
+    await stage.admit(asked, said_in(asked["event_id"], "and then?", GROUP))
+    await eventually(lambda: fake.messages(GROUP))
+    return released
+
+
+async def sent_away(stage: Stage, fake: FakeHomeserver, by: str) -> None:
+    fake.members[GROUP].discard(GHOST)
+    await stage.admit(
+        fake.set_state(GROUP, "m.room.member", {"membership": "leave"}, GHOST, sender=by)
+    )
+
+
+async def test_who_asked_is_told_that_an_answer_is_cut_off(
+    stage: Stage, fake: FakeHomeserver
+) -> None:
+    released = await in_an_open_group(stage, fake)
+    await sent_away(stage, fake, BOB)
+    released.set()
+    await stage.idle()
+    # What waited behind it is not asked any more.
+    assert len(stage.runtime.asked) == 1
+    assert fake.bodies(ROOM, "m.notice") == [notices.cut_off(LINK), notices.gone_from(LINK)]
+    await stage.tell(invite(GHOST, GROUP))
+    assert fake.bodies(GROUP)[0].endswith("word19")
+
+
+async def test_who_sent_it_away_is_told_nothing(stage: Stage, fake: FakeHomeserver) -> None:
+    released = await in_an_open_group(stage, fake)
+    await sent_away(stage, fake, PERSON)
+    released.set()
+    await stage.idle()
+    assert len(stage.runtime.asked) == 1
+    assert fake.bodies(ROOM) == []
+
+
+async def test_an_answer_that_is_refused_for_another_reason_is_no_aside(
+    stage: Stage, fake: FakeHomeserver
+) -> None:
+    fake.set_state(ROOM, "m.room.member", {"membership": "join"}, GHOST, sender=GHOST)
+    stage.refuse("PUT .*/send/m.room.message", errcode="M_UNKNOWN")
+    turn = await stage.run("hello")
+    assert await stage.outcome(turn) is Outcome.FAILED
+    assert fake.matching("POST .*/createRoom") == []
+
+
+@pytest.mark.parametrize("may_react", [True, False])
+async def test_a_command_gets_a_sign_too(
+    stage: Stage, fake: FakeHomeserver, may_react: bool
+) -> None:
+    levels(fake, events_default=50, events={"m.reaction": 0 if may_react else 50})
+    stage.refuse("PUT .*/send/m.room.message")
+    command = message("!status")
+    await stage.tell(command)
+    if may_react:
+        (sign,) = fake.messages(ROOM, "m.reaction")
+        assert sign["content"]["m.relates_to"]["event_id"] == command["event_id"]
+    else:
+        (made,) = fake.matching("POST .*/createRoom")
+        assert made.body["invite"] == [PERSON]

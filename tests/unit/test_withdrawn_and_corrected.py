@@ -186,6 +186,33 @@ async def test_an_answered_question_is_asked_anew_only_when_that_is_wished(stage
     assert stage.fake.bodies(ROOM) == ["echo: three"]
 
 
+async def test_all_who_answered_are_asked_anew(stage: Stage, released: asyncio.Event) -> None:
+    group = "!group:test"
+    for user in ("@agent_1:test", "@agent_2:test"):
+        await stage.stores.rooms.joined(group, user, direct=False)
+    question = message("one @agent_1 @agent_2", group)
+    target = question["event_id"]
+
+    def second_works(request: TurnRequest) -> Iterable[TurnEvent | float]:
+        return held(released) if request.agent_id == "agent-2" else obey(request)
+
+    stage.runtime.script = second_works
+    await stage.admit(question)
+    await eventually(lambda: len(stage.dispatcher.queues.unfinished()) == 1)
+    await stage.admit(edit(target, "two", group))
+    await settled()
+    # It is offered once a tap asks them all.
+    assert stage.fake.messages(group, "m.reaction") == []
+    released.set()
+    await stage.idle()
+    await eventually(lambda: len(stage.fake.messages(group, "m.reaction")) == 2)
+    stage.runtime.script = obey
+    await stage.tell(reaction(target, "🔁", group))
+    asked_anew = [(one.agent_id, one.text[-3:]) for one in stage.runtime.asked[2:]]
+    assert sorted(asked_anew) == [("agent-1", "two"), ("agent-2", "two")]
+    assert len(stage.fake.bodies(group, "m.text")) == 2, "in place of the first answers"
+
+
 def offers(stage: Stage, target: str) -> list[Any]:
     found = stage.fake.messages(ROOM, "m.reaction")
     relations = [event["content"]["m.relates_to"] for event in found]
@@ -229,7 +256,7 @@ async def test_outcomes_are_told(stage: Stage, released: asyncio.Event) -> None:
     await busy(stage)
     question = message("mine")
     await stage.admit(question)
-    (_, waiting) = stage.dispatcher.unfinished()
+    (_, waiting) = stage.dispatcher.queues.unfinished()
     await stage.admit(redaction(question["event_id"]))
     released.set()
     await stage.idle()
@@ -253,7 +280,7 @@ async def test_what_waits_for_its_room_can_be_edited(stage: Stage) -> None:
     named = {"m.mentions": {"user_ids": ["@agent_1:test"]}}
     said = message("hi", "!group:test")
     said["content"] |= named
-    with stage.dispatcher.opening("!group:test"):
+    async with stage.dispatcher.opening("!group:test"):
         await stage.admit(said)
         await stage.admit(edit(said["event_id"], "ho", "!group:test", new=named))
     await stage.dispatcher.room_known("!group:test")
@@ -263,10 +290,39 @@ async def test_what_waits_for_its_room_can_be_edited(stage: Stage) -> None:
     await stage.recover()
 
 
+async def test_nothing_overtakes_what_waited_for_its_room(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await stage.stores.rooms.joined("!group:test", "@agent_1:test", direct=True)
+    inbox, gate, opened = stage.stores.inbox, asyncio.Event(), asyncio.Event()
+    unpark = inbox.unpark
+
+    async def slowly(*given: Any) -> Any:
+        await gate.wait()
+        return await unpark(*given)
+
+    async def come() -> None:
+        async with stage.dispatcher.opening("!group:test"):
+            await opened.wait()
+
+    coming = asyncio.create_task(come())
+    await settled(coming)
+    await stage.admit(message("first", "!group:test"))
+    monkeypatch.setattr(inbox, "unpark", slowly)
+    opened.set()
+    await settled(coming)
+    admitting = asyncio.create_task(stage.admit(message("second", "!group:test")))
+    await settled(admitting)
+    gate.set()
+    await asyncio.gather(coming, admitting)
+    await stage.idle()
+    assert asked(stage) == ["first", "second"]
+
+
 async def test_what_was_removed_while_its_room_opened_is_not_asked(stage: Stage) -> None:
     await stage.stores.rooms.joined("!group:test", "@agent_1:test", direct=True)
     said = message("a secret", "!group:test")
-    with stage.dispatcher.opening("!group:test"):
+    async with stage.dispatcher.opening("!group:test"):
         await stage.admit(redaction(said["event_id"], "!group:test"))
         await stage.dispatcher.room_known("!group:test", [said], "agent-1")
     await stage.idle()

@@ -69,12 +69,12 @@ class Activity:
         if self._uses:
             uses = list(self._uses.values())
             markdown, key = trace(uses, timed=self._timed), _KEY
-            if not self._reply.stands_last(OutboxKind.TRACE, key):
+            if not self._reply.beside.stands_last(OutboxKind.TRACE, key):
                 # Words have begun below the line, and the trace stands below them all.
                 line = status_line(uses, timed=self._timed, over=True)
-                self._reply.post_at_end(OutboxKind.TRACE, key, line)
+                self._reply.beside.post_at_end(OutboxKind.TRACE, key, line)
                 key = _KEY_AT_END
-            self._reply.post_at_end(OutboxKind.TRACE, key, markdown)
+            self._reply.beside.post_at_end(OutboxKind.TRACE, key, markdown)
 
     def close(self) -> None:
         """Show nothing more."""
@@ -86,7 +86,7 @@ class Activity:
             await self._long_running()
             line = self._line()
             async with self._posting:
-                entry = await self._reply.post(OutboxKind.TRACE, _KEY, line)
+                entry = await self._reply.beside.post(OutboxKind.TRACE, _KEY, line)
             await self._follow(entry, line)
         except Exception as error:
             log.error("tools are not shown", turn=self._reply.turn.turn_id, exc_info=error)
@@ -112,7 +112,7 @@ class Activity:
             await asyncio.sleep(least)
             await is_set(self._changed, pause - least)
             if (line := self._line()) != shown:
-                await self._reply.rewrite_interim(entry, line)
+                await self._reply.beside.rewrite_interim(entry, line)
                 shown, pause = line, min(pause * _STRETCH, _LONGEST_PAUSE)
 
     def _line(self) -> str:

@@ -1,7 +1,7 @@
 """Reactions and replies to our own events: they stand for commands, or ask an agent again."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from letta_matrix.conversations.approvers import Approvers
@@ -20,10 +20,9 @@ from letta_matrix.matrix.content import BESIDE, MARKER
 from letta_matrix.matrix.events import mapping, redacted, replaced
 from letta_matrix.store.agents import AgentDirectory
 from letta_matrix.store.approvals import Approval, ApprovalStatus, ApprovalStore
-from letta_matrix.store.inbox import InboxEntry, InboxState
+from letta_matrix.store.inbox import Inbox, InboxEntry, InboxState
 from letta_matrix.store.outbox import Outbox
 from letta_matrix.store.turns import (
-    Outcome,
     Turn,
     TurnKind,
     TurnStatus,
@@ -70,11 +69,13 @@ class Answers:
         approvers: Approvers,
         directory: AgentDirectory,
         roster: Roster,
+        inbox: Inbox,
     ) -> None:
         self._router = router
         self._approvers = approvers
         self._directory = directory
         self._roster = roster
+        self._inbox = inbox
         self._outbox = outbox
         self._turns = turns
         self._approvals = approvals
@@ -87,38 +88,47 @@ class Answers:
         if event.get("type") == "m.room.message":
             self._approvals.spoken_at(event, _place(event))
         if are_ids(target := redacted(event)):
-            turn = await self._redacted(event, str(target))
+            turns = [await self._redacted(event, str(target))]
         elif self._router.may_speak(str(ids[2])):
-            turn = await self._turn(event)
+            turns = await self._turns_of(event)
         else:
             return None
-        if turn is None:
+        found = [turn for turn in turns if turn is not None]
+        if not found:
             return None
-        return InboxEntry(str(ids[0]), str(ids[1]), event, InboxState.ROUTED, [turn])
+        return InboxEntry(str(ids[0]), str(ids[1]), event, InboxState.ROUTED, found)
 
     async def _redacted(self, event: Mapping[str, Any], target: str) -> Turn | None:
-        """Of our own events, and of others' messages: what their own senders redact is plain."""
+        """Of our own events, of others' messages, and of edits (`reply_to` names their message):
+        of their own messages it is plain what their senders redact."""
         asked = await self._approvals.asked_in(target)
         answered = asked or await self._outbox.turn_of(target)
         if answered is None:
             prompted = await self._turns.prompted_by(target)
             answered = next((one for one in prompted if one.sender != event["sender"]), None)
+        edited = await self._inbox.edited_by(target) if answered is None else ""
+        if edited:
+            answered = next(iter(await self._turns.prompted_by(edited)), None)
         if answered is None or answered.room_id != event["room_id"]:
             return None
         turn = new_turn(event, answered.agent_id, target)
-        turn.kind = TurnKind.REDACTION
+        turn.kind, turn.reply_to = TurnKind.REDACTION, edited or None
         return turn
 
-    async def _turn(self, event: Mapping[str, Any]) -> Turn | None:
+    async def _turns_of(self, event: Mapping[str, Any]) -> Sequence[Turn | None]:
         relation = mapping(mapping(event.get("content")).get("m.relates_to"))
         if event.get("type") == "m.reaction":
             target, key = relation.get("event_id"), str(relation.get("key", ""))
-            return await self._reacted(event, str(target), key) if are_ids(target) else None
+            if not are_ids(target):
+                return []
+            if _SKIN_OR_VARIANT.sub("", key) == ASK_AGAIN:
+                return await self._again(event, str(target))
+            return [await self._reacted(event, str(target), key)]
         if event.get("type") != "m.room.message" or event.get("state_key") is not None:
-            return None
+            return []
         if (target := reply_of(event)) is not None:
-            return await self._replied(event, target)
-        return await self._said(event)
+            return [await self._replied(event, target)]
+        return [await self._said(event)]
 
     async def _said(self, event: Mapping[str, Any]) -> Turn | None:
         """Plain words while one question stands where they are said: they count if they cannot be
@@ -168,8 +178,6 @@ class Answers:
 
     async def _reacted(self, event: Mapping[str, Any], target: str, key: str) -> Turn | None:
         key = _SKIN_OR_VARIANT.sub("", key)
-        if key == ASK_AGAIN:
-            return await self._again(event, target)
         if key == STOP:
             return await self._stop(event, target)
         if (verb := _DECISIONS.get(key)) is None:
@@ -179,34 +187,33 @@ class Answers:
             return None
         return command_turn(event, asked.agent_id, f"{verb} {asked.key}")
 
-    async def _again(self, event: Mapping[str, Any], target: str) -> Turn | None:
-        """The turn that asks an agent again: as it offered, or, on a message of one's own, what
-        that says by now, answered where it was answered before."""
+    async def _again(self, event: Mapping[str, Any], target: str) -> list[Turn]:
+        """The turns that ask again: an agent as it offered, or, on a message of one's own, all
+        that have answered it what that says by now, each where it answered before."""
         offered = await self._outbox.offered_by(target)
         # What a turn has offered is taken up once, however often it did and many people react.
         cause = str(event["event_id"]) if offered is None else offer_of(offered.turn_id)
-        asked = offered or await self._answered(str(event["sender"]), target)
-        if asked is None or asked.room_id != event["room_id"]:
-            return None
-        if self._router.is_paused(asked.agent_id, asked.room_id):
-            return None
-        if asked.prompt is None and asked.attachment is None:
-            return None
-        again = _asked_anew(event, asked, cause)
-        return again if await self._turns.get(again.turn_id) is None else None
+        asked = [offered] if offered else await self._answered(str(event["sender"]), target)
+        again = [
+            _asked_anew(event, one, cause)
+            for one in asked
+            if one.room_id == event["room_id"]
+            and not self._router.is_paused(one.agent_id, one.room_id)
+            and (one.prompt is not None or one.attachment is not None)
+        ]
+        return [one for one in again if await self._turns.get(one.turn_id) is None]
 
-    async def _answered(self, sender: str, target: str) -> Turn | None:
-        """The sender's own message that was answered, if nothing of it is under way."""
+    async def _answered(self, sender: str, target: str) -> list[Turn]:
+        """The turns that have answered the sender's own message, and of which nothing is under
+        way; of one that was asked with others, the one that it was asked with."""
         prompted = await self._turns.prompted_by(target)
         mine = [one for one in prompted if one.sender == sender and one.hops == 0]
-        if len(mine) != 1 or mine[0].status is not TurnStatus.DONE:
-            return None
-        one = mine[0]
-        if one.outcome == Outcome.JOINED and one.joined_to is not None:
-            return None
-        is_known = one.prompt is not None or one.attachment is not None
-        revised = await self._turns.revising(one.turn_id)
-        return one if is_known and all(it.status is TurnStatus.DONE for it in revised) else None
+        heads = [await self._turns.get(one.joined_to) if one.joined_to else one for one in mine]
+        return [one for one in heads if one is not None and await self._is_over(one)]
+
+    async def _is_over(self, turn: Turn) -> bool:
+        revised = await self._turns.revising(turn.turn_id)
+        return all(one.status is TurnStatus.DONE for one in (turn, *revised))
 
     async def _stop(self, event: Mapping[str, Any], target: str) -> Turn | None:
         replied = await self._outbox.turn_of(target)

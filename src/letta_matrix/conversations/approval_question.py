@@ -50,7 +50,7 @@ class Question:
         """The event that asks, posted together with the row unless both are there; it pings the
         users in `pings`."""
         async with self.posting:
-            return await self.reply.post(
+            return await self.reply.beside.post(
                 OutboxKind.APPROVAL,
                 self.key,
                 markdown,
@@ -61,7 +61,7 @@ class Question:
     async def show(self, entry: OutboxEntry, markdown: str) -> None:
         """Make the event that asks say `markdown` for good."""
         async with self.posting:
-            await self.reply.rewrite(entry, self.key, markdown)
+            await self.reply.beside.rewrite(entry, self.key, markdown)
         self.shown = True
 
     async def stop(self) -> None:

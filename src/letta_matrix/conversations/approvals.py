@@ -165,7 +165,7 @@ class Approvals:
         for approval in await self.store.of_turn(turn.turn_id):
             settled = await self._settle(approval, ApprovalStatus.LAPSED)
             if reply is not None and settled is not None and settled.key not in shown:
-                reply.post_at_end(OutboxKind.APPROVAL, settled.key, outcome(settled))
+                reply.beside.post_at_end(OutboxKind.APPROVAL, settled.key, outcome(settled))
 
     async def close(self) -> None:
         """Let go of everything; what is open stays so, for the next start."""
@@ -231,7 +231,7 @@ class Approvals:
             if waits and (settled := await self._settle(approval, ApprovalStatus.LAPSED)):
                 async with question.posting:
                     line = superseded(settled)
-                    await reply.rewrite_posted(OutboxKind.APPROVAL, approval.key, line)
+                    await reply.beside.rewrite_posted(OutboxKind.APPROVAL, approval.key, line)
 
     async def _pings(self, question: Question, approval: Approval) -> list[str]:
         """Who is to notice the question."""
@@ -256,7 +256,7 @@ class Approvals:
             tool=event.tool,
             arguments=dict(event.arguments),
             always=event.always,
-            prompt_txn=question.reply.post_txn(OutboxKind.APPROVAL, question.key),
+            prompt_txn=question.reply.beside.txn(OutboxKind.APPROVAL, question.key),
             # Compared with when people wrote.
             asked_at=question.reply.intent.homeserver.clock.now(),
             expires_at=now + self._config.conversations.approval_timeout,
@@ -288,7 +288,7 @@ class Approvals:
     async def _say_what_waits(self, question: Question) -> None:
         async with question.posting:
             if not question.decided.is_set():
-                await question.reply.notify(f"waits {question.key}", ANSWER_FIRST)
+                await question.reply.beside.notify(f"waits {question.key}", ANSWER_FIRST)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         async def quietly() -> None:

@@ -128,7 +128,7 @@ class Asking:
                 if away is None or (run.watchdog.ran_since(begun) and now - begun > _PATIENCE):
                     away, pause = now, _FIRST_PAUSE
                 if now - away > _PATIENCE:
-                    await reply.notify(*_waiting(error))
+                    await reply.beside.notify(*_waiting(error))
                 least = error.retry_after if isinstance(error, RateLimited) else 0.0
             except RuntimeRefused as error:
                 return _refused(reply, error)
@@ -155,7 +155,7 @@ class Asking:
         crowded = self._joining.is_crowded(run.turn, run.joined)
         run.reply.events.replies |= prompt.several or crowded
         for number, note in enumerate(prompt.notes):
-            await run.reply.notify(f"note {number}", note)
+            await run.reply.beside.notify(f"note {number}", note)
         return prompt
 
     async def _offer(self, turn: Turn, lost: TurnLost, reply: Reply) -> End:

@@ -29,6 +29,8 @@ log = structlog.get_logger()
 
 _FIRST_PAGE, _NEXT_PAGES = 50, 500
 """Events asked for; the first page is often the last."""
+_AT_ONCE = 100
+"""Events admitted at once, as many as a homeserver pushes."""
 _PAUSE = 0.04
 _BEAT = 1800.0
 _OLDER, _NEWER = "alive_older", "alive_newer"
@@ -123,7 +125,10 @@ class CatchUp:
             return
         if missed:
             log.warning("messages were missed", room=room_id, count=len(missed))
-            await self._dispatcher.admit("catch-up", missed, missed=True)
+            for begin in range(0, len(missed), _AT_ONCE):
+                # What is said now comes in between.
+                part = missed[begin : begin + _AT_ONCE]
+                await self._dispatcher.admit("catch-up", part, missed=True)
 
     async def _missed(self, room_id: str, looker: Intent, since: float) -> list[dict[str, Any]]:
         """A room's events after `since` (a Unix time) that never came, oldest first."""

@@ -1,53 +1,56 @@
-"""From the homeserver's transactions to one worker per conversation."""
+"""From the homeserver's transactions to turns."""
 
 import asyncio
 import time
-from collections import Counter, deque
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections import Counter
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
 
 import structlog
 
+from letta_matrix import clock
 from letta_matrix.conversations.amending import amending_entry
 from letta_matrix.conversations.answers import Answers
 from letta_matrix.conversations.audience import NOTHING, Refers
 from letta_matrix.conversations.loops import Loops
-from letta_matrix.conversations.openings import Openings, kept_refers
-from letta_matrix.conversations.queues import queue_of
+from letta_matrix.conversations.openings import Openings, keeping, kept_refers
 from letta_matrix.conversations.routing import Router, sent_at
-from letta_matrix.conversations.tries import Runner, Tries
+from letta_matrix.conversations.tries import Runner
+from letta_matrix.conversations.turn_queues import TurnQueues
 from letta_matrix.matrix.events import mapping
 from letta_matrix.store.amendments import Amended, Amendment
 from letta_matrix.store.database import StoreUnavailable
 from letta_matrix.store.inbox import Inbox, InboxEntry, InboxState
-from letta_matrix.store.places import Place
 from letta_matrix.store.rooms import Rooms
 from letta_matrix.store.turns import Outcome, Turn, TurnKind, TurnStatus, TurnStore
 
 log = structlog.get_logger()
 
 _KEEP = 30 * 86_400
-_ASIDE = 120.0
-
 _CHANGES_ROOM = ("m.room.member", "m.room.name", "m.room.history_visibility")
 
 
-async def _unknown(_event: Mapping[str, Any]) -> Refers:
+_PATIENCE = 2.0
+"""Seconds that the homeserver is asked for what the messages of a transaction refer to; then they
+are routed by what is known."""
+
+
+async def _unknown(_event: Mapping[str, Any], _until: float) -> Refers:
     """For a dispatcher that routes by the event alone."""
     return NOTHING
 
 
 class Dispatcher:
-    """Admits transactions and runs the turns they bring: at each place one by one in order of
-    arrival, different places side by side, commands beside them all.
+    """Admits transactions and lets the turns they bring run in their `queues`: at each place one by
+    one in order of arrival, different places side by side, commands beside them all.
 
     `takes` gives, for an event that answers something else than an agent, what to call when it
     is stored; `arrived` hears of every event once it is stored; `room_changed` hears of rooms
     whose members, name or readers are others now; `amended` of turns whose messages were edited or
-    redacted, `queued` of turns that come to wait behind another; `refers` finds what an event
-    refers to, `loops` ends talks with programs.
+    redacted, `queued` of turns that come to wait behind another; `refers` finds, until a time of
+    the loop's clock, what an event refers to, `loops` ends talks with programs.
     """
 
     def __init__(
@@ -63,7 +66,7 @@ class Dispatcher:
         room_changed: Callable[[str], None] = lambda _: None,
         amended: Callable[[Amended], None] = lambda _: None,
         queued: Callable[[Turn], None] = lambda _: None,
-        refers: Callable[[Mapping[str, Any]], Awaitable[Refers]] = _unknown,
+        refers: Callable[[Mapping[str, Any], float], Awaitable[Refers]] = _unknown,
         loops: Loops | None = None,
     ) -> None:
         self._router = router
@@ -75,40 +78,16 @@ class Dispatcher:
         self._arrived = arrived
         self._room_changed = room_changed
         self._amended = amended
-        self._queued = queued
         self._openings = Openings()
+        self._admitting = asyncio.Lock()
         self._refers = refers
         self._loops = loops
-        self._queues: dict[Place, deque[Turn]] = {}
-        self._workers: set[asyncio.Task[None]] = set()
-        self._recovered: set[str] = set()
-        self._aside: list[Turn] = []
         self.counters: Counter[str] = Counter()
-        self._tries = Tries(runners, self.counters)
-
-    @property
-    def waiting(self) -> int:
-        """Turns not answered yet."""
-        return len(self.unfinished())
-
-    @property
-    def trouble(self) -> str:
-        """What operators should know, "" for nothing."""
-        if not self._aside:
-            return ""
-        return (
-            f"{len(self._aside)} messages can neither be answered nor refused; they are taken up "
-            "again every two minutes, and the log says why that fails (a turn could not be ended)"
-        )
-
-    def unfinished(self) -> list[Turn]:
-        """The turns that run or wait."""
-        return [*self._aside, *(turn for queue in self._queues.values() for turn in queue)]
+        self.queues = TurnQueues(runners, self.counters, queued, self._ended)
 
     async def recover(self) -> None:
         """Take up every turn an earlier process left unfinished. Call before `admit`."""
         unfinished = await self._turns.unfinished()
-        self._recovered = {turn.turn_id for turn in unfinished}
         if unfinished:
             log.info("turns taken up again", turns=len(unfinished))
         for turn in unfinished:
@@ -117,41 +96,39 @@ class Dispatcher:
             if turn.kind is TurnKind.INVITE:
                 # What was said before it was taken comes first.
                 self._openings.begin(turn.room_id)
-        self.start(unfinished)
+        self.queues.recover(unfinished)
         for room_id in await self._inbox.parked_rooms():
-            await self._look_if_open(room_id)
-
-    def start(self, turns: list[Turn]) -> None:
-        """Run turns that are stored already."""
-        for turn in turns:
-            self._enqueue(turn)
+            if self._router.knows(room_id) and room_id not in self._openings:
+                await self.room_known(room_id)
 
     async def admit(
         self, txn_id: str, events: list[dict[str, Any]], *, missed: bool = False
     ) -> None:
         """Store a transaction with the turns it starts, then let them run; `missed` is one of
         events that were never pushed. Raises when it could not be stored; then nothing of it is."""
+        async with self._admitting:
+            await self._admit(txn_id, events, missed=missed)
+        for event in events:
+            self._arrived(event)
+
+    async def _admit(self, txn_id: str, events: list[dict[str, Any]], *, missed: bool) -> None:
         taken: list[Callable[[], None]] = []
         sorted_out = list[InboxEntry | None]()
+        until = clock.now() + _PATIENCE
         for event in events:
             # First: who is there decides whom the next message is for.
             await self._note(event)
-            sorted_out.append(await self._sort(event, taken))
+            sorted_out.append(await self._sort(event, taken, until))
         entries = _each_turn_once([entry for entry in sorted_out if entry is not None])
         admitted = await self._inbox.admit(txn_id, entries, missed=missed)
         for amended in admitted.amended:
             self._amend(amended, admitted.turns)
         for entry in entries:
             self._openings.noted(entry)
-        self.start(admitted.turns)
+        self.queues.start(admitted.turns)
         # Only now that the answers are stored: a transaction that comes again brings them again.
         for answer in taken:
             answer()
-        for event in events:
-            self._arrived(event)
-        # A room may have become known while its events were being parked.
-        for room_id in {e.room_id for e in entries if e.state is InboxState.PARKED}:
-            await self._look_if_open(room_id)
 
     async def missing(self, events: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Those of some events that `admit` would store, and never has."""
@@ -168,22 +145,38 @@ class Dispatcher:
         """Look again at what arrived for a room before it was known to be an agent's. `history`
         is what was said there since the agent (`agent_id`, "" for the bot) was invited, oldest
         first: the homeserver does not push what came before it joined."""
+        async with self._admitting:
+            await self._look_again(room_id, history, agent_id)
+
+    @asynccontextmanager
+    async def opening(self, room_id: str) -> AsyncGenerator[None]:
+        """One of our users comes into a room: what arrives meanwhile waits for what was said
+        before, which `room_known` is told, and is taken up at the end."""
+        self._openings.begin(room_id)
+        try:
+            yield
+        finally:
+            await self._opened(room_id)
+
+    async def _opened(self, room_id: str) -> None:
+        # Nothing that arrives may come between what has waited and the end of waiting.
+        async with self._admitting:
+            self._openings.end(room_id)
+            if room_id not in self._openings:
+                await self._look_again(room_id)
+
+    async def _look_again(
+        self, room_id: str, history: Sequence[Mapping[str, Any]] = (), agent_id: str | None = None
+    ) -> None:
+        until = clock.now() + _PATIENCE
+        history = [keeping(event, await self._refers(event, until)) for event in history]
         meanwhile = self._openings.amendments(room_id)
         new = await self._inbox.unpark(room_id, self._route_late, history, agent_id, meanwhile)
-        self.start(new)
-
-    def opening(self, room_id: str) -> AbstractContextManager[None]:
-        """One of our users comes into a room: what arrives meanwhile waits for what was said
-        before. Call `room_known` at its end or after it."""
-        return self._openings.opening(room_id)
+        self.queues.start(new)
 
     async def amend(self, amendment: Amendment) -> None:
         """Let an amendment take effect that did not come with the sender's own event."""
         self._amend(await self._inbox.amend(amendment), [])
-
-    def behind(self, turn: Turn) -> list[Turn]:
-        """The turns that wait behind one that runs."""
-        return [one for one in self._queues.get(queue_of(turn), ()) if one is not turn]
 
     async def prune(self) -> None:
         """Forget, every hour, what has been settled for 30 days."""
@@ -191,15 +184,8 @@ class Dispatcher:
             await self._inbox.prune(time.time() - _KEEP)
             await asyncio.sleep(3600)
 
-    async def close(self) -> None:
-        """Let go of the turns in flight; they are taken up again at the next start."""
-        workers = list(self._workers)
-        for worker in workers:
-            worker.cancel()
-        await asyncio.gather(*workers, return_exceptions=True)
-
     async def _sort(
-        self, event: Mapping[str, Any], taken: list[Callable[[], None]]
+        self, event: Mapping[str, Any], taken: list[Callable[[], None]], until: float
     ) -> InboxEntry | None:
         if self._router.is_own(event):
             self.counters["events_own"] += 1
@@ -207,7 +193,7 @@ class Dispatcher:
             self._answers.overhear(event)
             return None
         try:
-            entry = await self._entry(event, taken)
+            entry = await self._entry(event, taken, until)
         except StoreUnavailable:
             raise
         except Exception as error:
@@ -219,7 +205,7 @@ class Dispatcher:
         return entry
 
     async def _entry(
-        self, event: Mapping[str, Any], taken: list[Callable[[], None]]
+        self, event: Mapping[str, Any], taken: list[Callable[[], None]], until: float
     ) -> InboxEntry | None:
         if (answer := self._takes(event)) is not None:
             taken.append(answer)
@@ -234,7 +220,7 @@ class Dispatcher:
         if entry is not None:
             # An answer to an event of ours is none to what was said before.
             return entry
-        refers = await self._refers(event)
+        refers = await self._refers(event, until)
         entry = self._router.route(event, refers)
         if self._loops is not None and entry is not None and entry.turns:
             entry.turns = self._loops.allowed(entry.turns)
@@ -251,7 +237,7 @@ class Dispatcher:
 
     def _amend(self, amended: Amended, new: Sequence[Turn]) -> None:
         """Tell of an amendment, with the turns as this process has them."""
-        mine = {turn.turn_id: turn for turn in [*self.unfinished(), *new]}
+        mine = {turn.turn_id: turn for turn in [*self.queues.unfinished(), *new]}
         for turn in amended.turns:
             if (live := mine.get(turn.turn_id)) is not None:
                 live.prompt, live.attachment = turn.prompt, turn.attachment
@@ -276,55 +262,10 @@ class Dispatcher:
         if membership in ("leave", "ban"):
             await self._rooms.left(room_id, user_id, sent_at(event))
 
-    def _enqueue(self, turn: Turn) -> None:
-        key = queue_of(turn)
-        queue = self._queues.get(key)
-        if queue is not None:
-            queue.append(turn)
-            self._queued(turn)
-            return
-        self._queues[key] = deque([turn])
-        worker = asyncio.create_task(self._work(key))
-        self._workers.add(worker)
-        worker.add_done_callback(self._workers.discard)
-
-    async def _work(self, key: Place) -> None:
-        queue = self._queues[key]
-        while queue:
-            turn = queue[0]
-            ended = await self._tries.run(turn, recovered=turn.turn_id in self._recovered)
-            queue.popleft()
-            if not ended:
-                self._put_aside(turn)
-                continue
-            if turn.kind is TurnKind.INVITE and turn.turn_id in self._recovered:
-                self._openings.end(turn.room_id)
-                await self._look_quietly(turn.room_id)
-        del self._queues[key]
-
-    async def _look_quietly(self, room_id: str) -> None:
-        try:
-            await self._look_if_open(room_id)
-        except Exception as error:
-            # A queue goes on; what is parked is looked at again at the next start.
-            log.error("a room could not be looked at again", room=room_id, exc_info=error)
-
-    async def _look_if_open(self, room_id: str) -> None:
-        if self._router.knows(room_id) and room_id not in self._openings:
-            await self.room_known(room_id)
-
-    def _put_aside(self, turn: Turn) -> None:
-        """Take a turn that could not be ended up again later: it holds up nobody meanwhile."""
-        self._recovered.add(turn.turn_id)
-        self._aside.append(turn)
-        waiting = asyncio.create_task(self._take_up(turn))
-        self._workers.add(waiting)
-        waiting.add_done_callback(self._workers.discard)
-
-    async def _take_up(self, turn: Turn) -> None:
-        await asyncio.sleep(_ASIDE)
-        self._aside.remove(turn)
-        self._enqueue(turn)
+    async def _ended(self, turn: Turn) -> None:
+        """The room of an invite that an earlier process began to take is open, or is not to be."""
+        if turn.kind is TurnKind.INVITE:
+            await self._opened(turn.room_id)
 
 
 def _each_turn_once(entries: list[InboxEntry]) -> list[InboxEntry]:

@@ -14,7 +14,6 @@ from letta_matrix.matrix.identifiers import room_alias
 from letta_matrix.matrix.intent import Intent
 from letta_matrix.matrix.transactions import txn_id
 from letta_matrix.store.agents import ENCRYPTED, Agent, AgentDirectory
-from letta_matrix.store.turns import Turn
 
 log = structlog.get_logger()
 
@@ -26,30 +25,28 @@ class Encryption:
         self._domain = config.homeserver.domain
         self._directory = directory
 
-    async def entered(self, turn: Turn, intent: Intent) -> None:
-        """One of us has come into a room. Raises HomeserverUnavailable."""
+    async def entered(self, room_id: str, intent: Intent, event_id: str) -> None:
+        """One of us has come into a room by an event; say it if that is encrypted. Raises
+        HomeserverUnavailable."""
         try:
-            state = await intent.state(turn.room_id, "m.room.encryption")
+            state = await intent.state(room_id, "m.room.encryption")
             if state.get("algorithm"):
-                await self.tell(turn, intent)
+                await self.tell(room_id, intent, event_id)
         except MatrixRequestError as error:
-            log.info("not told of encryption", room=turn.room_id, reason=refusal(error))
+            log.info("not told of encryption", room=room_id, reason=refusal(error))
 
-    async def tell(self, turn: Turn, intent: Intent) -> None:
-        """Say it, once for each turn. Raises HomeserverUnavailable and MatrixRequestError."""
+    async def tell(self, room_id: str, intent: Intent, event_id: str) -> None:
+        """Say it as one of us, once for each event. Raises HomeserverUnavailable and
+        MatrixRequestError."""
         agent = self._directory.by_user(intent.user_id)
-        if agent is not None and agent.room_id == turn.room_id:
+        if agent is not None and agent.room_id == room_id:
             await self._directory.change([agent.agent_id], _encrypted)
-        cause = txn_id(turn.event_id, intent.user_id, "encrypted")
-        marker = {
-            "agent_id": agent.agent_id if agent else "",
-            "turn_id": turn.turn_id,
-            "txn": cause,
-        }
-        text = notices.encrypted(elsewhere(agent, turn.room_id, self._domain))
+        cause = txn_id(event_id, intent.user_id, "encrypted")
+        marker = {"agent_id": agent.agent_id if agent else "", "txn": cause}
+        text = notices.encrypted(elsewhere(agent, room_id, self._domain))
         content = text_content(text, marker=marker, msgtype="m.notice")
         await intent.send(
-            turn.room_id, "m.room.message", content, cause, give_up_after=60, look_first=True
+            room_id, "m.room.message", content, cause, give_up_after=60, look_first=True
         )
 
 

@@ -1,7 +1,7 @@
 """Invites of our users into rooms: accepted from people who may use agents, else rejected."""
 
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol
 
 import structlog
@@ -28,8 +28,8 @@ Event = dict[str, Any]
 class Opener(Protocol):
     """Lets in what was said in a room before it was joined, and what came meanwhile."""
 
-    def opening(self, room_id: str) -> AbstractContextManager[None]:
-        """What arrives meanwhile waits."""
+    def opening(self, room_id: str) -> AbstractAsyncContextManager[None]:
+        """What arrives meanwhile waits, and is taken up at the end."""
         ...
 
     async def room_known(
@@ -89,18 +89,14 @@ class Invitations:
             log.info("invite not taken", user=user_id, room=turn.room_id, reason=refusal(error))
             await self._turns.finish(turn, Outcome.FAILED)
             return
-        opener, history = self._opener(), list[Event]()
-        try:
-            with opener.opening(turn.room_id):
-                history = await _said_since(turn, intent)
-                people = self._rooms.people_in(turn.room_id) or ()
-                await self._rooms.joined(
-                    turn.room_id, user_id, direct=len(people) <= 1, since=turn.sent_at
-                )
-                await opener.room_known(turn.room_id, history, turn.agent_id)
-        finally:
-            # What was put off, also where this was not to be.
-            await opener.room_known(turn.room_id)
+        opener = self._opener()
+        async with opener.opening(turn.room_id):
+            history = await _said_since(turn, intent)
+            people = self._rooms.people_in(turn.room_id) or ()
+            await self._rooms.joined(
+                turn.room_id, user_id, direct=len(people) <= 1, since=turn.sent_at
+            )
+            await opener.room_known(turn.room_id, history, turn.agent_id)
         await self._finish_answers(turn.room_id, intent)
         if self._entered is not None:
             await self._entered(turn, intent)

@@ -82,7 +82,11 @@ class Joining:
         """The turns that a turn is asked together with, in order; those it was if it has been,
         which is looked up if it may be asked `again`."""
         if again or not _is_fresh(turn):
-            known = await self._turns.joined_to(turn)
+            together = await self._turns.joined_to(turn)
+            # Asked anew, nothing is told that was removed since.
+            known = [
+                one for one in together if one.prompt is not None or one.attachment is not None
+            ]
             if known or not _is_fresh(turn):
                 return known
         return joined(turn, self._queues().behind(turn), self._window) if self._window > 0 else []

@@ -90,9 +90,9 @@ class Listener:
                 self.activity.returned(event)
             case ModelRetried(reason=reason):
                 self.models.failed(self.request.agent_id, reason)
-                await self.reply.post(OutboxKind.OFFER, RETRIED, notices.retried(reason))
+                await self.reply.beside.post(OutboxKind.OFFER, RETRIED, notices.retried(reason))
             case ImagesDropped(reason=reason):
-                await self.reply.notify("images", notices.not_shown(reason))
+                await self.reply.beside.notify("images", notices.not_shown(reason))
             case _:
                 pass
 

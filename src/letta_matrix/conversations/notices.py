@@ -49,6 +49,22 @@ def muted(where: str, own: int, needed: int) -> str:
     )
 
 
+def gone_from(where: str) -> str:
+    """`where` is the room, as Markdown."""
+    return (
+        f"I am not in {where} any more, so I leave unanswered what you asked me there. Invite me "
+        "again and ask once more?"
+    )
+
+
+def cut_off(where: str) -> str:
+    """`where` is the room, as Markdown."""
+    return (
+        f"I was sent out of {where} before all of my answer to you was there. Invite me again, and "
+        "I finish it."
+    )
+
+
 def expired(hours: float) -> str:
     return (
         f"I was away when you wrote this, more than {hours:g} hours ago, so I leave it unanswered. "

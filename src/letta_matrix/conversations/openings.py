@@ -1,8 +1,7 @@
 """Rooms that one of our users is coming into: what arrives there waits for what was said before."""
 
 from collections import Counter
-from collections.abc import Generator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -26,29 +25,22 @@ class Openings:
     def __contains__(self, room_id: str) -> bool:
         return room_id in self._open_by
 
-    @contextmanager
-    def opening(self, room_id: str) -> Generator[None]:
-        """What arrives for a room meanwhile waits."""
-        self.begin(room_id)
-        try:
-            yield
-        finally:
-            self.end(room_id)
-
     def begin(self, room_id: str) -> None:
-        """One of our users comes into a room."""
+        """One of our users comes into a room: what arrives for it meanwhile waits."""
         self._open_by[room_id] += 1
 
     def end(self, room_id: str) -> None:
         """It is in, or not to be."""
         self._open_by -= Counter({room_id: 1})
+        if room_id not in self:
+            self._meanwhile.pop(room_id, None)
 
     def put_off(self, entry: InboxEntry, refers: Refers) -> InboxEntry:
         """What speaks to an agent waits until its room is open; an invite is what opens it."""
         is_invite = any(turn.kind is TurnKind.INVITE for turn in entry.turns)
         if not entry.turns or is_invite or entry.room_id not in self:
             return entry
-        event = {**entry.event, _REFERS: asdict(refers)}
+        event = keeping(entry.event, refers)
         return replace(entry, event=event, state=InboxState.PARKED, turns=[])
 
     def noted(self, entry: InboxEntry) -> None:
@@ -57,8 +49,13 @@ class Openings:
             self._meanwhile.setdefault(entry.room_id, []).append(entry.amends)
 
     def amendments(self, room_id: str) -> list[Amendment]:
-        """What came for a room meanwhile; it is kept no more."""
-        return self._meanwhile.pop(room_id, [])
+        """What has come for a room that is being opened."""
+        return self._meanwhile.get(room_id, [])
+
+
+def keeping(event: Mapping[str, Any], refers: Refers) -> Mapping[str, Any]:
+    """An event that is routed later, with what was found of what it refers to."""
+    return {**event, _REFERS: asdict(refers)}
 
 
 def kept_refers(event: Mapping[str, Any]) -> Refers:

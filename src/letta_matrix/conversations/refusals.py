@@ -5,7 +5,7 @@ import structlog
 from letta_matrix.conversations import notices
 from letta_matrix.conversations.commands.services import CommandServices
 from letta_matrix.conversations.reply import Notice
-from letta_matrix.conversations.speakers import reply_for_bridge
+from letta_matrix.conversations.speakers import deliver_for_bridge, reply_for_bridge
 from letta_matrix.matrix.homeserver import Homeserver
 from letta_matrix.store.turns import Outcome, Turn, TurnStatus
 
@@ -33,8 +33,7 @@ class Refusals:
         log.info("left unanswered", person=turn.sender, room=turn.room_id, why=str(turn.kind))
         if turn.status is not TurnStatus.REPLYING:
             await reply.freeze("", Notice(self._word), Outcome.DROPPED)
-        sent = await reply.deliver()
-        await services.turns.finish(turn, Outcome.FAILED if reply.refused else None, sent)
+        await deliver_for_bridge(turn, reply, services)
 
     async def give_up(self, turn: Turn) -> None:
         """End it without a word."""

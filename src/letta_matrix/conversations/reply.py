@@ -1,9 +1,6 @@
 """One agent's reply to one message, as Matrix events that grow and end exactly once."""
 
 import asyncio
-import itertools
-import time
-from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 import structlog
@@ -11,13 +8,12 @@ from mautrix.errors import MatrixRequestError
 from sqlalchemy import Executable
 
 from letta_matrix import clock
+from letta_matrix.conversations.beside import Beside
 from letta_matrix.conversations.first_words import FIRST_WORDS, are_enough, say_something
-from letta_matrix.conversations.reply_events import ReplyEvents, plain_words
-from letta_matrix.conversations.reply_outbox import ReplyOutbox, is_settled
+from letta_matrix.conversations.reply_events import ReplyEvents
+from letta_matrix.conversations.reply_outbox import ReplyOutbox
 from letta_matrix.matrix.content import CURSOR
 from letta_matrix.matrix.events import newest_content
-from letta_matrix.matrix.formatting import clean_text
-from letta_matrix.matrix.homeserver import HomeserverUnavailable
 from letta_matrix.matrix.intent import Intent
 from letta_matrix.store.outbox import Outbox, OutboxEntry, OutboxKind
 from letta_matrix.store.turns import Outcome, Turn
@@ -30,7 +26,6 @@ _WHOLE_AT_ONCE = 0.03
 
 _NO_TEXT = "\u2026"
 _LONG_TEXT = 16_000
-_INTERIM_TIMEOUT = 10.0
 _STRETCH_BYTES = 8_000
 """A reply's edits slow down as it grows: each carries the whole text, three times."""
 
@@ -47,9 +42,9 @@ class Reply:
     """The events that answer a turn.
 
     `show` lets the text grow (the first words as a message, then edits about once a second);
-    `freeze` fixes the end in the outbox, `deliver` sends it. A question to people ends what was
-    said before it, and what follows stands below. After a crash the object is made again from the
-    outbox's entries and goes on in the same events.
+    `freeze` fixes the end in the outbox, `deliver` sends it; `beside` says what is not its text.
+    A question to people ends what was said before it, and what follows stands below. After a
+    crash the object is made again from the outbox's entries and goes on in the same events.
     """
 
     def __init__(
@@ -74,10 +69,8 @@ class Reply:
         self.has_begun = asyncio.Event()
         self._sending = asyncio.Lock()
         self._growing: asyncio.Task[None] | None = None
-        self._breaking = self._withdrawn = False
-        self._edits = itertools.count()
-        self._posting = asyncio.Lock()
-        self._closing: list[tuple[OutboxKind, str, str]] = []
+        self._breaking = False
+        self.beside = Beside(self.events, self._owed, self._break_off)
 
     @property
     def turn(self) -> Turn:
@@ -108,7 +101,7 @@ class Reply:
 
     def withdraw(self) -> None:
         """Say nothing more: the reply, or what it answers, was redacted."""
-        self._withdrawn = True
+        self._owed.withdrawn = True
 
     async def adopt(self, answered: list[OutboxEntry]) -> None:
         """Let this reply take the place of an earlier one, in the same events, as far as people
@@ -121,75 +114,6 @@ class Reply:
         if adopted:
             await self._owed.freeze(adopted)
 
-    async def notify(self, key: str, notice: str) -> None:
-        """Say something beside the reply while the turn goes on; once for each `key`."""
-        await self.post(OutboxKind.NOTICE, key, notice)
-
-    async def post(
-        self,
-        kind: OutboxKind,
-        key: str,
-        markdown: str,
-        *also: Callable[[str], Executable],
-        pings: Collection[str] = (),
-    ) -> OutboxEntry:
-        """Send a word beside the reply, once for each kind and `key`, through crashes too; one
-        that asks (APPROVAL) ends what was said before it, and pings the users in `pings`.
-
-        `also` are statements stored together with it, made from its txn id. Returns its entry,
-        whose `event_id` is None where the homeserver refused it.
-        """
-        cause = self.post_txn(kind, key)
-        async with self._posting:
-            entry = self._owed.known(cause)
-            if entry is None:
-                begins = await self._break_off() if kind is OutboxKind.APPROVAL else 0
-                entry = self.events.beside(kind, key, markdown, part=begins, pings=pings)
-                statements = [statement(cause) for statement in also]
-                await self._owed.freeze([entry], statements)
-            if not is_settled(entry):
-                await self._owed.send(entry)
-        return entry
-
-    def post_txn(self, kind: OutboxKind, key: str) -> str:
-        """The txn id of what `post` sends."""
-        return self.events.beside_txn(kind, key)
-
-    async def rewrite(self, entry: OutboxEntry, key: str, markdown: str) -> None:
-        """Edit what `post` sent, for good, once for each `key`."""
-        async with self._posting:
-            if entry.event_id is None or self._withdrawn or _says(entry, markdown):
-                return
-            update = self.events.update(entry.kind, key, entry.event_id, markdown)
-            if self._owed.known(update.txn_id) is None:
-                await self._owed.freeze([update])
-                await self._owed.send(update)
-
-    async def rewrite_posted(self, kind: OutboxKind, key: str, markdown: str) -> None:
-        """Edit, for good, what `post` sent under a key, if it did."""
-        entry = self._owed.known(self.post_txn(kind, key))
-        if entry is not None:
-            await self.rewrite(entry, key, markdown)
-
-    async def rewrite_interim(self, entry: OutboxEntry, markdown: str) -> None:
-        """Edit what `post` sent for now, in the budget of interim edits; may be left out."""
-        if entry.event_id is None or self._withdrawn:
-            return
-        await self.intent.homeserver.pacer.edit_turn()
-        cause = self.events.txn("interim", entry.txn_id, str(time.time_ns()), next(self._edits))
-        content = self.events.beside_edit(entry.kind, entry.event_id, cause, markdown)
-        await self._send_interim(content, cause)
-
-    def post_at_end(self, kind: OutboxKind, key: str, markdown: str) -> None:
-        """What `post` sent under this key becomes `markdown`; if there is nothing it is sent as
-        new. Frozen with the reply's end and sent after it."""
-        self._closing.append((kind, key, markdown))
-
-    def stands_last(self, kind: OutboxKind, key: str) -> bool:
-        """Whether no words of the reply have begun below what `post` sent under this key."""
-        posted = self._owed.known(self.post_txn(kind, key))
-        return posted is None or all(part.seq < posted.seq for part in self._owed.parts())
-
     async def whole(self, markdown: str) -> list[OutboxEntry]:
         """The entries of a reply that is complete from the start."""
         return await self._final_entries(markdown.strip() or _NO_TEXT)
@@ -198,6 +122,11 @@ class Reply:
     def refused(self) -> bool:
         """Whether the homeserver took nothing of the reply."""
         return bool(self._owed.entries) and all(entry.failure for entry in self._owed.entries)
+
+    @property
+    def is_cut_off(self) -> bool:
+        """Whether the homeserver did not take all of it."""
+        return any(entry.failure for entry in self._owed.entries)
 
     async def freeze(
         self, text: str, notice: Notice | None = None, outcome: Outcome = Outcome.ANSWERED
@@ -209,13 +138,13 @@ class Reply:
         if notice is not None:
             kind = OutboxKind.OFFER if notice.offer else OutboxKind.NOTICE
             owed.append(self.events.last_words(kind, notice.text))
-        owed += self._closing_entries()
+        owed += self.beside.closing()
         whole = self._shown_whole(owed)
         await self._owed.complete(owed, outcome, whole)
 
     async def deliver(self) -> dict[str, str]:
         """Send what is owed, in order; returns event ids by txn id, not yet recorded."""
-        return await self._owed.deliver(withdrawn=self._withdrawn)
+        return await self._owed.deliver()
 
     async def stop(self) -> None:
         """Stop growing, after the request under way."""
@@ -254,7 +183,7 @@ class Reply:
 
     def _grow_if_needed(self) -> None:
         idle = self._growing is None and not self._breaking
-        if idle and self._section(self._text) and not self._withdrawn:
+        if idle and self._section(self._text) and not self._owed.withdrawn:
             self._growing = asyncio.create_task(self._grow())
 
     async def _grow(self) -> None:
@@ -265,11 +194,11 @@ class Reply:
         while True:
             await self._changed.wait()
             if self._open_parts() and not self._text_ended.is_set():
-                await self.intent.homeserver.pacer.edit_turn()
+                await self._owed.edit_turn()
             self._changed.clear()
             started = clock.now()
             async with self._sending:
-                if not self._withdrawn:
+                if not self._owed.withdrawn:
                     await self._show_now()
             await is_set(self._text_ended, self._interval() - (clock.now() - started))
 
@@ -317,18 +246,10 @@ class Reply:
         if target is None:
             return
         self._shown.pop(part, None)
-        cause = self.events.txn("interim", part, str(time.time_ns()), next(self._edits))
-        if await self._send_interim(self.events.interim(text, target, cause, live=live), cause):
+        cause = self.events.interim_txn(str(part))
+        content = self.events.interim(text, target, cause, live=live)
+        if await self._owed.send_interim(content, cause):
             self._shown[part] = text, live
-
-    async def _send_interim(self, content: Mapping[str, object], cause: str) -> bool:
-        try:
-            async with asyncio.timeout(_INTERIM_TIMEOUT):
-                await self.intent.send_interim(self._turn.room_id, "m.room.message", content, cause)
-        except (MatrixRequestError, HomeserverUnavailable, TimeoutError) as error:
-            log.debug("interim edit skipped", turn=self._turn.turn_id, reason=str(error))
-            return False
-        return True
 
     async def _split(self, text: str) -> list[str]:
         if len(text) < _LONG_TEXT:
@@ -337,7 +258,7 @@ class Reply:
         return await asyncio.to_thread(self.events.split, text)
 
     async def _end_of(self, text: str) -> list[OutboxEntry]:
-        if self._withdrawn or not text:
+        if self._owed.withdrawn or not text:
             return await self._left_as_shown()
         section = self._section(text)
         return await self._final_entries(section) if section else []
@@ -390,21 +311,6 @@ class Reply:
             for entry in self._open_parts()
             if entry.part in self._shown and entry.part not in finals
         ]
-
-    def _closing_entries(self) -> list[OutboxEntry]:
-        known = {entry.txn_id: entry for entry in self._owed.entries}
-        owed: list[OutboxEntry] = []
-        for kind, key, markdown in self._closing:
-            posted = known.get(self.post_txn(kind, key))
-            if posted is None:
-                owed.append(self.events.beside(kind, key, markdown))
-            elif posted.event_id is not None and not _says(posted, markdown):
-                owed.append(self.events.update(kind, key, posted.event_id, markdown))
-        return [entry for entry in owed if entry.txn_id not in known]
-
-
-def _says(entry: OutboxEntry, markdown: str) -> bool:
-    return entry.content.get("body") in (clean_text(markdown), plain_words(markdown))
 
 
 def _last_break(entries: list[OutboxEntry]) -> tuple[int, int]:

@@ -1,6 +1,7 @@
 """What the events of a reply hold, and by which txn ids they are known."""
 
 import itertools
+import time
 from collections.abc import Collection, Iterable, Mapping
 
 from letta_matrix.matrix.content import (
@@ -30,6 +31,7 @@ class ReplyEvents:
         self._turn = turn
         self._user_id = user_id
         self._seqs = itertools.count(max((entry.seq for entry in known), default=-1) + 1)
+        self._edits = itertools.count()
         self.run_id = ""
         self.mentionable: Collection[str] = ()
         self.replies = False
@@ -148,6 +150,10 @@ class ReplyEvents:
     def txn(self, *cause: str | int) -> str:
         """A txn id of this turn."""
         return txn_id(self._turn.event_id, self._turn.agent_id, *cause)
+
+    def interim_txn(self, of: str) -> str:
+        """A txn id that no edit has had, in no process."""
+        return self.txn("interim", of, str(time.time_ns()), next(self._edits))
 
     def marker(self, cause: str) -> dict[str, object]:
         """What tells our own events apart."""

@@ -1,20 +1,25 @@
 """What a reply has frozen in the outbox, sent in order and confirmed."""
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Mapping, Sequence
 
 import structlog
 from mautrix.errors import MatrixRequestError
 from sqlalchemy import Executable
 
+from letta_matrix.matrix.homeserver import HomeserverUnavailable
 from letta_matrix.matrix.intent import Intent
 from letta_matrix.store.outbox import Outbox, OutboxEntry, OutboxKind
 from letta_matrix.store.turns import Outcome, Turn
 
 log = structlog.get_logger()
 
+_INTERIM_TIMEOUT = 10.0
+
 
 class ReplyOutbox:
-    """The outbox entries of one turn; `entries` are those that an earlier process left."""
+    """The outbox entries of one turn; `entries` are those that an earlier process left. Of a
+    reply that is `withdrawn` no text goes out any more."""
 
     def __init__(
         self, turn: Turn, intent: Intent, outbox: Outbox, entries: list[OutboxEntry]
@@ -23,6 +28,7 @@ class ReplyOutbox:
         self._intent = intent
         self.outbox = outbox
         self.entries = entries
+        self.withdrawn = False
         # What an earlier process froze may have arrived, although nobody heard of it.
         self._unsure = {entry.txn_id for entry in entries if not is_settled(entry)}
 
@@ -58,18 +64,33 @@ class ReplyOutbox:
         if event_id is not None:
             await self.outbox.confirm(entry, event_id)
 
-    async def deliver(self, *, withdrawn: bool = False) -> dict[str, str]:
-        """Send what is owed, in order, of something withdrawn no text; returns event ids by txn
-        id, not yet recorded."""
+    async def deliver(self) -> dict[str, str]:
+        """Send what is owed, in order; returns event ids by txn id, not yet recorded."""
         sent: dict[str, str] = {}
         for entry in self.entries:
-            if withdrawn and entry.kind in (OutboxKind.MESSAGE, OutboxKind.FINAL):
+            if self.withdrawn and entry.kind in (OutboxKind.MESSAGE, OutboxKind.FINAL):
                 continue
             if not is_settled(entry):
                 event_id = await self._put(entry)
                 if event_id is not None:
                     sent[entry.txn_id] = event_id
         return sent
+
+    async def edit_turn(self) -> None:
+        """Wait for a place in the budget of interim edits."""
+        await self._intent.homeserver.pacer.edit_turn()
+
+    async def send_interim(self, content: Mapping[str, object], cause: str) -> bool:
+        """Send an edit that a later one replaces, once and unstored; False if it was lost."""
+        try:
+            async with asyncio.timeout(_INTERIM_TIMEOUT):
+                await self._intent.send_interim(
+                    self._turn.room_id, "m.room.message", content, cause
+                )
+        except (MatrixRequestError, HomeserverUnavailable, TimeoutError) as error:
+            log.debug("interim edit skipped", turn=self._turn.turn_id, reason=str(error))
+            return False
+        return True
 
     async def _put(self, entry: OutboxEntry) -> str | None:
         try:

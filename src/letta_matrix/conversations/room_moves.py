@@ -70,9 +70,10 @@ class RoomMoves:
         self._leave_space = leave_space
         self.on_moved: Callable[[list[Agent]], Awaitable[None]] = _nothing
 
-    async def follow(self, turn: Turn) -> None:
+    async def follow(self, turn: Turn) -> list[tuple[Intent, str]]:
         """A room says that it was replaced: all of us who are there go along, once for each turn.
-        Raises HomeserverUnavailable."""
+        Returns who came into which room. Raises HomeserverUnavailable."""
+        followed: list[tuple[Intent, str]] = []
         owner = self._directory.by_room(turn.room_id)
         ours = sorted(
             set(self._rooms.ours_in(turn.room_id)) - ({owner.user_id} if owner else set())
@@ -84,10 +85,12 @@ class RoomMoves:
                 move = await self._announced(intent, turn)
                 if move is not None and await self._came_along(intent, move):
                     await self._move(intent, move)
+                    followed.append((intent, move.new))
                 elif move is not None:
                     await self._stay(intent, turn)
             except MatrixRequestError as error:
                 log.info("a room is not followed", room=turn.room_id, reason=refusal(error))
+        return followed
 
     async def entered(self, turn: Turn, intent: Intent) -> None:
         """One of us has come into a room by an invitation: it may replace one that it is in.

@@ -1,12 +1,14 @@
 """Runs the turns of rooms that are encrypted or replaced from now on."""
 
+from collections.abc import Awaitable, Callable
+
 import structlog
 from mautrix.errors import MatrixRequestError
 
 from letta_matrix.conversations.encryption import Encryption
 from letta_matrix.conversations.room_moves import RoomMoves
 from letta_matrix.matrix.errors import refusal
-from letta_matrix.matrix.homeserver import Homeserver
+from letta_matrix.matrix.homeserver import Homeserver, HomeserverUnavailable
 from letta_matrix.matrix.intent import Intent
 from letta_matrix.store.agents import AgentDirectory
 from letta_matrix.store.rooms import Rooms
@@ -16,7 +18,8 @@ log = structlog.get_logger()
 
 
 class RoomTurns:
-    """Does what a room's new state asks of our users there."""
+    """Does what a room's new state asks of our users there, and what coming into it does. `on_room`
+    hears of each room that becomes known by a tool."""
 
     def __init__(
         self,
@@ -26,6 +29,7 @@ class RoomTurns:
         turns: TurnStore,
         encryption: Encryption,
         moves: RoomMoves,
+        on_room: Callable[[str], Awaitable[None]],
     ) -> None:
         self._homeserver = homeserver
         self._directory = directory
@@ -33,14 +37,17 @@ class RoomTurns:
         self._turns = turns
         self._encryption = encryption
         self._moves = moves
+        self._on_room = on_room
 
     async def run(self, turn: Turn, *, recovered: bool) -> None:
         """Do it; everything in it may be done twice. Raises HomeserverUnavailable."""
         if turn.prompt == "m.room.tombstone":
-            await self._moves.follow(turn)
+            for intent, room_id in await self._moves.follow(turn):
+                await self._encryption.entered(room_id, intent, turn.event_id)
         elif (user_id := self._speaker(turn)) is not None:
             try:
-                await self._encryption.tell(turn, Intent(self._homeserver, user_id))
+                intent = Intent(self._homeserver, user_id)
+                await self._encryption.tell(turn.room_id, intent, turn.event_id)
             except MatrixRequestError as error:
                 log.info("not told of encryption", room=turn.room_id, reason=refusal(error))
         await self._turns.finish(turn, Outcome.ANSWERED)
@@ -48,7 +55,15 @@ class RoomTurns:
     async def entered(self, turn: Turn, intent: Intent) -> None:
         """One of us has come into a room by an invitation. Raises HomeserverUnavailable."""
         await self._moves.entered(turn, intent)
-        await self._encryption.entered(turn, intent)
+        await self._encryption.entered(turn.room_id, intent, turn.event_id)
+
+    async def entered_by_tool(self, intent: Intent, room_id: str, event_id: str) -> None:
+        """One of us has come into a room by a tool, which is to succeed without a word there."""
+        await self._on_room(room_id)
+        try:
+            await self._encryption.entered(room_id, intent, event_id)
+        except HomeserverUnavailable as error:
+            log.warning("not told of encryption", room=room_id, reason=str(error))
 
     async def give_up(self, turn: Turn) -> None:
         """Leave it as it is."""

@@ -3,6 +3,7 @@
 import re
 import time
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -159,7 +160,8 @@ class Router:
             thread = refers.reply_thread
         turns = self._messages(event, prompt, addressed, thread or str(event["event_id"]))
         for turn in turns:
-            self._conversations.expect(turn.place)
+            if turn.kind is TurnKind.MESSAGE:
+                self._conversations.expect(turn.place)
         return turns
 
     def mentioned_anew(self, message: Mapping[str, Any]) -> list[Turn]:
@@ -188,13 +190,14 @@ class Router:
         agents: list[Agent],
         thread: str | None = None,
     ) -> list[Turn]:
-        return [
+        room_id = str(event["room_id"])
+        turns = [
             new_turn(event, agent.agent_id, prompt, thread_id=thread)
             for agent in agents
             if agent.status is AgentStatus.ACTIVE
-            and not self.is_paused(agent.agent_id, str(event["room_id"]))
-            and sent_at(event) >= self._rooms.since(str(event["room_id"]), agent.user_id)
+            and sent_at(event) >= self._rooms.since(room_id, agent.user_id)
         ]
+        return [_left(one) if self.is_paused(one.agent_id, room_id) else one for one in turns]
 
     def _invited(self, event: Mapping[str, Any]) -> list[Turn]:
         user_id = event.get("state_key")
@@ -273,6 +276,12 @@ def new_turn(
         reply_to=reply_of(event),
         attachment=attachment_of(event),
     )
+
+
+def _left(turn: Turn) -> Turn:
+    """The turn of a message that a paused agent leaves unanswered; nothing of it is kept."""
+    turn_id = turn_id_of(turn.event_id, f"{turn.agent_id}\0paused")
+    return replace(turn, turn_id=turn_id, kind=TurnKind.PAUSED, prompt=None, attachment=None)
 
 
 def command_turn(event: Mapping[str, Any], agent_id: str, line: str) -> Turn:

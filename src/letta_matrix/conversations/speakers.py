@@ -6,7 +6,7 @@ from letta_matrix.matrix.homeserver import Homeserver
 from letta_matrix.matrix.intent import Intent
 from letta_matrix.store.agents import AgentStatus
 from letta_matrix.store.outbox import OutboxEntry
-from letta_matrix.store.turns import Turn
+from letta_matrix.store.turns import Outcome, Turn
 
 
 def reply_for_bridge(
@@ -19,6 +19,15 @@ def reply_for_bridge(
         return None
     interval = services.config.conversations.edit_interval
     return Reply(turn, Intent(homeserver, sender), services.outbox, interval, entries)
+
+
+async def deliver_for_bridge(turn: Turn, reply: Reply, services: CommandServices) -> None:
+    """Send what is owed for such a turn and end it; where that may not be said in its room,
+    whoever wrote is told. Raises HomeserverUnavailable."""
+    sent = await reply.deliver()
+    if reply.is_cut_off:
+        await services.voices.refused(turn, reply.intent.user_id)
+    await services.turns.finish(turn, Outcome.FAILED if reply.refused else None, sent)
 
 
 def _speaker(turn: Turn, services: CommandServices) -> str | None:

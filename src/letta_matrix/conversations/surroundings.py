@@ -2,9 +2,9 @@
 who wrote what it refers to."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import structlog
 from mautrix.errors import MatrixRequestError
@@ -24,8 +24,7 @@ from letta_matrix.store.turns import TurnStore
 
 log = structlog.get_logger()
 
-_PATIENCE = 2.0
-"""Seconds that a message is kept up for this; then it is routed by what is known."""
+_T = TypeVar("_T")
 
 _CROWD = 0.2
 """Seconds in which more people may join a room before it is looked at."""
@@ -73,20 +72,16 @@ class Surroundings:
         if is_said and are_ids(*ids) and relation.get("rel_type") != "m.replace":
             self._remember(str(ids[0]), _Written(str(ids[1]), str(ids[2]), thread_of(event)))
 
-    async def of(self, event: Mapping[str, Any]) -> Refers:
-        """What a message refers to; learns who is in its room where that matters, too."""
+    async def of(self, event: Mapping[str, Any], until: float) -> Refers:
+        """What a message refers to; learns who is in its room where that matters, too. The
+        homeserver is waited for `until` a time of the loop's clock, no longer."""
         ids = (event.get("event_id"), event.get("room_id"), event.get("sender"))
         if not are_ids(*ids) or not self._router.may_speak(str(ids[2])):
             return NOTHING
         room_id = str(ids[1])
         if not self._router.knows(room_id) or not read_prompt(event)[1]:
             return NOTHING
-        try:
-            async with asyncio.timeout(_PATIENCE):
-                return await self._refers(event, room_id)
-        except TimeoutError:
-            log.warning("a message is routed without what it refers to", room=room_id)
-            return NOTHING
+        return await self._refers(event, room_id, until)
 
     async def look(self, room_id: str) -> None:
         """Learn which persons are in a room, if the homeserver tells any of us."""
@@ -133,15 +128,15 @@ class Surroundings:
             await self._homeserver.pacer.background()
             await self.look(room_id)
 
-    async def _refers(self, event: Mapping[str, Any], room_id: str) -> Refers:
+    async def _refers(self, event: Mapping[str, Any], room_id: str, until: float) -> Refers:
         content, target = mapping(event.get("content")), reply_of(event)
         if self._rooms.people_in(room_id) is None and (
             target or self._names_a_person(content) or self._may_have_changed(room_id)
         ):
-            await self.look(room_id)
+            await _in_time(self.look(room_id), until, room_id)
         root = thread_of(event) if self._directory.by_room(room_id) is None else ""
-        begun = await self._author(room_id, root) if root else None
-        answered = await self._author(room_id, target) if target else None
+        begun = await self._author(room_id, root, until) if root else None
+        answered = await self._author(room_id, target, until) if target else None
         return Refers(
             begun.sender if begun else "",
             answered.sender if answered else "",
@@ -158,11 +153,11 @@ class Surroundings:
         is_own = self._directory.by_room(room_id) is not None
         return not is_own and self._rooms.moves(room_id) > 0
 
-    async def _author(self, room_id: str, event_id: str) -> _Written | None:
+    async def _author(self, room_id: str, event_id: str, until: float) -> _Written | None:
         """Who wrote an event of a room; None where nobody of us may know."""
         written = self._written.get(event_id) or await self._stored(event_id)
         if written is None:
-            written = await self._told(room_id, event_id)
+            written = await _in_time(self._told(room_id, event_id), until, room_id)
         if written is None:
             return None
         self._remember(event_id, written)
@@ -203,3 +198,13 @@ class Surroundings:
         if len(self._written) >= _MOST:
             del self._written[next(iter(self._written))]
         self._written[event_id] = written
+
+
+async def _in_time(asking: Awaitable[_T], until: float, room_id: str) -> _T | None:
+    """What the homeserver tells until a time, None if it has told nothing by then."""
+    try:
+        async with asyncio.timeout_at(until):
+            return await asking
+    except TimeoutError:
+        log.warning("a message is routed without what it refers to", room=room_id)
+        return None

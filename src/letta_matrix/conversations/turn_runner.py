@@ -175,8 +175,8 @@ class TurnRunner:
 
     async def _deliver(self, turn: Turn, reply: Reply) -> None:
         sent = await reply.deliver()
-        if reply.refused and self._voices is not None:
-            await self._voices.refused(turn)
+        if reply.is_cut_off and self._voices is not None:
+            await self._voices.refused(turn, reply.intent.user_id)
         await self._turns.finish(turn, Outcome.FAILED if reply.refused else None, sent)
 
     async def _answer(self, turn: Turn, agent: Agent, reply: Reply, *, recovered: bool) -> None:
@@ -195,7 +195,7 @@ class TurnRunner:
             if turn.outcome == Outcome.WITHDRAWN:
                 end = End("", None, Outcome.WITHDRAWN)
             await activity.finish()
-            await reply.rewrite_posted(OutboxKind.OFFER, RETRIED, notices.WAS_RETRIED)
+            await reply.beside.rewrite_posted(OutboxKind.OFFER, RETRIED, notices.WAS_RETRIED)
             await self._approvals.ended(turn, reply, recovered=recovered)
             await self._tools.ended(turn.turn_id)
             reply.events.mentionable = await self._mentionable(turn, agent)
@@ -222,7 +222,7 @@ class TurnRunner:
             return await self._asking.stopped(run)
         if turn.revises and await self._turns.answered_meanwhile(turn):
             return End("", None, Outcome.DROPPED)
-        if await self._is_muted(run):
+        if await self._is_silenced(run):
             return End("", None, Outcome.FAILED)
         if turn.prompt is None and not files_of(turn.attachment):
             return await self._not_read(run)
@@ -244,16 +244,12 @@ class TurnRunner:
             return End("", None, Outcome.DROPPED)
         return End("", Notice(unreadable(run.agent, turn.room_id, self._domain)), Outcome.FAILED)
 
-    async def _is_muted(self, run: Run) -> bool:
+    async def _is_silenced(self, run: Run) -> bool:
         """Whether no answer could be sent; whoever asked has been told then."""
-        turn, agent = run.turn, run.agent
         # What the runtime works on already is followed: it may be heard again by then.
-        if self._voices is None or turn.status is not TurnStatus.QUEUED:
+        if self._voices is None or run.turn.status is not TurnStatus.QUEUED:
             return False
-        mute = await self._voices.mute(turn.room_id, agent.user_id)
-        if mute is not None:
-            await self._voices.tell(turn, agent, mute)
-        return mute is not None
+        return await self._voices.is_silenced(run.turn, run.agent.user_id)
 
     def _is_expired(self, turn: Turn) -> bool:
         fresh = turn.status is TurnStatus.QUEUED and turn.asked == 0

@@ -1,27 +1,30 @@
-"""Whether our users may say anything in a room; where they may not, who asks is told elsewhere."""
+"""Whether our users can say anything in a room; where they cannot, who asks is told."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import structlog
-from mautrix.errors import MatrixRequestError
+from mautrix.errors import MatrixRequestError, MForbidden
 
 from letta_matrix.conversations import notices
+from letta_matrix.conversations.asides import Asides
 from letta_matrix.conversations.commands.texts import link
 from letta_matrix.conversations.roster import Roster
 from letta_matrix.conversations.verbatim import inline_code as code
-from letta_matrix.matrix.content import MARKER, text_content
 from letta_matrix.matrix.errors import refusal
+from letta_matrix.matrix.events import mapping
 from letta_matrix.matrix.homeserver import Homeserver
 from letta_matrix.matrix.intent import Intent
 from letta_matrix.matrix.power_levels import creators, level_of, needed_to_send
 from letta_matrix.matrix.transactions import txn_id
-from letta_matrix.store.agents import Agent, AgentDirectory
+from letta_matrix.store.agents import AgentDirectory
 from letta_matrix.store.rooms import Rooms
 from letta_matrix.store.turns import Turn, TurnKind
 
 log = structlog.get_logger()
+
+_ASKED = (TurnKind.MESSAGE, TurnKind.COMMAND, TurnKind.REFUSED)
 
 MUTED = "🔇"
 """The reaction to a message that an agent may not answer where it was written."""
@@ -48,7 +51,7 @@ class Voices:
         self._rooms = rooms
         self._roster = roster
         self._muted: dict[tuple[str, str], Mute] = {}
-        self._told: set[tuple[str, str, str]] = set()
+        self._asides = Asides(homeserver, directory, rooms, roster)
 
     async def mute(self, room_id: str, user_id: str) -> Mute | None:
         """What keeps one of us from speaking in a room; None where nothing is known to."""
@@ -75,6 +78,8 @@ class Voices:
         elif kind == "m.room.member" and (room_id, who) in self._muted:
             # It left, or was put out: what it may do there is nobody's trouble any more.
             self._forget(room_id)
+        elif kind == "m.room.member" and mapping(event.get("content")).get("membership") == "join":
+            self._asides.forget(room_id)
 
     def trouble_of(self, agent_id: str) -> str:
         """Where an agent was asked and may not answer, for operators; "" for nowhere."""
@@ -89,82 +94,64 @@ class Voices:
         agents = (self._directory.by_user(user_id) for _, user_id in self._muted)
         return {agent.agent_id: self.trouble_of(agent.agent_id) for agent in agents if agent}
 
-    async def tell(self, turn: Turn, agent: Agent, mute: Mute) -> None:
-        """Let whoever asked know that there is no answer: by a reaction, or in a room of theirs
-        with the agent, once as long as it lasts. Raises HomeserverUnavailable."""
-        intent = Intent(self._homeserver, agent.user_id)
-        cause = txn_id(turn.event_id, turn.agent_id, "muted")
+    async def is_silenced(self, turn: Turn, user_id: str) -> bool:
+        """Whether one of us cannot answer where it was asked; whoever asked has been told then.
+        Raises HomeserverUnavailable."""
+        if (mute := await self.mute(turn.room_id, user_id)) is not None:
+            await self._tell(turn, user_id, mute)
+            return True
+        return not self._should_be_in(turn.room_id, user_id) and await self._is_out(
+            turn, user_id, "out", notices.gone_from
+        )
+
+    async def refused(self, turn: Turn, user_id: str) -> None:
+        """The homeserver did not take all of what one of us owed: look why, and let whoever asked
+        know. Raises HomeserverUnavailable."""
+        if turn.kind not in _ASKED:
+            return
+        self._roster.forget_power(turn.room_id)
+        if (mute := await self.mute(turn.room_id, user_id)) is not None:
+            await self._tell(turn, user_id, mute)
+        else:
+            await self._is_out(turn, user_id, "cut off", notices.cut_off)
+
+    async def _tell(self, turn: Turn, user_id: str, mute: Mute) -> None:
+        """By a reaction, or, where that is not taken either, elsewhere."""
         if mute.may_react:
+            cause = txn_id(turn.event_id, turn.agent_id, "muted")
             try:
-                await intent.react(turn.room_id, turn.event_id, MUTED, cause)
+                ghost = Intent(self._homeserver, user_id)
+                await ghost.react(turn.room_id, turn.event_id, MUTED, cause)
             except MatrixRequestError as error:
                 log.info("a reaction is refused", room=turn.room_id, reason=refusal(error))
             else:
                 return
+        text = notices.muted(_link(turn.room_id), mute.own, mute.needed)
+        await self._asides.say(turn, user_id, "muted elsewhere", text)
+
+    async def _is_out(self, turn: Turn, user_id: str, key: str, word: Callable[[str], str]) -> bool:
+        """Whether one of us is not in a turn's room any more; its sender is told, unless it was
+        them who sent it away."""
         try:
-            await self._tell_elsewhere(turn, agent, intent, mute)
+            member = await Intent(self._homeserver, user_id).state_event(
+                turn.room_id, "m.room.member", user_id
+            )
+        except MForbidden:
+            member = {"content": {"membership": "leave"}}
         except MatrixRequestError as error:
-            log.warning("a person cannot be told", person=turn.sender, reason=refusal(error))
+            log.debug("not known who is in a room", room=turn.room_id, reason=refusal(error))
+            return False
+        if mapping(member.get("content")).get("membership") not in ("leave", "ban"):
+            return False
+        log.info("not in a room any more", user=user_id, room=turn.room_id)
+        if member.get("sender") != turn.sender:
+            await self._asides.say(turn, user_id, key, word(_link(turn.room_id)))
+        return True
 
-    async def refused(self, turn: Turn) -> None:
-        """The homeserver took no word of an answer: look whether power was taken meanwhile."""
-        agent = self._directory.get(turn.agent_id)
-        if agent is None or turn.kind is not TurnKind.MESSAGE:
-            return
-        self._roster.forget_power(turn.room_id)
-        if (mute := await self.mute(turn.room_id, agent.user_id)) is not None:
-            await self.tell(turn, agent, mute)
-
-    async def _tell_elsewhere(self, turn: Turn, agent: Agent, intent: Intent, mute: Mute) -> None:
-        case = (turn.room_id, agent.user_id, turn.sender)
-        if case in self._told:
-            return
-        self._told.add(case)
-        try:
-            await self._write_to(turn, agent, intent, mute)
-        except BaseException:
-            self._told.discard(case)
-            raise
-
-    async def _write_to(self, turn: Turn, agent: Agent, intent: Intent, mute: Mute) -> None:
-        """Write to whoever asked, in a room that they share with the agent."""
-        room_id = await self._shared_with(turn, agent) or await self._open(turn.sender, intent)
-        where = link(code(turn.room_id, limit=255), turn.room_id)
-        cause = txn_id(turn.event_id, turn.agent_id, "muted elsewhere")
-        marker = {"agent_id": turn.agent_id, "turn_id": turn.turn_id, "txn": cause}
-        content = text_content(
-            notices.muted(where, mute.own, mute.needed), marker=marker, msgtype="m.notice"
-        )
-        await intent.send(
-            room_id, "m.room.message", content, cause, give_up_after=60, look_first=True
-        )
-
-    async def _shared_with(self, turn: Turn, agent: Agent) -> str | None:
-        """A room in which the agent talks with whoever asked: its own, or one of theirs alone."""
-        direct = (
-            room_id
-            for room_id in self._rooms.rooms_of(agent.user_id)
-            if self._rooms.ours_in(room_id)[agent.user_id]
-        )
-        for room_id in filter(None, (agent.room_id, *direct)):
-            there = room_id != turn.room_id
-            if there and turn.sender in await self._roster.members(room_id, agent.user_id):
-                return room_id
-        return None
-
-    async def _open(self, person: str, intent: Intent) -> str:
-        """A new room for the two of them."""
-        content = {
-            "preset": "private_chat",
-            "is_direct": True,
-            "invite": [person],
-            "creation_content": {MARKER: {"for": person}},
-        }
-        room_id = await intent.create_room(content)
-        await self._rooms.joined(
-            room_id, intent.user_id, direct=True, since=intent.homeserver.clock.now()
-        )
-        return room_id
+    def _should_be_in(self, room_id: str, user_id: str) -> bool:
+        owner = self._directory.by_room(room_id)
+        is_home = owner is not None and owner.user_id == user_id
+        return is_home or user_id in self._rooms.ours_in(room_id)
 
     async def _stands_above(self, room_id: str, user_id: str) -> bool:
         try:
@@ -176,7 +163,11 @@ class Voices:
     def _forget(self, room_id: str) -> None:
         self._roster.forget_power(room_id)
         self._muted = {case: mute for case, mute in self._muted.items() if case[0] != room_id}
-        self._told = {case for case in self._told if case[0] != room_id}
+        self._asides.forget(room_id)
+
+
+def _link(room_id: str) -> str:
+    return link(code(room_id, limit=255), room_id)
 
 
 def _why(mute: Mute) -> str:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Protocol
 
 import structlog
@@ -9,8 +10,9 @@ from mautrix.errors import MatrixRequestError
 
 from letta_matrix.conversations.answers import ASK_AGAIN
 from letta_matrix.conversations.approvals import Approvals
+from letta_matrix.conversations.readable import attachment_of, read_prompt
 from letta_matrix.matrix.errors import is_refusal
-from letta_matrix.matrix.events import mapping
+from letta_matrix.matrix.events import mapping, newest_content
 from letta_matrix.matrix.homeserver import Homeserver, HomeserverUnavailable
 from letta_matrix.matrix.intent import Intent
 from letta_matrix.matrix.transactions import txn_id
@@ -20,9 +22,6 @@ from letta_matrix.store.outbox import Outbox
 from letta_matrix.store.turns import Outcome, Turn, TurnStatus, TurnStore
 
 log = structlog.get_logger()
-
-_LOOK = 0.5
-"""Seconds between looks whether a turn that was edited meanwhile is over."""
 
 
 class Stopper(Protocol):
@@ -37,6 +36,17 @@ class Queues(Protocol):
     def unfinished(self) -> list[Turn]:
         """Those that run or wait."""
         ...
+
+    async def over(self, turn_id: str) -> None:
+        """Wait until one neither runs nor waits."""
+        ...
+
+
+class Amender(Protocol):
+    """What an amendment changes besides the database."""
+
+    @property
+    def queues(self) -> Queues: ...
 
     async def amend(self, amendment: Amendment) -> None:
         """Let an amendment take effect."""
@@ -56,7 +66,7 @@ class Withdrawals:
         outbox: Outbox,
         approvals: Approvals,
         stop: Stopper,
-        queues: Callable[[], Queues],
+        dispatcher: Callable[[], Amender],
     ) -> None:
         self._homeserver = homeserver
         self._directory = directory
@@ -65,7 +75,7 @@ class Withdrawals:
         self._outbox = outbox
         self._approvals = approvals
         self._stop = stop
-        self._queues = queues
+        self._dispatcher = dispatcher
         self._background: set[asyncio.Task[None]] = set()
 
     def amended(self, amended: Amended) -> None:
@@ -75,10 +85,9 @@ class Withdrawals:
             if amended.amendment.withdrawn:
                 self._spawn(self._withdraw(turn))
                 continue
-            # One that was asked with others, or that several answered, is not asked by a tap.
-            is_one = turn.joined_to is None and len(amended.turns) == 1
-            if is_one and status is not TurnStatus.QUEUED and turn.prompt != prompt:
-                self._spawn(self._offer(turn, amended.amendment))
+            is_asked = turn.revises is None and status is not TurnStatus.QUEUED
+            if is_asked and turn.prompt != prompt:
+                self._spawn(self._offer(turn, amended))
 
     async def run(self, turn: Turn, *, recovered: bool) -> None:
         """Look at what was redacted (`prompt` names the event) and let it count. Raises
@@ -87,13 +96,15 @@ class Withdrawals:
         if not await self._is_gone(turn, target):
             await self._turns.finish(turn, Outcome.DROPPED)
             return
+        if turn.reply_to is not None:
+            await self._fall_back(turn, turn.reply_to)
         if (approval := await self._approvals.store.asked_in(target)) is not None:
             await self._approvals.taken_away(approval)
         elif (answered := await self._outbox.turn_of(target)) is not None:
             await self._end(answered, Outcome.WITHDRAWN)
         for question in await self._turns.prompted_by(target):
             at = max(turn.sent_at, question.amended_at or 0.0)
-            await self._queues().amend(
+            await self._dispatcher().amend(
                 Amendment(target, turn.room_id, question.sender, at, withdrawn=True)
             )
         await self._turns.finish(turn, Outcome.ANSWERED)
@@ -116,35 +127,50 @@ class Withdrawals:
             await self._end(turn, outcome)
 
     async def _end(self, turn: Turn, outcome: Outcome) -> None:
-        for live in self._queues().unfinished():
+        for live in self._dispatcher().queues.unfinished():
             if live.turn_id == turn.turn_id:
                 await self._stop(live, outcome)
 
-    async def _offer(self, turn: Turn, amendment: Amendment) -> None:
-        """Offer to ask the new text: a tap on our 🔁 at the message does."""
+    async def _offer(self, turn: Turn, amended: Amended) -> None:
+        """Offer to ask the new text: a tap on our 🔁 at the message does, and asks all of us who
+        have answered it."""
         agent = self._directory.get(turn.agent_id)
         if agent is None or turn.outcome == Outcome.WITHDRAWN:
             return
         # A tap on what is still being answered does nothing.
-        await self._is_over(turn)
-        cause = txn_id(turn.event_id, turn.agent_id, "revise", str(amendment.at))
+        for turn_id in {one.joined_to or one.turn_id for one in amended.turns}:
+            await self._dispatcher().queues.over(turn_id)
+        cause = txn_id(turn.event_id, turn.agent_id, "revise", str(amended.amendment.at))
         try:
             ghost = Intent(self._homeserver, agent.user_id)
             await ghost.react(turn.room_id, turn.event_id, ASK_AGAIN, cause)
         except (MatrixRequestError, HomeserverUnavailable) as error:
             log.debug("asking anew is not offered", turn=turn.turn_id, reason=str(error))
 
-    async def _is_over(self, turn: Turn) -> None:
-        while True:
-            if all(live.turn_id != turn.turn_id for live in self._queues().unfinished()):
-                return
-            await asyncio.sleep(_LOOK)
+    async def _fall_back(self, turn: Turn, event_id: str) -> None:
+        """An edit was redacted: its message says again what it said before."""
+        try:
+            event = await self._viewer(turn).event(turn.room_id, event_id)
+        except MatrixRequestError as error:
+            if not is_refusal(error):
+                raise
+            log.info("a message cannot be looked at", room=turn.room_id, reason=str(error))
+            return
+        content = newest_content(event)
+        message = {**event, "content": content}
+        prompt, _ = read_prompt(message)
+        for one in await self._turns.prompted_by(event_id):
+            at = max(turn.sent_at, one.amended_at or 0.0)
+            said = Amendment(event_id, turn.room_id, one.sender, at, prompt, attachment_of(message))
+            await self._dispatcher().amend(replace(said, content=content))
+
+    def _viewer(self, turn: Turn) -> Intent:
+        agent = self._directory.get(turn.agent_id)
+        return Intent(self._homeserver, agent.user_id if agent is not None else self._bot)
 
     async def _is_gone(self, turn: Turn, event_id: str) -> bool:
-        agent = self._directory.get(turn.agent_id)
-        viewer = Intent(self._homeserver, agent.user_id if agent is not None else self._bot)
         try:
-            event = await viewer.event(turn.room_id, event_id)
+            event = await self._viewer(turn).event(turn.room_id, event_id)
         except MatrixRequestError as error:
             if not is_refusal(error):
                 raise

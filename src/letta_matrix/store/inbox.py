@@ -118,6 +118,13 @@ class Inbox:
         query = select(inbox.c.event_id).where(inbox.c.event_id.in_(event_ids))
         return await self._database.read(lambda db: set(db.execute(query).scalars()))
 
+    async def edited_by(self, event_id: str) -> str:
+        """The message that an event has edited, "" for none."""
+        query = select(inbox.c.event).where(inbox.c.event_id == event_id)
+        row = await self._database.read(lambda db: db.execute(query).one_or_none())
+        known: Event = row.event if row is not None else {}
+        return str(known.get("edits", ""))
+
     async def unpark(
         self,
         room_id: str,
@@ -277,7 +284,7 @@ def _set_state(connection: Connection, entry: InboxEntry) -> None:
     row = update(inbox).where(inbox.c.event_id == entry.event_id)
     values: dict[str, object] = {"state": str(entry.state)}
     if entry.state is not InboxState.PARKED:
-        values["event"] = {"sender": entry.event.get("sender"), "thread": entry.thread_id}
+        values["event"] = _known(entry)
     connection.execute(row.values(**values))
 
 
@@ -289,15 +296,21 @@ def _insert_turns(connection: Connection, new: list[Turn]) -> list[Turn]:
 
 def _inbox_values(entry: InboxEntry, now: float) -> dict[str, object]:
     is_parked = entry.state is InboxState.PARKED
-    known = {"sender": entry.event.get("sender"), "thread": entry.thread_id}
     return {
         "event_id": entry.event_id,
         "room_id": entry.room_id,
         "state": str(entry.state),
         "received_at": now,
-        # Only what is looked at again needs its content kept; of others, who may edit it.
-        "event": entry.event if is_parked else known,
+        "event": entry.event if is_parked else _known(entry),
     }
+
+
+def _known(entry: InboxEntry) -> dict[str, object]:
+    """What is kept of an event that is not looked at again: who may edit it, and what it edits."""
+    known: dict[str, object] = {"sender": entry.event.get("sender"), "thread": entry.thread_id}
+    if entry.amends is not None and not entry.amends.withdrawn:
+        known["edits"] = entry.amends.event_id
+    return known
 
 
 def turn_values(turn: Turn) -> dict[str, object]:

@@ -27,6 +27,7 @@ class TurnKind(StrEnum):
     REDACTION = "redaction"  # of an event that `prompt` names, by others or of our own
     REFUSED = "refused"  # over its sender's budget; answered with a notice, and not asked
     LOOPED = "looped"  # of somebody who answers an agent like a program; likewise
+    PAUSED = "paused"  # for an agent that is paused where it was written; answered by a sign
     ROOM = "room"  # what became of a room; `prompt` is the type of the state event
 
 
@@ -211,8 +212,15 @@ class TurnStore:
             turn.status, turn.runtime_state = stored.status, stored.runtime_state
 
     async def joined_to(self, turn: Turn) -> list[Turn]:
-        """The turns that were asked together with one, in arrival order."""
-        return await self._found(turns.c.joined_to == turn.turn_id)
+        """The turns that were asked together with one, or with what it asks anew, in arrival
+        order."""
+        asked: Turn | None = turn
+        while asked is not None:
+            found = await self._found(turns.c.joined_to == asked.turn_id)
+            if found or asked.revises is None:
+                return found
+            asked = await self.get(asked.revises)
+        return []
 
     async def stop(self, turn: Turn, outcome: Outcome = Outcome.STOPPED) -> None:
         """A turn that waits for its place, or runs, is not to go on."""

@@ -19,7 +19,7 @@ from letta_matrix.toolbox.tool import Caller
 log = structlog.get_logger()
 
 
-async def _nobody_hears(room_id: str) -> None:
+async def _nobody_hears(intent: Intent, room_id: str, event_id: str) -> None:
     """For a toolbox without a dispatcher."""
 
 
@@ -27,7 +27,7 @@ class Membership:
     """Brings our users into rooms and out of them, with what the bridge has to know of it.
 
     Whoever of us comes into a room by a tool is a member there, as if a person had invited it.
-    `on_room` hears of each room that becomes known so.
+    `on_entered` hears of who has come into which room so, and by which event.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class Membership:
         self._homeserver = homeserver
         self._directory = directory
         self._rooms = rooms
-        self.on_room: Callable[[str], Awaitable[None]] = _nobody_hears
+        self.on_entered: Callable[[Intent, str, str], Awaitable[None]] = _nobody_hears
 
     async def entered(self, intent: Intent, room_id: str) -> None:
         """One of our users is in a room now."""
@@ -51,11 +51,11 @@ class Membership:
             return persons(await intent.joined_members(room_id), self._bot_user_id)
 
         learning = self._rooms.learn(room_id, people)
-        _, since = await asyncio.gather(learning, _joined_at(intent, room_id))
+        _, (event_id, since) = await asyncio.gather(learning, _joined_by(intent, room_id))
         is_direct = len(self._rooms.people_in(room_id) or ()) <= 1
         await self._rooms.joined(room_id, intent.user_id, direct=is_direct, since=since)
         log.info("room joined", user=intent.user_id, room=room_id)
-        await self.on_room(room_id)
+        await self.on_entered(intent, room_id, event_id)
 
     async def left(self, intent: Intent, room_id: str) -> None:
         """One of our users is not in a room any more."""
@@ -161,10 +161,11 @@ async def membership_of(intent: Intent, room_id: str, user_id: str) -> str:
     return str(member.get("membership") or "")
 
 
-async def _joined_at(intent: Intent, room_id: str) -> float:
-    """When `intent` came into a room it has just joined (Unix time), by the homeserver's clock,
-    which also tells when messages were sent."""
+async def _joined_by(intent: Intent, room_id: str) -> tuple[str, float]:
+    """The event by which `intent` has just come into a room, and when (Unix time): by the
+    homeserver's clock, which also tells when messages were sent."""
     wanted = {"types": ["m.room.member"], "senders": [intent.user_id]}
     page = await intent.messages(room_id, limit=1, filters=wanted)
-    sent_at = page.events[0].get("origin_server_ts") if page.events else None
-    return sent_at / 1000 if isinstance(sent_at, int) else intent.homeserver.clock.now()
+    event = page.events[0] if page.events else {}
+    sent_at, now = event.get("origin_server_ts"), intent.homeserver.clock.now()
+    return str(event.get("event_id", "")), sent_at / 1000 if isinstance(sent_at, int) else now

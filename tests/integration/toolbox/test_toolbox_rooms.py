@@ -148,16 +148,18 @@ async def test_an_agent_that_joins_is_a_member(
     before = len(await bench.ann.timeline(room_id))
     known: list[str] = []
 
-    async def note(room_id: str) -> None:
+    async def note(_intent: Intent, room_id: str, event_id: str) -> None:
         known.append(room_id)
+        known.append(event_id)
 
-    monkeypatch.setattr(bench.toolbox.membership, "on_room", note)
+    monkeypatch.setattr(bench.toolbox.membership, "on_entered", note)
     for ref in (room_id, f"#{alias}:localhost"):
         told = await bench.call_as(ada, "matrix_join_room", room_id_or_alias=ref)
         assert (told["room_id"], told["name"]) == (room_id, "Open")
     came = (await bench.ann.timeline(room_id))[before:]
     (event,) = [e for e in came if e["type"] == "m.room.member"]
-    assert (known, bench.rooms.ours_in(room_id)) == ([room_id], {ada.user_id: True})
+    assert known == [room_id, event["event_id"]]
+    assert bench.rooms.ours_in(room_id) == {ada.user_id: True}
     assert bench.rooms.since(room_id, ada.user_id) == event["origin_server_ts"] / 1000
     told = await bench.call_as(ada, "matrix_leave", room_id=room_id)
     assert told["membership"] == "leave"

@@ -97,8 +97,12 @@ async def _doing(context: CommandContext, agent: Agent) -> str:
     turn = await context.services.turns.open_at(context.place_of(agent))
     if turn is None or turn.status is TurnStatus.DONE:
         return "idle"
-    doing = {TurnStatus.QUEUED: "about to begin", TurnStatus.REPLYING: "sending its reply"}
     since = ago(time.time() - turn.sent_at)
+    if context.services.approvals.waits(turn.turn_id):
+        return (
+            f"waiting for an answer to its question, on the message of {code(turn.sender)}, {since}"
+        )
+    doing = {TurnStatus.QUEUED: "about to begin", TurnStatus.REPLYING: "sending its reply"}
     return f"{doing.get(turn.status, 'working')} on the message of {code(turn.sender)}, {since}"
 
 

@@ -17,7 +17,7 @@ from letta_matrix.conversations.commands.registry import COMMANDS, find, usable_
 from letta_matrix.conversations.commands.services import CommandServices
 from letta_matrix.conversations.commands.texts import clip
 from letta_matrix.conversations.reply import Notice, Reply
-from letta_matrix.conversations.speakers import reply_for_bridge
+from letta_matrix.conversations.speakers import deliver_for_bridge, reply_for_bridge
 from letta_matrix.conversations.verbatim import inline_code as code
 from letta_matrix.matrix.homeserver import Homeserver
 from letta_matrix.runtimes.protocol import RuntimeFault
@@ -60,7 +60,7 @@ class CommandRunner:
                 await self._services.turns.finish(turn, Outcome.ANSWERED)
                 return
             await reply.freeze("", Notice(clip(answer, _LONGEST_ANSWER)))
-        await self._deliver(turn, reply)
+        await deliver_for_bridge(turn, reply, self._services)
 
     async def give_up(self, turn: Turn) -> None:
         """End a command that cannot be run, with a word to the person."""
@@ -70,16 +70,11 @@ class CommandRunner:
             return
         if turn.status is not TurnStatus.REPLYING:
             await reply.freeze("", Notice(notices.BROKEN), Outcome.FAILED)
-        await self._deliver(turn, reply)
+        await deliver_for_bridge(turn, reply, self._services)
 
     def _reply(self, turn: Turn, entries: list[OutboxEntry] | None) -> Reply | None:
         """What answers a command; None where nobody is left to speak."""
         return reply_for_bridge(turn, self._homeserver, self._services, entries)
-
-    async def _deliver(self, turn: Turn, reply: Reply) -> None:
-        sent = await reply.deliver()
-        outcome = Outcome.FAILED if reply.refused else None
-        await self._services.turns.finish(turn, outcome, sent)
 
     async def _answer(self, turn: Turn, *, recovered: bool) -> str | None:
         config = self._services.config

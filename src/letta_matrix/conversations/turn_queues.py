@@ -1,0 +1,130 @@
+"""The turns of this process: those of one queue one by one, different queues side by side."""
+
+import asyncio
+from collections import Counter, deque
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+
+import structlog
+
+from letta_matrix.conversations.queues import queue_of
+from letta_matrix.conversations.tries import Runner, Tries
+from letta_matrix.store.places import Place
+from letta_matrix.store.turns import Turn, TurnKind
+
+log = structlog.get_logger()
+
+_ASIDE = 120.0
+"""Seconds until a turn that could be neither run nor given up is taken up again."""
+
+
+class TurnQueues:
+    """Runs turns by their kind's runner, with a worker for each queue. `queued` hears of turns
+    that come to wait behind another, `ended` of those that an earlier process began."""
+
+    def __init__(
+        self,
+        runners: Mapping[TurnKind, Runner],
+        counters: Counter[str],
+        queued: Callable[[Turn], None],
+        ended: Callable[[Turn], Awaitable[None]],
+    ) -> None:
+        self._tries = Tries(runners, counters)
+        self._queued = queued
+        self._ended = ended
+        self._queues: dict[Place, deque[Turn]] = {}
+        self._workers: set[asyncio.Task[None]] = set()
+        self._recovered: set[str] = set()
+        self._over: dict[str, asyncio.Event] = {}
+        self._aside: list[Turn] = []
+
+    @property
+    def waiting(self) -> int:
+        """Turns not answered yet."""
+        return len(self.unfinished())
+
+    @property
+    def trouble(self) -> str:
+        """What operators should know, "" for nothing."""
+        if not self._aside:
+            return ""
+        return (
+            f"{len(self._aside)} messages can neither be answered nor refused; they are taken up "
+            "again every two minutes, and the log says why that fails (a turn could not be ended)"
+        )
+
+    def unfinished(self) -> list[Turn]:
+        """The turns that run or wait."""
+        return [*self._aside, *(turn for queue in self._queues.values() for turn in queue)]
+
+    def behind(self, turn: Turn) -> list[Turn]:
+        """The turns that wait behind one that runs."""
+        return [one for one in self._queues.get(queue_of(turn), ()) if one is not turn]
+
+    async def over(self, turn_id: str) -> None:
+        """Wait until a turn neither runs nor waits."""
+        if any(one.turn_id == turn_id for one in self.unfinished()):
+            await self._over.setdefault(turn_id, asyncio.Event()).wait()
+
+    def recover(self, turns: Sequence[Turn]) -> None:
+        """Run turns that an earlier process left unfinished."""
+        self._recovered |= {turn.turn_id for turn in turns}
+        self.start(turns)
+
+    def start(self, turns: Sequence[Turn]) -> None:
+        """Run turns that are stored already."""
+        for turn in turns:
+            self._enqueue(turn)
+
+    async def close(self) -> None:
+        """Let go of the turns in flight; they are taken up again at the next start."""
+        workers = list(self._workers)
+        for worker in workers:
+            worker.cancel()
+        await asyncio.gather(*workers, return_exceptions=True)
+
+    def _enqueue(self, turn: Turn) -> None:
+        key = queue_of(turn)
+        queue = self._queues.get(key)
+        if queue is not None:
+            queue.append(turn)
+            self._queued(turn)
+            return
+        self._queues[key] = deque([turn])
+        worker = asyncio.create_task(self._work(key))
+        self._workers.add(worker)
+        worker.add_done_callback(self._workers.discard)
+
+    async def _work(self, key: Place) -> None:
+        queue = self._queues[key]
+        while queue:
+            turn = queue[0]
+            ended = await self._tries.run(turn, recovered=turn.turn_id in self._recovered)
+            queue.popleft()
+            if not ended:
+                self._put_aside(turn)
+                continue
+            if (over := self._over.pop(turn.turn_id, None)) is not None:
+                over.set()
+            if turn.turn_id in self._recovered:
+                await self._end_quietly(turn)
+        del self._queues[key]
+
+    async def _end_quietly(self, turn: Turn) -> None:
+        try:
+            await self._ended(turn)
+        except Exception as error:
+            # A queue goes on; what is left undone is done at the next start.
+            log.error("a turn's end had no effect", turn=turn.turn_id, exc_info=error)
+
+    def _put_aside(self, turn: Turn) -> None:
+        """Take a turn that could not be ended up again later: it holds up nobody meanwhile."""
+        self._recovered.add(turn.turn_id)
+        self._aside.append(turn)
+        waiting = asyncio.create_task(self._take_up(turn))
+        self._workers.add(waiting)
+        waiting.add_done_callback(self._workers.discard)
+
+    async def _take_up(self, turn: Turn) -> None:
+        await asyncio.sleep(_ASIDE)
+        self._aside.remove(turn)
+        self._enqueue(turn)

@@ -1,0 +1,109 @@
+"""An edit that is redacted is as if it had never been: its message says what it said before."""
+
+import asyncio
+from collections.abc import Iterable
+from typing import Any
+
+import pytest
+from tests.builders import edit, message, redaction
+from tests.fake_homeserver import FakeHomeserver
+from tests.scripts import held, obey
+from tests.stage import Stage
+from tests.waiting import eventually
+
+from letta_matrix.runtimes.protocol import TurnEvent, TurnRequest
+
+ROOM, BOB = "!1:test", "@bob:test"
+
+
+@pytest.fixture
+async def released(stage: Stage, fake: FakeHomeserver) -> asyncio.Event:
+    """The agent is busy until this is set."""
+    event = asyncio.Event()
+
+    def work(request: TurnRequest) -> Iterable[TurnEvent | float]:
+        return held(event) if request.text == "work" else obey(request)
+
+    stage.runtime.script = work
+    await stage.admit(message("work"))
+    await eventually(lambda: fake.messages(ROOM))
+    return event
+
+
+async def said(stage: Stage, fake: FakeHomeserver, *events: dict[str, Any]) -> None:
+    fake.events.setdefault(ROOM, []).extend(events)
+    await stage.admit(*events)
+
+
+def asked(stage: Stage) -> list[str]:
+    return [request.text for request in stage.runtime.asked]
+
+
+async def edited_twice(stage: Stage, fake: FakeHomeserver) -> list[dict[str, Any]]:
+    question = message("one")
+    edits = [edit(question["event_id"], text) for text in ("two", "a secret")]
+    await said(stage, fake, question, *edits)
+    return edits
+
+
+async def test_a_waiting_question_says_what_it_said_before(
+    stage: Stage, fake: FakeHomeserver, released: asyncio.Event
+) -> None:
+    _, secret = await edited_twice(stage, fake)
+    fake.redact(ROOM, secret["event_id"])
+    await said(stage, fake, redaction(secret["event_id"]))
+    await eventually(lambda: stage.dispatcher.queues.waiting == 2)
+    released.set()
+    await stage.idle()
+    assert asked(stage) == ["work", "two"]
+    assert "a secret" not in [turn.prompt for turn in await stage.stores.turns.newest(9)]
+
+
+async def test_all_edits_of_it_taken_back(
+    stage: Stage, fake: FakeHomeserver, released: asyncio.Event
+) -> None:
+    edits = await edited_twice(stage, fake)
+    for one in edits[::-1]:
+        fake.redact(ROOM, one["event_id"])
+        await said(stage, fake, redaction(one["event_id"]))
+    await eventually(lambda: stage.dispatcher.queues.waiting == 2)
+    released.set()
+    await stage.idle()
+    assert asked(stage) == ["work", "one"]
+
+
+async def test_a_forged_one_is_looked_through(
+    stage: Stage, fake: FakeHomeserver, released: asyncio.Event
+) -> None:
+    """The homeserver still shows what the edit says."""
+    _, secret = await edited_twice(stage, fake)
+    await said(stage, fake, redaction(secret["event_id"], sender=BOB))
+    await eventually(lambda: stage.dispatcher.queues.waiting == 2)
+    released.set()
+    await stage.idle()
+    assert asked(stage) == ["work", "a secret"]
+
+
+async def test_a_redaction_of_a_redaction_brings_nothing_back(
+    stage: Stage, fake: FakeHomeserver, released: asyncio.Event
+) -> None:
+    question = message("one")
+    removed = redaction(question["event_id"])
+    await said(stage, fake, question)
+    fake.redact(ROOM, question["event_id"])
+    await said(stage, fake, removed)
+    fake.redact(ROOM, removed["event_id"])
+    await said(stage, fake, redaction(removed["event_id"]))
+    released.set()
+    await stage.idle()
+    assert asked(stage) == ["work"]
+
+
+async def test_an_edit_of_an_edit_is_none(
+    stage: Stage, fake: FakeHomeserver, released: asyncio.Event
+) -> None:
+    _, last = await edited_twice(stage, fake)
+    await said(stage, fake, edit(last["event_id"], "three"))
+    released.set()
+    await stage.idle()
+    assert asked(stage) == ["work", "a secret"]
