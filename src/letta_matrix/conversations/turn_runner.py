@@ -195,7 +195,7 @@ class TurnRunner:
             if turn.outcome == Outcome.WITHDRAWN:
                 end = End("", None, Outcome.WITHDRAWN)
             await activity.finish()
-            await reply.rewrite_posted(OutboxKind.OFFER, RETRIED, notices.WAS_RETRIED)
+            await reply.beside.rewrite_posted(OutboxKind.OFFER, RETRIED, notices.WAS_RETRIED)
             await self._approvals.ended(turn, reply, recovered=recovered)
             await self._tools.ended(turn.turn_id)
             reply.events.mentionable = await self._mentionable(turn, agent)
