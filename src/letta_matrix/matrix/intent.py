@@ -10,6 +10,7 @@ from mautrix.errors import MatrixRequestError, MUserInUse
 from letta_matrix.matrix import answers
 from letta_matrix.matrix.answers import Shape
 from letta_matrix.matrix.content import MARKER
+from letta_matrix.matrix.events import items, mapping
 from letta_matrix.matrix.homeserver import Recover
 from letta_matrix.matrix.room_reading import Event, RoomReader
 
@@ -36,6 +37,11 @@ class Intent(RoomReader):
         except MUserInUse:
             return False
         return True
+
+    async def devices(self) -> list[str]:
+        """The ids of the sessions in which somebody is signed in (spec: Device management)."""
+        answer = await self._get(ClientPath.v3.devices)
+        return [str(mapping(one).get("device_id")) for one in items(answer.get("devices")) or []]
 
     async def set_displayname(self, name: str) -> None:
         path = ClientPath.v3.profile[self.user_id].displayname
