@@ -40,7 +40,6 @@ async def site(
         ),
         ("profile/@agent.*avatar_url", FORBIDDEN, "pictures of 1 agent"),
         ("upload", TOO_LARGE, "POST media/v3/upload: the homeserver refused: M_TOO_LARGE"),
-        ("upload", OFF, "POST media/v3/upload: "),
         (
             "m.space.child",
             FORBIDDEN,
@@ -191,11 +190,26 @@ async def test_a_room_gets_its_picture_when_there_is_one(
     assert fake.requests == []
 
 
-async def test_odd_answers_are_no_condition_either(site: Site, fake: FakeHomeserver) -> None:
+async def test_media_that_are_off_hold_up_nothing(
+    site: Site, fake: FakeHomeserver, clock: Clock
+) -> None:
+    await site.home.ensure()
+    fake.fail("upload", *[OFF] * ALWAYS)
+    await site.new()
+    await clock.through(site.reconcile())
+    assert site.one.room_id
+    (told,) = site.home.decoration.troubles
+    assert told.startswith("pictures of 1 agent: ")
+    assert "M_UNRECOGNIZED" in told
+
+
+async def test_odd_answers_are_no_condition_either(
+    site: Site, fake: FakeHomeserver, clock: Clock
+) -> None:
     await site.home.ensure()
     fake.fail("upload", *[Fault(200, {"odd": True})] * ALWAYS)
     await site.new()
-    await site.reconcile()
+    await clock.through(site.reconcile())
     assert site.one.room_id
     assert "pictures of 1 agent" in site.home.decoration.troubles[0]
 

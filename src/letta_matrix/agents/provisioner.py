@@ -16,13 +16,7 @@ from mautrix.errors import MatrixRequestError
 from letta_matrix.agents.decoration import Action, NotAsWanted
 from letta_matrix.agents.earlier_accounts import AccountTaken
 from letta_matrix.agents.home import Home
-from letta_matrix.agents.own_rooms import (
-    LONGEST_NAME,
-    OwnRooms,
-    bring,
-    picture_of,
-    point_alias,
-)
+from letta_matrix.agents.own_rooms import LONGEST_NAME, OwnRooms, bring, picture_of, point_alias
 from letta_matrix.agents.remembered import Remembered
 from letta_matrix.agents.room_access import change_access, invite_all, wanted_access
 from letta_matrix.config import Config
@@ -215,7 +209,6 @@ class Provisioner:
             self._told_rooms.add(room_id)
 
     async def _settle_room(self, agent: Agent, ghost: Intent, room_id: str) -> None:
-        bot = Intent(self._homeserver, self._config.bot_user_id)
         space_id = self._home.space_id
         name, topic = self._rooms.name(agent), self._rooms.topic(agent)
         members = sorted(self._config.agents.room_members)
@@ -226,7 +219,7 @@ class Provisioner:
             self._adorn(
                 agent, "access", access, lambda: change_access(ghost, room_id, access, before)
             ),
-            self._step(agent, "bot_joined", True, lambda: bring(bot, ghost, room_id)),
+            self._bring_bot(agent, ghost, room_id),
             self._adorn(
                 agent,
                 "room_name",
@@ -244,24 +237,16 @@ class Provisioner:
             ),
         ]
         if space_id:
-            steps.append(
-                self._adorn(
-                    agent,
-                    "space",
-                    space_id,
-                    lambda: self._home.take_in(room_id, applied.get("space")),
-                )
-            )
+            take_in = lambda: self._home.take_in(room_id, applied.get("space"))  # noqa: E731
+            steps.append(self._adorn(agent, "space", space_id, take_in))
         if "alias" in applied:
             steps.append(self._adorn(agent, "alias", room_id, lambda: point_alias(ghost, room_id)))
         await _all(*steps)
 
-    async def _step(
-        self, agent: Agent, key: str, value: object, action: Callable[[], Awaitable[object]]
-    ) -> None:
-        if self._now(agent.agent_id).applied.get(key) != value:
-            await action()
-            await self._applied(agent, {key: value})
+    async def _bring_bot(self, agent: Agent, ghost: Intent, room_id: str) -> None:
+        if not self._now(agent.agent_id).applied.get("bot_joined"):
+            await bring(Intent(self._homeserver, self._config.bot_user_id), ghost, room_id)
+            await self._applied(agent, {"bot_joined": True})
 
     async def _applied(self, agent: Agent, values: Mapping[str, object], **fields: Any) -> None:
         def edited(one: Agent) -> Agent:
@@ -290,7 +275,9 @@ class Provisioner:
             picture = picture_of(self._now(agent.agent_id))
             if not picture:
                 image = avatar_png(agent.agent_id)
-                picture = await ghost.upload(image, "image/png", "avatar.png")
+                picture = await ghost.upload(
+                    image, "image/png", "avatar.png", give_up_after=_HEADSTART
+                )
                 await self._applied(agent, {"picture": picture})
             await ghost.set_avatar(picture)
             return picture

@@ -51,7 +51,9 @@ class Intent(RoomReader):
         path = ClientPath.v3.profile[self.user_id].avatar_url
         await self._background(Method.PUT, path, {"avatar_url": mxc})
 
-    async def upload(self, data: bytes, content_type: str, filename: str) -> str:
+    async def upload(
+        self, data: bytes, content_type: str, filename: str, *, give_up_after: float = 60.0
+    ) -> str:
         """Upload media; returns its `mxc://` URI."""
         await self.homeserver.pacer.background()
         answer = await self.homeserver.request(
@@ -61,6 +63,7 @@ class Intent(RoomReader):
             user_id=self.user_id,
             query={"filename": filename},
             content_type=content_type,
+            give_up_after=give_up_after,
             shape=answers.media_uri,
         )
         return str(answer["content_uri"])
