@@ -40,7 +40,7 @@ class Intent(RoomReader):
 
     async def devices(self) -> list[str]:
         """The ids of the sessions in which somebody is signed in (spec: Device management)."""
-        answer = await self._get(ClientPath.v3.devices)
+        answer = await self._get(ClientPath.v3.devices, answers.having("devices", list))
         return [str(mapping(one).get("device_id")) for one in items(answer.get("devices")) or []]
 
     async def set_displayname(self, name: str) -> None:
