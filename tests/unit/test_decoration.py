@@ -359,6 +359,21 @@ async def test_the_bots_name_is_no_condition(
     assert site.home.decoration.troubles == []
 
 
+async def test_others_are_invited_to_the_space_at_once(site: Site, fake: FakeHomeserver) -> None:
+    fake.fail("POST .*/invite", FORBIDDEN)
+    site.config.agents.room_members[:] = []
+    await site.home.ensure()
+    site.config.agents.room_members[:] = [PERSON]
+    await site.home_again().ensure()
+    assert len(fake.matching("POST .*/invite")) == 1
+    site.config.agents.room_members[:] = [PERSON, "@bob:test"]
+    again = site.home_again()
+    await again.ensure()
+    await again.ensure()
+    invited = [request.body["user_id"] for request in fake.matching("POST .*/invite")]
+    assert sorted(invited[1:]) == sorted([PERSON, "@bob:test"])
+
+
 async def test_what_a_jump_of_the_clock_put_far_off_is_tried(
     site: Site, fake: FakeHomeserver
 ) -> None:

@@ -63,13 +63,14 @@ class NotAsWanted(Exception):
 
 @dataclass(frozen=True, slots=True)
 class _Fault:
-    """Why something is wanting, since when and until when (Unix times) it is left so, and whether
-    that was the homeserver's answer."""
+    """Why something is wanting, since when and until when (Unix times) it is left so, whether
+    that was the homeserver's answer, and, of the bridge's own, what was wanted."""
 
     reason: str
     at: float
     until: float
     answered: bool
+    value: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,19 +176,22 @@ class Decoration:
 
         await self._directory.change([agent_id], edited)
 
-    async def attempt(self, what: str, action: Callable[[], Awaitable[T]]) -> T | None:
-        """Do something that the bridge itself can do without, unless it was refused lately; None
-        if it is not done. Raises StoreUnavailable, and HomeserverUnavailable the first time that
+    async def attempt(
+        self, what: str, action: Callable[[], Awaitable[T]], value: str = ""
+    ) -> T | None:
+        """Do something that the bridge itself can do without, unless it was refused lately, with
+        the same `value` wanted; None if it is not done. Raises StoreUnavailable, and HomeserverUnavailable the first time that
         it gets no answer: it may be that nothing does."""
         before = (await self._all_own()).get(what)
-        if before is not None and self._rests(before.at, before.until):
+        is_same = before is not None and before.value == value
+        if before is not None and is_same and self._rests(before.at, before.until):
             return None
         done, fault = await self._try(what, action)
         if fault is not None and not fault.answered and what not in self._unanswered:
             self._unanswered.add(what)
             raise HomeserverUnavailable(fault.reason)
         if fault is not None:
-            self._own[what] = fault
+            fault = self._own[what] = replace(fault, value=value)
         else:
             self._unanswered.discard(what)
             self._own.pop(what, None)

@@ -93,7 +93,8 @@ class Home:
         space = await attempt("the space", lambda: self._room("space", self._space()))
         self.control_room_id, self.space_id = control or "", space or ""
         if self.space_id:
-            await attempt("invitations to the space", self._invite_people)
+            people = ",".join(sorted(self._config.agents.room_members))
+            await attempt("invitations to the space", self._invite_people, people)
 
     async def adorn(self) -> None:
         """Give the space a picture, and its admins power there. Raises HomeserverUnavailable."""
@@ -172,7 +173,9 @@ class Home:
             await self.decoration.attempt("the bot's account", self._check_account)
         name = self._config.appservice.bot_displayname
         if await self._meta.get("bot") != name:
-            await self.decoration.attempt("the bot's display name", lambda: self._show_name(name))
+            await self.decoration.attempt(
+                "the bot's display name", lambda: self._show_name(name), name
+            )
 
     async def _stands(self, key: str, localpart: str, joined: set[str]) -> Standing:
         """How the bot stands to one of its rooms; MEMBER of one that was never made."""
