@@ -180,8 +180,9 @@ class Decoration:
         self, what: str, action: Callable[[], Awaitable[T]], value: str = ""
     ) -> T | None:
         """Do something that the bridge itself can do without, unless it was refused lately, with
-        the same `value` wanted; None if it is not done. Raises StoreUnavailable, and HomeserverUnavailable the first time that
-        it gets no answer: it may be that nothing does."""
+        the same `value` wanted; None if it is not done. Raises StoreUnavailable, and
+        HomeserverUnavailable the first time that it gets no answer: it may be that nothing does.
+        """
         before = (await self._all_own()).get(what)
         is_same = before is not None and before.value == value
         if before is not None and is_same and self._rests(before.at, before.until):

@@ -69,7 +69,7 @@ class EarlierAccounts:
 
         Raises AccountTaken, MatrixRequestError and HomeserverUnavailable.
         """
-        if await intent.register() or intent.user_id in self._made:
+        if await self.make(intent) or intent.user_id in self._made:
             return True
         sessions = await _sessions(intent)
         was_ours = await intent.resolve_alias(alias) is not None
