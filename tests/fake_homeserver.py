@@ -82,6 +82,7 @@ class FakeHomeserver:
         self.aliases: dict[str, str] = {}
         self.users: set[str] = set()
         self.profiles: dict[str, Json] = {}
+        self.devices: dict[str, list[str]] = {}
         self.forgetful = False
         self.guarded: set[str] = set()
         self.port = 0
@@ -278,6 +279,7 @@ class FakeHomeserver:
             self.aliases[alias] = room_id
         self.members[room_id] = {request.user_id, *request.body.get("invite", [])}
         self._add(room_id, request, "m.room.create", state_key="")
+        self.events[room_id][-1]["content"] = request.body.get("creation_content", {})
         return 200, {"room_id": room_id}
 
     def _resolve(self, _request: Request, alias: str) -> Answer:
@@ -350,6 +352,10 @@ class FakeHomeserver:
     def _upload(self, _request: Request) -> Answer:
         return 200, {"content_uri": f"mxc://test/{next(self._numbers)}"}
 
+    def _devices(self, request: Request) -> Answer:
+        devices = self.devices.get(request.user_id, [])
+        return 200, {"devices": [{"device_id": one} for one in devices]}
+
     def _capabilities(self, _request: Request) -> Answer:
         return 200, {"capabilities": {"m.room_versions": {"default": "12"}}}
 
@@ -393,6 +399,7 @@ def _routes() -> list[tuple[re.Pattern[str], _Handler]]:
         rf"DELETE {_V3}/directory/room/([^/]+)": fake._delete_alias,
         rf"GET {_V3}/joined_rooms": fake._joined_rooms,
         rf"GET {_V3}/capabilities": fake._capabilities,
+        rf"GET {_V3}/devices": fake._devices,
         r"POST /_matrix/media/v3/upload": fake._upload,
         r"POST /_matrix/client/v1/appservice/[^/]+/ping": fake._ping,
         r"GET /_matrix/client/versions": fake._versions,

@@ -11,7 +11,7 @@ import subprocess
 import sys
 from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import aiohttp
@@ -153,6 +153,12 @@ class Homeserver:
             file.write(yaml.safe_dump(self.odd) if self.odd else "")
         await self.server.start()
         _, self.admin_token, _ = await self.register("admin", admin=True)
+
+    async def start_without_us(self) -> None:
+        """Start it as it was before it knew our application service, to be stopped again."""
+        alone = replace(self.synapse, registrations=())
+        alone.write_files(self.config.bot_user_id)
+        await self.server.start()
 
     async def register(self, localpart: str, admin: bool = False) -> tuple[str, str, str]:
         """A new person: user id, access token, password."""

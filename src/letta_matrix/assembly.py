@@ -77,7 +77,7 @@ class Parts:
         stores.inbox.there = self.homeserver.clock.now
         self.bot = Intent(self.homeserver, config.bot_user_id)
         losses = self.losses = Losses(stores.audit, self._audited)
-        self.home = Home(config, self.bot, stores.meta, losses)
+        self.home = Home(config, self.bot, stores.meta, losses, stores.directory)
         self.remembered = Remembered(
             config,
             self.bot,
@@ -312,6 +312,7 @@ class Parts:
         return listed
 
     def _arrived(self, event: Mapping[str, Any]) -> None:
+        self.home.accounts.heard(event)
         self.surroundings.heard(event)
         self.voices.changed(event)
         self.doubts.heard(event)

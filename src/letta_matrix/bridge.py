@@ -24,7 +24,7 @@ from letta_matrix.doors import Doors
 from letta_matrix.logs import configure_logging, secrets_of
 from letta_matrix.matrix import answers
 from letta_matrix.matrix.appservice import Appservice
-from letta_matrix.matrix.errors import refusal
+from letta_matrix.matrix.errors import refused_request
 from letta_matrix.matrix.events import mapping
 from letta_matrix.matrix.homeserver import HomeserverUnavailable
 from letta_matrix.matrix.intent import Intent
@@ -144,7 +144,7 @@ class Bridge:
         if agent is None:
             return False
         try:
-            await Intent(self._parts.homeserver, agent.user_id).register()
+            await self._parts.home.accounts.make(Intent(self._parts.homeserver, agent.user_id))
         except (MatrixRequestError, HomeserverUnavailable) as error:
             log.warning("a ghost could not be registered", user=user_id, reason=str(error))
             return False
@@ -222,7 +222,8 @@ class Bridge:
             log.info("connected to the homeserver", url=self._config.homeserver.url)
             if was_away:
                 self._sweep_due.set()
-            was_away = await self._absence()
+            if was_away := await self._absence():
+                self._parts.home.decoration.anew()
 
     async def _absence(self) -> bool:
         """Wait until the homeserver was gone and is back; True if it was down, not just slow."""
@@ -243,7 +244,7 @@ class Bridge:
             if self._provisioner is None:
                 await self._start_agents()
         except MatrixRequestError as error:
-            return refusal(error)
+            return refused_request(error)
         except (HomeserverUnavailable, StoreUnavailable) as error:
             return str(error)
         return None
@@ -292,6 +293,7 @@ class Bridge:
         self._parts.moves.on_moved = provisioner.request
         self._parts.remembered.on_doubt = provisioner.request
         await provisioner.request(self._stores.directory.all())
+        self._spawn(provisioner.redecorate)
         for discovery in self._parts.discover(provisioner.request):
             self.vitals.watch(f"runtime {discovery.name}", lambda one=discovery: said(one.trouble))
             self._spawn(discovery.run)

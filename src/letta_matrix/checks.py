@@ -34,6 +34,8 @@ def watch_parts(
     vitals.watch("runtimes", lambda: None if parts.runtimes else _NO_RUNTIMES)
     vitals.watch("models", lambda: _models(parts))
     vitals.watch("encryption", lambda: encryption(parts.stores.directory.all()))
+    vitals.watch("accounts", lambda: said("; ".join(parts.home.accounts.troubles)))
+    vitals.watch("decoration", lambda: said("; ".join(parts.home.decoration.troubles)))
     vitals.watch("agents", lambda: _agents(len(provisioning())))
     vitals.watch("turns", lambda: said(parts.dispatcher.queues.trouble))
     vitals.watch("connections", lambda: _connections(connections))

@@ -268,7 +268,7 @@ async def test_a_request_that_fails_for_long_is_told_and_counted(
     await pauses.skipped_until(sending.done)
     assert retries.stuck == 0
     (line,) = [line for line in pauses.logs if line["log_level"] == "warning"]
-    assert line["request"] == "PUT client/v3/rooms/*/send/*/*"
+    assert line["request"] == "PUT client/v3/rooms/*/send/m.room.message/*"
     assert "HTTP 500" in line["reason"]
     assert "as-secret" not in str(pauses.logs)
 

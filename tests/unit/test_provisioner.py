@@ -2,93 +2,24 @@
 
 import asyncio
 from collections.abc import AsyncGenerator
-from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
 from mautrix.errors import MForbidden
-from tests.builders import PERSON, agent, config_for
+from tests.agents_site import FORBIDDEN, Site, later
+from tests.builders import PERSON
 from tests.fake_homeserver import LOST_ANSWER, FakeHomeserver, Fault, failing
 from tests.waiting import Clock, eventually, settled
 
-from letta_matrix.agents.home import Home
-from letta_matrix.agents.losses import Losses
-from letta_matrix.agents.provisioner import _BACK, _REMOVED, Provisioner
-from letta_matrix.agents.remembered import Remembered
+from letta_matrix.agents.decoration import RARELY
+from letta_matrix.agents.provisioner import _BACK, _REMOVED
 from letta_matrix.checks import encryption
 from letta_matrix.matrix.errors import refusal
 from letta_matrix.matrix.homeserver import Homeserver, RateLimited
 from letta_matrix.matrix.intent import Intent
-from letta_matrix.store.agents import Agent, AgentDirectory, AgentStatus
-from letta_matrix.store.audit import AuditStore
-from letta_matrix.store.conversations import ConversationStore
+from letta_matrix.store.agents import AgentDirectory, AgentStatus
 from letta_matrix.store.database import Database, StoreUnavailable
-from letta_matrix.store.meta import Meta
-from letta_matrix.store.rooms import Rooms
 from letta_matrix.vitals import Trouble
-
-FORBIDDEN = Fault(403, {"errcode": "M_FORBIDDEN", "error": "not invited"})
-
-
-class Site:
-    """A provisioner for the fake homeserver."""
-
-    def __init__(
-        self,
-        database: Database,
-        directory: AgentDirectory,
-        homeserver: Homeserver,
-        version: int = 12,
-        **agents: Any,
-    ) -> None:
-        self.directory = directory
-        people = {"room_members": [PERSON, "@bob:test"], **agents}
-        permissions = {"test": "user", PERSON: "admin"}
-        self.config = config_for(Path(), agents=people, permissions=permissions)
-        self.bot = Intent(homeserver, self.config.bot_user_id)
-        self.losses = Losses(AuditStore(database), lambda _: None)
-        self.home = Home(self.config, self.bot, Meta(database), self.losses)
-        self.stores = Rooms(database), ConversationStore(database)
-        self.remembered = Remembered(
-            self.config, self.bot, directory, *self.stores, self.home, self.losses
-        )
-        self.rooms = list[str]()
-        self.deaf = False
-        self.provisioner = Provisioner(
-            self.config,
-            homeserver,
-            directory,
-            self.home,
-            self.remembered,
-            version,
-            self._on_room,
-        )
-
-    async def _on_room(self, room_id: str) -> None:
-        if self.deaf:
-            raise StoreUnavailable("the database cannot be used now: disk full")
-        self.rooms.append(room_id)
-
-    async def reconcile(self) -> Agent:
-        """Reconcile the first agent; returns what it is then."""
-        await self.provisioner.reconcile("agent-1")
-        return self.one
-
-    async def change(self, **fields: Any) -> None:
-        await self.directory.change(["agent-1"], lambda one: replace(one, **fields))
-
-    @property
-    def one(self) -> Agent:
-        found = self.directory.get("agent-1")
-        assert found is not None
-        return found
-
-    async def new(self, number: int = 1, **fields: Any) -> Agent:
-        one = agent(number, **fields)
-        one.room_id = None
-        await self.directory.reserve([one])
-        return one
 
 
 @pytest.fixture
@@ -107,7 +38,7 @@ async def test_the_bridges_own_rooms_are_made_once(
     assert set(fake.aliases) == {"#letta_agents:test", "#letta_control:test"}
     assert fake.profiles["@letta:test"] == {"displayname": "Letta"}
     fake.requests.clear()
-    again = Home(site.config, site.bot, Meta(database), site.losses)
+    again = site.home_again()
     await again.ensure()
     assert fake.requests == []
     assert (again.space_id, again.control_room_id) == (
@@ -130,7 +61,7 @@ async def test_the_space_has_a_picture_and_admins_once(
         "ban": 50,
     }
     fake.requests.clear()
-    await Home(site.config, site.bot, Meta(database), site.losses).adorn()
+    await site.home_again().adorn()
     assert fake.requests == []
 
 
@@ -140,11 +71,18 @@ async def test_a_picture_of_the_space_stays(site: Site, fake: FakeHomeserver) ->
     assert not fake.matching("upload")
 
 
-async def test_a_space_without_decoration_is_one(site: Site, fake: FakeHomeserver) -> None:
+async def test_a_space_without_decoration_is_one(
+    site: Site, fake: FakeHomeserver, monkeypatch: pytest.MonkeyPatch
+) -> None:
     fake.fail("upload", Fault(403, {"errcode": "M_FORBIDDEN", "error": "no media here"}))
     await site.home.adorn()
     await site.home.adorn()
+    assert len(fake.matching("upload")) == 1
+    assert "the space's picture" in site.home.decoration.troubles[0]
+    later(monkeypatch, RARELY)
+    await site.home.decorate_again()
     assert [one["type"] for one in fake.events[site.home.space_id]][-1] == "m.room.avatar"
+    assert site.home.decoration.troubles == []
 
 
 @pytest.mark.parametrize("version", [11, None])
@@ -252,13 +190,16 @@ async def test_trouble_makes_no_second_room(
     await site.new()
     one = await site.reconcile()
     created = len(fake.matching("createRoom"))
-    await site.change(name="Renamed")
-    fake.fail("m.room.name", Fault(status, {"errcode": "M_FORBIDDEN", "error": "no"}))
+    applied = {key: value for key, value in one.applied.items() if key != "bot_joined"}
+    await site.change(applied=applied)
+    fake.fail("/join", *[Fault(status, {"errcode": "M_FORBIDDEN", "error": "no"})] * 2)
     clock.stop()
     await site.provisioner.request([one])
     if status == 403:
         await eventually(lambda: "agent-1" in site.provisioner.trouble)
-        assert site.provisioner.trouble["agent-1"] == "the homeserver refused: M_FORBIDDEN: no"
+        assert site.provisioner.trouble["agent-1"] == (
+            "POST client/v3/rooms/*/join: the homeserver refused: M_FORBIDDEN: no"
+        )
     await clock.until(lambda: not site.provisioner.busy)
     assert site.provisioner.trouble == {}
     assert len(fake.matching("createRoom")) == created

@@ -153,6 +153,19 @@ async def test_an_own_room_moves_by_an_admins_word(stage: Stage, fake: FakeHomes
     assert stage.stores.rooms.ours_in(NEW) == {}
 
 
+async def test_an_own_room_moves_without_alias_and_space(
+    stage: Stage, fake: FakeHomeserver
+) -> None:
+    await home(stage, fake)
+    stage.refuse("PUT .*/directory/room")
+    stage.refuse("m.space.child")
+    await stage.tell(replaced(fake, OWN, sender=ADMIN))
+    agent = stage.stores.directory.by_room(NEW)
+    assert agent is not None
+    # The provisioner tries it again.
+    assert agent.applied["alias"] == ""
+
+
 async def test_other_agents_in_an_own_room_go_along(stage: Stage, fake: FakeHomeserver) -> None:
     await home(stage, fake)
     await stage.tell(invite("@agent_2:test", OWN))

@@ -513,6 +513,18 @@ async def test_a_slow_turn_shows_typing_and_a_receipt(
     assert receipt.path.endswith(f"/m.read/{turn.event_id}")
 
 
+@pytest.mark.parametrize(("refused", "shown"), [("receipt", "typing"), ("typing", "receipt")])
+async def test_a_hint_that_is_refused_holds_up_nothing(
+    stage: Stage, fake: FakeHomeserver, clock: Clock, refused: str, shown: str
+) -> None:
+    stage.refuse(f"/{refused}/", times=9)
+    running = await begun(stage, await stage.turn("slow 1"))
+    await clock.until(lambda: fake.matching(f"/{refused}/") and fake.matching(f"/{shown}/"))
+    await clock.until(running.done, step=0.25)
+    await within(running)
+    assert fake.bodies(ROOM) == ["echo: slow 1"]
+
+
 async def test_a_quick_turn_costs_one_request(
     stage: Stage, fake: FakeHomeserver, clock: Clock
 ) -> None:

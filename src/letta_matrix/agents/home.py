@@ -5,14 +5,16 @@ from dataclasses import replace
 from typing import Any
 
 import structlog
-from mautrix.errors import MatrixRequestError, MRoomInUse
+from mautrix.errors import MatrixRequestError
 
+from letta_matrix.agents.decoration import Decoration, NotAsWanted
+from letta_matrix.agents.earlier_accounts import EarlierAccounts
 from letta_matrix.agents.losses import Loss, Losses
-from letta_matrix.agents.room_access import ADMIN, wanted_access
+from letta_matrix.agents.room_access import ADMIN, invite_all, wanted_access
 from letta_matrix.agents.standing import Standing, leading_to, standing
 from letta_matrix.config import Config
 from letta_matrix.matrix.avatars import avatar_png
-from letta_matrix.matrix.errors import refusal
+from letta_matrix.matrix.errors import is_refusal
 from letta_matrix.matrix.events import mapping
 from letta_matrix.matrix.homeserver import HomeserverUnavailable
 from letta_matrix.matrix.intent import Intent
@@ -32,11 +34,20 @@ class Home:
     """Makes the bot, the space and the control room exist, once; ids are kept in the database.
     `trouble` tells what operators should know of them, "" for nothing."""
 
-    def __init__(self, config: Config, bot: Intent, meta: Meta, losses: Losses) -> None:
+    def __init__(
+        self,
+        config: Config,
+        bot: Intent,
+        meta: Meta,
+        losses: Losses,
+        directory: AgentDirectory,
+    ) -> None:
         self._config = config
         self._bot = bot
         self._meta = meta
         self._losses = losses
+        self.decoration = Decoration(directory, meta)
+        self.accounts = EarlierAccounts(config, directory)
         self.space_id = ""
         self.control_room_id = ""
         self.trouble = ""
@@ -74,17 +85,34 @@ class Home:
         Raises MatrixRequestError or HomeserverUnavailable.
         """
         await self._make_bot()
-        self.control_room_id = await self._room("control_room", self._control_room())
-        self.space_id = await self._room("space", self._space())
-        await self._invite_people()
+        attempt = self.decoration.attempt
+        # Without it Synapse is slow to tell what we missed, and no more than that.
+        control = await attempt(
+            "the control room", lambda: self._room("control_room", self._control_room())
+        )
+        space = await attempt("the space", lambda: self._room("space", self._space()))
+        self.control_room_id, self.space_id = control or "", space or ""
+        if self.space_id:
+            people = ",".join(sorted(self._config.agents.room_members))
+            await attempt("invitations to the space", self._invite_people, people)
 
     async def adorn(self) -> None:
-        """Give the space a picture, and its admins power there. Nothing depends on that."""
+        """Give the space a picture, and its admins power there. Raises HomeserverUnavailable."""
+        if self.space_id:
+            await self.decoration.attempt("power in the space", self._empower_admins)
+            await self.decoration.attempt("the space's picture", self._show_avatar)
+
+    async def decorate_again(self) -> bool:
+        """Try again what is wanting, when it is time; whether the space is another one now."""
+        if not self.decoration.is_own_due:
+            return False
+        before = self.space_id
         try:
-            await self._empower_admins()
-            await self._show_avatar()
+            await self.ensure()
+            await self.adorn()
         except (MatrixRequestError, HomeserverUnavailable) as error:
-            log.warning("the space is not as it should be", reason=str(error))
+            log.info("not decorated anew", reason=str(error))
+        return self.space_id != before
 
     async def take_in(self, room_id: str, before: object) -> None:
         """Let a room stand in the space, which takes the place of the one `before`. Raises as
@@ -98,6 +126,8 @@ class Home:
 
     async def take_out(self, room_id: str) -> None:
         """Let a room stand in the space no more. Raises as `ensure` does."""
+        if not self.space_id:
+            return
         await self._bot.set_state(self.space_id, "m.space.child", {}, room_id)
 
     async def archive(self, agent: Agent, directory: AgentDirectory) -> None:
@@ -115,14 +145,37 @@ class Home:
     async def wake(self, txn_id: str) -> None:
         """Make the homeserver look at its queue for us (FACTS 2: after a ping alone it may not)."""
         content = {"wake": txn_id}
-        await self._bot.send(self.control_room_id, CONTROL_EVENT, content, txn_id, give_up_after=30)
+        if room_id := self.control_room_id or self.space_id:
+            await self._bot.send(room_id, CONTROL_EVENT, content, txn_id, give_up_after=30)
+
+    async def _register(self) -> None:
+        if await self._meta.get("bot_sole") is None:
+            is_sole = await self.accounts.claim(self._bot, self._alias(CONTROL_ALIAS), wanted=True)
+            await self._meta.set("bot_sole", "yes" if is_sole else "no")
+        else:
+            await self._bot.register()
+        await self._meta.set("bot", "")
+
+    async def _check_account(self) -> bool:
+        await self.accounts.check(self._bot)
+        await self._meta.set("bot_sole", "yes")
+        return True
+
+    async def _show_name(self, name: str) -> bool:
+        await self._bot.set_displayname(name)
+        await self._meta.set("bot", name)
+        return True
 
     async def _make_bot(self) -> None:
+        if await self._meta.get("bot") is None:
+            await self._register()
+        if await self._meta.get("bot_sole") == "no":
+            await self.decoration.attempt("the bot's account", self._check_account)
         name = self._config.appservice.bot_displayname
         if await self._meta.get("bot") != name:
-            await self._bot.register()
-            await self._bot.set_displayname(name)
-            await self._meta.set("bot", name)
+            await self.decoration.attempt(
+                "the bot's display name", lambda: self._show_name(name), name
+            )
 
     async def _stands(self, key: str, localpart: str, joined: set[str]) -> Standing:
         """How the bot stands to one of its rooms; MEMBER of one that was never made."""
@@ -157,7 +210,10 @@ class Home:
         """A room of the bot, and whether it is a new one: its alias may lead to one already."""
         try:
             return await self._bot.create_room(content), True
-        except MRoomInUse:
+        except MatrixRequestError as error:
+            if not is_refusal(error):
+                raise
+            # It may be there all the same: making a room is not atomic (Synapse).
             alias = self._alias(content["room_alias_name"])
             room_id = await leading_to(self._bot, alias)
             if room_id is None:
@@ -173,43 +229,45 @@ class Home:
     def _alias(self, localpart: str) -> str:
         return f"#{localpart}:{self._config.homeserver.domain}"
 
-    async def _invite_people(self) -> None:
-        wanted = ",".join(sorted(self._config.agents.room_members))
-        if await self._meta.get("space_members") == wanted:
-            return
-        present = await self._bot.members(self.space_id)
-        for person in self._config.agents.room_members:
-            if person in present:
-                continue
-            try:
-                await self._bot.invite(self.space_id, person)
-            except MatrixRequestError as error:
-                log.warning("cannot invite to the space", person=person, reason=refusal(error))
-        await self._meta.set("space_members", wanted)
+    async def _invite_people(self) -> bool:
+        wanted = set(self._config.agents.room_members)
+        before = set((await self._meta.get("space_members") or "").split(",")) - {""}
+        if before == wanted:
+            return True
+        refused: dict[str, str] = {}
+        if new := wanted - before:
+            present = await self._bot.members(self.space_id)
+            refused = await invite_all(self._bot, self.space_id, new - present)
+        await self._meta.set("space_members", ",".join(sorted(wanted - refused.keys())))
+        if refused:
+            raise NotAsWanted("; ".join(refused.values()))
+        return True
 
-    async def _show_avatar(self) -> None:
+    async def _show_avatar(self) -> bool:
         """Give the space a picture, unless it has one."""
         if await self._meta.get("space_avatar") is not None:
-            return
+            return True
         known = (await self._bot.state(self.space_id, "m.room.avatar")).get("url")
         if not known:
             known = await self._bot.upload(avatar_png(SPACE_ALIAS), "image/png", "avatar.png")
             await self._bot.set_state(self.space_id, "m.room.avatar", {"url": known})
         await self._meta.set("space_avatar", str(known))
+        return True
 
-    async def _empower_admins(self) -> None:
+    async def _empower_admins(self) -> bool:
         """Let the admins that are named one by one tidy the space. Whom people of it gave power
         keep it."""
         people = wanted_access(self._config)["people"]
         admins = sorted(person for person, level in people.items() if level == ADMIN)
         if await self._meta.get("space_admins") == (wanted := ",".join(admins)):
-            return
+            return True
         levels = await self._bot.state(self.space_id, "m.room.power_levels")
         users = {**mapping(levels.get("users")), **dict.fromkeys(admins, ADMIN)}
         if users != levels.get("users"):
             content = {**levels, "users": users}
             await self._bot.set_state(self.space_id, "m.room.power_levels", content)
         await self._meta.set("space_admins", wanted)
+        return True
 
     def _space(self) -> dict[str, Any]:
         return {

@@ -2,6 +2,7 @@
 
 Each step is idempotent and remembered in `Agent.applied`, so a run with nothing
 to change sends nothing, and a run that was cut short goes on where it stopped.
+Without user, room and bot there is no talking; the rest is decoration, and holds up nothing.
 """
 
 import asyncio
@@ -10,21 +11,24 @@ from dataclasses import replace
 from typing import Any
 
 import structlog
-from mautrix.errors import MatrixRequestError, MForbidden, MRoomInUse
+from mautrix.errors import MatrixRequestError
 
+from letta_matrix.agents.decoration import Action, NotAsWanted
+from letta_matrix.agents.earlier_accounts import AccountTaken
 from letta_matrix.agents.home import Home
+from letta_matrix.agents.own_rooms import LONGEST_NAME, OwnRooms, bring, picture_of, point_alias
 from letta_matrix.agents.remembered import Remembered
-from letta_matrix.agents.room_access import access_content, change_access, wanted_access
+from letta_matrix.agents.room_access import change_access, invite_all, wanted_access
 from letta_matrix.config import Config
 from letta_matrix.matrix.avatars import avatar_png
 from letta_matrix.matrix.content import MARKER
-from letta_matrix.matrix.errors import ServerSilent, refusal
-from letta_matrix.matrix.events import mapping
+from letta_matrix.matrix.errors import refused_request
+from letta_matrix.matrix.events import items, mapping
 from letta_matrix.matrix.homeserver import Homeserver, HomeserverUnavailable
 from letta_matrix.matrix.identifiers import room_alias
 from letta_matrix.matrix.intent import Intent
 from letta_matrix.matrix.transactions import txn_id
-from letta_matrix.store.agents import ENCRYPTED, Agent, AgentDirectory, AgentStatus
+from letta_matrix.store.agents import ENCRYPTED, ROOM_BEFORE, Agent, AgentDirectory, AgentStatus
 from letta_matrix.store.database import StoreUnavailable
 
 log = structlog.get_logger()
@@ -35,8 +39,10 @@ _REMOVED = (
 _BACK = "I am back."
 _DOUBTFUL = (403, 404)
 _LONGEST_PAUSE = 300.0
-_LONGEST_NAME = 255
-"""Characters of a display name or a room name: Synapse takes no longer display name than 256."""
+_HEADSTART = 5.0
+"""Seconds that a room waits for its agent's name and picture."""
+_LOOK = 60.0
+"""Seconds between looks for decoration that is to be tried again."""
 
 
 class Provisioner:
@@ -60,31 +66,46 @@ class Provisioner:
         self._directory = directory
         self._home = home
         self._remembered = remembered
-        self._room_version = default_room_version
+        self._decoration = home.decoration
+        self._rooms = OwnRooms(config, home, default_room_version)
         self._on_room = on_room
         self._slots = asyncio.Semaphore(config.agents.provision_concurrency)
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._again: set[str] = set()
+        self._unhurried: set[str] = set()
         self._told_rooms: set[str] = set()
         self.trouble: dict[str, str] = {}
 
     @property
     def busy(self) -> bool:
-        return bool(self._tasks)
+        """Whether agents are being set up; that some are decorated anew counts for nothing."""
+        return bool(self._tasks.keys() - self._unhurried)
 
     @property
     def working(self) -> bool:
         """As `busy`, without the agents that wait after a failure."""
-        return bool(self._tasks.keys() - self.trouble.keys())
+        return bool(self._tasks.keys() - self._unhurried - self.trouble.keys())
 
     async def request(self, agents: list[Agent]) -> None:
         """Reconcile these agents soon; one already being reconciled is looked at again."""
         for agent in agents:
+            self._unhurried.discard(agent.agent_id)
             if agent.agent_id in self._tasks:
                 self._again.add(agent.agent_id)
             else:
                 task = asyncio.create_task(self._run(agent.agent_id))
                 self._tasks[agent.agent_id] = task
+
+    async def redecorate(self) -> None:
+        """Try again, for ever and at long intervals, what agents do without."""
+        while True:
+            await asyncio.sleep(_LOOK)
+            agents = self._directory.all()
+            if not (await self._home.decorate_again()):
+                agents = [agent for agent in agents if self._decoration.is_due(agent)]
+            agents = [agent for agent in agents if agent.agent_id not in self._tasks]
+            await self.request(agents)
+            self._unhurried.update(agent.agent_id for agent in agents)
 
     async def close(self) -> None:
         tasks = list(self._tasks.values())
@@ -106,6 +127,7 @@ class Provisioner:
                     pause = min(pause * 2, _LONGEST_PAUSE)
         finally:
             del self._tasks[agent_id]
+            self._unhurried.discard(agent_id)
 
     async def _attempt(self, agent_id: str) -> bool:
         try:
@@ -113,8 +135,8 @@ class Provisioner:
         except MatrixRequestError as error:
             if error.http_status in _DOUBTFUL:
                 self._remembered.refused(agent_id)
-            reason = refusal(error)
-        except (HomeserverUnavailable, StoreUnavailable) as error:
+            reason = refused_request(error)
+        except (HomeserverUnavailable, StoreUnavailable, AccountTaken) as error:
             reason = str(error)
         except Exception as error:
             log.error("setting up an agent failed", agent=agent_id, exc_info=error)
@@ -130,8 +152,8 @@ class Provisioner:
     async def reconcile(self, agent_id: str) -> None:
         """Bring one agent to its desired state, as the directory has it at the beginning.
 
-        Raises MatrixRequestError, HomeserverUnavailable or StoreUnavailable; what was done by
-        then stays done.
+        Raises MatrixRequestError, HomeserverUnavailable, AccountTaken or StoreUnavailable; what
+        was done by then stays done.
         """
         await self._remembered.verify(agent_id)
         agent = self._now(agent_id)
@@ -139,17 +161,40 @@ class Provisioner:
         if agent.status is AgentStatus.REMOVED:
             await self._announce(agent, ghost)
             return
-        name = agent.name[:_LONGEST_NAME]
-        await self._step(agent, "registered", True, ghost.register)
+        await self._account(agent, ghost)
+        looks = asyncio.create_task(self._dress(agent, ghost))
+        try:
+            # So that who is in the room sees its agent come with name and picture.
+            await asyncio.wait({looks}, timeout=_HEADSTART)
+            room_id = agent.room_id or await self._make_room(agent, ghost)
+            await self._remembered.settled(agent_id)
+            await self._tell_of_room(room_id)
+            await self._settle_room(agent, ghost, room_id)
+            await looks
+        finally:
+            looks.cancel()
+            await asyncio.gather(looks, return_exceptions=True)
+        await self._show_picture(agent, ghost, room_id)
+        await self._announce(agent, ghost)
+
+    async def _dress(self, agent: Agent, ghost: Intent) -> None:
+        name = agent.name[:LONGEST_NAME]
         await _all(
-            self._step(agent, "displayname", name, lambda: ghost.set_displayname(name)),
+            self._adorn(agent, "displayname", name, lambda: ghost.set_displayname(name)),
             self._avatar(agent, ghost),
         )
-        room_id = agent.room_id or await self._make_room(agent, ghost)
-        await self._remembered.settled(agent_id)
-        await self._tell_of_room(room_id)
-        await self._settle_room(agent, ghost, room_id)
-        await self._announce(agent, ghost)
+
+    async def _show_picture(self, agent: Agent, ghost: Intent, room_id: str) -> None:
+        """In a room that was made before there was one."""
+        now = self._now(agent.agent_id)
+        if "room_avatar" in now.applied and (picture := picture_of(now)):
+            content = {"url": picture}
+            await self._adorn(
+                agent,
+                "room_avatar",
+                picture,
+                lambda: ghost.set_state(room_id, "m.room.avatar", content),
+            )
 
     def _now(self, agent_id: str) -> Agent:
         """The directory's agent: a step replaces it, so an older one tells nothing of `applied`."""
@@ -164,54 +209,44 @@ class Provisioner:
             self._told_rooms.add(room_id)
 
     async def _settle_room(self, agent: Agent, ghost: Intent, room_id: str) -> None:
-        bot = Intent(self._homeserver, self._config.bot_user_id)
-        name, topic = self._room_name(agent), self._room_topic(agent)
+        space_id = self._home.space_id
+        name, topic = self._rooms.name(agent), self._rooms.topic(agent)
         members = sorted(self._config.agents.room_members)
         access = wanted_access(self._config)
         applied = self._now(agent.agent_id).applied
         before = mapping(applied.get("access"))
-        await _all(
-            self._step(
+        steps = [
+            self._adorn(
                 agent, "access", access, lambda: change_access(ghost, room_id, access, before)
             ),
-            self._step(agent, "bot_joined", True, lambda: self._bring(bot, ghost, room_id)),
-            self._step(
-                agent,
-                "space",
-                self._home.space_id,
-                lambda: self._home.take_in(room_id, applied.get("space")),
-            ),
-            self._step(
+            self._bring_bot(agent, ghost, room_id),
+            self._adorn(
                 agent,
                 "room_name",
                 name,
                 lambda: ghost.set_state(room_id, "m.room.name", {"name": name}),
             ),
-            self._step(
+            self._adorn(
                 agent,
                 "room_topic",
                 topic,
                 lambda: ghost.set_state(room_id, "m.room.topic", {"topic": topic}),
             ),
-            self._step(
+            self._adorn(
                 agent, "members", members, lambda: self._invite(agent, ghost, room_id, members)
             ),
-        )
+        ]
+        if space_id:
+            take_in = lambda: self._home.take_in(room_id, applied.get("space"))  # noqa: E731
+            steps.append(self._adorn(agent, "space", space_id, take_in))
+        if "alias" in applied:
+            steps.append(self._adorn(agent, "alias", room_id, lambda: point_alias(ghost, room_id)))
+        await _all(*steps)
 
-    async def _bring(self, bot: Intent, ghost: Intent, room_id: str) -> None:
-        try:
-            await bot.join(room_id)
-        except MForbidden:
-            # A room of before our time, to which nobody invited it.
-            await ghost.invite(room_id, bot.user_id)
-            await bot.join(room_id)
-
-    async def _step(
-        self, agent: Agent, key: str, value: object, action: Callable[[], Awaitable[object]]
-    ) -> None:
-        if self._now(agent.agent_id).applied.get(key) != value:
-            await action()
-            await self._applied(agent, {key: value})
+    async def _bring_bot(self, agent: Agent, ghost: Intent, room_id: str) -> None:
+        if not self._now(agent.agent_id).applied.get("bot_joined"):
+            await bring(Intent(self._homeserver, self._config.bot_user_id), ghost, room_id)
+            await self._applied(agent, {"bot_joined": True})
 
     async def _applied(self, agent: Agent, values: Mapping[str, object], **fields: Any) -> None:
         def edited(one: Agent) -> Agent:
@@ -219,57 +254,53 @@ class Provisioner:
 
         await self._directory.change([agent.agent_id], edited)
 
+    async def _adorn(self, agent: Agent, key: str, value: object, action: Action) -> None:
+        await self._decoration.put_on(agent.agent_id, key, value, action)
+
+    async def _account(self, agent: Agent, ghost: Intent) -> None:
+        """Let the ghost have its account, and tell of one that others use, too."""
+        applied = self._now(agent.agent_id).applied
+        accounts = self._home.accounts
+        if not applied.get("registered"):
+            alias = room_alias(agent.agent_id, self._config.homeserver.domain)
+            is_wanted = agent.room_id is not None or ROOM_BEFORE in applied
+            is_sole = await accounts.claim(ghost, alias, wanted=is_wanted)
+            sole = {} if is_sole else {"sole": False}
+            await self._applied(agent, {"registered": True, **sole})
+        if "sole" in self._now(agent.agent_id).applied:
+            await self._adorn(agent, "sole", True, lambda: accounts.check(ghost))
+
     async def _avatar(self, agent: Agent, ghost: Intent) -> None:
-        if "avatar" in self._now(agent.agent_id).applied:
-            return
-        image = avatar_png(agent.agent_id)
-        mxc = await ghost.upload(image, "image/png", "avatar.png")
-        await ghost.set_avatar(mxc)
-        await self._applied(agent, {"avatar": mxc})
+        async def show() -> str:
+            picture = picture_of(self._now(agent.agent_id))
+            if not picture:
+                image = avatar_png(agent.agent_id)
+                picture = await ghost.upload(
+                    image, "image/png", "avatar.png", give_up_after=_HEADSTART
+                )
+                await self._applied(agent, {"picture": picture})
+            await ghost.set_avatar(picture)
+            return picture
+
+        if "avatar" not in self._now(agent.agent_id).applied:
+            await self._adorn(agent, "avatar", True, show)
 
     async def _make_room(self, agent: Agent, ghost: Intent) -> str:
-        members = sorted(self._config.agents.room_members)
-        access = wanted_access(self._config)
-        content = self._room_content(agent, members, access)
-        try:
-            room_id = await ghost.create_room(content)
-            applied: dict[str, object] = {
-                "room_name": content["name"],
-                "room_topic": content["topic"],
-                "members": members,
-                "access": access,
-            }
-        except MRoomInUse:
-            room_id, applied = await self._adopt(agent, ghost), {}
+        room_id, applied = await self._rooms.make(self._now(agent.agent_id), ghost)
         if (await ghost.state(room_id, "m.room.encryption")).get("algorithm"):
             log.warning("an agent's room is encrypted from the start", agent=agent.agent_id)
             applied[ENCRYPTED] = True
         await self._applied(agent, applied, room_id=room_id)
         return room_id
 
-    async def _adopt(self, agent: Agent, ghost: Intent) -> str:
-        # The alias is derived from the agent id alone: whoever holds it is this agent's room.
-        alias = room_alias(agent.agent_id, self._config.homeserver.domain)
-        room_id = await ghost.resolve_alias(alias)
-        if room_id is None:
-            raise HomeserverUnavailable(f"{alias} is taken but leads nowhere yet")
-        await ghost.join(room_id)
-        log.info("room adopted", agent=agent.agent_id, room=room_id)
-        return room_id
-
     async def _invite(self, agent: Agent, ghost: Intent, room_id: str, members: list[str]) -> None:
-        present = await ghost.members(room_id)
-        for person in members:
-            if person in present:
-                continue
-            try:
-                await ghost.invite(room_id, person)
-            except ServerSilent:
-                raise  # tried again, as for whatever does not answer
-            except MatrixRequestError as error:
-                log.warning(
-                    "cannot invite", agent=agent.agent_id, person=person, reason=refusal(error)
-                )
+        """Invite those who are to be there; nobody a second time for another's sake."""
+        done = {str(one) for one in items(self._now(agent.agent_id).applied.get("members")) or []}
+        wanted = set(members) - done - await ghost.members(room_id)
+        refused = await invite_all(ghost, room_id, wanted)
+        if refused:
+            await self._applied(agent, {"members": sorted(set(members) - refused.keys())})
+            raise NotAsWanted(f"cannot be invited: {'; '.join(refused.values())}")
 
     async def _announce(self, agent: Agent, ghost: Intent) -> None:
         now = self._now(agent.agent_id)
@@ -286,45 +317,6 @@ class Provisioner:
             now.room_id, "m.room.message", content, transaction, give_up_after=60, look_first=True
         )
         await self._applied(agent, {"announced": str(agent.status), "announcements": count})
-
-    def _room_name(self, agent: Agent) -> str:
-        return self._config.agents.room_name.replace("{name}", agent.name)[:_LONGEST_NAME]
-
-    def _room_topic(self, agent: Agent) -> str:
-        topic = self._config.agents.room_topic.replace("{name}", agent.name)
-        return topic.replace("{description}", agent.description)[:1000]
-
-    def _room_content(
-        self, agent: Agent, members: list[str], access: Mapping[str, Any]
-    ) -> dict[str, Any]:
-        localpart = room_alias(agent.agent_id, "")[1:-1]
-        parent = {"via": [self._config.homeserver.domain], "canonical": True}
-        avatar = self._now(agent.agent_id).applied.get("avatar", "")
-        # Since room version 12 creators stand above all power levels and may not be listed.
-        ours = [agent.user_id, self._config.bot_user_id] if self._room_version < 12 else []
-        access_part = access_content(access, ours)
-        content: dict[str, Any] = {
-            "name": self._room_name(agent),
-            "topic": self._room_topic(agent),
-            "room_alias_name": localpart,
-            "preset": "private_chat",
-            "invite": [self._config.bot_user_id, *members],
-            "power_level_content_override": access_part["power_level_content_override"],
-            "initial_state": [
-                {
-                    "type": "m.space.parent",
-                    "state_key": self._home.space_id,
-                    "content": parent,
-                },
-                {"type": "m.room.avatar", "content": {"url": avatar}},
-                *access_part["initial_state"],
-            ],
-        }
-        if self._config.agents.room_version is not None:
-            content["room_version"] = str(self._room_version)
-        if self._room_version >= 12:
-            content["creation_content"] = {"additional_creators": [self._config.bot_user_id]}
-        return content
 
 
 async def _all(*steps: Awaitable[None]) -> None:

@@ -1,18 +1,20 @@
 """Who may do what in an agent's own room, and what those who come later read there."""
 
+import asyncio
 import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import structlog
 from mautrix.errors import MatrixRequestError
 
 from letta_matrix.config import Config
-from letta_matrix.matrix.errors import is_refusal, refusal
+from letta_matrix.matrix.errors import refusal
 from letta_matrix.matrix.events import mapping
+from letta_matrix.matrix.homeserver import HomeserverUnavailable
 from letta_matrix.matrix.intent import Intent
 
-log = structlog.get_logger()
+_PATIENCE = 20.0
+"""Seconds that an invitation may take: the homeserver asks the server of whoever is invited."""
 
 INVITE, ADMIN = 10, 100
 """Power levels: a person with the first may invite others and no more."""
@@ -42,21 +44,35 @@ def access_content(access: Mapping[str, Any], ours: Iterable[str]) -> dict[str, 
 async def change_access(
     ghost: Intent, room_id: str, access: Mapping[str, Any], before: Mapping[str, Any]
 ) -> None:
-    """Bring it about in a room that is there, `before` what was applied last. What the
-    homeserver refuses, as people may have taken the agent's power, is logged and left so."""
-    try:
-        history = await ghost.state(room_id, "m.room.history_visibility")
-        if history.get("history_visibility") != access["history"]:
-            content = {"history_visibility": access["history"]}
-            await ghost.set_state(room_id, "m.room.history_visibility", content)
-        levels = await ghost.state(room_id, "m.room.power_levels")
-        changed = _levels(levels, access["people"], mapping(before.get("people")), ghost.user_id)
-        if changed != levels:
-            await ghost.set_state(room_id, "m.room.power_levels", changed)
-    except MatrixRequestError as error:
-        if not is_refusal(error):
-            raise
-        log.warning("a room's access cannot be changed", room=room_id, reason=refusal(error))
+    """Bring it about in a room that is there, `before` what was applied last. Raises
+    MatrixRequestError, where people have taken the agent's power, and HomeserverUnavailable."""
+    history = await ghost.state(room_id, "m.room.history_visibility")
+    if history.get("history_visibility") != access["history"]:
+        content = {"history_visibility": access["history"]}
+        await ghost.set_state(room_id, "m.room.history_visibility", content)
+    levels = await ghost.state(room_id, "m.room.power_levels")
+    changed = _levels(levels, access["people"], mapping(before.get("people")), ghost.user_id)
+    if changed != levels:
+        await ghost.set_state(room_id, "m.room.power_levels", changed)
+
+
+async def invite_all(ghost: Intent, room_id: str, people: Iterable[str]) -> dict[str, str]:
+    """Invite people side by side; of those who could not be invited, who and why. One whose
+    server does not answer keeps nobody else waiting."""
+
+    async def invite(person: str) -> str:
+        try:
+            async with asyncio.timeout(_PATIENCE):
+                await ghost.invite(room_id, person)
+        except MatrixRequestError as error:
+            return f"{person}: {refusal(error)}"
+        except (HomeserverUnavailable, TimeoutError) as error:
+            return f"{person}: {error or 'no answer'}"
+        return ""
+
+    wanted = sorted(people)
+    refused = dict(zip(wanted, await asyncio.gather(*map(invite, wanted)), strict=True))
+    return {person: why for person, why in refused.items() if why}
 
 
 def _levels(

@@ -1,6 +1,7 @@
 """Read receipt and typing while an agent works on its first words."""
 
 import asyncio
+from collections.abc import Awaitable
 
 import structlog
 from mautrix.errors import MatrixRequestError
@@ -48,10 +49,13 @@ class Attention:
     async def _show(self, over: asyncio.Event) -> None:
         if await is_set(over, _DELAY * self._intent.homeserver.pacer.stretch):
             return
+        # Each by itself: where one is refused the other is shown.
+        receipt = self._intent.read_receipt(self._room_id, self._event_id)
+        await asyncio.gather(self._quietly(receipt), self._quietly(self._type_until(over)))
+
+    async def _quietly(self, showing: Awaitable[None]) -> None:
         try:
-            await asyncio.gather(
-                self._intent.read_receipt(self._room_id, self._event_id), self._type_until(over)
-            )
+            await showing
         except (MatrixRequestError, HomeserverUnavailable) as error:
             log.debug("receipt or typing not shown", room=self._room_id, reason=str(error))
         except Exception as error:

@@ -157,16 +157,25 @@ class RoomMoves:
     async def _move_home(self, ghost: Intent, agent: Agent, move: _Move) -> None:
         """An agent's own room is another one now."""
         alias = room_alias(agent.agent_id, self._config.homeserver.domain)
-        if await ghost.resolve_alias(alias) != move.new:
-            await ghost.point_alias(alias, move.new)
-        await self._leave_space(move.old)
+        pointed = await _accepted(self._point(ghost, alias, move.new))
+        await _accepted(self._leave_space(move.old))
         # In the old one it is still there for those who mention it.
         await self._rooms.joined(move.old, ghost.user_id, direct=False, since=move.at)
-        agents = await self._directory.change([agent.agent_id], lambda one: in_room(one, move.new))
+
+        def moved(one: Agent) -> Agent:
+            there = in_room(one, move.new)
+            # What is not pointed there is tried again, as with a room made without an alias.
+            return there if pointed else replace(there, applied={**there.applied, "alias": ""})
+
+        agents = await self._directory.change([agent.agent_id], moved)
         for user_id in list(self._rooms.ours_in(move.new)):
             if user_id in (ghost.user_id, self._config.bot_user_id):
                 await self._rooms.left(move.new, user_id)
         await self.on_moved(agents)
+
+    async def _point(self, ghost: Intent, alias: str, room_id: str) -> None:
+        if await ghost.resolve_alias(alias) != room_id:
+            await ghost.point_alias(alias, room_id)
 
     async def _stay(self, intent: Intent, turn: Turn) -> None:
         """Say in the old room what is missing."""
@@ -182,6 +191,18 @@ class RoomMoves:
         return user_id in self._rooms.ours_in(room_id) or (
             owner is not None and user_id == owner.user_id
         )
+
+
+async def _accepted(work: Awaitable[None]) -> bool:
+    """Do what only decorates a room, which moves without; whether the homeserver let us."""
+    try:
+        await work
+    except MatrixRequestError as error:
+        if not is_refusal(error):
+            raise
+        log.warning("a room moves without its looks", reason=refusal(error))
+        return False
+    return True
 
 
 def _predecessor(create: Mapping[str, Any]) -> str | None:

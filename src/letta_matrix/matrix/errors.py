@@ -101,3 +101,9 @@ def not_of_matrix(what: str) -> str:
 def reason_of(error: MatrixRequestError) -> str:
     """Status, code and words of an error."""
     return f"HTTP {error.http_status} {error.errcode or ''} {error.message or ''}".strip()
+
+
+def refused_request(error: MatrixRequestError) -> str:
+    """As `refusal`, behind the request that was refused, for those who did not make it."""
+    requests: list[str] = getattr(error, "__notes__", [])
+    return ": ".join([*requests[:1], refusal(error)])

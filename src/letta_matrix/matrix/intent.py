@@ -10,6 +10,7 @@ from mautrix.errors import MatrixRequestError, MUserInUse
 from letta_matrix.matrix import answers
 from letta_matrix.matrix.answers import Shape
 from letta_matrix.matrix.content import MARKER
+from letta_matrix.matrix.events import items, mapping
 from letta_matrix.matrix.homeserver import Recover
 from letta_matrix.matrix.room_reading import Event, RoomReader
 
@@ -37,6 +38,11 @@ class Intent(RoomReader):
             return False
         return True
 
+    async def devices(self) -> list[str]:
+        """The ids of the sessions in which somebody is signed in (spec: Device management)."""
+        answer = await self._get(ClientPath.v3.devices, answers.having("devices", list))
+        return [str(mapping(one).get("device_id")) for one in items(answer.get("devices")) or []]
+
     async def set_displayname(self, name: str) -> None:
         path = ClientPath.v3.profile[self.user_id].displayname
         await self._background(Method.PUT, path, {"displayname": name})
@@ -45,7 +51,9 @@ class Intent(RoomReader):
         path = ClientPath.v3.profile[self.user_id].avatar_url
         await self._background(Method.PUT, path, {"avatar_url": mxc})
 
-    async def upload(self, data: bytes, content_type: str, filename: str) -> str:
+    async def upload(
+        self, data: bytes, content_type: str, filename: str, *, give_up_after: float = 60.0
+    ) -> str:
         """Upload media; returns its `mxc://` URI."""
         await self.homeserver.pacer.background()
         answer = await self.homeserver.request(
@@ -55,6 +63,7 @@ class Intent(RoomReader):
             user_id=self.user_id,
             query={"filename": filename},
             content_type=content_type,
+            give_up_after=give_up_after,
             shape=answers.media_uri,
         )
         return str(answer["content_uri"])

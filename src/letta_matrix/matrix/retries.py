@@ -16,6 +16,7 @@ log = structlog.get_logger()
 _LONG = 30.0
 _MOST_FAILURES = 8
 _ROOM = re.compile(r"/(?:rooms|join)/([^/]+)")
+_WORD = re.compile(r"v\d|[A-Za-z]+(?:_[a-z]+)?|m\.[a-z]+(?:[._][a-z]+)*")
 
 
 @dataclass(eq=False, slots=True)
@@ -51,7 +52,8 @@ class Retries:
 
     @contextmanager
     def follow(self, method: str, path: str) -> Generator[Retry]:
-        """Keep account of a request while the block runs; `path` is the quoted one."""
+        """Keep account of a request while the block runs; `path` is the quoted one. Errors that
+        leave the block carry as a note which request they belong to."""
         retry = Retry(f"{method} {_endpoint(path)}")
         self._under_way.add(retry)
         try:
@@ -59,6 +61,7 @@ class Retries:
             if "/send/" in path:
                 self._sends += 1
         except MatrixRequestError as error:
+            error.add_note(retry.endpoint)
             room = _ROOM.search(path)
             # What is read may well not be there.
             missing = isinstance(error, MNotFound) and method != "GET"
@@ -91,6 +94,6 @@ class Retries:
 
 
 def _endpoint(path: str) -> str:
-    """The path's fixed words; ids, event types and transaction ids hold other characters."""
+    """The path's fixed words and the spec's event types; ids hold other characters."""
     words = path.removeprefix("_matrix/").split("/")
-    return "/".join(word if word.isalpha() or word in ("v1", "v3") else "*" for word in words)
+    return "/".join(word if _WORD.fullmatch(word) else "*" for word in words)

@@ -50,7 +50,10 @@ NEW_ROOM = "new_room"
 looked up."""
 
 _ABOUT_THE_AGENT = ("announced", "announcements")
-_ABOUT_THE_ACCOUNT = ("registered", "displayname", "avatar", *_ABOUT_THE_AGENT)
+_ABOUT_THE_ACCOUNT = (
+    *("registered", "sole", "displayname", "picture", "avatar"),
+    *_ABOUT_THE_AGENT,
+)
 """What of `Agent.applied` outlives a room: all else is about that."""
 
 

@@ -1,0 +1,265 @@
+"""What makes our users and rooms easy to recognise and to find. Agents talk without it.
+
+A homeserver may forbid names or pictures, its media may be off or away, people may have taken
+an agent's power in its room. None of that holds up what does matter: user, room, membership.
+"""
+
+import asyncio
+import json
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import TypeVar
+
+import structlog
+from mautrix.errors import MatrixRequestError
+
+from letta_matrix import clock
+from letta_matrix.matrix.errors import is_refusal, refused_request
+from letta_matrix.matrix.events import mapping
+from letta_matrix.matrix.homeserver import HomeserverUnavailable
+from letta_matrix.store.agents import Agent, AgentDirectory, AgentStatus
+from letta_matrix.store.database import StoreUnavailable
+from letta_matrix.store.meta import Meta
+
+log = structlog.get_logger()
+
+RARELY, SOON = 6 * 3600.0, 300.0
+"""Seconds until what was refused is tried again, and what got no answer; that from then on ever
+more rarely."""
+
+_PATIENCE = 75.0
+"""Seconds that a step may take: longer than a request is tried, which then tells why it failed."""
+
+_ALL_THE_SAME = "; agents talk all the same"
+
+_WANTING = "wanting"
+"""The key of `Agent.applied`, and of the bridge's own `meta`, for what is wanting, by step."""
+
+_WORDS = {
+    "displayname": "display names",
+    "avatar": "pictures",
+    "space": "places in the space",
+    "alias": "room aliases",
+    "room_name": "room names",
+    "room_topic": "room topics",
+    "room_avatar": "room pictures",
+    "access": "who may invite and read in rooms",
+    "members": "invitations of agents.room_members",
+    "sole": "earlier accounts",
+}
+
+_EVERYWHERE = ("displayname", "avatar")
+"""Steps that take the same of the homeserver for every agent."""
+
+T = TypeVar("T")
+Action = Callable[[], Awaitable[object]]
+
+
+class NotAsWanted(Exception):
+    """Something is not as it is wanted, for a reason that an operator understands."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Fault:
+    """Why something is wanting, since when and until when (Unix times) it is left so, whether
+    that was the homeserver's answer, and, of the bridge's own, what was wanted."""
+
+    reason: str
+    at: float
+    until: float
+    answered: bool
+    value: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Silence:
+    """A step that gets no answer: until when (loop's clock) nobody tries it, after which pause."""
+
+    reason: str
+    until: float
+    pause: float
+
+
+class Decoration:
+    """Tries what agents can do without, warns once of what is refused, and remembers it.
+
+    For an agent that stands in its `applied`, for the bridge itself in `meta`: a restart tries
+    nothing again before its time.
+    """
+
+    def __init__(self, directory: AgentDirectory, meta: Meta) -> None:
+        self._directory = directory
+        self._meta = meta
+        self._own: dict[str, _Fault] = {}
+        self._is_loaded = False
+        self._silent: dict[str, _Silence] = {}
+        self._unanswered: set[str] = set()
+        self._told: set[tuple[str, str]] = set()
+        self._anew = 0.0
+
+    @property
+    def troubles(self) -> list[str]:
+        """What is wanting, in lines for operators."""
+        counts = Counter(
+            (step, str(fault.get("reason")))
+            for agent in self._directory.all()
+            if agent.status is AgentStatus.ACTIVE
+            for step, fault in _wanting(agent).items()
+        )
+        own = [(what, fault.reason) for what, fault in self._own.items()]
+        agents = [(_what(step, count), reason) for (step, reason), count in counts.items()]
+        return [f"{what}: {reason}" for what, reason in own + agents]
+
+    @property
+    def is_own_due(self) -> bool:
+        """Whether it is time to try again what is wanting of the bridge itself."""
+        return any(not self._rests(fault.at, fault.until) for fault in self._own.values())
+
+    def is_due(self, agent: Agent) -> bool:
+        """Whether it is time to try again what is wanting of an agent."""
+        if agent.status is not AgentStatus.ACTIVE:
+            return False
+        faults = _wanting(agent).values()
+        return any(not self._rests(one.get("at"), one.get("until")) for one in faults)
+
+    def anew(self) -> None:
+        """The homeserver has restarted, perhaps with other settings: it is time for everything."""
+        self._anew = time.time()
+        self._silent.clear()
+
+    def _rests(self, at: object, until: object) -> bool:
+        """Whether what failed at one Unix time is left alone until another, which is still to
+        come. One that no fault sets, as after a jump of the clock, has come."""
+        if not isinstance(at, int | float) or not isinstance(until, int | float):
+            return False
+        return at > self._anew and 0 < until - time.time() < 2 * RARELY
+
+    async def put_on(self, agent_id: str, step: str, value: object, action: Action) -> None:
+        """Let a step of an agent's set-up be `value`, by an `action` that may return what is to
+        be remembered instead. Raises StoreUnavailable and nothing of the homeserver's."""
+        agent = self._directory.get(agent_id)
+        if agent is None:
+            return
+        before = _wanting(agent).get(step)
+        if agent.applied.get(step) == value:
+            if before is not None:
+                await self._remember(agent_id, step, None, {})
+            return
+        if (
+            before is not None
+            and before.get("value") == value
+            and self._rests(before.get("at"), before.get("until"))
+        ):
+            return
+        done, fault = await self._try(step, action)
+        if fault is None:
+            await self._remember(agent_id, step, None, {step: value if done is None else done})
+        else:
+            what = {"value": value, "reason": fault.reason, "at": fault.at, "until": fault.until}
+            await self._remember(agent_id, step, what, {})
+
+    async def _remember(
+        self,
+        agent_id: str,
+        step: str,
+        wanting: Mapping[str, object] | None,
+        applied: Mapping[str, object],
+    ) -> None:
+        def edited(one: Agent) -> Agent:
+            others = {key: what for key, what in _wanting(one).items() if key != step}
+            others |= {step: wanting} if wanting is not None else {}
+            kept = {key: what for key, what in one.applied.items() if key != _WANTING}
+            kept |= {**applied, **({_WANTING: others} if others else {})}
+            return replace(one, applied=kept)
+
+        await self._directory.change([agent_id], edited)
+
+    async def attempt(
+        self, what: str, action: Callable[[], Awaitable[T]], value: str = ""
+    ) -> T | None:
+        """Do something that the bridge itself can do without, unless it was refused lately, with
+        the same `value` wanted; None if it is not done. Raises StoreUnavailable, and
+        HomeserverUnavailable the first time that it gets no answer: it may be that nothing does.
+        """
+        before = (await self._all_own()).get(what)
+        is_same = before is not None and before.value == value
+        if before is not None and is_same and self._rests(before.at, before.until):
+            return None
+        done, fault = await self._try(what, action)
+        if fault is not None and not fault.answered and what not in self._unanswered:
+            self._unanswered.add(what)
+            raise HomeserverUnavailable(fault.reason)
+        if fault is not None:
+            fault = self._own[what] = replace(fault, value=value)
+        else:
+            self._unanswered.discard(what)
+            self._own.pop(what, None)
+        if fault != before:
+            own = {name: asdict(one) for name, one in self._own.items()}
+            await self._meta.set(_WANTING, json.dumps(own))
+        return done
+
+    async def _all_own(self) -> dict[str, _Fault]:
+        if not self._is_loaded:
+            known = mapping(json.loads(await self._meta.get(_WANTING) or "{}"))
+            self._own |= {what: _Fault(**fault) for what, fault in known.items()}
+            self._is_loaded = True
+        return self._own
+
+    async def _try(
+        self, step: str, action: Callable[[], Awaitable[T]]
+    ) -> tuple[T | None, _Fault | None]:
+        silence = self._silent.get(step)
+        if silence is not None and silence.until > clock.now():
+            # One has waited for it in vain, which is enough.
+            return None, _fault(silence.reason, silence.pause)
+        try:
+            async with asyncio.timeout(_PATIENCE):
+                done = await action()
+        except NotAsWanted as error:
+            return None, self._told_fault(step, str(error))
+        except MatrixRequestError as error:
+            if is_refusal(error):
+                return None, self._told_fault(step, refused_request(error) + _ALL_THE_SAME)
+            reason = refused_request(error) + _ALL_THE_SAME
+        except HomeserverUnavailable as error:
+            reason = str(error) + _ALL_THE_SAME
+        except TimeoutError:
+            reason = f"no answer in {_PATIENCE:g} s" + _ALL_THE_SAME
+        except StoreUnavailable:
+            raise
+        except Exception as error:
+            log.error("decorating failed", what=step, exc_info=error)
+            return None, self._told_fault(step, f"{type(error).__name__}: {error}" + _ALL_THE_SAME)
+        else:
+            self._silent.pop(step, None)
+            return done, None
+        if step not in _EVERYWHERE:
+            return None, self._told_fault(step, reason, SOON)
+        pause = SOON if silence is None else min(silence.pause * 2, RARELY)
+        self._silent[step] = _Silence(reason, clock.now() + pause, pause)
+        return None, self._told_fault(step, reason, pause)
+
+    def _told_fault(self, step: str, reason: str, pause: float | None = None) -> _Fault:
+        if (step, reason) not in self._told:
+            self._told.add((step, reason))
+            log.warning("not as it should be", what=_WORDS.get(step, step), reason=reason)
+        return _fault(reason, pause)
+
+
+def _wanting(agent: Agent) -> dict[str, Mapping[str, object]]:
+    """What is wanting of an agent, by step: `value`, `reason`, `at` and `until` (Unix
+    times)."""
+    wanting = mapping(agent.applied.get(_WANTING))
+    return {step: mapping(fault) for step, fault in wanting.items()}
+
+
+def _fault(reason: str, pause: float | None) -> _Fault:
+    now = time.time()
+    return _Fault(reason, now, now + (RARELY if pause is None else pause), pause is None)
+
+
+def _what(step: str, count: int) -> str:
+    return f"{_WORDS.get(step, step)} of {count} agent{'s' if count > 1 else ''}"

@@ -1,0 +1,153 @@
+"""Accounts with user ids of ours that somebody else has made: a password of theirs, and who is
+signed in there, go on living beside us.
+
+The client-server API tells who is signed in (`GET /devices`), and not whether there is a password.
+An account that we made ourselves has neither (spec: Application Service API, Server admin style
+permissions).
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import structlog
+from mautrix.errors import MatrixRequestError
+
+from letta_matrix.agents.decoration import NotAsWanted
+from letta_matrix.config import Config
+from letta_matrix.matrix.identifiers import is_ours
+from letta_matrix.matrix.intent import Intent
+from letta_matrix.store.agents import AgentDirectory
+
+log = structlog.get_logger()
+
+_MOST = 20
+"""Accounts that are named one by one."""
+
+
+class AccountTaken(Exception):
+    """Somebody uses the account that an agent would have."""
+
+
+class EarlierAccounts:
+    """Finds them, and tells operators what to do."""
+
+    def __init__(self, config: Config, directory: AgentDirectory) -> None:
+        self._config = config
+        self._directory = directory
+        self._found: dict[str, str] = {}
+        self._persons: set[str] = set()
+        self._made: set[str] = set()
+        for user_id in {*config.agents.room_members, *config.permissions}:
+            if user_id.startswith("@") and user_id != config.bot_user_id:
+                self._person(user_id, "is named in the configuration")
+
+    @property
+    def troubles(self) -> list[str]:
+        """What is wrong with whose account, in lines for operators."""
+        found = [text for user_id, text in self._found.items() if self._is_odd(user_id)]
+        others = len(found) - _MOST
+        more = [f"{others} more accounts were there before the bridge: see its log"]
+        return found[:_MOST] + (more if others > 0 else [])
+
+    def heard(self, event: Mapping[str, Any]) -> None:
+        """Somebody sent an event: a person whose user id is one of ours is never answered."""
+        if isinstance(sender := event.get("sender"), str):
+            self._person(sender, "writes to agents, who do not answer")
+
+    async def make(self, intent: Intent) -> bool:
+        """Make the account exist ahead of `claim`; whether it is a new one. Raises as
+        `Intent.register`."""
+        is_new = await intent.register()
+        if is_new:
+            self._made.add(intent.user_id)
+        return is_new
+
+    async def claim(self, intent: Intent, alias: str, *, wanted: bool) -> bool:
+        """Make the account exist; whether nobody else is signed in there. `wanted`: whoever made
+        it, it is to be ours. `alias` leads to a room that only we can have made: then we, with
+        another database, had the account before.
+
+        Raises AccountTaken, MatrixRequestError and HomeserverUnavailable.
+        """
+        if await self.make(intent) or intent.user_id in self._made:
+            return True
+        sessions = await _sessions(intent)
+        was_ours = await intent.resolve_alias(alias) is not None
+        if sessions and not wanted and not was_ours:
+            raise AccountTaken(
+                f"the account {intent.user_id} was there before the bridge, and somebody is signed "
+                f"in to it ({_many(sessions)}), so it is not taken from them. If it is a person's, "
+                "they need another one; if nobody needs it, or it is from the original integration "
+                f"(`letta-matrix import-mappings` adopts those): {_cure(intent.user_id)}"
+            )
+        if sessions:
+            log.warning("others are signed in to an account of ours", user=intent.user_id)
+        elif not was_ours:
+            self._tell(
+                intent.user_id,
+                f"the account {intent.user_id} was there before the bridge, and may have a "
+                "password, with which somebody else could act as it. Unless an earlier database of "
+                f"this bridge has made it: {_cure(intent.user_id)}",
+            )
+        return not sessions
+
+    async def check(self, intent: Intent) -> None:
+        """Raises NotAsWanted while somebody else is signed in to an account of ours, and as
+        `claim` does."""
+        sessions = await _sessions(intent)
+        if not sessions:
+            log.info("nobody else is signed in any more", user=intent.user_id)
+            return
+        if intent.user_id != self._config.bot_user_id:
+            raise NotAsWanted(
+                "made by somebody else (the log says which), who is still signed in there and "
+                f"acts as the agent: {_cure('USER_ID')}"
+            )
+        raise NotAsWanted(
+            f"{intent.user_id} was there before the bridge, and others are signed in to it "
+            f"({_many(sessions)}): who knows its password, or holds one of these, acts as it. To "
+            f"{_cure(intent.user_id)} Or give the bridge another bot: the same new name as "
+            "appservice.bot_username in config.yaml and as sender_localpart in registration.yaml; "
+            "then restart the homeserver and the bridge"
+        )
+
+    def _person(self, user_id: str, how: str) -> None:
+        bot = self._config.bot_user_id
+        if user_id == bot or user_id in self._found or not is_ours(user_id, bot):
+            return
+        if self._directory.by_user(user_id) is not None:
+            return
+        self._persons.add(user_id)
+        self._tell(
+            user_id,
+            f"{user_id} {how}: user ids like that belong to the bridge, which takes them for its "
+            "own. That person needs an account with another name",
+        )
+
+    def _is_odd(self, user_id: str) -> bool:
+        # What was taken for a person may turn out to be an agent that was not known yet.
+        return user_id not in self._persons or self._directory.by_user(user_id) is None
+
+    def _tell(self, user_id: str, text: str) -> None:
+        self._found[user_id] = text
+        log.warning("an account of ours is somebody else's", user=user_id, reason=text)
+
+
+async def _sessions(intent: Intent) -> int:
+    try:
+        return len(await intent.devices())
+    except MatrixRequestError as error:
+        log.info("not known who is signed in", user=intent.user_id, reason=str(error))
+        return 0
+
+
+def _many(sessions: int) -> str:
+    return f"{sessions} session{'s' if sessions > 1 else ''}"
+
+
+def _cure(user_id: str) -> str:
+    return (
+        "end its sessions and its password by Synapse's admin API, PUT "
+        f'/_synapse/admin/v2/users/{user_id} {{"password": "A NEW RANDOM ONE", "logout_devices": '
+        "true}."
+    )
