@@ -8,9 +8,9 @@
 BIN := .venv/bin
 CODE := $(wildcard src tests bench)
 ARGS ?=
-# Most tests wait for servers. Files stay whole and in their order: each process has servers of its
+# Most tests wait for servers: three at once keep two cores busy. Files stay whole and in their order: each process has servers of its
 # own, and the crash tests, which come last, keep theirs busy.
-TWO_AT_ONCE := --numprocesses 2 --dist loadfile --no-loadscope-reorder
+AT_ONCE := --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
 help: ## Show this list
 	@echo 'usage: make TARGET [ARGS="..."]'
@@ -23,7 +23,7 @@ up: ## Run everything on this machine; ARGS="--port-offset 100", see ARGS=--help
 test: ## Run all tests; ARGS="-k name" and the like go to pytest
 	scripts/setup dev
 	scripts/chromium
-	$(BIN)/python -m pytest $(TWO_AT_ONCE) $(ARGS)
+	$(BIN)/python -m pytest $(AT_ONCE) $(ARGS)
 
 lint: ## Check style, types and the layers
 	scripts/setup dev
