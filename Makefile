@@ -8,8 +8,9 @@
 BIN := .venv/bin
 CODE := $(wildcard src tests bench)
 ARGS ?=
-# Most tests wait for servers: three at once keep two cores busy. Files stay whole and in their order: each process has servers of its
-# own, and the crash tests, which come last, keep theirs busy.
+# Most tests wait for servers, so that three at once keep two cores busy. Files stay whole and in
+# their order: each process has servers of its own, and the crash tests, which come last, keep
+# theirs busy.
 AT_ONCE := --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
 help: ## Show this list

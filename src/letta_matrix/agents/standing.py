@@ -6,6 +6,7 @@ from enum import Enum, auto
 from mautrix.api import ClientPath, Method
 from mautrix.errors import MatrixRequestError, MForbidden, MNotFound
 
+from letta_matrix.matrix import answers
 from letta_matrix.matrix.events import mapping
 from letta_matrix.matrix.intent import Intent
 
@@ -55,7 +56,9 @@ async def leading_to(user: Intent, alias: str) -> str | None:
     Raises as `standing` does."""
     path = ClientPath.v3.directory.room[alias]
     try:
-        answer = await user.homeserver.request(Method.GET, path, user_id=user.user_id)
+        answer = await user.homeserver.request(
+            Method.GET, path, user_id=user.user_id, shape=answers.room_id
+        )
     except MNotFound:
         return None
     return str(answer["room_id"])
