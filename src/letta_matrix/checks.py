@@ -72,8 +72,8 @@ def encryption(agents: list[Agent]) -> Trouble | None:
     return Trouble(
         f"encrypted, so that the agents cannot read it: the room of {_names(unread)}",
         "set `encryption_enabled_by_default_for_room_type: off` in Synapse's homeserver.yaml and "
-        "restart it; a room that is encrypted stays so: stop the bridge, and give the agent another "
-        "by `letta-matrix forget AGENT --new-room`",
+        "restart it; a room that is encrypted stays so: stop the bridge, and give the agent "
+        "another by `letta-matrix forget AGENT --new-room`",
     )
 
 
