@@ -75,6 +75,7 @@ class Parts:
             route_to(config),
         )
         stores.inbox.there = self.homeserver.clock.now
+        stores.approvals.ahead = lambda: self.homeserver.clock.ahead
         self.bot = Intent(self.homeserver, config.bot_user_id)
         losses = self.losses = Losses(stores.audit, self._audited)
         self.home = Home(config, self.bot, stores.meta, losses, stores.directory)

@@ -32,6 +32,7 @@ class People:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.live: set[str] = set()
+        self.owners: dict[str, str] = {}
         self.status = 0
         self.looks = 0
         self.rooms_read = asyncio.Event()
@@ -46,6 +47,7 @@ class People:
             case "login" if body["password"] == "right":
                 given = f"syt_{len(self.live)}"
                 self.live.add(given)
+                self.owners[given] = body["identifier"]["user"]
                 return 200, {"user_id": body["identifier"]["user"], "access_token": given}
             case "login":
                 return 403, {"errcode": "M_FORBIDDEN"}
@@ -60,7 +62,9 @@ class People:
                 self.looks += 1
                 if self.status:
                     return self.status, {}
-                return (200, {}) if token in self.live else (401, {"errcode": "M_UNKNOWN_TOKEN"})
+                if token not in self.live:
+                    return 401, {"errcode": "M_UNKNOWN_TOKEN"}
+                return 200, {"user_id": self.owners[token]}
 
     async def _rooms(self) -> list[str]:
         return [ROOM, OTHER]

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator
+from contextlib import suppress
 
 import pytest
 from mautrix.errors import MatrixRequestError, MForbidden
@@ -378,16 +379,16 @@ async def test_an_alias_that_outlived_its_room_is_taken_back(
 async def test_another_room_is_made_once(
     site: Remembering, fake: FakeHomeserver, directory: AgentDirectory, lost: str | None
 ) -> None:
-    old = str(site.one.room_id)
+    old, before = str(site.one.room_id), set(fake.events)
     await forget_agents(directory, ["agent-1"], new_room=True)
     if lost is not None:
         # We are killed before we hear of it.
         fake.fail(lost, Fault(413, {"errcode": "M_TOO_LARGE"}, takes_effect=True))
-        with pytest.raises(MatrixRequestError):
+        with suppress(MatrixRequestError):
             await site.reconcile()
     await site.reconcile()
     assert site.one.room_id == fake.aliases[ALIAS] != old
-    assert len(fake.matching("createRoom")) == 1 + (lost == "POST .*/createRoom")
+    assert len(fake.events.keys() - before) == 1
     replaced = [one for one in fake.events[old] if one["type"] == "m.room.tombstone"]
     assert replaced[0]["content"]["replacement_room"] == site.one.room_id
     assert GHOST in site.rooms_of_ours.ours_in(old)

@@ -257,8 +257,7 @@ class Approvals:
             arguments=dict(event.arguments),
             always=event.always,
             prompt_txn=question.reply.beside.txn(OutboxKind.APPROVAL, question.key),
-            # Compared with when people wrote.
-            asked_at=question.reply.intent.homeserver.clock.now(),
+            asked_at=now,
             expires_at=now + self._config.conversations.approval_timeout,
         )
 

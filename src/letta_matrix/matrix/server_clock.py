@@ -8,6 +8,11 @@ _TOLERATED = 60.0
 """Seconds; below, a clock that is set by hand and a slow answer look the same."""
 
 
+_EXACT = 2.0
+"""Seconds; below, a clock that is right looks the same: headers leave out what is less than one,
+and an answer takes its time."""
+
+
 class ServerClock:
     """How far our clock is ahead of the homeserver's, as its answers tell (RFC 9110 section
     6.6.1); the same, as long as none did."""
@@ -22,9 +27,10 @@ class ServerClock:
         if told is None or headers.get("Age") is not None:
             return
         try:
-            self.ahead = time.time() - parsedate_to_datetime(told).timestamp()
+            ahead = time.time() - parsedate_to_datetime(told).timestamp()
         except (ValueError, OverflowError):
             return
+        self.ahead = ahead if abs(ahead) > _EXACT else 0.0
 
     def now(self) -> float:
         """What time it is there (Unix time)."""

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -67,7 +67,11 @@ class ApprovalStore:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self.ahead: Callable[[], float] = lambda: 0.0
+        """Seconds by which our clock, that of the table, is ahead of the homeserver's, by which
+        people write."""
         self._waiting: dict[str, tuple[tuple[str, str], str]] = {}
+        self._asked_before: dict[str, float] = {}
         self._shown: dict[str, float] = {}
         self._speakers: dict[str, set[str]] = {}
 
@@ -75,7 +79,7 @@ class ApprovalStore:
         """Remember where something waits. Call before use."""
         for one in await self._find(_PENDING):
             self._waiting[one.key] = (one.room_id, one.thread_id), one.turn_id
-            self._shown[one.key] = one.asked_at
+            self._asked_before[one.key] = one.asked_at
 
     def shown(self, key: str, now: float) -> None:
         """The homeserver has the question: from now on (Unix time there) people can have seen
@@ -83,7 +87,9 @@ class ApprovalStore:
         self._shown.setdefault(key, now)
 
     def shown_since(self, key: str) -> float:
-        """When a question was first shown (Unix time), as far as this process knows."""
+        """When a question was first shown (Unix time there), as far as this process knows."""
+        if (asked := self._asked_before.get(key)) is not None:
+            return asked - self.ahead()
         return self._shown.get(key, math.inf)
 
     def spoken_at(
@@ -151,7 +157,9 @@ class ApprovalStore:
         return await self._database.write(lambda db: db.execute(statement).rowcount) == 1
 
     async def open_at(self, room_id: str, thread_id: str, when: float) -> list[Approval]:
-        """What could be answered at a time in a thread of a room ("": outside of threads)."""
+        """What could be answered at a time, by the homeserver's clock, in a thread of a room ("":
+        outside of threads)."""
+        when += self.ahead()
         here = (approvals.c.room_id == room_id) & (approvals.c.thread_id == thread_id)
         then = (approvals.c.asked_at <= when) & (when < approvals.c.expires_at)
         return await self._find(here & then)
@@ -179,6 +187,7 @@ class ApprovalStore:
         changed = await self._database.write(lambda db: db.execute(statement).rowcount)
         self._waiting.pop(approval.key, None)
         self._shown.pop(approval.key, None)
+        self._asked_before.pop(approval.key, None)
         self._speakers.pop(approval.key, None)
         return changed == 1
 
