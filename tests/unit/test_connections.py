@@ -162,6 +162,31 @@ async def test_a_name_has_all_its_addresses() -> None:
         bound("nowhere.invalid", 0)
 
 
+async def test_no_answer_waits_for_the_one_before_to_be_acknowledged(
+    connections: Connections,
+) -> None:
+    accepted = list[asyncio.BaseTransport]()
+
+    class Taker(Talker):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            super().connection_made(transport)
+            accepted.append(transport)
+
+    (plain,) = bound("127.0.0.1", 0)
+    # As a process that is handed its sockets knows them.
+    handed = socket.socket(fileno=os.dup(plain.fileno()))
+    plain.close()
+    for one in (bound("127.0.0.1", 0)[0], handed):
+        listener = Listener([one], Taker, connections)
+        client = await Client(listener.port, b"i").connect()
+        await eventually(lambda: accepted)
+        known = accepted.pop().get_extra_info("socket")
+        assert known.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) == 1
+        client.writer.close()
+        listener.close()
+    await eventually(lambda: not connections)
+
+
 def states(connections: Connections) -> list[bytes]:
     return [one.state for one in connections._all if isinstance(one, Talker)]
 
