@@ -49,6 +49,7 @@ class HealthCheck(Answer):
     state: State
     says: str = Field(description="what is wrong, empty for nothing")
     remedy: str = Field(description="what to do about it, empty where it may pass by itself")
+    who: str = Field(default="", description="whom it concerns, by name; for admins")
 
 
 class Health(Answer):
@@ -71,7 +72,9 @@ class Health(Answer):
     )
 
     status: str = Field(description="`ok` or `degraded`")
-    ready: bool = Field(description="the homeserver is connected and all agents are set up")
+    ready: bool = Field(
+        description="the homeserver is connected and reaches us, and all agents are set up"
+    )
     troubles: list[str] = Field(description="what is wrong, in words")
     checks: list[HealthCheck] = Field(description="the same by name, with those where nothing is")
 
