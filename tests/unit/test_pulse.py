@@ -128,6 +128,14 @@ async def test_a_firewall_before_us_is_told(
     released.set()
 
 
+async def test_a_homeserver_that_trips_while_it_reaches_us_reaches_us(
+    fake: FakeHomeserver, database_file: Path, homeserver: Homeserver
+) -> None:
+    tripped = {"errcode": "M_CONNECTION_FAILED", "error": "AlreadyCalled: "}
+    fake.fail(PING, Fault(502, tripped))
+    assert await Ping(config_on(fake, database_file), homeserver).send() is None
+
+
 async def test_what_reaches_us_needs_no_question(
     bridge: tuple[Bridge, Config],
     fake: FakeHomeserver,
