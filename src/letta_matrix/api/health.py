@@ -89,7 +89,7 @@ class Stats(Answer):
                     "uptime_seconds": 86400.0,
                     "agents": {"active": 2},
                     "turns": {"running": 1},
-                    "homeserver": {"writes": 120, "latency_ms": 8.5, "retrying": 0},
+                    "homeserver": {"writes": 120, "latency_ms": 8.5, "stuck": 0},
                     "answers": {"2xx": 1200, "4xx": 3},
                     "counters": {"events": 300},
                     "runtimes": {"local": {"turns": 90}},
