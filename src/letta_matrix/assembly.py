@@ -1,15 +1,13 @@
 """Builds the parts of a bridge and connects them; `bridge.py` starts and stops them."""
 
-import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from letta_matrix.agents.discovery import Discovery
 from letta_matrix.agents.doubts import Doubts
 from letta_matrix.agents.home import Home
 from letta_matrix.agents.losses import Losses
 from letta_matrix.agents.remembered import Remembered
-from letta_matrix.config import Config, Runtime
+from letta_matrix.config import Config
 from letta_matrix.conversations import notices
 from letta_matrix.conversations.admission import Admission
 from letta_matrix.conversations.answers import Answers
@@ -30,18 +28,17 @@ from letta_matrix.conversations.refusals import Refusals
 from letta_matrix.conversations.room_moves import RoomMoves
 from letta_matrix.conversations.room_turns import RoomTurns
 from letta_matrix.conversations.routing import Router
-from letta_matrix.conversations.speech import SpeechWatch
 from letta_matrix.conversations.surroundings import Surroundings
 from letta_matrix.conversations.tries import Runner
 from letta_matrix.conversations.turn_runner import TurnRunner
 from letta_matrix.conversations.voices import Voices
 from letta_matrix.conversations.withdrawals import Withdrawals
+from letta_matrix.listings import Listings
 from letta_matrix.matrix.homeserver import Homeserver
 from letta_matrix.matrix.intent import Intent
 from letta_matrix.matrix.pacing import Pacer
 from letta_matrix.matrix.route import route_to
-from letta_matrix.runtimes.protocol import AgentInfo, AgentRuntime, RuntimeFault
-from letta_matrix.store.agents import Agent
+from letta_matrix.runtimes.protocol import AgentRuntime
 from letta_matrix.store.audit import AuditEntry
 from letta_matrix.store.places import Place
 from letta_matrix.store.turns import Turn, TurnKind
@@ -153,28 +150,13 @@ class Parts:
             self.dispatcher,
             config.conversations.max_event_age,
         )
-        self.discoveries: list[Discovery] = []
-        self.watches = {entry.name: self._watch(entry) for entry in config.runtimes}
+        start = self.dispatcher.queues.start
+        self.listings = Listings(config, stores, runtimes, self.homeserver, start)
 
     def offer_tools(self) -> None:
         """Let the agents of every runtime call our tools."""
         for name, runtime in self.runtimes.items():
             runtime.offer_tools(self.toolbox.specs(), self.toolbox.handler(name))
-
-    def discover(self, on_change: Callable[[list[Agent]], Awaitable[None]]) -> list[Discovery]:
-        """One discovery for each runtime; `on_change` gets the agents that changed."""
-        self.discoveries = [
-            Discovery(
-                runtime,
-                self.stores.directory,
-                self._config.agents,
-                self._config.homeserver.domain,
-                on_change,
-                self._listed(name),
-            )
-            for name, runtime in self.runtimes.items()
-        ]
-        return self.discoveries
 
     async def close(self) -> None:
         """Let go of what runs; unfinished turns go on at the next start."""
@@ -287,31 +269,6 @@ class Parts:
             stores.audit,
         )
 
-    def _watch(self, settings: Runtime) -> SpeechWatch | None:
-        runtime = self.runtimes.get(settings.name)
-        if runtime is None or not settings.speech or not runtime.capabilities.speech:
-            return None
-        stores = self.stores
-        return SpeechWatch(
-            runtime,
-            settings.speech_interval,
-            stores.directory,
-            stores.speech,
-            stores.turns,
-            stores.outbox,
-            self.homeserver,
-            self.dispatcher.queues.start,
-        )
-
-    def _listed(self, name: str) -> Callable[[list[AgentInfo]], Awaitable[None]]:
-        watch = self.watches.get(name)
-
-        async def listed(listing: list[AgentInfo]) -> None:
-            if watch is not None:
-                await watch.listed(listing)
-
-        return listed
-
     def _arrived(self, event: Mapping[str, Any]) -> None:
         self.home.accounts.heard(event)
         self.surroundings.heard(event)
@@ -337,17 +294,8 @@ class Parts:
         return sum([await self.turn_runner.cancel(turn) for turn in turns if matches(turn)])
 
     async def sync(self) -> dict[str, str]:
-        """List every runtime's agents now; each runtime's trouble, "" for none."""
-
-        async def fault_of(discovery: Discovery) -> str:
-            try:
-                await discovery.poll()
-            except RuntimeFault as fault:
-                return str(fault) or type(fault).__name__
-            return ""
-
-        faults = await asyncio.gather(*map(fault_of, self.discoveries))
-        return dict(zip(self.runtimes, faults, strict=False))
+        """See `Listings.sync`."""
+        return await self.listings.sync()
 
     def _waiting(self, place: Place) -> int:
         return sum(

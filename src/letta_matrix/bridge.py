@@ -37,16 +37,14 @@ from letta_matrix.runtimes.protocol import AgentRuntime
 from letta_matrix.store.agents import AgentStatus
 from letta_matrix.store.database import StoreUnavailable
 from letta_matrix.stores import Stores
+from letta_matrix.sweep import Sweep
 from letta_matrix.vitals import Trouble, Vitals, said
-from letta_matrix.waiting import is_set
 from letta_matrix.web.listening import check_free, listen
 
 log = structlog.get_logger()
 
 _RETRY_HOMESERVER = 2.0
 _RESTART_PAUSE = 5.0
-_BACKLOG_TIMEOUT = 30.0
-_SETTING_UP_TIMEOUT = 600.0
 _STOPPING_TIMEOUT = 5.0
 _HOMESERVER = "homeserver"
 _AWAY = "the homeserver cannot be reached"
@@ -68,8 +66,6 @@ class Bridge:
         self._provisioner: Provisioner | None = None
         self._connected = False
         self.vitals = Vitals()
-        self._backlog = asyncio.Event()
-        self._sweep_due = asyncio.Event()
         self._opened = contextlib.AsyncExitStack()
         self._started = clock.now()
 
@@ -79,7 +75,7 @@ class Bridge:
             await self._open(opened)
             self._opened = opened.pop_all()
         self._spawn(self._connect)
-        self._spawn(self._sweep)
+        self._spawn(self._sweep.run)
         self._spawn(self._parts.dispatcher.prune)
         self._spawn(self._parts.catch_up.beat)
         self._spawn(self._parts.doubts.run)
@@ -88,7 +84,7 @@ class Bridge:
         self._spawn(self._reach.run)
         if self._mirror is not None:
             self._spawn(self._mirror.run)
-        for watch in self._parts.watches.values():
+        for watch in self._parts.listings.watches.values():
             if watch is not None:
                 self._spawn(watch.run)
 
@@ -106,6 +102,7 @@ class Bridge:
         )
         opened.push_async_callback(parts.homeserver.close)
         self._mirror = _mirror(config, parts, opened)
+        self._sweep = Sweep(parts, self._setting_up)
         parts.offer_tools()
         for runtime in self._runtimes.values():
             opened.push_async_callback(runtime.close)
@@ -171,7 +168,7 @@ class Bridge:
 
     def _agents_known(self) -> bool:
         # A runtime that is away keeps nobody waiting who lives elsewhere.
-        discoveries = self._parts.discoveries
+        discoveries = self._parts.listings.discoveries
         listed = not discoveries or any(one.listed for one in discoveries)
         return listed and all(one.settled for one in discoveries)
 
@@ -204,6 +201,9 @@ class Bridge:
     def _provisioning(self) -> Mapping[str, str]:
         return self._provisioner.trouble if self._provisioner else {}
 
+    def _setting_up(self) -> bool:
+        return self._provisioner is not None and self._provisioner.working
+
     def _trouble_of(self, agent_id: str) -> str:
         why = self._provisioning().get(agent_id) or self._parts.remembered.troubles.get(agent_id)
         return why or self._parts.voices.trouble_of(agent_id)
@@ -221,7 +221,7 @@ class Bridge:
             self.vitals.tell(_HOMESERVER, None)
             log.info("connected to the homeserver", url=self._config.homeserver.url)
             if was_away:
-                self._sweep_due.set()
+                self._sweep.due.set()
             if was_away := await self._absence():
                 self._parts.home.decoration.anew()
 
@@ -239,7 +239,7 @@ class Bridge:
         try:
             await reach(self._parts.homeserver, self._config, transaction)
             await self._parts.remembered.check()
-            self._backlog = self._appservice.expect(transaction)
+            self._sweep.backlog = self._appservice.expect(transaction)
             await self._parts.home.wake(transaction)
             if self._provisioner is None:
                 await self._start_agents()
@@ -248,30 +248,6 @@ class Bridge:
         except (HomeserverUnavailable, StoreUnavailable) as error:
             return str(error)
         return None
-
-    async def _sweep(self) -> None:
-        """Look for missed messages at the start, and after the homeserver had been away."""
-        while True:
-            await self._sweep_due.wait()
-            self._sweep_due.clear()
-            # After its backlog, or newer messages would be answered before older ones.
-            await is_set(self._backlog, _BACKLOG_TIMEOUT)
-            await self._agents_set_up()
-            try:
-                await self._parts.catch_up.run()
-                await self._parts.surroundings.look_at_all()
-                await self._parts.home.adorn()
-            except (HomeserverUnavailable, StoreUnavailable) as error:
-                log.warning("missed messages are looked for again later", reason=str(error))
-                self._sweep_due.set()
-                await asyncio.sleep(_RETRY_HOMESERVER)
-
-    async def _agents_set_up(self) -> None:
-        # Both at once are too much for a homeserver; one in trouble must not hold it up for ever.
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_SETTING_UP_TIMEOUT):
-                while self._provisioner is not None and self._provisioner.working:  # noqa: ASYNC110
-                    await asyncio.sleep(0.5)
 
     async def _forget_calls(self) -> None:
         """Keep the audit log, every hour, to the days it is for."""
@@ -294,7 +270,7 @@ class Bridge:
         self._parts.remembered.on_doubt = provisioner.request
         await provisioner.request(self._stores.directory.all())
         self._spawn(provisioner.redecorate)
-        for discovery in self._parts.discover(provisioner.request):
+        for discovery in self._parts.listings.discover(provisioner.request):
             self.vitals.watch(f"runtime {discovery.name}", lambda one=discovery: said(one.trouble))
             self._spawn(discovery.run)
 
@@ -314,6 +290,8 @@ class Bridge:
             while True:
                 try:
                     await work()
+                except StoreUnavailable as error:
+                    log.warning("a part of the bridge needs the database", reason=str(error))
                 except Exception as error:
                     log.error("a part of the bridge failed and starts again", exc_info=error)
                 await asyncio.sleep(_RESTART_PAUSE)

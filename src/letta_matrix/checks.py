@@ -34,7 +34,7 @@ def watch_parts(
     vitals.watch("runtimes", lambda: None if parts.runtimes else _NO_RUNTIMES)
     vitals.watch("models", lambda: _models(parts))
     vitals.watch("encryption", lambda: encryption(parts.stores.directory.all()))
-    vitals.watch("accounts", lambda: said("; ".join(parts.home.accounts.troubles)))
+    vitals.watch("accounts", lambda: _accounts(parts.home.accounts.troubles))
     vitals.watch("decoration", lambda: said("; ".join(parts.home.decoration.troubles)))
     vitals.watch("agents", lambda: _agents(len(provisioning())))
     vitals.watch("turns", lambda: said(parts.dispatcher.queues.trouble))
@@ -57,9 +57,10 @@ def _models(parts: Parts) -> Trouble | None:
     agents = [parts.stores.directory.get(agent_id) for agent_id in failing]
     names = _names([agent.name for agent in agents if agent is not None])
     return Trouble(
-        f"the model of {names} does not answer: {[*failing.values()][-1]}",
+        f"the model of {_counted(len(failing))} does not answer",
         "see whether the model's server or provider is up, and what it says of the key; whoever "
         "asked was told",
+        f"{names}: {[*failing.values()][-1]}",
     )
 
 
@@ -70,11 +71,27 @@ def encryption(agents: list[Agent]) -> Trouble | None:
     if not unread:
         return None
     return Trouble(
-        f"encrypted, so that the agents cannot read it: the room of {_names(unread)}",
+        f"encrypted, so that the agents cannot read it: the room of {_counted(len(unread))}",
         "set `encryption_enabled_by_default_for_room_type: off` in Synapse's homeserver.yaml and "
         "restart it; a room that is encrypted stays so: stop the bridge, and give the agent "
         "another by `letta-matrix forget AGENT --new-room`",
+        _names(unread),
     )
+
+
+def _accounts(found: list[str]) -> Trouble | None:
+    if not found:
+        return None
+    return Trouble(
+        "somebody else has, or had, an account with a user id that belongs to the bridge",
+        'the log says whose, and "Accounts that were there before" in '
+        "docs/how-to/own-homeserver.md what to do",
+        "; ".join(found),
+    )
+
+
+def _counted(agents: int) -> str:
+    return f"{agents} agent{'s' if agents > 1 else ''}"
 
 
 def _names(names: list[str]) -> str:

@@ -7,12 +7,11 @@ import time
 from collections.abc import Callable
 
 import structlog
-from mautrix.errors import MatrixRequestError
 
 from letta_matrix import clock
 from letta_matrix.config import Config
 from letta_matrix.matrix.homeserver import Homeserver, HomeserverUnavailable
-from letta_matrix.matrix.reach import ping
+from letta_matrix.matrix.reach import NotReached, ping, unanswered
 from letta_matrix.matrix.transactions import txn_id
 from letta_matrix.matrix.watch import Presence, look
 from letta_matrix.store.database import Database, StoreUnavailable
@@ -68,33 +67,28 @@ class Ping:
     """Has the homeserver ping us (spec v1.7, MSC2659)."""
 
     def __init__(self, config: Config, homeserver: Homeserver) -> None:
-        self._appservice = config.appservice
+        self._config = config
         self._homeserver = homeserver
 
     async def send(self) -> Trouble | None:
-        """Why it does not reach us; also None where the homeserver itself is away, which others
-        notice and tell."""
+        """Why it does not reach us, with what to do; also None where the homeserver itself is
+        away, which others notice and tell."""
         try:
             async with asyncio.timeout(_PING_TIMEOUT):
-                cause = txn_id("ping", str(time.time_ns()))
-                await ping(self._homeserver, self._appservice.id, cause)
-        except (HomeserverUnavailable, MatrixRequestError) as error:
+                await ping(self._homeserver, self._config, txn_id("ping", str(time.time_ns())))
+        except NotReached as error:
             return await self._unless_away(str(error))
+        except HomeserverUnavailable as error:
+            return await self._unless_away(f"it is not known whether we are reached: {error}")
         except TimeoutError:
-            return await self._unless_away(f"no answer in {_PING_TIMEOUT:g} s")
+            return await self._unless_away(unanswered(self._config.appservice.url))
         return None
 
     async def _unless_away(self, reason: str) -> Trouble | None:
         if await look(self._homeserver) is not Presence.HERE:
             self._homeserver.outage.set()
             return None
-        ours = self._appservice
-        return Trouble(
-            f"the homeserver is there and cannot reach the bridge ({reason}): no message arrives",
-            f"`url` in the registration file that it uses ({ours.url}) has to lead to "
-            f"{ours.hostname}:{ours.port} from where the homeserver runs; look at firewalls and "
-            "containers in between",
-        )
+        return Trouble(reason)
 
 
 class Reach:

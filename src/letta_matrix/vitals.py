@@ -18,10 +18,12 @@ class State(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Trouble:
-    """What is wrong, in a sentence for an operator, and what to do; "": it may pass by itself."""
+    """What is wrong, in a sentence for an operator, and what to do; "": it may pass by itself.
+    `who` are the people and agents concerned, by name, with what only admins are to read."""
 
     says: str
     remedy: str = ""
+    who: str = ""
 
     def __str__(self) -> str:
         return f"{self.says}: {self.remedy}" if self.remedy else self.says
@@ -29,12 +31,13 @@ class Trouble:
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """How one thing is. `says` and `remedy` are empty where nothing is wrong."""
+    """How one thing is. `says` and the rest are empty where nothing is wrong."""
 
     name: str
     state: State
     says: str = ""
     remedy: str = ""
+    who: str = ""
 
 
 Probe = Callable[[], Trouble | None]
@@ -65,7 +68,7 @@ class Vitals:
         return [_check(name, probe()) for name, probe in self._probes.items()]
 
     def troubles(self) -> list[str]:
-        """What is wrong, each thing once, in a line."""
+        """What is wrong, each thing once, in a line; without names, for whoever asks."""
         found = (probe() for probe in self._probes.values())
         return list(dict.fromkeys(str(trouble) for trouble in found if trouble is not None))
 
@@ -79,4 +82,4 @@ def said(text: str | None) -> Trouble | None:
 def _check(name: str, trouble: Trouble | None) -> Check:
     if trouble is None:
         return Check(name, State.OK)
-    return Check(name, State.TROUBLE, trouble.says, trouble.remedy)
+    return Check(name, State.TROUBLE, trouble.says, trouble.remedy, trouble.who)

@@ -145,9 +145,13 @@ async def test_a_person_in_our_namespace_is_told_of(
     await person.bring(room.room_id, bob)
     await bob.send(room.room_id, "anybody there?")
 
-    async def told() -> list[str]:
-        troubles = (await world.health())["troubles"]
-        return [one for one in troubles if "@agent_bob:localhost" in one]
+    def told() -> str:
+        trouble = world.bridge.vitals.of("accounts")
+        return "" if trouble is None else trouble.who
 
-    (one,) = await eventually(told)
-    assert "account with another name" in one
+    who = await eventually(told, lambda who: "@agent_bob:localhost" in who)
+    assert "account with another name" in who
+    # Whoever asks without a token learns that there is somebody.
+    health = str(await world.health())
+    assert "an account with a user id that belongs to the bridge" in health
+    assert "@agent_bob" not in health

@@ -28,6 +28,7 @@ HEALTH: Mapping[str, object] = {
             "state": "trouble",
             "says": "the runtime local is away",
             "remedy": "",
+            "who": "Ada, Bo",
         }
     ],
     "agents_in_trouble": {"agent-1": "no room"},

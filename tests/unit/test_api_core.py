@@ -253,6 +253,7 @@ async def test_only_admins_learn_why_agents_are_in_trouble(api: Api) -> None:
         response = await api.call("GET", path, token)
         assert response.json()["agents_in_trouble"] == 1
         assert response.json()["troubles"] == HEALTH["troubles"]
+        assert "Ada" not in response.text
 
 
 @pytest.mark.parametrize(

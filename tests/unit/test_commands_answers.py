@@ -314,7 +314,7 @@ async def test_status_in_an_agents_room(stage: Stage) -> None:
     await stage.conversations.begin(HERE, "c1", "Birds")
     await stage.asked("k1", await stage.working())
     await stage.working()
-    stage.vitals.tell("runtime", Trouble("the runtime `x_y` is away", "start it"))
+    stage.vitals.tell("runtime", Trouble("the runtime `x_y` is away", "start it", "Bo"))
     told = await stage.say("status")
     assert "- Conversation: `Birds`, since just now" in told
     assert "- Now: working on the message of `@ann:test`, just now" in told
@@ -322,7 +322,9 @@ async def test_status_in_an_agents_room(stage: Stage) -> None:
     assert "- `k1`: `Bash` (`ls`) · 2 d left" in told
     assert "an admin's `!status` says what" in told
     told = await stage.say("status", sender=ADMIN)
-    assert told.endswith("- `runtime`: ``the runtime `x_y` is away``; what to do: `start it`")
+    assert told.endswith(
+        "- `runtime`: ``the runtime `x_y` is away`` (`Bo`); what to do: `start it`"
+    )
 
 
 async def test_an_agent_that_is_done_is_idle(stage: Stage) -> None:

@@ -76,7 +76,7 @@ async def test_one_runtime_away_hides_no_other(fake: FakeHomeserver, database_fi
     away.available = False
     runtimes = {"away": away, "there": there}
     parts = Parts(stage.config, stage.stores, runtimes, Vitals(), lambda _agent_id: "")
-    parts.discover(nothing)
+    parts.listings.discover(nothing)
     fake.members[DIRECT] = {ROOT}
     for event in (
         invite("@letta:test", DIRECT, sender=ROOT),

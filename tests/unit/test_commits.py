@@ -1,9 +1,10 @@
 """What waits for the database together is committed together, and fails alone."""
 
 import asyncio
+import sqlite3
 import threading
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -114,6 +115,22 @@ async def test_a_fault_of_the_database_fails_all_that_shared_it(database: Databa
     assert not database.trouble
 
 
+async def test_what_another_process_writes_meanwhile_fails_nothing(
+    database: Database, database_file: Path
+) -> None:
+    def work(db: Connection) -> None:
+        assert not db.execute(select(meta.c.key).where(meta.c.key == "test 1")).all()
+        with (
+            closing(sqlite3.connect(database_file, timeout=0)) as other,
+            pytest.raises(sqlite3.OperationalError, match="locked"),
+        ):
+            other.execute("INSERT INTO meta (key, value) VALUES ('test 0', '1')")
+        put("test 1")(db)
+
+    await database.write(work)
+    assert await keys(database) == ["test 1"]
+
+
 async def test_who_no_longer_waits_is_left_out(database: Database) -> None:
     held = Held(database)
     await held.begun()
@@ -126,10 +143,41 @@ async def test_who_no_longer_waits_is_left_out(database: Database) -> None:
     assert await keys(database) == ["test 2"]
 
 
+async def test_where_nobody_waits_any_more_nothing_is_committed(database: Database) -> None:
+    commits: list[Connection] = []
+    held = Held(database)
+    await held.begun()
+    given_up = asyncio.create_task(database.write(put("test 1")))
+    await settled()
+    given_up.cancel()
+    with listening("commit", commits.append):
+        await held.let_go()
+        assert await keys(database) == []
+    assert len(commits) == 1
+
+
 async def test_more_than_one_commit_takes(database: Database) -> None:
     works = [put(f"test {number}") for number in range(200)]
     await together(database, *works)
     assert len(await keys(database)) == 200
+
+
+async def test_what_waits_while_it_is_closed_is_written(tmp_path: Path) -> None:
+    url = database_url("sqlite:///a.db", tmp_path)
+    database = Database(url)
+    await database.open()
+    held = Held(database)
+    await held.begun()
+    writes = [asyncio.create_task(database.write(put(f"test {one}"))) for one in range(200)]
+    await settled()
+    closing = asyncio.create_task(database.close())
+    await settled()
+    await held.let_go()
+    await within(asyncio.gather(*writes, closing))
+    again = Database(url)
+    await again.open()
+    assert len(await keys(again)) == 200
+    await again.close()
 
 
 async def test_nobody_waits_for_a_closed_database(tmp_path: Path) -> None:

@@ -49,7 +49,11 @@ async def site(
         ("m.room.topic", FORBIDDEN, "room topics of 1 agent"),
         ("PUT .*m.room.history_visibility", FORBIDDEN, "who may invite and read in rooms"),
         ("PUT .*m.room.power_levels", FORBIDDEN, "who may invite and read in rooms"),
-        ("POST .*!before.*/invite", FORBIDDEN, "invitations of agents.room_members of 1 agent"),
+        (
+            "POST .*!before.*/invite",
+            FORBIDDEN,
+            "invitations of agents.room_members of 1 agent: 2 cannot be invited (the log says who)",
+        ),
     ],
 )
 async def test_what_is_refused_holds_up_nothing(
@@ -71,6 +75,7 @@ async def test_what_is_refused_holds_up_nothing(
     assert "@letta:test" in fake.members["!before:test"]
     (told,) = site.home.decoration.troubles
     assert what in told
+    assert PERSON not in told
     assert len([one for one in logs if one["log_level"] == "warning"]) == 1
     later(monkeypatch, RARELY)
     fake.heal()

@@ -53,7 +53,9 @@ async def test_rooms_and_accounts_are_forgotten_and_the_rest_is_kept(
     database, directory = await opened(database_file)
     applied = {"registered": True, "announcements": 2, "bot_joined": True}
     await directory.reserve([agent(1, name="Ada", applied=applied), agent(2, name="Bo")])
-    await Meta(database).set("space", "!space:test")
+    of_the_bot = ("space", "bot_sole", "wanting")
+    for key in of_the_bot:
+        await Meta(database).set(key, "!space:test")
     await database.close()
     done = await forget(configuration, "Ada", "--new-room")
     assert done.exit_code == 0, done.output
@@ -71,7 +73,7 @@ async def test_rooms_and_accounts_are_forgotten_and_the_rest_is_kept(
     ada, bo = directory.all()
     # What was forgotten before is not forgotten in favour of nothing.
     assert [one.applied["room_before"] for one in (ada, bo)] == ["!1:test", "!2:test"]
-    assert await Meta(database).get("space") is None
+    assert [await Meta(database).get(key) for key in of_the_bot] == [None] * 3
     await database.close()
 
 

@@ -14,12 +14,13 @@ from tests.fake_homeserver import FakeHomeserver, Fault
 from tests.servers import free_port
 from tests.waiting import Clock, eventually, settled
 
-from letta_matrix import bridge as module
+from letta_matrix import sweep as module
 from letta_matrix.bridge import Bridge
 from letta_matrix.config import Config
 from letta_matrix.conversations.catch_up import CatchUp
 from letta_matrix.runtimes.memory import MemoryRuntime
 from letta_matrix.runtimes.protocol import AgentInfo
+from letta_matrix.store.database import StoreUnavailable
 from letta_matrix.vitals import Trouble
 from letta_matrix.web.health import health_routes, told
 from letta_matrix.web.listening import PortTakenError
@@ -106,6 +107,23 @@ async def test_it_tells_at_once_that_the_registration_is_not_known(
     await eventually(lambda: bridge.health()["troubles"])
     assert "list registration.yaml" in str(bridge.health()["troubles"])
     await bridge.close()
+
+
+async def test_a_part_that_needs_the_database_says_so_without_a_stack(
+    fake: FakeHomeserver, database_file: Path
+) -> None:
+    bridge = Bridge(config_on(fake, database_file), [MemoryRuntime()])
+
+    async def work() -> None:
+        raise StoreUnavailable("the disk is full")
+
+    with capture_logs() as logs:
+        bridge._spawn(work)
+        await eventually(lambda: logs)
+    await bridge._stop_tasks()
+    (line,) = logs
+    assert (line["log_level"], line["reason"]) == ("warning", "the disk is full")
+    assert "exc_info" not in line
 
 
 async def test_health_and_readiness() -> None:

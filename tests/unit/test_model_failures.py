@@ -99,7 +99,8 @@ async def test_health_tells_whose_model_fails(
     await early_word(stage, fake, model)
     trouble = vitals.of("models")
     assert trouble is not None
-    assert trouble.says == "the model of Agent 1 does not answer: Connection error."
+    assert trouble.says == "the model of 1 agent does not answer"
+    assert trouble.who == "Agent 1: Connection error."
     assert "provider" in trouble.remedy
     model.decided.set()
     await stage.idle()

@@ -19,7 +19,6 @@ from letta_matrix.matrix.homeserver import Homeserver, RateLimited
 from letta_matrix.matrix.intent import Intent
 from letta_matrix.store.agents import AgentDirectory, AgentStatus
 from letta_matrix.store.database import Database, StoreUnavailable
-from letta_matrix.vitals import Trouble
 
 
 @pytest.fixture
@@ -362,10 +361,10 @@ async def test_a_room_that_is_encrypted_from_the_start_is_known(
     await site.provisioner.reconcile("agent-2")
     monkeypatch.setattr(Intent, "create_room", forced)
     await site.reconcile()
-    assert encryption(site.directory.all()) == Trouble(
-        "encrypted, so that the agents cannot read it: the room of Agent 1",
-        "set `encryption_enabled_by_default_for_room_type: off` in Synapse's homeserver.yaml and "
-        "restart it, so that new rooms are made without; a room that is encrypted stays so",
-    )
+    trouble = encryption(site.directory.all())
+    assert trouble is not None
+    assert trouble.who == "Agent 1"
+    assert "encryption_enabled_by_default_for_room_type: off" in trouble.remedy
+    assert "letta-matrix forget AGENT --new-room" in trouble.remedy
     await site.change(status=AgentStatus.REMOVED)
     assert encryption(site.directory.all()) is None

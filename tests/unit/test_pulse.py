@@ -106,12 +106,34 @@ async def test_whether_we_are_reached_is_asked_when_somebody_wants_to_know(
     await eventually(ready, (503).__eq__)
     trouble = one.vitals.of("reachability")
     assert trouble is not None
-    assert "cannot reach the bridge" in trouble.says
-    assert f"127.0.0.1:{config.appservice.port}" in trouble.remedy
+    # In the words of the first try to connect.
+    assert trouble.says.startswith(
+        f"the homeserver is there and cannot reach us at {config.appservice.url}: no route"
+    )
+    assert "change that and appservice.url" in trouble.says
     fake.heal()
     clock.advance(3)
     await eventually(ready, (200).__eq__)
     assert one.vitals.of("reachability") is None
+
+
+async def test_a_firewall_before_us_is_told(
+    fake: FakeHomeserver, database_file: Path, homeserver: Homeserver, clock: Clock
+) -> None:
+    config = config_on(fake, database_file)
+    released = fake.hold(PING)
+    trouble = await clock.through(Ping(config, homeserver).send())
+    assert trouble is not None
+    assert f"at {config.appservice.url}: nobody answers. Does a firewall" in trouble.says
+    released.set()
+
+
+async def test_a_homeserver_that_trips_while_it_reaches_us_reaches_us(
+    fake: FakeHomeserver, database_file: Path, homeserver: Homeserver
+) -> None:
+    tripped = {"errcode": "M_CONNECTION_FAILED", "error": "AlreadyCalled: "}
+    fake.fail(PING, Fault(502, tripped))
+    assert await Ping(config_on(fake, database_file), homeserver).send() is None
 
 
 async def test_what_reaches_us_needs_no_question(

@@ -23,8 +23,8 @@ def dated(ago: float) -> dict[str, str]:
 def test_an_answer_tells_how_far_ours_is_ahead(ago: float, *, is_off: bool) -> None:
     clock = ServerClock()
     clock.dated(dated(ago))
-    assert clock.ahead == pytest.approx(ago, abs=2)
-    assert clock.now() == pytest.approx(time.time() - ago, abs=2)
+    assert clock.ahead == pytest.approx(ago, abs=30)
+    assert clock.now() == pytest.approx(time.time() - ago, abs=30)
     assert clock.is_off is is_off
 
 

@@ -29,7 +29,7 @@ class Listener:
         self.start()
 
     def start(self) -> None:
-        watch = self.stage.parts.watches["memory"]
+        watch = self.stage.parts.listings.watches["memory"]
         assert watch is not None
         self.watch: SpeechWatch = watch
         self.task = asyncio.create_task(watch.run())
@@ -364,5 +364,5 @@ async def test_where_it_is_not_wanted_nobody_watches(
     stage = Stage(fake, database_file, runtimes=[memory])
     stage.runtime = MemoryRuntime(capabilities=Capabilities(speech=off))
     await stage.open()
-    assert stage.parts.watches == {"memory": None}
+    assert stage.parts.listings.watches == {"memory": None}
     await stage.close()

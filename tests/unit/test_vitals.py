@@ -6,10 +6,10 @@ from letta_matrix.vitals import Check, State, Trouble, Vitals, said
 def test_checks_keep_their_order_and_tell_what_to_do() -> None:
     vitals, words = Vitals(), [""]
     vitals.watch("database", lambda: said(words[0]))
-    vitals.tell("homeserver", Trouble("it is away", "start it"))
+    vitals.tell("homeserver", Trouble("it is away", "start it", "Ada"))
     assert vitals.checks() == [
         Check("database", State.OK),
-        Check("homeserver", State.TROUBLE, "it is away", "start it"),
+        Check("homeserver", State.TROUBLE, "it is away", "start it", "Ada"),
     ]
     assert vitals.troubles() == ["it is away: start it"]
     words[0] = "the disk is full"

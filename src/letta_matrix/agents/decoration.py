@@ -34,7 +34,7 @@ _PATIENCE = 75.0
 
 _ALL_THE_SAME = "; agents talk all the same"
 
-_WANTING = "wanting"
+WANTING = "wanting"
 """The key of `Agent.applied`, and of the bridge's own `meta`, for what is wanting, by step."""
 
 _WORDS = {
@@ -170,8 +170,8 @@ class Decoration:
         def edited(one: Agent) -> Agent:
             others = {key: what for key, what in _wanting(one).items() if key != step}
             others |= {step: wanting} if wanting is not None else {}
-            kept = {key: what for key, what in one.applied.items() if key != _WANTING}
-            kept |= {**applied, **({_WANTING: others} if others else {})}
+            kept = {key: what for key, what in one.applied.items() if key != WANTING}
+            kept |= {**applied, **({WANTING: others} if others else {})}
             return replace(one, applied=kept)
 
         await self._directory.change([agent_id], edited)
@@ -198,12 +198,12 @@ class Decoration:
             self._own.pop(what, None)
         if fault != before:
             own = {name: asdict(one) for name, one in self._own.items()}
-            await self._meta.set(_WANTING, json.dumps(own))
+            await self._meta.set(WANTING, json.dumps(own))
         return done
 
     async def _all_own(self) -> dict[str, _Fault]:
         if not self._is_loaded:
-            known = mapping(json.loads(await self._meta.get(_WANTING) or "{}"))
+            known = mapping(json.loads(await self._meta.get(WANTING) or "{}"))
             self._own |= {what: _Fault(**fault) for what, fault in known.items()}
             self._is_loaded = True
         return self._own
@@ -252,7 +252,7 @@ class Decoration:
 def _wanting(agent: Agent) -> dict[str, Mapping[str, object]]:
     """What is wanting of an agent, by step: `value`, `reason`, `at` and `until` (Unix
     times)."""
-    wanting = mapping(agent.applied.get(_WANTING))
+    wanting = mapping(agent.applied.get(WANTING))
     return {step: mapping(fault) for step, fault in wanting.items()}
 
 

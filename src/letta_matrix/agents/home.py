@@ -7,10 +7,10 @@ from typing import Any
 import structlog
 from mautrix.errors import MatrixRequestError
 
-from letta_matrix.agents.decoration import Decoration, NotAsWanted
+from letta_matrix.agents.decoration import WANTING, Decoration, NotAsWanted
 from letta_matrix.agents.earlier_accounts import EarlierAccounts
 from letta_matrix.agents.losses import Loss, Losses
-from letta_matrix.agents.room_access import ADMIN, invite_all, wanted_access
+from letta_matrix.agents.room_access import ADMIN, invite_all, uninvited, wanted_access
 from letta_matrix.agents.standing import Standing, leading_to, standing
 from letta_matrix.config import Config
 from letta_matrix.matrix.avatars import avatar_png
@@ -25,8 +25,8 @@ log = structlog.get_logger()
 
 SPACE_ALIAS, CONTROL_ALIAS = "letta_agents", "letta_control"
 _OF_THE_SPACE = ("space_members", "space_avatar", "space_admins")
-REMEMBERED = ("bot", "control_room", "space", *_OF_THE_SPACE)
-"""Keys of `meta` by which the bot's account and rooms are remembered."""
+REMEMBERED = ("bot", "bot_sole", "control_room", "space", *_OF_THE_SPACE, WANTING)
+"""Keys of `meta` by which the bot's account and rooms are remembered, and what is wanting there."""
 CONTROL_EVENT = "org.letta.matrix.wake"
 
 
@@ -240,7 +240,7 @@ class Home:
             refused = await invite_all(self._bot, self.space_id, new - present)
         await self._meta.set("space_members", ",".join(sorted(wanted - refused.keys())))
         if refused:
-            raise NotAsWanted("; ".join(refused.values()))
+            raise NotAsWanted(uninvited(refused))
         return True
 
     async def _show_avatar(self) -> bool:

@@ -18,7 +18,7 @@ from letta_matrix.agents.earlier_accounts import AccountTaken
 from letta_matrix.agents.home import Home
 from letta_matrix.agents.own_rooms import LONGEST_NAME, OwnRooms, bring, picture_of, point_alias
 from letta_matrix.agents.remembered import Remembered
-from letta_matrix.agents.room_access import change_access, invite_all, wanted_access
+from letta_matrix.agents.room_access import change_access, invite_all, uninvited, wanted_access
 from letta_matrix.config import Config
 from letta_matrix.matrix.avatars import avatar_png
 from letta_matrix.matrix.content import MARKER
@@ -300,7 +300,7 @@ class Provisioner:
         refused = await invite_all(ghost, room_id, wanted)
         if refused:
             await self._applied(agent, {"members": sorted(set(members) - refused.keys())})
-            raise NotAsWanted(f"cannot be invited: {'; '.join(refused.values())}")
+            raise NotAsWanted(uninvited(refused))
 
     async def _announce(self, agent: Agent, ghost: Intent) -> None:
         now = self._now(agent.agent_id)

@@ -5,6 +5,7 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import structlog
 from mautrix.errors import MatrixRequestError
 
 from letta_matrix.config import Config
@@ -13,8 +14,7 @@ from letta_matrix.matrix.events import mapping
 from letta_matrix.matrix.homeserver import HomeserverUnavailable
 from letta_matrix.matrix.intent import Intent
 
-_PATIENCE = 20.0
-"""Seconds that an invitation may take: the homeserver asks the server of whoever is invited."""
+log = structlog.get_logger()
 
 INVITE, ADMIN = 10, 100
 """Power levels: a person with the first may invite others and no more."""
@@ -62,17 +62,26 @@ async def invite_all(ghost: Intent, room_id: str, people: Iterable[str]) -> dict
 
     async def invite(person: str) -> str:
         try:
-            async with asyncio.timeout(_PATIENCE):
-                await ghost.invite(room_id, person)
+            await ghost.invite(room_id, person)
         except MatrixRequestError as error:
-            return f"{person}: {refusal(error)}"
-        except (HomeserverUnavailable, TimeoutError) as error:
-            return f"{person}: {error or 'no answer'}"
-        return ""
+            why = refusal(error)
+        except HomeserverUnavailable as error:
+            why = str(error)
+        else:
+            return ""
+        log.info("somebody cannot be invited", room=room_id, user=person, reason=why)
+        return why
 
     wanted = sorted(people)
     refused = dict(zip(wanted, await asyncio.gather(*map(invite, wanted)), strict=True))
     return {person: why for person, why in refused.items() if why}
+
+
+def uninvited(refused: Mapping[str, str]) -> str:
+    """What to tell of those who could not be invited: the log has their names."""
+    return f"{len(refused)} cannot be invited (the log says who): " + "; ".join(
+        dict.fromkeys(refused.values())
+    )
 
 
 def _levels(

@@ -49,6 +49,7 @@ class HealthCheck(Answer):
     state: State
     says: str = Field(description="what is wrong, empty for nothing")
     remedy: str = Field(description="what to do about it, empty where it may pass by itself")
+    who: str = Field(default="", description="whom it concerns, by name; for admins")
 
 
 class Health(Answer):
@@ -71,7 +72,9 @@ class Health(Answer):
     )
 
     status: str = Field(description="`ok` or `degraded`")
-    ready: bool = Field(description="the homeserver is connected and all agents are set up")
+    ready: bool = Field(
+        description="the homeserver is connected and reaches us, and all agents are set up"
+    )
     troubles: list[str] = Field(description="what is wrong, in words")
     checks: list[HealthCheck] = Field(description="the same by name, with those where nothing is")
 
@@ -86,7 +89,7 @@ class Stats(Answer):
                     "uptime_seconds": 86400.0,
                     "agents": {"active": 2},
                     "turns": {"running": 1},
-                    "homeserver": {"writes": 120, "latency_ms": 8.5, "retrying": 0},
+                    "homeserver": {"writes": 120, "latency_ms": 8.5, "stuck": 0},
                     "answers": {"2xx": 1200, "4xx": 3},
                     "counters": {"events": 300},
                     "runtimes": {"local": {"turns": 90}},

@@ -53,32 +53,48 @@ async def reach(homeserver: Homeserver, config: Config, transaction_id: str) -> 
         HomeserverUnavailable: it gave no answer that counts.
     """
     try:
-        await ping(homeserver, config.appservice.id, transaction_id)
+        await ping(homeserver, config, transaction_id)
         told = await homeserver.request(
             Method.GET, ClientPath.v3.account.whoami, give_up_after=0, shape=answers.user_id
         )
+    except NotReached:
+        raise
     except MatrixRequestError as error:
         raise NotReached(await _explained(error, homeserver, config)) from error
     except HomeserverUnavailable as error:
         cause = error.__cause__
-        if isinstance(cause, MatrixRequestError) and cause.errcode in _PINGS:
-            raise NotReached(_unreached(cause, config.appservice.url)) from error
         if isinstance(cause, answers.ForeignAnswer) or _is_of_a_proxy(cause):
             raise NotReached(str(error) + await _offer(homeserver)) from error
         raise
     _check_name(str(told["user_id"]), config)
 
 
-async def ping(homeserver: Homeserver, appservice_id: str, transaction_id: str) -> None:
-    """Ask the homeserver to reach us, once. Raises MatrixRequestError, HomeserverUnavailable."""
-    path = ClientPath.v1.appservice[appservice_id].ping
+async def ping(homeserver: Homeserver, config: Config, transaction_id: str) -> None:
+    """Ask the homeserver to reach us, once.
+
+    Raises:
+        NotReached: it says that it cannot.
+        HomeserverUnavailable: it gave no answer that counts.
+    """
+    path = ClientPath.v1.appservice[config.appservice.id].ping
     body = {"transaction_id": transaction_id}
     try:
         await homeserver.request(Method.POST, path, body, give_up_after=0)
+    except MatrixRequestError as error:
+        raise NotReached(await _explained(error, homeserver, config)) from error
     except HomeserverUnavailable as error:
         # Synapse trips over its own timer when it is sending to us already: we were reached.
-        if not any(sign in str(error) for sign in ("AlreadyCalled", "AlreadyCancelled")):
-            raise
+        if any(sign in str(error) for sign in ("AlreadyCalled", "AlreadyCancelled")):
+            return
+        cause = error.__cause__
+        if isinstance(cause, MatrixRequestError) and cause.errcode in _PINGS:
+            raise NotReached(_unreached(cause, config.appservice.url)) from error
+        raise
+
+
+def unanswered(url: str) -> str:
+    """One line about a ping that the homeserver makes, and nobody answers at our `url`."""
+    return f"{_at(url)}: nobody answers. Does a firewall stand in between? {_CHANGE}"
 
 
 async def _explained(error: MatrixRequestError, homeserver: Homeserver, config: Config) -> str:
@@ -102,7 +118,7 @@ async def _explained(error: MatrixRequestError, homeserver: Homeserver, config: 
 def _unreached(error: MatrixRequestError, url: str) -> str:
     told = " ".join(str(error.message or error.errcode).split()).rstrip(".")
     status = _STATUS.search(told) if error.errcode == "M_BAD_STATUS" else None
-    at = f"the homeserver is there and cannot reach us at {url}"
+    at = _at(url)
     if status is not None and status[1] in ("401", "403"):
         return f"{at}: its hs_token is not ours ({status[0]}): {_COPY}"
     if status is not None:
@@ -111,9 +127,13 @@ def _unreached(error: MatrixRequestError, url: str) -> str:
             f"address. The port is that of appservice.port. {_CHANGE}"
         )
     if error.errcode == "M_CONNECTION_TIMEOUT":
-        return f"{at}: nobody answers. Does a firewall stand in between? {_CHANGE}"
+        return unanswered(url)
     advice = next((advice for sign, advice in _ADVICE.items() if sign in told), "")
     return f"{at}: {advice or f'{told}. {_CONTAINER}'}. {_CHANGE}"
+
+
+def _at(url: str) -> str:
+    return f"the homeserver is there and cannot reach us at {url}"
 
 
 def _check_name(user_id: str, config: Config) -> None:

@@ -40,11 +40,13 @@ class Commits:
         self._thread = thread
         self._begin = begin
         self._waiting: deque[_Waiting] = deque()
-        self._is_called = False
+        self._is_called = self._is_closed = False
 
     async def add(self, work: Callable[[Connection], Result]) -> Result:
         """The result of `work` once it is committed; raises what it or the commit raises, and
-        RuntimeError once the thread has ended."""
+        RuntimeError once it is closed."""
+        if self._is_closed:
+            raise RuntimeError("the database is closed")
         loop = asyncio.get_running_loop()
         one = _Waiting(work, loop.create_future())
         self._waiting.append(one)
@@ -52,13 +54,16 @@ class Commits:
             self._call(loop)
         return await one.future
 
+    async def close(self) -> None:
+        """Take nothing any more; returns when what has come is in the thread's hands."""
+        self._is_closed = True
+        if waiting := [one.future for one in self._waiting.copy()]:
+            # More than one commit takes would be asked for behind whatever ends the thread.
+            await asyncio.wait(waiting)
+
     def _call(self, loop: asyncio.AbstractEventLoop) -> None:
         self._is_called = True
-        try:
-            self._thread.submit(self._commit, loop)
-        except RuntimeError:
-            self._is_called = False
-            raise
+        self._thread.submit(self._commit, loop)
 
     def _commit(self, loop: asyncio.AbstractEventLoop) -> None:
         # First: who comes from now on calls anew.
@@ -68,9 +73,12 @@ class Commits:
             one = self._waiting.popleft()
             if not one.future.cancelled():
                 batch.append(one)
-        if self._waiting:
-            self._call(loop)
+        if not batch:
+            # An earlier call has taken all; an empty commit would say that the disk has room.
+            return
         try:
+            if self._waiting:
+                self._call(loop)
             with self._begin() as connection:
                 self._work(connection, batch)
         except BaseException as error:  # noqa: BLE001 - told to all who wait

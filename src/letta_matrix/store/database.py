@@ -36,6 +36,9 @@ log = structlog.get_logger()
 
 Result = TypeVar("Result")
 
+_WRITES = "letta_matrix_writes"
+"""The option of a connection whose transaction is to write."""
+
 
 def database_url(configured: str, directory: Path) -> URL:
     """The SQLAlchemy URL for `database.url`; relative SQLite paths start at `directory`."""
@@ -96,6 +99,8 @@ class Database:
             await self._migrate()
 
     async def close(self) -> None:
+        """Let go of the file once all that has come is written; nothing more is taken."""
+        await self._commits.close()
         await self._run(self._engine.dispose)
         self._thread.shutdown(wait=False)
         if self._lock is not None:
@@ -155,8 +160,10 @@ class Database:
     def _transaction(self) -> Generator[Connection]:
         with self._faults(writes=True):
             self._check_place()
-            with self._engine.begin() as connection:
-                yield connection
+            with self._engine.connect() as connection:
+                connection.execution_options(**{_WRITES: True})
+                with connection.begin():
+                    yield connection
 
     @contextmanager
     def _faults(self, *, writes: bool = False) -> Generator[None]:
@@ -225,7 +232,10 @@ def _set_up_sqlite(connection: sqlite3.Connection, _record: object) -> None:
 
 
 def _begin(connection: Connection) -> None:
-    connection.exec_driver_sql("BEGIN")
+    # What only reads at first could write no more where another process (`tokens`) has written
+    # since, and with it all that share its commit (SQLITE_BUSY_SNAPSHOT).
+    writes = connection.get_execution_options().get(_WRITES)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
 
 def _make_folder(path: Path) -> None:

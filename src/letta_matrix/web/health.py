@@ -1,7 +1,8 @@
 """Health for probes and people: `/health` (alive, with figures) and `/ready` (all set up)."""
 
-from collections.abc import Awaitable, Callable, Mapping, Sized
+from collections.abc import Awaitable, Callable, Mapping, Sequence, Sized
 from datetime import UTC, datetime
+from typing import cast
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse
@@ -50,6 +51,14 @@ def told(report: Mapping[str, object]) -> dict[str, object]:
 
 
 def counted(report: Mapping[str, object]) -> dict[str, object]:
-    """The report for those who are no admins: how many agents are in trouble, not which."""
-    agents = report.get("agents_in_trouble")
-    return {**report, "agents_in_trouble": len(agents)} if isinstance(agents, Sized) else {**report}
+    """The report for those who are no admins: how many agents are in trouble, not which, and
+    nobody's name in the checks."""
+    shown = dict(report)
+    if isinstance(agents := report.get("agents_in_trouble"), Sized):
+        shown["agents_in_trouble"] = len(agents)
+    if "checks" in report:
+        checks = cast("Sequence[Mapping[str, object]]", report["checks"])
+        shown["checks"] = [
+            {name: value for name, value in check.items() if name != "who"} for check in checks
+        ]
+    return shown

@@ -156,7 +156,8 @@ def _troubles(context: CommandContext, troubles: list[Check]) -> str:
 
 def _trouble(check: Check) -> str:
     remedy = f"; what to do: {code(check.remedy, limit=300)}" if check.remedy else ""
-    return f"- {code(check.name)}: {code(check.says, limit=300)}{remedy}"
+    who = f" ({code(check.who, limit=300)})" if check.who else ""
+    return f"- {code(check.name)}: {code(check.says, limit=300)}{who}{remedy}"
 
 
 def _role(context: CommandContext) -> str:

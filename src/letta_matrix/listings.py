@@ -1,0 +1,88 @@
+"""What runtimes list again and again: who there is, and whether agents have spoken unasked."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+
+from letta_matrix.agents.discovery import Discovery
+from letta_matrix.config import Config, Runtime
+from letta_matrix.conversations.speech import SpeechWatch
+from letta_matrix.matrix.homeserver import Homeserver
+from letta_matrix.runtimes.protocol import AgentInfo, AgentRuntime, RuntimeFault
+from letta_matrix.store.agents import Agent
+from letta_matrix.store.turns import Turn
+from letta_matrix.stores import Stores
+
+
+class Listings:
+    """One discovery for each runtime, and a watch for each that tells what agents say unasked;
+    `start` gets the turns of that."""
+
+    def __init__(
+        self,
+        config: Config,
+        stores: Stores,
+        runtimes: Mapping[str, AgentRuntime],
+        homeserver: Homeserver,
+        start: Callable[[list[Turn]], None],
+    ) -> None:
+        self._config = config
+        self._stores = stores
+        self._runtimes = runtimes
+        self._homeserver = homeserver
+        self._start = start
+        self.discoveries: list[Discovery] = []
+        self.watches = {entry.name: self._watch(entry) for entry in config.runtimes}
+
+    def discover(self, on_change: Callable[[list[Agent]], Awaitable[None]]) -> list[Discovery]:
+        """One discovery for each runtime; `on_change` gets the agents that changed."""
+        self.discoveries = [
+            Discovery(
+                runtime,
+                self._stores.directory,
+                self._config.agents,
+                self._config.homeserver.domain,
+                on_change,
+                self._listed(name),
+            )
+            for name, runtime in self._runtimes.items()
+        ]
+        return self.discoveries
+
+    async def sync(self) -> dict[str, str]:
+        """List every runtime's agents now; each runtime's trouble, "" for none. Raises
+        StoreUnavailable."""
+
+        async def fault_of(discovery: Discovery) -> str:
+            try:
+                await discovery.poll()
+            except RuntimeFault as fault:
+                return str(fault) or type(fault).__name__
+            return ""
+
+        faults = await asyncio.gather(*map(fault_of, self.discoveries))
+        return dict(zip(self._runtimes, faults, strict=False))
+
+    def _watch(self, settings: Runtime) -> SpeechWatch | None:
+        runtime = self._runtimes.get(settings.name)
+        if runtime is None or not settings.speech or not runtime.capabilities.speech:
+            return None
+        stores = self._stores
+        return SpeechWatch(
+            runtime,
+            settings.speech_interval,
+            stores.directory,
+            stores.speech,
+            stores.turns,
+            stores.outbox,
+            self._homeserver,
+            self._start,
+        )
+
+    def _listed(self, name: str) -> Callable[[list[AgentInfo]], Awaitable[None]]:
+        watch = self.watches.get(name)
+
+        async def listed(listing: list[AgentInfo]) -> None:
+            if watch is not None:
+                await watch.listed(listing)
+
+        return listed

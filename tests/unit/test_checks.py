@@ -1,0 +1,38 @@
+"""What is watched tells whoever asks what is wrong, and only admins whom it concerns."""
+
+import pytest
+from tests.builders import agent
+from tests.stage import Stage
+
+from letta_matrix.checks import encryption, watch_parts
+from letta_matrix.store.agents import ENCRYPTED, AgentStatus
+from letta_matrix.vitals import Vitals
+
+
+@pytest.mark.parametrize(
+    ("encrypted", "count", "who"),
+    [
+        (1, "1 agent", "Agent 1"),
+        (5, "5 agents", "Agent 1, Agent 2, Agent 3 and 2 others"),
+    ],
+)
+def test_encrypted_rooms(encrypted: int, count: str, who: str) -> None:
+    applied = {ENCRYPTED: True}
+    agents = [agent(number, applied=applied) for number in range(1, encrypted + 1)]
+    gone = agent(9, applied=applied, status=AgentStatus.REMOVED)
+    trouble = encryption([*agents, agent(8), gone])
+    assert trouble is not None
+    assert trouble.says.endswith(f"the room of {count}")
+    assert trouble.who == who
+    assert encryption([agent(8), gone]) is None
+
+
+async def test_accounts_of_others(stage: Stage) -> None:
+    vitals = Vitals()
+    watch_parts(vitals, stage.parts, [], dict)
+    assert vitals.of("accounts") is None
+    stage.parts.home.accounts.heard({"sender": "@agent_bob:test"})
+    trouble = vitals.of("accounts")
+    assert trouble is not None
+    assert trouble.who.startswith("@agent_bob:test writes to agents")
+    assert "@agent_bob" not in str(trouble)
