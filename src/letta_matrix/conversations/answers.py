@@ -231,10 +231,11 @@ class Answers:
         replied = await self._outbox.turn_of(target)
         meant = [replied] if replied is not None else await self._turns.prompted_by(target)
         for turn in meant:
-            if turn.joined_to is not None and (head := await self._turns.get(turn.joined_to)):
-                return self._stopping(event, head, head.event_id)
-            if (stopping := self._stopping(event, turn, target)) is not None:
-                return stopping
+            head = await self._turns.get(turn.joined_to) if turn.joined_to else None
+            asked, named = (head, head.event_id) if head is not None else (turn, target)
+            for one in (asked, *await self._turns.revising(asked.turn_id)):
+                if (stopping := self._stopping(event, one, named)) is not None:
+                    return stopping
         return None
 
     def _stopping(self, event: Mapping[str, Any], turn: Turn, target: str) -> Turn | None:
