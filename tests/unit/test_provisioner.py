@@ -365,7 +365,8 @@ async def test_a_room_that_is_encrypted_from_the_start_is_known(
     assert encryption(site.directory.all()) == Trouble(
         "encrypted, so that the agents cannot read it: the room of Agent 1",
         "set `encryption_enabled_by_default_for_room_type: off` in Synapse's homeserver.yaml and "
-        "restart it, so that new rooms are made without; a room that is encrypted stays so",
+        "restart it; a room that is encrypted stays so: stop the bridge, and give the agent "
+        "another by `letta-matrix forget AGENT --new-room`",
     )
     await site.change(status=AgentStatus.REMOVED)
     assert encryption(site.directory.all()) is None
