@@ -1,5 +1,7 @@
 """A word that an admin says to somebody else, lured by whoever wants a tool to run, allows none."""
 
+import asyncio
+import time
 from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,7 @@ from tests.fake_homeserver import FakeHomeserver
 from tests.scripts import obey
 from tests.security.test_taps_launder_nothing import run_ls
 from tests.stage import Stage
-from tests.waiting import eventually
+from tests.waiting import Clock, eventually, settled
 
 from letta_matrix.matrix.content import MARKER
 from letta_matrix.store.turns import TurnKind
@@ -61,6 +63,17 @@ async def test_a_word_counts_where_it_is_for_the_question_alone(stage: Stage) ->
     assert await said(stage, message("yes", sender=ADMIN))
 
 
+async def test_a_word_that_crossed_the_question_is_none(stage: Stage, fake: FakeHomeserver) -> None:
+    """The homeserver tells its time in whole seconds, and dates messages to the millisecond."""
+    await asked(stage, message("look", sender=ADMIN))
+    (question,) = [one for one in fake.messages(ROOM) if "May I run" in one["content"]["body"]]
+    at = int(time.time() * 1000) + 900
+    own = message(sender=GHOST, content=question["content"], origin_server_ts=at)
+    word = message("ok", sender=ADMIN, origin_server_ts=at - 1)
+    await stage.admit(own)
+    assert not await said(stage, word)
+
+
 async def test_in_a_thread_of_ones_own_it_counts(stage: Stage, fake: FakeHomeserver) -> None:
     fake.members[ROOM].add(BOB)
     await asked(stage, said_in("$root", "look", sender=ADMIN))
@@ -96,6 +109,28 @@ async def test_who_speaks_in_between_takes_the_word_for_themselves(
     assert not await said(stage, message("ok", sender=ADMIN))
 
 
+@pytest.mark.parametrize("other", [BOB, "@agent_2:test"])
+async def test_who_spoke_before_a_restart_takes_it_too(
+    stage: Stage, fake: FakeHomeserver, other: str
+) -> None:
+    """This process has heard nothing of it."""
+    await stage.add(2)
+    fake.members[ROOM].add(other)
+    await asked(stage, said_in("$root", "look", sender=ADMIN))
+    lure = said_in("$root", "Shall I water the plants?", sender=other)
+    if other != BOB:
+        lure["content"][MARKER] = {"agent_id": "agent-2", "tool": "matrix_send_message", "txn": "t"}
+    await stage.admit(lure)
+    await stage.recover()
+    assert not await said(stage, said_in("$root", "ok", sender=ADMIN))
+
+
+async def test_in_a_room_for_two_it_counts_after_a_restart(stage: Stage) -> None:
+    await asked(stage, said_in("$root", "look", sender=ADMIN))
+    await stage.recover()
+    assert await said(stage, said_in("$root", "ok", sender=ADMIN))
+
+
 async def test_so_does_who_edits(stage: Stage) -> None:
     await asked(stage, message("look", sender=ADMIN))
     await stage.admit(by_tool("Shall I water the plants?", "$before"))
@@ -108,6 +143,19 @@ async def test_where_nobody_is_known_a_word_is_no_answer(
     stage.refuse("joined_members", times=100)
     await asked(stage, message("look", sender=ADMIN))
     assert not await said(stage, message("yes", sender=ADMIN))
+
+
+async def test_a_homeserver_that_does_not_tell_holds_up_no_transaction(
+    stage: Stage, fake: FakeHomeserver, clock: Clock
+) -> None:
+    await asked(stage, message("look", sender=ADMIN))
+    stage.parts.prompts.roster.forget(ROOM)
+    clock.stop()
+    fake.hold("joined_members")
+    word = asyncio.create_task(said(stage, message("yes", sender=ADMIN)))
+    await settled(word)
+    clock.advance(2)
+    assert not await word
 
 
 async def test_an_edit_adds_nothing_in_another_room(stage: Stage) -> None:

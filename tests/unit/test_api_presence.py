@@ -141,10 +141,13 @@ def asking(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return went
 
 
+@pytest.mark.parametrize(
+    ("name", "body"), [("ask_human", {}), ("matrix_other_tools", {"name": "ask_human"})]
+)
 async def test_what_asks_people_ends_with_its_token(
-    api: Api, asking: list[str], looks: list[str], clock: Clock
+    api: Api, asking: list[str], looks: list[str], clock: Clock, name: str, body: dict[str, str]
 ) -> None:
-    waiting = asyncio.create_task(api.http.post("/api/v1/tools/ask_human", json={}))
+    waiting = asyncio.create_task(api.http.post(f"/api/v1/tools/{name}", json=body))
     await eventually(lambda: asking == ["begun"])
     await clock.until(lambda: len(looks) > 1, step=1)
     await settled(waiting)

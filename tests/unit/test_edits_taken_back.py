@@ -1,6 +1,7 @@
 """An edit that is redacted is as if it had never been: its message says what it said before."""
 
 import asyncio
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -9,7 +10,7 @@ from tests.builders import edit, message, redaction
 from tests.fake_homeserver import FakeHomeserver
 from tests.scripts import held, obey
 from tests.stage import Stage
-from tests.waiting import eventually
+from tests.waiting import eventually, settled
 
 from letta_matrix.runtimes.protocol import TurnEvent, TurnRequest
 
@@ -70,6 +71,42 @@ async def test_all_edits_of_it_taken_back(
     released.set()
     await stage.idle()
     assert asked(stage) == ["work", "one"]
+
+
+async def test_what_is_said_while_it_is_looked_at_is_newer(
+    stage: Stage, fake: FakeHomeserver, released: asyncio.Event
+) -> None:
+    _, secret = await edited_twice(stage, fake)
+    question = secret["content"]["m.relates_to"]["event_id"]
+    fake.redact(ROOM, secret["event_id"])
+    looked = fake.hold(rf"GET .*/event/{re.escape(question)}$")
+    await said(stage, fake, redaction(secret["event_id"]))
+    await eventually(lambda: fake.matching(f"/event/{re.escape(question)}$"))
+    at = secret["origin_server_ts"] + 5000
+    await stage.admit(edit(question, "three", origin_server_ts=at))
+    looked.set()
+    await eventually(lambda: stage.dispatcher.queues.waiting == 2)
+    released.set()
+    await stage.idle()
+    assert asked(stage) == ["work", "three"]
+
+
+async def test_of_a_message_that_is_gone_nothing_is_offered(
+    stage: Stage, fake: FakeHomeserver
+) -> None:
+    """Clients remove the edits of what they remove, too."""
+    question = message("one")
+    change = edit(question["event_id"], "a secret")
+    await said(stage, fake, question)
+    await stage.idle()
+    await said(stage, fake, change)
+    await eventually(lambda: len(fake.messages(ROOM, "m.reaction")) == 1)
+    for event in (question, change):
+        fake.redact(ROOM, event["event_id"])
+    await said(stage, fake, redaction(change["event_id"]))
+    await stage.idle()
+    await settled()
+    assert len(fake.messages(ROOM, "m.reaction")) == 1
 
 
 async def test_a_forged_one_is_looked_through(

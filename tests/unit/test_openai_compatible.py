@@ -207,6 +207,14 @@ async def test_refused_images_are_left_out_and_reported(bench: Bench) -> None:
     assert bench.api.asked[1]["messages"] == [{"role": "user", "content": "hello"}]
 
 
+async def test_images_that_a_proxy_finds_too_large_are_left_out(bench: Bench) -> None:
+    page = web.Response(status=413, text="<h1>413</h1>", content_type="text/html")
+    bench.api.answers = [page, words("x")]
+    events = await bench.turn(PICTURE)
+    assert ImagesDropped("the message is too large for it, or for a proxy before it") in events
+    assert events[-1] == DONE
+
+
 async def test_an_app_server_gets_no_images_for_it_would_drop_them_in_silence(
     at_app_server: Bench,
 ) -> None:

@@ -12,6 +12,7 @@ from letta_matrix.config import OpenAICompatibleRuntime
 from letta_matrix.runtimes.openai_compatible import OpenAICompatible
 from letta_matrix.runtimes.protocol import (
     RateLimited,
+    RuntimeRefused,
     RuntimeUnavailable,
     StopReason,
     TextDelta,
@@ -23,7 +24,7 @@ from letta_matrix.runtimes.protocol import (
 PAGE = "<!doctype html><h1>Back soon</h1>"
 PAGES = [
     *((status, PAGE) for status in (200, 400, 401, 403, 404, 409, 418, 500, 502, 503, 521)),
-    *((status, "") for status in (405, 413, 422)),
+    *((status, "") for status in (405, 422)),
     (404, "404 page not found"),
 ]
 """Of a proxy, or of whoever else stands there."""
@@ -119,6 +120,19 @@ async def test_an_endpoint_behind_pages_is_asked_again(
         with pytest.raises(RuntimeUnavailable, match="is not there"):
             await endpoint.turn()
     assert await endpoint.turn() == "yes"
+
+
+@pytest.mark.parametrize(("status", "body"), [(413, PAGE), (413, ""), (414, PAGE), (431, PAGE)])
+async def test_what_a_proxy_finds_too_large_is_refused(
+    letta: Bridge, endpoint: Asked, status: int, body: str
+) -> None:
+    """nginx passes on 1 MB, unless it is told otherwise; tried again, it is as large."""
+    letta.server.fail("POST /v1/conversations/.*/messages", status, body=body)
+    with pytest.raises(RuntimeRefused, match="too large"):
+        await letta.run(letta.request("hello"))
+    endpoint.api.answers = [page(status, body)]
+    with pytest.raises(RuntimeRefused, match="too large"):
+        await endpoint.turn()
 
 
 async def test_a_page_does_not_decide_what_an_endpoint_is() -> None:

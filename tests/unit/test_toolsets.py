@@ -153,6 +153,7 @@ async def test_a_call_is_that_of_the_tool_itself(
         ({"name": "matrix_whoami", "arguments": "{"}, "`arguments` an object"),
         ({"name": "matrix_whoami", "arguments": {"x": 1}}, "there is no argument `x`"),
         ({"name": "matrix_kick", "arguments": {}}, "matrix_kick is not for you"),
+        ({"name": "matrix_whoami", "transaction_id": "1"}, "`transaction_id` belongs into `arg"),
         ({"names": "x"}, "there is no argument `names`, only: find, name, arguments"),
         ({"find": 7}, "`find` should be a valid string"),
     ],

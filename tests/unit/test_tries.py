@@ -12,6 +12,7 @@ from tests.stage import Stage
 from tests.waiting import Clock, eventually
 
 from letta_matrix.conversations.tries import TRIES, Tries
+from letta_matrix.conversations.turn_queues import TurnQueues
 from letta_matrix.matrix.homeserver import HomeserverUnavailable
 from letta_matrix.store.database import StoreUnavailable
 from letta_matrix.store.turns import Turn, TurnKind
@@ -69,6 +70,25 @@ async def test_an_outage_does_not_keep_a_turn_from_being_given_up(
 async def test_what_cannot_be_given_up_is_said(stage: Stage, clock: Clock) -> None:
     runner = Runner(*[ZeroDivisionError()] * TRIES, ending=(ZeroDivisionError(),))
     assert await tried(stage, clock, runner) == (False, Counter(turns_given_up=1))
+
+
+async def test_only_what_an_earlier_process_began_is_told_of(stage: Stage, clock: Clock) -> None:
+    """Such as an invitation, whose end opens the room that the start has closed."""
+    inherited, fresh = await stage.turn(), await stage.turn(room_id="!2:test")
+    runner = Runner(*[ZeroDivisionError()] * TRIES * 2, ending=(ZeroDivisionError(),) * 2)
+    told: list[str] = []
+
+    async def ended(turn: Turn) -> None:
+        told.append(turn.turn_id)
+
+    queues = TurnQueues({TurnKind.MESSAGE: runner}, Counter(), lambda _: None, ended)
+    with capture_logs():
+        queues.recover([inherited])
+        queues.start([fresh])
+        await clock.until(lambda: len(queues.unfinished()) == 2 and queues.trouble, step=5)
+        await clock.until(lambda: queues.waiting == 0, step=5)
+    assert told == [inherited.turn_id]
+    assert runner.runs[-2:] == [True, True]
 
 
 async def test_a_message_that_cannot_be_ended_waits_beside_the_others(

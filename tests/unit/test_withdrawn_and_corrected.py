@@ -11,6 +11,7 @@ from tests.stage import Stage
 from tests.waiting import eventually, settled
 
 from letta_matrix.conversations import notices
+from letta_matrix.conversations.answers import ASK_AGAIN, STOP
 from letta_matrix.runtimes.protocol import TurnEvent, TurnRequest
 from letta_matrix.store.turns import Outcome
 
@@ -145,6 +146,19 @@ async def test_removing_what_is_being_answered_stops_it(
     (word, *rest) = stage.fake.bodies(ROOM)
     assert word.strip() == "word0"
     assert rest == [notices.STOPPED]
+
+
+async def test_a_stop_sign_on_a_message_stops_it_when_it_is_asked_anew(
+    stage: Stage, released: asyncio.Event
+) -> None:
+    question = message("one")
+    await stage.tell(question)
+    await stage.tell(edit(question["event_id"], "work"))
+    await stage.admit(reaction(question["event_id"], ASK_AGAIN))
+    await eventually(lambda: asked(stage) == ["one", "work"])
+    # Its rest never came.
+    await stage.tell(reaction(question["event_id"], STOP))
+    assert stage.fake.bodies(ROOM)[-1] == notices.STOPPED
 
 
 async def test_removing_the_growing_answer_ends_it(stage: Stage, released: asyncio.Event) -> None:

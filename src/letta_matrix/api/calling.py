@@ -8,7 +8,6 @@ from fastapi import Header, Response
 
 from letta_matrix.api.problems import Problem
 from letta_matrix.api.services import Services
-from letta_matrix.toolbox.others import called_by
 from letta_matrix.toolbox.principal import Principal
 from letta_matrix.toolbox.tool import Result
 
@@ -39,7 +38,6 @@ async def call(
     api: Services, holder: Principal, name: str, arguments: Mapping[str, object], key: str = ""
 ) -> Result:
     """Call a tool; `key` is the `Idempotency-Key`. Raises ToolError, Problem."""
-    name, arguments = called_by(name, arguments)
     if key:
         arguments = _keyed(api, name, arguments, key)
     return await api.toolbox.call(holder, name, arguments, door=DOOR)

@@ -11,6 +11,7 @@ from letta_matrix.api.presence import Presence
 from letta_matrix.api.problems import FROM_TOOLS, may
 from letta_matrix.api.routing import Answer, router_for
 from letta_matrix.api.security import Api, Holder
+from letta_matrix.toolbox.others import called_by
 from letta_matrix.toolbox.tool import Tool
 
 router = router_for("tools")
@@ -95,7 +96,8 @@ async def call_tool(
     A call with an `Idempotency-Key`, or with the argument `transaction_id`, changes something
     once, however often it is sent. What waits for somebody ends when the client goes away.
     """
-    work = call(api, holder, name, arguments or {}, key)
+    name, given = called_by(name, arguments or {})
+    work = call(api, holder, name, given, key)
     tool = api.toolbox.tools.get(name)
     waits = tool is not None and tool.seconds is None
     return Json(await (Presence(request).during(work) if waits else work))

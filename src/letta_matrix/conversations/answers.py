@@ -1,5 +1,6 @@
 """Reactions and replies to our own events: they stand for commands, or ask an agent again."""
 
+import asyncio
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -80,8 +81,9 @@ class Answers:
         self._turns = turns
         self._approvals = approvals
 
-    async def read(self, event: Mapping[str, Any]) -> InboxEntry | None:
-        """The event with the turn it starts, None where it is no answer to an event of ours."""
+    async def read(self, event: Mapping[str, Any], until: float | None = None) -> InboxEntry | None:
+        """The event with the turn it starts, None where it is no answer to an event of ours. The
+        homeserver is waited for `until` a time of the loop's clock, no longer."""
         ids = (event.get("event_id"), event.get("room_id"), event.get("sender"))
         if not are_ids(*ids):
             return None
@@ -90,7 +92,7 @@ class Answers:
         if are_ids(target := redacted(event)):
             turns = [await self._redacted(event, str(target))]
         elif self._router.may_speak(str(ids[2])):
-            turns = await self._turns_of(event)
+            turns = await self._turns_of(event, until)
         else:
             return None
         found = [turn for turn in turns if turn is not None]
@@ -115,7 +117,9 @@ class Answers:
         turn.kind, turn.reply_to = TurnKind.REDACTION, edited or None
         return turn
 
-    async def _turns_of(self, event: Mapping[str, Any]) -> Sequence[Turn | None]:
+    async def _turns_of(
+        self, event: Mapping[str, Any], until: float | None
+    ) -> Sequence[Turn | None]:
         relation = mapping(mapping(event.get("content")).get("m.relates_to"))
         if event.get("type") == "m.reaction":
             target, key = relation.get("event_id"), str(relation.get("key", ""))
@@ -128,9 +132,9 @@ class Answers:
             return []
         if (target := reply_of(event)) is not None:
             return [await self._replied(event, target)]
-        return [await self._said(event)]
+        return [await self._said(event, until)]
 
-    async def _said(self, event: Mapping[str, Any]) -> Turn | None:
+    async def _said(self, event: Mapping[str, Any], until: float | None) -> Turn | None:
         """Plain words while one question stands where they are said: they count if they cannot be
         mistaken, and if their sender's answer does."""
         room_id, sender = str(event["room_id"]), str(event["sender"])
@@ -148,7 +152,11 @@ class Answers:
         status = _STATUS[verb]
         if not self._approvers.may_answer(asked, status, by=sender, room_id=room_id):
             return None
-        if await self._may_be_for_another(asked, sender, thread_of(event)):
+        try:
+            async with asyncio.timeout_at(until):
+                if await self._may_be_for_another(asked, sender, thread_of(event)):
+                    return None
+        except TimeoutError:
             return None
         return command_turn(event, asked.agent_id, f"{verb} {asked.key}")
 
@@ -156,6 +164,7 @@ class Answers:
         """A message that one of our own users sent."""
         if event.get("type") == "m.room.message" and are_ids(event.get("room_id")):
             marker = mapping(mapping(event.get("content")).get(MARKER))
+            self._approvals.dated(str(marker.get("txn")), sent_at(event))
             # What the bridge says for itself, the answer that is being given, and how one grows
             # elsewhere, ask for no word.
             if BESIDE not in marker and ("tool" in marker or _place(event) is not None):
@@ -163,10 +172,12 @@ class Answers:
 
     async def _may_be_for_another(self, asked: Approval, sender: str, thread: str) -> bool:
         """Whether a word may be meant for somebody else: another has spoken since the question was
-        asked, or there are others. In a thread of one's own it is for the agent."""
+        asked, or there are others. In a thread of one's own it is for the agent, if all that was
+        said there since is known."""
+        overheard = self._approvals.is_overheard(asked.key)
         if self._approvals.speakers_since(asked.key) - {sender}:
             return True
-        if thread and asked.requester == sender:
+        if thread and asked.requester == sender and overheard:
             return False
         agent = self._directory.get(asked.agent_id)
         if agent is None:
@@ -174,7 +185,8 @@ class Answers:
         members = await self._roster.members(asked.room_id, agent.user_id)
         # Nobody is known where the homeserver does not tell.
         people = {one for one in members if not self._router.is_ours(one)}
-        return people != {sender}
+        agents = {one for one in members if self._directory.by_user(one)} - {agent.user_id}
+        return people != {sender} or (bool(agents) and not overheard)
 
     async def _reacted(self, event: Mapping[str, Any], target: str, key: str) -> Turn | None:
         key = _SKIN_OR_VARIANT.sub("", key)
@@ -219,10 +231,11 @@ class Answers:
         replied = await self._outbox.turn_of(target)
         meant = [replied] if replied is not None else await self._turns.prompted_by(target)
         for turn in meant:
-            if turn.joined_to is not None and (head := await self._turns.get(turn.joined_to)):
-                return self._stopping(event, head, head.event_id)
-            if (stopping := self._stopping(event, turn, target)) is not None:
-                return stopping
+            head = await self._turns.get(turn.joined_to) if turn.joined_to else None
+            asked, named = (head, head.event_id) if head is not None else (turn, target)
+            for one in (asked, *await self._turns.revising(asked.turn_id)):
+                if (stopping := self._stopping(event, one, named)) is not None:
+                    return stopping
         return None
 
     def _stopping(self, event: Mapping[str, Any], turn: Turn, target: str) -> Turn | None:

@@ -212,7 +212,7 @@ class Dispatcher:
             return InboxEntry(
                 str(event["event_id"]), str(event["room_id"]), event, InboxState.ROUTED
             )
-        entry = await self._answers.read(event)
+        entry = await self._answers.read(event, until)
         amending = amending_entry(event, self._router)
         if amending is not None:
             amending.turns = entry.turns if entry is not None else []

@@ -34,6 +34,7 @@ class TurnQueues:
         self._queues: dict[Place, deque[Turn]] = {}
         self._workers: set[asyncio.Task[None]] = set()
         self._recovered: set[str] = set()
+        self._tried: set[str] = set()
         self._over: dict[str, asyncio.Event] = {}
         self._aside: list[Turn] = []
 
@@ -98,14 +99,17 @@ class TurnQueues:
         queue = self._queues[key]
         while queue:
             turn = queue[0]
-            ended = await self._tries.run(turn, recovered=turn.turn_id in self._recovered)
+            begun = turn.turn_id in self._recovered or turn.turn_id in self._tried
+            ended = await self._tries.run(turn, recovered=begun)
             queue.popleft()
             if not ended:
                 self._put_aside(turn)
                 continue
             if (over := self._over.pop(turn.turn_id, None)) is not None:
                 over.set()
+            self._tried.discard(turn.turn_id)
             if turn.turn_id in self._recovered:
+                self._recovered.discard(turn.turn_id)
                 await self._end_quietly(turn)
         del self._queues[key]
 
@@ -118,7 +122,7 @@ class TurnQueues:
 
     def _put_aside(self, turn: Turn) -> None:
         """Take a turn that could not be ended up again later: it holds up nobody meanwhile."""
-        self._recovered.add(turn.turn_id)
+        self._tried.add(turn.turn_id)
         self._aside.append(turn)
         waiting = asyncio.create_task(self._take_up(turn))
         self._workers.add(waiting)

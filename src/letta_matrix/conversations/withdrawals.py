@@ -1,9 +1,9 @@
 """What follows when people edit or redact what an agent was asked, or what it said."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import structlog
 from mautrix.errors import MatrixRequestError
@@ -149,35 +149,35 @@ class Withdrawals:
 
     async def _fall_back(self, turn: Turn, event_id: str) -> None:
         """An edit was redacted: its message says again what it said before."""
-        try:
-            event = await self._viewer(turn).event(turn.room_id, event_id)
-        except MatrixRequestError as error:
-            if not is_refusal(error):
-                raise
-            log.info("a message cannot be looked at", room=turn.room_id, reason=str(error))
+        # First: what is said after this is newer than what is looked at.
+        asked = await self._turns.prompted_by(event_id)
+        event = await self._seen(turn, event_id)
+        # Of one that is redacted too, its own redaction says what is to be done.
+        if not (content := newest_content(event)):
             return
-        content = newest_content(event)
         message = {**event, "content": content}
         prompt, _ = read_prompt(message)
-        for one in await self._turns.prompted_by(event_id):
+        for one in asked:
             at = max(turn.sent_at, one.amended_at or 0.0)
             said = Amendment(event_id, turn.room_id, one.sender, at, prompt, attachment_of(message))
             await self._dispatcher().amend(replace(said, content=content))
 
-    def _viewer(self, turn: Turn) -> Intent:
+    async def _seen(self, turn: Turn, event_id: str) -> Mapping[str, Any]:
+        """An event of a turn's room, empty if the homeserver does not show it."""
         agent = self._directory.get(turn.agent_id)
-        return Intent(self._homeserver, agent.user_id if agent is not None else self._bot)
-
-    async def _is_gone(self, turn: Turn, event_id: str) -> bool:
+        viewer = Intent(self._homeserver, agent.user_id if agent is not None else self._bot)
         try:
-            event = await self._viewer(turn).event(turn.room_id, event_id)
+            return await viewer.event(turn.room_id, event_id)
         except MatrixRequestError as error:
             if not is_refusal(error):
                 raise
-            log.info("a redaction cannot be looked at", room=turn.room_id, reason=str(error))
-            return False
+            log.info("an event cannot be looked at", room=turn.room_id, reason=str(error))
+            return {}
+
+    async def _is_gone(self, turn: Turn, event_id: str) -> bool:
+        event = await self._seen(turn, event_id)
         # A redaction leaves neither words nor what a reaction is to.
-        return not {"body", "m.relates_to"} & set(mapping(event.get("content")))
+        return bool(event) and not {"body", "m.relates_to"} & set(mapping(event.get("content")))
 
     def _spawn(self, work: Awaitable[None]) -> None:
         async def quietly() -> None:

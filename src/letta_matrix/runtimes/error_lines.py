@@ -11,6 +11,8 @@ from letta_matrix.runtimes.json_fields import as_dict, parse_json, whole_text
 MAX_ERROR = 300
 MAX_PAUSE = 300.0
 """Seconds: a longer `Retry-After` is no reason to leave a person without an answer for longer."""
+TOO_LARGE = (413, 414, 431)
+"""Statuses that are about one request, whoever answers: tried again, it is as large."""
 _NO_PATH = (404, 405)
 _STATUS = re.compile(r"(\d{3}):\s*(\{.*\})", re.DOTALL)
 _PROVIDER_FAULTS = {
@@ -64,7 +66,7 @@ def retry_after(headers: Mapping[str, str]) -> float:
 def is_foreign(status: int, headers: Mapping[str, str], body: bytes) -> bool:
     """Whether an HTTP error is a proxy's, or of another server, and says nothing about what was
     asked: a page, nothing at all, or a path that is not there. `headers` as above."""
-    if isinstance(parse_json(body), dict | list):
+    if status in TOO_LARGE or isinstance(parse_json(body), dict | list):
         return False
     is_page = "html" in headers.get("content-type", "")
     return is_page or not body.strip() or status in _NO_PATH

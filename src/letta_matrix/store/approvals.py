@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Executable, select, update
 
@@ -59,6 +59,15 @@ class Approval:
         return self.status is ApprovalStatus.PENDING and time.time() < self.expires_at
 
 
+class _Waiting(NamedTuple):
+    """What is known in memory of an approval that waits."""
+
+    room_id: str
+    thread_id: str
+    turn_id: str
+    prompt_txn: str
+
+
 _PENDING = approvals.c.status == ApprovalStatus.PENDING
 
 
@@ -70,7 +79,7 @@ class ApprovalStore:
         self.ahead: Callable[[], float] = lambda: 0.0
         """Seconds by which our clock, that of the table, is ahead of the homeserver's, by which
         people write."""
-        self._waiting: dict[str, tuple[tuple[str, str], str]] = {}
+        self._waiting: dict[str, _Waiting] = {}
         self._asked_before: dict[str, float] = {}
         self._shown: dict[str, float] = {}
         self._speakers: dict[str, set[str]] = {}
@@ -78,28 +87,36 @@ class ApprovalStore:
     async def load(self) -> None:
         """Remember where something waits. Call before use."""
         for one in await self._find(_PENDING):
-            self._waiting[one.key] = (one.room_id, one.thread_id), one.turn_id
+            self._waiting[one.key] = _waiting(one)
             self._asked_before[one.key] = one.asked_at
 
     def shown(self, key: str, now: float) -> None:
         """The homeserver has the question: from now on (Unix time there) people can have seen
         it."""
-        self._shown.setdefault(key, now)
+        if key not in self._asked_before:
+            self._shown.setdefault(key, now)
+
+    def dated(self, prompt_txn: str, when: float) -> None:
+        """The homeserver has dated a question (Unix time): to the millisecond, while its answers
+        tell its clock in whole seconds."""
+        for key, one in self._waiting.items():
+            if one.prompt_txn == prompt_txn:
+                self._shown[key] = max(when, self._shown.get(key, when))
 
     def shown_since(self, key: str) -> float:
         """When a question was first shown (Unix time there), as far as this process knows."""
-        if (asked := self._asked_before.get(key)) is not None:
-            return asked - self.ahead()
-        return self._shown.get(key, math.inf)
+        asked = self._asked_before.get(key)
+        before = math.inf if asked is None else asked - self.ahead()
+        return self._shown.get(key, before)
 
     def spoken_at(
         self, event: Mapping[str, Any], thread_id: str | None, turn_id: object = None
     ) -> None:
         """Somebody has said something in a thread of a room (None: in any), other than what belongs
         to the turn `turn_id`."""
-        for key, ((room_id, thread), asking) in self._waiting.items():
-            is_here = room_id == event["room_id"] and thread_id in (None, thread)
-            if is_here and asking != turn_id:
+        for key, one in self._waiting.items():
+            is_here = one.room_id == event["room_id"] and thread_id in (None, one.thread_id)
+            if is_here and one.turn_id != turn_id:
                 self._speakers.setdefault(key, set()).add(str(event["sender"]))
 
     def speakers_since(self, key: str) -> set[str]:
@@ -107,21 +124,22 @@ class ApprovalStore:
         process knows."""
         return self._speakers.get(key, set())
 
+    def is_overheard(self, key: str) -> bool:
+        """Whether `speakers_since` names all: not of a question that an earlier process asked."""
+        return key not in self._asked_before
+
     async def waiting_at(self, room_id: str, thread_id: str) -> list[Approval]:
         """What can be answered in a thread of a room ("": outside of threads)."""
         # Every message asks this, and nearly always nothing waits.
         here = room_id, thread_id
-        keys = [key for key, (place, _) in self._waiting.items() if place == here]
+        keys = [key for key, one in self._waiting.items() if one[:2] == here]
         found = [one for key in keys if (one := await self.get(key)) is not None]
         return [one for one in found if one.is_open]
 
     def insert(self, approval: Approval) -> Executable:
         """The statement that stores a new approval, to be run together with its prompt's."""
         if approval.status is ApprovalStatus.PENDING:
-            self._waiting[approval.key] = (
-                (approval.room_id, approval.thread_id),
-                approval.turn_id,
-            )
+            self._waiting[approval.key] = _waiting(approval)
         names = Approval.__slots__
         values = {name: getattr(approval, name) for name in names}
         values |= {"arguments": dict(approval.arguments), "status": str(approval.status)}
@@ -195,6 +213,10 @@ class ApprovalStore:
         query = select(approvals).where(where).order_by(approvals.c.asked_at, approvals.c.key)
         rows = await self._database.read(lambda db: db.execute(query).mappings().all())
         return [_approval(dict(row)) for row in rows]
+
+
+def _waiting(one: Approval) -> _Waiting:
+    return _Waiting(one.room_id, one.thread_id, one.turn_id, one.prompt_txn)
 
 
 def _approval(row: dict[str, Any]) -> Approval:

@@ -36,6 +36,10 @@ def called_by(name: str, arguments: Mapping[str, object]) -> tuple[str, Mapping[
     is called itself. Raises ToolError."""
     if name != OTHERS or not arguments.get("name"):
         return name, arguments
+    astray = sorted(set(arguments) - set(FindOthers.model_fields))
+    if astray:
+        # A `transaction_id` that was passed over would let things happen twice.
+        raise ToolError(f"`{astray[0]}` belongs into `arguments`, among those of the other tool.")
     given: Any = arguments.get("arguments") or {}
     if isinstance(given, str):
         # As models write what is in an object, now and then.

@@ -106,16 +106,14 @@ async def _stop(context: CommandContext, meant: Callable[[Turn], bool]) -> tuple
 
 
 async def _about(context: CommandContext, event_id: str) -> Callable[[Turn], bool]:
-    """Which turns an event, a message or the reply to it, stands for."""
+    """Which turns an event, a message or the reply to it, stands for: with those that ask it
+    anew."""
     answered = await context.services.outbox.turn_of(event_id)
-    room_id = context.turn.room_id
+    asked = [*await context.services.turns.prompted_by(event_id), *([answered] if answered else [])]
+    room_id, ids = context.turn.room_id, {turn.turn_id for turn in asked}
 
     def meant(turn: Turn) -> bool:
-        if turn.room_id != room_id:
-            return False
-        return turn.event_id == event_id or (
-            answered is not None and turn.turn_id == answered.turn_id
-        )
+        return turn.room_id == room_id and bool(ids & {turn.turn_id, turn.revises})
 
     return meant
 

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from typing import cast
 
-from letta_matrix.runtimes.error_lines import first_line, retry_after
+from letta_matrix.runtimes.error_lines import TOO_LARGE, first_line, retry_after
 from letta_matrix.runtimes.protocol import (
     AgentGone,
     ConversationGone,
@@ -84,6 +84,8 @@ def fault_of(
     """The fault for an answer with an HTTP error; `place` names the server in its
     text, which holds none of `secrets`."""
     reason = reason_of(body, *secrets)
+    if status in TOO_LARGE and not reason:
+        reason = "the message is too large for it, or for a proxy before it"
     said = f": {reason}" if reason else ""
     if status in (401, 403):
         said = f"{place} does not accept the API key (HTTP {status}): set a valid `api_key`"

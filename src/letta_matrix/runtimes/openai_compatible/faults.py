@@ -2,7 +2,7 @@
 
 import openai
 
-from letta_matrix.runtimes.error_lines import error_line, is_foreign, retry_after
+from letta_matrix.runtimes.error_lines import TOO_LARGE, error_line, is_foreign, retry_after
 from letta_matrix.runtimes.json_fields import as_dict, whole_text
 from letta_matrix.runtimes.protocol import (
     AgentGone,
@@ -85,5 +85,8 @@ def is_gone(error: openai.APIError) -> bool:
 
 def reason_of(error: openai.APIError, key: str) -> str:
     """The endpoint's own words in one line, without our key."""
-    words = as_dict(error.body).get("message") or error.message
+    words = as_dict(error.body).get("message")
+    if not words and isinstance(error, openai.APIStatusError) and error.status_code in TOO_LARGE:
+        words = "the message is too large for it, or for a proxy before it"
+    words = words or error.message
     return whole_text(error_line(words, key))

@@ -34,7 +34,7 @@ Stream = openai.AsyncStream[ChatCompletionChunk]
 
 _TEXT = "text"
 _REASONING = "reasoning"
-_NO_IMAGES = (400, 415, 422)
+_NO_IMAGES = (400, 413, 415, 422)
 """How endpoints refuse messages with images; the same message without them may be taken."""
 _BLIND = (
     "an App Server leaves images out without a word where its model cannot see; "
