@@ -149,6 +149,33 @@ async def test_a_question_that_is_asked_anew_takes_the_place_of_the_old(
     assert asking.fake.bodies(ROOM)[-1] == AFTER.strip()
 
 
+@pytest.mark.parametrize(
+    "again", ["Let me see.", "", "All begins from the start.", f"{BEFORE} Again, and more closely."]
+)
+async def test_what_is_told_anew_loses_nothing(asking: Stage, clock: Clock, again: str) -> None:
+    """Who is asked anew after a restart says other words before and after the question."""
+    await question(asking)
+
+    def anew(_: TurnRequest) -> Generator[TurnEvent | float, Answer | None]:
+        yield TextDelta("0", again)
+        yield ApprovalRequested("anew", "Bash", {"command": "ls"}, False)
+        yield TextDelta("0", " 12 o'clock")
+        yield TurnFinished(StopReason.END_TURN)
+
+    asking.runtime.script = anew
+    await asking.recover()
+
+    def bodies() -> list[str]:
+        return asking.fake.bodies(ROOM)
+
+    await eventually(lambda: sum("Bash" in body for body in bodies()) == 2)
+    await clock.until(lambda: any("asked again below" in body for body in bodies()))
+    await asking.tell(message("yes"))
+    said = [body for body in bodies() if "Bash" not in body]
+    new = again.removeprefix(BEFORE).strip()
+    assert said == [BEFORE, *([new] if new else []), "12 o'clock"]
+
+
 async def test_its_status_says_that_it_waits(asking: Stage) -> None:
     asked = await question(asking)
     await asking.admit(message("!status"))

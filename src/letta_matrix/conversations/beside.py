@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable, Collection
 
 from sqlalchemy import Executable
 
+from letta_matrix.conversations.breaks import Break
 from letta_matrix.conversations.reply_events import ReplyEvents, plain_words
 from letta_matrix.conversations.reply_outbox import ReplyOutbox, is_settled
 from letta_matrix.matrix.formatting import clean_text
@@ -16,7 +17,7 @@ class Beside:
     text said so far and returns where in it the rest begins."""
 
     def __init__(
-        self, events: ReplyEvents, owed: ReplyOutbox, break_off: Callable[[], Awaitable[int]]
+        self, events: ReplyEvents, owed: ReplyOutbox, break_off: Callable[[], Awaitable[Break]]
     ) -> None:
         self._events = events
         self._owed = owed
@@ -46,8 +47,8 @@ class Beside:
         async with self._posting:
             entry = self._owed.known(cause)
             if entry is None:
-                begins = await self._break_off() if kind is OutboxKind.APPROVAL else 0
-                entry = self._events.beside(kind, key, markdown, part=begins, pings=pings)
+                after = await self._break_off() if kind is OutboxKind.APPROVAL else None
+                entry = self._events.beside(kind, key, markdown, after=after, pings=pings)
                 statements = [statement(cause) for statement in also]
                 await self._owed.freeze([entry], statements)
             if not is_settled(entry):

@@ -9,6 +9,7 @@ from sqlalchemy import Executable
 
 from letta_matrix import clock
 from letta_matrix.conversations.beside import Beside
+from letta_matrix.conversations.breaks import Break
 from letta_matrix.conversations.first_words import FIRST_WORDS, are_enough, say_something
 from letta_matrix.conversations.reply_events import ReplyEvents
 from letta_matrix.conversations.reply_outbox import ReplyOutbox
@@ -62,7 +63,7 @@ class Reply:
         self.events = ReplyEvents(turn, intent.user_id, self._owed.entries)
         self._text = ""
         # Where in the text, and with which part, what follows the last question begins.
-        self._begins, self._first = _last_break(self._owed.entries)
+        self._break, self._first = _last_break(self._owed.entries)
         self._shown: dict[int, tuple[str, bool]] = {}
         self._changed = asyncio.Event()
         self._text_ended = asyncio.Event()
@@ -134,7 +135,7 @@ class Reply:
         """Fix the reply's end: from here on the outbox alone completes it."""
         await self.stop()
         await self._owed.settle()
-        owed = await self._end_of(text.strip())
+        owed = await self._end_of(text if text.strip() else "")
         if notice is not None:
             kind = OutboxKind.OFFER if notice.offer else OutboxKind.NOTICE
             owed.append(self.events.last_words(kind, notice.text))
@@ -157,29 +158,33 @@ class Reply:
                 log.warning("a reply stopped growing", turn=self._turn.turn_id, error=repr(result))
             self._growing = None
 
-    async def _break_off(self) -> int:
-        """End what was said so far: what follows stands below what is posted now. Returns where
-        in the text that begins."""
+    async def _break_off(self) -> Break:
+        """End what was said so far: what follows stands below what is posted now."""
         self._breaking = True
         try:
             await self.stop()
             await self._owed.settle()
             text = self._text
-            if self._section(text):
-                owed = await self._final_entries(self._section(text))
+            if section := self._section(text, ended=True):
+                owed = await self._final_entries(section)
                 await self._owed.freeze(owed, self._shown_whole(owed))
                 await self._owed.settle()
-            self._begins, self._first = max(len(text), self._begins), len(self._owed.parts())
+            self._break = Break.after(text) if text else self._break
+            self._first = len(self._owed.parts())
             self._text_ended.clear()
             self.has_begun.clear()
         finally:
             self._breaking = False
         self._grow_if_needed()
-        return self._begins
+        return self._break
 
-    def _section(self, text: str) -> str:
-        """What a text says since the last question."""
-        return text[self._begins :].strip()
+    def _section(self, text: str, *, ended: bool = False) -> str:
+        """What a text says since the last question: all of it if it is another one than before,
+        as a runtime tells that was asked anew. One that is only told again comes to the old place
+        first, unless it has `ended`."""
+        if len(text) < self._break.at and not ended:
+            return ""
+        return text[self._break.at if self._break.is_in(text) else 0 :].strip()
 
     def _grow_if_needed(self) -> None:
         idle = self._growing is None and not self._breaking
@@ -260,7 +265,7 @@ class Reply:
     async def _end_of(self, text: str) -> list[OutboxEntry]:
         if self._owed.withdrawn or not text:
             return await self._left_as_shown()
-        section = self._section(text)
+        section = self._section(text, ended=True)
         return await self._final_entries(section) if section else []
 
     async def _final_entries(self, section: str) -> list[OutboxEntry]:
@@ -313,11 +318,11 @@ class Reply:
         ]
 
 
-def _last_break(entries: list[OutboxEntry]) -> tuple[int, int]:
+def _last_break(entries: list[OutboxEntry]) -> tuple[Break, int]:
     """Where in the text what follows the last question begins, and with which part."""
     asked = [entry for entry in entries if entry.kind is OutboxKind.APPROVAL]
     if not asked:
-        return 0, 0
+        return Break(), 0
     last = max(asked, key=lambda entry: entry.seq)
     before = [one for one in entries if one.kind is OutboxKind.MESSAGE and one.seq < last.seq]
-    return last.part, len(before)
+    return Break.of(last), len(before)

@@ -4,6 +4,7 @@ import itertools
 import time
 from collections.abc import Collection, Iterable, Mapping
 
+from letta_matrix.conversations.breaks import AFTER, Break
 from letta_matrix.matrix.content import (
     BESIDE,
     edit_content,
@@ -83,19 +84,27 @@ class ReplyEvents:
         return self.entry(kind, 0, cause, content)
 
     def beside(
-        self, kind: OutboxKind, key: str, text: str, *, part: int = 0, pings: Collection[str] = ()
+        self,
+        kind: OutboxKind,
+        key: str,
+        text: str,
+        *,
+        after: Break | None = None,
+        pings: Collection[str] = (),
     ) -> OutboxEntry:
-        """A word beside the reply. One that asks is no notice: clients are silent about those."""
+        """A word beside the reply, `after` a break of it. One that asks is no notice: clients are
+        silent about those."""
         cause = self.beside_txn(kind, key)
+        told = {AFTER: after.digest} if after and after.digest else {}
         content = text_content(
             text,
-            marker={**self.marker(cause), BESIDE: _beside(kind), **_offers(kind)},
+            marker={**self.marker(cause), BESIDE: _beside(kind), **_offers(kind), **told},
             msgtype=_msgtype(kind),
             relation=self.relation,
             mentions=pings,
             plain=plain_words(text),
         )
-        return self.entry(kind, part, cause, content)
+        return self.entry(kind, after.at if after else 0, cause, content)
 
     def beside_txn(self, kind: OutboxKind, key: str) -> str:
         """The txn id of a word beside the reply."""
