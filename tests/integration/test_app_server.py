@@ -42,6 +42,13 @@ async def test_all_pages_are_listed(bench: Bench, monkeypatch: pytest.MonkeyPatc
     assert [found[agent.agent_id] for agent in created] == [MODEL] * 3
 
 
+async def test_a_new_agent_thinks_with_what_the_others_do(bench: Bench) -> None:
+    """The App Server's own default is gone with its next start."""
+    made = await bench.runtime.create_agent("Grace")
+    assert made.model == MODEL
+    await bench.runtime.delete_agent(made.agent_id)
+
+
 async def test_what_does_not_exist_is_refused(bench: Bench) -> None:
     with pytest.raises(RuntimeRefused, match="not found"):
         await bench.runtime.rename_agent("agent-nobody", "x")

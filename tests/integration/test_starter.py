@@ -13,7 +13,7 @@ from letta_matrix.stack import starter
 from letta_matrix.stack.app_server import Control
 from letta_matrix.stack.errors import StackError
 from letta_matrix.stack.models import DEMO_HANDLE, ModelChoice
-from letta_matrix.stack.starter import create_starters, leave_demo_model, list_names, model_handle
+from letta_matrix.stack.starter import create_starters, leave_gone_models, list_names, model_handle
 
 STUB = f"openai-compatible/{MODEL_ID}"
 
@@ -73,8 +73,8 @@ async def test_starters_are_made_once_and_follow_to_a_real_model(
 ) -> None:
     assert await create_starters(control, DEMO_HANDLE, tmp_path / "starters") == []
     assert await list_names(control) == ["Meridian", "Ada"]
-    assert sorted(await leave_demo_model(control, STUB)) == ["Ada", "Meridian"]
-    assert await leave_demo_model(control, STUB) == []
+    assert sorted(await leave_gone_models(control, STUB, demo=False)) == ["Ada", "Meridian"]
+    assert await leave_gone_models(control, STUB, demo=False) == []
     agents = (await control.request("agent_list", query={"limit": 100}))["agents"]
     assert {agent["model"] for agent in agents} == {STUB}
 

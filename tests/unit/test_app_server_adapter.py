@@ -238,7 +238,7 @@ async def test_something_made_has_an_id(
 ) -> None:
     upstream.respond = Script(agent_create=made, conversation_create=made)
     with pytest.raises(RuntimeUnavailable, match="without `agent`"):
-        await runtime.create_agent("Ada")
+        await runtime.create_agent("Ada", model="a/b")
     with pytest.raises(RuntimeUnavailable, match="without `conversation`"):
         await runtime.create_conversation("a1", "room")
 

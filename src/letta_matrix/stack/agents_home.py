@@ -24,7 +24,7 @@ from letta_matrix.stack.models import (
     demo_key,
 )
 from letta_matrix.stack.ports import Ports
-from letta_matrix.stack.starter import create_starters, leave_demo_model, list_names, model_handle
+from letta_matrix.stack.starter import create_starters, leave_gone_models, list_names, model_handle
 from letta_matrix.stack.supervisor import Announce, Command
 
 Run = Callable[[str, Command, str, int], Awaitable[None]]
@@ -125,7 +125,7 @@ class AgentsHome:
             handle = await model_handle(control, choice)
             if created := await create_starters(control, handle, self._data / "starters"):
                 self._announce(f"created the agents {' and '.join(created)}")
-            if not choice.demo and (moved := await leave_demo_model(control, handle)):
+            if moved := await leave_gone_models(control, handle, demo=choice.demo):
                 self._announce(f"{', '.join(moved)}: now on {handle}")
             return await list_names(control), handle
 

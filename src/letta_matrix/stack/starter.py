@@ -42,6 +42,7 @@ STARTERS = (
         "will do. I remember the projects people work on. I admit mistakes at once and fix them.",
     ),
 )
+_DEFAULT = "local/default"
 _HUMAN = "Someone who has just set up letta-matrix. I will learn their name and what they do."
 
 
@@ -79,15 +80,17 @@ async def create_starters(control: Control, model: str, note: Path) -> list[str]
     return [starter.name for starter in missing]
 
 
-async def leave_demo_model(control: Control, model: str) -> list[str]:
-    """Give agents made with the demo model a real one; their names.
+async def leave_gone_models(control: Control, model: str, *, demo: bool) -> list[str]:
+    """Give agents another model than the App Server's default, which it does not know any more
+    after a restart, and than the demo model unless that is to be used; their names.
 
     Raises:
         StackError: refused.
     """
     moved: list[str] = []
     for agent in await _all_agents(control):
-        if agent.get("model") == DEMO_HANDLE:
+        now = str(agent.get("model", ""))
+        if now.endswith(_DEFAULT) or (now == DEMO_HANDLE and not demo):
             await control.request("agent_update", agent_id=agent["id"], body={"model": model})
             moved.append(str(agent.get("name", "")))
     return moved

@@ -101,9 +101,19 @@ class AppServer:
 
     async def create_agent(self, name: str, *, model: str = "", description: str = "") -> AgentInfo:
         body: Json = {"name": name, "tags": [], "description": description or None}
-        if model:
+        if model := model or await self._usual_model():
             body["model"] = model
         return _agent(await self._connection.create("agent_create", "agent", body=body))
+
+    async def _usual_model(self) -> str:
+        """What most agents think with, else the only model there is; "" where that is not plain.
+        The App Server's own default is none that it lists, and unknown to it after a restart."""
+        known = await self.list_models()
+        agents = await self._list_all("agent_list", "agents", {})
+        used = Counter(model for item in agents if (model := _agent(item).model) in known)
+        if used:
+            return used.most_common(1)[0][0]
+        return known[0] if len(known) == 1 else ""
 
     async def rename_agent(self, agent_id: str, name: str) -> None:
         await self._connection.call("agent_update", agent_id=agent_id, body={"name": name})
