@@ -17,8 +17,9 @@ from letta_matrix.conversations.commands.services import CommandServices
 from letta_matrix.conversations.roster import Roster
 from letta_matrix.conversations.voices import Voices
 from letta_matrix.matrix.homeserver import Homeserver
+from letta_matrix.runtimes.faults import RuntimeFault
 from letta_matrix.runtimes.memory import MemoryRuntime
-from letta_matrix.runtimes.protocol import AgentInfo, RuntimeFault
+from letta_matrix.runtimes.protocol import AgentInfo
 from letta_matrix.store.agents import Agent, AgentDirectory
 from letta_matrix.store.approvals import Approval, ApprovalStatus, ApprovalStore
 from letta_matrix.store.conversations import ConversationStore

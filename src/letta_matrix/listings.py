@@ -7,7 +7,8 @@ from letta_matrix.agents.discovery import Discovery
 from letta_matrix.config import Config, Runtime
 from letta_matrix.conversations.speech import SpeechWatch
 from letta_matrix.matrix.homeserver import Homeserver
-from letta_matrix.runtimes.protocol import AgentInfo, AgentRuntime, RuntimeFault
+from letta_matrix.runtimes.faults import RuntimeFault
+from letta_matrix.runtimes.protocol import AgentInfo, AgentRuntime
 from letta_matrix.store.agents import Agent
 from letta_matrix.store.turns import Turn
 from letta_matrix.stores import Stores

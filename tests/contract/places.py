@@ -20,6 +20,7 @@ from tests.waiting import deadline, eventually
 
 from letta_matrix.config import AppServerRuntime, LettaApiRuntime, OpenAICompatibleRuntime
 from letta_matrix.runtimes.app_server import AppServer
+from letta_matrix.runtimes.faults import RuntimeUnavailable
 from letta_matrix.runtimes.json_fields import as_list
 from letta_matrix.runtimes.letta_api import LettaApi
 from letta_matrix.runtimes.memory import Answer, MemoryRuntime
@@ -28,7 +29,6 @@ from letta_matrix.runtimes.openai_compatible.listener import server_at
 from letta_matrix.runtimes.protocol import (
     AgentRuntime,
     ApprovalRequested,
-    RuntimeUnavailable,
     StopReason,
     TextDelta,
     ToolHandler,

@@ -23,14 +23,13 @@ from tests.contract.turns import (
 )
 from tests.waiting import Clock, deadline, eventually, within
 
+from letta_matrix.runtimes.faults import RuntimeRefused, RuntimeUnavailable, TurnLost
 from letta_matrix.runtimes.protocol import (
     AgentRuntime,
     ApprovalRequested,
     Capabilities,
     Image,
     ImagesDropped,
-    RuntimeRefused,
-    RuntimeUnavailable,
     StopReason,
     ToolCall,
     ToolResult,
@@ -38,7 +37,6 @@ from letta_matrix.runtimes.protocol import (
     ToolSpec,
     ToolStarted,
     TurnFinished,
-    TurnLost,
     TurnRequest,
     TurnStarted,
 )

@@ -11,10 +11,10 @@ import pytest
 from tests.contract.places import Place
 from tests.waiting import Clock, deadline, eventually
 
+from letta_matrix.runtimes.faults import RuntimeUnavailable
 from letta_matrix.runtimes.protocol import (
     AgentRuntime,
     ApprovalRequested,
-    RuntimeUnavailable,
     Said,
     Speech,
     TextDelta,

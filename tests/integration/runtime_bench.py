@@ -21,10 +21,10 @@ from tests.waiting import Clock, deadline, eventually
 from letta_matrix.config import AppServerRuntime
 from letta_matrix.runtimes.app_server import AppServer
 from letta_matrix.runtimes.app_server.connection import Connection
+from letta_matrix.runtimes.faults import RuntimeUnavailable
 from letta_matrix.runtimes.protocol import (
     ApprovalRequested,
     Image,
-    RuntimeUnavailable,
     TextDelta,
     ToolHandler,
     ToolSpec,

@@ -18,16 +18,18 @@ from tests.servers import LettaServer
 from tests.stub_model import StubModel
 from tests.waiting import Clock, eventually, within
 
-from letta_matrix.runtimes.protocol import (
-    ApprovalRequested,
+from letta_matrix.runtimes.faults import (
     ConversationGone,
     RuntimeRefused,
     RuntimeUnavailable,
+    TurnLost,
+)
+from letta_matrix.runtimes.protocol import (
+    ApprovalRequested,
     StopReason,
     TextDelta,
     ToolReturned,
     TurnFinished,
-    TurnLost,
     TurnRequest,
 )
 

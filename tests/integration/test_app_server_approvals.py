@@ -15,12 +15,11 @@ from tests.stub_model import MODEL_ID, StubModel
 from tests.waiting import Clock, eventually, within
 
 from letta_matrix.runtimes.app_server.following import QUIET
+from letta_matrix.runtimes.faults import AgentGone, RuntimeRefused
 from letta_matrix.runtimes.protocol import (
-    AgentGone,
     ApprovalRequested,
     Image,
     ImagesDropped,
-    RuntimeRefused,
     StopReason,
     ToolReturned,
     TurnEvent,

@@ -15,12 +15,12 @@ from tests.waiting import Clock, eventually, settled, within
 
 from letta_matrix.runtimes.app_server.feeds import Feed, Mark
 from letta_matrix.runtimes.app_server.frames import Scope
+from letta_matrix.runtimes.faults import RuntimeUnavailable
 from letta_matrix.runtimes.keeper.secret import secret_at
 from letta_matrix.runtimes.keeper.server import Keeper
 from letta_matrix.runtimes.keeper.upstream import Upstream
 from letta_matrix.runtimes.protocol import (
     ApprovalRequested,
-    RuntimeUnavailable,
     StopReason,
     ToolCall,
     ToolResult,

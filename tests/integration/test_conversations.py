@@ -12,7 +12,8 @@ from tests.waiting import eventually
 
 from letta_matrix.conversations import notices
 from letta_matrix.matrix.content import CURSOR, MARKER
-from letta_matrix.runtimes.protocol import TextDelta, TurnEvent, TurnLost, TurnRequest
+from letta_matrix.runtimes.faults import TurnLost
+from letta_matrix.runtimes.protocol import TextDelta, TurnEvent, TurnRequest
 
 WORDS = " ".join(f"word{number}" for number in range(20))
 

@@ -11,6 +11,7 @@ from tests.stage import Stage
 from tests.waiting import eventually
 
 from letta_matrix.conversations.answers import ASK_AGAIN
+from letta_matrix.runtimes.faults import TurnLost
 from letta_matrix.runtimes.memory import Answer
 from letta_matrix.runtimes.protocol import (
     ApprovalRequested,
@@ -18,7 +19,6 @@ from letta_matrix.runtimes.protocol import (
     TextDelta,
     TurnEvent,
     TurnFinished,
-    TurnLost,
     TurnRequest,
 )
 from letta_matrix.store.turns import Turn

@@ -8,16 +8,15 @@ from tests.stage import Stage
 
 from letta_matrix.api.agent_changes import create
 from letta_matrix.api.problems import Problem
-from letta_matrix.runtimes.memory import MemoryRuntime
-from letta_matrix.runtimes.protocol import (
+from letta_matrix.runtimes.faults import (
     AgentGone,
-    AgentInfo,
-    Capabilities,
     CredentialsRefused,
     RuntimeFault,
     RuntimeRefused,
     RuntimeUnavailable,
 )
+from letta_matrix.runtimes.memory import MemoryRuntime
+from letta_matrix.runtimes.protocol import AgentInfo, Capabilities
 from letta_matrix.toolbox.faults import Fault, ToolError
 from letta_matrix.toolbox.principal import Principal
 

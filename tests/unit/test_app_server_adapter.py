@@ -12,14 +12,17 @@ from tests.waiting import Clock, eventually, settled
 
 from letta_matrix.runtimes.app_server import AppServer
 from letta_matrix.runtimes.app_server.adapter import ABORT_GRACE, RECOVERY_GRACE
-from letta_matrix.runtimes.protocol import (
+from letta_matrix.runtimes.faults import (
     AgentGone,
-    ApprovalRequested,
     ConversationGone,
     CredentialsRefused,
     RuntimeBusy,
     RuntimeRefused,
     RuntimeUnavailable,
+    TurnLost,
+)
+from letta_matrix.runtimes.protocol import (
+    ApprovalRequested,
     StopReason,
     TextDelta,
     ToolCall,
@@ -27,7 +30,6 @@ from letta_matrix.runtimes.protocol import (
     ToolSpec,
     TurnEvent,
     TurnFinished,
-    TurnLost,
     TurnRequest,
     TurnState,
 )

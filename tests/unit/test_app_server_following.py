@@ -14,14 +14,13 @@ from tests.fake_app_server import FakeAppServer, adapter_at
 from tests.waiting import Clock, eventually, within
 
 from letta_matrix.runtimes.app_server import AppServer
+from letta_matrix.runtimes.faults import RuntimeUnavailable, TurnLost
 from letta_matrix.runtimes.protocol import (
     ApprovalRequested,
-    RuntimeUnavailable,
     StopReason,
     TextDelta,
     TurnEvent,
     TurnFinished,
-    TurnLost,
     TurnRequest,
     TurnState,
 )

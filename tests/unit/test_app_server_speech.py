@@ -7,7 +7,7 @@ import pytest
 from letta_matrix.runtimes.app_server.activity import Activity
 from letta_matrix.runtimes.app_server.connection import Connection
 from letta_matrix.runtimes.app_server.speech import Place, SpeechReader, read_turns
-from letta_matrix.runtimes.protocol import RuntimeRefused, RuntimeUnavailable
+from letta_matrix.runtimes.faults import RuntimeRefused, RuntimeUnavailable
 
 Json = dict[str, Any]
 

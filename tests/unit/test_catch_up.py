@@ -15,8 +15,8 @@ from letta_matrix.conversations.catch_up import unanswered
 from letta_matrix.matrix.content import MARKER
 from letta_matrix.matrix.homeserver import Homeserver
 from letta_matrix.matrix.intent import Intent
+from letta_matrix.runtimes.faults import TurnLost
 from letta_matrix.runtimes.memory import echo
-from letta_matrix.runtimes.protocol import TurnLost
 
 ROOM = "!1:test"
 BOT = "@letta:test"

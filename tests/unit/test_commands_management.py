@@ -6,8 +6,9 @@ from tests.command_stage import ADMIN, BOT_ROOM, HERE, Stage, crashing_at, stage
 from tests.fake_homeserver import FakeHomeserver
 
 from letta_matrix.matrix.homeserver import Homeserver
+from letta_matrix.runtimes.faults import RuntimeUnavailable
 from letta_matrix.runtimes.memory import MemoryRuntime
-from letta_matrix.runtimes.protocol import AgentInfo, Capabilities, RuntimeUnavailable
+from letta_matrix.runtimes.protocol import AgentInfo, Capabilities
 from letta_matrix.store.agents import AgentDirectory
 from letta_matrix.store.database import Database
 

@@ -23,7 +23,7 @@ from letta_matrix.conversations.queues import ANSWERS, AT_ONCE, IN_TURN
 from letta_matrix.conversations.routing import Router
 from letta_matrix.conversations.tries import TRIES
 from letta_matrix.matrix.content import CURSOR
-from letta_matrix.runtimes.protocol import TurnLost
+from letta_matrix.runtimes.faults import TurnLost
 from letta_matrix.store.database import StoreUnavailable
 
 

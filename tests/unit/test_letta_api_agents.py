@@ -10,15 +10,15 @@ from tests.fake_letta_runs import Run
 from tests.unit.letta_api_bridge import Bridge, adapter
 from tests.waiting import Clock
 
-from letta_matrix.runtimes.letta_api import LettaApi
-from letta_matrix.runtimes.letta_api.listing import FULL_EVERY
-from letta_matrix.runtimes.protocol import (
+from letta_matrix.runtimes.faults import (
     AgentGone,
-    AgentInfo,
     CredentialsRefused,
     RuntimeRefused,
     RuntimeUnavailable,
 )
+from letta_matrix.runtimes.letta_api import LettaApi
+from letta_matrix.runtimes.letta_api.listing import FULL_EVERY
+from letta_matrix.runtimes.protocol import AgentInfo
 
 LIST = r"GET /v1/agents/"
 

@@ -7,10 +7,9 @@ import pytest
 from tests.unit.letta_api_bridge import Bridge, end_of, text_of, with_agent
 from tests.waiting import Clock
 
+from letta_matrix.runtimes.faults import RuntimeRefused, RuntimeUnavailable
 from letta_matrix.runtimes.protocol import (
     ApprovalRequested,
-    RuntimeRefused,
-    RuntimeUnavailable,
     StopReason,
     ToolReturned,
     ToolStarted,

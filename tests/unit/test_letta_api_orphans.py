@@ -8,11 +8,10 @@ import pytest
 from tests.unit.letta_api_bridge import Bridge, end_of, text_of, with_agent
 from tests.waiting import Clock
 
+from letta_matrix.runtimes.faults import RuntimeBusy, RuntimeRefused
 from letta_matrix.runtimes.letta_api.history import waiting_calls
 from letta_matrix.runtimes.protocol import (
     ApprovalRequested,
-    RuntimeBusy,
-    RuntimeRefused,
     StopReason,
     ToolReturned,
     TurnEvent,

@@ -9,19 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from letta_matrix.runtimes.faults import AgentGone, ConversationGone, RateLimited
 from letta_matrix.runtimes.letta_api.errors import fault_of, reason_of
 from letta_matrix.runtimes.letta_api.progress import Progress
 from letta_matrix.runtimes.letta_api.reader import TurnReader
 from letta_matrix.runtimes.letta_api.sse import StreamEvent, read_events
-from letta_matrix.runtimes.protocol import (
-    AgentGone,
-    ConversationGone,
-    RateLimited,
-    TextDelta,
-    ToolReturned,
-    ToolStarted,
-    TurnEvent,
-)
+from letta_matrix.runtimes.protocol import TextDelta, ToolReturned, ToolStarted, TurnEvent
 
 Json = dict[str, Any]
 KINDS = ("assistant_message", "tool_call_message", "approval_request_message", "stop_reason")

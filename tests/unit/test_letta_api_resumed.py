@@ -11,15 +11,15 @@ from tests.fake_letta_runs import Json, new_id
 from tests.servers import free_port
 from tests.unit.letta_api_bridge import Bridge, adapter, text_of, with_agent
 
-from letta_matrix.runtimes.letta_api import turns
-from letta_matrix.runtimes.protocol import (
+from letta_matrix.runtimes.faults import (
     AgentGone,
     CredentialsRefused,
     RuntimeBusy,
     RuntimeUnavailable,
-    TextDelta,
     TurnLost,
 )
+from letta_matrix.runtimes.letta_api import turns
+from letta_matrix.runtimes.protocol import TextDelta
 
 MESSAGES = r"GET /v1/conversations/.*/messages"
 SEND = r"POST /v1/conversations/.*/messages"

@@ -10,18 +10,21 @@ from tests.fake_letta_runs import Run
 from tests.unit.letta_api_bridge import Bridge, adapter, end_of, text_of
 from tests.waiting import Clock, eventually, settled, within
 
-from letta_matrix.runtimes.letta_api.client import STREAM_SILENCE
-from letta_matrix.runtimes.letta_api.turns import CANCEL_GRACE
-from letta_matrix.runtimes.protocol import (
+from letta_matrix.runtimes.faults import (
     AgentGone,
     ConversationGone,
     CredentialsRefused,
-    Image,
     RateLimited,
-    ReasoningDelta,
     RuntimeBusy,
     RuntimeRefused,
     RuntimeUnavailable,
+    TurnLost,
+)
+from letta_matrix.runtimes.letta_api.client import STREAM_SILENCE
+from letta_matrix.runtimes.letta_api.turns import CANCEL_GRACE
+from letta_matrix.runtimes.protocol import (
+    Image,
+    ReasoningDelta,
     StopReason,
     TextDelta,
     TextEnded,
@@ -29,7 +32,6 @@ from letta_matrix.runtimes.protocol import (
     ToolStarted,
     TurnEvent,
     TurnFinished,
-    TurnLost,
     TurnRequest,
     TurnStarted,
     TurnState,

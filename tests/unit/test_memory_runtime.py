@@ -7,17 +7,20 @@ import pytest
 from tests.scripts import obey
 from tests.waiting import Clock, settled, within
 
+from letta_matrix.runtimes.faults import (
+    AgentGone,
+    RuntimeRefused,
+    RuntimeUnavailable,
+    TurnLost,
+)
 from letta_matrix.runtimes.memory import Answer, MemoryRuntime
 from letta_matrix.runtimes.protocol import (
-    AgentGone,
     AgentInfo,
     AgentRuntime,
     ApprovalRequested,
     Capabilities,
     Image,
     ImagesDropped,
-    RuntimeRefused,
-    RuntimeUnavailable,
     Speech,
     StopReason,
     TextDelta,
@@ -26,7 +29,6 @@ from letta_matrix.runtimes.protocol import (
     ToolSpec,
     TurnEvent,
     TurnFinished,
-    TurnLost,
     TurnRequest,
     TurnStarted,
 )

@@ -15,25 +15,27 @@ from tests.unit.fake_openai_api import CUT, HANG, FakeOpenAIApi, chunk, refusal,
 from tests.waiting import eventually, settled, within
 
 from letta_matrix.config import OpenAICompatibleRuntime
-from letta_matrix.runtimes.openai_compatible import OpenAICompatible, endpoint
-from letta_matrix.runtimes.openai_compatible.listener import server_at
-from letta_matrix.runtimes.protocol import (
+from letta_matrix.runtimes.faults import (
     AgentGone,
-    AgentInfo,
-    AgentRuntime,
     CredentialsRefused,
-    Image,
-    ImagesDropped,
     RateLimited,
-    ReasoningDelta,
     RuntimeBusy,
     RuntimeRefused,
     RuntimeUnavailable,
+    TurnLost,
+)
+from letta_matrix.runtimes.openai_compatible import OpenAICompatible, endpoint
+from letta_matrix.runtimes.openai_compatible.listener import server_at
+from letta_matrix.runtimes.protocol import (
+    AgentInfo,
+    AgentRuntime,
+    Image,
+    ImagesDropped,
+    ReasoningDelta,
     StopReason,
     TextDelta,
     TurnEvent,
     TurnFinished,
-    TurnLost,
     TurnRequest,
     TurnStarted,
     TurnState,

@@ -9,11 +9,13 @@ from tests.unit.fake_openai_api import FakeOpenAIApi, words
 from tests.unit.letta_api_bridge import Bridge, adapter, end_of
 
 from letta_matrix.config import OpenAICompatibleRuntime
-from letta_matrix.runtimes.openai_compatible import OpenAICompatible
-from letta_matrix.runtimes.protocol import (
+from letta_matrix.runtimes.faults import (
     RateLimited,
     RuntimeRefused,
     RuntimeUnavailable,
+)
+from letta_matrix.runtimes.openai_compatible import OpenAICompatible
+from letta_matrix.runtimes.protocol import (
     StopReason,
     TextDelta,
     TurnFinished,

@@ -13,8 +13,9 @@ from tests.waiting import Clock, eventually, settled
 
 from letta_matrix.conversations.speech import UNASKED, SpeechWatch
 from letta_matrix.matrix.content import MARKER
+from letta_matrix.runtimes.faults import RuntimeRefused
 from letta_matrix.runtimes.memory import MemoryRuntime
-from letta_matrix.runtimes.protocol import Capabilities, RuntimeRefused, Said
+from letta_matrix.runtimes.protocol import Capabilities, Said
 from letta_matrix.store.agents import AgentStatus
 from letta_matrix.store.database import StoreUnavailable
 

@@ -15,21 +15,23 @@ from tests.waiting import Clock, eventually, settled, within
 
 from letta_matrix.conversations import notices
 from letta_matrix.matrix.content import MARKER
-from letta_matrix.runtimes.memory import Answer, MemoryRuntime, echo
-from letta_matrix.runtimes.protocol import (
+from letta_matrix.runtimes.faults import (
     AgentGone,
-    ApprovalRequested,
     ConversationGone,
     CredentialsRefused,
-    ImagesDropped,
     RateLimited,
     RuntimeBusy,
     RuntimeRefused,
     RuntimeUnavailable,
+    TurnLost,
+)
+from letta_matrix.runtimes.memory import Answer, MemoryRuntime, echo
+from letta_matrix.runtimes.protocol import (
+    ApprovalRequested,
+    ImagesDropped,
     SaveTurnState,
     TextDelta,
     TurnEvent,
-    TurnLost,
     TurnRequest,
     TurnState,
 )

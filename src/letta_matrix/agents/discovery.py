@@ -12,7 +12,8 @@ from letta_matrix import clock
 from letta_matrix.config import Agents as AgentsConfig
 from letta_matrix.matrix.formatting import clean_text
 from letta_matrix.matrix.identifiers import user_id
-from letta_matrix.runtimes.protocol import AgentInfo, AgentRuntime, RuntimeFault
+from letta_matrix.runtimes.faults import RuntimeFault
+from letta_matrix.runtimes.protocol import AgentInfo, AgentRuntime
 from letta_matrix.store.agents import Agent, AgentDirectory, AgentStatus
 from letta_matrix.store.database import StoreUnavailable
 

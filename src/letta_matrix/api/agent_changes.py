@@ -12,7 +12,8 @@ from letta_matrix.api.services import Services
 from letta_matrix.conversations.admission import Admitted
 from letta_matrix.matrix.errors import refusal
 from letta_matrix.matrix.identifiers import is_ours
-from letta_matrix.runtimes.protocol import AgentRuntime, RuntimeFault, RuntimeUnavailable
+from letta_matrix.runtimes.faults import RuntimeFault, RuntimeUnavailable
+from letta_matrix.runtimes.protocol import AgentRuntime
 from letta_matrix.store.agents import Agent
 from letta_matrix.toolbox.faults import Fault, ToolError
 from letta_matrix.toolbox.principal import Principal

@@ -9,7 +9,7 @@ from pydantic import Field, StringConstraints
 from letta_matrix.api.calling import DOOR
 from letta_matrix.api.routing import Body
 from letta_matrix.api.services import Services
-from letta_matrix.runtimes.protocol import (
+from letta_matrix.runtimes.faults import (
     AgentGone,
     CredentialsRefused,
     RateLimited,

@@ -7,13 +7,8 @@ from dataclasses import dataclass, field
 import structlog
 
 from letta_matrix.conversations.reply import Reply
-from letta_matrix.runtimes.protocol import (
-    AgentRuntime,
-    ApprovalRequested,
-    RuntimeFault,
-    RuntimeUnavailable,
-    TurnRequest,
-)
+from letta_matrix.runtimes.faults import RuntimeFault, RuntimeUnavailable
+from letta_matrix.runtimes.protocol import AgentRuntime, ApprovalRequested, TurnRequest
 from letta_matrix.store.approvals import Approval, ApprovalStatus, ApprovalStore
 from letta_matrix.store.outbox import OutboxEntry, OutboxKind
 

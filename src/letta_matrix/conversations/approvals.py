@@ -36,11 +36,7 @@ from letta_matrix.conversations.reply import Reply
 from letta_matrix.conversations.roster import Roster
 from letta_matrix.matrix.homeserver import HomeserverUnavailable
 from letta_matrix.matrix.transactions import txn_id
-from letta_matrix.runtimes.protocol import (
-    AgentRuntime,
-    ApprovalRequested,
-    TurnRequest,
-)
+from letta_matrix.runtimes.protocol import AgentRuntime, ApprovalRequested, TurnRequest
 from letta_matrix.store.approvals import Approval, ApprovalStatus, ApprovalStore
 from letta_matrix.store.database import StoreUnavailable
 from letta_matrix.store.outbox import OutboxEntry, OutboxKind

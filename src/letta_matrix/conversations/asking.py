@@ -20,9 +20,8 @@ from letta_matrix.conversations.prompts import Prompt, Prompts
 from letta_matrix.conversations.reply import Notice, Reply
 from letta_matrix.conversations.reply_text import ReplyText
 from letta_matrix.conversations.watchdog import Bite, Watchdog
-from letta_matrix.runtimes.protocol import (
+from letta_matrix.runtimes.faults import (
     AgentGone,
-    AgentRuntime,
     ConversationGone,
     CredentialsRefused,
     RateLimited,
@@ -30,8 +29,8 @@ from letta_matrix.runtimes.protocol import (
     RuntimeRefused,
     RuntimeUnavailable,
     TurnLost,
-    TurnRequest,
 )
+from letta_matrix.runtimes.protocol import AgentRuntime, TurnRequest
 from letta_matrix.store.agents import Agent
 from letta_matrix.store.turns import Outcome, Turn, TurnAmended, TurnStatus, TurnStore
 from letta_matrix.waiting import is_set

@@ -11,12 +11,12 @@ from letta_matrix.conversations.models import Models
 from letta_matrix.conversations.reply import Notice, Reply
 from letta_matrix.conversations.reply_text import ReplyText
 from letta_matrix.conversations.watchdog import Watchdog
+from letta_matrix.runtimes.faults import RuntimeUnavailable
 from letta_matrix.runtimes.protocol import (
     AgentRuntime,
     ApprovalRequested,
     ImagesDropped,
     ModelRetried,
-    RuntimeUnavailable,
     StopReason,
     TextDelta,
     TextEnded,

@@ -14,7 +14,8 @@ from letta_matrix import clock
 from letta_matrix.conversations.reply import Reply
 from letta_matrix.matrix.homeserver import Homeserver
 from letta_matrix.matrix.intent import Intent
-from letta_matrix.runtimes.protocol import AgentInfo, AgentRuntime, RuntimeFault, Speech
+from letta_matrix.runtimes.faults import RuntimeFault
+from letta_matrix.runtimes.protocol import AgentInfo, AgentRuntime, Speech
 from letta_matrix.store.agents import Agent, AgentDirectory, AgentStatus
 from letta_matrix.store.outbox import Outbox, OutboxEntry
 from letta_matrix.store.places import Place

@@ -21,12 +21,8 @@ from letta_matrix.conversations.voices import Voices
 from letta_matrix.conversations.watchdog import Watchdog
 from letta_matrix.matrix.homeserver import Homeserver
 from letta_matrix.matrix.intent import Intent
-from letta_matrix.runtimes.protocol import (
-    AgentRuntime,
-    RuntimeFault,
-    RuntimeUnavailable,
-    TurnRequest,
-)
+from letta_matrix.runtimes.faults import RuntimeFault, RuntimeUnavailable
+from letta_matrix.runtimes.protocol import AgentRuntime, TurnRequest
 from letta_matrix.store.agents import Agent, AgentDirectory, AgentStatus
 from letta_matrix.store.outbox import Outbox, OutboxEntry, OutboxKind
 from letta_matrix.store.rooms import Rooms

@@ -6,14 +6,17 @@ from collections import Counter, defaultdict
 from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from letta_matrix.runtimes.protocol import (
+from letta_matrix.runtimes.faults import (
     AgentGone,
+    RuntimeRefused,
+    RuntimeUnavailable,
+    TurnLost,
+)
+from letta_matrix.runtimes.protocol import (
     AgentInfo,
     ApprovalRequested,
     Capabilities,
     ImagesDropped,
-    RuntimeRefused,
-    RuntimeUnavailable,
     Said,
     SaveTurnState,
     Speech,
@@ -25,7 +28,6 @@ from letta_matrix.runtimes.protocol import (
     ToolSpec,
     TurnEvent,
     TurnFinished,
-    TurnLost,
     TurnRequest,
     TurnStarted,
     TurnState,

@@ -10,7 +10,8 @@ from letta_matrix.conversations.commands.settings import current_model
 from letta_matrix.conversations.commands.texts import counted, label, link, name_of
 from letta_matrix.conversations.verbatim import inline_code as code
 from letta_matrix.matrix.identifiers import room_alias
-from letta_matrix.runtimes.protocol import AgentInfo, AgentRuntime, RuntimeFault, RuntimeUnavailable
+from letta_matrix.runtimes.faults import RuntimeFault, RuntimeUnavailable
+from letta_matrix.runtimes.protocol import AgentInfo, AgentRuntime
 from letta_matrix.store.agents import Agent
 
 _LONGEST_NAME = 100

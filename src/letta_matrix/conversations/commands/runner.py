@@ -20,7 +20,7 @@ from letta_matrix.conversations.reply import Notice, Reply
 from letta_matrix.conversations.speakers import deliver_for_bridge, reply_for_bridge
 from letta_matrix.conversations.verbatim import inline_code as code
 from letta_matrix.matrix.homeserver import Homeserver
-from letta_matrix.runtimes.protocol import RuntimeFault
+from letta_matrix.runtimes.faults import RuntimeFault
 from letta_matrix.store.agents import Agent, AgentStatus
 from letta_matrix.store.outbox import OutboxEntry
 from letta_matrix.store.turns import Outcome, Turn, TurnStatus

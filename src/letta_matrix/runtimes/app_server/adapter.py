@@ -15,22 +15,24 @@ from letta_matrix.runtimes.app_server.following import Follower
 from letta_matrix.runtimes.app_server.frames import Scope
 from letta_matrix.runtimes.app_server.speech import SpeechReader
 from letta_matrix.runtimes.error_lines import error_line
-from letta_matrix.runtimes.json_fields import Json, as_dict, as_list, as_texts, id_of
-from letta_matrix.runtimes.protocol import (
+from letta_matrix.runtimes.faults import (
     AgentGone,
-    AgentInfo,
-    ApprovalRequested,
-    Capabilities,
     ConversationGone,
     CredentialsRefused,
     RuntimeRefused,
     RuntimeUnavailable,
+    TurnLost,
+)
+from letta_matrix.runtimes.json_fields import Json, as_dict, as_list, as_texts, id_of
+from letta_matrix.runtimes.protocol import (
+    AgentInfo,
+    ApprovalRequested,
+    Capabilities,
     Said,
     SaveTurnState,
     ToolHandler,
     ToolSpec,
     TurnEvent,
-    TurnLost,
     TurnRequest,
     TurnState,
 )

@@ -26,11 +26,15 @@ from letta_matrix.runtimes.app_server.frames import (
     scope_of,
 )
 from letta_matrix.runtimes.error_lines import error_line
+from letta_matrix.runtimes.faults import (
+    CredentialsRefused,
+    RuntimeFault,
+    RuntimeUnavailable,
+)
 from letta_matrix.runtimes.json_fields import Json, as_dict, id_of
 from letta_matrix.runtimes.keeper.client import KeeperClient, KeeperGone, Link, Replay
 from letta_matrix.runtimes.keeper.server import is_remote
 from letta_matrix.runtimes.keeper.wire import Frame
-from letta_matrix.runtimes.protocol import CredentialsRefused, RuntimeFault, RuntimeUnavailable
 from letta_matrix.waiting import is_set
 
 ATTACH_WAIT = 3.0

@@ -15,6 +15,7 @@ from letta_matrix.runtimes.app_server.images import why_dropped
 from letta_matrix.runtimes.app_server.recovery import Kept, Recovery, Report, stored_events
 from letta_matrix.runtimes.app_server.turns import TurnReader
 from letta_matrix.runtimes.error_lines import error_line
+from letta_matrix.runtimes.faults import TurnLost
 from letta_matrix.runtimes.json_fields import Json, as_texts
 from letta_matrix.runtimes.prompt_content import content_of
 from letta_matrix.runtimes.protocol import (
@@ -24,7 +25,6 @@ from letta_matrix.runtimes.protocol import (
     TextDelta,
     TurnEvent,
     TurnFinished,
-    TurnLost,
     TurnRequest,
     TurnStarted,
     TurnState,

@@ -7,14 +7,14 @@ import re
 from dataclasses import dataclass
 from typing import NamedTuple, cast
 
-from letta_matrix.runtimes.json_fields import Json, parse_json
-from letta_matrix.runtimes.protocol import (
+from letta_matrix.runtimes.faults import (
     AgentGone,
     ConversationGone,
     RuntimeBusy,
     RuntimeFault,
     RuntimeRefused,
 )
+from letta_matrix.runtimes.json_fields import Json, parse_json
 
 MUTED = ('{"type":"update_device_status"', '{"type":"update_subagent_state"')
 """Frames nobody here reads, large and frequent; the keeper drops them unseen."""

@@ -11,8 +11,9 @@ from letta_matrix.runtimes.app_server.connection import Connection
 from letta_matrix.runtimes.app_server.feeds import Feed, Mark
 from letta_matrix.runtimes.app_server.frames import IDLE, Scope, changed_at, parse, time_of
 from letta_matrix.runtimes.app_server.history import is_ours, is_prompt, own_text, pages
+from letta_matrix.runtimes.faults import ConversationGone
 from letta_matrix.runtimes.json_fields import Json, as_dict, as_list, id_of
-from letta_matrix.runtimes.protocol import ConversationGone, Said, Speech
+from letta_matrix.runtimes.protocol import Said, Speech
 
 LIST_PAGE = 50
 MAX_LIST_PAGES = 10

@@ -5,14 +5,12 @@ from collections.abc import Iterator
 from letta_matrix.runtimes.app_server.frames import IDLE, ScopedFrame, refusal
 from letta_matrix.runtimes.app_server.history import calls_of
 from letta_matrix.runtimes.error_lines import error_line
+from letta_matrix.runtimes.faults import AgentGone, ConversationGone, RuntimeFault
 from letta_matrix.runtimes.json_fields import Json, as_dict, as_list, as_texts, text_of
 from letta_matrix.runtimes.protocol import (
-    AgentGone,
     ApprovalRequested,
-    ConversationGone,
     ModelRetried,
     ReasoningDelta,
-    RuntimeFault,
     StopReason,
     TextDelta,
     TextEnded,

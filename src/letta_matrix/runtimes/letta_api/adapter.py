@@ -6,6 +6,15 @@ from contextlib import aclosing
 from dataclasses import replace
 
 from letta_matrix.config_runtimes import LettaApiRuntime
+from letta_matrix.runtimes.faults import (
+    AgentGone,
+    ConversationGone,
+    CredentialsRefused,
+    RuntimeFault,
+    RuntimeRefused,
+    RuntimeUnavailable,
+    TurnLost,
+)
 from letta_matrix.runtimes.json_fields import id_of
 from letta_matrix.runtimes.letta_api.errors import ApprovalPending
 from letta_matrix.runtimes.letta_api.listing import AgentListing
@@ -13,21 +22,14 @@ from letta_matrix.runtimes.letta_api.orphans import deny_orphans
 from letta_matrix.runtimes.letta_api.speech import said_since
 from letta_matrix.runtimes.letta_api.turns import CANCEL_GRACE, Turn
 from letta_matrix.runtimes.protocol import (
-    AgentGone,
     AgentInfo,
     Capabilities,
-    ConversationGone,
-    CredentialsRefused,
-    RuntimeFault,
-    RuntimeRefused,
-    RuntimeUnavailable,
     Said,
     SaveTurnState,
     ToolHandler,
     ToolSpec,
     TurnEvent,
     TurnFinished,
-    TurnLost,
     TurnRequest,
     TurnState,
 )

@@ -20,6 +20,13 @@ from letta_client import (
 
 from letta_matrix.config_runtimes import LettaApiRuntime
 from letta_matrix.runtimes.error_lines import is_foreign
+from letta_matrix.runtimes.faults import (
+    AgentGone,
+    RuntimeBusy,
+    RuntimeFault,
+    RuntimeRefused,
+    RuntimeUnavailable,
+)
 from letta_matrix.runtimes.json_fields import Json, as_dict, parse_json
 from letta_matrix.runtimes.letta_api.errors import (
     NotReached,
@@ -31,13 +38,6 @@ from letta_matrix.runtimes.letta_api.errors import (
 from letta_matrix.runtimes.letta_api.pages import PAGE, identity, last_id
 from letta_matrix.runtimes.letta_api.sse import StreamEvent, read_events
 from letta_matrix.runtimes.loopback import is_loopback
-from letta_matrix.runtimes.protocol import (
-    AgentGone,
-    RuntimeBusy,
-    RuntimeFault,
-    RuntimeRefused,
-    RuntimeUnavailable,
-)
 
 STREAM_SILENCE = 90.0
 """Seconds without a byte after which a stream counts as broken; pings come every 30 s."""

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import cast
 
 from letta_matrix.runtimes.error_lines import TOO_LARGE, first_line, retry_after
-from letta_matrix.runtimes.protocol import (
+from letta_matrix.runtimes.faults import (
     AgentGone,
     ConversationGone,
     CredentialsRefused,

@@ -5,6 +5,7 @@ from collections.abc import Set
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from letta_matrix.runtimes.faults import RuntimeRefused, RuntimeUnavailable
 from letta_matrix.runtimes.json_fields import (
     Json,
     as_dict,
@@ -17,7 +18,7 @@ from letta_matrix.runtimes.json_fields import (
 from letta_matrix.runtimes.letta_api.history import ANSWER, PROMPTS
 from letta_matrix.runtimes.letta_api.pages import PAGE
 from letta_matrix.runtimes.letta_api.turns import ENDED
-from letta_matrix.runtimes.protocol import RuntimeRefused, RuntimeUnavailable, Said, Speech
+from letta_matrix.runtimes.protocol import Said, Speech
 
 if TYPE_CHECKING:
     from letta_matrix.runtimes.letta_api.client import Client

@@ -11,6 +11,13 @@ import structlog
 
 from letta_matrix import clock
 from letta_matrix.runtimes.error_lines import first_line
+from letta_matrix.runtimes.faults import (
+    RateLimited,
+    RuntimeBusy,
+    RuntimeRefused,
+    RuntimeUnavailable,
+    TurnLost,
+)
 from letta_matrix.runtimes.json_fields import Json, as_list, string_of
 from letta_matrix.runtimes.letta_api.errors import NotReached, NotStreamable
 from letta_matrix.runtimes.letta_api.history import ANSWER, messages_since, used_tools
@@ -20,15 +27,10 @@ from letta_matrix.runtimes.letta_api.sse import StreamEvent
 from letta_matrix.runtimes.prompt_content import content_of
 from letta_matrix.runtimes.protocol import (
     ApprovalRequested,
-    RateLimited,
-    RuntimeBusy,
-    RuntimeRefused,
-    RuntimeUnavailable,
     SaveTurnState,
     StopReason,
     TurnEvent,
     TurnFinished,
-    TurnLost,
     TurnRequest,
     TurnStarted,
     TurnState,

@@ -14,17 +14,12 @@ from openai.types.chat import ChatCompletionChunk, ChatCompletionMessageParam
 
 from letta_matrix.config import OpenAICompatibleRuntime
 from letta_matrix.runtimes.error_lines import first_line
+from letta_matrix.runtimes.faults import RuntimeFault, RuntimeUnavailable
 from letta_matrix.runtimes.json_fields import as_dict
 from letta_matrix.runtimes.keeper.server import is_remote
 from letta_matrix.runtimes.openai_compatible.faults import fault_of, is_gone, reason_of
 from letta_matrix.runtimes.openai_compatible.listener import server_at
-from letta_matrix.runtimes.protocol import (
-    Image,
-    RuntimeFault,
-    RuntimeUnavailable,
-    TurnRequest,
-    TurnState,
-)
+from letta_matrix.runtimes.protocol import Image, TurnRequest, TurnState
 
 UNREADABLE = (ValueError, RecursionError)
 """What reading an answer as JSON raises."""
