@@ -38,7 +38,7 @@ from letta_matrix.store.agents import AgentStatus
 from letta_matrix.store.database import StoreUnavailable
 from letta_matrix.stores import Stores
 from letta_matrix.sweep import Sweep
-from letta_matrix.vitals import Trouble, Vitals, said
+from letta_matrix.vitals import Trouble, Vitals, said, troubles
 from letta_matrix.web.listening import check_free, listen
 
 log = structlog.get_logger()
@@ -174,15 +174,16 @@ class Bridge:
 
     def health(self) -> Mapping[str, object]:
         """What `/health` answers."""
-        troubles = self.vitals.troubles()
+        checks = self.vitals.checks()
+        wrong = troubles(checks)
         active = [a for a in self._stores.directory.all() if a.status is AgentStatus.ACTIVE]
         return {
-            "status": "degraded" if troubles else "ok",
+            "status": "degraded" if wrong else "ok",
             "version": __version__,
             "ready": self.is_ready(),
             "uptime_seconds": round(clock.now() - self._started, 1),
-            "troubles": troubles,
-            "checks": [asdict(check) for check in self.vitals.checks()],
+            "troubles": wrong,
+            "checks": [asdict(check) for check in checks],
             "agents": len(active),
             # A room in which an agent is mute is its people's affair: the bridge works.
             "agents_in_trouble": {

@@ -4,7 +4,7 @@ Whoever knows how a part is says so here, under a name. `/health`, `!status` and
 `letta-matrix status` tell it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -67,10 +67,11 @@ class Vitals:
         """How everything is."""
         return [_check(name, probe()) for name, probe in self._probes.items()]
 
-    def troubles(self) -> list[str]:
-        """What is wrong, each thing once, in a line; without names, for whoever asks."""
-        found = (probe() for probe in self._probes.values())
-        return list(dict.fromkeys(str(trouble) for trouble in found if trouble is not None))
+
+def troubles(checks: Iterable[Check]) -> list[str]:
+    """What is wrong by these checks, each thing once, in a line; without names for anybody."""
+    found = (Trouble(one.says, one.remedy) for one in checks if one.state is State.TROUBLE)
+    return list(dict.fromkeys(map(str, found)))
 
 
 def said(text: str | None) -> Trouble | None:

@@ -18,6 +18,7 @@ from letta_matrix.pulse import Ping, StorePulse
 from letta_matrix.runtimes.memory import MemoryRuntime
 from letta_matrix.store.database import Database, StoreUnavailable
 from letta_matrix.store.meta import Meta
+from letta_matrix.vitals import troubles
 
 PING = "appservice/.*/ping"
 UNREACHED = Fault(502, {"errcode": "M_CONNECTION_FAILED", "error": "no route"})
@@ -165,12 +166,14 @@ async def test_a_homeserver_that_is_away_is_no_question_of_reach(
     clock.advance(20)
     await one._asked_if_ready()
     await clock.until(lambda: not one.is_ready())
-    assert one.vitals.troubles() == ["the homeserver cannot be reached"]
+    assert troubles(one.vitals.checks()) == ["the homeserver cannot be reached"]
 
 
 async def test_no_runtimes_is_a_trouble(fake: FakeHomeserver, database_file: Path) -> None:
     bridge = Bridge(config_on(fake, database_file, runtimes=[]))
     await bridge.start()
-    (told,) = [line for line in bridge.vitals.troubles() if "no runtime is configured" in line]
+    (told,) = [
+        line for line in troubles(bridge.vitals.checks()) if "no runtime is configured" in line
+    ]
     assert "`runtimes` in config.yaml" in told
     await bridge.close()

@@ -132,9 +132,8 @@ async def bring(bot: Intent, ghost: Intent, room_id: str) -> None:
         await bot.join(room_id)
 
 
-async def point_alias(ghost: Intent, room_id: str) -> None:
+async def point_alias(ghost: Intent, alias: str, room_id: str) -> None:
     """Give a room that was made without one its alias. Raises as `bring`."""
-    alias = f"#{ghost.user_id[1:]}"
     await ghost.point_alias(alias, room_id)
     await ghost.set_state(room_id, "m.room.canonical_alias", {"alias": alias})
 

@@ -156,7 +156,7 @@ class Provisioner:
         was done by then stays done.
         """
         await self._remembered.verify(agent_id)
-        agent = self._now(agent_id)
+        agent = self._directory.now(agent_id)
         ghost = Intent(self._homeserver, agent.user_id)
         if agent.status is AgentStatus.REMOVED:
             await self._announce(agent, ghost)
@@ -186,7 +186,7 @@ class Provisioner:
 
     async def _show_picture(self, agent: Agent, ghost: Intent, room_id: str) -> None:
         """In a room that was made before there was one."""
-        now = self._now(agent.agent_id)
+        now = self._directory.now(agent.agent_id)
         if "room_avatar" in now.applied and (picture := picture_of(now)):
             content = {"url": picture}
             await self._adorn(
@@ -195,13 +195,6 @@ class Provisioner:
                 picture,
                 lambda: ghost.set_state(room_id, "m.room.avatar", content),
             )
-
-    def _now(self, agent_id: str) -> Agent:
-        """The directory's agent: a step replaces it, so an older one tells nothing of `applied`."""
-        agent = self._directory.get(agent_id)
-        if agent is None:
-            raise LookupError(f"{agent_id} has no row")
-        return agent
 
     async def _tell_of_room(self, room_id: str) -> None:
         if room_id not in self._told_rooms:
@@ -213,7 +206,7 @@ class Provisioner:
         name, topic = self._rooms.name(agent), self._rooms.topic(agent)
         members = sorted(self._config.agents.room_members)
         access = wanted_access(self._config)
-        applied = self._now(agent.agent_id).applied
+        applied = self._directory.now(agent.agent_id).applied
         before = mapping(applied.get("access"))
         steps = [
             self._adorn(
@@ -240,11 +233,12 @@ class Provisioner:
             take_in = lambda: self._home.take_in(room_id, applied.get("space"))  # noqa: E731
             steps.append(self._adorn(agent, "space", space_id, take_in))
         if "alias" in applied:
-            steps.append(self._adorn(agent, "alias", room_id, lambda: point_alias(ghost, room_id)))
+            point = lambda: point_alias(ghost, self._alias(agent), room_id)  # noqa: E731
+            steps.append(self._adorn(agent, "alias", room_id, point))
         await _all(*steps)
 
     async def _bring_bot(self, agent: Agent, ghost: Intent, room_id: str) -> None:
-        if not self._now(agent.agent_id).applied.get("bot_joined"):
+        if not self._directory.now(agent.agent_id).applied.get("bot_joined"):
             await bring(Intent(self._homeserver, self._config.bot_user_id), ghost, room_id)
             await self._applied(agent, {"bot_joined": True})
 
@@ -259,20 +253,19 @@ class Provisioner:
 
     async def _account(self, agent: Agent, ghost: Intent) -> None:
         """Let the ghost have its account, and tell of one that others use, too."""
-        applied = self._now(agent.agent_id).applied
+        applied = self._directory.now(agent.agent_id).applied
         accounts = self._home.accounts
         if not applied.get("registered"):
-            alias = room_alias(agent.agent_id, self._config.homeserver.domain)
             is_wanted = agent.room_id is not None or ROOM_BEFORE in applied
-            is_sole = await accounts.claim(ghost, alias, wanted=is_wanted)
+            is_sole = await accounts.claim(ghost, self._alias(agent), wanted=is_wanted)
             sole = {} if is_sole else {"sole": False}
             await self._applied(agent, {"registered": True, **sole})
-        if "sole" in self._now(agent.agent_id).applied:
+        if "sole" in self._directory.now(agent.agent_id).applied:
             await self._adorn(agent, "sole", True, lambda: accounts.check(ghost))
 
     async def _avatar(self, agent: Agent, ghost: Intent) -> None:
         async def show() -> str:
-            picture = picture_of(self._now(agent.agent_id))
+            picture = picture_of(self._directory.now(agent.agent_id))
             if not picture:
                 image = avatar_png(agent.agent_id)
                 picture = await ghost.upload(
@@ -282,11 +275,14 @@ class Provisioner:
             await ghost.set_avatar(picture)
             return picture
 
-        if "avatar" not in self._now(agent.agent_id).applied:
+        if "avatar" not in self._directory.now(agent.agent_id).applied:
             await self._adorn(agent, "avatar", True, show)
 
+    def _alias(self, agent: Agent) -> str:
+        return room_alias(agent.agent_id, self._config.homeserver.domain)
+
     async def _make_room(self, agent: Agent, ghost: Intent) -> str:
-        room_id, applied = await self._rooms.make(self._now(agent.agent_id), ghost)
+        room_id, applied = await self._rooms.make(self._directory.now(agent.agent_id), ghost)
         if (await ghost.state(room_id, "m.room.encryption")).get("algorithm"):
             log.warning("an agent's room is encrypted from the start", agent=agent.agent_id)
             applied[ENCRYPTED] = True
@@ -295,7 +291,10 @@ class Provisioner:
 
     async def _invite(self, agent: Agent, ghost: Intent, room_id: str, members: list[str]) -> None:
         """Invite those who are to be there; nobody a second time for another's sake."""
-        done = {str(one) for one in items(self._now(agent.agent_id).applied.get("members")) or []}
+        done = {
+            str(one)
+            for one in items(self._directory.now(agent.agent_id).applied.get("members")) or []
+        }
         wanted = set(members) - done - await ghost.members(room_id)
         refused = await invite_all(ghost, room_id, wanted)
         if refused:
@@ -303,7 +302,7 @@ class Provisioner:
             raise NotAsWanted(uninvited(refused))
 
     async def _announce(self, agent: Agent, ghost: Intent) -> None:
-        now = self._now(agent.agent_id)
+        now = self._directory.now(agent.agent_id)
         before = now.applied.get("announced", str(AgentStatus.ACTIVE))
         if before == str(agent.status) or now.room_id is None:
             return

@@ -107,7 +107,7 @@ class Remembered:
     async def verify(self, agent_id: str) -> None:
         """Check an agent if it is in doubt: what is gone of it is not remembered afterwards.
         Raises as `check` does; then it stays in doubt."""
-        agent = self._now(agent_id)
+        agent = self._directory.now(agent_id)
         if agent_id not in self._doubted and not agent.applied.get(DOUBTED):
             return
         ghost = Intent(self._bot.homeserver, agent.user_id)
@@ -117,15 +117,15 @@ class Remembered:
         else:
             await self._verify_alias(agent, ghost, joined)
         await self._verify_memberships(ghost, joined)
-        await self._find_memberships(self._now(agent_id), ghost, joined)
-        await self._free_alias(self._now(agent_id), ghost)
+        await self._find_memberships(self._directory.now(agent_id), ghost, joined)
+        await self._free_alias(self._directory.now(agent_id), ghost)
         await self._mark(agent_id, **{DOUBTED: None})
         self._doubted.discard(agent_id)
 
     async def settled(self, agent_id: str) -> None:
         """An agent has a room of its own: what was talked about in the one before goes on there.
         Raises as `check` does."""
-        agent = self._now(agent_id)
+        agent = self._directory.now(agent_id)
         before = agent.applied.get(ROOM_BEFORE)
         if before is None or agent.room_id is None:
             return
@@ -138,12 +138,6 @@ class Remembered:
             await self._losses.note(loss, agent.user_id, agent.room_id)
         await self._mark(agent_id, **{ROOM_BEFORE: None, NEW_ROOM: None})
 
-    def _now(self, agent_id: str) -> Agent:
-        agent = self._directory.get(agent_id)
-        if agent is None:
-            raise LookupError(f"{agent_id} has no row")
-        return agent
-
     async def _mark(self, agent_id: str, **marks: object) -> None:
         """Change marks in `applied`, if they are others there; None takes one away."""
 
@@ -151,7 +145,10 @@ class Remembered:
             applied = {**one.applied, **marks}
             return replace(one, applied={k: v for k, v in applied.items() if v is not None})
 
-        if any(self._now(agent_id).applied.get(mark) != value for mark, value in marks.items()):
+        if any(
+            self._directory.now(agent_id).applied.get(mark) != value
+            for mark, value in marks.items()
+        ):
             await self._directory.change([agent_id], marked)
 
     async def _rooms_of(self, agent: Agent, ghost: Intent) -> Collection[str]:
@@ -268,7 +265,7 @@ class Remembered:
         for one in old:
             for room_id in self._rooms.rooms_of(one.user_id):
                 await self._rooms.left(room_id, one.user_id)
-            await self._losses.note(Loss.ACCOUNT_RENAMED, self._now(one.agent_id).user_id)
+            await self._losses.note(Loss.ACCOUNT_RENAMED, self._directory.now(one.agent_id).user_id)
 
     def _alias(self, agent: Agent) -> str:
         return room_alias(agent.agent_id, self._domain)

@@ -30,8 +30,6 @@ log = structlog.get_logger()
 
 _KEEP = 30 * 86_400
 _CHANGES_ROOM = ("m.room.member", "m.room.name", "m.room.history_visibility")
-
-
 _PATIENCE = 2.0
 """Seconds that the homeserver is asked for what the messages of a transaction refer to; then they
 are routed by what is known."""

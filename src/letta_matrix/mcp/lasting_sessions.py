@@ -25,6 +25,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from letta_matrix.matrix.events import mapping
 from letta_matrix.mcp.session_ids import SessionIds
+from letta_matrix.web.in_flight import behind
 
 PER_TOKEN = 500
 """Sessions that a token may have at a time."""
@@ -78,7 +79,7 @@ class LastingSessions(StreamableHTTPSessionManager):
         is_there = await self._is_there(session_id, owner, scope)
         if not is_there:
             first = await receive()
-            receive = _behind(first, receive)
+            receive = behind([first], receive)
             if _begins(scope, first):
                 # Its client means to begin anew, and has not forgotten the old name.
                 scope = _with(scope, {MCP_SESSION_ID_HEADER: None})
@@ -168,15 +169,6 @@ def _said(message: Mapping[str, object]) -> Receive:
         return ahead.pop()
 
     return receive
-
-
-def _behind(first: Message, receive: Receive) -> Receive:
-    ahead = [first]
-
-    async def replay() -> Message:
-        return ahead.pop() if ahead else await receive()
-
-    return replay
 
 
 async def _unheard(_message: Message) -> None:

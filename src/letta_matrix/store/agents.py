@@ -100,6 +100,14 @@ class AgentDirectory:
     def get(self, agent_id: str) -> Agent | None:
         return self._agents.get(agent_id)
 
+    def now(self, agent_id: str) -> Agent:
+        """An agent as it is now: each change makes another one. Raises LookupError where there is
+        none."""
+        agent = self.get(agent_id)
+        if agent is None:
+            raise LookupError(f"{agent_id} has no row")
+        return agent
+
     def by_room(self, room_id: str) -> Agent | None:
         return self._by_room.get(room_id)
 

@@ -72,7 +72,7 @@ class InFlight:
             return
         first, size = await _first(receive)
         async with self.held(caller, most if size > SMALL else size):
-            yield _behind(first, receive)
+            yield behind(first, receive)
 
     @asynccontextmanager
     async def held(self, caller: str, size: int) -> AsyncGenerator[None]:
@@ -145,7 +145,8 @@ async def _first(receive: Receive) -> tuple[list[Message], int]:
     return messages, size
 
 
-def _behind(first: list[Message], receive: Receive) -> Receive:
+def behind(first: list[Message], receive: Receive) -> Receive:
+    """A body of which the `first` messages were read already, from its beginning."""
     ahead = deque(first)
 
     async def replay() -> Message:
