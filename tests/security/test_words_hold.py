@@ -63,6 +63,12 @@ async def test_a_word_counts_where_it_is_for_the_question_alone(stage: Stage) ->
     assert await said(stage, message("yes", sender=ADMIN))
 
 
+async def test_a_word_may_come_in_the_millisecond_of_its_question(stage: Stage) -> None:
+    """Messages are dated in whole milliseconds, rounded down."""
+    stage.stores.approvals.shown("key", 100.0007)
+    assert stage.stores.approvals.shown_since("key") == 100.0
+
+
 async def test_a_word_that_crossed_the_question_is_none(stage: Stage, fake: FakeHomeserver) -> None:
     """The homeserver tells its time in whole seconds, and dates messages to the millisecond."""
     await asked(stage, message("look", sender=ADMIN))

@@ -92,9 +92,9 @@ class ApprovalStore:
 
     def shown(self, key: str, now: float) -> None:
         """The homeserver has the question: from now on (Unix time there) people can have seen
-        it."""
+        it. Messages are dated in whole milliseconds (spec: `origin_server_ts`), rounded down."""
         if key not in self._asked_before:
-            self._shown.setdefault(key, now)
+            self._shown.setdefault(key, math.floor(now * 1000) / 1000)
 
     def dated(self, prompt_txn: str, when: float) -> None:
         """The homeserver has dated a question (Unix time): to the millisecond, while its answers

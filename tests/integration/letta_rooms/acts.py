@@ -65,14 +65,16 @@ async def growing(person: Person, place: Room) -> Json:
 
 
 async def invite(person: Person, agent: Room, room_id: str) -> Room:
-    """Invite an agent into a room of people, and wait until it is there."""
+    """Invite an agent into a room of people, and wait until it is there. One that is there on a
+    visit, with a message for another agent, leaves first."""
     path = f"/rooms/{quote(room_id)}/invite"
-    status, answer = await person.call("POST", path, {"user_id": agent.ghost})
-    assert status == 200, answer
 
     async def membership() -> str:
-        return (await person.members(room_id))[agent.ghost]
+        return (await person.members(room_id)).get(agent.ghost, "leave")
 
+    await person.watch(room_id, membership, lambda it: it != "join", "the agent's visit ends")
+    status, answer = await person.call("POST", path, {"user_id": agent.ghost})
+    assert status == 200, answer
     await person.watch(room_id, membership, lambda it: it == "join", "the agent joins")
     return Room(agent.agent, room_id, agent.ghost)
 
