@@ -18,7 +18,7 @@ from pathlib import Path
 
 from tests.stub_model import WORD_DELAY
 
-from letta_matrix import bridge
+from letta_matrix.app import bridge
 from letta_matrix.config import Config, MemoryRuntime, Runtime, load_config
 from letta_matrix.runtimes import memory
 from letta_matrix.runtimes.protocol import (

@@ -9,6 +9,7 @@ import pytest
 from tests.builders import APPROVABLE, PERSON, InSight, agent, config_for, message
 from tests.fake_homeserver import FakeHomeserver
 
+from letta_matrix.common.vitals import Vitals
 from letta_matrix.conversations.admission import Admission
 from letta_matrix.conversations.approvals import Approvals
 from letta_matrix.conversations.commands.command import Command
@@ -29,7 +30,6 @@ from letta_matrix.store.outbox import Outbox, OutboxEntry, OutboxKind
 from letta_matrix.store.places import Place
 from letta_matrix.store.rooms import Rooms
 from letta_matrix.store.turns import Turn, TurnKind, TurnStatus, TurnStore, turn_id_of
-from letta_matrix.vitals import Vitals
 
 ADMIN = "@root:test"
 STRANGER = "@bob:test"

@@ -8,12 +8,12 @@ from tests.fake_homeserver import FakeHomeserver, Fault
 from tests.scripts import obey
 from tests.waiting import eventually
 
-from letta_matrix.assembly import Parts
+from letta_matrix.app.assembly import Parts
+from letta_matrix.app.stores import Stores
+from letta_matrix.common.vitals import Vitals
 from letta_matrix.runtimes.memory import MemoryRuntime
 from letta_matrix.runtimes.protocol import AgentInfo
 from letta_matrix.store.turns import Outcome, Turn
-from letta_matrix.stores import Stores
-from letta_matrix.vitals import Vitals
 
 
 class Stage:

@@ -41,7 +41,7 @@ class Clock:
         return _CLOCKS[loop]
 
     def now(self) -> float:
-        """Seconds, as `letta_matrix.clock.now` tells them."""
+        """Seconds, as `letta_matrix.common.clock.now` tells them."""
         return self._real() + self._ahead if self._stopped is None else self._stopped
 
     def stop(self) -> None:

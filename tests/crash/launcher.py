@@ -28,7 +28,7 @@ from sqlalchemy import Connection
 from tests.crash.points import POINTS, Moment, Point
 from tests.servers import _die_with_parent
 
-from letta_matrix.bridge import run
+from letta_matrix.app.bridge import run
 from letta_matrix.config import load_config
 from letta_matrix.conversations.dispatcher import Dispatcher
 from letta_matrix.conversations.turn_runner import TurnRunner

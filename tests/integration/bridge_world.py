@@ -16,7 +16,7 @@ from tests.integration.people import Json, Person, Room
 from tests.servers import Homeserver, free_port
 from tests.waiting import eventually
 
-from letta_matrix.bridge import Bridge
+from letta_matrix.app.bridge import Bridge
 from letta_matrix.config import Config
 from letta_matrix.matrix.identifiers import room_alias, user_id
 from letta_matrix.runtimes.memory import MemoryRuntime

@@ -25,7 +25,7 @@ from tests.integration.bridge_world import (
 from tests.servers import Homeserver, free_port
 from tests.waiting import eventually
 
-from letta_matrix.bridge import Bridge
+from letta_matrix.app.bridge import Bridge
 from letta_matrix.conversations import notices
 from letta_matrix.matrix.content import MARKER
 from letta_matrix.runtimes.memory import MemoryRuntime

@@ -17,8 +17,8 @@ from tests.fake_homeserver import FakeHomeserver
 from tests.servers import ServerProcess, free_port
 from tests.waiting import Clock, deadline, eventually, within
 
-from letta_matrix import doors
-from letta_matrix.bridge import Bridge
+from letta_matrix.app import doors
+from letta_matrix.app.bridge import Bridge
 from letta_matrix.config import Config
 from letta_matrix.connections import aiohttp_server
 from letta_matrix.runtimes.memory import MemoryRuntime

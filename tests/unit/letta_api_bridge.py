@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from tests.fake_letta_api import FakeLettaApi
 from tests.waiting import eventually
 
-from letta_matrix.config_runtimes import LettaApiRuntime
+from letta_matrix.config.runtimes import LettaApiRuntime
 from letta_matrix.runtimes.letta_api import LettaApi
 from letta_matrix.runtimes.protocol import (
     TextDelta,

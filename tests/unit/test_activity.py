@@ -12,7 +12,7 @@ from tests.builders import agent, message
 from tests.fake_homeserver import FakeHomeserver, Fault, Json, failing
 from tests.waiting import Clock, eventually, settled, within
 
-from letta_matrix.clock import now
+from letta_matrix.common.clock import now
 from letta_matrix.conversations.activity import Activity
 from letta_matrix.conversations.reply import Reply
 from letta_matrix.conversations.routing import new_turn

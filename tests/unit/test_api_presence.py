@@ -22,12 +22,12 @@ from letta_matrix.access.secrets import issue
 from letta_matrix.api import following
 from letta_matrix.api.event_stream import _PATIENCE, EventStream
 from letta_matrix.api.presence import EVERY
-from letta_matrix.doors import Doors
+from letta_matrix.app.doors import Doors
+from letta_matrix.common.waiting import is_set
 from letta_matrix.matrix.intent import Intent
 from letta_matrix.store.tokens import AccessToken
 from letta_matrix.toolbox.principal import Principal, Scope
 from letta_matrix.toolbox.registry import Toolbox
-from letta_matrix.waiting import is_set
 
 STREAM = {"Accept": "text/event-stream"}
 

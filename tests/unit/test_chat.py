@@ -13,10 +13,10 @@ from letta_matrix.cli.exchange import Exchange, Left, Session
 from letta_matrix.cli.faults import Failure, Unreachable
 from letta_matrix.cli.transcript import Transcript, Update, open_questions
 from letta_matrix.cli.views import PlainView
+from letta_matrix.common.waiting import is_set
 from letta_matrix.conversations import notices
 from letta_matrix.conversations.approval_text import ALLOW, ALWAYS, DENY
 from letta_matrix.matrix.content import edit_content, text_content
-from letta_matrix.waiting import is_set
 
 AGENT = "@agent_1:localhost"
 MARK = {"agent_id": "agent-1", "in_reply_to": "$q"}

@@ -4,9 +4,9 @@ import pytest
 from tests.builders import agent
 from tests.stage import Stage
 
-from letta_matrix.checks import encryption, watch_parts
+from letta_matrix.app.checks import encryption, watch_parts
+from letta_matrix.common.vitals import Vitals
 from letta_matrix.store.agents import ENCRYPTED, AgentStatus
-from letta_matrix.vitals import Vitals
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from tests.command_stage import (
 )
 from tests.fake_homeserver import FakeHomeserver
 
+from letta_matrix.common.vitals import Trouble
 from letta_matrix.conversations.commands.command import Command, CommandContext, Scope
 from letta_matrix.matrix.homeserver import Homeserver
 from letta_matrix.runtimes.memory import MemoryRuntime
@@ -25,7 +26,6 @@ from letta_matrix.store.agents import AgentDirectory
 from letta_matrix.store.database import Database
 from letta_matrix.store.outbox import OutboxEntry, OutboxKind
 from letta_matrix.store.turns import Outcome, TurnStatus
-from letta_matrix.vitals import Trouble
 
 
 @pytest.fixture

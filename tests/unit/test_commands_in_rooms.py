@@ -7,9 +7,9 @@ from tests.fake_homeserver import FakeHomeserver
 from tests.stage import Stage
 from tests.waiting import eventually
 
-from letta_matrix.assembly import Parts
+from letta_matrix.app.assembly import Parts
+from letta_matrix.common.vitals import Vitals
 from letta_matrix.runtimes.memory import MemoryRuntime
-from letta_matrix.vitals import Vitals
 
 BOB, ROOT = "@bob:test", "@root:test"
 SHARED, DIRECT = "!shared:test", "!dm:test"

@@ -3,7 +3,7 @@
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from letta_matrix.config_types import HttpAddress, WebSocketAddress
+from letta_matrix.config.types import HttpAddress, WebSocketAddress
 
 
 @pytest.mark.parametrize("user", ["ada:secret@", "ada@", ":secret@", "@"])

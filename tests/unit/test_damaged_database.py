@@ -17,7 +17,7 @@ from tests.fake_homeserver import FakeHomeserver
 from tests.unit.test_health import config_on
 from tests.waiting import within
 
-from letta_matrix.bridge import Bridge
+from letta_matrix.app.bridge import Bridge
 from letta_matrix.runtimes.memory import MemoryRuntime
 from letta_matrix.store import checkup
 from letta_matrix.store.database import (

@@ -14,14 +14,14 @@ from tests.fake_homeserver import FakeHomeserver, Fault
 from tests.servers import free_port
 from tests.waiting import Clock, eventually, settled
 
-from letta_matrix import sweep as module
-from letta_matrix.bridge import Bridge
+from letta_matrix.app import sweep as module
+from letta_matrix.app.bridge import Bridge
+from letta_matrix.common.vitals import Trouble
 from letta_matrix.config import Config
 from letta_matrix.conversations.catch_up import CatchUp
 from letta_matrix.runtimes.memory import MemoryRuntime
 from letta_matrix.runtimes.protocol import AgentInfo
 from letta_matrix.store.database import StoreUnavailable
-from letta_matrix.vitals import Trouble
 from letta_matrix.web.health import health_routes, told
 from letta_matrix.web.listening import PortTakenError
 

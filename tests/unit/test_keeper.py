@@ -16,7 +16,7 @@ from structlog.testing import capture_logs
 from tests.fake_app_server import FakeAppServer
 from tests.waiting import Clock, eventually, settled, within
 
-from letta_matrix import log_files
+from letta_matrix.common import log_files
 from letta_matrix.runtimes.keeper.buffer import FrameBuffer
 from letta_matrix.runtimes.keeper.client import (
     REPLACED_PAUSE,

@@ -14,7 +14,7 @@ HEAVY = {"alembic", "fastapi", "mcp", "letta_client", "openai", "PIL", "synapse"
 LIBRARIES = {"letta_client", "openai"}
 LOADED = """
 import json, os, sys
-import letta_matrix.bridge
+import letta_matrix.app.bridge
 from letta_matrix.runtimes.adapters import make_runtime
 from letta_matrix.config import Config
 

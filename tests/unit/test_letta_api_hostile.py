@@ -10,7 +10,7 @@ from aiohttp import web
 from tests.fake_letta_api import FakeLettaApi
 from tests.unit.letta_api_bridge import Bridge, adapter, end_of
 
-from letta_matrix.config_runtimes import LettaApiRuntime
+from letta_matrix.config.runtimes import LettaApiRuntime
 from letta_matrix.runtimes.error_lines import error_line, retry_after, scrubbed
 from letta_matrix.runtimes.faults import RuntimeRefused, RuntimeUnavailable
 from letta_matrix.runtimes.json_fields import parse_json

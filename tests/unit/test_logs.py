@@ -11,10 +11,10 @@ import structlog
 from tests.builders import config_for
 from tests.waiting import Clock, settled
 
-from letta_matrix import log_repeats
 from letta_matrix.access.secrets import issue
+from letta_matrix.app.logs import configure_logging, secrets_of
+from letta_matrix.common import log_repeats
 from letta_matrix.config import Logging
-from letta_matrix.logs import configure_logging, secrets_of
 
 
 @pytest.fixture(autouse=True)

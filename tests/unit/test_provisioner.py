@@ -13,7 +13,7 @@ from tests.waiting import Clock, eventually, settled
 
 from letta_matrix.agents.decoration import RARELY
 from letta_matrix.agents.provisioner import _BACK, _REMOVED
-from letta_matrix.checks import encryption
+from letta_matrix.app.checks import encryption
 from letta_matrix.matrix.errors import refusal
 from letta_matrix.matrix.homeserver import Homeserver, RateLimited
 from letta_matrix.matrix.intent import Intent

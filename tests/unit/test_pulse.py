@@ -11,14 +11,14 @@ from tests.fake_homeserver import FakeHomeserver, Fault
 from tests.unit.test_health import config_on
 from tests.waiting import Clock, eventually, settled
 
-from letta_matrix.bridge import Bridge
+from letta_matrix.app.bridge import Bridge
+from letta_matrix.app.pulse import Ping, StorePulse
+from letta_matrix.common.vitals import troubles
 from letta_matrix.config import Config
 from letta_matrix.matrix.homeserver import Homeserver
-from letta_matrix.pulse import Ping, StorePulse
 from letta_matrix.runtimes.memory import MemoryRuntime
 from letta_matrix.store.database import Database, StoreUnavailable
 from letta_matrix.store.meta import Meta
-from letta_matrix.vitals import troubles
 
 PING = "appservice/.*/ping"
 UNREACHED = Fault(502, {"errcode": "M_CONNECTION_FAILED", "error": "no route"})

@@ -15,7 +15,7 @@ import pytest
 from tests.servers import free_port, is_running
 from tests.waiting import DEADLINE, Clock, eventually
 
-from letta_matrix import log_files
+from letta_matrix.common import log_files
 from letta_matrix.stack import supervisor
 from letta_matrix.stack.errors import StackError
 from letta_matrix.stack.silence import Silence, status_of

@@ -1,6 +1,6 @@
 """Named checks: how everything is, and what is wrong."""
 
-from letta_matrix.vitals import Check, State, Trouble, Vitals, said, troubles
+from letta_matrix.common.vitals import Check, State, Trouble, Vitals, said, troubles
 
 
 def test_checks_keep_their_order_and_tell_what_to_do() -> None:

@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import structlog
 
-from letta_matrix import clock
 from letta_matrix.access.login_sessions import LoginSessions
 from letta_matrix.access.oidc import OidcVerifier
 from letta_matrix.access.refusals import IdentityUnavailable, TooOften, Unauthorized
 from letta_matrix.access.secrets import is_ours, is_secret_of, token_id_of
+from letta_matrix.common import clock
 from letta_matrix.config import Config
 from letta_matrix.store.agents import AgentDirectory, AgentStatus
 from letta_matrix.store.tokens import AccessToken, TokenStore

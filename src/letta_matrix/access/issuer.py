@@ -12,8 +12,8 @@ import structlog
 from jwt import PyJWK
 from jwt.exceptions import PyJWTError
 
-from letta_matrix import clock
 from letta_matrix.access.refusals import IdentityUnavailable
+from letta_matrix.common import clock
 
 log = structlog.get_logger()
 

@@ -17,9 +17,9 @@ from typing import Any
 import aiohttp
 import structlog
 
-from letta_matrix import clock
 from letta_matrix.access.accounts import Accounts
 from letta_matrix.access.refusals import IdentityUnavailable, Unauthorized
+from letta_matrix.common import clock
 from letta_matrix.config import Config
 from letta_matrix.matrix.events import mapping
 from letta_matrix.matrix.route import route_to

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from letta_matrix.access.refusals import Unauthorized
-from letta_matrix.config_access import Oidc
+from letta_matrix.config.access import Oidc
 from letta_matrix.matrix.events import items
 from letta_matrix.store.agents import Agent, AgentDirectory, AgentStatus
 from letta_matrix.toolbox.principal import TOOL_SCOPES, Principal, Scope

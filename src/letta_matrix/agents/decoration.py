@@ -15,7 +15,7 @@ from typing import TypeVar
 import structlog
 from mautrix.errors import MatrixRequestError
 
-from letta_matrix import clock
+from letta_matrix.common import clock
 from letta_matrix.matrix.errors import is_refusal, refused_request
 from letta_matrix.matrix.events import mapping
 from letta_matrix.matrix.homeserver import HomeserverUnavailable

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 import structlog
 
-from letta_matrix import clock
+from letta_matrix.common import clock
 from letta_matrix.config import Agents as AgentsConfig
 from letta_matrix.matrix.formatting import clean_text
 from letta_matrix.matrix.identifiers import user_id

@@ -7,15 +7,15 @@ from typing import Any
 import structlog
 from mautrix.errors import MatrixRequestError
 
-from letta_matrix import clock
 from letta_matrix.agents.home import Home
 from letta_matrix.agents.remembered import Remembered
+from letta_matrix.common import clock
+from letta_matrix.common.waiting import is_set
 from letta_matrix.matrix.events import mapping
 from letta_matrix.matrix.homeserver import HomeserverUnavailable
 from letta_matrix.store.agents import AgentDirectory
 from letta_matrix.store.database import StoreUnavailable
 from letta_matrix.store.rooms import Rooms
-from letta_matrix.waiting import is_set
 
 log = structlog.get_logger()
 

@@ -7,7 +7,7 @@ from enum import StrEnum
 
 import structlog
 
-from letta_matrix import clock
+from letta_matrix.common import clock
 from letta_matrix.store.audit import AuditEntry, AuditStore
 
 log = structlog.get_logger()

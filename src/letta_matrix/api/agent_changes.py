@@ -5,10 +5,10 @@ from typing import Any
 
 from mautrix.errors import MatrixRequestError
 
-from letta_matrix import clock
 from letta_matrix.api.changes import change
 from letta_matrix.api.problems import Problem
 from letta_matrix.api.services import Services
+from letta_matrix.common import clock
 from letta_matrix.conversations.admission import Admitted
 from letta_matrix.matrix.errors import refusal
 from letta_matrix.matrix.identifiers import is_ours

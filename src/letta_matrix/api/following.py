@@ -8,9 +8,10 @@ from typing import Any
 import structlog
 from mautrix.errors import MatrixRequestError
 
-from letta_matrix import clock
 from letta_matrix.api.problems import Problem
 from letta_matrix.api.services import Services
+from letta_matrix.common import clock
+from letta_matrix.common.waiting import is_set
 from letta_matrix.matrix.content import BESIDE, CURSOR, MARKER
 from letta_matrix.matrix.events import mapping, newest_content
 from letta_matrix.matrix.homeserver import HomeserverUnavailable
@@ -19,7 +20,6 @@ from letta_matrix.store.agents import Agent
 from letta_matrix.store.approvals import Approval
 from letta_matrix.store.outbox import OutboxEntry, OutboxKind
 from letta_matrix.store.turns import Outcome, Turn, TurnStatus
-from letta_matrix.waiting import is_set
 
 log = structlog.get_logger()
 

@@ -8,9 +8,9 @@ from pydantic import ConfigDict, Field
 
 from letta_matrix.api.routing import Answer, router_for
 from letta_matrix.api.security import Api, Holder, Reader
+from letta_matrix.common.vitals import State
 from letta_matrix.store.agents import AgentStatus
 from letta_matrix.toolbox.principal import Scope
-from letta_matrix.vitals import State
 from letta_matrix.web.health import counted
 
 router = router_for("bridge")

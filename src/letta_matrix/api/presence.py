@@ -7,10 +7,10 @@ from typing import Any, TypeVar
 from fastapi import Request
 from starlette.requests import ClientDisconnect
 
-from letta_matrix import clock
 from letta_matrix.access.authenticator import bearer_of
 from letta_matrix.api.problems import Problem
 from letta_matrix.api.security import peer_of, services_of
+from letta_matrix.common import clock
 
 EVERY = 5.0
 """Seconds between two looks whether a token is still good."""

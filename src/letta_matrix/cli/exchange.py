@@ -7,12 +7,12 @@ from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from letta_matrix import clock
 from letta_matrix.cli.decisions import Decision, asking, decided, said_plainly
 from letta_matrix.cli.faults import Failure, Unreachable
 from letta_matrix.cli.keyboard import Keyboard
 from letta_matrix.cli.transcript import Question, Transcript, Update
 from letta_matrix.cli.views import View
+from letta_matrix.common import clock
 from letta_matrix.matrix.content import reply_relation
 
 if TYPE_CHECKING:

@@ -41,8 +41,8 @@ def forget(
     """Forget what the homeserver is believed to have of agents: their accounts and their rooms.
     The next start of the bridge finds those that are there, and makes the others anew; nothing
     on the homeserver is removed, and conversations go on. Stop the bridge before."""
+    from letta_matrix.app.logs import configure_logging, secrets_of
     from letta_matrix.config import load_config
-    from letta_matrix.logs import configure_logging, secrets_of
 
     if bool(agents) is everything:
         raise BadInput("name agents by id or name, or say --all")

@@ -12,7 +12,7 @@ import typer
 from letta_matrix.cli.faults import BadInput
 from letta_matrix.cli.options import warn
 from letta_matrix.cli.secrets import without_password
-from letta_matrix.program import typed
+from letta_matrix.common.program import typed
 
 if TYPE_CHECKING:
     from letta_matrix.config import Config
@@ -105,7 +105,7 @@ def _settings(
 
 
 def _runtimes(urls: list[str]) -> list[dict[str, object]]:
-    from letta_matrix.config_sources import runtime_at
+    from letta_matrix.config.sources import runtime_at
 
     found = [runtime_at(url) for url in urls]
     for place, runtime in enumerate(found):
@@ -131,8 +131,8 @@ def _hostname(appservice: str) -> str:
 def _write(settings: dict[str, object], config: Path, registration_file: Path) -> None:
     import yaml
 
+    from letta_matrix.common.private_files import write_private
     from letta_matrix.config import load_config
-    from letta_matrix.private_files import write_private
     from letta_matrix.stack.data import check_folders
 
     config.parent.mkdir(parents=True, exist_ok=True)
@@ -143,8 +143,8 @@ def _write(settings: dict[str, object], config: Path, registration_file: Path) -
 
 def _renew(config: Path, registration_file: Path) -> None:
     """Write the registration of what `config` says now, as `run` would read it."""
+    from letta_matrix.common.private_files import write_private
     from letta_matrix.config import load_config
-    from letta_matrix.private_files import write_private
     from letta_matrix.stack.data import check_folders
 
     settings = load_config(config)

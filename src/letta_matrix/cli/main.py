@@ -22,7 +22,7 @@ from letta_matrix.cli import (
 )
 from letta_matrix.cli.faults import BadInput, Failure
 
-_BAD_INPUT = {"letta_matrix.config_faults": "ConfigError"}
+_BAD_INPUT = {"letta_matrix.config.faults": "ConfigError"}
 _FAILURES = {
     "letta_matrix.stack.errors": "StackError",
     "letta_matrix.store.database": "StoreError",

@@ -29,8 +29,8 @@ def export_mappings(
 ) -> None:
     """Write the agents' users and rooms in the original system's format."""
     from letta_matrix.cli.database import load_agents
+    from letta_matrix.common.private_files import write_private
     from letta_matrix.config import load_config
-    from letta_matrix.private_files import write_private
 
     settings = load_config(config_path(config, data))
     found = asyncio.run(load_agents(settings))
@@ -43,8 +43,8 @@ def import_mappings(
     file: FileArgument, config: ConfigOption = None, data: DataOption = None
 ) -> None:
     """Adopt the users and rooms of an original installation. Stop the bridge before."""
+    from letta_matrix.app.logs import configure_logging, secrets_of
     from letta_matrix.config import load_config
-    from letta_matrix.logs import configure_logging, secrets_of
 
     settings = load_config(config_path(config, data))
     configure_logging(settings.logging, secrets_of(settings))

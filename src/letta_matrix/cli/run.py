@@ -20,7 +20,7 @@ def register(app: typer.Typer) -> None:
 
 def run(config: ConfigOption = None) -> None:
     """Run the bridge against your own homeserver and runtimes."""
-    from letta_matrix import bridge
+    from letta_matrix.app import bridge
     from letta_matrix.config import load_config
     from letta_matrix.stack.data import check_folders
 

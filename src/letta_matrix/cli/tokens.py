@@ -12,7 +12,7 @@ import typer
 
 from letta_matrix.cli.faults import BadInput, Failure
 from letta_matrix.cli.options import ConfigOption, DataOption, JsonOption, config_path
-from letta_matrix.program import typed
+from letta_matrix.common.program import typed
 
 if TYPE_CHECKING:
     from letta_matrix.config import Config
@@ -84,8 +84,8 @@ def create(
 ) -> None:
     """Make a token and print it, this one time; what it is for goes to standard error."""
     from letta_matrix.access.grants import BadGrant
+    from letta_matrix.app.logs import configure_logging, secrets_of
     from letta_matrix.config import Logging, load_config
-    from letta_matrix.logs import configure_logging, secrets_of
 
     settings = load_config(config_path(config, data))
     # Standard output is for the token alone.

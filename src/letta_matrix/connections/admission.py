@@ -7,7 +7,7 @@ from typing import Any
 
 import structlog
 
-from letta_matrix import clock
+from letta_matrix.common import clock
 
 log = structlog.get_logger()
 

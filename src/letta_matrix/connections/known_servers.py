@@ -16,9 +16,9 @@ from urllib.parse import urlsplit
 import aiohttp
 from aiohttp.client_proto import ResponseHandler
 
+from letta_matrix.common.private_files import write_private
 from letta_matrix.connections import socket_table
 from letta_matrix.connections.socket_table import Address, Entry
-from letta_matrix.private_files import write_private
 
 _LOOKS = (0.001, 0.002, 0.005, 0.01, 0.02, *(0.05,) * 20, 0.1)
 """Pauses between looks whether a connection was accepted."""

@@ -4,12 +4,12 @@ import asyncio
 
 import structlog
 
-from letta_matrix import clock
+from letta_matrix.common import clock
+from letta_matrix.common.waiting import is_set
 from letta_matrix.conversations.reply import Reply
 from letta_matrix.conversations.tool_trace import ToolUse, status_line, trace
 from letta_matrix.runtimes.protocol import ToolReturned, ToolStarted
 from letta_matrix.store.outbox import OutboxEntry, OutboxKind
-from letta_matrix.waiting import is_set
 
 log = structlog.get_logger()
 

@@ -11,7 +11,8 @@ from typing import Any
 import structlog
 from mautrix.errors import MatrixRequestError
 
-from letta_matrix import clock
+from letta_matrix.common import clock
+from letta_matrix.common.waiting import is_set
 from letta_matrix.config import Config
 from letta_matrix.conversations.approval_question import Question
 from letta_matrix.conversations.approval_sight import ApprovalSight
@@ -41,7 +42,6 @@ from letta_matrix.store.approvals import Approval, ApprovalStatus, ApprovalStore
 from letta_matrix.store.database import StoreUnavailable
 from letta_matrix.store.outbox import OutboxEntry, OutboxKind
 from letta_matrix.store.turns import Turn, TurnKind
-from letta_matrix.waiting import is_set
 
 log = structlog.get_logger()
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 
 import structlog
 
-from letta_matrix import clock
+from letta_matrix.common import clock
+from letta_matrix.common.waiting import is_set
 from letta_matrix.config import Config
 from letta_matrix.conversations import notices
 from letta_matrix.conversations.activity import Activity
@@ -33,7 +34,6 @@ from letta_matrix.runtimes.faults import (
 from letta_matrix.runtimes.protocol import AgentRuntime, TurnRequest
 from letta_matrix.store.agents import Agent
 from letta_matrix.store.turns import Outcome, Turn, TurnAmended, TurnStatus, TurnStore
-from letta_matrix.waiting import is_set
 
 log = structlog.get_logger()
 

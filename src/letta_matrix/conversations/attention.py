@@ -6,9 +6,9 @@ from collections.abc import Awaitable
 import structlog
 from mautrix.errors import MatrixRequestError
 
+from letta_matrix.common.waiting import is_set
 from letta_matrix.matrix.homeserver import HomeserverUnavailable
 from letta_matrix.matrix.intent import Intent
-from letta_matrix.waiting import is_set
 
 log = structlog.get_logger()
 

@@ -5,9 +5,9 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from letta_matrix.common.waiting import is_set
 from letta_matrix.store.places import Place
 from letta_matrix.store.turns import Turn, TurnKind, TurnStatus, TurnStore
-from letta_matrix.waiting import is_set
 
 _MOST_WAITED = 10_000
 _MOST = 20

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from letta_matrix import clock
+from letta_matrix.common import clock
 
 _FOR = 900.0
 """Seconds after which a failure that nobody has met again is told no more."""

@@ -3,7 +3,7 @@
 import structlog
 from mautrix.errors import MatrixRequestError
 
-from letta_matrix import clock
+from letta_matrix.common import clock
 from letta_matrix.matrix.errors import refusal
 from letta_matrix.matrix.homeserver import Homeserver
 from letta_matrix.matrix.intent import Intent

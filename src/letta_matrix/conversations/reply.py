@@ -7,7 +7,8 @@ import structlog
 from mautrix.errors import MatrixRequestError
 from sqlalchemy import Executable
 
-from letta_matrix import clock
+from letta_matrix.common import clock
+from letta_matrix.common.waiting import is_set
 from letta_matrix.conversations.beside import Beside
 from letta_matrix.conversations.breaks import Break
 from letta_matrix.conversations.first_words import FIRST_WORDS, are_enough, say_something
@@ -18,7 +19,6 @@ from letta_matrix.matrix.events import newest_content
 from letta_matrix.matrix.intent import Intent
 from letta_matrix.store.outbox import Outbox, OutboxEntry, OutboxKind
 from letta_matrix.store.turns import Outcome, Turn
-from letta_matrix.waiting import is_set
 
 log = structlog.get_logger()
 

@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from letta_matrix import clock
+from letta_matrix.common import clock
 from letta_matrix.conversations.verbatim import fenced, inline_code
 
 _MAX_BYTES = 40_000

@@ -5,7 +5,7 @@ import contextlib
 from collections.abc import AsyncGenerator, Callable
 from enum import Enum
 
-from letta_matrix import clock
+from letta_matrix.common import clock
 
 _LONGEST_TICK = 1.0
 

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import structlog
 from aiohttp import web
 
-from letta_matrix import clock
+from letta_matrix.common import clock
 from letta_matrix.connections.admission import Connections
 from letta_matrix.connections.aiohttp_server import AiohttpServer
 from letta_matrix.connections.descriptors import kept_connections

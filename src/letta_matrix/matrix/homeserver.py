@@ -17,7 +17,7 @@ from mautrix.api import HTTPAPI, Method, PathBuilder
 from mautrix.errors import MatrixConnectionError, MatrixRequestError, make_request_error
 from yarl import URL
 
-from letta_matrix import clock
+from letta_matrix.common import clock
 from letta_matrix.matrix import answers
 from letta_matrix.matrix.answers import ForeignAnswer, Redirected, Shape
 from letta_matrix.matrix.errors import (

@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
-from letta_matrix import clock
+from letta_matrix.common import clock
 
 _SLOW_SEND = 0.4
 _MAX_YIELD = 2.0

@@ -9,7 +9,7 @@ from urllib.parse import unquote
 import structlog
 from mautrix.errors import MatrixRequestError, MForbidden, MNotFound
 
-from letta_matrix import clock
+from letta_matrix.common import clock
 
 log = structlog.get_logger()
 

@@ -11,7 +11,7 @@ from enum import Enum, auto
 import aiohttp
 from yarl import URL
 
-from letta_matrix import clock
+from letta_matrix.common import clock
 from letta_matrix.matrix import answers
 from letta_matrix.matrix.homeserver import Homeserver
 

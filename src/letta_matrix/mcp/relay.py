@@ -12,10 +12,10 @@ from typing import Any, cast
 
 import aiohttp
 
-from letta_matrix import clock
+from letta_matrix.common import clock
+from letta_matrix.common.program import typed
 from letta_matrix.matrix.events import mapping
 from letta_matrix.mcp.frames import LARGEST, LOST, NOT_NOW, SUBPROTOCOL, TOO_LARGE, UNAUTHORIZED
-from letta_matrix.program import typed
 
 _LOST = (
     "The connection to the bridge was lost. What you asked for may have happened or not: call "

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import aiohttp
 
-from letta_matrix.private_files import write_private
+from letta_matrix.common.private_files import write_private
 from letta_matrix.stack import confine
 from letta_matrix.stack.app_server import AppServerProcess
 from letta_matrix.stack.errors import StackError

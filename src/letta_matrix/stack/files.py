@@ -8,7 +8,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
-from letta_matrix.private_files import write_private
+from letta_matrix.common.private_files import write_private
 from letta_matrix.stack.errors import StackError
 
 _OF_THE_DISK = (

@@ -9,7 +9,7 @@ import sqlite3
 from dataclasses import dataclass
 from pathlib import Path
 
-from letta_matrix.private_files import write_private
+from letta_matrix.common.private_files import write_private
 
 _NOTE = "Synapse has been ready with the database beside this file: it is never thrown away.\n"
 

@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 
 import aiohttp
 
-from letta_matrix import clock
+from letta_matrix.common import clock
 
 Probe = Callable[[], Awaitable[bool]]
 """Tells whether a server answers."""

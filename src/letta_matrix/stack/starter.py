@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
-from letta_matrix.private_files import write_private
+from letta_matrix.common.private_files import write_private
 from letta_matrix.stack.app_server import Control
 from letta_matrix.stack.errors import StackError
 from letta_matrix.stack.models import DEMO_HANDLE, ModelChoice

@@ -6,8 +6,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
-from letta_matrix.private_files import write_private
-from letta_matrix.program import typed
+from letta_matrix.common.private_files import write_private
+from letta_matrix.common.program import typed
 from letta_matrix.stack.errors import StackError
 from letta_matrix.stack.lock import LOCK, is_held
 

@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from letta_matrix import log_files
+from letta_matrix.common import log_files
 from letta_matrix.connections.inherited import handed_down
 from letta_matrix.stack.errors import StackError
 from letta_matrix.stack.silence import Probe, until_hung

@@ -19,7 +19,7 @@ from urllib.parse import quote
 import aiohttp
 import yaml
 
-from letta_matrix.private_files import write_private
+from letta_matrix.common.private_files import write_private
 from letta_matrix.stack.direct_chats import with_rooms
 from letta_matrix.stack.errors import PasswordRefusedError, StackError
 from letta_matrix.stack.files import keep_secret, write_private_if_changed

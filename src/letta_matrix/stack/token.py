@@ -4,8 +4,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from letta_matrix.common.private_files import write_private
 from letta_matrix.config import Config
-from letta_matrix.private_files import write_private
 from letta_matrix.stack.errors import StackError
 
 if TYPE_CHECKING:

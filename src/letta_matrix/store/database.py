@@ -15,6 +15,7 @@ import structlog
 from sqlalchemy import URL, Connection, Executable, create_engine, event, make_url, text
 from sqlalchemy.exc import DBAPIError
 
+from letta_matrix.common.vitals import Trouble
 from letta_matrix.store.checkup import check
 from letta_matrix.store.commits import Commits
 from letta_matrix.store.faults import (
@@ -25,7 +26,6 @@ from letta_matrix.store.faults import (
     is_fault,
     lost,
 )
-from letta_matrix.vitals import Trouble
 
 __all__ = ["HEAD", "Database", "StoreDamaged", "StoreError", "StoreUnavailable", "database_url"]
 

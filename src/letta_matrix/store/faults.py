@@ -5,7 +5,7 @@ from pathlib import Path
 
 from sqlalchemy.exc import DatabaseError, DBAPIError, InterfaceError, OperationalError
 
-from letta_matrix.vitals import Trouble
+from letta_matrix.common.vitals import Trouble
 
 _REPAIR = 'stop the bridge and put a backup back, or see "A damaged database" in docs/operations.md'
 _LONGEST = 120

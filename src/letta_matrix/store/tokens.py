@@ -5,9 +5,9 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, bindparam, select, true, update
 
+from letta_matrix.common.vitals import Trouble
 from letta_matrix.store.database import Database
 from letta_matrix.store.schema import tokens
-from letta_matrix.vitals import Trouble
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
-from letta_matrix import clock
+from letta_matrix.common import clock
 from letta_matrix.matrix.intent import Intent
 from letta_matrix.toolbox.arrivals import Arrivals
 

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 
 import structlog
 
-from letta_matrix import clock
+from letta_matrix.common import clock
 from letta_matrix.toolbox.tool import Caller
 
 log = structlog.get_logger()

@@ -12,7 +12,7 @@ from typing import Any
 
 import structlog
 
-from letta_matrix import clock
+from letta_matrix.common import clock
 from letta_matrix.config import Config
 from letta_matrix.matrix.homeserver import Homeserver
 from letta_matrix.matrix.intent import Intent

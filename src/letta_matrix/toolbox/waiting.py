@@ -8,7 +8,7 @@ from typing import Any, NotRequired
 from pydantic import Field
 from typing_extensions import TypedDict
 
-from letta_matrix import clock
+from letta_matrix.common import clock
 from letta_matrix.matrix.content import LIVE
 from letta_matrix.matrix.events import mapping, newest_content
 from letta_matrix.store.agents import AgentDirectory

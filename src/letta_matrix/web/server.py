@@ -10,9 +10,9 @@ import structlog
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from letta_matrix.common.waiting import is_set
 from letta_matrix.connections.admission import Accepted, Connections
 from letta_matrix.connections.listener import Listener, bound
-from letta_matrix.waiting import is_set
 
 log = structlog.get_logger()
 

@@ -3,6 +3,7 @@
 import time
 from collections import Counter
 
+from letta_matrix.common.vitals import Check, State
 from letta_matrix.conversations.commands.answering import listed, waiting_here
 from letta_matrix.conversations.commands.command import CommandContext
 from letta_matrix.conversations.commands.texts import ago, counted, label, link, name_of, titled
@@ -10,7 +11,6 @@ from letta_matrix.conversations.verbatim import inline_code as code
 from letta_matrix.matrix.identifiers import room_alias
 from letta_matrix.store.agents import Agent, AgentStatus
 from letta_matrix.store.turns import TurnStatus
-from letta_matrix.vitals import Check, State
 
 _AGENTS_LISTED = 50
 

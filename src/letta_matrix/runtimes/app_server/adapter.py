@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from pathlib import Path
 
-from letta_matrix import clock
+from letta_matrix.common import clock
 from letta_matrix.config import AppServerRuntime
 from letta_matrix.runtimes.app_server.activity import Activity
 from letta_matrix.runtimes.app_server.connection import Connection

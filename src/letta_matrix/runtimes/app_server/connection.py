@@ -11,7 +11,9 @@ from typing import Any
 
 import structlog
 
-from letta_matrix import __version__, clock
+from letta_matrix import __version__
+from letta_matrix.common import clock
+from letta_matrix.common.waiting import is_set
 from letta_matrix.config import AppServerRuntime
 from letta_matrix.runtimes.app_server.external_tools import ExternalTools, registration
 from letta_matrix.runtimes.app_server.feeds import Feeds, Mark
@@ -35,7 +37,6 @@ from letta_matrix.runtimes.json_fields import Json, as_dict, id_of
 from letta_matrix.runtimes.keeper.client import KeeperClient, KeeperGone, Link, Replay
 from letta_matrix.runtimes.keeper.server import is_remote
 from letta_matrix.runtimes.keeper.wire import Frame
-from letta_matrix.waiting import is_set
 
 ATTACH_WAIT = 3.0
 """Seconds after the start in which requests wait for the first connection."""

@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 
 import structlog
 
-from letta_matrix import clock
+from letta_matrix.common import clock
 from letta_matrix.runtimes.keeper import wire
 from letta_matrix.runtimes.keeper.secret import secret_at
 from letta_matrix.runtimes.keeper.wire import Frame

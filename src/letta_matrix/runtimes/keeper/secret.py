@@ -5,7 +5,7 @@ import os
 import secrets
 from pathlib import Path
 
-from letta_matrix.private_files import make_private
+from letta_matrix.common.private_files import make_private
 
 _BYTES = 24
 

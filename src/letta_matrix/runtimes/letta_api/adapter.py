@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 
-from letta_matrix.config_runtimes import LettaApiRuntime
+from letta_matrix.config.runtimes import LettaApiRuntime
 from letta_matrix.runtimes.faults import (
     AgentGone,
     ConversationGone,

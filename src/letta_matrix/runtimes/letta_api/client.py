@@ -18,7 +18,7 @@ from letta_client import (
     DefaultAsyncHttpxClient,
 )
 
-from letta_matrix.config_runtimes import LettaApiRuntime
+from letta_matrix.config.runtimes import LettaApiRuntime
 from letta_matrix.runtimes.error_lines import is_foreign
 from letta_matrix.runtimes.faults import (
     AgentGone,

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from letta_matrix import clock
+from letta_matrix.common import clock
 from letta_matrix.runtimes.faults import RuntimeUnavailable
 from letta_matrix.runtimes.json_fields import Json, id_of
 from letta_matrix.runtimes.letta_api.pages import PAGE

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from letta_matrix import clock
+from letta_matrix.common import clock
 from letta_matrix.runtimes.faults import RuntimeRefused
 from letta_matrix.runtimes.letta_api.history import waiting_calls
 from letta_matrix.runtimes.letta_api.progress import answer_of, approval_of

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from letta_matrix import clock
+from letta_matrix.common import clock
 from letta_matrix.runtimes.error_lines import first_line
 from letta_matrix.runtimes.faults import (
     RateLimited,

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 
 from letta_matrix.agents.discovery import Discovery
+from letta_matrix.app.stores import Stores
 from letta_matrix.config import Config, Runtime
 from letta_matrix.conversations.speech import SpeechWatch
 from letta_matrix.matrix.homeserver import Homeserver
@@ -11,7 +12,6 @@ from letta_matrix.runtimes.faults import RuntimeFault
 from letta_matrix.runtimes.protocol import AgentInfo, AgentRuntime
 from letta_matrix.store.agents import Agent
 from letta_matrix.store.turns import Turn
-from letta_matrix.stores import Stores
 
 
 class Listings:

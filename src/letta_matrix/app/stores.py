@@ -1,5 +1,6 @@
 """The database's tables, opened and closed together."""
 
+from letta_matrix.common.vitals import Trouble
 from letta_matrix.config import Config
 from letta_matrix.conversations.queues import budget_of
 from letta_matrix.store.agents import AgentDirectory
@@ -14,7 +15,6 @@ from letta_matrix.store.rooms import Rooms
 from letta_matrix.store.speech import SpeechStore
 from letta_matrix.store.tokens import TokenStore
 from letta_matrix.store.turns import TurnStore
-from letta_matrix.vitals import Trouble
 
 
 class Stores:

@@ -8,7 +8,7 @@ from typing import Any
 
 import structlog
 
-from letta_matrix import clock
+from letta_matrix.common import clock
 
 SPAN = 60.0
 """Seconds in which lines count as repeated."""

@@ -9,8 +9,8 @@ from typing import Any
 
 import structlog
 
+from letta_matrix.common.log_repeats import Line, Repeats
 from letta_matrix.config import Config, Logging
-from letta_matrix.log_repeats import Line, Repeats
 
 _MASK = "[secret]"
 _LONGEST = 300

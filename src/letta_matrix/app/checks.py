@@ -2,11 +2,11 @@
 
 from collections.abc import Callable, Mapping
 
-from letta_matrix.assembly import Parts
+from letta_matrix.app.assembly import Parts
+from letta_matrix.common.vitals import Trouble, Vitals, said
 from letta_matrix.connections.admission import Connections
 from letta_matrix.matrix.server_clock import ServerClock
 from letta_matrix.store.agents import ENCRYPTED, Agent, AgentStatus
-from letta_matrix.vitals import Trouble, Vitals, said
 
 _NAMED = 3
 _NO_RUNTIMES = Trouble(

@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, ValidatorFunctionWrapHandler, WrapValidator
 
-from letta_matrix.config_types import Duration, HttpAddress, Section, matches
+from letta_matrix.config.types import Duration, HttpAddress, Section, matches
 
 _HOST = r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)"
 

@@ -13,15 +13,20 @@ import structlog
 from mautrix.api import ClientPath, Method
 from mautrix.errors import MatrixRequestError
 
-from letta_matrix import __version__, clock
+from letta_matrix import __version__
 from letta_matrix.access.mirror import AuditMirror
 from letta_matrix.agents.provisioner import Provisioner
-from letta_matrix.assembly import Parts
-from letta_matrix.checks import watch_parts
+from letta_matrix.app.assembly import Parts
+from letta_matrix.app.checks import watch_parts
+from letta_matrix.app.doors import Doors
+from letta_matrix.app.logs import configure_logging, secrets_of
+from letta_matrix.app.pulse import Ping, Reach, StorePulse
+from letta_matrix.app.stores import Stores
+from letta_matrix.app.sweep import Sweep
+from letta_matrix.common import clock
+from letta_matrix.common.vitals import Trouble, Vitals, said, troubles
 from letta_matrix.config import Config
 from letta_matrix.connections.descriptors import raise_limit
-from letta_matrix.doors import Doors
-from letta_matrix.logs import configure_logging, secrets_of
 from letta_matrix.matrix import answers
 from letta_matrix.matrix.appservice import Appservice
 from letta_matrix.matrix.errors import refused_request
@@ -31,14 +36,10 @@ from letta_matrix.matrix.intent import Intent
 from letta_matrix.matrix.reach import reach
 from letta_matrix.matrix.transactions import txn_id
 from letta_matrix.matrix.watch import Presence, until_back, until_gone
-from letta_matrix.pulse import Ping, Reach, StorePulse
 from letta_matrix.runtimes.adapters import make_runtime
 from letta_matrix.runtimes.protocol import AgentRuntime
 from letta_matrix.store.agents import AgentStatus
 from letta_matrix.store.database import StoreUnavailable
-from letta_matrix.stores import Stores
-from letta_matrix.sweep import Sweep
-from letta_matrix.vitals import Trouble, Vitals, said, troubles
 from letta_matrix.web.listening import check_free, listen
 
 log = structlog.get_logger()

@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 import structlog
 
-from letta_matrix.assembly import Parts
+from letta_matrix.app.assembly import Parts
+from letta_matrix.common.waiting import is_set
 from letta_matrix.matrix.homeserver import HomeserverUnavailable
 from letta_matrix.store.database import StoreUnavailable
-from letta_matrix.waiting import is_set
 
 log = structlog.get_logger()
 

@@ -13,9 +13,9 @@ from typing import Annotated, Literal, cast
 
 from pydantic import AfterValidator, Field, ValidationError
 
-from letta_matrix.config_access import Access, Host, Mcp, Network, Origin
-from letta_matrix.config_faults import ConfigError, explain, known_keys
-from letta_matrix.config_runtimes import (
+from letta_matrix.config.access import Access, Host, Mcp, Network, Origin
+from letta_matrix.config.faults import ConfigError, explain, known_keys
+from letta_matrix.config.runtimes import (
     PID_FILE,
     AppServerRuntime,
     LettaApiRuntime,
@@ -24,8 +24,8 @@ from letta_matrix.config_runtimes import (
     Runtime,
     Runtimes,
 )
-from letta_matrix.config_sources import apply_environment, read_file
-from letta_matrix.config_types import (
+from letta_matrix.config.sources import apply_environment, read_file
+from letta_matrix.config.types import (
     AbsolutePath,
     DatabaseAddress,
     Duration,

@@ -8,7 +8,9 @@ from collections.abc import Callable
 
 import structlog
 
-from letta_matrix import clock
+from letta_matrix.common import clock
+from letta_matrix.common.vitals import Trouble
+from letta_matrix.common.waiting import is_set
 from letta_matrix.config import Config
 from letta_matrix.matrix.homeserver import Homeserver, HomeserverUnavailable
 from letta_matrix.matrix.reach import NotReached, ping, unanswered
@@ -16,8 +18,6 @@ from letta_matrix.matrix.transactions import txn_id
 from letta_matrix.matrix.watch import Presence, look
 from letta_matrix.store.database import Database, StoreUnavailable
 from letta_matrix.store.meta import Meta
-from letta_matrix.vitals import Trouble
-from letta_matrix.waiting import is_set
 
 log = structlog.get_logger()
 

@@ -7,8 +7,8 @@ from urllib.parse import urlsplit
 
 import yaml
 
-from letta_matrix.config_faults import ConfigError, describe
-from letta_matrix.program import typed
+from letta_matrix.common.program import typed
+from letta_matrix.config.faults import ConfigError, describe
 
 ENV_PREFIX = "LETTA_MATRIX__"
 _LEGACY = {"MATRIX_HOMESERVER_URL": ("homeserver", "url")}

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, SecretStr
 
-from letta_matrix.config_types import Duration, HttpAddress, Section, WebSocketAddress
+from letta_matrix.config.types import Duration, HttpAddress, Section, WebSocketAddress
 
 PID_FILE = (
     "written by `up`: tells the process that has to listen at `url`; nobody else on this machine "

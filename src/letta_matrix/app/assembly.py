@@ -7,6 +7,9 @@ from letta_matrix.agents.doubts import Doubts
 from letta_matrix.agents.home import Home
 from letta_matrix.agents.losses import Losses
 from letta_matrix.agents.remembered import Remembered
+from letta_matrix.app.listings import Listings
+from letta_matrix.app.stores import Stores
+from letta_matrix.common.vitals import Vitals
 from letta_matrix.config import Config
 from letta_matrix.conversations import notices
 from letta_matrix.conversations.admission import Admission
@@ -33,7 +36,6 @@ from letta_matrix.conversations.tries import Runner
 from letta_matrix.conversations.turn_runner import TurnRunner
 from letta_matrix.conversations.voices import Voices
 from letta_matrix.conversations.withdrawals import Withdrawals
-from letta_matrix.listings import Listings
 from letta_matrix.matrix.homeserver import Homeserver
 from letta_matrix.matrix.intent import Intent
 from letta_matrix.matrix.pacing import Pacer
@@ -42,9 +44,7 @@ from letta_matrix.runtimes.protocol import AgentRuntime
 from letta_matrix.store.audit import AuditEntry
 from letta_matrix.store.places import Place
 from letta_matrix.store.turns import Turn, TurnKind
-from letta_matrix.stores import Stores
 from letta_matrix.toolbox.registry import Toolbox
-from letta_matrix.vitals import Vitals
 
 
 class Parts:

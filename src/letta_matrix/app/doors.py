@@ -11,7 +11,7 @@ from starlette.types import ASGIApp
 from letta_matrix.access.authenticator import Authenticator
 from letta_matrix.access.guard import Guarded, api_guard
 from letta_matrix.access.login_sessions import LoginSessions
-from letta_matrix.assembly import Parts
+from letta_matrix.app.assembly import Parts
 from letta_matrix.config import Config
 from letta_matrix.connections.admission import Connections
 from letta_matrix.connections.descriptors import most_connections

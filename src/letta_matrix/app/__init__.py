@@ -1,0 +1,1 @@
+"""The bridge as one running program: its parts put together."""
