@@ -42,29 +42,31 @@ async def page(tabs: Tabs, docs_url: str) -> AsyncIterator[Page]:
     assert faults == []
 
 
-async def test_it_shows_an_operation(page: Page) -> None:
-    operation = page.locator("#call_tool")
-    await operation.locator("summary").click()
-    await expect(operation).to_contain_text('curl -X POST -H "Authorization: Bearer $TOKEN"')
-    await expect(operation).to_contain_text("/api/v1/tools/matrix_send_message")
+async def test_an_operation_is_tried_with_a_token(page: Page) -> None:
+    await page.get_by_role("button", name="Authorize").click()
+    await page.get_by_label("auth-bearer-value").fill("lm_1_secret")
+    await page.locator(".auth-btn-wrapper .authorize").click()
+    await page.locator(".auth-btn-wrapper .btn-done").click()
+    operation = page.locator("#operations-tools-list_tools")
+    await operation.locator(".opblock-summary-control").click()
+    answer = {"tools": [{"name": "matrix_send_message"}]}
+    await page.route("**/api/v1/tools", lambda route: route.fulfill(json=answer))
+    async with page.expect_request("**/api/v1/tools") as asked:
+        await operation.get_by_role("button", name="Execute").click()
+    await expect(operation.locator(".curl")).to_contain_text("Authorization: Bearer lm_1_secret")
+    await expect(operation.locator(".live-responses-table")).to_contain_text("matrix_send")
+    assert (await asked.value).headers["authorization"] == "Bearer lm_1_secret"
+
+
+async def test_it_tells_what_an_operation_takes_and_answers(page: Page) -> None:
+    operation = page.locator("#operations-tools-call_tool")
+    await operation.locator(".opblock-summary-control").click()
+    await expect(operation).to_contain_text("/api/v1/tools/{name}")
     await expect(operation).to_contain_text("Idempotency-Key")
-    await expect(operation).to_contain_text("429 rate-limited")
+    await expect(operation).to_contain_text("rate-limited")
 
 
 async def test_it_finds_operations(page: Page) -> None:
-    await page.locator("#find").fill("TOKENS")
-    await expect(page.locator("#create_token")).to_be_visible()
-    await expect(page.locator("#call_tool")).to_be_hidden()
-
-
-async def test_every_operation_can_be_opened(page: Page) -> None:
-    await expect(page.locator("details").first).to_be_visible()
-    opened = await page.evaluate(
-        """() => {
-            const all = [...document.querySelectorAll("details")];
-            for (const one of all) one.open = true;
-            return all.length;
-        }"""
-    )
-    assert opened > 30
-    await expect(page.locator("details:has(pre)")).to_have_count(opened)
+    await page.get_by_placeholder("Filter by tag or path").fill("tokens")
+    await expect(page.locator("#operations-tokens-create_token")).to_be_visible()
+    await expect(page.locator("#operations-tools-call_tool")).to_have_count(0)

@@ -38,13 +38,13 @@ CASES = [
     ('<span data-mx-maths="x^2">x2</span>', '<code class="maths">x^2</code>'),
     (
         '<span data-mx-spoiler="why" lang="x">s</span>',
-        '<span class="spoiler" role="button" tabindex="0" aria-label="Spoiler: why" '
-        'data-mx-spoiler="why">s</span>',
+        '<span data-mx-spoiler="why" class="spoiler" role="button" tabindex="0" '
+        'aria-label="Spoiler: why">s</span>',
     ),
     ("<details open><summary>s</summary>b</details>", "<details><summary>s</summary>b</details>"),
     (
         '<img src="mxc://a.b/c" width="9999" height="20">',
-        '<img class="inline-image" data-mxc="mxc://a.b/c" alt="" height="20">',
+        '<img height="20" data-mxc="mxc://a.b/c" class="inline-image" alt="">',
     ),
     (
         "<mx-reply>gone</mx-reply><!-- gone --><h6>h</h6><hr><del>d</del>",
@@ -54,7 +54,7 @@ CASES = [
 
 MARKDOWN = [
     ("plain", "<p>plain</p>"),
-    ("a\nb", "<p>a<br>b</p>"),
+    ("a\nb", "<p>a<br>\nb</p>"),
     (
         "**b** *i* _i_ ~~s~~ `c<`",
         "<p><strong>b</strong> <em>i</em> <em>i</em> <del>s</del> <code>c&lt;</code></p>",
@@ -64,22 +64,26 @@ MARKDOWN = [
         "```py\nx = 1\n\n<b>\n```",
         '<pre><code class="language-py">x = 1\n\n&lt;b&gt;\n</code></pre>',
     ),
-    ("# One\n### Three", "<h1>One</h1><h3>Three</h3>"),
+    ("# One\n### Three", "<h1>One</h1>\n<h3>Three</h3>"),
     (
         "- a\n- b\n  - c\n\n1. x\n2. y",
-        "<ul><li>a</li><li>b<ul><li>c</li></ul></li></ul><ol><li>x</li><li>y</li></ol>",
+        "<ul>\n<li>a</li>\n<li>b\n<ul>\n<li>c</li>\n</ul>\n</li>\n</ul>\n"
+        "<ol>\n<li>x</li>\n<li>y</li>\n</ol>",
     ),
     (
         "> q\n> > r\n\nend",
-        "<blockquote><p>q</p><blockquote><p>r</p></blockquote></blockquote><p>end</p>",
+        "<blockquote>\n<p>q</p>\n<blockquote>\n<p>r</p>\n</blockquote>\n</blockquote>\n<p>end</p>",
     ),
     (
         "[l](https://x.y/_a_) https://z.w/b_c.",
         '<p><a href="https://x.y/_a_">l</a> <a href="https://z.w/b_c">https://z.w/b_c</a>.</p>',
     ),
     ("[l](javascript:alert(1)) \\*no\\*", "<p>[l](javascript:alert(1)) *no*</p>"),
-    ("***both***", "<p><strong><em>both</em></strong></p>"),
-    ("||dark||", "<p><span data-mx-spoiler>dark</span></p>"),
+    ("***both***", "<p><em><strong>both</strong></em></p>"),
+    ("||dark||", '<p><span data-mx-spoiler="">dark</span></p>'),
+    ("a || b, |x| and ||never", "<p>a || b, |x| and ||never</p>"),
+    ("||*it* was\nhim||", '<p><span data-mx-spoiler=""><em>it</em> was<br>\nhim</span></p>'),
+    ("![p](https://x.y/p.png) <b>", '<p>!<a href="https://x.y/p.png">p</a> &lt;b&gt;</p>'),
 ]
 
 

@@ -1,5 +1,6 @@
 """What is locked may be used together with our licence (Apache-2.0), each in the way we use it."""
 
+import hashlib
 import re
 from importlib.metadata import PackageNotFoundError, metadata
 from pathlib import Path
@@ -94,3 +95,26 @@ def test_each_locked_package_has_a_licence_that_fits(package: str) -> None:
 )
 def test_a_choice_of_licences(expression: str, fits: bool) -> None:
     assert is_among(expression, PERMISSIVE) is fits
+
+
+VENDORED = [
+    line.split()
+    for line in (REQUIREMENTS / "vendored.txt").read_text(encoding="utf-8").splitlines()
+    if not line.startswith("#")
+]
+
+
+@pytest.mark.parametrize(
+    ("licence", "path", "locked"),
+    [(one[1], one[3], one[4]) for one in VENDORED],
+    ids=[Path(one[3]).name for one in VENDORED],
+)
+def test_what_browsers_get_is_what_was_published(licence: str, path: str, locked: str) -> None:
+    assert licence in PERMISSIVE
+    assert hashlib.sha256((REQUIREMENTS.parent / path).read_bytes()).hexdigest() == locked
+
+
+def test_nothing_else_is_vendored() -> None:
+    folders = (REQUIREMENTS.parent / "src").rglob("vendor/*")
+    found = {path.relative_to(REQUIREMENTS.parent).as_posix() for path in folders}
+    assert found == {one[3] for one in VENDORED}
