@@ -297,8 +297,7 @@ async def test_writing_by_keyboard_alone(
     (sent,) = await room.agent.messages(room.id)
     assert sent["content"]["body"] == "**Bold** and `code`\n- a list <b>"
     assert sent["content"]["formatted_body"] == (
-        "<p><strong>Bold</strong> and <code>code</code></p>\n"
-        "<ul>\n<li>a list &lt;b&gt;</li>\n</ul>"
+        "<p><strong>Bold</strong> and <code>code</code></p>\n<ul>\n<li>a list &lt;b&gt;</li>\n</ul>"
     )
     await chat.type_and_send("just words_with_underscores")
     await expect(chat.page.locator("article.own[data-state=sent]")).to_have_count(2)
