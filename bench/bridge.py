@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import aiohttp
 import psutil
@@ -16,7 +16,6 @@ import yaml
 from sqlalchemy import make_url
 from tests.servers import ServerProcess
 
-from bench.homeserver import Homeserver
 from bench.ports import Ports
 from bench.program import ROOT, answers
 from letta_matrix.access.secrets import issue
@@ -37,6 +36,12 @@ _QUIET = 1.0
 _QUIET_WINDOW = 2.0
 
 
+class Registered(Protocol):
+    """A homeserver that knows the bridge."""
+
+    def letta_settings(self) -> dict[str, Any]: ...
+
+
 class Bridge:
     """letta-matrix in `directory`; its configuration may change between starts.
 
@@ -45,7 +50,7 @@ class Bridge:
 
     def __init__(
         self,
-        homeserver: Homeserver,
+        homeserver: Registered,
         directory: Path,
         ports: Ports,
         person: str,

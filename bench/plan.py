@@ -24,6 +24,8 @@ class Plan:
     kills: int = 3
     restarts: int = 3
     idle: float = 15.0
+    ceilings: tuple[tuple[int, int], ...] = ((50, 5000), (1000, 5000))
+    """Agents and turns."""
 
 
 WHOLE = Plan()
@@ -45,4 +47,5 @@ QUICK = Plan(
     kills=1,
     restarts=1,
     idle=5.0,
+    ceilings=((50, 1500),),
 )

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import aiohttp
 
-from bench import app_server, door_calls, echoes, provisioning, scale, scripted
+from bench import app_server, ceiling, door_calls, echoes, provisioning, scale, scripted
 from bench.bridge import Bridge
 from bench.figures import Figures, at_most
 from bench.homeserver import Homeserver
@@ -71,4 +71,5 @@ PARTS: dict[str, Part] = {
     "scripted": scripted.measure,
     "doors": door_calls.measure,
     "app-server": app_server.measure,
+    "ceiling": ceiling.measure,
 }
