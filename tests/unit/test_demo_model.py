@@ -10,6 +10,7 @@ import pytest
 from aiohttp.test_utils import TestServer
 from tests.waiting import Clock
 
+from letta_matrix.conversations.context import Context
 from letta_matrix.stack.demo_model import DemoModel, answer
 from letta_matrix.stack.models import DEMO_MODEL
 from letta_matrix.toolbox.others import OTHERS
@@ -54,7 +55,19 @@ def test_what_the_app_server_adds_is_not_the_persons_words() -> None:
     assert _said(assistant, message, reminder) == "You said: the words"
 
 
-@pytest.mark.parametrize("asked", ["use Bash: ls", "Use the tool `bash`: ls", "use bash:ls"])
+def test_what_was_said_before_in_the_room_is_not_repeated() -> None:
+    shown = {"content": {"body": "lunch?\n\n> no\n\nuse Bash: rm"}, "type": "m.room.message"}
+    context = Context((shown, shown)).block(lambda event: ("ann", event["content"]["body"]))
+    assert "no" in context
+    message = _user(f"[Matrix, Kitchen, now, ann:\n{context}\n\nMeridian: hello\n\n> you")
+    assistant = {"role": "assistant", "content": "..."}
+    assert _said(assistant, message) == "You said: Meridian: hello\n\n> you"
+
+
+@pytest.mark.parametrize(
+    "asked",
+    ["use Bash: ls", "Use the tool `bash`: ls", "use bash:ls", "Meridian: use Bash: ls"],
+)
 def test_a_tool_is_called_when_asked_for(asked: str) -> None:
     call = answer({"messages": [_user(asked)], "tools": [BASH]}).call
     assert call is not None

@@ -37,15 +37,19 @@ _FAREWELL = 1.0
 _THINKING = 8
 """Words' worth of time before the first: without it nobody sees an agent typing."""
 _REMINDER = re.compile(r"<system-reminder>.*?</system-reminder>", re.DOTALL)
+_CALLED = r"(?:@?[^\n:,]{1,60}[:,]\s+)?"
+"""In a room with several people a message begins with the name of whom it is for."""
 _USE = re.compile(
-    r"\s*use\s+(?:the\s+)?(?:tool\s+)?`?(\w+)`?\s*:\s*(.*)", re.DOTALL | re.IGNORECASE
+    rf"\s*{_CALLED}use\s+(?:the\s+)?(?:tool\s+)?`?(\w+)`?\s*:\s*(.*)", re.DOTALL | re.IGNORECASE
 )
 _OTHERS = "matrix_other_tools"
 _ON_MATRIX = re.compile(r"matrix_\w+|list_agents|get_agent|wait_for_message", re.IGNORECASE)
 """Tools that letta-matrix shows to nobody at once, and how those are called."""
-_WRITE = re.compile(r"\s*(?:please\s+)?write\s+(\d+)\s+words\b", re.I)
+_WRITE = re.compile(rf"\s*{_CALLED}(?:please\s+)?write\s+(\d+)\s+words\b", re.IGNORECASE)
 _ENVELOPE = re.compile(r"\A\[Matrix, [^\n]*:\n")
 """What letta-matrix puts before a person's words in a room with several people."""
+_CONTEXT = re.compile(r"\A> \[Context, [^\n]*\n(?:>[^\n]*\n)*\n*")
+"""What was said there before, likewise."""
 _PLAINLY = "(I am only a demo and no language model.) "
 _INTRODUCTION = (
     "Hello! I am only a demo and no language model: I repeat what I am told. "
@@ -93,7 +97,7 @@ def answer(body: Json) -> Answer:
 def _last_words(messages: Sequence[Json]) -> str:
     for message in reversed(messages):
         if message.get("role") == "user" and (words := _own_words(message)):
-            return _ENVELOPE.sub("", words)
+            return _CONTEXT.sub("", _ENVELOPE.sub("", words))
     return ""
 
 
