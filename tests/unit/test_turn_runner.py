@@ -572,6 +572,8 @@ async def test_a_turn_that_waits_for_its_place_is_stopped(
     assert await stage.runner.cancel(turn)
     await stage.runner.run(turn, recovered=False)
     assert fake.bodies(ROOM) == [notices.STOPPED]
+    (word,) = fake.messages(ROOM)
+    assert word["content"]["m.relates_to"] == {"m.in_reply_to": {"event_id": turn.event_id}}
     assert stage.runtime.asked == []
 
 

@@ -215,6 +215,7 @@ class TurnRunner:
         if run.agent.status is AgentStatus.REMOVED:
             return End("", Notice(notices.GONE), Outcome.FAILED)
         if turn.outcome in (Outcome.STOPPED, Outcome.WITHDRAWN):
+            self._points_back(run)
             return await self._asking.stopped(run)
         if turn.revises and await self._turns.answered_meanwhile(turn):
             return End("", None, Outcome.DROPPED)
@@ -223,6 +224,7 @@ class TurnRunner:
         if turn.prompt is None and not files_of(turn.attachment):
             return await self._not_read(run)
         if self._is_expired(turn):
+            self._points_back(run)
             hours = round(self._config.max_event_age / 3600, 1)
             return End("", Notice(notices.expired(hours)), Outcome.EXPIRED)
         runtime = self._runtimes.get(run.agent.runtime)
@@ -230,6 +232,10 @@ class TurnRunner:
             reason = f"the runtime {run.agent.runtime!r} is no longer configured"
             return End("", Notice(notices.refused(reason)), Outcome.FAILED)
         return await self._asking.ask(run, runtime)
+
+    def _points_back(self, run: Run) -> None:
+        """What was never asked gets its word together with others: each says which it is about."""
+        run.reply.events.replies |= run.turn.status is TurnStatus.QUEUED
 
     async def _not_read(self, run: Run) -> End:
         """The end of a turn whose message has nothing for its agent."""
