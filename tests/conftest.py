@@ -1,9 +1,11 @@
 """Servers that tests share. Each test makes agents, people and rooms of its own in them."""
 
 import asyncio
+import gc
 import os
 import re
-from collections.abc import AsyncGenerator
+import sys
+from collections.abc import AsyncGenerator, Generator
 
 import aiohttp
 import pytest
@@ -22,6 +24,21 @@ _OF_ONE_PERSON = re.compile(
 )
 for _name in filter(_OF_ONE_PERSON.fullmatch, list(os.environ)):
     del os.environ[_name]
+# Or every process that is started here, and each of xdist's, compiles all of our code once more.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Thousands of tests, and all that they import, come now and are there to the end: the
+    collector of garbage need not go through them again and again."""
+    gc.disable()
+    found = yield
+    gc.collect()
+    gc.freeze()
+    gc.enable()
+    return found
 
 
 @pytest.fixture(scope="session")
