@@ -6,6 +6,7 @@ import os
 import re
 import sys
 from collections.abc import AsyncGenerator, Generator
+from pathlib import Path
 
 import aiohttp
 import pytest
@@ -27,6 +28,18 @@ for _name in filter(_OF_ONE_PERSON.fullmatch, list(os.environ)):
 # Or every process that is started here, and each of xdist's, compiles all of our code once more.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Where several processes share the work they begin with the last tiers, whose files take the
+    longest: one that comes late would keep a single process busy while the others have ended."""
+    if hasattr(config, "workerinput"):
+        tiers = list(dict.fromkeys(map(_tier, items)))
+        items.sort(key=lambda item: -tiers.index(_tier(item)))
+
+
+def _tier(item: pytest.Item) -> str:
+    return item.path.relative_to(Path(__file__).parent).parts[0]
 
 
 @pytest.hookimpl(wrapper=True)
