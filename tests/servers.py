@@ -194,6 +194,10 @@ class LettaServer:
 
     def __post_init__(self) -> None:
         command = self.app_server.command
+        # It runs git eight times in a turn, and each fork copies the list of all its pages: let
+        # them be few and large, where the kernel has such.
+        large_pages = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
+        command = replace(command, env={**command.env, **large_pages})
         self.server = ServerProcess(command, lambda: self.app_server.ready(self.http))
 
     @property
