@@ -1,9 +1,12 @@
 """Servers that tests share. Each test makes agents, people and rooms of its own in them."""
 
 import asyncio
+import gc
 import os
 import re
-from collections.abc import AsyncGenerator
+import sys
+from collections.abc import AsyncGenerator, Generator
+from pathlib import Path
 
 import aiohttp
 import pytest
@@ -22,6 +25,33 @@ _OF_ONE_PERSON = re.compile(
 )
 for _name in filter(_OF_ONE_PERSON.fullmatch, list(os.environ)):
     del os.environ[_name]
+# Or every process that is started here, and each of xdist's, compiles all of our code once more.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Where several processes share the work they begin with the last tiers, whose files take the
+    longest: one that comes late would keep a single process busy while the others have ended."""
+    if hasattr(config, "workerinput"):
+        tiers = list(dict.fromkeys(map(_tier, items)))
+        items.sort(key=lambda item: -tiers.index(_tier(item)))
+
+
+def _tier(item: pytest.Item) -> str:
+    return item.path.relative_to(Path(__file__).parent).parts[0]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Thousands of tests, and all that they import, come now and are there to the end: the
+    collector of garbage need not go through them again and again."""
+    gc.disable()
+    found = yield
+    gc.collect()
+    gc.freeze()
+    gc.enable()
+    return found
 
 
 @pytest.fixture(scope="session")

@@ -145,6 +145,8 @@ class Homeserver:
         # Hashing passwords well takes a quarter of a second each time.
         with (self.synapse.directory / "homeserver.yaml").open("a") as file:
             file.write("bcrypt_rounds: 4\n")
+            # It lives for minutes: most of what the collector would look through ends with it.
+            file.write("gc_min_interval: [30s, 5m, 1h]\n")
             # Hundreds of people come from this one address.
             often = {"per_second": 1000, "burst_count": 10000}
             limits = dict.fromkeys(("address", "account", "failed_attempts"), often)
@@ -192,6 +194,10 @@ class LettaServer:
 
     def __post_init__(self) -> None:
         command = self.app_server.command
+        # It runs git eight times in a turn, and each fork copies the list of all its pages: let
+        # them be few and large, where the kernel has such.
+        large_pages = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
+        command = replace(command, env={**command.env, **large_pages})
         self.server = ServerProcess(command, lambda: self.app_server.ready(self.http))
 
     @property

@@ -2,12 +2,12 @@
 
 import secrets
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Self
 
 from tests.crash.bridges import Bridges, Room
 from tests.crash.points import EDITING_POINTS, ENDING_POINTS
-from tests.waiting import eventually
 
 from letta_matrix.conversations.approval_text import ALLOW
 
@@ -39,10 +39,11 @@ async def growth(bridges: Bridges, room: Room, words: Words, edits: int = 1) -> 
         replies = await bridges.replies(room)
         return replies[-1].edits if replies and replies[-1].live else -1
 
-    done = await eventually(edited, (-1).__lt__, what="a reply begins")
+    watch = partial(bridges.person.watch, room.room_id, edited)
+    done = await watch((-1).__lt__, "a reply begins")
     while done < edits:
         bridges.steps.step(words.text)
-        done = await eventually(edited, done.__lt__, what="the reply grows")
+        done = await watch(done.__lt__, "the reply grows")
 
 
 async def tell_and_die(bridges: Bridges, room: Room, words: Words, point: str) -> str:
@@ -111,7 +112,7 @@ async def asked(bridges: Bridges, room: Room, number: int = 1) -> str:
     async def is_asked() -> bool:
         return len(await bridges.questions(room)) >= number
 
-    await eventually(is_asked, what="the agent asks")
+    await bridges.person.watch(room.room_id, is_asked, what="the agent asks")
     return (await bridges.questions(room))[number - 1].event_id
 
 

@@ -1,5 +1,6 @@
 """Data directories that all crash tests share; each test has an agent of its own."""
 
+import secrets
 from collections.abc import AsyncGenerator, Callable
 
 import aiohttp
@@ -25,7 +26,7 @@ async def build(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> AsyncGenerator[Build]:
     """Makes a data directory, with no bridge running, for one person."""
-    user_id, token, _ = await homeserver.register("crash")
+    user_id, token, _ = await homeserver.register(f"crash_{secrets.token_hex(3)}")
     person = Person(http, homeserver.url, user_id, token)
 
     async with Nursery() as nursery:

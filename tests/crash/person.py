@@ -1,15 +1,17 @@
 """A person with an ordinary Matrix client: what they send, and what they see."""
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import aiohttp
+from tests.integration import people
 
 from letta_matrix.matrix.content import BESIDE, LIVE, MARKER, thread_relation
 
 Event = Mapping[str, Any]
+T = TypeVar("T")
 _PAGE = 50
 
 
@@ -40,6 +42,20 @@ class Person:
         default_factory=dict[str, tuple[str, tuple[Event, ...]]]
     )
     """By room: where its last page begins, and what was said before."""
+    _client: people.Person = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._client = people.Person(self.http, self.url, self.user_id, self.token)
+
+    async def watch(
+        self,
+        room_id: str,
+        probe: Callable[[], Awaitable[T]],
+        accept: Callable[[T], object] = bool,
+        what: str = "",
+    ) -> T:
+        """As `eventually`, but looking again only when something has happened in the room."""
+        return await self._client.watch(room_id, probe, accept, what)
 
     async def send(
         self, room_id: str, text: str, thread_id: str = "", *, kind: str = "m.text"

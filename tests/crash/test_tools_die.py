@@ -55,7 +55,7 @@ async def test_killed_while_telling_what_was_said_unasked(bridges: Bridges, poin
     async def is_told() -> bool:
         return len(await bridges.replies(room)) > before
 
-    await eventually(is_told, what="what was said is told")
+    await bridges.person.watch(room.room_id, is_told, what="what was said is told")
     later = Words.quick()
     event_id = await bridges.say(room, later.text)
     await bridges.settled(room, event_id)

@@ -23,7 +23,8 @@ async def test_every_message_is_found_among_edits_and_other_events(
         await admit(self, txn_id, [one for one in events if one["room_id"] != room.room_id])
 
     ghost = world.as_user(room.ghost)
-    told = [f"message {number}" for number in range(60)]
+    # With their edits more than the first page that is read.
+    told = [f"message {number}" for number in range(30)]
     with monkeypatch.context() as patched:
         patched.setattr(Dispatcher, "admit", lose)
         for text in told:

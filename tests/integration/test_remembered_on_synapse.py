@@ -2,8 +2,9 @@
 a backup, renamed."""
 
 import shutil
+import sqlite3
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -152,6 +153,15 @@ async def another_homeserver(
         made.stop()
 
 
+def back_up(homeserver: Homeserver, folder: Path) -> None:
+    """Copy the files of a homeserver that runs."""
+    files, database = homeserver.synapse.directory, homeserver.synapse.database.path
+    shutil.copytree(files, folder, ignore=shutil.ignore_patterns(f"{database.name}*"))
+    target = folder / database.name
+    with closing(sqlite3.connect(database)) as own, closing(sqlite3.connect(target)) as copy:
+        own.backup(copy)
+
+
 async def person_on(homeserver: Homeserver) -> Person:
     """The same person, wherever it is."""
     who, token, password = await homeserver.register("eve")
@@ -169,9 +179,7 @@ async def test_a_homeserver_put_back_or_set_up_afresh_gets_what_it_lacks(
         async with bridge_on(own, tmp_path, eve, runtime) as world:
             early = await world.meet(agents[0])
             await talks(world, early)
-            own.stop()
-            shutil.copytree(files, backup)
-            await own.server.start()
+            back_up(own, backup)
             late = await world.meet(agents[1])
             await talks(world, late)
             own.stop()

@@ -200,9 +200,12 @@ async def test_the_agents_own_words_are_its_own(fake: Rooms, prompts: Prompts) -
         ({"content": []}, ""),
     ],
 )
-async def test_quotes(event: dict[str, Any], quote: str, fake: Rooms, prompts: Prompts) -> None:
+async def test_quotes(
+    event: dict[str, Any], quote: str, fake: Rooms, prompts: Prompts, clock: Clock
+) -> None:
     fake.known["$0"] = event
-    assert (await build(prompts, reply_to="$0")).header == f"{ENVELOPE}\n{quote}"
+    prompt = await clock.through(build(prompts, reply_to="$0"))
+    assert prompt.header == f"{ENVELOPE}\n{quote}"
 
 
 async def test_what_cannot_be_read_is_not_quoted(fake: Rooms, prompts: Prompts) -> None:

@@ -1,6 +1,7 @@
 """`letta-matrix run`."""
 
 import asyncio
+import gc
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,10 +21,13 @@ def register(app: typer.Typer) -> None:
 
 def run(config: ConfigOption = None) -> None:
     """Run the bridge against your own homeserver and runtimes."""
+    # What is imported stays: looking for garbage in it would be a fifth of a start's work.
+    gc.disable()
     from letta_matrix.app import bridge
     from letta_matrix.config import load_config
     from letta_matrix.stack.data import check_folders
 
+    gc.enable()
     settings = load_config(config_path(config))
     check_folders(_folders(settings), warn)
     asyncio.run(bridge.run(settings))
