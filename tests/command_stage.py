@@ -9,13 +9,15 @@ import pytest
 from tests.builders import APPROVABLE, PERSON, InSight, agent, config_for, message
 from tests.fake_homeserver import FakeHomeserver
 
+from letta_matrix.commands.command import Command
+from letta_matrix.commands.runner import CommandRunner
+from letta_matrix.commands.services import CommandServices
 from letta_matrix.common.vitals import Vitals
+from letta_matrix.config import Config
 from letta_matrix.conversations.admission import Admission
 from letta_matrix.conversations.approvals import Approvals
-from letta_matrix.conversations.commands.command import Command
-from letta_matrix.conversations.commands.runner import CommandRunner
-from letta_matrix.conversations.commands.services import CommandServices
 from letta_matrix.conversations.roster import Roster
+from letta_matrix.conversations.speakers import Speaker
 from letta_matrix.conversations.voices import Voices
 from letta_matrix.matrix.homeserver import Homeserver
 from letta_matrix.runtimes.faults import RuntimeFault
@@ -88,9 +90,20 @@ class Stage:
             Admission(config, self.homeserver),
             self.archive,
             Roster(self.homeserver).horizons,
-            Voices(self.homeserver, self.directory, self.rooms, Roster(self.homeserver)),
+            self.speaker_for(config),
         )
         return CommandRunner(self.homeserver, services, *([commands] if commands else []))
+
+    def speaker_for(self, config: Config) -> Speaker:
+        return Speaker(
+            config,
+            self.homeserver,
+            self.directory,
+            self.rooms,
+            self.turns,
+            self.outbox,
+            Voices(self.homeserver, self.directory, self.rooms, Roster(self.homeserver)),
+        )
 
     async def cancel(self, meant: Callable[[Turn], bool]) -> int:
         stopped = [turn for turn in self.running if meant(turn)]

@@ -9,6 +9,8 @@ from letta_matrix.agents.losses import Losses
 from letta_matrix.agents.remembered import Remembered
 from letta_matrix.app.listings import Listings
 from letta_matrix.app.stores import Stores
+from letta_matrix.commands.runner import CommandRunner
+from letta_matrix.commands.services import CommandServices
 from letta_matrix.common.vitals import Vitals
 from letta_matrix.config import Config
 from letta_matrix.conversations import notices
@@ -17,8 +19,6 @@ from letta_matrix.conversations.answers import Answers
 from letta_matrix.conversations.approval_sight import ApprovalSight
 from letta_matrix.conversations.approvals import Approvals
 from letta_matrix.conversations.catch_up import CatchUp
-from letta_matrix.conversations.commands.runner import CommandRunner
-from letta_matrix.conversations.commands.services import CommandServices
 from letta_matrix.conversations.context import Contexts
 from letta_matrix.conversations.dispatcher import Dispatcher
 from letta_matrix.conversations.encryption import Encryption
@@ -31,6 +31,7 @@ from letta_matrix.conversations.refusals import Refusals
 from letta_matrix.conversations.room_moves import RoomMoves
 from letta_matrix.conversations.room_turns import RoomTurns
 from letta_matrix.conversations.routing import Router
+from letta_matrix.conversations.speakers import Speaker
 from letta_matrix.conversations.surroundings import Surroundings
 from letta_matrix.conversations.tries import Runner
 from letta_matrix.conversations.turn_runner import TurnRunner
@@ -213,8 +214,8 @@ class Parts:
             TurnKind.COMMAND: CommandRunner(self.homeserver, services),
             TurnKind.INVITE: self.invitations,
             TurnKind.REDACTION: self.withdrawals,
-            TurnKind.REFUSED: Refusals(self.homeserver, services),
-            TurnKind.LOOPED: Refusals(self.homeserver, services, notices.LOOP),
+            TurnKind.REFUSED: Refusals(services.speaker),
+            TurnKind.LOOPED: Refusals(services.speaker, notices.LOOP),
             TurnKind.PAUSED: Pauses(self.homeserver, stores.directory, stores.turns),
             TurnKind.ROOM: self.room_turns,
         }
@@ -253,7 +254,19 @@ class Parts:
             admission=self.admission,
             archive=lambda agent: self.home.archive(agent, stores.directory),
             horizons=self.prompts.roster.horizons,
-            voices=self.voices,
+            speaker=self._speaker(),
+        )
+
+    def _speaker(self) -> Speaker:
+        stores = self.stores
+        return Speaker(
+            self._config,
+            self.homeserver,
+            stores.directory,
+            stores.rooms,
+            stores.turns,
+            stores.outbox,
+            self.voices,
         )
 
     def _toolbox(self) -> Toolbox:

@@ -7,7 +7,7 @@ from mautrix.errors import MatrixRequestError
 
 from letta_matrix.config import Config
 from letta_matrix.conversations import notices
-from letta_matrix.conversations.commands.texts import link
+from letta_matrix.conversations.verbatim import link
 from letta_matrix.matrix.content import text_content
 from letta_matrix.matrix.errors import refusal
 from letta_matrix.matrix.identifiers import room_alias

@@ -9,9 +9,9 @@ from mautrix.errors import MatrixRequestError, MForbidden
 
 from letta_matrix.conversations import notices
 from letta_matrix.conversations.asides import Asides
-from letta_matrix.conversations.commands.texts import link
 from letta_matrix.conversations.roster import Roster
 from letta_matrix.conversations.verbatim import inline_code as code
+from letta_matrix.conversations.verbatim import link
 from letta_matrix.matrix.errors import refusal
 from letta_matrix.matrix.events import mapping
 from letta_matrix.matrix.homeserver import Homeserver

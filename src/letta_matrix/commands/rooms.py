@@ -4,11 +4,11 @@ from collections.abc import Sequence
 
 from mautrix.errors import MatrixRequestError
 
+from letta_matrix.commands.command import CommandContext, CommandFault
+from letta_matrix.commands.management import find_agent
+from letta_matrix.commands.overview import active, room_link
+from letta_matrix.commands.texts import counted, name_of
 from letta_matrix.conversations.admission import Admitted
-from letta_matrix.conversations.commands.command import CommandContext, CommandFault
-from letta_matrix.conversations.commands.management import find_agent
-from letta_matrix.conversations.commands.overview import active, room_link
-from letta_matrix.conversations.commands.texts import counted, name_of
 from letta_matrix.conversations.routing import are_ids
 from letta_matrix.conversations.verbatim import inline_code as code
 from letta_matrix.matrix.errors import refusal

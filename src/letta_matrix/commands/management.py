@@ -3,12 +3,13 @@
 import difflib
 from collections import Counter
 
+from letta_matrix.commands.command import CommandContext, CommandFault
+from letta_matrix.commands.overview import active, room_link
+from letta_matrix.commands.settings import current_model
+from letta_matrix.commands.texts import counted, label, name_of
 from letta_matrix.conversations.approval_text import named, short_key
-from letta_matrix.conversations.commands.command import CommandContext, CommandFault
-from letta_matrix.conversations.commands.overview import active, room_link
-from letta_matrix.conversations.commands.settings import current_model
-from letta_matrix.conversations.commands.texts import counted, label, link, name_of
 from letta_matrix.conversations.verbatim import inline_code as code
+from letta_matrix.conversations.verbatim import link
 from letta_matrix.matrix.identifiers import room_alias
 from letta_matrix.runtimes.faults import RuntimeFault, RuntimeUnavailable
 from letta_matrix.runtimes.protocol import AgentInfo, AgentRuntime

@@ -8,7 +8,7 @@ from letta_matrix.config import Config
 from letta_matrix.conversations.admission import Admission
 from letta_matrix.conversations.approvals import Approvals
 from letta_matrix.conversations.horizons import Horizons
-from letta_matrix.conversations.voices import Voices
+from letta_matrix.conversations.speakers import Speaker
 from letta_matrix.runtimes.protocol import AgentRuntime
 from letta_matrix.store.agents import Agent, AgentDirectory
 from letta_matrix.store.conversations import ConversationStore
@@ -28,7 +28,7 @@ class CommandServices:
     `vitals` tell how the bridge is,
     `trouble_of` is the trouble of an agent by its id, "" if there is none; `waiting` counts the
     messages at a place that are not answered yet, the one being worked on included; `horizons`
-    say from when on somebody may read a room, `voices` who of us may speak there.
+    say from when on somebody may read a room, `speaker` answers.
     """
 
     config: Config
@@ -47,4 +47,4 @@ class CommandServices:
     admission: Admission
     archive: Callable[[Agent], Awaitable[None]]
     horizons: Horizons
-    voices: Voices
+    speaker: Speaker

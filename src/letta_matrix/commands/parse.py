@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 
-from letta_matrix.conversations.commands.command import (
+from letta_matrix.commands.command import (
     Argument,
     Arguments,
     Command,

@@ -4,8 +4,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import cast
 
-from letta_matrix.conversations.commands.command import CommandContext, CommandFault
-from letta_matrix.conversations.commands.texts import ago, counted, name_of, titled
+from letta_matrix.commands.command import CommandContext, CommandFault
+from letta_matrix.commands.texts import ago, counted, name_of, titled
 from letta_matrix.conversations.verbatim import inline_code as code
 from letta_matrix.runtimes.protocol import AgentRuntime
 from letta_matrix.store.agents import Agent

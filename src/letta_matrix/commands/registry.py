@@ -3,8 +3,7 @@
 import difflib
 from collections.abc import Sequence
 
-from letta_matrix.config import Role
-from letta_matrix.conversations.commands import (
+from letta_matrix.commands import (
     answering,
     management,
     overview,
@@ -12,7 +11,7 @@ from letta_matrix.conversations.commands import (
     settings,
     talking,
 )
-from letta_matrix.conversations.commands.command import (
+from letta_matrix.commands.command import (
     Argument,
     Command,
     CommandContext,
@@ -20,6 +19,7 @@ from letta_matrix.conversations.commands.command import (
     Kind,
     Scope,
 )
+from letta_matrix.config import Role
 from letta_matrix.conversations.verbatim import inline_code as code
 
 _AGENT = Argument("AGENT", Kind.TEXT, required=True)

@@ -3,10 +3,11 @@
 import time
 from collections.abc import Sequence
 
+from letta_matrix.commands.command import CommandContext, CommandFault
+from letta_matrix.commands.texts import span
 from letta_matrix.conversations.approval_text import named, short_key
-from letta_matrix.conversations.commands.command import CommandContext, CommandFault
-from letta_matrix.conversations.commands.texts import link, span
 from letta_matrix.conversations.verbatim import inline_code as code
+from letta_matrix.conversations.verbatim import link
 from letta_matrix.store.approvals import Approval, ApprovalStatus
 
 _SHORTEST_KEY = 4

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Literal
 
+from letta_matrix.commands.services import CommandServices
 from letta_matrix.config import Role
-from letta_matrix.conversations.commands.services import CommandServices
 from letta_matrix.conversations.verbatim import inline_code as code
 from letta_matrix.runtimes.protocol import AgentRuntime
 from letta_matrix.store.agents import Agent

@@ -4,25 +4,23 @@ from collections.abc import Sequence
 
 import structlog
 
-from letta_matrix.config import Role
-from letta_matrix.conversations import notices
-from letta_matrix.conversations.commands.command import (
+from letta_matrix.commands.command import (
     Command,
     CommandContext,
     CommandFault,
     Scope,
 )
-from letta_matrix.conversations.commands.parse import parse_arguments, split_line
-from letta_matrix.conversations.commands.registry import COMMANDS, find, usable_by
-from letta_matrix.conversations.commands.services import CommandServices
-from letta_matrix.conversations.commands.texts import clip
-from letta_matrix.conversations.reply import Notice, Reply
-from letta_matrix.conversations.speakers import deliver_for_bridge, reply_for_bridge
+from letta_matrix.commands.parse import parse_arguments, split_line
+from letta_matrix.commands.registry import COMMANDS, find, usable_by
+from letta_matrix.commands.services import CommandServices
+from letta_matrix.commands.texts import clip
+from letta_matrix.config import Role
+from letta_matrix.conversations import notices
+from letta_matrix.conversations.reply import Notice
 from letta_matrix.conversations.verbatim import inline_code as code
 from letta_matrix.matrix.homeserver import Homeserver
 from letta_matrix.runtimes.faults import RuntimeFault
 from letta_matrix.store.agents import Agent, AgentStatus
-from letta_matrix.store.outbox import OutboxEntry
 from letta_matrix.store.turns import Outcome, Turn, TurnStatus
 
 log = structlog.get_logger()
@@ -49,32 +47,29 @@ class CommandRunner:
 
         Raises StoreUnavailable, HomeserverUnavailable, or whatever a faulty handler raises.
         """
-        entries = await self._services.outbox.of_turn(turn.turn_id) if recovered else None
-        reply = self._reply(turn, entries)
+        speaker = self._services.speaker
+        reply = await speaker.reply(turn, recovered=recovered)
         if reply is None:
-            await self._services.turns.finish(turn, Outcome.DROPPED)
+            await speaker.keep_silent(turn, Outcome.DROPPED)
             return
         if turn.status is not TurnStatus.REPLYING:
             answer = await self._answer(turn, recovered=recovered)
             if not answer:
-                await self._services.turns.finish(turn, Outcome.ANSWERED)
+                await speaker.keep_silent(turn, Outcome.ANSWERED)
                 return
             await reply.freeze("", Notice(clip(answer, _LONGEST_ANSWER)))
-        await deliver_for_bridge(turn, reply, self._services)
+        await speaker.deliver(turn, reply)
 
     async def give_up(self, turn: Turn) -> None:
         """End a command that cannot be run, with a word to the person."""
-        reply = self._reply(turn, await self._services.outbox.of_turn(turn.turn_id))
+        speaker = self._services.speaker
+        reply = await speaker.reply(turn, recovered=True)
         if reply is None or self._is_silent(turn):
-            await self._services.turns.finish(turn, Outcome.FAILED)
+            await speaker.keep_silent(turn, Outcome.FAILED)
             return
         if turn.status is not TurnStatus.REPLYING:
             await reply.freeze("", Notice(notices.BROKEN), Outcome.FAILED)
-        await deliver_for_bridge(turn, reply, self._services)
-
-    def _reply(self, turn: Turn, entries: list[OutboxEntry] | None) -> Reply | None:
-        """What answers a command; None where nobody is left to speak."""
-        return reply_for_bridge(turn, self._homeserver, self._services, entries)
+        await speaker.deliver(turn, reply)
 
     async def _answer(self, turn: Turn, *, recovered: bool) -> str | None:
         config = self._services.config
