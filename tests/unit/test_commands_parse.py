@@ -16,8 +16,8 @@ from letta_matrix.commands.command import (
 from letta_matrix.commands.parse import parse_arguments, split_line
 from letta_matrix.commands.registry import COMMANDS
 from letta_matrix.commands.texts import clip, label, span
-from letta_matrix.conversations.verbatim import link, visible
 from letta_matrix.matrix.formatting import render
+from letta_matrix.matrix.verbatim import link, visible
 
 
 async def nothing(_context: CommandContext) -> None:

@@ -6,10 +6,9 @@ from fastapi import Query
 from pydantic import ConfigDict, Field
 
 from letta_matrix.api.calling import IdempotencyKey, Json, call, given_once
-from letta_matrix.api.changes import WriteBody
 from letta_matrix.api.paths import EventOfPath, RoomOfPath
 from letta_matrix.api.problems import FROM_TOOLS
-from letta_matrix.api.routing import router_for
+from letta_matrix.api.routing import WriteBody, router_for
 from letta_matrix.api.security import Api, Holder
 from letta_matrix.toolbox.editing import Edited, Redacted
 from letta_matrix.toolbox.history import Context, History, Thread

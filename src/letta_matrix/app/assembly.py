@@ -41,11 +41,16 @@ from letta_matrix.matrix.homeserver import Homeserver
 from letta_matrix.matrix.intent import Intent
 from letta_matrix.matrix.pacing import Pacer
 from letta_matrix.matrix.route import route_to
+from letta_matrix.operations.agents import AgentOperations
+from letta_matrix.operations.approvals import ApprovalOperations
+from letta_matrix.operations.tokens import TokenOperations
+from letta_matrix.operations.turns import TurnOperations
 from letta_matrix.runtimes.protocol import AgentRuntime
 from letta_matrix.store.audit import AuditEntry
 from letta_matrix.store.places import Place
 from letta_matrix.store.turns import Turn, TurnKind
 from letta_matrix.toolbox.registry import Toolbox
+from letta_matrix.toolbox.tool import Tool
 
 
 class Parts:
@@ -106,7 +111,6 @@ class Parts:
             self.homeserver.clock.now,
         )
         self.toolbox = self._toolbox()
-        self.admission = Admission(config, self.homeserver)
         roster = self.prompts.roster
         self.voices = Voices(self.homeserver, stores.directory, stores.rooms, roster)
         self.turn_runner = self._turn_runner()
@@ -244,15 +248,11 @@ class Parts:
             turns=stores.turns,
             conversations=stores.conversations,
             rooms=stores.rooms,
-            outbox=stores.outbox,
             approvals=self.approvals,
-            cancel=self.cancel,
-            sync=self.sync,
+            toolbox=self.toolbox,
             vitals=self._vitals,
             trouble_of=trouble_of,
             waiting=self._waiting,
-            admission=self.admission,
-            archive=lambda agent: self.home.archive(agent, stores.directory),
             horizons=self.prompts.roster.horizons,
             speaker=self._speaker(),
         )
@@ -280,7 +280,25 @@ class Parts:
             stores.turns,
             stores.outbox,
             stores.audit,
+            self._operations(),
         )
+
+    def _operations(self) -> list[Tool[Any]]:
+        stores = self.stores
+        agents = AgentOperations(
+            self._config,
+            stores.directory,
+            self.runtimes,
+            Admission(self._config, self.homeserver),
+            self.sync,
+            lambda agent: self.home.archive(agent, stores.directory),
+        )
+        return [
+            *agents.all(),
+            *ApprovalOperations(self.approvals).all(),
+            *TurnOperations(stores.turns, stores.outbox, self.cancel).all(),
+            *TokenOperations(stores.directory, stores.tokens).all(),
+        ]
 
     def _arrived(self, event: Mapping[str, Any]) -> None:
         self.home.accounts.heard(event)

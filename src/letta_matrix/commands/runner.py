@@ -8,7 +8,7 @@ from letta_matrix.commands.command import (
     Command,
     CommandContext,
     CommandFault,
-    Scope,
+    Where,
 )
 from letta_matrix.commands.parse import parse_arguments, split_line
 from letta_matrix.commands.registry import COMMANDS, find, usable_by
@@ -17,11 +17,13 @@ from letta_matrix.commands.texts import clip
 from letta_matrix.config import Role
 from letta_matrix.conversations import notices
 from letta_matrix.conversations.reply import Notice
-from letta_matrix.conversations.verbatim import inline_code as code
-from letta_matrix.matrix.homeserver import Homeserver
+from letta_matrix.matrix.homeserver import Homeserver, HomeserverUnavailable
+from letta_matrix.matrix.verbatim import inline_code as code
 from letta_matrix.runtimes.faults import RuntimeFault
 from letta_matrix.store.agents import Agent, AgentStatus
+from letta_matrix.store.database import StoreUnavailable
 from letta_matrix.store.turns import Outcome, Turn, TurnStatus
+from letta_matrix.toolbox.faults import ToolError
 
 log = structlog.get_logger()
 
@@ -95,6 +97,16 @@ class CommandRunner:
             return await command.handler(context)
         except CommandFault as fault:
             answer = str(fault)
+        except ToolError as error:
+            match error.__cause__:
+                case StoreUnavailable() | HomeserverUnavailable() as passing:
+                    # Then the command is tried again.
+                    raise passing from error
+                case RuntimeFault():
+                    log.info("a command failed", command=name, reason=str(error))
+                    answer = f"That did not work: {code(str(error), limit=300)}"
+                case _:
+                    answer = str(error)
         except RuntimeFault as fault:
             log.info("a command failed", command=name, reason=str(fault))
             answer = f"That did not work: {code(str(fault), limit=300)}"
@@ -110,7 +122,7 @@ class CommandRunner:
             raise CommandFault(
                 f"{code('!' + command.name)} is for admins only; `!help` lists what you may use."
             )
-        if command.scope is Scope.AGENT and not agents:
+        if command.scope is Where.AGENT and not agents:
             raise CommandFault(
                 f"{code('!' + command.name)} is about an agent: say it in that agent's room."
             )

@@ -1,6 +1,6 @@
 """Names, times and numbers as they may stand in a command's answer (Markdown)."""
 
-from letta_matrix.conversations.verbatim import inline_code
+from letta_matrix.matrix.verbatim import inline_code
 from letta_matrix.store.agents import Agent
 from letta_matrix.store.conversations import Conversation
 

@@ -13,7 +13,7 @@ import structlog
 from letta_matrix.store.audit import AuditEntry, AuditStore
 from letta_matrix.store.database import StoreUnavailable
 from letta_matrix.toolbox.faults import Fault, ToolError
-from letta_matrix.toolbox.named_rooms import NamedRooms
+from letta_matrix.toolbox.notes import Notes
 from letta_matrix.toolbox.tool import Result
 
 log = structlog.get_logger()
@@ -67,9 +67,9 @@ class Ledger:
         work: Work,
         *,
         waits: bool = False,
-        named: NamedRooms | None = None,
+        notes: Notes | None = None,
     ) -> Result:
-        """Do `work`; with `waits` it is for somebody's answer, and ends with its caller. `named`
+        """Do `work`; with `waits` it is for somebody's answer, and ends with its caller. `notes`
         learns what an earlier try has noted.
 
         Raises:
@@ -81,7 +81,7 @@ class Ledger:
         if self._closed:
             raise ToolError(_STOPPING, Fault.UNAVAILABLE)
         told: _Told = asyncio.get_running_loop().create_future()
-        task = self._start(self._carry_out(entry, work, told, named, waits=waits))
+        task = self._start(self._carry_out(entry, work, told, notes, waits=waits))
         for group in (self._calls, self._waiting) if waits else (self._calls,):
             group.add(task)
             task.add_done_callback(group.discard)
@@ -116,13 +116,13 @@ class Ledger:
         entry: AuditEntry,
         work: Work,
         told: _Told,
-        named: NamedRooms | None,
+        notes: Notes | None,
         *,
         waits: bool,
     ) -> None:
         try:
             async with self._door(entry):
-                await self._once(entry, work, told, named)
+                await self._once(entry, work, told, notes)
         except asyncio.CancelledError:
             if waits:
                 # A runtime that is told nothing asks again after the start.
@@ -141,9 +141,7 @@ class Ledger:
             return nullcontext()
         return self._doors.setdefault((entry.principal, entry.transaction_id), asyncio.Lock())
 
-    async def _once(
-        self, entry: AuditEntry, work: Work, told: _Told, named: NamedRooms | None
-    ) -> None:
+    async def _once(self, entry: AuditEntry, work: Work, told: _Told, notes: Notes | None) -> None:
         beginning = asyncio.create_task(self._begin(entry))
         again = False
         if entry.transaction_id is not None:
@@ -153,8 +151,8 @@ class Ledger:
                 _tell(told, known.result)
                 return
             again = not is_new
-            if named is not None:
-                named.begin(known)
+            if notes is not None:
+                notes.begin(known)
         outcome: str = CANCELLED
         result: Result = {}
         try:
@@ -169,7 +167,7 @@ class Ledger:
             outcome = Fault.FAILED
             raise
         finally:
-            kept = dict(result) if outcome == OK else named.noted if named is not None else None
+            kept = dict(result) if outcome == OK else notes.noted if notes is not None else None
             ended = replace(
                 entry,
                 outcome=outcome,
