@@ -10,7 +10,7 @@ from letta_matrix.store.rooms import Rooms
 from letta_matrix.toolbox.finding import find_agent
 from letta_matrix.toolbox.principal import Scope
 from letta_matrix.toolbox.results import UNTRUSTED, cut, fit_items
-from letta_matrix.toolbox.tool import Caller, Line, Params, Result, Tool
+from letta_matrix.toolbox.tool import Caller, Line, Params, Result, Tool, tool
 
 AGENT = "the agent's name, agent id or Matrix user id"
 
@@ -61,37 +61,35 @@ class AgentTools:
 
     def tools(self) -> list[Tool[Any]]:
         return [
-            Tool(
+            tool(
                 "list_agents",
                 "List agents",
-                "List the agents you can message: names, ids, rooms, what they are for.",
                 Scope.AGENTS,
-                ListAgents,
-                AgentsResult,
                 self.list_agents,
+                AgentsResult,
                 read_only=True,
                 idempotent=True,
             ),
-            Tool(
+            tool(
                 "get_agent",
                 "Get an agent",
-                "Tell of one agent: its ids, its own room, what it is for.",
                 Scope.AGENTS,
-                GetAgent,
-                AgentResult,
                 self.get_agent,
+                AgentResult,
                 read_only=True,
                 idempotent=True,
             ),
         ]
 
     async def list_agents(self, caller: Caller, params: ListAgents) -> Result:
+        """List the agents you can message: names, ids, rooms, what they are for."""
         known = sorted(known_to(caller, self._directory), key=lambda one: (one.name, one.agent_id))
         shown = known[params.after : params.after + _MOST]
         agents = [self._entry(caller, agent, _LISTED) for agent in shown]
         return fit_items(UNTRUSTED, "agents", agents, params.after, len(known))
 
     async def get_agent(self, caller: Caller, params: GetAgent) -> Result:
+        """Tell of one agent: its ids, its own room, what it is for."""
         agent = find_agent(params.agent, known_to(caller, self._directory))
         return {**UNTRUSTED, **self._entry(caller, agent, _DESCRIBED)}
 

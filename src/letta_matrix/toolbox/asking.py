@@ -29,6 +29,7 @@ from letta_matrix.toolbox.tool import (
     Result,
     Tool,
     WriteParams,
+    tool,
 )
 from letta_matrix.toolbox.writing import GIVE_UP_AFTER, existing, marker_of, spoken
 
@@ -96,19 +97,13 @@ class Asking:
 
     def tools(self) -> list[Tool[Any]]:
         return [
-            Tool(
-                "ask_human",
-                "Ask a human",
-                "Ask people a question, with options to choose from, and wait for the answer.",
-                Scope.AGENTS,
-                AskHuman,
-                HumanAnswer,
-                self.ask_human,
-                seconds=None,
+            tool(
+                "ask_human", "Ask a human", Scope.AGENTS, self.ask_human, HumanAnswer, seconds=None
             )
         ]
 
     async def ask_human(self, caller: Caller, params: AskHuman) -> Result:
+        """Ask people a question, with options to choose from, and wait for the answer."""
         deadline = time.time() + params.timeout_seconds
         place = self._place(caller, params)
         async with living_room(caller, place.room_id) as room_id:

@@ -28,6 +28,7 @@ from letta_matrix.toolbox.tool import (
     Result,
     Tool,
     WriteParams,
+    tool,
 )
 from letta_matrix.toolbox.visits import Visits
 from letta_matrix.toolbox.writing import fitting, send_once, spoken
@@ -85,19 +86,18 @@ class Messaging:
 
     def tools(self) -> list[Tool[Any]]:
         return [
-            Tool(
+            tool(
                 "message_agent",
                 "Message an agent",
-                "Send a message to another agent and wait for its answer.",
                 Scope.AGENTS,
-                MessageAgent,
-                AgentAnswer,
                 self.message_agent,
+                AgentAnswer,
                 seconds=None,
             )
         ]
 
     async def message_agent(self, caller: Caller, params: MessageAgent) -> Result:
+        """Send a message to another agent and wait for its answer."""
         target = self._target(caller, params.agent)
         hops = await self._hops(caller, target)
         if hops + 1 > self._max_hops:
