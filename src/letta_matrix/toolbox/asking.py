@@ -11,6 +11,7 @@ from mautrix.errors import MatrixRequestError
 from pydantic import Field
 from typing_extensions import TypedDict
 
+from letta_matrix.common.tasks import Tasks
 from letta_matrix.matrix.content import BESIDE, edit_content, text_content, thread_relation
 from letta_matrix.matrix.homeserver import HomeserverUnavailable
 from letta_matrix.store.agents import AgentDirectory
@@ -93,7 +94,7 @@ class Asking:
         self._questions = questions
         self._arrivals = arrivals
         self._standing: dict[str, tuple[Caller, Question, AskHuman]] = {}
-        self._background: set[asyncio.Task[None]] = set()
+        self._background = Tasks()
 
     def tools(self) -> list[Tool[Any]]:
         return [
@@ -154,9 +155,7 @@ class Asking:
         self._begin(self._close(*standing, None))
 
     def _begin(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(work)
-        self._background.add(task)
-        task.add_done_callback(self._background.discard)
+        self._background.start(work)
 
     @contextmanager
     def _reminding(self, caller: Caller, question: Question) -> Generator[None]:

@@ -3,13 +3,14 @@
 import asyncio
 import hashlib
 import json
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import nullcontext
 from dataclasses import replace
 from weakref import WeakValueDictionary
 
 import structlog
 
+from letta_matrix.common.tasks import Tasks
 from letta_matrix.store.audit import AuditEntry, AuditStore
 from letta_matrix.store.database import StoreUnavailable
 from letta_matrix.toolbox.faults import Fault, ToolError
@@ -55,7 +56,7 @@ class Ledger:
     def __init__(self, store: AuditStore, mirror: Mirror = lambda _: None) -> None:
         self._store = store
         self.mirror = mirror
-        self._running: set[asyncio.Task[None]] = set()
+        self._running = Tasks()
         self._calls: set[asyncio.Task[None]] = set()
         self._waiting: set[asyncio.Task[None]] = set()
         self._doors: WeakValueDictionary[tuple[str, str], asyncio.Lock] = WeakValueDictionary()
@@ -81,7 +82,7 @@ class Ledger:
         if self._closed:
             raise ToolError(_STOPPING, Fault.UNAVAILABLE)
         told: _Told = asyncio.get_running_loop().create_future()
-        task = self._start(self._carry_out(entry, work, told, notes, waits=waits))
+        task = self._running.start(self._carry_out(entry, work, told, notes, waits=waits))
         for group in (self._calls, self._waiting) if waits else (self._calls,):
             group.add(task)
             task.add_done_callback(group.discard)
@@ -104,12 +105,6 @@ class Ledger:
                 _cancel(self._calls)
         while self._running:
             await asyncio.wait(self._running)
-
-    def _start(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
-        task = asyncio.create_task(work)
-        self._running.add(task)
-        task.add_done_callback(self._running.discard)
-        return task
 
     async def _carry_out(
         self,
@@ -175,7 +170,7 @@ class Ledger:
                 event_id=_text(result.get("event_id")),
                 result=kept if entry.transaction_id is not None else None,
             )
-            await asyncio.shield(self._start(self._end(beginning, ended)))
+            await asyncio.shield(self._running.start(self._end(beginning, ended)))
 
     async def _begin(self, entry: AuditEntry) -> tuple[AuditEntry, bool]:
         # A call of no transaction begins beside its work: the homeserver's answer takes longer
