@@ -104,7 +104,7 @@ class Stage:
         operations = [
             *agents.all(),
             *ApprovalOperations(self.approvals).all(),
-            *TurnOperations(self.turns, self.outbox, self.cancel).all(),
+            *TurnOperations(self.directory, self.turns, self.outbox, self.cancel).all(),
         ]
         self.audit = AuditStore(self.database)
         toolbox = Toolbox(

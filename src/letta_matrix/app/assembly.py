@@ -296,7 +296,7 @@ class Parts:
         return [
             *agents.all(),
             *ApprovalOperations(self.approvals).all(),
-            *TurnOperations(stores.turns, stores.outbox, self.cancel).all(),
+            *TurnOperations(stores.directory, stores.turns, stores.outbox, self.cancel).all(),
             *TokenOperations(stores.directory, stores.tokens).all(),
         ]
 

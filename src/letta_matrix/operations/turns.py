@@ -8,6 +8,7 @@ from typing_extensions import TypedDict
 
 from letta_matrix.matrix.verbatim import inline_code as code
 from letta_matrix.operations.operation import is_admin, operation
+from letta_matrix.store.agents import AgentDirectory
 from letta_matrix.store.outbox import Outbox
 from letta_matrix.store.places import Place
 from letta_matrix.store.turns import Turn, TurnStore
@@ -34,7 +35,10 @@ class Cancelled(TypedDict):
 class TurnOperations:
     """Stops turns: people their own ones, in the room they say it in; admins all."""
 
-    def __init__(self, turns: TurnStore, outbox: Outbox, cancel: Cancel) -> None:
+    def __init__(
+        self, directory: AgentDirectory, turns: TurnStore, outbox: Outbox, cancel: Cancel
+    ) -> None:
+        self._directory = directory
         self._turns = turns
         self._outbox = outbox
         self._cancel = cancel
@@ -74,7 +78,9 @@ class TurnOperations:
             raise ToolError("Say which turn is meant.")
         if params.event_id:
             return here.room_id, await self._about(here.room_id, params.event_id)
-        return here.room_id, lambda turn: _is_at(turn, here)
+        # In rooms of others every answer has a thread of its own: outside of them all count.
+        every = self._directory.by_room(here.room_id) is None and not here.thread_id
+        return here.room_id, lambda turn: _is_at(turn, here, every_thread=every)
 
     async def _about(self, room_id: str, event_id: str) -> Callable[[Turn], bool]:
         """Which turns an event, a message or the reply to it, stands for: with those that ask it
@@ -87,8 +93,6 @@ class TurnOperations:
         return lambda turn: turn.room_id == room_id and bool(ids & {turn.turn_id, turn.revises})
 
 
-def _is_at(turn: Turn, place: Place) -> bool:
-    # In rooms of others, where no agent is named, every answer has a thread of its own: outside of
-    # them all count.
-    here = turn.thread_id == place.thread_id or not (place.agent_id or place.thread_id)
-    return turn.room_id == place.room_id and place.agent_id in ("", turn.agent_id) and here
+def _is_at(turn: Turn, place: Place, *, every_thread: bool) -> bool:
+    here = every_thread or turn.thread_id == place.thread_id
+    return here and turn.room_id == place.room_id and place.agent_id in ("", turn.agent_id)
