@@ -9,20 +9,26 @@ import pytest
 from tests.builders import APPROVABLE, PERSON, InSight, agent, config_for, message
 from tests.fake_homeserver import FakeHomeserver
 
+from letta_matrix.commands.command import Command
+from letta_matrix.commands.runner import CommandRunner
+from letta_matrix.commands.services import CommandServices
 from letta_matrix.common.vitals import Vitals
+from letta_matrix.config import Config
 from letta_matrix.conversations.admission import Admission
 from letta_matrix.conversations.approvals import Approvals
-from letta_matrix.conversations.commands.command import Command
-from letta_matrix.conversations.commands.runner import CommandRunner
-from letta_matrix.conversations.commands.services import CommandServices
 from letta_matrix.conversations.roster import Roster
+from letta_matrix.conversations.speakers import Speaker
 from letta_matrix.conversations.voices import Voices
 from letta_matrix.matrix.homeserver import Homeserver
+from letta_matrix.operations.agents import AgentOperations
+from letta_matrix.operations.approvals import ApprovalOperations
+from letta_matrix.operations.turns import TurnOperations
 from letta_matrix.runtimes.faults import RuntimeFault
 from letta_matrix.runtimes.memory import MemoryRuntime
 from letta_matrix.runtimes.protocol import AgentInfo
 from letta_matrix.store.agents import Agent, AgentDirectory
 from letta_matrix.store.approvals import Approval, ApprovalStatus, ApprovalStore
+from letta_matrix.store.audit import AuditStore
 from letta_matrix.store.conversations import ConversationStore
 from letta_matrix.store.database import Database
 from letta_matrix.store.inbox import Inbox, InboxEntry, InboxState
@@ -30,6 +36,7 @@ from letta_matrix.store.outbox import Outbox, OutboxEntry, OutboxKind
 from letta_matrix.store.places import Place
 from letta_matrix.store.rooms import Rooms
 from letta_matrix.store.turns import Turn, TurnKind, TurnStatus, TurnStore, turn_id_of
+from letta_matrix.toolbox.registry import Toolbox
 
 ADMIN = "@root:test"
 STRANGER = "@bob:test"
@@ -60,6 +67,7 @@ class Stage:
         self.archived: list[str] = []
         self.syncs = 0
         self.homeserver = homeserver
+        self._toolboxes: list[Toolbox] = []
         self.runner = self.runner_for()
 
     def runner_for(self, *commands: Command, **conversations: Any) -> CommandRunner:
@@ -78,19 +86,56 @@ class Stage:
             self.turns,
             self.conversations,
             self.rooms,
-            self.outbox,
             self.approvals,
-            self.cancel,
-            self.sync,
+            self.toolbox_for(config),
             self.vitals,
             lambda agent_id: "its room is gone" if agent_id == "agent-2" else "",
             lambda place: sum(turn.place == place for turn in self.running),
-            Admission(config, self.homeserver),
-            self.archive,
             Roster(self.homeserver).horizons,
-            Voices(self.homeserver, self.directory, self.rooms, Roster(self.homeserver)),
+            self.speaker_for(config),
         )
         return CommandRunner(self.homeserver, services, *([commands] if commands else []))
+
+    def toolbox_for(self, config: Config) -> Toolbox:
+        admission = Admission(config, self.homeserver)
+        agents = AgentOperations(
+            config, self.directory, self.runtimes, admission, self.sync, self.archive
+        )
+        operations = [
+            *agents.all(),
+            *ApprovalOperations(self.approvals).all(),
+            *TurnOperations(self.directory, self.turns, self.outbox, self.cancel).all(),
+        ]
+        self.audit = AuditStore(self.database)
+        toolbox = Toolbox(
+            config,
+            self.homeserver,
+            self.directory,
+            self.rooms,
+            self.conversations,
+            self.turns,
+            self.outbox,
+            self.audit,
+            operations,
+        )
+        self._toolboxes.append(toolbox)
+        return toolbox
+
+    async def close(self) -> None:
+        """Let what is noted be noted."""
+        for toolbox in self._toolboxes:
+            await toolbox.close()
+
+    def speaker_for(self, config: Config) -> Speaker:
+        return Speaker(
+            config,
+            self.homeserver,
+            self.directory,
+            self.rooms,
+            self.turns,
+            self.outbox,
+            Voices(self.homeserver, self.directory, self.rooms, Roster(self.homeserver)),
+        )
 
     async def cancel(self, meant: Callable[[Turn], bool]) -> int:
         stopped = [turn for turn in self.running if meant(turn)]

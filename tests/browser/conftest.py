@@ -17,8 +17,8 @@ from tests.deaf_appservice import DeafAppservice
 from tests.servers import Homeserver, free_port
 from tests.waiting import DEADLINE
 
+from letta_matrix.commands.registry import COMMANDS, listed
 from letta_matrix.connections.admission import Connections
-from letta_matrix.conversations.commands.registry import COMMANDS, listed
 from letta_matrix.web.pages import chat_routes
 from letta_matrix.web.server import AsgiServer
 

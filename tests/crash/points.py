@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
+from letta_matrix.commands.runner import CommandRunner
 from letta_matrix.conversations.approvals import Approvals
-from letta_matrix.conversations.commands.runner import CommandRunner
 from letta_matrix.conversations.reply import Reply
 from letta_matrix.conversations.speech import UNASKED
 from letta_matrix.conversations.turn_runner import TurnRunner

@@ -1,13 +1,10 @@
 """Creating an agent when the runtime's answer, or our own process, is lost on the way."""
 
-from types import SimpleNamespace
-from typing import Any
-
 import pytest
 from tests.stage import Stage
 
-from letta_matrix.api.agent_changes import create
-from letta_matrix.api.problems import Problem
+from letta_matrix.conversations.admission import Admission
+from letta_matrix.operations.agents import AgentOperations
 from letta_matrix.runtimes.faults import (
     AgentGone,
     CredentialsRefused,
@@ -17,10 +14,11 @@ from letta_matrix.runtimes.faults import (
 )
 from letta_matrix.runtimes.memory import MemoryRuntime
 from letta_matrix.runtimes.protocol import AgentInfo, Capabilities
+from letta_matrix.store.agents import Agent
 from letta_matrix.toolbox.faults import Fault, ToolError
-from letta_matrix.toolbox.principal import Principal
+from letta_matrix.toolbox.principal import Principal, Scope
 
-ADMIN = Principal("token:a", "")
+ADMIN = Principal("token:a", "", frozenset(Scope))
 
 
 class Forgetful(MemoryRuntime):
@@ -35,20 +33,31 @@ class Forgetful(MemoryRuntime):
         raise self.lost
 
 
-def services(stage: Stage, *runtimes: MemoryRuntime) -> Any:
-    return SimpleNamespace(
-        config=stage.config,
-        toolbox=stage.parts.toolbox,
-        runtimes={runtime.name: runtime for runtime in runtimes},
+async def create(stage: Stage, key: str, *runtimes: MemoryRuntime) -> str:
+    """Create Eve where these are the runtimes; the id of the new agent."""
+
+    async def sync() -> dict[str, str]:
+        return {}
+
+    async def forget(_: Agent) -> None:
+        return None
+
+    parts, by_name = stage.parts, {runtime.name: runtime for runtime in runtimes}
+    admission = Admission(stage.config, parts.homeserver)
+    agents = AgentOperations(stage.config, stage.stores.directory, by_name, admission, sync, forget)
+    parts.toolbox.operations = {one.name: one for one in agents.all()}
+    wanted = {"name": "Eve"}
+    done = await stage.parts.toolbox.do(
+        ADMIN, "agents.create", wanted, door="api", transaction_id=key
     )
+    return str(done["agent_id"])
 
 
 async def test_an_answer_that_was_lost_is_looked_for(stage: Stage) -> None:
     runtime = Forgetful(agents=1)
-    api = services(stage, runtime)
-    made = await create(api, ADMIN, "Eve", "", "", "", "k1")
+    made = await create(stage, "k1", runtime)
     assert [info.agent_id for info in await runtime.list_agents() if info.name == "Eve"] == [made]
-    assert await create(api, ADMIN, "Eve", "", "", "", "k1") == made
+    assert await create(stage, "k1", runtime) == made
     assert len(await runtime.list_agents()) == 2
 
 
@@ -56,14 +65,12 @@ async def test_a_namesake_is_not_taken_for_what_an_earlier_try_made(stage: Stage
     runtime = Forgetful()
     runtime.makes = False
     runtime.add(AgentInfo("agent-old", "Eve"))
-    api = services(stage, runtime)
     with pytest.raises(ToolError) as caught:
-        await create(api, ADMIN, "Eve", "", "", "", "k1")
+        await create(stage, "k1", runtime)
     assert caught.value.fault is Fault.UNAVAILABLE
-    with pytest.raises(ToolError, match="agent-old") as caught:
-        await create(api, ADMIN, "Eve", "", "", "", "k1")
-    assert caught.value.fault is Fault.CONFLICT
-    assert len(await runtime.list_agents()) == 1
+    runtime.makes, runtime.lost = True, RuntimeUnavailable("lost again")
+    assert await create(stage, "k1", runtime) != "agent-old"
+    assert len(await runtime.list_agents()) == 2
 
 
 @pytest.mark.parametrize(
@@ -80,16 +87,16 @@ async def test_what_a_runtime_says_is_passed_on(
     runtime = Forgetful()
     runtime.lost, runtime.makes = lost, False
     with pytest.raises(ToolError, match=str(lost)) as caught:
-        await create(services(stage, runtime), ADMIN, "Eve", "", "", "", "")
+        await create(stage, "", runtime)
     assert caught.value.fault is fault
 
 
 async def test_where_it_is_made_must_be_clear(stage: Stage) -> None:
     fixed = MemoryRuntime("fixed", capabilities=Capabilities(manage=False))
     one, two = MemoryRuntime("one"), MemoryRuntime("two")
-    with pytest.raises(Problem, match="one, two"):
-        await create(services(stage, fixed, one, two), ADMIN, "Eve", "", "", "", "")
-    with pytest.raises(Problem, match="No runtime lets"):
-        await create(services(stage, fixed), ADMIN, "Eve", "", "", "", "")
-    made = await create(services(stage, fixed, one), ADMIN, "Eve", "", "", "", "")
+    with pytest.raises(ToolError, match="`one` or `two`"):
+        await create(stage, "", fixed, one, two)
+    with pytest.raises(ToolError, match="No runtime lets"):
+        await create(stage, "", fixed)
+    made = await create(stage, "", fixed, one)
     assert [info.agent_id for info in await one.list_agents()] == [made]

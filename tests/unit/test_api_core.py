@@ -308,8 +308,12 @@ async def test_a_token_from_its_making_to_its_end(fresh: Api) -> None:
     assert problem(await fresh.call("GET", "/api/v1/whoami", token)) == (401, "unauthorized")
     unknown = await fresh.call("DELETE", "/api/v1/tokens/abc")
     assert problem(unknown) == (404, "not-found")
-    log = await audit_of(fresh, 2)
-    assert [entry["action"] for entry in log] == ["tokens.revoke", "tokens.create"]
+    log = await audit_of(fresh, 3)
+    assert [(entry["action"], entry["outcome"]) for entry in log] == [
+        ("tokens.revoke", "not-found"),
+        ("tokens.revoke", "ok"),
+        ("tokens.create", "ok"),
+    ]
     assert token not in json.dumps(log)
 
 

@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from letta_matrix.conversations.approval_text import denial, outcome, prompt
-from letta_matrix.conversations.verbatim import fenced, inline_code, visible
 from letta_matrix.matrix.content import content_size, text_content
 from letta_matrix.matrix.formatting import render
 from letta_matrix.matrix.splitting import CONTENT_LIMIT
+from letta_matrix.matrix.verbatim import fenced, inline_code, visible
 from letta_matrix.store.approvals import Approval, ApprovalStatus
 
 _BLOCK = re.compile(r"<pre><code(?: class=\"language-json\")?>(.*?)\n?</code></pre>", re.DOTALL)

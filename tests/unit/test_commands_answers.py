@@ -2,6 +2,7 @@
 
 import re
 import time
+from collections.abc import AsyncGenerator
 
 import pytest
 from tests.builders import agent
@@ -17,8 +18,8 @@ from tests.command_stage import (
 )
 from tests.fake_homeserver import FakeHomeserver
 
+from letta_matrix.commands.command import Command, CommandContext, Where
 from letta_matrix.common.vitals import Trouble
-from letta_matrix.conversations.commands.command import Command, CommandContext, Scope
 from letta_matrix.matrix.homeserver import Homeserver
 from letta_matrix.runtimes.memory import MemoryRuntime
 from letta_matrix.runtimes.protocol import Capabilities
@@ -31,8 +32,10 @@ from letta_matrix.store.turns import Outcome, TurnStatus
 @pytest.fixture
 async def stage(
     database: Database, directory: AgentDirectory, homeserver: Homeserver, fake: FakeHomeserver
-) -> Stage:
-    return await stage_on(database, directory, homeserver, fake)
+) -> AsyncGenerator[Stage]:
+    made = await stage_on(database, directory, homeserver, fake)
+    yield made
+    await made.close()
 
 
 async def test_the_answer_is_a_notice_by_the_agent_in_the_thread(stage: Stage) -> None:
@@ -122,7 +125,7 @@ async def test_a_crash_after_the_freeze_sends_the_frozen_answer_alone(stage: Sta
         ran.append(context.turn.turn_id)
         return "done"
 
-    stage.runner = stage.runner_for(Command("once", handler, "runs.", scope=Scope.BOTH))
+    stage.runner = stage.runner_for(Command("once", handler, "runs.", scope=Where.BOTH))
     turn = await stage.turn("once")
     await crashing_at(stage, turn, "finish")
     stage.fake.forgetful = True
@@ -136,8 +139,8 @@ async def test_a_handler_that_breaks_is_given_up_with_a_word(stage: Stage) -> No
         raise ZeroDivisionError
 
     commands = (
-        Command("break", handler, "breaks.", scope=Scope.BOTH),
-        Command("react-break", handler, "breaks.", scope=Scope.BOTH, hidden=True),
+        Command("break", handler, "breaks.", scope=Where.BOTH),
+        Command("react-break", handler, "breaks.", scope=Where.BOTH, hidden=True),
     )
     stage.runner = stage.runner_for(*commands)
     for line in ("break", "react-break"):

@@ -1,6 +1,7 @@
 """Commands that answer tool approvals."""
 
 import time
+from collections.abc import AsyncGenerator
 
 import pytest
 from tests.command_stage import (
@@ -24,8 +25,10 @@ from letta_matrix.store.database import Database
 @pytest.fixture
 async def stage(
     database: Database, directory: AgentDirectory, homeserver: Homeserver, fake: FakeHomeserver
-) -> Stage:
-    return await stage_on(database, directory, homeserver, fake)
+) -> AsyncGenerator[Stage]:
+    made = await stage_on(database, directory, homeserver, fake)
+    yield made
+    await made.close()
 
 
 async def test_the_only_approval_needs_no_name(stage: Stage) -> None:

@@ -1,23 +1,31 @@
 """Commands with which admins create, change and remove agents."""
 
+import time
+from collections.abc import AsyncGenerator
+
 import pytest
 from tests.builders import agent
 from tests.command_stage import ADMIN, BOT_ROOM, HERE, Stage, crashing_at, stage_on
 from tests.fake_homeserver import FakeHomeserver
+from tests.waiting import eventually
 
 from letta_matrix.matrix.homeserver import Homeserver
 from letta_matrix.runtimes.faults import RuntimeUnavailable
 from letta_matrix.runtimes.memory import MemoryRuntime
 from letta_matrix.runtimes.protocol import AgentInfo, Capabilities
 from letta_matrix.store.agents import AgentDirectory
+from letta_matrix.store.audit import AuditEntry
 from letta_matrix.store.database import Database
+from letta_matrix.toolbox.ledger import fingerprint
 
 
 @pytest.fixture
 async def stage(
     database: Database, directory: AgentDirectory, homeserver: Homeserver, fake: FakeHomeserver
-) -> Stage:
-    return await stage_on(database, directory, homeserver, fake)
+) -> AsyncGenerator[Stage]:
+    made = await stage_on(database, directory, homeserver, fake)
+    yield made
+    await made.close()
 
 
 async def test_create(stage: Stage) -> None:
@@ -36,15 +44,15 @@ async def test_create_asks_where_if_there_are_several_runtimes(stage: Stage) -> 
     async def create(line: str) -> str:
         return await stage.say(f"create {line}", BOT_ROOM, sender=ADMIN)
 
-    assert await create("Bob") == "Say where: `--runtime memory` or `--runtime cloud`."
-    assert "does not let me create" in await create("Bob --runtime fixed")
+    assert await create("Bob") == ("Say in which `runtime`: `memory` or `cloud`.")
+    assert "does not let agents be created" in await create("Bob --runtime fixed")
     assert await create("Bob --runtime nope") == (
         "There is no runtime `nope`, only `memory`, `cloud`, `fixed`."
     )
     assert "Created" in await create("Bob --runtime cloud")
     assert [info.name for info in await stage.runtimes["cloud"].list_agents()] == ["Bob"]
     assert "at most" in await create("x" * 101)
-    assert await create('""') == "An agent's name cannot be empty: give it one."
+    assert "at least 1 character" in await create('""')
 
 
 async def test_after_a_crash_nothing_is_created_twice(stage: Stage) -> None:
@@ -59,9 +67,26 @@ async def test_after_a_crash_nothing_is_created_twice(stage: Stage) -> None:
 
 async def test_a_create_cut_short_before_the_runtime_heard_of_it_is_done(stage: Stage) -> None:
     turn = await stage.turn("create Bob", BOT_ROOM, sender=ADMIN)
-    await stage.turns.run(turn, {"runtime": "memory", "before": ["agent-1", "agent-2"]})
+    wanted = {"name": "Bob", "runtime": "", "model": "", "description": ""}
+    begun, _ = await stage.audit.begin(
+        AuditEntry(
+            principal=f"user:{ADMIN}",
+            user_id="@letta:test",
+            door="chat",
+            tool="agents.create",
+            fingerprint=fingerprint(wanted),
+            at=time.time(),
+            transaction_id=turn.turn_id,
+        )
+    )
+    await stage.audit.note(begun.seq, {"notes": {"agents before": ["agent-1", "agent-2"]}})
+    await stage.turns.run(turn, {})
     assert "Created" in await stage.rerun(await stage.reload(turn))
     assert [one.name for one in await stage.runtime.list_agents()][2:] == ["Bob"]
+
+
+def ended(entries: list[AuditEntry]) -> bool:
+    return any(entry.outcome for entry in entries)
 
 
 class Losing(MemoryRuntime):
@@ -114,6 +139,33 @@ async def test_remove_asks_first(stage: Stage) -> None:
         "Deleted `Ada` (`agent-1`) from `memory`."
     )
     assert [info.agent_id for info in await stage.runtime.list_agents()] == ["agent-2"]
+
+
+@pytest.mark.parametrize(
+    ("line", "action", "outcome"),
+    [
+        ("create Bob", "agents.create", "ok"),
+        ("rename Ada Bob", "agents.rename", "ok"),
+        ("remove Ada --yes", "agents.remove", "ok"),
+        ("remove Nobody --yes", "agents.remove", "not-found"),
+        ("archive Ada", "agents.archive", "conflict"),
+        ("invite Ada --person @bob:test", "agents.invite", "ok"),
+    ],
+)
+async def test_what_admins_do_is_noted_as_theirs(
+    stage: Stage, line: str, action: str, outcome: str
+) -> None:
+    await stage.say(line, BOT_ROOM, sender=ADMIN)
+    (entry,) = await eventually(lambda: stage.audit.newest(9), ended)
+    assert (entry.tool, entry.outcome) == (action, outcome)
+    assert (entry.principal, entry.user_id) == (f"user:{ADMIN}", "@letta:test")
+    assert entry.door == "chat"
+
+
+async def test_what_only_asks_or_looks_is_not_noted(stage: Stage) -> None:
+    for line in ("remove Ada", "sync", "show Ada", "status"):
+        await stage.say(line, BOT_ROOM, sender=ADMIN)
+    assert await stage.audit.newest(9) == []
 
 
 async def test_show_tells_all_about_an_agent(stage: Stage) -> None:

@@ -6,18 +6,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from letta_matrix.conversations.commands.command import (
+from letta_matrix.commands.command import (
     Argument,
     Command,
     CommandContext,
     CommandFault,
     Kind,
 )
-from letta_matrix.conversations.commands.parse import parse_arguments, split_line
-from letta_matrix.conversations.commands.registry import COMMANDS
-from letta_matrix.conversations.commands.texts import clip, label, link, span
-from letta_matrix.conversations.verbatim import visible
+from letta_matrix.commands.parse import parse_arguments, split_line
+from letta_matrix.commands.registry import COMMANDS
+from letta_matrix.commands.texts import clip, label, span
 from letta_matrix.matrix.formatting import render
+from letta_matrix.matrix.verbatim import link, visible
 
 
 async def nothing(_context: CommandContext) -> None:

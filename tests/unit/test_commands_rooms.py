@@ -1,5 +1,6 @@
 """The way back into agents' rooms, and removed agents' rooms out of the space."""
 
+from collections.abc import AsyncGenerator
 from dataclasses import replace
 
 import pytest
@@ -18,8 +19,10 @@ ADA = "[`Ada`](https://matrix.to/#/%23agent_1%3Atest)"
 @pytest.fixture
 async def stage(
     database: Database, directory: AgentDirectory, homeserver: Homeserver, fake: FakeHomeserver
-) -> Stage:
-    return await stage_on(database, directory, homeserver, fake)
+) -> AsyncGenerator[Stage]:
+    made = await stage_on(database, directory, homeserver, fake)
+    yield made
+    await made.close()
 
 
 def member(

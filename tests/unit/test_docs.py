@@ -22,6 +22,7 @@ from typer.testing import CliRunner
 from letta_matrix.api.app import make_app
 from letta_matrix.api.problems import PROBLEMS
 from letta_matrix.cli.main import app
+from letta_matrix.commands.registry import COMMANDS
 from letta_matrix.config import (
     AppServerRuntime,
     Config,
@@ -29,7 +30,6 @@ from letta_matrix.config import (
     MemoryRuntime,
     OpenAICompatibleRuntime,
 )
-from letta_matrix.conversations.commands.registry import COMMANDS
 from letta_matrix.runtimes.app_server import AppServer
 from letta_matrix.runtimes.letta_api import LettaApi
 from letta_matrix.runtimes.openai_compatible import OpenAICompatible

@@ -20,6 +20,7 @@ from letta_matrix.access.authenticator import Authenticator, Unauthorized
 from letta_matrix.access.grants import BadGrant, lifetime_of, rooms_for
 from letta_matrix.cli.main import app, exit_status
 from letta_matrix.store.agents import AgentDirectory, AgentStatus
+from letta_matrix.store.audit import AuditStore
 from letta_matrix.store.database import HEAD, Database
 from letta_matrix.store.tokens import AccessToken, TokenStore
 from letta_matrix.toolbox.principal import TOOL_SCOPES, Principal, Scope
@@ -211,6 +212,8 @@ async def test_a_token_is_revoked_by_how_it_begins(
         await identify(token)
     again = await run("revoke", token)
     assert (again.status, again.out) == (0, f"{token_id} was revoked before\n")
+    noted = [(one.principal, one.tool, one.outcome) for one in await AuditStore(database).newest(9)]
+    assert noted[1:] == [("cli", "tokens.revoke", "ok"), ("cli", "tokens.create", "ok")]
 
 
 async def test_tokens_that_cannot_be_meant(

@@ -14,7 +14,7 @@ from letta_matrix.store.database import Database, StoreUnavailable
 from letta_matrix.toolbox import ledger as ledger_module
 from letta_matrix.toolbox.faults import Fault, ToolError
 from letta_matrix.toolbox.ledger import CANCELLED, Ledger, fingerprint
-from letta_matrix.toolbox.named_rooms import NamedRooms
+from letta_matrix.toolbox.notes import Notes
 from letta_matrix.toolbox.tool import Result
 
 SENT = {"room_id": "!1:test", "event_id": "$1"}
@@ -357,7 +357,7 @@ async def test_closing_does_not_wait_long_for_calls_that_clean_up(
 async def test_what_a_name_meant_is_known_when_the_call_comes_again(
     store: AuditStore, monkeypatch: pytest.MonkeyPatch, is_killed: bool
 ) -> None:
-    first, second = NamedRooms(store), NamedRooms(store)
+    first, second = Notes(store), Notes(store)
 
     async def fail(_: bool) -> Result:
         await first.keep("Old", "!1:test")
@@ -368,9 +368,9 @@ async def test_what_a_name_meant_is_known_when_the_call_comes_again(
         if is_killed:
             patch.setattr(store, "end", failing(1, store.end))
         with pytest.raises(ToolError):
-            await before.run(entry(), fail, named=first)
+            await before.run(entry(), fail, notes=first)
         await before.close()
-    assert await Ledger(store).run(entry(), Job(), named=second) == SENT
+    assert await Ledger(store).run(entry(), Job(), notes=second) == SENT
     assert (second.get("Old"), second.get("New")) == ("!1:test", None)
     await noted(before, store)
 
@@ -378,13 +378,13 @@ async def test_what_a_name_meant_is_known_when_the_call_comes_again(
 async def test_names_in_calls_of_no_transaction_are_not_kept(
     ledger: Ledger, store: AuditStore
 ) -> None:
-    named = NamedRooms(store)
+    named = Notes(store)
 
     async def work(_: bool) -> Result:
         await named.keep("Old", "!1:test")
         raise ToolError("no", Fault.TIMEOUT)
 
     with pytest.raises(ToolError):
-        await ledger.run(entry(None), work, named=named)
+        await ledger.run(entry(None), work, notes=named)
     await noted(ledger, store)
     assert [one.result for one in await store.newest(9)] == [None]

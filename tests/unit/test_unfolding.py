@@ -3,9 +3,9 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from letta_matrix.conversations.verbatim import fenced
 from letta_matrix.matrix.formatting import clean_text
 from letta_matrix.matrix.unfolding import unfolded
+from letta_matrix.matrix.verbatim import fenced
 
 TRACE = """Before.
 

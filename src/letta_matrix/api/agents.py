@@ -1,23 +1,27 @@
 """Agents: who there is, and making, renaming and removing them at their runtimes."""
 
+import asyncio
 import itertools
 from typing import Annotated, Any, Literal
 
 from fastapi import Depends, Path, Query, Response
 from pydantic import ConfigDict, Field
 
-from letta_matrix.api.agent_changes import create, invite, remove, rename, roomed
-from letta_matrix.api.calling import IdempotencyKey, given_once
-from letta_matrix.api.changes import WriteBody
+from letta_matrix.api.calling import IdempotencyKey, do
 from letta_matrix.api.problems import Problem, may
-from letta_matrix.api.routing import After, Answer, Limit, router_for
+from letta_matrix.api.routing import After, Answer, Limit, WriteBody, router_for
 from letta_matrix.api.security import Admin, Api, Holder
 from letta_matrix.api.services import Services
+from letta_matrix.common import clock
+from letta_matrix.conversations.admission import Admitted
+from letta_matrix.operations.agents import AgentName, CreateAgent
 from letta_matrix.store.agents import Agent, AgentStatus
 from letta_matrix.toolbox.principal import Principal, Scope
-from letta_matrix.toolbox.tool import Line, UserRef
+from letta_matrix.toolbox.tool import UserRef
 
 router = router_for("agents")
+
+_LOOK_EVERY = 0.05
 
 _EXAMPLE: dict[str, Any] = {
     "agent_id": "agent-5b1f0c4e-2f0a-4b7e-9f0e-0a8f5b1d7c11",
@@ -32,7 +36,6 @@ _EXAMPLE: dict[str, Any] = {
 _DETAILS: dict[str, Any] = {**_EXAMPLE, "conversations": 3, "trouble": ""}
 
 AgentId = Annotated[str, Path(max_length=255, examples=[_EXAMPLE["agent_id"]])]
-AgentName = Annotated[Line, Field(max_length=100, description="as people see it")]
 
 
 class AgentSummary(Answer):
@@ -78,18 +81,12 @@ class AgentSync(Answer):
     )
 
 
-class NewAgent(WriteBody):
+class NewAgent(WriteBody, CreateAgent):
     model_config = ConfigDict(
         extra="forbid",
         json_schema_extra={"examples": [{"name": "Ada", "description": "Knows the archive."}]},
     )
 
-    name: AgentName
-    runtime: str = Field(
-        "", max_length=200, description="where; not needed if only one lets agents be created"
-    )
-    model: str = Field("", max_length=200, description="as the runtime names it; default: its own")
-    description: str = Field("", max_length=2_000)
     wait_seconds: float = Field(
         15.0, ge=0, le=120, description="how long to wait until it has its room"
     )
@@ -196,12 +193,9 @@ async def create_agent(
 
     `room_id` is null if that takes longer than `wait_seconds`; it comes by itself.
     """
-    once = given_once(body.transaction_id, key)
-    agent_id = await create(
-        api, holder, body.name, body.runtime, body.model, body.description, once
-    )
-    await api.sync()
-    agent = await roomed(api, agent_id, body.wait_seconds)
+    wanted = body.model_dump(exclude={"wait_seconds"})
+    agent_id = (await do(api, holder, "agents.create", wanted, key))["agent_id"]
+    agent = await _roomed(api, agent_id, body.wait_seconds)
     response.headers["Location"] = f"/api/v1/agents/{agent_id}"
     return await _details(api, holder, agent)
 
@@ -214,8 +208,7 @@ async def rename_agent(
     holder: Admin, api: Api, agent: KnownAgent, body: AgentChange, key: IdempotencyKey = ""
 ) -> AgentDetails:
     """Give an agent another name, at its runtime and on Matrix."""
-    await rename(api, holder, agent, body.name, given_once(body.transaction_id, key))
-    await api.sync()
+    await do(api, holder, "agents.rename", {**_id(agent), **body.model_dump()}, key)
     return await _details(api, holder, api.directory.get(agent.agent_id) or agent)
 
 
@@ -236,14 +229,11 @@ async def remove_agent(
     Its room stays. The bridge calls it removed once it is missing in its runtime's listings for
     as long as `agents.removal_grace` says.
     """
-    if not holder.destructive:
-        raise Problem("forbidden", "Your token may not do what cannot be undone.")
     if confirm != agent.name:
         raise Problem(
             "conflict", f"{agent.agent_id} is called {agent.name!r}: repeat that as `confirm`."
         )
-    await remove(api, holder, agent, given_once("", key))
-    await api.sync()
+    await do(api, holder, "agents.remove", _id(agent), key)
 
 
 @router.post("/agents/{agent_id}/invite", responses=may("not-found", "conflict", "forbidden"))
@@ -251,16 +241,42 @@ async def invite_to_agent(
     holder: Admin, api: Api, agent: KnownAgent, body: Guest, key: IdempotencyKey = ""
 ) -> Admission:
     """Invite a person into an agent's own room, also one who had left it."""
-    once = given_once(body.transaction_id, key)
-    return Admission(**await invite(api, holder, agent, body.user_id, once))
+    wanted = {**_id(agent), **body.model_dump()}
+    done = dict(await do(api, holder, "agents.invite", wanted, key))
+    outcome = Admitted(done.pop("outcome"))
+    if outcome in (Admitted.BANNED, Admitted.NO_ROOM):
+        raise Problem("conflict", f"{body.user_id} cannot come in: {outcome.value}.")
+    inside = outcome is Admitted.INSIDE
+    return Admission(**done, membership="join" if inside else "invite")
 
 
 @router.post("/agents/sync")
 async def sync_agents(holder: Admin, api: Api) -> AgentSync:
     """List the agents of every runtime now, without waiting for the next regular listing."""
-    troubles = await api.sync()
-    active = sum(agent.status is AgentStatus.ACTIVE for agent in api.directory.all())
-    return AgentSync(agents=active, troubles=troubles)
+    return AgentSync(**await do(api, holder, "agents.sync", {}))
+
+
+async def _roomed(api: Services, agent_id: str, seconds: float) -> Agent:
+    """An agent once it has its room, or as it is after so many seconds. Raises Problem."""
+    deadline = clock.now() + seconds
+    while True:
+        agent = api.directory.get(agent_id)
+        if agent is not None and agent.room_id is not None:
+            return agent
+        if clock.now() >= deadline:
+            break
+        await asyncio.sleep(_LOOK_EVERY)
+    if agent is None:
+        raise Problem(
+            "unavailable",
+            f"The agent {agent_id} is created, but its runtime does not list it yet. It comes by "
+            "itself.",
+        )
+    return agent
+
+
+def _id(agent: Agent) -> dict[str, object]:
+    return {"agent_id": agent.agent_id}
 
 
 def _after(api: Services, found: list[Agent], after: str | None) -> list[Agent]:

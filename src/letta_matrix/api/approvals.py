@@ -3,29 +3,18 @@
 from typing import Annotated, Any, Literal
 
 from fastapi import Path, Query
-from pydantic import AfterValidator, ConfigDict, Field
+from pydantic import ConfigDict, Field
 
-from letta_matrix.api.calling import IdempotencyKey, given_once
-from letta_matrix.api.changes import WriteBody, change
+from letta_matrix.api.calling import IdempotencyKey, do
 from letta_matrix.api.problems import Problem, may
-from letta_matrix.api.routing import Answer, Limit, router_for
+from letta_matrix.api.routing import Answer, Limit, WriteBody, router_for
 from letta_matrix.api.security import Admin, Api, Holder
-from letta_matrix.api.services import Services
-from letta_matrix.matrix.formatting import clean_text
-from letta_matrix.matrix.homeserver import HomeserverUnavailable
+from letta_matrix.operations.approvals import Verdict
 from letta_matrix.store.approvals import Approval, ApprovalStatus
-from letta_matrix.toolbox.faults import Fault, ToolError
 from letta_matrix.toolbox.principal import Principal, Scope
-from letta_matrix.toolbox.tool import Result
 
 router = router_for("approvals")
 
-_STATUS = {
-    "allow": ApprovalStatus.ALLOWED,
-    "always": ApprovalStatus.ALWAYS,
-    "deny": ApprovalStatus.DENIED,
-}
-_UNSEEN = "The homeserver does not show the question now, so nothing was answered; try again."
 _EXAMPLE: dict[str, Any] = {
     "key": "9f2c41d07ab3",
     "agent_id": "agent-5b1f0c4e-2f0a-4b7e-9f0e-0a8f5b1d7c11",
@@ -67,18 +56,10 @@ class ApprovalList(Answer):
     approvals: list[ApprovalInfo]
 
 
-class Decision(WriteBody):
+class Decision(WriteBody, Verdict):
     model_config = ConfigDict(
         extra="forbid",
         json_schema_extra={"examples": [{"decision": "deny", "reason": "Not on a Friday."}]},
-    )
-
-    decision: Literal["allow", "always", "deny"] = Field(
-        description="`always` holds from then on for this very call of the agent, whenever an "
-        "admin asks for it; `deny` takes that back"
-    )
-    reason: Annotated[str, AfterValidator(clean_text)] = Field(
-        "", max_length=500, description="told to the agent with a denial"
     )
 
 
@@ -117,30 +98,11 @@ async def answer_approval(
     once: IdempotencyKey = "",
 ) -> ApprovalInfo:
     """Allow or deny what an agent waits for. The room shows that it was done with a token."""
-    approval = await _answerable(api, holder, key)
-    status = _STATUS[body.decision]
-    if status is ApprovalStatus.ALWAYS and not approval.always:
-        raise Problem("conflict", f"{approval.tool!r} cannot be allowed for good; use `allow`.")
-
-    async def work(again: bool) -> Result:
-        try:
-            answered = await api.approvals.answer(
-                approval, status, by=holder.key, reason=body.reason
-            )
-        except HomeserverUnavailable as error:
-            raise ToolError(_UNSEEN, Fault.UNAVAILABLE) from error
-        settled = await api.approval_store.get(key) or approval
-        mine = again and (settled.status, settled.decided_by) == (status, holder.key)
-        if not answered and not mine:
-            state = settled.status
-            late = "its time is up" if state is ApprovalStatus.PENDING else f"it is {state}"
-            raise ToolError(f"{approval.tool!r} cannot be answered: {late}.", Fault.CONFLICT)
-        return {"room_id": approval.room_id}
-
-    wanted = {"key": key, "decision": body.decision, "reason": body.reason}
-    transaction_id = given_once(body.transaction_id, once)
-    await change(api, holder, "approvals.answer", wanted, transaction_id, work)
-    return _info(await api.approval_store.get(key) or approval)
+    await do(api, holder, "approvals.answer", {"key": key, **body.model_dump()}, once)
+    answered = await api.approval_store.get(key)
+    if answered is None:
+        raise Problem("not-found", f"There is no approval {key!r} any more.")
+    return _info(answered)
 
 
 def _own(holder: Principal, agent_id: str) -> str:
@@ -149,15 +111,6 @@ def _own(holder: Principal, agent_id: str) -> str:
     if agent_id not in ("", holder.agent_id):
         raise Problem("forbidden", f"Your token acts as {holder.agent_id} and sees its own alone.")
     return holder.agent_id
-
-
-async def _answerable(api: Services, holder: Principal, key: str) -> Approval:
-    if holder.agent_id:
-        raise Problem("forbidden", "A token that acts as an agent cannot answer for people.")
-    approval = await api.approval_store.get(key)
-    if approval is None or not holder.may_act_in(approval.room_id):
-        raise Problem("not-found", f"There is no approval {key!r}; GET /api/v1/approvals has keys.")
-    return approval
 
 
 def _info(approval: Approval) -> ApprovalInfo:

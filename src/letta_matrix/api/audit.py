@@ -32,9 +32,9 @@ class Noted(Answer):
 
     seq: int
     at: float
-    principal: str = Field(description="`token:ID`, `agent:ID` ...")
+    principal: str = Field(description="`token:ID`, `agent:ID`, `user:ID` ...")
     user_id: str = Field(description="the Matrix user it was done as")
-    door: str = Field(description="`api`, `mcp` or `agent`")
+    door: str = Field(description="`api`, `mcp`, `agent`, `chat` or `cli`")
     action: str = Field(description="the tool, or what else was done")
     transaction_id: str | None
     room_id: str | None
@@ -56,7 +56,8 @@ async def list_audit(
         int | None, Query(ge=1, lt=2**63, description="`next` of an earlier answer, to go on")
     ] = None,
 ) -> AuditPage:
-    """List what was changed through the API, the MCP server and by agents, the newest first."""
+    """List what was changed through the API, the MCP server, by agents and by commands, the newest
+    first."""
     found = await api.audit.newest(limit + 1, before=after)
     shown = found[:limit]
     return AuditPage(

@@ -43,6 +43,14 @@ async def call(
     return await api.toolbox.call(holder, name, arguments, door=DOOR)
 
 
+async def do(
+    api: Services, holder: Principal, name: str, arguments: Mapping[str, object], key: str = ""
+) -> Any:
+    """Carry out an operation; `key` is the `Idempotency-Key`. Raises ToolError, Problem."""
+    once = given_once(str(arguments.get("transaction_id", "")), key)
+    return await api.toolbox.do(holder, name, arguments, door=DOOR, transaction_id=once)
+
+
 def given_once(transaction_id: str, key: str) -> str:
     """The one that was given of a call's `transaction_id` and the `Idempotency-Key`, whose
     quotation marks do not count. Raises Problem."""

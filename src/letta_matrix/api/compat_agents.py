@@ -6,6 +6,7 @@ from typing import Annotated
 from fastapi import Path
 
 from letta_matrix.api.agents import is_shown
+from letta_matrix.api.calling import do
 from letta_matrix.api.compat_door import Entrance, compatible_router
 from letta_matrix.api.compat_models import (
     CompatAgentRoom,
@@ -26,8 +27,9 @@ router = compatible_router()
 @router.post("/webhook/new-agent", responses=may("not-found"))
 async def new_agent(api: Api, door: Entrance, told: CompatNewAgent) -> CompatSynced:
     """List every runtime's agents now, because there is a new one."""
-    await door.admit(Scope.ADMIN)
-    away = sorted(name for name, trouble in (await api.sync()).items() if trouble)
+    holder = await door.admit(Scope.ADMIN)
+    listed = await do(api, holder, "agents.sync", {})
+    away = sorted(name for name, trouble in listed["troubles"].items() if trouble)
     if _agent(api, told.agent_id) is None:
         if away:
             raise Problem("unavailable", f"These runtimes cannot be listed: {', '.join(away)}.")

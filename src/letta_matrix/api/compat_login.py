@@ -8,6 +8,7 @@ still counts.
 
 import asyncio
 import re
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +20,7 @@ from letta_matrix.access.authenticator import TooOften
 from letta_matrix.access.login_limits import LoginLimits
 from letta_matrix.access.login_sessions import LoginSession
 from letta_matrix.access.secrets import issue
-from letta_matrix.api.changes import change
+from letta_matrix.api.calling import DOOR
 from letta_matrix.api.problems import Problem
 from letta_matrix.api.services import Services
 from letta_matrix.matrix.events import items
@@ -27,8 +28,10 @@ from letta_matrix.matrix.homeserver import HomeserverUnavailable
 from letta_matrix.matrix.identifiers import is_ours
 from letta_matrix.matrix.intent import Intent
 from letta_matrix.matrix.route import route_to
+from letta_matrix.store.audit import AuditEntry
 from letta_matrix.store.tokens import AccessToken
-from letta_matrix.toolbox.principal import Principal, Scope
+from letta_matrix.toolbox.ledger import fingerprint
+from letta_matrix.toolbox.principal import Scope
 from letta_matrix.toolbox.tool import Result
 
 log = structlog.get_logger()
@@ -126,8 +129,15 @@ class Logins:
             await self._services.tokens.add(token)
             return {}
 
-        holder, told = Principal(f"user:{user_id}", ""), {"user_id": user_id}
-        await change(self._services, holder, "login", told, "", add)
+        entry = AuditEntry(
+            principal=f"user:{user_id}",
+            user_id=self._config.bot_user_id,
+            door=DOOR,
+            tool="login",
+            fingerprint=fingerprint({"user_id": user_id}),
+            at=time.time(),
+        )
+        await self._services.toolbox.ledger.run(entry, add)
         log.info("a person logged in", user=user_id, role=role, token=token.token_id)
         return secret, token
 

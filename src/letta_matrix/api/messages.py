@@ -6,10 +6,10 @@ from fastapi import Query
 from pydantic import ConfigDict, Field
 
 from letta_matrix.api.calling import IdempotencyKey, Json, call, given_once
-from letta_matrix.api.changes import WriteBody
+from letta_matrix.api.passing import passing
 from letta_matrix.api.paths import EventOfPath, RoomOfPath
 from letta_matrix.api.problems import FROM_TOOLS
-from letta_matrix.api.routing import router_for
+from letta_matrix.api.routing import WriteBody, router_for
 from letta_matrix.api.security import Api, Holder
 from letta_matrix.toolbox.editing import Edited, Redacted
 from letta_matrix.toolbox.history import Context, History, Thread
@@ -92,124 +92,70 @@ async def send_message(
     return Json(await call(api, holder, tool, wanted, once), 201)
 
 
-@router.get("/rooms/{room}/messages", response_model=History, responses=FROM_TOOLS)
-async def list_messages(
-    holder: Holder,
-    api: Api,
+@passing(router, "GET", "/rooms/{room}/messages", "matrix_read_room", History)
+def list_messages(
     room: RoomOfPath,
     limit: Few = 10,
     before: Before = "",
     after: Annotated[
         str, Query(max_length=1_000, description="`after` of an earlier answer, for newer ones")
     ] = "",
-) -> Json:
+) -> None:
     """List the newest messages of a room, oldest first."""
-    wanted = {"room_id": room, "limit": limit, "before": before, "after": after}
-    return Json(await call(api, holder, "matrix_read_room", wanted))
 
 
-@router.get(
-    "/rooms/{room}/messages/{event_id}/context", response_model=Context, responses=FROM_TOOLS
-)
-async def get_context(
-    holder: Holder,
-    api: Api,
+@passing(router, "GET", "/rooms/{room}/messages/{event_id}/context", "matrix_get_context", Context)
+def get_context(
     room: RoomOfPath,
     event_id: EventOfPath,
     around: Annotated[int, Query(ge=0, le=25, description="how many before, and after it")] = 5,
-) -> Json:
+) -> None:
     """Show a message with what was said before and after it."""
-    wanted = {"room_id": room, "event_id": event_id, "around": around}
-    return Json(await call(api, holder, "matrix_get_context", wanted))
 
 
-@router.get("/rooms/{room}/messages/{event_id}/thread", response_model=Thread, responses=FROM_TOOLS)
-async def list_thread(
-    holder: Holder,
-    api: Api,
-    room: RoomOfPath,
-    event_id: EventOfPath,
-    limit: Few = 20,
-    before: Before = "",
-) -> Json:
+@passing(router, "GET", "/rooms/{room}/messages/{event_id}/thread", "matrix_read_thread", Thread)
+def list_thread(
+    room: RoomOfPath, event_id: EventOfPath, limit: Few = 20, before: Before = ""
+) -> None:
     """List the newest messages of a message's thread, oldest first."""
-    wanted = {"room_id": room, "event_id": event_id, "limit": limit, "before": before}
-    return Json(await call(api, holder, "matrix_read_thread", wanted))
 
 
-@router.put("/rooms/{room}/messages/{event_id}", response_model=Edited, responses=FROM_TOOLS)
-async def edit_message(
-    holder: Holder,
-    api: Api,
-    room: RoomOfPath,
-    event_id: EventOfPath,
-    body: ChangedMessage,
-    key: IdempotencyKey = "",
-) -> Json:
+@passing(router, "PUT", "/rooms/{room}/messages/{event_id}", "matrix_edit_message", Edited)
+def edit_message(room: RoomOfPath, event_id: EventOfPath, body: ChangedMessage) -> None:
     """Replace the text of a message that you sent."""
-    wanted = {"room_id": room, "event_id": event_id, "message": body.message}
-    once = given_once(body.transaction_id, key)
-    return Json(await call(api, holder, "matrix_edit_message", wanted, once))
 
 
-@router.delete("/rooms/{room}/messages/{event_id}", response_model=Redacted, responses=FROM_TOOLS)
-async def redact_message(
-    holder: Holder,
-    api: Api,
-    room: RoomOfPath,
-    event_id: EventOfPath,
-    reason: Annotated[str, Query(max_length=500)] = "",
-    key: IdempotencyKey = "",
-) -> Json:
+@passing(router, "DELETE", "/rooms/{room}/messages/{event_id}", "matrix_redact", Redacted)
+def redact_message(
+    room: RoomOfPath, event_id: EventOfPath, reason: Annotated[str, Query(max_length=500)] = ""
+) -> None:
     """Remove a message for good: your own, or another's if you have the power to."""
-    wanted = {"room_id": room, "event_id": event_id, "reason": reason}
-    return Json(await call(api, holder, "matrix_redact", wanted, key))
 
 
-@router.post(
+@passing(
+    router,
+    "POST",
     "/rooms/{room}/messages/{event_id}/reactions",
-    status_code=201,
-    response_model=Reacted,
-    responses=FROM_TOOLS,
+    "matrix_react",
+    Reacted,
+    status=201,
 )
-async def react_to_message(
-    holder: Holder,
-    api: Api,
-    room: RoomOfPath,
-    event_id: EventOfPath,
-    body: NewReaction,
-    key: IdempotencyKey = "",
-) -> Json:
+def react_to_message(room: RoomOfPath, event_id: EventOfPath, body: NewReaction) -> None:
     """React to a message with an emoji."""
-    wanted = {"room_id": room, "event_id": event_id, "key": body.key}
-    once = given_once(body.transaction_id, key)
-    return Json(await call(api, holder, "matrix_react", wanted, once), 201)
 
 
-@router.post("/rooms/{room}/read", response_model=MarkedRead, responses=FROM_TOOLS)
-async def mark_read(
-    holder: Holder, api: Api, room: RoomOfPath, body: ReadUpTo, key: IdempotencyKey = ""
-) -> Json:
+@passing(router, "POST", "/rooms/{room}/read", "matrix_mark_read", MarkedRead)
+def mark_read(room: RoomOfPath, body: ReadUpTo) -> None:
     """Mark a room as read, up to a message or wholly."""
-    wanted = {"room_id": room, "event_id": body.event_id or "", "private": body.private}
-    once = given_once(body.transaction_id, key)
-    return Json(await call(api, holder, "matrix_mark_read", wanted, once))
 
 
-@router.post("/rooms/{room}/typing", response_model=Typing, responses=FROM_TOOLS)
-async def show_typing(
-    holder: Holder, api: Api, room: RoomOfPath, body: ShownTyping, key: IdempotencyKey = ""
-) -> Json:
+@passing(router, "POST", "/rooms/{room}/typing", "matrix_set_typing", Typing)
+def show_typing(room: RoomOfPath, body: ShownTyping) -> None:
     """Show in a room that you are typing, or stop showing it."""
-    wanted = {"room_id": room, "typing": body.typing, "seconds": body.seconds}
-    once = given_once(body.transaction_id, key)
-    return Json(await call(api, holder, "matrix_set_typing", wanted, once))
 
 
-@router.get("/search", response_model=Hits, responses=FROM_TOOLS)
-async def search_messages(
-    holder: Holder,
-    api: Api,
+@passing(router, "GET", "/search", "matrix_search", Hits)
+def search_messages(
     query: Annotated[str, Query(min_length=1, max_length=200, description="words, in any order")],
     room_id: Annotated[
         str, Query(max_length=255, description="only there; default: all your rooms")
@@ -217,13 +163,5 @@ async def search_messages(
     sender: Annotated[str, Query(max_length=255, description="only of this user (@...)")] = "",
     limit: Few = 10,
     before: Before = "",
-) -> Json:
+) -> None:
     """Search the messages of your rooms for words, newest first."""
-    wanted = {
-        "query": query,
-        "room_id": room_id,
-        "sender": sender,
-        "limit": limit,
-        "before": before,
-    }
-    return Json(await call(api, holder, "matrix_search", wanted))

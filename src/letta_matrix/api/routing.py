@@ -3,7 +3,7 @@
 from typing import Annotated
 
 from fastapi import APIRouter, Query
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from letta_matrix.api.problems import COMMON
 from letta_matrix.api.security import Protected
@@ -15,6 +15,14 @@ class Body(BaseModel):
     """What is sent; nothing but the declared fields."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class WriteBody(Body):
+    """What is sent to change something."""
+
+    transaction_id: Annotated[str, StringConstraints(max_length=200, pattern=r"^[\x21-\x7e]*$")] = (
+        Field("", description="the same as the header `Idempotency-Key`")
+    )
 
 
 class Answer(BaseModel):

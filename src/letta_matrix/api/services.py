@@ -1,16 +1,13 @@
 """What the REST API is made of: everything it calls."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from letta_matrix.access.authenticator import Authenticator
 from letta_matrix.access.login_sessions import LoginSessions
 from letta_matrix.config import Config
-from letta_matrix.conversations.admission import Admission
-from letta_matrix.conversations.approvals import Approvals
 from letta_matrix.matrix.homeserver import Homeserver
-from letta_matrix.runtimes.protocol import AgentRuntime
 from letta_matrix.store.agents import AgentDirectory
 from letta_matrix.store.approvals import ApprovalStore
 from letta_matrix.store.audit import AuditStore
@@ -23,10 +20,8 @@ from letta_matrix.web.in_flight import InFlight
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """`sync` lists every runtime's agents now and gives each runtime's trouble, "" for none;
-    `unfinished` are the turns that run or wait, and `cancel` stops those that match;
-    `admission` lets people into agents' rooms; `health` is what `/health` says; `stopping` is set
-    when whoever waits has to come again later."""
+    """`unfinished` are the turns that run or wait; `health` is what `/health` says; `stopping` is
+    set when whoever waits has to come again later."""
 
     config: Config
     homeserver: Homeserver
@@ -39,13 +34,8 @@ class Services:
     audit: AuditStore
     turns: TurnStore
     outbox: Outbox
-    approvals: Approvals
     approval_store: ApprovalStore
-    runtimes: Mapping[str, AgentRuntime]
-    sync: Callable[[], Awaitable[dict[str, str]]]
     unfinished: Callable[[], list[Turn]]
-    cancel: Callable[[Callable[[Turn], bool]], Awaitable[int]]
-    admission: Admission
     health: Callable[[], Mapping[str, object]]
     trouble_of: Callable[[str], str]
     stopping: asyncio.Event

@@ -11,12 +11,11 @@ from letta_matrix.access.authenticator import IdentityUnavailable, TooOften, Una
 from letta_matrix.api import presence, problems
 from letta_matrix.api.agents import KnownAgent
 from letta_matrix.api.calling import IdempotencyKey, Json, call, given_once
-from letta_matrix.api.changes import WriteBody
 from letta_matrix.api.event_stream import STREAM, EventStream, event, framed
 from letta_matrix.api.following import Following, answer_of
 from letta_matrix.api.presence import Presence
 from letta_matrix.api.problems import FROM_TOOLS, Problem, may
-from letta_matrix.api.routing import Answer, router_for
+from letta_matrix.api.routing import Answer, WriteBody, router_for
 from letta_matrix.api.security import Api, Holder, follows
 from letta_matrix.api.services import Services
 from letta_matrix.store.agents import Agent

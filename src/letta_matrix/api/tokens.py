@@ -1,35 +1,18 @@
 """The bridge's own tokens: who has them, new ones, and their end."""
 
-import time
-from typing import Annotated, Any, Self
+from typing import Annotated, Any
 
-import structlog
 from fastapi import Path
-from pydantic import AfterValidator, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import ConfigDict, Field
 
-from letta_matrix.access.grants import (
-    LONGEST_LABEL,
-    ROOM_ID,
-    USUAL_LIFETIME,
-    label_of,
-    rooms_for,
-    scopes_for,
-)
-from letta_matrix.access.secrets import issue
-from letta_matrix.api.changes import change
+from letta_matrix.api.calling import do
 from letta_matrix.api.problems import Problem, may
-from letta_matrix.api.routing import After, Answer, Body, Limit, router_for
+from letta_matrix.api.routing import After, Answer, Limit, router_for
 from letta_matrix.api.security import Admin, Api
-from letta_matrix.api.services import Services
-from letta_matrix.store.agents import AgentStatus
-from letta_matrix.toolbox.principal import Principal, Scope
-from letta_matrix.toolbox.tool import Result
-
-log = structlog.get_logger()
+from letta_matrix.operations.tokens import CreateToken
 
 router = router_for("tokens")
 
-_LONGEST = 10 * 365 * 86_400.0
 _EXAMPLE: dict[str, Any] = {
     "token_id": "a1b2c3d4e5f6",
     "label": "nightly report",
@@ -41,7 +24,6 @@ _EXAMPLE: dict[str, Any] = {
     "revoked_at": None,
 }
 
-RoomId = Annotated[str, StringConstraints(pattern=f"^{ROOM_ID}$")]
 TokenId = Annotated[str, Path(max_length=100, examples=["a1b2c3d4e5f6"])]
 
 
@@ -73,7 +55,7 @@ class TokenPage(Answer):
     next: str | None = Field(description="`after` of the next request; null: no more follow")
 
 
-class TokenWish(Body):
+class TokenWish(CreateToken):
     """What a new token is to be."""
 
     model_config = ConfigDict(
@@ -88,21 +70,6 @@ class TokenWish(Body):
             ]
         }
     )
-
-    label: Annotated[str, Field(max_length=LONGEST_LABEL), AfterValidator(label_of)] = ""
-    agent_id: str = Field("", max_length=200, description="as whom it acts; empty: the bot")
-    scopes: list[Scope] = Field(min_length=1, max_length=5)
-    rooms: list[RoomId] | None = Field(
-        None, min_length=1, max_length=1_000, description="the only rooms it is for; null: all"
-    )
-    expires_in: float | None = Field(
-        USUAL_LIFETIME, gt=0, le=_LONGEST, description="seconds; null: it does not expire"
-    )
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        rooms_for(self.rooms, scopes_for(self.scopes, self.agent_id))
-        return self
 
 
 @router.get("/tokens")
@@ -127,62 +94,11 @@ async def create_token(api: Api, holder: Admin, wish: TokenWish) -> NewToken:
 
     A token never grants more than the one that it is made with, nor for longer.
     """
-    _check(api, holder, wish)
-    secret, token = issue(
-        agent_id=wish.agent_id,
-        scopes=frozenset(wish.scopes),
-        rooms=None if wish.rooms is None else frozenset(wish.rooms),
-        label=wish.label,
-        lifetime=await _lifetime(api, holder, wish),
-    )
-
-    async def add(_: bool) -> Result:
-        await api.tokens.add(token)
-        return {}
-
-    await change(api, holder, "tokens.create", wish.model_dump(mode="json"), "", add)
-    log.info("a token was made", by=holder.key, token=token.token_id)
-    return NewToken(token=secret, **token.told())
+    return NewToken(**await do(api, holder, "tokens.create", wish.model_dump(mode="json")))
 
 
 @router.delete("/tokens/{token_id}", status_code=204, responses=may("not-found"))
 async def revoke_token(api: Api, holder: Admin, token_id: TokenId) -> None:
     """Revoke a token: it is refused at once."""
-    if not _is_id(token_id) or await api.tokens.get(token_id) is None:
-        raise Problem("not-found", "There is no such token.")
-
-    async def revoke(_: bool) -> Result:
-        await api.tokens.revoke(token_id, time.time())
-        return {}
-
-    await change(api, holder, "tokens.revoke", {"token_id": token_id}, "", revoke)
+    await do(api, holder, "tokens.revoke", {"token_id": token_id})
     await api.logins.end_of(token_id)
-    log.info("a token was revoked", by=holder.key, token=token_id)
-
-
-def _check(api: Services, holder: Principal, wish: TokenWish) -> None:
-    """Raises Problem for a token of nobody's, or one that would be more than its maker's."""
-    agent = api.directory.get(wish.agent_id)
-    if wish.agent_id and (agent is None or agent.status is not AgentStatus.ACTIVE):
-        raise Problem("not-found", "There is no agent with this `agent_id`.")
-    missing = set(wish.scopes) - holder.scopes
-    if missing:
-        raise Problem("forbidden", f"Your own token has no scope {', '.join(sorted(missing))}.")
-    if holder.agent_id and holder.agent_id != wish.agent_id:
-        raise Problem("forbidden", "Your own token acts as another agent.")
-    if holder.rooms is not None and not (wish.rooms and set(wish.rooms) <= holder.rooms):
-        raise Problem("forbidden", "Your own token is not for all of these rooms.")
-
-
-async def _lifetime(api: Services, holder: Principal, wish: TokenWish) -> float | None:
-    """Seconds that the token is to be accepted: no longer than the one it is made with."""
-    kind, _, token_id = holder.key.partition(":")
-    maker = await api.tokens.get(token_id) if kind == "token" else None
-    if maker is None or maker.expires_at is None:
-        return wish.expires_in
-    left = maker.expires_at - time.time()
-    return left if wish.expires_in is None else min(wish.expires_in, left)
-
-
-def _is_id(text: str) -> bool:
-    return text.isascii() and text.isalnum()

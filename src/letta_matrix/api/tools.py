@@ -108,7 +108,7 @@ def _told(tool: Tool[Any]) -> ToolInfo:
         name=tool.name,
         title=tool.title,
         description=tool.description,
-        scope=tool.scope,
+        scope=str(tool.scope),
         read_only=tool.read_only,
         destructive=tool.destructive,
         idempotent=tool.idempotent or tool.read_only,

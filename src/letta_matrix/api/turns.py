@@ -5,8 +5,7 @@ from typing import Annotated, Any, Literal
 from fastapi import Path, Query
 from pydantic import ConfigDict, Field
 
-from letta_matrix.api.calling import IdempotencyKey, given_once
-from letta_matrix.api.changes import change
+from letta_matrix.api.calling import IdempotencyKey, do
 from letta_matrix.api.following import pending, text_so_far
 from letta_matrix.api.problems import Problem, may
 from letta_matrix.api.routing import After, Answer, Limit, router_for
@@ -15,7 +14,6 @@ from letta_matrix.api.services import Services
 from letta_matrix.store.turns import Turn, TurnKind, TurnStatus
 from letta_matrix.toolbox.principal import Principal, Scope
 from letta_matrix.toolbox.results import cut
-from letta_matrix.toolbox.tool import Result
 
 router = router_for("turns")
 
@@ -118,14 +116,7 @@ async def cancel_turn(
     holder: Admin, api: Api, turn_id: TurnId, key: IdempotencyKey = ""
 ) -> TurnCancelled:
     """Stop a turn that runs or waits; the agent keeps what it has said."""
-    turn = await _known(api, holder, turn_id)
-
-    async def work(_again: bool) -> Result:
-        stopped = await api.cancel(lambda other: other.turn_id == turn.turn_id)
-        return {"room_id": turn.room_id, "event_id": turn.event_id, "stopped": stopped}
-
-    wanted = {"turn_id": turn_id}
-    result = await change(api, holder, "turns.cancel", wanted, given_once("", key), work)
+    result = await do(api, holder, "turns.cancel", {"turn_id": turn_id}, key)
     if not result["stopped"]:
         raise Problem("conflict", "There is nothing to stop: the turn is over, or no agent's.")
     return TurnCancelled(turn_id=turn_id, cancelled=True)

@@ -9,6 +9,8 @@ from letta_matrix.agents.losses import Losses
 from letta_matrix.agents.remembered import Remembered
 from letta_matrix.app.listings import Listings
 from letta_matrix.app.stores import Stores
+from letta_matrix.commands.runner import CommandRunner
+from letta_matrix.commands.services import CommandServices
 from letta_matrix.common.vitals import Vitals
 from letta_matrix.config import Config
 from letta_matrix.conversations import notices
@@ -17,8 +19,6 @@ from letta_matrix.conversations.answers import Answers
 from letta_matrix.conversations.approval_sight import ApprovalSight
 from letta_matrix.conversations.approvals import Approvals
 from letta_matrix.conversations.catch_up import CatchUp
-from letta_matrix.conversations.commands.runner import CommandRunner
-from letta_matrix.conversations.commands.services import CommandServices
 from letta_matrix.conversations.context import Contexts
 from letta_matrix.conversations.dispatcher import Dispatcher
 from letta_matrix.conversations.encryption import Encryption
@@ -31,6 +31,7 @@ from letta_matrix.conversations.refusals import Refusals
 from letta_matrix.conversations.room_moves import RoomMoves
 from letta_matrix.conversations.room_turns import RoomTurns
 from letta_matrix.conversations.routing import Router
+from letta_matrix.conversations.speakers import Speaker
 from letta_matrix.conversations.surroundings import Surroundings
 from letta_matrix.conversations.tries import Runner
 from letta_matrix.conversations.turn_runner import TurnRunner
@@ -40,11 +41,16 @@ from letta_matrix.matrix.homeserver import Homeserver
 from letta_matrix.matrix.intent import Intent
 from letta_matrix.matrix.pacing import Pacer
 from letta_matrix.matrix.route import route_to
+from letta_matrix.operations.agents import AgentOperations
+from letta_matrix.operations.approvals import ApprovalOperations
+from letta_matrix.operations.tokens import TokenOperations
+from letta_matrix.operations.turns import TurnOperations
 from letta_matrix.runtimes.protocol import AgentRuntime
 from letta_matrix.store.audit import AuditEntry
 from letta_matrix.store.places import Place
 from letta_matrix.store.turns import Turn, TurnKind
 from letta_matrix.toolbox.registry import Toolbox
+from letta_matrix.toolbox.tool import Tool
 
 
 class Parts:
@@ -105,7 +111,6 @@ class Parts:
             self.homeserver.clock.now,
         )
         self.toolbox = self._toolbox()
-        self.admission = Admission(config, self.homeserver)
         roster = self.prompts.roster
         self.voices = Voices(self.homeserver, stores.directory, stores.rooms, roster)
         self.turn_runner = self._turn_runner()
@@ -213,8 +218,8 @@ class Parts:
             TurnKind.COMMAND: CommandRunner(self.homeserver, services),
             TurnKind.INVITE: self.invitations,
             TurnKind.REDACTION: self.withdrawals,
-            TurnKind.REFUSED: Refusals(self.homeserver, services),
-            TurnKind.LOOPED: Refusals(self.homeserver, services, notices.LOOP),
+            TurnKind.REFUSED: Refusals(services.speaker),
+            TurnKind.LOOPED: Refusals(services.speaker, notices.LOOP),
             TurnKind.PAUSED: Pauses(self.homeserver, stores.directory, stores.turns),
             TurnKind.ROOM: self.room_turns,
         }
@@ -243,17 +248,25 @@ class Parts:
             turns=stores.turns,
             conversations=stores.conversations,
             rooms=stores.rooms,
-            outbox=stores.outbox,
             approvals=self.approvals,
-            cancel=self.cancel,
-            sync=self.sync,
+            toolbox=self.toolbox,
             vitals=self._vitals,
             trouble_of=trouble_of,
             waiting=self._waiting,
-            admission=self.admission,
-            archive=lambda agent: self.home.archive(agent, stores.directory),
             horizons=self.prompts.roster.horizons,
-            voices=self.voices,
+            speaker=self._speaker(),
+        )
+
+    def _speaker(self) -> Speaker:
+        stores = self.stores
+        return Speaker(
+            self._config,
+            self.homeserver,
+            stores.directory,
+            stores.rooms,
+            stores.turns,
+            stores.outbox,
+            self.voices,
         )
 
     def _toolbox(self) -> Toolbox:
@@ -267,7 +280,25 @@ class Parts:
             stores.turns,
             stores.outbox,
             stores.audit,
+            self._operations(),
         )
+
+    def _operations(self) -> list[Tool[Any]]:
+        stores = self.stores
+        agents = AgentOperations(
+            self._config,
+            stores.directory,
+            self.runtimes,
+            Admission(self._config, self.homeserver),
+            self.sync,
+            lambda agent: self.home.archive(agent, stores.directory),
+        )
+        return [
+            *agents.all(),
+            *ApprovalOperations(self.approvals).all(),
+            *TurnOperations(stores.directory, stores.turns, stores.outbox, self.cancel).all(),
+            *TokenOperations(stores.directory, stores.tokens).all(),
+        ]
 
     def _arrived(self, event: Mapping[str, Any]) -> None:
         self.home.accounts.heard(event)

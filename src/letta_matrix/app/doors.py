@@ -12,10 +12,10 @@ from letta_matrix.access.authenticator import Authenticator
 from letta_matrix.access.guard import Guarded, api_guard
 from letta_matrix.access.login_sessions import LoginSessions
 from letta_matrix.app.assembly import Parts
+from letta_matrix.commands.registry import COMMANDS, listed
 from letta_matrix.config import Config
 from letta_matrix.connections.admission import Connections
 from letta_matrix.connections.descriptors import most_connections
-from letta_matrix.conversations.commands.registry import COMMANDS, listed
 from letta_matrix.mcp.core import Core
 from letta_matrix.mcp.http import McpHttp
 from letta_matrix.mcp.services import Services as McpServices
@@ -126,13 +126,8 @@ class Doors:
             audit=stores.audit,
             turns=stores.turns,
             outbox=stores.outbox,
-            approvals=parts.approvals,
             approval_store=stores.approvals,
-            runtimes=parts.runtimes,
-            sync=parts.sync,
             unfinished=parts.dispatcher.queues.unfinished,
-            cancel=parts.cancel,
-            admission=parts.admission,
             health=self._health,
             trouble_of=self._trouble_of,
             stopping=self._stopping,

@@ -4,7 +4,7 @@ import asyncio
 import json
 import sys
 import time
-from collections.abc import AsyncGenerator, Collection
+from collections.abc import AsyncGenerator, Collection, Mapping
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Annotated
 
@@ -156,6 +156,7 @@ async def _create(
             lifetime=lifetime_of(expires),
         )
         await TokenStore(database).add(token)
+        await _note(config, database, "tokens.create", token.told())
     return text, token
 
 
@@ -174,7 +175,20 @@ async def _revoke(config: "Config", given: str) -> str:
         store = TokenStore(database)
         token = _meant(given, await store.all())
         changed = await store.revoke(token.token_id, time.time())
+        await _note(config, database, "tokens.revoke", {"token_id": token.token_id})
     return f"{token.token_id} " + ("is revoked" if changed else "was revoked before")
+
+
+async def _note(
+    config: "Config", database: "Database", action: str, arguments: Mapping[str, object]
+) -> None:
+    """Say in the audit log what was done, as the bridge does of what comes through its doors."""
+    from letta_matrix.store.audit import AuditEntry, AuditStore
+    from letta_matrix.toolbox.ledger import fingerprint
+
+    known, now = fingerprint(arguments), time.time()
+    entry = AuditEntry("cli", config.bot_user_id, "cli", action, known, now, outcome="ok")
+    await AuditStore(database).begin(entry)
 
 
 @asynccontextmanager

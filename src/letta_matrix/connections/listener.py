@@ -13,6 +13,7 @@ from typing import Any
 
 import structlog
 
+from letta_matrix.common.tasks import Tasks
 from letta_matrix.connections.admission import Accepted, Connections
 from letta_matrix.connections.inherited import inherited
 
@@ -40,7 +41,7 @@ class Listener:
         self._connections = connections
         self._loop = asyncio.get_running_loop()
         self._later: dict[socket.socket, asyncio.TimerHandle] = {}
-        self._arriving: set[asyncio.Task[None]] = set()
+        self._arriving = Tasks()
         for listening in sockets:
             self._go_on(listening)
 
@@ -84,9 +85,7 @@ class Listener:
         protocol = self._make()
         protocol.among = self._connections
         self._connections.enter(protocol)
-        task = self._loop.create_task(self._connect(connection, protocol))
-        self._arriving.add(task)
-        task.add_done_callback(self._arriving.discard)
+        self._arriving.start(self._connect(connection, protocol))
 
     async def _connect(self, connection: socket.socket, protocol: Accepted) -> None:
         try:

@@ -4,10 +4,10 @@ import json
 import re
 from collections.abc import Iterator
 
-from letta_matrix.conversations.verbatim import fenced, inline_code, visible
 from letta_matrix.matrix.content import content_size, text_content
 from letta_matrix.matrix.splitting import CONTENT_LIMIT
 from letta_matrix.matrix.unfolding import unfolded
+from letta_matrix.matrix.verbatim import fenced, inline_code, visible
 from letta_matrix.store.approvals import Approval, ApprovalStatus
 
 ALLOW, DENY, ALWAYS = "✅", "❌", "♾️"

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import structlog
 
 from letta_matrix.common import clock
+from letta_matrix.common.tasks import Tasks
 from letta_matrix.common.waiting import is_set
 from letta_matrix.config import Config
 from letta_matrix.conversations import notices
@@ -84,13 +85,11 @@ class Asking:
         self._joining = joining
         self._tell_to_stop = tell_to_stop
         self.models = Models()
-        self._background: set[asyncio.Task[None]] = set()
+        self._background = Tasks()
 
     async def close(self) -> None:
         """Let go of receipts and typing that are still on their way."""
-        for task in self._background:
-            task.cancel()
-        await asyncio.gather(*self._background, return_exceptions=True)
+        await self._background.cancel()
 
     async def ask(self, run: Run, runtime: AgentRuntime) -> End:
         """Ask the runtime, or follow what an earlier try has asked it, to the end."""

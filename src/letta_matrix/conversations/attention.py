@@ -6,6 +6,7 @@ from collections.abc import Awaitable
 import structlog
 from mautrix.errors import MatrixRequestError
 
+from letta_matrix.common.tasks import Tasks
 from letta_matrix.common.waiting import is_set
 from letta_matrix.matrix.homeserver import HomeserverUnavailable
 from letta_matrix.matrix.intent import Intent
@@ -26,9 +27,7 @@ class Attention:
     Neither waits nor fails; what is under way is kept in `background` until it has tidied up.
     """
 
-    def __init__(
-        self, intent: Intent, room_id: str, event_id: str, background: set[asyncio.Task[None]]
-    ) -> None:
+    def __init__(self, intent: Intent, room_id: str, event_id: str, background: Tasks) -> None:
         self._intent = intent
         self._room_id = room_id
         self._event_id = event_id
@@ -38,9 +37,7 @@ class Attention:
     def begin(self) -> None:
         if self._over is None:
             self._over = asyncio.Event()
-            task = asyncio.create_task(self._show(self._over))
-            self._background.add(task)
-            task.add_done_callback(self._background.discard)
+            self._background.start(self._show(self._over))
 
     def end(self) -> None:
         if self._over is not None:

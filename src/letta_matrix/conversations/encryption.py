@@ -7,12 +7,12 @@ from mautrix.errors import MatrixRequestError
 
 from letta_matrix.config import Config
 from letta_matrix.conversations import notices
-from letta_matrix.conversations.commands.texts import link
 from letta_matrix.matrix.content import text_content
 from letta_matrix.matrix.errors import refusal
 from letta_matrix.matrix.identifiers import room_alias
 from letta_matrix.matrix.intent import Intent
 from letta_matrix.matrix.transactions import txn_id
+from letta_matrix.matrix.verbatim import link
 from letta_matrix.store.agents import ENCRYPTED, Agent, AgentDirectory
 
 log = structlog.get_logger()

@@ -1,45 +1,69 @@
 """Who of us answers where no agent has been asked anything."""
 
-from letta_matrix.conversations.commands.services import CommandServices
+from letta_matrix.config import Config
 from letta_matrix.conversations.reply import Reply
+from letta_matrix.conversations.voices import Voices
 from letta_matrix.matrix.homeserver import Homeserver
 from letta_matrix.matrix.intent import Intent
-from letta_matrix.store.agents import AgentStatus
-from letta_matrix.store.outbox import OutboxEntry
-from letta_matrix.store.turns import Outcome, Turn
+from letta_matrix.store.agents import AgentDirectory, AgentStatus
+from letta_matrix.store.outbox import Outbox
+from letta_matrix.store.rooms import Rooms
+from letta_matrix.store.turns import Outcome, Turn, TurnStore
 
 
-def reply_for_bridge(
-    turn: Turn, homeserver: Homeserver, services: CommandServices, entries: list[OutboxEntry] | None
-) -> Reply | None:
-    """What answers a turn for the bridge; `entries` are those that an earlier try left. None where
-    nobody is left to speak."""
-    sender = _speaker(turn, services)
-    if sender is None:
-        return None
-    interval = services.config.conversations.edit_interval
-    return Reply(turn, Intent(homeserver, sender), services.outbox, interval, entries)
+class Speaker:
+    """Says what the bridge itself answers: by the turn's agent, else the bot, else any agent of
+    the room."""
 
+    def __init__(
+        self,
+        config: Config,
+        homeserver: Homeserver,
+        directory: AgentDirectory,
+        rooms: Rooms,
+        turns: TurnStore,
+        outbox: Outbox,
+        voices: Voices,
+    ) -> None:
+        self._config = config
+        self._homeserver = homeserver
+        self._directory = directory
+        self._rooms = rooms
+        self._turns = turns
+        self._outbox = outbox
+        self._voices = voices
 
-async def deliver_for_bridge(turn: Turn, reply: Reply, services: CommandServices) -> None:
-    """Send what is owed for such a turn and end it; where that may not be said in its room,
-    whoever wrote is told. Raises HomeserverUnavailable."""
-    sent = await reply.deliver()
-    if reply.is_cut_off:
-        await services.voices.refused(turn, reply.intent.user_id)
-    await services.turns.finish(turn, Outcome.FAILED if reply.refused else None, sent)
+    async def reply(self, turn: Turn, *, recovered: bool) -> Reply | None:
+        """What answers a turn; `recovered`: an earlier try may have left something of it. None
+        where nobody is left to speak. Raises StoreUnavailable."""
+        entries = await self._outbox.of_turn(turn.turn_id) if recovered else None
+        user_id = self._user_for(turn)
+        if user_id is None:
+            return None
+        interval = self._config.conversations.edit_interval
+        return Reply(turn, Intent(self._homeserver, user_id), self._outbox, interval, entries)
 
+    async def deliver(self, turn: Turn, reply: Reply) -> None:
+        """Send what is owed for a turn and end it; where that may not be said in its room,
+        whoever wrote is told. Raises HomeserverUnavailable."""
+        sent = await reply.deliver()
+        if reply.is_cut_off:
+            await self._voices.refused(turn, reply.intent.user_id)
+        await self._turns.finish(turn, Outcome.FAILED if reply.refused else None, sent)
 
-def _speaker(turn: Turn, services: CommandServices) -> str | None:
-    """The turn's agent, else the bot, else any agent of the room; None where the agent is gone."""
-    directory, bot = services.directory, services.config.bot_user_id
-    if turn.agent_id:
-        agent = directory.get(turn.agent_id)
-        return None if agent is None or agent.status is AgentStatus.REMOVED else agent.user_id
-    ours = services.rooms.ours_in(turn.room_id)
-    if bot in ours:
-        return bot
-    # The bot is not in every room that an agent was invited into.
-    found = (directory.by_user(user) for user in ours)
-    here = (one.user_id for one in found if one and one.status is AgentStatus.ACTIVE)
-    return next(here, bot)
+    async def keep_silent(self, turn: Turn, outcome: Outcome) -> None:
+        """End a turn without a word."""
+        await self._turns.finish(turn, outcome)
+
+    def _user_for(self, turn: Turn) -> str | None:
+        """Whose voice it is; None where the agent is gone."""
+        if turn.agent_id:
+            agent = self._directory.get(turn.agent_id)
+            return None if agent is None or agent.status is AgentStatus.REMOVED else agent.user_id
+        ours, bot = self._rooms.ours_in(turn.room_id), self._config.bot_user_id
+        if bot in ours:
+            return bot
+        # The bot is not in every room that an agent was invited into.
+        found = (self._directory.by_user(user) for user in ours)
+        here = (one.user_id for one in found if one and one.status is AgentStatus.ACTIVE)
+        return next(here, bot)

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, TypeVar
 import structlog
 from mautrix.errors import MatrixRequestError
 
+from letta_matrix.common.tasks import Tasks
 from letta_matrix.conversations.audience import NOTHING, Refers
 from letta_matrix.conversations.readable import SAID, read_prompt
 from letta_matrix.conversations.routing import Router, are_ids, reply_of, thread_of
@@ -62,7 +63,7 @@ class Surroundings:
         self._bot_user_id = bot.user_id
         self._written: dict[str, _Written] = {}
         self._looking: dict[str, bool] = {}
-        self._looks: set[asyncio.Task[None]] = set()
+        self._looks = Tasks()
 
     def heard(self, event: Mapping[str, Any]) -> None:
         """Remember whose an event is: others may refer to it soon."""
@@ -101,15 +102,11 @@ class Surroundings:
         looking = room_id in self._looking
         self._looking[room_id] = True
         if not looking:
-            task = asyncio.create_task(self._look_again(room_id))
-            self._looks.add(task)
-            task.add_done_callback(self._looks.discard)
+            self._looks.start(self._look_again(room_id))
 
     async def close(self) -> None:
         """Look at no more rooms."""
-        for task in self._looks:
-            task.cancel()
-        await asyncio.gather(*self._looks, return_exceptions=True)
+        await self._looks.cancel()
 
     async def _look_again(self, room_id: str) -> None:
         # People come in crowds: one look at the first, and one after all the others.

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from letta_matrix.common import clock
-from letta_matrix.conversations.verbatim import fenced, inline_code
+from letta_matrix.matrix.verbatim import fenced, inline_code
 
 _MAX_BYTES = 40_000
 """Of an edit's content, for the calls of a trace."""

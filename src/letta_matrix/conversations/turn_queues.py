@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 import structlog
 
+from letta_matrix.common.tasks import Tasks
 from letta_matrix.conversations.queues import queue_of
 from letta_matrix.conversations.tries import Runner, Tries
 from letta_matrix.store.places import Place
@@ -32,7 +33,7 @@ class TurnQueues:
         self._queued = queued
         self._ended = ended
         self._queues: dict[Place, deque[Turn]] = {}
-        self._workers: set[asyncio.Task[None]] = set()
+        self._workers = Tasks()
         self._recovered: set[str] = set()
         self._tried: set[str] = set()
         self._over: dict[str, asyncio.Event] = {}
@@ -78,10 +79,7 @@ class TurnQueues:
 
     async def close(self) -> None:
         """Let go of the turns in flight; they are taken up again at the next start."""
-        workers = list(self._workers)
-        for worker in workers:
-            worker.cancel()
-        await asyncio.gather(*workers, return_exceptions=True)
+        await self._workers.cancel()
 
     def _enqueue(self, turn: Turn) -> None:
         key = queue_of(turn)
@@ -91,9 +89,7 @@ class TurnQueues:
             self._queued(turn)
             return
         self._queues[key] = deque([turn])
-        worker = asyncio.create_task(self._work(key))
-        self._workers.add(worker)
-        worker.add_done_callback(self._workers.discard)
+        self._workers.start(self._work(key))
 
     async def _work(self, key: Place) -> None:
         queue = self._queues[key]
@@ -124,9 +120,7 @@ class TurnQueues:
         """Take a turn that could not be ended up again later: it holds up nobody meanwhile."""
         self._tried.add(turn.turn_id)
         self._aside.append(turn)
-        waiting = asyncio.create_task(self._take_up(turn))
-        self._workers.add(waiting)
-        waiting.add_done_callback(self._workers.discard)
+        self._workers.start(self._take_up(turn))
 
     async def _take_up(self, turn: Turn) -> None:
         await asyncio.sleep(_ASIDE)

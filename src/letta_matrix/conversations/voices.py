@@ -9,15 +9,15 @@ from mautrix.errors import MatrixRequestError, MForbidden
 
 from letta_matrix.conversations import notices
 from letta_matrix.conversations.asides import Asides
-from letta_matrix.conversations.commands.texts import link
 from letta_matrix.conversations.roster import Roster
-from letta_matrix.conversations.verbatim import inline_code as code
 from letta_matrix.matrix.errors import refusal
 from letta_matrix.matrix.events import mapping
 from letta_matrix.matrix.homeserver import Homeserver
 from letta_matrix.matrix.intent import Intent
 from letta_matrix.matrix.power_levels import creators, level_of, needed_to_send
 from letta_matrix.matrix.transactions import txn_id
+from letta_matrix.matrix.verbatim import inline_code as code
+from letta_matrix.matrix.verbatim import link
 from letta_matrix.store.agents import AgentDirectory
 from letta_matrix.store.rooms import Rooms
 from letta_matrix.store.turns import Turn, TurnKind

@@ -1,6 +1,5 @@
 """What follows when people edit or redact what an agent was asked, or what it said."""
 
-import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from typing import Any, Protocol
@@ -8,6 +7,7 @@ from typing import Any, Protocol
 import structlog
 from mautrix.errors import MatrixRequestError
 
+from letta_matrix.common.tasks import Tasks
 from letta_matrix.conversations.answers import ASK_AGAIN
 from letta_matrix.conversations.approvals import Approvals
 from letta_matrix.conversations.readable import attachment_of, read_prompt
@@ -76,7 +76,7 @@ class Withdrawals:
         self._approvals = approvals
         self._stop = stop
         self._dispatcher = dispatcher
-        self._background: set[asyncio.Task[None]] = set()
+        self._background = Tasks()
 
     def amended(self, amended: Amended) -> None:
         """Stop what is being answered and was withdrawn; offer to ask anew what was edited."""
@@ -114,9 +114,7 @@ class Withdrawals:
         await self._turns.finish(turn, Outcome.FAILED)
 
     async def close(self) -> None:
-        for task in self._background:
-            task.cancel()
-        await asyncio.gather(*self._background, return_exceptions=True)
+        await self._background.cancel()
 
     async def _withdraw(self, turn: Turn) -> None:
         if turn.joined_to is not None and (head := await self._turns.get(turn.joined_to)):
@@ -186,6 +184,4 @@ class Withdrawals:
             except Exception as error:
                 log.error("a change of a message did not take effect", exc_info=error)
 
-        task = asyncio.create_task(quietly())
-        self._background.add(task)
-        task.add_done_callback(self._background.discard)
+        self._background.start(quietly())

@@ -1,4 +1,4 @@
-"""Tools that tell who the agents are; and which one a caller means."""
+"""Tools that tell who the agents are."""
 
 from typing import Any, NotRequired
 
@@ -7,14 +7,13 @@ from typing_extensions import TypedDict
 
 from letta_matrix.store.agents import Agent, AgentDirectory, AgentStatus
 from letta_matrix.store.rooms import Rooms
-from letta_matrix.toolbox.faults import Fault, ToolError
+from letta_matrix.toolbox.finding import find_agent
 from letta_matrix.toolbox.principal import Scope
 from letta_matrix.toolbox.results import UNTRUSTED, cut, fit_items
-from letta_matrix.toolbox.tool import Caller, Line, Params, Result, Tool
+from letta_matrix.toolbox.tool import Caller, Line, Params, Result, Tool, tool
 
 AGENT = "the agent's name, agent id or Matrix user id"
 
-_NAMED = 10
 _MOST = 100
 _NAME = 200
 _LISTED, _DESCRIBED = 200, 3_000
@@ -62,38 +61,36 @@ class AgentTools:
 
     def tools(self) -> list[Tool[Any]]:
         return [
-            Tool(
+            tool(
                 "list_agents",
                 "List agents",
-                "List the agents you can message: names, ids, rooms, what they are for.",
                 Scope.AGENTS,
-                ListAgents,
-                AgentsResult,
                 self.list_agents,
+                AgentsResult,
                 read_only=True,
                 idempotent=True,
             ),
-            Tool(
+            tool(
                 "get_agent",
                 "Get an agent",
-                "Tell of one agent: its ids, its own room, what it is for.",
                 Scope.AGENTS,
-                GetAgent,
-                AgentResult,
                 self.get_agent,
+                AgentResult,
                 read_only=True,
                 idempotent=True,
             ),
         ]
 
     async def list_agents(self, caller: Caller, params: ListAgents) -> Result:
+        """List the agents you can message: names, ids, rooms, what they are for."""
         known = sorted(known_to(caller, self._directory), key=lambda one: (one.name, one.agent_id))
         shown = known[params.after : params.after + _MOST]
         agents = [self._entry(caller, agent, _LISTED) for agent in shown]
         return fit_items(UNTRUSTED, "agents", agents, params.after, len(known))
 
     async def get_agent(self, caller: Caller, params: GetAgent) -> Result:
-        agent = find_agent(caller, self._directory, params.agent)
+        """Tell of one agent: its ids, its own room, what it is for."""
+        agent = find_agent(params.agent, known_to(caller, self._directory))
         return {**UNTRUSTED, **self._entry(caller, agent, _DESCRIBED)}
 
     def _entry(self, caller: Caller, agent: Agent, length: int) -> AgentEntry:
@@ -125,20 +122,3 @@ def known_to(caller: Caller, directory: AgentDirectory) -> list[Agent]:
         if agent.status is AgentStatus.ACTIVE
         and (agent.agent_id == caller.agent_id or caller.principal.may_act_in(agent.room_id or ""))
     ]
-
-
-def find_agent(caller: Caller, directory: AgentDirectory, ref: str) -> Agent:
-    """The active agent that `ref` names: by id, user id, or name. Raises ToolError."""
-    there = known_to(caller, directory)
-    found = [agent for agent in there if ref in (agent.agent_id, agent.user_id)]
-    found = found or [agent for agent in there if agent.name == ref]
-    found = found or [agent for agent in there if agent.name.casefold() == ref.casefold()]
-    if not found:
-        others = sorted(cut(a.name, 80) for a in there if a.agent_id != caller.agent_id)
-        known = ", ".join(others[:_NAMED]) + (", ..." if len(others) > _NAMED else "")
-        text = f"There is no agent {ref!r} for you. Others are: {known or 'none'}."
-        raise ToolError(text, Fault.NOT_FOUND)
-    if len(found) > 1:
-        ids = ", ".join(agent.agent_id for agent in found[:_NAMED])
-        raise ToolError(f"Several agents are called {ref!r}; give an id: {ids}.", Fault.AMBIGUOUS)
-    return found[0]

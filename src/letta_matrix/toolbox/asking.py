@@ -11,6 +11,7 @@ from mautrix.errors import MatrixRequestError
 from pydantic import Field
 from typing_extensions import TypedDict
 
+from letta_matrix.common.tasks import Tasks
 from letta_matrix.matrix.content import BESIDE, edit_content, text_content, thread_relation
 from letta_matrix.matrix.homeserver import HomeserverUnavailable
 from letta_matrix.store.agents import AgentDirectory
@@ -29,6 +30,7 @@ from letta_matrix.toolbox.tool import (
     Result,
     Tool,
     WriteParams,
+    tool,
 )
 from letta_matrix.toolbox.writing import GIVE_UP_AFTER, existing, marker_of, spoken
 
@@ -92,23 +94,17 @@ class Asking:
         self._questions = questions
         self._arrivals = arrivals
         self._standing: dict[str, tuple[Caller, Question, AskHuman]] = {}
-        self._background: set[asyncio.Task[None]] = set()
+        self._background = Tasks()
 
     def tools(self) -> list[Tool[Any]]:
         return [
-            Tool(
-                "ask_human",
-                "Ask a human",
-                "Ask people a question, with options to choose from, and wait for the answer.",
-                Scope.AGENTS,
-                AskHuman,
-                HumanAnswer,
-                self.ask_human,
-                seconds=None,
+            tool(
+                "ask_human", "Ask a human", Scope.AGENTS, self.ask_human, HumanAnswer, seconds=None
             )
         ]
 
     async def ask_human(self, caller: Caller, params: AskHuman) -> Result:
+        """Ask people a question, with options to choose from, and wait for the answer."""
         deadline = time.time() + params.timeout_seconds
         place = self._place(caller, params)
         async with living_room(caller, place.room_id) as room_id:
@@ -159,9 +155,7 @@ class Asking:
         self._begin(self._close(*standing, None))
 
     def _begin(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(work)
-        self._background.add(task)
-        task.add_done_callback(self._background.discard)
+        self._background.start(work)
 
     @contextmanager
     def _reminding(self, caller: Caller, question: Question) -> Generator[None]:

@@ -22,7 +22,7 @@ from letta_matrix.toolbox.known_rooms import KnownRooms
 from letta_matrix.toolbox.naming import OptionalEvent, OptionalRoom, not_in, room_of
 from letta_matrix.toolbox.principal import Scope
 from letta_matrix.toolbox.results import LIMIT, UNTRUSTED, cut, size
-from letta_matrix.toolbox.tool import Caller, Params, Result, Tool
+from letta_matrix.toolbox.tool import Caller, Params, Result, Tool, tool
 from letta_matrix.toolbox.writing import ROOM, existing
 
 MAX_BYTES = 1_000_000
@@ -78,19 +78,18 @@ class Downloads:
 
     def tools(self) -> list[Tool[Any]]:
         return [
-            Tool(
+            tool(
                 "matrix_download_media",
                 "Download a file",
-                "Read a file or an image of a message, as text or base64, up to 1 MB.",
                 Scope.READ,
-                DownloadMedia,
-                Media,
                 self.download_media,
+                Media,
                 read_only=True,
             )
         ]
 
     async def download_media(self, caller: Caller, params: DownloadMedia) -> Result:
+        """Read a file or an image of a message, as text or base64, up to 1 MB."""
         file = await self._file(caller, params)
         intent = caller.intent
         try:

@@ -13,7 +13,16 @@ from letta_matrix.matrix.formatting import clean_text
 from letta_matrix.toolbox.faults import Fault, ToolError
 from letta_matrix.toolbox.naming import room_of
 from letta_matrix.toolbox.principal import Scope
-from letta_matrix.toolbox.tool import Caller, EventId, Markdown, Result, RoomRef, Tool, WriteParams
+from letta_matrix.toolbox.tool import (
+    Caller,
+    EventId,
+    Markdown,
+    Result,
+    RoomRef,
+    Tool,
+    WriteParams,
+    tool,
+)
 from letta_matrix.toolbox.writing import (
     GIVE_UP_AFTER,
     ROOM,
@@ -56,23 +65,13 @@ class Redacted(TypedDict):
 
 def editing_tools() -> list[Tool[Any]]:
     return [
-        Tool(
-            "matrix_edit_message",
-            "Edit a message",
-            "Replace the text of a message that you sent.",
-            Scope.WRITE,
-            EditMessage,
-            Edited,
-            edit_message,
-        ),
-        Tool(
+        tool("matrix_edit_message", "Edit a message", Scope.WRITE, edit_message, Edited),
+        tool(
             "matrix_redact",
             "Remove a message",
-            "Remove a message for good: your own, or another's if you have the power to.",
             Scope.WRITE,
-            Redact,
-            Redacted,
             redact,
+            Redacted,
             destructive=True,
             idempotent=True,
         ),
@@ -80,6 +79,7 @@ def editing_tools() -> list[Tool[Any]]:
 
 
 async def edit_message(caller: Caller, params: EditMessage) -> Result:
+    """Replace the text of a message that you sent."""
     text, txn = spoken(params.message), caller.txn("matrix_edit_message")
     async with room_of(caller, params.room_id) as room_id:
         event_id, original = await _original(caller, room_id, params.event_id)
@@ -99,6 +99,7 @@ async def edit_message(caller: Caller, params: EditMessage) -> Result:
 
 
 async def redact(caller: Caller, params: Redact) -> Result:
+    """Remove a message for good: your own, or another's if you have the power to."""
     async with room_of(caller, params.room_id) as room_id:
         event = await existing(caller, room_id, params.event_id)
         leave_alone(event)

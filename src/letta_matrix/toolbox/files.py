@@ -14,7 +14,7 @@ from letta_matrix.toolbox.audio_headers import audio_seconds, audio_type
 from letta_matrix.toolbox.faults import Fault, ToolError
 from letta_matrix.toolbox.image_headers import Shape, image_shape
 from letta_matrix.toolbox.principal import Scope
-from letta_matrix.toolbox.tool import Caller, Result, RoomRef, Tool, WriteParams
+from letta_matrix.toolbox.tool import Caller, Result, RoomRef, Tool, WriteParams, tool
 from letta_matrix.toolbox.uploads import Attachment, Posted, file_of, post, safe_name
 from letta_matrix.toolbox.writing import ROOM, fitting, spoken
 
@@ -82,37 +82,14 @@ class PostedVoice(Posted):
 
 def file_tools() -> list[Tool[Any]]:
     return [
-        Tool(
-            "matrix_upload_file",
-            "Upload a file",
-            "Send a file or an image, given as text or base64, to a Matrix room you are in.",
-            Scope.WRITE,
-            UploadFile,
-            PostedImage,
-            upload_file,
-        ),
-        Tool(
-            "matrix_send_image",
-            "Send an image",
-            "Send an image with a caption to a Matrix room you are in.",
-            Scope.WRITE,
-            SendImage,
-            PostedImage,
-            send_image,
-        ),
-        Tool(
-            "matrix_send_voice",
-            "Send a voice message",
-            "Send recorded speech as a voice message to a Matrix room you are in.",
-            Scope.WRITE,
-            SendVoice,
-            PostedVoice,
-            send_voice,
-        ),
+        tool("matrix_upload_file", "Upload a file", Scope.WRITE, upload_file, PostedImage),
+        tool("matrix_send_image", "Send an image", Scope.WRITE, send_image, PostedImage),
+        tool("matrix_send_voice", "Send a voice message", Scope.WRITE, send_voice, PostedVoice),
     ]
 
 
 async def upload_file(caller: Caller, params: UploadFile) -> Result:
+    """Send a file or an image, given as text or base64, to a Matrix room you are in."""
     name = safe_name(params.name)
     media_type = _media_type(params, name)
     file = await file_of(
@@ -130,6 +107,7 @@ async def upload_file(caller: Caller, params: UploadFile) -> Result:
 
 
 async def send_image(caller: Caller, params: SendImage) -> Result:
+    """Send an image with a caption to a Matrix room you are in."""
     file = await file_of(caller, base64_text=params.content_base64, mxc=params.mxc)
     shape = image_shape(file.data)
     if shape is None:
@@ -153,7 +131,8 @@ async def send_image(caller: Caller, params: SendImage) -> Result:
 
 
 async def send_voice(caller: Caller, params: SendVoice) -> Result:
-    """MSC3245, in the form that clients send: `m.audio` with marks of extensible events."""
+    """Send recorded speech as a voice message to a Matrix room you are in."""
+    # MSC3245, in the form that clients send: `m.audio` with marks of extensible events.
     file = await file_of(caller, base64_text=params.content_base64, mxc=params.mxc)
     media_type = audio_type(file.data)
     if not media_type:

@@ -21,7 +21,7 @@ from letta_matrix.toolbox.naming import (
 )
 from letta_matrix.toolbox.principal import Scope
 from letta_matrix.toolbox.results import UNTRUSTED, cut
-from letta_matrix.toolbox.tool import Caller, Result, RoomRef, Tool, UserRef, WriteParams
+from letta_matrix.toolbox.tool import Caller, Result, RoomRef, Tool, UserRef, WriteParams, tool
 from letta_matrix.toolbox.writing import ROOM
 
 _NAME = 200
@@ -70,51 +70,39 @@ class Guests:
 
     def tools(self) -> list[Tool[Any]]:
         return [
-            Tool(
-                "matrix_join_room",
-                "Join a room",
-                "Join a Matrix room that you are invited to, or that is open to everybody.",
-                Scope.ROOMS,
-                JoinRoom,
-                Joined,
-                self.join,
-                idempotent=True,
+            tool(
+                "matrix_join_room", "Join a room", Scope.ROOMS, self.join, Joined, idempotent=True
             ),
-            Tool(
+            tool(
                 "matrix_leave",
                 "Leave a room",
-                "Leave a Matrix room, or decline an invitation to it.",
                 Scope.ROOMS,
-                LeaveRoom,
-                MembershipResult,
                 self.leave,
+                MembershipResult,
                 idempotent=True,
             ),
-            Tool(
+            tool(
                 "matrix_invite",
                 "Invite somebody",
-                "Invite a person or an agent to a Matrix room you are in; agents come at once.",
                 Scope.ROOMS,
-                AboutUser,
-                MembershipResult,
                 self.invite,
+                MembershipResult,
                 idempotent=True,
             ),
             self._removal("matrix_kick", "Kick somebody", "Remove somebody from a room.", _kick),
             self._removal("matrix_ban", "Ban somebody", "Remove somebody for good.", _ban),
-            Tool(
+            tool(
                 "matrix_unban",
                 "Lift a ban",
-                "Let somebody whom a Matrix room has banned be invited to it again.",
                 Scope.ROOMS,
-                AboutUser,
-                MembershipResult,
                 self.unban,
+                MembershipResult,
                 idempotent=True,
             ),
         ]
 
     async def join(self, caller: Caller, params: JoinRoom) -> Result:
+        """Join a Matrix room that you are invited to, or that is open to everybody."""
         ref, intent = params.room_id_or_alias, caller.intent
         if ref[0] not in "!#":
             raise ToolError(f"{ref} is no room id (!...) and no alias (#name:server).")
@@ -135,6 +123,7 @@ class Guests:
         return result | ({} if successor is None else {"note": replaced(ref, successor)})
 
     async def leave(self, caller: Caller, params: LeaveRoom) -> Result:
+        """Leave a Matrix room, or decline an invitation to it."""
         async with room_of(caller, params.room_id) as room_id:
             await self._membership.check_may_go(caller.intent, room_id, caller.user_id)
             await caller.intent.leave(room_id)
@@ -142,6 +131,7 @@ class Guests:
         return _told(room_id, caller.user_id, "leave")
 
     async def invite(self, caller: Caller, params: AboutUser) -> Result:
+        """Invite a person or an agent to a Matrix room you are in; agents come at once."""
         async with living_room(caller, params.room_id) as room_id:
             membership = await self._membership.invite(
                 caller, room_id, params.user_id, params.reason
@@ -149,6 +139,7 @@ class Guests:
         return _told(room_id, params.user_id, membership)
 
     async def unban(self, caller: Caller, params: AboutUser) -> Result:
+        """Let somebody whom a Matrix room has banned be invited to it again."""
         async with living_room(caller, params.room_id) as room_id:
             self._membership.check_may_open(caller, room_id, params.user_id)
             if await membership_of(caller.intent, room_id, params.user_id) == "ban":

@@ -20,7 +20,7 @@ from letta_matrix.toolbox.paging import Event, collect
 from letta_matrix.toolbox.principal import Scope
 from letta_matrix.toolbox.results import UNTRUSTED, fit_texts
 from letta_matrix.toolbox.timeline import FILTER, Message, as_edited, entry, is_message
-from letta_matrix.toolbox.tool import Caller, EventId, Params, Result, RoomRef, Tool
+from letta_matrix.toolbox.tool import Caller, EventId, Params, Result, RoomRef, Tool, tool
 from letta_matrix.toolbox.writing import ROOM, existing
 
 NOTE = "Long texts are cut; ask for fewer messages to read more of each."
@@ -94,39 +94,34 @@ class Histories:
 
     def tools(self) -> list[Tool[Any]]:
         return [
-            Tool(
+            tool(
                 "matrix_read_room",
                 "Read a room",
-                "Read the newest messages of a Matrix room you are in, oldest first.",
                 Scope.READ,
-                ReadRoom,
-                History,
                 self.read_room,
+                History,
                 read_only=True,
             ),
-            Tool(
+            tool(
                 "matrix_get_context",
                 "Get a message in context",
-                "Read a message of one of your rooms with what was said before and after it.",
                 Scope.READ,
-                GetContext,
-                Context,
                 self.get_context,
+                Context,
                 read_only=True,
             ),
-            Tool(
+            tool(
                 "matrix_read_thread",
                 "Read a thread",
-                "Read a thread of a Matrix room you are in: its root and newest messages.",
                 Scope.READ,
-                ReadThread,
-                Thread,
                 self.read_thread,
+                Thread,
                 read_only=True,
             ),
         ]
 
     async def read_room(self, caller: Caller, params: ReadRoom) -> Result:
+        """Read the newest messages of a Matrix room you are in, oldest first."""
         if params.before and params.after:
             raise ToolError("Give `before` or `after`, not both.")
         async with room_of(caller, params.room_id) as room_id:
@@ -140,11 +135,13 @@ class Histories:
         return self._told(room_id, read.found[::-1], before=read.end, after=newest)
 
     async def get_context(self, caller: Caller, params: GetContext) -> Result:
+        """Read a message of one of your rooms with what was said before and after it."""
         async with room_of(caller, params.room_id) as room_id:
             reading = self._context(caller, room_id, params)
             return await self._as_member(caller, params.room_id, room_id, reading)
 
     async def read_thread(self, caller: Caller, params: ReadThread) -> Result:
+        """Read a thread of a Matrix room you are in: its root and newest messages."""
         async with room_of(caller, params.room_id) as room_id:
             reading = existing(caller, room_id, params.event_id)
             root = await self._as_member(caller, params.room_id, room_id, reading)

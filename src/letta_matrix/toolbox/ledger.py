@@ -3,17 +3,18 @@
 import asyncio
 import hashlib
 import json
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import nullcontext
 from dataclasses import replace
 from weakref import WeakValueDictionary
 
 import structlog
 
+from letta_matrix.common.tasks import Tasks
 from letta_matrix.store.audit import AuditEntry, AuditStore
 from letta_matrix.store.database import StoreUnavailable
 from letta_matrix.toolbox.faults import Fault, ToolError
-from letta_matrix.toolbox.named_rooms import NamedRooms
+from letta_matrix.toolbox.notes import Notes
 from letta_matrix.toolbox.tool import Result
 
 log = structlog.get_logger()
@@ -55,7 +56,7 @@ class Ledger:
     def __init__(self, store: AuditStore, mirror: Mirror = lambda _: None) -> None:
         self._store = store
         self.mirror = mirror
-        self._running: set[asyncio.Task[None]] = set()
+        self._running = Tasks()
         self._calls: set[asyncio.Task[None]] = set()
         self._waiting: set[asyncio.Task[None]] = set()
         self._doors: WeakValueDictionary[tuple[str, str], asyncio.Lock] = WeakValueDictionary()
@@ -67,9 +68,9 @@ class Ledger:
         work: Work,
         *,
         waits: bool = False,
-        named: NamedRooms | None = None,
+        notes: Notes | None = None,
     ) -> Result:
-        """Do `work`; with `waits` it is for somebody's answer, and ends with its caller. `named`
+        """Do `work`; with `waits` it is for somebody's answer, and ends with its caller. `notes`
         learns what an earlier try has noted.
 
         Raises:
@@ -81,7 +82,7 @@ class Ledger:
         if self._closed:
             raise ToolError(_STOPPING, Fault.UNAVAILABLE)
         told: _Told = asyncio.get_running_loop().create_future()
-        task = self._start(self._carry_out(entry, work, told, named, waits=waits))
+        task = self._running.start(self._carry_out(entry, work, told, notes, waits=waits))
         for group in (self._calls, self._waiting) if waits else (self._calls,):
             group.add(task)
             task.add_done_callback(group.discard)
@@ -105,24 +106,18 @@ class Ledger:
         while self._running:
             await asyncio.wait(self._running)
 
-    def _start(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
-        task = asyncio.create_task(work)
-        self._running.add(task)
-        task.add_done_callback(self._running.discard)
-        return task
-
     async def _carry_out(
         self,
         entry: AuditEntry,
         work: Work,
         told: _Told,
-        named: NamedRooms | None,
+        notes: Notes | None,
         *,
         waits: bool,
     ) -> None:
         try:
             async with self._door(entry):
-                await self._once(entry, work, told, named)
+                await self._once(entry, work, told, notes)
         except asyncio.CancelledError:
             if waits:
                 # A runtime that is told nothing asks again after the start.
@@ -141,9 +136,7 @@ class Ledger:
             return nullcontext()
         return self._doors.setdefault((entry.principal, entry.transaction_id), asyncio.Lock())
 
-    async def _once(
-        self, entry: AuditEntry, work: Work, told: _Told, named: NamedRooms | None
-    ) -> None:
+    async def _once(self, entry: AuditEntry, work: Work, told: _Told, notes: Notes | None) -> None:
         beginning = asyncio.create_task(self._begin(entry))
         again = False
         if entry.transaction_id is not None:
@@ -153,8 +146,8 @@ class Ledger:
                 _tell(told, known.result)
                 return
             again = not is_new
-            if named is not None:
-                named.begin(known)
+            if notes is not None:
+                notes.begin(known)
         outcome: str = CANCELLED
         result: Result = {}
         try:
@@ -169,7 +162,7 @@ class Ledger:
             outcome = Fault.FAILED
             raise
         finally:
-            kept = dict(result) if outcome == OK else named.noted if named is not None else None
+            kept = dict(result) if outcome == OK else notes.noted if notes is not None else None
             ended = replace(
                 entry,
                 outcome=outcome,
@@ -177,7 +170,7 @@ class Ledger:
                 event_id=_text(result.get("event_id")),
                 result=kept if entry.transaction_id is not None else None,
             )
-            await asyncio.shield(self._start(self._end(beginning, ended)))
+            await asyncio.shield(self._running.start(self._end(beginning, ended)))
 
     async def _begin(self, entry: AuditEntry) -> tuple[AuditEntry, bool]:
         # A call of no transaction begins beside its work: the homeserver's answer takes longer

@@ -8,7 +8,7 @@ from typing_extensions import TypedDict
 from letta_matrix.toolbox.faults import Fault, ToolError
 from letta_matrix.toolbox.naming import OptionalEvent, not_in, room_of
 from letta_matrix.toolbox.principal import Scope
-from letta_matrix.toolbox.tool import Caller, Result, RoomRef, Tool, WriteParams
+from letta_matrix.toolbox.tool import Caller, Result, RoomRef, Tool, WriteParams, tool
 from letta_matrix.toolbox.writing import ROOM, existing
 
 
@@ -37,30 +37,17 @@ class MarkedRead(TypedDict):
 
 def marker_tools() -> list[Tool[Any]]:
     return [
-        Tool(
-            "matrix_set_typing",
-            "Show as typing",
-            "Show in a room that you are typing, or stop showing it.",
-            Scope.WRITE,
-            SetTyping,
-            Typing,
-            set_typing,
-            idempotent=True,
+        tool(
+            "matrix_set_typing", "Show as typing", Scope.WRITE, set_typing, Typing, idempotent=True
         ),
-        Tool(
-            "matrix_mark_read",
-            "Mark as read",
-            "Mark a room as read, up to a message or wholly.",
-            Scope.WRITE,
-            MarkRead,
-            MarkedRead,
-            mark_read,
-            idempotent=True,
+        tool(
+            "matrix_mark_read", "Mark as read", Scope.WRITE, mark_read, MarkedRead, idempotent=True
         ),
     ]
 
 
 async def set_typing(caller: Caller, params: SetTyping) -> Result:
+    """Show in a room that you are typing, or stop showing it."""
     async with room_of(caller, params.room_id) as room_id:
         await caller.intent.typing(room_id, params.seconds * 1000 if params.typing else 0)
     shown = {"room_id": room_id, "typing": params.typing}
@@ -68,6 +55,7 @@ async def set_typing(caller: Caller, params: SetTyping) -> Result:
 
 
 async def mark_read(caller: Caller, params: MarkRead) -> Result:
+    """Mark a room as read, up to a message or wholly."""
     async with room_of(caller, params.room_id) as room_id:
         event_id = params.event_id or await _newest(caller, params.room_id, room_id)
         if params.event_id:

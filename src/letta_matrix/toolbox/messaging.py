@@ -14,8 +14,9 @@ from letta_matrix.store.agents import Agent, AgentDirectory
 from letta_matrix.store.outbox import Outbox, OutboxKind
 from letta_matrix.store.rooms import Rooms
 from letta_matrix.store.turns import TurnStatus, TurnStore, turn_id_of
-from letta_matrix.toolbox.agent_tools import AGENT, find_agent
+from letta_matrix.toolbox.agent_tools import AGENT, known_to
 from letta_matrix.toolbox.faults import Fault, ToolError
+from letta_matrix.toolbox.finding import find_agent
 from letta_matrix.toolbox.principal import Scope
 from letta_matrix.toolbox.progress import telling
 from letta_matrix.toolbox.results import UNTRUSTED, cut, fit_texts
@@ -27,6 +28,7 @@ from letta_matrix.toolbox.tool import (
     Result,
     Tool,
     WriteParams,
+    tool,
 )
 from letta_matrix.toolbox.visits import Visits
 from letta_matrix.toolbox.writing import fitting, send_once, spoken
@@ -84,19 +86,18 @@ class Messaging:
 
     def tools(self) -> list[Tool[Any]]:
         return [
-            Tool(
+            tool(
                 "message_agent",
                 "Message an agent",
-                "Send a message to another agent and wait for its answer.",
                 Scope.AGENTS,
-                MessageAgent,
-                AgentAnswer,
                 self.message_agent,
+                AgentAnswer,
                 seconds=None,
             )
         ]
 
     async def message_agent(self, caller: Caller, params: MessageAgent) -> Result:
+        """Send a message to another agent and wait for its answer."""
         target = self._target(caller, params.agent)
         hops = await self._hops(caller, target)
         if hops + 1 > self._max_hops:
@@ -121,7 +122,7 @@ class Messaging:
         return fit_texts(lambda length: {**told, **UNTRUSTED, "answer": cut(answer, length)}, _CUT)
 
     def _target(self, caller: Caller, ref: str) -> Agent:
-        target = find_agent(caller, self._directory, ref)
+        target = find_agent(ref, known_to(caller, self._directory))
         if target.agent_id == caller.agent_id:
             raise ToolError("That is you. Give another agent.")
         if target.room_id is None:

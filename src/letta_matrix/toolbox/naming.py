@@ -111,12 +111,11 @@ async def find_room(caller: Caller, ref: str) -> str:
     """The id of the room that `ref` names, whether the caller may act there or not."""
     if ref.startswith("!"):
         return ref
-    if caller.named is not None and (before := caller.named.get(ref)) is not None:
+    if (before := caller.noted(ref)) is not None:
         return before
     by_alias = ref.startswith("#")
     room_id = await (_by_alias(caller.intent, ref) if by_alias else _by_name(caller, ref))
-    if caller.named is not None:
-        await caller.named.keep(ref, room_id)
+    await caller.note(ref, room_id)
     return room_id
 
 

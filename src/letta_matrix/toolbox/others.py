@@ -10,7 +10,7 @@ from typing_extensions import TypedDict
 
 from letta_matrix.toolbox.faults import ToolError
 from letta_matrix.toolbox.principal import Principal, Scope
-from letta_matrix.toolbox.tool import Caller, Params, Result, Tool
+from letta_matrix.toolbox.tool import Caller, Params, Result, Tool, tool
 
 OTHERS = "matrix_other_tools"
 
@@ -56,6 +56,9 @@ def others_tool(tools_for: Callable[[Principal], Sequence[Tool[Any]]]) -> Tool[F
     """The tool; `tools_for` gives what somebody may call."""
 
     async def find(caller: Caller, params: FindOthers) -> Result:
+        """Everything else on Matrix: threads, search, unread, members, profiles, edit, redact,
+        polls, images, voice, downloads, rooms, invitations, agents, waiting. `find` gives the tools
+        that fit, with their arguments; `name` and `arguments` call one."""
         tools = tools_for(caller.principal)
         best = _best(tools, params.find)
         if not best:
@@ -68,20 +71,8 @@ def others_tool(tools_for: Callable[[Principal], Sequence[Tool[Any]]]) -> Tool[F
             "note": "Call one with `name` and `arguments`.",
         }
 
-    return Tool(
-        OTHERS,
-        "Other tools",
-        "Everything else on Matrix: threads, search, unread, members, profiles, edit, redact, "
-        "polls, images, voice, downloads, rooms, invitations, agents, waiting. `find` gives the "
-        "tools that fit, with their arguments; `name` and `arguments` call one.",
-        Scope.READ,
-        FindOthers,
-        # What it gives, or what the tool does that it calls.
-        dict[str, Any],
-        find,
-        # What it calls may be any of them.
-        destructive=True,
-        seconds=None,
+    return tool(
+        OTHERS, "Other tools", Scope.READ, find, dict[str, Any], destructive=True, seconds=None
     )
 
 

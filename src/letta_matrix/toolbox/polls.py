@@ -24,6 +24,7 @@ from letta_matrix.toolbox.tool import (
     RoomRef,
     Tool,
     WriteParams,
+    tool,
 )
 from letta_matrix.toolbox.writing import ROOM, existing, marker_of, send_once
 
@@ -88,38 +89,14 @@ class Closed(Poll):
 
 def poll_tools() -> list[Tool[Any]]:
     return [
-        Tool(
-            "matrix_create_poll",
-            "Create a poll",
-            "Put a question with options to the vote in a room.",
-            Scope.WRITE,
-            CreatePoll,
-            Started,
-            create_poll,
-        ),
-        Tool(
-            "matrix_close_poll",
-            "Close a poll",
-            "Close a poll of yours and tell its result.",
-            Scope.WRITE,
-            ClosePoll,
-            Closed,
-            close_poll,
-        ),
-        Tool(
-            "matrix_read_poll",
-            "Read a poll",
-            "Tell how many have voted for what in a poll.",
-            Scope.READ,
-            ReadPoll,
-            Poll,
-            read_poll,
-            read_only=True,
-        ),
+        tool("matrix_create_poll", "Create a poll", Scope.WRITE, create_poll, Started),
+        tool("matrix_close_poll", "Close a poll", Scope.WRITE, close_poll, Closed),
+        tool("matrix_read_poll", "Read a poll", Scope.READ, read_poll, Poll, read_only=True),
     ]
 
 
 async def create_poll(caller: Caller, params: CreatePoll) -> Result:
+    """Put a question with options to the vote in a room."""
     if len(set(params.options)) < len(params.options):
         raise ToolError("`options` has one twice.")
     txn = caller.txn("matrix_create_poll")
@@ -130,6 +107,7 @@ async def create_poll(caller: Caller, params: CreatePoll) -> Result:
 
 
 async def close_poll(caller: Caller, params: ClosePoll) -> Result:
+    """Close a poll of yours and tell its result."""
     async with room_of(caller, params.room_id) as room_id:
         event, related, end = await _poll(caller, room_id, params.event_id)
         if event.get("sender") != caller.user_id:
@@ -143,6 +121,7 @@ async def close_poll(caller: Caller, params: ClosePoll) -> Result:
 
 
 async def read_poll(caller: Caller, params: ReadPoll) -> Result:
+    """Tell how many have voted for what in a poll."""
     async with room_of(caller, params.room_id) as room_id:
         event, related, end = await _poll(caller, room_id, params.event_id)
     told = {"room_id": room_id, "event_id": params.event_id}

@@ -12,7 +12,7 @@ from letta_matrix.toolbox.agent_tools import known_to
 from letta_matrix.toolbox.faults import Fault, ToolError
 from letta_matrix.toolbox.principal import Scope
 from letta_matrix.toolbox.results import UNTRUSTED, cut
-from letta_matrix.toolbox.tool import Caller, Params, Result, Tool, UserRef
+from letta_matrix.toolbox.tool import Caller, Params, Result, Tool, UserRef, tool
 
 _NAME = 200
 _ADDRESS = 500
@@ -40,19 +40,18 @@ class Profiles:
 
     def tools(self) -> list[Tool[Any]]:
         return [
-            Tool(
+            tool(
                 "matrix_get_profile",
                 "Get a profile",
-                "Tell a Matrix user's display name and avatar, and whether it is an agent.",
                 Scope.READ,
-                GetProfile,
-                Profile,
                 self.get_profile,
+                Profile,
                 read_only=True,
             )
         ]
 
     async def get_profile(self, caller: Caller, params: GetProfile) -> Result:
+        """Tell a Matrix user's display name and avatar, and whether it is an agent."""
         try:
             told = await caller.intent.profile(params.user_id)
         except MatrixRequestError as error:

@@ -17,7 +17,7 @@ from letta_matrix.toolbox.profiles import Profiles
 from letta_matrix.toolbox.results import UNTRUSTED, cut, first_of, fit_items
 from letta_matrix.toolbox.room_info import RoomInfos
 from letta_matrix.toolbox.searching import Searching
-from letta_matrix.toolbox.tool import Caller, Params, Result, RoomRef, Tool
+from letta_matrix.toolbox.tool import Caller, Params, Result, RoomRef, Tool, tool
 from letta_matrix.toolbox.unread import Unreads
 from letta_matrix.toolbox.writing import ROOM
 
@@ -117,42 +117,30 @@ class Reading:
             *Histories(self._directory, self._known).tools(),
             *Searching(self._directory, self._known).tools(),
             *Unreads(self._directory, self._known).tools(),
-            Tool(
+            tool(
                 "matrix_list_rooms",
                 "List rooms",
-                "List the Matrix rooms you are in.",
                 Scope.READ,
-                ListRooms,
-                RoomList,
                 self.list_rooms,
+                RoomList,
                 read_only=True,
             ),
             *RoomInfos(self._known).tools(),
-            Tool(
+            tool(
                 "matrix_list_members",
                 "List members",
-                "List who is in a Matrix room you are in.",
                 Scope.READ,
-                ListMembers,
-                MemberList,
                 self.list_members,
+                MemberList,
                 read_only=True,
             ),
             *Profiles(self._directory).tools(),
             *Downloads(self._known).tools(),
-            Tool(
-                "matrix_whoami",
-                "Who am I",
-                "Tell your own Matrix user id, your room, and the room you are talking in now.",
-                Scope.READ,
-                WhoAmI,
-                Self,
-                self.whoami,
-                read_only=True,
-            ),
+            tool("matrix_whoami", "Who am I", Scope.READ, self.whoami, Self, read_only=True),
         ]
 
     async def list_rooms(self, caller: Caller, params: ListRooms) -> Result:
+        """List the Matrix rooms you are in."""
         everywhere = sorted(await caller.rooms())
         room_ids = everywhere[params.after : params.after + _MOST_ROOMS]
         gate = asyncio.Semaphore(_AT_ONCE)
@@ -165,6 +153,7 @@ class Reading:
         return fit_items(UNTRUSTED, "rooms", rooms, params.after, len(everywhere))
 
     async def list_members(self, caller: Caller, params: ListMembers) -> Result:
+        """List who is in a Matrix room you are in."""
         async with room_of(caller, params.room_id) as room_id:
             joined = await caller.intent.joined_members(room_id)
         if caller.user_id not in joined:
@@ -174,6 +163,7 @@ class Reading:
         return fit_items(rest, "members", shown, params.after, len(members))
 
     async def whoami(self, caller: Caller, _params: WhoAmI) -> Result:
+        """Tell your own Matrix user id, your room, and the room you are talking in now."""
         principal = caller.principal
         agent = self._directory.get(caller.agent_id) if caller.agent_id else None
         result: dict[str, object] = {"user_id": caller.user_id, "agent_id": caller.agent_id}

@@ -4,7 +4,7 @@ import math
 import time
 import uuid
 from collections import Counter
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
@@ -23,7 +23,7 @@ from letta_matrix.store.conversations import ConversationStore
 from letta_matrix.store.database import StoreUnavailable
 from letta_matrix.store.outbox import Outbox
 from letta_matrix.store.rooms import Rooms
-from letta_matrix.store.turns import TurnStatus, TurnStore
+from letta_matrix.store.turns import Turn, TurnStatus, TurnStore
 from letta_matrix.toolbox.agent_tools import AgentTools
 from letta_matrix.toolbox.arguments import parse
 from letta_matrix.toolbox.arrivals import Arrivals
@@ -37,7 +37,7 @@ from letta_matrix.toolbox.ledger import Ledger, fingerprint
 from letta_matrix.toolbox.markers import marker_tools
 from letta_matrix.toolbox.membership import Membership
 from letta_matrix.toolbox.messaging import Messaging
-from letta_matrix.toolbox.named_rooms import NamedRooms
+from letta_matrix.toolbox.notes import Notes
 from letta_matrix.toolbox.others import OTHERS, called_by, others_tool
 from letta_matrix.toolbox.outcome import NO_DATABASE, outcome_of
 from letta_matrix.toolbox.polls import poll_tools
@@ -83,6 +83,7 @@ class Toolbox:
         turns: TurnStore,
         outbox: Outbox,
         audit: AuditStore,
+        operations: Iterable[Tool[Any]] = (),
     ) -> None:
         self._config = config
         self._homeserver = homeserver
@@ -116,6 +117,7 @@ class Toolbox:
             *Waiting(directory, self.arrivals).tools(),
         ]
         self.tools: Mapping[str, Tool[Any]] = {tool.name: tool for tool in tools}
+        self.operations = {one.name: one for one in operations}
         self.others: Tool[Any] = others_tool(self.tools_for)
 
     def tools_for(self, principal: Principal) -> list[Tool[Any]]:
@@ -166,8 +168,30 @@ class Toolbox:
         """Run a tool for whoever came through a door (`mcp`, `api`). Raises ToolError alone."""
         tool, params = self._parsed(principal, *called_by(name, arguments))
         caller = replace(self.caller(principal), progress=progress)
-        given = params.transaction_id if isinstance(params, WriteParams) else ""
-        return await self._run(caller, tool, params, given, door)
+        return await self._run(caller, tool, params, _given(params), door)
+
+    async def do(
+        self,
+        principal: Principal,
+        name: str,
+        arguments: Mapping[str, object],
+        *,
+        door: str,
+        transaction_id: str = "",
+        turn: Turn | None = None,
+    ) -> Result:
+        """Carry out an operation for whoever came through a door (`api`, `chat`), once for a
+        `transaction_id` where it changes something; `turn` is the one in which a person asks for
+        it. Raises ToolError alone."""
+        operation = self.operations[name]
+        _check_permits(principal, operation)
+        if transaction_id and issubclass(operation.params, WriteParams):
+            arguments = {**arguments, "transaction_id": transaction_id}
+        params = parse(operation, arguments)
+        caller = self.caller(principal)
+        if turn is not None:
+            caller = replace(caller, turn_id=turn.turn_id, place=turn.place, speaker=turn.sender)
+        return await self._run(caller, operation, params, _given(params), door)
 
     def caller(self, principal: Principal) -> Caller:
         """Whoever came through a door, for what a door does itself. Raises ToolError."""
@@ -211,10 +235,7 @@ class Toolbox:
         if tool is None:
             known = ", ".join(one.name for one in self.tools_for(principal))
             raise ToolError(f"There is no tool {name!r}, only: {known}.", Fault.UNKNOWN_TOOL)
-        if not _permits(principal, tool):
-            needed = f"the scope {tool.scope!s}"
-            needed += "" if principal.destructive or not tool.destructive else " and more trust"
-            raise ToolError(f"{name} is not for you: it needs {needed}.", Fault.FORBIDDEN)
+        _check_permits(principal, tool)
         return tool, parse(tool, arguments)
 
     async def _run(
@@ -234,14 +255,14 @@ class Toolbox:
         )
         if transaction_id:
             caller = replace(caller, request_id=transaction_id)
-        named = NamedRooms(self._audit)
-        caller = replace(caller, door=door, named=named)
+        notes = Notes(self._audit)
+        caller = replace(caller, door=door, notes=notes)
 
         async def work(again: bool) -> Result:
             return await outcome_of(replace(caller, again=again), tool, params)
 
         try:
-            return await self.ledger.run(entry, work, waits=tool.seconds is None, named=named)
+            return await self.ledger.run(entry, work, waits=tool.seconds is None, notes=notes)
         except StoreUnavailable as error:
             raise ToolError(NO_DATABASE, Fault.UNAVAILABLE) from error
 
@@ -311,4 +332,16 @@ class Toolbox:
 
 
 def _permits(principal: Principal, tool: Tool[Any]) -> bool:
-    return tool.scope in principal.scopes and (principal.destructive or not tool.destructive)
+    in_scope = tool.scope is None or tool.scope in principal.scopes
+    return in_scope and (principal.destructive or not tool.destructive)
+
+
+def _check_permits(principal: Principal, tool: Tool[Any]) -> None:
+    if not _permits(principal, tool):
+        needed = f"the scope {tool.scope!s}"
+        needed += "" if principal.destructive or not tool.destructive else " and more trust"
+        raise ToolError(f"{tool.name} is not for you: it needs {needed}.", Fault.FORBIDDEN)
+
+
+def _given(params: Params) -> str:
+    return params.transaction_id if isinstance(params, WriteParams) else ""

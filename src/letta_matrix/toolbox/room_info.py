@@ -24,7 +24,7 @@ from letta_matrix.toolbox.known_rooms import KnownRooms
 from letta_matrix.toolbox.naming import not_in, room_of
 from letta_matrix.toolbox.principal import Scope
 from letta_matrix.toolbox.results import LIMIT, UNTRUSTED, cut, size
-from letta_matrix.toolbox.tool import Caller, Params, Result, RoomRef, Tool
+from letta_matrix.toolbox.tool import Caller, Params, Result, RoomRef, Tool, tool
 from letta_matrix.toolbox.writing import ROOM
 
 _TEXT = 1_000
@@ -105,29 +105,21 @@ class RoomInfos:
 
     def tools(self) -> list[Tool[Any]]:
         return [
-            Tool(
-                "matrix_get_room",
-                "Get a room",
-                "Tell about a Matrix room you are in: names, rules, power, what replaced it.",
-                Scope.READ,
-                GetRoom,
-                RoomInfo,
-                self.get_room,
-                read_only=True,
+            tool(
+                "matrix_get_room", "Get a room", Scope.READ, self.get_room, RoomInfo, read_only=True
             ),
-            Tool(
+            tool(
                 "matrix_get_state",
                 "Get room state",
-                "Get the content of a state event of a Matrix room you are in.",
                 Scope.READ,
-                GetState,
-                State,
                 self.get_state,
+                State,
                 read_only=True,
             ),
         ]
 
     async def get_room(self, caller: Caller, params: GetRoom) -> Result:
+        """Tell about a Matrix room you are in: names, rules, power, what replaced it."""
         async with room_of(caller, params.room_id) as room_id:
             if not await self._known.is_in(caller.intent, room_id):
                 raise not_in(caller, params.room_id)
@@ -149,6 +141,7 @@ class RoomInfos:
         }
 
     async def get_state(self, caller: Caller, params: GetState) -> Result:
+        """Get the content of a state event of a Matrix room you are in."""
         kind, key = params.event_type, params.state_key
         async with room_of(caller, params.room_id) as room_id:
             if not await self._known.is_in(caller.intent, room_id):

@@ -16,7 +16,7 @@ from letta_matrix.toolbox.naming import OptionalRoom, Words
 from letta_matrix.toolbox.principal import Scope
 from letta_matrix.toolbox.results import cut
 from letta_matrix.toolbox.spaces import link, space_of
-from letta_matrix.toolbox.tool import Caller, Line, Result, Tool, UserRef, WriteParams
+from letta_matrix.toolbox.tool import Caller, Line, Result, Tool, UserRef, WriteParams, tool
 from letta_matrix.toolbox.writing import marker_of
 
 _AT_ONCE = 8
@@ -61,19 +61,11 @@ class RoomMaking:
 
     def tools(self) -> list[Tool[Any]]:
         return [
-            Tool(
-                _TOOL,
-                "Create a room",
-                "Create a Matrix room, invite people and agents to it, put it into a space.",
-                Scope.ROOMS,
-                CreateRoom,
-                Created,
-                self.create_room,
-                seconds=_SECONDS,
-            )
+            tool(_TOOL, "Create a room", Scope.ROOMS, self.create_room, Created, seconds=_SECONDS)
         ]
 
     async def create_room(self, caller: Caller, params: CreateRoom) -> Result:
+        """Create a Matrix room, invite people and agents to it, put it into a space."""
         if caller.principal.rooms is not None:
             raise ToolError(
                 "Your token is limited to its rooms, so you cannot create others.", Fault.FORBIDDEN

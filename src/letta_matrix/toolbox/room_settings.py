@@ -13,7 +13,7 @@ from letta_matrix.toolbox.membership import Membership
 from letta_matrix.toolbox.naming import Words, living_room
 from letta_matrix.toolbox.power import HIGHEST, Powers
 from letta_matrix.toolbox.principal import Scope
-from letta_matrix.toolbox.tool import Caller, Result, RoomRef, Tool, UserRef, WriteParams
+from letta_matrix.toolbox.tool import Caller, Result, RoomRef, Tool, UserRef, WriteParams, tool
 from letta_matrix.toolbox.writing import ROOM
 
 
@@ -73,30 +73,27 @@ class RoomSettingTools:
 
     def tools(self) -> list[Tool[Any]]:
         return [
-            Tool(
+            tool(
                 "matrix_set_room",
                 "Change a room",
-                "Change the name, topic or avatar of a Matrix room; only what is given changes.",
                 Scope.ROOMS,
-                SetRoom,
-                RoomSet,
                 self.set_room,
+                RoomSet,
                 idempotent=True,
             ),
-            Tool(
+            tool(
                 "matrix_set_power_level",
                 "Set a power level",
-                "Change what a member may do in a Matrix room: its power level.",
                 Scope.ROOMS,
-                SetPowerLevel,
-                PowerSet,
                 self.set_power_level,
+                PowerSet,
                 destructive=True,
                 idempotent=True,
             ),
         ]
 
     async def set_power_level(self, caller: Caller, params: SetPowerLevel) -> Result:
+        """Change what a member may do in a Matrix room: its power level."""
         async with living_room(caller, params.room_id) as room_id:
             user_id, level = params.user_id, params.level
             self._membership.check_may_open(caller, room_id, user_id)
@@ -109,6 +106,7 @@ class RoomSettingTools:
         return {"room_id": room_id, "user_id": user_id, "level": level, "before": before}
 
     async def set_room(self, caller: Caller, params: SetRoom) -> Result:
+        """Change the name, topic or avatar of a Matrix room; only what is given changes."""
         wanted = {
             "name": ("m.room.name", "name", params.name),
             "topic": ("m.room.topic", "topic", params.topic),

@@ -14,7 +14,7 @@ from letta_matrix.toolbox.paging import Event, collect
 from letta_matrix.toolbox.principal import Scope
 from letta_matrix.toolbox.results import UNTRUSTED, cut, fit_texts
 from letta_matrix.toolbox.timeline import Message, as_edited, entry, is_message
-from letta_matrix.toolbox.tool import Caller, Line, Params, Result, Tool
+from letta_matrix.toolbox.tool import Caller, Line, Params, Result, Tool, tool
 
 _NAME = 60
 
@@ -56,19 +56,11 @@ class Searching:
 
     def tools(self) -> list[Tool[Any]]:
         return [
-            Tool(
-                "matrix_search",
-                "Search messages",
-                "Search the messages of your Matrix rooms for words, newest first.",
-                Scope.READ,
-                Search,
-                Hits,
-                self.search,
-                read_only=True,
-            )
+            tool("matrix_search", "Search messages", Scope.READ, self.search, Hits, read_only=True)
         ]
 
     async def search(self, caller: Caller, params: Search) -> Result:
+        """Search the messages of your Matrix rooms for words, newest first."""
         room_ids = await self._rooms(caller, params)
         if not room_ids:
             return {**UNTRUSTED, "messages": []}

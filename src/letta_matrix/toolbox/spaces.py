@@ -12,7 +12,7 @@ from letta_matrix.toolbox.faults import Fault, ToolError
 from letta_matrix.toolbox.naming import living_room
 from letta_matrix.toolbox.principal import Scope
 from letta_matrix.toolbox.results import cut
-from letta_matrix.toolbox.tool import Caller, Result, RoomRef, Tool, WriteParams
+from letta_matrix.toolbox.tool import Caller, Result, RoomRef, Tool, WriteParams, tool
 from letta_matrix.toolbox.writing import ROOM
 
 
@@ -31,20 +31,19 @@ class InSpace(TypedDict):
 
 def space_tools() -> list[Tool[Any]]:
     return [
-        Tool(
+        tool(
             "matrix_add_to_space",
             "Add a room to a space",
-            "Put a Matrix room you are in into a space you may change.",
             Scope.ROOMS,
-            AddToSpace,
-            InSpace,
             add_to_space,
+            InSpace,
             idempotent=True,
         )
     ]
 
 
 async def add_to_space(caller: Caller, params: AddToSpace) -> Result:
+    """Put a Matrix room you are in into a space you may change."""
     async with living_room(caller, params.room_id) as room_id:
         pass
     async with living_room(caller, params.space_id) as space_id:

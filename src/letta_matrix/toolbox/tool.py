@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import Annotated, Any, Generic, TypeVar
+from typing import Annotated, Any, Generic, TypeVar, get_type_hints
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema
@@ -13,7 +13,7 @@ from letta_matrix.matrix.intent import Intent
 from letta_matrix.matrix.transactions import txn_id
 from letta_matrix.store.places import Place
 from letta_matrix.toolbox.known_rooms import KnownRooms
-from letta_matrix.toolbox.named_rooms import NamedRooms
+from letta_matrix.toolbox.notes import Notes
 from letta_matrix.toolbox.principal import Principal, Scope
 
 LONGEST_WAIT = 280.0
@@ -66,8 +66,8 @@ class Caller:
 
     `request_id` is of this call alone, and the same when it comes `again`, after a try that may
     have got somewhere. `refuses` tells of a room, in it or not, that it is not for the caller to
-    act in. `door` is the one it came through (`agent`, `mcp`, `api`), `named` the rooms that a
-    call which changes something has named.
+    act in. `door` is the one it came through (`agent`, `mcp`, `api`, `chat`), `notes` what a
+    call that changes something keeps for its next try.
     """
 
     principal: Principal
@@ -83,7 +83,7 @@ class Caller:
     progress: Progress = no_progress
     again: bool = False
     door: str = ""
-    named: NamedRooms | None = None
+    notes: Notes | None = None
 
     @property
     def agent_id(self) -> str:
@@ -103,6 +103,15 @@ class Caller:
             if self.principal.may_act_in(room_id) and not await self.refuses(self.intent, room_id)
         ]
 
+    def noted(self, name: str) -> Any:
+        """What an earlier try of this call has noted by a name, None for nothing."""
+        return None if self.notes is None else self.notes.get(name)
+
+    async def note(self, name: str, value: str | list[str]) -> None:
+        """Note something for the next try, if there can be one. Raises StoreUnavailable."""
+        if self.notes is not None:
+            await self.notes.keep(name, value)
+
     def txn(self, *step: str | int) -> str:
         """The txn id of one step of this call: the same when the call comes again."""
         return txn_id("tool", self.principal.key, self.request_id, *step)
@@ -111,12 +120,13 @@ class Caller:
 @dataclass(frozen=True)
 class Tool(Generic[P]):
     """A tool. `description` is one line for a model; `result` is a TypedDict; `seconds` is how
-    long a call may take, None where its arguments say so."""
+    long a call may take, None where its arguments say so. `scope` is None where the tool itself
+    says who may: only of what is offered to nobody."""
 
     name: str
     title: str
     description: str
-    scope: Scope
+    scope: Scope | None
     params: type[P]
     result: type[Any]
     run: Callable[[Caller, P], Awaitable[Result]]
@@ -141,6 +151,26 @@ class Tool(Generic[P]):
     def results(self) -> dict[str, Any]:
         """The JSON Schema of its result."""
         return _results(self.result)
+
+
+def tool(
+    name: str,
+    title: str,
+    scope: Scope | None,
+    run: Callable[[Caller, P], Awaitable[Result]],
+    result: type[Any],
+    *,
+    read_only: bool = False,
+    destructive: bool = False,
+    idempotent: bool = False,
+    seconds: float | None = 60.0,
+) -> Tool[P]:
+    """A tool as its function says: by the annotation of its second argument what it takes, by its
+    docstring what models are told of it."""
+    params: type[P] = list(get_type_hints(run).values())[1]
+    description = " ".join((run.__doc__ or "").split())
+    hints = (read_only, destructive, idempotent, seconds)
+    return Tool(name, title, description, scope, params, result, run, *hints)
 
 
 # Of the classes, not of a tool: making them takes longer than making a toolbox.

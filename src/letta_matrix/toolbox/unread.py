@@ -16,7 +16,7 @@ from letta_matrix.toolbox.known_rooms import KnownRooms
 from letta_matrix.toolbox.principal import Scope
 from letta_matrix.toolbox.results import UNTRUSTED, cut, fit_texts
 from letta_matrix.toolbox.timeline import Message, entry, is_message
-from letta_matrix.toolbox.tool import Caller, Params, Result, Tool
+from letta_matrix.toolbox.tool import Caller, Params, Result, Tool, tool
 
 _ROOMS = 15
 _EVENTS = 30
@@ -72,19 +72,18 @@ class Unreads:
 
     def tools(self) -> list[Tool[Any]]:
         return [
-            Tool(
+            tool(
                 "matrix_list_unread",
                 "List unread rooms",
-                "List which of your Matrix rooms have messages you have not read.",
                 Scope.READ,
-                ListUnread,
-                UnreadRooms,
                 self.list_unread,
+                UnreadRooms,
                 read_only=True,
             )
         ]
 
     async def list_unread(self, caller: Caller, params: ListUnread) -> Result:
+        """List which of your Matrix rooms have messages you have not read."""
         everywhere = sorted(await caller.rooms())
         room_ids = everywhere[params.after : params.after + _ROOMS]
         shots = await snapshots(caller, room_ids) if room_ids else {}

@@ -20,7 +20,7 @@ from letta_matrix.toolbox.principal import Scope
 from letta_matrix.toolbox.progress import telling
 from letta_matrix.toolbox.results import UNTRUSTED, fit_texts
 from letta_matrix.toolbox.timeline import FILTER, Message, entry, is_message
-from letta_matrix.toolbox.tool import LONGEST_WAIT, Caller, Params, Result, RoomRef, Tool
+from letta_matrix.toolbox.tool import LONGEST_WAIT, Caller, Params, Result, RoomRef, Tool, tool
 from letta_matrix.toolbox.writing import ROOM, existing
 
 _PAGES, _PAGE, _KNOWN = 10, 100, 20
@@ -56,20 +56,19 @@ class Waiting:
 
     def tools(self) -> list[Tool[Any]]:
         return [
-            Tool(
+            tool(
                 "wait_for_message",
                 "Wait for a message",
-                "Wait for the next message that somebody else writes in a Matrix room you are in.",
                 Scope.AGENTS,
-                WaitForMessage,
-                NextMessage,
                 self.wait_for_message,
+                NextMessage,
                 read_only=True,
                 seconds=None,
             )
         ]
 
     async def wait_for_message(self, caller: Caller, params: WaitForMessage) -> Result:
+        """Wait for the next message that somebody else writes in a Matrix room you are in."""
         if params.from_user == caller.user_id:
             raise ToolError("`from_user` is you; wait for somebody else.")
         deadline = clock.now() + params.timeout_seconds

@@ -34,6 +34,7 @@ from letta_matrix.toolbox.tool import (
     RoomRef,
     Tool,
     WriteParams,
+    tool,
 )
 
 GIVE_UP_AFTER = 20.0
@@ -78,52 +79,21 @@ class Reacted(TypedDict):
 
 def writing_tools() -> list[Tool[Any]]:
     return [
-        Tool(
-            "matrix_send_message",
-            "Send a message",
-            "Send a Markdown message to a Matrix room you are in.",
-            Scope.WRITE,
-            SendMessage,
-            Sent,
-            send_message,
-        ),
-        Tool(
-            "matrix_reply",
-            "Reply to a message",
-            "Reply to a message, quoting it; stays in its thread if it is in one.",
-            Scope.WRITE,
-            Reply,
-            Sent,
-            reply,
-        ),
-        Tool(
-            "matrix_reply_in_thread",
-            "Reply in a thread",
-            "Reply to a message in its thread, which begins there if it has none.",
-            Scope.WRITE,
-            Reply,
-            Sent,
-            reply_in_thread,
-        ),
-        Tool(
-            "matrix_react",
-            "React to a message",
-            "React to a message of one of your rooms with an emoji.",
-            Scope.WRITE,
-            React,
-            Reacted,
-            react,
-            idempotent=True,
-        ),
+        tool("matrix_send_message", "Send a message", Scope.WRITE, send_message, Sent),
+        tool("matrix_reply", "Reply to a message", Scope.WRITE, reply, Sent),
+        tool("matrix_reply_in_thread", "Reply in a thread", Scope.WRITE, reply_in_thread, Sent),
+        tool("matrix_react", "React to a message", Scope.WRITE, react, Reacted, idempotent=True),
     ]
 
 
 async def send_message(caller: Caller, params: SendMessage) -> Result:
+    """Send a Markdown message to a Matrix room you are in."""
     async with room_of(caller, params.room_id) as room_id:
         return await _say(caller, room_id, params.message, "matrix_send_message")
 
 
 async def reply(caller: Caller, params: Reply) -> Result:
+    """Reply to a message, quoting it; stays in its thread if it is in one."""
     async with room_of(caller, params.room_id) as room_id:
         root = _thread_of(await existing(caller, room_id, params.event_id))
         relation = reply_relation(params.event_id, root)
@@ -132,6 +102,7 @@ async def reply(caller: Caller, params: Reply) -> Result:
 
 
 async def reply_in_thread(caller: Caller, params: Reply) -> Result:
+    """Reply to a message in its thread, which begins there if it has none."""
     async with room_of(caller, params.room_id) as room_id:
         root = _thread_of(await existing(caller, room_id, params.event_id)) or params.event_id
         thread = thread_relation(root, params.event_id)
@@ -140,6 +111,7 @@ async def reply_in_thread(caller: Caller, params: Reply) -> Result:
 
 
 async def react(caller: Caller, params: React) -> Result:
+    """React to a message of one of your rooms with an emoji."""
     async with room_of(caller, params.room_id) as room_id:
         leave_alone(await existing(caller, room_id, params.event_id))
         txn = caller.txn("matrix_react")

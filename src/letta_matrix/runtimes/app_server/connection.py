@@ -13,6 +13,7 @@ import structlog
 
 from letta_matrix import __version__
 from letta_matrix.common import clock
+from letta_matrix.common.tasks import Tasks
 from letta_matrix.common.waiting import is_set
 from letta_matrix.config import AppServerRuntime
 from letta_matrix.runtimes.app_server.external_tools import ExternalTools, registration
@@ -86,7 +87,7 @@ class Connection:
         self.feeds = Feeds()
         self._started: set[Scope] = set()
         self._known: OrderedDict[Scope, None] = OrderedDict()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = Tasks()
         self._closing = False
         self._up = asyncio.Event()
         self._patient_until = 0.0
@@ -99,10 +100,7 @@ class Connection:
 
     async def close(self) -> None:
         self._closing = True
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._tasks.cancel()
         await self.tools.close()
         await self._client.close()
 
@@ -282,9 +280,7 @@ class Connection:
         return True
 
     def _background(self, work: Coroutine[None, None, None]) -> None:
-        task = asyncio.create_task(self._quietly(work))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._tasks.start(self._quietly(work))
 
     async def _quietly(self, work: Coroutine[None, None, None]) -> None:
         try:

@@ -2,6 +2,7 @@
 
 import json
 import re
+from urllib.parse import quote
 
 _BACKTICKS = re.compile("`+")
 _INVISIBLE = frozenset(
@@ -29,6 +30,12 @@ def inline_code(text: str, *, limit: int = 200) -> str:
     # (CommonMark: Code spans).
     pad = " " if shown.strip() and (shown[0] in "` " or shown[-1] in "` ") else ""
     return f"{ticks}{pad}{shown}{pad}{ticks}"
+
+
+def link(shown: str, identifier: str) -> str:
+    """A link to a user, room or alias (spec appendices: matrix.to navigation); `shown` is
+    Markdown."""
+    return f"[{shown}](https://matrix.to/#/{quote(identifier, safe='')})"
 
 
 def fenced(text: str, language: str = "") -> str:

@@ -3,15 +3,17 @@
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Literal
+from typing import Any, Literal
 
+from letta_matrix.commands.services import CommandServices
 from letta_matrix.config import Role
-from letta_matrix.conversations.commands.services import CommandServices
-from letta_matrix.conversations.verbatim import inline_code as code
+from letta_matrix.matrix.transactions import txn_id
+from letta_matrix.matrix.verbatim import inline_code as code
 from letta_matrix.runtimes.protocol import AgentRuntime
 from letta_matrix.store.agents import Agent
 from letta_matrix.store.places import Place
 from letta_matrix.store.turns import Turn
+from letta_matrix.toolbox.principal import TOOL_SCOPES, Principal, Scope
 
 Value = str | int | bool
 
@@ -49,7 +51,7 @@ class Argument:
         return text if self.required else f"[{text}]"
 
 
-class Scope(Enum):
+class Where(Enum):
     """Where a command belongs; one of the management can be given in an agent's room too."""
 
     AGENT = "agent"  # where an agent is
@@ -81,6 +83,7 @@ class CommandContext:
 
     `agents` are those it is about: the one whose room it is, or all that are in a shared room.
     `recovered`: it was begun before a crash, and `remembered` is what `remember` stored then.
+    What `do` did then it does not do again.
     """
 
     turn: Turn
@@ -121,6 +124,19 @@ class CommandContext:
         may mean something else."""
         await self.services.turns.run(self.turn, choice)
 
+    async def do(self, operation: str, *, step: str = "", **arguments: object) -> Any:
+        """Carry out an operation in the name of whoever gave the command: once for the command,
+        or for each `step` of it. Raises ToolError."""
+        turn, scopes = self.turn, frozenset(Scope) if self.is_admin else TOOL_SCOPES
+        return await self.services.toolbox.do(
+            Principal(f"user:{turn.sender}", "", scopes),
+            operation,
+            arguments,
+            door="chat",
+            transaction_id=txn_id(turn.turn_id, step) if step else turn.turn_id,
+            turn=turn,
+        )
+
     async def horizon(self, agent: Agent) -> float:
         """From when on (Unix time) whoever gave it may read what was said here."""
         if self.is_admin:
@@ -146,7 +162,7 @@ class CommandContext:
 Handler = Callable[[CommandContext], Awaitable[str | None]]
 """Does a command and returns what to answer, as Markdown; nothing is answered to None.
 
-Raises CommandFault, RuntimeFault or StoreUnavailable. It may run again after a crash."""
+Raises CommandFault, ToolError, RuntimeFault or StoreUnavailable. It may run again after a crash."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +178,7 @@ class Command:
     arguments: tuple[Argument, ...] = ()
     aliases: tuple[str, ...] = ()
     permission: Literal["user", "admin"] = "user"
-    scope: Scope = Scope.AGENT
+    scope: Where = Where.AGENT
     hidden: bool = False
 
     @property

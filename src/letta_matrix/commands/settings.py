@@ -3,9 +3,9 @@
 import difflib
 from collections.abc import Sequence
 
-from letta_matrix.conversations.commands.command import CommandContext, CommandFault
-from letta_matrix.conversations.commands.texts import name_of
-from letta_matrix.conversations.verbatim import inline_code as code
+from letta_matrix.commands.command import CommandContext, CommandFault
+from letta_matrix.commands.texts import name_of
+from letta_matrix.matrix.verbatim import inline_code as code
 from letta_matrix.store.agents import Agent
 
 _MODELS_LISTED = 30

@@ -1,17 +1,16 @@
 """Commands about the conversation that goes on where they are given."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import cast
 
-from letta_matrix.conversations.commands.command import CommandContext, CommandFault
-from letta_matrix.conversations.commands.texts import ago, counted, name_of, titled
-from letta_matrix.conversations.verbatim import inline_code as code
+from letta_matrix.commands.command import CommandContext, CommandFault
+from letta_matrix.commands.texts import ago, counted, name_of, titled
+from letta_matrix.matrix.verbatim import inline_code as code
 from letta_matrix.runtimes.protocol import AgentRuntime
 from letta_matrix.store.agents import Agent
 from letta_matrix.store.conversations import Conversation
 from letta_matrix.store.places import Place
-from letta_matrix.store.turns import Turn
 
 _LISTED = 20
 
@@ -69,15 +68,12 @@ async def conversations(context: CommandContext) -> str:
 async def cancel(context: CommandContext) -> str | None:
     """Stop the message that was replied to, or all that is worked on here, as far as it is the
     person's own or they are an admin."""
-    if (target := context.turn.reply_to) is None:
-        meant = _all_here(context)
-    else:
-        meant = await _about(context, target)
-    count, others = await _stop(context, meant)
+    target = context.turn.reply_to or ""
+    done = await context.do("turns.cancel", event_id=target)
     # The stopped ones say so themselves; before a crash they may have done it already.
-    if count or context.recovered:
+    if done["stopped"] or context.recovered:
         return None
-    if others:
+    if done["others"]:
         return "What is worked on here was asked by others: they can stop it, or an admin."
     if target:
         return "That is not being worked on; `!cancel` that is no reply stops all that is."
@@ -86,49 +82,7 @@ async def cancel(context: CommandContext) -> str | None:
 
 async def react_cancel(context: CommandContext) -> None:
     """Stop the message that a reaction is on, or whose reply it is on."""
-    meant = await _about(context, context.arguments.text("EVENT"))
-    await _stop(context, meant)
-
-
-async def _stop(context: CommandContext, meant: Callable[[Turn], bool]) -> tuple[int, int]:
-    """Stop what is meant; how many turns that were, and how many are others' affair."""
-    others = set[str]()
-
-    def may(turn: Turn) -> bool:
-        if not meant(turn):
-            return False
-        if context.is_admin or turn.sender == context.turn.sender:
-            return True
-        others.add(turn.turn_id)
-        return False
-
-    return await context.services.cancel(may), len(others)
-
-
-async def _about(context: CommandContext, event_id: str) -> Callable[[Turn], bool]:
-    """Which turns an event, a message or the reply to it, stands for: with those that ask it
-    anew."""
-    answered = await context.services.outbox.turn_of(event_id)
-    asked = [*await context.services.turns.prompted_by(event_id), *([answered] if answered else [])]
-    room_id, ids = context.turn.room_id, {turn.turn_id for turn in asked}
-
-    def meant(turn: Turn) -> bool:
-        return turn.room_id == room_id and bool(ids & {turn.turn_id, turn.revises})
-
-    return meant
-
-
-def _all_here(context: CommandContext) -> Callable[[Turn], bool]:
-    agents = {agent.agent_id for agent in context.agents}
-    shared = context.in_shared_room
-    room_id, thread_id = context.turn.room_id, context.turn.thread_id
-
-    def matches(turn: Turn) -> bool:
-        # In rooms of others every answer has a thread of its own, so outside of them all count.
-        here = turn.thread_id == thread_id or (shared and not thread_id)
-        return turn.room_id == room_id and turn.agent_id in agents and here
-
-    return matches
+    await context.do("turns.cancel", event_id=context.arguments.text("EVENT"))
 
 
 async def _return_to(

@@ -3,8 +3,7 @@
 import difflib
 from collections.abc import Sequence
 
-from letta_matrix.config import Role
-from letta_matrix.conversations.commands import (
+from letta_matrix.commands import (
     answering,
     management,
     overview,
@@ -12,15 +11,16 @@ from letta_matrix.conversations.commands import (
     settings,
     talking,
 )
-from letta_matrix.conversations.commands.command import (
+from letta_matrix.commands.command import (
     Argument,
     Command,
     CommandContext,
     CommandFault,
     Kind,
-    Scope,
+    Where,
 )
-from letta_matrix.conversations.verbatim import inline_code as code
+from letta_matrix.config import Role
+from letta_matrix.matrix.verbatim import inline_code as code
 
 _AGENT = Argument("AGENT", Kind.TEXT, required=True)
 _WHICH = Argument("KEY")
@@ -32,7 +32,7 @@ async def show_help(context: CommandContext) -> str:
     usable = usable_by(context.commands, context.role, in_room=bool(context.agents))
     if name := context.arguments.text("NAME"):
         return _explained(find(usable, name.lstrip("!").lower()))
-    here = [one for one in usable if not context.agents or one.scope is not Scope.MANAGEMENT]
+    here = [one for one in usable if not context.agents or one.scope is not Where.MANAGEMENT]
     lines = ["What you can tell me; `!help NAME` says more.", ""]
     lines += [f"- {code(one.usage)}: {one.help}" for one in here]
     if beyond := [code(f"!{one.name}") for one in usable if one not in here]:
@@ -49,7 +49,7 @@ def usable_by(commands: Sequence[Command], role: Role, *, in_room: bool) -> list
         for one in commands
         if not one.hidden
         and (one.permission == "user" or role == "admin")
-        and (in_room or one.scope is not Scope.AGENT)
+        and (in_room or one.scope is not Where.AGENT)
     ]
 
 
@@ -94,7 +94,7 @@ COMMANDS: tuple[Command, ...] = (
         "lists what you can tell me, or explains one command.",
         (Argument("NAME"),),
         aliases=("commands",),
-        scope=Scope.BOTH,
+        scope=Where.BOTH,
     ),
     Command(
         "new",
@@ -123,7 +123,7 @@ COMMANDS: tuple[Command, ...] = (
         "the question does it too.",
         (_WHICH, Argument("always", Kind.CHOICE, choices=("always",))),
         aliases=("allow",),
-        scope=Scope.BOTH,
+        scope=Where.BOTH,
     ),
     Command(
         "deny",
@@ -131,7 +131,7 @@ COMMANDS: tuple[Command, ...] = (
         "does not let a tool run, and tells the agent why. A ❌ does it too.",
         (_WHICH, Argument("REASON", Kind.TEXT)),
         aliases=("reject",),
-        scope=Scope.BOTH,
+        scope=Where.BOTH,
     ),
     Command(
         "model",
@@ -150,15 +150,15 @@ COMMANDS: tuple[Command, ...] = (
         "status",
         overview.status,
         "tells what goes on, what waits, and which approvals are asked for.",
-        scope=Scope.BOTH,
+        scope=Where.BOTH,
     ),
-    Command("whoami", overview.whoami, "tells who and where you are.", scope=Scope.BOTH),
+    Command("whoami", overview.whoami, "tells who and where you are.", scope=Where.BOTH),
     Command(
         "agents",
         overview.agents,
         "lists all agents and where they live, or those with a text in their name.",
         (Argument("TEXT", Kind.TEXT),),
-        scope=Scope.BOTH,
+        scope=Where.BOTH,
     ),
     Command(
         "invite",
@@ -166,7 +166,7 @@ COMMANDS: tuple[Command, ...] = (
         "invites you again into an agent's room, or into all you may be in; an admin can name "
         "somebody else.",
         (Argument("AGENT", Kind.TEXT), Argument("person", Kind.OPTION)),
-        scope=Scope.BOTH,
+        scope=Where.BOTH,
     ),
     Command(
         "pause",
@@ -191,7 +191,7 @@ COMMANDS: tuple[Command, ...] = (
             Argument("model", Kind.OPTION),
         ),
         permission="admin",
-        scope=Scope.MANAGEMENT,
+        scope=Where.MANAGEMENT,
     ),
     Command(
         "rename",
@@ -199,7 +199,7 @@ COMMANDS: tuple[Command, ...] = (
         "renames an agent, given by id, user id or name (with spaces: in quotes).",
         (Argument("AGENT", required=True), Argument("NAME", Kind.TEXT, required=True)),
         permission="admin",
-        scope=Scope.MANAGEMENT,
+        scope=Where.MANAGEMENT,
     ),
     Command(
         "remove",
@@ -208,7 +208,7 @@ COMMANDS: tuple[Command, ...] = (
         (_AGENT, Argument("yes", Kind.FLAG)),
         aliases=("delete",),
         permission="admin",
-        scope=Scope.MANAGEMENT,
+        scope=Where.MANAGEMENT,
     ),
     Command(
         "show",
@@ -216,14 +216,14 @@ COMMANDS: tuple[Command, ...] = (
         "tells all about an agent.",
         (Argument("AGENT", Kind.TEXT),),
         permission="admin",
-        scope=Scope.MANAGEMENT,
+        scope=Where.MANAGEMENT,
     ),
     Command(
         "sync",
         management.sync,
         "looks for new, changed and removed agents now.",
         permission="admin",
-        scope=Scope.MANAGEMENT,
+        scope=Where.MANAGEMENT,
     ),
     Command(
         "archive",
@@ -231,19 +231,19 @@ COMMANDS: tuple[Command, ...] = (
         "takes the room of a removed agent out of the space, or those of all.",
         (Argument("AGENT", Kind.TEXT),),
         permission="admin",
-        scope=Scope.MANAGEMENT,
+        scope=Where.MANAGEMENT,
     ),
     Command(
-        "react-approve", answering.react_approve, "is ✅.", _KEY, scope=Scope.BOTH, hidden=True
+        "react-approve", answering.react_approve, "is ✅.", _KEY, scope=Where.BOTH, hidden=True
     ),
-    Command("react-always", answering.react_always, "is ♾️.", _KEY, scope=Scope.BOTH, hidden=True),
-    Command("react-deny", answering.react_deny, "is ❌.", _KEY, scope=Scope.BOTH, hidden=True),
+    Command("react-always", answering.react_always, "is ♾️.", _KEY, scope=Where.BOTH, hidden=True),
+    Command("react-deny", answering.react_deny, "is ❌.", _KEY, scope=Where.BOTH, hidden=True),
     Command(
         "react-cancel",
         talking.react_cancel,
         "is 🛑.",
         (Argument("EVENT", required=True),),
-        scope=Scope.BOTH,
+        scope=Where.BOTH,
         hidden=True,
     ),
 )

@@ -3,12 +3,13 @@
 import time
 from collections import Counter
 
+from letta_matrix.commands.answering import listed, waiting_here
+from letta_matrix.commands.command import CommandContext
+from letta_matrix.commands.texts import ago, counted, label, name_of, titled
 from letta_matrix.common.vitals import Check, State
-from letta_matrix.conversations.commands.answering import listed, waiting_here
-from letta_matrix.conversations.commands.command import CommandContext
-from letta_matrix.conversations.commands.texts import ago, counted, label, link, name_of, titled
-from letta_matrix.conversations.verbatim import inline_code as code
 from letta_matrix.matrix.identifiers import room_alias
+from letta_matrix.matrix.verbatim import inline_code as code
+from letta_matrix.matrix.verbatim import link
 from letta_matrix.store.agents import Agent, AgentStatus
 from letta_matrix.store.turns import TurnStatus
 

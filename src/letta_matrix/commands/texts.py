@@ -1,8 +1,6 @@
 """Names, times and numbers as they may stand in a command's answer (Markdown)."""
 
-from urllib.parse import quote
-
-from letta_matrix.conversations.verbatim import inline_code
+from letta_matrix.matrix.verbatim import inline_code
 from letta_matrix.store.agents import Agent
 from letta_matrix.store.conversations import Conversation
 
@@ -25,12 +23,6 @@ def titled(conversation: Conversation, horizon: float) -> str:
     if conversation.created_at < horizon:
         return "one from before you came"
     return inline_code(conversation.title) if conversation.title else "one without a title"
-
-
-def link(shown: str, identifier: str) -> str:
-    """A link to a user, room or alias (spec appendices: matrix.to navigation); `shown` is
-    Markdown."""
-    return f"[{shown}](https://matrix.to/#/{quote(identifier, safe='')})"
 
 
 def span(seconds: float) -> str:

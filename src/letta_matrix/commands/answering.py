@@ -3,20 +3,18 @@
 import time
 from collections.abc import Sequence
 
+from letta_matrix.commands.command import CommandContext, CommandFault
+from letta_matrix.commands.texts import span
 from letta_matrix.conversations.approval_text import named, short_key
-from letta_matrix.conversations.commands.command import CommandContext, CommandFault
-from letta_matrix.conversations.commands.texts import link, span
-from letta_matrix.conversations.verbatim import inline_code as code
+from letta_matrix.matrix.verbatim import inline_code as code
+from letta_matrix.matrix.verbatim import link
 from letta_matrix.store.approvals import Approval, ApprovalStatus
 
 _SHORTEST_KEY = 4
-
-_ANSWERED = {
-    ApprovalStatus.ALLOWED: "allowed",
-    ApprovalStatus.ALWAYS: "allowed for good",
-    ApprovalStatus.DENIED: "denied",
-    ApprovalStatus.EXPIRED: "denied, as nobody answered in time",
-    ApprovalStatus.LAPSED: "no longer needed: its turn has ended",
+_DECISIONS = {
+    ApprovalStatus.ALLOWED: "allow",
+    ApprovalStatus.ALWAYS: "always",
+    ApprovalStatus.DENIED: "deny",
 }
 
 
@@ -128,46 +126,42 @@ async def _only(context: CommandContext, verb: str) -> Approval:
 
 def _refusal(context: CommandContext, approval: Approval, status: ApprovalStatus) -> str:
     """Why an answer does not count, and whose would."""
-    approvals, turn, tool = context.services.approvals, context.turn, code(approval.tool)
-    allowed = ApprovalStatus.ALLOWED
-    if approvals.approvers.may_answer(approval, allowed, by=turn.sender, room_id=turn.room_id):
+    approvers, tool = context.services.approvals.approvers, code(approval.tool)
+    if _may(context, approval, ApprovalStatus.ALLOWED):
         once = context.typed(f"approve {short_key(approval)}")
         return f"Only an admin may allow {tool} for good: {once} lets it run this once."
-    if status is not ApprovalStatus.DENIED and approval.room_id != turn.room_id:
+    if status is not ApprovalStatus.DENIED and approval.room_id != context.turn.room_id:
         where = link("the room where it asks", approval.room_id)
         return f"{tool} can be allowed only in {where}, with the question in sight."
-    return f"{tool} is for {approvals.approvers.who_may(approval)} to allow or deny."
+    return f"{tool} is for {approvers.who_may(approval)} to allow or deny."
 
 
 async def _answer(
     context: CommandContext, approval: Approval, status: ApprovalStatus, reason: str = ""
 ) -> str:
-    approvals, sender = context.services.approvals, context.turn.sender
-    if not approvals.approvers.may_answer(
-        approval, status, by=sender, room_id=context.turn.room_id
-    ):
+    if not _may(context, approval, status):
         raise CommandFault(_refusal(context, approval, status))
     await context.remember({"approval": approval.key, "reason": reason})
-    if not await approvals.answer(approval, status, by=sender, reason=reason):
-        settled = await approvals.store.get(approval.key) or approval
-        if not (context.recovered and settled.status is status and settled.decided_by == sender):
-            outcome = _ANSWERED.get(settled.status, "its time is up")
-            return f"{code(approval.tool)} cannot be answered any more: {outcome}."
-    outcome = _ANSWERED[status]
-    return f"{code(approval.tool)}: {outcome}{f' ({code(reason)})' if reason else ''}."
+    done = await _do(context, approval.key, status, reason)
+    shown = f" ({code(reason)})" if reason else ""
+    return f"{code(approval.tool)}: {done['outcome']}{shown}."
 
 
 async def _react(context: CommandContext, status: ApprovalStatus) -> None:
     """Silent whatever happens: what was asked shows the answer itself."""
-    approvals, turn = context.services.approvals, context.turn
-    approval = await approvals.store.get(context.arguments.text("KEY"))
-    if approval is None:
-        return
-    if status is ApprovalStatus.ALWAYS and not approval.always:
-        return
+    approval = await context.services.approvals.store.get(context.arguments.text("KEY"))
     # From another room it would be no reaction to what asked.
-    here = approval.room_id == turn.room_id
-    if here and approvals.approvers.may_answer(
-        approval, status, by=turn.sender, room_id=turn.room_id
-    ):
-        await approvals.answer(approval, status, by=turn.sender)
+    if approval is not None and approval.room_id == context.turn.room_id:
+        await _do(context, approval.key, status)
+
+
+async def _do(
+    context: CommandContext, key: str, status: ApprovalStatus, reason: str = ""
+) -> dict[str, str]:
+    decision = _DECISIONS[status]
+    return await context.do("approvals.answer", key=key, decision=decision, reason=reason)
+
+
+def _may(context: CommandContext, approval: Approval, status: ApprovalStatus) -> bool:
+    approvers, turn = context.services.approvals.approvers, context.turn
+    return approvers.may_answer(approval, status, by=turn.sender, room_id=turn.room_id)

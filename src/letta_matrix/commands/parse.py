@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 
-from letta_matrix.conversations.commands.command import (
+from letta_matrix.commands.command import (
     Argument,
     Arguments,
     Command,
@@ -11,7 +11,7 @@ from letta_matrix.conversations.commands.command import (
     Kind,
     Value,
 )
-from letta_matrix.conversations.verbatim import inline_code as code
+from letta_matrix.matrix.verbatim import inline_code as code
 
 # A quote counts only around whole words: "don't" is no open one.
 _WORD = re.compile(

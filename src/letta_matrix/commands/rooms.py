@@ -1,19 +1,14 @@
 """Commands about agents' own rooms: the way back into them, and what stands in the space."""
 
-from collections.abc import Sequence
-
-from mautrix.errors import MatrixRequestError
-
+from letta_matrix.commands.command import CommandContext, CommandFault
+from letta_matrix.commands.management import find_agent
+from letta_matrix.commands.overview import active, room_link
+from letta_matrix.commands.texts import counted, label, name_of
 from letta_matrix.conversations.admission import Admitted
-from letta_matrix.conversations.commands.command import CommandContext, CommandFault
-from letta_matrix.conversations.commands.management import find_agent
-from letta_matrix.conversations.commands.overview import active, room_link
-from letta_matrix.conversations.commands.texts import counted, name_of
 from letta_matrix.conversations.routing import are_ids
-from letta_matrix.conversations.verbatim import inline_code as code
-from letta_matrix.matrix.errors import refusal
 from letta_matrix.matrix.identifiers import is_ours
-from letta_matrix.store.agents import Agent, AgentStatus
+from letta_matrix.matrix.verbatim import inline_code as code
+from letta_matrix.store.agents import Agent
 
 
 async def invite(context: CommandContext) -> str:
@@ -34,28 +29,11 @@ async def invite(context: CommandContext) -> str:
 
 async def archive(context: CommandContext) -> str:
     """Take removed agents' rooms out of the space."""
-    wanted = context.arguments.text("AGENT")
-    every = context.services.directory.all()
-    gone = [agent for agent in every if agent.status is AgentStatus.REMOVED and agent.room_id]
-    meant = [_removed(wanted, gone, active(context))] if wanted else _in_space(gone)
-    for agent in meant:
-        await context.services.archive(agent)
-    if not meant:
+    done = await context.do("agents.archive", agent_id=context.arguments.text("AGENT"))
+    if not done["agents"]:
         return "No removed agent's room stands in the space."
-    names = ", ".join(name_of(agent) for agent in meant)
+    names = ", ".join(label(one["name"], one["agent_id"]) for one in done["agents"])
     return f"Out of the space: {names}. Who is in a room stays there, and can read it."
-
-
-def _removed(wanted: str, gone: Sequence[Agent], there: Sequence[Agent]) -> Agent:
-    if any(wanted in (one.agent_id, one.user_id, one.name) for one in there) and not any(
-        wanted in (one.agent_id, one.user_id) for one in gone
-    ):
-        raise CommandFault(f"{code(wanted)} is not removed: `!remove` deletes an agent first.")
-    return find_agent(wanted, list(gone))
-
-
-def _in_space(agents: Sequence[Agent]) -> list[Agent]:
-    return [agent for agent in agents if "space" in agent.applied]
 
 
 def _person(context: CommandContext) -> str:
@@ -79,10 +57,10 @@ def _meant(context: CommandContext) -> list[Agent]:
 
 
 async def _admit(context: CommandContext, agent: Agent, person: str) -> Admitted:
-    try:
-        return await context.services.admission.admit(agent, person, by_admin=context.is_admin)
-    except MatrixRequestError as error:
-        raise CommandFault(f"{name_of(agent)} cannot invite: {code(refusal(error))}") from error
+    done = await context.do(
+        "agents.invite", step=agent.agent_id, agent_id=agent.agent_id, user_id=person
+    )
+    return Admitted(done["outcome"])
 
 
 def _told(context: CommandContext, agent: Agent, person: str, outcome: Admitted) -> str:

@@ -4,26 +4,26 @@ from collections.abc import Sequence
 
 import structlog
 
-from letta_matrix.config import Role
-from letta_matrix.conversations import notices
-from letta_matrix.conversations.commands.command import (
+from letta_matrix.commands.command import (
     Command,
     CommandContext,
     CommandFault,
-    Scope,
+    Where,
 )
-from letta_matrix.conversations.commands.parse import parse_arguments, split_line
-from letta_matrix.conversations.commands.registry import COMMANDS, find, usable_by
-from letta_matrix.conversations.commands.services import CommandServices
-from letta_matrix.conversations.commands.texts import clip
-from letta_matrix.conversations.reply import Notice, Reply
-from letta_matrix.conversations.speakers import deliver_for_bridge, reply_for_bridge
-from letta_matrix.conversations.verbatim import inline_code as code
-from letta_matrix.matrix.homeserver import Homeserver
+from letta_matrix.commands.parse import parse_arguments, split_line
+from letta_matrix.commands.registry import COMMANDS, find, usable_by
+from letta_matrix.commands.services import CommandServices
+from letta_matrix.commands.texts import clip
+from letta_matrix.config import Role
+from letta_matrix.conversations import notices
+from letta_matrix.conversations.reply import Notice
+from letta_matrix.matrix.homeserver import Homeserver, HomeserverUnavailable
+from letta_matrix.matrix.verbatim import inline_code as code
 from letta_matrix.runtimes.faults import RuntimeFault
 from letta_matrix.store.agents import Agent, AgentStatus
-from letta_matrix.store.outbox import OutboxEntry
+from letta_matrix.store.database import StoreUnavailable
 from letta_matrix.store.turns import Outcome, Turn, TurnStatus
+from letta_matrix.toolbox.faults import ToolError
 
 log = structlog.get_logger()
 
@@ -49,32 +49,29 @@ class CommandRunner:
 
         Raises StoreUnavailable, HomeserverUnavailable, or whatever a faulty handler raises.
         """
-        entries = await self._services.outbox.of_turn(turn.turn_id) if recovered else None
-        reply = self._reply(turn, entries)
+        speaker = self._services.speaker
+        reply = await speaker.reply(turn, recovered=recovered)
         if reply is None:
-            await self._services.turns.finish(turn, Outcome.DROPPED)
+            await speaker.keep_silent(turn, Outcome.DROPPED)
             return
         if turn.status is not TurnStatus.REPLYING:
             answer = await self._answer(turn, recovered=recovered)
             if not answer:
-                await self._services.turns.finish(turn, Outcome.ANSWERED)
+                await speaker.keep_silent(turn, Outcome.ANSWERED)
                 return
             await reply.freeze("", Notice(clip(answer, _LONGEST_ANSWER)))
-        await deliver_for_bridge(turn, reply, self._services)
+        await speaker.deliver(turn, reply)
 
     async def give_up(self, turn: Turn) -> None:
         """End a command that cannot be run, with a word to the person."""
-        reply = self._reply(turn, await self._services.outbox.of_turn(turn.turn_id))
+        speaker = self._services.speaker
+        reply = await speaker.reply(turn, recovered=True)
         if reply is None or self._is_silent(turn):
-            await self._services.turns.finish(turn, Outcome.FAILED)
+            await speaker.keep_silent(turn, Outcome.FAILED)
             return
         if turn.status is not TurnStatus.REPLYING:
             await reply.freeze("", Notice(notices.BROKEN), Outcome.FAILED)
-        await deliver_for_bridge(turn, reply, self._services)
-
-    def _reply(self, turn: Turn, entries: list[OutboxEntry] | None) -> Reply | None:
-        """What answers a command; None where nobody is left to speak."""
-        return reply_for_bridge(turn, self._homeserver, self._services, entries)
+        await speaker.deliver(turn, reply)
 
     async def _answer(self, turn: Turn, *, recovered: bool) -> str | None:
         config = self._services.config
@@ -100,6 +97,16 @@ class CommandRunner:
             return await command.handler(context)
         except CommandFault as fault:
             answer = str(fault)
+        except ToolError as error:
+            match error.__cause__:
+                case StoreUnavailable() | HomeserverUnavailable() as passing:
+                    # Then the command is tried again.
+                    raise passing from error
+                case RuntimeFault():
+                    log.info("a command failed", command=name, reason=str(error))
+                    answer = f"That did not work: {code(str(error), limit=300)}"
+                case _:
+                    answer = str(error)
         except RuntimeFault as fault:
             log.info("a command failed", command=name, reason=str(fault))
             answer = f"That did not work: {code(str(fault), limit=300)}"
@@ -115,7 +122,7 @@ class CommandRunner:
             raise CommandFault(
                 f"{code('!' + command.name)} is for admins only; `!help` lists what you may use."
             )
-        if command.scope is Scope.AGENT and not agents:
+        if command.scope is Where.AGENT and not agents:
             raise CommandFault(
                 f"{code('!' + command.name)} is about an agent: say it in that agent's room."
             )

@@ -1,0 +1,42 @@
+"""What commands may use of the rest of the bridge."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from letta_matrix.common.vitals import Vitals
+from letta_matrix.config import Config
+from letta_matrix.conversations.approvals import Approvals
+from letta_matrix.conversations.horizons import Horizons
+from letta_matrix.conversations.speakers import Speaker
+from letta_matrix.runtimes.protocol import AgentRuntime
+from letta_matrix.store.agents import AgentDirectory
+from letta_matrix.store.conversations import ConversationStore
+from letta_matrix.store.places import Place
+from letta_matrix.store.rooms import Rooms
+from letta_matrix.store.turns import TurnStore
+from letta_matrix.toolbox.registry import Toolbox
+
+
+@dataclass(frozen=True, slots=True)
+class CommandServices:
+    """What handlers and their runner work with.
+
+    `toolbox` does what changes something; `vitals` tell how the bridge is, `trouble_of` is the
+    trouble of an agent by its id, "" if there is none; `waiting` counts the messages at a place
+    that are not answered yet, the one being worked on included; `horizons` say from when on
+    somebody may read a room, `speaker` answers.
+    """
+
+    config: Config
+    directory: AgentDirectory
+    runtimes: Mapping[str, AgentRuntime]
+    turns: TurnStore
+    conversations: ConversationStore
+    rooms: Rooms
+    approvals: Approvals
+    toolbox: Toolbox
+    vitals: Vitals
+    trouble_of: Callable[[str], str]
+    waiting: Callable[[Place], int]
+    horizons: Horizons
+    speaker: Speaker

@@ -1,0 +1,25 @@
+"""Work that goes on beside what has started it."""
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+class Tasks(set[asyncio.Task[Any]]):
+    """Tasks that nobody awaits, until they end: the event loop holds them by weak references
+    alone."""
+
+    def start(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        task = asyncio.create_task(work)
+        self.add(task)
+        task.add_done_callback(self.discard)
+        return task
+
+    async def cancel(self) -> None:
+        """End them all, and wait until they have ended; what one raises is no more told."""
+        tasks = list(self)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,0 +1,29 @@
+"""What operators and people do: declared as tools are, but offered to no agent."""
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from letta_matrix.toolbox.faults import Fault, ToolError
+from letta_matrix.toolbox.principal import Scope
+from letta_matrix.toolbox.tool import LONGEST_WAIT, Caller, P, Result, Tool, tool
+
+
+def operation(
+    name: str,
+    scope: Scope | None,
+    run: Callable[[Caller, P], Awaitable[Result]],
+    result: type[Any],
+    **hints: bool,
+) -> Tool[P]:
+    """An operation as its function says."""
+    # Runtimes have limits of their own, and may be slow.
+    return tool(name, name, scope, run, result, seconds=LONGEST_WAIT, **hints)
+
+
+def is_admin(caller: Caller) -> bool:
+    """Whether a caller may do for everybody what people may do for themselves. Raises ToolError
+    for programs that may not."""
+    admin = Scope.ADMIN in caller.principal.scopes
+    if not admin and not caller.speaker:
+        raise ToolError("This needs a token with the scope `admin`.", Fault.FORBIDDEN)
+    return admin
