@@ -14,7 +14,7 @@ import aiohttp
 import pytest
 from structlog.testing import capture_logs
 from tests.fake_app_server import FakeAppServer
-from tests.waiting import Clock, eventually, settled, within
+from tests.waiting import DEADLINE, Clock, eventually, settled, within
 
 from letta_matrix.common import log_files
 from letta_matrix.runtimes.keeper.buffer import FrameBuffer
@@ -455,4 +455,6 @@ async def test_a_keeper_that_hangs_is_killed_and_replaced(
         await eventually(keeper.answers)
         await eventually(lambda: bridge.link.up)
         looking.cancel()
+    await keeper.end(DEADLINE)
+    assert keeper.pid() is None
     assert said[0] == f"keeper hangs: process {hung} has not answered for a minute; killing it"
