@@ -73,7 +73,7 @@ async def test_messages_from_agent_to_agent_have_an_end(
 
 
 async def test_there_must_be_somebody_else_to_write_to(bench: Bench, ada: Agent) -> None:
-    for ref, why in ((ada.name, "That is you"), ("Nobody", "There is no agent 'Nobody'")):
+    for ref, why in ((ada.name, "That is you"), ("Nobody", "There is no agent `Nobody`")):
         ok, told = await bench.call(ada, "message_agent", agent=ref, message="hi")
         assert not ok
         assert why in told
