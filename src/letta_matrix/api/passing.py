@@ -33,7 +33,7 @@ def passing(
             body: BaseModel | None = given.pop("body", None)
             wanted = {renamed.get(name, name): value for name, value in given.items()}
             if body is not None:
-                wanted |= body.model_dump(exclude_none=True)
+                wanted |= body.model_dump(exclude_none=True, exclude_unset=True)
             once = given_once(wanted.pop("transaction_id", ""), key)
             return Json(await call(api, holder, tool, wanted, once), status)
 
