@@ -31,9 +31,8 @@ class NewRoom(WriteBody):
     topic: str = Field("", max_length=1_000, description="what it is for")
     is_public: bool = Field(False, description="anybody may join; else by invitation only")
     invite: list[UserRef] = Field(
-        default_factory=list[str], max_length=50, description="Matrix user ids"
+        default_factory=list[str], max_length=20, description="Matrix user ids"
     )
-    alias: str = Field("", max_length=100, description="`plans` makes #plans:server")
     in_space: str = Field(
         "", max_length=255, description="id, alias or exact name of a space to add it to"
     )
