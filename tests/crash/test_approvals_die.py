@@ -124,6 +124,9 @@ async def test_the_app_server_and_the_bridge_die(bridges: Bridges, tmp_path: Pat
     await bridges.person.react(room.room_id, again, ALLOW)
     await bridges.settled(room, event_id)
     assert task.runs == 1
+    ended, answered = await bridges.questions(room)
+    assert "ask again below" in ended.text
+    assert answered.text.startswith(ALLOW)
     (reply,) = await bridges.replies(room)
     assert ASK_AGAIN not in reply.text
 

@@ -13,8 +13,9 @@ from tests.builders import APPROVABLE, PERSON, InSight, agent, config_for, messa
 from tests.fake_homeserver import FakeHomeserver, Fault, Json
 from tests.waiting import Clock, eventually, settled, within
 
+from letta_matrix.conversations.approval_question import LOOK
 from letta_matrix.conversations.approval_text import CHANGED, TOO_LONG
-from letta_matrix.conversations.approvals import _LOOK, Approvals, approval_key
+from letta_matrix.conversations.approvals import Approvals, approval_key
 from letta_matrix.conversations.approvers import Approvers
 from letta_matrix.conversations.reply import Reply
 from letta_matrix.conversations.roster import Roster
@@ -261,7 +262,7 @@ async def test_a_clock_that_jumps_leaves_nothing_to_answer(
     monkeypatch.setattr(time, "time", lambda: asked.expires_at)
     assert await stage.store.pending() == []
     assert not (await stage.stored()).is_open
-    clock.advance(_LOOK)
+    clock.advance(LOOK)
     clock.go()
     await stage.done()
     assert not stage.runtime.answers["call-1"].allow
@@ -292,6 +293,33 @@ async def test_a_question_that_is_reported_again_is_asked_once(
     await stage.done()
     assert len(notices(fake)) == 1
     assert len(fake.messages(ROOM)) == 3
+
+
+async def test_a_runtime_that_begins_anew_asks_by_another_id(
+    stage: Stage, fake: FakeHomeserver
+) -> None:
+    before = await stage.asked()
+    stage.approvals.begun_anew(stage.turn)
+    assert not stage.approvals.waits(stage.turn.turn_id)
+    request = TurnRequest("agent-1", "c1", stage.turn.message_id, "hello")
+    again = replace(BASH, approval_id="call-2")
+    await stage.approvals.requested(again, request, stage.runtime, stage.reply)
+
+    async def alone() -> bool:
+        here = await stage.store.waiting_at(ROOM, "")
+        return [one.approval_id for one in here] == ["call-2"]
+
+    await eventually(alone)
+    await eventually(lambda: any("ask again below" in body for body in fake.bodies(ROOM)))
+    assert not await stage.approvals.answer(before, ApprovalStatus.ALLOWED, by=PERSON)
+    approval = await stage.stored(again)
+    assert await stage.approvals.answer(approval, ApprovalStatus.DENIED, by=PERSON)
+    await stage.stop()
+    await stage.end()
+    assert fake.bodies(ROOM)[:2] == [
+        "⌛ `Bash` (`ls -la`) did not run: I had to begin anew, and ask again below",
+        f"❌ `Bash` (`ls -la`) denied by `{PERSON}`",
+    ]
 
 
 async def test_a_question_does_not_change_while_it_waits(stage: Stage) -> None:

@@ -1,11 +1,14 @@
 """One question to people, from the runtime's asking to the runtime's being told."""
 
 import asyncio
+import time
 from collections.abc import Collection
 from dataclasses import dataclass, field
 
 import structlog
 
+from letta_matrix.common import clock
+from letta_matrix.common.waiting import is_set
 from letta_matrix.conversations.reply import Reply
 from letta_matrix.runtimes.faults import RuntimeFault, RuntimeUnavailable
 from letta_matrix.runtimes.protocol import AgentRuntime, ApprovalRequested, TurnRequest
@@ -13,6 +16,9 @@ from letta_matrix.store.approvals import Approval, ApprovalStatus, ApprovalStore
 from letta_matrix.store.outbox import OutboxEntry, OutboxKind
 
 log = structlog.get_logger()
+
+LOOK = 5.0
+"""Seconds between looks at the clock while a question waits."""
 
 _FIRST_PAUSE = 0.2
 _LONGEST_PAUSE = 10.0
@@ -76,6 +82,14 @@ class Question:
         asked = (self.event.tool, self.event.arguments)
         is_same = (approval.tool, approval.arguments) == asked
         return is_same or approval.status is ApprovalStatus.DENIED
+
+    async def is_decided_by(self, end: float) -> bool:
+        """Whether it is decided before a Unix time. The clock may jump over that."""
+        latest = clock.now() + end - time.time()
+        while (left := min(end - time.time(), latest - clock.now())) > 0:
+            if await is_set(self.decided, min(left, LOOK)):
+                return True
+        return self.decided.is_set()
 
     async def tell(self, *, allow: bool, message: str = "") -> None:
         """Tell the runtime, as often as it takes."""

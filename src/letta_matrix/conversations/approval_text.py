@@ -20,6 +20,7 @@ TAMPERED = (
     "its question was changed or removed after it was asked, so nobody knows what was allowed"
 )
 BROKEN = "nobody could be asked"
+AGAIN = "it was asked again, after a restart"
 
 ANSWER_FIRST = (
     "I wait for an answer to my question above: tap on it, or reply to it with yes or no. "
@@ -79,8 +80,13 @@ def outcome(approval: Approval) -> str:
 
 
 def superseded(approval: Approval) -> str:
-    """What its question says once the runtime has asked for it anew."""
-    return f"⌛ {named(approval)} is asked again below"
+    """What its question says once the agent, begun anew, has asked another in its place."""
+    return f"⌛ {named(approval)} did not run: I had to begin anew, and ask again below"
+
+
+def unheard(approval: Approval) -> str:
+    """What its question says where an answer found nobody that waited for it."""
+    return f"⌛ {named(approval)} did not run: the turn ended before the answer could reach it"
 
 
 def denial(approval: Approval) -> str:

@@ -4,14 +4,13 @@ import asyncio
 import contextlib
 import hashlib
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from dataclasses import replace
 from typing import Any
 
 import structlog
 from mautrix.errors import MatrixRequestError
 
-from letta_matrix.common import clock
 from letta_matrix.common.waiting import is_set
 from letta_matrix.config import Config
 from letta_matrix.conversations.approval_question import Question
@@ -29,9 +28,10 @@ from letta_matrix.conversations.approval_text import (
     denial,
     outcome,
     prompt,
-    superseded,
+    unheard,
 )
 from letta_matrix.conversations.approvers import Approvers
+from letta_matrix.conversations.earlier_questions import EarlierQuestions, waits
 from letta_matrix.conversations.kept_approvals import is_allowed_for_good
 from letta_matrix.conversations.reply import Reply
 from letta_matrix.conversations.roster import Roster
@@ -47,12 +47,6 @@ log = structlog.get_logger()
 
 _STORE_PAUSE = 10.0
 """Seconds between tries of a database that cannot be used."""
-
-_LOOK = 5.0
-"""Seconds between looks at the clock while a question waits."""
-
-_ASKED_TOGETHER = 5.0
-"""Seconds in which a runtime tells again what it asks for at the same time."""
 
 _SHOWN_WITHIN = 1.0
 """Seconds that the edit which shows an answer waits for what the agent says to it."""
@@ -72,6 +66,7 @@ class Approvals:
         self.store = store
         self.approvers = Approvers(config)
         self._questions: dict[str, Question] = {}
+        self._earlier = EarlierQuestions(store)
         self._background: set[asyncio.Task[None]] = set()
 
     async def requested(
@@ -86,9 +81,18 @@ class Approvals:
         if earlier is not None and earlier.still_asks(event, reply):
             earlier.request, earlier.runtime = request, runtime
             return
+        self._earlier.told(key)
         question = Question(key, event, request, runtime, reply)
         self._questions[key] = question
         question.task = asyncio.create_task(self._attend(question, earlier))
+
+    def begun_anew(self, turn: Turn) -> None:
+        """The runtime works on a turn from its beginning: what was asked for before, of which
+        nothing has run, is awaited no more."""
+        self._earlier.begun_anew(turn.turn_id)
+        for question in self._of(turn.turn_id):
+            del self._questions[question.key]
+            self._spawn(question.stop())
 
     async def answer(
         self, approval: Approval, status: ApprovalStatus, *, by: str, reason: str = ""
@@ -113,35 +117,29 @@ class Approvals:
         if not await self.store.decide(approval, status, by=by, reason=reason):
             return False
         log.info("approval answered", turn=approval.turn_id, status=str(status), by=by)
-        if (question := self._questions.get(approval.key)) is not None:
-            question.decided.set()
+        self._settled_by_person(approval)
         return not doubtful
 
     async def taken_away(self, approval: Approval) -> None:
         """Its question was removed: what waits is denied, since nobody can see what they allow."""
         if await self.store.decide(approval, ApprovalStatus.DENIED, reason=TAMPERED):
             log.info("approval taken away", turn=approval.turn_id)
-            if (question := self._questions.get(approval.key)) is not None:
-                question.decided.set()
+            self._settled_by_person(approval)
 
     def queued(self, turn: Turn) -> None:
         """A message waits behind a turn: tell its sender, if the turn waits for their answer."""
+        if turn.kind is not TurnKind.MESSAGE:
+            return
         for question in self._questions.values():
-            approval = question.approval
+            approval, allowed = question.approval, ApprovalStatus.ALLOWED
             if approval is None or question.decided.is_set() or approval.place != turn.place:
                 continue
-            allowed = ApprovalStatus.ALLOWED
-            if turn.kind is TurnKind.MESSAGE and self.approvers.may_answer(
-                approval, allowed, by=turn.sender, room_id=turn.room_id
-            ):
+            if self.approvers.may_answer(approval, allowed, by=turn.sender, room_id=turn.room_id):
                 self._spawn(self._say_what_waits(question))
 
     def waits(self, turn_id: str) -> bool:
         """Whether a turn waits for a person now."""
-        return any(
-            question.reply.turn.turn_id == turn_id and not question.decided.is_set()
-            for question in self._questions.values()
-        )
+        return any(not question.decided.is_set() for question in self._of(turn_id))
 
     async def ended(
         self, turn: Turn, reply: Reply | None = None, *, recovered: bool = True
@@ -150,9 +148,8 @@ class Approvals:
 
         Without `recovered` no earlier process can have asked anything for it.
         """
-        shown: set[str] = set()
-        mine = [one for one in self._questions.values() if one.reply.turn.turn_id == turn.turn_id]
-        if not mine and not recovered:
+        shown, mine = set[str](), self._of(turn.turn_id)
+        if not mine and not recovered and not self._earlier.has(turn.turn_id):
             return
         for question in mine:
             await question.stop()
@@ -161,7 +158,9 @@ class Approvals:
         for approval in await self.store.of_turn(turn.turn_id):
             settled = await self._settle(approval, ApprovalStatus.LAPSED)
             if reply is not None and settled is not None and settled.key not in shown:
-                reply.beside.post_at_end(OutboxKind.APPROVAL, settled.key, outcome(settled))
+                text = unheard if self._earlier.is_untold(settled.key) else outcome
+                reply.beside.post_at_end(OutboxKind.APPROVAL, settled.key, text(settled))
+        self._earlier.forget(turn.turn_id)
 
     async def close(self) -> None:
         """Let go of everything; what is open stays so, for the next start."""
@@ -175,11 +174,16 @@ class Approvals:
         try:
             if earlier is not None:
                 await earlier.stop()
-            if await is_allowed_for_good(question, self.store, self._config):
+            older = await self._earlier.older_than(question)
+            answered = await self._earlier.answer_to(question, older)
+            if answered or await is_allowed_for_good(question, self.store, self._config):
                 question.decided.set()
-                await question.tell(allow=True)
+                await (self._tell(question, answered) if answered else question.tell(allow=True))
+                self._spawn(self._end_older(question, older, answered))
                 return
+            self.store.takes_over(question.key, [one.key for one in older])
             approval, entry = await self._ask(question)
+            self._spawn(self._end_older(question, older))
             if approval.status is ApprovalStatus.PENDING:
                 approval = await self._decision(question, approval, entry)
             question.decided.set()
@@ -212,22 +216,25 @@ class Approvals:
             self.store.shown(approval.key, question.reply.intent.homeserver.clock.now())
         if not question.is_about(approval):
             approval = await self._doubt(approval, CHANGED)
-        self._spawn(self._let_older_lapse(question))
         return approval, entry
 
-    async def _let_older_lapse(self, question: Question) -> None:
-        """A runtime that was restarted asks anew, by another id: nobody waits for the older one."""
-        if await is_set(question.decided, _ASKED_TOGETHER):
-            return
-        reply = question.reply
-        for approval in await self.store.of_turn(reply.turn.turn_id):
-            waits = (
-                approval.status is ApprovalStatus.PENDING and approval.key not in self._questions
-            )
-            if waits and (settled := await self._settle(approval, ApprovalStatus.LAPSED)):
-                async with question.posting:
-                    line = superseded(settled)
-                    await reply.beside.rewrite_posted(OutboxKind.APPROVAL, approval.key, line)
+    def _settled_by_person(self, approval: Approval) -> None:
+        if (question := self._questions.get(approval.key)) is not None:
+            question.decided.set()
+        else:
+            self._earlier.answered(approval)
+
+    async def _end_older(
+        self, question: Question, older: Sequence[Approval], answered: Approval | None = None
+    ) -> None:
+        crossed = await self._earlier.end(question, older, answered)
+        if crossed is not None and question.approval is not None:
+            status, by, reason = crossed.status, crossed.decided_by, crossed.reason
+            await self.store.decide(question.approval, status, by=by, reason=reason)
+            question.decided.set()
+
+    def _of(self, turn_id: str) -> list[Question]:
+        return [one for one in self._questions.values() if one.reply.turn.turn_id == turn_id]
 
     async def _pings(self, question: Question, approval: Approval) -> list[str]:
         """Who is to notice the question."""
@@ -262,7 +269,7 @@ class Approvals:
     ) -> Approval:
         if entry.event_id is not None:
             self._spawn(self._offer(question, approval, entry.event_id))
-        if await _decided_by(question.decided, approval.expires_at):
+        if await question.is_decided_by(approval.expires_at):
             settled = await self.store.get(approval.key)
         else:
             settled = await self._settle(approval, ApprovalStatus.EXPIRED)
@@ -282,8 +289,8 @@ class Approvals:
 
     async def _say_what_waits(self, question: Question) -> None:
         async with question.posting:
-            if not question.decided.is_set():
-                await question.reply.beside.notify(f"waits {question.key}", ANSWER_FIRST)
+            if not question.decided.is_set() and not await self._earlier.is_noticed(question):
+                await question.reply.beside.notify(waits(question.key), ANSWER_FIRST)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         async def quietly() -> None:
@@ -326,15 +333,6 @@ class Approvals:
             except StoreUnavailable as error:
                 log.error("an approval waits for the database", reason=str(error))
                 await asyncio.sleep(_STORE_PAUSE)
-
-
-async def _decided_by(decided: asyncio.Event, end: float) -> bool:
-    """Whether it is decided before a Unix time. The clock may jump over that."""
-    latest = clock.now() + end - time.time()
-    while (left := min(end - time.time(), latest - clock.now())) > 0:
-        if await is_set(decided, min(left, _LOOK)):
-            return True
-    return decided.is_set()
 
 
 def approval_key(turn_id: str, approval_id: str) -> str:

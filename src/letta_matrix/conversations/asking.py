@@ -177,6 +177,8 @@ class Asking:
                 raise TurnAmended
             await self._turns.run(turn, state, run.joined)
 
+        if turn.runtime_state is None:
+            self._approvals.begun_anew(turn)
         attention = Attention(reply.intent, turn.room_id, turn.event_id, self._background)
         text = ReplyText(prompt.header, self._config.envelope)
         listener = Listener(

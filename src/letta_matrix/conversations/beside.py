@@ -89,6 +89,10 @@ class Beside:
         new. Frozen with the reply's end and sent after it."""
         self._closing.append((kind, key, markdown))
 
+    def has_posted(self, kind: OutboxKind, key: str) -> bool:
+        """Whether `post` has sent something under this key."""
+        return self._owed.known(self.txn(kind, key)) is not None
+
     def stands_last(self, kind: OutboxKind, key: str) -> bool:
         """Whether no words of the reply have begun below what `post` sent under this key."""
         posted = self._owed.known(self.txn(kind, key))

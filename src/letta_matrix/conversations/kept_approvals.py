@@ -20,7 +20,7 @@ async def is_allowed_for_good(question: Question, store: ApprovalStore, config: 
     if is_ours(turn.sender, config.bot_user_id) or config.role_of(turn.sender) != "admin":
         return False
     for one in await store.kept(turn.agent_id):
-        if one.tool == event.tool and _to_the_letter(one.arguments, event.arguments):
+        if one.tool == event.tool and to_the_letter(one.arguments, event.arguments):
             # What people were asked before it was allowed is theirs to answer.
             if await store.get(question.key) is not None:
                 return False
@@ -29,6 +29,6 @@ async def is_allowed_for_good(question: Question, store: ApprovalStore, config: 
     return False
 
 
-def _to_the_letter(one: Mapping[str, object], other: Mapping[str, object]) -> bool:
+def to_the_letter(one: Mapping[str, object], other: Mapping[str, object]) -> bool:
     """Whether arguments are the same as JSON, where `true` is not 1."""
     return json.dumps(dict(one), sort_keys=True) == json.dumps(dict(other), sort_keys=True)

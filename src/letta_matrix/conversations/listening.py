@@ -76,7 +76,9 @@ class Listener:
             case TextEnded():
                 self.reply.show(self.text.end())
                 self.reply.text_ended()
-            case TurnStarted(run_id=run_id):
+            case TurnStarted(run_id=run_id, anew=anew):
+                if anew:
+                    self.approvals.begun_anew(self.reply.turn)
                 self.attention.begin()
                 self.reply.ran(run_id)
             case ApprovalRequested():

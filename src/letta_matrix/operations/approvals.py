@@ -75,7 +75,8 @@ class ApprovalOperations:
         settled = await self._store.get(params.key) or approval
         mine = caller.again and (settled.status, settled.decided_by) == (status, by)
         if not answered and not mine:
-            late = _OUTCOMES.get(settled.status, "its time is up")
+            lapsed = settled.reason if settled.status is ApprovalStatus.LAPSED else ""
+            late = lapsed or _OUTCOMES.get(settled.status, "its time is up")
             text = f"{code(approval.tool)} cannot be answered any more: {late}."
             raise ToolError(text, Fault.CONFLICT)
         return {"room_id": approval.room_id, "tool": approval.tool, "outcome": _OUTCOMES[status]}

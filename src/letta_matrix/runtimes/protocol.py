@@ -89,9 +89,11 @@ class StopReason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class TurnStarted:
-    """The runtime took the message and works on it."""
+    """The runtime took the message and works on it; `anew`: from its beginning, after it had
+    forgotten what it did, so that no approval that it asked for before is awaited any more."""
 
     run_id: str = ""
+    anew: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, NamedTuple
@@ -83,6 +83,7 @@ class ApprovalStore:
         self._asked_before: dict[str, float] = {}
         self._shown: dict[str, float] = {}
         self._speakers: dict[str, set[str]] = {}
+        self._taking_over: dict[str, Collection[str]] = {}
 
     async def load(self) -> None:
         """Remember where something waits. Call before use."""
@@ -95,13 +96,15 @@ class ApprovalStore:
         it. Messages are dated in whole milliseconds (spec: `origin_server_ts`), rounded down."""
         if key not in self._asked_before:
             self._shown.setdefault(key, math.floor(now * 1000) / 1000)
+        self._took_over(key)
 
     def dated(self, prompt_txn: str, when: float) -> None:
         """The homeserver has dated a question (Unix time): to the millisecond, while its answers
         tell its clock in whole seconds."""
-        for key, one in self._waiting.items():
+        for key, one in list(self._waiting.items()):
             if one.prompt_txn == prompt_txn:
                 self._shown[key] = max(when, self._shown.get(key, when))
+                self._took_over(key)
 
     def shown_since(self, key: str) -> float:
         """When a question was first shown (Unix time there), as far as this process knows."""
@@ -128,11 +131,22 @@ class ApprovalStore:
         """Whether `speakers_since` names all: not of a question that an earlier process asked."""
         return key not in self._asked_before
 
+    def waiting_of(self, turn_id: str) -> set[str]:
+        """The keys of what waits of a turn."""
+        return {key for key, one in self._waiting.items() if one.turn_id == turn_id}
+
+    def takes_over(self, key: str, older: Collection[str]) -> None:
+        """Once the question `key` is shown it stands alone, without the `older` ones: until then
+        they are what people can see and answer."""
+        if older:
+            self._taking_over[key] = older
+
     async def waiting_at(self, room_id: str, thread_id: str) -> list[Approval]:
         """What can be answered in a thread of a room ("": outside of threads)."""
         # Every message asks this, and nearly always nothing waits.
         here = room_id, thread_id
-        keys = [key for key, one in self._waiting.items() if one[:2] == here]
+        standing = self._waiting.keys() - self._taking_over.keys()
+        keys = [key for key, one in self._waiting.items() if one[:2] == here and key in standing]
         found = [one for key in keys if (one := await self.get(key)) is not None]
         return [one for one in found if one.is_open]
 
@@ -203,11 +217,16 @@ class ApprovalStore:
         values |= {"expires_at": min(approval.expires_at, time.time())}
         statement = update(approvals).where(waiting).values(**values)
         changed = await self._database.write(lambda db: db.execute(statement).rowcount)
+        self._took_over(approval.key)
         self._waiting.pop(approval.key, None)
         self._shown.pop(approval.key, None)
         self._asked_before.pop(approval.key, None)
         self._speakers.pop(approval.key, None)
         return changed == 1
+
+    def _took_over(self, key: str) -> None:
+        for one in self._taking_over.pop(key, ()):
+            self._waiting.pop(one, None)
 
     async def _find(self, where: ColumnElement[bool]) -> list[Approval]:
         query = select(approvals).where(where).order_by(approvals.c.asked_at, approvals.c.key)

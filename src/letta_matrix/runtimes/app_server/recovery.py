@@ -72,8 +72,9 @@ class Recovery:
         message may be for several agents."""
         return f"turn:{self.request.conversation_id}:{self.request.message_id}"
 
-    def new_reader(self) -> TurnReader:
-        return TurnReader(self.request.message_id, self.request_id, self.connection.tools.unasked)
+    def new_reader(self, *, anew: bool = False) -> TurnReader:
+        unasked = self.connection.tools.unasked
+        return TurnReader(self.request.message_id, self.request_id, unasked, anew=anew)
 
     def read(self, reader: TurnReader, frame: ScopedFrame) -> list[TurnEvent]:
         """The frame's events; what is unknown in it is counted."""
@@ -114,7 +115,8 @@ class Recovery:
         while not self.feed.empty():
             self.feed.get_nowait()
         await self.connection.start_runtime(self.scope, again=True)
-        report, approvals = Report(self.new_reader()), list[ScopedFrame]()
+        # A turn that it still works on is joined: its beginning is not told by this reader.
+        report, approvals = Report(self.new_reader(anew=True)), list[ScopedFrame]()
         reader, reported, remembered = report.reader, False, False
         loop = asyncio.get_running_loop()
         deadline = loop.time() + REPORT_WAIT

@@ -56,10 +56,16 @@ class TurnReader:
     was missed; `busy` tells whether anything runs; `unknown` lists what this version does
     not know; `gone` is the fault if the agent or the conversation does not exist; `approvals`
     are the ids of all that were asked for. Those for tools in `unasked` are nobody's business.
+    With `anew` the turn is one that begins a second time, if it begins.
     """
 
     def __init__(
-        self, message_id: str, request_id: str, unasked: frozenset[str] = frozenset()
+        self,
+        message_id: str,
+        request_id: str,
+        unasked: frozenset[str] = frozenset(),
+        *,
+        anew: bool = False,
     ) -> None:
         self.taken = False
         self.begun = False
@@ -75,6 +81,7 @@ class TurnReader:
         self._message_id = message_id
         self._request_id = request_id
         self._unasked = unasked
+        self._anew = anew
         self._ours: set[str] = set()
         self._others: set[str] = set()
         self._seen: set[tuple[str, str]] = set()
@@ -127,7 +134,7 @@ class TurnReader:
             self.run_id = run_id
         if not self.begun:
             self.begun = True
-            yield TurnStarted(run_id)
+            yield TurnStarted(run_id, self._anew)
 
     def _queue(self, data: Json) -> Iterator[TurnEvent]:
         for item in as_list(data.get("queue")):
