@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.builders import edit, message, reaction, redaction
@@ -136,6 +137,38 @@ async def test_words_about_files_are_corrected_and_asked_anew_with_them(stage: S
     assert "list.txt" in again.text
     assert again.text.endswith("what colour is it?")
     assert len(stage.fake.bodies(ROOM, "m.text")) == 1
+
+
+@pytest.mark.parametrize("removed", ["while it is answered", "afterwards"])
+async def test_what_is_left_is_asked_anew_where_the_first_was_removed(
+    stage: Stage, removed: str
+) -> None:
+    released = asyncio.Event()
+
+    def hold(_: TurnRequest) -> Iterable[TurnEvent | float]:
+        return held(released)
+
+    stage.runtime.script = hold
+    first, words = file(), message("what is it?")
+    await stage.admit(first, words)
+    await eventually(lambda: stage.fake.bodies(ROOM, "m.text"))
+    if removed == "afterwards":
+        released.set()
+        await stage.idle()
+    await stage.tell(redaction(first["event_id"]))
+    stage.runtime.script = obey
+    await stage.tell(reaction(words["event_id"], "🔁"))
+    _, again = stage.runtime.asked
+    assert again.text == "what is it?"
+    assert stage.fake.bodies(ROOM, "m.text")[-1] == "echo: what is it?"
+
+
+async def test_nothing_is_asked_anew_where_nothing_is_left(stage: Stage) -> None:
+    first, words = file(), message("what is it?")
+    await stage.tell(first, words)
+    await stage.tell(redaction(first["event_id"]), redaction(words["event_id"]))
+    await stage.tell(reaction(words["event_id"], "🔁"))
+    assert len(stage.runtime.asked) == 1
 
 
 async def test_a_failure_is_asked_anew_with_its_files_as_far_as_they_are_there(

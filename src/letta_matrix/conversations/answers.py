@@ -211,7 +211,7 @@ class Answers:
             for one in asked
             if one.room_id == event["room_id"]
             and not self._router.is_paused(one.agent_id, one.room_id)
-            and (one.prompt is not None or one.attachment is not None)
+            and await self._turns.what_is_left(one)
         ]
         return [one for one in again if await self._turns.get(one.turn_id) is None]
 

@@ -221,7 +221,7 @@ class TurnRunner:
             return End("", None, Outcome.DROPPED)
         if await self._is_silenced(run):
             return End("", None, Outcome.FAILED)
-        if turn.prompt is None and not files_of(turn.attachment):
+        if turn.prompt is None and not files_of(turn.attachment) and not await self._is_about(turn):
             return await self._not_read(run)
         if self._is_expired(turn):
             self._points_back(run)
@@ -236,6 +236,10 @@ class TurnRunner:
     def _points_back(self, run: Run) -> None:
         """What was never asked gets its word together with others: each says which it is about."""
         run.reply.events.replies |= run.turn.status is TurnStatus.QUEUED
+
+    async def _is_about(self, turn: Turn) -> bool:
+        """Whether a turn that asks anew has others than its own message to ask about."""
+        return turn.revises is not None and bool(await self._turns.what_is_left(turn))
 
     async def _not_read(self, run: Run) -> End:
         """The end of a turn whose message has nothing for its agent."""

@@ -12,7 +12,7 @@ from letta_matrix.store.approvals import ApprovalStatus
 from letta_matrix.store.budgets import Budget
 from letta_matrix.store.database import Database
 from letta_matrix.store.schema import approvals, inbox, outbox, transactions, turns
-from letta_matrix.store.turns import Outcome, Turn, TurnKind, TurnStatus
+from letta_matrix.store.turns import Outcome, Turn, TurnKind, TurnStatus, joined_to
 
 Event = Mapping[str, object]
 
@@ -258,7 +258,8 @@ def _say_newest(connection: Connection, turn: Turn) -> None:
     """What is asked anew says what its message says by now: that may have come just before."""
     query = select(turns.c.prompt, turns.c.attachment).where(turns.c.turn_id == turn.revises)
     turn.prompt, turn.attachment = connection.execute(query).one()
-    if turn.prompt is None and turn.attachment is None:
+    together = joined_to(connection, turn)
+    if all(one.prompt is None and one.attachment is None for one in (turn, *together)):
         turn.outcome = str(Outcome.WITHDRAWN)
     newest = {key: turn_values(turn)[key] for key in ("prompt", "attachment")}
     row = update(turns).where(turns.c.turn_id == turn.turn_id)

@@ -214,13 +214,12 @@ class TurnStore:
     async def joined_to(self, turn: Turn) -> list[Turn]:
         """The turns that were asked together with one, or with what it asks anew, in arrival
         order."""
-        asked: Turn | None = turn
-        while asked is not None:
-            found = await self._found(turns.c.joined_to == asked.turn_id)
-            if found or asked.revises is None:
-                return found
-            asked = await self.get(asked.revises)
-        return []
+        return await self._database.read(lambda db: joined_to(db, turn))
+
+    async def what_is_left(self, turn: Turn) -> list[Turn]:
+        """Of a turn and those asked together with it, what says something: not what was removed."""
+        together = [turn, *await self.joined_to(turn)]
+        return [one for one in together if one.prompt is not None or one.attachment is not None]
 
     async def stop(self, turn: Turn, outcome: Outcome = Outcome.STOPPED) -> None:
         """A turn that waits for its place, or runs, is not to go on."""
@@ -275,6 +274,18 @@ class TurnStore:
         query = select(turns).where(where).order_by(turns.c.seq)
         rows = await self._database.read(lambda db: db.execute(query).mappings().all())
         return [turn_of(row) for row in rows]
+
+
+def joined_to(connection: Connection, turn: Turn) -> list[Turn]:
+    """See `TurnStore.joined_to`."""
+    asked: str | None = turn.turn_id
+    while asked is not None:
+        query = select(turns).where(turns.c.joined_to == asked).order_by(turns.c.seq)
+        if found := connection.execute(query).mappings().all():
+            return [turn_of(row) for row in found]
+        revised = select(turns.c.revises).where(turns.c.turn_id == asked)
+        asked = connection.execute(revised).scalar_one_or_none()
+    return []
 
 
 def offer_of(turn_id: str) -> str:
