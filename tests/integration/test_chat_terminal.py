@@ -216,6 +216,22 @@ async def test_what_waits_already_is_asked_first(chat: Typing, ann: Person, room
     assert "It was allowed." in terminal.text.partition("echo: hello")[0]
 
 
+async def test_a_script_leaves_a_question_to_others(room: Room, folder: Path) -> None:
+    for text, told in ((b"work\n", b"question: `"), (b"hello\n", b"was not told 'hello'")):
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "letta_matrix", "chat", room.agent.agent_id),
+            *("--data", str(folder)),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        out, err = await within(process.communicate(text))
+        assert process.returncode == 1
+        assert b"May I run" in out + err
+        assert told in err
+        assert b"'!approve " in err
+
+
 async def test_a_script_answers_with_a_command(room: Room, folder: Path) -> None:
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "letta_matrix", "chat", room.agent.agent_id),

@@ -251,7 +251,7 @@ class Client:
 class Keys:
     """A keyboard: `type` gives it lines."""
 
-    def __init__(self, *lines: str, is_terminal: bool) -> None:
+    def __init__(self, *lines: str | None, is_terminal: bool) -> None:
         self.is_terminal = is_terminal
         self.ended = False
         self.aside: list[str] = []
@@ -302,13 +302,14 @@ async def _say(client: Client, timeout: float) -> None:
     await Conversation(_session(client, timeout=timeout), AGENT).run("use Bash: touch x")
 
 
-async def test_chat_waits_for_the_answer_behind_a_notice(
+async def test_a_question_that_nobody_here_answers_ends_it_at_once(
     clock: Clock, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    answer = _text("$2", "It was denied.")
-    asked = _asked(text="May I run `Bash`?")
-    await _chat(clock, Client([asked], [], [], [_outcome(text="❌")], [answer]))
-    assert capsys.readouterr().out == "May I run `Bash`?\n❌\nIt was denied.\n"
+    clock.stop()
+    asked = _asked(text="May I run `Bash`?\n`!approve 3fa2b1`, `!deny 3fa2b1`")
+    with pytest.raises(Failure, match=r"chat Ada '!approve 3fa2b1'` and .* chat Ada` asks for it"):
+        await _say(Client([asked]), 300)
+    assert capsys.readouterr().out.startswith("May I run `Bash`?\n")
 
 
 async def test_chat_ends_after_a_notice_alone(clock: Clock) -> None:
@@ -418,17 +419,31 @@ async def test_commands_go_out_while_a_question_is_open(clock: Clock) -> None:
         await _over(clock, chatting)
 
 
-async def test_lines_of_a_script_answer_or_wait(clock: Clock) -> None:
-    client, keys = Client([_asked("$a"), _asked("$b")]), Keys(is_terminal=False)
-    keys.type("use Bash: touch x", "yes", "and then?", None)
+@pytest.mark.parametrize("answer", ["yes", "!approve 3fa2b1"])
+async def test_lines_of_a_script_answer_or_wait(clock: Clock, answer: str) -> None:
+    client, keys = Client([_asked("$a")]), Keys(is_terminal=False)
+    keys.type("use Bash: touch x", answer, "and then?", None)
     chatting = asyncio.create_task(Conversation(_session(client, keys), AGENT).run(None))
-    await eventually(lambda: client.said == [("use Bash: touch x", ""), (ALLOW, "$a")])
+    await eventually(lambda: len(client.said) == 2)
     await settled(chatting)
-    client.add(_outcome("$a"), _outcome("$b"), _text("$2", "Done."))
+    assert client.said[1] == ((ALLOW, "$a") if answer == "yes" else (answer, ""))
+    client.add(_notice("$n", "`Bash`: allowed.", prompt="$q2"))
+    client.add(_outcome("$a"), _text("$2", "Done."))
     await clock.until(lambda: len(client.said) == 3)
     assert client.said[2:] == [("and then?", "")]
     client.add(_text("$3", "Nothing.", prompt="$q3"))
     await _over(clock, chatting)
+
+
+@pytest.mark.parametrize("line", ["and then?", None])
+async def test_a_script_does_not_wait_for_a_question(clock: Clock, line: str | None) -> None:
+    client, keys = Client([_asked()]), Keys("use Bash: touch x", is_terminal=False)
+    keys.type(line)
+    clock.stop()
+    said = r"Ada waits .*, and was not told 'and then\?': " if line else "Ada waits .* question: "
+    with pytest.raises(Failure, match=said):
+        await Conversation(_session(client, keys), AGENT).run(None)
+    assert client.said == [("use Bash: touch x", "")]
 
 
 async def test_ctrl_c_offers_to_stop_and_the_second_leaves(
@@ -473,11 +488,32 @@ async def test_what_waits_already_is_told_and_asked_first(
     assert capsys.readouterr().out == "✅ `Bash` allowed\nDone.\nHello.\n"
 
 
-async def test_a_script_is_told_what_waits_and_goes_on(
+@pytest.mark.parametrize("keys", [None, Keys("hello", is_terminal=False)])
+async def test_a_script_is_told_what_waits_and_says_nothing(
+    clock: Clock, capsys: pytest.CaptureFixture[str], keys: Keys | None
+) -> None:
+    clock.stop()
+    client = Client(past=[_asked()])
+    with pytest.raises(Failure, match=r"Ada waits .*, and was not told 'hello'"):
+        await Conversation(_session(client, keys), AGENT).run(None if keys else "hello")
+    assert client.said == []
+    assert "Ada waits for an answer to this:\nMay I run `Bash`?" in capsys.readouterr().err
+
+
+async def test_a_script_answers_what_waits_already(
     clock: Clock, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    client = Client([_text("$1", "Hello.")], past=[_asked()])
+    client, keys = Client(past=[_asked()]), Keys("yes", None, is_terminal=False)
+    chatting = asyncio.create_task(Conversation(_session(client, keys), AGENT).run(None))
+    await eventually(lambda: client.said == [(ALLOW, "$a")])
+    client.add(_outcome(), _text("$1", "Done."))
+    await _over(clock, chatting)
+    assert capsys.readouterr().out == "✅ `Bash` allowed\nDone.\n"
+
+
+async def test_a_script_waits_for_no_thread(clock: Clock) -> None:
+    asked = _asked()
+    asked["content"]["m.relates_to"] = {"rel_type": "m.thread", "event_id": "$root"}
+    client = Client([_text("$1", "Hello.")], past=[asked])
     await _over(clock, asyncio.create_task(Conversation(_session(client), AGENT).run("hello")))
-    said = capsys.readouterr()
-    assert said.out == "Hello.\n"
-    assert "Ada waits for an answer to this:\nMay I run `Bash`?" in said.err
+    assert client.said == [("hello", "")]

@@ -35,18 +35,20 @@ class Conversation:
     async def _take_up(self, past: list[Mapping[str, Any]], message: str) -> None:
         """What the agent waits for already is told first: what is said now would wait behind it."""
         view, transcript = self._session.view, Transcript(self._agent)
-        asks = self._session.is_with_person and not message.startswith("!")
+        with_person = self._session.is_with_person
         for question in open_questions(past, self._agent):
-            if asks:
-                transcript.resume(question)
+            if with_person and not message.startswith("!"):
                 view.show(Update(question.event_id, question.text))
             else:
                 view.remark(f"{self._session.agent} waits for an answer to this:\n{question.text}")
+            # A script speaks outside of threads, and does not wait for what happens in them.
+            if not message.startswith("!") and (with_person or not question.thread):
+                transcript.resume(question)
         if transcript.questions:
-            await self._follow(transcript)
+            await self._follow(transcript, message)
 
-    async def _follow(self, transcript: Transcript) -> None:
-        self._exchange = Exchange(self._session, transcript)
+    async def _follow(self, transcript: Transcript, unsaid: str = "") -> None:
+        self._exchange = Exchange(self._session, transcript, unsaid)
         try:
             await self._exchange.run()
         except Left:

@@ -13,6 +13,7 @@ from letta_matrix.cli.keyboard import Keyboard
 from letta_matrix.cli.transcript import Question, Transcript, Update
 from letta_matrix.cli.views import View
 from letta_matrix.common import clock
+from letta_matrix.common.program import typed
 from letta_matrix.matrix.content import reply_relation
 
 if TYPE_CHECKING:
@@ -23,6 +24,8 @@ T = TypeVar("T")
 _POLL = 10.0
 _HOMESERVER_AWAY = 60.0
 _OFFER = "the offer to stop"
+_ANSWERS = ("!approve", "!deny", "!cancel")
+"""Commands after which a question waits no more."""
 
 
 class Left(Exception):
@@ -54,9 +57,11 @@ class Exchange:
     whole. `interrupt` is Ctrl-C: the first offers to stop the agent, the second leaves.
     """
 
-    def __init__(self, session: Session, transcript: Transcript) -> None:
+    def __init__(self, session: Session, transcript: Transcript, unsaid: str = "") -> None:
+        """`unsaid` is what is to be said once this is over."""
         self._session = session
         self._transcript = transcript
+        self._unsaid = unsaid
         self._happened: asyncio.Queue[asyncio.Task[Any] | None] = asyncio.Queue()
         self._news: asyncio.Task[list[Mapping[str, Any]]] | None = None
         self._reading: asyncio.Task[str | None] | None = None
@@ -74,7 +79,8 @@ class Exchange:
         """See it through.
 
         Raises:
-            Failure: nothing came for too long, or the homeserver refuses.
+            Failure: nothing came for too long, the homeserver refuses, or a question is left to
+                others.
             Left: the person wants no more of it.
         """
         self._session.view.heard()
@@ -159,6 +165,7 @@ class Exchange:
         while self._unshown and not self._offers_stop:
             view.show(self._unshown.pop(0))
         if keyboard is None or keyboard.ended:
+            self._leave_to_others()
             return
         if asked != self._asked:
             await self._read_no_more()
@@ -171,8 +178,8 @@ class Exchange:
         if keyboard.is_terminal and not view.prompting:
             view.prompt(text)
         if self._reading is None:
-            typed = keyboard.new_line() if keyboard.is_terminal else keyboard.line()
-            self._reading = self._started(typed)
+            line = keyboard.new_line() if keyboard.is_terminal else keyboard.line()
+            self._reading = self._started(line)
 
     async def _read_no_more(self) -> None:
         task, keyboard = self._reading, self._session.keyboard
@@ -217,6 +224,8 @@ class Exchange:
             if line.lower() in ("", "y", "yes"):
                 await self._stop()
         elif line.startswith("!"):
+            if question is not None and line.split()[0] in _ANSWERS:
+                self._settled.add(question.event_id)
             self._transcript.follow(await self._session.client.send(self._session.room_id, line))
         elif question is not None and with_person:
             await self._answer(question, line)
@@ -232,13 +241,26 @@ class Exchange:
 
     async def _answer_of_script(self, question: Question, line: str) -> None:
         """Whoever writes into a pipe may have written before there was a question: what is no
-        answer to it is said when the turn is over, as everything else."""
+        answer to it would wait behind it."""
         decision = said_plainly(line, always=question.offers_always)
         if decision is not None:
             await self._settle(question, decision)
-        elif self._session.keyboard is not None and line:
-            self._settled.add(question.event_id)
-            self._session.keyboard.put_back(line)
+        elif line:
+            self._leave_to_others(line)
+
+    def _leave_to_others(self, line: str = "") -> None:
+        """Raise Failure where a question is open and nobody here answers it: `line` does not."""
+        question, agent, line = self._question(), self._session.agent, line or self._unsaid
+        if question is None or self._session.is_with_person:
+            return
+        yes, no = (
+            typed(["chat", agent, f"!{verb} {question.key}"]) for verb in ("approve", "deny")
+        )
+        raise Failure(
+            f"{agent} waits for an answer to its question"
+            + (f", and was not told {line!r}" if line else "")
+            + f": `{yes}` and `{no}` give one, `{typed(['chat', agent])}` asks for it in a terminal"
+        )
 
     async def _settle(self, question: Question, decision: Decision) -> None:
         client, room_id = self._session.client, self._session.room_id

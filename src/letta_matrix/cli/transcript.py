@@ -1,5 +1,6 @@
 """What an agent's events say to somebody at a terminal."""
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
@@ -11,6 +12,7 @@ _AFTER_REPLY = 0.5
 """Seconds in which a long reply's next part, or a notice beside it, would follow."""
 
 _AFTER_NOTICE = 2.0
+_KEY = re.compile(r"!approve (\w+)")
 _VARIANT = "\ufe0f"
 
 
@@ -32,6 +34,12 @@ class Question:
     text: str
     prompt: str
     thread: str
+
+    @property
+    def key(self) -> str:
+        """How commands name it."""
+        named = _KEY.search(self.text)
+        return named[1] if named else ""
 
     @property
     def offers_always(self) -> bool:
