@@ -9,6 +9,7 @@ Words in the user's own text choose the behaviour:
     tool2:NAME:ARG     the same call twice, one after the other, then the text
                        (with steps:N before it, what follows a result is a step)
     error:CODE         the HTTP error CODE
+    cutoff             the connection breaks
     hang               no answer until the client goes away
     anything else      "echo: " and the text
 
@@ -174,7 +175,9 @@ class StubModel:
         if match := re.search(r"\berror:(\d{3})", request.text):
             error = {"message": "the stub model was told to fail", "type": "stub_error"}
             return web.json_response({"error": error}, status=int(match[1]))
-        if re.search(r"\bhang\b", request.text):
+        if re.search(r"\bcutoff\b", request.text) and http.transport is not None:
+            http.transport.abort()
+        if re.search(r"\b(?:hang|cutoff)\b", request.text):
             await asyncio.sleep(3600)
         if request.after_tool:
             await self.steps.reach(request.text, request.results)

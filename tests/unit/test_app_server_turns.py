@@ -413,3 +413,6 @@ def test_a_model_that_is_asked_again_is_told_of() -> None:
     again = delta("retry", attempt=1, max_attempts=3, delay_ms=1000, reason="Connection error.")
     events = read(ACCEPTED, loop("PROCESSING_API_RESPONSE", ["r1"], r1=["$1"]), again)
     assert events[-1] == ModelRetried("Connection error.")
+    coded = delta("retry", reason="llm_api_error", message="OpenAI API error, retrying...")
+    events = read(ACCEPTED, loop("PROCESSING_API_RESPONSE", ["r1"], r1=["$1"]), coded)
+    assert events[-1] == ModelRetried("OpenAI API error")

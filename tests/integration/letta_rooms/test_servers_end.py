@@ -1,4 +1,4 @@
-"""The App Server or the homeserver ends in the midst of things, and is there again."""
+"""The App Server, the homeserver or a model ends in the midst of things."""
 
 from collections.abc import AsyncGenerator
 from dataclasses import replace
@@ -6,7 +6,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
-from tests.integration.bridge_world import Person
+from tests.integration.bridge_world import Json, Person, Room
 from tests.integration.letta_rooms.acts import ask, call, pending, question_of, tell, told, word
 from tests.integration.letta_rooms.scenes import Cast, Scene, finish, play
 from tests.integration.letta_world import LettaWorld
@@ -94,6 +94,29 @@ async def test_the_app_server_is_killed(
     playing: dict[Scene, AsyncGenerator[None]], scene: Scene
 ) -> None:
     await finish(playing[scene])
+
+
+async def test_a_dead_model_is_told_of_while_it_is_tried_again(
+    world: LettaWorld, ann: Person, room: Room
+) -> None:
+    await ann.say(room, "error:500")
+    (failed,) = await ann.replies(room, 1)
+    assert "HTTP 500" in failed
+    assert "🔁" in failed
+
+    event_id = await ann.say(room, "cutoff")
+
+    async def words() -> list[Json]:
+        said = await ann.said(room)
+        return [one["content"] for one in said if "does not answer" in one["content"]["body"]]
+
+    (early,) = await ann.watch(room.room_id, words, what="a word before it is over")
+    assert "🔁" in early["body"]
+    assert "llm_api_error" not in early["body"]
+    assert early["org.letta.matrix"]["offer"] is True
+    # It goes on, and can be stopped.
+    await ann.react(room.room_id, event_id, "🛑")
+    assert notices.STOPPED in await ann.replies(room, 2)
 
 
 async def test_the_homeserver_is_away_while_people_think(

@@ -182,7 +182,7 @@ class TurnReader:
         elif kind == "tool_return_message":
             yield from self._tool_returned(delta)
         elif kind == "retry":
-            yield ModelRetried(error_line(str(delta.get("reason") or "")))
+            yield ModelRetried(error_line(_why_retried(delta)))
         elif kind not in _SILENT_DELTAS:
             self.unknown.append(f"delta {kind}")
 
@@ -262,3 +262,10 @@ class TurnReader:
         stop = _STOPS.get(str(data.get("stop_reason")), StopReason.ERROR)
         line = error_line(error) if stop is StopReason.ERROR else ""
         yield TurnFinished(stop, line, run_id or self.run_id)
+
+
+def _why_retried(delta: Json) -> str:
+    """Why a model is asked again: the App Server's `reason` is mostly a code, its words are in
+    the message."""
+    reason, message = str(delta.get("reason") or ""), str(delta.get("message") or "")
+    return reason if " " in reason or not message else message.removesuffix(", retrying...")
