@@ -140,6 +140,7 @@ async def test_a_tool_is_allowed_in_the_terminal(chat: Typing, room: Room) -> No
     terminal.type("y\n")
     await terminal.shows("It was allowed.")
     assert "\x1b[1mallowed" in terminal.raw
+    assert "allowed by" not in terminal.text.partition("It was")[2]
     assert f"\n{room.agent.name}\n" in terminal.text
     await terminal.shows("you> ", 2)
     long = " ".join(f"number{number}" for number in range(30))

@@ -142,6 +142,20 @@ def test_a_question_is_open_until_it_is_answered(msgtype: str) -> None:
     assert transcript.patience is None, "the turn goes on"
 
 
+@pytest.mark.parametrize("live", [True, False])
+def test_what_is_answered_here_does_not_interrupt_what_comes_of_it(live: bool) -> None:
+    for sign, shown in ((ALLOW, []), (DENY, ["✅ `Bash` allowed"])):
+        transcript = Transcript(AGENT, "$q")
+        transcript.take(_asked())
+        transcript.answered("$a", sign)
+        transcript.take(_text("$1", "Done", live=live))
+        now = transcript.take(_outcome())
+        assert transcript.patience == (None if live else pytest.approx(0.5))
+        later = transcript.take(_edit("$2", "$1", "Done."))
+        # What was answered elsewhere is told below what grows.
+        assert _texts([*now, *later]) == ([*shown, "Done."] if not live else ["Done.", *shown])
+
+
 def test_tools_are_not_shown_and_their_trace_ends_a_turn_without_more_words() -> None:
     transcript = Transcript(AGENT, "$q")
     transcript.take(_asked())

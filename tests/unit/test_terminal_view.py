@@ -97,6 +97,18 @@ def test_a_message_that_was_interrupted_goes_on_below() -> None:
     assert whole.endswith("May I? and end.")
 
 
+def test_an_open_fence_leaves_no_blank_lines_and_may_be_interrupted() -> None:
+    terminal = Terminal()
+    terminal.view.show(Update("$1", "```", live=True))
+    terminal.view.show(Update("$2", "A note."))
+    terminal.view.show(Update("$1", "```\none", live=True))
+    terminal.view.show(Update("$3", "Another."))
+    terminal.view.show(Update("$1", "```\none\n# two\n```\n\nDone."))
+    assert terminal.lines[:-1] == [
+        *("Ada", "A note.", "", " one", "", "Another.", "", " # two", "", "Done."),
+    ]
+
+
 def test_a_rewritten_message_is_shown_again() -> None:
     terminal = Terminal()
     terminal.view.show(Update("$1", "Wrong."))

@@ -265,6 +265,7 @@ class Exchange:
     async def _settle(self, question: Question, decision: Decision) -> None:
         client, room_id = self._session.client, self._session.room_id
         self._settled.add(question.event_id)
+        self._transcript.answered(question.event_id, decision.reaction)
         if decision.reason:
             relation = reply_relation(question.event_id, question.thread)
             await client.send(room_id, f"no: {decision.reason}", relation)

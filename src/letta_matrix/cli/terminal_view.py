@@ -2,12 +2,14 @@
 
 from collections.abc import Iterator, Sequence
 from itertools import dropwhile
+from typing import ClassVar
 
 from markdown_it.token import Token
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.live import Live
-from rich.markdown import Markdown
+from rich.markdown import CodeBlock, Markdown
 from rich.segment import Segment
+from rich.syntax import Syntax
 from rich.text import Text
 
 from letta_matrix.cli.transcript import Update
@@ -48,27 +50,29 @@ class TerminalView(View):
         sure = len(update.text)
         if update.live:
             sure = max(len(printed), last_block(update.text))
-        self._print(update.text[len(printed) : sure])
+        self._print(update.text[len(printed) : sure], after=printed)
         self._printed[update.event_id] = update.text[:sure]
         self._growing = update.text[sure:]
-        if self._growing.strip():
+        if not is_blank(self._growing):
             self._draw()
 
     def settle(self) -> None:
         self._erase()
-        if self._growing:
-            self._print(self._growing)
+        if self._growing and not is_blank(self._growing):
+            self._print(self._growing, after=self._printed[self._last])
             self._printed[self._last] += self._growing
-            self._growing = ""
+        self._growing = ""
 
-    def _print(self, markdown: str) -> None:
-        if markdown.strip():
+    def _print(self, markdown: str, after: str) -> None:
+        markdown = continued(after, markdown)
+        if not is_blank(markdown):
             self._console.print(self._introduction())
             self._console.print(TerminalMarkdown(markdown))
             self._introduced = True
 
     def _draw(self) -> None:
-        shown = Group(self._introduction(), _End(TerminalMarkdown(self._growing)))
+        growing = continued(self._printed[self._last], self._growing)
+        shown = Group(self._introduction(), _End(TerminalMarkdown(growing)))
         self._live = Live(shown, console=self._console, auto_refresh=False, transient=True)
         self._live.start(refresh=True)
 
@@ -82,9 +86,19 @@ class TerminalView(View):
         return Text("" if self._introduced else self._speaker, style=_SPEAKER)
 
 
+class _Code(CodeBlock):
+    """Code without the blank lines that Rich puts around it."""
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        if code := str(self.text).rstrip():
+            yield Syntax(code, self.lexer_name, theme=self.theme, word_wrap=True, padding=(0, 1))
+
+
 class TerminalMarkdown(Markdown):
     """Markdown as agents write it. Nothing of it is lost: tags show as written, and links and
     pictures tell where they lead."""
+
+    elements: ClassVar = {**Markdown.elements, "fence": _Code, "code_block": _Code}
 
     def __init__(self, text: str) -> None:
         super().__init__("", code_theme="ansi_dark", hyperlinks=False)
@@ -119,6 +133,26 @@ def last_block(text: str) -> int:
     ]
     lines = text.split("\n")[: starts[-1] if starts else 0]
     return sum(len(line) + 1 for line in lines)
+
+
+def is_blank(markdown: str) -> bool:
+    """Whether there is nothing to see yet, not even in a fence that has been opened."""
+    return all(
+        token.type == "fence" and not token.content.strip() for token in _PARSER.parse(markdown)
+    )
+
+
+def continued(before: str, text: str) -> str:
+    """What follows `before`, as Markdown of its own: in a fence that is open there it opens it
+    again."""
+    tokens = _PARSER.parse(before)
+    last = tokens[-1] if tokens else None
+    if last is None or last.type != "fence" or last.map is None:
+        return text
+    lines = before.split("\n")[last.map[0] : last.map[1]]
+    if len(lines) > 1 and lines[-1].strip() == last.markup:
+        return text
+    return f"{last.markup}{last.info}\n" + text.removeprefix("\n")
 
 
 def _for_terminal(tokens: Sequence[Token]) -> Iterator[Token]:

@@ -98,6 +98,8 @@ class Transcript:
         self._prompts: dict[str, str] = {}
         self._live: set[str] = set()
         self._held: list[Update] = []
+        self._answered: dict[str, str] = {}
+        self._spoke: set[str] = set()
         self.questions: dict[str, Question] = {}
 
     @property
@@ -116,6 +118,10 @@ class Transcript:
     def follow(self, prompt: str) -> None:
         """Follow the answer to another event too."""
         self._patience[prompt] = None
+
+    def answered(self, event_id: str, sign: str) -> None:
+        """The person here has answered a question; what then says so begins with `sign`."""
+        self._answered[event_id] = sign
 
     def resume(self, question: Question) -> None:
         """Follow what a question that is open stands in the way of."""
@@ -149,7 +155,15 @@ class Transcript:
             self.questions[message.event_id] = message.question
             # Whatever was whole before: the turn goes on after the answer.
             self._patience[prompt] = None
-        return [Update(message.event_id, message.text)]
+            self._spoke.discard(prompt)
+        update = Update(message.event_id, message.text)
+        sign = self._answered.get(message.event_id)
+        if message.edits and prompt in self._spoke and sign and message.text.startswith(sign):
+            return []  # what came of the person's answer says it better, and stands there already
+        if self._live:
+            self._held.append(update)
+            return []
+        return [update]
 
     def _traced(self, message: _Message, prompt: str) -> list[Update]:
         """The tools in use are for clients that can fold and replace them. Folded they are the
@@ -172,6 +186,7 @@ class Transcript:
         return [update]
 
     def _replied(self, message: _Message, prompt: str) -> list[Update]:
+        self._spoke.add(prompt)
         if message.live:
             self._live.add(message.event_id)
             text = message.text.removesuffix(CURSOR).rstrip()
