@@ -137,6 +137,12 @@ def test_hints_name_the_program_as_it_was_called(tmp_path: Path) -> None:
             check=False,
         )
         assert hint in done.stderr
+    # In a checkout there may be more to be installed.
+    (tmp_path / "Makefile").touch()
+    made = subprocess.run(
+        [str(program), "link"], capture_output=True, text=True, cwd=tmp_path.parent, check=False
+    )
+    assert f"start one by `make -C {tmp_path} up`" in made.stderr
 
 
 def test_the_report_is_shown_in_short_lines() -> None:
@@ -436,7 +442,10 @@ def test_agents_and_status_of_a_bridge_that_does_not_run(tmp_path: Path) -> None
         nobody.bind(("127.0.0.1", 0))
         ports = Ports(api=nobody.getsockname()[1])
         config = write_bridge_files(tmp_path, ports, "@admin:localhost", "secret")
-        assert "start the bridge once: by `" in _letta_matrix("agents", cwd=tmp_path).stderr
+        missing = _letta_matrix("agents", cwd=tmp_path).stderr
+        assert (
+            f"no database at {tmp_path / 'letta-matrix.db'}; start the bridge once: by `" in missing
+        )
         asyncio.run(_insert(config.directory, Agent("agent-1", "local", "Ada", AGENT)))
         assert "Ada" in _letta_matrix("agents", cwd=tmp_path).stdout
         status = _letta_matrix("status", "--json", cwd=tmp_path)

@@ -167,6 +167,7 @@ async def test_every_port_tells_the_same(
     config = config_on(fake, database_file, mcp=True)
     bridge = Bridge(config, [MemoryRuntime()])
     await bridge.start()
+    assert bridge.health()["status"] == "starting"
     await clock.until(bridge.is_ready)
     clock.stop()  # or the uptime would differ
     ports = (config.api.port, config.mcp.port, config.mcp.websocket_port)

@@ -426,13 +426,15 @@ async def test_a_second_one_time_login_within_a_minute(
     http: aiohttp.ClientSession, tmp_path: Path
 ) -> None:
     refusal = {"errcode": "M_LIMIT_EXCEEDED", "error": "Too Many Requests", "access_token": "t"}
+    refusal |= {"retry_after_ms": 41_500}
     said: list[str] = []
     async with _answering(429, refusal) as server:
         stack = Stack(Options(tmp_path), tmp_path, said.append, http)
         stack._synapse = Synapse(tmp_path, int(server.make_url("/").port or 0))
         assert await stack._login_token("password") is None
     assert said == [
-        "no link that logs you in this time (Synapse makes one a minute); use the password"
+        "no link that logs you in this time (Synapse makes one a minute; the next one in 42 s); "
+        "use the password"
     ]
 
 

@@ -114,10 +114,12 @@ async def test_a_child_that_hangs_is_killed_and_started_again(
     hung = stack._pids["server"]
     os.kill(hung, signal.SIGSTOP)
     await clock.until(lambda: stack._pids["server"] != hung)
-    assert said[1:] == [
+    await clock.until(lambda: len(said) == 4)
+    assert said[1:3] == [
         f"sleeper hangs: process {hung} has not answered for a minute; killing it",
         "sleeper ended (SIGKILL); starting it again now",
     ]
+    assert said[3].startswith("sleeper is up again (")
     await eventually(partial(status_of, http, url), lambda status: status == 503)
 
 

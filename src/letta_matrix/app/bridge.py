@@ -66,6 +66,7 @@ class Bridge:
         self._tasks: list[asyncio.Task[None]] = []
         self._provisioner: Provisioner | None = None
         self._connected = False
+        self._was_ready = False
         self.vitals = Vitals()
         self._opened = contextlib.AsyncExitStack()
         self._started = clock.now()
@@ -175,13 +176,15 @@ class Bridge:
 
     def health(self) -> Mapping[str, object]:
         """What `/health` answers."""
+        ready = self.is_ready()
+        self._was_ready |= ready
         checks = self.vitals.checks()
         wrong = troubles(checks)
         active = [a for a in self._stores.directory.all() if a.status is AgentStatus.ACTIVE]
         return {
-            "status": "degraded" if wrong else "ok",
+            "status": "degraded" if wrong else "ok" if self._was_ready else "starting",
             "version": __version__,
-            "ready": self.is_ready(),
+            "ready": ready,
             "uptime_seconds": round(clock.now() - self._started, 1),
             "troubles": wrong,
             "checks": [asdict(check) for check in checks],

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from letta_matrix.cli.faults import Failure
-from letta_matrix.common.program import typed
+from letta_matrix.common.program import starting
 
 
 def human_of(state: Mapping[str, Any]) -> tuple[str, str]:
@@ -17,6 +17,6 @@ def human_of(state: Mapping[str, Any]) -> tuple[str, str]:
     if "password" not in human:
         raise Failure(
             f"the password of {human['user_id']} was changed: write the new one into "
-            f"admin.password in the data folder, then start `{typed(['up'])}` again"
+            f"admin.password in the data folder, then start `{starting()}` again"
         )
     return human["user_id"], human["password"]

@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator, Iterable
 from contextlib import asynccontextmanager
 
 from letta_matrix.cli.faults import BadInput, Failure
-from letta_matrix.common.program import typed
+from letta_matrix.common.program import starting, typed
 from letta_matrix.config import Config
 from letta_matrix.store.agents import Agent, AgentDirectory, AgentStatus
 from letta_matrix.store.database import Database, StoreError, check_if_alone, database_url
@@ -19,15 +19,17 @@ async def open_existing(config: Config) -> AsyncGenerator[Database]:
         Failure: it is not, or cannot be read.
     """
     url = database_url(config.database.url, config.directory)
+    is_file = url.get_backend_name() == "sqlite"
+    where = config.path(url.database or "") if is_file else url.render_as_string()
     missing = Failure(
-        f"no database at {url.render_as_string()}; start the bridge once: by "
-        f"`{typed(['up'])}`, or `{typed(['run'])}` with a homeserver of your own"
+        f"no database at {where}; start the bridge once: by "
+        f"`{starting()}`, or `{typed(['run'])}` with a homeserver of your own"
     )
-    if url.get_backend_name() == "sqlite" and not config.path(url.database or "").is_file():
+    if is_file and not config.path(url.database or "").is_file():
         raise missing
     database = Database(url)
     try:
-        if url.get_backend_name() == "sqlite":
+        if is_file:
             await asyncio.to_thread(check_if_alone, config.path(url.database or ""))
         yield database
     except StoreError as error:

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from letta_matrix.cli.faults import BadInput
-from letta_matrix.common.program import typed
+from letta_matrix.common.program import starting, typed
 
 DataOption = Annotated[
     Path | None,
@@ -54,7 +54,7 @@ def config_path(given: Path | None, data: Path | None = None) -> Path:
     found = next((path for path in (here, usual) if path.is_file()), None)
     if found is None:
         raise BadInput(
-            f"no config.yaml here and none in {usual.parent}; start `{typed(['up'])}`, write one "
+            f"no config.yaml here and none in {usual.parent}; start `{starting()}`, write one "
             f"by `{typed(['init'])}`, or name one by --config"
         )
     return found

@@ -45,7 +45,7 @@ class LettaMatrix:
         await self._transport.close()
 
     async def health(self) -> Json:
-        """How the bridge is; `status` is `ok` or `degraded`."""
+        """How the bridge is; `status` is `ok`, `starting` or `degraded`."""
         return await self._transport.request("GET", "/health")
 
     async def is_ready(self) -> bool:

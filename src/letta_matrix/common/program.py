@@ -16,6 +16,15 @@ def typed(arguments: Sequence[str] = ()) -> str:
     return shlex.join([*_program(Path(sys.argv[0])), *arguments])
 
 
+def starting() -> str:
+    """A shell command that runs all of it on this machine: in a checkout, `make` also installs
+    what it takes."""
+    root = Path(os.path.abspath(sys.argv[0])).parent.parent.parent  # noqa: PTH100 - see _shown
+    if not ((root / ".venv").is_dir() and (root / "Makefile").is_file()):
+        return typed(["up"])
+    return shlex.join(["make", *([] if root == Path.cwd() else ["-C", str(root)]), "up"])
+
+
 def is_relative(command: str) -> bool:
     """Whether a `typed` command works in the current folder alone."""
     program = shlex.split(command)[0]

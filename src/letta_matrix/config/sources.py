@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 import yaml
 
-from letta_matrix.common.program import typed
+from letta_matrix.common.program import starting, typed
 from letta_matrix.config.faults import ConfigError, describe
 
 ENV_PREFIX = "LETTA_MATRIX__"
@@ -28,7 +28,7 @@ def read_file(path: Path) -> dict[str, object]:
         data: object = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError(
-            f"{path}: no such file; `{typed(['init'])}` writes one, `{typed(['up'])}` needs none"
+            f"{path}: no such file; `{typed(['init'])}` writes one, `{starting()}` needs none"
         ) from None
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None

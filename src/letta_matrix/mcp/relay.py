@@ -13,7 +13,7 @@ from typing import Any, cast
 import aiohttp
 
 from letta_matrix.common import clock
-from letta_matrix.common.program import typed
+from letta_matrix.common.program import starting, typed
 from letta_matrix.matrix.events import mapping
 from letta_matrix.mcp.frames import LARGEST, LOST, NOT_NOW, SUBPROTOCOL, TOO_LARGE, UNAUTHORIZED
 
@@ -273,7 +273,7 @@ def _error(request_id: object, code: int, text: str) -> str:
 
 def _unreachable(url: str, error: Exception) -> str:
     reason = str(error) or "it takes too long"
-    return f"no bridge answers at {url}: {reason}; is `{typed(['up'])}` or `run` running?"
+    return f"no bridge answers at {url}: {reason}; is `{starting()}` or `run` running?"
 
 
 def _refused(url: str, status: int) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from letta_matrix.common.private_files import write_private
-from letta_matrix.common.program import typed
+from letta_matrix.common.program import starting
 from letta_matrix.stack.errors import StackError
 from letta_matrix.stack.lock import LOCK, is_held
 
@@ -52,7 +52,7 @@ def read_state(directory: Path) -> Mapping[str, Any]:
         state = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise StackError(
-            f"no stack runs in {directory}; start one by `{typed(['up'])}`, "
+            f"no stack runs in {directory}; start one by `{starting()}`, "
             "or name its folder by --data"
         ) from None
     except (OSError, ValueError) as error:

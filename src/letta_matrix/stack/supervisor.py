@@ -13,11 +13,11 @@ import re
 import signal
 import socket
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from letta_matrix.common import log_files
+from letta_matrix.common import clock, log_files
 from letta_matrix.connections.inherited import handed_down
 from letta_matrix.stack.errors import StackError
 from letta_matrix.stack.silence import Probe, until_hung
@@ -71,6 +71,7 @@ class Child:
         self._failures = 0
         self._log_began = 0
         self._gave_up = asyncio.Event()
+        self._answers: Probe | None = None
 
     @property
     def pid(self) -> int | None:
@@ -97,6 +98,7 @@ class Child:
 
     def look_after(self, answers: Probe) -> None:
         """From now on kill it when it hangs: it is started again like one that ended."""
+        self._answers = answers
         task = asyncio.create_task(self._kill_hung(answers), name=f"look after {self.command.name}")
         self._tasks.append(task)
 
@@ -158,7 +160,8 @@ class Child:
         restarts = 0
         while (process := self._process) is not None:
             started = loop.time()
-            code = await process.wait()
+            async with self._telling_when_up(again=restarts > 0):
+                code = await process.wait()
             kill_group(process.pid)
             restarts = 0 if loop.time() - started >= _STEADY_AFTER else restarts
             while self._process is process:
@@ -178,6 +181,22 @@ class Child:
                 self._announce(str(error))
             except OSError as error:  # `on_pid`: the child runs all the same
                 self._announce(f"{self.command.name} runs, but cannot be noted: {error}")
+
+    @contextlib.asynccontextmanager
+    async def _telling_when_up(self, *, again: bool) -> AsyncGenerator[None]:
+        """Meanwhile say so once a process that was started again answers."""
+        telling = asyncio.create_task(self._tell_when_up()) if again else None
+        try:
+            yield
+        finally:
+            if telling is not None:
+                telling.cancel()
+
+    async def _tell_when_up(self) -> None:
+        if self._answers is not None:
+            began = clock.now()
+            await self._until_answers(self._answers)
+            self._announce(f"{self.command.name} is up again ({clock.now() - began:.1f} s)")
 
     def _failed_for_good(self) -> bool:
         if self._ready:

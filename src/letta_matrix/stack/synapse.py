@@ -7,6 +7,7 @@ made once; what follows our settings (ports, registration) is written at every s
 import base64
 import hashlib
 import hmac
+import math
 import secrets
 import sys
 from collections.abc import Awaitable, Callable, Mapping
@@ -21,7 +22,7 @@ import yaml
 
 from letta_matrix.common.private_files import write_private
 from letta_matrix.stack.direct_chats import with_rooms
-from letta_matrix.stack.errors import PasswordRefusedError, StackError
+from letta_matrix.stack.errors import PasswordRefusedError, StackError, TooSoonError
 from letta_matrix.stack.files import keep_secret, write_private_if_changed
 from letta_matrix.stack.homeserver_database import HomeserverDatabase
 from letta_matrix.stack.silence import status_of
@@ -215,6 +216,7 @@ class Synapse:
 
         Raises:
             PasswordRefusedError: the password is wrong.
+            TooSoonError: one was made within the last minute.
             StackError: refused for another reason.
         """
         access = await self.login(http, user, password, device)
@@ -229,12 +231,15 @@ class Synapse:
         """A token that logs its person in once (client-server API, `login/get_token`).
 
         Raises:
-            StackError: refused; Synapse makes one a minute.
+            TooSoonError: Synapse makes one a minute.
+            StackError: refused.
         """
         path = "/_matrix/client/v1/login/get_token"
         answer = await self._call(http, "POST", path, {}, access_token)
         if answer.get("errcode") == "M_LIMIT_EXCEEDED":
-            raise StackError("Synapse makes one a minute")
+            wait = answer.get("retry_after_ms")
+            seconds = wait / 1000 if isinstance(wait, int | float) else 60.0
+            raise TooSoonError("Synapse makes one a minute", max(1.0, math.ceil(seconds)))
         if "login_token" not in answer:
             raise StackError(f"Synapse made no one-time login: {answer.get('error')}")
         return str(answer["login_token"])
