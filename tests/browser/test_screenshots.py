@@ -95,6 +95,9 @@ async def _picture(chat: ChatPage, person: MatrixUser, room: str, name: str) -> 
     await expect(chat.page.locator(".answer")).to_have_count(2)
     await expect(chat.page.get_by_text("Meridian waits for your answer")).to_be_visible()
     await chat.page.evaluate("document.fonts.ready.then(() => {})")
+    if name != "chat-phone.png":
+        # All of it is there, nothing cut off.
+        await expect(chat.page.locator(".day").first).to_be_in_viewport(ratio=1)
     await chat.page.screenshot(path=FOLDER / name, animations="disabled")
 
 
