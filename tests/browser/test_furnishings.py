@@ -106,7 +106,7 @@ async def test_code_without_a_language_has_no_bar(open_page: OpenPage, room: Age
 
 async def test_tables_one_writes(open_page: OpenPage, room: AgentRoom) -> None:
     chat = await opened(open_page, room)
-    await chat.type_and_send("Look:\n| a | **b** |\n|---|:-:|\n| 1 \\| 2 | <i> |\n| 3 |\nend")
+    await chat.type_and_send("Look:\n| a | **b** |\n|---|:-:|\n| 1 \\| 2 | <i> |\n| 3 |\n\nend")
     message = chat.page.locator("article.own")
     await expect(message.get_by_role("columnheader")).to_have_text(["a", "b"])
     await expect(message.get_by_role("cell")).to_have_text(["1 | 2", "<i>", "3", ""])

@@ -8,11 +8,14 @@ const LINK = /^(?:https?:\/\/|mailto:)/i;
 const PLAIN = /[^\n!#$%&*+\-:<=>@[\\\]^_`{|}~]+/y;
 
 const md = markdownIt({ breaks: true, linkify: true });
-md.disable("image");
+md.disable(["image", "lheading", "reference"]);
 md.linkify.set({ fuzzyLink: false, fuzzyEmail: false, fuzzyIP: false });
 md.validateLink = (/** @type {string} */ url) => LINK.test(url);
 md.inline.ruler.at("text", plainText);
 md.inline.ruler.before("emphasis", "spoiler", spoiler);
+// Without the alignment of their column: a style, which Matrix has none of.
+md.renderer.rules.th_open = () => "<th>";
+md.renderer.rules.td_open = () => "<td>";
 md.renderer.rules.s_open = () => "<del>";
 md.renderer.rules.s_close = () => "</del>";
 
