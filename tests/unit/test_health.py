@@ -10,6 +10,7 @@ import pytest
 from starlette.applications import Starlette
 from structlog.testing import capture_logs
 from tests.builders import config_for
+from tests.fake_foreign import json_of
 from tests.fake_homeserver import FakeHomeserver, Fault
 from tests.servers import free_port
 from tests.waiting import Clock, eventually, settled
@@ -106,6 +107,18 @@ async def test_it_tells_at_once_that_the_registration_is_not_known(
     await bridge.start()
     await eventually(lambda: bridge.health()["troubles"])
     assert "list registration.yaml" in str(bridge.health()["troubles"])
+    await bridge.close()
+
+
+@pytest.mark.parametrize("version", ['"\\u00b2"', '"9999999"', "{}", "12"])
+async def test_an_odd_room_version_keeps_nobody_waiting(
+    fake: FakeHomeserver, database_file: Path, clock: Clock, version: str
+) -> None:
+    raw = b'{"capabilities": {"m.room_versions": {"default": %b}}}' % version.encode()
+    fake.fail("capabilities", json_of(raw))
+    bridge = Bridge(config_on(fake, database_file), [MemoryRuntime()])
+    await bridge.start()
+    await clock.until(bridge.is_ready)
     await bridge.close()
 
 

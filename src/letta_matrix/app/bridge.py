@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import gc
+import re
 import signal
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -50,6 +51,7 @@ _STOPPING_TIMEOUT = 5.0
 _HOMESERVER = "homeserver"
 _AWAY = "the homeserver cannot be reached"
 _DEFAULT_ROOM_VERSION = 10
+_VERSION = re.compile(r"[0-9]{1,3}")
 _HOUR = 3600.0
 
 
@@ -288,7 +290,7 @@ class Bridge:
         )
         versions = mapping(mapping(answer["capabilities"]).get("m.room_versions"))
         default = str(versions.get("default", ""))
-        return int(default) if default.isdigit() else _DEFAULT_ROOM_VERSION
+        return int(default) if _VERSION.fullmatch(default) else _DEFAULT_ROOM_VERSION
 
     def _spawn(self, work: Callable[[], Awaitable[None]]) -> None:
         async def keep_going() -> None:

@@ -6,7 +6,8 @@ import re
 from collections.abc import Mapping
 from typing import cast
 
-from letta_matrix.runtimes.json_fields import as_dict, parse_json, whole_text
+from letta_matrix.common.lenient_json import whole_text
+from letta_matrix.runtimes.json_fields import as_dict, parse_json
 
 MAX_ERROR = 300
 MAX_PAUSE = 300.0
