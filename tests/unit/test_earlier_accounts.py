@@ -26,7 +26,7 @@ async def site(
 
 
 def told(site: Site) -> list[str]:
-    return site.home.accounts.troubles + site.home.decoration.troubles
+    return site.home.accounts.troubles + site.home.decoration.strangers
 
 
 async def test_of_a_bot_that_others_are_signed_in_to_until_they_are_not(
@@ -51,11 +51,11 @@ async def test_of_a_bot_that_others_are_signed_in_to_until_they_are_not(
     # A restarted bridge tells it again.
     again = site.home_again()
     await again.ensure()
-    assert len(again.decoration.troubles) == 1
+    assert len(again.decoration.strangers) == 1
     fake.devices.clear()
     later(monkeypatch, RARELY)
     await again.decorate_again()
-    assert again.decoration.troubles == []
+    assert again.decoration.strangers == []
     last = site.home_again()
     fake.requests.clear()
     await last.ensure()

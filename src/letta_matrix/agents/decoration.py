@@ -49,6 +49,11 @@ _WORDS = {
     "members": "invitations of agents.room_members",
     "sole": "earlier accounts",
 }
+BOTS_ACCOUNT = "the bot's account"
+
+_STRANGERS = ("sole", BOTS_ACCOUNT)
+"""Steps that end when nobody else is signed in to our accounts: agents do without, operators are
+not to."""
 
 _EVERYWHERE = ("displayname", "avatar")
 """Steps that take the same of the homeserver for every agent."""
@@ -101,14 +106,23 @@ class Decoration:
 
     @property
     def troubles(self) -> list[str]:
-        """What is wanting, in lines for operators."""
+        """What is wanting, in lines for operators, without `strangers`."""
+        return self._lines(lambda step: step not in _STRANGERS)
+
+    @property
+    def strangers(self) -> list[str]:
+        """Which of our accounts others are signed in to, in lines for operators."""
+        return self._lines(lambda step: step in _STRANGERS)
+
+    def _lines(self, tells: Callable[[str], bool]) -> list[str]:
         counts = Counter(
             (step, str(fault.get("reason")))
             for agent in self._directory.all()
             if agent.status is AgentStatus.ACTIVE
             for step, fault in _wanting(agent).items()
+            if tells(step)
         )
-        own = [(what, fault.reason) for what, fault in self._own.items()]
+        own = [(what, fault.reason) for what, fault in self._own.items() if tells(what)]
         agents = [(_what(step, count), reason) for (step, reason), count in counts.items()]
         return [f"{what}: {reason}" for what, reason in own + agents]
 

@@ -7,7 +7,7 @@ from typing import Any
 import structlog
 from mautrix.errors import MatrixRequestError
 
-from letta_matrix.agents.decoration import WANTING, Decoration, NotAsWanted
+from letta_matrix.agents.decoration import BOTS_ACCOUNT, WANTING, Decoration, NotAsWanted
 from letta_matrix.agents.earlier_accounts import EarlierAccounts
 from letta_matrix.agents.losses import Loss, Losses
 from letta_matrix.agents.room_access import ADMIN, invite_all, uninvited, wanted_access
@@ -170,7 +170,7 @@ class Home:
         if await self._meta.get("bot") is None:
             await self._register()
         if await self._meta.get("bot_sole") == "no":
-            await self.decoration.attempt("the bot's account", self._check_account)
+            await self.decoration.attempt(BOTS_ACCOUNT, self._check_account)
         name = self._config.appservice.bot_displayname
         if await self._meta.get("bot") != name:
             await self.decoration.attempt(

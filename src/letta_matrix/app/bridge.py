@@ -25,7 +25,7 @@ from letta_matrix.app.pulse import Ping, Reach, StorePulse
 from letta_matrix.app.stores import Stores
 from letta_matrix.app.sweep import Sweep
 from letta_matrix.common import clock
-from letta_matrix.common.vitals import Trouble, Vitals, said, troubles
+from letta_matrix.common.vitals import State, Trouble, Vitals, lines, said
 from letta_matrix.config import Config
 from letta_matrix.connections.descriptors import raise_limit
 from letta_matrix.matrix import answers
@@ -181,7 +181,7 @@ class Bridge:
         ready = self.is_ready()
         self._was_ready |= ready
         checks = self.vitals.checks()
-        wrong = troubles(checks)
+        wrong = lines(checks, State.TROUBLE)
         active = [a for a in self._stores.directory.all() if a.status is AgentStatus.ACTIVE]
         return {
             "status": "degraded" if wrong else "ok" if self._was_ready else "starting",

@@ -35,7 +35,9 @@ def watch_parts(
     vitals.watch("models", lambda: _models(parts))
     vitals.watch("encryption", lambda: encryption(parts.stores.directory.all()))
     vitals.watch("accounts", lambda: _accounts(parts.home.accounts.troubles))
-    vitals.watch("decoration", lambda: said("; ".join(parts.home.decoration.troubles)))
+    decoration = parts.home.decoration
+    vitals.watch("signed in", lambda: said("; ".join(decoration.strangers)))
+    vitals.watch("decoration", lambda: said("; ".join(decoration.troubles), warns=True))
     vitals.watch("agents", lambda: _agents(len(provisioning())))
     vitals.watch("turns", lambda: said(parts.dispatcher.queues.trouble))
     vitals.watch("connections", lambda: _connections(connections))
