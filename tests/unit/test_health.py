@@ -110,6 +110,24 @@ async def test_it_tells_at_once_that_the_registration_is_not_known(
     await bridge.close()
 
 
+async def test_a_homeserver_that_hangs_from_the_start_is_waited_for_aloud(
+    fake: FakeHomeserver, database_file: Path, clock: Clock
+) -> None:
+    answers = fake.hold(".")
+    bridge = Bridge(config_on(fake, database_file), [MemoryRuntime()])
+    await bridge.start()
+    await eventually(lambda: fake.matching("ping"))
+    clock.advance(10)
+    health = bridge.health()
+    assert (health["status"], health["ready"]) == ("degraded", False)
+    waited = "has not answered for 10 s (POST client/v1/appservice/*/ping)"
+    assert waited in str(health["troubles"])
+    answers.set()
+    await clock.until(bridge.is_ready)
+    assert bridge.health()["status"] == "ok"
+    await bridge.close()
+
+
 @pytest.mark.parametrize("version", ['"\\u00b2"', '"9999999"', "{}", "12"])
 async def test_an_odd_room_version_keeps_nobody_waiting(
     fake: FakeHomeserver, database_file: Path, clock: Clock, version: str

@@ -48,6 +48,8 @@ log = structlog.get_logger()
 _RETRY_HOMESERVER = 2.0
 _RESTART_PAUSE = 5.0
 _STOPPING_TIMEOUT = 5.0
+_CONNECTS_FOR = 3.0
+"""Seconds after which somebody who asks is told that the homeserver is still waited for."""
 _HOMESERVER = "homeserver"
 _AWAY = "the homeserver cannot be reached"
 _DEFAULT_ROOM_VERSION = 10
@@ -69,6 +71,8 @@ class Bridge:
         self._provisioner: Provisioner | None = None
         self._connected = False
         self._was_ready = False
+        self._connecting_since = clock.now()
+        self._away = ""
         self.vitals = Vitals()
         self._opened = contextlib.AsyncExitStack()
         self._started = clock.now()
@@ -124,6 +128,7 @@ class Bridge:
         doors = Doors(config, parts, self.health, self._asked_if_ready, self._trouble_of)
         opened.push_async_callback(doors.close)
         connections = [self._appservice.connections, doors.connections]
+        self.vitals.watch(_HOMESERVER, self._not_connected)
         watch_parts(self.vitals, parts, connections, self._provisioning)
         self.vitals.watch("reachability", lambda: self._reach.trouble)
         await doors.open()
@@ -189,6 +194,7 @@ class Bridge:
             "ready": ready,
             "uptime_seconds": round(clock.now() - self._started, 1),
             "troubles": wrong,
+            "warnings": lines(checks, State.WARNING),
             "checks": [asdict(check) for check in checks],
             "agents": len(active),
             # A room in which an agent is mute is its people's affair: the bridge works.
@@ -220,12 +226,11 @@ class Bridge:
         while True:
             while (reason := await self._try_connect()) is not None:
                 # Said once for each reason, not at every try.
-                if (trouble := Trouble(reason)) != self.vitals.of(_HOMESERVER):
-                    self.vitals.tell(_HOMESERVER, trouble)
+                if reason != self._away:
+                    self._away = reason
                     log.error("not connected to the homeserver", reason=reason)
                 await asyncio.sleep(_RETRY_HOMESERVER)
-            self._connected = True
-            self.vitals.tell(_HOMESERVER, None)
+            self._connected, self._away = True, ""
             log.info("connected to the homeserver", url=self._config.homeserver.url)
             if was_away:
                 self._sweep.due.set()
@@ -235,10 +240,21 @@ class Bridge:
     async def _absence(self) -> bool:
         """Wait until the homeserver was gone and is back; True if it was down, not just slow."""
         presence = await until_gone(self._parts.homeserver)
-        self._connected = False
-        self.vitals.tell(_HOMESERVER, Trouble(_AWAY))
+        self._connected, self._away = False, _AWAY
         log.warning("homeserver away", slow=presence is Presence.SLOW)
         return Presence.AWAY in (presence, await until_back(self._parts.homeserver))
+
+    def _not_connected(self) -> Trouble | None:
+        if self._connected:
+            return None
+        waited = clock.now() - self._connecting_since
+        if self._away or waited < _CONNECTS_FOR:
+            return said(self._away)
+        request = self._parts.homeserver.retries.longest
+        return Trouble(
+            f"the homeserver has not answered for {waited:.0f} s" + (request and f" ({request})"),
+            "see whether it hangs, and whether homeserver.url leads to it; it is waited for",
+        )
 
     async def _try_connect(self) -> str | None:
         # The time is the cause: each start pings and wakes anew.
