@@ -73,7 +73,8 @@ async def test_an_account_that_an_earlier_database_of_ours_made_is_ours(
     site: Site, fake: FakeHomeserver
 ) -> None:
     fake.users |= {"@letta:test", "@agent_1:test"}
-    fake.aliases |= {"#letta_control:test": "!control:test", "#agent_1:test": "!before:test"}
+    fake.place("#letta_control:test", "!control:test", "@letta:test")
+    fake.place("#agent_1:test", "!before:test", "@agent_1:test")
     await site.home.ensure()
     await site.new()
     await site.reconcile()

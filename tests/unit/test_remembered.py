@@ -135,7 +135,7 @@ async def test_a_room_that_the_alias_leads_to_is_taken_for_the_lost_one(
     site: Remembering, fake: FakeHomeserver
 ) -> None:
     fake.purge(str(site.one.room_id))
-    fake.aliases[ALIAS] = "!other:test"
+    fake.place(ALIAS, "!other:test", GHOST)
     fake.members["!other:test"] = {PERSON}
     await site.remembered.check()
     assert site.one.room_id == "!other:test"
