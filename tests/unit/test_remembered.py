@@ -405,3 +405,5 @@ async def test_another_room_is_made_once(
     replaced = [one for one in fake.events[old] if one["type"] == "m.room.tombstone"]
     assert replaced[0]["content"]["replacement_room"] == site.one.room_id
     assert GHOST in site.rooms_of_ours.ours_in(old)
+    # Its account is not taken for somebody else's.
+    assert site.home.accounts.troubles == []
