@@ -8,7 +8,7 @@ from tests.agents_site import Site, later
 from tests.fake_homeserver import FakeHomeserver
 from tests.waiting import eventually
 
-from letta_matrix.agents.decoration import RARELY
+from letta_matrix.agents.decoration import SOON
 from letta_matrix.agents.earlier_accounts import AccountTaken, EarlierAccounts
 from letta_matrix.matrix.homeserver import Homeserver
 from letta_matrix.matrix.intent import Intent
@@ -53,7 +53,7 @@ async def test_of_a_bot_that_others_are_signed_in_to_until_they_are_not(
     await again.ensure()
     assert len(again.decoration.strangers) == 1
     fake.devices.clear()
-    later(monkeypatch, RARELY)
+    later(monkeypatch, SOON)
     await again.decorate_again()
     assert again.decoration.strangers == []
     last = site.home_again()
@@ -112,7 +112,7 @@ async def test_an_imported_account_works_and_is_told_of(
     assert line.startswith("earlier accounts of 1 agent: ")
     assert "logout_devices" in line
     fake.devices.clear()
-    later(monkeypatch, RARELY)
+    later(monkeypatch, SOON)
     await site.reconcile()
     assert told(site) == []
     fake.requests.clear()
