@@ -206,6 +206,8 @@ async def test_media_that_are_off_hold_up_nothing(
     (told,) = site.home.decoration.troubles
     assert told.startswith("pictures of 1 agent: ")
     assert "M_UNRECOGNIZED" in told
+    assert "enable_media_repo" in told
+    assert "homeserver.url" not in told
 
 
 async def test_odd_answers_are_no_condition_either(
