@@ -52,6 +52,7 @@ _CONNECTS_FOR = 3.0
 """Seconds after which somebody who asks is told that the homeserver is still waited for."""
 _HOMESERVER = "homeserver"
 _AWAY = "the homeserver cannot be reached"
+_HANGS = "the homeserver hangs: it takes connections, and gives no answer in 5 s"
 _DEFAULT_ROOM_VERSION = 10
 _VERSION = re.compile(r"[0-9]{1,3}")
 _HOUR = 3600.0
@@ -240,13 +241,17 @@ class Bridge:
     async def _absence(self) -> bool:
         """Wait until the homeserver was gone and is back; True if it was down, not just slow."""
         presence = await until_gone(self._parts.homeserver)
-        self._connected, self._away = False, _AWAY
+        self._connected = False
+        self._away = _HANGS if presence is Presence.SLOW else _AWAY
         log.warning("homeserver away", slow=presence is Presence.SLOW)
         return Presence.AWAY in (presence, await until_back(self._parts.homeserver))
 
     def _not_connected(self) -> Trouble | None:
         if self._connected:
             return None
+        if self._away == _AWAY and (instead := self._parts.homeserver.foreign):
+            # Who answers in its place can be reached.
+            return Trouble(instead)
         waited = clock.now() - self._connecting_since
         if self._away or waited < _CONNECTS_FOR:
             return said(self._away)
