@@ -5,8 +5,8 @@ from collections.abc import AsyncGenerator
 import pytest
 from structlog.testing import capture_logs
 from tests.agents_site import Site, later
-from tests.fake_homeserver import FakeHomeserver
-from tests.waiting import eventually
+from tests.fake_homeserver import LOST_ANSWER, FakeHomeserver, failing
+from tests.waiting import Clock, eventually
 
 from letta_matrix.agents.decoration import SOON
 from letta_matrix.agents.earlier_accounts import AccountTaken, EarlierAccounts
@@ -80,6 +80,18 @@ async def test_an_account_that_an_earlier_database_of_ours_made_is_ours(
     await site.reconcile()
     assert told(site) == []
     assert site.one.room_id == "!before:test"
+
+
+async def test_an_account_whose_making_got_no_answer_is_ours(
+    site: Site, fake: FakeHomeserver, clock: Clock
+) -> None:
+    # Twice: aiohttp tries a request again by itself when its connection breaks.
+    fake.fail("register", LOST_ANSWER, LOST_ANSWER, failing(502))
+    await clock.through(site.home.ensure())
+    fake.fail("register", LOST_ANSWER, LOST_ANSWER, failing(502))
+    await site.new()
+    await clock.through(site.reconcile())
+    assert told(site) == []
 
 
 async def test_an_account_that_somebody_uses_is_not_taken(site: Site, fake: FakeHomeserver) -> None:
