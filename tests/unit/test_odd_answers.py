@@ -14,7 +14,7 @@ from tests.scripts import obey
 from tests.unit.test_health import config_on
 from tests.waiting import Clock, moment
 
-from letta_matrix.bridge import Bridge
+from letta_matrix.app.bridge import Bridge
 from letta_matrix.runtimes.memory import MemoryRuntime
 from letta_matrix.runtimes.protocol import AgentInfo
 
