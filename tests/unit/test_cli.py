@@ -454,8 +454,9 @@ def test_agents_and_status_of_a_bridge_that_does_not_run(tmp_path: Path) -> None
         assert (
             f"no database at {tmp_path / 'letta-matrix.db'}; start the bridge once: by `" in missing
         )
-        asyncio.run(_insert(config.directory, Agent("agent-1", "local", "Ada", AGENT)))
-        assert "Ada" in _letta_matrix("agents", cwd=tmp_path).stdout
+        asyncio.run(_insert(config.directory, Agent("agent-1", "local", "Ada\x1b[2J", AGENT)))
+        # A name is no order to the terminal.
+        assert "Ada\ufffd[2J\n" in _letta_matrix("agents", cwd=tmp_path).stdout
         status = _letta_matrix("status", "--json", cwd=tmp_path)
     assert status.returncode == 1
     assert json.loads(status.stdout)["status"] == "down"

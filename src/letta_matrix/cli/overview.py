@@ -36,6 +36,7 @@ def agents(
 ) -> None:
     """List the agents with their Matrix users and rooms."""
     from letta_matrix.cli.database import load_agents
+    from letta_matrix.common.lenient_json import printable
     from letta_matrix.config import load_config
     from letta_matrix.matrix.identifiers import room_alias
 
@@ -50,7 +51,7 @@ def agents(
         print("no agents yet")
     for agent in found:
         removed = "" if agent.status == "active" else f"  ({agent.status})"
-        print(f"{agent.name}{removed}")
+        print(f"{printable(agent.name)}{removed}")
         print(f"  agent  {agent.agent_id}")
         print(f"  lives  {agent.runtime} ({kinds.get(agent.runtime, 'no longer configured')})")
         print(f"  user   {agent.user_id}")

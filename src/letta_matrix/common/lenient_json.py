@@ -31,6 +31,12 @@ def whole_text(text: str) -> str:
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
+def printable(text: str) -> str:
+    """The text with a replacement character for whatever a terminal could take for an order, or
+    shows nothing of."""
+    return "".join(one if one.isprintable() else "\N{REPLACEMENT CHARACTER}" for one in text)
+
+
 def _read(text: str) -> object:
     return json.loads(text, parse_int=_integer, parse_float=_float, parse_constant=lambda _: None)
 

@@ -11,7 +11,7 @@ from typing import Any, cast
 import aiohttp
 from yarl import URL
 
-from letta_matrix.common.lenient_json import loads
+from letta_matrix.common.lenient_json import loads, printable
 from letta_matrix.matrix.events import items
 
 _MOST = 64 * 1024 * 1024
@@ -69,8 +69,7 @@ def text_of(answer: Answer | None, field: str) -> str | None:
 def words(text: str, most: int = _LONGEST_WORDS) -> str:
     """What somebody else says, for logs, terminals and health: a line that can be printed, at
     most so many characters of it."""
-    line = " ".join(text[: 4 * most].split())[:most]
-    return "".join(one if one.isprintable() else "\N{REPLACEMENT CHARACTER}" for one in line)
+    return printable(" ".join(text[: 4 * most].split())[:most])
 
 
 def is_page(response: aiohttp.ClientResponse) -> bool:
