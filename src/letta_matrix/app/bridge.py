@@ -18,7 +18,7 @@ from letta_matrix import __version__
 from letta_matrix.access.mirror import AuditMirror
 from letta_matrix.agents.provisioner import Provisioner
 from letta_matrix.app.assembly import Parts
-from letta_matrix.app.checks import watch_parts
+from letta_matrix.app.checks import AWAY, waits_for, watch_parts
 from letta_matrix.app.doors import Doors
 from letta_matrix.app.logs import configure_logging, secrets_of
 from letta_matrix.app.pulse import Ping, Reach, StorePulse
@@ -48,10 +48,7 @@ log = structlog.get_logger()
 _RETRY_HOMESERVER = 2.0
 _RESTART_PAUSE = 5.0
 _STOPPING_TIMEOUT = 5.0
-_CONNECTS_FOR = 3.0
-"""Seconds after which somebody who asks is told that the homeserver is still waited for."""
 _HOMESERVER = "homeserver"
-_AWAY = "the homeserver cannot be reached"
 _HANGS = "the homeserver hangs: it takes connections, and gives no answer in 5 s"
 _DEFAULT_ROOM_VERSION = 10
 _VERSION = re.compile(r"[0-9]{1,3}")
@@ -242,24 +239,14 @@ class Bridge:
         """Wait until the homeserver was gone and is back; True if it was down, not just slow."""
         presence = await until_gone(self._parts.homeserver)
         self._connected = False
-        self._away = _HANGS if presence is Presence.SLOW else _AWAY
+        self._away = _HANGS if presence is Presence.SLOW else AWAY
         log.warning("homeserver away", slow=presence is Presence.SLOW)
         return Presence.AWAY in (presence, await until_back(self._parts.homeserver))
 
     def _not_connected(self) -> Trouble | None:
         if self._connected:
             return None
-        if self._away == _AWAY and (instead := self._parts.homeserver.foreign):
-            # Who answers in its place can be reached.
-            return Trouble(instead)
-        waited = clock.now() - self._connecting_since
-        if self._away or waited < _CONNECTS_FOR:
-            return said(self._away)
-        request = self._parts.homeserver.retries.longest
-        return Trouble(
-            f"the homeserver has not answered for {waited:.0f} s" + (request and f" ({request})"),
-            "see whether it hangs, and whether homeserver.url leads to it; it is waited for",
-        )
+        return waits_for(self._parts.homeserver, self._away, self._connecting_since)
 
     async def _try_connect(self) -> str | None:
         # The time is the cause: each start pings and wakes anew.
