@@ -136,6 +136,11 @@ class FakeHomeserver:
         self._held.append((re.compile(pattern), released))
         return released
 
+    def place(self, alias: str, room_id: str, maker: str) -> None:
+        """A room that somebody has made, and to which an alias leads."""
+        self.aliases[alias] = room_id
+        self.set_state(room_id, "m.room.create", {}, sender=maker)
+
     def purge(self, room_id: str, *, aliases: bool = True) -> None:
         """An admin deletes a room; its aliases go with it, or stay."""
         self.events.pop(room_id, None)

@@ -22,6 +22,7 @@ HEALTH: Mapping[str, object] = {
     "status": "ok",
     "ready": True,
     "troubles": ["the runtime local is away"],
+    "warnings": [],
     "checks": [
         {
             "name": "runtime local",

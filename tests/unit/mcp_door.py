@@ -19,6 +19,7 @@ from letta_matrix.connections.admission import Connections
 from letta_matrix.matrix.homeserver import Homeserver
 from letta_matrix.matrix.pacing import Pacer
 from letta_matrix.mcp.core import Core
+from letta_matrix.mcp.kept_subscriptions import KeptSubscriptions
 from letta_matrix.mcp.services import Services
 from letta_matrix.mcp.subscriptions import Watch
 from letta_matrix.mcp.websocket import McpSockets
@@ -26,6 +27,7 @@ from letta_matrix.store.agents import AgentDirectory
 from letta_matrix.store.audit import AuditStore
 from letta_matrix.store.conversations import ConversationStore
 from letta_matrix.store.database import Database
+from letta_matrix.store.meta import Meta
 from letta_matrix.store.outbox import Outbox
 from letta_matrix.store.rooms import Rooms
 from letta_matrix.store.tokens import TokenStore
@@ -183,7 +185,8 @@ async def door_on(
         toolbox.tools = {tool.name: tool for tool in fake.tools()}
     tokens = TokenStore(database)
     authenticator = Authenticator(config, tokens, agents)
-    services = Services(config, toolbox, authenticator, agents, InFlight(), health)
+    kept = KeptSubscriptions(Meta(database))
+    services = Services(config, toolbox, authenticator, agents, InFlight(), kept, health)
     door = Door(config, tokens, toolbox, fake, services)
     await door.renew()
     try:

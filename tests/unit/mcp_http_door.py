@@ -12,7 +12,7 @@ from typing import Any
 
 import aiohttp
 from tests.servers import free_port
-from tests.unit.mcp_door import Door, Text, door_on, health
+from tests.unit.mcp_door import Door, Text, door_on
 
 from letta_matrix.access.authenticator import Authenticator
 from letta_matrix.connections.admission import Connections
@@ -24,7 +24,6 @@ from letta_matrix.store.database import Database, database_url
 from letta_matrix.toolbox.faults import Fault, ToolError
 from letta_matrix.toolbox.principal import Scope
 from letta_matrix.toolbox.tool import Caller, Result, Tool
-from letta_matrix.web.in_flight import InFlight
 from letta_matrix.web.server import AsgiServer
 
 Json = dict[str, Any]
@@ -211,7 +210,7 @@ async def http_door(
         agents = AgentDirectory(database)
         await agents.load()
         authenticator = Authenticator(door.config, door.tokens, agents)
-        services = Services(door.config, door.toolbox, authenticator, agents, InFlight(), health)
+        services = replace(door.services, authenticator=authenticator, directory=agents)
         opened = HttpDoor(door, services, client, await door.token())
         await opened.open()
         try:

@@ -12,6 +12,8 @@ import httpx
 import pytest
 from structlog.testing import capture_logs
 from tests.builders import always
+from tests.fake_foreign import moved, page
+from tests.fake_homeserver import Fault, rate_limited
 from tests.stage import Stage
 from tests.unit.api_stage import lasting_stage
 from tests.waiting import Clock, eventually, settled, within
@@ -285,6 +287,35 @@ async def test_a_login_is_good_though_it_cannot_be_ended(
         assert answer.status_code == 200, answer.text
         await api.app.state.services.logins.close()
     assert "a login was not ended" in [one["event"] for one in logs]
+
+
+@pytest.mark.parametrize(
+    ("fault", "status", "told"),
+    [
+        (Fault(404, {"errcode": "M_UNRECOGNIZED"}), 401, "takes no passwords"),
+        (Fault(405, {"errcode": "M_UNRECOGNIZED"}), 401, "takes no passwords"),
+        (Fault(400, {"errcode": "M_UNRECOGNIZED"}), 401, "takes no passwords"),
+        (Fault(400, {"errcode": "M_UNKNOWN"}), 401, "takes no passwords"),
+        (Fault(403, {"errcode": "M_FORBIDDEN"}), 401, "does not accept this user and password"),
+        (Fault(500, {"errcode": "M_UNKNOWN"}), 503, "does not answer now"),
+        (moved("https://sso.example.org/login"), 503, "does not answer now"),
+        (page(), 503, "does not answer now"),
+        (rate_limited(-5), 429, ""),
+        (rate_limited(10**16), 429, ""),
+    ],
+    ids=str,
+)
+async def test_why_a_login_comes_to_nothing(
+    api: Api, clock: Clock, fault: Fault, status: int, told: str
+) -> None:
+    clock.advance(3600)
+    api.stage.fake.fail("POST .*/login", fault)
+    body = {"homeserver": "", "user_id": "@ann:test", "password": "x"}
+    answer = await clock.through(api.http.post("/login", json=body))
+    assert answer.status_code == status, answer.text
+    assert told in answer.text
+    if status == 429:
+        assert 1 <= int(answer.headers["Retry-After"]) <= 300
 
 
 async def test_who_follows_an_answer_is_told_when_the_bridge_stops(

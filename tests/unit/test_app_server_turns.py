@@ -225,6 +225,7 @@ def test_malformed_frames_do_no_harm(frame: Json) -> None:
         (None, "no reason was given"),
         ("{}", "{}"),
         ("x" * 1000, "x" * 300),
+        ("\x1b[2Jgone\x00", "\ufffd[2Jgone\ufffd"),
     ],
 )
 def test_errors_become_one_line(error: object, line: str) -> None:

@@ -174,9 +174,17 @@ def test_the_report_is_shown_in_short_lines() -> None:
         {"name": "database", "state": "ok", "says": "", "remedy": ""},
         {"name": "disk", "state": "trouble", "says": "it is full", "remedy": "make room"},
     ]
-    shown = overview.for_people({"troubles": ["it is full: make room"], "checks": checks})
-    assert shown == "troubles:\n  disk: it is full\n    what to do: make room"
-    assert overview.for_people({"troubles": [], "checks": checks[:1]}) == "troubles: none"
+    checks.append({"name": "looks", "state": "warning", "says": "no pictures", "remedy": ""})
+    told = {"troubles": ["it is full: make room"], "warnings": ["no pictures"], "checks": checks}
+    assert overview.for_people(told).split("\n") == [
+        "troubles:",
+        "  disk: it is full",
+        "    what to do: make room",
+        "warnings:",
+        "  looks: no pictures",
+    ]
+    well = {"troubles": [], "warnings": [], "checks": checks[:1]}
+    assert overview.for_people(well) == "troubles: none\nwarnings: none"
     assert overview._WHY not in overview.for_people({**report, "agents_in_trouble": 0})
 
 
@@ -446,8 +454,9 @@ def test_agents_and_status_of_a_bridge_that_does_not_run(tmp_path: Path) -> None
         assert (
             f"no database at {tmp_path / 'letta-matrix.db'}; start the bridge once: by `" in missing
         )
-        asyncio.run(_insert(config.directory, Agent("agent-1", "local", "Ada", AGENT)))
-        assert "Ada" in _letta_matrix("agents", cwd=tmp_path).stdout
+        asyncio.run(_insert(config.directory, Agent("agent-1", "local", "Ada\x1b[2J", AGENT)))
+        # A name is no order to the terminal.
+        assert "Ada\ufffd[2J\n" in _letta_matrix("agents", cwd=tmp_path).stdout
         status = _letta_matrix("status", "--json", cwd=tmp_path)
     assert status.returncode == 1
     assert json.loads(status.stdout)["status"] == "down"

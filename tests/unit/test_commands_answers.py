@@ -328,6 +328,10 @@ async def test_status_in_an_agents_room(stage: Stage) -> None:
     assert told.endswith(
         "- `runtime`: ``the runtime `x_y` is away`` (`Bo`); what to do: `start it`"
     )
+    stage.vitals.tell("runtime", Trouble("no pictures", warns=True))
+    assert "pictures" not in await stage.say("status")
+    told = await stage.say("status", sender=ADMIN)
+    assert told.endswith("Warnings:\n\n- `runtime`: `no pictures`")
 
 
 async def test_an_agent_that_is_done_is_idle(stage: Stage) -> None:

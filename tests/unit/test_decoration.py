@@ -65,7 +65,7 @@ async def test_what_is_refused_holds_up_nothing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     await site.home.ensure()
-    fake.aliases["#agent_1:test"] = "!before:test"
+    fake.place("#agent_1:test", "!before:test", "@agent_1:test")
     fake.fail(pattern, *[fault] * ALWAYS)
     await site.new()
     with capture_logs() as logs:
@@ -206,6 +206,8 @@ async def test_media_that_are_off_hold_up_nothing(
     (told,) = site.home.decoration.troubles
     assert told.startswith("pictures of 1 agent: ")
     assert "M_UNRECOGNIZED" in told
+    assert "enable_media_repo" in told
+    assert "homeserver.url" not in told
 
 
 async def test_odd_answers_are_no_condition_either(
@@ -305,7 +307,7 @@ async def test_who_left_is_not_invited_again_for_anothers_sake(
     site: Site, fake: FakeHomeserver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await site.home.ensure()
-    fake.aliases["#agent_1:test"] = "!before:test"
+    fake.place("#agent_1:test", "!before:test", "@agent_1:test")
     fake.fail("POST .*!before.*/invite", FORBIDDEN)
     await site.new()
     await site.reconcile()

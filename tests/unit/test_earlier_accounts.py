@@ -5,10 +5,10 @@ from collections.abc import AsyncGenerator
 import pytest
 from structlog.testing import capture_logs
 from tests.agents_site import Site, later
-from tests.fake_homeserver import FakeHomeserver
-from tests.waiting import eventually
+from tests.fake_homeserver import LOST_ANSWER, FakeHomeserver, failing
+from tests.waiting import Clock, eventually
 
-from letta_matrix.agents.decoration import RARELY
+from letta_matrix.agents.decoration import SOON
 from letta_matrix.agents.earlier_accounts import AccountTaken, EarlierAccounts
 from letta_matrix.matrix.homeserver import Homeserver
 from letta_matrix.matrix.intent import Intent
@@ -26,7 +26,7 @@ async def site(
 
 
 def told(site: Site) -> list[str]:
-    return site.home.accounts.troubles + site.home.decoration.troubles
+    return site.home.accounts.troubles + site.home.decoration.strangers
 
 
 async def test_of_a_bot_that_others_are_signed_in_to_until_they_are_not(
@@ -51,11 +51,11 @@ async def test_of_a_bot_that_others_are_signed_in_to_until_they_are_not(
     # A restarted bridge tells it again.
     again = site.home_again()
     await again.ensure()
-    assert len(again.decoration.troubles) == 1
+    assert len(again.decoration.strangers) == 1
     fake.devices.clear()
-    later(monkeypatch, RARELY)
+    later(monkeypatch, SOON)
     await again.decorate_again()
-    assert again.decoration.troubles == []
+    assert again.decoration.strangers == []
     last = site.home_again()
     fake.requests.clear()
     await last.ensure()
@@ -73,12 +73,25 @@ async def test_an_account_that_an_earlier_database_of_ours_made_is_ours(
     site: Site, fake: FakeHomeserver
 ) -> None:
     fake.users |= {"@letta:test", "@agent_1:test"}
-    fake.aliases |= {"#letta_control:test": "!control:test", "#agent_1:test": "!before:test"}
+    fake.place("#letta_control:test", "!control:test", "@letta:test")
+    fake.place("#agent_1:test", "!before:test", "@agent_1:test")
     await site.home.ensure()
     await site.new()
     await site.reconcile()
     assert told(site) == []
     assert site.one.room_id == "!before:test"
+
+
+async def test_an_account_whose_making_got_no_answer_is_ours(
+    site: Site, fake: FakeHomeserver, clock: Clock
+) -> None:
+    # Twice: aiohttp tries a request again by itself when its connection breaks.
+    fake.fail("register", LOST_ANSWER, LOST_ANSWER, failing(502))
+    await clock.through(site.home.ensure())
+    fake.fail("register", LOST_ANSWER, LOST_ANSWER, failing(502))
+    await site.new()
+    await clock.through(site.reconcile())
+    assert told(site) == []
 
 
 async def test_an_account_that_somebody_uses_is_not_taken(site: Site, fake: FakeHomeserver) -> None:
@@ -111,7 +124,7 @@ async def test_an_imported_account_works_and_is_told_of(
     assert line.startswith("earlier accounts of 1 agent: ")
     assert "logout_devices" in line
     fake.devices.clear()
-    later(monkeypatch, RARELY)
+    later(monkeypatch, SOON)
     await site.reconcile()
     assert told(site) == []
     fake.requests.clear()

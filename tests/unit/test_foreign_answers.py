@@ -2,16 +2,21 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 import pytest
+from mautrix.errors import MForbidden
 from structlog.testing import capture_logs
+from tests.builders import config_for
 from tests.fake_foreign import FOREIGN, Foreign, json_of, moved, page
 from tests.fake_homeserver import FakeHomeserver, Fault
 from tests.waiting import Clock
 
-from letta_matrix.matrix.answers import _MOST
+from letta_matrix.matrix.answers import _MOST, _MOST_PARTS, parsed
+from letta_matrix.matrix.errors import refusal
 from letta_matrix.matrix.homeserver import Homeserver, HomeserverUnavailable
 from letta_matrix.matrix.intent import Intent
+from letta_matrix.matrix.reach import NotReached, reach
 from letta_matrix.matrix.watch import Presence, look
 
 ROOM = "!1:test"
@@ -99,7 +104,7 @@ async def test_a_redirect_is_not_followed_and_named(fake: FakeHomeserver, ghost:
 
 async def test_a_page_is_told_by_its_beginning(fake: FakeHomeserver, ghost: Intent) -> None:
     fake.fail(SEND, page(raw=b"<h1>Back\x00 at\n 5</h1>" + b"x" * 1000))
-    with pytest.raises(HomeserverUnavailable, match=r"text/html .<h1>Back"):
+    with pytest.raises(HomeserverUnavailable, match=r"text/html .<h1>Back\ufffd at 5</h1>"):
         await ghost.send_interim(ROOM, "m.room.message", {}, "t")
 
 
@@ -120,6 +125,63 @@ async def test_an_answer_without_end_is_none(
     with pytest.raises(HomeserverUnavailable, match="more than"):
         await ghost.send_interim(ROOM, "m.room.message", {}, "t")
     assert _MOST > 2**25
+
+
+async def test_an_answer_made_to_fill_our_memory_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("letta_matrix.matrix.answers._MOST_PARTS", 1000)
+    assert parsed(b'{"chunk": [' + b"[]," * 1000 + b"[]]}") is None
+    assert parsed(b'{"chunk": "' + b"x" * 5000 + b'"}') is not None
+    # A page of events whose texts are nothing but commas is one.
+    assert 50 * 2 * 65_536 < _MOST_PARTS < _MOST
+
+
+@pytest.mark.parametrize(
+    "pause",
+    ["-1", "NaN", "1e999", "1" + "0" * 400, "1" + "0" * 5000, '"300"', "{}", "null", "1e12"],
+)
+@pytest.mark.parametrize("header", ["-1", "1e12", "9" * 400, "Wed, 21 Oct 2099 07:28:00 GMT", ""])
+async def test_a_pause_without_sense_is_a_pause(
+    fake: FakeHomeserver, ghost: Intent, clock: Clock, pause: str, header: str
+) -> None:
+    raw = b'{"errcode": "M_LIMIT_EXCEEDED", "retry_after_ms": %b}' % pause.encode()
+    told = Foreign(429, {}, False, {"Retry-After": header}, raw, "application/json")
+    fake.fail(SEND, told)
+    began = clock.now()
+    with capture_logs():
+        await clock.through(said(ghost), step=10)
+    assert clock.now() - began < 500
+    assert len(fake.messages(ROOM)) == 1
+
+
+async def test_numbers_that_are_none_are_nothing(fake: FakeHomeserver, ghost: Intent) -> None:
+    raw = b'{"a": NaN, "b": [-Infinity, 1e999], "c": 1%b, "d": 12345678901234567890, "e": 1.5}'
+    fake.fail("state", json_of(raw % (b"0" * 400)))
+    content = await ghost.state(ROOM, "x")
+    assert content == {
+        "a": None,
+        "b": [None, None],
+        "c": None,
+        "d": 12345678901234567890.0,
+        "e": 1.5,
+    }
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        ("half \\ud83d of it", "half \ufffd of it"),
+        ("\\u001b[2Jred\\u0000\\u202e", "\ufffd[2Jred\ufffd\ufffd"),
+        ("two\\nlines", "two lines"),
+        ("x" * 1_000_000, "x" * 300),
+    ],
+)
+async def test_an_error_is_told_in_a_line_that_can_be_printed(
+    fake: FakeHomeserver, ghost: Intent, error: str, told: str
+) -> None:
+    fake.fail(SEND, json_of(b'{"errcode": "M_FORBIDDEN", "error": "%b"}' % error.encode(), 403))
+    with pytest.raises(MForbidden) as raised:
+        await said(ghost)
+    assert refusal(raised.value) == f"the homeserver refused: M_FORBIDDEN: {told}"
 
 
 async def test_bytes_that_come_slowly_are_waited_for_no_longer_than_an_answer(
@@ -171,6 +233,27 @@ async def test_who_answers_so_is_not_the_homeserver(
     speaks = name == "error with 200"
     assert await look(homeserver) is (Presence.HERE if speaks else Presence.AWAY)
     assert await look(homeserver) is Presence.HERE
+
+
+@pytest.mark.parametrize(
+    ("base", "offered"),
+    [
+        ("https://matrix.example.org/", "homeserver.url should be https://matrix.example.org"),
+        ("https://matrix.example.org\\n\\u001b[2J", ""),
+        ("http" + "x" * 1000, ""),
+        ("javascript:alert(1)", ""),
+    ],
+)
+async def test_what_a_server_says_where_the_homeserver_is_is_read_with_care(
+    fake: FakeHomeserver, homeserver: Homeserver, base: str, offered: str
+) -> None:
+    fake.fail("ping", page(404))
+    fake.fail("well-known", json_of(b'{"m.homeserver": {"base_url": "%b"}}' % base.encode()))
+    with pytest.raises(NotReached) as raised:
+        await reach(homeserver, config_for(Path()), "t")
+    assert ("homeserver.url should be" in str(raised.value)) is bool(offered)
+    assert str(raised.value).isprintable()
+    assert offered in str(raised.value)
 
 
 async def test_a_page_is_no_file(fake: FakeHomeserver, ghost: Intent, clock: Clock) -> None:

@@ -64,7 +64,7 @@ async def test_rooms_and_accounts_are_forgotten_and_the_rest_is_kept(
     ada, bo = directory.all()
     assert (ada.room_id, bo.room_id) == (None, "!2:test")
     marks = {"room_before": "!1:test", "doubted": True, "new_room": ""}
-    assert ada.applied == {"announcements": 2, **marks}
+    assert ada.applied == {"registered": True, "announcements": 2, **marks}
     assert await Meta(database).get("space") == "!space:test"
     await database.close()
     done = await forget(configuration, "--all")

@@ -7,18 +7,21 @@ from typing import Any
 import aiohttp
 import httpx
 import pytest
+from mautrix.api import ClientPath, Method
 from starlette.applications import Starlette
 from structlog.testing import capture_logs
 from tests.builders import config_for
+from tests.fake_foreign import json_of, page
 from tests.fake_homeserver import FakeHomeserver, Fault
 from tests.servers import free_port
 from tests.waiting import Clock, eventually, settled
 
 from letta_matrix.app import sweep as module
 from letta_matrix.app.bridge import Bridge
-from letta_matrix.common.vitals import Trouble
+from letta_matrix.common.vitals import State, Trouble, lines
 from letta_matrix.config import Config
 from letta_matrix.conversations.catch_up import CatchUp
+from letta_matrix.matrix.homeserver import HomeserverUnavailable
 from letta_matrix.runtimes.memory import MemoryRuntime
 from letta_matrix.runtimes.protocol import AgentInfo
 from letta_matrix.store.database import StoreUnavailable
@@ -88,6 +91,8 @@ async def test_a_slow_homeserver_is_not_swept(
     answers = fake.hold("versions")
     bridge._parts.homeserver.outage.set()
     await clock.until(lambda: not bridge.is_ready())
+    (told,) = lines(bridge.vitals.checks(), State.TROUBLE)
+    assert "the homeserver hangs" in told
     answers.set()
     await clock.until(bridge.is_ready)
     for _ in range(8):
@@ -106,6 +111,56 @@ async def test_it_tells_at_once_that_the_registration_is_not_known(
     await bridge.start()
     await eventually(lambda: bridge.health()["troubles"])
     assert "list registration.yaml" in str(bridge.health()["troubles"])
+    await bridge.close()
+
+
+async def test_who_answers_in_its_place_is_told_once(
+    fake: FakeHomeserver, database_file: Path, clock: Clock
+) -> None:
+    bridge = Bridge(config_on(fake, database_file), [MemoryRuntime()])
+    await bridge.start()
+    await clock.until(bridge.is_ready)
+    with capture_logs():
+        fake.fail(".", *[page()] * 1000)
+        with pytest.raises(HomeserverUnavailable):
+            await bridge._parts.homeserver.request(
+                Method.GET, ClientPath.v3.capabilities, give_up_after=0
+            )
+        await eventually(lambda: not bridge.is_ready())
+        (told,) = lines(bridge.vitals.checks(), State.TROUBLE)
+        assert "not an answer of Matrix: HTTP 200 with text/html" in told
+        fake.heal()
+        await clock.until(bridge.is_ready)
+    await bridge.close()
+
+
+async def test_a_homeserver_that_hangs_from_the_start_is_waited_for_aloud(
+    fake: FakeHomeserver, database_file: Path, clock: Clock
+) -> None:
+    answers = fake.hold(".")
+    bridge = Bridge(config_on(fake, database_file), [MemoryRuntime()])
+    await bridge.start()
+    await eventually(lambda: fake.matching("ping"))
+    clock.advance(10)
+    health = bridge.health()
+    assert (health["status"], health["ready"]) == ("degraded", False)
+    waited = "has not answered for 10 s (POST client/v1/appservice/*/ping)"
+    assert waited in str(health["troubles"])
+    answers.set()
+    await clock.until(bridge.is_ready)
+    assert bridge.health()["status"] == "ok"
+    await bridge.close()
+
+
+@pytest.mark.parametrize("version", ['"\\u00b2"', '"9999999"', "{}", "12"])
+async def test_an_odd_room_version_keeps_nobody_waiting(
+    fake: FakeHomeserver, database_file: Path, clock: Clock, version: str
+) -> None:
+    raw = b'{"capabilities": {"m.room_versions": {"default": %b}}}' % version.encode()
+    fake.fail("capabilities", json_of(raw))
+    bridge = Bridge(config_on(fake, database_file), [MemoryRuntime()])
+    await bridge.start()
+    await clock.until(bridge.is_ready)
     await bridge.close()
 
 

@@ -13,11 +13,13 @@ from tests.builders import message
 from tests.unit.mcp_door import MINE
 from tests.unit.mcp_http_door import MODERN, OLDER, HttpDoor, HttpSession, http_door, rpc
 from tests.unit.test_mcp_server_access import BOT, MESSAGES, joined
-from tests.waiting import DEADLINE, within
+from tests.waiting import DEADLINE, eventually, within
 
-from letta_matrix.mcp import lasting_sessions
+from letta_matrix.mcp import kept_subscriptions, lasting_sessions
+from letta_matrix.mcp.kept_subscriptions import KeptSubscriptions
 from letta_matrix.mcp.session_ids import SessionIds
 from letta_matrix.store.database import Database
+from letta_matrix.store.meta import Meta
 
 CALL = {"name": "echo", "arguments": {"text": "hi"}}
 
@@ -67,6 +69,44 @@ async def test_a_stream_that_is_opened_again_brings_news(mcp: HttpDoor) -> None:
         assert subscribed.result == {}
         arrivals.publish(message(room_id=MINE))
         assert (await within(anext(news)))["method"] == "notifications/resources/updated"
+
+
+async def test_what_a_session_has_subscribed_to_is_kept(mcp: HttpDoor, database: Database) -> None:
+    session = await mcp.session()
+    for uri in (MESSAGES, "matrix://agents"):
+        assert (await session.request("resources/subscribe", {"uri": uri})).result == {}
+    assert (await session.request("resources/unsubscribe", {"uri": "matrix://agents"})).result == {}
+    # Another process knows it, too.
+    assert await KeptSubscriptions(Meta(database)).of(session.session_id) == {MINE: MESSAGES}
+    for told in (True, False):
+        await mcp.restart()
+        arrivals = mcp.door.toolbox.arrivals
+        async with session.listen() as news:
+            if not told:
+                mcp.door.fake.rooms.remove(MINE)
+            arrivals.publish(message(room_id=MINE))
+            if told:
+                heard = await within(anext(news))
+                assert heard["params"]["uri"] == MESSAGES
+            else:
+                # It was left while nobody saw.
+                await eventually(lambda: mcp.door.fake.read[-1:] == [MINE])
+                arrivals.publish(joined(BOT, "!new:test"))
+                heard = await within(anext(news))
+                assert heard["method"] == "notifications/resources/list_changed"
+
+
+async def test_the_latest_sessions_are_kept(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kept_subscriptions, "_MOST", 2)
+    kept = KeptSubscriptions(Meta(database))
+    for one, topic in (("a", "1"), ("b", "1"), ("a", "2"), ("c", "1"), ("c", "1")):
+        await kept.keep(one, {topic: "uri"})
+    for known in (kept, KeptSubscriptions(Meta(database))):
+        assert [await known.of(one) for one in "abc"] == [{"2": "uri"}, {}, {"1": "uri"}]
+    await kept.keep("a", {})
+    assert await KeptSubscriptions(Meta(database)).of("a") == {}
 
 
 async def test_many_requests_at_once_take_it_up_once(mcp: HttpDoor) -> None:

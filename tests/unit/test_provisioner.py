@@ -12,6 +12,7 @@ from tests.fake_homeserver import LOST_ANSWER, FakeHomeserver, Fault, failing
 from tests.waiting import Clock, eventually, settled
 
 from letta_matrix.agents.decoration import RARELY
+from letta_matrix.agents.forgetting import forget_home
 from letta_matrix.agents.provisioner import _BACK, _REMOVED
 from letta_matrix.app.checks import encryption
 from letta_matrix.matrix.errors import refusal
@@ -19,6 +20,7 @@ from letta_matrix.matrix.homeserver import Homeserver, RateLimited
 from letta_matrix.matrix.intent import Intent
 from letta_matrix.store.agents import AgentDirectory, AgentStatus
 from letta_matrix.store.database import Database, StoreUnavailable
+from letta_matrix.store.meta import Meta
 
 
 @pytest.fixture
@@ -172,14 +174,36 @@ async def test_a_set_up_cut_short_anywhere_makes_nothing_twice(
 
 
 async def test_a_room_that_exists_is_adopted(site: Site, fake: FakeHomeserver) -> None:
-    fake.aliases["#agent_1:test"] = "!before:test"
+    fake.place("#agent_1:test", "!before:test", "@agent_1:test")
     await site.new()
     one = await site.reconcile()
     assert one.room_id == "!before:test"
     assert fake.members["!before:test"] == {"@agent_1:test", "@letta:test", PERSON, "@bob:test"}
     written = sorted(e["type"] for e in fake.events["!before:test"])
     access = ["m.room.history_visibility", "m.room.power_levels"]
-    assert written == sorted([*access, "m.room.name", "m.room.topic"])
+    assert written == sorted([*access, "m.room.create", "m.room.name", "m.room.topic"])
+
+
+@pytest.mark.parametrize("maker", ["@mallory:test", "@agent_2:test", PERSON])
+async def test_a_room_of_somebody_else_is_not_adopted(
+    site: Site, fake: FakeHomeserver, maker: str
+) -> None:
+    aliases = ("#agent_1:test", "#letta_agents:test", "#letta_control:test")
+    for number, alias in enumerate(aliases):
+        fake.place(alias, f"!theirs{number}:test", maker)
+    await forget_home(Meta(site.database))
+    home = site.home_again()
+    await home.ensure()
+    await site.new()
+    one = await site.reconcile()
+    taken = [fake.aliases[alias].startswith("!theirs") for alias in aliases]
+    # An admin may have moved it.
+    assert taken == [maker == PERSON] * 3
+    assert fake.aliases["#agent_1:test"] == one.room_id
+    for number in range(3):
+        ours = fake.members[f"!theirs{number}:test"] & {"@agent_1:test", "@letta:test"}
+        assert bool(ours) is (maker == PERSON)
+    assert home.space_id == fake.aliases["#letta_agents:test"]
 
 
 @pytest.mark.parametrize("status", [403, 500])
@@ -208,7 +232,7 @@ async def test_a_person_who_cannot_be_invited_stops_nobody(
     site: Site, fake: FakeHomeserver
 ) -> None:
     await site.new()
-    fake.aliases["#agent_1:test"] = "!before:test"
+    fake.place("#agent_1:test", "!before:test", "@agent_1:test")
     fake.fail("POST .*/invite", Fault(403, {"errcode": "M_FORBIDDEN", "error": "banned"}))
     await site.reconcile()
     assert len(fake.members["!before:test"] & {PERSON, "@bob:test"}) == 1
@@ -268,7 +292,7 @@ async def test_a_change_while_an_agent_is_set_up_is_not_missed(
 async def test_the_bot_is_invited_to_a_room_it_may_not_join(
     site: Site, fake: FakeHomeserver
 ) -> None:
-    fake.aliases["#agent_1:test"] = "!before:test"
+    fake.place("#agent_1:test", "!before:test", "@agent_1:test")
     fake.fail("POST .*!before.*/join", Fault(200, {"room_id": "!before:test"}), FORBIDDEN)
     await site.new()
     await site.reconcile()

@@ -13,7 +13,7 @@ from tests.waiting import Clock, eventually, settled
 
 from letta_matrix.app.bridge import Bridge
 from letta_matrix.app.pulse import Ping, StorePulse
-from letta_matrix.common.vitals import troubles
+from letta_matrix.common.vitals import State, lines
 from letta_matrix.config import Config
 from letta_matrix.matrix.homeserver import Homeserver
 from letta_matrix.runtimes.memory import MemoryRuntime
@@ -166,14 +166,16 @@ async def test_a_homeserver_that_is_away_is_no_question_of_reach(
     clock.advance(20)
     await one._asked_if_ready()
     await clock.until(lambda: not one.is_ready())
-    assert troubles(one.vitals.checks()) == ["the homeserver cannot be reached"]
+    assert lines(one.vitals.checks(), State.TROUBLE) == ["the homeserver cannot be reached"]
 
 
 async def test_no_runtimes_is_a_trouble(fake: FakeHomeserver, database_file: Path) -> None:
     bridge = Bridge(config_on(fake, database_file, runtimes=[]))
     await bridge.start()
     (told,) = [
-        line for line in troubles(bridge.vitals.checks()) if "no runtime is configured" in line
+        line
+        for line in lines(bridge.vitals.checks(), State.TROUBLE)
+        if "no runtime is configured" in line
     ]
     assert "`runtimes` in config.yaml" in told
     await bridge.close()

@@ -135,7 +135,7 @@ async def test_a_room_that_the_alias_leads_to_is_taken_for_the_lost_one(
     site: Remembering, fake: FakeHomeserver
 ) -> None:
     fake.purge(str(site.one.room_id))
-    fake.aliases[ALIAS] = "!other:test"
+    fake.place(ALIAS, "!other:test", GHOST)
     fake.members["!other:test"] = {PERSON}
     await site.remembered.check()
     assert site.one.room_id == "!other:test"
@@ -405,3 +405,5 @@ async def test_another_room_is_made_once(
     replaced = [one for one in fake.events[old] if one["type"] == "m.room.tombstone"]
     assert replaced[0]["content"]["replacement_room"] == site.one.room_id
     assert GHOST in site.rooms_of_ours.ours_in(old)
+    # Its account is not taken for somebody else's.
+    assert site.home.accounts.troubles == []

@@ -1,6 +1,6 @@
 """Named checks: how everything is, and what is wrong."""
 
-from letta_matrix.common.vitals import Check, State, Trouble, Vitals, said, troubles
+from letta_matrix.common.vitals import Check, State, Trouble, Vitals, lines, said
 
 
 def test_checks_keep_their_order_and_tell_what_to_do() -> None:
@@ -11,9 +11,10 @@ def test_checks_keep_their_order_and_tell_what_to_do() -> None:
         Check("database", State.OK),
         Check("homeserver", State.TROUBLE, "it is away", "start it", "Ada"),
     ]
-    assert troubles(vitals.checks()) == ["it is away: start it"]
+    assert lines(vitals.checks(), State.TROUBLE) == ["it is away: start it"]
     words[0] = "the disk is full"
-    assert troubles(vitals.checks()) == ["the disk is full", "it is away: start it"]
+    told = ["the disk is full", "it is away: start it"]
+    assert lines(vitals.checks(), State.TROUBLE) == told
     vitals.tell("homeserver", None)
     assert vitals.of("homeserver") is vitals.of("unheard of") is None
     assert [check.name for check in vitals.checks()] == ["database", "homeserver"]
@@ -23,4 +24,12 @@ def test_what_two_say_is_told_once() -> None:
     vitals = Vitals()
     vitals.tell("homeserver", Trouble("port 1 was taken"))
     vitals.tell("homeserver address", said("port 1 was taken"))
-    assert troubles(vitals.checks()) == ["port 1 was taken"]
+    assert lines(vitals.checks(), State.TROUBLE) == ["port 1 was taken"]
+
+
+def test_a_warning_is_listed_and_is_no_trouble() -> None:
+    vitals = Vitals()
+    vitals.watch("decoration", lambda: said("no pictures", warns=True))
+    assert vitals.checks() == [Check("decoration", State.WARNING, "no pictures")]
+    assert lines(vitals.checks(), State.TROUBLE) == []
+    assert lines(vitals.checks(), State.WARNING) == ["no pictures"]

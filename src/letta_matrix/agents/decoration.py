@@ -49,6 +49,11 @@ _WORDS = {
     "members": "invitations of agents.room_members",
     "sole": "earlier accounts",
 }
+BOTS_ACCOUNT = "the bot's account"
+
+_STRANGERS = ("sole", BOTS_ACCOUNT)
+"""Steps that end when nobody else is signed in to our accounts: agents do without, operators are
+not to."""
 
 _EVERYWHERE = ("displayname", "avatar")
 """Steps that take the same of the homeserver for every agent."""
@@ -101,14 +106,23 @@ class Decoration:
 
     @property
     def troubles(self) -> list[str]:
-        """What is wanting, in lines for operators."""
+        """What is wanting, in lines for operators, without `strangers`."""
+        return self._lines(lambda step: step not in _STRANGERS)
+
+    @property
+    def strangers(self) -> list[str]:
+        """Which of our accounts others are signed in to, in lines for operators."""
+        return self._lines(lambda step: step in _STRANGERS)
+
+    def _lines(self, tells: Callable[[str], bool]) -> list[str]:
         counts = Counter(
             (step, str(fault.get("reason")))
             for agent in self._directory.all()
             if agent.status is AgentStatus.ACTIVE
             for step, fault in _wanting(agent).items()
+            if tells(step)
         )
-        own = [(what, fault.reason) for what, fault in self._own.items()]
+        own = [(what, fault.reason) for what, fault in self._own.items() if tells(what)]
         agents = [(_what(step, count), reason) for (step, reason), count in counts.items()]
         return [f"{what}: {reason}" for what, reason in own + agents]
 
@@ -214,12 +228,14 @@ class Decoration:
         silence = self._silent.get(step)
         if silence is not None and silence.until > clock.now():
             # One has waited for it in vain, which is enough.
-            return None, _fault(silence.reason, silence.pause)
+            return None, _fault(silence.reason, silence.pause, answered=False)
         try:
             async with asyncio.timeout(_PATIENCE):
                 done = await action()
         except NotAsWanted as error:
-            return None, self._told_fault(step, str(error))
+            # It ends at the homeserver, as operators are told: they look soon after.
+            pause = SOON if step in _STRANGERS else RARELY
+            return None, self._told_fault(step, str(error), pause)
         except MatrixRequestError as error:
             if is_refusal(error):
                 return None, self._told_fault(step, refused_request(error) + _ALL_THE_SAME)
@@ -237,16 +253,18 @@ class Decoration:
             self._silent.pop(step, None)
             return done, None
         if step not in _EVERYWHERE:
-            return None, self._told_fault(step, reason, SOON)
+            return None, self._told_fault(step, reason, SOON, answered=False)
         pause = SOON if silence is None else min(silence.pause * 2, RARELY)
         self._silent[step] = _Silence(reason, clock.now() + pause, pause)
-        return None, self._told_fault(step, reason, pause)
+        return None, self._told_fault(step, reason, pause, answered=False)
 
-    def _told_fault(self, step: str, reason: str, pause: float | None = None) -> _Fault:
+    def _told_fault(
+        self, step: str, reason: str, pause: float = RARELY, *, answered: bool = True
+    ) -> _Fault:
         if (step, reason) not in self._told:
             self._told.add((step, reason))
             log.warning("not as it should be", what=_WORDS.get(step, step), reason=reason)
-        return _fault(reason, pause)
+        return _fault(reason, pause, answered=answered)
 
 
 def _wanting(agent: Agent) -> dict[str, Mapping[str, object]]:
@@ -256,9 +274,9 @@ def _wanting(agent: Agent) -> dict[str, Mapping[str, object]]:
     return {step: mapping(fault) for step, fault in wanting.items()}
 
 
-def _fault(reason: str, pause: float | None) -> _Fault:
+def _fault(reason: str, pause: float, *, answered: bool) -> _Fault:
     now = time.time()
-    return _Fault(reason, now, now + (RARELY if pause is None else pause), pause is None)
+    return _Fault(reason, now, now + pause, answered)
 
 
 def _what(step: str, count: int) -> str:

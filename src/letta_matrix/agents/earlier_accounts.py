@@ -54,9 +54,8 @@ class EarlierAccounts:
         if isinstance(sender := event.get("sender"), str):
             self._person(sender, "writes to agents, who do not answer")
 
-    async def make(self, intent: Intent) -> bool:
-        """Make the account exist ahead of `claim`; whether it is a new one. Raises as
-        `Intent.register`."""
+    async def make(self, intent: Intent) -> bool | None:
+        """Make the account exist ahead of `claim`; returns and raises as `Intent.register`."""
         is_new = await intent.register()
         if is_new:
             self._made.add(intent.user_id)
@@ -69,7 +68,8 @@ class EarlierAccounts:
 
         Raises AccountTaken, MatrixRequestError and HomeserverUnavailable.
         """
-        if await self.make(intent) or intent.user_id in self._made:
+        is_new = await self.make(intent)
+        if is_new or intent.user_id in self._made:
             return True
         sessions = await _sessions(intent)
         was_ours = await intent.resolve_alias(alias) is not None
@@ -82,7 +82,7 @@ class EarlierAccounts:
             )
         if sessions:
             log.warning("others are signed in to an account of ours", user=intent.user_id)
-        elif not was_ours:
+        elif not was_ours and is_new is not None:
             self._tell(
                 intent.user_id,
                 f"the account {intent.user_id} was there before the bridge, and may have a "

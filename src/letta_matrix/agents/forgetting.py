@@ -13,6 +13,8 @@ from letta_matrix.store.agents import (
 )
 from letta_matrix.store.meta import Meta
 
+_WHOSE = ("registered", "sole")
+
 
 async def forget_agents(
     directory: AgentDirectory, agent_ids: Collection[str], *, new_room: bool
@@ -23,7 +25,9 @@ async def forget_agents(
     marks: dict[str, object] = {DOUBTED: True, **({NEW_ROOM: ""} if new_room else {})}
 
     def forgotten(one: Agent) -> Agent:
-        return homeless(without_account(one), **marks)
+        # An account that is there was not made by others: one that is gone is made anew.
+        known = {key: one.applied[key] for key in _WHOSE if key in one.applied}
+        return homeless(without_account(one), **known, **marks)
 
     await directory.change(agent_ids, forgotten)
 

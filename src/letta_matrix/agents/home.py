@@ -7,11 +7,11 @@ from typing import Any
 import structlog
 from mautrix.errors import MatrixRequestError
 
-from letta_matrix.agents.decoration import WANTING, Decoration, NotAsWanted
+from letta_matrix.agents.decoration import BOTS_ACCOUNT, WANTING, Decoration, NotAsWanted
 from letta_matrix.agents.earlier_accounts import EarlierAccounts
 from letta_matrix.agents.losses import Loss, Losses
 from letta_matrix.agents.room_access import ADMIN, invite_all, uninvited, wanted_access
-from letta_matrix.agents.standing import Standing, leading_to, standing
+from letta_matrix.agents.standing import Standing, leading_to, standing, turned_away
 from letta_matrix.config import Config
 from letta_matrix.matrix.avatars import avatar_png
 from letta_matrix.matrix.errors import is_refusal
@@ -170,7 +170,7 @@ class Home:
         if await self._meta.get("bot") is None:
             await self._register()
         if await self._meta.get("bot_sole") == "no":
-            await self.decoration.attempt("the bot's account", self._check_account)
+            await self.decoration.attempt(BOTS_ACCOUNT, self._check_account)
         name = self._config.appservice.bot_displayname
         if await self._meta.get("bot") != name:
             await self.decoration.attempt(
@@ -221,6 +221,9 @@ class Home:
         found = await standing(self._bot, room_id, alias, ())
         if found is Standing.GONE:
             await self._bot.remove_alias(alias)
+        if found is Standing.GONE or (
+            found is Standing.MEMBER and await turned_away(self._bot, room_id, alias, self._config)
+        ):
             return await self._bot.create_room(content), True
         if found is Standing.OUT:
             log.warning("the bot is not let into its room", room=room_id, alias=alias)

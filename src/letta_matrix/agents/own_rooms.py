@@ -8,6 +8,7 @@ from mautrix.errors import MatrixRequestError, MForbidden, MRoomInUse
 
 from letta_matrix.agents.home import Home
 from letta_matrix.agents.room_access import access_content, wanted_access
+from letta_matrix.agents.standing import turned_away
 from letta_matrix.config import Config
 from letta_matrix.matrix.content import MARKER
 from letta_matrix.matrix.errors import is_refusal, refused_request
@@ -49,7 +50,9 @@ class OwnRooms:
         try:
             room_id = await ghost.create_room(content)
         except MRoomInUse:
-            return await self._adopt(agent, ghost), {}
+            if (adopted := await self._adopt(agent, ghost)) is not None:
+                return adopted, {}
+            room_id = await ghost.create_room(content)
         except MatrixRequestError as error:
             if not is_refusal(error):
                 raise
@@ -67,20 +70,24 @@ class OwnRooms:
     async def _make_bare(self, agent: Agent, ghost: Intent) -> tuple[str, dict[str, object]]:
         """What was refused may be an alias, a guest, a piece of state: all that comes later, each
         by itself. The room may be there, as making one is not atomic (Synapse)."""
-        if await ghost.resolve_alias(self._alias(agent)) is not None:
-            return await self._adopt(agent, ghost), {}
+        is_taken = await ghost.resolve_alias(self._alias(agent)) is not None
+        if is_taken and (adopted := await self._adopt(agent, ghost)) is not None:
+            return adopted, {}
         room_id = await _made_by(ghost, agent) or await ghost.create_room(
             {"preset": "private_chat"} | self._foundation({MARKER: {"agent_id": agent.agent_id}})
         )
         return room_id, {"alias": "", "room_avatar": ""}
 
-    async def _adopt(self, agent: Agent, ghost: Intent) -> str:
-        # The alias is derived from the agent id alone: whoever holds it is this agent's room.
+    async def _adopt(self, agent: Agent, ghost: Intent) -> str | None:
+        """The room that the alias leads to, None for one of somebody else. The alias alone is no
+        proof: it may be older than our right to it."""
         alias = self._alias(agent)
         room_id = await ghost.resolve_alias(alias)
         if room_id is None:
             raise HomeserverUnavailable(f"{alias} is taken but leads nowhere yet")
         await ghost.join(room_id)
+        if await turned_away(ghost, room_id, alias, self._config):
+            return None
         log.info("room adopted", agent=agent.agent_id, room=room_id)
         return room_id
 

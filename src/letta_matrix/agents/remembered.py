@@ -161,7 +161,7 @@ class Remembered:
         await self._directory.change([agent.agent_id], without_account)
         if agent.status is AgentStatus.REMOVED:
             return ()
-        if not await self._home.accounts.make(ghost):
+        if await self._home.accounts.make(ghost) is False:
             # It is there, and may do nothing.
             raise refused
         await self._losses.note(Loss.ACCOUNT_MADE, agent.user_id)

@@ -43,12 +43,17 @@ SESSION_NAME = "letta-matrix /login"
 """What people see the session called among their own; signed out, the token ends."""
 
 _LOCALPART = re.compile(r"[^\s:@\x00-\x1f\x7f]{1,200}")
-_NO_PASSWORDS = ("M_UNRECOGNIZED", "M_UNKNOWN")
-"""Where logins are with another service (Matrix Authentication Service), or by SSO alone."""
+_NO_PASSWORDS = [
+    (404, "M_UNRECOGNIZED"),  # Synapse, whose logins are with Matrix Authentication Service
+    (405, "M_UNRECOGNIZED"),
+    (400, "M_UNRECOGNIZED"),  # that service, without passwords
+    (400, "M_UNKNOWN"),  # Synapse by SSO alone
+]
 _ELSEWHERE = (
     "The homeserver takes no passwords: people log in with another service, such as Matrix "
     "Authentication Service or SSO. Ask an operator for a token (`letta-matrix tokens create`)."
 )
+_LONGEST_PAUSE = 300.0
 _AWAY = "The homeserver does not answer now. Try again in a minute."
 
 
@@ -164,8 +169,9 @@ class Logins:
 def _refusal(status: int, answer: dict[str, Any]) -> Exception:
     if status == 429:
         pause = answer.get("retry_after_ms")
-        return TooOften(pause / 1000 if isinstance(pause, int) else 10.0)
-    if answer.get("errcode") in _NO_PASSWORDS:
+        seconds = pause / 1000 if isinstance(pause, int | float) else 10.0
+        return TooOften(min(max(seconds, 1.0), _LONGEST_PAUSE))
+    if (status, answer.get("errcode")) in _NO_PASSWORDS:
         return Problem("login-failed", _ELSEWHERE)
     if status in (400, 401, 403):
         return Problem("login-failed", "The homeserver does not accept this user and password.")

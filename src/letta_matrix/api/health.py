@@ -64,6 +64,7 @@ class Health(Answer):
                     "version": "0.1.0",
                     "ready": True,
                     "troubles": [],
+                    "warnings": [],
                     "checks": [{"name": "database", "state": "ok", "says": "", "remedy": ""}],
                     "agents": 2,
                 }
@@ -76,6 +77,7 @@ class Health(Answer):
         description="the homeserver is connected and reaches us, and all agents are set up"
     )
     troubles: list[str] = Field(description="what is wrong, in words")
+    warnings: list[str] = Field(description="what is to be known, and leaves `status` as it is")
     checks: list[HealthCheck] = Field(description="the same by name, with those where nothing is")
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import gc
+import re
 import signal
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -17,14 +18,14 @@ from letta_matrix import __version__
 from letta_matrix.access.mirror import AuditMirror
 from letta_matrix.agents.provisioner import Provisioner
 from letta_matrix.app.assembly import Parts
-from letta_matrix.app.checks import watch_parts
+from letta_matrix.app.checks import AWAY, waits_for, watch_parts
 from letta_matrix.app.doors import Doors
 from letta_matrix.app.logs import configure_logging, secrets_of
 from letta_matrix.app.pulse import Ping, Reach, StorePulse
 from letta_matrix.app.stores import Stores
 from letta_matrix.app.sweep import Sweep
 from letta_matrix.common import clock
-from letta_matrix.common.vitals import Trouble, Vitals, said, troubles
+from letta_matrix.common.vitals import State, Trouble, Vitals, lines, said
 from letta_matrix.config import Config
 from letta_matrix.connections.descriptors import raise_limit
 from letta_matrix.matrix import answers
@@ -48,8 +49,9 @@ _RETRY_HOMESERVER = 2.0
 _RESTART_PAUSE = 5.0
 _STOPPING_TIMEOUT = 5.0
 _HOMESERVER = "homeserver"
-_AWAY = "the homeserver cannot be reached"
+_HANGS = "the homeserver hangs: it takes connections, and gives no answer in 5 s"
 _DEFAULT_ROOM_VERSION = 10
+_VERSION = re.compile(r"[0-9]{1,3}")
 _HOUR = 3600.0
 
 
@@ -67,6 +69,8 @@ class Bridge:
         self._provisioner: Provisioner | None = None
         self._connected = False
         self._was_ready = False
+        self._connecting_since = clock.now()
+        self._away = ""
         self.vitals = Vitals()
         self._opened = contextlib.AsyncExitStack()
         self._started = clock.now()
@@ -122,6 +126,7 @@ class Bridge:
         doors = Doors(config, parts, self.health, self._asked_if_ready, self._trouble_of)
         opened.push_async_callback(doors.close)
         connections = [self._appservice.connections, doors.connections]
+        self.vitals.watch(_HOMESERVER, self._not_connected)
         watch_parts(self.vitals, parts, connections, self._provisioning)
         self.vitals.watch("reachability", lambda: self._reach.trouble)
         await doors.open()
@@ -179,7 +184,7 @@ class Bridge:
         ready = self.is_ready()
         self._was_ready |= ready
         checks = self.vitals.checks()
-        wrong = troubles(checks)
+        wrong = lines(checks, State.TROUBLE)
         active = [a for a in self._stores.directory.all() if a.status is AgentStatus.ACTIVE]
         return {
             "status": "degraded" if wrong else "ok" if self._was_ready else "starting",
@@ -187,6 +192,7 @@ class Bridge:
             "ready": ready,
             "uptime_seconds": round(clock.now() - self._started, 1),
             "troubles": wrong,
+            "warnings": lines(checks, State.WARNING),
             "checks": [asdict(check) for check in checks],
             "agents": len(active),
             # A room in which an agent is mute is its people's affair: the bridge works.
@@ -218,12 +224,11 @@ class Bridge:
         while True:
             while (reason := await self._try_connect()) is not None:
                 # Said once for each reason, not at every try.
-                if (trouble := Trouble(reason)) != self.vitals.of(_HOMESERVER):
-                    self.vitals.tell(_HOMESERVER, trouble)
+                if reason != self._away:
+                    self._away = reason
                     log.error("not connected to the homeserver", reason=reason)
                 await asyncio.sleep(_RETRY_HOMESERVER)
-            self._connected = True
-            self.vitals.tell(_HOMESERVER, None)
+            self._connected, self._away = True, ""
             log.info("connected to the homeserver", url=self._config.homeserver.url)
             if was_away:
                 self._sweep.due.set()
@@ -234,9 +239,14 @@ class Bridge:
         """Wait until the homeserver was gone and is back; True if it was down, not just slow."""
         presence = await until_gone(self._parts.homeserver)
         self._connected = False
-        self.vitals.tell(_HOMESERVER, Trouble(_AWAY))
+        self._away = _HANGS if presence is Presence.SLOW else AWAY
         log.warning("homeserver away", slow=presence is Presence.SLOW)
         return Presence.AWAY in (presence, await until_back(self._parts.homeserver))
+
+    def _not_connected(self) -> Trouble | None:
+        if self._connected:
+            return None
+        return waits_for(self._parts.homeserver, self._away, self._connecting_since)
 
     async def _try_connect(self) -> str | None:
         # The time is the cause: each start pings and wakes anew.
@@ -288,7 +298,7 @@ class Bridge:
         )
         versions = mapping(mapping(answer["capabilities"]).get("m.room_versions"))
         default = str(versions.get("default", ""))
-        return int(default) if default.isdigit() else _DEFAULT_ROOM_VERSION
+        return int(default) if _VERSION.fullmatch(default) else _DEFAULT_ROOM_VERSION
 
     def _spawn(self, work: Callable[[], Awaitable[None]]) -> None:
         async def keep_going() -> None:

@@ -3,11 +3,17 @@
 from collections.abc import Callable, Mapping
 
 from letta_matrix.app.assembly import Parts
+from letta_matrix.common import clock
 from letta_matrix.common.vitals import Trouble, Vitals, said
 from letta_matrix.connections.admission import Connections
+from letta_matrix.matrix.homeserver import Homeserver
 from letta_matrix.matrix.server_clock import ServerClock
 from letta_matrix.store.agents import ENCRYPTED, Agent, AgentStatus
 
+AWAY = "the homeserver cannot be reached"
+
+_CONNECTS_FOR = 3.0
+"""Seconds after which somebody who asks is told that the homeserver is still waited for."""
 _NAMED = 3
 _NO_RUNTIMES = Trouble(
     "no runtime is configured, so there are no agents",
@@ -35,10 +41,28 @@ def watch_parts(
     vitals.watch("models", lambda: _models(parts))
     vitals.watch("encryption", lambda: encryption(parts.stores.directory.all()))
     vitals.watch("accounts", lambda: _accounts(parts.home.accounts.troubles))
-    vitals.watch("decoration", lambda: said("; ".join(parts.home.decoration.troubles)))
+    decoration = parts.home.decoration
+    vitals.watch("signed in", lambda: said("; ".join(decoration.strangers)))
+    vitals.watch("decoration", lambda: said("; ".join(decoration.troubles), warns=True))
     vitals.watch("agents", lambda: _agents(len(provisioning())))
     vitals.watch("turns", lambda: said(parts.dispatcher.queues.trouble))
     vitals.watch("connections", lambda: _connections(connections))
+
+
+def waits_for(homeserver: Homeserver, away: str, since: float) -> Trouble | None:
+    """Why there is no connection to the homeserver: what was found last (`away`, "" for nothing),
+    or what is waited for `since` a moment (`clock.now`)."""
+    if away == AWAY and homeserver.foreign:
+        # Who answers in its place can be reached.
+        return Trouble(homeserver.foreign)
+    waited = clock.now() - since
+    if away or waited < _CONNECTS_FOR:
+        return said(away)
+    request = homeserver.retries.longest
+    return Trouble(
+        f"the homeserver has not answered for {waited:.0f} s" + (request and f" ({request})"),
+        "see whether it hangs, and whether homeserver.url leads to it; it is waited for",
+    )
 
 
 def _stuck(requests: int) -> Trouble | None:

@@ -18,8 +18,10 @@ from letta_matrix.connections.admission import Connections
 from letta_matrix.connections.descriptors import most_connections
 from letta_matrix.mcp.core import Core
 from letta_matrix.mcp.http import McpHttp
+from letta_matrix.mcp.kept_subscriptions import KeptSubscriptions
 from letta_matrix.mcp.services import Services as McpServices
 from letta_matrix.mcp.websocket import McpSockets
+from letta_matrix.store.meta import Meta
 from letta_matrix.web.front import Front
 from letta_matrix.web.health import answer, health_routes
 from letta_matrix.web.in_flight import InFlight
@@ -140,5 +142,6 @@ class Doors:
             authenticator=self._authenticator,
             directory=self._parts.stores.directory,
             in_flight=self._in_flight,
+            subscriptions=KeptSubscriptions(Meta(self._parts.stores.database)),
             health=lambda known: answer(self._health(), known=known),
         )

@@ -49,9 +49,11 @@ def forget(
     settings = load_config(config_path(config, data))
     configure_logging(settings.logging, secrets_of(settings))
     names = asyncio.run(_forget(settings, agents or [], everything=everything, new_room=new_room))
-    found = "made anew" if new_room else "found or made anew"
     print(f"forgotten: {', '.join(names) or 'no agents'}")
-    print(f"Accounts and rooms are {found} when the bridge is started.")
+    if new_room:
+        print("Other rooms are made when the bridge is started.")
+    else:
+        print("Accounts and rooms are found or made anew when the bridge is started.")
 
 
 async def _forget(

@@ -36,6 +36,7 @@ def agents(
 ) -> None:
     """List the agents with their Matrix users and rooms."""
     from letta_matrix.cli.database import load_agents
+    from letta_matrix.common.lenient_json import printable
     from letta_matrix.config import load_config
     from letta_matrix.matrix.identifiers import room_alias
 
@@ -50,7 +51,7 @@ def agents(
         print("no agents yet")
     for agent in found:
         removed = "" if agent.status == "active" else f"  ({agent.status})"
-        print(f"{agent.name}{removed}")
+        print(f"{printable(agent.name)}{removed}")
         print(f"  agent  {agent.agent_id}")
         print(f"  lives  {agent.runtime} ({kinds.get(agent.runtime, 'no longer configured')})")
         print(f"  user   {agent.user_id}")
@@ -77,7 +78,7 @@ def status(
 def for_people(report: Mapping[str, object]) -> str:
     """What /health says, as short lines."""
     # The checks say what the troubles do, and what to do.
-    shown = {**report, "troubles": _troubles(report)} if "checks" in report else report
+    shown = {**report, **_of_checks(report)} if "checks" in report else report
     parts = (
         _lines(name.replace("_", " "), part, _EMPTY.get(name))
         for name, part in shown.items()
@@ -89,14 +90,15 @@ def for_people(report: Mapping[str, object]) -> str:
     return "\n".join(lines)
 
 
-def _troubles(report: Mapping[str, object]) -> list[str]:
-    lines = list[str]()
+def _of_checks(report: Mapping[str, object]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {"trouble": [], "warning": []}
     for check in cast("list[Mapping[str, str]]", report["checks"]):
-        if check["says"]:
-            lines.append(f"{check['name']}: {check['says']}")
+        if check["state"] not in found:
+            continue
+        found[check["state"]].append(f"{check['name']}: {check['says']}")
         if check["remedy"]:
-            lines.append(f"  what to do: {check['remedy']}")
-    return lines
+            found[check["state"]].append(f"  what to do: {check['remedy']}")
+    return {f"{state}s": lines for state, lines in found.items()}
 
 
 def _lines(name: str, value: object, empty: str | None = None) -> list[str]:

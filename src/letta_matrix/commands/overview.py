@@ -28,6 +28,8 @@ async def status(context: CommandContext) -> str:
     checks = context.services.vitals.checks()
     if troubles := [check for check in checks if check.state is State.TROUBLE]:
         blocks.append(_troubles(context, troubles))
+    if context.is_admin and (warnings := [one for one in checks if one.state is State.WARNING]):
+        blocks.append("\n".join(["Warnings:", "", *map(_trouble, warnings)]))
     return "\n\n".join(blocks)
 
 

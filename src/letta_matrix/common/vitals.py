@@ -10,20 +10,24 @@ from enum import StrEnum
 
 
 class State(StrEnum):
-    """How a check stands."""
+    """How a check stands. Of a warning an operator is to know, and the bridge does all the same
+    what it is for."""
 
     OK = "ok"
+    WARNING = "warning"
     TROUBLE = "trouble"
 
 
 @dataclass(frozen=True, slots=True)
 class Trouble:
     """What is wrong, in a sentence for an operator, and what to do; "": it may pass by itself.
-    `who` are the people and agents concerned, by name, with what only admins are to read."""
+    `who` are the people and agents concerned, by name, with what only admins are to read.
+    `warns`: it is a warning."""
 
     says: str
     remedy: str = ""
     who: str = ""
+    warns: bool = False
 
     def __str__(self) -> str:
         return f"{self.says}: {self.remedy}" if self.remedy else self.says
@@ -68,19 +72,20 @@ class Vitals:
         return [_check(name, probe()) for name, probe in self._probes.items()]
 
 
-def troubles(checks: Iterable[Check]) -> list[str]:
-    """What is wrong by these checks, each thing once, in a line; without names for anybody."""
-    found = (Trouble(one.says, one.remedy) for one in checks if one.state is State.TROUBLE)
+def lines(checks: Iterable[Check], state: State) -> list[str]:
+    """What the checks that stand so say, each thing once, in a line; without names for anybody."""
+    found = (Trouble(one.says, one.remedy) for one in checks if one.state is state)
     return list(dict.fromkeys(map(str, found)))
 
 
-def said(text: str | None) -> Trouble | None:
+def said(text: str | None, *, warns: bool = False) -> Trouble | None:
     """The trouble of a part that tells it in words, with nothing to do or what to do among them;
     "" and None: there is none."""
-    return Trouble(text) if text else None
+    return Trouble(text, warns=warns) if text else None
 
 
 def _check(name: str, trouble: Trouble | None) -> Check:
     if trouble is None:
         return Check(name, State.OK)
-    return Check(name, State.TROUBLE, trouble.says, trouble.remedy, trouble.who)
+    state = State.WARNING if trouble.warns else State.TROUBLE
+    return Check(name, state, trouble.says, trouble.remedy, trouble.who)

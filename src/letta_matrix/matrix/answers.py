@@ -5,20 +5,23 @@ page, another server, half of an answer. Only the JSON object that a request is 
 the specification says anything about that request.
 """
 
-import json
 from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 import aiohttp
 from yarl import URL
 
+from letta_matrix.common.lenient_json import loads, printable
 from letta_matrix.matrix.events import items
 
 _MOST = 64 * 1024 * 1024
 _CHUNK = 65_536
 _LONGEST_ID = 255
 _SHOWN = 60
+_LONGEST_WORDS = 300
 _FIELDS = 4
+_MOST_PARTS = 8_000_000
+"""Values in an answer: each takes up to a hundred bytes, in two or three of the answer's."""
 
 Answer = Mapping[str, Any]
 Shape = Callable[[Answer], bool]
@@ -47,10 +50,12 @@ async def read_body(response: aiohttp.ClientResponse) -> bytes:
 
 
 def parsed(body: bytes) -> Answer | None:
-    """A body's JSON object, None if it is none."""
+    """A body's JSON object (see `loads`), None if it is none, or one made to fill our memory."""
+    if len(body) > _MOST_PARTS and sum(map(body.count, (b"{", b"[", b","))) > _MOST_PARTS:
+        return None
     try:
-        answer: object = json.loads(body)
-    except (ValueError, RecursionError):
+        answer = loads(body)
+    except ValueError:
         return None
     return cast("Answer", answer) if isinstance(answer, dict) else None
 
@@ -61,6 +66,12 @@ def text_of(answer: Answer | None, field: str) -> str | None:
     return value if isinstance(value, str) and value else None
 
 
+def words(text: str, most: int = _LONGEST_WORDS) -> str:
+    """What somebody else says, for logs, terminals and health: a line that can be printed, at
+    most so many characters of it."""
+    return printable(" ".join(text[: 4 * most].split())[:most])
+
+
 def is_page(response: aiohttp.ClientResponse) -> bool:
     """Whether it is somebody's web page: homeservers give out nothing of others to be shown by
     browsers (spec: `Content-Disposition` of downloads)."""
@@ -69,7 +80,7 @@ def is_page(response: aiohttp.ClientResponse) -> bool:
 
 def described(response: aiohttp.ClientResponse, body: bytes) -> str:
     """What came instead of an answer, in a few words for an operator."""
-    start = " ".join(body[: 4 * _SHOWN].decode(errors="replace").split())[:_SHOWN]
+    start = words(body[: 4 * _SHOWN].decode(errors="replace"), _SHOWN)
     kind = response.content_type if body else "nothing in it"
     return f"HTTP {response.status} with {kind}" + (f" ({start})" if start else "")
 
@@ -87,7 +98,7 @@ def pause_of(response: aiohttp.ClientResponse, answer: Answer) -> float:
 
 def misshapen(answer: Answer) -> str:
     """What JSON came instead of an answer: the names of its first fields."""
-    names = ", ".join(str(name)[:_SHOWN] for name in list(answer)[:_FIELDS])
+    names = ", ".join(words(name, _SHOWN) for name in list(answer)[:_FIELDS])
     return f"HTTP 200 with other JSON than asked for ({names or 'an empty object'})"
 
 
@@ -149,5 +160,5 @@ def _redirection(asked: URL, location: str) -> str:
         return "homeserver.url redirects to nowhere"
     _, api, rest = asked.path.partition("/_matrix/")
     if (base := str(to).removesuffix(api + rest)) != str(to):
-        return f"homeserver.url redirects to {base}: write that"
-    return f"homeserver.url redirects to {to}"
+        return f"homeserver.url redirects to {words(base)}: write that"
+    return f"homeserver.url redirects to {words(str(to))}"

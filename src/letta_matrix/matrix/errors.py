@@ -22,6 +22,10 @@ _PASSING = {
     "M_RESOURCE_LIMIT_EXCEEDED": "the homeserver serves nobody now, as its admin has decided",
 }
 """Errors that are about no request, with what an operator should know."""
+_MEDIA_OFF = (
+    "the homeserver has no media repository there (M_UNRECOGNIZED): it is off (Synapse: "
+    "enable_media_repo), or a proxy in between does not pass on /_matrix/media to who has it"
+)
 
 
 class ServerSilent(MatrixRequestError):
@@ -106,4 +110,5 @@ def reason_of(error: MatrixRequestError) -> str:
 def refused_request(error: MatrixRequestError) -> str:
     """As `refusal`, behind the request that was refused, for those who did not make it."""
     requests: list[str] = getattr(error, "__notes__", [])
-    return ": ".join([*requests[:1], refusal(error)])
+    is_media = is_misrouted(error) and "media/" in "".join(requests[:1])
+    return ": ".join([*requests[:1], _MEDIA_OFF if is_media else refusal(error)])

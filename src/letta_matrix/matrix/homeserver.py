@@ -121,11 +121,12 @@ class _Api(HTTPAPI):
 
 
 def _request_error(response: aiohttp.ClientResponse, answer: answers.Answer | None) -> Exception:
+    errcode, message = (answers.text_of(answer, name) for name in ("errcode", "error"))
     return make_request_error(
         http_status=response.status,
         text="",
-        errcode=answers.text_of(answer, "errcode"),
-        message=answers.text_of(answer, "error"),
+        errcode=answers.words(errcode) if errcode else None,
+        message=answers.words(message) if message else None,
     )
 
 
@@ -230,8 +231,8 @@ class Homeserver:
     async def read(self, path: str, user_id: str, most: int, *, cut: bool = False) -> bytes:
         """A file's bytes, as `user_id`; of more than `most` the first `most` with `cut`.
 
-        Redirects are followed, as homeservers keep files elsewhere; without our token beyond the
-        homeserver.
+        Redirects are not followed: homeservers make none where `allow_redirect` is not asked for
+        (spec: Content repository), and what they lead to may be anything that we can reach.
 
         Raises:
             BodyTooLarge: there are more than `most` bytes, and no `cut`.
@@ -245,7 +246,7 @@ class Homeserver:
                 async with asyncio.timeout(_READ_TIMEOUT):
                     return await self._read_once(url, most, cut=cut)
             except (aiohttp.ClientError, TimeoutError) as error:
-                reason = certificate_fault(error) or str(error) or "timed out"
+                reason = _lost(error)
             except MatrixRequestError as error:
                 if is_refusal(error) and error.http_status != _TOO_MANY:
                     raise
@@ -258,7 +259,9 @@ class Homeserver:
 
     async def _read_once(self, url: URL, most: int, *, cut: bool) -> bytes:
         headers = {"Authorization": f"Bearer {self._api.token}", "Accept-Encoding": "identity"}
-        async with self._session.get(url, headers=headers, max_redirects=3) as response:
+        async with self._session.get(url, headers=headers, allow_redirects=False) as response:
+            if 300 <= response.status < 400:
+                raise Redirected(url, response.headers.get("Location", ""))
             if response.status != 200:
                 raise _request_error(response, answers.parsed(await answers.read_body(response)))
             if answers.is_page(response):
@@ -285,8 +288,7 @@ class Homeserver:
         if isinstance(error, ForeignAnswer):
             self.foreign = not_of_matrix(str(error))
             return _Fault(self.foreign, misdirected=True)
-        reason = certificate_fault(error) or str(error) or "timed out"
-        return _Fault(f"the homeserver does not answer: {reason}")
+        return _Fault(f"the homeserver does not answer: {_lost(error)}")
 
     def _worded(
         self, error: MatrixRequestError, retry: Retry, *, endless: bool, reads: bool
@@ -330,6 +332,11 @@ class Homeserver:
             query_params=params,
         )
         return dict(cast("answers.Answer", answer))
+
+
+def _lost(error: Exception) -> str:
+    """Why no answer came."""
+    return certificate_fault(error) or answers.words(str(error)) or "timed out"
 
 
 async def _recovered(recover: Recover) -> Mapping[str, Any] | None:

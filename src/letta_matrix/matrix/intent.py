@@ -23,8 +23,15 @@ class Intent(RoomReader):
     when it does not answer.
     """
 
-    async def register(self) -> bool:
-        """Make the account exist (`m.login.application_service`); whether it is a new one."""
+    async def register(self) -> bool | None:
+        """Make the account exist (`m.login.application_service`); whether it is a new one, None
+        where it is there and an earlier try of ours, whose answer was lost, may have made it."""
+        is_new: bool | None = False
+
+        async def resending() -> None:
+            nonlocal is_new
+            is_new = None
+
         localpart = self.user_id[1:].partition(":")[0]
         body = {
             "type": "m.login.application_service",
@@ -33,9 +40,11 @@ class Intent(RoomReader):
         }
         try:
             path = ClientPath.v3.register
-            await self.homeserver.request(Method.POST, path, body, shape=answers.user_id)
+            await self.homeserver.request(
+                Method.POST, path, body, recover=resending, shape=answers.user_id
+            )
         except MUserInUse:
-            return False
+            return is_new
         return True
 
     async def devices(self) -> list[str]:

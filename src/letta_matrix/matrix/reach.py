@@ -66,7 +66,7 @@ async def reach(homeserver: Homeserver, config: Config, transaction_id: str) -> 
         if isinstance(cause, answers.ForeignAnswer) or _is_of_a_proxy(cause):
             raise NotReached(str(error) + await _offer(homeserver)) from error
         raise
-    _check_name(str(told["user_id"]), config)
+    _check_name(answers.words(str(told["user_id"])), config)
 
 
 async def ping(homeserver: Homeserver, config: Config, transaction_id: str) -> None:
@@ -178,4 +178,6 @@ async def _well_known(homeserver: Homeserver) -> str | None:
     except (aiohttp.ClientError, TimeoutError, answers.ForeignAnswer):
         return None
     base = mapping(told.get("m.homeserver")).get("base_url")
-    return base.rstrip("/") if isinstance(base, str) and base.startswith("http") else None
+    if not isinstance(base, str) or not base.startswith("http") or answers.words(base) != base:
+        return None
+    return base.rstrip("/")

@@ -50,6 +50,12 @@ class Retries:
         """How many requests have been tried for longer than 30 s."""
         return sum(retry.is_long for retry in self._under_way)
 
+    @property
+    def longest(self) -> str:
+        """The request that has been under way for longest, "" for none."""
+        retry = min(self._under_way, key=lambda one: one.started, default=None)
+        return "" if retry is None else retry.endpoint
+
     @contextmanager
     def follow(self, method: str, path: str) -> Generator[Retry]:
         """Keep account of a request while the block runs; `path` is the quoted one. Errors that

@@ -41,7 +41,7 @@ _Owner = AuthorizationContext | None
 
 class LastingSessions(StreamableHTTPSessionManager):
     """The SDK's manager, with a bound on the sessions of each token, and sessions that are taken
-    up again. What a session had subscribed to does not come back."""
+    up again."""
 
     def __init__(self, app: Server[Any], ids: SessionIds, **options: Any) -> None:
         super().__init__(app, **options)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from letta_matrix.access.authenticator import Authenticator
 from letta_matrix.config import Config
+from letta_matrix.mcp.kept_subscriptions import KeptSubscriptions
 from letta_matrix.store.agents import AgentDirectory
 from letta_matrix.toolbox.registry import Toolbox
 from letta_matrix.web.in_flight import InFlight
@@ -20,4 +21,5 @@ class Services:
     authenticator: Authenticator
     directory: AgentDirectory
     in_flight: InFlight
+    subscriptions: KeptSubscriptions
     health: Health

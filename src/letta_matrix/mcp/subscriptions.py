@@ -14,6 +14,7 @@ from typing import Any
 import structlog
 from mcp.server.connection import Connection
 from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
+from mcp.server.streamable_http import MCP_SESSION_ID_HEADER
 from mcp.shared.exceptions import MCPError
 from mcp.shared.subscriptions import (
     SUBSCRIPTION_ID_META_KEY,
@@ -45,6 +46,7 @@ from letta_matrix.access.streams import OpenStreams
 from letta_matrix.mcp.caller import connection_of, principal_of
 from letta_matrix.mcp.changes import LIST, Changes
 from letta_matrix.mcp.frames import TOO_OFTEN
+from letta_matrix.mcp.kept_subscriptions import Topics
 from letta_matrix.mcp.resources import ROOMS, Resources, messages_uri, parsed
 from letta_matrix.mcp.services import Services
 from letta_matrix.store.database import StoreUnavailable
@@ -80,6 +82,8 @@ class Watch:
         self._still = still
         self._reads = reads
         self.topics: dict[str, str] = {}
+        self.unsure: set[str] = set()
+        """Rooms that may have been left since they were subscribed to."""
         self.ended = asyncio.Event()
         self._dirty: set[str] = set()
         self._renamed: set[str] = set()
@@ -121,7 +125,9 @@ class Watch:
                 continue
             for topic in await self._due():
                 if topic in self.topics and self._changes.sees(topic):
-                    await self._tell(self.topics[topic])
+                    if topic not in self.unsure or await self._reads(topic):
+                        await self._tell(self.topics[topic])
+                    self.unsure.discard(topic)
             await asyncio.sleep(INTERVAL)
 
     async def _due(self) -> list[str]:
@@ -152,6 +158,7 @@ class Subscriptions:
         self._services = services
         self._resources = resources
         self._arrivals = services.toolbox.arrivals
+        self._kept = services.subscriptions
         self._listening = OpenStreams(LISTENING, "`subscriptions/listen` requests")
 
     async def keep_up(self, ctx: Context, call_next: CallNext) -> HandlerResult:
@@ -165,15 +172,24 @@ class Subscriptions:
         return await call_next(ctx)
 
     async def greet(self, ctx: Context, _params: NotificationParams) -> None:
-        """`notifications/initialized`: tell from now on when the list of resources changes."""
-        self._watch_list(ctx, self._watch_of(ctx))
+        """`notifications/initialized`: tell from now on when the list of resources changes, and
+        what a session that is taken up again has subscribed to."""
+        watch = self._watch_of(ctx)
+        self._watch_list(ctx, watch)
+        if session_id := _session_of(ctx):
+            kept = await self._kept_of(session_id)
+            watch.topics |= kept
+            watch.unsure |= kept.keys()
 
     async def subscribe(self, ctx: Context, params: SubscribeRequestParams) -> EmptyResult:
         """`resources/subscribe`. Raises MCPError where the resource cannot be read."""
         watch = self._watch_of(ctx)
         if len(watch.topics) >= MOST:
             raise _too_many()
-        watch.topics[await self._topic(principal_of(ctx), params.uri)] = params.uri
+        topic = await self._topic(principal_of(ctx), params.uri)
+        watch.topics[topic] = params.uri
+        watch.unsure.discard(topic)
+        await self._keep(ctx, watch)
         return EmptyResult()
 
     async def unsubscribe(self, ctx: Context, params: UnsubscribeRequestParams) -> EmptyResult:
@@ -182,6 +198,7 @@ class Subscriptions:
         for topic, uri in list(watch.topics.items()):
             if uri == params.uri:
                 del watch.topics[topic]
+        await self._keep(ctx, watch)
         return EmptyResult()
 
     async def listen(
@@ -212,6 +229,21 @@ class Subscriptions:
             finally:
                 watch.stop()
         return SubscriptionsListenResult(_meta=meta)
+
+    async def _kept_of(self, session_id: str) -> Topics:
+        try:
+            return await self._kept.of(session_id)
+        except StoreUnavailable as error:
+            log.warning("what was subscribed to is not known", reason=str(error))
+            return {}
+
+    async def _keep(self, ctx: Context, watch: Watch) -> None:
+        if session_id := _session_of(ctx):
+            topics = {topic: uri for topic, uri in watch.topics.items() if topic != LIST}
+            try:
+                await self._kept.keep(session_id, topics)
+            except StoreUnavailable as error:
+                log.warning("a subscription ends with this process", reason=str(error))
 
     @contextmanager
     def _counted(self, principal: Principal) -> Generator[None]:
@@ -290,6 +322,12 @@ class Subscriptions:
         except MCPError:
             return False
         return True
+
+
+def _session_of(ctx: Context) -> str:
+    """The name of a session over HTTP, "" for others, which end with their connection."""
+    headers: Mapping[str, str] = getattr(ctx.request, "headers", {})
+    return headers.get(MCP_SESSION_ID_HEADER) or ""
 
 
 async def _tell_session(connection: Connection, uri: str) -> None:

@@ -6,7 +6,8 @@ import re
 from collections.abc import Mapping
 from typing import cast
 
-from letta_matrix.runtimes.json_fields import as_dict, parse_json, whole_text
+from letta_matrix.common.lenient_json import printable, whole_text
+from letta_matrix.runtimes.json_fields import as_dict, parse_json
 
 MAX_ERROR = 300
 MAX_PAUSE = 300.0
@@ -42,7 +43,7 @@ def error_line(error: object, *secrets: str) -> str:
 def first_line(text: str, *secrets: str) -> str:
     """A text's first line without `secrets`, at most `MAX_ERROR` characters of it."""
     line, _, _ = text.strip().partition("\n")
-    return whole_text(scrubbed(line.strip(), *secrets))[:MAX_ERROR]
+    return printable(whole_text(scrubbed(line.strip(), *secrets))[:MAX_ERROR])
 
 
 def scrubbed(text: str, *secrets: str) -> str:

@@ -1,32 +1,18 @@
 """JSON that may hold anything: nonsense counts as nothing, a wrong type as empty."""
 
-import json
-import re
 from typing import Any, cast
+
+from letta_matrix.common.lenient_json import loads
 
 Json = dict[str, Any]
 
-_HALF = re.compile(r"\\u[dD][89a-fA-F]")
-
 
 def parse_json(text: str | bytes) -> object:
-    """The value, None for what is no JSON (bytes: in UTF-8) or is nested too deeply.
-
-    Halves of surrogate pairs in its strings, which nothing could store or send, are replaced.
-    """
+    """The value (see `loads`), None for what is no JSON or is nested too deeply."""
     try:
-        text = text if isinstance(text, str) else text.decode()
-        value: object = json.loads(text)
-        if _HALF.search(text):
-            value = json.loads(whole_text(json.dumps(value, ensure_ascii=False)))
-    except (ValueError, RecursionError):
+        return loads(text)
+    except ValueError:
         return None
-    return value
-
-
-def whole_text(text: str) -> str:
-    """The text with a replacement character for each half of a surrogate pair."""
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def text_of(content: object) -> str:

@@ -7,9 +7,10 @@ from collections import Counter
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 
+from letta_matrix.common.lenient_json import whole_text
 from letta_matrix.config import OpenAICompatibleRuntime
 from letta_matrix.runtimes.faults import RuntimeRefused, RuntimeUnavailable
-from letta_matrix.runtimes.json_fields import as_dict, id_of, whole_text
+from letta_matrix.runtimes.json_fields import as_dict, id_of
 from letta_matrix.runtimes.openai_compatible.endpoint import Endpoint
 from letta_matrix.runtimes.openai_compatible.turns import Stopped, Turn
 from letta_matrix.runtimes.protocol import (

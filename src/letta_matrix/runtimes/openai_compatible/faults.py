@@ -2,6 +2,7 @@
 
 import openai
 
+from letta_matrix.common.lenient_json import whole_text
 from letta_matrix.runtimes.error_lines import TOO_LARGE, error_line, is_foreign, retry_after
 from letta_matrix.runtimes.faults import (
     AgentGone,
@@ -12,7 +13,7 @@ from letta_matrix.runtimes.faults import (
     RuntimeRefused,
     RuntimeUnavailable,
 )
-from letta_matrix.runtimes.json_fields import as_dict, whole_text
+from letta_matrix.runtimes.json_fields import as_dict
 
 _UNCLEAR = (408, 502, 504)
 """Statuses of a proxy that gave up: the endpoint may have taken the request."""

@@ -9,13 +9,13 @@ from typing import NoReturn, TypeVar, cast
 import openai
 from openai.types.chat import ChatCompletionChunk
 
+from letta_matrix.common.lenient_json import whole_text
 from letta_matrix.runtimes.faults import (
     CredentialsRefused,
     RuntimeRefused,
     RuntimeUnavailable,
     TurnLost,
 )
-from letta_matrix.runtimes.json_fields import whole_text
 from letta_matrix.runtimes.openai_compatible.endpoint import UNREADABLE, Endpoint
 from letta_matrix.runtimes.openai_compatible.faults import is_page, not_there, was_not_taken
 from letta_matrix.runtimes.protocol import (
