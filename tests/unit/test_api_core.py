@@ -283,12 +283,16 @@ async def test_what_is_for_admins(api: Api, method: str, path: str) -> None:
 
 
 async def audit_of(api: Api, count: int) -> list[Any]:
-    """The audit log, once it has so many entries: it follows a moment after the answers."""
+    """The audit log, once it has so many entries with their outcomes, which follow a moment after
+    the answers."""
 
     async def entries() -> list[Any]:
         return (await api.call("GET", "/api/v1/audit")).json()["entries"]
 
-    return await eventually(entries, lambda found: len(found) >= count)
+    def whole(found: list[Any]) -> bool:
+        return len(found) >= count and all(entry["outcome"] for entry in found)
+
+    return await eventually(entries, whole)
 
 
 async def test_a_token_from_its_making_to_its_end(fresh: Api) -> None:
