@@ -9,7 +9,7 @@ from tests.stage import Stage
 from tests.waiting import Clock, eventually, settled
 
 from letta_matrix.conversations.approval_text import ANSWER_FIRST
-from letta_matrix.runtimes.memory import Answer
+from letta_matrix.runtimes.memory import Answer, MemoryRuntime
 from letta_matrix.runtimes.protocol import (
     ApprovalRequested,
     StopReason,
@@ -120,35 +120,6 @@ async def test_a_word_elsewhere_is_a_message(asking: Stage) -> None:
     assert asking.fake.bodies(ROOM)[-1] == "Then not."
 
 
-async def test_a_question_that_is_asked_anew_takes_the_place_of_the_old(
-    asking: Stage, clock: Clock
-) -> None:
-    """As a restarted runtime does: the model is asked again, and its call has another id."""
-    asked = await question(asking)
-
-    def anew(request: TurnRequest) -> Generator[TurnEvent | float, Answer | None]:
-        yield TextDelta("0", BEFORE)
-        answer = (yield ApprovalRequested("anew", "Bash", {"command": "ls"}, False)) or Answer(
-            False
-        )
-        yield TextDelta("0", AFTER if answer.allow else "\n\nThen not.")
-        yield TurnFinished(StopReason.END_TURN)
-
-    asking.runtime.script = anew
-    await asking.recover()
-
-    def questions() -> list[str]:
-        return [body for body in asking.fake.bodies(ROOM) if "Bash" in body]
-
-    await eventually(lambda: len(questions()) == 2)
-    await clock.until(lambda: "asked again below" in questions()[0])
-    # The old one allows nothing any more, and a word is for the new one.
-    await asking.admit(reaction(asked["event_id"], "✅"))
-    await asking.tell(message("yes"))
-    assert asking.runtime.answers["anew"].allow
-    assert asking.fake.bodies(ROOM)[-1] == AFTER.strip()
-
-
 @pytest.mark.parametrize(
     "again", ["Let me see.", "", "All begins from the start.", f"{BEFORE} Again, and more closely."]
 )
@@ -162,14 +133,15 @@ async def test_what_is_told_anew_loses_nothing(asking: Stage, clock: Clock, agai
         yield TextDelta("0", " 12 o'clock")
         yield TurnFinished(StopReason.END_TURN)
 
-    asking.runtime.script = anew
-    await asking.recover()
+    # A runtime that has forgotten the turn begins it anew.
+    await asking.use(MemoryRuntime(script=anew))
+    await asking.dispatcher.recover()
 
     def bodies() -> list[str]:
         return asking.fake.bodies(ROOM)
 
     await eventually(lambda: sum("Bash" in body for body in bodies()) == 2)
-    await clock.until(lambda: any("asked again below" in body for body in bodies()))
+    await clock.until(lambda: any("ask again below" in body for body in bodies()))
     await asking.tell(message("yes"))
     said = [body for body in bodies() if "Bash" not in body]
     new = again.removeprefix(BEFORE).strip()
