@@ -10,8 +10,8 @@ from mautrix.errors import MatrixRequestError
 from letta_matrix.agents.home import Home
 from letta_matrix.agents.remembered import Remembered
 from letta_matrix.common import clock
+from letta_matrix.common.json_fields import mapping
 from letta_matrix.common.waiting import is_set
-from letta_matrix.matrix.events import mapping
 from letta_matrix.matrix.homeserver import HomeserverUnavailable
 from letta_matrix.store.agents import AgentDirectory
 from letta_matrix.store.database import StoreUnavailable

@@ -12,10 +12,10 @@ from letta_matrix.agents.earlier_accounts import EarlierAccounts
 from letta_matrix.agents.losses import Loss, Losses
 from letta_matrix.agents.room_access import ADMIN, invite_all, uninvited, wanted_access
 from letta_matrix.agents.standing import Standing, leading_to, standing, turned_away
+from letta_matrix.common.json_fields import mapping
 from letta_matrix.config import Config
 from letta_matrix.matrix.avatars import avatar_png
 from letta_matrix.matrix.errors import is_refusal
-from letta_matrix.matrix.events import mapping
 from letta_matrix.matrix.homeserver import HomeserverUnavailable
 from letta_matrix.matrix.intent import Intent
 from letta_matrix.store.agents import Agent, AgentDirectory

@@ -19,11 +19,11 @@ from letta_matrix.agents.home import Home
 from letta_matrix.agents.own_rooms import LONGEST_NAME, OwnRooms, bring, picture_of, point_alias
 from letta_matrix.agents.remembered import Remembered
 from letta_matrix.agents.room_access import change_access, invite_all, uninvited, wanted_access
+from letta_matrix.common.json_fields import items, mapping
 from letta_matrix.config import Config
 from letta_matrix.matrix.avatars import avatar_png
 from letta_matrix.matrix.content import MARKER
 from letta_matrix.matrix.errors import refused_request
-from letta_matrix.matrix.events import items, mapping
 from letta_matrix.matrix.homeserver import Homeserver, HomeserverUnavailable
 from letta_matrix.matrix.identifiers import room_alias
 from letta_matrix.matrix.intent import Intent

@@ -30,7 +30,7 @@ from letta_matrix.api.compat_models import (
 from letta_matrix.api.problems import FROM_TOOLS, Problem, may
 from letta_matrix.api.security import Api, peer_of
 from letta_matrix.api.services import Services
-from letta_matrix.matrix.events import items, mapping
+from letta_matrix.common.json_fields import items, mapping
 from letta_matrix.toolbox.faults import Fault, ToolError
 from letta_matrix.toolbox.principal import Principal, Scope
 

@@ -23,7 +23,7 @@ from letta_matrix.access.secrets import issue
 from letta_matrix.api.calling import DOOR
 from letta_matrix.api.problems import Problem
 from letta_matrix.api.services import Services
-from letta_matrix.matrix.events import items
+from letta_matrix.common.json_fields import items
 from letta_matrix.matrix.homeserver import HomeserverUnavailable
 from letta_matrix.matrix.identifiers import is_ours
 from letta_matrix.matrix.intent import Intent

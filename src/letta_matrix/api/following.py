@@ -11,9 +11,10 @@ from mautrix.errors import MatrixRequestError
 from letta_matrix.api.problems import Problem
 from letta_matrix.api.services import Services
 from letta_matrix.common import clock
+from letta_matrix.common.json_fields import mapping
 from letta_matrix.common.waiting import is_set
-from letta_matrix.matrix.content import BESIDE, CURSOR, MARKER
-from letta_matrix.matrix.events import mapping, newest_content
+from letta_matrix.matrix.content import BESIDE, CURSOR
+from letta_matrix.matrix.events import Event, newest_content
 from letta_matrix.matrix.homeserver import HomeserverUnavailable
 from letta_matrix.matrix.intent import Intent
 from letta_matrix.store.agents import Agent
@@ -103,15 +104,12 @@ class Following:
 
     def _read(self, event: Mapping[str, Any]) -> bool:
         """Take the text of an event of the turn; False for others."""
-        content = mapping(event.get("content"))
-        marker = mapping(content.get(MARKER))
+        view = Event(event)
+        marker = view.marker
         if event.get("type") != "m.room.message" or marker.get("turn_id") != self._turn_id:
             return False
-        if BESIDE not in marker and content.get("msgtype") != "m.notice":
-            relation = mapping(content.get("m.relates_to"))
-            edited = relation.get("rel_type") == "m.replace"
-            target = relation.get("event_id") if edited else event.get("event_id")
-            self._parts[str(target)] = _body(content)
+        if BESIDE not in marker and view.content.get("msgtype") != "m.notice":
+            self._parts[view.edited or str(event.get("event_id"))] = _body(view.content)
         return True
 
 

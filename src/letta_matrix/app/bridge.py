@@ -25,13 +25,13 @@ from letta_matrix.app.pulse import Ping, Reach, StorePulse
 from letta_matrix.app.stores import Stores
 from letta_matrix.app.sweep import Sweep
 from letta_matrix.common import clock
+from letta_matrix.common.json_fields import mapping
 from letta_matrix.common.vitals import State, Trouble, Vitals, lines, said
 from letta_matrix.config import Config
 from letta_matrix.connections.descriptors import raise_limit
 from letta_matrix.matrix import answers
 from letta_matrix.matrix.appservice import Appservice
 from letta_matrix.matrix.errors import refused_request
-from letta_matrix.matrix.events import mapping
 from letta_matrix.matrix.homeserver import HomeserverUnavailable
 from letta_matrix.matrix.intent import Intent
 from letta_matrix.matrix.reach import reach

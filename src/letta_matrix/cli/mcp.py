@@ -83,7 +83,7 @@ def _token(file: Path | None) -> str:
 
 def _stack(data: Path | None, missing: str) -> Mapping[str, Any]:
     """How the embedded stack's MCP server is reached."""
-    from letta_matrix.matrix.events import mapping
+    from letta_matrix.common.json_fields import mapping
     from letta_matrix.stack.state import read_state
 
     section = mapping(read_state(data_directory(data)).get("mcp"))

@@ -6,10 +6,10 @@ from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from letta_matrix.common.json_fields import mapping
 from letta_matrix.config import Conversations
 from letta_matrix.conversations.names import plain_name
 from letta_matrix.conversations.pictures import PictureFault, prepare
-from letta_matrix.matrix.events import mapping
 from letta_matrix.matrix.formatting import clean_text
 from letta_matrix.matrix.media import MediaFault, human_size
 from letta_matrix.runtimes.protocol import Image

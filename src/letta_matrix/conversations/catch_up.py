@@ -15,8 +15,7 @@ import structlog
 from mautrix.errors import MatrixRequestError
 
 from letta_matrix.conversations.dispatcher import Dispatcher
-from letta_matrix.matrix.content import MARKER
-from letta_matrix.matrix.events import corrected, mapping
+from letta_matrix.matrix.events import Event, corrected
 from letta_matrix.matrix.intent import Intent
 from letta_matrix.matrix.room_reading import Page
 from letta_matrix.matrix.watch import Presence, look
@@ -140,14 +139,14 @@ class CatchUp:
         until = max(since, looker.homeserver.clock.now() - self._max_age)
         async for page in _pages(room_id, looker, {"not_senders": silent}, until):
             # Those in the last page that are too old by now are told so.
-            new = [dict(corrected(event)) for event in page.events if _sent_at(event) > since]
+            new = [dict(corrected(event)) for event in page.events if Event(event).sent_at > since]
             missed += await self._dispatcher.missing(new)
             if page.end and not _goes_back_to(since, page) and _goes_back_to(until, page):
                 self._unseen += 1
                 log.warning("not looked for missed messages before", room=room_id, time=until)
         said: list[dict[str, Any]] = []
         if missed:
-            until = min(map(_sent_at, missed))
+            until = min(Event(event).sent_at for event in missed)
             async for page in _pages(room_id, looker, {"senders": sorted(ours)}, until):
                 said += page.events
         return unanswered(missed, said)[::-1]
@@ -170,7 +169,7 @@ async def _pages(
 def _goes_back_to(then: float, page: Page) -> bool:
     """Whether a page ends before a time: one event with a wrong clock does not count."""
     older = page.events[len(page.events) // 2 :]
-    return bool(older) and all(_sent_at(event) <= then for event in older)
+    return bool(older) and all(Event(event).sent_at <= then for event in older)
 
 
 def unanswered(missed: list[dict[str, Any]], said: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -179,12 +178,5 @@ def unanswered(missed: list[dict[str, Any]], said: list[dict[str, Any]]) -> list
     That an event is not in the inbox does not mean that it was missed: the database may be an
     old copy. The ghosts' own markers know better.
     """
-    answered = {
-        mapping(mapping(event.get("content")).get(MARKER)).get("in_reply_to") for event in said
-    }
+    answered = {Event(event).marker.get("in_reply_to") for event in said}
     return [event for event in missed if event.get("event_id") not in answered]
-
-
-def _sent_at(event: Mapping[str, Any]) -> float:
-    milliseconds = event.get("origin_server_ts")
-    return milliseconds / 1000 if isinstance(milliseconds, int | float) else 0.0

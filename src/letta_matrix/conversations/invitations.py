@@ -2,11 +2,12 @@
 
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Any, Protocol
+from typing import Protocol
 
 import structlog
 from mautrix.errors import MatrixRequestError
 
+from letta_matrix.common.json_fields import Json
 from letta_matrix.conversations.routing import sent_at
 from letta_matrix.matrix.errors import is_refusal, refusal
 from letta_matrix.matrix.events import corrected
@@ -22,8 +23,6 @@ log = structlog.get_logger()
 _PAGE, _MOST = 50, 1_000
 """Events asked for at once, and looked through in all for what was said since an invite."""
 
-Event = dict[str, Any]
-
 
 class Opener(Protocol):
     """Lets in what was said in a room before it was joined, and what came meanwhile."""
@@ -33,7 +32,7 @@ class Opener(Protocol):
         ...
 
     async def room_known(
-        self, room_id: str, history: Sequence[Event] = (), agent_id: str | None = None
+        self, room_id: str, history: Sequence[Json] = (), agent_id: str | None = None
     ) -> None:
         """Take up what was said, oldest first, since an agent ("": the bot) was invited."""
         ...
@@ -124,10 +123,10 @@ class Invitations:
         await self._turns.finish(turn, Outcome.FAILED)
 
 
-async def _said_since(invite: Turn, intent: Intent) -> list[Event]:
+async def _said_since(invite: Turn, intent: Intent) -> list[Json]:
     """What a room's members said after an invite, oldest first, in its latest version; as far as
     the invited user may see it."""
-    said: list[Event] = []
+    said: list[Json] = []
     before = ""
     while len(said) < _MOST:
         try:

@@ -4,7 +4,6 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 from weakref import WeakValueDictionary
 
 import structlog
@@ -25,7 +24,7 @@ from letta_matrix.conversations.names import plain_name
 from letta_matrix.conversations.readable import attachment_of, files_of, quotable
 from letta_matrix.conversations.roster import Roster
 from letta_matrix.conversations.routing import sent_at
-from letta_matrix.matrix.events import newest_content
+from letta_matrix.matrix.events import RawEvent, newest_content
 from letta_matrix.matrix.homeserver import Homeserver, HomeserverUnavailable
 from letta_matrix.matrix.identifiers import is_ours
 from letta_matrix.matrix.intent import Intent
@@ -45,7 +44,6 @@ _MOST_FILES = 3
 
 _YOU = "you"
 
-Event = Mapping[str, Any]
 Members = Mapping[str, str]
 
 
@@ -160,7 +158,7 @@ class Prompts:
         horizons = self.roster.horizons
         return await self._contexts.of(turn, agent, several=several, horizons=horizons)
 
-    async def _replied_to(self, turn: Turn, agent: Agent) -> Event | None:
+    async def _replied_to(self, turn: Turn, agent: Agent) -> RawEvent | None:
         if turn.reply_to is None:
             return None
         intent = Intent(self._homeserver, agent.user_id)
@@ -179,11 +177,11 @@ class Prompts:
         return event
 
     def _header(
-        self, context: Context, replied_to: Event | None, agent: Agent, members: Members
+        self, context: Context, replied_to: RawEvent | None, agent: Agent, members: Members
     ) -> str:
         """The context and the message that is replied to, as Markdown quotes with authors."""
 
-        def shown(event: Event) -> tuple[str, str]:
+        def shown(event: RawEvent) -> tuple[str, str]:
             said = quote_imitations(self._said(event, members), self._config.conversations.envelope)
             return _author(event, agent, members), _shortened(said)
 
@@ -194,7 +192,7 @@ class Prompts:
         lines = _shortened(f"{_author(replied_to, agent, members)}: {said}").split("\n")
         return block + "".join(f"> {line}".rstrip() + "\n" for line in lines) + "\n"
 
-    def _said(self, event: Event, members: Members) -> str:
+    def _said(self, event: RawEvent, members: Members) -> str:
         """What a message said in its last version; nothing for notices of our own."""
         sender = event.get("sender")
         is_one = isinstance(sender, str) and is_ours(sender, self._config.bot_user_id)
@@ -217,7 +215,7 @@ class Prompts:
         return name_of
 
     async def _read(
-        self, files: Sequence[Event], turn: Turn, agent: Agent, capabilities: Capabilities
+        self, files: Sequence[RawEvent], turn: Turn, agent: Agent, capabilities: Capabilities
     ) -> list[Attached]:
         """What the agent gets of the files with these contents; of too many the last are named."""
         if not files:
@@ -235,13 +233,13 @@ class Prompts:
         return read + [described_only(content) for content in files[_MOST_FILES:]]
 
 
-def _files_in(event: Event | None) -> list[Event]:
+def _files_in(event: RawEvent | None) -> list[RawEvent]:
     if event is None:
         return []
     return files_of(attachment_of({**event, "content": newest_content(event)}))
 
 
-def _files_near(context: Context, replied_to: Event | None) -> list[Event]:
+def _files_near(context: Context, replied_to: RawEvent | None) -> list[RawEvent]:
     """The newest files of a thread, apart from those of the message that is replied to."""
     if not context.in_thread:
         return []
@@ -250,7 +248,7 @@ def _files_near(context: Context, replied_to: Event | None) -> list[Event]:
     return [file for event in events for file in _files_in(event)][-_MOST_FILES:]
 
 
-def _author(event: Event, agent: Agent, members: Members) -> str:
+def _author(event: RawEvent, agent: Agent, members: Members) -> str:
     sender = str(event.get("sender"))
     if sender == agent.user_id:
         return _YOU

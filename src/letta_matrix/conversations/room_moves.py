@@ -8,12 +8,12 @@ from typing import Any
 import structlog
 from mautrix.errors import MatrixRequestError
 
+from letta_matrix.common.json_fields import mapping
 from letta_matrix.config import Config
 from letta_matrix.conversations import notices
 from letta_matrix.conversations.routing import are_ids
 from letta_matrix.matrix.content import text_content
 from letta_matrix.matrix.errors import is_refusal, refusal
-from letta_matrix.matrix.events import mapping
 from letta_matrix.matrix.homeserver import Homeserver
 from letta_matrix.matrix.identifiers import is_ours, room_alias
 from letta_matrix.matrix.intent import Intent

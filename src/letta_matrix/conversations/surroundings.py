@@ -9,11 +9,12 @@ from typing import Any, NamedTuple, TypeVar
 import structlog
 from mautrix.errors import MatrixRequestError
 
+from letta_matrix.common.json_fields import mapping
 from letta_matrix.common.tasks import Tasks
 from letta_matrix.conversations.audience import NOTHING, Refers
 from letta_matrix.conversations.readable import SAID, read_prompt
 from letta_matrix.conversations.routing import Router, are_ids, reply_of, thread_of
-from letta_matrix.matrix.events import mapping
+from letta_matrix.matrix.events import Event
 from letta_matrix.matrix.homeserver import HomeserverUnavailable
 from letta_matrix.matrix.identifiers import persons
 from letta_matrix.matrix.intent import Intent
@@ -68,9 +69,8 @@ class Surroundings:
     def heard(self, event: Mapping[str, Any]) -> None:
         """Remember whose an event is: others may refer to it soon."""
         ids = (event.get("event_id"), event.get("room_id"), event.get("sender"))
-        relation = mapping(mapping(event.get("content")).get("m.relates_to"))
         is_said = event.get("type") in (*SAID, "m.room.encrypted")
-        if is_said and are_ids(*ids) and relation.get("rel_type") != "m.replace":
+        if is_said and are_ids(*ids) and not Event(event).is_edit:
             self._remember(str(ids[0]), _Written(str(ids[1]), str(ids[2]), thread_of(event)))
 
     async def of(self, event: Mapping[str, Any], until: float) -> Refers:

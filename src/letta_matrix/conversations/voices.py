@@ -7,11 +7,11 @@ from typing import Any
 import structlog
 from mautrix.errors import MatrixRequestError, MForbidden
 
+from letta_matrix.common.json_fields import mapping
 from letta_matrix.conversations import notices
 from letta_matrix.conversations.asides import Asides
 from letta_matrix.conversations.roster import Roster
 from letta_matrix.matrix.errors import refusal
-from letta_matrix.matrix.events import mapping
 from letta_matrix.matrix.homeserver import Homeserver
 from letta_matrix.matrix.intent import Intent
 from letta_matrix.matrix.power_levels import creators, level_of, needed_to_send

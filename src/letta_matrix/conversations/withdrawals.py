@@ -7,12 +7,13 @@ from typing import Any, Protocol
 import structlog
 from mautrix.errors import MatrixRequestError
 
+from letta_matrix.common.json_fields import mapping
 from letta_matrix.common.tasks import Tasks
 from letta_matrix.conversations.answers import ASK_AGAIN
 from letta_matrix.conversations.approvals import Approvals
 from letta_matrix.conversations.readable import attachment_of, read_prompt
 from letta_matrix.matrix.errors import is_refusal
-from letta_matrix.matrix.events import mapping, newest_content
+from letta_matrix.matrix.events import newest_content
 from letta_matrix.matrix.homeserver import Homeserver, HomeserverUnavailable
 from letta_matrix.matrix.intent import Intent
 from letta_matrix.matrix.transactions import txn_id

@@ -7,12 +7,12 @@ from typing import Any
 from mautrix.api import ClientPath, MediaPath, Method
 from mautrix.errors import MatrixRequestError, MUserInUse
 
+from letta_matrix.common.json_fields import Json, items, mapping
 from letta_matrix.matrix import answers
 from letta_matrix.matrix.answers import Shape
 from letta_matrix.matrix.content import MARKER
-from letta_matrix.matrix.events import items, mapping
 from letta_matrix.matrix.homeserver import Recover
-from letta_matrix.matrix.room_reading import Event, RoomReader
+from letta_matrix.matrix.room_reading import RoomReader
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,7 @@ class Intent(RoomReader):
         )
         return str(answer["content_uri"])
 
-    async def creation(self, room_id: str) -> Event:
+    async def creation(self, room_id: str) -> Json:
         """A room's `m.room.create` event, whole, with its sender."""
         return await self.state_event(room_id, "m.room.create")
 

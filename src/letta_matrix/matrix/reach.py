@@ -11,10 +11,10 @@ from mautrix.api import ClientPath, Method
 from mautrix.errors import MatrixRequestError
 from yarl import URL
 
+from letta_matrix.common.json_fields import mapping
 from letta_matrix.config import Config
 from letta_matrix.matrix import answers
 from letta_matrix.matrix.errors import is_misrouted, refusal
-from letta_matrix.matrix.events import mapping
 from letta_matrix.matrix.homeserver import Homeserver, HomeserverUnavailable
 
 _TIMEOUT = aiohttp.ClientTimeout(total=5)

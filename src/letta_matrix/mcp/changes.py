@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from letta_matrix.matrix.events import mapping
+from letta_matrix.common.json_fields import mapping
 from letta_matrix.mcp.resources import AGENTS, ROOMS
 from letta_matrix.store.agents import AgentDirectory
 from letta_matrix.toolbox.principal import Principal

@@ -6,7 +6,7 @@ it, so it cannot subscribe again.
 
 import json
 
-from letta_matrix.matrix.events import mapping
+from letta_matrix.common.json_fields import mapping
 from letta_matrix.store.meta import Meta
 
 _KEY = "mcp_subscriptions"

@@ -23,7 +23,7 @@ from mcp_types import DEFAULT_NEGOTIATED_VERSION
 from starlette.datastructures import Headers
 from starlette.types import Message, Receive, Scope, Send
 
-from letta_matrix.matrix.events import mapping
+from letta_matrix.common.json_fields import mapping
 from letta_matrix.mcp.session_ids import SessionIds
 from letta_matrix.web.in_flight import behind
 

@@ -24,7 +24,7 @@ from mcp_types import (
     TextContent,
 )
 
-from letta_matrix.matrix.events import items, mapping
+from letta_matrix.common.json_fields import items, mapping
 from letta_matrix.matrix.formatting import clean_text
 from letta_matrix.mcp.caller import principal_of
 from letta_matrix.mcp.resources import MESSAGES

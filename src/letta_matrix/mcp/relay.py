@@ -13,8 +13,8 @@ from typing import Any, cast
 import aiohttp
 
 from letta_matrix.common import clock
+from letta_matrix.common.json_fields import mapping
 from letta_matrix.common.program import starting, typed
-from letta_matrix.matrix.events import mapping
 from letta_matrix.mcp.frames import LARGEST, LOST, NOT_NOW, SUBPROTOCOL, TOO_LARGE, UNAUTHORIZED
 
 _LOST = (

@@ -19,7 +19,7 @@ from mcp_types import (
     TextResourceContents,
 )
 
-from letta_matrix.matrix.events import items, mapping
+from letta_matrix.common.json_fields import items, mapping
 from letta_matrix.matrix.formatting import clean_text
 from letta_matrix.mcp.caller import principal_of
 from letta_matrix.mcp.rpc_errors import rpc_error

@@ -13,6 +13,7 @@ from typing_extensions import TypedDict
 
 from letta_matrix.common.tasks import Tasks
 from letta_matrix.matrix.content import BESIDE, edit_content, text_content, thread_relation
+from letta_matrix.matrix.events import Event
 from letta_matrix.matrix.homeserver import HomeserverUnavailable
 from letta_matrix.store.agents import AgentDirectory
 from letta_matrix.store.places import Place
@@ -112,8 +113,7 @@ class Asking:
             if place.thread_id and place != caller.place:
                 await existing(caller, room_id, place.thread_id)
             event_id, look = await self._ask(caller, place, params)
-            asked = (await caller.intent.event(room_id, event_id)).get("origin_server_ts")
-        asked_at = asked if isinstance(asked, int) else 0
+            asked_at = Event(await caller.intent.event(room_id, event_id)).sent_ms
         # Elsewhere nobody in particular is spoken with.
         speaker = caller.speaker if place == caller.place else ""
         question = Question(

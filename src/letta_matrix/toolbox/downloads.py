@@ -7,7 +7,8 @@ from typing import Annotated, Any, NamedTuple, NotRequired
 from pydantic import Field, StringConstraints
 from typing_extensions import TypedDict
 
-from letta_matrix.matrix.events import mapping, newest_content
+from letta_matrix.common.json_fields import mapping
+from letta_matrix.matrix.events import newest_content
 from letta_matrix.matrix.formatting import clean_text
 from letta_matrix.matrix.media import (
     MediaAway,

@@ -9,14 +9,15 @@ from mautrix.errors import MatrixRequestError
 from pydantic import Field
 from typing_extensions import TypedDict
 
-from letta_matrix.matrix.events import mapping
+from letta_matrix.common.json_fields import Json
+from letta_matrix.matrix.events import Event
 from letta_matrix.matrix.intent import Intent
 from letta_matrix.matrix.room_reading import Page
 from letta_matrix.store.agents import AgentDirectory
 from letta_matrix.toolbox.faults import Fault, ToolError
 from letta_matrix.toolbox.known_rooms import KnownRooms
 from letta_matrix.toolbox.naming import not_in, room_of
-from letta_matrix.toolbox.paging import Event, collect
+from letta_matrix.toolbox.paging import collect
 from letta_matrix.toolbox.principal import Scope
 from letta_matrix.toolbox.results import UNTRUSTED, fit_texts
 from letta_matrix.toolbox.timeline import FILTER, Message, as_edited, entry, is_message
@@ -145,9 +146,8 @@ class Histories:
         async with room_of(caller, params.room_id) as room_id:
             reading = existing(caller, room_id, params.event_id)
             root = await self._as_member(caller, params.room_id, room_id, reading)
-            relation = mapping(mapping(root.get("content")).get("m.relates_to"))
-            if relation.get("rel_type") == "m.thread":
-                root = await existing(caller, room_id, str(relation.get("event_id")))
+            if thread := Event(root).thread:
+                root = await existing(caller, room_id, thread)
             root_id = str(root.get("event_id"))
 
             async def fetch(token: str, limit: int) -> Page:
@@ -200,14 +200,14 @@ class Histories:
         return read  # pyright: ignore[reportReturnType] - no exception, as was looked
 
     def _told(
-        self, room_id: str, events: Sequence[Event], *, before: str = "", after: str = ""
+        self, room_id: str, events: Sequence[Json], *, before: str = "", after: str = ""
     ) -> dict[str, object]:
         places = {"before": before, "after": after}
         rest = {"room_id": room_id, **UNTRUSTED}
         rest |= {way: place for way, place in places.items() if place}
         return fit_texts(lambda length: {**rest, "messages": self._entries(events, length)}, NOTE)
 
-    def _entries(self, events: Sequence[Event], length: int) -> list[dict[str, object]]:
+    def _entries(self, events: Sequence[Json], length: int) -> list[dict[str, object]]:
         names = agent_names(self._directory)
         return [entry(event, names, length) for event in events]
 
@@ -229,7 +229,7 @@ async def _page(intent: Intent, room_id: str, way: str, token: str, limit: int) 
 
 async def _more(
     intent: Intent, room_id: str, way: str, page: Page, limit: int
-) -> tuple[list[Event], str]:
+) -> tuple[list[Json], str]:
     """The first `limit` messages beginning with a page that is there already, and the place to
     go on from."""
     found = [event for event in page.events if is_message(event)]

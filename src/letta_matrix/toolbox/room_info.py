@@ -9,7 +9,7 @@ from mautrix.errors import MNotFound
 from pydantic import Field, StringConstraints
 from typing_extensions import TypedDict
 
-from letta_matrix.matrix.events import mapping
+from letta_matrix.common.json_fields import mapping
 from letta_matrix.matrix.formatting import clean_text
 from letta_matrix.matrix.intent import Intent
 from letta_matrix.matrix.power_levels import (

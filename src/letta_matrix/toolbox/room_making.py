@@ -7,9 +7,9 @@ from mautrix.errors import MatrixRequestError
 from pydantic import Field
 from typing_extensions import TypedDict
 
+from letta_matrix.common.json_fields import mapping
 from letta_matrix.matrix.content import MARKER
 from letta_matrix.matrix.errors import refusal
-from letta_matrix.matrix.events import mapping
 from letta_matrix.toolbox.faults import Fault, ToolError
 from letta_matrix.toolbox.membership import Membership
 from letta_matrix.toolbox.naming import OptionalRoom, Words

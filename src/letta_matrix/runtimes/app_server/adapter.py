@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from pathlib import Path
 
 from letta_matrix.common import clock
+from letta_matrix.common.json_fields import Json, as_list, as_texts, id_of, mapping
 from letta_matrix.config import AppServerRuntime
 from letta_matrix.runtimes.app_server.activity import Activity
 from letta_matrix.runtimes.app_server.connection import Connection
@@ -23,7 +24,6 @@ from letta_matrix.runtimes.faults import (
     RuntimeUnavailable,
     TurnLost,
 )
-from letta_matrix.runtimes.json_fields import Json, as_dict, as_list, as_texts, id_of
 from letta_matrix.runtimes.protocol import (
     AgentInfo,
     ApprovalRequested,
@@ -284,7 +284,7 @@ class AppServer:
             page = answer[field]
             usable = {id_of(item): item for item in as_list(page) if id_of(item)}
             fresh = usable.keys() - found.keys()
-            if malformed := sum(not id_of(as_dict(item)) for item in page):
+            if malformed := sum(not id_of(mapping(item)) for item in page):
                 self.counters[f"malformed {kind}"] += malformed
             found |= usable
             if len(page) < PAGE or not fresh:

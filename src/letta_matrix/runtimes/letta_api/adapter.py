@@ -5,6 +5,7 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 
+from letta_matrix.common.json_fields import id_of
 from letta_matrix.config.runtimes import LettaApiRuntime
 from letta_matrix.runtimes.faults import (
     AgentGone,
@@ -15,7 +16,6 @@ from letta_matrix.runtimes.faults import (
     RuntimeUnavailable,
     TurnLost,
 )
-from letta_matrix.runtimes.json_fields import id_of
 from letta_matrix.runtimes.letta_api.errors import ApprovalPending
 from letta_matrix.runtimes.letta_api.listing import AgentListing
 from letta_matrix.runtimes.letta_api.orphans import deny_orphans

@@ -5,8 +5,8 @@ from collections.abc import AsyncGenerator, AsyncIterable
 from dataclasses import dataclass
 from typing import cast
 
+from letta_matrix.common.json_fields import Json, parse_json
 from letta_matrix.runtimes.faults import RuntimeUnavailable
-from letta_matrix.runtimes.json_fields import Json, parse_json
 
 MAX_EVENT = 16 * 1024 * 1024
 """Bytes that one line of a stream, or the data of one event, may have."""

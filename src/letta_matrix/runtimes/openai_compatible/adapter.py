@@ -7,10 +7,10 @@ from collections import Counter
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 
+from letta_matrix.common.json_fields import id_of, mapping
 from letta_matrix.common.lenient_json import whole_text
 from letta_matrix.config import OpenAICompatibleRuntime
 from letta_matrix.runtimes.faults import RuntimeRefused, RuntimeUnavailable
-from letta_matrix.runtimes.json_fields import as_dict, id_of
 from letta_matrix.runtimes.openai_compatible.endpoint import Endpoint
 from letta_matrix.runtimes.openai_compatible.turns import Stopped, Turn
 from letta_matrix.runtimes.protocol import (
@@ -85,7 +85,7 @@ class OpenAICompatible:
     async def list_agents(self) -> list[AgentInfo]:
         found: dict[str, AgentInfo] = {}
         for item in await self._endpoint.models():
-            agent_id = id_of(as_dict(item))
+            agent_id = id_of(mapping(item))
             if agent_id and agent_id == whole_text(agent_id):
                 found.setdefault(agent_id, AgentInfo(agent_id, agent_id))
             else:

@@ -22,20 +22,24 @@ def text_of(content: object) -> str:
     return "".join(str(part.get("text") or "") for part in as_list(content))
 
 
-def as_dict(value: object) -> Json:
+def mapping(value: object) -> Json:
+    """`value` if it is a JSON object, else an empty one."""
     return cast("Json", value) if isinstance(value, dict) else {}
 
 
+def items(value: object) -> list[Any] | None:
+    """`value` if it is a JSON array, else None."""
+    return cast("list[Any]", value) if isinstance(value, list) else None
+
+
 def as_list(value: object) -> list[Json]:
-    if not isinstance(value, list):
-        return []
-    return [cast("Json", item) for item in cast("list[object]", value) if isinstance(item, dict)]
+    """The objects in a JSON array."""
+    return [cast("Json", item) for item in items(value) or [] if isinstance(item, dict)]
 
 
 def as_texts(value: object) -> list[str]:
-    if not isinstance(value, list):
-        return []
-    return [item for item in cast("list[object]", value) if isinstance(item, str)]
+    """The strings in a JSON array."""
+    return [item for item in items(value) or [] if isinstance(item, str)]
 
 
 def string_of(item: Json, name: str) -> str:
