@@ -37,6 +37,7 @@ from letta_matrix.store.places import Place
 from letta_matrix.store.rooms import Rooms
 from letta_matrix.store.turns import Turn, TurnKind, TurnStatus, TurnStore, turn_id_of
 from letta_matrix.toolbox.registry import Toolbox
+from letta_matrix.toolbox.tool import tools_in
 
 ADMIN = "@root:test"
 STRANGER = "@bob:test"
@@ -102,9 +103,9 @@ class Stage:
             config, self.directory, self.runtimes, admission, self.sync, self.archive
         )
         operations = [
-            *agents.all(),
-            *ApprovalOperations(self.approvals).all(),
-            *TurnOperations(self.directory, self.turns, self.outbox, self.cancel).all(),
+            *tools_in(agents),
+            *tools_in(ApprovalOperations(self.approvals)),
+            *tools_in(TurnOperations(self.directory, self.turns, self.outbox, self.cancel)),
         ]
         self.audit = AuditStore(self.database)
         toolbox = Toolbox(

@@ -50,7 +50,7 @@ from letta_matrix.store.audit import AuditEntry
 from letta_matrix.store.places import Place
 from letta_matrix.store.turns import Turn, TurnKind
 from letta_matrix.toolbox.registry import Toolbox
-from letta_matrix.toolbox.tool import Tool
+from letta_matrix.toolbox.tool import Tool, tools_in
 
 
 class Parts:
@@ -293,12 +293,13 @@ class Parts:
             self.sync,
             lambda agent: self.home.archive(agent, stores.directory),
         )
-        return [
-            *agents.all(),
-            *ApprovalOperations(self.approvals).all(),
-            *TurnOperations(stores.directory, stores.turns, stores.outbox, self.cancel).all(),
-            *TokenOperations(stores.directory, stores.tokens).all(),
-        ]
+        owners = (
+            agents,
+            ApprovalOperations(self.approvals),
+            TurnOperations(stores.directory, stores.turns, stores.outbox, self.cancel),
+            TokenOperations(stores.directory, stores.tokens),
+        )
+        return [one for owner in owners for one in tools_in(owner)]
 
     def _arrived(self, event: Mapping[str, Any]) -> None:
         self.home.accounts.heard(event)

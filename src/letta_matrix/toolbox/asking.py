@@ -29,7 +29,6 @@ from letta_matrix.toolbox.tool import (
     Caller,
     Line,
     Result,
-    Tool,
     WriteParams,
     tool,
 )
@@ -97,13 +96,7 @@ class Asking:
         self._standing: dict[str, tuple[Caller, Question, AskHuman]] = {}
         self._background = Tasks()
 
-    def tools(self) -> list[Tool[Any]]:
-        return [
-            tool(
-                "ask_human", "Ask a human", Scope.AGENTS, self.ask_human, HumanAnswer, seconds=None
-            )
-        ]
-
+    @tool("ask_human", "Ask a human", Scope.AGENTS, HumanAnswer, seconds=None)
     async def ask_human(self, caller: Caller, params: AskHuman) -> Result:
         """Ask people a question, with options to choose from, and wait for the answer."""
         deadline = time.time() + params.timeout_seconds

@@ -23,7 +23,7 @@ from letta_matrix.toolbox.known_rooms import KnownRooms
 from letta_matrix.toolbox.naming import OptionalEvent, OptionalRoom, not_in, room_of
 from letta_matrix.toolbox.principal import Scope
 from letta_matrix.toolbox.results import LIMIT, UNTRUSTED, cut, size
-from letta_matrix.toolbox.tool import Caller, Params, Result, Tool, tool
+from letta_matrix.toolbox.tool import Caller, Params, Result, tool
 from letta_matrix.toolbox.writing import ROOM, existing
 
 MAX_BYTES = 1_000_000
@@ -77,18 +77,7 @@ class Downloads:
     def __init__(self, known: KnownRooms) -> None:
         self._known = known
 
-    def tools(self) -> list[Tool[Any]]:
-        return [
-            tool(
-                "matrix_download_media",
-                "Download a file",
-                Scope.READ,
-                self.download_media,
-                Media,
-                read_only=True,
-            )
-        ]
-
+    @tool("matrix_download_media", "Download a file", Scope.READ, Media, read_only=True)
     async def download_media(self, caller: Caller, params: DownloadMedia) -> Result:
         """Read a file or an image of a message, as text or base64, up to 1 MB."""
         file = await self._file(caller, params)

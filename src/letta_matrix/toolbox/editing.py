@@ -20,7 +20,6 @@ from letta_matrix.toolbox.tool import (
     Markdown,
     Result,
     RoomRef,
-    Tool,
     WriteParams,
     tool,
 )
@@ -64,21 +63,7 @@ class Redacted(TypedDict):
     redaction_event_id: str
 
 
-def editing_tools() -> list[Tool[Any]]:
-    return [
-        tool("matrix_edit_message", "Edit a message", Scope.WRITE, edit_message, Edited),
-        tool(
-            "matrix_redact",
-            "Remove a message",
-            Scope.WRITE,
-            redact,
-            Redacted,
-            destructive=True,
-            idempotent=True,
-        ),
-    ]
-
-
+@tool("matrix_edit_message", "Edit a message", Scope.WRITE, Edited)
 async def edit_message(caller: Caller, params: EditMessage) -> Result:
     """Replace the text of a message that you sent."""
     text, txn = spoken(params.message), caller.txn("matrix_edit_message")
@@ -99,6 +84,7 @@ async def edit_message(caller: Caller, params: EditMessage) -> Result:
         return {"room_id": room_id, "event_id": event_id, "edit_event_id": edit_event_id}
 
 
+@tool("matrix_redact", "Remove a message", Scope.WRITE, Redacted, destructive=True, idempotent=True)
 async def redact(caller: Caller, params: Redact) -> Result:
     """Remove a message for good: your own, or another's if you have the power to."""
     async with room_of(caller, params.room_id) as room_id:

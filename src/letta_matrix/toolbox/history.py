@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Sequence
 from functools import partial
-from typing import Any, NotRequired, TypeVar
+from typing import NotRequired, TypeVar
 
 from mautrix.errors import MatrixRequestError
 from pydantic import Field
@@ -21,7 +21,7 @@ from letta_matrix.toolbox.paging import collect
 from letta_matrix.toolbox.principal import Scope
 from letta_matrix.toolbox.results import UNTRUSTED, fit_texts
 from letta_matrix.toolbox.timeline import FILTER, Message, as_edited, entry, is_message
-from letta_matrix.toolbox.tool import Caller, EventId, Params, Result, RoomRef, Tool, tool
+from letta_matrix.toolbox.tool import Caller, EventId, Params, Result, RoomRef, tool
 from letta_matrix.toolbox.writing import ROOM, existing
 
 NOTE = "Long texts are cut; ask for fewer messages to read more of each."
@@ -93,34 +93,7 @@ class Histories:
         self._directory = directory
         self._known = known
 
-    def tools(self) -> list[Tool[Any]]:
-        return [
-            tool(
-                "matrix_read_room",
-                "Read a room",
-                Scope.READ,
-                self.read_room,
-                History,
-                read_only=True,
-            ),
-            tool(
-                "matrix_get_context",
-                "Get a message in context",
-                Scope.READ,
-                self.get_context,
-                Context,
-                read_only=True,
-            ),
-            tool(
-                "matrix_read_thread",
-                "Read a thread",
-                Scope.READ,
-                self.read_thread,
-                Thread,
-                read_only=True,
-            ),
-        ]
-
+    @tool("matrix_read_room", "Read a room", Scope.READ, History, read_only=True)
     async def read_room(self, caller: Caller, params: ReadRoom) -> Result:
         """Read the newest messages of a Matrix room you are in, oldest first."""
         if params.before and params.after:
@@ -135,12 +108,14 @@ class Histories:
         newest = "" if params.before else read.start
         return self._told(room_id, read.found[::-1], before=read.end, after=newest)
 
+    @tool("matrix_get_context", "Get a message in context", Scope.READ, Context, read_only=True)
     async def get_context(self, caller: Caller, params: GetContext) -> Result:
         """Read a message of one of your rooms with what was said before and after it."""
         async with room_of(caller, params.room_id) as room_id:
             reading = self._context(caller, room_id, params)
             return await self._as_member(caller, params.room_id, room_id, reading)
 
+    @tool("matrix_read_thread", "Read a thread", Scope.READ, Thread, read_only=True)
     async def read_thread(self, caller: Caller, params: ReadThread) -> Result:
         """Read a thread of a Matrix room you are in: its root and newest messages."""
         async with room_of(caller, params.room_id) as room_id:

@@ -2,7 +2,7 @@
 
 import asyncio
 from functools import partial
-from typing import Any, NotRequired
+from typing import NotRequired
 
 from pydantic import Field
 from typing_extensions import TypedDict
@@ -26,7 +26,6 @@ from letta_matrix.toolbox.tool import (
     Line,
     Markdown,
     Result,
-    Tool,
     WriteParams,
     tool,
 )
@@ -84,18 +83,7 @@ class Messaging:
         self._turns = turns
         self._outbox = outbox
 
-    def tools(self) -> list[Tool[Any]]:
-        return [
-            tool(
-                "message_agent",
-                "Message an agent",
-                Scope.AGENTS,
-                self.message_agent,
-                AgentAnswer,
-                seconds=None,
-            )
-        ]
-
+    @tool("message_agent", "Message an agent", Scope.AGENTS, AgentAnswer, seconds=None)
     async def message_agent(self, caller: Caller, params: MessageAgent) -> Result:
         """Send a message to another agent and wait for its answer."""
         target = self._target(caller, params.agent)

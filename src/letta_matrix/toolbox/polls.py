@@ -23,7 +23,6 @@ from letta_matrix.toolbox.tool import (
     Params,
     Result,
     RoomRef,
-    Tool,
     WriteParams,
     tool,
 )
@@ -87,14 +86,7 @@ class Closed(Poll):
     end_event_id: str
 
 
-def poll_tools() -> list[Tool[Any]]:
-    return [
-        tool("matrix_create_poll", "Create a poll", Scope.WRITE, create_poll, Started),
-        tool("matrix_close_poll", "Close a poll", Scope.WRITE, close_poll, Closed),
-        tool("matrix_read_poll", "Read a poll", Scope.READ, read_poll, Poll, read_only=True),
-    ]
-
-
+@tool("matrix_create_poll", "Create a poll", Scope.WRITE, Started)
 async def create_poll(caller: Caller, params: CreatePoll) -> Result:
     """Put a question with options to the vote in a room."""
     if len(set(params.options)) < len(params.options):
@@ -106,6 +98,7 @@ async def create_poll(caller: Caller, params: CreatePoll) -> Result:
     return {"room_id": room_id, "event_id": event_id}
 
 
+@tool("matrix_close_poll", "Close a poll", Scope.WRITE, Closed)
 async def close_poll(caller: Caller, params: ClosePoll) -> Result:
     """Close a poll of yours and tell its result."""
     async with room_of(caller, params.room_id) as room_id:
@@ -120,6 +113,7 @@ async def close_poll(caller: Caller, params: ClosePoll) -> Result:
     return {**_standing(event, related, end), **told, "end_event_id": str(end_event_id)}
 
 
+@tool("matrix_read_poll", "Read a poll", Scope.READ, Poll, read_only=True)
 async def read_poll(caller: Caller, params: ReadPoll) -> Result:
     """Tell how many have voted for what in a poll."""
     async with room_of(caller, params.room_id) as room_id:

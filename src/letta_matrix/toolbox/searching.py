@@ -1,6 +1,6 @@
 """The tool that searches what was said."""
 
-from typing import Annotated, Any, NotRequired
+from typing import Annotated, NotRequired
 
 from pydantic import Field, StringConstraints
 from typing_extensions import TypedDict
@@ -15,7 +15,7 @@ from letta_matrix.toolbox.paging import collect
 from letta_matrix.toolbox.principal import Scope
 from letta_matrix.toolbox.results import UNTRUSTED, cut, fit_texts
 from letta_matrix.toolbox.timeline import Message, as_edited, entry, is_message
-from letta_matrix.toolbox.tool import Caller, Line, Params, Result, Tool, tool
+from letta_matrix.toolbox.tool import Caller, Line, Params, Result, tool
 
 _NAME = 60
 
@@ -55,11 +55,7 @@ class Searching:
         self._directory = directory
         self._known = known
 
-    def tools(self) -> list[Tool[Any]]:
-        return [
-            tool("matrix_search", "Search messages", Scope.READ, self.search, Hits, read_only=True)
-        ]
-
+    @tool("matrix_search", "Search messages", Scope.READ, Hits, read_only=True)
     async def search(self, caller: Caller, params: Search) -> Result:
         """Search the messages of your Matrix rooms for words, newest first."""
         room_ids = await self._rooms(caller, params)

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
-from typing import Any, NamedTuple, NotRequired
+from typing import NamedTuple, NotRequired
 
 from pydantic import Field
 from typing_extensions import TypedDict
@@ -17,7 +17,7 @@ from letta_matrix.toolbox.known_rooms import KnownRooms
 from letta_matrix.toolbox.principal import Scope
 from letta_matrix.toolbox.results import UNTRUSTED, cut, fit_texts
 from letta_matrix.toolbox.timeline import Message, entry, is_message
-from letta_matrix.toolbox.tool import Caller, Params, Result, Tool, tool
+from letta_matrix.toolbox.tool import Caller, Params, Result, tool
 
 _ROOMS = 15
 _EVENTS = 30
@@ -69,18 +69,7 @@ class Unreads:
         self._directory = directory
         self._known = known
 
-    def tools(self) -> list[Tool[Any]]:
-        return [
-            tool(
-                "matrix_list_unread",
-                "List unread rooms",
-                Scope.READ,
-                self.list_unread,
-                UnreadRooms,
-                read_only=True,
-            )
-        ]
-
+    @tool("matrix_list_unread", "List unread rooms", Scope.READ, UnreadRooms, read_only=True)
     async def list_unread(self, caller: Caller, params: ListUnread) -> Result:
         """List which of your Matrix rooms have messages you have not read."""
         everywhere = sorted(await caller.rooms())

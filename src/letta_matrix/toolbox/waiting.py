@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Generator
 from contextlib import contextmanager
-from typing import Any, NotRequired
+from typing import NotRequired
 
 from pydantic import Field
 from typing_extensions import TypedDict
@@ -21,7 +21,7 @@ from letta_matrix.toolbox.principal import Scope
 from letta_matrix.toolbox.progress import telling
 from letta_matrix.toolbox.results import UNTRUSTED, fit_texts
 from letta_matrix.toolbox.timeline import FILTER, Message, entry, is_message
-from letta_matrix.toolbox.tool import LONGEST_WAIT, Caller, Params, Result, RoomRef, Tool, tool
+from letta_matrix.toolbox.tool import LONGEST_WAIT, Caller, Params, Result, RoomRef, tool
 from letta_matrix.toolbox.writing import ROOM, existing
 
 _PAGES, _PAGE, _KNOWN = 10, 100, 20
@@ -55,19 +55,14 @@ class Waiting:
         self._directory = directory
         self._arrivals = arrivals
 
-    def tools(self) -> list[Tool[Any]]:
-        return [
-            tool(
-                "wait_for_message",
-                "Wait for a message",
-                Scope.AGENTS,
-                self.wait_for_message,
-                NextMessage,
-                read_only=True,
-                seconds=None,
-            )
-        ]
-
+    @tool(
+        "wait_for_message",
+        "Wait for a message",
+        Scope.AGENTS,
+        NextMessage,
+        read_only=True,
+        seconds=None,
+    )
     async def wait_for_message(self, caller: Caller, params: WaitForMessage) -> Result:
         """Wait for the next message that somebody else writes in a Matrix room you are in."""
         if params.from_user == caller.user_id:

@@ -32,7 +32,6 @@ from letta_matrix.toolbox.tool import (
     Markdown,
     Result,
     RoomRef,
-    Tool,
     WriteParams,
     tool,
 )
@@ -77,21 +76,14 @@ class Reacted(TypedDict):
     key: str
 
 
-def writing_tools() -> list[Tool[Any]]:
-    return [
-        tool("matrix_send_message", "Send a message", Scope.WRITE, send_message, Sent),
-        tool("matrix_reply", "Reply to a message", Scope.WRITE, reply, Sent),
-        tool("matrix_reply_in_thread", "Reply in a thread", Scope.WRITE, reply_in_thread, Sent),
-        tool("matrix_react", "React to a message", Scope.WRITE, react, Reacted, idempotent=True),
-    ]
-
-
+@tool("matrix_send_message", "Send a message", Scope.WRITE, Sent)
 async def send_message(caller: Caller, params: SendMessage) -> Result:
     """Send a Markdown message to a Matrix room you are in."""
     async with room_of(caller, params.room_id) as room_id:
         return await _say(caller, room_id, params.message, "matrix_send_message")
 
 
+@tool("matrix_reply", "Reply to a message", Scope.WRITE, Sent)
 async def reply(caller: Caller, params: Reply) -> Result:
     """Reply to a message, quoting it; stays in its thread if it is in one."""
     async with room_of(caller, params.room_id) as room_id:
@@ -101,6 +93,7 @@ async def reply(caller: Caller, params: Reply) -> Result:
         return await _say(caller, room_id, params.message, "matrix_reply", relation, further)
 
 
+@tool("matrix_reply_in_thread", "Reply in a thread", Scope.WRITE, Sent)
 async def reply_in_thread(caller: Caller, params: Reply) -> Result:
     """Reply to a message in its thread, which begins there if it has none."""
     async with room_of(caller, params.room_id) as room_id:
@@ -110,6 +103,7 @@ async def reply_in_thread(caller: Caller, params: Reply) -> Result:
         return await _say(caller, room_id, params.message, tool, thread, thread)
 
 
+@tool("matrix_react", "React to a message", Scope.WRITE, Reacted, idempotent=True)
 async def react(caller: Caller, params: React) -> Result:
     """React to a message of one of your rooms with an emoji."""
     async with room_of(caller, params.room_id) as room_id:
