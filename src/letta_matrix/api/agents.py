@@ -2,16 +2,18 @@
 
 import asyncio
 import itertools
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from fastapi import Depends, Path, Query, Response
-from pydantic import ConfigDict, Field
+from pydantic import Field
 
 from letta_matrix.api.calling import IdempotencyKey, do
+from letta_matrix.api.examples import AGENT_ID
 from letta_matrix.api.problems import Problem, may
-from letta_matrix.api.routing import After, Answer, Limit, WriteBody, router_for
+from letta_matrix.api.routing import After, Answer, Limit, WriteBody, router_for, told
 from letta_matrix.api.security import Admin, Api, Holder
 from letta_matrix.api.services import Services
+from letta_matrix.client import types
 from letta_matrix.common import clock
 from letta_matrix.conversations.admission import Admitted
 from letta_matrix.operations.agents import AgentName, CreateAgent
@@ -23,58 +25,16 @@ router = router_for("agents")
 
 _LOOK_EVERY = 0.05
 
-_EXAMPLE: dict[str, Any] = {
-    "agent_id": "agent-5b1f0c4e-2f0a-4b7e-9f0e-0a8f5b1d7c11",
-    "name": "Ada",
-    "description": "Knows the archive.",
-    "runtime": "letta",
-    "user_id": "@agent_5b1f0c4e-2f0a-4b7e-9f0e-0a8f5b1d7c11:example.org",
-    "room_id": "!QvR5cQmXhVJzbAtYkS:example.org",
-    "status": "active",
-    "created_at": 1767225600.0,
-}
-_DETAILS: dict[str, Any] = {**_EXAMPLE, "conversations": 3, "trouble": ""}
-
-AgentId = Annotated[str, Path(max_length=255, examples=[_EXAMPLE["agent_id"]])]
-
-
-class AgentSummary(Answer):
-    model_config = ConfigDict(json_schema_extra={"examples": [_EXAMPLE]})
-
-    agent_id: str
-    name: str
-    description: str
-    runtime: str
-    user_id: str
-    room_id: str | None = Field(description="its own room; null until it is made")
-    status: Literal["active", "removed"]
-    created_at: float = Field(description="when the bridge first saw it (Unix time)")
-
-
-class AgentDetails(AgentSummary):
-    model_config = ConfigDict(json_schema_extra={"examples": [_DETAILS]})
-
-    conversations: int = Field(description="that it has had, in all rooms")
-    trouble: str | None = Field(
-        description='why it cannot be set up now, "" if it can; null without the scope `admin`'
-    )
+AgentId = Annotated[str, Path(max_length=255, examples=[AGENT_ID])]
 
 
 class AgentPage(Answer):
-    model_config = ConfigDict(
-        json_schema_extra={"examples": [dict[str, Any](agents=[_EXAMPLE], total=1, next=None)]}
-    )
-
-    agents: list[AgentSummary]
+    agents: list[types.Agent]
     total: int = Field(description="of all pages")
     next: str | None = Field(description="`after` of the next page")
 
 
 class AgentSync(Answer):
-    model_config = ConfigDict(
-        json_schema_extra={"examples": [dict[str, Any](agents=12, troubles={"letta": ""})]}
-    )
-
     agents: int = Field(description="active ones, of all runtimes")
     troubles: dict[str, str] = Field(
         description='why a runtime could not be listed, "" where it could, by its name'
@@ -82,46 +42,20 @@ class AgentSync(Answer):
 
 
 class NewAgent(WriteBody, CreateAgent):
-    model_config = ConfigDict(
-        extra="forbid",
-        json_schema_extra={"examples": [{"name": "Ada", "description": "Knows the archive."}]},
-    )
-
     wait_seconds: float = Field(
         15.0, ge=0, le=120, description="how long to wait until it has its room"
     )
 
 
 class AgentChange(WriteBody):
-    model_config = ConfigDict(
-        extra="forbid", json_schema_extra={"examples": [{"name": "Ada Lovelace"}]}
-    )
-
     name: AgentName
 
 
 class Guest(WriteBody):
-    model_config = ConfigDict(
-        extra="forbid", json_schema_extra={"examples": [{"user_id": "@ann:example.org"}]}
-    )
-
     user_id: UserRef = Field(description="Matrix user id of a person")
 
 
 class Admission(Answer):
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {
-                    "agent_id": _EXAMPLE["agent_id"],
-                    "room_id": _EXAMPLE["room_id"],
-                    "user_id": "@ann:example.org",
-                    "membership": "invite",
-                }
-            ]
-        }
-    )
-
     agent_id: str
     room_id: str
     user_id: str
@@ -171,12 +105,12 @@ async def list_agents(
     ]
     page = _after(api, found, after)[: limit + 1]
     more = page[limit - 1].agent_id if len(page) > limit else None
-    shown = [AgentSummary(**_summary(agent)) for agent in page[:limit]]
+    shown = [told(types.Agent, agent) for agent in page[:limit]]
     return AgentPage(agents=shown, total=len(found), next=more)
 
 
 @router.get("/agents/{agent_id}", responses=may("not-found"))
-async def get_agent(holder: AgentsHolder, api: Api, agent: KnownAgent) -> AgentDetails:
+async def get_agent(holder: AgentsHolder, api: Api, agent: KnownAgent) -> types.AgentDetails:
     """An agent, with what an operator needs to know of it."""
     return await _details(api, holder, agent)
 
@@ -188,7 +122,7 @@ async def get_agent(holder: AgentsHolder, api: Api, agent: KnownAgent) -> AgentD
 )
 async def create_agent(
     holder: Admin, api: Api, body: NewAgent, response: Response, key: IdempotencyKey = ""
-) -> AgentDetails:
+) -> types.AgentDetails:
     """Create an agent at its runtime and wait until it has its room.
 
     `room_id` is null if that takes longer than `wait_seconds`; it comes by itself.
@@ -206,7 +140,7 @@ async def create_agent(
 )
 async def rename_agent(
     holder: Admin, api: Api, agent: KnownAgent, body: AgentChange, key: IdempotencyKey = ""
-) -> AgentDetails:
+) -> types.AgentDetails:
     """Give an agent another name, at its runtime and on Matrix."""
     await do(api, holder, "agents.rename", {**_id(agent), **body.model_dump()}, key)
     return await _details(api, holder, api.directory.get(agent.agent_id) or agent)
@@ -290,10 +224,10 @@ def _after(api: Services, found: list[Agent], after: str | None) -> list[Agent]:
     return [agent for agent in found if agent.agent_id in ids]
 
 
-async def _details(api: Services, holder: Principal, agent: Agent) -> AgentDetails:
+async def _details(api: Services, holder: Principal, agent: Agent) -> types.AgentDetails:
     had = await api.turns.conversations.count_of(agent.agent_id)
     trouble = api.trouble_of(agent.agent_id) if Scope.ADMIN in holder.scopes else None
-    return AgentDetails(**_summary(agent), conversations=had, trouble=trouble)
+    return told(types.AgentDetails, agent, conversations=had, trouble=trouble)
 
 
 def _no_agent(api: Services, holder: Principal, agent_id: str) -> str:
@@ -314,16 +248,3 @@ def is_shown(agent: Agent, holder: Principal) -> bool:
     """Whether a token that may be limited to rooms is to know of an agent."""
     here = agent.room_id is not None and holder.may_act_in(agent.room_id)
     return holder.rooms is None or here or agent.agent_id == holder.agent_id
-
-
-def _summary(agent: Agent) -> dict[str, Any]:
-    return {
-        "agent_id": agent.agent_id,
-        "name": agent.name,
-        "description": agent.description,
-        "runtime": agent.runtime,
-        "user_id": agent.user_id,
-        "room_id": agent.room_id,
-        "status": str(agent.status),
-        "created_at": agent.created_at,
-    }

@@ -5,16 +5,58 @@ from typing import Any, cast
 
 Schema = Mapping[str, Any]
 
+AGENT_ID = "agent-5b1f0c4e-2f0a-4b7e-9f0e-0a8f5b1d7c11"
+TURN_ID = "turn-0b3f2f64d7a14f5a9c2b7d10"
+_EVENT = "$KfSWbdoLZpBf9lhXd6Uv0pzR0KzLGtYtNtTQpx8l2wE"
+_ROOM = "!QvR5cQmXhVJzbAtYkS:example.org"
+_TIME = 1790000000.0
+
 _BY_NAME: Mapping[str, Any] = {
-    "agent_id": "agent-1",
+    "access_token": "lm_...",
+    "action": "matrix_send_message",
+    "agent_id": AGENT_ID,
+    "agent_name": "Ada",
     "alias": "#ada:example.org",
-    "event_id": "$1a2b3c",
-    "room": "!abc:example.org",
-    "room_id": "!abc:example.org",
+    "answer": "All is well.",
+    "answer_event_id": "$ZJ5Xy2Qn6Vb1sT0cQ1mN4gq3dK8wYp7uRfLhEoAiBxM",
+    "asked_at": _TIME,
+    "at": _TIME,
+    "created_at": _TIME,
+    "description": "Knows the archive.",
+    "door": "api",
+    "event_id": _EVENT,
+    "expires_at": _TIME + 900,
+    "formatted_time": "2026-09-21 14:13:20",
+    "invite": "@ann:example.org",
+    "key": "9f2c41d07ab3",
+    "label": "nightly report",
+    "matrix_user_id": "@agent_1:example.org",
+    "message": "Good **morning**.",
+    "name": "Ada",
+    "outcome": "ok",
+    "password": "...",
+    "principal": "token:a1b2c3d4e5f6",
+    "reason": "Not on a Friday.",
+    "reply_to": _EVENT,
+    "requester": "@ann:example.org",
+    "room": _ROOM,
+    "room_id": _ROOM,
+    "room_name": "Ada",
+    "runtime": "letta",
+    "scope": "read",
     "sender": "@ann:example.org",
+    "sent_at": _TIME,
+    "thread": _EVENT,
     "time": "2026-09-21T14:13:20Z",
+    "timestamp": "2026-09-21T14:13:20+00:00",
+    "token": "lm_...",
+    "token_id": "a1b2c3d4e5f6",
+    "tool": "Bash",
+    "topic": "What comes next",
+    "turn_id": TURN_ID,
     "url": "mxc://example.org/abc",
     "user_id": "@ann:example.org",
+    "version": "0.1.0",
 }
 _BY_TYPE: Mapping[str, Any] = {
     "array": [],
@@ -25,6 +67,8 @@ _BY_TYPE: Mapping[str, Any] = {
     "object": {},
     "string": "...",
 }
+_TYPES = {"string": str, "number": float}
+_NOTHING = ("", None)
 _DEEPEST = 6
 
 
@@ -40,14 +84,15 @@ class Examples:
         for given in (schema.get("examples"), schema.get("enum"), _one(schema, "const")):
             if given:
                 return self.whole(schema, given[0])
-        if name in _BY_NAME:
-            return _BY_NAME[name]
-        if "default" in schema and schema["default"] not in ("", None):
-            return schema["default"]
         options: list[Schema] = schema.get("anyOf") or schema.get("oneOf") or []
+        kinds = {_TYPES.get(str(one.get("type"))) for one in (schema, *options)}
+        if type(named := _BY_NAME.get(name)) in kinds:
+            return named
+        if "default" in schema and schema["default"] not in _NOTHING:
+            return schema["default"]
         if options:
             return self.of(options[0], name, depth)
-        return self._made(schema, depth)
+        return self._made(schema, name, depth)
 
     def whole(self, schema: Schema, example: Any) -> Any:
         """An example with the fields that are null in it: FastAPI leaves them out."""
@@ -62,15 +107,20 @@ class Examples:
         told = {name: self.whole(fields.get(name, {}), value) for name, value in given.items()}
         return {**told, **dict.fromkeys(missing)}
 
-    def _made(self, schema: Schema, depth: int) -> Any:
+    def _made(self, schema: Schema, name: str, depth: int) -> Any:
         kind = schema.get("type", "object")
         if depth > _DEEPEST:
             return _BY_TYPE[kind]
         if kind == "array" and "items" in schema:
-            return [self.of(schema["items"], depth=depth + 1)]
+            return [self.of(schema["items"], name.removesuffix("s"), depth + 1)]
         if kind == "object" and "properties" in schema:
             fields: Mapping[str, Schema] = schema["properties"]
-            return {name: self.of(field, name, depth + 1) for name, field in fields.items()}
+            # What is "" or null by itself is better not given.
+            return {
+                called: self.of(field, called, depth + 1)
+                for called, field in fields.items()
+                if field.get("default", 1) not in _NOTHING
+            }
         return max(schema.get("minimum", 1), 1) if kind == "integer" else _BY_TYPE[kind]
 
     def _resolved(self, schema: Schema) -> Schema:

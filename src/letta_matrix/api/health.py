@@ -19,21 +19,6 @@ router = router_for("bridge")
 class WhoAmI(Answer):
     """A token's holder."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {
-                    "principal": "token:a1b2c3d4e5f6",
-                    "agent_id": "",
-                    "user_id": "@letta:example.org",
-                    "scopes": ["read", "write"],
-                    "rooms": None,
-                    "destructive": True,
-                }
-            ]
-        }
-    )
-
     principal: str = Field(description="how the audit log names you")
     agent_id: str = Field(description="as whom you act; empty: the bot")
     user_id: str
@@ -55,22 +40,7 @@ class HealthCheck(Answer):
 class Health(Answer):
     """How the bridge is; more figures may come."""
 
-    model_config = ConfigDict(
-        extra="allow",
-        json_schema_extra={
-            "examples": [
-                {
-                    "status": "ok",
-                    "version": "0.1.0",
-                    "ready": True,
-                    "troubles": [],
-                    "warnings": [],
-                    "checks": [{"name": "database", "state": "ok", "says": "", "remedy": ""}],
-                    "agents": 2,
-                }
-            ]
-        },
-    )
+    model_config = ConfigDict(extra="allow")
 
     status: str = Field(description="`ok` or `degraded`")
     ready: bool = Field(
@@ -83,22 +53,6 @@ class Health(Answer):
 
 class Stats(Answer):
     """Figures since the bridge started, and how things stand."""
-
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {
-                    "uptime_seconds": 86400.0,
-                    "agents": {"active": 2},
-                    "turns": {"running": 1},
-                    "homeserver": {"writes": 120, "latency_ms": 8.5, "stuck": 0},
-                    "answers": {"2xx": 1200, "4xx": 3},
-                    "counters": {"events": 300},
-                    "runtimes": {"local": {"turns": 90}},
-                }
-            ]
-        }
-    )
 
     uptime_seconds: float
     agents: dict[str, int] = Field(description="by status")

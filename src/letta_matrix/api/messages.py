@@ -1,9 +1,9 @@
 """Messages of rooms: send, list, search, change, and what is done beside them."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import Query
-from pydantic import ConfigDict, Field
+from pydantic import Field
 
 from letta_matrix.api.calling import IdempotencyKey, Json, call, given_once
 from letta_matrix.api.passing import passing
@@ -28,16 +28,6 @@ Before = Annotated[
 
 
 class NewMessage(WriteBody):
-    model_config = ConfigDict(
-        extra="forbid",
-        json_schema_extra={
-            "examples": [
-                dict[str, Any](message="Good **morning**."),
-                dict[str, Any](message="Agreed.", reply_to=_EVENT),
-            ]
-        },
-    )
-
     message: Markdown = Field(description="what to say, as Markdown")
     reply_to: EventId | None = Field(None, description="the message it replies to")
     thread: EventId | None = Field(
@@ -46,33 +36,19 @@ class NewMessage(WriteBody):
 
 
 class ChangedMessage(WriteBody):
-    model_config = ConfigDict(
-        extra="forbid", json_schema_extra={"examples": [{"message": "Good *evening*."}]}
-    )
-
     message: Markdown = Field(description="what it shall say now, as Markdown")
 
 
 class NewReaction(WriteBody):
-    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"key": "👍"}]})
-
     key: str = Field(min_length=1, max_length=64, description="an emoji")
 
 
 class ReadUpTo(WriteBody):
-    model_config = ConfigDict(
-        extra="forbid", json_schema_extra={"examples": [{"event_id": _EVENT}]}
-    )
-
     event_id: EventId | None = Field(None, description="last message read; default: the newest")
     private: bool = Field(False, description="show others no read receipt")
 
 
 class ShownTyping(WriteBody):
-    model_config = ConfigDict(
-        extra="forbid", json_schema_extra={"examples": [dict[str, Any](typing=True, seconds=10)]}
-    )
-
     typing: bool = Field(True, description="false: stop")
     seconds: int = Field(30, ge=1, le=120, description="how long, unless stopped")
 

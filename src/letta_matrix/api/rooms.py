@@ -1,9 +1,9 @@
 """Rooms: which there are, who is in them, and changing them."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import Query
-from pydantic import ConfigDict, Field
+from pydantic import Field
 
 from letta_matrix.api.passing import passing
 from letta_matrix.api.paths import RoomOfPath
@@ -22,11 +22,6 @@ Next = Annotated[int, Query(ge=0, description="`next` of an earlier answer, to g
 
 
 class NewRoom(WriteBody):
-    model_config = ConfigDict(
-        extra="forbid",
-        json_schema_extra={"examples": [dict[str, Any](name="Plans", invite=[_USER])]},
-    )
-
     name: str = Field(min_length=1, max_length=255)
     topic: str = Field("", max_length=1_000, description="what it is for")
     is_public: bool = Field(False, description="anybody may join; else by invitation only")
@@ -41,10 +36,6 @@ class NewRoom(WriteBody):
 class RoomChange(WriteBody):
     """Only what is given changes."""
 
-    model_config = ConfigDict(
-        extra="forbid", json_schema_extra={"examples": [{"topic": "What comes next"}]}
-    )
-
     name: str | None = Field(None, max_length=255, description='"" for none')
     topic: str | None = Field(None, max_length=1_000, description='"" for none')
     avatar: str | None = Field(
@@ -53,8 +44,6 @@ class RoomChange(WriteBody):
 
 
 class Somebody(WriteBody):
-    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"user_id": _USER}]})
-
     user_id: UserRef = Field(description="Matrix user id")
     reason: str = Field("", max_length=500, description="shown to them and to the room")
 

@@ -1,6 +1,7 @@
 """What the endpoints have in common: where they are, what they take and give."""
 
-from typing import Annotated
+from functools import cache
+from typing import Annotated, TypeVar, cast, get_args, get_type_hints
 
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
@@ -30,6 +31,20 @@ class Answer(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
+
+Kind = TypeVar("Kind")
+
+
+def told(kind: type[Kind], row: object, **further: object) -> Kind:
+    """What is stored as the API answers it: the fields of a TypedDict, "" for nothing as null
+    where that is allowed; those that are not stored so are `further`."""
+    found = {name: getattr(row, name) for name in _fields(kind) if name not in further}
+    nullable = {name for name, of in _fields(kind).items() if type(None) in get_args(of)}
+    empty = {name: None for name in nullable if found.get(name) == ""}
+    return cast("Kind", {**found, **empty, **further})
+
+
+_fields = cache(get_type_hints)
 
 Limit = Annotated[int, Query(ge=1, le=200, description="how many at most")]
 After = Annotated[

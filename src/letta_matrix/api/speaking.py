@@ -5,7 +5,7 @@ from contextlib import aclosing
 from typing import Annotated, Any
 
 from fastapi import Depends, Query, Request, Response
-from pydantic import ConfigDict, Field
+from pydantic import Field
 
 from letta_matrix.access.authenticator import IdentityUnavailable, TooOften, Unauthorized
 from letta_matrix.api import presence, problems
@@ -15,9 +15,10 @@ from letta_matrix.api.event_stream import STREAM, EventStream, event, framed
 from letta_matrix.api.following import Following, answer_of
 from letta_matrix.api.presence import Presence
 from letta_matrix.api.problems import FROM_TOOLS, Problem, may
-from letta_matrix.api.routing import Answer, WriteBody, router_for
+from letta_matrix.api.routing import WriteBody, router_for
 from letta_matrix.api.security import Api, Holder, follows
 from letta_matrix.api.services import Services
+from letta_matrix.client import types
 from letta_matrix.store.agents import Agent
 from letta_matrix.store.approvals import Approval
 from letta_matrix.store.database import StoreUnavailable
@@ -30,14 +31,6 @@ router = router_for("agents")
 _JSON_WAIT, _STREAM_WAIT, _LONGEST_WAIT = 120.0, 1800.0, 3600.0
 _NOT_YET = "The agent has not answered in time; ask again with the same `Idempotency-Key`."
 
-_EXAMPLE: dict[str, Any] = {
-    "agent_id": "agent-5b1f0c4e-2f0a-4b7e-9f0e-0a8f5b1d7c11",
-    "room_id": "!QvR5cQmXhVJzbAtYkS:example.org",
-    "event_id": "$KfSWbdoLZpBf9lhXd6Uv0pzR0KzLGtYtNtTQpx8l2wE",
-    "turn_id": "turn-0b3f2f64d7a14f5a9c2b7d10",
-    "answer": "All is well.",
-    "answer_event_id": "$ZJ5Xy2Qn6Vb1sT0cQ1mN4gq3dK8wYp7uRfLhEoAiBxM",
-}
 _EVENTS = (
     'event: accepted\ndata: {"event_id":"$KfSW...","turn_id":"turn-0b3f..."}\n\n'
     'event: text\ndata: {"text":"All is"}\n\n'
@@ -53,25 +46,10 @@ _RESPONSES: dict[int | str, dict[str, Any]] = {
 
 
 class Message(WriteBody):
-    model_config = ConfigDict(
-        extra="forbid", json_schema_extra={"examples": [{"message": "How are you?"}]}
-    )
-
     message: Markdown = Field(description="what to say, as Markdown")
 
 
-class AgentAnswer(Answer):
-    model_config = ConfigDict(json_schema_extra={"examples": [_EXAMPLE]})
-
-    agent_id: str
-    room_id: str
-    event_id: str = Field(description="of what was said")
-    turn_id: str
-    answer: str | None = Field(description="null if it has not answered yet")
-    answer_event_id: str | None = Field(description="where the answer begins")
-
-
-_RESPONSES[200]["model"] = _RESPONSES[202]["model"] = AgentAnswer
+_RESPONSES[200]["model"] = _RESPONSES[202]["model"] = types.Answer
 
 
 @router.post(

@@ -1,79 +1,43 @@
 """Turns: what agents are at, and stopping them."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from fastapi import Path, Query
-from pydantic import ConfigDict, Field
+from pydantic import Field
 
 from letta_matrix.api.calling import IdempotencyKey, do
+from letta_matrix.api.examples import TURN_ID
 from letta_matrix.api.following import pending, text_so_far
 from letta_matrix.api.problems import Problem, may
-from letta_matrix.api.routing import After, Answer, Limit, router_for
+from letta_matrix.api.routing import After, Answer, Limit, router_for, told
 from letta_matrix.api.security import Admin, Api, Holder
 from letta_matrix.api.services import Services
-from letta_matrix.store.turns import Turn, TurnKind, TurnStatus
+from letta_matrix.client import types
+from letta_matrix.store.turns import Turn
 from letta_matrix.toolbox.principal import Principal, Scope
 from letta_matrix.toolbox.results import cut
 
 router = router_for("turns")
 
 _LONGEST_TEXT = 10_000
-_EXAMPLE: dict[str, Any] = {
-    "turn_id": "turn-0b3f2f64d7a14f5a9c2b7d10",
-    "kind": "message",
-    "agent_id": "agent-5b1f0c4e-2f0a-4b7e-9f0e-0a8f5b1d7c11",
-    "room_id": "!QvR5cQmXhVJzbAtYkS:example.org",
-    "thread_id": None,
-    "event_id": "$KfSWbdoLZpBf9lhXd6Uv0pzR0KzLGtYtNtTQpx8l2wE",
-    "sender": "@ann:example.org",
-    "status": "running",
-    "outcome": None,
-    "sent_at": 1767225600.0,
-}
-_ID = _EXAMPLE["turn_id"]
 
 
-class TurnSummary(Answer):
-    model_config = ConfigDict(json_schema_extra={"examples": [_EXAMPLE]})
-
-    turn_id: str
-    kind: TurnKind
-    agent_id: str = Field(description='"" for the bot')
-    room_id: str
-    thread_id: str | None
-    event_id: str = Field(description="of the message that it answers")
-    sender: str
-    status: TurnStatus
-    outcome: str | None = Field(description="how it ended; null as long as it goes on")
-    sent_at: float
-
-
-class TurnDetails(TurnSummary):
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [{**_EXAMPLE, "text": "Let me look.", "waiting_for_approval": []}]
-        }
-    )
-
-    text: str = Field(description="what the agent has said so far, cut if it is long")
-    waiting_for_approval: list[str] = Field(description="the keys of what it waits for")
+class TurnDetails(types.Turn):
+    text: Annotated[str, Field(description="what the agent has said so far, cut if it is long")]
+    waiting_for_approval: Annotated[list[str], Field(description="the keys of what it waits for")]
 
 
 class TurnPage(Answer):
-    turns: list[TurnSummary]
+    turns: list[types.Turn]
     next: str | None = Field(description="`after` of the next page")
 
 
 class TurnCancelled(Answer):
-    model_config = ConfigDict(
-        json_schema_extra={"examples": [dict[str, Any](turn_id=_ID, cancelled=True)]}
-    )
-
     turn_id: str
     cancelled: bool
 
 
-TurnId = Annotated[str, Path(max_length=100, examples=[_ID])]
+TurnId = Annotated[str, Path(max_length=100, examples=[TURN_ID])]
 
 
 @router.get("/turns")
@@ -93,7 +57,7 @@ async def list_turns(
     else:
         turns = await _unfinished(api, after)
     more = turns[limit - 1].turn_id if len(turns) > limit else None
-    seen = [_summary(turn) for turn in turns[:limit] if holder.may_act_in(turn.room_id)]
+    seen = [told(types.Turn, turn) for turn in turns[:limit] if holder.may_act_in(turn.room_id)]
     return TurnPage(turns=seen, next=more)
 
 
@@ -104,8 +68,9 @@ async def get_turn(holder: Holder, api: Api, turn_id: TurnId) -> TurnDetails:
     Without the scope `admin` a token sees those that answer what it has said itself.
     """
     turn = await _known(api, holder, turn_id)
-    return TurnDetails(
-        **_summary(turn).model_dump(),
+    return told(
+        TurnDetails,
+        turn,
         text=cut(await text_so_far(api, turn), _LONGEST_TEXT),
         waiting_for_approval=[approval.key for approval in await pending(api, turn_id)],
     )
@@ -147,18 +112,3 @@ def _may_see(api: Services, holder: Principal, turn: Turn) -> bool:
     agent = api.directory.get(holder.agent_id)
     own = agent.user_id if agent is not None else api.config.bot_user_id
     return Scope.ADMIN in holder.scopes or (Scope.AGENTS in holder.scopes and turn.sender == own)
-
-
-def _summary(turn: Turn) -> TurnSummary:
-    return TurnSummary(
-        turn_id=turn.turn_id,
-        kind=turn.kind,
-        agent_id=turn.agent_id,
-        room_id=turn.room_id,
-        thread_id=turn.thread_id or None,
-        event_id=turn.event_id,
-        sender=turn.sender,
-        status=turn.status,
-        outcome=turn.outcome,
-        sent_at=turn.sent_at,
-    )

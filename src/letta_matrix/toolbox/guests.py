@@ -112,18 +112,6 @@ class Guests:
             )
         return _told(room_id, params.user_id, membership)
 
-    @tool("matrix_unban", "Lift a ban", Scope.ROOMS, MembershipResult, idempotent=True)
-    async def unban(self, caller: Caller, params: AboutUser) -> Result:
-        """Let somebody whom a Matrix room has banned be invited to it again."""
-        async with living_room(caller, params.room_id) as room_id:
-            self._membership.check_may_open(caller, room_id, params.user_id)
-            if await membership_of(caller.intent, room_id, params.user_id) == "ban":
-                await caller.intent.unban(room_id, params.user_id, params.reason)
-            elif not caller.again:
-                text = f"{params.user_id} is not banned from {params.room_id}."
-                raise ToolError(text, Fault.NOT_FOUND)
-        return _told(room_id, params.user_id, "leave")
-
     @tool("matrix_kick", "Kick somebody", Scope.ROOMS, MembershipResult, **_REMOVAL)
     async def kick(self, caller: Caller, params: AboutUser) -> Result:
         """Remove somebody from a room."""
@@ -142,6 +130,18 @@ class Guests:
             if await membership_of(caller.intent, room_id, params.user_id) != "ban":
                 await caller.intent.ban(room_id, params.user_id, params.reason)
         return _told(room_id, params.user_id, "ban")
+
+    @tool("matrix_unban", "Lift a ban", Scope.ROOMS, MembershipResult, idempotent=True)
+    async def unban(self, caller: Caller, params: AboutUser) -> Result:
+        """Let somebody whom a Matrix room has banned be invited to it again."""
+        async with living_room(caller, params.room_id) as room_id:
+            self._membership.check_may_open(caller, room_id, params.user_id)
+            if await membership_of(caller.intent, room_id, params.user_id) == "ban":
+                await caller.intent.unban(room_id, params.user_id, params.reason)
+            elif not caller.again:
+                text = f"{params.user_id} is not banned from {params.room_id}."
+                raise ToolError(text, Fault.NOT_FOUND)
+        return _told(room_id, params.user_id, "leave")
 
     @asynccontextmanager
     async def _removing(self, caller: Caller, params: AboutUser) -> AsyncGenerator[str]:
