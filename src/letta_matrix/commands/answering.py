@@ -3,7 +3,14 @@
 import time
 from collections.abc import Sequence
 
-from letta_matrix.commands.command import CommandContext, CommandFault
+from letta_matrix.commands.command import (
+    Argument,
+    CommandContext,
+    CommandFault,
+    Kind,
+    Where,
+    command,
+)
 from letta_matrix.commands.texts import span
 from letta_matrix.conversations.approval_text import named, short_key
 from letta_matrix.matrix.verbatim import inline_code as code
@@ -18,8 +25,15 @@ _DECISIONS = {
 }
 
 
+@command(
+    Argument("KEY"),
+    Argument("always", Kind.CHOICE, choices=("always",)),
+    aliases=("allow",),
+    scope=Where.BOTH,
+)
 async def approve(context: CommandContext) -> str:
-    """Let a tool run."""
+    """Lets a tool run; without a key the one that asks, if there is just one. A ✅ or ♾️ on the
+    question does it too."""
     which, always = context.arguments.text("KEY"), bool(context.arguments.text("always"))
     if which.lower() == "always":
         which, always = "", True
@@ -36,8 +50,9 @@ async def approve(context: CommandContext) -> str:
     return await _answer(context, approval, status)
 
 
+@command(Argument("KEY"), Argument("REASON", Kind.TEXT), aliases=("reject",), scope=Where.BOTH)
 async def deny(context: CommandContext) -> str:
-    """Do not let a tool run."""
+    """Does not let a tool run, and tells the agent why. A ❌ does it too."""
     which, reason = context.arguments.text("KEY"), context.arguments.text("REASON")
     approval = await _meant(context, which)
     if approval is None or not _names(which, approval):
@@ -48,15 +63,21 @@ async def deny(context: CommandContext) -> str:
     return await _answer(context, approval, ApprovalStatus.DENIED, reason)
 
 
+@command(Argument("KEY", required=True), scope=Where.BOTH, hidden=True)
 async def react_approve(context: CommandContext) -> None:
+    """Is ✅."""
     await _react(context, ApprovalStatus.ALLOWED)
 
 
+@command(Argument("KEY", required=True), scope=Where.BOTH, hidden=True)
 async def react_always(context: CommandContext) -> None:
+    """Is ♾️."""
     await _react(context, ApprovalStatus.ALWAYS)
 
 
+@command(Argument("KEY", required=True), scope=Where.BOTH, hidden=True)
 async def react_deny(context: CommandContext) -> None:
+    """Is ❌."""
     await _react(context, ApprovalStatus.DENIED)
 
 

@@ -3,7 +3,8 @@
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any, Literal
+from types import ModuleType
+from typing import Any, Literal, TypeVar
 
 from letta_matrix.commands.services import CommandServices
 from letta_matrix.config import Role
@@ -165,6 +166,11 @@ Handler = Callable[[CommandContext], Awaitable[str | None]]
 Raises CommandFault, ToolError, RuntimeFault or StoreUnavailable. It may run again after a crash."""
 
 
+Run = TypeVar("Run", bound=Handler)
+
+_DECLARED = "declared"
+
+
 @dataclass(frozen=True, slots=True)
 class Command:
     """A command; `help` is one line that ends in a full stop.
@@ -184,3 +190,28 @@ class Command:
     @property
     def usage(self) -> str:
         return " ".join([f"!{self.name}", *(argument.shown for argument in self.arguments)])
+
+
+def command(*arguments: Argument, **fields: Any) -> Callable[[Run], Run]:
+    """Declares a handler as a command, which is called as the function is, and whose docstring
+    is its help; `fields` are further ones of `Command`."""
+
+    def declare(run: Run) -> Run:
+        run.__dict__[_DECLARED] = (arguments, fields)
+        return run
+
+    return declare
+
+
+def declared_in(module: ModuleType) -> list[Command]:
+    """The commands that a module's functions are declared as, in their order."""
+    found = vars(module).values()
+    return [made(one) for one in found if _DECLARED in getattr(one, "__dict__", {})]
+
+
+def made(run: Handler) -> Command:
+    """The command that a handler is declared as."""
+    arguments, fields = getattr(run, _DECLARED)
+    name, words = run.__name__.replace("_", "-"), " ".join((run.__doc__ or "").split())
+    told = words[0].lower() + words[1:]
+    return Command(**{"name": name, "handler": run, "help": told, "arguments": arguments, **fields})

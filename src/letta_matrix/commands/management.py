@@ -1,8 +1,16 @@
 """Commands with which admins create, change and remove agents."""
 
 from collections import Counter
+from typing import Any
 
-from letta_matrix.commands.command import CommandContext, CommandFault
+from letta_matrix.commands.command import (
+    Argument,
+    CommandContext,
+    CommandFault,
+    Kind,
+    Where,
+    command,
+)
 from letta_matrix.commands.overview import active, room_link
 from letta_matrix.commands.settings import current_model
 from letta_matrix.commands.texts import counted, label, name_of
@@ -14,9 +22,17 @@ from letta_matrix.runtimes.faults import RuntimeFault
 from letta_matrix.store.agents import Agent
 from letta_matrix.toolbox.finding import find_agent
 
+_ADMIN: dict[str, Any] = {"permission": "admin", "scope": Where.MANAGEMENT}
 
+
+@command(
+    Argument("NAME", Kind.TEXT, required=True),
+    Argument("runtime", Kind.OPTION),
+    Argument("model", Kind.OPTION),
+    **_ADMIN,
+)
 async def create(context: CommandContext) -> str:
-    """Create an agent in a runtime."""
+    """Creates an agent."""
     where = {option: context.arguments.text(option) for option in ("runtime", "model")}
     made = await context.do("agents.create", name=_name(context), **where)
     alias = room_alias(made["agent_id"], context.services.config.homeserver.domain)
@@ -25,16 +41,27 @@ async def create(context: CommandContext) -> str:
     return f"Created {shown} ({which}). Its room is there in a moment."
 
 
+@command(
+    Argument("AGENT", required=True),
+    Argument("NAME", Kind.TEXT, required=True),
+    **_ADMIN,
+)
 async def rename(context: CommandContext) -> str:
-    """Give an agent another name."""
+    """Renames an agent, given by id, user id or name (with spaces: in quotes)."""
     named = await context.do(
         "agents.rename", agent_id=context.arguments.text("AGENT"), name=_name(context)
     )
     return f"{code(named['agent_id'])} is called {code(named['name'])} now."
 
 
+@command(
+    Argument("AGENT", Kind.TEXT, required=True),
+    Argument("yes", Kind.FLAG),
+    aliases=("delete",),
+    **_ADMIN,
+)
 async def remove(context: CommandContext) -> str:
-    """Delete an agent, after asking."""
+    """Deletes an agent for good; asks first."""
     wanted = context.arguments.text("AGENT")
     if not context.arguments.flag("yes"):
         agent = agent_meant(context)
@@ -47,8 +74,9 @@ async def remove(context: CommandContext) -> str:
     return f"Deleted {shown} ({code(gone['agent_id'])}) from {code(gone['runtime'])}."
 
 
+@command(**_ADMIN)
 async def sync(context: CommandContext) -> str:
-    """List the agents of all runtimes now."""
+    """Looks for new, changed and removed agents now."""
     troubles = (await context.do("agents.sync"))["troubles"]
     if not troubles:
         raise CommandFault("No runtime is looked after: add one to `runtimes`.")
@@ -60,8 +88,9 @@ async def sync(context: CommandContext) -> str:
     return "\n".join(lines)
 
 
+@command(Argument("AGENT", Kind.TEXT), **_ADMIN)
 async def show(context: CommandContext) -> str:
-    """All about an agent."""
+    """Tells all about an agent."""
     agent, services = agent_meant(context), context.services
     rooms = {agent.room_id or "", *services.rooms.rooms_of(agent.user_id)} - {""}
     had = [len(await services.conversations.all_in(agent.agent_id, room_id)) for room_id in rooms]

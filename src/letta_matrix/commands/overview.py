@@ -4,7 +4,7 @@ import time
 from collections import Counter
 
 from letta_matrix.commands.answering import listed, waiting_here
-from letta_matrix.commands.command import CommandContext
+from letta_matrix.commands.command import Argument, CommandContext, Kind, Where, command
 from letta_matrix.commands.texts import ago, counted, label, name_of, titled
 from letta_matrix.common.vitals import Check, State
 from letta_matrix.matrix.identifiers import room_alias
@@ -16,8 +16,9 @@ from letta_matrix.store.turns import TurnStatus
 _AGENTS_LISTED = 50
 
 
+@command(scope=Where.BOTH)
 async def status(context: CommandContext) -> str:
-    """How the agents here, or all together, are doing."""
+    """Tells what goes on, what waits, and which approvals are asked for."""
     blocks = [await _agent_status(context, agent) for agent in context.agents]
     if not blocks:
         blocks = [_overall_status(context), *await _approvals_anywhere(context)]
@@ -33,8 +34,9 @@ async def status(context: CommandContext) -> str:
     return "\n\n".join(blocks)
 
 
+@command(scope=Where.BOTH)
 async def whoami(context: CommandContext) -> str:
-    """Who asks, and where."""
+    """Tells who and where you are."""
     lines = [f"You are {code(context.turn.sender)}, {_role(context)}."]
     for agent in context.agents:
         where = "This is the room of" if agent.room_id == context.turn.room_id else "Here is also"
@@ -47,8 +49,9 @@ async def whoami(context: CommandContext) -> str:
     return "\n".join(lines)
 
 
+@command(Argument("TEXT", Kind.TEXT), scope=Where.BOTH)
 async def agents(context: CommandContext) -> str:
-    """Every agent and where it lives; of one name only, if a text is given."""
+    """Lists all agents and where they live, or those with a text in their name."""
     wanted = context.arguments.text("TEXT").lower()
     found = [
         agent

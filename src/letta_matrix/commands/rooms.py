@@ -1,6 +1,13 @@
 """Commands about agents' own rooms: the way back into them, and what stands in the space."""
 
-from letta_matrix.commands.command import CommandContext, CommandFault
+from letta_matrix.commands.command import (
+    Argument,
+    CommandContext,
+    CommandFault,
+    Kind,
+    Where,
+    command,
+)
 from letta_matrix.commands.management import find_agent
 from letta_matrix.commands.overview import active, room_link
 from letta_matrix.commands.texts import counted, label, name_of
@@ -11,8 +18,10 @@ from letta_matrix.matrix.verbatim import inline_code as code
 from letta_matrix.store.agents import Agent
 
 
+@command(Argument("AGENT", Kind.TEXT), Argument("person", Kind.OPTION), scope=Where.BOTH)
 async def invite(context: CommandContext) -> str:
-    """Invite somebody into an agent's room again, or into those of all agents."""
+    """Invites you again into an agent's room, or into all you may be in; an admin can name
+    somebody else."""
     person = _person(context)
     meant = _meant(context)
     if len(meant) == 1:
@@ -27,8 +36,9 @@ async def invite(context: CommandContext) -> str:
     return "\n".join([f"Invited {code(person)} to {counted(len(came), 'room')}:", "", *links])
 
 
+@command(Argument("AGENT", Kind.TEXT), permission="admin", scope=Where.MANAGEMENT)
 async def archive(context: CommandContext) -> str:
-    """Take removed agents' rooms out of the space."""
+    """Takes the room of a removed agent out of the space, or those of all."""
     done = await context.do("agents.archive", agent_id=context.arguments.text("AGENT"))
     if not done["agents"]:
         return "No removed agent's room stands in the space."

@@ -3,7 +3,7 @@
 import difflib
 from collections.abc import Sequence
 
-from letta_matrix.commands.command import CommandContext, CommandFault
+from letta_matrix.commands.command import Argument, CommandContext, CommandFault, Kind, command
 from letta_matrix.commands.texts import name_of
 from letta_matrix.matrix.verbatim import inline_code as code
 from letta_matrix.store.agents import Agent
@@ -11,30 +11,9 @@ from letta_matrix.store.agents import Agent
 _MODELS_LISTED = 30
 
 
-async def pause(context: CommandContext) -> str:
-    """Leave messages unanswered."""
-    await _change(context, paused=True)
-    return f"Paused: {_names(context.agents)} leaves messages here unanswered until `!resume`."
-
-
-async def resume(context: CommandContext) -> str:
-    """Answer messages again."""
-    await _change(context, paused=False)
-    return f"{_names(context.agents)} answers here again."
-
-
-async def tools(context: CommandContext) -> str:
-    """Show or hide what tools an agent uses in this room, or say which it is."""
-    wanted = context.arguments.text("on|off")
-    if wanted and not context.is_admin:
-        raise CommandFault("Only an admin may change that; `!tools` tells how it is.")
-    if wanted:
-        await _change(context, tool_activity=wanted == "on")
-    return "\n".join(_tool_activity(context, agent) for agent in context.agents)
-
-
+@command(Argument("NAME", Kind.TEXT), aliases=("models",))
 async def model(context: CommandContext) -> str:
-    """Say which model an agent thinks with and which there are, or switch it."""
+    """Tells the agent's model and which others there are; an admin switches it with a name."""
     agent = context.agent
     runtime = context.runtime_of(agent)
     if not runtime.capabilities.models:
@@ -52,6 +31,31 @@ async def model(context: CommandContext) -> str:
     chosen = _chosen(wanted, available)
     await runtime.set_model(agent.agent_id, chosen)
     return f"{name_of(agent)} thinks with {code(chosen)} from now on."
+
+
+@command(Argument("on|off", Kind.CHOICE, choices=("on", "off")))
+async def tools(context: CommandContext) -> str:
+    """Tells whether it is shown here which tools the agent uses; an admin changes it."""
+    wanted = context.arguments.text("on|off")
+    if wanted and not context.is_admin:
+        raise CommandFault("Only an admin may change that; `!tools` tells how it is.")
+    if wanted:
+        await _change(context, tool_activity=wanted == "on")
+    return "\n".join(_tool_activity(context, agent) for agent in context.agents)
+
+
+@command(permission="admin")
+async def pause(context: CommandContext) -> str:
+    """Leaves messages here unanswered until `!resume`."""
+    await _change(context, paused=True)
+    return f"Paused: {_names(context.agents)} leaves messages here unanswered until `!resume`."
+
+
+@command(aliases=("unpause",), permission="admin")
+async def resume(context: CommandContext) -> str:
+    """Answers messages here again."""
+    await _change(context, paused=False)
+    return f"{_names(context.agents)} answers here again."
 
 
 async def current_model(context: CommandContext, agent: Agent) -> str:

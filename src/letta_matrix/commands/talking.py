@@ -4,7 +4,14 @@ import time
 from collections.abc import Sequence
 from typing import cast
 
-from letta_matrix.commands.command import CommandContext, CommandFault
+from letta_matrix.commands.command import (
+    Argument,
+    CommandContext,
+    CommandFault,
+    Kind,
+    Where,
+    command,
+)
 from letta_matrix.commands.texts import ago, counted, name_of, titled
 from letta_matrix.matrix.verbatim import inline_code as code
 from letta_matrix.runtimes.protocol import AgentRuntime
@@ -15,8 +22,9 @@ from letta_matrix.store.places import Place
 _LISTED = 20
 
 
+@command(aliases=("reset",))
 async def new(context: CommandContext) -> str:
-    """Let the next message start a new conversation."""
+    """Starts a new conversation with the next message; in a thread, that of the thread."""
     able = [a for a in context.agents if context.runtime_of(a).capabilities.conversations]
     if not able:
         raise CommandFault(_single(context.runtime_of(context.agents[0])))
@@ -41,8 +49,9 @@ async def _fixed_current(context: CommandContext, agents: Sequence[Agent]) -> di
     return left
 
 
+@command(Argument("N", Kind.NUMBER), aliases=("conversation", "history"))
 async def conversations(context: CommandContext) -> str:
-    """List the conversations of an agent in this room, or return to one of them."""
+    """Lists the conversations had here; with a number, returns to that one."""
     agent = context.agent
     runtime = context.runtime_of(agent)
     if not runtime.capabilities.conversations:
@@ -65,9 +74,10 @@ async def conversations(context: CommandContext) -> str:
     return "\n".join(lines)
 
 
+@command(aliases=("stop",))
 async def cancel(context: CommandContext) -> str | None:
-    """Stop the message that was replied to, or all that is worked on here, as far as it is the
-    person's own or they are an admin."""
+    """Stops what you asked here (an admin: all); as a reply, that message alone. A 🛑 does it
+    too."""
     target = context.turn.reply_to or ""
     done = await context.do("turns.cancel", event_id=target)
     # The stopped ones say so themselves; before a crash they may have done it already.
@@ -80,8 +90,9 @@ async def cancel(context: CommandContext) -> str | None:
     return "Nothing is worked on here; elsewhere, `!cancel` there or a 🛑 on the message stops it."
 
 
+@command(Argument("EVENT", required=True), scope=Where.BOTH, hidden=True)
 async def react_cancel(context: CommandContext) -> None:
-    """Stop the message that a reaction is on, or whose reply it is on."""
+    """Is 🛑."""
     await context.do("turns.cancel", event_id=context.arguments.text("EVENT"))
 
 
