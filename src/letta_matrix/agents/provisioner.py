@@ -157,7 +157,7 @@ class Provisioner:
         """
         await self._remembered.verify(agent_id)
         agent = self._directory.now(agent_id)
-        ghost = Intent(self._homeserver, agent.user_id)
+        ghost = self._homeserver.acting_as(agent.user_id)
         if agent.status is AgentStatus.REMOVED:
             await self._announce(agent, ghost)
             return
@@ -239,7 +239,7 @@ class Provisioner:
 
     async def _bring_bot(self, agent: Agent, ghost: Intent, room_id: str) -> None:
         if not self._directory.now(agent.agent_id).applied.get("bot_joined"):
-            await bring(Intent(self._homeserver, self._config.bot_user_id), ghost, room_id)
+            await bring(self._homeserver.acting_as(self._config.bot_user_id), ghost, room_id)
             await self._applied(agent, {"bot_joined": True})
 
     async def _applied(self, agent: Agent, values: Mapping[str, object], **fields: Any) -> None:

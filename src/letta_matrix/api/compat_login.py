@@ -26,7 +26,6 @@ from letta_matrix.api.services import Services
 from letta_matrix.common.json_fields import items
 from letta_matrix.matrix.homeserver import HomeserverUnavailable
 from letta_matrix.matrix.identifiers import is_ours
-from letta_matrix.matrix.intent import Intent
 from letta_matrix.matrix.route import route_to
 from letta_matrix.store.audit import AuditEntry
 from letta_matrix.store.tokens import AccessToken
@@ -73,7 +72,6 @@ class Logins:
         self._services = services
         self._config = services.config
         self._accounts = Accounts(services.config.homeserver.url, route_to(services.config))
-        self._bot = Intent(services.homeserver, services.config.bot_user_id)
         self._limits = LoginLimits()
 
     async def login(self, user: str, password: str, peer: str) -> Login:
@@ -150,7 +148,8 @@ class Logins:
         """A person's rooms that the bot is in, too."""
         status, told = await self._accounts.ask("GET", "joined_rooms", token=session.access_token)
         rooms = items(told.get("joined_rooms")) or [] if status == 200 else []
-        return frozenset({*map(str, rooms)} & {*await self._bot.joined_rooms()})
+        bot = self._services.homeserver.acting_as(self._config.bot_user_id)
+        return frozenset({*map(str, rooms)} & {*await bot.joined_rooms()})
 
     def _user_id(self, user: str) -> str:
         domain = self._config.homeserver.domain

@@ -16,7 +16,6 @@ from letta_matrix.common.waiting import is_set
 from letta_matrix.matrix.content import BESIDE, CURSOR
 from letta_matrix.matrix.events import Event, newest_content
 from letta_matrix.matrix.homeserver import HomeserverUnavailable
-from letta_matrix.matrix.intent import Intent
 from letta_matrix.store.agents import Agent
 from letta_matrix.store.approvals import Approval
 from letta_matrix.store.outbox import OutboxEntry, OutboxKind
@@ -157,7 +156,7 @@ async def _newest(api: Services, turn: Turn, sent: Mapping[int, str]) -> dict[in
     agent = api.directory.get(turn.agent_id)
     if agent is None:
         return {}
-    ghost = Intent(api.homeserver, agent.user_id)
+    ghost = api.homeserver.acting_as(agent.user_id)
     try:
         async with asyncio.timeout(_PATIENCE):
             events = await asyncio.gather(

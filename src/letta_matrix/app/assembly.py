@@ -38,7 +38,6 @@ from letta_matrix.conversations.turn_runner import TurnRunner
 from letta_matrix.conversations.voices import Voices
 from letta_matrix.conversations.withdrawals import Withdrawals
 from letta_matrix.matrix.homeserver import Homeserver
-from letta_matrix.matrix.intent import Intent
 from letta_matrix.matrix.pacing import Pacer
 from letta_matrix.matrix.route import route_to
 from letta_matrix.operations.agents import AgentOperations
@@ -79,7 +78,7 @@ class Parts:
         )
         stores.inbox.there = self.homeserver.clock.now
         stores.approvals.ahead = lambda: self.homeserver.clock.ahead
-        self.bot = Intent(self.homeserver, config.bot_user_id)
+        self.bot = self.homeserver.acting_as(config.bot_user_id)
         losses = self.losses = Losses(stores.audit, self._audited)
         self.home = Home(config, self.bot, stores.meta, losses, stores.directory)
         self.remembered = Remembered(

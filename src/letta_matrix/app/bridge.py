@@ -33,7 +33,6 @@ from letta_matrix.matrix import answers
 from letta_matrix.matrix.appservice import Appservice
 from letta_matrix.matrix.errors import refused_request
 from letta_matrix.matrix.homeserver import HomeserverUnavailable
-from letta_matrix.matrix.intent import Intent
 from letta_matrix.matrix.reach import reach
 from letta_matrix.matrix.transactions import txn_id
 from letta_matrix.matrix.watch import Presence, until_back, until_gone
@@ -148,7 +147,7 @@ class Bridge:
         if agent is None:
             return False
         try:
-            await self._parts.home.accounts.make(Intent(self._parts.homeserver, agent.user_id))
+            await self._parts.home.accounts.make(self._parts.homeserver.acting_as(agent.user_id))
         except (MatrixRequestError, HomeserverUnavailable) as error:
             log.warning("a ghost could not be registered", user=user_id, reason=str(error))
             return False

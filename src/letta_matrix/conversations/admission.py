@@ -38,7 +38,7 @@ class Admission:
         MatrixRequestError or HomeserverUnavailable."""
         if agent.room_id is None:
             return Admitted.NO_ROOM
-        ghost = Intent(self._homeserver, agent.user_id)
+        ghost = self._homeserver.acting_as(agent.user_id)
         member = await _member(ghost, agent.room_id, person)
         match mapping(member.get("content")).get("membership"):
             case "join":

@@ -89,7 +89,7 @@ class Contexts:
         of what is said between its turns; `horizons` say what its sender may read."""
         if not turn.thread_id or turn.hops:
             return Context()
-        intent = Intent(self._homeserver, agent.user_id)
+        intent = self._homeserver.acting_as(agent.user_id)
         horizon = await horizons.of(turn.room_id, turn.sender, agent.user_id)
         try:
             async with asyncio.timeout(_PATIENCE):

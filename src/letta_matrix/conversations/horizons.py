@@ -40,7 +40,7 @@ class Horizons:
             return known[person]
         try:
             async with asyncio.timeout(_PATIENCE):
-                since = await _since(Intent(self._homeserver, user_id), room_id, person)
+                since = await _since(self._homeserver.acting_as(user_id), room_id, person)
         except (MatrixRequestError, HomeserverUnavailable, TimeoutError) as error:
             log.info("nobody can tell what a person may read", room=room_id, reason=str(error))
             return math.inf

@@ -72,7 +72,7 @@ class Invitations:
     async def run(self, turn: Turn, *, recovered: bool) -> None:
         """Join the room, or leave it; an invite that has been taken back is let go."""
         user_id = turn.prompt or ""
-        intent = Intent(self._homeserver, user_id)
+        intent = self._homeserver.acting_as(user_id)
         try:
             if not self._may_invite(turn.sender):
                 # Also where a homeserver has accepted it in our stead (auto_accept_invites).

@@ -27,7 +27,6 @@ from letta_matrix.conversations.routing import sent_at
 from letta_matrix.matrix.events import RawEvent, newest_content
 from letta_matrix.matrix.homeserver import Homeserver, HomeserverUnavailable
 from letta_matrix.matrix.identifiers import is_ours
-from letta_matrix.matrix.intent import Intent
 from letta_matrix.matrix.media import download
 from letta_matrix.matrix.mentions import with_names
 from letta_matrix.runtimes.protocol import Capabilities, Image
@@ -161,7 +160,7 @@ class Prompts:
     async def _replied_to(self, turn: Turn, agent: Agent) -> RawEvent | None:
         if turn.reply_to is None:
             return None
-        intent = Intent(self._homeserver, agent.user_id)
+        intent = self._homeserver.acting_as(agent.user_id)
         try:
             async with asyncio.timeout(_PATIENCE):
                 event = await intent.event(turn.room_id, turn.reply_to)

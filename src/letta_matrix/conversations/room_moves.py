@@ -80,7 +80,7 @@ class RoomMoves:
         )
         # Whose room it is comes last: then it is done.
         for user_id in [*ours, *([owner.user_id] if owner else [])]:
-            intent = Intent(self._homeserver, user_id)
+            intent = self._homeserver.acting_as(user_id)
             try:
                 move = await self._announced(intent, turn)
                 if move is not None and await self._came_along(intent, move):

@@ -46,7 +46,7 @@ class RoomTurns:
                 await self._encryption.entered(room_id, intent, turn.event_id)
         elif (user_id := self._speaker(turn)) is not None:
             try:
-                intent = Intent(self._homeserver, user_id)
+                intent = self._homeserver.acting_as(user_id)
                 await self._encryption.tell(turn.room_id, intent, turn.event_id)
             except MatrixRequestError as error:
                 log.info("not told of encryption", room=turn.room_id, reason=refusal(error))

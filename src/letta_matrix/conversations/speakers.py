@@ -4,7 +4,6 @@ from letta_matrix.config import Config
 from letta_matrix.conversations.reply import Reply
 from letta_matrix.conversations.voices import Voices
 from letta_matrix.matrix.homeserver import Homeserver
-from letta_matrix.matrix.intent import Intent
 from letta_matrix.store.agents import AgentDirectory, AgentStatus
 from letta_matrix.store.outbox import Outbox
 from letta_matrix.store.rooms import Rooms
@@ -41,7 +40,7 @@ class Speaker:
         if user_id is None:
             return None
         interval = self._config.conversations.edit_interval
-        return Reply(turn, Intent(self._homeserver, user_id), self._outbox, interval, entries)
+        return Reply(turn, self._homeserver.acting_as(user_id), self._outbox, interval, entries)
 
     async def deliver(self, turn: Turn, reply: Reply) -> None:
         """Send what is owed for a turn and end it; where that may not be said in its room,

@@ -13,7 +13,6 @@ import structlog
 from letta_matrix.common import clock
 from letta_matrix.conversations.reply import Reply
 from letta_matrix.matrix.homeserver import Homeserver
-from letta_matrix.matrix.intent import Intent
 from letta_matrix.runtimes.faults import RuntimeFault
 from letta_matrix.runtimes.protocol import AgentInfo, AgentRuntime, Speech
 from letta_matrix.store.agents import Agent, AgentDirectory, AgentStatus
@@ -126,5 +125,5 @@ class SpeechWatch:
             kind=TurnKind.SPEECH,
             thread_id=place.thread_id,
         )
-        reply = Reply(turn, Intent(self._homeserver, agent.user_id), self._outbox, 1.0)
+        reply = Reply(turn, self._homeserver.acting_as(agent.user_id), self._outbox, 1.0)
         return turn, await reply.whole(UNASKED + speech.text)

@@ -87,7 +87,7 @@ class Surroundings:
     async def look(self, room_id: str) -> None:
         """Learn which persons are in a room, if the homeserver tells any of us."""
         for user_id in self._here(room_id):
-            intent = Intent(self._homeserver, user_id)
+            intent = self._homeserver.acting_as(user_id)
             try:
                 await self._rooms.learn(room_id, partial(self._people, intent, room_id))
             except (MatrixRequestError, HomeserverUnavailable) as error:
@@ -174,7 +174,7 @@ class Surroundings:
     async def _told(self, room_id: str, event_id: str) -> _Written | None:
         for user_id in self._here(room_id)[:1]:
             try:
-                event = await Intent(self._homeserver, user_id).event(room_id, event_id)
+                event = await self._homeserver.acting_as(user_id).event(room_id, event_id)
             except (MatrixRequestError, HomeserverUnavailable) as error:
                 log.debug("an event cannot be looked at", room=room_id, reason=str(error))
                 return None

@@ -15,7 +15,6 @@ from letta_matrix.conversations.readable import attachment_of, read_prompt
 from letta_matrix.matrix.errors import is_refusal
 from letta_matrix.matrix.events import newest_content
 from letta_matrix.matrix.homeserver import Homeserver, HomeserverUnavailable
-from letta_matrix.matrix.intent import Intent
 from letta_matrix.matrix.transactions import txn_id
 from letta_matrix.store.agents import AgentDirectory
 from letta_matrix.store.amendments import Amended, Amendment
@@ -141,7 +140,7 @@ class Withdrawals:
             await self._dispatcher().queues.over(turn_id)
         cause = txn_id(turn.event_id, turn.agent_id, "revise", str(amended.amendment.at))
         try:
-            ghost = Intent(self._homeserver, agent.user_id)
+            ghost = self._homeserver.acting_as(agent.user_id)
             await ghost.react(turn.room_id, turn.event_id, ASK_AGAIN, cause)
         except (MatrixRequestError, HomeserverUnavailable) as error:
             log.debug("asking anew is not offered", turn=turn.turn_id, reason=str(error))
@@ -164,7 +163,7 @@ class Withdrawals:
     async def _seen(self, turn: Turn, event_id: str) -> Mapping[str, Any]:
         """An event of a turn's room, empty if the homeserver does not show it."""
         agent = self._directory.get(turn.agent_id)
-        viewer = Intent(self._homeserver, agent.user_id if agent is not None else self._bot)
+        viewer = self._homeserver.acting_as(agent.user_id if agent is not None else self._bot)
         try:
             return await viewer.event(turn.room_id, event_id)
         except MatrixRequestError as error:

@@ -10,7 +10,7 @@ import io
 import random
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import aiohttp
 from mautrix.api import HTTPAPI, Method, PathBuilder
@@ -33,6 +33,9 @@ from letta_matrix.matrix.pacing import Pacer
 from letta_matrix.matrix.retries import Retries, Retry
 from letta_matrix.matrix.route import Route, certificate_fault
 from letta_matrix.matrix.server_clock import ServerClock
+
+if TYPE_CHECKING:
+    from letta_matrix.matrix.intent import Intent
 
 _FIRST_PAUSE = 0.25
 _LONGEST_PAUSE = 10.0
@@ -166,6 +169,12 @@ class Homeserver:
         theirs._api.clock = self.clock
         theirs._is_ours = False
         return theirs
+
+    def acting_as(self, user_id: str) -> "Intent":
+        """What one of our users does there; every intent is made here."""
+        from letta_matrix.matrix.intent import Intent
+
+        return Intent(self, user_id)
 
     async def close(self) -> None:
         await self._session.close()

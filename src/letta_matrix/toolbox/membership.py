@@ -74,7 +74,7 @@ class Membership:
             await caller.intent.invite(room_id, user_id, reason)
         if not is_ours(user_id, self._bot_user_id):
             return "invite"
-        guest = Intent(self._homeserver, user_id)
+        guest = self._homeserver.acting_as(user_id)
         await guest.join(room_id)
         await self.entered(guest, room_id)
         return "join"

@@ -285,16 +285,16 @@ class Toolbox:
     def _intent(self, principal: Principal) -> Intent:
         if principal.person:
             theirs = self._homeserver.with_token(principal.access_token)
-            return Intent(theirs, principal.person)
+            return theirs.acting_as(principal.person)
         if not principal.agent_id:
-            return Intent(self._homeserver, self._config.bot_user_id)
+            return self._homeserver.acting_as(self._config.bot_user_id)
         agent = self._directory.get(principal.agent_id)
         if agent is None or agent.status is not AgentStatus.ACTIVE:
             raise ToolError(
                 f"The agent {principal.agent_id}, as which you act, does not exist (any more).",
                 Fault.FORBIDDEN,
             )
-        return Intent(self._homeserver, agent.user_id)
+        return self._homeserver.acting_as(agent.user_id)
 
     def _agents_principal(self, agent_id: str) -> Principal:
         settings = self._config.conversations
