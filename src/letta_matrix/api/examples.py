@@ -21,6 +21,7 @@ _BY_NAME: Mapping[str, Any] = {
     "answer_event_id": "$ZJ5Xy2Qn6Vb1sT0cQ1mN4gq3dK8wYp7uRfLhEoAiBxM",
     "asked_at": _TIME,
     "at": _TIME,
+    "avatar": "mxc://example.org/abc",
     "created_at": _TIME,
     "description": "Knows the archive.",
     "door": "api",
@@ -28,7 +29,7 @@ _BY_NAME: Mapping[str, Any] = {
     "expires_at": _TIME + 900,
     "formatted_time": "2026-09-21 14:13:20",
     "invite": "@ann:example.org",
-    "key": "9f2c41d07ab3",
+    "key": "👍",
     "label": "nightly report",
     "matrix_user_id": "@agent_1:example.org",
     "message": "Good **morning**.",
@@ -69,6 +70,7 @@ _BY_TYPE: Mapping[str, Any] = {
 }
 _TYPES = {"string": str, "number": float}
 _NOTHING = ("", None)
+_NULL = {"type": "null"}
 _DEEPEST = 6
 
 
@@ -120,6 +122,7 @@ class Examples:
                 called: self.of(field, called, depth + 1)
                 for called, field in fields.items()
                 if field.get("default", 1) not in _NOTHING
+                and (called in schema.get("required", ()) or _NULL not in field.get("anyOf", ()))
             }
         return max(schema.get("minimum", 1), 1) if kind == "integer" else _BY_TYPE[kind]
 

@@ -99,7 +99,7 @@ class Turn(TypedDict):
 
 
 class Approval(TypedDict):
-    key: str
+    key: Annotated[str, Field(examples=["9f2c41d07ab3"])]
     agent_id: str
     turn_id: str
     room_id: str
