@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Coroutine
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from fastapi import Request
 from starlette.requests import ClientDisconnect
@@ -11,6 +11,7 @@ from letta_matrix.access.authenticator import bearer_of
 from letta_matrix.api.problems import Problem
 from letta_matrix.api.security import peer_of, services_of
 from letta_matrix.common import clock
+from letta_matrix.common.waiting import ended, ends_before
 
 EVERY = 5.0
 """Seconds between two looks whether a token is still good."""
@@ -50,20 +51,12 @@ class Presence:
 
         Raises ClientDisconnect, and what `confirm` and `work` raise.
         """
-        task, stopping = asyncio.create_task(work), asyncio.create_task(self._stopping.wait())
-        until: set[asyncio.Task[Any]] = {task, stopping}
+        task = asyncio.create_task(work)
         try:
-            while not task.done():
-                await asyncio.wait(
-                    until, timeout=min(_LOOK, EVERY), return_when=asyncio.FIRST_COMPLETED
-                )
-                if task.done():
-                    break
+            while not await ends_before(task, self._stopping, min(_LOOK, EVERY)):
                 if await self._request.is_disconnected():
                     raise ClientDisconnect
                 await self.confirm()
         finally:
-            for one in until:
-                one.cancel()
-            await asyncio.gather(*until, return_exceptions=True)
+            await ended(task)
         return await task

@@ -12,6 +12,7 @@ import aiohttp
 from yarl import URL
 
 from letta_matrix.common import clock
+from letta_matrix.common.waiting import ended, ends_before
 from letta_matrix.matrix import answers
 from letta_matrix.matrix.homeserver import Homeserver
 
@@ -42,7 +43,7 @@ async def until_gone(homeserver: Homeserver) -> Presence:
     """
     holding = asyncio.create_task(_until_refused(homeserver))
     try:
-        while not await _ends_before_cause(holding, homeserver.outage):
+        while not await ends_before(holding, homeserver.outage, _IDLE):
             homeserver.outage.clear()
             if (presence := await look(homeserver)) is not Presence.HERE:
                 return presence
@@ -51,8 +52,7 @@ async def until_gone(homeserver: Homeserver) -> Presence:
         holding.result()
         return Presence.AWAY
     finally:
-        holding.cancel()
-        await asyncio.gather(holding, return_exceptions=True)
+        await ended(holding)
 
 
 async def until_back(homeserver: Homeserver) -> Presence:
@@ -85,16 +85,6 @@ async def look(homeserver: Homeserver) -> Presence:
         return Presence.AWAY if homeserver.process == "" else Presence.SLOW
     except (aiohttp.ClientError, answers.ForeignAnswer):
         return Presence.AWAY
-
-
-async def _ends_before_cause(holding: asyncio.Task[None], outage: asyncio.Event) -> bool:
-    failing = asyncio.create_task(outage.wait())
-    try:
-        await asyncio.wait({holding, failing}, timeout=_IDLE, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        failing.cancel()
-        await asyncio.gather(failing, return_exceptions=True)
-    return holding.done()
 
 
 async def _until_refused(homeserver: Homeserver) -> None:

@@ -11,7 +11,7 @@ from letta_matrix.common import clock
 from letta_matrix.config import Config
 from letta_matrix.matrix.content import text_content
 from letta_matrix.store.agents import Agent, AgentDirectory
-from letta_matrix.store.outbox import Outbox, OutboxKind
+from letta_matrix.store.outbox import Outbox
 from letta_matrix.store.rooms import Rooms
 from letta_matrix.store.turns import TurnStatus, TurnStore, turn_id_of
 from letta_matrix.toolbox.agent_tools import AGENT, known_to
@@ -106,7 +106,7 @@ class Messaging:
             is_done = await self._done(turn_id, params.wait_seconds)
         if not is_done:
             return {**told, "note": _NOT_YET}
-        answer = await self._answer(turn_id)
+        answer = await self._outbox.said(turn_id) or "(no answer)"
         return fit_texts(lambda length: {**told, **UNTRUSTED, "answer": cut(answer, length)}, _CUT)
 
     def _target(self, caller: Caller, ref: str) -> Agent:
@@ -177,13 +177,3 @@ class Messaging:
                 return False
             await asyncio.sleep(min(pause, left))
             pause = min(pause * 1.5, _LAST_LOOK)
-
-    async def _answer(self, turn_id: str) -> str:
-        """What a turn that is over has said, with the notices beside it."""
-        notices = [
-            str(entry.content.get("body", ""))
-            for entry in await self._outbox.of_turn(turn_id)
-            if entry.kind in (OutboxKind.NOTICE, OutboxKind.OFFER)
-        ]
-        said = [await self._outbox.reply_text(turn_id), *notices]
-        return "\n\n".join(filter(None, said)) or "(no answer)"

@@ -26,6 +26,7 @@ from letta_matrix.runtimes.faults import (
 )
 from letta_matrix.runtimes.protocol import (
     AgentInfo,
+    AgentRuntime,
     ApprovalRequested,
     Capabilities,
     Said,
@@ -46,7 +47,7 @@ RECOVERY_GRACE = 120.0
 """Seconds after the start in which no frame is given up: turns of a killed bridge may want it."""
 
 
-class AppServer:
+class AppServer(AgentRuntime):
     """Implements `AgentRuntime` over a keeper's WebSocket to an App Server.
 
     `socket` is the keeper's Unix socket; a keeper is started where none answers there.
@@ -208,12 +209,7 @@ class AppServer:
             follower.put_nowait(Mark.CANCELLED)
 
     async def answer_approval(
-        self,
-        request: TurnRequest,
-        approval_id: str,
-        *,
-        allow: bool,
-        message: str = "",
+        self, request: TurnRequest, approval_id: str, *, allow: bool, message: str = ""
     ) -> None:
         """See `AgentRuntime.answer_approval`. Nothing is allowed for good there: it would hold for
         all agents of the App Server, whoever asks."""
