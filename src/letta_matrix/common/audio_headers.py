@@ -1,5 +1,7 @@
 """What the bytes of an audio file tell without decoding them: its format and length."""
 
+from letta_matrix.common.image_headers import little
+
 _MAGIC = {
     b"OggS": "audio/ogg",
     b"ID3": "audio/mpeg",
@@ -39,13 +41,13 @@ def audio_seconds(data: bytes) -> float | None:
 
 def _ogg(data: bytes) -> float | None:
     if (opus := data.find(b"OpusHead", 0, 200)) >= 0:
-        rate, skipped = _OPUS_RATE, _little(data[opus + 10 : opus + 12])
+        rate, skipped = _OPUS_RATE, little(data[opus + 10 : opus + 12])
     elif (vorbis := data.find(b"\x01vorbis", 0, 200)) >= 0:
-        rate, skipped = _little(data[vorbis + 12 : vorbis + 16]), 0
+        rate, skipped = little(data[vorbis + 12 : vorbis + 16]), 0
     else:
         return None
     last = data.rfind(b"OggS", max(len(data) - _LAST_PAGES, 0))
-    samples = _little(data[last + 6 : last + 14]) - skipped
+    samples = little(data[last + 6 : last + 14]) - skipped
     # All bits are set on a page where no packet ends.
     return samples / rate if last > 0 and rate and 0 < samples < 2**48 else None
 
@@ -55,16 +57,12 @@ def _wav(data: bytes) -> float | None:
     for _ in range(_MOST):
         if at + 8 > len(data):
             break
-        name, length = data[at : at + 4], _little(data[at + 4 : at + 8])
+        name, length = data[at : at + 4], little(data[at + 4 : at + 8])
         if name == b"fmt ":
-            bytes_a_second = _little(data[at + 16 : at + 20])
+            bytes_a_second = little(data[at + 16 : at + 20])
         if name == b"data":
             # Written while recording, it may claim more than there is.
             length = min(length, len(data) - at - 8)
             return length / bytes_a_second if bytes_a_second and length else None
         at += 8 + length + length % 2
     return None
-
-
-def _little(data: bytes) -> int:
-    return int.from_bytes(data, "little")
