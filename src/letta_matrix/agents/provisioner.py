@@ -20,6 +20,7 @@ from letta_matrix.agents.own_rooms import LONGEST_NAME, OwnRooms, bring, picture
 from letta_matrix.agents.remembered import Remembered
 from letta_matrix.agents.room_access import change_access, invite_all, uninvited, wanted_access
 from letta_matrix.common.json_fields import items, mapping
+from letta_matrix.common.parts import part
 from letta_matrix.config import Config
 from letta_matrix.matrix.avatars import avatar_png
 from letta_matrix.matrix.content import MARKER
@@ -45,31 +46,25 @@ _LOOK = 60.0
 """Seconds between looks for decoration that is to be tried again."""
 
 
+@part
 class Provisioner:
     """Runs the steps for agents that changed, a few at a time.
 
     `on_room` hears of each agent's room once in the life of this object, and again if it failed.
     """
 
-    def __init__(
-        self,
-        config: Config,
-        homeserver: Homeserver,
-        directory: AgentDirectory,
-        home: Home,
-        remembered: Remembered,
-        default_room_version: int,
-        on_room: Callable[[str], Awaitable[None]],
-    ) -> None:
-        self._config = config
-        self._homeserver = homeserver
-        self._directory = directory
-        self._home = home
-        self._remembered = remembered
-        self._decoration = home.decoration
-        self._rooms = OwnRooms(config, home, default_room_version)
-        self._on_room = on_room
-        self._slots = asyncio.Semaphore(config.agents.provision_concurrency)
+    _config: Config
+    _homeserver: Homeserver
+    _directory: AgentDirectory
+    _home: Home
+    _remembered: Remembered
+    _default_room_version: int
+    _on_room: Callable[[str], Awaitable[None]]
+
+    def __post_init__(self) -> None:
+        self._decoration = self._home.decoration
+        self._rooms = OwnRooms(self._config, self._home, self._default_room_version)
+        self._slots = asyncio.Semaphore(self._config.agents.provision_concurrency)
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._again: set[str] = set()
         self._unhurried: set[str] = set()

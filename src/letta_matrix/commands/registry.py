@@ -88,8 +88,7 @@ def _explained(command: Command) -> str:
 
 _MODULES = (talking, answering, settings, overview, rooms, management)
 
+_EVERY = [made(show_help), *(one for module in _MODULES for one in declared_in(module))]
+
 # What is for admins comes last.
-COMMANDS = sorted(
-    (made(show_help), *(one for module in _MODULES for one in declared_in(module))),
-    key=lambda one: one.permission == "admin",
-)
+COMMANDS = tuple(sorted(_EVERY, key=lambda one: one.permission == "admin"))

@@ -14,6 +14,7 @@ from letta_matrix.commands.parse import parse_arguments, split_line
 from letta_matrix.commands.registry import COMMANDS, find, usable_by
 from letta_matrix.commands.services import CommandServices
 from letta_matrix.commands.texts import clip
+from letta_matrix.common.parts import part
 from letta_matrix.config import Role
 from letta_matrix.conversations import notices
 from letta_matrix.conversations.reply import Notice
@@ -31,18 +32,13 @@ _LONGEST_ANSWER = 16_000
 """Bytes: an event holds 65,536, with the text as Markdown and as HTML."""
 
 
+@part
 class CommandRunner:
     """Takes turns that are commands to their end; holds no command's state."""
 
-    def __init__(
-        self,
-        homeserver: Homeserver,
-        services: CommandServices,
-        commands: Sequence[Command] = COMMANDS,
-    ) -> None:
-        self._homeserver = homeserver
-        self._services = services
-        self._commands = commands
+    _homeserver: Homeserver
+    _services: CommandServices
+    _commands: Sequence[Command] = COMMANDS
 
     async def run(self, turn: Turn, *, recovered: bool) -> None:
         """Do a command and answer it exactly once. `recovered`: an earlier try may have done it.

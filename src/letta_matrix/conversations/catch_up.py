@@ -14,6 +14,7 @@ from typing import Any
 import structlog
 from mautrix.errors import MatrixRequestError
 
+from letta_matrix.common.parts import part
 from letta_matrix.conversations.dispatcher import Dispatcher
 from letta_matrix.matrix.events import Event, corrected
 from letta_matrix.matrix.intent import Intent
@@ -35,27 +36,20 @@ _BEAT = 1800.0
 _OLDER, _NEWER = "alive_older", "alive_newer"
 
 
+@part
 class CatchUp:
     """Looks for what was missed since the bridge was last surely up to date, at most `max_age`
     seconds ago. `trouble` says, for half an hour, where that was too long ago."""
 
-    def __init__(
-        self,
-        bot: Intent,
-        directory: AgentDirectory,
-        rooms: Rooms,
-        turns: TurnStore,
-        meta: Meta,
-        dispatcher: Dispatcher,
-        max_age: float,
-    ) -> None:
-        self._bot = bot
-        self._directory = directory
-        self._rooms = rooms
-        self._turns = turns
-        self._meta = meta
-        self._dispatcher = dispatcher
-        self._max_age = max_age
+    _bot: Intent
+    _directory: AgentDirectory
+    _rooms: Rooms
+    _turns: TurnStore
+    _meta: Meta
+    _dispatcher: Dispatcher
+    _max_age: float
+
+    def __post_init__(self) -> None:
         self._unseen = 0
 
     @property

@@ -8,6 +8,7 @@ import structlog
 from mautrix.errors import MatrixRequestError
 
 from letta_matrix.common.json_fields import Json
+from letta_matrix.common.parts import part
 from letta_matrix.conversations.routing import sent_at
 from letta_matrix.matrix.errors import is_refusal, refusal
 from letta_matrix.matrix.events import corrected
@@ -38,6 +39,7 @@ class Opener(Protocol):
         ...
 
 
+@part
 class Invitations:
     """Runs the turns of invites: the invited user joins, and what it is there for is kept. What
     people wrote meanwhile, as clients do that make a room and send the first message at once, is
@@ -47,27 +49,15 @@ class Invitations:
     again.
     """
 
-    def __init__(
-        self,
-        homeserver: Homeserver,
-        rooms: Rooms,
-        turns: TurnStore,
-        may_invite: Callable[[str], bool],
-        opener: Callable[[], Opener],
-        outbox: Outbox,
-        max_age: float,
-        bot_user_id: str = "",
-        entered: Callable[[Turn, Intent], Awaitable[None]] | None = None,
-    ) -> None:
-        self._homeserver = homeserver
-        self._rooms = rooms
-        self._turns = turns
-        self._may_invite = may_invite
-        self._opener = opener
-        self._outbox = outbox
-        self._max_age = max_age
-        self._bot_user_id = bot_user_id
-        self._entered = entered
+    _homeserver: Homeserver
+    _rooms: Rooms
+    _turns: TurnStore
+    _may_invite: Callable[[str], bool]
+    _opener: Callable[[], Opener]
+    _outbox: Outbox
+    _max_age: float
+    _bot_user_id: str = ""
+    _entered: Callable[[Turn, Intent], Awaitable[None]] | None = None
 
     async def run(self, turn: Turn, *, recovered: bool) -> None:
         """Join the room, or leave it; an invite that has been taken back is let go."""

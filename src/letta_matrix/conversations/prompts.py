@@ -9,6 +9,7 @@ from weakref import WeakValueDictionary
 import structlog
 from mautrix.errors import MatrixRequestError
 
+from letta_matrix.common.parts import part
 from letta_matrix.config import Config
 from letta_matrix.conversations.attachments import (
     Attached,
@@ -61,22 +62,18 @@ class Prompt:
     several: bool = False
 
 
+@part
 class Prompts:
     """Makes prompts when their turns start. Whoever sees members or names of rooms change calls
     `roster.forget`."""
 
-    def __init__(
-        self,
-        config: Config,
-        homeserver: Homeserver,
-        directory: AgentDirectory,
-        contexts: Contexts | None = None,
-    ) -> None:
-        self._config = config
-        self._homeserver = homeserver
-        self._directory = directory
-        self._contexts = contexts
-        self.roster = Roster(homeserver)
+    _config: Config
+    _homeserver: Homeserver
+    _directory: AgentDirectory
+    _contexts: Contexts | None = None
+
+    def __post_init__(self) -> None:
+        self.roster = Roster(self._homeserver)
         # One file of each person at a time: those that wait for a decoder wait in turn, and
         # whoever sends many waits for their own.
         self._reading = WeakValueDictionary[str, asyncio.Lock]()

@@ -9,6 +9,7 @@ import structlog
 from mautrix.errors import MatrixRequestError
 
 from letta_matrix.common.json_fields import mapping
+from letta_matrix.common.parts import part
 from letta_matrix.config import Config
 from letta_matrix.conversations import notices
 from letta_matrix.conversations.routing import are_ids
@@ -40,6 +41,7 @@ class _Move:
     at: float
 
 
+@part
 class RoomMoves:
     """Follows to rooms that replace those we are in.
 
@@ -51,23 +53,15 @@ class RoomMoves:
     `leave_space` takes a room out of the space.
     """
 
-    def __init__(
-        self,
-        config: Config,
-        homeserver: Homeserver,
-        directory: AgentDirectory,
-        rooms: Rooms,
-        conversations: ConversationStore,
-        on_room: Callable[[str], Awaitable[None]] = _nothing,
-        leave_space: Callable[[str], Awaitable[None]] = _nothing,
-    ) -> None:
-        self._config = config
-        self._homeserver = homeserver
-        self._directory = directory
-        self._rooms = rooms
-        self._conversations = conversations
-        self._on_room = on_room
-        self._leave_space = leave_space
+    _config: Config
+    _homeserver: Homeserver
+    _directory: AgentDirectory
+    _rooms: Rooms
+    _conversations: ConversationStore
+    _on_room: Callable[[str], Awaitable[None]] = _nothing
+    _leave_space: Callable[[str], Awaitable[None]] = _nothing
+
+    def __post_init__(self) -> None:
         self.on_moved: Callable[[list[Agent]], Awaitable[None]] = _nothing
 
     async def follow(self, turn: Turn) -> list[tuple[Intent, str]]:

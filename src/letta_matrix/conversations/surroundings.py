@@ -10,6 +10,7 @@ import structlog
 from mautrix.errors import MatrixRequestError
 
 from letta_matrix.common.json_fields import mapping
+from letta_matrix.common.parts import part
 from letta_matrix.common.tasks import Tasks
 from letta_matrix.conversations.audience import NOTHING, Refers
 from letta_matrix.conversations.readable import SAID, read_prompt
@@ -42,26 +43,21 @@ class _Written(NamedTuple):
     thread: str
 
 
+@part
 class Surroundings:
     """Knows it from what came by (`heard`) and what the database has, and asks the homeserver
     only for the rest."""
 
-    def __init__(
-        self,
-        router: Router,
-        bot: Intent,
-        directory: AgentDirectory,
-        rooms: Rooms,
-        outbox: Outbox,
-        turns: TurnStore,
-    ) -> None:
-        self._router = router
-        self._homeserver = bot.homeserver
-        self._directory = directory
-        self._rooms = rooms
-        self._outbox = outbox
-        self._turns = turns
-        self._bot_user_id = bot.user_id
+    _router: Router
+    _bot: Intent
+    _directory: AgentDirectory
+    _rooms: Rooms
+    _outbox: Outbox
+    _turns: TurnStore
+
+    def __post_init__(self) -> None:
+        self._homeserver = self._bot.homeserver
+        self._bot_user_id = self._bot.user_id
         self._written: dict[str, _Written] = {}
         self._looking: dict[str, bool] = {}
         self._looks = Tasks()

@@ -8,6 +8,7 @@ import structlog
 from mautrix.errors import MatrixRequestError
 
 from letta_matrix.common.json_fields import mapping
+from letta_matrix.common.parts import part
 from letta_matrix.common.tasks import Tasks
 from letta_matrix.conversations.answers import ASK_AGAIN
 from letta_matrix.conversations.approvals import Approvals
@@ -53,29 +54,22 @@ class Amender(Protocol):
         ...
 
 
+@part
 class Withdrawals:
     """Hears of amendments, and runs the turns of redactions: those of our own events, and those
     by moderators, count only when the homeserver shows the event without its content."""
 
-    def __init__(
-        self,
-        homeserver: Homeserver,
-        directory: AgentDirectory,
-        bot_user_id: str,
-        turns: TurnStore,
-        outbox: Outbox,
-        approvals: Approvals,
-        stop: Stopper,
-        dispatcher: Callable[[], Amender],
-    ) -> None:
-        self._homeserver = homeserver
-        self._directory = directory
-        self._bot = bot_user_id
-        self._turns = turns
-        self._outbox = outbox
-        self._approvals = approvals
-        self._stop = stop
-        self._dispatcher = dispatcher
+    _homeserver: Homeserver
+    _directory: AgentDirectory
+    _bot_user_id: str
+    _turns: TurnStore
+    _outbox: Outbox
+    _approvals: Approvals
+    _stop: Stopper
+    _dispatcher: Callable[[], Amender]
+
+    def __post_init__(self) -> None:
+        self._bot = self._bot_user_id
         self._background = Tasks()
 
     def amended(self, amended: Amended) -> None:

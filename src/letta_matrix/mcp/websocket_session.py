@@ -31,6 +31,7 @@ from letta_matrix.access.authenticator import (
     TooOften,
     Unauthorized,
 )
+from letta_matrix.common.parts import part
 from letta_matrix.mcp.caller import PRINCIPAL, TOOLSET
 from letta_matrix.mcp.core import Core
 from letta_matrix.mcp.frames import (
@@ -84,6 +85,7 @@ class Visit:
     headers: Mapping[str, str]
 
 
+@part
 class Session:
     """Carries messages between a client and the server until one of them has gone.
 
@@ -92,28 +94,18 @@ class Session:
     `in_flight` is what large messages share with the other doors.
     """
 
-    def __init__(
-        self,
-        socket: web.WebSocketResponse,
-        bearer: str,
-        caller: str,
-        authenticator: Authenticator,
-        core: Core,
-        peer: str,
-        toolset: Toolset,
-        abort: Callable[[], object],
-        in_flight: InFlight,
-    ) -> None:
-        self._socket = socket
-        self._bearer = bearer
-        self._caller = caller
-        self._headers = {"authorization": f"Bearer {bearer}"}
-        self._authenticator = authenticator
-        self._core = core
-        self._peer = peer
-        self._toolset = toolset
-        self._abort = abort
-        self._in_flight = in_flight
+    _socket: web.WebSocketResponse
+    _bearer: str
+    _caller: str
+    _authenticator: Authenticator
+    _core: Core
+    _peer: str
+    _toolset: Toolset
+    _abort: Callable[[], object]
+    _in_flight: InFlight
+
+    def __post_init__(self) -> None:
+        self._headers = {"authorization": f"Bearer {self._bearer}"}
         self._open: dict[RequestId, contextlib.AsyncExitStack] = {}
 
     async def run(self) -> None:

@@ -8,6 +8,7 @@ from pydantic import Field
 from typing_extensions import TypedDict
 
 from letta_matrix.common import clock
+from letta_matrix.common.parts import part
 from letta_matrix.config import Config
 from letta_matrix.matrix.content import text_content
 from letta_matrix.store.agents import Agent, AgentDirectory
@@ -63,25 +64,20 @@ class AgentAnswer(TypedDict):
     note: NotRequired[str]
 
 
+@part
 class Messaging:
     """Writes to agents in their own rooms, as another agent or as the bot, and waits for what
     they answer."""
 
-    def __init__(
-        self,
-        config: Config,
-        directory: AgentDirectory,
-        rooms: Rooms,
-        turns: TurnStore,
-        outbox: Outbox,
-        visits: Visits,
-    ) -> None:
-        self._max_hops = config.conversations.max_hops
-        self._directory = directory
-        self._rooms = rooms
-        self._visits = visits
-        self._turns = turns
-        self._outbox = outbox
+    _config: Config
+    _directory: AgentDirectory
+    _rooms: Rooms
+    _turns: TurnStore
+    _outbox: Outbox
+    _visits: Visits
+
+    def __post_init__(self) -> None:
+        self._max_hops = self._config.conversations.max_hops
 
     @tool("message_agent", "Message an agent", Scope.AGENTS, AgentAnswer, seconds=None)
     async def message_agent(self, caller: Caller, params: MessageAgent) -> Result:
