@@ -13,8 +13,8 @@ from starlette.routing import compile_path
 from tests.builders import config_for
 from typing_extensions import is_typeddict
 
-from letta_matrix.api.app import make_app
 from letta_matrix.client import LettaMatrix, types
+from letta_matrix.doors.rest.app import make_app
 from letta_matrix.toolbox.registry import Toolbox
 
 Json = dict[str, Any]

@@ -9,8 +9,6 @@ from letta_matrix.agents.losses import Losses
 from letta_matrix.agents.remembered import Remembered
 from letta_matrix.app.listings import Listings
 from letta_matrix.app.stores import Stores
-from letta_matrix.commands.runner import CommandRunner
-from letta_matrix.commands.services import CommandServices
 from letta_matrix.common.vitals import Vitals
 from letta_matrix.config import Config
 from letta_matrix.conversations import notices
@@ -37,6 +35,8 @@ from letta_matrix.conversations.tries import Runner
 from letta_matrix.conversations.turn_runner import TurnRunner
 from letta_matrix.conversations.voices import Voices
 from letta_matrix.conversations.withdrawals import Withdrawals
+from letta_matrix.doors.chat.runner import CommandRunner
+from letta_matrix.doors.chat.services import CommandServices
 from letta_matrix.matrix.homeserver import Homeserver
 from letta_matrix.matrix.pacing import Pacer
 from letta_matrix.matrix.route import route_to

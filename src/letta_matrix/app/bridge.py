@@ -25,10 +25,11 @@ from letta_matrix.app.pulse import Ping, Reach, StorePulse
 from letta_matrix.app.stores import Stores
 from letta_matrix.app.sweep import Sweep
 from letta_matrix.common import clock
+from letta_matrix.common.connections.descriptors import raise_limit
 from letta_matrix.common.json_fields import mapping
 from letta_matrix.common.vitals import State, Trouble, Vitals, lines, said
 from letta_matrix.config import Config
-from letta_matrix.connections.descriptors import raise_limit
+from letta_matrix.doors.web.listening import check_free, listen
 from letta_matrix.matrix import answers
 from letta_matrix.matrix.appservice import Appservice
 from letta_matrix.matrix.errors import refused_request
@@ -40,7 +41,6 @@ from letta_matrix.runtimes.adapters import make_runtime
 from letta_matrix.runtimes.protocol import AgentRuntime
 from letta_matrix.store.agents import AgentStatus
 from letta_matrix.store.database import StoreUnavailable
-from letta_matrix.web.listening import check_free, listen
 
 log = structlog.get_logger()
 

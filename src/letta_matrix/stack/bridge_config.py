@@ -7,9 +7,9 @@ from typing import Any, cast
 
 import yaml
 
+from letta_matrix.common.connections.known_servers import KnownServer, server_at
 from letta_matrix.common.json_fields import mapping
 from letta_matrix.config import Config, ConfigError, load_config
-from letta_matrix.connections.known_servers import KnownServer, server_at
 from letta_matrix.matrix.registration import registration
 from letta_matrix.stack.errors import StackError
 from letta_matrix.stack.files import write_private_if_changed

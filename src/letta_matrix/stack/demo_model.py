@@ -21,10 +21,10 @@ from typing import Any, cast
 
 from aiohttp import web
 
+from letta_matrix.common.connections.admission import Connections
+from letta_matrix.common.connections.aiohttp_server import AiohttpServer
+from letta_matrix.common.connections.descriptors import most_connections
 from letta_matrix.common.json_fields import as_list, mapping
-from letta_matrix.connections.admission import Connections
-from letta_matrix.connections.aiohttp_server import AiohttpServer
-from letta_matrix.connections.descriptors import most_connections
 from letta_matrix.stack.models import DEMO_MODEL, demo_key
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]

@@ -18,8 +18,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from letta_matrix.common import clock, log_files
+from letta_matrix.common.connections.inherited import handed_down
 from letta_matrix.common.waiting import unless
-from letta_matrix.connections.inherited import handed_down
 from letta_matrix.stack.errors import StackError
 from letta_matrix.stack.silence import Probe, until_hung
 

@@ -10,10 +10,14 @@ from pathlib import Path
 
 import aiohttp
 
+from letta_matrix.common.connections.descriptors import raise_limit
+from letta_matrix.common.connections.known_servers import (
+    CheckedConnector,
+    KnownServer,
+    note_process,
+)
 from letta_matrix.common.waiting import unless
 from letta_matrix.config import Config
-from letta_matrix.connections.descriptors import raise_limit
-from letta_matrix.connections.known_servers import CheckedConnector, KnownServer, note_process
 from letta_matrix.stack.agents_home import AgentsHome, Wanted
 from letta_matrix.stack.bridge_config import (
     PID_FILES,

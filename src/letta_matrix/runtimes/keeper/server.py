@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from letta_matrix.common.connections.known_servers import server_at
 from letta_matrix.common.loopback import is_loopback
-from letta_matrix.connections.known_servers import server_at
 from letta_matrix.runtimes.keeper import wire
 from letta_matrix.runtimes.keeper.buffer import FrameBuffer
 from letta_matrix.runtimes.keeper.upstream import Upstream
