@@ -9,9 +9,6 @@ import pytest
 from tests.builders import APPROVABLE, PERSON, InSight, agent, config_for, message
 from tests.fake_homeserver import FakeHomeserver
 
-from letta_matrix.commands.command import Command
-from letta_matrix.commands.runner import CommandRunner
-from letta_matrix.commands.services import CommandServices
 from letta_matrix.common.vitals import Vitals
 from letta_matrix.config import Config
 from letta_matrix.conversations.admission import Admission
@@ -19,6 +16,9 @@ from letta_matrix.conversations.approvals import Approvals
 from letta_matrix.conversations.roster import Roster
 from letta_matrix.conversations.speakers import Speaker
 from letta_matrix.conversations.voices import Voices
+from letta_matrix.doors.chat.command import Command
+from letta_matrix.doors.chat.runner import CommandRunner
+from letta_matrix.doors.chat.services import CommandServices
 from letta_matrix.matrix.homeserver import Homeserver
 from letta_matrix.operations.agents import AgentOperations
 from letta_matrix.operations.approvals import ApprovalOperations
@@ -37,6 +37,7 @@ from letta_matrix.store.places import Place
 from letta_matrix.store.rooms import Rooms
 from letta_matrix.store.turns import Turn, TurnKind, TurnStatus, TurnStore, turn_id_of
 from letta_matrix.toolbox.registry import Toolbox
+from letta_matrix.toolbox.tool import tools_in
 
 ADMIN = "@root:test"
 STRANGER = "@bob:test"
@@ -102,9 +103,9 @@ class Stage:
             config, self.directory, self.runtimes, admission, self.sync, self.archive
         )
         operations = [
-            *agents.all(),
-            *ApprovalOperations(self.approvals).all(),
-            *TurnOperations(self.directory, self.turns, self.outbox, self.cancel).all(),
+            *tools_in(agents),
+            *tools_in(ApprovalOperations(self.approvals)),
+            *tools_in(TurnOperations(self.directory, self.turns, self.outbox, self.cancel)),
         ]
         self.audit = AuditStore(self.database)
         toolbox = Toolbox(

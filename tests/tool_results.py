@@ -6,7 +6,7 @@ from typing import Any
 
 import jsonschema
 
-from letta_matrix.matrix.events import items, mapping
+from letta_matrix.common.json_fields import items, mapping
 from letta_matrix.toolbox.tool import Tool
 
 

@@ -17,10 +17,10 @@ from tests.deaf_appservice import DeafAppservice
 from tests.servers import Homeserver, free_port
 from tests.waiting import DEADLINE
 
-from letta_matrix.commands.registry import COMMANDS, listed
-from letta_matrix.connections.admission import Connections
-from letta_matrix.web.pages import chat_routes
-from letta_matrix.web.server import AsgiServer
+from letta_matrix.common.connections.admission import Connections
+from letta_matrix.doors.chat.registry import COMMANDS, listed
+from letta_matrix.doors.web.pages import chat_routes
+from letta_matrix.doors.web.server import AsgiServer
 
 # The first is the same without windows: a sixth of the tests' time less.
 _CHROMIUM = (Path("/usr/bin/chromium-headless-shell"), Path("/usr/bin/chromium"))

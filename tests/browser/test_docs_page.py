@@ -11,11 +11,11 @@ from tests.browser.tabs import Tabs
 from tests.builders import config_for
 from tests.servers import free_port
 
-from letta_matrix.api.app import make_app
-from letta_matrix.connections.admission import Connections
-from letta_matrix.web.front import Front
-from letta_matrix.web.pages import chat_routes, docs_routes
-from letta_matrix.web.server import AsgiServer
+from letta_matrix.common.connections.admission import Connections
+from letta_matrix.doors.rest.app import make_app
+from letta_matrix.doors.web.front import Front
+from letta_matrix.doors.web.pages import chat_routes, docs_routes
+from letta_matrix.doors.web.server import AsgiServer
 
 
 @pytest.fixture(scope="module")

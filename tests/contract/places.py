@@ -18,10 +18,10 @@ from tests.steps import Steps
 from tests.stub_model import MODEL_ID, StubModel, message_text
 from tests.waiting import deadline, eventually
 
+from letta_matrix.common.json_fields import as_list
 from letta_matrix.config import AppServerRuntime, LettaApiRuntime, OpenAICompatibleRuntime
 from letta_matrix.runtimes.app_server import AppServer
 from letta_matrix.runtimes.faults import RuntimeUnavailable
-from letta_matrix.runtimes.json_fields import as_list
 from letta_matrix.runtimes.letta_api import LettaApi
 from letta_matrix.runtimes.memory import Answer, MemoryRuntime
 from letta_matrix.runtimes.openai_compatible import OpenAICompatible, endpoint

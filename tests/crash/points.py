@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-from letta_matrix.commands.runner import CommandRunner
 from letta_matrix.conversations.approvals import Approvals
 from letta_matrix.conversations.reply import Reply
 from letta_matrix.conversations.speech import UNASKED
 from letta_matrix.conversations.turn_runner import TurnRunner
+from letta_matrix.doors.chat.runner import CommandRunner
 from letta_matrix.matrix.appservice import Appservice
 from letta_matrix.matrix.content import BESIDE, MARKER
 from letta_matrix.matrix.intent import Intent

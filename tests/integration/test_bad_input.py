@@ -27,9 +27,9 @@ from tests.waiting import eventually
 
 from letta_matrix.app.bridge import Bridge
 from letta_matrix.conversations import notices
+from letta_matrix.doors.web.listening import PortTakenError
 from letta_matrix.matrix.content import MARKER
 from letta_matrix.runtimes.memory import MemoryRuntime
-from letta_matrix.web.listening import PortTakenError
 
 
 @pytest.fixture(scope="module")

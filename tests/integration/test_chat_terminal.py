@@ -18,7 +18,7 @@ from tests.integration.bridge_world import DATABASE, Person, Room, World, settin
 from tests.scripts import DONE, obey
 from tests.waiting import eventually, within
 
-from letta_matrix.connections.known_servers import note_process
+from letta_matrix.common.connections.known_servers import note_process
 from letta_matrix.conversations import notices
 from letta_matrix.runtimes.memory import Answer, Script
 from letta_matrix.runtimes.protocol import ApprovalRequested, TextDelta, TurnEvent, TurnRequest

@@ -19,7 +19,7 @@ from tests.servers import Homeserver, ServerProcess
 from tests.waiting import eventually, settled
 
 from letta_matrix.access.secrets import issue
-from letta_matrix.matrix.events import mapping
+from letta_matrix.common.json_fields import mapping
 from letta_matrix.stack.supervisor import Command
 from letta_matrix.store.database import Database, database_url
 from letta_matrix.store.tokens import TokenStore

@@ -19,8 +19,8 @@ from tests.waiting import Clock, deadline, eventually, within
 
 from letta_matrix.app import doors
 from letta_matrix.app.bridge import Bridge
+from letta_matrix.common.connections import aiohttp_server
 from letta_matrix.config import Config
-from letta_matrix.connections import aiohttp_server
 from letta_matrix.runtimes.memory import MemoryRuntime
 from letta_matrix.stack.supervisor import Command
 

@@ -18,9 +18,9 @@ from letta_matrix.access.login_limits import _SLOW
 from letta_matrix.access.login_sessions import MOST, RECHECK, LoginSessions
 from letta_matrix.access.refusals import TooOften, Unauthorized
 from letta_matrix.access.secrets import token_id_of
-from letta_matrix.api.compat_login import Login, Logins
-from letta_matrix.api.problems import Problem
 from letta_matrix.app.doors import Doors
+from letta_matrix.doors.rest.compat_login import Login, Logins
+from letta_matrix.doors.rest.problems import Problem
 from letta_matrix.matrix.intent import Intent
 
 ROOM, OTHER = "!1:test", "!2:test"

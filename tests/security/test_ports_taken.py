@@ -20,10 +20,10 @@ from tests.servers import free_offset, free_port
 from tests.squatter import UID, squatting
 from tests.waiting import eventually, within
 
-from letta_matrix.api.downloading import Found, forward
-from letta_matrix.api.problems import Problem
+from letta_matrix.common.connections.known_servers import KnownServer, note_process
 from letta_matrix.config import load_config
-from letta_matrix.connections.known_servers import KnownServer, note_process
+from letta_matrix.doors.rest.downloading import Found, forward
+from letta_matrix.doors.rest.problems import Problem
 from letta_matrix.matrix.homeserver import Homeserver, HomeserverUnavailable
 from letta_matrix.matrix.pacing import Pacer
 from letta_matrix.matrix.route import Route
@@ -138,7 +138,7 @@ async def test_the_keeper_knows_its_app_server(keeper_socket: Path, tmp_path: Pa
 
 _BRIDGE = """
 import socket, sys
-from letta_matrix.connections.listener import bound
+from letta_matrix.common.connections.listener import bound
 (listening,) = bound("127.0.0.1", int(sys.argv[1]))
 listening.setblocking(True)
 while True:

@@ -12,9 +12,9 @@ from tests.fake_homeserver import FakeHomeserver
 from tests.stage import Stage
 
 from letta_matrix.access.secrets import issue
-from letta_matrix.api.problems import PROBLEMS, TYPES
 from letta_matrix.app.doors import Doors
 from letta_matrix.config import Config
+from letta_matrix.doors.rest.problems import PROBLEMS, TYPES
 from letta_matrix.toolbox.principal import Scope
 
 ALL = frozenset(Scope)

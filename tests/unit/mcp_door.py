@@ -14,15 +14,16 @@ from tests.mcp_socket import RawClient, raw_client
 
 from letta_matrix.access.authenticator import Authenticator
 from letta_matrix.access.secrets import issue
+from letta_matrix.common.connections.admission import Connections
 from letta_matrix.config import Config
-from letta_matrix.connections.admission import Connections
+from letta_matrix.doors.mcp.core import Core
+from letta_matrix.doors.mcp.kept_subscriptions import KeptSubscriptions
+from letta_matrix.doors.mcp.services import Services
+from letta_matrix.doors.mcp.subscriptions import Watch
+from letta_matrix.doors.mcp.websocket import McpSockets
+from letta_matrix.doors.web.in_flight import InFlight
 from letta_matrix.matrix.homeserver import Homeserver
 from letta_matrix.matrix.pacing import Pacer
-from letta_matrix.mcp.core import Core
-from letta_matrix.mcp.kept_subscriptions import KeptSubscriptions
-from letta_matrix.mcp.services import Services
-from letta_matrix.mcp.subscriptions import Watch
-from letta_matrix.mcp.websocket import McpSockets
 from letta_matrix.store.agents import AgentDirectory
 from letta_matrix.store.audit import AuditStore
 from letta_matrix.store.conversations import ConversationStore
@@ -37,7 +38,6 @@ from letta_matrix.toolbox.principal import TOOL_SCOPES, Scope
 from letta_matrix.toolbox.registry import Toolbox
 from letta_matrix.toolbox.results import UNTRUSTED
 from letta_matrix.toolbox.tool import Caller, Params, Result, Tool
-from letta_matrix.web.in_flight import InFlight
 
 MINE, OTHERS = "!mine:test", "!others:test"
 

@@ -17,6 +17,7 @@ from letta_matrix.runtimes.protocol import AgentInfo, Capabilities
 from letta_matrix.store.agents import Agent
 from letta_matrix.toolbox.faults import Fault, ToolError
 from letta_matrix.toolbox.principal import Principal, Scope
+from letta_matrix.toolbox.tool import tools_in
 
 ADMIN = Principal("token:a", "", frozenset(Scope))
 
@@ -45,7 +46,7 @@ async def create(stage: Stage, key: str, *runtimes: MemoryRuntime) -> str:
     parts, by_name = stage.parts, {runtime.name: runtime for runtime in runtimes}
     admission = Admission(stage.config, parts.homeserver)
     agents = AgentOperations(stage.config, stage.stores.directory, by_name, admission, sync, forget)
-    parts.toolbox.operations = {one.name: one for one in agents.all()}
+    parts.toolbox.operations = {one.name: one for one in tools_in(agents)}
     wanted = {"name": "Eve"}
     done = await stage.parts.toolbox.do(
         ADMIN, "agents.create", wanted, door="api", transaction_id=key

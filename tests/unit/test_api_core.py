@@ -14,7 +14,7 @@ from tests.waiting import Clock, eventually
 
 from letta_matrix.access.grants import lifetime_of
 from letta_matrix.access.secrets import token_id_of
-from letta_matrix.api.problems import PROBLEMS, Problem, response
+from letta_matrix.doors.rest.problems import PROBLEMS, Problem, response
 from letta_matrix.store.database import StoreUnavailable
 from letta_matrix.store.tokens import TokenStore
 from letta_matrix.toolbox.faults import Fault

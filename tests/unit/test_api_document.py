@@ -11,8 +11,8 @@ from tests.builders import config_for
 from tests.fake_homeserver import FakeHomeserver
 from tests.unit.api_stage import Api, api_on, problem, stage_on
 
-from letta_matrix.api.app import make_app
-from letta_matrix.api.problems import MEDIA_TYPE, PROBLEMS
+from letta_matrix.doors.rest.app import make_app
+from letta_matrix.doors.rest.problems import MEDIA_TYPE, PROBLEMS
 
 Json = dict[str, Any]
 

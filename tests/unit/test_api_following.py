@@ -11,8 +11,8 @@ from tests.fake_homeserver import FakeHomeserver
 from tests.unit.api_stage import Api, api_on, problem, stage_on
 from tests.waiting import eventually
 
-from letta_matrix.api import app, speaking
-from letta_matrix.api.event_stream import event
+from letta_matrix.doors.rest import app, speaking
+from letta_matrix.doors.rest.event_stream import event
 
 
 @pytest.fixture

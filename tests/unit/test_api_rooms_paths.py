@@ -6,7 +6,7 @@ from urllib.parse import quote, unquote
 import pytest
 from fastapi import FastAPI
 
-from letta_matrix.api.paths import EventOfPath, RoomOfPath, SlashesInSegments
+from letta_matrix.doors.rest.paths import EventOfPath, RoomOfPath, SlashesInSegments
 
 
 def make_app() -> FastAPI:

@@ -10,7 +10,7 @@ from tests.fake_homeserver import FakeHomeserver
 from tests.unit.api_stage import Api, api_on, problem, stage_on
 from tests.waiting import Clock, eventually, settled
 
-from letta_matrix.api.following import _ARRIVAL
+from letta_matrix.doors.rest.following import _ARRIVAL
 
 ROOM = "!1:test"
 PATH = "/api/v1/agents/agent-1/messages?wait=0"

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image as Picture
 from tests.waiting import Clock, eventually, settled, within
 
+from letta_matrix.common.image_headers import image_type
 from letta_matrix.config import Conversations
 from letta_matrix.conversations import pictures
 from letta_matrix.conversations.attachments import (
@@ -22,7 +23,6 @@ from letta_matrix.conversations.attachments import (
     caption,
     fenced,
     read_attachment,
-    sniff_image,
 )
 from letta_matrix.conversations.picture_worker import PictureFault, prepare
 from letta_matrix.matrix.formatting import render
@@ -206,7 +206,7 @@ def test_captions(content: dict[str, Any], words: str) -> None:
 
 @given(st.binary())
 def test_anything_can_be_sniffed(data: bytes) -> None:
-    sniff_image(data)
+    image_type(data)
     text = as_text(data)
     assert text is None or "\0" not in text
 

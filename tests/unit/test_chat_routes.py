@@ -6,7 +6,7 @@ import httpx
 import pytest
 from starlette.applications import Starlette
 
-from letta_matrix.web.pages import chat_routes, docs_routes
+from letta_matrix.doors.web.pages import chat_routes, docs_routes
 
 
 @pytest.fixture

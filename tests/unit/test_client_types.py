@@ -5,28 +5,29 @@ from collections.abc import AsyncGenerator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, cast, is_typeddict
+from typing import Any, cast
 
 import pytest
 from fastapi import FastAPI
 from starlette.routing import compile_path
 from tests.builders import config_for
+from typing_extensions import is_typeddict
 
-from letta_matrix.api.app import make_app
 from letta_matrix.client import LettaMatrix, types
+from letta_matrix.doors.rest.app import make_app
 from letta_matrix.toolbox.registry import Toolbox
 
 Json = dict[str, Any]
 
 SCHEMAS = {
-    "Agent": "AgentSummary",
+    "Agent": "Agent",
     "AgentDetails": "AgentDetails",
-    "Answer": "AgentAnswer",
-    "Turn": "TurnSummary",
-    "Approval": "ApprovalInfo",
-    "Token": "TokenInfo",
+    "Answer": "Answer",
+    "Turn": "Turn",
+    "Approval": "Approval",
+    "Token": "Token",
     "NewToken": "NewToken",
-    "Tool": "ToolInfo",
+    "Tool": "Tool",
 }
 """What the document calls them."""
 RESULTS = {

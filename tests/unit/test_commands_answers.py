@@ -18,8 +18,8 @@ from tests.command_stage import (
 )
 from tests.fake_homeserver import FakeHomeserver
 
-from letta_matrix.commands.command import Command, CommandContext, Where
 from letta_matrix.common.vitals import Trouble
+from letta_matrix.doors.chat.command import Command, CommandContext, Where
 from letta_matrix.matrix.homeserver import Homeserver
 from letta_matrix.runtimes.memory import MemoryRuntime
 from letta_matrix.runtimes.protocol import Capabilities

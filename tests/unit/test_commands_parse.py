@@ -6,16 +6,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from letta_matrix.commands.command import (
+from letta_matrix.doors.chat.command import (
     Argument,
     Command,
     CommandContext,
     CommandFault,
     Kind,
 )
-from letta_matrix.commands.parse import parse_arguments, split_line
-from letta_matrix.commands.registry import COMMANDS
-from letta_matrix.commands.texts import clip, label, span
+from letta_matrix.doors.chat.parse import parse_arguments, split_line
+from letta_matrix.doors.chat.registry import COMMANDS
+from letta_matrix.doors.chat.texts import clip, label, span
 from letta_matrix.matrix.formatting import render
 from letta_matrix.matrix.verbatim import link, visible
 

@@ -12,9 +12,9 @@ import pytest
 from structlog.testing import capture_logs
 from tests.waiting import Clock, eventually, settled
 
-from letta_matrix.connections import descriptors
-from letta_matrix.connections.admission import Accepted, Connections
-from letta_matrix.connections.listener import Listener, bound
+from letta_matrix.common.connections import descriptors
+from letta_matrix.common.connections.admission import Accepted, Connections
+from letta_matrix.common.connections.listener import Listener, bound
 
 
 class Talker(Accepted):

@@ -19,10 +19,7 @@ from tests.builders import config_for
 from tests.unit.fake_openai_api import FakeOpenAIApi
 from typer.testing import CliRunner
 
-from letta_matrix.api.app import make_app
-from letta_matrix.api.problems import PROBLEMS
 from letta_matrix.cli.main import app
-from letta_matrix.commands.registry import COMMANDS
 from letta_matrix.config import (
     AppServerRuntime,
     Config,
@@ -30,6 +27,9 @@ from letta_matrix.config import (
     MemoryRuntime,
     OpenAICompatibleRuntime,
 )
+from letta_matrix.doors.chat.registry import COMMANDS
+from letta_matrix.doors.rest.app import make_app
+from letta_matrix.doors.rest.problems import PROBLEMS
 from letta_matrix.runtimes.app_server import AppServer
 from letta_matrix.runtimes.letta_api import LettaApi
 from letta_matrix.runtimes.openai_compatible import OpenAICompatible

@@ -11,8 +11,8 @@ import pytest
 from starlette.types import Message
 from tests.waiting import Clock, eventually, settled
 
-from letta_matrix.web import in_flight as module
-from letta_matrix.web.in_flight import SMALL, InFlight, TooMuchInFlight
+from letta_matrix.doors.web import in_flight as module
+from letta_matrix.doors.web.in_flight import SMALL, InFlight, TooMuchInFlight
 
 LARGE = SMALL + 1
 

@@ -14,17 +14,17 @@ from aiohttp import web
 from tests.servers import free_port
 from tests.waiting import within
 
-from letta_matrix.connections import socket_table
-from letta_matrix.connections.inherited import VARIABLE, address, handed_down
-from letta_matrix.connections.known_servers import (
+from letta_matrix.common.connections import socket_table
+from letta_matrix.common.connections.inherited import VARIABLE, address, handed_down
+from letta_matrix.common.connections.known_servers import (
     CheckedConnector,
     KnownServer,
     NotOurServerError,
     note_process,
     server_at,
 )
-from letta_matrix.connections.listener import bound
-from letta_matrix.connections.socket_table import (
+from letta_matrix.common.connections.listener import bound
+from letta_matrix.common.connections.socket_table import (
     Entry,
     entry_in,
     holds,

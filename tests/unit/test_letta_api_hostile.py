@@ -10,15 +10,16 @@ from aiohttp import web
 from tests.fake_letta_api import FakeLettaApi
 from tests.unit.letta_api_bridge import Bridge, adapter, end_of
 
+from letta_matrix.common import sse
+from letta_matrix.common.json_fields import parse_json
+from letta_matrix.common.loopback import is_loopback
 from letta_matrix.config.runtimes import LettaApiRuntime
 from letta_matrix.runtimes.error_lines import error_line, retry_after, scrubbed
 from letta_matrix.runtimes.faults import RuntimeRefused, RuntimeUnavailable
-from letta_matrix.runtimes.json_fields import parse_json
-from letta_matrix.runtimes.letta_api import LettaApi, sse
+from letta_matrix.runtimes.letta_api import LettaApi
 from letta_matrix.runtimes.letta_api.calls import Call
 from letta_matrix.runtimes.letta_api.reader import TurnReader
 from letta_matrix.runtimes.letta_api.sse import StreamEvent, read_events
-from letta_matrix.runtimes.loopback import is_loopback
 from letta_matrix.runtimes.protocol import StopReason, TurnEvent, TurnRequest
 
 LIST = r"GET /v1/agents/"

@@ -17,9 +17,9 @@ from tests.servers import free_port
 from tests.unit.mcp_door import MINE, Door, door_on
 from tests.waiting import Clock, eventually, settled, within
 
-from letta_matrix.mcp import relay as relays
-from letta_matrix.mcp.frames import LARGEST
-from letta_matrix.mcp.relay import Relay, RelayError
+from letta_matrix.doors.mcp import relay as relays
+from letta_matrix.doors.mcp.frames import LARGEST
+from letta_matrix.doors.mcp.relay import Relay, RelayError
 from letta_matrix.store.database import Database
 
 MESSAGES = "matrix://rooms/%21mine%3Atest/messages"

@@ -15,9 +15,9 @@ from tests.unit.mcp_http_door import MODERN, OLDER, HttpDoor, HttpSession, http_
 from tests.unit.test_mcp_server_access import BOT, MESSAGES, joined
 from tests.waiting import DEADLINE, eventually, within
 
-from letta_matrix.mcp import kept_subscriptions, lasting_sessions
-from letta_matrix.mcp.kept_subscriptions import KeptSubscriptions
-from letta_matrix.mcp.session_ids import SessionIds
+from letta_matrix.doors.mcp import kept_subscriptions, lasting_sessions
+from letta_matrix.doors.mcp.kept_subscriptions import KeptSubscriptions
+from letta_matrix.doors.mcp.session_ids import SessionIds
 from letta_matrix.store.database import Database
 from letta_matrix.store.meta import Meta
 

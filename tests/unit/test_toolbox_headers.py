@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from letta_matrix.toolbox.audio_headers import audio_seconds, audio_type
-from letta_matrix.toolbox.image_headers import image_shape
+from letta_matrix.common.audio_headers import audio_seconds, audio_type
+from letta_matrix.common.image_headers import image_shape
 
 MAGICS = (
     *(b"\x89PNG\r\n\x1a\n", b"GIF89a", b"\xff\xd8\xff", b"RIFF____WEBPVP8X", b"", b"OggS"),

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
+from letta_matrix.common.json_fields import Json
 from letta_matrix.matrix.content import edit_content, text_content
 from letta_matrix.matrix.homeserver import Homeserver
 from letta_matrix.matrix.intent import Intent
@@ -18,7 +19,7 @@ from letta_matrix.toolbox.arrivals import Arrivals
 from letta_matrix.toolbox.downloads import MAX_BYTES, _File, _told
 from letta_matrix.toolbox.faults import ToolError
 from letta_matrix.toolbox.known_rooms import Card, KnownRooms
-from letta_matrix.toolbox.paging import Event, collect
+from letta_matrix.toolbox.paging import collect
 from letta_matrix.toolbox.results import LIMIT, fit_texts, size
 from letta_matrix.toolbox.room_info import power
 from letta_matrix.toolbox.timeline import as_edited, entry
@@ -31,7 +32,7 @@ class Timeline:
     """A room whose tokens are numbers of events; `asked` counts requests."""
 
     def __init__(self, said: Sequence[bool]) -> None:
-        self.events: list[Event] = [{"number": n, "said": one} for n, one in enumerate(said)]
+        self.events: list[Json] = [{"number": n, "said": one} for n, one in enumerate(said)]
         self.asked = 0
         self.last_has_end = True
 
@@ -43,7 +44,7 @@ class Timeline:
         return Page(events, str(start + len(events)) if more else "", str(start))
 
 
-def was_said(event: Event) -> bool:
+def was_said(event: Json) -> bool:
     return bool(event["said"])
 
 
@@ -99,13 +100,13 @@ async def test_a_place_is_for_one_direction() -> None:
         await collect(room.page, read.end, 3, way="f", wanted=was_said)
 
 
-def said(event_id: str, sender: str = "@ann:test", thread: str = "") -> Event:
+def said(event_id: str, sender: str = "@ann:test", thread: str = "") -> Json:
     relation = {"m.relates_to": {"rel_type": "m.thread", "event_id": thread}} if thread else {}
     content = {"msgtype": "m.text", "body": "x", **relation}
     return {"event_id": event_id, "type": "m.room.message", "sender": sender, "content": content}
 
 
-def member(event_id: str, previous: str = "invite") -> Event:
+def member(event_id: str, previous: str = "invite") -> Json:
     unsigned = {"prev_content": {"membership": previous}}
     event = {"event_id": event_id, "type": "m.room.member", "sender": OWN, "state_key": OWN}
     return {**event, "content": {"membership": "join"}, "unsigned": unsigned}
@@ -141,7 +142,7 @@ THREADS = [said("$a"), said("$t", thread="$a"), said("$b"), said("$u", thread="$
     ],
 )
 def test_unread_is_what_came_after_what_was_read(
-    events: list[Event], receipts: Any, marker: str, unread_ids: str
+    events: list[Json], receipts: Any, marker: str, unread_ids: str
 ) -> None:
     found = unread(Snapshot(events, receipts, marker), OWN)
     assert "".join(str(event["event_id"])[1:] for event in found.messages) == unread_ids
@@ -152,7 +153,7 @@ def test_that_older_ones_may_be_unread_is_told() -> None:
     many = [said(f"${number}") for number in range(30)]
     assert not unread(Snapshot(many, {}, ""), OWN).whole
     assert unread(Snapshot(many, receipt("$0"), ""), OWN).whole
-    created: Event = {
+    created: Json = {
         "event_id": "$x",
         "type": "m.room.create",
         "sender": "@ann:test",

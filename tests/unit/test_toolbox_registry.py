@@ -19,8 +19,8 @@ from tests.tool_results import assert_declared
 from tests.toolbox_kit import toolbox_on
 from tests.waiting import Clock, eventually, settled, within
 
+from letta_matrix.common.json_fields import mapping
 from letta_matrix.matrix.content import MARKER
-from letta_matrix.matrix.events import mapping
 from letta_matrix.matrix.homeserver import Homeserver, HomeserverUnavailable
 from letta_matrix.matrix.intent import Intent
 from letta_matrix.runtimes.protocol import ToolCall, ToolResult

@@ -12,7 +12,7 @@ import pytest
 from tests.fake_homeserver import FakeHomeserver, failing
 from tests.waiting import Clock, eventually, settled, within
 
-from letta_matrix.connections.known_servers import KnownServer, note_process
+from letta_matrix.common.connections.known_servers import KnownServer, note_process
 from letta_matrix.matrix import watch
 from letta_matrix.matrix.homeserver import Homeserver
 from letta_matrix.matrix.pacing import Pacer

@@ -9,10 +9,10 @@ import pytest
 from starlette.types import Receive, Scope, Send
 from tests.waiting import Clock, eventually, settled
 
-from letta_matrix.connections import admission
-from letta_matrix.connections.admission import Connections
-from letta_matrix.web import server as module
-from letta_matrix.web.server import AsgiServer
+from letta_matrix.common.connections import admission
+from letta_matrix.common.connections.admission import Connections
+from letta_matrix.doors.web import server as module
+from letta_matrix.doors.web.server import AsgiServer
 
 CHUNKED = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n"
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n"

@@ -20,8 +20,8 @@ import structlog
 from letta_matrix.access.accounts import Accounts
 from letta_matrix.access.refusals import IdentityUnavailable, Unauthorized
 from letta_matrix.common import clock
+from letta_matrix.common.json_fields import mapping
 from letta_matrix.config import Config
-from letta_matrix.matrix.events import mapping
 from letta_matrix.matrix.route import route_to
 from letta_matrix.store.tokens import AccessToken
 from letta_matrix.toolbox.arrivals import Arrivals

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from letta_matrix.access.refusals import Unauthorized
+from letta_matrix.common.json_fields import items
 from letta_matrix.config.access import Oidc
-from letta_matrix.matrix.events import items
 from letta_matrix.store.agents import Agent, AgentDirectory, AgentStatus
 from letta_matrix.toolbox.principal import TOOL_SCOPES, Principal, Scope
 

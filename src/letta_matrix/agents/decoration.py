@@ -16,8 +16,8 @@ import structlog
 from mautrix.errors import MatrixRequestError
 
 from letta_matrix.common import clock
+from letta_matrix.common.json_fields import mapping
 from letta_matrix.matrix.errors import is_refusal, refused_request
-from letta_matrix.matrix.events import mapping
 from letta_matrix.matrix.homeserver import HomeserverUnavailable
 from letta_matrix.store.agents import Agent, AgentDirectory, AgentStatus
 from letta_matrix.store.database import StoreUnavailable

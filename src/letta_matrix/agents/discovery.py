@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 import structlog
 
 from letta_matrix.common import clock
+from letta_matrix.common.parts import part
 from letta_matrix.config import Agents as AgentsConfig
 from letta_matrix.matrix.formatting import clean_text
 from letta_matrix.matrix.identifiers import user_id
@@ -73,25 +74,19 @@ def next_interval(shortest: float, recent: Iterable[float]) -> float:
     return min(max(shortest, min(recent) / _SHARE), max(shortest, _LONGEST_INTERVAL))
 
 
+@part
 class Discovery:
     """Polls one runtime and brings the directory up to date; `on_change` gets changed agents,
     `on_listing` every listing."""
 
-    def __init__(
-        self,
-        runtime: AgentRuntime,
-        directory: AgentDirectory,
-        config: AgentsConfig,
-        domain: str,
-        on_change: Callable[[list[Agent]], Awaitable[None]],
-        on_listing: Callable[[list[AgentInfo]], Awaitable[None]],
-    ) -> None:
-        self._runtime = runtime
-        self._directory = directory
-        self._config = config
-        self._domain = domain
-        self._on_change = on_change
-        self._on_listing = on_listing
+    _runtime: AgentRuntime
+    _directory: AgentDirectory
+    _config: AgentsConfig
+    _domain: str
+    _on_change: Callable[[list[Agent]], Awaitable[None]]
+    _on_listing: Callable[[list[AgentInfo]], Awaitable[None]]
+
+    def __post_init__(self) -> None:
         self._polling = asyncio.Lock()
         self._missing: dict[str, tuple[int, float]] = {}
         self._refused: set[str] = set()

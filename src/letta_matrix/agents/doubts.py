@@ -10,8 +10,9 @@ from mautrix.errors import MatrixRequestError
 from letta_matrix.agents.home import Home
 from letta_matrix.agents.remembered import Remembered
 from letta_matrix.common import clock
+from letta_matrix.common.json_fields import mapping
+from letta_matrix.common.parts import part
 from letta_matrix.common.waiting import is_set
-from letta_matrix.matrix.events import mapping
 from letta_matrix.matrix.homeserver import HomeserverUnavailable
 from letta_matrix.store.agents import AgentDirectory
 from letta_matrix.store.database import StoreUnavailable
@@ -27,22 +28,17 @@ _AGAIN = 60.0
 """Seconds after which agents that are not in their rooms are looked at again."""
 
 
+@part
 class Doubts:
     """Collects rooms in which something was refused, or that one of us left."""
 
-    def __init__(
-        self,
-        bot_user_id: str,
-        directory: AgentDirectory,
-        rooms: Rooms,
-        home: Home,
-        remembered: Remembered,
-    ) -> None:
-        self._bot_user_id = bot_user_id
-        self._directory = directory
-        self._rooms = rooms
-        self._home = home
-        self._remembered = remembered
+    _bot_user_id: str
+    _directory: AgentDirectory
+    _rooms: Rooms
+    _home: Home
+    _remembered: Remembered
+
+    def __post_init__(self) -> None:
         self._causes: set[str] = set()
         self._looked: dict[str, float] = {}
         self._some = asyncio.Event()

@@ -12,10 +12,11 @@ from letta_matrix.agents.earlier_accounts import EarlierAccounts
 from letta_matrix.agents.losses import Loss, Losses
 from letta_matrix.agents.room_access import ADMIN, invite_all, uninvited, wanted_access
 from letta_matrix.agents.standing import Standing, leading_to, standing, turned_away
+from letta_matrix.common.json_fields import mapping
+from letta_matrix.common.parts import part
 from letta_matrix.config import Config
 from letta_matrix.matrix.avatars import avatar_png
 from letta_matrix.matrix.errors import is_refusal
-from letta_matrix.matrix.events import mapping
 from letta_matrix.matrix.homeserver import HomeserverUnavailable
 from letta_matrix.matrix.intent import Intent
 from letta_matrix.store.agents import Agent, AgentDirectory
@@ -30,24 +31,20 @@ REMEMBERED = ("bot", "bot_sole", "control_room", "space", *_OF_THE_SPACE, WANTIN
 CONTROL_EVENT = "org.letta.matrix.wake"
 
 
+@part
 class Home:
     """Makes the bot, the space and the control room exist, once; ids are kept in the database.
     `trouble` tells what operators should know of them, "" for nothing."""
 
-    def __init__(
-        self,
-        config: Config,
-        bot: Intent,
-        meta: Meta,
-        losses: Losses,
-        directory: AgentDirectory,
-    ) -> None:
-        self._config = config
-        self._bot = bot
-        self._meta = meta
-        self._losses = losses
-        self.decoration = Decoration(directory, meta)
-        self.accounts = EarlierAccounts(config, directory)
+    _config: Config
+    _bot: Intent
+    _meta: Meta
+    _losses: Losses
+    _directory: AgentDirectory
+
+    def __post_init__(self) -> None:
+        self.decoration = Decoration(self._directory, self._meta)
+        self.accounts = EarlierAccounts(self._config, self._directory)
         self.space_id = ""
         self.control_room_id = ""
         self.trouble = ""

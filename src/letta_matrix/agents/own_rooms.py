@@ -12,7 +12,7 @@ from letta_matrix.agents.standing import turned_away
 from letta_matrix.config import Config
 from letta_matrix.matrix.content import MARKER
 from letta_matrix.matrix.errors import is_refusal, refused_request
-from letta_matrix.matrix.events import mapping
+from letta_matrix.matrix.events import Event
 from letta_matrix.matrix.homeserver import HomeserverUnavailable
 from letta_matrix.matrix.identifiers import room_alias
 from letta_matrix.matrix.intent import Intent
@@ -154,7 +154,7 @@ async def _made_by(ghost: Intent, agent: Agent) -> str | None:
     """The bare room that an earlier try has made."""
     for room_id in await ghost.joined_rooms():
         creation = await ghost.creation(room_id)
-        marker = mapping(mapping(creation.get("content")).get(MARKER))
+        marker = Event(creation).marker
         if creation.get("sender") == ghost.user_id and marker == {"agent_id": agent.agent_id}:
             return room_id
     return None

@@ -19,11 +19,12 @@ from letta_matrix.agents.home import Home
 from letta_matrix.agents.own_rooms import LONGEST_NAME, OwnRooms, bring, picture_of, point_alias
 from letta_matrix.agents.remembered import Remembered
 from letta_matrix.agents.room_access import change_access, invite_all, uninvited, wanted_access
+from letta_matrix.common.json_fields import items, mapping
+from letta_matrix.common.parts import part
 from letta_matrix.config import Config
 from letta_matrix.matrix.avatars import avatar_png
 from letta_matrix.matrix.content import MARKER
 from letta_matrix.matrix.errors import refused_request
-from letta_matrix.matrix.events import items, mapping
 from letta_matrix.matrix.homeserver import Homeserver, HomeserverUnavailable
 from letta_matrix.matrix.identifiers import room_alias
 from letta_matrix.matrix.intent import Intent
@@ -45,31 +46,25 @@ _LOOK = 60.0
 """Seconds between looks for decoration that is to be tried again."""
 
 
+@part
 class Provisioner:
     """Runs the steps for agents that changed, a few at a time.
 
     `on_room` hears of each agent's room once in the life of this object, and again if it failed.
     """
 
-    def __init__(
-        self,
-        config: Config,
-        homeserver: Homeserver,
-        directory: AgentDirectory,
-        home: Home,
-        remembered: Remembered,
-        default_room_version: int,
-        on_room: Callable[[str], Awaitable[None]],
-    ) -> None:
-        self._config = config
-        self._homeserver = homeserver
-        self._directory = directory
-        self._home = home
-        self._remembered = remembered
-        self._decoration = home.decoration
-        self._rooms = OwnRooms(config, home, default_room_version)
-        self._on_room = on_room
-        self._slots = asyncio.Semaphore(config.agents.provision_concurrency)
+    _config: Config
+    _homeserver: Homeserver
+    _directory: AgentDirectory
+    _home: Home
+    _remembered: Remembered
+    _default_room_version: int
+    _on_room: Callable[[str], Awaitable[None]]
+
+    def __post_init__(self) -> None:
+        self._decoration = self._home.decoration
+        self._rooms = OwnRooms(self._config, self._home, self._default_room_version)
+        self._slots = asyncio.Semaphore(self._config.agents.provision_concurrency)
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._again: set[str] = set()
         self._unhurried: set[str] = set()
@@ -157,7 +152,7 @@ class Provisioner:
         """
         await self._remembered.verify(agent_id)
         agent = self._directory.now(agent_id)
-        ghost = Intent(self._homeserver, agent.user_id)
+        ghost = self._homeserver.acting_as(agent.user_id)
         if agent.status is AgentStatus.REMOVED:
             await self._announce(agent, ghost)
             return
@@ -239,7 +234,7 @@ class Provisioner:
 
     async def _bring_bot(self, agent: Agent, ghost: Intent, room_id: str) -> None:
         if not self._directory.now(agent.agent_id).applied.get("bot_joined"):
-            await bring(Intent(self._homeserver, self._config.bot_user_id), ghost, room_id)
+            await bring(self._homeserver.acting_as(self._config.bot_user_id), ghost, room_id)
             await self._applied(agent, {"bot_joined": True})
 
     async def _applied(self, agent: Agent, values: Mapping[str, object], **fields: Any) -> None:

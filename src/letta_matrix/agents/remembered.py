@@ -17,6 +17,7 @@ from mautrix.errors import MForbidden
 from letta_matrix.agents.home import Home
 from letta_matrix.agents.losses import Loss, Losses
 from letta_matrix.agents.standing import Standing, leading_to, membership, put_out_by, standing
+from letta_matrix.common.parts import part
 from letta_matrix.config import Config
 from letta_matrix.matrix.identifiers import persons, room_alias
 from letta_matrix.matrix.intent import Intent
@@ -42,6 +43,7 @@ async def _nothing(_: Any) -> None:
     """Where nobody is interested."""
 
 
+@part
 class Remembered:
     """Verifies rooms, accounts and memberships of the bot and of agents that are in doubt.
 
@@ -50,25 +52,17 @@ class Remembered:
     doing of others.
     """
 
-    def __init__(
-        self,
-        config: Config,
-        bot: Intent,
-        directory: AgentDirectory,
-        rooms: Rooms,
-        conversations: ConversationStore,
-        home: Home,
-        losses: Losses,
-        on_room: Callable[[str], Awaitable[None]] = _nothing,
-    ) -> None:
-        self._domain = config.homeserver.domain
-        self._bot = bot
-        self._directory = directory
-        self._rooms = rooms
-        self._conversations = conversations
-        self._home = home
-        self._losses = losses
-        self._on_room = on_room
+    _config: Config
+    _bot: Intent
+    _directory: AgentDirectory
+    _rooms: Rooms
+    _conversations: ConversationStore
+    _home: Home
+    _losses: Losses
+    _on_room: Callable[[str], Awaitable[None]] = _nothing
+
+    def __post_init__(self) -> None:
+        self._domain = self._config.homeserver.domain
         self.on_doubt: Callable[[list[Agent]], Awaitable[None]] = _nothing
         self.troubles: dict[str, str] = {}
         self._doubted: set[str] = set()
@@ -110,7 +104,7 @@ class Remembered:
         agent = self._directory.now(agent_id)
         if agent_id not in self._doubted and not agent.applied.get(DOUBTED):
             return
-        ghost = Intent(self._bot.homeserver, agent.user_id)
+        ghost = self._bot.acting_as(agent.user_id)
         joined = await self._rooms_of(agent, ghost)
         if agent.room_id is not None:
             await self._verify_room(agent, ghost, joined)
@@ -237,7 +231,7 @@ class Remembered:
 
     async def _leave_behind(self, agent: Agent, room_id: str) -> None:
         """Of a room that is still there, and the agent's own no more."""
-        ghost = Intent(self._bot.homeserver, agent.user_id)
+        ghost = self._bot.acting_as(agent.user_id)
         if room_id not in await ghost.joined_rooms():
             return
         await self._rooms.joined(room_id, agent.user_id, direct=False, since=time.time())

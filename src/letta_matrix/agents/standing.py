@@ -7,9 +7,9 @@ import structlog
 from mautrix.api import ClientPath, Method
 from mautrix.errors import MatrixRequestError, MForbidden, MNotFound
 
+from letta_matrix.common.json_fields import mapping
 from letta_matrix.config import Config
 from letta_matrix.matrix import answers
-from letta_matrix.matrix.events import mapping
 from letta_matrix.matrix.intent import Intent
 
 log = structlog.get_logger()

@@ -9,8 +9,6 @@ from letta_matrix.agents.losses import Losses
 from letta_matrix.agents.remembered import Remembered
 from letta_matrix.app.listings import Listings
 from letta_matrix.app.stores import Stores
-from letta_matrix.commands.runner import CommandRunner
-from letta_matrix.commands.services import CommandServices
 from letta_matrix.common.vitals import Vitals
 from letta_matrix.config import Config
 from letta_matrix.conversations import notices
@@ -37,8 +35,9 @@ from letta_matrix.conversations.tries import Runner
 from letta_matrix.conversations.turn_runner import TurnRunner
 from letta_matrix.conversations.voices import Voices
 from letta_matrix.conversations.withdrawals import Withdrawals
+from letta_matrix.doors.chat.runner import CommandRunner
+from letta_matrix.doors.chat.services import CommandServices
 from letta_matrix.matrix.homeserver import Homeserver
-from letta_matrix.matrix.intent import Intent
 from letta_matrix.matrix.pacing import Pacer
 from letta_matrix.matrix.route import route_to
 from letta_matrix.operations.agents import AgentOperations
@@ -50,7 +49,7 @@ from letta_matrix.store.audit import AuditEntry
 from letta_matrix.store.places import Place
 from letta_matrix.store.turns import Turn, TurnKind
 from letta_matrix.toolbox.registry import Toolbox
-from letta_matrix.toolbox.tool import Tool
+from letta_matrix.toolbox.tool import Tool, tools_in
 
 
 class Parts:
@@ -79,7 +78,7 @@ class Parts:
         )
         stores.inbox.there = self.homeserver.clock.now
         stores.approvals.ahead = lambda: self.homeserver.clock.ahead
-        self.bot = Intent(self.homeserver, config.bot_user_id)
+        self.bot = self.homeserver.acting_as(config.bot_user_id)
         losses = self.losses = Losses(stores.audit, self._audited)
         self.home = Home(config, self.bot, stores.meta, losses, stores.directory)
         self.remembered = Remembered(
@@ -293,12 +292,13 @@ class Parts:
             self.sync,
             lambda agent: self.home.archive(agent, stores.directory),
         )
-        return [
-            *agents.all(),
-            *ApprovalOperations(self.approvals).all(),
-            *TurnOperations(stores.directory, stores.turns, stores.outbox, self.cancel).all(),
-            *TokenOperations(stores.directory, stores.tokens).all(),
-        ]
+        owners = (
+            agents,
+            ApprovalOperations(self.approvals),
+            TurnOperations(stores.directory, stores.turns, stores.outbox, self.cancel),
+            TokenOperations(stores.directory, stores.tokens),
+        )
+        return [one for owner in owners for one in tools_in(owner)]
 
     def _arrived(self, event: Mapping[str, Any]) -> None:
         self.home.accounts.heard(event)

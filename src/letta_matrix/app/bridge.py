@@ -25,15 +25,15 @@ from letta_matrix.app.pulse import Ping, Reach, StorePulse
 from letta_matrix.app.stores import Stores
 from letta_matrix.app.sweep import Sweep
 from letta_matrix.common import clock
+from letta_matrix.common.connections.descriptors import raise_limit
+from letta_matrix.common.json_fields import mapping
 from letta_matrix.common.vitals import State, Trouble, Vitals, lines, said
 from letta_matrix.config import Config
-from letta_matrix.connections.descriptors import raise_limit
+from letta_matrix.doors.web.listening import check_free, listen
 from letta_matrix.matrix import answers
 from letta_matrix.matrix.appservice import Appservice
 from letta_matrix.matrix.errors import refused_request
-from letta_matrix.matrix.events import mapping
 from letta_matrix.matrix.homeserver import HomeserverUnavailable
-from letta_matrix.matrix.intent import Intent
 from letta_matrix.matrix.reach import reach
 from letta_matrix.matrix.transactions import txn_id
 from letta_matrix.matrix.watch import Presence, until_back, until_gone
@@ -41,7 +41,6 @@ from letta_matrix.runtimes.adapters import make_runtime
 from letta_matrix.runtimes.protocol import AgentRuntime
 from letta_matrix.store.agents import AgentStatus
 from letta_matrix.store.database import StoreUnavailable
-from letta_matrix.web.listening import check_free, listen
 
 log = structlog.get_logger()
 
@@ -148,7 +147,7 @@ class Bridge:
         if agent is None:
             return False
         try:
-            await self._parts.home.accounts.make(Intent(self._parts.homeserver, agent.user_id))
+            await self._parts.home.accounts.make(self._parts.homeserver.acting_as(agent.user_id))
         except (MatrixRequestError, HomeserverUnavailable) as error:
             log.warning("a ghost could not be registered", user=user_id, reason=str(error))
             return False

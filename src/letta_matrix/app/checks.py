@@ -4,8 +4,8 @@ from collections.abc import Callable, Mapping
 
 from letta_matrix.app.assembly import Parts
 from letta_matrix.common import clock
+from letta_matrix.common.connections.admission import Connections
 from letta_matrix.common.vitals import Trouble, Vitals, said
-from letta_matrix.connections.admission import Connections
 from letta_matrix.matrix.homeserver import Homeserver
 from letta_matrix.matrix.server_clock import ServerClock
 from letta_matrix.store.agents import ENCRYPTED, Agent, AgentStatus

@@ -12,26 +12,26 @@ from letta_matrix.access.authenticator import Authenticator
 from letta_matrix.access.guard import Guarded, api_guard
 from letta_matrix.access.login_sessions import LoginSessions
 from letta_matrix.app.assembly import Parts
-from letta_matrix.commands.registry import COMMANDS, listed
+from letta_matrix.common.connections.admission import Connections
+from letta_matrix.common.connections.descriptors import most_connections
 from letta_matrix.config import Config
-from letta_matrix.connections.admission import Connections
-from letta_matrix.connections.descriptors import most_connections
-from letta_matrix.mcp.core import Core
-from letta_matrix.mcp.http import McpHttp
-from letta_matrix.mcp.kept_subscriptions import KeptSubscriptions
-from letta_matrix.mcp.services import Services as McpServices
-from letta_matrix.mcp.websocket import McpSockets
+from letta_matrix.doors.chat.registry import COMMANDS, listed
+from letta_matrix.doors.mcp.core import Core
+from letta_matrix.doors.mcp.http import McpHttp
+from letta_matrix.doors.mcp.kept_subscriptions import KeptSubscriptions
+from letta_matrix.doors.mcp.services import Services as McpServices
+from letta_matrix.doors.mcp.websocket import McpSockets
+from letta_matrix.doors.web.front import Front
+from letta_matrix.doors.web.health import answer, health_routes
+from letta_matrix.doors.web.in_flight import InFlight
+from letta_matrix.doors.web.lazy import Lazy
+from letta_matrix.doors.web.listening import listen
+from letta_matrix.doors.web.pages import chat_routes, docs_routes
+from letta_matrix.doors.web.server import AsgiServer
 from letta_matrix.store.meta import Meta
-from letta_matrix.web.front import Front
-from letta_matrix.web.health import answer, health_routes
-from letta_matrix.web.in_flight import InFlight
-from letta_matrix.web.lazy import Lazy
-from letta_matrix.web.listening import listen
-from letta_matrix.web.pages import chat_routes, docs_routes
-from letta_matrix.web.server import AsgiServer
 
 if TYPE_CHECKING:
-    from letta_matrix.api.services import Services as ApiServices
+    from letta_matrix.doors.rest.services import Services as ApiServices
 
 
 class Doors:
@@ -108,12 +108,12 @@ class Doors:
         return Front(probes, guarded)
 
     def _make_api(self) -> ASGIApp:
-        from letta_matrix.api.app import make_app
+        from letta_matrix.doors.rest.app import make_app
 
         return make_app(self._api_services())
 
     def _api_services(self) -> "ApiServices":
-        from letta_matrix.api.services import Services
+        from letta_matrix.doors.rest.services import Services
 
         parts, stores = self._parts, self._parts.stores
         return Services(

@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable, Mapping
 
 from letta_matrix.agents.discovery import Discovery
 from letta_matrix.app.stores import Stores
+from letta_matrix.common.parts import part
 from letta_matrix.config import Config, Runtime
 from letta_matrix.conversations.speech import SpeechWatch
 from letta_matrix.matrix.homeserver import Homeserver
@@ -14,25 +15,20 @@ from letta_matrix.store.agents import Agent
 from letta_matrix.store.turns import Turn
 
 
+@part
 class Listings:
     """One discovery for each runtime, and a watch for each that tells what agents say unasked;
     `start` gets the turns of that."""
 
-    def __init__(
-        self,
-        config: Config,
-        stores: Stores,
-        runtimes: Mapping[str, AgentRuntime],
-        homeserver: Homeserver,
-        start: Callable[[list[Turn]], None],
-    ) -> None:
-        self._config = config
-        self._stores = stores
-        self._runtimes = runtimes
-        self._homeserver = homeserver
-        self._start = start
+    _config: Config
+    _stores: Stores
+    _runtimes: Mapping[str, AgentRuntime]
+    _homeserver: Homeserver
+    _start: Callable[[list[Turn]], None]
+
+    def __post_init__(self) -> None:
         self.discoveries: list[Discovery] = []
-        self.watches = {entry.name: self._watch(entry) for entry in config.runtimes}
+        self.watches = {entry.name: self._watch(entry) for entry in self._config.runtimes}
 
     def discover(self, on_change: Callable[[list[Agent]], Awaitable[None]]) -> list[Discovery]:
         """One discovery for each runtime; `on_change` gets the agents that changed."""

@@ -1,6 +1,5 @@
 """`letta-matrix init`: config.yaml and registration.yaml for your own homeserver."""
 
-import ipaddress
 import re
 import secrets
 from pathlib import Path
@@ -12,6 +11,7 @@ import typer
 from letta_matrix.cli.faults import BadInput
 from letta_matrix.cli.options import warn
 from letta_matrix.cli.secrets import without_password
+from letta_matrix.common.loopback import is_loopback
 from letta_matrix.common.program import typed
 
 if TYPE_CHECKING:
@@ -120,12 +120,8 @@ def _runtimes(urls: list[str]) -> list[dict[str, object]]:
 def _hostname(appservice: str) -> str:
     """The address to listen on, so that the homeserver reaches us at `appservice`."""
     host = urlsplit(appservice).hostname or ""
-    try:
-        loopback = ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        loopback = host == "localhost" or host.endswith(".localhost")
     # Another machine is to reach us otherwise.
-    return "127.0.0.1" if loopback else _EVERYWHERE
+    return "127.0.0.1" if is_loopback(host) else _EVERYWHERE
 
 
 def _write(settings: dict[str, object], config: Path, registration_file: Path) -> None:

@@ -27,7 +27,7 @@ async def _link(directory: Path) -> str:
 
     import aiohttp
 
-    from letta_matrix.connections.known_servers import CheckedConnector
+    from letta_matrix.common.connections.known_servers import CheckedConnector
     from letta_matrix.stack.bridge_config import known_synapse
     from letta_matrix.stack.errors import StackError
     from letta_matrix.stack.state import read_state

@@ -26,7 +26,7 @@ _BAD_INPUT = {"letta_matrix.config.faults": "ConfigError"}
 _FAILURES = {
     "letta_matrix.stack.errors": "StackError",
     "letta_matrix.store.database": "StoreError",
-    "letta_matrix.web.listening": "PortTakenError",
+    "letta_matrix.doors.web.listening": "PortTakenError",
 }
 
 app = typer.Typer(

@@ -9,7 +9,7 @@ from urllib.parse import quote
 import aiohttp
 
 from letta_matrix.cli.faults import Failure, Unreachable
-from letta_matrix.connections.known_servers import CheckedConnector, KnownServer
+from letta_matrix.common.connections.known_servers import CheckedConnector, KnownServer
 
 _DEVICE = "letta-matrix chat"
 _PAST = 50

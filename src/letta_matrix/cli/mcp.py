@@ -51,7 +51,7 @@ def mcp(
 
     It passes everything on to a running bridge: the embedded stack's, or the one at --url.
     """
-    from letta_matrix.mcp.relay import Relay, RelayError
+    from letta_matrix.doors.mcp.relay import Relay, RelayError
 
     url = without_password(url, f"give the token in {_TOKEN} or --token-file")
     token = _token(token_file)
@@ -83,7 +83,7 @@ def _token(file: Path | None) -> str:
 
 def _stack(data: Path | None, missing: str) -> Mapping[str, Any]:
     """How the embedded stack's MCP server is reached."""
-    from letta_matrix.matrix.events import mapping
+    from letta_matrix.common.json_fields import mapping
     from letta_matrix.stack.state import read_state
 
     section = mapping(read_state(data_directory(data)).get("mcp"))

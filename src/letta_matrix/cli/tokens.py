@@ -231,13 +231,12 @@ async def _resolved(config: "Config", aliases: Collection[str]) -> dict[str, str
 
     from letta_matrix.matrix.errors import refusal
     from letta_matrix.matrix.homeserver import Homeserver, HomeserverUnavailable
-    from letta_matrix.matrix.intent import Intent
     from letta_matrix.matrix.pacing import Pacer
     from letta_matrix.matrix.route import route_to
 
     token = config.appservice.as_token.get_secret_value()
     homeserver = Homeserver(config.homeserver.url, token, Pacer(1.0), route_to(config))
-    bot = Intent(homeserver, config.bot_user_id)
+    bot = homeserver.acting_as(config.bot_user_id)
     try:
         async with asyncio.timeout(_HOMESERVER_TIMEOUT):
             found = {alias: await bot.resolve_alias(alias) for alias in aliases}

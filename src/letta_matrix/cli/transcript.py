@@ -3,10 +3,12 @@
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
+from letta_matrix.common.json_fields import mapping
 from letta_matrix.conversations.approval_text import ALWAYS
 from letta_matrix.matrix.content import BESIDE, CURSOR, LIVE, MARKER
+from letta_matrix.matrix.events import Event
 
 _AFTER_REPLY = 0.5
 """Seconds in which a long reply's next part, or a notice beside it, would follow."""
@@ -61,7 +63,7 @@ class _Message:
 
     @property
     def marker(self) -> Mapping[str, Any]:
-        return _mapping(self.content.get(MARKER))
+        return mapping(self.content.get(MARKER))
 
     @property
     def beside(self) -> str:
@@ -69,10 +71,8 @@ class _Message:
 
     @property
     def question(self) -> Question:
-        relation = _mapping(self.content.get("m.relates_to"))
-        thread = relation.get("event_id") if relation.get("rel_type") == "m.thread" else ""
         prompt = str(self.marker.get("in_reply_to", ""))
-        return Question(self.event_id, self.text, prompt, str(thread))
+        return Question(self.event_id, self.text, prompt, Event({"content": self.content}).thread)
 
 
 def open_questions(events: Iterable[Mapping[str, Any]], agent: str) -> list[Question]:
@@ -204,13 +204,8 @@ def _read(event: Mapping[str, Any], agent: str) -> _Message | None:
     """A message of the agent; None for any other event."""
     if event.get("type") != "m.room.message" or event.get("sender") != agent:
         return None
-    content = _mapping(event.get("content"))
-    relation = _mapping(content.get("m.relates_to"))
-    edits = relation.get("rel_type") == "m.replace"
-    newest = _mapping(content.get("m.new_content")) if edits else content
-    event_id = str(relation.get("event_id") if edits else event.get("event_id"))
-    return _Message(event_id, newest, edits, live=LIVE in newest or LIVE in content)
-
-
-def _mapping(value: object) -> Mapping[str, Any]:
-    return cast("Mapping[str, Any]", value) if isinstance(value, Mapping) else {}
+    view = Event(event)
+    newest = mapping(view.content.get("m.new_content")) if view.is_edit else view.content
+    event_id = view.edited or str(event.get("event_id"))
+    live = LIVE in newest or LIVE in view.content
+    return _Message(event_id, newest, view.is_edit, live)

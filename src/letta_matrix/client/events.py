@@ -2,10 +2,13 @@
 
 import json
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
 import aiohttp
+
+from letta_matrix.common.sse import read_events
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,27 +22,7 @@ class StreamEvent:
 
 async def events_of(response: aiohttp.ClientResponse) -> AsyncGenerator[StreamEvent]:
     """The events of a stream, until it ends."""
-    name, lines = "", list[str]()
-    async for raw in _lines(response):
-        line = raw.decode().rstrip("\r")
-        if line.startswith("event:"):
-            name = line[6:].strip()
-        elif line.startswith("data:"):
-            lines.append(line[5:].removeprefix(" "))
-        elif not line and lines:
-            yield StreamEvent(name, json.loads("\n".join(lines)))
-            name, lines = "", []
-
-
-async def _lines(response: aiohttp.ClientResponse) -> AsyncGenerator[bytes]:
-    """Lines of any length; aiohttp's own are bounded."""
-    begun: list[bytes] = []
-    async for chunk in response.content.iter_any():
-        first, *rest = chunk.split(b"\n")
-        begun.append(first)
-        if rest:
-            yield b"".join(begun)
-            *whole, last = rest
-            for line in whole:
-                yield line
-            begun = [last]
+    async with aclosing(read_events(response.content.iter_any())) as events:
+        async for told in events:
+            if told is not None:
+                yield StreamEvent(told[0], json.loads(told[1]))

@@ -1,37 +1,39 @@
-"""What the REST API answers, as its OpenAPI document describes it."""
+"""What the REST API answers: its own types, which its OpenAPI document describes."""
 
-from typing import Any, Literal, NotRequired, TypedDict
+from typing import Annotated, Any, Literal, NotRequired
+
+from pydantic import Field
+from typing_extensions import TypedDict
 
 
 class Agent(TypedDict):
-    """`room_id` is None until the agent has its room."""
-
     agent_id: str
     name: str
     description: str
     runtime: str
     user_id: str
-    room_id: str | None
+    room_id: Annotated[str | None, Field(description="its own room; null until it is made")]
     status: Literal["active", "removed"]
-    created_at: float
+    created_at: Annotated[float, Field(description="when the bridge first saw it (Unix time)")]
 
 
 class AgentDetails(Agent):
-    """`trouble` is why it cannot be set up now; None for tokens that are not for that."""
-
-    conversations: int
-    trouble: str | None
+    conversations: Annotated[int, Field(description="that it has had, in all rooms")]
+    trouble: Annotated[
+        str | None,
+        Field(description='why it cannot be set up now, "" if it can; null without `admin`'),
+    ]
 
 
 class Answer(TypedDict):
-    """What an agent said to a message; `answer` is None if it has not answered in time."""
+    """What an agent said to a message."""
 
     agent_id: str
     room_id: str
-    event_id: str
+    event_id: Annotated[str, Field(description="of what was said")]
     turn_id: str
-    answer: str | None
-    answer_event_id: str | None
+    answer: Annotated[str | None, Field(description="null if it has not answered yet")]
+    answer_event_id: Annotated[str | None, Field(description="where the answer begins")]
 
 
 class Member(TypedDict):
@@ -86,59 +88,61 @@ class Sent(TypedDict):
 class Turn(TypedDict):
     turn_id: str
     kind: str
-    agent_id: str
+    agent_id: Annotated[str, Field(description='"" for the bot')]
     room_id: str
     thread_id: str | None
-    event_id: str
+    event_id: Annotated[str, Field(description="of the message that it answers")]
     sender: str
-    status: str
-    outcome: str | None
+    status: Literal["queued", "running", "replying", "done"]
+    outcome: Annotated[str | None, Field(description="how it ended; null as long as it goes on")]
     sent_at: float
 
 
 class Approval(TypedDict):
-    key: str
+    key: Annotated[str, Field(examples=["9f2c41d07ab3"])]
     agent_id: str
     turn_id: str
     room_id: str
     thread_id: str | None
-    requester: str
+    requester: Annotated[str, Field(description="whose message the agent was at")]
     tool: str
     arguments: dict[str, Any]
-    always: bool
-    status: str
+    always: Annotated[bool, Field(description="it can be allowed for good")]
+    status: Literal["pending", "allowed", "always", "denied", "expired", "lapsed"]
     decided_by: str | None
     reason: str | None
     asked_at: float
-    expires_at: float
+    expires_at: Annotated[float, Field(description="until when it can, or could, be answered")]
 
 
 class Token(TypedDict):
-    """A token without its secret. Times are Unix times."""
+    """A token, without its secret. Times are Unix times in seconds."""
 
     token_id: str
     label: str
-    agent_id: str
+    agent_id: Annotated[str, Field(description="as whom it acts; empty: the bot")]
     scopes: list[str]
-    rooms: list[str] | None
+    rooms: Annotated[list[str] | None, Field(description="the only rooms it is for; null: all")]
     created_at: float
     expires_at: float | None
     revoked_at: float | None
 
 
 class NewToken(Token):
-    token: str
+    """A token with its secret, which is told this once."""
+
+    token: Annotated[str, Field(description="what belongs in the Authorization header")]
 
 
 class Tool(TypedDict):
-    """A tool that the token may call, with JSON Schemas of its arguments and results."""
+    """A tool: what it takes and gives, as JSON Schemas."""
 
     name: str
     title: str
     description: str
-    scope: str
+    scope: Annotated[str, Field(description="what a token must have for it")]
     read_only: bool
-    destructive: bool
-    idempotent: bool
-    parameters: dict[str, Any]
-    results: dict[str, Any]
+    destructive: Annotated[bool, Field(description="it does what cannot be undone")]
+    idempotent: Annotated[bool, Field(description="a second call changes nothing more")]
+    parameters: Annotated[dict[str, Any], Field(description="the JSON Schema of its arguments")]
+    results: Annotated[dict[str, Any], Field(description="the JSON Schema of its result")]

@@ -1,6 +1,10 @@
 """Waiting for things that may not happen."""
 
 import asyncio
+from collections.abc import Awaitable
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 
 async def is_set(event: asyncio.Event, within: float) -> bool:
@@ -11,3 +15,34 @@ async def is_set(event: asyncio.Event, within: float) -> bool:
     except TimeoutError:
         return False
     return True
+
+
+async def ends_before(
+    task: asyncio.Future[Any], event: asyncio.Event, within: float | None = None
+) -> bool:
+    """Wait until a task has ended, `event` is set, or `within` seconds have passed; whether the
+    task has ended."""
+    happening = asyncio.ensure_future(event.wait())
+    try:
+        await asyncio.wait((task, happening), timeout=within, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        await ended(happening)
+    return task.done()
+
+
+async def unless(
+    event: asyncio.Event, work: Awaitable[T], within: float | None = None
+) -> asyncio.Future[T] | None:
+    """Do `work`: what it came to; None, and it is ended, where `event` is set before or `within`
+    seconds have passed."""
+    task = asyncio.ensure_future(work)
+    try:
+        return task if await ends_before(task, event, within) else None
+    finally:
+        await ended(task)
+
+
+async def ended(task: asyncio.Future[Any]) -> None:
+    """End a task, and wait until it has ended; what it raises is no more told."""
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)

@@ -4,11 +4,10 @@ from enum import Enum
 
 from mautrix.errors import MNotFound
 
+from letta_matrix.common.json_fields import Json, mapping
 from letta_matrix.config import Config
-from letta_matrix.matrix.events import mapping
 from letta_matrix.matrix.homeserver import Homeserver
 from letta_matrix.matrix.intent import Intent
-from letta_matrix.matrix.room_reading import Event
 from letta_matrix.store.agents import Agent
 
 
@@ -39,7 +38,7 @@ class Admission:
         MatrixRequestError or HomeserverUnavailable."""
         if agent.room_id is None:
             return Admitted.NO_ROOM
-        ghost = Intent(self._homeserver, agent.user_id)
+        ghost = self._homeserver.acting_as(agent.user_id)
         member = await _member(ghost, agent.room_id, person)
         match mapping(member.get("content")).get("membership"):
             case "join":
@@ -60,7 +59,7 @@ class Admission:
         return role == "admin" or (role != "block" and person in self._config.agents.room_members)
 
 
-async def _member(ghost: Intent, room_id: str, person: str) -> Event:
+async def _member(ghost: Intent, room_id: str, person: str) -> Json:
     """Somebody's whole `m.room.member` event in a room, empty if there is none."""
     try:
         return await ghost.state_event(room_id, "m.room.member", person)
@@ -68,7 +67,7 @@ async def _member(ghost: Intent, room_id: str, person: str) -> Event:
         return {}
 
 
-def _left_by_themselves(member: Event) -> bool:
+def _left_by_themselves(member: Json) -> bool:
     """Whether somebody was in a room, or invited, and went; not whether they wished to come."""
     before = mapping(mapping(member.get("unsigned")).get("prev_content")).get("membership")
     return member.get("sender") == member.get("state_key") and before in ("join", "invite")

@@ -17,8 +17,8 @@ from letta_matrix.conversations.routing import (
     sent_at,
     thread_of,
 )
-from letta_matrix.matrix.content import BESIDE, MARKER
-from letta_matrix.matrix.events import mapping, redacted, replaced
+from letta_matrix.matrix.content import BESIDE
+from letta_matrix.matrix.events import Event, redacted, replaced
 from letta_matrix.store.agents import AgentDirectory
 from letta_matrix.store.approvals import Approval, ApprovalStatus, ApprovalStore
 from letta_matrix.store.inbox import Inbox, InboxEntry, InboxState
@@ -120,18 +120,17 @@ class Answers:
     async def _turns_of(
         self, event: Mapping[str, Any], until: float | None
     ) -> Sequence[Turn | None]:
-        relation = mapping(mapping(event.get("content")).get("m.relates_to"))
         if event.get("type") == "m.reaction":
-            target, key = relation.get("event_id"), str(relation.get("key", ""))
+            target, key = Event(event).target, str(Event(event).relation.get("key", ""))
             if not are_ids(target):
                 return []
             if _SKIN_OR_VARIANT.sub("", key) == ASK_AGAIN:
-                return await self._again(event, str(target))
-            return [await self._reacted(event, str(target), key)]
+                return await self._again(event, target)
+            return [await self._reacted(event, target, key)]
         if event.get("type") != "m.room.message" or event.get("state_key") is not None:
             return []
-        if (target := reply_of(event)) is not None:
-            return [await self._replied(event, target)]
+        if (replied := reply_of(event)) is not None:
+            return [await self._replied(event, replied)]
         return [await self._said(event, until)]
 
     async def _said(self, event: Mapping[str, Any], until: float | None) -> Turn | None:
@@ -163,7 +162,7 @@ class Answers:
     def overhear(self, event: Mapping[str, Any]) -> None:
         """A message that one of our own users sent."""
         if event.get("type") == "m.room.message" and are_ids(event.get("room_id")):
-            marker = mapping(mapping(event.get("content")).get(MARKER))
+            marker = Event(event).marker
             self._approvals.dated(str(marker.get("txn")), sent_at(event))
             # What the bridge says for itself, the answer that is being given, and how one grows
             # elsewhere, ask for no word.

@@ -5,7 +5,6 @@ from mautrix.errors import MatrixRequestError
 
 from letta_matrix.matrix.events import newest_content
 from letta_matrix.matrix.homeserver import Homeserver
-from letta_matrix.matrix.intent import Intent
 from letta_matrix.store.agents import AgentDirectory
 from letta_matrix.store.approvals import Approval
 from letta_matrix.store.outbox import Outbox
@@ -35,7 +34,7 @@ class ApprovalSight:
         if asked.event_id is None:
             return asked.failure is None
         try:
-            ghost = Intent(self._homeserver, agent.user_id)
+            ghost = self._homeserver.acting_as(agent.user_id)
             event = await ghost.event(approval.room_id, asked.event_id)
         except MatrixRequestError as error:
             log.warning("a question cannot be looked at", key=approval.key, reason=str(error))

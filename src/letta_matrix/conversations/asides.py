@@ -37,7 +37,7 @@ class Asides:
             return
         self._told.add(case)
         try:
-            await self._write(turn, Intent(self._homeserver, user_id), key, text)
+            await self._write(turn, self._homeserver.acting_as(user_id), key, text)
         except MatrixRequestError as error:
             log.warning("a person cannot be told", person=turn.sender, reason=refusal(error))
         except BaseException:

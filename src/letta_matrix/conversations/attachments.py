@@ -6,21 +6,16 @@ from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from letta_matrix.common.image_headers import image_type
+from letta_matrix.common.json_fields import mapping
 from letta_matrix.config import Conversations
 from letta_matrix.conversations.names import plain_name
 from letta_matrix.conversations.pictures import PictureFault, prepare
-from letta_matrix.matrix.events import mapping
 from letta_matrix.matrix.formatting import clean_text
 from letta_matrix.matrix.media import MediaFault, human_size
 from letta_matrix.runtimes.protocol import Image
 
 _KINDS = {"m.image": "image", "m.audio": "audio", "m.video": "video", "m.file": "file"}
-_MAGIC = {
-    b"\x89PNG\r\n\x1a\n": "image/png",
-    b"\xff\xd8\xff": "image/jpeg",
-    b"GIF87a": "image/gif",
-    b"GIF89a": "image/gif",
-}
 _NOT_TEXT = (b"%PDF-", b"{\\rtf", b"%!PS")
 _MAX_CAPTION = 200_000
 
@@ -96,13 +91,6 @@ def described_only(content: Mapping[str, Any]) -> Attached:
     return _described_only(_file(content))
 
 
-def sniff_image(data: bytes) -> str | None:
-    """The media type of a PNG, JPEG, GIF or WebP by its first bytes."""
-    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-        return "image/webp"
-    return next((kind for magic, kind in _MAGIC.items() if data.startswith(magic)), None)
-
-
 def as_text(data: bytes, *, is_cut: bool = False) -> str | None:
     """`data` as text if it is UTF-8 without NULs, None for anything else; `is_cut`: it may end
     in the middle of a character."""
@@ -135,7 +123,7 @@ async def _seen(
     if file.size is not None and file.size > most:
         raise MediaFault(f"it is larger than {human_size(most)}")
     data = await fetch(url, most)
-    if sniff_image(data) is None:
+    if image_type(data) is None:
         text = as_text(data[: limits.max_text_bytes], is_cut=len(data) > limits.max_text_bytes)
         if text is None:
             raise MediaFault("it is no PNG, JPEG, GIF or WebP image")
@@ -150,7 +138,7 @@ async def _pictured(file: _File, data: bytes, limits: Conversations) -> Attached
         raise MediaFault(str(fault)) from None
     image = Image(file.name, picture.media_type, picture.data)
     shape = f", {picture.width}x{picture.height}"
-    seen = _File("image", file.name, sniff_image(data) or "", len(data))
+    seen = _File("image", file.name, image_type(data) or "", len(data))
     return Attached(seen.described(more=shape), (image,))
 
 
@@ -160,7 +148,7 @@ async def _read(
     most = limits.max_text_bytes
     data = await fetch(url, most + 1, cut=True)
     is_cut = len(data) > most
-    if sniff_image(data) is not None:
+    if image_type(data) is not None:
         return await _seen(file, url, limits, fetch, sees=sees)
     text = as_text(data[:most], is_cut=is_cut)
     if text is None or not most:

@@ -4,8 +4,8 @@ import hashlib
 from dataclasses import dataclass
 from typing import Self
 
+from letta_matrix.common.json_fields import mapping
 from letta_matrix.matrix.content import MARKER
-from letta_matrix.matrix.events import mapping
 from letta_matrix.store.outbox import OutboxEntry
 
 AFTER = "after"

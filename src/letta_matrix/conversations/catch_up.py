@@ -14,9 +14,9 @@ from typing import Any
 import structlog
 from mautrix.errors import MatrixRequestError
 
+from letta_matrix.common.parts import part
 from letta_matrix.conversations.dispatcher import Dispatcher
-from letta_matrix.matrix.content import MARKER
-from letta_matrix.matrix.events import corrected, mapping
+from letta_matrix.matrix.events import Event, corrected
 from letta_matrix.matrix.intent import Intent
 from letta_matrix.matrix.room_reading import Page
 from letta_matrix.matrix.watch import Presence, look
@@ -36,27 +36,20 @@ _BEAT = 1800.0
 _OLDER, _NEWER = "alive_older", "alive_newer"
 
 
+@part
 class CatchUp:
     """Looks for what was missed since the bridge was last surely up to date, at most `max_age`
     seconds ago. `trouble` says, for half an hour, where that was too long ago."""
 
-    def __init__(
-        self,
-        bot: Intent,
-        directory: AgentDirectory,
-        rooms: Rooms,
-        turns: TurnStore,
-        meta: Meta,
-        dispatcher: Dispatcher,
-        max_age: float,
-    ) -> None:
-        self._bot = bot
-        self._directory = directory
-        self._rooms = rooms
-        self._turns = turns
-        self._meta = meta
-        self._dispatcher = dispatcher
-        self._max_age = max_age
+    _bot: Intent
+    _directory: AgentDirectory
+    _rooms: Rooms
+    _turns: TurnStore
+    _meta: Meta
+    _dispatcher: Dispatcher
+    _max_age: float
+
+    def __post_init__(self) -> None:
         self._unseen = 0
 
     @property
@@ -119,7 +112,7 @@ class CatchUp:
 
     async def _look(self, room_id: str, user_id: str, since: float) -> None:
         try:
-            missed = await self._missed(room_id, Intent(self._bot.homeserver, user_id), since)
+            missed = await self._missed(room_id, self._bot.acting_as(user_id), since)
         except MatrixRequestError as error:
             log.debug("a room cannot be looked through", room=room_id, reason=str(error))
             return
@@ -140,14 +133,14 @@ class CatchUp:
         until = max(since, looker.homeserver.clock.now() - self._max_age)
         async for page in _pages(room_id, looker, {"not_senders": silent}, until):
             # Those in the last page that are too old by now are told so.
-            new = [dict(corrected(event)) for event in page.events if _sent_at(event) > since]
+            new = [dict(corrected(event)) for event in page.events if Event(event).sent_at > since]
             missed += await self._dispatcher.missing(new)
             if page.end and not _goes_back_to(since, page) and _goes_back_to(until, page):
                 self._unseen += 1
                 log.warning("not looked for missed messages before", room=room_id, time=until)
         said: list[dict[str, Any]] = []
         if missed:
-            until = min(map(_sent_at, missed))
+            until = min(Event(event).sent_at for event in missed)
             async for page in _pages(room_id, looker, {"senders": sorted(ours)}, until):
                 said += page.events
         return unanswered(missed, said)[::-1]
@@ -170,7 +163,7 @@ async def _pages(
 def _goes_back_to(then: float, page: Page) -> bool:
     """Whether a page ends before a time: one event with a wrong clock does not count."""
     older = page.events[len(page.events) // 2 :]
-    return bool(older) and all(_sent_at(event) <= then for event in older)
+    return bool(older) and all(Event(event).sent_at <= then for event in older)
 
 
 def unanswered(missed: list[dict[str, Any]], said: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -179,12 +172,5 @@ def unanswered(missed: list[dict[str, Any]], said: list[dict[str, Any]]) -> list
     That an event is not in the inbox does not mean that it was missed: the database may be an
     old copy. The ghosts' own markers know better.
     """
-    answered = {
-        mapping(mapping(event.get("content")).get(MARKER)).get("in_reply_to") for event in said
-    }
+    answered = {Event(event).marker.get("in_reply_to") for event in said}
     return [event for event in missed if event.get("event_id") not in answered]
-
-
-def _sent_at(event: Mapping[str, Any]) -> float:
-    milliseconds = event.get("origin_server_ts")
-    return milliseconds / 1000 if isinstance(milliseconds, int | float) else 0.0

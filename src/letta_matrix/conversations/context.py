@@ -9,12 +9,13 @@ from typing import Any
 import structlog
 from mautrix.errors import MatrixRequestError
 
+from letta_matrix.common.json_fields import mapping
 from letta_matrix.config import Config
 from letta_matrix.conversations.horizons import Horizons
 from letta_matrix.conversations.readable import SAID, quotable
 from letta_matrix.conversations.routing import sent_at, thread_of
 from letta_matrix.matrix.content import BESIDE, MARKER
-from letta_matrix.matrix.events import mapping, newest_content
+from letta_matrix.matrix.events import Event, RawEvent, newest_content
 from letta_matrix.matrix.homeserver import Homeserver, HomeserverUnavailable
 from letta_matrix.matrix.identifiers import is_ours
 from letta_matrix.matrix.intent import Intent
@@ -25,7 +26,6 @@ from letta_matrix.store.turns import Turn, TurnStore
 
 log = structlog.get_logger()
 
-Event = Mapping[str, Any]
 
 _PATIENCE = 10.0
 _FILTER = {"types": list(SAID)}
@@ -44,15 +44,15 @@ _INDENT = "    "
 class Context:
     """Messages before a turn's own, oldest first; `root`, if known, is that of its thread."""
 
-    events: tuple[Event, ...] = ()
-    root: Event | None = None
+    events: tuple[RawEvent, ...] = ()
+    root: RawEvent | None = None
     in_thread: bool = False
 
     @property
-    def all(self) -> tuple[Event, ...]:
+    def all(self) -> tuple[RawEvent, ...]:
         return self.events if self.root is None else (self.root, *self.events)
 
-    def block(self, shown: Callable[[Event], tuple[str, str]]) -> str:
+    def block(self, shown: Callable[[RawEvent], tuple[str, str]]) -> str:
         """A Markdown quote of it, "" for nothing; `shown` gives an event's author and words.
 
         At most 8,000 bytes: what is oldest goes first, the thread's root last. Only an author can
@@ -89,7 +89,7 @@ class Contexts:
         of what is said between its turns; `horizons` say what its sender may read."""
         if not turn.thread_id or turn.hops:
             return Context()
-        intent = Intent(self._homeserver, agent.user_id)
+        intent = self._homeserver.acting_as(agent.user_id)
         horizon = await horizons.of(turn.room_id, turn.sender, agent.user_id)
         try:
             async with asyncio.timeout(_PATIENCE):
@@ -118,7 +118,7 @@ class Contexts:
             said = _after(last, others)
         return Context(tuple(said[:most][::-1]), root, in_thread=True)
 
-    async def _root(self, turn: Turn, intent: Intent, horizon: float) -> Event | None:
+    async def _root(self, turn: Turn, intent: Intent, horizon: float) -> RawEvent | None:
         try:
             root = await intent.event(turn.room_id, turn.thread_id)
         except MatrixRequestError:
@@ -131,7 +131,7 @@ class Contexts:
         if not most:
             return Context()
         around = await intent.around(turn.room_id, turn.event_id, limit=_AROUND, filters=_FILTER)
-        page, said = around.before, list[Event]()
+        page, said = around.before, list[RawEvent]()
         since = max(self._rooms.since(turn.room_id, intent.user_id), horizon)
         for _ in range(_PAGES):
             new = self._said(page.events, since)
@@ -143,7 +143,7 @@ class Contexts:
             )
         return Context(tuple(said[:most][::-1]))
 
-    def _said(self, events: Iterable[Event], since: float) -> list[Event]:
+    def _said(self, events: Iterable[RawEvent], since: float) -> list[RawEvent]:
         return [
             event
             for event in events
@@ -153,15 +153,13 @@ class Contexts:
             and self._speaks(event)
         ]
 
-    def _may_speak(self, event: Event) -> bool:
+    def _may_speak(self, event: RawEvent) -> bool:
         sender = str(event.get("sender"))
         return self._is_ours(sender) or self._config.role_of(sender) != "block"
 
-    def _speaks(self, event: Event) -> bool:
-        relation = mapping(mapping(event.get("content")).get("m.relates_to"))
-        is_edit = relation.get("rel_type") == "m.replace"
+    def _speaks(self, event: RawEvent) -> bool:
         is_ours = self._is_ours(str(event.get("sender")))
-        return not is_edit and bool(quotable(event, is_ours=is_ours))
+        return not Event(event).is_edit and bool(quotable(event, is_ours=is_ours))
 
     def _is_ours(self, user_id: str) -> bool:
         return is_ours(user_id, self._config.bot_user_id)
@@ -179,7 +177,7 @@ def _before(event_id: str, then: float, events: list[dict[str, Any]]) -> list[di
     return [event for event in events if sent_at(event) <= then]
 
 
-def _after(last: Turn, events: list[Event]) -> list[Event]:
+def _after(last: Turn, events: list[RawEvent]) -> list[RawEvent]:
     """Those of some events, newest first, that came after a turn's own."""
     for place, event in enumerate(events):
         if event.get("event_id") == last.event_id:

@@ -11,6 +11,7 @@ from typing import Any
 import structlog
 
 from letta_matrix.common import clock
+from letta_matrix.common.json_fields import mapping
 from letta_matrix.conversations.amending import amending_entry
 from letta_matrix.conversations.answers import Answers
 from letta_matrix.conversations.audience import NOTHING, Refers
@@ -19,7 +20,6 @@ from letta_matrix.conversations.openings import Openings, keeping, kept_refers
 from letta_matrix.conversations.routing import Router, sent_at
 from letta_matrix.conversations.tries import Runner
 from letta_matrix.conversations.turn_queues import TurnQueues
-from letta_matrix.matrix.events import mapping
 from letta_matrix.store.amendments import Amended, Amendment
 from letta_matrix.store.database import StoreUnavailable
 from letta_matrix.store.inbox import Inbox, InboxEntry, InboxState

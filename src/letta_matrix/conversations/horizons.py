@@ -7,8 +7,8 @@ from typing import Any
 import structlog
 from mautrix.errors import MatrixRequestError
 
+from letta_matrix.common.json_fields import mapping
 from letta_matrix.conversations.routing import sent_at
-from letta_matrix.matrix.events import mapping
 from letta_matrix.matrix.homeserver import Homeserver, HomeserverUnavailable
 from letta_matrix.matrix.intent import Intent
 
@@ -40,7 +40,7 @@ class Horizons:
             return known[person]
         try:
             async with asyncio.timeout(_PATIENCE):
-                since = await _since(Intent(self._homeserver, user_id), room_id, person)
+                since = await _since(self._homeserver.acting_as(user_id), room_id, person)
         except (MatrixRequestError, HomeserverUnavailable, TimeoutError) as error:
             log.info("nobody can tell what a person may read", room=room_id, reason=str(error))
             return math.inf

@@ -2,11 +2,13 @@
 
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Any, Protocol
+from typing import Protocol
 
 import structlog
 from mautrix.errors import MatrixRequestError
 
+from letta_matrix.common.json_fields import Json
+from letta_matrix.common.parts import part
 from letta_matrix.conversations.routing import sent_at
 from letta_matrix.matrix.errors import is_refusal, refusal
 from letta_matrix.matrix.events import corrected
@@ -22,8 +24,6 @@ log = structlog.get_logger()
 _PAGE, _MOST = 50, 1_000
 """Events asked for at once, and looked through in all for what was said since an invite."""
 
-Event = dict[str, Any]
-
 
 class Opener(Protocol):
     """Lets in what was said in a room before it was joined, and what came meanwhile."""
@@ -33,12 +33,13 @@ class Opener(Protocol):
         ...
 
     async def room_known(
-        self, room_id: str, history: Sequence[Event] = (), agent_id: str | None = None
+        self, room_id: str, history: Sequence[Json] = (), agent_id: str | None = None
     ) -> None:
         """Take up what was said, oldest first, since an agent ("": the bot) was invited."""
         ...
 
 
+@part
 class Invitations:
     """Runs the turns of invites: the invited user joins, and what it is there for is kept. What
     people wrote meanwhile, as clients do that make a room and send the first message at once, is
@@ -48,32 +49,20 @@ class Invitations:
     again.
     """
 
-    def __init__(
-        self,
-        homeserver: Homeserver,
-        rooms: Rooms,
-        turns: TurnStore,
-        may_invite: Callable[[str], bool],
-        opener: Callable[[], Opener],
-        outbox: Outbox,
-        max_age: float,
-        bot_user_id: str = "",
-        entered: Callable[[Turn, Intent], Awaitable[None]] | None = None,
-    ) -> None:
-        self._homeserver = homeserver
-        self._rooms = rooms
-        self._turns = turns
-        self._may_invite = may_invite
-        self._opener = opener
-        self._outbox = outbox
-        self._max_age = max_age
-        self._bot_user_id = bot_user_id
-        self._entered = entered
+    _homeserver: Homeserver
+    _rooms: Rooms
+    _turns: TurnStore
+    _may_invite: Callable[[str], bool]
+    _opener: Callable[[], Opener]
+    _outbox: Outbox
+    _max_age: float
+    _bot_user_id: str = ""
+    _entered: Callable[[Turn, Intent], Awaitable[None]] | None = None
 
     async def run(self, turn: Turn, *, recovered: bool) -> None:
         """Join the room, or leave it; an invite that has been taken back is let go."""
         user_id = turn.prompt or ""
-        intent = Intent(self._homeserver, user_id)
+        intent = self._homeserver.acting_as(user_id)
         try:
             if not self._may_invite(turn.sender):
                 # Also where a homeserver has accepted it in our stead (auto_accept_invites).
@@ -124,10 +113,10 @@ class Invitations:
         await self._turns.finish(turn, Outcome.FAILED)
 
 
-async def _said_since(invite: Turn, intent: Intent) -> list[Event]:
+async def _said_since(invite: Turn, intent: Intent) -> list[Json]:
     """What a room's members said after an invite, oldest first, in its latest version; as far as
     the invited user may see it."""
-    said: list[Event] = []
+    said: list[Json] = []
     before = ""
     while len(said) < _MOST:
         try:

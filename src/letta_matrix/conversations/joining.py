@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from letta_matrix.common.parts import part
 from letta_matrix.common.waiting import is_set
 from letta_matrix.store.places import Place
 from letta_matrix.store.turns import Turn, TurnKind, TurnStatus, TurnStore
@@ -22,21 +23,17 @@ class Queues(Protocol):
         ...
 
 
+@part
 class Joining:
     """Finds the turns that are asked together with one. `window` is the seconds from one message
     to the next; 0 joins nothing. `now` is what time it is where messages are dated."""
 
-    def __init__(
-        self,
-        turns: TurnStore,
-        queues: Callable[[], Queues],
-        window: float,
-        now: Callable[[], float] = time.time,
-    ) -> None:
-        self._now = now
-        self._turns = turns
-        self._queues = queues
-        self._window = window
+    _turns: TurnStore
+    _queues: Callable[[], Queues]
+    _window: float
+    _now: Callable[[], float] = time.time
+
+    def __post_init__(self) -> None:
         self._awaited: dict[Place, asyncio.Event] = {}
         self._waited = set[str]()
 

@@ -6,10 +6,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
+from letta_matrix.common.json_fields import mapping
 from letta_matrix.config import Config
 from letta_matrix.conversations.routing import sent_at
-from letta_matrix.matrix.content import BESIDE, MARKER
-from letta_matrix.matrix.events import mapping
+from letta_matrix.matrix.content import BESIDE
+from letta_matrix.matrix.events import Event
 from letta_matrix.store.turns import Turn, TurnKind, turn_id_of
 
 _Key = TypeVar("_Key")
@@ -79,8 +80,7 @@ class Loops:
         talk = self._talks.get((agent_id, str(event.get("room_id"))))
         if talk is None or event.get("type") != "m.room.message":
             return
-        content = mapping(event.get("content"))
-        marker = mapping(content.get(MARKER))
+        content, marker = Event(event).content, Event(event).marker
         talk.said_at = sent_at(event)
         if BESIDE not in marker:
             # Traces and notices stand beside what was said.

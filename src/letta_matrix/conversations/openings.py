@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
+from letta_matrix.common.json_fields import mapping
 from letta_matrix.conversations.audience import Refers
-from letta_matrix.matrix.events import mapping
 from letta_matrix.store.amendments import Amendment
 from letta_matrix.store.inbox import InboxEntry, InboxState
 from letta_matrix.store.turns import TurnKind

@@ -6,7 +6,6 @@ from mautrix.errors import MatrixRequestError
 from letta_matrix.common import clock
 from letta_matrix.matrix.errors import refusal
 from letta_matrix.matrix.homeserver import Homeserver
-from letta_matrix.matrix.intent import Intent
 from letta_matrix.matrix.transactions import txn_id
 from letta_matrix.store.agents import AgentDirectory
 from letta_matrix.store.turns import Outcome, Turn, TurnStore
@@ -38,7 +37,7 @@ class Pauses:
         if agent is not None and clock.now() - self._shown.get(case, -_AGAIN) >= _AGAIN:
             cause = txn_id(turn.event_id, turn.agent_id, "paused")
             try:
-                ghost = Intent(self._homeserver, agent.user_id)
+                ghost = self._homeserver.acting_as(agent.user_id)
                 await ghost.react(turn.room_id, turn.event_id, PAUSED, cause)
             except MatrixRequestError as error:
                 log.info("a reaction is refused", room=turn.room_id, reason=refusal(error))

@@ -9,7 +9,7 @@ import json
 import sys
 from dataclasses import dataclass
 
-from letta_matrix.matrix.events import mapping
+from letta_matrix.common.json_fields import mapping
 
 _TIMEOUT = 30.0
 _TWO_AT_A_TIME = asyncio.Semaphore(2)

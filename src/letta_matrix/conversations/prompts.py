@@ -4,12 +4,12 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 from weakref import WeakValueDictionary
 
 import structlog
 from mautrix.errors import MatrixRequestError
 
+from letta_matrix.common.parts import part
 from letta_matrix.config import Config
 from letta_matrix.conversations.attachments import (
     Attached,
@@ -25,10 +25,9 @@ from letta_matrix.conversations.names import plain_name
 from letta_matrix.conversations.readable import attachment_of, files_of, quotable
 from letta_matrix.conversations.roster import Roster
 from letta_matrix.conversations.routing import sent_at
-from letta_matrix.matrix.events import newest_content
+from letta_matrix.matrix.events import RawEvent, newest_content
 from letta_matrix.matrix.homeserver import Homeserver, HomeserverUnavailable
 from letta_matrix.matrix.identifiers import is_ours
-from letta_matrix.matrix.intent import Intent
 from letta_matrix.matrix.media import download
 from letta_matrix.matrix.mentions import with_names
 from letta_matrix.runtimes.protocol import Capabilities, Image
@@ -45,7 +44,6 @@ _MOST_FILES = 3
 
 _YOU = "you"
 
-Event = Mapping[str, Any]
 Members = Mapping[str, str]
 
 
@@ -64,22 +62,18 @@ class Prompt:
     several: bool = False
 
 
+@part
 class Prompts:
     """Makes prompts when their turns start. Whoever sees members or names of rooms change calls
     `roster.forget`."""
 
-    def __init__(
-        self,
-        config: Config,
-        homeserver: Homeserver,
-        directory: AgentDirectory,
-        contexts: Contexts | None = None,
-    ) -> None:
-        self._config = config
-        self._homeserver = homeserver
-        self._directory = directory
-        self._contexts = contexts
-        self.roster = Roster(homeserver)
+    _config: Config
+    _homeserver: Homeserver
+    _directory: AgentDirectory
+    _contexts: Contexts | None = None
+
+    def __post_init__(self) -> None:
+        self.roster = Roster(self._homeserver)
         # One file of each person at a time: those that wait for a decoder wait in turn, and
         # whoever sends many waits for their own.
         self._reading = WeakValueDictionary[str, asyncio.Lock]()
@@ -160,10 +154,10 @@ class Prompts:
         horizons = self.roster.horizons
         return await self._contexts.of(turn, agent, several=several, horizons=horizons)
 
-    async def _replied_to(self, turn: Turn, agent: Agent) -> Event | None:
+    async def _replied_to(self, turn: Turn, agent: Agent) -> RawEvent | None:
         if turn.reply_to is None:
             return None
-        intent = Intent(self._homeserver, agent.user_id)
+        intent = self._homeserver.acting_as(agent.user_id)
         try:
             async with asyncio.timeout(_PATIENCE):
                 event = await intent.event(turn.room_id, turn.reply_to)
@@ -179,11 +173,11 @@ class Prompts:
         return event
 
     def _header(
-        self, context: Context, replied_to: Event | None, agent: Agent, members: Members
+        self, context: Context, replied_to: RawEvent | None, agent: Agent, members: Members
     ) -> str:
         """The context and the message that is replied to, as Markdown quotes with authors."""
 
-        def shown(event: Event) -> tuple[str, str]:
+        def shown(event: RawEvent) -> tuple[str, str]:
             said = quote_imitations(self._said(event, members), self._config.conversations.envelope)
             return _author(event, agent, members), _shortened(said)
 
@@ -194,7 +188,7 @@ class Prompts:
         lines = _shortened(f"{_author(replied_to, agent, members)}: {said}").split("\n")
         return block + "".join(f"> {line}".rstrip() + "\n" for line in lines) + "\n"
 
-    def _said(self, event: Event, members: Members) -> str:
+    def _said(self, event: RawEvent, members: Members) -> str:
         """What a message said in its last version; nothing for notices of our own."""
         sender = event.get("sender")
         is_one = isinstance(sender, str) and is_ours(sender, self._config.bot_user_id)
@@ -217,7 +211,7 @@ class Prompts:
         return name_of
 
     async def _read(
-        self, files: Sequence[Event], turn: Turn, agent: Agent, capabilities: Capabilities
+        self, files: Sequence[RawEvent], turn: Turn, agent: Agent, capabilities: Capabilities
     ) -> list[Attached]:
         """What the agent gets of the files with these contents; of too many the last are named."""
         if not files:
@@ -235,13 +229,13 @@ class Prompts:
         return read + [described_only(content) for content in files[_MOST_FILES:]]
 
 
-def _files_in(event: Event | None) -> list[Event]:
+def _files_in(event: RawEvent | None) -> list[RawEvent]:
     if event is None:
         return []
     return files_of(attachment_of({**event, "content": newest_content(event)}))
 
 
-def _files_near(context: Context, replied_to: Event | None) -> list[Event]:
+def _files_near(context: Context, replied_to: RawEvent | None) -> list[RawEvent]:
     """The newest files of a thread, apart from those of the message that is replied to."""
     if not context.in_thread:
         return []
@@ -250,7 +244,7 @@ def _files_near(context: Context, replied_to: Event | None) -> list[Event]:
     return [file for event in events for file in _files_in(event)][-_MOST_FILES:]
 
 
-def _author(event: Event, agent: Agent, members: Members) -> str:
+def _author(event: RawEvent, agent: Agent, members: Members) -> str:
     sender = str(event.get("sender"))
     if sender == agent.user_id:
         return _YOU

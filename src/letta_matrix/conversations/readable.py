@@ -3,10 +3,11 @@
 from collections.abc import Mapping
 from typing import Any
 
+from letta_matrix.common.json_fields import items, mapping
 from letta_matrix.conversations.attachments import caption
 from letta_matrix.conversations.names import plain_name
 from letta_matrix.matrix.content import BESIDE, CURSOR, LIVE, MARKER, without_reply_fallback
-from letta_matrix.matrix.events import items, mapping, newest_content
+from letta_matrix.matrix.events import Event, newest_content
 from letta_matrix.matrix.formatting import clean_text
 from letta_matrix.matrix.mentions import with_names
 from letta_matrix.matrix.pills import pills
@@ -31,13 +32,13 @@ _MOST_FILES = 20
 def read_prompt(event: Mapping[str, Any]) -> tuple[str | None, bool]:
     """What an agent is told, and whether the event speaks to it at all; None for what does, and
     cannot be told in words."""
-    content, kind = mapping(event.get("content")), event.get("type")
-    relation = mapping(content.get("m.relates_to"))
+    view, kind = Event(event), event.get("type")
+    content, relation = view.content, view.relation
     if event.get("state_key") is not None:
         return None, False
     if kind == "m.room.encrypted":
         return None, relation.get("rel_type") not in _ABOUT_ANOTHER
-    if kind not in SAID or not content or relation.get("rel_type") == "m.replace":
+    if kind not in SAID or not content or view.is_edit:
         return None, False
     if kind == "m.room.message":
         return _message(content, relation)
@@ -84,7 +85,7 @@ def quotable(event: Mapping[str, Any], *, is_ours: bool) -> str:
         filename = content.get("filename")
         name = plain_name(filename if isinstance(filename, str) else body)
         return f"[{msgtype.removeprefix('m.')}: {name}] {caption(content)}".rstrip()
-    text = _words(content, body, mapping(mapping(event.get("content")).get("m.relates_to")))
+    text = _words(content, body, Event(event).relation)
     text = text.removesuffix(CURSOR).rstrip() if LIVE in content else text
     return "\n".join(text.splitlines())
 

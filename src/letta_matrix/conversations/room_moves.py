@@ -8,12 +8,13 @@ from typing import Any
 import structlog
 from mautrix.errors import MatrixRequestError
 
+from letta_matrix.common.json_fields import mapping
+from letta_matrix.common.parts import part
 from letta_matrix.config import Config
 from letta_matrix.conversations import notices
 from letta_matrix.conversations.routing import are_ids
 from letta_matrix.matrix.content import text_content
 from letta_matrix.matrix.errors import is_refusal, refusal
-from letta_matrix.matrix.events import mapping
 from letta_matrix.matrix.homeserver import Homeserver
 from letta_matrix.matrix.identifiers import is_ours, room_alias
 from letta_matrix.matrix.intent import Intent
@@ -40,6 +41,7 @@ class _Move:
     at: float
 
 
+@part
 class RoomMoves:
     """Follows to rooms that replace those we are in.
 
@@ -51,23 +53,15 @@ class RoomMoves:
     `leave_space` takes a room out of the space.
     """
 
-    def __init__(
-        self,
-        config: Config,
-        homeserver: Homeserver,
-        directory: AgentDirectory,
-        rooms: Rooms,
-        conversations: ConversationStore,
-        on_room: Callable[[str], Awaitable[None]] = _nothing,
-        leave_space: Callable[[str], Awaitable[None]] = _nothing,
-    ) -> None:
-        self._config = config
-        self._homeserver = homeserver
-        self._directory = directory
-        self._rooms = rooms
-        self._conversations = conversations
-        self._on_room = on_room
-        self._leave_space = leave_space
+    _config: Config
+    _homeserver: Homeserver
+    _directory: AgentDirectory
+    _rooms: Rooms
+    _conversations: ConversationStore
+    _on_room: Callable[[str], Awaitable[None]] = _nothing
+    _leave_space: Callable[[str], Awaitable[None]] = _nothing
+
+    def __post_init__(self) -> None:
         self.on_moved: Callable[[list[Agent]], Awaitable[None]] = _nothing
 
     async def follow(self, turn: Turn) -> list[tuple[Intent, str]]:
@@ -80,7 +74,7 @@ class RoomMoves:
         )
         # Whose room it is comes last: then it is done.
         for user_id in [*ours, *([owner.user_id] if owner else [])]:
-            intent = Intent(self._homeserver, user_id)
+            intent = self._homeserver.acting_as(user_id)
             try:
                 move = await self._announced(intent, turn)
                 if move is not None and await self._came_along(intent, move):

@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable
 import structlog
 from mautrix.errors import MatrixRequestError
 
+from letta_matrix.common.parts import part
 from letta_matrix.conversations.encryption import Encryption
 from letta_matrix.conversations.room_moves import RoomMoves
 from letta_matrix.matrix.errors import refusal
@@ -17,27 +18,18 @@ from letta_matrix.store.turns import Outcome, Turn, TurnStore
 log = structlog.get_logger()
 
 
+@part
 class RoomTurns:
     """Does what a room's new state asks of our users there, and what coming into it does. `on_room`
     hears of each room that becomes known by a tool."""
 
-    def __init__(
-        self,
-        homeserver: Homeserver,
-        directory: AgentDirectory,
-        rooms: Rooms,
-        turns: TurnStore,
-        encryption: Encryption,
-        moves: RoomMoves,
-        on_room: Callable[[str], Awaitable[None]],
-    ) -> None:
-        self._homeserver = homeserver
-        self._directory = directory
-        self._rooms = rooms
-        self._turns = turns
-        self._encryption = encryption
-        self._moves = moves
-        self._on_room = on_room
+    _homeserver: Homeserver
+    _directory: AgentDirectory
+    _rooms: Rooms
+    _turns: TurnStore
+    _encryption: Encryption
+    _moves: RoomMoves
+    _on_room: Callable[[str], Awaitable[None]]
 
     async def run(self, turn: Turn, *, recovered: bool) -> None:
         """Do it; everything in it may be done twice. Raises HomeserverUnavailable."""
@@ -46,7 +38,7 @@ class RoomTurns:
                 await self._encryption.entered(room_id, intent, turn.event_id)
         elif (user_id := self._speaker(turn)) is not None:
             try:
-                intent = Intent(self._homeserver, user_id)
+                intent = self._homeserver.acting_as(user_id)
                 await self._encryption.tell(turn.room_id, intent, turn.event_id)
             except MatrixRequestError as error:
                 log.info("not told of encryption", room=turn.room_id, reason=refusal(error))

@@ -9,7 +9,6 @@ from mautrix.errors import MatrixRequestError
 
 from letta_matrix.conversations.horizons import Horizons
 from letta_matrix.matrix.homeserver import Homeserver, HomeserverUnavailable
-from letta_matrix.matrix.intent import Intent
 
 log = structlog.get_logger()
 
@@ -33,18 +32,18 @@ class Roster:
     async def members(self, room_id: str, user_id: str) -> Mapping[str, str]:
         """Who has joined a room, by user id with their display names, as its member `user_id`
         sees it; empty if the homeserver does not tell."""
-        intent = Intent(self._homeserver, user_id)
+        intent = self._homeserver.acting_as(user_id)
         return await self._members.get(room_id, lambda: intent.joined_members(room_id)) or {}
 
     async def name(self, room_id: str, user_id: str) -> str:
         """A room's name, "" if it has none or the homeserver does not tell."""
-        intent = Intent(self._homeserver, user_id)
+        intent = self._homeserver.acting_as(user_id)
         return await self._names.get(room_id, lambda: intent.room_name(room_id)) or ""
 
     async def power_levels(self, room_id: str, user_id: str) -> Mapping[str, Any] | None:
         """The content of a room's `m.room.power_levels`, empty if it has none; None if the
         homeserver does not tell."""
-        intent = Intent(self._homeserver, user_id)
+        intent = self._homeserver.acting_as(user_id)
         return await self._levels.get(room_id, lambda: intent.state(room_id, "m.room.power_levels"))
 
     def forget_power(self, room_id: str) -> None:

@@ -7,11 +7,11 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
+from letta_matrix.common.json_fields import mapping
 from letta_matrix.config import Config
 from letta_matrix.conversations.audience import NOTHING, Refers, is_for_a_person, named_of_us
 from letta_matrix.conversations.readable import attachment_of, read_prompt
-from letta_matrix.matrix.content import MARKER
-from letta_matrix.matrix.events import mapping
+from letta_matrix.matrix.events import Event
 from letta_matrix.matrix.formatting import clean_text
 from letta_matrix.matrix.identifiers import is_ours
 from letta_matrix.matrix.mentions import mentioned
@@ -234,8 +234,7 @@ class Router:
     def _prompted(self, event: Mapping[str, Any]) -> Turn | None:
         """The turn for an agent that another agent, or somebody as the bot, wrote to with
         `message_agent`."""
-        content = mapping(event.get("content"))
-        marker = mapping(content.get(MARKER))
+        marker = Event(event).marker
         target, hops, sender = marker.get("prompts"), marker.get("hops"), event.get("sender")
         if not isinstance(target, str) or not isinstance(hops, int) or not isinstance(sender, str):
             return None
@@ -303,18 +302,15 @@ def command_line(text: str) -> str | None:
 
 def thread_of(event: Mapping[str, Any]) -> str:
     """The root of the thread an event stands in, "" outside of threads."""
-    relation = mapping(mapping(event.get("content")).get("m.relates_to"))
-    root = relation.get("event_id")
-    return str(root) if relation.get("rel_type") == "m.thread" and are_ids(root) else ""
+    root = Event(event).thread
+    return root if are_ids(root) else ""
 
 
 def reply_of(event: Mapping[str, Any]) -> str | None:
     """The event that a message replies to; None for none, also where that is only for clients
     without threads (spec: Threading)."""
-    relation = mapping(mapping(event.get("content")).get("m.relates_to"))
-    target = mapping(relation.get("m.in_reply_to")).get("event_id")
-    is_fallback = relation.get("is_falling_back") is True
-    return str(target) if are_ids(target) and not is_fallback else None
+    view = Event(event)
+    return view.reply_to if are_ids(view.reply_to) and not view.is_falling_back else None
 
 
 def are_ids(*values: object) -> bool:
@@ -338,8 +334,5 @@ def _routed(entry: InboxEntry, turns: list[Turn]) -> InboxEntry:
 
 def sent_at(event: Mapping[str, Any]) -> float:
     """When an event was sent (Unix time)."""
-    milliseconds = event.get("origin_server_ts")
-    # Nothing to go by counts as now; the bound is that of integers in events (canonical JSON).
-    if isinstance(milliseconds, int | float) and 0 <= milliseconds < 2**53:
-        return milliseconds / 1000
-    return time.time()
+    # Nothing to go by counts as now.
+    return Event(event).sent_at or time.time()

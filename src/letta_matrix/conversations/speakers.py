@@ -1,37 +1,28 @@
 """Who of us answers where no agent has been asked anything."""
 
+from letta_matrix.common.parts import part
 from letta_matrix.config import Config
 from letta_matrix.conversations.reply import Reply
 from letta_matrix.conversations.voices import Voices
 from letta_matrix.matrix.homeserver import Homeserver
-from letta_matrix.matrix.intent import Intent
 from letta_matrix.store.agents import AgentDirectory, AgentStatus
 from letta_matrix.store.outbox import Outbox
 from letta_matrix.store.rooms import Rooms
 from letta_matrix.store.turns import Outcome, Turn, TurnStore
 
 
+@part
 class Speaker:
     """Says what the bridge itself answers: by the turn's agent, else the bot, else any agent of
     the room."""
 
-    def __init__(
-        self,
-        config: Config,
-        homeserver: Homeserver,
-        directory: AgentDirectory,
-        rooms: Rooms,
-        turns: TurnStore,
-        outbox: Outbox,
-        voices: Voices,
-    ) -> None:
-        self._config = config
-        self._homeserver = homeserver
-        self._directory = directory
-        self._rooms = rooms
-        self._turns = turns
-        self._outbox = outbox
-        self._voices = voices
+    _config: Config
+    _homeserver: Homeserver
+    _directory: AgentDirectory
+    _rooms: Rooms
+    _turns: TurnStore
+    _outbox: Outbox
+    _voices: Voices
 
     async def reply(self, turn: Turn, *, recovered: bool) -> Reply | None:
         """What answers a turn; `recovered`: an earlier try may have left something of it. None
@@ -41,7 +32,7 @@ class Speaker:
         if user_id is None:
             return None
         interval = self._config.conversations.edit_interval
-        return Reply(turn, Intent(self._homeserver, user_id), self._outbox, interval, entries)
+        return Reply(turn, self._homeserver.acting_as(user_id), self._outbox, interval, entries)
 
     async def deliver(self, turn: Turn, reply: Reply) -> None:
         """Send what is owed for a turn and end it; where that may not be said in its room,

@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterable
 import structlog
 
 from letta_matrix.common import clock
+from letta_matrix.common.parts import part
 from letta_matrix.conversations.reply import Reply
 from letta_matrix.matrix.homeserver import Homeserver
-from letta_matrix.matrix.intent import Intent
 from letta_matrix.runtimes.faults import RuntimeFault
 from letta_matrix.runtimes.protocol import AgentInfo, AgentRuntime, Speech
 from letta_matrix.store.agents import Agent, AgentDirectory, AgentStatus
@@ -28,28 +28,20 @@ UNASKED = "*(on my own)* "
 """Stands before what an agent says outside of a turn from Matrix."""
 
 
+@part
 class SpeechWatch:
     """Watches one runtime. `listed` is told every listing, `run` does the work."""
 
-    def __init__(
-        self,
-        runtime: AgentRuntime,
-        interval: float,
-        directory: AgentDirectory,
-        store: SpeechStore,
-        turns: TurnStore,
-        outbox: Outbox,
-        homeserver: Homeserver,
-        start: Callable[[list[Turn]], None],
-    ) -> None:
-        self._runtime = runtime
-        self._interval = interval
-        self._directory = directory
-        self._store = store
-        self._turns = turns
-        self._outbox = outbox
-        self._homeserver = homeserver
-        self._start = start
+    _runtime: AgentRuntime
+    _interval: float
+    _directory: AgentDirectory
+    _store: SpeechStore
+    _turns: TurnStore
+    _outbox: Outbox
+    _homeserver: Homeserver
+    _start: Callable[[list[Turn]], None]
+
+    def __post_init__(self) -> None:
         self._due: dict[str, str] = {}
         self._looked: dict[str, float] = {}
         self._wake = asyncio.Event()
@@ -126,5 +118,5 @@ class SpeechWatch:
             kind=TurnKind.SPEECH,
             thread_id=place.thread_id,
         )
-        reply = Reply(turn, Intent(self._homeserver, agent.user_id), self._outbox, 1.0)
+        reply = Reply(turn, self._homeserver.acting_as(agent.user_id), self._outbox, 1.0)
         return turn, await reply.whole(UNASKED + speech.text)

@@ -9,11 +9,13 @@ from typing import Any, NamedTuple, TypeVar
 import structlog
 from mautrix.errors import MatrixRequestError
 
+from letta_matrix.common.json_fields import mapping
+from letta_matrix.common.parts import part
 from letta_matrix.common.tasks import Tasks
 from letta_matrix.conversations.audience import NOTHING, Refers
 from letta_matrix.conversations.readable import SAID, read_prompt
 from letta_matrix.conversations.routing import Router, are_ids, reply_of, thread_of
-from letta_matrix.matrix.events import mapping
+from letta_matrix.matrix.events import Event
 from letta_matrix.matrix.homeserver import HomeserverUnavailable
 from letta_matrix.matrix.identifiers import persons
 from letta_matrix.matrix.intent import Intent
@@ -41,26 +43,20 @@ class _Written(NamedTuple):
     thread: str
 
 
+@part
 class Surroundings:
     """Knows it from what came by (`heard`) and what the database has, and asks the homeserver
     only for the rest."""
 
-    def __init__(
-        self,
-        router: Router,
-        bot: Intent,
-        directory: AgentDirectory,
-        rooms: Rooms,
-        outbox: Outbox,
-        turns: TurnStore,
-    ) -> None:
-        self._router = router
-        self._homeserver = bot.homeserver
-        self._directory = directory
-        self._rooms = rooms
-        self._outbox = outbox
-        self._turns = turns
-        self._bot_user_id = bot.user_id
+    _router: Router
+    _bot: Intent
+    _directory: AgentDirectory
+    _rooms: Rooms
+    _outbox: Outbox
+    _turns: TurnStore
+
+    def __post_init__(self) -> None:
+        self._bot_user_id = self._bot.user_id
         self._written: dict[str, _Written] = {}
         self._looking: dict[str, bool] = {}
         self._looks = Tasks()
@@ -68,9 +64,8 @@ class Surroundings:
     def heard(self, event: Mapping[str, Any]) -> None:
         """Remember whose an event is: others may refer to it soon."""
         ids = (event.get("event_id"), event.get("room_id"), event.get("sender"))
-        relation = mapping(mapping(event.get("content")).get("m.relates_to"))
         is_said = event.get("type") in (*SAID, "m.room.encrypted")
-        if is_said and are_ids(*ids) and relation.get("rel_type") != "m.replace":
+        if is_said and are_ids(*ids) and not Event(event).is_edit:
             self._remember(str(ids[0]), _Written(str(ids[1]), str(ids[2]), thread_of(event)))
 
     async def of(self, event: Mapping[str, Any], until: float) -> Refers:
@@ -87,7 +82,7 @@ class Surroundings:
     async def look(self, room_id: str) -> None:
         """Learn which persons are in a room, if the homeserver tells any of us."""
         for user_id in self._here(room_id):
-            intent = Intent(self._homeserver, user_id)
+            intent = self._bot.acting_as(user_id)
             try:
                 await self._rooms.learn(room_id, partial(self._people, intent, room_id))
             except (MatrixRequestError, HomeserverUnavailable) as error:
@@ -122,7 +117,7 @@ class Surroundings:
         """Learn it of every room that one of us was invited into, behind all messages: somebody
         may have come or gone while nobody listened."""
         for room_id in self._rooms.all():
-            await self._homeserver.pacer.background()
+            await self._bot.homeserver.pacer.background()
             await self.look(room_id)
 
     async def _refers(self, event: Mapping[str, Any], room_id: str, until: float) -> Refers:
@@ -174,7 +169,7 @@ class Surroundings:
     async def _told(self, room_id: str, event_id: str) -> _Written | None:
         for user_id in self._here(room_id)[:1]:
             try:
-                event = await Intent(self._homeserver, user_id).event(room_id, event_id)
+                event = await self._bot.acting_as(user_id).event(room_id, event_id)
             except (MatrixRequestError, HomeserverUnavailable) as error:
                 log.debug("an event cannot be looked at", room=room_id, reason=str(error))
                 return None

@@ -20,7 +20,6 @@ from letta_matrix.conversations.reply import Notice, Reply
 from letta_matrix.conversations.voices import Voices
 from letta_matrix.conversations.watchdog import Watchdog
 from letta_matrix.matrix.homeserver import Homeserver
-from letta_matrix.matrix.intent import Intent
 from letta_matrix.runtimes.faults import RuntimeFault, RuntimeUnavailable
 from letta_matrix.runtimes.protocol import AgentRuntime, TurnRequest
 from letta_matrix.store.agents import Agent, AgentDirectory, AgentStatus
@@ -158,7 +157,7 @@ class TurnRunner:
     async def _reply(
         self, turn: Turn, agent: Agent, *, recovered: bool, adopts: bool = True
     ) -> Reply:
-        intent = Intent(self._homeserver, agent.user_id)
+        intent = self._homeserver.acting_as(agent.user_id)
         # What is frozen from the start, or was before a crash, stands in the outbox.
         owed = recovered or turn.status is TurnStatus.REPLYING
         entries = await self._outbox.of_turn(turn.turn_id) if owed else None

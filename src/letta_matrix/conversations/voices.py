@@ -7,13 +7,12 @@ from typing import Any
 import structlog
 from mautrix.errors import MatrixRequestError, MForbidden
 
+from letta_matrix.common.json_fields import mapping
 from letta_matrix.conversations import notices
 from letta_matrix.conversations.asides import Asides
 from letta_matrix.conversations.roster import Roster
 from letta_matrix.matrix.errors import refusal
-from letta_matrix.matrix.events import mapping
 from letta_matrix.matrix.homeserver import Homeserver
-from letta_matrix.matrix.intent import Intent
 from letta_matrix.matrix.power_levels import creators, level_of, needed_to_send
 from letta_matrix.matrix.transactions import txn_id
 from letta_matrix.matrix.verbatim import inline_code as code
@@ -120,7 +119,7 @@ class Voices:
         if mute.may_react:
             cause = txn_id(turn.event_id, turn.agent_id, "muted")
             try:
-                ghost = Intent(self._homeserver, user_id)
+                ghost = self._homeserver.acting_as(user_id)
                 await ghost.react(turn.room_id, turn.event_id, MUTED, cause)
             except MatrixRequestError as error:
                 log.info("a reaction is refused", room=turn.room_id, reason=refusal(error))
@@ -133,7 +132,7 @@ class Voices:
         """Whether one of us is not in a turn's room any more; its sender is told, unless it was
         them who sent it away."""
         try:
-            member = await Intent(self._homeserver, user_id).state_event(
+            member = await self._homeserver.acting_as(user_id).state_event(
                 turn.room_id, "m.room.member", user_id
             )
         except MForbidden:
@@ -155,7 +154,7 @@ class Voices:
 
     async def _stands_above(self, room_id: str, user_id: str) -> bool:
         try:
-            return user_id in creators(await Intent(self._homeserver, user_id).creation(room_id))
+            return user_id in creators(await self._homeserver.acting_as(user_id).creation(room_id))
         except MatrixRequestError as error:
             log.debug("a room's creator is not known", room=room_id, reason=refusal(error))
             return False

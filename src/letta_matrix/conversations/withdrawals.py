@@ -7,14 +7,15 @@ from typing import Any, Protocol
 import structlog
 from mautrix.errors import MatrixRequestError
 
+from letta_matrix.common.json_fields import mapping
+from letta_matrix.common.parts import part
 from letta_matrix.common.tasks import Tasks
 from letta_matrix.conversations.answers import ASK_AGAIN
 from letta_matrix.conversations.approvals import Approvals
 from letta_matrix.conversations.readable import attachment_of, read_prompt
 from letta_matrix.matrix.errors import is_refusal
-from letta_matrix.matrix.events import mapping, newest_content
+from letta_matrix.matrix.events import newest_content
 from letta_matrix.matrix.homeserver import Homeserver, HomeserverUnavailable
-from letta_matrix.matrix.intent import Intent
 from letta_matrix.matrix.transactions import txn_id
 from letta_matrix.store.agents import AgentDirectory
 from letta_matrix.store.amendments import Amended, Amendment
@@ -53,29 +54,22 @@ class Amender(Protocol):
         ...
 
 
+@part
 class Withdrawals:
     """Hears of amendments, and runs the turns of redactions: those of our own events, and those
     by moderators, count only when the homeserver shows the event without its content."""
 
-    def __init__(
-        self,
-        homeserver: Homeserver,
-        directory: AgentDirectory,
-        bot_user_id: str,
-        turns: TurnStore,
-        outbox: Outbox,
-        approvals: Approvals,
-        stop: Stopper,
-        dispatcher: Callable[[], Amender],
-    ) -> None:
-        self._homeserver = homeserver
-        self._directory = directory
-        self._bot = bot_user_id
-        self._turns = turns
-        self._outbox = outbox
-        self._approvals = approvals
-        self._stop = stop
-        self._dispatcher = dispatcher
+    _homeserver: Homeserver
+    _directory: AgentDirectory
+    _bot_user_id: str
+    _turns: TurnStore
+    _outbox: Outbox
+    _approvals: Approvals
+    _stop: Stopper
+    _dispatcher: Callable[[], Amender]
+
+    def __post_init__(self) -> None:
+        self._bot = self._bot_user_id
         self._background = Tasks()
 
     def amended(self, amended: Amended) -> None:
@@ -140,7 +134,7 @@ class Withdrawals:
             await self._dispatcher().queues.over(turn_id)
         cause = txn_id(turn.event_id, turn.agent_id, "revise", str(amended.amendment.at))
         try:
-            ghost = Intent(self._homeserver, agent.user_id)
+            ghost = self._homeserver.acting_as(agent.user_id)
             await ghost.react(turn.room_id, turn.event_id, ASK_AGAIN, cause)
         except (MatrixRequestError, HomeserverUnavailable) as error:
             log.debug("asking anew is not offered", turn=turn.turn_id, reason=str(error))
@@ -163,7 +157,7 @@ class Withdrawals:
     async def _seen(self, turn: Turn, event_id: str) -> Mapping[str, Any]:
         """An event of a turn's room, empty if the homeserver does not show it."""
         agent = self._directory.get(turn.agent_id)
-        viewer = Intent(self._homeserver, agent.user_id if agent is not None else self._bot)
+        viewer = self._homeserver.acting_as(agent.user_id if agent is not None else self._bot)
         try:
             return await viewer.event(turn.room_id, event_id)
         except MatrixRequestError as error:

@@ -11,8 +11,8 @@ from typing import Any, cast
 import aiohttp
 from yarl import URL
 
+from letta_matrix.common.json_fields import items
 from letta_matrix.common.lenient_json import loads, printable
-from letta_matrix.matrix.events import items
 
 _MOST = 64 * 1024 * 1024
 _CHUNK = 65_536

@@ -16,10 +16,10 @@ import structlog
 from aiohttp import web
 
 from letta_matrix.common import clock
-from letta_matrix.connections.admission import Connections
-from letta_matrix.connections.aiohttp_server import AiohttpServer
-from letta_matrix.connections.descriptors import kept_connections
-from letta_matrix.matrix.events import items, mapping
+from letta_matrix.common.connections.admission import Connections
+from letta_matrix.common.connections.aiohttp_server import AiohttpServer
+from letta_matrix.common.connections.descriptors import kept_connections
+from letta_matrix.common.json_fields import items, mapping
 
 log = structlog.get_logger()
 

@@ -1,18 +1,18 @@
 """What one of our users does on Matrix. An intent is cheap: make one whenever it is needed."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
 from mautrix.api import ClientPath, MediaPath, Method
 from mautrix.errors import MatrixRequestError, MUserInUse
 
+from letta_matrix.common.json_fields import Json, items, mapping
 from letta_matrix.matrix import answers
 from letta_matrix.matrix.answers import Shape
 from letta_matrix.matrix.content import MARKER
-from letta_matrix.matrix.events import items, mapping
-from letta_matrix.matrix.homeserver import Recover
-from letta_matrix.matrix.room_reading import Event, RoomReader
+from letta_matrix.matrix.requests import Recover
+from letta_matrix.matrix.room_reading import RoomReader
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +22,10 @@ class Intent(RoomReader):
     Methods raise MatrixRequestError for what the homeserver refuses and HomeserverUnavailable
     when it does not answer.
     """
+
+    def acting_as(self, user_id: str) -> Self:
+        """What another of our users does there."""
+        return replace(self, user_id=user_id)
 
     async def register(self) -> bool | None:
         """Make the account exist (`m.login.application_service`); whether it is a new one, None
@@ -77,7 +81,7 @@ class Intent(RoomReader):
         )
         return str(answer["content_uri"])
 
-    async def creation(self, room_id: str) -> Event:
+    async def creation(self, room_id: str) -> Json:
         """A room's `m.room.create` event, whole, with its sender."""
         return await self.state_event(room_id, "m.room.create")
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from letta_matrix.matrix.events import items, mapping
+from letta_matrix.common.json_fields import items, mapping
 from letta_matrix.matrix.formatting import clean_text
 
 POLL = "org.matrix.msc3381.poll"

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from letta_matrix.matrix.events import items, mapping
+from letta_matrix.common.json_fields import items, mapping
 
 _CREATORS_RULE = 12
 """Since this room version creators stand above all levels and may not be listed (MSC4289)."""

@@ -11,12 +11,12 @@ from typing import Any, NamedTuple
 from mautrix.api import ClientPath, Method, PathBuilder
 from mautrix.errors import MatrixRequestError, MNotFound
 
+from letta_matrix.common.json_fields import Json, items, mapping
 from letta_matrix.matrix import answers
 from letta_matrix.matrix.answers import Shape
-from letta_matrix.matrix.content import MARKER
 from letta_matrix.matrix.errors import ServerSilent, is_about_another
-from letta_matrix.matrix.events import items, mapping
-from letta_matrix.matrix.homeserver import Homeserver
+from letta_matrix.matrix.events import Event
+from letta_matrix.matrix.requests import Requests
 
 _SEARCH_BACK = 50
 _ASK_FOR = 20.0
@@ -24,14 +24,12 @@ _ASK_FOR = 20.0
 _ELSEWHERE = 10.0
 _NONE = {"types": list[str]()}
 
-Event = dict[str, Any]
-
 
 class Page(NamedTuple):
     """Events in the order of the direction that was read in; `start` is the token before the
     first, `end` the one of the next page, "" after the last."""
 
-    events: list[Event]
+    events: list[Json]
     end: str
     start: str = ""
 
@@ -40,16 +38,16 @@ class Around(NamedTuple):
     """An event, and what came before (newest first) and after it (oldest first). `state` is that
     of the room at the last of them, of its members only those who wrote here."""
 
-    event: Event
+    event: Json
     before: Page
     after: Page
-    state: list[Event]
+    state: list[Json]
 
 
 class Snapshot(NamedTuple):
     """The newest events of a room, oldest first, and its receipts (spec: `m.receipt`)."""
 
-    events: list[Event]
+    events: list[Json]
     receipts: Mapping[str, Any]
     marker: str = ""
     """What `m.fully_read` points to."""
@@ -63,7 +61,7 @@ class RoomReader:
     when it does not answer.
     """
 
-    homeserver: Homeserver
+    homeserver: Requests
     user_id: str
 
     @asynccontextmanager
@@ -116,19 +114,19 @@ class RoomReader:
             for user_id, member in joined.items()
         }
 
-    async def state(self, room_id: str, event_type: str, state_key: str = "") -> Event:
+    async def state(self, room_id: str, event_type: str, state_key: str = "") -> Json:
         """The content of a state event; empty if there is none."""
         try:
             return await self.existing_state(room_id, event_type, state_key)
         except MNotFound:
             return {}
 
-    async def existing_state(self, room_id: str, event_type: str, state_key: str = "") -> Event:
+    async def existing_state(self, room_id: str, event_type: str, state_key: str = "") -> Json:
         """The content of a state event. Raises MNotFound if there is none."""
         path = ClientPath.v3.rooms[room_id].state[event_type]
         return await self._get(path[state_key] if state_key else path, answers.content)
 
-    async def state_event(self, room_id: str, event_type: str, state_key: str = "") -> Event:
+    async def state_event(self, room_id: str, event_type: str, state_key: str = "") -> Json:
         """A whole state event, with its sender. Raises MNotFound if there is none."""
         path = ClientPath.v3.rooms[room_id].state[event_type]
         path = path[state_key] if state_key else path
@@ -139,13 +137,13 @@ class RoomReader:
         name = (await self.state(room_id, "m.room.name")).get("name")
         return name if isinstance(name, str) else ""
 
-    async def event(self, room_id: str, event_id: str) -> Event:
+    async def event(self, room_id: str, event_id: str) -> Json:
         """One event. Raises MNotFound if there is none that `user_id` may see."""
         return await self._get(ClientPath.v3.rooms[room_id].event[event_id], answers.event)
 
     async def relations(
         self, room_id: str, event_id: str, rel_type: str = "", *, limit: int = _SEARCH_BACK
-    ) -> list[Event]:
+    ) -> list[Json]:
         """The newest events that relate to one (spec: Relationships API), newest first."""
         path = ClientPath.v1.rooms[room_id].relations[event_id]
         query = {"limit": str(limit), "dir": "b"}
@@ -217,7 +215,7 @@ class RoomReader:
         hits = [mapping(hit).get("result") for hit in items(found.get("results")) or []]
         return _page(hits, found.get("next_batch"), at)
 
-    async def profile(self, user_id: str) -> Event:
+    async def profile(self, user_id: str) -> Json:
         """A user's profile (spec: Profiles). Raises MatrixRequestError (404) if unknown."""
         async with self.asking(user_id):
             return await self._get(ClientPath.v3.profile[user_id], answers.done, None, _ASK_FOR)
@@ -257,7 +255,7 @@ class RoomReader:
         *,
         filters: Mapping[str, Any] | None = None,
         give_up_after: float | None = 60.0,
-    ) -> list[Event]:
+    ) -> list[Json]:
         """A room's newest 50 events that match `filters` (a RoomEventFilter), oldest first."""
         page = await self.messages(room_id, filters=filters, give_up_after=give_up_after)
         return page.events[::-1]
@@ -270,7 +268,7 @@ class RoomReader:
             room_id, filters={"senders": [self.user_id]}, give_up_after=give_up_after
         )
         for event in events:
-            mine = mapping(mapping(event.get("content")).get(MARKER)).get("txn") == txn_id
+            mine = Event(event).marker.get("txn") == txn_id
             if mine and answers.event_id(event):
                 return str(event["event_id"])
         return None
@@ -292,7 +290,7 @@ class RoomReader:
         )
 
 
-def _events(chunk: object) -> list[Event]:
+def _events(chunk: object) -> list[Json]:
     events: Sequence[Any] = items(chunk) or []
     return [dict(mapping(event)) for event in events]
 

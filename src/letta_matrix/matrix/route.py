@@ -7,8 +7,8 @@ from typing import Any
 
 import aiohttp
 
+from letta_matrix.common.connections.known_servers import CheckedConnector, KnownServer, server_at
 from letta_matrix.config import Config, ConfigError
-from letta_matrix.connections.known_servers import CheckedConnector, KnownServer, server_at
 
 
 @dataclass(frozen=True, slots=True)

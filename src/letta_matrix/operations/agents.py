@@ -1,7 +1,7 @@
 """Agents at their runtimes, and who comes into their rooms: what operators do with them."""
 
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Annotated, Any
+from typing import Annotated
 
 from mautrix.errors import MatrixRequestError
 from pydantic import Field
@@ -25,7 +25,6 @@ from letta_matrix.toolbox.tool import (
     Line,
     Params,
     Result,
-    Tool,
     UserRef,
     WriteParams,
 )
@@ -103,17 +102,7 @@ class AgentOperations:
         self._list_all = sync
         self._archive = archive
 
-    def all(self) -> list[Tool[Any]]:
-        admin = Scope.ADMIN
-        return [
-            operation("agents.create", admin, self._create, AgentMeant),
-            operation("agents.rename", admin, self._rename, AgentMeant),
-            operation("agents.remove", admin, self._remove, AgentMeant, destructive=True),
-            operation("agents.invite", None, self._invite, Invited),
-            operation("agents.archive", admin, self._take_out, Archived),
-            operation("agents.sync", admin, self._sync, Synced, read_only=True),
-        ]
-
+    @operation("agents.create", Scope.ADMIN, AgentMeant)
     async def _create(self, caller: Caller, params: CreateAgent) -> Result:
         """Create an agent at a runtime."""
         runtime = self._runtime_for(params.runtime)
@@ -127,6 +116,7 @@ class AgentOperations:
         await self._list_all()
         return _told(made.agent_id, made.name, runtime.name)
 
+    @operation("agents.rename", Scope.ADMIN, AgentMeant)
     async def _rename(self, caller: Caller, params: RenameAgent) -> Result:
         """Give an agent another name."""
         agent = await self._meant(caller, params.agent_id)
@@ -134,6 +124,7 @@ class AgentOperations:
         await self._list_all()
         return _told(agent.agent_id, params.name, agent.runtime)
 
+    @operation("agents.remove", Scope.ADMIN, AgentMeant, destructive=True)
     async def _remove(self, caller: Caller, params: OfAgent) -> Result:
         """Delete an agent with all it remembers, for good."""
         agent = await self._meant(caller, params.agent_id)
@@ -141,6 +132,7 @@ class AgentOperations:
         await self._list_all()
         return _told(agent.agent_id, agent.name, agent.runtime)
 
+    @operation("agents.invite", None, Invited)
     async def _invite(self, caller: Caller, params: InviteToAgent) -> Result:
         """Invite a person into an agent's own room."""
         admin = is_admin(caller)
@@ -160,6 +152,7 @@ class AgentOperations:
             "outcome": outcome.value,
         }
 
+    @operation("agents.archive", Scope.ADMIN, Archived)
     async def _take_out(self, _: Caller, params: ArchiveAgents) -> Result:
         """Take removed agents' rooms out of the space."""
         every = self._directory.all()
@@ -173,6 +166,7 @@ class AgentOperations:
             await self._archive(agent)
         return {"agents": [_told(one.agent_id, one.name, one.runtime) for one in meant]}
 
+    @operation("agents.sync", Scope.ADMIN, Synced, read_only=True)
     async def _sync(self, _caller: Caller, _params: Params) -> Result:
         """List the agents of every runtime now."""
         troubles = await self._list_all()

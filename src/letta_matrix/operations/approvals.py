@@ -1,6 +1,6 @@
 """Answering what agents may not do unasked."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 from typing_extensions import TypedDict
@@ -12,7 +12,7 @@ from letta_matrix.matrix.verbatim import inline_code as code
 from letta_matrix.operations.operation import is_admin, operation
 from letta_matrix.store.approvals import Approval, ApprovalStatus
 from letta_matrix.toolbox.faults import Fault, ToolError
-from letta_matrix.toolbox.tool import Caller, Params, Result, Tool, WriteParams
+from letta_matrix.toolbox.tool import Caller, Params, Result, WriteParams
 
 _STATUS = {
     "allow": ApprovalStatus.ALLOWED,
@@ -56,11 +56,7 @@ class ApprovalOperations:
         self._approvals = approvals
         self._store = approvals.store
 
-    def all(self) -> list[Tool[Any]]:
-        return [
-            operation("approvals.answer", None, self._answer, Answered),
-        ]
-
+    @operation("approvals.answer", None, Answered)
     async def _answer(self, caller: Caller, params: AnswerApproval) -> Result:
         """Allow or deny what an agent waits for."""
         status, by = _STATUS[params.decision], caller.speaker or caller.principal.key

@@ -1,23 +1,19 @@
 """What operators and people do: declared as tools are, but offered to no agent."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Any
 
 from letta_matrix.toolbox.faults import Fault, ToolError
 from letta_matrix.toolbox.principal import Scope
-from letta_matrix.toolbox.tool import LONGEST_WAIT, Caller, P, Result, Tool, tool
+from letta_matrix.toolbox.tool import LONGEST_WAIT, Caller, Run, tool
 
 
 def operation(
-    name: str,
-    scope: Scope | None,
-    run: Callable[[Caller, P], Awaitable[Result]],
-    result: type[Any],
-    **hints: bool,
-) -> Tool[P]:
-    """An operation as its function says."""
+    name: str, scope: Scope | None, result: type[Any], **hints: bool
+) -> Callable[[Run], Run]:
+    """Declares a method as an operation."""
     # Runtimes have limits of their own, and may be slow.
-    return tool(name, name, scope, run, result, seconds=LONGEST_WAIT, **hints)
+    return tool(name, name, scope, result, seconds=LONGEST_WAIT, **hints)
 
 
 def is_admin(caller: Caller) -> bool:

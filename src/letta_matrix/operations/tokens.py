@@ -20,7 +20,7 @@ from letta_matrix.store.agents import AgentDirectory, AgentStatus
 from letta_matrix.store.tokens import TokenStore
 from letta_matrix.toolbox.faults import Fault, ToolError
 from letta_matrix.toolbox.principal import Principal, Scope
-from letta_matrix.toolbox.tool import Caller, Params, Result, Tool
+from letta_matrix.toolbox.tool import Caller, Params, Result
 
 log = structlog.get_logger()
 
@@ -61,12 +61,7 @@ class TokenOperations:
         self._directory = directory
         self._tokens = tokens
 
-    def all(self) -> list[Tool[Any]]:
-        return [
-            operation("tokens.create", Scope.ADMIN, self._create, dict[str, Any]),
-            operation("tokens.revoke", Scope.ADMIN, self._revoke, dict[str, Any]),
-        ]
-
+    @operation("tokens.create", Scope.ADMIN, dict[str, Any])
     async def _create(self, caller: Caller, params: CreateToken) -> Result:
         """Make a token; the result is the only place that has its secret."""
         holder = caller.principal
@@ -82,6 +77,7 @@ class TokenOperations:
         log.info("a token was made", by=holder.key, token=token.token_id)
         return {"token": secret, **token.told()}
 
+    @operation("tokens.revoke", Scope.ADMIN, dict[str, Any])
     async def _revoke(self, caller: Caller, params: RevokeToken) -> Result:
         """Refuse a token from now on."""
         token_id = params.token_id

@@ -1,7 +1,6 @@
 """Stopping what agents are at."""
 
 from collections.abc import Awaitable, Callable
-from typing import Any
 
 from pydantic import Field
 from typing_extensions import TypedDict
@@ -13,7 +12,7 @@ from letta_matrix.store.outbox import Outbox
 from letta_matrix.store.places import Place
 from letta_matrix.store.turns import Turn, TurnStore
 from letta_matrix.toolbox.faults import Fault, ToolError
-from letta_matrix.toolbox.tool import Caller, Result, Tool, WriteParams
+from letta_matrix.toolbox.tool import Caller, Result, WriteParams
 
 Cancel = Callable[[Callable[[Turn], bool]], Awaitable[int]]
 """Stops the running and waiting turns that match, and tells how many those were."""
@@ -43,11 +42,7 @@ class TurnOperations:
         self._outbox = outbox
         self._cancel = cancel
 
-    def all(self) -> list[Tool[Any]]:
-        return [
-            operation("turns.cancel", None, self._stop, Cancelled),
-        ]
-
+    @operation("turns.cancel", None, Cancelled)
     async def _stop(self, caller: Caller, params: CancelTurns) -> Result:
         """Stop what runs or waits: one turn, those about a message, or all here."""
         admin, others = is_admin(caller), set[str]()

@@ -6,8 +6,8 @@ import re
 from collections.abc import Mapping
 from typing import cast
 
+from letta_matrix.common.json_fields import mapping, parse_json
 from letta_matrix.common.lenient_json import printable, whole_text
-from letta_matrix.runtimes.json_fields import as_dict, parse_json
 
 MAX_ERROR = 300
 MAX_PAUSE = 300.0
@@ -76,6 +76,6 @@ def is_foreign(status: int, headers: Mapping[str, str], body: bytes) -> bool:
 def _inner_error(text: str) -> str | None:
     value = parse_json(text)
     while isinstance(value, dict):
-        fields = as_dict(cast("object", value))
+        fields = mapping(cast("object", value))
         value = fields.get("error") or fields.get("detail") or fields.get("message")
     return value.strip() if isinstance(value, str) and value.strip() != text else None

@@ -14,6 +14,7 @@ from letta_matrix.runtimes.faults import (
 )
 from letta_matrix.runtimes.protocol import (
     AgentInfo,
+    AgentRuntime,
     ApprovalRequested,
     Capabilities,
     ImagesDropped,
@@ -55,7 +56,7 @@ def echo(request: TurnRequest) -> Iterable[TurnEvent | float]:
     yield TurnFinished(StopReason.END_TURN)
 
 
-class MemoryRuntime:
+class MemoryRuntime(AgentRuntime):
     """An `AgentRuntime` whose agents live in this object.
 
     `asked` lists the requests that reached an agent, `answers` what was said to approvals, by
@@ -79,7 +80,7 @@ class MemoryRuntime:
         self._news: defaultdict[str, asyncio.Event] = defaultdict(asyncio.Event)
         self._speeches: defaultdict[str, list[Speech]] = defaultdict(list)
         self._tools: dict[str, ToolHandler] = {}
-        self.counters: Counter[str] = Counter()
+        self._counters: Counter[str] = Counter()
         self.script = script
         self.available = True
         self.models = ["memory/small", "memory/large"]
@@ -96,6 +97,10 @@ class MemoryRuntime:
     @property
     def capabilities(self) -> Capabilities:
         return self._capabilities
+
+    @property
+    def counters(self) -> Counter[str]:
+        return self._counters
 
     def add(self, agent: AgentInfo) -> None:
         self._agents[agent.agent_id] = agent
@@ -127,9 +132,6 @@ class MemoryRuntime:
 
     def offer_tools(self, tools: Sequence[ToolSpec], handler: ToolHandler) -> None:
         self._tools |= dict.fromkeys((tool.name for tool in tools), handler)
-
-    async def start(self) -> None:
-        pass
 
     async def close(self) -> None:
         pass
@@ -194,12 +196,7 @@ class MemoryRuntime:
         self._news[conversation_id].set()
 
     async def answer_approval(
-        self,
-        request: TurnRequest,
-        approval_id: str,
-        *,
-        allow: bool,
-        message: str = "",
+        self, request: TurnRequest, approval_id: str, *, allow: bool, message: str = ""
     ) -> None:
         self._check()
         if approval_id not in self._pending:
@@ -213,9 +210,6 @@ class MemoryRuntime:
         speeches = self._speeches[agent_id]
         told = len(speeches) if cursor is None else int(cursor or 0)
         return Said(tuple(speeches[told:]), str(len(speeches)))
-
-    async def finish_turn(self, request: TurnRequest) -> None:
-        pass
 
     async def _perform(self, request: TurnRequest) -> AsyncGenerator[TurnEvent]:
         """Play the script from its beginning; approvals answered before are not asked again."""

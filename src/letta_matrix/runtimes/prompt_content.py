@@ -2,7 +2,7 @@
 
 import base64
 
-from letta_matrix.runtimes.json_fields import Json
+from letta_matrix.common.json_fields import Json
 from letta_matrix.runtimes.protocol import Image, TurnRequest
 
 

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
 
+from letta_matrix.runtimes.faults import RuntimeRefused
+
 TurnState = Mapping[str, object]
 """What an adapter needs to find a turn again after a crash; JSON, opaque to everybody else."""
 
@@ -239,7 +241,8 @@ class Said:
 
 
 class AgentRuntime(Protocol):
-    """A place where agents live, as the rest of letta-matrix uses it."""
+    """A place where agents live, as the rest of letta-matrix uses it. What only some can do the
+    others refuse, or leave out."""
 
     @property
     def name(self) -> str:
@@ -257,11 +260,9 @@ class AgentRuntime(Protocol):
     def offer_tools(self, tools: Sequence[ToolSpec], handler: ToolHandler) -> None:
         """Let every agent call `tools`. Call before `start`; without the capability nothing
         comes of it."""
-        ...
 
     async def start(self) -> None:
         """Begin to connect; returns at once, an unreachable runtime is retried for ever."""
-        ...
 
     async def close(self) -> None:
         """Let go of every resource; turns in flight stay resumable."""
@@ -274,24 +275,24 @@ class AgentRuntime(Protocol):
 
     async def create_agent(self, name: str, *, model: str = "", description: str = "") -> AgentInfo:
         """Create an agent. Raises RuntimeUnavailable or RuntimeRefused."""
-        ...
+        raise _unable(self.name, "create an agent")
 
     async def rename_agent(self, agent_id: str, name: str) -> None:
         """Change an agent's name. Raises RuntimeUnavailable or RuntimeRefused."""
-        ...
+        raise _unable(self.name, "rename an agent")
 
     async def delete_agent(self, agent_id: str) -> None:
         """Delete an agent with all it remembers. Raises RuntimeUnavailable or RuntimeRefused;
         one that is already gone is no error."""
-        ...
+        raise _unable(self.name, "delete an agent")
 
     async def list_models(self) -> list[str]:
         """The models an agent can be switched to. Raises RuntimeUnavailable or RuntimeRefused."""
-        ...
+        raise _unable(self.name, "tell which models there are for an agent")
 
     async def set_model(self, agent_id: str, model: str) -> None:
         """Switch an agent's model. Raises RuntimeUnavailable or RuntimeRefused."""
-        ...
+        raise _unable(self.name, "switch an agent's model")
 
     async def create_conversation(self, agent_id: str, title: str) -> str:
         """A new conversation's id. Raises RuntimeUnavailable or RuntimeRefused."""
@@ -320,12 +321,7 @@ class AgentRuntime(Protocol):
         ...
 
     async def answer_approval(
-        self,
-        request: TurnRequest,
-        approval_id: str,
-        *,
-        allow: bool,
-        message: str = "",
+        self, request: TurnRequest, approval_id: str, *, allow: bool, message: str = ""
     ) -> None:
         """Answer an ApprovalRequested of a running turn; `message` goes with a denial.
 
@@ -333,7 +329,7 @@ class AgentRuntime(Protocol):
             RuntimeUnavailable: not told; to be tried again.
             RuntimeRefused: it is no longer pending.
         """
-        ...
+        raise _unable(self.name, "ask for approvals")
 
     async def said_since(self, agent_id: str, cursor: str | None) -> Said:
         """What an agent said outside the turns run here, in whole turns only: nothing of one
@@ -343,8 +339,13 @@ class AgentRuntime(Protocol):
         Turns run here are known by the ids of their prompts, which are Matrix event ids.
         Raises RuntimeUnavailable or RuntimeRefused.
         """
-        ...
+        return Said((), cursor or "")
 
     async def finish_turn(self, request: TurnRequest) -> None:
         """The reply is safe: whatever was kept to follow this turn again may go."""
-        ...
+
+
+def _unable(name: str, deed: str) -> RuntimeRefused:
+    return RuntimeRefused(
+        f"{name} cannot {deed}: its API has no request for that; do it where its agents live"
+    )

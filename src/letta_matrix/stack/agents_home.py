@@ -9,6 +9,7 @@ from pathlib import Path
 
 import aiohttp
 
+from letta_matrix.common.parts import part
 from letta_matrix.common.private_files import write_private
 from letta_matrix.stack import confine
 from letta_matrix.stack.app_server import AppServerProcess
@@ -41,28 +42,24 @@ class Wanted:
     model: str = ""
 
 
+@part
 class AgentsHome:
     """The App Server of a data folder. `token` is what its clients have to know, another one each
     time."""
 
-    def __init__(
-        self,
-        data: Path,
-        ports: Ports,
-        held: HeldPorts,
-        http: aiohttp.ClientSession,
-        announce: Announce,
-    ) -> None:
-        self._data = data
-        self._held = held
-        self._http = http
-        self._announce = announce
-        self._demo_port = ports.demo_model
-        self._demo_file = data / "demo-model.key"
+    _data: Path
+    _ports: Ports
+    _held: HeldPorts
+    _http: aiohttp.ClientSession
+    _announce: Announce
+
+    def __post_init__(self) -> None:
+        self._demo_port = self._ports.demo_model
+        self._demo_file = self._data / "demo-model.key"
         self.token = secrets.token_urlsafe(24)
-        write_private(data / "app-server.token", self.token + "\n")
-        self._folder = data / "letta"
-        self._port = ports.app_server
+        write_private(self._data / "app-server.token", self.token + "\n")
+        self._folder = self._data / "letta"
+        self._port = self._ports.app_server
         self._server = self._confined(())
 
     @property

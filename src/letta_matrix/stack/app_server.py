@@ -15,10 +15,11 @@ from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import aiohttp
 
+from letta_matrix.common.json_fields import mapping
 from letta_matrix.stack.confine import Reach, own_rules
 from letta_matrix.stack.errors import StackError
 from letta_matrix.stack.files import make_folder_beneath
@@ -226,11 +227,9 @@ class Control:
         async for message in self._socket:
             if message.type is not aiohttp.WSMsgType.TEXT:
                 continue
-            frame = cast("object", json.loads(message.data))
-            if isinstance(frame, dict):
-                fields = cast("dict[str, Any]", frame)
-                if fields.get("request_id") == request_id:
-                    return fields
+            frame = mapping(json.loads(message.data))
+            if frame.get("request_id") == request_id:
+                return frame
         raise StackError("the App Server closed the connection")
 
 

@@ -1,14 +1,15 @@
 """The configuration that `up` gives to the bridge."""
 
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
 import yaml
 
+from letta_matrix.common.connections.known_servers import KnownServer, server_at
+from letta_matrix.common.json_fields import mapping
 from letta_matrix.config import Config, ConfigError, load_config
-from letta_matrix.connections.known_servers import KnownServer, server_at
 from letta_matrix.matrix.registration import registration
 from letta_matrix.stack.errors import StackError
 from letta_matrix.stack.files import write_private_if_changed
@@ -103,13 +104,9 @@ def _follow(settings: dict[str, Any], ports: Ports, token: str) -> None:
 
 
 def _update(settings: dict[str, Any], section: str, **values: object) -> None:
-    existing = settings.get(section)
-    kept = cast("dict[str, Any]", existing) if isinstance(existing, dict) else {}
-    settings[section] = {**kept, **values}
+    settings[section] = {**mapping(settings.get(section)), **values}
 
 
 def _is_embedded(runtime: object) -> bool:
-    if not isinstance(runtime, Mapping):
-        return False
-    fields = cast("Mapping[str, object]", runtime)
+    fields = mapping(runtime)
     return fields.get("name", _RUNTIME) == _RUNTIME and fields.get("type") == "app_server"

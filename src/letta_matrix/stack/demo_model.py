@@ -21,9 +21,10 @@ from typing import Any, cast
 
 from aiohttp import web
 
-from letta_matrix.connections.admission import Connections
-from letta_matrix.connections.aiohttp_server import AiohttpServer
-from letta_matrix.connections.descriptors import most_connections
+from letta_matrix.common.connections.admission import Connections
+from letta_matrix.common.connections.aiohttp_server import AiohttpServer
+from letta_matrix.common.connections.descriptors import most_connections
+from letta_matrix.common.json_fields import as_list, mapping
 from letta_matrix.stack.models import DEMO_MODEL, demo_key
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -81,14 +82,14 @@ class Answer:
 
 def answer(body: Json) -> Answer:
     """The demo model's reply to the body of a chat completion request."""
-    messages = _mappings(body.get("messages"))
+    messages = as_list(body.get("messages"))
     if (returned := _tool_results(messages)) is not None:
         return Answer(_report(returned))
     said = _last_words(messages)
     first = not any(message.get("role") == "assistant" for message in messages)
     plainly = _PLAINLY if first else ""
     if match := _USE.fullmatch(said):
-        return _use_tool(match[1], match[2].strip(), _mappings(body.get("tools")), plainly)
+        return _use_tool(match[1], match[2].strip(), as_list(body.get("tools")), plainly)
     if match := _WRITE.match(said):
         return Answer(plainly + _numbered_words(int(match[1])))
     return Answer(_INTRODUCTION.format(said=_quote(said)) if first else f"You said: {said}")
@@ -106,7 +107,7 @@ def _own_words(message: Json) -> str:
     content: object = message.get("content")
     if isinstance(content, str):
         return _REMINDER.sub("", content).strip()
-    texts = (str(p.get("text", "")) for p in _mappings(content) if p.get("type") == "text")
+    texts = (str(p.get("text", "")) for p in as_list(content) if p.get("type") == "text")
     kept = (_REMINDER.sub("", text).strip() for text in texts)
     return "\n".join(text for text in kept if text)
 
@@ -123,7 +124,7 @@ def _report(results: Sequence[str]) -> str:
 
 
 def _use_tool(name: str, text: str, tools: Sequence[Json], plainly: str) -> Answer:
-    offered = {str(f.get("name")): f for tool in tools if (f := _mapping(tool.get("function")))}
+    offered = {str(f.get("name")): f for tool in tools if (f := mapping(tool.get("function")))}
     known = {offer.lower(): offer for offer in offered}
     if name.lower() not in known and _OTHERS in offered and _ON_MATRIX.fullmatch(name):
         given = {"name": name.lower(), "arguments": _arguments(text, {})}
@@ -143,10 +144,10 @@ def _arguments(text: str, function: Json) -> Mapping[str, object]:
         given = None
     if isinstance(given, dict):
         return cast("dict[str, object]", given)
-    schema = _mapping(function.get("parameters"))
-    properties = _mapping(schema.get("properties"))
+    schema = mapping(function.get("parameters"))
+    properties = mapping(schema.get("properties"))
     required = cast("list[str]", schema.get("required") or list(properties)[:1])
-    texts = [key for key in required if _mapping(properties.get(key)).get("type") == "string"]
+    texts = [key for key in required if mapping(properties.get(key)).get("type") == "string"]
     filled: dict[str, object] = dict.fromkeys(texts[1:], "asked for in the chat")
     return {**dict.fromkeys(texts[:1], text), **filled}
 
@@ -163,15 +164,6 @@ def _quote(text: str) -> str:
 def _fence(text: str) -> str:
     ticks = max((len(run) for run in re.findall(r"`{3,}", text)), default=2) + 1
     return f"{'`' * ticks}\n{text}\n{'`' * ticks}"
-
-
-def _mapping(value: object) -> Json:
-    return cast("Json", value) if isinstance(value, Mapping) else {}
-
-
-def _mappings(value: object) -> list[Json]:
-    items = cast("list[object]", value) if isinstance(value, list) else []
-    return [cast("Json", item) for item in items if isinstance(item, Mapping)]
 
 
 class DemoModel:

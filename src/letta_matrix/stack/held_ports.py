@@ -4,9 +4,9 @@ import contextlib
 import socket
 from collections.abc import Mapping, Sequence
 
+from letta_matrix.common.connections.inherited import address
+from letta_matrix.common.connections.listener import bound
 from letta_matrix.config import Config
-from letta_matrix.connections.inherited import address
-from letta_matrix.connections.listener import bound
 from letta_matrix.stack.errors import StackError
 from letta_matrix.stack.ports import Ports
 

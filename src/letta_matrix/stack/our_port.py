@@ -11,7 +11,7 @@ from twisted.internet import reactor
 from twisted.internet.interfaces import IListeningPort
 from twisted.internet.protocol import Factory
 
-from letta_matrix.connections.inherited import inherited
+from letta_matrix.common.connections.inherited import inherited
 
 
 class OurPort:

@@ -18,7 +18,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from letta_matrix.common import clock, log_files
-from letta_matrix.connections.inherited import handed_down
+from letta_matrix.common.connections.inherited import handed_down
+from letta_matrix.common.waiting import unless
 from letta_matrix.stack.errors import StackError
 from letta_matrix.stack.silence import Probe, until_hung
 
@@ -108,18 +109,8 @@ class Child:
         Raises:
             StackError: it kept ending, or was not ready within `timeout` seconds.
         """
-        waiting = asyncio.create_task(self._until_answers(probe))
-        gave_up = asyncio.create_task(self._gave_up.wait())
-        try:
-            done, _ = await asyncio.wait(
-                {waiting, gave_up}, timeout=timeout, return_when=asyncio.FIRST_COMPLETED
-            )
-        finally:
-            for task in (waiting, gave_up):
-                task.cancel()
-            await asyncio.gather(waiting, gave_up, return_exceptions=True)
-        if waiting not in done:
-            raise StackError(self._why_not_ready(timeout if gave_up not in done else None))
+        if await unless(self._gave_up, self._until_answers(probe), timeout) is None:
+            raise StackError(self._why_not_ready(None if self._gave_up.is_set() else timeout))
         self._ready = True
 
     def terminate(self) -> None:

@@ -10,9 +10,14 @@ from pathlib import Path
 
 import aiohttp
 
+from letta_matrix.common.connections.descriptors import raise_limit
+from letta_matrix.common.connections.known_servers import (
+    CheckedConnector,
+    KnownServer,
+    note_process,
+)
+from letta_matrix.common.waiting import unless
 from letta_matrix.config import Config
-from letta_matrix.connections.descriptors import raise_limit
-from letta_matrix.connections.known_servers import CheckedConnector, KnownServer, note_process
 from letta_matrix.stack.agents_home import AgentsHome, Wanted
 from letta_matrix.stack.bridge_config import (
     PID_FILES,
@@ -337,14 +342,6 @@ class Stack:
 
 async def _unless(stop: asyncio.Event, work: Coroutine[None, None, None]) -> bool:
     """Do `work` unless `stop` comes first; tells whether it was done."""
-    doing = asyncio.create_task(work)
-    stopping = asyncio.create_task(stop.wait())
-    try:
-        await asyncio.wait({doing, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        if doing.done():
-            doing.result()
-        return doing.done()
-    finally:
-        for task in (doing, stopping):
-            task.cancel()
-        await asyncio.gather(doing, stopping, return_exceptions=True)
+    if (done := await unless(stop, work)) is not None:
+        done.result()
+    return done is not None

@@ -138,6 +138,15 @@ class Outbox:
                 parts[entry.part] = str(cast("Mapping[str, object]", content).get("body", ""))
         return "\n\n".join(parts[part] for part in sorted(parts))
 
+    async def said(self, turn_id: str) -> str:
+        """What a turn that is over has said, with the notices beside it."""
+        notices = [
+            str(entry.content.get("body", ""))
+            for entry in await self.of_turn(turn_id)
+            if entry.kind in (OutboxKind.NOTICE, OutboxKind.OFFER)
+        ]
+        return "\n\n".join(filter(None, [await self.reply_text(turn_id), *notices]))
+
     async def _update(self, entry: OutboxEntry, **values: object) -> None:
         await self._database.execute(
             update(outbox).where(outbox.c.txn_id == entry.txn_id).values(**values)

@@ -1,6 +1,6 @@
 """Tools that tell who the agents are."""
 
-from typing import Any, NotRequired
+from typing import NotRequired
 
 from pydantic import Field
 from typing_extensions import TypedDict
@@ -10,7 +10,7 @@ from letta_matrix.store.rooms import Rooms
 from letta_matrix.toolbox.finding import find_agent
 from letta_matrix.toolbox.principal import Scope
 from letta_matrix.toolbox.results import UNTRUSTED, cut, fit_items
-from letta_matrix.toolbox.tool import Caller, Line, Params, Result, Tool, tool
+from letta_matrix.toolbox.tool import Caller, Line, Params, Result, tool
 
 AGENT = "the agent's name, agent id or Matrix user id"
 
@@ -59,28 +59,7 @@ class AgentTools:
         self._directory = directory
         self._rooms = rooms
 
-    def tools(self) -> list[Tool[Any]]:
-        return [
-            tool(
-                "list_agents",
-                "List agents",
-                Scope.AGENTS,
-                self.list_agents,
-                AgentsResult,
-                read_only=True,
-                idempotent=True,
-            ),
-            tool(
-                "get_agent",
-                "Get an agent",
-                Scope.AGENTS,
-                self.get_agent,
-                AgentResult,
-                read_only=True,
-                idempotent=True,
-            ),
-        ]
-
+    @tool("list_agents", "List agents", Scope.AGENTS, AgentsResult, read_only=True, idempotent=True)
     async def list_agents(self, caller: Caller, params: ListAgents) -> Result:
         """List the agents you can message: names, ids, rooms, what they are for."""
         known = sorted(known_to(caller, self._directory), key=lambda one: (one.name, one.agent_id))
@@ -88,6 +67,7 @@ class AgentTools:
         agents = [self._entry(caller, agent, _LISTED) for agent in shown]
         return fit_items(UNTRUSTED, "agents", agents, params.after, len(known))
 
+    @tool("get_agent", "Get an agent", Scope.AGENTS, AgentResult, read_only=True, idempotent=True)
     async def get_agent(self, caller: Caller, params: GetAgent) -> Result:
         """Tell of one agent: its ids, its own room, what it is for."""
         agent = find_agent(params.agent, known_to(caller, self._directory))

@@ -1,15 +1,15 @@
 """What comes from the homeserver, for whoever waits for it."""
 
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from typing import Any
 
 import structlog
 
+from letta_matrix.matrix.events import RawEvent
+
 log = structlog.get_logger()
 
-Event = Mapping[str, Any]
-Listener = Callable[[Event], None]
+Listener = Callable[[RawEvent], None]
 
 
 class Arrivals:
@@ -21,7 +21,7 @@ class Arrivals:
     def __init__(self) -> None:
         self._listeners: list[Listener] = []
 
-    def publish(self, event: Event) -> None:
+    def publish(self, event: RawEvent) -> None:
         """Tell everybody who listens; a listener's fault is nobody else's."""
         for listener in list(self._listeners):
             try:

@@ -13,6 +13,7 @@ from typing_extensions import TypedDict
 
 from letta_matrix.common.tasks import Tasks
 from letta_matrix.matrix.content import BESIDE, edit_content, text_content, thread_relation
+from letta_matrix.matrix.events import Event
 from letta_matrix.matrix.homeserver import HomeserverUnavailable
 from letta_matrix.store.agents import AgentDirectory
 from letta_matrix.store.places import Place
@@ -28,7 +29,6 @@ from letta_matrix.toolbox.tool import (
     Caller,
     Line,
     Result,
-    Tool,
     WriteParams,
     tool,
 )
@@ -96,13 +96,7 @@ class Asking:
         self._standing: dict[str, tuple[Caller, Question, AskHuman]] = {}
         self._background = Tasks()
 
-    def tools(self) -> list[Tool[Any]]:
-        return [
-            tool(
-                "ask_human", "Ask a human", Scope.AGENTS, self.ask_human, HumanAnswer, seconds=None
-            )
-        ]
-
+    @tool("ask_human", "Ask a human", Scope.AGENTS, HumanAnswer, seconds=None)
     async def ask_human(self, caller: Caller, params: AskHuman) -> Result:
         """Ask people a question, with options to choose from, and wait for the answer."""
         deadline = time.time() + params.timeout_seconds
@@ -112,8 +106,7 @@ class Asking:
             if place.thread_id and place != caller.place:
                 await existing(caller, room_id, place.thread_id)
             event_id, look = await self._ask(caller, place, params)
-            asked = (await caller.intent.event(room_id, event_id)).get("origin_server_ts")
-        asked_at = asked if isinstance(asked, int) else 0
+            asked_at = Event(await caller.intent.event(room_id, event_id)).sent_ms
         # Elsewhere nobody in particular is spoken with.
         speaker = caller.speaker if place == caller.place else ""
         question = Question(

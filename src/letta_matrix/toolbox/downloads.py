@@ -7,7 +7,8 @@ from typing import Annotated, Any, NamedTuple, NotRequired
 from pydantic import Field, StringConstraints
 from typing_extensions import TypedDict
 
-from letta_matrix.matrix.events import mapping, newest_content
+from letta_matrix.common.json_fields import mapping
+from letta_matrix.matrix.events import newest_content
 from letta_matrix.matrix.formatting import clean_text
 from letta_matrix.matrix.media import (
     MediaAway,
@@ -22,7 +23,7 @@ from letta_matrix.toolbox.known_rooms import KnownRooms
 from letta_matrix.toolbox.naming import OptionalEvent, OptionalRoom, not_in, room_of
 from letta_matrix.toolbox.principal import Scope
 from letta_matrix.toolbox.results import LIMIT, UNTRUSTED, cut, size
-from letta_matrix.toolbox.tool import Caller, Params, Result, Tool, tool
+from letta_matrix.toolbox.tool import Caller, Params, Result, tool
 from letta_matrix.toolbox.writing import ROOM, existing
 
 MAX_BYTES = 1_000_000
@@ -76,18 +77,7 @@ class Downloads:
     def __init__(self, known: KnownRooms) -> None:
         self._known = known
 
-    def tools(self) -> list[Tool[Any]]:
-        return [
-            tool(
-                "matrix_download_media",
-                "Download a file",
-                Scope.READ,
-                self.download_media,
-                Media,
-                read_only=True,
-            )
-        ]
-
+    @tool("matrix_download_media", "Download a file", Scope.READ, Media, read_only=True)
     async def download_media(self, caller: Caller, params: DownloadMedia) -> Result:
         """Read a file or an image of a message, as text or base64, up to 1 MB."""
         file = await self._file(caller, params)

@@ -7,8 +7,9 @@ from typing import Any
 from pydantic import Field
 from typing_extensions import TypedDict
 
+from letta_matrix.common.json_fields import mapping
 from letta_matrix.matrix.content import edit_content
-from letta_matrix.matrix.events import mapping
+from letta_matrix.matrix.events import Event
 from letta_matrix.matrix.formatting import clean_text
 from letta_matrix.toolbox.faults import Fault, ToolError
 from letta_matrix.toolbox.naming import room_of
@@ -19,7 +20,6 @@ from letta_matrix.toolbox.tool import (
     Markdown,
     Result,
     RoomRef,
-    Tool,
     WriteParams,
     tool,
 )
@@ -63,21 +63,7 @@ class Redacted(TypedDict):
     redaction_event_id: str
 
 
-def editing_tools() -> list[Tool[Any]]:
-    return [
-        tool("matrix_edit_message", "Edit a message", Scope.WRITE, edit_message, Edited),
-        tool(
-            "matrix_redact",
-            "Remove a message",
-            Scope.WRITE,
-            redact,
-            Redacted,
-            destructive=True,
-            idempotent=True,
-        ),
-    ]
-
-
+@tool("matrix_edit_message", "Edit a message", Scope.WRITE, Edited)
 async def edit_message(caller: Caller, params: EditMessage) -> Result:
     """Replace the text of a message that you sent."""
     text, txn = spoken(params.message), caller.txn("matrix_edit_message")
@@ -98,12 +84,13 @@ async def edit_message(caller: Caller, params: EditMessage) -> Result:
         return {"room_id": room_id, "event_id": event_id, "edit_event_id": edit_event_id}
 
 
+@tool("matrix_redact", "Remove a message", Scope.WRITE, Redacted, destructive=True, idempotent=True)
 async def redact(caller: Caller, params: Redact) -> Result:
     """Remove a message for good: your own, or another's if you have the power to."""
     async with room_of(caller, params.room_id) as room_id:
         event = await existing(caller, room_id, params.event_id)
         leave_alone(event)
-        if (edited := _edited(event)) is not None:
+        if edited := Event(event).edited:
             leave_alone(await existing(caller, room_id, edited))
         before = mapping(mapping(event.get("unsigned")).get("redacted_because")).get("event_id")
         redaction = before or await caller.intent.redact(
@@ -120,16 +107,9 @@ async def redact(caller: Caller, params: Redact) -> Result:
 async def _original(caller: Caller, room_id: str, event_id: str) -> tuple[str, Mapping[str, Any]]:
     """The message that an id means, which may be that of an edit (spec: Event replacements)."""
     event = await existing(caller, room_id, event_id)
-    if (edited := _edited(event)) is None:
-        return event_id, event
-    return edited, await existing(caller, room_id, edited)
-
-
-def _edited(event: Mapping[str, Any]) -> str | None:
-    """The message that an event is an edit of."""
-    relation = mapping(mapping(event.get("content")).get("m.relates_to"))
-    target = relation.get("event_id")
-    return target if relation.get("rel_type") == "m.replace" and isinstance(target, str) else None
+    if edited := Event(event).edited:
+        return edited, await existing(caller, room_id, edited)
+    return event_id, event
 
 
 def _check_editable(caller: Caller, event_id: str, event: Mapping[str, Any]) -> None:

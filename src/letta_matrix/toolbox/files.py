@@ -4,17 +4,17 @@ import mimetypes
 import re
 from collections.abc import Mapping
 from functools import partial
-from typing import Any, NotRequired
+from typing import NotRequired
 
 from pydantic import Field
 
+from letta_matrix.common.audio_headers import audio_seconds, audio_type
+from letta_matrix.common.image_headers import Shape, image_shape
 from letta_matrix.matrix.content import MARKER, content_size, text_content
 from letta_matrix.matrix.splitting import CONTENT_LIMIT
-from letta_matrix.toolbox.audio_headers import audio_seconds, audio_type
 from letta_matrix.toolbox.faults import Fault, ToolError
-from letta_matrix.toolbox.image_headers import Shape, image_shape
 from letta_matrix.toolbox.principal import Scope
-from letta_matrix.toolbox.tool import Caller, Result, RoomRef, Tool, WriteParams, tool
+from letta_matrix.toolbox.tool import Caller, Result, RoomRef, WriteParams, tool
 from letta_matrix.toolbox.uploads import Attachment, Posted, file_of, post, safe_name
 from letta_matrix.toolbox.writing import ROOM, fitting, spoken
 
@@ -80,14 +80,7 @@ class PostedVoice(Posted):
     duration_seconds: float
 
 
-def file_tools() -> list[Tool[Any]]:
-    return [
-        tool("matrix_upload_file", "Upload a file", Scope.WRITE, upload_file, PostedImage),
-        tool("matrix_send_image", "Send an image", Scope.WRITE, send_image, PostedImage),
-        tool("matrix_send_voice", "Send a voice message", Scope.WRITE, send_voice, PostedVoice),
-    ]
-
-
+@tool("matrix_upload_file", "Upload a file", Scope.WRITE, PostedImage)
 async def upload_file(caller: Caller, params: UploadFile) -> Result:
     """Send a file or an image, given as text or base64, to a Matrix room you are in."""
     name = safe_name(params.name)
@@ -106,6 +99,7 @@ async def upload_file(caller: Caller, params: UploadFile) -> Result:
     return sent | _shown(shape)
 
 
+@tool("matrix_send_image", "Send an image", Scope.WRITE, PostedImage)
 async def send_image(caller: Caller, params: SendImage) -> Result:
     """Send an image with a caption to a Matrix room you are in."""
     file = await file_of(caller, base64_text=params.content_base64, mxc=params.mxc)
@@ -130,6 +124,7 @@ async def send_image(caller: Caller, params: SendImage) -> Result:
     return sent | _shown(shape)
 
 
+@tool("matrix_send_voice", "Send a voice message", Scope.WRITE, PostedVoice)
 async def send_voice(caller: Caller, params: SendVoice) -> Result:
     """Send recorded speech as a voice message to a Matrix room you are in."""
     # MSC3245, in the form that clients send: `m.audio` with marks of extensible events.

@@ -1,7 +1,8 @@
 """Tools about who is in a room: join, leave, invite, kick, ban."""
 
-from collections.abc import Awaitable, Callable
-from typing import Any, Literal, NotRequired
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import Literal, NotRequired
 
 from mautrix.errors import MatrixRequestError
 from pydantic import Field
@@ -21,7 +22,7 @@ from letta_matrix.toolbox.naming import (
 )
 from letta_matrix.toolbox.principal import Scope
 from letta_matrix.toolbox.results import UNTRUSTED, cut
-from letta_matrix.toolbox.tool import Caller, Result, RoomRef, Tool, UserRef, WriteParams, tool
+from letta_matrix.toolbox.tool import Caller, Result, RoomRef, UserRef, WriteParams, tool
 from letta_matrix.toolbox.writing import ROOM
 
 _NAME = 200
@@ -62,45 +63,16 @@ class MembershipResult(TypedDict):
     membership: Literal["join", "invite", "leave", "ban"]
 
 
+_REMOVAL = {"destructive": True, "idempotent": True}
+
+
 class Guests:
     """Lets the caller come and go, and others with it."""
 
     def __init__(self, membership: Membership) -> None:
         self._membership = membership
 
-    def tools(self) -> list[Tool[Any]]:
-        return [
-            tool(
-                "matrix_join_room", "Join a room", Scope.ROOMS, self.join, Joined, idempotent=True
-            ),
-            tool(
-                "matrix_leave",
-                "Leave a room",
-                Scope.ROOMS,
-                self.leave,
-                MembershipResult,
-                idempotent=True,
-            ),
-            tool(
-                "matrix_invite",
-                "Invite somebody",
-                Scope.ROOMS,
-                self.invite,
-                MembershipResult,
-                idempotent=True,
-            ),
-            self._removal("matrix_kick", "Kick somebody", "Remove somebody from a room.", _kick),
-            self._removal("matrix_ban", "Ban somebody", "Remove somebody for good.", _ban),
-            tool(
-                "matrix_unban",
-                "Lift a ban",
-                Scope.ROOMS,
-                self.unban,
-                MembershipResult,
-                idempotent=True,
-            ),
-        ]
-
+    @tool("matrix_join_room", "Join a room", Scope.ROOMS, Joined, idempotent=True)
     async def join(self, caller: Caller, params: JoinRoom) -> Result:
         """Join a Matrix room that you are invited to, or that is open to everybody."""
         ref, intent = params.room_id_or_alias, caller.intent
@@ -122,6 +94,7 @@ class Guests:
         result |= {"successor": successor} if successor else {}
         return result | ({} if successor is None else {"note": replaced(ref, successor)})
 
+    @tool("matrix_leave", "Leave a room", Scope.ROOMS, MembershipResult, idempotent=True)
     async def leave(self, caller: Caller, params: LeaveRoom) -> Result:
         """Leave a Matrix room, or decline an invitation to it."""
         async with room_of(caller, params.room_id) as room_id:
@@ -130,6 +103,7 @@ class Guests:
         await self._membership.left(caller.intent, room_id)
         return _told(room_id, caller.user_id, "leave")
 
+    @tool("matrix_invite", "Invite somebody", Scope.ROOMS, MembershipResult, idempotent=True)
     async def invite(self, caller: Caller, params: AboutUser) -> Result:
         """Invite a person or an agent to a Matrix room you are in; agents come at once."""
         async with living_room(caller, params.room_id) as room_id:
@@ -138,6 +112,26 @@ class Guests:
             )
         return _told(room_id, params.user_id, membership)
 
+    @tool("matrix_kick", "Kick somebody", Scope.ROOMS, MembershipResult, **_REMOVAL)
+    async def kick(self, caller: Caller, params: AboutUser) -> Result:
+        """Remove somebody from a room."""
+        async with self._removing(caller, params) as room_id:
+            membership = await membership_of(caller.intent, room_id, params.user_id)
+            if membership in _IN_IT:
+                await caller.intent.kick(room_id, params.user_id, params.reason)
+            elif not caller.again:
+                raise ToolError(f"{params.user_id} is not in {params.room_id}.", Fault.NOT_FOUND)
+        return _told(room_id, params.user_id, "leave")
+
+    @tool("matrix_ban", "Ban somebody", Scope.ROOMS, MembershipResult, **_REMOVAL)
+    async def ban(self, caller: Caller, params: AboutUser) -> Result:
+        """Remove somebody for good."""
+        async with self._removing(caller, params) as room_id:
+            if await membership_of(caller.intent, room_id, params.user_id) != "ban":
+                await caller.intent.ban(room_id, params.user_id, params.reason)
+        return _told(room_id, params.user_id, "ban")
+
+    @tool("matrix_unban", "Lift a ban", Scope.ROOMS, MembershipResult, idempotent=True)
     async def unban(self, caller: Caller, params: AboutUser) -> Result:
         """Let somebody whom a Matrix room has banned be invited to it again."""
         async with living_room(caller, params.room_id) as room_id:
@@ -149,46 +143,13 @@ class Guests:
                 raise ToolError(text, Fault.NOT_FOUND)
         return _told(room_id, params.user_id, "leave")
 
-    def _removal(
-        self,
-        name: str,
-        title: str,
-        description: str,
-        remove: Callable[[Caller, str, AboutUser], Awaitable[Result]],
-    ) -> Tool[Any]:
-        async def run(caller: Caller, params: AboutUser) -> Result:
-            if params.user_id == caller.user_id:
-                raise ToolError("That is you; matrix_leave leaves a room.")
-            async with living_room(caller, params.room_id) as room_id:
-                await self._membership.check_may_go(caller.intent, room_id, params.user_id)
-                return await remove(caller, room_id, params)
-
-        return Tool(
-            name,
-            title,
-            description,
-            Scope.ROOMS,
-            AboutUser,
-            MembershipResult,
-            run,
-            destructive=True,
-            idempotent=True,
-        )
-
-
-async def _kick(caller: Caller, room_id: str, params: AboutUser) -> Result:
-    membership = await membership_of(caller.intent, room_id, params.user_id)
-    if membership in _IN_IT:
-        await caller.intent.kick(room_id, params.user_id, params.reason)
-    elif not caller.again:
-        raise ToolError(f"{params.user_id} is not in {params.room_id}.", Fault.NOT_FOUND)
-    return _told(room_id, params.user_id, "leave")
-
-
-async def _ban(caller: Caller, room_id: str, params: AboutUser) -> Result:
-    if await membership_of(caller.intent, room_id, params.user_id) != "ban":
-        await caller.intent.ban(room_id, params.user_id, params.reason)
-    return _told(room_id, params.user_id, "ban")
+    @asynccontextmanager
+    async def _removing(self, caller: Caller, params: AboutUser) -> AsyncGenerator[str]:
+        if params.user_id == caller.user_id:
+            raise ToolError("That is you; matrix_leave leaves a room.")
+        async with living_room(caller, params.room_id) as room_id:
+            await self._membership.check_may_go(caller.intent, room_id, params.user_id)
+            yield room_id
 
 
 def _told(room_id: str, user_id: str, membership: str) -> Result:

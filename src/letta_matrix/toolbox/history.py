@@ -3,24 +3,25 @@
 import asyncio
 from collections.abc import Awaitable, Sequence
 from functools import partial
-from typing import Any, NotRequired, TypeVar
+from typing import NotRequired, TypeVar
 
 from mautrix.errors import MatrixRequestError
 from pydantic import Field
 from typing_extensions import TypedDict
 
-from letta_matrix.matrix.events import mapping
+from letta_matrix.common.json_fields import Json
+from letta_matrix.matrix.events import Event
 from letta_matrix.matrix.intent import Intent
 from letta_matrix.matrix.room_reading import Page
 from letta_matrix.store.agents import AgentDirectory
 from letta_matrix.toolbox.faults import Fault, ToolError
 from letta_matrix.toolbox.known_rooms import KnownRooms
 from letta_matrix.toolbox.naming import not_in, room_of
-from letta_matrix.toolbox.paging import Event, collect
+from letta_matrix.toolbox.paging import collect
 from letta_matrix.toolbox.principal import Scope
 from letta_matrix.toolbox.results import UNTRUSTED, fit_texts
 from letta_matrix.toolbox.timeline import FILTER, Message, as_edited, entry, is_message
-from letta_matrix.toolbox.tool import Caller, EventId, Params, Result, RoomRef, Tool, tool
+from letta_matrix.toolbox.tool import Caller, EventId, Params, Result, RoomRef, tool
 from letta_matrix.toolbox.writing import ROOM, existing
 
 NOTE = "Long texts are cut; ask for fewer messages to read more of each."
@@ -92,34 +93,7 @@ class Histories:
         self._directory = directory
         self._known = known
 
-    def tools(self) -> list[Tool[Any]]:
-        return [
-            tool(
-                "matrix_read_room",
-                "Read a room",
-                Scope.READ,
-                self.read_room,
-                History,
-                read_only=True,
-            ),
-            tool(
-                "matrix_get_context",
-                "Get a message in context",
-                Scope.READ,
-                self.get_context,
-                Context,
-                read_only=True,
-            ),
-            tool(
-                "matrix_read_thread",
-                "Read a thread",
-                Scope.READ,
-                self.read_thread,
-                Thread,
-                read_only=True,
-            ),
-        ]
-
+    @tool("matrix_read_room", "Read a room", Scope.READ, History, read_only=True)
     async def read_room(self, caller: Caller, params: ReadRoom) -> Result:
         """Read the newest messages of a Matrix room you are in, oldest first."""
         if params.before and params.after:
@@ -134,20 +108,21 @@ class Histories:
         newest = "" if params.before else read.start
         return self._told(room_id, read.found[::-1], before=read.end, after=newest)
 
+    @tool("matrix_get_context", "Get a message in context", Scope.READ, Context, read_only=True)
     async def get_context(self, caller: Caller, params: GetContext) -> Result:
         """Read a message of one of your rooms with what was said before and after it."""
         async with room_of(caller, params.room_id) as room_id:
             reading = self._context(caller, room_id, params)
             return await self._as_member(caller, params.room_id, room_id, reading)
 
+    @tool("matrix_read_thread", "Read a thread", Scope.READ, Thread, read_only=True)
     async def read_thread(self, caller: Caller, params: ReadThread) -> Result:
         """Read a thread of a Matrix room you are in: its root and newest messages."""
         async with room_of(caller, params.room_id) as room_id:
             reading = existing(caller, room_id, params.event_id)
             root = await self._as_member(caller, params.room_id, room_id, reading)
-            relation = mapping(mapping(root.get("content")).get("m.relates_to"))
-            if relation.get("rel_type") == "m.thread":
-                root = await existing(caller, room_id, str(relation.get("event_id")))
+            if thread := Event(root).thread:
+                root = await existing(caller, room_id, thread)
             root_id = str(root.get("event_id"))
 
             async def fetch(token: str, limit: int) -> Page:
@@ -200,14 +175,14 @@ class Histories:
         return read  # pyright: ignore[reportReturnType] - no exception, as was looked
 
     def _told(
-        self, room_id: str, events: Sequence[Event], *, before: str = "", after: str = ""
+        self, room_id: str, events: Sequence[Json], *, before: str = "", after: str = ""
     ) -> dict[str, object]:
         places = {"before": before, "after": after}
         rest = {"room_id": room_id, **UNTRUSTED}
         rest |= {way: place for way, place in places.items() if place}
         return fit_texts(lambda length: {**rest, "messages": self._entries(events, length)}, NOTE)
 
-    def _entries(self, events: Sequence[Event], length: int) -> list[dict[str, object]]:
+    def _entries(self, events: Sequence[Json], length: int) -> list[dict[str, object]]:
         names = agent_names(self._directory)
         return [entry(event, names, length) for event in events]
 
@@ -229,7 +204,7 @@ async def _page(intent: Intent, room_id: str, way: str, token: str, limit: int) 
 
 async def _more(
     intent: Intent, room_id: str, way: str, page: Page, limit: int
-) -> tuple[list[Event], str]:
+) -> tuple[list[Json], str]:
     """The first `limit` messages beginning with a page that is there already, and the place to
     go on from."""
     found = [event for event in page.events if is_message(event)]

@@ -1,6 +1,6 @@
 """Tools that show others what the caller is doing: typing, and how far it has read."""
 
-from typing import Any, NotRequired
+from typing import NotRequired
 
 from pydantic import Field
 from typing_extensions import TypedDict
@@ -8,7 +8,7 @@ from typing_extensions import TypedDict
 from letta_matrix.toolbox.faults import Fault, ToolError
 from letta_matrix.toolbox.naming import OptionalEvent, not_in, room_of
 from letta_matrix.toolbox.principal import Scope
-from letta_matrix.toolbox.tool import Caller, Result, RoomRef, Tool, WriteParams, tool
+from letta_matrix.toolbox.tool import Caller, Result, RoomRef, WriteParams, tool
 from letta_matrix.toolbox.writing import ROOM, existing
 
 
@@ -35,17 +35,7 @@ class MarkedRead(TypedDict):
     event_id: str
 
 
-def marker_tools() -> list[Tool[Any]]:
-    return [
-        tool(
-            "matrix_set_typing", "Show as typing", Scope.WRITE, set_typing, Typing, idempotent=True
-        ),
-        tool(
-            "matrix_mark_read", "Mark as read", Scope.WRITE, mark_read, MarkedRead, idempotent=True
-        ),
-    ]
-
-
+@tool("matrix_set_typing", "Show as typing", Scope.WRITE, Typing, idempotent=True)
 async def set_typing(caller: Caller, params: SetTyping) -> Result:
     """Show in a room that you are typing, or stop showing it."""
     async with room_of(caller, params.room_id) as room_id:
@@ -54,6 +44,7 @@ async def set_typing(caller: Caller, params: SetTyping) -> Result:
     return shown | ({"seconds": params.seconds} if params.typing else {})
 
 
+@tool("matrix_mark_read", "Mark as read", Scope.WRITE, MarkedRead, idempotent=True)
 async def mark_read(caller: Caller, params: MarkRead) -> Result:
     """Mark a room as read, up to a message or wholly."""
     async with room_of(caller, params.room_id) as room_id:

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 import structlog
 
 from letta_matrix.config import Config
+from letta_matrix.matrix.events import Event
 from letta_matrix.matrix.homeserver import Homeserver
 from letta_matrix.matrix.identifiers import is_ours, persons
 from letta_matrix.matrix.intent import Intent
@@ -73,7 +74,7 @@ class Membership:
             await caller.intent.invite(room_id, user_id, reason)
         if not is_ours(user_id, self._bot_user_id):
             return "invite"
-        guest = Intent(self._homeserver, user_id)
+        guest = self._homeserver.acting_as(user_id)
         await guest.join(room_id)
         await self.entered(guest, room_id)
         return "join"
@@ -167,5 +168,5 @@ async def _joined_by(intent: Intent, room_id: str) -> tuple[str, float]:
     wanted = {"types": ["m.room.member"], "senders": [intent.user_id]}
     page = await intent.messages(room_id, limit=1, filters=wanted)
     event = page.events[0] if page.events else {}
-    sent_at, now = event.get("origin_server_ts"), intent.homeserver.clock.now()
-    return str(event.get("event_id", "")), sent_at / 1000 if isinstance(sent_at, int) else now
+    joined_at = Event(event).sent_at or intent.homeserver.clock.now()
+    return str(event.get("event_id", "")), joined_at

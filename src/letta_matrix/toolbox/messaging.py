@@ -2,16 +2,17 @@
 
 import asyncio
 from functools import partial
-from typing import Any, NotRequired
+from typing import NotRequired
 
 from pydantic import Field
 from typing_extensions import TypedDict
 
 from letta_matrix.common import clock
+from letta_matrix.common.parts import part
 from letta_matrix.config import Config
 from letta_matrix.matrix.content import text_content
 from letta_matrix.store.agents import Agent, AgentDirectory
-from letta_matrix.store.outbox import Outbox, OutboxKind
+from letta_matrix.store.outbox import Outbox
 from letta_matrix.store.rooms import Rooms
 from letta_matrix.store.turns import TurnStatus, TurnStore, turn_id_of
 from letta_matrix.toolbox.agent_tools import AGENT, known_to
@@ -26,7 +27,6 @@ from letta_matrix.toolbox.tool import (
     Line,
     Markdown,
     Result,
-    Tool,
     WriteParams,
     tool,
 )
@@ -64,38 +64,22 @@ class AgentAnswer(TypedDict):
     note: NotRequired[str]
 
 
+@part
 class Messaging:
     """Writes to agents in their own rooms, as another agent or as the bot, and waits for what
     they answer."""
 
-    def __init__(
-        self,
-        config: Config,
-        directory: AgentDirectory,
-        rooms: Rooms,
-        turns: TurnStore,
-        outbox: Outbox,
-        visits: Visits,
-    ) -> None:
-        self._max_hops = config.conversations.max_hops
-        self._directory = directory
-        self._rooms = rooms
-        self._visits = visits
-        self._turns = turns
-        self._outbox = outbox
+    _config: Config
+    _directory: AgentDirectory
+    _rooms: Rooms
+    _turns: TurnStore
+    _outbox: Outbox
+    _visits: Visits
 
-    def tools(self) -> list[Tool[Any]]:
-        return [
-            tool(
-                "message_agent",
-                "Message an agent",
-                Scope.AGENTS,
-                self.message_agent,
-                AgentAnswer,
-                seconds=None,
-            )
-        ]
+    def __post_init__(self) -> None:
+        self._max_hops = self._config.conversations.max_hops
 
+    @tool("message_agent", "Message an agent", Scope.AGENTS, AgentAnswer, seconds=None)
     async def message_agent(self, caller: Caller, params: MessageAgent) -> Result:
         """Send a message to another agent and wait for its answer."""
         target = self._target(caller, params.agent)
@@ -118,7 +102,7 @@ class Messaging:
             is_done = await self._done(turn_id, params.wait_seconds)
         if not is_done:
             return {**told, "note": _NOT_YET}
-        answer = await self._answer(turn_id)
+        answer = await self._outbox.said(turn_id) or "(no answer)"
         return fit_texts(lambda length: {**told, **UNTRUSTED, "answer": cut(answer, length)}, _CUT)
 
     def _target(self, caller: Caller, ref: str) -> Agent:
@@ -189,13 +173,3 @@ class Messaging:
                 return False
             await asyncio.sleep(min(pause, left))
             pause = min(pause * 1.5, _LAST_LOOK)
-
-    async def _answer(self, turn_id: str) -> str:
-        """What a turn that is over has said, with the notices beside it."""
-        notices = [
-            str(entry.content.get("body", ""))
-            for entry in await self._outbox.of_turn(turn_id)
-            if entry.kind in (OutboxKind.NOTICE, OutboxKind.OFFER)
-        ]
-        said = [await self._outbox.reply_text(turn_id), *notices]
-        return "\n\n".join(filter(None, said)) or "(no answer)"

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from letta_matrix.matrix.events import mapping
+from letta_matrix.common.json_fields import mapping
 from letta_matrix.store.audit import AuditEntry, AuditStore
 
 _NOTES = "notes"

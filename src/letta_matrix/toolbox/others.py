@@ -10,7 +10,7 @@ from typing_extensions import TypedDict
 
 from letta_matrix.toolbox.faults import ToolError
 from letta_matrix.toolbox.principal import Principal, Scope
-from letta_matrix.toolbox.tool import Caller, Params, Result, Tool, tool
+from letta_matrix.toolbox.tool import Caller, Params, Result, Tool, made, tool
 
 OTHERS = "matrix_other_tools"
 
@@ -55,6 +55,7 @@ def called_by(name: str, arguments: Mapping[str, object]) -> tuple[str, Mapping[
 def others_tool(tools_for: Callable[[Principal], Sequence[Tool[Any]]]) -> Tool[FindOthers]:
     """The tool; `tools_for` gives what somebody may call."""
 
+    @tool(OTHERS, "Other tools", Scope.READ, dict[str, Any], destructive=True, seconds=None)
     async def find(caller: Caller, params: FindOthers) -> Result:
         """Everything else on Matrix: threads, search, unread, members, profiles, edit, redact,
         polls, images, voice, downloads, rooms, invitations, agents, waiting. `find` gives the tools
@@ -71,9 +72,7 @@ def others_tool(tools_for: Callable[[Principal], Sequence[Tool[Any]]]) -> Tool[F
             "note": "Call one with `name` and `arguments`.",
         }
 
-    return tool(
-        OTHERS, "Other tools", Scope.READ, find, dict[str, Any], destructive=True, seconds=None
-    )
+    return made(find)
 
 
 def _told(tool: Tool[Any]) -> FoundTool:

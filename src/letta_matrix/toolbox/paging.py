@@ -2,8 +2,9 @@
 
 import re
 from collections.abc import Awaitable, Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from letta_matrix.common.json_fields import Json
 from letta_matrix.matrix.room_reading import Page
 from letta_matrix.toolbox.faults import ToolError
 from letta_matrix.toolbox.timeline import is_message
@@ -12,7 +13,6 @@ _MOST_PAGES = 8
 _EACH = 50
 _PLACE = re.compile(r"(?P<token>.*)~(?P<way>[bf])(?P<skip>\d{1,3})", re.DOTALL)
 
-Event = dict[str, Any]
 Fetch = Callable[[str, int], Awaitable[Page]]
 """Gives the page of at most so many events from a token on, "" for the first page."""
 
@@ -21,7 +21,7 @@ class Messages(NamedTuple):
     """Messages in the order they were read in; `start` is where the first page began. `end` is
     the place to go on from, "" after the last; `reached` is the last place that there was."""
 
-    found: list[Event]
+    found: list[Json]
     start: str
     end: str
     reached: str
@@ -33,7 +33,7 @@ async def collect(
     limit: int,
     *,
     way: str = "b",
-    wanted: Callable[[Event], bool] = is_message,
+    wanted: Callable[[Json], bool] = is_message,
 ) -> Messages:
     """The next `limit` messages from a place on, perhaps fewer if there is much else between.
 
@@ -41,7 +41,7 @@ async def collect(
     read: `way` tells in which direction, "b" or "f". Raises ToolError for one of the other.
     """
     token, skip = _read(place, way)
-    found: list[Event] = []
+    found: list[Json] = []
     start, reached = token, place
     for number in range(_MOST_PAGES):
         # The first page as small as it may be: mostly nothing else is between.

@@ -7,8 +7,9 @@ from typing import Annotated, Any, NotRequired
 from pydantic import Field
 from typing_extensions import TypedDict
 
+from letta_matrix.common.json_fields import items, mapping
 from letta_matrix.matrix.content import MARKER
-from letta_matrix.matrix.events import items, mapping
+from letta_matrix.matrix.events import Event, RawEvent
 from letta_matrix.matrix.polls import KEYS, MOST_OPTIONS, POLL, STARTS, TEXT, first_of, text_of
 from letta_matrix.matrix.power_levels import creators, level_of, needed_for
 from letta_matrix.toolbox.faults import Fault, ToolError
@@ -22,7 +23,6 @@ from letta_matrix.toolbox.tool import (
     Params,
     Result,
     RoomRef,
-    Tool,
     WriteParams,
     tool,
 )
@@ -31,7 +31,6 @@ from letta_matrix.toolbox.writing import ROOM, existing, marker_of, send_once
 _START, _RESPONSE, _END = f"{POLL}.start", f"{POLL}.response", f"{POLL}.end"
 _RESPONSES = (_RESPONSE, "m.poll.response")
 _ENDS = (_END, "m.poll.end")
-Event = Mapping[str, Any]
 
 _CLOSED = "The poll has ended."
 _MOST_VOTES = 1_000
@@ -87,14 +86,7 @@ class Closed(Poll):
     end_event_id: str
 
 
-def poll_tools() -> list[Tool[Any]]:
-    return [
-        tool("matrix_create_poll", "Create a poll", Scope.WRITE, create_poll, Started),
-        tool("matrix_close_poll", "Close a poll", Scope.WRITE, close_poll, Closed),
-        tool("matrix_read_poll", "Read a poll", Scope.READ, read_poll, Poll, read_only=True),
-    ]
-
-
+@tool("matrix_create_poll", "Create a poll", Scope.WRITE, Started)
 async def create_poll(caller: Caller, params: CreatePoll) -> Result:
     """Put a question with options to the vote in a room."""
     if len(set(params.options)) < len(params.options):
@@ -106,6 +98,7 @@ async def create_poll(caller: Caller, params: CreatePoll) -> Result:
     return {"room_id": room_id, "event_id": event_id}
 
 
+@tool("matrix_close_poll", "Close a poll", Scope.WRITE, Closed)
 async def close_poll(caller: Caller, params: ClosePoll) -> Result:
     """Close a poll of yours and tell its result."""
     async with room_of(caller, params.room_id) as room_id:
@@ -120,6 +113,7 @@ async def close_poll(caller: Caller, params: ClosePoll) -> Result:
     return {**_standing(event, related, end), **told, "end_event_id": str(end_event_id)}
 
 
+@tool("matrix_read_poll", "Read a poll", Scope.READ, Poll, read_only=True)
 async def read_poll(caller: Caller, params: ReadPoll) -> Result:
     """Tell how many have voted for what in a poll."""
     async with room_of(caller, params.room_id) as room_id:
@@ -147,7 +141,7 @@ def _start(params: CreatePoll) -> dict[str, object]:
 
 async def _poll(
     caller: Caller, room_id: str, event_id: str
-) -> tuple[Event, Sequence[Event], Event | None]:
+) -> tuple[RawEvent, Sequence[RawEvent], RawEvent | None]:
     """A poll and what refers to it: votes; and the event that closed it."""
     event = await existing(caller, room_id, event_id)
     if event.get("type") not in STARTS or not first_of(event.get("content"), *KEYS):
@@ -167,13 +161,15 @@ async def _close(caller: Caller, room_id: str, event_id: str) -> str:
     return await send_once(caller, room_id, content, txn, _END)
 
 
-def _standing(event: Event, related: Sequence[Event], end: Event | None) -> dict[str, object]:
+def _standing(
+    event: RawEvent, related: Sequence[RawEvent], end: RawEvent | None
+) -> dict[str, object]:
     start = mapping(first_of(event.get("content"), *KEYS))
     options = {
         str(first_of(answer, "id", "m.id")): _text(answer)
         for answer in (items(start.get("answers")) or [])[:MOST_OPTIONS]
     }
-    votes = _votes(related, None if end is None else _sent_at(end), start, options)
+    votes = _votes(related, None if end is None else Event(end).sent_ms, start, options)
     counted = Counter(option for chosen in votes for option in chosen)
     told: dict[str, object] = {
         **UNTRUSTED,
@@ -186,8 +182,8 @@ def _standing(event: Event, related: Sequence[Event], end: Event | None) -> dict
 
 
 async def _end(
-    caller: Caller, room_id: str, event: Event, related: Sequence[Event]
-) -> Event | None:
+    caller: Caller, room_id: str, event: RawEvent, related: Sequence[RawEvent]
+) -> RawEvent | None:
     """The event by which its owner, or one who may remove others' messages, closed a poll."""
     ends = [one for one in related if one.get("type") in _ENDS]
     may = {event.get("sender")}
@@ -197,11 +193,15 @@ async def _end(
         least, above = needed_for(levels)["redact"], creators(create)
         senders = {str(one.get("sender")) for one in ends}
         may |= {who for who in senders if who in above or level_of(levels, who) >= least}
-    return min((one for one in ends if one.get("sender") in may), key=_sent_at, default=None)
+    return min(
+        (one for one in ends if one.get("sender") in may),
+        key=_sent_ms,
+        default=None,
+    )
 
 
 def _votes(
-    related: Sequence[Event],
+    related: Sequence[RawEvent],
     end: int | None,
     start: Mapping[str, Any],
     options: Mapping[str, str],
@@ -211,8 +211,8 @@ def _votes(
     given = start.get("max_selections")
     most = given if isinstance(given, int) and given > 0 else 1
     latest: dict[str, list[str]] = {}
-    for event in sorted(related, key=_sent_at):
-        if event.get("type") not in _RESPONSES or (end is not None and _sent_at(event) > end):
+    for event in sorted(related, key=_sent_ms):
+        if event.get("type") not in _RESPONSES or (end is not None and Event(event).sent_ms > end):
             continue
         chosen = _chosen(mapping(event.get("content")))
         is_spoilt = any(one not in options for one in chosen)
@@ -229,6 +229,5 @@ def _text(block: object) -> str:
     return cut(text_of(block), _SHOWN)
 
 
-def _sent_at(event: Mapping[str, Any]) -> int:
-    milliseconds = event.get("origin_server_ts")
-    return milliseconds if isinstance(milliseconds, int) else 0
+def _sent_ms(event: RawEvent) -> int:
+    return Event(event).sent_ms

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from letta_matrix.matrix.events import mapping
+from letta_matrix.common.json_fields import mapping
 from letta_matrix.matrix.power_levels import creators
 from letta_matrix.toolbox.faults import Fault, ToolError
 

@@ -1,6 +1,6 @@
 """The tool that tells who a user is."""
 
-from typing import Any, NotRequired
+from typing import NotRequired
 
 from mautrix.errors import MatrixRequestError
 from pydantic import Field
@@ -12,7 +12,7 @@ from letta_matrix.toolbox.agent_tools import known_to
 from letta_matrix.toolbox.faults import Fault, ToolError
 from letta_matrix.toolbox.principal import Scope
 from letta_matrix.toolbox.results import UNTRUSTED, cut
-from letta_matrix.toolbox.tool import Caller, Params, Result, Tool, UserRef, tool
+from letta_matrix.toolbox.tool import Caller, Params, Result, UserRef, tool
 
 _NAME = 200
 _ADDRESS = 500
@@ -38,18 +38,7 @@ class Profiles:
     def __init__(self, directory: AgentDirectory) -> None:
         self._directory = directory
 
-    def tools(self) -> list[Tool[Any]]:
-        return [
-            tool(
-                "matrix_get_profile",
-                "Get a profile",
-                Scope.READ,
-                self.get_profile,
-                Profile,
-                read_only=True,
-            )
-        ]
-
+    @tool("matrix_get_profile", "Get a profile", Scope.READ, Profile, read_only=True)
     async def get_profile(self, caller: Caller, params: GetProfile) -> Result:
         """Tell a Matrix user's display name and avatar, and whether it is an agent."""
         try:

@@ -6,8 +6,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from letta_matrix.common.json_fields import string_of
 from letta_matrix.config import Config
-from letta_matrix.matrix.events import mapping
+from letta_matrix.matrix.events import Event
 from letta_matrix.matrix.identifiers import is_ours
 from letta_matrix.toolbox.timeline import said
 
@@ -96,7 +97,7 @@ class Questions:
         sender = event.get("sender")
         if not isinstance(sender, str) or not self._may_answer(sender):
             return None
-        if event.get("room_id") != question.room_id or _sent_at(event) < question.asked_at:
+        if event.get("room_id") != question.room_id or Event(event).sent_ms < question.asked_at:
             return None
         if _target(event) == question.event_id:
             is_reaction = event.get("type") == "m.reaction"
@@ -112,7 +113,7 @@ class Questions:
         sender = event.get("sender")
         if not isinstance(sender, str) or sender != question.speaker:
             return False
-        if event.get("room_id") != question.room_id or _sent_at(event) < question.asked_at:
+        if event.get("room_id") != question.room_id or Event(event).sent_ms < question.asked_at:
             return False
         return _said_in(event) == question.thread_id and self.answer(question, event) is None
 
@@ -140,41 +141,31 @@ class Questions:
         return is_person and self._config.role_of(sender) != "block"
 
 
-def _sent_at(event: Mapping[str, Any]) -> int:
-    milliseconds = event.get("origin_server_ts")
-    return milliseconds if isinstance(milliseconds, int) else 0
-
-
 def _target(event: Mapping[str, Any]) -> str:
     """The event that one reacts or replies to, "" if it does not."""
-    relation = mapping(mapping(event.get("content")).get("m.relates_to"))
     if event.get("type") == "m.reaction":
-        target = relation.get("event_id")
-    elif event.get("type") == "m.room.message" and relation.get("rel_type") != "m.replace":
+        return Event(event).target
+    if event.get("type") == "m.room.message" and not Event(event).is_edit:
         # In a thread the fallback counts too: who writes there next replies to the question.
-        target = mapping(relation.get("m.in_reply_to")).get("event_id")
-    else:
-        target = None
-    return target if isinstance(target, str) else ""
+        return Event(event).reply_to
+    return ""
 
 
 def _said_in(event: Mapping[str, Any]) -> str | None:
     """The thread (its root, "" for none) that something new was said in, to nobody else and as
     no command; None for anything else."""
-    content = mapping(event.get("content"))
-    relation = mapping(content.get("m.relates_to"))
-    rel_type, body = relation.get("rel_type"), content.get("body")
+    view = Event(event)
+    body, rel_type = view.content.get("body"), view.relation.get("rel_type")
     if event.get("type") != "m.room.message" or rel_type not in (None, "m.thread"):
         return None
-    is_reply = "m.in_reply_to" in relation and relation.get("is_falling_back") is not True
+    is_reply = "m.in_reply_to" in view.relation and not view.is_falling_back
     if is_reply or not isinstance(body, str) or body.lstrip().startswith("!"):
         return None
-    return str(relation.get("event_id")) if rel_type else ""
+    return view.thread
 
 
 def _chosen(question: Question, sender: str, event: Mapping[str, Any]) -> Answer | None:
-    key = mapping(mapping(event.get("content")).get("m.relates_to")).get("key")
-    plain = key.replace(_VARIATION, "") if isinstance(key, str) else ""
+    plain = string_of(Event(event).relation, "key").replace(_VARIATION, "")
     if plain not in _KEYS[: len(question.options)]:
         return None
     number = _KEYS.index(plain) + 1
@@ -183,7 +174,7 @@ def _chosen(question: Question, sender: str, event: Mapping[str, Any]) -> Answer
 
 def _told(question: Question, sender: str, event: Mapping[str, Any]) -> Answer | None:
     text = said(event)
-    if mapping(event.get("content")).get("msgtype") not in _TEXT_TYPES or not text:
+    if Event(event).content.get("msgtype") not in _TEXT_TYPES or not text:
         return None
     for number, option in enumerate(question.options, 1):
         if text.casefold() in (option.casefold(), f"{number}", f"{number}.", f"{number})"):

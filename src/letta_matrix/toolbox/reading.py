@@ -1,24 +1,18 @@
 """Tools that read; here those that tell who and where the caller is: its rooms, who is in them."""
 
 import asyncio
-from typing import Any, NotRequired
+from typing import NotRequired
 
 from pydantic import Field
 from typing_extensions import TypedDict
 
 from letta_matrix.matrix.intent import Intent
 from letta_matrix.store.agents import AgentDirectory
-from letta_matrix.toolbox.downloads import Downloads
-from letta_matrix.toolbox.history import Histories
 from letta_matrix.toolbox.known_rooms import KnownRooms
 from letta_matrix.toolbox.naming import not_in, room_of
 from letta_matrix.toolbox.principal import Scope
-from letta_matrix.toolbox.profiles import Profiles
 from letta_matrix.toolbox.results import UNTRUSTED, cut, first_of, fit_items
-from letta_matrix.toolbox.room_info import RoomInfos
-from letta_matrix.toolbox.searching import Searching
-from letta_matrix.toolbox.tool import Caller, Params, Result, RoomRef, Tool, tool
-from letta_matrix.toolbox.unread import Unreads
+from letta_matrix.toolbox.tool import Caller, Params, Result, RoomRef, tool
 from letta_matrix.toolbox.writing import ROOM
 
 _MOST_ROOMS = 50
@@ -112,33 +106,7 @@ class Reading:
         self._directory = directory
         self._known = known
 
-    def tools(self) -> list[Tool[Any]]:
-        return [
-            *Histories(self._directory, self._known).tools(),
-            *Searching(self._directory, self._known).tools(),
-            *Unreads(self._directory, self._known).tools(),
-            tool(
-                "matrix_list_rooms",
-                "List rooms",
-                Scope.READ,
-                self.list_rooms,
-                RoomList,
-                read_only=True,
-            ),
-            *RoomInfos(self._known).tools(),
-            tool(
-                "matrix_list_members",
-                "List members",
-                Scope.READ,
-                self.list_members,
-                MemberList,
-                read_only=True,
-            ),
-            *Profiles(self._directory).tools(),
-            *Downloads(self._known).tools(),
-            tool("matrix_whoami", "Who am I", Scope.READ, self.whoami, Self, read_only=True),
-        ]
-
+    @tool("matrix_list_rooms", "List rooms", Scope.READ, RoomList, read_only=True)
     async def list_rooms(self, caller: Caller, params: ListRooms) -> Result:
         """List the Matrix rooms you are in."""
         everywhere = sorted(await caller.rooms())
@@ -152,6 +120,7 @@ class Reading:
         rooms = await asyncio.gather(*map(told, room_ids))
         return fit_items(UNTRUSTED, "rooms", rooms, params.after, len(everywhere))
 
+    @tool("matrix_list_members", "List members", Scope.READ, MemberList, read_only=True)
     async def list_members(self, caller: Caller, params: ListMembers) -> Result:
         """List who is in a Matrix room you are in."""
         async with room_of(caller, params.room_id) as room_id:
@@ -162,6 +131,7 @@ class Reading:
         rest, shown = {"room_id": room_id, **UNTRUSTED}, members[params.after :]
         return fit_items(rest, "members", shown, params.after, len(members))
 
+    @tool("matrix_whoami", "Who am I", Scope.READ, Self, read_only=True)
     async def whoami(self, caller: Caller, _params: WhoAmI) -> Result:
         """Tell your own Matrix user id, your room, and the room you are talking in now."""
         principal = caller.principal

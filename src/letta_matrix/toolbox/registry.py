@@ -24,31 +24,32 @@ from letta_matrix.store.database import StoreUnavailable
 from letta_matrix.store.outbox import Outbox
 from letta_matrix.store.rooms import Rooms
 from letta_matrix.store.turns import Turn, TurnStatus, TurnStore
+from letta_matrix.toolbox import editing, files, markers, polls, spaces, writing
 from letta_matrix.toolbox.agent_tools import AgentTools
 from letta_matrix.toolbox.arguments import parse
 from letta_matrix.toolbox.arrivals import Arrivals
 from letta_matrix.toolbox.asking import Asking
-from letta_matrix.toolbox.editing import editing_tools
+from letta_matrix.toolbox.downloads import Downloads
 from letta_matrix.toolbox.faults import Fault, ToolError
-from letta_matrix.toolbox.files import file_tools
 from letta_matrix.toolbox.guests import Guests
+from letta_matrix.toolbox.history import Histories
 from letta_matrix.toolbox.known_rooms import KnownRooms
 from letta_matrix.toolbox.ledger import Ledger, fingerprint
-from letta_matrix.toolbox.markers import marker_tools
 from letta_matrix.toolbox.membership import Membership
 from letta_matrix.toolbox.messaging import Messaging
 from letta_matrix.toolbox.notes import Notes
 from letta_matrix.toolbox.others import OTHERS, called_by, others_tool
 from letta_matrix.toolbox.outcome import NO_DATABASE, outcome_of
-from letta_matrix.toolbox.polls import poll_tools
 from letta_matrix.toolbox.principal import Principal, Scope
+from letta_matrix.toolbox.profiles import Profiles
 from letta_matrix.toolbox.questions import Questions
 from letta_matrix.toolbox.rate_limit import RateLimit
 from letta_matrix.toolbox.reading import Reading
 from letta_matrix.toolbox.results import bounded, compact
+from letta_matrix.toolbox.room_info import RoomInfos
 from letta_matrix.toolbox.room_making import RoomMaking
 from letta_matrix.toolbox.room_settings import RoomSettingTools
-from letta_matrix.toolbox.spaces import space_tools
+from letta_matrix.toolbox.searching import Searching
 from letta_matrix.toolbox.tool import (
     Caller,
     Params,
@@ -57,11 +58,12 @@ from letta_matrix.toolbox.tool import (
     Tool,
     WriteParams,
     no_progress,
+    tools_in,
 )
 from letta_matrix.toolbox.toolsets import Toolset, shown
+from letta_matrix.toolbox.unread import Unreads
 from letta_matrix.toolbox.visits import Visits
 from letta_matrix.toolbox.waiting import Waiting
-from letta_matrix.toolbox.writing import writing_tools
 
 log = structlog.get_logger()
 
@@ -100,22 +102,25 @@ class Toolbox:
         self.ledger = Ledger(audit)
         self._asking = Asking(directory, self.questions, self.arrivals)
         self.membership = Membership(config, homeserver, directory, rooms)
-        tools = [
-            *writing_tools(),
-            *editing_tools(),
-            *marker_tools(),
-            *file_tools(),
-            *poll_tools(),
-            *Reading(directory, self._known).tools(),
-            *Guests(self.membership).tools(),
-            *RoomMaking(self.membership).tools(),
-            *RoomSettingTools(self.membership).tools(),
-            *space_tools(),
-            *AgentTools(directory, rooms).tools(),
-            *Messaging(config, directory, rooms, turns, outbox, self._visits).tools(),
-            *self._asking.tools(),
-            *Waiting(directory, self.arrivals).tools(),
+        owners: list[object] = [
+            *(writing, editing, markers, files, polls),
+            Histories(directory, self._known),
+            Searching(directory, self._known),
+            Unreads(directory, self._known),
+            Reading(directory, self._known),
+            RoomInfos(self._known),
+            Profiles(directory),
+            Downloads(self._known),
+            Guests(self.membership),
+            RoomMaking(self.membership),
+            RoomSettingTools(self.membership),
+            spaces,
+            AgentTools(directory, rooms),
+            Messaging(config, directory, rooms, turns, outbox, self._visits),
+            self._asking,
+            Waiting(directory, self.arrivals),
         ]
+        tools = [tool for owner in owners for tool in tools_in(owner)]
         self.tools: Mapping[str, Tool[Any]] = {tool.name: tool for tool in tools}
         self.operations = {one.name: one for one in operations}
         self.others: Tool[Any] = others_tool(self.tools_for)
@@ -280,16 +285,16 @@ class Toolbox:
     def _intent(self, principal: Principal) -> Intent:
         if principal.person:
             theirs = self._homeserver.with_token(principal.access_token)
-            return Intent(theirs, principal.person)
+            return theirs.acting_as(principal.person)
         if not principal.agent_id:
-            return Intent(self._homeserver, self._config.bot_user_id)
+            return self._homeserver.acting_as(self._config.bot_user_id)
         agent = self._directory.get(principal.agent_id)
         if agent is None or agent.status is not AgentStatus.ACTIVE:
             raise ToolError(
                 f"The agent {principal.agent_id}, as which you act, does not exist (any more).",
                 Fault.FORBIDDEN,
             )
-        return Intent(self._homeserver, agent.user_id)
+        return self._homeserver.acting_as(agent.user_id)
 
     def _agents_principal(self, agent_id: str) -> Principal:
         settings = self._config.conversations

@@ -9,7 +9,7 @@ from mautrix.errors import MNotFound
 from pydantic import Field, StringConstraints
 from typing_extensions import TypedDict
 
-from letta_matrix.matrix.events import mapping
+from letta_matrix.common.json_fields import mapping
 from letta_matrix.matrix.formatting import clean_text
 from letta_matrix.matrix.intent import Intent
 from letta_matrix.matrix.power_levels import (
@@ -24,7 +24,7 @@ from letta_matrix.toolbox.known_rooms import KnownRooms
 from letta_matrix.toolbox.naming import not_in, room_of
 from letta_matrix.toolbox.principal import Scope
 from letta_matrix.toolbox.results import LIMIT, UNTRUSTED, cut, size
-from letta_matrix.toolbox.tool import Caller, Params, Result, RoomRef, Tool, tool
+from letta_matrix.toolbox.tool import Caller, Params, Result, RoomRef, tool
 from letta_matrix.toolbox.writing import ROOM
 
 _TEXT = 1_000
@@ -103,21 +103,7 @@ class RoomInfos:
     def __init__(self, known: KnownRooms) -> None:
         self._known = known
 
-    def tools(self) -> list[Tool[Any]]:
-        return [
-            tool(
-                "matrix_get_room", "Get a room", Scope.READ, self.get_room, RoomInfo, read_only=True
-            ),
-            tool(
-                "matrix_get_state",
-                "Get room state",
-                Scope.READ,
-                self.get_state,
-                State,
-                read_only=True,
-            ),
-        ]
-
+    @tool("matrix_get_room", "Get a room", Scope.READ, RoomInfo, read_only=True)
     async def get_room(self, caller: Caller, params: GetRoom) -> Result:
         """Tell about a Matrix room you are in: names, rules, power, what replaced it."""
         async with room_of(caller, params.room_id) as room_id:
@@ -140,6 +126,7 @@ class RoomInfos:
             **_relatives(state),
         }
 
+    @tool("matrix_get_state", "Get room state", Scope.READ, State, read_only=True)
     async def get_state(self, caller: Caller, params: GetState) -> Result:
         """Get the content of a state event of a Matrix room you are in."""
         kind, key = params.event_type, params.state_key

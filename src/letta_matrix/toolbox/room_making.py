@@ -7,16 +7,16 @@ from mautrix.errors import MatrixRequestError
 from pydantic import Field
 from typing_extensions import TypedDict
 
+from letta_matrix.common.json_fields import mapping
 from letta_matrix.matrix.content import MARKER
 from letta_matrix.matrix.errors import refusal
-from letta_matrix.matrix.events import mapping
 from letta_matrix.toolbox.faults import Fault, ToolError
 from letta_matrix.toolbox.membership import Membership
 from letta_matrix.toolbox.naming import OptionalRoom, Words
 from letta_matrix.toolbox.principal import Scope
 from letta_matrix.toolbox.results import cut
 from letta_matrix.toolbox.spaces import link, space_of
-from letta_matrix.toolbox.tool import Caller, Line, Result, Tool, UserRef, WriteParams, tool
+from letta_matrix.toolbox.tool import Caller, Line, Result, UserRef, WriteParams, tool
 from letta_matrix.toolbox.writing import marker_of
 
 _AT_ONCE = 8
@@ -59,11 +59,7 @@ class RoomMaking:
     def __init__(self, membership: Membership) -> None:
         self._membership = membership
 
-    def tools(self) -> list[Tool[Any]]:
-        return [
-            tool(_TOOL, "Create a room", Scope.ROOMS, self.create_room, Created, seconds=_SECONDS)
-        ]
-
+    @tool(_TOOL, "Create a room", Scope.ROOMS, Created, seconds=_SECONDS)
     async def create_room(self, caller: Caller, params: CreateRoom) -> Result:
         """Create a Matrix room, invite people and agents to it, put it into a space."""
         if caller.principal.rooms is not None:

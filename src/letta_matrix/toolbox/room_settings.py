@@ -1,7 +1,7 @@
 """Tools that change a room itself: name, topic, avatar, and what its members may do."""
 
 import asyncio
-from typing import Annotated, Any
+from typing import Annotated
 from weakref import WeakValueDictionary
 
 from pydantic import AfterValidator, Field, StringConstraints
@@ -13,7 +13,7 @@ from letta_matrix.toolbox.membership import Membership
 from letta_matrix.toolbox.naming import Words, living_room
 from letta_matrix.toolbox.power import HIGHEST, Powers
 from letta_matrix.toolbox.principal import Scope
-from letta_matrix.toolbox.tool import Caller, Result, RoomRef, Tool, UserRef, WriteParams, tool
+from letta_matrix.toolbox.tool import Caller, Result, RoomRef, UserRef, WriteParams, tool
 from letta_matrix.toolbox.writing import ROOM
 
 
@@ -71,40 +71,7 @@ class RoomSettingTools:
         self._membership = membership
         self._doors: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
-    def tools(self) -> list[Tool[Any]]:
-        return [
-            tool(
-                "matrix_set_room",
-                "Change a room",
-                Scope.ROOMS,
-                self.set_room,
-                RoomSet,
-                idempotent=True,
-            ),
-            tool(
-                "matrix_set_power_level",
-                "Set a power level",
-                Scope.ROOMS,
-                self.set_power_level,
-                PowerSet,
-                destructive=True,
-                idempotent=True,
-            ),
-        ]
-
-    async def set_power_level(self, caller: Caller, params: SetPowerLevel) -> Result:
-        """Change what a member may do in a Matrix room: its power level."""
-        async with living_room(caller, params.room_id) as room_id:
-            user_id, level = params.user_id, params.level
-            self._membership.check_may_open(caller, room_id, user_id)
-            await self._membership.check_keeps_power(caller.intent, room_id, user_id)
-            async with self._doors.setdefault(room_id, asyncio.Lock()):
-                powers = await _powers(caller.intent, room_id)
-                before, content = powers.changed(caller.user_id, user_id, level)
-                if before != level:
-                    await caller.intent.set_state(room_id, "m.room.power_levels", content)
-        return {"room_id": room_id, "user_id": user_id, "level": level, "before": before}
-
+    @tool("matrix_set_room", "Change a room", Scope.ROOMS, RoomSet, idempotent=True)
     async def set_room(self, caller: Caller, params: SetRoom) -> Result:
         """Change the name, topic or avatar of a Matrix room; only what is given changes."""
         wanted = {
@@ -131,6 +98,27 @@ class RoomSettingTools:
                     await caller.intent.set_state(room_id, event_type, content)
                     changed.append(name)
         return {"room_id": room_id, "changed": changed}
+
+    @tool(
+        "matrix_set_power_level",
+        "Set a power level",
+        Scope.ROOMS,
+        PowerSet,
+        destructive=True,
+        idempotent=True,
+    )
+    async def set_power_level(self, caller: Caller, params: SetPowerLevel) -> Result:
+        """Change what a member may do in a Matrix room: its power level."""
+        async with living_room(caller, params.room_id) as room_id:
+            user_id, level = params.user_id, params.level
+            self._membership.check_may_open(caller, room_id, user_id)
+            await self._membership.check_keeps_power(caller.intent, room_id, user_id)
+            async with self._doors.setdefault(room_id, asyncio.Lock()):
+                powers = await _powers(caller.intent, room_id)
+                before, content = powers.changed(caller.user_id, user_id, level)
+                if before != level:
+                    await caller.intent.set_state(room_id, "m.room.power_levels", content)
+        return {"room_id": room_id, "user_id": user_id, "level": level, "before": before}
 
 
 async def _powers(intent: Intent, room_id: str) -> Powers:

@@ -1,20 +1,21 @@
 """The tool that searches what was said."""
 
-from typing import Annotated, Any, NotRequired
+from typing import Annotated, NotRequired
 
 from pydantic import Field, StringConstraints
 from typing_extensions import TypedDict
 
+from letta_matrix.common.json_fields import Json
 from letta_matrix.matrix.room_reading import Page
 from letta_matrix.store.agents import AgentDirectory
 from letta_matrix.toolbox.history import NOTE, PLACE, agent_names
 from letta_matrix.toolbox.known_rooms import KnownRooms
 from letta_matrix.toolbox.naming import OptionalRoom, OptionalUser, not_in, room_of
-from letta_matrix.toolbox.paging import Event, collect
+from letta_matrix.toolbox.paging import collect
 from letta_matrix.toolbox.principal import Scope
 from letta_matrix.toolbox.results import UNTRUSTED, cut, fit_texts
 from letta_matrix.toolbox.timeline import Message, as_edited, entry, is_message
-from letta_matrix.toolbox.tool import Caller, Line, Params, Result, Tool, tool
+from letta_matrix.toolbox.tool import Caller, Line, Params, Result, tool
 
 _NAME = 60
 
@@ -54,11 +55,7 @@ class Searching:
         self._directory = directory
         self._known = known
 
-    def tools(self) -> list[Tool[Any]]:
-        return [
-            tool("matrix_search", "Search messages", Scope.READ, self.search, Hits, read_only=True)
-        ]
-
+    @tool("matrix_search", "Search messages", Scope.READ, Hits, read_only=True)
     async def search(self, caller: Caller, params: Search) -> Result:
         """Search the messages of your Matrix rooms for words, newest first."""
         room_ids = await self._rooms(caller, params)
@@ -69,7 +66,7 @@ class Searching:
         async def fetch(token: str, limit: int) -> Page:
             return await caller.intent.search(params.query, room_ids, limit=limit, at=token)
 
-        def wanted(event: Event) -> bool:
+        def wanted(event: Json) -> bool:
             # Each version of a message that has the words is a hit of its own.
             message = as_edited(event)
             event_id = str(message.get("event_id"))
@@ -91,12 +88,12 @@ class Searching:
                 raise not_in(caller, params.room_id)
             return [room_id]
 
-    async def _told(self, caller: Caller, events: list[Event], before: str) -> Result:
+    async def _told(self, caller: Caller, events: list[Json], before: str) -> Result:
         room_ids = {str(event.get("room_id")) for event in events}
         titles = await self._known.titles(caller.intent, room_ids)
         names = agent_names(self._directory)
 
-        def hit(event: Event, length: int) -> dict[str, object]:
+        def hit(event: Json, length: int) -> dict[str, object]:
             room_id = str(event.get("room_id"))
             room = {"room_id": room_id, "room": cut(titles[room_id], _NAME)}
             return room | entry(event, names, length)

@@ -1,6 +1,6 @@
 """The tool that puts rooms into spaces."""
 
-from typing import Any, NotRequired
+from typing import NotRequired
 
 from mautrix.errors import MatrixRequestError
 from pydantic import Field
@@ -12,7 +12,7 @@ from letta_matrix.toolbox.faults import Fault, ToolError
 from letta_matrix.toolbox.naming import living_room
 from letta_matrix.toolbox.principal import Scope
 from letta_matrix.toolbox.results import cut
-from letta_matrix.toolbox.tool import Caller, Result, RoomRef, Tool, WriteParams, tool
+from letta_matrix.toolbox.tool import Caller, Result, RoomRef, WriteParams, tool
 from letta_matrix.toolbox.writing import ROOM
 
 
@@ -29,19 +29,7 @@ class InSpace(TypedDict):
     note: NotRequired[str]
 
 
-def space_tools() -> list[Tool[Any]]:
-    return [
-        tool(
-            "matrix_add_to_space",
-            "Add a room to a space",
-            Scope.ROOMS,
-            add_to_space,
-            InSpace,
-            idempotent=True,
-        )
-    ]
-
-
+@tool("matrix_add_to_space", "Add a room to a space", Scope.ROOMS, InSpace, idempotent=True)
 async def add_to_space(caller: Caller, params: AddToSpace) -> Result:
     """Put a Matrix room you are in into a space you may change."""
     async with living_room(caller, params.room_id) as room_id:

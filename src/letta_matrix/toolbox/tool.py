@@ -3,6 +3,7 @@
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
+from types import ModuleType
 from typing import Annotated, Any, Generic, TypeVar, get_type_hints
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter
@@ -50,6 +51,9 @@ class WriteParams(Params):
 
 
 P = TypeVar("P", bound=Params)
+Run = TypeVar("Run", bound=Callable[..., Awaitable[Result]])
+
+_DECLARED = "declared"
 
 _CHECKS = ("additionalProperties", "minLength", "maxLength", "minItems", "maxItems", "pattern")
 """Of a JSON Schema: what a model keeps to by itself, or is told when it does not."""
@@ -154,23 +158,35 @@ class Tool(Generic[P]):
 
 
 def tool(
-    name: str,
-    title: str,
-    scope: Scope | None,
-    run: Callable[[Caller, P], Awaitable[Result]],
-    result: type[Any],
-    *,
-    read_only: bool = False,
-    destructive: bool = False,
-    idempotent: bool = False,
-    seconds: float | None = 60.0,
-) -> Tool[P]:
-    """A tool as its function says: by the annotation of its second argument what it takes, by its
-    docstring what models are told of it."""
-    params: type[P] = list(get_type_hints(run).values())[1]
+    name: str, title: str, scope: Scope | None, result: type[Any], **hints: Any
+) -> Callable[[Run], Run]:
+    """Declares a function or method as a tool: by the annotation of its second argument what it
+    takes, by its docstring what models are told of it; `hints` are further fields of `Tool`."""
+
+    def declare(run: Run) -> Run:
+        run.__dict__[_DECLARED] = (name, title, scope, result, hints)
+        return run
+
+    return declare
+
+
+def tools_in(owner: object) -> list[Tool[Any]]:
+    """The tools that functions of a module, or methods of an object, are declared as, in their
+    order."""
+    where = vars(owner if isinstance(owner, ModuleType) else type(owner))
+    return [made(getattr(owner, key)) for key, one in where.items() if _is_declared(one)]
+
+
+def made(run: Callable[[Caller, Any], Awaitable[Result]]) -> Tool[Any]:
+    """The tool that a function is declared as."""
+    name, title, scope, result, hints = getattr(run, _DECLARED)
+    params: type[Params] = list(get_type_hints(run).values())[1]
     description = " ".join((run.__doc__ or "").split())
-    hints = (read_only, destructive, idempotent, seconds)
-    return Tool(name, title, description, scope, params, result, run, *hints)
+    return Tool(name, title, description, scope, params, result, run, **hints)
+
+
+def _is_declared(value: object) -> bool:
+    return _DECLARED in getattr(value, "__dict__", {})
 
 
 # Of the classes, not of a tool: making them takes longer than making a toolbox.

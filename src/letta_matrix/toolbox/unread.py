@@ -1,13 +1,14 @@
 """The tool that tells what the caller has not read yet."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, NotRequired
+from collections.abc import Sequence
+from typing import NamedTuple, NotRequired
 
 from pydantic import Field
 from typing_extensions import TypedDict
 
-from letta_matrix.matrix.events import items, mapping
+from letta_matrix.common.json_fields import items, mapping
+from letta_matrix.matrix.events import Event, RawEvent
 from letta_matrix.matrix.intent import Intent
 from letta_matrix.matrix.room_reading import Snapshot
 from letta_matrix.store.agents import AgentDirectory
@@ -16,7 +17,7 @@ from letta_matrix.toolbox.known_rooms import KnownRooms
 from letta_matrix.toolbox.principal import Scope
 from letta_matrix.toolbox.results import UNTRUSTED, cut, fit_texts
 from letta_matrix.toolbox.timeline import Message, entry, is_message
-from letta_matrix.toolbox.tool import Caller, Params, Result, Tool, tool
+from letta_matrix.toolbox.tool import Caller, Params, Result, tool
 
 _ROOMS = 15
 _EVENTS = 30
@@ -26,8 +27,6 @@ _AT_ONCE = 8
 _TEXT = 300
 _NAME = 60
 _READ = ("m.read", "m.read.private")
-
-Event = Mapping[str, Any]
 
 
 class ListUnread(Params):
@@ -59,7 +58,7 @@ class UnreadRooms(TypedDict):
 class Unread(NamedTuple):
     """Unread messages, oldest first; `whole` says that there are no older ones."""
 
-    messages: Sequence[Event]
+    messages: Sequence[RawEvent]
     whole: bool
 
 
@@ -70,18 +69,7 @@ class Unreads:
         self._directory = directory
         self._known = known
 
-    def tools(self) -> list[Tool[Any]]:
-        return [
-            tool(
-                "matrix_list_unread",
-                "List unread rooms",
-                Scope.READ,
-                self.list_unread,
-                UnreadRooms,
-                read_only=True,
-            )
-        ]
-
+    @tool("matrix_list_unread", "List unread rooms", Scope.READ, UnreadRooms, read_only=True)
     async def list_unread(self, caller: Caller, params: ListUnread) -> Result:
         """List which of your Matrix rooms have messages you have not read."""
         everywhere = sorted(await caller.rooms())
@@ -144,7 +132,7 @@ def unread(shot: Snapshot, own_id: str) -> Unread:
         for index, event in enumerate(events)
         if is_message(event)
         and event.get("sender") != own_id
-        and index > max(read.get("", -1), read.get(_thread(event) or "main", -1))
+        and index > max(read.get("", -1), read.get(Event(event).thread or "main", -1))
     ]
     whole = "" in read or any(event.get("type") == "m.room.create" for event in events)
     return Unread(found, whole or len(events) < _EVENTS)
@@ -161,17 +149,12 @@ def _marks(shot: Snapshot, own_id: str) -> list[tuple[str, str]]:
     return marks + [(str(event.get("event_id")), "") for event in acts]
 
 
-def _acts(event: Event, own_id: str) -> bool:
+def _acts(event: RawEvent, own_id: str) -> bool:
     """Whether somebody said or did something in a room, or came; a new name is neither."""
     if event.get("type") != "m.room.member":
         return event.get("sender") == own_id
     previous = mapping(mapping(event.get("unsigned")).get("prev_content"))
     return event.get("state_key") == own_id and previous.get("membership") != "join"
-
-
-def _thread(event: Event) -> str:
-    relation = mapping(mapping(event.get("content")).get("m.relates_to"))
-    return str(relation.get("event_id")) if relation.get("rel_type") == "m.thread" else ""
 
 
 def _counts(news: Unread, own_id: str) -> dict[str, object]:
@@ -180,8 +163,8 @@ def _counts(news: Unread, own_id: str) -> dict[str, object]:
     return counts | {"mentions": sum(_mentions(event, own_id) for event in news.messages)}
 
 
-def _mentions(event: Event, own_id: str) -> bool:
-    mentions = mapping(mapping(event.get("content")).get("m.mentions"))
+def _mentions(event: RawEvent, own_id: str) -> bool:
+    mentions = mapping(Event(event).content.get("m.mentions"))
     return mentions.get("room") is True or own_id in (items(mentions.get("user_ids")) or [])
 
 

@@ -1,18 +1,19 @@
 """The tool that waits for the next message in a room."""
 
 import asyncio
-from collections.abc import Generator, Mapping
+from collections.abc import Generator
 from contextlib import contextmanager
-from typing import Any, NotRequired
+from typing import NotRequired
 
 from pydantic import Field
 from typing_extensions import TypedDict
 
 from letta_matrix.common import clock
+from letta_matrix.common.json_fields import mapping
 from letta_matrix.matrix.content import LIVE
-from letta_matrix.matrix.events import mapping, newest_content
+from letta_matrix.matrix.events import Event, RawEvent, newest_content
 from letta_matrix.store.agents import AgentDirectory
-from letta_matrix.toolbox.arrivals import Arrivals, Event
+from letta_matrix.toolbox.arrivals import Arrivals
 from letta_matrix.toolbox.faults import ToolError
 from letta_matrix.toolbox.history import agent_names
 from letta_matrix.toolbox.naming import OptionalEvent, OptionalUser, not_in, room_of
@@ -20,7 +21,7 @@ from letta_matrix.toolbox.principal import Scope
 from letta_matrix.toolbox.progress import telling
 from letta_matrix.toolbox.results import UNTRUSTED, fit_texts
 from letta_matrix.toolbox.timeline import FILTER, Message, entry, is_message
-from letta_matrix.toolbox.tool import LONGEST_WAIT, Caller, Params, Result, RoomRef, Tool, tool
+from letta_matrix.toolbox.tool import LONGEST_WAIT, Caller, Params, Result, RoomRef, tool
 from letta_matrix.toolbox.writing import ROOM, existing
 
 _PAGES, _PAGE, _KNOWN = 10, 100, 20
@@ -54,19 +55,14 @@ class Waiting:
         self._directory = directory
         self._arrivals = arrivals
 
-    def tools(self) -> list[Tool[Any]]:
-        return [
-            tool(
-                "wait_for_message",
-                "Wait for a message",
-                Scope.AGENTS,
-                self.wait_for_message,
-                NextMessage,
-                read_only=True,
-                seconds=None,
-            )
-        ]
-
+    @tool(
+        "wait_for_message",
+        "Wait for a message",
+        Scope.AGENTS,
+        NextMessage,
+        read_only=True,
+        seconds=None,
+    )
     async def wait_for_message(self, caller: Caller, params: WaitForMessage) -> Result:
         """Wait for the next message that somebody else writes in a Matrix room you are in."""
         if params.from_user == caller.user_id:
@@ -90,7 +86,7 @@ class Waiting:
             event = await existing(caller, room_id, watch.event_id)
         return self._told(room_id, event)
 
-    def _told(self, room_id: str, event: Mapping[str, Any]) -> Result:
+    def _told(self, room_id: str, event: RawEvent) -> Result:
         names = agent_names(self._directory)
         note = {"note": _GROWING} if LIVE in newest_content(event) else {}
 
@@ -111,7 +107,7 @@ class _Watch:
         self.event_id = ""
         self._seen: list[object] = []
         self._not_before = 0
-        self._held: list[Event] | None = None
+        self._held: list[RawEvent] | None = None
         self._whole: set[object] = set()
         self._done = asyncio.Event()
 
@@ -124,13 +120,12 @@ class _Watch:
         for event in held:
             self.take(event)
 
-    def begin_after(self, *events: Event) -> None:
+    def begin_after(self, *events: RawEvent) -> None:
         """Take none of these, nor what is older than the first one, though it may come again."""
         self._seen = [event.get("event_id") for event in events]
-        sent_at = events[0].get("origin_server_ts") if events else 0
-        self._not_before = sent_at if isinstance(sent_at, int) else 0
+        self._not_before = Event(events[0]).sent_ms if events else 0
 
-    def see(self, event: Event) -> None:
+    def see(self, event: RawEvent) -> None:
         """An event that has come."""
         if event.get("room_id") != self.room_id:
             return
@@ -139,13 +134,13 @@ class _Watch:
         else:
             self._held.append(event)
 
-    def take(self, event: Event) -> bool:
+    def take(self, event: RawEvent) -> bool:
         """An event of the room, in their order; whether the message is found with it."""
         if not self.event_id and self._fits(event):
             self.event_id = str(event.get("event_id"))
             if LIVE not in newest_content(event):
                 self._whole.add(self.event_id)
-        elif (target := _completed(event)) is not None:
+        elif target := _completed(event):
             self._whole.add(target)
         if self.event_id and self.event_id in self._whole:
             self._done.set()
@@ -159,24 +154,21 @@ class _Watch:
         except TimeoutError:
             return
 
-    def _fits(self, event: Event) -> bool:
-        sender, sent_at = event.get("sender"), event.get("origin_server_ts")
+    def _fits(self, event: RawEvent) -> bool:
+        sender, sent_ms = event.get("sender"), Event(event).sent_ms
         if not isinstance(sender, str) or sender == self.own_id:
             return False
         if self.from_user and sender != self.from_user:
             return False
         if event.get("event_id") in self._seen or not is_message(event):
             return False
-        return not isinstance(sent_at, int) or sent_at >= self._not_before
+        return not sent_ms or sent_ms >= self._not_before
 
 
-def _completed(event: Event) -> str | None:
-    """The message that an edit makes whole."""
-    content = mapping(event.get("content"))
-    relation = mapping(content.get("m.relates_to"))
-    target = relation.get("event_id") if relation.get("rel_type") == "m.replace" else None
-    is_whole = LIVE not in mapping(content.get("m.new_content"))
-    return target if isinstance(target, str) and is_whole else None
+def _completed(event: RawEvent) -> str:
+    """The message that an edit makes whole, "" for none."""
+    edit = Event(event)
+    return edit.edited if LIVE not in mapping(edit.content.get("m.new_content")) else ""
 
 
 async def _begin(caller: Caller, watch: _Watch, after: str) -> str:

@@ -9,17 +9,17 @@ from mautrix.errors import MNotFound
 from pydantic import Field
 from typing_extensions import TypedDict
 
+from letta_matrix.common.json_fields import mapping
 from letta_matrix.matrix.content import (
     BESIDE,
     LIVE,
-    MARKER,
     content_size,
     edit_measure,
     reply_relation,
     text_content,
     thread_relation,
 )
-from letta_matrix.matrix.events import mapping
+from letta_matrix.matrix.events import Event
 from letta_matrix.matrix.formatting import clean_text
 from letta_matrix.matrix.splitting import CONTENT_LIMIT, split
 from letta_matrix.toolbox.faults import Fault, ToolError
@@ -32,7 +32,6 @@ from letta_matrix.toolbox.tool import (
     Markdown,
     Result,
     RoomRef,
-    Tool,
     WriteParams,
     tool,
 )
@@ -77,39 +76,34 @@ class Reacted(TypedDict):
     key: str
 
 
-def writing_tools() -> list[Tool[Any]]:
-    return [
-        tool("matrix_send_message", "Send a message", Scope.WRITE, send_message, Sent),
-        tool("matrix_reply", "Reply to a message", Scope.WRITE, reply, Sent),
-        tool("matrix_reply_in_thread", "Reply in a thread", Scope.WRITE, reply_in_thread, Sent),
-        tool("matrix_react", "React to a message", Scope.WRITE, react, Reacted, idempotent=True),
-    ]
-
-
+@tool("matrix_send_message", "Send a message", Scope.WRITE, Sent)
 async def send_message(caller: Caller, params: SendMessage) -> Result:
     """Send a Markdown message to a Matrix room you are in."""
     async with room_of(caller, params.room_id) as room_id:
         return await _say(caller, room_id, params.message, "matrix_send_message")
 
 
+@tool("matrix_reply", "Reply to a message", Scope.WRITE, Sent)
 async def reply(caller: Caller, params: Reply) -> Result:
     """Reply to a message, quoting it; stays in its thread if it is in one."""
     async with room_of(caller, params.room_id) as room_id:
-        root = _thread_of(await existing(caller, room_id, params.event_id))
+        root = Event(await existing(caller, room_id, params.event_id)).thread
         relation = reply_relation(params.event_id, root)
         further = thread_relation(root, params.event_id) if root else None
         return await _say(caller, room_id, params.message, "matrix_reply", relation, further)
 
 
+@tool("matrix_reply_in_thread", "Reply in a thread", Scope.WRITE, Sent)
 async def reply_in_thread(caller: Caller, params: Reply) -> Result:
     """Reply to a message in its thread, which begins there if it has none."""
     async with room_of(caller, params.room_id) as room_id:
-        root = _thread_of(await existing(caller, room_id, params.event_id)) or params.event_id
+        root = Event(await existing(caller, room_id, params.event_id)).thread or params.event_id
         thread = thread_relation(root, params.event_id)
         tool = "matrix_reply_in_thread"
         return await _say(caller, room_id, params.message, tool, thread, thread)
 
 
+@tool("matrix_react", "React to a message", Scope.WRITE, Reacted, idempotent=True)
 async def react(caller: Caller, params: React) -> Result:
     """React to a message of one of your rooms with an emoji."""
     async with room_of(caller, params.room_id) as room_id:
@@ -141,13 +135,11 @@ async def existing(caller: Caller, room_id: str, event_id: str) -> Mapping[str, 
 def leave_alone(event: Mapping[str, Any]) -> None:
     """Raises ToolError for what the bridge sent for itself: whoever is asked, told of tools or
     answered has to be able to rely on it, whatever an agent may be talked into."""
-    content = mapping(event.get("content"))
-    marker = mapping(content.get(MARKER))
-    if not marker.get("turn_id"):
+    sent = Event(event)
+    if not sent.marker.get("turn_id"):
         return
-    relations = mapping(mapping(event.get("unsigned")).get("m.relations"))
-    grown = mapping(mapping(relations.get("m.replace")).get("content")) or content
-    if marker.get(BESIDE) or content.get("msgtype") == "m.notice" or LIVE in grown:
+    grown = mapping(mapping(sent.relations.get("m.replace")).get("content")) or sent.content
+    if sent.marker.get(BESIDE) or sent.content.get("msgtype") == "m.notice" or LIVE in grown:
         what = "is an answer that still grows" if LIVE in grown else "was sent by the bridge itself"
         raise ToolError(
             f"{event.get('event_id')} {what}; tools leave it as it is.", Fault.FORBIDDEN
@@ -188,13 +180,6 @@ async def fitting(
         if content_size(content) <= CONTENT_LIMIT:
             return content
     raise ToolError(why, Fault.TOO_LARGE)
-
-
-def _thread_of(event: Mapping[str, Any]) -> str:
-    """The root of the thread an event is in, "" for none."""
-    relation = mapping(mapping(event.get("content")).get("m.relates_to"))
-    root = relation.get("event_id") if relation.get("rel_type") == "m.thread" else ""
-    return root if isinstance(root, str) else ""
 
 
 async def _say(

@@ -13,7 +13,7 @@ from tests.integration.bridge_world import World
 from yarl import URL
 
 from letta_matrix.access.secrets import issue
-from letta_matrix.api.problems import MEDIA_TYPE
+from letta_matrix.doors.rest.problems import MEDIA_TYPE
 from letta_matrix.toolbox.principal import Scope
 
 Headers = Mapping[str, str] | None

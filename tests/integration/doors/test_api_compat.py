@@ -10,7 +10,7 @@ from tests.integration.doors.rest import Answer, Rest, rest_as
 from tests.servers import Homeserver
 from tests.waiting import Clock, eventually
 
-from letta_matrix.api.compat_login import SESSION_NAME
+from letta_matrix.doors.rest.compat_login import SESSION_NAME
 from letta_matrix.toolbox.principal import Scope
 
 

@@ -18,7 +18,7 @@ from tests.integration.bridge_world import Json, Room, World
 from tests.integration.doors.rest import Rest, rest_as
 from tests.waiting import DEADLINE
 
-from letta_matrix.api.app import make_app
+from letta_matrix.doors.rest.app import make_app
 
 _EXAMPLES = 5
 _ELSEWHERE: list[Any] = [

@@ -16,7 +16,7 @@ from tests.servers import Homeserver
 from tests.waiting import Clock, eventually
 
 from letta_matrix.access.login_sessions import RECHECK
-from letta_matrix.api.compat_login import SESSION_NAME
+from letta_matrix.doors.rest.compat_login import SESSION_NAME
 
 
 @pytest.fixture(scope="module")

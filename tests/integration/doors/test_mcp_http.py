@@ -20,7 +20,7 @@ from tests.integration.doors.doors_world import Gates, new_key
 from tests.waiting import DEADLINE, Clock, within
 
 from letta_matrix.access.secrets import issue
-from letta_matrix.mcp.results import FAULT
+from letta_matrix.doors.mcp.results import FAULT
 from letta_matrix.toolbox.others import OTHERS
 from letta_matrix.toolbox.principal import TOOL_SCOPES, Scope
 

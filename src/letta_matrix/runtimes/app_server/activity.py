@@ -2,10 +2,10 @@
 
 from collections import Counter
 
+from letta_matrix.common.json_fields import Json, as_list, id_of
 from letta_matrix.runtimes.app_server.connection import Connection
 from letta_matrix.runtimes.app_server.frames import changed_at, time_of
 from letta_matrix.runtimes.faults import RuntimeRefused
-from letta_matrix.runtimes.json_fields import Json, as_list, id_of
 
 PAGE = 20
 FIRST_PAGE = 100

@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from pathlib import Path
 
 from letta_matrix.common import clock
+from letta_matrix.common.json_fields import Json, as_list, as_texts, id_of, mapping
 from letta_matrix.config import AppServerRuntime
 from letta_matrix.runtimes.app_server.activity import Activity
 from letta_matrix.runtimes.app_server.connection import Connection
@@ -23,9 +24,9 @@ from letta_matrix.runtimes.faults import (
     RuntimeUnavailable,
     TurnLost,
 )
-from letta_matrix.runtimes.json_fields import Json, as_dict, as_list, as_texts, id_of
 from letta_matrix.runtimes.protocol import (
     AgentInfo,
+    AgentRuntime,
     ApprovalRequested,
     Capabilities,
     Said,
@@ -46,7 +47,7 @@ RECOVERY_GRACE = 120.0
 """Seconds after the start in which no frame is given up: turns of a killed bridge may want it."""
 
 
-class AppServer:
+class AppServer(AgentRuntime):
     """Implements `AgentRuntime` over a keeper's WebSocket to an App Server.
 
     `socket` is the keeper's Unix socket; a keeper is started where none answers there.
@@ -208,12 +209,7 @@ class AppServer:
             follower.put_nowait(Mark.CANCELLED)
 
     async def answer_approval(
-        self,
-        request: TurnRequest,
-        approval_id: str,
-        *,
-        allow: bool,
-        message: str = "",
+        self, request: TurnRequest, approval_id: str, *, allow: bool, message: str = ""
     ) -> None:
         """See `AgentRuntime.answer_approval`. Nothing is allowed for good there: it would hold for
         all agents of the App Server, whoever asks."""
@@ -284,7 +280,7 @@ class AppServer:
             page = answer[field]
             usable = {id_of(item): item for item in as_list(page) if id_of(item)}
             fresh = usable.keys() - found.keys()
-            if malformed := sum(not id_of(as_dict(item)) for item in page):
+            if malformed := sum(not id_of(mapping(item)) for item in page):
                 self.counters[f"malformed {kind}"] += malformed
             found |= usable
             if len(page) < PAGE or not fresh:

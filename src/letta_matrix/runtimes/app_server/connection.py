@@ -13,6 +13,7 @@ import structlog
 
 from letta_matrix import __version__
 from letta_matrix.common import clock
+from letta_matrix.common.json_fields import Json, id_of, mapping
 from letta_matrix.common.tasks import Tasks
 from letta_matrix.common.waiting import is_set
 from letta_matrix.config import AppServerRuntime
@@ -34,7 +35,6 @@ from letta_matrix.runtimes.faults import (
     RuntimeFault,
     RuntimeUnavailable,
 )
-from letta_matrix.runtimes.json_fields import Json, as_dict, id_of
 from letta_matrix.runtimes.keeper.client import KeeperClient, KeeperGone, Link, Replay
 from letta_matrix.runtimes.keeper.server import is_remote
 from letta_matrix.runtimes.keeper.wire import Frame
@@ -176,7 +176,7 @@ class Connection:
         Raises:
             RuntimeUnavailable, RuntimeRefused: as `call`.
         """
-        made = as_dict((await self.call(kind, **fields)).get(field))
+        made = mapping((await self.call(kind, **fields)).get(field))
         if not id_of(made):
             raise self.malformed(kind, field)
         return made

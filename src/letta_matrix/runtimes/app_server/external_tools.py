@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import structlog
 
+from letta_matrix.common.json_fields import Json, mapping
 from letta_matrix.runtimes.app_server.frames import IDLE, Scope, scope_of
-from letta_matrix.runtimes.json_fields import Json, as_dict
 from letta_matrix.runtimes.protocol import ToolCall, ToolHandler, ToolResult, ToolSpec
 
 LONGEST_CALL = 300_000
@@ -109,7 +109,7 @@ class ExternalTools:
         # Models use an id again in another turn: only a later end is a call's own.
         ends = {key: seq for seq, data in kept if (key := _ended(data)) is not None}
         for seq, data in kept:
-            asked = data if data.get("type") == CALL_REQUEST else as_dict(data.get("request"))
+            asked = data if data.get("type") == CALL_REQUEST else mapping(data.get("request"))
             scope = scope_of(data)
             key = (scope, str(asked.get("tool_call_id"))) if scope is not None else None
             if asked and (key is None or ends.get(key, -1) < seq):
@@ -141,7 +141,7 @@ class ExternalTools:
         if self._handler is None or not isinstance(name, str) or name not in self._specs:
             self._answer(request_id, ToolResult(f"there is no tool {name} any more", ok=False))
             return
-        arguments = as_dict(data.get("input"))
+        arguments = mapping(data.get("input"))
         call = ToolCall(*scope, call_id, name, arguments, request_id)
         task = asyncio.create_task(self._run(request_id, call, self._handler))
         self._running[request_id] = _Running(seq, scope, call_id, task)
@@ -176,7 +176,7 @@ class ExternalTools:
         """Nobody is asked for our tools, since they act strictly as the agent, nor for those
         that touch nothing."""
         scope, approval_id = scope_of(data), data.get("request_id")
-        request = as_dict(data.get("request"))
+        request = mapping(data.get("request"))
         name, subtype = request.get("tool_name"), request.get("subtype")
         if scope is None or subtype != "can_use_tool":
             return
@@ -213,13 +213,13 @@ def _definition(spec: ToolSpec) -> Json:
 def _resting(data: Json) -> Scope | None:
     """The conversation of a frame that tells that nothing runs there: so it does at once when
     anybody aborts a turn."""
-    resting = as_dict(data.get("loop_status")).get("status") == IDLE
+    resting = mapping(data.get("loop_status")).get("status") == IDLE
     return scope_of(data) if resting else None
 
 
 def _ended(data: Json) -> tuple[Scope, str] | None:
     """The conversation and the id of the call that a frame ends."""
-    delta, scope = as_dict(data.get("delta")), scope_of(data)
+    delta, scope = mapping(data.get("delta")), scope_of(data)
     call_id = delta.get("tool_call_id")
     if scope is None or delta.get("message_type") not in _ENDS or not isinstance(call_id, str):
         return None

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import structlog
 
+from letta_matrix.common.json_fields import Json, as_texts
 from letta_matrix.runtimes.app_server.connection import Connection
 from letta_matrix.runtimes.app_server.feeds import Feed, Mark
 from letta_matrix.runtimes.app_server.frames import Scope, refusal
@@ -16,7 +17,6 @@ from letta_matrix.runtimes.app_server.recovery import Kept, Recovery, Report, st
 from letta_matrix.runtimes.app_server.turns import TurnReader
 from letta_matrix.runtimes.error_lines import error_line
 from letta_matrix.runtimes.faults import TurnLost
-from letta_matrix.runtimes.json_fields import Json, as_texts
 from letta_matrix.runtimes.prompt_content import content_of
 from letta_matrix.runtimes.protocol import (
     ImagesDropped,

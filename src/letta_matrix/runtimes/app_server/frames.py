@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass
 from typing import NamedTuple, cast
 
+from letta_matrix.common.json_fields import Json, mapping, parse_json
 from letta_matrix.runtimes.faults import (
     AgentGone,
     ConversationGone,
@@ -14,7 +15,6 @@ from letta_matrix.runtimes.faults import (
     RuntimeFault,
     RuntimeRefused,
 )
-from letta_matrix.runtimes.json_fields import Json, parse_json
 
 MUTED = ('{"type":"update_device_status"', '{"type":"update_subagent_state"')
 """Frames nobody here reads, large and frequent; the keeper drops them unseen."""
@@ -70,10 +70,7 @@ def parse(text: bytes) -> Json | None:
 
 def scope_of(data: Json) -> Scope | None:
     """The conversation a frame belongs to; approval requests name it at the top level."""
-    place = data.get("runtime") or data
-    if not isinstance(place, dict):
-        return None
-    place = cast("Json", place)
+    place = mapping(data.get("runtime") or data)
     agent_id, conversation_id = place.get("agent_id"), place.get("conversation_id")
     if isinstance(agent_id, str) and isinstance(conversation_id, str):
         return Scope(agent_id, conversation_id)

@@ -5,9 +5,9 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass, field
 
+from letta_matrix.common.json_fields import Json, as_list, id_of, mapping, text_of
 from letta_matrix.runtimes.app_server.connection import Connection
 from letta_matrix.runtimes.app_server.frames import Scope
-from letta_matrix.runtimes.json_fields import Json, as_dict, as_list, id_of, text_of
 
 PAGE = 50
 MAX_PAGES = 10
@@ -96,7 +96,7 @@ def read_turn(messages: list[Json], message_id: str) -> StoredTurn | None:
 
 def calls_of(message: Json) -> list[Json]:
     """The tool calls of a message: one, or several at once."""
-    return as_list(message.get("tool_calls")) or [as_dict(message.get("tool_call"))]
+    return as_list(message.get("tool_calls")) or [mapping(message.get("tool_call"))]
 
 
 def is_prompt(message: Json) -> bool:

@@ -1,8 +1,8 @@
 """Whether the model gets to see a message's images."""
 
+from letta_matrix.common.json_fields import as_list, mapping
 from letta_matrix.runtimes.app_server.connection import Connection
 from letta_matrix.runtimes.app_server.frames import Scope
-from letta_matrix.runtimes.json_fields import as_dict, as_list
 
 _BLIND = "openai-compatible"
 """The provider whose models Letta Code 0.34 takes for text-only, whatever they are; it leaves
@@ -19,13 +19,13 @@ async def why_dropped(connection: Connection, scope: Scope) -> str:
         RuntimeUnavailable, RuntimeRefused: as `Connection.call`.
     """
     talk = await connection.call("conversation_retrieve", **scope.as_json())
-    model = as_dict(talk.get("conversation")).get("model")
+    model = mapping(talk.get("conversation")).get("model")
     if not model:
         agent = await connection.call("agent_retrieve", agent_id=scope.agent_id)
-        model = as_dict(agent.get("agent")).get("model")
+        model = mapping(agent.get("agent")).get("model")
     listed = await connection.call("list_models")
     entry = next((e for e in as_list(listed.get("entries")) if e.get("handle") == model), None)
-    kind = as_dict((entry or {}).get("updateArgs")).get("provider_type")
+    kind = mapping((entry or {}).get("updateArgs")).get("provider_type")
     if (kind or str(model).partition("/")[0]) != _BLIND:
         return ""
     return f"the App Server gives no images to models of the provider `{_BLIND}` ({model})"

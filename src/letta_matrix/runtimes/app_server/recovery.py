@@ -3,12 +3,12 @@
 import asyncio
 from dataclasses import dataclass, field
 
+from letta_matrix.common.json_fields import id_of, mapping
 from letta_matrix.runtimes.app_server.connection import Connection
 from letta_matrix.runtimes.app_server.feeds import Feed, Mark
 from letta_matrix.runtimes.app_server.frames import Scope, ScopedFrame, parse, scope_of
 from letta_matrix.runtimes.app_server.history import StoredTurn, find_turn
 from letta_matrix.runtimes.app_server.turns import TurnReader
-from letta_matrix.runtimes.json_fields import as_dict, id_of
 from letta_matrix.runtimes.protocol import (
     StopReason,
     TextDelta,
@@ -158,7 +158,7 @@ class Recovery:
             )
         else:
             old = await self.connection.call("conversation_retrieve", **self.scope.as_json())
-            summary = as_dict(old.get("conversation")).get("summary") or ""
+            summary = mapping(old.get("conversation")).get("summary") or ""
             body = {"agent_id": agent_id, "summary": summary}
             made = await self.connection.create("conversation_create", "conversation", body=body)
         return id_of(made)

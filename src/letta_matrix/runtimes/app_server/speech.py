@@ -7,12 +7,12 @@ from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from typing import Self
 
+from letta_matrix.common.json_fields import Json, as_list, id_of, mapping
 from letta_matrix.runtimes.app_server.connection import Connection
 from letta_matrix.runtimes.app_server.feeds import Feed, Mark
 from letta_matrix.runtimes.app_server.frames import IDLE, Scope, changed_at, parse, time_of
 from letta_matrix.runtimes.app_server.history import is_ours, is_prompt, own_text, pages
 from letta_matrix.runtimes.faults import ConversationGone
-from letta_matrix.runtimes.json_fields import Json, as_dict, as_list, id_of
 from letta_matrix.runtimes.protocol import Said, Speech
 
 LIST_PAGE = 50
@@ -36,7 +36,7 @@ class Place:
         if not cursor:
             return cls("")
         data = parse(cursor.encode(errors="replace")) or {}
-        at, behind = data.get("at"), as_dict(data.get("behind"))
+        at, behind = data.get("at"), mapping(data.get("behind"))
         if not isinstance(at, str) or (at and not _TIME.match(at)):
             return None
         return cls(at, {key: time for key, time in behind.items() if isinstance(time, str)})
@@ -98,7 +98,7 @@ class SpeechReader:
         The default one is in no listing: the agent's last run is its last message.
         """
         agent = await self._connection.call("agent_retrieve", agent_id=agent_id)
-        last_run = time_of(as_dict(agent.get("agent")).get("last_run_completion"))
+        last_run = time_of(mapping(agent.get("agent")).get("last_run_completion"))
         found = {"default": last_run} if last_run > (since or "") else {}
         query: Json = {"agent_id": agent_id, "limit": LIST_PAGE if since is not None else 1}
         for _ in range(MAX_LIST_PAGES if since is not None else 1):
@@ -179,7 +179,7 @@ def _is_busy(feed: Feed) -> bool:
     while not feed.empty():
         frame = feed.get_nowait()
         if not isinstance(frame, Mark) and frame.type == "update_loop_status":
-            busy = as_dict(frame.data.get("loop_status")).get("status") != IDLE
+            busy = mapping(frame.data.get("loop_status")).get("status") != IDLE
     return busy
 
 

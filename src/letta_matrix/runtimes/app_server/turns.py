@@ -2,11 +2,11 @@
 
 from collections.abc import Iterator
 
+from letta_matrix.common.json_fields import Json, as_list, as_texts, mapping, text_of
 from letta_matrix.runtimes.app_server.frames import IDLE, ScopedFrame, refusal
 from letta_matrix.runtimes.app_server.history import calls_of
 from letta_matrix.runtimes.error_lines import error_line
 from letta_matrix.runtimes.faults import AgentGone, ConversationGone, RuntimeFault
-from letta_matrix.runtimes.json_fields import Json, as_dict, as_list, as_texts, text_of
 from letta_matrix.runtimes.protocol import (
     ApprovalRequested,
     ModelRetried,
@@ -104,9 +104,9 @@ class TurnReader:
         """The events that a frame brings."""
         data, kind = frame.data, frame.type
         if kind == "stream_delta":
-            yield from self._delta(data, as_dict(data.get("delta")))
+            yield from self._delta(data, mapping(data.get("delta")))
         elif kind == "update_loop_status":
-            yield from self._loop(as_dict(data.get("loop_status")))
+            yield from self._loop(mapping(data.get("loop_status")))
         elif kind == "turn_finished":
             yield from self._turn_finished(data)
         elif kind == "control_request":
@@ -146,7 +146,7 @@ class TurnReader:
                 yield from self._begin()
 
     def _loop(self, status: Json) -> Iterator[TurnEvent]:
-        runs = as_dict(status.get("client_message_ids_by_run_id"))
+        runs = mapping(status.get("client_message_ids_by_run_id"))
         for run_id, messages in runs.items():
             if self._message_id in as_texts(messages):
                 self._ours.add(run_id)
@@ -234,7 +234,7 @@ class TurnReader:
 
     def _control(self, data: Json) -> Iterator[TurnEvent]:
         """A turn that waits behind another one waits for the other's approvals too."""
-        request = as_dict(data.get("request"))
+        request = mapping(data.get("request"))
         approval_id = str(data.get("request_id", ""))
         tool = str(request.get("tool_name", ""))
         if not self.taken or ("approval", approval_id) in self._seen or tool in self._unasked:
@@ -246,7 +246,7 @@ class TurnReader:
         self.approvals.append(approval_id)
         suggestions = as_list(request.get("permission_suggestions"))
         always = any(suggestion.get("id") == ALWAYS for suggestion in suggestions)
-        yield ApprovalRequested(approval_id, tool, as_dict(request.get("input")), always)
+        yield ApprovalRequested(approval_id, tool, mapping(request.get("input")), always)
 
     def _turn_finished(self, data: Json) -> Iterator[TurnEvent]:
         run_id = str(data.get("run_id") or "")

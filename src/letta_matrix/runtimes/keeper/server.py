@@ -1,14 +1,14 @@
 """The keeper itself: one bridge on one side, one App Server on the other."""
 
 import asyncio
-import ipaddress
 import secrets
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from letta_matrix.connections.known_servers import server_at
+from letta_matrix.common.connections.known_servers import server_at
+from letta_matrix.common.loopback import is_loopback
 from letta_matrix.runtimes.keeper import wire
 from letta_matrix.runtimes.keeper.buffer import FrameBuffer
 from letta_matrix.runtimes.keeper.upstream import Upstream
@@ -23,13 +23,7 @@ MAX_BACKLOG = 64 * 1024 * 1024
 
 def is_remote(url: str) -> bool:
     """Whether an App Server's address leaves this machine."""
-    host = urlsplit(url).hostname or ""
-    if host == "localhost":
-        return False
-    try:
-        return not ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return True
+    return not is_loopback(urlsplit(url).hostname or "")
 
 
 class Keeper:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 import aiohttp
 
-from letta_matrix.connections.known_servers import CheckedConnector, KnownServer
+from letta_matrix.common.connections.known_servers import CheckedConnector, KnownServer
 
 FIRST_PAUSE = 0.1
 LONGEST_PAUSE = 10.0

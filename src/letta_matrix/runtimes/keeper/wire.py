@@ -17,7 +17,7 @@ import struct
 from collections.abc import Mapping
 from typing import Any, NamedTuple, cast
 
-from letta_matrix.runtimes.json_fields import as_dict
+from letta_matrix.common.json_fields import mapping
 
 PROTOCOL = 3
 """Of keeper and bridge; a bridge that finds another one in a keeper ends that keeper."""
@@ -73,7 +73,7 @@ def pack_control(message: Mapping[str, object]) -> bytes:
 
 
 def unpack_control(payload: bytes) -> dict[str, Any]:
-    return as_dict(json.loads(payload))
+    return mapping(json.loads(payload))
 
 
 async def read_record(reader: asyncio.StreamReader, most: int = MAX_RECORD) -> tuple[bytes, bytes]:

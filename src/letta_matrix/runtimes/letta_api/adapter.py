@@ -1,10 +1,11 @@
 """A Letta API as a place where agents live."""
 
 from collections import Counter, deque
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import replace
 
+from letta_matrix.common.json_fields import id_of
 from letta_matrix.config.runtimes import LettaApiRuntime
 from letta_matrix.runtimes.faults import (
     AgentGone,
@@ -15,7 +16,6 @@ from letta_matrix.runtimes.faults import (
     RuntimeUnavailable,
     TurnLost,
 )
-from letta_matrix.runtimes.json_fields import id_of
 from letta_matrix.runtimes.letta_api.errors import ApprovalPending
 from letta_matrix.runtimes.letta_api.listing import AgentListing
 from letta_matrix.runtimes.letta_api.orphans import deny_orphans
@@ -23,11 +23,10 @@ from letta_matrix.runtimes.letta_api.speech import said_since
 from letta_matrix.runtimes.letta_api.turns import CANCEL_GRACE, Turn
 from letta_matrix.runtimes.protocol import (
     AgentInfo,
+    AgentRuntime,
     Capabilities,
     Said,
     SaveTurnState,
-    ToolHandler,
-    ToolSpec,
     TurnEvent,
     TurnFinished,
     TurnRequest,
@@ -43,7 +42,7 @@ _UNBLOCKED = (
 _CAPABILITIES = Capabilities(always=False, tools=False)
 
 
-class LettaApi:
+class LettaApi(AgentRuntime):
     """Implements `AgentRuntime` over the REST API of Letta Cloud or a V1 server.
 
     Turns are background runs: they go on without us, and are streamed again from their
@@ -74,12 +73,6 @@ class LettaApi:
     def counters(self) -> Counter[str]:
         """See `AgentRuntime.counters`."""
         return self._counters
-
-    def offer_tools(self, tools: Sequence[ToolSpec], handler: ToolHandler) -> None:
-        """Nothing comes of it: this API has no tools that run here."""
-
-    async def start(self) -> None:
-        """Nothing to connect: every request stands for itself."""
 
     async def close(self) -> None:
         await self._client.close()
@@ -186,12 +179,7 @@ class LettaApi:
             await deny_orphans(self._client, conversation_id)
 
     async def answer_approval(
-        self,
-        request: TurnRequest,
-        approval_id: str,
-        *,
-        allow: bool,
-        message: str = "",
+        self, request: TurnRequest, approval_id: str, *, allow: bool, message: str = ""
     ) -> None:
         """See `AgentRuntime`."""
         turn = self._turns.get(request)
@@ -205,6 +193,3 @@ class LettaApi:
     async def said_since(self, agent_id: str, cursor: str | None) -> Said:
         ours = {run_id for turn in self._turns.values() for run_id in turn.runs}
         return await said_since(self._client, agent_id, cursor, ours.union(self._runs))
-
-    async def finish_turn(self, request: TurnRequest) -> None:
-        """Nothing is kept of a turn here, and its server forgets by itself."""

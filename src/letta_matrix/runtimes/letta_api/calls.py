@@ -3,7 +3,7 @@
 import re
 from typing import cast
 
-from letta_matrix.runtimes.json_fields import parse_json
+from letta_matrix.common.json_fields import parse_json
 
 _MARKS = re.compile(r'\\(?:.|\Z)|["{}]', re.DOTALL)
 

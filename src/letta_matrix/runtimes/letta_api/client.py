@@ -18,6 +18,8 @@ from letta_client import (
     DefaultAsyncHttpxClient,
 )
 
+from letta_matrix.common.json_fields import Json, mapping, parse_json
+from letta_matrix.common.loopback import is_loopback
 from letta_matrix.config.runtimes import LettaApiRuntime
 from letta_matrix.runtimes.error_lines import is_foreign
 from letta_matrix.runtimes.faults import (
@@ -27,7 +29,6 @@ from letta_matrix.runtimes.faults import (
     RuntimeRefused,
     RuntimeUnavailable,
 )
-from letta_matrix.runtimes.json_fields import Json, as_dict, parse_json
 from letta_matrix.runtimes.letta_api.errors import (
     NotReached,
     NotStreamable,
@@ -37,7 +38,6 @@ from letta_matrix.runtimes.letta_api.errors import (
 )
 from letta_matrix.runtimes.letta_api.pages import PAGE, identity, last_id
 from letta_matrix.runtimes.letta_api.sse import StreamEvent, read_events
-from letta_matrix.runtimes.loopback import is_loopback
 
 STREAM_SILENCE = 90.0
 """Seconds without a byte after which a stream counts as broken; pings come every 30 s."""
@@ -227,7 +227,7 @@ class Client:
         answer = await self._call(call)
         if not isinstance(answer, list):
             raise self._malformed()
-        items = [as_dict(item) for item in cast("list[object]", answer)]
+        items = [mapping(item) for item in cast("list[object]", answer)]
         if odd := items.count({}):
             self._counters["malformed list item"] += odd
         return items

@@ -5,7 +5,7 @@ from contextlib import aclosing
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from letta_matrix.runtimes.json_fields import Json, as_dict, as_list, string_of
+from letta_matrix.common.json_fields import Json, as_list, mapping, string_of
 from letta_matrix.runtimes.letta_api.pages import PAGE, identity, last_id
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def waiting_calls(newest_first: Iterable[Json]) -> list[str]:
         if kind in _SETTLED or (waiting and kind != ASKING):
             break
         if kind == ASKING:
-            calls = as_list(message.get("tool_calls")) or [as_dict(message.get("tool_call"))]
+            calls = as_list(message.get("tool_calls")) or [mapping(message.get("tool_call"))]
             waiting += [string_of(call, "tool_call_id") for call in calls]
     return [call_id for call_id in dict.fromkeys(reversed(waiting)) if call_id]
 

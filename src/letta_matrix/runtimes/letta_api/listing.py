@@ -3,8 +3,8 @@
 from typing import TYPE_CHECKING
 
 from letta_matrix.common import clock
+from letta_matrix.common.json_fields import Json, id_of
 from letta_matrix.runtimes.faults import RuntimeUnavailable
-from letta_matrix.runtimes.json_fields import Json, id_of
 from letta_matrix.runtimes.letta_api.pages import PAGE
 from letta_matrix.runtimes.protocol import AgentInfo
 

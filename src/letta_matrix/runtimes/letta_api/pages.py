@@ -1,6 +1,6 @@
 """Pages of a Letta API's listings."""
 
-from letta_matrix.runtimes.json_fields import Json, id_of
+from letta_matrix.common.json_fields import Json, id_of
 
 PAGE = 50
 """The server's own default, so that no server gives less without being asked for less."""

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from letta_matrix.runtimes.json_fields import Json, as_dict, as_list, as_texts
+from letta_matrix.common.json_fields import Json, as_list, as_texts, mapping
 from letta_matrix.runtimes.protocol import TurnState
 
 
@@ -29,7 +29,7 @@ class Progress:
         asked_at = state.get("asked_at", 0.0)
         return cls(
             as_texts(state.get("runs")),
-            [{call: as_dict(answer) for call, answer in step.items()} for step in answers],
+            [{call: mapping(answer) for call, answer in step.items()} for step in answers],
             state.get("tools") is True,
             state.get("cancelled") is True,
             asked_at if isinstance(asked_at, float) or asked_at is None else 0.0,

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from letta_matrix.runtimes.json_fields import Json, as_dict, as_list, id_of, string_of, text_of
+from letta_matrix.common.json_fields import Json, as_list, id_of, mapping, string_of, text_of
 from letta_matrix.runtimes.letta_api.calls import Call
 from letta_matrix.runtimes.letta_api.errors import reason_of, tells_of_approval
 from letta_matrix.runtimes.protocol import (
@@ -164,7 +164,7 @@ class TurnReader:
 def _pieces(data: Json) -> list[Json]:
     """A message's tool calls: a list, one, or a piece of one; `tool_call` is the older field."""
     several = data.get("tool_calls")
-    return as_list(several) or [as_dict(several) or as_dict(data.get("tool_call"))]
+    return as_list(several) or [mapping(several) or mapping(data.get("tool_call"))]
 
 
 def _text(kind: str, data: Json) -> str:

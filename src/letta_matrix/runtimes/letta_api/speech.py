@@ -5,16 +5,16 @@ from collections.abc import Set
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from letta_matrix.runtimes.faults import RuntimeRefused, RuntimeUnavailable
-from letta_matrix.runtimes.json_fields import (
+from letta_matrix.common.json_fields import (
     Json,
-    as_dict,
     as_texts,
     id_of,
+    mapping,
     parse_json,
     string_of,
     text_of,
 )
+from letta_matrix.runtimes.faults import RuntimeRefused, RuntimeUnavailable
 from letta_matrix.runtimes.letta_api.history import ANSWER, PROMPTS
 from letta_matrix.runtimes.letta_api.pages import PAGE
 from letta_matrix.runtimes.letta_api.turns import ENDED
@@ -38,7 +38,7 @@ class _Cursor:
 
     @classmethod
     def load(cls, text: str) -> "_Cursor":
-        value = as_dict(parse_json(text))
+        value = mapping(parse_json(text))
         return cls(string_of(value, "newest"), as_texts(value.get("open")))
 
     def dump(self) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from letta_matrix.common import clock
+from letta_matrix.common.json_fields import Json, as_list, string_of
 from letta_matrix.runtimes.error_lines import first_line
 from letta_matrix.runtimes.faults import (
     RateLimited,
@@ -18,7 +19,6 @@ from letta_matrix.runtimes.faults import (
     RuntimeUnavailable,
     TurnLost,
 )
-from letta_matrix.runtimes.json_fields import Json, as_list, string_of
 from letta_matrix.runtimes.letta_api.errors import NotReached, NotStreamable
 from letta_matrix.runtimes.letta_api.history import ANSWER, messages_since, used_tools
 from letta_matrix.runtimes.letta_api.progress import Progress, answer_of, approval_of

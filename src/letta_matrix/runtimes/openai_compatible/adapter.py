@@ -4,31 +4,29 @@ where agents live: every model that it lists is an agent."""
 import asyncio
 import secrets
 from collections import Counter
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
+from letta_matrix.common.json_fields import id_of, mapping
 from letta_matrix.common.lenient_json import whole_text
 from letta_matrix.config import OpenAICompatibleRuntime
-from letta_matrix.runtimes.faults import RuntimeRefused, RuntimeUnavailable
-from letta_matrix.runtimes.json_fields import as_dict, id_of
+from letta_matrix.runtimes.faults import RuntimeUnavailable
 from letta_matrix.runtimes.openai_compatible.endpoint import Endpoint
 from letta_matrix.runtimes.openai_compatible.turns import Stopped, Turn
 from letta_matrix.runtimes.protocol import (
     AgentInfo,
+    AgentRuntime,
     Capabilities,
-    Said,
     SaveTurnState,
     StopReason,
-    ToolHandler,
-    ToolSpec,
     TurnEvent,
     TurnRequest,
     TurnState,
 )
 
 
-class OpenAICompatible:
-    """Implements `AgentRuntime` over an OpenAI API.
+class OpenAICompatible(AgentRuntime):
+    """Agents behind an OpenAI API.
 
     A conversation is the `X-Letta-Chat-Key` of its messages; an endpoint that does not know
     this header has no memory of them. Only an App Server (`letta server --openai-api`) is
@@ -69,12 +67,6 @@ class OpenAICompatible:
         """See `AgentRuntime.counters`."""
         return self._endpoint.counters
 
-    def offer_tools(self, tools: Sequence[ToolSpec], handler: ToolHandler) -> None:
-        pass
-
-    async def start(self) -> None:
-        pass
-
     async def close(self) -> None:
         self._closed = True
         for stops in self._running.values():
@@ -85,27 +77,12 @@ class OpenAICompatible:
     async def list_agents(self) -> list[AgentInfo]:
         found: dict[str, AgentInfo] = {}
         for item in await self._endpoint.models():
-            agent_id = id_of(as_dict(item))
+            agent_id = id_of(mapping(item))
             if agent_id and agent_id == whole_text(agent_id):
                 found.setdefault(agent_id, AgentInfo(agent_id, agent_id))
             else:
                 self.counters["malformed models"] += 1
         return list(found.values())
-
-    async def create_agent(self, name: str, *, model: str = "", description: str = "") -> AgentInfo:
-        raise self._unable("create an agent")
-
-    async def rename_agent(self, agent_id: str, name: str) -> None:
-        raise self._unable("rename an agent")
-
-    async def delete_agent(self, agent_id: str) -> None:
-        raise self._unable("delete an agent")
-
-    async def list_models(self) -> list[str]:
-        raise self._unable("tell which models there are for an agent")
-
-    async def set_model(self, agent_id: str, model: str) -> None:
-        raise self._unable("switch an agent's model")
 
     async def create_conversation(self, agent_id: str, title: str) -> str:
         """A fresh chat key; the endpoint hears of it with the first message."""
@@ -138,28 +115,5 @@ class OpenAICompatible:
         for stop in self._running.get((agent_id, conversation_id), ()):
             stop.set()
 
-    async def answer_approval(
-        self,
-        request: TurnRequest,
-        approval_id: str,
-        *,
-        allow: bool,
-        message: str = "",
-    ) -> None:
-        raise self._unable("ask for approvals")
-
-    async def said_since(self, agent_id: str, cursor: str | None) -> Said:
-        """Nothing: what an agent says by itself cannot be asked for."""
-        return Said((), cursor or "")
-
-    async def finish_turn(self, request: TurnRequest) -> None:
-        pass
-
     def _closing(self) -> RuntimeUnavailable:
         return RuntimeUnavailable(f"{self.name} is not followed any more: letta-matrix stops")
-
-    def _unable(self, deed: str) -> RuntimeRefused:
-        return RuntimeRefused(
-            f"{self.name} cannot {deed}: the OpenAI API has no request for that; "
-            "do it where its agents live"
-        )

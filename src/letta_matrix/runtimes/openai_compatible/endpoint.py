@@ -12,10 +12,10 @@ from urllib.parse import quote, urlsplit
 import openai
 from openai.types.chat import ChatCompletionChunk, ChatCompletionMessageParam
 
+from letta_matrix.common.json_fields import mapping
 from letta_matrix.config import OpenAICompatibleRuntime
 from letta_matrix.runtimes.error_lines import first_line
 from letta_matrix.runtimes.faults import RuntimeFault, RuntimeUnavailable
-from letta_matrix.runtimes.json_fields import as_dict
 from letta_matrix.runtimes.keeper.server import is_remote
 from letta_matrix.runtimes.openai_compatible.faults import fault_of, is_gone, reason_of
 from letta_matrix.runtimes.openai_compatible.listener import server_at
@@ -68,7 +68,7 @@ class Endpoint:
         """The items of `GET /models`. Raises RuntimeUnavailable or RuntimeRefused."""
         await self.learn()
         try:
-            items = as_dict(await self._get("/models")).get("data")
+            items = mapping(await self._get("/models")).get("data")
         except openai.APIStatusError as error:
             raise self.fault(error) from None
         if not isinstance(items, list):

@@ -2,6 +2,7 @@
 
 import openai
 
+from letta_matrix.common.json_fields import mapping
 from letta_matrix.common.lenient_json import whole_text
 from letta_matrix.runtimes.error_lines import TOO_LARGE, error_line, is_foreign, retry_after
 from letta_matrix.runtimes.faults import (
@@ -13,7 +14,6 @@ from letta_matrix.runtimes.faults import (
     RuntimeRefused,
     RuntimeUnavailable,
 )
-from letta_matrix.runtimes.json_fields import as_dict
 
 _UNCLEAR = (408, 502, 504)
 """Statuses of a proxy that gave up: the endpoint may have taken the request."""
@@ -25,7 +25,7 @@ on the version of `openai`."""
 def fault_of(error: openai.APIStatusError, name: str, key: str) -> RuntimeFault:
     """The exception for an HTTP error; RuntimeUnavailable where trying again can help."""
     status, reason = error.status_code, reason_of(error, key)
-    code = as_dict(error.body).get("code")
+    code = mapping(error.body).get("code")
     if 300 <= status < 400:
         return RuntimeUnavailable(
             f"{name} answers with a redirect (HTTP {status}); set `url` to where it leads"
@@ -86,7 +86,7 @@ def is_gone(error: openai.APIError) -> bool:
 
 def reason_of(error: openai.APIError, key: str) -> str:
     """The endpoint's own words in one line, without our key."""
-    words = as_dict(error.body).get("message")
+    words = mapping(error.body).get("message")
     if not words and isinstance(error, openai.APIStatusError) and error.status_code in TOO_LARGE:
         words = "the message is too large for it, or for a proxy before it"
     words = words or error.message

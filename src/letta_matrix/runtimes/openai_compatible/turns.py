@@ -10,6 +10,7 @@ import openai
 from openai.types.chat import ChatCompletionChunk
 
 from letta_matrix.common.lenient_json import whole_text
+from letta_matrix.common.waiting import unless
 from letta_matrix.runtimes.faults import (
     CredentialsRefused,
     RuntimeRefused,
@@ -179,16 +180,10 @@ class Turn:
             self.finish = _words(choice, "finish_reason") or self.finish
 
     async def _unless_stopped(self, work: Awaitable[T]) -> T:
-        task, halt = asyncio.ensure_future(work), asyncio.ensure_future(self.stop.wait())
-        try:
-            await asyncio.wait((task, halt), return_when=asyncio.FIRST_COMPLETED)
-            if halt.done():
-                raise Stopped
-            return task.result()
-        finally:
-            task.cancel()
-            halt.cancel()
-            await asyncio.gather(task, halt, return_exceptions=True)
+        done = await unless(self.stop, work)
+        if done is None or self.stop.is_set():
+            raise Stopped
+        return done.result()
 
 
 def _words(holder: object, name: str) -> str:

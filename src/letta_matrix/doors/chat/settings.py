@@ -1,0 +1,104 @@
+"""Commands that change how an agent behaves in a room, and with which model."""
+
+import difflib
+from collections.abc import Sequence
+
+from letta_matrix.doors.chat.command import Argument, CommandContext, CommandFault, Kind, command
+from letta_matrix.doors.chat.texts import name_of
+from letta_matrix.matrix.verbatim import inline_code as code
+from letta_matrix.store.agents import Agent
+
+_MODELS_LISTED = 30
+
+
+@command(Argument("NAME", Kind.TEXT), aliases=("models",))
+async def model(context: CommandContext) -> str:
+    """Tells the agent's model and which others there are; an admin switches it with a name."""
+    agent = context.agent
+    runtime = context.runtime_of(agent)
+    if not runtime.capabilities.models:
+        raise CommandFault(
+            f"The runtime {code(runtime.name)} neither tells nor switches its agents' models: do "
+            "that in the runtime itself."
+        )
+    wanted = context.arguments.text("NAME")
+    if wanted and not context.is_admin:
+        raise CommandFault("Only an admin may switch an agent's model; `!model` tells which it is.")
+    available = await runtime.list_models()
+    if not wanted:
+        current = await current_model(context, agent)
+        return f"{name_of(agent)} thinks with {code(current or 'unknown')}.{_listed(available)}"
+    chosen = _chosen(wanted, available)
+    await runtime.set_model(agent.agent_id, chosen)
+    return f"{name_of(agent)} thinks with {code(chosen)} from now on."
+
+
+@command(Argument("on|off", Kind.CHOICE, choices=("on", "off")))
+async def tools(context: CommandContext) -> str:
+    """Tells whether it is shown here which tools the agent uses; an admin changes it."""
+    wanted = context.arguments.text("on|off")
+    if wanted and not context.is_admin:
+        raise CommandFault("Only an admin may change that; `!tools` tells how it is.")
+    if wanted:
+        await _change(context, tool_activity=wanted == "on")
+    return "\n".join(_tool_activity(context, agent) for agent in context.agents)
+
+
+@command(permission="admin")
+async def pause(context: CommandContext) -> str:
+    """Leaves messages here unanswered until `!resume`."""
+    await _change(context, paused=True)
+    return f"Paused: {_names(context.agents)} leaves messages here unanswered until `!resume`."
+
+
+@command(aliases=("unpause",), permission="admin")
+async def resume(context: CommandContext) -> str:
+    """Answers messages here again."""
+    await _change(context, paused=False)
+    return f"{_names(context.agents)} answers here again."
+
+
+async def current_model(context: CommandContext, agent: Agent) -> str:
+    """An agent's model, "" if its runtime does not tell. Raises RuntimeFault."""
+    listing = await context.runtime_of(agent).list_agents()
+    return next((info.model for info in listing if info.agent_id == agent.agent_id), "")
+
+
+async def _change(context: CommandContext, **changes: bool | None) -> None:
+    rooms, room_id = context.services.rooms, context.turn.room_id
+    for agent in context.agents:
+        await rooms.change_settings(agent.agent_id, room_id, **changes)
+
+
+def _tool_activity(context: CommandContext, agent: Agent) -> str:
+    if not context.runtime_of(agent).capabilities.tools:
+        return f"The runtime {code(agent.runtime)} does not tell which tools {name_of(agent)} uses."
+    shown = context.services.rooms.settings(agent.agent_id, context.turn.room_id).tool_activity
+    if shown is None:
+        shown = context.services.config.conversations.tool_activity
+    return f"The tools that {name_of(agent)} uses are {'shown' if shown else 'not shown'} here."
+
+
+def _chosen(wanted: str, available: Sequence[str]) -> str:
+    alike = [name for name in available if name.lower() == wanted.lower()]
+    if wanted in available or len(alike) == 1:
+        return wanted if wanted in available else alike[0]
+    if not available:
+        # It may know models that it does not list; it refuses what it does not know.
+        return wanted
+    near = difflib.get_close_matches(wanted, available, n=1, cutoff=0.5)
+    meant = f" Did you mean {code(near[0])}?" if near else ""
+    raise CommandFault(f"There is no model {code(wanted)}.{meant} `!model` lists them.")
+
+
+def _listed(available: Sequence[str]) -> str:
+    if not available:
+        return " Its runtime lists no others."
+    lines = [f"- {code(name)}" for name in available[:_MODELS_LISTED]]
+    if len(available) > _MODELS_LISTED:
+        lines.append(f"- … and {len(available) - _MODELS_LISTED} more")
+    return "\n".join([" It can be switched to:", "", *lines])
+
+
+def _names(agents: Sequence[Agent]) -> str:
+    return ", ".join(name_of(agent) for agent in agents)
