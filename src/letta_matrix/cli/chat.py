@@ -37,12 +37,12 @@ def chat(
     from letta_matrix.cli.exchange import Left
 
     try:
-        asyncio.run(_chat(data_directory(data), agent, message, timeout))
+        asyncio.run(_chat(data, agent, message, timeout))
     except (Left, asyncio.CancelledError):
         raise typer.Exit(130) from None
 
 
-async def _chat(directory: Path, wanted: str, message: str | None, timeout: float) -> None:
+async def _chat(data: Path | None, wanted: str, message: str | None, timeout: float) -> None:
     from letta_matrix.cli.conversation import Conversation
     from letta_matrix.cli.exchange import Session
     from letta_matrix.cli.keyboard import Keyboard
@@ -50,6 +50,7 @@ async def _chat(directory: Path, wanted: str, message: str | None, timeout: floa
     from letta_matrix.stack.bridge_config import known_synapse
     from letta_matrix.stack.state import read_state
 
+    directory = data_directory(data)
     state = read_state(directory)
     agent = await _find(directory, wanted)
     if agent.room_id is None:
@@ -59,7 +60,9 @@ async def _chat(directory: Path, wanted: str, message: str | None, timeout: floa
     typed = keyboard if message is None or keyboard.is_terminal else None
     url: str = state["homeserver"]["url"]
     async with MatrixClient(url, *human_of(state), known_synapse(directory, url)) as client:
-        session = Session(client, agent.room_id, agent.name, _view(agent.name), typed, timeout)
+        options = () if data is None else ("--data", str(data))
+        who = agent.room_id, agent.name
+        session = Session(client, *who, _view(agent.name), typed, timeout, options)
         await Conversation(session, agent.user_id).run(message)
 
 

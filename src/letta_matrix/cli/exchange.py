@@ -3,7 +3,7 @@ a person can answer."""
 
 import asyncio
 import sys
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -35,7 +35,7 @@ class Left(Exception):
 @dataclass(frozen=True, slots=True)
 class Session:
     """Somebody who talks with an agent in a room. `keyboard` is None where nothing is typed,
-    `timeout` is in seconds of silence."""
+    `timeout` is in seconds of silence, `options` are what the command was given."""
 
     client: "MatrixClient"
     room_id: str
@@ -43,6 +43,11 @@ class Session:
     view: View
     keyboard: Keyboard | None
     timeout: float
+    options: Sequence[str] = ()
+
+    def typed(self, *message: str) -> str:
+        """The command that says something to the same agent."""
+        return typed(["chat", self.agent, *message, *self.options])
 
     @property
     def is_with_person(self) -> bool:
@@ -253,13 +258,12 @@ class Exchange:
         question, agent, line = self._question(), self._session.agent, line or self._unsaid
         if question is None or self._session.is_with_person:
             return
-        yes, no = (
-            typed(["chat", agent, f"!{verb} {question.key}"]) for verb in ("approve", "deny")
-        )
+        say = self._session.typed
+        yes, no = say(f"!approve {question.key}"), say(f"!deny {question.key}")
         raise Failure(
             f"{agent} waits for an answer to its question"
             + (f", and was not told {line!r}" if line else "")
-            + f": `{yes}` and `{no}` give one, `{typed(['chat', agent])}` asks for it in a terminal"
+            + f": `{yes}` and `{no}` give one, `{say()}` asks for it in a terminal"
         )
 
     async def _settle(self, question: Question, decision: Decision) -> None:
