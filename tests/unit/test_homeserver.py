@@ -20,8 +20,9 @@ from tests.fake_homeserver import (
 from tests.waiting import Clock, eventually, settled, within
 
 from letta_matrix.matrix.content import MARKER
-from letta_matrix.matrix.homeserver import _LONGEST_PAUSE, Homeserver, HomeserverUnavailable
+from letta_matrix.matrix.homeserver import Homeserver, HomeserverUnavailable
 from letta_matrix.matrix.intent import Intent
+from letta_matrix.matrix.requests import _LONGEST_PAUSE
 from letta_matrix.matrix.retries import _LONG
 
 T = TypeVar("T")

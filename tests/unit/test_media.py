@@ -9,9 +9,10 @@ import pytest
 from aiohttp import web
 from tests.waiting import Clock, settled, within
 
-from letta_matrix.matrix.homeserver import _READ_TIMEOUT, Homeserver
+from letta_matrix.matrix.homeserver import Homeserver
 from letta_matrix.matrix.media import MediaFault, download, human_size
 from letta_matrix.matrix.pacing import Pacer
+from letta_matrix.matrix.requests import _READ_TIMEOUT
 
 GHOST = "@agent_1:test"
 Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]

@@ -16,8 +16,9 @@ from letta_matrix.agents.forgetting import forget_home
 from letta_matrix.agents.provisioner import _BACK, _REMOVED
 from letta_matrix.app.checks import encryption
 from letta_matrix.matrix.errors import refusal
-from letta_matrix.matrix.homeserver import Homeserver, RateLimited
+from letta_matrix.matrix.homeserver import Homeserver
 from letta_matrix.matrix.intent import Intent
+from letta_matrix.matrix.requests import RateLimited
 from letta_matrix.store.agents import AgentDirectory, AgentStatus
 from letta_matrix.store.database import Database, StoreUnavailable
 from letta_matrix.store.meta import Meta

@@ -104,7 +104,7 @@ class Remembered:
         agent = self._directory.now(agent_id)
         if agent_id not in self._doubted and not agent.applied.get(DOUBTED):
             return
-        ghost = self._bot.homeserver.acting_as(agent.user_id)
+        ghost = self._bot.acting_as(agent.user_id)
         joined = await self._rooms_of(agent, ghost)
         if agent.room_id is not None:
             await self._verify_room(agent, ghost, joined)
@@ -231,7 +231,7 @@ class Remembered:
 
     async def _leave_behind(self, agent: Agent, room_id: str) -> None:
         """Of a room that is still there, and the agent's own no more."""
-        ghost = self._bot.homeserver.acting_as(agent.user_id)
+        ghost = self._bot.acting_as(agent.user_id)
         if room_id not in await ghost.joined_rooms():
             return
         await self._rooms.joined(room_id, agent.user_id, direct=False, since=time.time())

@@ -112,7 +112,7 @@ class CatchUp:
 
     async def _look(self, room_id: str, user_id: str, since: float) -> None:
         try:
-            missed = await self._missed(room_id, self._bot.homeserver.acting_as(user_id), since)
+            missed = await self._missed(room_id, self._bot.acting_as(user_id), since)
         except MatrixRequestError as error:
             log.debug("a room cannot be looked through", room=room_id, reason=str(error))
             return

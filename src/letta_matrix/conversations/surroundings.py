@@ -56,7 +56,6 @@ class Surroundings:
     _turns: TurnStore
 
     def __post_init__(self) -> None:
-        self._homeserver = self._bot.homeserver
         self._bot_user_id = self._bot.user_id
         self._written: dict[str, _Written] = {}
         self._looking: dict[str, bool] = {}
@@ -83,7 +82,7 @@ class Surroundings:
     async def look(self, room_id: str) -> None:
         """Learn which persons are in a room, if the homeserver tells any of us."""
         for user_id in self._here(room_id):
-            intent = self._homeserver.acting_as(user_id)
+            intent = self._bot.acting_as(user_id)
             try:
                 await self._rooms.learn(room_id, partial(self._people, intent, room_id))
             except (MatrixRequestError, HomeserverUnavailable) as error:
@@ -118,7 +117,7 @@ class Surroundings:
         """Learn it of every room that one of us was invited into, behind all messages: somebody
         may have come or gone while nobody listened."""
         for room_id in self._rooms.all():
-            await self._homeserver.pacer.background()
+            await self._bot.homeserver.pacer.background()
             await self.look(room_id)
 
     async def _refers(self, event: Mapping[str, Any], room_id: str, until: float) -> Refers:
@@ -170,7 +169,7 @@ class Surroundings:
     async def _told(self, room_id: str, event_id: str) -> _Written | None:
         for user_id in self._here(room_id)[:1]:
             try:
-                event = await self._homeserver.acting_as(user_id).event(room_id, event_id)
+                event = await self._bot.acting_as(user_id).event(room_id, event_id)
             except (MatrixRequestError, HomeserverUnavailable) as error:
                 log.debug("an event cannot be looked at", room=room_id, reason=str(error))
                 return None

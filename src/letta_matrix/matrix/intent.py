@@ -1,8 +1,8 @@
 """What one of our users does on Matrix. An intent is cheap: make one whenever it is needed."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
 from mautrix.api import ClientPath, MediaPath, Method
 from mautrix.errors import MatrixRequestError, MUserInUse
@@ -11,7 +11,7 @@ from letta_matrix.common.json_fields import Json, items, mapping
 from letta_matrix.matrix import answers
 from letta_matrix.matrix.answers import Shape
 from letta_matrix.matrix.content import MARKER
-from letta_matrix.matrix.homeserver import Recover
+from letta_matrix.matrix.requests import Recover
 from letta_matrix.matrix.room_reading import RoomReader
 
 
@@ -22,6 +22,10 @@ class Intent(RoomReader):
     Methods raise MatrixRequestError for what the homeserver refuses and HomeserverUnavailable
     when it does not answer.
     """
+
+    def acting_as(self, user_id: str) -> Self:
+        """What another of our users does there."""
+        return replace(self, user_id=user_id)
 
     async def register(self) -> bool | None:
         """Make the account exist (`m.login.application_service`); whether it is a new one, None

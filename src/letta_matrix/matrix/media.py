@@ -5,7 +5,7 @@ import re
 
 from mautrix.errors import MatrixRequestError
 
-from letta_matrix.matrix.homeserver import BodyTooLarge, Homeserver, HomeserverUnavailable
+from letta_matrix.matrix.requests import BodyTooLarge, HomeserverUnavailable, Requests
 
 _ELSEWHERE = 20.0
 """Seconds; homeservers ask another one for minutes."""
@@ -44,7 +44,7 @@ def download_path(mxc: str) -> str:
 
 
 async def download(
-    homeserver: Homeserver, user_id: str, mxc: str, most: int, *, cut: bool = False
+    homeserver: Requests, user_id: str, mxc: str, most: int, *, cut: bool = False
 ) -> bytes:
     """The bytes behind an `mxc://` URI, fetched as `user_id` (spec v1.11: authenticated media).
 

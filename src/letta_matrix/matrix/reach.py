@@ -15,7 +15,7 @@ from letta_matrix.common.json_fields import mapping
 from letta_matrix.config import Config
 from letta_matrix.matrix import answers
 from letta_matrix.matrix.errors import is_misrouted, refusal
-from letta_matrix.matrix.homeserver import Homeserver, HomeserverUnavailable
+from letta_matrix.matrix.requests import HomeserverUnavailable, Requests
 
 _TIMEOUT = aiohttp.ClientTimeout(total=5)
 _PINGS = ("M_CONNECTION_FAILED", "M_CONNECTION_TIMEOUT", "M_BAD_STATUS")
@@ -44,7 +44,7 @@ class NotReached(HomeserverUnavailable):
     says what to change."""
 
 
-async def reach(homeserver: Homeserver, config: Config, transaction_id: str) -> None:
+async def reach(homeserver: Requests, config: Config, transaction_id: str) -> None:
     """Ask the homeserver to reach us (spec v1.7, MSC2659), which also ends its backoff, and whom
     it takes us for. One try each, so that a faulty registration shows at once.
 
@@ -69,7 +69,7 @@ async def reach(homeserver: Homeserver, config: Config, transaction_id: str) -> 
     _check_name(answers.words(str(told["user_id"])), config)
 
 
-async def ping(homeserver: Homeserver, config: Config, transaction_id: str) -> None:
+async def ping(homeserver: Requests, config: Config, transaction_id: str) -> None:
     """Ask the homeserver to reach us, once.
 
     Raises:
@@ -97,7 +97,7 @@ def unanswered(url: str) -> str:
     return f"{_at(url)}: nobody answers. Does a firewall stand in between? {_CHANGE}"
 
 
-async def _explained(error: MatrixRequestError, homeserver: Homeserver, config: Config) -> str:
+async def _explained(error: MatrixRequestError, homeserver: Requests, config: Config) -> str:
     """What a refusal of the first requests means."""
     service = config.appservice
     if error.errcode == "M_URL_NOT_SET":
@@ -158,7 +158,7 @@ def _is_of_a_proxy(cause: BaseException | None) -> bool:
     return cause.http_status < 500
 
 
-async def _offer(homeserver: Homeserver) -> str:
+async def _offer(homeserver: Requests) -> str:
     """What the server at homeserver.url says where the homeserver is (spec: Well-known URI)."""
     base = await _well_known(homeserver)
     if base is None or base == homeserver.url:
@@ -166,7 +166,7 @@ async def _offer(homeserver: Homeserver) -> str:
     return f" It says itself where it is: homeserver.url should be {base}"
 
 
-async def _well_known(homeserver: Homeserver) -> str | None:
+async def _well_known(homeserver: Requests) -> str | None:
     url = URL(homeserver.url).origin() / ".well-known/matrix/client"
     connector = homeserver.route.connector()
     try:

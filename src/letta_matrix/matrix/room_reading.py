@@ -16,7 +16,7 @@ from letta_matrix.matrix import answers
 from letta_matrix.matrix.answers import Shape
 from letta_matrix.matrix.errors import ServerSilent, is_about_another
 from letta_matrix.matrix.events import Event
-from letta_matrix.matrix.homeserver import Homeserver
+from letta_matrix.matrix.requests import Requests
 
 _SEARCH_BACK = 50
 _ASK_FOR = 20.0
@@ -61,7 +61,7 @@ class RoomReader:
     when it does not answer.
     """
 
-    homeserver: Homeserver
+    homeserver: Requests
     user_id: str
 
     @asynccontextmanager

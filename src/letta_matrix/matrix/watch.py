@@ -14,7 +14,7 @@ from yarl import URL
 from letta_matrix.common import clock
 from letta_matrix.common.waiting import ended, ends_before
 from letta_matrix.matrix import answers
-from letta_matrix.matrix.homeserver import Homeserver
+from letta_matrix.matrix.requests import Requests
 
 _FIRST_PAUSE = 0.2
 _LONGEST_PAUSE = 30.0
@@ -33,7 +33,7 @@ class Presence(Enum):
     AWAY = auto()
 
 
-async def until_gone(homeserver: Homeserver) -> Presence:
+async def until_gone(homeserver: Requests) -> Presence:
     """Return SLOW or AWAY once the homeserver is that.
 
     An idle connection shows at once that a homeserver died; behind a reverse proxy, or where it
@@ -55,7 +55,7 @@ async def until_gone(homeserver: Homeserver) -> Presence:
         await ended(holding)
 
 
-async def until_back(homeserver: Homeserver) -> Presence:
+async def until_back(homeserver: Requests) -> Presence:
     """Return once the homeserver is HERE: how it was at its worst until then."""
     pause, worst = _FIRST_PAUSE, Presence.HERE
     while (presence := await look(homeserver)) is not Presence.HERE:
@@ -67,7 +67,7 @@ async def until_back(homeserver: Homeserver) -> Presence:
     return worst
 
 
-async def look(homeserver: Homeserver) -> Presence:
+async def look(homeserver: Requests) -> Presence:
     """Ask for `/_matrix/client/versions`, on a connection of its own."""
     url = URL(homeserver.url) / "_matrix/client/versions"
     timeout = aiohttp.ClientTimeout(total=_ANSWER_TIMEOUT)
@@ -87,7 +87,7 @@ async def look(homeserver: Homeserver) -> Presence:
         return Presence.AWAY
 
 
-async def _until_refused(homeserver: Homeserver) -> None:
+async def _until_refused(homeserver: Requests) -> None:
     """Returns, too, when it is another process: a port that is held for it refuses nobody."""
     pause, process = _FIRST_PAUSE, homeserver.process
     while homeserver.process == process:

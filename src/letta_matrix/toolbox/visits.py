@@ -88,7 +88,7 @@ async def _enter(intent: Intent, host: Agent) -> None:
     try:
         await intent.join(room_id)
     except MForbidden:
-        await intent.homeserver.acting_as(host.user_id).invite(room_id, intent.user_id)
+        await intent.acting_as(host.user_id).invite(room_id, intent.user_id)
         await intent.join(room_id)
 
 

@@ -1,0 +1,346 @@
+"""The homeserver's client-server API as an application service calls it.
+
+mautrix builds and parses the requests; retrying is ours, because mautrix leaves
+429 to the caller and a resend must know whether the first try arrived.
+"""
+
+import asyncio
+import copy
+import io
+import random
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Self, cast
+
+import aiohttp
+from mautrix.api import HTTPAPI, Method, PathBuilder
+from mautrix.errors import MatrixConnectionError, MatrixRequestError, make_request_error
+from yarl import URL
+
+from letta_matrix.common import clock
+from letta_matrix.matrix import answers
+from letta_matrix.matrix.answers import ForeignAnswer, Redirected, Shape
+from letta_matrix.matrix.errors import (
+    is_about_another,
+    is_misrouted,
+    is_refusal,
+    may_be_about_the_request,
+    not_of_matrix,
+    reason_of,
+    refusal,
+)
+from letta_matrix.matrix.pacing import Pacer
+from letta_matrix.matrix.retries import Retries, Retry
+from letta_matrix.matrix.route import Route, certificate_fault
+from letta_matrix.matrix.server_clock import ServerClock
+
+_FIRST_PAUSE = 0.25
+_LONGEST_PAUSE = 10.0
+_TIMEOUT = aiohttp.ClientTimeout(total=90, sock_connect=10)
+_READ_TIMEOUT = 30.0
+_READ_PAUSES = (0.5, 1.5)
+_LARGE = 2**20
+_UNAUTHORIZED = 401
+_TOO_MANY = 429
+
+Recover = Callable[[], Awaitable[Mapping[str, Any] | None]]
+"""Asks whether a request whose answer was lost took effect; its answer then, else None."""
+
+
+_FAULTS = (MatrixRequestError, MatrixConnectionError, ForeignAnswer, TimeoutError)
+
+
+class HomeserverUnavailable(Exception):
+    """The homeserver gave no answer that counts (none, 5xx, 429, not of Matrix, token unknown) for
+    as long as we were to try; the cause is what came last. `fails`: it answered in its own words
+    that it fails at this, which need not end."""
+
+    def __init__(self, reason: str, *, fails: bool = False) -> None:
+        super().__init__(reason)
+        self.fails = fails
+
+
+class BodyTooLarge(Exception):
+    """A file has more bytes than were to be read."""
+
+
+class RateLimited(MatrixRequestError):
+    """429 `M_LIMIT_EXCEEDED` (client-server API, rate limiting); `pause` is in seconds."""
+
+    def __init__(self, pause: float) -> None:
+        super().__init__("the homeserver asks us to slow down")
+        self.http_status = 429
+        self.errcode = "M_LIMIT_EXCEEDED"
+        self.message = None
+        self.pause = pause
+
+
+@dataclass(frozen=True, slots=True)
+class _Fault:
+    """Why a request is tried again; `pause` (seconds) is what the homeserver asked for."""
+
+    text: str
+    pause: float | None = None
+    misdirected: bool = False
+    is_own: bool = False
+
+
+class _Api(HTTPAPI):
+    """mautrix's request sender, keeping what a 429 says about when to come back and what time it is
+    there, and taking nothing but Matrix for an answer. Raises ForeignAnswer."""
+
+    clock: ServerClock
+
+    async def _send(
+        self, method: Method, url: URL, content: Any, query_params: Any, headers: Any
+    ) -> tuple[Any, aiohttp.ClientResponse]:
+        request = self.session.request(
+            str(method),
+            url,
+            data=_payload(content),
+            params=query_params,
+            headers=headers,
+            allow_redirects=False,
+        )
+        async with request as response:
+            # Where to is more than what a page says about it.
+            if 300 <= response.status < 400:
+                raise Redirected(url, response.headers.get("Location", ""))
+            body = await answers.read_body(response)
+            if (answer := answers.parsed(body)) is not None:
+                self.clock.dated(response.headers)
+            if response.status == _TOO_MANY:
+                raise RateLimited(answers.pause_of(response, answer or {}))
+            if response.status >= 400:
+                raise _request_error(response, answer)
+            if answer is None:
+                # A page may show what it was asked with.
+                shown = body.replace(self.token.encode(), b"***")
+                raise ForeignAnswer(answers.described(response, shown))
+            return answer, response
+
+
+def _request_error(response: aiohttp.ClientResponse, answer: answers.Answer | None) -> Exception:
+    errcode, message = (answers.text_of(answer, name) for name in ("errcode", "error"))
+    return make_request_error(
+        http_status=response.status,
+        text="",
+        errcode=answers.words(errcode) if errcode else None,
+        message=answers.words(message) if message else None,
+    )
+
+
+def _payload(content: Any) -> Any:
+    # From a stream aiohttp sends in pieces; bytes as large as that would hold up everything else.
+    return io.BytesIO(content) if isinstance(content, bytes) and len(content) > _LARGE else content
+
+
+class Requests:
+    """Sends requests as any of our users, with retries.
+
+    One pooled session: 100 connections, names cached for 5 minutes, kept alive for 30 s.
+    `writes` counts requests that change something there; `outage` is set when one may not have
+    reached it; `retries` knows those that are tried again; `foreign` says what was met in its
+    place last, until it is there again; `clock` is the homeserver's.
+    """
+
+    def __init__(self, url: str, as_token: str, pacer: Pacer, route: Route | None = None) -> None:
+        self.url = url
+        self.pacer = pacer
+        self.route = route or Route()
+        self.writes = 0
+        self.outage = asyncio.Event()
+        self.retries = Retries()
+        self.foreign = ""
+        connector = self.route.connector(limit=100, ttl_dns_cache=300, keepalive_timeout=30)
+        self._session = aiohttp.ClientSession(connector=connector, timeout=_TIMEOUT)
+        self._api = _Api(url, as_token, client_session=self._session)
+        self.clock = self._api.clock = ServerClock()
+        self._is_ours = True
+
+    def with_token(self, token: str) -> Self:
+        """The same homeserver as somebody sees it whose access token this is, whatever `user_id`
+        is asked for. A token that is refused is an answer there. To be closed by nobody."""
+        theirs = copy.copy(self)
+        theirs._api = _Api(self.url, token, client_session=self._session)
+        theirs._api.clock = self.clock
+        theirs._is_ours = False
+        return theirs
+
+    async def close(self) -> None:
+        await self._session.close()
+
+    @property
+    def trouble(self) -> str:
+        """That somebody else listens or answers in its place, "" if nobody does."""
+        return next((one.trouble for one in self.route.known if one.trouble), self.foreign)
+
+    @property
+    def process(self) -> str | None:
+        """Which process it is, "" while it has none; None where that is not known."""
+        return next((one.process for one in self.route.known), None)
+
+    async def request(
+        self,
+        method: Method,
+        path: PathBuilder,
+        content: Mapping[str, Any] | bytes | None = None,
+        *,
+        user_id: str | None = None,
+        query: Mapping[str, str] | None = None,
+        content_type: str | None = None,
+        give_up_after: float | None = 60.0,
+        recover: Recover | None = None,
+        shape: Shape = answers.done,
+    ) -> dict[str, Any]:
+        """Make a request, as `user_id` if given, and return its JSON answer, which is of `shape`.
+
+        429 waits as long as the homeserver says; lost connections, 5xx and answers of others
+        (see `is_refusal`, and what is not of `shape`) are tried again with growing, jittered
+        pauses for `give_up_after` seconds (None: for ever). `recover` is asked before a resend,
+        since the answer and not the request may be what was lost.
+
+        Raises:
+            MatrixRequestError: the homeserver said no (4xx), or, asked for something, that another
+                server does not answer; or, with no end of tries, fails at this request again and
+                again while it accepts messages of others.
+            HomeserverUnavailable: it could not be reached in time.
+        """
+        pause = _FIRST_PAUSE
+        deadline = None if give_up_after is None else clock.now() + give_up_after
+        with self.retries.follow(str(method), str(path)) as retry:
+            while True:
+                try:
+                    answer = await self._once(method, path, content, user_id, query, content_type)
+                    if shape(answer):
+                        self.foreign = ""
+                        return answer
+                    raise ForeignAnswer(answers.misshapen(answer))
+                except _FAULTS as error:
+                    reads = method is Method.GET
+                    fault = self._fault(error, retry, endless=deadline is None, reads=reads)
+                    wait = pause if fault.pause is None else fault.pause
+                    if deadline is not None and clock.now() + wait > deadline:
+                        raise HomeserverUnavailable(fault.text, fails=fault.is_own) from error
+                self.retries.failed(retry, fault.text, misdirected=fault.misdirected)
+                await asyncio.sleep(wait * random.uniform(1.0, 1.3))  # noqa: S311
+                pause = min(pause * 2, _LONGEST_PAUSE)
+                if recover is not None and (answer := await _recovered(recover)) is not None:
+                    return dict(answer)
+
+    async def read(self, path: str, user_id: str, most: int, *, cut: bool = False) -> bytes:
+        """A file's bytes, as `user_id`; of more than `most` the first `most` with `cut`.
+
+        Redirects are not followed: homeservers make none where `allow_redirect` is not asked for
+        (spec: Content repository), and what they lead to may be anything that we can reach.
+
+        Raises:
+            BodyTooLarge: there are more than `most` bytes, and no `cut`.
+            MatrixRequestError: the homeserver said no.
+            HomeserverUnavailable: it gave no whole answer in three tries, each of at most 30 s.
+        """
+        url = URL(self.url.rstrip("/") + "/" + path).with_query(user_id=user_id)
+        reason = ""
+        for pause in (*_READ_PAUSES, None):
+            try:
+                async with asyncio.timeout(_READ_TIMEOUT):
+                    return await self._read_once(url, most, cut=cut)
+            except (aiohttp.ClientError, TimeoutError) as error:
+                reason = _lost(error)
+            except MatrixRequestError as error:
+                if is_refusal(error) and error.http_status != _TOO_MANY:
+                    raise
+                reason = reason_of(error)
+            except ForeignAnswer as error:
+                reason = str(error)
+            if pause is not None:
+                await asyncio.sleep(pause)
+        raise HomeserverUnavailable(f"the homeserver does not give out a file: {reason}")
+
+    async def _read_once(self, url: URL, most: int, *, cut: bool) -> bytes:
+        headers = {"Authorization": f"Bearer {self._api.token}", "Accept-Encoding": "identity"}
+        async with self._session.get(url, headers=headers, allow_redirects=False) as response:
+            if 300 <= response.status < 400:
+                raise Redirected(url, response.headers.get("Location", ""))
+            if response.status != 200:
+                raise _request_error(response, answers.parsed(await answers.read_body(response)))
+            if answers.is_page(response):
+                raise ForeignAnswer("HTTP 200 with a page instead of the file")
+            if not cut and (response.content_length or 0) > most:
+                raise BodyTooLarge
+            data = bytearray()
+            async for chunk in response.content.iter_any():
+                data += chunk
+                if len(data) > most:
+                    if not cut:
+                        raise BodyTooLarge
+                    break
+            return bytes(data[:most])
+
+    def _fault(self, error: Exception, retry: Retry, *, endless: bool, reads: bool) -> _Fault:
+        """What is to be tried again, and when; raises `error` if it is not."""
+        if isinstance(error, RateLimited):
+            return _Fault("the homeserver does not answer: rate limited", pause=error.pause)
+        if isinstance(error, MatrixRequestError):
+            return self._worded(error, retry, endless=endless, reads=reads)
+        self.outage.set()
+        retry.failures = 0
+        if isinstance(error, ForeignAnswer):
+            self.foreign = not_of_matrix(str(error))
+            return _Fault(self.foreign, misdirected=True)
+        return _Fault(f"the homeserver does not answer: {_lost(error)}")
+
+    def _worded(
+        self, error: MatrixRequestError, retry: Retry, *, endless: bool, reads: bool
+    ) -> _Fault:
+        refused = is_refusal(error) or (reads and is_about_another(error))
+        if refused and not (endless and is_misrouted(error)):
+            raise error
+        if error.http_status == _UNAUTHORIZED and error.errcode and not self._is_ours:
+            raise error
+        if not error.errcode:
+            self.outage.set()
+            self.foreign = refusal(error) if error.http_status < 500 else ""
+        if not may_be_about_the_request(error):
+            retry.failures = 0
+        elif self.retries.is_hopeless(retry) and endless:
+            raise error
+        if error.http_status < 500:
+            return _Fault(refusal(error), misdirected=True)
+        is_own = may_be_about_the_request(error)
+        return _Fault(f"the homeserver does not answer: {reason_of(error)}", is_own=is_own)
+
+    async def _once(
+        self,
+        method: Method,
+        path: PathBuilder,
+        content: Mapping[str, Any] | bytes | None,
+        user_id: str | None,
+        query: Mapping[str, str] | None,
+        content_type: str | None,
+    ) -> dict[str, Any]:
+        params = dict(query or {})
+        if user_id is not None:
+            params["user_id"] = user_id
+        if method is not Method.GET:
+            self.writes += 1
+        answer = await self._api.request(  # pyright: ignore[reportUnknownVariableType]
+            method,
+            path,
+            content if isinstance(content, bytes) else dict(content or {}),
+            headers={"Content-Type": content_type} if content_type else None,
+            query_params=params,
+        )
+        return dict(cast("answers.Answer", answer))
+
+
+def _lost(error: Exception) -> str:
+    """Why no answer came."""
+    return certificate_fault(error) or answers.words(str(error)) or "timed out"
+
+
+async def _recovered(recover: Recover) -> Mapping[str, Any] | None:
+    try:
+        return await recover()
+    except MatrixRequestError:
+        return None
