@@ -13,7 +13,6 @@ from tests.builders import agent, asked_approval, message
 from tests.waiting import Clock, eventually, settled, within
 
 from letta_matrix.conversations.routing import new_turn
-from letta_matrix.doors.rest import following
 from letta_matrix.doors.rest.following import Following, answer_of, text_so_far
 from letta_matrix.doors.rest.problems import Problem
 from letta_matrix.matrix.content import CURSOR, edit_content, text_content
@@ -51,7 +50,7 @@ class Services:
 
     @property
     def homeserver(self) -> Any:
-        return None
+        return SimpleNamespace(acting_as=Ghost)
 
     @property
     def approval_store(self) -> Any:
@@ -247,7 +246,6 @@ async def test_a_turn_says_what_its_newest_versions_say(
     services.owe(OutboxKind.MESSAGE, f"Fir{CURSOR}", "$1")
     services.owe(OutboxKind.MESSAGE, f"Se{CURSOR}", "$2", part=1)
     monkeypatch.setattr(Ghost, "known", known, raising=False)
-    monkeypatch.setattr(following, "Intent", Ghost)
     assert await text_so_far(services, services.turn) == text
 
 

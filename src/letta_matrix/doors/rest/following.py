@@ -126,7 +126,8 @@ async def answer_of(api: Services, turn_id: str) -> Answered:
         slug, text = _PROBLEMS[Outcome(outcome)]
         more = {"turn_id": turn_id, "answer": await api.outbox.reply_text(turn_id)}
         raise Problem(slug, " ".join([text, *notices]), more=more)
-    return Answered(await api.outbox.said(turn_id), _first(entries))
+    said = [await api.outbox.reply_text(turn_id), *notices]
+    return Answered("\n\n".join(filter(None, said)), _first(entries))
 
 
 async def pending(api: Services, turn_id: str) -> list[Approval]:
