@@ -90,7 +90,7 @@ async def test_help_shows_what_the_asker_may_use_there(stage: Stage) -> None:
     assert "- `!new`: starts a new conversation" in for_users
     assert "- `!conversations [N]`:" in for_users
     assert not re.search("react|create", for_users)
-    assert "`!create`, `!rename`, `!remove`, `!show`, `!sync`, `!archive`" in for_admins
+    assert "`!create`, `!rename`, `!remove`, `!sync`, `!show`, `!archive`" in for_admins
     with_bot = await stage.say("help", BOT_ROOM, sender=ADMIN)
     assert "- `!create NAME [--runtime RUNTIME] [--model MODEL]`: creates an agent." in with_bot
     assert "!new" not in with_bot

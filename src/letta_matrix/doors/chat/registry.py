@@ -86,7 +86,7 @@ def _explained(command: Command) -> str:
     return "\n".join(lines)
 
 
-_MODULES = (talking, answering, settings, overview, rooms, management)
+_MODULES = (talking, answering, settings, overview, management, rooms)
 
 _EVERY = [made(show_help), *(one for module in _MODULES for one in declared_in(module))]
 
