@@ -9,7 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from letta_matrix.common.json_fields import mapping, parse_json
 from letta_matrix.conversations.approval_text import denial, outcome, prompt
+from letta_matrix.conversations.kept_approvals import to_the_letter
 from letta_matrix.matrix.content import content_size, text_content
 from letta_matrix.matrix.formatting import render
 from letta_matrix.matrix.splitting import CONTENT_LIMIT
@@ -169,3 +171,13 @@ def test_code_cannot_be_broken_out_of(text: str) -> None:
 def test_times_read_as_people_say_them(seconds: int, words: str) -> None:
     one = approval({}, asked_at=0.0, expires_at=float(seconds), status=ApprovalStatus.EXPIRED)
     assert outcome(one).endswith(f"within {words}")
+
+
+def test_numbers_are_shown_and_compared_to_the_last_digit() -> None:
+    """A runtime runs its own arguments: what rounds to what was allowed is something else."""
+    one, other = (
+        mapping(parse_json(f'{{"account": {number}}}'))
+        for number in (1234567890123456789, 1234567890123456800)
+    )
+    assert one == {"account": 1234567890123456789}
+    assert not to_the_letter(one, other)

@@ -127,6 +127,15 @@ async def test_what_nobody_answered_in_time_cannot_be_answered(stage: Stage) -> 
     assert "denied, as nobody answered in time" in await stage.say(f"approve {approval.key}")
 
 
+async def test_a_denial_is_one_however_long_its_reason(stage: Stage) -> None:
+    await stage.asked("k1")
+    assert (
+        await stage.say(f"deny {'no ' * 300}")
+        == f"`Bash`: denied (`{('no ' * 300)[:500].rstrip()}`)."
+    )
+    assert await stage.status_of("k1") is ApprovalStatus.DENIED
+
+
 async def test_strangers_are_told_who_may_answer(stage: Stage) -> None:
     await stage.asked("k1")
     for line in ("approve", "deny", "approve k1", "approve k1 always"):
@@ -171,6 +180,8 @@ async def test_reactions_are_silent(stage: Stage, verb: str, status: ApprovalSta
     assert await stage.say(verb) == ""
     assert await stage.say(f"{verb} k9") == ""
     assert await stage.status_of("k1") is ApprovalStatus.PENDING
+    # Nor can those who may not answer fill the audit log by tapping.
+    assert await stage.audit.newest(9) == []
     assert await stage.say(f"{verb} k1", sender=ADMIN) == ""
     assert await stage.status_of("k1") is status
     assert stage.fake.messages(ROOM) == []

@@ -8,9 +8,10 @@ Json = dict[str, Any]
 
 
 def parse_json(text: str | bytes) -> object:
-    """The value (see `loads`), None for what is no JSON or is nested too deeply."""
+    """The value (see `loads`), None for what is no JSON or is nested too deeply. Numbers are as
+    they stand there: people allow what they were shown, and nothing that rounds to it."""
     try:
-        return loads(text)
+        return loads(text, exact=True)
     except ValueError:
         return None
 

@@ -10,17 +10,19 @@ _LONGEST_INTEGER = 16
 """Characters; SQLite and other programs hold no more than 64 bits."""
 
 
-def loads(text: str | bytes) -> object:
+def loads(text: str | bytes, *, exact: bool = False) -> object:
     """The value of a JSON text (bytes: in UTF-8). Of numbers those that are too large for JSON, and
-    what is none, count as null, long integers as floats; halves of surrogate pairs are replaced.
+    what is none, count as null, long integers as floats; not so if it is to be `exact`. Halves of
+    surrogate pairs are replaced.
 
     Raises ValueError, also for nesting beyond reading.
     """
+    read = json.loads if exact else _read
     text = text if isinstance(text, str) else text.decode()
     try:
-        value = _read(text)
+        value: object = read(text)
         if _HALF.search(text):
-            value = _read(whole_text(json.dumps(value, ensure_ascii=False)))
+            value = read(whole_text(json.dumps(value, ensure_ascii=False)))
     except RecursionError:
         raise ValueError("nested too deeply") from None
     return value

@@ -229,7 +229,10 @@ class Approvals:
     ) -> None:
         crossed = await self._earlier.end(question, older, answered)
         if crossed is not None and question.approval is not None:
-            status, by, reason = crossed.status, crossed.decided_by, crossed.reason
+            # What holds for good stands once, to be taken back at once.
+            is_good = crossed.status is ApprovalStatus.ALWAYS
+            status = ApprovalStatus.ALLOWED if is_good else crossed.status
+            by, reason = crossed.decided_by, crossed.reason
             await self.store.decide(question.approval, status, by=by, reason=reason)
             question.decided.set()
 

@@ -29,13 +29,17 @@ _OUTCOMES = {
 _UNSEEN = "The homeserver does not show the question now, so nothing was answered; try again."
 
 
+LONGEST_REASON = 500
+"""Characters."""
+
+
 class Verdict(Params):
     decision: Literal["allow", "always", "deny"] = Field(
         description="`always` holds from then on for this very call of the agent, whenever an "
         "admin asks for it; `deny` takes that back"
     )
     reason: Annotated[str, AfterValidator(clean_text)] = Field(
-        "", max_length=500, description="told to the agent with a denial"
+        "", max_length=LONGEST_REASON, description="told to the agent with a denial"
     )
 
 

@@ -15,6 +15,7 @@ from letta_matrix.doors.chat.command import (
 from letta_matrix.doors.chat.texts import span
 from letta_matrix.matrix.verbatim import inline_code as code
 from letta_matrix.matrix.verbatim import link
+from letta_matrix.operations.approvals import LONGEST_REASON
 from letta_matrix.store.approvals import Approval, ApprovalStatus
 
 _SHORTEST_KEY = 4
@@ -162,6 +163,8 @@ async def _answer(
 ) -> str:
     if not _may(context, approval, status):
         raise CommandFault(_refusal(context, approval, status))
+    # However much is said with it, a denial is one.
+    reason = reason[:LONGEST_REASON]
     await context.remember({"approval": approval.key, "reason": reason})
     done = await _do(context, approval.key, status, reason)
     shown = f" ({code(reason)})" if reason else ""
@@ -171,8 +174,10 @@ async def _answer(
 async def _react(context: CommandContext, status: ApprovalStatus) -> None:
     """Silent whatever happens: what was asked shows the answer itself."""
     approval = await context.services.approvals.store.get(context.arguments.text("KEY"))
-    # From another room it would be no reaction to what asked.
-    if approval is not None and approval.room_id == context.turn.room_id:
+    # From another room it would be no reaction to what asked; and whoever may not answer could
+    # fill the audit log by tapping.
+    is_here = approval is not None and approval.room_id == context.turn.room_id
+    if approval is not None and is_here and _may(context, approval, status):
         await _do(context, approval.key, status)
 
 
