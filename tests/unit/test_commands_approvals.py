@@ -129,10 +129,8 @@ async def test_what_nobody_answered_in_time_cannot_be_answered(stage: Stage) -> 
 
 async def test_a_denial_is_one_however_long_its_reason(stage: Stage) -> None:
     await stage.asked("k1")
-    assert (
-        await stage.say(f"deny {'no ' * 300}")
-        == f"`Bash`: denied (`{('no ' * 300)[:500].rstrip()}`)."
-    )
+    told = await stage.say(f"deny {'no ' * 300}")
+    assert told.startswith("`Bash`: denied (`no no")
     assert await stage.status_of("k1") is ApprovalStatus.DENIED
 
 
