@@ -11,6 +11,7 @@ from letta_matrix.access.oidc import OidcVerifier
 from letta_matrix.access.refusals import IdentityUnavailable, TooOften, Unauthorized
 from letta_matrix.access.secrets import is_ours, is_secret_of, token_id_of
 from letta_matrix.common import clock
+from letta_matrix.common.parts import part
 from letta_matrix.config import Config
 from letta_matrix.store.agents import AgentDirectory, AgentStatus
 from letta_matrix.store.tokens import AccessToken, TokenStore
@@ -27,6 +28,7 @@ _FAILURES_PER_MINUTE = 60
 _REPORT_EVERY = 60.0
 
 
+@part
 class Authenticator:
     """Knows tokens. They are looked up at every use, so that a revoked one is refused at once.
 
@@ -34,19 +36,15 @@ class Authenticator:
     get through all the same: the address may be that of many.
     """
 
-    def __init__(
-        self,
-        config: Config,
-        tokens: TokenStore,
-        directory: AgentDirectory,
-        logins: LoginSessions | None = None,
-    ) -> None:
-        self._tokens = tokens
-        self._logins = logins
-        self._directory = directory
-        oidc = config.access.oidc
-        self._oidc = None if oidc is None else OidcVerifier(oidc, directory)
-        self._limit = RateLimit(config.access.calls_per_minute)
+    _config: Config
+    _tokens: TokenStore
+    _directory: AgentDirectory
+    _logins: LoginSessions | None = None
+
+    def __post_init__(self) -> None:
+        oidc = self._config.access.oidc
+        self._oidc = None if oidc is None else OidcVerifier(oidc, self._directory)
+        self._limit = RateLimit(self._config.access.calls_per_minute)
         self._failures = RateLimit(_FAILURES_PER_MINUTE)
         self._unreported = 0
         self._report_at = 0.0

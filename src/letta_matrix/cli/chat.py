@@ -17,11 +17,6 @@ if TYPE_CHECKING:
     from letta_matrix.store.agents import Agent
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command("chat")(chat)
-
-
 def chat(
     agent: Annotated[str, typer.Argument(help="The agent's name or id.")],
     message: Annotated[

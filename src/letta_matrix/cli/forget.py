@@ -26,11 +26,6 @@ NewRoomOption = Annotated[
 ]
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command("forget")(forget)
-
-
 def forget(
     agents: AgentsArgument = None,
     everything: AllOption = False,

@@ -28,11 +28,6 @@ _KEY_HINT = (
 )
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command("init")(init)
-
-
 def init(
     homeserver: Annotated[
         str, typer.Option(help="The homeserver's URL as this machine reaches it.")

@@ -7,11 +7,6 @@ from typing import Annotated
 import typer
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command, hidden: people need not know it."""
-    app.command("keeper", hidden=True)(keeper)
-
-
 def keeper(
     socket: Annotated[Path, typer.Option(help="The Unix socket to serve.", show_default=False)],
     idle: Annotated[

@@ -3,18 +3,11 @@
 import asyncio
 from pathlib import Path
 
-import typer
-
 from letta_matrix.cli.account import human_of
 from letta_matrix.cli.faults import Failure
 from letta_matrix.cli.options import DataOption, data_directory
 
 _DEVICE = "letta-matrix-link"
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command("link")(link)
 
 
 def link(data: DataOption = None) -> None:

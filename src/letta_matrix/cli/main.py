@@ -37,21 +37,24 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for module in (
-    version,
-    up,
-    run,
-    init,
-    chat,
-    link,
-    overview,
-    tokens,
-    mappings,
-    forget,
-    mcp,
-    keeper,
-):
-    module.register(app)
+version.register(app)
+for name, run_it in {
+    "up": up.up,
+    "run": run.run,
+    "init": init.init,
+    "chat": chat.chat,
+    "link": link.link,
+    "agents": overview.agents,
+    "status": overview.status,
+    "export-mappings": mappings.export_mappings,
+    "import-mappings": mappings.import_mappings,
+    "forget": forget.forget,
+    "mcp": mcp.mcp,
+}.items():
+    app.command(name)(run_it)
+tokens.register(app)
+# People need not know it: the bridge starts it.
+app.command("keeper", hidden=True)(keeper.keeper)
 
 
 def main() -> None:

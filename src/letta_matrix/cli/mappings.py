@@ -18,12 +18,6 @@ if TYPE_CHECKING:
 FileArgument = Annotated[Path, typer.Argument(help="agent_user_mappings.json")]
 
 
-def register(app: typer.Typer) -> None:
-    """Add the commands."""
-    app.command("export-mappings")(export_mappings)
-    app.command("import-mappings")(import_mappings)
-
-
 def export_mappings(
     file: FileArgument, config: ConfigOption = None, data: DataOption = None
 ) -> None:

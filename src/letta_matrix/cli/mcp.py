@@ -22,11 +22,6 @@ _WAITING_LINES = 16
 _CHUNK = 2**16
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command("mcp")(mcp)
-
-
 def mcp(
     url: Annotated[
         str,

@@ -25,12 +25,6 @@ _EMPTY = {"runtimes": "nothing odd has come from it"}
 """What a part of the report means by holding nothing."""
 
 
-def register(app: typer.Typer) -> None:
-    """Add the commands."""
-    app.command("agents")(agents)
-    app.command("status")(status)
-
-
 def agents(
     config: ConfigOption = None, data: DataOption = None, as_json: JsonOption = False
 ) -> None:

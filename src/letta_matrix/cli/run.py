@@ -6,17 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import typer
-
 from letta_matrix.cli.options import ConfigOption, config_path, warn
 
 if TYPE_CHECKING:
     from letta_matrix.config import Config
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command("run")(run)
 
 
 def run(config: ConfigOption = None) -> None:

@@ -35,11 +35,6 @@ ModelOption = Annotated[
 PortOffsetOption = Annotated[int, typer.Option(help="Added to every port.")]
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command("up")(up)
-
-
 def up(
     context: typer.Context,
     data: DataOption = None,

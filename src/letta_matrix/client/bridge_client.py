@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncGenerator, Collection
 from types import TracebackType
-from typing import Any, Literal, Self, cast
+from typing import Any, Literal, Self
 from urllib.parse import quote
 
 from letta_matrix.client import types
@@ -58,26 +58,23 @@ class LettaMatrix:
     async def list_agents(self, *, name: str = "", runtime: str = "") -> list[types.Agent]:
         """The active agents, all pages; those whose name contains `name`, of one runtime."""
         query: Json = {"name": name, "runtime": runtime, "limit": _PAGE}
-        return cast("list[types.Agent]", await self._pages("/agents", "agents", query))
+        return await self._pages("/agents", "agents", query)
 
     async def get_agent(self, agent_id: str) -> types.AgentDetails:
-        return cast("types.AgentDetails", await self._get(f"/agents/{_part(agent_id)}"))
+        return await self._get(f"/agents/{_part(agent_id)}")
 
     async def create_agent(
         self, name: str, *, runtime: str = "", model: str = "", transaction_id: str = ""
     ) -> types.AgentDetails:
         """Create an agent at its runtime, and wait some seconds for its room."""
         body: Json = {"name": name, "runtime": runtime, "model": model}
-        return cast(
-            "types.AgentDetails", await self._write("POST", "/agents", body, transaction_id)
-        )
+        return await self._write("POST", "/agents", body, transaction_id)
 
     async def rename_agent(
         self, agent_id: str, name: str, *, transaction_id: str = ""
     ) -> types.AgentDetails:
         path = f"/agents/{_part(agent_id)}"
-        answer = await self._write("PATCH", path, {"name": name}, transaction_id)
-        return cast("types.AgentDetails", answer)
+        return await self._write("PATCH", path, {"name": name}, transaction_id)
 
     async def remove_agent(self, agent_id: str, *, confirm: str) -> None:
         """Delete an agent with all it remembers; `confirm` is its name."""
@@ -93,10 +90,9 @@ class LettaMatrix:
     ) -> types.Answer:
         """Say something to an agent and wait `wait` seconds for its answer."""
         path, headers = f"{_V1}/agents/{_part(agent_id)}/messages", _once(transaction_id)
-        answer = await self._transport.request(
+        return await self._transport.request(
             "POST", path, {"message": message}, query={"wait": wait}, headers=headers, wait=wait
         )
-        return cast("types.Answer", answer)
 
     async def stream_answer(
         self, agent_id: str, message: str, *, transaction_id: str = ""
@@ -115,7 +111,7 @@ class LettaMatrix:
     async def list_rooms(self, *, include_members: bool = False) -> list[types.Room]:
         """The rooms that the token's holder is in, all pages."""
         query: Json = {"include_members": include_members}
-        return cast("list[types.Room]", await self._pages("/rooms", "rooms", query))
+        return await self._pages("/rooms", "rooms", query)
 
     async def send_message(
         self,
@@ -129,18 +125,18 @@ class LettaMatrix:
         """Say something in a room, named by id, alias or exact name."""
         body: Json = {"message": message, "reply_to": reply_to, "thread": thread}
         path = f"/rooms/{_part(room)}/messages"
-        return cast("types.Sent", await self._write("POST", path, body, transaction_id))
+        return await self._write("POST", path, body, transaction_id)
 
     async def list_messages(
         self, room: str, *, limit: int = 10, before: str = "", after: str = ""
     ) -> types.Messages:
         """The newest messages of a room, oldest first."""
         query: Json = {"limit": limit, "before": before, "after": after}
-        return cast("types.Messages", await self._get(f"/rooms/{_part(room)}/messages", query))
+        return await self._get(f"/rooms/{_part(room)}/messages", query)
 
     async def list_tools(self) -> list[types.Tool]:
         """The tools that the token may call."""
-        return cast("list[types.Tool]", (await self._get("/tools"))["tools"])
+        return (await self._get("/tools"))["tools"]
 
     async def call_tool(self, name: str, /, *, transaction_id: str = "", **arguments: Any) -> Json:
         """Call a tool; its result."""
@@ -148,7 +144,7 @@ class LettaMatrix:
 
     async def list_turns(self) -> list[types.Turn]:
         """The turns that run or wait, all pages."""
-        return cast("list[types.Turn]", await self._pages("/turns", "turns", {"limit": _PAGE}))
+        return await self._pages("/turns", "turns", {"limit": _PAGE})
 
     async def cancel_turn(self, turn_id: str) -> None:
         """Stop a turn. Raises ApiError `conflict` if it is over."""
@@ -156,7 +152,7 @@ class LettaMatrix:
 
     async def list_approvals(self) -> list[types.Approval]:
         """The approvals that wait for an answer."""
-        return cast("list[types.Approval]", (await self._get("/approvals"))["approvals"])
+        return (await self._get("/approvals"))["approvals"]
 
     async def answer_approval(
         self,
@@ -168,7 +164,7 @@ class LettaMatrix:
     ) -> types.Approval:
         body: Json = {"decision": decision, "reason": reason}
         path = f"/approvals/{_part(key)}"
-        return cast("types.Approval", await self._write("POST", path, body, transaction_id))
+        return await self._write("POST", path, body, transaction_id)
 
     async def create_token(
         self,
@@ -187,19 +183,19 @@ class LettaMatrix:
             "label": label,
             "expires_in": expires_in,
         }
-        return cast("types.NewToken", await self._transport.request("POST", f"{_V1}/tokens", body))
+        return await self._transport.request("POST", f"{_V1}/tokens", body)
 
     async def list_tokens(self) -> list[types.Token]:
         """The tokens, all pages, without their secrets."""
-        return cast("list[types.Token]", await self._pages("/tokens", "tokens", {"limit": _PAGE}))
+        return await self._pages("/tokens", "tokens", {"limit": _PAGE})
 
     async def revoke_token(self, token_id: str) -> None:
         await self._transport.request("DELETE", f"{_V1}/tokens/{_part(token_id)}")
 
-    async def _get(self, path: str, query: dict[str, object] | None = None) -> Json:
+    async def _get(self, path: str, query: dict[str, object] | None = None) -> Any:
         return await self._transport.request("GET", _V1 + path, query=query)
 
-    async def _pages(self, path: str, name: str, query: Json) -> list[Json]:
+    async def _pages(self, path: str, name: str, query: Json) -> list[Any]:
         """What is called `name` on all pages."""
         found: list[Json] = []
         while True:
@@ -209,7 +205,7 @@ class LettaMatrix:
                 return found
             query = {**query, "after": page["next"]}
 
-    async def _write(self, method: str, path: str, body: Json, transaction_id: str) -> Json:
+    async def _write(self, method: str, path: str, body: Json, transaction_id: str) -> Any:
         return await self._transport.request(
             method, _V1 + path, body, headers=_once(transaction_id)
         )

@@ -42,7 +42,7 @@ class Transport:
         query: Mapping[str, object] | None = None,
         headers: Mapping[str, str] | None = None,
         wait: float = 0.0,
-    ) -> Json:
+    ) -> Any:
         """The JSON object that an endpoint answers, empty for none, and perhaps only after so
         many seconds. Raises ClientError."""
         timeout = _timeout(max(self._seconds, wait + _MARGIN if wait else 0.0))

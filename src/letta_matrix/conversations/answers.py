@@ -5,6 +5,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from letta_matrix.common.parts import part
 from letta_matrix.conversations.approvers import Approvers
 from letta_matrix.conversations.readable import read_prompt
 from letta_matrix.conversations.roster import Roster
@@ -58,28 +59,18 @@ _NO = re.compile(
 )
 
 
+@part
 class Answers:
     """Knows what a reaction or a reply means by the event of ours that it refers to."""
 
-    def __init__(
-        self,
-        router: Router,
-        outbox: Outbox,
-        turns: TurnStore,
-        approvals: ApprovalStore,
-        approvers: Approvers,
-        directory: AgentDirectory,
-        roster: Roster,
-        inbox: Inbox,
-    ) -> None:
-        self._router = router
-        self._approvers = approvers
-        self._directory = directory
-        self._roster = roster
-        self._inbox = inbox
-        self._outbox = outbox
-        self._turns = turns
-        self._approvals = approvals
+    _router: Router
+    _outbox: Outbox
+    _turns: TurnStore
+    _approvals: ApprovalStore
+    _approvers: Approvers
+    _directory: AgentDirectory
+    _roster: Roster
+    _inbox: Inbox
 
     async def read(self, event: Mapping[str, Any], until: float | None = None) -> InboxEntry | None:
         """The event with the turn it starts, None where it is no answer to an event of ours. The

@@ -8,6 +8,7 @@ from functools import lru_cache
 from typing import Any
 
 from letta_matrix.common.json_fields import mapping
+from letta_matrix.common.parts import part
 from letta_matrix.config import Config
 from letta_matrix.conversations.audience import NOTHING, Refers, is_for_a_person, named_of_us
 from letta_matrix.conversations.readable import attachment_of, read_prompt
@@ -27,20 +28,14 @@ _FOR_US = re.compile(r"!letta(?:\s|\Z)", re.IGNORECASE)
 _ROOM_TYPES = ("m.room.encryption", "m.room.tombstone")
 
 
+@part
 class Router:
     """Decides what an event means for the agents in `directory`. Silence is the default."""
 
-    def __init__(
-        self,
-        config: Config,
-        directory: AgentDirectory,
-        rooms: Rooms,
-        conversations: ConversationStore,
-    ) -> None:
-        self._config = config
-        self._directory = directory
-        self._rooms = rooms
-        self._conversations = conversations
+    _config: Config
+    _directory: AgentDirectory
+    _rooms: Rooms
+    _conversations: ConversationStore
 
     def is_ours(self, user_id: str) -> bool:
         """Whether it is one of our own users."""

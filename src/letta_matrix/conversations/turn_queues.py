@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 import structlog
 
+from letta_matrix.common.parts import part
 from letta_matrix.common.tasks import Tasks
 from letta_matrix.conversations.queues import queue_of
 from letta_matrix.conversations.tries import Runner, Tries
@@ -18,20 +19,18 @@ _ASIDE = 120.0
 """Seconds until a turn that could be neither run nor given up is taken up again."""
 
 
+@part
 class TurnQueues:
     """Runs turns by their kind's runner, with a worker for each queue. `queued` hears of turns
     that come to wait behind another, `ended` of those that an earlier process began."""
 
-    def __init__(
-        self,
-        runners: Mapping[TurnKind, Runner],
-        counters: Counter[str],
-        queued: Callable[[Turn], None],
-        ended: Callable[[Turn], Awaitable[None]],
-    ) -> None:
-        self._tries = Tries(runners, counters)
-        self._queued = queued
-        self._ended = ended
+    _runners: Mapping[TurnKind, Runner]
+    _counters: Counter[str]
+    _queued: Callable[[Turn], None]
+    _ended: Callable[[Turn], Awaitable[None]]
+
+    def __post_init__(self) -> None:
+        self._tries = Tries(self._runners, self._counters)
         self._queues: dict[Place, deque[Turn]] = {}
         self._workers = Tasks()
         self._recovered: set[str] = set()

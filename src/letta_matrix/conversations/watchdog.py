@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator, Callable
 from enum import Enum
 
 from letta_matrix.common import clock
+from letta_matrix.common.parts import part
 
 _LONGEST_TICK = 1.0
 
@@ -18,6 +19,7 @@ class Bite(Enum):
     CANCELLED = "it was told to stop and did not"
 
 
+@part
 class Watchdog:
     """Watches one turn; times are seconds.
 
@@ -27,17 +29,13 @@ class Watchdog:
     `running()`, over several of them.
     """
 
-    def __init__(
-        self,
-        idle: float,
-        total: float,
-        waits: Callable[[], bool],
-        calls: Callable[[], bool] = lambda: False,
-    ) -> None:
-        self._idle = idle
-        self._left = total
-        self._waits = waits
-        self._calls = calls
+    _idle: float
+    _total: float
+    _waits: Callable[[], bool]
+    _calls: Callable[[], bool] = lambda: False
+
+    def __post_init__(self) -> None:
+        self._left = self._total
         self._heard = float("-inf")
         self._begun = self._seen = clock.now()
         self._stop_at = float("inf")

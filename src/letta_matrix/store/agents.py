@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import select, update
 
 from letta_matrix.store.database import Database
+from letta_matrix.store.rows import row_of
 from letta_matrix.store.schema import agents
 
 
@@ -118,7 +119,7 @@ class AgentDirectory:
         """Insert rows before anything is created on the homeserver."""
         if not new:
             return
-        await self._database.execute(*(agents.insert().values(_values(agent)) for agent in new))
+        await self._database.execute(*(agents.insert().values(row_of(agent)) for agent in new))
         for agent in new:
             self._index(agent)
 
@@ -138,7 +139,7 @@ class AgentDirectory:
     async def save(self, *changed: Agent) -> None:
         await self._database.execute(
             *(
-                update(agents).where(agents.c.agent_id == agent.agent_id).values(_values(agent))
+                update(agents).where(agents.c.agent_id == agent.agent_id).values(row_of(agent))
                 for agent in changed
             )
         )
@@ -160,17 +161,3 @@ class AgentDirectory:
 def _agent(row: dict[str, Any]) -> Agent:
     row["status"] = AgentStatus(row["status"])
     return Agent(**row)
-
-
-def _values(agent: Agent) -> dict[str, object]:
-    return {
-        "agent_id": agent.agent_id,
-        "runtime": agent.runtime,
-        "name": agent.name,
-        "description": agent.description,
-        "user_id": agent.user_id,
-        "room_id": agent.room_id,
-        "status": str(agent.status),
-        "applied": dict(agent.applied),
-        "created_at": agent.created_at,
-    }

@@ -11,6 +11,7 @@ from sqlalchemy import ColumnElement, Executable, select, update
 
 from letta_matrix.store.database import Database
 from letta_matrix.store.places import Place
+from letta_matrix.store.rows import row_of
 from letta_matrix.store.schema import approvals, outbox
 
 
@@ -154,10 +155,7 @@ class ApprovalStore:
         """The statement that stores a new approval, to be run together with its prompt's."""
         if approval.status is ApprovalStatus.PENDING:
             self._waiting[approval.key] = _waiting(approval)
-        names = Approval.__slots__
-        values = {name: getattr(approval, name) for name in names}
-        values |= {"arguments": dict(approval.arguments), "status": str(approval.status)}
-        return approvals.insert().values(**values)
+        return approvals.insert().values(row_of(approval))
 
     async def get(self, key: str) -> Approval | None:
         return next(iter(await self._find(approvals.c.key == key)), None)

@@ -7,6 +7,7 @@ from sqlalchemy import Connection, delete, select, update
 from sqlalchemy.exc import IntegrityError
 
 from letta_matrix.store.database import Database
+from letta_matrix.store.rows import row_of
 from letta_matrix.store.schema import audit
 
 _AT_ONCE = 500
@@ -41,8 +42,7 @@ class AuditStore:
     async def begin(self, entry: AuditEntry) -> tuple[AuditEntry, bool]:
         """Store a call that begins; with the entry as stored, whether it is new. One with the
         same principal and `transaction_id` as before is not: then it is the earlier one."""
-        names = [name for name in AuditEntry.__slots__ if name != "seq"]
-        values = {name: getattr(entry, name) for name in names}
+        values = row_of(entry, "seq")
 
         def store(db: Connection) -> tuple[AuditEntry, bool]:
             if entry.transaction_id is not None and (known := _known(db, entry)) is not None:

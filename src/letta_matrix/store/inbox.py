@@ -11,10 +11,14 @@ from letta_matrix.store.amendments import Amended, Amendment, amend
 from letta_matrix.store.approvals import ApprovalStatus
 from letta_matrix.store.budgets import Budget
 from letta_matrix.store.database import Database
+from letta_matrix.store.rows import row_of
 from letta_matrix.store.schema import approvals, inbox, outbox, transactions, turns
 from letta_matrix.store.turns import Outcome, Turn, TurnKind, TurnStatus, joined_to
 
 Event = Mapping[str, object]
+
+
+_LATER = ("seq", "conversation_id", "runtime_state", "asked", "outcome", "joined_to")
 
 
 class InboxState(StrEnum):
@@ -315,20 +319,5 @@ def _known(entry: InboxEntry) -> dict[str, object]:
 
 
 def turn_values(turn: Turn) -> dict[str, object]:
-    return {
-        "turn_id": turn.turn_id,
-        "agent_id": turn.agent_id,
-        "room_id": turn.room_id,
-        "event_id": turn.event_id,
-        "sender": turn.sender,
-        "sent_at": turn.sent_at,
-        "prompt": turn.prompt,
-        "status": str(turn.status),
-        "kind": str(turn.kind),
-        "thread_id": turn.thread_id,
-        "reply_to": turn.reply_to,
-        "attachment": dict(turn.attachment) if turn.attachment is not None else None,
-        "hops": turn.hops,
-        "amended_at": turn.amended_at,
-        "revises": turn.revises,
-    }
+    """A new turn's row: what only comes of it is left to the table."""
+    return row_of(turn, *_LATER)

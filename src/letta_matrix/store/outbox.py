@@ -1,13 +1,14 @@
 """What we owe the homeserver: contents and txn ids frozen before the first try."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, cast
 
 from sqlalchemy import Executable, select, update
 
 from letta_matrix.store.database import Database
+from letta_matrix.store.rows import row_of
 from letta_matrix.store.schema import outbox, turns
 from letta_matrix.store.turns import Outcome, Turn, TurnStatus, turn_of
 
@@ -155,13 +156,9 @@ class Outbox:
 
 def insert(entry: OutboxEntry) -> Executable:
     """The statement that stores an entry."""
-    return outbox.insert().values(_values(entry))
+    return outbox.insert().values(row_of(entry))
 
 
 def _entry(row: dict[str, Any]) -> OutboxEntry:
     row["kind"] = OutboxKind(row["kind"])
     return OutboxEntry(**row)
-
-
-def _values(entry: OutboxEntry) -> dict[str, object]:
-    return {**asdict(entry), "kind": str(entry.kind), "content": dict(entry.content)}

@@ -7,6 +7,7 @@ from sqlalchemy import ColumnElement, bindparam, select, true, update
 
 from letta_matrix.common.vitals import Trouble
 from letta_matrix.store.database import Database
+from letta_matrix.store.rows import row_of
 from letta_matrix.store.schema import tokens
 
 
@@ -29,16 +30,7 @@ class AccessToken:
 
     def told(self) -> dict[str, Any]:
         """What people may see of it, as JSON."""
-        return {
-            "token_id": self.token_id,
-            "label": self.label,
-            "agent_id": self.agent_id,
-            "scopes": list(self.scopes),
-            "rooms": None if self.rooms is None else list(self.rooms),
-            "created_at": self.created_at,
-            "expires_at": self.expires_at,
-            "revoked_at": self.revoked_at,
-        }
+        return row_of(self, "digest", "user_id")
 
 
 class TokenStore:
@@ -62,10 +54,7 @@ class TokenStore:
             await self._reader.close()
 
     async def add(self, token: AccessToken) -> None:
-        values = {name: getattr(token, name) for name in AccessToken.__slots__}
-        values["scopes"] = list(token.scopes)
-        values["rooms"] = None if token.rooms is None else list(token.rooms)
-        await self._database.execute(tokens.insert().values(**values))
+        await self._database.execute(tokens.insert().values(row_of(token)))
 
     async def get(self, token_id: str) -> AccessToken | None:
         if self._reader is None:

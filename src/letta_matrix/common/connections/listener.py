@@ -15,6 +15,7 @@ import structlog
 
 from letta_matrix.common.connections.admission import Accepted, Connections
 from letta_matrix.common.connections.inherited import inherited
+from letta_matrix.common.parts import part
 from letta_matrix.common.tasks import Tasks
 
 log = structlog.get_logger()
@@ -27,22 +28,19 @@ _PAUSE = 1.0
 _ABSENT = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
 
 
+@part
 class Listener:
     """Accepts from sockets; `make` makes the protocol of each connection."""
 
-    def __init__(
-        self,
-        sockets: Sequence[socket.socket],
-        make: Callable[[], Accepted],
-        connections: Connections,
-    ) -> None:
-        self.sockets = sockets
-        self._make = make
-        self._connections = connections
+    sockets: Sequence[socket.socket]
+    _make: Callable[[], Accepted]
+    _connections: Connections
+
+    def __post_init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._later: dict[socket.socket, asyncio.TimerHandle] = {}
         self._arriving = Tasks()
-        for listening in sockets:
+        for listening in self.sockets:
             self._go_on(listening)
 
     @property

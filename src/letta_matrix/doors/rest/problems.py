@@ -121,6 +121,12 @@ class Problem(Exception):
         super().__init__(self.detail)
 
 
+_EXPECTED = (
+    *(Problem, ToolError, Unauthorized, TooOften),
+    *(StoreUnavailable, TooMuchInFlight, ClientDisconnect),
+)
+
+
 def response(problem: Problem, request: Request | None = None) -> Response:
     """The problem as a response; on compatible paths with their own fields beside."""
     kind = PROBLEMS[problem.slug]
@@ -198,19 +204,37 @@ FROM_TOOLS = may(
 
 def install(app: FastAPI) -> None:
     """Let `app` answer every error with a problem document."""
+    for error in _EXPECTED:
+        app.add_exception_handler(error, _answered)
     handlers: list[tuple[type[Exception], Any]] = [
-        (Problem, _answered),
-        (ToolError, _tool_failed),
-        (Unauthorized, _unauthorized),
-        (TooOften, _too_often),
-        (StoreUnavailable, _no_store),
-        (TooMuchInFlight, _spent),
         (RequestValidationError, _invalid),
         (HTTPException, _http),
-        (ClientDisconnect, _gone),
     ]
     for error, handler in handlers:
         app.add_exception_handler(error, handler)
+
+
+def problem_of(error: Exception) -> Problem:
+    """What is answered to a fault that may happen; any other is raised again."""
+    match error:
+        case Problem():
+            return error
+        case ToolError():
+            return Problem(str(error.fault), str(error), _retry_after(error.retry_after))
+        case IdentityUnavailable():
+            return Problem("unavailable", str(error))
+        case Unauthorized():
+            return Problem("unauthorized", str(error), {"WWW-Authenticate": challenge(error)})
+        case TooOften():
+            return Problem("rate-limited", str(error), _retry_after(error.retry_after))
+        case TooMuchInFlight():
+            return Problem("unavailable", str(error), _retry_after(error.retry_after))
+        case StoreUnavailable():
+            return Problem("unavailable", _NO_DATABASE)
+        case ClientDisconnect():
+            return Problem("malformed-body", "The body ended too early.")
+        case _:
+            raise error
 
 
 def broken(error: Exception, method: str, path: str) -> Problem:
@@ -219,33 +243,8 @@ def broken(error: Exception, method: str, path: str) -> Problem:
     return Problem("failed", "This failed, by a fault of the bridge; its log has the reason.")
 
 
-async def _answered(request: Request, error: Problem) -> Response:
-    return response(error, request)
-
-
-async def _tool_failed(request: Request, error: ToolError) -> Response:
-    headers = _retry_after(error.retry_after)
-    return response(Problem(str(error.fault), str(error), headers), request)
-
-
-async def _unauthorized(request: Request, error: Unauthorized) -> Response:
-    if isinstance(error, IdentityUnavailable):
-        return response(Problem("unavailable", str(error)), request)
-    headers = {"WWW-Authenticate": challenge(error)}
-    return response(Problem("unauthorized", str(error), headers), request)
-
-
-async def _too_often(request: Request, error: TooOften) -> Response:
-    return response(Problem("rate-limited", str(error), _retry_after(error.retry_after)), request)
-
-
-async def _no_store(request: Request, _: StoreUnavailable) -> Response:
-    return response(Problem("unavailable", _NO_DATABASE), request)
-
-
-async def _spent(request: Request, error: TooMuchInFlight) -> Response:
-    headers = _retry_after(error.retry_after)
-    return response(Problem("unavailable", str(error), headers), request)
+async def _answered(request: Request, error: Exception) -> Response:
+    return response(problem_of(error), request)
 
 
 async def _invalid(request: Request, error: RequestValidationError) -> Response:
@@ -271,10 +270,6 @@ async def _http(request: Request, error: HTTPException) -> Response:
     if slug == "malformed-body":
         detail = "The body cannot be read: it should be JSON in UTF-8."
     return response(Problem(slug, detail, headers), request)
-
-
-async def _gone(request: Request, _: ClientDisconnect) -> Response:
-    return response(Problem("malformed-body", "The body ended too early."), request)
 
 
 def _methods(request: Request) -> list[str]:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from fastapi import Depends, Query, Request, Response
 from pydantic import Field
 
-from letta_matrix.access.authenticator import IdentityUnavailable, TooOften, Unauthorized
+from letta_matrix.access.authenticator import TooOften, Unauthorized
 from letta_matrix.client import types
 from letta_matrix.doors.rest import presence, problems
 from letta_matrix.doors.rest.agents import KnownAgent
@@ -149,7 +149,7 @@ async def _events(
         answered = await answer_of(api, said["turn_id"])
         yield event("done", {"answer": answered.answer, "event_id": answered.event_id})
     except (Problem, Unauthorized, TooOften, StoreUnavailable) as error:
-        yield framed("error", bytes(problems.response(_problem_of(error)).body))
+        yield framed("error", bytes(problems.response(problems.problem_of(error)).body))
 
 
 def _told(news: str | Approval | None) -> bytes:
@@ -161,17 +161,3 @@ def _told(news: str | Approval | None) -> bytes:
         case Approval():
             shown = {"key": news.key, "tool": news.tool, "arguments": dict(news.arguments)}
             return event("approval", shown)
-
-
-def _problem_of(error: Exception) -> Problem:
-    match error:
-        case Problem():
-            return error
-        case StoreUnavailable():
-            return Problem("unavailable", "The bridge's database does not answer now; ask again.")
-        case IdentityUnavailable():
-            return Problem("unavailable", str(error))
-        case TooOften():
-            return Problem("rate-limited", str(error))
-        case _:
-            return Problem("unauthorized", str(error))
