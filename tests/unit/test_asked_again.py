@@ -145,9 +145,13 @@ async def test_one_answer_is_to_one_call(stage: Stage) -> None:
 
 
 async def answered(stage: Stage) -> None:
-    """Nothing waits for a person, and no turn but the one that was left."""
+    """Nothing waits for a person, and no turn but the one that was left.
+
+    An answer that is a message has a turn of its own: what is taken up while it runs, runs twice.
+    """
 
     async def all_said() -> bool:
         return not await stage.stores.approvals.pending()
 
     await eventually(all_said)
+    await stage.idle()

@@ -4,7 +4,7 @@ from collections.abc import AsyncGenerator
 
 import pytest
 from structlog.testing import capture_logs
-from tests.agents_site import Site, later
+from tests.agents_site import FORBIDDEN, Site, later
 from tests.fake_homeserver import LOST_ANSWER, FakeHomeserver, failing
 from tests.waiting import Clock, eventually
 
@@ -75,6 +75,8 @@ async def test_an_account_that_an_earlier_database_of_ours_made_is_ours(
     fake.users |= {"@letta:test", "@agent_1:test"}
     fake.place("#letta_control:test", "!control:test", "@letta:test")
     fake.place("#agent_1:test", "!before:test", "@agent_1:test")
+    fake.members["!before:test"] = {"@agent_1:test", "@letta:test"}
+    fake.members["!control:test"] = {"@letta:test"}
     await site.home.ensure()
     await site.new()
     await site.reconcile()
@@ -108,6 +110,48 @@ async def test_an_account_that_somebody_uses_is_not_taken(site: Site, fake: Fake
     fake.devices.clear()
     await site.reconcile()
     assert site.one.room_id
+
+
+@pytest.mark.parametrize("maker", ["@mallory:test", "@agent_1:test"])
+async def test_a_room_that_somebody_prepared_makes_no_account_ours(
+    site: Site, fake: FakeHomeserver, maker: str
+) -> None:
+    await site.home.ensure()
+    fake.users.add("@agent_1:test")
+    fake.devices["@agent_1:test"] = ["PHONE"]
+    fake.place("#agent_1:test", "!theirs:test", maker)
+    fake.members["!theirs:test"] = {"@agent_1:test", "@mallory:test"}
+    await site.new()
+    with pytest.raises(AccountTaken):
+        await site.reconcile()
+    fake.devices.clear()
+    await site.reconcile()
+    (line,) = told(site)
+    assert "@agent_1:test was there before the bridge, and may have a password" in line
+
+
+async def test_a_room_that_nobody_can_look_into_makes_no_account_ours(
+    site: Site, fake: FakeHomeserver
+) -> None:
+    await site.home.ensure()
+    fake.users.add("@agent_1:test")
+    fake.devices["@agent_1:test"] = ["PHONE"]
+    fake.place("#agent_1:test", "!theirs:test", "@mallory:test")
+    fake.fail("!theirs:test/joined_members", FORBIDDEN)
+    await site.new()
+    with pytest.raises(AccountTaken):
+        await site.reconcile()
+
+
+async def test_a_control_room_of_somebody_else_makes_no_bot_ours(
+    site: Site, fake: FakeHomeserver
+) -> None:
+    fake.users.add("@letta:test")
+    fake.place("#letta_control:test", "!theirs:test", "@mallory:test")
+    fake.members["!theirs:test"] = {"@letta:test", "@mallory:test"}
+    await site.home.ensure()
+    (line,) = told(site)
+    assert "may have a password" in line
 
 
 async def test_an_imported_account_works_and_is_told_of(

@@ -318,6 +318,26 @@ async def test_hints_get_one_try(fake: FakeHomeserver, ghost: Intent) -> None:
     assert len(fake.requests) == 2
 
 
+@pytest.mark.parametrize(
+    ("faults", "is_new"),
+    [
+        ([], False),
+        ([rate_limited(10)], False),
+        ([Fault(403, {"errcode": "M_RESOURCE_LIMIT_EXCEEDED"})], False),
+        ([failing(502)], None),
+        ([Fault(404)], None),
+        ([LOST_REQUEST, LOST_REQUEST], None),
+        ([failing(503), rate_limited(10)], None),
+    ],
+)
+async def test_an_account_that_is_there_may_be_ours_only_if_an_answer_was_lost(
+    fake: FakeHomeserver, ghost: Intent, clock: Clock, faults: list[Fault], is_new: bool | None
+) -> None:
+    fake.users.add(GHOST)
+    fake.fail("register", *faults)
+    assert await clock.through(ghost.register()) is is_new
+
+
 async def test_registering_twice_is_no_error(fake: FakeHomeserver, ghost: Intent) -> None:
     await ghost.register()
     await ghost.register()

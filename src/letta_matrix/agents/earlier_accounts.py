@@ -10,9 +10,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import structlog
-from mautrix.errors import MatrixRequestError
+from mautrix.errors import MatrixRequestError, MForbidden, MNotFound
 
 from letta_matrix.agents.decoration import NotAsWanted
+from letta_matrix.agents.room_origin import is_from_us
 from letta_matrix.config import Config
 from letta_matrix.matrix.identifiers import is_ours
 from letta_matrix.matrix.intent import Intent
@@ -63,8 +64,8 @@ class EarlierAccounts:
 
     async def claim(self, intent: Intent, alias: str, *, wanted: bool) -> bool:
         """Make the account exist; whether nobody else is signed in there. `wanted`: whoever made
-        it, it is to be ours. `alias` leads to a room that only we can have made: then we, with
-        another database, had the account before.
+        it, it is to be ours. Where `alias` leads to a room of ours, we, with another database,
+        had the account before.
 
         Raises AccountTaken, MatrixRequestError and HomeserverUnavailable.
         """
@@ -72,7 +73,7 @@ class EarlierAccounts:
         if is_new or intent.user_id in self._made:
             return True
         sessions = await _sessions(intent)
-        was_ours = await intent.resolve_alias(alias) is not None
+        was_ours = await self._was_ours(intent, alias)
         if sessions and not wanted and not was_ours:
             raise AccountTaken(
                 f"the account {intent.user_id} was there before the bridge, and somebody is signed "
@@ -110,6 +111,19 @@ class EarlierAccounts:
             "appservice.bot_username in config.yaml and as sender_localpart in registration.yaml; "
             "then restart the homeserver and the bridge"
         )
+
+    async def _was_ours(self, intent: Intent, alias: str) -> bool:
+        """Whether a room of ours is there from before. Who had the account made it look like one;
+        into an agent's they cannot bring the bot."""
+        room_id = await intent.resolve_alias(alias)
+        if room_id is None:
+            return False
+        bot = self._config.bot_user_id
+        try:
+            is_there = bot in await intent.joined_members(room_id)
+            return is_there and await is_from_us(intent, room_id, self._config)
+        except (MForbidden, MNotFound):
+            return False
 
     def _person(self, user_id: str, how: str) -> None:
         bot = self._config.bot_user_id

@@ -11,7 +11,8 @@ from letta_matrix.agents.decoration import BOTS_ACCOUNT, WANTING, Decoration, No
 from letta_matrix.agents.earlier_accounts import EarlierAccounts
 from letta_matrix.agents.losses import Loss, Losses
 from letta_matrix.agents.room_access import ADMIN, invite_all, uninvited, wanted_access
-from letta_matrix.agents.standing import Standing, leading_to, standing, turned_away
+from letta_matrix.agents.room_origin import turned_away
+from letta_matrix.agents.standing import Standing, leading_to, standing
 from letta_matrix.common.json_fields import mapping
 from letta_matrix.common.parts import part
 from letta_matrix.config import Config

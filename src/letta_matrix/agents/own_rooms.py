@@ -8,7 +8,7 @@ from mautrix.errors import MatrixRequestError, MForbidden, MRoomInUse
 
 from letta_matrix.agents.home import Home
 from letta_matrix.agents.room_access import access_content, wanted_access
-from letta_matrix.agents.standing import turned_away
+from letta_matrix.agents.room_origin import turned_away
 from letta_matrix.config import Config
 from letta_matrix.matrix.content import MARKER
 from letta_matrix.matrix.errors import is_refusal, refused_request
@@ -79,8 +79,7 @@ class OwnRooms:
         return room_id, {"alias": "", "room_avatar": ""}
 
     async def _adopt(self, agent: Agent, ghost: Intent) -> str | None:
-        """The room that the alias leads to, None for one of somebody else. The alias alone is no
-        proof: it may be older than our right to it."""
+        """The room that the alias leads to, None for one of somebody else."""
         alias = self._alias(agent)
         room_id = await ghost.resolve_alias(alias)
         if room_id is None:

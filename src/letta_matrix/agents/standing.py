@@ -3,16 +3,12 @@
 from collections.abc import Collection
 from enum import Enum, auto
 
-import structlog
 from mautrix.api import ClientPath, Method
 from mautrix.errors import MatrixRequestError, MForbidden, MNotFound
 
 from letta_matrix.common.json_fields import mapping
-from letta_matrix.config import Config
 from letta_matrix.matrix import answers
 from letta_matrix.matrix.intent import Intent
-
-log = structlog.get_logger()
 
 _NOT_FOUND = 404
 
@@ -53,19 +49,6 @@ async def standing(user: Intent, room_id: str, alias: str, joined: Collection[st
             return Standing.GONE
         raise
     return Standing.MEMBER
-
-
-async def turned_away(user: Intent, room_id: str, alias: str, config: Config) -> bool:
-    """Whether a room that an alias of ours led to, and `user` is in, was made by somebody who is
-    neither one of us nor an admin: that one is left, and the alias taken from it. Raises as
-    `standing` does."""
-    maker = str((await user.creation(room_id)).get("sender"))
-    if maker in (user.user_id, config.bot_user_id) or config.role_of(maker) == "admin":
-        return False
-    log.warning("somebody else's room had an alias of ours", room=room_id, alias=alias, by=maker)
-    await user.leave(room_id)
-    await user.remove_alias(alias)
-    return True
 
 
 async def leading_to(user: Intent, alias: str) -> str | None:

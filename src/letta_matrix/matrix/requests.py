@@ -77,12 +77,14 @@ class RateLimited(MatrixRequestError):
 
 @dataclass(frozen=True, slots=True)
 class _Fault:
-    """Why a request is tried again; `pause` (seconds) is what the homeserver asked for."""
+    """Why a request is tried again; `pause` (seconds) is what the homeserver asked for. `lost`
+    unless it said itself that nothing came of the request: that may have taken effect."""
 
     text: str
     pause: float | None = None
     misdirected: bool = False
     is_own: bool = False
+    lost: bool = True
 
 
 class _Api(HTTPAPI):
@@ -197,8 +199,8 @@ class Requests:
 
         429 waits as long as the homeserver says; lost connections, 5xx and answers of others
         (see `is_refusal`, and what is not of `shape`) are tried again with growing, jittered
-        pauses for `give_up_after` seconds (None: for ever). `recover` is asked before a resend,
-        since the answer and not the request may be what was lost.
+        pauses for `give_up_after` seconds (None: for ever). `recover` is asked before each resend
+        once the answer and not the request may be what was lost.
 
         Raises:
             MatrixRequestError: the homeserver said no (4xx), or, asked for something, that another
@@ -206,7 +208,7 @@ class Requests:
                 again while it accepts messages of others.
             HomeserverUnavailable: it could not be reached in time.
         """
-        pause = _FIRST_PAUSE
+        pause, lost = _FIRST_PAUSE, False
         deadline = None if give_up_after is None else clock.now() + give_up_after
         with self.retries.follow(str(method), str(path)) as retry:
             while True:
@@ -225,7 +227,8 @@ class Requests:
                 self.retries.failed(retry, fault.text, misdirected=fault.misdirected)
                 await asyncio.sleep(wait * random.uniform(1.0, 1.3))  # noqa: S311
                 pause = min(pause * 2, _LONGEST_PAUSE)
-                if recover is not None and (answer := await _recovered(recover)) is not None:
+                lost = lost or fault.lost
+                if lost and (answer := await _recovered(recover)) is not None:
                     return dict(answer)
 
     async def read(self, path: str, user_id: str, most: int, *, cut: bool = False) -> bytes:
@@ -280,7 +283,7 @@ class Requests:
     def _fault(self, error: Exception, retry: Retry, *, endless: bool, reads: bool) -> _Fault:
         """What is to be tried again, and when; raises `error` if it is not."""
         if isinstance(error, RateLimited):
-            return _Fault("the homeserver does not answer: rate limited", pause=error.pause)
+            return _Fault("the homeserver does not answer: rate limited", error.pause, lost=False)
         if isinstance(error, MatrixRequestError):
             return self._worded(error, retry, endless=endless, reads=reads)
         self.outage.set()
@@ -306,7 +309,8 @@ class Requests:
         elif self.retries.is_hopeless(retry) and endless:
             raise error
         if error.http_status < 500:
-            return _Fault(refusal(error), misdirected=True)
+            # Without an errcode a proxy answered, perhaps in the place of a lost answer.
+            return _Fault(refusal(error), misdirected=True, lost=not error.errcode)
         is_own = may_be_about_the_request(error)
         return _Fault(f"the homeserver does not answer: {reason_of(error)}", is_own=is_own)
 
@@ -339,8 +343,8 @@ def _lost(error: Exception) -> str:
     return certificate_fault(error) or answers.words(str(error)) or "timed out"
 
 
-async def _recovered(recover: Recover) -> Mapping[str, Any] | None:
+async def _recovered(recover: Recover | None) -> Mapping[str, Any] | None:
     try:
-        return await recover()
+        return None if recover is None else await recover()
     except MatrixRequestError:
         return None
