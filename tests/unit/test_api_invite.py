@@ -42,6 +42,25 @@ async def test_who_is_in_already_is_not(
     assert not fake.matching("POST .*/invite")
 
 
+async def test_what_was_refused_is_tried_again(api: Api, fake: FakeHomeserver) -> None:
+    token, keyed = await api.token(), {"Idempotency-Key": "k2"}
+    for membership, status in (("ban", 409), ("leave", 200)):
+        fake.set_state("!1:test", "m.room.member", {"membership": membership}, "@bob:test")
+        answer = await api.call("POST", PATH, token, json=BOB, headers=keyed)
+        assert answer.status_code == status
+
+
+async def test_what_cannot_be_stopped_is_tried_again(api: Api) -> None:
+    turn = await api.stage.turn()
+    token, keyed = await api.token(), {"Idempotency-Key": "k3"}
+    for _ in range(2):
+        path = f"/api/v1/turns/{turn.turn_id}/cancel"
+        assert problem(await api.call("POST", path, token, headers=keyed)) == (409, "conflict")
+    await api.stage.parts.toolbox.ledger.close()
+    (entry,) = await api.stage.stores.audit.newest(9)
+    assert (entry.tool, entry.outcome) == ("turns.cancel", "conflict")
+
+
 async def test_what_cannot_be_is_told(api: Api, fake: FakeHomeserver) -> None:
     refused = await api.call("POST", PATH, json={"user_id": "@agent_2:test"})
     assert problem(refused) == (409, "conflict")

@@ -3,8 +3,10 @@
 import re
 import time
 from collections.abc import AsyncGenerator
+from dataclasses import replace
 
 import pytest
+from mautrix.errors import MForbidden
 from tests.builders import agent
 from tests.command_stage import (
     ADMIN,
@@ -23,7 +25,7 @@ from letta_matrix.doors.chat.command import Command, CommandContext, Where
 from letta_matrix.matrix.homeserver import Homeserver
 from letta_matrix.runtimes.memory import MemoryRuntime
 from letta_matrix.runtimes.protocol import Capabilities
-from letta_matrix.store.agents import AgentDirectory
+from letta_matrix.store.agents import Agent, AgentDirectory, AgentStatus
 from letta_matrix.store.database import Database
 from letta_matrix.store.outbox import OutboxEntry, OutboxKind
 from letta_matrix.store.turns import Outcome, TurnStatus
@@ -151,6 +153,52 @@ async def test_a_handler_that_breaks_is_given_up_with_a_word(stage: Stage) -> No
         assert turn.status is TurnStatus.DONE
     assert len(stage.fake.bodies(ROOM)) == 1
     assert "Something went wrong" in stage.fake.bodies(ROOM)[0]
+
+
+@pytest.mark.parametrize("line", ["cancel", "react-cancel"])
+@pytest.mark.parametrize("fault", [TimeoutError, ZeroDivisionError])
+async def test_an_operation_that_breaks_is_tried_again(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, line: str, fault: type[Exception]
+) -> None:
+    async def breaks(_meant: object) -> int:
+        raise fault
+
+    monkeypatch.setattr(stage, "cancel", breaks)
+    stage.runner = stage.runner_for()
+    asked = await stage.working()
+    turn = await stage.turn(f"{line} {asked.event_id}" if line != "cancel" else line)
+    with pytest.raises(fault):
+        await stage.runner.run(turn, recovered=False)
+    monkeypatch.undo()
+    stage.runner = stage.runner_for()
+    again = await stage.reload(turn)
+    assert await stage.rerun(again) == ""
+    assert stage.running == []
+
+
+async def test_what_is_done_is_said_however_late(stage: Stage) -> None:
+    turn = await stage.turn("rename Ada Bob", BOT_ROOM, sender=ADMIN)
+    await crashing_at(stage, turn, "freeze")
+    again = await stage.reload(turn)
+    again.sent_at -= 100_000
+    assert await stage.rerun(again) == "`agent-1` is called `Bob` now."
+
+
+async def test_a_homeservers_words_are_no_markdown(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def refused(_agent: object) -> None:
+        raise MForbidden(403, "[here](https://evil.test)")
+
+    def removed(one: Agent) -> Agent:
+        return replace(one, status=AgentStatus.REMOVED)
+
+    monkeypatch.setattr(stage, "archive", refused)
+    stage.runner = stage.runner_for()
+    await stage.directory.change(["agent-1"], removed)
+    assert await stage.say("archive Ada", BOT_ROOM, sender=ADMIN) == (
+        "That did not work: `The homeserver refused: M_FORBIDDEN: [here](https://evil.test).`"
+    )
 
 
 async def test_a_runtimes_fault_is_one_line(stage: Stage) -> None:

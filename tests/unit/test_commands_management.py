@@ -89,6 +89,10 @@ def ended(entries: list[AuditEntry]) -> bool:
     return any(entry.outcome for entry in entries)
 
 
+def all_ended(entries: list[AuditEntry]) -> bool:
+    return all(entry.outcome for entry in entries)
+
+
 class Losing(MemoryRuntime):
     """A runtime that creates an agent, and whose answer is lost; perhaps it goes away too."""
 
@@ -160,6 +164,30 @@ async def test_what_admins_do_is_noted_as_theirs(
     assert (entry.tool, entry.outcome) == (action, outcome)
     assert (entry.principal, entry.user_id) == (f"user:{ADMIN}", "@letta:test")
     assert entry.door == "chat"
+
+
+@pytest.mark.parametrize(("membership", "outcome"), [("ban", "conflict"), ("join", "ok")])
+async def test_who_is_not_let_in_is_noted_as_refused(
+    stage: Stage, fake: FakeHomeserver, membership: str, outcome: str
+) -> None:
+    fake.set_state("!1:test", "m.room.member", {"membership": membership}, "@bob:test")
+    await stage.say("invite Ada --person @bob:test", BOT_ROOM, sender=ADMIN)
+    (entry,) = await eventually(lambda: stage.audit.newest(9), ended)
+    assert entry.outcome == outcome
+
+
+async def test_what_is_stopped_is_noted_and_that_nothing_is(stage: Stage) -> None:
+    asked = await stage.working()
+    await stage.say("react-cancel " + asked.event_id)
+    (done,) = await eventually(lambda: stage.audit.newest(9), ended)
+    assert (done.outcome, done.event_id) == ("ok", asked.event_id)
+    await stage.working(sender="@bob:test")
+    assert "asked by others" in await stage.say("cancel")
+    (others, _) = await eventually(lambda: stage.audit.newest(9), all_ended)
+    stage.running.clear()
+    assert "Nothing is worked on" in await stage.say("cancel")
+    (idle, *_) = await eventually(lambda: stage.audit.newest(9), all_ended)
+    assert (others.outcome, idle.outcome) == ("forbidden", "conflict")
 
 
 async def test_what_only_asks_or_looks_is_not_noted(stage: Stage) -> None:

@@ -8,6 +8,7 @@ from tests.builders import PERSON
 from tests.command_stage import ADMIN, BOT_ROOM, ROOM, STRANGER, Stage, stage_on
 from tests.fake_homeserver import FakeHomeserver, Fault, Json
 
+from letta_matrix.doors.chat.command import Command, CommandContext, Where
 from letta_matrix.matrix.homeserver import Homeserver
 from letta_matrix.store.agents import Agent, AgentDirectory, AgentStatus
 from letta_matrix.store.database import Database
@@ -86,6 +87,17 @@ async def test_others_are_invited_by_admins_alone(stage: Stage, fake: FakeHomese
     answer = await stage.say(f"invite Ada --person {STRANGER}", BOT_ROOM)
     assert answer == "Only an admin invites somebody else; `!invite` alone is for yourself."
     assert invited(fake) == []
+
+
+async def test_who_is_no_admin_invites_themselves_alone(stage: Stage) -> None:
+    async def invite_bob(context: CommandContext) -> str:
+        await context.do("agents.invite", agent_id="agent-1", user_id=STRANGER)
+        return "done"
+
+    member(stage.fake, "leave", before="join", by=STRANGER, who=STRANGER)
+    stage.runner = stage.runner_for(Command("let-in", invite_bob, "x.", scope=Where.BOTH))
+    assert await stage.say("let-in", BOT_ROOM) == "Only an admin invites somebody else."
+    assert invited(stage.fake) == []
 
 
 @pytest.mark.parametrize("person", ["bob", "@bob", "#bob:test", "@agent_2:test", "@letta:test"])

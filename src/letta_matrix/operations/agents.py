@@ -8,7 +8,7 @@ from pydantic import Field
 from typing_extensions import TypedDict
 
 from letta_matrix.config import Config
-from letta_matrix.conversations.admission import Admission
+from letta_matrix.conversations.admission import Admission, Admitted
 from letta_matrix.matrix.errors import refusal
 from letta_matrix.matrix.identifiers import is_ours
 from letta_matrix.matrix.verbatim import inline_code as code
@@ -31,6 +31,12 @@ from letta_matrix.toolbox.tool import (
 
 _AGENT, _BEFORE = "agent", "agents before"
 """What a call notes: the agent that it is about; the ids of those there were before it."""
+
+_NOT_LET_IN = {
+    Admitted.STRANGER: Fault.FORBIDDEN,
+    Admitted.BANNED: Fault.CONFLICT,
+    Admitted.NO_ROOM: Fault.CONFLICT,
+}
 
 AgentName = Annotated[Line, Field(max_length=100, description="as people see it")]
 
@@ -70,7 +76,7 @@ class Invited(TypedDict):
     agent_id: str
     room_id: str | None
     user_id: str
-    outcome: str  # a value of Admitted
+    outcome: str  # a value of Admitted: invited, or why that was not needed
 
 
 class Archived(TypedDict):
@@ -134,8 +140,10 @@ class AgentOperations:
 
     @operation("agents.invite", None, Invited)
     async def _invite(self, caller: Caller, params: InviteToAgent) -> Result:
-        """Invite a person into an agent's own room."""
+        """Invite a person into an agent's own room; who is no admin, themselves alone."""
         admin = is_admin(caller)
+        if not admin and params.user_id != caller.speaker:
+            raise ToolError("Only an admin invites somebody else.", Fault.FORBIDDEN)
         if is_ours(params.user_id, self._config.bot_user_id):
             text = "That is one of us: agents are invited into rooms by people, or by `/rooms`."
             raise ToolError(text, Fault.CONFLICT)
@@ -144,7 +152,10 @@ class AgentOperations:
             outcome = await self._admission.admit(agent, params.user_id, by_admin=admin)
         except MatrixRequestError as error:
             text = f"{code(agent.name)} cannot invite: {code(refusal(error))}"
-            raise ToolError(text, Fault.FORBIDDEN) from error
+            raise ToolError(text, Fault.FORBIDDEN) from None
+        if outcome in _NOT_LET_IN:
+            text = f"{code(params.user_id)} cannot come in: {outcome.value}."
+            raise ToolError(text, _NOT_LET_IN[outcome], detail=outcome.value)
         return {
             "agent_id": agent.agent_id,
             "room_id": agent.room_id,

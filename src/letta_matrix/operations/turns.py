@@ -1,6 +1,7 @@
 """Stopping what agents are at."""
 
 from collections.abc import Awaitable, Callable
+from enum import StrEnum
 
 from pydantic import Field
 from typing_extensions import TypedDict
@@ -27,8 +28,15 @@ class CancelTurns(WriteParams):
 
 class Cancelled(TypedDict):
     room_id: str
+    event_id: str  # the message that is meant, "" for all here
     stopped: int
-    others: int  # that were not, as others asked for them
+
+
+class Unstopped(StrEnum):
+    """Why nothing is stopped: the `detail` of the refusal."""
+
+    IDLE = "idle"
+    OTHERS = "others"  # asked for it
 
 
 class TurnOperations:
@@ -46,7 +54,7 @@ class TurnOperations:
     async def _stop(self, caller: Caller, params: CancelTurns) -> Result:
         """Stop what runs or waits: one turn, those about a message, or all here."""
         admin, others = is_admin(caller), set[str]()
-        room_id, meant = await self._meant(caller, params)
+        room_id, event_id, meant = await self._meant(caller, params)
 
         def may(turn: Turn) -> bool:
             if not meant(turn):
@@ -57,25 +65,32 @@ class TurnOperations:
             return False
 
         stopped = await self._cancel(may)
-        return {"room_id": room_id, "stopped": stopped, "others": len(others)}
+        if not stopped and others:
+            text = "Others asked for that: they can stop it, or an admin."
+            raise ToolError(text, Fault.FORBIDDEN, detail=Unstopped.OTHERS)
+        if not stopped:
+            text = "There is nothing to stop: the turn is over, or no agent's."
+            raise ToolError(text, Fault.CONFLICT, detail=Unstopped.IDLE)
+        return {"room_id": room_id, "event_id": event_id, "stopped": stopped}
 
     async def _meant(
         self, caller: Caller, params: CancelTurns
-    ) -> tuple[str, Callable[[Turn], bool]]:
-        """In which room, and which turns of it. Raises ToolError."""
+    ) -> tuple[str, str, Callable[[Turn], bool]]:
+        """In which room, about which message, and which turns of it. Raises ToolError."""
         if params.turn_id:
             turn = await self._turns.get(params.turn_id)
             if turn is None or not caller.principal.may_act_in(turn.room_id):
                 text = f"There is no turn {code(params.turn_id)}."
                 raise ToolError(text, Fault.NOT_FOUND)
-            return turn.room_id, lambda other: other.turn_id == turn.turn_id
+            return turn.room_id, turn.event_id, lambda other: other.turn_id == turn.turn_id
         if (here := caller.place) is None:
             raise ToolError("Say which turn is meant.")
         if params.event_id:
-            return here.room_id, await self._about(here.room_id, params.event_id)
+            about = await self._about(here.room_id, params.event_id)
+            return here.room_id, params.event_id, about
         # In rooms of others every answer has a thread of its own: outside of them all count.
         every = self._directory.by_room(here.room_id) is None and not here.thread_id
-        return here.room_id, lambda turn: _is_at(turn, here, every_thread=every)
+        return here.room_id, "", lambda turn: _is_at(turn, here, every_thread=every)
 
     async def _about(self, room_id: str, event_id: str) -> Callable[[Turn], bool]:
         """Which turns an event, a message or the reply to it, stands for: with those that ask it

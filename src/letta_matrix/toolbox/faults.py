@@ -24,11 +24,18 @@ class ToolError(Exception):
     """The call cannot be carried out; the text tells the caller why and what to do.
 
     `retry_after` is in seconds, 0 if another try would not help or the time is not known.
+    `detail` tells faults of one kind apart, for a door that has words of its own for them.
     """
 
     def __init__(
-        self, text: str, fault: Fault = Fault.INVALID, *, retry_after: float = 0.0
+        self,
+        text: str,
+        fault: Fault = Fault.INVALID,
+        *,
+        retry_after: float = 0.0,
+        detail: str = "",
     ) -> None:
         super().__init__(text)
         self.fault = fault
         self.retry_after = retry_after
+        self.detail = detail

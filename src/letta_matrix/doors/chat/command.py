@@ -13,7 +13,7 @@ from letta_matrix.matrix.verbatim import inline_code as code
 from letta_matrix.runtimes.protocol import AgentRuntime
 from letta_matrix.store.agents import Agent
 from letta_matrix.store.places import Place
-from letta_matrix.store.turns import Turn
+from letta_matrix.store.turns import Turn, TurnStatus
 from letta_matrix.toolbox.principal import TOOL_SCOPES, Principal, Scope
 
 Value = str | int | bool
@@ -127,8 +127,11 @@ class CommandContext:
 
     async def do(self, operation: str, *, step: str = "", **arguments: object) -> Any:
         """Carry out an operation in the name of whoever gave the command: once for the command,
-        or for each `step` of it. Raises ToolError."""
+        or for each `step` of it. Raises ToolError, StoreUnavailable."""
         turn, scopes = self.turn, frozenset(Scope) if self.is_admin else TOOL_SCOPES
+        if turn.status is TurnStatus.QUEUED:
+            # From here on it is answered with what it did, however late.
+            await self.services.turns.run(turn, self.remembered)
         return await self.services.toolbox.do(
             Principal(f"user:{turn.sender}", "", scopes),
             operation,

@@ -16,6 +16,7 @@ from letta_matrix.doors.chat.texts import counted, label, name_of
 from letta_matrix.matrix.identifiers import is_ours
 from letta_matrix.matrix.verbatim import inline_code as code
 from letta_matrix.store.agents import Agent
+from letta_matrix.toolbox.faults import ToolError
 
 
 @command(Argument("AGENT", Kind.TEXT), Argument("person", Kind.OPTION), scope=Where.BOTH)
@@ -67,9 +68,14 @@ def _meant(context: CommandContext) -> list[Agent]:
 
 
 async def _admit(context: CommandContext, agent: Agent, person: str) -> Admitted:
-    done = await context.do(
-        "agents.invite", step=agent.agent_id, agent_id=agent.agent_id, user_id=person
-    )
+    try:
+        done = await context.do(
+            "agents.invite", step=agent.agent_id, agent_id=agent.agent_id, user_id=person
+        )
+    except ToolError as error:
+        if not error.detail:
+            raise
+        return Admitted(error.detail)
     return Admitted(done["outcome"])
 
 

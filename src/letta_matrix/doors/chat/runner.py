@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import structlog
+from mautrix.errors import MatrixRequestError
 
 from letta_matrix.common.parts import part
 from letta_matrix.config import Role
@@ -24,7 +25,7 @@ from letta_matrix.runtimes.faults import RuntimeFault
 from letta_matrix.store.agents import Agent, AgentStatus
 from letta_matrix.store.database import StoreUnavailable
 from letta_matrix.store.turns import Outcome, Turn, TurnStatus
-from letta_matrix.toolbox.faults import ToolError
+from letta_matrix.toolbox.faults import Fault, ToolError
 
 log = structlog.get_logger()
 
@@ -43,7 +44,8 @@ class CommandRunner:
     async def run(self, turn: Turn, *, recovered: bool) -> None:
         """Do a command and answer it exactly once. `recovered`: an earlier try may have done it.
 
-        Raises StoreUnavailable, HomeserverUnavailable, or whatever a faulty handler raises.
+        Raises StoreUnavailable, HomeserverUnavailable, TimeoutError where an operation took too
+        long, or whatever a faulty handler or operation raises.
         """
         speaker = self._services.speaker
         reply = await speaker.reply(turn, recovered=recovered)
@@ -94,18 +96,9 @@ class CommandRunner:
         except CommandFault as fault:
             answer = str(fault)
         except ToolError as error:
-            match error.__cause__:
-                case StoreUnavailable() | HomeserverUnavailable() as passing:
-                    # Then the command is tried again.
-                    raise passing from error
-                case RuntimeFault():
-                    log.info("a command failed", command=name, reason=str(error))
-                    answer = f"That did not work: {code(str(error), limit=300)}"
-                case _:
-                    answer = str(error)
+            answer = _refusal(error, name)
         except RuntimeFault as fault:
-            log.info("a command failed", command=name, reason=str(fault))
-            answer = f"That did not work: {code(str(fault), limit=300)}"
+            answer = _failed(fault, name)
         return None if self._is_silent(turn) else answer
 
     def _command(self, name: str, role: Role, agents: Sequence[Agent]) -> Command:
@@ -142,3 +135,24 @@ class CommandRunner:
         """Whether it stands for a reaction, which is never answered."""
         name, _ = split_line(turn.prompt or "")
         return any(one.hidden and one.name == name for one in self._commands)
+
+
+def _refusal(error: ToolError, command: str) -> str:
+    """What to answer to a call that was not carried out. Raises the cause of what may go better
+    at another try."""
+    cause = error.__cause__
+    match cause:
+        case StoreUnavailable() | HomeserverUnavailable() | TimeoutError():
+            raise cause from error
+        case RuntimeFault() | MatrixRequestError():
+            return _failed(error, command)
+        case _ if error.fault is Fault.FAILED:
+            raise cause or error
+        case _:
+            return str(error)
+
+
+def _failed(error: Exception, command: str) -> str:
+    """An answer that quotes others' words, which are no Markdown."""
+    log.info("a command failed", command=command, reason=str(error))
+    return f"That did not work: {code(str(error), limit=300)}"

@@ -14,10 +14,12 @@ from letta_matrix.doors.chat.command import (
 )
 from letta_matrix.doors.chat.texts import ago, counted, name_of, titled
 from letta_matrix.matrix.verbatim import inline_code as code
+from letta_matrix.operations.turns import Unstopped
 from letta_matrix.runtimes.protocol import AgentRuntime
 from letta_matrix.store.agents import Agent
 from letta_matrix.store.conversations import Conversation
 from letta_matrix.store.places import Place
+from letta_matrix.toolbox.faults import ToolError
 
 _LISTED = 20
 
@@ -79,21 +81,28 @@ async def cancel(context: CommandContext) -> str | None:
     """Stops what you asked here (an admin: all); as a reply, that message alone. A 🛑 does it
     too."""
     target = context.turn.reply_to or ""
-    done = await context.do("turns.cancel", event_id=target)
-    # The stopped ones say so themselves; before a crash they may have done it already.
-    if done["stopped"] or context.recovered:
-        return None
-    if done["others"]:
-        return "What is worked on here was asked by others: they can stop it, or an admin."
-    if target:
-        return "That is not being worked on; `!cancel` that is no reply stops all that is."
-    return "Nothing is worked on here; elsewhere, `!cancel` there or a 🛑 on the message stops it."
+    try:
+        await context.do("turns.cancel", event_id=target)
+    except ToolError as error:
+        if not error.detail:
+            raise
+        # Before a crash they may have been stopped already, and then they say so themselves.
+        return None if context.recovered else _unstopped(error.detail, target)
+    return None
 
 
 @command(Argument("EVENT", required=True), scope=Where.BOTH, hidden=True)
 async def react_cancel(context: CommandContext) -> None:
     """Is 🛑."""
     await context.do("turns.cancel", event_id=context.arguments.text("EVENT"))
+
+
+def _unstopped(why: str, target: str) -> str:
+    if why == Unstopped.OTHERS:
+        return "What is worked on here was asked by others: they can stop it, or an admin."
+    if target:
+        return "That is not being worked on; `!cancel` that is no reply stops all that is."
+    return "Nothing is worked on here; elsewhere, `!cancel` there or a 🛑 on the message stops it."
 
 
 async def _return_to(
