@@ -8,6 +8,7 @@ from tests.scripts import obey
 from tests.servers import Homeserver
 from tests.waiting import eventually
 
+from letta_matrix.agents.room_origin import is_from_us
 from letta_matrix.conversations import notices
 from letta_matrix.matrix.identifiers import room_alias
 from letta_matrix.runtimes.memory import MemoryRuntime
@@ -55,6 +56,11 @@ async def test_an_own_room_moves_with_all_that_belongs_to_it(
 
         assert await child(room.room_id) == {}
         await eventually(lambda: child(new), lambda told: "via" in told)
+        # The database is lost, and who replaced the room no admin any more.
+        strangers = world.config.model_copy(update={"permissions": {}})
+        assert strangers.role_of(ann.user_id) != "admin"
+        ghost = world.bridge._parts.homeserver.acting_as(room.ghost)
+        assert await is_from_us(ghost, new, strangers)
 
 
 async def test_direct_chats_are_named_beside_others(homeserver: Homeserver, ann: Person) -> None:
