@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator
 
 import pytest
 from tests.builders import agent
-from tests.command_stage import ADMIN, BOT_ROOM, HERE, Stage, crashing_at, stage_on
+from tests.command_stage import ADMIN, BOT_ROOM, HERE, ROOM, Stage, crashing_at, stage_on
 from tests.fake_homeserver import FakeHomeserver
 from tests.waiting import eventually
 
@@ -174,6 +174,25 @@ async def test_who_is_not_let_in_is_noted_as_refused(
     await stage.say("invite Ada --person @bob:test", BOT_ROOM, sender=ADMIN)
     (entry,) = await eventually(lambda: stage.audit.newest(9), ended)
     assert entry.outcome == outcome
+
+
+@pytest.mark.parametrize(
+    ("line", "action", "outcome"),
+    [
+        ("model memory/large", "agents.set_model", "ok"),
+        ("model nonesuch", "agents.set_model", "not-found"),
+        ("tools off", "rooms.set", "ok"),
+        ("pause", "rooms.set", "ok"),
+        ("resume", "rooms.set", "ok"),
+    ],
+)
+async def test_what_admins_change_in_a_room_is_noted(
+    stage: Stage, line: str, action: str, outcome: str
+) -> None:
+    await stage.say(line, sender=ADMIN)
+    (entry,) = await eventually(lambda: stage.audit.newest(9), ended)
+    assert (entry.tool, entry.outcome, entry.door) == (action, outcome, "chat")
+    assert entry.room_id == (ROOM if action == "rooms.set" else None)
 
 
 async def test_what_is_stopped_is_noted_and_that_nothing_is(stage: Stage) -> None:

@@ -42,6 +42,7 @@ from letta_matrix.matrix.pacing import Pacer
 from letta_matrix.matrix.route import route_to
 from letta_matrix.operations.agents import AgentOperations
 from letta_matrix.operations.approvals import ApprovalOperations
+from letta_matrix.operations.rooms import RoomOperations
 from letta_matrix.operations.tokens import TokenOperations
 from letta_matrix.operations.turns import TurnOperations
 from letta_matrix.runtimes.protocol import AgentRuntime
@@ -295,6 +296,7 @@ class Parts:
         owners = (
             agents,
             ApprovalOperations(self.approvals),
+            RoomOperations(stores.rooms),
             TurnOperations(stores.directory, stores.turns, stores.outbox, self.cancel),
             TokenOperations(stores.directory, stores.tokens),
         )

@@ -12,6 +12,7 @@ from letta_matrix.conversations.admission import Admission, Admitted
 from letta_matrix.matrix.errors import refusal
 from letta_matrix.matrix.identifiers import is_ours
 from letta_matrix.matrix.verbatim import inline_code as code
+from letta_matrix.operations.models import check_models, chosen
 from letta_matrix.operations.operation import is_admin, operation
 from letta_matrix.runtimes.faults import RuntimeFault, RuntimeUnavailable
 from letta_matrix.runtimes.protocol import AgentInfo, AgentRuntime
@@ -58,6 +59,10 @@ class RenameAgent(OfAgent):
     name: AgentName
 
 
+class SetModel(OfAgent):
+    model: str = Field(min_length=1, max_length=200, description="as the runtime names it")
+
+
 class InviteToAgent(OfAgent):
     user_id: UserRef = Field(description="Matrix user id of a person")
 
@@ -70,6 +75,11 @@ class AgentMeant(TypedDict):
     agent_id: str
     name: str
     runtime: str
+
+
+class ModelSet(TypedDict):
+    agent_id: str
+    model: str
 
 
 class Invited(TypedDict):
@@ -129,6 +139,16 @@ class AgentOperations:
         await self._manageable(agent.runtime).rename_agent(agent.agent_id, params.name)
         await self._list_all()
         return _told(agent.agent_id, params.name, agent.runtime)
+
+    @operation("agents.set_model", Scope.ADMIN, ModelSet)
+    async def _switch(self, caller: Caller, params: SetModel) -> Result:
+        """Let an agent think with another model from now on."""
+        agent = await self._meant(caller, params.agent_id)
+        runtime = self._runtime(agent.runtime)
+        check_models(runtime)
+        model = chosen(params.model, await runtime.list_models())
+        await runtime.set_model(agent.agent_id, model)
+        return {"agent_id": agent.agent_id, "model": model}
 
     @operation("agents.remove", Scope.ADMIN, AgentMeant, destructive=True)
     async def _remove(self, caller: Caller, params: OfAgent) -> Result:
@@ -206,11 +226,15 @@ class AgentOperations:
             raise ToolError(f"Say in which `runtime`: {names}.", Fault.CONFLICT)
         return able[0]
 
-    def _manageable(self, name: str) -> AgentRuntime:
+    def _runtime(self, name: str) -> AgentRuntime:
         runtime = self._runtimes.get(name)
         if runtime is None:
             known = ", ".join(map(code, self._runtimes)) or "none at all"
             raise ToolError(f"There is no runtime {code(name)}, only {known}.", Fault.NOT_FOUND)
+        return runtime
+
+    def _manageable(self, name: str) -> AgentRuntime:
+        runtime = self._runtime(name)
         if not runtime.capabilities.manage:
             raise ToolError(
                 f"The runtime {code(name)} does not let agents be created, renamed or removed from "

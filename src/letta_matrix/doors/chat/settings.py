@@ -1,11 +1,11 @@
 """Commands that change how an agent behaves in a room, and with which model."""
 
-import difflib
 from collections.abc import Sequence
 
 from letta_matrix.doors.chat.command import Argument, CommandContext, CommandFault, Kind, command
 from letta_matrix.doors.chat.texts import name_of
 from letta_matrix.matrix.verbatim import inline_code as code
+from letta_matrix.operations.models import check_models
 from letta_matrix.store.agents import Agent
 
 _MODELS_LISTED = 30
@@ -16,21 +16,15 @@ async def model(context: CommandContext) -> str:
     """Tells the agent's model and which others there are; an admin switches it with a name."""
     agent = context.agent
     runtime = context.runtime_of(agent)
-    if not runtime.capabilities.models:
-        raise CommandFault(
-            f"The runtime {code(runtime.name)} neither tells nor switches its agents' models: do "
-            "that in the runtime itself."
-        )
+    check_models(runtime)
     wanted = context.arguments.text("NAME")
     if wanted and not context.is_admin:
         raise CommandFault("Only an admin may switch an agent's model; `!model` tells which it is.")
-    available = await runtime.list_models()
-    if not wanted:
-        current = await current_model(context, agent)
-        return f"{name_of(agent)} thinks with {code(current or 'unknown')}.{_listed(available)}"
-    chosen = _chosen(wanted, available)
-    await runtime.set_model(agent.agent_id, chosen)
-    return f"{name_of(agent)} thinks with {code(chosen)} from now on."
+    if wanted:
+        done = await context.do("agents.set_model", agent_id=agent.agent_id, model=wanted)
+        return f"{name_of(agent)} thinks with {code(done['model'])} from now on."
+    available, current = await runtime.list_models(), await current_model(context, agent)
+    return f"{name_of(agent)} thinks with {code(current or 'unknown')}.{_listed(available)}"
 
 
 @command(Argument("on|off", Kind.CHOICE, choices=("on", "off")))
@@ -64,10 +58,9 @@ async def current_model(context: CommandContext, agent: Agent) -> str:
     return next((info.model for info in listing if info.agent_id == agent.agent_id), "")
 
 
-async def _change(context: CommandContext, **changes: bool | None) -> None:
-    rooms, room_id = context.services.rooms, context.turn.room_id
+async def _change(context: CommandContext, **changes: bool) -> None:
     for agent in context.agents:
-        await rooms.change_settings(agent.agent_id, room_id, **changes)
+        await context.do("rooms.set", step=agent.agent_id, agent_id=agent.agent_id, **changes)
 
 
 def _tool_activity(context: CommandContext, agent: Agent) -> str:
@@ -77,18 +70,6 @@ def _tool_activity(context: CommandContext, agent: Agent) -> str:
     if shown is None:
         shown = context.services.config.conversations.tool_activity
     return f"The tools that {name_of(agent)} uses are {'shown' if shown else 'not shown'} here."
-
-
-def _chosen(wanted: str, available: Sequence[str]) -> str:
-    alike = [name for name in available if name.lower() == wanted.lower()]
-    if wanted in available or len(alike) == 1:
-        return wanted if wanted in available else alike[0]
-    if not available:
-        # It may know models that it does not list; it refuses what it does not know.
-        return wanted
-    near = difflib.get_close_matches(wanted, available, n=1, cutoff=0.5)
-    meant = f" Did you mean {code(near[0])}?" if near else ""
-    raise CommandFault(f"There is no model {code(wanted)}.{meant} `!model` lists them.")
 
 
 def _listed(available: Sequence[str]) -> str:

@@ -1,0 +1,39 @@
+"""How agents behave in rooms."""
+
+from pydantic import Field
+from typing_extensions import TypedDict
+
+from letta_matrix.operations.operation import operation
+from letta_matrix.store.rooms import Rooms
+from letta_matrix.toolbox.agent_tools import AGENT
+from letta_matrix.toolbox.faults import ToolError
+from letta_matrix.toolbox.principal import Scope
+from letta_matrix.toolbox.tool import Caller, Line, Result, WriteParams
+
+
+class SetRoom(WriteParams):
+    agent_id: Line = Field(max_length=255, description=AGENT)
+    paused: bool | None = Field(None, description="whether it leaves messages unanswered")
+    tool_activity: bool | None = Field(None, description="whether its use of tools is shown")
+
+
+class RoomSet(TypedDict):
+    agent_id: str
+    room_id: str
+
+
+class RoomOperations:
+    """Changes the settings of agents in the room where somebody asks for it."""
+
+    def __init__(self, rooms: Rooms) -> None:
+        self._rooms = rooms
+
+    @operation("rooms.set", Scope.ADMIN, RoomSet)
+    async def _set(self, caller: Caller, params: SetRoom) -> Result:
+        """Change how an agent behaves here; what is not given stays as it is."""
+        if caller.place is None:
+            raise ToolError("Say it in the room that is meant.")
+        room_id = caller.place.room_id
+        changes = params.model_dump(include={"paused", "tool_activity"}, exclude_none=True)
+        await self._rooms.change_settings(params.agent_id, room_id, **changes)
+        return {"agent_id": params.agent_id, "room_id": room_id}
