@@ -80,6 +80,7 @@ async def test_a_private_room_of_before_our_time_is_adopted(world: World, ann: P
     ghost = world.as_user(user_id(agent.agent_id, "localhost"))
     localpart = ghost.user_id[1:].partition(":")[0]
     account = {"type": "m.login.application_service", "username": localpart}
+    account |= {"inhibit_login": True}
     await replace(ghost, as_user="").call("POST", "/register", account)
     wanted = {"preset": "private_chat", "room_alias_name": localpart}
     _, made = await ghost.call("POST", "/createRoom", wanted)
