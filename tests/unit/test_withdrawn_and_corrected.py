@@ -13,10 +13,12 @@ from tests.waiting import eventually, settled
 from letta_matrix.conversations import notices
 from letta_matrix.conversations.answers import ASK_AGAIN, STOP
 from letta_matrix.runtimes.protocol import TurnEvent, TurnRequest
+from letta_matrix.store.outbox import OutboxEntry
 from letta_matrix.store.turns import Outcome
 
 ROOM = "!1:test"
 BOB = "@bob:test"
+GHOST = "@agent_1:test"
 
 
 @pytest.fixture
@@ -159,6 +161,30 @@ async def test_a_stop_sign_on_a_message_stops_it_when_it_is_asked_anew(
     # Its rest never came.
     await stage.tell(reaction(question["event_id"], STOP))
     assert stage.fake.bodies(ROOM)[-1] == notices.STOPPED
+
+
+async def test_it_may_be_removed_before_its_id_is_stored(
+    stage: Stage, released: asyncio.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whom the homeserver shows the answer at once can be quicker than the answer to us."""
+
+    confirm, stored = stage.stores.outbox.confirm, asyncio.Event()
+
+    async def slowly(entry: OutboxEntry, event_id: str) -> None:
+        await stored.wait()
+        await confirm(entry, event_id)
+
+    monkeypatch.setattr(stage.stores.outbox, "confirm", slowly)
+    await busy(stage)
+    (growing,) = stage.fake.messages(ROOM)
+    (turn,) = stage.dispatcher.queues.unfinished()
+    own = message(sender=GHOST, content=growing["content"], event_id=growing["event_id"])
+    stage.fake.redact(ROOM, growing["event_id"])
+    gone = redaction(growing["event_id"], sender=BOB)
+    await stage.admit(own, gone)
+    await eventually(lambda: turn.outcome == Outcome.WITHDRAWN)
+    stored.set()
+    await stage.idle()
 
 
 async def test_removing_the_growing_answer_ends_it(stage: Stage, released: asyncio.Event) -> None:

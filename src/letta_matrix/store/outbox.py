@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, cast
 
-from sqlalchemy import Executable, select, update
+from sqlalchemy import Connection, Executable, RowMapping, select, update
 
 from letta_matrix.store.database import Database
 from letta_matrix.store.rows import row_of
@@ -39,6 +39,7 @@ class OutboxEntry:
     failure: str | None = None
 
 
+_MOST_HEARD = 1000
 _ENDS = (OutboxKind.FINAL, OutboxKind.NOTICE, OutboxKind.OFFER)
 
 
@@ -47,6 +48,7 @@ class Outbox:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._heard: dict[str, str] = {}
 
     async def freeze(
         self,
@@ -108,8 +110,20 @@ class Outbox:
             .order_by(turns.c.seq.desc())
             .limit(1)
         )
-        row = await self._database.read(lambda db: db.execute(query).mappings().first())
+        heard = select(turns).where(turns.c.turn_id == self._heard.get(event_id, ""))
+
+        def find(db: Connection) -> RowMapping | None:
+            return db.execute(query).mappings().first() or db.execute(heard).mappings().first()
+
+        row = await self._database.read(find)
         return turn_of(row) if row else None
+
+    def heard(self, event_id: str, turn_id: str) -> None:
+        """One of our events has come by, perhaps before the answer that names it is stored: what
+        people do to it at once is about this turn."""
+        self._heard[event_id] = turn_id
+        if len(self._heard) > _MOST_HEARD:
+            del self._heard[next(iter(self._heard))]
 
     async def refused_in(self, room_id: str, sender: str, since: float) -> list[OutboxEntry]:
         """What the homeserver did not let one of our users send into a room, of turns whose
