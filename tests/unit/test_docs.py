@@ -26,6 +26,7 @@ from letta_matrix.config import (
     LettaApiRuntime,
     MemoryRuntime,
     OpenAICompatibleRuntime,
+    PortalSettings,
 )
 from letta_matrix.doors.chat.registry import COMMANDS
 from letta_matrix.doors.rest.app import make_app
@@ -214,6 +215,11 @@ def test_every_key_is_documented_with_its_default(name: str) -> None:
     assert documented_keys(below) == known_keys(model.model_fields)
 
 
+def test_every_key_of_a_bridge_is_documented_with_its_default() -> None:
+    below = section(text_of("configuration.md"), "## `portals`")
+    assert documented_keys(below) == known_keys(PortalSettings.model_fields)
+
+
 @pytest.mark.parametrize("kind", _KINDS, ids=lambda kind: kind.__name__)
 def test_every_key_of_a_runtime_is_documented_with_its_default(kind: type[BaseModel]) -> None:
     runtimes = section(text_of("configuration.md"), "## `runtimes`")
@@ -257,7 +263,7 @@ class Written:
         default = self._field.get_default(call_default_factory=True)
         if self._field.is_required():
             return other == "required"
-        if default is None or default == []:
+        if default in (None, [], {}):
             return other == "none" or other == "homeserver.url"
         holder = create_model("Holder", value=(cast("Any", self._field.annotation), self._field))
         value = yaml.safe_load(str(other)) if isinstance(default, list) else other
