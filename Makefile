@@ -23,6 +23,7 @@ up: ## Run everything on this machine; ARGS="--port-offset 100", see ARGS=--help
 test: ## Run all tests; ARGS="-k name" and the like go to pytest
 	scripts/setup dev
 	scripts/chromium
+	scripts/heisenbridge
 	$(BIN)/python -m pytest $(AT_ONCE) $(ARGS)
 
 lint: ## Check style, types and the layers

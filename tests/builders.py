@@ -7,7 +7,7 @@ from typing import Any
 
 from letta_matrix.config import Config
 from letta_matrix.conversations.approval_sight import ApprovalSight
-from letta_matrix.conversations.routing import new_turn
+from letta_matrix.conversations.new_turns import new_turn
 from letta_matrix.matrix.identifiers import user_id
 from letta_matrix.store.agents import Agent
 from letta_matrix.store.approvals import Approval

@@ -13,6 +13,7 @@ from letta_matrix.common.vitals import Vitals
 from letta_matrix.config import Config
 from letta_matrix.conversations.admission import Admission
 from letta_matrix.conversations.approvals import Approvals
+from letta_matrix.conversations.replies import Replies
 from letta_matrix.conversations.roster import Roster
 from letta_matrix.conversations.speakers import Speaker
 from letta_matrix.conversations.voices import Voices
@@ -24,6 +25,7 @@ from letta_matrix.operations.agents import AgentOperations
 from letta_matrix.operations.approvals import ApprovalOperations
 from letta_matrix.operations.rooms import RoomOperations
 from letta_matrix.operations.turns import TurnOperations
+from letta_matrix.portals.policy import PortalPolicy
 from letta_matrix.runtimes.faults import RuntimeFault
 from letta_matrix.runtimes.memory import MemoryRuntime
 from letta_matrix.runtimes.protocol import AgentInfo
@@ -35,6 +37,7 @@ from letta_matrix.store.database import Database
 from letta_matrix.store.inbox import Inbox, InboxEntry, InboxState
 from letta_matrix.store.outbox import Outbox, OutboxEntry, OutboxKind
 from letta_matrix.store.places import Place
+from letta_matrix.store.portals import PortalBook
 from letta_matrix.store.rooms import Rooms
 from letta_matrix.store.turns import Turn, TurnKind, TurnStatus, TurnStore, turn_id_of
 from letta_matrix.toolbox.registry import Toolbox
@@ -62,6 +65,7 @@ class Stage:
         self.conversations = ConversationStore(database)
         self.turns = TurnStore(database, self.conversations)
         self.outbox, self.rooms = Outbox(database), Rooms(database)
+        self.portals = PortalPolicy((), PortalBook(database), directory, self.rooms)
         self.runtime = MemoryRuntime()
         self.runtimes = {"memory": self.runtime}
         self.running: list[Turn] = []
@@ -132,12 +136,11 @@ class Stage:
     def speaker_for(self, config: Config) -> Speaker:
         return Speaker(
             config,
-            self.homeserver,
             self.directory,
             self.rooms,
             self.turns,
-            self.outbox,
             Voices(self.homeserver, self.directory, self.rooms, Roster(self.homeserver)),
+            Replies(config, self.homeserver, self.outbox, self.portals),
         )
 
     async def cancel(self, meant: Callable[[Turn], bool]) -> int:

@@ -309,6 +309,19 @@ class FakeHomeserver:
             return 404, {"errcode": "M_NOT_FOUND", "error": "no such event"}
         return 200, self._bundled(room_id, [found])[0]
 
+    def _context(self, request: Request, room_id: str, event_id: str) -> Answer:
+        status, event = self._event(request, room_id, event_id)
+        types = json.loads(request.query.get("filter", "{}")).get("types")
+        state = {
+            (one["type"], one["state_key"]): one
+            for one in self.events.get(room_id, [])
+            if "state_key" in one and (types is None or one["type"] in types)
+        }
+        return status, event if status != 200 else {"event": event, "state": [*state.values()]}
+
+    def _get_profile(self, _request: Request, user_id: str) -> Answer:
+        return 200, self.profiles.get(user_id, {})
+
     def _bundled(self, room_id: str, events: list[Json]) -> list[Json]:
         """Events with their newest edits, which are their own senders'."""
         edits: dict[tuple[str, str], Json] = {}
@@ -392,6 +405,7 @@ def _routes() -> list[tuple[re.Pattern[str], _Handler]]:
         rf"GET {_ROOM}/members": fake._list_members,
         rf"GET {_ROOM}/joined_members": fake._joined_members,
         rf"GET {_ROOM}/event/([^/]+)": fake._event,
+        rf"GET {_ROOM}/context/([^/]+)": fake._context,
         rf"POST {_ROOM}/join": fake._join,
         rf"POST {_ROOM}/leave": fake._leave,
         rf"POST {_ROOM}/invite": fake._invite,
@@ -399,6 +413,7 @@ def _routes() -> list[tuple[re.Pattern[str], _Handler]]:
         rf"POST {_V3}/createRoom": fake._create_room,
         rf"POST {_V3}/register": fake._register,
         rf"PUT {_V3}/profile/([^/]+)/(?:displayname|avatar_url)": fake._profile,
+        rf"GET {_V3}/profile/([^/]+)": fake._get_profile,
         rf"GET {_V3}/directory/room/([^/]+)": fake._resolve,
         rf"PUT {_V3}/directory/room/([^/]+)": fake._put_alias,
         rf"DELETE {_V3}/directory/room/([^/]+)": fake._delete_alias,

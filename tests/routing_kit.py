@@ -2,9 +2,11 @@
 
 from collections.abc import Iterable, Mapping
 
+from letta_matrix.portals.policy import PortalPolicy
 from letta_matrix.store.agents import Agent, AgentDirectory
 from letta_matrix.store.conversations import ConversationStore
 from letta_matrix.store.places import Place
+from letta_matrix.store.portals import Contact, Portal, PortalBook
 from letta_matrix.store.rooms import Rooms, RoomSettings
 
 
@@ -33,9 +35,25 @@ class KnownRooms(Rooms):
         self._moves = {}
 
 
+class KnownPortals(PortalBook):
+    """These portals, and what was decided about their contacts."""
+
+    def __init__(self, *known: Portal | Contact, claims: Mapping[str, Iterable[str]] = {}) -> None:
+        self._portals = {one.room_id: one for one in known if isinstance(one, Portal)}
+        contacts = (one for one in known if isinstance(one, Contact))
+        self._contacts = {(one.name, one.contact): one for one in contacts}
+        self._claims, self._claimants = {}, {}
+        for user_id, identifiers in claims.items():
+            self._claimed("irc", user_id, list(identifiers))
+
+
 class KnownConversations(ConversationStore):
     """A conversation at each of these places."""
 
     def __init__(self, *places: Place) -> None:
         self._current = dict.fromkeys(places, "c1")
         self._places = set(places)
+
+
+NO_PORTALS = PortalPolicy((), KnownPortals(), Known(), KnownRooms({}))
+"""The policy where no bridge is configured."""

@@ -116,6 +116,11 @@ class Homeserver:
     odd: dict[str, object] = field(default_factory=dict[str, object])
     server: ServerProcess = field(init=False)
 
+    @property
+    def irc_registration(self) -> Path:
+        """What it knows of a bridge to IRC, which runs only where a test wants it."""
+        return self.synapse.registrations[-1]
+
     def __post_init__(self) -> None:
         self.server = ServerProcess(self.synapse.command, lambda: self.synapse.ready(self.http))
 
@@ -231,6 +236,23 @@ class LettaServer:
         self.server.end(signal.SIGTERM)
 
 
+def irc_registration(port: int) -> dict[str, object]:
+    """What the homeserver reads of heisenbridge, as that makes it itself (`--generate`)."""
+    return {
+        "id": "heisenbridge",
+        "url": f"http://127.0.0.1:{port}",
+        "as_token": secrets.token_hex(32),
+        "hs_token": secrets.token_hex(32),
+        "rate_limited": False,
+        "sender_localpart": "heisenbridge",
+        "namespaces": {
+            "users": [{"regex": "@irc_.*", "exclusive": True}],
+            "aliases": [],
+            "rooms": [],
+        },
+    }
+
+
 def homeserver_in(directory: Path, http: aiohttp.ClientSession) -> Homeserver:
     """A homeserver with its files in `directory`, not started yet."""
     port, appservice_port = free_port(), free_port()
@@ -247,7 +269,9 @@ def homeserver_in(directory: Path, http: aiohttp.ClientSession) -> Homeserver:
     )
     registration_file = directory / "registration.yaml"
     registration_file.write_text(yaml.safe_dump(registration(config)))
-    synapse = Synapse(directory / "synapse", port, (registration_file,))
+    irc_file = directory / "heisenbridge.yaml"
+    irc_file.write_text(yaml.safe_dump(irc_registration(free_port())))
+    synapse = Synapse(directory / "synapse", port, (registration_file, irc_file))
     return Homeserver(synapse, config, http)
 
 

@@ -11,8 +11,8 @@ from tests.browser.matrix_user import Json, MatrixUser
 from tests.builders import asked_approval, message
 
 from letta_matrix.conversations.approval_text import ALLOW, DENY, outcome, prompt
+from letta_matrix.conversations.new_turns import new_turn
 from letta_matrix.conversations.reply_events import ReplyEvents
-from letta_matrix.conversations.routing import new_turn
 from letta_matrix.store.approvals import ApprovalStatus
 from letta_matrix.store.outbox import OutboxKind
 

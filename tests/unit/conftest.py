@@ -83,6 +83,14 @@ async def stage(fake: FakeHomeserver, database_file: Path) -> AsyncGenerator["St
 
 
 @pytest.fixture
+async def bridged(stage: "Stage") -> "Stage":
+    """The same with a bridge to another network, whose contacts agent 1 answers."""
+    from tests.portal_kit import with_bridge
+
+    return await with_bridge(stage)
+
+
+@pytest.fixture
 def decoders(monkeypatch: pytest.MonkeyPatch) -> list[Process]:
     """The processes that decode; each stands still from its start."""
     started, start = list[Process](), asyncio.create_subprocess_exec

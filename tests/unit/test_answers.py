@@ -16,6 +16,7 @@ from tests.builders import (
     said_in,
     stored_turn,
 )
+from tests.routing_kit import NO_PORTALS
 
 from letta_matrix.conversations.answers import ASK_AGAIN, STOP, Answers, decision
 from letta_matrix.conversations.approvers import Approvers
@@ -42,7 +43,8 @@ class Room:
         self.approvals = ApprovalStore(database)
         permissions = {"test": "user", "@troll:test": "block"}
         config = config_for(Path(), permissions=permissions)
-        router = Router(config, directory, Rooms(database), ConversationStore(database))
+        known = (directory, Rooms(database), ConversationStore(database))
+        router = Router(config, *known, NO_PORTALS)
         known = (self.outbox, self.turns, self.approvals, Approvers(config))
         self.answers = Answers(router, *known, directory, cast("Any", None), Inbox(database))
 

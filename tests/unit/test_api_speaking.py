@@ -12,7 +12,7 @@ from mautrix.errors import MForbidden
 from tests.builders import agent, asked_approval, message
 from tests.waiting import Clock, eventually, settled, within
 
-from letta_matrix.conversations.routing import new_turn
+from letta_matrix.conversations.new_turns import new_turn
 from letta_matrix.doors.rest.following import Following, answer_of, text_so_far
 from letta_matrix.doors.rest.problems import Problem
 from letta_matrix.matrix.content import CURSOR, edit_content, text_content

@@ -17,9 +17,9 @@ from letta_matrix.conversations.approval_question import LOOK
 from letta_matrix.conversations.approval_text import CHANGED, TOO_LONG
 from letta_matrix.conversations.approvals import Approvals, approval_key
 from letta_matrix.conversations.approvers import Approvers
+from letta_matrix.conversations.new_turns import new_turn
 from letta_matrix.conversations.reply import Reply
 from letta_matrix.conversations.roster import Roster
-from letta_matrix.conversations.routing import new_turn
 from letta_matrix.matrix.content import BESIDE, MARKER
 from letta_matrix.matrix.homeserver import Homeserver
 from letta_matrix.matrix.intent import Intent

@@ -26,6 +26,7 @@ from letta_matrix.config import (
     LettaApiRuntime,
     MemoryRuntime,
     OpenAICompatibleRuntime,
+    PortalSettings,
 )
 from letta_matrix.doors.chat.registry import COMMANDS
 from letta_matrix.doors.rest.app import make_app
@@ -130,8 +131,8 @@ def test_the_commands_said_to_be_for_admins_are_those_for_admins() -> None:
     shown = [command for command in COMMANDS if not command.hidden]
     admins = [command.permission == "admin" for command in shown]
     assert admins == sorted(admins)
-    assert sum(admins) == 8
-    assert "The last eight are for admins" in text_of("how-to/commands.md")
+    assert sum(admins) == 9
+    assert "The last nine are for admins" in text_of("how-to/commands.md")
 
 
 def toolbox_of(directory: Path) -> Toolbox:
@@ -214,6 +215,11 @@ def test_every_key_is_documented_with_its_default(name: str) -> None:
     assert documented_keys(below) == known_keys(model.model_fields)
 
 
+def test_every_key_of_a_bridge_is_documented_with_its_default() -> None:
+    below = section(text_of("configuration.md"), "## `portals`")
+    assert documented_keys(below) == known_keys(PortalSettings.model_fields)
+
+
 @pytest.mark.parametrize("kind", _KINDS, ids=lambda kind: kind.__name__)
 def test_every_key_of_a_runtime_is_documented_with_its_default(kind: type[BaseModel]) -> None:
     runtimes = section(text_of("configuration.md"), "## `runtimes`")
@@ -257,7 +263,7 @@ class Written:
         default = self._field.get_default(call_default_factory=True)
         if self._field.is_required():
             return other == "required"
-        if default is None or default == []:
+        if default in (None, [], {}):
             return other == "none" or other == "homeserver.url"
         holder = create_model("Holder", value=(cast("Any", self._field.annotation), self._field))
         value = yaml.safe_load(str(other)) if isinstance(default, list) else other

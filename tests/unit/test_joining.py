@@ -14,7 +14,7 @@ from tests.stage import Stage
 from tests.waiting import Clock, eventually
 
 from letta_matrix.conversations.joining import joined
-from letta_matrix.conversations.routing import new_turn
+from letta_matrix.conversations.new_turns import new_turn
 from letta_matrix.runtimes.protocol import StopReason, TurnEvent, TurnFinished, TurnRequest
 from letta_matrix.store.turns import Outcome, Turn
 

@@ -13,7 +13,7 @@ from tests.stage import Stage
 
 from letta_matrix.conversations import notices
 from letta_matrix.conversations.loops import Loops
-from letta_matrix.conversations.routing import new_turn
+from letta_matrix.conversations.new_turns import new_turn
 from letta_matrix.matrix.content import BESIDE, MARKER
 from letta_matrix.store.turns import Turn, TurnKind
 

@@ -7,9 +7,10 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tests.builders import PERSON, agent, config_for, invite, message, reply_to, said_in
-from tests.routing_kit import Known, KnownConversations, KnownRooms
+from tests.routing_kit import NO_PORTALS, Known, KnownConversations, KnownRooms
 
-from letta_matrix.conversations.routing import Router, command_line, new_turn
+from letta_matrix.conversations.new_turns import command_line, new_turn
+from letta_matrix.conversations.routing import Router
 from letta_matrix.matrix.content import MARKER
 from letta_matrix.store.agents import AgentStatus
 from letta_matrix.store.inbox import InboxEntry, InboxState
@@ -39,6 +40,7 @@ ROUTER = Router(
     KnownConversations(
         Place("agent-3", SHARED, OWN_THREAD), Place("agent-1", "!1:test", SILENT_THREAD)
     ),
+    NO_PORTALS,
 )
 
 
@@ -584,6 +586,7 @@ def test_a_marker_without_a_room_breaks_nothing() -> None:
         Known(roomless, agent(3)),
         KnownRooms({}),
         KnownConversations(),
+        NO_PORTALS,
     )
     event = prompting("agent-7")
     del event["room_id"]
@@ -645,7 +648,7 @@ def test_no_event_breaks_the_router(event: dict[str, Any]) -> None:
 def test_in_an_agents_room_a_mention_of_another_there_is_for_that_one() -> None:
     rooms = KnownRooms({"!1:test": {"@agent_3:test": False}})
     directory = Known(agent(1), agent(3))
-    router = Router(config_for(Path()), directory, rooms, KnownConversations())
+    router = Router(config_for(Path()), directory, rooms, KnownConversations(), NO_PORTALS)
 
     def agents_of(text: str) -> list[str]:
         entry = router.route(message(text))

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from tests.builders import PERSON, agent, config_for, message, reply_to, said_in
-from tests.routing_kit import Known, KnownConversations, KnownRooms
+from tests.routing_kit import NO_PORTALS, Known, KnownConversations, KnownRooms
 
 from letta_matrix.conversations.audience import NOTHING, Refers
 from letta_matrix.conversations.routing import Router
@@ -30,6 +30,7 @@ ROUTER = Router(
         people={OWN: [PERSON, BOB], LONELY: [PERSON], DIRECT: [PERSON], GROUP: [PERSON, BOB]},
     ),
     KnownConversations(Place("agent-1", GROUP, THREAD), Place("agent-3", GROUP, THREAD)),
+    NO_PORTALS,
 )
 
 

@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy.exc import IntegrityError
 from tests.builders import PERSON, agent, message
 
-from letta_matrix.conversations.routing import new_turn
+from letta_matrix.conversations.new_turns import new_turn
 from letta_matrix.store.agents import AgentDirectory
 from letta_matrix.store.approvals import Approval, ApprovalStatus, ApprovalStore
 from letta_matrix.store.database import Database

@@ -11,7 +11,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 from tests.builders import agent, asked_approval, entry_of, message
 
-from letta_matrix.conversations.routing import command_turn, new_turn
+from letta_matrix.conversations.new_turns import command_turn, new_turn
 from letta_matrix.store.agents import AgentDirectory
 from letta_matrix.store.approvals import ApprovalStore
 from letta_matrix.store.database import Database, StoreUnavailable

@@ -4,7 +4,7 @@ import pytest
 from sqlalchemy.exc import IntegrityError
 from tests.builders import message
 
-from letta_matrix.conversations.routing import new_turn
+from letta_matrix.conversations.new_turns import new_turn
 from letta_matrix.store.database import Database
 from letta_matrix.store.outbox import Outbox, OutboxEntry, OutboxKind
 from letta_matrix.store.speech import SpeechStore

@@ -5,7 +5,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 from tests.builders import agent, entry_of, message, said_in, stored_turn
 
-from letta_matrix.conversations.routing import command_turn
+from letta_matrix.conversations.new_turns import command_turn
 from letta_matrix.store.agents import AgentDirectory
 from letta_matrix.store.conversations import Conversation, ConversationStore
 from letta_matrix.store.database import Database

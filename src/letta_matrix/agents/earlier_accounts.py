@@ -35,6 +35,7 @@ class EarlierAccounts:
     def __init__(self, config: Config, directory: AgentDirectory) -> None:
         self._config = config
         self._directory = directory
+        self._lines = {one.line for one in config.portals}
         self._found: dict[str, str] = {}
         self._persons: set[str] = set()
         self._made: set[str] = set()
@@ -128,6 +129,8 @@ class EarlierAccounts:
     def _person(self, user_id: str, how: str) -> None:
         bot = self._config.bot_user_id
         if user_id == bot or user_id in self._found or not is_ours(user_id, bot):
+            return
+        if user_id in self._lines:
             return
         if self._directory.by_user(user_id) is not None:
             return

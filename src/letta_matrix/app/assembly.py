@@ -17,6 +17,7 @@ from letta_matrix.conversations.answers import Answers
 from letta_matrix.conversations.approval_sight import ApprovalSight
 from letta_matrix.conversations.approvals import Approvals
 from letta_matrix.conversations.catch_up import CatchUp
+from letta_matrix.conversations.contact_words import ContactWords
 from letta_matrix.conversations.context import Contexts
 from letta_matrix.conversations.dispatcher import Dispatcher
 from letta_matrix.conversations.encryption import Encryption
@@ -24,8 +25,10 @@ from letta_matrix.conversations.invitations import Invitations
 from letta_matrix.conversations.joining import Joining
 from letta_matrix.conversations.loops import Loops
 from letta_matrix.conversations.pauses import Pauses
+from letta_matrix.conversations.portal_gate import PortalGate
 from letta_matrix.conversations.prompts import Prompts
 from letta_matrix.conversations.refusals import Refusals
+from letta_matrix.conversations.replies import Replies
 from letta_matrix.conversations.room_moves import RoomMoves
 from letta_matrix.conversations.room_turns import RoomTurns
 from letta_matrix.conversations.routing import Router
@@ -42,9 +45,13 @@ from letta_matrix.matrix.pacing import Pacer
 from letta_matrix.matrix.route import route_to
 from letta_matrix.operations.agents import AgentOperations
 from letta_matrix.operations.approvals import ApprovalOperations
+from letta_matrix.operations.lines import LineOperations
+from letta_matrix.operations.portals import PortalOperations
 from letta_matrix.operations.rooms import RoomOperations
 from letta_matrix.operations.tokens import TokenOperations
 from letta_matrix.operations.turns import TurnOperations
+from letta_matrix.portals.lookout import Lookout
+from letta_matrix.portals.policy import PortalPolicy
 from letta_matrix.runtimes.protocol import AgentRuntime
 from letta_matrix.store.audit import AuditEntry
 from letta_matrix.store.places import Place
@@ -98,7 +105,10 @@ class Parts:
         self.homeserver.retries.on_refusal = self.doubts.refused
         contexts = Contexts(config, self.homeserver, stores.rooms, stores.turns)
         self.prompts = Prompts(config, self.homeserver, stores.directory, contexts)
-        self.router = Router(config, stores.directory, stores.rooms, stores.conversations)
+        known = (stores.directory, stores.rooms)
+        self.portals = PortalPolicy(config.portals, stores.portals, *known)
+        self.lookout = Lookout(self.portals, self.homeserver, stores.rooms, stores.conversations)
+        self.router = Router(config, *known, stores.conversations, self.portals)
         self.surroundings = Surroundings(
             self.router, self.bot, stores.directory, stores.rooms, stores.outbox, stores.turns
         )
@@ -109,9 +119,11 @@ class Parts:
             lambda: self.dispatcher.queues,
             config.conversations.join_messages,
             self.homeserver.clock.now,
+            self.portals.joins_within,
         )
         self.toolbox = self._toolbox()
         roster = self.prompts.roster
+        self.replies = Replies(config, self.homeserver, stores.outbox, self.portals)
         self.voices = Voices(self.homeserver, stores.directory, stores.rooms, roster)
         self.turn_runner = self._turn_runner()
         self.moves = RoomMoves(
@@ -131,17 +143,19 @@ class Parts:
             Encryption(config, stores.directory),
             self.moves,
             self._room_known,
+            self.router.portals.is_portal,
         )
         self.invitations = Invitations(
             self.homeserver,
             stores.rooms,
             stores.turns,
-            self.router.may_speak,
+            self.router.may_invite,
             lambda: self.dispatcher,
             stores.outbox,
             config.conversations.max_event_age,
             config.bot_user_id,
             self.room_turns.entered,
+            self.lookout.look,
         )
         self.withdrawals = self._withdrawals()
         self.dispatcher = self._dispatcher(trouble_of)
@@ -154,6 +168,7 @@ class Parts:
             stores.meta,
             self.dispatcher,
             config.conversations.max_event_age,
+            [one.line for one in config.portals if one.line is not None],
         )
         start = self.dispatcher.queues.start
         self.listings = Listings(config, stores, runtimes, self.homeserver, start)
@@ -186,6 +201,8 @@ class Parts:
             self.approvals,
             self.toolbox,
             self.joining,
+            self.replies,
+            PortalGate(self.portals, stores.turns, self.homeserver.clock.now),
             self.voices,
         )
 
@@ -217,6 +234,9 @@ class Parts:
             TurnKind.SPEECH: self.turn_runner,
             TurnKind.COMMAND: CommandRunner(self.homeserver, services),
             TurnKind.INVITE: self.invitations,
+            TurnKind.KEYWORD: ContactWords(
+                self.replies, services.speaker, stores.directory, stores.outbox, self.cancel
+            ),
             TurnKind.REDACTION: self.withdrawals,
             TurnKind.REFUSED: Refusals(services.speaker),
             TurnKind.LOOPED: Refusals(services.speaker, notices.LOOP),
@@ -237,6 +257,7 @@ class Parts:
             queued=self._queued,
             refers=self.surroundings.of,
             loops=Loops(self._config),
+            learn=self.lookout.heard if self._config.portals else None,
         )
 
     def _services(self, trouble_of: Callable[[str], str]) -> CommandServices:
@@ -261,12 +282,11 @@ class Parts:
         stores = self.stores
         return Speaker(
             self._config,
-            self.homeserver,
             stores.directory,
             stores.rooms,
             stores.turns,
-            stores.outbox,
             self.voices,
+            self.replies,
         )
 
     def _toolbox(self) -> Toolbox:
@@ -298,6 +318,8 @@ class Parts:
             ApprovalOperations(self.approvals),
             RoomOperations(stores.rooms),
             TurnOperations(stores.directory, stores.turns, stores.outbox, self.cancel),
+            PortalOperations(self.portals, stores.directory, stores.rooms),
+            LineOperations(self.portals, self.homeserver, stores.meta),
             TokenOperations(stores.directory, stores.tokens),
         )
         return [one for owner in owners for one in tools_in(owner)]

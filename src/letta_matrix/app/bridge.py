@@ -255,6 +255,7 @@ class Bridge:
             await self._parts.remembered.check()
             self._sweep.backlog = self._appservice.expect(transaction)
             await self._parts.home.wake(transaction)
+            await self._parts.lookout.prepare()
             if self._provisioner is None:
                 await self._start_agents()
         except MatrixRequestError as error:

@@ -45,6 +45,7 @@ def watch_parts(
     vitals.watch("signed in", lambda: said("; ".join(decoration.strangers)))
     vitals.watch("decoration", lambda: said("; ".join(decoration.troubles), warns=True))
     vitals.watch("agents", lambda: _agents(len(provisioning())))
+    vitals.watch("portals", lambda: _portals(list(parts.stores.portals.contested())))
     vitals.watch("turns", lambda: said(parts.dispatcher.queues.trouble))
     vitals.watch("connections", lambda: _connections(connections))
 
@@ -100,6 +101,16 @@ def encryption(agents: list[Agent]) -> Trouble | None:
         "restart it; a room that is encrypted stays so: stop the bridge, and give the agent "
         "another by `letta-matrix forget AGENT --new-room`",
         _names(unread),
+    )
+
+
+def _portals(contested: list[str]) -> Trouble | None:
+    if not contested:
+        return None
+    return Trouble(
+        "several users of a bridge claim one identifier, so that it routes none of them",
+        "`!portal routes` says which; give the right one a route by its user id",
+        _names(contested),
     )
 
 

@@ -11,6 +11,7 @@ from letta_matrix.store.database import Database, database_url
 from letta_matrix.store.inbox import Inbox
 from letta_matrix.store.meta import Meta
 from letta_matrix.store.outbox import Outbox
+from letta_matrix.store.portals import PortalBook
 from letta_matrix.store.rooms import Rooms
 from letta_matrix.store.speech import SpeechStore
 from letta_matrix.store.tokens import TokenStore
@@ -31,6 +32,7 @@ class Stores:
         self.approvals = ApprovalStore(self.database)
         self.rooms = Rooms(self.database)
         self.speech = SpeechStore(self.database)
+        self.portals = PortalBook(self.database)
         self.meta = Meta(self.database)
         self.tokens = TokenStore(self.database, Database(url))
         self.audit = AuditStore(self.database)
@@ -41,6 +43,7 @@ class Stores:
         await self.directory.load()
         await self.conversations.load()
         await self.rooms.load()
+        await self.portals.load()
         await self.speech.load()
         await self.approvals.load()
 

@@ -41,6 +41,7 @@ class Sweep:
             try:
                 await self._parts.catch_up.run()
                 await self._parts.surroundings.look_at_all()
+                await self._parts.lookout.look_at_all()
                 await self._parts.home.adorn()
             except (HomeserverUnavailable, StoreUnavailable) as error:
                 log.warning("missed messages are looked for again later", reason=str(error))

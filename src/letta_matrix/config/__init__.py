@@ -15,6 +15,7 @@ from pydantic import AfterValidator, Field, ValidationError
 
 from letta_matrix.config.access import Access, Host, Mcp, Network, Origin
 from letta_matrix.config.faults import ConfigError, explain, known_keys
+from letta_matrix.config.portals import Portals, PortalSettings
 from letta_matrix.config.runtimes import (
     PID_FILE,
     AppServerRuntime,
@@ -46,6 +47,7 @@ __all__ = [
     "LettaApiRuntime",
     "MemoryRuntime",
     "OpenAICompatibleRuntime",
+    "PortalSettings",
     "Runtime",
     "load_config",
 ]
@@ -245,6 +247,7 @@ class Config(Section):
     runtimes: Runtimes = Field(default_factory=list[Runtime])
     agents: Agents = Field(default_factory=lambda: Agents.model_validate({}))
     conversations: Conversations = Field(default_factory=lambda: Conversations.model_validate({}))
+    portals: Portals = Field(default_factory=list[PortalSettings])
     permissions: dict[Person, Role] = Field(default_factory=dict[str, Role])
     api: Api = Field(default_factory=lambda: Api.model_validate({}))
     mcp: Mcp = Field(default_factory=lambda: Mcp.model_validate({}))

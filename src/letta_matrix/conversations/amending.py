@@ -3,8 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
+from letta_matrix.conversations.new_turns import are_ids, sent_at
 from letta_matrix.conversations.readable import attachment_of, read_prompt
-from letta_matrix.conversations.routing import Router, are_ids, sent_at
+from letta_matrix.conversations.routing import Router
 from letta_matrix.matrix.events import redacted, replaced
 from letta_matrix.store.amendments import Amendment
 from letta_matrix.store.inbox import InboxEntry, InboxState
@@ -26,7 +27,9 @@ def amending_entry(event: Mapping[str, Any], router: Router) -> InboxEntry | Non
         )
         return entry
     target, content = edit
-    if not are_ids(target) or not router.may_speak(str(event["sender"])):
+    sender = str(event["sender"])
+    is_contact = router.portals.is_of_network(sender)
+    if not are_ids(target) or not (is_contact or router.may_speak(sender)):
         return entry
     message = {**event, "event_id": target, "content": content}
     prompt, speaks = read_prompt(message)
@@ -40,5 +43,5 @@ def amending_entry(event: Mapping[str, Any], router: Router) -> InboxEntry | Non
             attachment_of(message),
             content=content,
         )
-        entry.adds = router.mentioned_anew(message)
+        entry.adds = [] if is_contact else router.mentioned_anew(message)
     return entry

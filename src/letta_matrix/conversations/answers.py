@@ -7,10 +7,7 @@ from typing import Any
 
 from letta_matrix.common.parts import part
 from letta_matrix.conversations.approvers import Approvers
-from letta_matrix.conversations.readable import read_prompt
-from letta_matrix.conversations.roster import Roster
-from letta_matrix.conversations.routing import (
-    Router,
+from letta_matrix.conversations.new_turns import (
     are_ids,
     command_turn,
     new_turn,
@@ -18,6 +15,9 @@ from letta_matrix.conversations.routing import (
     sent_at,
     thread_of,
 )
+from letta_matrix.conversations.readable import read_prompt
+from letta_matrix.conversations.roster import Roster
+from letta_matrix.conversations.routing import Router
 from letta_matrix.matrix.content import BESIDE
 from letta_matrix.matrix.events import Event, redacted, replaced
 from letta_matrix.store.agents import AgentDirectory
@@ -201,11 +201,19 @@ class Answers:
         again = [
             _asked_anew(event, one, cause)
             for one in asked
-            if one.room_id == event["room_id"]
+            if self._is_said_in(one, str(event["room_id"]))
             and not self._router.is_paused(one.agent_id, one.room_id)
             and await self._turns.what_is_left(one)
         ]
         return [one for one in again if await self._turns.get(one.turn_id) is None]
+
+    def _is_said_in(self, turn: Turn, room_id: str) -> bool:
+        """Whether what is beside a turn's reply stands in a room: of a portal's it is the agent's
+        own."""
+        if not self._router.portals.is_portal(turn.room_id):
+            return turn.room_id == room_id
+        agent = self._directory.get(turn.agent_id)
+        return agent is not None and agent.room_id == room_id
 
     async def _answered(self, sender: str, target: str) -> list[Turn]:
         """The turns that have answered the sender's own message, and of which nothing is under
@@ -280,7 +288,7 @@ def _asked_anew(event: Mapping[str, Any], asked: Turn, cause: str) -> Turn:
     """The turn that asks what a message says by now: one for each `cause`, an event's id. It speaks
     for whoever wrote the message: a tap makes nobody's words one's own, nor what they may do."""
     turn = new_turn(event, asked.agent_id, asked.prompt, thread_id=asked.thread_id)
-    turn.turn_id = turn_id_of(cause, asked.agent_id)
+    turn.turn_id, turn.room_id = turn_id_of(cause, asked.agent_id), asked.room_id
     turn.sender, turn.hops = asked.sender, asked.hops
     turn.reply_to, turn.attachment = asked.reply_to, asked.attachment
     turn.revises = asked.turn_id

@@ -132,7 +132,8 @@ class Approvals:
             return
         for question in self._questions.values():
             approval, allowed = question.approval, ApprovalStatus.ALLOWED
-            if approval is None or question.decided.is_set() or approval.place != turn.place:
+            at = question.reply.turn.place
+            if approval is None or question.decided.is_set() or at != turn.place:
                 continue
             if self.approvers.may_answer(approval, allowed, by=turn.sender, room_id=turn.room_id):
                 self._spawn(self._say_what_waits(question))
@@ -241,7 +242,7 @@ class Approvals:
 
     async def _pings(self, question: Question, approval: Approval) -> list[str]:
         """Who is to notice the question."""
-        members = await self._roster.members(approval.room_id, question.reply.intent.user_id)
+        members = await self._roster.members(approval.room_id, question.reply.aside.user_id)
         return self.approvers.among(approval, members)
 
     async def _doubt(self, approval: Approval, reason: str) -> Approval:
@@ -256,8 +257,8 @@ class Approvals:
             turn_id=turn.turn_id,
             approval_id=event.approval_id,
             agent_id=turn.agent_id,
-            room_id=turn.room_id,
-            thread_id=turn.thread_id,
+            room_id=question.reply.beside.room_id,
+            thread_id=question.reply.beside.thread_id,
             requester=turn.sender,
             tool=event.tool,
             arguments=dict(event.arguments),
@@ -280,7 +281,7 @@ class Approvals:
 
     async def _offer(self, question: Question, approval: Approval, event_id: str) -> None:
         """React to the question ourselves, so that people need only tap."""
-        intent = question.reply.intent
+        intent = question.reply.aside
         for reaction in (ALLOW, DENY, ALWAYS) if approval.always else (ALLOW, DENY):
             if question.decided.is_set():
                 return

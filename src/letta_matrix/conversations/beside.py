@@ -25,6 +25,16 @@ class Beside:
         self._posting = asyncio.Lock()
         self._closing: list[tuple[OutboxKind, str, str]] = []
 
+    @property
+    def room_id(self) -> str:
+        """Where it is said."""
+        return self._events.room_id
+
+    @property
+    def thread_id(self) -> str:
+        """In which thread it is said, "" for none."""
+        return self._events.thread_id
+
     async def notify(self, key: str, notice: str) -> None:
         """Say something while the turn goes on; once for each `key`."""
         await self.post(OutboxKind.NOTICE, key, notice)

@@ -8,7 +8,7 @@ out: a reply that grew is a hundred events, and people's few messages are what i
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Collection, Mapping
 from typing import Any
 
 import structlog
@@ -39,7 +39,8 @@ _OLDER, _NEWER = "alive_older", "alive_newer"
 @part
 class CatchUp:
     """Looks for what was missed since the bridge was last surely up to date, at most `max_age`
-    seconds ago. `trouble` says, for half an hour, where that was too long ago."""
+    seconds ago. `trouble` says, for half an hour, where that was too long ago; `lines` are those
+    of our users that are logged in to bridges."""
 
     _bot: Intent
     _directory: AgentDirectory
@@ -48,6 +49,7 @@ class CatchUp:
     _meta: Meta
     _dispatcher: Dispatcher
     _max_age: float
+    _lines: Collection[str] = ()
 
     def __post_init__(self) -> None:
         self._unseen = 0
@@ -102,7 +104,8 @@ class CatchUp:
         places = {room_id: place for place, room_id in enumerate(await self._turns.rooms())}
         ours = [agent for agent in self._directory.all() if agent.status is AgentStatus.ACTIVE]
         rooms: dict[str, tuple[str, float]] = {}
-        for user_id in [self._bot.user_id, *(agent.user_id for agent in ours)]:
+        others = (self._bot.user_id, *self._lines)
+        for user_id in [*others, *(agent.user_id for agent in ours)]:
             for room_id in self._rooms.rooms_of(user_id):
                 rooms[room_id] = user_id, self._rooms.since(room_id, user_id)
         own = {agent.room_id: agent for agent in ours if agent.room_id is not None}

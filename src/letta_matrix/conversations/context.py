@@ -12,8 +12,8 @@ from mautrix.errors import MatrixRequestError
 from letta_matrix.common.json_fields import mapping
 from letta_matrix.config import Config
 from letta_matrix.conversations.horizons import Horizons
+from letta_matrix.conversations.new_turns import sent_at, thread_of
 from letta_matrix.conversations.readable import SAID, quotable
-from letta_matrix.conversations.routing import sent_at, thread_of
 from letta_matrix.matrix.content import BESIDE, MARKER
 from letta_matrix.matrix.events import Event, RawEvent, newest_content
 from letta_matrix.matrix.homeserver import Homeserver, HomeserverUnavailable

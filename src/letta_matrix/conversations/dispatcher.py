@@ -16,8 +16,9 @@ from letta_matrix.conversations.amending import amending_entry
 from letta_matrix.conversations.answers import Answers
 from letta_matrix.conversations.audience import NOTHING, Refers
 from letta_matrix.conversations.loops import Loops
+from letta_matrix.conversations.new_turns import sent_at
 from letta_matrix.conversations.openings import Openings, keeping, kept_refers
-from letta_matrix.conversations.routing import Router, sent_at
+from letta_matrix.conversations.routing import Router
 from letta_matrix.conversations.tries import Runner
 from letta_matrix.conversations.turn_queues import TurnQueues
 from letta_matrix.store.amendments import Amended, Amendment
@@ -48,7 +49,8 @@ class Dispatcher:
     is stored; `arrived` hears of every event once it is stored; `room_changed` hears of rooms
     whose members, name or readers are others now; `amended` of turns whose messages were edited or
     redacted, `queued` of turns that come to wait behind another; `refers` finds, until a time of
-    the loop's clock, what an event refers to, `loops` ends talks with programs.
+    the loop's clock, what an event refers to, `loops` ends talks with programs; `learn` is shown
+    each event before it is routed.
     """
 
     def __init__(
@@ -66,6 +68,7 @@ class Dispatcher:
         queued: Callable[[Turn], None] = lambda _: None,
         refers: Callable[[Mapping[str, Any], float], Awaitable[Refers]] = _unknown,
         loops: Loops | None = None,
+        learn: Callable[[Mapping[str, Any]], Awaitable[None]] | None = None,
     ) -> None:
         self._router = router
         self._answers = answers
@@ -80,6 +83,7 @@ class Dispatcher:
         self._admitting = asyncio.Lock()
         self._refers = refers
         self._loops = loops
+        self._learn = learn
         self.counters: Counter[str] = Counter()
         self.queues = TurnQueues(runners, self.counters, queued, self._ended)
 
@@ -205,6 +209,9 @@ class Dispatcher:
     async def _entry(
         self, event: Mapping[str, Any], taken: list[Callable[[], None]], until: float
     ) -> InboxEntry | None:
+        if self._router.portals.is_of_network(event.get("sender")):
+            # Of who talks on other networks nothing counts but what the portal policy says.
+            return self._of_network(event)
         if (answer := self._takes(event)) is not None:
             taken.append(answer)
             return InboxEntry(
@@ -219,7 +226,13 @@ class Dispatcher:
             # An answer to an event of ours is none to what was said before.
             return entry
         refers = await self._refers(event, until)
-        entry = self._router.route(event, refers)
+        return self._put_off(self._router.route(event, refers), refers)
+
+    def _of_network(self, event: Mapping[str, Any]) -> InboxEntry | None:
+        amending = amending_entry(event, self._router)
+        return amending or self._put_off(self._router.route(event), NOTHING)
+
+    def _put_off(self, entry: InboxEntry | None, refers: Refers) -> InboxEntry | None:
         if self._loops is not None and entry is not None and entry.turns:
             entry.turns = self._loops.allowed(entry.turns)
             entry.state = entry.state if entry.turns else InboxState.REFUSED
@@ -249,6 +262,8 @@ class Dispatcher:
     async def _note(self, event: Mapping[str, Any]) -> None:
         """What an event changes besides the turns it starts."""
         room_id, user_id = event.get("room_id"), event.get("state_key")
+        if self._learn is not None:
+            await self._learn(event)
         if event.get("type") not in _CHANGES_ROOM:
             return
         if not isinstance(room_id, str) or not isinstance(user_id, str):

@@ -8,7 +8,7 @@ import structlog
 from mautrix.errors import MatrixRequestError
 
 from letta_matrix.common.json_fields import mapping
-from letta_matrix.conversations.routing import sent_at
+from letta_matrix.conversations.new_turns import sent_at
 from letta_matrix.matrix.homeserver import Homeserver, HomeserverUnavailable
 from letta_matrix.matrix.intent import Intent
 

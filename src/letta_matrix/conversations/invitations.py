@@ -9,7 +9,7 @@ from mautrix.errors import MatrixRequestError
 
 from letta_matrix.common.json_fields import Json
 from letta_matrix.common.parts import part
-from letta_matrix.conversations.routing import sent_at
+from letta_matrix.conversations.new_turns import sent_at
 from letta_matrix.matrix.errors import is_refusal, refusal
 from letta_matrix.matrix.events import corrected
 from letta_matrix.matrix.homeserver import Homeserver
@@ -46,25 +46,26 @@ class Invitations:
     taken up in order.
 
     `entered` hears of the turn and of whom of us, before the turn ends: what it does may happen
-    again.
+    again. `look` learns what the room is, before anything that was said there is routed.
     """
 
     _homeserver: Homeserver
     _rooms: Rooms
     _turns: TurnStore
-    _may_invite: Callable[[str], bool]
+    _may_invite: Callable[[str, str], bool]
     _opener: Callable[[], Opener]
     _outbox: Outbox
     _max_age: float
     _bot_user_id: str = ""
     _entered: Callable[[Turn, Intent], Awaitable[None]] | None = None
+    _look: Callable[[str, str], Awaitable[None]] | None = None
 
     async def run(self, turn: Turn, *, recovered: bool) -> None:
         """Join the room, or leave it; an invite that has been taken back is let go."""
         user_id = turn.prompt or ""
         intent = self._homeserver.acting_as(user_id)
         try:
-            if not self._may_invite(turn.sender):
+            if not self._may_invite(turn.sender, user_id):
                 # Also where a homeserver has accepted it in our stead (auto_accept_invites).
                 await intent.leave(turn.room_id)
                 log.info("invite rejected", user=user_id, room=turn.room_id, by=turn.sender)
@@ -85,6 +86,8 @@ class Invitations:
             await self._rooms.joined(
                 turn.room_id, user_id, direct=len(people) <= 1, since=turn.sent_at
             )
+            if self._look is not None:
+                await self._look(turn.room_id, user_id)
             await opener.room_known(turn.room_id, history, turn.agent_id)
         await self._finish_answers(turn.room_id, intent)
         if self._entered is not None:

@@ -26,12 +26,14 @@ class Queues(Protocol):
 @part
 class Joining:
     """Finds the turns that are asked together with one. `window` is the seconds from one message
-    to the next; 0 joins nothing. `now` is what time it is where messages are dated."""
+    to the next; 0 joins nothing. `now` is what time it is where messages are dated. `of_words` is
+    the window of a room where words are joined too, None for others."""
 
     _turns: TurnStore
     _queues: Callable[[], Queues]
     _window: float
     _now: Callable[[], float] = time.time
+    _of_words: Callable[[str], float | None] = lambda _: None
 
     def __post_init__(self) -> None:
         self._awaited: dict[Place, asyncio.Event] = {}
@@ -48,18 +50,22 @@ class Joining:
             awaited.set()
 
     async def complete(self, turn: Turn) -> None:
-        """Give a person who has sent a file alone the time to send what belongs to it."""
-        if self._window <= 0 or not _is_fresh(turn):
+        """Give a person who has sent a file alone the time to send what belongs to it, and where
+        words are joined too, whoever writes the time to write more."""
+        words = self._of_words(turn.room_id)
+        window = self._window if words is None else words
+        if window <= 0 or not _is_fresh(turn):
             return
         awaited = self._awaited[turn.place] = asyncio.Event()
         try:
             while True:
                 awaited.clear()
-                together = [turn, *joined(turn, self._queues().behind(turn), self._window)]
-                left = together[-1].sent_at + self._window - self._now()
+                together = [turn, *self._behind(turn)]
+                left = together[-1].sent_at + window - self._now()
                 # A homeserver's clock may be wrong.
-                left = min(left, self._window)
-                if any(one.prompt for one in together) or left <= 0 or turn.outcome is not None:
+                left = min(left, window)
+                is_whole = words is None and any(one.prompt for one in together)
+                if is_whole or left <= 0 or turn.outcome is not None:
                     return
                 if not await is_set(awaited, left):
                     return
@@ -86,27 +92,34 @@ class Joining:
             ]
             if known or not _is_fresh(turn):
                 return known
-        return joined(turn, self._queues().behind(turn), self._window) if self._window > 0 else []
+        return self._behind(turn)
+
+    def _behind(self, turn: Turn) -> list[Turn]:
+        words = self._of_words(turn.room_id)
+        window = self._window if words is None else words
+        behind = self._queues().behind(turn)
+        return joined(turn, behind, window, words=words is not None) if window > 0 else []
 
 
-def joined(turn: Turn, behind: Sequence[Turn], window: float) -> list[Turn]:
+def joined(turn: Turn, behind: Sequence[Turn], window: float, *, words: bool = False) -> list[Turn]:
     """Those of the turns waiting `behind` one that belong to it: the same person's at the same
-    place, each at most `window` seconds after the one before, and one of the two a file."""
+    place, each at most `window` seconds after the one before, and one of the two a file; with
+    `words` also where none is."""
     found: list[Turn] = []
     for one in behind:
         if one.outcome is not None and one.status is TurnStatus.QUEUED:
             continue  # withdrawn, or stopped
         last = found[-1] if found else turn
-        if len(found) + 1 >= _MOST or not _belong_together(last, one, window):
+        if len(found) + 1 >= _MOST or not _belong_together(last, one, window, words=words):
             break
         found.append(one)
     return found
 
 
-def _belong_together(last: Turn, one: Turn, window: float) -> bool:
+def _belong_together(last: Turn, one: Turn, window: float, *, words: bool) -> bool:
     same = (last.place, last.sender, last.hops) == (one.place, one.sender, one.hops)
     speaks = one.prompt is not None or one.attachment is not None
-    files = last.attachment is not None or one.attachment is not None
+    files = words or last.attachment is not None or one.attachment is not None
     in_time = 0 <= one.sent_at - last.sent_at <= window
     return same and speaks and files and in_time and _is_fresh(one) and one.hops == 0
 

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from letta_matrix.common.json_fields import mapping
 from letta_matrix.config import Config
-from letta_matrix.conversations.routing import sent_at
+from letta_matrix.conversations.new_turns import sent_at
 from letta_matrix.matrix.content import BESIDE
 from letta_matrix.matrix.events import Event
 from letta_matrix.store.turns import Turn, TurnKind, turn_id_of

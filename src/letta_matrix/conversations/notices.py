@@ -1,6 +1,7 @@
 """What an agent says about a turn that went wrong: short, and something can be done about it."""
 
 from letta_matrix.conversations.answers import ASK_AGAIN
+from letta_matrix.matrix.verbatim import inline_code
 
 UNREADABLE = "I cannot read encrypted messages. Tell me in a room without encryption?"
 UNUSABLE = "I cannot use this kind of message. Tell me in words?"
@@ -111,6 +112,18 @@ def credentials(reason: str) -> str:
 
 def not_shown(reason: str) -> str:
     return f"I did not see your picture: {_sentence(reason)}"
+
+
+def about_contact(sender: str) -> str:
+    """What stands before a word about somebody on another network, said elsewhere."""
+    return f"About {inline_code(sender, limit=255)}: "
+
+
+WITHHELD = "my answer was not sent, since I was silenced there while I wrote it."
+CONTACT_SPENT = (
+    "nothing more is answered today, since the number of messages in a day is used up "
+    "(`contact_per_day` and `per_day` of `portals`)."
+)
 
 
 def _sentence(reason: str) -> str:

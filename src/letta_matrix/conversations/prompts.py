@@ -22,9 +22,9 @@ from letta_matrix.conversations.imitated_notes import blunt_notes
 from letta_matrix.conversations.imitations import quote_imitations
 from letta_matrix.conversations.looks import looks
 from letta_matrix.conversations.names import plain_name
+from letta_matrix.conversations.new_turns import sent_at
 from letta_matrix.conversations.readable import attachment_of, files_of, quotable
 from letta_matrix.conversations.roster import Roster
-from letta_matrix.conversations.routing import sent_at
 from letta_matrix.matrix.events import RawEvent, newest_content
 from letta_matrix.matrix.homeserver import Homeserver, HomeserverUnavailable
 from letta_matrix.matrix.identifiers import is_ours

@@ -9,6 +9,7 @@ from sqlalchemy import Executable
 
 from letta_matrix.common import clock
 from letta_matrix.common.waiting import is_set
+from letta_matrix.conversations import notices
 from letta_matrix.conversations.beside import Beside
 from letta_matrix.conversations.breaks import Break
 from letta_matrix.conversations.first_words import FIRST_WORDS, are_enough, say_something
@@ -55,11 +56,14 @@ class Reply:
         outbox: Outbox,
         edit_interval: float,
         entries: list[OutboxEntry] | None = None,
+        aside: tuple[Intent, str] | None = None,
     ) -> None:
         self._turn = turn
         self.intent = intent
         self._edit_interval = edit_interval
-        self._owed = ReplyOutbox(turn, intent, outbox, entries or [])
+        # What is not its text may be said by somebody else, elsewhere.
+        self.aside, room_id = aside or (intent, turn.room_id)
+        self._owed = ReplyOutbox(turn, intent, outbox, entries or [], self.aside)
         self.events = ReplyEvents(turn, intent.user_id, self._owed.entries)
         self._text = ""
         # Where in the text, and with which part, what follows the last question begins.
@@ -71,7 +75,11 @@ class Reply:
         self._sending = asyncio.Lock()
         self._growing: asyncio.Task[None] | None = None
         self._breaking = False
-        self.beside = Beside(self.events, self._owed, self._break_off)
+        self._words = self.events
+        if aside is not None:
+            about = notices.about_contact(turn.sender)
+            self._words = self.events.elsewhere(self.aside.user_id, room_id, about)
+        self.beside = Beside(self._words, self._owed, self._break_off)
 
     @property
     def turn(self) -> Turn:
@@ -87,13 +95,18 @@ class Reply:
 
     def show(self, text: str) -> None:
         """Let the reply be `text` for now."""
-        # A turn that is followed again tells its text from the start.
-        if len(text) < len(self._text) and self._text.startswith(text):
+        if not self._keep(text):
             return
-        self._text = text
         self._text_ended.clear()
         self._changed.set()
         self._grow_if_needed()
+
+    def _keep(self, text: str) -> bool:
+        # A turn that is followed again tells its text from the start.
+        if len(text) < len(self._text) and self._text.startswith(text):
+            return False
+        self._text = text
+        return True
 
     def text_ended(self) -> None:
         """The text is probably whole: show it as such, which spares the last edit if it is."""
@@ -138,7 +151,7 @@ class Reply:
         owed = await self._end_of(text if text.strip() else "")
         if notice is not None:
             kind = OutboxKind.OFFER if notice.offer else OutboxKind.NOTICE
-            owed.append(self.events.last_words(kind, notice.text))
+            owed.append(self._words.last_words(kind, notice.text))
         owed += self.beside.closing()
         whole = self._shown_whole(owed)
         await self._owed.complete(owed, outcome, whole)

@@ -1,5 +1,6 @@
 """What the events of a reply hold, and by which txn ids they are known."""
 
+import copy
 import itertools
 import time
 from collections.abc import Collection, Iterable, Mapping
@@ -7,6 +8,7 @@ from collections.abc import Collection, Iterable, Mapping
 from letta_matrix.conversations.breaks import AFTER, Break
 from letta_matrix.matrix.content import (
     BESIDE,
+    MARKER,
     edit_content,
     edit_measure,
     reply_relation,
@@ -31,11 +33,30 @@ class ReplyEvents:
     def __init__(self, turn: Turn, user_id: str, known: Iterable[OutboxEntry]) -> None:
         self._turn = turn
         self._user_id = user_id
+        self.room_id = turn.room_id
+        self.thread_id = turn.thread_id
+        self._is_aside, self._about = False, ""
         self._seqs = itertools.count(max((entry.seq for entry in known), default=-1) + 1)
         self._edits = itertools.count()
         self.run_id = ""
         self.mentionable: Collection[str] = ()
         self.replies = False
+
+    def elsewhere(self, user_id: str, room_id: str, about: str) -> "ReplyEvents":
+        """The same by somebody else in another room, numbered together with these; notices begin
+        with what they are `about`."""
+        there = copy.copy(self)
+        there._about = about
+        there._user_id, there.room_id, there.thread_id = user_id, room_id, ""
+        there._is_aside = True
+        return there
+
+    def plain(self, part: int, text: str, more: Mapping[str, object] | None) -> OutboxEntry:
+        """A part that is whole, as text without marks or relations."""
+        cause = self.txn("message", part)
+        content: dict[str, object] = {"msgtype": "m.text", "body": text, "m.mentions": {}}
+        content |= {MARKER: self.marker(cause), **(more or {})}
+        return self.entry(OutboxKind.MESSAGE, part, cause, content)
 
     def begun(self, part: int, text: str, *, live: bool) -> OutboxEntry:
         """A part as it first appears: what clients notify about, so without a cursor."""
@@ -80,7 +101,9 @@ class ReplyEvents:
         """The notice that ends a turn."""
         cause = self.txn("end", str(kind))
         marker = self.marker(cause) | _offers(kind)
-        content = text_content(text, marker=marker, msgtype="m.notice", relation=self.relation)
+        content = text_content(
+            self._about + text, marker=marker, msgtype="m.notice", relation=self.relation
+        )
         return self.entry(kind, 0, cause, content)
 
     def beside(
@@ -96,6 +119,7 @@ class ReplyEvents:
         silent about those."""
         cause = self.beside_txn(kind, key)
         told = {AFTER: after.digest} if after and after.digest else {}
+        text = self._about + text if kind in (OutboxKind.NOTICE, OutboxKind.OFFER) else text
         content = text_content(
             text,
             marker={**self.marker(cause), BESIDE: _beside(kind), **_offers(kind), **told},
@@ -137,6 +161,8 @@ class ReplyEvents:
     @property
     def relation(self) -> dict[str, object] | None:
         turn = self._turn
+        if self._is_aside:
+            return None
         if turn.thread_id:
             spoken = turn.kind is TurnKind.SPEECH
             return thread_relation(turn.thread_id, turn.thread_id if spoken else turn.event_id)
@@ -151,7 +177,7 @@ class ReplyEvents:
             seq=next(self._seqs),
             kind=kind,
             part=part,
-            room_id=self._turn.room_id,
+            room_id=self.room_id,
             sender=self._user_id,
             content=content,
         )

@@ -19,13 +19,19 @@ _INTERIM_TIMEOUT = 10.0
 
 class ReplyOutbox:
     """The outbox entries of one turn; `entries` are those that an earlier process left. Of a
-    reply that is `withdrawn` no text goes out any more."""
+    reply that is `withdrawn` no text goes out any more. What another of us says sends `aside`."""
 
     def __init__(
-        self, turn: Turn, intent: Intent, outbox: Outbox, entries: list[OutboxEntry]
+        self,
+        turn: Turn,
+        intent: Intent,
+        outbox: Outbox,
+        entries: list[OutboxEntry],
+        aside: Intent | None = None,
     ) -> None:
         self._turn = turn
         self._intent = intent
+        self._aside = aside or intent
         self.outbox = outbox
         self.entries = entries
         self.withdrawn = False
@@ -94,7 +100,8 @@ class ReplyOutbox:
 
     async def _put(self, entry: OutboxEntry) -> str | None:
         try:
-            event_id = await self._intent.send(
+            intent = self._intent if entry.sender == self._intent.user_id else self._aside
+            event_id = await intent.send(
                 entry.room_id,
                 "m.room.message",
                 entry.content,

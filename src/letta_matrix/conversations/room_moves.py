@@ -12,7 +12,7 @@ from letta_matrix.common.json_fields import mapping
 from letta_matrix.common.parts import part
 from letta_matrix.config import Config
 from letta_matrix.conversations import notices
-from letta_matrix.conversations.routing import are_ids
+from letta_matrix.conversations.new_turns import are_ids
 from letta_matrix.matrix.content import text_content
 from letta_matrix.matrix.errors import is_refusal, refusal
 from letta_matrix.matrix.homeserver import Homeserver

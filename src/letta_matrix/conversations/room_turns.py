@@ -30,6 +30,7 @@ class RoomTurns:
     _encryption: Encryption
     _moves: RoomMoves
     _on_room: Callable[[str], Awaitable[None]]
+    _is_portal: Callable[[str], bool]
 
     async def run(self, turn: Turn, *, recovered: bool) -> None:
         """Do it; everything in it may be done twice. Raises HomeserverUnavailable."""
@@ -46,6 +47,8 @@ class RoomTurns:
 
     async def entered(self, turn: Turn, intent: Intent) -> None:
         """One of us has come into a room by an invitation. Raises HomeserverUnavailable."""
+        if self._is_portal(turn.room_id):
+            return
         await self._moves.entered(turn, intent)
         await self._encryption.entered(turn.room_id, intent, turn.event_id)
 

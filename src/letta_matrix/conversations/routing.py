@@ -1,21 +1,28 @@
 """Whose event is it? Pure decisions on one event of the homeserver, without I/O."""
 
 import re
-import time
 from collections.abc import Collection, Mapping
 from dataclasses import replace
-from functools import lru_cache
 from typing import Any
 
 from letta_matrix.common.json_fields import mapping
 from letta_matrix.common.parts import part
 from letta_matrix.config import Config
 from letta_matrix.conversations.audience import NOTHING, Refers, is_for_a_person, named_of_us
-from letta_matrix.conversations.readable import attachment_of, read_prompt
+from letta_matrix.conversations.new_turns import (
+    are_ids,
+    command_line,
+    command_turn,
+    new_turn,
+    sent_at,
+    thread_of,
+)
+from letta_matrix.conversations.portal_routing import PortalRouting
+from letta_matrix.conversations.readable import read_prompt
 from letta_matrix.matrix.events import Event
-from letta_matrix.matrix.formatting import clean_text
 from letta_matrix.matrix.identifiers import is_ours
 from letta_matrix.matrix.mentions import mentioned
+from letta_matrix.portals.policy import PortalPolicy
 from letta_matrix.store.agents import Agent, AgentDirectory, AgentStatus
 from letta_matrix.store.conversations import ConversationStore
 from letta_matrix.store.inbox import InboxEntry, InboxState
@@ -23,7 +30,6 @@ from letta_matrix.store.places import Place
 from letta_matrix.store.rooms import Rooms
 from letta_matrix.store.turns import Turn, TurnKind, turn_id_of
 
-_COMMAND = re.compile(r"!(?:letta(?:\s+|\Z))?([a-z][a-z-]*(?:\s.*)?)?\Z", re.DOTALL | re.IGNORECASE)
 _FOR_US = re.compile(r"!letta(?:\s|\Z)", re.IGNORECASE)
 _ROOM_TYPES = ("m.room.encryption", "m.room.tombstone")
 
@@ -36,6 +42,10 @@ class Router:
     _directory: AgentDirectory
     _rooms: Rooms
     _conversations: ConversationStore
+    _portals: PortalPolicy
+
+    def __post_init__(self) -> None:
+        self.portals = PortalRouting(self._config, self._portals, self._directory, self._rooms)
 
     def is_ours(self, user_id: str) -> bool:
         """Whether it is one of our own users."""
@@ -50,15 +60,22 @@ class Router:
         """The id of the agent that sent an event, None for anybody else."""
         sender = event.get("sender")
         agent = self._directory.by_user(sender) if isinstance(sender, str) else None
-        return agent.agent_id if agent is not None else None
+        return agent.agent_id if agent is not None else self.portals.agent_behind(event)
 
     def knows(self, room_id: str) -> bool:
         """Whether the room is an agent's, or one of our users was invited into it."""
         return self._directory.by_room(room_id) is not None or bool(self._rooms.ours_in(room_id))
 
     def may_speak(self, user_id: str) -> bool:
-        """Whether a person is permitted to use agents."""
-        return not self.is_ours(user_id) and self._config.role_of(user_id) != "block"
+        """Whether a person is permitted to use agents. Users of bridges are no persons."""
+        if self.is_ours(user_id) or self.portals.is_of_network(user_id):
+            return False
+        return self._config.role_of(user_id) != "block"
+
+    def may_invite(self, sender: str, invited: str) -> bool:
+        """Whether somebody may bring one of us into a room."""
+        told = self.portals.may_invite(sender, invited)
+        return self.may_speak(sender) if told is None else told
 
     def route(self, event: Mapping[str, Any], refers: Refers = NOTHING) -> InboxEntry | None:
         """The event with the turns it starts; None for what is no room event. `refers` is what
@@ -74,8 +91,11 @@ class Router:
         if event.get("type") == "m.room.member":
             return _routed(entry, self._invited(event))
         if event.get("type") in _ROOM_TYPES:
-            return _routed(entry, self._became(event))
-        if not self.may_speak(str(sender)):
+            # A bridge makes another room by itself, and nothing of us is to be said in its rooms.
+            is_portal = self.portals.is_portal(room_id)
+            return entry if is_portal else _routed(entry, self._became(event))
+        is_of_network = self.portals.is_of_network(sender)
+        if not is_of_network and not self.may_speak(str(sender)):
             return entry
         prompt, speaks = read_prompt(event)
         if not speaks:
@@ -83,6 +103,8 @@ class Router:
         if not self.knows(entry.room_id):
             entry.state = InboxState.PARKED
             return entry
+        if is_of_network or self.portals.is_portal(entry.room_id):
+            return _routed(entry, self.portals.turns_of(event, prompt))
         return _routed(entry, self._addressed(event, prompt, refers))
 
     def _addressed(
@@ -201,13 +223,14 @@ class Router:
         if not isinstance(user_id, str) or not self.is_ours(user_id):
             return []
         agent = self._directory.by_user(user_id)
-        if agent is None and user_id != self._config.bot_user_id:
+        is_line = self.portals.is_line(user_id)
+        if agent is None and user_id != self._config.bot_user_id and not is_line:
             return []
         if agent is not None and agent.status is AgentStatus.REMOVED:
             return []
         room_id = str(event["room_id"])
         is_here = user_id in self._rooms.ours_in(room_id) or self._is_own(agent, room_id)
-        if is_here and not self.may_speak(str(event["sender"])):
+        if is_here and not self.may_invite(str(event["sender"]), user_id):
             # Nothing to decline: that would be to leave.
             return []
         turn = new_turn(event, agent.agent_id if agent is not None else "", user_id)
@@ -248,86 +271,13 @@ class Router:
         return turn
 
 
-def new_turn(
-    event: Mapping[str, Any],
-    agent_id: str,
-    prompt: str | None,
-    *,
-    thread_id: str | None = None,
-) -> Turn:
-    """The turn that an event starts with an agent, in the event's thread unless another is
-    given; its id derives from event and agent."""
-    event_id = str(event["event_id"])
-    return Turn(
-        turn_id=turn_id_of(event_id, agent_id),
-        agent_id=agent_id,
-        room_id=str(event["room_id"]),
-        event_id=event_id,
-        sender=str(event["sender"]),
-        sent_at=sent_at(event),
-        prompt=prompt,
-        thread_id=thread_of(event) if thread_id is None else thread_id,
-        reply_to=reply_of(event),
-        attachment=attachment_of(event),
-    )
-
-
 def _left(turn: Turn) -> Turn:
     """The turn of a message that a paused agent leaves unanswered; nothing of it is kept."""
     turn_id = turn_id_of(turn.event_id, f"{turn.agent_id}\0paused")
     return replace(turn, turn_id=turn_id, kind=TurnKind.PAUSED, prompt=None, attachment=None)
 
 
-def command_turn(event: Mapping[str, Any], agent_id: str, line: str) -> Turn:
-    """The turn of a command for the bridge, in an agent's name or (with "") the bot's."""
-    turn = new_turn(event, agent_id, line)
-    turn.kind, turn.attachment = TurnKind.COMMAND, None
-    return turn
-
-
-def command_line(text: str) -> str | None:
-    """A command without its `!` or `!letta`; None for what is none."""
-    match = _COMMAND.match(text.strip())
-    if match is None:
-        return None
-    if match[1] is None:
-        return "help" if text.strip().lower() == "!letta" else None
-    return match[1].strip()
-
-
-def thread_of(event: Mapping[str, Any]) -> str:
-    """The root of the thread an event stands in, "" outside of threads."""
-    root = Event(event).thread
-    return root if are_ids(root) else ""
-
-
-def reply_of(event: Mapping[str, Any]) -> str | None:
-    """The event that a message replies to; None for none, also where that is only for clients
-    without threads (spec: Threading)."""
-    view = Event(event)
-    return view.reply_to if are_ids(view.reply_to) and not view.is_falling_back else None
-
-
-def are_ids(*values: object) -> bool:
-    """Whether all of these can be ids of Matrix (spec appendices)."""
-    return all(
-        isinstance(value, str) and 0 < len(value) <= 255 and _is_clean(value) for value in values
-    )
-
-
-@lru_cache(maxsize=4096)
-def _is_clean(value: str) -> bool:
-    # Everything that looks at an event looks at its ids, and people and rooms come again.
-    return clean_text(value) == value
-
-
 def _routed(entry: InboxEntry, turns: list[Turn]) -> InboxEntry:
     if turns:
         entry.state, entry.turns = InboxState.ROUTED, turns
     return entry
-
-
-def sent_at(event: Mapping[str, Any]) -> float:
-    """When an event was sent (Unix time)."""
-    # Nothing to go by counts as now.
-    return Event(event).sent_at or time.time()

@@ -2,11 +2,10 @@
 
 from letta_matrix.common.parts import part
 from letta_matrix.config import Config
+from letta_matrix.conversations.replies import Replies
 from letta_matrix.conversations.reply import Reply
 from letta_matrix.conversations.voices import Voices
-from letta_matrix.matrix.homeserver import Homeserver
-from letta_matrix.store.agents import AgentDirectory, AgentStatus
-from letta_matrix.store.outbox import Outbox
+from letta_matrix.store.agents import Agent, AgentDirectory, AgentStatus
 from letta_matrix.store.rooms import Rooms
 from letta_matrix.store.turns import Outcome, Turn, TurnStore
 
@@ -17,28 +16,27 @@ class Speaker:
     the room."""
 
     _config: Config
-    _homeserver: Homeserver
     _directory: AgentDirectory
     _rooms: Rooms
     _turns: TurnStore
-    _outbox: Outbox
     _voices: Voices
+    _replies: Replies
 
     async def reply(self, turn: Turn, *, recovered: bool) -> Reply | None:
         """What answers a turn; `recovered`: an earlier try may have left something of it. None
         where nobody is left to speak. Raises StoreUnavailable."""
-        entries = await self._outbox.of_turn(turn.turn_id) if recovered else None
+        entries = await self._replies.left_of(turn) if recovered else None
+        if (portal := self._replies.portals.portal(turn.room_id)) is not None:
+            agent = self._agent_of(turn) or self._replies.portals.agent_of(portal)
+            return self._replies.of_agent(turn, agent, entries) if agent is not None else None
         user_id = self._user_for(turn)
-        if user_id is None:
-            return None
-        interval = self._config.conversations.edit_interval
-        return Reply(turn, self._homeserver.acting_as(user_id), self._outbox, interval, entries)
+        return self._replies.of_user(turn, user_id, entries) if user_id is not None else None
 
     async def deliver(self, turn: Turn, reply: Reply) -> None:
         """Send what is owed for a turn and end it; where that may not be said in its room,
         whoever wrote is told. Raises HomeserverUnavailable."""
         sent = await reply.deliver()
-        if reply.is_cut_off:
+        if reply.is_cut_off and self._replies.portals.portal(turn.room_id) is None:
             await self._voices.refused(turn, reply.intent.user_id)
         await self._turns.finish(turn, Outcome.FAILED if reply.refused else None, sent)
 
@@ -46,11 +44,15 @@ class Speaker:
         """End a turn without a word."""
         await self._turns.finish(turn, outcome)
 
+    def _agent_of(self, turn: Turn) -> Agent | None:
+        agent = self._directory.get(turn.agent_id)
+        return agent if agent is not None and agent.status is not AgentStatus.REMOVED else None
+
     def _user_for(self, turn: Turn) -> str | None:
         """Whose voice it is; None where the agent is gone."""
         if turn.agent_id:
-            agent = self._directory.get(turn.agent_id)
-            return None if agent is None or agent.status is AgentStatus.REMOVED else agent.user_id
+            agent = self._agent_of(turn)
+            return agent.user_id if agent is not None else None
         ours, bot = self._rooms.ours_in(turn.room_id), self._config.bot_user_id
         if bot in ours:
             return bot

@@ -13,8 +13,9 @@ from letta_matrix.common.json_fields import mapping
 from letta_matrix.common.parts import part
 from letta_matrix.common.tasks import Tasks
 from letta_matrix.conversations.audience import NOTHING, Refers
+from letta_matrix.conversations.new_turns import are_ids, reply_of, thread_of
 from letta_matrix.conversations.readable import SAID, read_prompt
-from letta_matrix.conversations.routing import Router, are_ids, reply_of, thread_of
+from letta_matrix.conversations.routing import Router
 from letta_matrix.matrix.events import Event
 from letta_matrix.matrix.homeserver import HomeserverUnavailable
 from letta_matrix.matrix.identifiers import persons

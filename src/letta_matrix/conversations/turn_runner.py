@@ -14,8 +14,10 @@ from letta_matrix.conversations.encryption import unreadable
 from letta_matrix.conversations.joining import Joining
 from letta_matrix.conversations.listening import RETRIED, End
 from letta_matrix.conversations.models import Models
+from letta_matrix.conversations.portal_gate import Passage, PortalGate
 from letta_matrix.conversations.prompts import Prompts
 from letta_matrix.conversations.readable import files_of
+from letta_matrix.conversations.replies import Replies
 from letta_matrix.conversations.reply import Notice, Reply
 from letta_matrix.conversations.voices import Voices
 from letta_matrix.conversations.watchdog import Watchdog
@@ -61,6 +63,8 @@ class TurnRunner:
         approvals: Approvals,
         tools: Tools,
         joining: Joining,
+        replies: Replies,
+        gate: PortalGate,
         voices: Voices | None = None,
     ) -> None:
         self._config = config.conversations
@@ -75,6 +79,9 @@ class TurnRunner:
         self._approvals = approvals
         self._tools = tools
         self._asking = Asking(config, turns, prompts, approvals, joining, self._tell_to_stop)
+        self._made = replies
+        self._gate = gate
+        self._portals = replies.portals
         self._voices = voices
         self._running: dict[str, Run] = {}
         self._replies: dict[str, Reply] = {}
@@ -99,7 +106,9 @@ class TurnRunner:
         self._replies[turn.turn_id] = reply
         try:
             if turn.status is not TurnStatus.REPLYING:
-                await self._answer(turn, agent, reply, recovered=recovered)
+                # What it reads there it reads as who is there.
+                here = self._portals.voice(agent, turn.room_id)
+                await self._answer(turn, here, reply, recovered=recovered)
             await self._deliver(turn, reply)
         finally:
             del self._replies[turn.turn_id]
@@ -157,11 +166,10 @@ class TurnRunner:
     async def _reply(
         self, turn: Turn, agent: Agent, *, recovered: bool, adopts: bool = True
     ) -> Reply:
-        intent = self._homeserver.acting_as(agent.user_id)
         # What is frozen from the start, or was before a crash, stands in the outbox.
         owed = recovered or turn.status is TurnStatus.REPLYING
         entries = await self._outbox.of_turn(turn.turn_id) if owed else None
-        reply = Reply(turn, intent, self._outbox, self._config.edit_interval, entries)
+        reply = self._made.of_agent(turn, agent, entries)
         if turn.outcome == Outcome.WITHDRAWN:
             reply.withdraw()
         elif turn.revises is not None and not entries and adopts:
@@ -170,7 +178,8 @@ class TurnRunner:
 
     async def _deliver(self, turn: Turn, reply: Reply) -> None:
         sent = await reply.deliver()
-        if reply.is_cut_off and self._voices is not None:
+        is_portal = self._portals.portal(turn.room_id) is not None
+        if reply.is_cut_off and self._voices is not None and not is_portal:
             await self._voices.refused(turn, reply.intent.user_id)
         await self._turns.finish(turn, Outcome.FAILED if reply.refused else None, sent)
 
@@ -194,18 +203,22 @@ class TurnRunner:
             await self._approvals.ended(turn, reply, recovered=recovered)
             await self._tools.ended(turn.turn_id)
             reply.events.mentionable = await self._mentionable(turn, agent)
+            if end.text and self._gate.is_silent(turn):
+                end = End("", Notice(notices.WITHHELD), Outcome.DROPPED)
             await reply.freeze(end.text, end.notice, end.outcome)
         finally:
             del self._running[turn.turn_id]
             activity.close()
 
     async def _mentionable(self, turn: Turn, agent: Agent) -> set[str]:
-        if not self._config.agent_mentions:
+        if not self._config.agent_mentions or self._portals.portal(turn.room_id) is not None:
             return set()
         members = await self._prompts.roster.members(turn.room_id, agent.user_id)
         return set(members) - {agent.user_id}
 
     def _shows_tools(self, turn: Turn) -> bool:
+        if self._portals.portal(turn.room_id) is not None:
+            return False
         here = self._rooms.settings(turn.agent_id, turn.room_id).tool_activity
         return self._config.tool_activity if here is None else here
 
@@ -226,6 +239,11 @@ class TurnRunner:
             self._points_back(run)
             hours = round(self._config.max_event_age / 3600, 1)
             return End("", Notice(notices.expired(hours)), Outcome.EXPIRED)
+        if turn.status is TurnStatus.QUEUED and turn.asked == 0:
+            passage = await self._gate.passage(turn, run.cancelled)
+            if passage is not Passage.OPEN:
+                spent = Notice(notices.CONTACT_SPENT)
+                return End("", spent if passage is Passage.SPENT else None, Outcome.DROPPED)
         runtime = self._runtimes.get(run.agent.runtime)
         if runtime is None:
             reason = f"the runtime {run.agent.runtime!r} is no longer configured"
@@ -251,8 +269,10 @@ class TurnRunner:
 
     async def _is_silenced(self, run: Run) -> bool:
         """Whether no answer could be sent; whoever asked has been told then."""
-        # What the runtime works on already is followed: it may be heard again by then.
-        if self._voices is None or run.turn.status is not TurnStatus.QUEUED:
+        # What the runtime works on already is followed: it may be heard again by then. Nobody on
+        # another network is told in the homeserver's words.
+        is_portal = self._portals.portal(run.turn.room_id) is not None
+        if self._voices is None or is_portal or run.turn.status is not TurnStatus.QUEUED:
             return False
         return await self._voices.is_silenced(run.turn, run.agent.user_id)
 

@@ -43,6 +43,10 @@ class ConversationStore:
             if row.current:
                 self._current[place] = row.conversation_id
 
+    def agents_in(self, room_id: str) -> set[str]:
+        """The ids of the agents that have had a conversation in a room."""
+        return {place.agent_id for place in self._places if place.room_id == room_id}
+
     def talks_at(self, place: Place) -> bool:
         """Whether an agent has ever had a conversation at a place, or is about to."""
         return place in self._places

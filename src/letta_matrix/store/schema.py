@@ -199,3 +199,34 @@ audit = Table(
     Column("outcome", String),  # ok or a kind of fault; unset while it runs
     Column("result", JSON),  # only of calls with a transaction_id
 )
+
+portals = Table(
+    "portals",
+    metadata,
+    Column("room_id", String, primary_key=True),
+    Column("name", String, nullable=False),  # of the bridge, in the configuration
+    Column("protocol", String, nullable=False),
+    Column("channel", String, nullable=False),
+    Column("receiver", String, nullable=False),
+    Column("direct", Boolean, nullable=False),
+    Column("held", Boolean, nullable=False),
+)
+
+portal_ghosts = Table(
+    "portal_ghosts",
+    metadata,
+    Column("user_id", String, primary_key=True),
+    Column("name", String, nullable=False),
+    Column("identifiers", JSON, nullable=False),
+)
+
+portal_contacts = Table(
+    "portal_contacts",
+    metadata,
+    Column("name", String, primary_key=True),
+    Column("contact", String, primary_key=True),
+    Column("agent_id", String),  # unset: as configured, "": blocked
+    Column("stopped", Boolean, nullable=False),
+    Column("word", String, nullable=False),  # the keyword that was answered last
+    Column("told_at", Float, nullable=False),
+)

@@ -2,7 +2,7 @@
 
 import hashlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -28,6 +28,7 @@ class TurnKind(StrEnum):
     REFUSED = "refused"  # over its sender's budget; answered with a notice, and not asked
     LOOPED = "looped"  # of somebody who answers an agent like a program; likewise
     PAUSED = "paused"  # for an agent that is paused where it was written; answered by a sign
+    KEYWORD = "keyword"  # STOP, START or HELP of a contact on another network
     ROOM = "room"  # what became of a room; `prompt` is the type of the state event
 
 
@@ -138,6 +139,14 @@ class TurnStore:
     async def prompted_by(self, event_id: str) -> list[Turn]:
         """The messages for agents that came with an event."""
         return await self._found((turns.c.event_id == event_id) & _MESSAGES)
+
+    async def asked_since(self, since: float, rooms: Collection[str], *, sender: str = "") -> int:
+        """How many messages that were sent in some rooms since a time (Unix), by one `sender` if
+        named, a runtime was given."""
+        asked = _MESSAGES & turns.c.conversation_id.is_not(None) & (turns.c.sent_at > since)
+        asked &= turns.c.room_id.in_(list(rooms))
+        query = select(func.count()).where(asked, *([turns.c.sender == sender] if sender else []))
+        return await self._database.read(lambda db: db.execute(query).scalar_one())
 
     async def rooms(self) -> list[str]:
         """Every room with a turn, the one with the newest first."""

@@ -8,7 +8,7 @@ from tests.integration.bridge_world import Json
 from tests.integration.toolbox.toolbox_bench import Bench
 from tests.waiting import eventually, within
 
-from letta_matrix.conversations.routing import new_turn
+from letta_matrix.conversations.new_turns import new_turn
 from letta_matrix.matrix.content import MARKER
 from letta_matrix.matrix.intent import Intent
 from letta_matrix.store.agents import Agent

@@ -16,7 +16,7 @@ from tests.tool_results import assert_declared
 from tests.waiting import eventually
 
 from letta_matrix.config import Config
-from letta_matrix.conversations.routing import new_turn
+from letta_matrix.conversations.new_turns import new_turn
 from letta_matrix.matrix.content import MARKER, text_content
 from letta_matrix.matrix.homeserver import Homeserver as HomeserverClient
 from letta_matrix.matrix.identifiers import user_id

@@ -8,6 +8,7 @@ from letta_matrix.doors.chat import (
     answering,
     management,
     overview,
+    portals,
     rooms,
     settings,
     talking,
@@ -86,7 +87,7 @@ def _explained(command: Command) -> str:
     return "\n".join(lines)
 
 
-_MODULES = (talking, answering, settings, overview, management, rooms)
+_MODULES = (talking, answering, settings, overview, management, rooms, portals)
 
 _EVERY = [made(show_help), *(one for module in _MODULES for one in declared_in(module))]
 

@@ -1,7 +1,7 @@
 """Commands about agents' own rooms: the way back into them, and what stands in the space."""
 
 from letta_matrix.conversations.admission import Admitted
-from letta_matrix.conversations.routing import are_ids
+from letta_matrix.conversations.new_turns import are_ids
 from letta_matrix.doors.chat.command import (
     Argument,
     CommandContext,

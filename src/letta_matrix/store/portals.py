@@ -1,0 +1,156 @@
+"""Rooms that stand for talks on other networks, and what was decided about who talks there."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+
+from sqlalchemy import Executable, RowMapping, Table, delete, select
+
+from letta_matrix.store.database import Database
+from letta_matrix.store.schema import portal_contacts, portal_ghosts, portals
+
+BLOCKED = ""
+"""In place of an agent: nobody answers this contact."""
+
+
+@dataclass(frozen=True, slots=True)
+class Portal:
+    """A room that the bridge `name` keeps for a talk on its network. `channel` is what that is
+    called there, "" where it is not known, `receiver` whose login it belongs to; `direct`: a talk
+    of two. While it is `held` no agent says anything there."""
+
+    room_id: str
+    name: str
+    protocol: str = ""
+    channel: str = ""
+    receiver: str = ""
+    direct: bool = False
+    held: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Contact:
+    """What was decided about somebody of a network: the agent that answers them (None: as
+    configured, BLOCKED: none), and whether they want no more messages. `word` is the keyword that
+    they were told of last, at `told_at` (Unix time)."""
+
+    name: str
+    contact: str
+    agent_id: str | None = None
+    stopped: bool = False
+    word: str = ""
+    told_at: float = 0.0
+
+
+class PortalBook:
+    """The `portals`, `portal_ghosts` and `portal_contacts` tables, held in memory and written
+    through. Call `load()` before use."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._portals: dict[str, Portal] = {}
+        self._contacts: dict[tuple[str, str], Contact] = {}
+        self._claims: dict[str, frozenset[str]] = {}
+        self._claimants: dict[tuple[str, str], set[str]] = {}
+
+    async def load(self) -> None:
+        for row in await self._rows(portals):
+            self._portals[row["room_id"]] = Portal(**row)
+        for row in await self._rows(portal_contacts):
+            self._contacts[row["name"], row["contact"]] = Contact(**row)
+        for row in await self._rows(portal_ghosts):
+            self._claimed(row["name"], row["user_id"], row["identifiers"])
+
+    def portal(self, room_id: str) -> Portal | None:
+        return self._portals.get(room_id)
+
+    def all(self) -> list[Portal]:
+        return list(self._portals.values())
+
+    async def learn(self, portal: Portal) -> None:
+        """A room is this portal now."""
+        if self._portals.get(portal.room_id) != portal:
+            await self._database.execute(*_stored(portal))
+            self._portals[portal.room_id] = portal
+
+    async def forget(self, room_id: str) -> None:
+        """A room is no portal any more."""
+        if room_id in self._portals:
+            await self._database.execute(delete(portals).where(portals.c.room_id == room_id))
+            self._portals.pop(room_id, None)
+
+    async def hold(self, portals_held: Collection[Portal], *, held: bool) -> None:
+        """Silence the agents in these portals, or let them speak again."""
+        changed = [replace(one, held=held) for one in portals_held]
+        await self._database.execute(*(step for one in changed for step in _stored(one)))
+        self._portals |= {one.room_id: one for one in changed}
+
+    def contact(self, name: str, contact: str) -> Contact | None:
+        """What was decided about a contact of a bridge."""
+        return self._contacts.get((name, contact))
+
+    def contacts(self, name: str = "") -> list[Contact]:
+        """All that something was decided about, at one bridge if named."""
+        return [one for one in self._contacts.values() if name in ("", one.name)]
+
+    async def decide(self, contact: Contact) -> None:
+        """From now on this holds for a contact."""
+        same = (portal_contacts.c.name == contact.name) & (
+            portal_contacts.c.contact == contact.contact
+        )
+        values = {
+            "name": contact.name,
+            "contact": contact.contact,
+            "agent_id": contact.agent_id,
+            "stopped": contact.stopped,
+            "word": contact.word,
+            "told_at": contact.told_at,
+        }
+        row = portal_contacts.insert().values(**values)
+        await self._database.execute(delete(portal_contacts).where(same), row)
+        self._contacts[contact.name, contact.contact] = contact
+
+    def claims(self, user_id: str) -> frozenset[str]:
+        """The identifiers that a bridge gives one of its ghosts."""
+        return self._claims.get(user_id, frozenset())
+
+    def claimants(self, name: str, identifier: str) -> Collection[str]:
+        """The ghosts of a bridge that have an identifier."""
+        return self._claimants.get((name, identifier), ())
+
+    def contested(self) -> dict[str, Collection[str]]:
+        """Identifiers that several ghosts of one bridge have, with those."""
+        found = self._claimants.items()
+        return {one: frozenset(ghosts) for (_, one), ghosts in found if len(ghosts) > 1}
+
+    async def claim(self, name: str, user_id: str, identifiers: Collection[str]) -> None:
+        """A bridge's ghost has these identifiers now, and no others."""
+        if self.claims(user_id) == frozenset(identifiers):
+            return
+        gone = delete(portal_ghosts).where(portal_ghosts.c.user_id == user_id)
+        values = {"user_id": user_id, "name": name, "identifiers": sorted(identifiers)}
+        await self._database.execute(gone, portal_ghosts.insert().values(**values))
+        self._claimed(name, user_id, identifiers)
+
+    def _claimed(self, name: str, user_id: str, identifiers: Collection[str]) -> None:
+        for identifier in self.claims(user_id):
+            self._claimants[name, identifier].discard(user_id)
+        self._claims[user_id] = frozenset(identifiers)
+        for identifier in identifiers:
+            self._claimants.setdefault((name, identifier), set()).add(user_id)
+
+    async def _rows(self, table: Table) -> Sequence[RowMapping]:
+        return await self._database.read(lambda db: db.execute(select(table)).mappings().all())
+
+
+def _stored(portal: Portal) -> list[Executable]:
+    values = {
+        "room_id": portal.room_id,
+        "name": portal.name,
+        "protocol": portal.protocol,
+        "channel": portal.channel,
+        "receiver": portal.receiver,
+        "direct": portal.direct,
+        "held": portal.held,
+    }
+    gone = delete(portals).where(portals.c.room_id == portal.room_id)
+    return [gone, portals.insert().values(**values)]
