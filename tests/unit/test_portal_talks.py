@@ -115,11 +115,13 @@ async def test_a_person_takes_over_and_lets_go(ruled: Stage, fake: FakeHomeserve
     await eventually(lambda: ruled.runtime.asked)
     await ruled.admit(admin("!portal hold", PORTAL))
     await eventually(lambda: ruled.stores.portals.portal(PORTAL).held)  # type: ignore[union-attr]
+    (told,) = await eventually(lambda: fake.bodies(OWN))
+    assert "silent in 1 portal" in told
     await ruled.again()
     await ruled.tell(said("hello"))
     assert out(fake) == []
-    assert "silent in 1 portal" in fake.bodies(OWN)[0]
     await ruled.tell(admin("!portal release ann"), said("and now"))
+    assert not ruled.stores.portals.portal(PORTAL).held  # type: ignore[union-attr]
 
 
 async def test_an_answer_that_comes_while_a_portal_is_held_is_not_sent(
