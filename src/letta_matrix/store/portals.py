@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from sqlalchemy import Executable, RowMapping, Table, delete, select
 
 from letta_matrix.store.database import Database
+from letta_matrix.store.rows import row_of
 from letta_matrix.store.schema import portal_contacts, portal_ghosts, portals
 
 BLOCKED = ""
@@ -97,15 +98,7 @@ class PortalBook:
         same = (portal_contacts.c.name == contact.name) & (
             portal_contacts.c.contact == contact.contact
         )
-        values = {
-            "name": contact.name,
-            "contact": contact.contact,
-            "agent_id": contact.agent_id,
-            "stopped": contact.stopped,
-            "word": contact.word,
-            "told_at": contact.told_at,
-        }
-        row = portal_contacts.insert().values(**values)
+        row = portal_contacts.insert().values(**row_of(contact))
         await self._database.execute(delete(portal_contacts).where(same), row)
         self._contacts[contact.name, contact.contact] = contact
 
@@ -143,14 +136,5 @@ class PortalBook:
 
 
 def _stored(portal: Portal) -> list[Executable]:
-    values = {
-        "room_id": portal.room_id,
-        "name": portal.name,
-        "protocol": portal.protocol,
-        "channel": portal.channel,
-        "receiver": portal.receiver,
-        "direct": portal.direct,
-        "held": portal.held,
-    }
     gone = delete(portals).where(portals.c.room_id == portal.room_id)
-    return [gone, portals.insert().values(**values)]
+    return [gone, portals.insert().values(**row_of(portal))]
