@@ -18,13 +18,13 @@ from tests.servers import ServerProcess
 
 from bench.ports import Ports
 from bench.program import ROOT, answers
+from letta_matrix.access.principal import TOOL_SCOPES
 from letta_matrix.access.secrets import issue
 from letta_matrix.stack.files import write_private
 from letta_matrix.stack.keeper import KeeperProcess
 from letta_matrix.stack.supervisor import Command
 from letta_matrix.store.database import Database
 from letta_matrix.store.tokens import TokenStore
-from letta_matrix.toolbox.principal import TOOL_SCOPES
 
 PLAIN = ("letta_matrix", "run", "-c")
 SCRIPTED = ("bench.scripted_bridge",)

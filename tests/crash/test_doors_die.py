@@ -8,11 +8,11 @@ import pytest
 from sqlalchemy import make_url
 from tests.crash.bridges import Bridges, Room
 
+from letta_matrix.access.principal import TOOL_SCOPES
 from letta_matrix.access.secrets import issue
 from letta_matrix.client import LettaMatrix, Unreachable
 from letta_matrix.store.database import Database
 from letta_matrix.store.tokens import TokenStore
-from letta_matrix.toolbox.principal import TOOL_SCOPES
 
 _POINTS = [
     "tool called",

@@ -15,9 +15,9 @@ from tests.scripts import obey
 from tests.servers import Homeserver, homeserver_in
 from tests.waiting import Clock, eventually, within
 
+from letta_matrix.access.principal import Scope
 from letta_matrix.access.secrets import issue
 from letta_matrix.runtimes.memory import MemoryRuntime
-from letta_matrix.toolbox.principal import Scope
 
 TWO_DAYS = 2 * 86_400
 

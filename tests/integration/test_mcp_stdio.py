@@ -18,12 +18,12 @@ from tests.integration.bridge_world import DATABASE, Json, Person, lay_database,
 from tests.servers import Homeserver, ServerProcess
 from tests.waiting import eventually, settled
 
+from letta_matrix.access.principal import TOOL_SCOPES
 from letta_matrix.access.secrets import issue
 from letta_matrix.common.json_fields import mapping
 from letta_matrix.stack.supervisor import Command
 from letta_matrix.store.database import Database, database_url
 from letta_matrix.store.tokens import TokenStore
-from letta_matrix.toolbox.principal import TOOL_SCOPES
 
 
 @dataclass

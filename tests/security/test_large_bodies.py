@@ -10,12 +10,12 @@ from tests.servers import free_port
 from tests.stage import Stage
 from tests.waiting import Clock, eventually, settled, within
 
+from letta_matrix.access.principal import Scope
 from letta_matrix.access.secrets import issue
 from letta_matrix.app.doors import Doors
 from letta_matrix.config import Config
 from letta_matrix.doors.web import in_flight as module
 from letta_matrix.doors.web.in_flight import InFlight
-from letta_matrix.toolbox.principal import Scope
 
 SIZE = 900_000
 UPLOAD = "/api/v1/rooms/!1:test/media?filename=a.bin"

@@ -11,11 +11,11 @@ from tests.builders import always
 from tests.fake_homeserver import FakeHomeserver
 from tests.stage import Stage
 
+from letta_matrix.access.principal import Scope
 from letta_matrix.access.secrets import issue
 from letta_matrix.app.doors import Doors
 from letta_matrix.config import Config
 from letta_matrix.doors.rest.problems import PROBLEMS, TYPES
-from letta_matrix.toolbox.principal import Scope
 
 ALL = frozenset(Scope)
 HEALTH: Mapping[str, object] = {

@@ -13,6 +13,8 @@ from tests.builders import agent, config_for
 from tests.mcp_socket import RawClient, raw_client
 
 from letta_matrix.access.authenticator import Authenticator
+from letta_matrix.access.faults import Fault, ToolError
+from letta_matrix.access.principal import TOOL_SCOPES, Scope
 from letta_matrix.access.secrets import issue
 from letta_matrix.common.connections.admission import Connections
 from letta_matrix.config import Config
@@ -33,8 +35,6 @@ from letta_matrix.store.outbox import Outbox
 from letta_matrix.store.rooms import Rooms
 from letta_matrix.store.tokens import TokenStore
 from letta_matrix.store.turns import TurnStore
-from letta_matrix.toolbox.faults import Fault, ToolError
-from letta_matrix.toolbox.principal import TOOL_SCOPES, Scope
 from letta_matrix.toolbox.registry import Toolbox
 from letta_matrix.toolbox.results import UNTRUSTED
 from letta_matrix.toolbox.tool import Caller, Params, Result, Tool

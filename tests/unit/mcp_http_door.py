@@ -15,6 +15,8 @@ from tests.servers import free_port
 from tests.unit.mcp_door import Door, Text, door_on
 
 from letta_matrix.access.authenticator import Authenticator
+from letta_matrix.access.faults import Fault, ToolError
+from letta_matrix.access.principal import Scope
 from letta_matrix.common.connections.admission import Connections
 from letta_matrix.doors.mcp.core import Core
 from letta_matrix.doors.mcp.http import McpHttp
@@ -22,8 +24,6 @@ from letta_matrix.doors.mcp.services import Services
 from letta_matrix.doors.web.server import AsgiServer
 from letta_matrix.store.agents import AgentDirectory
 from letta_matrix.store.database import Database, database_url
-from letta_matrix.toolbox.faults import Fault, ToolError
-from letta_matrix.toolbox.principal import Scope
 from letta_matrix.toolbox.tool import Caller, Result, Tool
 
 Json = dict[str, Any]

@@ -16,12 +16,12 @@ from tests.waiting import Clock
 
 from letta_matrix.access import authenticator as module
 from letta_matrix.access.authenticator import Authenticator, TooOften, Unauthorized, bearer_of
+from letta_matrix.access.principal import TOOL_SCOPES, Scope
+from letta_matrix.access.rate_limit import RateLimit
 from letta_matrix.access.secrets import is_secret_of, issue, token_id_of
 from letta_matrix.store.agents import AgentDirectory, AgentStatus
 from letta_matrix.store.database import Database
 from letta_matrix.store.tokens import TokenStore
-from letta_matrix.toolbox.principal import TOOL_SCOPES, Scope
-from letta_matrix.toolbox.rate_limit import RateLimit
 
 Make = Callable[..., Awaitable[str]]
 UNKNOWN = "lm_" + "0" * 12 + "_" + "x" * 43

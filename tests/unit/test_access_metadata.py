@@ -11,8 +11,8 @@ from letta_matrix.access.metadata import (
     resource_url,
     scope_challenge,
 )
+from letta_matrix.access.principal import Scope
 from letta_matrix.access.refusals import Unauthorized
-from letta_matrix.toolbox.principal import Scope
 
 OIDC = {"issuer": "https://id.example/realm", "audience": "matrix"}
 

@@ -3,8 +3,8 @@
 import pytest
 
 from letta_matrix.access.authenticator import TooOften
+from letta_matrix.access.principal import Principal
 from letta_matrix.access.streams import OpenStreams
-from letta_matrix.toolbox.principal import Principal
 
 ADA, EVE = Principal("token:ada", ""), Principal("token:eve", "")
 

@@ -12,13 +12,13 @@ from tests.fake_homeserver import FakeHomeserver
 from tests.unit.api_stage import ALL, HEALTH, Api, api_on, lasting_stage, problem, stage_on
 from tests.waiting import Clock, eventually
 
+from letta_matrix.access.faults import Fault
 from letta_matrix.access.grants import lifetime_of
+from letta_matrix.access.principal import Scope
 from letta_matrix.access.secrets import token_id_of
 from letta_matrix.doors.rest.problems import PROBLEMS, Problem, response
 from letta_matrix.store.database import StoreUnavailable
 from letta_matrix.store.tokens import TokenStore
-from letta_matrix.toolbox.faults import Fault
-from letta_matrix.toolbox.principal import Scope
 from letta_matrix.toolbox.registry import Toolbox
 
 ROOM = "!1:test"

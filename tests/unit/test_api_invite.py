@@ -7,7 +7,7 @@ from tests.fake_homeserver import FakeHomeserver, Fault
 from tests.stage import Stage
 from tests.unit.api_stage import Api, api_on, problem
 
-from letta_matrix.toolbox.principal import Scope
+from letta_matrix.access.principal import Scope
 
 PATH = "/api/v1/agents/agent-1/invite"
 BOB = {"user_id": "@bob:test"}

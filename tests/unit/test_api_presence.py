@@ -20,6 +20,7 @@ from tests.waiting import Clock, eventually, settled, within
 
 from letta_matrix.access.accounts import Accounts
 from letta_matrix.access.authenticator import Authenticator
+from letta_matrix.access.principal import Principal, Scope
 from letta_matrix.access.secrets import issue
 from letta_matrix.app.doors import Doors
 from letta_matrix.common.waiting import is_set
@@ -28,7 +29,6 @@ from letta_matrix.doors.rest.event_stream import _PATIENCE, EventStream
 from letta_matrix.doors.rest.presence import EVERY
 from letta_matrix.matrix.intent import Intent
 from letta_matrix.store.tokens import AccessToken
-from letta_matrix.toolbox.principal import Principal, Scope
 from letta_matrix.toolbox.registry import Toolbox
 
 STREAM = {"Accept": "text/event-stream"}

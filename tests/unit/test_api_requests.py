@@ -7,7 +7,7 @@ import pytest
 from tests.fake_homeserver import FakeHomeserver
 from tests.unit.api_stage import Api, api_on, lasting_stage, problem, stage_on
 
-from letta_matrix.toolbox.principal import Scope
+from letta_matrix.access.principal import Scope
 
 
 @pytest.fixture(scope="module")

@@ -10,10 +10,10 @@ import pytest
 from tests.builders import config_for
 from tests.servers import free_port
 
+from letta_matrix.access.principal import Principal
 from letta_matrix.doors.rest.downloading import Found, _headers, forward
 from letta_matrix.doors.rest.problems import Problem
 from letta_matrix.matrix.route import Route
-from letta_matrix.toolbox.principal import Principal
 
 ANYBODY = Principal("token:a", "")
 

@@ -15,12 +15,12 @@ from tests.waiting import Clock, eventually, settled, within
 from letta_matrix.conversations.new_turns import new_turn
 from letta_matrix.doors.rest.following import Following, answer_of, text_so_far
 from letta_matrix.doors.rest.problems import Problem
+from letta_matrix.matrix.arrivals import Arrivals
 from letta_matrix.matrix.content import CURSOR, edit_content, text_content
 from letta_matrix.matrix.homeserver import HomeserverUnavailable
 from letta_matrix.store.approvals import Approval, ApprovalStatus
 from letta_matrix.store.outbox import OutboxEntry, OutboxKind
 from letta_matrix.store.turns import Outcome, Turn, TurnStatus
-from letta_matrix.toolbox.arrivals import Arrivals
 
 ADA = agent(1, "!1:test")
 

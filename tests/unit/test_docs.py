@@ -19,6 +19,7 @@ from tests.builders import config_for
 from tests.unit.fake_openai_api import FakeOpenAIApi
 from typer.testing import CliRunner
 
+from letta_matrix.access.principal import TOOL_SCOPES, Scope
 from letta_matrix.cli.main import app
 from letta_matrix.config import (
     AppServerRuntime,
@@ -35,7 +36,6 @@ from letta_matrix.runtimes.app_server import AppServer
 from letta_matrix.runtimes.letta_api import LettaApi
 from letta_matrix.runtimes.openai_compatible import OpenAICompatible
 from letta_matrix.runtimes.protocol import AgentRuntime, Capabilities
-from letta_matrix.toolbox.principal import TOOL_SCOPES, Scope
 from letta_matrix.toolbox.registry import Toolbox
 
 ROOT = Path(__file__).parents[2]

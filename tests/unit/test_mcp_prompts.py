@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from tests.unit.mcp_door import Door, door_on
 
+from letta_matrix.access.principal import Scope
 from letta_matrix.doors.mcp.prompts import JOBS, Job
 from letta_matrix.store.database import Database
-from letta_matrix.toolbox.principal import Scope
 from letta_matrix.toolbox.registry import Toolbox
 
 

@@ -10,9 +10,9 @@ import pytest
 from tests.unit.mcp_http_door import META, MODERN, OLDER, HttpDoor, Json, lasting_door, rpc
 from tests.waiting import eventually
 
+from letta_matrix.access.principal import Scope
 from letta_matrix.doors.mcp import sessions
 from letta_matrix.toolbox.others import OTHERS
-from letta_matrix.toolbox.principal import Scope
 
 
 @pytest.fixture(scope="module")

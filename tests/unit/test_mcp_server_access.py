@@ -16,10 +16,10 @@ from tests.unit.mcp_http_door import MODERN, HttpDoor, http_door, lasting_door, 
 from tests.waiting import Clock, eventually, settled, within
 
 from letta_matrix.access.authenticator import Authenticator, Unauthorized
+from letta_matrix.access.principal import Principal
 from letta_matrix.doors.mcp import lasting_sessions, streams
 from letta_matrix.doors.mcp.core import Core
 from letta_matrix.store.database import Database, StoreUnavailable
-from letta_matrix.toolbox.principal import Principal
 
 BOT = "@letta:test"
 MESSAGES = f"matrix://rooms/{quote(MINE, safe='')}/messages"

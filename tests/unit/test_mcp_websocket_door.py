@@ -19,12 +19,12 @@ from tests.mcp_socket import INITIALIZE, RawClient, raw_client, transport
 from tests.unit.mcp_door import Door, door_on
 from tests.waiting import Clock, eventually, settled, within
 
+from letta_matrix.access.principal import Scope
 from letta_matrix.doors.mcp import frames, websocket, websocket_session
 from letta_matrix.doors.mcp.frames import LARGEST
 from letta_matrix.doors.web.in_flight import MOST, PATIENCE, SMALL
 from letta_matrix.store.database import Database
 from letta_matrix.toolbox.others import OTHERS
-from letta_matrix.toolbox.principal import Scope
 
 
 @pytest.fixture

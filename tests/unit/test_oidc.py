@@ -37,11 +37,11 @@ from letta_matrix.access import issuer as issuer_module
 from letta_matrix.access.authenticator import Authenticator, IdentityUnavailable, Unauthorized
 from letta_matrix.access.metadata import resource_metadata
 from letta_matrix.access.oidc import principal_of
+from letta_matrix.access.principal import Scope
 from letta_matrix.config.access import Oidc
 from letta_matrix.store.agents import AgentDirectory, AgentStatus
 from letta_matrix.store.database import Database, database_url
 from letta_matrix.store.tokens import TokenStore
-from letta_matrix.toolbox.principal import Scope
 
 DISCOVERY, KEYS = "/realm/.well-known/openid-configuration", "/realm/keys"
 Door = Callable[..., Authenticator]

@@ -25,6 +25,7 @@ from tests.builders import config_for
 from tests.waiting import Clock, settled, within
 
 from letta_matrix.access.authenticator import Authenticator
+from letta_matrix.access.principal import Scope
 from letta_matrix.access.secrets import issue
 from letta_matrix.common.private_files import write_private
 from letta_matrix.common.program import is_relative, typed
@@ -54,7 +55,6 @@ from letta_matrix.stack.up import Options, Stack, up
 from letta_matrix.store.agents import AgentDirectory
 from letta_matrix.store.database import Database
 from letta_matrix.store.tokens import TokenStore
-from letta_matrix.toolbox.principal import Scope
 
 ADMIN = "@admin:localhost"
 

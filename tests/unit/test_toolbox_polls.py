@@ -10,10 +10,10 @@ from tests.fake_homeserver import FakeHomeserver, Fault
 from tests.tool_results import assert_declared
 from tests.toolbox_kit import toolbox_on
 
+from letta_matrix.access.principal import Principal
 from letta_matrix.matrix.homeserver import Homeserver
 from letta_matrix.store.agents import AgentDirectory
 from letta_matrix.store.database import Database
-from letta_matrix.toolbox.principal import Principal
 from letta_matrix.toolbox.registry import Toolbox
 
 Json = dict[str, Any]

@@ -9,15 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
+from letta_matrix.access.faults import ToolError
 from letta_matrix.common.json_fields import Json
+from letta_matrix.matrix.arrivals import Arrivals
 from letta_matrix.matrix.content import edit_content, text_content
 from letta_matrix.matrix.homeserver import Homeserver
 from letta_matrix.matrix.intent import Intent
 from letta_matrix.matrix.room_reading import Page, Snapshot
 from letta_matrix.toolbox import known_rooms
-from letta_matrix.toolbox.arrivals import Arrivals
 from letta_matrix.toolbox.downloads import MAX_BYTES, _File, _told
-from letta_matrix.toolbox.faults import ToolError
 from letta_matrix.toolbox.known_rooms import Card, KnownRooms
 from letta_matrix.toolbox.paging import collect
 from letta_matrix.toolbox.results import LIMIT, fit_texts, size

@@ -19,6 +19,9 @@ from tests.tool_results import assert_declared
 from tests.toolbox_kit import toolbox_on
 from tests.waiting import Clock, eventually, settled, within
 
+from letta_matrix.access.faults import Fault, ToolError
+from letta_matrix.access.principal import Principal
+from letta_matrix.access.rate_limit import RateLimit
 from letta_matrix.common.json_fields import mapping
 from letta_matrix.matrix.content import MARKER
 from letta_matrix.matrix.homeserver import Homeserver, HomeserverUnavailable
@@ -29,9 +32,6 @@ from letta_matrix.store.audit import AuditStore
 from letta_matrix.store.conversations import ConversationStore
 from letta_matrix.store.database import Database, StoreUnavailable
 from letta_matrix.toolbox import outcome, uploads
-from letta_matrix.toolbox.faults import Fault, ToolError
-from letta_matrix.toolbox.principal import Principal
-from letta_matrix.toolbox.rate_limit import RateLimit
 from letta_matrix.toolbox.registry import Toolbox
 from letta_matrix.toolbox.results import LIMIT, _encoded, compact, fit_items, size
 from letta_matrix.toolbox.tool import WriteParams

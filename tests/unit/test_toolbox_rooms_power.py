@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from letta_matrix.toolbox.faults import Fault, ToolError
+from letta_matrix.access.faults import Fault, ToolError
 from letta_matrix.toolbox.power import HIGHEST, Powers
 
 ADA, BOB, EVE = "@ada:test", "@bob:test", "@eve:test"

@@ -15,13 +15,13 @@ from tests.tool_results import assert_declared
 from tests.toolbox_kit import toolbox_on
 from tests.waiting import Clock, eventually
 
+from letta_matrix.access.faults import Fault, ToolError
+from letta_matrix.access.principal import Principal
 from letta_matrix.matrix import content as content_module
 from letta_matrix.matrix.formatting import Formatted, render
 from letta_matrix.matrix.homeserver import Homeserver
 from letta_matrix.store.agents import AgentDirectory
 from letta_matrix.store.database import Database
-from letta_matrix.toolbox.faults import Fault, ToolError
-from letta_matrix.toolbox.principal import Principal
 from letta_matrix.toolbox.registry import Toolbox
 
 ROOM = "!1:test"

@@ -10,15 +10,15 @@ from tests.builders import agent, config_for
 from tests.fake_homeserver import FakeHomeserver
 from tests.toolbox_kit import toolbox_on
 
+from letta_matrix.access.faults import Fault, ToolError
+from letta_matrix.access.principal import Principal, Scope
 from letta_matrix.matrix.homeserver import Homeserver
 from letta_matrix.runtimes.protocol import ToolCall, ToolResult
 from letta_matrix.store.agents import AgentDirectory
 from letta_matrix.store.audit import AuditStore
 from letta_matrix.store.database import Database
 from letta_matrix.toolbox import toolsets
-from letta_matrix.toolbox.faults import Fault, ToolError
 from letta_matrix.toolbox.others import OTHERS
-from letta_matrix.toolbox.principal import Principal, Scope
 from letta_matrix.toolbox.registry import Toolbox
 from letta_matrix.toolbox.toolsets import Toolset
 

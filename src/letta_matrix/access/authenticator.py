@@ -8,6 +8,8 @@ import structlog
 
 from letta_matrix.access.login_sessions import LoginSessions
 from letta_matrix.access.oidc import OidcVerifier
+from letta_matrix.access.principal import TOOL_SCOPES, Principal, Scope
+from letta_matrix.access.rate_limit import RateLimit
 from letta_matrix.access.refusals import IdentityUnavailable, TooOften, Unauthorized
 from letta_matrix.access.secrets import is_ours, is_secret_of, token_id_of
 from letta_matrix.common import clock
@@ -15,8 +17,6 @@ from letta_matrix.common.parts import part
 from letta_matrix.config import Config
 from letta_matrix.store.agents import AgentDirectory, AgentStatus
 from letta_matrix.store.tokens import AccessToken, TokenStore
-from letta_matrix.toolbox.principal import TOOL_SCOPES, Principal, Scope
-from letta_matrix.toolbox.rate_limit import RateLimit
 
 __all__ = ["Authenticator", "IdentityUnavailable", "TooOften", "Unauthorized", "bearer_of"]
 

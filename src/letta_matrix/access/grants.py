@@ -3,7 +3,7 @@
 import re
 from collections.abc import Collection
 
-from letta_matrix.toolbox.principal import TOOL_SCOPES, Scope
+from letta_matrix.access.principal import TOOL_SCOPES, Scope
 
 _LIFETIME = re.compile(r"([0-9]{1,6})(m|h|d|w)")
 _SECONDS = {"m": 60, "h": 3_600, "d": 86_400, "w": 604_800}

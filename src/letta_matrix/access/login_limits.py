@@ -7,9 +7,9 @@ and an account that is tried from everywhere is only made slow, also for its own
 import ipaddress
 from dataclasses import dataclass
 
+from letta_matrix.access.rate_limit import RateLimit
 from letta_matrix.access.refusals import TooOften
 from letta_matrix.common import clock
-from letta_matrix.toolbox.rate_limit import RateLimit
 
 _OF_A_USER_FROM_A_PEER = 5
 _OF_A_PEER = 60

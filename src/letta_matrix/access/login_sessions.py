@@ -22,9 +22,9 @@ from letta_matrix.access.refusals import IdentityUnavailable, Unauthorized
 from letta_matrix.common import clock
 from letta_matrix.common.json_fields import mapping
 from letta_matrix.config import Config
+from letta_matrix.matrix.arrivals import Arrivals
 from letta_matrix.matrix.route import route_to
 from letta_matrix.store.tokens import AccessToken
-from letta_matrix.toolbox.arrivals import Arrivals
 
 log = structlog.get_logger()
 

@@ -3,8 +3,8 @@
 from urllib.parse import urlsplit
 
 from letta_matrix.access.authenticator import Unauthorized
+from letta_matrix.access.principal import TOOL_SCOPES, Scope
 from letta_matrix.config import Config
-from letta_matrix.toolbox.principal import TOOL_SCOPES, Scope
 
 WELL_KNOWN = "/.well-known/oauth-protected-resource"
 """Where a resource's metadata is, in front of the resource's own path (RFC 9728 section 3.1)."""

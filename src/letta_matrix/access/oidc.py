@@ -5,11 +5,11 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from letta_matrix.access.principal import TOOL_SCOPES, Principal, Scope
 from letta_matrix.access.refusals import Unauthorized
 from letta_matrix.common.json_fields import items
 from letta_matrix.config.access import Oidc
 from letta_matrix.store.agents import Agent, AgentDirectory, AgentStatus
-from letta_matrix.toolbox.principal import TOOL_SCOPES, Principal, Scope
 
 if TYPE_CHECKING:
     from letta_matrix.access.issuer import IssuerKeys

@@ -6,8 +6,8 @@ import re
 import secrets
 import time
 
+from letta_matrix.access.principal import Scope
 from letta_matrix.store.tokens import AccessToken
-from letta_matrix.toolbox.principal import Scope
 
 _PREFIX = "lm"
 _ID_BYTES, _SECRET_BYTES = 6, 32

@@ -4,8 +4,8 @@ from collections import Counter
 from collections.abc import Generator
 from contextlib import contextmanager
 
+from letta_matrix.access.principal import Principal
 from letta_matrix.access.refusals import TooOften
-from letta_matrix.toolbox.principal import Principal
 
 _RETRY_AFTER = 10.0
 

@@ -7,6 +7,8 @@ from mautrix.errors import MatrixRequestError
 from pydantic import Field
 from typing_extensions import TypedDict
 
+from letta_matrix.access.faults import Fault, ToolError
+from letta_matrix.access.principal import Scope
 from letta_matrix.config import Config
 from letta_matrix.conversations.admission import Admission, Admitted
 from letta_matrix.matrix.errors import refusal
@@ -18,9 +20,7 @@ from letta_matrix.runtimes.faults import RuntimeFault, RuntimeUnavailable
 from letta_matrix.runtimes.protocol import AgentInfo, AgentRuntime
 from letta_matrix.store.agents import Agent, AgentDirectory, AgentStatus
 from letta_matrix.toolbox.agent_tools import AGENT, known_to
-from letta_matrix.toolbox.faults import Fault, ToolError
 from letta_matrix.toolbox.finding import find_agent
-from letta_matrix.toolbox.principal import Scope
 from letta_matrix.toolbox.tool import (
     Caller,
     Line,

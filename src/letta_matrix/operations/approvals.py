@@ -5,13 +5,13 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field
 from typing_extensions import TypedDict
 
+from letta_matrix.access.faults import Fault, ToolError
 from letta_matrix.conversations.approvals import Approvals
 from letta_matrix.matrix.formatting import clean_text
 from letta_matrix.matrix.homeserver import HomeserverUnavailable
 from letta_matrix.matrix.verbatim import inline_code as code
 from letta_matrix.operations.operation import is_admin, operation
 from letta_matrix.store.approvals import Approval, ApprovalStatus
-from letta_matrix.toolbox.faults import Fault, ToolError
 from letta_matrix.toolbox.tool import Caller, Params, Result, WriteParams
 
 _STATUS = {

@@ -8,6 +8,8 @@ from mautrix.errors import MatrixRequestError
 from pydantic import Field
 from typing_extensions import TypedDict
 
+from letta_matrix.access.faults import Fault, ToolError
+from letta_matrix.access.principal import Scope
 from letta_matrix.common import clock
 from letta_matrix.common.json_fields import mapping
 from letta_matrix.matrix.content import MARKER
@@ -20,8 +22,6 @@ from letta_matrix.operations.portals import Network, network_of
 from letta_matrix.portals.bridges import Bridge
 from letta_matrix.portals.policy import PortalPolicy
 from letta_matrix.store.meta import Meta
-from letta_matrix.toolbox.faults import Fault, ToolError
-from letta_matrix.toolbox.principal import Scope
 from letta_matrix.toolbox.tool import Caller, Result, WriteParams
 
 _COMES_WITHIN, _ANSWERS_WITHIN, _QUIET = 20.0, 8.0, 0.6

@@ -3,8 +3,8 @@
 from collections.abc import Callable
 from typing import Any
 
-from letta_matrix.toolbox.faults import Fault, ToolError
-from letta_matrix.toolbox.principal import Scope
+from letta_matrix.access.faults import Fault, ToolError
+from letta_matrix.access.principal import Scope
 from letta_matrix.toolbox.tool import LONGEST_WAIT, Caller, Run, tool
 
 

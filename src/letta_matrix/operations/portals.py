@@ -5,6 +5,8 @@ from typing import Annotated
 from pydantic import Field
 from typing_extensions import TypedDict
 
+from letta_matrix.access.faults import Fault, ToolError
+from letta_matrix.access.principal import Scope
 from letta_matrix.matrix.verbatim import inline_code as code
 from letta_matrix.operations.operation import operation
 from letta_matrix.portals.contacts import EVERYBODY, normal
@@ -12,9 +14,7 @@ from letta_matrix.portals.policy import PortalPolicy
 from letta_matrix.store.agents import AgentDirectory, AgentStatus
 from letta_matrix.store.portals import BLOCKED, Contact, Portal
 from letta_matrix.store.rooms import Rooms
-from letta_matrix.toolbox.faults import Fault, ToolError
 from letta_matrix.toolbox.finding import find_agent
-from letta_matrix.toolbox.principal import Scope
 from letta_matrix.toolbox.tool import Caller, Line, Params, Result, WriteParams
 
 Network = Annotated[

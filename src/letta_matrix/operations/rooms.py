@@ -3,11 +3,11 @@
 from pydantic import Field
 from typing_extensions import TypedDict
 
+from letta_matrix.access.faults import ToolError
+from letta_matrix.access.principal import Scope
 from letta_matrix.operations.operation import operation
 from letta_matrix.store.rooms import Rooms
 from letta_matrix.toolbox.agent_tools import AGENT
-from letta_matrix.toolbox.faults import ToolError
-from letta_matrix.toolbox.principal import Scope
 from letta_matrix.toolbox.tool import Caller, Line, Result, WriteParams
 
 

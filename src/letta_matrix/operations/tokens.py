@@ -6,6 +6,7 @@ from typing import Annotated, Any, Self
 import structlog
 from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
+from letta_matrix.access.faults import Fault, ToolError
 from letta_matrix.access.grants import (
     LONGEST_LABEL,
     ROOM_ID,
@@ -14,12 +15,11 @@ from letta_matrix.access.grants import (
     rooms_for,
     scopes_for,
 )
+from letta_matrix.access.principal import Principal, Scope
 from letta_matrix.access.secrets import issue
 from letta_matrix.operations.operation import operation
 from letta_matrix.store.agents import AgentDirectory, AgentStatus
 from letta_matrix.store.tokens import TokenStore
-from letta_matrix.toolbox.faults import Fault, ToolError
-from letta_matrix.toolbox.principal import Principal, Scope
 from letta_matrix.toolbox.tool import Caller, Params, Result
 
 log = structlog.get_logger()

@@ -6,13 +6,13 @@ from enum import StrEnum
 from pydantic import Field
 from typing_extensions import TypedDict
 
+from letta_matrix.access.faults import Fault, ToolError
 from letta_matrix.matrix.verbatim import inline_code as code
 from letta_matrix.operations.operation import is_admin, operation
 from letta_matrix.store.agents import AgentDirectory
 from letta_matrix.store.outbox import Outbox
 from letta_matrix.store.places import Place
 from letta_matrix.store.turns import Turn, TurnStore
-from letta_matrix.toolbox.faults import Fault, ToolError
 from letta_matrix.toolbox.tool import Caller, Result, WriteParams
 
 Cancel = Callable[[Callable[[Turn], bool]], Awaitable[int]]

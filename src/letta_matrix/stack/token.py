@@ -49,8 +49,8 @@ async def _is_accepted(text: str, store: "TokenStore") -> bool:
 
 
 async def _new(path: Path, store: "TokenStore") -> str:
+    from letta_matrix.access.principal import Scope
     from letta_matrix.access.secrets import issue
-    from letta_matrix.toolbox.principal import Scope
 
     text, token = issue(agent_id="", scopes=frozenset(Scope), label=_LABEL)
     # The file first: a token that nobody has would stay for ever.

@@ -5,10 +5,10 @@ from typing import NotRequired
 from pydantic import Field
 from typing_extensions import TypedDict
 
+from letta_matrix.access.principal import Scope
 from letta_matrix.store.agents import Agent, AgentDirectory, AgentStatus
 from letta_matrix.store.rooms import Rooms
 from letta_matrix.toolbox.finding import find_agent
-from letta_matrix.toolbox.principal import Scope
 from letta_matrix.toolbox.results import UNTRUSTED, cut, fit_items
 from letta_matrix.toolbox.tool import Caller, Line, Params, Result, tool
 

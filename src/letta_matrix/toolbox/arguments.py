@@ -5,7 +5,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from letta_matrix.toolbox.faults import ToolError
+from letta_matrix.access.faults import ToolError
 from letta_matrix.toolbox.results import cut
 from letta_matrix.toolbox.tool import Params, Tool
 

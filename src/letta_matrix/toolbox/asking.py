@@ -11,16 +11,16 @@ from mautrix.errors import MatrixRequestError
 from pydantic import Field
 from typing_extensions import TypedDict
 
+from letta_matrix.access.faults import ToolError
+from letta_matrix.access.principal import Scope
 from letta_matrix.common.tasks import Tasks
+from letta_matrix.matrix.arrivals import Arrivals
 from letta_matrix.matrix.content import BESIDE, edit_content, text_content, thread_relation
 from letta_matrix.matrix.events import Event
 from letta_matrix.matrix.homeserver import HomeserverUnavailable
 from letta_matrix.store.agents import AgentDirectory
 from letta_matrix.store.places import Place
-from letta_matrix.toolbox.arrivals import Arrivals
-from letta_matrix.toolbox.faults import ToolError
 from letta_matrix.toolbox.naming import OptionalEvent, OptionalRoom, living_room
-from letta_matrix.toolbox.principal import Scope
 from letta_matrix.toolbox.progress import telling
 from letta_matrix.toolbox.questions import KEYS, Answer, Question, Questions
 from letta_matrix.toolbox.results import UNTRUSTED, cut

@@ -7,6 +7,8 @@ from typing import Annotated, Any, NamedTuple, NotRequired
 from pydantic import Field, StringConstraints
 from typing_extensions import TypedDict
 
+from letta_matrix.access.faults import Fault, ToolError
+from letta_matrix.access.principal import Scope
 from letta_matrix.common.json_fields import mapping
 from letta_matrix.matrix.events import newest_content
 from letta_matrix.matrix.formatting import clean_text
@@ -18,10 +20,8 @@ from letta_matrix.matrix.media import (
     NoMediaAddress,
     download,
 )
-from letta_matrix.toolbox.faults import Fault, ToolError
 from letta_matrix.toolbox.known_rooms import KnownRooms
 from letta_matrix.toolbox.naming import OptionalEvent, OptionalRoom, not_in, room_of
-from letta_matrix.toolbox.principal import Scope
 from letta_matrix.toolbox.results import LIMIT, UNTRUSTED, cut, size
 from letta_matrix.toolbox.tool import Caller, Params, Result, tool
 from letta_matrix.toolbox.writing import ROOM, existing

@@ -7,13 +7,13 @@ from typing import Any
 from pydantic import Field
 from typing_extensions import TypedDict
 
+from letta_matrix.access.faults import Fault, ToolError
+from letta_matrix.access.principal import Scope
 from letta_matrix.common.json_fields import mapping
 from letta_matrix.matrix.content import edit_content
 from letta_matrix.matrix.events import Event
 from letta_matrix.matrix.formatting import clean_text
-from letta_matrix.toolbox.faults import Fault, ToolError
 from letta_matrix.toolbox.naming import room_of
-from letta_matrix.toolbox.principal import Scope
 from letta_matrix.toolbox.tool import (
     Caller,
     EventId,

@@ -8,12 +8,12 @@ from typing import NotRequired
 
 from pydantic import Field
 
+from letta_matrix.access.faults import Fault, ToolError
+from letta_matrix.access.principal import Scope
 from letta_matrix.common.audio_headers import audio_seconds, audio_type
 from letta_matrix.common.image_headers import Shape, image_shape
 from letta_matrix.matrix.content import MARKER, content_size, text_content
 from letta_matrix.matrix.splitting import CONTENT_LIMIT
-from letta_matrix.toolbox.faults import Fault, ToolError
-from letta_matrix.toolbox.principal import Scope
 from letta_matrix.toolbox.tool import Caller, Result, RoomRef, WriteParams, tool
 from letta_matrix.toolbox.uploads import Attachment, Posted, file_of, post, safe_name
 from letta_matrix.toolbox.writing import ROOM, fitting, spoken

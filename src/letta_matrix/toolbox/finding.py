@@ -3,9 +3,9 @@
 import difflib
 from collections.abc import Sequence
 
+from letta_matrix.access.faults import Fault, ToolError
 from letta_matrix.matrix.verbatim import inline_code as code
 from letta_matrix.store.agents import Agent
-from letta_matrix.toolbox.faults import Fault, ToolError
 
 _NAMED = 10
 

@@ -8,7 +8,8 @@ from mautrix.errors import MatrixRequestError
 from pydantic import Field
 from typing_extensions import TypedDict
 
-from letta_matrix.toolbox.faults import Fault, ToolError
+from letta_matrix.access.faults import Fault, ToolError
+from letta_matrix.access.principal import Scope
 from letta_matrix.toolbox.membership import Membership, membership_of
 from letta_matrix.toolbox.naming import (
     Words,
@@ -20,7 +21,6 @@ from letta_matrix.toolbox.naming import (
     room_of,
     successor_of,
 )
-from letta_matrix.toolbox.principal import Scope
 from letta_matrix.toolbox.results import UNTRUSTED, cut
 from letta_matrix.toolbox.tool import Caller, Result, RoomRef, UserRef, WriteParams, tool
 from letta_matrix.toolbox.writing import ROOM

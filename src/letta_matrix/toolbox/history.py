@@ -9,16 +9,16 @@ from mautrix.errors import MatrixRequestError
 from pydantic import Field
 from typing_extensions import TypedDict
 
+from letta_matrix.access.faults import Fault, ToolError
+from letta_matrix.access.principal import Scope
 from letta_matrix.common.json_fields import Json
 from letta_matrix.matrix.events import Event
 from letta_matrix.matrix.intent import Intent
 from letta_matrix.matrix.room_reading import Page
 from letta_matrix.store.agents import AgentDirectory
-from letta_matrix.toolbox.faults import Fault, ToolError
 from letta_matrix.toolbox.known_rooms import KnownRooms
 from letta_matrix.toolbox.naming import not_in, room_of
 from letta_matrix.toolbox.paging import collect
-from letta_matrix.toolbox.principal import Scope
 from letta_matrix.toolbox.results import UNTRUSTED, fit_texts
 from letta_matrix.toolbox.timeline import FILTER, Message, as_edited, entry, is_message
 from letta_matrix.toolbox.tool import Caller, EventId, Params, Result, RoomRef, tool

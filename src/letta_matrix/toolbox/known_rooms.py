@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from letta_matrix.common import clock
+from letta_matrix.matrix.arrivals import Arrivals
 from letta_matrix.matrix.intent import Intent
-from letta_matrix.toolbox.arrivals import Arrivals
 
 _CARD_FOR = 30.0
 _MEMBER_FOR = 10.0

@@ -10,10 +10,10 @@ from weakref import WeakValueDictionary
 
 import structlog
 
+from letta_matrix.access.faults import Fault, ToolError
 from letta_matrix.common.tasks import Tasks
 from letta_matrix.store.audit import AuditEntry, AuditStore
 from letta_matrix.store.database import StoreUnavailable
-from letta_matrix.toolbox.faults import Fault, ToolError
 from letta_matrix.toolbox.notes import Notes
 from letta_matrix.toolbox.tool import Result
 

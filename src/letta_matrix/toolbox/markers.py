@@ -5,9 +5,9 @@ from typing import NotRequired
 from pydantic import Field
 from typing_extensions import TypedDict
 
-from letta_matrix.toolbox.faults import Fault, ToolError
+from letta_matrix.access.faults import Fault, ToolError
+from letta_matrix.access.principal import Scope
 from letta_matrix.toolbox.naming import OptionalEvent, not_in, room_of
-from letta_matrix.toolbox.principal import Scope
 from letta_matrix.toolbox.tool import Caller, Result, RoomRef, WriteParams, tool
 from letta_matrix.toolbox.writing import ROOM, existing
 

@@ -5,6 +5,8 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 
+from letta_matrix.access.faults import Fault, ToolError
+from letta_matrix.access.principal import Scope
 from letta_matrix.config import Config
 from letta_matrix.matrix.events import Event
 from letta_matrix.matrix.homeserver import Homeserver
@@ -13,8 +15,6 @@ from letta_matrix.matrix.intent import Intent
 from letta_matrix.store.agents import AgentDirectory
 from letta_matrix.store.rooms import Rooms
 from letta_matrix.toolbox.agent_tools import known_to
-from letta_matrix.toolbox.faults import Fault, ToolError
-from letta_matrix.toolbox.principal import Scope
 from letta_matrix.toolbox.tool import Caller
 
 log = structlog.get_logger()

@@ -7,6 +7,8 @@ from typing import NotRequired
 from pydantic import Field
 from typing_extensions import TypedDict
 
+from letta_matrix.access.faults import Fault, ToolError
+from letta_matrix.access.principal import Scope
 from letta_matrix.common import clock
 from letta_matrix.common.parts import part
 from letta_matrix.config import Config
@@ -16,9 +18,7 @@ from letta_matrix.store.outbox import Outbox
 from letta_matrix.store.rooms import Rooms
 from letta_matrix.store.turns import TurnStatus, TurnStore, turn_id_of
 from letta_matrix.toolbox.agent_tools import AGENT, known_to
-from letta_matrix.toolbox.faults import Fault, ToolError
 from letta_matrix.toolbox.finding import find_agent
-from letta_matrix.toolbox.principal import Scope
 from letta_matrix.toolbox.progress import telling
 from letta_matrix.toolbox.results import UNTRUSTED, cut, fit_texts
 from letta_matrix.toolbox.tool import (

@@ -9,8 +9,8 @@ from typing import Annotated
 from mautrix.errors import MatrixRequestError
 from pydantic import AfterValidator, StringConstraints
 
+from letta_matrix.access.faults import Fault, ToolError
 from letta_matrix.matrix.intent import Intent
-from letta_matrix.toolbox.faults import Fault, ToolError
 from letta_matrix.toolbox.tool import Caller, clean
 
 _AT_ONCE = 8

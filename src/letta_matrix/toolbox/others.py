@@ -8,8 +8,8 @@ from typing import Any, NotRequired
 from pydantic import Field
 from typing_extensions import TypedDict
 
-from letta_matrix.toolbox.faults import ToolError
-from letta_matrix.toolbox.principal import Principal, Scope
+from letta_matrix.access.faults import ToolError
+from letta_matrix.access.principal import Principal, Scope
 from letta_matrix.toolbox.tool import Caller, Params, Result, Tool, made, tool
 
 OTHERS = "matrix_other_tools"

@@ -6,6 +6,7 @@ from typing import Any
 import structlog
 from mautrix.errors import MatrixRequestError
 
+from letta_matrix.access.faults import Fault, ToolError
 from letta_matrix.matrix.errors import refusal
 from letta_matrix.matrix.homeserver import HomeserverUnavailable
 from letta_matrix.runtimes.faults import (
@@ -16,7 +17,6 @@ from letta_matrix.runtimes.faults import (
     RuntimeUnavailable,
 )
 from letta_matrix.store.database import StoreUnavailable
-from letta_matrix.toolbox.faults import Fault, ToolError
 from letta_matrix.toolbox.results import sentence
 from letta_matrix.toolbox.tool import Caller, Params, Result, Tool, WriteParams
 

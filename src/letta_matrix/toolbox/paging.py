@@ -4,9 +4,9 @@ import re
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
+from letta_matrix.access.faults import ToolError
 from letta_matrix.common.json_fields import Json
 from letta_matrix.matrix.room_reading import Page
-from letta_matrix.toolbox.faults import ToolError
 from letta_matrix.toolbox.timeline import is_message
 
 _MOST_PAGES = 8

@@ -7,14 +7,14 @@ from typing import Annotated, Any, NotRequired
 from pydantic import Field
 from typing_extensions import TypedDict
 
+from letta_matrix.access.faults import Fault, ToolError
+from letta_matrix.access.principal import Scope
 from letta_matrix.common.json_fields import items, mapping
 from letta_matrix.matrix.content import MARKER
 from letta_matrix.matrix.events import Event, RawEvent
 from letta_matrix.matrix.polls import KEYS, MOST_OPTIONS, POLL, STARTS, TEXT, first_of, text_of
 from letta_matrix.matrix.power_levels import creators, level_of, needed_for
-from letta_matrix.toolbox.faults import Fault, ToolError
 from letta_matrix.toolbox.naming import room_of
-from letta_matrix.toolbox.principal import Scope
 from letta_matrix.toolbox.results import UNTRUSTED, cut
 from letta_matrix.toolbox.tool import (
     Caller,

@@ -4,9 +4,9 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from letta_matrix.access.faults import Fault, ToolError
 from letta_matrix.common.json_fields import mapping
 from letta_matrix.matrix.power_levels import creators
-from letta_matrix.toolbox.faults import Fault, ToolError
 
 HIGHEST = 2**53 - 1
 """The largest integer in an event (spec appendices: Canonical JSON)."""

@@ -6,11 +6,11 @@ from mautrix.errors import MatrixRequestError
 from pydantic import Field
 from typing_extensions import TypedDict
 
+from letta_matrix.access.faults import Fault, ToolError
+from letta_matrix.access.principal import Scope
 from letta_matrix.matrix.formatting import clean_text
 from letta_matrix.store.agents import AgentDirectory
 from letta_matrix.toolbox.agent_tools import known_to
-from letta_matrix.toolbox.faults import Fault, ToolError
-from letta_matrix.toolbox.principal import Scope
 from letta_matrix.toolbox.results import UNTRUSTED, cut
 from letta_matrix.toolbox.tool import Caller, Params, Result, UserRef, tool
 

@@ -6,11 +6,11 @@ from typing import NotRequired
 from pydantic import Field
 from typing_extensions import TypedDict
 
+from letta_matrix.access.principal import Scope
 from letta_matrix.matrix.intent import Intent
 from letta_matrix.store.agents import AgentDirectory
 from letta_matrix.toolbox.known_rooms import KnownRooms
 from letta_matrix.toolbox.naming import not_in, room_of
-from letta_matrix.toolbox.principal import Scope
 from letta_matrix.toolbox.results import UNTRUSTED, cut, first_of, fit_items
 from letta_matrix.toolbox.tool import Caller, Params, Result, RoomRef, tool
 from letta_matrix.toolbox.writing import ROOM

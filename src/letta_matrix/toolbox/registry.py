@@ -12,8 +12,12 @@ from typing import Any
 
 import structlog
 
+from letta_matrix.access.faults import Fault, ToolError
+from letta_matrix.access.principal import Principal, Scope
+from letta_matrix.access.rate_limit import RateLimit
 from letta_matrix.common import clock
 from letta_matrix.config import Config
+from letta_matrix.matrix.arrivals import Arrivals
 from letta_matrix.matrix.homeserver import Homeserver
 from letta_matrix.matrix.intent import Intent
 from letta_matrix.runtimes.protocol import ToolCall, ToolHandler, ToolResult, ToolSpec
@@ -27,10 +31,8 @@ from letta_matrix.store.turns import Turn, TurnStatus, TurnStore
 from letta_matrix.toolbox import editing, files, markers, polls, spaces, writing
 from letta_matrix.toolbox.agent_tools import AgentTools
 from letta_matrix.toolbox.arguments import parse
-from letta_matrix.toolbox.arrivals import Arrivals
 from letta_matrix.toolbox.asking import Asking
 from letta_matrix.toolbox.downloads import Downloads
-from letta_matrix.toolbox.faults import Fault, ToolError
 from letta_matrix.toolbox.guests import Guests
 from letta_matrix.toolbox.history import Histories
 from letta_matrix.toolbox.known_rooms import KnownRooms
@@ -40,10 +42,8 @@ from letta_matrix.toolbox.messaging import Messaging
 from letta_matrix.toolbox.notes import Notes
 from letta_matrix.toolbox.others import OTHERS, called_by, others_tool
 from letta_matrix.toolbox.outcome import NO_DATABASE, outcome_of
-from letta_matrix.toolbox.principal import Principal, Scope
 from letta_matrix.toolbox.profiles import Profiles
 from letta_matrix.toolbox.questions import Questions
-from letta_matrix.toolbox.rate_limit import RateLimit
 from letta_matrix.toolbox.reading import Reading
 from letta_matrix.toolbox.results import bounded, compact
 from letta_matrix.toolbox.room_info import RoomInfos

@@ -9,6 +9,8 @@ from mautrix.errors import MNotFound
 from pydantic import Field, StringConstraints
 from typing_extensions import TypedDict
 
+from letta_matrix.access.faults import Fault, ToolError
+from letta_matrix.access.principal import Scope
 from letta_matrix.common.json_fields import mapping
 from letta_matrix.matrix.formatting import clean_text
 from letta_matrix.matrix.intent import Intent
@@ -19,10 +21,8 @@ from letta_matrix.matrix.power_levels import (
     needed_for,
     needed_to_send,
 )
-from letta_matrix.toolbox.faults import Fault, ToolError
 from letta_matrix.toolbox.known_rooms import KnownRooms
 from letta_matrix.toolbox.naming import not_in, room_of
-from letta_matrix.toolbox.principal import Scope
 from letta_matrix.toolbox.results import LIMIT, UNTRUSTED, cut, size
 from letta_matrix.toolbox.tool import Caller, Params, Result, RoomRef, tool
 from letta_matrix.toolbox.writing import ROOM

@@ -7,13 +7,13 @@ from mautrix.errors import MatrixRequestError
 from pydantic import Field
 from typing_extensions import TypedDict
 
+from letta_matrix.access.faults import Fault, ToolError
+from letta_matrix.access.principal import Scope
 from letta_matrix.common.json_fields import mapping
 from letta_matrix.matrix.content import MARKER
 from letta_matrix.matrix.errors import refusal
-from letta_matrix.toolbox.faults import Fault, ToolError
 from letta_matrix.toolbox.membership import Membership
 from letta_matrix.toolbox.naming import OptionalRoom, Words
-from letta_matrix.toolbox.principal import Scope
 from letta_matrix.toolbox.results import cut
 from letta_matrix.toolbox.spaces import link, space_of
 from letta_matrix.toolbox.tool import Caller, Line, Result, UserRef, WriteParams, tool

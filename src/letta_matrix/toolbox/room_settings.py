@@ -7,12 +7,12 @@ from weakref import WeakValueDictionary
 from pydantic import AfterValidator, Field, StringConstraints
 from typing_extensions import TypedDict
 
+from letta_matrix.access.faults import Fault, ToolError
+from letta_matrix.access.principal import Scope
 from letta_matrix.matrix.intent import Intent
-from letta_matrix.toolbox.faults import Fault, ToolError
 from letta_matrix.toolbox.membership import Membership
 from letta_matrix.toolbox.naming import Words, living_room
 from letta_matrix.toolbox.power import HIGHEST, Powers
-from letta_matrix.toolbox.principal import Scope
 from letta_matrix.toolbox.tool import Caller, Result, RoomRef, UserRef, WriteParams, tool
 from letta_matrix.toolbox.writing import ROOM
 

@@ -5,6 +5,7 @@ from typing import Annotated, NotRequired
 from pydantic import Field, StringConstraints
 from typing_extensions import TypedDict
 
+from letta_matrix.access.principal import Scope
 from letta_matrix.common.json_fields import Json
 from letta_matrix.matrix.room_reading import Page
 from letta_matrix.store.agents import AgentDirectory
@@ -12,7 +13,6 @@ from letta_matrix.toolbox.history import NOTE, PLACE, agent_names
 from letta_matrix.toolbox.known_rooms import KnownRooms
 from letta_matrix.toolbox.naming import OptionalRoom, OptionalUser, not_in, room_of
 from letta_matrix.toolbox.paging import collect
-from letta_matrix.toolbox.principal import Scope
 from letta_matrix.toolbox.results import UNTRUSTED, cut, fit_texts
 from letta_matrix.toolbox.timeline import Message, as_edited, entry, is_message
 from letta_matrix.toolbox.tool import Caller, Line, Params, Result, tool

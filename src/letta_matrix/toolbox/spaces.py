@@ -6,11 +6,11 @@ from mautrix.errors import MatrixRequestError
 from pydantic import Field
 from typing_extensions import TypedDict
 
+from letta_matrix.access.faults import Fault, ToolError
+from letta_matrix.access.principal import Scope
 from letta_matrix.matrix.errors import refusal
 from letta_matrix.matrix.intent import Intent
-from letta_matrix.toolbox.faults import Fault, ToolError
 from letta_matrix.toolbox.naming import living_room
-from letta_matrix.toolbox.principal import Scope
 from letta_matrix.toolbox.results import cut
 from letta_matrix.toolbox.tool import Caller, Result, RoomRef, WriteParams, tool
 from letta_matrix.toolbox.writing import ROOM

@@ -9,13 +9,13 @@ from typing import Annotated, Any, Generic, TypeVar, get_type_hints
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema
 
+from letta_matrix.access.principal import Principal, Scope
 from letta_matrix.matrix.formatting import clean_text
 from letta_matrix.matrix.intent import Intent
 from letta_matrix.matrix.transactions import txn_id
 from letta_matrix.store.places import Place
 from letta_matrix.toolbox.known_rooms import KnownRooms
 from letta_matrix.toolbox.notes import Notes
-from letta_matrix.toolbox.principal import Principal, Scope
 
 LONGEST_WAIT = 280.0
 """Seconds a tool may wait for somebody: the App Server gives a call 5 minutes at most."""

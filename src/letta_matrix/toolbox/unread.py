@@ -7,6 +7,7 @@ from typing import NamedTuple, NotRequired
 from pydantic import Field
 from typing_extensions import TypedDict
 
+from letta_matrix.access.principal import Scope
 from letta_matrix.common.json_fields import items, mapping
 from letta_matrix.matrix.events import Event, RawEvent
 from letta_matrix.matrix.intent import Intent
@@ -14,7 +15,6 @@ from letta_matrix.matrix.room_reading import Snapshot
 from letta_matrix.store.agents import AgentDirectory
 from letta_matrix.toolbox.history import agent_names
 from letta_matrix.toolbox.known_rooms import KnownRooms
-from letta_matrix.toolbox.principal import Scope
 from letta_matrix.toolbox.results import UNTRUSTED, cut, fit_texts
 from letta_matrix.toolbox.timeline import Message, entry, is_message
 from letta_matrix.toolbox.tool import Caller, Params, Result, tool

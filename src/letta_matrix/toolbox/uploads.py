@@ -9,10 +9,10 @@ from typing import NotRequired
 
 from typing_extensions import TypedDict
 
+from letta_matrix.access.faults import Fault, ToolError
 from letta_matrix.matrix.formatting import clean_text
 from letta_matrix.matrix.homeserver import HomeserverUnavailable
 from letta_matrix.matrix.media import MediaFault, download
-from letta_matrix.toolbox.faults import Fault, ToolError
 from letta_matrix.toolbox.naming import not_in, room_of
 from letta_matrix.toolbox.tool import Caller
 from letta_matrix.toolbox.writing import GIVE_UP_AFTER, marker_of

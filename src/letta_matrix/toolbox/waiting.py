@@ -8,16 +8,16 @@ from typing import NotRequired
 from pydantic import Field
 from typing_extensions import TypedDict
 
+from letta_matrix.access.faults import ToolError
+from letta_matrix.access.principal import Scope
 from letta_matrix.common import clock
 from letta_matrix.common.json_fields import mapping
+from letta_matrix.matrix.arrivals import Arrivals
 from letta_matrix.matrix.content import LIVE
 from letta_matrix.matrix.events import Event, RawEvent, newest_content
 from letta_matrix.store.agents import AgentDirectory
-from letta_matrix.toolbox.arrivals import Arrivals
-from letta_matrix.toolbox.faults import ToolError
 from letta_matrix.toolbox.history import agent_names
 from letta_matrix.toolbox.naming import OptionalEvent, OptionalUser, not_in, room_of
-from letta_matrix.toolbox.principal import Scope
 from letta_matrix.toolbox.progress import telling
 from letta_matrix.toolbox.results import UNTRUSTED, fit_texts
 from letta_matrix.toolbox.timeline import FILTER, Message, entry, is_message

@@ -9,6 +9,8 @@ from mautrix.errors import MNotFound
 from pydantic import Field
 from typing_extensions import TypedDict
 
+from letta_matrix.access.faults import Fault, ToolError
+from letta_matrix.access.principal import Scope
 from letta_matrix.common.json_fields import mapping
 from letta_matrix.matrix.content import (
     BESIDE,
@@ -22,9 +24,7 @@ from letta_matrix.matrix.content import (
 from letta_matrix.matrix.events import Event
 from letta_matrix.matrix.formatting import clean_text
 from letta_matrix.matrix.splitting import CONTENT_LIMIT, split
-from letta_matrix.toolbox.faults import Fault, ToolError
 from letta_matrix.toolbox.naming import room_of
-from letta_matrix.toolbox.principal import Scope
 from letta_matrix.toolbox.tool import (
     Caller,
     EventId,

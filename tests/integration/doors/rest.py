@@ -12,9 +12,9 @@ import aiohttp
 from tests.integration.bridge_world import World
 from yarl import URL
 
+from letta_matrix.access.principal import Scope
 from letta_matrix.access.secrets import issue
 from letta_matrix.doors.rest.problems import MEDIA_TYPE
-from letta_matrix.toolbox.principal import Scope
 
 Headers = Mapping[str, str] | None
 

@@ -10,8 +10,8 @@ from tests.integration.doors.rest import Answer, Rest, rest_as
 from tests.servers import Homeserver
 from tests.waiting import Clock, eventually
 
+from letta_matrix.access.principal import Scope
 from letta_matrix.doors.rest.compat_login import SESSION_NAME
-from letta_matrix.toolbox.principal import Scope
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from tests.integration.doors.doors_world import new_key
 from tests.integration.doors.rest import Rest, rest_as
 from tests.waiting import eventually
 
-from letta_matrix.toolbox.principal import Scope
+from letta_matrix.access.principal import Scope
 
 PNG = bytes.fromhex(
     "89504e470d0a1a0a0000000d4948445200000001000000010802000000907753de0000000c49444154789c63f8cfc0"

@@ -10,8 +10,8 @@ from tests.integration.doors.doors_world import Gates, new_key
 from tests.integration.doors.rest import Rest, rest_as
 from tests.waiting import eventually
 
+from letta_matrix.access.principal import Scope
 from letta_matrix.matrix.content import CURSOR
-from letta_matrix.toolbox.principal import Scope
 
 
 def messages_of(room: Room) -> str:

@@ -8,10 +8,10 @@ from tests.integration.bridge_world import Room, World
 from tests.integration.doors.doors_world import new_key
 from tests.waiting import eventually
 
+from letta_matrix.access.principal import Scope
 from letta_matrix.access.secrets import issue
 from letta_matrix.client import ApiError, LettaMatrix
 from letta_matrix.store.tokens import TokenStore
-from letta_matrix.toolbox.principal import Scope
 
 
 @pytest.fixture(scope="module")

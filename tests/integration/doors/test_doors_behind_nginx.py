@@ -25,8 +25,8 @@ from tests.mcp_socket import INITIALIZE, RawClient
 from tests.servers import ServerProcess, free_port
 from tests.waiting import within
 
+from letta_matrix.access.principal import TOOL_SCOPES
 from letta_matrix.stack.supervisor import Command
-from letta_matrix.toolbox.principal import TOOL_SCOPES
 
 NGINX = shutil.which("nginx", path="/usr/local/sbin:/usr/sbin:/usr/local/bin:/usr/bin")
 PAGE = Path(__file__).parents[3] / "docs/how-to/proxies.md"

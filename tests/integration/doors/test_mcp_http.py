@@ -19,10 +19,10 @@ from tests.integration.bridge_world import Room, World
 from tests.integration.doors.doors_world import Gates, new_key
 from tests.waiting import DEADLINE, Clock, within
 
+from letta_matrix.access.principal import TOOL_SCOPES, Scope
 from letta_matrix.access.secrets import issue
 from letta_matrix.doors.mcp.results import FAULT
 from letta_matrix.toolbox.others import OTHERS
-from letta_matrix.toolbox.principal import TOOL_SCOPES, Scope
 
 GIF = base64.b64encode(b"GIF89a\x01\x00\x01\x00\x00\x00\x00;").decode()
 LEGACY, MODERN = "legacy", "2026-07-28"

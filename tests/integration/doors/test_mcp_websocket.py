@@ -23,8 +23,8 @@ from tests.integration.bridge_world import Json, Person, Room, World
 from tests.mcp_socket import RawClient, raw_client, transport
 from tests.waiting import DEADLINE, deadline, eventually
 
+from letta_matrix.access.principal import TOOL_SCOPES, Scope
 from letta_matrix.access.secrets import issue
-from letta_matrix.toolbox.principal import TOOL_SCOPES, Scope
 
 UPDATED = "notifications/resources/updated"
 

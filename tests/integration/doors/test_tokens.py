@@ -16,8 +16,8 @@ from tests.integration.doors.rest import Answer, Rest, rest_as
 from tests.servers import Homeserver
 from tests.waiting import Clock, eventually
 
+from letta_matrix.access.principal import Scope
 from letta_matrix.matrix.identifiers import room_alias
-from letta_matrix.toolbox.principal import Scope
 
 Tokens = Callable[..., Awaitable[str]]
 

@@ -10,10 +10,10 @@ from tests.integration.bridge_world import Json, Person, Room, World
 from tests.integration.doors.doors_world import BOT, Gates, conversation_of, new_key
 from tests.waiting import eventually, within
 
+from letta_matrix.access.faults import ToolError
+from letta_matrix.access.principal import Principal
 from letta_matrix.matrix.content import MARKER
-from letta_matrix.toolbox.faults import ToolError
 from letta_matrix.toolbox.others import OTHERS
-from letta_matrix.toolbox.principal import Principal
 from letta_matrix.toolbox.waiting import _Watch
 
 

@@ -7,7 +7,7 @@ import pytest
 from tests.integration.bridge_world import Json
 from tests.integration.toolbox.toolbox_bench import Bench
 
-from letta_matrix.toolbox.faults import Fault, ToolError
+from letta_matrix.access.faults import Fault, ToolError
 
 Read = Callable[..., Awaitable[Json]]
 

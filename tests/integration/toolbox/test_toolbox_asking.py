@@ -9,8 +9,8 @@ from tests.integration.bridge_world import Json
 from tests.integration.toolbox.toolbox_bench import Bench
 from tests.waiting import Clock, settled, within
 
+from letta_matrix.access.faults import Fault, ToolError
 from letta_matrix.store.agents import Agent
-from letta_matrix.toolbox.faults import Fault, ToolError
 
 BOT = "@letta:localhost"
 

@@ -13,11 +13,11 @@ from tests.integration.toolbox.readers import Read, fault_of, post_file, say, up
 from tests.integration.toolbox.toolbox_bench import Bench
 from tests.tool_arguments import arguments as tool_arguments
 
+from letta_matrix.access.faults import Fault, ToolError
+from letta_matrix.access.principal import Scope
 from letta_matrix.matrix.content import text_content
 from letta_matrix.matrix.intent import Intent
 from letta_matrix.store.agents import Agent
-from letta_matrix.toolbox.faults import Fault, ToolError
-from letta_matrix.toolbox.principal import Scope
 from letta_matrix.toolbox.results import LIMIT, size
 from letta_matrix.toolbox.tool import Tool
 

@@ -8,6 +8,7 @@ from tests.integration.bridge_world import Json
 from tests.integration.toolbox.toolbox_bench import Bench
 from tests.waiting import eventually, within
 
+from letta_matrix.access.faults import ToolError
 from letta_matrix.conversations.new_turns import new_turn
 from letta_matrix.matrix.content import MARKER
 from letta_matrix.matrix.intent import Intent
@@ -15,7 +16,6 @@ from letta_matrix.store.agents import Agent
 from letta_matrix.store.inbox import Inbox, InboxEntry, InboxState
 from letta_matrix.store.turns import TurnKind
 from letta_matrix.toolbox import messaging, visits
-from letta_matrix.toolbox.faults import ToolError
 
 
 @pytest.fixture

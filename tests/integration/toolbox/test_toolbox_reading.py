@@ -7,11 +7,11 @@ import secrets
 from tests.integration.toolbox.readers import Read, fault_of, say, texts
 from tests.integration.toolbox.toolbox_bench import Bench
 
+from letta_matrix.access.faults import Fault
 from letta_matrix.matrix.content import edit_content, text_content
 from letta_matrix.matrix.intent import Intent
 from letta_matrix.runtimes.protocol import ToolCall
 from letta_matrix.store.agents import Agent
-from letta_matrix.toolbox.faults import Fault
 
 
 async def test_pages_leave_nothing_out_where_much_is_not_said(

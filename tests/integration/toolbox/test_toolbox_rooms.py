@@ -12,14 +12,14 @@ from tests.integration.bridge_world import Json, Person
 from tests.integration.toolbox.toolbox_bench import Bench
 from tests.tool_arguments import arguments as tool_arguments
 
+from letta_matrix.access.faults import Fault, ToolError
+from letta_matrix.access.principal import Scope
 from letta_matrix.matrix.homeserver import HomeserverUnavailable
 from letta_matrix.matrix.intent import Intent
 from letta_matrix.store.agents import Agent
 from letta_matrix.store.audit import AuditStore
 from letta_matrix.store.database import StoreUnavailable
-from letta_matrix.toolbox.faults import Fault, ToolError
 from letta_matrix.toolbox.power import Powers
-from letta_matrix.toolbox.principal import Scope
 
 BOT = "@letta:localhost"
 

@@ -15,10 +15,10 @@ from tests.integration.bridge_world import Json
 from tests.integration.toolbox.toolbox_bench import Bench
 from tests.waiting import within
 
+from letta_matrix.access.faults import Fault, ToolError
 from letta_matrix.matrix.content import MARKER
 from letta_matrix.matrix.intent import Intent
 from letta_matrix.store.agents import Agent
-from letta_matrix.toolbox.faults import Fault, ToolError
 
 POLL = "org.matrix.msc3381.poll"
 

@@ -15,6 +15,7 @@ from tests.servers import Homeserver
 from tests.tool_results import assert_declared
 from tests.waiting import eventually
 
+from letta_matrix.access.principal import Principal
 from letta_matrix.config import Config
 from letta_matrix.conversations.new_turns import new_turn
 from letta_matrix.matrix.content import MARKER, text_content
@@ -32,7 +33,6 @@ from letta_matrix.store.outbox import Outbox, OutboxEntry, OutboxKind
 from letta_matrix.store.places import Place
 from letta_matrix.store.rooms import Rooms
 from letta_matrix.store.turns import Outcome, TurnStore
-from letta_matrix.toolbox.principal import Principal
 from letta_matrix.toolbox.registry import Toolbox
 from letta_matrix.toolbox.tool import Progress, no_progress
 

@@ -6,6 +6,7 @@ from enum import Enum
 from types import ModuleType
 from typing import Any, Literal, TypeVar
 
+from letta_matrix.access.principal import TOOL_SCOPES, Principal, Scope
 from letta_matrix.config import Role
 from letta_matrix.doors.chat.services import CommandServices
 from letta_matrix.matrix.transactions import txn_id
@@ -14,7 +15,6 @@ from letta_matrix.runtimes.protocol import AgentRuntime
 from letta_matrix.store.agents import Agent
 from letta_matrix.store.places import Place
 from letta_matrix.store.turns import Turn, TurnStatus
-from letta_matrix.toolbox.principal import TOOL_SCOPES, Principal, Scope
 
 Value = str | int | bool
 

@@ -1,5 +1,6 @@
 """Commands about agents' own rooms: the way back into them, and what stands in the space."""
 
+from letta_matrix.access.faults import ToolError
 from letta_matrix.conversations.admission import Admitted
 from letta_matrix.conversations.new_turns import are_ids
 from letta_matrix.doors.chat.command import (
@@ -16,7 +17,6 @@ from letta_matrix.doors.chat.texts import counted, label, name_of
 from letta_matrix.matrix.identifiers import is_ours
 from letta_matrix.matrix.verbatim import inline_code as code
 from letta_matrix.store.agents import Agent
-from letta_matrix.toolbox.faults import ToolError
 
 
 @command(Argument("AGENT", Kind.TEXT), Argument("person", Kind.OPTION), scope=Where.BOTH)

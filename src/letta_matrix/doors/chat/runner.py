@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import structlog
 from mautrix.errors import MatrixRequestError
 
+from letta_matrix.access.faults import Fault, ToolError
 from letta_matrix.common.parts import part
 from letta_matrix.config import Role
 from letta_matrix.conversations import notices
@@ -25,7 +26,6 @@ from letta_matrix.runtimes.faults import RuntimeFault
 from letta_matrix.store.agents import Agent, AgentStatus
 from letta_matrix.store.database import StoreUnavailable
 from letta_matrix.store.turns import Outcome, Turn, TurnStatus
-from letta_matrix.toolbox.faults import Fault, ToolError
 
 log = structlog.get_logger()
 

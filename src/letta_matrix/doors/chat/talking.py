@@ -4,6 +4,7 @@ import time
 from collections.abc import Sequence
 from typing import cast
 
+from letta_matrix.access.faults import ToolError
 from letta_matrix.doors.chat.command import (
     Argument,
     CommandContext,
@@ -19,7 +20,6 @@ from letta_matrix.runtimes.protocol import AgentRuntime
 from letta_matrix.store.agents import Agent
 from letta_matrix.store.conversations import Conversation
 from letta_matrix.store.places import Place
-from letta_matrix.toolbox.faults import ToolError
 
 _LISTED = 20
 

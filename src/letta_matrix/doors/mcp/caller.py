@@ -4,7 +4,7 @@ server see it."""
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs
 
-from letta_matrix.toolbox.principal import Principal
+from letta_matrix.access.principal import Principal
 from letta_matrix.toolbox.toolsets import Toolset
 
 if TYPE_CHECKING:

@@ -24,13 +24,13 @@ from mcp_types import (
     TextContent,
 )
 
+from letta_matrix.access.faults import ToolError
+from letta_matrix.access.principal import Principal
 from letta_matrix.common.json_fields import items, mapping
 from letta_matrix.doors.mcp.caller import principal_of
 from letta_matrix.doors.mcp.resources import MESSAGES
 from letta_matrix.doors.mcp.rpc_errors import rpc_error
 from letta_matrix.matrix.formatting import clean_text
-from letta_matrix.toolbox.faults import ToolError
-from letta_matrix.toolbox.principal import Principal
 from letta_matrix.toolbox.registry import Toolbox
 
 Context = ServerRequestContext[Any, Any]

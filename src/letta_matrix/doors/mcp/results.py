@@ -5,9 +5,9 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from letta_matrix.access.faults import ToolError
 from letta_matrix.common.audio_headers import audio_type
 from letta_matrix.common.image_headers import image_shape
-from letta_matrix.toolbox.faults import ToolError
 from letta_matrix.toolbox.results import cut
 from letta_matrix.toolbox.tool import Result
 

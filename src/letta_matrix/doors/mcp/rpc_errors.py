@@ -3,7 +3,7 @@
 from mcp.shared.exceptions import MCPError
 from mcp_types import INTERNAL_ERROR, INVALID_PARAMS
 
-from letta_matrix.toolbox.faults import Fault, ToolError
+from letta_matrix.access.faults import Fault, ToolError
 
 _BEYOND_THE_CALLER = {Fault.RATE_LIMITED, Fault.UNAVAILABLE, Fault.TIMEOUT, Fault.FAILED}
 

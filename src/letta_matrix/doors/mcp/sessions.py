@@ -11,10 +11,10 @@ from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS
 from starlette.types import Receive, Scope, Send
 
+from letta_matrix.access.principal import Principal
 from letta_matrix.doors.mcp.caller import PRINCIPAL
 from letta_matrix.doors.mcp.lasting_sessions import LastingSessions
 from letta_matrix.doors.mcp.session_ids import SessionIds
-from letta_matrix.toolbox.principal import Principal
 
 LARGEST_BODY = 10 * 1024 * 1024
 """Bytes of a request: files of the largest size, in base64, fit."""

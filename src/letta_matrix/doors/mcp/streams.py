@@ -14,9 +14,9 @@ from letta_matrix.access.authenticator import (
     TooOften,
     Unauthorized,
 )
+from letta_matrix.access.principal import Principal
 from letta_matrix.access.streams import OpenStreams
 from letta_matrix.store.database import StoreUnavailable
-from letta_matrix.toolbox.principal import Principal
 
 log = structlog.get_logger()
 

@@ -42,6 +42,7 @@ from letta_matrix.access.authenticator import (
     Unauthorized,
     bearer_of,
 )
+from letta_matrix.access.principal import Principal
 from letta_matrix.access.streams import OpenStreams
 from letta_matrix.doors.mcp.caller import connection_of, principal_of
 from letta_matrix.doors.mcp.changes import LIST, Changes
@@ -50,7 +51,6 @@ from letta_matrix.doors.mcp.kept_subscriptions import Topics
 from letta_matrix.doors.mcp.resources import ROOMS, Resources, messages_uri, parsed
 from letta_matrix.doors.mcp.services import Services
 from letta_matrix.store.database import StoreUnavailable
-from letta_matrix.toolbox.principal import Principal
 
 log = structlog.get_logger()
 

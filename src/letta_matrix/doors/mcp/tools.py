@@ -6,10 +6,10 @@ from mcp.server.context import ServerRequestContext
 from mcp.shared.exceptions import MCPError
 from mcp_types import INVALID_PARAMS, CallToolRequestParams, PaginatedRequestParams
 
+from letta_matrix.access.faults import Fault, ToolError
+from letta_matrix.access.principal import Principal
 from letta_matrix.doors.mcp.caller import principal_of, toolset_of
 from letta_matrix.doors.mcp.results import COMPLETE, call_result, error_result
-from letta_matrix.toolbox.faults import Fault, ToolError
-from letta_matrix.toolbox.principal import Principal
 from letta_matrix.toolbox.registry import Toolbox
 from letta_matrix.toolbox.results import cut
 from letta_matrix.toolbox.tool import Progress, Tool, no_progress

@@ -12,6 +12,7 @@ from aiohttp import web
 from letta_matrix.access.authenticator import IdentityUnavailable, TooOften, Unauthorized, bearer_of
 from letta_matrix.access.guard import Refused, mcp_guard
 from letta_matrix.access.metadata import challenge
+from letta_matrix.access.principal import Principal
 from letta_matrix.access.proxies import client_of
 from letta_matrix.access.streams import OpenStreams
 from letta_matrix.common.connections.admission import Connections
@@ -21,7 +22,6 @@ from letta_matrix.doors.mcp.core import Core
 from letta_matrix.doors.mcp.frames import GOING_AWAY, LARGEST, SUBPROTOCOL
 from letta_matrix.doors.mcp.services import Services
 from letta_matrix.store.database import StoreUnavailable
-from letta_matrix.toolbox.principal import Principal
 
 log = structlog.get_logger()
 

@@ -31,6 +31,7 @@ from letta_matrix.access.authenticator import (
     TooOften,
     Unauthorized,
 )
+from letta_matrix.access.principal import Principal
 from letta_matrix.common.parts import part
 from letta_matrix.doors.mcp.caller import PRINCIPAL, TOOLSET
 from letta_matrix.doors.mcp.core import Core
@@ -45,7 +46,6 @@ from letta_matrix.doors.mcp.frames import (
 )
 from letta_matrix.doors.web.in_flight import InFlight, TooMuchInFlight
 from letta_matrix.store.database import StoreUnavailable
-from letta_matrix.toolbox.principal import Principal
 from letta_matrix.toolbox.toolsets import Toolset
 
 log = structlog.get_logger()

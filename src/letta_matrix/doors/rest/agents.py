@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from fastapi import Depends, Path, Query, Response
 from pydantic import Field
 
+from letta_matrix.access.principal import Principal, Scope
 from letta_matrix.client import types
 from letta_matrix.common import clock
 from letta_matrix.conversations.admission import Admitted
@@ -18,7 +19,6 @@ from letta_matrix.doors.rest.security import Admin, Api, Holder
 from letta_matrix.doors.rest.services import Services
 from letta_matrix.operations.agents import AgentName, CreateAgent
 from letta_matrix.store.agents import Agent, AgentStatus
-from letta_matrix.toolbox.principal import Principal, Scope
 from letta_matrix.toolbox.tool import UserRef
 
 router = router_for("agents")

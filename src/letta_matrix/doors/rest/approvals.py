@@ -4,13 +4,13 @@ from typing import Annotated, Literal
 
 from fastapi import Path, Query
 
+from letta_matrix.access.principal import Principal, Scope
 from letta_matrix.client import types
 from letta_matrix.doors.rest.calling import IdempotencyKey, do
 from letta_matrix.doors.rest.problems import Problem, may
 from letta_matrix.doors.rest.routing import Answer, Limit, WriteBody, router_for, told
 from letta_matrix.doors.rest.security import Admin, Api, Holder
 from letta_matrix.operations.approvals import Verdict
-from letta_matrix.toolbox.principal import Principal, Scope
 
 router = router_for("approvals")
 

@@ -11,6 +11,8 @@ from typing import Annotated, Any
 
 from fastapi import Query, Request
 
+from letta_matrix.access.faults import Fault, ToolError
+from letta_matrix.access.principal import Principal, Scope
 from letta_matrix.common.json_fields import items, mapping
 from letta_matrix.doors.rest.calling import call
 from letta_matrix.doors.rest.compat_door import (
@@ -36,8 +38,6 @@ from letta_matrix.doors.rest.compat_models import (
 from letta_matrix.doors.rest.problems import FROM_TOOLS, Problem, may
 from letta_matrix.doors.rest.security import Api, peer_of
 from letta_matrix.doors.rest.services import Services
-from letta_matrix.toolbox.faults import Fault, ToolError
-from letta_matrix.toolbox.principal import Principal, Scope
 
 _MOST_ROOMS = 200
 _RECENT_ROOMS = 50

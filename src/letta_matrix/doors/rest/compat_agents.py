@@ -5,6 +5,7 @@ from typing import Annotated
 
 from fastapi import Path
 
+from letta_matrix.access.principal import Principal, Scope
 from letta_matrix.doors.rest.agents import is_shown
 from letta_matrix.doors.rest.calling import do
 from letta_matrix.doors.rest.compat_door import Entrance, compatible_router
@@ -19,7 +20,6 @@ from letta_matrix.doors.rest.problems import Problem, may
 from letta_matrix.doors.rest.security import Api
 from letta_matrix.doors.rest.services import Services
 from letta_matrix.store.agents import Agent, AgentStatus
-from letta_matrix.toolbox.principal import Principal, Scope
 
 router = compatible_router()
 

@@ -6,10 +6,10 @@ from urllib.parse import urlsplit
 
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
 
+from letta_matrix.access.principal import Principal, Scope
 from letta_matrix.doors.rest.problems import COMMON, Problem
 from letta_matrix.doors.rest.security import BEARER, Api, JsonRoute, peer_of, require
 from letta_matrix.doors.rest.services import Services
-from letta_matrix.toolbox.principal import Principal, Scope
 
 
 class Compatible(JsonRoute):

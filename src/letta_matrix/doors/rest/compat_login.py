@@ -19,6 +19,7 @@ from letta_matrix.access.accounts import Accounts
 from letta_matrix.access.authenticator import TooOften
 from letta_matrix.access.login_limits import LoginLimits
 from letta_matrix.access.login_sessions import LoginSession
+from letta_matrix.access.principal import Scope
 from letta_matrix.access.secrets import issue
 from letta_matrix.common.json_fields import items
 from letta_matrix.doors.rest.calling import DOOR
@@ -30,7 +31,6 @@ from letta_matrix.matrix.route import route_to
 from letta_matrix.store.audit import AuditEntry
 from letta_matrix.store.tokens import AccessToken
 from letta_matrix.toolbox.ledger import fingerprint
-from letta_matrix.toolbox.principal import Scope
 from letta_matrix.toolbox.tool import Result
 
 log = structlog.get_logger()

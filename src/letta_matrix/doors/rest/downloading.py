@@ -10,15 +10,15 @@ import aiohttp
 from fastapi.responses import StreamingResponse
 from mautrix.errors import MatrixRequestError
 
+from letta_matrix.access.faults import ToolError
+from letta_matrix.access.principal import Principal
 from letta_matrix.doors.rest.problems import Problem
 from letta_matrix.doors.rest.services import Services
 from letta_matrix.matrix import answers
 from letta_matrix.matrix.homeserver import HomeserverUnavailable
 from letta_matrix.matrix.media import NoMediaAddress, download_path
 from letta_matrix.toolbox.downloads import attached_to
-from letta_matrix.toolbox.faults import ToolError
 from letta_matrix.toolbox.naming import not_in, room_of
-from letta_matrix.toolbox.principal import Principal
 from letta_matrix.toolbox.uploads import safe_name
 from letta_matrix.toolbox.writing import existing
 

@@ -6,12 +6,12 @@ from typing import Any
 from fastapi import Request
 from pydantic import ConfigDict, Field
 
+from letta_matrix.access.principal import Scope
 from letta_matrix.common.vitals import State
 from letta_matrix.doors.rest.routing import Answer, router_for
 from letta_matrix.doors.rest.security import Api, Holder, Reader
 from letta_matrix.doors.web.health import counted
 from letta_matrix.store.agents import AgentStatus
-from letta_matrix.toolbox.principal import Scope
 
 router = router_for("bridge")
 

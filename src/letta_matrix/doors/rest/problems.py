@@ -17,11 +17,11 @@ from starlette.requests import ClientDisconnect
 from starlette.routing import compile_path
 
 from letta_matrix.access.authenticator import IdentityUnavailable, TooOften, Unauthorized
+from letta_matrix.access.faults import ToolError
 from letta_matrix.access.guard import PROBLEMS as TYPES
 from letta_matrix.access.metadata import challenge
 from letta_matrix.doors.web.in_flight import TooMuchInFlight
 from letta_matrix.store.database import StoreUnavailable
-from letta_matrix.toolbox.faults import ToolError
 from letta_matrix.toolbox.results import cut
 
 log = structlog.get_logger()

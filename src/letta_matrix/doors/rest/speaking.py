@@ -8,6 +8,7 @@ from fastapi import Depends, Query, Request, Response
 from pydantic import Field
 
 from letta_matrix.access.authenticator import TooOften, Unauthorized
+from letta_matrix.access.principal import Principal
 from letta_matrix.client import types
 from letta_matrix.doors.rest import presence, problems
 from letta_matrix.doors.rest.agents import KnownAgent
@@ -23,7 +24,6 @@ from letta_matrix.store.agents import Agent
 from letta_matrix.store.approvals import Approval
 from letta_matrix.store.database import StoreUnavailable
 from letta_matrix.store.turns import turn_id_of
-from letta_matrix.toolbox.principal import Principal
 from letta_matrix.toolbox.tool import Markdown
 
 router = router_for("agents")

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from fastapi import Path, Query
 from pydantic import Field
 
+from letta_matrix.access.principal import Principal, Scope
 from letta_matrix.client import types
 from letta_matrix.doors.rest.calling import IdempotencyKey, do
 from letta_matrix.doors.rest.examples import TURN_ID
@@ -14,7 +15,6 @@ from letta_matrix.doors.rest.routing import After, Answer, Limit, router_for, to
 from letta_matrix.doors.rest.security import Admin, Api, Holder
 from letta_matrix.doors.rest.services import Services
 from letta_matrix.store.turns import Turn
-from letta_matrix.toolbox.principal import Principal, Scope
 from letta_matrix.toolbox.results import cut
 
 router = router_for("turns")
