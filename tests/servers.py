@@ -16,6 +16,7 @@ from pathlib import Path
 
 import aiohttp
 import yaml
+from tests.doubles.gmessages.matrix import registration as gmessages_registration
 from tests.waiting import DEADLINE, eventually
 
 from letta_matrix.config import Config
@@ -119,7 +120,12 @@ class Homeserver:
     @property
     def irc_registration(self) -> Path:
         """What it knows of a bridge to IRC, which runs only where a test wants it."""
-        return self.synapse.registrations[-1]
+        return self.synapse.registrations[1]
+
+    @property
+    def gmessages_registration(self) -> Path:
+        """Likewise of the double of mautrix-gmessages."""
+        return self.synapse.registrations[2]
 
     def __post_init__(self) -> None:
         self.server = ServerProcess(self.synapse.command, lambda: self.synapse.ready(self.http))
@@ -271,7 +277,10 @@ def homeserver_in(directory: Path, http: aiohttp.ClientSession) -> Homeserver:
     registration_file.write_text(yaml.safe_dump(registration(config)))
     irc_file = directory / "heisenbridge.yaml"
     irc_file.write_text(yaml.safe_dump(irc_registration(free_port())))
-    synapse = Synapse(directory / "synapse", port, (registration_file, irc_file))
+    sms_file = directory / "gmessages.yaml"
+    sms_file.write_text(yaml.safe_dump(gmessages_registration(free_port())))
+    files = (registration_file, irc_file, sms_file)
+    synapse = Synapse(directory / "synapse", port, files)
     return Homeserver(synapse, config, http)
 
 
