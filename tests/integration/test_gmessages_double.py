@@ -11,7 +11,7 @@ from tests.servers import Homeserver
 from tests.waiting import eventually
 
 NUMBER = "+15551234567"
-COOKIES = dict.fromkeys(("SID", "HSID", "SSID", "OSID", "APISID", "SAPISID"), "x")
+COOKIES: Json = dict.fromkeys(("SID", "HSID", "SSID", "OSID", "APISID", "SAPISID"), "x")
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +109,7 @@ async def test_a_text_makes_a_portal_with_state_of_the_bot(
     said = await ann.timeline(portal.room_id, "m.room.message")
     assert [(one["event_id"], one["sender"]) for one in said] == [(sent["event_id"], ghost)]
     await paired.portals.switch(portal, "gmessages-rcs")
-    told = [one for one in await ann.timeline(portal.room_id, "m.bridge")][-1]
+    told = (await ann.timeline(portal.room_id, "m.bridge"))[-1]
     assert (told["sender"], told["content"]["protocol"]["id"]) == (
         paired.matrix.bot,
         "gmessages-rcs",
@@ -121,8 +121,9 @@ async def test_what_goes_out_and_what_does_not(paired: Gmessages, ann: Person) -
     sent = await ann.send(room_id, "hi")
     assert await status_of(ann, room_id, sent) == "SUCCESS"
     edit = {"rel_type": "m.replace", "event_id": sent}
-    for content in ({"msgtype": "m.notice"}, {"m.relates_to": edit}):
-        refused = await ann.send(room_id, "again", **content)
+    again: Json = {"msgtype": "m.text", "body": "again"}
+    for content in (again | {"msgtype": "m.notice"}, again | {"m.relates_to": edit}):
+        refused = await ann.send_content(room_id, content)
         assert await status_of(ann, room_id, refused) == "com.beeper.unsupported_event"
     await ann.send(room_id, "!gm nonsense")
     paired.phone.connected = False

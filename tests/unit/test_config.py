@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from letta_matrix.app.logs import secrets_of
 from letta_matrix.config import AppServerRuntime, Config, ConfigError, MemoryRuntime, load_config
 
 BASE = """
@@ -337,3 +338,37 @@ def test_role_of_anybody(load: Load) -> None:
 
 def test_without_permissions_everybody_is_blocked(load: Load) -> None:
     assert load().role_of("@alice:example.org") == "block"
+
+
+def test_a_phone_line_has_the_users_of_its_homeserver(load: Load) -> None:
+    line = load("sms: {}").sms
+    assert line is not None
+    users = (line.bot, line.ghosts, line.line, line.routes)
+    ghosts = r"@gmessages_(\d+\.\d+):example\.org"
+    assert users == ("@gmessagesbot:example.org", ghosts, "@letta_sms:example.org", {})
+    relayed = load("sms: {line: null, default_agent: Ada, routes: {'+1555*': Bea}}").sms
+    assert relayed is not None
+    assert (relayed.line, relayed.routes) == (None, {"*": "Ada", "+1555*": "Bea"})
+    assert load().bridges == []
+
+
+@pytest.mark.parametrize(
+    ("section", "expected"),
+    [
+        ("{region: Germany}", "`sms.region` should be a country's two letters"),
+        ("{provisioning: {url: 'http://x'}}", "`sms.provisioning.secret` is missing"),
+        ("{default_agnet: Ada}", "did you mean `sms.default_agent`?"),
+        ("{bot: '@irc:x'}\nportals: [{name: irc, bot: '@irc:x', ghosts: x}]", "taken twice"),
+    ],
+)
+def test_faults_of_a_phone_line(fault: Callable[..., str], section: str, expected: str) -> None:
+    assert expected in fault(f"sms: {section}")
+
+
+def test_the_secret_of_a_phone_line_is_masked_and_may_come_from_the_environment(
+    load: Load,
+) -> None:
+    variable = {"LETTA_MATRIX__SMS__PROVISIONING__SECRET": "hidden"}
+    config = load("sms: {provisioning: {url: 'http://127.0.0.1:29336'}}", **variable)
+    assert "hidden" in secrets_of(config)
+    assert "hidden" not in repr(config)

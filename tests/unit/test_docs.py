@@ -28,6 +28,7 @@ from letta_matrix.config import (
     MemoryRuntime,
     OpenAICompatibleRuntime,
     PortalSettings,
+    SmsSettings,
 )
 from letta_matrix.doors.chat.registry import COMMANDS
 from letta_matrix.doors.rest.app import make_app
@@ -218,6 +219,17 @@ def test_every_key_is_documented_with_its_default(name: str) -> None:
 def test_every_key_of_a_bridge_is_documented_with_its_default() -> None:
     below = section(text_of("configuration.md"), "## `portals`")
     assert documented_keys(below) == known_keys(PortalSettings.model_fields)
+
+
+def test_every_key_of_the_phone_line_that_is_not_as_for_any_bridge_is_documented() -> None:
+    documented = documented_keys(section(text_of("configuration.md"), "## `sms`"))
+    other, own = PortalSettings.model_fields, dict(SmsSettings.model_fields)
+    for name, field in other.items():
+        if name in own and name not in documented:
+            assert own.pop(name).get_default(call_default_factory=True) == field.get_default(
+                call_default_factory=True
+            )
+    assert documented == known_keys(own)
 
 
 @pytest.mark.parametrize("kind", _KINDS, ids=lambda kind: kind.__name__)

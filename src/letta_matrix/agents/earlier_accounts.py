@@ -35,7 +35,7 @@ class EarlierAccounts:
     def __init__(self, config: Config, directory: AgentDirectory) -> None:
         self._config = config
         self._directory = directory
-        self._lines = {one.line for one in config.portals}
+        self._lines = {one.line for one in config.bridges}
         self._found: dict[str, str] = {}
         self._persons: set[str] = set()
         self._made: set[str] = set()

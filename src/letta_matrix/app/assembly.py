@@ -48,10 +48,13 @@ from letta_matrix.operations.approvals import ApprovalOperations
 from letta_matrix.operations.lines import LineOperations
 from letta_matrix.operations.portals import PortalOperations
 from letta_matrix.operations.rooms import RoomOperations
+from letta_matrix.operations.sms import SmsOperations
 from letta_matrix.operations.tokens import TokenOperations
 from letta_matrix.operations.turns import TurnOperations
 from letta_matrix.portals.lookout import Lookout
 from letta_matrix.portals.policy import PortalPolicy
+from letta_matrix.portals.provisioning import Provisioning
+from letta_matrix.portals.takeovers import Takeovers
 from letta_matrix.runtimes.protocol import AgentRuntime
 from letta_matrix.store.audit import AuditEntry
 from letta_matrix.store.places import Place
@@ -106,8 +109,13 @@ class Parts:
         contexts = Contexts(config, self.homeserver, stores.rooms, stores.turns)
         self.prompts = Prompts(config, self.homeserver, stores.directory, contexts)
         known = (stores.directory, stores.rooms)
-        self.portals = PortalPolicy(config.portals, stores.portals, *known)
+        self.portals = PortalPolicy(
+            config.bridges, stores.portals, *known, self.homeserver.clock.now
+        )
+        domain = config.homeserver.domain
+        self.provisioning = Provisioning(config.sms, domain) if config.sms else None
         self.lookout = Lookout(self.portals, self.homeserver, stores.rooms, stores.conversations)
+        self.takeovers = Takeovers(self.portals, config.bot_user_id)
         self.router = Router(config, *known, stores.conversations, self.portals)
         self.surroundings = Surroundings(
             self.router, self.bot, stores.directory, stores.rooms, stores.outbox, stores.turns
@@ -168,7 +176,7 @@ class Parts:
             stores.meta,
             self.dispatcher,
             config.conversations.max_event_age,
-            [one.line for one in config.portals if one.line is not None],
+            [one.line for one in config.bridges if one.line is not None],
         )
         start = self.dispatcher.queues.start
         self.listings = Listings(config, stores, runtimes, self.homeserver, start)
@@ -257,7 +265,7 @@ class Parts:
             queued=self._queued,
             refers=self.surroundings.of,
             loops=Loops(self._config),
-            learn=self.lookout.heard if self._config.portals else None,
+            learn=self._learn if self._config.bridges else None,
         )
 
     def _services(self, trouble_of: Callable[[str], str]) -> CommandServices:
@@ -322,7 +330,12 @@ class Parts:
             LineOperations(self.portals, self.homeserver, stores.meta),
             TokenOperations(stores.directory, stores.tokens),
         )
-        return [one for owner in owners for one in tools_in(owner)]
+        line = [SmsOperations(self.portals, self.provisioning)] if self.provisioning else []
+        return [one for owner in (*owners, *line) for one in tools_in(owner)]
+
+    async def _learn(self, event: Mapping[str, Any]) -> None:
+        await self.lookout.heard(event)
+        await self.takeovers.heard(event)
 
     def _arrived(self, event: Mapping[str, Any]) -> None:
         self.home.accounts.heard(event)

@@ -8,6 +8,7 @@ from letta_matrix.common.connections.admission import Connections
 from letta_matrix.common.vitals import Trouble, Vitals, said
 from letta_matrix.matrix.homeserver import Homeserver
 from letta_matrix.matrix.server_clock import ServerClock
+from letta_matrix.operations.sms import unnumbered
 from letta_matrix.store.agents import ENCRYPTED, Agent, AgentStatus
 
 AWAY = "the homeserver cannot be reached"
@@ -46,6 +47,7 @@ def watch_parts(
     vitals.watch("decoration", lambda: said("; ".join(decoration.troubles), warns=True))
     vitals.watch("agents", lambda: _agents(len(provisioning())))
     vitals.watch("portals", lambda: _portals(list(parts.stores.portals.contested())))
+    vitals.watch("numbers", lambda: _numbers(len(unnumbered(parts.portals))))
     vitals.watch("turns", lambda: said(parts.dispatcher.queues.trouble))
     vitals.watch("connections", lambda: _connections(connections))
 
@@ -111,6 +113,18 @@ def _portals(contested: list[str]) -> Trouble | None:
         "several users of a bridge claim one identifier, so that it routes none of them",
         "`!portal routes` says which; give the right one a route by its user id",
         _names(contested),
+    )
+
+
+def _numbers(talks: int) -> Trouble | None:
+    if not talks:
+        return None
+    return Trouble(
+        f"the phone's bridge tells nobody's number in {talks} talks, so that nobody is answered "
+        "there",
+        "set `bridge.phone_numbers_in_profile` and `matrix.ghost_extra_profile_info` in its "
+        "config.yaml, as `letta-matrix sms bridge-config` says",
+        warns=True,
     )
 
 

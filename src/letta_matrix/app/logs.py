@@ -97,4 +97,6 @@ def secrets_of(config: Config) -> list[str]:
     for runtime in config.runtimes:
         keys = (getattr(runtime, name, None) for name in ("token", "api_key"))
         tokens += [key for key in keys if key is not None]
+    if config.sms is not None and config.sms.provisioning is not None:
+        tokens.append(config.sms.provisioning.secret)
     return [token.get_secret_value() for token in tokens]

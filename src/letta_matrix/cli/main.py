@@ -16,6 +16,7 @@ from letta_matrix.cli import (
     mcp,
     overview,
     run,
+    sms,
     tokens,
     up,
     version,
@@ -53,6 +54,7 @@ for name, run_it in {
 }.items():
     app.command(name)(run_it)
 tokens.register(app)
+sms.register(app)
 # People need not know it: the bridge starts it.
 app.command("keeper", hidden=True)(keeper.keeper)
 

@@ -179,6 +179,12 @@ async def _revoke(config: "Config", given: str) -> str:
     return f"{token.token_id} " + ("is revoked" if changed else "was revoked before")
 
 
+async def noted(config: "Config", action: str, arguments: Mapping[str, object]) -> None:
+    """Say in the audit log what was done by another command. Raises Failure."""
+    async with _open(config) as database:
+        await _note(config, database, action, arguments)
+
+
 async def _note(
     config: "Config", database: "Database", action: str, arguments: Mapping[str, object]
 ) -> None:

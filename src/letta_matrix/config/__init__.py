@@ -11,11 +11,12 @@ from pathlib import Path
 from string import Formatter
 from typing import Annotated, Literal, cast
 
-from pydantic import AfterValidator, Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError, field_validator, model_validator
+from pydantic_core.core_schema import ValidationInfo
 
 from letta_matrix.config.access import Access, Host, Mcp, Network, Origin
 from letta_matrix.config.faults import ConfigError, explain, known_keys
-from letta_matrix.config.portals import Portals, PortalSettings
+from letta_matrix.config.portals import Portals, PortalSettings, apart
 from letta_matrix.config.runtimes import (
     PID_FILE,
     AppServerRuntime,
@@ -25,6 +26,7 @@ from letta_matrix.config.runtimes import (
     Runtime,
     Runtimes,
 )
+from letta_matrix.config.sms import SmsSettings, with_users
 from letta_matrix.config.sources import apply_environment, read_file
 from letta_matrix.config.types import (
     AbsolutePath,
@@ -49,6 +51,7 @@ __all__ = [
     "OpenAICompatibleRuntime",
     "PortalSettings",
     "Runtime",
+    "SmsSettings",
     "load_config",
 ]
 
@@ -248,12 +251,26 @@ class Config(Section):
     agents: Agents = Field(default_factory=lambda: Agents.model_validate({}))
     conversations: Conversations = Field(default_factory=lambda: Conversations.model_validate({}))
     portals: Portals = Field(default_factory=list[PortalSettings])
+    sms: SmsSettings | None = None
     permissions: dict[Person, Role] = Field(default_factory=dict[str, Role])
     api: Api = Field(default_factory=lambda: Api.model_validate({}))
     mcp: Mcp = Field(default_factory=lambda: Mcp.model_validate({}))
     access: Access = Field(default_factory=lambda: Access.model_validate({}))
     logging: Logging = Field(default_factory=lambda: Logging.model_validate({}))
     directory: Path = Field(Path(), exclude=True, description="where the file lies")
+
+    _users = model_validator(mode="before")(with_users)
+
+    @field_validator("sms")
+    @classmethod
+    def _own_users(cls, sms: SmsSettings | None, info: ValidationInfo) -> SmsSettings | None:
+        apart([*info.data.get("portals", ()), *([sms] if sms is not None else ())])
+        return sms
+
+    @property
+    def bridges(self) -> list[PortalSettings]:
+        """Every bridge to another network."""
+        return [*self.portals, *([self.sms] if self.sms is not None else ())]
 
     @property
     def bot_user_id(self) -> str:

@@ -40,6 +40,7 @@ def _time_of_day(value: object) -> time:
 
 
 Line = Annotated[UserId, matches(r"@letta_[^:]+:.*", "a user id that begins with @letta_")]
+Name = Annotated[str, matches(r"[a-z0-9_-]{1,32}", "small letters, digits, `_` and `-`")]
 Pattern = Annotated[str, AfterValidator(_pattern)]
 TimeOfDay = Annotated[time, BeforeValidator(_time_of_day)]
 Zone = Annotated[str, AfterValidator(_zone)]
@@ -56,7 +57,7 @@ class QuietHours(Section):
 class PortalSettings(Section):
     """One bridge to another network."""
 
-    name: Annotated[str, matches(r"[a-z0-9_-]{1,32}", "small letters, digits, `_` and `-`")]
+    name: Name
     bot: UserId = Field(description="the bridge's own user")
     ghosts: Pattern = Field(
         description="user ids of the network's people, a regular expression; its first group is "
@@ -101,9 +102,13 @@ class PortalSettings(Section):
     )
     per_day: int = Field(default=1_000, ge=0, description="the same of all contacts together")
     quiet_hours: QuietHours | None = None
+    takeover: Duration = Field(
+        default=0.0, description="agents are silent after a person has written; 0: they are not"
+    )
 
 
-def _apart(portals: list[PortalSettings]) -> list[PortalSettings]:
+def apart(portals: list[PortalSettings]) -> list[PortalSettings]:
+    """Bridges that have nothing in common. Raises ValueError."""
     for key in ("name", "bot", "line"):
         values = [value for one in portals if (value := getattr(one, key)) is not None]
         if twice := {value for value in values if values.count(value) > 1}:
@@ -111,4 +116,4 @@ def _apart(portals: list[PortalSettings]) -> list[PortalSettings]:
     return portals
 
 
-Portals = Annotated[list[PortalSettings], AfterValidator(_apart)]
+Portals = Annotated[list[PortalSettings], AfterValidator(apart)]

@@ -17,7 +17,7 @@ from letta_matrix.store.turns import Turn, TurnKind
 
 log = structlog.get_logger()
 
-_FOR_US = re.compile(r"!(?:letta|portal)(?:\s|\Z)", re.IGNORECASE)
+_FOR_US = re.compile(r"!(?:letta|portal|sms)(?:\s|\Z)", re.IGNORECASE)
 
 
 class PortalRouting:

@@ -10,6 +10,7 @@ from letta_matrix.access.principal import Scope
 from letta_matrix.matrix.verbatim import inline_code as code
 from letta_matrix.operations.operation import operation
 from letta_matrix.portals.contacts import EVERYBODY, normal
+from letta_matrix.portals.numbers import is_number
 from letta_matrix.portals.policy import PortalPolicy
 from letta_matrix.store.agents import AgentDirectory, AgentStatus
 from letta_matrix.store.portals import BLOCKED, Contact, Portal
@@ -103,11 +104,11 @@ class PortalOperations:
         return await self._set_held(caller, params, held=False)
 
     async def _decide(self, params: OfContact, agent_id: str) -> RouteTold:
-        contact = normal(params.contact)
+        network = network_of(self._policy, params.network)
+        contact = self._read(network, params.contact)
         if contact.endswith(EVERYBODY):
             text = "Name one contact: prefixes and `*` stand in the configuration (`routes`)."
             raise ToolError(text, Fault.CONFLICT)
-        network = network_of(self._policy, params.network)
         known = self._policy.book.contact(network, contact)
         stopped = known is not None and known.stopped
         await self._policy.book.decide(Contact(network, contact, agent_id, stopped))
@@ -116,6 +117,11 @@ class PortalOperations:
     async def _set_held(self, caller: Caller, params: InPortal, *, held: bool) -> Result:
         portals = self._meant(caller, params)
         await self._policy.book.hold(portals, held=held)
+        if not held:
+            # Also what a person is left alone for who has written there.
+            for one in portals:
+                if self._policy.book.typed_until(one.room_id):
+                    await self._policy.book.typed(one.room_id, 0.0)
         return {"rooms": [one.room_id for one in portals], "held": held}
 
     def _meant(self, caller: Caller, params: InPortal) -> list[Portal]:
@@ -126,11 +132,21 @@ class PortalOperations:
                 text = "Name the contact, or say it in the portal itself."
                 raise ToolError(text, Fault.CONFLICT)
             return [here]
-        network, contact = network_of(self._policy, params.network), normal(params.contact)
+        network = network_of(self._policy, params.network)
+        contact = self._read(network, params.contact)
         ours = [one for one in self._policy.book.all() if one.name == network]
         found = [one for one in ours if self._has(one, contact)]
         if not found:
             raise ToolError(f"There is no portal with {code(params.contact)}.", Fault.NOT_FOUND)
+        return found
+
+    def _read(self, network: str, contact: str) -> str:
+        found = self._policy.bridges[network].normal(contact)
+        if self._policy.bridges[network].numbered and found.isdigit() and not is_number(found):
+            text = (
+                f"{code(contact)} has no country: begin with + and its code, or set `sms.region`."
+            )
+            raise ToolError(text, Fault.INVALID)
         return found
 
     def _has(self, portal: Portal, contact: str) -> bool:

@@ -5,8 +5,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from letta_matrix.common.json_fields import items, mapping
-from letta_matrix.config import PortalSettings
+from letta_matrix.config import PortalSettings, SmsSettings
 from letta_matrix.portals.contacts import Routes, normal
+from letta_matrix.portals.numbers import normal_number
 from letta_matrix.store.portals import Portal
 
 Event = Mapping[str, Any]
@@ -19,15 +20,22 @@ _CHANNEL = re.compile(r"[#&+!]")
 
 
 class Bridge:
-    """Knows its users and its portals by what the homeserver says of senders. Pure."""
+    """Knows its users and its portals by what the homeserver says of senders. Pure. Where contacts
+    are `numbered`, who has no number is nobody."""
 
     def __init__(self, settings: PortalSettings) -> None:
         self.settings = settings
         self.name, self.bot, self.line = settings.name, settings.bot, settings.line
-        self.routes = Routes(settings.routes)
+        self.numbered = isinstance(settings, SmsSettings)
+        self._region = settings.region if isinstance(settings, SmsSettings) else None
+        self.routes = Routes(settings.routes, self.normal)
         self._ghosts = re.compile(settings.ghosts)
         self._identifier = re.compile(settings.identifier) if settings.identifier else None
         self._self = {normal(one) for one in settings.self_ghosts}
+
+    def normal(self, contact: str) -> str:
+        """A contact as it is compared."""
+        return normal_number(contact, self._region) if self.numbered else normal(contact)
 
     def is_ghost(self, user_id: str) -> bool:
         return user_id != self.bot and self._ghosts.fullmatch(user_id) is not None
@@ -53,7 +61,7 @@ class Bridge:
         if self._identifier is not None and isinstance(shown, str):
             match = self._identifier.search(shown)
             told += [match[1] if match.re.groups else match[0]] if match is not None else []
-        return {normal(one) for one in told if one}
+        return {self.normal(one) for one in told if one}
 
     def portal_in(
         self, room_id: str, state: Sequence[Event], members: Iterable[str] = ()

@@ -1,7 +1,7 @@
 """How people of other networks are named, and which of the routes is theirs. Pure functions."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 _BETWEEN_DIGITS = re.compile(r"[\s().\-/]")
 _NUMBER = re.compile(r"(?:\+|00)\d{3,20}\*?")
@@ -19,10 +19,11 @@ def normal(contact: str) -> str:
 
 
 class Routes:
-    """A mapping from contacts, prefixes that end in `*`, and `*` alone, to whatever it is."""
+    """A mapping from contacts, prefixes that end in `*`, and `*` alone, to whatever it is. `read`
+    makes them normal."""
 
-    def __init__(self, routes: Mapping[str, str]) -> None:
-        known = {normal(contact): target for contact, target in routes.items()}
+    def __init__(self, routes: Mapping[str, str], read: Callable[[str], str] = normal) -> None:
+        known = {read(contact): target for contact, target in routes.items()}
         self._exact = {one: target for one, target in known.items() if not one.endswith(EVERYBODY)}
         prefixes = [
             (one.removesuffix(EVERYBODY), target)
@@ -34,10 +35,13 @@ class Routes:
 
     def of(self, names: Sequence[str]) -> str | None:
         """What the first of somebody's normal names leads to, else the longest prefix."""
-        for name in names:
-            if name in self._exact:
-                return self._exact[name]
+        if (exact := self.exact(names)) is not None:
+            return exact
         for prefix, target in self._prefixes:
             if any(name.startswith(prefix) for name in names):
                 return target
         return None
+
+    def exact(self, names: Sequence[str]) -> str | None:
+        """What the first of somebody's normal names leads to."""
+        return next((self._exact[name] for name in names if name in self._exact), None)

@@ -1,5 +1,7 @@
 """Learns which rooms are portals, from the homeserver and from what it pushes."""
 
+import asyncio
+import contextlib
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -7,6 +9,7 @@ from typing import Any
 import structlog
 from mautrix.errors import MatrixRequestError
 
+from letta_matrix.common import clock
 from letta_matrix.common.json_fields import mapping
 from letta_matrix.matrix.homeserver import Homeserver, HomeserverUnavailable
 from letta_matrix.matrix.intent import Intent
@@ -19,6 +22,10 @@ from letta_matrix.store.rooms import Rooms
 log = structlog.get_logger()
 
 _TYPES = (*BRIDGE_STATE, "m.room.create", "m.room.name")
+_ASK_AGAIN = 60.0
+"""Seconds between looks at the profile of somebody whose number is not known."""
+_PATIENCE = 2.0
+"""Seconds that a transaction waits for such a look."""
 _MOST_PROFILES = 5
 """Ghosts of a room whose profiles are asked for: in a talk of two there is one, or two."""
 
@@ -37,6 +44,7 @@ class Lookout:
         self._homeserver = homeserver
         self._rooms = rooms
         self._conversations = conversations
+        self._asked: dict[str, float] = {}
 
     async def prepare(self) -> None:
         """Make the lines' accounts exist. Raises as `Intent.register`."""
@@ -85,6 +93,8 @@ class Lookout:
         if not self._policy.bridges or not isinstance(room_id, str) or not isinstance(sender, str):
             return
         bridge = self._policy.bridge_of(sender)
+        if bridge is not None and bridge.numbered:
+            await self._learn_number(bridge, sender, room_id)
         if bridge is None or event.get("state_key") is None or not self._rooms.ours_in(room_id):
             return
         if event.get("type") == "m.room.member" and event.get("state_key") == sender:
@@ -129,6 +139,18 @@ class Lookout:
             and one.room_id != portal.room_id
             and (one.name, one.channel, one.receiver, one.direct) == same
         ]
+
+    async def _learn_number(self, bridge: Bridge, sender: str, room_id: str) -> None:
+        """Ask who somebody is who came later than we did, or whose bridge has told it later."""
+        ours, asked = list(self._rooms.ours_in(room_id)), self._asked.get(sender, -_ASK_AGAIN)
+        is_known = bool(self._policy.book.claims(sender)) or not bridge.is_ghost(sender)
+        if is_known or not ours or self._policy.portal(room_id) is None:
+            return
+        if clock.now() - asked >= _ASK_AGAIN:
+            self._asked[sender] = clock.now()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_PATIENCE):
+                    await self._learn_names(bridge, sender, self._homeserver.acting_as(ours[0]))
 
     async def _learn_names(self, bridge: Bridge, ghost: str, intent: Intent) -> None:
         try:

@@ -2,7 +2,8 @@
 configuration and what is remembered, without any request. Silence is the default."""
 
 import re
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -27,7 +28,8 @@ class Verdict:
 
 
 class PortalPolicy:
-    """The bridges of the configuration, over what the `book` remembers."""
+    """The bridges of the configuration, over what the `book` remembers. `now` is what time it is
+    where messages are dated."""
 
     def __init__(
         self,
@@ -35,7 +37,9 @@ class PortalPolicy:
         book: PortalBook,
         directory: AgentDirectory,
         rooms: Rooms,
+        now: Callable[[], float] = time.time,
     ) -> None:
+        self.now = now
         self.bridges = {one.name: Bridge(one) for one in portals}
         self.book = book
         self._directory = directory
@@ -103,7 +107,7 @@ class PortalPolicy:
 
     def silence(self, portal: Portal, sender: str) -> str:
         """Why a contact that has a route gets no answer now, "" where they do."""
-        if portal.held:
+        if portal.held or self.book.typed_until(portal.room_id) > self.now():
             return "held"
         return "stopped" if self.decided(portal.name, sender).stopped else ""
 
@@ -113,17 +117,44 @@ class PortalPolicy:
         decided = self.decided(portal.name, sender).agent_id
         if decided is not None:
             return self._active(self._directory.get(decided)) if decided != BLOCKED else None
+        if bridge.numbered:
+            # Only numbers have prefixes, and who has none may be the phone itself.
+            has_number = len(names) > len(self._ids_of(portal.name, sender))
+            route = bridge.routes.of if has_number else bridge.routes.exact
+            return self.agent_named(route(names) or "")
         # Bridges may say in a channel's name which network it is of.
         called = (portal.channel, portal.channel.partition(" ")[0]) if not portal.direct else ()
         channel = [normal(one) for one in called if one]
         return self.agent_named(bridge.routes.of([*names, *channel]) or "")
 
+    def agent_at(self, name: str, contact: str) -> Agent | None:
+        """The agent that answers a contact of a bridge by a normal name, whoever has that."""
+        known = self.book.contact(name, contact)
+        if known is not None and known.agent_id is not None:
+            return self._active(self._directory.get(known.agent_id))
+        return self.agent_named(self.bridges[name].routes.of([contact]) or "")
+
     def agent_of(self, portal: Portal) -> Agent | None:
         """The agent that serves a portal: that of the first contact there who has one."""
-        for who in sorted(self._rooms.people_in(portal.room_id) or ()):
-            if self._is_contact(portal, who) and (agent := self.agent_for(portal, who)):
-                return agent
-        return None
+        found = (self.agent_for(portal, who) for who in self.contacts_in(portal))
+        return next((agent for agent in found if agent is not None), None)
+
+    def contacts_in(self, portal: Portal) -> list[str]:
+        """Those of a network who are in a portal, without the line itself."""
+        there = sorted(self._rooms.people_in(portal.room_id) or ())
+        return [one for one in there if self._is_contact(portal, one)]
+
+    def is_line_itself(self, portal: Portal, user_id: str) -> bool:
+        """Whether one of a bridge's users is whoever is logged in to it, on a device of theirs."""
+        bridge, claims = self.bridges[portal.name], self.book.claims(user_id)
+        if not bridge.is_ghost(user_id):
+            return False
+        is_unnumbered = bridge.numbered and portal.direct and not claims
+        is_known = is_unnumbered and any(
+            bridge.routes.exact([one]) or self.book.contact(portal.name, one)
+            for one in self._ids_of(portal.name, user_id)
+        )
+        return (is_unnumbered and not is_known) or bridge.is_self(user_id, claims)
 
     def agent_named(self, ref: str) -> Agent | None:
         """An agent by its id, its user id or its name, if just one is called so."""
@@ -175,9 +206,8 @@ class PortalPolicy:
         return [normal(one) for one in ids if one]
 
     def _is_contact(self, portal: Portal, user_id: str) -> bool:
-        bridge = self.bridges[portal.name]
-        is_self = bridge.is_self(user_id, self.book.claims(user_id))
-        return bridge.is_ghost(user_id) and not is_self
+        is_ghost = self.bridges[portal.name].is_ghost(user_id)
+        return is_ghost and not self.is_line_itself(portal, user_id)
 
     def _is_routed(self, bridge: Bridge, agent: Agent) -> bool:
         refs = {*bridge.settings.routes.values()}

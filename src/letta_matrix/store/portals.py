@@ -7,10 +7,12 @@ from sqlalchemy import Executable, RowMapping, Table, delete, select
 
 from letta_matrix.store.database import Database
 from letta_matrix.store.rows import row_of
-from letta_matrix.store.schema import portal_contacts, portal_ghosts, portals
+from letta_matrix.store.schema import meta, portal_contacts, portal_ghosts, portals
 
 BLOCKED = ""
 """In place of an agent: nobody answers this contact."""
+
+_TYPED = "typed in "
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +54,7 @@ class PortalBook:
         self._contacts: dict[tuple[str, str], Contact] = {}
         self._claims: dict[str, frozenset[str]] = {}
         self._claimants: dict[tuple[str, str], set[str]] = {}
+        self._typed: dict[str, float] = {}
 
     async def load(self) -> None:
         for row in await self._rows(portals):
@@ -60,6 +63,9 @@ class PortalBook:
             self._contacts[row["name"], row["contact"]] = Contact(**row)
         for row in await self._rows(portal_ghosts):
             self._claimed(row["name"], row["user_id"], row["identifiers"])
+        for row in await self._rows(meta):
+            if row["key"].startswith(_TYPED):
+                self._typed[row["key"].removeprefix(_TYPED)] = float(row["value"])
 
     def portal(self, room_id: str) -> Portal | None:
         return self._portals.get(room_id)
@@ -84,6 +90,18 @@ class PortalBook:
         changed = [replace(one, held=held) for one in portals_held]
         await self._database.execute(*(step for one in changed for step in _stored(one)))
         self._portals |= {one.room_id: one for one in changed}
+
+    def typed_until(self, room_id: str) -> float:
+        """Until when (Unix time) a portal is left to the person who has written there, 0 for no
+        such time."""
+        return self._typed.get(room_id, 0.0)
+
+    async def typed(self, room_id: str, until: float) -> None:
+        """A person has written in a portal, and is left alone there `until` then."""
+        gone = delete(meta).where(meta.c.key == _TYPED + room_id)
+        row = meta.insert().values(key=_TYPED + room_id, value=str(until))
+        await self._database.execute(gone, row)
+        self._typed[room_id] = until
 
     def contact(self, name: str, contact: str) -> Contact | None:
         """What was decided about a contact of a bridge."""

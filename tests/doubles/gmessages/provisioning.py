@@ -166,7 +166,7 @@ def _shown(kind: str) -> Json:
 
 
 def _asked() -> Json:
-    fields = [{"id": one, "required": True, "sources": []} for one in _COOKIES]
+    fields: list[Json] = [{"id": one, "required": True, "sources": []} for one in _COOKIES]
     return {
         "type": "cookies",
         "step_id": "fi.mau.gmessages.google_account",

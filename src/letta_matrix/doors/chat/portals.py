@@ -26,30 +26,38 @@ ACTIONS = ("allow", "block", "routes", "hold", "release", "tell")
 )
 async def portal(context: CommandContext) -> str:
     """Decides who of other networks is answered by whom, and talks to their bridges."""
-    action, contact = context.arguments.text("ACTION"), context.arguments.text("CONTACT")
-    network = {"network": context.arguments.text("network")}
+    action, network = context.arguments.text("ACTION"), context.arguments.text("network")
+    if action == "tell":
+        return await _tell(context, {"network": network})
+    return await decide(context, action, network)
+
+
+async def decide(
+    context: CommandContext, action: str, named: str, verb: str = "!portal", only: str = ""
+) -> str:
+    """Carries out what is decided about contacts of the network `named`; `only` that one's routes
+    are told."""
+    contact, network = context.arguments.text("CONTACT"), {"network": named}
     match action:
         case "allow":
             agent = context.arguments.text("AGENT")
             if not contact or not agent:
-                raise CommandFault("Say whom, and which agent: `!portal allow CONTACT AGENT`.")
+                raise CommandFault(f"Say whom, and which agent: `{verb} allow CONTACT AGENT`.")
             done = await context.do("portals.allow", contact=contact, agent_id=agent, **network)
             return f"{code(done['contact'])} is answered by {code(done['agent'])} from now on."
         case "block":
             if not contact:
-                raise CommandFault("Say whom: `!portal block CONTACT`.")
+                raise CommandFault(f"Say whom: `{verb} block CONTACT`.")
             done = await context.do("portals.block", contact=contact, **network)
             return f"{code(done['contact'])} is answered by nobody from now on."
-        case "tell":
-            return await _tell(context, network)
         case "hold" | "release":
             done = await context.do(f"portals.{action}", contact=contact, **network)
             where = counted(len(done["rooms"]), "portal")
             if done["held"]:
-                return f"Agents are silent in {where}, until `!portal release`."
+                return f"Agents are silent in {where}, until `{verb} release`."
             return f"Agents speak again in {where}."
         case _:
-            return await _routes(context)
+            return await _routes(context, only)
 
 
 async def _tell(context: CommandContext, network: dict[str, str]) -> str:
@@ -63,12 +71,13 @@ async def _tell(context: CommandContext, network: dict[str, str]) -> str:
     return heard or "Said; the bridge's bot has not answered yet."
 
 
-async def _routes(context: CommandContext) -> str:
+async def _routes(context: CommandContext, only: str) -> str:
     told = await context.do("portals.routes")
     lines = [
         f"- {code(one['network'])}: {code(one['contact'])} "
         + ("wants no messages" if one["stopped"] else f"→ {_agent(one['agent'])}")
         for one in told["routes"]
+        if only in ("", one["network"])
     ]
     if not lines:
         return (

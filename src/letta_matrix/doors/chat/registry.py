@@ -11,6 +11,7 @@ from letta_matrix.doors.chat import (
     portals,
     rooms,
     settings,
+    sms,
     talking,
 )
 from letta_matrix.doors.chat.command import (
@@ -87,7 +88,7 @@ def _explained(command: Command) -> str:
     return "\n".join(lines)
 
 
-_MODULES = (talking, answering, settings, overview, management, rooms, portals)
+_MODULES = (talking, answering, settings, overview, management, rooms, portals, sms)
 
 _EVERY = [made(show_help), *(one for module in _MODULES for one in declared_in(module))]
 

@@ -1,0 +1,187 @@
+"""The phone line: pairing a phone with it, and how it is."""
+
+from typing import Literal
+
+from pydantic import Field
+from typing_extensions import TypedDict
+
+from letta_matrix.access.faults import Fault, ToolError
+from letta_matrix.access.principal import Scope
+from letta_matrix.operations.operation import operation
+from letta_matrix.portals.policy import PortalPolicy
+from letta_matrix.portals.provisioning import Provisioning, ProvisioningFault, Step, Why
+from letta_matrix.store.portals import Portal
+from letta_matrix.toolbox.tool import Caller, Params, Result, WriteParams
+
+SMS = "sms"
+"""What the phone line's bridge is called."""
+
+_FAULTS = {
+    Why.UNAVAILABLE: Fault.UNAVAILABLE,
+    Why.LOGGED_OUT: Fault.CONFLICT,
+    Why.REFUSED: Fault.REFUSED,
+    Why.FOREIGN: Fault.REFUSED,
+}
+
+
+class SmsLogin(WriteParams):
+    flow: Literal["", "google", "qr"] = Field(
+        "", description="begin by this way; empty: go on with what has been begun"
+    )
+    values: dict[str, str] = Field(
+        default_factory=dict[str, str], description="what the last step wanted, by name"
+    )
+
+
+class SmsLogout(WriteParams):
+    login_id: str = Field("all", max_length=255)
+
+
+class LoginStep(TypedDict):
+    instructions: str
+    shows: str  # qr, emoji or the like; "" for nothing
+    data: str
+    wants: list[str]  # names of values
+    url: str  # where they are found
+    login_id: str  # of the phone that is paired now, "" before the end
+
+
+class PhoneTold(TypedDict):
+    login_id: str
+    name: str
+    state: str
+    reason: str
+
+
+class LineStatus(TypedDict):
+    line: str
+    phones: list[PhoneTold]
+    trouble: str
+    talks: int  # portals
+    unnumbered: list[str]  # portals in which nobody has a number, so that nobody is answered
+
+
+class ContactTold(TypedDict):
+    name: str
+    numbers: list[str]
+    user_id: str
+    room_id: str
+    agent: str  # its name, "" for nobody
+
+
+class Contacts(TypedDict):
+    contacts: list[ContactTold]
+
+
+class LoggedOut(TypedDict):
+    login_id: str
+
+
+class SmsOperations:
+    """Does with the bridge what operators want done. A login that was begun is kept in memory."""
+
+    def __init__(self, policy: PortalPolicy, provisioning: Provisioning) -> None:
+        self._policy = policy
+        self._provisioning = provisioning
+        self._step: Step | None = None
+
+    @operation("sms.login", Scope.ADMIN, LoginStep)
+    async def _login(self, _: Caller, params: SmsLogin) -> Result:
+        """Pair a phone with the line, step by step."""
+        try:
+            if params.flow:
+                self._step = await self._provisioning.start(params.flow)
+            elif self._step is None:
+                text = "No login has been begun, or the bridge has ended it: begin one."
+                raise ToolError(text, Fault.CONFLICT)
+            else:
+                self._step = await self._provisioning.go_on(self._step, params.values)
+        except ProvisioningFault as fault:
+            # A step that was refused is over; one that nobody has done yet is not.
+            self._step = self._step if fault.why is Why.UNAVAILABLE else None
+            raise refused(fault) from None
+        step = self._step
+        self._step = None if step.login else step
+        return {
+            "instructions": step.instructions,
+            "shows": step.shows,
+            "data": step.data,
+            "wants": list(step.wants),
+            "url": step.url,
+            "login_id": step.login,
+        }
+
+    @operation("sms.logout", Scope.ADMIN, LoggedOut)
+    async def _logout(self, _: Caller, params: SmsLogout) -> Result:
+        """Unpair a phone from the line, or all."""
+        try:
+            await self._provisioning.logout(params.login_id)
+        except ProvisioningFault as fault:
+            raise refused(fault) from None
+        return {"login_id": params.login_id}
+
+    @operation("sms.status", Scope.ADMIN, LineStatus, read_only=True)
+    async def _status(self, _caller: Caller, _params: Params) -> Result:
+        """Tell how the phone line is."""
+        phones, trouble = list[PhoneTold](), ""
+        try:
+            for one in await self._provisioning.logins():
+                told: PhoneTold = {
+                    "login_id": one.login_id,
+                    "name": one.name,
+                    "state": one.state,
+                    "reason": one.reason,
+                }
+                phones.append(told)
+        except ProvisioningFault as fault:
+            trouble = str(fault)
+        else:
+            trouble = "" if phones else "no phone is paired with the line: `!sms login`"
+        ours = [one for one in self._policy.book.all() if one.name == SMS]
+        return {
+            "line": self._policy.bridges[SMS].line or "",
+            "phones": phones,
+            "trouble": trouble,
+            "talks": len(ours),
+            "unnumbered": unnumbered(self._policy),
+        }
+
+    @operation("sms.contacts", Scope.ADMIN, Contacts, read_only=True)
+    async def _contacts(self, _caller: Caller, _params: Params) -> Result:
+        """List whom the phone knows, and who answers them."""
+        try:
+            known = await self._provisioning.contacts()
+        except ProvisioningFault as fault:
+            raise refused(fault) from None
+        told: list[ContactTold] = [
+            {
+                "name": one.name,
+                "numbers": list(one.numbers),
+                "user_id": one.user_id,
+                "room_id": one.room_id,
+                "agent": self._agent_of(one.numbers),
+            }
+            for one in known
+        ]
+        return {"contacts": told}
+
+    def _agent_of(self, numbers: tuple[str, ...]) -> str:
+        found = (self._policy.agent_at(SMS, one) for one in numbers)
+        return next((agent.name for agent in found if agent is not None), "")
+
+
+def unnumbered(policy: PortalPolicy) -> list[str]:
+    """The talks of two in which nobody has a number."""
+
+    def has_none(portal: Portal) -> bool:
+        is_numbered = policy.bridges[portal.name].numbered
+        return is_numbered and portal.direct and not policy.contacts_in(portal)
+
+    here = [one for one in policy.book.all() if one.name in policy.bridges]
+    return [one.room_id for one in here if has_none(one)]
+
+
+def refused(fault: ProvisioningFault) -> ToolError:
+    """The same as a refusal of a call."""
+    text = str(fault)
+    return ToolError(f"{text[0].upper()}{text[1:]}.", _FAULTS[fault.why])

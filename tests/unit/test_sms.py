@@ -1,0 +1,150 @@
+"""The phone line: whom a number means, who counts as a contact, and who takes over by hand."""
+
+from typing import Any
+
+import pytest
+from tests.builders import PERSON, message
+from tests.fake_homeserver import FakeHomeserver
+from tests.portal_kit import out
+from tests.sms_kit import (
+    BOT,
+    CONTACT,
+    LINE,
+    NUMBER,
+    PHONE,
+    PORTAL,
+    identified,
+    texts_with,
+    with_line,
+)
+from tests.stage import Stage
+from tests.waiting import Clock
+
+from letta_matrix.config import SmsSettings
+from letta_matrix.portals.bridges import Bridge
+from letta_matrix.portals.numbers import is_number, normal_number
+
+GERMAN = "+491701234567"
+
+
+def settings(**changes: Any) -> SmsSettings:
+    users = {"bot": BOT, "ghosts": r"@gmessages_(\d+\.\d+):test", "line": LINE}
+    return SmsSettings.model_validate(users | changes)
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        *("+491701234567", "tel:+49-170-1234567", "00491701234567", "0049 170 1234567"),
+        *("0170 1234567", "0170/1234567", "(0170) 1234567", "+49 (0)170 1234567"),
+        *("0170\u20131234567", "SMS:+49 170 1234567", "٠١٧٠١٢٣٤٥٦٧"),
+    ],
+)
+def test_one_number_in_every_notation(written: str) -> None:
+    assert normal_number(written, "DE") == GERMAN
+
+
+@pytest.mark.parametrize(
+    ("written", "region", "normal"),
+    [
+        ("(555) 123-4567", "US", NUMBER),
+        ("555.123.4567", "US", NUMBER),
+        ("0170 1234567", None, "01701234567"),
+        ("72345", "US", "72345"),  # a short code
+        ("1.23", "US", "1.23"),  # what the bridge calls a contact
+        ("@gmessages_1.2:test", "US", "@gmessages_1.2:test"),
+        ("Ann", "US", "ann"),
+        ("*", "DE", "*"),
+        ("+49170*", None, "+49170*"),
+        ("0170*", "DE", "+49170*"),
+        ("0049 170*", "US", "+49170*"),
+        ("", "DE", ""),
+    ],
+)
+def test_what_else_is_written(written: str, region: str | None, normal: str) -> None:
+    assert normal_number(written, region) == normal
+
+
+def test_numbers_that_can_be_dialled() -> None:
+    assert is_number(NUMBER)
+    assert is_number("72345")
+    assert not any(map(is_number, ("01701234567", "1.2", "ann", "+49170*", "")))
+
+
+def test_routes_are_read_in_every_notation() -> None:
+    bridge = Bridge(settings(region="DE", routes={"0170 1234567": "one", "030*": "berlin"}))
+    assert bridge.routes.of([GERMAN]) == "one"
+    assert bridge.routes.of(["+493012345"]) == "berlin"
+
+
+async def test_a_text_is_answered_by_the_default_agent(stage: Stage, fake: FakeHomeserver) -> None:
+    line = await with_line(stage)
+    await texts_with(line)
+    await line.tell(message("hello **you**", PORTAL, sender=CONTACT))
+    (answer,) = fake.messages(PORTAL)
+    assert (answer["sender"], answer["content"]["body"]) == (LINE, "echo: hello you")
+
+
+async def test_what_is_typed_on_the_phone_prompts_nobody_and_takes_over(
+    stage: Stage, fake: FakeHomeserver, clock: Clock
+) -> None:
+    line = await with_line(stage, takeover="10m")
+    clock.stop()
+    fake.profiles[PHONE] = {}
+    await texts_with(line)
+    await line.tell(message("by hand", PORTAL, sender=PHONE))
+    await line.tell(message("hello", PORTAL, sender=CONTACT))
+    assert line.runtime.asked == []
+    await line.again()
+    await line.tell(message("and now", PORTAL, sender=CONTACT))
+    assert line.runtime.asked == []
+
+
+async def test_a_takeover_ends(
+    stage: Stage, fake: FakeHomeserver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    line = await with_line(stage, takeover="10m")
+    await texts_with(line)
+    await line.tell(message("I will call you", PORTAL, sender=PERSON))
+    await line.tell(message("hello", PORTAL, sender=CONTACT))
+    assert line.runtime.asked == []
+    later = line.parts.portals.now() + 601
+    monkeypatch.setattr(line.parts.portals, "now", lambda: later)
+    await line.tell(message("hello", PORTAL, sender=CONTACT))
+    assert out(fake, PORTAL) == ["echo: hello"]
+
+
+async def test_neither_commands_nor_echoes_of_ours_take_over(
+    stage: Stage, fake: FakeHomeserver
+) -> None:
+    line = await with_line(stage)
+    fake.profiles[PHONE] = {}
+    await texts_with(line)
+    await line.tell(message("one", PORTAL, sender=CONTACT))
+    (answer,) = fake.messages(PORTAL)
+    await line.tell(answer)
+    await line.tell(message("echo: one", PORTAL, sender=PHONE))
+    await line.tell(message("!gm set-relay", PORTAL, sender=PERSON))
+    await line.tell(message("two", PORTAL, sender=CONTACT))
+    assert out(fake, PORTAL) == ["echo: one", "echo: two"]
+
+
+async def test_a_contact_whose_number_is_told_late_is_heard(
+    stage: Stage, fake: FakeHomeserver
+) -> None:
+    line = await with_line(stage)
+    await texts_with(line, number="")
+    fake.profiles[CONTACT] = identified()
+    await line.tell(message("hello", PORTAL, sender=CONTACT))
+    assert out(fake, PORTAL) == ["echo: hello"]
+
+
+async def test_who_has_no_number_is_heard_only_if_named(stage: Stage, fake: FakeHomeserver) -> None:
+    line = await with_line(stage)
+    fake.profiles[CONTACT] = {}
+    await texts_with(line, number="")
+    await line.tell(message("hello", PORTAL, sender=CONTACT))
+    assert line.runtime.asked == []
+    named = await with_line(line, routes={"1.2": "agent-2"})
+    await named.tell(message("hello", PORTAL, sender=CONTACT))
+    assert [one.agent_id for one in named.runtime.asked] == ["agent-2"]
