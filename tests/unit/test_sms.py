@@ -148,3 +148,56 @@ async def test_who_has_no_number_is_heard_only_if_named(stage: Stage, fake: Fake
     named = await with_line(line, routes={"1.2": "agent-2"})
     await named.tell(message("hello", PORTAL, sender=CONTACT))
     assert [one.agent_id for one in named.runtime.asked] == ["agent-2"]
+
+
+def status_of(event_id: str, status: str = "FAIL_RETRIABLE", sender: str = BOT) -> Any:
+    """What the bridge tells of a message."""
+    told: Any = message("", PORTAL, sender=sender)
+    about = {"rel_type": "m.reference", "event_id": event_id}
+    words = {"reason": "m.foreign_network_error", "message": "Your phone is not responding"}
+    content = {"m.relates_to": about, "status": status} | words
+    return told | {"type": "com.beeper.message_send_status", "content": content}
+
+
+def notice_of(event_id: str) -> Any:
+    """The same in words."""
+    words = "\u26a0\ufe0f Your message was not bridged: no phone"
+    about = {"m.in_reply_to": {"event_id": event_id}}
+    content = {"msgtype": "m.notice", "body": words, "m.relates_to": about}
+    return message("", PORTAL, sender=BOT, content=content)
+
+
+async def test_a_text_that_did_not_go_out_is_told_of_once_and_not_sent_again(
+    stage: Stage, fake: FakeHomeserver
+) -> None:
+    line = await with_line(stage)
+    await texts_with(line)
+    await line.tell(message("hello", PORTAL, sender=CONTACT))
+    (sent,) = fake.messages(PORTAL)
+    event_id = sent["event_id"]
+    await line.tell(status_of(event_id, "PENDING"))
+    assert line.parts.undelivered.trouble is None
+    await line.tell(status_of(event_id), notice_of(event_id))
+    await line.tell(status_of(event_id, "FAIL_PERMANENT"))
+    (told,) = fake.bodies("!1:test")
+    assert told.startswith(f"About `{CONTACT}`: my text did not go out, or perhaps not: Your phone")
+    assert out(fake, PORTAL) == ["echo: hello"]
+    assert "texts of agents do not go out" in str(line.parts.undelivered.trouble)
+    await line.tell(status_of("$other", "SUCCESS"))
+    assert line.parts.undelivered.trouble is None
+
+
+async def test_only_the_bridge_tells_what_became_of_agents_texts(
+    stage: Stage, fake: FakeHomeserver
+) -> None:
+    line = await with_line(stage)
+    await texts_with(line)
+    await line.tell(message("hello", PORTAL, sender=CONTACT))
+    (sent,) = fake.messages(PORTAL)
+    theirs = message("by a person", PORTAL)
+    await line.tell(theirs, status_of(sent["event_id"], sender=CONTACT))
+    await line.tell(status_of(theirs["event_id"]), status_of("$unknown"))
+    assert fake.bodies("!1:test") == []
+    await line.tell(notice_of(sent["event_id"]))
+    (told,) = fake.bodies("!1:test")
+    assert "no phone" in told

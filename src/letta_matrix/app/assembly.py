@@ -36,6 +36,7 @@ from letta_matrix.conversations.speakers import Speaker
 from letta_matrix.conversations.surroundings import Surroundings
 from letta_matrix.conversations.tries import Runner
 from letta_matrix.conversations.turn_runner import TurnRunner
+from letta_matrix.conversations.undelivered import Undelivered
 from letta_matrix.conversations.voices import Voices
 from letta_matrix.conversations.withdrawals import Withdrawals
 from letta_matrix.doors.chat.runner import CommandRunner
@@ -60,6 +61,7 @@ from letta_matrix.store.audit import AuditEntry
 from letta_matrix.store.places import Place
 from letta_matrix.store.turns import Turn, TurnKind
 from letta_matrix.toolbox.registry import Toolbox
+from letta_matrix.toolbox.texting import Texting
 from letta_matrix.toolbox.tool import Tool, tools_in
 
 
@@ -237,6 +239,14 @@ class Parts:
         there = (stores.directory, self.prompts.roster)
         answers = Answers(self.router, *known, *there, stores.inbox)
         services = self._services(trouble_of)
+        self.undelivered = Undelivered(
+            self.replies,
+            services.speaker,
+            self.homeserver,
+            stores.directory,
+            stores.rooms,
+            stores.outbox,
+        )
         runners: dict[TurnKind, Runner] = {
             TurnKind.MESSAGE: self.turn_runner,
             TurnKind.SPEECH: self.turn_runner,
@@ -249,6 +259,7 @@ class Parts:
             TurnKind.REFUSED: Refusals(services.speaker),
             TurnKind.LOOPED: Refusals(services.speaker, notices.LOOP),
             TurnKind.PAUSED: Pauses(self.homeserver, stores.directory, stores.turns),
+            TurnKind.UNDELIVERED: self.undelivered,
             TurnKind.ROOM: self.room_turns,
         }
         return Dispatcher(
@@ -309,7 +320,15 @@ class Parts:
             stores.outbox,
             stores.audit,
             self._operations(),
+            self._texting(),
         )
+
+    def _texting(self) -> list[Texting]:
+        stores, sms = self.stores, self._config.sms
+        if sms is None or self.provisioning is None:
+            return []
+        book = (stores.conversations, stores.turns, stores.audit)
+        return [Texting(sms, self.portals, self.provisioning, self.homeserver, *book)]
 
     def _operations(self) -> list[Tool[Any]]:
         stores = self.stores
@@ -341,6 +360,7 @@ class Parts:
         self.home.accounts.heard(event)
         self.surroundings.heard(event)
         self.voices.changed(event)
+        self.undelivered.heard(event)
         self.doubts.heard(event)
         self.toolbox.arrivals.publish(event)
 

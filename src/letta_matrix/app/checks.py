@@ -47,6 +47,7 @@ def watch_parts(
     vitals.watch("decoration", lambda: said("; ".join(decoration.troubles), warns=True))
     vitals.watch("agents", lambda: _agents(len(provisioning())))
     vitals.watch("portals", lambda: _portals(list(parts.stores.portals.contested())))
+    vitals.watch("texts", lambda: parts.undelivered.trouble)
     vitals.watch("numbers", lambda: _numbers(len(unnumbered(parts.portals))))
     vitals.watch("turns", lambda: said(parts.dispatcher.queues.trouble))
     vitals.watch("connections", lambda: _connections(connections))

@@ -119,6 +119,13 @@ def about_contact(sender: str) -> str:
     return f"About {inline_code(sender, limit=255)}: "
 
 
+def undelivered(reason: str) -> str:
+    return (
+        f"my text did not go out, or perhaps not: {_sentence(reason)} I do not send it again by "
+        "myself, so that nobody gets it twice."
+    )
+
+
 WITHHELD = "my answer was not sent, since I was silenced there while I wrote it."
 CONTACT_SPENT = (
     "nothing more is answered today, since the number of messages in a day is used up "

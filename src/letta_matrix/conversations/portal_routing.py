@@ -8,12 +8,19 @@ import structlog
 
 from letta_matrix.common.json_fields import mapping
 from letta_matrix.config import Config
-from letta_matrix.conversations.new_turns import command_line, command_turn, new_turn, sent_at
+from letta_matrix.conversations.new_turns import (
+    are_ids,
+    command_line,
+    command_turn,
+    new_turn,
+    sent_at,
+)
 from letta_matrix.matrix.content import MARKER
+from letta_matrix.portals.deliveries import FAILED, outcome_in
 from letta_matrix.portals.policy import PortalPolicy
 from letta_matrix.store.agents import AgentDirectory
 from letta_matrix.store.rooms import Rooms
-from letta_matrix.store.turns import Turn, TurnKind
+from letta_matrix.store.turns import Turn, TurnKind, turn_id_of
 
 log = structlog.get_logger()
 
@@ -56,6 +63,22 @@ class PortalRouting:
             return self._policy.may_invite(sender, invited)
         is_admin = self._config.role_of(sender) == "admin"
         return None if not self.is_line(invited) or is_admin else False
+
+    def undelivered(self, event: Mapping[str, Any]) -> list[Turn]:
+        """The turn of a message that did not go out, by what a bridge's bot says of it: one,
+        however often that says so."""
+        portal = self._policy.portal(str(event["room_id"]))
+        if portal is None or event.get("sender") != self._policy.bridges[portal.name].bot:
+            return []
+        outcome = outcome_in(event)
+        if outcome is None or outcome.status != FAILED or not are_ids(outcome.event_id):
+            return []
+        turn = new_turn(event, "", outcome.why, thread_id="")
+        turn.kind, turn.event_id = TurnKind.UNDELIVERED, outcome.event_id
+        turn.turn_id, turn.attachment = turn_id_of(outcome.event_id, "undelivered"), None
+        # Whom it was for: the bot has only said so.
+        turn.sender = next(iter(self._policy.contacts_in(portal)), turn.sender)
+        return [turn]
 
     def turns_of(self, event: Mapping[str, Any], prompt: str | None) -> list[Turn]:
         """The turns that a message starts by a bridge's user, or in a portal."""

@@ -5,13 +5,11 @@ from letta_matrix.config import Config
 from letta_matrix.conversations.portal_reply import PortalReply
 from letta_matrix.conversations.reply import Reply
 from letta_matrix.matrix.homeserver import Homeserver, HomeserverUnavailable
-from letta_matrix.portals.outgoing import outgoing
+from letta_matrix.portals.outgoing import PROFILE, outgoing, profile_of
 from letta_matrix.portals.policy import PortalPolicy
 from letta_matrix.store.agents import Agent
 from letta_matrix.store.outbox import Outbox, OutboxEntry
 from letta_matrix.store.turns import Turn
-
-PROFILE = "com.beeper.per_message_profile"
 
 
 @part
@@ -38,7 +36,6 @@ class Replies:
             raise HomeserverUnavailable("the agent's own room is not made yet")
         bridge = self.portals.bridges[portal.name]
         by_line = voice.user_id != agent.user_id
-        profile: dict[str, object] = {"id": agent.agent_id, "displayname": agent.name}
         return PortalReply(
             turn,
             voice,
@@ -46,7 +43,7 @@ class Replies:
             entries,
             (self._homeserver.acting_as(agent.user_id), agent.room_id),
             lambda text: outgoing(text, bridge.settings),
-            {PROFILE: profile} if by_line else None,
+            {PROFILE: profile_of(agent)} if by_line else None,
         )
 
     def of_user(self, turn: Turn, user_id: str, entries: list[OutboxEntry] | None) -> Reply:

@@ -95,6 +95,8 @@ class Router:
             is_portal = self.portals.is_portal(room_id)
             return entry if is_portal else _routed(entry, self._became(event))
         is_of_network = self.portals.is_of_network(sender)
+        if is_of_network and (failed := self.portals.undelivered(event)):
+            return _routed(entry, failed)
         if not is_of_network and not self.may_speak(str(sender)):
             return entry
         prompt, speaks = read_prompt(event)

@@ -33,12 +33,13 @@ class Routes:
         # `*` is the shortest.
         self._prefixes = sorted(prefixes, key=lambda one: -len(one[0]))
 
-    def of(self, names: Sequence[str]) -> str | None:
-        """What the first of somebody's normal names leads to, else the longest prefix."""
+    def of(self, names: Sequence[str], *, everybody: bool = True) -> str | None:
+        """What the first of somebody's normal names leads to, else the longest prefix; `*` alone
+        only if `everybody` is meant."""
         if (exact := self.exact(names)) is not None:
             return exact
         for prefix, target in self._prefixes:
-            if any(name.startswith(prefix) for name in names):
+            if (prefix or everybody) and any(name.startswith(prefix) for name in names):
                 return target
         return None
 

@@ -5,6 +5,10 @@ import re
 from letta_matrix.config import PortalSettings
 from letta_matrix.portals.plain_text import plain
 from letta_matrix.portals.segments import pieces, segments
+from letta_matrix.store.agents import Agent
+
+PROFILE = "com.beeper.per_message_profile"
+"""As whom a message shows that somebody else has sent (MSC4144)."""
 
 MAX_MESSAGES = 20
 """Of one reply; what is beyond is cut, and said to be."""
@@ -12,6 +16,11 @@ MAX_MESSAGES = 20
 _CUT = "\u2026 (cut)"
 _NUMBER = "(99/99) "
 _FIRST_WORD = re.compile(r"\s*@?([^:,\s]+)")
+
+
+def profile_of(agent: Agent) -> dict[str, object]:
+    """How an agent shows where the line speaks for it."""
+    return {"id": agent.agent_id, "displayname": agent.name}
 
 
 def outgoing(markdown: str, settings: PortalSettings) -> list[str]:

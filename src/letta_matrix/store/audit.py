@@ -1,9 +1,10 @@
 """The log of what was done with tools: who, as whom, what, where."""
 
 import time
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 
-from sqlalchemy import Connection, delete, select, update
+from sqlalchemy import Connection, delete, func, select, update
 from sqlalchemy.exc import IntegrityError
 
 from letta_matrix.store.database import Database
@@ -83,6 +84,12 @@ class AuditStore:
             query = query.where(audit.c.seq < before)
         rows = await self._database.read(lambda db: db.execute(query).mappings().all())
         return [AuditEntry(**row) for row in rows]
+
+    async def calls_since(self, since: float, tool: str, rooms: Collection[str]) -> int:
+        """How many calls of a tool went well in some rooms since a time (Unix)."""
+        went_well = (audit.c.at > since) & (audit.c.tool == tool) & (audit.c.outcome == "ok")
+        query = select(func.count()).where(went_well, audit.c.room_id.in_(list(rooms)))
+        return await self._database.read(lambda db: db.execute(query).scalar_one())
 
     async def prune(self, days: float) -> None:
         """Forget what is older; a few at a time, so that others get at the database."""

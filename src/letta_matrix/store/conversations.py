@@ -4,11 +4,11 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Executable, and_, delete, func, select, update
+from sqlalchemy import ColumnElement, Executable, and_, delete, exists, func, select, update
 
 from letta_matrix.store.database import Database, StoreUnavailable
 from letta_matrix.store.places import Place
-from letta_matrix.store.schema import conversations
+from letta_matrix.store.schema import conversations, turns
 
 _TITLE_LENGTH = 80
 
@@ -141,12 +141,16 @@ class ConversationStore:
         return [_conversation(dict(row)) for row in rows]
 
     async def place_of(self, agent_id: str, conversation_id: str) -> Place | None:
-        """Where an agent has a conversation; the newest place if it had it at several."""
+        """Where an agent has a conversation; of several places the one where a message is being
+        answered in it, else the newest."""
+        is_here = (turns.c[name] == conversations.c[name] for name in Place._fields)
+        is_open = (turns.c.status == "running") & (turns.c.conversation_id == conversation_id)
+        open_here = exists().where(and_(*is_here, is_open))
         query = (
             select(conversations.c.agent_id, conversations.c.room_id, conversations.c.thread_id)
             .where(conversations.c.conversation_id == conversation_id)
             .where(conversations.c.agent_id == agent_id)
-            .order_by(conversations.c.seq.desc())
+            .order_by(open_here.desc(), conversations.c.seq.desc())
             .limit(1)
         )
         row = await self._database.read(lambda db: db.execute(query).one_or_none())

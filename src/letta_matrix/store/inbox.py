@@ -99,6 +99,9 @@ class Inbox:
                 added = [one for one in _added(connection, entry) if one.turn_id not in coming]
                 coming |= {one.turn_id for one in added}
                 entry.turns = [*entry.turns, *added]
+            if any(turn.kind is TurnKind.UNDELIVERED for turn in entry.turns):
+                # Bridges tell the same of one message again and again.
+                entry.turns = _not_started(connection, entry.turns)
         if not missed:
             self._spend(connection, fresh)
         for entry in fresh:

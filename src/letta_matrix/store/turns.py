@@ -29,6 +29,7 @@ class TurnKind(StrEnum):
     LOOPED = "looped"  # of somebody who answers an agent like a program; likewise
     PAUSED = "paused"  # for an agent that is paused where it was written; answered by a sign
     KEYWORD = "keyword"  # STOP, START or HELP of a contact on another network
+    UNDELIVERED = "undelivered"  # what a bridge could not bring to its network; `prompt` says why
     ROOM = "room"  # what became of a room; `prompt` is the type of the state event
 
 

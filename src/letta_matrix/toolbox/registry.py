@@ -72,7 +72,8 @@ class Toolbox:
     """Runs calls of tools. Whoever calls acts as one Matrix user and as nobody else.
 
     `questions` must see every event that people send: what answers an open question is no
-    prompt. `arrivals` must be told of every event that is stored.
+    prompt. `arrivals` must be told of every event that is stored. `further` declare tools that are
+    not for every bridge.
     """
 
     def __init__(
@@ -86,6 +87,7 @@ class Toolbox:
         outbox: Outbox,
         audit: AuditStore,
         operations: Iterable[Tool[Any]] = (),
+        further: Iterable[object] = (),
     ) -> None:
         self._config = config
         self._homeserver = homeserver
@@ -119,6 +121,7 @@ class Toolbox:
             Messaging(config, directory, rooms, turns, outbox, self._visits),
             self._asking,
             Waiting(directory, self.arrivals),
+            *further,
         ]
         tools = [tool for owner in owners for tool in tools_in(owner)]
         self.tools: Mapping[str, Tool[Any]] = {tool.name: tool for tool in tools}

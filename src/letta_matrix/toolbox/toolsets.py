@@ -31,6 +31,8 @@ _FEW = frozenset(
         "ask_human",
     }
 )
+_CONFIGURED = frozenset({"sms_send"})
+"""Shown where there are such: who has configured a phone line wants it used."""
 _RARE = frozenset(
     {
         "matrix_add_to_space",
@@ -48,5 +50,5 @@ def shown(tools: Iterable[Tool[Any]], toolset: Toolset) -> list[Tool[Any]]:
     if toolset is Toolset.ALL:
         return list(tools)
     if toolset is Toolset.FEW:
-        return [tool for tool in tools if tool.name in _FEW]
+        return [tool for tool in tools if tool.name in _FEW | _CONFIGURED]
     return [tool for tool in tools if tool.name not in _RARE]

@@ -1,0 +1,95 @@
+"""Texts that a bridge could not bring to its network: told once, and never sent again."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import structlog
+from mautrix.errors import MatrixRequestError
+
+from letta_matrix.common.json_fields import mapping
+from letta_matrix.common.parts import part
+from letta_matrix.common.vitals import Trouble
+from letta_matrix.conversations import notices
+from letta_matrix.conversations.replies import Replies
+from letta_matrix.conversations.reply import Notice
+from letta_matrix.conversations.speakers import Speaker
+from letta_matrix.matrix.events import Event
+from letta_matrix.matrix.homeserver import Homeserver
+from letta_matrix.portals.deliveries import SENT, outcome_in
+from letta_matrix.store.agents import Agent, AgentDirectory
+from letta_matrix.store.outbox import Outbox
+from letta_matrix.store.rooms import Rooms
+from letta_matrix.store.turns import Outcome, Turn, TurnStatus
+
+log = structlog.get_logger()
+
+
+@part
+class Undelivered:
+    """Tells of each in the agent's own room, and in `trouble` until something went out again."""
+
+    _replies: Replies
+    _speaker: Speaker
+    _homeserver: Homeserver
+    _directory: AgentDirectory
+    _rooms: Rooms
+    _outbox: Outbox
+
+    def __post_init__(self) -> None:
+        self._failing: dict[str, str] = {}
+
+    async def run(self, turn: Turn, *, recovered: bool) -> None:
+        """Say it exactly once. `recovered`: an earlier try may have said it."""
+        portal = self._replies.portals.portal(turn.room_id)
+        agent = await self._whose(turn) if portal is not None else None
+        if agent is None or portal is None:
+            await self.give_up(turn)
+            return
+        turn.agent_id = agent.agent_id
+        owed = recovered or turn.status is TurnStatus.REPLYING
+        entries = await self._replies.left_of(turn) if owed else None
+        reply = self._replies.of_agent(turn, agent, entries)
+        if turn.status is not TurnStatus.REPLYING:
+            log.warning("a text did not go out", bridge=portal.name, agent=agent.agent_id)
+            self._failing[portal.name] = turn.prompt or ""
+            await reply.freeze("", Notice(notices.undelivered(turn.prompt or "")), Outcome.FAILED)
+        await self._speaker.deliver(turn, reply)
+
+    async def give_up(self, turn: Turn) -> None:
+        """End it without a word."""
+        await self._speaker.keep_silent(turn, Outcome.DROPPED)
+
+    def heard(self, event: Mapping[str, Any]) -> None:
+        """Hear of an event that was stored: something may have gone out again."""
+        outcome = outcome_in(event)
+        portal = self._replies.portals.portal(str(event.get("room_id")))
+        if portal is None or outcome is None or outcome.status != SENT:
+            return
+        if event.get("sender") == self._replies.portals.bridges[portal.name].bot:
+            self._failing.pop(portal.name, None)
+
+    @property
+    def trouble(self) -> Trouble | None:
+        """What did not go out last, and since nothing did."""
+        if not self._failing:
+            return None
+        return Trouble(
+            "texts of agents do not go out to: " + ", ".join(sorted(self._failing)),
+            "they are not sent again by themselves; see what the bridge says of its login "
+            "(`!sms status`), and whether the phone is connected",
+            "; ".join(one for one in self._failing.values() if one),
+        )
+
+    async def _whose(self, turn: Turn) -> Agent | None:
+        """The agent whose words they were, None for what people wrote."""
+        if (sent := await self._outbox.turn_of(turn.event_id)) is not None:
+            return self._directory.get(sent.agent_id)
+        ours = list(self._rooms.ours_in(turn.room_id))
+        try:
+            event = await self._homeserver.acting_as(ours[0]).event(turn.room_id, turn.event_id)
+        except (MatrixRequestError, IndexError) as error:
+            log.info("not known what did not go out", room=turn.room_id, reason=str(error))
+            return None
+        if event.get("sender") not in ours:
+            return None
+        return self._directory.get(str(mapping(Event(event).marker).get("agent_id")))

@@ -1,0 +1,200 @@
+"""The tool by which agents write text messages to phones."""
+
+import asyncio
+import time
+from typing import NotRequired
+
+from pydantic import Field
+from typing_extensions import TypedDict
+
+from letta_matrix.access.faults import Fault, ToolError
+from letta_matrix.access.principal import Scope
+from letta_matrix.common import clock
+from letta_matrix.common.parts import part
+from letta_matrix.config import SmsSettings
+from letta_matrix.matrix.content import MARKER
+from letta_matrix.matrix.homeserver import Homeserver
+from letta_matrix.matrix.verbatim import inline_code as code
+from letta_matrix.portals.numbers import is_number
+from letta_matrix.portals.outgoing import PROFILE, outgoing, profile_of
+from letta_matrix.portals.policy import PortalPolicy
+from letta_matrix.portals.provisioning import Provisioning, ProvisioningFault, Why
+from letta_matrix.portals.quiet import until_open
+from letta_matrix.store.agents import Agent
+from letta_matrix.store.audit import AuditStore
+from letta_matrix.store.conversations import ConversationStore
+from letta_matrix.store.places import Place
+from letta_matrix.store.portals import Portal
+from letta_matrix.store.turns import TurnStore
+from letta_matrix.toolbox.tool import Caller, Line, Markdown, Result, WriteParams, tool
+from letta_matrix.toolbox.writing import GIVE_UP_AFTER, marker_of, spoken
+
+TOOL = "sms_send"
+_DAY = 86_400.0
+_COMES_WITHIN, _LOOK = 20.0, 0.1
+"""Seconds that a new talk's room has to be there within, and between looks."""
+
+
+class SendText(WriteParams):
+    number: Line = Field(max_length=40, description="phone number, best with + and its country")
+    text: Markdown = Field(description="what to write; it arrives as plain text")
+
+
+class TextSent(TypedDict):
+    """A text as it went out; a long one has `more_event_ids`."""
+
+    number: str
+    room_id: str
+    event_id: str
+    more_event_ids: NotRequired[list[str]]
+
+
+@part
+class Texting:
+    """Writes to those alone whose texts the agent answers, within what may be written at all. What
+    they answer comes to where the agent wrote from."""
+
+    _sms: SmsSettings
+    _policy: PortalPolicy
+    _provisioning: Provisioning
+    _homeserver: Homeserver
+    _conversations: ConversationStore
+    _turns: TurnStore
+    _audit: AuditStore
+
+    @tool(TOOL, "Send a text message", Scope.WRITE, TextSent)
+    async def sms_send(self, caller: Caller, params: SendText) -> Result:
+        """Send a text message (SMS) to a phone number that you are allowed to write to; what is
+        answered comes to you."""
+        number = self._number(params.number)
+        agent, known = self._agent(caller, number), self._portal_with(number)
+        texts = outgoing(spoken(params.text, "text"), self._sms)
+        if not texts:
+            raise ToolError("`text` has no text in it.")
+        self._check_heard(number, known)
+        if not caller.again:
+            await self._check_spent(known)
+        if not caller.principal.may_act_in(known.room_id if known is not None else ""):
+            raise ToolError("Your token is not for the room of this talk.", Fault.FORBIDDEN)
+        portal = known or await self._begin(number)
+        voice = self._policy.voice(agent, portal.room_id)
+        await self._goes_on_here(caller, agent, portal)
+        return await self._send(caller, agent, voice.user_id, portal, number, texts)
+
+    def _number(self, given: str) -> str:
+        number = self._policy.bridges[self._sms.name].normal(given)
+        if not is_number(number):
+            text = f"{code(given)} is no phone number: write it as +, its country and the rest."
+            raise ToolError(text)
+        return number
+
+    def _agent(self, caller: Caller, number: str) -> Agent:
+        """The agent that answers a number, if the caller may write for it."""
+        agent = self._policy.agent_at(self._sms.name, number)
+        is_theirs = agent is not None and caller.agent_id in ("", agent.agent_id)
+        if agent is None or not is_theirs or not self._is_meant(number):
+            raise ToolError(
+                f"You may not write to {code(number)}. An admin allows it: "
+                f"`!sms allow {number} AGENT`.",
+                Fault.FORBIDDEN,
+            )
+        return agent
+
+    def _is_meant(self, number: str) -> bool:
+        """Whether somebody has named the number, or it has written: that everybody is answered
+        is no leave to write to anybody."""
+        bridge = self._policy.bridges[self._sms.name]
+        decided = self._policy.book.contact(bridge.name, number)
+        is_allowed = decided is not None and decided.agent_id is not None
+        is_named = bridge.routes.of([number], everybody=False) is not None
+        return is_allowed or is_named or self._portal_with(number) is not None
+
+    def _portal_with(self, number: str) -> Portal | None:
+        policy = self._policy
+        for one in policy.book.all():
+            if one.name != self._sms.name or not one.direct:
+                continue
+            if any(number in policy.names_of(one.name, who) for who in policy.contacts_in(one)):
+                return one
+        return None
+
+    def _check_heard(self, number: str, portal: Portal | None) -> None:
+        """Raises ToolError for whom nobody is to write to now."""
+        decided = self._policy.book.contact(self._sms.name, number)
+        stopped = decided is not None and decided.stopped
+        contacts = self._policy.contacts_in(portal) if portal is not None else ()
+        whys = (self._policy.silence(portal, who) for who in contacts if portal is not None)
+        why = "stopped" if stopped else next((one for one in whys if one), "")
+        if why == "stopped":
+            text = f"{code(number)} wants no more messages, until they send START."
+            raise ToolError(text, Fault.FORBIDDEN)
+        if why:
+            text = f"A person writes with {code(number)} now; nothing goes out until they let go."
+            raise ToolError(text, Fault.CONFLICT)
+        left = until_open(self._sms.quiet_hours, self._policy.now())
+        if left > 0:
+            text = f"Hours are quiet for {left / 60:.0f} minutes more; try again then."
+            raise ToolError(text, Fault.RATE_LIMITED, retry_after=left)
+
+    async def _check_spent(self, portal: Portal | None) -> None:
+        """Texts that agents begin count as those that are asked do."""
+        since = self._policy.now() - _DAY
+        every = [one.room_id for one in self._policy.book.all() if one.name == self._sms.name]
+        here = [portal.room_id] if portal is not None else []
+        for most, rooms in ((self._sms.contact_per_day, here), (self._sms.per_day, every)):
+            if most and rooms:
+                used = await self._turns.asked_since(since, rooms)
+                used += await self._audit.calls_since(time.time() - _DAY, TOOL, rooms)
+                if used >= most:
+                    text = "The number of messages in a day is used up; try again tomorrow."
+                    raise ToolError(text, Fault.RATE_LIMITED)
+
+    async def _begin(self, number: str) -> Portal:
+        """The talk with a number, which the bridge makes."""
+        try:
+            talk = await self._provisioning.talk_with(number)
+        except ProvisioningFault as fault:
+            kind = Fault.UNAVAILABLE if fault.why is Why.UNAVAILABLE else Fault.REFUSED
+            raise ToolError(f"The text cannot be sent: {fault}.", kind) from None
+        until = clock.now() + _COMES_WITHIN
+        while (portal := self._portal_with(number)) is None or portal.room_id != talk.room_id:
+            if clock.now() > until:
+                text = "The talk's room does not come; an operator looks at `!sms status`."
+                raise ToolError(text, Fault.UNAVAILABLE)
+            await asyncio.sleep(_LOOK)
+        return portal
+
+    async def _goes_on_here(self, caller: Caller, agent: Agent, portal: Portal) -> None:
+        """Let what is answered come to the conversation that the text was written in."""
+        place, conversation_id = Place(agent.agent_id, portal.room_id, ""), caller.conversation_id
+        if conversation_id and self._conversations.current(place) != conversation_id:
+            await self._conversations.begin(place, conversation_id, "text messages")
+
+    async def _send(
+        self,
+        caller: Caller,
+        agent: Agent,
+        user_id: str,
+        portal: Portal,
+        number: str,
+        texts: list[str],
+    ) -> Result:
+        intent, sent = self._homeserver.acting_as(user_id), list[str]()
+        by_line = user_id != agent.user_id
+        for part_number, text in enumerate(texts):
+            txn = caller.txn(TOOL, part_number)
+            content: dict[str, object] = {"msgtype": "m.text", "body": text, "m.mentions": {}}
+            content[MARKER] = marker_of(caller, TOOL, txn) | {"agent_id": agent.agent_id}
+            content |= {PROFILE: profile_of(agent)} if by_line else {}
+            sent.append(
+                await intent.send(
+                    portal.room_id,
+                    "m.room.message",
+                    content,
+                    txn,
+                    give_up_after=GIVE_UP_AFTER,
+                    look_first=caller.again,
+                )
+            )
+        told = {"number": number, "room_id": portal.room_id, "event_id": sent[0]}
+        return told | ({"more_event_ids": sent[1:]} if sent[1:] else {})
