@@ -24,7 +24,7 @@ from letta_matrix.portals.provisioning import (
 
 LINE, NUMBER = "@letta_sms:test", "+15551234567"
 SECRET = "s3cret-of-the-bridge"
-COOKIES = dict.fromkeys(("SID", "HSID", "SSID", "OSID", "APISID", "SAPISID"), "x")
+COOKIES: Json = dict.fromkeys(("SID", "HSID", "SSID", "OSID", "APISID", "SAPISID"), "x")
 
 
 class Bridge:

@@ -52,7 +52,8 @@ def bridge(monkeypatch: pytest.MonkeyPatch) -> Played:
 
 async def line_of(stage: Stage, bridge: Played, **changes: Any) -> Stage:
     routes = {NUMBER: "agent-1", OTHER: "agent-2"}
-    bridge.stage = await with_line(stage, **{"default_agent": None, "routes": routes} | changes)
+    settings: dict[str, Any] = {"default_agent": None, "routes": routes}
+    bridge.stage = await with_line(stage, **settings | changes)
     return bridge.stage
 
 

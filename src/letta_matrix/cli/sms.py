@@ -166,19 +166,17 @@ def _values(step: "Step", cookies: Path | None) -> dict[str, str]:
 
 
 def _from_file(step: "Step", path: Path) -> dict[str, str]:
+    from letta_matrix.common.json_fields import mapping, parse_json
+
     try:
         text = sys.stdin.read() if str(path) == "-" else path.read_text(encoding="utf-8")
-        given: object = json.loads(text)
     except OSError as error:
         raise BadInput(f"{path}: cannot be read: {error.strerror}") from None
-    except ValueError:
-        given = None
+    given = mapping(parse_json(text))
     # Nothing of it is repeated: whoever has these has the account.
-    if not isinstance(given, dict) or any(
-        not isinstance(given.get(one), str) for one in step.wants
-    ):
+    if any(not isinstance(given.get(one), str) for one in step.wants):
         raise BadInput(f"{path}: should be a JSON object with {', '.join(step.wants)}")
-    return {str(key): str(value) for key, value in given.items()}
+    return {key: str(value) for key, value in given.items()}
 
 
 def _fields(one: object) -> dict[str, object]:

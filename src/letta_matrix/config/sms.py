@@ -1,11 +1,11 @@
 """Settings of the phone line: the section `sms`, one bridge more, to a phone's text messages."""
 
 import re
-from collections.abc import Mapping
-from typing import Annotated, Any, cast
+from typing import Annotated
 
 from pydantic import AfterValidator, Field, model_validator
 
+from letta_matrix.common.json_fields import mapping
 from letta_matrix.config.portals import Line, Name, Pattern, PortalSettings
 from letta_matrix.config.types import Duration, HttpAddress, Section, Token, UserId
 
@@ -55,29 +55,25 @@ class SmsSettings(PortalSettings):
 
     @model_validator(mode="before")
     @classmethod
-    def _default_route(cls, data: Any) -> Any:
-        routes = data.get("routes", {}) if isinstance(data, Mapping) else None
-        if not isinstance(routes, Mapping) or not data.get("default_agent"):
+    def _default_route(cls, data: object) -> object:
+        settings, agent = mapping(data), mapping(data).get("default_agent")
+        routes: object = settings.get("routes", {})
+        if not agent or routes != (known := mapping(routes)):
             return data
-        return {**data, "routes": {"*": data["default_agent"], **routes}}
+        return {**settings, "routes": {"*": agent, **known}}
 
 
 def with_users(data: object) -> object:
     """A configuration whose `sms` names its users: as mautrix-gmessages calls them on the
     homeserver, where nothing else is said."""
-    if not isinstance(data, Mapping):
+    settings = mapping(data)
+    domain = mapping(settings.get("homeserver")).get("domain")
+    sms: object = settings.get("sms")
+    if not isinstance(domain, str) or sms != (known := mapping(sms)):
         return data
-    settings = cast("Mapping[str, object]", data)
-    homeserver, sms = settings.get("homeserver"), settings.get("sms")
-    if isinstance(homeserver, Mapping):
-        domain = cast("Mapping[str, object]", homeserver).get("domain")
-    else:
-        domain = getattr(homeserver, "domain", None)
-    if not isinstance(sms, Mapping) or not isinstance(domain, str):
-        return settings
     users = {
         "bot": f"@gmessagesbot:{domain}",
         "ghosts": rf"@gmessages_(\d+\.\d+):{re.escape(domain)}",
         "line": f"@letta_sms:{domain}",
     }
-    return {**settings, "sms": {**users, **cast("Mapping[str, object]", sms)}}
+    return {**settings, "sms": {**users, **known}}

@@ -3,7 +3,6 @@ for a while."""
 
 from collections import defaultdict, deque
 from collections.abc import Mapping
-from functools import partial
 from typing import Any
 
 import structlog
@@ -28,7 +27,7 @@ class Takeovers:
     _bot_user_id: str
 
     def __post_init__(self) -> None:
-        self._said: defaultdict[str, deque[str]] = defaultdict(partial(deque, maxlen=_REMEMBERED))
+        self._said: defaultdict[str, deque[str]] = defaultdict(_remembered)
 
     async def heard(self, event: Mapping[str, Any]) -> None:
         """Hear of an event, our own ones too."""
@@ -59,3 +58,7 @@ class Takeovers:
             return is_known and not is_echo and self._policy.is_line_itself(portal, sender)
         # Commands, to the bridge too, are no talk.
         return content.get("msgtype") != "m.notice" and not body.startswith("!")
+
+
+def _remembered() -> deque[str]:
+    return deque(maxlen=_REMEMBERED)
