@@ -46,7 +46,7 @@ def bridge(monkeypatch: pytest.MonkeyPatch) -> Played:
     def make(*_: object) -> Played:
         return one
 
-    monkeypatch.setattr("letta_matrix.app.assembly.Provisioning", make)
+    monkeypatch.setattr("letta_matrix.app.phone_line.Provisioning", make)
     return one
 
 

@@ -8,6 +8,7 @@ from letta_matrix.agents.home import Home
 from letta_matrix.agents.losses import Losses
 from letta_matrix.agents.remembered import Remembered
 from letta_matrix.app.listings import Listings
+from letta_matrix.app.phone_line import PhoneLine
 from letta_matrix.app.stores import Stores
 from letta_matrix.common.vitals import Vitals
 from letta_matrix.config import Config
@@ -49,19 +50,16 @@ from letta_matrix.operations.approvals import ApprovalOperations
 from letta_matrix.operations.lines import LineOperations
 from letta_matrix.operations.portals import PortalOperations
 from letta_matrix.operations.rooms import RoomOperations
-from letta_matrix.operations.sms import SmsOperations
 from letta_matrix.operations.tokens import TokenOperations
 from letta_matrix.operations.turns import TurnOperations
 from letta_matrix.portals.lookout import Lookout
 from letta_matrix.portals.policy import PortalPolicy
-from letta_matrix.portals.provisioning import Provisioning
 from letta_matrix.portals.takeovers import Takeovers
 from letta_matrix.runtimes.protocol import AgentRuntime
 from letta_matrix.store.audit import AuditEntry
 from letta_matrix.store.places import Place
 from letta_matrix.store.turns import Turn, TurnKind
 from letta_matrix.toolbox.registry import Toolbox
-from letta_matrix.toolbox.texting import Texting
 from letta_matrix.toolbox.tool import Tool, tools_in
 
 
@@ -114,8 +112,7 @@ class Parts:
         self.portals = PortalPolicy(
             config.bridges, stores.portals, *known, self.homeserver.clock.now
         )
-        domain = config.homeserver.domain
-        self.provisioning = Provisioning(config.sms, domain) if config.sms else None
+        self.phone_line = PhoneLine(config, stores, self.homeserver, self.portals)
         self.lookout = Lookout(self.portals, self.homeserver, stores.rooms, stores.conversations)
         self.takeovers = Takeovers(self.portals, config.bot_user_id)
         self.router = Router(config, *known, stores.conversations, self.portals)
@@ -320,15 +317,8 @@ class Parts:
             stores.outbox,
             stores.audit,
             self._operations(),
-            self._texting(),
+            self.phone_line.tools(),
         )
-
-    def _texting(self) -> list[Texting]:
-        stores, sms = self.stores, self._config.sms
-        if sms is None or self.provisioning is None:
-            return []
-        book = (stores.conversations, stores.turns, stores.audit)
-        return [Texting(sms, self.portals, self.provisioning, self.homeserver, *book)]
 
     def _operations(self) -> list[Tool[Any]]:
         stores = self.stores
@@ -349,8 +339,8 @@ class Parts:
             LineOperations(self.portals, self.homeserver, stores.meta),
             TokenOperations(stores.directory, stores.tokens),
         )
-        line = [SmsOperations(self.portals, self.provisioning)] if self.provisioning else []
-        return [one for owner in (*owners, *line) for one in tools_in(owner)]
+        declared = [one for owner in owners for one in tools_in(owner)]
+        return [*declared, *self.phone_line.operations()]
 
     async def _learn(self, event: Mapping[str, Any]) -> None:
         await self.lookout.heard(event)
