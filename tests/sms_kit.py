@@ -5,6 +5,7 @@ from typing import Any
 from tests.builders import invite
 from tests.fake_homeserver import FakeHomeserver, Json
 from tests.stage import Stage
+from tests.waiting import eventually
 
 BOT, LINE = "@gmessagesbot:test", "@letta_sms:test"
 CONTACT, PHONE = "@gmessages_1.2:test", "@gmessages_1.1:test"
@@ -42,4 +43,5 @@ async def texts_with(
         "com.beeper.room_type": "dm",
     }
     fake.set_state(room_id, "m.bridge", told, "fi.mau.gmessages", BOT)
-    await stage.tell(invite(invited, room_id, sender=BOT))
+    await stage.admit(invite(invited, room_id, sender=BOT))
+    await eventually(lambda: stage.stores.portals.portal(room_id), what="the portal")

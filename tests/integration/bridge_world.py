@@ -127,7 +127,7 @@ def settings_on(homeserver: Homeserver, person: Person, **sections: Any) -> Json
     values["api"] |= {"port": free_port()}
     values["mcp"] |= {"port": free_port(), "websocket_port": free_port()}
     for name, section in sections.items():
-        values[name] = section if isinstance(section, list) else {**values[name], **section}
+        values[name] = section if isinstance(section, list) else {**(values[name] or {}), **section}
     return values
 
 

@@ -156,6 +156,18 @@ async def test_texts_that_are_begun_count(stage: Stage, bridge: Played) -> None:
     assert "used up" in str(await refusal(line))
 
 
+async def test_people_begin_texts_by_a_command(
+    stage: Stage, bridge: Played, fake: FakeHomeserver
+) -> None:
+    stage._sections |= {"permissions": {"test": "user", PERSON: "admin"}}
+    line = await line_of(stage, bridge)
+    await line.tell(message("!sms send +1-555-123-4567 good morning"))
+    assert fake.bodies("!1:test", "m.notice") == [f"Sent to `{NUMBER}`."]
+    assert out(fake, PORTAL) == ["good morning"]
+    await line.tell(message("!sms send +15557777777 hello"))
+    assert "may not write" in fake.bodies("!1:test", "m.notice")[-1]
+
+
 async def test_the_same_call_texts_once(stage: Stage, bridge: Played, fake: FakeHomeserver) -> None:
     line = await line_of(stage, bridge)
     await texts_with(line)

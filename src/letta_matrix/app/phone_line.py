@@ -29,7 +29,9 @@ class PhoneLine:
     def operations(self) -> list[Tool[Any]]:
         if self._provisioning is None:
             return []
-        return tools_in(SmsOperations(self._policy, self._provisioning))
+        sms = SmsOperations(self._policy, self._provisioning)
+        # People begin texts too, by a command.
+        return [one for owner in (sms, *self.tools()) for one in tools_in(owner)]
 
     def tools(self) -> list[Texting]:
         """Objects that declare tools for agents and programs."""

@@ -143,14 +143,14 @@ class Lookout:
     async def _learn_number(self, bridge: Bridge, sender: str, room_id: str) -> None:
         """Ask who somebody is who came later than we did, or whose bridge has told it later."""
         ours, asked = list(self._rooms.ours_in(room_id)), self._asked.get(sender, -_ASK_AGAIN)
+        who = bridge.line or next(iter(ours), None)
         is_known = bool(self._policy.book.claims(sender)) or not bridge.is_ghost(sender)
-        if is_known or not ours or self._policy.portal(room_id) is None:
+        if is_known or who is None or clock.now() - asked < _ASK_AGAIN:
             return
-        if clock.now() - asked >= _ASK_AGAIN:
-            self._asked[sender] = clock.now()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_PATIENCE):
-                    await self._learn_names(bridge, sender, self._homeserver.acting_as(ours[0]))
+        self._asked[sender] = clock.now()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_PATIENCE):
+                await self._learn_names(bridge, sender, self._homeserver.acting_as(who))
 
     async def _learn_names(self, bridge: Bridge, ghost: str, intent: Intent) -> None:
         try:

@@ -156,6 +156,9 @@ class Texting:
         except ProvisioningFault as fault:
             kind = Fault.UNAVAILABLE if fault.why is Why.UNAVAILABLE else Fault.REFUSED
             raise ToolError(f"The text cannot be sent: {fault}.", kind) from None
+        if talk.user_id and talk.numbers:
+            # What the bridge itself says need not be looked up when they come.
+            await self._policy.book.claim(self._sms.name, talk.user_id, talk.numbers)
         until = clock.now() + _COMES_WITHIN
         while (portal := self._portal_with(number)) is None or portal.room_id != talk.room_id:
             if clock.now() > until:

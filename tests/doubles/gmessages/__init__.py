@@ -27,6 +27,7 @@ class Gmessages:
     provisioning: Provisioning
     _seen: set[str] = field(default_factory=set[str])
     _events: asyncio.Queue[Json] = field(default_factory=asyncio.Queue[Json])
+    _current: Json | None = None
     _runner: web.AppRunner = field(init=False)
     _working: asyncio.Task[None] = field(init=False)
 
@@ -36,7 +37,9 @@ class Gmessages:
 
     async def _work(self) -> None:
         while True:
-            await self.portals.handle(await self._events.get())
+            self._current = self._current or await self._events.get()
+            await self.portals.handle(self._current)
+            self._current = None
 
     async def _transaction(self, request: web.Request) -> web.Response:
         if request.headers.get("Authorization") != f"Bearer {self.registration['hs_token']}":

@@ -15,7 +15,7 @@ from letta_matrix.matrix.verbatim import inline_code as code
 from letta_matrix.operations.sms import SMS
 
 _DECISIONS = ("routes", "allow", "block", "hold", "release")
-_ACTIONS = ("status", *_DECISIONS, "login", "logout", "contacts")
+_ACTIONS = ("status", *_DECISIONS, "send", "login", "logout", "contacts")
 _FLOWS = ("", "qr", "google")
 
 
@@ -36,6 +36,12 @@ async def sms(context: CommandContext) -> str:
             return await _status(context)
         case "login":
             return await _login(context, word.lower())
+        case "send":
+            text = context.arguments.text("AGENT")
+            if not text:
+                raise CommandFault("Say whom, and what: `!sms send NUMBER TEXT`.")
+            done = await context.do("sms_send", number=word, text=text)
+            return f"Sent to {code(done['number'])}."
         case "logout":
             done = await context.do("sms.logout", login_id=word or "all")
             return f"Unpaired: {code(done['login_id'])}."
