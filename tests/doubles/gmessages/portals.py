@@ -1,7 +1,6 @@
 """The double's portals: rooms that it makes by itself, and what goes through them."""
 
 import asyncio
-from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,8 +20,6 @@ class Rules:
     relay: bool = False
     kick_matrix_users: bool = True
     bare: bool = True  # relayed messages stand without their senders' names
-    status_events: bool = True
-    error_notices: bool = True
 
     def level(self, user_id: str) -> str:
         domain = user_id.partition(":")[2]
@@ -75,7 +72,6 @@ class Portals:
         self._matrix, self.rules, self.phone = matrix, rules, phone
         self.logins: dict[str, Login] = {}
         self.all: dict[tuple[str, str], Portal] = {}
-        self.created: Counter[str] = Counter()
 
     def logged_in(self, user_id: str) -> Login | None:
         return self.logins.get(user_id)
@@ -174,7 +170,6 @@ class Portals:
             "power_level_content_override": levels,
         }
         portal.room_id = str((await matrix.call("POST", "/createRoom", content))["room_id"])
-        self.created[portal.number] += 1
         await matrix.act(portal.room_id, "join", portal.ghost)
 
     def _bridge_state(self, portal: Portal) -> tuple[str, Json]:
@@ -248,15 +243,11 @@ class Portals:
     ) -> None:
         """What became of a message: by a status event, and of a failure by a notice."""
         target = str(event["event_id"])
-        if self.rules.status_events:
-            content: Json = {
-                "m.relates_to": {"rel_type": "m.reference", "event_id": target},
-                "network": PREFIX,
-                "status": status,
-            }
-            content |= {"reason": reason, "message": says} if reason else {}
-            await self._matrix.say(portal.room_id, content, kind=STATUS)
-        if reason and notice and self.rules.error_notices:
+        content: Json = {"network": PREFIX, "status": status}
+        content["m.relates_to"] = {"rel_type": "m.reference", "event_id": target}
+        content |= {"reason": reason, "message": says} if reason else {}
+        await self._matrix.say(portal.room_id, content, kind=STATUS)
+        if reason and notice:
             body = f"\u26a0\ufe0f Your message was not bridged: {says}"
             replied = {"m.in_reply_to": {"event_id": target}}
             told = {"msgtype": "m.notice", "body": body, "m.relates_to": replied}
