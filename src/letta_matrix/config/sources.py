@@ -3,19 +3,14 @@
 from collections.abc import Mapping
 from pathlib import Path
 from typing import cast
-from urllib.parse import urlsplit
 
 import yaml
 
 from letta_matrix.common.program import starting, typed
 from letta_matrix.config.faults import ConfigError, describe
+from letta_matrix.config.original import SetBy, apply_original
 
 ENV_PREFIX = "LETTA_MATRIX__"
-_LEGACY = {"MATRIX_HOMESERVER_URL": ("homeserver", "url")}
-_LEGACY_RUNTIME, _LEGACY_KEY = "LETTA_API_URL", "LETTA_TOKEN"
-
-SetBy = dict[tuple[str, ...], str]
-"""The environment variable behind each path that the file did not set."""
 
 
 def read_file(path: Path) -> dict[str, object]:
@@ -60,7 +55,7 @@ def apply_environment(data: dict[str, object], env: Mapping[str, str]) -> SetBy:
     Raises:
         ConfigError: a variable leads nowhere, or its YAML is broken.
     """
-    set_by = _apply_legacy(data, env)
+    set_by = apply_original(data, env)
     for variable, text in sorted(env.items()):
         if not variable.startswith(ENV_PREFIX) or not text:
             continue
@@ -75,32 +70,21 @@ def apply_environment(data: dict[str, object], env: Mapping[str, str]) -> SetBy:
     return set_by
 
 
-def _apply_legacy(data: dict[str, object], env: Mapping[str, str]) -> SetBy:
-    """The original integration's variables stand in for keys that the file does not set."""
-    set_by: SetBy = {}
-    for variable, (section, key) in _LEGACY.items():
-        values = data.setdefault(section, {}) if env.get(variable) else None
-        if isinstance(values, dict) and key not in values:
-            values[key] = env[variable]
-            set_by[section, key] = variable
-    if (url := env.get(_LEGACY_RUNTIME)) and not data.get("runtimes"):
-        runtime = runtime_at(url)
-        if key := env.get(_LEGACY_KEY):
-            runtime["token" if runtime["type"] == "app_server" else "api_key"] = key
-        data["runtimes"] = [runtime]
-        set_by["runtimes",] = _LEGACY_RUNTIME
-    return set_by
+def in_full(data: dict[str, object]) -> None:
+    """Let people of the homeserver who are named without it, as in `@admin`, have its name."""
+    homeserver, agents = data.get("homeserver"), data.get("agents")
+    domain = homeserver.get("domain") if isinstance(homeserver, dict) else None
+    if not isinstance(domain, str):
+        return
 
+    def whole(name: object) -> object:
+        is_short = isinstance(name, str) and name.startswith("@") and ":" not in name
+        return f"{name}:{domain}" if is_short else name
 
-def runtime_at(url: str) -> dict[str, object]:
-    """Settings of the runtime that has such an address: WebSockets lead to an App Server, an
-    address that ends with `/v1` to an OpenAI-compatible endpoint, others to a Letta API."""
-    parts = urlsplit(url)
-    if parts.scheme in ("ws", "wss"):
-        return {"type": "app_server", "name": "local", "url": url}
-    if parts.path.rstrip("/").endswith("/v1"):
-        return {"type": "openai_compatible", "name": "openai", "url": url}
-    return {"type": "letta_api", "name": "letta", "url": url}
+    if isinstance(agents, dict) and isinstance(members := agents.get("room_members"), list):
+        agents["room_members"] = [whole(one) for one in members]
+    if isinstance(permissions := data.get("permissions"), dict):
+        data["permissions"] = {whole(who): role for who, role in permissions.items()}
 
 
 def _inside(container: object, name: str, variable: str) -> tuple[object, bool]:
