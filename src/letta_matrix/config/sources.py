@@ -1,5 +1,6 @@
 """Where settings come from: the configuration file and the environment."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import cast
@@ -71,20 +72,18 @@ def apply_environment(data: dict[str, object], env: Mapping[str, str]) -> SetBy:
 
 
 def in_full(data: dict[str, object]) -> None:
-    """Let people of the homeserver who are named without it, as in `@admin`, have its name."""
+    """Let those of `agents.room_members` who are named without a server, as in `@admin`, have the
+    homeserver's."""
     homeserver, agents = data.get("homeserver"), data.get("agents")
     domain = homeserver.get("domain") if isinstance(homeserver, dict) else None
     if not isinstance(domain, str):
         return
 
-    def whole(name: object) -> object:
-        is_short = isinstance(name, str) and name.startswith("@") and ":" not in name
-        return f"{name}:{domain}" if is_short else name
-
-    if isinstance(agents, dict) and isinstance(members := agents.get("room_members"), list):
-        agents["room_members"] = [whole(one) for one in members]
-    if isinstance(permissions := data.get("permissions"), dict):
-        data["permissions"] = {whole(who): role for who, role in permissions.items()}
+    members = agents.get("room_members") if isinstance(agents, dict) else None
+    if isinstance(agents, dict) and isinstance(members, list):
+        agents["room_members"] = [
+            f"{one}:{domain}" if re.fullmatch(r"@[^:\s]+", str(one)) else one for one in members
+        ]
 
 
 def _inside(container: object, name: str, variable: str) -> tuple[object, bool]:
