@@ -205,7 +205,7 @@ async def talks(world: World, room: Room) -> None:
 async def told_of(
     homeserver: Homeserver, directory: Path, ann: Person, info: AgentInfo, admin: Json, what: str
 ) -> str:
-    """The health of a bridge that cannot set an agent up, once it tells `what`."""
+    """What admins are told of a bridge that cannot set an agent up, once it tells `what`."""
     runtime = MemoryRuntime()
     runtime.add(info)
     config = config_on(homeserver, directory, ann, homeserver=admin)
@@ -215,7 +215,9 @@ async def told_of(
         world = World(homeserver, config, bridge, runtime, ann)
 
         async def health() -> str:
-            return json.dumps(await world.health())
+            # Why one agent is not set up is for admins alone.
+            troubles = bridge._provisioner.trouble if bridge._provisioner else {}
+            return json.dumps([await world.health(), troubles])
 
         return await eventually(health, lambda text: what in text)
     finally:

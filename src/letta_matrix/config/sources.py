@@ -7,6 +7,7 @@ from typing import cast
 
 import yaml
 
+from letta_matrix.common.json_fields import items, mapping
 from letta_matrix.common.program import starting, typed
 from letta_matrix.config.faults import ConfigError, describe
 from letta_matrix.config.original import SetBy, apply_original
@@ -74,16 +75,14 @@ def apply_environment(data: dict[str, object], env: Mapping[str, str]) -> SetBy:
 def in_full(data: dict[str, object]) -> None:
     """Let those of `agents.room_members` who are named without a server, as in `@admin`, have the
     homeserver's."""
-    homeserver, agents = data.get("homeserver"), data.get("agents")
-    domain = homeserver.get("domain") if isinstance(homeserver, dict) else None
-    if not isinstance(domain, str):
-        return
-
-    members = agents.get("room_members") if isinstance(agents, dict) else None
-    if isinstance(agents, dict) and isinstance(members, list):
-        agents["room_members"] = [
+    domain = mapping(data.get("homeserver")).get("domain")
+    agents = mapping(data.get("agents"))
+    members = items(agents.get("room_members"))
+    if isinstance(domain, str) and members is not None:
+        named = [
             f"{one}:{domain}" if re.fullmatch(r"@[^:\s]+", str(one)) else one for one in members
         ]
+        data["agents"] = {**agents, "room_members": named}
 
 
 def _inside(container: object, name: str, variable: str) -> tuple[object, bool]:
