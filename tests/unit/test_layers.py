@@ -10,8 +10,10 @@ from importlinter.cli import EXIT_STATUS_SUCCESS, lint_imports
 ROOT = Path(__file__).parents[2]
 SOURCES = sorted((ROOT / "src/letta_matrix").rglob("*.py"))
 LONGEST = 500
-HEAVY = {"alembic", "fastapi", "mcp", "letta_client", "openai", "PIL", "phonenumbers", "synapse"}
-HEAVY |= {"typer"}
+HEAVY = {
+    *("alembic", "fastapi", "mcp", "letta_client", "openai", "PIL", "phonenumbers", "synapse"),
+    "typer",
+}
 LIBRARIES = {"letta_client", "openai"}
 LOADED = """
 import json, os, sys

@@ -13,12 +13,11 @@ from typing import Annotated, Literal, cast
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, ValidationError, field_validator, model_validator
-from pydantic_core.core_schema import ValidationInfo
 
 from letta_matrix.common.loopback import is_loopback
 from letta_matrix.config.access import Access, Host, Mcp, Network, Origin
 from letta_matrix.config.faults import ConfigError, explain, known_keys
-from letta_matrix.config.portals import Portals, PortalSettings, apart
+from letta_matrix.config.portals import Portals, PortalSettings
 from letta_matrix.config.runtimes import (
     PID_FILE,
     AppServerRuntime,
@@ -28,7 +27,7 @@ from letta_matrix.config.runtimes import (
     Runtime,
     Runtimes,
 )
-from letta_matrix.config.sms import SmsSettings, with_users
+from letta_matrix.config.sms import SmsSettings, with_own_users, with_users
 from letta_matrix.config.sources import apply_environment, in_full, read_file
 from letta_matrix.config.types import (
     AbsolutePath,
@@ -274,11 +273,7 @@ class Config(Section):
 
     _users = model_validator(mode="before")(with_users)
 
-    @field_validator("sms")
-    @classmethod
-    def _own_users(cls, sms: SmsSettings | None, info: ValidationInfo) -> SmsSettings | None:
-        apart([*info.data.get("portals", ()), *([sms] if sms is not None else ())])
-        return sms
+    _own_users = field_validator("sms")(with_own_users)
 
     @property
     def bridges(self) -> list[PortalSettings]:

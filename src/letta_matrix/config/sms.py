@@ -4,9 +4,10 @@ import re
 from typing import Annotated
 
 from pydantic import AfterValidator, Field, model_validator
+from pydantic_core.core_schema import ValidationInfo
 
 from letta_matrix.common.json_fields import mapping
-from letta_matrix.config.portals import Line, Name, Pattern, PortalSettings
+from letta_matrix.config.portals import Line, Name, Pattern, PortalSettings, apart
 from letta_matrix.config.types import Duration, HttpAddress, Section, Token, UserId
 
 PROTOCOLS = ("gmessages", "gmessages-sms", "gmessages-rcs")
@@ -77,3 +78,9 @@ def with_users(data: object) -> object:
         "line": f"@letta_sms:{domain}",
     }
     return {**settings, "sms": {**users, **known}}
+
+
+def with_own_users(sms: SmsSettings | None, info: ValidationInfo) -> SmsSettings | None:
+    """The same; users that are those of a bridge in `portals` too are a fault."""
+    apart([*info.data.get("portals", ()), *([sms] if sms is not None else ())])
+    return sms
