@@ -80,6 +80,11 @@ class PortalPolicy:
         is_there = line is not None and line in self._rooms.ours_in(room_id)
         return replace(agent, user_id=line) if line is not None and is_there else agent
 
+    def speaker_in(self, agent: Agent, room_id: str) -> str | None:
+        """Who of us speaks for an agent in a portal; None while nobody is there."""
+        speaker = self.voice(agent, room_id).user_id
+        return speaker if speaker in self._rooms.ours_in(room_id) else None
+
     def verdict(
         self, portal: Portal, sender: str, text: str | None, content: Mapping[str, Any]
     ) -> Verdict:
@@ -90,7 +95,7 @@ class PortalPolicy:
         agent = self.agent_for(portal, sender)
         if agent is None:
             return Verdict(why="no route")
-        if self._speaker_there(agent, portal.room_id) is None:
+        if self.speaker_in(agent, portal.room_id) is None:
             return Verdict(why="the agent is not in the portal")
         keyword = keyword_in(text or "") if portal.direct else None
         # Who gets messages may well begin with "Start".
@@ -214,10 +219,6 @@ class PortalPolicy:
         refs |= {one.agent_id for one in self.book.contacts(bridge.name) if one.agent_id}
         found = (self.agent_named(ref) for ref in refs)
         return any(one is not None and one.agent_id == agent.agent_id for one in found)
-
-    def _speaker_there(self, agent: Agent, room_id: str) -> str | None:
-        speaker = self.voice(agent, room_id).user_id
-        return speaker if speaker in self._rooms.ours_in(room_id) else None
 
     def _active(self, agent: Agent | None) -> Agent | None:
         return agent if agent is not None and agent.status is AgentStatus.ACTIVE else None

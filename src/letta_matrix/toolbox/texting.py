@@ -76,10 +76,13 @@ class Texting:
             await self._check_spent(known)
         if not caller.principal.may_act_in(known.room_id if known is not None else ""):
             raise ToolError("Your token is not for the room of this talk.", Fault.FORBIDDEN)
-        portal = known or await self._begin(number)
-        voice = self._policy.voice(agent, portal.room_id)
+        portal = known or await self._begin(agent, number)
+        speaker = self._policy.speaker_in(agent, portal.room_id)
+        if speaker is None:
+            text = "Nobody who could write is in the talk's room: see `!sms status`."
+            raise ToolError(text, Fault.CONFLICT)
         await self._goes_on_here(caller, agent, portal)
-        return await self._send(caller, agent, voice.user_id, portal, number, texts)
+        return await self._send(caller, agent, speaker, portal, number, texts)
 
     def _number(self, given: str) -> str:
         number = self._policy.bridges[self._sms.name].normal(given)
@@ -149,8 +152,8 @@ class Texting:
                     text = "The number of messages in a day is used up; try again tomorrow."
                     raise ToolError(text, Fault.RATE_LIMITED)
 
-    async def _begin(self, number: str) -> Portal:
-        """The talk with a number, which the bridge makes."""
+    async def _begin(self, agent: Agent, number: str) -> Portal:
+        """The talk with a number, which the bridge makes, once the line is there."""
         try:
             talk = await self._provisioning.talk_with(number)
         except ProvisioningFault as fault:
@@ -160,12 +163,15 @@ class Texting:
             # What the bridge itself says need not be looked up when they come.
             await self._policy.book.claim(self._sms.name, talk.user_id, talk.numbers)
         until = clock.now() + _COMES_WITHIN
-        while (portal := self._portal_with(number)) is None or portal.room_id != talk.room_id:
+        while True:
+            portal = self._portal_with(number)
+            is_it = portal is not None and portal.room_id == talk.room_id
+            if is_it and portal and self._policy.speaker_in(agent, portal.room_id) is not None:
+                return portal
             if clock.now() > until:
                 text = "The talk's room does not come; an operator looks at `!sms status`."
                 raise ToolError(text, Fault.UNAVAILABLE)
             await asyncio.sleep(_LOOK)
-        return portal
 
     async def _goes_on_here(self, caller: Caller, agent: Agent, portal: Portal) -> None:
         """Let what is answered come to the conversation that the text was written in."""
