@@ -104,8 +104,8 @@ class Texting:
         return agent
 
     def _is_meant(self, number: str) -> bool:
-        """Whether somebody has named the number, or it has written: that everybody is answered
-        is no leave to write to anybody."""
+        """Whether somebody has named the number, or there is a talk with it: that everybody is
+        answered is no leave to write to anybody."""
         bridge = self._policy.bridges[self._sms.name]
         decided = self._policy.book.contact(bridge.name, number)
         is_allowed = decided is not None and decided.agent_id is not None
@@ -164,9 +164,11 @@ class Texting:
             await self._policy.book.claim(self._sms.name, talk.user_id, talk.numbers)
         until = clock.now() + _COMES_WITHIN
         while True:
-            portal = self._portal_with(number)
-            is_it = portal is not None and portal.room_id == talk.room_id
-            if is_it and portal and self._policy.speaker_in(agent, portal.room_id) is not None:
+            portal, speaker = (
+                self._portal_with(number),
+                self._policy.speaker_in(agent, talk.room_id),
+            )
+            if portal is not None and portal.room_id == talk.room_id and speaker is not None:
                 return portal
             if clock.now() > until:
                 text = "The talk's room does not come; an operator looks at `!sms status`."
