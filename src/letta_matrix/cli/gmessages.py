@@ -7,7 +7,7 @@ import yaml
 from letta_matrix.config import Config, SmsSettings
 
 _HEADS = {
-    "bridge": "# Who may use it, and what ends what.",
+    "bridge": "# Who may use it; contacts are known by their numbers.",
     "matrix": "# What it tells of messages and contacts.",
     "provisioning": "# The same as sms.provisioning.secret.",
     "double_puppet": "# Off: the line is no person, and nobody else is to speak as it.",
