@@ -7,13 +7,12 @@ from collections.abc import Callable, Sequence
 
 import aiohttp
 
+from letta_matrix.common.backoff import Backoff
 from letta_matrix.common.connections.known_servers import CheckedConnector, KnownServer
 
-FIRST_PAUSE = 0.1
-LONGEST_PAUSE = 10.0
-PAUSE_GROWTH = 1.5
 REMOTE_HEARTBEAT = 30.0
 CONNECT_TIMEOUT = 15.0
+_PAUSES = Backoff(0.1, longest=10.0, growth=1.5)
 
 _Receive = Callable[["Upstream", bytes], None]
 _Change = Callable[["Upstream"], None]
@@ -66,15 +65,14 @@ class Upstream:
             await self._task
 
     async def _run(self) -> None:
-        pause = FIRST_PAUSE
+        pauses = iter(_PAUSES)
         async with aiohttp.ClientSession(
             connector=CheckedConnector(self._known), headers=self._headers
         ) as session:
             while True:
                 if await self._hold(session):
-                    pause = FIRST_PAUSE
-                await asyncio.sleep(pause * random.uniform(0.6, 1.0))  # noqa: S311 (jitter)
-                pause = min(pause * PAUSE_GROWTH, LONGEST_PAUSE)
+                    pauses = iter(_PAUSES)
+                await asyncio.sleep(next(pauses) * random.uniform(0.6, 1.0))  # noqa: S311 (jitter)
 
     async def _hold(self, session: aiohttp.ClientSession) -> bool:
         """Connect and read until the connection ends; whether it was ever up."""
