@@ -3,11 +3,11 @@
 import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
 
 from letta_matrix.common import clock
-from letta_matrix.common.json_fields import Json, as_list, as_texts, id_of, mapping
+from letta_matrix.common.json_fields import Json, as_list, id_of, items, mapping
 from letta_matrix.config import AppServerRuntime
 from letta_matrix.runtimes.app_server.activity import Activity
 from letta_matrix.runtimes.app_server.connection import Connection
@@ -15,6 +15,7 @@ from letta_matrix.runtimes.app_server.feeds import Feed, Mark
 from letta_matrix.runtimes.app_server.following import Follower
 from letta_matrix.runtimes.app_server.frames import Scope
 from letta_matrix.runtimes.app_server.speech import SpeechReader
+from letta_matrix.runtimes.app_server.trails import Trail
 from letta_matrix.runtimes.error_lines import error_line
 from letta_matrix.runtimes.faults import (
     AgentGone,
@@ -61,8 +62,7 @@ class AppServer(AgentRuntime):
         self._activity = Activity(self._connection)
         self._next_look = 0.0
         self._speech = SpeechReader(self._connection)
-        self._unfinished: dict[TurnRequest, Mapping[str, object]] = {}
-        self._saves: dict[TurnRequest, SaveTurnState] = {}
+        self._trails: dict[TurnRequest, Trail] = {}
         self._started_at = clock.now()
 
     @property
@@ -91,7 +91,7 @@ class AppServer(AgentRuntime):
         await self._connection.close()
 
     async def list_agents(self) -> list[AgentInfo]:
-        agents = await self._list_all("agent_list", "agents", {})
+        agents = await self._agents()
         await self._look_at_conversations()
         return [_agent(item, self._activity.last_run(item)) for item in agents]
 
@@ -112,7 +112,7 @@ class AppServer(AgentRuntime):
         """What most agents think with, else the only model there is; "" where that is not plain.
         The App Server's own default is none that it lists, and unknown to it after a restart."""
         known = await self.list_models()
-        agents = await self._list_all("agent_list", "agents", {})
+        agents = await self._agents()
         used = Counter(model for item in agents if (model := _agent(item).model) in known)
         if used:
             return used.most_common(1)[0][0]
@@ -151,21 +151,13 @@ class AppServer(AgentRuntime):
     ) -> AsyncGenerator[TurnEvent]:
         """Run or follow a turn (see `AgentRuntime`); `conversation_id` must be an explicit one,
         since the App Server locks `default` across all agents."""
-
-        async def remember(place: TurnState) -> None:
-            waiting = self._unfinished[request].get("waiting")
-            place = {**place, **({"waiting": waiting} if waiting else {})}
-            await save(place)
-            self._unfinished[request] = place
-
-        self._unfinished[request] = state or {}
-        self._saves[request] = save
+        before = self._trails.get(request)
+        trail = Trail(save, state or {}, before.unanswered if before else set[str]())
+        self._trails[request] = trail
         scope = Scope(request.agent_id, request.conversation_id)
         self._connection.stopped.discard(scope)
-        turn = scope, request.message_id
         with self._connection.feeds.subscribe(scope) as feed:
-            follower = Follower(self._connection, request, feed, remember)
-            events = follower.ask() if state is None else follower.resume(state)
+            events = Follower(self._connection, request, feed, trail).run(state)
             try:
                 if not self._connection.link.up:
                     raise self._connection.unavailable()
@@ -173,20 +165,18 @@ class AppServer(AgentRuntime):
                     async for event in events:
                         if isinstance(event, ApprovalRequested):
                             if state is None:
-                                waiting = self._connection.unanswered
-                                waiting.setdefault(turn, set()).add(event.approval_id)
-                            await self._note_waiting(request, event.approval_id, waits=True)
+                                trail.unanswered.add(event.approval_id)
+                            await trail.note(event.approval_id, waits=True)
                         yield event
             except RuntimeUnavailable:
                 raise
             except CredentialsRefused as fault:
                 # What may have been taken can be followed once the token is right again.
-                if self._unfinished[request]:
+                if trail.place:
                     raise RuntimeUnavailable(str(fault)) from None
                 raise
             except Exception as error:
-                self._unfinished.pop(request, None)
-                self._saves.pop(request, None)
+                self._trails.pop(request, None)
                 if state and isinstance(error, ConversationGone):
                     # The earlier try may have begun it there.
                     raise TurnLost(str(error), tools_started=True) from None
@@ -216,16 +206,15 @@ class AppServer(AgentRuntime):
         decision: Json = {"behavior": "allow"}
         if not allow:
             decision = {"behavior": "deny", "message": message or "The person said no."}
-        payload: Json = {"kind": "approval_response", "request_id": approval_id}
+        payload = {"kind": "approval_response", "request_id": approval_id, "decision": decision}
         scope = Scope(request.agent_id, request.conversation_id)
-        self._connection.unanswered.get((scope, request.message_id), set()).discard(approval_id)
-        # Before it can start: from now on nobody knows that it has not.
-        await self._note_waiting(request, approval_id, waits=False)
+        if (trail := self._trails.get(request)) is not None:
+            trail.unanswered.discard(approval_id)
+            # Before it can start: from now on nobody knows that it has not.
+            await trail.note(approval_id, waits=False)
         try:
             answer = await self._connection.request(
-                "input",
-                runtime=scope.as_json(),
-                payload={**payload, "decision": decision},
+                "input", runtime=scope.as_json(), payload=payload
             )
         except CredentialsRefused as fault:
             # It is still pending, and can be answered once the token is right again.
@@ -241,51 +230,36 @@ class AppServer(AgentRuntime):
         return said
 
     async def finish_turn(self, request: TurnRequest) -> None:
-        self._unfinished.pop(request, None)
-        self._saves.pop(request, None)
-        scope = Scope(request.agent_id, request.conversation_id)
-        self._connection.unanswered.pop((scope, request.message_id), None)
+        self._trails.pop(request, None)
         if clock.now() - self._started_at < RECOVERY_GRACE:
             return
         epoch = self._connection.link.epoch
         needed = [
             seq
-            for place in self._unfinished.values()
-            if place.get("epoch") == epoch and isinstance(seq := place.get("seq"), int)
+            for trail in self._trails.values()
+            if trail.place.get("epoch") == epoch and isinstance(seq := trail.place.get("seq"), int)
         ]
         if (oldest := self._connection.tools.oldest) is not None:
             needed.append(oldest - 1)
         self._connection.acknowledge(min(needed, default=self._connection.seq))
 
-    async def _note_waiting(self, request: TurnRequest, approval_id: str, *, waits: bool) -> None:
-        """Save that a call waits for its approval, or no longer does."""
-        place, save = self._unfinished.get(request), self._saves.get(request)
-        if place is None or save is None:
-            return
-        waiting = set(as_texts(place.get("waiting")))
-        now = waiting | {approval_id} if waits else waiting - {approval_id}
-        if now != waiting:
-            place = {**place, "waiting": sorted(now)}
-            self._unfinished[request] = place
-            await save(place)
-
-    async def _list_all(self, kind: str, field: str, query: Json) -> list[Json]:
-        """Every page; items without an id are counted and passed over."""
+    async def _agents(self) -> list[Json]:
+        """Every page of the listing; items without an id are counted and passed over."""
         found: dict[str, Json] = {}
-        after: Json = {}
+        query: Json = {"limit": PAGE}
         while True:
-            answer = await self._connection.call(kind, query={**query, "limit": PAGE, **after})
-            if not isinstance(answer.get(field), list):
-                raise self._connection.malformed(kind, field)
-            page = answer[field]
+            answer = await self._connection.call("agent_list", query=query)
+            page = items(answer.get("agents"))
+            if page is None:
+                raise self._connection.malformed("agent_list", "agents")
             usable = {id_of(item): item for item in as_list(page) if id_of(item)}
             fresh = usable.keys() - found.keys()
             if malformed := sum(not id_of(mapping(item)) for item in page):
-                self.counters[f"malformed {kind}"] += malformed
+                self.counters["malformed agent_list"] += malformed
             found |= usable
             if len(page) < PAGE or not fresh:
                 return list(found.values())
-            after = {"after": list(usable)[-1]}
+            query["after"] = list(usable)[-1]
 
 
 async def _ends(feed: Feed) -> bool:

@@ -17,7 +17,7 @@ from letta_matrix.common.json_fields import Json, id_of, mapping
 from letta_matrix.common.tasks import Tasks
 from letta_matrix.common.waiting import is_set
 from letta_matrix.config import AppServerRuntime
-from letta_matrix.runtimes.app_server.external_tools import ExternalTools, registration
+from letta_matrix.runtimes.app_server.external_tools import ExternalTools
 from letta_matrix.runtimes.app_server.feeds import Feeds, Mark
 from letta_matrix.runtimes.app_server.frames import (
     MUTED,
@@ -62,9 +62,6 @@ class Connection:
         nothing new."""
         self.stopped: set[Scope] = set()
         """Conversations whose turn was told to stop since we began to follow it."""
-        self.unanswered: dict[tuple[Scope, str], set[str]] = {}
-        """Approvals asked for in the turns begun here, by conversation and message id, less those
-        answered."""
         self._stream = ("", 0)
         self._config = config
         self._url = _websocket_url(config.url)
@@ -308,7 +305,8 @@ class Connection:
         ]
         self.tools.recover(frames)
         if self._known:
-            updates = registration(self._known, self.tools.groups)
+            runtimes = [scope.as_json() for scope in self._known]
+            updates = [{"runtimes": runtimes, "external_tools": self.tools.groups}]
             await self.call("runtime_external_tools_update", everywhere=True, updates=updates)
 
 

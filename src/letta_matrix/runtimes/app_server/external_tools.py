@@ -6,7 +6,7 @@ conversation; the App Server sends a call once, to the connection that registere
 
 import asyncio
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import structlog
@@ -192,12 +192,6 @@ class ExternalTools:
         for running in list(self._running.values()):
             if (running.scope, running.call_id) == (scope, call_id):
                 running.task.cancel()
-
-
-def registration(scopes: Iterable[Scope], groups: Sequence[Json]) -> list[Mapping[str, object]]:
-    """`updates` of a `runtime_external_tools_update` frame."""
-    runtimes = [scope.as_json() for scope in scopes]
-    return [{"runtimes": runtimes, "external_tools": list(groups)}]
 
 
 def _definition(spec: ToolSpec) -> Json:

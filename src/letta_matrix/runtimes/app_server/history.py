@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 
 from letta_matrix.common.json_fields import Json, as_list, id_of, mapping, text_of
 from letta_matrix.runtimes.app_server.connection import Connection
-from letta_matrix.runtimes.app_server.frames import Scope
+from letta_matrix.runtimes.app_server.frames import Scope, changed_at
+from letta_matrix.runtimes.protocol import TextDelta
 
 PAGE = 50
 MAX_PAGES = 10
@@ -34,6 +35,10 @@ class StoredTurn:
     in_tools: bool = False
     calls: set[str] = field(default_factory=set[str])
     returned: bool = False
+
+    @property
+    def said(self) -> list[TextDelta]:
+        return [TextDelta(part_id, text) for part_id, text in self.texts]
 
 
 async def find_turn(connection: Connection, scope: Scope, message_id: str) -> StoredTurn | None:
@@ -65,6 +70,26 @@ async def pages(connection: Connection, scope: Scope) -> AsyncGenerator[list[Jso
         if not answer.get("has_more") or not page:
             return
         query["before"] = answer.get("next_before") or id_of(page[-1])
+
+
+async def conversations(
+    connection: Connection, since: str, limit: int, most: int, **of: str
+) -> AsyncGenerator[Json]:
+    """Conversations by the time of their last change, the latest first: those after `since` and
+    perhaps some more, in at most so many pages of `limit`. `of` narrows the listing.
+
+    Raises:
+        RuntimeUnavailable, RuntimeRefused: as `Connection.call`.
+    """
+    query: Json = {**of, "limit": limit}
+    for _ in range(most):
+        answer = await connection.call("conversation_list", query=query)
+        page = [item for item in as_list(answer.get("conversations")) if id_of(item)]
+        for item in page:
+            yield item
+        if len(page) < limit or changed_at(page[-1]) < since:
+            return
+        query["after"] = id_of(page[-1])
 
 
 def read_turn(messages: list[Json], message_id: str) -> StoredTurn | None:
