@@ -1,11 +1,12 @@
 """A complete listing of a server's agents, kept current by asking for what changed."""
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from letta_matrix.common import clock
 from letta_matrix.common.json_fields import Json, id_of
 from letta_matrix.runtimes.faults import RuntimeUnavailable
-from letta_matrix.runtimes.letta_api.pages import PAGE
+from letta_matrix.runtimes.letta_api.pages import PAGE, pages
 from letta_matrix.runtimes.protocol import AgentInfo
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ class AgentListing:
 
     async def read(self) -> list[AgentInfo]:
         """Every agent. Raises what the client raises; then nothing of the try is kept."""
-        newest = await self._client.agents(order_by="updated_at", order="desc")
+        newest = await self._client.agents("updated_at", "desc")
         if len(newest) < PAGE:
             self._known = _usable(newest)
         elif self._covers(newest):
@@ -54,17 +55,11 @@ class AgentListing:
 
     async def _all(self) -> dict[str, Json]:
         found: dict[str, Json] = {}
-        after: str | None = None
-        for _ in range(MAX_PAGES):
-            page = await self._client.agents(order_by="created_at", order="asc", after=after)
-            usable = _usable(page)
-            fresh = usable.keys() - found.keys()
-            found |= usable
+        by_age = partial(self._client.agents, "created_at", "asc")
+        async for page in pages(by_age, MAX_PAGES):
+            found |= _usable(page)
             if len(page) < PAGE:
                 return found
-            if not fresh:
-                break
-            after = list(usable)[-1]
         raise RuntimeUnavailable("the Letta API's listing of agents does not end")
 
 

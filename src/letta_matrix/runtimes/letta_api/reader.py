@@ -5,15 +5,18 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from letta_matrix.common.json_fields import Json, as_list, id_of, mapping, string_of, text_of
+from letta_matrix.runtimes.error_lines import first_line
 from letta_matrix.runtimes.letta_api.calls import Call
 from letta_matrix.runtimes.letta_api.errors import reason_of, tells_of_approval
 from letta_matrix.runtimes.protocol import (
     ReasoningDelta,
+    StopReason,
     TextDelta,
     TextEnded,
     ToolReturned,
     ToolStarted,
     TurnEvent,
+    TurnFinished,
 )
 
 _SILENT = frozenset(
@@ -29,6 +32,22 @@ _SILENT = frozenset(
     )
 )
 _CALLS = ("tool_call_message", "approval_request_message")
+ASKS = "requires_approval"
+ENDED = {"completed": "end_turn", "cancelled": "cancelled", "failed": "error"}
+"""How a run can have ended, and the stop reason that this is where it names none."""
+_WELL = ("end_turn", "tool_rule")
+_ERRORS = {
+    ASKS: "the agent asked for an approval of nothing that could be shown",
+    "error": "the run failed",
+    "llm_api_error": "the model provider failed",
+    "invalid_llm_response": "the model gave an answer that made no sense",
+    "invalid_tool_call": "the model called a tool wrongly",
+    "no_tool_call": "the model called no tool though it had to",
+    "max_steps": "the agent reached its limit of steps",
+    "max_tokens_exceeded": "the model's answer reached its limit of length",
+    "insufficient_credits": "the Letta account is out of credits",
+    "context_window_overflow_in_system_prompt": "the agent's memory no longer fits its model",
+}
 _MAX_NAME = 40
 
 
@@ -110,6 +129,17 @@ class TurnReader:
         self.tools_started = True
         call = self._calls.get(call_id) or Call(call_id)
         yield ToolStarted(call_id, call.name, call.arguments)
+
+    def end(self, run_id: str, *, cancelled: bool) -> TurnFinished:
+        """How the turn has ended, by what its last run said."""
+        reason = self.stop_reason
+        if cancelled or reason == "cancelled":
+            return TurnFinished(StopReason.CANCELLED, run_id=run_id)
+        if reason in _WELL:
+            return TurnFinished(StopReason.END_TURN, run_id=run_id)
+        line = self.error or _ERRORS.get(reason)
+        line = line or first_line(f"the run stopped: {reason}", *self.secrets)
+        return TurnFinished(StopReason.ERROR, line, run_id)
 
     def _is_repeated(self, data: Json) -> bool:
         seq = data.get("seq_id")

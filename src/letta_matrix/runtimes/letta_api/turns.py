@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
 from typing import TYPE_CHECKING
 
@@ -11,7 +11,6 @@ import structlog
 
 from letta_matrix.common import clock
 from letta_matrix.common.json_fields import Json, as_list, string_of
-from letta_matrix.runtimes.error_lines import first_line
 from letta_matrix.runtimes.faults import (
     RateLimited,
     RuntimeBusy,
@@ -19,18 +18,17 @@ from letta_matrix.runtimes.faults import (
     RuntimeUnavailable,
     TurnLost,
 )
+from letta_matrix.runtimes.letta_api.calls import Call
 from letta_matrix.runtimes.letta_api.errors import NotReached, NotStreamable
 from letta_matrix.runtimes.letta_api.history import ANSWER, messages_since, used_tools
 from letta_matrix.runtimes.letta_api.progress import Progress, answer_of, approval_of
-from letta_matrix.runtimes.letta_api.reader import TurnReader
+from letta_matrix.runtimes.letta_api.reader import ASKS, ENDED, TurnReader
 from letta_matrix.runtimes.letta_api.sse import StreamEvent
 from letta_matrix.runtimes.prompt_content import content_of
 from letta_matrix.runtimes.protocol import (
     ApprovalRequested,
     SaveTurnState,
-    StopReason,
     TurnEvent,
-    TurnFinished,
     TurnRequest,
     TurnStarted,
     TurnState,
@@ -44,23 +42,7 @@ CANCEL_GRACE = 2.0
 ASKED_LONG_AGO = 3600.0
 """Seconds after which the server may have forgotten a prompt's `otid`, and would take the same
 prompt as a new one."""
-ASKS = "requires_approval"
-ENDED = {"completed": "end_turn", "cancelled": "cancelled", "failed": "error"}
-"""How a run can have ended, and the stop reason that this is where it names none."""
 _NOT_TAKEN = (NotReached, RuntimeBusy, RateLimited)
-_WELL = ("end_turn", "tool_rule")
-_ERRORS = {
-    ASKS: "the agent asked for an approval of nothing that could be shown",
-    "error": "the run failed",
-    "llm_api_error": "the model provider failed",
-    "invalid_llm_response": "the model gave an answer that made no sense",
-    "invalid_tool_call": "the model called a tool wrongly",
-    "no_tool_call": "the model called no tool though it had to",
-    "max_steps": "the agent reached its limit of steps",
-    "max_tokens_exceeded": "the model's answer reached its limit of length",
-    "insufficient_credits": "the Letta account is out of credits",
-    "context_window_overflow_in_system_prompt": "the agent's memory no longer fits its model",
-}
 _log = structlog.get_logger()
 
 Events = AsyncGenerator[TurnEvent]
@@ -114,11 +96,15 @@ class Turn:
                     yield event
             if self._reader.stop_reason != ASKS or not self._reader.approvals:
                 break
-            async with aclosing(self._decide(step)) as events:
-                async for event in events:
-                    yield event
+            for call in await self._undecided(step):
+                yield ApprovalRequested(call.call_id, call.name, call.fields)
+            while self._waiting:
+                await self._all_answered.wait()
+            for event in self._allowed(step):
+                yield event
             step += 1
-        yield self._finished()
+        cancelled = self._progress.cancelled
+        yield self._reader.end(self._progress.runs[-1], cancelled=cancelled)
 
     async def answer(self, approval_id: str, *, allow: bool, message: str) -> None:
         """Take a person's answer, durably; it goes out when every pending call has one."""
@@ -191,9 +177,8 @@ class Turn:
         if step >= len(self._progress.runs):
             raise RuntimeUnavailable("the Letta API's stream ended before it named its run")
         if not self._reader.stop_reason:
-            async with aclosing(self._settle(step)) as events:
-                async for event in events:
-                    yield event
+            for event in await self._settle(step):
+                yield event
 
     async def _note_asking(self) -> bool:
         """Save when the prompt was first sent; whether that is now."""
@@ -250,16 +235,11 @@ class Turn:
                     return
                 if event.name:
                     continue
-                async with aclosing(self._shown(event.data)) as shown:
-                    async for turn_event in shown:
-                        yield turn_event
-
-    async def _shown(self, data: Json) -> Events:
-        for event in self._reader.read(data):
-            if self._reader.tools_started and not self._progress.tools:
-                self._progress.tools = True
-                await self._save()
-            yield event
+                for turn_event in self._reader.read(event.data):
+                    if self._reader.tools_started and not self._progress.tools:
+                        self._progress.tools = True
+                        await self._save()
+                    yield turn_event
 
     async def _next(self, source: AsyncGenerator[StreamEvent]) -> StreamEvent | None:
         try:
@@ -285,41 +265,34 @@ class Turn:
         run = await self._client.run(self._progress.runs[step])
         return run is None or str(run.get("status")) in ENDED
 
-    async def _settle(self, step: int) -> Events:
+    async def _settle(self, step: int) -> list[TurnEvent]:
         """Learn how a run ended whose stream did not tell, and what it said meanwhile."""
-        runs = self._progress.runs
-        run = await self._client.run(runs[step])
+        run_id = self._progress.runs[step]
+        run = await self._client.run(run_id)
         if run is None:
-            raise await self._lost(runs[step])
+            raise await self._lost(run_id)
         status = str(run.get("status"))
         if status not in ENDED:
             if self._progress.cancelled:
                 self._reader.stop_reason = "cancelled"
-                return
+                return []
             raise RuntimeUnavailable("the Letta API's stream ended before its run did")
-        if not self._begun:
-            self._begun = True
-            yield TurnStarted(runs[0])
-        for event in self._reader.complete(await self._client.run_messages(runs[step])):
-            yield event
+        events: list[TurnEvent] = [] if self._begun else [TurnStarted(self._progress.runs[0])]
+        self._begun = True
+        events += self._reader.complete(await self._client.run_messages(run_id))
         self._reader.stop_reason = string_of(run, "stop_reason") or ENDED[status]
         if not self._reader.error:
             self._reader.fail(run.get("metadata"))
+        return events
 
     async def _lost(self, run_id: str) -> TurnLost:
         _log.warning("run unknown to its server", turn=self.request.message_id)
-        tools = self._progress.tools or await self._used_tools(run_id)
+        place, since = self.request.conversation_id, self._progress.asked_at or 0.0
+        tools = self._progress.tools or await used_tools(self._client, place, run_id, since)
         return TurnLost("the Letta API no longer knows the run", tools_started=tools)
 
-    async def _used_tools(self, run_id: str) -> bool:
-        since = self._progress.asked_at or 0.0
-        try:
-            return await used_tools(self._client, self.request.conversation_id, run_id, since)
-        except RuntimeRefused:
-            return True
-
-    async def _decide(self, step: int) -> Events:
-        """Report what waits for an approval until everything is answered."""
+    async def _undecided(self, step: int) -> list[Call]:
+        """The calls of a run that wait for an approval nobody has answered yet."""
         answers = self._progress.answers
         if step == len(answers):
             answers.append({})
@@ -328,13 +301,14 @@ class Turn:
         self._all_answered.clear()
         if self._waiting and self._progress.cancelled:
             await self.cancel()
-        for call in [calls[call_id] for call_id in calls if call_id in self._waiting]:
-            yield ApprovalRequested(call.call_id, call.name, call.fields)
-        while self._waiting:
-            await self._all_answered.wait()
-        for call_id in [key for key in calls if answers[step][key].get("approve")]:
-            for event in self._reader.start(call_id):
-                yield event
+        return [call for call_id, call in calls.items() if call_id in self._waiting]
+
+    def _allowed(self, step: int) -> Iterator[TurnEvent]:
+        """The start of each call that was allowed."""
+        answers = self._progress.answers[step]
+        for call_id in self._reader.approvals:
+            if answers[call_id].get("approve"):
+                yield from self._reader.start(call_id)
 
     def _otid(self, step: int) -> str:
         # The server knows an `otid` again in every conversation, of whichever agent.
@@ -345,14 +319,3 @@ class Turn:
         if step == 0:
             return {"role": "user", "content": content_of(self.request), "otid": self._otid(0)}
         return approval_of(self._progress.answers[step - 1], self._otid(step))
-
-    def _finished(self) -> TurnFinished:
-        reason = self._reader.stop_reason
-        run_id = self._progress.runs[-1]
-        if reason == "cancelled" or self._progress.cancelled:
-            return TurnFinished(StopReason.CANCELLED, run_id=run_id)
-        if reason in _WELL:
-            return TurnFinished(StopReason.END_TURN, run_id=run_id)
-        line = self._reader.error or _ERRORS.get(reason)
-        line = line or first_line(f"the run stopped: {reason}", *self._client.secrets)
-        return TurnFinished(StopReason.ERROR, line, run_id)

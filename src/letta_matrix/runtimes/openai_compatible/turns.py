@@ -11,6 +11,7 @@ from openai.types.chat import ChatCompletionChunk
 
 from letta_matrix.common.lenient_json import whole_text
 from letta_matrix.common.waiting import unless
+from letta_matrix.runtimes.error_lines import foreign
 from letta_matrix.runtimes.faults import (
     CredentialsRefused,
     RuntimeRefused,
@@ -18,7 +19,7 @@ from letta_matrix.runtimes.faults import (
     TurnLost,
 )
 from letta_matrix.runtimes.openai_compatible.endpoint import UNREADABLE, Endpoint
-from letta_matrix.runtimes.openai_compatible.faults import is_page, not_there, was_not_taken
+from letta_matrix.runtimes.openai_compatible.faults import is_page, was_not_taken
 from letta_matrix.runtimes.protocol import (
     ImagesDropped,
     ReasoningDelta,
@@ -144,7 +145,8 @@ class Turn:
         await stream.close()
         if not resumed:
             await self.save({"asked": False})
-        raise not_there(self.endpoint.name, stream.response.status_code)
+        response = stream.response
+        raise foreign(self.endpoint.name, response.status_code, response.headers)
 
     async def _refuse(self, error: openai.APIStatusError, *, resumed: bool) -> NoReturn:
         fault = self.endpoint.fault(error)
