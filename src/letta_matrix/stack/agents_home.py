@@ -4,7 +4,6 @@ import os
 import secrets
 import sys
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import aiohttp
@@ -19,6 +18,7 @@ from letta_matrix.stack.held_ports import HeldPorts
 from letta_matrix.stack.models import (
     ModelChoice,
     ProviderFile,
+    Wanted,
     check_endpoint,
     choose_model,
     demo_choice,
@@ -31,15 +31,6 @@ from letta_matrix.stack.supervisor import Announce, Command
 Run = Callable[[str, Command, str, int], Awaitable[None]]
 """Starts a child by its key, waits until an address of it answers with that status, and looks
 after it from then on."""
-
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """The model that a person asked for on the command line; "" where nothing was said."""
-
-    base_url: str = ""
-    key: str = ""
-    model: str = ""
 
 
 @part
@@ -75,13 +66,7 @@ class AgentsHome:
         self._move_workspace()
         self._server.make_folders()
         providers = ProviderFile(self._server.home)
-        asked = choose_model(
-            os.environ,
-            providers.connected(),
-            base_url=wanted.base_url,
-            key=wanted.key,
-            model=wanted.model,
-        )
+        asked = choose_model(os.environ, providers.connected(), wanted)
         choice = asked or demo_choice(self._demo_port, demo_key(keep_secret(self._demo_file)))
         await check_endpoint(self._http, choice)
         for path in providers.connect(choice):
@@ -104,7 +89,8 @@ class AgentsHome:
                 "reach; approve with care"
             )
         if choice.demo:
-            await run("demo_model", self._demo_command(), self._demo_url, 401)
+            url = f"http://127.0.0.1:{self._demo_port}/v1/models"
+            await run("demo_model", self._demo_command(), url, 401)
         else:
             self._held.give_back_demo_model()
         for path, rules in self._server.unasked().items():
@@ -148,7 +134,3 @@ class AgentsHome:
         argv = (sys.executable, "-m", module, *options)
         log = self._data / "demo-model.log"
         return Command("demo model", argv, log, self._data, sockets=self._held.demo_model)
-
-    @property
-    def _demo_url(self) -> str:
-        return f"http://127.0.0.1:{self._demo_port}/v1/models"

@@ -251,18 +251,14 @@ def _letta() -> _Letta:
     found = importlib.util.find_spec("letta_code")
     if found is not None and found.origin is not None:
         payload = Path(found.origin).parent / "_payload"
-        node, program = payload / "bin" / "node", payload / "app" / "letta.js"
-        if node.is_file() and program.is_file():
+        node, script = payload / "bin" / "node", payload / "app" / "letta.js"
+        if node.is_file() and script.is_file():
             # With a signal alone a process could open its debugger's port, which knows no secret.
-            argv = (str(node), "--disable-sigusr1", _STRICT, str(program))
+            argv = (str(node), "--disable-sigusr1", _STRICT, str(script))
             # What its own launcher sets.
             return _Letta(argv, (str(node.parent),), {"LETTA_CODE_DISTRIBUTION": "pypi"})
-    return _Letta((_program("letta"),))
-
-
-def _program(name: str) -> str:
-    beside = Path(sys.executable).with_name(name)
-    found = str(beside) if beside.exists() else shutil.which(name)
-    if found is None:
-        raise StackError(f"`{name}` is not installed; pip install 'letta-matrix[embedded]'")
-    return found
+    beside = Path(sys.executable).with_name("letta")
+    program = str(beside) if beside.exists() else shutil.which("letta")
+    if program is None:
+        raise StackError("`letta` is not installed; pip install 'letta-matrix[embedded]'")
+    return _Letta((program,))

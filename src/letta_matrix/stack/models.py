@@ -59,13 +59,17 @@ class ModelChoice:
         return f"{self.provider}/{self.model}"
 
 
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """The model that a person asked for on the command line; "" where nothing was said."""
+
+    base_url: str = ""
+    key: str = ""
+    model: str = ""
+
+
 def choose_model(
-    environment: Mapping[str, str],
-    connected: ModelChoice | None,
-    *,
-    base_url: str = "",
-    key: str = "",
-    model: str = "",
+    environment: Mapping[str, str], connected: ModelChoice | None, wanted: Wanted
 ) -> ModelChoice | None:
     """What was asked for, else a key in the environment, else the provider connected by an
     earlier start (`connected`); None leaves the demo model.
@@ -73,9 +77,10 @@ def choose_model(
     Raises:
         StackError: a key or a model without a provider they could belong to.
     """
-    if base_url:
-        return _endpoint(base_url, key, model)
-    if key:
+    model = wanted.model
+    if wanted.base_url:
+        return _endpoint(wanted)
+    if wanted.key:
         raise StackError("--model-api-key needs --model-base-url; or set OPENAI_API_KEY and so on")
     if found := _by_key(environment, model):
         return found
@@ -89,11 +94,12 @@ def choose_model(
     return None
 
 
-def _endpoint(base_url: str, key: str, model: str) -> ModelChoice:
-    if not re.match(r"https?://[^/]", base_url):
-        raise StackError(f"--model-base-url {base_url}: expected http://HOST/v1 or https://HOST/v1")
-    where = f"the endpoint {base_url}"
-    return ModelChoice("openai-compatible", where, key or _NO_KEY, base_url, model)
+def _endpoint(wanted: Wanted) -> ModelChoice:
+    url = wanted.base_url
+    if not re.match(r"https?://[^/]", url):
+        raise StackError(f"--model-base-url {url}: expected http://HOST/v1 or https://HOST/v1")
+    key = wanted.key or _NO_KEY
+    return ModelChoice("openai-compatible", f"the endpoint {url}", key, url, wanted.model)
 
 
 def _by_key(environment: Mapping[str, str], model: str) -> ModelChoice | None:

@@ -12,6 +12,10 @@ from letta_matrix.stack.errors import StackError
 from letta_matrix.stack.lock import LOCK, is_held
 
 FILE_NAME = "stack.json"
+ADMIN = "admin"
+"""The person that a stack is set up for."""
+ACCESS_FILE = "admin.token"
+"""Holds what the REST API and the MCP server want."""
 
 
 @dataclass(slots=True)
