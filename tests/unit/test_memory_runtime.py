@@ -24,14 +24,12 @@ from letta_matrix.runtimes.protocol import (
     Speech,
     StopReason,
     TextDelta,
-    ToolCall,
-    ToolResult,
-    ToolSpec,
     TurnEvent,
     TurnFinished,
     TurnRequest,
     TurnStarted,
 )
+from letta_matrix.runtimes.tools import ToolCall, ToolResult, ToolSpec
 
 AGENT = "agent-00000001-0000"
 OTHER = "agent-00000002-0000"

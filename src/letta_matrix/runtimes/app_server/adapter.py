@@ -32,12 +32,11 @@ from letta_matrix.runtimes.protocol import (
     Capabilities,
     Said,
     SaveTurnState,
-    ToolHandler,
-    ToolSpec,
     TurnEvent,
     TurnRequest,
     TurnState,
 )
+from letta_matrix.runtimes.tools import ToolHandler, ToolSpec
 
 PAGE = 100
 LOOK_EVERY = 2.0
@@ -59,6 +58,7 @@ class AppServer(AgentRuntime):
     ) -> None:
         self._config = config
         self._connection = Connection(config, socket, pid_file)
+        self.name, self.counters = config.name, self._connection.counters
         self._activity = Activity(self._connection)
         self._next_look = 0.0
         self._speech = SpeechReader(self._connection)
@@ -66,17 +66,8 @@ class AppServer(AgentRuntime):
         self._started_at = clock.now()
 
     @property
-    def name(self) -> str:
-        return self._config.name
-
-    @property
     def capabilities(self) -> Capabilities:
         return Capabilities()
-
-    @property
-    def counters(self) -> Counter[str]:
-        """See `AgentRuntime.counters`."""
-        return self._connection.counters
 
     def offer_tools(self, tools: Sequence[ToolSpec], handler: ToolHandler) -> None:
         """See `AgentRuntime.offer_tools`; they are offered in every conversation that this

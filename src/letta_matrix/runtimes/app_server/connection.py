@@ -79,7 +79,7 @@ class Connection:
             single=SINGLE,
             pid_file=pid_file,
         )
-        self._link = self._client.link
+        self.link = self._client.link
         self._asked: dict[str, asyncio.Future[Json]] = {}
         self.feeds = Feeds()
         self._started: set[Scope] = set()
@@ -102,18 +102,14 @@ class Connection:
         await self._client.close()
 
     @property
-    def link(self) -> Link:
-        return self._link
-
-    @property
     def seq(self) -> int:
         """Sequence number of the newest frame."""
         return self._client.seq
 
     def unavailable(self) -> RuntimeFault:
         """Why nothing can be asked just now."""
-        reason = self._link.reason or "the connection broke and was made anew"
-        if self._link.refused:
+        reason = self.link.reason or "the connection broke and was made anew"
+        if self.link.refused:
             return CredentialsRefused(
                 f"{reason} at {self._config.url}: check the runtime's `token`"
             )
@@ -130,10 +126,10 @@ class Connection:
             RuntimeUnavailable: down, broken off, or no answer within `request_timeout`
                 (unknown types and invalid frames are ignored in silence by the App Server).
         """
-        if not self._link.up:
+        if not self.link.up:
             # What was left undone by an earlier process comes before the keeper is attached.
             await is_set(self._up, self._patient_until - clock.now())
-        if not self._link.up:
+        if not self.link.up:
             raise self.unavailable()
         number = request_id or f"{self._prefix}-{next(self._numbers)}"
         future = self._asked[number] = asyncio.get_running_loop().create_future()
@@ -152,9 +148,7 @@ class Connection:
         finally:
             self._asked.pop(number, None)
 
-    async def call(
-        self, kind: str, *, request_id: str = "", everywhere: bool = False, **fields: object
-    ) -> Json:
+    async def call(self, kind: str, **fields: Any) -> Json:
         """A request whose answer must be a success.
 
         Raises:
@@ -162,7 +156,7 @@ class Connection:
             ConversationGone, AgentGone: there is no such conversation, no such agent.
             RuntimeRefused: the App Server answered with another error.
         """
-        answer = await self.request(kind, request_id=request_id, everywhere=everywhere, **fields)
+        answer = await self.request(kind, **fields)
         if not answer.get("success"):
             raise refusal(error_line(answer.get("error")), f"the App Server refused {kind}")
         return answer
@@ -240,7 +234,7 @@ class Connection:
         self.feeds.put(scope, scoped)
 
     def _linked(self, link: Link) -> None:
-        before, self._link = self._link, link
+        before, self.link = self.link, link
         same = before.up and link.same_stream(before.epoch, before.generation)
         if link.up:
             self._up.set()
@@ -268,7 +262,7 @@ class Connection:
 
     def _tell(self, frame: Json) -> bool:
         """Send a frame that has no answer, on every connection; whether it went out."""
-        if not self._link.up:
+        if not self.link.up:
             return False
         try:
             self._client.send(json.dumps(frame).encode(), everywhere=True)
@@ -300,7 +294,7 @@ class Connection:
         frames = [
             (frame.seq, data)
             for frame in replay.frames
-            if frame.generation == self._link.generation or self.has_spare
+            if frame.generation == self.link.generation or self.has_spare
             if (data := parse(frame.text)) is not None
         ]
         self.tools.recover(frames)

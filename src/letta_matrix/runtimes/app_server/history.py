@@ -5,9 +5,10 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass, field
 
-from letta_matrix.common.json_fields import Json, as_list, id_of, mapping, text_of
+from letta_matrix.common.json_fields import Json, as_list, id_of, text_of
 from letta_matrix.runtimes.app_server.connection import Connection
 from letta_matrix.runtimes.app_server.frames import Scope, changed_at
+from letta_matrix.runtimes.letta_messages import calls_of
 from letta_matrix.runtimes.protocol import TextDelta
 
 PAGE = 50
@@ -117,11 +118,6 @@ def read_turn(messages: list[Json], message_id: str) -> StoredTurn | None:
             turn.returned |= kind == "tool_return_message"
             turn.calls |= {str(call.get("tool_call_id") or "") for call in calls_of(message)}
     return turn
-
-
-def calls_of(message: Json) -> list[Json]:
-    """The tool calls of a message: one, or several at once."""
-    return as_list(message.get("tool_calls")) or [mapping(message.get("tool_call"))]
 
 
 def is_prompt(message: Json) -> bool:

@@ -98,7 +98,3 @@ async def keep(socket: Path, idle: float, buffer: int, ended: asyncio.Event) -> 
 
 def _complain(trouble: str) -> None:
     print(trouble, file=sys.stderr, flush=True)  # noqa: T201 - which is its log
-
-
-if __name__ == "__main__":
-    sys.exit(main())

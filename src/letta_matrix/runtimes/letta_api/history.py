@@ -6,9 +6,10 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING
 
-from letta_matrix.common.json_fields import Json, as_list, mapping, string_of
+from letta_matrix.common.json_fields import Json, string_of
 from letta_matrix.runtimes.faults import RuntimeRefused
 from letta_matrix.runtimes.letta_api.pages import identity, pages
+from letta_matrix.runtimes.letta_messages import calls_of
 
 if TYPE_CHECKING:
     from letta_matrix.runtimes.letta_api.client import Client
@@ -60,8 +61,7 @@ def waiting_calls(newest_first: Iterable[Json]) -> list[str]:
         if kind in _SETTLED or (waiting and kind != ASKING):
             break
         if kind == ASKING:
-            calls = as_list(message.get("tool_calls")) or [mapping(message.get("tool_call"))]
-            waiting += [string_of(call, "tool_call_id") for call in calls]
+            waiting += [string_of(call, "tool_call_id") for call in calls_of(message)]
     return [call_id for call_id in dict.fromkeys(reversed(waiting)) if call_id]
 
 

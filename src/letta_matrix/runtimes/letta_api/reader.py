@@ -4,10 +4,11 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from letta_matrix.common.json_fields import Json, as_list, id_of, mapping, string_of, text_of
+from letta_matrix.common.json_fields import Json, as_list, id_of, string_of, text_of
 from letta_matrix.runtimes.error_lines import first_line
 from letta_matrix.runtimes.letta_api.calls import Call
 from letta_matrix.runtimes.letta_api.errors import reason_of, tells_of_approval
+from letta_matrix.runtimes.letta_messages import calls_of
 from letta_matrix.runtimes.protocol import (
     ReasoningDelta,
     StopReason,
@@ -158,7 +159,7 @@ class TurnReader:
         yield event(part_id, text)
 
     def _called(self, data: Json, *, asks: bool) -> Iterator[TurnEvent]:
-        for piece in _pieces(data):
+        for piece in calls_of(data):
             call_id = string_of(piece, "tool_call_id")
             if not call_id:
                 self.counters["malformed tool call"] += 1
@@ -172,7 +173,7 @@ class TurnReader:
                 yield from self.start(call_id)
 
     def _forget_calls(self, data: Json) -> None:
-        for piece in _pieces(data):
+        for piece in calls_of(data):
             self._calls.pop(string_of(piece, "tool_call_id"), None)
 
     def _tools_returned(self, data: Json) -> Iterator[TurnEvent]:
@@ -189,12 +190,6 @@ class TurnReader:
         self.stop_reason = string_of(data, "stop_reason") or "error"
         if self.stop_reason == "end_turn":
             yield TextEnded()
-
-
-def _pieces(data: Json) -> list[Json]:
-    """A message's tool calls: a list, one, or a piece of one; `tool_call` is the older field."""
-    several = data.get("tool_calls")
-    return as_list(several) or [mapping(several) or mapping(data.get("tool_call"))]
 
 
 def _text(kind: str, data: Json) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from letta_matrix.common import clock
-from letta_matrix.common.json_fields import Json, as_list, string_of
+from letta_matrix.common.json_fields import Json, string_of
 from letta_matrix.runtimes.faults import (
     RateLimited,
     RuntimeBusy,
@@ -20,11 +20,10 @@ from letta_matrix.runtimes.faults import (
 )
 from letta_matrix.runtimes.letta_api.calls import Call
 from letta_matrix.runtimes.letta_api.errors import NotReached, NotStreamable
-from letta_matrix.runtimes.letta_api.history import ANSWER, messages_since, used_tools
-from letta_matrix.runtimes.letta_api.progress import Progress, answer_of, approval_of
+from letta_matrix.runtimes.letta_api.history import messages_since, used_tools
+from letta_matrix.runtimes.letta_api.progress import Progress, answer_of
 from letta_matrix.runtimes.letta_api.reader import ASKS, ENDED, TurnReader
 from letta_matrix.runtimes.letta_api.sse import StreamEvent
-from letta_matrix.runtimes.prompt_content import content_of
 from letta_matrix.runtimes.protocol import (
     ApprovalRequested,
     SaveTurnState,
@@ -159,7 +158,9 @@ class Turn:
             source = self._client.follow(self._progress.runs[step])
         else:
             fresh = await self._note_asking()
-            source = self._client.send(self.request.conversation_id, self._message(step))
+            source = self._client.send(
+                self.request.conversation_id, self._progress.message(self.request, step)
+            )
         self._asked_before = self._asked_before and known
         try:
             async with aclosing(self._read(source, step)) as events:
@@ -198,7 +199,7 @@ class Turn:
         async with aclosing(history):
             async for message in history:
                 run_id = string_of(message, "run_id")
-                if run_id and self._is_sent(message, step):
+                if run_id and self._progress.is_sent(self.request, step, message):
                     await self._know(run_id, step)
                     return
         # An answer can be sent again: the server takes none to a call that does not wait.
@@ -207,15 +208,6 @@ class Turn:
                 "the Letta API may have got the message and keeps nothing of it",
                 tools_started=True,
             )
-
-    def _is_sent(self, message: Json, step: int) -> bool:
-        """Whether a stored message is the one of this step; approvals are stored without otid."""
-        if message.get("otid") == self._otid(step):
-            return True
-        if step == 0 or message.get("message_type") != ANSWER:
-            return False
-        answered = (item.get("tool_call_id") for item in as_list(message.get("approvals")))
-        return any(call_id in self._progress.answers[step - 1] for call_id in answered)
 
     async def _read(self, source: AsyncGenerator[StreamEvent], step: int) -> Events:
         pings = 0
@@ -309,13 +301,3 @@ class Turn:
         for call_id in self._reader.approvals:
             if answers[call_id].get("approve"):
                 yield from self._reader.start(call_id)
-
-    def _otid(self, step: int) -> str:
-        # The server knows an `otid` again in every conversation, of whichever agent.
-        otid = f"{self.request.message_id}/{self.request.agent_id}"
-        return f"{otid}:{step}" if step else otid
-
-    def _message(self, step: int) -> Json:
-        if step == 0:
-            return {"role": "user", "content": content_of(self.request), "otid": self._otid(0)}
-        return approval_of(self._progress.answers[step - 1], self._otid(step))

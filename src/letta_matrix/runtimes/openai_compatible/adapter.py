@@ -3,7 +3,6 @@ where agents live: every model that it lists is an agent."""
 
 import asyncio
 import secrets
-from collections import Counter
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
@@ -36,12 +35,9 @@ class OpenAICompatible(AgentRuntime):
 
     def __init__(self, config: OpenAICompatibleRuntime) -> None:
         self._endpoint = Endpoint(config)
+        self.name, self.counters = config.name, self._endpoint.counters
         self._running: dict[tuple[str, str], set[asyncio.Event]] = {}
         self._closed = False
-
-    @property
-    def name(self) -> str:
-        return self._endpoint.name
 
     @property
     def capabilities(self) -> Capabilities:
@@ -61,11 +57,6 @@ class OpenAICompatible(AgentRuntime):
             speech=False,
             manage=False,
         )
-
-    @property
-    def counters(self) -> Counter[str]:
-        """See `AgentRuntime.counters`."""
-        return self._endpoint.counters
 
     async def close(self) -> None:
         self._closed = True
