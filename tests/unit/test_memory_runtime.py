@@ -21,7 +21,6 @@ from letta_matrix.runtimes.protocol import (
     Capabilities,
     Image,
     ImagesDropped,
-    Speech,
     StopReason,
     TextDelta,
     TurnEvent,
@@ -29,6 +28,7 @@ from letta_matrix.runtimes.protocol import (
     TurnRequest,
     TurnStarted,
 )
+from letta_matrix.runtimes.speech import Speech
 from letta_matrix.runtimes.tools import ToolCall, ToolResult, ToolSpec
 
 AGENT = "agent-00000001-0000"

@@ -18,9 +18,7 @@ from letta_matrix.runtimes.protocol import (
     ApprovalRequested,
     Capabilities,
     ImagesDropped,
-    Said,
     SaveTurnState,
-    Speech,
     StopReason,
     TextDelta,
     TurnEvent,
@@ -29,6 +27,7 @@ from letta_matrix.runtimes.protocol import (
     TurnStarted,
     TurnState,
 )
+from letta_matrix.runtimes.speech import Said, Speech
 from letta_matrix.runtimes.tools import ToolCall, ToolHandler, ToolResult, ToolSpec
 
 

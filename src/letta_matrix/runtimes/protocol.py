@@ -11,6 +11,7 @@ from enum import StrEnum
 from typing import Protocol
 
 from letta_matrix.runtimes.faults import RuntimeRefused
+from letta_matrix.runtimes.speech import Said
 from letta_matrix.runtimes.tools import ToolHandler, ToolSpec
 
 TurnState = Mapping[str, object]
@@ -185,23 +186,6 @@ TurnEvent = (
     | ModelRetried
     | TurnFinished
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Speech:
-    """Something an agent said by itself; `message_id` is the runtime's and never changes."""
-
-    message_id: str
-    conversation_id: str
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class Said:
-    """What an agent said since a cursor, oldest first, and the cursor to go on from."""
-
-    speeches: Sequence[Speech]
-    cursor: str
 
 
 class AgentRuntime(Protocol):

@@ -30,12 +30,12 @@ from letta_matrix.runtimes.protocol import (
     AgentRuntime,
     ApprovalRequested,
     Capabilities,
-    Said,
     SaveTurnState,
     TurnEvent,
     TurnRequest,
     TurnState,
 )
+from letta_matrix.runtimes.speech import Said
 from letta_matrix.runtimes.tools import ToolHandler, ToolSpec
 
 PAGE = 100

@@ -19,7 +19,7 @@ from letta_matrix.runtimes.app_server.history import (
     pages,
 )
 from letta_matrix.runtimes.faults import ConversationGone
-from letta_matrix.runtimes.protocol import Said, Speech
+from letta_matrix.runtimes.speech import Said, Speech
 
 LIST_PAGE = 50
 MAX_LIST_PAGES = 10

@@ -25,13 +25,13 @@ from letta_matrix.runtimes.protocol import (
     AgentInfo,
     AgentRuntime,
     Capabilities,
-    Said,
     SaveTurnState,
     TurnEvent,
     TurnFinished,
     TurnRequest,
     TurnState,
 )
+from letta_matrix.runtimes.speech import Said
 
 _KEPT = 200
 """Ended turns, and their runs, that are known again for a while."""

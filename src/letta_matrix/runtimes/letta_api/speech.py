@@ -18,7 +18,7 @@ from letta_matrix.runtimes.faults import RuntimeRefused, RuntimeUnavailable
 from letta_matrix.runtimes.letta_api.history import ANSWER, PROMPTS
 from letta_matrix.runtimes.letta_api.pages import pages
 from letta_matrix.runtimes.letta_api.reader import ENDED
-from letta_matrix.runtimes.protocol import Said, Speech
+from letta_matrix.runtimes.speech import Said, Speech
 
 if TYPE_CHECKING:
     from letta_matrix.runtimes.letta_api.client import Client

@@ -157,10 +157,12 @@ class Turn:
                 await self._client.cancel(self.request.conversation_id)
             source = self._client.follow(self._progress.runs[step])
         else:
-            fresh = await self._note_asking()
-            source = self._client.send(
-                self.request.conversation_id, self._progress.message(self.request, step)
-            )
+            fresh = self._progress.asked_at is None
+            if fresh:
+                self._progress.asked_at = time.time()
+                await self._save()
+            message = self._progress.message(self.request, step)
+            source = self._client.send(self.request.conversation_id, message)
         self._asked_before = self._asked_before and known
         try:
             async with aclosing(self._read(source, step)) as events:
@@ -180,14 +182,6 @@ class Turn:
         if not self._reader.stop_reason:
             for event in await self._settle(step):
                 yield event
-
-    async def _note_asking(self) -> bool:
-        """Save when the prompt was first sent; whether that is now."""
-        if self._progress.asked_at is not None:
-            return False
-        self._progress.asked_at = time.time()
-        await self._save()
-        return True
 
     async def _look_up(self, step: int) -> None:
         """Find the run of a message that may have been sent, in the conversation's history.
@@ -223,7 +217,7 @@ class Turn:
                     self._reader.fail(event.data)
                     return
                 pings = pings + 1 if event.data.get("message_type") == "ping" else 0
-                if pings > 1 and await self._has_ended(step):
+                if pings > 1 and step < len(self._progress.runs) and await self._has_ended(step):
                     return
                 if event.name:
                     continue
@@ -243,8 +237,6 @@ class Turn:
             self._timer = None
 
     async def _know(self, run_id: str, step: int) -> None:
-        if step < len(self._progress.runs):
-            return
         self._progress.runs.append(run_id)
         await self._save()
         if self._progress.cancelled and await self._client.cancel(self.request.conversation_id):
@@ -252,8 +244,6 @@ class Turn:
 
     async def _has_ended(self, step: int) -> bool:
         """Whether a run is over whose stream says nothing: the server may have lost that."""
-        if step >= len(self._progress.runs):
-            return False
         run = await self._client.run(self._progress.runs[step])
         return run is None or str(run.get("status")) in ENDED
 
