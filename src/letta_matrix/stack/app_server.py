@@ -148,10 +148,6 @@ class AppServerProcess:
     def _temporary(self) -> Path:
         return self.home / "tmp"
 
-    @property
-    def _headers(self) -> dict[str, str]:
-        return {"Authorization": f"Bearer {self.token}"} if self.token else {}
-
     def _environment(self) -> dict[str, str]:
         kept = {k: v for k, v in os.environ.items() if k in _KEPT or k.startswith("LC_")}
         letta = _letta()
@@ -190,10 +186,9 @@ class AppServerProcess:
     @asynccontextmanager
     async def control(self, http: aiohttp.ClientSession) -> AsyncGenerator["Control"]:
         """A connection for a few requests. Raises StackError when there is none."""
+        headers = {"Authorization": f"Bearer {self.token}"} if self.token else {}
         try:
-            async with http.ws_connect(
-                f"{self.url}/ws", max_msg_size=0, headers=self._headers
-            ) as socket:
+            async with http.ws_connect(f"{self.url}/ws", max_msg_size=0, headers=headers) as socket:
                 yield Control(socket)
         except aiohttp.ClientError as error:
             raise StackError(f"the App Server at {self.url} cannot be reached: {error}") from None

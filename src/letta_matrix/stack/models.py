@@ -16,6 +16,7 @@ from typing import Any, cast
 
 import aiohttp
 
+from letta_matrix.common.parts import part
 from letta_matrix.stack.errors import StackError
 from letta_matrix.stack.files import read_beneath, write_beneath
 
@@ -25,6 +26,7 @@ DEMO_HANDLE = f"{DEMO_PROVIDER}/{DEMO_MODEL}"
 
 _DEMO_KEY = re.compile(r"demo|letta-matrix-demo-.+")
 _NO_KEY = "none"
+_PROVIDERS = Path(".letta", "lc-local-backend", "providers", "auth.json")
 _TIMEOUT = aiohttp.ClientTimeout(total=5)
 
 _KEY_VARIABLES = {
@@ -163,12 +165,11 @@ def _reason(error: Exception) -> str:
     return str(error) or type(error).__name__
 
 
+@part
 class ProviderFile:
-    """The App Server's list of connected providers."""
+    """The App Server's list of connected providers, below its home."""
 
-    def __init__(self, home: Path) -> None:
-        self._home = home
-        self._inner = Path(".letta", "lc-local-backend", "providers", "auth.json")
+    _home: Path
 
     def connected(self) -> ModelChoice | None:
         """A provider connected earlier, the demo model aside."""
@@ -199,16 +200,16 @@ class ProviderFile:
             entry["base_url"] = choice.base_url
         providers[choice.provider] = entry
         text = json.dumps({"version": 1, "providers": providers}, indent=2)
-        return write_beneath(self._home, self._inner, text)
+        return write_beneath(self._home, _PROVIDERS, text)
 
     def _providers(self) -> dict[str, dict[str, Any]]:
-        if (text := read_beneath(self._home, self._inner)) is None:
+        if (text := read_beneath(self._home, _PROVIDERS)) is None:
             return {}
         try:
             data = json.loads(text)
             return cast("dict[str, dict[str, Any]]", data["providers"])
         except (ValueError, KeyError, TypeError):
-            path = self._home / self._inner
+            path = self._home / _PROVIDERS
             raise StackError(f"{path}: is damaged; move it away and start again") from None
 
 

@@ -65,15 +65,10 @@ class Synapse:
         """
         if find_spec("synapse") is None:
             raise StackError("Synapse is not installed; pip install 'letta-matrix[embedded]'")
+        settings = str(self.directory / "homeserver.yaml")
         return Command(
             name="Synapse",
-            argv=(
-                sys.executable,
-                "-m",
-                "synapse.app.homeserver",
-                "--config-path",
-                str(self.directory / "homeserver.yaml"),
-            ),
+            argv=(sys.executable, "-m", "synapse.app.homeserver", "--config-path", settings),
             log=self.directory / "output.log",
             cwd=self.directory,
         )
@@ -98,10 +93,7 @@ class Synapse:
             "public_baseurl": f"{self.url}/",
             "pid_file": str(self.directory / "homeserver.pid"),
             "listeners": [_listener(self.port)],
-            "database": {
-                "name": "sqlite3",
-                "args": {"database": str(self.database.path)},
-            },
+            "database": {"name": "sqlite3", "args": {"database": str(self.database.path)}},
             "log_config": str(log_config),
             "signing_key_path": str(key),
             "media_store_path": str(self.directory / "media"),
@@ -300,15 +292,9 @@ def _listener(port: int) -> dict[str, object]:
 def _rate_limits() -> dict[str, object]:
     """Limits guard public servers; here they would only slow the one person and their agents.
     Passwords are guessed on loopback too, by programs that may reach it and little else."""
-    plain = (
-        "rc_message",
-        "rc_registration",
-        "rc_admin_redaction",
-        "rc_room_creation",
-        "rc_profile",
-    )
+    plain = ("message", "registration", "admin_redaction", "room_creation", "profile")
     return {
-        **dict.fromkeys(plain, _UNLIMITED),
+        **{f"rc_{name}": _UNLIMITED for name in plain},
         "rc_media_create": _UNLIMITED,
         # All come from one address here, and each start of ours logs in a few times.
         "rc_login": {

@@ -25,6 +25,7 @@ from letta_matrix.runtimes.faults import (
     RuntimeUnavailable,
     TurnLost,
 )
+from letta_matrix.runtimes.letta_json import agent_of
 from letta_matrix.runtimes.protocol import (
     AgentInfo,
     AgentRuntime,
@@ -84,7 +85,7 @@ class AppServer(AgentRuntime):
     async def list_agents(self) -> list[AgentInfo]:
         agents = await self._agents()
         await self._look_at_conversations()
-        return [_agent(item, self._activity.last_run(item)) for item in agents]
+        return [agent_of(item, self._activity.last_run(item)) for item in agents]
 
     async def _look_at_conversations(self) -> None:
         # Not at every listing: each takes time of the App Server's one thread from the turns.
@@ -97,14 +98,14 @@ class AppServer(AgentRuntime):
         body: Json = {"name": name, "tags": [], "description": description or None}
         if model := model or await self._usual_model():
             body["model"] = model
-        return _agent(await self._connection.create("agent_create", "agent", body=body))
+        return agent_of(await self._connection.create("agent_create", "agent", body=body), "")
 
     async def _usual_model(self) -> str:
         """What most agents think with, else the only model there is; "" where that is not plain.
         The App Server's own default is none that it lists, and unknown to it after a restart."""
         known = await self.list_models()
         agents = await self._agents()
-        used = Counter(model for item in agents if (model := _agent(item).model) in known)
+        used = Counter(model for item in agents if (model := item.get("model")) in known)
         if used:
             return used.most_common(1)[0][0]
         return known[0] if len(known) == 1 else ""
@@ -262,13 +263,3 @@ async def _ends(feed: Feed) -> bool:
                 if isinstance(frame, Mark) or frame.type == "turn_finished":
                     return True
     return False
-
-
-def _agent(item: Json, last_run: str = "") -> AgentInfo:
-    return AgentInfo(
-        agent_id=id_of(item),
-        name=str(item.get("name") or id_of(item)),
-        description=str(item.get("description") or ""),
-        model=str(item.get("model") or ""),
-        last_run=last_run,
-    )

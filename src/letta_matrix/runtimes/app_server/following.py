@@ -17,7 +17,7 @@ from letta_matrix.runtimes.app_server.trails import Trail
 from letta_matrix.runtimes.app_server.turns import TurnReader
 from letta_matrix.runtimes.error_lines import error_line
 from letta_matrix.runtimes.faults import TurnLost
-from letta_matrix.runtimes.letta_messages import content_of
+from letta_matrix.runtimes.letta_json import content_of
 from letta_matrix.runtimes.protocol import (
     ImagesDropped,
     StopReason,

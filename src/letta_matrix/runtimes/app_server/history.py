@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from letta_matrix.common.json_fields import Json, as_list, id_of, text_of
 from letta_matrix.runtimes.app_server.connection import Connection
 from letta_matrix.runtimes.app_server.frames import Scope, changed_at
-from letta_matrix.runtimes.letta_messages import calls_of
+from letta_matrix.runtimes.letta_json import calls_of
 from letta_matrix.runtimes.protocol import TextDelta
 
 PAGE = 50

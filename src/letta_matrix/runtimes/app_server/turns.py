@@ -7,7 +7,7 @@ from letta_matrix.common.json_fields import Json, as_list, as_texts, mapping, te
 from letta_matrix.runtimes.app_server.frames import IDLE, ScopedFrame, refusal
 from letta_matrix.runtimes.error_lines import error_line
 from letta_matrix.runtimes.faults import AgentGone, ConversationGone, RuntimeFault
-from letta_matrix.runtimes.letta_messages import calls_of
+from letta_matrix.runtimes.letta_json import calls_of
 from letta_matrix.runtimes.protocol import (
     ApprovalRequested,
     ModelRetried,

@@ -49,15 +49,11 @@ class Upstream:
         self._socket: aiohttp.ClientWebSocketResponse | None = None
         self._task = asyncio.create_task(self._run())
 
-    async def send(self, text: bytes) -> bool:
-        """Send a text frame; False if the connection is down."""
-        if self._socket is None or self._socket.closed:
-            return False
-        try:
-            await self._socket.send_frame(text, aiohttp.WSMsgType.TEXT)
-        except (aiohttp.ClientError, OSError):
-            return False
-        return True
+    async def send(self, text: bytes) -> None:
+        """Send a text frame, nowhere if the connection is down."""
+        if self._socket is not None and not self._socket.closed:
+            with contextlib.suppress(aiohttp.ClientError, OSError):
+                await self._socket.send_frame(text, aiohttp.WSMsgType.TEXT)
 
     async def close(self) -> None:
         self._task.cancel()

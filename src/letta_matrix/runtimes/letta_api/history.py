@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from letta_matrix.common.json_fields import Json, string_of
 from letta_matrix.runtimes.faults import RuntimeRefused
 from letta_matrix.runtimes.letta_api.pages import identity, pages
-from letta_matrix.runtimes.letta_messages import calls_of
+from letta_matrix.runtimes.letta_json import calls_of
 
 if TYPE_CHECKING:
     from letta_matrix.runtimes.letta_api.client import Client

@@ -7,6 +7,7 @@ from letta_matrix.common import clock
 from letta_matrix.common.json_fields import Json, id_of
 from letta_matrix.runtimes.faults import RuntimeUnavailable
 from letta_matrix.runtimes.letta_api.pages import PAGE, pages
+from letta_matrix.runtimes.letta_json import agent_of
 from letta_matrix.runtimes.protocol import AgentInfo
 
 if TYPE_CHECKING:
@@ -43,7 +44,10 @@ class AgentListing:
         else:
             self._known = await self._all()
             self._full_at = clock.now()
-        return [_agent(item) for item in self._known.values()]
+        return [
+            agent_of(item, str(item.get("last_run_completion") or ""))
+            for item in self._known.values()
+        ]
 
     def _covers(self, newest: list[Json]) -> bool:
         """Whether everything that changed since the last time is on this page."""
@@ -69,14 +73,3 @@ def _usable(page: list[Json]) -> dict[str, Json]:
 
 
 _SHOWN = ("id", "name", "description", "model", "last_run_completion", "updated_at")
-
-
-def _agent(item: Json) -> AgentInfo:
-    agent_id = id_of(item)
-    return AgentInfo(
-        agent_id=agent_id,
-        name=str(item.get("name") or agent_id),
-        description=str(item.get("description") or ""),
-        model=str(item.get("model") or ""),
-        last_run=str(item.get("last_run_completion") or ""),
-    )

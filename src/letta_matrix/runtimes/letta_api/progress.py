@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from letta_matrix.common.json_fields import Json, as_list, as_texts, mapping
 from letta_matrix.runtimes.letta_api.history import ANSWER
-from letta_matrix.runtimes.letta_messages import content_of
+from letta_matrix.runtimes.letta_json import content_of
 from letta_matrix.runtimes.protocol import TurnRequest, TurnState
 
 

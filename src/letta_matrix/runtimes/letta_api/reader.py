@@ -8,7 +8,7 @@ from letta_matrix.common.json_fields import Json, as_list, id_of, string_of, tex
 from letta_matrix.runtimes.error_lines import first_line
 from letta_matrix.runtimes.letta_api.calls import Call
 from letta_matrix.runtimes.letta_api.errors import reason_of, tells_of_approval
-from letta_matrix.runtimes.letta_messages import calls_of
+from letta_matrix.runtimes.letta_json import calls_of
 from letta_matrix.runtimes.protocol import (
     ReasoningDelta,
     StopReason,

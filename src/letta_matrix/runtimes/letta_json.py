@@ -1,9 +1,21 @@
-"""Messages as Letta's servers take and keep them, both the App Server and the Letta API."""
+"""What Letta's servers take and keep, both the App Server and the Letta API."""
 
 import base64
 
-from letta_matrix.common.json_fields import Json, as_list, mapping
-from letta_matrix.runtimes.protocol import Image, TurnRequest
+from letta_matrix.common.json_fields import Json, as_list, id_of, mapping
+from letta_matrix.runtimes.protocol import AgentInfo, Image, TurnRequest
+
+
+def agent_of(item: Json, last_run: str) -> AgentInfo:
+    """An agent of a listing."""
+    agent_id = id_of(item)
+    return AgentInfo(
+        agent_id=agent_id,
+        name=str(item.get("name") or agent_id),
+        description=str(item.get("description") or ""),
+        model=str(item.get("model") or ""),
+        last_run=last_run,
+    )
 
 
 def content_of(request: TurnRequest) -> str | list[Json]:
