@@ -22,7 +22,7 @@ from letta_matrix.common.connections.inherited import handed_down
 from letta_matrix.common.tasks import Tasks
 from letta_matrix.common.waiting import unless
 from letta_matrix.stack.errors import StackError
-from letta_matrix.stack.silence import Probe, until_hung
+from letta_matrix.stack.silence import Probe, kill_hung
 
 Announce = Callable[[str], None]
 """Shows one line to the person at the terminal."""
@@ -95,7 +95,8 @@ class Child:
     def look_after(self, answers: Probe) -> None:
         """From now on kill it when it hangs: it is started again like one that ended."""
         self._answers = answers
-        self._tasks.start(self._kill_hung(answers))
+        name = self.command.name
+        self._tasks.start(kill_hung(name, lambda: self.pid, answers, kill_group, self._announce))
 
     async def wait_ready(self, probe: Probe, timeout: float) -> None:
         """Wait until `probe` says yes; asked every 50 ms.
@@ -131,12 +132,6 @@ class Child:
             if await probe() and asked is not None and self.pid == asked:
                 return
             await asyncio.sleep(0.05)
-
-    async def _kill_hung(self, answers: Probe) -> None:
-        while True:
-            pid = await until_hung(lambda: self.pid, answers)
-            self._announce(hangs(self.command.name, pid))
-            kill_group(pid)
 
     async def _watch(self) -> None:
         restarts = 0
@@ -219,11 +214,6 @@ def ending(code: int) -> str:
         return signal.Signals(-code).name
     except ValueError:
         return f"signal {-code}"
-
-
-def hangs(name: str, pid: int) -> str:
-    """What is said of a process that is killed because it does not answer."""
-    return f"{name} hangs: process {pid} has not answered for a minute; killing it"
 
 
 def kill_group(pid: int) -> None:

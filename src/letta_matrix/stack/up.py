@@ -34,10 +34,10 @@ from letta_matrix.stack.keeper import KeeperProcess
 from letta_matrix.stack.lock import exclusive
 from letta_matrix.stack.models import ModelChoice, Wanted
 from letta_matrix.stack.ports import Ports
-from letta_matrix.stack.silence import Probe, status_of, until_hung
+from letta_matrix.stack.silence import Probe, kill_hung, status_of
 from letta_matrix.stack.state import ACCESS_FILE, ADMIN, StackState, remove_state
 from letta_matrix.stack.summary import Facts, summary
-from letta_matrix.stack.supervisor import Announce, Child, Command, hangs
+from letta_matrix.stack.supervisor import Announce, Child, Command
 from letta_matrix.stack.synapse import SERVER_NAME, Synapse
 from letta_matrix.stack.token import keep_token
 
@@ -172,13 +172,9 @@ class Stack:
     async def look_after_keeper(self) -> None:
         """Keep the keeper's pid in stack.json current, for ever; say so when it changes. Kill it
         when it hangs: the bridge starts another one."""
-        await asyncio.gather(self._follow_keeper(), self._kill_hung_keeper())
-
-    async def _kill_hung_keeper(self) -> None:
-        while True:
-            pid = await until_hung(self._keeper.pid, self._keeper.answers)
-            self._announce(hangs("keeper", pid))
-            self._keeper.kill(pid)
+        keeper = self._keeper
+        killing = kill_hung("keeper", keeper.pid, keeper.answers, keeper.kill, self._announce)
+        await asyncio.gather(self._follow_keeper(), killing)
 
     async def _follow_keeper(self) -> None:
         while True:

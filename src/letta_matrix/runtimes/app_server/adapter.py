@@ -1,6 +1,5 @@
 """The App Server (`letta server`) as a place where agents live."""
 
-import asyncio
 import contextlib
 from collections import Counter
 from collections.abc import AsyncGenerator, Sequence
@@ -11,7 +10,7 @@ from letta_matrix.common.json_fields import Json, as_list, id_of, items, mapping
 from letta_matrix.config import AppServerRuntime
 from letta_matrix.runtimes.app_server.activity import Activity
 from letta_matrix.runtimes.app_server.connection import Connection
-from letta_matrix.runtimes.app_server.feeds import Feed, Mark
+from letta_matrix.runtimes.app_server.feeds import Feed, Mark, next_of
 from letta_matrix.runtimes.app_server.following import Follower
 from letta_matrix.runtimes.app_server.frames import Scope
 from letta_matrix.runtimes.app_server.speech import SpeechReader
@@ -256,10 +255,8 @@ class AppServer(AgentRuntime):
 
 async def _ends(feed: Feed) -> bool:
     """Whether the turn ends within `ABORT_GRACE`; a broken stream ends the wait for it too."""
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(ABORT_GRACE):
-            while True:
-                frame = await feed.get()
-                if isinstance(frame, Mark) or frame.type == "turn_finished":
-                    return True
+    deadline = clock.now() + ABORT_GRACE
+    while (frame := await next_of(feed, deadline)) is not None:
+        if isinstance(frame, Mark) or frame.type == "turn_finished":
+            return True
     return False

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import structlog
 
+from letta_matrix.common import clock
 from letta_matrix.common.json_fields import Json, as_texts
-from letta_matrix.runtimes.app_server.feeds import Mark
+from letta_matrix.runtimes.app_server.feeds import Mark, next_of
 from letta_matrix.runtimes.app_server.frames import refusal
 from letta_matrix.runtimes.app_server.history import StoredTurn
 from letta_matrix.runtimes.app_server.images import why_dropped
@@ -124,10 +125,8 @@ class Follower(Recovery):
             yield event
         looked = False
         while not reader.finished:
-            try:
-                async with asyncio.timeout(None if reader.begun else QUIET):
-                    frame = await self.feed.get()
-            except TimeoutError:
+            frame = await next_of(self.feed, None if reader.begun else clock.now() + QUIET)
+            if frame is None:
                 stored = await self.stored()
                 if stored is None and not looked:
                     # Behind a turn that waits for an approval, which is told again.

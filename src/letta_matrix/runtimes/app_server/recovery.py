@@ -1,12 +1,11 @@
 """What can still be learnt of a turn after somebody went away in its midst."""
 
-import asyncio
 from dataclasses import dataclass, field
 
 from letta_matrix.common import clock
 from letta_matrix.common.json_fields import id_of, mapping
 from letta_matrix.runtimes.app_server.connection import Connection
-from letta_matrix.runtimes.app_server.feeds import Feed, Mark
+from letta_matrix.runtimes.app_server.feeds import Feed, Mark, next_of
 from letta_matrix.runtimes.app_server.frames import Scope, ScopedFrame, parse, scope_of
 from letta_matrix.runtimes.app_server.history import StoredTurn, find_turn
 from letta_matrix.runtimes.app_server.turns import TurnReader
@@ -119,10 +118,7 @@ class Recovery:
         reader, reported, remembered = report.reader, False, False
         deadline = clock.now() + REPORT_WAIT
         while not reader.begun:
-            try:
-                async with asyncio.timeout_at(deadline):
-                    frame = await self.feed.get()
-            except TimeoutError:
+            if (frame := await next_of(self.feed, deadline)) is None:
                 break
             if isinstance(frame, Mark):
                 raise self.connection.unavailable()
