@@ -245,7 +245,7 @@ class Connection:
             self._started.clear()  # a new spare connection is subscribed to nothing yet
             if same:
                 self._background(self._start_spare())
-        if link.up and (link.made != before.made or not same) and self.tools.names:
+        if link.up and (link.made != before.made or not same) and self.tools.groups:
             self._background(self._renew_tools())
         if same:
             return

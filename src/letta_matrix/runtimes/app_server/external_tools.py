@@ -60,13 +60,9 @@ class ExternalTools:
         self._handler = handler
 
     @property
-    def names(self) -> frozenset[str]:
-        return frozenset(self._specs)
-
-    @property
     def unasked(self) -> frozenset[str]:
         """The tools that need nobody's approval."""
-        return self.names | HARMLESS
+        return HARMLESS.union(self._specs)
 
     @property
     def groups(self) -> list[Json]:
