@@ -171,10 +171,6 @@ class AppServerProcess:
     def health_url(self) -> str:
         return f"{self.http_url}/readyz"
 
-    async def ready(self, http: aiohttp.ClientSession) -> bool:
-        """Whether it answers."""
-        return await status_of(http, self.health_url) == 200
-
     async def is_open(self, http: aiohttp.ClientSession) -> bool:
         """Whether it answers somebody who has no token. Raises StackError when it does not."""
         url = f"{self.http_url}/app-server-info"

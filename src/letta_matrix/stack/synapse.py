@@ -25,7 +25,6 @@ from letta_matrix.stack.direct_chats import with_rooms
 from letta_matrix.stack.errors import PasswordRefusedError, StackError, TooSoonError
 from letta_matrix.stack.files import keep_secret, write_private_if_changed
 from letta_matrix.stack.homeserver_database import HomeserverDatabase
-from letta_matrix.stack.silence import status_of
 from letta_matrix.stack.supervisor import Command
 
 SERVER_NAME = "localhost"
@@ -147,10 +146,6 @@ class Synapse:
     @property
     def health_url(self) -> str:
         return f"{self.url}/health"
-
-    async def ready(self, http: aiohttp.ClientSession) -> bool:
-        """Whether it answers."""
-        return await status_of(http, self.health_url) == 200
 
     async def create_account(
         self, http: aiohttp.ClientSession, localpart: str, password: str, *, admin: bool
