@@ -19,7 +19,7 @@ from letta_matrix.common import clock
 from letta_matrix.common.json_fields import mapping
 from letta_matrix.matrix.errors import is_refusal, refused_request
 from letta_matrix.matrix.homeserver import HomeserverUnavailable
-from letta_matrix.store.agents import Agent, AgentDirectory, AgentStatus
+from letta_matrix.store.agents import Agent, AgentDirectory, AgentStatus, marked
 from letta_matrix.store.database import StoreUnavailable
 from letta_matrix.store.meta import Meta
 
@@ -184,9 +184,7 @@ class Decoration:
         def edited(one: Agent) -> Agent:
             others = {key: what for key, what in _wanting(one).items() if key != step}
             others |= {step: wanting} if wanting is not None else {}
-            kept = {key: what for key, what in one.applied.items() if key != WANTING}
-            kept |= {**applied, **({WANTING: others} if others else {})}
-            return replace(one, applied=kept)
+            return marked(one, **applied, **{WANTING: others or None})
 
         await self._directory.change([agent_id], edited)
 

@@ -29,6 +29,7 @@ from letta_matrix.store.agents import (
     AgentDirectory,
     AgentStatus,
     homeless,
+    marked,
     without_account,
 )
 from letta_matrix.store.conversations import ConversationStore
@@ -134,16 +135,9 @@ class Remembered:
 
     async def _mark(self, agent_id: str, **marks: object) -> None:
         """Change marks in `applied`, if they are others there; None takes one away."""
-
-        def marked(one: Agent) -> Agent:
-            applied = {**one.applied, **marks}
-            return replace(one, applied={k: v for k, v in applied.items() if v is not None})
-
-        if any(
-            self._directory.now(agent_id).applied.get(mark) != value
-            for mark, value in marks.items()
-        ):
-            await self._directory.change([agent_id], marked)
+        applied = self._directory.now(agent_id).applied
+        if any(applied.get(name) != mark for name, mark in marks.items()):
+            await self._directory.change([agent_id], lambda one: marked(one, **marks))
 
     async def _rooms_of(self, agent: Agent, ghost: Intent) -> Collection[str]:
         """The rooms that an agent is in. Its account is made if it is gone."""

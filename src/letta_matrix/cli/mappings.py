@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 from letta_matrix.cli.faults import BadInput
-from letta_matrix.cli.options import ConfigOption, DataOption, config_path
+from letta_matrix.cli.options import ConfigOption, DataOption, settings_in
 
 if TYPE_CHECKING:
     from letta_matrix.config import Config
@@ -24,9 +24,8 @@ def export_mappings(
     """Write the agents' users and rooms in the original system's format."""
     from letta_matrix.cli.database import load_agents
     from letta_matrix.common.private_files import write_private
-    from letta_matrix.config import load_config
 
-    settings = load_config(config_path(config, data))
+    settings = settings_in(config, data)
     found = asyncio.run(load_agents(settings))
     entries = {agent.agent_id: _entry(agent, settings) for agent in found}
     write_private(file, json.dumps(entries, indent=2) + "\n")
@@ -38,9 +37,8 @@ def import_mappings(
 ) -> None:
     """Adopt the users and rooms of an original installation. Stop the bridge before."""
     from letta_matrix.app.logs import configure_logging, secrets_of
-    from letta_matrix.config import load_config
 
-    settings = load_config(config_path(config, data))
+    settings = settings_in(config, data)
     configure_logging(settings.logging, secrets_of(settings))
     entries = _read(file, settings)
     added = asyncio.run(_adopt(settings, file, entries))
@@ -118,8 +116,7 @@ async def _adopt(config: "Config", file: Path, found: "list[Agent]") -> int:
     database = Database(database_url(config.database.url, config.directory))
     try:
         await database.open()
-        directory = AgentDirectory(database)
-        await directory.load()
+        directory = await AgentDirectory(database).load()
         new = [agent for agent in found if directory.get(agent.agent_id) is None]
         _refuse(file, _clashes([*directory.all(), *new]))
         await directory.reserve(new)

@@ -2,12 +2,15 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from letta_matrix.cli.faults import BadInput
 from letta_matrix.common.program import starting, typed
+
+if TYPE_CHECKING:
+    from letta_matrix.config import Config
 
 DataOption = Annotated[
     Path | None,
@@ -58,3 +61,10 @@ def config_path(given: Path | None, data: Path | None = None) -> Path:
             f"by `{typed(['init'])}`, or name one by --config"
         )
     return found
+
+
+def settings_in(given: Path | None, data: Path | None = None) -> "Config":
+    """What the configuration file says (see `config_path`). Raises BadInput, ConfigError."""
+    from letta_matrix.config import load_config
+
+    return load_config(config_path(given, data))

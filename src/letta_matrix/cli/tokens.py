@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from letta_matrix.cli.faults import BadInput, Failure
-from letta_matrix.cli.options import ConfigOption, DataOption, JsonOption, config_path
+from letta_matrix.cli.options import ConfigOption, DataOption, JsonOption, settings_in
 from letta_matrix.common.program import typed
 
 if TYPE_CHECKING:
@@ -85,9 +85,9 @@ def create(
     """Make a token and print it, this one time; what it is for goes to standard error."""
     from letta_matrix.access.grants import BadGrant
     from letta_matrix.app.logs import configure_logging, secrets_of
-    from letta_matrix.config import Logging, load_config
+    from letta_matrix.config import Logging
 
-    settings = load_config(config_path(config, data))
+    settings = settings_in(config, data)
     # Standard output is for the token alone.
     configure_logging(Logging(level="error"), secrets_of(settings))
     made = _create(settings, acts_as, _words(scope), _words(rooms), expires, label)
@@ -107,9 +107,7 @@ def list_tokens(
     config: ConfigOption = None, data: DataOption = None, as_json: JsonOption = False
 ) -> None:
     """List the tokens, without their secrets."""
-    from letta_matrix.config import load_config
-
-    settings = load_config(config_path(config, data))
+    settings = settings_in(config, data)
     found = asyncio.run(_all(settings))
     if as_json:
         print(json.dumps([_fields(token) for token in found], indent=2))
@@ -121,9 +119,7 @@ def list_tokens(
 
 def revoke(token: TokenArgument, config: ConfigOption = None, data: DataOption = None) -> None:
     """Refuse a token from now on."""
-    from letta_matrix.config import load_config
-
-    print(asyncio.run(_revoke(load_config(config_path(config, data)), token)))
+    print(asyncio.run(_revoke(settings_in(config, data), token)))
 
 
 async def _create(
@@ -142,8 +138,7 @@ async def _create(
     from letta_matrix.store.tokens import TokenStore
 
     async with _open(config) as database:
-        directory = AgentDirectory(database)
-        await directory.load()
+        directory = await AgentDirectory(database).load()
         is_bot = acts_as in ("", config.bot_user_id)
         agent_id = "" if is_bot else called(acts_as, directory.all()).agent_id
         granted = scopes_for(scopes, agent_id)
@@ -194,21 +189,11 @@ async def _note(
 @asynccontextmanager
 async def _open(config: "Config") -> "AsyncGenerator[Database]":
     """The database, at the schema that we know. Raises Failure."""
-    from sqlalchemy import text
-    from sqlalchemy.exc import DBAPIError
-
     from letta_matrix.cli.database import open_existing
-    from letta_matrix.store.database import HEAD, StoreError
+    from letta_matrix.store.database import HEAD
 
-    query = text("SELECT version_num FROM alembic_version")
     async with open_existing(config) as database:
-        try:
-            revision = await database.read(lambda db: db.execute(query).scalar_one_or_none())
-        except (StoreError, DBAPIError) as error:
-            if "alembic_version" not in str(error):
-                raise Failure(f"the database cannot be read: {error}") from None
-            revision = None
-        if revision != HEAD:
+        if (revision := await database.revision()) != HEAD:
             raise Failure(
                 f"the database has schema {revision or '(none)'}, this letta-matrix needs {HEAD}: "
                 "start the bridge of this version once"

@@ -9,6 +9,7 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
 from letta_matrix.common import clock
+from letta_matrix.common.waiting import is_set
 
 _SLOW_SEND = 0.4
 _MAX_YIELD = 2.0
@@ -56,13 +57,8 @@ class Pacer:
 
     async def background(self) -> None:
         """Wait until no message is on its way."""
-        if self._gap.is_set():
-            return
-        try:
-            async with asyncio.timeout(_MAX_YIELD):
-                await self._gap.wait()
-        except TimeoutError:
-            return
+        if not self._gap.is_set():
+            await is_set(self._gap, _MAX_YIELD)
 
     async def edit_turn(self) -> None:
         """Wait for a place in the budget of interim edits."""

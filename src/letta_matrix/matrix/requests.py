@@ -10,7 +10,7 @@ import io
 import random
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Self, cast
+from typing import Any, Self, TypedDict, cast
 
 import aiohttp
 from mautrix.api import HTTPAPI, Method, PathBuilder
@@ -45,6 +45,16 @@ _TOO_MANY = 429
 
 Recover = Callable[[], Awaitable[Mapping[str, Any] | None]]
 """Asks whether a request whose answer was lost took effect; its answer then, else None."""
+
+
+class Options(TypedDict, total=False):
+    """What `Requests.request` may be told beside what is asked, and as whom."""
+
+    query: Mapping[str, str] | None
+    content_type: str | None
+    give_up_after: float | None
+    recover: Recover | None
+    shape: Shape
 
 
 _FAULTS = (MatrixRequestError, MatrixConnectionError, ForeignAnswer, TimeoutError)

@@ -71,20 +71,16 @@ async def look(homeserver: Requests) -> Presence:
     """Ask for `/_matrix/client/versions`, on a connection of its own."""
     url = URL(homeserver.url) / "_matrix/client/versions"
     timeout = aiohttp.ClientTimeout(total=_ANSWER_TIMEOUT)
-    connector = homeserver.route.connector()
     try:
-        async with (
-            aiohttp.ClientSession(connector=connector, timeout=timeout) as http,
-            http.get(url, allow_redirects=False) as response,
-        ):
-            answer = answers.parsed(await answers.read_body(response))
-            # Somebody else's page is there in its place otherwise.
-            speaks = answers.text_of(answer, "errcode") or "versions" in (answer or {})
-            return Presence.HERE if response.status < 500 and speaks else Presence.AWAY
+        response, body = await homeserver.route.ask("GET", url, timeout)
     except TimeoutError:
         return Presence.AWAY if homeserver.process == "" else Presence.SLOW
     except (aiohttp.ClientError, answers.ForeignAnswer):
         return Presence.AWAY
+    answer = answers.parsed(body)
+    # Somebody else's page is there in its place otherwise.
+    speaks = answers.text_of(answer, "errcode") or "versions" in (answer or {})
+    return Presence.HERE if response.status < 500 and speaks else Presence.AWAY
 
 
 async def _until_refused(homeserver: Requests) -> None:

@@ -5,14 +5,26 @@ import fcntl
 import os
 import sqlite3
 import sys
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import structlog
-from sqlalchemy import URL, Connection, Executable, create_engine, event, make_url, text
+from sqlalchemy import (
+    URL,
+    Connection,
+    Delete,
+    Executable,
+    RowMapping,
+    Select,
+    Update,
+    create_engine,
+    event,
+    make_url,
+    text,
+)
 from sqlalchemy.exc import DBAPIError
 
 from letta_matrix.common.vitals import Trouble
@@ -26,6 +38,7 @@ from letta_matrix.store.faults import (
     is_fault,
     lost,
 )
+from letta_matrix.store.rows import record_of
 
 __all__ = ["HEAD", "Database", "StoreDamaged", "StoreError", "StoreUnavailable", "database_url"]
 
@@ -86,10 +99,7 @@ class Database:
         os.close(file)
         _make_private(self._path)
         await self._run(lambda: check(self._path))
-        try:
-            revision = await self._run(self._revision)
-        except DBAPIError as error:
-            raise fault_of(error, self._path) from None
+        revision = await self.revision()
         if revision is not None and revision > HEAD:
             raise StoreError(
                 f"the database was written by a newer letta-matrix (schema {revision}, this one "
@@ -136,6 +146,40 @@ class Database:
                 return work(connection)
 
         return await self._run(look)
+
+    async def rows(self, query: Select[Any]) -> Sequence[RowMapping]:
+        """All that a query finds. Raises StoreUnavailable."""
+        return await self.read(lambda db: db.execute(query).mappings().all())
+
+    async def records(self, kind: type[Result], query: Select[Any]) -> list[Result]:
+        """The same as dataclasses of a kind (see `record_of`)."""
+        return [record_of(kind, row) for row in await self.rows(query)]
+
+    async def record(self, kind: type[Result], query: Select[Any]) -> Result | None:
+        """The first of them, None where there is none."""
+        return next(iter(await self.records(kind, query.limit(1))), None)
+
+    async def value(self, query: Select[Result]) -> Result | None:
+        """The one value that a query finds, None for none. Raises StoreUnavailable."""
+        return await self.read(lambda db: db.execute(query).scalar_one_or_none())
+
+    async def values(self, query: Select[Result]) -> list[Result]:
+        """A column of what a query finds. Raises StoreUnavailable."""
+        return await self.read(lambda db: list(db.execute(query).scalars()))
+
+    async def changed(self, statement: Update | Delete) -> int:
+        """Execute a statement: how many rows it has changed. Raises StoreUnavailable."""
+        return await self.write(lambda db: db.execute(statement).rowcount)
+
+    async def revision(self) -> str | None:
+        """The schema's, None where there is none yet. Raises StoreUnavailable."""
+        kept = text("SELECT count(*) FROM sqlite_master WHERE name = 'alembic_version'")
+        revision = text("SELECT version_num FROM alembic_version")
+
+        def look(db: Connection) -> str | None:
+            return db.execute(revision).scalar() if db.execute(kept).scalar() else None
+
+        return await self.read(look)
 
     def glance(self, work: Callable[[Connection], Result]) -> Result:
         """Do `work`, which reads a row or two, at once and in the caller's thread: the way to
@@ -191,17 +235,6 @@ class Database:
 
     async def _run(self, work: Callable[[], Result]) -> Result:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
-
-    def _revision(self) -> str | None:
-        with self._engine.connect() as connection:
-            # A probe rather than reflection, which would load all of it.
-            try:
-                found = connection.execute(text("SELECT version_num FROM alembic_version"))
-            except DBAPIError as error:
-                if "alembic_version" in str(error.orig):
-                    return None
-                raise
-            return found.scalar_one_or_none()
 
     async def _migrate(self) -> None:
         # In a process of its own: Alembic would stay in this one's memory for ever.

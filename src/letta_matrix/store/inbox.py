@@ -120,13 +120,12 @@ class Inbox:
         if not event_ids:
             return set()
         query = select(inbox.c.event_id).where(inbox.c.event_id.in_(event_ids))
-        return await self._database.read(lambda db: set(db.execute(query).scalars()))
+        return set(await self._database.values(query))
 
     async def edited_by(self, event_id: str) -> str:
         """The message that an event has edited, "" for none."""
         query = select(inbox.c.event).where(inbox.c.event_id == event_id)
-        row = await self._database.read(lambda db: db.execute(query).one_or_none())
-        known: Event = row.event if row is not None else {}
+        known: Event = await self._database.value(query) or {}
         return str(known.get("edits", ""))
 
     async def unpark(
@@ -147,7 +146,7 @@ class Inbox:
         parked = (inbox.c.room_id == room_id) & (inbox.c.state == InboxState.PARKED)
         query = select(inbox.c.event).where(parked).order_by(inbox.c.seq)
         told = {str(event.get("event_id")): event for event in history}
-        for event in await self._database.read(lambda db: list(db.execute(query).scalars())):
+        for event in await self._database.values(query):
             told.setdefault(str(event.get("event_id")), event)
         entries = [entry for event in told.values() if (entry := route(event)) is not None]
 
@@ -187,7 +186,7 @@ class Inbox:
     async def parked_rooms(self) -> list[str]:
         """The rooms something is parked for."""
         query = select(inbox.c.room_id).where(inbox.c.state == InboxState.PARKED).distinct()
-        return await self._database.read(lambda db: list(db.execute(query).scalars()))
+        return await self._database.values(query)
 
     async def prune(self, before: float) -> None:
         """Forget what arrived before `before` (a Unix time) and owes nothing."""
