@@ -245,7 +245,9 @@ class Remembered:
             afresh = homeless(without_account(one), **{DOUBTED: True})
             return replace(afresh, user_id=f"{localpart}:{self._domain}")
 
-        old = [one for one in self._directory.all() if not self._is_here(one.user_id)]
+        old = [
+            one for one in self._directory.all() if one.user_id.partition(":")[2] != self._domain
+        ]
         if not old:
             return
         log.warning("the homeserver has another name now", name=self._domain, agents=len(old))
@@ -257,6 +259,3 @@ class Remembered:
 
     def _alias(self, agent: Agent) -> str:
         return room_alias(agent.agent_id, self._domain)
-
-    def _is_here(self, user_id: str) -> bool:
-        return user_id.partition(":")[2] == self._domain

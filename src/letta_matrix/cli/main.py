@@ -22,7 +22,10 @@ from letta_matrix.cli import (
 )
 from letta_matrix.cli.faults import BadInput, Failure
 
-_BAD_INPUT = {"letta_matrix.config.faults": "ConfigError"}
+_BAD_INPUT = {
+    "letta_matrix.config.faults": "ConfigError",
+    "letta_matrix.access.grants": "BadGrant",
+}
 _FAILURES = {
     "letta_matrix.stack.errors": "StackError",
     "letta_matrix.store.database": "StoreError",

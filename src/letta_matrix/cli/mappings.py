@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 from letta_matrix.cli.faults import BadInput
-from letta_matrix.cli.options import ConfigOption, DataOption, settings_in
+from letta_matrix.cli.options import ConfigOption, DataOption, settings_in, text_in
 
 if TYPE_CHECKING:
     from letta_matrix.config import Config
@@ -47,9 +47,7 @@ def import_mappings(
 
 def _read(file: Path, config: "Config") -> "list[Agent]":
     try:
-        data: object = json.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise BadInput(f"{file}: cannot be read: {error.strerror}") from None
+        data: object = json.loads(text_in(file))
     except ValueError as error:
         raise BadInput(f"{file}: is not valid JSON: {error}") from None
     if not isinstance(data, dict):

@@ -33,6 +33,14 @@ def warn(text: str) -> None:
     print(f"letta-matrix: warning: {text}", file=sys.stderr, flush=True)
 
 
+def text_in(file: Path) -> str:
+    """What a file holds, in UTF-8. Raises BadInput, UnicodeError."""
+    try:
+        return file.read_text(encoding="utf-8")
+    except OSError as error:
+        raise BadInput(f"{file}: cannot be read: {error.strerror}") from None
+
+
 def data_directory(given: Path | None) -> Path:
     """The folder of the embedded stack: as given, else the usual one."""
     from letta_matrix.stack.data import default_data_directory

@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 import typer
 
 from letta_matrix.cli.faults import BadInput
-from letta_matrix.cli.options import warn
+from letta_matrix.cli.options import text_in, warn
 
 
 def secret_in(file: Path) -> str:
@@ -16,9 +16,7 @@ def secret_in(file: Path) -> str:
         BadInput: it cannot be read, or holds nothing that could be sent as a secret.
     """
     try:
-        secret = file.read_text(encoding="utf-8").strip()
-    except OSError as error:
-        raise BadInput(f"{file}: cannot be read: {error.strerror}") from None
+        secret = text_in(file).strip()
     except UnicodeError:
         secret = ""
     if not secret or not secret.isascii() or not secret.isprintable():

@@ -13,6 +13,7 @@ from markdown_it.common.normalize_url import normalizeLink
 from markdown_it.common.utils import escapeHtml
 from markdown_it.token import Token
 
+from letta_matrix.common.lenient_json import whole_text
 from letta_matrix.matrix.cjk_emphasis import CjkInline
 from letta_matrix.matrix.honest_links import clean_url, tell_targets, visible_urls
 from letta_matrix.matrix.markdown_rules import add_rules, write_as
@@ -91,7 +92,7 @@ def clean_text(text: str) -> str:
     of direction, invisible tags, accents piled up, broken surrogates, gaps in URLs."""
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     if _SURROGATE.search(text):
-        text = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+        text = whole_text(text)
     text = _TAGS_OF_NO_FLAG.sub("", _CONTROL.sub("", text))
     return visible_urls(_PILED_UP.sub(r"\1", text)).strip("\n").rstrip()
 

@@ -40,8 +40,8 @@ def add_rules(md: MarkdownIt) -> None:
         "fence", "formula", _block_formula, {"alt": ["paragraph", "blockquote", "list"]}
     )
     md.core.ruler.after("inline", "tasks", _tasks)
-    write_as(md, "formula", _formula_span)
-    write_as(md, "formula_block", _formula_block)
+    write_as(md, "formula", _formula)
+    write_as(md, "formula_block", _formula)
 
 
 def write_as(md: MarkdownIt, kind: str, write: Callable[[Token], str]) -> None:
@@ -144,11 +144,8 @@ def _tasks(state: StateCore) -> None:
             children[0].content = box + children[0].content[match.end() :]
 
 
-def _formula_span(token: Token) -> str:
+def _formula(token: Token) -> str:
     latex, written = escapeHtml(token.content), escapeHtml(token.markup)
+    if token.type == "formula_block":
+        return f'<div data-mx-maths="{latex}"><pre><code>{written}</code></pre></div>\n'
     return f'<span data-mx-maths="{latex}"><code>{written}</code></span>'
-
-
-def _formula_block(token: Token) -> str:
-    latex, written = escapeHtml(token.content), escapeHtml(token.markup)
-    return f'<div data-mx-maths="{latex}"><pre><code>{written}</code></pre></div>\n'

@@ -30,17 +30,13 @@ class Pacer:
         self._urgent = 0
         self._gap = asyncio.Event()
         self._gap.set()
-        self._latency = 0.0
-
-    @property
-    def latency(self) -> float:
+        self.latency = 0.0
         """Seconds a message takes to be accepted lately, smoothed."""
-        return self._latency
 
     @property
     def stretch(self) -> float:
         """By how much interim edits are slowed down: 1 on a homeserver that keeps up."""
-        return max(1.0, self._latency / _SLOW_SEND)
+        return max(1.0, self.latency / _SLOW_SEND)
 
     @asynccontextmanager
     async def urgent(self) -> AsyncGenerator[None]:
@@ -71,4 +67,4 @@ class Pacer:
 
     def _observe(self, seconds: float) -> None:
         # Capped: after an outage the waits of before say nothing about now.
-        self._latency += 0.2 * (min(seconds, _MAX_OBSERVED) - self._latency)
+        self.latency += 0.2 * (min(seconds, _MAX_OBSERVED) - self.latency)

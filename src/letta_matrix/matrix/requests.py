@@ -218,12 +218,14 @@ class Requests:
                 again while it accepts messages of others.
             HomeserverUnavailable: it could not be reached in time.
         """
+        params = {**(query or {}), **({} if user_id is None else {"user_id": user_id})}
+        headers = {"Content-Type": content_type} if content_type else None
         pause, lost = _FIRST_PAUSE, False
         deadline = None if give_up_after is None else clock.now() + give_up_after
         with self.retries.follow(str(method), str(path)) as retry:
             while True:
                 try:
-                    answer = await self._once(method, path, content, user_id, query, content_type)
+                    answer = await self._once(method, path, content, params, headers)
                     if shape(answer):
                         self.foreign = ""
                         return answer
@@ -329,21 +331,17 @@ class Requests:
         method: Method,
         path: PathBuilder,
         content: Mapping[str, Any] | bytes | None,
-        user_id: str | None,
-        query: Mapping[str, str] | None,
-        content_type: str | None,
+        params: Mapping[str, str],
+        headers: Mapping[str, str] | None,
     ) -> dict[str, Any]:
-        params = dict(query or {})
-        if user_id is not None:
-            params["user_id"] = user_id
         if method is not Method.GET:
             self.writes += 1
         answer = await self._api.request(  # pyright: ignore[reportUnknownVariableType]
             method,
             path,
             content if isinstance(content, bytes) else dict(content or {}),
-            headers={"Content-Type": content_type} if content_type else None,
-            query_params=params,
+            headers=dict(headers) if headers else None,
+            query_params=dict(params),
         )
         return dict(cast("answers.Answer", answer))
 

@@ -136,18 +136,15 @@ class AgentDirectory:
         # One after the other, so that each edits what the one before it has stored.
         async with self._changing:
             copies = [edited(self._agents[agent_id]) for agent_id in agent_ids]
-            await self.save(*copies)
-        return copies
-
-    async def save(self, *changed: Agent) -> None:
-        await self._database.execute(
-            *(
-                update(agents).where(agents.c.agent_id == agent.agent_id).values(row_of(agent))
-                for agent in changed
+            await self._database.execute(
+                *(
+                    update(agents).where(agents.c.agent_id == one.agent_id).values(row_of(one))
+                    for one in copies
+                )
             )
-        )
-        for agent in changed:
-            self._index(agent)
+            for one in copies:
+                self._index(one)
+        return copies
 
     def _index(self, agent: Agent) -> None:
         before = self._agents.get(agent.agent_id)

@@ -150,7 +150,7 @@ class ConversationStore:
 
 
 def _leave(place: Place, conversation_id: str | None = None) -> Executable:
-    left = _current_at(place)
+    left = and_(*at(conversations, place), conversations.c.current)
     if conversation_id is not None:
         left &= conversations.c.conversation_id == conversation_id
     return update(conversations).where(left).values(current=False, used_at=time.time())
@@ -162,10 +162,6 @@ def _one(place: Place, conversation_id: str) -> ColumnElement[bool]:
         conversations.c.room_id == place.room_id,
         conversations.c.conversation_id == conversation_id,
     )
-
-
-def _current_at(place: Place) -> ColumnElement[bool]:
-    return and_(*at(conversations, place), conversations.c.current)
 
 
 def _conversation(row: dict[str, Any]) -> Conversation:
