@@ -22,7 +22,7 @@ from letta_matrix.agents.remembered import Remembered
 from letta_matrix.agents.room_access import change_access, invite_all, uninvited, wanted_access
 from letta_matrix.common.json_fields import as_texts, mapping
 from letta_matrix.common.parts import part
-from letta_matrix.common.waiting import ended
+from letta_matrix.common.waiting import ended, growing
 from letta_matrix.config import Config
 from letta_matrix.matrix.avatars import avatar_png
 from letta_matrix.matrix.content import MARKER
@@ -115,7 +115,7 @@ class Provisioner:
         await asyncio.gather(*map(ended, self._tasks.values()))
 
     async def _run(self, agent_id: str) -> None:
-        pause = 1.0
+        pauses = growing(1.0, _LONGEST_PAUSE)
         try:
             while True:
                 self._again.discard(agent_id)
@@ -124,8 +124,7 @@ class Provisioner:
                 if done and agent_id not in self._again:
                     return
                 if not done:
-                    await asyncio.sleep(pause)
-                    pause = min(pause * 2, _LONGEST_PAUSE)
+                    await asyncio.sleep(next(pauses))
         finally:
             del self._tasks[agent_id]
             self._unhurried.discard(agent_id)

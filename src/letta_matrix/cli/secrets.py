@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 import typer
 
 from letta_matrix.cli.faults import BadInput
-from letta_matrix.cli.options import text_in, warn
+from letta_matrix.cli.options import text_in
 
 
 def secret_in(file: Path) -> str:
@@ -28,14 +28,6 @@ def is_typed(context: typer.Context, parameter: str) -> bool:
     """Whether an option was given on the command line, not by its variable."""
     source = context.get_parameter_source(parameter)
     return source is not None and source.name == "COMMANDLINE"
-
-
-def warn_if_typed(context: typer.Context, parameter: str, instead: str) -> None:
-    """Say on standard error that everybody on this machine can read the option's value, if it was
-    given on the command line; `instead` names the ways that are better."""
-    if is_typed(context, parameter):
-        option = "--" + parameter.replace("_", "-")
-        warn(f"{option} on the command line is seen by every user (`ps`); use {instead}")
 
 
 def without_password(url: str, instead: str) -> str:

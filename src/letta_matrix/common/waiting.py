@@ -1,10 +1,17 @@
 """Waiting for things that may not happen."""
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Iterator
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+
+
+def growing(first: float, longest: float, factor: float = 2.0) -> Iterator[float]:
+    """Seconds to wait before each further try, without end."""
+    while True:
+        yield first
+        first = min(first * factor, longest)
 
 
 async def is_set(event: asyncio.Event, within: float) -> bool:

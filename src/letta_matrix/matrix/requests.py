@@ -18,6 +18,7 @@ from mautrix.errors import MatrixConnectionError, MatrixRequestError, make_reque
 from yarl import URL
 
 from letta_matrix.common import clock
+from letta_matrix.common.waiting import growing
 from letta_matrix.matrix import answers
 from letta_matrix.matrix.answers import ForeignAnswer, Redirected, Shape
 from letta_matrix.matrix.errors import (
@@ -220,7 +221,7 @@ class Requests:
         """
         params = {**(query or {}), **({} if user_id is None else {"user_id": user_id})}
         headers = {"Content-Type": content_type} if content_type else None
-        pause, lost = _FIRST_PAUSE, False
+        pauses, lost = growing(_FIRST_PAUSE, _LONGEST_PAUSE), False
         deadline = None if give_up_after is None else clock.now() + give_up_after
         with self.retries.follow(str(method), str(path)) as retry:
             while True:
@@ -233,12 +234,12 @@ class Requests:
                 except _FAULTS as error:
                     reads = method is Method.GET
                     fault = self._fault(error, retry, endless=deadline is None, reads=reads)
+                    pause = next(pauses)
                     wait = pause if fault.pause is None else fault.pause
                     if deadline is not None and clock.now() + wait > deadline:
                         raise HomeserverUnavailable(fault.text, fails=fault.is_own) from error
                 self.retries.failed(retry, fault.text, misdirected=fault.misdirected)
                 await asyncio.sleep(wait * random.uniform(1.0, 1.3))  # noqa: S311
-                pause = min(pause * 2, _LONGEST_PAUSE)
                 lost = lost or fault.lost
                 if lost and (answer := await _recovered(recover)) is not None:
                     return dict(answer)
