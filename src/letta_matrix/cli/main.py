@@ -40,7 +40,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-version.register(app)
+app.callback()(version.options)
 for name, run_it in {
     "up": up.up,
     "run": run.run,
@@ -55,7 +55,7 @@ for name, run_it in {
     "mcp": mcp.mcp,
 }.items():
     app.command(name)(run_it)
-tokens.register(app)
+app.add_typer(tokens.commands, name="tokens")
 # People need not know it: the bridge starts it.
 app.command("keeper", hidden=True)(keeper.keeper)
 

@@ -47,18 +47,13 @@ TokenArgument = Annotated[
 ]
 
 
-def register(app: typer.Typer) -> None:
-    """Add the commands."""
-    tokens = typer.Typer(
-        help="Make, list and revoke tokens for the REST API and the MCP server.",
-        no_args_is_help=True,
-    )
-    tokens.command("create")(create)
-    tokens.command("list")(list_tokens)
-    tokens.command("revoke")(revoke)
-    app.add_typer(tokens, name="tokens")
+commands = typer.Typer(
+    help="Make, list and revoke tokens for the REST API and the MCP server.",
+    no_args_is_help=True,
+)
 
 
+@commands.command("create")
 def create(
     acts_as: AsOption = "",
     scope: ScopeOption = None,
@@ -87,6 +82,7 @@ def create(
     print(text)
 
 
+@commands.command("list")
 def list_tokens(
     config: ConfigOption = None, data: DataOption = None, as_json: JsonOption = False
 ) -> None:
@@ -103,6 +99,7 @@ def list_tokens(
         print("\n".join(own_tokens.described(token, settings) for token in found))
 
 
+@commands.command("revoke")
 def revoke(token: TokenArgument, config: ConfigOption = None, data: DataOption = None) -> None:
     """Refuse a token from now on."""
     from letta_matrix.cli import own_tokens

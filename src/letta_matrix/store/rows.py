@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import fields
 from enum import StrEnum
 from functools import cache
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args, get_origin
 
 from sqlalchemy import Executable, RowMapping, Table, and_, delete
 
@@ -19,7 +19,11 @@ def row_of(record: Any, *without: str) -> dict[str, Any]:
 
 def record_of(kind: type[T], row: RowMapping) -> T:
     """The dataclass of a row, which may have more than that; the reverse of `row_of`."""
-    return kind(**{name: read(row[name]) for name, read in _readers(kind).items()})
+    names, readers = _reading(kind)
+    values: dict[str, Any] = {name: row[name] for name in names}
+    for name, read in readers:
+        values[name] = read(values[name])
+    return kind(**values)
 
 
 def replacing(table: Table, values: Mapping[str, Any]) -> tuple[Executable, Executable]:
@@ -41,14 +45,15 @@ def _plain(value: Any) -> Any:
 
 
 @cache
-def _readers(kind: Any) -> dict[str, Callable[[Any], Any]]:
-    """How to read each field of a dataclass."""
-    return {field.name: _reader(field.type) for field in fields(kind)}
+def _reading(kind: Any) -> tuple[list[str], list[tuple[str, Callable[[Any], Any]]]]:
+    """The fields of a dataclass, and those that rows do not hold as they are, with how to read
+    them: looked up once, as every turn reads some rows."""
+    readers = [(field.name, _reader(field.type)) for field in fields(kind)]
+    return [name for name, _ in readers], [(name, read) for name, read in readers if read]
 
 
-def _reader(kind: object) -> Callable[[Any], Any]:
-    return kind if isinstance(kind, type) and issubclass(kind, StrEnum) else _kept
-
-
-def _kept(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
+def _reader(kind: Any) -> Callable[[Any], Any] | None:
+    if isinstance(kind, type) and issubclass(kind, StrEnum):
+        return kind
+    is_tuple = any(get_origin(one) is tuple for one in (kind, *get_args(kind)))
+    return (lambda value: None if value is None else tuple(value)) if is_tuple else None
