@@ -1,12 +1,12 @@
 """Secrets that a person gives to a command: in a file or a variable, not in what `ps` shows."""
 
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import typer
 
 from letta_matrix.cli.faults import BadInput
 from letta_matrix.cli.options import text_in
+from letta_matrix.common.addresses import names_user
 
 
 def secret_in(file: Path) -> str:
@@ -31,15 +31,11 @@ def is_typed(context: typer.Context, parameter: str) -> bool:
 
 
 def without_password(url: str, instead: str) -> str:
-    """`url`, which has no user name or password: addresses are shown in logs and by `ps`.
+    """`url`, which has no user name or password.
 
     Raises:
         BadInput: it has; `instead` says where that belongs.
     """
-    try:
-        named = "@" in urlsplit(url).netloc
-    except ValueError:
-        named = "@" in url
-    if named:
+    if names_user(url):
         raise BadInput(f"an address should have no user name or password: {instead}")
     return url

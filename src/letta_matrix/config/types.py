@@ -4,10 +4,10 @@ import math
 import re
 from pathlib import Path
 from typing import Annotated
-from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, SecretStr
 
+from letta_matrix.common.addresses import is_address, names_user
 from letta_matrix.common.durations import seconds_in
 
 _SERVER_NAME = r"(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(?::\d{1,5})?"
@@ -35,16 +35,9 @@ def matches(pattern: str, expected: str) -> AfterValidator:
 
 def _address(*schemes: str) -> AfterValidator:
     def check(value: str) -> str:
-        try:
-            parts = urlsplit(value)
-            usable = parts.scheme in schemes and bool(parts.hostname) and parts.port != 0
-            named = "@" in parts.netloc
-        except ValueError:
-            usable = named = False
-        if named:
-            # Addresses are shown in logs and errors.
+        if names_user(value):
             raise ValueError("should have no user name or password: keys have their own settings")
-        if not usable:
+        if not is_address(value, *schemes):
             raise ValueError(f"should be a URL that starts with {schemes[0]}:// or {schemes[1]}://")
         return value.rstrip("/")
 
