@@ -130,14 +130,14 @@ class ConversationStore:
 
     async def all_in(self, agent_id: str, room_id: str) -> list[Conversation]:
         """Every conversation of an agent in a room, the last used first."""
-        here = (conversations.c.agent_id == agent_id, conversations.c.room_id == room_id)
-        found = await self._find(*here)
+        mine = conversations.c.agent_id == agent_id
+        found = await self._find(mine, conversations.c.room_id == room_id)
         return sorted(found, key=lambda one: (one.used_at, one.seq), reverse=True)
 
     async def place_of(self, agent_id: str, conversation_id: str) -> Place | None:
         """Where an agent has a conversation; the newest place if it had it at several."""
-        same = (conversations.c.conversation_id == conversation_id,)
-        found = await self._find(*same, conversations.c.agent_id == agent_id)
+        same = conversations.c.conversation_id == conversation_id
+        found = await self._find(same, conversations.c.agent_id == agent_id)
         return max(found, key=lambda one: one.seq).place if found else None
 
     async def _find(self, *where: ColumnElement[bool]) -> list[Conversation]:
