@@ -1,13 +1,11 @@
 """The bridge's database: one connection in a thread of its own, migrated before use."""
 
 import asyncio
-import fcntl
-import os
 import sqlite3
 import sys
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -30,13 +28,13 @@ from sqlalchemy.exc import DBAPIError
 from letta_matrix.common.vitals import Trouble
 from letta_matrix.store.checkup import check
 from letta_matrix.store.commits import Commits
+from letta_matrix.store.database_file import DatabaseFile
 from letta_matrix.store.faults import (
     StoreDamaged,
     StoreError,
     StoreUnavailable,
     fault_of,
     is_fault,
-    lost,
 )
 from letta_matrix.store.rows import record_of
 
@@ -74,9 +72,8 @@ class Database:
         """Set when something could not be written."""
         self._url = url
         self._path = Path(str(url.database))
+        self._file = DatabaseFile(self._path)
         self._damaged = self._unwritable = False
-        self._identity: tuple[int, int] | None = None
-        self._lock: int | None = None
         # The parameters are what people wrote: no error may show them.
         self._engine = create_engine(url, hide_parameters=True, pool_size=1, max_overflow=0)
         # One thread owns the one connection: a transaction is one hop there and back, and
@@ -92,12 +89,7 @@ class Database:
         Raises:
             StoreError: the database cannot be used, or another process has it open.
         """
-        _make_folder(self._path)
-        self._lock = _lock(self._path)
-        file = _open_private(self._path)
-        self._identity = _identity(os.fstat(file))
-        os.close(file)
-        _make_private(self._path)
+        self._file.take()
         await self._run(lambda: check(self._path))
         revision = await self.revision()
         if revision is not None and revision > HEAD:
@@ -113,9 +105,7 @@ class Database:
         await self._commits.close()
         await self._run(self._engine.dispose)
         self._thread.shutdown(wait=False)
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
+        self._file.release()
 
     async def write(self, work: Callable[[Connection], Result]) -> Result:
         """Do `work` in a transaction that commits at its end, or rolls back on an error.
@@ -189,21 +179,10 @@ class Database:
         with self._faults(), self._engine.connect() as connection:
             return work(connection)
 
-    def _check_place(self) -> None:
-        # SQLite goes on in a file that has no name any more, and all of it would be lost.
-        if self._identity is None:
-            return
-        try:
-            there = _identity(self._path.stat())
-        except OSError:
-            there = None
-        if there != self._identity:
-            raise lost(self._path)
-
     @contextmanager
     def _transaction(self) -> Generator[Connection]:
         with self._faults(writes=True):
-            self._check_place()
+            self._file.check_place()
             with self._engine.connect() as connection:
                 connection.execution_options(**{_WRITES: True})
                 with connection.begin():
@@ -269,77 +248,3 @@ def _begin(connection: Connection) -> None:
     # since, and with it all that share its commit (SQLITE_BUSY_SNAPSHOT).
     writes = connection.get_execution_options().get(_WRITES)
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
-
-
-def _make_folder(path: Path) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise _unwritable(path, error) from None
-
-
-def _identity(status: os.stat_result) -> tuple[int, int]:
-    return status.st_dev, status.st_ino
-
-
-def _open_private(path: Path) -> int:
-    try:
-        return os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
-    except OSError as error:
-        raise _unwritable(path, error) from None
-
-
-def _make_private(path: Path) -> None:
-    """A copy that was put back, or what an earlier version wrote, may be for everybody to read.
-    New files beside it get its mode from SQLite."""
-    for suffix in ("", "-wal", "-shm"):
-        file = path.with_name(path.name + suffix)
-        # Somebody else's is theirs to change.
-        with suppress(FileNotFoundError, PermissionError):
-            if file.stat().st_mode & 0o077:
-                file.chmod(0o600)
-
-
-def _unwritable(path: Path, error: OSError) -> StoreError:
-    return StoreError(
-        f"{path}: the database cannot be written: {error.strerror}; the bridge's user has to own "
-        "it and its folder, or name another file by `database.url`"
-    )
-
-
-def check_if_alone(path: Path) -> None:
-    """Look at a database as a start of the bridge does, unless a bridge has it open.
-
-    Raises:
-        StoreError: it is damaged, or cannot be read.
-    """
-    try:
-        lock = _lock(path)
-    except StoreError:
-        return
-    try:
-        check(path)
-    finally:
-        os.close(lock)
-
-
-def _lock(path: Path) -> int:
-    """An open file beside the database, locked; the kernel unlocks it however we end."""
-    # Resolved, so that a link to the database leads to the same lock.
-    lock = _open_private(path.resolve().with_name(path.resolve().name + ".lock"))
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        holder = os.read(lock, 20).decode(errors="replace").strip() or "unknown"
-        os.close(lock)
-        if not isinstance(error, BlockingIOError):
-            raise StoreError(f"{path}: the database cannot be locked: {error.strerror}") from None
-        raise StoreError(
-            f"the database {path} is in use by another letta-matrix (pid {holder}): stop that one "
-            "first, or give each a `database.url` of its own"
-        ) from None
-    # The pid is for error messages only; a full disk says so elsewhere.
-    with suppress(OSError):
-        os.ftruncate(lock, 0)
-        os.write(lock, f"{os.getpid()}\n".encode())
-    return lock
