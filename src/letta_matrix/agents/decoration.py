@@ -69,9 +69,9 @@ class _Fault:
     """Why something is wanting, since when and until when (Unix times) it is left so, whether
     that was the homeserver's answer, and what was wanted."""
 
-    reason: str
-    at: float
-    until: float
+    reason: str = ""
+    at: float = 0.0
+    until: float = 0.0
     answered: bool = True
     value: object = ""
 
@@ -204,7 +204,7 @@ class Decoration:
     async def _all_own(self) -> dict[str, _Fault]:
         if not self._is_loaded:
             known = mapping(json.loads(await self._meta.get(WANTING) or "{}"))
-            self._own |= {what: _Fault(**fault) for what, fault in known.items()}
+            self._own |= {what: _kept(fault) for what, fault in known.items()}
             self._is_loaded = True
         return self._own
 
@@ -257,7 +257,13 @@ class Decoration:
 def _wanting(agent: Agent) -> dict[str, _Fault]:
     """What is wanting of an agent, by step."""
     wanting = mapping(agent.applied.get(WANTING))
-    return {step: _Fault(**fault) for step, fault in wanting.items()}
+    return {step: _kept(fault) for step, fault in wanting.items()}
+
+
+def _kept(fault: object) -> _Fault:
+    """A fault as it was stored, by whichever version."""
+    told = mapping(fault)
+    return _Fault(**{name: told[name] for name in _Fault.__slots__ if name in told})
 
 
 def _fault(reason: str, pause: float, *, answered: bool) -> _Fault:
