@@ -112,7 +112,7 @@ class Provisioner:
             self._unhurried.update(agent.agent_id for agent in agents)
 
     async def close(self) -> None:
-        await asyncio.gather(*map(ended, self._tasks.values()))
+        await ended(*self._tasks.values())
 
     async def _run(self, agent_id: str) -> None:
         pauses = growing(1.0, _LONGEST_PAUSE)
