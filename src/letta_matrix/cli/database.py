@@ -40,7 +40,12 @@ async def open_existing(config: Config) -> AsyncGenerator[Database]:
 async def load_agents(config: Config) -> list[Agent]:
     """Every agent the bridge knows, oldest first. Raises Failure."""
     async with open_existing(config) as database:
-        return (await AgentDirectory(database).load()).all()
+        return await agents_in(database)
+
+
+async def agents_in(database: Database) -> list[Agent]:
+    """The same of a database that is open."""
+    return (await AgentDirectory(database).load()).all()
 
 
 def called(ref: str, agents: Iterable[Agent]) -> Agent:

@@ -67,6 +67,12 @@ agents = _table(
     Column("created_at", Float, nullable=False),
 )
 
+passwords = _table(
+    "passwords",
+    Column("agent_id", String, primary_key=True),
+    Column("password", String, nullable=False),
+)
+
 conversations = _table(
     "conversations",
     Column("seq", _Sequence, primary_key=True, autoincrement=True),
