@@ -56,5 +56,5 @@ def _reader(kind: Any) -> Callable[[Any], Any] | None:
     alternatives: list[Any] = [kind, *get_args(kind)]
     if isinstance(kind, type) and issubclass(kind, StrEnum):
         return kind
-    is_tuple = tuple in map(get_origin, alternatives)
+    is_tuple = any(get_origin(one) is tuple for one in alternatives)
     return (lambda value: None if value is None else tuple(value)) if is_tuple else None
