@@ -246,6 +246,7 @@ class Parts:
         return Dispatcher(
             self.router,
             answers,
+            Loops(self._config),
             stores.inbox,
             stores.turns,
             stores.rooms,
@@ -256,8 +257,7 @@ class Parts:
             amended=self.withdrawals.amended,
             queued=self._queued,
             refers=self.surroundings.of,
-            loops=Loops(self._config),
-            learn=self.lookout.heard if self._config.portals else None,
+            learn=self.lookout.heard,
         )
 
     def _services(self, trouble_of: Callable[[str], str]) -> CommandServices:

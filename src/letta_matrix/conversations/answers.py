@@ -10,6 +10,8 @@ from letta_matrix.conversations.approvers import Approvers
 from letta_matrix.conversations.new_turns import (
     are_ids,
     command_turn,
+    entry_for,
+    is_whole,
     new_turn,
     reply_of,
     sent_at,
@@ -24,14 +26,7 @@ from letta_matrix.store.agents import AgentDirectory
 from letta_matrix.store.approvals import Approval, ApprovalStatus, ApprovalStore
 from letta_matrix.store.inbox import Inbox, InboxEntry, InboxState
 from letta_matrix.store.outbox import Outbox
-from letta_matrix.store.turns import (
-    Turn,
-    TurnKind,
-    TurnStatus,
-    TurnStore,
-    offer_of,
-    turn_id_of,
-)
+from letta_matrix.store.turns import Turn, TurnKind, TurnStatus, TurnStore, offer_of, turn_id_of
 
 ASK_AGAIN = "🔁"
 """The reaction on an offer that asks the agent again."""
@@ -75,21 +70,18 @@ class Answers:
     async def read(self, event: Mapping[str, Any], until: float | None = None) -> InboxEntry | None:
         """The event with the turn it starts, None where it is no answer to an event of ours. The
         homeserver is waited for `until` a time of the loop's clock, no longer."""
-        ids = (event.get("event_id"), event.get("room_id"), event.get("sender"))
-        if not are_ids(*ids):
+        if not is_whole(event):
             return None
         if event.get("type") == "m.room.message":
             self._approvals.spoken_at(event, _place(event))
         if are_ids(target := redacted(event)):
             turns = [await self._redacted(event, str(target))]
-        elif self._router.may_speak(str(ids[2])):
+        elif self._router.may_speak(str(event["sender"])):
             turns = await self._turns_of(event, until)
         else:
             return None
         found = [turn for turn in turns if turn is not None]
-        if not found:
-            return None
-        return InboxEntry(str(ids[0]), str(ids[1]), event, InboxState.ROUTED, found)
+        return entry_for(event, InboxState.ROUTED, *found) if found else None
 
     async def _redacted(self, event: Mapping[str, Any], target: str) -> Turn | None:
         """Of our own events, of others' messages, and of edits (`reply_to` names their message):

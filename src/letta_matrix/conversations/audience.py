@@ -1,4 +1,4 @@
-"""Whom of those in a room a message is for, as far as it says so. Pure functions."""
+"""Who of us is in a room, and whom a message is for, as far as it says so. Pure functions."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -6,6 +6,8 @@ from typing import Any
 
 from letta_matrix.common.json_fields import mapping
 from letta_matrix.matrix.mentions import mentioned
+from letta_matrix.store.agents import AgentDirectory
+from letta_matrix.store.rooms import Rooms
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +24,12 @@ class Refers:
 
 
 NOTHING = Refers()
+
+
+def ours_in(room_id: str, directory: AgentDirectory, rooms: Rooms) -> list[str]:
+    """Our users that are in a room, first the agent whose own it is."""
+    owner = directory.by_room(room_id)
+    return [*([owner.user_id] if owner else []), *rooms.ours_in(room_id)]
 
 
 def named_of_us(
