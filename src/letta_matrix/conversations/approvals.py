@@ -11,10 +11,10 @@ from typing import Any
 import structlog
 from mautrix.errors import MatrixRequestError
 
+from letta_matrix.common.tasks import Tasks
 from letta_matrix.common.waiting import is_set
 from letta_matrix.config import Config
-from letta_matrix.conversations.approval_question import Question
-from letta_matrix.conversations.approval_sight import ApprovalSight
+from letta_matrix.conversations.approval_question import ApprovalSight, Question
 from letta_matrix.conversations.approval_text import (
     ALLOW,
     ALWAYS,
@@ -32,7 +32,6 @@ from letta_matrix.conversations.approval_text import (
 )
 from letta_matrix.conversations.approvers import Approvers
 from letta_matrix.conversations.earlier_questions import EarlierQuestions, waits
-from letta_matrix.conversations.kept_approvals import is_allowed_for_good
 from letta_matrix.conversations.reply import Reply
 from letta_matrix.conversations.roster import Roster
 from letta_matrix.matrix.homeserver import HomeserverUnavailable
@@ -67,7 +66,7 @@ class Approvals:
         self.approvers = Approvers(config)
         self._questions: dict[str, Question] = {}
         self._earlier = EarlierQuestions(store)
-        self._background: set[asyncio.Task[None]] = set()
+        self._background = Tasks()
 
     async def requested(
         self, event: ApprovalRequested, request: TurnRequest, runtime: AgentRuntime, reply: Reply
@@ -84,7 +83,7 @@ class Approvals:
         self._earlier.told(key)
         question = Question(key, event, request, runtime, reply)
         self._questions[key] = question
-        question.task = asyncio.create_task(self._attend(question, earlier))
+        question.task = self._background.start(self._attend(question, earlier))
 
     def begun_anew(self, turn: Turn) -> None:
         """The runtime works on a turn from its beginning: what was asked for before, of which
@@ -165,11 +164,7 @@ class Approvals:
 
     async def close(self) -> None:
         """Let go of everything; what is open stays so, for the next start."""
-        tasks = [one.task for one in self._questions.values() if one.task is not None]
-        tasks += self._background
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._background.cancel()
 
     async def _attend(self, question: Question, earlier: Question | None) -> None:
         try:
@@ -177,7 +172,7 @@ class Approvals:
                 await earlier.stop()
             older = await self._earlier.older_than(question)
             answered = await self._earlier.answer_to(question, older)
-            if answered or await is_allowed_for_good(question, self.store, self._config):
+            if answered or await question.is_allowed_for_good(self.store, self._config):
                 question.decided.set()
                 await (self._tell(question, answered) if answered else question.tell(allow=True))
                 self._spawn(self._end_older(question, older, answered))
@@ -303,9 +298,7 @@ class Approvals:
             except (StoreUnavailable, HomeserverUnavailable) as error:
                 log.info("beside a question something is not said", reason=str(error))
 
-        task = asyncio.create_task(quietly())
-        self._background.add(task)
-        task.add_done_callback(self._background.discard)
+        self._background.start(quietly())
 
     async def _tell(self, question: Question, approval: Approval) -> None:
         allow = approval.status in (ApprovalStatus.ALLOWED, ApprovalStatus.ALWAYS)

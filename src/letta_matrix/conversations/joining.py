@@ -3,24 +3,16 @@
 import asyncio
 import time
 from collections.abc import Callable, Sequence
-from typing import Protocol
 
 from letta_matrix.common.parts import part
 from letta_matrix.common.waiting import is_set
+from letta_matrix.conversations.turn_queues import TurnQueues
 from letta_matrix.store.places import Place
 from letta_matrix.store.turns import Turn, TurnKind, TurnStatus, TurnStore
 
 _MOST_WAITED = 10_000
 _MOST = 20
 """Messages asked about at once."""
-
-
-class Queues(Protocol):
-    """The turns of this process."""
-
-    def behind(self, turn: Turn) -> list[Turn]:
-        """Those that wait behind one that runs."""
-        ...
 
 
 @part
@@ -30,7 +22,7 @@ class Joining:
     the window of a room where words are joined too, None for others."""
 
     _turns: TurnStore
-    _queues: Callable[[], Queues]
+    _queues: Callable[[], TurnQueues]
     _window: float
     _now: Callable[[], float] = time.time
     _of_words: Callable[[str], float | None] = lambda _: None

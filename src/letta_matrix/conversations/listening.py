@@ -1,7 +1,8 @@
 """What a turn's events become in its room: text, tools in use, questions."""
 
+import asyncio
 from collections.abc import AsyncGenerator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from letta_matrix.conversations import notices
 from letta_matrix.conversations.activity import Activity
@@ -27,8 +28,9 @@ from letta_matrix.runtimes.protocol import (
     TurnRequest,
     TurnStarted,
 )
+from letta_matrix.store.agents import Agent
 from letta_matrix.store.outbox import OutboxKind
-from letta_matrix.store.turns import Outcome
+from letta_matrix.store.turns import Outcome, Turn
 
 RETRIED = "retried"
 """The key of the word that says that the model failed and is asked again."""
@@ -43,24 +45,42 @@ class End:
     outcome: Outcome = Outcome.ANSWERED
 
 
+@dataclass(slots=True)
+class Run:
+    """A turn that is being run in this process, and those that are asked with it."""
+
+    turn: Turn
+    agent: Agent
+    reply: Reply
+    watchdog: Watchdog
+    activity: Activity
+    cancelled: asyncio.Event = field(default_factory=asyncio.Event)
+    told: bool = True
+    joined: list[Turn] = field(default_factory=list[Turn])
+    again: bool = False
+    asked_of: list[float | None] = field(default_factory=list[float | None])
+
+    def amended(self) -> list[float | None]:
+        """When each of the messages was last edited or redacted."""
+        return [one.amended_at for one in (self.turn, *self.joined)]
+
+
 @dataclass(frozen=True, slots=True)
 class Listener:
-    """Shows one run of a turn."""
+    """Shows what comes of asking once for a run."""
 
     request: TurnRequest
     runtime: AgentRuntime
-    reply: Reply
+    run: Run
     text: ReplyText
     attention: Attention
-    activity: Activity
     approvals: Approvals
-    watchdog: Watchdog
     models: Models
 
     async def listen(self, events: AsyncGenerator[TurnEvent]) -> End:
         """Follow the events to the last. Raises RuntimeUnavailable if that is missing."""
         async for event in events:
-            self.watchdog.heard()
+            self.run.watchdog.heard()
             if isinstance(event, TurnFinished):
                 self._learn(event)
                 return finished(event, self.text.end(), sure=self.runtime.capabilities.cancel)
@@ -68,33 +88,34 @@ class Listener:
         raise RuntimeUnavailable("the runtime's stream ended before the turn did")
 
     async def _show(self, event: TurnEvent) -> None:
+        reply, agent_id = self.run.reply, self.request.agent_id
         match event:
             case TextDelta():
-                self.models.answered(self.request.agent_id)
+                self.models.answered(agent_id)
                 self.attention.end()
-                self.reply.show(self.text.add(event))
+                reply.show(self.text.add(event))
             case TextEnded():
-                self.reply.show(self.text.end())
-                self.reply.text_ended()
+                reply.show(self.text.end())
+                reply.text_ended()
             case TurnStarted(run_id=run_id, anew=anew):
                 if anew:
-                    self.approvals.begun_anew(self.reply.turn)
+                    self.approvals.begun_anew(self.run.turn)
                 self.attention.begin()
-                self.reply.ran(run_id)
+                reply.ran(run_id)
             case ApprovalRequested():
                 self.attention.end()
                 # Nothing of what was said before the question is held back behind it.
-                self.reply.show(self.text.end())
-                await self.approvals.requested(event, self.request, self.runtime, self.reply)
+                reply.show(self.text.end())
+                await self.approvals.requested(event, self.request, self.runtime, reply)
             case ToolStarted():
-                self.activity.started(event)
+                self.run.activity.started(event)
             case ToolReturned():
-                self.activity.returned(event)
+                self.run.activity.returned(event)
             case ModelRetried(reason=reason):
-                self.models.failed(self.request.agent_id, reason)
-                await self.reply.beside.post(OutboxKind.OFFER, RETRIED, notices.retried(reason))
+                self.models.failed(agent_id, reason)
+                await reply.beside.post(OutboxKind.OFFER, RETRIED, notices.retried(reason))
             case ImagesDropped(reason=reason):
-                await self.reply.beside.notify("images", notices.not_shown(reason))
+                await reply.beside.notify("images", notices.not_shown(reason))
             case _:
                 pass
 

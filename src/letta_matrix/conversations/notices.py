@@ -1,6 +1,8 @@
 """What an agent says about a turn that went wrong: short, and something can be done about it."""
 
 from letta_matrix.conversations.answers import ASK_AGAIN
+from letta_matrix.matrix.content import text_content
+from letta_matrix.matrix.intent import Intent
 from letta_matrix.matrix.verbatim import inline_code
 
 UNREADABLE = "I cannot read encrypted messages. Tell me in a room without encryption?"
@@ -32,6 +34,13 @@ LOOP = (
 LEFT_BEHIND = (
     "This room was replaced, and I was not let into the new one. Invite me there, and we go on."
 )
+
+
+async def say(intent: Intent, room_id: str, text: str, cause: str, **about: str) -> None:
+    """Say something that belongs to no reply, once for each `cause` (a txn id); `about` stands in
+    its marker. Raises MatrixRequestError and HomeserverUnavailable."""
+    content = text_content(text, marker={**about, "txn": cause}, msgtype="m.notice")
+    await intent.send(room_id, "m.room.message", content, cause, give_up_after=60, look_first=True)
 
 
 def encrypted(instead: str) -> str:

@@ -151,8 +151,7 @@ class Prompts:
     async def _context(self, turn: Turn, agent: Agent, several: bool) -> Context:
         if self._contexts is None:
             return Context()
-        horizons = self.roster.horizons
-        return await self._contexts.of(turn, agent, several=several, horizons=horizons)
+        return await self._contexts.of(turn, agent, self.roster, several=several)
 
     async def _replied_to(self, turn: Turn, agent: Agent) -> RawEvent | None:
         if turn.reply_to is None:
@@ -166,8 +165,8 @@ class Prompts:
             return None
         if event.get("sender") != turn.sender:
             # The agent sees more than later guests do, and would tell them.
-            horizon = await self.roster.horizons.of(turn.room_id, turn.sender, agent.user_id)
-            if sent_at(event) < horizon:
+            since = await self.roster.readable_since(turn.room_id, turn.sender, agent.user_id)
+            if sent_at(event) < since:
                 log.info("a quoted message is not for who quotes it", turn=turn.turn_id)
                 return None
         return event

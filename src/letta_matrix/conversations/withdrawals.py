@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any
 
 import structlog
 from mautrix.errors import MatrixRequestError
@@ -12,7 +12,9 @@ from letta_matrix.common.parts import part
 from letta_matrix.common.tasks import Tasks
 from letta_matrix.conversations.answers import ASK_AGAIN
 from letta_matrix.conversations.approvals import Approvals
+from letta_matrix.conversations.dispatcher import Dispatcher
 from letta_matrix.conversations.readable import attachment_of, read_prompt
+from letta_matrix.conversations.turn_runner import TurnRunner
 from letta_matrix.matrix.errors import is_refusal
 from letta_matrix.matrix.events import newest_content
 from letta_matrix.matrix.homeserver import Homeserver, HomeserverUnavailable
@@ -23,35 +25,6 @@ from letta_matrix.store.outbox import Outbox
 from letta_matrix.store.turns import Outcome, Turn, TurnStatus, TurnStore
 
 log = structlog.get_logger()
-
-
-class Stopper(Protocol):
-    """Ends a turn as this process has it; False if its end is settled."""
-
-    async def __call__(self, turn: Turn, outcome: Outcome = Outcome.STOPPED) -> bool: ...
-
-
-class Queues(Protocol):
-    """The turns of this process."""
-
-    def unfinished(self) -> list[Turn]:
-        """Those that run or wait."""
-        ...
-
-    async def over(self, turn_id: str) -> None:
-        """Wait until one neither runs nor waits."""
-        ...
-
-
-class Amender(Protocol):
-    """What an amendment changes besides the database."""
-
-    @property
-    def queues(self) -> Queues: ...
-
-    async def amend(self, amendment: Amendment) -> None:
-        """Let an amendment take effect."""
-        ...
 
 
 @part
@@ -65,11 +38,10 @@ class Withdrawals:
     _turns: TurnStore
     _outbox: Outbox
     _approvals: Approvals
-    _stop: Stopper
-    _dispatcher: Callable[[], Amender]
+    _runner: TurnRunner
+    _dispatcher: Callable[[], Dispatcher]
 
     def __post_init__(self) -> None:
-        self._bot = self._bot_user_id
         self._background = Tasks()
 
     def amended(self, amended: Amended) -> None:
@@ -121,7 +93,7 @@ class Withdrawals:
     async def _end(self, turn: Turn, outcome: Outcome) -> None:
         for live in self._dispatcher().queues.unfinished():
             if live.turn_id == turn.turn_id:
-                await self._stop(live, outcome)
+                await self._runner.cancel(live, outcome)
 
     async def _offer(self, turn: Turn, amended: Amended) -> None:
         """Offer to ask the new text: a tap on our 🔁 at the message does, and asks all of us who
@@ -157,7 +129,9 @@ class Withdrawals:
     async def _seen(self, turn: Turn, event_id: str) -> Mapping[str, Any]:
         """An event of a turn's room, empty if the homeserver does not show it."""
         agent = self._directory.get(turn.agent_id)
-        viewer = self._homeserver.acting_as(agent.user_id if agent is not None else self._bot)
+        viewer = self._homeserver.acting_as(
+            agent.user_id if agent is not None else self._bot_user_id
+        )
         try:
             return await viewer.event(turn.room_id, event_id)
         except MatrixRequestError as error:
