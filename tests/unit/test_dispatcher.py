@@ -20,7 +20,7 @@ from letta_matrix.conversations import notices
 from letta_matrix.conversations.answers import ASK_AGAIN
 from letta_matrix.conversations.queues import ANSWERS, AT_ONCE, IN_TURN
 from letta_matrix.conversations.routing import Router
-from letta_matrix.conversations.tries import TRIES
+from letta_matrix.conversations.turn_queues import TRIES
 from letta_matrix.doors.chat.registry import COMMANDS
 from letta_matrix.matrix.content import CURSOR
 from letta_matrix.runtimes.faults import TurnLost

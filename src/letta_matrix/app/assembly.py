@@ -31,7 +31,7 @@ from letta_matrix.conversations.room_turns import RoomTurns
 from letta_matrix.conversations.routing import Router
 from letta_matrix.conversations.speakers import Speaker
 from letta_matrix.conversations.surroundings import Surroundings
-from letta_matrix.conversations.tries import Runner
+from letta_matrix.conversations.turn_queues import Runner
 from letta_matrix.conversations.turn_runner import TurnRunner
 from letta_matrix.conversations.voices import Voices
 from letta_matrix.conversations.withdrawals import Withdrawals

@@ -178,10 +178,8 @@ class Answers:
             return await self._stop(event, target)
         if (verb := _DECISIONS.get(key)) is None:
             return None
-        asked = await self._approvals.asked_in(target)
-        if asked is None or asked.room_id != event["room_id"]:
-            return None
-        return command_turn(event, asked.agent_id, f"{verb} {asked.key}")
+        asked = await self._asked_in(event, target)
+        return command_turn(event, asked.agent_id, f"{verb} {asked.key}") if asked else None
 
     async def _again(self, event: Mapping[str, Any], target: str) -> list[Turn]:
         """The turns that ask again: an agent as it offered, or, on a message of one's own, all
@@ -226,26 +224,24 @@ class Answers:
             head = await self._turns.get(turn.joined_to) if turn.joined_to else None
             asked, named = (head, head.event_id) if head is not None else (turn, target)
             for one in (asked, *await self._turns.revising(asked.turn_id)):
-                if (stopping := self._stopping(event, one, named)) is not None:
-                    return stopping
+                if one.room_id == event["room_id"] and one.status is not TurnStatus.DONE:
+                    return command_turn(event, one.agent_id, f"react-cancel {named}")
         return None
-
-    def _stopping(self, event: Mapping[str, Any], turn: Turn, target: str) -> Turn | None:
-        if turn.room_id != event["room_id"] or turn.status is TurnStatus.DONE:
-            return None
-        return command_turn(event, turn.agent_id, f"react-cancel {target}")
 
     async def _replied(self, event: Mapping[str, Any], target: str) -> Turn | None:
         text, speaks = read_prompt(event)
         if not speaks or not text:
             return None
-        asked = await self._approvals.asked_in(target)
-        if asked is None or asked.room_id != event["room_id"]:
-            return None
-        if asked.status is not ApprovalStatus.PENDING:
+        asked = await self._asked_in(event, target)
+        if asked is None or asked.status is not ApprovalStatus.PENDING:
             return None
         line = decision(text, asked.key)
         return command_turn(event, asked.agent_id, line) if line is not None else None
+
+    async def _asked_in(self, event: Mapping[str, Any], target: str) -> Approval | None:
+        """What an event of ours asks in the room of one that refers to it."""
+        asked = await self._approvals.asked_in(target)
+        return asked if asked is not None and asked.room_id == event["room_id"] else None
 
 
 def _place(event: Mapping[str, Any]) -> str | None:

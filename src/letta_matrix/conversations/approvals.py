@@ -247,18 +247,19 @@ class Approvals:
 
     def _new(self, question: Question) -> Approval:
         event, turn, now = question.event, question.reply.turn, time.time()
+        beside = question.reply.beside
         return Approval(
             key=question.key,
             turn_id=turn.turn_id,
             approval_id=event.approval_id,
             agent_id=turn.agent_id,
-            room_id=question.reply.beside.room_id,
-            thread_id=question.reply.beside.thread_id,
+            room_id=beside.events.room_id,
+            thread_id=beside.events.thread_id,
             requester=turn.sender,
             tool=event.tool,
             arguments=dict(event.arguments),
             always=event.always,
-            prompt_txn=question.reply.beside.txn(OutboxKind.APPROVAL, question.key),
+            prompt_txn=beside.txn(OutboxKind.APPROVAL, question.key),
             asked_at=now,
             expires_at=now + self._config.conversations.approval_timeout,
         )

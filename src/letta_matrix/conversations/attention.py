@@ -6,6 +6,7 @@ from collections.abc import Awaitable
 import structlog
 from mautrix.errors import MatrixRequestError
 
+from letta_matrix.common.parts import part
 from letta_matrix.common.tasks import Tasks
 from letta_matrix.common.waiting import is_set
 from letta_matrix.matrix.homeserver import HomeserverUnavailable
@@ -21,18 +22,18 @@ _TYPING_MS = 30_000
 _REFRESH = 20.0
 
 
+@part
 class Attention:
     """Shows one event as read and the agent as typing, from `begin()` to `end()`.
 
     Neither waits nor fails; what is under way is kept in `background` until it has tidied up.
     """
 
-    def __init__(self, intent: Intent, room_id: str, event_id: str, background: Tasks) -> None:
-        self._intent = intent
-        self._room_id = room_id
-        self._event_id = event_id
-        self._background = background
-        self._over: asyncio.Event | None = None
+    _intent: Intent
+    _room_id: str
+    _event_id: str
+    _background: Tasks
+    _over: asyncio.Event | None = None
 
     def begin(self) -> None:
         if self._over is None:

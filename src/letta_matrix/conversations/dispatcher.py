@@ -19,8 +19,7 @@ from letta_matrix.conversations.loops import Loops
 from letta_matrix.conversations.new_turns import entry_for, sent_at
 from letta_matrix.conversations.openings import Openings, keeping, kept_refers
 from letta_matrix.conversations.routing import Router
-from letta_matrix.conversations.tries import Runner
-from letta_matrix.conversations.turn_queues import TurnQueues
+from letta_matrix.conversations.turn_queues import Runner, TurnQueues
 from letta_matrix.matrix.events import RawEvent
 from letta_matrix.store.amendments import Amended, Amendment
 from letta_matrix.store.database import StoreUnavailable

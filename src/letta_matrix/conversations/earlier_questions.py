@@ -82,7 +82,7 @@ class EarlierQuestions:
         reply = question.reply
         of_turn = await self._store.of_turn(reply.turn.turn_id)
         again = [one.key for one in of_turn if one.status is ApprovalStatus.LAPSED]
-        return any(reply.beside.has_posted(OutboxKind.NOTICE, waits(key)) for key in again)
+        return any(reply.beside.posted(OutboxKind.NOTICE, waits(key)) for key in again)
 
 
 def waits(key: str) -> str:

@@ -1,30 +1,21 @@
 """Which agents' models fail now."""
 
-from dataclasses import dataclass
-
 from letta_matrix.common import clock
 
 _FOR = 900.0
 """Seconds after which a failure that nobody has met again is told no more."""
 
 
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """Why an agent's model failed last, in a line, and when (`clock.now`)."""
-
-    reason: str
-    at: float
-
-
 class Models:
     """Remembers of each agent whether its model failed last."""
 
     def __init__(self) -> None:
-        self._failures: dict[str, Failure] = {}
+        # Why, in a line, and when.
+        self._failures: dict[str, tuple[str, float]] = {}
 
     def failed(self, agent_id: str, reason: str) -> None:
         """An agent's model failed, whether or not it is asked again."""
-        self._failures[agent_id] = Failure(reason, clock.now())
+        self._failures[agent_id] = reason, clock.now()
 
     def answered(self, agent_id: str) -> None:
         """It has answered."""
@@ -33,9 +24,5 @@ class Models:
     @property
     def failing(self) -> dict[str, str]:
         """Why models failed in the last quarter of an hour, by agent id, the latest last."""
-        recent = sorted(self._failures.items(), key=lambda one: one[1].at)
-        return {
-            agent_id: failure.reason
-            for agent_id, failure in recent
-            if clock.now() - failure.at < _FOR
-        }
+        latest_last = sorted(self._failures.items(), key=lambda one: one[1][1])
+        return {who: why for who, (why, at) in latest_last if clock.now() - at < _FOR}

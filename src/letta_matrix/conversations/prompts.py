@@ -20,8 +20,7 @@ from letta_matrix.conversations.attachments import (
 from letta_matrix.conversations.context import Context, Contexts
 from letta_matrix.conversations.imitated_notes import blunt_notes
 from letta_matrix.conversations.imitations import quote_imitations
-from letta_matrix.conversations.looks import looks
-from letta_matrix.conversations.names import plain_name
+from letta_matrix.conversations.looks import looks, plain_name
 from letta_matrix.conversations.new_turns import sent_at
 from letta_matrix.conversations.readable import attachment_of, files_of, quotable
 from letta_matrix.conversations.roster import Roster

@@ -58,14 +58,14 @@ class Reply:
         entries: list[OutboxEntry] | None = None,
         aside: tuple[Intent, str] | None = None,
     ) -> None:
-        self._turn = turn
+        self.turn = turn
         self.intent = intent
         self._edit_interval = edit_interval
         # What is not its text may be said by somebody else, elsewhere.
         self.aside, room_id = aside or (intent, turn.room_id)
         self._owed = ReplyOutbox(turn, intent, outbox, entries or [], self.aside)
         self.events = ReplyEvents(turn, intent.user_id, self._owed.entries)
-        self._text = ""
+        self.text = ""
         # Where in the text, and with which part, what follows the last question begins.
         self._break, self._first = _last_break(self._owed.entries)
         self._shown: dict[int, tuple[str, bool]] = {}
@@ -81,17 +81,9 @@ class Reply:
             self._words = self.events.elsewhere(self.aside.user_id, room_id, about)
         self.beside = Beside(self._words, self._owed, self._break_off)
 
-    @property
-    def turn(self) -> Turn:
-        return self._turn
-
     def ran(self, run_id: str) -> None:
         """Name the runtime's run in the events to come."""
         self.events.run_id = run_id or self.events.run_id
-
-    @property
-    def text(self) -> str:
-        return self._text
 
     def show(self, text: str) -> None:
         """Let the reply be `text` for now."""
@@ -103,9 +95,9 @@ class Reply:
 
     def _keep(self, text: str) -> bool:
         # A turn that is followed again tells its text from the start.
-        if len(text) < len(self._text) and self._text.startswith(text):
+        if len(text) < len(self.text) and self.text.startswith(text):
             return False
-        self._text = text
+        self.text = text
         return True
 
     def text_ended(self) -> None:
@@ -153,8 +145,7 @@ class Reply:
             kind = OutboxKind.OFFER if notice.offer else OutboxKind.NOTICE
             owed.append(self._words.last_words(kind, notice.text))
         owed += self.beside.closing()
-        whole = self._shown_whole(owed)
-        await self._owed.complete(owed, outcome, whole)
+        await self._owed.freeze(owed, self._shown_whole(owed), outcome)
 
     async def deliver(self) -> dict[str, str]:
         """Send what is owed, in order; returns event ids by txn id, not yet recorded."""
@@ -168,7 +159,7 @@ class Reply:
                 self._growing.cancel()
             (result,) = await asyncio.gather(self._growing, return_exceptions=True)
             if not isinstance(result, asyncio.CancelledError):
-                log.warning("a reply stopped growing", turn=self._turn.turn_id, error=repr(result))
+                log.warning("a reply stopped growing", turn=self.turn.turn_id, error=repr(result))
             self._growing = None
 
     async def _break_off(self) -> Break:
@@ -177,7 +168,7 @@ class Reply:
         try:
             await self.stop()
             await self._owed.settle()
-            text = self._text
+            text = self.text
             if section := self._section(text, ended=True):
                 owed = await self._final_entries(section)
                 await self._owed.freeze(owed, self._shown_whole(owed))
@@ -201,7 +192,7 @@ class Reply:
 
     def _grow_if_needed(self) -> None:
         idle = self._growing is None and not self._breaking
-        if idle and self._section(self._text) and not self._owed.withdrawn:
+        if idle and self._section(self.text) and not self._owed.withdrawn:
             self._growing = asyncio.create_task(self._grow())
 
     async def _grow(self) -> None:
@@ -225,7 +216,7 @@ class Reply:
         since = clock.now()
         await is_set(self._text_ended, _WHOLE_AT_ONCE)
         while not self._text_ended.is_set():
-            said, waited = self._section(self._text), clock.now() - since
+            said, waited = self._section(self.text), clock.now() - since
             if are_enough(said) or (waited >= FIRST_WORDS and say_something(said)):
                 break
             self._changed.clear()
@@ -237,11 +228,11 @@ class Reply:
         self._changed.set()
 
     def _interval(self) -> float:
-        growth = 1 + len(self._text.encode()) / _STRETCH_BYTES
+        growth = 1 + len(self.text.encode()) / _STRETCH_BYTES
         return self._edit_interval * growth * self.intent.homeserver.pacer.stretch
 
     async def _show_now(self) -> None:
-        parts = await self._split(self._section(self._text))
+        parts = await self._split(self._section(self.text))
         live = not self._text_ended.is_set()
         begun, first = len(self._open_parts()), self._first
         if len(parts) > begun:
@@ -308,9 +299,9 @@ class Reply:
         """What an event of ours says, None where it says nothing any more or the homeserver does
         not let us see it."""
         try:
-            event = await self.intent.event(self._turn.room_id, event_id)
+            event = await self.intent.event(self.turn.room_id, event_id)
         except MatrixRequestError as error:
-            log.info("a reply cannot be read", turn=self._turn.turn_id, reason=error.errcode)
+            log.info("a reply cannot be read", turn=self.turn.turn_id, reason=error.errcode)
             return None
         body = newest_content(event).get("body")
         return None if body is None else str(body).removesuffix(CURSOR).strip() or _NO_TEXT

@@ -99,7 +99,7 @@ class ReplyEvents:
 
     def last_words(self, kind: OutboxKind, text: str) -> OutboxEntry:
         """The notice that ends a turn."""
-        cause = self.txn("end", str(kind))
+        cause = self.txn("end", kind)
         marker = self.marker(cause) | _offers(kind)
         content = text_content(
             self._about + text, marker=marker, msgtype="m.notice", relation=self.relation
@@ -117,7 +117,7 @@ class ReplyEvents:
     ) -> OutboxEntry:
         """A word beside the reply, `after` a break of it. One that asks is no notice: clients are
         silent about those."""
-        cause = self.beside_txn(kind, key)
+        cause = self.txn(kind, key)
         told = {AFTER: after.digest} if after and after.digest else {}
         text = self._about + text if kind in (OutboxKind.NOTICE, OutboxKind.OFFER) else text
         content = text_content(
@@ -130,13 +130,9 @@ class ReplyEvents:
         )
         return self.entry(kind, after.at if after else 0, cause, content)
 
-    def beside_txn(self, kind: OutboxKind, key: str) -> str:
-        """The txn id of a word beside the reply."""
-        return self.txn(str(kind), key)
-
     def update(self, kind: OutboxKind, key: str, target: str, text: str) -> OutboxEntry:
         """The edit that brings a word beside the reply to its end."""
-        cause = self.txn(str(OutboxKind.UPDATE), str(kind), key)
+        cause = self.txn(OutboxKind.UPDATE, kind, key)
         return self.entry(OutboxKind.UPDATE, 0, cause, self.beside_edit(kind, target, cause, text))
 
     def beside_edit(

@@ -1,4 +1,4 @@
-"""Rooms that are encrypted or replaced from now on, and what our users say where they cannot read."""
+"""Runs the turns of rooms that are encrypted or replaced from now on."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import replace

@@ -53,7 +53,7 @@ class Router:
     _portals: PortalPolicy
 
     def __post_init__(self) -> None:
-        self.portals = PortalRouting(self._config, self._portals, self._directory, self._rooms)
+        self.portals = PortalRouting(self._config, self._portals, self._rooms)
 
     def is_ours(self, user_id: str) -> bool:
         """Whether it is one of our own users."""
