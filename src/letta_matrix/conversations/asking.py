@@ -12,9 +12,8 @@ from letta_matrix.common.waiting import is_set
 from letta_matrix.config import Conversations
 from letta_matrix.conversations import notices
 from letta_matrix.conversations.approvals import Approvals
-from letta_matrix.conversations.attention import Attention
 from letta_matrix.conversations.joining import Joining
-from letta_matrix.conversations.listening import End, Listener, Run
+from letta_matrix.conversations.listening import Attention, End, Listener, Run
 from letta_matrix.conversations.models import Models
 from letta_matrix.conversations.prompts import Prompt, Prompts
 from letta_matrix.conversations.reply import Notice, Reply

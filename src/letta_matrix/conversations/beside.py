@@ -6,9 +6,9 @@ from collections.abc import Awaitable, Callable, Collection
 from sqlalchemy import Executable
 
 from letta_matrix.common.parts import part
-from letta_matrix.conversations.breaks import Break
 from letta_matrix.conversations.reply_events import ReplyEvents, plain_words
 from letta_matrix.conversations.reply_outbox import ReplyOutbox, is_settled
+from letta_matrix.conversations.reply_text import Break
 from letta_matrix.matrix.formatting import clean_text
 from letta_matrix.store.outbox import OutboxEntry, OutboxKind
 

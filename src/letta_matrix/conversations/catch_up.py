@@ -85,16 +85,13 @@ class CatchUp:
             self._unseen = 0
             newer = await self._meta.get(_NEWER)
             # What happens while the homeserver is away is to be looked for when it is back.
-            if newer is not None and await self._is_here():
+            if newer is not None and await look(self._bot.homeserver) is Presence.HERE:
                 await self._meta.set(_OLDER, newer)
                 await self._meta.set(_NEWER, self._now())
 
     def _now(self) -> str:
         # Compared with when messages were sent, which the homeserver says.
         return str(self._bot.homeserver.clock.now())
-
-    async def _is_here(self) -> bool:
-        return await look(self._bot.homeserver) is Presence.HERE
 
     async def _move_to(self, now: str) -> None:
         await self._meta.set(_OLDER, now)

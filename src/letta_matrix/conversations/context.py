@@ -153,15 +153,13 @@ class Contexts:
         ]
 
     def _may_speak(self, event: RawEvent) -> bool:
-        sender = str(event.get("sender"))
-        return self._is_ours(sender) or self._config.role_of(sender) != "block"
+        return self._is_by_us(event) or self._config.role_of(str(event.get("sender"))) != "block"
 
     def _speaks(self, event: RawEvent) -> bool:
-        is_ours = self._is_ours(str(event.get("sender")))
-        return not Event(event).is_edit and bool(quotable(event, is_ours=is_ours))
+        return not Event(event).is_edit and bool(quotable(event, is_ours=self._is_by_us(event)))
 
-    def _is_ours(self, user_id: str) -> bool:
-        return is_ours(user_id, self._config.bot_user_id)
+    def _is_by_us(self, event: RawEvent) -> bool:
+        return is_ours(str(event.get("sender")), self._config.bot_user_id)
 
 
 def _goes_on(page: Page, since: float) -> bool:

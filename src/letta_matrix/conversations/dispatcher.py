@@ -11,7 +11,6 @@ from typing import Any
 import structlog
 
 from letta_matrix.common import clock
-from letta_matrix.common.json_fields import mapping
 from letta_matrix.common.parts import part
 from letta_matrix.conversations.answers import Answers
 from letta_matrix.conversations.audience import NOTHING, Refers
@@ -20,7 +19,7 @@ from letta_matrix.conversations.new_turns import entry_for, sent_at
 from letta_matrix.conversations.openings import Openings, keeping, kept_refers
 from letta_matrix.conversations.routing import Router
 from letta_matrix.conversations.turn_queues import Runner, TurnQueues
-from letta_matrix.matrix.events import RawEvent
+from letta_matrix.matrix.events import Event, RawEvent
 from letta_matrix.store.amendments import Amended, Amendment
 from letta_matrix.store.database import StoreUnavailable
 from letta_matrix.store.inbox import Inbox, InboxEntry, InboxState
@@ -242,7 +241,7 @@ class Dispatcher:
             return
         if not isinstance(room_id, str) or not isinstance(user_id, str):
             return
-        membership = mapping(event.get("content")).get("membership")
+        membership = Event(event).membership
         if event.get("type") == "m.room.member" and not self._router.is_ours(user_id):
             await self._rooms.moved(room_id, user_id, is_here=membership == "join")
         self.room_changed(room_id)

@@ -18,8 +18,7 @@ from letta_matrix.conversations.attachments import (
     read_attachment,
 )
 from letta_matrix.conversations.context import Context, Contexts
-from letta_matrix.conversations.imitated_notes import blunt_notes
-from letta_matrix.conversations.imitations import quote_imitations
+from letta_matrix.conversations.imitations import blunt_notes, quote_imitations
 from letta_matrix.conversations.looks import looks, plain_name
 from letta_matrix.conversations.new_turns import sent_at
 from letta_matrix.conversations.readable import attachment_of, files_of, quotable
@@ -99,7 +98,9 @@ class Prompts:
                 )
             ),
         )
-        several = len(self._people(members, agent) | {turn.sender}) > 1
+        # Everybody an agent may hear in a room: persons, and other agents.
+        people = {user for user in members if user != agent.user_id and self._speaks(user)}
+        several = len(people | {turn.sender}) > 1
         # Whose words these are must show where it is not known who else is there.
         told = several or not members
         context, replied_to = await asyncio.gather(
@@ -124,10 +125,6 @@ class Prompts:
         words = turn.prompt if turn.prompt is not None else caption(turn.attachment or {})
         words = with_names(words, self._names(members))
         return "\n\n".join(part for part in (words, *(file.text for file in files)) if part)
-
-    def _people(self, members: Members, agent: Agent) -> set[str]:
-        """Everybody an agent may hear in a room: persons, and other agents."""
-        return {user for user in members if user != agent.user_id and self._speaks(user)}
 
     def _speaks(self, user_id: str) -> bool:
         other = self._directory.by_user(user_id)

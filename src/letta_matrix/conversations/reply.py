@@ -11,10 +11,15 @@ from letta_matrix.common import clock
 from letta_matrix.common.waiting import is_set
 from letta_matrix.conversations import notices
 from letta_matrix.conversations.beside import Beside
-from letta_matrix.conversations.breaks import Break
-from letta_matrix.conversations.first_words import FIRST_WORDS, are_enough, say_something
 from letta_matrix.conversations.reply_events import ReplyEvents
 from letta_matrix.conversations.reply_outbox import ReplyOutbox
+from letta_matrix.conversations.reply_text import (
+    FIRST_WORDS,
+    Break,
+    are_enough,
+    last_break,
+    say_something,
+)
 from letta_matrix.matrix.content import CURSOR
 from letta_matrix.matrix.events import newest_content
 from letta_matrix.matrix.intent import Intent
@@ -67,7 +72,7 @@ class Reply:
         self.events = ReplyEvents(turn, intent.user_id, self._owed.entries)
         self.text = ""
         # Where in the text, and with which part, what follows the last question begins.
-        self._break, self._first = _last_break(self._owed.entries)
+        self._break, self._first = last_break(self._owed.entries)
         self._shown: dict[int, tuple[str, bool]] = {}
         self._changed = asyncio.Event()
         self._text_ended = asyncio.Event()
@@ -320,13 +325,3 @@ class Reply:
             for entry in self._open_parts()
             if entry.part in self._shown and entry.part not in finals
         ]
-
-
-def _last_break(entries: list[OutboxEntry]) -> tuple[Break, int]:
-    """Where in the text what follows the last question begins, and with which part."""
-    asked = [entry for entry in entries if entry.kind is OutboxKind.APPROVAL]
-    if not asked:
-        return Break(), 0
-    last = max(asked, key=lambda entry: entry.seq)
-    before = [one for one in entries if one.kind is OutboxKind.MESSAGE and one.seq < last.seq]
-    return Break.of(last), len(before)

@@ -10,6 +10,7 @@ from mautrix.errors import MatrixRequestError
 
 from letta_matrix.common.json_fields import mapping
 from letta_matrix.conversations.new_turns import sent_at
+from letta_matrix.matrix.events import Event
 from letta_matrix.matrix.homeserver import Homeserver, HomeserverUnavailable
 from letta_matrix.matrix.intent import Intent
 
@@ -132,7 +133,7 @@ async def _since(intent: Intent, room_id: str, person: str) -> float:
         return 0.0
     since, event = math.inf, await intent.state_event(room_id, "m.room.member", person)
     for _ in range(_STEPS):
-        match mapping(event.get("content")).get("membership"):
+        match Event(event).membership:
             case "join":
                 since = sent_at(event)
             case "invite" if rule == "invited":

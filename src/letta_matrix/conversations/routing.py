@@ -4,7 +4,6 @@ import re
 from collections.abc import Collection
 from dataclasses import replace
 
-from letta_matrix.common.json_fields import mapping
 from letta_matrix.common.parts import part
 from letta_matrix.config import Config
 from letta_matrix.conversations.audience import (
@@ -142,10 +141,10 @@ class Router:
     def _addressed(self, event: RawEvent, prompt: str | None, refers: Refers) -> list[Turn]:
         room_id = str(event["room_id"])
         owner = self._directory.by_room(room_id) or self._alone_with(room_id)
-        line = command_line(prompt or "")
-        if line is None and self._is_for_bot(room_id):
+        line, is_for_bot = command_line(prompt or ""), self._is_for_bot(room_id)
+        if is_for_bot and line is None:
             line = prompt
-        elif line is not None and not self._takes_commands(room_id, prompt or "", owner):
+        elif not (is_for_bot or owner is not None or _FOR_US.match(prompt or "")):
             line = None
         if line is not None:
             agent_id = owner.agent_id if owner is not None else ""
@@ -167,10 +166,6 @@ class Router:
     def is_paused(self, agent_id: str, room_id: str) -> bool:
         """Whether an agent is to leave messages of a room unanswered."""
         return self._rooms.settings(agent_id, room_id).paused
-
-    def _takes_commands(self, room_id: str, prompt: str, owner: Agent | None) -> bool:
-        alone = owner is not None or self._is_for_bot(room_id)
-        return alone or _FOR_US.match(prompt) is not None
 
     def _is_for_bot(self, room_id: str) -> bool:
         ours = self._rooms.ours_in(room_id)
@@ -213,7 +208,7 @@ class Router:
         """The turns that a message starts with those whom it mentions now that it was edited."""
         room_id = str(message["room_id"])
         ours = ours_in(room_id, self._directory, self._rooms)
-        named = mentioned(mapping(message.get("content")), ours)
+        named = mentioned(Event(message).content, ours)
         agents = [agent for user in named if (agent := self._directory.by_user(user)) is not None]
         prompt, _ = read_prompt(message)
         if not agents or command_line(prompt or "") is not None:
@@ -245,7 +240,7 @@ class Router:
 
     def _invited(self, event: RawEvent) -> list[Turn]:
         user_id = event.get("state_key")
-        if mapping(event.get("content")).get("membership") != "invite":
+        if Event(event).membership != "invite":
             return []
         if not isinstance(user_id, str) or not self.is_ours(user_id):
             return []
@@ -256,16 +251,14 @@ class Router:
         if agent is not None and agent.status is AgentStatus.REMOVED:
             return []
         room_id = str(event["room_id"])
-        is_here = user_id in self._rooms.ours_in(room_id) or self._is_own(agent, room_id)
+        is_home = agent is not None and agent.room_id == room_id
+        is_here = is_home or user_id in self._rooms.ours_in(room_id)
         if is_here and not self.may_invite(str(event["sender"]), user_id):
             # Nothing to decline: that would be to leave.
             return []
         turn = new_turn(event, agent.agent_id if agent is not None else "", user_id)
         turn.kind = TurnKind.INVITE
         return [turn]
-
-    def _is_own(self, agent: Agent | None, room_id: str) -> bool:
-        return agent is not None and agent.room_id == room_id
 
     def _became(self, event: RawEvent) -> list[Turn]:
         """The turn of a room that one of us is in, and that is encrypted or replaced now."""

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple, TypeVar
 import structlog
 from mautrix.errors import MatrixRequestError
 
-from letta_matrix.common.json_fields import mapping
 from letta_matrix.common.parts import part
 from letta_matrix.common.tasks import Tasks
 from letta_matrix.conversations.audience import NOTHING, Refers, ours_in
@@ -120,12 +119,15 @@ class Surroundings:
             await self.look(room_id)
 
     async def _refers(self, event: Mapping[str, Any], room_id: str, until: float) -> Refers:
-        content, target = mapping(event.get("content")), reply_of(event)
+        content, target = Event(event).content, reply_of(event)
+        is_home = self._directory.by_room(room_id) is not None
+        # That somebody came or went does not matter in an agent's own room.
+        moved = not is_home and self._rooms.moves(room_id) > 0
         if self._rooms.people_in(room_id) is None and (
-            target or self._names_a_person(content) or self._may_have_changed(room_id)
+            target or moved or self._names_a_person(content)
         ):
             await _in_time(self.look(room_id), until, room_id)
-        root = thread_of(event) if self._directory.by_room(room_id) is None else ""
+        root = thread_of(event) if not is_home else ""
         begun = await self._author(room_id, root, until) if root else None
         answered = await self._author(room_id, target, until) if target else None
         return Refers(
@@ -138,11 +140,6 @@ class Surroundings:
         domain = self._bot_user_id.partition(":")[2]
         whole = (one if ":" in one else f"{one}:{domain}" for one in names_in(content))
         return bool(persons(whole, self._bot_user_id))
-
-    def _may_have_changed(self, room_id: str) -> bool:
-        """Whether it may matter that somebody came or went: in an agent's own room it does not."""
-        is_own = self._directory.by_room(room_id) is not None
-        return not is_own and self._rooms.moves(room_id) > 0
 
     async def _author(self, room_id: str, event_id: str, until: float) -> _Written | None:
         """Who wrote an event of a room; None where nobody of us may know."""

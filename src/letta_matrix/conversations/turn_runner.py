@@ -218,13 +218,17 @@ class TurnRunner:
             return End("", None, Outcome.DROPPED)
         if await self._is_silenced(run):
             return End("", None, Outcome.FAILED)
-        if turn.prompt is None and not files_of(turn.attachment) and not await self._is_about(turn):
+        is_told = turn.prompt is not None or bool(files_of(turn.attachment))
+        # One that asks anew may have others than its own message to ask about.
+        if not is_told and not (turn.revises and await self._turns.what_is_left(turn)):
             return await self._not_read(run)
-        if self._is_expired(turn):
+        is_fresh = turn.status is TurnStatus.QUEUED and turn.asked == 0
+        age = self._homeserver.clock.now() - turn.sent_at
+        if is_fresh and age > self._settings.max_event_age:
             self._points_back(run)
             hours = round(self._settings.max_event_age / 3600, 1)
             return End("", Notice(notices.expired(hours)), Outcome.EXPIRED)
-        if turn.status is TurnStatus.QUEUED and turn.asked == 0:
+        if is_fresh:
             passage = await self._gate.passage(turn, run.cancelled)
             if passage is not Passage.OPEN:
                 spent = Notice(notices.CONTACT_SPENT)
@@ -238,10 +242,6 @@ class TurnRunner:
     def _points_back(self, run: Run) -> None:
         """What was never asked gets its word together with others: each says which it is about."""
         run.reply.events.replies |= run.turn.status is TurnStatus.QUEUED
-
-    async def _is_about(self, turn: Turn) -> bool:
-        """Whether a turn that asks anew has others than its own message to ask about."""
-        return turn.revises is not None and bool(await self._turns.what_is_left(turn))
 
     async def _not_read(self, run: Run) -> End:
         """The end of a turn whose message has nothing for its agent."""
@@ -264,10 +264,6 @@ class TurnRunner:
         if is_portal or run.turn.status is not TurnStatus.QUEUED:
             return False
         return await self._voices.is_silenced(run.turn, run.agent.user_id)
-
-    def _is_expired(self, turn: Turn) -> bool:
-        fresh = turn.status is TurnStatus.QUEUED and turn.asked == 0
-        return fresh and self._homeserver.clock.now() - turn.sent_at > self._settings.max_event_age
 
     async def _tell_to_stop(self, turn: Turn, agent: Agent) -> bool:
         """Stop what the runtime may do for a turn; False if that cannot be said for sure."""

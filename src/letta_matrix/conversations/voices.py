@@ -1,19 +1,18 @@
 """Whether our users can say anything in a room; where they cannot, who asks is told."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import structlog
 from mautrix.errors import MatrixRequestError, MForbidden
 
-from letta_matrix.common.json_fields import mapping
 from letta_matrix.common.parts import part
 from letta_matrix.conversations import notices
 from letta_matrix.conversations.audience import ours_in
 from letta_matrix.conversations.roster import Roster
 from letta_matrix.matrix.content import MARKER
 from letta_matrix.matrix.errors import refusal
+from letta_matrix.matrix.events import Event, RawEvent
 from letta_matrix.matrix.homeserver import Homeserver
 from letta_matrix.matrix.intent import Intent
 from letta_matrix.matrix.power_levels import creators, level_of, needed_to_send
@@ -70,7 +69,7 @@ class Voices:
             self._muted[room_id, user_id] = mute
         return mute
 
-    def changed(self, event: Mapping[str, Any]) -> None:
+    def changed(self, event: RawEvent) -> None:
         """Hear of an event that was stored: it may give or take a voice."""
         room_id, kind, who = event.get("room_id"), event.get("type"), event.get("state_key")
         if not isinstance(room_id, str) or not isinstance(who, str):
@@ -80,7 +79,7 @@ class Voices:
         elif kind == "m.room.member" and (room_id, who) in self._muted:
             # It left, or was put out: what it may do there is nobody's trouble any more.
             self._forget(room_id)
-        elif kind == "m.room.member" and mapping(event.get("content")).get("membership") == "join":
+        elif kind == "m.room.member" and Event(event).membership == "join":
             self._asides.forget(room_id)
 
     def trouble_of(self, agent_id: str) -> str:
@@ -143,7 +142,7 @@ class Voices:
         except MatrixRequestError as error:
             log.debug("not known who is in a room", room=turn.room_id, reason=refusal(error))
             return False
-        if mapping(member.get("content")).get("membership") not in ("leave", "ban"):
+        if Event(member).membership not in ("leave", "ban"):
             return False
         log.info("not in a room any more", user=user_id, room=turn.room_id)
         if member.get("sender") != turn.sender:

@@ -1,13 +1,11 @@
 """What follows when people edit or redact what an agent was asked, or what it said."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from typing import Any
 
 import structlog
 from mautrix.errors import MatrixRequestError
 
-from letta_matrix.common.json_fields import mapping
 from letta_matrix.common.parts import part
 from letta_matrix.common.tasks import Tasks
 from letta_matrix.conversations.answers import ASK_AGAIN
@@ -16,7 +14,7 @@ from letta_matrix.conversations.dispatcher import Dispatcher
 from letta_matrix.conversations.readable import attachment_of, read_prompt
 from letta_matrix.conversations.turn_runner import TurnRunner
 from letta_matrix.matrix.errors import is_refusal
-from letta_matrix.matrix.events import newest_content
+from letta_matrix.matrix.events import Event, RawEvent, newest_content
 from letta_matrix.matrix.homeserver import Homeserver, HomeserverUnavailable
 from letta_matrix.matrix.transactions import txn_id
 from letta_matrix.store.agents import AgentDirectory
@@ -59,7 +57,9 @@ class Withdrawals:
         """Look at what was redacted (`prompt` names the event) and let it count. Raises
         HomeserverUnavailable."""
         target = turn.prompt or ""
-        if not await self._is_gone(turn, target):
+        event = await self._seen(turn, target)
+        # A redaction leaves neither words nor what a reaction is to.
+        if not event or {"body", "m.relates_to"} & set(Event(event).content):
             await self._turns.finish(turn, Outcome.DROPPED)
             return
         if turn.reply_to is not None:
@@ -126,7 +126,7 @@ class Withdrawals:
             said = Amendment(event_id, turn.room_id, one.sender, at, prompt, attachment_of(message))
             await self._dispatcher().amend(replace(said, content=content))
 
-    async def _seen(self, turn: Turn, event_id: str) -> Mapping[str, Any]:
+    async def _seen(self, turn: Turn, event_id: str) -> RawEvent:
         """An event of a turn's room, empty if the homeserver does not show it."""
         agent = self._directory.get(turn.agent_id)
         viewer = self._homeserver.acting_as(
@@ -139,11 +139,6 @@ class Withdrawals:
                 raise
             log.info("an event cannot be looked at", room=turn.room_id, reason=str(error))
             return {}
-
-    async def _is_gone(self, turn: Turn, event_id: str) -> bool:
-        event = await self._seen(turn, event_id)
-        # A redaction leaves neither words nor what a reaction is to.
-        return bool(event) and not {"body", "m.relates_to"} & set(mapping(event.get("content")))
 
     def _spawn(self, work: Awaitable[None]) -> None:
         async def quietly() -> None:
