@@ -13,8 +13,7 @@ from letta_matrix.config import Conversations
 from letta_matrix.conversations import notices
 from letta_matrix.conversations.approvals import Approvals
 from letta_matrix.conversations.joining import Joining
-from letta_matrix.conversations.listening import Attention, End, Listener, Run
-from letta_matrix.conversations.models import Models
+from letta_matrix.conversations.listening import Attention, End, Listener, Models, Run
 from letta_matrix.conversations.prompts import Prompt, Prompts
 from letta_matrix.conversations.reply import Notice, Reply
 from letta_matrix.conversations.reply_text import ReplyText

@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 import structlog
 from mautrix.errors import MatrixRequestError
 
+from letta_matrix.common import clock
 from letta_matrix.common.parts import part
 from letta_matrix.common.tasks import Tasks
 from letta_matrix.common.waiting import is_set
 from letta_matrix.conversations import notices
 from letta_matrix.conversations.activity import Activity
 from letta_matrix.conversations.approvals import Approvals
-from letta_matrix.conversations.models import Models
 from letta_matrix.conversations.reply import Notice, Reply
 from letta_matrix.conversations.reply_text import ReplyText
 from letta_matrix.conversations.watchdog import Watchdog
@@ -40,6 +40,9 @@ from letta_matrix.store.outbox import OutboxKind
 from letta_matrix.store.turns import Outcome, Turn
 
 log = structlog.get_logger()
+
+_FAILS_FOR = 900.0
+"""Seconds after which a failure that nobody has met again is told no more."""
 
 _DELAY = 0.25
 """Seconds before anything is shown: words that are there by then say it better, and the
@@ -94,6 +97,28 @@ class Attention:
             await self._intent.typing(self._room_id, _TYPING_MS)
             await is_set(over, _REFRESH)
         await self._intent.typing(self._room_id, 0)
+
+
+class Models:
+    """Remembers of each agent whether its model failed last."""
+
+    def __init__(self) -> None:
+        # Why, in a line, and when.
+        self._failures: dict[str, tuple[str, float]] = {}
+
+    def failed(self, agent_id: str, reason: str) -> None:
+        """An agent's model failed, whether or not it is asked again."""
+        self._failures[agent_id] = reason, clock.now()
+
+    def answered(self, agent_id: str) -> None:
+        """It has answered."""
+        self._failures.pop(agent_id, None)
+
+    @property
+    def failing(self) -> dict[str, str]:
+        """Why models failed in the last quarter of an hour, by agent id, the latest last."""
+        latest_last = sorted(self._failures.items(), key=lambda one: one[1][1])
+        return {who: why for who, (why, at) in latest_last if clock.now() - at < _FAILS_FOR}
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,9 +4,10 @@ import re
 import time
 from functools import lru_cache
 
-from letta_matrix.conversations.readable import attachment_of
+from letta_matrix.conversations.readable import attachment_of, read_prompt
 from letta_matrix.matrix.events import Event, RawEvent
 from letta_matrix.matrix.formatting import clean_text
+from letta_matrix.store.amendments import Amendment
 from letta_matrix.store.inbox import InboxEntry, InboxState
 from letta_matrix.store.turns import Turn, TurnKind, turn_id_of
 
@@ -47,6 +48,19 @@ def command_turn(event: RawEvent, agent_id: str, line: str) -> Turn:
     turn = new_turn(event, agent_id, line)
     turn.kind, turn.attachment = TurnKind.COMMAND, None
     return turn
+
+
+def correction(message: RawEvent, sender: str, at: float) -> Amendment:
+    """What a sender's message says from a time (Unix) on."""
+    return Amendment(
+        str(message["event_id"]),
+        str(message["room_id"]),
+        sender,
+        at,
+        read_prompt(message)[0],
+        attachment_of(message),
+        content=message["content"],
+    )
 
 
 def command_line(text: str) -> str | None:

@@ -35,6 +35,8 @@ LEFT_BEHIND = (
     "This room was replaced, and I was not let into the new one. Invite me there, and we go on."
 )
 
+_AGAIN = f"React with {ASK_AGAIN} to this message to ask me again."
+
 
 async def say(intent: Intent, room_id: str, text: str, cause: str, **about: str) -> None:
     """Say something that belongs to no reply, once for each `cause` (a txn id); `about` stands in
@@ -83,8 +85,7 @@ def expired(hours: float) -> str:
 
 
 def failed(reason: str) -> str:
-    again = f"React with {ASK_AGAIN} to this message to ask me again."
-    return f"I could not finish: {_sentence(reason)} {again}"
+    return f"I could not finish: {_sentence(reason)} {_AGAIN}"
 
 
 def retried(reason: str) -> str:
@@ -100,10 +101,7 @@ def refused(reason: str) -> str:
 
 def lost(reason: str, *, tools_started: bool) -> str:
     why = "A tool may have run, so I did not start over" if tools_started else "I tried it twice"
-    return (
-        f"I lost track of this while working on it ({reason.rstrip('.')}). {why}. "
-        f"React with {ASK_AGAIN} to this message to ask me again."
-    )
+    return f"I lost track of this while working on it ({reason.rstrip('.')}). {why}. {_AGAIN}"
 
 
 def silent(minutes: float) -> str:

@@ -17,6 +17,7 @@ from letta_matrix.conversations.new_turns import (
     are_ids,
     command_line,
     command_turn,
+    correction,
     entry_for,
     is_whole,
     new_turn,
@@ -24,7 +25,7 @@ from letta_matrix.conversations.new_turns import (
     thread_of,
 )
 from letta_matrix.conversations.portal_routing import PortalRouting
-from letta_matrix.conversations.readable import attachment_of, read_prompt
+from letta_matrix.conversations.readable import read_prompt
 from letta_matrix.matrix.events import Event, RawEvent, redacted, replaced
 from letta_matrix.matrix.identifiers import is_ours
 from letta_matrix.matrix.mentions import mentioned
@@ -130,11 +131,9 @@ class Router:
         if not are_ids(target) or not (is_contact or self.may_speak(sender)):
             return entry
         message = {**event, "event_id": target, "content": content}
-        (prompt, speaks), attachment = read_prompt(message), attachment_of(message)
-        if speaks and (prompt is not None or attachment is not None):
-            entry.amends = Amendment(
-                target, entry.room_id, sender, at, prompt, attachment, content=content
-            )
+        new = correction(message, sender, at)
+        if read_prompt(message)[1] and (new.prompt is not None or new.attachment is not None):
+            entry.amends = new
             entry.adds = [] if is_contact else self._mentioned_anew(message)
         return entry
 

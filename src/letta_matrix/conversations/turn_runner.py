@@ -12,8 +12,7 @@ from letta_matrix.conversations.activity import Activity
 from letta_matrix.conversations.approvals import Approvals
 from letta_matrix.conversations.asking import Asking
 from letta_matrix.conversations.joining import Joining
-from letta_matrix.conversations.listening import RETRIED, End, Run
-from letta_matrix.conversations.models import Models
+from letta_matrix.conversations.listening import RETRIED, End, Models, Run
 from letta_matrix.conversations.portal_gate import Passage, PortalGate
 from letta_matrix.conversations.prompts import Prompts
 from letta_matrix.conversations.readable import files_of

@@ -1,7 +1,6 @@
 """What follows when people edit or redact what an agent was asked, or what it said."""
 
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 
 import structlog
 from mautrix.errors import MatrixRequestError
@@ -11,7 +10,7 @@ from letta_matrix.common.tasks import Tasks
 from letta_matrix.conversations.answers import ASK_AGAIN
 from letta_matrix.conversations.approvals import Approvals
 from letta_matrix.conversations.dispatcher import Dispatcher
-from letta_matrix.conversations.readable import attachment_of, read_prompt
+from letta_matrix.conversations.new_turns import correction
 from letta_matrix.conversations.turn_runner import TurnRunner
 from letta_matrix.matrix.errors import is_refusal
 from letta_matrix.matrix.events import Event, RawEvent, newest_content
@@ -119,12 +118,11 @@ class Withdrawals:
         # Of one that is redacted too, its own redaction says what is to be done.
         if not (content := newest_content(event)):
             return
-        message = {**event, "content": content}
-        prompt, _ = read_prompt(message)
+        here = {"event_id": event_id, "room_id": turn.room_id}
         for one in asked:
             at = max(turn.sent_at, one.amended_at or 0.0)
-            said = Amendment(event_id, turn.room_id, one.sender, at, prompt, attachment_of(message))
-            await self._dispatcher().amend(replace(said, content=content))
+            said = correction({**event, "content": content, **here}, one.sender, at)
+            await self._dispatcher().amend(said)
 
     async def _seen(self, turn: Turn, event_id: str) -> RawEvent:
         """An event of a turn's room, empty if the homeserver does not show it."""
