@@ -14,22 +14,8 @@ from mautrix.errors import MatrixRequestError
 from letta_matrix.common.tasks import Tasks
 from letta_matrix.common.waiting import is_set
 from letta_matrix.config import Config
+from letta_matrix.conversations import approval_text as words
 from letta_matrix.conversations.approval_question import ApprovalSight, Question
-from letta_matrix.conversations.approval_text import (
-    ALLOW,
-    ALWAYS,
-    ANSWER_FIRST,
-    BROKEN,
-    CHANGED,
-    DENY,
-    TAMPERED,
-    TOO_LONG,
-    UNSEEN,
-    denial,
-    outcome,
-    prompt,
-    unheard,
-)
 from letta_matrix.conversations.approvers import Approvers
 from letta_matrix.conversations.earlier_questions import EarlierQuestions, waits
 from letta_matrix.conversations.reply import Reply
@@ -112,7 +98,7 @@ class Approvals:
         allows = status is not ApprovalStatus.DENIED
         doubtful = allows and not await self._sight.is_as_asked(approval)
         if doubtful:
-            status, by, reason = ApprovalStatus.DENIED, "", TAMPERED
+            status, by, reason = ApprovalStatus.DENIED, "", words.TAMPERED
         if not await self.store.decide(approval, status, by=by, reason=reason):
             return False
         log.info("approval answered", turn=approval.turn_id, status=str(status), by=by)
@@ -121,7 +107,7 @@ class Approvals:
 
     async def taken_away(self, approval: Approval) -> None:
         """Its question was removed: what waits is denied, since nobody can see what they allow."""
-        if await self.store.decide(approval, ApprovalStatus.DENIED, reason=TAMPERED):
+        if await self.store.decide(approval, ApprovalStatus.DENIED, reason=words.TAMPERED):
             log.info("approval taken away", turn=approval.turn_id)
             self._settled_by_person(approval)
 
@@ -158,7 +144,7 @@ class Approvals:
         for approval in await self.store.of_turn(turn.turn_id):
             settled = await self._settle(approval, ApprovalStatus.LAPSED)
             if reply is not None and settled is not None and settled.key not in shown:
-                text = unheard if self._earlier.is_untold(settled.key) else outcome
+                text = words.unheard if self._earlier.is_untold(settled.key) else words.outcome
                 reply.beside.post_at_end(OutboxKind.APPROVAL, settled.key, text(settled))
         self._earlier.forget(turn.turn_id)
 
@@ -198,20 +184,20 @@ class Approvals:
     async def _ask(self, question: Question) -> tuple[Approval, OutboxEntry]:
         approval = await self.store.get(question.key) or self._new(question)
         special = self.approvers.is_always_special(approval)
-        text = prompt(approval, self.approvers.who_may(approval), admins_always=special)
+        text = words.prompt(approval, self.approvers.who_may(approval), admins_always=special)
         if text is None and approval.status is ApprovalStatus.PENDING:
             approval = replace(
-                approval, status=ApprovalStatus.DENIED, reason=TOO_LONG, arguments={}
+                approval, status=ApprovalStatus.DENIED, reason=words.TOO_LONG, arguments={}
             )
         question.approval = approval
         pings = await self._pings(question, approval) if text is not None else []
-        entry = await question.post(text or outcome(approval), approval, self.store, pings)
+        entry = await question.post(text or words.outcome(approval), approval, self.store, pings)
         if entry.event_id is None:
-            approval = await self._doubt(approval, UNSEEN)
+            approval = await self._doubt(approval, words.UNSEEN)
         else:
             self.store.shown(approval.key, question.reply.intent.homeserver.clock.now())
         if not question.is_about(approval):
-            approval = await self._doubt(approval, CHANGED)
+            approval = await self._doubt(approval, words.CHANGED)
         return approval, entry
 
     def _settled_by_person(self, approval: Approval) -> None:
@@ -273,12 +259,13 @@ class Approvals:
             settled = await self.store.get(approval.key)
         else:
             settled = await self._settle(approval, ApprovalStatus.EXPIRED)
-        return settled or replace(approval, status=ApprovalStatus.DENIED, reason=BROKEN)
+        return settled or replace(approval, status=ApprovalStatus.DENIED, reason=words.BROKEN)
 
     async def _offer(self, question: Question, approval: Approval, event_id: str) -> None:
         """React to the question ourselves, so that people need only tap."""
         intent = question.reply.aside
-        for reaction in (ALLOW, DENY, ALWAYS) if approval.always else (ALLOW, DENY):
+        offered = (words.ALLOW, words.DENY, words.ALWAYS)
+        for reaction in offered if approval.always else offered[:2]:
             if question.decided.is_set():
                 return
             cause = txn_id(approval.prompt_txn, "reaction", reaction)
@@ -290,7 +277,7 @@ class Approvals:
     async def _say_what_waits(self, question: Question) -> None:
         async with question.posting:
             if not question.decided.is_set() and not await self._earlier.is_noticed(question):
-                await question.reply.beside.notify(waits(question.key), ANSWER_FIRST)
+                await question.reply.beside.notify(waits(question.key), words.ANSWER_FIRST)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         async def quietly() -> None:
@@ -303,20 +290,20 @@ class Approvals:
 
     async def _tell(self, question: Question, approval: Approval) -> None:
         allow = approval.status in (ApprovalStatus.ALLOWED, ApprovalStatus.ALWAYS)
-        await question.tell(allow=allow, message="" if allow else denial(approval))
+        await question.tell(allow=allow, message="" if allow else words.denial(approval))
 
     async def _show(self, question: Question, approval: Approval, entry: OutboxEntry) -> None:
         # What the database holds up is shown at the turn's end.
         with contextlib.suppress(StoreUnavailable):
-            await question.show(entry, outcome(approval))
+            await question.show(entry, words.outcome(approval))
 
     async def _give_up(self, question: Question) -> None:
         question.decided.set()
-        await question.tell(allow=False, message=f"Denied: {BROKEN}.")
+        await question.tell(allow=False, message=f"Denied: {words.BROKEN}.")
         # Otherwise the turn's end settles it.
         with contextlib.suppress(StoreUnavailable):
             if (approval := await self.store.get(question.key)) is not None:
-                await self._settle(approval, ApprovalStatus.DENIED, BROKEN)
+                await self._settle(approval, ApprovalStatus.DENIED, words.BROKEN)
 
     async def _settle(
         self, approval: Approval, status: ApprovalStatus, reason: str = ""

@@ -31,15 +31,6 @@ def ours_in(room_id: str, directory: AgentDirectory, rooms: Rooms) -> list[str]:
     return [*([owner.user_id] if owner else []), *rooms.ours_in(room_id)]
 
 
-def named_of_us(
-    event: RawEvent, agents: Collection[str], bot: Collection[str], refers: Refers
-) -> set[str]:
-    """Those of our users in its room that a message is for: who is mentioned, else the agent
-    whose message it replies to."""
-    named = mentioned(Event(event).content, {*agents, *bot})
-    return named or {user_id for user_id in agents if user_id == refers.replied_to}
-
-
 def is_for_a_person(event: RawEvent, people: Collection[str], refers: Refers) -> bool:
     """Whether it mentions another person of those in its room, or replies to one."""
     others = set(people) - {str(event.get("sender"))}

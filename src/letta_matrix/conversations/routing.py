@@ -6,13 +6,7 @@ from dataclasses import replace
 
 from letta_matrix.common.parts import part
 from letta_matrix.config import Config
-from letta_matrix.conversations.audience import (
-    NOTHING,
-    Refers,
-    is_for_a_person,
-    named_of_us,
-    ours_in,
-)
+from letta_matrix.conversations.audience import NOTHING, Refers, is_for_a_person, ours_in
 from letta_matrix.conversations.new_turns import (
     are_ids,
     command_line,
@@ -148,7 +142,7 @@ class Router:
         if line is not None:
             agent_id = owner.agent_id if owner is not None else ""
             return [command_turn(event, agent_id, line)]
-        named = self._named(event, owner, refers)
+        named = self._named(event, refers)
         if not named and is_for_a_person(event, self._rooms.people_in(room_id) or (), refers):
             return []
         if owner is None or (named and owner.user_id not in named):
@@ -156,11 +150,12 @@ class Router:
         here = refers.reply_thread if refers.replied_to == owner.user_id else ""
         return self._messages(event, prompt, [owner], thread_of(event) or here)
 
-    def _named(self, event: RawEvent, owner: Agent | None, refers: Refers) -> Collection[str]:
-        """Those of our users in a message's room that it is for by name."""
-        ours = set(self._rooms.ours_in(str(event["room_id"])))
-        agents = {*ours, *([owner.user_id] if owner else [])} - {self._config.bot_user_id}
-        return named_of_us(event, agents, ours - agents, refers)
+    def _named(self, event: RawEvent, refers: Refers) -> Collection[str]:
+        """Those of our users in a message's room that it is for: who is mentioned, else the agent
+        whose message it replies to."""
+        ours = set(ours_in(str(event["room_id"]), self._directory, self._rooms))
+        agents = ours - {self._config.bot_user_id}
+        return mentioned(Event(event).content, ours) or agents & {refers.replied_to}
 
     def is_paused(self, agent_id: str, room_id: str) -> bool:
         """Whether an agent is to leave messages of a room unanswered."""
