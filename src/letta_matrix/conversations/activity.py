@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import structlog
 
 from letta_matrix.common import clock
+from letta_matrix.common.backoff import Backoff
 from letta_matrix.common.waiting import is_set
 from letta_matrix.conversations.reply import Reply
 from letta_matrix.matrix.verbatim import fenced, inline_code
@@ -20,9 +21,7 @@ log = structlog.get_logger()
 _SHOWN_AFTER = 0.7
 """Seconds a tool runs before it is shown."""
 
-_FIRST_PAUSE = 1.0
-_LONGEST_PAUSE = 60.0
-_STRETCH = 1.4
+_PAUSES = Backoff(1.0, 60.0, growth=1.4)
 _NEWS_AFTER = 5.0
 """Seconds at most until a change is shown, whatever the pause."""
 
@@ -131,7 +130,8 @@ class Activity:
             await is_set(self._changed, left)
 
     async def _follow(self, entry: OutboxEntry, shown: str) -> None:
-        pause = _FIRST_PAUSE
+        pauses = iter(_PAUSES)
+        pause = next(pauses)
         while True:
             self._changed.clear()
             least = min(pause, _NEWS_AFTER)
@@ -139,7 +139,7 @@ class Activity:
             await is_set(self._changed, pause - least)
             if (line := self._line()) != shown:
                 await self._reply.beside.rewrite_interim(entry, line)
-                shown, pause = line, min(pause * _STRETCH, _LONGEST_PAUSE)
+                shown, pause = line, next(pauses)
 
     def _line(self) -> str:
         return status_line(list(self._uses.values()), timed=self._timed)

@@ -11,6 +11,7 @@ import structlog
 from mautrix.errors import MatrixRequestError
 
 from letta_matrix.common import clock
+from letta_matrix.common.backoff import Backoff
 from letta_matrix.common.parts import part
 from letta_matrix.common.waiting import is_set
 from letta_matrix.config import Config
@@ -29,8 +30,7 @@ log = structlog.get_logger()
 LOOK = 5.0
 """Seconds between looks at the clock while a question waits."""
 
-_FIRST_PAUSE = 0.2
-_LONGEST_PAUSE = 10.0
+_PAUSES = Backoff(0.2, 10.0)
 
 
 @dataclass(eq=False, slots=True)
@@ -120,10 +120,9 @@ class Question:
 
     async def tell(self, *, allow: bool, message: str = "") -> None:
         """Tell the runtime, as often as it takes."""
-        pause = _FIRST_PAUSE
+        pauses = iter(_PAUSES)
         while not await self._try_to_tell(allow=allow, message=message):
-            await asyncio.sleep(pause)
-            pause = min(pause * 2, _LONGEST_PAUSE)
+            await asyncio.sleep(next(pauses))
         self.told = True
 
     async def _try_to_tell(self, *, allow: bool, message: str) -> bool:

@@ -6,6 +6,7 @@ from contextlib import aclosing
 import structlog
 
 from letta_matrix.common import clock
+from letta_matrix.common.backoff import Backoff
 from letta_matrix.common.parts import part
 from letta_matrix.common.tasks import Tasks
 from letta_matrix.common.waiting import is_set
@@ -37,8 +38,7 @@ log = structlog.get_logger()
 _PATIENCE = 3.0
 """Seconds a runtime may be away before the person is told."""
 
-_FIRST_PAUSE = 0.2
-_LONGEST_PAUSE = 10.0
+_PAUSES = Backoff(0.2, 10.0)
 
 
 @part
@@ -63,7 +63,7 @@ class Asking:
 
     async def ask(self, run: Run, runtime: AgentRuntime) -> End:
         """Ask the runtime, or follow what an earlier try has asked it, to the end."""
-        turn, reply, pause = run.turn, run.reply, _FIRST_PAUSE
+        turn, reply, pauses = run.turn, run.reply, iter(_PAUSES)
         away: float | None = None
         moved = False
         await self._joining.complete(turn)
@@ -94,7 +94,7 @@ class Asking:
                 log.debug("runtime unavailable", runtime=runtime.name, reason=str(error))
                 now = clock.now()
                 if away is None or (run.watchdog.ran_since(begun) and now - begun > _PATIENCE):
-                    away, pause = now, _FIRST_PAUSE
+                    away, pauses = now, iter(_PAUSES)
                 if now - away > _PATIENCE:
                     await reply.beside.notify(*_waiting(error))
                 least = error.retry_after if isinstance(error, RateLimited) else 0.0
@@ -108,9 +108,8 @@ class Asking:
                     return await self._offer(turn, lost, reply)
                 await self._turns.ask_again(turn, lost.fresh_conversation)
                 prompt = None
-            if await is_set(run.cancelled, max(pause, least)):
+            if await is_set(run.cancelled, max(next(pauses), least)):
                 return await self.stopped(run)
-            pause = min(pause * 2, _LONGEST_PAUSE)
 
     async def _prompt(self, run: Run, runtime: AgentRuntime) -> Prompt:
         """What the runtime is asked: the turn's message, and those that belong to it."""

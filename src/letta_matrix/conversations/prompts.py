@@ -18,7 +18,8 @@ from letta_matrix.conversations.attachments import (
     read_attachment,
 )
 from letta_matrix.conversations.context import Context, Contexts
-from letta_matrix.conversations.imitations import blunt_notes, quote_imitations
+from letta_matrix.conversations.imitated_notes import blunt_notes
+from letta_matrix.conversations.imitations import quote_imitations
 from letta_matrix.conversations.looks import looks, plain_name
 from letta_matrix.conversations.new_turns import sent_at
 from letta_matrix.conversations.readable import attachment_of, files_of, quotable

@@ -7,6 +7,7 @@ from typing import Protocol
 
 import structlog
 
+from letta_matrix.common.backoff import Backoff
 from letta_matrix.common.parts import part
 from letta_matrix.common.tasks import Tasks
 from letta_matrix.conversations.queues import is_answer, queue_of
@@ -20,8 +21,7 @@ log = structlog.get_logger()
 TRIES = 5
 """How often a turn may fail that nothing from outside holds up."""
 
-_FIRST_PAUSE = 1.0
-_LONGEST_PAUSE = 10.0
+_PAUSES = Backoff(1.0, 10.0)
 _ASIDE = 120.0
 """Seconds until a turn that could be neither run nor given up is taken up again."""
 
@@ -157,14 +157,14 @@ class Tries:
     async def run(self, turn: Turn, *, recovered: bool) -> bool:
         """Take a turn to its end; False where it cannot even be given up. `recovered`: an
         earlier process has begun it."""
-        pause, failures = _FIRST_PAUSE, 0
+        pauses, failures = iter(_PAUSES), 0
         while failures < TRIES and turn.status is not TurnStatus.DONE:
             try:
                 await self._runners[turn.kind].run(turn, recovered=recovered)
             except Exception as error:
                 if isinstance(error, StoreUnavailable):
                     # It waits as long as that takes, and no longer.
-                    pause = _FIRST_PAUSE
+                    pauses = iter(_PAUSES)
                 if not _waits(turn, error):
                     # One turn's fault must not stop the others.
                     failures += 1
@@ -178,8 +178,7 @@ class Tries:
                 self._counters["turns_done"] += 1
                 return True
             recovered = True
-            await asyncio.sleep(pause)
-            pause = min(pause * 2, _LONGEST_PAUSE)
+            await asyncio.sleep(next(pauses))
         return turn.status is TurnStatus.DONE or await self._give_up(turn)
 
     async def _give_up(self, turn: Turn) -> bool:
@@ -191,7 +190,7 @@ class Tries:
                 if not _waits(turn, error):
                     log.error("a turn could not be ended", turn=turn.turn_id, exc_info=error)
                     return False
-                await asyncio.sleep(_LONGEST_PAUSE)
+                await asyncio.sleep(_PAUSES.longest)
             else:
                 return True
 
