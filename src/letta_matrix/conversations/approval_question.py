@@ -120,9 +120,10 @@ class Question:
 
     async def tell(self, *, allow: bool, message: str = "") -> None:
         """Tell the runtime, as often as it takes."""
-        pauses = iter(_PAUSES)
-        while not await self._try_to_tell(allow=allow, message=message):
-            await asyncio.sleep(next(pauses))
+        for pause in _PAUSES:
+            if await self._try_to_tell(allow=allow, message=message):
+                break
+            await asyncio.sleep(pause)
         self.told = True
 
     async def _try_to_tell(self, *, allow: bool, message: str) -> bool:
