@@ -4,7 +4,7 @@ see of it."""
 import asyncio
 import json
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import structlog
@@ -23,7 +23,7 @@ from letta_matrix.runtimes.faults import RuntimeFault, RuntimeUnavailable
 from letta_matrix.runtimes.protocol import AgentRuntime, ApprovalRequested, TurnRequest
 from letta_matrix.store.agents import AgentDirectory
 from letta_matrix.store.approvals import Approval, ApprovalStatus, ApprovalStore
-from letta_matrix.store.outbox import Outbox, OutboxEntry, OutboxKind
+from letta_matrix.store.outbox import Outbox, OutboxEntry
 
 log = structlog.get_logger()
 
@@ -53,20 +53,6 @@ class Question:
     # Held while the reply's events change: what is cut short there has an unknown outcome.
     posting: asyncio.Lock = field(default_factory=asyncio.Lock)
     task: asyncio.Task[None] | None = None
-
-    async def post(
-        self, markdown: str, approval: Approval, store: ApprovalStore, pings: Collection[str]
-    ) -> OutboxEntry:
-        """The event that asks, posted together with the row unless both are there; it pings the
-        users in `pings`."""
-        async with self.posting:
-            return await self.reply.beside.post(
-                OutboxKind.APPROVAL,
-                self.key,
-                markdown,
-                lambda _: store.insert(approval),
-                pings=pings,
-            )
 
     async def show(self, entry: OutboxEntry, markdown: str) -> None:
         """Make the event that asks say `markdown` for good."""

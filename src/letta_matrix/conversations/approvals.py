@@ -191,7 +191,12 @@ class Approvals:
             )
         question.approval = approval
         pings = await self._pings(question, approval) if text is not None else []
-        entry = await question.post(text or words.outcome(approval), approval, self.store, pings)
+        markdown, key, asked = text or words.outcome(approval), question.key, approval
+        async with question.posting:
+            # Posted together with its row, unless both are there.
+            entry = await question.reply.beside.post(
+                OutboxKind.APPROVAL, key, markdown, lambda _: self.store.insert(asked), pings=pings
+            )
         if entry.event_id is None:
             approval = await self._doubt(approval, words.UNSEEN)
         else:

@@ -234,15 +234,15 @@ class Router:
 
     def _invited(self, event: RawEvent) -> list[Turn]:
         user_id = event.get("state_key")
-        if Event(event).membership != "invite":
-            return []
-        if not isinstance(user_id, str) or not self.is_ours(user_id):
+        is_invite = Event(event).membership == "invite"
+        if not is_invite or not isinstance(user_id, str) or not self.is_ours(user_id):
             return []
         agent = self._directory.by_user(user_id)
-        is_line = self.portals.is_line(user_id)
-        if agent is None and user_id != self._config.bot_user_id and not is_line:
-            return []
-        if agent is not None and agent.status is AgentStatus.REMOVED:
+        if agent is not None:
+            is_one = agent.status is not AgentStatus.REMOVED
+        else:
+            is_one = user_id == self._config.bot_user_id or self.portals.is_line(user_id)
+        if not is_one:
             return []
         room_id = str(event["room_id"])
         is_home = agent is not None and agent.room_id == room_id
