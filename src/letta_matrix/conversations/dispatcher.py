@@ -199,8 +199,11 @@ class Dispatcher:
     ) -> InboxEntry | None:
         if self._router.portals.is_of_network(event.get("sender")):
             # Of who talks on other networks nothing counts but what the portal policy says.
-            entry = self._router.amends(event)
-            return entry or self._put_off(self._router.route(event), NOTHING)
+            if (amending := self._router.amends(event)) is not None:
+                return amending
+            # Nobody of a network is heard in a room that is not known to be a portal yet.
+            unclear = not self._router.portals.is_portal(event.get("room_id"))
+            return self._put_off(self._router.route(event), NOTHING, unclear=unclear)
         if (answer := self.takes(event)) is not None:
             taken.append(answer)
             return entry_for(event, InboxState.ROUTED)
@@ -214,11 +217,13 @@ class Dispatcher:
         refers = await self.refers(event, until)
         return self._put_off(self._router.route(event, refers), refers)
 
-    def _put_off(self, entry: InboxEntry | None, refers: Refers) -> InboxEntry | None:
+    def _put_off(
+        self, entry: InboxEntry | None, refers: Refers, *, unclear: bool = False
+    ) -> InboxEntry | None:
         if entry is not None and entry.turns:
             entry.turns = self._loops.allowed(entry.turns)
             entry.state = entry.state if entry.turns else InboxState.REFUSED
-        return entry and self._openings.put_off(entry, refers)
+        return entry and self._openings.put_off(entry, refers, unclear=unclear)
 
     def _amend(self, amended: Amended, new: Sequence[Turn]) -> None:
         """Tell of an amendment, with the turns as this process has them."""

@@ -67,11 +67,13 @@ class Invitations:
         dispatcher = self._dispatcher()
         async with dispatcher.opening(turn.room_id):
             history = await _said_since(turn, intent)
+            # Before the room is known: what cannot be looked at yet is not to be heard as if it
+            # were no portal.
+            await self._look(turn.room_id, user_id)
             people = self._rooms.people_in(turn.room_id) or ()
             await self._rooms.joined(
                 turn.room_id, user_id, direct=len(people) <= 1, since=turn.sent_at
             )
-            await self._look(turn.room_id, user_id)
             await dispatcher.room_known(turn.room_id, history, turn.agent_id)
         await self._finish_answers(turn.room_id, intent)
         await self._entered(turn, intent)
