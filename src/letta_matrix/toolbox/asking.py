@@ -9,7 +9,6 @@ from typing import Annotated, Any, NotRequired
 import structlog
 from mautrix.errors import MatrixRequestError
 from pydantic import Field
-from typing_extensions import TypedDict
 
 from letta_matrix.access.faults import ToolError
 from letta_matrix.access.principal import Scope
@@ -20,14 +19,16 @@ from letta_matrix.matrix.events import Event
 from letta_matrix.matrix.homeserver import HomeserverUnavailable
 from letta_matrix.store.agents import AgentDirectory
 from letta_matrix.store.places import Place
-from letta_matrix.toolbox.naming import OptionalEvent, OptionalRoom, living_room
+from letta_matrix.toolbox.naming import living_room
 from letta_matrix.toolbox.progress import telling
 from letta_matrix.toolbox.questions import KEYS, Answer, Question, Questions
-from letta_matrix.toolbox.results import UNTRUSTED, cut
+from letta_matrix.toolbox.results import UNTRUSTED, OfEvent, cut
 from letta_matrix.toolbox.tool import (
     LONGEST_WAIT,
     Caller,
     Line,
+    OptionalEvent,
+    OptionalRoom,
     Result,
     WriteParams,
     tool,
@@ -73,12 +74,10 @@ class AskHuman(WriteParams):
     timeout_seconds: float = Field(240.0, ge=1, le=LONGEST_WAIT, description="how long to wait")
 
 
-class HumanAnswer(TypedDict):
+class HumanAnswer(OfEvent):
     """What somebody answered: `option` counts from 1 and is there for the options alone;
     `answer` is null if nobody did."""
 
-    room_id: str
-    event_id: str
     answer: str | None
     option: NotRequired[int]
     by: NotRequired[str]

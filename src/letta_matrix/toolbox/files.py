@@ -14,9 +14,9 @@ from letta_matrix.common.audio_headers import audio_seconds, audio_type
 from letta_matrix.common.image_headers import Shape, image_shape
 from letta_matrix.matrix.content import MARKER, content_size, text_content
 from letta_matrix.matrix.splitting import CONTENT_LIMIT
-from letta_matrix.toolbox.tool import Caller, Result, RoomRef, WriteParams, tool
+from letta_matrix.toolbox.tool import Caller, Result, RoomWriteParams, tool
 from letta_matrix.toolbox.uploads import Attachment, Posted, file_of, post, safe_name
-from letta_matrix.toolbox.writing import ROOM, fitting, spoken
+from letta_matrix.toolbox.writing import fitting, spoken
 
 _MEDIA_TYPE = re.compile(r"[A-Za-z0-9][\w.+-]{0,99}/[A-Za-z0-9][\w.+-]{0,99}", re.ASCII)
 _IMAGES = {"image/png", "image/jpeg", "image/gif", "image/webp"}
@@ -43,8 +43,7 @@ _BASE64 = "its bytes in base64, at most 5 MB"
 _MXC = "instead: mxc://... of a file that is on Matrix"
 
 
-class UploadFile(WriteParams):
-    room_id: RoomRef = Field(description=ROOM)
+class UploadFile(RoomWriteParams):
     name: str = Field(min_length=1, max_length=1000, description="file name, such as notes.md")
     content: str = Field("", description="the file's text")
     content_base64: str = Field("", description="instead of content: the file's bytes in base64")
@@ -52,8 +51,7 @@ class UploadFile(WriteParams):
     media_type: str = Field("", description="such as text/markdown; default: by the name")
 
 
-class SendImage(WriteParams):
-    room_id: RoomRef = Field(description=ROOM)
+class SendImage(RoomWriteParams):
     content_base64: str = Field("", description=f"PNG, JPEG, GIF or WebP: {_BASE64}")
     mxc: str = Field("", max_length=600, description=_MXC)
     name: str = Field("image", min_length=1, max_length=1000, description="file name")
@@ -62,8 +60,7 @@ class SendImage(WriteParams):
     )
 
 
-class SendVoice(WriteParams):
-    room_id: RoomRef = Field(description=ROOM)
+class SendVoice(RoomWriteParams):
     content_base64: str = Field("", description=f"best Ogg Opus: {_BASE64}")
     mxc: str = Field("", max_length=600, description=_MXC)
     duration_seconds: float = Field(

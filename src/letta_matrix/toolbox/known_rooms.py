@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from letta_matrix.common import clock
+from letta_matrix.common.side_by_side import side_by_side
 from letta_matrix.matrix.arrivals import Arrivals
 from letta_matrix.matrix.intent import Intent
 
@@ -16,7 +17,6 @@ _MEMBER_FOR = 10.0
 
 _MOST = 5_000
 _SHOWN = 4
-_AT_ONCE = 8
 _ON_CARDS = ("m.room.name", "m.room.canonical_alias", "m.room.member")
 
 
@@ -92,13 +92,10 @@ class KnownRooms:
         return True
 
     async def _cards_of(self, intent: Intent, room_ids: Iterable[str]) -> dict[str, Card]:
-        gate = asyncio.Semaphore(_AT_ONCE)
-
         async def card(room_id: str) -> tuple[str, Card]:
-            async with gate:
-                return room_id, await self.card(intent, room_id)
+            return room_id, await self.card(intent, room_id)
 
-        return dict(await asyncio.gather(*map(card, room_ids)))
+        return dict(await side_by_side(card, room_ids))
 
     def _changed(self, event: Mapping[str, Any]) -> None:
         kind, room_id = event.get("type"), event.get("room_id")

@@ -15,18 +15,17 @@ from letta_matrix.matrix.events import Event, RawEvent
 from letta_matrix.matrix.polls import KEYS, MOST_OPTIONS, POLL, STARTS, TEXT, first_of, text_of
 from letta_matrix.matrix.power_levels import creators, level_of, needed_for
 from letta_matrix.toolbox.naming import room_of
-from letta_matrix.toolbox.results import UNTRUSTED, cut
+from letta_matrix.toolbox.results import UNTRUSTED, OfEvent, cut
 from letta_matrix.toolbox.tool import (
     Caller,
     EventId,
     Line,
-    Params,
     Result,
-    RoomRef,
-    WriteParams,
+    RoomParams,
+    RoomWriteParams,
     tool,
 )
-from letta_matrix.toolbox.writing import ROOM, existing, marker_of, send_once
+from letta_matrix.toolbox.writing import existing, marker_of, send_once
 
 _START, _RESPONSE, _END = f"{POLL}.start", f"{POLL}.response", f"{POLL}.end"
 _RESPONSES = (_RESPONSE, "m.poll.response")
@@ -39,8 +38,7 @@ _MOST_VOTES = 1_000
 _SHOWN = 400
 
 
-class CreatePoll(WriteParams):
-    room_id: RoomRef = Field(description=ROOM)
+class CreatePoll(RoomWriteParams):
     question: Line = Field(max_length=1_000)
     options: list[Annotated[Line, Field(max_length=300)]] = Field(
         min_length=2, max_length=MOST_OPTIONS
@@ -49,19 +47,12 @@ class CreatePoll(WriteParams):
     hidden: bool = Field(False, description="show results only once it is closed")
 
 
-class ClosePoll(WriteParams):
-    room_id: RoomRef = Field(description=ROOM)
+class ClosePoll(RoomWriteParams):
     event_id: EventId = Field(description="your poll ($...)")
 
 
-class ReadPoll(Params):
-    room_id: RoomRef = Field(description=ROOM)
+class ReadPoll(RoomParams):
     event_id: EventId = Field(description="the poll ($...)")
-
-
-class Started(TypedDict):
-    room_id: str
-    event_id: str
 
 
 class Option(TypedDict):
@@ -69,11 +60,9 @@ class Option(TypedDict):
     votes: int
 
 
-class Poll(TypedDict):
+class Poll(OfEvent):
     """How a poll stands; `note` is there if not all votes could be counted."""
 
-    room_id: str
-    event_id: str
     untrusted: str
     question: str
     options: list[Option]
@@ -86,7 +75,7 @@ class Closed(Poll):
     end_event_id: str
 
 
-@tool("matrix_create_poll", "Create a poll", Scope.WRITE, Started)
+@tool("matrix_create_poll", "Create a poll", Scope.WRITE, OfEvent)
 async def create_poll(caller: Caller, params: CreatePoll) -> Result:
     """Put a question with options to the vote in a room."""
     if len(set(params.options)) < len(params.options):

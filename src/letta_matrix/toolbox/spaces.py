@@ -12,8 +12,7 @@ from letta_matrix.matrix.errors import refusal
 from letta_matrix.matrix.intent import Intent
 from letta_matrix.toolbox.naming import living_room
 from letta_matrix.toolbox.results import cut
-from letta_matrix.toolbox.tool import Caller, Result, RoomRef, WriteParams, tool
-from letta_matrix.toolbox.writing import ROOM
+from letta_matrix.toolbox.tool import ROOM, Caller, Result, RoomRef, WriteParams, tool
 
 
 class AddToSpace(WriteParams):

@@ -13,8 +13,9 @@ from letta_matrix.access.principal import Principal, Scope
 from letta_matrix.matrix.formatting import clean_text
 from letta_matrix.matrix.intent import Intent
 from letta_matrix.matrix.transactions import txn_id
+from letta_matrix.store.agents import Agent, AgentStatus
 from letta_matrix.store.places import Place
-from letta_matrix.toolbox.known_rooms import KnownRooms
+from letta_matrix.toolbox.house import House
 from letta_matrix.toolbox.notes import Notes
 
 LONGEST_WAIT = 280.0
@@ -27,27 +28,68 @@ Progress = Callable[[float, float, str], Awaitable[None]]
 """Told how far a long call is: done and total in seconds, and a line for people."""
 
 
+_Stripped = Annotated[str, StringConstraints(strip_whitespace=True)]
+
+
+def _clean(value: str) -> str:
+    if clean_text(value) != value:
+        raise ValueError("should have no control characters")
+    return value
+
+
+_CLEAN = AfterValidator(_clean)
+
+_EVENT, _USER = r"\$\S{1,254}", r"@[^:\s]{1,250}:\S{1,250}"
+
+OptionalRoom = Annotated[_Stripped, Field(max_length=255), _CLEAN]
+RoomRef = Annotated[_Stripped, Field(min_length=1, max_length=255), _CLEAN]
+"""How a room is named: `!id`, `#alias`, or its exact name among the caller's rooms. What is
+optional may be ""."""
+
+OptionalEvent = Annotated[_Stripped, Field(pattern=f"^({_EVENT})?$"), _CLEAN]
+EventId = Annotated[_Stripped, Field(pattern=f"^{_EVENT}$"), _CLEAN]
+
+OptionalUser = Annotated[_Stripped, Field(pattern=f"^({_USER})?$", max_length=255), _CLEAN]
+UserRef = Annotated[_Stripped, Field(pattern=f"^{_USER}$", max_length=255), _CLEAN]
+"""A Matrix user id."""
+
+Words = Annotated[_Stripped, _CLEAN]
+"""Text of one or several lines, or ""."""
+
+Line = Annotated[_Stripped, Field(min_length=1), _CLEAN]
+
+Markdown = Annotated[str, StringConstraints(min_length=1, max_length=100_000)]
+
+After = Annotated[int, Field(ge=0, description="`next` of an earlier answer")]
+"""Where a page of a list begins."""
+
+ROOM = "room id (!...), alias (#...) or exact name"
+
+
 class Params(BaseModel):
     """The arguments of a tool; none beside the declared ones."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-def clean(value: str) -> str:
-    """An argument as it is. Raises ValueError for control characters."""
-    if clean_text(value) != value:
-        raise ValueError("should have no control characters")
-    return value
+class RoomParams(Params):
+    """The arguments of a tool that looks at a room."""
+
+    room_id: RoomRef = Field(description=ROOM)
 
 
 class WriteParams(Params):
     """The arguments of a tool that changes something: it does so once for a `transaction_id`."""
 
     transaction_id: Annotated[
-        str, StringConstraints(max_length=200, pattern=r"^[\x21-\x7e]*$"), AfterValidator(clean)
+        str, StringConstraints(max_length=200, pattern=r"^[\x21-\x7e]*$"), _CLEAN
     ] = Field(
         "", description="any text of your own; a call that comes again with it does nothing more"
     )
+
+
+class RoomWriteParams(RoomParams, WriteParams):
+    """The arguments of a tool that changes something in a room."""
 
 
 P = TypeVar("P", bound=Params)
@@ -77,8 +119,7 @@ class Caller:
     principal: Principal
     intent: Intent
     request_id: str
-    refuses: Callable[[Intent, str], Awaitable[bool]]
-    known: KnownRooms
+    house: House
     conversation_id: str = ""
     place: Place | None = None
     turn_id: str = ""
@@ -98,13 +139,24 @@ class Caller:
     def user_id(self) -> str:
         return self.intent.user_id
 
+    async def refuses(self, room_id: str) -> bool:
+        """Whether a room, which it may be in or not, is not for it to act in."""
+        return await self.house.visits.refuses(self.intent, room_id)
+
     async def rooms(self) -> list[str]:
         """The rooms it is in and may act in."""
         joined = await self.intent.joined_rooms()
+        permitted = filter(self.principal.may_act_in, joined)
+        return [room_id for room_id in permitted if not await self.refuses(room_id)]
+
+    def agents(self) -> list[Agent]:
+        """The active agents that it may know of."""
+        may_act_in = self.principal.may_act_in
         return [
-            room_id
-            for room_id in joined
-            if self.principal.may_act_in(room_id) and not await self.refuses(self.intent, room_id)
+            agent
+            for agent in self.house.directory.all()
+            if agent.status is AgentStatus.ACTIVE
+            and (agent.agent_id == self.agent_id or may_act_in(agent.room_id or ""))
         ]
 
     def noted(self, name: str) -> Any:
@@ -230,28 +282,3 @@ class _Untitled(GenerateJsonSchema):
 
     def field_title_should_be_set(self, schema: Any) -> bool:
         return False
-
-
-RoomRef = Annotated[
-    str,
-    StringConstraints(strip_whitespace=True, min_length=1, max_length=255),
-    AfterValidator(clean),
-]
-"""How a room is named: `!id`, `#alias`, or its exact name among the caller's rooms."""
-
-EventId = Annotated[
-    str,
-    StringConstraints(strip_whitespace=True, pattern=r"^\$\S{1,254}$"),
-    AfterValidator(clean),
-]
-
-UserRef = Annotated[
-    str,
-    StringConstraints(strip_whitespace=True, pattern=r"^@[^:\s]{1,250}:\S{1,250}$", max_length=255),
-    AfterValidator(clean),
-]
-"""A Matrix user id."""
-
-Line = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1), AfterValidator(clean)]
-
-Markdown = Annotated[str, StringConstraints(min_length=1, max_length=100_000)]

@@ -7,13 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import NotRequired
 
-from typing_extensions import TypedDict
-
 from letta_matrix.access.faults import Fault, ToolError
 from letta_matrix.matrix.formatting import clean_text
 from letta_matrix.matrix.homeserver import HomeserverUnavailable
 from letta_matrix.matrix.media import MediaFault, download
 from letta_matrix.toolbox.naming import not_in, room_of
+from letta_matrix.toolbox.results import OfEvent
 from letta_matrix.toolbox.tool import Caller
 from letta_matrix.toolbox.writing import GIVE_UP_AFTER, marker_of
 
@@ -48,11 +47,9 @@ class Attachment:
         return {"mimetype": self.media_type, **size, **self.details}
 
 
-class Posted(TypedDict):
+class Posted(OfEvent):
     """`bytes` is missing where only the first ones were looked at."""
 
-    room_id: str
-    event_id: str
     name: str
     bytes: NotRequired[int]
 
