@@ -5,6 +5,7 @@ import threading
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 from sqlalchemy import Connection
 
 from letta_matrix.store.database import Database, database_url
@@ -64,3 +65,22 @@ async def test_who_shows_a_token_waits_for_no_write(
     assert await store.revoke("a1", 7.0)
     assert await store.get("a1") == replace(TOKEN, revoked_at=7.0)
     await store.close()
+
+
+async def test_a_token_is_looked_up_again_once_anybody_has_written(
+    database: Database, database_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = database_url(f"sqlite:///{database_file}", database_file.parent)
+    reader, other = Database(url), Database(url)
+    store, glances = TokenStore(database, reader), []
+    glance = reader.glance
+    monkeypatch.setattr(reader, "glance", lambda work: glances.append(work) or glance(work))
+    await store.add(TOKEN)
+    assert [await store.get("a1") for _ in range(3)] == [TOKEN] * 3
+    assert await store.get("a9") is await store.get("a9") is None
+    assert len(glances) == 3, "what is not there may be made"
+    assert await TokenStore(other).revoke("a1", 7.0)
+    assert await store.get("a1") == replace(TOKEN, revoked_at=7.0)
+    assert len(glances) == 4
+    await store.close()
+    await other.close()

@@ -388,3 +388,28 @@ async def test_names_in_calls_of_no_transaction_are_not_kept(
         await ledger.run(entry(None), work, notes=named)
     await noted(ledger, store)
     assert [one.result for one in await store.newest(9)] == [None]
+
+
+async def test_a_short_call_of_no_transaction_is_stored_once_and_a_long_one_as_it_runs(
+    ledger: Ledger, store: AuditStore, monkeypatch: pytest.MonkeyPatch, clock: Clock
+) -> None:
+    ends: list[Any] = []
+    end = store.end
+    monkeypatch.setattr(store, "end", lambda *a, **k: ends.append(a) or end(*a, **k))
+    assert await ledger.run(entry(None), Job()) == SENT
+    assert await noted(ledger, store) == [("ok", "$1")]
+    assert ends == []
+    job = Job()
+    job.gate.clear()
+    call = asyncio.create_task(ledger.run(entry(None), job))
+    await job.begun.wait()
+    clock.advance(ledger_module._BESIDE)
+
+    async def stored() -> bool:
+        return [one.outcome for one in await store.newest(9)] == [None, "ok"]
+
+    await eventually(stored)
+    job.gate.set()
+    assert await call == SENT
+    assert await noted(ledger, store) == [("ok", "$1")] * 2
+    assert len(ends) == 1

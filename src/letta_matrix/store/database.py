@@ -7,7 +7,7 @@ import sqlite3
 import sys
 from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -144,6 +144,17 @@ class Database:
         """
         with self._faults(), self._engine.connect() as connection:
             return work(connection)
+
+    def version(self) -> int | None:
+        """A number that stays until somebody else, another connection of ours too, has written;
+        to be asked as `glance` is, in a tenth of its time. None where it cannot be told."""
+        try:
+            with closing(self._engine.raw_connection()) as connection:
+                cursor = connection.cursor()
+                cursor.execute("PRAGMA data_version")
+                return int(cursor.fetchone()[0])
+        except (sqlite3.Error, DBAPIError):
+            return None
 
     def _check_place(self) -> None:
         # SQLite goes on in a file that has no name any more, and all of it would be lost.

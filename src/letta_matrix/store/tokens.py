@@ -43,6 +43,8 @@ class TokenStore:
     def __init__(self, database: Database, reader: Database | None = None) -> None:
         self._database = database
         self._reader = reader
+        self._version: int | None = None
+        self._read: dict[str, AccessToken] = {}
 
     @property
     def trouble(self) -> Trouble | None:
@@ -59,9 +61,18 @@ class TokenStore:
     async def get(self, token_id: str) -> AccessToken | None:
         if self._reader is None:
             return next(iter(await self._find(tokens.c.token_id == token_id)), None)
+        version = self._reader.version()
+        if version is None or version != self._version:
+            self._version, self._read = version, {}
+        elif token_id in self._read:
+            # Nobody has written anything since.
+            return self._read[token_id]
         wanted = {"wanted": token_id}
         row = self._reader.glance(lambda db: db.execute(_ONE, wanted).mappings().first())
-        return None if row is None else _token(dict(row))
+        if row is None:
+            return None
+        self._read[token_id] = token = _token(dict(row))
+        return token
 
     async def all(self) -> list[AccessToken]:
         """Every token, revoked ones too, the oldest first."""
