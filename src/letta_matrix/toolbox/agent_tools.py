@@ -10,9 +10,10 @@ from typing_extensions import TypedDict
 
 from letta_matrix.access.principal import Scope
 from letta_matrix.store.agents import Agent
+from letta_matrix.toolbox.arguments import After
 from letta_matrix.toolbox.finding import find_agent
 from letta_matrix.toolbox.results import UNTRUSTED, Page, cut, filled, fit_items
-from letta_matrix.toolbox.tool import After, Caller, Line, Params, Result, tool
+from letta_matrix.toolbox.tool import Caller, Line, Params, Result, tool
 
 AGENT = "the agent's name, agent id or Matrix user id"
 

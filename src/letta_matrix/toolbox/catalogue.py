@@ -17,7 +17,6 @@ from letta_matrix.toolbox import (
     room_making,
     room_settings,
     searching,
-    spaces,
     unread,
     waiting,
     writing,
@@ -27,7 +26,7 @@ from letta_matrix.toolbox.tool import Tool, tools_in
 
 _SAYING = writing, editing, markers, files, polls
 _LOOKING = history, searching, unread, reading, room_info, downloads
-_ROOMS = guests, room_making, room_settings, spaces
+_ROOMS = guests, room_making, room_settings
 _AGENTS = agent_tools, messaging
 
 

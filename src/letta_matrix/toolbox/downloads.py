@@ -20,17 +20,10 @@ from letta_matrix.matrix.media import (
     NoMediaAddress,
     download,
 )
+from letta_matrix.toolbox.arguments import ROOM, OptionalEvent, OptionalRoom
 from letta_matrix.toolbox.naming import joined_room
 from letta_matrix.toolbox.results import LIMIT, UNTRUSTED, cut, size
-from letta_matrix.toolbox.tool import (
-    ROOM,
-    Caller,
-    OptionalEvent,
-    OptionalRoom,
-    Params,
-    Result,
-    tool,
-)
+from letta_matrix.toolbox.tool import Caller, Params, Result, tool
 from letta_matrix.toolbox.writing import existing
 
 MAX_BYTES = 1_000_000
@@ -81,12 +74,8 @@ class _File(NamedTuple):
 @tool("matrix_download_media", "Download a file", Scope.READ, Media, read_only=True)
 async def download_media(caller: Caller, params: DownloadMedia) -> Result:
     """Read a file or an image of a message, as text or base64, up to 1 MB."""
-    file, intent = await _file(caller, params), caller.intent
-    try:
-        data = await download(intent.homeserver, intent.user_id, file.mxc, MAX_BYTES)
-    except MediaFault as fault:
-        kind = _FAULTS.get(type(fault), Fault.REFUSED)
-        raise ToolError(f"The file could not be read: {fault}.", kind) from fault
+    file = await _file(caller, params)
+    data = await fetched(caller, file.mxc, MAX_BYTES, "The file", Fault.REFUSED)
     if params.offset > len(data):
         raise ToolError(f"`offset` should be at most {len(data)}, the size of the file.")
     return _told(file, data, params.offset, params.max_bytes)
@@ -105,6 +94,19 @@ async def _file(caller: Caller, params: DownloadMedia) -> _File:
         text = "Your token is for some rooms: name the file by `room_id` and `event_id`."
         raise ToolError(text, Fault.FORBIDDEN)
     return _File(params.mxc, {})
+
+
+async def fetched(
+    caller: Caller, mxc: str, most: int, what: str, refused: Fault, *, cut: bool = False
+) -> bytes:
+    """The bytes behind an address, only the first `most` with `cut`. Raises ToolError that calls
+    it `what`; `refused` is its kind where the homeserver says no."""
+    intent = caller.intent
+    try:
+        return await download(intent.homeserver, intent.user_id, mxc, most, cut=cut)
+    except MediaFault as fault:
+        kind = _FAULTS.get(type(fault), refused)
+        raise ToolError(f"{what} could not be read: {fault}.", kind) from fault
 
 
 def attached_to(event: Mapping[str, Any]) -> tuple[str, dict[str, object]]:

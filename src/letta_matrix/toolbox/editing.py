@@ -12,9 +12,10 @@ from letta_matrix.common.json_fields import mapping
 from letta_matrix.matrix.content import edit_content
 from letta_matrix.matrix.events import Event
 from letta_matrix.matrix.formatting import clean_text
+from letta_matrix.toolbox.arguments import RoomWriteParams
 from letta_matrix.toolbox.naming import room_of
 from letta_matrix.toolbox.results import OfEvent
-from letta_matrix.toolbox.tool import Caller, EventId, Markdown, Result, RoomWriteParams, tool
+from letta_matrix.toolbox.tool import Caller, EventId, Markdown, Result, tool
 from letta_matrix.toolbox.writing import (
     GIVE_UP_AFTER,
     existing,

@@ -12,6 +12,7 @@ from letta_matrix.access.faults import Fault, ToolError
 from letta_matrix.access.principal import Scope
 from letta_matrix.matrix.identifiers import is_ours
 from letta_matrix.matrix.intent import Intent
+from letta_matrix.toolbox.arguments import RoomRef, RoomWriteParams, Words
 from letta_matrix.toolbox.naming import (
     living_room,
     permitted_room,
@@ -20,16 +21,7 @@ from letta_matrix.toolbox.naming import (
     successor_of,
 )
 from letta_matrix.toolbox.results import UNTRUSTED, cut, filled
-from letta_matrix.toolbox.tool import (
-    Caller,
-    Result,
-    RoomRef,
-    RoomWriteParams,
-    UserRef,
-    Words,
-    WriteParams,
-    tool,
-)
+from letta_matrix.toolbox.tool import Caller, Result, UserRef, WriteParams, tool
 
 _NAME = 200
 _JOINING = 45.0

@@ -15,11 +15,12 @@ from letta_matrix.common.json_fields import Json
 from letta_matrix.matrix.events import Event
 from letta_matrix.matrix.intent import Intent
 from letta_matrix.matrix.room_reading import Page
+from letta_matrix.toolbox.arguments import RoomParams
 from letta_matrix.toolbox.naming import not_in, room_of
 from letta_matrix.toolbox.paging import collect
 from letta_matrix.toolbox.results import UNTRUSTED, filled, fit_texts
 from letta_matrix.toolbox.timeline import FILTER, Message, as_edited, entry, is_message
-from letta_matrix.toolbox.tool import Caller, EventId, Result, RoomParams, tool
+from letta_matrix.toolbox.tool import Caller, EventId, Result, tool
 from letta_matrix.toolbox.writing import existing
 
 NOTE = "Long texts are cut; ask for fewer messages to read more of each."

@@ -5,7 +5,7 @@ import hashlib
 import json
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from weakref import WeakValueDictionary
 
 import structlog
@@ -45,8 +45,25 @@ Work = Callable[[bool], Awaitable[Result]]
 
 Mirror = Callable[[AuditEntry], None]
 
-_Told = asyncio.Future[Result]
 _Beginning = asyncio.Task[tuple[AuditEntry, bool]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    entry: AuditEntry
+    work: Work
+    waits: bool
+    notes: Notes | None
+    told: asyncio.Future[Result]
+
+    def tell(self, outcome: Result | Exception) -> None:
+        """Tell the caller, unless it is gone or knows already."""
+        if self.told.done():
+            return
+        if isinstance(outcome, Exception):
+            self.told.set_exception(outcome)
+        else:
+            self.told.set_result(outcome)
 
 
 class Ledger:
@@ -85,13 +102,13 @@ class Ledger:
         """
         if self._closed:
             raise ToolError(_STOPPING, Fault.UNAVAILABLE)
-        told: _Told = asyncio.get_running_loop().create_future()
-        task = self._running.start(self._carry_out(entry, work, told, notes, waits=waits))
+        call = _Call(entry, work, waits, notes, asyncio.get_running_loop().create_future())
+        task = self._running.start(self._carry_out(call))
         for group in (self._calls, self._waiting) if waits else (self._calls,):
             group.add(task)
             task.add_done_callback(group.discard)
         try:
-            return await told
+            return await call.told
         except asyncio.CancelledError:
             if waits:
                 task.cancel()
@@ -110,29 +127,22 @@ class Ledger:
         while self._running:
             await asyncio.wait(self._running)
 
-    async def _carry_out(
-        self,
-        entry: AuditEntry,
-        work: Work,
-        told: _Told,
-        notes: Notes | None,
-        *,
-        waits: bool,
-    ) -> None:
+    async def _carry_out(self, call: _Call) -> None:
         try:
-            async with self._door(entry):
-                await self._once(entry, work, told, notes)
+            async with self._door(call.entry):
+                await self._once(call)
         except asyncio.CancelledError:
-            if waits:
+            if call.waits:
                 # A runtime that is told nothing asks again after the start.
-                told.cancel()
-            _tell(told, ToolError(_STOPPING, Fault.UNAVAILABLE))
+                call.told.cancel()
+            call.tell(ToolError(_STOPPING, Fault.UNAVAILABLE))
             raise
         except (ToolError, StoreUnavailable) as error:
-            _tell(told, error)
+            call.tell(error)
         except Exception as error:
-            log.error("a call failed", principal=entry.principal, tool=entry.tool, exc_info=error)
-            _tell(told, ToolError(_BROKEN, Fault.FAILED))
+            principal, tool = call.entry.principal, call.entry.tool
+            log.error("a call failed", principal=principal, tool=tool, exc_info=error)
+            call.tell(ToolError(_BROKEN, Fault.FAILED))
 
     def _door(self, entry: AuditEntry) -> asyncio.Lock | nullcontext[None]:
         """What calls of one transaction go through one by one."""
@@ -140,7 +150,8 @@ class Ledger:
             return nullcontext()
         return self._doors.setdefault((entry.principal, entry.transaction_id), asyncio.Lock())
 
-    async def _once(self, entry: AuditEntry, work: Work, told: _Told, notes: Notes | None) -> None:
+    async def _once(self, call: _Call) -> None:
+        entry, notes = call.entry, call.notes
         over: asyncio.Future[AuditEntry] = asyncio.get_running_loop().create_future()
         beginning = asyncio.create_task(self._begin(entry, over))
         again = False
@@ -148,7 +159,7 @@ class Ledger:
             known, is_new = await beginning
             _check_same(entry, known)
             if known.outcome == OK and known.result is not None:
-                _tell(told, known.result)
+                call.tell(known.result)
                 return
             again = not is_new
             if notes is not None:
@@ -156,13 +167,13 @@ class Ledger:
         outcome: str = CANCELLED
         result: Result = {}
         try:
-            result = await work(again)
+            result = await call.work(again)
             outcome = OK
             # Told before it is noted: if that fails, a retry finds what was done.
-            _tell(told, result)
+            call.tell(result)
         except ToolError as error:
             outcome = error.fault
-            _tell(told, error)
+            call.tell(error)
         except Exception:
             outcome = Fault.FAILED
             raise
@@ -237,16 +248,6 @@ def _check_same(entry: AuditEntry, known: AuditEntry) -> None:
 def _cancel(tasks: Iterable[asyncio.Task[None]]) -> None:
     for task in list(tasks):
         task.cancel()
-
-
-def _tell(told: _Told, outcome: Result | Exception) -> None:
-    """Tell the caller, unless it is gone or knows already."""
-    if told.done():
-        return
-    if isinstance(outcome, Exception):
-        told.set_exception(outcome)
-    else:
-        told.set_result(outcome)
 
 
 def _text(value: object) -> str | None:

@@ -7,9 +7,10 @@ from typing_extensions import TypedDict
 
 from letta_matrix.access.faults import Fault, ToolError
 from letta_matrix.access.principal import Scope
+from letta_matrix.toolbox.arguments import OptionalEvent, RoomWriteParams
 from letta_matrix.toolbox.naming import not_in, room_of
 from letta_matrix.toolbox.results import OfEvent, filled
-from letta_matrix.toolbox.tool import Caller, OptionalEvent, Result, RoomWriteParams, tool
+from letta_matrix.toolbox.tool import Caller, Result, tool
 from letta_matrix.toolbox.writing import existing
 
 

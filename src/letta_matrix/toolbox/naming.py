@@ -114,9 +114,11 @@ async def _by_alias(intent: Intent, alias: str) -> str:
 
 async def _by_name(caller: Caller, name: str) -> str:
     room_ids = await caller.rooms()
-    names = await caller.house.known.names(caller.intent, room_ids)
+    cards = await caller.house.known.cards(caller.intent, room_ids)
     # A room renamed a moment ago is not acted in by the name it had.
-    found = await _called(caller, name, [one for one in room_ids if names[one].strip() == name])
+    found = await _called(
+        caller, name, [one for one in room_ids if cards[one].name.strip() == name]
+    )
     found = found or await _called(caller, name, room_ids)
     if not found:
         raise ToolError(

@@ -10,9 +10,10 @@ from letta_matrix.access.faults import Fault, ToolError
 from letta_matrix.access.principal import Scope
 from letta_matrix.common.side_by_side import side_by_side
 from letta_matrix.matrix.formatting import clean_text
+from letta_matrix.toolbox.arguments import After, RoomParams
 from letta_matrix.toolbox.naming import not_in, room_of
 from letta_matrix.toolbox.results import UNTRUSTED, Page, cut, filled, first_of, fit_items
-from letta_matrix.toolbox.tool import After, Caller, Params, Result, RoomParams, UserRef, tool
+from letta_matrix.toolbox.tool import Caller, Params, Result, UserRef, tool
 
 _MOST_ROOMS = 50
 _MOST_TOLD = 100

@@ -27,7 +27,6 @@ from letta_matrix.store.database import StoreUnavailable
 from letta_matrix.store.outbox import Outbox
 from letta_matrix.store.rooms import Rooms
 from letta_matrix.store.turns import Turn, TurnStatus, TurnStore
-from letta_matrix.toolbox.arguments import parse
 from letta_matrix.toolbox.asking import Asking
 from letta_matrix.toolbox.catalogue import every_tool
 from letta_matrix.toolbox.house import House
@@ -79,7 +78,7 @@ class Toolbox:
         self.membership = self._house.membership
         self.questions = Questions(config)
         self.ledger = Ledger(audit)
-        self._asking = Asking(directory, self.questions, self.arrivals)
+        self._asking = Asking(self.questions)
         self.tools: Mapping[str, Tool[Any]] = every_tool(self._asking)
         self.operations = {one.name: one for one in operations}
         self.others: Tool[Any] = others_tool(self.tools_for)
@@ -151,7 +150,7 @@ class Toolbox:
         _check_permits(principal, operation)
         if transaction_id and issubclass(operation.params, WriteParams):
             arguments = {**arguments, "transaction_id": transaction_id}
-        params = parse(operation, arguments)
+        params = operation.parse(arguments)
         caller = self.caller(principal)
         if turn is not None:
             caller = replace(caller, turn_id=turn.turn_id, place=turn.place, speaker=turn.sender)
@@ -193,13 +192,13 @@ class Toolbox:
         self, principal: Principal, name: str, arguments: Mapping[str, object]
     ) -> tuple[Tool[Any], Params]:
         if name == OTHERS:
-            return self.others, parse(self.others, arguments)
+            return self.others, self.others.parse(arguments)
         tool = self.tools.get(name)
         if tool is None:
             known = ", ".join(one.name for one in self.tools_for(principal))
             raise ToolError(f"There is no tool {name!r}, only: {known}.", Fault.UNKNOWN_TOOL)
         _check_permits(principal, tool)
-        return tool, parse(tool, arguments)
+        return tool, tool.parse(arguments)
 
     async def _run(
         self, caller: Caller, tool: Tool[Any], params: Params, transaction_id: str, door: str

@@ -21,9 +21,10 @@ from letta_matrix.matrix.power_levels import (
     needed_for,
     needed_to_send,
 )
+from letta_matrix.toolbox.arguments import RoomParams
 from letta_matrix.toolbox.naming import joined_room
 from letta_matrix.toolbox.results import LIMIT, UNTRUSTED, cut, filled, size
-from letta_matrix.toolbox.tool import Caller, Result, RoomParams, tool
+from letta_matrix.toolbox.tool import Caller, Result, tool
 
 _TEXT = 1_000
 _ID = 255

@@ -1,4 +1,4 @@
-"""The tool that makes a room, once."""
+"""Tools that make a room, once, and put rooms into spaces."""
 
 from typing import Any, NotRequired
 
@@ -12,19 +12,12 @@ from letta_matrix.common.json_fields import mapping
 from letta_matrix.common.side_by_side import side_by_side
 from letta_matrix.matrix.content import MARKER
 from letta_matrix.matrix.errors import refusal
+from letta_matrix.matrix.intent import Intent
+from letta_matrix.toolbox.arguments import ROOM, OptionalRoom, RoomRef, Words
 from letta_matrix.toolbox.guests import invite_to
+from letta_matrix.toolbox.naming import living_room
 from letta_matrix.toolbox.results import cut, filled
-from letta_matrix.toolbox.spaces import link, space_of
-from letta_matrix.toolbox.tool import (
-    Caller,
-    Line,
-    OptionalRoom,
-    Result,
-    UserRef,
-    Words,
-    WriteParams,
-    tool,
-)
+from letta_matrix.toolbox.tool import Caller, Line, Result, UserRef, WriteParams, tool
 from letta_matrix.toolbox.writing import marker_of
 
 _SECONDS = 120.0
@@ -60,6 +53,19 @@ class Created(TypedDict):
     note: NotRequired[str]
 
 
+class AddToSpace(WriteParams):
+    space_id: RoomRef = Field(description="id, alias or exact name of the space")
+    room_id: RoomRef = Field(description=ROOM)
+
+
+class InSpace(TypedDict):
+    """`note` tells why the room itself does not name the space; it stands there all the same."""
+
+    space_id: str
+    room_id: str
+    note: NotRequired[str]
+
+
 @tool(_TOOL, "Create a room", Scope.ROOMS, Created, seconds=_SECONDS)
 async def create_room(caller: Caller, params: CreateRoom) -> Result:
     """Create a Matrix room, invite people and agents to it, put it into a space."""
@@ -67,13 +73,27 @@ async def create_room(caller: Caller, params: CreateRoom) -> Result:
         raise ToolError(
             "Your token is limited to its rooms, so you cannot create others.", Fault.FORBIDDEN
         )
-    space_id = await space_of(caller, params.in_space) if params.in_space else ""
+    space_id = await _space_of(caller, params.in_space) if params.in_space else ""
     room_id = await _made(caller) if caller.again else None
     room_id = room_id or await _make(caller, params)
     invited, refused = await _invite(caller, room_id, params.invite)
     await caller.house.membership.entered(caller.intent, room_id)
     told = filled(room_id=room_id, invited=invited, not_invited=refused)
     return told | (await _put_into(caller, space_id, room_id) if space_id else {})
+
+
+@tool("matrix_add_to_space", "Add a room to a space", Scope.ROOMS, InSpace, idempotent=True)
+async def add_to_space(caller: Caller, params: AddToSpace) -> Result:
+    """Put a Matrix room you are in into a space you may change."""
+    async with living_room(caller, params.room_id) as room_id:
+        pass
+    async with living_room(caller, params.space_id) as space_id:
+        await _check_space(caller.intent, params.space_id, space_id)
+        if space_id == room_id:
+            raise ToolError("A space cannot stand in itself.")
+        why_not = await _link(caller.intent, space_id, room_id)
+    result = {"space_id": space_id, "room_id": room_id}
+    return result | ({"note": f"The room does not name the space: {why_not}."} if why_not else {})
 
 
 async def _invite(
@@ -128,7 +148,33 @@ async def _made(caller: Caller) -> str | None:
 
 async def _put_into(caller: Caller, space_id: str, room_id: str) -> dict[str, object]:
     try:
-        await link(caller.intent, space_id, room_id)
+        await _link(caller.intent, space_id, room_id)
     except MatrixRequestError as error:
         return {"note": f"It does not stand in the space: {cut(refusal(error), 200)}."}
     return {"space_id": space_id}
+
+
+async def _space_of(caller: Caller, ref: str) -> str:
+    """The id of the space that `ref` names. Raises ToolError if it is none."""
+    async with living_room(caller, ref) as space_id:
+        await _check_space(caller.intent, ref, space_id)
+        return space_id
+
+
+async def _link(intent: Intent, space_id: str, room_id: str) -> str:
+    """Make a room a child of a space, and the space its parent if that is permitted (spec:
+    Spaces); why it is not, "" if it is. Raises MatrixRequestError if it is no child."""
+    via = {"via": [intent.user_id.partition(":")[2]]}
+    if not (await intent.state(space_id, "m.space.child", room_id)).get("via"):
+        await intent.set_state(space_id, "m.space.child", via, room_id)
+    try:
+        if not (await intent.state(room_id, "m.space.parent", space_id)).get("via"):
+            await intent.set_state(room_id, "m.space.parent", via, space_id)
+    except MatrixRequestError as error:
+        return cut(refusal(error), 200)
+    return ""
+
+
+async def _check_space(intent: Intent, ref: str, room_id: str) -> None:
+    if (await intent.state(room_id, "m.room.create")).get("type") != "m.space":
+        raise ToolError(f"{ref} is no space.", Fault.CONFLICT)

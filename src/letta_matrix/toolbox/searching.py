@@ -8,20 +8,13 @@ from typing_extensions import TypedDict
 from letta_matrix.access.principal import Scope
 from letta_matrix.common.json_fields import Json
 from letta_matrix.matrix.room_reading import Page
+from letta_matrix.toolbox.arguments import OptionalRoom, OptionalUser
 from letta_matrix.toolbox.history import NOTE, Before, entries
 from letta_matrix.toolbox.naming import joined_room
 from letta_matrix.toolbox.paging import collect
 from letta_matrix.toolbox.results import UNTRUSTED, cut, filled, fit_texts
 from letta_matrix.toolbox.timeline import Message, as_edited, is_message
-from letta_matrix.toolbox.tool import (
-    Caller,
-    Line,
-    OptionalRoom,
-    OptionalUser,
-    Params,
-    Result,
-    tool,
-)
+from letta_matrix.toolbox.tool import Caller, Line, Params, Result, tool
 
 _NAME = 60
 
@@ -87,8 +80,9 @@ async def _rooms(caller: Caller, params: Search) -> list[str]:
 
 async def _told(caller: Caller, events: list[Json], before: str) -> Result:
     room_ids = [str(event.get("room_id")) for event in events]
-    titles = await caller.house.known.titles(caller.intent, set(room_ids))
-    rooms = [{"room_id": one, "room": cut(titles[one], _NAME)} for one in room_ids]
+    cards = await caller.house.known.cards(caller.intent, set(room_ids))
+    titles = {one: cut(card.title(caller.user_id), _NAME) for one, card in cards.items()}
+    rooms = [{"room_id": one, "room": titles[one]} for one in room_ids]
     rest = {**UNTRUSTED, **filled(before=before)}
 
     def make(length: int) -> dict[str, object]:

@@ -6,9 +6,18 @@ from functools import cache
 from types import ModuleType
 from typing import Annotated, Any, Generic, TypeVar, get_type_hints
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    TypeAdapter,
+    ValidationError,
+)
 from pydantic.json_schema import GenerateJsonSchema
 
+from letta_matrix.access.faults import ToolError
 from letta_matrix.access.principal import Principal, Scope
 from letta_matrix.matrix.formatting import clean_text
 from letta_matrix.matrix.intent import Intent
@@ -17,6 +26,7 @@ from letta_matrix.store.agents import Agent, AgentStatus
 from letta_matrix.store.places import Place
 from letta_matrix.toolbox.house import House
 from letta_matrix.toolbox.notes import Notes
+from letta_matrix.toolbox.results import cut
 
 LONGEST_WAIT = 280.0
 """Seconds a tool may wait for somebody: the App Server gives a call 5 minutes at most."""
@@ -28,7 +38,7 @@ Progress = Callable[[float, float, str], Awaitable[None]]
 """Told how far a long call is: done and total in seconds, and a line for people."""
 
 
-_Stripped = Annotated[str, StringConstraints(strip_whitespace=True)]
+Stripped = Annotated[str, StringConstraints(strip_whitespace=True)]
 
 
 def _clean(value: str) -> str:
@@ -37,33 +47,20 @@ def _clean(value: str) -> str:
     return value
 
 
-_CLEAN = AfterValidator(_clean)
+CLEAN = AfterValidator(_clean)
+"""Of what has no control characters."""
 
-_EVENT, _USER = r"\$\S{1,254}", r"@[^:\s]{1,250}:\S{1,250}"
+EVENT, USER = r"\$\S{1,254}", r"@[^:\s]{1,250}:\S{1,250}"
+"""Patterns of ids."""
 
-OptionalRoom = Annotated[_Stripped, Field(max_length=255), _CLEAN]
-RoomRef = Annotated[_Stripped, Field(min_length=1, max_length=255), _CLEAN]
-"""How a room is named: `!id`, `#alias`, or its exact name among the caller's rooms. What is
-optional may be ""."""
+EventId = Annotated[Stripped, Field(pattern=f"^{EVENT}$"), CLEAN]
 
-OptionalEvent = Annotated[_Stripped, Field(pattern=f"^({_EVENT})?$"), _CLEAN]
-EventId = Annotated[_Stripped, Field(pattern=f"^{_EVENT}$"), _CLEAN]
-
-OptionalUser = Annotated[_Stripped, Field(pattern=f"^({_USER})?$", max_length=255), _CLEAN]
-UserRef = Annotated[_Stripped, Field(pattern=f"^{_USER}$", max_length=255), _CLEAN]
+UserRef = Annotated[Stripped, Field(pattern=f"^{USER}$", max_length=255), CLEAN]
 """A Matrix user id."""
 
-Words = Annotated[_Stripped, _CLEAN]
-"""Text of one or several lines, or ""."""
-
-Line = Annotated[_Stripped, Field(min_length=1), _CLEAN]
+Line = Annotated[Stripped, Field(min_length=1), CLEAN]
 
 Markdown = Annotated[str, StringConstraints(min_length=1, max_length=100_000)]
-
-After = Annotated[int, Field(ge=0, description="`next` of an earlier answer")]
-"""Where a page of a list begins."""
-
-ROOM = "room id (!...), alias (#...) or exact name"
 
 
 class Params(BaseModel):
@@ -72,30 +69,22 @@ class Params(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class RoomParams(Params):
-    """The arguments of a tool that looks at a room."""
-
-    room_id: RoomRef = Field(description=ROOM)
-
-
 class WriteParams(Params):
     """The arguments of a tool that changes something: it does so once for a `transaction_id`."""
 
     transaction_id: Annotated[
-        str, StringConstraints(max_length=200, pattern=r"^[\x21-\x7e]*$"), _CLEAN
+        str, StringConstraints(max_length=200, pattern=r"^[\x21-\x7e]*$"), CLEAN
     ] = Field(
         "", description="any text of your own; a call that comes again with it does nothing more"
     )
-
-
-class RoomWriteParams(RoomParams, WriteParams):
-    """The arguments of a tool that changes something in a room."""
 
 
 P = TypeVar("P", bound=Params)
 Run = TypeVar("Run", bound=Callable[..., Awaitable[Result]])
 
 _DECLARED = "declared"
+_SHOWN = 5
+"""Faults of a call's arguments that are told."""
 
 _CHECKS = ("additionalProperties", "minLength", "maxLength", "minItems", "maxItems", "pattern")
 """Of a JSON Schema: what a model keeps to by itself, or is told when it does not."""
@@ -207,6 +196,26 @@ class Tool(Generic[P]):
     def results(self) -> dict[str, Any]:
         """The JSON Schema of its result."""
         return _results(self.result)
+
+    def parse(self, arguments: Mapping[str, object]) -> P:
+        """The arguments of a call, checked. Raises ToolError that names each field that is wrong
+        and says what it should be."""
+        try:
+            return self.params.model_validate(dict(arguments))
+        except ValidationError as error:
+            faults = error.errors(include_url=False, include_input=False, include_context=False)
+            told = [self._fault(fault) for fault in faults[:_SHOWN]]
+            raise ToolError(f"Wrong arguments for {self.name}: {'; '.join(told)}.") from error
+
+    def _fault(self, fault: Mapping[str, Any]) -> str:
+        field = cut(".".join(str(part) for part in fault["loc"]), 60)
+        if fault["type"] == "missing":
+            return f"`{field}` is missing"
+        if fault["type"] == "extra_forbidden":
+            taken = ", ".join(self.offered["properties"]) or "none"
+            return f"there is no argument `{field}`, only: {taken}"
+        said = str(fault["msg"]).removeprefix("Value error, ").removeprefix("Input ")
+        return f"`{field}` {said[:1].lower()}{said[1:]}"
 
 
 def tool(

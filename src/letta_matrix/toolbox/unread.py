@@ -11,9 +11,10 @@ from letta_matrix.common.json_fields import items, mapping
 from letta_matrix.common.side_by_side import side_by_side
 from letta_matrix.matrix.events import Event, RawEvent
 from letta_matrix.matrix.room_reading import Snapshot
+from letta_matrix.toolbox.arguments import After
 from letta_matrix.toolbox.results import UNTRUSTED, Page, cut, filled, fit_texts
 from letta_matrix.toolbox.timeline import Message, entry, is_message
-from letta_matrix.toolbox.tool import After, Caller, Params, Result, tool
+from letta_matrix.toolbox.tool import Caller, Params, Result, tool
 
 _ROOMS = 15
 _EVENTS = 30
@@ -63,7 +64,7 @@ async def list_unread(caller: Caller, params: ListUnread) -> Result:
     shots = await snapshots(caller, room_ids)
     looked = {one: unread(shots[one], caller.user_id) for one in room_ids if one in shots}
     found = {room_id: news for room_id, news in looked.items() if news.messages}
-    titles = await caller.house.known.titles(caller.intent, found)
+    cards = await caller.house.known.cards(caller.intent, found)
     rest = {**UNTRUSTED, **filled(next=end < len(everywhere) and end)}
     names = caller.house.agent_names()
 
@@ -71,7 +72,7 @@ async def list_unread(caller: Caller, params: ListUnread) -> Result:
         rooms = [
             {
                 "room_id": room_id,
-                "name": cut(titles[room_id], _NAME),
+                "name": cut(cards[room_id].title(caller.user_id), _NAME),
                 **_counts(news, caller.user_id),
                 "last": entry(news.messages[-1], names, min(length, _TEXT)),
             }

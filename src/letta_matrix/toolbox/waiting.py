@@ -14,19 +14,12 @@ from letta_matrix.common import clock
 from letta_matrix.common.json_fields import mapping
 from letta_matrix.matrix.content import LIVE
 from letta_matrix.matrix.events import Event, RawEvent, newest_content
+from letta_matrix.toolbox.arguments import OptionalEvent, OptionalUser, RoomParams
 from letta_matrix.toolbox.naming import joined_room
 from letta_matrix.toolbox.progress import telling
 from letta_matrix.toolbox.results import UNTRUSTED, fit_texts
 from letta_matrix.toolbox.timeline import FILTER, Message, entry, is_message
-from letta_matrix.toolbox.tool import (
-    LONGEST_WAIT,
-    Caller,
-    OptionalEvent,
-    OptionalUser,
-    Result,
-    RoomParams,
-    tool,
-)
+from letta_matrix.toolbox.tool import LONGEST_WAIT, Caller, Result, tool
 from letta_matrix.toolbox.writing import existing
 
 _PAGES, _PAGE, _KNOWN = 10, 100, 20

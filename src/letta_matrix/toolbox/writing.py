@@ -23,17 +23,10 @@ from letta_matrix.matrix.content import (
 from letta_matrix.matrix.events import Event
 from letta_matrix.matrix.formatting import clean_text
 from letta_matrix.matrix.splitting import CONTENT_LIMIT, split
+from letta_matrix.toolbox.arguments import RoomWriteParams
 from letta_matrix.toolbox.naming import room_of
 from letta_matrix.toolbox.results import OfEvent, filled
-from letta_matrix.toolbox.tool import (
-    Caller,
-    EventId,
-    Line,
-    Markdown,
-    Result,
-    RoomWriteParams,
-    tool,
-)
+from letta_matrix.toolbox.tool import Caller, EventId, Line, Markdown, Result, tool
 
 GIVE_UP_AFTER = 20.0
 """Seconds that a write is tried while the homeserver does not answer."""
