@@ -12,7 +12,7 @@ from letta_matrix.access.principal import Scope
 from letta_matrix.store.agents import Agent
 from letta_matrix.toolbox.arguments import After
 from letta_matrix.toolbox.finding import find_agent
-from letta_matrix.toolbox.results import UNTRUSTED, Page, cut, filled, fit_items
+from letta_matrix.toolbox.results import UNTRUSTED, Page, Untrusted, cut, filled, fit_items
 from letta_matrix.toolbox.tool import Caller, Line, Params, Result, tool
 
 AGENT = "the agent's name, agent id or Matrix user id"
@@ -45,8 +45,8 @@ class AgentsResult(Page):
     agents: list[AgentEntry]
 
 
-class AgentResult(AgentEntry):
-    untrusted: str
+class AgentResult(AgentEntry, Untrusted):
+    """An agent, told alone."""
 
 
 @tool("list_agents", "List agents", Scope.AGENTS, AgentsResult, read_only=True, idempotent=True)

@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from typing import Annotated, Any, NamedTuple, NotRequired
 
 from pydantic import Field, StringConstraints
-from typing_extensions import TypedDict
 
 from letta_matrix.access.faults import Fault, ToolError
 from letta_matrix.access.principal import Scope
@@ -22,7 +21,7 @@ from letta_matrix.matrix.media import (
 )
 from letta_matrix.toolbox.arguments import ROOM, OptionalEvent, OptionalRoom
 from letta_matrix.toolbox.naming import joined_room
-from letta_matrix.toolbox.results import LIMIT, UNTRUSTED, cut, size
+from letta_matrix.toolbox.results import LIMIT, UNTRUSTED, Untrusted, cut, size
 from letta_matrix.toolbox.tool import Caller, Params, Result, tool
 from letta_matrix.toolbox.writing import existing
 
@@ -50,11 +49,10 @@ class DownloadMedia(Params):
     max_bytes: int = Field(_PIECE, ge=4, le=MAX_BYTES, description="how much of it at once")
 
 
-class Media(TypedDict):
+class Media(Untrusted):
     """A file, or a piece of it from `offset` on: as text, or else in base64. `bytes` is the size
     of the whole file, `next` where its next piece begins."""
 
-    untrusted: str
     mxc: str
     name: NotRequired[str]
     media_type: NotRequired[str]

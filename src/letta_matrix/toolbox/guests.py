@@ -6,7 +6,6 @@ from typing import Literal, NotRequired
 
 from mautrix.errors import MatrixRequestError
 from pydantic import Field
-from typing_extensions import TypedDict
 
 from letta_matrix.access.faults import Fault, ToolError
 from letta_matrix.access.principal import Scope
@@ -20,7 +19,7 @@ from letta_matrix.toolbox.naming import (
     room_of,
     successor_of,
 )
-from letta_matrix.toolbox.results import UNTRUSTED, cut, filled
+from letta_matrix.toolbox.results import UNTRUSTED, OfRoom, Untrusted, cut, filled
 from letta_matrix.toolbox.tool import Caller, Result, UserRef, WriteParams, tool
 
 _NAME = 200
@@ -38,20 +37,17 @@ class AboutUser(RoomWriteParams):
     reason: Words = Field("", max_length=500, description="shown to them and to the room")
 
 
-class Joined(TypedDict):
+class Joined(OfRoom, Untrusted):
     """`successor` is the room that has replaced this one."""
 
-    untrusted: str
-    room_id: str
     name: NotRequired[str]
     successor: NotRequired[str]
     note: NotRequired[str]
 
 
-class MembershipResult(TypedDict):
+class MembershipResult(OfRoom):
     """What `user_id` is to the room now."""
 
-    room_id: str
     user_id: str
     membership: Literal["join", "invite", "leave", "ban"]
 

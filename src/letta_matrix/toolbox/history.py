@@ -7,7 +7,6 @@ from typing import Annotated, NotRequired, TypeVar
 
 from mautrix.errors import MatrixRequestError
 from pydantic import Field
-from typing_extensions import TypedDict
 
 from letta_matrix.access.faults import Fault, ToolError
 from letta_matrix.access.principal import Scope
@@ -18,7 +17,7 @@ from letta_matrix.matrix.room_reading import Page
 from letta_matrix.toolbox.arguments import RoomParams
 from letta_matrix.toolbox.naming import not_in, room_of
 from letta_matrix.toolbox.paging import collect
-from letta_matrix.toolbox.results import UNTRUSTED, filled, fit_texts
+from letta_matrix.toolbox.results import UNTRUSTED, OfRoom, Untrusted, filled, fit_texts
 from letta_matrix.toolbox.timeline import FILTER, Message, as_edited, entry, is_message
 from letta_matrix.toolbox.tool import Caller, EventId, Result, tool
 from letta_matrix.toolbox.writing import existing
@@ -54,11 +53,9 @@ class ReadThread(RoomParams):
     before: Before = ""
 
 
-class Read(TypedDict):
+class Read(OfRoom, Untrusted):
     """Messages, oldest first. `before` leads to older ones."""
 
-    room_id: str
-    untrusted: str
     messages: list[Message]
     before: NotRequired[str]
     note: NotRequired[str]

@@ -78,8 +78,7 @@ class Ledger:
         self._store = store
         self.mirror = mirror
         self._running = Tasks()
-        self._calls: set[asyncio.Task[None]] = set()
-        self._waiting: set[asyncio.Task[None]] = set()
+        self._calls: dict[asyncio.Task[None], _Call] = {}
         self._doors: WeakValueDictionary[tuple[str, str], asyncio.Lock] = WeakValueDictionary()
         self._closed = False
 
@@ -104,9 +103,8 @@ class Ledger:
             raise ToolError(_STOPPING, Fault.UNAVAILABLE)
         call = _Call(entry, work, waits, notes, asyncio.get_running_loop().create_future())
         task = self._running.start(self._carry_out(call))
-        for group in (self._calls, self._waiting) if waits else (self._calls,):
-            group.add(task)
-            task.add_done_callback(group.discard)
+        self._calls[task] = call
+        task.add_done_callback(self._calls.pop)
         try:
             return await call.told
         except asyncio.CancelledError:
@@ -118,7 +116,7 @@ class Ledger:
         """Take no more calls; end those that wait for somebody, wait a little until the others
         have ended, cut the rest short, and note them all. Takes twice _GRACE at most."""
         self._closed = True
-        _cancel(self._waiting)
+        _cancel(task for task, call in self._calls.items() if call.waits)
         for _ in range(2):
             # The second time it cuts short how a call that was cancelled cleans up.
             if self._calls:

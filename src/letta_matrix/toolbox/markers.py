@@ -3,13 +3,12 @@
 from typing import NotRequired
 
 from pydantic import Field
-from typing_extensions import TypedDict
 
 from letta_matrix.access.faults import Fault, ToolError
 from letta_matrix.access.principal import Scope
 from letta_matrix.toolbox.arguments import OptionalEvent, RoomWriteParams
 from letta_matrix.toolbox.naming import not_in, room_of
-from letta_matrix.toolbox.results import OfEvent, filled
+from letta_matrix.toolbox.results import OfEvent, OfRoom, filled
 from letta_matrix.toolbox.tool import Caller, Result, tool
 from letta_matrix.toolbox.writing import existing
 
@@ -24,8 +23,7 @@ class MarkRead(RoomWriteParams):
     private: bool = Field(False, description="show others no read receipt")
 
 
-class Typing(TypedDict):
-    room_id: str
+class Typing(OfRoom):
     typing: bool
     seconds: NotRequired[int]
 

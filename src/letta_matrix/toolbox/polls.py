@@ -16,7 +16,7 @@ from letta_matrix.matrix.polls import KEYS, MOST_OPTIONS, POLL, STARTS, TEXT, fi
 from letta_matrix.matrix.power_levels import creators, level_of, needed_for
 from letta_matrix.toolbox.arguments import RoomParams, RoomWriteParams
 from letta_matrix.toolbox.naming import room_of
-from letta_matrix.toolbox.results import UNTRUSTED, OfEvent, cut
+from letta_matrix.toolbox.results import UNTRUSTED, OfEvent, Untrusted, cut
 from letta_matrix.toolbox.tool import Caller, EventId, Line, Result, tool
 from letta_matrix.toolbox.writing import existing, marker_of, send_once
 
@@ -53,10 +53,9 @@ class Option(TypedDict):
     votes: int
 
 
-class Poll(OfEvent):
+class Poll(OfEvent, Untrusted):
     """How a poll stands; `note` is there if not all votes could be counted."""
 
-    untrusted: str
     question: str
     options: list[Option]
     voters: int

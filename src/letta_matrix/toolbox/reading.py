@@ -12,7 +12,16 @@ from letta_matrix.common.side_by_side import side_by_side
 from letta_matrix.matrix.formatting import clean_text
 from letta_matrix.toolbox.arguments import After, RoomParams
 from letta_matrix.toolbox.naming import not_in, room_of
-from letta_matrix.toolbox.results import UNTRUSTED, Page, cut, filled, first_of, fit_items
+from letta_matrix.toolbox.results import (
+    UNTRUSTED,
+    OfRoom,
+    Page,
+    Untrusted,
+    cut,
+    filled,
+    first_of,
+    fit_items,
+)
 from letta_matrix.toolbox.tool import Caller, Params, Result, UserRef, tool
 
 _MOST_ROOMS = 50
@@ -47,11 +56,10 @@ class Member(TypedDict):
     agent_id: NotRequired[str]
 
 
-class Room(TypedDict):
+class Room(OfRoom):
     """A room the caller is in. A room without a name is called after the others in it. `joined`
     is how many there are where `members` are not all; matrix_list_members has the rest."""
 
-    room_id: str
     name: str
     alias: NotRequired[str]
     members: NotRequired[list[Member]]
@@ -62,15 +70,13 @@ class RoomList(Page):
     rooms: list[Room]
 
 
-class MemberList(Page):
-    room_id: str
+class MemberList(OfRoom, Page):
     members: list[Member]
 
 
-class Here(TypedDict):
+class Here(OfRoom):
     """Where the caller is talking now."""
 
-    room_id: str
     thread: NotRequired[str]
 
 
@@ -88,11 +94,10 @@ class Self(TypedDict):
     rooms: NotRequired[list[str]]
 
 
-class Profile(TypedDict):
+class Profile(Untrusted):
     """Who a user is; `agent_id` if it is an agent that the caller may know of."""
 
     user_id: str
-    untrusted: str
     name: NotRequired[str]
     avatar: NotRequired[str]
     agent_id: NotRequired[str]

@@ -131,7 +131,7 @@ class Toolbox:
         """Run a tool for whoever came through a door (`mcp`, `api`). Raises ToolError alone."""
         tool, params = self._parsed(principal, *called_by(name, arguments))
         caller = replace(self.caller(principal), progress=progress)
-        return await self._run(caller, tool, params, _given(params), door)
+        return await self._run(caller, tool, params, door)
 
     async def do(
         self,
@@ -154,7 +154,7 @@ class Toolbox:
         caller = self.caller(principal)
         if turn is not None:
             caller = replace(caller, turn_id=turn.turn_id, place=turn.place, speaker=turn.sender)
-        return await self._run(caller, operation, params, _given(params), door)
+        return await self._run(caller, operation, params, door)
 
     def caller(self, principal: Principal) -> Caller:
         """Whoever came through a door, for what a door does itself. Raises ToolError."""
@@ -186,7 +186,7 @@ class Toolbox:
         except StoreUnavailable as error:
             raise ToolError(NO_DATABASE, Fault.UNAVAILABLE) from error
         with self._counted(caller) if tool.seconds is None else nullcontext():
-            return await self._run(caller, tool, params, call.request_id, "agent")
+            return await self._run(caller, tool, params, "agent", call.request_id)
 
     def _parsed(
         self, principal: Principal, name: str, arguments: Mapping[str, object]
@@ -201,10 +201,11 @@ class Toolbox:
         return tool, tool.parse(arguments)
 
     async def _run(
-        self, caller: Caller, tool: Tool[Any], params: Params, transaction_id: str, door: str
+        self, caller: Caller, tool: Tool[Any], params: Params, door: str, request_id: str = ""
     ) -> Result:
         if tool.read_only or tool is self.others:
             return await outcome_of(caller, tool, params)
+        transaction_id = request_id or getattr(params, "transaction_id", "")
         arguments = params.model_dump(exclude={"transaction_id"})
         entry = AuditEntry(
             principal=caller.principal.key,
@@ -296,7 +297,3 @@ def _check_permits(principal: Principal, tool: Tool[Any]) -> None:
         needed = f"the scope {tool.scope!s}"
         needed += "" if principal.destructive or not tool.destructive else " and more trust"
         raise ToolError(f"{tool.name} is not for you: it needs {needed}.", Fault.FORBIDDEN)
-
-
-def _given(params: Params) -> str:
-    return params.transaction_id if isinstance(params, WriteParams) else ""

@@ -19,17 +19,27 @@ _TOO_LONG = "… (cut: too long. Ask for less at once.)"
 T = TypeVar("T")
 
 
-class OfEvent(TypedDict):
-    """Which event a result is about."""
+class OfRoom(TypedDict):
+    """Which room a result is about."""
 
     room_id: str
+
+
+class OfEvent(OfRoom):
+    """Which event a result is about."""
+
     event_id: str
 
 
-class Page(TypedDict):
-    """A part of a list of what others wrote; `next` tells that more follow."""
+class Untrusted(TypedDict):
+    """A result with what others wrote."""
 
     untrusted: str
+
+
+class Page(Untrusted):
+    """A part of a list of what others wrote; `next` tells that more follow."""
+
     next: NotRequired[int]
     note: NotRequired[str]
 

@@ -23,7 +23,7 @@ from letta_matrix.matrix.power_levels import (
 )
 from letta_matrix.toolbox.arguments import RoomParams
 from letta_matrix.toolbox.naming import joined_room
-from letta_matrix.toolbox.results import LIMIT, UNTRUSTED, cut, filled, size
+from letta_matrix.toolbox.results import LIMIT, UNTRUSTED, OfRoom, Untrusted, cut, filled, size
 from letta_matrix.toolbox.tool import Caller, Result, tool
 
 _TEXT = 1_000
@@ -57,11 +57,9 @@ class Power(TypedDict):
     needed: dict[str, int]
 
 
-class RoomInfo(TypedDict):
+class RoomInfo(OfRoom, Untrusted):
     """What a room is. `replaced_by` is the room that one goes on in after an upgrade."""
 
-    room_id: str
-    untrusted: str
     name: str
     topic: NotRequired[str]
     alias: NotRequired[str]
@@ -79,14 +77,12 @@ class RoomInfo(TypedDict):
     note: NotRequired[str]
 
 
-class State(TypedDict):
+class State(OfRoom, Untrusted):
     """A state event's content; `cut_content` is the beginning of its JSON where it is too
     large."""
 
-    room_id: str
     event_type: str
     state_key: str
-    untrusted: str
     content: NotRequired[dict[str, Any]]
     cut_content: NotRequired[str]
 

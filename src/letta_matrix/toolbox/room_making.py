@@ -16,7 +16,7 @@ from letta_matrix.matrix.intent import Intent
 from letta_matrix.toolbox.arguments import ROOM, OptionalRoom, RoomRef, Words
 from letta_matrix.toolbox.guests import invite_to
 from letta_matrix.toolbox.naming import living_room
-from letta_matrix.toolbox.results import cut, filled
+from letta_matrix.toolbox.results import OfRoom, cut, filled
 from letta_matrix.toolbox.tool import Caller, Line, Result, UserRef, WriteParams, tool
 from letta_matrix.toolbox.writing import marker_of
 
@@ -43,10 +43,9 @@ class NotInvited(TypedDict):
     reason: str
 
 
-class Created(TypedDict):
+class Created(OfRoom):
     """`note` tells why it does not stand in the space."""
 
-    room_id: str
     invited: NotRequired[list[str]]
     not_invited: NotRequired[list[NotInvited]]
     space_id: NotRequired[str]
@@ -58,11 +57,10 @@ class AddToSpace(WriteParams):
     room_id: RoomRef = Field(description=ROOM)
 
 
-class InSpace(TypedDict):
+class InSpace(OfRoom):
     """`note` tells why the room itself does not name the space; it stands there all the same."""
 
     space_id: str
-    room_id: str
     note: NotRequired[str]
 
 

@@ -4,7 +4,6 @@ import asyncio
 from typing import Annotated
 
 from pydantic import AfterValidator, Field, StringConstraints
-from typing_extensions import TypedDict
 
 from letta_matrix.access.faults import Fault, ToolError
 from letta_matrix.access.principal import Scope
@@ -14,6 +13,7 @@ from letta_matrix.toolbox.arguments import RoomWriteParams, Words
 from letta_matrix.toolbox.guests import check_may_open, is_admins_affair
 from letta_matrix.toolbox.naming import living_room
 from letta_matrix.toolbox.power import HIGHEST, Powers
+from letta_matrix.toolbox.results import OfRoom
 from letta_matrix.toolbox.tool import Caller, Result, UserRef, tool
 
 
@@ -48,15 +48,13 @@ class SetPowerLevel(RoomWriteParams):
     )
 
 
-class RoomSet(TypedDict):
+class RoomSet(OfRoom):
     """`changed` are those of name, topic and avatar that were not so already."""
 
-    room_id: str
     changed: list[str]
 
 
-class PowerSet(TypedDict):
-    room_id: str
+class PowerSet(OfRoom):
     user_id: str
     level: int
     before: int

@@ -3,7 +3,6 @@
 from typing import Annotated, NotRequired
 
 from pydantic import Field, StringConstraints
-from typing_extensions import TypedDict
 
 from letta_matrix.access.principal import Scope
 from letta_matrix.common.json_fields import Json
@@ -12,7 +11,7 @@ from letta_matrix.toolbox.arguments import OptionalRoom, OptionalUser
 from letta_matrix.toolbox.history import NOTE, Before, entries
 from letta_matrix.toolbox.naming import joined_room
 from letta_matrix.toolbox.paging import collect
-from letta_matrix.toolbox.results import UNTRUSTED, cut, filled, fit_texts
+from letta_matrix.toolbox.results import UNTRUSTED, Untrusted, cut, filled, fit_texts
 from letta_matrix.toolbox.timeline import Message, as_edited, is_message
 from letta_matrix.toolbox.tool import Caller, Line, Params, Result, tool
 
@@ -36,10 +35,9 @@ class Hit(Message):
     room: str
 
 
-class Hits(TypedDict):
+class Hits(Untrusted):
     """What was found, newest first."""
 
-    untrusted: str
     messages: list[Hit]
     before: NotRequired[str]
     note: NotRequired[str]

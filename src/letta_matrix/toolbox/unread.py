@@ -4,15 +4,13 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, NotRequired
 
-from typing_extensions import TypedDict
-
 from letta_matrix.access.principal import Scope
 from letta_matrix.common.json_fields import items, mapping
 from letta_matrix.common.side_by_side import side_by_side
 from letta_matrix.matrix.events import Event, RawEvent
 from letta_matrix.matrix.room_reading import Snapshot
 from letta_matrix.toolbox.arguments import After
-from letta_matrix.toolbox.results import UNTRUSTED, Page, cut, filled, fit_texts
+from letta_matrix.toolbox.results import UNTRUSTED, OfRoom, Page, cut, filled, fit_texts
 from letta_matrix.toolbox.timeline import Message, entry, is_message
 from letta_matrix.toolbox.tool import Caller, Params, Result, tool
 
@@ -29,11 +27,10 @@ class ListUnread(Params):
     after: After = 0
 
 
-class UnreadRoom(TypedDict):
+class UnreadRoom(OfRoom):
     """A room with `unread` messages of others, or more than that with `or_more`; of those
     `mentions` mention the caller. `last` is the newest."""
 
-    room_id: str
     name: str
     unread: int
     or_more: NotRequired[bool]

@@ -6,7 +6,6 @@ from contextlib import contextmanager
 from typing import NotRequired
 
 from pydantic import Field
-from typing_extensions import TypedDict
 
 from letta_matrix.access.faults import ToolError
 from letta_matrix.access.principal import Scope
@@ -17,7 +16,7 @@ from letta_matrix.matrix.events import Event, RawEvent, newest_content
 from letta_matrix.toolbox.arguments import OptionalEvent, OptionalUser, RoomParams
 from letta_matrix.toolbox.naming import joined_room
 from letta_matrix.toolbox.progress import telling
-from letta_matrix.toolbox.results import UNTRUSTED, fit_texts
+from letta_matrix.toolbox.results import UNTRUSTED, OfRoom, fit_texts
 from letta_matrix.toolbox.timeline import FILTER, Message, entry, is_message
 from letta_matrix.toolbox.tool import LONGEST_WAIT, Caller, Result, tool
 from letta_matrix.toolbox.writing import existing
@@ -36,10 +35,9 @@ class WaitForMessage(RoomParams):
     timeout_seconds: float = Field(120.0, ge=0, le=LONGEST_WAIT, description="how long to wait")
 
 
-class NextMessage(TypedDict):
+class NextMessage(OfRoom):
     """Without `message` nobody wrote in time."""
 
-    room_id: str
     untrusted: NotRequired[str]
     message: NotRequired[Message]
     note: NotRequired[str]
