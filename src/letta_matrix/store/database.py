@@ -152,7 +152,7 @@ class Database:
             with closing(self._engine.raw_connection()) as connection:
                 cursor = connection.cursor()
                 cursor.execute("PRAGMA data_version")
-                return int(cursor.fetchone()[0])
+                return int(cursor.fetchall()[0][0])
         except (sqlite3.Error, DBAPIError):
             return None
 
