@@ -18,7 +18,7 @@ from mautrix.errors import MatrixConnectionError, MatrixRequestError, make_reque
 from yarl import URL
 
 from letta_matrix.common import clock
-from letta_matrix.common.waiting import growing
+from letta_matrix.common.backoff import Backoff
 from letta_matrix.matrix import answers
 from letta_matrix.matrix.answers import ForeignAnswer, Redirected, Shape
 from letta_matrix.matrix.errors import (
@@ -221,7 +221,7 @@ class Requests:
         """
         params = {**(query or {}), **({} if user_id is None else {"user_id": user_id})}
         headers = {"Content-Type": content_type} if content_type else None
-        pauses, lost = growing(_FIRST_PAUSE, _LONGEST_PAUSE), False
+        pauses, lost = iter(Backoff(_FIRST_PAUSE, _LONGEST_PAUSE)), False
         deadline = None if give_up_after is None else clock.now() + give_up_after
         with self.retries.follow(str(method), str(path)) as retry:
             while True:

@@ -12,7 +12,8 @@ import aiohttp
 from yarl import URL
 
 from letta_matrix.common import clock
-from letta_matrix.common.waiting import ended, ends_before, growing
+from letta_matrix.common.backoff import Backoff
+from letta_matrix.common.waiting import ended, ends_before
 from letta_matrix.matrix import answers
 from letta_matrix.matrix.requests import Requests
 
@@ -57,7 +58,7 @@ async def until_gone(homeserver: Requests) -> Presence:
 
 async def until_back(homeserver: Requests) -> Presence:
     """Return once the homeserver is HERE: how it was at its worst until then."""
-    pauses, worst = growing(_FIRST_PAUSE, _LONGEST_PAUSE / 10, 1.5), Presence.HERE
+    pauses, worst = iter(Backoff(_FIRST_PAUSE, _LONGEST_PAUSE / 10, 1.5)), Presence.HERE
     while (presence := await look(homeserver)) is not Presence.HERE:
         worst = presence if worst is not Presence.AWAY else worst
         await asyncio.sleep(next(pauses))
