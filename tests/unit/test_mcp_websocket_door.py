@@ -20,7 +20,7 @@ from tests.unit.mcp_door import Door, door_on
 from tests.waiting import Clock, eventually, settled, within
 
 from letta_matrix.access.principal import Scope
-from letta_matrix.doors.mcp import frames, websocket, websocket_session
+from letta_matrix.doors.mcp import frames, streams, websocket, websocket_session
 from letta_matrix.doors.mcp.frames import LARGEST
 from letta_matrix.doors.web.in_flight import MOST, PATIENCE, SMALL
 from letta_matrix.store.database import Database
@@ -151,7 +151,7 @@ async def test_an_answer_is_not_for_a_revoked_token(door: Door, clock: Clock) ->
 
 async def test_a_client_that_says_nothing_is_expelled_too(door: Door, clock: Clock) -> None:
     async with revoked_in_a_call(door, clock) as client:
-        clock.advance(websocket_session._RECHECK)
+        clock.advance(streams.RECHECK)
         assert await client.closed() == (4401, "The token was revoked.")
         await eventually(lambda: door.fake.waiting == 0)
 
@@ -293,10 +293,10 @@ async def test_a_client_has_a_while_to_read(clock: Clock) -> None:
         await asyncio.Event().wait()
 
     clock.stop()
-    socket = cast("Any", SimpleNamespace(closed=False, send_str=never))
-    session = websocket_session.Session(
-        socket, "", "", nothing, nothing, "", nothing, lambda: cut.append(True), nothing
-    )
+    connection = SimpleNamespace(hang_up=lambda: cut.append(True))
+    scope = {"state": {"connection": connection}}
+    socket = cast("Any", SimpleNamespace(scope=scope, send_text=never))
+    session = websocket_session.Session(socket, "", "", "", nothing, nothing, nothing)
     with capture_logs() as logs:
         sending = asyncio.create_task(session._send("{}"))
         await settled(sending)

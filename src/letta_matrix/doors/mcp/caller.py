@@ -40,10 +40,9 @@ def toolset_of(ctx: "ServerRequestContext[Any, Any]") -> Toolset:
 
 
 def principal_of(ctx: "ServerRequestContext[Any, Any]") -> Principal:
-    """Whose token came with this request. Transports other than HTTP give the principal in place
-    of the HTTP request."""
+    """Whose token came with this request."""
     request: Any = ctx.request
-    return request if isinstance(request, Principal) else request.scope[PRINCIPAL]
+    return request.scope[PRINCIPAL]
 
 
 def connection_of(ctx: "ServerRequestContext[Any, Any]") -> "Connection":
