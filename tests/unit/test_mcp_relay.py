@@ -271,6 +271,8 @@ async def test_a_revoked_token_ends_the_relay(door: Door) -> None:
     with pytest.raises(RelayError, match="no longer accepts the token"):
         await within(running)
     assert (await client.answer(2))["error"]["code"] == -32012
+    # What ends it is all that is said.
+    assert client.said == []
 
 
 @pytest.mark.parametrize(

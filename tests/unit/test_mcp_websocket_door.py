@@ -98,7 +98,7 @@ async def test_a_token_has_so_many_connections(door: Door, monkeypatch: pytest.M
         assert (status, "has 1 connections open" in text) == (429, True)
         async with door.client():
             pass
-    await eventually(lambda: not door.sockets._open)
+    await eventually(lambda: not door.sockets.clients)
     async with door.client(token) as client:
         assert await client.result("ping") == {}
 
@@ -281,8 +281,8 @@ async def test_a_client_that_does_not_read_is_cut_off(door: Door, clock: Clock) 
     for number in range(1, 60):
         request = {"jsonrpc": "2.0", "id": number, "method": "tools/call"}
         writer.write(frame({**request, "params": call("echo", text="x" * 400_000)}))
-    await eventually(lambda: len(door.sockets._open) == 1)
-    await clock.until(lambda: not door.sockets._open, step=1)
+    await eventually(lambda: len(door.sockets._streams) == 1)
+    await clock.until(lambda: not door.sockets.clients, step=1)
     writer.transport.abort()
 
 

@@ -6,31 +6,21 @@ the client said to begin its session is said again to the new bridge.
 
 import asyncio
 import contextlib
+import itertools
 import json
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Mapping
 from typing import Any, cast
 
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import (
-    ConnectionClosed,
-    InvalidStatus,
-    InvalidURI,
-    WebSocketException,
-)
+from websockets.exceptions import ConnectionClosed, InvalidStatus, InvalidURI, WebSocketException
 from websockets.typing import Subprotocol
 
 from letta_matrix.common import clock
 from letta_matrix.common.json_fields import mapping
 from letta_matrix.common.program import starting, typed
-from letta_matrix.doors.mcp.frames import (
-    LARGEST,
-    LOST,
-    NOT_NOW,
-    SUBPROTOCOL,
-    TOO_LARGE,
-    UNAUTHORIZED,
-)
+from letta_matrix.common.waiting import is_set
+from letta_matrix.doors.mcp import frames
 
 _LOST = (
     "The connection to the bridge was lost. What you asked for may have happened or not: call "
@@ -93,9 +83,7 @@ class Relay:
                     async for text in socket:
                         if isinstance(text, str) and self._session.hears(text):
                             self._write(text.replace("\n", " "))
-                self._is_away()
-                if socket.close_code == UNAUTHORIZED:
-                    raise RelayError("the bridge no longer accepts the token")
+                self._is_away(socket)
 
     def _sockets(self) -> AsyncGenerator[ClientConnection]:
         """A connection, and another one whenever it is lost."""
@@ -103,7 +91,7 @@ class Relay:
             connecting = connect(
                 re.sub("^http", "ws", self._url),
                 additional_headers={"Authorization": f"Bearer {self._token}"},
-                subprotocols=[Subprotocol(SUBPROTOCOL)],
+                subprotocols=[Subprotocol(frames.SUBPROTOCOL)],
                 compression=None,
                 proxy=None,
                 open_timeout=_HANDSHAKE,
@@ -137,25 +125,32 @@ class Relay:
         self._socket = socket
         self._connected.set()
 
-    def _is_away(self) -> None:
+    def _is_away(self, socket: ClientConnection) -> None:
+        for request_id in self._session.lost():
+            self._write(_error(request_id, frames.LOST, _LOST))
+        if socket.close_code == frames.UNAUTHORIZED:
+            raise RelayError("the bridge no longer accepts the token")
         if self._connected.is_set():
             self._connected.clear()
             self._away_since = clock.now()
             self._say("the bridge is away; connecting again")
-        for request_id in self._session.lost():
-            self._write(_error(request_id, LOST, _LOST))
 
     async def _carry_up(self, lines: AsyncIterator[str]) -> None:
         """From the client to the bridge, until the client has gone."""
         await self._connected.wait()
         async for line in lines:
             message = _parsed(line)
-            if len(line) > LARGEST // 4 and len(line.encode("utf-8", "replace")) > LARGEST:
-                self._refuse(message, TOO_LARGE, f"More than {LARGEST} bytes in a message.")
+            if (
+                len(line) > frames.LARGEST // 4
+                and len(line.encode("utf-8", "replace")) > frames.LARGEST
+            ):
+                self._refuse(
+                    message, frames.TOO_LARGE, f"More than {frames.LARGEST} bytes in a message."
+                )
             elif await self._is_there():
                 await self._pass_on(message, line)
             else:
-                self._refuse(message, NOT_NOW, _AWAY)
+                self._refuse(message, frames.NOT_NOW, _AWAY)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_FAREWELL):
                 while self._session.waits:  # noqa: ASYNC110 - the process ends here
@@ -176,10 +171,7 @@ class Relay:
         deadline = self._away_since + _PATIENCE
         # When it is told of a connection, that may already be lost again.
         while not self._connected.is_set():
-            try:
-                async with asyncio.timeout_at(deadline):
-                    await self._connected.wait()
-            except TimeoutError:
+            if not await is_set(self._connected, deadline - clock.now()):
                 return False
         return True
 
@@ -193,7 +185,7 @@ class Session:
         self._agreed = False
         self._subscribed: dict[str, None] = {}
         self._waiting: dict[str | int, Json] = {}
-        self._numbers = 0
+        self._numbers = itertools.count(1)
 
     @property
     def waits(self) -> bool:
@@ -203,14 +195,14 @@ class Session:
     def says(self, message: Mapping[str, Any], line: str) -> None:
         """The client says something."""
         method, request_id = message.get("method"), message.get("id")
-        if method == "initialize" and isinstance(request_id, str | int):
-            self._initialize, self._agreed = dict(message), False
-        elif method == "notifications/initialized":
+        if method == "notifications/initialized":
             self._initialized = line
         elif method == "notifications/cancelled":
             self._waiting.pop(_key(mapping(message.get("params")).get("requestId")), None)
         if isinstance(method, str) and isinstance(request_id, str | int):
             self._waiting[request_id] = dict(message)
+            if method == "initialize":
+                self._initialize, self._agreed = dict(message), False
 
     def hears(self, text: str) -> bool:
         """The bridge says something; whether it is for the client."""
@@ -258,14 +250,11 @@ class Session:
         return json.dumps({**message, "params": {"uri": uri}})
 
     def _own_id(self) -> str:
-        self._numbers += 1
-        return f"{_OWN}{self._numbers}"
+        return f"{_OWN}{next(self._numbers)}"
 
 
 def _pauses() -> Generator[float]:
-    yield from _PAUSES
-    while True:
-        yield _PAUSES[-1]
+    yield from itertools.chain(_PAUSES, itertools.repeat(_PAUSES[-1]))
 
 
 def _key(value: object) -> str | int:

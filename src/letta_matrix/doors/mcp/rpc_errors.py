@@ -4,7 +4,7 @@ from mcp.shared.exceptions import MCPError
 from mcp_types import INTERNAL_ERROR, INVALID_PARAMS
 
 from letta_matrix.access.faults import Fault, ToolError
-from letta_matrix.doors.mcp.refusals import refusal_of
+from letta_matrix.doors.mcp.refusals import Refusable, refusal_of
 
 _BEYOND_THE_CALLER = {Fault.RATE_LIMITED, Fault.UNAVAILABLE, Fault.TIMEOUT, Fault.FAILED}
 
@@ -18,8 +18,8 @@ def rpc_error(error: ToolError) -> MCPError:
     return MCPError(code, str(error).encode("utf-8", "replace").decode(), data)
 
 
-def refused(error: Exception) -> MCPError:
+def refused(error: Refusable) -> MCPError:
     """For what no request gets past; `error` is one of `REFUSED`."""
     refusal = refusal_of(error)
     wait = {"retry_after": round(refusal.retry_after, 3)} if refusal.retry_after else None
-    return MCPError(refusal.code, refusal.text, wait)
+    return MCPError(refusal.code, str(refusal), wait)

@@ -2,17 +2,13 @@
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Generator
+from collections.abc import Awaitable, Callable, Generator
 
 import structlog
 
-from letta_matrix.access.authenticator import (
-    Authenticator,
-    IdentityUnavailable,
-    TooOften,
-    Unauthorized,
-)
+from letta_matrix.access.authenticator import Authenticator
 from letta_matrix.access.principal import Principal
+from letta_matrix.access.refusals import IdentityUnavailable, TooOften, Unauthorized
 from letta_matrix.access.streams import OpenStreams
 from letta_matrix.store.database import StoreUnavailable
 
@@ -21,7 +17,8 @@ log = structlog.get_logger()
 RECHECK = 5.0
 """Seconds between looks whether the tokens of what is open are still accepted."""
 
-End = Callable[[str], object]
+End = Callable[[str], Awaitable[object]]
+"""Ends something: because its token is accepted no more, and why, or "" as the bridge ends."""
 
 
 class Streams:
@@ -36,8 +33,8 @@ class Streams:
 
     @contextlib.contextmanager
     def opened(self, principal: Principal, bearer: str, peer: str, end: End) -> Generator[None]:
-        """While it is open. `end` is told why it may be so no more, once or several times; `peer`
-        is the address that the token comes from.
+        """While it is open. `end` may be called several times; `peer` is the address that the
+        token comes from.
 
         Raises TooOften where the principal has too many.
         """
@@ -49,10 +46,14 @@ class Streams:
             finally:
                 del self._open[end]
 
-    def close(self) -> None:
-        """Look after them no more."""
+    def __len__(self) -> int:
+        return len(self._open)
+
+    async def close(self) -> None:
+        """End them all, as the bridge ends."""
         if self._watching is not None:
             self._watching.cancel()
+        await asyncio.gather(*[end("") for end in self._open])
 
     async def refusal(self, bearer: str, peer: str) -> str:
         """Why a token is accepted no more; "" where it is, or that cannot be told now."""
@@ -72,5 +73,5 @@ class Streams:
             await asyncio.sleep(RECHECK)
             for holder in set(self._open.values()):
                 if why := await self.refusal(*holder):
-                    for end in [end for end, known in self._open.items() if known == holder]:
-                        end(why)
+                    ends = [end for end, known in self._open.items() if known == holder]
+                    await asyncio.gather(*[end(why) for end in ends])

@@ -18,14 +18,10 @@ from mcp.server.streamable_http import MCP_SESSION_ID_HEADER
 from mcp.shared import subscriptions as sdk
 from mcp.shared.exceptions import MCPError
 
-from letta_matrix.access.authenticator import (
-    IdentityUnavailable,
-    TooOften,
-    Unauthorized,
-    bearer_of,
-)
+from letta_matrix.access.authenticator import bearer_of
 from letta_matrix.access.faults import ToolError
 from letta_matrix.access.principal import Principal
+from letta_matrix.access.refusals import IdentityUnavailable, TooOften, Unauthorized
 from letta_matrix.access.streams import OpenStreams
 from letta_matrix.doors.mcp.caller import connection_of, principal_of
 from letta_matrix.doors.mcp.changes import LIST, Changes

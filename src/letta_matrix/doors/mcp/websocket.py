@@ -4,9 +4,9 @@ JSON-RPC 2.0, one message in each text frame, subprotocol `mcp` (RFC 6455). docs
 specifies it for clients.
 """
 
-import asyncio
-from typing import TYPE_CHECKING
+from functools import partial
 
+from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
 from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket
@@ -16,15 +16,12 @@ from letta_matrix.access.guard import mcp_guard
 from letta_matrix.common.connections.admission import Connections
 from letta_matrix.doors.mcp.caller import TOOLSET, toolset_in
 from letta_matrix.doors.mcp.core import Core
-from letta_matrix.doors.mcp.frames import GOING_AWAY, LARGEST, SUBPROTOCOL
-from letta_matrix.doors.mcp.http import PATH, health, peer_of
-from letta_matrix.doors.mcp.refusals import REFUSED, refusal_of
+from letta_matrix.doors.mcp.frames import LARGEST, SUBPROTOCOL
+from letta_matrix.doors.mcp.http import PATH, nothing_here, peer_of, to_read
+from letta_matrix.doors.mcp.refusals import REFUSED, Refusal, refusal_of
 from letta_matrix.doors.mcp.services import Services
 from letta_matrix.doors.mcp.streams import Streams
 from letta_matrix.doors.web.server import AsgiServer
-
-if TYPE_CHECKING:
-    from letta_matrix.doors.mcp.websocket_session import Session
 
 _MOST = 1000
 """Clients at once."""
@@ -39,8 +36,6 @@ class McpSockets:
         self._services = services
         self._core = core
         self._guard = mcp_guard(services.config)
-        self._health = health(services.health, self._guard)
-        self._open: set[Session] = set()
         self._streams = Streams(services.authenticator, PER_TOKEN, "connections")
         trusted = services.config.api.trusted_proxies
         self._server = AsgiServer(
@@ -55,7 +50,7 @@ class McpSockets:
     @property
     def clients(self) -> int:
         """How many are connected."""
-        return len(self._open)
+        return len(self._streams)
 
     async def start(self, hostname: str, port: int) -> None:
         """Listen. Raises OSError when the port is taken."""
@@ -65,59 +60,45 @@ class McpSockets:
         """Stop listening, and say goodbye (1001) to every client."""
         # First of all: whoever is told comes again at once.
         self._server.stop_listening()
-        self._streams.close()
-        farewells = [one.close(GOING_AWAY, "The bridge ends.") for one in self._open]
-        await asyncio.gather(*farewells)
+        await self._streams.close()
         await self._server.close()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["path"] == "/health" and scope["type"] == "http":
-            await self._health(scope, receive, send)
-            return
+        answer = {PATH: self._connect, "/health": self._health}.get(scope["path"], nothing_here)
         try:
-            refusal = await self._connect(scope, receive, send)
+            await answer(scope, receive, send)
         except REFUSED as error:
             said = refusal_of(error)
-            refusal = JSONResponse({"error": said.text}, said.status, said.headers)
-        if refusal is not None:
+            refusal = JSONResponse({"error": str(said)}, said.status, said.headers)
             await refusal(scope, receive, send)
 
-    async def _connect(self, scope: Scope, receive: Receive, send: Send) -> JSONResponse | None:
-        """Serves a client until it has gone, or gives what refuses it."""
-        if (refusal := self._refusal(scope)) is not None:
-            return refusal
-        socket = WebSocket(scope, receive, send)
-        scope[TOOLSET] = toolset_in(socket.url.query)
-        authorization, peer = socket.headers.get("authorization"), peer_of(scope)
+    async def _health(self, scope: Scope, receive: Receive, send: Send) -> None:
+        report = self._services.health(self._guard.knows(scope))
+        await to_read(scope, report)(scope, receive, send)
+
+    async def _connect(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serves a client until it has gone. Raises what is in `REFUSED`."""
+        self._check(scope)
+        scope[TOOLSET] = toolset_in(scope["query_string"].decode("latin-1"))
+        authorization, peer = Headers(scope=scope).get("authorization"), peer_of(scope)
         principal = await self._services.authenticator.admit(authorization, peer)
-        bearer = bearer_of(authorization)
         server = await self._core.server()
         from letta_matrix.doors.mcp.websocket_session import Session
 
-        session = Session(
-            socket, bearer, principal.caller, peer, server, self._services, self._streams
-        )
-        with self._streams.opened(principal, bearer, peer, session.expel):
+        socket, bearer = WebSocket(scope, receive, send), bearer_of(authorization)
+        refusal = partial(self._streams.refusal, bearer, peer)
+        session = Session(socket, bearer, principal.caller, peer, server, self._services, refusal)
+        with self._streams.opened(principal, bearer, peer, session.end):
             await socket.accept(SUBPROTOCOL if scope["subprotocols"] else None)
-            self._open.add(session)
-            try:
-                await session.run()
-            finally:
-                self._open.discard(session)
-        return None
+            await session.run()
 
-    def _refusal(self, scope: Scope) -> JSONResponse | None:
-        """The answer to what is no handshake of a client that may connect at all."""
-        if scope["path"] != PATH:
-            return JSONResponse({"error": f"There is nothing here; MCP is at {PATH}."}, 404)
+    def _check(self, scope: Scope) -> None:
+        """Raises Refusal for what is no handshake of a client that may connect at all."""
         self._guard.check_scope(scope)
         if scope["type"] != "websocket":
             text = f"This is a WebSocket: connect with the subprotocol `{SUBPROTOCOL}`."
-            upgrade = {"Upgrade": "websocket", "Connection": "Upgrade"}
-            return JSONResponse({"error": text}, 426, upgrade)
+            raise Refusal(426, text, {"Upgrade": "websocket", "Connection": "Upgrade"})
         if scope["subprotocols"] and SUBPROTOCOL not in scope["subprotocols"]:
-            return JSONResponse({"error": f"Offer the subprotocol `{SUBPROTOCOL}`."}, 400)
-        if len(self._open) >= _MOST:
-            text = "Too many clients are connected."
-            return JSONResponse({"error": text}, 503, {"Retry-After": "10"})
-        return None
+            raise Refusal(400, f"Offer the subprotocol `{SUBPROTOCOL}`.")
+        if len(self._streams) >= _MOST:
+            raise Refusal(503, "Too many clients are connected.", retry_after=10.0)

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import anyio
@@ -18,13 +19,11 @@ from starlette.requests import HTTPConnection
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from letta_matrix.common.parts import part
-from letta_matrix.common.tasks import Tasks
+from letta_matrix.doors.mcp import frames
 from letta_matrix.doors.mcp.caller import PRINCIPAL, TOOLSET
-from letta_matrix.doors.mcp.frames import INTERNAL, NOT_ADMITTED, TEXT_ONLY, TOO_MANY, UNAUTHORIZED
 from letta_matrix.doors.mcp.refusals import REFUSED
 from letta_matrix.doors.mcp.rpc_errors import refused
 from letta_matrix.doors.mcp.services import Services
-from letta_matrix.doors.mcp.streams import Streams
 from letta_matrix.doors.web.websockets import FAREWELL
 
 log = structlog.get_logger()
@@ -42,8 +41,8 @@ Outgoing = MemoryObjectReceiveStream[SessionMessage]
 class Session:
     """Carries messages between a client and the server until one of them has gone.
 
-    The token is looked at again for each message and each answer. `caller` is whose it is and
-    `peer` the address they come from.
+    The token is looked at again for each message and each answer. `caller` is whose it is,
+    `peer` the address they come from, and `refusal` tells why the token is accepted no more.
     """
 
     _socket: WebSocket
@@ -52,11 +51,10 @@ class Session:
     _peer: str
     _server: Server[Any]
     _services: Services
-    _streams: Streams
+    _refusal: Callable[[], Awaitable[str]]
 
     def __post_init__(self) -> None:
         self._open: dict[types.RequestId, contextlib.AsyncExitStack] = {}
-        self._expelling = Tasks()
 
     async def run(self) -> None:
         """Returns when the connection has ended."""
@@ -71,12 +69,12 @@ class Session:
                 await self._read(incoming)
         except* Exception as failed:
             log.error("a session of an MCP client failed", exc_info=failed.exceptions[0])
-            await self.close(INTERNAL, "The session failed.")
+            await self._close(frames.INTERNAL, "The session failed.")
         finally:
             for request_id in list(self._open):
                 await self._closed(request_id)
 
-    async def close(self, code: int, why: str) -> None:
+    async def _close(self, code: int, why: str) -> None:
         """Say goodbye. Who does not answer is cut off."""
         connection = self._socket.scope["state"]["connection"]
         try:
@@ -88,14 +86,16 @@ class Session:
         except (WebSocketDisconnect, RuntimeError):
             return  # somebody else was first
 
-    def expel(self, why: str) -> None:
-        """Close it, as its token is accepted no more."""
-        self._expelling.start(self.close(UNAUTHORIZED, why))
+    async def end(self, why: str) -> None:
+        """Close it, as its token is accepted no more, or "" as the bridge ends."""
+        await self._close(
+            frames.UNAUTHORIZED if why else frames.GOING_AWAY, why or "The bridge ends."
+        )
 
     async def _read(self, incoming: Incoming) -> None:
         while (frame := await self._socket.receive())["type"] == "websocket.receive":
             if (text := frame.get("text")) is None:
-                await self.close(TEXT_ONLY, "Send text frames.")
+                await self._close(frames.TEXT_ONLY, "Send text frames.")
             else:
                 await self._take(text, incoming)
 
@@ -122,8 +122,8 @@ class Session:
         if request_id is not None or isinstance(message, ValidationError):
             answer = types.JSONRPCError(jsonrpc="2.0", id=request_id, error=error.error)
             await self._send(_text(answer))
-        if error.error.code == NOT_ADMITTED:
-            await self.close(UNAUTHORIZED, error.error.message)
+        if error.error.code == frames.NOT_ADMITTED:
+            await self.end(error.error.message)
 
     async def _visit(self) -> HTTPConnection[Any]:
         """What handlers see in place of an HTTP request. Raises what is in `REFUSED`."""
@@ -142,10 +142,10 @@ class Session:
             return
         if message.id in self._open:
             text = "A request with this id is still open; give each one an id of its own."
-            raise MCPError(TOO_MANY, text)
+            raise MCPError(frames.TOO_MANY, text)
         if len(self._open) >= _MOST_OPEN:
             text = f"{_MOST_OPEN} of your requests are still open; wait for an answer."
-            raise MCPError(TOO_MANY, text)
+            raise MCPError(frames.TOO_MANY, text)
 
     async def _pass_on(
         self, message: Any, visit: object, held: contextlib.AsyncExitStack, incoming: Incoming
@@ -171,8 +171,8 @@ class Session:
         if not isinstance(message, types.JSONRPCResponse | types.JSONRPCError):
             await self._send(_text(message))
             return
-        if why := await self._streams.refusal(self._bearer, self._peer):
-            await self.close(UNAUTHORIZED, why)
+        if why := await self._refusal():
+            await self.end(why)
         else:
             await self._send(_text(message))
         if message.id is not None:
