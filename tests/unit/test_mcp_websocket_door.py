@@ -286,6 +286,51 @@ async def test_a_client_that_does_not_read_is_cut_off(door: Door, clock: Clock) 
     writer.transport.abort()
 
 
+def connection_of(door: Door) -> Any:
+    """The one connection that there is, on the door's side."""
+    (connection,) = door.sockets._server._server.server_state.connections
+    return connection
+
+
+async def test_pongs_that_nobody_reads_do_not_pile_up(door: Door, clock: Clock) -> None:
+    clock.stop()
+    _, writer = await dialled(door)
+    initialize = {"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": INITIALIZE}
+    writer.write(frame(initialize))
+
+    def echo(number: int, text: str) -> None:
+        request = {"jsonrpc": "2.0", "id": number, "method": "tools/call"}
+        writer.write(frame({**request, "params": call("echo", text=text)}))
+
+    for number in range(1, 60):
+        echo(number, "x" * 100_000)
+    await eventually(lambda: len(door.fake.said) == 59 and connection_of(door).is_stalled())
+    connection = connection_of(door)
+    for number in range(5000):
+        writer.write(b"\x89\xf8" + bytes(4) + number.to_bytes(4, "big") * 30)
+    echo(60, "last")
+    await eventually(lambda: door.fake.said[-1] == "last")
+    # An answer and its frame, at most; the pongs would be twice that.
+    assert connection.transport.get_write_buffer_size() < 300_000
+    assert not connection.conn.data_to_send()
+    writer.transport.abort()
+
+
+async def test_fragments_are_one_message(door: Door) -> None:
+    reader, writer = await dialled(door)
+    data = json.dumps({"jsonrpc": "2.0", "id": "ä", "method": "ping"}).encode()
+    for place in range(len(data)):
+        begins, ends = place == 0, place == len(data) - 1
+        writer.write(bytes([0x80 * ends + begins, 0x81]) + bytes(4) + data[place : place + 1])
+        if place == len(data) // 2:
+            await eventually(lambda: connection_of(door).frames)
+            assert len(connection_of(door).frames) == 1
+    (head, length) = await reader.readexactly(2)
+    answer = json.loads(await reader.readexactly(length))
+    assert (head, answer["id"]) == (0x81, "ä")
+    writer.close()
+
+
 async def test_a_client_has_a_while_to_read(clock: Clock) -> None:
     cut, nothing = list[bool](), cast("Any", None)
 

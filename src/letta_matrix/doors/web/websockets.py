@@ -4,6 +4,7 @@ import asyncio
 from typing import Any
 
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.frames import Frame
 
 from letta_matrix.common.connections.admission import Accepted, Connections
 
@@ -30,3 +31,20 @@ class WebSocketConnection(Accepted, WebSocketsSansIOProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.among.enter(self)
         super().connection_made(transport)
+
+    def handle_ping(self) -> None:
+        if self.writable.is_set():
+            super().handle_ping()
+        else:
+            # Pongs that a client does not read would pile up; it cuts itself off before long.
+            self.conn.data_to_send()
+
+    def handle_cont(self, event: Frame) -> None:
+        # Fragments of a few bytes are many times their size in uvicorn's list.
+        whole = (
+            self.frames[0] if isinstance(self.frames[0], bytearray) else bytearray(self.frames[0])
+        )
+        whole += event.data
+        self.frames: Any = [whole]
+        if event.fin:
+            self.send_receive_event_to_app()
