@@ -292,6 +292,25 @@ def connection_of(door: Door) -> Any:
     return connection
 
 
+async def test_who_answers_no_ping_is_cut_off(door: Door, clock: Clock) -> None:
+    clock.stop()
+    reader, writer = await dialled(door)
+    await eventually(lambda: door.sockets.clients)
+    for is_answered in (True, False):
+        clock.advance(30)
+        ping = await within(reader.readexactly(6))
+        assert ping[:2] == b"\x89\x04"
+        if is_answered:
+            writer.write(b"\x8a\x84" + bytes(4) + ping[2:])
+            await eventually(lambda: connection_of(door).pending_ping_payload is None)
+    clock.advance(14.9)
+    await settled()
+    assert door.sockets.clients == 1
+    clock.advance(0.1)
+    await eventually(lambda: not door.sockets.clients)
+    writer.close()
+
+
 async def test_pongs_that_nobody_reads_do_not_pile_up(door: Door, clock: Clock) -> None:
     clock.stop()
     _, writer = await dialled(door)
