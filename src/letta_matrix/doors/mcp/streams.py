@@ -53,7 +53,7 @@ class Streams:
         """End them all, as the bridge ends."""
         if self._watching is not None:
             self._watching.cancel()
-        await asyncio.gather(*[end("") for end in self._open])
+        await asyncio.gather(*[end("") for end in self._open], return_exceptions=True)
 
     async def refusal(self, bearer: str, peer: str) -> str:
         """Why a token is accepted no more; "" where it is, or that cannot be told now."""
@@ -74,4 +74,4 @@ class Streams:
             for holder in set(self._open.values()):
                 if why := await self.refusal(*holder):
                     ends = [end for end, known in self._open.items() if known == holder]
-                    await asyncio.gather(*[end(why) for end in ends])
+                    await asyncio.gather(*[end(why) for end in ends], return_exceptions=True)

@@ -96,8 +96,8 @@ class Session:
         while (frame := await self._socket.receive())["type"] == "websocket.receive":
             if (text := frame.get("text")) is None:
                 await self._close(frames.TEXT_ONLY, "Send text frames.")
-            else:
-                await self._take(text, incoming)
+                return
+            await self._take(text, incoming)
 
     async def _take(self, text: str, incoming: Incoming) -> None:
         """Hand a message to the server. The next one is not read before."""
