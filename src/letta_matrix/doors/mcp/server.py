@@ -44,16 +44,12 @@ class _Server(Server[dict[str, Any]]):
     def create_initialization_options(
         self,
         notification_options: NotificationOptions | None = None,
-        experimental_capabilities: dict[str, dict[str, Any]] | None = None,
-        extensions: dict[str, dict[str, Any]] | None = None,
+        *others: Any,
+        **named: Any,
     ) -> InitializationOptions:
         """Says to clients of the older revisions, too, that lists of resources change."""
-        changes = self.get_request_handler("resources/list") is not None
-        return super().create_initialization_options(
-            notification_options or NotificationOptions(resources_changed=changes),
-            experimental_capabilities,
-            extensions,
-        )
+        changes = notification_options or NotificationOptions(resources_changed=True)
+        return super().create_initialization_options(changes, *others, **named)
 
 
 def make_server(services: Services) -> Server[dict[str, Any]]:
