@@ -16,7 +16,7 @@ from tests.waiting import eventually
 
 from letta_matrix.portals.provisioning import Provisioning
 from letta_matrix.runtimes.memory import MemoryRuntime
-from letta_matrix.runtimes.protocol import ToolCall
+from letta_matrix.runtimes.tools import ToolCall
 from letta_matrix.store.portals import Portal as Known
 
 LINE = "@letta_sms:localhost"

@@ -175,7 +175,7 @@ def in_terminal(played: Played, monkeypatch: pytest.MonkeyPatch) -> Played:
     async def noted(*_: object) -> None: ...
 
     monkeypatch.setattr("letta_matrix.portals.provisioning.Provisioning", make)
-    monkeypatch.setattr("letta_matrix.cli.tokens.noted", noted)
+    monkeypatch.setattr("letta_matrix.cli.own_tokens.noted", noted)
     return played
 
 

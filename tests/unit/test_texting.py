@@ -15,7 +15,7 @@ from letta_matrix.access.faults import ToolError
 from letta_matrix.access.principal import TOOL_SCOPES, Principal, Scope
 from letta_matrix.portals.provisioning import Known, Provisioning, ProvisioningFault
 from letta_matrix.portals.provisioning import Why as Refusal
-from letta_matrix.runtimes.protocol import ToolCall
+from letta_matrix.runtimes.tools import ToolCall
 from letta_matrix.store.portals import Contact
 
 OTHER = "+15550000009"

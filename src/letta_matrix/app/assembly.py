@@ -15,27 +15,24 @@ from letta_matrix.config import Config
 from letta_matrix.conversations import notices
 from letta_matrix.conversations.admission import Admission
 from letta_matrix.conversations.answers import Answers
-from letta_matrix.conversations.approval_sight import ApprovalSight
+from letta_matrix.conversations.approval_question import ApprovalSight
 from letta_matrix.conversations.approvals import Approvals
 from letta_matrix.conversations.catch_up import CatchUp
 from letta_matrix.conversations.contact_words import ContactWords
 from letta_matrix.conversations.context import Contexts
 from letta_matrix.conversations.dispatcher import Dispatcher
-from letta_matrix.conversations.encryption import Encryption
 from letta_matrix.conversations.invitations import Invitations
 from letta_matrix.conversations.joining import Joining
 from letta_matrix.conversations.loops import Loops
-from letta_matrix.conversations.pauses import Pauses
 from letta_matrix.conversations.portal_gate import PortalGate
 from letta_matrix.conversations.prompts import Prompts
-from letta_matrix.conversations.refusals import Refusals
-from letta_matrix.conversations.replies import Replies
+from letta_matrix.conversations.refusals import Pauses, Refusals
 from letta_matrix.conversations.room_moves import RoomMoves
 from letta_matrix.conversations.room_turns import RoomTurns
 from letta_matrix.conversations.routing import Router
 from letta_matrix.conversations.speakers import Speaker
 from letta_matrix.conversations.surroundings import Surroundings
-from letta_matrix.conversations.tries import Runner
+from letta_matrix.conversations.turn_queues import Runner
 from letta_matrix.conversations.turn_runner import TurnRunner
 from letta_matrix.conversations.undelivered import Undelivered
 from letta_matrix.conversations.voices import Voices
@@ -130,8 +127,8 @@ class Parts:
         )
         self.toolbox = self._toolbox()
         roster = self.prompts.roster
-        self.replies = Replies(config, self.homeserver, stores.outbox, self.portals)
         self.voices = Voices(self.homeserver, stores.directory, stores.rooms, roster)
+        self.speaker = self._speaker()
         self.turn_runner = self._turn_runner()
         self.moves = RoomMoves(
             config,
@@ -143,11 +140,11 @@ class Parts:
             self.home.take_out,
         )
         self.room_turns = RoomTurns(
+            config,
             self.homeserver,
             stores.directory,
             stores.rooms,
             stores.turns,
-            Encryption(config, stores.directory),
             self.moves,
             self._room_known,
             self.router.portals.is_portal,
@@ -208,7 +205,7 @@ class Parts:
             self.approvals,
             self.toolbox,
             self.joining,
-            self.replies,
+            self.speaker,
             PortalGate(self.portals, stores.turns, self.homeserver.clock.now),
             self.voices,
         )
@@ -222,7 +219,7 @@ class Parts:
             stores.turns,
             stores.outbox,
             self.approvals,
-            self.turn_runner.cancel,
+            self.turn_runner,
             lambda: self.dispatcher,
         )
 
@@ -237,24 +234,17 @@ class Parts:
         answers = Answers(self.router, *known, *there, stores.inbox)
         services = self._services(trouble_of)
         self.undelivered = Undelivered(
-            self.replies,
-            services.speaker,
-            self.homeserver,
-            stores.directory,
-            stores.rooms,
-            stores.outbox,
+            self.speaker, self.homeserver, stores.directory, stores.rooms, stores.outbox
         )
         runners: dict[TurnKind, Runner] = {
             TurnKind.MESSAGE: self.turn_runner,
             TurnKind.SPEECH: self.turn_runner,
             TurnKind.COMMAND: CommandRunner(self.homeserver, services),
             TurnKind.INVITE: self.invitations,
-            TurnKind.KEYWORD: ContactWords(
-                self.replies, services.speaker, stores.directory, stores.outbox, self.cancel
-            ),
+            TurnKind.KEYWORD: ContactWords(self.speaker, stores.directory, self.cancel),
             TurnKind.REDACTION: self.withdrawals,
-            TurnKind.REFUSED: Refusals(services.speaker),
-            TurnKind.LOOPED: Refusals(services.speaker, notices.LOOP),
+            TurnKind.REFUSED: Refusals(self.speaker, notices.OVER_BUDGET),
+            TurnKind.LOOPED: Refusals(self.speaker, notices.LOOP),
             TurnKind.PAUSED: Pauses(self.homeserver, stores.directory, stores.turns),
             TurnKind.UNDELIVERED: self.undelivered,
             TurnKind.ROOM: self.room_turns,
@@ -262,6 +252,7 @@ class Parts:
         return Dispatcher(
             self.router,
             answers,
+            Loops(self._config),
             stores.inbox,
             stores.turns,
             stores.rooms,
@@ -272,8 +263,7 @@ class Parts:
             amended=self.withdrawals.amended,
             queued=self._queued,
             refers=self.surroundings.of,
-            loops=Loops(self._config),
-            learn=self._learn if self._config.bridges else None,
+            learn=self._learn,
         )
 
     def _services(self, trouble_of: Callable[[str], str]) -> CommandServices:
@@ -290,19 +280,21 @@ class Parts:
             vitals=self._vitals,
             trouble_of=trouble_of,
             waiting=self._waiting,
-            horizons=self.prompts.roster.horizons,
-            speaker=self._speaker(),
+            roster=self.prompts.roster,
+            speaker=self.speaker,
         )
 
     def _speaker(self) -> Speaker:
         stores = self.stores
         return Speaker(
             self._config,
+            self.homeserver,
             stores.directory,
             stores.rooms,
             stores.turns,
+            stores.outbox,
             self.voices,
-            self.replies,
+            self.portals,
         )
 
     def _toolbox(self) -> Toolbox:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 import typer
 
 from letta_matrix.cli.faults import BadInput, Failure
-from letta_matrix.cli.options import ConfigOption, DataOption, JsonOption, config_path
+from letta_matrix.cli.options import ConfigOption, DataOption, JsonOption, settings_in
 
 if TYPE_CHECKING:
     from letta_matrix.config import Config, SmsSettings
@@ -36,17 +36,10 @@ RelayOption = Annotated[
 ]
 
 
-def register(app: typer.Typer) -> None:
-    """Add the commands."""
-    sms = typer.Typer(help="Pair a phone with the phone line.", no_args_is_help=True)
-    sms.command("login")(login)
-    sms.command("status")(status)
-    sms.command("logout")(logout)
-    sms.command("contacts")(contacts)
-    sms.command("bridge-config")(bridge_config)
-    app.add_typer(sms, name="sms")
+commands = typer.Typer(help="Pair a phone with the phone line.", no_args_is_help=True)
 
 
+@commands.command("login")
 def login(
     flow: FlowArgument = "google",
     cookies: CookiesOption = None,
@@ -58,7 +51,7 @@ def login(
 
     if flow not in FLOWS:
         raise BadInput(f"{flow!r}: the flows are {' and '.join(FLOWS)}")
-    settings = _load(config, data)
+    settings = settings_in(config, data)
 
     async def work(line: "Provisioning") -> str:
         step = await line.start(flow)
@@ -71,11 +64,12 @@ def login(
     print(f"The phone is paired: {paired}")
 
 
+@commands.command("status")
 def status(
     config: ConfigOption = None, data: DataOption = None, as_json: JsonOption = False
 ) -> None:
     """Tell which phones are paired, and how they are."""
-    settings = _load(config, data)
+    settings = settings_in(config, data)
     found = _ask(settings, lambda line: line.logins())
     if as_json:
         print(json.dumps([_fields(one) for one in found], indent=2))
@@ -85,19 +79,21 @@ def status(
         print(f"{one.login_id}  {one.name}  {one.state or 'unknown'}  {one.reason}".rstrip())
 
 
+@commands.command("logout")
 def logout(
     login_id: LoginArgument = "all", config: ConfigOption = None, data: DataOption = None
 ) -> None:
     """Unpair the phone."""
-    _ask(_load(config, data), lambda line: line.logout(login_id), "sms.logout")
+    _ask(settings_in(config, data), lambda line: line.logout(login_id), "sms.logout")
     print("unpaired")
 
 
+@commands.command("contacts")
 def contacts(
     config: ConfigOption = None, data: DataOption = None, as_json: JsonOption = False
 ) -> None:
     """List whom the phone knows."""
-    found = _ask(_load(config, data), lambda line: line.contacts())
+    found = _ask(settings_in(config, data), lambda line: line.contacts())
     if as_json:
         print(json.dumps([_fields(one) for one in found], indent=2))
         return
@@ -105,20 +101,15 @@ def contacts(
         print(f"{', '.join(one.numbers) or '(no number)'}  {one.name}  {one.user_id}")
 
 
+@commands.command("bridge-config")
 def bridge_config(
     relay: RelayOption = False, config: ConfigOption = None, data: DataOption = None
 ) -> None:
     """Print what belongs into mautrix-gmessages' own config.yaml. It holds the secret."""
     from letta_matrix.cli.gmessages import bridge_settings
 
-    settings = _load(config, data)
+    settings = settings_in(config, data)
     print(bridge_settings(settings, _line_of(settings), relay=relay), end="")
-
-
-def _load(config: Path | None, data: Path | None) -> "Config":
-    from letta_matrix.config import load_config
-
-    return load_config(config_path(config, data))
 
 
 def _line_of(config: "Config") -> "SmsSettings":
@@ -130,7 +121,7 @@ def _line_of(config: "Config") -> "SmsSettings":
 def _ask(config: "Config", work: "Callable[[Provisioning], Awaitable[T]]", changes: str = "") -> T:
     """What the bridge answers; what `changes` something is noted in the audit log. Raises
     BadInput, Failure."""
-    from letta_matrix.cli.tokens import noted
+    from letta_matrix.cli.own_tokens import noted
     from letta_matrix.portals.provisioning import Provisioning, ProvisioningFault
 
     line = _line_of(config)

@@ -10,7 +10,6 @@ from letta_matrix.common.json_fields import mapping
 from letta_matrix.common.parts import part
 from letta_matrix.common.vitals import Trouble
 from letta_matrix.conversations import notices
-from letta_matrix.conversations.replies import Replies
 from letta_matrix.conversations.reply import Notice
 from letta_matrix.conversations.speakers import Speaker
 from letta_matrix.matrix.events import Event
@@ -28,7 +27,6 @@ log = structlog.get_logger()
 class Undelivered:
     """Tells of each in the agent's own room, and in `trouble` until something went out again."""
 
-    _replies: Replies
     _speaker: Speaker
     _homeserver: Homeserver
     _directory: AgentDirectory
@@ -40,15 +38,14 @@ class Undelivered:
 
     async def run(self, turn: Turn, *, recovered: bool) -> None:
         """Say it exactly once. `recovered`: an earlier try may have said it."""
-        portal = self._replies.portals.portal(turn.room_id)
+        portal = self._speaker.portals.portal(turn.room_id)
         agent = await self._whose(turn) if portal is not None else None
         if agent is None or portal is None:
             await self.give_up(turn)
             return
         turn.agent_id = agent.agent_id
-        owed = recovered or turn.status is TurnStatus.REPLYING
-        entries = await self._replies.left_of(turn) if owed else None
-        reply = self._replies.of_agent(turn, agent, entries)
+        entries = await self._speaker.left_of(turn, recovered=recovered)
+        reply = self._speaker.of_agent(turn, agent, entries)
         if turn.status is not TurnStatus.REPLYING:
             log.warning("a text did not go out", bridge=portal.name, agent=agent.agent_id)
             self._failing[portal.name] = turn.prompt or ""
@@ -62,10 +59,10 @@ class Undelivered:
     def heard(self, event: Mapping[str, Any]) -> None:
         """Hear of an event that was stored: something may have gone out again."""
         outcome = outcome_in(event)
-        portal = self._replies.portals.portal(str(event.get("room_id")))
+        portal = self._speaker.portals.portal(str(event.get("room_id")))
         if portal is None or outcome is None or outcome.status != SENT:
             return
-        if event.get("sender") == self._replies.portals.bridges[portal.name].bot:
+        if event.get("sender") == self._speaker.portals.bridges[portal.name].bot:
             self._failing.pop(portal.name, None)
 
     @property

@@ -19,7 +19,7 @@ from letta_matrix.operations.operation import is_admin, operation
 from letta_matrix.runtimes.faults import RuntimeFault, RuntimeUnavailable
 from letta_matrix.runtimes.protocol import AgentInfo, AgentRuntime
 from letta_matrix.store.agents import Agent, AgentDirectory, AgentStatus
-from letta_matrix.toolbox.agent_tools import AGENT, known_to
+from letta_matrix.toolbox.agent_tools import AGENT
 from letta_matrix.toolbox.finding import find_agent
 from letta_matrix.toolbox.tool import (
     Caller,
@@ -209,7 +209,7 @@ class AgentOperations:
         By its id it may be one that was removed."""
         agent = self._directory.get(caller.noted(_AGENT) or ref)
         if agent is None:
-            agent = find_agent(ref, known_to(caller, self._directory))
+            agent = find_agent(ref, caller.agents())
             await caller.note(_AGENT, agent.agent_id)
         return agent
 
