@@ -15,7 +15,7 @@ from letta_matrix.app.assembly import Parts
 from letta_matrix.common.connections.admission import Connections
 from letta_matrix.common.connections.descriptors import most_connections
 from letta_matrix.config import Config
-from letta_matrix.doors.chat.registry import COMMANDS, listed
+from letta_matrix.doors.chat.registry import all_commands, listed
 from letta_matrix.doors.mcp.core import Core
 from letta_matrix.doors.mcp.http import McpHttp
 from letta_matrix.doors.mcp.kept_subscriptions import KeptSubscriptions
@@ -99,7 +99,7 @@ class Doors:
         config = self._config
         browser_url = config.api.homeserver_url or config.homeserver.url
         guard = api_guard(config)
-        chat = chat_routes(browser_url, config.bot_user_id, listed(COMMANDS))
+        chat = chat_routes(browser_url, config.bot_user_id, listed(all_commands()))
         pages = [*chat, *docs_routes()]
         guarded = Front(pages, Lazy(self._make_api), [Middleware(Guarded, guard=guard)])
         probes = health_routes(
@@ -125,13 +125,11 @@ class Doors:
             logins=self._logins,
             directory=stores.directory,
             tokens=stores.tokens,
-            audit=stores.audit,
             turns=stores.turns,
             outbox=stores.outbox,
             approval_store=stores.approvals,
             unfinished=parts.dispatcher.queues.unfinished,
             health=self._health,
-            trouble_of=self._trouble_of,
             stopping=self._stopping,
         )
 

@@ -6,7 +6,7 @@ from pydantic import Field
 from typing_extensions import TypedDict
 
 from letta_matrix.access.principal import Scope
-from letta_matrix.store.agents import Agent, AgentDirectory, AgentStatus
+from letta_matrix.store.agents import Agent, AgentDirectory
 from letta_matrix.store.rooms import Rooms
 from letta_matrix.toolbox.finding import find_agent
 from letta_matrix.toolbox.results import UNTRUSTED, cut, fit_items
@@ -98,7 +98,6 @@ def known_to(caller: Caller, directory: AgentDirectory) -> list[Agent]:
     """The active agents that a caller may know of."""
     return [
         agent
-        for agent in directory.all()
-        if agent.status is AgentStatus.ACTIVE
-        and (agent.agent_id == caller.agent_id or caller.principal.may_act_in(agent.room_id or ""))
+        for agent in directory.active()
+        if agent.agent_id == caller.agent_id or caller.principal.may_act_in(agent.room_id or "")
     ]

@@ -72,7 +72,8 @@ class Toolbox:
     """Runs calls of tools. Whoever calls acts as one Matrix user and as nobody else.
 
     `questions` must see every event that people send: what answers an open question is no
-    prompt. `arrivals` must be told of every event that is stored.
+    prompt. `arrivals` must be told of every event that is stored. `operations` are offered by
+    doors of their own, `further` are tools beside those of this package.
     """
 
     def __init__(
@@ -86,6 +87,8 @@ class Toolbox:
         outbox: Outbox,
         audit: AuditStore,
         operations: Iterable[Tool[Any]] = (),
+        further: Iterable[Tool[Any]] = (),
+        arrivals: Arrivals | None = None,
     ) -> None:
         self._config = config
         self._homeserver = homeserver
@@ -96,7 +99,7 @@ class Toolbox:
         self._limit = RateLimit(config.conversations.tool_calls_per_minute)
         self._waiting: Counter[tuple[str, str]] = Counter()
         self._visits = Visits(directory, rooms, turns)
-        self.arrivals = Arrivals()
+        self.arrivals = arrivals or Arrivals()
         self._known = KnownRooms(self.arrivals)
         self.questions = Questions(config)
         self.ledger = Ledger(audit)
@@ -120,7 +123,7 @@ class Toolbox:
             self._asking,
             Waiting(directory, self.arrivals),
         ]
-        tools = [tool for owner in owners for tool in tools_in(owner)]
+        tools = [*(tool for owner in owners for tool in tools_in(owner)), *further]
         self.tools: Mapping[str, Tool[Any]] = {tool.name: tool for tool in tools}
         self.operations = {one.name: one for one in operations}
         self.others: Tool[Any] = others_tool(self.tools_for)
@@ -189,7 +192,8 @@ class Toolbox:
         `transaction_id` where it changes something; `turn` is the one in which a person asks for
         it. Raises ToolError alone."""
         operation = self.operations[name]
-        _check_permits(principal, operation)
+        if turn is None or not operation.people:
+            _check_permits(principal, operation)
         if transaction_id and issubclass(operation.params, WriteParams):
             arguments = {**arguments, "transaction_id": transaction_id}
         params = parse(operation, arguments)
@@ -253,7 +257,7 @@ class Toolbox:
             principal=caller.principal.key,
             user_id=caller.user_id,
             door=door,
-            tool=tool.name,
+            tool=tool.noted_as or tool.name,
             fingerprint=fingerprint(arguments),
             at=time.time(),
             transaction_id=transaction_id or None,

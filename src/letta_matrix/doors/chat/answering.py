@@ -4,18 +4,12 @@ import time
 from collections.abc import Sequence
 
 from letta_matrix.conversations.approval_text import named, short_key
-from letta_matrix.doors.chat.command import (
-    Argument,
-    CommandContext,
-    CommandFault,
-    Kind,
-    Where,
-    command,
-)
+from letta_matrix.doors.chat.command import CommandContext, CommandFault, command
 from letta_matrix.doors.chat.texts import span
 from letta_matrix.matrix.verbatim import inline_code as code
 from letta_matrix.matrix.verbatim import link
 from letta_matrix.operations.approvals import LONGEST_REASON
+from letta_matrix.operations.typed import Argument, Kind, Where
 from letta_matrix.store.approvals import Approval, ApprovalStatus
 
 _SHORTEST_KEY = 4

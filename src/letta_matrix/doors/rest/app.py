@@ -11,8 +11,6 @@ from letta_matrix.access.guard import Guarded, api_guard
 from letta_matrix.access.streams import OpenStreams
 from letta_matrix.doors.rest import (
     agents,
-    approvals,
-    audit,
     compat,
     compat_agents,
     health,
@@ -25,10 +23,10 @@ from letta_matrix.doors.rest import (
     speaking,
     tokens,
     tools,
-    turns,
 )
 from letta_matrix.doors.rest.compat_login import Logins
 from letta_matrix.doors.rest.limits import Limits
+from letta_matrix.doors.rest.passing import operations_router
 from letta_matrix.doors.rest.paths import SlashesInSegments
 from letta_matrix.doors.rest.services import Services
 
@@ -39,11 +37,8 @@ _ROUTERS = (
     media,
     agents,
     speaking,
-    turns,
-    approvals,
     tools,
     tokens,
-    audit,
     health,
     compat,
     compat_agents,
@@ -69,6 +64,7 @@ def make_app(services: Services) -> FastAPI:
     problems.install(app)
     for module in _ROUTERS:
         app.include_router(module.router)
+    app.include_router(operations_router())
     openapi.install(app)
     _surround(app, services)
     return app
