@@ -197,12 +197,7 @@ class AgentOperations:
         return _told(agent.agent_id, agent.name, agent.runtime)
 
     @operation(
-        "agents.invite",
-        Scope.ADMIN,
-        Admission,
-        people=True,
-        rest="POST /agents/{agent_id}/invite",
-        mcp=True,
+        "agents.invite", Scope.ADMIN, Admission, people=True, rest="POST /agents/{agent_id}/invite"
     )
     async def invite_to_agent(self, caller: Caller, params: Guest) -> Result:
         """Invite a person into an agent's own room, also one who had left it."""
@@ -230,12 +225,7 @@ class AgentOperations:
         }
 
     @operation(
-        "agents.archive",
-        Scope.ADMIN,
-        Archived,
-        rest="POST /agents/archive",
-        mcp=True,
-        typed=_ARCHIVE,
+        "agents.archive", Scope.ADMIN, Archived, rest="POST /agents/archive", typed=_ARCHIVE
     )
     async def archive_agents(self, _: Caller, params: ArchiveAgents) -> Result:
         """Take removed agents' rooms out of the space."""

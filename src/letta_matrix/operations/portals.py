@@ -65,14 +65,14 @@ class PortalOperations:
     _directory: AgentDirectory
     _rooms: Rooms
 
-    @operation("portals.allow", Scope.ADMIN, RouteTold, rest="POST /portals/allow", mcp=True)
+    @operation("portals.allow", Scope.ADMIN, RouteTold, rest="POST /portals/allow")
     async def allow_contact(self, _: Caller, params: AllowContact) -> Result:
         """Let an agent answer somebody of another network."""
         agent = find_agent(params.agent_id, self._directory.active())
         told = await self._decide(params, agent.agent_id)
         return {**told, "agent": agent.name}
 
-    @operation("portals.block", Scope.ADMIN, RouteTold, rest="POST /portals/block", mcp=True)
+    @operation("portals.block", Scope.ADMIN, RouteTold, rest="POST /portals/block")
     async def block_contact(self, _: Caller, params: OfContact) -> Result:
         """Let nobody answer somebody of another network."""
         return await self._decide(params, BLOCKED)
@@ -97,7 +97,7 @@ class PortalOperations:
         """Silence the agents in a portal, for a person to speak there."""
         return await self._set_held(caller, params, held=True)
 
-    @operation("portals.release", Scope.ADMIN, Held, rest="POST /portals/release", mcp=True)
+    @operation("portals.release", Scope.ADMIN, Held, rest="POST /portals/release")
     async def release_portal(self, caller: Caller, params: InPortal) -> Result:
         """Let the agents in a portal speak again."""
         return await self._set_held(caller, params, held=False)
