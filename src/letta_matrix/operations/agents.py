@@ -224,9 +224,7 @@ class AgentOperations:
             "membership": "join" if outcome is Admitted.INSIDE else "invite",
         }
 
-    @operation(
-        "agents.archive", Scope.ADMIN, Archived, rest="POST /agents/archive", typed=_ARCHIVE
-    )
+    @operation("agents.archive", Scope.ADMIN, Archived, rest="POST /agents/archive", typed=_ARCHIVE)
     async def archive_agents(self, _: Caller, params: ArchiveAgents) -> Result:
         """Take removed agents' rooms out of the space."""
         every = self._directory.all()
