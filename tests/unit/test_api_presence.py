@@ -63,7 +63,7 @@ async def stage(migrated: Path, tmp_path_factory: pytest.TempPathFactory) -> Asy
 
 @pytest.fixture(scope="module")
 def app(stage: Stage) -> Any:
-    doors = Doors(stage.config, stage.parts, lambda: {}, always, lambda _: "")
+    doors = Doors(stage.config, stage.parts, lambda: {}, always)
     return doors._make_api()
 
 

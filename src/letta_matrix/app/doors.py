@@ -44,14 +44,12 @@ class Doors:
         parts: Parts,
         health: Callable[[], Mapping[str, object]],
         is_ready: Callable[[], Awaitable[bool]],
-        trouble_of: Callable[[str], str],
     ) -> None:
         self._config = config
         self._parts = parts
         self._bridge_health = health
         self._counts: dict[str, Callable[[], int]] = {}
         self._is_ready = is_ready
-        self._trouble_of = trouble_of
         self._logins = LoginSessions(config, parts.toolbox.arrivals)
         self._authenticator = Authenticator(
             config, parts.stores.tokens, parts.stores.directory, self._logins

@@ -30,19 +30,8 @@ from letta_matrix.doors.rest.passing import operations_router
 from letta_matrix.doors.rest.paths import SlashesInSegments
 from letta_matrix.doors.rest.services import Services
 
-_ROUTERS = (
-    public,
-    rooms,
-    messages,
-    media,
-    agents,
-    speaking,
-    tools,
-    tokens,
-    health,
-    compat,
-    compat_agents,
-)
+_OURS = (public, rooms, messages, media, agents, speaking, tools, tokens, health)
+_ORIGINAL = (compat, compat_agents)
 
 FOLLOWING = 100
 """Answers of agents that a token may wait for at once."""
@@ -62,7 +51,7 @@ def make_app(services: Services) -> FastAPI:
     app.state.logins = Logins(services)
     app.state.following = OpenStreams(FOLLOWING, "answers of agents")
     problems.install(app)
-    for module in _ROUTERS:
+    for module in (*_OURS, *_ORIGINAL):
         app.include_router(module.router)
     app.include_router(operations_router())
     openapi.install(app)
