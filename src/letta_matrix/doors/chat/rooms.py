@@ -4,7 +4,7 @@ from letta_matrix.access.faults import ToolError
 from letta_matrix.conversations.admission import Admitted
 from letta_matrix.conversations.new_turns import are_ids
 from letta_matrix.doors.chat.command import CommandContext, CommandFault, command
-from letta_matrix.doors.chat.management import find_agent
+from letta_matrix.doors.chat.management import agent_meant
 from letta_matrix.doors.chat.overview import active, room_link
 from letta_matrix.doors.chat.texts import counted, name_of
 from letta_matrix.matrix.identifiers import is_ours
@@ -45,10 +45,8 @@ def _person(context: CommandContext) -> str:
 
 
 def _meant(context: CommandContext) -> list[Agent]:
-    wanted = context.arguments.text("AGENT")
-    if wanted:
-        return [find_agent(wanted, active(context))]
-    return [context.agent] if context.agents else active(context)
+    named = context.arguments.text("AGENT") or context.agents
+    return [agent_meant(context)] if named else active(context)
 
 
 async def _admit(context: CommandContext, agent: Agent, person: str) -> Admitted:
