@@ -35,7 +35,9 @@ class AllowContact(OfContact):
 
 
 class InPortal(WriteParams):
-    contact: str = Field("", max_length=255, description="as above; default: the room's own")
+    contact: str = Field(
+        "", max_length=255, description="whose portals; needed where it is not said in the portal"
+    )
     network: Network = ""
 
 

@@ -103,19 +103,20 @@ class _Endpoint:
         fields = {name: one for name, one in self._fields.items() if name not in left}
         if self._method in ("GET", "DELETE"):
             taken += [_of_query(name, field) for name, field in fields.items()]
-        elif len(fields) == len(self._fields):
-            taken += [_parameter("body", params)] if fields else []
         elif fields:
-            title, text = self._name.title().replace("_", ""), None
-            if is_operation:
-                title, text = params.__name__, params.__doc__
-            parts: dict[str, Any] = {name: (one.annotation, one) for name, one in fields.items()}
-            taken.append(
-                _parameter("body", create_model(title, __base__=WriteBody, __doc__=text, **parts))
-            )
+            body = params if len(fields) == len(self._fields) else self._body(fields)
+            is_needed = not is_operation or any(one.is_required() for one in fields.values())
+            taken.append(_parameter("body", body, Parameter.empty if is_needed else body()))
         if self._method != "GET" and (not is_operation or issubclass(params, WriteParams)):
             taken.append(_parameter("once", IdempotencyKey, ""))
         return taken
+
+    def _body(self, fields: Mapping[str, FieldInfo]) -> type[BaseModel]:
+        title, text = self._name.title().replace("_", ""), None
+        if isinstance(self._tool, Operation):
+            title, text = self._tool.params.__name__, self._tool.params.__doc__
+        parts: dict[str, Any] = {name: (one.annotation, one) for name, one in fields.items()}
+        return create_model(title, __base__=WriteBody, __doc__=text, **parts)
 
     def _of_path(self, name: str) -> Any:
         field = self._fields[self._named[name]]
