@@ -11,7 +11,7 @@ from letta_matrix.access.faults import Fault, ToolError
 from letta_matrix.access.principal import Principal, Scope
 from letta_matrix.common.parts import part
 from letta_matrix.operations.operation import operation
-from letta_matrix.operations.pages import After, Limit
+from letta_matrix.operations.pages import After, Limit, page_of
 from letta_matrix.operations.types import Agent as AgentTold
 from letta_matrix.operations.types import AgentDetails, told
 from letta_matrix.store.agents import Agent, AgentDirectory
@@ -60,10 +60,10 @@ class AgentLists:
             and params.runtime in ("", agent.runtime)
             and params.status in ("all", str(agent.status))
         ]
-        page = self._behind(found, params.after)[: params.limit + 1]
-        more = page[params.limit - 1].agent_id if len(page) > params.limit else None
-        shown = [told(AgentTold, agent) for agent in page[: params.limit]]
-        return {"agents": shown, "total": len(found), "next": more}
+        behind = self._behind(found, params.after)
+        shown, more = page_of(behind, params.limit, lambda agent: agent.agent_id)
+        agents = [told(AgentTold, agent) for agent in shown]
+        return {"agents": agents, "total": len(found), "next": more}
 
     @operation("agents.get", None, AgentDetails, rest="GET /agents/{agent_id}")
     async def get_agent(self, caller: Caller, params: OneAgent) -> AgentDetails:

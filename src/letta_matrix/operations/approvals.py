@@ -38,22 +38,6 @@ LONGEST_REASON = 500
 """Characters."""
 
 
-class Verdict(Params):
-    decision: Literal["allow", "always", "deny"] = Field(
-        description="`always` holds from then on for this very call of the agent, whenever an "
-        "admin asks for it; `deny` takes that back"
-    )
-    reason: Annotated[str, AfterValidator(clean_text)] = Field(
-        "", max_length=LONGEST_REASON, description="told to the agent with a denial"
-    )
-
-
-class Decision(Verdict, WriteParams):
-    """An answer to an approval."""
-
-    key: str = Field(max_length=100, examples=["9f2c41d07ab3"])
-
-
 class ListedApprovals(Params):
     agent_id: str = Field("", max_length=255, description="of one agent alone")
     status: Literal["pending", "always"] = Field(
@@ -64,6 +48,18 @@ class ListedApprovals(Params):
 
 class OneApproval(Params):
     key: str = Field(max_length=100, examples=["9f2c41d07ab3"])
+
+
+class Decision(OneApproval, WriteParams):
+    """An answer to an approval."""
+
+    decision: Literal["allow", "always", "deny"] = Field(
+        description="`always` holds from then on for this very call of the agent, whenever an "
+        "admin asks for it; `deny` takes that back"
+    )
+    reason: Annotated[str, AfterValidator(clean_text)] = Field(
+        "", max_length=LONGEST_REASON, description="told to the agent with a denial"
+    )
 
 
 class ApprovalList(TypedDict):

@@ -8,7 +8,7 @@ from typing_extensions import TypedDict
 from letta_matrix.access.principal import Scope
 from letta_matrix.common.parts import part
 from letta_matrix.operations.operation import operation
-from letta_matrix.operations.pages import Limit
+from letta_matrix.operations.pages import Limit, page_of
 from letta_matrix.operations.types import told
 from letta_matrix.store.audit import AuditStore
 from letta_matrix.toolbox.tool import Caller, Params, Result
@@ -56,8 +56,5 @@ class AuditOperations:
         """List what was changed through the API, the MCP server, by agents and by commands, the
         newest first."""
         found = await self._audit.newest(params.limit + 1, before=params.after)
-        shown = found[: params.limit]
-        return {
-            "entries": [told(Noted, entry, action=entry.tool) for entry in shown],
-            "next": shown[-1].seq if len(found) > params.limit else None,
-        }
+        shown, more = page_of(found, params.limit, lambda entry: entry.seq)
+        return {"entries": [told(Noted, one, action=one.tool) for one in shown], "next": more}

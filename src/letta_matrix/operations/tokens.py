@@ -20,7 +20,7 @@ from letta_matrix.access.principal import Principal, Scope
 from letta_matrix.access.secrets import issue
 from letta_matrix.common.parts import part
 from letta_matrix.operations.operation import operation
-from letta_matrix.operations.pages import After, Limit
+from letta_matrix.operations.pages import After, Limit, page_of
 from letta_matrix.operations.types import NewToken, told
 from letta_matrix.operations.types import Token as TokenTold
 from letta_matrix.store.agents import AgentDirectory, AgentStatus
@@ -85,9 +85,8 @@ class TokenOperations:
         places = {token.token_id: place for place, token in enumerate(tokens, 1)}
         if after is not None and after not in places:
             raise ToolError("query.after: should be `next` of an earlier answer")
-        start = places[after] if after is not None else 0
-        shown = tokens[start : start + params.limit]
-        more = shown[-1].token_id if start + params.limit < len(tokens) else None
+        behind = tokens[places[after] :] if after is not None else tokens
+        shown, more = page_of(behind, params.limit, lambda token: token.token_id)
         return {"tokens": [told(TokenTold, one) for one in shown], "next": more}
 
     @operation("tokens.create", Scope.ADMIN, NewToken, rest="POST /tokens", status=201)

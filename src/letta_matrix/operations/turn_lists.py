@@ -18,8 +18,8 @@ from letta_matrix.matrix.content import CURSOR
 from letta_matrix.matrix.events import newest_content
 from letta_matrix.matrix.homeserver import Homeserver, HomeserverUnavailable
 from letta_matrix.operations.operation import operation
-from letta_matrix.operations.pages import After, Limit
-from letta_matrix.operations.turns import TURN_ID
+from letta_matrix.operations.pages import After, Limit, page_of
+from letta_matrix.operations.turns import OneTurn
 from letta_matrix.operations.types import Turn as TurnTold
 from letta_matrix.operations.types import TurnDetails, told
 from letta_matrix.store.agents import AgentDirectory
@@ -45,10 +45,6 @@ class ListedTurns(Params):
     after: After = None
 
 
-class OneTurn(Params):
-    turn_id: str = Field(max_length=100, examples=[TURN_ID])
-
-
 class TurnPage(TypedDict):
     turns: list[TurnTold]
     next: Annotated[str | None, Field(description="`after` of the next page")]
@@ -68,13 +64,12 @@ class TurnLists:
     @operation("turns.list", Scope.ADMIN, TurnPage, rest="GET /turns")
     async def list_turns(self, caller: Caller, params: ListedTurns) -> Result:
         """List the turns that run or wait, or the newest of all."""
-        limit = params.limit
         if params.status == "all":
-            turns = await self._turns.newest(limit + 1, before=params.after)
+            turns = await self._turns.newest(params.limit + 1, before=params.after)
         else:
             turns = await self._waiting(params.after)
-        more = turns[limit - 1].turn_id if len(turns) > limit else None
-        seen = [one for one in turns[:limit] if caller.principal.may_act_in(one.room_id)]
+        shown, more = page_of(turns, params.limit, lambda turn: turn.turn_id)
+        seen = [turn for turn in shown if caller.principal.may_act_in(turn.room_id)]
         return {"turns": [told(TurnTold, one) for one in seen], "next": more}
 
     @operation("turns.get", None, TurnDetails, rest="GET /turns/{turn_id}")

@@ -16,14 +16,18 @@ from letta_matrix.store.agents import AgentDirectory
 from letta_matrix.store.outbox import Outbox
 from letta_matrix.store.places import Place
 from letta_matrix.store.turns import Turn, TurnStore
-from letta_matrix.toolbox.tool import Caller, Result, WriteParams
+from letta_matrix.toolbox.tool import Caller, Params, Result, WriteParams
 
 TURN_ID = "turn-0b3f2f64d7a14f5a9c2b7d10"
 """What the id of a turn looks like."""
 
 
-class CancelTurn(WriteParams):
+class OneTurn(Params):
     turn_id: str = Field(max_length=100, examples=[TURN_ID])
+
+
+class CancelTurn(OneTurn, WriteParams):
+    """Which one is to stop."""
 
 
 class StopHere(WriteParams):
