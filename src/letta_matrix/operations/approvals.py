@@ -19,11 +19,13 @@ from letta_matrix.operations.types import told
 from letta_matrix.store.approvals import Approval, ApprovalStatus, ApprovalStore
 from letta_matrix.toolbox.tool import Caller, Params, Result, WriteParams
 
-_STATUS = {
+STATUS = {
     "allow": ApprovalStatus.ALLOWED,
     "always": ApprovalStatus.ALWAYS,
     "deny": ApprovalStatus.DENIED,
 }
+"""What becomes of an approval, by the decision."""
+
 _OUTCOMES = {
     ApprovalStatus.ALLOWED: "allowed",
     ApprovalStatus.ALWAYS: "allowed for good",
@@ -114,7 +116,7 @@ class ApprovalOperations:
     )
     async def answer_approval(self, caller: Caller, params: Decision) -> Result:
         """Allow or deny what an agent waits for. The room shows that it was done with a token."""
-        status, by = _STATUS[params.decision], caller.speaker or caller.principal.key
+        status, by = STATUS[params.decision], caller.speaker or caller.principal.key
         approval = await self._answerable(caller, params.key, status)
         if status is ApprovalStatus.ALWAYS and not approval.always:
             text = f"{code(approval.tool)} cannot be allowed for good; use `allow`."
