@@ -297,8 +297,8 @@ class Parts:
             stores.outbox,
             stores.audit,
             operations,
-            [one.as_tool() for one in operations if one.mcp],
-            self.arrivals,
+            further=[one.as_tool() for one in operations if one.mcp],
+            arrivals=self.arrivals,
         )
 
     def _given(self, trouble_of: Callable[[str], str]) -> Given:
