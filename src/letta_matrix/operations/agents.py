@@ -59,6 +59,10 @@ class OfAgent(WriteParams):
     agent_id: Line = Field(max_length=255, description=AGENT)
 
 
+class RemoveAgent(OfAgent):
+    confirm: str = Field(max_length=300, description="the agent's name, exactly")
+
+
 class AgentChange(OfAgent):
     name: AgentName
 
@@ -188,10 +192,25 @@ class AgentOperations:
         await runtime.set_model(agent.agent_id, model)
         return {"agent_id": agent.agent_id, "model": model}
 
-    @operation("agents.remove", Scope.ADMIN, AgentMeant, destructive=True)
-    async def remove(self, caller: Caller, params: OfAgent) -> Result:
-        """Delete an agent with all it remembers, for good."""
+    @operation(
+        "agents.remove",
+        Scope.ADMIN,
+        AgentMeant,
+        rest="DELETE /agents/{agent_id}",
+        status=204,
+        destructive=True,
+    )
+    async def remove_agent(self, caller: Caller, params: RemoveAgent) -> Result:
+        """Delete an agent from its runtime with all it remembers, for good.
+
+        Its room stays. The bridge calls it removed once it is missing in its runtime's listings for
+        as long as `agents.removal_grace` says.
+        """
         agent = await self._meant(caller, params.agent_id)
+        # People in rooms are asked before.
+        if caller.place is None and params.confirm != agent.name:
+            text = f"{agent.agent_id} is called {agent.name!r}: repeat that as `confirm`."
+            raise ToolError(text, Fault.CONFLICT)
         await self._manageable(agent.runtime).delete_agent(agent.agent_id)
         await self._sync()
         return _told(agent.agent_id, agent.name, agent.runtime)

@@ -51,7 +51,7 @@ async def remove(context: CommandContext) -> str:
             f"This deletes {name_of(agent)} from {code(agent.runtime)} with all it remembers, for "
             f"good. To do it: {code(f'!remove {agent.agent_id} --yes', limit=300)}"
         )
-    gone = await context.do("agents.remove", agent_id=wanted)
+    gone = await context.do("agents.remove", agent_id=wanted, confirm="")
     shown = label(gone["name"], gone["agent_id"])
     return f"Deleted {shown} ({code(gone['agent_id'])}) from {code(gone['runtime'])}."
 

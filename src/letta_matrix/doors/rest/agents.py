@@ -1,10 +1,9 @@
-"""Agents: what is more than passing on. Making one waits for its room; who removes one repeats its
-name."""
+"""Agents of a path, and making one, which waits for its room."""
 
 import asyncio
 from typing import Annotated
 
-from fastapi import Depends, Path, Query
+from fastapi import Depends, Path
 from pydantic import Field
 
 from letta_matrix.common import clock
@@ -63,30 +62,6 @@ async def create_agent(holder: Admin, api: Api, body: NewAgent, key: Idempotency
     await _roomed(api, made["agent_id"], body.wait_seconds)
     where = {"Location": f"/api/v1/agents/{made['agent_id']}"}
     return Json(await do(api, holder, "agents.get", made), 201, where)
-
-
-@router.delete(
-    "/agents/{agent_id}",
-    status_code=204,
-    responses=may("conflict", "not-found", "refused"),
-)
-async def remove_agent(
-    holder: Admin,
-    api: Api,
-    agent: KnownAgent,
-    confirm: Annotated[str, Query(max_length=300, description="the agent's name, exactly")],
-    key: IdempotencyKey = "",
-) -> None:
-    """Delete an agent from its runtime with all it remembers, for good.
-
-    Its room stays. The bridge calls it removed once it is missing in its runtime's listings for
-    as long as `agents.removal_grace` says.
-    """
-    if confirm != agent.name:
-        raise Problem(
-            "conflict", f"{agent.agent_id} is called {agent.name!r}: repeat that as `confirm`."
-        )
-    await do(api, holder, "agents.remove", {"agent_id": agent.agent_id}, key)
 
 
 async def _roomed(api: Services, agent_id: str, seconds: float) -> None:

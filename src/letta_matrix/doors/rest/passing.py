@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from inspect import Parameter, Signature, cleandoc
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Path, Query
+from fastapi import APIRouter, Depends, Path, Query, Response
 from pydantic import BaseModel, create_model
 from pydantic.fields import FieldInfo
 
@@ -62,7 +62,7 @@ class _Endpoint:
     def add(self, router: APIRouter, status: int) -> None:
         """Let a router have it; it answers with a status."""
 
-        async def endpoint(holder: Principal, api: Api, once: str = "", **given: Any) -> Json:
+        async def endpoint(holder: Principal, api: Api, once: str = "", **given: Any) -> Response:
             body: BaseModel | None = given.pop("body", None)
             wanted = {self._named.get(name, name): value for name, value in given.items()}
             if body is not None:
@@ -74,7 +74,7 @@ class _Endpoint:
             if self._tool.shows:
                 meant = {name: wanted[name] for name in self._named.values()}
                 done = await do(api, holder, self._tool.shows, meant)
-            return Json(done, status)
+            return Response(status_code=status) if status == 204 else Json(done, status)
 
         endpoint.__dict__["__signature__"] = Signature(self._taken())
         endpoint.__name__, endpoint.__doc__ = self._name, self._text
@@ -84,7 +84,7 @@ class _Endpoint:
             endpoint,
             methods=[self._method],
             status_code=status,
-            response_model=(shown or self._tool).result,
+            response_model=None if status == 204 else (shown or self._tool).result,
             responses=FROM_TOOLS,
             tags=None if router.tags else [self._path.split("/")[1]],
         )
