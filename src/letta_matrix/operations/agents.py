@@ -127,7 +127,9 @@ _RENAME = Typed(
 def _archived(done: Archived) -> str:
     if not done["agents"]:
         return "No removed agent's room stands in the space."
-    names = ", ".join(code(one["name"] or one["agent_id"], limit=80) for one in done["agents"])
+    names = ", ".join(
+        code(one["name"].strip() or one["agent_id"], limit=80) for one in done["agents"]
+    )
     return f"Out of the space: {names}. Who is in a room stays there, and can read it."
 
 
