@@ -66,7 +66,8 @@ class World:
 
     async def idle(self) -> None:
         """Wait until nothing that has arrived is still to be answered."""
-        await eventually(lambda: self.bridge._parts.dispatcher.queues.waiting == 0, what="idle")
+        unfinished = self.bridge._parts.dispatcher.queues.unfinished
+        await eventually(unfinished, lambda turns: not turns, what="idle")
 
     async def meet(self, agent: AgentInfo | None = None) -> Room:
         """Add an agent to the runtime and wait until the person is in its room."""
