@@ -17,6 +17,7 @@ from mautrix.errors import MatrixRequestError
 from letta_matrix import __version__
 from letta_matrix.access.mirror import AuditMirror
 from letta_matrix.agents.provisioner import Provisioner
+from letta_matrix.agents.server_help import server_help
 from letta_matrix.app.assembly import Parts
 from letta_matrix.app.checks import AWAY, waits_for, watch_parts
 from letta_matrix.app.doors import Doors
@@ -277,6 +278,7 @@ class Bridge:
             self._stores.directory,
             self._parts.home,
             self._parts.remembered,
+            server_help(self._config, self._parts.homeserver, self._stores.passwords),
             self._config.agents.room_version or await self._default_room_version(),
             self._parts.dispatcher.room_known,
         )
