@@ -14,27 +14,24 @@ from letta_matrix.config import Config
 from letta_matrix.conversations import notices
 from letta_matrix.conversations.admission import Admission
 from letta_matrix.conversations.answers import Answers
-from letta_matrix.conversations.approval_sight import ApprovalSight
+from letta_matrix.conversations.approval_question import ApprovalSight
 from letta_matrix.conversations.approvals import Approvals
 from letta_matrix.conversations.catch_up import CatchUp
 from letta_matrix.conversations.contact_words import ContactWords
 from letta_matrix.conversations.context import Contexts
 from letta_matrix.conversations.dispatcher import Dispatcher
-from letta_matrix.conversations.encryption import Encryption
 from letta_matrix.conversations.invitations import Invitations
 from letta_matrix.conversations.joining import Joining
 from letta_matrix.conversations.loops import Loops
-from letta_matrix.conversations.pauses import Pauses
 from letta_matrix.conversations.portal_gate import PortalGate
 from letta_matrix.conversations.prompts import Prompts
-from letta_matrix.conversations.refusals import Refusals
-from letta_matrix.conversations.replies import Replies
+from letta_matrix.conversations.refusals import Pauses, Refusals
 from letta_matrix.conversations.room_moves import RoomMoves
 from letta_matrix.conversations.room_turns import RoomTurns
 from letta_matrix.conversations.routing import Router
 from letta_matrix.conversations.speakers import Speaker
 from letta_matrix.conversations.surroundings import Surroundings
-from letta_matrix.conversations.tries import Runner
+from letta_matrix.conversations.turn_queues import Runner
 from letta_matrix.conversations.turn_runner import TurnRunner
 from letta_matrix.conversations.voices import Voices
 from letta_matrix.conversations.withdrawals import Withdrawals
@@ -119,8 +116,8 @@ class Parts:
         self.arrivals = Arrivals()
         self.toolbox = self._toolbox(trouble_of)
         roster = self.prompts.roster
-        self.replies = Replies(config, self.homeserver, stores.outbox, self.portals)
         self.voices = Voices(self.homeserver, stores.directory, stores.rooms, roster)
+        self.speaker = self._speaker()
         self.turn_runner = self._turn_runner()
         self.moves = RoomMoves(
             config,
@@ -132,11 +129,11 @@ class Parts:
             self.home.take_out,
         )
         self.room_turns = RoomTurns(
+            config,
             self.homeserver,
             stores.directory,
             stores.rooms,
             stores.turns,
-            Encryption(config, stores.directory),
             self.moves,
             self._room_known,
             self.router.portals.is_portal,
@@ -197,7 +194,7 @@ class Parts:
             self.approvals,
             self.toolbox,
             self.joining,
-            self.replies,
+            self.speaker,
             PortalGate(self.portals, stores.turns, self.homeserver.clock.now),
             self.voices,
         )
@@ -211,7 +208,7 @@ class Parts:
             stores.turns,
             stores.outbox,
             self.approvals,
-            self.turn_runner.cancel,
+            self.turn_runner,
             lambda: self.dispatcher,
         )
 
@@ -230,18 +227,17 @@ class Parts:
             TurnKind.SPEECH: self.turn_runner,
             TurnKind.COMMAND: CommandRunner(self.homeserver, services),
             TurnKind.INVITE: self.invitations,
-            TurnKind.KEYWORD: ContactWords(
-                self.replies, services.speaker, stores.directory, stores.outbox, self.cancel
-            ),
+            TurnKind.KEYWORD: ContactWords(self.speaker, stores.directory, self.cancel),
             TurnKind.REDACTION: self.withdrawals,
-            TurnKind.REFUSED: Refusals(services.speaker),
-            TurnKind.LOOPED: Refusals(services.speaker, notices.LOOP),
+            TurnKind.REFUSED: Refusals(self.speaker, notices.OVER_BUDGET),
+            TurnKind.LOOPED: Refusals(self.speaker, notices.LOOP),
             TurnKind.PAUSED: Pauses(self.homeserver, stores.directory, stores.turns),
             TurnKind.ROOM: self.room_turns,
         }
         return Dispatcher(
             self.router,
             answers,
+            Loops(self._config),
             stores.inbox,
             stores.turns,
             stores.rooms,
@@ -252,8 +248,7 @@ class Parts:
             amended=self.withdrawals.amended,
             queued=self._queued,
             refers=self.surroundings.of,
-            loops=Loops(self._config),
-            learn=self.lookout.heard if self._config.portals else None,
+            learn=self.lookout.heard,
         )
 
     def _services(self, trouble_of: Callable[[str], str]) -> CommandServices:
@@ -270,19 +265,21 @@ class Parts:
             vitals=self._vitals,
             trouble_of=trouble_of,
             waiting=self._waiting,
-            horizons=self.prompts.roster.horizons,
-            speaker=self._speaker(),
+            roster=self.prompts.roster,
+            speaker=self.speaker,
         )
 
     def _speaker(self) -> Speaker:
         stores = self.stores
         return Speaker(
             self._config,
+            self.homeserver,
             stores.directory,
             stores.rooms,
             stores.turns,
+            stores.outbox,
             self.voices,
-            self.replies,
+            self.portals,
         )
 
     def _toolbox(self, trouble_of: Callable[[str], str]) -> Toolbox:
