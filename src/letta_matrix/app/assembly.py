@@ -39,16 +39,12 @@ from letta_matrix.conversations.voices import Voices
 from letta_matrix.conversations.withdrawals import Withdrawals
 from letta_matrix.doors.chat.runner import CommandRunner
 from letta_matrix.doors.chat.services import CommandServices
+from letta_matrix.matrix.arrivals import Arrivals
 from letta_matrix.matrix.homeserver import Homeserver
 from letta_matrix.matrix.pacing import Pacer
 from letta_matrix.matrix.route import route_to
-from letta_matrix.operations.agents import AgentOperations
-from letta_matrix.operations.approvals import ApprovalOperations
-from letta_matrix.operations.lines import LineOperations
-from letta_matrix.operations.portals import PortalOperations
-from letta_matrix.operations.rooms import RoomOperations
-from letta_matrix.operations.tokens import TokenOperations
-from letta_matrix.operations.turns import TurnOperations
+from letta_matrix.operations.given import Given
+from letta_matrix.operations.registry import operations_with
 from letta_matrix.portals.lookout import Lookout
 from letta_matrix.portals.policy import PortalPolicy
 from letta_matrix.portals.takeovers import Takeovers
@@ -57,7 +53,6 @@ from letta_matrix.store.audit import AuditEntry
 from letta_matrix.store.places import Place
 from letta_matrix.store.turns import Turn, TurnKind
 from letta_matrix.toolbox.registry import Toolbox
-from letta_matrix.toolbox.tool import Tool, tools_in
 
 
 class Parts:
@@ -125,7 +120,8 @@ class Parts:
             self.homeserver.clock.now,
             self.portals.joins_within,
         )
-        self.toolbox = self._toolbox()
+        self.arrivals = Arrivals()
+        self.toolbox = self._toolbox(trouble_of)
         roster = self.prompts.roster
         self.voices = Voices(self.homeserver, stores.directory, stores.rooms, roster)
         self.speaker = self._speaker()
@@ -297,8 +293,8 @@ class Parts:
             self.portals,
         )
 
-    def _toolbox(self) -> Toolbox:
-        stores = self.stores
+    def _toolbox(self, trouble_of: Callable[[str], str]) -> Toolbox:
+        stores, operations = self.stores, operations_with(self._given(trouble_of))
         return Toolbox(
             self._config,
             self.homeserver,
@@ -308,31 +304,39 @@ class Parts:
             stores.turns,
             stores.outbox,
             stores.audit,
-            self._operations(),
-            self.phone_line.tools(),
+            [*operations, *self.phone_line.tools()],
+            further=[
+                *(one.as_tool() for one in operations if one.mcp),
+                *self.phone_line.tools(),
+            ],
+            arrivals=self.arrivals,
         )
 
-    def _operations(self) -> list[Tool[Any]]:
+    def _given(self, trouble_of: Callable[[str], str]) -> Given:
         stores = self.stores
-        agents = AgentOperations(
-            self._config,
-            stores.directory,
-            self.runtimes,
-            Admission(self._config, self.homeserver),
-            self.sync,
-            lambda agent: self.home.archive(agent, stores.directory),
+        return Given(
+            config=self._config,
+            homeserver=self.homeserver,
+            directory=stores.directory,
+            runtimes=self.runtimes,
+            rooms=stores.rooms,
+            conversations=stores.conversations,
+            turns=stores.turns,
+            outbox=stores.outbox,
+            approvals=self.approvals,
+            policy=self.portals,
+            provisioning=self.phone_line.provisioning,
+            tokens=stores.tokens,
+            audit=stores.audit,
+            meta=stores.meta,
+            arrivals=self.arrivals,
+            admission=Admission(self._config, self.homeserver),
+            sync=self.sync,
+            archive=lambda agent: self.home.archive(agent, stores.directory),
+            cancel=self.cancel,
+            unfinished=self._unfinished,
+            trouble_of=trouble_of,
         )
-        owners = (
-            agents,
-            ApprovalOperations(self.approvals),
-            RoomOperations(stores.rooms),
-            TurnOperations(stores.directory, stores.turns, stores.outbox, self.cancel),
-            PortalOperations(self.portals, stores.directory, stores.rooms),
-            LineOperations(self.portals, self.homeserver, stores.meta),
-            TokenOperations(stores.directory, stores.tokens),
-        )
-        declared = [one for owner in owners for one in tools_in(owner)]
-        return [*declared, *self.phone_line.operations()]
 
     async def _learn(self, event: Mapping[str, Any]) -> None:
         await self.lookout.heard(event)
@@ -344,7 +348,7 @@ class Parts:
         self.voices.changed(event)
         self.undelivered.heard(event)
         self.doubts.heard(event)
-        self.toolbox.arrivals.publish(event)
+        self.arrivals.publish(event)
 
     def _audited(self, entry: AuditEntry) -> None:
         # Who is told of it is known when all is built.
@@ -357,10 +361,12 @@ class Parts:
     async def _room_known(self, room_id: str) -> None:
         await self.dispatcher.room_known(room_id)
 
+    def _unfinished(self) -> list[Turn]:
+        return self.dispatcher.queues.unfinished()
+
     async def cancel(self, matches: Callable[[Turn], bool]) -> int:
         """Stop the messages' turns that match; how many did."""
-        unfinished = self.dispatcher.queues.unfinished()
-        turns = [turn for turn in unfinished if turn.kind is TurnKind.MESSAGE]
+        turns = [turn for turn in self._unfinished() if turn.kind is TurnKind.MESSAGE]
         return sum([await self.turn_runner.cancel(turn) for turn in turns if matches(turn)])
 
     async def sync(self) -> dict[str, str]:
@@ -369,6 +375,5 @@ class Parts:
 
     def _waiting(self, place: Place) -> int:
         return sum(
-            turn.place == place and turn.kind is TurnKind.MESSAGE
-            for turn in self.dispatcher.queues.unfinished()
+            turn.place == place and turn.kind is TurnKind.MESSAGE for turn in self._unfinished()
         )

@@ -7,6 +7,7 @@ from typing_extensions import TypedDict
 
 from letta_matrix.access.faults import Fault, ToolError
 from letta_matrix.access.principal import Scope
+from letta_matrix.common.parts import part
 from letta_matrix.operations.operation import operation
 from letta_matrix.portals.policy import PortalPolicy
 from letta_matrix.portals.provisioning import Provisioning, ProvisioningFault, Step, Why
@@ -77,12 +78,14 @@ class LoggedOut(TypedDict):
     login_id: str
 
 
+@part
 class SmsOperations:
     """Does with the bridge what operators want done. A login that was begun is kept in memory."""
 
-    def __init__(self, policy: PortalPolicy, provisioning: Provisioning) -> None:
-        self._policy = policy
-        self._provisioning = provisioning
+    _policy: PortalPolicy
+    _provisioning: Provisioning | None
+
+    def __post_init__(self) -> None:
         self._step: Step | None = None
 
     @operation("sms.login", Scope.ADMIN, LoginStep)
@@ -90,12 +93,12 @@ class SmsOperations:
         """Pair a phone with the line, step by step."""
         try:
             if params.flow:
-                self._step = await self._provisioning.start(params.flow)
+                self._step = await self._bridge.start(params.flow)
             elif self._step is None:
                 text = "No login has been begun, or the bridge has ended it: begin one."
                 raise ToolError(text, Fault.CONFLICT)
             else:
-                self._step = await self._provisioning.go_on(self._step, params.values)
+                self._step = await self._bridge.go_on(self._step, params.values)
         except ProvisioningFault as fault:
             # A step that was refused is over; one that nobody has done yet is not.
             self._step = self._step if fault.why is Why.UNAVAILABLE else None
@@ -115,7 +118,7 @@ class SmsOperations:
     async def _logout(self, _: Caller, params: SmsLogout) -> Result:
         """Unpair a phone from the line, or all."""
         try:
-            await self._provisioning.logout(params.login_id)
+            await self._bridge.logout(params.login_id)
         except ProvisioningFault as fault:
             raise refused(fault) from None
         return {"login_id": params.login_id}
@@ -123,9 +126,9 @@ class SmsOperations:
     @operation("sms.status", Scope.ADMIN, LineStatus, read_only=True)
     async def _status(self, _caller: Caller, _params: Params) -> Result:
         """Tell how the phone line is."""
-        phones, trouble = list[PhoneTold](), ""
+        phones, trouble, bridge = list[PhoneTold](), "", self._bridge
         try:
-            for one in await self._provisioning.logins():
+            for one in await bridge.logins():
                 told: PhoneTold = {
                     "login_id": one.login_id,
                     "name": one.name,
@@ -150,7 +153,7 @@ class SmsOperations:
     async def _contacts(self, _caller: Caller, _params: Params) -> Result:
         """List whom the phone knows, and who answers them."""
         try:
-            known = await self._provisioning.contacts()
+            known = await self._bridge.contacts()
         except ProvisioningFault as fault:
             raise refused(fault) from None
         told: list[ContactTold] = [
@@ -164,6 +167,12 @@ class SmsOperations:
             for one in known
         ]
         return {"contacts": told}
+
+    @property
+    def _bridge(self) -> Provisioning:
+        if self._provisioning is None:
+            raise ToolError("No phone line is configured (`sms`).", Fault.NOT_FOUND)
+        return self._provisioning
 
     def _agent_of(self, numbers: tuple[str, ...]) -> str:
         found = (self._policy.agent_at(SMS, one) for one in numbers)

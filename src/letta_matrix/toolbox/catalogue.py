@@ -30,8 +30,7 @@ _ROOMS = guests, room_making, room_settings
 _AGENTS = agent_tools, messaging
 
 
-def every_tool(asking: Asking, *further: object) -> dict[str, Tool[Any]]:
-    """All of them by their names, in the order in which they are shown; `further` declare those
-    that not every bridge has."""
-    owners = *_SAYING, *_LOOKING, *_ROOMS, *_AGENTS, asking, waiting, *further
+def every_tool(asking: Asking) -> dict[str, Tool[Any]]:
+    """All of them by their names, in the order in which they are shown."""
+    owners = *_SAYING, *_LOOKING, *_ROOMS, *_AGENTS, asking, waiting
     return {tool.name: tool for owner in owners for tool in tools_in(owner)}

@@ -26,9 +26,9 @@ class House:
     rooms: Rooms
     turns: TurnStore
     outbox: Outbox
+    arrivals: Arrivals
 
     def __post_init__(self) -> None:
-        self.arrivals = Arrivals()
         self.known = KnownRooms(self.arrivals)
         self.visits = Visits(self.directory, self.rooms, self.turns)
         self.membership = Membership(self.config, self.directory, self.rooms)

@@ -17,6 +17,7 @@ from letta_matrix.access.principal import Principal, Scope
 from letta_matrix.access.rate_limit import RateLimit
 from letta_matrix.common import clock
 from letta_matrix.config import Config
+from letta_matrix.matrix.arrivals import Arrivals
 from letta_matrix.matrix.homeserver import Homeserver
 from letta_matrix.matrix.intent import Intent
 from letta_matrix.runtimes.tools import ToolCall, ToolHandler, ToolResult, ToolSpec
@@ -54,8 +55,8 @@ class Toolbox:
     """Runs calls of tools. Whoever calls acts as one Matrix user and as nobody else.
 
     `questions` must see every event that people send: what answers an open question is no
-    prompt. `arrivals` must be told of every event that is stored. `further` declare tools that are
-    not for every bridge.
+    prompt. `arrivals` must be told of every event that is stored. `operations` are offered by
+    doors of their own, `further` are tools beside those of this package.
     """
 
     def __init__(
@@ -69,19 +70,21 @@ class Toolbox:
         outbox: Outbox,
         audit: AuditStore,
         operations: Iterable[Tool[Any]] = (),
-        further: Iterable[object] = (),
+        further: Iterable[Tool[Any]] = (),
+        arrivals: Arrivals | None = None,
     ) -> None:
-        self._house = House(config, homeserver, directory, rooms, turns, outbox)
+        self.arrivals = arrivals or Arrivals()
+        self._house = House(config, homeserver, directory, rooms, turns, outbox, self.arrivals)
         self._conversations = conversations
         self._audit = audit
         self._limit = RateLimit(config.conversations.tool_calls_per_minute)
         self._waiting: Counter[tuple[str, str]] = Counter()
-        self.arrivals = self._house.arrivals
         self.membership = self._house.membership
         self.questions = Questions(config)
         self.ledger = Ledger(audit)
         self._asking = Asking(self.questions)
-        self.tools: Mapping[str, Tool[Any]] = every_tool(self._asking, *further)
+        more = {one.name: one for one in further}
+        self.tools: Mapping[str, Tool[Any]] = every_tool(self._asking) | more
         self.operations = {one.name: one for one in operations}
         self.others: Tool[Any] = others_tool(self.tools_for)
 
@@ -149,7 +152,8 @@ class Toolbox:
         `transaction_id` where it changes something; `turn` is the one in which a person asks for
         it. Raises ToolError alone."""
         operation = self.operations[name]
-        _check_permits(principal, operation)
+        if turn is None or not operation.people:
+            _check_permits(principal, operation)
         if transaction_id and issubclass(operation.params, WriteParams):
             arguments = {**arguments, "transaction_id": transaction_id}
         params = operation.parse(arguments)
@@ -213,7 +217,7 @@ class Toolbox:
             principal=caller.principal.key,
             user_id=caller.user_id,
             door=door,
-            tool=tool.name,
+            tool=tool.noted_as or tool.name,
             fingerprint=fingerprint(arguments),
             at=time.time(),
             transaction_id=transaction_id or None,

@@ -22,7 +22,7 @@ from letta_matrix.access.principal import Principal, Scope
 from letta_matrix.matrix.formatting import clean_text
 from letta_matrix.matrix.intent import Intent
 from letta_matrix.matrix.transactions import txn_id
-from letta_matrix.store.agents import Agent, AgentStatus
+from letta_matrix.store.agents import Agent
 from letta_matrix.store.places import Place
 from letta_matrix.toolbox.house import House
 from letta_matrix.toolbox.notes import Notes
@@ -143,9 +143,8 @@ class Caller:
         may_act_in = self.principal.may_act_in
         return [
             agent
-            for agent in self.house.directory.all()
-            if agent.status is AgentStatus.ACTIVE
-            and (agent.agent_id == self.agent_id or may_act_in(agent.room_id or ""))
+            for agent in self.house.directory.active()
+            if agent.agent_id == self.agent_id or may_act_in(agent.room_id or "")
         ]
 
     def noted(self, name: str) -> Any:
@@ -166,7 +165,8 @@ class Caller:
 class Tool(Generic[P]):
     """A tool. `description` is one line for a model; `result` is a TypedDict; `seconds` is how
     long a call may take, None where its arguments say so. `scope` is None where the tool itself
-    says who may: only of what is offered to nobody."""
+    says who may: only of what is offered to nobody. `people`: who speaks in a room may call it
+    too, and it says what they may. `noted_as` is its name in the audit log, "" for its own."""
 
     name: str
     title: str
@@ -179,6 +179,8 @@ class Tool(Generic[P]):
     destructive: bool = False
     idempotent: bool = False
     seconds: float | None = 60.0
+    people: bool = False
+    noted_as: str = ""
 
     @property
     def parameters(self) -> dict[str, Any]:
@@ -222,28 +224,31 @@ def tool(
     name: str, title: str, scope: Scope | None, result: type[Any], **hints: Any
 ) -> Callable[[Run], Run]:
     """Declares a function or method as a tool: by the annotation of its second argument what it
-    takes, by its docstring what models are told of it; `hints` are further fields of `Tool`."""
+    takes, by its docstring what models are told of it; `hints` are further fields of `Tool`, or of
+    the `kind` of tool that is given with them."""
+
+    kind: type[Tool[Any]] = hints.pop("kind", Tool)
 
     def declare(run: Run) -> Run:
-        run.__dict__[_DECLARED] = (name, title, scope, result, hints)
+        run.__dict__[_DECLARED] = (kind, name, title, scope, result, hints)
         return run
 
     return declare
 
 
 def tools_in(owner: object) -> list[Tool[Any]]:
-    """The tools that functions of a module, or methods of an object, are declared as, in their
-    order."""
-    where = vars(owner if isinstance(owner, ModuleType) else type(owner))
+    """The tools that functions of a module, or methods of a class or of an object, are declared
+    as, in their order."""
+    where = vars(owner if isinstance(owner, ModuleType | type) else type(owner))
     return [made(getattr(owner, key)) for key, one in where.items() if _is_declared(one)]
 
 
 def made(run: Callable[[Caller, Any], Awaitable[Result]]) -> Tool[Any]:
     """The tool that a function is declared as."""
-    name, title, scope, result, hints = getattr(run, _DECLARED)
+    kind, name, title, scope, result, hints = getattr(run, _DECLARED)
     params: type[Params] = list(get_type_hints(run).values())[1]
     description = " ".join((run.__doc__ or "").split())
-    return Tool(name, title, description, scope, params, result, run, **hints)
+    return kind(name, title, description, scope, params, result, run, **hints)
 
 
 def _is_declared(value: object) -> bool:

@@ -1,18 +1,12 @@
 """Commands about the phone line."""
 
-from letta_matrix.doors.chat.command import (
-    Argument,
-    CommandContext,
-    CommandFault,
-    Kind,
-    Where,
-    command,
-)
+from letta_matrix.doors.chat.command import CommandContext, CommandFault, command
 from letta_matrix.doors.chat.portals import decide
 from letta_matrix.doors.chat.texts import counted
 from letta_matrix.matrix.verbatim import fenced
 from letta_matrix.matrix.verbatim import inline_code as code
 from letta_matrix.operations.sms import SMS
+from letta_matrix.operations.typed import Argument, Kind, Where
 
 _DECISIONS = ("routes", "allow", "block", "hold", "release")
 _ACTIONS = ("status", *_DECISIONS, "send", "login", "logout", "contacts")
