@@ -12,7 +12,7 @@ from tests.waiting import Clock, eventually
 
 from letta_matrix.app.checks import watch_parts
 from letta_matrix.conversations.answers import ASK_AGAIN
-from letta_matrix.conversations.models import Models
+from letta_matrix.conversations.listening import Models
 from letta_matrix.runtimes.memory import echo
 from letta_matrix.runtimes.protocol import (
     ModelRetried,

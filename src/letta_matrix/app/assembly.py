@@ -14,42 +14,35 @@ from letta_matrix.config import Config
 from letta_matrix.conversations import notices
 from letta_matrix.conversations.admission import Admission
 from letta_matrix.conversations.answers import Answers
-from letta_matrix.conversations.approval_sight import ApprovalSight
+from letta_matrix.conversations.approval_question import ApprovalSight
 from letta_matrix.conversations.approvals import Approvals
 from letta_matrix.conversations.catch_up import CatchUp
 from letta_matrix.conversations.contact_words import ContactWords
 from letta_matrix.conversations.context import Contexts
 from letta_matrix.conversations.dispatcher import Dispatcher
-from letta_matrix.conversations.encryption import Encryption
 from letta_matrix.conversations.invitations import Invitations
 from letta_matrix.conversations.joining import Joining
 from letta_matrix.conversations.loops import Loops
-from letta_matrix.conversations.pauses import Pauses
 from letta_matrix.conversations.portal_gate import PortalGate
 from letta_matrix.conversations.prompts import Prompts
-from letta_matrix.conversations.refusals import Refusals
-from letta_matrix.conversations.replies import Replies
+from letta_matrix.conversations.refusals import Pauses, Refusals
 from letta_matrix.conversations.room_moves import RoomMoves
 from letta_matrix.conversations.room_turns import RoomTurns
 from letta_matrix.conversations.routing import Router
 from letta_matrix.conversations.speakers import Speaker
 from letta_matrix.conversations.surroundings import Surroundings
-from letta_matrix.conversations.tries import Runner
+from letta_matrix.conversations.turn_queues import Runner
 from letta_matrix.conversations.turn_runner import TurnRunner
 from letta_matrix.conversations.voices import Voices
 from letta_matrix.conversations.withdrawals import Withdrawals
 from letta_matrix.doors.chat.runner import CommandRunner
 from letta_matrix.doors.chat.services import CommandServices
+from letta_matrix.matrix.arrivals import Arrivals
 from letta_matrix.matrix.homeserver import Homeserver
 from letta_matrix.matrix.pacing import Pacer
 from letta_matrix.matrix.route import route_to
-from letta_matrix.operations.agents import AgentOperations
-from letta_matrix.operations.approvals import ApprovalOperations
-from letta_matrix.operations.lines import LineOperations
-from letta_matrix.operations.portals import PortalOperations
-from letta_matrix.operations.rooms import RoomOperations
-from letta_matrix.operations.tokens import TokenOperations
-from letta_matrix.operations.turns import TurnOperations
+from letta_matrix.operations.given import Given
+from letta_matrix.operations.registry import operations_with
 from letta_matrix.portals.lookout import Lookout
 from letta_matrix.portals.policy import PortalPolicy
 from letta_matrix.runtimes.protocol import AgentRuntime
@@ -57,7 +50,6 @@ from letta_matrix.store.audit import AuditEntry
 from letta_matrix.store.places import Place
 from letta_matrix.store.turns import Turn, TurnKind
 from letta_matrix.toolbox.registry import Toolbox
-from letta_matrix.toolbox.tool import Tool, tools_in
 
 
 class Parts:
@@ -121,10 +113,11 @@ class Parts:
             self.homeserver.clock.now,
             self.portals.joins_within,
         )
-        self.toolbox = self._toolbox()
+        self.arrivals = Arrivals()
+        self.toolbox = self._toolbox(trouble_of)
         roster = self.prompts.roster
-        self.replies = Replies(config, self.homeserver, stores.outbox, self.portals)
         self.voices = Voices(self.homeserver, stores.directory, stores.rooms, roster)
+        self.speaker = self._speaker()
         self.turn_runner = self._turn_runner()
         self.moves = RoomMoves(
             config,
@@ -136,11 +129,11 @@ class Parts:
             self.home.take_out,
         )
         self.room_turns = RoomTurns(
+            config,
             self.homeserver,
             stores.directory,
             stores.rooms,
             stores.turns,
-            Encryption(config, stores.directory),
             self.moves,
             self._room_known,
             self.router.portals.is_portal,
@@ -201,7 +194,7 @@ class Parts:
             self.approvals,
             self.toolbox,
             self.joining,
-            self.replies,
+            self.speaker,
             PortalGate(self.portals, stores.turns, self.homeserver.clock.now),
             self.voices,
         )
@@ -215,7 +208,7 @@ class Parts:
             stores.turns,
             stores.outbox,
             self.approvals,
-            self.turn_runner.cancel,
+            self.turn_runner,
             lambda: self.dispatcher,
         )
 
@@ -234,18 +227,17 @@ class Parts:
             TurnKind.SPEECH: self.turn_runner,
             TurnKind.COMMAND: CommandRunner(self.homeserver, services),
             TurnKind.INVITE: self.invitations,
-            TurnKind.KEYWORD: ContactWords(
-                self.replies, services.speaker, stores.directory, stores.outbox, self.cancel
-            ),
+            TurnKind.KEYWORD: ContactWords(self.speaker, stores.directory, self.cancel),
             TurnKind.REDACTION: self.withdrawals,
-            TurnKind.REFUSED: Refusals(services.speaker),
-            TurnKind.LOOPED: Refusals(services.speaker, notices.LOOP),
+            TurnKind.REFUSED: Refusals(self.speaker, notices.OVER_BUDGET),
+            TurnKind.LOOPED: Refusals(self.speaker, notices.LOOP),
             TurnKind.PAUSED: Pauses(self.homeserver, stores.directory, stores.turns),
             TurnKind.ROOM: self.room_turns,
         }
         return Dispatcher(
             self.router,
             answers,
+            Loops(self._config),
             stores.inbox,
             stores.turns,
             stores.rooms,
@@ -256,8 +248,7 @@ class Parts:
             amended=self.withdrawals.amended,
             queued=self._queued,
             refers=self.surroundings.of,
-            loops=Loops(self._config),
-            learn=self.lookout.heard if self._config.portals else None,
+            learn=self.lookout.heard,
         )
 
     def _services(self, trouble_of: Callable[[str], str]) -> CommandServices:
@@ -274,23 +265,25 @@ class Parts:
             vitals=self._vitals,
             trouble_of=trouble_of,
             waiting=self._waiting,
-            horizons=self.prompts.roster.horizons,
-            speaker=self._speaker(),
+            roster=self.prompts.roster,
+            speaker=self.speaker,
         )
 
     def _speaker(self) -> Speaker:
         stores = self.stores
         return Speaker(
             self._config,
+            self.homeserver,
             stores.directory,
             stores.rooms,
             stores.turns,
+            stores.outbox,
             self.voices,
-            self.replies,
+            self.portals,
         )
 
-    def _toolbox(self) -> Toolbox:
-        stores = self.stores
+    def _toolbox(self, trouble_of: Callable[[str], str]) -> Toolbox:
+        stores, operations = self.stores, operations_with(self._given(trouble_of))
         return Toolbox(
             self._config,
             self.homeserver,
@@ -300,36 +293,42 @@ class Parts:
             stores.turns,
             stores.outbox,
             stores.audit,
-            self._operations(),
+            operations,
+            further=[one.as_tool() for one in operations if one.mcp],
+            arrivals=self.arrivals,
         )
 
-    def _operations(self) -> list[Tool[Any]]:
+    def _given(self, trouble_of: Callable[[str], str]) -> Given:
         stores = self.stores
-        agents = AgentOperations(
-            self._config,
-            stores.directory,
-            self.runtimes,
-            Admission(self._config, self.homeserver),
-            self.sync,
-            lambda agent: self.home.archive(agent, stores.directory),
+        return Given(
+            config=self._config,
+            homeserver=self.homeserver,
+            directory=stores.directory,
+            runtimes=self.runtimes,
+            rooms=stores.rooms,
+            conversations=stores.conversations,
+            turns=stores.turns,
+            outbox=stores.outbox,
+            approvals=self.approvals,
+            policy=self.portals,
+            tokens=stores.tokens,
+            audit=stores.audit,
+            meta=stores.meta,
+            arrivals=self.arrivals,
+            admission=Admission(self._config, self.homeserver),
+            sync=self.sync,
+            archive=lambda agent: self.home.archive(agent, stores.directory),
+            cancel=self.cancel,
+            unfinished=self._unfinished,
+            trouble_of=trouble_of,
         )
-        owners = (
-            agents,
-            ApprovalOperations(self.approvals),
-            RoomOperations(stores.rooms),
-            TurnOperations(stores.directory, stores.turns, stores.outbox, self.cancel),
-            PortalOperations(self.portals, stores.directory, stores.rooms),
-            LineOperations(self.portals, self.homeserver, stores.meta),
-            TokenOperations(stores.directory, stores.tokens),
-        )
-        return [one for owner in owners for one in tools_in(owner)]
 
     def _arrived(self, event: Mapping[str, Any]) -> None:
         self.home.accounts.heard(event)
         self.surroundings.heard(event)
         self.voices.changed(event)
         self.doubts.heard(event)
-        self.toolbox.arrivals.publish(event)
+        self.arrivals.publish(event)
 
     def _audited(self, entry: AuditEntry) -> None:
         # Who is told of it is known when all is built.
@@ -342,10 +341,12 @@ class Parts:
     async def _room_known(self, room_id: str) -> None:
         await self.dispatcher.room_known(room_id)
 
+    def _unfinished(self) -> list[Turn]:
+        return self.dispatcher.queues.unfinished()
+
     async def cancel(self, matches: Callable[[Turn], bool]) -> int:
         """Stop the messages' turns that match; how many did."""
-        unfinished = self.dispatcher.queues.unfinished()
-        turns = [turn for turn in unfinished if turn.kind is TurnKind.MESSAGE]
+        turns = [turn for turn in self._unfinished() if turn.kind is TurnKind.MESSAGE]
         return sum([await self.turn_runner.cancel(turn) for turn in turns if matches(turn)])
 
     async def sync(self) -> dict[str, str]:
@@ -354,6 +355,5 @@ class Parts:
 
     def _waiting(self, place: Place) -> int:
         return sum(
-            turn.place == place and turn.kind is TurnKind.MESSAGE
-            for turn in self.dispatcher.queues.unfinished()
+            turn.place == place and turn.kind is TurnKind.MESSAGE for turn in self._unfinished()
         )

@@ -123,7 +123,7 @@ class Bridge:
         self._store_pulse = StorePulse(self._stores.database, ping)
         self._reach = Reach(ping, lambda: self._appservice.heard_at, lambda: self._connected)
         opened.push_async_callback(self._reach.close)
-        doors = Doors(config, parts, self.health, self._asked_if_ready, self._trouble_of)
+        doors = Doors(config, parts, self.health, self._asked_if_ready)
         opened.push_async_callback(doors.close)
         connections = [self._appservice.connections, doors.connections]
         self.vitals.watch(_HOMESERVER, self._not_connected)
