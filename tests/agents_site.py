@@ -33,7 +33,6 @@ class Site:
         database: Database,
         directory: AgentDirectory,
         homeserver: Homeserver,
-        version: int = 12,
         **agents: Any,
     ) -> None:
         self.homeserver = homeserver
@@ -57,7 +56,6 @@ class Site:
             directory,
             self.home,
             self.remembered,
-            version,
             self._on_room,
         )
 

@@ -66,7 +66,7 @@ class World:
 
     async def idle(self) -> None:
         """Wait until nothing that has arrived is still to be answered."""
-        await eventually(lambda: self.bridge._parts.dispatcher.queues.waiting == 0, what="idle")
+        await eventually(lambda: self.bridge.app.dispatcher.queues.waiting == 0, what="idle")
 
     async def meet(self, agent: AgentInfo | None = None) -> Room:
         """Add an agent to the runtime and wait until the person is in its room."""
@@ -76,7 +76,7 @@ class World:
 
     async def find(self, agent: AgentInfo) -> Room:
         def is_made() -> bool:
-            known = self.bridge._stores.directory.get(agent.agent_id)
+            known = self.bridge.app.stores.directory.get(agent.agent_id)
             return known is not None and known.room_id is not None
 
         await eventually(is_made, what="the agent's room")

@@ -97,7 +97,7 @@ async def test_a_restart_tries_nothing_again_before_its_time(
     await again.ensure()
     fake.requests.clear()
     restarted = Provisioner(
-        site.config, homeserver, site.directory, again, site.remembered, 12, site._on_room
+        site.config, homeserver, site.directory, again, site.remembered, site._on_room
     )
     await restarted.reconcile("agent-1")
     assert fake.requests == []

@@ -94,7 +94,7 @@ async def test_health_tells_whose_model_fails(
     stage: Stage, fake: FakeHomeserver, ends: tuple[TurnEvent, ...]
 ) -> None:
     vitals = stage.vitals
-    watch_parts(vitals, stage.parts, [], dict)
+    watch_parts(stage.parts, [])
     model = Model(*ends)
     await early_word(stage, fake, model)
     trouble = vitals.of("models")

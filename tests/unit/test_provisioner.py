@@ -95,7 +95,7 @@ async def test_rooms_have_the_version_that_is_wanted(
     fake: FakeHomeserver,
     version: int | None,
 ) -> None:
-    site = Site(database, directory, homeserver, version or 12, room_version=version)
+    site = Site(database, directory, homeserver, room_version=version)
     await site.home.ensure()
     await site.new()
     await site.reconcile()
@@ -131,7 +131,8 @@ async def test_creators_have_power_in_each_room_version(
     fake: FakeHomeserver,
     version: int,
 ) -> None:
-    site = Site(database, directory, homeserver, version)
+    fake.room_version = str(version)
+    site = Site(database, directory, homeserver)
     await site.home.ensure()
     await site.new()
     await site.reconcile()

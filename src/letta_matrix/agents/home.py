@@ -128,7 +128,7 @@ class Home:
             return
         await self._bot.set_state(self.space_id, "m.space.child", {}, room_id)
 
-    async def archive(self, agent: Agent, directory: AgentDirectory) -> None:
+    async def archive(self, agent: Agent) -> None:
         """Let an agent's room stand in the space no more, until the agent is back. Raises as
         `ensure` does."""
 
@@ -138,7 +138,7 @@ class Home:
 
         if agent.room_id is not None:
             await self.take_out(agent.room_id)
-            await directory.change([agent.agent_id], taken_out)
+            await self._directory.change([agent.agent_id], taken_out)
 
     async def wake(self, txn_id: str) -> None:
         """Make the homeserver look at its queue for us (FACTS 2: after a ping alone it may not)."""

@@ -53,7 +53,7 @@ class Invitations:
     _rooms: Rooms
     _turns: TurnStore
     _may_invite: Callable[[str, str], bool]
-    _opener: Callable[[], Opener]
+    _opener: Opener
     _outbox: Outbox
     _max_age: float
     _bot_user_id: str = ""
@@ -79,8 +79,7 @@ class Invitations:
             log.info("invite not taken", user=user_id, room=turn.room_id, reason=refusal(error))
             await self._turns.finish(turn, Outcome.FAILED)
             return
-        opener = self._opener()
-        async with opener.opening(turn.room_id):
+        async with self._opener.opening(turn.room_id):
             history = await _said_since(turn, intent)
             people = self._rooms.people_in(turn.room_id) or ()
             await self._rooms.joined(
@@ -88,7 +87,7 @@ class Invitations:
             )
             if self._look is not None:
                 await self._look(turn.room_id, user_id)
-            await opener.room_known(turn.room_id, history, turn.agent_id)
+            await self._opener.room_known(turn.room_id, history, turn.agent_id)
         await self._finish_answers(turn.room_id, intent)
         if self._entered is not None:
             await self._entered(turn, intent)

@@ -30,7 +30,7 @@ class Joining:
     the window of a room where words are joined too, None for others."""
 
     _turns: TurnStore
-    _queues: Callable[[], Queues]
+    _queues: Queues
     _window: float
     _now: Callable[[], float] = time.time
     _of_words: Callable[[str], float | None] = lambda _: None
@@ -78,7 +78,7 @@ class Joining:
         has_waited = turn.turn_id in self._waited
         self._waited.discard(turn.turn_id)
         asked = {one.turn_id for one in together}
-        others = (one for one in self._queues().behind(turn) if one.turn_id not in asked)
+        others = (one for one in self._queues.behind(turn) if one.turn_id not in asked)
         return has_waited or any(one.kind is TurnKind.MESSAGE for one in others)
 
     async def of(self, turn: Turn, *, again: bool = False) -> list[Turn]:
@@ -97,7 +97,7 @@ class Joining:
     def _behind(self, turn: Turn) -> list[Turn]:
         words = self._of_words(turn.room_id)
         window = self._window if words is None else words
-        behind = self._queues().behind(turn)
+        behind = self._queues.behind(turn)
         return joined(turn, behind, window, words=words is not None) if window > 0 else []
 
 

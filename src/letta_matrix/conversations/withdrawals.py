@@ -1,6 +1,6 @@
 """What follows when people edit or redact what an agent was asked, or what it said."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Mapping
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -66,7 +66,7 @@ class Withdrawals:
     _outbox: Outbox
     _approvals: Approvals
     _stop: Stopper
-    _dispatcher: Callable[[], Amender]
+    _dispatcher: Amender
 
     def __post_init__(self) -> None:
         self._bot = self._bot_user_id
@@ -98,7 +98,7 @@ class Withdrawals:
             await self._end(answered, Outcome.WITHDRAWN)
         for question in await self._turns.prompted_by(target):
             at = max(turn.sent_at, question.amended_at or 0.0)
-            await self._dispatcher().amend(
+            await self._dispatcher.amend(
                 Amendment(target, turn.room_id, question.sender, at, withdrawn=True)
             )
         await self._turns.finish(turn, Outcome.ANSWERED)
@@ -119,7 +119,7 @@ class Withdrawals:
             await self._end(turn, outcome)
 
     async def _end(self, turn: Turn, outcome: Outcome) -> None:
-        for live in self._dispatcher().queues.unfinished():
+        for live in self._dispatcher.queues.unfinished():
             if live.turn_id == turn.turn_id:
                 await self._stop(live, outcome)
 
@@ -131,7 +131,7 @@ class Withdrawals:
             return
         # A tap on what is still being answered does nothing.
         for turn_id in {one.joined_to or one.turn_id for one in amended.turns}:
-            await self._dispatcher().queues.over(turn_id)
+            await self._dispatcher.queues.over(turn_id)
         cause = txn_id(turn.event_id, turn.agent_id, "revise", str(amended.amendment.at))
         try:
             ghost = self._homeserver.acting_as(agent.user_id)
@@ -152,7 +152,7 @@ class Withdrawals:
         for one in asked:
             at = max(turn.sent_at, one.amended_at or 0.0)
             said = Amendment(event_id, turn.room_id, one.sender, at, prompt, attachment_of(message))
-            await self._dispatcher().amend(replace(said, content=content))
+            await self._dispatcher.amend(replace(said, content=content))
 
     async def _seen(self, turn: Turn, event_id: str) -> Mapping[str, Any]:
         """An event of a turn's room, empty if the homeserver does not show it."""

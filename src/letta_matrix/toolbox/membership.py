@@ -20,7 +20,11 @@ from letta_matrix.toolbox.tool import Caller
 log = structlog.get_logger()
 
 
-async def _nobody_hears(intent: Intent, room_id: str, event_id: str) -> None:
+Entered = Callable[[Intent, str, str], Awaitable[None]]
+"""Hears of who has come into which room, and by which event."""
+
+
+async def nobody_hears(intent: Intent, room_id: str, event_id: str) -> None:
     """For a toolbox without a dispatcher."""
 
 
@@ -32,14 +36,19 @@ class Membership:
     """
 
     def __init__(
-        self, config: Config, homeserver: Homeserver, directory: AgentDirectory, rooms: Rooms
+        self,
+        config: Config,
+        homeserver: Homeserver,
+        directory: AgentDirectory,
+        rooms: Rooms,
+        on_entered: Entered = nobody_hears,
     ) -> None:
         self._config = config
         self._bot_user_id = config.bot_user_id
         self._homeserver = homeserver
         self._directory = directory
         self._rooms = rooms
-        self.on_entered: Callable[[Intent, str, str], Awaitable[None]] = _nobody_hears
+        self.on_entered = on_entered
 
     async def entered(self, intent: Intent, room_id: str) -> None:
         """One of our users is in a room now."""

@@ -36,8 +36,8 @@ from letta_matrix.toolbox.downloads import Downloads
 from letta_matrix.toolbox.guests import Guests
 from letta_matrix.toolbox.history import Histories
 from letta_matrix.toolbox.known_rooms import KnownRooms
-from letta_matrix.toolbox.ledger import Ledger, fingerprint
-from letta_matrix.toolbox.membership import Membership
+from letta_matrix.toolbox.ledger import Ledger, Mirror, fingerprint
+from letta_matrix.toolbox.membership import Entered, Membership, nobody_hears
 from letta_matrix.toolbox.messaging import Messaging
 from letta_matrix.toolbox.notes import Notes
 from letta_matrix.toolbox.others import OTHERS, called_by, others_tool
@@ -72,7 +72,8 @@ class Toolbox:
     """Runs calls of tools. Whoever calls acts as one Matrix user and as nobody else.
 
     `questions` must see every event that people send: what answers an open question is no
-    prompt. `arrivals` must be told of every event that is stored.
+    prompt. `arrivals` must be told of every event that is stored. `on_entered` hears of who of us
+    comes into a room by a tool, `mirror` of calls that ended.
     """
 
     def __init__(
@@ -86,6 +87,8 @@ class Toolbox:
         outbox: Outbox,
         audit: AuditStore,
         operations: Iterable[Tool[Any]] = (),
+        on_entered: Entered = nobody_hears,
+        mirror: Mirror = lambda _: None,
     ) -> None:
         self._config = config
         self._homeserver = homeserver
@@ -99,9 +102,9 @@ class Toolbox:
         self.arrivals = Arrivals()
         self._known = KnownRooms(self.arrivals)
         self.questions = Questions(config)
-        self.ledger = Ledger(audit)
+        self.ledger = Ledger(audit, mirror)
         self._asking = Asking(directory, self.questions, self.arrivals)
-        self.membership = Membership(config, homeserver, directory, rooms)
+        self.membership = Membership(config, homeserver, directory, rooms, on_entered)
         owners: list[object] = [
             *(writing, editing, markers, files, polls),
             Histories(directory, self._known),
