@@ -105,7 +105,7 @@ class Stage:
     def toolbox_for(self, config: Config) -> Toolbox:
         admission = Admission(config, self.homeserver)
         agents = AgentOperations(
-            config, self.directory, self.runtimes, admission, self.sync, self.archive
+            config.bot_user_id, self.directory, self.runtimes, admission, self.sync, self.archive
         )
         operations = [
             *tools_in(agents),

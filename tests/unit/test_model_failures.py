@@ -11,8 +11,8 @@ from tests.stage import Stage
 from tests.waiting import Clock, eventually
 
 from letta_matrix.app.checks import watch_parts
-from letta_matrix.conversations.answers import ASK_AGAIN
 from letta_matrix.conversations.models import Models
+from letta_matrix.matrix.reactions import ASK_AGAIN
 from letta_matrix.runtimes.memory import echo
 from letta_matrix.runtimes.protocol import (
     ModelRetried,

@@ -12,7 +12,6 @@ from tests.fake_homeserver import LOST_ANSWER, FakeHomeserver, Fault, failing
 from tests.waiting import Clock, eventually, settled
 
 from letta_matrix.agents.decoration import RARELY
-from letta_matrix.agents.forgetting import forget_home
 from letta_matrix.agents.provisioner import _BACK, _REMOVED
 from letta_matrix.app.checks import encryption
 from letta_matrix.matrix.errors import refusal
@@ -21,6 +20,7 @@ from letta_matrix.matrix.intent import Intent
 from letta_matrix.matrix.requests import RateLimited
 from letta_matrix.store.agents import AgentDirectory, AgentStatus
 from letta_matrix.store.database import Database, StoreUnavailable
+from letta_matrix.store.forgetting import forget_home
 from letta_matrix.store.meta import Meta
 
 

@@ -19,7 +19,7 @@ from letta_matrix.common import clock
 from letta_matrix.common.json_fields import mapping
 from letta_matrix.matrix.errors import is_refusal, refused_request
 from letta_matrix.matrix.homeserver import HomeserverUnavailable
-from letta_matrix.store.agents import Agent, AgentDirectory, AgentStatus
+from letta_matrix.store.agents import WANTING, Agent, AgentDirectory, AgentStatus
 from letta_matrix.store.database import StoreUnavailable
 from letta_matrix.store.meta import Meta
 
@@ -33,9 +33,6 @@ _PATIENCE = 75.0
 """Seconds that a step may take: longer than a request is tried, which then tells why it failed."""
 
 _ALL_THE_SAME = "; agents talk all the same"
-
-WANTING = "wanting"
-"""The key of `Agent.applied`, and of the bridge's own `meta`, for what is wanting, by step."""
 
 _WORDS = {
     "displayname": "display names",

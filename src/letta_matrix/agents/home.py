@@ -7,7 +7,7 @@ from typing import Any
 import structlog
 from mautrix.errors import MatrixRequestError
 
-from letta_matrix.agents.decoration import BOTS_ACCOUNT, WANTING, Decoration, NotAsWanted
+from letta_matrix.agents.decoration import BOTS_ACCOUNT, Decoration, NotAsWanted
 from letta_matrix.agents.earlier_accounts import EarlierAccounts
 from letta_matrix.agents.losses import Loss, Losses
 from letta_matrix.agents.room_access import ADMIN, invite_all, uninvited, wanted_access
@@ -21,14 +21,12 @@ from letta_matrix.matrix.errors import is_refusal
 from letta_matrix.matrix.homeserver import HomeserverUnavailable
 from letta_matrix.matrix.intent import Intent
 from letta_matrix.store.agents import Agent, AgentDirectory
+from letta_matrix.store.forgetting import OF_THE_SPACE
 from letta_matrix.store.meta import Meta
 
 log = structlog.get_logger()
 
 SPACE_ALIAS, CONTROL_ALIAS = "letta_agents", "letta_control"
-_OF_THE_SPACE = ("space_members", "space_avatar", "space_admins")
-REMEMBERED = ("bot", "bot_sole", "control_room", "space", *_OF_THE_SPACE, WANTING)
-"""Keys of `meta` by which the bot's account and rooms are remembered, and what is wanting there."""
 CONTROL_EVENT = "org.letta.matrix.wake"
 
 
@@ -68,7 +66,7 @@ class Home:
         space = await self._stands("space", SPACE_ALIAS, joined)
         if space in (Standing.GONE, Standing.MOVED):
             await self._forget("space", SPACE_ALIAS)
-            await self._meta.forget(*_OF_THE_SPACE)
+            await self._meta.forget(*OF_THE_SPACE)
         elif space is Standing.OUT:
             self.trouble = (
                 "the bot is not in the space of the agents any more, so that new rooms are missing "

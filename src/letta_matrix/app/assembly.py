@@ -64,8 +64,8 @@ from letta_matrix.portals.policy import PortalPolicy
 from letta_matrix.runtimes.protocol import AgentRuntime
 from letta_matrix.store.agents import Agent
 from letta_matrix.store.amendments import Amended
-from letta_matrix.store.audit import AuditEntry
 from letta_matrix.store.turns import Turn, TurnKind
+from letta_matrix.toolbox.ledger import Mirror
 from letta_matrix.toolbox.registry import Toolbox
 from letta_matrix.toolbox.tool import Tool, tools_in
 
@@ -86,18 +86,13 @@ class App:
         directory, rooms, conversations = stores.directory, stores.rooms, stores.conversations
         turns, outbox, audit = stores.turns, stores.outbox, stores.audit
         known = (directory, rooms)
-        homeserver = self.homeserver = Homeserver(
-            config.homeserver.url,
-            config.appservice.as_token.get_secret_value(),
-            Pacer(config.conversations.edits_per_second),
-            route_to(config),
-            clock,
-            self._refused,
-        )
+        url, token = config.homeserver.url, config.appservice.as_token.get_secret_value()
+        pacer, route = Pacer(config.conversations.edits_per_second), route_to(config)
+        homeserver = self.homeserver = Homeserver(url, token, pacer, route, clock, self._refused)
         bot = self.bot = homeserver.acting_as(config.bot_user_id)
         audit_room = config.access.audit_room
         self.mirror = None if audit_room is None else AuditMirror(audit_room, bot)
-        tell = self.mirror or _nobody
+        tell: Mirror = self.mirror or (lambda _: None)
 
         # Agents: their ghosts and rooms, and what is remembered of them.
         losses = self.losses = Losses(audit, tell)
@@ -105,7 +100,7 @@ class App:
         self.remembered = Remembered(
             config, bot, *known, conversations, home, losses, self._room_known, self._changed
         )
-        self.doubts = Doubts(config.bot_user_id, *known, home, self.remembered)
+        self.doubts = Doubts(bot.user_id, *known, home, self.remembered)
         provisioner = self.provisioner = Provisioner(
             config, homeserver, directory, home, self.remembered, self._room_known
         )
@@ -128,9 +123,8 @@ class App:
 
         # What agents, programs and people can do, once for all doors.
         tables = (*known, conversations, turns, outbox, audit)
-        operations = self._operations()
         toolbox = self.toolbox = Toolbox(
-            config, homeserver, *tables, operations, self._entered, tell
+            config, homeserver, *tables, self._operations(), self._entered, tell
         )
 
         # From events to turns; who runs which kind of turn is said below.
@@ -187,27 +181,20 @@ class App:
             dispatcher,
             outbox,
             config.conversations.max_event_age,
-            config.bot_user_id,
+            bot.user_id,
             self.room_turns.entered,
             lookout.look,
         )
+        stop = self.turn_runner.cancel
         self.withdrawals = Withdrawals(
-            homeserver,
-            directory,
-            config.bot_user_id,
-            turns,
-            outbox,
-            approvals,
-            self.turn_runner.cancel,
-            dispatcher,
+            homeserver, directory, bot.user_id, turns, outbox, approvals, stop, dispatcher
         )
-        words = ContactWords(replies, speaker, directory, outbox, self.cancel)
         runners |= {
             TurnKind.MESSAGE: self.turn_runner,
             TurnKind.SPEECH: self.turn_runner,
             TurnKind.COMMAND: CommandRunner(homeserver, self._command_services()),
             TurnKind.INVITE: self.invitations,
-            TurnKind.KEYWORD: words,
+            TurnKind.KEYWORD: ContactWords(replies, speaker, directory, outbox, self.cancel),
             TurnKind.REDACTION: self.withdrawals,
             TurnKind.REFUSED: Refusals(speaker),
             TurnKind.LOOPED: Refusals(speaker, notices.LOOP),
@@ -226,11 +213,11 @@ class App:
 
     def _operations(self) -> list[Tool[Any]]:
         config, stores = self.config, self.stores
-        admission = Admission(config, self.homeserver)
+        admission, bot = Admission(config, self.homeserver), config.bot_user_id
+        at = (stores.directory, self.runtimes, admission)
+        agents = AgentOperations(bot, *at, self._sync, self.home.archive)
         owners = (
-            AgentOperations(
-                config, stores.directory, self.runtimes, admission, self._sync, self.home.archive
-            ),
+            agents,
             ApprovalOperations(self.approvals),
             RoomOperations(stores.rooms),
             TurnOperations(stores.directory, stores.turns, stores.outbox, self.cancel),
@@ -310,7 +297,3 @@ class App:
         self.voices.changed(event)
         self.doubts.heard(event)
         self.toolbox.arrivals.publish(event)
-
-
-def _nobody(_entry: AuditEntry) -> None:
-    """Hears of what was done, where no room is told of it."""

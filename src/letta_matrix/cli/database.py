@@ -5,8 +5,8 @@ from collections.abc import AsyncGenerator, Iterable
 from contextlib import asynccontextmanager
 
 from letta_matrix.cli.faults import BadInput, Failure
-from letta_matrix.common.program import starting, typed
 from letta_matrix.config import Config
+from letta_matrix.config.program import starting, typed
 from letta_matrix.store.agents import Agent, AgentDirectory, AgentStatus
 from letta_matrix.store.database import Database, StoreError, check_if_alone, database_url
 

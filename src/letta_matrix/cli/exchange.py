@@ -13,7 +13,7 @@ from letta_matrix.cli.keyboard import Keyboard
 from letta_matrix.cli.transcript import Question, Transcript, Update
 from letta_matrix.cli.views import View
 from letta_matrix.common import clock
-from letta_matrix.common.program import typed
+from letta_matrix.config.program import typed
 from letta_matrix.matrix.content import reply_relation
 
 if TYPE_CHECKING:
@@ -278,7 +278,7 @@ class Exchange:
 
     async def _stop(self) -> None:
         # Loads much of the bridge: not at the start of every chat.
-        from letta_matrix.conversations.answers import STOP
+        from letta_matrix.matrix.reactions import STOP
 
         for prompt in self._transcript.prompts:
             await self._session.client.react(self._session.room_id, prompt, STOP)

@@ -12,7 +12,7 @@ import typer
 
 from letta_matrix.cli.faults import BadInput, Failure
 from letta_matrix.cli.options import ConfigOption, DataOption, JsonOption, config_path
-from letta_matrix.common.program import typed
+from letta_matrix.config.program import typed
 
 if TYPE_CHECKING:
     from letta_matrix.config import Config
@@ -183,8 +183,7 @@ async def _note(
     config: "Config", database: "Database", action: str, arguments: Mapping[str, object]
 ) -> None:
     """Say in the audit log what was done, as the bridge does of what comes through its doors."""
-    from letta_matrix.store.audit import AuditEntry, AuditStore
-    from letta_matrix.toolbox.ledger import fingerprint
+    from letta_matrix.store.audit import AuditEntry, AuditStore, fingerprint
 
     known, now = fingerprint(arguments), time.time()
     entry = AuditEntry("cli", config.bot_user_id, "cli", action, known, now, outcome="ok")

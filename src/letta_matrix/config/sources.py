@@ -7,8 +7,8 @@ from urllib.parse import urlsplit
 
 import yaml
 
-from letta_matrix.common.program import starting, typed
 from letta_matrix.config.faults import ConfigError, describe
+from letta_matrix.config.program import starting, typed
 
 ENV_PREFIX = "LETTA_MATRIX__"
 _LEGACY = {"MATRIX_HOMESERVER_URL": ("homeserver", "url")}

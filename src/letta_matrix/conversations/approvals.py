@@ -16,12 +16,9 @@ from letta_matrix.config import Config
 from letta_matrix.conversations.approval_question import Question
 from letta_matrix.conversations.approval_sight import ApprovalSight
 from letta_matrix.conversations.approval_text import (
-    ALLOW,
-    ALWAYS,
     ANSWER_FIRST,
     BROKEN,
     CHANGED,
-    DENY,
     TAMPERED,
     TOO_LONG,
     UNSEEN,
@@ -36,6 +33,7 @@ from letta_matrix.conversations.kept_approvals import is_allowed_for_good
 from letta_matrix.conversations.reply import Reply
 from letta_matrix.conversations.roster import Roster
 from letta_matrix.matrix.homeserver import HomeserverUnavailable
+from letta_matrix.matrix.reactions import ALLOW, ALWAYS, DENY
 from letta_matrix.matrix.transactions import txn_id
 from letta_matrix.runtimes.protocol import AgentRuntime, ApprovalRequested, TurnRequest
 from letta_matrix.store.approvals import Approval, ApprovalStatus, ApprovalStore

@@ -1,6 +1,6 @@
 """What an agent says about a turn that went wrong: short, and something can be done about it."""
 
-from letta_matrix.conversations.answers import ASK_AGAIN
+from letta_matrix.matrix.reactions import ASK_AGAIN
 from letta_matrix.matrix.verbatim import inline_code
 
 UNREADABLE = "I cannot read encrypted messages. Tell me in a room without encryption?"

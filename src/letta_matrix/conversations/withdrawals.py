@@ -10,12 +10,12 @@ from mautrix.errors import MatrixRequestError
 from letta_matrix.common.json_fields import mapping
 from letta_matrix.common.parts import part
 from letta_matrix.common.tasks import Tasks
-from letta_matrix.conversations.answers import ASK_AGAIN
 from letta_matrix.conversations.approvals import Approvals
 from letta_matrix.conversations.readable import attachment_of, read_prompt
 from letta_matrix.matrix.errors import is_refusal
 from letta_matrix.matrix.events import newest_content
 from letta_matrix.matrix.homeserver import Homeserver, HomeserverUnavailable
+from letta_matrix.matrix.reactions import ASK_AGAIN
 from letta_matrix.matrix.transactions import txn_id
 from letta_matrix.store.agents import AgentDirectory
 from letta_matrix.store.amendments import Amended, Amendment

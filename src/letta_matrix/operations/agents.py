@@ -9,7 +9,6 @@ from typing_extensions import TypedDict
 
 from letta_matrix.access.faults import Fault, ToolError
 from letta_matrix.access.principal import Scope
-from letta_matrix.config import Config
 from letta_matrix.conversations.admission import Admission, Admitted
 from letta_matrix.matrix.errors import refusal
 from letta_matrix.matrix.identifiers import is_ours
@@ -104,14 +103,14 @@ class AgentOperations:
 
     def __init__(
         self,
-        config: Config,
+        bot_user_id: str,
         directory: AgentDirectory,
         runtimes: Mapping[str, AgentRuntime],
         admission: Admission,
         sync: Callable[[], Awaitable[dict[str, str]]],
         archive: Callable[[Agent], Awaitable[None]],
     ) -> None:
-        self._config = config
+        self._bot_user_id = bot_user_id
         self._directory = directory
         self._runtimes = runtimes
         self._admission = admission
@@ -164,7 +163,7 @@ class AgentOperations:
         admin = is_admin(caller)
         if not admin and params.user_id != caller.speaker:
             raise ToolError("Only an admin invites somebody else.", Fault.FORBIDDEN)
-        if is_ours(params.user_id, self._config.bot_user_id):
+        if is_ours(params.user_id, self._bot_user_id):
             text = "That is one of us: agents are invited into rooms by people, or by `/rooms`."
             raise ToolError(text, Fault.CONFLICT)
         agent = await self._meant(caller, params.agent_id)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
-from letta_matrix.common.program import is_relative, typed
+from letta_matrix.config.program import is_relative, typed
 
 _NAMES_SHOWN = 8
 _WIDTH = 80

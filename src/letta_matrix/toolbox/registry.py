@@ -22,7 +22,7 @@ from letta_matrix.matrix.homeserver import Homeserver
 from letta_matrix.matrix.intent import Intent
 from letta_matrix.runtimes.protocol import ToolCall, ToolHandler, ToolResult, ToolSpec
 from letta_matrix.store.agents import Agent, AgentDirectory, AgentStatus
-from letta_matrix.store.audit import AuditEntry, AuditStore
+from letta_matrix.store.audit import AuditEntry, AuditStore, fingerprint
 from letta_matrix.store.conversations import ConversationStore
 from letta_matrix.store.database import StoreUnavailable
 from letta_matrix.store.outbox import Outbox
@@ -36,7 +36,7 @@ from letta_matrix.toolbox.downloads import Downloads
 from letta_matrix.toolbox.guests import Guests
 from letta_matrix.toolbox.history import Histories
 from letta_matrix.toolbox.known_rooms import KnownRooms
-from letta_matrix.toolbox.ledger import Ledger, Mirror, fingerprint
+from letta_matrix.toolbox.ledger import Ledger, Mirror
 from letta_matrix.toolbox.membership import Entered, Membership, nobody_hears
 from letta_matrix.toolbox.messaging import Messaging
 from letta_matrix.toolbox.notes import Notes

@@ -28,9 +28,8 @@ from letta_matrix.doors.rest.services import Services
 from letta_matrix.matrix.homeserver import HomeserverUnavailable
 from letta_matrix.matrix.identifiers import is_ours
 from letta_matrix.matrix.route import route_to
-from letta_matrix.store.audit import AuditEntry
+from letta_matrix.store.audit import AuditEntry, fingerprint
 from letta_matrix.store.tokens import AccessToken
-from letta_matrix.toolbox.ledger import fingerprint
 from letta_matrix.toolbox.tool import Result
 
 log = structlog.get_logger()
