@@ -176,6 +176,7 @@ async def test_a_part_that_needs_the_database_says_so_without_a_stack(
         bridge._spawn(work)
         await eventually(lambda: logs)
     await bridge._stop_tasks()
+    await bridge.app.homeserver.close()
     (line,) = logs
     assert (line["log_level"], line["reason"]) == ("warning", "the disk is full")
     assert "exc_info" not in line
