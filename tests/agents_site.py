@@ -13,6 +13,7 @@ from letta_matrix.agents.home import Home
 from letta_matrix.agents.losses import Losses
 from letta_matrix.agents.provisioner import Provisioner
 from letta_matrix.agents.remembered import Remembered
+from letta_matrix.agents.server_help import server_help
 from letta_matrix.matrix.homeserver import Homeserver
 from letta_matrix.matrix.intent import Intent
 from letta_matrix.store.agents import Agent, AgentDirectory
@@ -20,6 +21,7 @@ from letta_matrix.store.audit import AuditStore
 from letta_matrix.store.conversations import ConversationStore
 from letta_matrix.store.database import Database, StoreUnavailable
 from letta_matrix.store.meta import Meta
+from letta_matrix.store.passwords import PasswordStore
 from letta_matrix.store.rooms import Rooms
 
 FORBIDDEN = Fault(403, {"errcode": "M_FORBIDDEN", "error": "not invited"})
@@ -48,6 +50,7 @@ class Site:
         self.remembered = Remembered(
             self.config, self.bot, directory, *self.stores, self.home, self.losses
         )
+        self.passwords = PasswordStore(database)
         self.rooms = list[str]()
         self.deaf = False
         self.provisioner = Provisioner(
@@ -56,6 +59,7 @@ class Site:
             directory,
             self.home,
             self.remembered,
+            server_help(self.config, homeserver, self.passwords),
             self._on_room,
         )
 

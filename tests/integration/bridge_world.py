@@ -66,7 +66,8 @@ class World:
 
     async def idle(self) -> None:
         """Wait until nothing that has arrived is still to be answered."""
-        await eventually(lambda: self.bridge.app.dispatcher.queues.waiting == 0, what="idle")
+        unfinished = self.bridge.app.dispatcher.queues.unfinished
+        await eventually(unfinished, lambda turns: not turns, what="idle")
 
     async def meet(self, agent: AgentInfo | None = None) -> Room:
         """Add an agent to the runtime and wait until the person is in its room."""
@@ -112,7 +113,7 @@ async def new_person(homeserver: Homeserver, name: str = "ann") -> Person:
     return person
 
 
-def settings_on(homeserver: Homeserver, person: Person, **sections: Any) -> Json:
+def settings_on(homeserver: Homeserver, person: Person, /, **sections: Any) -> Json:
     """What `config.yaml` says on the real homeserver; `sections` change keys of single sections,
     lists as a whole."""
     values: Json = homeserver.config.model_dump(mode="json")
@@ -131,7 +132,9 @@ def settings_on(homeserver: Homeserver, person: Person, **sections: Any) -> Json
     return values
 
 
-def config_on(homeserver: Homeserver, directory: Path, person: Person, **sections: Any) -> Config:
+def config_on(
+    homeserver: Homeserver, directory: Path, person: Person, /, **sections: Any
+) -> Config:
     """See `settings_on`; relative paths start at `directory`."""
     values = settings_on(homeserver, person, **sections)
     return Config.model_validate({**values, "directory": directory})
@@ -154,6 +157,7 @@ async def bridge_on(
     directory: Path,
     person: Person,
     runtime: MemoryRuntime,
+    /,
     *others: MemoryRuntime,
     **sections: Any,
 ) -> AsyncGenerator[World]:

@@ -271,10 +271,8 @@ async def test_a_restart_in_between_changes_nothing(asking: Stage, key: str) -> 
 async def test_an_answer_given_while_we_were_away_counts(asking: Stage) -> None:
     """It comes with the first transaction after the start, when the turn may not ask yet."""
     asked = await question(asking)
-    await asking.again()
-    await asking.admit(reaction(asked, "✅"))
-    await asking.dispatcher.recover()
-    await asking.idle()
+    await asking.recover()
+    await asking.tell(reaction(asked, "✅"))
     assert said(asking) == ["Ran it."]
 
 
@@ -295,9 +293,8 @@ async def test_it_times_out_while_we_are_away(asking: Stage) -> None:
     await asking.again()
     over = text("UPDATE approvals SET expires_at = :now").bindparams(now=time.time())
     await asking.stores.database.execute(over)
-    await asking.admit(reaction(asked, "✅"))
     await asking.dispatcher.recover()
-    await asking.idle()
+    await asking.tell(reaction(asked, "✅"))
     assert [answer.allow for answer in asking.runtime.answers.values()] == [False]
 
 

@@ -61,9 +61,14 @@ async def together(database: Database, *works: Work) -> list[object]:
     held = Held(database)
     await held.begun()
     waiting = [asyncio.create_task(database.write(work)) for work in works]
-    await settled()
+    await wait(database, len(works))
     await held.let_go()
     return await within(asyncio.gather(*waiting, return_exceptions=True))
+
+
+async def wait(database: Database, count: int) -> None:
+    """Until so much waits for the thread, in the order in which it was begun."""
+    await eventually(lambda: len(database._commits._waiting) == count)
 
 
 async def test_what_waits_shares_a_commit(database: Database) -> None:
@@ -136,7 +141,7 @@ async def test_who_no_longer_waits_is_left_out(database: Database) -> None:
     await held.begun()
     given_up = asyncio.create_task(database.write(put("test 1")))
     kept = asyncio.create_task(database.write(put("test 2")))
-    await settled()
+    await wait(database, 2)
     given_up.cancel()
     await held.let_go()
     await within(kept)
@@ -148,7 +153,7 @@ async def test_where_nobody_waits_any_more_nothing_is_committed(database: Databa
     held = Held(database)
     await held.begun()
     given_up = asyncio.create_task(database.write(put("test 1")))
-    await settled()
+    await wait(database, 1)
     given_up.cancel()
     with listening("commit", commits.append):
         await held.let_go()
@@ -169,7 +174,7 @@ async def test_what_waits_while_it_is_closed_is_written(tmp_path: Path) -> None:
     held = Held(database)
     await held.begun()
     writes = [asyncio.create_task(database.write(put(f"test {one}"))) for one in range(200)]
-    await settled()
+    await wait(database, 200)
     closing = asyncio.create_task(database.close())
     await settled()
     await held.let_go()

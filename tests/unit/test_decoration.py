@@ -12,6 +12,7 @@ from tests.waiting import Clock, eventually
 
 from letta_matrix.agents.decoration import RARELY, SOON
 from letta_matrix.agents.provisioner import _HEADSTART, Provisioner
+from letta_matrix.agents.server_help import server_help
 from letta_matrix.matrix.homeserver import Homeserver
 from letta_matrix.store.agents import AgentDirectory
 from letta_matrix.store.database import Database
@@ -96,8 +97,9 @@ async def test_a_restart_tries_nothing_again_before_its_time(
     again = site.home_again()
     await again.ensure()
     fake.requests.clear()
+    no_help = server_help(site.config, homeserver, site.passwords)
     restarted = Provisioner(
-        site.config, homeserver, site.directory, again, site.remembered, site._on_room
+        site.config, homeserver, site.directory, again, site.remembered, no_help, site._on_room
     )
     await restarted.reconcile("agent-1")
     assert fake.requests == []

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import pytest
 from tests.builders import PERSON, agent, invite, message
 from tests.fake_homeserver import FakeHomeserver
 from tests.portal_kit import (
@@ -19,6 +20,7 @@ from tests.portal_kit import (
     with_bridge,
 )
 from tests.stage import Stage
+from tests.waiting import eventually
 
 from letta_matrix.store.portals import Portal
 
@@ -49,6 +51,23 @@ async def test_an_agent_in_the_portal_itself_answers_as_itself(
     (answer,) = fake.messages(PORTAL)
     assert answer["sender"] == AGENT
     assert "com.beeper.per_message_profile" not in answer["content"]
+
+
+@pytest.mark.parametrize("agent_is_there", [False, True])
+async def test_what_is_said_before_the_room_is_known_as_a_portal_waits(
+    bridged: Stage, fake: FakeHomeserver, agent_is_there: bool
+) -> None:
+    if agent_is_there:
+        await bridged.stores.rooms.joined(PORTAL, "@agent_2:test", direct=False)
+    fake.members[PORTAL] = {BOT, GHOST}
+    fake.set_state(PORTAL, "m.bridge", bridge_state(), "irc://ann", BOT)
+    looks = fake.hold("GET .*/context/")
+    await bridged.admit(invite(LINE, PORTAL, sender=BOT))
+    await eventually(lambda: fake.matching("/context/"))
+    await bridged.admit(said("hello"))
+    looks.set()
+    await bridged.idle()
+    assert out(fake) == ["echo: hello"]
 
 
 async def test_what_others_than_the_bot_say_makes_no_portal(

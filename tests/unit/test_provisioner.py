@@ -13,6 +13,7 @@ from tests.waiting import Clock, eventually, settled
 
 from letta_matrix.agents.decoration import RARELY
 from letta_matrix.agents.provisioner import _BACK, _REMOVED
+from letta_matrix.agents.server_help import ADMIN_WANTED
 from letta_matrix.app.checks import encryption
 from letta_matrix.matrix.errors import refusal
 from letta_matrix.matrix.homeserver import Homeserver
@@ -223,7 +224,7 @@ async def test_trouble_makes_no_second_room(
     if status == 403:
         await eventually(lambda: "agent-1" in site.provisioner.trouble)
         assert site.provisioner.trouble["agent-1"] == (
-            "POST client/v3/rooms/*/join: the homeserver refused: M_FORBIDDEN: no"
+            "POST client/v3/rooms/*/join: the homeserver refused: M_FORBIDDEN: no" + ADMIN_WANTED
         )
     await clock.until(lambda: not site.provisioner.busy)
     assert site.provisioner.trouble == {}

@@ -238,6 +238,7 @@ async def test_all_who_answered_are_asked_anew(stage: Stage, released: asyncio.E
 
     stage.runtime.script = second_works
     await stage.admit(question)
+    await eventually(lambda: len(stage.runtime.asked) == 2)
     await eventually(lambda: len(stage.dispatcher.queues.unfinished()) == 1)
     await stage.admit(edit(target, "two", group))
     await settled()

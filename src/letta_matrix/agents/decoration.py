@@ -44,6 +44,8 @@ _WORDS = {
     "room_avatar": "room pictures",
     "access": "who may invite and read in rooms",
     "members": "invitations of agents.room_members",
+    "password": "passwords",
+    "power": "power in rooms",
     "sole": "earlier accounts",
 }
 BOTS_ACCOUNT = "the bot's account"

@@ -66,6 +66,7 @@ class OwnRooms:
             "room_topic": content["topic"],
             "members": members,
             "access": access,
+            "power": True,
         }
         return room_id, applied | ({} if picture_of(agent) else {"room_avatar": ""})
 
@@ -81,7 +82,7 @@ class OwnRooms:
         room_id = await _made_by(ghost, agent) or await ghost.create_room(
             {"preset": "private_chat", **creation}
         )
-        return room_id, {"alias": "", "room_avatar": ""}
+        return room_id, {"alias": "", "room_avatar": "", "power": True}
 
     async def _adopt(self, agent: Agent, ghost: Intent) -> str | None:
         """The room that the alias leads to, None for one of somebody else."""

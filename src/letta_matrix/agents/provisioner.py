@@ -19,6 +19,7 @@ from letta_matrix.agents.home import Home
 from letta_matrix.agents.own_rooms import LONGEST_NAME, OwnRooms, bring, picture_of, point_alias
 from letta_matrix.agents.remembered import Remembered
 from letta_matrix.agents.room_access import change_access, invite_all, uninvited, wanted_access
+from letta_matrix.agents.server_help import ADMIN_WANTED, ServerHelp
 from letta_matrix.common.json_fields import items, mapping
 from letta_matrix.common.parts import part
 from letta_matrix.config import Config
@@ -38,7 +39,8 @@ _REMOVED = (
     "I was removed from Letta, so I no longer answer here. If I come back, we go on in this room."
 )
 _BACK = "I am back."
-_DOUBTFUL = (403, 404)
+_FORBIDDEN = 403
+_DOUBTFUL = (_FORBIDDEN, 404)
 _LONGEST_PAUSE = 300.0
 _HEADSTART = 5.0
 """Seconds that a room waits for its agent's name and picture."""
@@ -58,6 +60,7 @@ class Provisioner:
     _directory: AgentDirectory
     _home: Home
     _remembered: Remembered
+    _help: ServerHelp
     _on_room: Callable[[str], Awaitable[None]]
 
     def __post_init__(self) -> None:
@@ -141,6 +144,8 @@ class Provisioner:
             if error.http_status in _DOUBTFUL:
                 self._remembered.refused(agent_id)
             reason = refused_request(error)
+            if error.http_status == _FORBIDDEN and not self._help.can_empower:
+                reason += ADMIN_WANTED
         except (HomeserverUnavailable, StoreUnavailable, AccountTaken) as error:
             reason = str(error)
         except Exception as error:
@@ -173,6 +178,9 @@ class Provisioner:
             await asyncio.wait({looks}, timeout=_HEADSTART)
             room_id = agent.room_id or await self._make_room(agent, ghost)
             await self._remembered.settled(agent_id)
+            if self._help.can_empower:
+                give = lambda: self._help.empower(ghost, room_id)  # noqa: E731
+                await self._adorn(agent, "power", True, give)
             await self._tell_of_room(room_id)
             await self._settle_room(agent, ghost, room_id)
             await looks
@@ -187,6 +195,7 @@ class Provisioner:
         await _all(
             self._adorn(agent, "displayname", name, lambda: ghost.set_displayname(name)),
             self._avatar(agent, ghost),
+            self._password(agent),
         )
 
     async def _show_picture(self, agent: Agent, ghost: Intent, room_id: str) -> None:
@@ -267,6 +276,11 @@ class Provisioner:
             await self._applied(agent, {"registered": True, **sole})
         if "sole" in self._directory.now(agent.agent_id).applied:
             await self._adorn(agent, "sole", True, lambda: accounts.check(ghost))
+
+    async def _password(self, agent: Agent) -> None:
+        if kind := self._help.password_kind:
+            give = lambda: self._help.give_password(agent)  # noqa: E731
+            await self._adorn(agent, "password", kind, give)
 
     async def _avatar(self, agent: Agent, ghost: Intent) -> None:
         async def show() -> str:

@@ -12,6 +12,7 @@ from letta_matrix.agents.home import Home
 from letta_matrix.agents.losses import Losses
 from letta_matrix.agents.provisioner import Provisioner
 from letta_matrix.agents.remembered import Remembered
+from letta_matrix.agents.server_help import server_help
 from letta_matrix.app.listings import Listings
 from letta_matrix.app.stores import Stores
 from letta_matrix.app.sweep import Sweep
@@ -101,8 +102,9 @@ class App:
             config, bot, *known, conversations, home, losses, self._room_known, self._changed
         )
         self.doubts = Doubts(bot.user_id, *known, home, self.remembered)
+        helped = server_help(config, homeserver, stores.passwords)
         provisioner = self.provisioner = Provisioner(
-            config, homeserver, directory, home, self.remembered, self._room_known
+            config, homeserver, directory, home, self.remembered, helped, self._room_known
         )
 
         # Rooms of other networks.

@@ -4,10 +4,11 @@ repetitions."""
 import logging
 import re
 import sys
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Iterator
+from typing import Any, cast
 
 import structlog
+from pydantic import BaseModel, SecretStr
 
 from letta_matrix.common.log_repeats import Line, Repeats
 from letta_matrix.config import Config, Logging
@@ -93,8 +94,15 @@ def _say(line: Line) -> None:
 
 def secrets_of(config: Config) -> list[str]:
     """Every secret of a configuration."""
-    tokens = [config.appservice.as_token, config.appservice.hs_token]
-    for runtime in config.runtimes:
-        keys = (getattr(runtime, name, None) for name in ("token", "api_key"))
-        tokens += [key for key in keys if key is not None]
-    return [token.get_secret_value() for token in tokens]
+    return list(_secrets_in(config))
+
+
+def _secrets_in(value: object) -> Iterator[str]:
+    if isinstance(value, SecretStr):
+        yield value.get_secret_value()
+    elif isinstance(value, BaseModel):
+        for _, inner in value:
+            yield from _secrets_in(inner)
+    elif isinstance(value, list):
+        for one in cast("list[object]", value):
+            yield from _secrets_in(one)

@@ -12,6 +12,7 @@ from letta_matrix.store.database import Database, database_url
 from letta_matrix.store.inbox import Inbox
 from letta_matrix.store.meta import Meta
 from letta_matrix.store.outbox import Outbox
+from letta_matrix.store.passwords import PasswordStore
 from letta_matrix.store.portals import PortalBook
 from letta_matrix.store.rooms import Rooms
 from letta_matrix.store.speech import SpeechStore
@@ -35,6 +36,7 @@ class Stores:
         self.speech = SpeechStore(self.database)
         self.portals = PortalBook(self.database)
         self.meta = Meta(self.database)
+        self.passwords = PasswordStore(self.database)
         self.tokens = TokenStore(self.database, Database(url))
         self.audit = AuditStore(self.database)
 

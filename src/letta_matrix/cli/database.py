@@ -41,9 +41,14 @@ async def open_existing(config: Config) -> AsyncGenerator[Database]:
 async def load_agents(config: Config) -> list[Agent]:
     """Every agent the bridge knows, oldest first. Raises Failure."""
     async with open_existing(config) as database:
-        directory = AgentDirectory(database)
-        await directory.load()
-        return directory.all()
+        return await agents_in(database)
+
+
+async def agents_in(database: Database) -> list[Agent]:
+    """The same of a database that is open."""
+    directory = AgentDirectory(database)
+    await directory.load()
+    return directory.all()
 
 
 def called(ref: str, agents: Iterable[Agent]) -> Agent:

@@ -100,7 +100,7 @@ def _settings(
 
 
 def _runtimes(urls: list[str]) -> list[dict[str, object]]:
-    from letta_matrix.config.sources import runtime_at
+    from letta_matrix.config.original import runtime_at
 
     found = [runtime_at(url) for url in urls]
     for place, runtime in enumerate(found):

@@ -22,13 +22,15 @@ def export_mappings(
     file: FileArgument, config: ConfigOption = None, data: DataOption = None
 ) -> None:
     """Write the agents' users and rooms in the original system's format."""
-    from letta_matrix.cli.database import load_agents
     from letta_matrix.common.private_files import write_private
     from letta_matrix.config import load_config
 
     settings = load_config(config_path(config, data))
-    found = asyncio.run(load_agents(settings))
-    entries = {agent.agent_id: _entry(agent, settings) for agent in found}
+    found, passwords = asyncio.run(_known(settings))
+    entries = {
+        agent.agent_id: _entry(agent, settings, passwords.get(agent.agent_id, ""))
+        for agent in found
+    }
     write_private(file, json.dumps(entries, indent=2) + "\n")
     print(f"wrote {len(entries)} agents to {file}")
 
@@ -45,6 +47,14 @@ def import_mappings(
     entries = _read(file, settings)
     added = asyncio.run(_adopt(settings, file, entries))
     print(f"adopted {added} agents; {len(entries) - added} were known already")
+
+
+async def _known(config: "Config") -> "tuple[list[Agent], dict[str, str]]":
+    from letta_matrix.cli.database import agents_in, open_existing
+    from letta_matrix.store.passwords import PasswordStore
+
+    async with open_existing(config) as database:
+        return await agents_in(database), await PasswordStore(database).all()
 
 
 def _read(file: Path, config: "Config") -> "list[Agent]":
@@ -128,13 +138,13 @@ async def _adopt(config: "Config", file: Path, found: "list[Agent]") -> int:
     return len(new)
 
 
-def _entry(agent: "Agent", config: "Config") -> dict[str, object]:
+def _entry(agent: "Agent", config: "Config", password: str) -> dict[str, object]:
     members = config.agents.room_members if agent.room_id else []
     return {
         "agent_id": agent.agent_id,
         "agent_name": agent.name,
         "matrix_user_id": agent.user_id,
-        "matrix_password": "",
+        "matrix_password": password,
         "created": True,
         "room_id": agent.room_id,
         "room_created": agent.room_id is not None,

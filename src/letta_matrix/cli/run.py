@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,10 +19,19 @@ def run(config: ConfigOption = None) -> None:
     gc.disable()
     from letta_matrix.app import bridge
     from letta_matrix.config import load_config
+    from letta_matrix.config.original import replaced
     from letta_matrix.stack.data import check_folders
 
     gc.enable()
     settings = load_config(config_path(config))
+    for line in replaced(os.environ):
+        warn(line)
+    if settings.agents.dev_mode:
+        warn(
+            "DEV_MODE: every agent's account has the password `password`; never beyond this machine"
+            if settings.agents.passwords
+            else "DEV_MODE has no effect: agents have no passwords (agents.passwords)"
+        )
     check_folders(_folders(settings), warn)
     asyncio.run(bridge.run(settings))
 

@@ -10,9 +10,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from string import Formatter
 from typing import Annotated, Literal, cast
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, ValidationError
 
+from letta_matrix.common.loopback import is_loopback
 from letta_matrix.config.access import Access, Host, Mcp, Network, Origin
 from letta_matrix.config.faults import ConfigError, explain, known_keys
 from letta_matrix.config.portals import Portals, PortalSettings
@@ -25,7 +27,7 @@ from letta_matrix.config.runtimes import (
     Runtime,
     Runtimes,
 )
-from letta_matrix.config.sources import apply_environment, read_file
+from letta_matrix.config.sources import apply_environment, in_full, read_file
 from letta_matrix.config.types import (
     AbsolutePath,
     DatabaseAddress,
@@ -83,6 +85,10 @@ class Homeserver(Section):
     ca_file: str | None = Field(
         default=None, description="certificates (PEM) that count besides the system's"
     )
+    admin_username: str | None = Field(
+        default=None, description="an admin of the homeserver, where the bridge may use its power"
+    )
+    admin_password: Token | None = None
 
 
 class Appservice(Section):
@@ -129,6 +135,13 @@ class Agents(Section):
     )
     removal_grace: Duration = 60.0
     provision_concurrency: int = Field(default=6, ge=1, le=32)
+    passwords: bool = Field(
+        default=False,
+        description="agents' accounts have passwords, which homeserver.admin_username sets",
+    )
+    dev_mode: bool = Field(
+        default=False, description="the password is `password`, for a homeserver on this machine"
+    )
     allow_paths: list[AbsolutePath] = Field(
         default_factory=list[Path],
         description="what agents of the embedded App Server may use beside their own folders",
@@ -294,6 +307,7 @@ def load_config(path: Path, environment: Mapping[str, str] | None = None) -> Con
     env = os.environ if environment is None else environment
     data = read_file(path)
     set_by = apply_environment(data, env)
+    in_full(data)
     known = known_keys(Config)
     faults = [{"type": "extra_forbidden", "loc": (key,)} for key in data if key in _NOT_IN_THE_FILE]
     try:
@@ -301,6 +315,24 @@ def load_config(path: Path, environment: Mapping[str, str] | None = None) -> Con
     except ValidationError as error:
         faults += cast("list[dict[str, object]]", error.errors())
     else:
+        if not faults and (clash := clashes(config)):
+            raise ConfigError("\n".join(f"{path}: {one}" for one in clash))
         if not faults:
             return config
     raise ConfigError("\n".join(explain(fault, known, path, set_by) for fault in faults))
+
+
+def clashes(config: Config) -> list[str]:
+    """What settings of several sections want of each other, and do not have."""
+    home, agents = config.homeserver, config.agents
+    both = "`homeserver.admin_username` and `homeserver.admin_password`"
+    if (home.admin_username is None) != (home.admin_password is None):
+        return [f"{both} go together"]
+    if agents.passwords and home.admin_username is None:
+        return [f"`agents.passwords` needs {both}: only an admin of the homeserver sets passwords"]
+    if agents.passwords and agents.dev_mode and not is_loopback(urlsplit(home.url).hostname or ""):
+        return [
+            "`agents.dev_mode` (DEV_MODE) gives every agent the password `password`: that is for "
+            "a homeserver on this machine, see `homeserver.url`"
+        ]
+    return []

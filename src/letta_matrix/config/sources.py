@@ -1,21 +1,18 @@
 """Where settings come from: the configuration file and the environment."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import cast
-from urllib.parse import urlsplit
 
 import yaml
 
+from letta_matrix.common.json_fields import items, mapping
 from letta_matrix.config.faults import ConfigError, describe
+from letta_matrix.config.original import SetBy, apply_original
 from letta_matrix.config.program import starting, typed
 
 ENV_PREFIX = "LETTA_MATRIX__"
-_LEGACY = {"MATRIX_HOMESERVER_URL": ("homeserver", "url")}
-_LEGACY_RUNTIME, _LEGACY_KEY = "LETTA_API_URL", "LETTA_TOKEN"
-
-SetBy = dict[tuple[str, ...], str]
-"""The environment variable behind each path that the file did not set."""
 
 
 def read_file(path: Path) -> dict[str, object]:
@@ -60,7 +57,7 @@ def apply_environment(data: dict[str, object], env: Mapping[str, str]) -> SetBy:
     Raises:
         ConfigError: a variable leads nowhere, or its YAML is broken.
     """
-    set_by = _apply_legacy(data, env)
+    set_by = apply_original(data, env)
     for variable, text in sorted(env.items()):
         if not variable.startswith(ENV_PREFIX) or not text:
             continue
@@ -75,32 +72,17 @@ def apply_environment(data: dict[str, object], env: Mapping[str, str]) -> SetBy:
     return set_by
 
 
-def _apply_legacy(data: dict[str, object], env: Mapping[str, str]) -> SetBy:
-    """The original integration's variables stand in for keys that the file does not set."""
-    set_by: SetBy = {}
-    for variable, (section, key) in _LEGACY.items():
-        values = data.setdefault(section, {}) if env.get(variable) else None
-        if isinstance(values, dict) and key not in values:
-            values[key] = env[variable]
-            set_by[section, key] = variable
-    if (url := env.get(_LEGACY_RUNTIME)) and not data.get("runtimes"):
-        runtime = runtime_at(url)
-        if key := env.get(_LEGACY_KEY):
-            runtime["token" if runtime["type"] == "app_server" else "api_key"] = key
-        data["runtimes"] = [runtime]
-        set_by["runtimes",] = _LEGACY_RUNTIME
-    return set_by
-
-
-def runtime_at(url: str) -> dict[str, object]:
-    """Settings of the runtime that has such an address: WebSockets lead to an App Server, an
-    address that ends with `/v1` to an OpenAI-compatible endpoint, others to a Letta API."""
-    parts = urlsplit(url)
-    if parts.scheme in ("ws", "wss"):
-        return {"type": "app_server", "name": "local", "url": url}
-    if parts.path.rstrip("/").endswith("/v1"):
-        return {"type": "openai_compatible", "name": "openai", "url": url}
-    return {"type": "letta_api", "name": "letta", "url": url}
+def in_full(data: dict[str, object]) -> None:
+    """Let those of `agents.room_members` who are named without a server, as in `@admin`, have the
+    homeserver's."""
+    domain = mapping(data.get("homeserver")).get("domain")
+    agents = mapping(data.get("agents"))
+    members = items(agents.get("room_members"))
+    if isinstance(domain, str) and members is not None:
+        named = [
+            f"{one}:{domain}" if re.fullmatch(r"@[^:\s]+", str(one)) else one for one in members
+        ]
+        data["agents"] = {**agents, "room_members": named}
 
 
 def _inside(container: object, name: str, variable: str) -> tuple[object, bool]:

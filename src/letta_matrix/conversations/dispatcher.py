@@ -230,13 +230,17 @@ class Dispatcher:
 
     def _of_network(self, event: Mapping[str, Any]) -> InboxEntry | None:
         amending = amending_entry(event, self._router)
-        return amending or self._put_off(self._router.route(event), NOTHING)
+        # Nobody of a network is heard in a room that is not known to be a portal yet.
+        unclear = not self._router.portals.is_portal(event.get("room_id"))
+        return amending or self._put_off(self._router.route(event), NOTHING, unclear=unclear)
 
-    def _put_off(self, entry: InboxEntry | None, refers: Refers) -> InboxEntry | None:
+    def _put_off(
+        self, entry: InboxEntry | None, refers: Refers, *, unclear: bool = False
+    ) -> InboxEntry | None:
         if self._loops is not None and entry is not None and entry.turns:
             entry.turns = self._loops.allowed(entry.turns)
             entry.state = entry.state if entry.turns else InboxState.REFUSED
-        return entry and self._openings.put_off(entry, refers)
+        return entry and self._openings.put_off(entry, refers, unclear=unclear)
 
     def _heard(self, event: Mapping[str, Any]) -> None:
         agent_id = self._router.agent_of(event)

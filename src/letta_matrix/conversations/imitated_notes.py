@@ -2,6 +2,7 @@
 
 import html
 import re
+from html.entities import html5
 
 from letta_matrix.conversations.looks import alike, looks
 
@@ -14,7 +15,12 @@ _NOTES = (
 _BLUNT = "\u2039"
 _OPENING = "<\ufe64\uff1c\u02c2\u1438\u276e\u2770\u3008\u2329\u27e8\u29fc\u227a\u00ab\u300a"
 """Signs that look like the one a tag begins with."""
-_ENTITY = re.compile(r"&(?:amp;)*(?:#\d{1,9}|#x[0-9a-f]{1,8}|[a-z]{2,9});?", re.IGNORECASE)
+# Some need no semicolon, whatever follows (HTML: Named character references).
+_BARE = "|".join(sorted((one for one in html5 if not one.endswith(";")), key=len, reverse=True))
+_AMP = r"(?:amp;?)*"
+_ENTITY = re.compile(
+    f"&{_AMP}(?:#\\d{{1,9}};?|#x[0-9a-f]{{1,8}};?|[a-z]{{2,9}};|{_BARE})", re.IGNORECASE
+)
 _BEGINNING = re.compile(f"[{_OPENING}]|{_ENTITY.pattern}", re.IGNORECASE)
 _BETWEEN = r"[\W_]{0,3}"
 _NOTE = re.compile(
@@ -66,4 +72,4 @@ def _is_note(text: str, at: int) -> bool:
 
 def _unescaped(entity: str) -> str:
     """What an entity stands for, escaped however often; itself where it is none."""
-    return html.unescape(re.sub("amp;", "", entity, flags=re.IGNORECASE))
+    return html.unescape(re.sub(f"(?<=&){_AMP}", "", entity, count=1, flags=re.IGNORECASE))

@@ -81,12 +81,14 @@ class Invitations:
             return
         async with self._opener.opening(turn.room_id):
             history = await _said_since(turn, intent)
+            if self._look is not None:
+                # Before the room is known: what cannot be looked at yet is not to be heard as if
+                # it were no portal.
+                await self._look(turn.room_id, user_id)
             people = self._rooms.people_in(turn.room_id) or ()
             await self._rooms.joined(
                 turn.room_id, user_id, direct=len(people) <= 1, since=turn.sent_at
             )
-            if self._look is not None:
-                await self._look(turn.room_id, user_id)
             await self._opener.room_known(turn.room_id, history, turn.agent_id)
         await self._finish_answers(turn.room_id, intent)
         if self._entered is not None:

@@ -7,6 +7,8 @@ from functools import lru_cache
 _BRACKETS = {"Ps": "[", "Pe": "]"}
 # Letters and symbols by their category, and nothing to see: fillers of Hangul, blank Braille.
 _BLANK = "\u115f\u1160\u2800"
+_LETTER = re.compile(r"(?:NEGATIVE .*LATIN CAPITAL LETTER|REGIONAL INDICATOR.* LETTER) ([A-Z])\Z")
+"""Symbols that are letters in white on black, which do not decompose."""
 
 
 def looks(text: str) -> str:
@@ -17,6 +19,8 @@ def looks(text: str) -> str:
 
 @lru_cache(maxsize=4096)
 def _folded(character: str) -> str:
+    if (letter := _LETTER.search(unicodedata.name(character, ""))) is not None:
+        return letter[1].lower()
     plain = unicodedata.normalize("NFKD", character).casefold()
     return "".join(map(_visible, unicodedata.normalize("NFKD", plain)))
 

@@ -35,10 +35,12 @@ class Openings:
         if room_id not in self:
             self._meanwhile.pop(room_id, None)
 
-    def put_off(self, entry: InboxEntry, refers: Refers) -> InboxEntry:
-        """What speaks to an agent waits until its room is open; an invite is what opens it."""
+    def put_off(self, entry: InboxEntry, refers: Refers, *, unclear: bool = False) -> InboxEntry:
+        """What speaks to an agent waits until its room is open, and with `unclear` what might,
+        once it is known what the room is; an invite is what opens it."""
         is_invite = any(turn.kind is TurnKind.INVITE for turn in entry.turns)
-        if not entry.turns or is_invite or entry.room_id not in self:
+        might = unclear and entry.state is InboxState.IGNORED
+        if not (entry.turns or might) or is_invite or entry.room_id not in self:
             return entry
         event = keeping(entry.event, refers)
         return replace(entry, event=event, state=InboxState.PARKED, turns=[])

@@ -54,7 +54,7 @@ looked up."""
 
 _ABOUT_THE_AGENT = ("announced", "announcements")
 _ABOUT_THE_ACCOUNT = (
-    *("registered", "sole", "displayname", "picture", "avatar"),
+    *("registered", "sole", "displayname", "picture", "avatar", "password"),
     *_ABOUT_THE_AGENT,
 )
 """What of `Agent.applied` outlives a room: all else is about that."""

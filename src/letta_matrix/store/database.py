@@ -29,7 +29,7 @@ from letta_matrix.store.faults import (
 
 __all__ = ["HEAD", "Database", "StoreDamaged", "StoreError", "StoreUnavailable", "database_url"]
 
-HEAD = "0007"
+HEAD = "0008"
 """The schema's newest revision; a test holds it against the migrations."""
 
 log = structlog.get_logger()

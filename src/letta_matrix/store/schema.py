@@ -64,6 +64,13 @@ agents = Table(
     Column("created_at", Float, nullable=False),
 )
 
+passwords = Table(
+    "passwords",
+    metadata,
+    Column("agent_id", String, primary_key=True),
+    Column("password", String, nullable=False),
+)
+
 conversations = Table(
     "conversations",
     metadata,

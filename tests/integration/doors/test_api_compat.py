@@ -67,7 +67,7 @@ async def test_an_admin_logs_in_and_acts_as_the_bot(
     (mine,) = [one for one in tokens if one["label"] == f"login of {boss.user_id}"]
     assert mine["expires_at"] - mine["created_at"] == 86_400
     log = (await rest.ask("GET", "/api/v1/audit", token=token)).body["entries"]
-    assert (log[0]["action"], log[0]["principal"]) == ("login", f"user:{boss.user_id}")
+    assert ("login", f"user:{boss.user_id}") in [(one["action"], one["principal"]) for one in log]
     assert SESSION_NAME in await sessions_of(boss)
     path = f"/api/v1/tokens/{mine['token_id']}"
     assert (await rest.ask("DELETE", path, token=token)).status in (200, 204)

@@ -142,6 +142,7 @@ async def test_who_was_kicked_is_told_nothing_more_of_the_room(
     other = await world.meet(new_agent(f"Ivo {new_key()}"))
     await world.person.bring(other.room_id, carl.person)
     token = await log_in(rest, carl)
+    await eventually(lambda: read(rest, other, token), lambda status: status == 200)
     async with raw_client(socket_of(world), token) as client:
         await client.initialize()
         for one in (room, other):

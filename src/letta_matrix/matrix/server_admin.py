@@ -1,0 +1,72 @@
+"""What only an admin of the homeserver may do: Synapse's admin API, with somebody's password."""
+
+from typing import Any
+
+from mautrix.api import ClientPath, Method, PathBuilder, SynapseAdminPath
+from mautrix.errors import MatrixRequestError
+
+from letta_matrix.matrix import answers
+from letta_matrix.matrix.answers import Shape
+from letta_matrix.matrix.requests import Requests
+
+_DEVICE = "letta-matrix"
+_UNKNOWN_TOKEN = "M_UNKNOWN_TOKEN"  # noqa: S105 - an errcode
+
+
+class ServerAdmin:
+    """Logs in when it is first needed, under one device for all its logins, and keeps the token in
+    memory. Methods raise MatrixRequestError for what is refused, the login too, and
+    HomeserverUnavailable.
+    """
+
+    def __init__(self, homeserver: Requests, username: str, password: str) -> None:
+        self._homeserver = homeserver
+        self._username = username
+        self._password = password
+        self._token = ""
+
+    async def set_password(self, user_id: str, password: str) -> None:
+        """Let an account have a password; who is signed in there stays so."""
+        body = {"password": password, "logout_devices": False}
+        await self._request(Method.PUT, SynapseAdminPath.v2.users[user_id], body)
+
+    async def empower(self, user_id: str, room_id: str) -> None:
+        """Give one of the homeserver's users the most power that any of them has in a room, and
+        invite them if they are not there. Refused with 400 where none has any."""
+        path = SynapseAdminPath.v1.rooms[room_id].make_room_admin
+        await self._request(Method.POST, path, {"user_id": user_id})
+
+    async def _request(self, method: Method, path: PathBuilder, body: dict[str, Any]) -> None:
+        if not self._token:
+            await self._log_in()
+        try:
+            await self._send(self._token, method, path, body)
+        except MatrixRequestError as error:
+            if error.errcode != _UNKNOWN_TOKEN:
+                raise
+            # Somebody has ended the session.
+            await self._log_in()
+            await self._send(self._token, method, path, body)
+
+    async def _log_in(self) -> None:
+        body = {
+            "type": "m.login.password",
+            "identifier": {"type": "m.id.user", "user": self._username},
+            "password": self._password,
+            "device_id": _DEVICE,
+            "initial_device_display_name": _DEVICE,
+        }
+        shape = answers.having("access_token", str)
+        answer = await self._send("", Method.POST, ClientPath.v3.login, body, shape)
+        self._token = str(answer["access_token"])
+
+    async def _send(
+        self,
+        token: str,
+        method: Method,
+        path: PathBuilder,
+        body: dict[str, Any],
+        shape: Shape = answers.done,
+    ) -> dict[str, Any]:
+        homeserver = self._homeserver.with_token(token)
+        return await homeserver.request(method, path, body, shape=shape)
