@@ -17,9 +17,9 @@ from tests.servers import Homeserver, homeserver_in
 from tests.waiting import eventually
 
 from letta_matrix.cli.forget import _forget
-from letta_matrix.matrix.registration import registration
 from letta_matrix.runtimes.memory import MemoryRuntime
 from letta_matrix.runtimes.protocol import AgentInfo
+from letta_matrix.stack.registration import registration
 from letta_matrix.store.agents import Agent
 
 

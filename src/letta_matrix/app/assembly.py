@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from letta_matrix.access.mirror import AuditMirror
+from letta_matrix.access.route import route_to
 from letta_matrix.agents.doubts import Doubts
 from letta_matrix.agents.home import Home
 from letta_matrix.agents.losses import Losses
@@ -51,7 +52,6 @@ from letta_matrix.doors.chat.services import CommandServices
 from letta_matrix.matrix.homeserver import Homeserver
 from letta_matrix.matrix.intent import Intent
 from letta_matrix.matrix.pacing import Pacer
-from letta_matrix.matrix.route import route_to
 from letta_matrix.matrix.server_clock import ServerClock
 from letta_matrix.operations.agents import AgentOperations
 from letta_matrix.operations.approvals import ApprovalOperations
@@ -92,7 +92,7 @@ class App:
         homeserver = self.homeserver = Homeserver(url, token, pacer, route, clock, self._refused)
         bot = self.bot = homeserver.acting_as(config.bot_user_id)
         audit_room = config.access.audit_room
-        self.mirror = None if audit_room is None else AuditMirror(audit_room, bot)
+        self.mirror = AuditMirror(audit_room, bot) if audit_room is not None else None
         tell: Mirror = self.mirror or (lambda _: None)
 
         # Agents: their ghosts and rooms, and what is remembered of them.
@@ -151,7 +151,7 @@ class App:
         queues, opened = dispatcher.queues, dispatcher.room_known
 
         # Turns, each to its end.
-        window = config.conversations.join_messages
+        window, age = config.conversations.join_messages, config.conversations.max_event_age
         self.joining = Joining(turns, queues, window, clock.now, portals.joins_within)
         self.turn_runner = TurnRunner(
             config,
@@ -182,7 +182,7 @@ class App:
             router.may_invite,
             dispatcher,
             outbox,
-            config.conversations.max_event_age,
+            age,
             bot.user_id,
             self.room_turns.entered,
             lookout.look,
@@ -209,8 +209,7 @@ class App:
             config, stores, runtimes, homeserver, provisioner.changed, queues.start
         )
         lines = [one.line for one in config.portals if one.line is not None]
-        most = config.conversations.max_event_age
-        self.catch_up = CatchUp(bot, *known, turns, stores.meta, dispatcher, most, lines)
+        self.catch_up = CatchUp(bot, *known, turns, stores.meta, dispatcher, age, lines)
         self.sweep = Sweep(self.catch_up, surroundings, lookout, home, provisioner)
 
     def _operations(self) -> list[Tool[Any]]:

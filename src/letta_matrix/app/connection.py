@@ -7,13 +7,13 @@ import structlog
 from mautrix.errors import MatrixRequestError
 
 from letta_matrix.app.assembly import App
+from letta_matrix.app.reach import reach
 from letta_matrix.common import clock
 from letta_matrix.common.parts import part
 from letta_matrix.common.vitals import Trouble, said
 from letta_matrix.matrix.appservice import Appservice
 from letta_matrix.matrix.errors import refused_request
 from letta_matrix.matrix.homeserver import HomeserverUnavailable
-from letta_matrix.matrix.reach import reach
 from letta_matrix.matrix.transactions import txn_id
 from letta_matrix.matrix.watch import Presence, until_back, until_gone
 from letta_matrix.store.database import StoreUnavailable

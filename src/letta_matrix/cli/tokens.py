@@ -228,10 +228,10 @@ async def _room_ids(config: "Config", refs: Collection[str]) -> list[str]:
 async def _resolved(config: "Config", aliases: Collection[str]) -> dict[str, str]:
     from mautrix.errors import MatrixRequestError
 
+    from letta_matrix.access.route import route_to
     from letta_matrix.matrix.errors import refusal
     from letta_matrix.matrix.homeserver import Homeserver, HomeserverUnavailable
     from letta_matrix.matrix.pacing import Pacer
-    from letta_matrix.matrix.route import route_to
 
     token = config.appservice.as_token.get_secret_value()
     homeserver = Homeserver(config.homeserver.url, token, Pacer(1.0), route_to(config))
