@@ -11,7 +11,7 @@ from typing import Any
 
 import aiohttp
 import yaml
-from tests.servers import ServerProcess
+from tests.servers import ServerProcess, is_ready
 
 from bench.person import Person
 from bench.ports import Ports
@@ -54,7 +54,7 @@ class Homeserver:
         self.url = self.synapse.url
         files[0].write_text(yaml.safe_dump(self._letta_registration()))
         files[1].write_text(yaml.safe_dump(_floor_registration(self.floor)))
-        self._server = ServerProcess(self.synapse.command, lambda: self.synapse.ready(http))
+        self._server = ServerProcess(self.synapse.command, is_ready(http, self.synapse.health_url))
 
     @property
     def pid(self) -> int:

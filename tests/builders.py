@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from letta_matrix.config import Config
-from letta_matrix.conversations.approval_sight import ApprovalSight
+from letta_matrix.conversations.approval_question import ApprovalSight
 from letta_matrix.conversations.new_turns import new_turn
 from letta_matrix.matrix.identifiers import user_id
 from letta_matrix.store.agents import Agent

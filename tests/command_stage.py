@@ -13,7 +13,6 @@ from letta_matrix.common.vitals import Vitals
 from letta_matrix.config import Config
 from letta_matrix.conversations.admission import Admission
 from letta_matrix.conversations.approvals import Approvals
-from letta_matrix.conversations.replies import Replies
 from letta_matrix.conversations.roster import Roster
 from letta_matrix.conversations.speakers import Speaker
 from letta_matrix.conversations.voices import Voices
@@ -97,7 +96,7 @@ class Stage:
             self.vitals,
             lambda agent_id: "its room is gone" if agent_id == "agent-2" else "",
             lambda place: sum(turn.place == place for turn in self.running),
-            Roster(self.homeserver).horizons,
+            Roster(self.homeserver),
             self.speaker_for(config),
         )
         return CommandRunner(self.homeserver, services, *([commands] if commands else []))
@@ -136,11 +135,13 @@ class Stage:
     def speaker_for(self, config: Config) -> Speaker:
         return Speaker(
             config,
+            self.homeserver,
             self.directory,
             self.rooms,
             self.turns,
+            self.outbox,
             Voices(self.homeserver, self.directory, self.rooms, Roster(self.homeserver)),
-            Replies(config, self.homeserver, self.outbox, self.portals),
+            self.portals,
         )
 
     async def cancel(self, meant: Callable[[Turn], bool]) -> int:

@@ -24,6 +24,7 @@ from letta_matrix.stack.errors import StackError
 from letta_matrix.stack.models import ModelChoice, ProviderFile
 from letta_matrix.stack.ports import Ports
 from letta_matrix.stack.registration import registration
+from letta_matrix.stack.silence import status_of
 from letta_matrix.stack.supervisor import Command, kill_group
 from letta_matrix.stack.synapse import Synapse
 
@@ -56,6 +57,15 @@ def free_offset() -> int:
 def _die_with_parent() -> None:
     if sys.platform == "linux":
         _LIBC.prctl(1, signal.SIGKILL)
+
+
+def is_ready(http: aiohttp.ClientSession, url: str) -> Callable[[], Awaitable[bool]]:
+    """Asks a server, at the address for that, whether it is ready."""
+
+    async def ask() -> bool:
+        return await status_of(http, url) == 200
+
+    return ask
 
 
 @dataclass
@@ -122,7 +132,9 @@ class Homeserver:
         return self.synapse.registrations[-1]
 
     def __post_init__(self) -> None:
-        self.server = ServerProcess(self.synapse.command, lambda: self.synapse.ready(self.http))
+        self.server = ServerProcess(
+            self.synapse.command, is_ready(self.http, self.synapse.health_url)
+        )
 
     @property
     def url(self) -> str:
@@ -203,7 +215,7 @@ class LettaServer:
         # them be few and large, where the kernel has such.
         large_pages = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
         command = replace(command, env={**command.env, **large_pages})
-        self.server = ServerProcess(command, lambda: self.app_server.ready(self.http))
+        self.server = ServerProcess(command, is_ready(self.http, self.app_server.health_url))
 
     @property
     def url(self) -> str:

@@ -28,6 +28,8 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _OFTEN, _LONGEST = 0.25, 0.04
+_PATIENCE = 900
+"""Seconds that a test may take on a machine made busy."""
 _SEED = "TESTS_SEED"
 _SPIN = "import os; parent = os.getppid()\nwhile os.getppid() == parent: pass"
 Spinner = subprocess.Popen[bytes]
@@ -36,7 +38,7 @@ _SPINNING = pytest.StashKey[list[Spinner]]()
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("stress", "make the run hard on the tests")
-    group.addoption("--busy", type=int, default=0, metavar="N", help="N processes spin beside")
+    group.addoption("--busy", type=int, metavar="N", help="N processes spin beside")
     group.addoption("--delays", action="store_true", help="database and homeserver pause")
     group.addoption("--shuffle", action="store_true", help="files in random order in their tier")
     group.addoption("--stress", action="store_true", help="--busy 2 --delays --shuffle")
@@ -46,7 +48,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     options = config.option
     if options.stress:
-        options.busy, options.delays, options.shuffle = options.busy or 2, True, True
+        options.delays = options.shuffle = True
+    if options.stress:
+        # What never comes is still found; what is slow alone is not.
+        options.timeout = options.timeout or _PATIENCE
+    if options.busy is None:
+        options.busy = 2 if options.stress else 0
     if options.seed is None:
         # The processes of xdist inherit it: they have to agree on the order.
         options.seed = int(os.environ.setdefault(_SEED, str(random.randrange(10_000))))

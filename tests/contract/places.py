@@ -31,15 +31,14 @@ from letta_matrix.runtimes.protocol import (
     ApprovalRequested,
     StopReason,
     TextDelta,
-    ToolHandler,
     ToolReturned,
-    ToolSpec,
     ToolStarted,
     TurnEvent,
     TurnFinished,
     TurnRequest,
     TurnState,
 )
+from letta_matrix.runtimes.tools import ToolHandler, ToolSpec
 
 MODEL = f"openai-compatible/{MODEL_ID}"
 

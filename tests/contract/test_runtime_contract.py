@@ -31,15 +31,13 @@ from letta_matrix.runtimes.protocol import (
     Image,
     ImagesDropped,
     StopReason,
-    ToolCall,
-    ToolResult,
     ToolReturned,
-    ToolSpec,
     ToolStarted,
     TurnFinished,
     TurnRequest,
     TurnStarted,
 )
+from letta_matrix.runtimes.tools import ToolCall, ToolResult, ToolSpec
 
 CAPABILITIES = {
     "app_server": Capabilities(),

@@ -15,14 +15,13 @@ from letta_matrix.runtimes.faults import RuntimeUnavailable
 from letta_matrix.runtimes.protocol import (
     AgentRuntime,
     ApprovalRequested,
-    Said,
-    Speech,
     TextDelta,
     TurnEvent,
     TurnFinished,
     TurnRequest,
     TurnState,
 )
+from letta_matrix.runtimes.speech import Said, Speech
 
 T = TypeVar("T")
 

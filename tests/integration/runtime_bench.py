@@ -26,12 +26,11 @@ from letta_matrix.runtimes.protocol import (
     ApprovalRequested,
     Image,
     TextDelta,
-    ToolHandler,
-    ToolSpec,
     TurnEvent,
     TurnRequest,
     TurnState,
 )
+from letta_matrix.runtimes.tools import ToolHandler, ToolSpec
 
 MODEL = f"openai-compatible/{MODEL_ID}"
 ROOT = Path(__file__).parents[2]

@@ -22,15 +22,13 @@ from letta_matrix.runtimes.keeper.upstream import Upstream
 from letta_matrix.runtimes.protocol import (
     ApprovalRequested,
     StopReason,
-    ToolCall,
-    ToolResult,
     ToolReturned,
-    ToolSpec,
     ToolStarted,
     TurnEvent,
     TurnFinished,
     TurnRequest,
 )
+from letta_matrix.runtimes.tools import ToolCall, ToolResult, ToolSpec
 
 TEXT = {"type": "object", "properties": {"text": {"type": "string"}}, "required": ["text"]}
 SPECS = [ToolSpec("matrix_note", "Takes a note.", TEXT)]

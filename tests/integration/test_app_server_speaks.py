@@ -10,7 +10,7 @@ from tests.servers import LettaServer
 from tests.stub_model import StubModel
 from tests.waiting import Clock, eventually
 
-from letta_matrix.runtimes.protocol import Said
+from letta_matrix.runtimes.speech import Said
 
 
 async def heard(bench: Bench, cursor: str | None) -> tuple[list[str], str]:

@@ -11,7 +11,7 @@ import aiohttp
 import pytest
 import yaml
 from aiohttp import web
-from tests.servers import Homeserver, ServerProcess, free_port, homeserver_in
+from tests.servers import Homeserver, ServerProcess, free_port, homeserver_in, is_ready
 
 from letta_matrix.app.reach import reach
 from letta_matrix.config import Config
@@ -96,7 +96,7 @@ async def registered(
         files.append(directory / f"{name}.yaml")
         files[-1].write_text(yaml.safe_dump(changed))
     server.synapse = Synapse(server.synapse.directory, server.synapse.port, tuple(files))
-    server.server = ServerProcess(server.synapse.command, lambda: server.synapse.ready(http))
+    server.server = ServerProcess(server.synapse.command, is_ready(http, server.synapse.health_url))
     appservice = Appservice("same", _Nobody())
     await appservice.start("127.0.0.1", server.appservice_port)
     try:

@@ -18,13 +18,11 @@ from letta_matrix.runtimes.app_server import AppServer
 from letta_matrix.runtimes.protocol import (
     ApprovalRequested,
     TextDelta,
-    ToolCall,
-    ToolResult,
-    ToolSpec,
     TurnFinished,
     TurnRequest,
     TurnState,
 )
+from letta_matrix.runtimes.tools import ToolCall, ToolResult, ToolSpec
 
 
 async def run(options: dict[str, str]) -> None:

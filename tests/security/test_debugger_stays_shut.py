@@ -2,7 +2,7 @@
 
 import signal
 
-from tests.servers import LettaServer
+from tests.servers import LettaServer, is_ready
 from tests.waiting import eventually
 
 
@@ -13,7 +13,7 @@ async def test_a_signal_opens_no_debugger(app_server: LettaServer) -> None:
     log = app_server.app_server.log
     for _ in range(3):
         process.send_signal(signal.SIGUSR1)
-        await eventually(lambda: app_server.app_server.ready(app_server.http))
+        await eventually(is_ready(app_server.http, app_server.app_server.health_url))
     assert process.poll() is None
     assert "Debugger listening" not in log.read_text(errors="replace")
     assert "--disable-sigusr1" in app_server.app_server.command.argv

@@ -10,7 +10,8 @@ from tests.waiting import Clock, eventually
 
 from letta_matrix.matrix.homeserver import HomeserverUnavailable
 from letta_matrix.runtimes.memory import MemoryRuntime
-from letta_matrix.runtimes.protocol import ApprovalRequested, StopReason, ToolCall, TurnFinished
+from letta_matrix.runtimes.protocol import ApprovalRequested, StopReason, TurnFinished
+from letta_matrix.runtimes.tools import ToolCall
 from letta_matrix.store.approvals import Approval, ApprovalStatus
 
 ROOM, GHOST = "!1:test", "@agent_1:test"

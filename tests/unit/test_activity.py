@@ -13,10 +13,9 @@ from tests.fake_homeserver import FakeHomeserver, Fault, Json, failing
 from tests.waiting import Clock, eventually, settled, within
 
 from letta_matrix.common.clock import now
-from letta_matrix.conversations.activity import Activity
+from letta_matrix.conversations.activity import Activity, ToolUse, status_line, trace
 from letta_matrix.conversations.new_turns import new_turn
 from letta_matrix.conversations.reply import Reply
-from letta_matrix.conversations.tool_trace import ToolUse, status_line, trace
 from letta_matrix.matrix.content import MARKER, content_size, edit_content
 from letta_matrix.matrix.formatting import render
 from letta_matrix.matrix.homeserver import Homeserver

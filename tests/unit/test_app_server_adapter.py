@@ -25,14 +25,12 @@ from letta_matrix.runtimes.protocol import (
     ApprovalRequested,
     StopReason,
     TextDelta,
-    ToolCall,
-    ToolResult,
-    ToolSpec,
     TurnEvent,
     TurnFinished,
     TurnRequest,
     TurnState,
 )
+from letta_matrix.runtimes.tools import ToolCall, ToolResult, ToolSpec
 
 Json = dict[str, Any]
 REQUEST = TurnRequest("a1", "c1", "$1", "hello")

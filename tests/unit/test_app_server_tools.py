@@ -10,7 +10,7 @@ from tests.waiting import settled
 
 from letta_matrix.runtimes.app_server.external_tools import ExternalTools
 from letta_matrix.runtimes.app_server.frames import Scope
-from letta_matrix.runtimes.protocol import ToolCall, ToolResult, ToolSpec
+from letta_matrix.runtimes.tools import ToolCall, ToolResult, ToolSpec
 
 Json = dict[str, Any]
 SCOPE = {"agent_id": "a1", "conversation_id": "c1"}

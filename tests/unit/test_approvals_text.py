@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from letta_matrix.common.json_fields import mapping, parse_json
+from letta_matrix.conversations.approval_question import to_the_letter
 from letta_matrix.conversations.approval_text import denial, outcome, prompt
-from letta_matrix.conversations.kept_approvals import to_the_letter
 from letta_matrix.matrix.content import content_size, text_content
 from letta_matrix.matrix.formatting import render
 from letta_matrix.matrix.splitting import CONTENT_LIMIT

@@ -21,12 +21,12 @@ from letta_matrix.conversations.attachments import (
     Attached,
     as_text,
     caption,
-    fenced,
     read_attachment,
 )
 from letta_matrix.conversations.picture_worker import PictureFault, prepare
 from letta_matrix.matrix.formatting import render
 from letta_matrix.matrix.media import MediaFault
+from letta_matrix.matrix.verbatim import in_fence
 
 LIMITS = Conversations.model_validate({"max_text_bytes": 1000, "max_image_bytes": 500_000})
 
@@ -213,7 +213,7 @@ def test_anything_can_be_sniffed(data: bytes) -> None:
 
 @given(st.text(alphabet="`~a\n"))
 def test_a_fence_cannot_be_broken(text: str) -> None:
-    fence, *lines, last = fenced(text).split("\n")
+    fence, *lines, last = in_fence(text).split("\n")
     assert fence == last
     assert all(fence not in line for line in lines)
     assert "\n".join(lines) == text

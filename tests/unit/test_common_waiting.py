@@ -1,9 +1,11 @@
-"""Work that goes on unless something else happens first."""
+"""Work that goes on unless something else happens first, and when it is tried again."""
 
 import asyncio
+from itertools import islice
 
 import pytest
 
+from letta_matrix.common.backoff import Backoff
 from letta_matrix.common.waiting import ends_before, unless
 
 
@@ -45,3 +47,9 @@ async def test_a_task_goes_on_when_the_time_is_up() -> None:
     assert not await ends_before(task, asyncio.Event(), within=0.0)
     assert not task.done()
     task.cancel()
+
+
+def test_pauses_grow_to_the_longest_and_begin_anew_each_time() -> None:
+    pauses = Backoff(0.5, longest=3.0)
+    assert list(islice(pauses, 5)) == [0.5, 1.0, 2.0, 3.0, 3.0]
+    assert next(iter(pauses)) == 0.5

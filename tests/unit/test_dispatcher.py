@@ -19,7 +19,7 @@ from tests.waiting import Clock, eventually
 from letta_matrix.conversations import notices
 from letta_matrix.conversations.queues import ANSWERS, AT_ONCE, IN_TURN
 from letta_matrix.conversations.routing import Router
-from letta_matrix.conversations.tries import TRIES
+from letta_matrix.conversations.turn_queues import TRIES
 from letta_matrix.doors.chat.registry import COMMANDS
 from letta_matrix.matrix.content import CURSOR
 from letta_matrix.matrix.reactions import ASK_AGAIN
@@ -271,7 +271,7 @@ async def test_what_answers_something_else_is_no_prompt(stage: Stage, fake: Fake
         body = event["content"]["body"]
         return (lambda: taken.append(body)) if waits and body == "blue" else None
 
-    stage.dispatcher._takes = takes
+    stage.dispatcher.takes = takes
     await stage.tell(answer, other)
     assert (fake.bodies("!1:test"), taken) == (["echo: hello"], ["blue"])
     assert stage.dispatcher.counters["events_routed"] == 2
@@ -287,7 +287,7 @@ async def test_what_breaks_while_it_is_read_holds_up_nobody(
         if event["content"]["body"] == "poison":
             raise ZeroDivisionError
 
-    stage.dispatcher._takes = fragile
+    stage.dispatcher.takes = fragile
     with capture_logs():
         await stage.tell(message("poison"), message("fine"))
     assert fake.bodies("!1:test") == ["echo: fine"]
@@ -316,7 +316,7 @@ async def test_a_room_that_changes_is_looked_at_again(
     stage: Stage, event: dict[str, Any], changed: list[str]
 ) -> None:
     rooms = list[str]()
-    stage.dispatcher._room_changed = rooms.append
+    stage.dispatcher.room_changed = rooms.append
     await stage.tell(event)
     assert rooms == changed
 

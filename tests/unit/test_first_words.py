@@ -2,7 +2,7 @@
 
 import pytest
 
-from letta_matrix.conversations.first_words import are_enough, say_something
+from letta_matrix.conversations.reply_text import are_enough, say_something
 
 
 @pytest.mark.parametrize(

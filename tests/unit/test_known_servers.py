@@ -27,7 +27,7 @@ from letta_matrix.common.connections.listener import bound
 from letta_matrix.common.connections.socket_table import (
     Entry,
     entry_in,
-    holds,
+    held_by,
     identity_of,
     socket_between,
 )
@@ -74,9 +74,9 @@ def test_a_connection_is_found_at_both_ends() -> None:
             assert entry is not None
             assert (entry.uid, entry.waits) == (os.geteuid(), False)
             assert entry.inode == os.fstat(accepted.fileno()).st_ino
-            assert holds(os.getpid(), entry.inode)
-            assert not holds(os.getppid(), entry.inode)
-    assert not holds(2**22 + 1, entry.inode)
+            assert entry.inode in held_by(os.getpid())
+            assert entry.inode not in held_by(os.getppid())
+    assert entry.inode not in held_by(2**22 + 1)
 
 
 @on_linux

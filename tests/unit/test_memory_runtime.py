@@ -21,17 +21,15 @@ from letta_matrix.runtimes.protocol import (
     Capabilities,
     Image,
     ImagesDropped,
-    Speech,
     StopReason,
     TextDelta,
-    ToolCall,
-    ToolResult,
-    ToolSpec,
     TurnEvent,
     TurnFinished,
     TurnRequest,
     TurnStarted,
 )
+from letta_matrix.runtimes.speech import Speech
+from letta_matrix.runtimes.tools import ToolCall, ToolResult, ToolSpec
 
 AGENT = "agent-00000001-0000"
 OTHER = "agent-00000002-0000"

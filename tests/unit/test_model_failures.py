@@ -11,7 +11,7 @@ from tests.stage import Stage
 from tests.waiting import Clock, eventually
 
 from letta_matrix.app.checks import watch_parts
-from letta_matrix.conversations.models import Models
+from letta_matrix.conversations.listening import Models
 from letta_matrix.matrix.reactions import ASK_AGAIN
 from letta_matrix.runtimes.memory import echo
 from letta_matrix.runtimes.protocol import (

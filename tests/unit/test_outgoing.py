@@ -8,9 +8,8 @@ from hypothesis import strategies as st
 from tests.portal_kit import settings
 
 from letta_matrix.config import PortalSettings
-from letta_matrix.portals.outgoing import MAX_MESSAGES, outgoing
+from letta_matrix.portals.outgoing import MAX_MESSAGES, outgoing, segments
 from letta_matrix.portals.plain_text import plain
-from letta_matrix.portals.segments import segments
 
 SMS = PortalSettings.model_validate(settings(sms=True))
 CHAT = PortalSettings.model_validate(settings(part_bytes=200))

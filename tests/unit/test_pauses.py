@@ -7,7 +7,7 @@ from tests.fake_homeserver import FakeHomeserver
 from tests.stage import Stage
 from tests.waiting import Clock
 
-from letta_matrix.conversations.pauses import PAUSED
+from letta_matrix.conversations.refusals import PAUSED
 
 ROOM = "!1:test"
 

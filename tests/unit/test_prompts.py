@@ -11,7 +11,7 @@ from tests.fake_homeserver import Answer, FakeHomeserver, Fault, Request, failin
 from tests.waiting import Clock, eventually, settled, within
 
 from letta_matrix.config import ConfigError, load_config
-from letta_matrix.conversations.names import plain_name
+from letta_matrix.conversations.looks import plain_name
 from letta_matrix.conversations.prompts import Prompt, Prompts
 from letta_matrix.conversations.roster import Roster
 from letta_matrix.matrix.homeserver import Homeserver

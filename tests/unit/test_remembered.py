@@ -339,14 +339,20 @@ async def test_only_refusals_in_rooms_are_told(
 async def test_who_leaves_its_room_and_comes_back_is_noticed(
     site: Remembering, fake: FakeHomeserver, clock: Clock
 ) -> None:
-    own = str(site.one.room_id)
+    own, reconcile, under_way = str(site.one.room_id), site.remembered.on_doubt, asyncio.Lock()
+
+    async def alone(agents: list[Agent]) -> None:
+        async with under_way:
+            await reconcile(agents)
+
+    site.remembered.on_doubt = alone
     looking = asyncio.create_task(site.doubts.run())
     fake.members[own].discard(GHOST)
     site.doubts.heard(fake.set_state(own, "m.room.member", {"membership": "leave"}, GHOST))
     await clock.until(lambda: site.remembered.troubles)
     fake.members[own].add(GHOST)
     site.doubts.heard(fake.set_state(own, "m.room.member", {"membership": "join"}, GHOST))
-    await clock.until(lambda: not site.remembered.troubles)
+    await clock.until(lambda: not site.remembered.troubles and not under_way.locked())
     # Others may come and go.
     fake.requests.clear()
     site.doubts.heard(fake.set_state(own, "m.room.member", {"membership": "leave"}, PERSON))

@@ -188,9 +188,9 @@ async def test_more_text_after_the_end_is_shown_and_edited(
 
 async def test_long_replies_are_edited_less_often(reply_of: Replies) -> None:
     reply = reply_of(interval=1.0)
-    reply._text = "x"
+    reply.text = "x"
     short = reply._interval()
-    reply._text = "x" * 40_000
+    reply.text = "x" * 40_000
     assert short == pytest.approx(1.0, rel=0.01)
     assert reply._interval() == pytest.approx(6.0, rel=0.01)
 

@@ -15,7 +15,8 @@ from letta_matrix.conversations.speech import UNASKED, SpeechWatch
 from letta_matrix.matrix.content import MARKER
 from letta_matrix.runtimes.faults import RuntimeRefused
 from letta_matrix.runtimes.memory import MemoryRuntime
-from letta_matrix.runtimes.protocol import Capabilities, Said
+from letta_matrix.runtimes.protocol import Capabilities
+from letta_matrix.runtimes.speech import Said
 from letta_matrix.store.agents import AgentStatus
 from letta_matrix.store.database import StoreUnavailable
 

@@ -11,7 +11,6 @@ import sqlite3
 import stat
 import sys
 from collections.abc import AsyncGenerator
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -40,6 +39,7 @@ from letta_matrix.stack.lock import exclusive
 from letta_matrix.stack.models import (
     ModelChoice,
     ProviderFile,
+    Wanted,
     check_endpoint,
     choose_model,
     demo_choice,
@@ -217,13 +217,13 @@ async def test_a_full_disk_is_one_line(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_an_endpoint_comes_before_a_key() -> None:
     environment = {"OPENAI_API_KEY": "sk-1"}
-    choice = choose_model(environment, None, base_url="http://h/v1", model="m")
+    choice = choose_model(environment, None, Wanted(base_url="http://h/v1", model="m"))
     assert choice is not None
     assert choice.handle == "openai-compatible/m"
 
 
 def test_a_key_in_the_environment_is_found() -> None:
-    choice = choose_model({"OPENAI_API_KEY": "sk-1"}, ModelChoice("anthropic", "earlier"))
+    choice = choose_model({"OPENAI_API_KEY": "sk-1"}, ModelChoice("anthropic", "earlier"), Wanted())
     assert choice is not None
     assert (choice.provider, choice.key, choice.handle) == ("openai", "sk-1", "")
     assert "sk-1" not in choice.origin
@@ -231,17 +231,17 @@ def test_a_key_in_the_environment_is_found() -> None:
 
 def test_a_model_picks_the_key_it_belongs_to() -> None:
     environment = {"ANTHROPIC_API_KEY": "a", "OPENAI_API_KEY": "o"}
-    choice = choose_model(environment, None, model="openai/gpt-x")
+    choice = choose_model(environment, None, Wanted(model="openai/gpt-x"))
     assert choice is not None
     assert choice.key == "o"
     assert choice.handle == "openai/gpt-x"
 
 
 def test_an_earlier_provider_is_used_again() -> None:
-    choice = choose_model({}, ModelChoice("anthropic", "earlier"), model="claude-x")
+    choice = choose_model({}, ModelChoice("anthropic", "earlier"), Wanted(model="claude-x"))
     assert choice is not None
     assert (choice.provider, choice.handle) == ("anthropic", "anthropic/claude-x")
-    assert choose_model({}, None) is None
+    assert choose_model({}, None, Wanted()) is None
 
 
 @pytest.mark.parametrize(
@@ -255,7 +255,7 @@ def test_an_earlier_provider_is_used_again() -> None:
 )
 def test_models_that_cannot_be_reached(options: dict[str, str], message: str) -> None:
     with pytest.raises(StackError, match=message):
-        choose_model({}, None, **options)
+        choose_model({}, None, Wanted(**options))
 
 
 def test_providers_are_added_beside_others(tmp_path: Path) -> None:
@@ -431,7 +431,7 @@ async def test_a_second_one_time_login_within_a_minute(
     async with _answering(429, refusal) as server:
         stack = Stack(Options(tmp_path), tmp_path, said.append, http)
         stack._synapse = Synapse(tmp_path, int(server.make_url("/").port or 0))
-        assert await stack._login_token("password") is None
+        assert await stack._log_in("password") == ("password", None)
     assert said == [
         "no link that logs you in this time (Synapse makes one a minute; the next one in 42 s); "
         "use the password"
@@ -444,7 +444,9 @@ async def test_a_changed_password_is_not_shown(http: aiohttp.ClientSession, tmp_
         stack = Stack(Options(tmp_path), tmp_path, print, http)
         stack._synapse = Synapse(tmp_path, int(server.make_url("/").port or 0))
         assert await stack._log_in("old-word") == (None, None)
-    text = summary(replace(_facts(["Ada"], None), password=None))
+    facts = _facts(["Ada"], None)
+    del facts.state.users["admin"]["password"]
+    text = summary(facts)
     assert "/data/admin.password no longer fits" in " ".join(text.split())
     assert "pass-word" not in text
     assert max(len(line) for line in text.split("\n")) <= 80
@@ -576,16 +578,18 @@ async def test_a_database_without_tokens_is_a_fault_of_one_line(tmp_path: Path) 
 
 
 def _facts(agents: list[str], token: str | None, *, demo: bool = True, usual: bool = True) -> Facts:
+    state = StackState(
+        homeserver={"url": "http://127.0.0.1:8008"},
+        users={"admin": {"user_id": ADMIN, "password": "pass-word"}},
+        appservice={},
+        chat={"url": "http://127.0.0.1:8004/chat"},
+        api={"url": "http://127.0.0.1:8004"},
+        app_server={"url": "ws://127.0.0.1:4500"},
+        mcp={"url": "http://127.0.0.1:8016/mcp"},
+    )
     return Facts(
-        homeserver_url="http://127.0.0.1:8008",
-        user_id=ADMIN,
-        password="pass-word",
-        chat_url="http://127.0.0.1:8004/chat",
+        state=state,
         login_token=token,
-        app_server_url="ws://127.0.0.1:4500",
-        api_url="http://127.0.0.1:8004/docs",
-        mcp_url="http://127.0.0.1:8016/mcp",
-        token_file=Path("/data/admin.token"),
         agents=agents,
         model="the built-in demo model",
         demo=demo,
@@ -625,7 +629,9 @@ def test_the_summary_without_what_is_missing() -> None:
     assert "log in with the user and password" in text
     assert "none yet" in text
     assert "OPENAI_API_KEY" not in text
-    without_mcp = summary(replace(_facts([], None), mcp_url=""))
+    facts = _facts([], None)
+    facts.state.mcp.clear()
+    without_mcp = summary(facts)
     assert "MCP" not in without_mcp
     assert "/data/admin.token" in without_mcp
 

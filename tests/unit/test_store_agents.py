@@ -34,7 +34,7 @@ async def test_changes_survive(directory: AgentDirectory, database: Database) ->
     await directory.reserve([one])
     one.room_id, one.name, one.status = "!new:test", "Renamed", AgentStatus.REMOVED
     one.applied = {"registered": True, "members": ["@ann:test"]}
-    await directory.save(one)
+    await directory.change([one.agent_id], lambda _: one)
     assert directory.by_room("!new:test") is one
     assert (await reloaded(database)).all() == [one]
 

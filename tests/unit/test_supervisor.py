@@ -266,11 +266,13 @@ async def test_an_ended_child_stays_ended(tmp_path: Path) -> None:
     pids: list[int] = []
     child = Child(_python(tmp_path, SLEEP), lambda _: None, pids.append)
     await child.start()
+    tasks = list(child._tasks)
     child.terminate()
     # What would start it again has ended with it.
     await child.wait_ended(DEADLINE)
-    assert child._tasks
-    assert all(task.done() for task in child._tasks)
+    assert tasks
+    assert all(task.done() for task in tasks)
+    assert not child._tasks
     assert len(pids) == 1
     assert child.pid is None
 

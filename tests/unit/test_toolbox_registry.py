@@ -26,7 +26,7 @@ from letta_matrix.common.json_fields import mapping
 from letta_matrix.matrix.content import MARKER
 from letta_matrix.matrix.homeserver import Homeserver, HomeserverUnavailable
 from letta_matrix.matrix.intent import Intent
-from letta_matrix.runtimes.protocol import ToolCall, ToolResult
+from letta_matrix.runtimes.tools import ToolCall, ToolResult
 from letta_matrix.store.agents import AgentDirectory, AgentStatus
 from letta_matrix.store.audit import AuditStore
 from letta_matrix.store.conversations import ConversationStore

@@ -11,8 +11,7 @@ from tests.scripts import obey
 from tests.stage import Stage
 from tests.waiting import Clock, eventually
 
-from letta_matrix.conversations.tries import TRIES, Tries
-from letta_matrix.conversations.turn_queues import TurnQueues
+from letta_matrix.conversations.turn_queues import TRIES, Tries, TurnQueues
 from letta_matrix.matrix.homeserver import HomeserverUnavailable
 from letta_matrix.store.database import StoreUnavailable
 from letta_matrix.store.turns import Turn, TurnKind

@@ -27,18 +27,13 @@ class Accounts:
         """Status and JSON of an answer; `token` is the person's own. Raises aiohttp.ClientError
         (NotOfMatrix), TimeoutError."""
         headers = {"Authorization": f"Bearer {token}"} if token else {}
-        async with (
-            aiohttp.ClientSession(connector=self._route.connector(), timeout=_TIMEOUT) as http,
-            http.request(
-                method, f"{self._url}/{path}", json=body, headers=headers, allow_redirects=False
-            ) as response,
-        ):
-            try:
-                body = await answers.read_body(response)
-            except answers.ForeignAnswer as error:
-                raise NotOfMatrix(str(error)) from None
-            answer = answers.parsed(body)
-            refused = response.status != 200
-            if answer is None or (refused and answers.text_of(answer, "errcode") is None):
-                raise NotOfMatrix(answers.described(response, body))
-            return response.status, dict(answer)
+        url, options = f"{self._url}/{path}", {"json": body, "headers": headers}
+        try:
+            response, said = await self._route.ask(method, url, _TIMEOUT, **options)
+        except answers.ForeignAnswer as error:
+            raise NotOfMatrix(str(error)) from None
+        answer = answers.parsed(said)
+        refused = response.status != 200
+        if answer is None or (refused and answers.text_of(answer, "errcode") is None):
+            raise NotOfMatrix(answers.described(response, said))
+        return response.status, dict(answer)

@@ -4,9 +4,10 @@ import re
 from collections.abc import Collection
 
 from letta_matrix.access.principal import TOOL_SCOPES, Scope
+from letta_matrix.common.durations import seconds_in
 
-_LIFETIME = re.compile(r"([0-9]{1,6})(m|h|d|w)")
-_SECONDS = {"m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
+_LONGEST_LIFETIME = 999_999 * 86_400.0
+_UNITS = ("m", "h", "d", "w")
 
 USUAL_LIFETIME = 90 * 86_400.0
 """Seconds that a token is accepted if nothing else is asked for."""
@@ -45,10 +46,11 @@ def lifetime_of(text: str) -> float | None:
     """Seconds in a text such as `90d`, None for `never`. Raises BadGrant."""
     if text == "never":
         return None
-    match = _LIFETIME.fullmatch(text)
-    if match is None or int(match[1]) == 0:
+    # A number alone may be meant as days.
+    seconds = seconds_in(text) if text.endswith(_UNITS) else None
+    if seconds is None or not 0 < seconds <= _LONGEST_LIFETIME:
         raise BadGrant(f"{_shown(text)} is no time; write 30m, 12h, 90d, 8w or never")
-    return float(int(match[1]) * _SECONDS[match[2]])
+    return seconds
 
 
 def rooms_for(asked: Collection[str] | None, scopes: Collection[Scope]) -> frozenset[str] | None:

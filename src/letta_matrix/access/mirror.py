@@ -12,7 +12,7 @@ import structlog
 from mautrix.errors import MatrixRequestError
 
 from letta_matrix.matrix.content import MARKER
-from letta_matrix.matrix.errors import refusal
+from letta_matrix.matrix.errors import why
 from letta_matrix.matrix.formatting import clean_text
 from letta_matrix.matrix.homeserver import HomeserverUnavailable
 from letta_matrix.matrix.intent import Intent
@@ -117,13 +117,14 @@ class AuditMirror:
             "the audit room refused a notice",
             room=self._room_id,
             calls=notice.calls,
-            reason=_reason(error),
+            reason=why(error),
         )
 
     def _note(self, error: Exception) -> None:
         if not self._failed:
-            reason = _reason(error)
-            log.warning("the audit room cannot be written to", room=self._room_id, reason=reason)
+            log.warning(
+                "the audit room cannot be written to", room=self._room_id, reason=why(error)
+            )
         self._failed = True
 
 
@@ -132,10 +133,6 @@ def _is_final(error: Exception) -> bool:
     if not isinstance(error, MatrixRequestError):
         return False
     return 400 <= error.http_status < 500 and error.http_status not in _PASSING
-
-
-def _reason(error: Exception) -> str:
-    return refusal(error) if isinstance(error, MatrixRequestError) else str(error)
 
 
 def _cause(entry: AuditEntry) -> tuple[str, ...]:

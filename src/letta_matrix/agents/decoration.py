@@ -19,7 +19,7 @@ from letta_matrix.common import clock
 from letta_matrix.common.json_fields import mapping
 from letta_matrix.matrix.errors import is_refusal, refused_request
 from letta_matrix.matrix.homeserver import HomeserverUnavailable
-from letta_matrix.store.agents import WANTING, Agent, AgentDirectory, AgentStatus
+from letta_matrix.store.agents import WANTING, Agent, AgentDirectory, AgentStatus, marked
 from letta_matrix.store.database import StoreUnavailable
 from letta_matrix.store.meta import Meta
 
@@ -32,7 +32,6 @@ more rarely."""
 _PATIENCE = 75.0
 """Seconds that a step may take: longer than a request is tried, which then tells why it failed."""
 
-_ALL_THE_SAME = "; agents talk all the same"
 
 _WORDS = {
     "displayname": "display names",
@@ -68,13 +67,13 @@ class NotAsWanted(Exception):
 @dataclass(frozen=True, slots=True)
 class _Fault:
     """Why something is wanting, since when and until when (Unix times) it is left so, whether
-    that was the homeserver's answer, and, of the bridge's own, what was wanted."""
+    that was the homeserver's answer, and what was wanted."""
 
-    reason: str
-    at: float
-    until: float
-    answered: bool
-    value: str = ""
+    reason: str = ""
+    at: float = 0.0
+    until: float = 0.0
+    answered: bool = True
+    value: object = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +114,7 @@ class Decoration:
 
     def _lines(self, tells: Callable[[str], bool]) -> list[str]:
         counts = Counter(
-            (step, str(fault.get("reason")))
+            (step, fault.reason)
             for agent in self._directory.all()
             if agent.status is AgentStatus.ACTIVE
             for step, fault in _wanting(agent).items()
@@ -128,26 +127,26 @@ class Decoration:
     @property
     def is_own_due(self) -> bool:
         """Whether it is time to try again what is wanting of the bridge itself."""
-        return any(not self._rests(fault.at, fault.until) for fault in self._own.values())
+        return any(not self._rests(fault) for fault in self._own.values())
 
     def is_due(self, agent: Agent) -> bool:
         """Whether it is time to try again what is wanting of an agent."""
-        if agent.status is not AgentStatus.ACTIVE:
-            return False
-        faults = _wanting(agent).values()
-        return any(not self._rests(one.get("at"), one.get("until")) for one in faults)
+        faults = _wanting(agent).values() if agent.status is AgentStatus.ACTIVE else ()
+        return any(not self._rests(fault) for fault in faults)
 
     def anew(self) -> None:
         """The homeserver has restarted, perhaps with other settings: it is time for everything."""
         self._anew = time.time()
         self._silent.clear()
 
-    def _rests(self, at: object, until: object) -> bool:
-        """Whether what failed at one Unix time is left alone until another, which is still to
-        come. One that no fault sets, as after a jump of the clock, has come."""
-        if not isinstance(at, int | float) or not isinstance(until, int | float):
-            return False
-        return at > self._anew and 0 < until - time.time() < 2 * RARELY
+    def _rests(self, fault: _Fault) -> bool:
+        """Whether what failed is left alone, as its time is still to come. One that no fault sets,
+        as after a jump of the clock, has come."""
+        return fault.at > self._anew and 0 < fault.until - time.time() < 2 * RARELY
+
+    def _is_refused(self, before: _Fault | None, value: object) -> bool:
+        """Whether the same was wanted lately, and failed."""
+        return before is not None and before.value == value and self._rests(before)
 
     async def put_on(self, agent_id: str, step: str, value: object, action: Action) -> None:
         """Let a step of an agent's set-up be `value`, by an `action` that may return what is to
@@ -160,32 +159,21 @@ class Decoration:
             if before is not None:
                 await self._remember(agent_id, step, None, {})
             return
-        if (
-            before is not None
-            and before.get("value") == value
-            and self._rests(before.get("at"), before.get("until"))
-        ):
+        if self._is_refused(before, value):
             return
         done, fault = await self._try(step, action)
         if fault is None:
             await self._remember(agent_id, step, None, {step: value if done is None else done})
         else:
-            what = {"value": value, "reason": fault.reason, "at": fault.at, "until": fault.until}
-            await self._remember(agent_id, step, what, {})
+            await self._remember(agent_id, step, replace(fault, value=value), {})
 
     async def _remember(
-        self,
-        agent_id: str,
-        step: str,
-        wanting: Mapping[str, object] | None,
-        applied: Mapping[str, object],
+        self, agent_id: str, step: str, fault: _Fault | None, applied: Mapping[str, object]
     ) -> None:
         def edited(one: Agent) -> Agent:
-            others = {key: what for key, what in _wanting(one).items() if key != step}
-            others |= {step: wanting} if wanting is not None else {}
-            kept = {key: what for key, what in one.applied.items() if key != WANTING}
-            kept |= {**applied, **({WANTING: others} if others else {})}
-            return replace(one, applied=kept)
+            wanting = {**_wanting(one), step: fault}
+            kept = {key: asdict(what) for key, what in wanting.items() if what is not None}
+            return marked(one, **applied, **{WANTING: kept or None})
 
         await self._directory.change([agent_id], edited)
 
@@ -197,8 +185,7 @@ class Decoration:
         HomeserverUnavailable the first time that it gets no answer: it may be that nothing does.
         """
         before = (await self._all_own()).get(what)
-        is_same = before is not None and before.value == value
-        if before is not None and is_same and self._rests(before.at, before.until):
+        if self._is_refused(before, value):
             return None
         done, fault = await self._try(what, action)
         if fault is not None and not fault.answered and what not in self._unanswered:
@@ -217,7 +204,7 @@ class Decoration:
     async def _all_own(self) -> dict[str, _Fault]:
         if not self._is_loaded:
             known = mapping(json.loads(await self._meta.get(WANTING) or "{}"))
-            self._own |= {what: _Fault(**fault) for what, fault in known.items()}
+            self._own |= {what: _kept(fault) for what, fault in known.items()}
             self._is_loaded = True
         return self._own
 
@@ -236,21 +223,22 @@ class Decoration:
             pause = SOON if step in _STRANGERS else RARELY
             return None, self._told_fault(step, str(error), pause)
         except MatrixRequestError as error:
-            if is_refusal(error):
-                return None, self._told_fault(step, refused_request(error) + _ALL_THE_SAME)
-            reason = refused_request(error) + _ALL_THE_SAME
+            reason, is_final = refused_request(error), is_refusal(error)
         except HomeserverUnavailable as error:
-            reason = str(error) + _ALL_THE_SAME
+            reason, is_final = str(error), False
         except TimeoutError:
-            reason = f"no answer in {_PATIENCE:g} s" + _ALL_THE_SAME
+            reason, is_final = f"no answer in {_PATIENCE:g} s", False
         except StoreUnavailable:
             raise
         except Exception as error:
             log.error("decorating failed", what=step, exc_info=error)
-            return None, self._told_fault(step, f"{type(error).__name__}: {error}" + _ALL_THE_SAME)
+            reason, is_final = f"{type(error).__name__}: {error}", True
         else:
             self._silent.pop(step, None)
             return done, None
+        reason += "; agents talk all the same"
+        if is_final:
+            return None, self._told_fault(step, reason)
         if step not in _EVERYWHERE:
             return None, self._told_fault(step, reason, SOON, answered=False)
         pause = SOON if silence is None else min(silence.pause * 2, RARELY)
@@ -266,11 +254,16 @@ class Decoration:
         return _fault(reason, pause, answered=answered)
 
 
-def _wanting(agent: Agent) -> dict[str, Mapping[str, object]]:
-    """What is wanting of an agent, by step: `value`, `reason`, `at` and `until` (Unix
-    times)."""
+def _wanting(agent: Agent) -> dict[str, _Fault]:
+    """What is wanting of an agent, by step."""
     wanting = mapping(agent.applied.get(WANTING))
-    return {step: mapping(fault) for step, fault in wanting.items()}
+    return {step: _kept(fault) for step, fault in wanting.items()}
+
+
+def _kept(fault: object) -> _Fault:
+    """A fault as it was stored, by whichever version."""
+    told = mapping(fault)
+    return _Fault(**{name: told[name] for name in _Fault.__slots__ if name in told})
 
 
 def _fault(reason: str, pause: float, *, answered: bool) -> _Fault:

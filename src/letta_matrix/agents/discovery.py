@@ -90,7 +90,8 @@ class Discovery:
         self._polling = asyncio.Lock()
         self._missing: dict[str, tuple[int, float]] = {}
         self._refused: set[str] = set()
-        self._trouble: str | None = None
+        self.trouble: str | None = None
+        """Why the last listing failed; None after one that worked."""
         self._failing_since: float | None = None
         self._warned: str | None = None
         self.listed = False
@@ -99,11 +100,6 @@ class Discovery:
     def name(self) -> str:
         """The runtime's."""
         return self._runtime.name
-
-    @property
-    def trouble(self) -> str | None:
-        """Why the last listing failed; None after one that worked."""
-        return self._trouble
 
     @property
     def settled(self) -> bool:
@@ -148,11 +144,11 @@ class Discovery:
             return False
         if self._warned is not None:
             log.info("agents can be listed again", runtime=self._runtime.name)
-        self._trouble = self._failing_since = self._warned = None
+        self.trouble = self._failing_since = self._warned = None
         return True
 
     def _failed(self, reason: str) -> None:
-        self._trouble, now = reason, clock.now()
+        self.trouble, now = reason, clock.now()
         if self._failing_since is None:
             self._failing_since = now
         # Told once: the same reason every half second would drown the log.

@@ -128,11 +128,8 @@ class EarlierAccounts:
 
     def _person(self, user_id: str, how: str) -> None:
         bot = self._config.bot_user_id
-        if user_id == bot or user_id in self._found or not is_ours(user_id, bot):
-            return
-        if user_id in self._lines:
-            return
-        if self._directory.by_user(user_id) is not None:
+        is_known = user_id in self._found or user_id in self._lines or user_id == bot
+        if is_known or not is_ours(user_id, bot) or self._directory.by_user(user_id) is not None:
             return
         self._persons.add(user_id)
         self._tell(

@@ -1,7 +1,6 @@
 """The rooms of the bridge itself: the space that holds the agents' rooms, and a control room."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 import structlog
@@ -20,7 +19,7 @@ from letta_matrix.matrix.avatars import avatar_png
 from letta_matrix.matrix.errors import is_refusal
 from letta_matrix.matrix.homeserver import HomeserverUnavailable
 from letta_matrix.matrix.intent import Intent
-from letta_matrix.store.agents import Agent, AgentDirectory
+from letta_matrix.store.agents import Agent, AgentDirectory, marked
 from letta_matrix.store.forgetting import OF_THE_SPACE
 from letta_matrix.store.meta import Meta
 
@@ -122,21 +121,15 @@ class Home:
 
     async def take_out(self, room_id: str) -> None:
         """Let a room stand in the space no more. Raises as `ensure` does."""
-        if not self.space_id:
-            return
-        await self._bot.set_state(self.space_id, "m.space.child", {}, room_id)
+        if self.space_id:
+            await self._bot.set_state(self.space_id, "m.space.child", {}, room_id)
 
     async def archive(self, agent: Agent) -> None:
         """Let an agent's room stand in the space no more, until the agent is back. Raises as
         `ensure` does."""
-
-        def taken_out(one: Agent) -> Agent:
-            applied = {key: value for key, value in one.applied.items() if key != "space"}
-            return replace(one, applied=applied)
-
         if agent.room_id is not None:
             await self.take_out(agent.room_id)
-            await self._directory.change([agent.agent_id], taken_out)
+            await self._directory.change([agent.agent_id], lambda one: marked(one, space=None))
 
     async def wake(self, txn_id: str) -> None:
         """Make the homeserver look at its queue for us (FACTS 2: after a ping alone it may not)."""
@@ -152,15 +145,13 @@ class Home:
             await self._bot.register()
         await self._meta.set("bot", "")
 
-    async def _check_account(self) -> bool:
+    async def _check_account(self) -> None:
         await self.accounts.check(self._bot)
         await self._meta.set("bot_sole", "yes")
-        return True
 
-    async def _show_name(self, name: str) -> bool:
+    async def _show_name(self, name: str) -> None:
         await self._bot.set_displayname(name)
         await self._meta.set("bot", name)
-        return True
 
     async def _make_bot(self) -> None:
         if await self._meta.get("bot") is None:
@@ -228,11 +219,11 @@ class Home:
     def _alias(self, localpart: str) -> str:
         return f"#{localpart}:{self._config.homeserver.domain}"
 
-    async def _invite_people(self) -> bool:
+    async def _invite_people(self) -> None:
         wanted = set(self._config.agents.room_members)
         before = set((await self._meta.get("space_members") or "").split(",")) - {""}
         if before == wanted:
-            return True
+            return
         refused: dict[str, str] = {}
         if new := wanted - before:
             present = await self._bot.members(self.space_id)
@@ -240,33 +231,30 @@ class Home:
         await self._meta.set("space_members", ",".join(sorted(wanted - refused.keys())))
         if refused:
             raise NotAsWanted(uninvited(refused))
-        return True
 
-    async def _show_avatar(self) -> bool:
+    async def _show_avatar(self) -> None:
         """Give the space a picture, unless it has one."""
         if await self._meta.get("space_avatar") is not None:
-            return True
+            return
         known = (await self._bot.state(self.space_id, "m.room.avatar")).get("url")
         if not known:
             known = await self._bot.upload(avatar_png(SPACE_ALIAS), "image/png", "avatar.png")
             await self._bot.set_state(self.space_id, "m.room.avatar", {"url": known})
         await self._meta.set("space_avatar", str(known))
-        return True
 
-    async def _empower_admins(self) -> bool:
+    async def _empower_admins(self) -> None:
         """Let the admins that are named one by one tidy the space. Whom people of it gave power
         keep it."""
         people = wanted_access(self._config)["people"]
         admins = sorted(person for person, level in people.items() if level == ADMIN)
         if await self._meta.get("space_admins") == (wanted := ",".join(admins)):
-            return True
+            return
         levels = await self._bot.state(self.space_id, "m.room.power_levels")
         users = {**mapping(levels.get("users")), **dict.fromkeys(admins, ADMIN)}
         if users != levels.get("users"):
             content = {**levels, "users": users}
             await self._bot.set_state(self.space_id, "m.room.power_levels", content)
         await self._meta.set("space_admins", wanted)
-        return True
 
     def _space(self) -> dict[str, Any]:
         return {

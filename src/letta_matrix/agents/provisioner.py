@@ -8,6 +8,7 @@ Without user, room and bot there is no talking; the rest is decoration, and hold
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import structlog
@@ -20,8 +21,10 @@ from letta_matrix.agents.own_rooms import LONGEST_NAME, OwnRooms, bring, picture
 from letta_matrix.agents.remembered import Remembered
 from letta_matrix.agents.room_access import change_access, invite_all, uninvited, wanted_access
 from letta_matrix.agents.server_help import ADMIN_WANTED, ServerHelp
-from letta_matrix.common.json_fields import items, mapping
+from letta_matrix.common.backoff import Backoff
+from letta_matrix.common.json_fields import as_texts, mapping
 from letta_matrix.common.parts import part
+from letta_matrix.common.waiting import ended
 from letta_matrix.config import Config
 from letta_matrix.matrix.avatars import avatar_png
 from letta_matrix.matrix.content import MARKER
@@ -30,7 +33,14 @@ from letta_matrix.matrix.homeserver import Homeserver, HomeserverUnavailable
 from letta_matrix.matrix.identifiers import room_alias
 from letta_matrix.matrix.intent import Intent
 from letta_matrix.matrix.transactions import txn_id
-from letta_matrix.store.agents import ENCRYPTED, ROOM_BEFORE, Agent, AgentDirectory, AgentStatus
+from letta_matrix.store.agents import (
+    ENCRYPTED,
+    ROOM_BEFORE,
+    Agent,
+    AgentDirectory,
+    AgentStatus,
+    marked,
+)
 from letta_matrix.store.database import StoreUnavailable
 
 log = structlog.get_logger()
@@ -41,7 +51,7 @@ _REMOVED = (
 _BACK = "I am back."
 _FORBIDDEN = 403
 _DOUBTFUL = (_FORBIDDEN, 404)
-_LONGEST_PAUSE = 300.0
+_PAUSES = Backoff(1.0, longest=300.0)
 _HEADSTART = 5.0
 """Seconds that a room waits for its agent's name and picture."""
 _LOOK = 60.0
@@ -116,13 +126,10 @@ class Provisioner:
             self._unhurried.update(agent.agent_id for agent in agents)
 
     async def close(self) -> None:
-        tasks = list(self._tasks.values())
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await ended(*self._tasks.values())
 
     async def _run(self, agent_id: str) -> None:
-        pause = 1.0
+        pauses = iter(_PAUSES)
         try:
             while True:
                 self._again.discard(agent_id)
@@ -131,8 +138,7 @@ class Provisioner:
                 if done and agent_id not in self._again:
                     return
                 if not done:
-                    await asyncio.sleep(pause)
-                    pause = min(pause * 2, _LONGEST_PAUSE)
+                    await asyncio.sleep(next(pauses))
         finally:
             del self._tasks[agent_id]
             self._unhurried.discard(agent_id)
@@ -185,8 +191,7 @@ class Provisioner:
             await self._settle_room(agent, ghost, room_id)
             await looks
         finally:
-            looks.cancel()
-            await asyncio.gather(looks, return_exceptions=True)
+            await ended(looks)
         await self._show_picture(agent, ghost, room_id)
         await self._announce(agent, ghost)
 
@@ -202,13 +207,8 @@ class Provisioner:
         """In a room that was made before there was one."""
         now = self._directory.now(agent.agent_id)
         if "room_avatar" in now.applied and (picture := picture_of(now)):
-            content = {"url": picture}
-            await self._adorn(
-                agent,
-                "room_avatar",
-                picture,
-                lambda: ghost.set_state(room_id, "m.room.avatar", content),
-            )
+            show = partial(ghost.set_state, room_id, "m.room.avatar", {"url": picture})
+            await self._adorn(agent, "room_avatar", picture, show)
 
     async def _tell_of_room(self, room_id: str) -> None:
         if room_id not in self._told_rooms:
@@ -221,34 +221,21 @@ class Provisioner:
         members = sorted(self._config.agents.room_members)
         access = wanted_access(self._config)
         applied = self._directory.now(agent.agent_id).applied
-        before = mapping(applied.get("access"))
+        adorn, state = partial(self._adorn, agent), partial(ghost.set_state, room_id)
+        change = partial(change_access, ghost, room_id, access, mapping(applied.get("access")))
         steps = [
-            self._adorn(
-                agent, "access", access, lambda: change_access(ghost, room_id, access, before)
-            ),
+            adorn("access", access, change),
             self._bring_bot(agent, ghost, room_id),
-            self._adorn(
-                agent,
-                "room_name",
-                name,
-                lambda: ghost.set_state(room_id, "m.room.name", {"name": name}),
-            ),
-            self._adorn(
-                agent,
-                "room_topic",
-                topic,
-                lambda: ghost.set_state(room_id, "m.room.topic", {"topic": topic}),
-            ),
-            self._adorn(
-                agent, "members", members, lambda: self._invite(agent, ghost, room_id, members)
-            ),
+            adorn("room_name", name, partial(state, "m.room.name", {"name": name})),
+            adorn("room_topic", topic, partial(state, "m.room.topic", {"topic": topic})),
+            adorn("members", members, partial(self._invite, agent, ghost, room_id, members)),
         ]
         if space_id:
-            take_in = lambda: self._home.take_in(room_id, applied.get("space"))  # noqa: E731
-            steps.append(self._adorn(agent, "space", space_id, take_in))
+            take_in = partial(self._home.take_in, room_id, applied.get("space"))
+            steps.append(adorn("space", space_id, take_in))
         if "alias" in applied:
-            point = lambda: point_alias(ghost, self._alias(agent), room_id)  # noqa: E731
-            steps.append(self._adorn(agent, "alias", room_id, point))
+            point = partial(point_alias, ghost, self._alias(agent), room_id)
+            steps.append(adorn("alias", room_id, point))
         await _all(*steps)
 
     async def _bring_bot(self, agent: Agent, ghost: Intent, room_id: str) -> None:
@@ -257,10 +244,9 @@ class Provisioner:
             await self._applied(agent, {"bot_joined": True})
 
     async def _applied(self, agent: Agent, values: Mapping[str, object], **fields: Any) -> None:
-        def edited(one: Agent) -> Agent:
-            return replace(one, applied={**one.applied, **values}, **fields)
-
-        await self._directory.change([agent.agent_id], edited)
+        await self._directory.change(
+            [agent.agent_id], lambda one: replace(marked(one, **values), **fields)
+        )
 
     async def _adorn(self, agent: Agent, key: str, value: object, action: Action) -> None:
         await self._decoration.put_on(agent.agent_id, key, value, action)
@@ -310,11 +296,8 @@ class Provisioner:
 
     async def _invite(self, agent: Agent, ghost: Intent, room_id: str, members: list[str]) -> None:
         """Invite those who are to be there; nobody a second time for another's sake."""
-        done = {
-            str(one)
-            for one in items(self._directory.now(agent.agent_id).applied.get("members")) or []
-        }
-        wanted = set(members) - done - await ghost.members(room_id)
+        invited = self._directory.now(agent.agent_id).applied.get("members")
+        wanted = set(members).difference(as_texts(invited), await ghost.members(room_id))
         refused = await invite_all(ghost, room_id, wanted)
         if refused:
             await self._applied(agent, {"members": sorted(set(members) - refused.keys())})

@@ -29,6 +29,7 @@ from letta_matrix.store.agents import (
     AgentDirectory,
     AgentStatus,
     homeless,
+    marked,
     without_account,
 )
 from letta_matrix.store.conversations import ConversationStore
@@ -134,16 +135,9 @@ class Remembered:
 
     async def _mark(self, agent_id: str, **marks: object) -> None:
         """Change marks in `applied`, if they are others there; None takes one away."""
-
-        def marked(one: Agent) -> Agent:
-            applied = {**one.applied, **marks}
-            return replace(one, applied={k: v for k, v in applied.items() if v is not None})
-
-        if any(
-            self._directory.now(agent_id).applied.get(mark) != value
-            for mark, value in marks.items()
-        ):
-            await self._directory.change([agent_id], marked)
+        applied = self._directory.now(agent_id).applied
+        if any(applied.get(name) != mark for name, mark in marks.items()):
+            await self._directory.change([agent_id], lambda one: marked(one, **marks))
 
     async def _rooms_of(self, agent: Agent, ghost: Intent) -> Collection[str]:
         """The rooms that an agent is in. Its account is made if it is gone."""
@@ -251,7 +245,9 @@ class Remembered:
             afresh = homeless(without_account(one), **{DOUBTED: True})
             return replace(afresh, user_id=f"{localpart}:{self._domain}")
 
-        old = [one for one in self._directory.all() if not self._is_here(one.user_id)]
+        old = [
+            one for one in self._directory.all() if one.user_id.partition(":")[2] != self._domain
+        ]
         if not old:
             return
         log.warning("the homeserver has another name now", name=self._domain, agents=len(old))
@@ -263,6 +259,3 @@ class Remembered:
 
     def _alias(self, agent: Agent) -> str:
         return room_alias(agent.agent_id, self._domain)
-
-    def _is_here(self, user_id: str) -> bool:
-        return user_id.partition(":")[2] == self._domain

@@ -10,7 +10,7 @@ from mautrix.errors import MatrixRequestError
 
 from letta_matrix.common.json_fields import mapping
 from letta_matrix.config import Config
-from letta_matrix.matrix.errors import refusal
+from letta_matrix.matrix.errors import why
 from letta_matrix.matrix.homeserver import HomeserverUnavailable
 from letta_matrix.matrix.intent import Intent
 
@@ -63,18 +63,14 @@ async def invite_all(ghost: Intent, room_id: str, people: Iterable[str]) -> dict
     async def invite(person: str) -> str:
         try:
             await ghost.invite(room_id, person)
-        except MatrixRequestError as error:
-            why = refusal(error)
-        except HomeserverUnavailable as error:
-            why = str(error)
-        else:
-            return ""
-        log.info("somebody cannot be invited", room=room_id, user=person, reason=why)
-        return why
+        except (MatrixRequestError, HomeserverUnavailable) as error:
+            log.info("somebody cannot be invited", room=room_id, user=person, reason=why(error))
+            return why(error)
+        return ""
 
     wanted = sorted(people)
     refused = dict(zip(wanted, await asyncio.gather(*map(invite, wanted)), strict=True))
-    return {person: why for person, why in refused.items() if why}
+    return {person: reason for person, reason in refused.items() if reason}
 
 
 def uninvited(refused: Mapping[str, str]) -> str:

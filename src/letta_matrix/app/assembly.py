@@ -23,27 +23,24 @@ from letta_matrix.config import Config
 from letta_matrix.conversations import notices
 from letta_matrix.conversations.admission import Admission
 from letta_matrix.conversations.answers import Answers
-from letta_matrix.conversations.approval_sight import ApprovalSight
+from letta_matrix.conversations.approval_question import ApprovalSight
 from letta_matrix.conversations.approvals import Approvals
 from letta_matrix.conversations.catch_up import CatchUp
 from letta_matrix.conversations.contact_words import ContactWords
 from letta_matrix.conversations.context import Contexts
 from letta_matrix.conversations.dispatcher import Dispatcher
-from letta_matrix.conversations.encryption import Encryption
 from letta_matrix.conversations.invitations import Invitations
 from letta_matrix.conversations.joining import Joining
 from letta_matrix.conversations.loops import Loops
-from letta_matrix.conversations.pauses import Pauses
 from letta_matrix.conversations.portal_gate import PortalGate
 from letta_matrix.conversations.prompts import Prompts
-from letta_matrix.conversations.refusals import Refusals
-from letta_matrix.conversations.replies import Replies
+from letta_matrix.conversations.refusals import Pauses, Refusals
 from letta_matrix.conversations.room_moves import RoomMoves
 from letta_matrix.conversations.room_turns import RoomTurns
 from letta_matrix.conversations.routing import Router
 from letta_matrix.conversations.speakers import Speaker
 from letta_matrix.conversations.surroundings import Surroundings
-from letta_matrix.conversations.tries import Runner
+from letta_matrix.conversations.turn_queues import Runner
 from letta_matrix.conversations.turn_runner import TurnRunner
 from letta_matrix.conversations.voices import Voices
 from letta_matrix.conversations.withdrawals import Withdrawals
@@ -119,8 +116,7 @@ class App:
         sight = ApprovalSight(homeserver, directory, outbox)
         approvals = self.approvals = Approvals(config, stores.approvals, sight, prompts.roster)
         voices = self.voices = Voices(homeserver, *known, prompts.roster)
-        replies = self.replies = Replies(config, homeserver, outbox, portals)
-        speaker = self.speaker = Speaker(config, *known, turns, voices, replies)
+        speaker = self.speaker = Speaker(config, homeserver, *known, turns, outbox, voices, portals)
         self.troubles = Troubles(provisioner, self.remembered, voices)
 
         # What agents, programs and people can do, once for all doors.
@@ -135,6 +131,7 @@ class App:
         dispatcher = self.dispatcher = Dispatcher(
             router,
             Answers(router, *asked, directory, prompts.roster, stores.inbox),
+            Loops(config),
             stores.inbox,
             turns,
             rooms,
@@ -145,15 +142,14 @@ class App:
             amended=self._amended,
             queued=self._queued,
             refers=surroundings.of,
-            loops=Loops(config),
-            learn=lookout.heard if config.portals else None,
+            learn=lookout.heard,
         )
         queues, opened = dispatcher.queues, dispatcher.room_known
 
         # Turns, each to its end.
         window, age = config.conversations.join_messages, config.conversations.max_event_age
         self.joining = Joining(turns, queues, window, clock.now, portals.joins_within)
-        self.turn_runner = TurnRunner(
+        runner = self.turn_runner = TurnRunner(
             config,
             homeserver,
             runtimes,
@@ -164,16 +160,15 @@ class App:
             approvals,
             toolbox,
             self.joining,
-            replies,
+            speaker,
             PortalGate(portals, turns, clock.now),
             voices,
         )
         self.moves = RoomMoves(
             config, homeserver, *known, conversations, opened, home.take_out, provisioner.changed
         )
-        encryption = Encryption(config, directory)
         self.room_turns = RoomTurns(
-            homeserver, *known, turns, encryption, self.moves, opened, router.portals.is_portal
+            config, homeserver, *known, turns, self.moves, opened, router.portals.is_portal
         )
         self.invitations = Invitations(
             homeserver,
@@ -187,18 +182,24 @@ class App:
             self.room_turns.entered,
             lookout.look,
         )
-        stop = self.turn_runner.cancel
         self.withdrawals = Withdrawals(
-            homeserver, directory, bot.user_id, turns, outbox, approvals, stop, dispatcher
+            homeserver,
+            directory,
+            bot.user_id,
+            turns,
+            outbox,
+            approvals,
+            self.turn_runner,
+            dispatcher,
         )
         runners |= {
-            TurnKind.MESSAGE: self.turn_runner,
-            TurnKind.SPEECH: self.turn_runner,
+            TurnKind.MESSAGE: runner,
+            TurnKind.SPEECH: runner,
             TurnKind.COMMAND: CommandRunner(homeserver, self._command_services()),
             TurnKind.INVITE: self.invitations,
-            TurnKind.KEYWORD: ContactWords(replies, speaker, directory, outbox, self.cancel),
+            TurnKind.KEYWORD: ContactWords(speaker, directory, self.cancel),
             TurnKind.REDACTION: self.withdrawals,
-            TurnKind.REFUSED: Refusals(speaker),
+            TurnKind.REFUSED: Refusals(speaker, notices.OVER_BUDGET),
             TurnKind.LOOPED: Refusals(speaker, notices.LOOP),
             TurnKind.PAUSED: Pauses(homeserver, directory, turns),
             TurnKind.ROOM: self.room_turns,
@@ -242,7 +243,7 @@ class App:
             vitals=self.vitals,
             trouble_of=self.troubles.of,
             waiting=self.dispatcher.queues.waiting_at,
-            horizons=self.prompts.roster.horizons,
+            roster=self.prompts.roster,
             speaker=self.speaker,
         )
 

@@ -168,15 +168,11 @@ async def _offer(homeserver: Requests) -> str:
 
 async def _well_known(homeserver: Requests) -> str | None:
     url = URL(homeserver.url).origin() / ".well-known/matrix/client"
-    connector = homeserver.route.connector()
     try:
-        async with (
-            aiohttp.ClientSession(connector=connector, timeout=_TIMEOUT) as http,
-            http.get(url, allow_redirects=False) as response,
-        ):
-            told = answers.parsed(await answers.read_body(response)) or {}
+        _, body = await homeserver.route.ask("GET", url, _TIMEOUT)
     except (aiohttp.ClientError, TimeoutError, answers.ForeignAnswer):
         return None
+    told = answers.parsed(body) or {}
     base = mapping(told.get("m.homeserver")).get("base_url")
     if not isinstance(base, str) or not base.startswith("http") or answers.words(base) != base:
         return None

@@ -3,12 +3,14 @@
 import asyncio
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 from letta_matrix.cli.faults import BadInput, Failure
 from letta_matrix.config import Config
 from letta_matrix.config.program import starting, typed
 from letta_matrix.store.agents import Agent, AgentDirectory, AgentStatus
-from letta_matrix.store.database import Database, StoreError, check_if_alone, database_url
+from letta_matrix.store.database import Database, StoreError, database_url
+from letta_matrix.store.database_file import check_if_alone
 
 
 @asynccontextmanager
@@ -19,18 +21,15 @@ async def open_existing(config: Config) -> AsyncGenerator[Database]:
         Failure: it is not, or cannot be read.
     """
     url = database_url(config.database.url, config.directory)
-    is_file = url.get_backend_name() == "sqlite"
-    where = config.path(url.database or "") if is_file else url.render_as_string()
-    missing = Failure(
-        f"no database at {where}; start the bridge once: by "
-        f"`{starting()}`, or `{typed(['run'])}` with a homeserver of your own"
-    )
-    if is_file and not config.path(url.database or "").is_file():
-        raise missing
+    file = Path(str(url.database))
+    if not await asyncio.to_thread(file.is_file):
+        raise Failure(
+            f"no database at {file}; start the bridge once: by "
+            f"`{starting()}`, or `{typed(['run'])}` with a homeserver of your own"
+        )
     database = Database(url)
     try:
-        if is_file:
-            await asyncio.to_thread(check_if_alone, config.path(url.database or ""))
+        await asyncio.to_thread(check_if_alone, file)
         yield database
     except StoreError as error:
         raise Failure(str(error)) from None
@@ -46,9 +45,7 @@ async def load_agents(config: Config) -> list[Agent]:
 
 async def agents_in(database: Database) -> list[Agent]:
     """The same of a database that is open."""
-    directory = AgentDirectory(database)
-    await directory.load()
-    return directory.all()
+    return (await AgentDirectory(database).load()).all()
 
 
 def called(ref: str, agents: Iterable[Agent]) -> Agent:

@@ -13,6 +13,7 @@ from letta_matrix.cli.keyboard import Keyboard
 from letta_matrix.cli.transcript import Question, Transcript, Update
 from letta_matrix.cli.views import View
 from letta_matrix.common import clock
+from letta_matrix.common.waiting import ended
 from letta_matrix.config.program import typed
 from letta_matrix.matrix.content import reply_relation
 
@@ -98,7 +99,8 @@ class Exchange:
             self._session.view.withdraw()
             self._session.view.settle()
             await self._read_no_more()
-            await _cancelled(self._news)
+            if self._news is not None:
+                await ended(self._news)
         if self._transcript.patience is None:
             raise Failure(f"no answer for {self._session.timeout:g} s")
 
@@ -189,8 +191,10 @@ class Exchange:
     async def _read_no_more(self) -> None:
         task, keyboard = self._reading, self._session.keyboard
         self._reading = None
-        await _cancelled(task)
-        if task is None or keyboard is None or task.cancelled():
+        if task is None:
+            return
+        await ended(task)
+        if keyboard is None or task.cancelled():
             return
         # A person's line was an answer to what is not asked any more; a script's has its turn yet.
         if not keyboard.is_terminal and (line := task.result()) is not None:
@@ -211,10 +215,9 @@ class Exchange:
         return next((one for one in questions if one.event_id not in self._settled), None)
 
     async def _interrupted(self) -> None:
-        if self._offers_stop:
-            self._session.view.withdraw()
-            raise Left
         self._session.view.withdraw()
+        if self._offers_stop:
+            raise Left
         self._offers_stop = True
 
     async def _typed(self, line: str | None) -> None:
@@ -247,8 +250,7 @@ class Exchange:
     async def _answer_of_script(self, question: Question, line: str) -> None:
         """Whoever writes into a pipe may have written before there was a question: what is no
         answer to it would wait behind it."""
-        decision = said_plainly(line, always=question.offers_always)
-        if decision is not None:
+        if (decision := said_plainly(line, always=question.offers_always)) is not None:
             await self._settle(question, decision)
         elif line:
             self._leave_to_others(line)
@@ -282,13 +284,6 @@ class Exchange:
 
         for prompt in self._transcript.prompts:
             await self._session.client.react(self._session.room_id, prompt, STOP)
-
-
-async def _cancelled(*tasks: asyncio.Task[Any] | None) -> None:
-    running = [task for task in tasks if task is not None]
-    for task in running:
-        task.cancel()
-    await asyncio.gather(*running, return_exceptions=True)
 
 
 def _remark(text: str) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from letta_matrix.cli.faults import BadInput
-from letta_matrix.cli.options import ConfigOption, DataOption, config_path
+from letta_matrix.cli.options import ConfigOption, DataOption, settings_in
 
 if TYPE_CHECKING:
     from letta_matrix.config import Config
@@ -37,11 +37,10 @@ def forget(
     The next start of the bridge finds those that are there, and makes the others anew; nothing
     on the homeserver is removed, and conversations go on. Stop the bridge before."""
     from letta_matrix.app.logs import configure_logging, secrets_of
-    from letta_matrix.config import load_config
 
     if bool(agents) is everything:
         raise BadInput("name agents by id or name, or say --all")
-    settings = load_config(config_path(config, data))
+    settings = settings_in(config, data)
     configure_logging(settings.logging, secrets_of(settings))
     names = asyncio.run(_forget(settings, agents or [], everything=everything, new_room=new_room))
     print(f"forgotten: {', '.join(names) or 'no agents'}")
@@ -63,8 +62,7 @@ async def _forget(
     async with open_existing(config) as database:
         # From here on no bridge can be started.
         await database.open()
-        directory = AgentDirectory(database)
-        await directory.load()
+        directory = await AgentDirectory(database).load()
         known = directory.all()
         chosen = known if everything else [called(ref, known) for ref in refs]
         await forget_agents(directory, [one.agent_id for one in chosen], new_room=new_room)

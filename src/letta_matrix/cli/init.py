@@ -11,12 +11,14 @@ import typer
 from letta_matrix.cli.faults import BadInput
 from letta_matrix.cli.options import warn
 from letta_matrix.cli.secrets import without_password
+from letta_matrix.common.addresses import is_address
 from letta_matrix.common.loopback import is_loopback
 from letta_matrix.config.program import typed
 
 if TYPE_CHECKING:
     from letta_matrix.config import Config
 
+_HTTP = ("http", "https")
 _APPSERVICE = "http://127.0.0.1:29377"
 _EVERYWHERE = "0.0.0.0"  # noqa: S104 - another machine is to reach us
 _USER_ID = re.compile(r"@[^:\s]+:\S+")
@@ -57,28 +59,30 @@ def init(
     ] = False,
 ) -> None:
     """Write config.yaml and registration.yaml, asking for what no flag says."""
+    paths = directory / "config.yaml", directory / "registration.yaml"
     if registration_only:
         if homeserver or domain or runtime or admin or force or appservice != _APPSERVICE:
             raise BadInput(
                 "--registration-only takes all but --directory from config.yaml: change it there"
             )
-        _renew(directory / "config.yaml", directory / "registration.yaml")
+        _renew(*paths)
         return
-    paths = [directory / "config.yaml", directory / "registration.yaml"]
     for path in paths:
         if path.exists() and not force:
             raise BadInput(f"{path} exists already; --force replaces it, with new tokens")
-    homeserver = _http_url(homeserver or _ask("Homeserver URL", "http://localhost:8008"))
+    homeserver = _url(homeserver or _ask("Homeserver URL", "http://localhost:8008"), *_HTTP)
     # People copy it from what answers: https://example.org/_matrix/client/versions.
     homeserver = homeserver.partition("/_matrix")[0]
-    appservice = _reachable(_http_url(appservice))
+    appservice = _reachable(_url(appservice, *_HTTP))
     domain = domain or _ask("Server name (as in @you:domain)", urlsplit(homeserver).hostname or "")
     asked = runtime or [_ask("Where agents live", "ws://127.0.0.1:4500")]
-    runtimes = [_url(url, "ws", "wss", "http", "https") for url in asked]
+    runtimes = [_url(url, "ws", "wss", *_HTTP) for url in asked]
     admins = [_user_id(name) for name in admin or [_ask("Your Matrix id", f"@you:{domain}")]]
     settings = _settings(homeserver, domain, runtimes, admins, appservice)
     _write(settings, *paths)
-    _next_steps(*paths, hostname=_hostname(appservice), keys=_wants_keys(runtimes))
+    # These usually ask for a key.
+    keys = [place for place, url in enumerate(runtimes) if url.startswith("http")]
+    _next_steps(*paths, hostname=_hostname(appservice), keys=keys)
 
 
 def _settings(
@@ -159,11 +163,6 @@ def _registration(config: "Config") -> str:
     return str(yaml.safe_dump(registration(config), sort_keys=False))
 
 
-def _wants_keys(urls: list[str]) -> list[int]:
-    """The places of runtimes that usually ask for a key."""
-    return [place for place, url in enumerate(urls) if url.startswith("http")]
-
-
 def _next_steps(config: Path, registration_file: Path, *, hostname: str, keys: list[int]) -> None:
     if hostname == _EVERYWHERE:
         print(
@@ -193,18 +192,9 @@ def _ask(question: str, suggestion: str) -> str:
         raise BadInput(f"{question}: no answer; `{flags}` lists the flags") from None
 
 
-def _http_url(text: str) -> str:
-    return _url(text, "http", "https")
-
-
 def _url(text: str, *schemes: str) -> str:
     without_password(text, "keys go into config.yaml or the environment, once it is written")
-    try:
-        parts = urlsplit(text)
-        usable = parts.scheme in schemes and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        usable = False
-    if not usable:
+    if not is_address(text, *schemes):
         raise BadInput(f"{text}: expected a URL that starts with {schemes[0]}://")
     return text.rstrip("/")
 

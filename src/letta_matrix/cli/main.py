@@ -22,7 +22,10 @@ from letta_matrix.cli import (
 )
 from letta_matrix.cli.faults import BadInput, Failure
 
-_BAD_INPUT = {"letta_matrix.config.faults": "ConfigError"}
+_BAD_INPUT = {
+    "letta_matrix.config.faults": "ConfigError",
+    "letta_matrix.access.grants": "BadGrant",
+}
 _FAILURES = {
     "letta_matrix.stack.errors": "StackError",
     "letta_matrix.store.database": "StoreError",
@@ -37,7 +40,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-version.register(app)
+app.callback()(version.options)
 for name, run_it in {
     "up": up.up,
     "run": run.run,
@@ -52,7 +55,7 @@ for name, run_it in {
     "mcp": mcp.mcp,
 }.items():
     app.command(name)(run_it)
-tokens.register(app)
+app.add_typer(tokens.commands, name="tokens")
 # People need not know it: the bridge starts it.
 app.command("keeper", hidden=True)(keeper.keeper)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 from letta_matrix.cli.faults import BadInput
-from letta_matrix.cli.options import ConfigOption, DataOption, config_path
+from letta_matrix.cli.options import ConfigOption, DataOption, settings_in, text_in
 
 if TYPE_CHECKING:
     from letta_matrix.config import Config
@@ -23,9 +23,8 @@ def export_mappings(
 ) -> None:
     """Write the agents' users and rooms in the original system's format."""
     from letta_matrix.common.private_files import write_private
-    from letta_matrix.config import load_config
 
-    settings = load_config(config_path(config, data))
+    settings = settings_in(config, data)
     found, passwords = asyncio.run(_known(settings))
     entries = {
         agent.agent_id: _entry(agent, settings, passwords.get(agent.agent_id, ""))
@@ -40,9 +39,8 @@ def import_mappings(
 ) -> None:
     """Adopt the users and rooms of an original installation. Stop the bridge before."""
     from letta_matrix.app.logs import configure_logging, secrets_of
-    from letta_matrix.config import load_config
 
-    settings = load_config(config_path(config, data))
+    settings = settings_in(config, data)
     configure_logging(settings.logging, secrets_of(settings))
     entries = _read(file, settings)
     added = asyncio.run(_adopt(settings, file, entries))
@@ -59,9 +57,7 @@ async def _known(config: "Config") -> "tuple[list[Agent], dict[str, str]]":
 
 def _read(file: Path, config: "Config") -> "list[Agent]":
     try:
-        data: object = json.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise BadInput(f"{file}: cannot be read: {error.strerror}") from None
+        data: object = json.loads(text_in(file))
     except ValueError as error:
         raise BadInput(f"{file}: is not valid JSON: {error}") from None
     if not isinstance(data, dict):
@@ -128,8 +124,7 @@ async def _adopt(config: "Config", file: Path, found: "list[Agent]") -> int:
     database = Database(database_url(config.database.url, config.directory))
     try:
         await database.open()
-        directory = AgentDirectory(database)
-        await directory.load()
+        directory = await AgentDirectory(database).load()
         new = [agent for agent in found if directory.get(agent.agent_id) is None]
         _refuse(file, _clashes([*directory.all(), *new]))
         await directory.reserve(new)

@@ -2,12 +2,15 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from letta_matrix.cli.faults import BadInput
 from letta_matrix.config.program import starting, typed
+
+if TYPE_CHECKING:
+    from letta_matrix.config import Config
 
 DataOption = Annotated[
     Path | None,
@@ -28,6 +31,14 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 def warn(text: str) -> None:
     """Say on standard error what goes on all the same."""
     print(f"letta-matrix: warning: {text}", file=sys.stderr, flush=True)
+
+
+def text_in(file: Path) -> str:
+    """What a file holds, in UTF-8. Raises BadInput, UnicodeError."""
+    try:
+        return file.read_text(encoding="utf-8")
+    except OSError as error:
+        raise BadInput(f"{file}: cannot be read: {error.strerror}") from None
 
 
 def data_directory(given: Path | None) -> Path:
@@ -58,3 +69,10 @@ def config_path(given: Path | None, data: Path | None = None) -> Path:
             f"by `{typed(['init'])}`, or name one by --config"
         )
     return found
+
+
+def settings_in(given: Path | None, data: Path | None = None) -> "Config":
+    """What the configuration file says (see `config_path`). Raises BadInput, ConfigError."""
+    from letta_matrix.config import load_config
+
+    return load_config(config_path(given, data))

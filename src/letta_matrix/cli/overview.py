@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, cast
 
 import typer
 
-from letta_matrix.cli.options import ConfigOption, DataOption, JsonOption, config_path
+from letta_matrix.cli.options import ConfigOption, DataOption, JsonOption, settings_in
 
 if TYPE_CHECKING:
     from letta_matrix.config import Config
@@ -31,10 +31,9 @@ def agents(
     """List the agents with their Matrix users and rooms."""
     from letta_matrix.cli.database import load_agents
     from letta_matrix.common.lenient_json import printable
-    from letta_matrix.config import load_config
     from letta_matrix.matrix.identifiers import room_alias
 
-    settings = load_config(config_path(config, data))
+    settings = settings_in(config, data)
     kinds = {runtime.name: str(runtime.type) for runtime in settings.runtimes}
     found = asyncio.run(load_agents(settings))
     if as_json:
@@ -58,9 +57,7 @@ def status(
     config: ConfigOption = None, data: DataOption = None, as_json: JsonOption = False
 ) -> None:
     """Show whether the bridge runs and is healthy; exit status 1 when it is not."""
-    from letta_matrix.config import load_config
-
-    health = asyncio.run(_health(load_config(config_path(config, data))))
+    health = asyncio.run(_health(settings_in(config, data)))
     if as_json:
         print(json.dumps(health, indent=2))
     else:

@@ -1,12 +1,12 @@
 """Secrets that a person gives to a command: in a file or a variable, not in what `ps` shows."""
 
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import typer
 
 from letta_matrix.cli.faults import BadInput
-from letta_matrix.cli.options import warn
+from letta_matrix.cli.options import text_in
+from letta_matrix.common.addresses import names_user
 
 
 def secret_in(file: Path) -> str:
@@ -16,9 +16,7 @@ def secret_in(file: Path) -> str:
         BadInput: it cannot be read, or holds nothing that could be sent as a secret.
     """
     try:
-        secret = file.read_text(encoding="utf-8").strip()
-    except OSError as error:
-        raise BadInput(f"{file}: cannot be read: {error.strerror}") from None
+        secret = text_in(file).strip()
     except UnicodeError:
         secret = ""
     if not secret or not secret.isascii() or not secret.isprintable():
@@ -32,24 +30,12 @@ def is_typed(context: typer.Context, parameter: str) -> bool:
     return source is not None and source.name == "COMMANDLINE"
 
 
-def warn_if_typed(context: typer.Context, parameter: str, instead: str) -> None:
-    """Say on standard error that everybody on this machine can read the option's value, if it was
-    given on the command line; `instead` names the ways that are better."""
-    if is_typed(context, parameter):
-        option = "--" + parameter.replace("_", "-")
-        warn(f"{option} on the command line is seen by every user (`ps`); use {instead}")
-
-
 def without_password(url: str, instead: str) -> str:
-    """`url`, which has no user name or password: addresses are shown in logs and by `ps`.
+    """`url`, which has no user name or password.
 
     Raises:
         BadInput: it has; `instead` says where that belongs.
     """
-    try:
-        named = "@" in urlsplit(url).netloc
-    except ValueError:
-        named = "@" in url
-    if named:
+    if names_user(url):
         raise BadInput(f"an address should have no user name or password: {instead}")
     return url

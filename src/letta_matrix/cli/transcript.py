@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from letta_matrix.common.json_fields import mapping
-from letta_matrix.matrix.content import BESIDE, CURSOR, LIVE, MARKER
+from letta_matrix.matrix.content import BESIDE, CURSOR, LIVE
 from letta_matrix.matrix.events import Event
 from letta_matrix.matrix.reactions import ALWAYS
 
@@ -50,29 +50,32 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class _Message:
-    """An event of the agent: a message, or its newest version."""
+    """An event of the agent: a message, or its newest version (`said`)."""
 
     event_id: str
-    content: Mapping[str, Any]
+    said: Event
     edits: bool
     live: bool
 
     @property
     def text(self) -> str:
-        return str(self.content.get("body", ""))
-
-    @property
-    def marker(self) -> Mapping[str, Any]:
-        return mapping(self.content.get(MARKER))
+        return str(self.said.content.get("body", ""))
 
     @property
     def beside(self) -> str:
-        return str(self.marker.get(BESIDE, ""))
+        return str(self.said.marker.get(BESIDE, ""))
+
+    @property
+    def answers(self) -> str:
+        return str(self.said.marker.get("in_reply_to", ""))
 
     @property
     def question(self) -> Question:
-        prompt = str(self.marker.get("in_reply_to", ""))
-        return Question(self.event_id, self.text, prompt, Event({"content": self.content}).thread)
+        return Question(self.event_id, self.text, self.answers, self.said.thread)
+
+    @property
+    def update(self) -> Update:
+        return Update(self.event_id, self.text)
 
 
 def open_questions(events: Iterable[Mapping[str, Any]], agent: str) -> list[Question]:
@@ -135,8 +138,7 @@ class Transcript:
         message = _read(event, self._agent)
         if message is None:
             return []
-        answered = str(message.marker.get("in_reply_to", ""))
-        prompt = self._prompts.get(message.event_id, answered)
+        prompt = self._prompts.get(message.event_id, message.answers)
         if prompt not in self._patience or (not prompt and message.event_id not in self._prompts):
             return []
         self._prompts[message.event_id] = prompt
@@ -144,7 +146,7 @@ class Transcript:
             return self._asked(message, prompt)
         if message.beside == "trace":
             return self._traced(message, prompt)
-        if message.content.get("msgtype") == "m.notice":
+        if message.said.content.get("msgtype") == "m.notice":
             return self._noted(message, prompt)
         return self._replied(message, prompt)
 
@@ -156,30 +158,27 @@ class Transcript:
             # Whatever was whole before: the turn goes on after the answer.
             self._patience[prompt] = None
             self._spoke.discard(prompt)
-        update = Update(message.event_id, message.text)
         sign = self._answered.get(message.event_id)
         if message.edits and prompt in self._spoke and sign and message.text.startswith(sign):
             return []  # what came of the person's answer says it better, and stands there already
-        if self._live:
-            self._held.append(update)
-            return []
-        return [update]
+        return self._below_reply(message.update)
 
     def _traced(self, message: _Message, prompt: str) -> list[Update]:
         """The tools in use are for clients that can fold and replace them. Folded they are the
         last of a turn, also of one that ends without another word."""
-        folded = "<details" in str(message.content.get("formatted_body", ""))
+        folded = "<details" in str(message.said.content.get("formatted_body", ""))
         if folded and self._patience[prompt] is None:
             self._patience[prompt] = _AFTER_REPLY
         return []
 
     def _noted(self, message: _Message, prompt: str) -> list[Update]:
-        """A notice that ends a turn is shown below the reply that still grows, as Matrix clients
-        do."""
-        update = Update(message.event_id, message.text)
         if message.beside:
-            return [update]
+            return [message.update]
         self._patience[prompt] = _AFTER_NOTICE
+        return self._below_reply(message.update)
+
+    def _below_reply(self, update: Update) -> list[Update]:
+        """Shown below a reply that still grows, as Matrix clients do: when that is whole."""
         if self._live:
             self._held.append(update)
             return []
@@ -193,11 +192,10 @@ class Transcript:
             return [Update(message.event_id, text, live=True)]
         self._live.discard(message.event_id)
         self._patience[prompt] = _AFTER_REPLY
-        update = Update(message.event_id, message.text)
         if self._live:
-            return [update]
+            return [message.update]
         held, self._held = self._held, []
-        return [update, *held]
+        return [message.update, *held]
 
 
 def _read(event: Mapping[str, Any], agent: str) -> _Message | None:
@@ -208,4 +206,4 @@ def _read(event: Mapping[str, Any], agent: str) -> _Message | None:
     newest = mapping(view.content.get("m.new_content")) if view.is_edit else view.content
     event_id = view.edited or str(event.get("event_id"))
     live = LIVE in newest or LIVE in view.content
-    return _Message(event_id, newest, view.is_edit, live)
+    return _Message(event_id, Event({"content": newest}), view.is_edit, live)

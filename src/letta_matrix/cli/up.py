@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from letta_matrix.cli.faults import BadInput
-from letta_matrix.cli.options import DataOption, data_directory
-from letta_matrix.cli.secrets import is_typed, secret_in, warn_if_typed, without_password
+from letta_matrix.cli.options import DataOption, data_directory, warn
+from letta_matrix.cli.secrets import is_typed, secret_in, without_password
 
 _KEY = "LETTA_MATRIX_MODEL_API_KEY"
 _KEY_PLACES = f"--model-api-key-file or the variable {_KEY}"
@@ -50,11 +50,12 @@ def up(
     the agents' model; without one a demo model answers. Ctrl-C stops all; starting again
     keeps everything.
     """
-    from letta_matrix.stack.agents_home import Wanted
+    from letta_matrix.stack.models import Wanted
     from letta_matrix.stack.up import Options
     from letta_matrix.stack.up import up as run_up
 
-    warn_if_typed(context, "model_api_key", _KEY_PLACES)
+    if is_typed(context, "model_api_key"):
+        warn(f"--model-api-key on the command line is seen by every user (`ps`); use {_KEY_PLACES}")
     base_url = without_password(model_base_url, f"use {_KEY_PLACES}")
     wanted = Wanted(base_url, _key(context, model_api_key, model_api_key_file), model)
     options = Options(data=data_directory(data), port_offset=port_offset, wanted=wanted)

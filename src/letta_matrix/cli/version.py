@@ -7,18 +7,13 @@ import typer
 from letta_matrix import __version__
 
 
-def register(app: typer.Typer) -> None:
-    """Add the option, which stands before any command."""
-    app.callback()(_options)
-
-
 def _show(wanted: bool) -> None:
     if wanted:
         print(f"letta-matrix {__version__}")
         raise typer.Exit
 
 
-def _options(
+def options(
     version: Annotated[
         bool,
         typer.Option("--version", help="Show the version and exit.", is_eager=True, callback=_show),

@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
+from letta_matrix.common.waiting import ended
+
 T = TypeVar("T")
 
 
@@ -19,7 +21,4 @@ class Tasks(set[asyncio.Task[Any]]):
 
     async def cancel(self) -> None:
         """End them all, and wait until they have ended; what one raises is no more told."""
-        tasks = list(self)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await ended(*self)

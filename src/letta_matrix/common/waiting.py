@@ -42,7 +42,8 @@ async def unless(
         await ended(task)
 
 
-async def ended(task: asyncio.Future[Any]) -> None:
-    """End a task, and wait until it has ended; what it raises is no more told."""
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
+async def ended(*tasks: asyncio.Future[Any]) -> None:
+    """End tasks, and wait until they have ended; what they raise is no more told."""
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

@@ -6,6 +6,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, ValidatorFunctionWrapHandler, WrapValidator
 
+from letta_matrix.common.loopback import is_loopback
 from letta_matrix.config.types import Duration, HttpAddress, Section, matches
 
 _HOST = r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)"
@@ -13,7 +14,7 @@ _HOST = r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)"
 
 def _over_tls(value: object, check: ValidatorFunctionWrapHandler) -> str:
     parts = urlsplit(str(check(value)))
-    if parts.scheme != "https" and parts.hostname not in ("localhost", "127.0.0.1", "::1"):
+    if parts.scheme != "https" and not is_loopback(parts.hostname or ""):
         # Who can change what is read there can sign any token (RFC 8414 section 6.1).
         raise ValueError("should start with https://, unless it is on this machine")
     # As it was written: the name of an issuer may end with a slash.

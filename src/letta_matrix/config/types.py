@@ -4,19 +4,19 @@ import math
 import re
 from pathlib import Path
 from typing import Annotated
-from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, SecretStr
 
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d|)")
-_UNITS = {"ms": 0.001, "": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+from letta_matrix.common.addresses import is_address, names_user
+from letta_matrix.common.durations import seconds_in
+
 _SERVER_NAME = r"(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(?::\d{1,5})?"
 _USER_ID = rf"@[^:\s]+:{_SERVER_NAME}"
 
 
 def _seconds(value: object) -> float:
-    if isinstance(value, str) and (match := _DURATION.fullmatch(value.strip())):
-        return float(match[1]) * _UNITS[match[2]]
+    if isinstance(value, str) and (seconds := seconds_in(value.strip())) is not None:
+        return seconds
     if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf:
         return float(value)
     raise ValueError("should be seconds or a text such as `500ms`, `30s`, `24h`")
@@ -35,16 +35,9 @@ def matches(pattern: str, expected: str) -> AfterValidator:
 
 def _address(*schemes: str) -> AfterValidator:
     def check(value: str) -> str:
-        try:
-            parts = urlsplit(value)
-            usable = parts.scheme in schemes and bool(parts.hostname) and parts.port != 0
-            named = "@" in parts.netloc
-        except ValueError:
-            usable = named = False
-        if named:
-            # Addresses are shown in logs and errors.
+        if names_user(value):
             raise ValueError("should have no user name or password: keys have their own settings")
-        if not usable:
+        if not is_address(value, *schemes):
             raise ValueError(f"should be a URL that starts with {schemes[0]}:// or {schemes[1]}://")
         return value.rstrip("/")
 

@@ -6,6 +6,7 @@ from mautrix.errors import MNotFound
 
 from letta_matrix.common.json_fields import Json, mapping
 from letta_matrix.config import Config
+from letta_matrix.matrix.events import Event
 from letta_matrix.matrix.homeserver import Homeserver
 from letta_matrix.matrix.intent import Intent
 from letta_matrix.store.agents import Agent
@@ -40,7 +41,7 @@ class Admission:
             return Admitted.NO_ROOM
         ghost = self._homeserver.acting_as(agent.user_id)
         member = await _member(ghost, agent.room_id, person)
-        match mapping(member.get("content")).get("membership"):
+        match Event(member).membership:
             case "join":
                 return Admitted.INSIDE
             case "ban":

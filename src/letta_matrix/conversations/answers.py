@@ -10,6 +10,8 @@ from letta_matrix.conversations.approvers import Approvers
 from letta_matrix.conversations.new_turns import (
     are_ids,
     command_turn,
+    entry_for,
+    is_whole,
     new_turn,
     reply_of,
     sent_at,
@@ -25,14 +27,7 @@ from letta_matrix.store.agents import AgentDirectory
 from letta_matrix.store.approvals import Approval, ApprovalStatus, ApprovalStore
 from letta_matrix.store.inbox import Inbox, InboxEntry, InboxState
 from letta_matrix.store.outbox import Outbox
-from letta_matrix.store.turns import (
-    Turn,
-    TurnKind,
-    TurnStatus,
-    TurnStore,
-    offer_of,
-    turn_id_of,
-)
+from letta_matrix.store.turns import Turn, TurnKind, TurnStatus, TurnStore, offer_of, turn_id_of
 
 _DECISIONS = {
     **dict.fromkeys(("✅", "✔", "☑", "👍", "👌"), "react-approve"),
@@ -71,21 +66,18 @@ class Answers:
     async def read(self, event: Mapping[str, Any], until: float | None = None) -> InboxEntry | None:
         """The event with the turn it starts, None where it is no answer to an event of ours. The
         homeserver is waited for `until` a time of the loop's clock, no longer."""
-        ids = (event.get("event_id"), event.get("room_id"), event.get("sender"))
-        if not are_ids(*ids):
+        if not is_whole(event):
             return None
         if event.get("type") == "m.room.message":
             self._approvals.spoken_at(event, _place(event))
         if are_ids(target := redacted(event)):
             turns = [await self._redacted(event, str(target))]
-        elif self._router.may_speak(str(ids[2])):
+        elif self._router.may_speak(str(event["sender"])):
             turns = await self._turns_of(event, until)
         else:
             return None
         found = [turn for turn in turns if turn is not None]
-        if not found:
-            return None
-        return InboxEntry(str(ids[0]), str(ids[1]), event, InboxState.ROUTED, found)
+        return entry_for(event, InboxState.ROUTED, *found) if found else None
 
     async def _redacted(self, event: Mapping[str, Any], target: str) -> Turn | None:
         """Of our own events, of others' messages, and of edits (`reply_to` names their message):
@@ -182,10 +174,8 @@ class Answers:
             return await self._stop(event, target)
         if (verb := _DECISIONS.get(key)) is None:
             return None
-        asked = await self._approvals.asked_in(target)
-        if asked is None or asked.room_id != event["room_id"]:
-            return None
-        return command_turn(event, asked.agent_id, f"{verb} {asked.key}")
+        asked = await self._asked_in(event, target)
+        return command_turn(event, asked.agent_id, f"{verb} {asked.key}") if asked else None
 
     async def _again(self, event: Mapping[str, Any], target: str) -> list[Turn]:
         """The turns that ask again: an agent as it offered, or, on a message of one's own, all
@@ -230,26 +220,24 @@ class Answers:
             head = await self._turns.get(turn.joined_to) if turn.joined_to else None
             asked, named = (head, head.event_id) if head is not None else (turn, target)
             for one in (asked, *await self._turns.revising(asked.turn_id)):
-                if (stopping := self._stopping(event, one, named)) is not None:
-                    return stopping
+                if one.room_id == event["room_id"] and one.status is not TurnStatus.DONE:
+                    return command_turn(event, one.agent_id, f"react-cancel {named}")
         return None
-
-    def _stopping(self, event: Mapping[str, Any], turn: Turn, target: str) -> Turn | None:
-        if turn.room_id != event["room_id"] or turn.status is TurnStatus.DONE:
-            return None
-        return command_turn(event, turn.agent_id, f"react-cancel {target}")
 
     async def _replied(self, event: Mapping[str, Any], target: str) -> Turn | None:
         text, speaks = read_prompt(event)
         if not speaks or not text:
             return None
-        asked = await self._approvals.asked_in(target)
-        if asked is None or asked.room_id != event["room_id"]:
-            return None
-        if asked.status is not ApprovalStatus.PENDING:
+        asked = await self._asked_in(event, target)
+        if asked is None or asked.status is not ApprovalStatus.PENDING:
             return None
         line = decision(text, asked.key)
         return command_turn(event, asked.agent_id, line) if line is not None else None
+
+    async def _asked_in(self, event: Mapping[str, Any], target: str) -> Approval | None:
+        """What an event of ours asks in the room of one that refers to it."""
+        asked = await self._approvals.asked_in(target)
+        return asked if asked is not None and asked.room_id == event["room_id"] else None
 
 
 def _place(event: Mapping[str, Any]) -> str | None:

@@ -1,27 +1,36 @@
-"""One question to people, from the runtime's asking to the runtime's being told."""
+"""One question to people, from the runtime's asking to the runtime's being told, and what they
+see of it."""
 
 import asyncio
+import json
 import time
-from collections.abc import Collection
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import structlog
+from mautrix.errors import MatrixRequestError
 
 from letta_matrix.common import clock
+from letta_matrix.common.backoff import Backoff
+from letta_matrix.common.parts import part
 from letta_matrix.common.waiting import is_set
+from letta_matrix.config import Config
 from letta_matrix.conversations.reply import Reply
+from letta_matrix.matrix.events import newest_content
+from letta_matrix.matrix.homeserver import Homeserver
+from letta_matrix.matrix.identifiers import is_ours
 from letta_matrix.runtimes.faults import RuntimeFault, RuntimeUnavailable
 from letta_matrix.runtimes.protocol import AgentRuntime, ApprovalRequested, TurnRequest
+from letta_matrix.store.agents import AgentDirectory
 from letta_matrix.store.approvals import Approval, ApprovalStatus, ApprovalStore
-from letta_matrix.store.outbox import OutboxEntry, OutboxKind
+from letta_matrix.store.outbox import Outbox, OutboxEntry
 
 log = structlog.get_logger()
 
 LOOK = 5.0
 """Seconds between looks at the clock while a question waits."""
 
-_FIRST_PAUSE = 0.2
-_LONGEST_PAUSE = 10.0
+_PAUSES = Backoff(0.2, 10.0)
 
 
 @dataclass(eq=False, slots=True)
@@ -44,20 +53,6 @@ class Question:
     # Held while the reply's events change: what is cut short there has an unknown outcome.
     posting: asyncio.Lock = field(default_factory=asyncio.Lock)
     task: asyncio.Task[None] | None = None
-
-    async def post(
-        self, markdown: str, approval: Approval, store: ApprovalStore, pings: Collection[str]
-    ) -> OutboxEntry:
-        """The event that asks, posted together with the row unless both are there; it pings the
-        users in `pings`."""
-        async with self.posting:
-            return await self.reply.beside.post(
-                OutboxKind.APPROVAL,
-                self.key,
-                markdown,
-                lambda _: store.insert(approval),
-                pings=pings,
-            )
 
     async def show(self, entry: OutboxEntry, markdown: str) -> None:
         """Make the event that asks say `markdown` for good."""
@@ -83,6 +78,24 @@ class Question:
         is_same = (approval.tool, approval.arguments) == asked
         return is_same or approval.status is ApprovalStatus.DENIED
 
+    def is_same_call(self, approval: Approval) -> bool:
+        """Whether an approval is of the very call that the runtime asks for now."""
+        is_same = to_the_letter(approval.arguments, self.event.arguments)
+        return is_same and approval.tool == self.event.tool
+
+    async def is_allowed_for_good(self, store: ApprovalStore, config: Config) -> bool:
+        """Whether an admin allowed this very call of the agent for good, and an admin asks for it
+        now: what others ask for always asks, since they may have talked the agent into it."""
+        turn = self.reply.turn
+        if is_ours(turn.sender, config.bot_user_id) or config.role_of(turn.sender) != "admin":
+            return False
+        kept = [one for one in await store.kept(turn.agent_id) if self.is_same_call(one)]
+        # What people were asked before it was allowed is theirs to answer.
+        if not kept or await store.get(self.key) is not None:
+            return False
+        log.info("allowed for good", turn=turn.turn_id, tool=kept[0].tool, key=kept[0].key)
+        return True
+
     async def is_decided_by(self, end: float) -> bool:
         """Whether it is decided before a Unix time. The clock may jump over that."""
         latest = clock.now() + end - time.time()
@@ -93,10 +106,10 @@ class Question:
 
     async def tell(self, *, allow: bool, message: str = "") -> None:
         """Tell the runtime, as often as it takes."""
-        pause = _FIRST_PAUSE
-        while not await self._try_to_tell(allow=allow, message=message):
+        for pause in _PAUSES:
+            if await self._try_to_tell(allow=allow, message=message):
+                break
             await asyncio.sleep(pause)
-            pause = min(pause * 2, _LONGEST_PAUSE)
         self.told = True
 
     async def _try_to_tell(self, *, allow: bool, message: str) -> bool:
@@ -112,3 +125,38 @@ class Question:
             # Nobody waits for it any more, which a resumed turn takes for granted.
             log.debug("an approval was not pending", reason=str(error))
         return True
+
+
+def to_the_letter(one: Mapping[str, object], other: Mapping[str, object]) -> bool:
+    """Whether arguments are the same as JSON, where `true` is not 1."""
+    return json.dumps(dict(one), sort_keys=True) == json.dumps(dict(other), sort_keys=True)
+
+
+@part
+class ApprovalSight:
+    """Looks at questions as people see them: as the homeserver shows them."""
+
+    _homeserver: Homeserver
+    _directory: AgentDirectory
+    _outbox: Outbox
+
+    async def is_as_asked(self, approval: Approval) -> bool:
+        """Whether its event says, to the letter, what was frozen when it was asked.
+
+        One that is still on its way does: who answers so early saw what was frozen, at another
+        door. Raises HomeserverUnavailable.
+        """
+        agent = self._directory.get(approval.agent_id)
+        entries = await self._outbox.of_turn(approval.turn_id)
+        asked = next((one for one in entries if one.txn_id == approval.prompt_txn), None)
+        if agent is None or asked is None:
+            return False
+        if asked.event_id is None:
+            return asked.failure is None
+        try:
+            ghost = self._homeserver.acting_as(agent.user_id)
+            event = await ghost.event(approval.room_id, asked.event_id)
+        except MatrixRequestError as error:
+            log.warning("a question cannot be looked at", key=approval.key, reason=str(error))
+            return False
+        return dict(newest_content(event)) == dict(asked.content)

@@ -11,29 +11,16 @@ from typing import Any
 import structlog
 from mautrix.errors import MatrixRequestError
 
+from letta_matrix.common.tasks import Tasks
 from letta_matrix.common.waiting import is_set
 from letta_matrix.config import Config
-from letta_matrix.conversations.approval_question import Question
-from letta_matrix.conversations.approval_sight import ApprovalSight
-from letta_matrix.conversations.approval_text import (
-    ANSWER_FIRST,
-    BROKEN,
-    CHANGED,
-    TAMPERED,
-    TOO_LONG,
-    UNSEEN,
-    denial,
-    outcome,
-    prompt,
-    unheard,
-)
+from letta_matrix.conversations import approval_text as words
+from letta_matrix.conversations.approval_question import ApprovalSight, Question
 from letta_matrix.conversations.approvers import Approvers
 from letta_matrix.conversations.earlier_questions import EarlierQuestions, waits
-from letta_matrix.conversations.kept_approvals import is_allowed_for_good
 from letta_matrix.conversations.reply import Reply
 from letta_matrix.conversations.roster import Roster
 from letta_matrix.matrix.homeserver import HomeserverUnavailable
-from letta_matrix.matrix.reactions import ALLOW, ALWAYS, DENY
 from letta_matrix.matrix.transactions import txn_id
 from letta_matrix.runtimes.protocol import AgentRuntime, ApprovalRequested, TurnRequest
 from letta_matrix.store.approvals import Approval, ApprovalStatus, ApprovalStore
@@ -65,7 +52,7 @@ class Approvals:
         self.approvers = Approvers(config)
         self._questions: dict[str, Question] = {}
         self._earlier = EarlierQuestions(store)
-        self._background: set[asyncio.Task[None]] = set()
+        self._background = Tasks()
 
     async def requested(
         self, event: ApprovalRequested, request: TurnRequest, runtime: AgentRuntime, reply: Reply
@@ -82,7 +69,7 @@ class Approvals:
         self._earlier.told(key)
         question = Question(key, event, request, runtime, reply)
         self._questions[key] = question
-        question.task = asyncio.create_task(self._attend(question, earlier))
+        question.task = self._background.start(self._attend(question, earlier))
 
     def begun_anew(self, turn: Turn) -> None:
         """The runtime works on a turn from its beginning: what was asked for before, of which
@@ -111,7 +98,7 @@ class Approvals:
         allows = status is not ApprovalStatus.DENIED
         doubtful = allows and not await self._sight.is_as_asked(approval)
         if doubtful:
-            status, by, reason = ApprovalStatus.DENIED, "", TAMPERED
+            status, by, reason = ApprovalStatus.DENIED, "", words.TAMPERED
         if not await self.store.decide(approval, status, by=by, reason=reason):
             return False
         log.info("approval answered", turn=approval.turn_id, status=str(status), by=by)
@@ -120,7 +107,7 @@ class Approvals:
 
     async def taken_away(self, approval: Approval) -> None:
         """Its question was removed: what waits is denied, since nobody can see what they allow."""
-        if await self.store.decide(approval, ApprovalStatus.DENIED, reason=TAMPERED):
+        if await self.store.decide(approval, ApprovalStatus.DENIED, reason=words.TAMPERED):
             log.info("approval taken away", turn=approval.turn_id)
             self._settled_by_person(approval)
 
@@ -157,17 +144,13 @@ class Approvals:
         for approval in await self.store.of_turn(turn.turn_id):
             settled = await self._settle(approval, ApprovalStatus.LAPSED)
             if reply is not None and settled is not None and settled.key not in shown:
-                text = unheard if self._earlier.is_untold(settled.key) else outcome
+                text = words.unheard if self._earlier.is_untold(settled.key) else words.outcome
                 reply.beside.post_at_end(OutboxKind.APPROVAL, settled.key, text(settled))
         self._earlier.forget(turn.turn_id)
 
     async def close(self) -> None:
         """Let go of everything; what is open stays so, for the next start."""
-        tasks = [one.task for one in self._questions.values() if one.task is not None]
-        tasks += self._background
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._background.cancel()
 
     async def _attend(self, question: Question, earlier: Question | None) -> None:
         try:
@@ -175,7 +158,7 @@ class Approvals:
                 await earlier.stop()
             older = await self._earlier.older_than(question)
             answered = await self._earlier.answer_to(question, older)
-            if answered or await is_allowed_for_good(question, self.store, self._config):
+            if answered or await question.is_allowed_for_good(self.store, self._config):
                 question.decided.set()
                 await (self._tell(question, answered) if answered else question.tell(allow=True))
                 self._spawn(self._end_older(question, older, answered))
@@ -201,20 +184,25 @@ class Approvals:
     async def _ask(self, question: Question) -> tuple[Approval, OutboxEntry]:
         approval = await self.store.get(question.key) or self._new(question)
         special = self.approvers.is_always_special(approval)
-        text = prompt(approval, self.approvers.who_may(approval), admins_always=special)
+        text = words.prompt(approval, self.approvers.who_may(approval), admins_always=special)
         if text is None and approval.status is ApprovalStatus.PENDING:
             approval = replace(
-                approval, status=ApprovalStatus.DENIED, reason=TOO_LONG, arguments={}
+                approval, status=ApprovalStatus.DENIED, reason=words.TOO_LONG, arguments={}
             )
         question.approval = approval
         pings = await self._pings(question, approval) if text is not None else []
-        entry = await question.post(text or outcome(approval), approval, self.store, pings)
+        markdown, key, asked = text or words.outcome(approval), question.key, approval
+        async with question.posting:
+            # Posted together with its row, unless both are there.
+            entry = await question.reply.beside.post(
+                OutboxKind.APPROVAL, key, markdown, lambda _: self.store.insert(asked), pings=pings
+            )
         if entry.event_id is None:
-            approval = await self._doubt(approval, UNSEEN)
+            approval = await self._doubt(approval, words.UNSEEN)
         else:
             self.store.shown(approval.key, question.reply.intent.homeserver.clock.now())
         if not question.is_about(approval):
-            approval = await self._doubt(approval, CHANGED)
+            approval = await self._doubt(approval, words.CHANGED)
         return approval, entry
 
     def _settled_by_person(self, approval: Approval) -> None:
@@ -250,18 +238,19 @@ class Approvals:
 
     def _new(self, question: Question) -> Approval:
         event, turn, now = question.event, question.reply.turn, time.time()
+        beside = question.reply.beside
         return Approval(
             key=question.key,
             turn_id=turn.turn_id,
             approval_id=event.approval_id,
             agent_id=turn.agent_id,
-            room_id=question.reply.beside.room_id,
-            thread_id=question.reply.beside.thread_id,
+            room_id=beside.events.room_id,
+            thread_id=beside.events.thread_id,
             requester=turn.sender,
             tool=event.tool,
             arguments=dict(event.arguments),
             always=event.always,
-            prompt_txn=question.reply.beside.txn(OutboxKind.APPROVAL, question.key),
+            prompt_txn=beside.txn(OutboxKind.APPROVAL, question.key),
             asked_at=now,
             expires_at=now + self._config.conversations.approval_timeout,
         )
@@ -275,12 +264,13 @@ class Approvals:
             settled = await self.store.get(approval.key)
         else:
             settled = await self._settle(approval, ApprovalStatus.EXPIRED)
-        return settled or replace(approval, status=ApprovalStatus.DENIED, reason=BROKEN)
+        return settled or replace(approval, status=ApprovalStatus.DENIED, reason=words.BROKEN)
 
     async def _offer(self, question: Question, approval: Approval, event_id: str) -> None:
         """React to the question ourselves, so that people need only tap."""
         intent = question.reply.aside
-        for reaction in (ALLOW, DENY, ALWAYS) if approval.always else (ALLOW, DENY):
+        offered = (words.ALLOW, words.DENY, words.ALWAYS)
+        for reaction in offered if approval.always else offered[:2]:
             if question.decided.is_set():
                 return
             cause = txn_id(approval.prompt_txn, "reaction", reaction)
@@ -292,7 +282,7 @@ class Approvals:
     async def _say_what_waits(self, question: Question) -> None:
         async with question.posting:
             if not question.decided.is_set() and not await self._earlier.is_noticed(question):
-                await question.reply.beside.notify(waits(question.key), ANSWER_FIRST)
+                await question.reply.beside.notify(waits(question.key), words.ANSWER_FIRST)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         async def quietly() -> None:
@@ -301,26 +291,24 @@ class Approvals:
             except (StoreUnavailable, HomeserverUnavailable) as error:
                 log.info("beside a question something is not said", reason=str(error))
 
-        task = asyncio.create_task(quietly())
-        self._background.add(task)
-        task.add_done_callback(self._background.discard)
+        self._background.start(quietly())
 
     async def _tell(self, question: Question, approval: Approval) -> None:
         allow = approval.status in (ApprovalStatus.ALLOWED, ApprovalStatus.ALWAYS)
-        await question.tell(allow=allow, message="" if allow else denial(approval))
+        await question.tell(allow=allow, message="" if allow else words.denial(approval))
 
     async def _show(self, question: Question, approval: Approval, entry: OutboxEntry) -> None:
         # What the database holds up is shown at the turn's end.
         with contextlib.suppress(StoreUnavailable):
-            await question.show(entry, outcome(approval))
+            await question.show(entry, words.outcome(approval))
 
     async def _give_up(self, question: Question) -> None:
         question.decided.set()
-        await question.tell(allow=False, message=f"Denied: {BROKEN}.")
+        await question.tell(allow=False, message=f"Denied: {words.BROKEN}.")
         # Otherwise the turn's end settles it.
         with contextlib.suppress(StoreUnavailable):
             if (approval := await self.store.get(question.key)) is not None:
-                await self._settle(approval, ApprovalStatus.DENIED, BROKEN)
+                await self._settle(approval, ApprovalStatus.DENIED, words.BROKEN)
 
     async def _settle(
         self, approval: Approval, status: ApprovalStatus, reason: str = ""

@@ -35,23 +35,18 @@ class Approvers:
         # An event in the room is what shows that its sender is in it.
         if not here or status is ApprovalStatus.ALWAYS:
             return False
-        match self._besides_admins(approval):
-            case "requester":
-                return role == "user" and by == approval.requester
-            case "users":
-                return role == "user"
-            case _:
-                return False
+        others = self._besides_admins(approval)
+        is_meant = others == "users" or (others == "requester" and by == approval.requester)
+        return role == "user" and is_meant
 
     def who_may(self, approval: Approval) -> str:
         """Whose answer counts, in words."""
-        match self._besides_admins(approval):
-            case "requester":
-                return f"{inline_code(approval.requester)} or an admin"
-            case "users":
-                return "everybody who may talk to me"
-            case _:
-                return "an admin"
+        in_words = {
+            "requester": f"{inline_code(approval.requester)} or an admin",
+            "users": "everybody who may talk to me",
+            "admins": "an admin",
+        }
+        return in_words[self._besides_admins(approval)]
 
     def among(self, approval: Approval, members: Iterable[str]) -> list[str]:
         """Those of a room's members who may allow it, who asked for it first; not more than are
@@ -64,11 +59,9 @@ class Approvers:
 
     def is_always_special(self, approval: Approval) -> bool:
         """Whether some may answer who may not allow it for good, as they are no admins."""
-        match self._besides_admins(approval):
-            case "requester":
-                return self._config.role_of(approval.requester) != "admin"
-            case approvers:
-                return approvers == "users"
+        others = self._besides_admins(approval)
+        is_admins = self._config.role_of(approval.requester) == "admin"
+        return others == "users" or (others == "requester" and not is_admins)
 
     def _besides_admins(self, approval: Approval) -> Literal["requester", "users", "admins"]:
         settings = self._config.conversations

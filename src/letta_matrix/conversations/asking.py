@@ -1,27 +1,24 @@
 """Asking a runtime, as often as it takes, until a turn has an end."""
 
-import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass, field
 
 import structlog
 
 from letta_matrix.common import clock
+from letta_matrix.common.backoff import Backoff
+from letta_matrix.common.parts import part
 from letta_matrix.common.tasks import Tasks
 from letta_matrix.common.waiting import is_set
-from letta_matrix.config import Config
+from letta_matrix.config import Conversations
 from letta_matrix.conversations import notices
-from letta_matrix.conversations.activity import Activity
 from letta_matrix.conversations.approvals import Approvals
-from letta_matrix.conversations.attention import Attention
 from letta_matrix.conversations.joining import Joining
-from letta_matrix.conversations.listening import End, Listener
-from letta_matrix.conversations.models import Models
+from letta_matrix.conversations.listening import Attention, End, Listener, Models, Run
 from letta_matrix.conversations.prompts import Prompt, Prompts
 from letta_matrix.conversations.reply import Notice, Reply
 from letta_matrix.conversations.reply_text import ReplyText
-from letta_matrix.conversations.watchdog import Bite, Watchdog
+from letta_matrix.conversations.watchdog import Bite
 from letta_matrix.runtimes.faults import (
     AgentGone,
     ConversationGone,
@@ -41,49 +38,22 @@ log = structlog.get_logger()
 _PATIENCE = 3.0
 """Seconds a runtime may be away before the person is told."""
 
-_FIRST_PAUSE = 0.2
-_LONGEST_PAUSE = 10.0
+_PAUSES = Backoff(0.2, 10.0)
 
 
-@dataclass(slots=True)
-class Run:
-    """A turn that is being run in this process, and those that are asked with it."""
-
-    turn: Turn
-    agent: Agent
-    reply: Reply
-    watchdog: Watchdog
-    activity: Activity
-    cancelled: asyncio.Event = field(default_factory=asyncio.Event)
-    told: bool = True
-    joined: list[Turn] = field(default_factory=list[Turn])
-    again: bool = False
-    asked_of: list[float | None] = field(default_factory=list[float | None])
-
-    def amended(self) -> list[float | None]:
-        """When each of the messages was last edited or redacted."""
-        return [one.amended_at for one in (self.turn, *self.joined)]
-
-
+@part
 class Asking:
     """Asks runtimes; `models` knows whose model fails. `tell_to_stop` stops what a runtime may do
     for a turn, and is False where that cannot be said for sure."""
 
-    def __init__(
-        self,
-        config: Config,
-        turns: TurnStore,
-        prompts: Prompts,
-        approvals: Approvals,
-        joining: Joining,
-        tell_to_stop: Callable[[Turn, Agent], Awaitable[bool]],
-    ) -> None:
-        self._config = config.conversations
-        self._turns = turns
-        self._prompts = prompts
-        self._approvals = approvals
-        self._joining = joining
-        self._tell_to_stop = tell_to_stop
+    _settings: Conversations
+    _turns: TurnStore
+    _prompts: Prompts
+    _approvals: Approvals
+    _joining: Joining
+    _tell_to_stop: Callable[[Turn, Agent], Awaitable[bool]]
+
+    def __post_init__(self) -> None:
         self.models = Models()
         self._background = Tasks()
 
@@ -93,7 +63,7 @@ class Asking:
 
     async def ask(self, run: Run, runtime: AgentRuntime) -> End:
         """Ask the runtime, or follow what an earlier try has asked it, to the end."""
-        turn, reply, pause = run.turn, run.reply, _FIRST_PAUSE
+        turn, reply, pauses = run.turn, run.reply, iter(_PAUSES)
         away: float | None = None
         moved = False
         await self._joining.complete(turn)
@@ -124,7 +94,7 @@ class Asking:
                 log.debug("runtime unavailable", runtime=runtime.name, reason=str(error))
                 now = clock.now()
                 if away is None or (run.watchdog.ran_since(begun) and now - begun > _PATIENCE):
-                    away, pause = now, _FIRST_PAUSE
+                    away, pauses = now, iter(_PAUSES)
                 if now - away > _PATIENCE:
                     await reply.beside.notify(*_waiting(error))
                 least = error.retry_after if isinstance(error, RateLimited) else 0.0
@@ -138,9 +108,8 @@ class Asking:
                     return await self._offer(turn, lost, reply)
                 await self._turns.ask_again(turn, lost.fresh_conversation)
                 prompt = None
-            if await is_set(run.cancelled, max(pause, least)):
+            if await is_set(run.cancelled, max(next(pauses), least)):
                 return await self.stopped(run)
-            pause = min(pause * 2, _LONGEST_PAUSE)
 
     async def _prompt(self, run: Run, runtime: AgentRuntime) -> Prompt:
         """What the runtime is asked: the turn's message, and those that belong to it."""
@@ -180,18 +149,8 @@ class Asking:
         if turn.runtime_state is None:
             self._approvals.begun_anew(turn)
         attention = Attention(reply.intent, turn.room_id, turn.event_id, self._background)
-        text = ReplyText(prompt.header, self._config.envelope)
-        listener = Listener(
-            request,
-            runtime,
-            reply,
-            text,
-            attention,
-            run.activity,
-            self._approvals,
-            run.watchdog,
-            self.models,
-        )
+        text = ReplyText(prompt.header, self._settings.envelope)
+        listener = Listener(request, runtime, run, text, attention, self._approvals, self.models)
         try:
             async with (
                 run.watchdog.running(),
@@ -218,9 +177,9 @@ class Asking:
 
     def _bitten(self, bite: Bite, reply: Reply) -> End:
         if bite is Bite.SILENT:
-            text = notices.silent(round(self._config.idle_timeout / 60, 1))
+            text = notices.silent(round(self._settings.idle_timeout / 60, 1))
         else:
-            text = notices.too_long(round(self._config.turn_timeout / 60, 1))
+            text = notices.too_long(round(self._settings.turn_timeout / 60, 1))
         return End(reply.text, Notice(text), Outcome.FAILED)
 
     async def _conversation(self, turn: Turn, runtime: AgentRuntime) -> str:

@@ -9,10 +9,11 @@ from typing import Any, Protocol
 from letta_matrix.common.image_headers import image_type
 from letta_matrix.common.json_fields import mapping
 from letta_matrix.config import Conversations
-from letta_matrix.conversations.names import plain_name
+from letta_matrix.conversations.looks import plain_name
 from letta_matrix.conversations.pictures import PictureFault, prepare
 from letta_matrix.matrix.formatting import clean_text
 from letta_matrix.matrix.media import MediaFault, human_size
+from letta_matrix.matrix.verbatim import in_fence
 from letta_matrix.runtimes.protocol import Image
 
 _KINDS = {"m.image": "image", "m.audio": "audio", "m.video": "video", "m.file": "file"}
@@ -103,16 +104,6 @@ def as_text(data: bytes, *, is_cut: bool = False) -> str | None:
         return None
 
 
-def fenced(text: str) -> str:
-    """`text` as a code block that nothing in it can end."""
-    longest = run = 0
-    for character in text:
-        run = run + 1 if character == "`" else 0
-        longest = max(longest, run)
-    fence = "`" * max(3, longest + 1)
-    return f"{fence}\n{text}\n{fence}"
-
-
 async def _seen(
     file: _File, url: str, limits: Conversations, fetch: Fetch, *, sees: bool
 ) -> Attached:
@@ -159,7 +150,7 @@ async def _read(
 def _texted(
     file: _File, text: str, limits: Conversations, *, is_cut: bool, size: int | None = None
 ) -> Attached:
-    shown = fenced(clean_text(text))
+    shown = in_fence(clean_text(text))
     if not is_cut:
         return Attached(f"{file.described(size=size)}\n{shown}")
     most = human_size(limits.max_text_bytes)

@@ -1,11 +1,12 @@
-"""Whom of those in a room a message is for, as far as it says so. Pure functions."""
+"""Who of us is in a room, and whom a message is for, as far as it says so. Pure functions."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Any
 
-from letta_matrix.common.json_fields import mapping
+from letta_matrix.matrix.events import Event, RawEvent
 from letta_matrix.matrix.mentions import mentioned
+from letta_matrix.store.agents import AgentDirectory
+from letta_matrix.store.rooms import Rooms
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,18 +25,15 @@ class Refers:
 NOTHING = Refers()
 
 
-def named_of_us(
-    event: Mapping[str, Any], agents: Collection[str], bot: Collection[str], refers: Refers
-) -> set[str]:
-    """Those of our users in its room that a message is for: who is mentioned, else the agent
-    whose message it replies to."""
-    named = mentioned(mapping(event.get("content")), {*agents, *bot})
-    return named or {user_id for user_id in agents if user_id == refers.replied_to}
+def ours_in(room_id: str, directory: AgentDirectory, rooms: Rooms) -> list[str]:
+    """Our users that are in a room, first the agent whose own it is."""
+    owner = directory.by_room(room_id)
+    return [*([owner.user_id] if owner else []), *rooms.ours_in(room_id)]
 
 
-def is_for_a_person(event: Mapping[str, Any], people: Collection[str], refers: Refers) -> bool:
+def is_for_a_person(event: RawEvent, people: Collection[str], refers: Refers) -> bool:
     """Whether it mentions another person of those in its room, or replies to one."""
     others = set(people) - {str(event.get("sender"))}
     if not others:
         return False
-    return refers.replied_to in others or bool(mentioned(mapping(event.get("content")), others))
+    return refers.replied_to in others or bool(mentioned(Event(event).content, others))

@@ -5,35 +5,26 @@ from collections.abc import Awaitable, Callable, Collection
 
 from sqlalchemy import Executable
 
-from letta_matrix.conversations.breaks import Break
+from letta_matrix.common.parts import part
 from letta_matrix.conversations.reply_events import ReplyEvents, plain_words
 from letta_matrix.conversations.reply_outbox import ReplyOutbox, is_settled
+from letta_matrix.conversations.reply_text import Break
 from letta_matrix.matrix.formatting import clean_text
 from letta_matrix.store.outbox import OutboxEntry, OutboxKind
 
 
+@part
 class Beside:
     """The events beside one reply's text, each known by its kind and a key. `break_off` ends the
     text said so far and returns where in it the rest begins."""
 
-    def __init__(
-        self, events: ReplyEvents, owed: ReplyOutbox, break_off: Callable[[], Awaitable[Break]]
-    ) -> None:
-        self._events = events
-        self._owed = owed
-        self._break_off = break_off
+    events: ReplyEvents
+    _owed: ReplyOutbox
+    _break_off: Callable[[], Awaitable[Break]]
+
+    def __post_init__(self) -> None:
         self._posting = asyncio.Lock()
         self._closing: list[tuple[OutboxKind, str, str]] = []
-
-    @property
-    def room_id(self) -> str:
-        """Where it is said."""
-        return self._events.room_id
-
-    @property
-    def thread_id(self) -> str:
-        """In which thread it is said, "" for none."""
-        return self._events.thread_id
 
     async def notify(self, key: str, notice: str) -> None:
         """Say something while the turn goes on; once for each `key`."""
@@ -58,7 +49,7 @@ class Beside:
             entry = self._owed.known(cause)
             if entry is None:
                 after = await self._break_off() if kind is OutboxKind.APPROVAL else None
-                entry = self._events.beside(kind, key, markdown, after=after, pings=pings)
+                entry = self.events.beside(kind, key, markdown, after=after, pings=pings)
                 statements = [statement(cause) for statement in also]
                 await self._owed.freeze([entry], statements)
             if not is_settled(entry):
@@ -67,22 +58,21 @@ class Beside:
 
     def txn(self, kind: OutboxKind, key: str) -> str:
         """The txn id of what `post` sends."""
-        return self._events.beside_txn(kind, key)
+        return self.events.txn(kind, key)
 
     async def rewrite(self, entry: OutboxEntry, key: str, markdown: str) -> None:
         """Edit what `post` sent, for good, once for each `key`."""
         async with self._posting:
             if entry.event_id is None or self._owed.withdrawn or _says(entry, markdown):
                 return
-            update = self._events.update(entry.kind, key, entry.event_id, markdown)
+            update = self.events.update(entry.kind, key, entry.event_id, markdown)
             if self._owed.known(update.txn_id) is None:
                 await self._owed.freeze([update])
                 await self._owed.send(update)
 
     async def rewrite_posted(self, kind: OutboxKind, key: str, markdown: str) -> None:
         """Edit, for good, what `post` sent under a key, if it did."""
-        entry = self._owed.known(self.txn(kind, key))
-        if entry is not None:
+        if (entry := self.posted(kind, key)) is not None:
             await self.rewrite(entry, key, markdown)
 
     async def rewrite_interim(self, entry: OutboxEntry, markdown: str) -> None:
@@ -90,8 +80,8 @@ class Beside:
         if entry.event_id is None or self._owed.withdrawn:
             return
         await self._owed.edit_turn()
-        cause = self._events.interim_txn(entry.txn_id)
-        content = self._events.beside_edit(entry.kind, entry.event_id, cause, markdown)
+        cause = self.events.interim_txn(entry.txn_id)
+        content = self.events.beside_edit(entry.kind, entry.event_id, cause, markdown)
         await self._owed.send_interim(content, cause)
 
     def post_at_end(self, kind: OutboxKind, key: str, markdown: str) -> None:
@@ -99,26 +89,24 @@ class Beside:
         new. Frozen with the reply's end and sent after it."""
         self._closing.append((kind, key, markdown))
 
-    def has_posted(self, kind: OutboxKind, key: str) -> bool:
-        """Whether `post` has sent something under this key."""
-        return self._owed.known(self.txn(kind, key)) is not None
+    def posted(self, kind: OutboxKind, key: str) -> OutboxEntry | None:
+        """What `post` has sent under this key."""
+        return self._owed.known(self.txn(kind, key))
 
     def stands_last(self, kind: OutboxKind, key: str) -> bool:
         """Whether no words of the reply have begun below what `post` sent under this key."""
-        posted = self._owed.known(self.txn(kind, key))
+        posted = self.posted(kind, key)
         return posted is None or all(part.seq < posted.seq for part in self._owed.parts())
 
     def closing(self) -> list[OutboxEntry]:
         """The entries of what is posted at the end."""
-        known = {entry.txn_id: entry for entry in self._owed.entries}
         owed: list[OutboxEntry] = []
         for kind, key, markdown in self._closing:
-            posted = known.get(self.txn(kind, key))
-            if posted is None:
-                owed.append(self._events.beside(kind, key, markdown))
+            if (posted := self.posted(kind, key)) is None:
+                owed.append(self.events.beside(kind, key, markdown))
             elif posted.event_id is not None and not _says(posted, markdown):
-                owed.append(self._events.update(kind, key, posted.event_id, markdown))
-        return [entry for entry in owed if entry.txn_id not in known]
+                owed.append(self.events.update(kind, key, posted.event_id, markdown))
+        return [entry for entry in owed if self._owed.known(entry.txn_id) is None]
 
 
 def _says(entry: OutboxEntry, markdown: str) -> bool:

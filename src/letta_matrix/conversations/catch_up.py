@@ -15,6 +15,7 @@ import structlog
 from mautrix.errors import MatrixRequestError
 
 from letta_matrix.common.parts import part
+from letta_matrix.conversations.audience import ours_in
 from letta_matrix.conversations.dispatcher import Dispatcher
 from letta_matrix.matrix.events import Event, corrected
 from letta_matrix.matrix.intent import Intent
@@ -84,16 +85,13 @@ class CatchUp:
             self._unseen = 0
             newer = await self._meta.get(_NEWER)
             # What happens while the homeserver is away is to be looked for when it is back.
-            if newer is not None and await self._is_here():
+            if newer is not None and await look(self._bot.homeserver) is Presence.HERE:
                 await self._meta.set(_OLDER, newer)
                 await self._meta.set(_NEWER, self._now())
 
     def _now(self) -> str:
         # Compared with when messages were sent, which the homeserver says.
         return str(self._bot.homeserver.clock.now())
-
-    async def _is_here(self) -> bool:
-        return await look(self._bot.homeserver) is Presence.HERE
 
     async def _move_to(self, now: str) -> None:
         await self._meta.set(_OLDER, now)
@@ -129,9 +127,9 @@ class CatchUp:
     async def _missed(self, room_id: str, looker: Intent, since: float) -> list[dict[str, Any]]:
         """A room's events after `since` (a Unix time) that never came, oldest first."""
         owner = self._directory.by_room(room_id)
-        ours = {*self._rooms.ours_in(room_id), *([owner.user_id] if owner is not None else [])}
+        ours = sorted(set(ours_in(room_id, self._directory, self._rooms)))
         # Other agents may write to an agent in its own room.
-        silent = [owner.user_id] if owner is not None else sorted(ours)
+        silent = [owner.user_id] if owner is not None else ours
         missed: list[dict[str, Any]] = []
         until = max(since, looker.homeserver.clock.now() - self._max_age)
         async for page in _pages(room_id, looker, {"not_senders": silent}, until):
@@ -144,7 +142,7 @@ class CatchUp:
         said: list[dict[str, Any]] = []
         if missed:
             until = min(Event(event).sent_at for event in missed)
-            async for page in _pages(room_id, looker, {"senders": sorted(ours)}, until):
+            async for page in _pages(room_id, looker, {"senders": ours}, until):
                 said += page.events
         return unanswered(missed, said)[::-1]
 

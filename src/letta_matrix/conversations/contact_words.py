@@ -5,11 +5,10 @@ from dataclasses import replace
 
 import structlog
 
-from letta_matrix.conversations.replies import Replies
+from letta_matrix.common.parts import part
 from letta_matrix.conversations.speakers import Speaker
 from letta_matrix.portals.keywords import Keyword, keyword_in, told
 from letta_matrix.store.agents import AgentDirectory
-from letta_matrix.store.outbox import Outbox
 from letta_matrix.store.portals import Contact, Portal
 from letta_matrix.store.turns import Outcome, Turn, TurnStatus
 
@@ -19,24 +18,17 @@ _AGAIN = 3_600.0
 """Seconds for which the same question for help is not answered again."""
 
 
+@part
 class ContactWords:
     """Honours them, answers each once and remembers it. `cancel` stops the messages' turns that
     match."""
 
-    def __init__(
-        self,
-        replies: Replies,
-        speaker: Speaker,
-        directory: AgentDirectory,
-        outbox: Outbox,
-        cancel: Callable[[Callable[[Turn], bool]], Awaitable[int]],
-    ) -> None:
-        self._replies = replies
-        self._policy = replies.portals
-        self._speaker = speaker
-        self._directory = directory
-        self._outbox = outbox
-        self._cancel = cancel
+    _speaker: Speaker
+    _directory: AgentDirectory
+    _cancel: Callable[[Callable[[Turn], bool]], Awaitable[int]]
+
+    def __post_init__(self) -> None:
+        self._policy = self._speaker.portals
 
     async def run(self, turn: Turn, *, recovered: bool) -> None:
         """Take it to its end; everything before the answer may be done twice."""
@@ -45,9 +37,8 @@ class ContactWords:
         if agent is None or portal is None or keyword is None:
             await self.give_up(turn)
             return
-        owed = recovered or turn.status is TurnStatus.REPLYING
-        entries = await self._outbox.of_turn(turn.turn_id) if owed else None
-        reply = self._replies.of_agent(turn, agent, entries)
+        entries = await self._speaker.left_of(turn, recovered=recovered)
+        reply = self._speaker.of_agent(turn, agent, entries)
         if turn.status is not TurnStatus.REPLYING:
             if not await self._take(turn, portal, keyword, recovered=recovered):
                 await self.give_up(turn)

@@ -10,10 +10,11 @@ import structlog
 from mautrix.errors import MatrixRequestError
 
 from letta_matrix.common.json_fields import mapping
+from letta_matrix.common.parts import part
 from letta_matrix.config import Config
-from letta_matrix.conversations.horizons import Horizons
 from letta_matrix.conversations.new_turns import sent_at, thread_of
 from letta_matrix.conversations.readable import SAID, quotable
+from letta_matrix.conversations.roster import Roster
 from letta_matrix.matrix.content import BESIDE, MARKER
 from letta_matrix.matrix.events import Event, RawEvent, newest_content
 from letta_matrix.matrix.homeserver import Homeserver, HomeserverUnavailable
@@ -71,26 +72,24 @@ class Context:
         return "".join([f"> {_MARKS[self.in_thread]}\n", *lines, "\n"]) if lines else ""
 
 
+@part
 class Contexts:
     """Reads contexts from the homeserver, as the agent that is to be told: what it may not see,
     what was removed and what came before its invitation is not in them (a thread's root may be),
     nor what came before whoever writes may read the room."""
 
-    def __init__(
-        self, config: Config, homeserver: Homeserver, rooms: Rooms, turns: TurnStore
-    ) -> None:
-        self._config = config
-        self._homeserver = homeserver
-        self._rooms = rooms
-        self._turns = turns
+    _config: Config
+    _homeserver: Homeserver
+    _rooms: Rooms
+    _turns: TurnStore
 
-    async def of(self, turn: Turn, agent: Agent, *, several: bool, horizons: Horizons) -> Context:
+    async def of(self, turn: Turn, agent: Agent, roster: Roster, *, several: bool) -> Context:
         """The context of a turn. `several`: others talk there too, so that an agent misses some
-        of what is said between its turns; `horizons` say what its sender may read."""
+        of what is said between its turns; the `roster` tells what its sender may read."""
         if not turn.thread_id or turn.hops:
             return Context()
         intent = self._homeserver.acting_as(agent.user_id)
-        horizon = await horizons.of(turn.room_id, turn.sender, agent.user_id)
+        horizon = await roster.readable_since(turn.room_id, turn.sender, agent.user_id)
         try:
             async with asyncio.timeout(_PATIENCE):
                 if turn.thread_id == turn.event_id:
@@ -154,15 +153,13 @@ class Contexts:
         ]
 
     def _may_speak(self, event: RawEvent) -> bool:
-        sender = str(event.get("sender"))
-        return self._is_ours(sender) or self._config.role_of(sender) != "block"
+        return self._is_by_us(event) or self._config.role_of(str(event.get("sender"))) != "block"
 
     def _speaks(self, event: RawEvent) -> bool:
-        is_ours = self._is_ours(str(event.get("sender")))
-        return not Event(event).is_edit and bool(quotable(event, is_ours=is_ours))
+        return not Event(event).is_edit and bool(quotable(event, is_ours=self._is_by_us(event)))
 
-    def _is_ours(self, user_id: str) -> bool:
-        return is_ours(user_id, self._config.bot_user_id)
+    def _is_by_us(self, event: RawEvent) -> bool:
+        return is_ours(str(event.get("sender")), self._config.bot_user_id)
 
 
 def _goes_on(page: Page, since: float) -> bool:

@@ -11,16 +11,15 @@ from typing import Any
 import structlog
 
 from letta_matrix.common import clock
-from letta_matrix.common.json_fields import mapping
-from letta_matrix.conversations.amending import amending_entry
+from letta_matrix.common.parts import part
 from letta_matrix.conversations.answers import Answers
 from letta_matrix.conversations.audience import NOTHING, Refers
 from letta_matrix.conversations.loops import Loops
-from letta_matrix.conversations.new_turns import sent_at
+from letta_matrix.conversations.new_turns import entry_for, sent_at
 from letta_matrix.conversations.openings import Openings, keeping, kept_refers
 from letta_matrix.conversations.routing import Router
-from letta_matrix.conversations.tries import Runner
-from letta_matrix.conversations.turn_queues import TurnQueues
+from letta_matrix.conversations.turn_queues import Runner, TurnQueues
+from letta_matrix.matrix.events import Event, RawEvent
 from letta_matrix.store.amendments import Amended, Amendment
 from letta_matrix.store.database import StoreUnavailable
 from letta_matrix.store.inbox import Inbox, InboxEntry, InboxState
@@ -36,11 +35,7 @@ _PATIENCE = 2.0
 are routed by what is known."""
 
 
-async def _unknown(_event: Mapping[str, Any], _until: float) -> Refers:
-    """For a dispatcher that routes by the event alone."""
-    return NOTHING
-
-
+@part
 class Dispatcher:
     """Admits transactions and lets the turns they bring run in their `queues`: at each place one by
     one in order of arrival, different places side by side, commands beside them all.
@@ -49,43 +44,29 @@ class Dispatcher:
     is stored; `arrived` hears of every event once it is stored; `room_changed` hears of rooms
     whose members, name or readers are others now; `amended` of turns whose messages were edited or
     redacted, `queued` of turns that come to wait behind another; `refers` finds, until a time of
-    the loop's clock, what an event refers to, `loops` ends talks with programs; `learn` is shown
-    each event before it is routed.
+    the loop's clock, what an event refers to; `learn` is shown each event before it is routed.
     """
 
-    def __init__(
-        self,
-        router: Router,
-        answers: Answers,
-        inbox: Inbox,
-        turns: TurnStore,
-        rooms: Rooms,
-        runners: Mapping[TurnKind, Runner],
-        takes: Callable[[Mapping[str, Any]], Callable[[], None] | None] = lambda _: None,
-        arrived: Callable[[Mapping[str, Any]], None] = lambda _: None,
-        room_changed: Callable[[str], None] = lambda _: None,
-        amended: Callable[[Amended], None] = lambda _: None,
-        queued: Callable[[Turn], None] = lambda _: None,
-        refers: Callable[[Mapping[str, Any], float], Awaitable[Refers]] = _unknown,
-        loops: Loops | None = None,
-        learn: Callable[[Mapping[str, Any]], Awaitable[None]] | None = None,
-    ) -> None:
-        self._router = router
-        self._answers = answers
-        self._inbox = inbox
-        self._turns = turns
-        self._rooms = rooms
-        self._takes = takes
-        self._arrived = arrived
-        self._room_changed = room_changed
-        self._amended = amended
+    _router: Router
+    _answers: Answers
+    _loops: Loops
+    _inbox: Inbox
+    _turns: TurnStore
+    _rooms: Rooms
+    runners: Mapping[TurnKind, Runner]
+    takes: Callable[[RawEvent], Callable[[], None] | None]
+    arrived: Callable[[RawEvent], None]
+    room_changed: Callable[[str], None]
+    amended: Callable[[Amended], None]
+    queued: Callable[[Turn], None]
+    refers: Callable[[RawEvent, float], Awaitable[Refers]]
+    learn: Callable[[RawEvent], Awaitable[None]]
+
+    def __post_init__(self) -> None:
         self._openings = Openings()
         self._admitting = asyncio.Lock()
-        self._refers = refers
-        self._loops = loops
-        self._learn = learn
         self.counters: Counter[str] = Counter()
-        self.queues = TurnQueues(runners, self.counters, queued, self._ended)
+        self.queues = TurnQueues(self.runners, self.counters, self.queued, self._ended)
 
     async def recover(self) -> None:
         """Take up every turn an earlier process left unfinished. Call before `admit`."""
@@ -111,7 +92,7 @@ class Dispatcher:
         async with self._admitting:
             await self._admit(txn_id, events, missed=missed)
         for event in events:
-            self._arrived(event)
+            self.arrived(event)
 
     async def _admit(self, txn_id: str, events: list[dict[str, Any]], *, missed: bool) -> None:
         taken: list[Callable[[], None]] = []
@@ -171,9 +152,15 @@ class Dispatcher:
         self, room_id: str, history: Sequence[Mapping[str, Any]] = (), agent_id: str | None = None
     ) -> None:
         until = clock.now() + _PATIENCE
-        history = [keeping(event, await self._refers(event, until)) for event in history]
+        history = [keeping(event, await self.refers(event, until)) for event in history]
         meanwhile = self._openings.amendments(room_id)
-        new = await self._inbox.unpark(room_id, self._route_late, history, agent_id, meanwhile)
+        new = await self._inbox.unpark(
+            room_id,
+            lambda event: self._router.route(event, kept_refers(event)),
+            history,
+            agent_id,
+            meanwhile,
+        )
         self.queues.start(new)
 
     async def amend(self, amendment: Amendment) -> None:
@@ -187,11 +174,12 @@ class Dispatcher:
             await asyncio.sleep(3600)
 
     async def _sort(
-        self, event: Mapping[str, Any], taken: list[Callable[[], None]], until: float
+        self, event: RawEvent, taken: list[Callable[[], None]], until: float
     ) -> InboxEntry | None:
         if self._router.is_own(event):
             self.counters["events_own"] += 1
-            self._heard(event)
+            if (agent_id := self._router.agent_of(event)) is not None:
+                self._loops.heard(event, agent_id)
             self._answers.overhear(event)
             return None
         try:
@@ -207,48 +195,35 @@ class Dispatcher:
         return entry
 
     async def _entry(
-        self, event: Mapping[str, Any], taken: list[Callable[[], None]], until: float
+        self, event: RawEvent, taken: list[Callable[[], None]], until: float
     ) -> InboxEntry | None:
         if self._router.portals.is_of_network(event.get("sender")):
             # Of who talks on other networks nothing counts but what the portal policy says.
-            return self._of_network(event)
-        if (answer := self._takes(event)) is not None:
+            if (amending := self._router.amends(event)) is not None:
+                return amending
+            # Nobody of a network is heard in a room that is not known to be a portal yet.
+            unclear = not self._router.portals.is_portal(event.get("room_id"))
+            return self._put_off(self._router.route(event), NOTHING, unclear=unclear)
+        if (answer := self.takes(event)) is not None:
             taken.append(answer)
-            return InboxEntry(
-                str(event["event_id"]), str(event["room_id"]), event, InboxState.ROUTED
-            )
+            return entry_for(event, InboxState.ROUTED)
         entry = await self._answers.read(event, until)
-        amending = amending_entry(event, self._router)
-        if amending is not None:
+        if (amending := self._router.amends(event)) is not None:
             amending.turns = entry.turns if entry is not None else []
             return amending
         if entry is not None:
             # An answer to an event of ours is none to what was said before.
             return entry
-        refers = await self._refers(event, until)
+        refers = await self.refers(event, until)
         return self._put_off(self._router.route(event, refers), refers)
-
-    def _of_network(self, event: Mapping[str, Any]) -> InboxEntry | None:
-        amending = amending_entry(event, self._router)
-        # Nobody of a network is heard in a room that is not known to be a portal yet.
-        unclear = not self._router.portals.is_portal(event.get("room_id"))
-        return amending or self._put_off(self._router.route(event), NOTHING, unclear=unclear)
 
     def _put_off(
         self, entry: InboxEntry | None, refers: Refers, *, unclear: bool = False
     ) -> InboxEntry | None:
-        if self._loops is not None and entry is not None and entry.turns:
+        if entry is not None and entry.turns:
             entry.turns = self._loops.allowed(entry.turns)
             entry.state = entry.state if entry.turns else InboxState.REFUSED
         return entry and self._openings.put_off(entry, refers, unclear=unclear)
-
-    def _heard(self, event: Mapping[str, Any]) -> None:
-        agent_id = self._router.agent_of(event)
-        if self._loops is not None and agent_id is not None:
-            self._loops.heard(event, agent_id)
-
-    def _route_late(self, event: Mapping[str, Any]) -> InboxEntry | None:
-        return self._router.route(event, kept_refers(event))
 
     def _amend(self, amended: Amended, new: Sequence[Turn]) -> None:
         """Tell of an amendment, with the turns as this process has them."""
@@ -261,21 +236,20 @@ class Dispatcher:
                 if amended.amendment.withdrawn and status is TurnStatus.QUEUED:
                     live.outcome = str(Outcome.WITHDRAWN)
         turns = [mine.get(turn.turn_id, turn) for turn in amended.turns]
-        self._amended(replace(amended, turns=turns))
+        self.amended(replace(amended, turns=turns))
 
-    async def _note(self, event: Mapping[str, Any]) -> None:
+    async def _note(self, event: RawEvent) -> None:
         """What an event changes besides the turns it starts."""
         room_id, user_id = event.get("room_id"), event.get("state_key")
-        if self._learn is not None:
-            await self._learn(event)
+        await self.learn(event)
         if event.get("type") not in _CHANGES_ROOM:
             return
         if not isinstance(room_id, str) or not isinstance(user_id, str):
             return
-        membership = mapping(event.get("content")).get("membership")
+        membership = Event(event).membership
         if event.get("type") == "m.room.member" and not self._router.is_ours(user_id):
             await self._rooms.moved(room_id, user_id, is_here=membership == "join")
-        self._room_changed(room_id)
+        self.room_changed(room_id)
         if membership in ("leave", "ban"):
             await self._rooms.left(room_id, user_id, sent_at(event))
 

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 from letta_matrix.conversations.approval_question import Question
 from letta_matrix.conversations.approval_text import AGAIN, outcome, superseded
-from letta_matrix.conversations.kept_approvals import to_the_letter
 from letta_matrix.store.approvals import Approval, ApprovalStatus, ApprovalStore
 from letta_matrix.store.outbox import OutboxKind
 
@@ -57,10 +56,8 @@ class EarlierQuestions:
 
     async def answer_to(self, question: Question, older: Sequence[Approval]) -> Approval | None:
         """What a person has said to the same call. It answers one question, not two."""
-        tool, arguments = question.event.tool, question.event.arguments
         for one in older:
-            is_same = one.tool == tool and to_the_letter(one.arguments, arguments)
-            if is_same and self._untold.pop(one.key, None) is not None:
+            if question.is_same_call(one) and self._untold.pop(one.key, None) is not None:
                 return await self._store.get(one.key)
         return None
 
@@ -85,7 +82,7 @@ class EarlierQuestions:
         reply = question.reply
         of_turn = await self._store.of_turn(reply.turn.turn_id)
         again = [one.key for one in of_turn if one.status is ApprovalStatus.LAPSED]
-        return any(reply.beside.has_posted(OutboxKind.NOTICE, waits(key)) for key in again)
+        return any(reply.beside.posted(OutboxKind.NOTICE, waits(key)) for key in again)
 
 
 def waits(key: str) -> str:

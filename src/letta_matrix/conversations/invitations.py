@@ -1,14 +1,13 @@
 """Invites of our users into rooms: accepted from people who may use agents, else rejected."""
 
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AbstractAsyncContextManager
-from typing import Protocol
+from collections.abc import Awaitable, Callable
 
 import structlog
 from mautrix.errors import MatrixRequestError
 
 from letta_matrix.common.json_fields import Json
 from letta_matrix.common.parts import part
+from letta_matrix.conversations.dispatcher import Dispatcher
 from letta_matrix.conversations.new_turns import sent_at
 from letta_matrix.matrix.errors import is_refusal, refusal
 from letta_matrix.matrix.events import corrected
@@ -25,20 +24,6 @@ _PAGE, _MOST = 50, 1_000
 """Events asked for at once, and looked through in all for what was said since an invite."""
 
 
-class Opener(Protocol):
-    """Lets in what was said in a room before it was joined, and what came meanwhile."""
-
-    def opening(self, room_id: str) -> AbstractAsyncContextManager[None]:
-        """What arrives meanwhile waits, and is taken up at the end."""
-        ...
-
-    async def room_known(
-        self, room_id: str, history: Sequence[Json] = (), agent_id: str | None = None
-    ) -> None:
-        """Take up what was said, oldest first, since an agent ("": the bot) was invited."""
-        ...
-
-
 @part
 class Invitations:
     """Runs the turns of invites: the invited user joins, and what it is there for is kept. What
@@ -53,12 +38,12 @@ class Invitations:
     _rooms: Rooms
     _turns: TurnStore
     _may_invite: Callable[[str, str], bool]
-    _opener: Opener
+    _dispatcher: Dispatcher
     _outbox: Outbox
     _max_age: float
-    _bot_user_id: str = ""
-    _entered: Callable[[Turn, Intent], Awaitable[None]] | None = None
-    _look: Callable[[str, str], Awaitable[None]] | None = None
+    _bot_user_id: str
+    _entered: Callable[[Turn, Intent], Awaitable[None]]
+    _look: Callable[[str, str], Awaitable[None]]
 
     async def run(self, turn: Turn, *, recovered: bool) -> None:
         """Join the room, or leave it; an invite that has been taken back is let go."""
@@ -79,20 +64,18 @@ class Invitations:
             log.info("invite not taken", user=user_id, room=turn.room_id, reason=refusal(error))
             await self._turns.finish(turn, Outcome.FAILED)
             return
-        async with self._opener.opening(turn.room_id):
+        async with self._dispatcher.opening(turn.room_id):
             history = await _said_since(turn, intent)
-            if self._look is not None:
-                # Before the room is known: what cannot be looked at yet is not to be heard as if
-                # it were no portal.
-                await self._look(turn.room_id, user_id)
+            # Before the room is known: what cannot be looked at yet is not to be heard as if it
+            # were no portal.
+            await self._look(turn.room_id, user_id)
             people = self._rooms.people_in(turn.room_id) or ()
             await self._rooms.joined(
                 turn.room_id, user_id, direct=len(people) <= 1, since=turn.sent_at
             )
-            await self._opener.room_known(turn.room_id, history, turn.agent_id)
+            await self._dispatcher.room_known(turn.room_id, history, turn.agent_id)
         await self._finish_answers(turn.room_id, intent)
-        if self._entered is not None:
-            await self._entered(turn, intent)
+        await self._entered(turn, intent)
         log.info("invite taken", user=user_id, room=turn.room_id, by=turn.sender)
         await self._turns.finish(turn, Outcome.ANSWERED)
 

@@ -3,24 +3,16 @@
 import asyncio
 import time
 from collections.abc import Callable, Sequence
-from typing import Protocol
 
 from letta_matrix.common.parts import part
 from letta_matrix.common.waiting import is_set
+from letta_matrix.conversations.turn_queues import TurnQueues
 from letta_matrix.store.places import Place
 from letta_matrix.store.turns import Turn, TurnKind, TurnStatus, TurnStore
 
 _MOST_WAITED = 10_000
 _MOST = 20
 """Messages asked about at once."""
-
-
-class Queues(Protocol):
-    """The turns of this process."""
-
-    def behind(self, turn: Turn) -> list[Turn]:
-        """Those that wait behind one that runs."""
-        ...
 
 
 @part
@@ -30,7 +22,7 @@ class Joining:
     the window of a room where words are joined too, None for others."""
 
     _turns: TurnStore
-    _queues: Queues
+    _queues: TurnQueues
     _window: float
     _now: Callable[[], float] = time.time
     _of_words: Callable[[str], float | None] = lambda _: None
@@ -52,8 +44,7 @@ class Joining:
     async def complete(self, turn: Turn) -> None:
         """Give a person who has sent a file alone the time to send what belongs to it, and where
         words are joined too, whoever writes the time to write more."""
-        words = self._of_words(turn.room_id)
-        window = self._window if words is None else words
+        window, words = self._rule(turn)
         if window <= 0 or not _is_fresh(turn):
             return
         awaited = self._awaited[turn.place] = asyncio.Event()
@@ -64,7 +55,7 @@ class Joining:
                 left = together[-1].sent_at + window - self._now()
                 # A homeserver's clock may be wrong.
                 left = min(left, window)
-                is_whole = words is None and any(one.prompt for one in together)
+                is_whole = not words and any(one.prompt for one in together)
                 if is_whole or left <= 0 or turn.outcome is not None:
                     return
                 if not await is_set(awaited, left):
@@ -95,10 +86,14 @@ class Joining:
         return self._behind(turn)
 
     def _behind(self, turn: Turn) -> list[Turn]:
-        words = self._of_words(turn.room_id)
-        window = self._window if words is None else words
+        window, words = self._rule(turn)
         behind = self._queues.behind(turn)
-        return joined(turn, behind, window, words=words is not None) if window > 0 else []
+        return joined(turn, behind, window, words=words) if window > 0 else []
+
+    def _rule(self, turn: Turn) -> tuple[float, bool]:
+        """The window where a turn is, and whether words are joined there too."""
+        of_words = self._of_words(turn.room_id)
+        return (self._window, False) if of_words is None else (of_words, True)
 
 
 def joined(turn: Turn, behind: Sequence[Turn], window: float, *, words: bool = False) -> list[Turn]:

@@ -1,16 +1,24 @@
 """What a turn's events become in its room: text, tools in use, questions."""
 
-from collections.abc import AsyncGenerator
-from dataclasses import dataclass
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable
+from dataclasses import dataclass, field
 
+import structlog
+from mautrix.errors import MatrixRequestError
+
+from letta_matrix.common import clock
+from letta_matrix.common.parts import part
+from letta_matrix.common.tasks import Tasks
+from letta_matrix.common.waiting import is_set
 from letta_matrix.conversations import notices
 from letta_matrix.conversations.activity import Activity
 from letta_matrix.conversations.approvals import Approvals
-from letta_matrix.conversations.attention import Attention
-from letta_matrix.conversations.models import Models
 from letta_matrix.conversations.reply import Notice, Reply
 from letta_matrix.conversations.reply_text import ReplyText
 from letta_matrix.conversations.watchdog import Watchdog
+from letta_matrix.matrix.homeserver import HomeserverUnavailable
+from letta_matrix.matrix.intent import Intent
 from letta_matrix.runtimes.faults import RuntimeUnavailable
 from letta_matrix.runtimes.protocol import (
     AgentRuntime,
@@ -27,11 +35,90 @@ from letta_matrix.runtimes.protocol import (
     TurnRequest,
     TurnStarted,
 )
+from letta_matrix.store.agents import Agent
 from letta_matrix.store.outbox import OutboxKind
-from letta_matrix.store.turns import Outcome
+from letta_matrix.store.turns import Outcome, Turn
+
+log = structlog.get_logger()
+
+_FAILS_FOR = 900.0
+"""Seconds after which a failure that nobody has met again is told no more."""
+
+_DELAY = 0.25
+"""Seconds before anything is shown: words that are there by then say it better, and the
+homeserver is spared three requests. Longer where it is slow."""
+
+_TYPING_MS = 30_000
+_REFRESH = 20.0
 
 RETRIED = "retried"
 """The key of the word that says that the model failed and is asked again."""
+
+
+@part
+class Attention:
+    """Shows one event as read and the agent as typing, from `begin()` to `end()`.
+
+    Neither waits nor fails; what is under way is kept in `background` until it has tidied up.
+    """
+
+    _intent: Intent
+    _room_id: str
+    _event_id: str
+    _background: Tasks
+    _over: asyncio.Event | None = None
+
+    def begin(self) -> None:
+        if self._over is None:
+            self._over = asyncio.Event()
+            self._background.start(self._show(self._over))
+
+    def end(self) -> None:
+        if self._over is not None:
+            self._over.set()
+
+    async def _show(self, over: asyncio.Event) -> None:
+        if await is_set(over, _DELAY * self._intent.homeserver.pacer.stretch):
+            return
+        # Each by itself: where one is refused the other is shown.
+        receipt = self._intent.read_receipt(self._room_id, self._event_id)
+        await asyncio.gather(self._quietly(receipt), self._quietly(self._type_until(over)))
+
+    async def _quietly(self, showing: Awaitable[None]) -> None:
+        try:
+            await showing
+        except (MatrixRequestError, HomeserverUnavailable) as error:
+            log.debug("receipt or typing not shown", room=self._room_id, reason=str(error))
+        except Exception as error:
+            log.error("showing receipt or typing failed", room=self._room_id, exc_info=error)
+
+    async def _type_until(self, over: asyncio.Event) -> None:
+        while not over.is_set():
+            await self._intent.typing(self._room_id, _TYPING_MS)
+            await is_set(over, _REFRESH)
+        await self._intent.typing(self._room_id, 0)
+
+
+class Models:
+    """Remembers of each agent whether its model failed last."""
+
+    def __init__(self) -> None:
+        # Why, in a line, and when.
+        self._failures: dict[str, tuple[str, float]] = {}
+
+    def failed(self, agent_id: str, reason: str) -> None:
+        """An agent's model failed, whether or not it is asked again."""
+        self._failures[agent_id] = reason, clock.now()
+
+    def answered(self, agent_id: str) -> None:
+        """It has answered."""
+        self._failures.pop(agent_id, None)
+
+    @property
+    def failing(self) -> dict[str, str]:
+        """Why models failed in the last quarter of an hour, by agent id, the latest last."""
+        latest_last = sorted(self._failures.items(), key=lambda one: one[1][1])
+        return {who: why for who, (why, at) in latest_last if clock.now() - at < _FAILS_FOR}
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,24 +130,42 @@ class End:
     outcome: Outcome = Outcome.ANSWERED
 
 
+@dataclass(slots=True)
+class Run:
+    """A turn that is being run in this process, and those that are asked with it."""
+
+    turn: Turn
+    agent: Agent
+    reply: Reply
+    watchdog: Watchdog
+    activity: Activity
+    cancelled: asyncio.Event = field(default_factory=asyncio.Event)
+    told: bool = True
+    joined: list[Turn] = field(default_factory=list[Turn])
+    again: bool = False
+    asked_of: list[float | None] = field(default_factory=list[float | None])
+
+    def amended(self) -> list[float | None]:
+        """When each of the messages was last edited or redacted."""
+        return [one.amended_at for one in (self.turn, *self.joined)]
+
+
 @dataclass(frozen=True, slots=True)
 class Listener:
-    """Shows one run of a turn."""
+    """Shows what comes of asking once for a run."""
 
     request: TurnRequest
     runtime: AgentRuntime
-    reply: Reply
+    run: Run
     text: ReplyText
     attention: Attention
-    activity: Activity
     approvals: Approvals
-    watchdog: Watchdog
     models: Models
 
     async def listen(self, events: AsyncGenerator[TurnEvent]) -> End:
         """Follow the events to the last. Raises RuntimeUnavailable if that is missing."""
         async for event in events:
-            self.watchdog.heard()
+            self.run.watchdog.heard()
             if isinstance(event, TurnFinished):
                 self._learn(event)
                 return finished(event, self.text.end(), sure=self.runtime.capabilities.cancel)
@@ -68,33 +173,34 @@ class Listener:
         raise RuntimeUnavailable("the runtime's stream ended before the turn did")
 
     async def _show(self, event: TurnEvent) -> None:
+        reply, agent_id = self.run.reply, self.request.agent_id
         match event:
             case TextDelta():
-                self.models.answered(self.request.agent_id)
+                self.models.answered(agent_id)
                 self.attention.end()
-                self.reply.show(self.text.add(event))
+                reply.show(self.text.add(event))
             case TextEnded():
-                self.reply.show(self.text.end())
-                self.reply.text_ended()
+                reply.show(self.text.end())
+                reply.text_ended()
             case TurnStarted(run_id=run_id, anew=anew):
                 if anew:
-                    self.approvals.begun_anew(self.reply.turn)
+                    self.approvals.begun_anew(self.run.turn)
                 self.attention.begin()
-                self.reply.ran(run_id)
+                reply.ran(run_id)
             case ApprovalRequested():
                 self.attention.end()
                 # Nothing of what was said before the question is held back behind it.
-                self.reply.show(self.text.end())
-                await self.approvals.requested(event, self.request, self.runtime, self.reply)
+                reply.show(self.text.end())
+                await self.approvals.requested(event, self.request, self.runtime, reply)
             case ToolStarted():
-                self.activity.started(event)
+                self.run.activity.started(event)
             case ToolReturned():
-                self.activity.returned(event)
+                self.run.activity.returned(event)
             case ModelRetried(reason=reason):
-                self.models.failed(self.request.agent_id, reason)
-                await self.reply.beside.post(OutboxKind.OFFER, RETRIED, notices.retried(reason))
+                self.models.failed(agent_id, reason)
+                await reply.beside.post(OutboxKind.OFFER, RETRIED, notices.retried(reason))
             case ImagesDropped(reason=reason):
-                await self.reply.beside.notify("images", notices.not_shown(reason))
+                await reply.beside.notify("images", notices.not_shown(reason))
             case _:
                 pass
 

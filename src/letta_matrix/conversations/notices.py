@@ -1,5 +1,7 @@
 """What an agent says about a turn that went wrong: short, and something can be done about it."""
 
+from letta_matrix.matrix.content import text_content
+from letta_matrix.matrix.intent import Intent
 from letta_matrix.matrix.reactions import ASK_AGAIN
 from letta_matrix.matrix.verbatim import inline_code
 
@@ -32,6 +34,15 @@ LOOP = (
 LEFT_BEHIND = (
     "This room was replaced, and I was not let into the new one. Invite me there, and we go on."
 )
+
+_AGAIN = f"React with {ASK_AGAIN} to this message to ask me again."
+
+
+async def say(intent: Intent, room_id: str, text: str, cause: str, **about: str) -> None:
+    """Say something that belongs to no reply, once for each `cause` (a txn id); `about` stands in
+    its marker. Raises MatrixRequestError and HomeserverUnavailable."""
+    content = text_content(text, marker={**about, "txn": cause}, msgtype="m.notice")
+    await intent.send(room_id, "m.room.message", content, cause, give_up_after=60, look_first=True)
 
 
 def encrypted(instead: str) -> str:
@@ -74,8 +85,7 @@ def expired(hours: float) -> str:
 
 
 def failed(reason: str) -> str:
-    again = f"React with {ASK_AGAIN} to this message to ask me again."
-    return f"I could not finish: {_sentence(reason)} {again}"
+    return f"I could not finish: {_sentence(reason)} {_AGAIN}"
 
 
 def retried(reason: str) -> str:
@@ -91,10 +101,7 @@ def refused(reason: str) -> str:
 
 def lost(reason: str, *, tools_started: bool) -> str:
     why = "A tool may have run, so I did not start over" if tools_started else "I tried it twice"
-    return (
-        f"I lost track of this while working on it ({reason.rstrip('.')}). {why}. "
-        f"React with {ASK_AGAIN} to this message to ask me again."
-    )
+    return f"I lost track of this while working on it ({reason.rstrip('.')}). {why}. {_AGAIN}"
 
 
 def silent(minutes: float) -> str:

@@ -2,8 +2,8 @@
 
 from collections.abc import Callable, Sequence
 
-from letta_matrix.conversations.breaks import Break
 from letta_matrix.conversations.reply import Notice, Reply
+from letta_matrix.conversations.reply_text import Break
 from letta_matrix.matrix.intent import Intent
 from letta_matrix.store.outbox import Outbox, OutboxEntry
 from letta_matrix.store.turns import Outcome, Turn
@@ -46,10 +46,6 @@ class PortalReply(Reply):
     ) -> None:
         """Fix the reply's end. What ended with a word beside it is no final text."""
         await super().freeze("" if notice is not None else text, notice, outcome)
-
-    async def whole(self, markdown: str) -> list[OutboxEntry]:
-        """The entries of a reply that is complete from the start."""
-        return await self._final_entries(markdown)
 
     async def _break_off(self) -> Break:
         # A question is asked elsewhere, and ends nothing here.

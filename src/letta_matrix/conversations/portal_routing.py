@@ -7,11 +7,11 @@ from typing import Any
 import structlog
 
 from letta_matrix.common.json_fields import mapping
+from letta_matrix.common.parts import part
 from letta_matrix.config import Config
 from letta_matrix.conversations.new_turns import command_line, command_turn, new_turn, sent_at
-from letta_matrix.matrix.content import MARKER
+from letta_matrix.matrix.events import Event
 from letta_matrix.portals.policy import PortalPolicy
-from letta_matrix.store.agents import AgentDirectory
 from letta_matrix.store.rooms import Rooms
 from letta_matrix.store.turns import Turn, TurnKind
 
@@ -20,17 +20,14 @@ log = structlog.get_logger()
 _FOR_US = re.compile(r"!(?:letta|portal)(?:\s|\Z)", re.IGNORECASE)
 
 
+@part
 class PortalRouting:
     """Users of bridges are heard in portals alone, and there by the `policy`. People only give
     commands there: what they write goes out to the network, and is for nobody here."""
 
-    def __init__(
-        self, config: Config, policy: PortalPolicy, directory: AgentDirectory, rooms: Rooms
-    ) -> None:
-        self._config = config
-        self._policy = policy
-        self._directory = directory
-        self._rooms = rooms
+    _config: Config
+    _policy: PortalPolicy
+    _rooms: Rooms
 
     def is_of_network(self, user_id: object) -> bool:
         """Whether somebody is a user of a bridge: its bot, or of another network."""
@@ -47,7 +44,7 @@ class PortalRouting:
         """The id of the agent for whom a line has sent an event."""
         if not self.is_line(str(event.get("sender"))):
             return None
-        agent_id = mapping(mapping(event.get("content")).get(MARKER)).get("agent_id")
+        agent_id = Event(event).marker.get("agent_id")
         return agent_id if isinstance(agent_id, str) and agent_id else None
 
     def may_invite(self, sender: str, invited: str) -> bool | None:

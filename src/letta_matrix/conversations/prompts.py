@@ -20,8 +20,7 @@ from letta_matrix.conversations.attachments import (
 from letta_matrix.conversations.context import Context, Contexts
 from letta_matrix.conversations.imitated_notes import blunt_notes
 from letta_matrix.conversations.imitations import quote_imitations
-from letta_matrix.conversations.looks import looks
-from letta_matrix.conversations.names import plain_name
+from letta_matrix.conversations.looks import looks, plain_name
 from letta_matrix.conversations.new_turns import sent_at
 from letta_matrix.conversations.readable import attachment_of, files_of, quotable
 from letta_matrix.conversations.roster import Roster
@@ -100,7 +99,9 @@ class Prompts:
                 )
             ),
         )
-        several = len(self._people(members, agent) | {turn.sender}) > 1
+        # Everybody an agent may hear in a room: persons, and other agents.
+        people = {user for user in members if user != agent.user_id and self._speaks(user)}
+        several = len(people | {turn.sender}) > 1
         # Whose words these are must show where it is not known who else is there.
         told = several or not members
         context, replied_to = await asyncio.gather(
@@ -126,10 +127,6 @@ class Prompts:
         words = with_names(words, self._names(members))
         return "\n\n".join(part for part in (words, *(file.text for file in files)) if part)
 
-    def _people(self, members: Members, agent: Agent) -> set[str]:
-        """Everybody an agent may hear in a room: persons, and other agents."""
-        return {user for user in members if user != agent.user_id and self._speaks(user)}
-
     def _speaks(self, user_id: str) -> bool:
         other = self._directory.by_user(user_id)
         if other is not None:
@@ -151,8 +148,7 @@ class Prompts:
     async def _context(self, turn: Turn, agent: Agent, several: bool) -> Context:
         if self._contexts is None:
             return Context()
-        horizons = self.roster.horizons
-        return await self._contexts.of(turn, agent, several=several, horizons=horizons)
+        return await self._contexts.of(turn, agent, self.roster, several=several)
 
     async def _replied_to(self, turn: Turn, agent: Agent) -> RawEvent | None:
         if turn.reply_to is None:
@@ -166,8 +162,8 @@ class Prompts:
             return None
         if event.get("sender") != turn.sender:
             # The agent sees more than later guests do, and would tell them.
-            horizon = await self.roster.horizons.of(turn.room_id, turn.sender, agent.user_id)
-            if sent_at(event) < horizon:
+            since = await self.roster.readable_since(turn.room_id, turn.sender, agent.user_id)
+            if sent_at(event) < since:
                 log.info("a quoted message is not for who quotes it", turn=turn.turn_id)
                 return None
         return event

@@ -5,7 +5,7 @@ from typing import Any
 
 from letta_matrix.common.json_fields import items, mapping
 from letta_matrix.conversations.attachments import caption
-from letta_matrix.conversations.names import plain_name
+from letta_matrix.conversations.looks import plain_name
 from letta_matrix.matrix.content import BESIDE, CURSOR, LIVE, MARKER, without_reply_fallback
 from letta_matrix.matrix.events import Event, newest_content
 from letta_matrix.matrix.formatting import clean_text

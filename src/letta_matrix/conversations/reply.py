@@ -11,10 +11,15 @@ from letta_matrix.common import clock
 from letta_matrix.common.waiting import is_set
 from letta_matrix.conversations import notices
 from letta_matrix.conversations.beside import Beside
-from letta_matrix.conversations.breaks import Break
-from letta_matrix.conversations.first_words import FIRST_WORDS, are_enough, say_something
 from letta_matrix.conversations.reply_events import ReplyEvents
 from letta_matrix.conversations.reply_outbox import ReplyOutbox
+from letta_matrix.conversations.reply_text import (
+    FIRST_WORDS,
+    Break,
+    are_enough,
+    last_break,
+    say_something,
+)
 from letta_matrix.matrix.content import CURSOR
 from letta_matrix.matrix.events import newest_content
 from letta_matrix.matrix.intent import Intent
@@ -58,16 +63,16 @@ class Reply:
         entries: list[OutboxEntry] | None = None,
         aside: tuple[Intent, str] | None = None,
     ) -> None:
-        self._turn = turn
+        self.turn = turn
         self.intent = intent
         self._edit_interval = edit_interval
         # What is not its text may be said by somebody else, elsewhere.
         self.aside, room_id = aside or (intent, turn.room_id)
         self._owed = ReplyOutbox(turn, intent, outbox, entries or [], self.aside)
         self.events = ReplyEvents(turn, intent.user_id, self._owed.entries)
-        self._text = ""
+        self.text = ""
         # Where in the text, and with which part, what follows the last question begins.
-        self._break, self._first = _last_break(self._owed.entries)
+        self._break, self._first = last_break(self._owed.entries)
         self._shown: dict[int, tuple[str, bool]] = {}
         self._changed = asyncio.Event()
         self._text_ended = asyncio.Event()
@@ -81,17 +86,9 @@ class Reply:
             self._words = self.events.elsewhere(self.aside.user_id, room_id, about)
         self.beside = Beside(self._words, self._owed, self._break_off)
 
-    @property
-    def turn(self) -> Turn:
-        return self._turn
-
     def ran(self, run_id: str) -> None:
         """Name the runtime's run in the events to come."""
         self.events.run_id = run_id or self.events.run_id
-
-    @property
-    def text(self) -> str:
-        return self._text
 
     def show(self, text: str) -> None:
         """Let the reply be `text` for now."""
@@ -103,9 +100,9 @@ class Reply:
 
     def _keep(self, text: str) -> bool:
         # A turn that is followed again tells its text from the start.
-        if len(text) < len(self._text) and self._text.startswith(text):
+        if len(text) < len(self.text) and self.text.startswith(text):
             return False
-        self._text = text
+        self.text = text
         return True
 
     def text_ended(self) -> None:
@@ -153,8 +150,7 @@ class Reply:
             kind = OutboxKind.OFFER if notice.offer else OutboxKind.NOTICE
             owed.append(self._words.last_words(kind, notice.text))
         owed += self.beside.closing()
-        whole = self._shown_whole(owed)
-        await self._owed.complete(owed, outcome, whole)
+        await self._owed.freeze(owed, self._shown_whole(owed), outcome)
 
     async def deliver(self) -> dict[str, str]:
         """Send what is owed, in order; returns event ids by txn id, not yet recorded."""
@@ -168,7 +164,7 @@ class Reply:
                 self._growing.cancel()
             (result,) = await asyncio.gather(self._growing, return_exceptions=True)
             if not isinstance(result, asyncio.CancelledError):
-                log.warning("a reply stopped growing", turn=self._turn.turn_id, error=repr(result))
+                log.warning("a reply stopped growing", turn=self.turn.turn_id, error=repr(result))
             self._growing = None
 
     async def _break_off(self) -> Break:
@@ -177,7 +173,7 @@ class Reply:
         try:
             await self.stop()
             await self._owed.settle()
-            text = self._text
+            text = self.text
             if section := self._section(text, ended=True):
                 owed = await self._final_entries(section)
                 await self._owed.freeze(owed, self._shown_whole(owed))
@@ -201,7 +197,7 @@ class Reply:
 
     def _grow_if_needed(self) -> None:
         idle = self._growing is None and not self._breaking
-        if idle and self._section(self._text) and not self._owed.withdrawn:
+        if idle and self._section(self.text) and not self._owed.withdrawn:
             self._growing = asyncio.create_task(self._grow())
 
     async def _grow(self) -> None:
@@ -225,7 +221,7 @@ class Reply:
         since = clock.now()
         await is_set(self._text_ended, _WHOLE_AT_ONCE)
         while not self._text_ended.is_set():
-            said, waited = self._section(self._text), clock.now() - since
+            said, waited = self._section(self.text), clock.now() - since
             if are_enough(said) or (waited >= FIRST_WORDS and say_something(said)):
                 break
             self._changed.clear()
@@ -237,11 +233,11 @@ class Reply:
         self._changed.set()
 
     def _interval(self) -> float:
-        growth = 1 + len(self._text.encode()) / _STRETCH_BYTES
+        growth = 1 + len(self.text.encode()) / _STRETCH_BYTES
         return self._edit_interval * growth * self.intent.homeserver.pacer.stretch
 
     async def _show_now(self) -> None:
-        parts = await self._split(self._section(self._text))
+        parts = await self._split(self._section(self.text))
         live = not self._text_ended.is_set()
         begun, first = len(self._open_parts()), self._first
         if len(parts) > begun:
@@ -308,9 +304,9 @@ class Reply:
         """What an event of ours says, None where it says nothing any more or the homeserver does
         not let us see it."""
         try:
-            event = await self.intent.event(self._turn.room_id, event_id)
+            event = await self.intent.event(self.turn.room_id, event_id)
         except MatrixRequestError as error:
-            log.info("a reply cannot be read", turn=self._turn.turn_id, reason=error.errcode)
+            log.info("a reply cannot be read", turn=self.turn.turn_id, reason=error.errcode)
             return None
         body = newest_content(event).get("body")
         return None if body is None else str(body).removesuffix(CURSOR).strip() or _NO_TEXT
@@ -329,13 +325,3 @@ class Reply:
             for entry in self._open_parts()
             if entry.part in self._shown and entry.part not in finals
         ]
-
-
-def _last_break(entries: list[OutboxEntry]) -> tuple[Break, int]:
-    """Where in the text what follows the last question begins, and with which part."""
-    asked = [entry for entry in entries if entry.kind is OutboxKind.APPROVAL]
-    if not asked:
-        return Break(), 0
-    last = max(asked, key=lambda entry: entry.seq)
-    before = [one for one in entries if one.kind is OutboxKind.MESSAGE and one.seq < last.seq]
-    return Break.of(last), len(before)

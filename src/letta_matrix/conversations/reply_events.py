@@ -4,8 +4,9 @@ import copy
 import itertools
 import time
 from collections.abc import Collection, Iterable, Mapping
+from typing import Any
 
-from letta_matrix.conversations.breaks import AFTER, Break
+from letta_matrix.conversations.reply_text import AFTER, Break
 from letta_matrix.matrix.content import (
     BESIDE,
     MARKER,
@@ -61,10 +62,7 @@ class ReplyEvents:
     def begun(self, part: int, text: str, *, live: bool) -> OutboxEntry:
         """A part as it first appears: what clients notify about, so without a cursor."""
         cause = self.txn("message", part)
-        content = text_content(
-            text, marker=self.marker(cause), live=live, cursor=False, relation=self.relation
-        )
-        return self.entry(OutboxKind.MESSAGE, part, cause, content)
+        return self._said(OutboxKind.MESSAGE, part, cause, text, live=live, cursor=False)
 
     def interim(self, text: str, target: str, cause: str, *, live: bool) -> dict[str, object]:
         """The content of an edit that a later one replaces."""
@@ -76,10 +74,7 @@ class ReplyEvents:
         mentions = named_by_agent(text, self.mentionable)
         if begun is None or begun.event_id is None:
             cause = self.txn("message" if begun is None else "instead", index)
-            content = text_content(
-                text, marker=self.marker(cause), relation=self.relation, mentions=mentions
-            )
-            return self.entry(OutboxKind.MESSAGE, index, cause, content)
+            return self._said(OutboxKind.MESSAGE, index, cause, text, mentions=mentions)
         cause = self.txn("final", index)
         content = edit_content(
             text, target_event_id=begun.event_id, marker=self.marker(cause), mentions=mentions
@@ -88,8 +83,7 @@ class ReplyEvents:
 
     def completed(self, entry: OutboxEntry, text: str) -> dict[str, object]:
         """What a part says once an edit that nobody stored has completed it."""
-        marker = self.marker(entry.txn_id)
-        return text_content(text, marker=marker, relation=self.relation)
+        return text_content(text, marker=self.marker(entry.txn_id), relation=self.relation)
 
     def adopted(self, part: int, entry: OutboxEntry) -> OutboxEntry:
         """A part of an earlier turn's answer, to be edited into one of this."""
@@ -99,12 +93,8 @@ class ReplyEvents:
 
     def last_words(self, kind: OutboxKind, text: str) -> OutboxEntry:
         """The notice that ends a turn."""
-        cause = self.txn("end", str(kind))
-        marker = self.marker(cause) | _offers(kind)
-        content = text_content(
-            self._about + text, marker=marker, msgtype="m.notice", relation=self.relation
-        )
-        return self.entry(kind, 0, cause, content)
+        cause, text = self.txn("end", kind), self._about + text
+        return self._said(kind, 0, cause, text, _offers(kind), msgtype="m.notice")
 
     def beside(
         self,
@@ -117,26 +107,23 @@ class ReplyEvents:
     ) -> OutboxEntry:
         """A word beside the reply, `after` a break of it. One that asks is no notice: clients are
         silent about those."""
-        cause = self.beside_txn(kind, key)
+        cause = self.txn(kind, key)
         told = {AFTER: after.digest} if after and after.digest else {}
         text = self._about + text if kind in (OutboxKind.NOTICE, OutboxKind.OFFER) else text
-        content = text_content(
+        return self._said(
+            kind,
+            after.at if after else 0,
+            cause,
             text,
-            marker={**self.marker(cause), BESIDE: _beside(kind), **_offers(kind), **told},
+            {BESIDE: _beside(kind), **_offers(kind), **told},
             msgtype=_msgtype(kind),
-            relation=self.relation,
             mentions=pings,
             plain=plain_words(text),
         )
-        return self.entry(kind, after.at if after else 0, cause, content)
-
-    def beside_txn(self, kind: OutboxKind, key: str) -> str:
-        """The txn id of a word beside the reply."""
-        return self.txn(str(kind), key)
 
     def update(self, kind: OutboxKind, key: str, target: str, text: str) -> OutboxEntry:
         """The edit that brings a word beside the reply to its end."""
-        cause = self.txn(str(OutboxKind.UPDATE), str(kind), key)
+        cause = self.txn(OutboxKind.UPDATE, kind, key)
         return self.entry(OutboxKind.UPDATE, 0, cause, self.beside_edit(kind, target, cause, text))
 
     def beside_edit(
@@ -157,6 +144,20 @@ class ReplyEvents:
     def split(self, text: str) -> list[str]:
         """A text as parts that fit into an event each."""
         return split(text, measure=edit_measure(self.marker("")))
+
+    def _said(
+        self,
+        kind: OutboxKind,
+        part: int,
+        cause: str,
+        text: str,
+        more: Mapping[str, object] | None = None,
+        **how: Any,
+    ) -> OutboxEntry:
+        """A new event of `text`, with `more` in its marker; `how` is as in `text_content`."""
+        marker = {**self.marker(cause), **(more or {})}
+        content = text_content(text, marker=marker, relation=self.relation, **how)
+        return self.entry(kind, part, cause, content)
 
     @property
     def relation(self) -> dict[str, object] | None:

@@ -27,11 +27,11 @@ class ReplyOutbox:
         intent: Intent,
         outbox: Outbox,
         entries: list[OutboxEntry],
-        aside: Intent | None = None,
+        aside: Intent,
     ) -> None:
         self._turn = turn
         self._intent = intent
-        self._aside = aside or intent
+        self._aside = aside
         self.outbox = outbox
         self.entries = entries
         self.withdrawn = False
@@ -46,16 +46,16 @@ class ReplyOutbox:
         """The parts of the reply's text, as they first appeared."""
         return [entry for entry in self.entries if entry.kind is OutboxKind.MESSAGE]
 
-    async def freeze(self, entries: list[OutboxEntry], also: Sequence[Executable] = ()) -> None:
-        """Store entries before they are sent, with the statements `also`."""
-        await self.outbox.freeze(entries, also=also)
-        self.entries += entries
-
-    async def complete(
-        self, entries: list[OutboxEntry], outcome: Outcome, also: Sequence[Executable]
+    async def freeze(
+        self,
+        entries: list[OutboxEntry],
+        also: Sequence[Executable] = (),
+        ends: Outcome | None = None,
     ) -> None:
-        """Store the last entries: from here on they alone complete the turn."""
-        await self.outbox.freeze(entries, completes=self._turn, outcome=outcome, also=also)
+        """Store entries before they are sent, with the statements `also`. If the turn `ends`, from
+        here on they alone complete it."""
+        outcome, completes = ends or Outcome.ANSWERED, self._turn if ends is not None else None
+        await self.outbox.freeze(entries, completes=completes, outcome=outcome, also=also)
         self.entries += entries
 
     async def settle(self) -> None:

@@ -1,12 +1,17 @@
-"""The text of a turn's reply as it streams in."""
+"""The text of a turn's reply as it streams in: what of it is shown, when there is something to
+show, and where a question breaks it off."""
 
+import hashlib
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from string import Formatter
+from typing import Self
 
+from letta_matrix.matrix.events import Event
 from letta_matrix.runtimes.protocol import TextDelta
+from letta_matrix.store.outbox import OutboxEntry, OutboxKind
 
 MAX_REPLY = 500_000
 """Characters of a reply that count: more than `splitting.split` has room for, which says so."""
@@ -14,6 +19,16 @@ MAX_REPLY = 500_000
 _FIELD = r"[^\n()\[\]{}<>]{0,300}?"
 _LONGEST_ENVELOPE = 1_000
 _SHORTEST_START = 2
+
+AFTER = "after"
+"""Key in a question's marker: the digest of the text before it."""
+
+FIRST_WORDS = 0.3
+"""Seconds after the first of its text that a reply waits at most for a whole clause."""
+
+_CLAUSE = 60
+_SENTENCE = re.compile(r"[.!?:;\u2026][\"')\]*_`]*\s|[\u3002\uff01\uff1f\uff1b\uff1a]|\w[^\n]*\n")
+_WORD = re.compile(r"[^\W_]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,3 +162,53 @@ def _overlap(text: str, needle: str) -> int:
 
 def _paragraphs(parts: Iterable[str]) -> str:
     return "\n\n".join(stripped for part in parts if (stripped := part.strip("\n")))
+
+
+def are_enough(text: str) -> bool:
+    """Whether a text holds at least a clause: the end of a sentence or a line, or 60 characters."""
+    return say_something(text) and (len(text) >= _CLAUSE or bool(_SENTENCE.search(text)))
+
+
+def say_something(text: str) -> bool:
+    """Whether a text has a word, and not only the marks of what is to come."""
+    return bool(_WORD.search(text))
+
+
+@dataclass(frozen=True, slots=True)
+class Break:
+    """The place `at` in a text, and the `digest` of what stands before it ("": not known): a
+    runtime that was asked anew tells another text, in which that place means nothing."""
+
+    at: int = 0
+    digest: str = ""
+
+    @classmethod
+    def after(cls, text: str) -> Self:
+        """The break at the end of a text."""
+        return cls(len(text), _digest(text))
+
+    @classmethod
+    def of(cls, question: OutboxEntry) -> Self:
+        """The break that a question made."""
+        digest = Event({"content": question.content}).marker.get(AFTER)
+        return cls(question.part, digest if isinstance(digest, str) else "")
+
+    def is_in(self, text: str) -> bool:
+        """Whether it is a break of this text."""
+        if len(text) < self.at:
+            return False
+        return not self.digest or _digest(text[: self.at]) == self.digest
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:12]
+
+
+def last_break(entries: list[OutboxEntry]) -> tuple[Break, int]:
+    """Where in the text what follows the last question begins, and with which part."""
+    asked = [entry for entry in entries if entry.kind is OutboxKind.APPROVAL]
+    if not asked:
+        return Break(), 0
+    last = max(asked, key=lambda entry: entry.seq)
+    before = [one for one in entries if one.kind is OutboxKind.MESSAGE and one.seq < last.seq]
+    return Break.of(last), len(before)

@@ -12,8 +12,8 @@ from letta_matrix.common.json_fields import mapping
 from letta_matrix.common.parts import part
 from letta_matrix.config import Config
 from letta_matrix.conversations import notices
+from letta_matrix.conversations.audience import ours_in
 from letta_matrix.conversations.new_turns import are_ids
-from letta_matrix.matrix.content import text_content
 from letta_matrix.matrix.errors import is_refusal, refusal
 from letta_matrix.matrix.homeserver import Homeserver
 from letta_matrix.matrix.identifiers import is_ours, room_alias
@@ -25,10 +25,6 @@ from letta_matrix.store.rooms import Rooms
 from letta_matrix.store.turns import Turn
 
 log = structlog.get_logger()
-
-
-async def _nothing(_: Any) -> None:
-    """Where nobody is interested."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,20 +54,20 @@ class RoomMoves:
     _directory: AgentDirectory
     _rooms: Rooms
     _conversations: ConversationStore
-    _on_room: Callable[[str], Awaitable[None]] = _nothing
-    _leave_space: Callable[[str], Awaitable[None]] = _nothing
-    on_moved: Callable[[list[Agent]], Awaitable[None]] = _nothing
+    _on_room: Callable[[str], Awaitable[None]]
+    _leave_space: Callable[[str], Awaitable[None]]
+    on_moved: Callable[[list[Agent]], Awaitable[None]]
 
     async def follow(self, turn: Turn) -> list[tuple[Intent, str]]:
         """A room says that it was replaced: all of us who are there go along, once for each turn.
         Returns who came into which room. Raises HomeserverUnavailable."""
         followed: list[tuple[Intent, str]] = []
         owner = self._directory.by_room(turn.room_id)
-        ours = sorted(
-            set(self._rooms.ours_in(turn.room_id)) - ({owner.user_id} if owner else set())
-        )
+        ours = set(ours_in(turn.room_id, self._directory, self._rooms))
         # Whose room it is comes last: then it is done.
-        for user_id in [*ours, *([owner.user_id] if owner else [])]:
+        for user_id in sorted(
+            ours, key=lambda one: (owner is not None and one == owner.user_id, one)
+        ):
             intent = self._homeserver.acting_as(user_id)
             try:
                 move = await self._announced(intent, turn)
@@ -89,7 +85,8 @@ class RoomMoves:
         Raises HomeserverUnavailable."""
         try:
             old = _predecessor(await intent.creation(turn.room_id))
-            if old is None or not self._is_in(old, intent.user_id):
+            ours = ours_in(old, self._directory, self._rooms) if old is not None else ()
+            if old is None or intent.user_id not in ours:
                 return
             move = await self._announced(intent, replace(turn, room_id=old))
             if move is not None and move.new == turn.room_id:
@@ -163,7 +160,8 @@ class RoomMoves:
         for user_id in list(self._rooms.ours_in(move.new)):
             if user_id in (ghost.user_id, self._config.bot_user_id):
                 await self._rooms.left(move.new, user_id)
-        await self.on_moved(agents)
+        if self.on_moved is not None:
+            await self.on_moved(agents)
 
     async def _point(self, ghost: Intent, alias: str, room_id: str) -> None:
         if await ghost.resolve_alias(alias) != room_id:
@@ -172,17 +170,8 @@ class RoomMoves:
     async def _stay(self, intent: Intent, turn: Turn) -> None:
         """Say in the old room what is missing."""
         cause = txn_id(turn.event_id, intent.user_id, "left behind")
-        marker = {"turn_id": turn.turn_id, "txn": cause}
-        content = text_content(notices.LEFT_BEHIND, marker=marker, msgtype="m.notice")
-        await intent.send(
-            turn.room_id, "m.room.message", content, cause, give_up_after=60, look_first=True
-        )
-
-    def _is_in(self, room_id: str, user_id: str) -> bool:
-        owner = self._directory.by_room(room_id)
-        return user_id in self._rooms.ours_in(room_id) or (
-            owner is not None and user_id == owner.user_id
-        )
+        text = notices.LEFT_BEHIND
+        await notices.say(intent, turn.room_id, text, cause, turn_id=turn.turn_id)
 
 
 async def _accepted(work: Awaitable[None]) -> bool:

@@ -1,29 +1,31 @@
 """Whose event is it? Pure decisions on one event of the homeserver, without I/O."""
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import replace
-from typing import Any
 
-from letta_matrix.common.json_fields import mapping
 from letta_matrix.common.parts import part
 from letta_matrix.config import Config
-from letta_matrix.conversations.audience import NOTHING, Refers, is_for_a_person, named_of_us
+from letta_matrix.conversations.audience import NOTHING, Refers, is_for_a_person, ours_in
 from letta_matrix.conversations.new_turns import (
     are_ids,
     command_line,
     command_turn,
+    correction,
+    entry_for,
+    is_whole,
     new_turn,
     sent_at,
     thread_of,
 )
 from letta_matrix.conversations.portal_routing import PortalRouting
 from letta_matrix.conversations.readable import read_prompt
-from letta_matrix.matrix.events import Event
+from letta_matrix.matrix.events import Event, RawEvent, redacted, replaced
 from letta_matrix.matrix.identifiers import is_ours
 from letta_matrix.matrix.mentions import mentioned
 from letta_matrix.portals.policy import PortalPolicy
 from letta_matrix.store.agents import Agent, AgentDirectory, AgentStatus
+from letta_matrix.store.amendments import Amendment
 from letta_matrix.store.conversations import ConversationStore
 from letta_matrix.store.inbox import InboxEntry, InboxState
 from letta_matrix.store.places import Place
@@ -45,18 +47,18 @@ class Router:
     _portals: PortalPolicy
 
     def __post_init__(self) -> None:
-        self.portals = PortalRouting(self._config, self._portals, self._directory, self._rooms)
+        self.portals = PortalRouting(self._config, self._portals, self._rooms)
 
     def is_ours(self, user_id: str) -> bool:
         """Whether it is one of our own users."""
         return is_ours(user_id, self._config.bot_user_id)
 
-    def is_own(self, event: Mapping[str, Any]) -> bool:
+    def is_own(self, event: RawEvent) -> bool:
         """Whether one of our own users sent it, and not to prompt another agent."""
         sender = event.get("sender")
         return isinstance(sender, str) and self.is_ours(sender) and not self._prompted(event)
 
-    def agent_of(self, event: Mapping[str, Any]) -> str | None:
+    def agent_of(self, event: RawEvent) -> str | None:
         """The id of the agent that sent an event, None for anybody else."""
         sender = event.get("sender")
         agent = self._directory.by_user(sender) if isinstance(sender, str) else None
@@ -64,7 +66,7 @@ class Router:
 
     def knows(self, room_id: str) -> bool:
         """Whether the room is an agent's, or one of our users was invited into it."""
-        return self._directory.by_room(room_id) is not None or bool(self._rooms.ours_in(room_id))
+        return bool(ours_in(room_id, self._directory, self._rooms))
 
     def may_speak(self, user_id: str) -> bool:
         """Whether a person is permitted to use agents. Users of bridges are no persons."""
@@ -77,13 +79,13 @@ class Router:
         told = self.portals.may_invite(sender, invited)
         return self.may_speak(sender) if told is None else told
 
-    def route(self, event: Mapping[str, Any], refers: Refers = NOTHING) -> InboxEntry | None:
+    def route(self, event: RawEvent, refers: Refers = NOTHING) -> InboxEntry | None:
         """The event with the turns it starts; None for what is no room event. `refers` is what
         it refers to, as far as that is known."""
-        event_id, room_id, sender = event.get("event_id"), event.get("room_id"), event.get("sender")
-        if not are_ids(event_id, room_id, sender):
+        if not is_whole(event):
             return None
-        entry = InboxEntry(str(event_id), str(room_id), event, InboxState.IGNORED)
+        room_id, sender = event["room_id"], event["sender"]
+        entry = entry_for(event, InboxState.IGNORED)
         entry.thread_id = thread_of(event)
         asked = self._prompted(event)
         if asked is not None:
@@ -95,32 +97,52 @@ class Router:
             is_portal = self.portals.is_portal(room_id)
             return entry if is_portal else _routed(entry, self._became(event))
         is_of_network = self.portals.is_of_network(sender)
-        if not is_of_network and not self.may_speak(str(sender)):
+        if not is_of_network and not self.may_speak(sender):
             return entry
         prompt, speaks = read_prompt(event)
         if not speaks:
             return entry
-        if not self.knows(entry.room_id):
+        if not self.knows(room_id):
             entry.state = InboxState.PARKED
             return entry
-        if is_of_network or self.portals.is_portal(entry.room_id):
+        if is_of_network or self.portals.is_portal(room_id):
             return _routed(entry, self.portals.turns_of(event, prompt))
         return _routed(entry, self._addressed(event, prompt, refers))
 
-    def _addressed(
-        self, event: Mapping[str, Any], prompt: str | None, refers: Refers
-    ) -> list[Turn]:
+    def amends(self, event: RawEvent) -> InboxEntry | None:
+        """An edit or a redaction, with what it changes if its target is its sender's own message;
+        None for what is neither."""
+        edit = replaced(event) if event.get("type") == "m.room.message" else None
+        removed = redacted(event)
+        if (edit is None and not are_ids(removed)) or not is_whole(event):
+            return None
+        entry, sender, at = entry_for(event, InboxState.IGNORED), event["sender"], sent_at(event)
+        if edit is None:
+            entry.amends = Amendment(str(removed), entry.room_id, sender, at, withdrawn=True)
+            return entry
+        target, content = edit
+        is_contact = self.portals.is_of_network(sender)
+        if not are_ids(target) or not (is_contact or self.may_speak(sender)):
+            return entry
+        message = {**event, "event_id": target, "content": content}
+        new = correction(message, sender, at)
+        if read_prompt(message)[1] and (new.prompt is not None or new.attachment is not None):
+            entry.amends = new
+            entry.adds = [] if is_contact else self._mentioned_anew(message)
+        return entry
+
+    def _addressed(self, event: RawEvent, prompt: str | None, refers: Refers) -> list[Turn]:
         room_id = str(event["room_id"])
         owner = self._directory.by_room(room_id) or self._alone_with(room_id)
-        line = command_line(prompt or "")
-        if line is None and self._is_for_bot(room_id):
+        line, is_for_bot = command_line(prompt or ""), self._is_for_bot(room_id)
+        if is_for_bot and line is None:
             line = prompt
-        elif line is not None and not self._takes_commands(room_id, prompt or "", owner):
+        elif not (is_for_bot or owner is not None or _FOR_US.match(prompt or "")):
             line = None
         if line is not None:
             agent_id = owner.agent_id if owner is not None else ""
             return [command_turn(event, agent_id, line)]
-        named = self._named(event, owner, refers)
+        named = self._named(event, refers)
         if not named and is_for_a_person(event, self._rooms.people_in(room_id) or (), refers):
             return []
         if owner is None or (named and owner.user_id not in named):
@@ -128,21 +150,16 @@ class Router:
         here = refers.reply_thread if refers.replied_to == owner.user_id else ""
         return self._messages(event, prompt, [owner], thread_of(event) or here)
 
-    def _named(
-        self, event: Mapping[str, Any], owner: Agent | None, refers: Refers
-    ) -> Collection[str]:
-        """Those of our users in a message's room that it is for by name."""
-        ours = set(self._rooms.ours_in(str(event["room_id"])))
-        agents = {*ours, *([owner.user_id] if owner else [])} - {self._config.bot_user_id}
-        return named_of_us(event, agents, ours - agents, refers)
+    def _named(self, event: RawEvent, refers: Refers) -> Collection[str]:
+        """Those of our users in a message's room that it is for: who is mentioned, else the agent
+        whose message it replies to."""
+        ours = set(ours_in(str(event["room_id"]), self._directory, self._rooms))
+        agents = ours - {self._config.bot_user_id}
+        return mentioned(Event(event).content, ours) or agents & {refers.replied_to}
 
     def is_paused(self, agent_id: str, room_id: str) -> bool:
         """Whether an agent is to leave messages of a room unanswered."""
         return self._rooms.settings(agent_id, room_id).paused
-
-    def _takes_commands(self, room_id: str, prompt: str, owner: Agent | None) -> bool:
-        alone = owner is not None or self._is_for_bot(room_id)
-        return alone or _FOR_US.match(prompt) is not None
 
     def _is_for_bot(self, room_id: str) -> bool:
         ours = self._rooms.ours_in(room_id)
@@ -160,7 +177,7 @@ class Router:
 
     def _shared(
         self,
-        event: Mapping[str, Any],
+        event: RawEvent,
         prompt: str | None,
         named: Collection[str],
         refers: Refers,
@@ -181,18 +198,17 @@ class Router:
                 self._conversations.expect(turn.place)
         return turns
 
-    def mentioned_anew(self, message: Mapping[str, Any]) -> list[Turn]:
+    def _mentioned_anew(self, message: RawEvent) -> list[Turn]:
         """The turns that a message starts with those whom it mentions now that it was edited."""
         room_id = str(message["room_id"])
-        ours = {*self._rooms.ours_in(room_id)}
-        if (owner := self._directory.by_room(room_id)) is not None:
-            ours.add(owner.user_id)
-        named = mentioned(mapping(message.get("content")), ours)
+        ours = ours_in(room_id, self._directory, self._rooms)
+        named = mentioned(Event(message).content, ours)
         agents = [agent for user in named if (agent := self._directory.by_user(user)) is not None]
         prompt, _ = read_prompt(message)
         if not agents or command_line(prompt or "") is not None:
             return []
-        own = "" if owner is not None else thread_of(message) or str(message["event_id"])
+        is_home = self._directory.by_room(room_id) is not None
+        own = "" if is_home else thread_of(message) or str(message["event_id"])
         return self._messages(message, prompt, agents, own)
 
     def _talks(self, agent: Agent, room_id: str, thread: str, refers: Refers) -> bool:
@@ -202,7 +218,7 @@ class Router:
 
     def _messages(
         self,
-        event: Mapping[str, Any],
+        event: RawEvent,
         prompt: str | None,
         agents: list[Agent],
         thread: str | None = None,
@@ -216,20 +232,21 @@ class Router:
         ]
         return [_left(one) if self.is_paused(one.agent_id, room_id) else one for one in turns]
 
-    def _invited(self, event: Mapping[str, Any]) -> list[Turn]:
+    def _invited(self, event: RawEvent) -> list[Turn]:
         user_id = event.get("state_key")
-        if mapping(event.get("content")).get("membership") != "invite":
-            return []
-        if not isinstance(user_id, str) or not self.is_ours(user_id):
+        is_invite = Event(event).membership == "invite"
+        if not is_invite or not isinstance(user_id, str) or not self.is_ours(user_id):
             return []
         agent = self._directory.by_user(user_id)
-        is_line = self.portals.is_line(user_id)
-        if agent is None and user_id != self._config.bot_user_id and not is_line:
-            return []
-        if agent is not None and agent.status is AgentStatus.REMOVED:
+        if agent is not None:
+            is_one = agent.status is not AgentStatus.REMOVED
+        else:
+            is_one = user_id == self._config.bot_user_id or self.portals.is_line(user_id)
+        if not is_one:
             return []
         room_id = str(event["room_id"])
-        is_here = user_id in self._rooms.ours_in(room_id) or self._is_own(agent, room_id)
+        is_home = agent is not None and agent.room_id == room_id
+        is_here = is_home or user_id in self._rooms.ours_in(room_id)
         if is_here and not self.may_invite(str(event["sender"]), user_id):
             # Nothing to decline: that would be to leave.
             return []
@@ -237,10 +254,7 @@ class Router:
         turn.kind = TurnKind.INVITE
         return [turn]
 
-    def _is_own(self, agent: Agent | None, room_id: str) -> bool:
-        return agent is not None and agent.room_id == room_id
-
-    def _became(self, event: Mapping[str, Any]) -> list[Turn]:
+    def _became(self, event: RawEvent) -> list[Turn]:
         """The turn of a room that one of us is in, and that is encrypted or replaced now."""
         if event.get("state_key") != "" or not self.knows(str(event["room_id"])):
             return []
@@ -249,7 +263,7 @@ class Router:
         turn.kind = TurnKind.ROOM
         return [turn]
 
-    def _prompted(self, event: Mapping[str, Any]) -> Turn | None:
+    def _prompted(self, event: RawEvent) -> Turn | None:
         """The turn for an agent that another agent, or somebody as the bot, wrote to with
         `message_agent`."""
         marker = Event(event).marker

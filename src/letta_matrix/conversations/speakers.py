@@ -1,48 +1,86 @@
-"""Who of us answers where no agent has been asked anything."""
+"""Makes the replies of turns, as their rooms take them, and brings them to their end."""
 
 from letta_matrix.common.parts import part
 from letta_matrix.config import Config
-from letta_matrix.conversations.replies import Replies
+from letta_matrix.conversations.portal_reply import PortalReply
 from letta_matrix.conversations.reply import Reply
 from letta_matrix.conversations.voices import Voices
+from letta_matrix.matrix.homeserver import Homeserver, HomeserverUnavailable
+from letta_matrix.portals.outgoing import outgoing
+from letta_matrix.portals.policy import PortalPolicy
 from letta_matrix.store.agents import Agent, AgentDirectory, AgentStatus
+from letta_matrix.store.outbox import Outbox, OutboxEntry
 from letta_matrix.store.rooms import Rooms
-from letta_matrix.store.turns import Outcome, Turn, TurnStore
+from letta_matrix.store.turns import Outcome, Turn, TurnStatus, TurnStore
+
+PROFILE = "com.beeper.per_message_profile"
 
 
 @part
 class Speaker:
-    """Says what the bridge itself answers: by the turn's agent, else the bot, else any agent of
-    the room."""
+    """One reply for each turn; in portals they are plain (`PortalReply`)."""
 
     _config: Config
+    _homeserver: Homeserver
     _directory: AgentDirectory
     _rooms: Rooms
     _turns: TurnStore
+    _outbox: Outbox
     _voices: Voices
-    _replies: Replies
+    portals: PortalPolicy
 
     async def reply(self, turn: Turn, *, recovered: bool) -> Reply | None:
-        """What answers a turn; `recovered`: an earlier try may have left something of it. None
-        where nobody is left to speak. Raises StoreUnavailable."""
-        entries = await self._replies.left_of(turn) if recovered else None
-        if (portal := self._replies.portals.portal(turn.room_id)) is not None:
-            agent = self._agent_of(turn) or self._replies.portals.agent_of(portal)
-            return self._replies.of_agent(turn, agent, entries) if agent is not None else None
+        """What the bridge itself answers to a turn: by the turn's agent, else the bot, else any
+        agent of the room; None where nobody is left to speak. Raises StoreUnavailable."""
+        entries = await self.left_of(turn, recovered=recovered)
+        if (portal := self.portals.portal(turn.room_id)) is not None:
+            agent = self._agent_of(turn) or self.portals.agent_of(portal)
+            return self.of_agent(turn, agent, entries) if agent is not None else None
         user_id = self._user_for(turn)
-        return self._replies.of_user(turn, user_id, entries) if user_id is not None else None
+        return self._of_user(turn, user_id, entries) if user_id is not None else None
+
+    async def left_of(self, turn: Turn, *, recovered: bool) -> list[OutboxEntry] | None:
+        """What stands in the outbox of a turn's reply: what is frozen from the start, or was by an
+        earlier try (`recovered`)."""
+        owed = recovered or turn.status is TurnStatus.REPLYING
+        return await self._outbox.of_turn(turn.turn_id) if owed else None
+
+    def of_agent(self, turn: Turn, agent: Agent, entries: list[OutboxEntry] | None) -> Reply:
+        """A reply of an agent, of which `entries` are left. Raises HomeserverUnavailable in a
+        portal while the agent has no room of its own yet."""
+        portal = self.portals.portal(turn.room_id)
+        if portal is None:
+            return self._of_user(turn, agent.user_id, entries)
+        if agent.room_id is None:
+            raise HomeserverUnavailable("the agent's own room is not made yet")
+        voice = self.portals.voice(agent, turn.room_id).user_id
+        settings = self.portals.bridges[portal.name].settings
+        profile: dict[str, object] = {"id": agent.agent_id, "displayname": agent.name}
+        return PortalReply(
+            turn,
+            self._homeserver.acting_as(voice),
+            self._outbox,
+            entries,
+            (self._homeserver.acting_as(agent.user_id), agent.room_id),
+            lambda text: outgoing(text, settings),
+            {PROFILE: profile} if voice != agent.user_id else None,
+        )
 
     async def deliver(self, turn: Turn, reply: Reply) -> None:
         """Send what is owed for a turn and end it; where that may not be said in its room,
         whoever wrote is told. Raises HomeserverUnavailable."""
         sent = await reply.deliver()
-        if reply.is_cut_off and self._replies.portals.portal(turn.room_id) is None:
+        if reply.is_cut_off and self.portals.portal(turn.room_id) is None:
             await self._voices.refused(turn, reply.intent.user_id)
         await self._turns.finish(turn, Outcome.FAILED if reply.refused else None, sent)
 
     async def keep_silent(self, turn: Turn, outcome: Outcome) -> None:
         """End a turn without a word."""
         await self._turns.finish(turn, outcome)
+
+    def _of_user(self, turn: Turn, user_id: str, entries: list[OutboxEntry] | None) -> Reply:
+        intent = self._homeserver.acting_as(user_id)
+        return Reply(turn, intent, self._outbox, self._config.conversations.edit_interval, entries)
 
     def _agent_of(self, turn: Turn) -> Agent | None:
         agent = self._directory.get(turn.agent_id)

@@ -15,7 +15,8 @@ from letta_matrix.common.parts import part
 from letta_matrix.conversations.reply import Reply
 from letta_matrix.matrix.homeserver import Homeserver
 from letta_matrix.runtimes.faults import RuntimeFault
-from letta_matrix.runtimes.protocol import AgentInfo, AgentRuntime, Speech
+from letta_matrix.runtimes.protocol import AgentInfo, AgentRuntime
+from letta_matrix.runtimes.speech import Speech
 from letta_matrix.store.agents import Agent, AgentDirectory, AgentStatus
 from letta_matrix.store.outbox import Outbox, OutboxEntry
 from letta_matrix.store.places import Place

@@ -9,11 +9,10 @@ from typing import Any, NamedTuple, TypeVar
 import structlog
 from mautrix.errors import MatrixRequestError
 
-from letta_matrix.common.json_fields import mapping
 from letta_matrix.common.parts import part
 from letta_matrix.common.tasks import Tasks
-from letta_matrix.conversations.audience import NOTHING, Refers
-from letta_matrix.conversations.new_turns import are_ids, reply_of, thread_of
+from letta_matrix.conversations.audience import NOTHING, Refers, ours_in
+from letta_matrix.conversations.new_turns import are_ids, is_whole, reply_of, thread_of
 from letta_matrix.conversations.readable import SAID, read_prompt
 from letta_matrix.conversations.routing import Router
 from letta_matrix.matrix.events import Event
@@ -64,25 +63,23 @@ class Surroundings:
 
     def heard(self, event: Mapping[str, Any]) -> None:
         """Remember whose an event is: others may refer to it soon."""
-        ids = (event.get("event_id"), event.get("room_id"), event.get("sender"))
         is_said = event.get("type") in (*SAID, "m.room.encrypted")
-        if is_said and are_ids(*ids) and not Event(event).is_edit:
-            self._remember(str(ids[0]), _Written(str(ids[1]), str(ids[2]), thread_of(event)))
+        if is_said and is_whole(event) and not Event(event).is_edit:
+            written = _Written(event["room_id"], event["sender"], thread_of(event))
+            self._remember(event["event_id"], written)
 
     async def of(self, event: Mapping[str, Any], until: float) -> Refers:
         """What a message refers to; learns who is in its room where that matters, too. The
         homeserver is waited for `until` a time of the loop's clock, no longer."""
-        ids = (event.get("event_id"), event.get("room_id"), event.get("sender"))
-        if not are_ids(*ids) or not self._router.may_speak(str(ids[2])):
+        if not is_whole(event) or not self._router.may_speak(event["sender"]):
             return NOTHING
-        room_id = str(ids[1])
-        if not self._router.knows(room_id) or not read_prompt(event)[1]:
+        if not self._router.knows(event["room_id"]) or not read_prompt(event)[1]:
             return NOTHING
-        return await self._refers(event, room_id, until)
+        return await self._refers(event, event["room_id"], until)
 
     async def look(self, room_id: str) -> None:
         """Learn which persons are in a room, if the homeserver tells any of us."""
-        for user_id in self._here(room_id):
+        for user_id in ours_in(room_id, self._directory, self._rooms):
             intent = self._bot.acting_as(user_id)
             try:
                 await self._rooms.learn(room_id, partial(self._people, intent, room_id))
@@ -122,12 +119,15 @@ class Surroundings:
             await self.look(room_id)
 
     async def _refers(self, event: Mapping[str, Any], room_id: str, until: float) -> Refers:
-        content, target = mapping(event.get("content")), reply_of(event)
+        content, target = Event(event).content, reply_of(event)
+        is_home = self._directory.by_room(room_id) is not None
+        # That somebody came or went does not matter in an agent's own room.
+        moved = not is_home and self._rooms.moves(room_id) > 0
         if self._rooms.people_in(room_id) is None and (
-            target or self._names_a_person(content) or self._may_have_changed(room_id)
+            target or moved or self._names_a_person(content)
         ):
             await _in_time(self.look(room_id), until, room_id)
-        root = thread_of(event) if self._directory.by_room(room_id) is None else ""
+        root = thread_of(event) if not is_home else ""
         begun = await self._author(room_id, root, until) if root else None
         answered = await self._author(room_id, target, until) if target else None
         return Refers(
@@ -140,11 +140,6 @@ class Surroundings:
         domain = self._bot_user_id.partition(":")[2]
         whole = (one if ":" in one else f"{one}:{domain}" for one in names_in(content))
         return bool(persons(whole, self._bot_user_id))
-
-    def _may_have_changed(self, room_id: str) -> bool:
-        """Whether it may matter that somebody came or went: in an agent's own room it does not."""
-        is_own = self._directory.by_room(room_id) is not None
-        return not is_own and self._rooms.moves(room_id) > 0
 
     async def _author(self, room_id: str, event_id: str, until: float) -> _Written | None:
         """Who wrote an event of a room; None where nobody of us may know."""
@@ -168,7 +163,7 @@ class Surroundings:
         return None
 
     async def _told(self, room_id: str, event_id: str) -> _Written | None:
-        for user_id in self._here(room_id)[:1]:
+        for user_id in ours_in(room_id, self._directory, self._rooms)[:1]:
             try:
                 event = await self._bot.acting_as(user_id).event(room_id, event_id)
             except (MatrixRequestError, HomeserverUnavailable) as error:
@@ -177,11 +172,6 @@ class Surroundings:
             if are_ids(sender := event.get("sender")):
                 return _Written(room_id, str(sender), thread_of(event))
         return None
-
-    def _here(self, room_id: str) -> list[str]:
-        """Our users that are in a room."""
-        owner = self._directory.by_room(room_id)
-        return [*([owner.user_id] if owner else []), *self._rooms.ours_in(room_id)]
 
     async def _people(self, intent: Intent, room_id: str) -> set[str]:
         return persons(await intent.joined_members(room_id), self._bot_user_id)

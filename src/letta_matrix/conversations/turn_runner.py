@@ -5,20 +5,20 @@ from typing import Protocol
 
 import structlog
 
+from letta_matrix.common.parts import part
 from letta_matrix.config import Config
 from letta_matrix.conversations import notices
 from letta_matrix.conversations.activity import Activity
 from letta_matrix.conversations.approvals import Approvals
-from letta_matrix.conversations.asking import Asking, Run
-from letta_matrix.conversations.encryption import unreadable
+from letta_matrix.conversations.asking import Asking
 from letta_matrix.conversations.joining import Joining
-from letta_matrix.conversations.listening import RETRIED, End
-from letta_matrix.conversations.models import Models
+from letta_matrix.conversations.listening import RETRIED, End, Models, Run
 from letta_matrix.conversations.portal_gate import Passage, PortalGate
 from letta_matrix.conversations.prompts import Prompts
 from letta_matrix.conversations.readable import files_of
-from letta_matrix.conversations.replies import Replies
 from letta_matrix.conversations.reply import Notice, Reply
+from letta_matrix.conversations.room_turns import unreadable
+from letta_matrix.conversations.speakers import Speaker
 from letta_matrix.conversations.voices import Voices
 from letta_matrix.conversations.watchdog import Watchdog
 from letta_matrix.matrix.homeserver import Homeserver
@@ -47,42 +47,35 @@ class Tools(Protocol):
         ...
 
 
+@part
 class TurnRunner:
     """Takes messages for agents to their end. One runner serves all conversations."""
 
-    def __init__(
-        self,
-        config: Config,
-        homeserver: Homeserver,
-        runtimes: Mapping[str, AgentRuntime],
-        directory: AgentDirectory,
-        rooms: Rooms,
-        turns: TurnStore,
-        outbox: Outbox,
-        prompts: Prompts,
-        approvals: Approvals,
-        tools: Tools,
-        joining: Joining,
-        replies: Replies,
-        gate: PortalGate,
-        voices: Voices | None = None,
-    ) -> None:
-        self._config = config.conversations
-        self._domain = config.homeserver.domain
-        self._homeserver = homeserver
-        self._runtimes = runtimes
-        self._directory = directory
-        self._rooms = rooms
-        self._turns = turns
-        self._outbox = outbox
-        self._prompts = prompts
-        self._approvals = approvals
-        self._tools = tools
-        self._asking = Asking(config, turns, prompts, approvals, joining, self._tell_to_stop)
-        self._made = replies
-        self._gate = gate
-        self._portals = replies.portals
-        self._voices = voices
+    _config: Config
+    _homeserver: Homeserver
+    _runtimes: Mapping[str, AgentRuntime]
+    _directory: AgentDirectory
+    _rooms: Rooms
+    _turns: TurnStore
+    _outbox: Outbox
+    _prompts: Prompts
+    _approvals: Approvals
+    _tools: Tools
+    _joining: Joining
+    _speaker: Speaker
+    _gate: PortalGate
+    _voices: Voices
+
+    def __post_init__(self) -> None:
+        self._settings, self._portals = self._config.conversations, self._speaker.portals
+        self._asking = Asking(
+            self._settings,
+            self._turns,
+            self._prompts,
+            self._approvals,
+            self._joining,
+            self._tell_to_stop,
+        )
         self._running: dict[str, Run] = {}
         self._replies: dict[str, Reply] = {}
 
@@ -109,7 +102,7 @@ class TurnRunner:
                 # What it reads there it reads as who is there.
                 here = self._portals.voice(agent, turn.room_id)
                 await self._answer(turn, here, reply, recovered=recovered)
-            await self._deliver(turn, reply)
+            await self._speaker.deliver(turn, reply)
         finally:
             del self._replies[turn.turn_id]
             await reply.stop()
@@ -124,7 +117,7 @@ class TurnRunner:
                 await self._tell_to_stop(turn, agent)
                 await self._approvals.ended(turn, reply)
                 await reply.freeze("", Notice(notices.BROKEN), Outcome.FAILED)
-            await self._deliver(turn, reply)
+            await self._speaker.deliver(turn, reply)
         else:
             await self._approvals.ended(turn)
             await self._turns.finish(turn, Outcome.FAILED)
@@ -166,28 +159,19 @@ class TurnRunner:
     async def _reply(
         self, turn: Turn, agent: Agent, *, recovered: bool, adopts: bool = True
     ) -> Reply:
-        # What is frozen from the start, or was before a crash, stands in the outbox.
-        owed = recovered or turn.status is TurnStatus.REPLYING
-        entries = await self._outbox.of_turn(turn.turn_id) if owed else None
-        reply = self._made.of_agent(turn, agent, entries)
+        entries = await self._speaker.left_of(turn, recovered=recovered)
+        reply = self._speaker.of_agent(turn, agent, entries)
         if turn.outcome == Outcome.WITHDRAWN:
             reply.withdraw()
         elif turn.revises is not None and not entries and adopts:
             await reply.adopt(await self._to_be_replaced(turn.revises, turn))
         return reply
 
-    async def _deliver(self, turn: Turn, reply: Reply) -> None:
-        sent = await reply.deliver()
-        is_portal = self._portals.portal(turn.room_id) is not None
-        if reply.is_cut_off and self._voices is not None and not is_portal:
-            await self._voices.refused(turn, reply.intent.user_id)
-        await self._turns.finish(turn, Outcome.FAILED if reply.refused else None, sent)
-
     async def _answer(self, turn: Turn, agent: Agent, reply: Reply, *, recovered: bool) -> None:
         activity = Activity(reply, self._shows_tools(turn), timed=not recovered)
         watchdog = Watchdog(
-            self._config.idle_timeout,
-            self._config.turn_timeout,
+            self._settings.idle_timeout,
+            self._settings.turn_timeout,
             lambda: self._approvals.waits(turn.turn_id),
             lambda: self._tools.waits(turn.agent_id, turn.conversation_id or ""),
         )
@@ -211,7 +195,7 @@ class TurnRunner:
             activity.close()
 
     async def _mentionable(self, turn: Turn, agent: Agent) -> set[str]:
-        if not self._config.agent_mentions or self._portals.portal(turn.room_id) is not None:
+        if not self._settings.agent_mentions or self._portals.portal(turn.room_id) is not None:
             return set()
         members = await self._prompts.roster.members(turn.room_id, agent.user_id)
         return set(members) - {agent.user_id}
@@ -220,7 +204,7 @@ class TurnRunner:
         if self._portals.portal(turn.room_id) is not None:
             return False
         here = self._rooms.settings(turn.agent_id, turn.room_id).tool_activity
-        return self._config.tool_activity if here is None else here
+        return self._settings.tool_activity if here is None else here
 
     async def _end(self, run: Run) -> End:
         turn = run.turn
@@ -233,13 +217,17 @@ class TurnRunner:
             return End("", None, Outcome.DROPPED)
         if await self._is_silenced(run):
             return End("", None, Outcome.FAILED)
-        if turn.prompt is None and not files_of(turn.attachment) and not await self._is_about(turn):
+        is_told = turn.prompt is not None or bool(files_of(turn.attachment))
+        # One that asks anew may have others than its own message to ask about.
+        if not is_told and not (turn.revises and await self._turns.what_is_left(turn)):
             return await self._not_read(run)
-        if self._is_expired(turn):
+        is_fresh = turn.status is TurnStatus.QUEUED and turn.asked == 0
+        age = self._homeserver.clock.now() - turn.sent_at
+        if is_fresh and age > self._settings.max_event_age:
             self._points_back(run)
-            hours = round(self._config.max_event_age / 3600, 1)
+            hours = round(self._settings.max_event_age / 3600, 1)
             return End("", Notice(notices.expired(hours)), Outcome.EXPIRED)
-        if turn.status is TurnStatus.QUEUED and turn.asked == 0:
+        if is_fresh:
             passage = await self._gate.passage(turn, run.cancelled)
             if passage is not Passage.OPEN:
                 spent = Notice(notices.CONTACT_SPENT)
@@ -254,10 +242,6 @@ class TurnRunner:
         """What was never asked gets its word together with others: each says which it is about."""
         run.reply.events.replies |= run.turn.status is TurnStatus.QUEUED
 
-    async def _is_about(self, turn: Turn) -> bool:
-        """Whether a turn that asks anew has others than its own message to ask about."""
-        return turn.revises is not None and bool(await self._turns.what_is_left(turn))
-
     async def _not_read(self, run: Run) -> End:
         """The end of a turn whose message has nothing for its agent."""
         turn = run.turn
@@ -265,20 +249,20 @@ class TurnRunner:
             return End("", Notice(notices.UNUSABLE), Outcome.FAILED)
         if await self._turns.told_unreadable(turn):
             return End("", None, Outcome.DROPPED)
-        return End("", Notice(unreadable(run.agent, turn.room_id, self._domain)), Outcome.FAILED)
+        return End(
+            "",
+            Notice(unreadable(run.agent, turn.room_id, self._config.homeserver.domain)),
+            Outcome.FAILED,
+        )
 
     async def _is_silenced(self, run: Run) -> bool:
         """Whether no answer could be sent; whoever asked has been told then."""
         # What the runtime works on already is followed: it may be heard again by then. Nobody on
         # another network is told in the homeserver's words.
         is_portal = self._portals.portal(run.turn.room_id) is not None
-        if self._voices is None or is_portal or run.turn.status is not TurnStatus.QUEUED:
+        if is_portal or run.turn.status is not TurnStatus.QUEUED:
             return False
         return await self._voices.is_silenced(run.turn, run.agent.user_id)
-
-    def _is_expired(self, turn: Turn) -> bool:
-        fresh = turn.status is TurnStatus.QUEUED and turn.asked == 0
-        return fresh and self._homeserver.clock.now() - turn.sent_at > self._config.max_event_age
 
     async def _tell_to_stop(self, turn: Turn, agent: Agent) -> bool:
         """Stop what the runtime may do for a turn; False if that cannot be said for sure."""

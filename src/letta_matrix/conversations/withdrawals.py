@@ -1,19 +1,18 @@
 """What follows when people edit or redact what an agent was asked, or what it said."""
 
-from collections.abc import Awaitable, Mapping
-from dataclasses import replace
-from typing import Any, Protocol
+from collections.abc import Awaitable
 
 import structlog
 from mautrix.errors import MatrixRequestError
 
-from letta_matrix.common.json_fields import mapping
 from letta_matrix.common.parts import part
 from letta_matrix.common.tasks import Tasks
 from letta_matrix.conversations.approvals import Approvals
-from letta_matrix.conversations.readable import attachment_of, read_prompt
+from letta_matrix.conversations.dispatcher import Dispatcher
+from letta_matrix.conversations.new_turns import correction
+from letta_matrix.conversations.turn_runner import TurnRunner
 from letta_matrix.matrix.errors import is_refusal
-from letta_matrix.matrix.events import newest_content
+from letta_matrix.matrix.events import Event, RawEvent, newest_content
 from letta_matrix.matrix.homeserver import Homeserver, HomeserverUnavailable
 from letta_matrix.matrix.reactions import ASK_AGAIN
 from letta_matrix.matrix.transactions import txn_id
@@ -23,35 +22,6 @@ from letta_matrix.store.outbox import Outbox
 from letta_matrix.store.turns import Outcome, Turn, TurnStatus, TurnStore
 
 log = structlog.get_logger()
-
-
-class Stopper(Protocol):
-    """Ends a turn as this process has it; False if its end is settled."""
-
-    async def __call__(self, turn: Turn, outcome: Outcome = Outcome.STOPPED) -> bool: ...
-
-
-class Queues(Protocol):
-    """The turns of this process."""
-
-    def unfinished(self) -> list[Turn]:
-        """Those that run or wait."""
-        ...
-
-    async def over(self, turn_id: str) -> None:
-        """Wait until one neither runs nor waits."""
-        ...
-
-
-class Amender(Protocol):
-    """What an amendment changes besides the database."""
-
-    @property
-    def queues(self) -> Queues: ...
-
-    async def amend(self, amendment: Amendment) -> None:
-        """Let an amendment take effect."""
-        ...
 
 
 @part
@@ -65,11 +35,10 @@ class Withdrawals:
     _turns: TurnStore
     _outbox: Outbox
     _approvals: Approvals
-    _stop: Stopper
-    _dispatcher: Amender
+    _runner: TurnRunner
+    _dispatcher: Dispatcher
 
     def __post_init__(self) -> None:
-        self._bot = self._bot_user_id
         self._background = Tasks()
 
     def amended(self, amended: Amended) -> None:
@@ -87,7 +56,9 @@ class Withdrawals:
         """Look at what was redacted (`prompt` names the event) and let it count. Raises
         HomeserverUnavailable."""
         target = turn.prompt or ""
-        if not await self._is_gone(turn, target):
+        event = await self._seen(turn, target)
+        # A redaction leaves neither words nor what a reaction is to.
+        if not event or {"body", "m.relates_to"} & set(Event(event).content):
             await self._turns.finish(turn, Outcome.DROPPED)
             return
         if turn.reply_to is not None:
@@ -121,7 +92,7 @@ class Withdrawals:
     async def _end(self, turn: Turn, outcome: Outcome) -> None:
         for live in self._dispatcher.queues.unfinished():
             if live.turn_id == turn.turn_id:
-                await self._stop(live, outcome)
+                await self._runner.cancel(live, outcome)
 
     async def _offer(self, turn: Turn, amended: Amended) -> None:
         """Offer to ask the new text: a tap on our 🔁 at the message does, and asks all of us who
@@ -147,17 +118,18 @@ class Withdrawals:
         # Of one that is redacted too, its own redaction says what is to be done.
         if not (content := newest_content(event)):
             return
-        message = {**event, "content": content}
-        prompt, _ = read_prompt(message)
+        here = {"event_id": event_id, "room_id": turn.room_id}
         for one in asked:
             at = max(turn.sent_at, one.amended_at or 0.0)
-            said = Amendment(event_id, turn.room_id, one.sender, at, prompt, attachment_of(message))
-            await self._dispatcher.amend(replace(said, content=content))
+            said = correction({**event, "content": content, **here}, one.sender, at)
+            await self._dispatcher.amend(said)
 
-    async def _seen(self, turn: Turn, event_id: str) -> Mapping[str, Any]:
+    async def _seen(self, turn: Turn, event_id: str) -> RawEvent:
         """An event of a turn's room, empty if the homeserver does not show it."""
         agent = self._directory.get(turn.agent_id)
-        viewer = self._homeserver.acting_as(agent.user_id if agent is not None else self._bot)
+        viewer = self._homeserver.acting_as(
+            agent.user_id if agent is not None else self._bot_user_id
+        )
         try:
             return await viewer.event(turn.room_id, event_id)
         except MatrixRequestError as error:
@@ -165,11 +137,6 @@ class Withdrawals:
                 raise
             log.info("an event cannot be looked at", room=turn.room_id, reason=str(error))
             return {}
-
-    async def _is_gone(self, turn: Turn, event_id: str) -> bool:
-        event = await self._seen(turn, event_id)
-        # A redaction leaves neither words nor what a reaction is to.
-        return bool(event) and not {"body", "m.relates_to"} & set(mapping(event.get("content")))
 
     def _spawn(self, work: Awaitable[None]) -> None:
         async def quietly() -> None:

@@ -92,6 +92,11 @@ def refusal(error: MatrixRequestError) -> str:
     return f"the homeserver refused: {error.errcode or error.http_status}: {error.message or error}"
 
 
+def why(error: Exception) -> str:
+    """One line about what went wrong with the homeserver, for an operator."""
+    return refusal(error) if isinstance(error, MatrixRequestError) else str(error)
+
+
 def not_of_matrix(what: str) -> str:
     """One line about an answer that no homeserver gives."""
     if what.endswith(": write that"):

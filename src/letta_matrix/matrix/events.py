@@ -66,6 +66,11 @@ class Event:
         return self.relation.get("is_falling_back") is True
 
     @property
+    def membership(self) -> str:
+        """What an `m.room.member` event says that somebody is in a room, "" if it does not say."""
+        return string_of(self.content, "membership")
+
+    @property
     def sent_ms(self) -> int:
         """When it was sent, in milliseconds of Unix time; 0 if it does not say."""
         told = self.raw.get("origin_server_ts")

@@ -4,7 +4,6 @@ The HTML is the subset of the client-server specification (m.room.message msgtyp
 """
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -12,13 +11,12 @@ import nh3
 from markdown_it import MarkdownIt
 from markdown_it.common.normalize_url import normalizeLink
 from markdown_it.common.utils import escapeHtml
-from markdown_it.renderer import RendererHTML
 from markdown_it.token import Token
-from markdown_it.utils import EnvType, OptionsDict
 
+from letta_matrix.common.lenient_json import whole_text
 from letta_matrix.matrix.cjk_emphasis import CjkInline
 from letta_matrix.matrix.honest_links import clean_url, tell_targets, visible_urls
-from letta_matrix.matrix.markdown_rules import add_rules
+from letta_matrix.matrix.markdown_rules import add_rules, write_as
 
 _TAGS = {
     *("h1", "h2", "h3", "h4", "h5", "h6", "p", "blockquote", "pre", "hr", "br", "div", "span"),
@@ -94,7 +92,7 @@ def clean_text(text: str) -> str:
     of direction, invisible tags, accents piled up, broken surrogates, gaps in URLs."""
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     if _SURROGATE.search(text):
-        text = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+        text = whole_text(text)
     text = _TAGS_OF_NO_FLAG.sub("", _CONTROL.sub("", text))
     return visible_urls(_PILED_UP.sub(r"\1", text)).strip("\n").rstrip()
 
@@ -127,7 +125,7 @@ def _keep_attribute(tag: str, name: str, value: str) -> str | None:
     if name.endswith("-color"):
         return value if re.fullmatch(r"#[0-9a-fA-F]{6}", value) else None
     if name == "href":
-        return clean_url(value) if value.lower().startswith(_LINKS) else None
+        return clean_url(value) if _may_link(value) else None
     return value
 
 
@@ -137,12 +135,6 @@ def _may_link(url: str) -> bool:
 
 def _normalized(url: str) -> str:
     return normalizeLink(clean_url(url))
-
-
-def _raw_html(
-    self: RendererHTML, tokens: Sequence[Token], index: int, options: OptionsDict, env: EnvType
-) -> str:
-    return escape_unknown_tags(tokens[index].content)
 
 
 def escape_unknown_tags(html: str) -> str:
@@ -157,21 +149,17 @@ def escape_unknown_tags(html: str) -> str:
     return "".join(shown) + escapeHtml(html[end:])
 
 
-def _image(
-    self: RendererHTML, tokens: Sequence[Token], index: int, options: OptionsDict, env: EnvType
-) -> str:
+def _image(token: Token) -> str:
     # A picture is fetched by whoever reads the message, from a server and with an id that the
     # writer chose: it would tell that server of the reader, or carry off what an agent was
     # tricked into writing there. So every picture is a link.
-    source = escapeHtml(str(tokens[index].attrs.get("src", "")))
-    return f'<a href="{source}">{escapeHtml(tokens[index].content) or source}</a>'
+    source = escapeHtml(str(token.attrs.get("src", "")))
+    return f'<a href="{source}">{escapeHtml(token.content) or source}</a>'
 
 
-def _struck(
-    self: RendererHTML, tokens: Sequence[Token], index: int, options: OptionsDict, env: EnvType
-) -> str:
+def _struck(token: Token) -> str:
     # As Element's composer has it; not every client that knows `del` knows `s`.
-    return "<del>" if tokens[index].nesting == 1 else "</del>"
+    return "<del>" if token.nesting == 1 else "</del>"
 
 
 def markdown_parser(*, html: bool) -> MarkdownIt:
@@ -190,10 +178,10 @@ def markdown_parser(*, html: bool) -> MarkdownIt:
 def _build_markdown() -> MarkdownIt:
     md = markdown_parser(html=True)
     for kind in ("html_inline", "html_block"):
-        md.add_render_rule(kind, _raw_html)
+        write_as(md, kind, lambda token: escape_unknown_tags(token.content))
     for kind in ("s_open", "s_close"):
-        md.add_render_rule(kind, _struck)
-    md.add_render_rule("image", _image)
+        write_as(md, kind, _struck)
+    write_as(md, "image", _image)
     return md
 
 

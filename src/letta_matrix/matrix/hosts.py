@@ -115,11 +115,8 @@ def _is_host(name: str, port: str | None, *, after_scheme: bool) -> bool:
 
 def _ipv6_in(text: str) -> Iterator[Host]:
     for found in _IPV6.findall(text):
-        if found.count(":") > 1:
-            try:
-                yield Host(str(IPv6Address(found.strip("."))))
-            except ValueError:
-                continue
+        if found.count(":") > 1 and (address := _ipv6(found.strip("."))) is not None:
+            yield Host(address)
 
 
 def _seen(text: str) -> str:
@@ -138,18 +135,19 @@ def _ascii(host: str) -> str:
         host = unicodedata.normalize("NFKC", host).translate(_LOOKALIKES)
     host = host.lower().strip(".")
     if ":" in host:
-        return _ipv6(host)
+        return _ipv6(host) or host
     if not host.isascii():
         host = ".".join(map(_encoded, host.split(".")))
     bare = host.removeprefix("www.")
     return bare if "." in bare else host
 
 
-def _ipv6(host: str) -> str:
+def _ipv6(host: str) -> str | None:
+    """The one way to write such an address, None for what is none."""
     try:
         return str(IPv6Address(host))
     except ValueError:
-        return host
+        return None
 
 
 def _encoded(label: str) -> str:

@@ -3,16 +3,15 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import Any, Self, Unpack
 
-from mautrix.api import ClientPath, MediaPath, Method
+from mautrix.api import ClientPath, MediaPath, Method, PathBuilder
 from mautrix.errors import MatrixRequestError, MUserInUse
 
 from letta_matrix.common.json_fields import Json, items, mapping
 from letta_matrix.matrix import answers
-from letta_matrix.matrix.answers import Shape
 from letta_matrix.matrix.content import MARKER
-from letta_matrix.matrix.requests import Recover
+from letta_matrix.matrix.requests import Options, Recover
 from letta_matrix.matrix.room_reading import RoomReader
 
 _OLD_ROOM_VERSION = 10
@@ -79,12 +78,10 @@ class Intent(RoomReader):
         self, data: bytes, content_type: str, filename: str, *, give_up_after: float = 60.0
     ) -> str:
         """Upload media; returns its `mxc://` URI."""
-        await self.homeserver.pacer.background()
-        answer = await self.homeserver.request(
+        answer = await self._background(
             Method.POST,
             MediaPath.v3.upload,
             data,
-            user_id=self.user_id,
             query={"filename": filename},
             content_type=content_type,
             give_up_after=give_up_after,
@@ -122,21 +119,17 @@ class Intent(RoomReader):
     async def invite(self, room_id: str, user_id: str, reason: str = "") -> None:
         """Invite somebody. Raises ServerSilent (a MatrixRequestError) where their server has to
         be asked and does not answer."""
-        path = ClientPath.v3.rooms[room_id].invite
         async with self.asking(user_id):
-            await self._background(Method.POST, path, _about(user_id, reason))
+            await self._about(ClientPath.v3.rooms[room_id].invite, user_id, reason)
 
     async def kick(self, room_id: str, user_id: str, reason: str = "") -> None:
-        path = ClientPath.v3.rooms[room_id].kick
-        await self._background(Method.POST, path, _about(user_id, reason))
+        await self._about(ClientPath.v3.rooms[room_id].kick, user_id, reason)
 
     async def ban(self, room_id: str, user_id: str, reason: str = "") -> None:
-        path = ClientPath.v3.rooms[room_id].ban
-        await self._background(Method.POST, path, _about(user_id, reason))
+        await self._about(ClientPath.v3.rooms[room_id].ban, user_id, reason)
 
     async def unban(self, room_id: str, user_id: str, reason: str = "") -> None:
-        path = ClientPath.v3.rooms[room_id].unban
-        await self._background(Method.POST, path, _about(user_id, reason))
+        await self._about(ClientPath.v3.rooms[room_id].unban, user_id, reason)
 
     async def set_state(
         self, room_id: str, event_type: str, content: Mapping[str, Any], state_key: str = ""
@@ -233,14 +226,8 @@ class Intent(RoomReader):
         if reason:
             body["reason"] = reason
         path = ClientPath.v3.rooms[room_id].redact[event_id][txn_id]
-        await self.homeserver.pacer.background()
-        answer = await self.homeserver.request(
-            Method.PUT,
-            path,
-            body,
-            user_id=self.user_id,
-            give_up_after=give_up_after,
-            shape=answers.event_id,
+        answer = await self._background(
+            Method.PUT, path, body, give_up_after=give_up_after, shape=answers.event_id
         )
         return str(answer["event_id"])
 
@@ -262,25 +249,20 @@ class Intent(RoomReader):
         body = {"m.fully_read": event_id, receipt: event_id}
         await self._hint(Method.POST, ClientPath.v3.rooms[room_id].read_markers, body)
 
-    async def _hint(self, method: Method, path: Any, body: Mapping[str, Any]) -> None:
-        await self.homeserver.pacer.background()
-        await self.homeserver.request(method, path, body, user_id=self.user_id, give_up_after=0)
+    async def _about(self, path: PathBuilder, user_id: str, reason: str) -> None:
+        """Change somebody's membership."""
+        body = {"user_id": user_id} | ({"reason": reason} if reason else {})
+        await self._background(Method.POST, path, body)
+
+    async def _hint(self, method: Method, path: PathBuilder, body: Mapping[str, Any]) -> None:
+        await self._background(method, path, body, give_up_after=0)
 
     async def _background(
         self,
         method: Method,
-        path: Any,
-        body: Mapping[str, Any],
-        *,
-        query: Mapping[str, str] | None = None,
-        recover: Recover | None = None,
-        shape: Shape = answers.done,
+        path: PathBuilder,
+        body: Mapping[str, Any] | bytes,
+        **options: Unpack[Options],
     ) -> dict[str, Any]:
         await self.homeserver.pacer.background()
-        return await self.homeserver.request(
-            method, path, body, user_id=self.user_id, query=query, recover=recover, shape=shape
-        )
-
-
-def _about(user_id: str, reason: str) -> dict[str, str]:
-    return {"user_id": user_id} | ({"reason": reason} if reason else {})
+        return await self.homeserver.request(method, path, body, user_id=self.user_id, **options)

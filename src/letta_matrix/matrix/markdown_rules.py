@@ -1,7 +1,7 @@
 """What agents write beyond CommonMark: spoilers, formulas, task lists."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from markdown_it import MarkdownIt
 from markdown_it.common.utils import escapeHtml
@@ -40,8 +40,23 @@ def add_rules(md: MarkdownIt) -> None:
         "fence", "formula", _block_formula, {"alt": ["paragraph", "blockquote", "list"]}
     )
     md.core.ruler.after("inline", "tasks", _tasks)
-    md.add_render_rule("formula", _render_formula)
-    md.add_render_rule("formula_block", _render_formula_block)
+    write_as(md, "formula", _formula)
+    write_as(md, "formula_block", _formula)
+
+
+def write_as(md: MarkdownIt, kind: str, write: Callable[[Token], str]) -> None:
+    """Let `md` write the tokens of a kind as `write` says."""
+
+    def rule(
+        _self: RendererHTML,
+        tokens: Sequence[Token],
+        index: int,
+        _options: OptionsDict,
+        _env: EnvType,
+    ) -> str:
+        return write(tokens[index])
+
+    md.add_render_rule(kind, rule)
 
 
 def _inline_formula(state: StateInline, silent: bool) -> bool:
@@ -129,15 +144,8 @@ def _tasks(state: StateCore) -> None:
             children[0].content = box + children[0].content[match.end() :]
 
 
-def _render_formula(
-    self: RendererHTML, tokens: Sequence[Token], index: int, options: OptionsDict, env: EnvType
-) -> str:
-    latex, written = escapeHtml(tokens[index].content), escapeHtml(tokens[index].markup)
+def _formula(token: Token) -> str:
+    latex, written = escapeHtml(token.content), escapeHtml(token.markup)
+    if token.type == "formula_block":
+        return f'<div data-mx-maths="{latex}"><pre><code>{written}</code></pre></div>\n'
     return f'<span data-mx-maths="{latex}"><code>{written}</code></span>'
-
-
-def _render_formula_block(
-    self: RendererHTML, tokens: Sequence[Token], index: int, options: OptionsDict, env: EnvType
-) -> str:
-    latex, written = escapeHtml(tokens[index].content), escapeHtml(tokens[index].markup)
-    return f'<div data-mx-maths="{latex}"><pre><code>{written}</code></pre></div>\n'

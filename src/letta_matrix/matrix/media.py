@@ -65,9 +65,8 @@ async def download(
     except MatrixRequestError as error:
         if error.errcode == "M_NOT_FOUND":
             raise MediaUnknown("the homeserver does not have it") from None
-        raise MediaFault(f"the homeserver refused it ({error.errcode or error.http_status})") from (
-            None
-        )
+        why = error.errcode or error.http_status
+        raise MediaFault(f"the homeserver refused it ({why})") from None
 
 
 def human_size(size: int) -> str:

@@ -9,6 +9,7 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
 from letta_matrix.common import clock
+from letta_matrix.common.waiting import is_set
 
 _SLOW_SEND = 0.4
 _MAX_YIELD = 2.0
@@ -29,17 +30,13 @@ class Pacer:
         self._urgent = 0
         self._gap = asyncio.Event()
         self._gap.set()
-        self._latency = 0.0
-
-    @property
-    def latency(self) -> float:
+        self.latency = 0.0
         """Seconds a message takes to be accepted lately, smoothed."""
-        return self._latency
 
     @property
     def stretch(self) -> float:
         """By how much interim edits are slowed down: 1 on a homeserver that keeps up."""
-        return max(1.0, self._latency / _SLOW_SEND)
+        return max(1.0, self.latency / _SLOW_SEND)
 
     @asynccontextmanager
     async def urgent(self) -> AsyncGenerator[None]:
@@ -56,13 +53,8 @@ class Pacer:
 
     async def background(self) -> None:
         """Wait until no message is on its way."""
-        if self._gap.is_set():
-            return
-        try:
-            async with asyncio.timeout(_MAX_YIELD):
-                await self._gap.wait()
-        except TimeoutError:
-            return
+        if not self._gap.is_set():
+            await is_set(self._gap, _MAX_YIELD)
 
     async def edit_turn(self) -> None:
         """Wait for a place in the budget of interim edits."""
@@ -75,4 +67,4 @@ class Pacer:
 
     def _observe(self, seconds: float) -> None:
         # Capped: after an outage the waits of before say nothing about now.
-        self._latency += 0.2 * (min(seconds, _MAX_OBSERVED) - self._latency)
+        self.latency += 0.2 * (min(seconds, _MAX_OBSERVED) - self.latency)

@@ -10,7 +10,7 @@ import io
 import random
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Self, cast
+from typing import Any, Self, TypedDict, cast
 
 import aiohttp
 from mautrix.api import HTTPAPI, Method, PathBuilder
@@ -18,6 +18,7 @@ from mautrix.errors import MatrixConnectionError, MatrixRequestError, make_reque
 from yarl import URL
 
 from letta_matrix.common import clock
+from letta_matrix.common.backoff import Backoff
 from letta_matrix.matrix import answers
 from letta_matrix.matrix.answers import ForeignAnswer, Redirected, Shape
 from letta_matrix.matrix.errors import (
@@ -45,6 +46,16 @@ _TOO_MANY = 429
 
 Recover = Callable[[], Awaitable[Mapping[str, Any] | None]]
 """Asks whether a request whose answer was lost took effect; its answer then, else None."""
+
+
+class Options(TypedDict, total=False):
+    """What `Requests.request` may be told beside what is asked, and as whom."""
+
+    query: Mapping[str, str] | None
+    content_type: str | None
+    give_up_after: float | None
+    recover: Recover | None
+    shape: Shape
 
 
 _FAULTS = (MatrixRequestError, MatrixConnectionError, ForeignAnswer, TimeoutError)
@@ -217,12 +228,14 @@ class Requests:
                 again while it accepts messages of others.
             HomeserverUnavailable: it could not be reached in time.
         """
-        pause, lost = _FIRST_PAUSE, False
+        params = {**(query or {}), **({} if user_id is None else {"user_id": user_id})}
+        headers = {"Content-Type": content_type} if content_type else None
+        pauses, lost = iter(Backoff(_FIRST_PAUSE, _LONGEST_PAUSE)), False
         deadline = None if give_up_after is None else clock.now() + give_up_after
         with self.retries.follow(str(method), str(path)) as retry:
             while True:
                 try:
-                    answer = await self._once(method, path, content, user_id, query, content_type)
+                    answer = await self._once(method, path, content, params, headers)
                     if shape(answer):
                         self.foreign = ""
                         return answer
@@ -230,12 +243,12 @@ class Requests:
                 except _FAULTS as error:
                     reads = method is Method.GET
                     fault = self._fault(error, retry, endless=deadline is None, reads=reads)
+                    pause = next(pauses)
                     wait = pause if fault.pause is None else fault.pause
                     if deadline is not None and clock.now() + wait > deadline:
                         raise HomeserverUnavailable(fault.text, fails=fault.is_own) from error
                 self.retries.failed(retry, fault.text, misdirected=fault.misdirected)
                 await asyncio.sleep(wait * random.uniform(1.0, 1.3))  # noqa: S311
-                pause = min(pause * 2, _LONGEST_PAUSE)
                 lost = lost or fault.lost
                 if lost and (answer := await _recovered(recover)) is not None:
                     return dict(answer)
@@ -328,21 +341,17 @@ class Requests:
         method: Method,
         path: PathBuilder,
         content: Mapping[str, Any] | bytes | None,
-        user_id: str | None,
-        query: Mapping[str, str] | None,
-        content_type: str | None,
+        params: Mapping[str, str],
+        headers: Mapping[str, str] | None,
     ) -> dict[str, Any]:
-        params = dict(query or {})
-        if user_id is not None:
-            params["user_id"] = user_id
         if method is not Method.GET:
             self.writes += 1
         answer = await self._api.request(  # pyright: ignore[reportUnknownVariableType]
             method,
             path,
             content if isinstance(content, bytes) else dict(content or {}),
-            headers={"Content-Type": content_type} if content_type else None,
-            query_params=params,
+            headers=dict(headers) if headers else None,
+            query_params=dict(params),
         )
         return dict(cast("answers.Answer", answer))
 

@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import aiohttp
+from yarl import URL
 
 from letta_matrix.common.connections.known_servers import CheckedConnector, KnownServer
+from letta_matrix.matrix import answers
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +23,17 @@ class Route:
     def connector(self, **options: Any) -> CheckedConnector:
         """What makes connections that go this way."""
         return CheckedConnector(self.known, ssl=self.tls or True, **options)
+
+    async def ask(
+        self, method: str, url: str | URL, timeout: aiohttp.ClientTimeout, **options: Any
+    ) -> tuple[aiohttp.ClientResponse, bytes]:
+        """What is answered on a connection of its own, with its body; redirects are not followed.
+        Raises aiohttp.ClientError, TimeoutError, ForeignAnswer."""
+        async with (
+            aiohttp.ClientSession(connector=self.connector(), timeout=timeout) as http,
+            http.request(method, url, allow_redirects=False, **options) as response,
+        ):
+            return response, await answers.read_body(response)
 
 
 def certificate_fault(error: BaseException) -> str:

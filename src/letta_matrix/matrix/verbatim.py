@@ -40,9 +40,13 @@ def link(shown: str, identifier: str) -> str:
 
 def fenced(text: str, language: str = "") -> str:
     """`text` as a fenced code block with its line ends and tabs, which it cannot break out of."""
-    shown = visible(text, keep="\n\t")
-    fence = "`" * max(_longest_run(shown) + 1, 3)
-    return f"{fence}{language}\n{shown}\n{fence}"
+    return in_fence(visible(text, keep="\n\t"), language)
+
+
+def in_fence(text: str, language: str = "") -> str:
+    """`text` to the letter as a fenced code block, which nothing in it can end."""
+    fence = "`" * max(_longest_run(text) + 1, 3)
+    return f"{fence}{language}\n{text}\n{fence}"
 
 
 def _is_seen(character: str) -> bool:

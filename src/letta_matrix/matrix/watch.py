@@ -12,6 +12,7 @@ import aiohttp
 from yarl import URL
 
 from letta_matrix.common import clock
+from letta_matrix.common.backoff import Backoff
 from letta_matrix.common.waiting import ended, ends_before
 from letta_matrix.matrix import answers
 from letta_matrix.matrix.requests import Requests
@@ -57,11 +58,10 @@ async def until_gone(homeserver: Requests) -> Presence:
 
 async def until_back(homeserver: Requests) -> Presence:
     """Return once the homeserver is HERE: how it was at its worst until then."""
-    pause, worst = _FIRST_PAUSE, Presence.HERE
+    pauses, worst = iter(Backoff(_FIRST_PAUSE, _LONGEST_PAUSE / 10, 1.5)), Presence.HERE
     while (presence := await look(homeserver)) is not Presence.HERE:
         worst = presence if worst is not Presence.AWAY else worst
-        await asyncio.sleep(pause)
-        pause = min(pause * 1.5, _LONGEST_PAUSE / 10)
+        await asyncio.sleep(next(pauses))
     homeserver.outage.clear()
     homeserver.foreign = ""
     return worst
@@ -71,20 +71,16 @@ async def look(homeserver: Requests) -> Presence:
     """Ask for `/_matrix/client/versions`, on a connection of its own."""
     url = URL(homeserver.url) / "_matrix/client/versions"
     timeout = aiohttp.ClientTimeout(total=_ANSWER_TIMEOUT)
-    connector = homeserver.route.connector()
     try:
-        async with (
-            aiohttp.ClientSession(connector=connector, timeout=timeout) as http,
-            http.get(url, allow_redirects=False) as response,
-        ):
-            answer = answers.parsed(await answers.read_body(response))
-            # Somebody else's page is there in its place otherwise.
-            speaks = answers.text_of(answer, "errcode") or "versions" in (answer or {})
-            return Presence.HERE if response.status < 500 and speaks else Presence.AWAY
+        response, body = await homeserver.route.ask("GET", url, timeout)
     except TimeoutError:
         return Presence.AWAY if homeserver.process == "" else Presence.SLOW
     except (aiohttp.ClientError, answers.ForeignAnswer):
         return Presence.AWAY
+    answer = answers.parsed(body)
+    # Somebody else's page is there in its place otherwise.
+    speaks = answers.text_of(answer, "errcode") or "versions" in (answer or {})
+    return Presence.HERE if response.status < 500 and speaks else Presence.AWAY
 
 
 async def _until_refused(homeserver: Requests) -> None:

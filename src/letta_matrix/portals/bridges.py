@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from letta_matrix.common.json_fields import items, mapping
+from letta_matrix.common.json_fields import as_texts, mapping, string_of
 from letta_matrix.config import PortalSettings
 from letta_matrix.portals.contacts import Routes, normal
 from letta_matrix.store.portals import Portal
@@ -48,7 +48,7 @@ class Bridge:
 
     def identifiers_in(self, content: Mapping[str, Any]) -> set[str]:
         """What a ghost's profile or membership says that it is reached by."""
-        told = [one for one in items(content.get(IDENTIFIERS)) or [] if isinstance(one, str)]
+        told = as_texts(content.get(IDENTIFIERS))
         shown = content.get("displayname")
         if self._identifier is not None and isinstance(shown, str):
             match = self._identifier.search(shown)
@@ -73,12 +73,12 @@ class Bridge:
             return None
         if not content or content.get("bridgebot", self.bot) != self.bot:
             return None
-        protocol = _text(mapping(content.get("protocol")).get("id"))
+        protocol = string_of(mapping(content.get("protocol")), "id")
         if self.settings.protocols and protocol not in self.settings.protocols:
             return None
         channel = mapping(content.get("channel"))
         direct = any(content.get(key) == "dm" for key in _ROOM_TYPES)
-        ids = _text(channel.get("id")), _text(channel.get("receiver"))
+        ids = string_of(channel, "id"), string_of(channel, "receiver")
         return Portal(room_id, self.name, protocol, *ids, direct)
 
     def _made(self, room_id: str, state: Sequence[Event], members: Iterable[str]) -> Portal | None:
@@ -89,12 +89,8 @@ class Bridge:
         named = latest.get(("m.room.name", ""), {})
         # In a room of the bridge others may rename it too.
         by_bot = named.get("sender") == self.bot
-        name = _text(mapping(named.get("content")).get("name")) if by_bot else ""
+        name = string_of(mapping(named.get("content")), "name") if by_bot else ""
         ghosts = sum(self.is_ghost(one) and not self.is_self(one) for one in members)
         direct = bool(name) and not _CHANNEL.match(name) and ghosts <= 1
         protocol = next(iter(self.settings.protocols), "")
         return Portal(room_id, self.name, protocol, name, direct=direct)
-
-
-def _text(value: object) -> str:
-    return value if isinstance(value, str) else ""

@@ -8,6 +8,7 @@ import structlog
 from mautrix.errors import MatrixRequestError
 
 from letta_matrix.common.json_fields import mapping
+from letta_matrix.common.parts import part
 from letta_matrix.matrix.homeserver import Homeserver, HomeserverUnavailable
 from letta_matrix.matrix.intent import Intent
 from letta_matrix.portals.bridges import BRIDGE_STATE, Bridge
@@ -23,20 +24,14 @@ _MOST_PROFILES = 5
 """Ghosts of a room whose profiles are asked for: in a talk of two there is one, or two."""
 
 
+@part
 class Lookout:
     """Remembers in the policy's book what it learns. What nobody tells is no portal."""
 
-    def __init__(
-        self,
-        policy: PortalPolicy,
-        homeserver: Homeserver,
-        rooms: Rooms,
-        conversations: ConversationStore,
-    ) -> None:
-        self._policy = policy
-        self._homeserver = homeserver
-        self._rooms = rooms
-        self._conversations = conversations
+    _policy: PortalPolicy
+    _homeserver: Homeserver
+    _rooms: Rooms
+    _conversations: ConversationStore
 
     async def prepare(self) -> None:
         """Make the lines' accounts exist. Raises as `Intent.register`."""

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from letta_matrix.common.parts import part
 from letta_matrix.config import PortalSettings
 from letta_matrix.matrix.mentions import mentioned
 from letta_matrix.portals.bridges import Bridge
@@ -26,20 +27,17 @@ class Verdict:
     why: str = ""
 
 
+@part
 class PortalPolicy:
     """The bridges of the configuration, over what the `book` remembers."""
 
-    def __init__(
-        self,
-        portals: Sequence[PortalSettings],
-        book: PortalBook,
-        directory: AgentDirectory,
-        rooms: Rooms,
-    ) -> None:
-        self.bridges = {one.name: Bridge(one) for one in portals}
-        self.book = book
-        self._directory = directory
-        self._rooms = rooms
+    _portals: Sequence[PortalSettings]
+    book: PortalBook
+    _directory: AgentDirectory
+    _rooms: Rooms
+
+    def __post_init__(self) -> None:
+        self.bridges = {one.name: Bridge(one) for one in self._portals}
 
     def bridge_of(self, user_id: str) -> Bridge | None:
         """The bridge whose bot or ghost somebody is."""
@@ -129,12 +127,11 @@ class PortalPolicy:
         """An agent by its id, its user id or its name, if just one is called so."""
         known = self._directory.get(ref) or self._directory.by_user(ref)
         if known is None and ref:
-            called = [
-                one
-                for one in self._directory.all()
-                if one.name.casefold() == ref.casefold() and one.status is AgentStatus.ACTIVE
-            ]
-            known = called[0] if len(called) == 1 else None
+            namesakes = (
+                one for one in self._directory.all() if one.name.casefold() == ref.casefold()
+            )
+            active = [one for one in namesakes if one.status is AgentStatus.ACTIVE]
+            known = active[0] if len(active) == 1 else None
         return self._active(known)
 
     def names_of(self, name: str, user_id: str) -> list[str]:

@@ -8,11 +8,14 @@ from typing import cast
 
 from letta_matrix.common.json_fields import mapping, parse_json
 from letta_matrix.common.lenient_json import printable, whole_text
+from letta_matrix.runtimes.faults import RateLimited, RuntimeUnavailable
 
 MAX_ERROR = 300
 MAX_PAUSE = 300.0
 """Seconds: a longer `Retry-After` is no reason to leave a person without an answer for longer."""
-TOO_LARGE = (413, 414, 431)
+TOO_LARGE: Mapping[int, str] = dict.fromkeys(
+    (413, 414, 431), "the message is too large for it, or for a proxy before it"
+)
 """Statuses that are about one request, whoever answers: tried again, it is as large."""
 _NO_PATH = (404, 405)
 _STATUS = re.compile(r"(\d{3}):\s*(\{.*\})", re.DOTALL)
@@ -71,6 +74,21 @@ def is_foreign(status: int, headers: Mapping[str, str], body: bytes) -> bool:
         return False
     is_page = "html" in headers.get("content-type", "")
     return is_page or not body.strip() or status in _NO_PATH
+
+
+def foreign(place: str, status: int, headers: Mapping[str, str]) -> RuntimeUnavailable:
+    """The fault for an answer of somebody else in the place of the server that `place` names.
+    `headers` as above."""
+    if status == 429:
+        return RateLimited(f"{place} takes no more requests for now", retry_after(headers))
+    if 300 <= status < 400:
+        return RuntimeUnavailable(
+            f"{place} answers with a redirect (HTTP {status}); set `url` to where it leads"
+        )
+    return RuntimeUnavailable(
+        f"{place} is not there: what answers is another server, or a proxy's page (HTTP "
+        f"{status}); does `url` lead to it?"
+    )
 
 
 def _inner_error(text: str) -> str | None:

@@ -18,21 +18,17 @@ from letta_matrix.runtimes.protocol import (
     ApprovalRequested,
     Capabilities,
     ImagesDropped,
-    Said,
     SaveTurnState,
-    Speech,
     StopReason,
     TextDelta,
-    ToolCall,
-    ToolHandler,
-    ToolResult,
-    ToolSpec,
     TurnEvent,
     TurnFinished,
     TurnRequest,
     TurnStarted,
     TurnState,
 )
+from letta_matrix.runtimes.speech import Said, Speech
+from letta_matrix.runtimes.tools import ToolCall, ToolHandler, ToolResult, ToolSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +67,7 @@ class MemoryRuntime(AgentRuntime):
         script: Script = echo,
         capabilities: Capabilities | None = None,
     ) -> None:
-        self._name = name
+        self.name = name
         self._capabilities = capabilities or Capabilities()
         self._numbers = itertools.count(1)
         self._agents: dict[str, AgentInfo] = {}
@@ -80,7 +76,7 @@ class MemoryRuntime(AgentRuntime):
         self._news: defaultdict[str, asyncio.Event] = defaultdict(asyncio.Event)
         self._speeches: defaultdict[str, list[Speech]] = defaultdict(list)
         self._tools: dict[str, ToolHandler] = {}
-        self._counters: Counter[str] = Counter()
+        self.counters = Counter()
         self.script = script
         self.available = True
         self.models = ["memory/small", "memory/large"]
@@ -91,16 +87,8 @@ class MemoryRuntime(AgentRuntime):
             self.add(AgentInfo(f"agent-{number:08d}-0000", f"Agent {number}"))
 
     @property
-    def name(self) -> str:
-        return self._name
-
-    @property
     def capabilities(self) -> Capabilities:
         return self._capabilities
-
-    @property
-    def counters(self) -> Counter[str]:
-        return self._counters
 
     def add(self, agent: AgentInfo) -> None:
         self._agents[agent.agent_id] = agent

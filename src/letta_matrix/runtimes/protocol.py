@@ -11,6 +11,8 @@ from enum import StrEnum
 from typing import Protocol
 
 from letta_matrix.runtimes.faults import RuntimeRefused
+from letta_matrix.runtimes.speech import Said
+from letta_matrix.runtimes.tools import ToolHandler, ToolSpec
 
 TurnState = Mapping[str, object]
 """What an adapter needs to find a turn again after a crash; JSON, opaque to everybody else."""
@@ -186,76 +188,17 @@ TurnEvent = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class ToolSpec:
-    """A tool that runs here and that agents may call; `parameters` is a JSON Schema object."""
-
-    name: str
-    description: str
-    parameters: Mapping[str, object]
-
-
-@dataclass(frozen=True, slots=True)
-class ToolCall:
-    """An agent's call of an offered tool.
-
-    `request_id` is unlike that of any other call, and the same when this one comes again after
-    a crash. `call_id` is the model's; it may give it to many calls.
-    """
-
-    agent_id: str
-    conversation_id: str
-    call_id: str
-    name: str
-    arguments: Mapping[str, object]
-    request_id: str
-
-
-@dataclass(frozen=True, slots=True)
-class ToolResult:
-    """What the agent is told; `ok` False marks it as an error."""
-
-    text: str
-    ok: bool = True
-
-
-ToolHandler = Callable[[ToolCall], Awaitable[ToolResult]]
-"""Runs a call; never raises, and is idempotent by `request_id`."""
-
-
-@dataclass(frozen=True, slots=True)
-class Speech:
-    """Something an agent said by itself; `message_id` is the runtime's and never changes."""
-
-    message_id: str
-    conversation_id: str
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class Said:
-    """What an agent said since a cursor, oldest first, and the cursor to go on from."""
-
-    speeches: Sequence[Speech]
-    cursor: str
-
-
 class AgentRuntime(Protocol):
     """A place where agents live, as the rest of letta-matrix uses it. What only some can do the
     others refuse, or leave out."""
 
-    @property
-    def name(self) -> str:
-        """The runtime's name in the configuration."""
-        ...
+    name: str
+    """The runtime's name in the configuration."""
+    counters: Counter[str]
+    """How often something unknown or malformed came and was passed over, by its kind."""
 
     @property
     def capabilities(self) -> Capabilities: ...
-
-    @property
-    def counters(self) -> Counter[str]:
-        """How often something unknown or malformed came and was passed over, by its kind."""
-        ...
 
     def offer_tools(self, tools: Sequence[ToolSpec], handler: ToolHandler) -> None:
         """Let every agent call `tools`. Call before `start`; without the capability nothing

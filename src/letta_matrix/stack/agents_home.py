@@ -4,7 +4,6 @@ import os
 import secrets
 import sys
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import aiohttp
@@ -19,6 +18,7 @@ from letta_matrix.stack.held_ports import HeldPorts
 from letta_matrix.stack.models import (
     ModelChoice,
     ProviderFile,
+    Wanted,
     check_endpoint,
     choose_model,
     demo_choice,
@@ -33,15 +33,6 @@ Run = Callable[[str, Command, str, int], Awaitable[None]]
 after it from then on."""
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """The model that a person asked for on the command line; "" where nothing was said."""
-
-    base_url: str = ""
-    key: str = ""
-    model: str = ""
-
-
 @part
 class AgentsHome:
     """The App Server of a data folder. `token` is what its clients have to know, another one each
@@ -54,12 +45,10 @@ class AgentsHome:
     _announce: Announce
 
     def __post_init__(self) -> None:
-        self._demo_port = self._ports.demo_model
         self._demo_file = self._data / "demo-model.key"
         self.token = secrets.token_urlsafe(24)
         write_private(self._data / "app-server.token", self.token + "\n")
         self._folder = self._data / "letta"
-        self._port = self._ports.app_server
         self._server = self._confined(())
 
     @property
@@ -75,14 +64,10 @@ class AgentsHome:
         self._move_workspace()
         self._server.make_folders()
         providers = ProviderFile(self._server.home)
-        asked = choose_model(
-            os.environ,
-            providers.connected(),
-            base_url=wanted.base_url,
-            key=wanted.key,
-            model=wanted.model,
+        asked = choose_model(os.environ, providers.connected(), wanted)
+        choice = asked or demo_choice(
+            self._ports.demo_model, demo_key(keep_secret(self._demo_file))
         )
-        choice = asked or demo_choice(self._demo_port, demo_key(keep_secret(self._demo_file)))
         await check_endpoint(self._http, choice)
         for path in providers.connect(choice):
             self._announce(f"warning: {path} was in the way of the App Server's own files")
@@ -104,7 +89,8 @@ class AgentsHome:
                 "reach; approve with care"
             )
         if choice.demo:
-            await run("demo_model", self._demo_command(), self._demo_url, 401)
+            url = f"http://127.0.0.1:{self._ports.demo_model}/v1/models"
+            await run("demo_model", self._demo_command(), url, 401)
         else:
             self._held.give_back_demo_model()
         for path, rules in self._server.unasked().items():
@@ -130,7 +116,7 @@ class AgentsHome:
         reach = confine.Reach(write=allowed) if confine.version() else None
         return AppServerProcess(
             self._folder,
-            self._port,
+            self._ports.app_server,
             token=self.token,
             workspace=self._data / "workspace",
             reach=reach,
@@ -144,11 +130,7 @@ class AgentsHome:
 
     def _demo_command(self) -> Command:
         module = "letta_matrix.stack.demo_model"
-        options = ("--port", str(self._demo_port), "--key-file", str(self._demo_file))
+        options = ("--port", str(self._ports.demo_model), "--key-file", str(self._demo_file))
         argv = (sys.executable, "-m", module, *options)
         log = self._data / "demo-model.log"
         return Command("demo model", argv, log, self._data, sockets=self._held.demo_model)
-
-    @property
-    def _demo_url(self) -> str:
-        return f"http://127.0.0.1:{self._demo_port}/v1/models"

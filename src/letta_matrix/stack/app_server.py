@@ -148,10 +148,6 @@ class AppServerProcess:
     def _temporary(self) -> Path:
         return self.home / "tmp"
 
-    @property
-    def _headers(self) -> dict[str, str]:
-        return {"Authorization": f"Bearer {self.token}"} if self.token else {}
-
     def _environment(self) -> dict[str, str]:
         kept = {k: v for k, v in os.environ.items() if k in _KEPT or k.startswith("LC_")}
         letta = _letta()
@@ -175,10 +171,6 @@ class AppServerProcess:
     def health_url(self) -> str:
         return f"{self.http_url}/readyz"
 
-    async def ready(self, http: aiohttp.ClientSession) -> bool:
-        """Whether it answers."""
-        return await status_of(http, self.health_url) == 200
-
     async def is_open(self, http: aiohttp.ClientSession) -> bool:
         """Whether it answers somebody who has no token. Raises StackError when it does not."""
         url = f"{self.http_url}/app-server-info"
@@ -190,10 +182,9 @@ class AppServerProcess:
     @asynccontextmanager
     async def control(self, http: aiohttp.ClientSession) -> AsyncGenerator["Control"]:
         """A connection for a few requests. Raises StackError when there is none."""
+        headers = {"Authorization": f"Bearer {self.token}"} if self.token else {}
         try:
-            async with http.ws_connect(
-                f"{self.url}/ws", max_msg_size=0, headers=self._headers
-            ) as socket:
+            async with http.ws_connect(f"{self.url}/ws", max_msg_size=0, headers=headers) as socket:
                 yield Control(socket)
         except aiohttp.ClientError as error:
             raise StackError(f"the App Server at {self.url} cannot be reached: {error}") from None
@@ -251,18 +242,14 @@ def _letta() -> _Letta:
     found = importlib.util.find_spec("letta_code")
     if found is not None and found.origin is not None:
         payload = Path(found.origin).parent / "_payload"
-        node, program = payload / "bin" / "node", payload / "app" / "letta.js"
-        if node.is_file() and program.is_file():
+        node, script = payload / "bin" / "node", payload / "app" / "letta.js"
+        if node.is_file() and script.is_file():
             # With a signal alone a process could open its debugger's port, which knows no secret.
-            argv = (str(node), "--disable-sigusr1", _STRICT, str(program))
+            argv = (str(node), "--disable-sigusr1", _STRICT, str(script))
             # What its own launcher sets.
             return _Letta(argv, (str(node.parent),), {"LETTA_CODE_DISTRIBUTION": "pypi"})
-    return _Letta((_program("letta"),))
-
-
-def _program(name: str) -> str:
-    beside = Path(sys.executable).with_name(name)
-    found = str(beside) if beside.exists() else shutil.which(name)
-    if found is None:
-        raise StackError(f"`{name}` is not installed; pip install 'letta-matrix[embedded]'")
-    return found
+    beside = Path(sys.executable).with_name("letta")
+    program = str(beside) if beside.exists() else shutil.which("letta")
+    if program is None:
+        raise StackError("`letta` is not installed; pip install 'letta-matrix[embedded]'")
+    return _Letta((program,))

@@ -47,40 +47,22 @@ _GIT_KEYS = {
 """What stays in the settings of agents' repositories, by section."""
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
-SYSTEM = (
-    *("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/opt", "/nix/store", "/proc", "/sys"),
-    *(
-        "/etc/alternatives",
-        "/etc/ca-certificates",
-        "/etc/ca-certificates.conf",
-        "/etc/debian_version",
-    ),
-    *(
-        "/etc/group",
-        "/etc/hosts",
-        "/etc/host.conf",
-        "/etc/hostname",
-        "/etc/inputrc",
-        "/etc/ld.so.cache",
-    ),
-    *(
-        "/etc/ld.so.conf",
-        "/etc/ld.so.conf.d",
-        "/etc/localtime",
-        "/etc/locale.alias",
-        "/etc/mime.types",
-    ),
-    *("/etc/nsswitch.conf", "/etc/os-release", "/etc/passwd", "/etc/pki/ca-trust", "/etc/pki/tls"),
-    *("/etc/profile", "/etc/profile.d", "/etc/bash.bashrc", "/etc/protocols", "/etc/resolv.conf"),
-    *("/etc/services", "/etc/shells", "/etc/ssl/certs", "/etc/ssl/openssl.cnf", "/etc/timezone"),
-    *("/run/systemd/resolve", "/run/resolvconf"),
-)
+SYSTEM = """
+/usr /bin /sbin /lib /lib32 /lib64 /opt /nix/store /proc /sys
+/etc/alternatives /etc/ca-certificates /etc/ca-certificates.conf /etc/debian_version
+/etc/group /etc/hosts /etc/host.conf /etc/hostname /etc/inputrc /etc/ld.so.cache
+/etc/ld.so.conf /etc/ld.so.conf.d /etc/localtime /etc/locale.alias /etc/mime.types
+/etc/nsswitch.conf /etc/os-release /etc/passwd /etc/pki/ca-trust /etc/pki/tls
+/etc/profile /etc/profile.d /etc/bash.bashrc /etc/protocols /etc/resolv.conf
+/etc/services /etc/shells /etc/ssl/certs /etc/ssl/openssl.cnf /etc/timezone
+/run/systemd/resolve /run/resolvconf
+"""
 """What programs need to run, and no more: of /etc no shadow, no keys, no settings of servers."""
 
-DEVICES = tuple(
-    f"/dev/{name}"
-    for name in ("null", "zero", "full", "random", "urandom", "tty", "ptmx", "pts", "fd", "shm")
-)
+DEVICES = """
+/dev/null /dev/zero /dev/full /dev/random /dev/urandom
+/dev/tty /dev/ptmx /dev/pts /dev/fd /dev/shm
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,9 +124,9 @@ def confine(reach: Reach) -> None:
     attributes = _Attributes(handled, 0, _SCOPES if known >= 6 else 0)
     size = ctypes.sizeof(attributes) if known >= 6 else 16 if known >= 4 else 8
     ruleset = _call(_CREATE_RULESET, ctypes.byref(attributes), size, 0)
-    for path in _there((*SYSTEM, *reach.read)):
+    for path in _there((*SYSTEM.split(), *reach.read)):
         _allow(ruleset, path, _READ & handled)
-    for path in _there((*DEVICES, *reach.write)):
+    for path in _there((*DEVICES.split(), *reach.write)):
         _allow(ruleset, path, handled)
     if _LIBC.prctl(_NO_NEW_PRIVS, 1, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "no_new_privs")

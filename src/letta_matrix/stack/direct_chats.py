@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 from letta_matrix.config import Config
-from letta_matrix.stack.errors import StackError
+from letta_matrix.stack.bridge_store import database_of
 
 
 async def rooms_of_agents(config: Config) -> dict[str, str]:
@@ -13,16 +13,10 @@ async def rooms_of_agents(config: Config) -> dict[str, str]:
     The bridge may have its database open meanwhile. Raises StackError.
     """
     from letta_matrix.store.agents import AgentDirectory, AgentStatus
-    from letta_matrix.store.database import Database, StoreError, database_url
 
-    database = Database(database_url(config.database.url, config.directory))
-    try:
+    async with database_of(config, "the agents' rooms are not known") as database:
         directory = AgentDirectory(database)
         await directory.load()
-    except StoreError as error:
-        raise StackError(f"the agents' rooms are not known: {error}") from None
-    finally:
-        await database.close()
     here = [agent for agent in directory.all() if agent.status is AgentStatus.ACTIVE]
     return {agent.user_id: agent.room_id for agent in here if agent.room_id is not None}
 

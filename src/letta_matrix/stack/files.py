@@ -16,6 +16,9 @@ _OF_THE_DISK = (
     *(errno.EACCES, errno.EPERM, errno.EIO),
 )
 
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_FILE = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
+
 
 @contextmanager
 def writing_in(directory: Path) -> Generator[None]:
@@ -68,14 +71,13 @@ def write_beneath(base: Path, inner: Path, text: str) -> list[Path]:
 def read_beneath(base: Path, inner: Path, most: int = 10_000_000) -> str | None:
     """The first `most` bytes of the file `inner` below `base`, None where there is none that is
     reached without a link."""
-    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
     folder = -1
     try:
-        folder = os.open(base, flags | os.O_DIRECTORY)
+        folder = os.open(base, _FOLDER)
         for name in inner.parent.parts:
-            above, folder = folder, os.open(name, flags | os.O_DIRECTORY, dir_fd=folder)
+            above, folder = folder, os.open(name, _FOLDER, dir_fd=folder)
             os.close(above)
-        descriptor = os.open(inner.name, flags | os.O_NONBLOCK, dir_fd=folder)
+        descriptor = os.open(inner.name, _FILE, dir_fd=folder)
         with os.fdopen(descriptor, "rb") as file:
             is_file = stat.S_ISREG(os.fstat(descriptor).st_mode)
             return file.read(most).decode("utf-8", "replace") if is_file else None
@@ -96,8 +98,7 @@ def make_folder_beneath(base: Path, inner: Path) -> list[Path]:
 
 def _descend(base: Path, inner: Path, aside: list[Path]) -> int:
     """A descriptor of the folder `inner` below `base`, made where it is missing."""
-    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-    folder, at = os.open(base, flags), base
+    folder, at = os.open(base, _FOLDER), base
     for name in inner.parts:
         above = folder
         try:
@@ -109,9 +110,8 @@ def _descend(base: Path, inner: Path, aside: list[Path]) -> int:
 
 
 def _enter(name: str, above: int, at: Path, aside: list[Path]) -> int:
-    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
-        return os.open(name, flags, dir_fd=above)
+        return os.open(name, _FOLDER, dir_fd=above)
     except FileNotFoundError:
         pass
     except OSError as error:
@@ -119,7 +119,7 @@ def _enter(name: str, above: int, at: Path, aside: list[Path]) -> int:
             raise
         aside.append(at / _move_aside(name, above))
     os.mkdir(name, 0o700, dir_fd=above)
-    return os.open(name, flags, dir_fd=above)
+    return os.open(name, _FOLDER, dir_fd=above)
 
 
 def _move_aside(name: str, folder: int) -> str:

@@ -8,8 +8,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from letta_matrix.common.lock_files import is_held
 from letta_matrix.runtimes.keeper import wire
-from letta_matrix.stack.lock import is_held
 
 _TIMEOUT = 5.0
 

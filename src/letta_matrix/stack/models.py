@@ -16,6 +16,7 @@ from typing import Any, cast
 
 import aiohttp
 
+from letta_matrix.common.parts import part
 from letta_matrix.stack.errors import StackError
 from letta_matrix.stack.files import read_beneath, write_beneath
 
@@ -25,6 +26,7 @@ DEMO_HANDLE = f"{DEMO_PROVIDER}/{DEMO_MODEL}"
 
 _DEMO_KEY = re.compile(r"demo|letta-matrix-demo-.+")
 _NO_KEY = "none"
+_PROVIDERS = Path(".letta", "lc-local-backend", "providers", "auth.json")
 _TIMEOUT = aiohttp.ClientTimeout(total=5)
 
 _KEY_VARIABLES = {
@@ -59,13 +61,17 @@ class ModelChoice:
         return f"{self.provider}/{self.model}"
 
 
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """The model that a person asked for on the command line; "" where nothing was said."""
+
+    base_url: str = ""
+    key: str = ""
+    model: str = ""
+
+
 def choose_model(
-    environment: Mapping[str, str],
-    connected: ModelChoice | None,
-    *,
-    base_url: str = "",
-    key: str = "",
-    model: str = "",
+    environment: Mapping[str, str], connected: ModelChoice | None, wanted: Wanted
 ) -> ModelChoice | None:
     """What was asked for, else a key in the environment, else the provider connected by an
     earlier start (`connected`); None leaves the demo model.
@@ -73,9 +79,10 @@ def choose_model(
     Raises:
         StackError: a key or a model without a provider they could belong to.
     """
-    if base_url:
-        return _endpoint(base_url, key, model)
-    if key:
+    model = wanted.model
+    if wanted.base_url:
+        return _endpoint(wanted)
+    if wanted.key:
         raise StackError("--model-api-key needs --model-base-url; or set OPENAI_API_KEY and so on")
     if found := _by_key(environment, model):
         return found
@@ -89,11 +96,12 @@ def choose_model(
     return None
 
 
-def _endpoint(base_url: str, key: str, model: str) -> ModelChoice:
-    if not re.match(r"https?://[^/]", base_url):
-        raise StackError(f"--model-base-url {base_url}: expected http://HOST/v1 or https://HOST/v1")
-    where = f"the endpoint {base_url}"
-    return ModelChoice("openai-compatible", where, key or _NO_KEY, base_url, model)
+def _endpoint(wanted: Wanted) -> ModelChoice:
+    url = wanted.base_url
+    if not re.match(r"https?://[^/]", url):
+        raise StackError(f"--model-base-url {url}: expected http://HOST/v1 or https://HOST/v1")
+    key = wanted.key or _NO_KEY
+    return ModelChoice("openai-compatible", f"the endpoint {url}", key, url, wanted.model)
 
 
 def _by_key(environment: Mapping[str, str], model: str) -> ModelChoice | None:
@@ -157,12 +165,11 @@ def _reason(error: Exception) -> str:
     return str(error) or type(error).__name__
 
 
+@part
 class ProviderFile:
-    """The App Server's list of connected providers."""
+    """The App Server's list of connected providers, below its home."""
 
-    def __init__(self, home: Path) -> None:
-        self._home = home
-        self._inner = Path(".letta", "lc-local-backend", "providers", "auth.json")
+    _home: Path
 
     def connected(self) -> ModelChoice | None:
         """A provider connected earlier, the demo model aside."""
@@ -193,16 +200,16 @@ class ProviderFile:
             entry["base_url"] = choice.base_url
         providers[choice.provider] = entry
         text = json.dumps({"version": 1, "providers": providers}, indent=2)
-        return write_beneath(self._home, self._inner, text)
+        return write_beneath(self._home, _PROVIDERS, text)
 
     def _providers(self) -> dict[str, dict[str, Any]]:
-        if (text := read_beneath(self._home, self._inner)) is None:
+        if (text := read_beneath(self._home, _PROVIDERS)) is None:
             return {}
         try:
             data = json.loads(text)
             return cast("dict[str, dict[str, Any]]", data["providers"])
         except (ValueError, KeyError, TypeError):
-            path = self._home / self._inner
+            path = self._home / _PROVIDERS
             raise StackError(f"{path}: is damaged; move it away and start again") from None
 
 

@@ -51,9 +51,15 @@ class Silence:
         return self._misses >= _MISSES and now - self._since >= _HUNG_AFTER
 
 
-async def until_hung(pid: Callable[[], int | None], answers: Probe) -> int:
-    """Look every 15 s after the process that `pid` tells (None: there is none now) until it is
-    hung; its pid."""
+async def kill_hung(
+    name: str,
+    pid: Callable[[], int | None],
+    answers: Probe,
+    kill: Callable[[int], None],
+    announce: Callable[[str], None],
+) -> None:
+    """Look every 15 s, for ever, after the process that `pid` tells (None: there is none now);
+    where it is hung, say so and `kill` it."""
     silence: Silence | None = None
     while True:
         await asyncio.sleep(_EVERY)
@@ -65,7 +71,9 @@ async def until_hung(pid: Callable[[], int | None], answers: Probe) -> int:
         if await answers():
             silence.answered()
         elif pid() == asked and silence.missed():
-            return asked
+            announce(f"{name} hangs: process {asked} has not answered for a minute; killing it")
+            kill(asked)
+            silence = None
 
 
 async def status_of(http: aiohttp.ClientSession, url: str) -> int | None:

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
 
+from letta_matrix.common.json_fields import Json, as_list
 from letta_matrix.common.private_files import write_private
 from letta_matrix.stack.app_server import Control
 from letta_matrix.stack.errors import StackError
@@ -55,8 +55,7 @@ async def model_handle(control: Control, choice: ModelChoice) -> str:
     if choice.handle:
         return choice.handle
     answer = await control.request("list_models")
-    entries = cast("list[dict[str, object]]", answer.get("entries") or [])
-    for entry in entries:
+    for entry in as_list(answer.get("entries")):
         handle = str(entry.get("handle", ""))
         if handle.startswith(f"{choice.provider}/"):
             return handle
@@ -115,12 +114,12 @@ def _end(note: Path) -> None:
     note.unlink(missing_ok=True)
 
 
-async def _all_agents(control: Control) -> list[dict[str, object]]:
-    agents: dict[object, dict[str, object]] = {}
-    query: dict[str, object] = {"limit": _PAGE}
+async def _all_agents(control: Control) -> list[Json]:
+    agents: dict[object, Json] = {}
+    query: Json = {"limit": _PAGE}
     while True:
         answer = await control.request("agent_list", query=query)
-        page = cast("list[dict[str, object]]", answer.get("agents") or [])
+        page = as_list(answer.get("agents"))
         known = len(agents)
         agents |= {agent["id"]: agent for agent in page}
         # A server that ignores `after` would answer the same page for ever.
@@ -129,7 +128,7 @@ async def _all_agents(control: Control) -> list[dict[str, object]]:
         query = {"limit": _PAGE, "after": page[-1]["id"]}
 
 
-def _body(starter: Starter, model: str) -> dict[str, object]:
+def _body(starter: Starter, model: str) -> Json:
     return {
         "name": starter.name,
         "description": starter.description,

@@ -6,12 +6,17 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
+from letta_matrix.common.lock_files import is_held
 from letta_matrix.common.private_files import write_private
 from letta_matrix.config.program import starting
 from letta_matrix.stack.errors import StackError
-from letta_matrix.stack.lock import LOCK, is_held
+from letta_matrix.stack.lock import LOCK
 
 FILE_NAME = "stack.json"
+ADMIN = "admin"
+"""The person that a stack is set up for."""
+ACCESS_FILE = "admin.token"
+"""Holds what the REST API and the MCP server want."""
 
 
 @dataclass(slots=True)

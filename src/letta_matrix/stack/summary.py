@@ -7,6 +7,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from letta_matrix.config.program import is_relative, typed
+from letta_matrix.stack.state import ACCESS_FILE, ADMIN, StackState
 
 _NAMES_SHOWN = 8
 _WIDTH = 80
@@ -14,23 +15,20 @@ _WIDTH = 80
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """All that the summary mentions; `password` is None where the kept one no longer fits."""
+    """What the summary tells of a stack beside its `state`."""
 
-    homeserver_url: str
-    user_id: str
-    password: str | None
-    chat_url: str
+    state: StackState
     login_token: str | None
-    app_server_url: str
-    api_url: str
-    mcp_url: str
-    token_file: Path
     agents: Sequence[str]
     model: str
     demo: bool
     data: Path
     usual_data: bool
     seconds: float
+
+    @property
+    def chat_url(self) -> str:
+        return self.state.chat["url"]
 
 
 def summary(facts: Facts) -> str:
@@ -73,17 +71,17 @@ def _talk_now(facts: Facts) -> list[str]:
 
 
 def _login(facts: Facts) -> list[tuple[str, str]]:
-    homeserver = quote(facts.homeserver_url, safe="")
+    url = facts.state.homeserver["url"]
     return [
-        ("homeserver", facts.homeserver_url),
-        ("user", facts.user_id),
+        ("homeserver", url),
+        ("user", facts.state.users[ADMIN]["user_id"]),
         ("password", _password(facts)),
         (
             "Element",
             "https://app.element.io - Sign in; beside the homeserver choose Edit, then Other "
-            f"homeserver, and enter {facts.homeserver_url}",
+            f"homeserver, and enter {url}",
         ),
-        ("Cinny", f"https://app.cinny.in/login/{homeserver}/"),
+        ("Cinny", f"https://app.cinny.in/login/{quote(url, safe='')}/"),
         (
             "",
             "(in the browser these two need Chromium or Chrome, and leave to access your "
@@ -93,9 +91,7 @@ def _login(facts: Facts) -> list[tuple[str, str]]:
 
 
 def _password(facts: Facts) -> str:
-    if facts.password is not None:
-        return facts.password
-    return (
+    return facts.state.users[ADMIN].get("password") or (
         f"yours: it was changed, {facts.data / 'admin.password'} no longer fits. Write the "
         f"new one into that file, for `{_command(facts, 'chat')}` and the sign-in link; forgotten: "
         'see docs/operations.md, "A changed password"'
@@ -103,14 +99,15 @@ def _password(facts: Facts) -> str:
 
 
 def _running(facts: Facts) -> list[tuple[str, str]]:
+    state = facts.state
     return [
         ("agents", _names(facts.agents)),
         ("model", facts.model),
         ("chat page", facts.chat_url),
-        ("REST API", facts.api_url),
-        *([("MCP", facts.mcp_url)] if facts.mcp_url else []),
-        ("token", f"for both: {facts.token_file}"),
-        ("App Server", facts.app_server_url),
+        ("REST API", f"{state.api['url']}/docs"),
+        *([("MCP", state.mcp["url"])] if state.mcp else []),
+        ("token", f"for both: {facts.data / ACCESS_FILE}"),
+        ("App Server", state.app_server["url"]),
         ("data and logs", str(facts.data)),
     ]
 

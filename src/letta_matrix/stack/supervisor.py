@@ -19,9 +19,10 @@ from pathlib import Path
 
 from letta_matrix.common import clock, log_files
 from letta_matrix.common.connections.inherited import handed_down
+from letta_matrix.common.tasks import Tasks
 from letta_matrix.common.waiting import unless
 from letta_matrix.stack.errors import StackError
-from letta_matrix.stack.silence import Probe, until_hung
+from letta_matrix.stack.silence import Probe, kill_hung
 
 Announce = Callable[[str], None]
 """Shows one line to the person at the terminal."""
@@ -66,7 +67,7 @@ class Child:
         self._announce = announce
         self._on_pid = on_pid
         self._process: asyncio.subprocess.Process | None = None
-        self._tasks: list[asyncio.Task[None]] = []
+        self._tasks = Tasks()
         self._stopping = False
         self._ready = False
         self._failures = 0
@@ -88,20 +89,14 @@ class Child:
         """
         self._log_began = log_files.size(self.command.log)
         await self._spawn()
-        name = self.command.name
-        self._tasks += [
-            asyncio.create_task(self._watch(), name=f"watch {name}"),
-            asyncio.create_task(
-                log_files.keep_small(self.command.log, self._announce),
-                name=f"watch the log of {name}",
-            ),
-        ]
+        self._tasks.start(self._watch())
+        self._tasks.start(log_files.keep_small(self.command.log, self._announce))
 
     def look_after(self, answers: Probe) -> None:
         """From now on kill it when it hangs: it is started again like one that ended."""
         self._answers = answers
-        task = asyncio.create_task(self._kill_hung(answers), name=f"look after {self.command.name}")
-        self._tasks.append(task)
+        name = self.command.name
+        self._tasks.start(kill_hung(name, lambda: self.pid, answers, kill_group, self._announce))
 
     async def wait_ready(self, probe: Probe, timeout: float) -> None:
         """Wait until `probe` says yes; asked every 50 ms.
@@ -128,9 +123,7 @@ class Child:
                 self._signal(signal.SIGKILL)
                 await process.wait()
             kill_group(process.pid)
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._tasks.cancel()
 
     async def _until_answers(self, probe: Probe) -> None:
         while True:
@@ -140,21 +133,14 @@ class Child:
                 return
             await asyncio.sleep(0.05)
 
-    async def _kill_hung(self, answers: Probe) -> None:
-        while True:
-            pid = await until_hung(lambda: self.pid, answers)
-            self._announce(hangs(self.command.name, pid))
-            kill_group(pid)
-
     async def _watch(self) -> None:
-        loop = asyncio.get_running_loop()
         restarts = 0
         while (process := self._process) is not None:
-            started = loop.time()
+            started = clock.now()
             async with self._telling_when_up(again=restarts > 0):
                 code = await process.wait()
             kill_group(process.pid)
-            restarts = 0 if loop.time() - started >= _STEADY_AFTER else restarts
+            restarts = 0 if clock.now() - started >= _STEADY_AFTER else restarts
             while self._process is process:
                 if self._stopping or self._failed_for_good():
                     return
@@ -228,11 +214,6 @@ def ending(code: int) -> str:
         return signal.Signals(-code).name
     except ValueError:
         return f"signal {-code}"
-
-
-def hangs(name: str, pid: int) -> str:
-    """What is said of a process that is killed because it does not answer."""
-    return f"{name} hangs: process {pid} has not answered for a minute; killing it"
 
 
 def kill_group(pid: int) -> None:

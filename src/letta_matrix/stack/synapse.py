@@ -25,7 +25,6 @@ from letta_matrix.stack.direct_chats import with_rooms
 from letta_matrix.stack.errors import PasswordRefusedError, StackError, TooSoonError
 from letta_matrix.stack.files import keep_secret, write_private_if_changed
 from letta_matrix.stack.homeserver_database import HomeserverDatabase
-from letta_matrix.stack.silence import status_of
 from letta_matrix.stack.supervisor import Command
 
 SERVER_NAME = "localhost"
@@ -65,15 +64,10 @@ class Synapse:
         """
         if find_spec("synapse") is None:
             raise StackError("Synapse is not installed; pip install 'letta-matrix[embedded]'")
+        settings = str(self.directory / "homeserver.yaml")
         return Command(
             name="Synapse",
-            argv=(
-                sys.executable,
-                "-m",
-                "synapse.app.homeserver",
-                "--config-path",
-                str(self.directory / "homeserver.yaml"),
-            ),
+            argv=(sys.executable, "-m", "synapse.app.homeserver", "--config-path", settings),
             log=self.directory / "output.log",
             cwd=self.directory,
         )
@@ -98,10 +92,7 @@ class Synapse:
             "public_baseurl": f"{self.url}/",
             "pid_file": str(self.directory / "homeserver.pid"),
             "listeners": [_listener(self.port)],
-            "database": {
-                "name": "sqlite3",
-                "args": {"database": str(self.database.path)},
-            },
+            "database": {"name": "sqlite3", "args": {"database": str(self.database.path)}},
             "log_config": str(log_config),
             "signing_key_path": str(key),
             "media_store_path": str(self.directory / "media"),
@@ -155,10 +146,6 @@ class Synapse:
     @property
     def health_url(self) -> str:
         return f"{self.url}/health"
-
-    async def ready(self, http: aiohttp.ClientSession) -> bool:
-        """Whether it answers."""
-        return await status_of(http, self.health_url) == 200
 
     async def create_account(
         self, http: aiohttp.ClientSession, localpart: str, password: str, *, admin: bool
@@ -300,15 +287,9 @@ def _listener(port: int) -> dict[str, object]:
 def _rate_limits() -> dict[str, object]:
     """Limits guard public servers; here they would only slow the one person and their agents.
     Passwords are guessed on loopback too, by programs that may reach it and little else."""
-    plain = (
-        "rc_message",
-        "rc_registration",
-        "rc_admin_redaction",
-        "rc_room_creation",
-        "rc_profile",
-    )
+    plain = ("message", "registration", "admin_redaction", "room_creation", "profile")
     return {
-        **dict.fromkeys(plain, _UNLIMITED),
+        **{f"rc_{name}": _UNLIMITED for name in plain},
         "rc_media_create": _UNLIMITED,
         # All come from one address here, and each start of ours logs in a few times.
         "rc_login": {

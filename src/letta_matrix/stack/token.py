@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from letta_matrix.common.private_files import write_private
 from letta_matrix.config import Config
-from letta_matrix.stack.errors import StackError
+from letta_matrix.stack.bridge_store import database_of
 
 if TYPE_CHECKING:
     from letta_matrix.store.tokens import TokenStore
@@ -20,18 +20,12 @@ async def keep_token(path: Path, config: Config) -> str:
 
     The bridge may have its database open meanwhile. Raises StackError.
     """
-    from letta_matrix.store.database import Database, StoreError, database_url
     from letta_matrix.store.tokens import TokenStore
 
-    database = Database(database_url(config.database.url, config.directory))
-    try:
+    async with database_of(config, "no token can be made") as database:
         store = TokenStore(database)
         kept = _read(path)
         return kept if await _is_accepted(kept, store) else await _new(path, store)
-    except StoreError as error:
-        raise StackError(f"no token can be made: {error}") from None
-    finally:
-        await database.close()
 
 
 def _read(path: Path) -> str:

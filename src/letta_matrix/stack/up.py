@@ -4,7 +4,7 @@ import asyncio
 import signal
 import sys
 import time
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from letta_matrix.common.connections.known_servers import (
 )
 from letta_matrix.common.waiting import unless
 from letta_matrix.config import Config
-from letta_matrix.stack.agents_home import AgentsHome, Wanted
+from letta_matrix.stack.agents_home import AgentsHome
 from letta_matrix.stack.bridge_config import (
     PID_FILES,
     known_servers,
@@ -32,17 +32,15 @@ from letta_matrix.stack.files import keep_secret, writing_in
 from letta_matrix.stack.held_ports import HeldPorts
 from letta_matrix.stack.keeper import KeeperProcess
 from letta_matrix.stack.lock import exclusive
-from letta_matrix.stack.models import ModelChoice
+from letta_matrix.stack.models import ModelChoice, Wanted
 from letta_matrix.stack.ports import Ports
-from letta_matrix.stack.silence import Probe, status_of, until_hung
-from letta_matrix.stack.state import StackState, remove_state
+from letta_matrix.stack.silence import Probe, kill_hung, status_of
+from letta_matrix.stack.state import ACCESS_FILE, ADMIN, StackState, remove_state
 from letta_matrix.stack.summary import Facts, summary
-from letta_matrix.stack.supervisor import Announce, Child, Command, hangs
+from letta_matrix.stack.supervisor import Announce, Child, Command
 from letta_matrix.stack.synapse import SERVER_NAME, Synapse
 from letta_matrix.stack.token import keep_token
 
-ADMIN = "admin"
-_ACCESS = "admin.token"
 _DEVICE = "letta-matrix-up"
 _START_TIMEOUT = 120.0
 _READY_TIMEOUT = 120.0
@@ -140,22 +138,22 @@ class Stack:
         agents, model = await self._start_servers(choice, password, config)
         await self._start_bridge(config)
         # The bridge has made the database ready for it.
-        access = await keep_token(self._data / _ACCESS, config)
+        access = await keep_token(self._data / ACCESS_FILE, config)
         self._config = config
         known, token = await self._log_in(password)
         self._state = self._describe(config, known, access)
         self._write_state()
-        self._announce(
-            summary(
-                self._facts(
-                    config,
-                    replace(choice, model=model.removeprefix(f"{choice.provider}/")),
-                    agents,
-                    known,
-                    token,
-                )
-            )
+        facts = Facts(
+            self._state,
+            token,
+            agents,
+            model=_told(choice, model),
+            demo=choice.demo,
+            data=self._data,
+            usual_data=self._data == default_data_directory(),
+            seconds=time.monotonic() - self._started_at,
         )
+        self._announce(summary(facts))
 
     async def stop(self) -> None:
         """End every child: the bridge first, so that it can put its work away."""
@@ -174,13 +172,9 @@ class Stack:
     async def look_after_keeper(self) -> None:
         """Keep the keeper's pid in stack.json current, for ever; say so when it changes. Kill it
         when it hangs: the bridge starts another one."""
-        await asyncio.gather(self._follow_keeper(), self._kill_hung_keeper())
-
-    async def _kill_hung_keeper(self) -> None:
-        while True:
-            pid = await until_hung(self._keeper.pid, self._keeper.answers)
-            self._announce(hangs("keeper", pid))
-            self._keeper.kill(pid)
+        keeper = self._keeper
+        killing = kill_hung("keeper", keeper.pid, keeper.answers, keeper.kill, self._announce)
+        await asyncio.gather(self._follow_keeper(), killing)
 
     async def _follow_keeper(self) -> None:
         while True:
@@ -253,27 +247,17 @@ class Stack:
         return probe
 
     async def _log_in(self, password: str) -> tuple[str | None, str | None]:
-        """The password, if it is still the right one, and a one-time login."""
+        """The password, if it is still the right one, and a one-time login, if there is one: the
+        password does as well."""
         try:
-            return password, await self._login_token(password)
-        except PasswordRefusedError:
-            return None, None
-
-    async def _login_token(self, password: str) -> str | None:
-        """A one-time login, None where there is none: the password does as well.
-
-        Raises:
-            PasswordRefusedError: it does not.
-        """
-        try:
-            return await self._synapse.sign_in_once(
+            return password, await self._synapse.sign_in_once(
                 self._http, ADMIN, password, _DEVICE, self._mark_direct
             )
         except PasswordRefusedError:
-            raise
+            return None, None
         except StackError as error:
             self._announce(f"no link that logs you in this time ({error}); use the password")
-            return None
+            return password, None
 
     async def _mark_direct(self, access: str) -> None:
         """Let the admin's clients show the agents' rooms as chats with them."""
@@ -313,31 +297,11 @@ class Stack:
             mcp={**mcp_urls(config), "token": access} if config.mcp.enabled else {},
         )
 
-    def _facts(
-        self,
-        config: Config,
-        choice: ModelChoice,
-        agents: Sequence[str],
-        password: str | None,
-        token: str | None,
-    ) -> Facts:
-        return Facts(
-            homeserver_url=self._synapse.url,
-            user_id=self._admin,
-            password=password,
-            chat_url=f"http://127.0.0.1:{config.api.port}/chat",
-            login_token=token,
-            app_server_url=self._agents.url,
-            api_url=f"http://127.0.0.1:{config.api.port}/docs",
-            mcp_url=mcp_urls(config)["url"] if config.mcp.enabled else "",
-            token_file=self._data / _ACCESS,
-            agents=agents,
-            model=choice.origin + (f" ({choice.model})" if choice.model else ""),
-            demo=choice.demo,
-            data=self._data,
-            usual_data=self._data == default_data_directory(),
-            seconds=time.monotonic() - self._started_at,
-        )
+
+def _told(choice: ModelChoice, handle: str) -> str:
+    """A model as it is shown: where it comes from, and its name if it has one."""
+    name = handle.removeprefix(f"{choice.provider}/")
+    return choice.origin + (f" ({name})" if name else "")
 
 
 async def _unless(stop: asyncio.Event, work: Coroutine[None, None, None]) -> bool:

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import Any
+from typing import Self
 
 from sqlalchemy import select, update
 
@@ -69,17 +69,19 @@ def in_room(agent: Agent, room_id: str | None) -> Agent:
 def without_account(agent: Agent) -> Agent:
     """The agent as if nothing had been written of its account."""
     lost = set(_ABOUT_THE_ACCOUNT) - set(_ABOUT_THE_AGENT)
-    applied = {key: value for key, value in agent.applied.items() if key not in lost}
-    return replace(agent, applied=applied)
+    return marked(agent, **dict.fromkeys(lost))
+
+
+def marked(agent: Agent, **marks: object) -> Agent:
+    """The agent with these marks in `applied`; None takes one away."""
+    applied = {**agent.applied, **marks}
+    return replace(agent, applied={key: mark for key, mark in applied.items() if mark is not None})
 
 
 def homeless(agent: Agent, **marks: object) -> Agent:
-    """The agent without the room that it had, which is kept in mind; `marks` are added to
-    `applied`."""
-    known = agent.applied.get(ROOM_BEFORE, "")
-    without = in_room(agent, None)
-    marks = {ROOM_BEFORE: agent.room_id or known, **marks}
-    return replace(without, applied={**without.applied, **marks})
+    """The agent without the room that it had, which is kept in mind, and with these `marks`."""
+    before = agent.room_id or agent.applied.get(ROOM_BEFORE, "")
+    return marked(in_room(agent, None), **{ROOM_BEFORE: before, **marks})
 
 
 class AgentDirectory:
@@ -92,10 +94,11 @@ class AgentDirectory:
         self._by_user: dict[str, Agent] = {}
         self._changing = asyncio.Lock()
 
-    async def load(self) -> None:
+    async def load(self) -> Self:
         query = select(agents).order_by(agents.c.created_at)
-        for row in await self._database.read(lambda db: db.execute(query).mappings().all()):
-            self._index(_agent(dict(row)))
+        for agent in await self._database.records(Agent, query):
+            self._index(agent)
+        return self
 
     def all(self) -> list[Agent]:
         return list(self._agents.values())
@@ -135,18 +138,15 @@ class AgentDirectory:
         # One after the other, so that each edits what the one before it has stored.
         async with self._changing:
             copies = [edited(self._agents[agent_id]) for agent_id in agent_ids]
-            await self.save(*copies)
-        return copies
-
-    async def save(self, *changed: Agent) -> None:
-        await self._database.execute(
-            *(
-                update(agents).where(agents.c.agent_id == agent.agent_id).values(row_of(agent))
-                for agent in changed
+            await self._database.execute(
+                *(
+                    update(agents).where(agents.c.agent_id == one.agent_id).values(row_of(one))
+                    for one in copies
+                )
             )
-        )
-        for agent in changed:
-            self._index(agent)
+            for one in copies:
+                self._index(one)
+        return copies
 
     def _index(self, agent: Agent) -> None:
         before = self._agents.get(agent.agent_id)
@@ -158,8 +158,3 @@ class AgentDirectory:
         self._by_user[agent.user_id] = agent
         if agent.room_id is not None:
             self._by_room[agent.room_id] = agent
-
-
-def _agent(row: dict[str, Any]) -> Agent:
-    row["status"] = AgentStatus(row["status"])
-    return Agent(**row)

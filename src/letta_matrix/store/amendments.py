@@ -5,8 +5,9 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, Update, case, or_, select, update
 
+from letta_matrix.store.rows import record_of
 from letta_matrix.store.schema import turns
-from letta_matrix.store.turns import Outcome, Turn, TurnKind, TurnStatus, turn_of
+from letta_matrix.store.turns import Outcome, Turn, TurnKind, TurnStatus
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +48,7 @@ def amend(connection: Connection, amendment: Amendment) -> Amended:
         about &= or_(turns.c.amended_at.is_(None), turns.c.amended_at <= amendment.at)
         about &= turns.c.outcome.is_distinct_from(str(Outcome.WITHDRAWN))
     query = select(turns).where(about).order_by(turns.c.seq)
-    found = [turn_of(row) for row in connection.execute(query).mappings()]
+    found = [record_of(Turn, row) for row in connection.execute(query).mappings()]
     if found:
         connection.execute(_change(amendment).where(about))
     heads = [turn.joined_to for turn in found if turn.joined_to is not None]

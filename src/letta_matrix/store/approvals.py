@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Executable, select, update
+from sqlalchemy import ColumnElement, Executable, Select, select, update
 
 from letta_matrix.store.database import Database
 from letta_matrix.store.places import Place
@@ -156,7 +156,7 @@ class ApprovalStore:
         return approvals.insert().values(row_of(approval))
 
     async def get(self, key: str) -> Approval | None:
-        return next(iter(await self._find(approvals.c.key == key)), None)
+        return await self._database.record(Approval, _asked(approvals.c.key == key))
 
     async def of_turn(self, turn_id: str) -> list[Approval]:
         """A turn's approvals, the first asked first."""
@@ -181,8 +181,7 @@ class ApprovalStore:
         """Deny what was allowed for good; False if it no longer is."""
         kept = (approvals.c.key == approval.key) & (approvals.c.status == ApprovalStatus.ALWAYS)
         values = {"status": str(ApprovalStatus.DENIED), "decided_by": by, "reason": reason}
-        statement = update(approvals).where(kept).values(**values)
-        return await self._database.write(lambda db: db.execute(statement).rowcount) == 1
+        return await self._database.changed(update(approvals).where(kept).values(**values)) == 1
 
     async def open_at(self, room_id: str, thread_id: str, when: float) -> list[Approval]:
         """What could be answered at a time, by the homeserver's clock, in a thread of a room ("":
@@ -202,7 +201,7 @@ class ApprovalStore:
     async def asked_in(self, event_id: str) -> Approval | None:
         """The approval that an event asks for."""
         txns = select(outbox.c.txn_id).where(outbox.c.event_id == event_id)
-        return next(iter(await self._find(approvals.c.prompt_txn.in_(txns))), None)
+        return await self._database.record(Approval, _asked(approvals.c.prompt_txn.in_(txns)))
 
     async def decide(
         self, approval: Approval, status: ApprovalStatus, *, by: str = "", reason: str = ""
@@ -211,8 +210,7 @@ class ApprovalStore:
         waiting = _PENDING & (approvals.c.key == approval.key)
         values = {"status": str(status), "decided_by": by, "reason": reason}
         values |= {"expires_at": min(approval.expires_at, time.time())}
-        statement = update(approvals).where(waiting).values(**values)
-        changed = await self._database.write(lambda db: db.execute(statement).rowcount)
+        changed = await self._database.changed(update(approvals).where(waiting).values(**values))
         self._took_over(approval.key)
         self._waiting.pop(approval.key, None)
         self._shown.pop(approval.key, None)
@@ -225,15 +223,13 @@ class ApprovalStore:
             self._waiting.pop(one, None)
 
     async def _find(self, where: ColumnElement[bool]) -> list[Approval]:
-        query = select(approvals).where(where).order_by(approvals.c.asked_at, approvals.c.key)
-        rows = await self._database.read(lambda db: db.execute(query).mappings().all())
-        return [_approval(dict(row)) for row in rows]
+        return await self._database.records(Approval, _asked(where))
+
+
+def _asked(where: ColumnElement[bool]) -> Select[Any]:
+    """The first asked first."""
+    return select(approvals).where(where).order_by(approvals.c.asked_at, approvals.c.key)
 
 
 def _waiting(one: Approval) -> _Waiting:
     return _Waiting(one.room_id, one.thread_id, one.turn_id, one.prompt_txn)
-
-
-def _approval(row: dict[str, Any]) -> Approval:
-    row["status"] = ApprovalStatus(row["status"])
-    return Approval(**row)

@@ -10,7 +10,7 @@ from sqlalchemy import Connection, delete, select, update
 from sqlalchemy.exc import IntegrityError
 
 from letta_matrix.store.database import Database
-from letta_matrix.store.rows import row_of
+from letta_matrix.store.rows import record_of, row_of
 from letta_matrix.store.schema import audit
 
 _AT_ONCE = 500
@@ -84,15 +84,14 @@ class AuditStore:
         query = select(audit).order_by(audit.c.seq.desc()).limit(limit)
         if before is not None:
             query = query.where(audit.c.seq < before)
-        rows = await self._database.read(lambda db: db.execute(query).mappings().all())
-        return [AuditEntry(**row) for row in rows]
+        return await self._database.records(AuditEntry, query)
 
     async def prune(self, days: float) -> None:
         """Forget what is older; a few at a time, so that others get at the database."""
         old = time.time() - days * 86_400
         some = select(audit.c.seq).where(audit.c.at < old).limit(_AT_ONCE)
         statement = delete(audit).where(audit.c.seq.in_(some))
-        while await self._database.write(lambda db: db.execute(statement).rowcount) == _AT_ONCE:
+        while await self._database.changed(statement) == _AT_ONCE:
             pass
 
 
@@ -100,7 +99,7 @@ def _known(db: Connection, entry: AuditEntry) -> AuditEntry | None:
     same = audit.c.principal == entry.principal
     same &= audit.c.transaction_id == entry.transaction_id
     row = db.execute(select(audit).where(same)).mappings().first()
-    return None if row is None else AuditEntry(**row)
+    return None if row is None else record_of(AuditEntry, row)
 
 
 def fingerprint(arguments: Mapping[str, object]) -> str:

@@ -25,10 +25,6 @@ class Budget:
     per_minute: int
     limits: Callable[[Turn], bool]
 
-    def spend(self, connection: Connection, now: float) -> "Spending":
-        """What arrives now (a Unix time), in a transaction that stores what is left of it."""
-        return Spending(self, connection, now)
-
 
 @dataclass(slots=True)
 class _Account:
@@ -41,7 +37,8 @@ class _Account:
 
 @dataclass(slots=True)
 class Spending:
-    """Decides on turns in the order of their arrival."""
+    """Decides on turns in the order of their arrival, which is `now` (Unix time), in a transaction
+    that stores what is left of them."""
 
     budget: Budget
     connection: Connection

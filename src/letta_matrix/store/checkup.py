@@ -74,21 +74,12 @@ def _check_pages(path: Path, db: sqlite3.Connection) -> None:
 
 def _head(index: Path) -> bytes:
     """The two copies of the header in the log's index, b"" for none."""
-    try:
-        with index.open("rb") as file:
-            return file.read(2 * _HEADER)
-    except OSError:
-        return b""
+    return _bytes(index, 2 * _HEADER)
 
 
 def _copied(index: Path) -> int:
     """How many of the log's pages stand in the database, too (section 2.1, `nBackfill`)."""
-    try:
-        with index.open("rb") as file:
-            file.seek(2 * _HEADER)
-            return int.from_bytes(file.read(4), sys.byteorder)
-    except OSError:
-        return 0
+    return int.from_bytes(_bytes(index, 4, behind=2 * _HEADER), sys.byteorder)
 
 
 def _frames(head: bytes, *, of: bytes | None = None) -> int:
@@ -105,12 +96,18 @@ def _frames(head: bytes, *, of: bytes | None = None) -> int:
 def _salt(log: Path) -> bytes:
     """What tells a log from the one before (the same, section 1); b"" for none, and for one that
     does not begin like one."""
+    head = _bytes(log, 32)
+    return head[16:24] if len(head) == 32 and head[:4] in _MAGIC else b""
+
+
+def _bytes(path: Path, count: int, *, behind: int = 0) -> bytes:
+    """Some bytes of a file `behind` others; b"" where it cannot be read."""
     try:
-        with log.open("rb") as file:
-            head = file.read(32)
+        with path.open("rb") as file:
+            file.seek(behind)
+            return file.read(count)
     except OSError:
         return b""
-    return head[16:24] if len(head) == 32 and head[:4] in _MAGIC else b""
 
 
 def _beside(path: Path, suffix: str) -> Path:

@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Executable, and_, delete, func, select, update
 
 from letta_matrix.store.database import Database, StoreUnavailable
-from letta_matrix.store.places import Place
+from letta_matrix.store.places import Place, at
 from letta_matrix.store.schema import conversations
 
 _TITLE_LENGTH = 80
@@ -36,12 +36,10 @@ class ConversationStore:
 
     async def load(self) -> None:
         """Remember the current ones. Call before use."""
-        query = select(conversations)
-        for row in await self._database.read(lambda db: db.execute(query).all()):
-            place = Place(row.agent_id, row.room_id, row.thread_id)
-            self._places.add(place)
-            if row.current:
-                self._current[place] = row.conversation_id
+        for one in await self._find():
+            self._places.add(one.place)
+            if one.current:
+                self._current[one.place] = one.conversation_id
 
     def agents_in(self, room_id: str) -> set[str]:
         """The ids of the agents that have had a conversation in a room."""
@@ -116,11 +114,11 @@ class ConversationStore:
         """All conversations of an agent in the room `old` go on in the room `new`; where one has
         begun there already, that stays the current one."""
         in_old = (conversations.c.agent_id == agent_id) & (conversations.c.room_id == old)
-        begun = [at.thread_id for at in self._current if at[:2] == (agent_id, new)]
+        begun = [one.thread_id for one in self._current if one[:2] == (agent_id, new)]
         left = update(conversations).where(in_old, conversations.c.thread_id.in_(begun))
         moved = update(conversations).where(in_old).values(room_id=new)
         await self._database.execute(left.values(current=False), moved)
-        for place in [at for at in self._places if at[:2] == (agent_id, old)]:
+        for place in [one for one in self._places if one[:2] == (agent_id, old)]:
             self._places.add(place._replace(room_id=new))
             if (current := self._current.pop(place, None)) is not None:
                 self._current.setdefault(place._replace(room_id=new), current)
@@ -132,25 +130,19 @@ class ConversationStore:
 
     async def all_in(self, agent_id: str, room_id: str) -> list[Conversation]:
         """Every conversation of an agent in a room, the last used first."""
-        query = (
-            select(conversations)
-            .where(conversations.c.agent_id == agent_id, conversations.c.room_id == room_id)
-            .order_by(conversations.c.used_at.desc(), conversations.c.seq.desc())
-        )
-        rows = await self._database.read(lambda db: db.execute(query).mappings().all())
-        return [_conversation(dict(row)) for row in rows]
+        mine = conversations.c.agent_id == agent_id
+        found = await self._find(mine, conversations.c.room_id == room_id)
+        return sorted(found, key=lambda one: (one.used_at, one.seq), reverse=True)
 
     async def place_of(self, agent_id: str, conversation_id: str) -> Place | None:
         """Where an agent has a conversation; the newest place if it had it at several."""
-        query = (
-            select(conversations.c.agent_id, conversations.c.room_id, conversations.c.thread_id)
-            .where(conversations.c.conversation_id == conversation_id)
-            .where(conversations.c.agent_id == agent_id)
-            .order_by(conversations.c.seq.desc())
-            .limit(1)
-        )
-        row = await self._database.read(lambda db: db.execute(query).one_or_none())
-        return Place(*row) if row is not None else None
+        same = conversations.c.conversation_id == conversation_id
+        found = await self._find(same, conversations.c.agent_id == agent_id)
+        return max(found, key=lambda one: one.seq).place if found else None
+
+    async def _find(self, *where: ColumnElement[bool]) -> list[Conversation]:
+        rows = await self._database.rows(select(conversations).where(*where))
+        return [_conversation(dict(row)) for row in rows]
 
     def _goes_on(self, place: Place, conversation_id: str) -> None:
         self._current[place] = conversation_id
@@ -158,7 +150,7 @@ class ConversationStore:
 
 
 def _leave(place: Place, conversation_id: str | None = None) -> Executable:
-    left = _current_at(place)
+    left = and_(*at(conversations, place), conversations.c.current)
     if conversation_id is not None:
         left &= conversations.c.conversation_id == conversation_id
     return update(conversations).where(left).values(current=False, used_at=time.time())
@@ -170,11 +162,6 @@ def _one(place: Place, conversation_id: str) -> ColumnElement[bool]:
         conversations.c.room_id == place.room_id,
         conversations.c.conversation_id == conversation_id,
     )
-
-
-def _current_at(place: Place) -> ColumnElement[bool]:
-    here = (conversations.c[name] == value for name, value in place._asdict().items())
-    return and_(*here, conversations.c.current)
 
 
 def _conversation(row: dict[str, Any]) -> Conversation:

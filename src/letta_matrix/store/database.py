@@ -1,31 +1,42 @@
 """The bridge's database: one connection in a thread of its own, migrated before use."""
 
 import asyncio
-import fcntl
-import os
 import sqlite3
 import sys
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import structlog
-from sqlalchemy import URL, Connection, Executable, create_engine, event, make_url, text
+from sqlalchemy import (
+    URL,
+    Connection,
+    Delete,
+    Executable,
+    RowMapping,
+    Select,
+    Update,
+    create_engine,
+    event,
+    make_url,
+    text,
+)
 from sqlalchemy.exc import DBAPIError
 
 from letta_matrix.common.vitals import Trouble
 from letta_matrix.store.checkup import check
 from letta_matrix.store.commits import Commits
+from letta_matrix.store.database_file import DatabaseFile
 from letta_matrix.store.faults import (
     StoreDamaged,
     StoreError,
     StoreUnavailable,
     fault_of,
     is_fault,
-    lost,
 )
+from letta_matrix.store.rows import record_of
 
 __all__ = ["HEAD", "Database", "StoreDamaged", "StoreError", "StoreUnavailable", "database_url"]
 
@@ -61,9 +72,8 @@ class Database:
         """Set when something could not be written."""
         self._url = url
         self._path = Path(str(url.database))
+        self._file = DatabaseFile(self._path)
         self._damaged = self._unwritable = False
-        self._identity: tuple[int, int] | None = None
-        self._lock: int | None = None
         # The parameters are what people wrote: no error may show them.
         self._engine = create_engine(url, hide_parameters=True, pool_size=1, max_overflow=0)
         # One thread owns the one connection: a transaction is one hop there and back, and
@@ -79,17 +89,9 @@ class Database:
         Raises:
             StoreError: the database cannot be used, or another process has it open.
         """
-        _make_folder(self._path)
-        self._lock = _lock(self._path)
-        file = _open_private(self._path)
-        self._identity = _identity(os.fstat(file))
-        os.close(file)
-        _make_private(self._path)
+        self._file.take()
         await self._run(lambda: check(self._path))
-        try:
-            revision = await self._run(self._revision)
-        except DBAPIError as error:
-            raise fault_of(error, self._path) from None
+        revision = await self.revision()
         if revision is not None and revision > HEAD:
             raise StoreError(
                 f"the database was written by a newer letta-matrix (schema {revision}, this one "
@@ -103,9 +105,7 @@ class Database:
         await self._commits.close()
         await self._run(self._engine.dispose)
         self._thread.shutdown(wait=False)
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
+        self._file.release()
 
     async def write(self, work: Callable[[Connection], Result]) -> Result:
         """Do `work` in a transaction that commits at its end, or rolls back on an error.
@@ -137,6 +137,40 @@ class Database:
 
         return await self._run(look)
 
+    async def rows(self, query: Select[Any]) -> Sequence[RowMapping]:
+        """All that a query finds. Raises StoreUnavailable."""
+        return await self.read(lambda db: db.execute(query).mappings().all())
+
+    async def records(self, kind: type[Result], query: Select[Any]) -> list[Result]:
+        """The same as dataclasses of a kind (see `record_of`)."""
+        return [record_of(kind, row) for row in await self.rows(query)]
+
+    async def record(self, kind: type[Result], query: Select[Any]) -> Result | None:
+        """The first of them, None where there is none."""
+        return next(iter(await self.records(kind, query.limit(1))), None)
+
+    async def value(self, query: Select[Result]) -> Result | None:
+        """The one value that a query finds, None for none. Raises StoreUnavailable."""
+        return await self.read(lambda db: db.execute(query).scalar_one_or_none())
+
+    async def values(self, query: Select[Result]) -> list[Result]:
+        """A column of what a query finds. Raises StoreUnavailable."""
+        return await self.read(lambda db: list(db.execute(query).scalars()))
+
+    async def changed(self, statement: Update | Delete) -> int:
+        """Execute a statement: how many rows it has changed. Raises StoreUnavailable."""
+        return await self.write(lambda db: db.execute(statement).rowcount)
+
+    async def revision(self) -> str | None:
+        """The schema's, None where there is none yet. Raises StoreUnavailable."""
+        kept = text("SELECT count(*) FROM sqlite_master WHERE name = 'alembic_version'")
+        revision = text("SELECT version_num FROM alembic_version")
+
+        def look(db: Connection) -> str | None:
+            return db.execute(revision).scalar() if db.execute(kept).scalar() else None
+
+        return await self.read(look)
+
     def glance(self, work: Callable[[Connection], Result]) -> Result:
         """Do `work`, which reads a row or two, at once and in the caller's thread: the way to
         the database's thread and back takes twenty times as long. For a database of which
@@ -145,21 +179,10 @@ class Database:
         with self._faults(), self._engine.connect() as connection:
             return work(connection)
 
-    def _check_place(self) -> None:
-        # SQLite goes on in a file that has no name any more, and all of it would be lost.
-        if self._identity is None:
-            return
-        try:
-            there = _identity(self._path.stat())
-        except OSError:
-            there = None
-        if there != self._identity:
-            raise lost(self._path)
-
     @contextmanager
     def _transaction(self) -> Generator[Connection]:
         with self._faults(writes=True):
-            self._check_place()
+            self._file.check_place()
             with self._engine.connect() as connection:
                 connection.execution_options(**{_WRITES: True})
                 with connection.begin():
@@ -191,17 +214,6 @@ class Database:
 
     async def _run(self, work: Callable[[], Result]) -> Result:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
-
-    def _revision(self) -> str | None:
-        with self._engine.connect() as connection:
-            # A probe rather than reflection, which would load all of it.
-            try:
-                found = connection.execute(text("SELECT version_num FROM alembic_version"))
-            except DBAPIError as error:
-                if "alembic_version" in str(error.orig):
-                    return None
-                raise
-            return found.scalar_one_or_none()
 
     async def _migrate(self) -> None:
         # In a process of its own: Alembic would stay in this one's memory for ever.
@@ -236,77 +248,3 @@ def _begin(connection: Connection) -> None:
     # since, and with it all that share its commit (SQLITE_BUSY_SNAPSHOT).
     writes = connection.get_execution_options().get(_WRITES)
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
-
-
-def _make_folder(path: Path) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise _unwritable(path, error) from None
-
-
-def _identity(status: os.stat_result) -> tuple[int, int]:
-    return status.st_dev, status.st_ino
-
-
-def _open_private(path: Path) -> int:
-    try:
-        return os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
-    except OSError as error:
-        raise _unwritable(path, error) from None
-
-
-def _make_private(path: Path) -> None:
-    """A copy that was put back, or what an earlier version wrote, may be for everybody to read.
-    New files beside it get its mode from SQLite."""
-    for suffix in ("", "-wal", "-shm"):
-        file = path.with_name(path.name + suffix)
-        # Somebody else's is theirs to change.
-        with suppress(FileNotFoundError, PermissionError):
-            if file.stat().st_mode & 0o077:
-                file.chmod(0o600)
-
-
-def _unwritable(path: Path, error: OSError) -> StoreError:
-    return StoreError(
-        f"{path}: the database cannot be written: {error.strerror}; the bridge's user has to own "
-        "it and its folder, or name another file by `database.url`"
-    )
-
-
-def check_if_alone(path: Path) -> None:
-    """Look at a database as a start of the bridge does, unless a bridge has it open.
-
-    Raises:
-        StoreError: it is damaged, or cannot be read.
-    """
-    try:
-        lock = _lock(path)
-    except StoreError:
-        return
-    try:
-        check(path)
-    finally:
-        os.close(lock)
-
-
-def _lock(path: Path) -> int:
-    """An open file beside the database, locked; the kernel unlocks it however we end."""
-    # Resolved, so that a link to the database leads to the same lock.
-    lock = _open_private(path.resolve().with_name(path.resolve().name + ".lock"))
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        holder = os.read(lock, 20).decode(errors="replace").strip() or "unknown"
-        os.close(lock)
-        if not isinstance(error, BlockingIOError):
-            raise StoreError(f"{path}: the database cannot be locked: {error.strerror}") from None
-        raise StoreError(
-            f"the database {path} is in use by another letta-matrix (pid {holder}): stop that one "
-            "first, or give each a `database.url` of its own"
-        ) from None
-    # The pid is for error messages only; a full disk says so elsewhere.
-    with suppress(OSError):
-        os.ftruncate(lock, 0)
-        os.write(lock, f"{os.getpid()}\n".encode())
-    return lock

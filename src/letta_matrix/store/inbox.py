@@ -1,7 +1,7 @@
 """Events as they arrived from the homeserver, stored before they are acknowledged."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -9,7 +9,7 @@ from sqlalchemy import Connection, delete, select, update
 
 from letta_matrix.store.amendments import Amended, Amendment, amend
 from letta_matrix.store.approvals import ApprovalStatus
-from letta_matrix.store.budgets import Budget
+from letta_matrix.store.budgets import Budget, Spending
 from letta_matrix.store.database import Database
 from letta_matrix.store.rows import row_of
 from letta_matrix.store.schema import approvals, inbox, outbox, transactions, turns
@@ -104,12 +104,7 @@ class Inbox:
                 added = [one for one in _added(connection, entry) if one.turn_id not in coming]
                 coming |= {one.turn_id for one in added}
                 entry.turns = [*entry.turns, *added]
-        if not missed:
-            self._spend(connection, fresh)
-        for entry in fresh:
-            if entry.state is InboxState.REFUSED:
-                _set_state(connection, entry)
-        new = _insert_turns(connection, [turn for entry in fresh for turn in entry.turns])
+        new = self._start(connection, fresh, missed=missed)
         amended: list[Amended] = []
         for entry in fresh:
             if entry.amends is not None:
@@ -125,13 +120,12 @@ class Inbox:
         if not event_ids:
             return set()
         query = select(inbox.c.event_id).where(inbox.c.event_id.in_(event_ids))
-        return await self._database.read(lambda db: set(db.execute(query).scalars()))
+        return set(await self._database.values(query))
 
     async def edited_by(self, event_id: str) -> str:
         """The message that an event has edited, "" for none."""
         query = select(inbox.c.event).where(inbox.c.event_id == event_id)
-        row = await self._database.read(lambda db: db.execute(query).one_or_none())
-        known: Event = row.event if row is not None else {}
+        known: Event = await self._database.value(query) or {}
         return str(known.get("edits", ""))
 
     async def unpark(
@@ -152,7 +146,7 @@ class Inbox:
         parked = (inbox.c.room_id == room_id) & (inbox.c.state == InboxState.PARKED)
         query = select(inbox.c.event).where(parked).order_by(inbox.c.seq)
         told = {str(event.get("event_id")): event for event in history}
-        for event in await self._database.read(lambda db: list(db.execute(query).scalars())):
+        for event in await self._database.values(query):
             told.setdefault(str(event.get("event_id")), event)
         entries = [entry for event in told.values() if (entry := route(event)) is not None]
 
@@ -166,21 +160,36 @@ class Inbox:
                 elif entry.event_id not in waiting:
                     entry.turns = [one for one in entry.turns if one.agent_id == agent_id]
                 entry.turns = _not_started(connection, entry.turns)
-            self._spend(connection, entries)
-            for entry in entries:
-                if entry.event_id in waiting or entry.state is InboxState.REFUSED:
-                    _set_state(connection, entry)
-            new = _insert_turns(connection, [turn for entry in entries for turn in entry.turns])
+            new = self._start(connection, entries, waiting)
             for amendment in amendments:
                 _say_amended(new, amend(connection, amendment))
             return new
 
         return await self._database.write(store) if entries else []
 
+    def _start(
+        self,
+        connection: Connection,
+        entries: list[InboxEntry],
+        waiting: Collection[str] = (),
+        *,
+        missed: bool = False,
+    ) -> list[Turn]:
+        """The new turns that are within budgets, stored; the entries are, and wait no more."""
+        if not missed:
+            self._spend(connection, entries)
+        for entry in entries:
+            if entry.event_id in waiting or entry.state is InboxState.REFUSED:
+                _set_state(connection, entry)
+        new = [turn for entry in entries for turn in entry.turns]
+        if new:
+            connection.execute(turns.insert(), [turn_values(turn) for turn in new])
+        return new
+
     def _spend(self, connection: Connection, fresh: list[InboxEntry]) -> None:
         if self._budget is None:
             return
-        spending = self._budget.spend(connection, self._there())
+        spending = Spending(self._budget, connection, self._there())
         for entry in fresh:
             wanted = len(entry.turns)
             entry.turns = spending.allowed(entry.turns)
@@ -192,7 +201,7 @@ class Inbox:
     async def parked_rooms(self) -> list[str]:
         """The rooms something is parked for."""
         query = select(inbox.c.room_id).where(inbox.c.state == InboxState.PARKED).distinct()
-        return await self._database.read(lambda db: list(db.execute(query).scalars()))
+        return await self._database.values(query)
 
     async def prune(self, before: float) -> None:
         """Forget what arrived before `before` (a Unix time) and owes nothing."""
@@ -236,9 +245,7 @@ def _added(connection: Connection, entry: InboxEntry) -> list[Turn]:
     message = row.event
     if message.get("sender") != entry.adds[0].sender or row.room_id != entry.room_id:
         return []
-    started = select(turns.c.turn_id).where(turns.c.event_id == target)
-    known = set(connection.execute(started).scalars())
-    new = [turn for turn in entry.adds if turn.turn_id not in known]
+    new = _not_started(connection, entry.adds)
     for turn in new:
         # An edit does not tell where its message stands.
         turn.thread_id = message.get("thread") or turn.thread_id
@@ -296,12 +303,6 @@ def _set_state(connection: Connection, entry: InboxEntry) -> None:
     if entry.state is not InboxState.PARKED:
         values["event"] = _known(entry)
     connection.execute(row.values(**values))
-
-
-def _insert_turns(connection: Connection, new: list[Turn]) -> list[Turn]:
-    if new:
-        connection.execute(turns.insert(), [turn_values(turn) for turn in new])
-    return new
 
 
 def _inbox_values(entry: InboxEntry, now: float) -> dict[str, object]:

@@ -3,6 +3,7 @@
 from sqlalchemy import delete, select
 
 from letta_matrix.store.database import Database
+from letta_matrix.store.rows import replacing
 from letta_matrix.store.schema import meta
 
 
@@ -14,12 +15,10 @@ class Meta:
 
     async def get(self, key: str) -> str | None:
         query = select(meta.c.value).where(meta.c.key == key)
-        return await self._database.read(lambda db: db.execute(query).scalar_one_or_none())
+        return await self._database.value(query)
 
     async def set(self, key: str, value: str) -> None:
-        await self._database.execute(
-            delete(meta).where(meta.c.key == key), meta.insert().values(key=key, value=value)
-        )
+        await self._database.execute(*replacing(meta, {"key": key, "value": value}))
 
     async def forget(self, *keys: str) -> None:
         await self._database.execute(delete(meta).where(meta.c.key.in_(keys)))

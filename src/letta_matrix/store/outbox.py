@@ -3,14 +3,14 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, cast
+from typing import cast
 
-from sqlalchemy import Connection, Executable, RowMapping, select, update
+from sqlalchemy import Executable, select, update
 
 from letta_matrix.store.database import Database
 from letta_matrix.store.rows import row_of
 from letta_matrix.store.schema import outbox, turns
-from letta_matrix.store.turns import Outcome, Turn, TurnStatus, turn_of
+from letta_matrix.store.turns import Outcome, Turn, TurnStatus
 
 
 class OutboxKind(StrEnum):
@@ -84,8 +84,7 @@ class Outbox:
     async def of_turn(self, turn_id: str) -> list[OutboxEntry]:
         """A turn's entries in the order they are owed."""
         query = select(outbox).where(outbox.c.turn_id == turn_id).order_by(outbox.c.seq)
-        rows = await self._database.read(lambda db: db.execute(query).mappings().all())
-        return [_entry(dict(row)) for row in rows]
+        return await self._database.records(OutboxEntry, query)
 
     async def offered_by(self, event_id: str) -> Turn | None:
         """The turn that the offer with this event id would ask again."""
@@ -94,8 +93,7 @@ class Outbox:
             .join(outbox, outbox.c.turn_id == turns.c.turn_id)
             .where(outbox.c.event_id == event_id, outbox.c.kind == OutboxKind.OFFER)
         )
-        row = await self._database.read(lambda db: db.execute(query).mappings().one_or_none())
-        return turn_of(row) if row else None
+        return await self._database.record(Turn, query)
 
     def rewritten(self, entry: OutboxEntry, content: Mapping[str, object]) -> Executable:
         """The statement that notes what an entry's event says since an edit nobody stored."""
@@ -108,15 +106,11 @@ class Outbox:
             .join(outbox, outbox.c.turn_id == turns.c.turn_id)
             .where(outbox.c.event_id == event_id)
             .order_by(turns.c.seq.desc())
-            .limit(1)
         )
-        heard = select(turns).where(turns.c.turn_id == self._heard.get(event_id, ""))
-
-        def find(db: Connection) -> RowMapping | None:
-            return db.execute(query).mappings().first() or db.execute(heard).mappings().first()
-
-        row = await self._database.read(find)
-        return turn_of(row) if row else None
+        found = await self._database.record(Turn, query)
+        if found is None and (heard := self._heard.get(event_id)) is not None:
+            found = await self._database.record(Turn, select(turns).where(turns.c.turn_id == heard))
+        return found
 
     def heard(self, event_id: str, turn_id: str) -> None:
         """One of our events has come by, perhaps before the answer that names it is stored: what
@@ -136,8 +130,7 @@ class Outbox:
             .where(turns.c.outcome.is_distinct_from(str(Outcome.WITHDRAWN)))
             .order_by(turns.c.seq, outbox.c.seq)
         )
-        rows = await self._database.read(lambda db: db.execute(query).mappings().all())
-        owed = [_entry(dict(row)) for row in rows]
+        owed = await self._database.records(OutboxEntry, query)
         # Of a part that was sent again as a whole, that alone.
         last = {(one.turn_id, one.part): one for one in owed if one.kind is OutboxKind.MESSAGE}
         return [
@@ -171,8 +164,3 @@ class Outbox:
 def insert(entry: OutboxEntry) -> Executable:
     """The statement that stores an entry."""
     return outbox.insert().values(row_of(entry))
-
-
-def _entry(row: dict[str, Any]) -> OutboxEntry:
-    row["kind"] = OutboxKind(row["kind"])
-    return OutboxEntry(**row)

@@ -1,12 +1,12 @@
 """Rooms that stand for talks on other networks, and what was decided about who talks there."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 
-from sqlalchemy import Executable, RowMapping, Table, delete, select
+from sqlalchemy import delete, select
 
 from letta_matrix.store.database import Database
-from letta_matrix.store.rows import row_of
+from letta_matrix.store.rows import replacing, row_of
 from letta_matrix.store.schema import portal_contacts, portal_ghosts, portals
 
 BLOCKED = ""
@@ -54,11 +54,11 @@ class PortalBook:
         self._claimants: dict[tuple[str, str], set[str]] = {}
 
     async def load(self) -> None:
-        for row in await self._rows(portals):
-            self._portals[row["room_id"]] = Portal(**row)
-        for row in await self._rows(portal_contacts):
-            self._contacts[row["name"], row["contact"]] = Contact(**row)
-        for row in await self._rows(portal_ghosts):
+        for portal in await self._database.records(Portal, select(portals)):
+            self._portals[portal.room_id] = portal
+        for one in await self._database.records(Contact, select(portal_contacts)):
+            self._contacts[one.name, one.contact] = one
+        for row in await self._database.rows(select(portal_ghosts)):
             self._claimed(row["name"], row["user_id"], row["identifiers"])
 
     def portal(self, room_id: str) -> Portal | None:
@@ -70,7 +70,7 @@ class PortalBook:
     async def learn(self, portal: Portal) -> None:
         """A room is this portal now."""
         if self._portals.get(portal.room_id) != portal:
-            await self._database.execute(*_stored(portal))
+            await self._database.execute(*replacing(portals, row_of(portal)))
             self._portals[portal.room_id] = portal
 
     async def forget(self, room_id: str) -> None:
@@ -82,7 +82,8 @@ class PortalBook:
     async def hold(self, portals_held: Collection[Portal], *, held: bool) -> None:
         """Silence the agents in these portals, or let them speak again."""
         changed = [replace(one, held=held) for one in portals_held]
-        await self._database.execute(*(step for one in changed for step in _stored(one)))
+        steps = (step for one in changed for step in replacing(portals, row_of(one)))
+        await self._database.execute(*steps)
         self._portals |= {one.room_id: one for one in changed}
 
     def contact(self, name: str, contact: str) -> Contact | None:
@@ -95,11 +96,7 @@ class PortalBook:
 
     async def decide(self, contact: Contact) -> None:
         """From now on this holds for a contact."""
-        same = (portal_contacts.c.name == contact.name) & (
-            portal_contacts.c.contact == contact.contact
-        )
-        row = portal_contacts.insert().values(**row_of(contact))
-        await self._database.execute(delete(portal_contacts).where(same), row)
+        await self._database.execute(*replacing(portal_contacts, row_of(contact)))
         self._contacts[contact.name, contact.contact] = contact
 
     def claims(self, user_id: str) -> frozenset[str]:
@@ -119,9 +116,8 @@ class PortalBook:
         """A bridge's ghost has these identifiers now, and no others."""
         if self.claims(user_id) == frozenset(identifiers):
             return
-        gone = delete(portal_ghosts).where(portal_ghosts.c.user_id == user_id)
         values = {"user_id": user_id, "name": name, "identifiers": sorted(identifiers)}
-        await self._database.execute(gone, portal_ghosts.insert().values(**values))
+        await self._database.execute(*replacing(portal_ghosts, values))
         self._claimed(name, user_id, identifiers)
 
     def _claimed(self, name: str, user_id: str, identifiers: Collection[str]) -> None:
@@ -130,11 +126,3 @@ class PortalBook:
         self._claims[user_id] = frozenset(identifiers)
         for identifier in identifiers:
             self._claimants.setdefault((name, identifier), set()).add(user_id)
-
-    async def _rows(self, table: Table) -> Sequence[RowMapping]:
-        return await self._database.read(lambda db: db.execute(select(table)).mappings().all())
-
-
-def _stored(portal: Portal) -> list[Executable]:
-    gone = delete(portals).where(portals.c.room_id == portal.room_id)
-    return [gone, portals.insert().values(**row_of(portal))]

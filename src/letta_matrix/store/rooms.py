@@ -6,9 +6,10 @@ import math
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 
-from sqlalchemy import Executable, delete, select, update
+from sqlalchemy import delete, select, update
 
 from letta_matrix.store.database import Database
+from letta_matrix.store.rows import record_of, replacing, row_of
 from letta_matrix.store.schema import memberships, room_settings
 
 _LOOKS = 5
@@ -36,13 +37,11 @@ class Rooms:
         self._counting = asyncio.Lock()
 
     async def load(self) -> None:
-        rows = await self._database.read(lambda db: db.execute(select(memberships)).all())
-        for row in rows:
-            self._members.setdefault(row.room_id, {})[row.user_id] = row.direct
-            self._since[row.room_id, row.user_id] = row.joined_at
-        for row in await self._database.read(lambda db: db.execute(select(room_settings)).all()):
-            settings = RoomSettings(row.paused, row.tool_activity)
-            self._settings[row.agent_id, row.room_id] = settings
+        for row in await self._database.rows(select(memberships)):
+            self._members.setdefault(row["room_id"], {})[row["user_id"]] = row["direct"]
+            self._since[row["room_id"], row["user_id"]] = row["joined_at"]
+        for row in await self._database.rows(select(room_settings)):
+            self._settings[row["agent_id"], row["room_id"]] = record_of(RoomSettings, row)
 
     def ours_in(self, room_id: str) -> Mapping[str, bool]:
         """Our users that are in a room by invitation, each with whether no more than one person
@@ -104,9 +103,8 @@ class Rooms:
 
     async def joined(self, room_id: str, user_id: str, *, direct: bool, since: float = 0.0) -> None:
         """One of our users is in a room now, invited at `since` (Unix time)."""
-        values = {"room_id": room_id, "user_id": user_id, "direct": direct}
-        new = memberships.insert().values(**values, joined_at=since)
-        await self._database.execute(_membership(room_id, user_id), new)
+        values = {"room_id": room_id, "user_id": user_id, "direct": direct, "joined_at": since}
+        await self._database.execute(*replacing(memberships, values))
         self._members.setdefault(room_id, {})[user_id] = direct
         self._since[room_id, user_id] = since
         async with self._counting:
@@ -117,7 +115,8 @@ class Rooms:
     async def left(self, room_id: str, user_id: str, at: float = math.inf) -> None:
         """One of our users left a room `at` a time (Unix), unless it was invited again since."""
         if user_id in self._members.get(room_id, {}) and at >= self.since(room_id, user_id):
-            await self._database.execute(_membership(room_id, user_id))
+            here = (memberships.c.room_id == room_id) & (memberships.c.user_id == user_id)
+            await self._database.execute(delete(memberships).where(here))
             self._members.get(room_id, {}).pop(user_id, None)
             self._since.pop((room_id, user_id), None)
             if not self._members.get(room_id):
@@ -128,8 +127,7 @@ class Rooms:
         """An agent behaves in a room as in the one that it replaces, unless told otherwise."""
         settings = self.settings(agent_id, old)
         if (agent_id, new) not in self._settings and settings != RoomSettings():
-            changes = {"paused": settings.paused, "tool_activity": settings.tool_activity}
-            await self.change_settings(agent_id, new, **changes)
+            await self.change_settings(agent_id, new, **row_of(settings))
 
     def settings(self, agent_id: str, room_id: str) -> RoomSettings:
         return self._settings.get((agent_id, room_id), RoomSettings())
@@ -137,13 +135,6 @@ class Rooms:
     async def change_settings(self, agent_id: str, room_id: str, **changes: bool | None) -> None:
         """Change `paused` or `tool_activity` of an agent in a room."""
         new = replace(self.settings(agent_id, room_id), **changes)
-        here = (room_settings.c.agent_id == agent_id) & (room_settings.c.room_id == room_id)
-        values = {"paused": new.paused, "tool_activity": new.tool_activity}
-        row = room_settings.insert().values(agent_id=agent_id, room_id=room_id, **values)
-        await self._database.execute(delete(room_settings).where(here), row)
+        values = {"agent_id": agent_id, "room_id": room_id, **row_of(new)}
+        await self._database.execute(*replacing(room_settings, values))
         self._settings[agent_id, room_id] = new
-
-
-def _membership(room_id: str, user_id: str) -> Executable:
-    here = (memberships.c.room_id == room_id) & (memberships.c.user_id == user_id)
-    return delete(memberships).where(here)

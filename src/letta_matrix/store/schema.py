@@ -4,6 +4,8 @@ Partial indexes stand in the migrations only: naming a dialect's options here wo
 that dialect, 5 MB and 100 ms of every start.
 """
 
+from typing import Any
+
 from sqlalchemy import (
     JSON,
     BigInteger,
@@ -23,24 +25,26 @@ metadata = MetaData()
 # SQLite gives only INTEGER primary keys a rowid.
 _Sequence = BigInteger().with_variant(Integer, "sqlite")
 
-meta = Table(
+
+def _table(name: str, *columns: Column[Any], **options: Any) -> Table:
+    return Table(name, metadata, *columns, **options)
+
+
+meta = _table(
     "meta",
-    metadata,
     Column("key", String, primary_key=True),
     Column("value", JSON, nullable=False),
 )
 
-transactions = Table(
+transactions = _table(
     "transactions",
-    metadata,
     Column("seq", _Sequence, primary_key=True, autoincrement=True),
     Column("txn_id", String, nullable=False),
     Column("received_at", Float, nullable=False),
 )
 
-inbox = Table(
+inbox = _table(
     "inbox",
-    metadata,
     Column("seq", _Sequence, primary_key=True, autoincrement=True),
     Column("event_id", String, nullable=False, unique=True),
     Column("room_id", String, nullable=False),
@@ -50,9 +54,8 @@ inbox = Table(
     sqlite_autoincrement=True,
 )
 
-agents = Table(
+agents = _table(
     "agents",
-    metadata,
     Column("agent_id", String, primary_key=True),
     Column("runtime", String, nullable=False),
     Column("name", String, nullable=False),
@@ -64,16 +67,14 @@ agents = Table(
     Column("created_at", Float, nullable=False),
 )
 
-passwords = Table(
+passwords = _table(
     "passwords",
-    metadata,
     Column("agent_id", String, primary_key=True),
     Column("password", String, nullable=False),
 )
 
-conversations = Table(
+conversations = _table(
     "conversations",
-    metadata,
     Column("seq", _Sequence, primary_key=True, autoincrement=True),
     Column("agent_id", String, nullable=False),
     Column("room_id", String, nullable=False),
@@ -85,9 +86,8 @@ conversations = Table(
     Column("used_at", Float, nullable=False),
 )
 
-turns = Table(
+turns = _table(
     "turns",
-    metadata,
     Column("seq", _Sequence, primary_key=True, autoincrement=True),
     Column("turn_id", String, nullable=False, unique=True),
     Column("kind", String, nullable=False, server_default="message"),
@@ -113,9 +113,8 @@ turns = Table(
     sqlite_autoincrement=True,
 )
 
-outbox = Table(
+outbox = _table(
     "outbox",
-    metadata,
     Column("txn_id", String, primary_key=True),
     Column("turn_id", String, ForeignKey("turns.turn_id"), nullable=False, index=True),
     Column("seq", Integer, nullable=False),
@@ -128,9 +127,8 @@ outbox = Table(
     Column("failure", String),
 )
 
-approvals = Table(
+approvals = _table(
     "approvals",
-    metadata,
     Column("key", String, primary_key=True),
     Column("turn_id", String, ForeignKey("turns.turn_id"), nullable=False, index=True),
     Column("approval_id", String, nullable=False),
@@ -149,35 +147,31 @@ approvals = Table(
     Column("expires_at", Float, nullable=False),
 )
 
-room_settings = Table(
+room_settings = _table(
     "room_settings",
-    metadata,
     Column("agent_id", String, primary_key=True),
     Column("room_id", String, primary_key=True),
     Column("paused", Boolean, nullable=False),
     Column("tool_activity", Boolean),  # unset: as configured
 )
 
-memberships = Table(
+memberships = _table(
     "memberships",
-    metadata,
     Column("room_id", String, primary_key=True),
     Column("user_id", String, primary_key=True),
     Column("direct", Boolean, nullable=False),
     Column("joined_at", Float, nullable=False),
 )
 
-speech = Table(
+speech = _table(
     "speech",
-    metadata,
     Column("agent_id", String, primary_key=True),
     Column("last_run", String, nullable=False),
     Column("cursor", Text, nullable=False),
 )
 
-tokens = Table(
+tokens = _table(
     "tokens",
-    metadata,
     Column("token_id", String, primary_key=True),
     Column("digest", String, nullable=False),
     Column("agent_id", String, nullable=False),  # "" for the bot
@@ -190,9 +184,8 @@ tokens = Table(
     Column("user_id", String, nullable=False, server_default=""),  # whose login, "" for none
 )
 
-audit = Table(
+audit = _table(
     "audit",
-    metadata,
     Column("seq", _Sequence, primary_key=True, autoincrement=True),
     Column("at", Float, nullable=False),
     Column("principal", String, nullable=False),
@@ -207,9 +200,8 @@ audit = Table(
     Column("result", JSON),  # only of calls with a transaction_id
 )
 
-portals = Table(
+portals = _table(
     "portals",
-    metadata,
     Column("room_id", String, primary_key=True),
     Column("name", String, nullable=False),  # of the bridge, in the configuration
     Column("protocol", String, nullable=False),
@@ -219,17 +211,15 @@ portals = Table(
     Column("held", Boolean, nullable=False),
 )
 
-portal_ghosts = Table(
+portal_ghosts = _table(
     "portal_ghosts",
-    metadata,
     Column("user_id", String, primary_key=True),
     Column("name", String, nullable=False),
     Column("identifiers", JSON, nullable=False),
 )
 
-portal_contacts = Table(
+portal_contacts = _table(
     "portal_contacts",
-    metadata,
     Column("name", String, primary_key=True),
     Column("contact", String, primary_key=True),
     Column("agent_id", String),  # unset: as configured, "": blocked

@@ -1,10 +1,11 @@
 """How far agents' own speech has been told, and the turns that tell it."""
 
-from sqlalchemy import Connection, delete, select
+from sqlalchemy import Connection, select
 
 from letta_matrix.store.database import Database
 from letta_matrix.store.inbox import turn_values
 from letta_matrix.store.outbox import OutboxEntry, insert
+from letta_matrix.store.rows import replacing
 from letta_matrix.store.schema import speech, turns
 from letta_matrix.store.turns import Turn
 
@@ -20,8 +21,8 @@ class SpeechStore:
         self._known: dict[str, tuple[str, str]] = {}
 
     async def load(self) -> None:
-        for row in await self._database.read(lambda db: db.execute(select(speech)).all()):
-            self._known[row.agent_id] = row.last_run, row.cursor
+        for row in await self._database.rows(select(speech)):
+            self._known[row["agent_id"]] = row["last_run"], row["cursor"]
 
     def get(self, agent_id: str) -> tuple[str, str] | None:
         """The agent's last run that was looked at, and the cursor to go on from."""
@@ -35,11 +36,11 @@ class SpeechStore:
         told: list[tuple[Turn, list[OutboxEntry]]],
     ) -> list[Turn]:
         """Store what is to be told together with the cursor after it; returns the new turns."""
+        row = {"agent_id": agent_id, "last_run": last_run, "cursor": cursor}
 
         def store(connection: Connection) -> list[Turn]:
-            connection.execute(delete(speech).where(speech.c.agent_id == agent_id))
-            row = speech.insert().values(agent_id=agent_id, last_run=last_run, cursor=cursor)
-            connection.execute(row)
+            for statement in replacing(speech, row):
+                connection.execute(statement)
             return [turn for turn, owed in told if _insert(connection, turn, owed)]
 
         new = await self._database.write(store)
@@ -49,11 +50,7 @@ class SpeechStore:
     async def begin(self, agent_ids: list[str]) -> None:
         """Agents that have never run: whatever they say from now on is to be told."""
         rows = [{"agent_id": agent_id, "last_run": "", "cursor": ""} for agent_id in agent_ids]
-
-        def store(connection: Connection) -> None:
-            connection.execute(speech.insert(), rows)
-
-        await self._database.write(store)
+        await self._database.write(lambda db: db.execute(speech.insert(), rows))
         self._known |= dict.fromkeys(agent_ids, ("", ""))
 
 

@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, bindparam, select, true, update
+from sqlalchemy import bindparam, select, update
 
 from letta_matrix.common.vitals import Trouble
 from letta_matrix.store.database import Database
-from letta_matrix.store.rows import row_of
+from letta_matrix.store.rows import record_of, row_of
 from letta_matrix.store.schema import tokens
 
 
@@ -58,32 +58,22 @@ class TokenStore:
 
     async def get(self, token_id: str) -> AccessToken | None:
         if self._reader is None:
-            return next(iter(await self._find(tokens.c.token_id == token_id)), None)
+            return await self._database.record(
+                AccessToken, _ALL.where(tokens.c.token_id == token_id)
+            )
         wanted = {"wanted": token_id}
         row = self._reader.glance(lambda db: db.execute(_ONE, wanted).mappings().first())
-        return None if row is None else _token(dict(row))
+        return None if row is None else record_of(AccessToken, row)
 
     async def all(self) -> list[AccessToken]:
         """Every token, revoked ones too, the oldest first."""
-        return await self._find(true())
+        return await self._database.records(AccessToken, _ALL)
 
     async def revoke(self, token_id: str, when: float) -> bool:
         """Refuse a token from now on; False if there is none that is still accepted."""
         live = (tokens.c.token_id == token_id) & tokens.c.revoked_at.is_(None)
-        statement = update(tokens).where(live).values(revoked_at=when)
-        changed = await self._database.write(lambda db: db.execute(statement).rowcount)
-        return changed == 1
-
-    async def _find(self, where: ColumnElement[bool]) -> list[AccessToken]:
-        query = select(tokens).where(where).order_by(tokens.c.created_at, tokens.c.token_id)
-        rows = await self._database.read(lambda db: db.execute(query).mappings().all())
-        return [_token(dict(row)) for row in rows]
+        return await self._database.changed(update(tokens).where(live).values(revoked_at=when)) == 1
 
 
+_ALL = select(tokens).order_by(tokens.c.created_at, tokens.c.token_id)
 _ONE = select(tokens).where(tokens.c.token_id == bindparam("wanted"))
-
-
-def _token(row: dict[str, Any]) -> AccessToken:
-    row["scopes"] = tuple(row["scopes"])
-    row["rooms"] = None if row["rooms"] is None else tuple(row["rooms"])
-    return AccessToken(**row)

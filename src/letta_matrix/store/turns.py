@@ -5,14 +5,13 @@ import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Update, func, select, update
-from sqlalchemy.engine import RowMapping
+from sqlalchemy import ColumnElement, Connection, Update, case, func, select, update
 
 from letta_matrix.store.conversations import ConversationStore
 from letta_matrix.store.database import Database
-from letta_matrix.store.places import Place
+from letta_matrix.store.places import Place, at
+from letta_matrix.store.rows import record_of
 from letta_matrix.store.schema import outbox, turns
 
 _DAY = 86_400.0
@@ -109,32 +108,22 @@ class TurnStore:
 
     async def unfinished(self) -> list[Turn]:
         """Every turn that still owes something, in arrival order."""
-        query = select(turns).where(turns.c.status != TurnStatus.DONE).order_by(turns.c.seq)
-        rows = await self._database.read(lambda db: db.execute(query).mappings().all())
-        return [turn_of(row) for row in rows]
+        return await self._found(turns.c.status != TurnStatus.DONE)
 
     async def open_at(self, place: Place) -> Turn | None:
         """The message that an agent works on at a place, or has last worked on."""
-        here = (turns.c[name] == value for name, value in place._asdict().items())
-        messages = select(turns).where(*here, turns.c.kind == TurnKind.MESSAGE).limit(1)
-        done = turns.c.status == TurnStatus.DONE
-        queries = (messages.where(~done).order_by(turns.c.seq), messages.order_by(-turns.c.seq))
-
-        def find(connection: Connection) -> RowMapping | None:
-            rows = (connection.execute(query).mappings().one_or_none() for query in queries)
-            return next((row for row in rows if row is not None), None)
-
-        row = await self._database.read(find)
-        return turn_of(row) if row else None
+        is_open = turns.c.status != TurnStatus.DONE
+        # Of those that wait the first, of those that are done the last.
+        order = (is_open.desc(), case((is_open, turns.c.seq), else_=-turns.c.seq))
+        query = select(turns).where(*at(turns, place), _MESSAGES).order_by(*order)
+        return await self._database.record(Turn, query)
 
     async def last_asked(self, place: Place) -> Turn | None:
         """The last message at a place that is done with, and that the runtime was given."""
-        here = (turns.c[name] == value for name, value in place._asdict().items())
-        asked = (turns.c.kind == TurnKind.MESSAGE, turns.c.conversation_id.is_not(None))
-        query = select(turns).where(*here, *asked, turns.c.status == TurnStatus.DONE)
-        newest = query.order_by(turns.c.seq.desc()).limit(1)
-        row = await self._database.read(lambda db: db.execute(newest).mappings().one_or_none())
-        return turn_of(row) if row else None
+        asked = _MESSAGES & turns.c.conversation_id.is_not(None)
+        asked &= turns.c.status == TurnStatus.DONE
+        query = select(turns).where(*at(turns, place), asked).order_by(turns.c.seq.desc())
+        return await self._database.record(Turn, query)
 
     async def prompted_by(self, event_id: str) -> list[Turn]:
         """The messages for agents that came with an event."""
@@ -152,7 +141,7 @@ class TurnStore:
         """Every room with a turn, the one with the newest first."""
         newest = func.max(turns.c.seq).desc()
         query = select(turns.c.room_id).group_by(turns.c.room_id).order_by(newest)
-        return await self._database.read(lambda db: list(db.execute(query).scalars()))
+        return await self._database.values(query)
 
     async def newest(self, limit: int, *, before: str | None = None) -> list[Turn]:
         """The newest turns, newest first; only those older than the turn `before` if given."""
@@ -160,11 +149,10 @@ class TurnStore:
         if before is not None:
             place = select(turns.c.seq).where(turns.c.turn_id == before).scalar_subquery()
             query = query.where(turns.c.seq < place)
-        rows = await self._database.read(lambda db: db.execute(query).mappings().all())
-        return [turn_of(row) for row in rows]
+        return await self._database.records(Turn, query)
 
     async def get(self, turn_id: str) -> Turn | None:
-        return next(iter(await self._found(turns.c.turn_id == turn_id)), None)
+        return await self._database.record(Turn, select(turns).where(turns.c.turn_id == turn_id))
 
     async def told_unreadable(self, turn: Turn) -> bool:
         """Whether the sender of a message that nobody could read was told so before: at one of
@@ -177,7 +165,7 @@ class TurnStore:
         here = (turns.c.room_id == turn.room_id) & turns.c.agent_id.in_((turn.agent_id, ""))
         here &= turns.c.turn_id != turn.turn_id
         query = select(turns.c.seq).where(here, mine | just_now).limit(1)
-        return await self._database.read(lambda db: db.execute(query).first()) is not None
+        return await self._database.value(query) is not None
 
     async def run(
         self, turn: Turn, state: Mapping[str, object], joined: Sequence[Turn] = ()
@@ -280,9 +268,7 @@ class TurnStore:
         turn.status, turn.runtime_state, turn.conversation_id = TurnStatus.QUEUED, None, None
 
     async def _found(self, where: ColumnElement[bool]) -> list[Turn]:
-        query = select(turns).where(where).order_by(turns.c.seq)
-        rows = await self._database.read(lambda db: db.execute(query).mappings().all())
-        return [turn_of(row) for row in rows]
+        return await self._database.records(Turn, select(turns).where(where).order_by(turns.c.seq))
 
 
 def joined_to(connection: Connection, turn: Turn) -> list[Turn]:
@@ -291,7 +277,7 @@ def joined_to(connection: Connection, turn: Turn) -> list[Turn]:
     while asked is not None:
         query = select(turns).where(turns.c.joined_to == asked).order_by(turns.c.seq)
         if found := connection.execute(query).mappings().all():
-            return [turn_of(row) for row in found]
+            return [record_of(Turn, row) for row in found]
         revised = select(turns.c.revises).where(turns.c.turn_id == asked)
         asked = connection.execute(revised).scalar_one_or_none()
     return []
@@ -316,11 +302,3 @@ def _unless_amended(turn: Turn, statement: Update) -> Update:
     """The statement, without effect if the turn is not as it was read or is to be stopped."""
     as_read = turns.c.amended_at.is_not_distinct_from(turn.amended_at)
     return statement.where(as_read, turns.c.outcome.is_(None), turns.c.status == TurnStatus.QUEUED)
-
-
-def turn_of(row: RowMapping) -> Turn:
-    """A Turn from a row of the `turns` table."""
-    values: dict[str, Any] = {key: row[key] for key in Turn.__slots__}
-    values["status"] = TurnStatus(row["status"])
-    values["kind"] = TurnKind(row["kind"])
-    return Turn(**values)

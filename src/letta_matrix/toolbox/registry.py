@@ -20,7 +20,7 @@ from letta_matrix.config import Config
 from letta_matrix.matrix.arrivals import Arrivals
 from letta_matrix.matrix.homeserver import Homeserver
 from letta_matrix.matrix.intent import Intent
-from letta_matrix.runtimes.protocol import ToolCall, ToolHandler, ToolResult, ToolSpec
+from letta_matrix.runtimes.tools import ToolCall, ToolHandler, ToolResult, ToolSpec
 from letta_matrix.store.agents import Agent, AgentDirectory, AgentStatus
 from letta_matrix.store.audit import AuditEntry, AuditStore, fingerprint
 from letta_matrix.store.conversations import ConversationStore

@@ -10,7 +10,7 @@ from tests.integration.toolbox.toolbox_bench import Bench
 from letta_matrix.access.faults import Fault
 from letta_matrix.matrix.content import edit_content, text_content
 from letta_matrix.matrix.intent import Intent
-from letta_matrix.runtimes.protocol import ToolCall
+from letta_matrix.runtimes.tools import ToolCall
 from letta_matrix.store.agents import Agent
 
 

@@ -23,7 +23,7 @@ from letta_matrix.matrix.homeserver import Homeserver as HomeserverClient
 from letta_matrix.matrix.identifiers import user_id
 from letta_matrix.matrix.intent import Intent
 from letta_matrix.matrix.pacing import Pacer
-from letta_matrix.runtimes.protocol import ToolCall, ToolHandler
+from letta_matrix.runtimes.tools import ToolCall, ToolHandler
 from letta_matrix.store.agents import Agent, AgentDirectory
 from letta_matrix.store.audit import AuditStore
 from letta_matrix.store.conversations import ConversationStore

@@ -81,7 +81,7 @@ class KnownServer:
         if pid is None:
             return False
         # The identity last: the number may have come to somebody else meanwhile.
-        return socket_table.holds(pid, inode) and socket_table.identity_of(pid) == told
+        return inode in socket_table.held_by(pid) and socket_table.identity_of(pid) == told
 
     def _told(self) -> tuple[str, int | None]:
         try:

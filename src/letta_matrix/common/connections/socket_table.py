@@ -11,6 +11,7 @@ Address = tuple[str, int]
 """An IPv4 address and a port."""
 
 _TABLE = Path("/proc/net/tcp")
+_SOCKET = "socket:["
 _HANDSHAKE = (1, 3)
 """TCP_ESTABLISHED and TCP_SYN_RECV: the states until a connection is accepted."""
 _ENDED = ("Z", "X")
@@ -57,14 +58,14 @@ def entry_in(table: str, local: Address, remote: Address) -> Entry | None:
     return Entry(uid=int(fields[7]), inode=int(fields[9]), state=int(fields[3], 16))
 
 
-def holds(pid: int, inode: int) -> bool:
-    """Whether the process has the socket open."""
-    wanted = f"socket:[{inode}]"
+def held_by(pid: int) -> set[int]:
+    """The sockets that a process has open; nothing of one that is not ours to look into."""
     folder = f"/proc/{pid}/fd"
     try:
-        return any(_leads_to(f"{folder}/{name}", wanted) for name in os.listdir(folder))  # noqa: PTH208
+        links = [_leads_to(f"{folder}/{name}") for name in os.listdir(folder)]  # noqa: PTH208
     except OSError:
-        return False
+        return set()
+    return {int(link[len(_SOCKET) : -1]) for link in links if link.startswith(_SOCKET)}
 
 
 def identity_of(pid: int) -> str | None:
@@ -73,19 +74,24 @@ def identity_of(pid: int) -> str | None:
     if not is_known_here():
         return str(pid)
     try:
-        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+        fields = stat_of(pid)
     except OSError:
         return None
-    # Names may have spaces and brackets.
-    fields = stat.rpartition(")")[2].split()
     return None if fields[0] in _ENDED else f"{pid} {fields[_STARTED]}"
 
 
-def _leads_to(link: str, wanted: str) -> bool:
+def stat_of(pid: int) -> list[str]:
+    """What proc_pid_stat(5) tells of a process behind its name. Raises OSError."""
+    stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    # Names may have spaces and brackets.
+    return stat.rpartition(")")[2].split()
+
+
+def _leads_to(link: str) -> str:
     try:
-        return os.readlink(link) == wanted  # noqa: PTH115
+        return os.readlink(link)  # noqa: PTH115
     except OSError:
-        return False  # closed meanwhile
+        return ""  # closed meanwhile
 
 
 def _written(address: Address) -> str:

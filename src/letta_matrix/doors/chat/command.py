@@ -145,8 +145,8 @@ class CommandContext:
         """From when on (Unix time) whoever gave it may read what was said here."""
         if self.is_admin:
             return 0.0
-        horizons = self.services.horizons
-        return await horizons.of(self.turn.room_id, self.turn.sender, agent.user_id)
+        room_id, person = self.turn.room_id, self.turn.sender
+        return await self.services.roster.readable_since(room_id, person, agent.user_id)
 
     def place_of(self, agent: Agent) -> Place:
         """Where the command was given, for one of the agents."""

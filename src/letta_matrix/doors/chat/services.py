@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from letta_matrix.common.vitals import Vitals
 from letta_matrix.config import Config
 from letta_matrix.conversations.approvals import Approvals
-from letta_matrix.conversations.horizons import Horizons
+from letta_matrix.conversations.roster import Roster
 from letta_matrix.conversations.speakers import Speaker
 from letta_matrix.runtimes.protocol import AgentRuntime
 from letta_matrix.store.agents import AgentDirectory
@@ -23,7 +23,7 @@ class CommandServices:
 
     `toolbox` does what changes something; `vitals` tell how the bridge is, `trouble_of` is the
     trouble of an agent by its id, "" if there is none; `waiting` counts the messages at a place
-    that are not answered yet, the one being worked on included; `horizons` say from when on
+    that are not answered yet, the one being worked on included; `roster` says from when on
     somebody may read a room, `speaker` answers.
     """
 
@@ -38,5 +38,5 @@ class CommandServices:
     vitals: Vitals
     trouble_of: Callable[[str], str]
     waiting: Callable[[Place], int]
-    horizons: Horizons
+    roster: Roster
     speaker: Speaker

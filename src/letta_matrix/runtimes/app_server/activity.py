@@ -2,9 +2,10 @@
 
 from collections import Counter
 
-from letta_matrix.common.json_fields import Json, as_list, id_of
+from letta_matrix.common.json_fields import Json, id_of
 from letta_matrix.runtimes.app_server.connection import Connection
 from letta_matrix.runtimes.app_server.frames import changed_at, time_of
+from letta_matrix.runtimes.app_server.history import conversations
 from letta_matrix.runtimes.faults import RuntimeRefused
 
 PAGE = 20
@@ -41,20 +42,13 @@ class Activity:
         """
         newest = reached = self._newest
         limit = PAGE if newest else FIRST_PAGE
-        query: Json = {"limit": limit}
-        for _ in range(MAX_PAGES):
-            try:
-                answer = await self._connection.call("conversation_list", query=query)
-            except RuntimeRefused:
-                self._connection.counters["refused conversation_list"] += 1
-                return
-            page = [item for item in as_list(answer.get("conversations")) if id_of(item)]
-            for item in page:
+        try:
+            async for item in conversations(self._connection, newest, limit, MAX_PAGES):
                 self._note(item)
                 reached = max(reached, changed_at(item))
-            if len(page) < limit or changed_at(page[-1]) < newest:
-                break
-            query["after"] = id_of(page[-1])
+        except RuntimeRefused:
+            self._connection.counters["refused conversation_list"] += 1
+            return
         # Not before every page was read: after a failure they are all read again.
         self._newest = reached
 

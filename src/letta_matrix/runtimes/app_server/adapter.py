@@ -1,20 +1,20 @@
 """The App Server (`letta server`) as a place where agents live."""
 
-import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
 
 from letta_matrix.common import clock
-from letta_matrix.common.json_fields import Json, as_list, as_texts, id_of, mapping
+from letta_matrix.common.json_fields import Json, as_list, id_of, items, mapping
 from letta_matrix.config import AppServerRuntime
 from letta_matrix.runtimes.app_server.activity import Activity
 from letta_matrix.runtimes.app_server.connection import Connection
-from letta_matrix.runtimes.app_server.feeds import Feed, Mark
+from letta_matrix.runtimes.app_server.feeds import Feed, Mark, next_of
 from letta_matrix.runtimes.app_server.following import Follower
 from letta_matrix.runtimes.app_server.frames import Scope
 from letta_matrix.runtimes.app_server.speech import SpeechReader
+from letta_matrix.runtimes.app_server.trails import Trail
 from letta_matrix.runtimes.error_lines import error_line
 from letta_matrix.runtimes.faults import (
     AgentGone,
@@ -24,19 +24,19 @@ from letta_matrix.runtimes.faults import (
     RuntimeUnavailable,
     TurnLost,
 )
+from letta_matrix.runtimes.letta_json import agent_of
 from letta_matrix.runtimes.protocol import (
     AgentInfo,
     AgentRuntime,
     ApprovalRequested,
     Capabilities,
-    Said,
     SaveTurnState,
-    ToolHandler,
-    ToolSpec,
     TurnEvent,
     TurnRequest,
     TurnState,
 )
+from letta_matrix.runtimes.speech import Said
+from letta_matrix.runtimes.tools import ToolHandler, ToolSpec
 
 PAGE = 100
 LOOK_EVERY = 2.0
@@ -58,25 +58,16 @@ class AppServer(AgentRuntime):
     ) -> None:
         self._config = config
         self._connection = Connection(config, socket, pid_file)
+        self.name, self.counters = config.name, self._connection.counters
         self._activity = Activity(self._connection)
         self._next_look = 0.0
         self._speech = SpeechReader(self._connection)
-        self._unfinished: dict[TurnRequest, Mapping[str, object]] = {}
-        self._saves: dict[TurnRequest, SaveTurnState] = {}
+        self._trails: dict[TurnRequest, Trail] = {}
         self._started_at = clock.now()
-
-    @property
-    def name(self) -> str:
-        return self._config.name
 
     @property
     def capabilities(self) -> Capabilities:
         return Capabilities()
-
-    @property
-    def counters(self) -> Counter[str]:
-        """See `AgentRuntime.counters`."""
-        return self._connection.counters
 
     def offer_tools(self, tools: Sequence[ToolSpec], handler: ToolHandler) -> None:
         """See `AgentRuntime.offer_tools`; they are offered in every conversation that this
@@ -91,9 +82,9 @@ class AppServer(AgentRuntime):
         await self._connection.close()
 
     async def list_agents(self) -> list[AgentInfo]:
-        agents = await self._list_all("agent_list", "agents", {})
+        agents = await self._agents()
         await self._look_at_conversations()
-        return [_agent(item, self._activity.last_run(item)) for item in agents]
+        return [agent_of(item, self._activity.last_run(item)) for item in agents]
 
     async def _look_at_conversations(self) -> None:
         # Not at every listing: each takes time of the App Server's one thread from the turns.
@@ -106,14 +97,14 @@ class AppServer(AgentRuntime):
         body: Json = {"name": name, "tags": [], "description": description or None}
         if model := model or await self._usual_model():
             body["model"] = model
-        return _agent(await self._connection.create("agent_create", "agent", body=body))
+        return agent_of(await self._connection.create("agent_create", "agent", body=body), "")
 
     async def _usual_model(self) -> str:
         """What most agents think with, else the only model there is; "" where that is not plain.
         The App Server's own default is none that it lists, and unknown to it after a restart."""
         known = await self.list_models()
-        agents = await self._list_all("agent_list", "agents", {})
-        used = Counter(model for item in agents if (model := _agent(item).model) in known)
+        agents = await self._agents()
+        used = Counter(model for item in agents if (model := item.get("model")) in known)
         if used:
             return used.most_common(1)[0][0]
         return known[0] if len(known) == 1 else ""
@@ -151,21 +142,13 @@ class AppServer(AgentRuntime):
     ) -> AsyncGenerator[TurnEvent]:
         """Run or follow a turn (see `AgentRuntime`); `conversation_id` must be an explicit one,
         since the App Server locks `default` across all agents."""
-
-        async def remember(place: TurnState) -> None:
-            waiting = self._unfinished[request].get("waiting")
-            place = {**place, **({"waiting": waiting} if waiting else {})}
-            await save(place)
-            self._unfinished[request] = place
-
-        self._unfinished[request] = state or {}
-        self._saves[request] = save
+        before = self._trails.get(request)
+        trail = Trail(save, state or {}, before.unanswered if before else set[str]())
+        self._trails[request] = trail
         scope = Scope(request.agent_id, request.conversation_id)
         self._connection.stopped.discard(scope)
-        turn = scope, request.message_id
         with self._connection.feeds.subscribe(scope) as feed:
-            follower = Follower(self._connection, request, feed, remember)
-            events = follower.ask() if state is None else follower.resume(state)
+            events = Follower(self._connection, request, feed, trail).run(state)
             try:
                 if not self._connection.link.up:
                     raise self._connection.unavailable()
@@ -173,20 +156,18 @@ class AppServer(AgentRuntime):
                     async for event in events:
                         if isinstance(event, ApprovalRequested):
                             if state is None:
-                                waiting = self._connection.unanswered
-                                waiting.setdefault(turn, set()).add(event.approval_id)
-                            await self._note_waiting(request, event.approval_id, waits=True)
+                                trail.unanswered.add(event.approval_id)
+                            await trail.note(event.approval_id, waits=True)
                         yield event
             except RuntimeUnavailable:
                 raise
             except CredentialsRefused as fault:
                 # What may have been taken can be followed once the token is right again.
-                if self._unfinished[request]:
+                if trail.place:
                     raise RuntimeUnavailable(str(fault)) from None
                 raise
             except Exception as error:
-                self._unfinished.pop(request, None)
-                self._saves.pop(request, None)
+                self._trails.pop(request, None)
                 if state and isinstance(error, ConversationGone):
                     # The earlier try may have begun it there.
                     raise TurnLost(str(error), tools_started=True) from None
@@ -216,16 +197,15 @@ class AppServer(AgentRuntime):
         decision: Json = {"behavior": "allow"}
         if not allow:
             decision = {"behavior": "deny", "message": message or "The person said no."}
-        payload: Json = {"kind": "approval_response", "request_id": approval_id}
+        payload = {"kind": "approval_response", "request_id": approval_id, "decision": decision}
         scope = Scope(request.agent_id, request.conversation_id)
-        self._connection.unanswered.get((scope, request.message_id), set()).discard(approval_id)
-        # Before it can start: from now on nobody knows that it has not.
-        await self._note_waiting(request, approval_id, waits=False)
+        if (trail := self._trails.get(request)) is not None:
+            trail.unanswered.discard(approval_id)
+            # Before it can start: from now on nobody knows that it has not.
+            await trail.note(approval_id, waits=False)
         try:
             answer = await self._connection.request(
-                "input",
-                runtime=scope.as_json(),
-                payload={**payload, "decision": decision},
+                "input", runtime=scope.as_json(), payload=payload
             )
         except CredentialsRefused as fault:
             # It is still pending, and can be answered once the token is right again.
@@ -241,69 +221,42 @@ class AppServer(AgentRuntime):
         return said
 
     async def finish_turn(self, request: TurnRequest) -> None:
-        self._unfinished.pop(request, None)
-        self._saves.pop(request, None)
-        scope = Scope(request.agent_id, request.conversation_id)
-        self._connection.unanswered.pop((scope, request.message_id), None)
+        self._trails.pop(request, None)
         if clock.now() - self._started_at < RECOVERY_GRACE:
             return
         epoch = self._connection.link.epoch
         needed = [
             seq
-            for place in self._unfinished.values()
-            if place.get("epoch") == epoch and isinstance(seq := place.get("seq"), int)
+            for trail in self._trails.values()
+            if trail.place.get("epoch") == epoch and isinstance(seq := trail.place.get("seq"), int)
         ]
         if (oldest := self._connection.tools.oldest) is not None:
             needed.append(oldest - 1)
         self._connection.acknowledge(min(needed, default=self._connection.seq))
 
-    async def _note_waiting(self, request: TurnRequest, approval_id: str, *, waits: bool) -> None:
-        """Save that a call waits for its approval, or no longer does."""
-        place, save = self._unfinished.get(request), self._saves.get(request)
-        if place is None or save is None:
-            return
-        waiting = set(as_texts(place.get("waiting")))
-        now = waiting | {approval_id} if waits else waiting - {approval_id}
-        if now != waiting:
-            place = {**place, "waiting": sorted(now)}
-            self._unfinished[request] = place
-            await save(place)
-
-    async def _list_all(self, kind: str, field: str, query: Json) -> list[Json]:
-        """Every page; items without an id are counted and passed over."""
+    async def _agents(self) -> list[Json]:
+        """Every page of the listing; items without an id are counted and passed over."""
         found: dict[str, Json] = {}
-        after: Json = {}
+        query: Json = {"limit": PAGE}
         while True:
-            answer = await self._connection.call(kind, query={**query, "limit": PAGE, **after})
-            if not isinstance(answer.get(field), list):
-                raise self._connection.malformed(kind, field)
-            page = answer[field]
+            answer = await self._connection.call("agent_list", query=query)
+            page = items(answer.get("agents"))
+            if page is None:
+                raise self._connection.malformed("agent_list", "agents")
             usable = {id_of(item): item for item in as_list(page) if id_of(item)}
             fresh = usable.keys() - found.keys()
             if malformed := sum(not id_of(mapping(item)) for item in page):
-                self.counters[f"malformed {kind}"] += malformed
+                self.counters["malformed agent_list"] += malformed
             found |= usable
             if len(page) < PAGE or not fresh:
                 return list(found.values())
-            after = {"after": list(usable)[-1]}
+            query["after"] = list(usable)[-1]
 
 
 async def _ends(feed: Feed) -> bool:
     """Whether the turn ends within `ABORT_GRACE`; a broken stream ends the wait for it too."""
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(ABORT_GRACE):
-            while True:
-                frame = await feed.get()
-                if isinstance(frame, Mark) or frame.type == "turn_finished":
-                    return True
+    deadline = clock.now() + ABORT_GRACE
+    while (frame := await next_of(feed, deadline)) is not None:
+        if isinstance(frame, Mark) or frame.type == "turn_finished":
+            return True
     return False
-
-
-def _agent(item: Json, last_run: str = "") -> AgentInfo:
-    return AgentInfo(
-        agent_id=id_of(item),
-        name=str(item.get("name") or id_of(item)),
-        description=str(item.get("description") or ""),
-        model=str(item.get("model") or ""),
-        last_run=last_run,
-    )

@@ -17,7 +17,7 @@ from letta_matrix.common.json_fields import Json, id_of, mapping
 from letta_matrix.common.tasks import Tasks
 from letta_matrix.common.waiting import is_set
 from letta_matrix.config import AppServerRuntime
-from letta_matrix.runtimes.app_server.external_tools import ExternalTools, registration
+from letta_matrix.runtimes.app_server.external_tools import ExternalTools
 from letta_matrix.runtimes.app_server.feeds import Feeds, Mark
 from letta_matrix.runtimes.app_server.frames import (
     MUTED,
@@ -62,9 +62,6 @@ class Connection:
         nothing new."""
         self.stopped: set[Scope] = set()
         """Conversations whose turn was told to stop since we began to follow it."""
-        self.unanswered: dict[tuple[Scope, str], set[str]] = {}
-        """Approvals asked for in the turns begun here, by conversation and message id, less those
-        answered."""
         self._stream = ("", 0)
         self._config = config
         self._url = _websocket_url(config.url)
@@ -82,7 +79,7 @@ class Connection:
             single=SINGLE,
             pid_file=pid_file,
         )
-        self._link = self._client.link
+        self.link = self._client.link
         self._asked: dict[str, asyncio.Future[Json]] = {}
         self.feeds = Feeds()
         self._started: set[Scope] = set()
@@ -105,18 +102,14 @@ class Connection:
         await self._client.close()
 
     @property
-    def link(self) -> Link:
-        return self._link
-
-    @property
     def seq(self) -> int:
         """Sequence number of the newest frame."""
         return self._client.seq
 
     def unavailable(self) -> RuntimeFault:
         """Why nothing can be asked just now."""
-        reason = self._link.reason or "the connection broke and was made anew"
-        if self._link.refused:
+        reason = self.link.reason or "the connection broke and was made anew"
+        if self.link.refused:
             return CredentialsRefused(
                 f"{reason} at {self._config.url}: check the runtime's `token`"
             )
@@ -133,10 +126,10 @@ class Connection:
             RuntimeUnavailable: down, broken off, or no answer within `request_timeout`
                 (unknown types and invalid frames are ignored in silence by the App Server).
         """
-        if not self._link.up:
+        if not self.link.up:
             # What was left undone by an earlier process comes before the keeper is attached.
             await is_set(self._up, self._patient_until - clock.now())
-        if not self._link.up:
+        if not self.link.up:
             raise self.unavailable()
         number = request_id or f"{self._prefix}-{next(self._numbers)}"
         future = self._asked[number] = asyncio.get_running_loop().create_future()
@@ -155,9 +148,7 @@ class Connection:
         finally:
             self._asked.pop(number, None)
 
-    async def call(
-        self, kind: str, *, request_id: str = "", everywhere: bool = False, **fields: object
-    ) -> Json:
+    async def call(self, kind: str, **fields: Any) -> Json:
         """A request whose answer must be a success.
 
         Raises:
@@ -165,7 +156,7 @@ class Connection:
             ConversationGone, AgentGone: there is no such conversation, no such agent.
             RuntimeRefused: the App Server answered with another error.
         """
-        answer = await self.request(kind, request_id=request_id, everywhere=everywhere, **fields)
+        answer = await self.request(kind, **fields)
         if not answer.get("success"):
             raise refusal(error_line(answer.get("error")), f"the App Server refused {kind}")
         return answer
@@ -243,7 +234,7 @@ class Connection:
         self.feeds.put(scope, scoped)
 
     def _linked(self, link: Link) -> None:
-        before, self._link = self._link, link
+        before, self.link = self.link, link
         same = before.up and link.same_stream(before.epoch, before.generation)
         if link.up:
             self._up.set()
@@ -254,7 +245,7 @@ class Connection:
             self._started.clear()  # a new spare connection is subscribed to nothing yet
             if same:
                 self._background(self._start_spare())
-        if link.up and (link.made != before.made or not same) and self.tools.names:
+        if link.up and (link.made != before.made or not same) and self.tools.groups:
             self._background(self._renew_tools())
         if same:
             return
@@ -271,7 +262,7 @@ class Connection:
 
     def _tell(self, frame: Json) -> bool:
         """Send a frame that has no answer, on every connection; whether it went out."""
-        if not self._link.up:
+        if not self.link.up:
             return False
         try:
             self._client.send(json.dumps(frame).encode(), everywhere=True)
@@ -303,12 +294,13 @@ class Connection:
         frames = [
             (frame.seq, data)
             for frame in replay.frames
-            if frame.generation == self._link.generation or self.has_spare
+            if frame.generation == self.link.generation or self.has_spare
             if (data := parse(frame.text)) is not None
         ]
         self.tools.recover(frames)
         if self._known:
-            updates = registration(self._known, self.tools.groups)
+            runtimes = [scope.as_json() for scope in self._known]
+            updates = [{"runtimes": runtimes, "external_tools": self.tools.groups}]
             await self.call("runtime_external_tools_update", everywhere=True, updates=updates)
 
 

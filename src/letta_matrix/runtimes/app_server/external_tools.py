@@ -6,14 +6,14 @@ conversation; the App Server sends a call once, to the connection that registere
 
 import asyncio
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import structlog
 
 from letta_matrix.common.json_fields import Json, mapping
 from letta_matrix.runtimes.app_server.frames import IDLE, Scope, scope_of
-from letta_matrix.runtimes.protocol import ToolCall, ToolHandler, ToolResult, ToolSpec
+from letta_matrix.runtimes.tools import ToolCall, ToolHandler, ToolResult, ToolSpec
 
 LONGEST_CALL = 300_000
 """Milliseconds that the App Server waits for an answer, the most it allows; after that the agent
@@ -60,13 +60,9 @@ class ExternalTools:
         self._handler = handler
 
     @property
-    def names(self) -> frozenset[str]:
-        return frozenset(self._specs)
-
-    @property
     def unasked(self) -> frozenset[str]:
         """The tools that need nobody's approval."""
-        return self.names | HARMLESS
+        return HARMLESS.union(self._specs)
 
     @property
     def groups(self) -> list[Json]:
@@ -192,12 +188,6 @@ class ExternalTools:
         for running in list(self._running.values()):
             if (running.scope, running.call_id) == (scope, call_id):
                 running.task.cancel()
-
-
-def registration(scopes: Iterable[Scope], groups: Sequence[Json]) -> list[Mapping[str, object]]:
-    """`updates` of a `runtime_external_tools_update` frame."""
-    runtimes = [scope.as_json() for scope in scopes]
-    return [{"runtimes": runtimes, "external_tools": list(groups)}]
 
 
 def _definition(spec: ToolSpec) -> Json:

@@ -18,6 +18,15 @@ class Mark(Enum):
 Feed = asyncio.Queue[ScopedFrame | Mark]
 
 
+async def next_of(feed: Feed, deadline: float | None) -> ScopedFrame | Mark | None:
+    """What comes next; None where nothing comes before a moment of the loop's clock, if any."""
+    try:
+        async with asyncio.timeout_at(deadline):
+            return await feed.get()
+    except TimeoutError:
+        return None
+
+
 class Feeds:
     """Hands each conversation's frames to all its feeds."""
 

@@ -1,39 +1,37 @@
 """Running a turn, and following it again after anything went away in the meantime."""
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing
 from dataclasses import dataclass
 
 import structlog
 
+from letta_matrix.common import clock
 from letta_matrix.common.json_fields import Json, as_texts
-from letta_matrix.runtimes.app_server.connection import Connection
-from letta_matrix.runtimes.app_server.feeds import Feed, Mark
-from letta_matrix.runtimes.app_server.frames import Scope, refusal
+from letta_matrix.runtimes.app_server.feeds import Mark, next_of
+from letta_matrix.runtimes.app_server.frames import refusal
 from letta_matrix.runtimes.app_server.history import StoredTurn
 from letta_matrix.runtimes.app_server.images import why_dropped
-from letta_matrix.runtimes.app_server.recovery import Kept, Recovery, Report, stored_events
+from letta_matrix.runtimes.app_server.recovery import Kept, Recovery, Report
+from letta_matrix.runtimes.app_server.trails import Trail
 from letta_matrix.runtimes.app_server.turns import TurnReader
 from letta_matrix.runtimes.error_lines import error_line
 from letta_matrix.runtimes.faults import TurnLost
-from letta_matrix.runtimes.prompt_content import content_of
+from letta_matrix.runtimes.letta_json import content_of
 from letta_matrix.runtimes.protocol import (
     ImagesDropped,
-    SaveTurnState,
     StopReason,
     TextDelta,
     TurnEvent,
     TurnFinished,
-    TurnRequest,
     TurnStarted,
     TurnState,
 )
 
 QUIET = 5.0
 """Seconds without a frame of an accepted turn after which the stored messages are read."""
-SEND_TRIES = 5
-SEND_PAUSE = 0.1
+SEND_PAUSES = (0.1, 0.2, 0.4, 0.8, 1.6)
 APPROVAL_ID = "perm-"
 """What the App Server puts before the id of a call to name its approval."""
 _log = structlog.get_logger()
@@ -42,70 +40,52 @@ Events = AsyncGenerator[TurnEvent]
 
 
 @dataclass(slots=True)
-class Follower:
+class Follower(Recovery):
     """One run of one turn; made anew for each try."""
 
-    connection: Connection
-    request: TurnRequest
-    feed: Feed
-    save: SaveTurnState
+    trail: Trail
     had_tools: bool = False
     only_asked: bool = False
     dropped: str = ""
 
-    @property
-    def recovery(self) -> Recovery:
-        return Recovery(self.connection, self.request, self.feed)
+    async def run(self, state: TurnState | None) -> Events:
+        """Prompt the agent, with the saved `state` of an earlier try only if that did not, and
+        follow the turn."""
+        told = await (self._ask() if state is None else self._resume(state))
+        if self.dropped:
+            yield ImagesDropped(self.dropped)
+        async with aclosing(told):
+            async for event in told:
+                yield event
 
-    @property
-    def scope(self) -> Scope:
-        return self.recovery.scope
-
-    async def ask(self) -> Events:
-        """Prompt the agent and follow the turn."""
+    async def _ask(self) -> Events:
+        """Prompt the agent; what comes of it."""
         await self.connection.start_runtime(self.scope)
         if self.scope in self.connection.unsettled:
             raise await self._lost("the conversation is stuck in a turn that was cancelled", None)
         if self.request.images:
             self.dropped = await why_dropped(self.connection, self.scope)
-        await self.save(self.state())
+        await self.trail.remember(self._state())
         await self._send()
-        if self.dropped:
-            yield ImagesDropped(self.dropped)
-        async with aclosing(self._follow(self.recovery.new_reader())) as events:
-            async for event in events:
-                yield event
+        return self._follow(self.new_reader())
 
-    async def resume(self, state: TurnState) -> Events:
-        """Follow a turn that an earlier try may have started; prompt only if it did not."""
+    async def _resume(self, state: TurnState) -> Events:
+        """What becomes of a turn that an earlier try may have started."""
         link = self.connection.link
         unbroken = link.same_stream(state.get("epoch"), state.get("generation"))
         self.dropped = str(state.get("dropped") or "")
-        kept = await self.recovery.kept(state)
+        kept = await self.kept(state)
         if kept.whole and (kept.reader.finished or kept.generation == link.generation):
-            if self.dropped:
-                yield ImagesDropped(self.dropped)
-            for event in kept.events:
-                yield event
-            async with aclosing(self._follow(kept.reader, after=kept.seq)) as events:
-                async for event in events:
-                    yield event
-            return
-        if kept.end is not None and (stored := await self.recovery.stored()) is not None:
+            return self._follow(kept.reader, kept.events, after=kept.seq)
+        if kept.end is not None and (stored := await self.stored()) is not None:
             # Another connection brought the end, and not all that came before it.
-            if self.dropped:
-                yield ImagesDropped(self.dropped)
-            for event in stored_events(stored, kept.end):
-                yield event
-            return
+            return _told(stored, kept.end)
         self.only_asked = await self._has_only_asked(state)
         if not unbroken and not self._only_asked(kept) and not self.only_asked:
             await self._refuse_to_repeat_tools(kept.reader.tools_started)
-        async with aclosing(self._recover(unbroken=unbroken)) as events:
-            async for event in events:
-                yield event
+        return await self._recover(unbroken=unbroken)
 
-    def state(self) -> dict[str, object]:
+    def _state(self) -> dict[str, object]:
         """Where a turn that starts now begins in the keeper's stream."""
         link = self.connection.link
         place = {"epoch": link.epoch, "generation": link.generation}
@@ -120,38 +100,41 @@ class Follower:
         }
         payload = {"kind": "create_message", "messages": [message]}
         answer: Json = {}
-        for attempt in range(SEND_TRIES):
+        for pause in SEND_PAUSES:
             await self.connection.start_runtime(self.scope)
             if self.scope in self.connection.stopped:
                 # Stopped before it was told: there would be nobody to stop it again.
                 raise self.connection.unavailable()
             answer = await self.connection.request(
                 "input",
-                request_id=self.recovery.request_id,
+                request_id=self.request_id,
                 runtime=self.scope.as_json(),
                 payload=payload,
             )
             if answer.get("accepted"):
                 return
             # Straight after a turn's end an input is sometimes rejected; later it is taken.
-            await asyncio.sleep(SEND_PAUSE * 2**attempt)
+            await asyncio.sleep(pause)
         raise refusal(error_line(answer.get("error")), "the App Server took no message")
 
-    async def _follow(self, reader: TurnReader, after: int = 0) -> Events:
+    async def _follow(
+        self, reader: TurnReader, told: Iterable[TurnEvent] = (), *, after: int = 0
+    ) -> Events:
+        """Go on behind what was `told`, with the frames after a place, to the turn's end."""
+        for event in told:
+            yield event
         looked = False
         while not reader.finished:
-            try:
-                async with asyncio.timeout(None if reader.begun else QUIET):
-                    frame = await self.feed.get()
-            except TimeoutError:
-                stored = await self.recovery.stored()
+            frame = await next_of(self.feed, None if reader.begun else clock.now() + QUIET)
+            if frame is None:
+                stored = await self.stored()
                 if stored is None and not looked:
                     # Behind a turn that waits for an approval, which is told again.
                     looked = True
                     await self.connection.start_runtime(self.scope, again=True)
                 if stored is None or reader.begun:
                     continue
-                async with aclosing(self._recover(unbroken=True)) as events:
+                async with aclosing(await self._recover(unbroken=True)) as events:
                     async for event in events:
                         yield event
                 return
@@ -162,7 +145,7 @@ class Follower:
                 return
             if isinstance(frame, Mark) or frame.seq <= after:
                 continue
-            for event in self.recovery.read(reader, frame):
+            for event in self.read(reader, frame):
                 if reader.wedged:
                     raise await self._lost("the conversation was stuck", None)
                 if reader.gone is not None and isinstance(event, TurnFinished):
@@ -170,53 +153,36 @@ class Follower:
                 yield event
 
     async def _recover(self, *, unbroken: bool) -> Events:
-        """Follow a turn whose frames are lost: by what the App Server still does with it,
-        else by what it has stored of it, else by asking."""
-        place = self.state()
-        report = await self.recovery.report()
+        """What becomes of a turn whose frames are lost: by what the App Server still does with
+        it, else by what it has stored of it, else by asking."""
+        place = self._state()
+        report = await self.report()
         reader = report.reader
         if report.joined:
-            async with aclosing(self._join(report, unbroken=unbroken)) as events:
-                async for event in events:
-                    yield event
-            return
+            return self._join(report, unbroken=unbroken)
         if reader.taken:
             if self.had_tools:
                 await self.connection.call("abort_message", runtime=self.scope.as_json())
                 raise await self._lost("the App Server was restarted while a tool ran", None)
-            await self.save(place)
-            async with aclosing(self._reported(report)) as events:
-                async for event in events:
-                    yield event
-            return
-        stored = await self.recovery.stored()
+            await self.trail.remember(place)
+            return self._follow(reader, report.events)
+        stored = await self.stored()
         if stored is None:
-            async with aclosing(self.ask()) as events:
-                async for event in events:
-                    yield event
-            return
+            return await self._ask()
         if reader.busy and not stored.followed:
             reader.adopt()
-            async with aclosing(self._join(report, unbroken=unbroken)) as events:
-                async for event in events:
-                    yield event
-            return
+            return self._join(report, unbroken=unbroken)
         # A run the App Server remembers but no longer works on either ended, or was cut off
         # with the connection and blocks its conversation for ever; nothing tells which.
         wedged = reader.remembered and not unbroken and not stored.followed
         if wedged or not stored.texts:
             raise await self._lost("the reply was cut off", stored)
-        if self.dropped:
-            yield ImagesDropped(self.dropped)
-        for event in stored_events(stored, TurnFinished(StopReason.END_TURN)):
-            yield event
+        return _told(stored, TurnFinished(StopReason.END_TURN))
 
     def _only_asked(self, kept: Kept) -> bool:
         """Whether the turn came no further than approvals that nobody has answered, so that none
         of its tools has run. What another process did about them cannot be known."""
-        reader = kept.reader
-        turn = self.scope, self.request.message_id
-        unanswered = self.connection.unanswered.get(turn, set())
+        reader, unanswered = kept.reader, self.trail.unanswered
         waiting = bool(reader.approvals) and unanswered.issuperset(reader.approvals)
         return kept.whole and waiting and not reader.tools_started
 
@@ -226,7 +192,7 @@ class Follower:
         waiting = {
             approval_id.removeprefix(APPROVAL_ID) for approval_id in as_texts(state.get("waiting"))
         }
-        stored = await self.recovery.stored() if waiting else None
+        stored = await self.stored() if waiting else None
         return stored is not None and not stored.returned and stored.calls <= waiting
 
     async def _refuse_to_repeat_tools(self, seen: bool) -> None:
@@ -235,7 +201,7 @@ class Follower:
         A restarted App Server asks the model anew, from the prompt on, for every turn it had
         not finished, as soon as somebody subscribes to the conversation.
         """
-        stored = await self.recovery.stored()
+        stored = await self.stored()
         if stored is None or stored.followed or not stored.tools:
             return
         self.had_tools = True
@@ -245,10 +211,8 @@ class Follower:
     async def _join(self, report: Report, *, unbroken: bool) -> Events:
         """Wait for the end of a turn that is under way, then tell it from what is stored."""
         yield TurnStarted(report.reader.run_id)
-        if self.dropped:
-            yield ImagesDropped(self.dropped)
         finish = TurnFinished(StopReason.END_TURN)
-        async with aclosing(self._reported(report)) as events:
+        async with aclosing(self._follow(report.reader, report.events)) as events:
             async for event in events:
                 if isinstance(event, TurnFinished):
                     finish = event
@@ -258,25 +222,24 @@ class Follower:
         if cancelled and not unbroken and self.scope not in self.connection.stopped:
             # By the App Server, which saw all its clients gone and was not done with it yet.
             raise await self._lost("the reply was cut off", None)
-        stored = await self.recovery.stored()
-        for event in stored_events(stored or StoredTurn(), finish):
-            if not isinstance(event, TurnStarted):
-                yield event
-
-    async def _reported(self, report: Report) -> Events:
-        """What a report brought, and what comes after it."""
-        for event in report.events:
+        for event in (await self.stored() or StoredTurn()).said:
             yield event
-        async with aclosing(self._follow(report.reader)) as events:
-            async for event in events:
-                yield event
+        yield finish
 
     async def _lost(self, reason: str, stored: StoredTurn | None) -> TurnLost:
         """The error to raise, with a fork to go on in: a repeated message id is answered in
         no conversation that has it. The fork ends before this turn's prompt, unless the agent
         should know of tools it has used."""
-        stored = stored or await self.recovery.stored()
+        stored = stored or await self.stored()
         tools = self.had_tools or (stored is not None and stored.tools and not self.only_asked)
-        fresh = await self.recovery.fork(stored.before if stored and not tools else None)
+        fresh = await self.fork(stored.before if stored and not tools else None)
         _log.warning("turn lost", reason=reason, tools_started=tools)
         return TurnLost(reason, tools_started=tools, fresh_conversation=fresh)
+
+
+async def _told(stored: StoredTurn, end: TurnFinished) -> Events:
+    """A turn that is over, from what is stored of it."""
+    yield TurnStarted()
+    for event in stored.said:
+        yield event
+    yield end

@@ -5,9 +5,11 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass, field
 
-from letta_matrix.common.json_fields import Json, as_list, id_of, mapping, text_of
+from letta_matrix.common.json_fields import Json, as_list, id_of, text_of
 from letta_matrix.runtimes.app_server.connection import Connection
-from letta_matrix.runtimes.app_server.frames import Scope
+from letta_matrix.runtimes.app_server.frames import Scope, changed_at
+from letta_matrix.runtimes.letta_json import calls_of
+from letta_matrix.runtimes.protocol import TextDelta
 
 PAGE = 50
 MAX_PAGES = 10
@@ -34,6 +36,10 @@ class StoredTurn:
     in_tools: bool = False
     calls: set[str] = field(default_factory=set[str])
     returned: bool = False
+
+    @property
+    def said(self) -> list[TextDelta]:
+        return [TextDelta(part_id, text) for part_id, text in self.texts]
 
 
 async def find_turn(connection: Connection, scope: Scope, message_id: str) -> StoredTurn | None:
@@ -67,6 +73,26 @@ async def pages(connection: Connection, scope: Scope) -> AsyncGenerator[list[Jso
         query["before"] = answer.get("next_before") or id_of(page[-1])
 
 
+async def conversations(
+    connection: Connection, since: str, limit: int, most: int, **of: str
+) -> AsyncGenerator[Json]:
+    """Conversations by the time of their last change, the latest first: those after `since` and
+    perhaps some more, in at most so many pages of `limit`. `of` narrows the listing.
+
+    Raises:
+        RuntimeUnavailable, RuntimeRefused: as `Connection.call`.
+    """
+    query: Json = {**of, "limit": limit}
+    for _ in range(most):
+        answer = await connection.call("conversation_list", query=query)
+        page = [item for item in as_list(answer.get("conversations")) if id_of(item)]
+        for item in page:
+            yield item
+        if len(page) < limit or changed_at(page[-1]) < since:
+            return
+        query["after"] = id_of(page[-1])
+
+
 def read_turn(messages: list[Json], message_id: str) -> StoredTurn | None:
     """The turn that `message_id` prompted, out of messages in order.
 
@@ -92,11 +118,6 @@ def read_turn(messages: list[Json], message_id: str) -> StoredTurn | None:
             turn.returned |= kind == "tool_return_message"
             turn.calls |= {str(call.get("tool_call_id") or "") for call in calls_of(message)}
     return turn
-
-
-def calls_of(message: Json) -> list[Json]:
-    """The tool calls of a message: one, or several at once."""
-    return as_list(message.get("tool_calls")) or [mapping(message.get("tool_call"))]
 
 
 def is_prompt(message: Json) -> bool:

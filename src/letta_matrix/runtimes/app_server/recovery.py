@@ -1,21 +1,19 @@
 """What can still be learnt of a turn after somebody went away in its midst."""
 
-import asyncio
 from dataclasses import dataclass, field
 
+from letta_matrix.common import clock
 from letta_matrix.common.json_fields import id_of, mapping
 from letta_matrix.runtimes.app_server.connection import Connection
-from letta_matrix.runtimes.app_server.feeds import Feed, Mark
+from letta_matrix.runtimes.app_server.feeds import Feed, Mark, next_of
 from letta_matrix.runtimes.app_server.frames import Scope, ScopedFrame, parse, scope_of
 from letta_matrix.runtimes.app_server.history import StoredTurn, find_turn
 from letta_matrix.runtimes.app_server.turns import TurnReader
 from letta_matrix.runtimes.protocol import (
     StopReason,
-    TextDelta,
     TurnEvent,
     TurnFinished,
     TurnRequest,
-    TurnStarted,
     TurnState,
 )
 
@@ -118,13 +116,9 @@ class Recovery:
         # A turn that it still works on is joined: its beginning is not told by this reader.
         report, approvals = Report(self.new_reader(anew=True)), list[ScopedFrame]()
         reader, reported, remembered = report.reader, False, False
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + REPORT_WAIT
+        deadline = clock.now() + REPORT_WAIT
         while not reader.begun:
-            try:
-                async with asyncio.timeout_at(deadline):
-                    frame = await self.feed.get()
-            except TimeoutError:
+            if (frame := await next_of(self.feed, deadline)) is None:
                 break
             if isinstance(frame, Mark):
                 raise self.connection.unavailable()
@@ -137,7 +131,7 @@ class Recovery:
                 # After a restart it has no run of the turn yet. Otherwise it knows of one, though
                 # between a tool and the model's next word none is active.
                 remembered = reader.remembered and not queued
-                deadline = loop.time() + REQUEUE_WAIT
+                deadline = clock.now() + REQUEUE_WAIT
         report.joined = remembered and reader.begun
         if report.joined:
             for frame in approvals:
@@ -162,8 +156,3 @@ class Recovery:
             body = {"agent_id": agent_id, "summary": summary}
             made = await self.connection.create("conversation_create", "conversation", body=body)
         return id_of(made)
-
-
-def stored_events(stored: StoredTurn, finish: TurnFinished) -> list[TurnEvent]:
-    texts = [TextDelta(part_id, text) for part_id, text in stored.texts]
-    return [TurnStarted(), *texts, finish]

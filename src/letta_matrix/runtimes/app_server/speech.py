@@ -7,13 +7,19 @@ from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from typing import Self
 
-from letta_matrix.common.json_fields import Json, as_list, id_of, mapping
+from letta_matrix.common.json_fields import Json, id_of, mapping
 from letta_matrix.runtimes.app_server.connection import Connection
 from letta_matrix.runtimes.app_server.feeds import Feed, Mark
-from letta_matrix.runtimes.app_server.frames import IDLE, Scope, changed_at, parse, time_of
-from letta_matrix.runtimes.app_server.history import is_ours, is_prompt, own_text, pages
+from letta_matrix.runtimes.app_server.frames import IDLE, Scope, parse, time_of
+from letta_matrix.runtimes.app_server.history import (
+    conversations,
+    is_ours,
+    is_prompt,
+    own_text,
+    pages,
+)
 from letta_matrix.runtimes.faults import ConversationGone
-from letta_matrix.runtimes.protocol import Said, Speech
+from letta_matrix.runtimes.speech import Said, Speech
 
 LIST_PAGE = 50
 MAX_LIST_PAGES = 10
@@ -81,10 +87,11 @@ class SpeechReader:
         if place is None:
             return Said((), str(Place(now))), False
         now = max(now, place.at)
-        waiting = sorted({**dict.fromkeys(place.behind, ""), **changed}.items(), key=_by_time)
-        behind = {talk: place.of(talk) for talk, _ in waiting[MAX_CONVERSATIONS:]}
+        last = {**dict.fromkeys(place.behind, ""), **changed}
+        waiting = sorted(last, key=last.__getitem__)
+        behind = {talk: place.of(talk) for talk in waiting[MAX_CONVERSATIONS:]}
         heard: dict[tuple[str, str], Speech] = {}
-        for talk, _ in waiting[:MAX_CONVERSATIONS]:
+        for talk in waiting[:MAX_CONVERSATIONS]:
             with suppress(ConversationGone):
                 reached = await self._listen(Scope(agent_id, talk), place.of(talk), now, heard)
                 if reached is not None:
@@ -100,16 +107,11 @@ class SpeechReader:
         agent = await self._connection.call("agent_retrieve", agent_id=agent_id)
         last_run = time_of(mapping(agent.get("agent")).get("last_run_completion"))
         found = {"default": last_run} if last_run > (since or "") else {}
-        query: Json = {"agent_id": agent_id, "limit": LIST_PAGE if since is not None else 1}
-        for _ in range(MAX_LIST_PAGES if since is not None else 1):
-            answer = await self._connection.call("conversation_list", query=query)
-            page = [item for item in as_list(answer.get("conversations")) if id_of(item)]
-            for item in page:
-                if (last := time_of(item.get("last_message_at"))) > (since or ""):
-                    found[id_of(item)] = last
-            if len(page) < LIST_PAGE or changed_at(page[-1]) <= (since or ""):
-                break
-            query["after"] = id_of(page[-1])
+        limit, most = (1, 1) if since is None else (LIST_PAGE, MAX_LIST_PAGES)
+        listed = conversations(self._connection, since or "", limit, most, agent_id=agent_id)
+        async for item in listed:
+            if (last := time_of(item.get("last_message_at"))) > (since or ""):
+                found[id_of(item)] = last
         return found
 
     async def _listen(
@@ -181,7 +183,3 @@ def _is_busy(feed: Feed) -> bool:
         if not isinstance(frame, Mark) and frame.type == "update_loop_status":
             busy = mapping(frame.data.get("loop_status")).get("status") != IDLE
     return busy
-
-
-def _by_time(item: tuple[str, str]) -> str:
-    return item[1]

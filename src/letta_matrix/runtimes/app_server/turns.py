@@ -1,12 +1,13 @@
 """One turn's frames turned into turn events."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 
 from letta_matrix.common.json_fields import Json, as_list, as_texts, mapping, text_of
 from letta_matrix.runtimes.app_server.frames import IDLE, ScopedFrame, refusal
-from letta_matrix.runtimes.app_server.history import calls_of
 from letta_matrix.runtimes.error_lines import error_line
 from letta_matrix.runtimes.faults import AgentGone, ConversationGone, RuntimeFault
+from letta_matrix.runtimes.letta_json import calls_of
 from letta_matrix.runtimes.protocol import (
     ApprovalRequested,
     ModelRetried,
@@ -48,6 +49,7 @@ ALWAYS = "save-default"
 """The permission suggestion by which the App Server says that a call may be allowed for good."""
 
 
+@dataclass(slots=True)
 class TurnReader:
     """Reads the frames of one conversation for the turn that `message_id` prompted.
 
@@ -59,37 +61,29 @@ class TurnReader:
     With `anew` the turn is one that begins a second time, if it begins.
     """
 
-    def __init__(
-        self,
-        message_id: str,
-        request_id: str,
-        unasked: frozenset[str] = frozenset(),
-        *,
-        anew: bool = False,
-    ) -> None:
-        self.taken = False
-        self.begun = False
-        self.finished = False
-        self.wedged = False
-        self.gone: RuntimeFault | None = None
-        self.tools_started = False
-        self.approvals: list[str] = []
-        self.from_start = False
-        self.busy = False
-        self.run_id = ""
-        self.unknown: list[str] = []
-        self._message_id = message_id
-        self._request_id = request_id
-        self._unasked = unasked
-        self._anew = anew
-        self._ours: set[str] = set()
-        self._others: set[str] = set()
-        self._seen: set[tuple[str, str]] = set()
-        self._newest: dict[str, int] = {}
-        self._calls: dict[str, tuple[str, str]] = {}
-        self._started_calls: set[str] = set()
-        self._next = False
-        self._error = ""
+    message_id: str
+    request_id: str
+    unasked: frozenset[str] = frozenset()
+    anew: bool = False
+    taken: bool = False
+    begun: bool = False
+    finished: bool = False
+    wedged: bool = False
+    gone: RuntimeFault | None = None
+    tools_started: bool = False
+    approvals: list[str] = field(default_factory=list[str])
+    from_start: bool = False
+    busy: bool = False
+    run_id: str = ""
+    unknown: list[str] = field(default_factory=list[str])
+    _ours: set[str] = field(default_factory=set[str])
+    _others: set[str] = field(default_factory=set[str])
+    _seen: set[tuple[str, str]] = field(default_factory=set[tuple[str, str]])
+    _newest: dict[str, int] = field(default_factory=dict[str, int])
+    _calls: dict[str, tuple[str, str]] = field(default_factory=dict[str, tuple[str, str]])
+    _started_calls: set[str] = field(default_factory=set[str])
+    _next: bool = False
+    _error: str = ""
 
     @property
     def remembered(self) -> bool:
@@ -119,7 +113,7 @@ class TurnReader:
             self.unknown.append(kind)
 
     def _accepted(self, data: Json) -> None:
-        if data.get("request_id") == self._request_id and data.get("accepted"):
+        if data.get("request_id") == self.request_id and data.get("accepted"):
             self.taken = self.from_start = True
             self._next = data.get("disposition") == "started"
 
@@ -134,21 +128,21 @@ class TurnReader:
             self.run_id = run_id
         if not self.begun:
             self.begun = True
-            yield TurnStarted(run_id, self._anew)
+            yield TurnStarted(run_id, self.anew)
 
     def _queue(self, data: Json) -> Iterator[TurnEvent]:
         for item in as_list(data.get("queue")):
-            if item.get("client_message_id") == self._message_id:
+            if item.get("client_message_id") == self.message_id:
                 self.taken = self.from_start = True
         for item in as_list(data.get("removed")):
-            if item.get("client_message_id") == self._message_id:
+            if item.get("client_message_id") == self.message_id:
                 self.from_start = True
                 yield from self._begin()
 
     def _loop(self, status: Json) -> Iterator[TurnEvent]:
         runs = mapping(status.get("client_message_ids_by_run_id"))
         for run_id, messages in runs.items():
-            if self._message_id in as_texts(messages):
+            if self.message_id in as_texts(messages):
                 self._ours.add(run_id)
             else:
                 self._others.add(run_id)
@@ -161,7 +155,7 @@ class TurnReader:
     def _delta(self, data: Json, delta: Json) -> Iterator[TurnEvent]:
         run_id = str(delta.get("run_id") or "")
         kind = str(delta.get("message_type", ""))
-        if kind == "user_message" and delta.get("otid") == self._message_id:
+        if kind == "user_message" and delta.get("otid") == self.message_id:
             self.from_start = True
             yield from self._begin()
         if not self._is_ours(run_id) or self._repeated(data, delta):
@@ -237,7 +231,7 @@ class TurnReader:
         request = mapping(data.get("request"))
         approval_id = str(data.get("request_id", ""))
         tool = str(request.get("tool_name", ""))
-        if not self.taken or ("approval", approval_id) in self._seen or tool in self._unasked:
+        if not self.taken or ("approval", approval_id) in self._seen or tool in self.unasked:
             return
         if request.get("subtype") != "can_use_tool":
             self.unknown.append(f"control_request {request.get('subtype')}")

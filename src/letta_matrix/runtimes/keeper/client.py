@@ -13,17 +13,17 @@ from typing import Any, BinaryIO
 import structlog
 
 from letta_matrix.common import clock
+from letta_matrix.common.backoff import Backoff
 from letta_matrix.runtimes.keeper import wire
 from letta_matrix.runtimes.keeper.secret import secret_at
 from letta_matrix.runtimes.keeper.wire import Frame
 
-RETRY = 0.05
-LONGEST_RETRY = 0.5
 SPAWN_PAUSE = 1.0
 REPLACED_PAUSE = 30.0
 """Seconds before a bridge that another one threw out tries again."""
 REPLAY_TIMEOUT = 20.0
 MAX_SOCKET_PATH = 107
+_PAUSES = Backoff(0.05, longest=0.5, growth=1.5)
 _log = structlog.get_logger()
 
 
@@ -148,13 +148,12 @@ class KeeperClient:
         self._writer.write(record)
 
     async def _run(self) -> None:
-        pause = RETRY
+        pauses, least = iter(_PAUSES), 0.0
         while True:
-            connection = await self._connect()
-            if connection is not None:
-                pause = await self._stay(*connection)
-            await asyncio.sleep(pause)
-            pause = min(pause * 1.5, LONGEST_RETRY)
+            if (connection := await self._connect()) is not None:
+                pauses, least = iter(_PAUSES), await self._stay(*connection)
+            await asyncio.sleep(max(next(pauses), least))
+            least = 0.0
 
     async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter] | None:
         try:
@@ -195,9 +194,9 @@ class KeeperClient:
         return self._socket.with_name(self._socket.name + ".log").open("ab")
 
     async def _stay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> float:
-        """Be attached until that ends; how many seconds to wait then."""
+        """Be attached until that ends; how many seconds to wait at least then."""
         self._writer = writer
-        pause, reason = RETRY, "not attached to the keeper"
+        pause, reason = 0.0, "not attached to the keeper"
         try:
             attach = {"type": "attach", "secret": secret_at(self._socket), **self._attach}
             writer.write(wire.pack_control(attach))

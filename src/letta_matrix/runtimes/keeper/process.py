@@ -3,14 +3,13 @@
 import argparse
 import asyncio
 import contextlib
-import fcntl
 import os
 import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TextIO
 
+from letta_matrix.common.lock_files import lock
 from letta_matrix.common.log_files import keep_small
 from letta_matrix.runtimes.keeper.secret import secret_at
 from letta_matrix.runtimes.keeper.server import Keeper
@@ -28,10 +27,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.umask(0o177)
     socket: Path = options.socket
     with contextlib.ExitStack() as stack:
-        lock = _lock(socket)
-        if lock is None:
+        held = lock(socket.with_name(socket.name + ".lock"))
+        if held is None:
             return 0
-        stack.enter_context(lock)
+        stack.enter_context(held)
         pid = socket.with_name(socket.name + ".pid")
         pid.write_text(str(os.getpid()))
         socket.unlink(missing_ok=True)
@@ -51,17 +50,6 @@ def _parser() -> argparse.ArgumentParser:
         "--buffer", type=int, default=DEFAULT_BUFFER, help="bytes of frames it keeps at most"
     )
     return parser
-
-
-def _lock(socket: Path) -> TextIO | None:
-    """The open lock file beside the socket, or None where another keeper holds it."""
-    lock = socket.with_name(socket.name + ".lock").open("w")
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        lock.close()
-        return None
-    return lock
 
 
 async def _run(socket: Path, idle: float, buffer: int) -> None:
@@ -98,7 +86,3 @@ async def keep(socket: Path, idle: float, buffer: int, ended: asyncio.Event) -> 
 
 def _complain(trouble: str) -> None:
     print(trouble, file=sys.stderr, flush=True)  # noqa: T201 - which is its log
-
-
-if __name__ == "__main__":
-    sys.exit(main())

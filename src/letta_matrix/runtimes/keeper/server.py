@@ -147,19 +147,12 @@ class Keeper:
 
     def _changed(self, connection: Upstream) -> None:
         self._made += connection.up
-        if connection is self._connections[0]:
-            spare = next((other for other in self._connections if other.up), None)
-            if spare is not None:
-                self._connections.remove(spare)
-                self._connections.insert(0, spare)
-                self.generation += 1
-            self._report()
-        elif connection.up and not self._connections[0].up:
-            self._changed(self._connections[0])
-        else:
-            self._report()
-
-    def _report(self) -> None:
+        first = self._connections[0]
+        up = next((one for one in self._connections if one.up), None)
+        if up is not None and (connection is first or not first.up):
+            self._connections.remove(up)
+            self._connections.insert(0, up)
+            self.generation += 1
         if self._bridge is not None:
             self._bridge.write(wire.pack_control(self._status()))
 

@@ -7,13 +7,12 @@ from collections.abc import Callable, Sequence
 
 import aiohttp
 
+from letta_matrix.common.backoff import Backoff
 from letta_matrix.common.connections.known_servers import CheckedConnector, KnownServer
 
-FIRST_PAUSE = 0.1
-LONGEST_PAUSE = 10.0
-PAUSE_GROWTH = 1.5
 REMOTE_HEARTBEAT = 30.0
 CONNECT_TIMEOUT = 15.0
+_PAUSES = Backoff(0.1, longest=10.0, growth=1.5)
 
 _Receive = Callable[["Upstream", bytes], None]
 _Change = Callable[["Upstream"], None]
@@ -50,15 +49,11 @@ class Upstream:
         self._socket: aiohttp.ClientWebSocketResponse | None = None
         self._task = asyncio.create_task(self._run())
 
-    async def send(self, text: bytes) -> bool:
-        """Send a text frame; False if the connection is down."""
-        if self._socket is None or self._socket.closed:
-            return False
-        try:
-            await self._socket.send_frame(text, aiohttp.WSMsgType.TEXT)
-        except (aiohttp.ClientError, OSError):
-            return False
-        return True
+    async def send(self, text: bytes) -> None:
+        """Send a text frame, nowhere if the connection is down."""
+        if self._socket is not None and not self._socket.closed:
+            with contextlib.suppress(aiohttp.ClientError, OSError):
+                await self._socket.send_frame(text, aiohttp.WSMsgType.TEXT)
 
     async def close(self) -> None:
         self._task.cancel()
@@ -66,15 +61,14 @@ class Upstream:
             await self._task
 
     async def _run(self) -> None:
-        pause = FIRST_PAUSE
+        pauses = iter(_PAUSES)
         async with aiohttp.ClientSession(
             connector=CheckedConnector(self._known), headers=self._headers
         ) as session:
             while True:
                 if await self._hold(session):
-                    pause = FIRST_PAUSE
-                await asyncio.sleep(pause * random.uniform(0.6, 1.0))  # noqa: S311 (jitter)
-                pause = min(pause * PAUSE_GROWTH, LONGEST_PAUSE)
+                    pauses = iter(_PAUSES)
+                await asyncio.sleep(next(pauses) * random.uniform(0.6, 1.0))  # noqa: S311 (jitter)
 
     async def _hold(self, session: aiohttp.ClientSession) -> bool:
         """Connect and read until the connection ends; whether it was ever up."""

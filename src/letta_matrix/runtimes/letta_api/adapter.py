@@ -25,13 +25,13 @@ from letta_matrix.runtimes.protocol import (
     AgentInfo,
     AgentRuntime,
     Capabilities,
-    Said,
     SaveTurnState,
     TurnEvent,
     TurnFinished,
     TurnRequest,
     TurnState,
 )
+from letta_matrix.runtimes.speech import Said
 
 _KEPT = 200
 """Ended turns, and their runs, that are known again for a while."""
@@ -53,26 +53,17 @@ class LettaApi(AgentRuntime):
         # letta-client is heavy, and bridges without such a runtime never need it.
         from letta_matrix.runtimes.letta_api.client import Client
 
-        self._config = config
-        self._counters: Counter[str] = Counter()
-        self._client = Client(config, self._counters)
+        self.name = config.name
+        self.counters = Counter()
+        self._client = Client(config, self.counters)
         self._listing = AgentListing(self._client)
         self._turns: dict[TurnRequest, Turn] = {}
         self._over: deque[TurnRequest] = deque(maxlen=_KEPT)
         self._runs: deque[str] = deque(maxlen=_KEPT)
 
     @property
-    def name(self) -> str:
-        return self._config.name
-
-    @property
     def capabilities(self) -> Capabilities:
         return _CAPABILITIES
-
-    @property
-    def counters(self) -> Counter[str]:
-        """See `AgentRuntime.counters`."""
-        return self._counters
 
     async def close(self) -> None:
         await self._client.close()
@@ -116,7 +107,7 @@ class LettaApi(AgentRuntime):
     async def run_turn(
         self, request: TurnRequest, state: TurnState | None, save: SaveTurnState
     ) -> AsyncGenerator[TurnEvent]:
-        turn = self._turns[request] = Turn(self._client, request, state, save, self._counters)
+        turn = self._turns[request] = Turn(self._client, request, state, save, self.counters)
         try:
             async with aclosing(turn.follow()) as events:
                 async for event in events:

@@ -5,8 +5,9 @@ malformed fields into surprises.
 """
 
 from collections import Counter
-from collections.abc import AsyncGenerator, Awaitable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, aclosing
+from functools import partial
 from typing import Any, Literal, cast
 
 import httpx
@@ -21,7 +22,7 @@ from letta_client import (
 from letta_matrix.common.json_fields import Json, mapping, parse_json
 from letta_matrix.common.loopback import is_loopback
 from letta_matrix.config.runtimes import LettaApiRuntime
-from letta_matrix.runtimes.error_lines import is_foreign
+from letta_matrix.runtimes.error_lines import foreign, is_foreign
 from letta_matrix.runtimes.faults import (
     AgentGone,
     RuntimeBusy,
@@ -33,10 +34,9 @@ from letta_matrix.runtimes.letta_api.errors import (
     NotReached,
     NotStreamable,
     fault_of,
-    foreign,
     reason_of,
 )
-from letta_matrix.runtimes.letta_api.pages import PAGE, identity, last_id
+from letta_matrix.runtimes.letta_api.pages import PAGE, identity, pages
 from letta_matrix.runtimes.letta_api.sse import StreamEvent, read_events
 
 STREAM_SILENCE = 90.0
@@ -92,6 +92,8 @@ class Client:
         key = config.api_key.get_secret_value() if config.api_key else ""
         self.secrets = (key,)
         self._api = _Api(config.url, key, config.request_timeout)
+        self._raw = self._api.with_raw_response
+        self._streaming = self._api.with_streaming_response
         self._stream_timeout = httpx.Timeout(config.request_timeout, read=STREAM_SILENCE)
 
     async def close(self) -> None:
@@ -99,56 +101,48 @@ class Client:
 
     async def agents(
         self,
-        *,
         order_by: Literal["created_at", "updated_at"],
         order: Literal["asc", "desc"],
         after: str | None = None,
     ) -> list[Json]:
         """One page of at most `PAGE` agents."""
-        raw = self._api.agents.with_raw_response
-        return await self._list(
-            raw.list(order_by=order_by, order=order, limit=PAGE, **_after(after))
-        )
+        sorting = {"order_by": order_by, "order": order}
+        return await self._list(self._raw.agents.list, after=after, limit=PAGE, **sorting)
 
     async def create_agent(self, fields: Mapping[str, Any]) -> Json:
-        return await self._object(self._api.agents.with_raw_response.create(**fields))
+        return await self._object(self._raw.agents.create(**fields))
 
     async def has_agent(self, agent_id: str) -> bool:
         try:
-            await self._call(self._api.agents.with_raw_response.retrieve(agent_id), _AGENT_MISSING)
+            await self._call(self._raw.agents.retrieve(agent_id), _AGENT_MISSING)
         except AgentGone:
             return False
         return True
 
     async def update_agent(self, agent_id: str, fields: Mapping[str, Any]) -> None:
-        await self._call(
-            self._api.agents.with_raw_response.update(agent_id, **fields), _AGENT_MISSING
-        )
+        await self._call(self._raw.agents.update(agent_id, **fields), _AGENT_MISSING)
 
     async def delete_agent(self, agent_id: str) -> None:
-        await self._call(self._api.agents.with_raw_response.delete(agent_id), _AGENT_MISSING)
+        await self._call(self._raw.agents.delete(agent_id), _AGENT_MISSING)
 
     async def models(self) -> list[Json]:
-        return await self._list(self._api.models.with_raw_response.list())
+        return await self._list(self._raw.models.list)
 
     async def create_conversation(self, agent_id: str, title: str) -> Json:
-        raw = self._api.conversations.with_raw_response
-        made = await self._call(raw.create(agent_id=agent_id, summary=title), _AGENT_MISSING)
-        return self._as_object(made)
+        call = self._raw.conversations.create(agent_id=agent_id, summary=title)
+        return await self._object(call, _AGENT_MISSING)
 
     async def conversation_messages(
         self, conversation_id: str, after: str | None = None
     ) -> list[Json]:
         """One page of at most `PAGE` messages, newest first."""
-        raw = self._api.conversations.messages.with_raw_response
-        return await self._list(
-            raw.list(conversation_id, limit=PAGE, order="desc", **_after(after))
-        )
+        messages = self._raw.conversations.messages.list
+        return await self._list(messages, conversation_id, after=after, limit=PAGE, order="desc")
 
     async def cancel(self, conversation_id: str) -> bool:
         """Whether something ran there and was told to stop."""
         try:
-            await self._call(self._api.conversations.with_raw_response.cancel(conversation_id))
+            await self._call(self._raw.conversations.cancel(conversation_id))
         except RuntimeBusy:
             return False
         return True
@@ -157,33 +151,23 @@ class Client:
         self, agent_id: str, *, order: Literal["asc", "desc"], after: str | None = None
     ) -> list[Json]:
         """One page of at most `PAGE` runs by the time they began."""
-        raw = self._api.runs.with_raw_response
-        return await self._list(
-            raw.list(agent_id=agent_id, order=order, limit=PAGE, **_after(after))
-        )
+        runs = self._raw.runs.list
+        return await self._list(runs, after=after, agent_id=agent_id, order=order, limit=PAGE)
 
     async def run(self, run_id: str) -> Json | None:
         """A run as it stands; None if the server has none of that id."""
-        call = self._api.runs.with_raw_response.retrieve(run_id)
         try:
-            return self._as_object(await self._call(call, {404: _Missing}))
+            return await self._object(self._raw.runs.retrieve(run_id), {404: _Missing})
         except _Missing:
             return None
 
     async def run_messages(self, run_id: str) -> list[Json]:
         """A run's stored messages in order, prompt included."""
-        raw = self._api.runs.messages.with_raw_response
+        messages = self._raw.runs.messages.list
+        page_after = partial(self._list, messages, run_id, limit=RUN_MESSAGES, order="asc")
         found: dict[tuple[str, ...], Json] = {}
-        after: str | None = None
-        for _ in range(MAX_PAGES):
-            page = await self._list(
-                raw.list(run_id, limit=RUN_MESSAGES, order="asc", **_after(after))
-            )
-            before = len(found)
+        async for page in pages(page_after, MAX_PAGES, RUN_MESSAGES):
             found |= {identity(item): item for item in page}
-            if len(found) == before or len(page) < RUN_MESSAGES:
-                break
-            after = last_id(page)
         return list(found.values())
 
     def send(self, conversation_id: str, message: Json) -> Stream:
@@ -192,7 +176,7 @@ class Client:
         With the same `otid` in the message the server gives the same run again.
         """
         return self._stream(
-            self._api.conversations.messages.with_streaming_response.create(
+            self._streaming.conversations.messages.create(
                 conversation_id,
                 messages=[cast("Any", message)],
                 streaming=True,
@@ -205,7 +189,7 @@ class Client:
 
     def follow(self, run_id: str) -> Stream:
         """Stream a background run from its beginning. Raises NotStreamable if that is over."""
-        request = self._api.runs.messages.with_streaming_response.stream(
+        request = self._streaming.runs.messages.stream(
             run_id, starting_after=0, include_pings=True, timeout=self._stream_timeout
         )
         return self._stream(request, _STREAM_OVER)
@@ -222,9 +206,12 @@ class Client:
         except (APIStatusError, APIConnectionError, httpx.HTTPError, httpx.StreamError) as error:
             raise self._fault(error, meanings) from None
 
-    async def _list(self, call: Response) -> list[Json]:
+    async def _list(
+        self, listing: Callable[..., Response], *of: str, after: str | None = None, **options: Any
+    ) -> list[Json]:
         """The items; one that is no object is empty, for the length of a page tells its place."""
-        answer = await self._call(call)
+        begin = {"after": after} if after else {}
+        answer = await self._call(listing(*of, **options, **begin))
         if not isinstance(answer, list):
             raise self._malformed()
         items = [mapping(item) for item in cast("list[object]", answer)]
@@ -232,10 +219,8 @@ class Client:
             self._counters["malformed list item"] += odd
         return items
 
-    async def _object(self, call: Response) -> Json:
-        return self._as_object(await self._call(call))
-
-    def _as_object(self, answer: object) -> Json:
+    async def _object(self, call: Response, meanings: Meanings = _PLAIN) -> Json:
+        answer = await self._call(call, meanings)
         if not isinstance(answer, dict):
             raise self._malformed()
         return cast("Json", answer)
@@ -268,7 +253,3 @@ class Client:
             what = "agent" if meaning is AgentGone else "run's stream"
             return meaning(f"{self._place} no longer has the {what}")
         return fault_of(self._place, status, error.body, headers, *self.secrets)
-
-
-def _after(cursor: str | None) -> dict[str, Any]:
-    return {"after": cursor} if cursor else {}

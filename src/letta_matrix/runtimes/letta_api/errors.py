@@ -64,28 +64,12 @@ def tells_of_approval(body: object, depth: int = 0) -> bool:
     return any(tells_of_approval(item, depth + 1) for item in told)
 
 
-def foreign(place: str, status: int, headers: Mapping[str, str]) -> RuntimeUnavailable:
-    """The fault for an HTTP error that is not of a Letta API."""
-    if status == 429:
-        return RateLimited(f"{place} takes no more requests for now", retry_after(headers))
-    if 300 <= status < 400:
-        return RuntimeUnavailable(
-            f"{place} answers with a redirect (HTTP {status}); set `url` to where it leads"
-        )
-    return RuntimeUnavailable(
-        f"{place} is not there: what answers is another server, or a proxy's page (HTTP "
-        f"{status}); does `url` lead to it?"
-    )
-
-
 def fault_of(
     place: str, status: int, body: object, headers: Mapping[str, str], *secrets: str
 ) -> RuntimeFault:
     """The fault for an answer with an HTTP error; `place` names the server in its
     text, which holds none of `secrets`."""
-    reason = reason_of(body, *secrets)
-    if status in TOO_LARGE and not reason:
-        reason = "the message is too large for it, or for a proxy before it"
+    reason = reason_of(body, *secrets) or TOO_LARGE.get(status, "")
     said = f": {reason}" if reason else ""
     if status in (401, 403):
         said = f"{place} does not accept the API key (HTTP {status}): set a valid `api_key`"

@@ -3,10 +3,13 @@
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING
 
-from letta_matrix.common.json_fields import Json, as_list, mapping, string_of
-from letta_matrix.runtimes.letta_api.pages import PAGE, identity, last_id
+from letta_matrix.common.json_fields import Json, string_of
+from letta_matrix.runtimes.faults import RuntimeRefused
+from letta_matrix.runtimes.letta_api.pages import identity, pages
+from letta_matrix.runtimes.letta_json import calls_of
 
 if TYPE_CHECKING:
     from letta_matrix.runtimes.letta_api.client import Client
@@ -26,27 +29,26 @@ async def messages_since(
 ) -> AsyncGenerator[Json]:
     """Stored messages, newest first, back to those that are surely older than `since` (seconds
     since the epoch): each once, in at most `MAX_PAGES` pages."""
-    seen: set[tuple[str, ...]] = set()
-    after: str | None = None
-    for _ in range(MAX_PAGES):
-        page = await client.conversation_messages(conversation_id, after)
-        fresh = [message for message in page if identity(message) not in seen]
-        for message in fresh:
-            if 0.0 < _time_of(message) < since - CLOCK_SKEW:
-                return
-            yield message
-        seen.update(map(identity, fresh))
-        after = last_id(page)
-        if not fresh or len(page) < PAGE:
-            return
+    seen = set[tuple[str, ...]]()
+    found = pages(partial(client.conversation_messages, conversation_id), MAX_PAGES)
+    async with aclosing(found):
+        async for page in found:
+            for message in [message for message in page if identity(message) not in seen]:
+                if 0.0 < _time_of(message) < since - CLOCK_SKEW:
+                    return
+                yield message
+            seen.update(map(identity, page))
 
 
 async def used_tools(client: "Client", conversation_id: str, run_id: str, since: float) -> bool:
-    """Whether a run may have used tools, by what its conversation keeps of it."""
-    async with aclosing(messages_since(client, conversation_id, since)) as messages:
-        async for message in messages:
-            if message.get("run_id") == run_id and message.get("message_type") in TOOL_KINDS:
-                return True
+    """Whether a run may have used tools, by what its conversation keeps of it, if anything."""
+    try:
+        async with aclosing(messages_since(client, conversation_id, since)) as messages:
+            async for message in messages:
+                if message.get("run_id") == run_id and message.get("message_type") in TOOL_KINDS:
+                    return True
+    except RuntimeRefused:
+        return True
     return False
 
 
@@ -59,8 +61,7 @@ def waiting_calls(newest_first: Iterable[Json]) -> list[str]:
         if kind in _SETTLED or (waiting and kind != ASKING):
             break
         if kind == ASKING:
-            calls = as_list(message.get("tool_calls")) or [mapping(message.get("tool_call"))]
-            waiting += [string_of(call, "tool_call_id") for call in calls]
+            waiting += [string_of(call, "tool_call_id") for call in calls_of(message)]
     return [call_id for call_id in dict.fromkeys(reversed(waiting)) if call_id]
 
 

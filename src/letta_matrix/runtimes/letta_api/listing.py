@@ -1,11 +1,13 @@
 """A complete listing of a server's agents, kept current by asking for what changed."""
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from letta_matrix.common import clock
 from letta_matrix.common.json_fields import Json, id_of
 from letta_matrix.runtimes.faults import RuntimeUnavailable
-from letta_matrix.runtimes.letta_api.pages import PAGE
+from letta_matrix.runtimes.letta_api.pages import PAGE, pages
+from letta_matrix.runtimes.letta_json import agent_of
 from letta_matrix.runtimes.protocol import AgentInfo
 
 if TYPE_CHECKING:
@@ -34,7 +36,7 @@ class AgentListing:
 
     async def read(self) -> list[AgentInfo]:
         """Every agent. Raises what the client raises; then nothing of the try is kept."""
-        newest = await self._client.agents(order_by="updated_at", order="desc")
+        newest = await self._client.agents("updated_at", "desc")
         if len(newest) < PAGE:
             self._known = _usable(newest)
         elif self._covers(newest):
@@ -42,7 +44,10 @@ class AgentListing:
         else:
             self._known = await self._all()
             self._full_at = clock.now()
-        return [_agent(item) for item in self._known.values()]
+        return [
+            agent_of(item, str(item.get("last_run_completion") or ""))
+            for item in self._known.values()
+        ]
 
     def _covers(self, newest: list[Json]) -> bool:
         """Whether everything that changed since the last time is on this page."""
@@ -54,17 +59,11 @@ class AgentListing:
 
     async def _all(self) -> dict[str, Json]:
         found: dict[str, Json] = {}
-        after: str | None = None
-        for _ in range(MAX_PAGES):
-            page = await self._client.agents(order_by="created_at", order="asc", after=after)
-            usable = _usable(page)
-            fresh = usable.keys() - found.keys()
-            found |= usable
+        by_age = partial(self._client.agents, "created_at", "asc")
+        async for page in pages(by_age, MAX_PAGES):
+            found |= _usable(page)
             if len(page) < PAGE:
                 return found
-            if not fresh:
-                break
-            after = list(usable)[-1]
         raise RuntimeUnavailable("the Letta API's listing of agents does not end")
 
 
@@ -74,14 +73,3 @@ def _usable(page: list[Json]) -> dict[str, Json]:
 
 
 _SHOWN = ("id", "name", "description", "model", "last_run_completion", "updated_at")
-
-
-def _agent(item: Json) -> AgentInfo:
-    agent_id = id_of(item)
-    return AgentInfo(
-        agent_id=agent_id,
-        name=str(item.get("name") or agent_id),
-        description=str(item.get("description") or ""),
-        model=str(item.get("model") or ""),
-        last_run=str(item.get("last_run_completion") or ""),
-    )

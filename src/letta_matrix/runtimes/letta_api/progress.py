@@ -4,7 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from letta_matrix.common.json_fields import Json, as_list, as_texts, mapping
-from letta_matrix.runtimes.protocol import TurnState
+from letta_matrix.runtimes.letta_api.history import ANSWER
+from letta_matrix.runtimes.letta_json import content_of
+from letta_matrix.runtimes.protocol import TurnRequest, TurnState
 
 
 @dataclass(slots=True)
@@ -45,6 +47,21 @@ class Progress:
             "asked_at": self.asked_at,
         }
 
+    def message(self, request: TurnRequest, step: int) -> Json:
+        """What is sent for a step: the prompt, or the answers to what the run before asked."""
+        if step == 0:
+            return {"role": "user", "content": content_of(request), "otid": _otid(request, 0)}
+        return approval_of(self.answers[step - 1], _otid(request, step))
+
+    def is_sent(self, request: TurnRequest, step: int, stored: Json) -> bool:
+        """Whether a stored message is that of a step; approvals are stored without otid."""
+        if stored.get("otid") == _otid(request, step):
+            return True
+        if step == 0 or stored.get("message_type") != ANSWER:
+            return False
+        answered = (item.get("tool_call_id") for item in as_list(stored.get("approvals")))
+        return any(call_id in self.answers[step - 1] for call_id in answered)
+
 
 def answer_of(*, allow: bool, message: str) -> Json:
     """A person's answer, as the API takes it; `message` goes with a denial."""
@@ -58,3 +75,9 @@ def approval_of(answers: Mapping[str, Json], otid: str) -> Json:
         for call_id, answer in answers.items()
     ]
     return {"type": "approval", "approvals": approvals, "otid": otid}
+
+
+def _otid(request: TurnRequest, step: int) -> str:
+    # The server knows an `otid` again in every conversation, of whichever agent.
+    otid = f"{request.message_id}/{request.agent_id}"
+    return f"{otid}:{step}" if step else otid

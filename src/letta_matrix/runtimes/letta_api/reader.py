@@ -4,16 +4,20 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from letta_matrix.common.json_fields import Json, as_list, id_of, mapping, string_of, text_of
+from letta_matrix.common.json_fields import Json, as_list, id_of, string_of, text_of
+from letta_matrix.runtimes.error_lines import first_line
 from letta_matrix.runtimes.letta_api.calls import Call
 from letta_matrix.runtimes.letta_api.errors import reason_of, tells_of_approval
+from letta_matrix.runtimes.letta_json import calls_of
 from letta_matrix.runtimes.protocol import (
     ReasoningDelta,
+    StopReason,
     TextDelta,
     TextEnded,
     ToolReturned,
     ToolStarted,
     TurnEvent,
+    TurnFinished,
 )
 
 _SILENT = frozenset(
@@ -29,6 +33,22 @@ _SILENT = frozenset(
     )
 )
 _CALLS = ("tool_call_message", "approval_request_message")
+ASKS = "requires_approval"
+ENDED = {"completed": "end_turn", "cancelled": "cancelled", "failed": "error"}
+"""How a run can have ended, and the stop reason that this is where it names none."""
+_WELL = ("end_turn", "tool_rule")
+_ERRORS = {
+    ASKS: "the agent asked for an approval of nothing that could be shown",
+    "error": "the run failed",
+    "llm_api_error": "the model provider failed",
+    "invalid_llm_response": "the model gave an answer that made no sense",
+    "invalid_tool_call": "the model called a tool wrongly",
+    "no_tool_call": "the model called no tool though it had to",
+    "max_steps": "the agent reached its limit of steps",
+    "max_tokens_exceeded": "the model's answer reached its limit of length",
+    "insufficient_credits": "the Letta account is out of credits",
+    "context_window_overflow_in_system_prompt": "the agent's memory no longer fits its model",
+}
 _MAX_NAME = 40
 
 
@@ -111,6 +131,17 @@ class TurnReader:
         call = self._calls.get(call_id) or Call(call_id)
         yield ToolStarted(call_id, call.name, call.arguments)
 
+    def end(self, run_id: str, *, cancelled: bool) -> TurnFinished:
+        """How the turn has ended, by what its last run said."""
+        reason = self.stop_reason
+        if cancelled or reason == "cancelled":
+            return TurnFinished(StopReason.CANCELLED, run_id=run_id)
+        if reason in _WELL:
+            return TurnFinished(StopReason.END_TURN, run_id=run_id)
+        line = self.error or _ERRORS.get(reason)
+        line = line or first_line(f"the run stopped: {reason}", *self.secrets)
+        return TurnFinished(StopReason.ERROR, line, run_id)
+
     def _is_repeated(self, data: Json) -> bool:
         seq = data.get("seq_id")
         if not isinstance(seq, int) or data.get("message_type") == "ping":
@@ -128,7 +159,7 @@ class TurnReader:
         yield event(part_id, text)
 
     def _called(self, data: Json, *, asks: bool) -> Iterator[TurnEvent]:
-        for piece in _pieces(data):
+        for piece in calls_of(data):
             call_id = string_of(piece, "tool_call_id")
             if not call_id:
                 self.counters["malformed tool call"] += 1
@@ -142,7 +173,7 @@ class TurnReader:
                 yield from self.start(call_id)
 
     def _forget_calls(self, data: Json) -> None:
-        for piece in _pieces(data):
+        for piece in calls_of(data):
             self._calls.pop(string_of(piece, "tool_call_id"), None)
 
     def _tools_returned(self, data: Json) -> Iterator[TurnEvent]:
@@ -159,12 +190,6 @@ class TurnReader:
         self.stop_reason = string_of(data, "stop_reason") or "error"
         if self.stop_reason == "end_turn":
             yield TextEnded()
-
-
-def _pieces(data: Json) -> list[Json]:
-    """A message's tool calls: a list, one, or a piece of one; `tool_call` is the older field."""
-    several = data.get("tool_calls")
-    return as_list(several) or [mapping(several) or mapping(data.get("tool_call"))]
 
 
 def _text(kind: str, data: Json) -> str:

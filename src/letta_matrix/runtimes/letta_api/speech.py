@@ -16,9 +16,9 @@ from letta_matrix.common.json_fields import (
 )
 from letta_matrix.runtimes.faults import RuntimeRefused, RuntimeUnavailable
 from letta_matrix.runtimes.letta_api.history import ANSWER, PROMPTS
-from letta_matrix.runtimes.letta_api.pages import PAGE
-from letta_matrix.runtimes.letta_api.turns import ENDED
-from letta_matrix.runtimes.protocol import Said, Speech
+from letta_matrix.runtimes.letta_api.pages import pages
+from letta_matrix.runtimes.letta_api.reader import ENDED
+from letta_matrix.runtimes.speech import Said, Speech
 
 if TYPE_CHECKING:
     from letta_matrix.runtimes.letta_api.client import Client
@@ -77,15 +77,12 @@ async def said_since(client: "Client", agent_id: str, cursor: str | None, ours: 
 async def _runs_after(client: "Client", agent_id: str, newest: str) -> list[Json]:
     """The runs that began after one, oldest first."""
     found: dict[str, Json] = {}
-    for _ in range(MAX_PAGES):
-        page = await client.runs(agent_id, order="asc", after=newest)
-        fresh = {id_of(run): run for run in page if id_of(run) and id_of(run) not in found}
-        if not fresh:
-            break
-        found |= fresh
-        newest = list(fresh)[-1]
-        if len(page) < PAGE:
-            break
+
+    async def page_after(after: str | None) -> list[Json]:
+        return await client.runs(agent_id, order="asc", after=after or newest)
+
+    async for page in pages(page_after, MAX_PAGES):
+        found |= {id_of(run): run for run in page if id_of(run)}
     return list(found.values())
 
 

@@ -3,15 +3,14 @@
 import asyncio
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
 from typing import TYPE_CHECKING
 
 import structlog
 
 from letta_matrix.common import clock
-from letta_matrix.common.json_fields import Json, as_list, string_of
-from letta_matrix.runtimes.error_lines import first_line
+from letta_matrix.common.json_fields import Json, string_of
 from letta_matrix.runtimes.faults import (
     RateLimited,
     RuntimeBusy,
@@ -19,18 +18,16 @@ from letta_matrix.runtimes.faults import (
     RuntimeUnavailable,
     TurnLost,
 )
+from letta_matrix.runtimes.letta_api.calls import Call
 from letta_matrix.runtimes.letta_api.errors import NotReached, NotStreamable
-from letta_matrix.runtimes.letta_api.history import ANSWER, messages_since, used_tools
-from letta_matrix.runtimes.letta_api.progress import Progress, answer_of, approval_of
-from letta_matrix.runtimes.letta_api.reader import TurnReader
+from letta_matrix.runtimes.letta_api.history import messages_since, used_tools
+from letta_matrix.runtimes.letta_api.progress import Progress, answer_of
+from letta_matrix.runtimes.letta_api.reader import ASKS, ENDED, TurnReader
 from letta_matrix.runtimes.letta_api.sse import StreamEvent
-from letta_matrix.runtimes.prompt_content import content_of
 from letta_matrix.runtimes.protocol import (
     ApprovalRequested,
     SaveTurnState,
-    StopReason,
     TurnEvent,
-    TurnFinished,
     TurnRequest,
     TurnStarted,
     TurnState,
@@ -44,23 +41,7 @@ CANCEL_GRACE = 2.0
 ASKED_LONG_AGO = 3600.0
 """Seconds after which the server may have forgotten a prompt's `otid`, and would take the same
 prompt as a new one."""
-ASKS = "requires_approval"
-ENDED = {"completed": "end_turn", "cancelled": "cancelled", "failed": "error"}
-"""How a run can have ended, and the stop reason that this is where it names none."""
 _NOT_TAKEN = (NotReached, RuntimeBusy, RateLimited)
-_WELL = ("end_turn", "tool_rule")
-_ERRORS = {
-    ASKS: "the agent asked for an approval of nothing that could be shown",
-    "error": "the run failed",
-    "llm_api_error": "the model provider failed",
-    "invalid_llm_response": "the model gave an answer that made no sense",
-    "invalid_tool_call": "the model called a tool wrongly",
-    "no_tool_call": "the model called no tool though it had to",
-    "max_steps": "the agent reached its limit of steps",
-    "max_tokens_exceeded": "the model's answer reached its limit of length",
-    "insufficient_credits": "the Letta account is out of credits",
-    "context_window_overflow_in_system_prompt": "the agent's memory no longer fits its model",
-}
 _log = structlog.get_logger()
 
 Events = AsyncGenerator[TurnEvent]
@@ -114,11 +95,15 @@ class Turn:
                     yield event
             if self._reader.stop_reason != ASKS or not self._reader.approvals:
                 break
-            async with aclosing(self._decide(step)) as events:
-                async for event in events:
-                    yield event
+            for call in await self._undecided(step):
+                yield ApprovalRequested(call.call_id, call.name, call.fields)
+            while self._waiting:
+                await self._all_answered.wait()
+            for event in self._allowed(step):
+                yield event
             step += 1
-        yield self._finished()
+        cancelled = self._progress.cancelled
+        yield self._reader.end(self._progress.runs[-1], cancelled=cancelled)
 
     async def answer(self, approval_id: str, *, allow: bool, message: str) -> None:
         """Take a person's answer, durably; it goes out when every pending call has one."""
@@ -172,8 +157,12 @@ class Turn:
                 await self._client.cancel(self.request.conversation_id)
             source = self._client.follow(self._progress.runs[step])
         else:
-            fresh = await self._note_asking()
-            source = self._client.send(self.request.conversation_id, self._message(step))
+            fresh = self._progress.asked_at is None
+            if fresh:
+                self._progress.asked_at = time.time()
+                await self._save()
+            message = self._progress.message(self.request, step)
+            source = self._client.send(self.request.conversation_id, message)
         self._asked_before = self._asked_before and known
         try:
             async with aclosing(self._read(source, step)) as events:
@@ -191,17 +180,8 @@ class Turn:
         if step >= len(self._progress.runs):
             raise RuntimeUnavailable("the Letta API's stream ended before it named its run")
         if not self._reader.stop_reason:
-            async with aclosing(self._settle(step)) as events:
-                async for event in events:
-                    yield event
-
-    async def _note_asking(self) -> bool:
-        """Save when the prompt was first sent; whether that is now."""
-        if self._progress.asked_at is not None:
-            return False
-        self._progress.asked_at = time.time()
-        await self._save()
-        return True
+            for event in await self._settle(step):
+                yield event
 
     async def _look_up(self, step: int) -> None:
         """Find the run of a message that may have been sent, in the conversation's history.
@@ -213,7 +193,7 @@ class Turn:
         async with aclosing(history):
             async for message in history:
                 run_id = string_of(message, "run_id")
-                if run_id and self._is_sent(message, step):
+                if run_id and self._progress.is_sent(self.request, step, message):
                     await self._know(run_id, step)
                     return
         # An answer can be sent again: the server takes none to a call that does not wait.
@@ -222,15 +202,6 @@ class Turn:
                 "the Letta API may have got the message and keeps nothing of it",
                 tools_started=True,
             )
-
-    def _is_sent(self, message: Json, step: int) -> bool:
-        """Whether a stored message is the one of this step; approvals are stored without otid."""
-        if message.get("otid") == self._otid(step):
-            return True
-        if step == 0 or message.get("message_type") != ANSWER:
-            return False
-        answered = (item.get("tool_call_id") for item in as_list(message.get("approvals")))
-        return any(call_id in self._progress.answers[step - 1] for call_id in answered)
 
     async def _read(self, source: AsyncGenerator[StreamEvent], step: int) -> Events:
         pings = 0
@@ -246,20 +217,15 @@ class Turn:
                     self._reader.fail(event.data)
                     return
                 pings = pings + 1 if event.data.get("message_type") == "ping" else 0
-                if pings > 1 and await self._has_ended(step):
+                if pings > 1 and step < len(self._progress.runs) and await self._has_ended(step):
                     return
                 if event.name:
                     continue
-                async with aclosing(self._shown(event.data)) as shown:
-                    async for turn_event in shown:
-                        yield turn_event
-
-    async def _shown(self, data: Json) -> Events:
-        for event in self._reader.read(data):
-            if self._reader.tools_started and not self._progress.tools:
-                self._progress.tools = True
-                await self._save()
-            yield event
+                for turn_event in self._reader.read(event.data):
+                    if self._reader.tools_started and not self._progress.tools:
+                        self._progress.tools = True
+                        await self._save()
+                    yield turn_event
 
     async def _next(self, source: AsyncGenerator[StreamEvent]) -> StreamEvent | None:
         try:
@@ -271,8 +237,6 @@ class Turn:
             self._timer = None
 
     async def _know(self, run_id: str, step: int) -> None:
-        if step < len(self._progress.runs):
-            return
         self._progress.runs.append(run_id)
         await self._save()
         if self._progress.cancelled and await self._client.cancel(self.request.conversation_id):
@@ -280,46 +244,37 @@ class Turn:
 
     async def _has_ended(self, step: int) -> bool:
         """Whether a run is over whose stream says nothing: the server may have lost that."""
-        if step >= len(self._progress.runs):
-            return False
         run = await self._client.run(self._progress.runs[step])
         return run is None or str(run.get("status")) in ENDED
 
-    async def _settle(self, step: int) -> Events:
+    async def _settle(self, step: int) -> list[TurnEvent]:
         """Learn how a run ended whose stream did not tell, and what it said meanwhile."""
-        runs = self._progress.runs
-        run = await self._client.run(runs[step])
+        run_id = self._progress.runs[step]
+        run = await self._client.run(run_id)
         if run is None:
-            raise await self._lost(runs[step])
+            raise await self._lost(run_id)
         status = str(run.get("status"))
         if status not in ENDED:
             if self._progress.cancelled:
                 self._reader.stop_reason = "cancelled"
-                return
+                return []
             raise RuntimeUnavailable("the Letta API's stream ended before its run did")
-        if not self._begun:
-            self._begun = True
-            yield TurnStarted(runs[0])
-        for event in self._reader.complete(await self._client.run_messages(runs[step])):
-            yield event
+        events: list[TurnEvent] = [] if self._begun else [TurnStarted(self._progress.runs[0])]
+        self._begun = True
+        events += self._reader.complete(await self._client.run_messages(run_id))
         self._reader.stop_reason = string_of(run, "stop_reason") or ENDED[status]
         if not self._reader.error:
             self._reader.fail(run.get("metadata"))
+        return events
 
     async def _lost(self, run_id: str) -> TurnLost:
         _log.warning("run unknown to its server", turn=self.request.message_id)
-        tools = self._progress.tools or await self._used_tools(run_id)
+        place, since = self.request.conversation_id, self._progress.asked_at or 0.0
+        tools = self._progress.tools or await used_tools(self._client, place, run_id, since)
         return TurnLost("the Letta API no longer knows the run", tools_started=tools)
 
-    async def _used_tools(self, run_id: str) -> bool:
-        since = self._progress.asked_at or 0.0
-        try:
-            return await used_tools(self._client, self.request.conversation_id, run_id, since)
-        except RuntimeRefused:
-            return True
-
-    async def _decide(self, step: int) -> Events:
-        """Report what waits for an approval until everything is answered."""
+    async def _undecided(self, step: int) -> list[Call]:
+        """The calls of a run that wait for an approval nobody has answered yet."""
         answers = self._progress.answers
         if step == len(answers):
             answers.append({})
@@ -328,31 +283,11 @@ class Turn:
         self._all_answered.clear()
         if self._waiting and self._progress.cancelled:
             await self.cancel()
-        for call in [calls[call_id] for call_id in calls if call_id in self._waiting]:
-            yield ApprovalRequested(call.call_id, call.name, call.fields)
-        while self._waiting:
-            await self._all_answered.wait()
-        for call_id in [key for key in calls if answers[step][key].get("approve")]:
-            for event in self._reader.start(call_id):
-                yield event
+        return [call for call_id, call in calls.items() if call_id in self._waiting]
 
-    def _otid(self, step: int) -> str:
-        # The server knows an `otid` again in every conversation, of whichever agent.
-        otid = f"{self.request.message_id}/{self.request.agent_id}"
-        return f"{otid}:{step}" if step else otid
-
-    def _message(self, step: int) -> Json:
-        if step == 0:
-            return {"role": "user", "content": content_of(self.request), "otid": self._otid(0)}
-        return approval_of(self._progress.answers[step - 1], self._otid(step))
-
-    def _finished(self) -> TurnFinished:
-        reason = self._reader.stop_reason
-        run_id = self._progress.runs[-1]
-        if reason == "cancelled" or self._progress.cancelled:
-            return TurnFinished(StopReason.CANCELLED, run_id=run_id)
-        if reason in _WELL:
-            return TurnFinished(StopReason.END_TURN, run_id=run_id)
-        line = self._reader.error or _ERRORS.get(reason)
-        line = line or first_line(f"the run stopped: {reason}", *self._client.secrets)
-        return TurnFinished(StopReason.ERROR, line, run_id)
+    def _allowed(self, step: int) -> Iterator[TurnEvent]:
+        """The start of each call that was allowed."""
+        answers = self._progress.answers[step]
+        for call_id in self._reader.approvals:
+            if answers[call_id].get("approve"):
+                yield from self._reader.start(call_id)

@@ -3,7 +3,6 @@ where agents live: every model that it lists is an agent."""
 
 import asyncio
 import secrets
-from collections import Counter
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
@@ -36,12 +35,9 @@ class OpenAICompatible(AgentRuntime):
 
     def __init__(self, config: OpenAICompatibleRuntime) -> None:
         self._endpoint = Endpoint(config)
-        self._running: dict[tuple[str, str], set[asyncio.Event]] = {}
+        self.name, self.counters = config.name, self._endpoint.counters
+        self._running: dict[asyncio.Event, tuple[str, str]] = {}
         self._closed = False
-
-    @property
-    def name(self) -> str:
-        return self._endpoint.name
 
     @property
     def capabilities(self) -> Capabilities:
@@ -62,16 +58,10 @@ class OpenAICompatible(AgentRuntime):
             manage=False,
         )
 
-    @property
-    def counters(self) -> Counter[str]:
-        """See `AgentRuntime.counters`."""
-        return self._endpoint.counters
-
     async def close(self) -> None:
         self._closed = True
-        for stops in self._running.values():
-            for stop in stops:
-                stop.set()
+        for stop in self._running:
+            stop.set()
         await self._endpoint.close()
 
     async def list_agents(self) -> list[AgentInfo]:
@@ -93,8 +83,8 @@ class OpenAICompatible(AgentRuntime):
     ) -> AsyncGenerator[TurnEvent]:
         if self._closed:
             raise self._closing()
-        scope, stop = (request.agent_id, request.conversation_id), asyncio.Event()
-        self._running.setdefault(scope, set()).add(stop)
+        stop = asyncio.Event()
+        self._running[stop] = (request.agent_id, request.conversation_id)
         turn = Turn(self._endpoint, request, save, stop)
         try:
             async with aclosing(turn.run(state)) as events:
@@ -105,15 +95,14 @@ class OpenAICompatible(AgentRuntime):
                 raise self._closing() from None
             yield await turn.end(StopReason.CANCELLED)
         finally:
-            self._running[scope].discard(stop)
-            if not self._running[scope]:
-                del self._running[scope]
+            del self._running[stop]
 
     async def cancel_turn(self, agent_id: str, conversation_id: str) -> None:
         """Close the streams of a conversation. An App Server's agent goes on unheard, and the
         conversation's next message waits for it; see `capabilities`."""
-        for stop in self._running.get((agent_id, conversation_id), ()):
-            stop.set()
+        for stop, place in self._running.items():
+            if place == (agent_id, conversation_id):
+                stop.set()
 
     def _closing(self) -> RuntimeUnavailable:
         return RuntimeUnavailable(f"{self.name} is not followed any more: letta-matrix stops")

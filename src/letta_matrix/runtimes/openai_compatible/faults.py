@@ -3,8 +3,13 @@
 import openai
 
 from letta_matrix.common.json_fields import mapping
-from letta_matrix.common.lenient_json import whole_text
-from letta_matrix.runtimes.error_lines import TOO_LARGE, error_line, is_foreign, retry_after
+from letta_matrix.runtimes.error_lines import (
+    TOO_LARGE,
+    error_line,
+    foreign,
+    is_foreign,
+    retry_after,
+)
 from letta_matrix.runtimes.faults import (
     AgentGone,
     CredentialsRefused,
@@ -26,14 +31,8 @@ def fault_of(error: openai.APIStatusError, name: str, key: str) -> RuntimeFault:
     """The exception for an HTTP error; RuntimeUnavailable where trying again can help."""
     status, reason = error.status_code, reason_of(error, key)
     code = mapping(error.body).get("code")
-    if 300 <= status < 400:
-        return RuntimeUnavailable(
-            f"{name} answers with a redirect (HTTP {status}); set `url` to where it leads"
-        )
-    if is_page(error):
-        if status == 429:
-            return RateLimited(f"{name} takes no more requests now", pause_of(error))
-        return not_there(name, status)
+    if 300 <= status < 400 or is_page(error):
+        return foreign(name, status, error.response.headers)
     if status in (401, 403):
         return CredentialsRefused(
             f"{name} answered HTTP {status}: it does not accept the `api_key` of this runtime"
@@ -43,28 +42,16 @@ def fault_of(error: openai.APIStatusError, name: str, key: str) -> RuntimeFault:
     if status == 409:
         return RuntimeBusy(f"{name} is busy with this conversation: {reason}")
     if status == 429 and code != "insufficient_quota":
-        return RateLimited(f"{name} takes no more requests now: {reason}", pause_of(error))
+        pause = retry_after(error.response.headers)
+        return RateLimited(f"{name} takes no more requests now: {reason}", pause)
     if status in _UNCLEAR or status in (503, 529):
         return RuntimeUnavailable(f"{name} answered HTTP {status}: {reason}")
     return RuntimeRefused(f"{name} answered HTTP {status}: {reason}")
 
 
-def not_there(name: str, status: int) -> RuntimeUnavailable:
-    """The exception for an answer of somebody else in the endpoint's place."""
-    return RuntimeUnavailable(
-        f"{name} is not there: what answers is another server, or a proxy's page (HTTP {status}); "
-        "does `url` lead to it?"
-    )
-
-
 def is_page(error: openai.APIStatusError) -> bool:
     """Whether somebody else has answered in the endpoint's place."""
     return is_foreign(error.status_code, error.response.headers, error.response.content)
-
-
-def pause_of(error: openai.APIStatusError) -> float:
-    """Seconds to wait, 0 if it does not say."""
-    return retry_after(error.response.headers)
 
 
 def was_not_taken(error: openai.APIStatusError | openai.APIConnectionError) -> bool:
@@ -87,7 +74,6 @@ def is_gone(error: openai.APIError) -> bool:
 def reason_of(error: openai.APIError, key: str) -> str:
     """The endpoint's own words in one line, without our key."""
     words = mapping(error.body).get("message")
-    if not words and isinstance(error, openai.APIStatusError) and error.status_code in TOO_LARGE:
-        words = "the message is too large for it, or for a proxy before it"
-    words = words or error.message
-    return whole_text(error_line(words, key))
+    if not words and isinstance(error, openai.APIStatusError):
+        words = TOO_LARGE.get(error.status_code)
+    return error_line(words or error.message, key)

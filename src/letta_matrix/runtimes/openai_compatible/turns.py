@@ -11,6 +11,7 @@ from openai.types.chat import ChatCompletionChunk
 
 from letta_matrix.common.lenient_json import whole_text
 from letta_matrix.common.waiting import unless
+from letta_matrix.runtimes.error_lines import foreign
 from letta_matrix.runtimes.faults import (
     CredentialsRefused,
     RuntimeRefused,
@@ -18,7 +19,7 @@ from letta_matrix.runtimes.faults import (
     TurnLost,
 )
 from letta_matrix.runtimes.openai_compatible.endpoint import UNREADABLE, Endpoint
-from letta_matrix.runtimes.openai_compatible.faults import is_page, not_there, was_not_taken
+from letta_matrix.runtimes.openai_compatible.faults import is_page, was_not_taken
 from letta_matrix.runtimes.protocol import (
     ImagesDropped,
     ReasoningDelta,
@@ -63,6 +64,7 @@ class Turn:
     save: SaveTurnState
     stop: asyncio.Event
     finish: str = ""
+    _resumed: bool = False
     _text: list[str] = field(default_factory=list[str])
 
     async def run(self, state: TurnState | None) -> AsyncGenerator[TurnEvent]:
@@ -73,13 +75,14 @@ class Turn:
                 yield event
             return
         await self._unless_stopped(self.endpoint.learn())
-        if state.get("asked"):
+        self._resumed = bool(state.get("asked"))
+        if self._resumed:
             await self._check_kept(state)
         else:
             kept = bool(self.endpoint.keeps_turns)
             await self.save({"asked": True, "kept": kept, **await self.endpoint.place()})
         try:
-            async with aclosing(self._ask(resumed=bool(state.get("asked")))) as events:
+            async with aclosing(self._ask()) as events:
                 async for event in events:
                     yield event
         except openai.APIConnectionError as error:
@@ -101,8 +104,8 @@ class Turn:
         if not (state.get("kept") and await self.endpoint.still_knows(state)):
             raise _lost("the endpoint cannot say what became of the message")
 
-    async def _ask(self, *, resumed: bool) -> AsyncGenerator[TurnEvent]:
-        stream, dropped = await self._open(resumed=resumed)
+    async def _ask(self) -> AsyncGenerator[TurnEvent]:
+        stream, dropped = await self._open()
         async with stream:
             yield TurnStarted()
             if dropped:
@@ -118,7 +121,7 @@ class Turn:
         else:
             yield await self.end(StopReason.END_TURN)
 
-    async def _open(self, *, resumed: bool) -> tuple[Stream, str]:
+    async def _open(self) -> tuple[Stream, str]:
         """The answer's stream, and why it goes without the message's images, if it does."""
         blind = self.request.images and self.endpoint.keeps_turns
         dropped = _BLIND if blind else ""
@@ -128,40 +131,41 @@ class Turn:
                 ask = self.endpoint.ask(self.request, images=images)
                 stream = await self._unless_stopped(ask)
                 if "html" in stream.response.headers.get("content-type", ""):
-                    await self._meet_page(stream, resumed=resumed)
+                    await self._meet_page(stream)
                 return stream, dropped
             except openai.APIStatusError as error:
                 if images and error.status_code in _NO_IMAGES and not is_page(error):
                     dropped = self.endpoint.reason(error)
                     continue
-                await self._refuse(error, resumed=resumed)
+                await self._refuse(error)
             except openai.APIConnectionError as error:
-                await self._forget_if_unsent(error, resumed=resumed)
+                await self._forget_if_unsent(error)
                 raise
 
-    async def _meet_page(self, stream: Stream, *, resumed: bool) -> NoReturn:
+    async def _meet_page(self, stream: Stream) -> NoReturn:
         """A proxy answers in the endpoint's place, which has got nothing."""
         await stream.close()
-        if not resumed:
+        if not self._resumed:
             await self.save({"asked": False})
-        raise not_there(self.endpoint.name, stream.response.status_code)
+        response = stream.response
+        raise foreign(self.endpoint.name, response.status_code, response.headers)
 
-    async def _refuse(self, error: openai.APIStatusError, *, resumed: bool) -> NoReturn:
+    async def _refuse(self, error: openai.APIStatusError) -> NoReturn:
         fault = self.endpoint.fault(error)
         if isinstance(fault, RuntimeRefused) and error.status_code >= 500:
             raise error
-        await self._forget_if_unsent(error, resumed=resumed)
-        if resumed and isinstance(fault, CredentialsRefused):
+        await self._forget_if_unsent(error)
+        if self._resumed and isinstance(fault, CredentialsRefused):
             raise RuntimeUnavailable(str(fault))
-        if resumed and isinstance(fault, RuntimeRefused):
+        if self._resumed and isinstance(fault, RuntimeRefused):
             raise _lost(str(fault))
         raise fault from None
 
     async def _forget_if_unsent(
-        self, error: openai.APIStatusError | openai.APIConnectionError, *, resumed: bool
+        self, error: openai.APIStatusError | openai.APIConnectionError
     ) -> None:
         # What became of an earlier request is another matter than that of this one.
-        if not resumed and was_not_taken(error):
+        if not self._resumed and was_not_taken(error):
             await self.save({"asked": False})
 
     def _read(self, chunk: ChatCompletionChunk) -> Iterator[TurnEvent]:

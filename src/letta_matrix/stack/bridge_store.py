@@ -1,0 +1,26 @@
+"""The bridge's database, for what `up` has to do with it while the bridge runs."""
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+from letta_matrix.config import Config
+from letta_matrix.stack.errors import StackError
+
+if TYPE_CHECKING:
+    from letta_matrix.store.database import Database
+
+
+@asynccontextmanager
+async def database_of(config: Config, trouble: str) -> AsyncGenerator["Database"]:
+    """The database, which the bridge may have open meanwhile. Raises StackError, which begins by
+    what is the `trouble`, where it cannot be used."""
+    from letta_matrix.store.database import Database, StoreError, database_url
+
+    database = Database(database_url(config.database.url, config.directory))
+    try:
+        yield database
+    except StoreError as error:
+        raise StackError(f"{trouble}: {error}") from None
+    finally:
+        await database.close()
