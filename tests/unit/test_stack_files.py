@@ -27,8 +27,8 @@ from letta_matrix.access.authenticator import Authenticator
 from letta_matrix.access.principal import Scope
 from letta_matrix.access.secrets import issue
 from letta_matrix.common.private_files import write_private
+from letta_matrix.common.program import is_relative, typed
 from letta_matrix.config import Config, load_config
-from letta_matrix.config.program import is_relative, typed
 from letta_matrix.stack.app_server import Control
 from letta_matrix.stack.bridge_config import write_bridge_files
 from letta_matrix.stack.errors import StackError

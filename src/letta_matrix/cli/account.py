@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from letta_matrix.cli.faults import Failure
-from letta_matrix.config.program import starting
+from letta_matrix.common.program import starting
 
 
 def human_of(state: Mapping[str, Any]) -> tuple[str, str]:

@@ -6,8 +6,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from letta_matrix.cli.faults import BadInput, Failure
+from letta_matrix.common.program import starting, typed
 from letta_matrix.config import Config
-from letta_matrix.config.program import starting, typed
 from letta_matrix.store.agents import Agent, AgentDirectory, AgentStatus
 from letta_matrix.store.database import Database, StoreError, database_url
 from letta_matrix.store.database_file import check_if_alone

@@ -13,8 +13,8 @@ from letta_matrix.cli.keyboard import Keyboard
 from letta_matrix.cli.transcript import Question, Transcript, Update
 from letta_matrix.cli.views import View
 from letta_matrix.common import clock
+from letta_matrix.common.program import typed
 from letta_matrix.common.waiting import ended
-from letta_matrix.config.program import typed
 from letta_matrix.matrix.content import reply_relation
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from letta_matrix.cli.options import warn
 from letta_matrix.cli.secrets import without_password
 from letta_matrix.common.addresses import is_address
 from letta_matrix.common.loopback import is_loopback
-from letta_matrix.config.program import typed
+from letta_matrix.common.program import typed
 
 if TYPE_CHECKING:
     from letta_matrix.config import Config

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from letta_matrix.cli.faults import BadInput
-from letta_matrix.config.program import starting, typed
+from letta_matrix.common.program import starting, typed
 
 if TYPE_CHECKING:
     from letta_matrix.config import Config

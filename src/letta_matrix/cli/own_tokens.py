@@ -12,8 +12,8 @@ from letta_matrix.access.route import route_to
 from letta_matrix.access.secrets import issue
 from letta_matrix.cli.database import called, open_existing
 from letta_matrix.cli.faults import BadInput, Failure
+from letta_matrix.common.program import typed
 from letta_matrix.config import Config
-from letta_matrix.config.program import typed
 from letta_matrix.matrix.errors import refusal
 from letta_matrix.matrix.homeserver import Homeserver, HomeserverUnavailable
 from letta_matrix.matrix.pacing import Pacer

@@ -8,9 +8,9 @@ from typing import cast
 import yaml
 
 from letta_matrix.common.json_fields import items, mapping
+from letta_matrix.common.program import starting, typed
 from letta_matrix.config.faults import ConfigError, describe
 from letta_matrix.config.original import SetBy, apply_original
-from letta_matrix.config.program import starting, typed
 
 ENV_PREFIX = "LETTA_MATRIX__"
 

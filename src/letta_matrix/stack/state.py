@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from letta_matrix.common.lock_files import is_held
 from letta_matrix.common.private_files import write_private
-from letta_matrix.config.program import starting
+from letta_matrix.common.program import starting
 from letta_matrix.stack.errors import StackError
 from letta_matrix.stack.lock import LOCK
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
-from letta_matrix.config.program import is_relative, typed
+from letta_matrix.common.program import is_relative, typed
 from letta_matrix.stack.state import ACCESS_FILE, ADMIN, StackState
 
 _NAMES_SHOWN = 8

@@ -14,7 +14,7 @@ import aiohttp
 
 from letta_matrix.common import clock
 from letta_matrix.common.json_fields import mapping
-from letta_matrix.config.program import starting, typed
+from letta_matrix.common.program import starting, typed
 from letta_matrix.doors.mcp.frames import (
     LARGEST,
     LOST,
