@@ -22,6 +22,7 @@ from letta_matrix.doors.chat.services import CommandServices
 from letta_matrix.matrix.homeserver import Homeserver
 from letta_matrix.operations.agents import AgentOperations
 from letta_matrix.operations.approvals import ApprovalOperations
+from letta_matrix.operations.conversations import ConversationOperations
 from letta_matrix.operations.rooms import RoomOperations
 from letta_matrix.operations.turns import TurnOperations
 from letta_matrix.portals.policy import PortalPolicy
@@ -104,10 +105,11 @@ class Stage:
     def toolbox_for(self, config: Config) -> Toolbox:
         admission = Admission(config, self.homeserver)
         agents = AgentOperations(
-            config.bot_user_id, self.directory, self.runtimes, admission, self.sync, self.archive
+            config, self.directory, self.runtimes, admission, self.sync, self.archive
         )
         operations = [
             *tools_in(agents),
+            *tools_in(ConversationOperations(self.directory, self.runtimes, self.conversations)),
             *tools_in(ApprovalOperations(self.approvals)),
             *tools_in(RoomOperations(self.rooms)),
             *tools_in(TurnOperations(self.directory, self.turns, self.outbox, self.cancel)),

@@ -18,7 +18,7 @@ from tests.servers import Homeserver, free_port
 from tests.waiting import DEADLINE
 
 from letta_matrix.common.connections.admission import Connections
-from letta_matrix.doors.chat.registry import COMMANDS, listed
+from letta_matrix.doors.chat.registry import all_commands, listed
 from letta_matrix.doors.web.pages import chat_routes
 from letta_matrix.doors.web.server import AsgiServer
 
@@ -48,7 +48,7 @@ async def no_bridge(homeserver: Homeserver) -> AsyncIterator[DeafAppservice]:
 @pytest.fixture(scope="session")
 async def chat_url(homeserver: Homeserver) -> AsyncIterator[str]:
     bot = f"@letta:{homeserver.server_name}"
-    app = Starlette(routes=chat_routes(homeserver.url, bot, listed(COMMANDS)))
+    app = Starlette(routes=chat_routes(homeserver.url, bot, listed(all_commands())))
     server = AsgiServer(app, Connections(2_000))
     port = free_port()
     await server.start("127.0.0.1", port)

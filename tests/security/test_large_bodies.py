@@ -27,7 +27,7 @@ class Attacked:
     def __init__(self, stage: Stage, config: Config, http: aiohttp.ClientSession) -> None:
         self.stage = stage
         self.config = config
-        self.doors = Doors(config, stage.parts, dict, always, lambda _: "")
+        self.doors = Doors(config, stage.parts, dict, always)
         self.doors._in_flight = InFlight(1_000_000)
         self.http = http
         self.headers = dict[str, str]()

@@ -77,7 +77,7 @@ class Front:
     """The API, and logins from addresses."""
 
     def __init__(self, stage: Stage) -> None:
-        doors = Doors(stage.config, stage.parts, dict, always, lambda _: "")
+        doors = Doors(stage.config, stage.parts, dict, always)
         self.stage, self.services = stage, doors._api_services()
         self.logins = Logins(self.services)
         self.http = httpx.AsyncClient(

@@ -47,7 +47,7 @@ class Api:
     def __init__(self, stage: Stage, config: Config | None = None) -> None:
         self.stage = stage
         config = config or stage.config
-        doors = Doors(config, stage.parts, lambda: HEALTH, always, lambda _: "")
+        doors = Doors(config, stage.parts, lambda: HEALTH, always)
         self.app = doors.rest()
         transport = httpx.ASGITransport(self.app)
         self.http = httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1")

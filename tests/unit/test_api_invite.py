@@ -28,6 +28,7 @@ async def test_somebody_is_invited_once(api: Api, fake: FakeHomeserver) -> None:
             "room_id": "!1:test",
             "user_id": "@bob:test",
             "membership": "invite",
+            "outcome": "invited",
         }
     (one,) = fake.matching("POST .*/invite")
     assert (one.user_id, one.body) == ("@agent_1:test", BOB)

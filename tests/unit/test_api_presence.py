@@ -3,7 +3,6 @@
 import asyncio
 import time
 from collections.abc import AsyncGenerator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +62,7 @@ async def stage(migrated: Path, tmp_path_factory: pytest.TempPathFactory) -> Asy
 
 @pytest.fixture(scope="module")
 def app(stage: Stage) -> Any:
-    doors = Doors(stage.config, stage.parts, lambda: {}, always, lambda _: "")
+    doors = Doors(stage.config, stage.parts, lambda: {}, always)
     return doors._make_api()
 
 
@@ -234,9 +233,7 @@ async def test_turns_go_on_after_one_that_is_over(
 ) -> None:
     turns = [await api.stage.turn() for _ in range(3)]
     path, waiting = "/api/v1/turns", list(reversed(turns))
-    state = api.app.state
-    unfinished = replace(state.services, unfinished=lambda: waiting)
-    monkeypatch.setitem(state._state, "services", unfinished)
+    monkeypatch.setattr(api.stage.dispatcher.queues, "unfinished", lambda: waiting)
     page = (await api.http.get(path, params={"limit": 2})).json()
     assert [one["turn_id"] for one in page["turns"]] == [one.turn_id for one in turns[:2]]
     assert page["next"] == turns[1].turn_id

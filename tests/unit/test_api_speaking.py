@@ -5,7 +5,7 @@ from collections.abc import Callable
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from mautrix.errors import MForbidden
@@ -13,11 +13,12 @@ from tests.builders import agent, asked_approval, message
 from tests.waiting import Clock, eventually, settled, within
 
 from letta_matrix.conversations.new_turns import new_turn
-from letta_matrix.doors.rest.following import Following, answer_of, text_so_far
+from letta_matrix.doors.rest.following import Following, answer_of
 from letta_matrix.doors.rest.problems import Problem
 from letta_matrix.matrix.arrivals import Arrivals
 from letta_matrix.matrix.content import CURSOR, edit_content, text_content
 from letta_matrix.matrix.homeserver import HomeserverUnavailable
+from letta_matrix.operations.turn_lists import TurnLists
 from letta_matrix.store.approvals import Approval, ApprovalStatus
 from letta_matrix.store.outbox import OutboxEntry, OutboxKind
 from letta_matrix.store.turns import Outcome, Turn, TurnStatus
@@ -246,7 +247,9 @@ async def test_a_turn_says_what_its_newest_versions_say(
     services.owe(OutboxKind.MESSAGE, f"Fir{CURSOR}", "$1")
     services.owe(OutboxKind.MESSAGE, f"Se{CURSOR}", "$2", part=1)
     monkeypatch.setattr(Ghost, "known", known, raising=False)
-    assert await text_so_far(services, services.turn) == text
+    known_to = (services.homeserver, services.directory, services.turns, services.outbox)
+    lists = TurnLists(*known_to, cast("Any", None), list[Turn])
+    assert await lists._text(services.turn) == text
 
 
 async def test_silence_is_told_of(clock: Clock) -> None:

@@ -21,8 +21,9 @@ from tests.command_stage import (
 from tests.fake_homeserver import FakeHomeserver
 
 from letta_matrix.common.vitals import Trouble
-from letta_matrix.doors.chat.command import Command, CommandContext, Where
+from letta_matrix.doors.chat.command import Command, CommandContext
 from letta_matrix.matrix.homeserver import Homeserver
+from letta_matrix.operations.typed import Where
 from letta_matrix.runtimes.memory import MemoryRuntime
 from letta_matrix.runtimes.protocol import Capabilities
 from letta_matrix.store.agents import Agent, AgentDirectory, AgentStatus

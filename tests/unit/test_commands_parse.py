@@ -6,18 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from letta_matrix.doors.chat.command import (
-    Argument,
-    Command,
-    CommandContext,
-    CommandFault,
-    Kind,
-)
+from letta_matrix.doors.chat.command import Command, CommandContext, CommandFault
 from letta_matrix.doors.chat.parse import parse_arguments, split_line
-from letta_matrix.doors.chat.registry import COMMANDS
+from letta_matrix.doors.chat.registry import all_commands
 from letta_matrix.doors.chat.texts import clip, label, span
 from letta_matrix.matrix.formatting import render
 from letta_matrix.matrix.verbatim import link, visible
+from letta_matrix.operations.typed import Argument, Kind
 
 
 async def nothing(_context: CommandContext) -> None:
@@ -65,7 +60,7 @@ def test_a_long_line_of_open_quotes_comes_to_an_end(quote: str) -> None:
 @given(st.text())
 def test_any_line_can_be_split_and_given_to_any_command(line: str) -> None:
     _, words = split_line(line)
-    for one in COMMANDS:
+    for one in all_commands():
         with contextlib.suppress(CommandFault):
             names = {argument.name for argument in one.arguments}
             assert set(parse_arguments(one, words).values) <= names
@@ -120,9 +115,9 @@ def test_a_fault_names_the_word(arguments: tuple[Argument, ...], line: str, faul
 
 
 def test_commands_have_names_of_their_own_and_help() -> None:
-    names = [name for one in COMMANDS for name in (one.name, *one.aliases)]
+    names = [name for one in all_commands() for name in (one.name, *one.aliases)]
     assert len(names) == len(set(names))
-    assert all(one.help.endswith(".") and one.name == one.name.lower() for one in COMMANDS)
+    assert all(one.help.endswith(".") and one.name == one.name.lower() for one in all_commands())
 
 
 HOSTILE = [

@@ -8,8 +8,9 @@ from tests.builders import PERSON
 from tests.command_stage import ADMIN, BOT_ROOM, ROOM, STRANGER, Stage, stage_on
 from tests.fake_homeserver import FakeHomeserver, Fault, Json
 
-from letta_matrix.doors.chat.command import Command, CommandContext, Where
+from letta_matrix.doors.chat.command import Command, CommandContext
 from letta_matrix.matrix.homeserver import Homeserver
+from letta_matrix.operations.typed import Where
 from letta_matrix.store.agents import Agent, AgentDirectory, AgentStatus
 from letta_matrix.store.database import Database
 

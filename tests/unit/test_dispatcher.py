@@ -20,7 +20,7 @@ from letta_matrix.conversations import notices
 from letta_matrix.conversations.queues import ANSWERS, AT_ONCE, IN_TURN
 from letta_matrix.conversations.routing import Router
 from letta_matrix.conversations.turn_queues import TRIES
-from letta_matrix.doors.chat.registry import COMMANDS
+from letta_matrix.doors.chat.registry import all_commands
 from letta_matrix.matrix.content import CURSOR
 from letta_matrix.matrix.reactions import ASK_AGAIN
 from letta_matrix.runtimes.faults import TurnLost
@@ -436,7 +436,7 @@ async def test_any_transaction_is_admitted(stage: Stage, events: list[dict[str, 
 
 
 def test_the_queues_know_every_name_of_their_commands() -> None:
-    names = {one.name: {one.name, *one.aliases} for one in COMMANDS}
+    names = {one.name: {one.name, *one.aliases} for one in all_commands()}
     assert names["new"] | names["conversations"] == IN_TURN
     assert names["cancel"] | {"react-cancel"} == AT_ONCE
     reactions = {"react-approve", "react-always", "react-deny"}

@@ -29,7 +29,7 @@ from letta_matrix.config import (
     OpenAICompatibleRuntime,
     PortalSettings,
 )
-from letta_matrix.doors.chat.registry import COMMANDS
+from letta_matrix.doors.chat.registry import all_commands
 from letta_matrix.doors.rest.app import make_app
 from letta_matrix.doors.rest.problems import PROBLEMS
 from letta_matrix.runtimes.app_server import AppServer
@@ -122,13 +122,13 @@ def test_every_command_is_documented_with_its_usage() -> None:
     documented = {codes(row[0])[0]: codes(row[2]) for row in listed if row[0].startswith("`!")}
     assert documented == {
         command.usage: [f"!{alias}" for alias in command.aliases]
-        for command in COMMANDS
+        for command in all_commands()
         if not command.hidden
     }
 
 
 def test_the_commands_said_to_be_for_admins_are_those_for_admins() -> None:
-    shown = [command for command in COMMANDS if not command.hidden]
+    shown = [command for command in all_commands() if not command.hidden]
     admins = [command.permission == "admin" for command in shown]
     assert admins == sorted(admins)
     assert sum(admins) == 9

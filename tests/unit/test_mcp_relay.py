@@ -6,16 +6,16 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
-import aiohttp
 import pytest
 from tests.builders import message
 from tests.mcp_socket import INITIALIZE, Json
 from tests.servers import free_port
 from tests.unit.mcp_door import MINE, Door, door_on
 from tests.waiting import Clock, eventually, settled, within
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosedError
 
 from letta_matrix.doors.mcp import relay as relays
 from letta_matrix.doors.mcp.frames import LARGEST
@@ -84,12 +84,9 @@ class WatchedRelay(Relay):
 
         self._session.hears = heard
 
-    async def _dial(self, http: aiohttp.ClientSession) -> aiohttp.ClientWebSocketResponse:
-        try:
-            return await super()._dial(http)
-        except aiohttp.ClientError:
-            self._client.failed += 1
-            raise
+    def _judge(self, error: Exception) -> Exception | None:
+        self._client.failed += 1
+        return super()._judge(error)
 
 
 @asynccontextmanager
@@ -196,34 +193,46 @@ async def test_a_connection_that_is_lost_again_is_waited_for(clock: Clock) -> No
 
 
 async def test_a_connection_that_breaks_at_once_is_closed(
-    monkeypatch: pytest.MonkeyPatch, clock: Clock
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     sent, closed = list[str](), list[int]()
 
-    def socket(number: int) -> Any:
-        async def send_str(text: str) -> None:
-            if number == 0:
-                raise aiohttp.ClientConnectionResetError("Cannot write to closing transport")
+    class Socket:
+        close_code = 1006
+
+        def __init__(self, number: int) -> None:
+            self.number = number
+
+        async def send(self, text: str) -> None:
+            if self.number == 0:
+                raise ConnectionClosedError(None, None)
             sent.append(text)
 
-        async def close() -> None:
-            closed.append(number)
+        async def __aenter__(self) -> "Socket":
+            return self
 
-        return SimpleNamespace(number=number, send_str=send_str, close=close)
+        async def __aexit__(self, *_: object) -> None:
+            closed.append(self.number)
 
-    sockets = iter([socket(0), socket(1)])
+        async def __aiter__(self) -> AsyncGenerator[str]:
+            await asyncio.Event().wait()
+            yield ""
 
-    async def dial(*_: object) -> Any:
+    sockets = iter([Socket(0), Socket(1)])
+
+    async def dial(_: object) -> Any:
         return next(sockets)
 
-    monkeypatch.setattr(Relay, "_dial", dial)
-    relay = Relay("", "", print, print)
+    monkeypatch.setattr(connect, "connect", dial)
+    relay = Relay("ws://127.0.0.1/mcp", "", print, print)
     opening = {"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": INITIALIZE}
     relay._session.says(opening, json.dumps(opening))
-    connecting = asyncio.create_task(relay._connect(cast("Any", None), 5.0))
-    await clock.until(connecting.done, step=relays._PAUSES[0])
-    connected: Any = await connecting
+    running = asyncio.create_task(relay.run(Client().feed()))
+    await within(relay._connected.wait())
+    connected: Any = relay._socket
     assert (connected.number, closed, len(sent)) == (1, [0], 1)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
 
 
 @pytest.mark.parametrize("text", ["", "[]", "null", '{"id":[]}', '{"id":{},"result":1}', "{"])
@@ -262,6 +271,8 @@ async def test_a_revoked_token_ends_the_relay(door: Door) -> None:
     with pytest.raises(RelayError, match="no longer accepts the token"):
         await within(running)
     assert (await client.answer(2))["error"]["code"] == -32012
+    # What ends it is all that is said.
+    assert client.said == []
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from tests.unit.mcp_http_door import META, MODERN, OLDER, HttpDoor, Json, lastin
 from tests.waiting import eventually
 
 from letta_matrix.access.principal import Scope
-from letta_matrix.doors.mcp import sessions
+from letta_matrix.doors.mcp import http
 from letta_matrix.toolbox.others import OTHERS
 
 
@@ -223,7 +223,7 @@ async def test_a_body_that_is_too_large_is_not_read(mcp: HttpDoor) -> None:
     reader, writer = await asyncio.open_connection(host, int(port))
     head = {"Host": host, "Authorization": f"Bearer {mcp.token}", "Content-Type": "text/json"}
     lines = [f"{name}: {value}" for name, value in head.items()]
-    lines += [f"Content-Length: {sessions.LARGEST_BODY + 1}", "", ""]
+    lines += [f"Content-Length: {http.LARGEST_BODY + 1}", "", ""]
     writer.write("\r\n".join(["POST /mcp HTTP/1.1", *lines]).encode())
     assert b" 413 " in await reader.readline()
     writer.close()

@@ -17,7 +17,7 @@ from tests.waiting import Clock, eventually, settled, within
 
 from letta_matrix.access.authenticator import Authenticator, Unauthorized
 from letta_matrix.access.principal import Principal
-from letta_matrix.doors.mcp import lasting_sessions, streams
+from letta_matrix.doors.mcp import http, lasting_sessions
 from letta_matrix.doors.mcp.core import Core
 from letta_matrix.store.database import Database, StoreUnavailable
 
@@ -221,7 +221,7 @@ async def test_a_token_has_so_many_requests_open(
     client: aiohttp.ClientSession,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(streams, "MOST", 1)
+    monkeypatch.setattr(http, "MOST", 1)
     async with http_door(tmp_path, database, client) as mcp:
         waits = asyncio.create_task(mcp.call("wait"))
         await eventually(lambda: mcp.door.fake.waiting == 1)

@@ -20,7 +20,7 @@ from tests.unit.mcp_door import Door, door_on
 from tests.waiting import Clock, eventually, settled, within
 
 from letta_matrix.access.principal import Scope
-from letta_matrix.doors.mcp import frames, websocket, websocket_session
+from letta_matrix.doors.mcp import frames, streams, websocket, websocket_session
 from letta_matrix.doors.mcp.frames import LARGEST
 from letta_matrix.doors.web.in_flight import MOST, PATIENCE, SMALL
 from letta_matrix.store.database import Database
@@ -98,7 +98,7 @@ async def test_a_token_has_so_many_connections(door: Door, monkeypatch: pytest.M
         assert (status, "has 1 connections open" in text) == (429, True)
         async with door.client():
             pass
-    await eventually(lambda: not door.sockets._open)
+    await eventually(lambda: not door.sockets.clients)
     async with door.client(token) as client:
         assert await client.result("ping") == {}
 
@@ -151,7 +151,7 @@ async def test_an_answer_is_not_for_a_revoked_token(door: Door, clock: Clock) ->
 
 async def test_a_client_that_says_nothing_is_expelled_too(door: Door, clock: Clock) -> None:
     async with revoked_in_a_call(door, clock) as client:
-        clock.advance(websocket_session._RECHECK)
+        clock.advance(streams.RECHECK)
         assert await client.closed() == (4401, "The token was revoked.")
         await eventually(lambda: door.fake.waiting == 0)
 
@@ -281,9 +281,73 @@ async def test_a_client_that_does_not_read_is_cut_off(door: Door, clock: Clock) 
     for number in range(1, 60):
         request = {"jsonrpc": "2.0", "id": number, "method": "tools/call"}
         writer.write(frame({**request, "params": call("echo", text="x" * 400_000)}))
-    await eventually(lambda: len(door.sockets._open) == 1)
-    await clock.until(lambda: not door.sockets._open, step=1)
+    await eventually(lambda: len(door.sockets._streams) == 1)
+    await clock.until(lambda: not door.sockets.clients, step=1)
     writer.transport.abort()
+
+
+def connection_of(door: Door) -> Any:
+    """The one connection that there is, on the door's side."""
+    (connection,) = door.sockets._server._server.server_state.connections
+    return connection
+
+
+async def test_who_answers_no_ping_is_cut_off(door: Door, clock: Clock) -> None:
+    clock.stop()
+    reader, writer = await dialled(door)
+    await eventually(lambda: door.sockets.clients)
+    for is_answered in (True, False):
+        clock.advance(30)
+        ping = await within(reader.readexactly(6))
+        assert ping[:2] == b"\x89\x04"
+        if is_answered:
+            writer.write(b"\x8a\x84" + bytes(4) + ping[2:])
+            await eventually(lambda: connection_of(door).pending_ping_payload is None)
+    clock.advance(14.9)
+    await settled()
+    assert door.sockets.clients == 1
+    clock.advance(0.1)
+    await eventually(lambda: not door.sockets.clients)
+    writer.close()
+
+
+async def test_pongs_that_nobody_reads_do_not_pile_up(door: Door, clock: Clock) -> None:
+    clock.stop()
+    _, writer = await dialled(door)
+    initialize = {"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": INITIALIZE}
+    writer.write(frame(initialize))
+
+    def echo(number: int, text: str) -> None:
+        request = {"jsonrpc": "2.0", "id": number, "method": "tools/call"}
+        writer.write(frame({**request, "params": call("echo", text=text)}))
+
+    for number in range(1, 60):
+        echo(number, "x" * 100_000)
+    await eventually(lambda: len(door.fake.said) == 59 and connection_of(door).is_stalled())
+    connection = connection_of(door)
+    for number in range(5000):
+        writer.write(b"\x89\xf8" + bytes(4) + number.to_bytes(4, "big") * 30)
+    echo(60, "last")
+    await eventually(lambda: door.fake.said[-1] == "last")
+    # An answer and its frame, at most; the pongs would be twice that.
+    assert connection.transport.get_write_buffer_size() < 300_000
+    assert not connection.conn.data_to_send()
+    writer.transport.abort()
+
+
+async def test_fragments_are_one_message(door: Door) -> None:
+    reader, writer = await dialled(door)
+    data = json.dumps({"jsonrpc": "2.0", "id": "ä", "method": "ping"}).encode()
+    for place in range(len(data)):
+        begins, ends = place == 0, place == len(data) - 1
+        writer.write(bytes([0x80 * ends + begins, 0x81]) + bytes(4) + data[place : place + 1])
+        if place == len(data) // 2:
+            await eventually(lambda: connection_of(door).frames)
+            assert len(connection_of(door).frames) == 1
+    (head, length) = await reader.readexactly(2)
+    answer = json.loads(await reader.readexactly(length))
+    assert (head, answer["id"]) == (0x81, "ä")
+    writer.close()
 
 
 async def test_a_client_has_a_while_to_read(clock: Clock) -> None:
@@ -293,10 +357,10 @@ async def test_a_client_has_a_while_to_read(clock: Clock) -> None:
         await asyncio.Event().wait()
 
     clock.stop()
-    socket = cast("Any", SimpleNamespace(closed=False, send_str=never))
-    session = websocket_session.Session(
-        socket, "", "", nothing, nothing, "", nothing, lambda: cut.append(True), nothing
-    )
+    connection = SimpleNamespace(hang_up=lambda: cut.append(True))
+    scope = {"state": {"connection": connection}}
+    socket = cast("Any", SimpleNamespace(scope=scope, send_text=never))
+    session = websocket_session.Session(socket, "", "", "", nothing, nothing, nothing)
     with capture_logs() as logs:
         sending = asyncio.create_task(session._send("{}"))
         await settled(sending)

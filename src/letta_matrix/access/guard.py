@@ -85,14 +85,14 @@ class Guard:
                 f"`{self._section}.{self._origins_key}`.",
             )
 
-    def knows(self, scope: Scope) -> bool:
-        """Whether `check` would let an ASGI request pass."""
-        return self.passes(_header(scope, b"host"), _header(scope, b"origin"))
+    def check_scope(self, scope: Scope) -> None:
+        """Pass an ASGI request. Raises Refused."""
+        self.check(_header(scope, b"host"), _header(scope, b"origin"))
 
-    def passes(self, host: str | None, origin: str | None) -> bool:
-        """Whether `check` would let the request pass."""
+    def knows(self, scope: Scope) -> bool:
+        """Whether `check_scope` would let it pass."""
         try:
-            self.check(host, origin)
+            self.check_scope(scope)
         except Refused:
             return False
         return True
@@ -122,7 +122,7 @@ class Guarded:
             await self._app(scope, receive, send)
             return
         try:
-            self._guard.check(_header(scope, b"host"), _header(scope, b"origin"))
+            self._guard.check_scope(scope)
         except Refused as refused:
             await (_refuse(send, refused) if scope["type"] == "http" else _hang_up(send))
         else:

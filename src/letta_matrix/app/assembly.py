@@ -46,17 +46,13 @@ from letta_matrix.conversations.voices import Voices
 from letta_matrix.conversations.withdrawals import Withdrawals
 from letta_matrix.doors.chat.runner import CommandRunner
 from letta_matrix.doors.chat.services import CommandServices
+from letta_matrix.matrix.arrivals import Arrivals
 from letta_matrix.matrix.homeserver import Homeserver
 from letta_matrix.matrix.intent import Intent
 from letta_matrix.matrix.pacing import Pacer
 from letta_matrix.matrix.server_clock import ServerClock
-from letta_matrix.operations.agents import AgentOperations
-from letta_matrix.operations.approvals import ApprovalOperations
-from letta_matrix.operations.lines import LineOperations
-from letta_matrix.operations.portals import PortalOperations
-from letta_matrix.operations.rooms import RoomOperations
-from letta_matrix.operations.tokens import TokenOperations
-from letta_matrix.operations.turns import TurnOperations
+from letta_matrix.operations.given import Given
+from letta_matrix.operations.registry import operations_with
 from letta_matrix.portals.lookout import Lookout
 from letta_matrix.portals.policy import PortalPolicy
 from letta_matrix.runtimes.protocol import AgentRuntime
@@ -65,7 +61,6 @@ from letta_matrix.store.amendments import Amended
 from letta_matrix.store.turns import Turn, TurnKind
 from letta_matrix.toolbox.ledger import Mirror
 from letta_matrix.toolbox.registry import Toolbox
-from letta_matrix.toolbox.tool import Tool, tools_in
 
 
 class App:
@@ -119,10 +114,13 @@ class App:
         speaker = self.speaker = Speaker(config, homeserver, *known, turns, outbox, voices, portals)
         self.troubles = Troubles(provisioner, self.remembered, voices)
 
-        # What agents, programs and people can do, once for all doors.
+        # What agents, programs and people can do, once for all doors; who waits for events.
+        arrivals = self.arrivals = Arrivals()
+        operations = operations_with(self._given())
+        further = [one.as_tool() for one in operations if one.mcp]
         tables = (*known, conversations, turns, outbox, audit)
         toolbox = self.toolbox = Toolbox(
-            config, homeserver, *tables, self._operations(), self._entered, tell
+            config, homeserver, *tables, operations, further, arrivals, self._entered, tell
         )
 
         # From events to turns; who runs which kind of turn is said below.
@@ -213,21 +211,30 @@ class App:
         self.catch_up = CatchUp(bot, *known, turns, stores.meta, dispatcher, age, lines)
         self.sweep = Sweep(self.catch_up, surroundings, lookout, home, provisioner)
 
-    def _operations(self) -> list[Tool[Any]]:
-        config, stores = self.config, self.stores
-        admission, bot = Admission(config, self.homeserver), config.bot_user_id
-        at = (stores.directory, self.runtimes, admission)
-        agents = AgentOperations(bot, *at, self._sync, self.home.archive)
-        owners = (
-            agents,
-            ApprovalOperations(self.approvals),
-            RoomOperations(stores.rooms),
-            TurnOperations(stores.directory, stores.turns, stores.outbox, self.cancel),
-            PortalOperations(self.portals, stores.directory, stores.rooms),
-            LineOperations(self.portals, self.homeserver, stores.meta),
-            TokenOperations(stores.directory, stores.tokens),
+    def _given(self) -> Given:
+        stores = self.stores
+        return Given(
+            config=self.config,
+            homeserver=self.homeserver,
+            directory=stores.directory,
+            runtimes=self.runtimes,
+            rooms=stores.rooms,
+            conversations=stores.conversations,
+            turns=stores.turns,
+            outbox=stores.outbox,
+            approvals=self.approvals,
+            policy=self.portals,
+            tokens=stores.tokens,
+            audit=stores.audit,
+            meta=stores.meta,
+            arrivals=self.arrivals,
+            admission=Admission(self.config, self.homeserver),
+            sync=self._sync,
+            archive=self.home.archive,
+            cancel=self.cancel,
+            unfinished=self._unfinished,
+            trouble_of=self.troubles.of,
         )
-        return [one for owner in owners for one in tools_in(owner)]
 
     def _command_services(self) -> CommandServices:
         stores = self.stores
@@ -263,9 +270,11 @@ class App:
 
     async def cancel(self, matches: Callable[[Turn], bool]) -> int:
         """Stop the messages' turns that match; how many did."""
-        unfinished = self.dispatcher.queues.unfinished()
-        turns = [turn for turn in unfinished if turn.kind is TurnKind.MESSAGE]
+        turns = [turn for turn in self._unfinished() if turn.kind is TurnKind.MESSAGE]
         return sum([await self.turn_runner.cancel(turn) for turn in turns if matches(turn)])
+
+    def _unfinished(self) -> list[Turn]:
+        return self.dispatcher.queues.unfinished()
 
     def _refused(self, room_id: str) -> None:
         self.doubts.refused(room_id)
@@ -298,4 +307,4 @@ class App:
         self.surroundings.heard(event)
         self.voices.changed(event)
         self.doubts.heard(event)
-        self.toolbox.arrivals.publish(event)
+        self.arrivals.publish(event)

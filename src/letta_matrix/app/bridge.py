@@ -49,9 +49,7 @@ class Bridge:
         self._pulse = StorePulse(app.stores.database, ping)
         self._reach = Reach(ping, lambda: self.appservice.heard_at, lambda: self.connection.is_up)
         self.health = Health(app, self.appservice, self.connection, self._reach)
-        self._doors = Doors(
-            config, app, self.health.told, self.health.asked_if_ready, app.troubles.of
-        )
+        self._doors = Doors(config, app, self.health.told, self.health.asked_if_ready)
         self._tasks: list[asyncio.Task[None]] = []
         self._opened = contextlib.AsyncExitStack()
 

@@ -15,7 +15,7 @@ from letta_matrix.app.assembly import App
 from letta_matrix.common.connections.admission import Connections
 from letta_matrix.common.connections.descriptors import most_connections
 from letta_matrix.config import Config
-from letta_matrix.doors.chat.registry import COMMANDS, listed
+from letta_matrix.doors.chat.registry import all_commands, listed
 from letta_matrix.doors.mcp.core import Core
 from letta_matrix.doors.mcp.http import McpHttp
 from letta_matrix.doors.mcp.kept_subscriptions import KeptSubscriptions
@@ -44,15 +44,13 @@ class Doors:
         app: App,
         health: Callable[[], Mapping[str, object]],
         is_ready: Callable[[], Awaitable[bool]],
-        trouble_of: Callable[[str], str],
     ) -> None:
         self._config = config
         self._app = app
         self._bridge_health = health
         self._counts: dict[str, Callable[[], int]] = {}
         self._is_ready = is_ready
-        self._trouble_of = trouble_of
-        self._logins = LoginSessions(config, app.toolbox.arrivals)
+        self._logins = LoginSessions(config, app.arrivals)
         self._authenticator = Authenticator(
             config, app.stores.tokens, app.stores.directory, self._logins
         )
@@ -99,7 +97,7 @@ class Doors:
         config = self._config
         browser_url = config.api.homeserver_url or config.homeserver.url
         guard = api_guard(config)
-        chat = chat_routes(browser_url, config.bot_user_id, listed(COMMANDS))
+        chat = chat_routes(browser_url, config.bot_user_id, listed(all_commands()))
         pages = [*chat, *docs_routes()]
         guarded = Front(pages, Lazy(self._make_api), [Middleware(Guarded, guard=guard)])
         probes = health_routes(
@@ -125,13 +123,11 @@ class Doors:
             logins=self._logins,
             directory=stores.directory,
             tokens=stores.tokens,
-            audit=stores.audit,
             turns=stores.turns,
             outbox=stores.outbox,
             approval_store=stores.approvals,
             unfinished=app.dispatcher.queues.unfinished,
             health=self._health,
-            trouble_of=self._trouble_of,
             stopping=self._stopping,
         )
 

@@ -74,11 +74,10 @@ def _view(agent: str) -> "View":
 async def _find(directory: Path, wanted: str) -> "Agent":
     from letta_matrix.cli.database import load_agents
     from letta_matrix.config import load_config
+    from letta_matrix.store.agents import meant
 
     agents = await load_agents(load_config(directory / "config.yaml"))
-    matching = [agent for agent in agents if wanted in (agent.agent_id, agent.user_id)] or [
-        agent for agent in agents if agent.name.casefold() == wanted.casefold()
-    ]
+    matching = meant(wanted, agents)
     if len(matching) == 1:
         return matching[0]
     if matching:

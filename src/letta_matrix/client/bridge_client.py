@@ -1,14 +1,19 @@
 """The REST API of a bridge, as methods."""
 
+from __future__ import annotations
+
 from collections.abc import AsyncGenerator, Collection
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 from urllib.parse import quote
 
-from letta_matrix.client import types
 from letta_matrix.client.errors import ApiError
 from letta_matrix.client.events import StreamEvent, events_of
 from letta_matrix.client.transport import STREAMING, Json, Transport
+
+if TYPE_CHECKING:
+    # What these are made of takes a second to load.
+    from letta_matrix.client import types
 
 _V1 = "/api/v1"
 _PAGE = 200

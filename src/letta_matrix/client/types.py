@@ -1,148 +1,19 @@
-"""What the REST API answers: its own types, which its OpenAPI document describes."""
+"""What the REST API answers: the types of the operations and tools that it passes on."""
 
-from typing import Annotated, Any, Literal, NotRequired
+from letta_matrix.operations import types as of_operations
+from letta_matrix.toolbox import history, reading, timeline, writing
 
-from pydantic import Field
-from typing_extensions import TypedDict
+Agent = of_operations.Agent
+AgentDetails = of_operations.AgentDetails
+Answer = of_operations.Answer
+Approval = of_operations.Approval
+NewToken = of_operations.NewToken
+Token = of_operations.Token
+Tool = of_operations.Tool
+Turn = of_operations.Turn
 
-
-class Agent(TypedDict):
-    agent_id: str
-    name: str
-    description: str
-    runtime: str
-    user_id: str
-    room_id: Annotated[str | None, Field(description="its own room; null until it is made")]
-    status: Literal["active", "removed"]
-    created_at: Annotated[float, Field(description="when the bridge first saw it (Unix time)")]
-
-
-class AgentDetails(Agent):
-    conversations: Annotated[int, Field(description="that it has had, in all rooms")]
-    trouble: Annotated[
-        str | None,
-        Field(description='why it cannot be set up now, "" if it can; null without `admin`'),
-    ]
-
-
-class Answer(TypedDict):
-    """What an agent said to a message."""
-
-    agent_id: str
-    room_id: str
-    event_id: Annotated[str, Field(description="of what was said")]
-    turn_id: str
-    answer: Annotated[str | None, Field(description="null if it has not answered yet")]
-    answer_event_id: Annotated[str | None, Field(description="where the answer begins")]
-
-
-class Member(TypedDict):
-    user_id: str
-    name: str
-    agent_id: NotRequired[str]
-
-
-class Room(TypedDict):
-    """`joined` is how many are in it where `members` are not all."""
-
-    room_id: str
-    name: str
-    alias: NotRequired[str]
-    members: NotRequired[list[Member]]
-    joined: NotRequired[int]
-
-
-class Message(TypedDict):
-    """Something that was said; times are ISO 8601 in UTC. What is `unfinished` still grows."""
-
-    event_id: str
-    sender: str
-    time: str
-    text: str
-    agent: NotRequired[str]
-    type: NotRequired[str]
-    thread: NotRequired[str]
-    reply_to: NotRequired[str]
-    edited: NotRequired[bool]
-    unfinished: NotRequired[bool]
-
-
-class Messages(TypedDict):
-    """Messages, oldest first; `before` and `after` lead to older and newer ones. `untrusted`
-    reminds a model that others wrote them."""
-
-    room_id: str
-    untrusted: str
-    messages: list[Message]
-    before: NotRequired[str]
-    after: NotRequired[str]
-    note: NotRequired[str]
-
-
-class Sent(TypedDict):
-    room_id: str
-    event_id: str
-    more_event_ids: NotRequired[list[str]]
-
-
-class Turn(TypedDict):
-    turn_id: str
-    kind: str
-    agent_id: Annotated[str, Field(description='"" for the bot')]
-    room_id: str
-    thread_id: str | None
-    event_id: Annotated[str, Field(description="of the message that it answers")]
-    sender: str
-    status: Literal["queued", "running", "replying", "done"]
-    outcome: Annotated[str | None, Field(description="how it ended; null as long as it goes on")]
-    sent_at: float
-
-
-class Approval(TypedDict):
-    key: Annotated[str, Field(examples=["9f2c41d07ab3"])]
-    agent_id: str
-    turn_id: str
-    room_id: str
-    thread_id: str | None
-    requester: Annotated[str, Field(description="whose message the agent was at")]
-    tool: str
-    arguments: dict[str, Any]
-    always: Annotated[bool, Field(description="it can be allowed for good")]
-    status: Literal["pending", "allowed", "always", "denied", "expired", "lapsed"]
-    decided_by: str | None
-    reason: str | None
-    asked_at: float
-    expires_at: Annotated[float, Field(description="until when it can, or could, be answered")]
-
-
-class Token(TypedDict):
-    """A token, without its secret. Times are Unix times in seconds."""
-
-    token_id: str
-    label: str
-    agent_id: Annotated[str, Field(description="as whom it acts; empty: the bot")]
-    scopes: list[str]
-    rooms: Annotated[list[str] | None, Field(description="the only rooms it is for; null: all")]
-    created_at: float
-    expires_at: float | None
-    revoked_at: float | None
-
-
-class NewToken(Token):
-    """A token with its secret, which is told this once."""
-
-    token: Annotated[str, Field(description="what belongs in the Authorization header")]
-
-
-class Tool(TypedDict):
-    """A tool: what it takes and gives, as JSON Schemas."""
-
-    name: str
-    title: str
-    description: str
-    scope: Annotated[str, Field(description="what a token must have for it")]
-    read_only: bool
-    destructive: Annotated[bool, Field(description="it does what cannot be undone")]
-    idempotent: Annotated[bool, Field(description="a second call changes nothing more")]
-    parameters: Annotated[dict[str, Any], Field(description="the JSON Schema of its arguments")]
-    results: Annotated[dict[str, Any], Field(description="the JSON Schema of its result")]
+Member = reading.Member
+Message = timeline.Message
+Messages = history.History
+Room = reading.Room
+Sent = writing.Sent

@@ -1,7 +1,7 @@
 """Agents at their runtimes, and who comes into their rooms: what operators do with them."""
 
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Literal
 
 from mautrix.errors import MatrixRequestError
 from pydantic import Field
@@ -9,16 +9,21 @@ from typing_extensions import TypedDict
 
 from letta_matrix.access.faults import Fault, ToolError
 from letta_matrix.access.principal import Scope
-from letta_matrix.conversations.admission import Admission, Admitted
+from letta_matrix.common.parts import part
+from letta_matrix.config import Config
+from letta_matrix.conversations import admission
+from letta_matrix.conversations.admission import Admitted
 from letta_matrix.matrix.errors import refusal
 from letta_matrix.matrix.identifiers import is_ours
 from letta_matrix.matrix.verbatim import inline_code as code
+from letta_matrix.operations.given import Archive, Sync
 from letta_matrix.operations.models import check_models, chosen
 from letta_matrix.operations.operation import is_admin, operation
+from letta_matrix.operations.typed import Argument, Kind, Typed
 from letta_matrix.runtimes.faults import RuntimeFault, RuntimeUnavailable
 from letta_matrix.runtimes.protocol import AgentInfo, AgentRuntime
 from letta_matrix.store.agents import Agent, AgentDirectory, AgentStatus
-from letta_matrix.toolbox.agent_tools import AGENT, known_to
+from letta_matrix.toolbox.agent_tools import AGENT
 from letta_matrix.toolbox.finding import find_agent
 from letta_matrix.toolbox.tool import (
     Caller,
@@ -54,7 +59,11 @@ class OfAgent(WriteParams):
     agent_id: Line = Field(max_length=255, description=AGENT)
 
 
-class RenameAgent(OfAgent):
+class RemoveAgent(OfAgent):
+    confirm: str = Field(max_length=300, description="the agent's name, exactly")
+
+
+class AgentChange(OfAgent):
     name: AgentName
 
 
@@ -62,7 +71,7 @@ class SetModel(OfAgent):
     model: str = Field(min_length=1, max_length=200, description="as the runtime names it")
 
 
-class InviteToAgent(OfAgent):
+class Guest(OfAgent):
     user_id: UserRef = Field(description="Matrix user id of a person")
 
 
@@ -81,44 +90,70 @@ class ModelSet(TypedDict):
     model: str
 
 
-class Invited(TypedDict):
+class Admission(TypedDict):
     agent_id: str
-    room_id: str | None
+    room_id: str
     user_id: str
-    outcome: str  # a value of Admitted: invited, or why that was not needed
+    membership: Annotated[
+        Literal["invite", "join"], Field(description="`join` for who was in already")
+    ]
+    outcome: Annotated[str, Field(description="`invited`, or why that was not needed")]
 
 
 class Archived(TypedDict):
     agents: list[AgentMeant]
 
 
-class Synced(TypedDict):
-    agents: int  # active ones, of all runtimes
-    troubles: dict[str, str]  # why a runtime could not be listed, "" where it could
+class AgentSync(TypedDict):
+    agents: Annotated[int, Field(description="active ones, of all runtimes")]
+    troubles: Annotated[
+        dict[str, str],
+        Field(description='why a runtime could not be listed, "" where it could, by its name'),
+    ]
 
 
+_RENAME = Typed(
+    "rename",
+    "renames an agent, given by id, user id or name (with spaces: in quotes).",
+    (
+        Argument("AGENT", required=True, field="agent_id"),
+        Argument("NAME", Kind.TEXT, required=True),
+    ),
+    says="{agent_id} is called {name} now.",
+    after="create",
+)
+
+
+def _archived(done: Archived) -> str:
+    if not done["agents"]:
+        return "No removed agent's room stands in the space."
+    names = ", ".join(
+        code(one["name"].strip() or one["agent_id"], limit=80) for one in done["agents"]
+    )
+    return f"Out of the space: {names}. Who is in a room stays there, and can read it."
+
+
+_ARCHIVE = Typed(
+    "archive",
+    "takes the room of a removed agent out of the space, or those of all.",
+    (Argument("AGENT", Kind.TEXT, field="agent_id"),),
+    says=_archived,
+)
+
+
+@part
 class AgentOperations:
-    """`sync` lists all runtimes now, and tells why one could not be listed, "" where it could, by
-    its name; `archive` takes a removed agent's room out of the space."""
+    """What is done with agents at their runtimes, and with their rooms."""
 
-    def __init__(
-        self,
-        bot_user_id: str,
-        directory: AgentDirectory,
-        runtimes: Mapping[str, AgentRuntime],
-        admission: Admission,
-        sync: Callable[[], Awaitable[dict[str, str]]],
-        archive: Callable[[Agent], Awaitable[None]],
-    ) -> None:
-        self._bot_user_id = bot_user_id
-        self._directory = directory
-        self._runtimes = runtimes
-        self._admission = admission
-        self._list_all = sync
-        self._archive = archive
+    _config: Config
+    _directory: AgentDirectory
+    _runtimes: Mapping[str, AgentRuntime]
+    _admission: admission.Admission
+    _sync: Sync
+    _archive: Archive
 
-    @operation("agents.create", Scope.ADMIN, AgentMeant)
-    async def _create(self, caller: Caller, params: CreateAgent) -> Result:
+    @operation("agents.create", Scope.ADMIN, AgentMeant, mcp=True)
+    async def create_agent(self, caller: Caller, params: CreateAgent) -> Result:
         """Create an agent at a runtime."""
         runtime = self._runtime_for(params.runtime)
         listing = await runtime.list_agents()
@@ -128,19 +163,29 @@ class AgentOperations:
             before = [info.agent_id for info in listing]
             await caller.note(_BEFORE, before)
             made = await _made_now(runtime, params, before)
-        await self._list_all()
+        await self._sync()
         return _told(made.agent_id, made.name, runtime.name)
 
-    @operation("agents.rename", Scope.ADMIN, AgentMeant)
-    async def _rename(self, caller: Caller, params: RenameAgent) -> Result:
-        """Give an agent another name."""
+    @operation(
+        "agents.rename",
+        Scope.ADMIN,
+        AgentMeant,
+        rest="PATCH /agents/{agent_id}",
+        shows="agents.get",
+        mcp=True,
+        typed=_RENAME,
+    )
+    async def rename_agent(self, caller: Caller, params: AgentChange) -> Result:
+        """Give an agent another name, at its runtime and on Matrix."""
         agent = await self._meant(caller, params.agent_id)
         await self._manageable(agent.runtime).rename_agent(agent.agent_id, params.name)
-        await self._list_all()
+        await self._sync()
         return _told(agent.agent_id, params.name, agent.runtime)
 
-    @operation("agents.set_model", Scope.ADMIN, ModelSet)
-    async def _switch(self, caller: Caller, params: SetModel) -> Result:
+    @operation(
+        "agents.set_model", Scope.ADMIN, ModelSet, rest="POST /agents/{agent_id}/model", mcp=True
+    )
+    async def set_agent_model(self, caller: Caller, params: SetModel) -> Result:
         """Let an agent think with another model from now on."""
         agent = await self._meant(caller, params.agent_id)
         runtime = self._runtime(agent.runtime)
@@ -149,21 +194,38 @@ class AgentOperations:
         await runtime.set_model(agent.agent_id, model)
         return {"agent_id": agent.agent_id, "model": model}
 
-    @operation("agents.remove", Scope.ADMIN, AgentMeant, destructive=True)
-    async def _remove(self, caller: Caller, params: OfAgent) -> Result:
-        """Delete an agent with all it remembers, for good."""
+    @operation(
+        "agents.remove",
+        Scope.ADMIN,
+        AgentMeant,
+        rest="DELETE /agents/{agent_id}",
+        status=204,
+        destructive=True,
+    )
+    async def remove_agent(self, caller: Caller, params: RemoveAgent) -> Result:
+        """Delete an agent from its runtime with all it remembers, for good.
+
+        Its room stays. The bridge calls it removed once it is missing in its runtime's listings for
+        as long as `agents.removal_grace` says.
+        """
         agent = await self._meant(caller, params.agent_id)
+        # People in rooms are asked before.
+        if caller.place is None and params.confirm != agent.name:
+            text = f"{agent.agent_id} is called {agent.name!r}: repeat that as `confirm`."
+            raise ToolError(text, Fault.CONFLICT)
         await self._manageable(agent.runtime).delete_agent(agent.agent_id)
-        await self._list_all()
+        await self._sync()
         return _told(agent.agent_id, agent.name, agent.runtime)
 
-    @operation("agents.invite", None, Invited)
-    async def _invite(self, caller: Caller, params: InviteToAgent) -> Result:
-        """Invite a person into an agent's own room; who is no admin, themselves alone."""
+    @operation(
+        "agents.invite", Scope.ADMIN, Admission, people=True, rest="POST /agents/{agent_id}/invite"
+    )
+    async def invite_to_agent(self, caller: Caller, params: Guest) -> Result:
+        """Invite a person into an agent's own room, also one who had left it."""
         admin = is_admin(caller)
         if not admin and params.user_id != caller.speaker:
             raise ToolError("Only an admin invites somebody else.", Fault.FORBIDDEN)
-        if is_ours(params.user_id, self._bot_user_id):
+        if is_ours(params.user_id, self._config.bot_user_id):
             text = "That is one of us: agents are invited into rooms by people, or by `/rooms`."
             raise ToolError(text, Fault.CONFLICT)
         agent = await self._meant(caller, params.agent_id)
@@ -180,35 +242,36 @@ class AgentOperations:
             "room_id": agent.room_id,
             "user_id": params.user_id,
             "outcome": outcome.value,
+            "membership": "join" if outcome is Admitted.INSIDE else "invite",
         }
 
-    @operation("agents.archive", Scope.ADMIN, Archived)
-    async def _take_out(self, _: Caller, params: ArchiveAgents) -> Result:
+    @operation("agents.archive", Scope.ADMIN, Archived, rest="POST /agents/archive", typed=_ARCHIVE)
+    async def archive_agents(self, _: Caller, params: ArchiveAgents) -> Result:
         """Take removed agents' rooms out of the space."""
         every = self._directory.all()
         gone = [one for one in every if one.status is AgentStatus.REMOVED and one.room_id]
         if params.agent_id:
-            there = [one for one in every if one.status is AgentStatus.ACTIVE]
-            meant = [_removed(params.agent_id, gone, there)]
+            meant = [_removed(params.agent_id, gone, self._directory.active())]
         else:
             meant = [agent for agent in gone if "space" in agent.applied]
         for agent in meant:
             await self._archive(agent)
         return {"agents": [_told(one.agent_id, one.name, one.runtime) for one in meant]}
 
-    @operation("agents.sync", Scope.ADMIN, Synced, read_only=True)
-    async def _sync(self, _caller: Caller, _params: Params) -> Result:
-        """List the agents of every runtime now."""
-        troubles = await self._list_all()
-        active = sum(agent.status is AgentStatus.ACTIVE for agent in self._directory.all())
-        return {"agents": active, "troubles": troubles}
+    @operation(
+        "agents.sync", Scope.ADMIN, AgentSync, read_only=True, rest="POST /agents/sync", mcp=True
+    )
+    async def sync_agents(self, _caller: Caller, _params: Params) -> Result:
+        """List the agents of every runtime now, without waiting for the next regular listing."""
+        troubles = await self._sync()
+        return {"agents": len(self._directory.active()), "troubles": troubles}
 
     async def _meant(self, caller: Caller, ref: str) -> Agent:
         """The agent that is meant, which stays the same one through a crash and its own renaming.
         By its id it may be one that was removed."""
         agent = self._directory.get(caller.noted(_AGENT) or ref)
         if agent is None:
-            agent = find_agent(ref, known_to(caller, self._directory))
+            agent = find_agent(ref, caller.agents())
             await caller.note(_AGENT, agent.agent_id)
         return agent
 

@@ -6,19 +6,26 @@ from pydantic import AfterValidator, Field
 from typing_extensions import TypedDict
 
 from letta_matrix.access.faults import Fault, ToolError
+from letta_matrix.access.principal import Scope
+from letta_matrix.common.parts import part
 from letta_matrix.conversations.approvals import Approvals
 from letta_matrix.matrix.formatting import clean_text
 from letta_matrix.matrix.homeserver import HomeserverUnavailable
 from letta_matrix.matrix.verbatim import inline_code as code
-from letta_matrix.operations.operation import is_admin, operation
-from letta_matrix.store.approvals import Approval, ApprovalStatus
+from letta_matrix.operations.operation import operation
+from letta_matrix.operations.pages import Limit
+from letta_matrix.operations.types import Approval as ApprovalTold
+from letta_matrix.operations.types import told
+from letta_matrix.store.approvals import Approval, ApprovalStatus, ApprovalStore
 from letta_matrix.toolbox.tool import Caller, Params, Result, WriteParams
 
-_STATUS = {
+STATUS = {
     "allow": ApprovalStatus.ALLOWED,
     "always": ApprovalStatus.ALWAYS,
     "deny": ApprovalStatus.DENIED,
 }
+"""What becomes of an approval, by the decision."""
+
 _OUTCOMES = {
     ApprovalStatus.ALLOWED: "allowed",
     ApprovalStatus.ALWAYS: "allowed for good",
@@ -33,7 +40,21 @@ LONGEST_REASON = 500
 """Characters."""
 
 
-class Verdict(Params):
+class ListedApprovals(Params):
+    agent_id: str = Field("", max_length=255, description="of one agent alone")
+    status: Literal["pending", "always"] = Field(
+        "pending", description="`always`: what is allowed for good"
+    )
+    limit: Limit = 200
+
+
+class OneApproval(Params):
+    key: str = Field(max_length=100, examples=["9f2c41d07ab3"])
+
+
+class Decision(OneApproval, WriteParams):
+    """An answer to an approval."""
+
     decision: Literal["allow", "always", "deny"] = Field(
         description="`always` holds from then on for this very call of the agent, whenever an "
         "admin asks for it; `deny` takes that back"
@@ -43,8 +64,8 @@ class Verdict(Params):
     )
 
 
-class AnswerApproval(Verdict, WriteParams):
-    key: str = Field(max_length=100)
+class ApprovalList(TypedDict):
+    approvals: list[ApprovalTold]
 
 
 class Answered(TypedDict):
@@ -53,18 +74,50 @@ class Answered(TypedDict):
     outcome: str  # in words
 
 
+@part
 class ApprovalOperations:
-    """Answers approvals, for programs and for people in rooms."""
+    """Tells of approvals, and answers them, for programs and for people in rooms."""
 
-    def __init__(self, approvals: Approvals) -> None:
-        self._approvals = approvals
-        self._store = approvals.store
+    _approvals: Approvals
 
-    @operation("approvals.answer", None, Answered)
-    async def _answer(self, caller: Caller, params: AnswerApproval) -> Result:
-        """Allow or deny what an agent waits for."""
-        status, by = _STATUS[params.decision], caller.speaker or caller.principal.key
-        approval = await self._known(caller, params.key, status)
+    @property
+    def _store(self) -> ApprovalStore:
+        return self._approvals.store
+
+    @operation("approvals.list", None, ApprovalList, rest="GET /approvals")
+    async def list_approvals(self, caller: Caller, params: ListedApprovals) -> Result:
+        """List the approvals that wait for an answer, the first asked first; or what is allowed for
+        good.
+
+        A token that acts as an agent sees what that agent waits for, with the scope `read` or
+        `agents`.
+        """
+        agent_id = _visible_to(caller, params.agent_id)
+        found = self._store.kept if params.status == "always" else self._store.pending
+        asked = [
+            told(ApprovalTold, one)
+            for one in await found(agent_id)
+            if caller.principal.may_act_in(one.room_id)
+        ]
+        return {"approvals": asked[: params.limit]}
+
+    @operation("approvals.get", Scope.ADMIN, ApprovalTold, rest="GET /approvals/{key}")
+    async def get_approval(self, caller: Caller, params: OneApproval) -> ApprovalTold:
+        """Show an approval, also one that was answered."""
+        return told(ApprovalTold, await self._known(caller, params.key))
+
+    @operation(
+        "approvals.answer",
+        Scope.ADMIN,
+        Answered,
+        people=True,
+        rest="POST /approvals/{key}",
+        shows="approvals.get",
+    )
+    async def answer_approval(self, caller: Caller, params: Decision) -> Result:
+        """Allow or deny what an agent waits for. The room shows that it was done with a token."""
+        status, by = STATUS[params.decision], caller.speaker or caller.principal.key
+        approval = await self._answerable(caller, params.key, status)
         if status is ApprovalStatus.ALWAYS and not approval.always:
             text = f"{code(approval.tool)} cannot be allowed for good; use `allow`."
             raise ToolError(text, Fault.CONFLICT)
@@ -81,15 +134,12 @@ class ApprovalOperations:
             raise ToolError(text, Fault.CONFLICT)
         return {"room_id": approval.room_id, "tool": approval.tool, "outcome": _OUTCOMES[status]}
 
-    async def _known(self, caller: Caller, key: str, status: ApprovalStatus) -> Approval:
+    async def _answerable(self, caller: Caller, key: str, status: ApprovalStatus) -> Approval:
         """An approval that the caller may answer so. Raises ToolError."""
         if caller.agent_id:
             text = "A token that acts as an agent cannot answer for people."
             raise ToolError(text, Fault.FORBIDDEN)
-        is_admin(caller)
-        approval = await self._store.get(key)
-        if approval is None or not caller.principal.may_act_in(approval.room_id):
-            raise ToolError(f"There is no approval {code(key)}.", Fault.NOT_FOUND)
+        approval = await self._known(caller, key)
         approvers, where = self._approvals.approvers, caller.place.room_id if caller.place else ""
         if caller.speaker and not approvers.may_answer(
             approval, status, by=caller.speaker, room_id=where
@@ -98,3 +148,22 @@ class ApprovalOperations:
             text = f"{code(approval.tool)} is for {who} to allow or deny."
             raise ToolError(text, Fault.FORBIDDEN)
         return approval
+
+    async def _known(self, caller: Caller, key: str) -> Approval:
+        approval = await self._store.get(key)
+        if approval is None or not caller.principal.may_act_in(approval.room_id):
+            raise ToolError(f"There is no approval {code(key)}.", Fault.NOT_FOUND)
+        return approval
+
+
+def _visible_to(caller: Caller, agent_id: str) -> str:
+    """Whose approvals a caller is told of, "" for all. Raises ToolError."""
+    holder, own = caller.principal, caller.agent_id
+    needed = {Scope.READ, Scope.AGENTS} if own else {Scope.ADMIN}
+    if not holder.scopes & needed:
+        which = "`read` or `agents`" if own else "`admin`"
+        raise ToolError(f"This needs a token with the scope {which}.", Fault.FORBIDDEN)
+    if own and agent_id not in ("", own):
+        text = f"Your token acts as {own} and sees its own alone."
+        raise ToolError(text, Fault.FORBIDDEN)
+    return own or agent_id

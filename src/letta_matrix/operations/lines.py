@@ -1,8 +1,9 @@
 """Talking to a bridge's own bot as the line that is logged in to it."""
 
 import asyncio
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from typing import Annotated, Any
 
 from mautrix.errors import MatrixRequestError
 from pydantic import Field
@@ -12,8 +13,12 @@ from letta_matrix.access.faults import Fault, ToolError
 from letta_matrix.access.principal import Scope
 from letta_matrix.common import clock
 from letta_matrix.common.json_fields import mapping
+from letta_matrix.common.parts import part
+from letta_matrix.common.waiting import is_set
+from letta_matrix.matrix.arrivals import Arrivals
 from letta_matrix.matrix.content import MARKER
 from letta_matrix.matrix.errors import refusal
+from letta_matrix.matrix.events import RawEvent
 from letta_matrix.matrix.homeserver import Homeserver
 from letta_matrix.matrix.intent import Intent
 from letta_matrix.matrix.verbatim import inline_code as code
@@ -25,7 +30,6 @@ from letta_matrix.store.meta import Meta
 from letta_matrix.toolbox.tool import Caller, Result, WriteParams
 
 _COMES_WITHIN, _ANSWERS_WITHIN, _QUIET = 20.0, 8.0, 0.6
-_LOOK = 0.2
 _MOST, _LONGEST = 20, 1_000
 
 
@@ -40,19 +44,20 @@ class TellBridge(WriteParams):
 class Said(TypedDict):
     room_id: str
     event_id: str
-    answers: list[str]  # what the bot said to it within some seconds
+    answers: Annotated[list[str], Field(description="of the bot, within some seconds")]
 
 
+@part
 class LineOperations:
     """Says what operators want to have said, and tells what the bot answers."""
 
-    def __init__(self, policy: PortalPolicy, homeserver: Homeserver, meta: Meta) -> None:
-        self._policy = policy
-        self._homeserver = homeserver
-        self._meta = meta
+    _policy: PortalPolicy
+    _homeserver: Homeserver
+    _meta: Meta
+    _arrivals: Arrivals
 
-    @operation("portals.tell", Scope.ADMIN, Said)
-    async def _tell(self, caller: Caller, params: TellBridge) -> Result:
+    @operation("portals.tell", Scope.ADMIN, Said, rest="POST /portals/tell")
+    async def tell_bridge(self, caller: Caller, params: TellBridge) -> Result:
         """Say something to a bridge's bot, as its line."""
         bridge = self._policy.bridges[network_of(self._policy, params.network)]
         if bridge.line is None:
@@ -63,15 +68,11 @@ class LineOperations:
         line = self._homeserver.acting_as(bridge.line)
         try:
             room_id = await self._room(bridge, line, params.room)
-            content = {
-                "msgtype": "m.text",
-                "body": params.text,
-                MARKER: {"txn": caller.txn("said")},
-            }
-            event_id = await line.send(
-                room_id, "m.room.message", content, caller.txn("said"), look_first=caller.again
-            )
-            answers = await _answers(bridge, line, room_id, event_id)
+            with self._heard(bridge.bot) as heard:
+                event_id = await _said(caller, line, room_id, params.text)
+                await _pause_in(heard)
+            page = await line.messages(room_id, limit=_MOST)
+            answers = _said_since(page.events, event_id, bridge.bot)
         except MatrixRequestError as error:
             raise ToolError(f"The homeserver refuses: {refusal(error)}", Fault.FORBIDDEN) from error
         return {"room_id": room_id, "event_id": event_id, "answers": answers}
@@ -90,31 +91,43 @@ class LineOperations:
         if known in joined:
             return str(known)
         content = {"preset": "private_chat", "is_direct": True, "invite": [bridge.bot]}
-        room_id = await line.create_room(content)
-        await self._meta.set(key, room_id)
-        until = clock.now() + _COMES_WITHIN
-        while bridge.bot not in await line.joined_members(room_id):
-            if clock.now() > until:
-                text = (
-                    f"{code(bridge.bot)} does not come: is the bridge running, and may we use it?"
-                )
-                raise ToolError(text, Fault.UNAVAILABLE)
-            await asyncio.sleep(_LOOK)
+        with self._heard(bridge.bot) as heard:
+            room_id = await line.create_room(content)
+            await self._meta.set(key, room_id)
+            until = clock.now() + _COMES_WITHIN
+            while bridge.bot not in await line.joined_members(room_id):
+                if not await is_set(heard, until - clock.now()):
+                    who = code(bridge.bot)
+                    text = f"{who} does not come: is the bridge running, and may we use it?"
+                    raise ToolError(text, Fault.UNAVAILABLE)
+                heard.clear()
         return room_id
 
+    @contextmanager
+    def _heard(self, user_id: str) -> Generator[asyncio.Event]:
+        """Is set whenever something comes of a user."""
+        heard = asyncio.Event()
 
-async def _answers(bridge: Bridge, line: Intent, room_id: str, event_id: str) -> list[str]:
-    """What the bot has said since an event, once it has said all for now."""
-    heard, changed, until = list[str](), clock.now(), clock.now() + _ANSWERS_WITHIN
-    while clock.now() < until:
-        page = await line.messages(room_id, limit=_MOST)
-        new = _said_since(page.events, event_id, bridge.bot)
-        if new != heard:
-            heard, changed = new, clock.now()
-        elif heard and clock.now() - changed > _QUIET:
-            break
-        await asyncio.sleep(_LOOK)
-    return heard
+        def listen(event: RawEvent) -> None:
+            if event.get("sender") == user_id:
+                heard.set()
+
+        with self._arrivals.listen(listen):
+            yield heard
+
+
+async def _said(caller: Caller, line: Intent, room_id: str, text: str) -> str:
+    txn = caller.txn("said")
+    content = {"msgtype": "m.text", "body": text, MARKER: {"txn": txn}}
+    return await line.send(room_id, "m.room.message", content, txn, look_first=caller.again)
+
+
+async def _pause_in(heard: asyncio.Event) -> None:
+    """Wait until somebody has spoken and says no more for now, or says nothing."""
+    until, patience = clock.now() + _ANSWERS_WITHIN, _ANSWERS_WITHIN
+    while await is_set(heard, min(patience, until - clock.now())):
+        heard.clear()
+        patience = _QUIET
 
 
 def _said_since(newest_first: Sequence[dict[str, Any]], event_id: str, bot: str) -> list[str]:

@@ -7,11 +7,12 @@ from typing_extensions import TypedDict
 
 from letta_matrix.access.faults import Fault, ToolError
 from letta_matrix.access.principal import Scope
+from letta_matrix.common.parts import part
 from letta_matrix.matrix.verbatim import inline_code as code
 from letta_matrix.operations.operation import operation
 from letta_matrix.portals.contacts import EVERYBODY, normal
 from letta_matrix.portals.policy import PortalPolicy
-from letta_matrix.store.agents import AgentDirectory, AgentStatus
+from letta_matrix.store.agents import AgentDirectory
 from letta_matrix.store.portals import BLOCKED, Contact, Portal
 from letta_matrix.store.rooms import Rooms
 from letta_matrix.toolbox.finding import find_agent
@@ -34,15 +35,17 @@ class AllowContact(OfContact):
 
 
 class InPortal(WriteParams):
-    contact: str = Field("", max_length=255, description="as above; default: the room's own")
+    contact: str = Field(
+        "", max_length=255, description="whose portals; needed where it is not said in the portal"
+    )
     network: Network = ""
 
 
 class RouteTold(TypedDict):
     network: str
     contact: str
-    agent: str  # an agent's name or id, "" for nobody
-    stopped: bool
+    agent: Annotated[str, Field(description='its name or id, "" for nobody')]
+    stopped: Annotated[bool, Field(description="they want no messages")]
 
 
 class Held(TypedDict):
@@ -52,33 +55,32 @@ class Held(TypedDict):
 
 class Routes(TypedDict):
     routes: list[RouteTold]
-    held: list[str]  # rooms
-    doubtful: list[str]  # identifiers that several ghosts claim
+    held: Annotated[list[str], Field(description="the rooms where agents are silent")]
+    doubtful: Annotated[list[str], Field(description="identifiers that several ghosts claim")]
 
 
+@part
 class PortalOperations:
     """Changes what the portal policy's book remembers."""
 
-    def __init__(self, policy: PortalPolicy, directory: AgentDirectory, rooms: Rooms) -> None:
-        self._policy = policy
-        self._directory = directory
-        self._rooms = rooms
+    _policy: PortalPolicy
+    _directory: AgentDirectory
+    _rooms: Rooms
 
-    @operation("portals.allow", Scope.ADMIN, RouteTold)
-    async def _allow(self, _: Caller, params: AllowContact) -> Result:
+    @operation("portals.allow", Scope.ADMIN, RouteTold, rest="POST /portals/allow")
+    async def allow_contact(self, _: Caller, params: AllowContact) -> Result:
         """Let an agent answer somebody of another network."""
-        active = [one for one in self._directory.all() if one.status is AgentStatus.ACTIVE]
-        agent = find_agent(params.agent_id, active)
+        agent = find_agent(params.agent_id, self._directory.active())
         told = await self._decide(params, agent.agent_id)
         return {**told, "agent": agent.name}
 
-    @operation("portals.block", Scope.ADMIN, RouteTold)
-    async def _block(self, _: Caller, params: OfContact) -> Result:
+    @operation("portals.block", Scope.ADMIN, RouteTold, rest="POST /portals/block")
+    async def block_contact(self, _: Caller, params: OfContact) -> Result:
         """Let nobody answer somebody of another network."""
         return await self._decide(params, BLOCKED)
 
-    @operation("portals.routes", Scope.ADMIN, Routes, read_only=True)
-    async def _routes(self, _caller: Caller, _params: Params) -> Result:
+    @operation("portals.routes", Scope.ADMIN, Routes, rest="GET /portals/routes", mcp=True)
+    async def list_routes(self, _caller: Caller, _params: Params) -> Result:
         """List who of other networks is answered by whom."""
         book, configured = self._policy.book, list[RouteTold]()
         for bridge in self._policy.bridges.values():
@@ -92,13 +94,13 @@ class PortalOperations:
         held = [one.room_id for one in book.all() if one.held]
         return {"routes": configured + decided, "held": held, "doubtful": sorted(book.contested())}
 
-    @operation("portals.hold", Scope.ADMIN, Held)
-    async def _hold(self, caller: Caller, params: InPortal) -> Result:
+    @operation("portals.hold", Scope.ADMIN, Held, rest="POST /portals/hold", mcp=True)
+    async def hold_portal(self, caller: Caller, params: InPortal) -> Result:
         """Silence the agents in a portal, for a person to speak there."""
         return await self._set_held(caller, params, held=True)
 
-    @operation("portals.release", Scope.ADMIN, Held)
-    async def _release(self, caller: Caller, params: InPortal) -> Result:
+    @operation("portals.release", Scope.ADMIN, Held, rest="POST /portals/release")
+    async def release_portal(self, caller: Caller, params: InPortal) -> Result:
         """Let the agents in a portal speak again."""
         return await self._set_held(caller, params, held=False)
 

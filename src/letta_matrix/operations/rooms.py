@@ -5,6 +5,7 @@ from typing_extensions import TypedDict
 
 from letta_matrix.access.faults import ToolError
 from letta_matrix.access.principal import Scope
+from letta_matrix.common.parts import part
 from letta_matrix.operations.operation import operation
 from letta_matrix.store.rooms import Rooms
 from letta_matrix.toolbox.agent_tools import AGENT
@@ -22,14 +23,14 @@ class RoomSet(TypedDict):
     room_id: str
 
 
+@part
 class RoomOperations:
     """Changes the settings of agents in the room where somebody asks for it."""
 
-    def __init__(self, rooms: Rooms) -> None:
-        self._rooms = rooms
+    _rooms: Rooms
 
     @operation("rooms.set", Scope.ADMIN, RoomSet)
-    async def _set(self, caller: Caller, params: SetRoom) -> Result:
+    async def set_room(self, caller: Caller, params: SetRoom) -> Result:
         """Change how an agent behaves here; what is not given stays as it is."""
         if caller.place is None:
             raise ToolError("Say it in the room that is meant.")

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Self
 
 import structlog
 from pydantic import AfterValidator, Field, StringConstraints, model_validator
+from typing_extensions import TypedDict
 
 from letta_matrix.access.faults import Fault, ToolError
 from letta_matrix.access.grants import (
@@ -17,7 +18,11 @@ from letta_matrix.access.grants import (
 )
 from letta_matrix.access.principal import Principal, Scope
 from letta_matrix.access.secrets import issue
+from letta_matrix.common.parts import part
 from letta_matrix.operations.operation import operation
+from letta_matrix.operations.pages import After, Limit, page_of
+from letta_matrix.operations.types import NewToken, told
+from letta_matrix.operations.types import Token as TokenTold
 from letta_matrix.store.agents import AgentDirectory, AgentStatus
 from letta_matrix.store.tokens import TokenStore
 from letta_matrix.toolbox.tool import Caller, Params, Result
@@ -53,17 +58,43 @@ class RevokeToken(Params):
     token_id: str = Field(max_length=100)
 
 
+class ListedTokens(Params):
+    limit: Limit = 50
+    after: After = None
+
+
+class TokenPage(TypedDict):
+    tokens: list[TokenTold]
+    next: Annotated[
+        str | None, Field(description="`after` of the next request; null: no more follow")
+    ]
+
+
+@part
 class TokenOperations:
-    """Makes and revokes tokens. A token never grants more than the one that it is made with, nor
-    for longer."""
+    """Tells of tokens, makes and revokes them. A token never grants more than the one that it is
+    made with, nor for longer."""
 
-    def __init__(self, directory: AgentDirectory, tokens: TokenStore) -> None:
-        self._directory = directory
-        self._tokens = tokens
+    _directory: AgentDirectory
+    _tokens: TokenStore
 
-    @operation("tokens.create", Scope.ADMIN, dict[str, Any])
-    async def _create(self, caller: Caller, params: CreateToken) -> Result:
-        """Make a token; the result is the only place that has its secret."""
+    @operation("tokens.list", Scope.ADMIN, TokenPage, rest="GET /tokens")
+    async def list_tokens(self, _: Caller, params: ListedTokens) -> Result:
+        """List the tokens, revoked and expired ones too, the oldest first."""
+        tokens, after = await self._tokens.all(), params.after
+        places = {token.token_id: place for place, token in enumerate(tokens, 1)}
+        if after is not None and after not in places:
+            raise ToolError("query.after: should be `next` of an earlier answer")
+        behind = tokens[places[after] :] if after is not None else tokens
+        shown, more = page_of(behind, params.limit, lambda token: token.token_id)
+        return {"tokens": [told(TokenTold, one) for one in shown], "next": more}
+
+    @operation("tokens.create", Scope.ADMIN, NewToken, rest="POST /tokens", status=201)
+    async def create_token(self, caller: Caller, params: CreateToken) -> Result:
+        """Make a token; the answer is the only one that has its secret.
+
+        A token never grants more than the one that it is made with, nor for longer.
+        """
         holder = caller.principal
         self._check(holder, params)
         secret, token = issue(
@@ -78,7 +109,7 @@ class TokenOperations:
         return {"token": secret, **token.told()}
 
     @operation("tokens.revoke", Scope.ADMIN, dict[str, Any])
-    async def _revoke(self, caller: Caller, params: RevokeToken) -> Result:
+    async def revoke(self, caller: Caller, params: RevokeToken) -> Result:
         """Refuse a token from now on."""
         token_id = params.token_id
         is_id = token_id.isascii() and token_id.isalnum()

@@ -12,7 +12,7 @@ from letta_matrix.matrix.mentions import mentioned
 from letta_matrix.portals.bridges import Bridge
 from letta_matrix.portals.contacts import normal
 from letta_matrix.portals.keywords import Keyword, keyword_in
-from letta_matrix.store.agents import Agent, AgentDirectory, AgentStatus
+from letta_matrix.store.agents import Agent, AgentDirectory, AgentStatus, meant
 from letta_matrix.store.portals import BLOCKED, Contact, Portal, PortalBook
 from letta_matrix.store.rooms import Rooms
 
@@ -125,14 +125,8 @@ class PortalPolicy:
 
     def agent_named(self, ref: str) -> Agent | None:
         """An agent by its id, its user id or its name, if just one is called so."""
-        known = self._directory.get(ref) or self._directory.by_user(ref)
-        if known is None and ref:
-            namesakes = (
-                one for one in self._directory.all() if one.name.casefold() == ref.casefold()
-            )
-            active = [one for one in namesakes if one.status is AgentStatus.ACTIVE]
-            known = active[0] if len(active) == 1 else None
-        return self._active(known)
+        fits = meant(ref, self._directory.active())
+        return fits[0] if len(fits) == 1 else None
 
     def names_of(self, name: str, user_id: str) -> list[str]:
         """What a contact goes by, the surest first. What two ghosts claim is neither's."""

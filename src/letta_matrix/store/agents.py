@@ -84,6 +84,20 @@ def homeless(agent: Agent, **marks: object) -> Agent:
     return marked(in_room(agent, None), **{ROOM_BEFORE: before, **marks})
 
 
+def meant(ref: str, agents: Iterable[Agent]) -> list[Agent]:
+    """Those of `agents` with this id or user id, else with this name; capitals count only where it
+    matters."""
+    known = list(agents)
+    for fits in (
+        [one for one in known if ref in (one.agent_id, one.user_id)],
+        [one for one in known if one.name == ref],
+        [one for one in known if one.name.casefold() == ref.casefold()],
+    ):
+        if fits:
+            return fits
+    return []
+
+
 class AgentDirectory:
     """The `agents` table, held in memory and written through. Call `load()` before use."""
 
@@ -102,6 +116,10 @@ class AgentDirectory:
 
     def all(self) -> list[Agent]:
         return list(self._agents.values())
+
+    def active(self) -> list[Agent]:
+        """Those that were not removed."""
+        return [one for one in self._agents.values() if one.status is AgentStatus.ACTIVE]
 
     def get(self, agent_id: str) -> Agent | None:
         return self._agents.get(agent_id)

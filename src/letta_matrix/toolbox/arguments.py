@@ -1,33 +1,34 @@
-"""What is wrong with the arguments of a call, in words that help to mend it."""
+"""What tools are given that act in rooms. What is optional may be ""."""
 
-from collections.abc import Mapping
-from typing import Any
+from typing import Annotated
 
-from pydantic import ValidationError
+from pydantic import Field
 
-from letta_matrix.access.faults import ToolError
-from letta_matrix.toolbox.results import cut
-from letta_matrix.toolbox.tool import Params, Tool
+from letta_matrix.toolbox.tool import CLEAN, EVENT, USER, Params, Stripped, WriteParams
 
-_SHOWN = 5
+ROOM = "room id (!...), alias (#...) or exact name"
+
+RoomRef = Annotated[Stripped, Field(min_length=1, max_length=255), CLEAN]
+"""How a room is named: `!id`, `#alias`, or its exact name among the caller's rooms."""
+
+OptionalRoom = Annotated[Stripped, Field(max_length=255), CLEAN]
+
+OptionalEvent = Annotated[Stripped, Field(pattern=f"^({EVENT})?$"), CLEAN]
+
+OptionalUser = Annotated[Stripped, Field(pattern=f"^({USER})?$", max_length=255), CLEAN]
+
+Words = Annotated[Stripped, CLEAN]
+"""Text of one or several lines, or ""."""
+
+After = Annotated[int, Field(ge=0, description="`next` of an earlier answer")]
+"""Where a page of a list begins."""
 
 
-def parse(tool: Tool[Any], arguments: Mapping[str, object]) -> Params:
-    """The arguments, checked. Raises ToolError that names each field and what it should be."""
-    try:
-        return tool.params.model_validate(dict(arguments))
-    except ValidationError as error:
-        faults = error.errors(include_url=False, include_input=False, include_context=False)
-        told = [_fault(tool, fault) for fault in faults[:_SHOWN]]
-        raise ToolError(f"Wrong arguments for {tool.name}: {'; '.join(told)}.") from error
+class RoomParams(Params):
+    """The arguments of a tool that looks at a room."""
+
+    room_id: RoomRef = Field(description=ROOM)
 
 
-def _fault(tool: Tool[Any], fault: Mapping[str, Any]) -> str:
-    field = cut(".".join(str(part) for part in fault["loc"]), 60)
-    if fault["type"] == "missing":
-        return f"`{field}` is missing"
-    if fault["type"] == "extra_forbidden":
-        taken = ", ".join(tool.offered["properties"]) or "none"
-        return f"there is no argument `{field}`, only: {taken}"
-    said = str(fault["msg"]).removeprefix("Value error, ").removeprefix("Input ")
-    return f"`{field}` {said[:1].lower()}{said[1:]}"
+class RoomWriteParams(RoomParams, WriteParams):
+    """The arguments of a tool that changes something in a room."""

@@ -2,36 +2,28 @@
 
 import asyncio
 import time
-from collections.abc import Coroutine, Generator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Annotated, Any, NotRequired
 
 import structlog
 from mautrix.errors import MatrixRequestError
 from pydantic import Field
-from typing_extensions import TypedDict
 
 from letta_matrix.access.faults import ToolError
 from letta_matrix.access.principal import Scope
 from letta_matrix.common.tasks import Tasks
-from letta_matrix.matrix.arrivals import Arrivals
 from letta_matrix.matrix.content import BESIDE, edit_content, text_content, thread_relation
 from letta_matrix.matrix.events import Event
 from letta_matrix.matrix.homeserver import HomeserverUnavailable
-from letta_matrix.store.agents import AgentDirectory
 from letta_matrix.store.places import Place
-from letta_matrix.toolbox.naming import OptionalEvent, OptionalRoom, living_room
+from letta_matrix.toolbox.arguments import OptionalEvent, OptionalRoom
+from letta_matrix.toolbox.naming import living_room
 from letta_matrix.toolbox.progress import telling
 from letta_matrix.toolbox.questions import KEYS, Answer, Question, Questions
-from letta_matrix.toolbox.results import UNTRUSTED, cut
-from letta_matrix.toolbox.tool import (
-    LONGEST_WAIT,
-    Caller,
-    Line,
-    Result,
-    WriteParams,
-    tool,
-)
+from letta_matrix.toolbox.results import UNTRUSTED, OfEvent, cut
+from letta_matrix.toolbox.tool import LONGEST_WAIT, Caller, Line, Result, WriteParams, tool
 from letta_matrix.toolbox.writing import GIVE_UP_AFTER, existing, marker_of, spoken
 
 log = structlog.get_logger()
@@ -73,12 +65,10 @@ class AskHuman(WriteParams):
     timeout_seconds: float = Field(240.0, ge=1, le=LONGEST_WAIT, description="how long to wait")
 
 
-class HumanAnswer(TypedDict):
+class HumanAnswer(OfEvent):
     """What somebody answered: `option` counts from 1 and is there for the options alone;
     `answer` is null if nobody did."""
 
-    room_id: str
-    event_id: str
     answer: str | None
     option: NotRequired[int]
     by: NotRequired[str]
@@ -86,14 +76,60 @@ class HumanAnswer(TypedDict):
     note: NotRequired[str]
 
 
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A question that stands in a room, who asks it, and with what."""
+
+    caller: Caller
+    question: Question
+    params: AskHuman
+
+    async def say(self, content: Mapping[str, object], txn: str) -> None:
+        """Say how it stands; nothing depends on that."""
+        room_id, intent = self.question.room_id, self.caller.intent
+        try:
+            await intent.send(room_id, "m.room.message", content, txn, give_up_after=1.0)
+        except (MatrixRequestError, HomeserverUnavailable) as error:
+            log.info("not said of a question how it stands", reason=str(error))
+
+    async def close(self, answer: Answer | None) -> None:
+        """Say in the question that it is over."""
+        nobody = _OVER if self.caller.agent_id else _OVER_FOR_BOT
+        over = _answered(answer) if answer else nobody
+        txn = self.caller.txn("ask_human", "over", "answered" if answer else "not answered")
+        marker = marker_of(self.caller, "ask_human", txn)
+        text, event_id = _text(self.params, over), self.question.event_id
+        await self.say(edit_content(text, target_event_id=event_id, marker=marker), txn)
+
+    async def remind(self) -> None:
+        """Say that it waits for an answer."""
+        thread, txn = self.question.thread_id, self.caller.txn("ask_human", "reminder")
+        content = text_content(
+            _WAITING_OPTIONS if self.question.options else _WAITING,
+            marker={**marker_of(self.caller, "ask_human", txn), BESIDE: "notice"},
+            msgtype="m.notice",
+            relation=thread_relation(thread, self.question.event_id) if thread else None,
+        )
+        await self.say(content, txn)
+
+    async def offer_options(self) -> None:
+        """React with the numbers, so that a tap answers; the question stands without them too."""
+        room_id, event_id = self.question.room_id, self.question.event_id
+        for key in KEYS[: len(self.question.options)]:
+            try:
+                txn = self.caller.txn("ask_human", key)
+                await self.caller.intent.react(room_id, event_id, key, txn)
+            except (MatrixRequestError, HomeserverUnavailable) as error:
+                log.info("an option is not shown as a reaction", reason=str(error))
+                return
+
+
 class Asking:
     """Asks where the caller says, else where its turn takes place, else in its own room."""
 
-    def __init__(self, directory: AgentDirectory, questions: Questions, arrivals: Arrivals) -> None:
-        self._directory = directory
+    def __init__(self, questions: Questions) -> None:
         self._questions = questions
-        self._arrivals = arrivals
-        self._standing: dict[str, tuple[Caller, Question, AskHuman]] = {}
+        self._standing: dict[str, _Asked] = {}
         self._background = Tasks()
 
     @tool("ask_human", "Ask a human", Scope.AGENTS, HumanAnswer, seconds=None)
@@ -112,87 +148,66 @@ class Asking:
         question = Question(
             event_id, room_id, tuple(params.options), place.thread_id, speaker, asked_at
         )
-        self._standing[event_id] = caller, question, params
+        asked = self._standing[event_id] = _Asked(caller, question, params)
         answer: Answer | None = None
         try:
             if look:
                 since = caller.intent.homeserver.clock.now() - asked_at / 1000
                 deadline = min(deadline, time.time() - since + params.timeout_seconds)
             async with telling(caller, params.timeout_seconds, "waiting for somebody's answer"):
-                answer = await self._wait(caller, question, deadline, look=look)
+                answer = await self._wait(asked, deadline, look=look)
         except BaseException as error:
             # What a turn has asked is closed when the turn is over, not with this process.
-            if not (caller.turn_id and isinstance(error, asyncio.CancelledError)):
-                self._give_up(event_id)
+            of_turn = caller.turn_id and isinstance(error, asyncio.CancelledError)
+            if not of_turn and self._standing.pop(event_id, None) is not None:
+                self._background.start(asked.close(None))
             raise
         if self._standing.pop(event_id, None) is not None:
-            await self._close(caller, question, params, answer)
+            await asked.close(answer)
         return _result(caller, question, answer, params.timeout_seconds)
 
-    async def _wait(
-        self, caller: Caller, question: Question, deadline: float, *, look: bool
-    ) -> Answer | None:
-        with self._questions.open(question) as future, self._reminding(caller, question):
-            if look and (answer := await self._answered_already(caller, question)) is not None:
+    async def _wait(self, asked: _Asked, deadline: float, *, look: bool) -> Answer | None:
+        question = asked.question
+        with self._questions.open(question) as future, self._reminding(asked):
+            if look and (answer := await self._answered_already(asked)) is not None:
                 return answer
-            await self._offer_options(caller, question)
+            await asked.offer_options()
             answer = await _within(future, deadline - time.time())
             if answer is None and self._questions.is_being_answered(question):
                 answer = await _within(future, _STORING)
             return answer
 
-    def _give_up(self, event_id: str) -> None:
-        """Nobody waits for the answer any more."""
-        if (standing := self._standing.pop(event_id, None)) is None:
-            return
-        self._begin(self._close(*standing, None))
-
-    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
-        self._background.start(work)
-
     @contextmanager
-    def _reminding(self, caller: Caller, question: Question) -> Generator[None]:
+    def _reminding(self, asked: _Asked) -> Generator[None]:
         """Meanwhile tell, once, whoever says something else that it waits for the answer."""
         reminded = False
 
         def see(event: Mapping[str, Any]) -> None:
             nonlocal reminded
-            if not reminded and self._questions.is_passed_over(question, event):
+            if not reminded and self._questions.is_passed_over(asked.question, event):
                 reminded = True
-                self._begin(self._remind(caller, question))
+                self._background.start(asked.remind())
 
-        with self._arrivals.listen(see):
+        with asked.caller.house.arrivals.listen(see):
             yield
-
-    async def _remind(self, caller: Caller, question: Question) -> None:
-        thread, txn = question.thread_id, caller.txn("ask_human", "reminder")
-        content = text_content(
-            _WAITING_OPTIONS if question.options else _WAITING,
-            marker={**marker_of(caller, "ask_human", txn), BESIDE: "notice"},
-            msgtype="m.notice",
-            relation=thread_relation(thread, question.event_id) if thread else None,
-        )
-        await self._say(question.room_id, caller, content, txn)
 
     async def close(self) -> None:
         """Wait a little until the questions are closed that nobody waits for."""
         if self._background:
             await asyncio.wait(self._background, timeout=_CLOSING)
-        for task in self._background:
-            task.cancel()
-        await asyncio.gather(*self._background, return_exceptions=True)
+        await self._background.cancel()
 
     async def ended(self, turn_id: str) -> None:
         """A turn is over: nobody waits any more for what it has asked."""
-        for event_id, (caller, question, params) in list(self._standing.items()):
-            if turn_id and caller.turn_id == turn_id:
+        for event_id, asked in list(self._standing.items()):
+            if turn_id and asked.caller.turn_id == turn_id:
                 del self._standing[event_id]
                 self._questions.withdraw(event_id)
-                await self._close(caller, question, params, None)
+                await asked.close(None)
 
     def _place(self, caller: Caller, params: AskHuman) -> Place:
         """Where to ask; its room as the caller names it."""
-        here, agent = caller.place, self._directory.get(caller.agent_id)
+        here, agent = caller.place, caller.house.directory.get(caller.agent_id)
         if here is not None and params.room_id in ("", here.room_id):
             return here._replace(thread_id=params.thread or here.thread_id)
         room = params.room_id or (agent.room_id if agent is not None else None)
@@ -216,50 +231,17 @@ class Asking:
         )
         return event_id, time.time() - started > _LATE
 
-    async def _offer_options(self, caller: Caller, question: Question) -> None:
-        """React with the numbers, so that a tap answers; the question stands without them too."""
-        for key in KEYS[: len(question.options)]:
-            try:
-                txn = caller.txn("ask_human", key)
-                await caller.intent.react(question.room_id, question.event_id, key, txn)
-            except (MatrixRequestError, HomeserverUnavailable) as error:
-                log.info("an option is not shown as a reaction", reason=str(error))
-                return
-
-    async def _answered_already(self, caller: Caller, question: Question) -> Answer | None:
+    async def _answered_already(self, asked: _Asked) -> Answer | None:
         """The first answer among the question's reactions and what was said since."""
-        reactions = await caller.intent.relations(
-            question.room_id, question.event_id, "m.annotation"
-        )
-        recent = await caller.intent.recent_events(question.room_id)
+        intent, question = asked.caller.intent, asked.question
+        room_id, event_id = question.room_id, question.event_id
+        reactions = await intent.relations(room_id, event_id, "m.annotation")
+        recent = await intent.recent_events(room_id)
         ids = [event.get("event_id") for event in recent]
-        since = ids.index(question.event_id) + 1 if question.event_id in ids else 0
-        events = [*reversed(reactions), *recent[since:]]
-        in_room = ({**event, "room_id": question.room_id} for event in events)
+        since = ids.index(event_id) + 1 if event_id in ids else 0
+        in_room = ({**event, "room_id": room_id} for event in [*reactions[::-1], *recent[since:]])
         answers = (self._questions.answer(question, event) for event in in_room)
         return next((answer for answer in answers if answer is not None), None)
-
-    async def _close(
-        self, caller: Caller, question: Question, params: AskHuman, answer: Answer | None
-    ) -> None:
-        """Say in the question that it is over; nothing depends on that."""
-        nobody = _OVER if caller.agent_id else _OVER_FOR_BOT
-        over = _answered(answer) if answer else nobody
-        txn = caller.txn("ask_human", "over", "answered" if answer else "not answered")
-        content = edit_content(
-            _text(params, over),
-            target_event_id=question.event_id,
-            marker=marker_of(caller, "ask_human", txn),
-        )
-        await self._say(question.room_id, caller, content, txn)
-
-    async def _say(
-        self, room_id: str, caller: Caller, content: Mapping[str, object], txn: str
-    ) -> None:
-        try:
-            await caller.intent.send(room_id, "m.room.message", content, txn, give_up_after=1.0)
-        except (MatrixRequestError, HomeserverUnavailable) as error:
-            log.info("not said of a question how it stands", reason=str(error))
 
 
 async def _within(future: asyncio.Future[Answer], seconds: float) -> Answer | None:
@@ -288,7 +270,7 @@ def _how(params: AskHuman) -> str:
 
 
 def _result(caller: Caller, question: Question, answer: Answer | None, seconds: float) -> Result:
-    where: dict[str, object] = {"room_id": question.room_id, "event_id": question.event_id}
+    where = {"room_id": question.room_id, "event_id": question.event_id}
     if answer is None:
         note = (_NOT_YET if caller.turn_id else _NOT_IN_TIME).format(seconds=seconds)
         return {**where, "answer": None, "note": note}

@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from typing import Annotated, Any, NamedTuple, NotRequired
 
 from pydantic import Field, StringConstraints
-from typing_extensions import TypedDict
 
 from letta_matrix.access.faults import Fault, ToolError
 from letta_matrix.access.principal import Scope
@@ -20,11 +19,11 @@ from letta_matrix.matrix.media import (
     NoMediaAddress,
     download,
 )
-from letta_matrix.toolbox.known_rooms import KnownRooms
-from letta_matrix.toolbox.naming import OptionalEvent, OptionalRoom, not_in, room_of
-from letta_matrix.toolbox.results import LIMIT, UNTRUSTED, cut, size
+from letta_matrix.toolbox.arguments import ROOM, OptionalEvent, OptionalRoom
+from letta_matrix.toolbox.naming import joined_room
+from letta_matrix.toolbox.results import LIMIT, UNTRUSTED, Untrusted, cut, size
 from letta_matrix.toolbox.tool import Caller, Params, Result, tool
-from letta_matrix.toolbox.writing import ROOM, existing
+from letta_matrix.toolbox.writing import existing
 
 MAX_BYTES = 1_000_000
 _PIECE = 10_000
@@ -50,11 +49,10 @@ class DownloadMedia(Params):
     max_bytes: int = Field(_PIECE, ge=4, le=MAX_BYTES, description="how much of it at once")
 
 
-class Media(TypedDict):
+class Media(Untrusted):
     """A file, or a piece of it from `offset` on: as text, or else in base64. `bytes` is the size
     of the whole file, `next` where its next piece begins."""
 
-    untrusted: str
     mxc: str
     name: NotRequired[str]
     media_type: NotRequired[str]
@@ -71,46 +69,42 @@ class _File(NamedTuple):
     about: dict[str, object]
 
 
-class Downloads:
-    """The tool."""
+@tool("matrix_download_media", "Download a file", Scope.READ, Media, read_only=True)
+async def download_media(caller: Caller, params: DownloadMedia) -> Result:
+    """Read a file or an image of a message, as text or base64, up to 1 MB."""
+    file = await _file(caller, params)
+    data = await fetched(caller, file.mxc, MAX_BYTES, "The file", Fault.REFUSED)
+    if params.offset > len(data):
+        raise ToolError(f"`offset` should be at most {len(data)}, the size of the file.")
+    return _told(file, data, params.offset, params.max_bytes)
 
-    def __init__(self, known: KnownRooms) -> None:
-        self._known = known
 
-    @tool("matrix_download_media", "Download a file", Scope.READ, Media, read_only=True)
-    async def download_media(self, caller: Caller, params: DownloadMedia) -> Result:
-        """Read a file or an image of a message, as text or base64, up to 1 MB."""
-        file = await self._file(caller, params)
-        intent = caller.intent
-        try:
-            data = await download(intent.homeserver, intent.user_id, file.mxc, MAX_BYTES)
-        except MediaFault as fault:
-            kind = _FAULTS.get(type(fault), Fault.REFUSED)
-            raise ToolError(f"The file could not be read: {fault}.", kind) from fault
-        if params.offset > len(data):
-            raise ToolError(f"`offset` should be at most {len(data)}, the size of the file.")
-        return _told(file, data, params.offset, params.max_bytes)
+async def _file(caller: Caller, params: DownloadMedia) -> _File:
+    named = bool(params.event_id), bool(params.room_id), not params.mxc
+    if len(set(named)) > 1:
+        raise ToolError("Give `room_id` and `event_id` of a message with a file, or `mxc`.")
+    if params.event_id:
+        async with joined_room(caller, params.room_id) as room_id:
+            return _File(*attached_to(await existing(caller, room_id, params.event_id)))
+    if not params.mxc.startswith("mxc://"):
+        raise ToolError("`mxc` should be an address that begins with mxc://.")
+    if caller.principal.rooms is not None:
+        text = "Your token is for some rooms: name the file by `room_id` and `event_id`."
+        raise ToolError(text, Fault.FORBIDDEN)
+    return _File(params.mxc, {})
 
-    async def _file(self, caller: Caller, params: DownloadMedia) -> _File:
-        if bool(params.mxc) == bool(params.event_id) or bool(params.event_id) != bool(
-            params.room_id
-        ):
-            raise ToolError("Give `room_id` and `event_id` of a message with a file, or `mxc`.")
-        if params.event_id:
-            return await self._attached(caller, params)
-        if not params.mxc.startswith("mxc://"):
-            raise ToolError("`mxc` should be an address that begins with mxc://.")
-        if caller.principal.rooms is not None:
-            text = "Your token is for some rooms: name the file by `room_id` and `event_id`."
-            raise ToolError(text, Fault.FORBIDDEN)
-        return _File(params.mxc, {})
 
-    async def _attached(self, caller: Caller, params: DownloadMedia) -> _File:
-        async with room_of(caller, params.room_id) as room_id:
-            if not await self._known.is_in(caller.intent, room_id):
-                raise not_in(caller, params.room_id)
-            event = await existing(caller, room_id, params.event_id)
-        return _File(*attached_to(event))
+async def fetched(
+    caller: Caller, mxc: str, most: int, what: str, refused: Fault, *, cut: bool = False
+) -> bytes:
+    """The bytes behind an address, only the first `most` with `cut`. Raises ToolError that calls
+    it `what`; `refused` is its kind where the homeserver says no."""
+    intent = caller.intent
+    try:
+        return await download(intent.homeserver, intent.user_id, mxc, most, cut=cut)
+    except MediaFault as fault:
+        kind = _FAULTS.get(type(fault), refused)
+        raise ToolError(f"{what} could not be read: {fault}.", kind) from fault
 
 
 def attached_to(event: Mapping[str, Any]) -> tuple[str, dict[str, object]]:

@@ -5,7 +5,6 @@ from functools import partial
 from typing import Any
 
 from pydantic import Field
-from typing_extensions import TypedDict
 
 from letta_matrix.access.faults import Fault, ToolError
 from letta_matrix.access.principal import Scope
@@ -13,19 +12,12 @@ from letta_matrix.common.json_fields import mapping
 from letta_matrix.matrix.content import edit_content
 from letta_matrix.matrix.events import Event
 from letta_matrix.matrix.formatting import clean_text
+from letta_matrix.toolbox.arguments import RoomWriteParams
 from letta_matrix.toolbox.naming import room_of
-from letta_matrix.toolbox.tool import (
-    Caller,
-    EventId,
-    Markdown,
-    Result,
-    RoomRef,
-    WriteParams,
-    tool,
-)
+from letta_matrix.toolbox.results import OfEvent
+from letta_matrix.toolbox.tool import Caller, EventId, Markdown, Result, tool
 from letta_matrix.toolbox.writing import (
     GIVE_UP_AFTER,
-    ROOM,
     existing,
     fitting,
     leave_alone,
@@ -37,29 +29,23 @@ from letta_matrix.toolbox.writing import (
 _TEXTS = ("m.text", "m.notice", "m.emote")
 
 
-class EditMessage(WriteParams):
-    room_id: RoomRef = Field(description=ROOM)
+class EditMessage(RoomWriteParams):
     event_id: EventId = Field(description="your message ($...)")
     message: Markdown = Field(description="what it shall say now, as Markdown")
 
 
-class Redact(WriteParams):
-    room_id: RoomRef = Field(description=ROOM)
+class Redact(RoomWriteParams):
     event_id: EventId = Field(description="what to remove ($...)")
     reason: str = Field("", max_length=500)
 
 
-class Edited(TypedDict):
+class Edited(OfEvent):
     """`event_id` is still the message's own; `edit_event_id` that of the change."""
 
-    room_id: str
-    event_id: str
     edit_event_id: str
 
 
-class Redacted(TypedDict):
-    room_id: str
-    event_id: str
+class Redacted(OfEvent):
     redaction_event_id: str
 
 

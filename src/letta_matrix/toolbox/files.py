@@ -14,9 +14,10 @@ from letta_matrix.common.audio_headers import audio_seconds, audio_type
 from letta_matrix.common.image_headers import Shape, image_shape
 from letta_matrix.matrix.content import MARKER, content_size, text_content
 from letta_matrix.matrix.splitting import CONTENT_LIMIT
-from letta_matrix.toolbox.tool import Caller, Result, RoomRef, WriteParams, tool
+from letta_matrix.toolbox.arguments import RoomWriteParams
+from letta_matrix.toolbox.tool import Caller, Result, tool
 from letta_matrix.toolbox.uploads import Attachment, Posted, file_of, post, safe_name
-from letta_matrix.toolbox.writing import ROOM, fitting, spoken
+from letta_matrix.toolbox.writing import fitting, spoken
 
 _MEDIA_TYPE = re.compile(r"[A-Za-z0-9][\w.+-]{0,99}/[A-Za-z0-9][\w.+-]{0,99}", re.ASCII)
 _IMAGES = {"image/png", "image/jpeg", "image/gif", "image/webp"}
@@ -43,8 +44,7 @@ _BASE64 = "its bytes in base64, at most 5 MB"
 _MXC = "instead: mxc://... of a file that is on Matrix"
 
 
-class UploadFile(WriteParams):
-    room_id: RoomRef = Field(description=ROOM)
+class UploadFile(RoomWriteParams):
     name: str = Field(min_length=1, max_length=1000, description="file name, such as notes.md")
     content: str = Field("", description="the file's text")
     content_base64: str = Field("", description="instead of content: the file's bytes in base64")
@@ -52,8 +52,7 @@ class UploadFile(WriteParams):
     media_type: str = Field("", description="such as text/markdown; default: by the name")
 
 
-class SendImage(WriteParams):
-    room_id: RoomRef = Field(description=ROOM)
+class SendImage(RoomWriteParams):
     content_base64: str = Field("", description=f"PNG, JPEG, GIF or WebP: {_BASE64}")
     mxc: str = Field("", max_length=600, description=_MXC)
     name: str = Field("image", min_length=1, max_length=1000, description="file name")
@@ -62,8 +61,7 @@ class SendImage(WriteParams):
     )
 
 
-class SendVoice(WriteParams):
-    room_id: RoomRef = Field(description=ROOM)
+class SendVoice(RoomWriteParams):
     content_base64: str = Field("", description=f"best Ogg Opus: {_BASE64}")
     mxc: str = Field("", max_length=600, description=_MXC)
     duration_seconds: float = Field(
@@ -91,10 +89,7 @@ async def upload_file(caller: Caller, params: UploadFile) -> Result:
     msgtype = _msgtype(media_type)
     shape = image_shape(file.data) if msgtype == "m.image" else None
     attachment = Attachment(file, name, media_type, _details(shape))
-
-    def make(url: str, marker: Mapping[str, object]) -> dict[str, object]:
-        return _content(msgtype, name, url, attachment, marker) | {"filename": name}
-
+    make = partial(_content, msgtype, name, attachment, {"filename": name})
     sent = await post(caller, params.room_id, "matrix_upload_file", attachment, make)
     return sent | _shown(shape)
 
@@ -107,18 +102,14 @@ async def send_image(caller: Caller, params: SendImage) -> Result:
     if shape is None:
         raise ToolError("That is no image: give a PNG, JPEG, GIF or WebP.")
     name = _named(params.name, shape.media_type)
-    said: dict[str, object] = {}
+    said: dict[str, object] = {"filename": name}
     if params.caption:
         caption = spoken(params.caption, "caption")
         make_said = partial(text_content, caption, marker={}, msgtype="m.image")
-        said = await fitting(caption, make_said, _LONG_CAPTION)
+        said |= await fitting(caption, make_said, _LONG_CAPTION)
     attachment = Attachment(file, name, shape.media_type, _details(shape))
-
-    def make(url: str, marker: Mapping[str, object]) -> dict[str, object]:
-        content = _content("m.image", name, url, attachment, marker) | {"filename": name}
-        return content | said | {MARKER: dict(marker)}
-
-    if content_size(make("", {})) > CONTENT_LIMIT:
+    make = partial(_content, "m.image", name, attachment, said)
+    if content_size({**make(""), MARKER: {}}) > CONTENT_LIMIT:
         raise ToolError(_LONG_CAPTION, Fault.TOO_LARGE)
     sent = await post(caller, params.room_id, "matrix_send_image", attachment, make)
     return sent | _shown(shape)
@@ -136,34 +127,23 @@ async def send_voice(caller: Caller, params: SendVoice) -> Result:
     seconds = params.duration_seconds or told
     if not seconds:
         raise ToolError("`duration_seconds` is missing: this file does not tell it.")
-    milliseconds = round(seconds * 1000)
-    name = _named(_VOICE, media_type)
-    attachment = Attachment(file, name, media_type, {"duration": milliseconds})
+    duration = {"duration": round(seconds * 1000)}
+    attachment = Attachment(file, _named(_VOICE, media_type), media_type, duration)
 
-    def make(url: str, marker: Mapping[str, object]) -> dict[str, object]:
-        size = {key: value for key, value in attachment.info.items() if key == "size"}
-        return _content("m.audio", _VOICE, url, attachment, marker) | {
-            _TEXT: _VOICE,
-            _FILE: {"url": url, "name": name, "mimetype": media_type, **size},
-            _AUDIO: {"duration": milliseconds},
-            _IS_VOICE: {},
-        }
+    def make(url: str) -> dict[str, object]:
+        told = {"url": url, "name": attachment.name, "mimetype": media_type, **attachment.size}
+        marks = {_TEXT: _VOICE, _FILE: told, _AUDIO: duration, _IS_VOICE: {}}
+        return _content("m.audio", _VOICE, attachment, marks, url)
 
     sent = await post(caller, params.room_id, "matrix_send_voice", attachment, make)
-    return {**sent, "duration_seconds": milliseconds / 1000}
+    return {**sent, "duration_seconds": duration["duration"] / 1000}
 
 
 def _content(
-    msgtype: str, body: str, url: str, attachment: Attachment, marker: Mapping[str, object]
+    msgtype: str, body: str, attachment: Attachment, more: Mapping[str, object], url: str
 ) -> dict[str, object]:
-    return {
-        "msgtype": msgtype,
-        "body": body,
-        "url": url,
-        "info": attachment.info,
-        "m.mentions": {},
-        MARKER: dict(marker),
-    }
+    content = {"msgtype": msgtype, "body": body, "url": url, "info": attachment.info}
+    return {**content, "m.mentions": {}, **more}
 
 
 def _details(shape: Shape | None) -> dict[str, int]:

@@ -3,11 +3,10 @@
 import asyncio
 from collections.abc import Awaitable, Sequence
 from functools import partial
-from typing import NotRequired, TypeVar
+from typing import Annotated, NotRequired, TypeVar
 
 from mautrix.errors import MatrixRequestError
 from pydantic import Field
-from typing_extensions import TypedDict
 
 from letta_matrix.access.faults import Fault, ToolError
 from letta_matrix.access.principal import Scope
@@ -15,57 +14,57 @@ from letta_matrix.common.json_fields import Json
 from letta_matrix.matrix.events import Event
 from letta_matrix.matrix.intent import Intent
 from letta_matrix.matrix.room_reading import Page
-from letta_matrix.store.agents import AgentDirectory
-from letta_matrix.toolbox.known_rooms import KnownRooms
+from letta_matrix.toolbox.arguments import RoomParams
 from letta_matrix.toolbox.naming import not_in, room_of
 from letta_matrix.toolbox.paging import collect
-from letta_matrix.toolbox.results import UNTRUSTED, fit_texts
+from letta_matrix.toolbox.results import UNTRUSTED, OfRoom, Untrusted, filled, fit_texts
 from letta_matrix.toolbox.timeline import FILTER, Message, as_edited, entry, is_message
-from letta_matrix.toolbox.tool import Caller, EventId, Params, Result, RoomRef, tool
-from letta_matrix.toolbox.writing import ROOM, existing
+from letta_matrix.toolbox.tool import Caller, EventId, Result, tool
+from letta_matrix.toolbox.writing import existing
 
 NOTE = "Long texts are cut; ask for fewer messages to read more of each."
 PLACE = 1000
 """Characters of a place in a room's history, as an earlier answer gave it."""
 
+Before = Annotated[
+    str,
+    Field(max_length=PLACE, description="`before` of an earlier answer, for older messages"),
+]
+
 T = TypeVar("T")
 
 
-class ReadRoom(Params):
-    room_id: RoomRef = Field(description=ROOM)
+class ReadRoom(RoomParams):
     limit: int = Field(10, ge=1, le=50, description="how many messages")
-    before: str = Field(
-        "", max_length=PLACE, description="`before` of an earlier answer, for older messages"
-    )
+    before: Before = ""
     after: str = Field(
         "", max_length=PLACE, description="`after` of an earlier answer, for what came since"
     )
 
 
-class GetContext(Params):
-    room_id: RoomRef = Field(description=ROOM)
+class GetContext(RoomParams):
     event_id: EventId = Field(description="the message ($...)")
     around: int = Field(5, ge=0, le=25, description="how many messages before it, and after it")
 
 
-class ReadThread(Params):
-    room_id: RoomRef = Field(description=ROOM)
+class ReadThread(RoomParams):
     event_id: EventId = Field(description="the thread's first message ($...), or any in it")
     limit: int = Field(20, ge=1, le=50, description="how many messages")
-    before: str = Field(
-        "", max_length=PLACE, description="`before` of an earlier answer, for older messages"
-    )
+    before: Before = ""
 
 
-class History(TypedDict):
-    """Messages, oldest first. `before` leads to older ones, `after` to those that come later."""
+class Read(OfRoom, Untrusted):
+    """Messages, oldest first. `before` leads to older ones."""
 
-    room_id: str
-    untrusted: str
     messages: list[Message]
     before: NotRequired[str]
-    after: NotRequired[str]
     note: NotRequired[str]
+
+
+class History(Read):
+    """`after` leads to messages that come later."""
+
+    after: NotRequired[str]
 
 
 class Context(History):
@@ -74,122 +73,110 @@ class Context(History):
     event_id: str
 
 
-class Thread(TypedDict):
-    """A thread's messages, oldest first; `root` is the message it hangs on."""
+class Thread(Read):
+    """A thread's messages; `root` is the message it hangs on."""
 
-    room_id: str
     thread: str
-    untrusted: str
     root: Message
-    messages: list[Message]
-    before: NotRequired[str]
-    note: NotRequired[str]
 
 
-class Histories:
-    """The tools; `directory` tells agents by their names."""
+@tool("matrix_read_room", "Read a room", Scope.READ, History, read_only=True)
+async def read_room(caller: Caller, params: ReadRoom) -> Result:
+    """Read the newest messages of a Matrix room you are in, oldest first."""
+    if params.before and params.after:
+        raise ToolError("Give `before` or `after`, not both.")
+    async with room_of(caller, params.room_id) as room_id:
+        way, place = ("f", params.after) if params.after else ("b", params.before)
+        fetch = partial(_page, caller.intent, room_id, way)
+        reading = collect(fetch, place, params.limit, way=way)
+        read = await _as_member(caller, params.room_id, room_id, reading)
+    if params.after:
+        return _told(caller, room_id, read.found, after=read.reached)
+    newest = "" if params.before else read.start
+    return _told(caller, room_id, read.found[::-1], before=read.end, after=newest)
 
-    def __init__(self, directory: AgentDirectory, known: KnownRooms) -> None:
-        self._directory = directory
-        self._known = known
 
-    @tool("matrix_read_room", "Read a room", Scope.READ, History, read_only=True)
-    async def read_room(self, caller: Caller, params: ReadRoom) -> Result:
-        """Read the newest messages of a Matrix room you are in, oldest first."""
-        if params.before and params.after:
-            raise ToolError("Give `before` or `after`, not both.")
-        async with room_of(caller, params.room_id) as room_id:
-            way, place = ("f", params.after) if params.after else ("b", params.before)
-            fetch = partial(_page, caller.intent, room_id, way)
-            reading = collect(fetch, place, params.limit, way=way)
-            read = await self._as_member(caller, params.room_id, room_id, reading)
-        if params.after:
-            return self._told(room_id, read.found, after=read.reached)
-        newest = "" if params.before else read.start
-        return self._told(room_id, read.found[::-1], before=read.end, after=newest)
+@tool("matrix_get_context", "Get a message in context", Scope.READ, Context, read_only=True)
+async def get_context(caller: Caller, params: GetContext) -> Result:
+    """Read a message of one of your rooms with what was said before and after it."""
+    async with room_of(caller, params.room_id) as room_id:
+        reading = _context(caller, room_id, params)
+        return await _as_member(caller, params.room_id, room_id, reading)
 
-    @tool("matrix_get_context", "Get a message in context", Scope.READ, Context, read_only=True)
-    async def get_context(self, caller: Caller, params: GetContext) -> Result:
-        """Read a message of one of your rooms with what was said before and after it."""
-        async with room_of(caller, params.room_id) as room_id:
-            reading = self._context(caller, room_id, params)
-            return await self._as_member(caller, params.room_id, room_id, reading)
 
-    @tool("matrix_read_thread", "Read a thread", Scope.READ, Thread, read_only=True)
-    async def read_thread(self, caller: Caller, params: ReadThread) -> Result:
-        """Read a thread of a Matrix room you are in: its root and newest messages."""
-        async with room_of(caller, params.room_id) as room_id:
-            reading = existing(caller, room_id, params.event_id)
-            root = await self._as_member(caller, params.room_id, room_id, reading)
-            if thread := Event(root).thread:
-                root = await existing(caller, room_id, thread)
-            root_id = str(root.get("event_id"))
+@tool("matrix_read_thread", "Read a thread", Scope.READ, Thread, read_only=True)
+async def read_thread(caller: Caller, params: ReadThread) -> Result:
+    """Read a thread of a Matrix room you are in: its root and newest messages."""
+    async with room_of(caller, params.room_id) as room_id:
+        reading = existing(caller, room_id, params.event_id)
+        root = await _as_member(caller, params.room_id, room_id, reading)
+        if thread := Event(root).thread:
+            root = await existing(caller, room_id, thread)
+        root_id = str(root.get("event_id"))
 
-            async def fetch(token: str, limit: int) -> Page:
-                return await caller.intent.thread(room_id, root_id, limit=limit, before=token)
+        async def fetch(token: str, limit: int) -> Page:
+            return await caller.intent.thread(room_id, root_id, limit=limit, before=token)
 
-            read = await collect(fetch, params.before, params.limit)
-        rest: dict[str, object] = {"room_id": room_id, "thread": root_id, **UNTRUSTED}
-        rest |= {"before": read.end} if read.end else {}
+        read = await collect(fetch, params.before, params.limit)
+    rest = {"room_id": room_id, "thread": root_id, **UNTRUSTED, **filled(before=read.end)}
 
-        def make(length: int) -> dict[str, object]:
-            first, *messages = self._entries([dict(root), *read.found[::-1]], length)
-            return {**rest, "root": first, "messages": messages}
+    def make(length: int) -> dict[str, object]:
+        first, *messages = entries(caller, [dict(root), *read.found[::-1]], length)
+        return {**rest, "root": first, "messages": messages}
 
-        return fit_texts(make, NOTE)
+    return fit_texts(make, NOTE)
 
-    async def _context(self, caller: Caller, room_id: str, params: GetContext) -> Result:
-        try:
-            told = await caller.intent.around(
-                room_id, params.event_id, limit=2 * params.around, filters=FILTER
-            )
-        except MatrixRequestError as error:
-            if error.http_status == 404:
-                raise _unknown(room_id, params.event_id) from error
-            raise
-        # The specification does not say that it is looked for in this room alone.
-        if told.event.get("room_id") != room_id:
-            raise _unknown(room_id, params.event_id)
-        older, newer = await asyncio.gather(
-            _more(caller.intent, room_id, "b", told.before, params.around),
-            _more(caller.intent, room_id, "f", told.after, params.around),
+
+def entries(caller: Caller, events: Sequence[Json], length: int) -> list[dict[str, object]]:
+    """Messages with at most `length` characters of each one's text."""
+    names = caller.house.agent_names()
+    return [entry(event, names, length) for event in events]
+
+
+async def _context(caller: Caller, room_id: str, params: GetContext) -> Result:
+    try:
+        told = await caller.intent.around(
+            room_id, params.event_id, limit=2 * params.around, filters=FILTER
         )
-        event = as_edited(told.event)
-        events = [*older[0][::-1], event, *newer[0]]
-        result = self._told(room_id, events, before=older[1], after=newer[1])
-        return {**result, "event_id": str(event.get("event_id"))}
-
-    async def _as_member(self, caller: Caller, ref: str, room_id: str, reading: Awaitable[T]) -> T:
-        """What `reading` gives: of a room one has left, or of one open to the world, the
-        homeserver tells it too."""
-        if self._known.was_in(caller.intent, room_id):
-            return await reading
-        inside, read = await asyncio.gather(
-            self._known.is_in(caller.intent, room_id), reading, return_exceptions=True
-        )
-        if inside is False:
-            raise not_in(caller, ref)
-        for outcome in (inside, read):
-            if isinstance(outcome, BaseException):
-                raise outcome
-        return read  # pyright: ignore[reportReturnType] - no exception, as was looked
-
-    def _told(
-        self, room_id: str, events: Sequence[Json], *, before: str = "", after: str = ""
-    ) -> dict[str, object]:
-        places = {"before": before, "after": after}
-        rest = {"room_id": room_id, **UNTRUSTED}
-        rest |= {way: place for way, place in places.items() if place}
-        return fit_texts(lambda length: {**rest, "messages": self._entries(events, length)}, NOTE)
-
-    def _entries(self, events: Sequence[Json], length: int) -> list[dict[str, object]]:
-        names = agent_names(self._directory)
-        return [entry(event, names, length) for event in events]
+    except MatrixRequestError as error:
+        if error.http_status == 404:
+            raise _unknown(room_id, params.event_id) from error
+        raise
+    # The specification does not say that it is looked for in this room alone.
+    if told.event.get("room_id") != room_id:
+        raise _unknown(room_id, params.event_id)
+    older, newer = await asyncio.gather(
+        _more(caller.intent, room_id, "b", told.before, params.around),
+        _more(caller.intent, room_id, "f", told.after, params.around),
+    )
+    event = as_edited(told.event)
+    events = [*older[0][::-1], event, *newer[0]]
+    result = _told(caller, room_id, events, before=older[1], after=newer[1])
+    return {**result, "event_id": str(event.get("event_id"))}
 
 
-def agent_names(directory: AgentDirectory) -> dict[str, str]:
-    """Agents' names by user id."""
-    return {agent.user_id: agent.name for agent in directory.all()}
+async def _as_member(caller: Caller, ref: str, room_id: str, reading: Awaitable[T]) -> T:
+    """What `reading` gives: of a room one has left, or of one open to the world, the homeserver
+    tells it too."""
+    intent, known = caller.intent, caller.house.known
+    if known.was_in(intent, room_id):
+        return await reading
+    inside, read = await asyncio.gather(
+        known.is_in(intent, room_id), reading, return_exceptions=True
+    )
+    if inside is False:
+        raise not_in(caller, ref)
+    for outcome in (inside, read):
+        if isinstance(outcome, BaseException):
+            raise outcome
+    return read  # pyright: ignore[reportReturnType] - no exception, as was looked
+
+
+def _told(
+    caller: Caller, room_id: str, events: Sequence[Json], *, before: str = "", after: str = ""
+) -> dict[str, object]:
+    rest = {"room_id": room_id, **UNTRUSTED, **filled(before=before, after=after)}
+    return fit_texts(lambda length: {**rest, "messages": entries(caller, events, length)}, NOTE)
 
 
 def _unknown(room_id: str, event_id: str) -> ToolError:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from letta_matrix.common import clock
+from letta_matrix.common.side_by_side import side_by_side
 from letta_matrix.matrix.arrivals import Arrivals
 from letta_matrix.matrix.intent import Intent
 
@@ -16,7 +17,6 @@ _MEMBER_FOR = 10.0
 
 _MOST = 5_000
 _SHOWN = 4
-_AT_ONCE = 8
 _ON_CARDS = ("m.room.name", "m.room.canonical_alias", "m.room.member")
 
 
@@ -67,15 +67,13 @@ class KnownRooms:
         noted.card = await _card(intent, room_id)
         return noted.card
 
-    async def titles(self, intent: Intent, room_ids: Iterable[str]) -> dict[str, str]:
+    async def cards(self, intent: Intent, room_ids: Iterable[str]) -> dict[str, Card]:
         """What rooms are called that `intent` is in, by room id."""
-        cards = await self._cards_of(intent, room_ids)
-        return {room_id: card.title(intent.user_id) for room_id, card in cards.items()}
 
-    async def names(self, intent: Intent, room_ids: Iterable[str]) -> dict[str, str]:
-        """The names of rooms that `intent` is in, by room id; "" where there is none."""
-        cards = await self._cards_of(intent, room_ids)
-        return {room_id: card.name for room_id, card in cards.items()}
+        async def card(room_id: str) -> tuple[str, Card]:
+            return room_id, await self.card(intent, room_id)
+
+        return dict(await side_by_side(card, room_ids))
 
     def was_in(self, intent: Intent, room_id: str) -> bool:
         """Whether it was in a room a few seconds ago. One that has left since sees on the
@@ -90,15 +88,6 @@ class KnownRooms:
         _forget_oldest(self._members)
         self._members[intent.user_id, room_id] = clock.now() + _MEMBER_FOR
         return True
-
-    async def _cards_of(self, intent: Intent, room_ids: Iterable[str]) -> dict[str, Card]:
-        gate = asyncio.Semaphore(_AT_ONCE)
-
-        async def card(room_id: str) -> tuple[str, Card]:
-            async with gate:
-                return room_id, await self.card(intent, room_id)
-
-        return dict(await asyncio.gather(*map(card, room_ids)))
 
     def _changed(self, event: Mapping[str, Any]) -> None:
         kind, room_id = event.get("type"), event.get("room_id")

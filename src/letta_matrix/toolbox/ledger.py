@@ -127,6 +127,10 @@ class Ledger:
         except Exception as error:
             log.error("a call failed", principal=entry.principal, tool=entry.tool, exc_info=error)
             _tell(told, ToolError(_BROKEN, Fault.FAILED))
+        except BaseException as error:
+            # The process ends, and whoever waits with it.
+            _tell(told, error)
+            raise
 
     def _door(self, entry: AuditEntry) -> asyncio.Lock | nullcontext[None]:
         """What calls of one transaction go through one by one."""
@@ -221,11 +225,11 @@ def _cancel(tasks: Iterable[asyncio.Task[None]]) -> None:
         task.cancel()
 
 
-def _tell(told: _Told, outcome: Result | Exception) -> None:
+def _tell(told: _Told, outcome: Result | BaseException) -> None:
     """Tell the caller, unless it is gone or knows already."""
     if told.done():
         return
-    if isinstance(outcome, Exception):
+    if isinstance(outcome, BaseException):
         told.set_exception(outcome)
     else:
         told.set_result(outcome)

@@ -3,36 +3,29 @@
 from typing import NotRequired
 
 from pydantic import Field
-from typing_extensions import TypedDict
 
 from letta_matrix.access.faults import Fault, ToolError
 from letta_matrix.access.principal import Scope
-from letta_matrix.toolbox.naming import OptionalEvent, not_in, room_of
-from letta_matrix.toolbox.tool import Caller, Result, RoomRef, WriteParams, tool
-from letta_matrix.toolbox.writing import ROOM, existing
+from letta_matrix.toolbox.arguments import OptionalEvent, RoomWriteParams
+from letta_matrix.toolbox.naming import not_in, room_of
+from letta_matrix.toolbox.results import OfEvent, OfRoom, filled
+from letta_matrix.toolbox.tool import Caller, Result, tool
+from letta_matrix.toolbox.writing import existing
 
 
-class SetTyping(WriteParams):
-    room_id: RoomRef = Field(description=ROOM)
+class SetTyping(RoomWriteParams):
     typing: bool = Field(True, description="false: stop")
     seconds: int = Field(30, ge=1, le=120, description="how long, unless stopped")
 
 
-class MarkRead(WriteParams):
-    room_id: RoomRef = Field(description=ROOM)
+class MarkRead(RoomWriteParams):
     event_id: OptionalEvent = Field("", description="last message read; default: the newest")
     private: bool = Field(False, description="show others no read receipt")
 
 
-class Typing(TypedDict):
-    room_id: str
+class Typing(OfRoom):
     typing: bool
     seconds: NotRequired[int]
-
-
-class MarkedRead(TypedDict):
-    room_id: str
-    event_id: str
 
 
 @tool("matrix_set_typing", "Show as typing", Scope.WRITE, Typing, idempotent=True)
@@ -41,10 +34,10 @@ async def set_typing(caller: Caller, params: SetTyping) -> Result:
     async with room_of(caller, params.room_id) as room_id:
         await caller.intent.typing(room_id, params.seconds * 1000 if params.typing else 0)
     shown = {"room_id": room_id, "typing": params.typing}
-    return shown | ({"seconds": params.seconds} if params.typing else {})
+    return shown | filled(seconds=params.typing and params.seconds)
 
 
-@tool("matrix_mark_read", "Mark as read", Scope.WRITE, MarkedRead, idempotent=True)
+@tool("matrix_mark_read", "Mark as read", Scope.WRITE, OfEvent, idempotent=True)
 async def mark_read(caller: Caller, params: MarkRead) -> Result:
     """Mark a room as read, up to a message or wholly."""
     async with room_of(caller, params.room_id) as room_id:

@@ -1,46 +1,18 @@
 """Which room a caller means, and what it may do there."""
 
-import asyncio
 import re
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from typing import Annotated
 
 from mautrix.errors import MatrixRequestError
-from pydantic import AfterValidator, StringConstraints
 
 from letta_matrix.access.faults import Fault, ToolError
+from letta_matrix.common.side_by_side import side_by_side
 from letta_matrix.matrix.intent import Intent
-from letta_matrix.toolbox.tool import Caller, clean
+from letta_matrix.toolbox.tool import Caller
 
-_AT_ONCE = 8
 _NAMED = 10
 _ROOM_ID = re.compile(r"![!-~]{1,254}")
-
-
-OptionalRoom = Annotated[
-    str, StringConstraints(strip_whitespace=True, max_length=255), AfterValidator(clean)
-]
-"""As `RoomRef`, or ""."""
-
-OptionalEvent = Annotated[
-    str,
-    StringConstraints(strip_whitespace=True, pattern=r"^(\$\S{1,254})?$"),
-    AfterValidator(clean),
-]
-"""As `EventId`, or ""."""
-
-OptionalUser = Annotated[
-    str,
-    StringConstraints(
-        strip_whitespace=True, pattern=r"^(@[^:\s]{1,250}:\S{1,250})?$", max_length=255
-    ),
-    AfterValidator(clean),
-]
-"""As `UserRef`, or ""."""
-
-Words = Annotated[str, StringConstraints(strip_whitespace=True), AfterValidator(clean)]
-"""Text of one or several lines, or ""."""
 
 
 @asynccontextmanager
@@ -48,10 +20,7 @@ async def room_of(caller: Caller, ref: str) -> AsyncGenerator[str]:
     """The id of the room that `ref` names. What the homeserver refuses inside because the
     caller is not in it, or because another room has replaced it, becomes a ToolError that says
     so."""
-    room_id = await find_room(caller, ref)
-    check_permitted(caller, ref, room_id)
-    if await caller.refuses(caller.intent, room_id):
-        raise not_in(caller, ref)
+    room_id = await permitted_room(caller, ref)
     try:
         yield room_id
     except MatrixRequestError as error:
@@ -60,7 +29,7 @@ async def room_of(caller: Caller, ref: str) -> AsyncGenerator[str]:
         if room_id not in await caller.intent.joined_rooms():
             raise not_in(caller, ref) from error
         if error.http_status == 403:
-            await check_living(caller.intent, ref, room_id)
+            await _check_living(caller.intent, ref, room_id)
         raise
 
 
@@ -68,17 +37,31 @@ async def room_of(caller: Caller, ref: str) -> AsyncGenerator[str]:
 async def living_room(caller: Caller, ref: str) -> AsyncGenerator[str]:
     """As `room_of`, for what makes no sense in a room that another one has replaced."""
     async with room_of(caller, ref) as room_id:
-        await check_living(caller.intent, ref, room_id)
+        await _check_living(caller.intent, ref, room_id)
         yield room_id
 
 
-def check_permitted(caller: Caller, ref: str, room_id: str) -> None:
-    """Raises ToolError for a room that the caller's token is not for."""
+@asynccontextmanager
+async def joined_room(caller: Caller, ref: str) -> AsyncGenerator[str]:
+    """As `room_of`, for what the homeserver would also tell of rooms the caller is not in."""
+    async with room_of(caller, ref) as room_id:
+        if not await caller.house.known.is_in(caller.intent, room_id):
+            raise not_in(caller, ref)
+        yield room_id
+
+
+async def permitted_room(caller: Caller, ref: str) -> str:
+    """The id of the room that `ref` names, in it or not. Raises ToolError for one that the
+    caller may not act in."""
+    room_id = await _find_room(caller, ref)
     if not caller.principal.may_act_in(room_id):
         raise ToolError(f"Your token is not for {ref}; it names its rooms.", Fault.FORBIDDEN)
+    if await caller.refuses(room_id):
+        raise not_in(caller, ref)
+    return room_id
 
 
-async def check_living(intent: Intent, ref: str, room_id: str) -> None:
+async def _check_living(intent: Intent, ref: str, room_id: str) -> None:
     """Raises ToolError that names the successor of a room that was upgraded."""
     if (successor := await successor_of(intent, room_id)) is not None:
         raise ToolError(replaced(ref, successor), Fault.CONFLICT)
@@ -107,8 +90,7 @@ def not_in(caller: Caller, ref: str) -> ToolError:
     return ToolError(text, Fault.FORBIDDEN)
 
 
-async def find_room(caller: Caller, ref: str) -> str:
-    """The id of the room that `ref` names, whether the caller may act there or not."""
+async def _find_room(caller: Caller, ref: str) -> str:
     if ref.startswith("!"):
         return ref
     if (before := caller.noted(ref)) is not None:
@@ -132,9 +114,11 @@ async def _by_alias(intent: Intent, alias: str) -> str:
 
 async def _by_name(caller: Caller, name: str) -> str:
     room_ids = await caller.rooms()
-    names = await caller.known.names(caller.intent, room_ids)
+    cards = await caller.house.known.cards(caller.intent, room_ids)
     # A room renamed a moment ago is not acted in by the name it had.
-    found = await _called(caller, name, [one for one in room_ids if names[one].strip() == name])
+    found = await _called(
+        caller, name, [one for one in room_ids if cards[one].name.strip() == name]
+    )
     found = found or await _called(caller, name, room_ids)
     if not found:
         raise ToolError(
@@ -150,13 +134,6 @@ async def _by_name(caller: Caller, name: str) -> str:
 
 
 async def _called(caller: Caller, name: str, room_ids: list[str]) -> list[str]:
-    """Those of the rooms that have this name, by the homeserver; a few are asked for at a
-    time."""
-    gate = asyncio.Semaphore(_AT_ONCE)
-
-    async def is_called(room_id: str) -> bool:
-        async with gate:
-            return (await caller.intent.room_name(room_id)).strip() == name
-
-    fit = await asyncio.gather(*map(is_called, room_ids))
-    return [room_id for room_id, fits in zip(room_ids, fit, strict=True) if fits]
+    """Those of the rooms that have this name, by the homeserver."""
+    names = await side_by_side(caller.intent.room_name, room_ids)
+    return [one for one, called in zip(room_ids, names, strict=True) if called.strip() == name]

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, NotRequired
+from typing import Annotated, Any, NamedTuple, NotRequired
 
 from pydantic import Field
 from typing_extensions import TypedDict
@@ -14,19 +14,11 @@ from letta_matrix.matrix.content import MARKER
 from letta_matrix.matrix.events import Event, RawEvent
 from letta_matrix.matrix.polls import KEYS, MOST_OPTIONS, POLL, STARTS, TEXT, first_of, text_of
 from letta_matrix.matrix.power_levels import creators, level_of, needed_for
+from letta_matrix.toolbox.arguments import RoomParams, RoomWriteParams
 from letta_matrix.toolbox.naming import room_of
-from letta_matrix.toolbox.results import UNTRUSTED, cut
-from letta_matrix.toolbox.tool import (
-    Caller,
-    EventId,
-    Line,
-    Params,
-    Result,
-    RoomRef,
-    WriteParams,
-    tool,
-)
-from letta_matrix.toolbox.writing import ROOM, existing, marker_of, send_once
+from letta_matrix.toolbox.results import UNTRUSTED, OfEvent, Untrusted, cut
+from letta_matrix.toolbox.tool import Caller, EventId, Line, Result, tool
+from letta_matrix.toolbox.writing import existing, marker_of, send_once
 
 _START, _RESPONSE, _END = f"{POLL}.start", f"{POLL}.response", f"{POLL}.end"
 _RESPONSES = (_RESPONSE, "m.poll.response")
@@ -39,8 +31,7 @@ _MOST_VOTES = 1_000
 _SHOWN = 400
 
 
-class CreatePoll(WriteParams):
-    room_id: RoomRef = Field(description=ROOM)
+class CreatePoll(RoomWriteParams):
     question: Line = Field(max_length=1_000)
     options: list[Annotated[Line, Field(max_length=300)]] = Field(
         min_length=2, max_length=MOST_OPTIONS
@@ -49,19 +40,12 @@ class CreatePoll(WriteParams):
     hidden: bool = Field(False, description="show results only once it is closed")
 
 
-class ClosePoll(WriteParams):
-    room_id: RoomRef = Field(description=ROOM)
+class ClosePoll(RoomWriteParams):
     event_id: EventId = Field(description="your poll ($...)")
 
 
-class ReadPoll(Params):
-    room_id: RoomRef = Field(description=ROOM)
+class ReadPoll(RoomParams):
     event_id: EventId = Field(description="the poll ($...)")
-
-
-class Started(TypedDict):
-    room_id: str
-    event_id: str
 
 
 class Option(TypedDict):
@@ -69,12 +53,9 @@ class Option(TypedDict):
     votes: int
 
 
-class Poll(TypedDict):
+class Poll(OfEvent, Untrusted):
     """How a poll stands; `note` is there if not all votes could be counted."""
 
-    room_id: str
-    event_id: str
-    untrusted: str
     question: str
     options: list[Option]
     voters: int
@@ -86,7 +67,7 @@ class Closed(Poll):
     end_event_id: str
 
 
-@tool("matrix_create_poll", "Create a poll", Scope.WRITE, Started)
+@tool("matrix_create_poll", "Create a poll", Scope.WRITE, OfEvent)
 async def create_poll(caller: Caller, params: CreatePoll) -> Result:
     """Put a question with options to the vote in a room."""
     if len(set(params.options)) < len(params.options):
@@ -102,24 +83,31 @@ async def create_poll(caller: Caller, params: CreatePoll) -> Result:
 async def close_poll(caller: Caller, params: ClosePoll) -> Result:
     """Close a poll of yours and tell its result."""
     async with room_of(caller, params.room_id) as room_id:
-        event, related, end = await _poll(caller, room_id, params.event_id)
-        if event.get("sender") != caller.user_id:
+        poll = await _poll(caller, room_id, params.event_id)
+        if poll.event.get("sender") != caller.user_id:
             raise ToolError(
                 f"{params.event_id} is not yours: only who made a poll can close it.",
                 Fault.FORBIDDEN,
             )
-        end_event_id = end["event_id"] if end else await _close(caller, room_id, params.event_id)
-    told = {"room_id": room_id, "event_id": params.event_id, "closed": True}
-    return {**_standing(event, related, end), **told, "end_event_id": str(end_event_id)}
+        ended = poll.end and poll.end["event_id"]
+        ended = ended or await _close(caller, room_id, params.event_id)
+    return {**_standing(room_id, params.event_id, poll), "closed": True, "end_event_id": str(ended)}
 
 
 @tool("matrix_read_poll", "Read a poll", Scope.READ, Poll, read_only=True)
 async def read_poll(caller: Caller, params: ReadPoll) -> Result:
     """Tell how many have voted for what in a poll."""
     async with room_of(caller, params.room_id) as room_id:
-        event, related, end = await _poll(caller, room_id, params.event_id)
-    told = {"room_id": room_id, "event_id": params.event_id}
-    return {**_standing(event, related, end), **told}
+        poll = await _poll(caller, room_id, params.event_id)
+    return _standing(room_id, params.event_id, poll)
+
+
+class _Poll(NamedTuple):
+    """A poll, what refers to it (votes), and the event that closed it."""
+
+    event: RawEvent
+    related: Sequence[RawEvent]
+    end: RawEvent | None
 
 
 def _start(params: CreatePoll) -> dict[str, object]:
@@ -139,15 +127,12 @@ def _start(params: CreatePoll) -> dict[str, object]:
     }
 
 
-async def _poll(
-    caller: Caller, room_id: str, event_id: str
-) -> tuple[RawEvent, Sequence[RawEvent], RawEvent | None]:
-    """A poll and what refers to it: votes; and the event that closed it."""
+async def _poll(caller: Caller, room_id: str, event_id: str) -> _Poll:
     event = await existing(caller, room_id, event_id)
     if event.get("type") not in STARTS or not first_of(event.get("content"), *KEYS):
         raise ToolError(f"{event_id} is no poll, or was removed.", Fault.NOT_FOUND)
     related = await caller.intent.relations(room_id, event_id, "m.reference", limit=_MOST_VOTES)
-    return event, related, await _end(caller, room_id, event, related)
+    return _Poll(event, related, await _end(caller, room_id, event, related))
 
 
 async def _close(caller: Caller, room_id: str, event_id: str) -> str:
@@ -161,24 +146,25 @@ async def _close(caller: Caller, room_id: str, event_id: str) -> str:
     return await send_once(caller, room_id, content, txn, _END)
 
 
-def _standing(
-    event: RawEvent, related: Sequence[RawEvent], end: RawEvent | None
-) -> dict[str, object]:
-    start = mapping(first_of(event.get("content"), *KEYS))
+def _standing(room_id: str, event_id: str, poll: _Poll) -> dict[str, object]:
+    start = mapping(first_of(poll.event.get("content"), *KEYS))
     options = {
         str(first_of(answer, "id", "m.id")): _text(answer)
         for answer in (items(start.get("answers")) or [])[:MOST_OPTIONS]
     }
-    votes = _votes(related, None if end is None else Event(end).sent_ms, start, options)
+    votes = _votes(poll, start, options)
     counted = Counter(option for chosen in votes for option in chosen)
     told: dict[str, object] = {
+        "room_id": room_id,
+        "event_id": event_id,
         **UNTRUSTED,
         "question": _text(start.get("question")),
         "options": [{"text": text, "votes": counted[key]} for key, text in options.items()],
         "voters": len(votes),
-        "closed": end is not None,
+        "closed": poll.end is not None,
     }
-    return told | ({"note": "Older votes are not counted."} if len(related) >= _MOST_VOTES else {})
+    is_cut = len(poll.related) >= _MOST_VOTES
+    return told | ({"note": "Older votes are not counted."} if is_cut else {})
 
 
 async def _end(
@@ -193,26 +179,18 @@ async def _end(
         least, above = needed_for(levels)["redact"], creators(create)
         senders = {str(one.get("sender")) for one in ends}
         may |= {who for who in senders if who in above or level_of(levels, who) >= least}
-    return min(
-        (one for one in ends if one.get("sender") in may),
-        key=_sent_ms,
-        default=None,
-    )
+    return min((one for one in ends if one.get("sender") in may), key=_sent_ms, default=None)
 
 
-def _votes(
-    related: Sequence[RawEvent],
-    end: int | None,
-    start: Mapping[str, Any],
-    options: Mapping[str, str],
-) -> list[list[str]]:
+def _votes(poll: _Poll, start: Mapping[str, Any], options: Mapping[str, str]) -> list[list[str]]:
     """What each voter chose: their latest vote before the end counts. One for what is no option
     is for nothing."""
-    given = start.get("max_selections")
+    given, end = start.get("max_selections"), poll.end
     most = given if isinstance(given, int) and given > 0 else 1
     latest: dict[str, list[str]] = {}
-    for event in sorted(related, key=_sent_ms):
-        if event.get("type") not in _RESPONSES or (end is not None and Event(event).sent_ms > end):
+    for event in sorted(poll.related, key=_sent_ms):
+        is_late = end is not None and _sent_ms(event) > _sent_ms(end)
+        if event.get("type") not in _RESPONSES or is_late:
             continue
         chosen = _chosen(mapping(event.get("content")))
         is_spoilt = any(one not in options for one in chosen)

@@ -6,7 +6,7 @@ from typing import Any
 
 from letta_matrix.access.faults import Fault, ToolError
 from letta_matrix.common.json_fields import mapping
-from letta_matrix.matrix.power_levels import creators
+from letta_matrix.matrix.power_levels import creators, level_of, needed_for
 
 HIGHEST = 2**53 - 1
 """The largest integer in an event (spec appendices: Canonical JSON)."""
@@ -28,13 +28,11 @@ class Powers:
                 Fault.CONFLICT,
             )
         self._content = content
-        self._users: Mapping[str, int] = mapping(content.get("users"))
-        self._default = int(content.get("users_default", 0))
         self._creators = creators(create)
 
     def of(self, user_id: str) -> float:
         """A user's level, infinite for those above all levels."""
-        return math.inf if user_id in self._creators else self._users.get(user_id, self._default)
+        return math.inf if user_id in self._creators else level_of(self._content, user_id)
 
     def changed(self, actor: str, user_id: str, level: int) -> tuple[int, dict[str, object]]:
         """A user's level till now, and the content that gives it another one in the name of
@@ -48,10 +46,11 @@ class Powers:
                 Fault.CONFLICT,
             )
         self._check_may(actor, user_id, level)
-        users = {**self._users, user_id: level}
-        if level == self._default:
+        users, default = {**mapping(self._content.get("users"))}, level_of(self._content, "")
+        users[user_id] = level
+        if level == default:
             del users[user_id]
-        if not self._creators and max((*users.values(), self._default)) < self._needed:
+        if not self._creators and max((default, *users.values())) < self._needed:
             raise ToolError(
                 "Then nobody could change power levels any more; give somebody else that power "
                 "first.",
@@ -62,8 +61,8 @@ class Powers:
     @property
     def _needed(self) -> int:
         """The level that changes levels."""
-        state_default = self._content.get("state_default", 50)
-        return int(mapping(self._content.get("events")).get(_POWER_LEVELS, state_default))
+        default = needed_for(self._content)["state_default"]
+        return int(mapping(self._content.get("events")).get(_POWER_LEVELS, default))
 
     def _check_may(self, actor: str, user_id: str, level: int) -> None:
         own = self.of(actor)

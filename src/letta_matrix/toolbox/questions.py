@@ -94,10 +94,8 @@ class Questions:
     def answer(self, question: Question, event: Mapping[str, Any]) -> Answer | None:
         """The event as an answer to a question, None if it is none or its sender may not give
         one."""
-        sender = event.get("sender")
-        if not isinstance(sender, str) or not self._may_answer(sender):
-            return None
-        if event.get("room_id") != question.room_id or Event(event).sent_ms < question.asked_at:
+        sender = _sent_since(question, event)
+        if not sender or not self._may_answer(sender):
             return None
         if _target(event) == question.event_id:
             is_reaction = event.get("type") == "m.reaction"
@@ -110,10 +108,8 @@ class Questions:
     def is_passed_over(self, question: Question, event: Mapping[str, Any]) -> bool:
         """Whether somebody whose words could answer a question says something else there, which
         waits for the question to end."""
-        sender = event.get("sender")
-        if not isinstance(sender, str) or sender != question.speaker:
-            return False
-        if event.get("room_id") != question.room_id or Event(event).sent_ms < question.asked_at:
+        sender = _sent_since(question, event)
+        if not sender or sender != question.speaker:
             return False
         return _said_in(event) == question.thread_id and self.answer(question, event) is None
 
@@ -139,6 +135,13 @@ class Questions:
     def _may_answer(self, sender: str) -> bool:
         is_person = not is_ours(sender, self._config.bot_user_id)
         return is_person and self._config.role_of(sender) != "block"
+
+
+def _sent_since(question: Question, event: Mapping[str, Any]) -> str:
+    """Who sent an event where a question was asked, after that; "" for anything else."""
+    is_there = event.get("room_id") == question.room_id
+    is_new = is_there and Event(event).sent_ms >= question.asked_at
+    return string_of(dict(event), "sender") if is_new else ""
 
 
 def _target(event: Mapping[str, Any]) -> str:

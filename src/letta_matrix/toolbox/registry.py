@@ -28,28 +28,16 @@ from letta_matrix.store.database import StoreUnavailable
 from letta_matrix.store.outbox import Outbox
 from letta_matrix.store.rooms import Rooms
 from letta_matrix.store.turns import Turn, TurnStatus, TurnStore
-from letta_matrix.toolbox import editing, files, markers, polls, spaces, writing
-from letta_matrix.toolbox.agent_tools import AgentTools
-from letta_matrix.toolbox.arguments import parse
 from letta_matrix.toolbox.asking import Asking
-from letta_matrix.toolbox.downloads import Downloads
-from letta_matrix.toolbox.guests import Guests
-from letta_matrix.toolbox.history import Histories
-from letta_matrix.toolbox.known_rooms import KnownRooms
+from letta_matrix.toolbox.catalogue import every_tool
+from letta_matrix.toolbox.house import House
 from letta_matrix.toolbox.ledger import Ledger, Mirror
-from letta_matrix.toolbox.membership import Entered, Membership, nobody_hears
-from letta_matrix.toolbox.messaging import Messaging
+from letta_matrix.toolbox.membership import Entered, nobody_hears
 from letta_matrix.toolbox.notes import Notes
 from letta_matrix.toolbox.others import OTHERS, called_by, others_tool
 from letta_matrix.toolbox.outcome import NO_DATABASE, outcome_of
-from letta_matrix.toolbox.profiles import Profiles
 from letta_matrix.toolbox.questions import Questions
-from letta_matrix.toolbox.reading import Reading
 from letta_matrix.toolbox.results import bounded, compact
-from letta_matrix.toolbox.room_info import RoomInfos
-from letta_matrix.toolbox.room_making import RoomMaking
-from letta_matrix.toolbox.room_settings import RoomSettingTools
-from letta_matrix.toolbox.searching import Searching
 from letta_matrix.toolbox.tool import (
     Caller,
     Params,
@@ -58,12 +46,8 @@ from letta_matrix.toolbox.tool import (
     Tool,
     WriteParams,
     no_progress,
-    tools_in,
 )
 from letta_matrix.toolbox.toolsets import Toolset, shown
-from letta_matrix.toolbox.unread import Unreads
-from letta_matrix.toolbox.visits import Visits
-from letta_matrix.toolbox.waiting import Waiting
 
 log = structlog.get_logger()
 
@@ -72,8 +56,9 @@ class Toolbox:
     """Runs calls of tools. Whoever calls acts as one Matrix user and as nobody else.
 
     `questions` must see every event that people send: what answers an open question is no
-    prompt. `arrivals` must be told of every event that is stored. `on_entered` hears of who of us
-    comes into a room by a tool, `mirror` of calls that ended.
+    prompt. `arrivals` must be told of every event that is stored. `operations` are offered by
+    doors of their own, `further` are tools beside those of this package. `on_entered` hears of who
+    of us comes into a room by a tool, `mirror` of calls that ended.
     """
 
     def __init__(
@@ -87,44 +72,25 @@ class Toolbox:
         outbox: Outbox,
         audit: AuditStore,
         operations: Iterable[Tool[Any]] = (),
+        further: Iterable[Tool[Any]] = (),
+        arrivals: Arrivals | None = None,
         on_entered: Entered = nobody_hears,
         mirror: Mirror = lambda _: None,
     ) -> None:
-        self._config = config
-        self._homeserver = homeserver
-        self._directory = directory
+        self.arrivals = arrivals or Arrivals()
+        self._house = House(
+            config, homeserver, directory, rooms, turns, outbox, self.arrivals, on_entered
+        )
         self._conversations = conversations
-        self._turns = turns
         self._audit = audit
         self._limit = RateLimit(config.conversations.tool_calls_per_minute)
         self._waiting: Counter[tuple[str, str]] = Counter()
-        self._visits = Visits(directory, rooms, turns)
-        self.arrivals = Arrivals()
-        self._known = KnownRooms(self.arrivals)
+        self.membership = self._house.membership
         self.questions = Questions(config)
         self.ledger = Ledger(audit, mirror)
-        self._asking = Asking(directory, self.questions, self.arrivals)
-        self.membership = Membership(config, homeserver, directory, rooms, on_entered)
-        owners: list[object] = [
-            *(writing, editing, markers, files, polls),
-            Histories(directory, self._known),
-            Searching(directory, self._known),
-            Unreads(directory, self._known),
-            Reading(directory, self._known),
-            RoomInfos(self._known),
-            Profiles(directory),
-            Downloads(self._known),
-            Guests(self.membership),
-            RoomMaking(self.membership),
-            RoomSettingTools(self.membership),
-            spaces,
-            AgentTools(directory, rooms),
-            Messaging(config, directory, rooms, turns, outbox, self._visits),
-            self._asking,
-            Waiting(directory, self.arrivals),
-        ]
-        tools = [tool for owner in owners for tool in tools_in(owner)]
-        self.tools: Mapping[str, Tool[Any]] = {tool.name: tool for tool in tools}
+        self._asking = Asking(self.questions)
+        more = {one.name: one for one in further}
+        self.tools: Mapping[str, Tool[Any]] = every_tool(self._asking) | more
         self.operations = {one.name: one for one in operations}
         self.others: Tool[Any] = others_tool(self.tools_for)
 
@@ -140,7 +106,7 @@ class Toolbox:
 
     def specs(self) -> list[ToolSpec]:
         """The tools as a runtime offers them to its agents."""
-        toolset = Toolset(self._config.conversations.toolset)
+        toolset = Toolset(self._house.config.conversations.toolset)
         tools = self.shown_to(self._agents_principal(""), toolset)
         return [ToolSpec(tool.name, tool.description, tool.offered) for tool in tools]
 
@@ -176,7 +142,7 @@ class Toolbox:
         """Run a tool for whoever came through a door (`mcp`, `api`). Raises ToolError alone."""
         tool, params = self._parsed(principal, *called_by(name, arguments))
         caller = replace(self.caller(principal), progress=progress)
-        return await self._run(caller, tool, params, _given(params), door)
+        return await self._run(caller, tool, params, door)
 
     async def do(
         self,
@@ -192,19 +158,19 @@ class Toolbox:
         `transaction_id` where it changes something; `turn` is the one in which a person asks for
         it. Raises ToolError alone."""
         operation = self.operations[name]
-        _check_permits(principal, operation)
+        if turn is None or not operation.people:
+            _check_permits(principal, operation)
         if transaction_id and issubclass(operation.params, WriteParams):
             arguments = {**arguments, "transaction_id": transaction_id}
-        params = parse(operation, arguments)
+        params = operation.parse(arguments)
         caller = self.caller(principal)
         if turn is not None:
             caller = replace(caller, turn_id=turn.turn_id, place=turn.place, speaker=turn.sender)
-        return await self._run(caller, operation, params, _given(params), door)
+        return await self._run(caller, operation, params, door)
 
     def caller(self, principal: Principal) -> Caller:
         """Whoever came through a door, for what a door does itself. Raises ToolError."""
-        intent = self._intent(principal)
-        return Caller(principal, intent, uuid.uuid4().hex, self._visits.refuses, self._known)
+        return Caller(principal, self._intent(principal), uuid.uuid4().hex, self._house)
 
     async def _handle(self, runtime: str, call: ToolCall) -> ToolResult:
         try:
@@ -232,31 +198,32 @@ class Toolbox:
         except StoreUnavailable as error:
             raise ToolError(NO_DATABASE, Fault.UNAVAILABLE) from error
         with self._counted(caller) if tool.seconds is None else nullcontext():
-            return await self._run(caller, tool, params, call.request_id, "agent")
+            return await self._run(caller, tool, params, "agent", call.request_id)
 
     def _parsed(
         self, principal: Principal, name: str, arguments: Mapping[str, object]
     ) -> tuple[Tool[Any], Params]:
         if name == OTHERS:
-            return self.others, parse(self.others, arguments)
+            return self.others, self.others.parse(arguments)
         tool = self.tools.get(name)
         if tool is None:
             known = ", ".join(one.name for one in self.tools_for(principal))
             raise ToolError(f"There is no tool {name!r}, only: {known}.", Fault.UNKNOWN_TOOL)
         _check_permits(principal, tool)
-        return tool, parse(tool, arguments)
+        return tool, tool.parse(arguments)
 
     async def _run(
-        self, caller: Caller, tool: Tool[Any], params: Params, transaction_id: str, door: str
+        self, caller: Caller, tool: Tool[Any], params: Params, door: str, request_id: str = ""
     ) -> Result:
         if tool.read_only or tool is self.others:
             return await outcome_of(caller, tool, params)
+        transaction_id = request_id or getattr(params, "transaction_id", "")
         arguments = params.model_dump(exclude={"transaction_id"})
         entry = AuditEntry(
             principal=caller.principal.key,
             user_id=caller.user_id,
             door=door,
-            tool=tool.name,
+            tool=tool.noted_as or tool.name,
             fingerprint=fingerprint(arguments),
             at=time.time(),
             transaction_id=transaction_id or None,
@@ -275,7 +242,7 @@ class Toolbox:
             raise ToolError(NO_DATABASE, Fault.UNAVAILABLE) from error
 
     def _agent(self, runtime: str, call: ToolCall) -> Agent:
-        agent = self._directory.get(call.agent_id)
+        agent = self._house.directory.get(call.agent_id)
         if agent is not None and agent.runtime != runtime:
             log.warning("a runtime calls for another's agent", runtime=runtime, agent=call.agent_id)
             agent = None
@@ -287,20 +254,20 @@ class Toolbox:
 
     def _intent(self, principal: Principal) -> Intent:
         if principal.person:
-            theirs = self._homeserver.with_token(principal.access_token)
+            theirs = self._house.homeserver.with_token(principal.access_token)
             return theirs.acting_as(principal.person)
         if not principal.agent_id:
-            return self._homeserver.acting_as(self._config.bot_user_id)
-        agent = self._directory.get(principal.agent_id)
+            return self._house.homeserver.acting_as(self._house.config.bot_user_id)
+        agent = self._house.directory.get(principal.agent_id)
         if agent is None or agent.status is not AgentStatus.ACTIVE:
             raise ToolError(
                 f"The agent {principal.agent_id}, as which you act, does not exist (any more).",
                 Fault.FORBIDDEN,
             )
-        return self._homeserver.acting_as(agent.user_id)
+        return self._house.homeserver.acting_as(agent.user_id)
 
     def _agents_principal(self, agent_id: str) -> Principal:
-        settings = self._config.conversations
+        settings = self._house.config.conversations
         return Principal(
             f"agent:{agent_id}",
             agent_id,
@@ -321,16 +288,9 @@ class Toolbox:
 
     async def _agents_caller(self, principal: Principal, call: ToolCall) -> Caller:
         place = await self._conversations.place_of(principal.agent_id, call.conversation_id)
-        turn = await self._turns.open_at(place) if place is not None else None
-        caller = Caller(
-            principal,
-            self._intent(principal),
-            call.request_id,
-            self._visits.refuses,
-            self._known,
-            call.conversation_id,
-            place,
-        )
+        turn = await self._house.turns.open_at(place) if place is not None else None
+        intent, conversation_id = self._intent(principal), call.conversation_id
+        caller = Caller(principal, intent, call.request_id, self._house, conversation_id, place)
         if turn is None:
             return caller
         caller = replace(caller, hops=turn.hops)
@@ -349,7 +309,3 @@ def _check_permits(principal: Principal, tool: Tool[Any]) -> None:
         needed = f"the scope {tool.scope!s}"
         needed += "" if principal.destructive or not tool.destructive else " and more trust"
         raise ToolError(f"{tool.name} is not for you: it needs {needed}.", Fault.FORBIDDEN)
-
-
-def _given(params: Params) -> str:
-    return params.transaction_id if isinstance(params, WriteParams) else ""

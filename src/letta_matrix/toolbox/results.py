@@ -2,9 +2,9 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from typing import TypeVar
+from typing import NotRequired, TypeVar
 
-from letta_matrix.toolbox.tool import Result
+from typing_extensions import TypedDict
 
 LIMIT = 16_000
 """Bytes of a result."""
@@ -19,7 +19,37 @@ _TOO_LONG = "… (cut: too long. Ask for less at once.)"
 T = TypeVar("T")
 
 
-def compact(result: Result) -> str:
+class OfRoom(TypedDict):
+    """Which room a result is about."""
+
+    room_id: str
+
+
+class OfEvent(OfRoom):
+    """Which event a result is about."""
+
+    event_id: str
+
+
+class Untrusted(TypedDict):
+    """A result with what others wrote."""
+
+    untrusted: str
+
+
+class Page(Untrusted):
+    """A part of a list of what others wrote; `next` tells that more follow."""
+
+    next: NotRequired[int]
+    note: NotRequired[str]
+
+
+def filled(**fields: object) -> dict[str, object]:
+    """What there is of these: without None, "", False and empty lists."""
+    return {name: one for name, one in fields.items() if one or type(one) in (int, float)}
+
+
+def compact(result: Mapping[str, object]) -> str:
     """The result as JSON of at most LIMIT bytes; broken surrogates are replaced."""
     data = _encoded(result)
     if len(data) <= LIMIT:

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Annotated, Any, NotRequired
 
 from mautrix.errors import MNotFound
@@ -21,11 +21,10 @@ from letta_matrix.matrix.power_levels import (
     needed_for,
     needed_to_send,
 )
-from letta_matrix.toolbox.known_rooms import KnownRooms
-from letta_matrix.toolbox.naming import not_in, room_of
-from letta_matrix.toolbox.results import LIMIT, UNTRUSTED, cut, size
-from letta_matrix.toolbox.tool import Caller, Params, Result, RoomRef, tool
-from letta_matrix.toolbox.writing import ROOM
+from letta_matrix.toolbox.arguments import RoomParams
+from letta_matrix.toolbox.naming import joined_room
+from letta_matrix.toolbox.results import LIMIT, UNTRUSTED, OfRoom, Untrusted, cut, filled, size
+from letta_matrix.toolbox.tool import Caller, Result, tool
 
 _TEXT = 1_000
 _ID = 255
@@ -38,12 +37,7 @@ Contents = Mapping[tuple[str, str], Mapping[str, Any]]
 """Contents of state events by type and state key."""
 
 
-class GetRoom(Params):
-    room_id: RoomRef = Field(description=ROOM)
-
-
-class GetState(Params):
-    room_id: RoomRef = Field(description=ROOM)
+class GetState(RoomParams):
     event_type: Annotated[str, StringConstraints(pattern=r"^[\x21-\x7e]{1,255}$")] = Field(
         description="such as m.room.topic"
     )
@@ -63,11 +57,9 @@ class Power(TypedDict):
     needed: dict[str, int]
 
 
-class RoomInfo(TypedDict):
+class RoomInfo(OfRoom, Untrusted):
     """What a room is. `replaced_by` is the room that one goes on in after an upgrade."""
 
-    room_id: str
-    untrusted: str
     name: str
     topic: NotRequired[str]
     alias: NotRequired[str]
@@ -85,63 +77,52 @@ class RoomInfo(TypedDict):
     note: NotRequired[str]
 
 
-class State(TypedDict):
+class State(OfRoom, Untrusted):
     """A state event's content; `cut_content` is the beginning of its JSON where it is too
     large."""
 
-    room_id: str
     event_type: str
     state_key: str
-    untrusted: str
     content: NotRequired[dict[str, Any]]
     cut_content: NotRequired[str]
 
 
-class RoomInfos:
-    """The tools."""
+@tool("matrix_get_room", "Get a room", Scope.READ, RoomInfo, read_only=True)
+async def get_room(caller: Caller, params: RoomParams) -> Result:
+    """Tell about a Matrix room you are in: names, rules, power, what replaced it."""
+    intent = caller.intent
+    async with joined_room(caller, params.room_id) as room_id:
+        state, joined, card = await asyncio.gather(
+            _state(intent, room_id),
+            intent.joined_members(room_id),
+            caller.house.known.card(intent, room_id),
+        )
+    return {
+        "room_id": room_id,
+        **UNTRUSTED,
+        "name": cut(card.title(caller.user_id), _ID),
+        **_looks(state),
+        **_rules(state),
+        "joined": len(joined),
+        "power": power(state, caller.user_id),
+        **_relatives(state),
+    }
 
-    def __init__(self, known: KnownRooms) -> None:
-        self._known = known
 
-    @tool("matrix_get_room", "Get a room", Scope.READ, RoomInfo, read_only=True)
-    async def get_room(self, caller: Caller, params: GetRoom) -> Result:
-        """Tell about a Matrix room you are in: names, rules, power, what replaced it."""
-        async with room_of(caller, params.room_id) as room_id:
-            if not await self._known.is_in(caller.intent, room_id):
-                raise not_in(caller, params.room_id)
-            state, joined, card = await asyncio.gather(
-                _state(caller.intent, room_id),
-                caller.intent.joined_members(room_id),
-                self._known.card(caller.intent, room_id),
-            )
-        title = cut(card.title(caller.user_id), _ID)
-        return {
-            "room_id": room_id,
-            **UNTRUSTED,
-            "name": title,
-            **_looks(state),
-            **_rules(state),
-            "joined": len(joined),
-            "power": power(state, caller.user_id),
-            **_relatives(state),
-        }
-
-    @tool("matrix_get_state", "Get room state", Scope.READ, State, read_only=True)
-    async def get_state(self, caller: Caller, params: GetState) -> Result:
-        """Get the content of a state event of a Matrix room you are in."""
-        kind, key = params.event_type, params.state_key
-        async with room_of(caller, params.room_id) as room_id:
-            if not await self._known.is_in(caller.intent, room_id):
-                raise not_in(caller, params.room_id)
-            content = await _content(caller.intent, room_id, kind, key)
-        if content is None:
-            named = f"{kind} with the state key {key!r}" if key else kind
-            raise ToolError(f"{room_id} has no {named}.", Fault.NOT_FOUND)
-        told = {"room_id": room_id, "event_type": kind, "state_key": key, **UNTRUSTED}
-        result: dict[str, object] = {**told, "content": content}
-        if size(result) <= LIMIT:
-            return result
-        return {**told, "cut_content": cut(json.dumps(content), LIMIT // 3)}
+@tool("matrix_get_state", "Get room state", Scope.READ, State, read_only=True)
+async def get_state(caller: Caller, params: GetState) -> Result:
+    """Get the content of a state event of a Matrix room you are in."""
+    kind, key = params.event_type, params.state_key
+    async with joined_room(caller, params.room_id) as room_id:
+        content = await _content(caller.intent, room_id, kind, key)
+    if content is None:
+        named = f"{kind} with the state key {key!r}" if key else kind
+        raise ToolError(f"{room_id} has no {named}.", Fault.NOT_FOUND)
+    told = {"room_id": room_id, "event_type": kind, "state_key": key, **UNTRUSTED}
+    result: dict[str, object] = {**told, "content": content}
+    if size(result) <= LIMIT:
+        return result
+    return {**told, "cut_content": cut(json.dumps(content), LIMIT // 3)}
 
 
 def power(state: Contents, own_id: str) -> dict[str, object]:
@@ -191,21 +172,17 @@ async def _state(intent: Intent, room_id: str) -> Contents:
 
 def _looks(state: Contents) -> dict[str, object]:
     """Texts that people chose."""
-    shown: dict[str, object] = {}
     kinds = {"topic": "topic", "canonical_alias": "alias", "avatar": "url"}
-    for kind, field in kinds.items():
-        value = state.get((f"m.room.{kind}", ""), {}).get(field)
-        if isinstance(value, str) and value:
-            name = "alias" if kind == "canonical_alias" else kind
-            shown[name] = cut(clean_text(value), _TEXT)
-    return shown
+    found = {kind: state.get((f"m.room.{kind}", ""), {}).get(key) for kind, key in kinds.items()}
+    texts = {kind: text for kind, text in found.items() if isinstance(text, str) and text}
+    return {kind.removeprefix("canonical_"): cut(clean_text(texts[kind]), _TEXT) for kind in texts}
 
 
 def _rules(state: Contents) -> dict[str, object]:
     create = state.get(("m.room.create", ""), {})
     kind = create.get("type")
-    rules: dict[str, object] = {"type": cut(kind, _ID)} if isinstance(kind, str) else {}
-    return rules | {
+    return {
+        **({"type": cut(kind, _ID)} if isinstance(kind, str) else {}),
         "version": cut(str(create.get("room_version") or "1"), _ID),
         "encrypted": ("m.room.encryption", "") in state,
         "join_rule": _word(state, "join_rules", "join_rule", "invite"),
@@ -220,10 +197,8 @@ def _word(state: Contents, kind: str, field: str, default: str) -> str:
 def _relatives(state: Contents) -> dict[str, object]:
     """The spaces a room says it is in, and the rooms before and after it (spec: Room
     upgrades)."""
-    told: dict[str, object] = {}
     spaces = [key for (kind, key), content in state.items() if kind == "m.space.parent" and content]
-    if spaces:
-        told["spaces"] = list(_short(spaces))
+    told = filled(spaces=[cut(one, _ID) for one in sorted(spaces)[:_SHOWN]])
     before = mapping(state.get(("m.room.create", ""), {}).get("predecessor")).get("room_id")
     if isinstance(before, str):
         told["replaces"] = cut(before, _ID)
@@ -232,7 +207,3 @@ def _relatives(state: Contents) -> dict[str, object]:
         told["replaced_by"] = cut(after, _ID)
         told["note"] = "This room was upgraded: people go on in the room `replaced_by`."
     return told
-
-
-def _short(ids: Iterable[str]) -> Iterable[str]:
-    return (cut(one, _ID) for one in sorted(ids)[:_SHOWN])

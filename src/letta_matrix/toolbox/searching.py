@@ -3,18 +3,16 @@
 from typing import Annotated, NotRequired
 
 from pydantic import Field, StringConstraints
-from typing_extensions import TypedDict
 
 from letta_matrix.access.principal import Scope
 from letta_matrix.common.json_fields import Json
 from letta_matrix.matrix.room_reading import Page
-from letta_matrix.store.agents import AgentDirectory
-from letta_matrix.toolbox.history import NOTE, PLACE, agent_names
-from letta_matrix.toolbox.known_rooms import KnownRooms
-from letta_matrix.toolbox.naming import OptionalRoom, OptionalUser, not_in, room_of
+from letta_matrix.toolbox.arguments import OptionalRoom, OptionalUser
+from letta_matrix.toolbox.history import NOTE, Before, entries
+from letta_matrix.toolbox.naming import joined_room
 from letta_matrix.toolbox.paging import collect
-from letta_matrix.toolbox.results import UNTRUSTED, cut, fit_texts
-from letta_matrix.toolbox.timeline import Message, as_edited, entry, is_message
+from letta_matrix.toolbox.results import UNTRUSTED, Untrusted, cut, filled, fit_texts
+from letta_matrix.toolbox.timeline import Message, as_edited, is_message
 from letta_matrix.toolbox.tool import Caller, Line, Params, Result, tool
 
 _NAME = 60
@@ -27,9 +25,7 @@ class Search(Params):
     room_id: OptionalRoom = Field("", description="only there; default: all your rooms")
     sender: OptionalUser = Field("", description="only messages of this user (@...)")
     limit: int = Field(10, ge=1, le=25, description="how many messages")
-    before: str = Field(
-        "", max_length=PLACE, description="`before` of an earlier answer, for older messages"
-    )
+    before: Before = ""
 
 
 class Hit(Message):
@@ -39,66 +35,56 @@ class Hit(Message):
     room: str
 
 
-class Hits(TypedDict):
+class Hits(Untrusted):
     """What was found, newest first."""
 
-    untrusted: str
     messages: list[Hit]
     before: NotRequired[str]
     note: NotRequired[str]
 
 
-class Searching:
-    """The tool; `directory` tells agents by their names."""
+@tool("matrix_search", "Search messages", Scope.READ, Hits, read_only=True)
+async def search(caller: Caller, params: Search) -> Result:
+    """Search the messages of your Matrix rooms for words, newest first."""
+    room_ids = await _rooms(caller, params)
+    if not room_ids:
+        return {**UNTRUSTED, "messages": []}
+    allowed, seen = set(room_ids), set[str]()
 
-    def __init__(self, directory: AgentDirectory, known: KnownRooms) -> None:
-        self._directory = directory
-        self._known = known
+    async def fetch(token: str, limit: int) -> Page:
+        return await caller.intent.search(params.query, room_ids, limit=limit, at=token)
 
-    @tool("matrix_search", "Search messages", Scope.READ, Hits, read_only=True)
-    async def search(self, caller: Caller, params: Search) -> Result:
-        """Search the messages of your Matrix rooms for words, newest first."""
-        room_ids = await self._rooms(caller, params)
-        if not room_ids:
-            return {**UNTRUSTED, "messages": []}
-        allowed, seen = set(room_ids), set[str]()
+    def wanted(event: Json) -> bool:
+        # Each version of a message that has the words is a hit of its own.
+        message = as_edited(event)
+        event_id = str(message.get("event_id"))
+        # Homeservers search rooms' predecessors too, whichever rooms name as theirs.
+        fits = event.get("room_id") in allowed and is_message(message)
+        fits = fits and params.sender in ("", event.get("sender"))
+        is_new = fits and event_id not in seen
+        seen.update([event_id] if fits else [])
+        return is_new
 
-        async def fetch(token: str, limit: int) -> Page:
-            return await caller.intent.search(params.query, room_ids, limit=limit, at=token)
+    read = await collect(fetch, params.before, params.limit, wanted=wanted)
+    return await _told(caller, [as_edited(event) for event in read.found], read.end)
 
-        def wanted(event: Json) -> bool:
-            # Each version of a message that has the words is a hit of its own.
-            message = as_edited(event)
-            event_id = str(message.get("event_id"))
-            # Homeservers search rooms' predecessors too, whichever rooms name as theirs.
-            fits = event.get("room_id") in allowed and is_message(message)
-            fits = fits and params.sender in ("", event.get("sender"))
-            is_new = fits and event_id not in seen
-            seen.update([event_id] if fits else [])
-            return is_new
 
-        read = await collect(fetch, params.before, params.limit, wanted=wanted)
-        return await self._told(caller, [as_edited(event) for event in read.found], read.end)
+async def _rooms(caller: Caller, params: Search) -> list[str]:
+    if not params.room_id:
+        return await caller.rooms()
+    async with joined_room(caller, params.room_id) as room_id:
+        return [room_id]
 
-    async def _rooms(self, caller: Caller, params: Search) -> list[str]:
-        if not params.room_id:
-            return await caller.rooms()
-        async with room_of(caller, params.room_id) as room_id:
-            if not await self._known.is_in(caller.intent, room_id):
-                raise not_in(caller, params.room_id)
-            return [room_id]
 
-    async def _told(self, caller: Caller, events: list[Json], before: str) -> Result:
-        room_ids = {str(event.get("room_id")) for event in events}
-        titles = await self._known.titles(caller.intent, room_ids)
-        names = agent_names(self._directory)
+async def _told(caller: Caller, events: list[Json], before: str) -> Result:
+    room_ids = [str(event.get("room_id")) for event in events]
+    cards = await caller.house.known.cards(caller.intent, set(room_ids))
+    titles = {one: cut(card.title(caller.user_id), _NAME) for one, card in cards.items()}
+    rooms = [{"room_id": one, "room": titles[one]} for one in room_ids]
+    rest = {**UNTRUSTED, **filled(before=before)}
 
-        def hit(event: Json, length: int) -> dict[str, object]:
-            room_id = str(event.get("room_id"))
-            room = {"room_id": room_id, "room": cut(titles[room_id], _NAME)}
-            return room | entry(event, names, length)
+    def make(length: int) -> dict[str, object]:
+        hits = zip(rooms, entries(caller, events, length), strict=True)
+        return {**rest, "messages": [room | hit for room, hit in hits]}
 
-        rest = {**UNTRUSTED, **({"before": before} if before else {})}
-        return fit_texts(
-            lambda length: {**rest, "messages": [hit(event, length) for event in events]}, NOTE
-        )
+    return fit_texts(make, NOTE)

@@ -6,16 +6,10 @@ from typing import Any, NotRequired
 
 from typing_extensions import TypedDict
 
-from letta_matrix.matrix.content import (
-    BESIDE,
-    CURSOR,
-    LIVE,
-    MARKER,
-    without_reply_fallback,
-)
+from letta_matrix.matrix.content import BESIDE, CURSOR, LIVE, MARKER, without_reply_fallback
 from letta_matrix.matrix.events import Event, newest_content, newest_edit
 from letta_matrix.matrix.formatting import clean_text
-from letta_matrix.toolbox.results import cut
+from letta_matrix.toolbox.results import cut, filled
 
 _MESSAGES = ("m.room.message", "m.room.encrypted")
 FILTER = {"types": list(_MESSAGES)}
@@ -62,35 +56,39 @@ def as_edited(edit: dict[str, Any]) -> dict[str, Any]:
 def said(event: Mapping[str, Any]) -> str:
     """The words of a message, in their newest version; without what clients before Matrix 1.13
     quote of the message it replies to."""
-    if event.get("type") == "m.room.encrypted":
-        return "(encrypted)"
-    if not event.get("content"):
-        return "(removed)"
-    content = newest_content(event)
-    body = content.get("body")
-    text = clean_text(body) if isinstance(body, str) else ""
-    text = without_reply_fallback(text, Event(event).relation).strip()
-    return text.removesuffix(CURSOR).rstrip() if LIVE in content else text
+    return _said(Event(event), newest_content(event))
 
 
 def entry(event: Mapping[str, Any], names: Mapping[str, str], length: int) -> dict[str, object]:
     """A message with at most `length` characters of its text; `names` are those of agents."""
-    view, sender = Event(event), str(event.get("sender"))
+    view, edit, sender = Event(event), newest_edit(event), str(event.get("sender"))
+    newest, kind = edit or view.content, event.get("type")
+    kind = kind if kind not in _MESSAGES else newest.get("msgtype")
     shown: dict[str, object] = {"event_id": str(event.get("event_id")), "sender": sender}
     if sender in names:
         shown["agent"] = cut(names[sender], 80)
     shown["time"] = _time(view.sent_ms)
-    msgtype = newest_content(event).get("msgtype")
-    kind = event.get("type")
-    kind = kind if kind not in _MESSAGES else msgtype
     if isinstance(kind, str) and kind != "m.text":
         shown["type"] = cut(kind, 80)
-    shown["text"] = cut(said(event), length)
-    shown |= {"thread": cut(view.thread, 255)} if view.thread else {}
-    if view.reply_to and not view.relation.get("is_falling_back"):
-        shown["reply_to"] = cut(view.reply_to, 255)
-    shown |= {"edited": True} if newest_edit(event) else {}
-    return shown | ({"unfinished": True} if LIVE in newest_content(event) else {})
+    shown["text"] = cut(_said(view, newest), length)
+    reply_to = "" if view.relation.get("is_falling_back") else view.reply_to
+    return shown | filled(
+        thread=cut(view.thread, 255),
+        reply_to=cut(reply_to, 255),
+        edited=bool(edit),
+        unfinished=LIVE in newest,
+    )
+
+
+def _said(view: Event, newest: Mapping[str, Any]) -> str:
+    if view.raw.get("type") == "m.room.encrypted":
+        return "(encrypted)"
+    if not view.raw.get("content"):
+        return "(removed)"
+    body = newest.get("body")
+    text = clean_text(body) if isinstance(body, str) else ""
+    text = without_reply_fallback(text, view.relation).strip()
+    return text.removesuffix(CURSOR).rstrip() if LIVE in newest else text
 
 
 def _time(milliseconds: int) -> str:

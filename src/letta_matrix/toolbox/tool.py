@@ -6,16 +6,27 @@ from functools import cache
 from types import ModuleType
 from typing import Annotated, Any, Generic, TypeVar, get_type_hints
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    TypeAdapter,
+    ValidationError,
+)
 from pydantic.json_schema import GenerateJsonSchema
 
+from letta_matrix.access.faults import ToolError
 from letta_matrix.access.principal import Principal, Scope
 from letta_matrix.matrix.formatting import clean_text
 from letta_matrix.matrix.intent import Intent
 from letta_matrix.matrix.transactions import txn_id
+from letta_matrix.store.agents import Agent
 from letta_matrix.store.places import Place
-from letta_matrix.toolbox.known_rooms import KnownRooms
+from letta_matrix.toolbox.house import House
 from letta_matrix.toolbox.notes import Notes
+from letta_matrix.toolbox.results import cut
 
 LONGEST_WAIT = 280.0
 """Seconds a tool may wait for somebody: the App Server gives a call 5 minutes at most."""
@@ -27,24 +38,42 @@ Progress = Callable[[float, float, str], Awaitable[None]]
 """Told how far a long call is: done and total in seconds, and a line for people."""
 
 
+Stripped = Annotated[str, StringConstraints(strip_whitespace=True)]
+
+
+def _clean(value: str) -> str:
+    if clean_text(value) != value:
+        raise ValueError("should have no control characters")
+    return value
+
+
+CLEAN = AfterValidator(_clean)
+"""Of what has no control characters."""
+
+EVENT, USER = r"\$\S{1,254}", r"@[^:\s]{1,250}:\S{1,250}"
+"""Patterns of ids."""
+
+EventId = Annotated[Stripped, Field(pattern=f"^{EVENT}$"), CLEAN]
+
+UserRef = Annotated[Stripped, Field(pattern=f"^{USER}$", max_length=255), CLEAN]
+"""A Matrix user id."""
+
+Line = Annotated[Stripped, Field(min_length=1), CLEAN]
+
+Markdown = Annotated[str, StringConstraints(min_length=1, max_length=100_000)]
+
+
 class Params(BaseModel):
     """The arguments of a tool; none beside the declared ones."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-def clean(value: str) -> str:
-    """An argument as it is. Raises ValueError for control characters."""
-    if clean_text(value) != value:
-        raise ValueError("should have no control characters")
-    return value
-
-
 class WriteParams(Params):
     """The arguments of a tool that changes something: it does so once for a `transaction_id`."""
 
     transaction_id: Annotated[
-        str, StringConstraints(max_length=200, pattern=r"^[\x21-\x7e]*$"), AfterValidator(clean)
+        str, StringConstraints(max_length=200, pattern=r"^[\x21-\x7e]*$"), CLEAN
     ] = Field(
         "", description="any text of your own; a call that comes again with it does nothing more"
     )
@@ -54,6 +83,8 @@ P = TypeVar("P", bound=Params)
 Run = TypeVar("Run", bound=Callable[..., Awaitable[Result]])
 
 _DECLARED = "declared"
+_SHOWN = 5
+"""Faults of a call's arguments that are told."""
 
 _CHECKS = ("additionalProperties", "minLength", "maxLength", "minItems", "maxItems", "pattern")
 """Of a JSON Schema: what a model keeps to by itself, or is told when it does not."""
@@ -77,8 +108,7 @@ class Caller:
     principal: Principal
     intent: Intent
     request_id: str
-    refuses: Callable[[Intent, str], Awaitable[bool]]
-    known: KnownRooms
+    house: House
     conversation_id: str = ""
     place: Place | None = None
     turn_id: str = ""
@@ -98,13 +128,23 @@ class Caller:
     def user_id(self) -> str:
         return self.intent.user_id
 
+    async def refuses(self, room_id: str) -> bool:
+        """Whether a room, which it may be in or not, is not for it to act in."""
+        return await self.house.visits.refuses(self.intent, room_id)
+
     async def rooms(self) -> list[str]:
         """The rooms it is in and may act in."""
         joined = await self.intent.joined_rooms()
+        permitted = filter(self.principal.may_act_in, joined)
+        return [room_id for room_id in permitted if not await self.refuses(room_id)]
+
+    def agents(self) -> list[Agent]:
+        """The active agents that it may know of."""
+        may_act_in = self.principal.may_act_in
         return [
-            room_id
-            for room_id in joined
-            if self.principal.may_act_in(room_id) and not await self.refuses(self.intent, room_id)
+            agent
+            for agent in self.house.directory.active()
+            if agent.agent_id == self.agent_id or may_act_in(agent.room_id or "")
         ]
 
     def noted(self, name: str) -> Any:
@@ -125,7 +165,8 @@ class Caller:
 class Tool(Generic[P]):
     """A tool. `description` is one line for a model; `result` is a TypedDict; `seconds` is how
     long a call may take, None where its arguments say so. `scope` is None where the tool itself
-    says who may: only of what is offered to nobody."""
+    says who may: only of what is offered to nobody. `people`: who speaks in a room may call it
+    too, and it says what they may. `noted_as` is its name in the audit log, "" for its own."""
 
     name: str
     title: str
@@ -138,6 +179,8 @@ class Tool(Generic[P]):
     destructive: bool = False
     idempotent: bool = False
     seconds: float | None = 60.0
+    people: bool = False
+    noted_as: str = ""
 
     @property
     def parameters(self) -> dict[str, Any]:
@@ -156,33 +199,56 @@ class Tool(Generic[P]):
         """The JSON Schema of its result."""
         return _results(self.result)
 
+    def parse(self, arguments: Mapping[str, object]) -> P:
+        """The arguments of a call, checked. Raises ToolError that names each field that is wrong
+        and says what it should be."""
+        try:
+            return self.params.model_validate(dict(arguments))
+        except ValidationError as error:
+            faults = error.errors(include_url=False, include_input=False, include_context=False)
+            told = [self._fault(fault) for fault in faults[:_SHOWN]]
+            raise ToolError(f"Wrong arguments for {self.name}: {'; '.join(told)}.") from error
+
+    def _fault(self, fault: Mapping[str, Any]) -> str:
+        field = cut(".".join(str(part) for part in fault["loc"]), 60)
+        if fault["type"] == "missing":
+            return f"`{field}` is missing"
+        if fault["type"] == "extra_forbidden":
+            taken = ", ".join(self.offered["properties"]) or "none"
+            return f"there is no argument `{field}`, only: {taken}"
+        said = str(fault["msg"]).removeprefix("Value error, ").removeprefix("Input ")
+        return f"`{field}` {said[:1].lower()}{said[1:]}"
+
 
 def tool(
     name: str, title: str, scope: Scope | None, result: type[Any], **hints: Any
 ) -> Callable[[Run], Run]:
     """Declares a function or method as a tool: by the annotation of its second argument what it
-    takes, by its docstring what models are told of it; `hints` are further fields of `Tool`."""
+    takes, by its docstring what models are told of it; `hints` are further fields of `Tool`, or of
+    the `kind` of tool that is given with them."""
+
+    kind: type[Tool[Any]] = hints.pop("kind", Tool)
 
     def declare(run: Run) -> Run:
-        run.__dict__[_DECLARED] = (name, title, scope, result, hints)
+        run.__dict__[_DECLARED] = (kind, name, title, scope, result, hints)
         return run
 
     return declare
 
 
 def tools_in(owner: object) -> list[Tool[Any]]:
-    """The tools that functions of a module, or methods of an object, are declared as, in their
-    order."""
-    where = vars(owner if isinstance(owner, ModuleType) else type(owner))
+    """The tools that functions of a module, or methods of a class or of an object, are declared
+    as, in their order."""
+    where = vars(owner if isinstance(owner, ModuleType | type) else type(owner))
     return [made(getattr(owner, key)) for key, one in where.items() if _is_declared(one)]
 
 
 def made(run: Callable[[Caller, Any], Awaitable[Result]]) -> Tool[Any]:
     """The tool that a function is declared as."""
-    name, title, scope, result, hints = getattr(run, _DECLARED)
+    kind, name, title, scope, result, hints = getattr(run, _DECLARED)
     params: type[Params] = list(get_type_hints(run).values())[1]
     description = " ".join((run.__doc__ or "").split())
-    return Tool(name, title, description, scope, params, result, run, **hints)
+    return kind(name, title, description, scope, params, result, run, **hints)
 
 
 def _is_declared(value: object) -> bool:
@@ -230,28 +296,3 @@ class _Untitled(GenerateJsonSchema):
 
     def field_title_should_be_set(self, schema: Any) -> bool:
         return False
-
-
-RoomRef = Annotated[
-    str,
-    StringConstraints(strip_whitespace=True, min_length=1, max_length=255),
-    AfterValidator(clean),
-]
-"""How a room is named: `!id`, `#alias`, or its exact name among the caller's rooms."""
-
-EventId = Annotated[
-    str,
-    StringConstraints(strip_whitespace=True, pattern=r"^\$\S{1,254}$"),
-    AfterValidator(clean),
-]
-
-UserRef = Annotated[
-    str,
-    StringConstraints(strip_whitespace=True, pattern=r"^@[^:\s]{1,250}:\S{1,250}$", max_length=255),
-    AfterValidator(clean),
-]
-"""A Matrix user id."""
-
-Line = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1), AfterValidator(clean)]
-
-Markdown = Annotated[str, StringConstraints(min_length=1, max_length=100_000)]

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from enum import StrEnum
 from typing import Any
 
+from letta_matrix.access.principal import Scope
 from letta_matrix.toolbox.tool import Tool
 
 
@@ -49,4 +50,4 @@ def shown(tools: Iterable[Tool[Any]], toolset: Toolset) -> list[Tool[Any]]:
         return list(tools)
     if toolset is Toolset.FEW:
         return [tool for tool in tools if tool.name in _FEW]
-    return [tool for tool in tools if tool.name not in _RARE]
+    return [one for one in tools if one.name not in _RARE and one.scope is not Scope.ADMIN]

@@ -7,13 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import NotRequired
 
-from typing_extensions import TypedDict
-
 from letta_matrix.access.faults import Fault, ToolError
+from letta_matrix.matrix.content import MARKER
 from letta_matrix.matrix.formatting import clean_text
-from letta_matrix.matrix.homeserver import HomeserverUnavailable
-from letta_matrix.matrix.media import MediaFault, download
+from letta_matrix.toolbox.downloads import fetched
 from letta_matrix.toolbox.naming import not_in, room_of
+from letta_matrix.toolbox.results import OfEvent
 from letta_matrix.toolbox.tool import Caller
 from letta_matrix.toolbox.writing import GIVE_UP_AFTER, marker_of
 
@@ -42,23 +41,25 @@ class Attachment:
     details: Mapping[str, int] = field(default_factory=dict[str, int])
 
     @property
+    def size(self) -> dict[str, int]:
+        """Its bytes, if that is known."""
+        return {"size": len(self.file.data)} if self.file.whole else {}
+
+    @property
     def info(self) -> dict[str, object]:
         """The `info` of a message (spec: m.image, m.audio, m.file)."""
-        size = {"size": len(self.file.data)} if self.file.whole else {}
-        return {"mimetype": self.media_type, **size, **self.details}
+        return {"mimetype": self.media_type, **self.size, **self.details}
 
 
-class Posted(TypedDict):
+class Posted(OfEvent):
     """`bytes` is missing where only the first ones were looked at."""
 
-    room_id: str
-    event_id: str
     name: str
     bytes: NotRequired[int]
 
 
-Make = Callable[[str, Mapping[str, object]], Mapping[str, object]]
-"""Makes the content of the message from the file's `mxc://` URI and our marker."""
+Make = Callable[[str], Mapping[str, object]]
+"""Makes the content of the message from the file's `mxc://` URI."""
 
 
 async def file_of(caller: Caller, *, base64_text: str, mxc: str, text: str = "") -> File:
@@ -90,7 +91,7 @@ async def post(
             url = file.mxc or await caller.intent.upload(
                 file.data, attachment.media_type, attachment.name
             )
-            content = make(url, marker_of(caller, tool, txn))
+            content = {**make(url), MARKER: marker_of(caller, tool, txn)}
             event_id = await caller.intent.send(
                 room_id, "m.room.message", content, txn, give_up_after=GIVE_UP_AFTER
             )
@@ -118,17 +119,7 @@ async def _on_matrix(caller: Caller, mxc: str) -> File:
             "Give the file's content.",
             Fault.FORBIDDEN,
         )
-    try:
-        data = await download(
-            caller.intent.homeserver, caller.user_id, mxc, MAX_BYTES + 1, cut=True
-        )
-    except MediaFault as error:
-        fault = Fault.NOT_FOUND
-        if isinstance(error.__context__, HomeserverUnavailable):
-            fault = Fault.UNAVAILABLE
-        elif error.__context__ is None:
-            fault = Fault.INVALID
-        raise ToolError(f"`mxc` could not be read: {error}.", fault) from error
+    data = await fetched(caller, mxc, MAX_BYTES + 1, "`mxc`", Fault.NOT_FOUND, cut=True)
     return File(data[:MAX_BYTES], mxc, whole=len(data) <= MAX_BYTES)
 
 

@@ -6,23 +6,20 @@ from contextlib import contextmanager
 from typing import NotRequired
 
 from pydantic import Field
-from typing_extensions import TypedDict
 
 from letta_matrix.access.faults import ToolError
 from letta_matrix.access.principal import Scope
 from letta_matrix.common import clock
 from letta_matrix.common.json_fields import mapping
-from letta_matrix.matrix.arrivals import Arrivals
 from letta_matrix.matrix.content import LIVE
 from letta_matrix.matrix.events import Event, RawEvent, newest_content
-from letta_matrix.store.agents import AgentDirectory
-from letta_matrix.toolbox.history import agent_names
-from letta_matrix.toolbox.naming import OptionalEvent, OptionalUser, not_in, room_of
+from letta_matrix.toolbox.arguments import OptionalEvent, OptionalUser, RoomParams
+from letta_matrix.toolbox.naming import joined_room
 from letta_matrix.toolbox.progress import telling
-from letta_matrix.toolbox.results import UNTRUSTED, fit_texts
+from letta_matrix.toolbox.results import UNTRUSTED, OfRoom, fit_texts
 from letta_matrix.toolbox.timeline import FILTER, Message, entry, is_message
-from letta_matrix.toolbox.tool import LONGEST_WAIT, Caller, Params, Result, RoomRef, tool
-from letta_matrix.toolbox.writing import ROOM, existing
+from letta_matrix.toolbox.tool import LONGEST_WAIT, Caller, Result, tool
+from letta_matrix.toolbox.writing import existing
 
 _PAGES, _PAGE, _KNOWN = 10, 100, 20
 _NOTHING = "Nobody wrote within {seconds:g} seconds."
@@ -30,8 +27,7 @@ _GROWING = "This message is still being written; matrix_read_room reads it when 
 _CUT = "The message is long and is cut."
 
 
-class WaitForMessage(Params):
-    room_id: RoomRef = Field(description=ROOM)
+class WaitForMessage(RoomParams):
     from_user: OptionalUser = Field("", description="by whom (@name:server); else by anybody else")
     after: OptionalEvent = Field(
         "", description="message ($...) since which to look first; else from now on"
@@ -39,62 +35,54 @@ class WaitForMessage(Params):
     timeout_seconds: float = Field(120.0, ge=0, le=LONGEST_WAIT, description="how long to wait")
 
 
-class NextMessage(TypedDict):
+class NextMessage(OfRoom):
     """Without `message` nobody wrote in time."""
 
-    room_id: str
     untrusted: NotRequired[str]
     message: NotRequired[Message]
     note: NotRequired[str]
 
 
-class Waiting:
-    """Hears of messages as they come; what an agent is still writing counts once it is whole."""
+@tool(
+    "wait_for_message",
+    "Wait for a message",
+    Scope.AGENTS,
+    NextMessage,
+    read_only=True,
+    seconds=None,
+)
+async def wait_for_message(caller: Caller, params: WaitForMessage) -> Result:
+    """Wait for the next message that somebody else writes in a Matrix room you are in."""
+    if params.from_user == caller.user_id:
+        raise ToolError("`from_user` is you; wait for somebody else.")
+    deadline = clock.now() + params.timeout_seconds
+    async with joined_room(caller, params.room_id) as room_id:
+        watch = _Watch(room_id, caller.user_id, params.from_user)
+        token = await _begin(caller, watch, params.after)
+        with caller.house.arrivals.listen(watch.see):
+            # Listening already: what comes while we look is in one or the other.
+            with watch.looking():
+                await _look(caller, watch, token)
+            async with telling(caller, params.timeout_seconds, "waiting for a message"):
+                await watch.wait(deadline)
+        if not watch.event_id:
+            note = _NOTHING.format(seconds=params.timeout_seconds)
+            return {"room_id": room_id, "note": note}
+        # As the caller may see it, in its newest version. What an agent is still writing counts
+        # once it is whole.
+        event = await existing(caller, room_id, watch.event_id)
+    return _told(caller, room_id, event)
 
-    def __init__(self, directory: AgentDirectory, arrivals: Arrivals) -> None:
-        self._directory = directory
-        self._arrivals = arrivals
 
-    @tool(
-        "wait_for_message",
-        "Wait for a message",
-        Scope.AGENTS,
-        NextMessage,
-        read_only=True,
-        seconds=None,
-    )
-    async def wait_for_message(self, caller: Caller, params: WaitForMessage) -> Result:
-        """Wait for the next message that somebody else writes in a Matrix room you are in."""
-        if params.from_user == caller.user_id:
-            raise ToolError("`from_user` is you; wait for somebody else.")
-        deadline = clock.now() + params.timeout_seconds
-        async with room_of(caller, params.room_id) as room_id:
-            if room_id not in await caller.intent.joined_rooms():
-                raise not_in(caller, params.room_id)
-            watch = _Watch(room_id, caller.user_id, params.from_user)
-            token = await _begin(caller, watch, params.after)
-            with self._arrivals.listen(watch.see):
-                # Listening already: what comes while we look is in one or the other.
-                with watch.looking():
-                    await _look(caller, watch, token)
-                async with telling(caller, params.timeout_seconds, "waiting for a message"):
-                    await watch.wait(deadline)
-            if not watch.event_id:
-                note = _NOTHING.format(seconds=params.timeout_seconds)
-                return {"room_id": room_id, "note": note}
-            # As the caller may see it, in its newest version.
-            event = await existing(caller, room_id, watch.event_id)
-        return self._told(room_id, event)
+def _told(caller: Caller, room_id: str, event: RawEvent) -> Result:
+    names = caller.house.agent_names()
+    note = {"note": _GROWING} if LIVE in newest_content(event) else {}
 
-    def _told(self, room_id: str, event: RawEvent) -> Result:
-        names = agent_names(self._directory)
-        note = {"note": _GROWING} if LIVE in newest_content(event) else {}
+    def make(length: int) -> dict[str, object]:
+        message = entry(event, names, length)
+        return {"room_id": room_id, **UNTRUSTED, "message": message, **note}
 
-        def make(length: int) -> dict[str, object]:
-            message = entry(event, names, length)
-            return {"room_id": room_id, **UNTRUSTED, "message": message, **note}
-
-        return fit_texts(make, _CUT)
+    return fit_texts(make, _CUT)
 
 
 class _Watch:

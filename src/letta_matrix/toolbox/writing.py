@@ -7,7 +7,6 @@ from typing import Any, NotRequired
 
 from mautrix.errors import MNotFound
 from pydantic import Field
-from typing_extensions import TypedDict
 
 from letta_matrix.access.faults import Fault, ToolError
 from letta_matrix.access.principal import Scope
@@ -24,55 +23,39 @@ from letta_matrix.matrix.content import (
 from letta_matrix.matrix.events import Event
 from letta_matrix.matrix.formatting import clean_text
 from letta_matrix.matrix.splitting import CONTENT_LIMIT, split
+from letta_matrix.toolbox.arguments import RoomWriteParams
 from letta_matrix.toolbox.naming import room_of
-from letta_matrix.toolbox.tool import (
-    Caller,
-    EventId,
-    Line,
-    Markdown,
-    Result,
-    RoomRef,
-    WriteParams,
-    tool,
-)
+from letta_matrix.toolbox.results import OfEvent, filled
+from letta_matrix.toolbox.tool import Caller, EventId, Line, Markdown, Result, tool
 
 GIVE_UP_AFTER = 20.0
 """Seconds that a write is tried while the homeserver does not answer."""
-
-ROOM = "room id (!...), alias (#...) or exact name"
 
 _SHORT = 1_000
 """Characters that fit into one message whatever they are (see `splitting.estimate`)."""
 
 
-class SendMessage(WriteParams):
-    room_id: RoomRef = Field(description=ROOM)
+class SendMessage(RoomWriteParams):
     message: Markdown = Field(description="what to say, as Markdown")
 
 
-class Reply(WriteParams):
-    room_id: RoomRef = Field(description=ROOM)
+class Reply(RoomWriteParams):
     event_id: EventId = Field(description="message to reply to ($...)")
     message: Markdown = Field(description="what to say, as Markdown")
 
 
-class React(WriteParams):
-    room_id: RoomRef = Field(description=ROOM)
+class React(RoomWriteParams):
     event_id: EventId = Field(description="message to react to ($...)")
     key: Line = Field(max_length=64, description="an emoji, such as 👍")
 
 
-class Sent(TypedDict):
+class Sent(OfEvent):
     """A message as it went out; a long one has `more_event_ids`."""
 
-    room_id: str
-    event_id: str
     more_event_ids: NotRequired[list[str]]
 
 
-class Reacted(TypedDict):
-    room_id: str
-    event_id: str
+class Reacted(OfEvent):
     key: str
 
 
@@ -200,9 +183,7 @@ async def _say(
         make = partial(text_content, part, marker=marker, relation=related)
         content = await rendered(part, make)
         sent.append(await send_once(caller, room_id, content, txn))
-    return {"room_id": room_id, "event_id": sent[0]} | (
-        {"more_event_ids": sent[1:]} if sent[1:] else {}
-    )
+    return filled(room_id=room_id, event_id=sent[0], more_event_ids=sent[1:])
 
 
 async def _parts(caller: Caller, text: str, tool: str) -> list[str]:

@@ -190,7 +190,7 @@ async def test_while_an_agent_leaves_a_message_it_cannot_read(
 ) -> None:
     ghost = Intent(bench.client, ada.user_id)
     await bench.ann.send(str(bea.room_id), "a secret")
-    async with bench.toolbox._visits.visit(ghost, bea):
+    async with bench.toolbox._house.visits.visit(ghost, bea):
         for ref in (bea.room_id, f"{bea.name}'s"):
             ok, _ = await bench.call(ada, "matrix_read_room", room_id=ref)
             assert not ok

@@ -19,9 +19,10 @@ _TOLD_FOR = 60.0
 
 class Accepted(asyncio.Protocol):
     """Mixed into the protocol of a connection. It counts `among` others, and ends when the
-    client does not read what it is sent."""
+    client does not read what it is sent; `gone` is set then."""
 
     among: "Connections"
+    gone: asyncio.Event
     _wire: asyncio.Transport | None = None
     _stalled: asyncio.TimerHandle | None = None
 
@@ -49,15 +50,21 @@ class Accepted(asyncio.Protocol):
 
     def connection_made(self, transport: Any) -> None:
         self._wire = transport
+        self.gone = asyncio.Event()
         # So that whatever is not sent at once is noticed, also behind the last answer.
         transport.set_write_buffer_limits(high=0)
         super().connection_made(transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self.let_go()
+        super().connection_lost(exc)
+
+    def let_go(self) -> None:
+        """Have no more to do with what it is connected by."""
         self.among.leave(self)
         self._take_time()
         self._wire = None
-        super().connection_lost(exc)
+        self.gone.set()
 
     def pause_writing(self) -> None:
         self._stalled = asyncio.get_running_loop().call_later(STALLED, self.hang_up)

@@ -4,26 +4,15 @@ import time
 from collections.abc import Sequence
 
 from letta_matrix.conversations.approval_text import named, short_key
-from letta_matrix.doors.chat.command import (
-    Argument,
-    CommandContext,
-    CommandFault,
-    Kind,
-    Where,
-    command,
-)
+from letta_matrix.doors.chat.command import CommandContext, CommandFault, command
 from letta_matrix.doors.chat.texts import span
 from letta_matrix.matrix.verbatim import inline_code as code
 from letta_matrix.matrix.verbatim import link
-from letta_matrix.operations.approvals import LONGEST_REASON
-from letta_matrix.store.approvals import Approval, ApprovalStatus
+from letta_matrix.operations.approvals import LONGEST_REASON, STATUS
+from letta_matrix.operations.typed import Argument, Kind, Where
+from letta_matrix.store.approvals import Approval
 
 _SHORTEST_KEY = 4
-_DECISIONS = {
-    ApprovalStatus.ALLOWED: "allow",
-    ApprovalStatus.ALWAYS: "always",
-    ApprovalStatus.DENIED: "deny",
-}
 
 
 @command(
@@ -42,13 +31,12 @@ async def approve(context: CommandContext) -> str:
     if which and approval is None:
         raise CommandFault(f"No approval {code(which)} waits here; `!status` lists their keys.")
     approval = approval or await _only(context, "approve")
-    status = ApprovalStatus.ALWAYS if always else ApprovalStatus.ALLOWED
     if always and not approval.always:
         raise CommandFault(
             f"{code(approval.tool)} cannot be allowed for good: "
             f"{context.typed(f'approve {short_key(approval)}')} lets it run this once."
         )
-    return await _answer(context, approval, status)
+    return await _answer(context, approval, "always" if always else "allow")
 
 
 @command(Argument("KEY"), Argument("REASON", Kind.TEXT), aliases=("reject",), scope=Where.BOTH)
@@ -61,25 +49,25 @@ async def deny(context: CommandContext) -> str:
         reason = f"{which} {reason}".strip()
     approval = approval or await _only(context, "deny")
     reason = str(context.remembered.get("reason", reason))
-    return await _answer(context, approval, ApprovalStatus.DENIED, reason)
+    return await _answer(context, approval, "deny", reason)
 
 
 @command(Argument("KEY", required=True), scope=Where.BOTH, hidden=True)
 async def react_approve(context: CommandContext) -> None:
     """Is ✅."""
-    await _react(context, ApprovalStatus.ALLOWED)
+    await _react(context, "allow")
 
 
 @command(Argument("KEY", required=True), scope=Where.BOTH, hidden=True)
 async def react_always(context: CommandContext) -> None:
     """Is ♾️."""
-    await _react(context, ApprovalStatus.ALWAYS)
+    await _react(context, "always")
 
 
 @command(Argument("KEY", required=True), scope=Where.BOTH, hidden=True)
 async def react_deny(context: CommandContext) -> None:
     """Is ❌."""
-    await _react(context, ApprovalStatus.DENIED)
+    await _react(context, "deny")
 
 
 async def waiting_here(context: CommandContext) -> list[Approval]:
@@ -146,48 +134,44 @@ async def _only(context: CommandContext, verb: str) -> Approval:
     raise CommandFault("\n".join([*lines, *listed(context, waiting)]))
 
 
-def _refusal(context: CommandContext, approval: Approval, status: ApprovalStatus) -> str:
+def _refusal(context: CommandContext, approval: Approval, decision: str) -> str:
     """Why an answer does not count, and whose would."""
     approvers, tool = context.services.approvals.approvers, code(approval.tool)
-    if _may(context, approval, ApprovalStatus.ALLOWED):
+    if _may(context, approval, "allow"):
         once = context.typed(f"approve {short_key(approval)}")
         return f"Only an admin may allow {tool} for good: {once} lets it run this once."
-    if status is not ApprovalStatus.DENIED and approval.room_id != context.turn.room_id:
+    if decision != "deny" and approval.room_id != context.turn.room_id:
         where = link("the room where it asks", approval.room_id)
         return f"{tool} can be allowed only in {where}, with the question in sight."
     return f"{tool} is for {approvers.who_may(approval)} to allow or deny."
 
 
 async def _answer(
-    context: CommandContext, approval: Approval, status: ApprovalStatus, reason: str = ""
+    context: CommandContext, approval: Approval, decision: str, reason: str = ""
 ) -> str:
-    if not _may(context, approval, status):
-        raise CommandFault(_refusal(context, approval, status))
+    if not _may(context, approval, decision):
+        raise CommandFault(_refusal(context, approval, decision))
     # However much is said with it, a denial is one.
     reason = reason[:LONGEST_REASON]
     await context.remember({"approval": approval.key, "reason": reason})
-    done = await _do(context, approval.key, status, reason)
+    wanted = {"key": approval.key, "decision": decision, "reason": reason}
+    done = await context.do("approvals.answer", **wanted)
     shown = f" ({code(reason)})" if reason else ""
     return f"{code(approval.tool)}: {done['outcome']}{shown}."
 
 
-async def _react(context: CommandContext, status: ApprovalStatus) -> None:
+async def _react(context: CommandContext, decision: str) -> None:
     """Silent whatever happens: what was asked shows the answer itself."""
-    approval = await context.services.approvals.store.get(context.arguments.text("KEY"))
+    key = context.arguments.text("KEY")
+    approval = await context.services.approvals.store.get(key)
     # From another room it would be no reaction to what asked; and whoever may not answer could
     # fill the audit log by tapping.
     is_here = approval is not None and approval.room_id == context.turn.room_id
-    if approval is not None and is_here and _may(context, approval, status):
-        await _do(context, approval.key, status)
+    if approval is not None and is_here and _may(context, approval, decision):
+        await context.do("approvals.answer", key=key, decision=decision)
 
 
-async def _do(
-    context: CommandContext, key: str, status: ApprovalStatus, reason: str = ""
-) -> dict[str, str]:
-    decision = _DECISIONS[status]
-    return await context.do("approvals.answer", key=key, decision=decision, reason=reason)
-
-
-def _may(context: CommandContext, approval: Approval, status: ApprovalStatus) -> bool:
+def _may(context: CommandContext, approval: Approval, decision: str) -> bool:
     approvers, turn = context.services.approvals.approvers, context.turn
+    status = STATUS[decision]
     return approvers.may_answer(approval, status, by=turn.sender, room_id=turn.room_id)

@@ -2,7 +2,6 @@
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import Enum
 from types import ModuleType
 from typing import Any, Literal, TypeVar
 
@@ -11,6 +10,7 @@ from letta_matrix.config import Role
 from letta_matrix.doors.chat.services import CommandServices
 from letta_matrix.matrix.transactions import txn_id
 from letta_matrix.matrix.verbatim import inline_code as code
+from letta_matrix.operations.typed import Argument, Where
 from letta_matrix.runtimes.protocol import AgentRuntime
 from letta_matrix.store.agents import Agent
 from letta_matrix.store.places import Place
@@ -21,43 +21,6 @@ Value = str | int | bool
 
 class CommandFault(Exception):
     """A command cannot be done; the text says why and what to do, as Markdown."""
-
-
-class Kind(Enum):
-    WORD = "word"  # one word, or several in quotes
-    NUMBER = "number"  # a whole number from 1 on
-    CHOICE = "choice"  # one of `choices`
-    TEXT = "text"  # everything that is left
-    OPTION = "option"  # `--name VALUE`
-    FLAG = "flag"  # `--name`
-
-
-@dataclass(frozen=True, slots=True)
-class Argument:
-    """One thing a command takes; `name` is the one in the usage, without `--`."""
-
-    name: str
-    kind: Kind = Kind.WORD
-    required: bool = False
-    choices: tuple[str, ...] = ()
-
-    @property
-    def shown(self) -> str:
-        """As it stands in a usage line."""
-        text = {
-            Kind.CHOICE: "|".join(self.choices),
-            Kind.OPTION: f"--{self.name} {self.name.upper()}",
-            Kind.FLAG: f"--{self.name}",
-        }.get(self.kind, self.name)
-        return text if self.required else f"[{text}]"
-
-
-class Where(Enum):
-    """Where a command belongs; one of the management can be given in an agent's room too."""
-
-    AGENT = "agent"  # where an agent is
-    MANAGEMENT = "management"
-    BOTH = "both"
 
 
 @dataclass(frozen=True, slots=True)

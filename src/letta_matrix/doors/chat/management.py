@@ -4,20 +4,14 @@ from collections import Counter
 from typing import Any
 
 from letta_matrix.conversations.approval_text import named, short_key
-from letta_matrix.doors.chat.command import (
-    Argument,
-    CommandContext,
-    CommandFault,
-    Kind,
-    Where,
-    command,
-)
+from letta_matrix.doors.chat.command import CommandContext, CommandFault, command
 from letta_matrix.doors.chat.overview import active, room_link
 from letta_matrix.doors.chat.settings import current_model
 from letta_matrix.doors.chat.texts import counted, label, name_of
 from letta_matrix.matrix.identifiers import room_alias
 from letta_matrix.matrix.verbatim import inline_code as code
 from letta_matrix.matrix.verbatim import link
+from letta_matrix.operations.typed import Argument, Kind, Where
 from letta_matrix.runtimes.faults import RuntimeFault
 from letta_matrix.store.agents import Agent
 from letta_matrix.toolbox.finding import find_agent
@@ -34,24 +28,12 @@ _ADMIN: dict[str, Any] = {"permission": "admin", "scope": Where.MANAGEMENT}
 async def create(context: CommandContext) -> str:
     """Creates an agent."""
     where = {option: context.arguments.text(option) for option in ("runtime", "model")}
-    made = await context.do("agents.create", name=_name(context), **where)
+    name = " ".join(context.arguments.text("NAME").split())
+    made = await context.do("agents.create", name=name, **where)
     alias = room_alias(made["agent_id"], context.services.config.homeserver.domain)
     shown = link(label(made["name"], made["agent_id"]), alias)
     which = f"{code(made['agent_id'])}, runtime {code(made['runtime'])}"
     return f"Created {shown} ({which}). Its room is there in a moment."
-
-
-@command(
-    Argument("AGENT", required=True),
-    Argument("NAME", Kind.TEXT, required=True),
-    **_ADMIN,
-)
-async def rename(context: CommandContext) -> str:
-    """Renames an agent, given by id, user id or name (with spaces: in quotes)."""
-    named = await context.do(
-        "agents.rename", agent_id=context.arguments.text("AGENT"), name=_name(context)
-    )
-    return f"{code(named['agent_id'])} is called {code(named['name'])} now."
 
 
 @command(
@@ -69,7 +51,7 @@ async def remove(context: CommandContext) -> str:
             f"This deletes {name_of(agent)} from {code(agent.runtime)} with all it remembers, for "
             f"good. To do it: {code(f'!remove {agent.agent_id} --yes', limit=300)}"
         )
-    gone = await context.do("agents.remove", agent_id=wanted)
+    gone = await context.do("agents.remove", agent_id=wanted, confirm="")
     shown = label(gone["name"], gone["agent_id"])
     return f"Deleted {shown} ({code(gone['agent_id'])}) from {code(gone['runtime'])}."
 
@@ -118,10 +100,6 @@ def agent_meant(context: CommandContext) -> Agent:
     """The agent that is named, or whose room it is. Raises ToolError, CommandFault."""
     wanted = context.arguments.text("AGENT")
     return find_agent(wanted, active(context)) if wanted else context.agent
-
-
-def _name(context: CommandContext) -> str:
-    return " ".join(context.arguments.text("NAME").split())
 
 
 async def _model(context: CommandContext, agent: Agent) -> str:

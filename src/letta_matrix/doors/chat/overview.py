@@ -5,12 +5,13 @@ from collections import Counter
 
 from letta_matrix.common.vitals import Check, State
 from letta_matrix.doors.chat.answering import listed, waiting_here
-from letta_matrix.doors.chat.command import Argument, CommandContext, Kind, Where, command
+from letta_matrix.doors.chat.command import CommandContext, command
 from letta_matrix.doors.chat.texts import ago, counted, label, name_of, titled
 from letta_matrix.matrix.identifiers import room_alias
 from letta_matrix.matrix.verbatim import inline_code as code
 from letta_matrix.matrix.verbatim import link
-from letta_matrix.store.agents import Agent, AgentStatus
+from letta_matrix.operations.typed import Argument, Kind, Where
+from letta_matrix.store.agents import Agent
 from letta_matrix.store.turns import TurnStatus
 
 _AGENTS_LISTED = 50
@@ -75,8 +76,7 @@ async def agents(context: CommandContext) -> str:
 
 def active(context: CommandContext) -> list[Agent]:
     """The agents there are."""
-    every = context.services.directory.all()
-    return [agent for agent in every if agent.status is AgentStatus.ACTIVE]
+    return context.services.directory.active()
 
 
 def room_link(context: CommandContext, agent: Agent) -> str:
@@ -122,7 +122,8 @@ async def _conversation(context: CommandContext, agent: Agent) -> str:
     for one in await context.services.conversations.all_in(agent.agent_id, place.room_id):
         if one.current and one.place == place:
             horizon = await context.horizon(agent)
-            return f"{titled(one, horizon)}, since {ago(time.time() - one.created_at)}"
+            called = titled(one.title, one.created_at, horizon)
+            return f"{called}, since {ago(time.time() - one.created_at)}"
     return "a new one begins with the next message"
 
 

@@ -3,15 +3,9 @@
 import re
 from collections.abc import Sequence
 
-from letta_matrix.doors.chat.command import (
-    Argument,
-    Arguments,
-    Command,
-    CommandFault,
-    Kind,
-    Value,
-)
+from letta_matrix.doors.chat.command import Arguments, Command, CommandFault, Value
 from letta_matrix.matrix.verbatim import inline_code as code
+from letta_matrix.operations.typed import Argument, Kind
 
 # A quote counts only around whole words: "don't" is no open one.
 _WORD = re.compile(

@@ -1,16 +1,10 @@
 """Commands about other networks: who is answered there by whom, and where nobody is."""
 
-from letta_matrix.doors.chat.command import (
-    Argument,
-    CommandContext,
-    CommandFault,
-    Kind,
-    Where,
-    command,
-)
+from letta_matrix.doors.chat.command import CommandContext, CommandFault, command
 from letta_matrix.doors.chat.texts import counted
 from letta_matrix.matrix.verbatim import fenced
 from letta_matrix.matrix.verbatim import inline_code as code
+from letta_matrix.operations.typed import Argument, Kind, Where
 
 ACTIONS = ("allow", "block", "routes", "hold", "release", "tell")
 

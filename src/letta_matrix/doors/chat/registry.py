@@ -2,6 +2,7 @@
 
 import difflib
 from collections.abc import Sequence
+from functools import cache
 
 from letta_matrix.config import Role
 from letta_matrix.doors.chat import (
@@ -14,16 +15,17 @@ from letta_matrix.doors.chat import (
     talking,
 )
 from letta_matrix.doors.chat.command import (
-    Argument,
     Command,
     CommandContext,
     CommandFault,
-    Where,
     command,
     declared_in,
     made,
 )
+from letta_matrix.doors.chat.passing import passing_on
 from letta_matrix.matrix.verbatim import inline_code as code
+from letta_matrix.operations import registry as operations
+from letta_matrix.operations.typed import Argument, Where
 
 
 @command(Argument("NAME"), aliases=("commands",), scope=Where.BOTH, name="help")
@@ -89,7 +91,14 @@ def _explained(command: Command) -> str:
 
 _MODULES = (talking, answering, settings, overview, management, rooms, portals)
 
-_EVERY = [made(show_help), *(one for module in _MODULES for one in declared_in(module))]
 
-# What is for admins comes last.
-COMMANDS = tuple(sorted(_EVERY, key=lambda one: one.permission == "admin"))
+@cache
+def all_commands() -> Sequence[Command]:
+    """All commands, those that operations declare among them; what is for admins comes last."""
+    every = [made(show_help), *(one for module in _MODULES for one in declared_in(module))]
+    for operation in operations.every():
+        if (typed := operation.typed) is not None:
+            names = [one.name for one in every]
+            place = names.index(typed.after) + 1 if typed.after else len(names)
+            every.insert(place, passing_on(operation, typed))
+    return tuple(sorted(every, key=lambda one: one.permission == "admin"))

@@ -3,19 +3,13 @@
 from letta_matrix.access.faults import ToolError
 from letta_matrix.conversations.admission import Admitted
 from letta_matrix.conversations.new_turns import are_ids
-from letta_matrix.doors.chat.command import (
-    Argument,
-    CommandContext,
-    CommandFault,
-    Kind,
-    Where,
-    command,
-)
-from letta_matrix.doors.chat.management import find_agent
+from letta_matrix.doors.chat.command import CommandContext, CommandFault, command
+from letta_matrix.doors.chat.management import agent_meant
 from letta_matrix.doors.chat.overview import active, room_link
-from letta_matrix.doors.chat.texts import counted, label, name_of
+from letta_matrix.doors.chat.texts import counted, name_of
 from letta_matrix.matrix.identifiers import is_ours
 from letta_matrix.matrix.verbatim import inline_code as code
+from letta_matrix.operations.typed import Argument, Kind, Where
 from letta_matrix.store.agents import Agent
 
 
@@ -37,16 +31,6 @@ async def invite(context: CommandContext) -> str:
     return "\n".join([f"Invited {code(person)} to {counted(len(came), 'room')}:", "", *links])
 
 
-@command(Argument("AGENT", Kind.TEXT), permission="admin", scope=Where.MANAGEMENT)
-async def archive(context: CommandContext) -> str:
-    """Takes the room of a removed agent out of the space, or those of all."""
-    done = await context.do("agents.archive", agent_id=context.arguments.text("AGENT"))
-    if not done["agents"]:
-        return "No removed agent's room stands in the space."
-    names = ", ".join(label(one["name"], one["agent_id"]) for one in done["agents"])
-    return f"Out of the space: {names}. Who is in a room stays there, and can read it."
-
-
 def _person(context: CommandContext) -> str:
     named = context.arguments.text("person")
     if not named:
@@ -61,10 +45,8 @@ def _person(context: CommandContext) -> str:
 
 
 def _meant(context: CommandContext) -> list[Agent]:
-    wanted = context.arguments.text("AGENT")
-    if wanted:
-        return [find_agent(wanted, active(context))]
-    return [context.agent] if context.agents else active(context)
+    named = context.arguments.text("AGENT") or context.agents
+    return [agent_meant(context)] if named else active(context)
 
 
 async def _admit(context: CommandContext, agent: Agent, person: str) -> Admitted:

@@ -1,6 +1,7 @@
 """Runs a command from wherever it stands to its end, and answers it once."""
 
 from collections.abc import Sequence
+from dataclasses import field
 
 import structlog
 from mautrix.errors import MatrixRequestError
@@ -10,18 +11,14 @@ from letta_matrix.common.parts import part
 from letta_matrix.config import Role
 from letta_matrix.conversations import notices
 from letta_matrix.conversations.reply import Notice
-from letta_matrix.doors.chat.command import (
-    Command,
-    CommandContext,
-    CommandFault,
-    Where,
-)
+from letta_matrix.doors.chat.command import Command, CommandContext, CommandFault
 from letta_matrix.doors.chat.parse import parse_arguments, split_line
-from letta_matrix.doors.chat.registry import COMMANDS, find, usable_by
+from letta_matrix.doors.chat.registry import all_commands, find, usable_by
 from letta_matrix.doors.chat.services import CommandServices
 from letta_matrix.doors.chat.texts import clip
 from letta_matrix.matrix.homeserver import Homeserver, HomeserverUnavailable
 from letta_matrix.matrix.verbatim import inline_code as code
+from letta_matrix.operations.typed import Where
 from letta_matrix.runtimes.faults import RuntimeFault
 from letta_matrix.store.agents import Agent, AgentStatus
 from letta_matrix.store.database import StoreUnavailable
@@ -39,7 +36,7 @@ class CommandRunner:
 
     _homeserver: Homeserver
     _services: CommandServices
-    _commands: Sequence[Command] = COMMANDS
+    _commands: Sequence[Command] = field(default_factory=all_commands)
 
     async def run(self, turn: Turn, *, recovered: bool) -> None:
         """Do a command and answer it exactly once. `recovered`: an earlier try may have done it.

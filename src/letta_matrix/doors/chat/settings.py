@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 
-from letta_matrix.doors.chat.command import Argument, CommandContext, CommandFault, Kind, command
+from letta_matrix.doors.chat.command import CommandContext, CommandFault, command
 from letta_matrix.doors.chat.texts import name_of
 from letta_matrix.matrix.verbatim import inline_code as code
 from letta_matrix.operations.models import check_models
+from letta_matrix.operations.typed import Argument, Kind
 from letta_matrix.store.agents import Agent
 
 _MODELS_LISTED = 30

@@ -1,25 +1,15 @@
 """Commands about the conversation that goes on where they are given."""
 
 import time
-from collections.abc import Sequence
-from typing import cast
+from typing import Any
 
 from letta_matrix.access.faults import ToolError
-from letta_matrix.doors.chat.command import (
-    Argument,
-    CommandContext,
-    CommandFault,
-    Kind,
-    Where,
-    command,
-)
-from letta_matrix.doors.chat.texts import ago, counted, name_of, titled
-from letta_matrix.matrix.verbatim import inline_code as code
+from letta_matrix.doors.chat.command import CommandContext, command
+from letta_matrix.doors.chat.texts import ago, name_of, titled
+from letta_matrix.operations.conversations import ConversationTold, Returned
 from letta_matrix.operations.turns import Unstopped
-from letta_matrix.runtimes.protocol import AgentRuntime
+from letta_matrix.operations.typed import Argument, Kind, Where
 from letta_matrix.store.agents import Agent
-from letta_matrix.store.conversations import Conversation
-from letta_matrix.store.places import Place
 
 _LISTED = 20
 
@@ -27,43 +17,23 @@ _LISTED = 20
 @command(aliases=("reset",))
 async def new(context: CommandContext) -> str:
     """Starts a new conversation with the next message; in a thread, that of the thread."""
-    able = [a for a in context.agents if context.runtime_of(a).capabilities.conversations]
-    if not able:
-        raise CommandFault(_single(context.runtime_of(context.agents[0])))
-    left = await _fixed_current(context, able)
-    for agent in able:
-        if conversation_id := left.get(agent.agent_id):
-            place = context.place_of(agent)
-            await context.services.conversations.leave(place, conversation_id)
-    if left:
+    agents = context.agents
+    able = [one for one in agents if context.runtime_of(one).capabilities.conversations]
+    done = [await _do(context, "leave", agent) for agent in able or agents[:1]]
+    if any(one["left"] for one in done):
         return "Your next message starts a new conversation. `!conversations` leads back."
     return "Nothing was said since the last start: your next message starts afresh anyway."
-
-
-async def _fixed_current(context: CommandContext, agents: Sequence[Agent]) -> dict[str, str]:
-    """The conversations that go on here, by agent id; after a crash those that did before it."""
-    if isinstance(before := context.remembered.get("left"), dict):
-        return cast("dict[str, str]", before)
-    store = context.services.conversations
-    going = {one.agent_id: store.current(context.place_of(one)) for one in agents}
-    left = {agent_id: conversation for agent_id, conversation in going.items() if conversation}
-    await context.remember({"left": left})
-    return left
 
 
 @command(Argument("N", Kind.NUMBER), aliases=("conversation", "history"))
 async def conversations(context: CommandContext) -> str:
     """Lists the conversations had here; with a number, returns to that one."""
-    agent = context.agent
-    runtime = context.runtime_of(agent)
-    if not runtime.capabilities.conversations:
-        raise CommandFault(_single(runtime))
-    found = await context.services.conversations.all_in(agent.agent_id, context.turn.room_id)
-    # Numbered by age: a number means the same after a return, and after a crash.
-    found.sort(key=lambda conversation: conversation.seq)
-    number, here = context.arguments.number("N"), context.place_of(agent)
+    agent, number = context.agent, context.arguments.number("N")
+    context.runtime_of(agent)
     if number is not None:
-        return await _return_to(context, found, number, here)
+        done = await _do(context, "return", agent, number=number)
+        return _returned(done, await context.horizon(agent))
+    found = (await _do(context, "list", agent))["conversations"]
     if not found:
         return f"{name_of(agent)} has had no conversation here yet: write, and it begins."
     now, first = time.time(), max(len(found) - _LISTED, 0)
@@ -71,8 +41,8 @@ async def conversations(context: CommandContext) -> str:
     lines = [f"Conversations of {name_of(agent)} here; `!conversations N` returns to one.", ""]
     if first:
         lines[0] += f" Older ones have the numbers 1 to {first}."
-    for position, one in enumerate(found[first:], start=first + 1):
-        lines.append(f"{position}. {_listed(one, here, now, horizon)}")
+    thread_id = context.turn.thread_id
+    lines += [f"{one['number']}. {_listed(one, thread_id, now, horizon)}" for one in found[first:]]
     return "\n".join(lines)
 
 
@@ -82,7 +52,7 @@ async def cancel(context: CommandContext) -> str | None:
     too."""
     target = context.turn.reply_to or ""
     try:
-        await context.do("turns.cancel", event_id=target)
+        await context.do("turns.stop", event_id=target)
     except ToolError as error:
         if not error.detail:
             raise
@@ -94,7 +64,7 @@ async def cancel(context: CommandContext) -> str | None:
 @command(Argument("EVENT", required=True), scope=Where.BOTH, hidden=True)
 async def react_cancel(context: CommandContext) -> None:
     """Is 🛑."""
-    await context.do("turns.cancel", event_id=context.arguments.text("EVENT"))
+    await context.do("turns.stop", event_id=context.arguments.text("EVENT"))
 
 
 def _unstopped(why: str, target: str) -> str:
@@ -105,40 +75,25 @@ def _unstopped(why: str, target: str) -> str:
     return "Nothing is worked on here; elsewhere, `!cancel` there or a 🛑 on the message stops it."
 
 
-async def _return_to(
-    context: CommandContext, found: Sequence[Conversation], number: int, here: Place
-) -> str:
-    if number > len(found):
-        have = counted(len(found), "conversation") if found else "none yet"
-        raise CommandFault(
-            f"There is no conversation {number} here: {have}. `!conversations` lists them."
-        )
-    meant, horizon = found[number - 1], await context.horizon(context.agent)
-    if meant.current and meant.place == here and not context.recovered:
-        return f"{titled(meant, horizon)} is the one that goes on here already."
-    await context.services.conversations.return_to(meant, here)
-    moved = " It goes on here now, and no longer there." if _moves(meant, here) else ""
-    used = ago(time.time() - meant.used_at)
-    return f"We go on with {titled(meant, horizon)}, last used {used}.{moved}"
+async def _do(context: CommandContext, verb: str, agent: Agent, **arguments: object) -> Any:
+    agent_id = agent.agent_id
+    return await context.do(f"conversations.{verb}", step=agent_id, agent_id=agent_id, **arguments)
 
 
-def _moves(conversation: Conversation, here: Place) -> bool:
-    return conversation.current and conversation.place != here
+def _returned(done: Returned, horizon: float) -> str:
+    shown = titled(done["title"], done["created_at"], horizon)
+    if done["stayed"]:
+        return f"{shown} is the one that goes on here already."
+    moved = " It goes on here now, and no longer there." if done["moved"] else ""
+    return f"We go on with {shown}, last used {ago(time.time() - done['used_at'])}.{moved}"
 
 
-def _listed(conversation: Conversation, here: Place, now: float, horizon: float) -> str:
-    notes = [ago(now - conversation.used_at)]
-    if conversation.current and conversation.place == here:
+def _listed(one: ConversationTold, thread_id: str, now: float, horizon: float) -> str:
+    notes = [ago(now - one["used_at"])]
+    if one["current"] and one["thread_id"] == thread_id:
         notes.append("**current**")
-    elif conversation.place.thread_id:
-        notes.append("in another thread" if here.thread_id else "in a thread")
-    elif conversation.current:
+    elif one["thread_id"]:
+        notes.append("in another thread" if thread_id else "in a thread")
+    elif one["current"]:
         notes.append("in the main timeline")
-    return f"{titled(conversation, horizon)} · {' · '.join(notes)}"
-
-
-def _single(runtime: AgentRuntime) -> str:
-    return (
-        f"The runtime {code(runtime.name)} has no conversations: each of its agents keeps one "
-        "single history."
-    )
+    return f"{titled(one['title'], one['created_at'], horizon)} · {' · '.join(notes)}"

@@ -2,7 +2,6 @@
 
 from letta_matrix.matrix.verbatim import inline_code
 from letta_matrix.store.agents import Agent
-from letta_matrix.store.conversations import Conversation
 
 _UNITS = ((86_400, "d"), (3600, "h"), (60, "min"))
 
@@ -17,12 +16,12 @@ def name_of(agent: Agent) -> str:
     return label(agent.name, agent.agent_id)
 
 
-def titled(conversation: Conversation, horizon: float) -> str:
+def titled(title: str, created_at: float, horizon: float) -> str:
     """What a conversation is called: by its first words, for who may read from then on
     (`horizon`, Unix time) what was said in its room."""
-    if conversation.created_at < horizon:
+    if created_at < horizon:
         return "one from before you came"
-    return inline_code(conversation.title) if conversation.title else "one without a title"
+    return inline_code(title) if title else "one without a title"
 
 
 def span(seconds: float) -> str:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs
 
 from letta_matrix.access.principal import Principal
+from letta_matrix.doors.mcp.refusals import Refusal
 from letta_matrix.toolbox.toolsets import Toolset
 
 if TYPE_CHECKING:
@@ -18,32 +19,26 @@ TOOLSET = "letta_matrix.toolset"
 """Where the set of tools is that the request's address names."""
 
 
-class NoToolset(ValueError):
-    """An address names a set of tools that there is not; the text says which there are."""
-
-
 def toolset_in(query: str) -> Toolset:
-    """The set of tools that the query of an address names. Raises NoToolset."""
+    """The set of tools that the query of an address names. Raises Refusal."""
     named = parse_qs(query, keep_blank_values=True).get("toolset", [str(Toolset.USUAL)])
     try:
         return Toolset(named[-1])
     except ValueError:
         known = ", ".join(f"`{one}`" for one in Toolset)
-        raise NoToolset(f"`toolset` should be one of {known}.") from None
+        raise Refusal(400, f"`toolset` should be one of {known}.") from None
 
 
 def toolset_of(ctx: "ServerRequestContext[Any, Any]") -> Toolset:
     """The set of tools that a request's address names."""
     request: Any = ctx.request
-    scope: dict[str, Any] = getattr(request, "scope", {})
-    return scope.get(TOOLSET, Toolset.USUAL)
+    return request.scope[TOOLSET]
 
 
 def principal_of(ctx: "ServerRequestContext[Any, Any]") -> Principal:
-    """Whose token came with this request. Transports other than HTTP give the principal in place
-    of the HTTP request."""
+    """Whose token came with this request."""
     request: Any = ctx.request
-    return request if isinstance(request, Principal) else request.scope[PRINCIPAL]
+    return request.scope[PRINCIPAL]
 
 
 def connection_of(ctx: "ServerRequestContext[Any, Any]") -> "Connection":

@@ -11,12 +11,6 @@ GOING_AWAY = 1001
 UNAUTHORIZED = 4401
 """Close codes (RFC 6455, section 7.4.1); the last one is ours, after the status of HTTP."""
 
-LOST, TOO_MANY, TOO_OFTEN, NOT_ADMITTED, NOT_NOW, TOO_LARGE = (
-    -32000,
-    -32010,
-    -32011,
-    -32012,
-    -32013,
-    -32014,
-)
+LOST = -32000
+TOO_MANY, TOO_OFTEN, NOT_ADMITTED, NOT_NOW, TOO_LARGE = -32010, -32011, -32012, -32013, -32014
 """Errors of JSON-RPC, of those that it leaves to implementations."""

@@ -13,7 +13,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser, AuthorizationContext
+from mcp.server.auth.middleware.bearer_auth import AuthorizationContext
 from mcp.server.auth.middleware.bearer_auth import authorization_context as owner_of
 from mcp.server.lowlevel import Server
 from mcp.server.streamable_http import MCP_SESSION_ID_HEADER, StreamableHTTPServerTransport
@@ -36,7 +36,7 @@ _ENDED = 10_000
 _LONGEST_HANDSHAKE = 100_000
 """Bytes; what is longer is no `initialize`."""
 
-_Owner = AuthorizationContext | None
+_Owner = AuthorizationContext
 
 
 class LastingSessions(StreamableHTTPSessionManager):
@@ -54,8 +54,11 @@ class LastingSessions(StreamableHTTPSessionManager):
         """The sessions in memory."""
         return len(self._server_instances)
 
-    def _admit_session(self, requestor: _Owner) -> StreamableHTTPServerTransport | None:
-        return self._admit(self._ids.make(_name(requestor)), requestor)
+    def _admit_session(self, requestor: _Owner | None) -> StreamableHTTPServerTransport | None:
+        # Nobody comes without a token.
+        if requestor is None:
+            return None
+        return self._admit(self._ids.make(requestor["client_id"]), requestor)
 
     def _admit(self, session_id: str, owner: _Owner) -> StreamableHTTPServerTransport | None:
         owners: Mapping[str, AuthorizationContext] = self._session_owners
@@ -65,8 +68,7 @@ class LastingSessions(StreamableHTTPSessionManager):
         if transport is not None:
             given, transport.mcp_session_id = transport.mcp_session_id, session_id
             self._server_instances[session_id] = self._server_instances.pop(given or "")
-            if owner is not None:
-                self._session_owners[session_id] = self._session_owners.pop(given or "")
+            self._session_owners[session_id] = self._session_owners.pop(given or "")
         return transport
 
     async def _handle_stateful_request(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -74,8 +76,7 @@ class LastingSessions(StreamableHTTPSessionManager):
         if session_id is None:
             await super()._handle_stateful_request(scope, receive, send)
             return
-        user = scope.get("user")
-        owner = owner_of(user) if isinstance(user, AuthenticatedUser) else None
+        owner = owner_of(scope["user"])
         is_there = await self._is_there(session_id, owner, scope)
         if not is_there:
             first = await receive()
@@ -93,7 +94,7 @@ class LastingSessions(StreamableHTTPSessionManager):
         async with self._taking_up:
             if session_id in self._server_instances:
                 return self._session_owners.get(session_id) == owner
-            if session_id in self._ended or not self._ids.is_of(session_id, _name(owner)):
+            if session_id in self._ended or not self._ids.is_of(session_id, owner["client_id"]):
                 return False
             return await self._take_up(session_id, owner, scope)
 
@@ -121,10 +122,6 @@ class LastingSessions(StreamableHTTPSessionManager):
         self._ended[session_id] = None
         if len(self._ended) > _ENDED:
             del self._ended[next(iter(self._ended))]
-
-
-def _name(owner: _Owner) -> str:
-    return "" if owner is None else owner["client_id"]
 
 
 def _begins(scope: Scope, first: Message) -> bool:

@@ -6,30 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import mcp_types as types
 from mcp.server.context import ServerRequestContext
 from mcp.shared.exceptions import MCPError
-from mcp_types import (
-    INVALID_PARAMS,
-    CompleteRequestParams,
-    CompleteResult,
-    Completion,
-    GetPromptRequestParams,
-    GetPromptResult,
-    ListPromptsResult,
-    PaginatedRequestParams,
-    Prompt,
-    PromptArgument,
-    PromptMessage,
-    PromptReference,
-    TextContent,
-)
 
-from letta_matrix.access.faults import ToolError
 from letta_matrix.access.principal import Principal
 from letta_matrix.common.json_fields import items, mapping
 from letta_matrix.doors.mcp.caller import principal_of
-from letta_matrix.doors.mcp.resources import MESSAGES
-from letta_matrix.doors.mcp.rpc_errors import rpc_error
+from letta_matrix.doors.mcp.resources import AGENTS, MESSAGES, ROOMS, Resources
 from letta_matrix.matrix.formatting import clean_text
 from letta_matrix.toolbox.registry import Toolbox
 
@@ -124,34 +108,39 @@ JOBS = (
 class Prompts:
     """Those whose tools the token of a request is for."""
 
-    def __init__(self, toolbox: Toolbox) -> None:
+    def __init__(self, toolbox: Toolbox, resources: Resources) -> None:
         self._toolbox = toolbox
+        self._resources = resources
 
-    async def list_prompts(self, ctx: Context, _params: PaginatedRequestParams | None) -> Any:
+    async def list_prompts(self, ctx: Context, _params: types.PaginatedRequestParams | None) -> Any:
         """`prompts/list`."""
-        return ListPromptsResult(prompts=[_prompt(job) for job in self._jobs(principal_of(ctx))])
+        return types.ListPromptsResult(
+            prompts=[_prompt(job) for job in self._jobs(principal_of(ctx))]
+        )
 
-    async def get_prompt(self, ctx: Context, params: GetPromptRequestParams) -> Any:
+    async def get_prompt(self, ctx: Context, params: types.GetPromptRequestParams) -> Any:
         """`prompts/get`. Raises MCPError, which names what is wrong."""
         job = self._job(principal_of(ctx), params.name)
         text = _filled(job, _checked(job, params.arguments or {}))
-        message = PromptMessage(role="user", content=TextContent(text=f"{text}\n\n{_UNTRUSTED}"))
-        return GetPromptResult(description=job.description, messages=[message])
+        message = types.PromptMessage(
+            role="user", content=types.TextContent(text=f"{text}\n\n{_UNTRUSTED}")
+        )
+        return types.GetPromptResult(description=job.description, messages=[message])
 
-    async def complete(self, ctx: Context, params: CompleteRequestParams) -> Any:
+    async def complete(self, ctx: Context, params: types.CompleteRequestParams) -> Any:
         """`completion/complete`: names of rooms and of agents, ids of rooms for resources."""
         principal, wanted = principal_of(ctx), params.argument
-        if isinstance(params.ref, PromptReference):
+        if isinstance(params.ref, types.PromptReference):
             self._job(principal, params.ref.name)
             names = await self._names(principal, wanted.name)
         elif params.ref.uri == MESSAGES:
             names = await self._names(principal, "room_id")
         else:
-            raise MCPError(INVALID_PARAMS, f"There is no such template, only {MESSAGES}.")
+            raise MCPError(types.INVALID_PARAMS, f"There is no such template, only {MESSAGES}.")
         begun = wanted.value.casefold()
         found = sorted({name for name in names if begun in name.casefold()})
-        return CompleteResult(
-            completion=Completion(
+        return types.CompleteResult(
+            completion=types.Completion(
                 values=found[:_MOST_VALUES], total=len(found), has_more=len(found) > _MOST_VALUES
             )
         )
@@ -164,34 +153,31 @@ class Prompts:
         jobs = {job.name: job for job in self._jobs(principal)}
         if name not in jobs:
             known = ", ".join(jobs) or "none"
-            raise MCPError(INVALID_PARAMS, f"There is no such prompt for you, only: {known}.")
+            raise MCPError(types.INVALID_PARAMS, f"There is no such prompt for you, only: {known}.")
         return jobs[name]
 
     async def _names(self, principal: Principal, argument: str) -> list[str]:
-        tool, key, names = {
-            "room": ("matrix_list_rooms", "rooms", ("name", "alias")),
-            "room_id": ("matrix_list_rooms", "rooms", ("room_id",)),
-            "agent": ("list_agents", "agents", ("name",)),
+        kind, key, names = {
+            "room": (ROOMS, "rooms", ("name", "alias")),
+            "room_id": (ROOMS, "rooms", ("room_id",)),
+            "agent": (AGENTS, "agents", ("name",)),
         }.get(argument, ("", "", ()))
-        if not any(one.name == tool for one in self._toolbox.tools_for(principal)):
+        if not kind or not self._resources.may_read(principal, kind):
             return []
-        try:
-            listed = await self._toolbox.call(principal, tool, {}, door="mcp")
-        except ToolError as error:
-            raise rpc_error(error) from error
+        listed = await self._resources.call(principal, kind, {})
         entries = [mapping(entry) for entry in items(listed.get(key)) or []]
         return [
             clean_text(str(entry[name])) for entry in entries for name in names if name in entry
         ]
 
 
-def _prompt(job: Job) -> Prompt:
-    return Prompt(
+def _prompt(job: Job) -> types.Prompt:
+    return types.Prompt(
         name=job.name,
         title=job.title,
         description=job.description,
         arguments=[
-            PromptArgument(name=name, description=text, required=required)
+            types.PromptArgument(name=name, description=text, required=required)
             for name, (text, required) in job.arguments.items()
         ],
     )
@@ -226,4 +212,4 @@ def _filled(job: Job, given: Mapping[str, str]) -> str:
 
 
 def _bad(job: Job, wrong: str) -> MCPError:
-    return MCPError(INVALID_PARAMS, f"Wrong arguments for {job.name}: {wrong}.")
+    return MCPError(types.INVALID_PARAMS, f"Wrong arguments for {job.name}: {wrong}.")

@@ -6,23 +6,21 @@ the client said to begin its session is said again to the new bridge.
 
 import asyncio
 import contextlib
+import itertools
 import json
-from collections.abc import AsyncIterator, Callable, Mapping
+import re
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Mapping
 from typing import Any, cast
 
-import aiohttp
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed, InvalidStatus, InvalidURI, WebSocketException
+from websockets.typing import Subprotocol
 
 from letta_matrix.common import clock
 from letta_matrix.common.json_fields import mapping
 from letta_matrix.common.program import starting, typed
-from letta_matrix.doors.mcp.frames import (
-    LARGEST,
-    LOST,
-    NOT_NOW,
-    SUBPROTOCOL,
-    TOO_LARGE,
-    UNAUTHORIZED,
-)
+from letta_matrix.common.waiting import is_set
+from letta_matrix.doors.mcp import frames
 
 _LOST = (
     "The connection to the bridge was lost. What you asked for may have happened or not: call "
@@ -58,103 +56,101 @@ class Relay:
         self._token = token
         self._write = write
         self._say = say
-        self._socket: aiohttp.ClientWebSocketResponse | None = None
+        self._socket: ClientConnection | None = None
         self._connected = asyncio.Event()
-        self._away_since = 0.0
+        self._away_since = clock.now()
         self._session = Session()
 
     async def run(self, lines: AsyncIterator[str]) -> None:
         """Returns at the end of the client's lines. Raises RelayError."""
-        # A connection that is kept would lead to the bridge that ends.
-        connector = aiohttp.TCPConnector(force_close=True)
-        async with aiohttp.ClientSession(connector=connector) as http:
-            socket = await self._connect(http, _PATIENCE)
-            carrying = asyncio.create_task(self._carry_down(http, socket))
-            taking = asyncio.create_task(self._carry_up(lines))
-            done, rest = await asyncio.wait({carrying, taking}, return_when="FIRST_COMPLETED")
-            for task in rest:
-                task.cancel()
-            await asyncio.gather(*rest, return_exceptions=True)
-            if self._socket is not None:
-                await self._socket.close()
-            for task in done:
-                task.result()
+        carrying = asyncio.create_task(self._carry_down())
+        taking = asyncio.create_task(self._carry_up(lines))
+        done, rest = await asyncio.wait({carrying, taking}, return_when="FIRST_COMPLETED")
+        for task in rest:
+            task.cancel()
+        await asyncio.gather(*rest, return_exceptions=True)
+        for task in done:
+            task.result()
 
-    async def _connect(
-        self, http: aiohttp.ClientSession, patience: float
-    ) -> aiohttp.ClientWebSocketResponse:
-        """Connect, and begin the client's session again. Raises RelayError where that does not
-        help, or nobody answers for so many seconds."""
-        loop = asyncio.get_running_loop()
-        began, pauses = loop.time(), iter(_PAUSES)
-        while True:
-            try:
-                socket = await self._open(http)
-            except (aiohttp.ClientError, OSError, TimeoutError) as error:
-                if loop.time() - began >= patience:
-                    raise RelayError(_unreachable(self._url, error)) from error
-                await asyncio.sleep(next(pauses, _PAUSES[-1]))
-            else:
-                self._socket = socket
-                self._connected.set()
-                return socket
+    async def _carry_down(self) -> None:
+        """From the bridge to the client, for ever. Raises RelayError."""
+        async with contextlib.aclosing(self._sockets()) as sockets:
+            async for socket in sockets:
+                with contextlib.suppress(ConnectionClosed):
+                    for message in self._session.opening():
+                        await socket.send(message)
+                    self._is_back(socket)
+                    async for text in socket:
+                        if isinstance(text, str) and self._session.hears(text):
+                            self._write(text.replace("\n", " "))
+                self._is_away(socket)
 
-    async def _open(self, http: aiohttp.ClientSession) -> aiohttp.ClientWebSocketResponse:
-        socket = await self._dial(http)
+    def _sockets(self) -> AsyncGenerator[ClientConnection]:
+        """A connection, and another one whenever it is lost."""
         try:
-            for message in self._session.opening():
-                await socket.send_str(message)
-        except (aiohttp.ClientError, OSError):
-            await socket.close()
-            raise
-        return socket
-
-    async def _dial(self, http: aiohttp.ClientSession) -> aiohttp.ClientWebSocketResponse:
-        headers = {"Authorization": f"Bearer {self._token}"}
-        try:
-            async with asyncio.timeout(_HANDSHAKE):
-                return await http.ws_connect(
-                    self._url,
-                    headers=headers,
-                    protocols=[SUBPROTOCOL],
-                    heartbeat=_HEARTBEAT,
-                    max_msg_size=0,
-                )
-        except aiohttp.InvalidURL:
+            connecting = connect(
+                re.sub("^http", "ws", self._url),
+                additional_headers={"Authorization": f"Bearer {self._token}"},
+                subprotocols=[Subprotocol(frames.SUBPROTOCOL)],
+                compression=None,
+                proxy=None,
+                open_timeout=_HANDSHAKE,
+                ping_interval=_HEARTBEAT,
+                ping_timeout=_HEARTBEAT / 2,
+                max_size=None,
+                reconnect_delays=_pauses,
+                process_exception=self._judge,
+            )
+        except InvalidURI:
             raise RelayError(f"{self._url} is no URL of a WebSocket") from None
-        except aiohttp.WSServerHandshakeError as error:
-            if error.status in (429, 502, 503, 504):
-                raise
-            raise RelayError(_refused(self._url, error.status)) from error
+        # It is a generator, and closes the connection when it is closed.
+        return cast("AsyncGenerator[ClientConnection]", aiter(connecting))
 
-    async def _carry_down(
-        self, http: aiohttp.ClientSession, socket: aiohttp.ClientWebSocketResponse
-    ) -> None:
-        """From the bridge to the client, for ever."""
-        while True:
-            async for frame in socket:
-                if frame.type is aiohttp.WSMsgType.TEXT and self._session.hears(frame.data):
-                    self._write(frame.data.replace("\n", " "))
+    def _judge(self, error: Exception) -> Exception | None:
+        """What a try to connect has failed of for good; None where it is tried again."""
+        if isinstance(error, InvalidStatus):
+            status = error.response.status_code
+            if status not in (429, 502, 503, 504):
+                return RelayError(_refused(self._url, status))
+        elif not isinstance(error, OSError | WebSocketException):
+            return error
+        # Nobody waits for a bridge that has never been there.
+        if self._socket is None and clock.now() - self._away_since >= _PATIENCE:
+            return RelayError(_unreachable(self._url, error))
+        return None
+
+    def _is_back(self, socket: ClientConnection) -> None:
+        if self._socket is not None:
+            self._say("the bridge is back")
+        self._socket = socket
+        self._connected.set()
+
+    def _is_away(self, socket: ClientConnection) -> None:
+        for request_id in self._session.lost():
+            self._write(_error(request_id, frames.LOST, _LOST))
+        if socket.close_code == frames.UNAUTHORIZED:
+            raise RelayError("the bridge no longer accepts the token")
+        if self._connected.is_set():
             self._connected.clear()
             self._away_since = clock.now()
-            for request_id in self._session.lost():
-                self._write(_error(request_id, LOST, _LOST))
-            if socket.close_code == UNAUTHORIZED:
-                raise RelayError("the bridge no longer accepts the token")
             self._say("the bridge is away; connecting again")
-            socket = await self._connect(http, float("inf"))
-            self._say("the bridge is back")
 
     async def _carry_up(self, lines: AsyncIterator[str]) -> None:
         """From the client to the bridge, until the client has gone."""
+        await self._connected.wait()
         async for line in lines:
             message = _parsed(line)
-            if len(line) > LARGEST // 4 and len(line.encode("utf-8", "replace")) > LARGEST:
-                self._refuse(message, TOO_LARGE, f"More than {LARGEST} bytes in a message.")
+            if (
+                len(line) > frames.LARGEST // 4
+                and len(line.encode("utf-8", "replace")) > frames.LARGEST
+            ):
+                self._refuse(
+                    message, frames.TOO_LARGE, f"More than {frames.LARGEST} bytes in a message."
+                )
             elif await self._is_there():
                 await self._pass_on(message, line)
             else:
-                self._refuse(message, NOT_NOW, _AWAY)
+                self._refuse(message, frames.NOT_NOW, _AWAY)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_FAREWELL):
                 while self._session.waits:  # noqa: ASYNC110 - the process ends here
@@ -163,9 +159,9 @@ class Relay:
     async def _pass_on(self, message: Mapping[str, Any], line: str) -> None:
         self._session.says(message, line)
         # A connection that breaks now is noticed by the other direction, too.
-        with contextlib.suppress(ConnectionError):
+        with contextlib.suppress(ConnectionClosed):
             if self._socket is not None:
-                await self._socket.send_str(line)
+                await self._socket.send(line)
 
     def _refuse(self, message: Mapping[str, Any], code: int, text: str) -> None:
         if "method" in message and "id" in message:
@@ -175,10 +171,7 @@ class Relay:
         deadline = self._away_since + _PATIENCE
         # When it is told of a connection, that may already be lost again.
         while not self._connected.is_set():
-            try:
-                async with asyncio.timeout_at(deadline):
-                    await self._connected.wait()
-            except TimeoutError:
+            if not await is_set(self._connected, deadline - clock.now()):
                 return False
         return True
 
@@ -192,7 +185,7 @@ class Session:
         self._agreed = False
         self._subscribed: dict[str, None] = {}
         self._waiting: dict[str | int, Json] = {}
-        self._numbers = 0
+        self._numbers = itertools.count(1)
 
     @property
     def waits(self) -> bool:
@@ -202,14 +195,14 @@ class Session:
     def says(self, message: Mapping[str, Any], line: str) -> None:
         """The client says something."""
         method, request_id = message.get("method"), message.get("id")
-        if method == "initialize" and isinstance(request_id, str | int):
-            self._initialize, self._agreed = dict(message), False
-        elif method == "notifications/initialized":
+        if method == "notifications/initialized":
             self._initialized = line
         elif method == "notifications/cancelled":
             self._waiting.pop(_key(mapping(message.get("params")).get("requestId")), None)
         if isinstance(method, str) and isinstance(request_id, str | int):
             self._waiting[request_id] = dict(message)
+            if method == "initialize":
+                self._initialize, self._agreed = dict(message), False
 
     def hears(self, text: str) -> bool:
         """The bridge says something; whether it is for the client."""
@@ -257,8 +250,11 @@ class Session:
         return json.dumps({**message, "params": {"uri": uri}})
 
     def _own_id(self) -> str:
-        self._numbers += 1
-        return f"{_OWN}{self._numbers}"
+        return f"{_OWN}{next(self._numbers)}"
+
+
+def _pauses() -> Generator[float]:
+    yield from itertools.chain(_PAUSES, itertools.repeat(_PAUSES[-1]))
 
 
 def _key(value: object) -> str | int:

@@ -4,26 +4,13 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote, unquote_to_bytes
 
+import mcp_types as types
 from mcp.server.context import ServerRequestContext
 from mcp.shared.exceptions import MCPError
-from mcp_types import (
-    INVALID_PARAMS,
-    Annotations,
-    ListResourcesResult,
-    ListResourceTemplatesResult,
-    PaginatedRequestParams,
-    ReadResourceRequestParams,
-    ReadResourceResult,
-    Resource,
-    ResourceTemplate,
-    TextResourceContents,
-)
 
-from letta_matrix.access.faults import ToolError
 from letta_matrix.access.principal import Principal
 from letta_matrix.common.json_fields import items, mapping
 from letta_matrix.doors.mcp.caller import principal_of
-from letta_matrix.doors.mcp.rpc_errors import rpc_error
 from letta_matrix.matrix.formatting import clean_text
 from letta_matrix.toolbox.registry import Toolbox
 from letta_matrix.toolbox.results import compact, cut
@@ -52,25 +39,29 @@ class Resources:
         return any(tool.name == _TOOLS[kind] for tool in self._toolbox.tools_for(principal))
 
     async def read(self, principal: Principal, uri: str, **limits: object) -> Result:
-        """What a resource contains now. Raises MCPError."""
+        """What a resource contains now. Raises MCPError, ToolError."""
         kind, room = parsed(uri)
         arguments = {"room_id": room, "limit": _MESSAGES_READ, **limits} if room else {}
-        return await self._call(principal, kind, arguments)
+        return await self.call(principal, kind, arguments)
 
-    async def list_resources(self, ctx: Context, params: PaginatedRequestParams | None) -> Any:
+    async def list_resources(
+        self, ctx: Context, params: types.PaginatedRequestParams | None
+    ) -> Any:
         """`resources/list`: what there is, and each of the rooms, page by page."""
         principal, after = principal_of(ctx), _page(params.cursor if params else None)
         found = [] if after else self._fixed(principal)
         cursor: str | None = None
         if self.may_read(principal, ROOMS) and self.may_read(principal, MESSAGES):
-            listed = await self._call(principal, ROOMS, {"after": after})
+            listed = await self.call(principal, ROOMS, {"after": after})
             found += [_room(mapping(room)) for room in items(listed.get("rooms")) or []]
             cursor = str(listed["next"]) if "next" in listed else None
-        return ListResourcesResult(resources=found, next_cursor=cursor)
+        return types.ListResourcesResult(resources=found, next_cursor=cursor)
 
-    async def list_templates(self, ctx: Context, _params: PaginatedRequestParams | None) -> Any:
+    async def list_templates(
+        self, ctx: Context, _params: types.PaginatedRequestParams | None
+    ) -> Any:
         """`resources/templates/list`."""
-        template = ResourceTemplate(
+        template = types.ResourceTemplate(
             name="room-messages",
             title="Messages of a room",
             uri_template=MESSAGES,
@@ -78,15 +69,15 @@ class Resources:
             mime_type=JSON,
         )
         shown = [template] if self.may_read(principal_of(ctx), MESSAGES) else []
-        return ListResourceTemplatesResult(resource_templates=shown)
+        return types.ListResourceTemplatesResult(resource_templates=shown)
 
-    async def read_resource(self, ctx: Context, params: ReadResourceRequestParams) -> Any:
+    async def read_resource(self, ctx: Context, params: types.ReadResourceRequestParams) -> Any:
         """`resources/read`."""
         text = compact(await self.read(principal_of(ctx), params.uri))
-        contents = TextResourceContents(uri=params.uri, mime_type=JSON, text=text)
-        return ReadResourceResult(contents=[contents])
+        contents = types.TextResourceContents(uri=params.uri, mime_type=JSON, text=text)
+        return types.ReadResourceResult(contents=[contents])
 
-    def _fixed(self, principal: Principal) -> list[Resource]:
+    def _fixed(self, principal: Principal) -> list[types.Resource]:
         known = {
             ROOMS: ("rooms", "Rooms", "The Matrix rooms you are in, the first 50 of them."),
             AGENTS: ("agents", "Agents", "The AI agents on this server."),
@@ -97,13 +88,11 @@ class Resources:
             if self.may_read(principal, uri)
         ]
 
-    async def _call(
+    async def call(
         self, principal: Principal, kind: str, arguments: Mapping[str, object]
     ) -> Result:
-        try:
-            return await self._toolbox.call(principal, _TOOLS[kind], arguments, door="mcp")
-        except ToolError as error:
-            raise rpc_error(error) from error
+        """What the tool behind a kind of resource gives. Raises ToolError."""
+        return await self._toolbox.call(principal, _TOOLS[kind], arguments, door="mcp")
 
 
 def messages_uri(room_id: str) -> str:
@@ -121,7 +110,7 @@ def parsed(uri: str) -> tuple[str, str]:
         if room:
             return MESSAGES, room
     known = f"{ROOMS}, {AGENTS} and {MESSAGES} with the room's id percent-encoded"
-    raise MCPError(INVALID_PARAMS, f"There is no such resource, only: {known}.", {"uri": uri})
+    raise MCPError(types.INVALID_PARAMS, f"There is no such resource, only: {known}.", {"uri": uri})
 
 
 def _decoded(part: str) -> str:
@@ -136,21 +125,21 @@ def _page(cursor: str | None) -> int:
         return 0
     if cursor.isascii() and cursor.isdigit() and len(cursor) < 8:
         return int(cursor)
-    raise MCPError(INVALID_PARAMS, "The cursor is none of ours; begin anew without one.")
+    raise MCPError(types.INVALID_PARAMS, "The cursor is none of ours; begin anew without one.")
 
 
-def _room(room: Mapping[str, Any]) -> Resource:
+def _room(room: Mapping[str, Any]) -> types.Resource:
     room_id = str(room["room_id"])
     name = cut(clean_text(str(room.get("name") or room_id)), 200)
     return _resource(messages_uri(room_id), room_id, name, "Newest messages of this room.")
 
 
-def _resource(uri: str, name: str, title: str, description: str) -> Resource:
-    return Resource(
+def _resource(uri: str, name: str, title: str, description: str) -> types.Resource:
+    return types.Resource(
         uri=uri,
         name=name,
         title=title,
         description=f"{description} {_UNTRUSTED}",
         mime_type=JSON,
-        annotations=Annotations(audience=["user", "assistant"]),
+        annotations=types.Annotations(audience=["user", "assistant"]),
     )

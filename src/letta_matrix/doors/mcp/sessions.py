@@ -1,7 +1,6 @@
 """MCP's Streamable HTTP, of the stateless revision and of the ones with sessions."""
 
 import asyncio
-from collections.abc import Collection
 from typing import Any
 
 from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser
@@ -14,63 +13,53 @@ from starlette.types import Receive, Scope, Send
 from letta_matrix.access.principal import Principal
 from letta_matrix.doors.mcp.caller import PRINCIPAL
 from letta_matrix.doors.mcp.lasting_sessions import LastingSessions
+from letta_matrix.doors.mcp.services import Services
 from letta_matrix.doors.mcp.session_ids import SessionIds
-
-LARGEST_BODY = 10 * 1024 * 1024
-"""Bytes of a request: files of the largest size, in base64, fit."""
 
 
 class Sessions:
     """Runs the SDK's session managers. A session belongs to the principal that began it."""
 
-    largest_body = LARGEST_BODY
-
-    def __init__(
-        self,
-        server: Server[Any],
-        ids: SessionIds,
-        idle_timeout: float,
-        slow_tools: Collection[str],
-    ) -> None:
+    def __init__(self, server: Server[Any], services: Services, largest_body: int) -> None:
+        config = services.config
         self._manager = LastingSessions(
-            server, ids, session_idle_timeout=idle_timeout, max_request_body_size=LARGEST_BODY
+            server,
+            SessionIds(config.appservice.as_token.get_secret_value()),
+            session_idle_timeout=config.mcp.idle_timeout,
+            max_request_body_size=largest_body,
         )
         # Answers without a stream, and so without progress, which quick calls do not tell.
         self._quick = StreamableHTTPSessionManager(
-            server, json_response=True, stateless=True, max_request_body_size=LARGEST_BODY
+            server, json_response=True, stateless=True, max_request_body_size=largest_body
         )
-        self._slow_tools = slow_tools
-        self._stop = asyncio.Event()
-        self._running: asyncio.Task[None] | None = None
+        tools = *services.toolbox.tools.values(), services.toolbox.others
+        self._slow_tools = frozenset(tool.name for tool in tools if tool.seconds is None)
+        self._started, self._stop = asyncio.Event(), asyncio.Event()
+        # The managers' tasks must begin and end in one task, which no request's can be.
+        self._running = asyncio.create_task(self._run())
 
     @property
     def count(self) -> int:
         """The sessions in memory."""
         return self._manager.count
 
-    async def start(self) -> None:
-        started = asyncio.Event()
-        # The manager's tasks must begin and end in one task, which no request's can be.
-        self._running = asyncio.create_task(self._run(started))
-        await started.wait()
-
     async def close(self) -> None:
         """End every session."""
         self._stop.set()
-        if self._running is not None:
-            await self._running
+        await self._running
 
     async def serve(self, principal: Principal, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request of a principal."""
+        await self._started.wait()
         owner = AccessToken(token="", client_id=principal.key, scopes=[])
         scope[PRINCIPAL] = principal
         scope["user"] = AuthenticatedUser(owner)
         manager = self._quick if self._is_quick(scope) else self._manager
         await manager.handle_request(scope, receive, send)
 
-    async def _run(self, started: asyncio.Event) -> None:
+    async def _run(self) -> None:
         async with self._manager.run(), self._quick.run():
-            started.set()
+            self._started.set()
             await self._stop.wait()
 
     def _is_quick(self, scope: Scope) -> bool:

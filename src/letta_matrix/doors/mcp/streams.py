@@ -1,91 +1,77 @@
-"""Requests that take long: streams of notifications, and calls that wait."""
+"""What lasts: streams of notifications, calls that wait, connections."""
 
 import asyncio
 import contextlib
-from collections.abc import Generator
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Generator
 
-import anyio
 import structlog
 
-from letta_matrix.access.authenticator import (
-    Authenticator,
-    IdentityUnavailable,
-    TooOften,
-    Unauthorized,
-)
+from letta_matrix.access.authenticator import Authenticator
 from letta_matrix.access.principal import Principal
+from letta_matrix.access.refusals import IdentityUnavailable, TooOften, Unauthorized
 from letta_matrix.access.streams import OpenStreams
 from letta_matrix.store.database import StoreUnavailable
 
 log = structlog.get_logger()
 
 RECHECK = 5.0
-"""Seconds between looks whether the tokens of open requests are still accepted."""
+"""Seconds between looks whether the tokens of what is open are still accepted."""
 
-MOST = 600
-"""Requests of a token that are open at once: a stream for each of its sessions, and calls."""
-
-
-@dataclass(eq=False, slots=True)
-class Stream:
-    """A request that is being answered; `scope` ends it, `answering` once its response began."""
-
-    bearer: str
-    scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
-    answering: bool = False
+End = Callable[[str], Awaitable[object]]
+"""Ends something: because its token is accepted no more, and why, or "" as the bridge ends."""
 
 
 class Streams:
-    """Ends requests whose token was revoked meanwhile, and streams when the bridge closes."""
+    """Counts what a token has open, no more than `most` of what is called `kind`, and ends it
+    when the token is accepted no more."""
 
-    def __init__(self, authenticator: Authenticator) -> None:
+    def __init__(self, authenticator: Authenticator, most: int, kind: str) -> None:
         self._authenticator = authenticator
-        self._open: set[Stream] = set()
-        self._counted = OpenStreams(MOST, "requests")
+        self._open: dict[End, tuple[str, str]] = {}
+        self._counted = OpenStreams(most, kind)
+        self._watching: asyncio.Task[None] | None = None
 
     @contextlib.contextmanager
-    def opened(self, principal: Principal, bearer: str) -> Generator[Stream]:
-        """While a request is answered. What is inside ends silently when it may not go on.
+    def opened(self, principal: Principal, bearer: str, peer: str, end: End) -> Generator[None]:
+        """While it is open. `end` may be called several times; `peer` is the address that the
+        token comes from.
 
-        Raises TooOften where the principal has too many open.
+        Raises TooOften where the principal has too many.
         """
-        stream = Stream(bearer)
         with self._counted.opened(principal):
-            self._open.add(stream)
+            self._open[end] = bearer, peer
+            self._watching = self._watching or asyncio.create_task(self._watch())
             try:
-                with stream.scope:
-                    yield stream
+                yield
             finally:
-                self._open.discard(stream)
+                del self._open[end]
 
-    def close(self) -> None:
-        """End what streams; calls that have said nothing yet may end by themselves."""
-        for stream in list(self._open):
-            if stream.answering:
-                stream.scope.cancel()
+    def __len__(self) -> int:
+        return len(self._open)
 
-    async def watch(self) -> None:
-        """Look after them for ever."""
-        while True:
-            await asyncio.sleep(RECHECK)
-            for bearer in {stream.bearer for stream in self._open}:
-                if not await self.is_accepted(bearer):
-                    self._end(bearer)
+    async def close(self) -> None:
+        """End them all, as the bridge ends."""
+        if self._watching is not None:
+            self._watching.cancel()
+        await asyncio.gather(*[end("") for end in self._open], return_exceptions=True)
 
-    async def is_accepted(self, bearer: str) -> bool:
-        """Whether a token is still good, as far as that can be told now."""
+    async def refusal(self, bearer: str, peer: str) -> str:
+        """Why a token is accepted no more; "" where it is, or that cannot be told now."""
         try:
-            await self._authenticator.identify(bearer)
+            await self._authenticator.identify(bearer, peer)
         except (StoreUnavailable, IdentityUnavailable, TooOften) as error:
             log.warning("tokens of open requests are not checked", reason=str(error))
-        except Unauthorized:
-            return False
+        except Unauthorized as error:
+            return str(error)
         except Exception as error:
             # Whatever fails for one token, the others must be looked at for as long as they last.
             log.error("a token of open requests is not checked", exc_info=error)
-        return True
+        return ""
 
-    def _end(self, bearer: str) -> None:
-        for stream in [stream for stream in self._open if stream.bearer == bearer]:
-            stream.scope.cancel()
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.sleep(RECHECK)
+            for holder in set(self._open.values()):
+                if why := await self.refusal(*holder):
+                    ends = [end for end, known in self._open.items() if known == holder]
+                    await asyncio.gather(*[end(why) for end in ends], return_exceptions=True)

@@ -6,47 +6,25 @@ that something is new; reading it anew asks for permission as ever.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Generator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import Any
 
+import mcp_types as types
 import structlog
 from mcp.server.connection import Connection
 from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
 from mcp.server.streamable_http import MCP_SESSION_ID_HEADER
+from mcp.shared import subscriptions as sdk
 from mcp.shared.exceptions import MCPError
-from mcp.shared.subscriptions import (
-    SUBSCRIPTION_ID_META_KEY,
-    ResourcesListChanged,
-    ResourceUpdated,
-    event_to_notification,
-)
-from mcp_types import (
-    INVALID_PARAMS,
-    INVALID_REQUEST,
-    EmptyResult,
-    NotificationParams,
-    SubscribeRequestParams,
-    SubscriptionFilter,
-    SubscriptionsAcknowledgedNotification,
-    SubscriptionsAcknowledgedNotificationParams,
-    SubscriptionsListenRequestParams,
-    SubscriptionsListenResult,
-    UnsubscribeRequestParams,
-)
 
-from letta_matrix.access.authenticator import (
-    IdentityUnavailable,
-    TooOften,
-    Unauthorized,
-    bearer_of,
-)
+from letta_matrix.access.authenticator import bearer_of
+from letta_matrix.access.faults import ToolError
 from letta_matrix.access.principal import Principal
+from letta_matrix.access.refusals import IdentityUnavailable, TooOften, Unauthorized
 from letta_matrix.access.streams import OpenStreams
 from letta_matrix.doors.mcp.caller import connection_of, principal_of
 from letta_matrix.doors.mcp.changes import LIST, Changes
-from letta_matrix.doors.mcp.frames import TOO_OFTEN
 from letta_matrix.doors.mcp.kept_subscriptions import Topics
 from letta_matrix.doors.mcp.resources import ROOMS, Resources, messages_uri, parsed
 from letta_matrix.doors.mcp.services import Services
@@ -171,7 +149,7 @@ class Subscriptions:
                 self._watch_list(ctx, watch)
         return await call_next(ctx)
 
-    async def greet(self, ctx: Context, _params: NotificationParams) -> None:
+    async def greet(self, ctx: Context, _params: types.NotificationParams) -> None:
         """`notifications/initialized`: tell from now on when the list of resources changes, and
         what a session that is taken up again has subscribed to."""
         watch = self._watch_of(ctx)
@@ -181,7 +159,9 @@ class Subscriptions:
             watch.topics |= kept
             watch.unsure |= kept.keys()
 
-    async def subscribe(self, ctx: Context, params: SubscribeRequestParams) -> EmptyResult:
+    async def subscribe(
+        self, ctx: Context, params: types.SubscribeRequestParams
+    ) -> types.EmptyResult:
         """`resources/subscribe`. Raises MCPError where the resource cannot be read."""
         watch = self._watch_of(ctx)
         if len(watch.topics) >= MOST:
@@ -190,45 +170,52 @@ class Subscriptions:
         watch.topics[topic] = params.uri
         watch.unsure.discard(topic)
         await self._keep(ctx, watch)
-        return EmptyResult()
+        return types.EmptyResult()
 
-    async def unsubscribe(self, ctx: Context, params: UnsubscribeRequestParams) -> EmptyResult:
+    async def unsubscribe(
+        self, ctx: Context, params: types.UnsubscribeRequestParams
+    ) -> types.EmptyResult:
         """`resources/unsubscribe`; nothing happens to what was not subscribed to."""
         watch = self._watch_of(ctx)
         for topic, uri in list(watch.topics.items()):
             if uri == params.uri:
                 del watch.topics[topic]
         await self._keep(ctx, watch)
-        return EmptyResult()
+        return types.EmptyResult()
 
     async def listen(
-        self, ctx: Context, params: SubscriptionsListenRequestParams
-    ) -> SubscriptionsListenResult:
+        self, ctx: Context, params: types.SubscriptionsListenRequestParams
+    ) -> types.SubscriptionsListenResult:
         """`subscriptions/listen`: the request stays open. What the client cannot read is not
         among what is acknowledged."""
         request_id = ctx.request_id
         if request_id is None:
-            raise MCPError(INVALID_REQUEST, "subscriptions/listen is a request; give it an id.")
-        meta: dict[str, Any] = {SUBSCRIPTION_ID_META_KEY: request_id}
+            raise MCPError(
+                types.INVALID_REQUEST, "subscriptions/listen is a request; give it an id."
+            )
+        meta: dict[str, Any] = {sdk.SUBSCRIPTION_ID_META_KEY: request_id}
 
         async def tell(uri: str) -> None:
-            changed = ResourceUpdated(uri) if uri else ResourcesListChanged()
-            await ctx.session.send_notification(event_to_notification(changed, meta), request_id)
+            changed = sdk.ResourceUpdated(uri) if uri else sdk.ResourcesListChanged()
+            await ctx.session.send_notification(
+                sdk.event_to_notification(changed, meta), request_id
+            )
 
         watch = Watch(tell, *self._means(ctx))
-        with self._counted(principal_of(ctx)), self._arrivals.listen(watch.see):
-            honored = await self._honored(principal_of(ctx), params.notifications, watch)
-            acknowledged = SubscriptionsAcknowledgedNotificationParams(
+        principal = principal_of(ctx)
+        with self._listening.opened(principal), self._arrivals.listen(watch.see):
+            honored = await self._honored(principal, params.notifications, watch)
+            acknowledged = types.SubscriptionsAcknowledgedNotificationParams(
                 notifications=honored, _meta=meta
             )
             try:
                 await ctx.session.send_notification(
-                    SubscriptionsAcknowledgedNotification(params=acknowledged), request_id
+                    types.SubscriptionsAcknowledgedNotification(params=acknowledged), request_id
                 )
                 await watch.ended.wait()
             finally:
                 watch.stop()
-        return SubscriptionsListenResult(_meta=meta)
+        return types.SubscriptionsListenResult(_meta=meta)
 
     async def _kept_of(self, session_id: str) -> Topics:
         try:
@@ -245,18 +232,9 @@ class Subscriptions:
             except StoreUnavailable as error:
                 log.warning("a subscription ends with this process", reason=str(error))
 
-    @contextmanager
-    def _counted(self, principal: Principal) -> Generator[None]:
-        with ExitStack() as stack:
-            try:
-                stack.enter_context(self._listening.opened(principal))
-            except TooOften as error:
-                raise _too_often(error) from error
-            yield
-
     async def _honored(
-        self, principal: Principal, wanted: SubscriptionFilter, watch: Watch
-    ) -> SubscriptionFilter:
+        self, principal: Principal, wanted: types.SubscriptionFilter, watch: Watch
+    ) -> types.SubscriptionFilter:
         """Watch what is wanted and may be read; tells what that is."""
         uris = list(dict.fromkeys(wanted.resource_subscriptions or []))
         if len(uris) > MOST:
@@ -267,11 +245,9 @@ class Subscriptions:
                 # Each is looked up in the room: one request must not cause hundreds for free.
                 self._services.authenticator.count(principal)
                 topics[await self._topic(principal, uri)] = uri
-            except TooOften as error:
-                raise _too_often(error) from error
-            except MCPError as error:
+            except (MCPError, ToolError) as error:
                 log.info("a subscription is not honored", who=principal.key, reason=str(error))
-        honored = SubscriptionFilter(resource_subscriptions=list(topics.values()) or None)
+        honored = types.SubscriptionFilter(resource_subscriptions=list(topics.values()) or None)
         if wanted.resources_list_changed and self._resources.may_read(principal, ROOMS):
             topics[LIST] = LIST
             honored.resources_list_changed = True
@@ -284,7 +260,7 @@ class Subscriptions:
         if room:
             return str((await self._resources.read(principal, uri, limit=1))["room_id"])
         if not self._resources.may_read(principal, kind):
-            raise MCPError(INVALID_PARAMS, f"Your token is not for {uri}.", {"uri": uri})
+            raise MCPError(types.INVALID_PARAMS, f"Your token is not for {uri}.", {"uri": uri})
         return kind
 
     def _watch_of(self, ctx: Context) -> Watch:
@@ -319,7 +295,7 @@ class Subscriptions:
     async def _reads(self, principal: Principal, room_id: str) -> bool:
         try:
             await self._resources.read(principal, messages_uri(room_id), limit=1)
-        except MCPError:
+        except (MCPError, ToolError):
             return False
         return True
 
@@ -337,9 +313,5 @@ async def _tell_session(connection: Connection, uri: str) -> None:
         await connection.send_resource_list_changed()
 
 
-def _too_often(error: TooOften) -> MCPError:
-    return MCPError(TOO_OFTEN, str(error), {"retry_after": round(error.retry_after, 3)})
-
-
 def _too_many() -> MCPError:
-    return MCPError(INVALID_REQUEST, f"No more than {MOST} resources can be subscribed to.")
+    return MCPError(types.INVALID_REQUEST, f"No more than {MOST} resources can be subscribed to.")

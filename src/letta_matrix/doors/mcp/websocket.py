@@ -4,52 +4,43 @@ JSON-RPC 2.0, one message in each text frame, subprotocol `mcp` (RFC 6455). docs
 specifies it for clients.
 """
 
-import asyncio
+from functools import partial
 
-import structlog
-from aiohttp import web
+from starlette.datastructures import Headers
+from starlette.responses import JSONResponse
+from starlette.types import Receive, Scope, Send
+from starlette.websockets import WebSocket
 
-from letta_matrix.access.authenticator import IdentityUnavailable, TooOften, Unauthorized, bearer_of
-from letta_matrix.access.guard import Refused, mcp_guard
-from letta_matrix.access.metadata import challenge
-from letta_matrix.access.principal import Principal
-from letta_matrix.access.proxies import client_of
-from letta_matrix.access.streams import OpenStreams
+from letta_matrix.access.authenticator import bearer_of
+from letta_matrix.access.guard import mcp_guard
 from letta_matrix.common.connections.admission import Connections
-from letta_matrix.common.connections.aiohttp_server import AiohttpServer
-from letta_matrix.doors.mcp.caller import NoToolset, toolset_in
+from letta_matrix.doors.mcp.caller import TOOLSET, toolset_in
 from letta_matrix.doors.mcp.core import Core
-from letta_matrix.doors.mcp.frames import GOING_AWAY, LARGEST, SUBPROTOCOL
+from letta_matrix.doors.mcp.frames import LARGEST, SUBPROTOCOL
+from letta_matrix.doors.mcp.http import PATH, nothing_here, peer_of, to_read
+from letta_matrix.doors.mcp.refusals import REFUSED, Refusal, refusal_of
 from letta_matrix.doors.mcp.services import Services
-from letta_matrix.store.database import StoreUnavailable
+from letta_matrix.doors.mcp.streams import Streams
+from letta_matrix.doors.web.server import AsgiServer
 
-log = structlog.get_logger()
-
-_HEARTBEAT = 30.0
-"""Seconds between pings; a client that does not answer one within half of that is gone."""
 _MOST = 1000
 """Clients at once."""
 PER_TOKEN = 300
 """Connections of a token at once."""
-_IDLE = 75.0
-"""Seconds that a connection may be idle behind a request that was no handshake."""
-_FAREWELL = 1.0
-"""Seconds a client has to answer our close frame."""
 
 
 class McpSockets:
     """Listens for MCP clients. What a session needs is loaded when the first one has come."""
 
     def __init__(self, services: Services, core: Core, connections: Connections) -> None:
-        self._authenticator = services.authenticator
-        self._guard = mcp_guard(services.config)
-        self._proxies = services.config.api.trusted_proxies
-        self._report = services.health
+        self._services = services
         self._core = core
-        self._in_flight = services.in_flight
-        self._open: set[web.WebSocketResponse] = set()
-        self._counted = OpenStreams(PER_TOKEN, "connections")
-        self._server = AiohttpServer(self._app(), connections, keepalive=_IDLE, farewell=_FAREWELL)
+        self._guard = mcp_guard(services.config)
+        self._streams = Streams(services.authenticator, PER_TOKEN, "connections")
+        trusted = services.config.api.trusted_proxies
+        self._server = AsgiServer(
+            self, connections, trusted_proxies=trusted, largest_message=LARGEST
+        )
 
     @property
     def port(self) -> int:
@@ -59,7 +50,7 @@ class McpSockets:
     @property
     def clients(self) -> int:
         """How many are connected."""
-        return len(self._open)
+        return len(self._streams)
 
     async def start(self, hostname: str, port: int) -> None:
         """Listen. Raises OSError when the port is taken."""
@@ -69,112 +60,45 @@ class McpSockets:
         """Stop listening, and say goodbye (1001) to every client."""
         # First of all: whoever is told comes again at once.
         self._server.stop_listening()
-        farewells = [
-            socket.close(code=GOING_AWAY, message=b"The bridge ends.") for socket in self._open
-        ]
-        await asyncio.gather(*farewells, return_exceptions=True)
+        await self._streams.close()
         await self._server.close()
 
-    def _app(self) -> web.Application:
-        app = web.Application()
-        app.router.add_get("/mcp", self._connect, allow_head=False)
-        app.router.add_get("/health", self._health)
-        return app
-
-    async def _health(self, request: web.Request) -> web.Response:
-        headers = request.headers
-        known = self._guard.passes(",".join(headers.getall("Host", [])), headers.get("Origin"))
-        return web.json_response(self._report(known))
-
-    async def _connect(self, request: web.Request) -> web.StreamResponse:
-        refusal = self._refusal(request)
-        if refusal is not None:
-            return refusal
-        principal = await self._admitted(request)
-        if isinstance(principal, web.Response):
-            return principal
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        answer = {PATH: self._connect, "/health": self._health}.get(scope["path"], nothing_here)
         try:
-            with self._counted.opened(principal):
-                await self._core.server()
-                return await self._serve(request, principal.caller)
-        except TooOften as error:
-            return _too_often(error)
+            await answer(scope, receive, send)
+        except REFUSED as error:
+            said = refusal_of(error)
+            refusal = JSONResponse({"error": str(said)}, said.status, said.headers)
+            await refusal(scope, receive, send)
 
-    def _refusal(self, request: web.Request) -> web.Response | None:
-        """The answer to what is no handshake of a client that may connect at all."""
-        try:
-            self._guard.check(request.headers.get("Host"), request.headers.get("Origin"))
-        except Refused as error:
-            return _refused(error.status, str(error))
-        if not web.WebSocketResponse(protocols=(SUBPROTOCOL,)).can_prepare(request):
-            text = f"This is a WebSocket: connect with the subprotocol `{SUBPROTOCOL}`."
-            return _refused(426, text, Upgrade="websocket", Connection="Upgrade")
-        offered = request.headers.get("Sec-WebSocket-Protocol")
-        if offered is not None and SUBPROTOCOL not in map(str.strip, offered.split(",")):
-            return _refused(400, f"Offer the subprotocol `{SUBPROTOCOL}`.")
-        try:
-            toolset_in(request.query_string)
-        except NoToolset as error:
-            return _refused(400, str(error))
-        if len(self._open) >= _MOST:
-            return _refused(503, "Too many clients are connected.", **{"Retry-After": "10"})
-        return None
+    async def _health(self, scope: Scope, receive: Receive, send: Send) -> None:
+        report = self._services.health(self._guard.knows(scope))
+        await to_read(scope, report)(scope, receive, send)
 
-    async def _admitted(self, request: web.Request) -> Principal | web.Response:
-        """Whose client may connect, else the answer that refuses it."""
-        authorization = request.headers.get("Authorization")
-        try:
-            return await self._authenticator.admit(authorization, self._peer(request))
-        except (IdentityUnavailable, StoreUnavailable):
-            text = "Tokens cannot be checked now. Try again in a moment."
-            return _refused(503, text, **{"Retry-After": "10"})
-        except Unauthorized as error:
-            return _refused(401, str(error), **{"WWW-Authenticate": challenge(error)})
-        except TooOften as error:
-            return _too_often(error)
-
-    def _peer(self, request: web.Request) -> str:
-        """The address a client comes from."""
-        forwarded = request.headers.getall("X-Forwarded-For", [])
-        return client_of(request.remote or "", forwarded, self._proxies)
-
-    async def _serve(self, request: web.Request, caller: str) -> web.WebSocketResponse:
+    async def _connect(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serves a client until it has gone. Raises what is in `REFUSED`."""
+        self._check(scope)
+        scope[TOOLSET] = toolset_in(scope["query_string"].decode("latin-1"))
+        authorization, peer = Headers(scope=scope).get("authorization"), peer_of(scope)
+        principal = await self._services.authenticator.admit(authorization, peer)
+        server = await self._core.server()
         from letta_matrix.doors.mcp.websocket_session import Session
 
-        socket = web.WebSocketResponse(
-            protocols=(SUBPROTOCOL,),
-            heartbeat=_HEARTBEAT,
-            max_msg_size=LARGEST,
-            timeout=_FAREWELL,
-            compress=False,  # compressed frames would let a few bytes become many here
-        )
-        await socket.prepare(request)
-        transport = request.transport
-        bearer = bearer_of(request.headers.get("Authorization"))
-        abort = transport.abort if transport is not None else request.protocol.force_close
-        self._open.add(socket)
-        try:
-            await Session(
-                socket,
-                bearer,
-                caller,
-                self._authenticator,
-                self._core,
-                self._peer(request),
-                toolset_in(request.query_string),
-                abort,
-                self._in_flight,
-            ).run()
-        finally:
-            self._open.discard(socket)
-        return socket
+        socket, bearer = WebSocket(scope, receive, send), bearer_of(authorization)
+        refusal = partial(self._streams.refusal, bearer, peer)
+        session = Session(socket, bearer, principal.caller, peer, server, self._services, refusal)
+        with self._streams.opened(principal, bearer, peer, session.end):
+            await socket.accept(SUBPROTOCOL if scope["subprotocols"] else None)
+            await session.run()
 
-
-def _too_often(error: TooOften) -> web.Response:
-    return _refused(429, str(error), **{"Retry-After": str(int(error.retry_after) + 1)})
-
-
-def _refused(status: int, text: str, **headers: str) -> web.Response:
-    response = web.json_response({"error": text}, status=status, headers=headers)
-    response.force_close()
-    return response
+    def _check(self, scope: Scope) -> None:
+        """Raises Refusal for what is no handshake of a client that may connect at all."""
+        self._guard.check_scope(scope)
+        if scope["type"] != "websocket":
+            text = f"This is a WebSocket: connect with the subprotocol `{SUBPROTOCOL}`."
+            raise Refusal(426, text, {"Upgrade": "websocket", "Connection": "Upgrade"})
+        if scope["subprotocols"] and SUBPROTOCOL not in scope["subprotocols"]:
+            raise Refusal(400, f"Offer the subprotocol `{SUBPROTOCOL}`.")
+        if len(self._streams) >= _MOST:
+            raise Refusal(503, "Too many clients are connected.", retry_after=10.0)

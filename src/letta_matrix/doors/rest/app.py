@@ -11,8 +11,6 @@ from letta_matrix.access.guard import Guarded, api_guard
 from letta_matrix.access.streams import OpenStreams
 from letta_matrix.doors.rest import (
     agents,
-    approvals,
-    audit,
     compat,
     compat_agents,
     health,
@@ -25,29 +23,15 @@ from letta_matrix.doors.rest import (
     speaking,
     tokens,
     tools,
-    turns,
 )
 from letta_matrix.doors.rest.compat_login import Logins
 from letta_matrix.doors.rest.limits import Limits
+from letta_matrix.doors.rest.passing import operations_router
 from letta_matrix.doors.rest.paths import SlashesInSegments
 from letta_matrix.doors.rest.services import Services
 
-_ROUTERS = (
-    public,
-    rooms,
-    messages,
-    media,
-    agents,
-    speaking,
-    turns,
-    approvals,
-    tools,
-    tokens,
-    audit,
-    health,
-    compat,
-    compat_agents,
-)
+_OURS = (public, rooms, messages, media, agents, speaking, tools, tokens, health)
+_ORIGINAL = (compat, compat_agents)
 
 FOLLOWING = 100
 """Answers of agents that a token may wait for at once."""
@@ -67,8 +51,9 @@ def make_app(services: Services) -> FastAPI:
     app.state.logins = Logins(services)
     app.state.following = OpenStreams(FOLLOWING, "answers of agents")
     problems.install(app)
-    for module in _ROUTERS:
+    for module in (*_OURS, *_ORIGINAL):
         app.include_router(module.router)
+    app.include_router(operations_router())
     openapi.install(app)
     _surround(app, services)
     return app

@@ -6,7 +6,6 @@ from typing import Annotated
 from fastapi import Path
 
 from letta_matrix.access.principal import Principal, Scope
-from letta_matrix.doors.rest.agents import is_shown
 from letta_matrix.doors.rest.calling import do
 from letta_matrix.doors.rest.compat_door import Entrance, compatible_router
 from letta_matrix.doors.rest.compat_models import (
@@ -19,6 +18,7 @@ from letta_matrix.doors.rest.compat_models import (
 from letta_matrix.doors.rest.problems import Problem, may
 from letta_matrix.doors.rest.security import Api
 from letta_matrix.doors.rest.services import Services
+from letta_matrix.operations.agent_lists import is_shown
 from letta_matrix.store.agents import Agent, AgentStatus
 
 router = compatible_router()
@@ -45,8 +45,7 @@ async def new_agent(api: Api, door: Entrance, told: CompatNewAgent) -> CompatSyn
 async def mappings(api: Api, door: Entrance) -> CompatMappings:
     """List the agents with their users and rooms, by agent id."""
     holder = await door.admit(Scope.AGENTS)
-    active = [agent for agent in api.directory.all() if agent.status is AgentStatus.ACTIVE]
-    found = [agent for agent in active if is_shown(agent, holder)]
+    found = [agent for agent in api.directory.active() if is_shown(agent, holder)]
     return CompatMappings(
         success=True,
         message=f"Retrieved {len(found)} agent mappings",

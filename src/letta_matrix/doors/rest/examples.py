@@ -3,10 +3,11 @@
 from collections.abc import Mapping
 from typing import Any, cast
 
+from letta_matrix.operations.turns import TURN_ID
+
 Schema = Mapping[str, Any]
 
 AGENT_ID = "agent-5b1f0c4e-2f0a-4b7e-9f0e-0a8f5b1d7c11"
-TURN_ID = "turn-0b3f2f64d7a14f5a9c2b7d10"
 _EVENT = "$KfSWbdoLZpBf9lhXd6Uv0pzR0KzLGtYtNtTQpx8l2wE"
 _ROOM = "!QvR5cQmXhVJzbAtYkS:example.org"
 _TIME = 1790000000.0

@@ -6,16 +6,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import structlog
-from mautrix.errors import MatrixRequestError
 
 from letta_matrix.common import clock
-from letta_matrix.common.json_fields import mapping
 from letta_matrix.common.waiting import is_set
 from letta_matrix.doors.rest.problems import Problem
 from letta_matrix.doors.rest.services import Services
-from letta_matrix.matrix.content import BESIDE, CURSOR
-from letta_matrix.matrix.events import Event, newest_content
-from letta_matrix.matrix.homeserver import HomeserverUnavailable
+from letta_matrix.matrix.content import BESIDE
+from letta_matrix.matrix.events import Event
+from letta_matrix.operations.turn_lists import said_in
 from letta_matrix.store.agents import Agent
 from letta_matrix.store.approvals import Approval
 from letta_matrix.store.outbox import OutboxEntry, OutboxKind
@@ -28,9 +26,6 @@ _FIRST_LOOK, _LAST_LOOK = 0.02, 0.5
 
 _ARRIVAL = 10.0
 """Seconds that the homeserver has to bring us what was said; before that there is no turn."""
-
-_PATIENCE = 5.0
-"""Seconds that the homeserver has to tell what a reply says by now."""
 
 _PROBLEMS = {
     Outcome.FAILED: ("agent-failed", "The agent's turn failed."),
@@ -108,7 +103,7 @@ class Following:
         if event.get("type") != "m.room.message" or marker.get("turn_id") != self._turn_id:
             return False
         if BESIDE not in marker and view.content.get("msgtype") != "m.notice":
-            self._parts[view.edited or str(event.get("event_id"))] = _body(view.content)
+            self._parts[view.edited or str(event.get("event_id"))] = said_in(view.content)
         return True
 
 
@@ -120,7 +115,9 @@ async def answer_of(api: Services, turn_id: str) -> Answered:
     """What a turn that is over has said. Raises Problem for one that ended without an answer."""
     turn = await api.turns.get(turn_id)
     entries = await api.outbox.of_turn(turn_id)
-    notices = [_body(e.content) for e in entries if e.kind in (OutboxKind.NOTICE, OutboxKind.OFFER)]
+    notices = [
+        said_in(e.content) for e in entries if e.kind in (OutboxKind.NOTICE, OutboxKind.OFFER)
+    ]
     outcome = turn.outcome if turn is not None else None
     if outcome in _PROBLEMS:
         slug, text = _PROBLEMS[Outcome(outcome)]
@@ -136,38 +133,6 @@ async def pending(api: Services, turn_id: str) -> list[Approval]:
     return [one for one in asked if one.is_open]
 
 
-async def text_so_far(api: Services, turn: Turn) -> str:
-    """What a turn has said: as long as its reply grows, as the homeserver knows it now."""
-    entries = [
-        entry
-        for entry in await api.outbox.of_turn(turn.turn_id)
-        if entry.kind in (OutboxKind.MESSAGE, OutboxKind.FINAL)
-    ]
-    texts = {entry.part: _body(entry.content) for entry in entries}
-    if turn.status is TurnStatus.RUNNING:
-        begun = [entry for entry in entries if entry.kind is OutboxKind.MESSAGE]
-        sent = {entry.part: entry.event_id for entry in begun if entry.event_id is not None}
-        texts |= await _newest(api, turn, sent)
-    return "\n\n".join(texts[part] for part in sorted(texts))
-
-
-async def _newest(api: Services, turn: Turn, sent: Mapping[int, str]) -> dict[int, str]:
-    """What a reply's parts say in their newest versions, none of it where that is not known."""
-    agent = api.directory.get(turn.agent_id)
-    if agent is None:
-        return {}
-    ghost = api.homeserver.acting_as(agent.user_id)
-    try:
-        async with asyncio.timeout(_PATIENCE):
-            events = await asyncio.gather(
-                *(ghost.event(turn.room_id, one) for one in sent.values())
-            )
-    except (MatrixRequestError, HomeserverUnavailable, TimeoutError) as error:
-        log.info("what a running turn says by now is not known", error=repr(error))
-        return {}
-    return {part: _body(newest_content(event)) for part, event in zip(sent, events, strict=True)}
-
-
 def _stored(entries: list[OutboxEntry]) -> dict[str, str]:
     """What was sent of a reply and is known of its newest versions, by event id."""
     events: dict[int, str] = {}
@@ -176,15 +141,10 @@ def _stored(entries: list[OutboxEntry]) -> dict[str, str]:
         if entry.kind is OutboxKind.MESSAGE and entry.event_id is not None:
             events[entry.part] = entry.event_id
         if entry.kind in (OutboxKind.MESSAGE, OutboxKind.FINAL) and entry.part in events:
-            texts[events[entry.part]] = _body(entry.content)
+            texts[events[entry.part]] = said_in(entry.content)
     return texts
 
 
 def _first(entries: list[OutboxEntry]) -> str | None:
     sent = (e.event_id for e in entries if e.kind is OutboxKind.MESSAGE and e.event_id is not None)
     return next(sent, None)
-
-
-def _body(content: Mapping[str, object]) -> str:
-    newest = mapping(content.get("m.new_content")) or content
-    return str(newest.get("body", "")).removesuffix(CURSOR).rstrip()

@@ -8,9 +8,7 @@ from letta_matrix.doors.rest.paths import RoomOfPath
 from letta_matrix.doors.rest.problems import FROM_TOOLS
 from letta_matrix.doors.rest.routing import WriteBody, router_for
 from letta_matrix.doors.rest.security import Api, Holder
-from letta_matrix.toolbox import editing, markers, writing
-from letta_matrix.toolbox.history import Histories
-from letta_matrix.toolbox.searching import Searching
+from letta_matrix.toolbox import editing, history, markers, searching, writing
 from letta_matrix.toolbox.tool import EventId, Markdown
 from letta_matrix.toolbox.writing import Sent
 
@@ -40,17 +38,17 @@ async def send_message(
     return Json(await call(api, holder, tool, wanted, once), 201)
 
 
-@passing(router, "GET", "/rooms/{room}/messages", Histories.read_room)
+@passing(router, "GET", "/rooms/{room}/messages", history.read_room)
 def list_messages() -> None:
     """List the newest messages of a room, oldest first."""
 
 
-@passing(router, "GET", "/rooms/{room}/messages/{event_id}/context", Histories.get_context)
+@passing(router, "GET", "/rooms/{room}/messages/{event_id}/context", history.get_context)
 def get_context() -> None:
     """Show a message with what was said before and after it."""
 
 
-@passing(router, "GET", "/rooms/{room}/messages/{event_id}/thread", Histories.read_thread)
+@passing(router, "GET", "/rooms/{room}/messages/{event_id}/thread", history.read_thread)
 def list_thread() -> None:
     """List the newest messages of a message's thread, oldest first."""
 
@@ -80,6 +78,6 @@ def show_typing() -> None:
     """Show in a room that you are typing, or stop showing it."""
 
 
-@passing(router, "GET", "/search", Searching.search)
+@passing(router, "GET", "/search", searching.search)
 def search_messages() -> None:
     """Search the messages of your rooms for words, newest first."""

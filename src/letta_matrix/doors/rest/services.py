@@ -11,7 +11,6 @@ from letta_matrix.doors.web.in_flight import InFlight
 from letta_matrix.matrix.homeserver import Homeserver
 from letta_matrix.store.agents import AgentDirectory
 from letta_matrix.store.approvals import ApprovalStore
-from letta_matrix.store.audit import AuditStore
 from letta_matrix.store.outbox import Outbox
 from letta_matrix.store.tokens import TokenStore
 from letta_matrix.store.turns import Turn, TurnStore
@@ -31,11 +30,9 @@ class Services:
     logins: LoginSessions
     directory: AgentDirectory
     tokens: TokenStore
-    audit: AuditStore
     turns: TurnStore
     outbox: Outbox
     approval_store: ApprovalStore
     unfinished: Callable[[], list[Turn]]
     health: Callable[[], Mapping[str, object]]
-    trouble_of: Callable[[str], str]
     stopping: asyncio.Event

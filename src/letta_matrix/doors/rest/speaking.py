@@ -9,7 +9,6 @@ from pydantic import Field
 
 from letta_matrix.access.authenticator import TooOften, Unauthorized
 from letta_matrix.access.principal import Principal
-from letta_matrix.client import types
 from letta_matrix.doors.rest import presence, problems
 from letta_matrix.doors.rest.agents import KnownAgent
 from letta_matrix.doors.rest.calling import IdempotencyKey, Json, call, given_once
@@ -20,6 +19,7 @@ from letta_matrix.doors.rest.problems import FROM_TOOLS, Problem, may
 from letta_matrix.doors.rest.routing import WriteBody, router_for
 from letta_matrix.doors.rest.security import Api, Holder, follows
 from letta_matrix.doors.rest.services import Services
+from letta_matrix.operations.types import Answer
 from letta_matrix.store.agents import Agent
 from letta_matrix.store.approvals import Approval
 from letta_matrix.store.database import StoreUnavailable
@@ -49,7 +49,7 @@ class Message(WriteBody):
     message: Markdown = Field(description="what to say, as Markdown")
 
 
-_RESPONSES[200]["model"] = _RESPONSES[202]["model"] = types.Answer
+_RESPONSES[200]["model"] = _RESPONSES[202]["model"] = Answer
 
 
 @router.post(

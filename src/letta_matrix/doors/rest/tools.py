@@ -5,12 +5,12 @@ from typing import Annotated, Any
 from fastapi import Body as Given
 from fastapi import Path, Request
 
-from letta_matrix.client import types
 from letta_matrix.doors.rest.calling import IdempotencyKey, Json, call
 from letta_matrix.doors.rest.presence import Presence
 from letta_matrix.doors.rest.problems import FROM_TOOLS, may
-from letta_matrix.doors.rest.routing import Answer, router_for, told
+from letta_matrix.doors.rest.routing import Answer, router_for
 from letta_matrix.doors.rest.security import Api, Holder
+from letta_matrix.operations.types import Tool, told
 from letta_matrix.toolbox.others import called_by
 
 router = router_for("tools")
@@ -19,7 +19,7 @@ _ARGUMENTS = {"room_id": "Ada - Letta Agent Chat", "message": "Good morning, **A
 
 
 class ToolList(Answer):
-    tools: list[types.Tool]
+    tools: list[Tool]
 
 
 @router.get("/tools")
@@ -27,7 +27,7 @@ async def list_tools(api: Api, holder: Holder) -> ToolList:
     """List the tools that your token may call."""
     tools = api.toolbox.tools_for(holder)
     return ToolList(
-        tools=[told(types.Tool, one, idempotent=one.idempotent or one.read_only) for one in tools]
+        tools=[told(Tool, one, idempotent=one.idempotent or one.read_only) for one in tools]
     )
 
 

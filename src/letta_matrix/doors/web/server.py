@@ -4,6 +4,7 @@ import asyncio
 import socket
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import structlog
@@ -12,7 +13,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from letta_matrix.common.connections.admission import Accepted, Connections
 from letta_matrix.common.connections.listener import Listener, bound
-from letta_matrix.common.waiting import is_set
+from letta_matrix.common.waiting import ends_before, is_set
 
 log = structlog.get_logger()
 
@@ -21,6 +22,9 @@ _HEAD_SECONDS = 20.0
 _SLOWEST = 5_000.0
 """Bytes of a body a second."""
 _TICK = 1.0
+_PING_INTERVAL = 30.0
+_PING_TIMEOUT = 15.0
+"""Seconds between pings, and for the answer to one."""
 
 
 class _Connection(Accepted, HttpToolsProtocol):
@@ -46,10 +50,14 @@ class _Connection(Accepted, HttpToolsProtocol):
         super().connection_made(transport)
         self._look_later()
 
-    def connection_lost(self, exc: Exception | None) -> None:
+    def let_go(self) -> None:
         if self._look is not None:
             self._look.cancel()
-        super().connection_lost(exc)
+        super().let_go()
+
+    def handle_websocket_upgrade(self) -> None:
+        super().handle_websocket_upgrade()
+        self.let_go()
 
     def data_received(self, data: bytes) -> None:
         # What is whole in `data`, a head or a piece of a body, takes this back.
@@ -116,6 +124,7 @@ class _Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, connections: Connections) -> None:
         super().__init__(config)
         self.stop = asyncio.Event()
+        self.listens = asyncio.Event()
         self._connections = connections
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -127,11 +136,28 @@ class _Server(uvicorn.Server):
         listener = Listener(sockets or [], connection, self._connections)
         self.servers = [listener]  # type: ignore[list-item]
         self.started = True
+        self.listens.set()
 
     async def main_loop(self) -> None:
         # Zero: each time is one at which the `Date` header is made anew.
         while not await self.on_tick(0):
             await is_set(self.stop, _TICK)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Unlike uvicorn's it takes no time where nobody is being answered."""
+        self.stop_listening()
+        connections: Any = list(self.server_state.connections)
+        for connection in connections:
+            connection.shutdown()
+        ends = [asyncio.create_task(connection.gone.wait()) for connection in connections]
+        if waited := {*ends, *self.server_state.tasks}:
+            _, late = await asyncio.wait(waited, timeout=self.config.timeout_graceful_shutdown)
+            for task in late:
+                task.cancel()
+
+    def stop_listening(self) -> None:
+        for listener in self.servers:
+            listener.close()
 
     @contextmanager
     def capture_signals(self) -> Generator[None]:
@@ -143,7 +169,8 @@ class AsgiServer:
 
     `connections` are those of all ports that share a limit; `grace` is how many seconds requests
     in progress have at the end. `trusted_proxies` are the addresses and networks whose
-    `X-Forwarded-For` says who their clients are.
+    `X-Forwarded-For` says who their clients are. WebSockets are served where `largest_message`,
+    in bytes, is not 0.
     """
 
     def __init__(
@@ -153,12 +180,18 @@ class AsgiServer:
         *,
         grace: float = 1.0,
         trusted_proxies: Sequence[str] = (),
+        largest_message: int = 0,
     ) -> None:
+        web_socket: Any = partial(_web_socket, connections) if largest_message else "none"
         config = uvicorn.Config(
             app,
             http=_Connection,
             lifespan="off",
-            ws="none",
+            ws=web_socket,
+            ws_max_size=largest_message,
+            ws_ping_interval=_PING_INTERVAL,
+            ws_ping_timeout=_PING_TIMEOUT,
+            ws_per_message_deflate=False,  # a few bytes would become many here
             log_config=None,
             access_log=False,
             # Anybody else could choose the address that their tries are counted for.
@@ -171,15 +204,31 @@ class AsgiServer:
         self._server = _Server(config, connections)
         self._serving: asyncio.Task[None] | None = None
 
+    @property
+    def port(self) -> int:
+        """Where it listens."""
+        listener: Any = self._server.servers[0]
+        return listener.port
+
     async def start(self, hostname: str, port: int) -> None:
         """Listen. Raises OSError when the port is taken."""
         sockets = bound(hostname, port)
         self._serving = asyncio.create_task(self._server.serve(sockets=sockets))
-        while not self._server.started and not self._serving.done():  # noqa: ASYNC110
-            await asyncio.sleep(0.005)
+        await ends_before(self._serving, self._server.listens)
+
+    def stop_listening(self) -> None:
+        """Accept nobody any more; who is connected stays."""
+        self._server.stop_listening()
 
     async def close(self) -> None:
         if self._serving is not None:
             self._server.should_exit = True
             self._server.stop.set()
             await self._serving
+
+
+def _web_socket(connections: Connections, **options: Any) -> asyncio.Protocol:
+    # A megabyte, for doors that few use.
+    from letta_matrix.doors.web.websockets import WebSocketConnection
+
+    return WebSocketConnection(connections, **options)

@@ -1,0 +1,48 @@
+"""Commands that only pass on: an operation declares how it is typed, and what is answered."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from letta_matrix.access.principal import Scope
+from letta_matrix.doors.chat.command import Command, CommandContext
+from letta_matrix.matrix.verbatim import inline_code as code
+from letta_matrix.operations.operation import Operation
+from letta_matrix.operations.typed import Argument, Typed
+
+
+def passing_on(operation: Operation[Any], typed: Typed) -> Command:
+    """The command that an operation is typed as."""
+
+    async def run(context: CommandContext) -> str:
+        given = {_field(one): context.arguments.values.get(one.name) for one in typed.arguments}
+        wanted: dict[str, Any] = {
+            name: _whole(value) for name, value in given.items() if value is not None
+        }
+        return _answer(typed, await context.do(operation.name, **wanted))
+
+    return Command(
+        typed.name,
+        run,
+        typed.help,
+        typed.arguments,
+        typed.aliases,
+        "admin" if operation.scope is Scope.ADMIN and not operation.people else "user",
+        typed.where,
+    )
+
+
+def _field(argument: Argument) -> str:
+    return argument.field or argument.name.lower()
+
+
+def _whole(value: object) -> object:
+    return " ".join(value.split()) if isinstance(value, str) else value
+
+
+def _answer(typed: Typed, done: Mapping[str, object]) -> str:
+    if callable(typed.says):
+        return typed.says(done)
+    shown = {name: code(str(value), limit=255) for name, value in done.items()}
+    if typed.says:
+        return typed.says.format_map(shown)
+    return "\n".join(f"- {name}: {value}" for name, value in shown.items()) or "Done."

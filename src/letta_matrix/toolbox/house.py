@@ -1,0 +1,40 @@
+"""What the tools of a bridge work with."""
+
+import asyncio
+from weakref import WeakValueDictionary
+
+from letta_matrix.common.parts import part
+from letta_matrix.config import Config
+from letta_matrix.matrix.arrivals import Arrivals
+from letta_matrix.matrix.homeserver import Homeserver
+from letta_matrix.store.agents import AgentDirectory
+from letta_matrix.store.outbox import Outbox
+from letta_matrix.store.rooms import Rooms
+from letta_matrix.store.turns import TurnStore
+from letta_matrix.toolbox.known_rooms import KnownRooms
+from letta_matrix.toolbox.membership import Entered, Membership, nobody_hears
+from letta_matrix.toolbox.visits import Visits
+
+
+@part
+class House:
+    """One for all tools and callers. `arrivals` must be told of every event that is stored."""
+
+    config: Config
+    homeserver: Homeserver
+    directory: AgentDirectory
+    rooms: Rooms
+    turns: TurnStore
+    outbox: Outbox
+    arrivals: Arrivals
+    on_entered: Entered = nobody_hears
+
+    def __post_init__(self) -> None:
+        self.known = KnownRooms(self.arrivals)
+        self.visits = Visits(self.directory, self.rooms, self.turns)
+        self.membership = Membership(self.config, self.directory, self.rooms, self.on_entered)
+        self.locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+
+    def agent_names(self) -> dict[str, str]:
+        """Agents' names by user id."""
+        return {agent.user_id: agent.name for agent in self.directory.all()}
