@@ -16,7 +16,7 @@ from tests.servers import ServerProcess, is_ready
 from bench.person import Person
 from bench.ports import Ports
 from letta_matrix.config import Config
-from letta_matrix.matrix.registration import registration
+from letta_matrix.stack.registration import registration
 from letta_matrix.stack.synapse import SERVER_NAME, Synapse
 
 FLOOR_PREFIX = "floor_"

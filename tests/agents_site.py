@@ -35,7 +35,6 @@ class Site:
         database: Database,
         directory: AgentDirectory,
         homeserver: Homeserver,
-        version: int = 12,
         **agents: Any,
     ) -> None:
         self.homeserver = homeserver
@@ -61,7 +60,6 @@ class Site:
             self.home,
             self.remembered,
             server_help(self.config, homeserver, self.passwords),
-            version,
             self._on_room,
         )
 

@@ -79,6 +79,7 @@ class FakeHomeserver:
         self.requests: list[Request] = []
         self.events: dict[str, list[Json]] = {}
         self.members: dict[str, set[str]] = {}
+        self.room_version = "12"
         self.aliases: dict[str, str] = {}
         self.users: set[str] = set()
         self.profiles: dict[str, Json] = {}
@@ -375,7 +376,7 @@ class FakeHomeserver:
         return 200, {"devices": [{"device_id": one} for one in devices]}
 
     def _capabilities(self, _request: Request) -> Answer:
-        return 200, {"capabilities": {"m.room_versions": {"default": "12"}}}
+        return 200, {"capabilities": {"m.room_versions": {"default": self.room_version}}}
 
     def _versions(self, _request: Request) -> Answer:
         return 200, {"versions": ["v1.15"]}

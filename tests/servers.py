@@ -20,11 +20,11 @@ from tests.doubles.gmessages.matrix import registration as gmessages_registratio
 from tests.waiting import DEADLINE, eventually
 
 from letta_matrix.config import Config
-from letta_matrix.matrix.registration import registration
 from letta_matrix.stack.app_server import AppServerProcess
 from letta_matrix.stack.errors import StackError
 from letta_matrix.stack.models import ModelChoice, ProviderFile
 from letta_matrix.stack.ports import Ports
+from letta_matrix.stack.registration import registration
 from letta_matrix.stack.silence import status_of
 from letta_matrix.stack.supervisor import Command, kill_group
 from letta_matrix.stack.synapse import Synapse

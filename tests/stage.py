@@ -8,9 +8,7 @@ from tests.fake_homeserver import FakeHomeserver, Fault
 from tests.scripts import obey
 from tests.waiting import eventually
 
-from letta_matrix.app.assembly import Parts
-from letta_matrix.app.stores import Stores
-from letta_matrix.common.vitals import Vitals
+from letta_matrix.app.assembly import App
 from letta_matrix.runtimes.memory import MemoryRuntime
 from letta_matrix.runtimes.protocol import AgentInfo
 from letta_matrix.store.turns import Outcome, Turn
@@ -44,11 +42,9 @@ class Stage:
             conversations=self._settings,
             **sections,
         )
-        self.stores = Stores(self.config)
+        self.parts = App(self.config, {self.runtime.name: self.runtime})
+        self.stores, self.vitals = self.parts.stores, self.parts.vitals
         await self.stores.open()
-        runtimes = {self.runtime.name: self.runtime}
-        self.vitals = Vitals()
-        self.parts = Parts(self.config, self.stores, runtimes, self.vitals, lambda _: "")
         self.parts.offer_tools()
         self.dispatcher, self.runner = self.parts.dispatcher, self.parts.turn_runner
 

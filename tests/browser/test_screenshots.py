@@ -10,9 +10,10 @@ from tests.browser.furniture import NewUser, agent_room, agents_space
 from tests.browser.matrix_user import Json, MatrixUser
 from tests.builders import asked_approval, message
 
-from letta_matrix.conversations.approval_text import ALLOW, DENY, outcome, prompt
+from letta_matrix.conversations.approval_text import outcome, prompt
 from letta_matrix.conversations.new_turns import new_turn
 from letta_matrix.conversations.reply_events import ReplyEvents
+from letta_matrix.matrix.reactions import ALLOW, DENY
 from letta_matrix.store.approvals import ApprovalStatus
 from letta_matrix.store.outbox import OutboxKind
 

@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import sqlite3
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -90,7 +91,9 @@ class Bridges:
         """How far the agents' answers may go."""
         return self.mind.steps
 
-    async def write_config(self, *, permission_mode: str = "") -> None:
+    async def write_config(
+        self, *, permission_mode: str = "", portals: Sequence[Mapping[str, Any]] = ()
+    ) -> None:
         """Write the configuration; a bridge that runs with another one is stopped."""
         appservice = self.homeserver.config.appservice
         mode = {"permission_mode": permission_mode} if permission_mode else {}
@@ -109,6 +112,7 @@ class Bridges:
             "permissions": {self.person.user_id: "admin"},
             "api": {"port": self.port},
             "mcp": {"enabled": False},
+            "portals": [dict(one) for one in portals],
             "logging": {"level": "debug"},
         }
         file, text = self.directory / "config.yaml", yaml.safe_dump(config)

@@ -9,7 +9,7 @@ from typing import Self
 from tests.crash.bridges import Bridges, Room
 from tests.crash.points import EDITING_POINTS, ENDING_POINTS
 
-from letta_matrix.conversations.approval_text import ALLOW
+from letta_matrix.matrix.reactions import ALLOW
 
 
 @dataclass(frozen=True)

@@ -169,7 +169,8 @@ class Trap:
 
 
 def _says(event: Mapping[str, Any], text: str) -> bool:
-    return event.get("sender", "").startswith("@crash") and text in str(event.get("content"))
+    is_person = event.get("sender", "").startswith(("@crash", "@irc_"))
+    return is_person and text in str(event.get("content"))
 
 
 def _become_bridge(config: Path, log: Path) -> None:

@@ -9,8 +9,7 @@ from tests.crash.points import DECISION_POINTS, QUESTION_POINTS
 from tests.deaf_appservice import DeafAppservice
 from tests.waiting import eventually
 
-from letta_matrix.conversations.answers import ASK_AGAIN
-from letta_matrix.conversations.approval_text import ALLOW, DENY
+from letta_matrix.matrix.reactions import ALLOW, ASK_AGAIN, DENY
 
 
 async def _pending(bridges: Bridges, task: Task) -> tuple[Room, str, str]:

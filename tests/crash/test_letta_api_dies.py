@@ -8,7 +8,7 @@ from tests.crash.bridges import Bridges, Room
 from tests.crash.checks import Words, asked, assert_goes_on, growth, tell_and_die
 from tests.fake_letta_api import FakeLettaApi
 
-from letta_matrix.conversations.approval_text import ALLOW
+from letta_matrix.matrix.reactions import ALLOW
 
 _STREAMING = [
     "turn's state saved, input not sent",

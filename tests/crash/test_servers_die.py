@@ -15,7 +15,7 @@ from tests.crash.checks import (
 )
 from tests.waiting import eventually
 
-from letta_matrix.conversations.answers import ASK_AGAIN
+from letta_matrix.matrix.reactions import ASK_AGAIN
 
 
 async def _begun(bridges: Bridges, words: Words) -> tuple[Room, str]:

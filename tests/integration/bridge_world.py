@@ -66,7 +66,7 @@ class World:
 
     async def idle(self) -> None:
         """Wait until nothing that has arrived is still to be answered."""
-        unfinished = self.bridge._parts.dispatcher.queues.unfinished
+        unfinished = self.bridge.app.dispatcher.queues.unfinished
         await eventually(unfinished, lambda turns: not turns, what="idle")
 
     async def meet(self, agent: AgentInfo | None = None) -> Room:
@@ -77,7 +77,7 @@ class World:
 
     async def find(self, agent: AgentInfo) -> Room:
         def is_made() -> bool:
-            known = self.bridge._stores.directory.get(agent.agent_id)
+            known = self.bridge.app.stores.directory.get(agent.agent_id)
             return known is not None and known.room_id is not None
 
         await eventually(is_made, what="the agent's room")

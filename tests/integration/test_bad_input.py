@@ -196,7 +196,7 @@ async def test_deep_nesting_from_a_client_blocks_nothing(
 @pytest.fixture
 async def locked(world: World) -> AsyncGenerator[sqlite3.Connection]:
     """The database in another's hands, for which the bridge does not wait long."""
-    database = world.bridge._stores.database
+    database = world.bridge.app.stores.database
     await database.execute(text("PRAGMA busy_timeout = 100"))
     file = world.config.directory / DATABASE
     other = sqlite3.connect(file, isolation_level=None)
@@ -253,7 +253,7 @@ async def test_a_homeserver_that_does_not_know_us_is_one_clear_line(
     await lay_database(homeserver, tmp_path)
     bridge = Bridge(config_on(homeserver, tmp_path, ann, **unknown), [MemoryRuntime()])
     await bridge.start()
-    await eventually(lambda: "registration.yaml" in str(bridge.health()["troubles"]))
-    assert bridge.health()["status"] == "degraded"
+    await eventually(lambda: "registration.yaml" in str(bridge.health.told()["troubles"]))
+    assert bridge.health.told()["status"] == "degraded"
     assert not bridge.is_ready()
     await bridge.close()

@@ -34,7 +34,7 @@ async def test_every_message_is_found_among_edits_and_other_events(
             await ghost.send(room.room_id, "grows", msgtype="m.notice")
         await ann.send(room.room_id, "the last", msgtype="m.notice")
         await eventually(lambda: any(one["content"].get("body") == "the last" for one in lost))
-    parts = world.bridge._parts
+    parts = world.bridge.app
     for _ in range(2):
         await parts.stores.meta.set("alive_older", since)
         await parts.catch_up.run()

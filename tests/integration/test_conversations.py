@@ -166,7 +166,7 @@ async def test_silence_where_nobody_was_addressed(
 async def test_a_room_that_is_nobodys_is_silent(world: World, ann: Person, room: Room) -> None:
     other = await world.meet()
     room_id = await ann.create_room(room.ghost, other.ghost)
-    rooms = world.bridge._stores.rooms
+    rooms = world.bridge.app.stores.rooms
     await eventually(lambda: len(rooms.ours_in(room_id)) == 2, what="both join")
     await ann.send(room_id, "is anybody here?")
     await ann.send(room.room_id, "and here?")

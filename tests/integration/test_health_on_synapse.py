@@ -65,7 +65,7 @@ async def test_rooms_that_the_homeserver_encrypts_are_told(one: World) -> None:
 
 async def test_a_server_that_does_not_answer_keeps_nobody_waiting(one: World, clock: Clock) -> None:
     token, stored = issue(agent_id="", scopes=frozenset(Scope))
-    await one.bridge._stores.tokens.add(stored)
+    await one.bridge.app.stores.tokens.add(stored)
     with socket.create_server(("127.0.0.1", 0)) as deaf:
         deaf.setblocking(False)
         server = f"127.0.0.1:{deaf.getsockname()[1]}"
@@ -102,7 +102,7 @@ async def test_a_homeserver_that_hangs_is_noticed_by_an_idle_bridge(
     assert odd.server.process is not None
     odd.server.process.send_signal(signal.SIGSTOP)
     try:
-        await clock.until(lambda: one.bridge.vitals.of("homeserver"), step=1)
+        await clock.until(lambda: one.bridge.app.vitals.of("homeserver"), step=1)
         assert not one.bridge.is_ready()
     finally:
         odd.server.process.send_signal(signal.SIGCONT)
@@ -111,7 +111,7 @@ async def test_a_homeserver_that_hangs_is_noticed_by_an_idle_bridge(
 
 async def test_a_bridge_that_is_not_reached_is_not_ready(one: World) -> None:
     address = ("127.0.0.1", one.config.appservice.port)
-    appservice = one.bridge._appservice
+    appservice = one.bridge.appservice
     await appservice.close()
     appservice.heard_at -= 60
     one.bridge._reach._asked_at -= 60

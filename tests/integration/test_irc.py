@@ -99,7 +99,7 @@ async def test_an_agent_answers_in_a_channel_when_addressed(network: Network) ->
 async def test_a_contact_stops_and_starts(network: Network) -> None:
     network.ann.say("letta", "stop")
     await network.ann.told("letta ann: You get no more messages from here. Send START to go on.")
-    counters = network.world.bridge._parts.dispatcher.counters
+    counters = network.world.bridge.app.dispatcher.counters
     ignored = counters["events_ignored"]
     network.ann.say("letta", "unheard")
     # The bridge makes one message of lines that come at once.

@@ -13,13 +13,13 @@ import yaml
 from aiohttp import web
 from tests.servers import Homeserver, ServerProcess, free_port, homeserver_in, is_ready
 
+from letta_matrix.app.reach import reach
 from letta_matrix.config import Config
 from letta_matrix.matrix.appservice import Appservice
 from letta_matrix.matrix.homeserver import Homeserver as Client
 from letta_matrix.matrix.homeserver import HomeserverUnavailable
 from letta_matrix.matrix.pacing import Pacer
-from letta_matrix.matrix.reach import reach
-from letta_matrix.matrix.registration import registration
+from letta_matrix.stack.registration import registration
 from letta_matrix.stack.synapse import Synapse
 
 Json = dict[str, Any]

@@ -31,7 +31,7 @@ async def test_an_own_room_moves_with_all_that_belongs_to_it(
         assert (await ann.answers(room, 2))[1] == notices.LEFT_BEHIND
         invited = await ann.call("POST", f"/rooms/{quote(new)}/invite", {"user_id": room.ghost})
         assert invited[0] == 200
-        directory = world.bridge._stores.directory
+        directory = world.bridge.app.stores.directory
 
         def lives_in() -> str | None:
             agent = directory.get(room.agent.agent_id)
@@ -48,7 +48,7 @@ async def test_an_own_room_moves_with_all_that_belongs_to_it(
         await world.ready()
         bot = world.config.bot_user_id
         await ann.watch(new, lambda: ann.members(new), lambda found: found.get(bot) == "join")
-        space = quote(world.bridge._parts.home.space_id)
+        space = quote(world.bridge.app.home.space_id)
 
         async def child(room_id: str) -> Json:
             _, told = await ann.call("GET", f"/rooms/{space}/state/m.space.child/{quote(room_id)}")
@@ -59,7 +59,7 @@ async def test_an_own_room_moves_with_all_that_belongs_to_it(
         # The database is lost, and who replaced the room no admin any more.
         strangers = world.config.model_copy(update={"permissions": {}})
         assert strangers.role_of(ann.user_id) != "admin"
-        ghost = world.bridge._parts.homeserver.acting_as(room.ghost)
+        ghost = world.bridge.app.homeserver.acting_as(room.ghost)
         assert await is_from_us(ghost, new, strangers)
 
 

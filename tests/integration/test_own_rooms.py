@@ -46,7 +46,7 @@ async def test_an_agent_lets_nobody_in(
 ) -> None:
     about = {"room_id": room.room_id, "user_id": eve.user_id, **arguments}
     call = ToolCall(room.agent.agent_id, "", "call_0", tool, about, secrets.token_hex(8))
-    result = await world.bridge._parts.toolbox.handler("memory")(call)
+    result = await world.bridge.app.toolbox.handler("memory")(call)
     assert not result.ok
     assert "an agent's own room" in result.text
 
@@ -57,12 +57,12 @@ async def test_a_room_of_before_is_closed_too(world: World, ann: Person, room: R
     opened = {**levels, "invite": 0, "users": {ann.user_id: 100}}
     await ann.call("PUT", f"{path}/m.room.history_visibility", {"history_visibility": "shared"})
     assert (await ann.call("PUT", f"{path}/m.room.power_levels", opened))[0] == 200
-    directory = world.bridge._parts.stores.directory
+    directory = world.bridge.app.stores.directory
     agent = directory.get(room.agent.agent_id)
     assert agent is not None
     applied = {key: value for key, value in agent.applied.items() if key != "access"}
     await directory.change([agent.agent_id], lambda one: replace(one, applied=applied))
-    provisioner = world.bridge._provisioner
+    provisioner = world.bridge.app.provisioner
     assert provisioner is not None
     await provisioner.request([agent])
     await world.ready()

@@ -17,9 +17,9 @@ from tests.servers import Homeserver, homeserver_in
 from tests.waiting import eventually
 
 from letta_matrix.cli.forget import _forget
-from letta_matrix.matrix.registration import registration
 from letta_matrix.runtimes.memory import MemoryRuntime
 from letta_matrix.runtimes.protocol import AgentInfo
+from letta_matrix.stack.registration import registration
 from letta_matrix.store.agents import Agent
 
 
@@ -44,7 +44,7 @@ def _by_admin(homeserver: Homeserver) -> dict[str, str]:
 
 
 def known(world: World, agent: AgentInfo) -> Agent:
-    found = world.bridge._stores.directory.get(agent.agent_id)
+    found = world.bridge.app.stores.directory.get(agent.agent_id)
     assert found is not None
     return found
 
@@ -73,7 +73,7 @@ async def talks(world: World, room: Room, text: str = "hello") -> None:
 
 
 async def audited(world: World) -> set[str]:
-    return {one.tool for one in await world.bridge._stores.audit.newest(50)}
+    return {one.tool for one in await world.bridge.app.stores.audit.newest(50)}
 
 
 async def test_deleted_rooms_are_made_anew_at_the_next_start(
@@ -84,7 +84,7 @@ async def test_deleted_rooms_are_made_anew_at_the_next_start(
         ada, bert, carl = await world.meet(), await world.meet(), await world.meet()
         await talks(world, ada)
         await world.ready()
-        home = world.bridge._parts.home
+        home = world.bridge.app.home
         space, control = home.space_id, home.control_room_id
     for room_id in (space, ada.room_id):
         await purge(homeserver, room_id)
@@ -98,7 +98,7 @@ async def test_deleted_rooms_are_made_anew_at_the_next_start(
         assert len({one.conversation_id for one in world.asked(again)}) == 1
         other = await moved(world, bert)
         await talks(world, other, "and you?")
-        home = world.bridge._parts.home
+        home = world.bridge.app.home
         assert home.rooms.isdisjoint({space, control})
         children: Any = await ann.get(f"/rooms/{quote(home.space_id)}/state")
         shown = {one["state_key"] for one in children if one["type"] == "m.space.child"}
@@ -121,16 +121,16 @@ async def test_what_is_purged_under_a_running_bridge_is_made_anew(
         guests = await ann.create_room(ada.ghost)
 
         def visits() -> list[str]:
-            return world.bridge._stores.rooms.rooms_of(ada.ghost)
+            return world.bridge.app.stores.rooms.rooms_of(ada.ghost)
 
         await eventually(visits, lambda found: found == [guests], "the agent comes")
-        space = world.bridge._parts.home.space_id
+        space = world.bridge.app.home.space_id
         for room_id in (space, ada.room_id, guests):
             await purge(homeserver, room_id)
         again = await moved(world, ada)
         await talks(world, again)
         await eventually(visits, lambda found: found == [], "the agent's visit is forgotten")
-        await eventually(lambda: world.bridge._parts.home.space_id != space, what="a space")
+        await eventually(lambda: world.bridge.app.home.space_id != space, what="a space")
 
 
 @asynccontextmanager
@@ -219,16 +219,16 @@ async def test_an_operator_can_have_it_all_set_up_afresh(
         ada, bert = await world.meet(new_agent("Ada")), await world.meet(new_agent("Bert"))
         await talks(world, ada)
         guests = await ann.create_room(ada.ghost)
-        rooms = world.bridge._stores.rooms
+        rooms = world.bridge.app.stores.rooms
         await eventually(lambda: rooms.rooms_of(ada.ghost) == [guests])
-        config, home = world.config, world.bridge._parts.home.rooms
+        config, home = world.config, world.bridge.app.home.rooms
     names = await _forget(config, [], everything=True, new_room=False)
     assert sorted(names) == ["Ada", "Bert"]
     async with bridge_on(homeserver, tmp_path, ann, runtime) as world:
         # All of it is there, so it is found.
         assert known(world, ada.agent).room_id == ada.room_id
         assert known(world, bert.agent).room_id == bert.room_id
-        assert world.bridge._parts.home.rooms == home
+        assert world.bridge.app.home.rooms == home
         assert (await world.health())["troubles"] == []
     names = await _forget(config, ["Ada"], everything=False, new_room=True)
     assert names == ["Ada"]
@@ -239,7 +239,7 @@ async def test_an_operator_can_have_it_all_set_up_afresh(
         tombstone = await ann.state(ada.room_id, "m.room.tombstone")
         assert tombstone["replacement_room"] == again.room_id
         assert known(world, bert.agent).room_id == bert.room_id
-        assert set(world.bridge._stores.rooms.rooms_of(ada.ghost)) == {guests, ada.room_id}
+        assert set(world.bridge.app.stores.rooms.rooms_of(ada.ghost)) == {guests, ada.room_id}
     async with bridge_on(homeserver, tmp_path, ann, runtime) as world:
         health = await world.health()
         assert health["homeserver_writes"] == health["counters"]["pings"] + 1

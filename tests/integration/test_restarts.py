@@ -113,7 +113,7 @@ async def test_an_open_question_does_not_hold_up_the_end(
 
         await ann.watch(ada.room_id, asked)
         clock.stop()
-        closing = asyncio.create_task(world.bridge._parts.toolbox.close())
+        closing = asyncio.create_task(world.bridge.app.toolbox.close())
         await settled(closing)
         clock.advance(0.5)
         await within(closing)

@@ -43,7 +43,7 @@ async def with_agent(world: World, ann: Person, room: Room, **content: object) -
         return (await ann.members(room_id)).get(room.ghost) == "join"
 
     await ann.watch(room_id, came, what="the agent comes")
-    await eventually(lambda: world.bridge._stores.rooms.ours_in(room_id))
+    await eventually(lambda: world.bridge.app.stores.rooms.ours_in(room_id))
     await world.idle()
     return room_id
 
@@ -63,7 +63,7 @@ async def test_a_muted_agent_is_not_asked_and_its_voice_comes_back(
     asked = await ann.send(group, "hello?")
     await ann.watch(group, lambda: ann.reactions(group, asked), lambda found: MUTED in found)
     assert world.asked(room) == []
-    trouble = world.bridge._trouble_of(room.agent.agent_id)
+    trouble = world.bridge.app.troubles.of(room.agent.agent_id)
     assert trouble.startswith(f"may not speak in {group}: ")
     assert (await world.health())["agents_in_trouble"] == 1
     users = (await ann.state(group, POWER)).get("users", {})
@@ -106,7 +106,7 @@ async def test_who_asked_is_told_that_an_agent_was_sent_away(
     await said(ann, group, room, 1)
     path = f"/rooms/{quote(group)}"
     assert (await host.call("POST", f"{path}/kick", {"user_id": room.ghost}))[0] == 200
-    await eventually(lambda: not world.bridge._stores.rooms.ours_in(group))
+    await eventually(lambda: not world.bridge.app.stores.rooms.ours_in(group))
     released.set()
     await world.idle()
     told = await ann.bodies(room.room_id, room.ghost)
@@ -146,7 +146,7 @@ async def test_a_replaced_room_is_followed(world: World, ann: Person, room: Room
         return (await ann.members(new)).get(room.ghost) == "join"
 
     await ann.watch(new, came, what="the agent follows")
-    await eventually(lambda: world.bridge._stores.rooms.ours_in(new))
+    await eventually(lambda: world.bridge.app.stores.rooms.ours_in(new))
     await ann.send(new, "do you?")
     assert await said(ann, new, room, 1) == ["echo: do you?"]
     first, second = world.asked(room)
@@ -162,7 +162,7 @@ async def test_into_a_closed_room_it_comes_when_invited(
     new = await upgraded(ann, group)
     path = f"/rooms/{quote(new)}/invite"
     assert (await ann.call("POST", path, {"user_id": room.ghost}))[0] == 200
-    await eventually(lambda: world.bridge._stores.rooms.ours_in(new))
+    await eventually(lambda: world.bridge.app.stores.rooms.ours_in(new))
     await ann.send(new, "do you?")
     assert await said(ann, new, room, 1) == ["echo: do you?"]
     first, second = world.asked(room)
@@ -176,7 +176,7 @@ async def test_a_room_that_claims_to_replace_an_own_one_is_another(
     fake = await with_agent(world, bob, room, creation_content=predecessor)
     await bob.send(fake, "give me all")
     assert await said(bob, fake, room, 1) == ["echo: give me all"]
-    known = world.bridge._stores.directory.get(room.agent.agent_id)
+    known = world.bridge.app.stores.directory.get(room.agent.agent_id)
     assert known is not None
     assert known.room_id == room.room_id
 
@@ -187,7 +187,7 @@ async def test_who_left_is_invited_again(world: World, ann: Person, room: Room) 
     await bob.call("POST", f"/rooms/{quote(room.room_id)}/leave")
     bot = world.config.bot_user_id
     with_bot = await bob.create_room(bot)
-    await eventually(lambda: world.bridge._stores.rooms.ours_in(with_bot))
+    await eventually(lambda: world.bridge.app.stores.rooms.ours_in(with_bot))
 
     async def membership() -> str:
         return (await ann.members(room.room_id)).get(bob.user_id, "")
@@ -229,14 +229,14 @@ async def test_an_echoing_program_is_left_alone(world: World, ann: Person, room:
 async def test_a_removed_agents_room_leaves_the_space(
     world: World, ann: Person, room: Room
 ) -> None:
-    space, key = quote(world.bridge._parts.home.space_id), quote(room.room_id)
+    space, key = quote(world.bridge.app.home.space_id), quote(room.room_id)
 
     async def child() -> Json:
         return await ann.get(f"/rooms/{space}/state/m.space.child/{key}")
 
     assert await child()
     await world.runtime.delete_agent(room.agent.agent_id)
-    known = world.bridge._stores.directory
+    known = world.bridge.app.stores.directory
 
     def is_removed() -> bool:
         one = known.get(room.agent.agent_id)
@@ -244,14 +244,14 @@ async def test_a_removed_agents_room_leaves_the_space(
 
     await eventually(is_removed)
     with_bot = await ann.create_room(world.config.bot_user_id)
-    await eventually(lambda: world.bridge._stores.rooms.ours_in(with_bot))
+    await eventually(lambda: world.bridge.app.stores.rooms.ours_in(with_bot))
     await ann.send(with_bot, f"!archive {room.agent.agent_id}")
     await eventually(child, lambda content: content == {})
 
 
 @pytest.mark.parametrize("key", ["m.room.avatar", POWER])
 async def test_the_space_is_dressed(world: World, ann: Person, key: str) -> None:
-    space = world.bridge._parts.home.space_id
+    space = world.bridge.app.home.space_id
 
     async def state() -> Json:
         _, answer = await ann.call("GET", f"/rooms/{quote(space)}/state/{key}")

@@ -169,7 +169,7 @@ async def test_agents_have_passwords_where_that_is_wanted(
         sections = {"homeserver": boss.settings, "agents": agents}
         async with bridge(homeserver, tmp_path, ann, info, **sections) as world:
             room = await world.find(info)
-            password = await world.bridge._stores.passwords.of(info.agent_id)
+            password = await world.bridge.app.stores.passwords.of(info.agent_id)
             assert password is not None
             status, _ = await ann.call("POST", "/login", {**login, "password": password})
             assert status == 200
@@ -216,7 +216,7 @@ async def told_of(
 
         async def health() -> str:
             # Why one agent is not set up is for admins alone.
-            troubles = bridge._provisioner.trouble if bridge._provisioner else {}
+            troubles = bridge.app.provisioner.trouble
             return json.dumps([await world.health(), troubles])
 
         return await eventually(health, lambda text: what in text)

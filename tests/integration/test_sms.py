@@ -76,7 +76,7 @@ class Phone:
     async def silence(self) -> None:
         """Wait until all that came in was looked at, and nothing is owed."""
         marker = await self.world.person.send(self.own.room_id, "!help")
-        await eventually(lambda: self.world.bridge._stores.inbox.known([marker]))
+        await eventually(lambda: self.world.bridge.app.stores.inbox.known([marker]))
         await self.world.idle()
 
     def portal(self, number: str = ANN) -> Portal:
@@ -84,7 +84,7 @@ class Phone:
 
     def known(self, number: str = ANN) -> Known | None:
         """What our side knows of the talk."""
-        return self.world.bridge._stores.portals.portal(self.portal(number).room_id)
+        return self.world.bridge.app.stores.portals.portal(self.portal(number).room_id)
 
     async def notices(self) -> list[str]:
         bodies = await self.world.person.bodies(self.own.room_id, self.own.ghost)
@@ -195,7 +195,7 @@ async def test_a_text_that_fails_is_told_of_once_and_not_sent_again(phone: Phone
     await phone.do("state", connected=True)
     await phone.text("and now")
     await phone.got("echo: heard again", "echo: and now")
-    undelivered = phone.world.bridge._parts.undelivered
+    undelivered = phone.world.bridge.app.undelivered
     await eventually(lambda: undelivered.trouble is None, what="no trouble")
     assert len(await phone.notices()) == 1
 
@@ -210,7 +210,7 @@ async def test_an_agent_begins_a_talk_and_gets_the_answer_where_it_wrote_from(
     await eventually(lambda: len(runtime.asked) > before, what="it is asked")
     await phone.world.idle()
     conversation_id = runtime.asked[before].conversation_id
-    handle = phone.world.bridge._parts.toolbox.handler("memory")
+    handle = phone.world.bridge.app.toolbox.handler("memory")
     call = tool_call(phone.own, conversation_id, number=number, text="Is it **done**?")
     result = await handle(call)
     assert result.ok, result.text
@@ -302,7 +302,7 @@ async def test_a_relay_speaks_for_an_agent_in_a_persons_talks(phone: Phone, bob:
     path = f"/rooms/{portal.room_id}/invite"
     status, answer = await bob.call("POST", path, {"user_id": phone.own.ghost})
     assert status == 200, answer
-    store = phone.world.bridge._stores.portals
+    store = phone.world.bridge.app.stores.portals
     await eventually(lambda: store.portal(portal.room_id), what="the portal is known")
     await double.portals.receive(login, number, "hello")
     await phone.got("echo: hello", number=number)

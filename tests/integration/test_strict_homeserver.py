@@ -74,7 +74,7 @@ async def enter(world: World, agent: AgentInfo) -> Room:
     """The room of an agent, which the person has to enter themselves here."""
 
     def made() -> str:
-        known = world.bridge._stores.directory.get(agent.agent_id)
+        known = world.bridge.app.stores.directory.get(agent.agent_id)
         return known.room_id or "" if known is not None else ""
 
     room_id = await eventually(made, what="the agent's room")
@@ -125,14 +125,14 @@ async def test_what_is_advised_ends_it(world: World, strict: Homeserver) -> None
     old = Person(world.person.http, strict.url, "@letta:localhost", _TOKENS["letta"])
     assert (await old.call("GET", "/account/whoami"))[0] == 401
     # It does not raise that others are signed in.
-    await world.bridge._parts.home.accounts.check(world.bridge._parts.bot)
+    await world.bridge.app.home.accounts.check(world.bridge.app.bot)
 
 
 async def test_nobodys_account_is_taken(world: World) -> None:
     world.runtime.add(AgentInfo("agent-taken", "Taken"))
 
     def trouble() -> str:
-        return world.bridge._trouble_of("agent-taken")
+        return world.bridge.app.troubles.of("agent-taken")
 
     told = await eventually(trouble, what="the trouble of the agent")
     assert "@agent_taken:localhost was there before the bridge" in told
@@ -149,7 +149,7 @@ async def test_a_person_in_our_namespace_is_told_of(
     await bob.send(room.room_id, "anybody there?")
 
     def told() -> str:
-        trouble = world.bridge.vitals.of("accounts")
+        trouble = world.bridge.app.vitals.of("accounts")
         return "" if trouble is None else trouble.who
 
     who = await eventually(told, lambda who: "@agent_bob:localhost" in who)

@@ -20,7 +20,7 @@ async def eve(world: World) -> Person:
 
 async def joined(world: World, room: Room, room_id: str) -> Room:
     """Another room of an agent, once the bridge knows that it is there."""
-    rooms = world.bridge._stores.rooms
+    rooms = world.bridge.app.stores.rooms
     await eventually(lambda: room.ghost in rooms.ours_in(room_id), what="the agent joins")
     return replace(room, room_id=room_id)
 
@@ -76,7 +76,7 @@ async def test_a_dm_stays_one_whoever_is_invited_comes_or_goes(
     for who in (eve.user_id, world.config.bot_user_id):
         assert (await ann.call("POST", path, {"user_id": who}))[0] == 200
     bot = world.config.bot_user_id
-    rooms = world.bridge._stores.rooms
+    rooms = world.bridge.app.stores.rooms
     await eventually(lambda: bot in rooms.ours_in(direct.room_id), what="the bot joins")
     await ann.send(direct.room_id, "one")
     await ann.answers(direct, 1)

@@ -14,7 +14,7 @@ from tests.stage import Stage
 from tests.waiting import Clock, eventually, settled
 
 from letta_matrix.conversations import notices, prompts
-from letta_matrix.conversations.answers import STOP
+from letta_matrix.matrix.reactions import STOP
 
 FLOOD = 600
 OTHER, ADMIN = "@bob:test", "@root:test"

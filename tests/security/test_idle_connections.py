@@ -127,7 +127,7 @@ async def test_a_crowd_keeps_nobody_out(
 async def test_a_crowd_at_the_homeservers_port_keeps_it_out_of_nothing(
     bridge: Bridge, ports: Ports, http: aiohttp.ClientSession
 ) -> None:
-    async with crowd(ports.homeserver, bridge._appservice.connections.most + 10):
+    async with crowd(ports.homeserver, bridge.appservice.connections.most + 10):
         assert await asked_by_the_homeserver(http, ports) == []
         assert "connections were in use" in (await get(http, ports.rest, "/health"))["troubles"][0]
 

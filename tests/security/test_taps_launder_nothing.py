@@ -10,7 +10,7 @@ from tests.fake_homeserver import FakeHomeserver
 from tests.stage import Stage
 from tests.waiting import eventually
 
-from letta_matrix.conversations.answers import ASK_AGAIN
+from letta_matrix.matrix.reactions import ASK_AGAIN
 from letta_matrix.runtimes.faults import TurnLost
 from letta_matrix.runtimes.memory import Answer
 from letta_matrix.runtimes.protocol import (

@@ -18,9 +18,10 @@ from tests.builders import (
 )
 from tests.routing_kit import NO_PORTALS
 
-from letta_matrix.conversations.answers import ASK_AGAIN, STOP, Answers, decision
+from letta_matrix.conversations.answers import Answers, decision
 from letta_matrix.conversations.approvers import Approvers
 from letta_matrix.conversations.routing import Router
+from letta_matrix.matrix.reactions import ASK_AGAIN, STOP
 from letta_matrix.store.agents import AgentDirectory
 from letta_matrix.store.approvals import ApprovalStatus, ApprovalStore
 from letta_matrix.store.conversations import ConversationStore

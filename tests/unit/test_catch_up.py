@@ -10,11 +10,11 @@ from tests.builders import PERSON, message
 from tests.fake_homeserver import FakeHomeserver
 from tests.stage import Stage
 
-from letta_matrix.conversations.answers import ASK_AGAIN
 from letta_matrix.conversations.catch_up import unanswered
 from letta_matrix.matrix.content import MARKER
 from letta_matrix.matrix.homeserver import Homeserver
 from letta_matrix.matrix.intent import Intent
+from letta_matrix.matrix.reactions import ASK_AGAIN
 from letta_matrix.runtimes.faults import TurnLost
 from letta_matrix.runtimes.memory import echo
 

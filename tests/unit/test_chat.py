@@ -15,8 +15,8 @@ from letta_matrix.cli.transcript import Transcript, Update, open_questions
 from letta_matrix.cli.views import PlainView
 from letta_matrix.common.waiting import is_set
 from letta_matrix.conversations import notices
-from letta_matrix.conversations.approval_text import ALLOW, ALWAYS, DENY
 from letta_matrix.matrix.content import edit_content, text_content
+from letta_matrix.matrix.reactions import ALLOW, ALWAYS, DENY
 
 AGENT = "@agent_1:localhost"
 MARK = {"agent_id": "agent-1", "in_reply_to": "$q"}

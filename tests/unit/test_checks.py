@@ -5,7 +5,6 @@ from tests.builders import agent
 from tests.stage import Stage
 
 from letta_matrix.app.checks import encryption, watch_parts
-from letta_matrix.common.vitals import Vitals
 from letta_matrix.store.agents import ENCRYPTED, AgentStatus
 
 
@@ -28,8 +27,8 @@ def test_encrypted_rooms(encrypted: int, count: str, who: str) -> None:
 
 
 async def test_accounts_of_others(stage: Stage) -> None:
-    vitals = Vitals()
-    watch_parts(vitals, stage.parts, [], dict)
+    vitals = stage.vitals
+    watch_parts(stage.parts, [])
     assert vitals.of("accounts") is None
     stage.parts.home.accounts.heard({"sender": "@agent_bob:test"})
     trouble = vitals.of("accounts")

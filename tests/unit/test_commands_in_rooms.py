@@ -7,8 +7,7 @@ from tests.fake_homeserver import FakeHomeserver
 from tests.stage import Stage
 from tests.waiting import eventually
 
-from letta_matrix.app.assembly import Parts
-from letta_matrix.common.vitals import Vitals
+from letta_matrix.app.assembly import App
 from letta_matrix.runtimes.memory import MemoryRuntime
 
 BOB, ROOT = "@bob:test", "@root:test"
@@ -75,8 +74,9 @@ async def test_one_runtime_away_hides_no_other(fake: FakeHomeserver, database_fi
     await there.create_agent("New")
     away.available = False
     runtimes = {"away": away, "there": there}
-    parts = Parts(stage.config, stage.stores, runtimes, Vitals(), lambda _agent_id: "")
-    parts.listings.discover(nothing)
+    await stage.close()
+    parts = App(stage.config, runtimes)
+    await parts.stores.open()
     fake.members[DIRECT] = {ROOT}
     for event in (
         invite("@letta:test", DIRECT, sender=ROOT),
@@ -90,8 +90,4 @@ async def test_one_runtime_away_hides_no_other(fake: FakeHomeserver, database_fi
     ]
     await parts.close()
     await parts.homeserver.close()
-    await stage.close()
-
-
-async def nothing(_: object) -> None:
-    pass
+    await parts.stores.close()

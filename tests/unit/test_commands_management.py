@@ -14,9 +14,8 @@ from letta_matrix.runtimes.faults import RuntimeUnavailable
 from letta_matrix.runtimes.memory import MemoryRuntime
 from letta_matrix.runtimes.protocol import AgentInfo, Capabilities
 from letta_matrix.store.agents import AgentDirectory
-from letta_matrix.store.audit import AuditEntry
+from letta_matrix.store.audit import AuditEntry, fingerprint
 from letta_matrix.store.database import Database
-from letta_matrix.toolbox.ledger import fingerprint
 
 
 @pytest.fixture

@@ -252,7 +252,7 @@ async def test_damage_that_is_found_later_shows_in_health(
         async with http.get(f"{url}/api/v1/whoami", headers=token) as response:
             assert response.status == 401
         with closing(sqlite3.connect(database_file)) as db:
-            await Meta(bridge._stores.database).set("x", "y")
+            await Meta(bridge.app.stores.database).set("x", "y")
             db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
             overwrite(database_file, PAGE, database_file.stat().st_size - PAGE)
         async with http.get(f"{url}/api/v1/whoami", headers=token) as response:

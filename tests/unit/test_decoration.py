@@ -99,7 +99,7 @@ async def test_a_restart_tries_nothing_again_before_its_time(
     fake.requests.clear()
     no_help = server_help(site.config, homeserver, site.passwords)
     restarted = Provisioner(
-        site.config, homeserver, site.directory, again, site.remembered, no_help, 12, site._on_room
+        site.config, homeserver, site.directory, again, site.remembered, no_help, site._on_room
     )
     await restarted.reconcile("agent-1")
     assert fake.requests == []

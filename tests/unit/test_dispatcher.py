@@ -17,12 +17,12 @@ from tests.stage import Stage
 from tests.waiting import Clock, eventually
 
 from letta_matrix.conversations import notices
-from letta_matrix.conversations.answers import ASK_AGAIN
 from letta_matrix.conversations.queues import ANSWERS, AT_ONCE, IN_TURN
 from letta_matrix.conversations.routing import Router
 from letta_matrix.conversations.turn_queues import TRIES
 from letta_matrix.doors.chat.registry import all_commands
 from letta_matrix.matrix.content import CURSOR
+from letta_matrix.matrix.reactions import ASK_AGAIN
 from letta_matrix.runtimes.faults import TurnLost
 from letta_matrix.store.database import StoreUnavailable
 

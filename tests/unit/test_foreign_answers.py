@@ -12,11 +12,11 @@ from tests.fake_foreign import FOREIGN, Foreign, json_of, moved, page
 from tests.fake_homeserver import FakeHomeserver, Fault
 from tests.waiting import Clock
 
+from letta_matrix.app.reach import NotReached, reach
 from letta_matrix.matrix.answers import _MOST, _MOST_PARTS, parsed
 from letta_matrix.matrix.errors import refusal
 from letta_matrix.matrix.homeserver import Homeserver, HomeserverUnavailable
 from letta_matrix.matrix.intent import Intent
-from letta_matrix.matrix.reach import NotReached, reach
 from letta_matrix.matrix.watch import Presence, look
 
 ROOM = "!1:test"

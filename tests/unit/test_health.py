@@ -64,15 +64,15 @@ async def test_it_tells_when_the_homeserver_is_away(
     bridge = Bridge(config_on(fake, database_file), [runtime])
     await bridge.start()
     await clock.until(lambda: bridge.is_ready() and len(sweeps) == 1)
-    assert bridge.health()["troubles"] == []
-    assert bridge.health()["runtimes"] == {"memory": {}}
+    assert bridge.health.told()["troubles"] == []
+    assert bridge.health.told()["runtimes"] == {"memory": {}}
     with capture_logs() as logs:
         await fake.stop()
         await eventually(lambda: not bridge.is_ready())
-        assert bridge.health()["troubles"] == ["the homeserver cannot be reached"]
+        assert bridge.health.told()["troubles"] == ["the homeserver cannot be reached"]
         await fake.start()
         await clock.until(bridge.is_ready)
-    assert bridge.health()["troubles"] == []
+    assert bridge.health.told()["troubles"] == []
     told = [line["event"] for line in logs if line["log_level"] != "debug"]
     assert told == ["homeserver away", "connected to the homeserver"]
     await clock.until(lambda: len(sweeps) == 2)
@@ -89,9 +89,9 @@ async def test_a_slow_homeserver_is_not_swept(
     await bridge.start()
     await clock.until(lambda: sweeps and bridge.is_ready())
     answers = fake.hold("versions")
-    bridge._parts.homeserver.outage.set()
+    bridge.app.homeserver.outage.set()
     await clock.until(lambda: not bridge.is_ready())
-    (told,) = lines(bridge.vitals.checks(), State.TROUBLE)
+    (told,) = lines(bridge.app.vitals.checks(), State.TROUBLE)
     assert "the homeserver hangs" in told
     answers.set()
     await clock.until(bridge.is_ready)
@@ -109,8 +109,8 @@ async def test_it_tells_at_once_that_the_registration_is_not_known(
     fake.fail(".*", *[unknown] * 1000)
     bridge = Bridge(config_on(fake, database_file), [MemoryRuntime()])
     await bridge.start()
-    await eventually(lambda: bridge.health()["troubles"])
-    assert "list registration.yaml" in str(bridge.health()["troubles"])
+    await eventually(lambda: bridge.health.told()["troubles"])
+    assert "list registration.yaml" in str(bridge.health.told()["troubles"])
     await bridge.close()
 
 
@@ -123,11 +123,11 @@ async def test_who_answers_in_its_place_is_told_once(
     with capture_logs():
         fake.fail(".", *[page()] * 1000)
         with pytest.raises(HomeserverUnavailable):
-            await bridge._parts.homeserver.request(
+            await bridge.app.homeserver.request(
                 Method.GET, ClientPath.v3.capabilities, give_up_after=0
             )
         await eventually(lambda: not bridge.is_ready())
-        (told,) = lines(bridge.vitals.checks(), State.TROUBLE)
+        (told,) = lines(bridge.app.vitals.checks(), State.TROUBLE)
         assert "not an answer of Matrix: HTTP 200 with text/html" in told
         fake.heal()
         await clock.until(bridge.is_ready)
@@ -142,13 +142,13 @@ async def test_a_homeserver_that_hangs_from_the_start_is_waited_for_aloud(
     await bridge.start()
     await eventually(lambda: fake.matching("ping"))
     clock.advance(10)
-    health = bridge.health()
+    health = bridge.health.told()
     assert (health["status"], health["ready"]) == ("degraded", False)
     waited = "has not answered for 10 s (POST client/v1/appservice/*/ping)"
     assert waited in str(health["troubles"])
     answers.set()
     await clock.until(bridge.is_ready)
-    assert bridge.health()["status"] == "ok"
+    assert bridge.health.told()["status"] == "ok"
     await bridge.close()
 
 
@@ -176,6 +176,7 @@ async def test_a_part_that_needs_the_database_says_so_without_a_stack(
         bridge._spawn(work)
         await eventually(lambda: logs)
     await bridge._stop_tasks()
+    await bridge.app.homeserver.close()
     (line,) = logs
     assert (line["log_level"], line["reason"]) == ("warning", "the disk is full")
     assert "exc_info" not in line
@@ -222,7 +223,7 @@ async def test_every_port_tells_the_same(
     config = config_on(fake, database_file, mcp=True)
     bridge = Bridge(config, [MemoryRuntime()])
     await bridge.start()
-    assert bridge.health()["status"] == "starting"
+    assert bridge.health.told()["status"] == "starting"
     await clock.until(bridge.is_ready)
     clock.stop()  # or the uptime would differ
     ports = (config.api.port, config.mcp.port, config.mcp.websocket_port)
@@ -246,7 +247,7 @@ async def test_every_port_tells_the_same(
         strange = await answers(**headers)
         assert strange[0].keys() == {"status", "ready", "authenticated", "agent_sync_available"}
         assert strange == [strange[0]] * 3
-    bridge.vitals.tell("homeserver", Trouble("away"))
+    bridge.app.vitals.tell("homeserver", Trouble("away"))
     assert [one["status"] for one in await answers()] == ["degraded"] * 3
     clock.go()
     await bridge.close()

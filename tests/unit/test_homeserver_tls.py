@@ -10,10 +10,11 @@ from tests.certificates import Certificates, certificates_in
 from tests.fake_homeserver import FakeHomeserver
 
 from letta_matrix.access.accounts import Accounts
+from letta_matrix.access.route import route_to
 from letta_matrix.config import Config, ConfigError
 from letta_matrix.matrix.homeserver import Homeserver, HomeserverUnavailable
 from letta_matrix.matrix.pacing import Pacer
-from letta_matrix.matrix.route import Route, route_to
+from letta_matrix.matrix.route import Route
 from letta_matrix.matrix.watch import Presence, look
 
 

@@ -11,8 +11,8 @@ from tests.stage import Stage
 from tests.waiting import Clock, eventually
 
 from letta_matrix.app.checks import watch_parts
-from letta_matrix.conversations.answers import ASK_AGAIN
 from letta_matrix.conversations.listening import Models
+from letta_matrix.matrix.reactions import ASK_AGAIN
 from letta_matrix.runtimes.memory import echo
 from letta_matrix.runtimes.protocol import (
     ModelRetried,
@@ -94,7 +94,7 @@ async def test_health_tells_whose_model_fails(
     stage: Stage, fake: FakeHomeserver, ends: tuple[TurnEvent, ...]
 ) -> None:
     vitals = stage.vitals
-    watch_parts(vitals, stage.parts, [], dict)
+    watch_parts(stage.parts, [])
     model = Model(*ends)
     await early_word(stage, fake, model)
     trouble = vitals.of("models")

@@ -68,14 +68,14 @@ async def test_nothing_ends(database_file: Path, clock: Clock, seed: int) -> Non
                 clock.advance(3)
                 await moment()
                 # Whatever it says can be told.
-                json.dumps(bridge.health(), ensure_ascii=False, allow_nan=False).encode()
+                json.dumps(bridge.health.told(), ensure_ascii=False, allow_nan=False).encode()
             rooms = [*fake.events][:3]
             await bridge.admit("t", [message("hi", room, sender="@ann:test") for room in rooms])
-            bridge._parts.homeserver.outage.set()
+            bridge.app.homeserver.outage.set()
         fake.chance = None
-        queues = bridge._parts.dispatcher.queues
+        queues = bridge.app.dispatcher.queues
         await clock.until(lambda: bridge.is_ready() and not queues.waiting, step=3)
-        assert bridge.health()["agents_in_trouble"] == {}
+        assert bridge.health.told()["agents_in_trouble"] == {}
         await bridge.close()
     await fake.stop()
     # A defect is told with its stack.

@@ -12,7 +12,6 @@ from tests.fake_homeserver import LOST_ANSWER, FakeHomeserver, Fault, failing
 from tests.waiting import Clock, eventually, settled
 
 from letta_matrix.agents.decoration import RARELY
-from letta_matrix.agents.forgetting import forget_home
 from letta_matrix.agents.provisioner import _BACK, _REMOVED
 from letta_matrix.agents.server_help import ADMIN_WANTED
 from letta_matrix.app.checks import encryption
@@ -22,6 +21,7 @@ from letta_matrix.matrix.intent import Intent
 from letta_matrix.matrix.requests import RateLimited
 from letta_matrix.store.agents import AgentDirectory, AgentStatus
 from letta_matrix.store.database import Database, StoreUnavailable
+from letta_matrix.store.forgetting import forget_home
 from letta_matrix.store.meta import Meta
 
 
@@ -96,7 +96,7 @@ async def test_rooms_have_the_version_that_is_wanted(
     fake: FakeHomeserver,
     version: int | None,
 ) -> None:
-    site = Site(database, directory, homeserver, version or 12, room_version=version)
+    site = Site(database, directory, homeserver, room_version=version)
     await site.home.ensure()
     await site.new()
     await site.reconcile()
@@ -132,7 +132,8 @@ async def test_creators_have_power_in_each_room_version(
     fake: FakeHomeserver,
     version: int,
 ) -> None:
-    site = Site(database, directory, homeserver, version)
+    fake.room_version = str(version)
+    site = Site(database, directory, homeserver)
     await site.home.ensure()
     await site.new()
     await site.reconcile()

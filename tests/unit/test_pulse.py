@@ -105,7 +105,7 @@ async def test_whether_we_are_reached_is_asked_when_somebody_wants_to_know(
     clock.advance(20)
     fake.fail(PING, *[UNREACHED] * 100)
     await eventually(ready, (503).__eq__)
-    trouble = one.vitals.of("reachability")
+    trouble = one.app.vitals.of("reachability")
     assert trouble is not None
     # In the words of the first try to connect.
     assert trouble.says.startswith(
@@ -115,7 +115,7 @@ async def test_whether_we_are_reached_is_asked_when_somebody_wants_to_know(
     fake.heal()
     clock.advance(3)
     await eventually(ready, (200).__eq__)
-    assert one.vitals.of("reachability") is None
+    assert one.app.vitals.of("reachability") is None
 
 
 async def test_a_firewall_before_us_is_told(
@@ -146,14 +146,14 @@ async def test_what_reaches_us_needs_no_question(
     one, config = bridge
     fake.fail(PING, *[UNREACHED] * 100)
     clock.advance(20)
-    await one._asked_if_ready()
+    await one.health.asked_if_ready()
     await eventually(lambda: not one.is_ready())
     url = f"http://127.0.0.1:{config.appservice.port}/_matrix/app/v1/ping"
     async with http.post(url, json={}, headers={"Authorization": "Bearer h"}) as response:
         assert response.status == 200
     assert one.is_ready()
     pings = len(fake.matching(PING))
-    assert await one._asked_if_ready()
+    assert await one.health.asked_if_ready()
     await settled()
     assert len(fake.matching(PING)) == pings
 
@@ -164,9 +164,9 @@ async def test_a_homeserver_that_is_away_is_no_question_of_reach(
     one, _ = bridge
     fake.fail("versions|" + PING, *[Fault(502)] * 1000)
     clock.advance(20)
-    await one._asked_if_ready()
+    await one.health.asked_if_ready()
     await clock.until(lambda: not one.is_ready())
-    assert lines(one.vitals.checks(), State.TROUBLE) == ["the homeserver cannot be reached"]
+    assert lines(one.app.vitals.checks(), State.TROUBLE) == ["the homeserver cannot be reached"]
 
 
 async def test_no_runtimes_is_a_trouble(fake: FakeHomeserver, database_file: Path) -> None:
@@ -174,7 +174,7 @@ async def test_no_runtimes_is_a_trouble(fake: FakeHomeserver, database_file: Pat
     await bridge.start()
     (told,) = [
         line
-        for line in lines(bridge.vitals.checks(), State.TROUBLE)
+        for line in lines(bridge.app.vitals.checks(), State.TROUBLE)
         if "no runtime is configured" in line
     ]
     assert "`runtimes` in config.yaml" in told

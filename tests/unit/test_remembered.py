@@ -11,13 +11,13 @@ from tests.unit.test_provisioner import FORBIDDEN, Site
 from tests.waiting import Clock, settled
 
 from letta_matrix.agents.doubts import _AGAIN, Doubts
-from letta_matrix.agents.forgetting import forget_agents, forget_home
 from letta_matrix.agents.losses import _TOLD_FOR, Loss
 from letta_matrix.matrix.homeserver import Homeserver, HomeserverUnavailable
 from letta_matrix.matrix.intent import Intent
 from letta_matrix.store.agents import Agent, AgentDirectory, AgentStatus
 from letta_matrix.store.audit import AuditStore
 from letta_matrix.store.database import Database
+from letta_matrix.store.forgetting import forget_agents, forget_home
 from letta_matrix.store.meta import Meta
 from letta_matrix.store.places import Place
 from letta_matrix.store.rooms import RoomSettings

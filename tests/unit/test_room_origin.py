@@ -7,10 +7,10 @@ import pytest
 from tests.agents_site import Site
 from tests.fake_homeserver import FakeHomeserver
 
-from letta_matrix.agents.forgetting import forget_home
 from letta_matrix.matrix.homeserver import Homeserver, HomeserverUnavailable
 from letta_matrix.store.agents import AgentDirectory
 from letta_matrix.store.database import Database
+from letta_matrix.store.forgetting import forget_home
 from letta_matrix.store.meta import Meta
 
 ALIAS, FIRST, SECOND, LAST = "#agent_1:test", "!first:test", "!second:test", "!last:test"

@@ -29,7 +29,6 @@ from letta_matrix.access.secrets import issue
 from letta_matrix.common.private_files import write_private
 from letta_matrix.common.program import is_relative, typed
 from letta_matrix.config import Config, load_config
-from letta_matrix.matrix.registration import registration
 from letta_matrix.stack.app_server import Control
 from letta_matrix.stack.bridge_config import write_bridge_files
 from letta_matrix.stack.errors import StackError
@@ -46,6 +45,7 @@ from letta_matrix.stack.models import (
     demo_choice,
 )
 from letta_matrix.stack.ports import Ports
+from letta_matrix.stack.registration import registration
 from letta_matrix.stack.starter import list_names
 from letta_matrix.stack.state import StackState, read_state, remove_state
 from letta_matrix.stack.summary import Facts, summary

@@ -11,7 +11,7 @@ from tests.stage import Stage
 from tests.waiting import eventually, settled
 
 from letta_matrix.conversations import notices
-from letta_matrix.conversations.answers import ASK_AGAIN, STOP
+from letta_matrix.matrix.reactions import ASK_AGAIN, STOP
 from letta_matrix.runtimes.protocol import TurnEvent, TurnRequest
 from letta_matrix.store.outbox import OutboxEntry
 from letta_matrix.store.turns import Outcome

@@ -19,11 +19,11 @@ import structlog
 
 from letta_matrix.access.accounts import Accounts
 from letta_matrix.access.refusals import IdentityUnavailable, Unauthorized
+from letta_matrix.access.route import route_to
 from letta_matrix.common import clock
 from letta_matrix.common.json_fields import mapping
 from letta_matrix.config import Config
 from letta_matrix.matrix.arrivals import Arrivals
-from letta_matrix.matrix.route import route_to
 from letta_matrix.store.tokens import AccessToken
 
 log = structlog.get_logger()

@@ -19,7 +19,7 @@ from letta_matrix.common import clock
 from letta_matrix.common.json_fields import mapping
 from letta_matrix.matrix.errors import is_refusal, refused_request
 from letta_matrix.matrix.homeserver import HomeserverUnavailable
-from letta_matrix.store.agents import Agent, AgentDirectory, AgentStatus, marked
+from letta_matrix.store.agents import WANTING, Agent, AgentDirectory, AgentStatus, marked
 from letta_matrix.store.database import StoreUnavailable
 from letta_matrix.store.meta import Meta
 
@@ -32,8 +32,6 @@ more rarely."""
 _PATIENCE = 75.0
 """Seconds that a step may take: longer than a request is tried, which then tells why it failed."""
 
-WANTING = "wanting"
-"""The key of `Agent.applied`, and of the bridge's own `meta`, for what is wanting, by step."""
 
 _WORDS = {
     "displayname": "display names",

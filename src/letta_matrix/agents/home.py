@@ -6,7 +6,7 @@ from typing import Any
 import structlog
 from mautrix.errors import MatrixRequestError
 
-from letta_matrix.agents.decoration import BOTS_ACCOUNT, WANTING, Decoration, NotAsWanted
+from letta_matrix.agents.decoration import BOTS_ACCOUNT, Decoration, NotAsWanted
 from letta_matrix.agents.earlier_accounts import EarlierAccounts
 from letta_matrix.agents.losses import Loss, Losses
 from letta_matrix.agents.room_access import ADMIN, invite_all, uninvited, wanted_access
@@ -20,14 +20,12 @@ from letta_matrix.matrix.errors import is_refusal
 from letta_matrix.matrix.homeserver import HomeserverUnavailable
 from letta_matrix.matrix.intent import Intent
 from letta_matrix.store.agents import Agent, AgentDirectory, marked
+from letta_matrix.store.forgetting import OF_THE_SPACE
 from letta_matrix.store.meta import Meta
 
 log = structlog.get_logger()
 
 SPACE_ALIAS, CONTROL_ALIAS = "letta_agents", "letta_control"
-_OF_THE_SPACE = ("space_members", "space_avatar", "space_admins")
-REMEMBERED = ("bot", "bot_sole", "control_room", "space", *_OF_THE_SPACE, WANTING)
-"""Keys of `meta` by which the bot's account and rooms are remembered, and what is wanting there."""
 CONTROL_EVENT = "org.letta.matrix.wake"
 
 
@@ -67,7 +65,7 @@ class Home:
         space = await self._stands("space", SPACE_ALIAS, joined)
         if space in (Standing.GONE, Standing.MOVED):
             await self._forget("space", SPACE_ALIAS)
-            await self._meta.forget(*_OF_THE_SPACE)
+            await self._meta.forget(*OF_THE_SPACE)
         elif space is Standing.OUT:
             self.trouble = (
                 "the bot is not in the space of the agents any more, so that new rooms are missing "
@@ -126,12 +124,12 @@ class Home:
         if self.space_id:
             await self._bot.set_state(self.space_id, "m.space.child", {}, room_id)
 
-    async def archive(self, agent: Agent, directory: AgentDirectory) -> None:
+    async def archive(self, agent: Agent) -> None:
         """Let an agent's room stand in the space no more, until the agent is back. Raises as
         `ensure` does."""
         if agent.room_id is not None:
             await self.take_out(agent.room_id)
-            await directory.change([agent.agent_id], lambda one: marked(one, space=None))
+            await self._directory.change([agent.agent_id], lambda one: marked(one, space=None))
 
     async def wake(self, txn_id: str) -> None:
         """Make the homeserver look at its queue for us (FACTS 2: after a ping alone it may not)."""

@@ -29,10 +29,10 @@ _LONGEST_TOPIC = 1000
 class OwnRooms:
     """Makes an agent's room, or finds the one that an earlier try has made."""
 
-    def __init__(self, config: Config, home: Home, default_version: int) -> None:
+    def __init__(self, config: Config, home: Home) -> None:
         self._config = config
         self._home = home
-        self._version = default_version
+        self._version = config.agents.room_version
 
     def name(self, agent: Agent) -> str:
         return self._config.agents.room_name.replace("{name}", agent.name)[:LONGEST_NAME]
@@ -46,7 +46,9 @@ class OwnRooms:
         directory has it now. Raises MatrixRequestError or HomeserverUnavailable."""
         members = sorted(self._config.agents.room_members)
         access = wanted_access(self._config)
-        content = self._whole(agent, members, access)
+        if self._version is None:
+            self._version = await ghost.default_room_version()
+        content = self._whole(agent, members, access, self._version)
         try:
             room_id = await ghost.create_room(content)
         except MRoomInUse:
@@ -58,7 +60,7 @@ class OwnRooms:
                 raise
             reason = refused_request(error)
             log.warning("a room is refused as it should be", agent=agent.agent_id, reason=reason)
-            return await self._make_bare(agent, ghost)
+            return await self._make_bare(agent, ghost, self._version)
         applied: dict[str, object] = {
             "room_name": content["name"],
             "room_topic": content["topic"],
@@ -68,14 +70,17 @@ class OwnRooms:
         }
         return room_id, applied | ({} if picture_of(agent) else {"room_avatar": ""})
 
-    async def _make_bare(self, agent: Agent, ghost: Intent) -> tuple[str, dict[str, object]]:
+    async def _make_bare(
+        self, agent: Agent, ghost: Intent, version: int
+    ) -> tuple[str, dict[str, object]]:
         """What was refused may be an alias, a guest, a piece of state: all that comes later, each
         by itself. The room may be there, as making one is not atomic (Synapse)."""
         is_taken = await ghost.resolve_alias(self._alias(agent)) is not None
         if is_taken and (adopted := await self._adopt(agent, ghost)) is not None:
             return adopted, {}
+        creation = self._foundation({MARKER: {"agent_id": agent.agent_id}}, version)
         room_id = await _made_by(ghost, agent) or await ghost.create_room(
-            {"preset": "private_chat"} | self._foundation({MARKER: {"agent_id": agent.agent_id}})
+            {"preset": "private_chat", **creation}
         )
         return room_id, {"alias": "", "room_avatar": "", "power": True}
 
@@ -94,9 +99,11 @@ class OwnRooms:
     def _alias(self, agent: Agent) -> str:
         return room_alias(agent.agent_id, self._config.homeserver.domain)
 
-    def _whole(self, agent: Agent, members: list[str], access: Mapping[str, Any]) -> dict[str, Any]:
+    def _whole(
+        self, agent: Agent, members: list[str], access: Mapping[str, Any], version: int
+    ) -> dict[str, Any]:
         # Since room version 12 creators stand above all power levels and may not be listed.
-        ours = [agent.user_id, self._config.bot_user_id] if self._version < 12 else []
+        ours = [agent.user_id, self._config.bot_user_id] if version < 12 else []
         access_part = access_content(access, ours)
         return {
             "name": self.name(agent),
@@ -106,7 +113,7 @@ class OwnRooms:
             "invite": [self._config.bot_user_id, *members],
             "power_level_content_override": access_part["power_level_content_override"],
             "initial_state": [*self._looks(agent), *access_part["initial_state"]],
-            **self._foundation({}),
+            **self._foundation({}, version),
         }
 
     def _looks(self, agent: Agent) -> list[dict[str, Any]]:
@@ -119,12 +126,12 @@ class OwnRooms:
             looks.append({"type": "m.room.avatar", "content": {"url": picture}})
         return looks
 
-    def _foundation(self, creation: dict[str, Any]) -> dict[str, Any]:
+    def _foundation(self, creation: dict[str, Any], version: int) -> dict[str, Any]:
         """The part that cannot be changed later; `creation` stands in `m.room.create`."""
         content: dict[str, Any] = {}
         if self._config.agents.room_version is not None:
-            content["room_version"] = str(self._version)
-        if self._version >= 12:
+            content["room_version"] = str(version)
+        if version >= 12:
             creation = {**creation, "additional_creators": [self._config.bot_user_id]}
         return content | ({"creation_content": creation} if creation else {})
 

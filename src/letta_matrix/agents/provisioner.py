@@ -71,18 +71,18 @@ class Provisioner:
     _home: Home
     _remembered: Remembered
     _help: ServerHelp
-    _default_room_version: int
     _on_room: Callable[[str], Awaitable[None]]
 
     def __post_init__(self) -> None:
         self._decoration = self._home.decoration
-        self._rooms = OwnRooms(self._config, self._home, self._default_room_version)
+        self._rooms = OwnRooms(self._config, self._home)
         self._slots = asyncio.Semaphore(self._config.agents.provision_concurrency)
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._again: set[str] = set()
         self._unhurried: set[str] = set()
         self._told_rooms: set[str] = set()
         self.trouble: dict[str, str] = {}
+        self.begun = False
 
     @property
     def busy(self) -> bool:
@@ -93,6 +93,16 @@ class Provisioner:
     def working(self) -> bool:
         """As `busy`, without the agents that wait after a failure."""
         return bool(self._tasks.keys() - self._unhurried - self.trouble.keys())
+
+    async def begin(self) -> None:
+        """Reconcile all agents: there is a homeserver."""
+        self.begun = True
+        await self.request(self._directory.all())
+
+    async def changed(self, agents: list[Agent]) -> None:
+        """As `request`, unless all of them will be taken up when it begins."""
+        if self.begun:
+            await self.request(agents)
 
     async def request(self, agents: list[Agent]) -> None:
         """Reconcile these agents soon; one already being reconciled is looked at again."""

@@ -61,10 +61,10 @@ class Remembered:
     _home: Home
     _losses: Losses
     _on_room: Callable[[str], Awaitable[None]] = _nothing
+    on_doubt: Callable[[list[Agent]], Awaitable[None]] = _nothing
 
     def __post_init__(self) -> None:
         self._domain = self._config.homeserver.domain
-        self.on_doubt: Callable[[list[Agent]], Awaitable[None]] = _nothing
         self.troubles: dict[str, str] = {}
         self._doubted: set[str] = set()
         self._with_bot: Collection[str] = ()

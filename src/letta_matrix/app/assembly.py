@@ -1,15 +1,24 @@
-"""Builds the parts of a bridge and connects them; `bridge.py` starts and stops them."""
+"""What the bridge is made of: every part, in the order in which they need each other.
+
+`bridge.py` opens the ports around it and runs it.
+"""
 
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from letta_matrix.access.mirror import AuditMirror
+from letta_matrix.access.route import route_to
 from letta_matrix.agents.doubts import Doubts
 from letta_matrix.agents.home import Home
 from letta_matrix.agents.losses import Losses
+from letta_matrix.agents.provisioner import Provisioner
 from letta_matrix.agents.remembered import Remembered
+from letta_matrix.agents.server_help import server_help
 from letta_matrix.app.listings import Listings
 from letta_matrix.app.phone_line import PhoneLine
 from letta_matrix.app.stores import Stores
+from letta_matrix.app.sweep import Sweep
+from letta_matrix.app.troubles import Troubles
 from letta_matrix.common.vitals import Vitals
 from letta_matrix.config import Config
 from letta_matrix.conversations import notices
@@ -41,137 +50,219 @@ from letta_matrix.doors.chat.runner import CommandRunner
 from letta_matrix.doors.chat.services import CommandServices
 from letta_matrix.matrix.arrivals import Arrivals
 from letta_matrix.matrix.homeserver import Homeserver
+from letta_matrix.matrix.intent import Intent
 from letta_matrix.matrix.pacing import Pacer
-from letta_matrix.matrix.route import route_to
+from letta_matrix.matrix.server_clock import ServerClock
 from letta_matrix.operations.given import Given
 from letta_matrix.operations.registry import operations_with
 from letta_matrix.portals.lookout import Lookout
 from letta_matrix.portals.policy import PortalPolicy
 from letta_matrix.portals.takeovers import Takeovers
 from letta_matrix.runtimes.protocol import AgentRuntime
-from letta_matrix.store.audit import AuditEntry
-from letta_matrix.store.places import Place
+from letta_matrix.store.agents import Agent
+from letta_matrix.store.amendments import Amended
 from letta_matrix.store.turns import Turn, TurnKind
+from letta_matrix.toolbox.ledger import Mirror
 from letta_matrix.toolbox.registry import Toolbox
 
 
-class Parts:
-    """Everything between the homeserver and the runtimes.
+class App:
+    """Everything between the homeserver and the runtimes. Nothing runs, and nothing may be asked,
+    before `stores` are open. Each part is given those above it that it needs; what it has to tell
+    one below it goes through a method of this class."""
 
-    `vitals` and `trouble_of` (by agent id) tell operators what is wrong.
-    """
-
-    def __init__(
-        self,
-        config: Config,
-        stores: Stores,
-        runtimes: Mapping[str, AgentRuntime],
-        vitals: Vitals,
-        trouble_of: Callable[[str], str],
-    ) -> None:
-        self._config = config
-        self._vitals = vitals
-        self.stores = stores
+    def __init__(self, config: Config, runtimes: Mapping[str, AgentRuntime]) -> None:
+        self.config = config
         self.runtimes = runtimes
-        self.homeserver = Homeserver(
-            config.homeserver.url,
-            config.appservice.as_token.get_secret_value(),
-            Pacer(config.conversations.edits_per_second),
-            route_to(config),
-        )
-        stores.inbox.there = self.homeserver.clock.now
-        stores.approvals.ahead = lambda: self.homeserver.clock.ahead
-        self.bot = self.homeserver.acting_as(config.bot_user_id)
-        losses = self.losses = Losses(stores.audit, self._audited)
-        self.home = Home(config, self.bot, stores.meta, losses, stores.directory)
+        self.vitals = Vitals()
+
+        # The database, and the homeserver, by whose clock messages are dated.
+        clock = ServerClock()
+        stores = self.stores = Stores(config, clock)
+        directory, rooms, conversations = stores.directory, stores.rooms, stores.conversations
+        turns, outbox, audit = stores.turns, stores.outbox, stores.audit
+        known = (directory, rooms)
+        url, token = config.homeserver.url, config.appservice.as_token.get_secret_value()
+        pacer, route = Pacer(config.conversations.edits_per_second), route_to(config)
+        homeserver = self.homeserver = Homeserver(url, token, pacer, route, clock, self._refused)
+        bot = self.bot = homeserver.acting_as(config.bot_user_id)
+        audit_room = config.access.audit_room
+        self.mirror = AuditMirror(audit_room, bot) if audit_room is not None else None
+        tell: Mirror = self.mirror or (lambda _: None)
+
+        # Agents: their ghosts and rooms, and what is remembered of them.
+        losses = self.losses = Losses(audit, tell)
+        home = self.home = Home(config, bot, stores.meta, losses, directory)
         self.remembered = Remembered(
+            config, bot, *known, conversations, home, losses, self._room_known, self._changed
+        )
+        self.doubts = Doubts(bot.user_id, *known, home, self.remembered)
+        helped = server_help(config, homeserver, stores.passwords)
+        provisioner = self.provisioner = Provisioner(
+            config, homeserver, directory, home, self.remembered, helped, self._room_known
+        )
+
+        # Rooms of other networks.
+        portals = self.portals = PortalPolicy(config.bridges, stores.portals, *known, clock.now)
+        self.takeovers = Takeovers(portals, bot.user_id)
+        line = self.phone_line = PhoneLine(config, stores, homeserver, portals)
+        lookout = self.lookout = Lookout(portals, homeserver, rooms, conversations)
+
+        # Whom a message is for, what is told of it, who may approve, and how it is answered.
+        router = self.router = Router(config, *known, conversations, portals)
+        surroundings = self.surroundings = Surroundings(router, bot, *known, outbox, turns)
+        contexts = Contexts(config, homeserver, rooms, turns)
+        prompts = self.prompts = Prompts(config, homeserver, directory, contexts)
+        sight = ApprovalSight(homeserver, directory, outbox)
+        approvals = self.approvals = Approvals(config, stores.approvals, sight, prompts.roster)
+        voices = self.voices = Voices(homeserver, *known, prompts.roster)
+        speaker = self.speaker = Speaker(config, homeserver, *known, turns, outbox, voices, portals)
+        self.troubles = Troubles(provisioner, self.remembered, voices)
+
+        # What agents, programs and people can do, once for all doors; who waits for events.
+        arrivals = self.arrivals = Arrivals()
+        operations = operations_with(self._given())
+        texting = line.tools()
+        further = [*(one.as_tool() for one in operations if one.mcp), *texting]
+        operations = [*operations, *texting]
+        tables = (*known, conversations, turns, outbox, audit)
+        toolbox = self.toolbox = Toolbox(
+            config, homeserver, *tables, operations, further, arrivals, self._entered, tell
+        )
+
+        # From events to turns; who runs which kind of turn is said below.
+        runners: dict[TurnKind, Runner] = {}
+        asked = (outbox, turns, stores.approvals, approvals.approvers)
+        dispatcher = self.dispatcher = Dispatcher(
+            router,
+            Answers(router, *asked, directory, prompts.roster, stores.inbox),
+            Loops(config),
+            stores.inbox,
+            turns,
+            rooms,
+            runners,
+            takes=toolbox.questions.match,
+            arrived=self._arrived,
+            room_changed=self._room_changed,
+            amended=self._amended,
+            queued=self._queued,
+            refers=surroundings.of,
+            learn=self._learn,
+        )
+        queues, opened = dispatcher.queues, dispatcher.room_known
+
+        # Turns, each to its end.
+        window, age = config.conversations.join_messages, config.conversations.max_event_age
+        self.joining = Joining(turns, queues, window, clock.now, portals.joins_within)
+        runner = self.turn_runner = TurnRunner(
             config,
-            self.bot,
-            stores.directory,
-            stores.rooms,
-            stores.conversations,
-            self.home,
-            losses,
-            self._room_known,
+            homeserver,
+            runtimes,
+            *known,
+            turns,
+            outbox,
+            prompts,
+            approvals,
+            toolbox,
+            self.joining,
+            speaker,
+            PortalGate(portals, turns, clock.now),
+            voices,
         )
-        self.doubts = Doubts(
-            config.bot_user_id, stores.directory, stores.rooms, self.home, self.remembered
-        )
-        self.homeserver.retries.on_refusal = self.doubts.refused
-        contexts = Contexts(config, self.homeserver, stores.rooms, stores.turns)
-        self.prompts = Prompts(config, self.homeserver, stores.directory, contexts)
-        known = (stores.directory, stores.rooms)
-        self.portals = PortalPolicy(
-            config.bridges, stores.portals, *known, self.homeserver.clock.now
-        )
-        self.phone_line = PhoneLine(config, stores, self.homeserver, self.portals)
-        self.lookout = Lookout(self.portals, self.homeserver, stores.rooms, stores.conversations)
-        self.takeovers = Takeovers(self.portals, config.bot_user_id)
-        self.router = Router(config, *known, stores.conversations, self.portals)
-        self.surroundings = Surroundings(
-            self.router, self.bot, stores.directory, stores.rooms, stores.outbox, stores.turns
-        )
-        sight = ApprovalSight(self.homeserver, stores.directory, stores.outbox)
-        self.approvals = Approvals(config, stores.approvals, sight, self.prompts.roster)
-        self.joining = Joining(
-            stores.turns,
-            lambda: self.dispatcher.queues,
-            config.conversations.join_messages,
-            self.homeserver.clock.now,
-            self.portals.joins_within,
-        )
-        self.arrivals = Arrivals()
-        self.toolbox = self._toolbox(trouble_of)
-        roster = self.prompts.roster
-        self.voices = Voices(self.homeserver, stores.directory, stores.rooms, roster)
-        self.speaker = self._speaker()
-        self.turn_runner = self._turn_runner()
         self.moves = RoomMoves(
-            config,
-            self.homeserver,
-            stores.directory,
-            stores.rooms,
-            stores.conversations,
-            self._room_known,
-            self.home.take_out,
+            config, homeserver, *known, conversations, opened, home.take_out, provisioner.changed
         )
         self.room_turns = RoomTurns(
-            config,
-            self.homeserver,
-            stores.directory,
-            stores.rooms,
-            stores.turns,
-            self.moves,
-            self._room_known,
-            self.router.portals.is_portal,
+            config, homeserver, *known, turns, self.moves, opened, router.portals.is_portal
         )
         self.invitations = Invitations(
-            self.homeserver,
-            stores.rooms,
-            stores.turns,
-            self.router.may_invite,
-            lambda: self.dispatcher,
-            stores.outbox,
-            config.conversations.max_event_age,
-            config.bot_user_id,
+            homeserver,
+            rooms,
+            turns,
+            router.may_invite,
+            dispatcher,
+            outbox,
+            age,
+            bot.user_id,
             self.room_turns.entered,
-            self.lookout.look,
+            lookout.look,
         )
-        self.withdrawals = self._withdrawals()
-        self.dispatcher = self._dispatcher(trouble_of)
-        self.toolbox.membership.on_entered = self.room_turns.entered_by_tool
-        self.catch_up = CatchUp(
-            self.bot,
-            stores.directory,
-            stores.rooms,
-            stores.turns,
-            stores.meta,
-            self.dispatcher,
-            config.conversations.max_event_age,
-            [one.line for one in config.bridges if one.line is not None],
+        self.withdrawals = Withdrawals(
+            homeserver,
+            directory,
+            bot.user_id,
+            turns,
+            outbox,
+            approvals,
+            self.turn_runner,
+            dispatcher,
         )
-        start = self.dispatcher.queues.start
-        self.listings = Listings(config, stores, runtimes, self.homeserver, start)
+        self.undelivered = Undelivered(speaker, homeserver, *known, outbox)
+        runners |= {
+            TurnKind.UNDELIVERED: self.undelivered,
+            TurnKind.MESSAGE: runner,
+            TurnKind.SPEECH: runner,
+            TurnKind.COMMAND: CommandRunner(homeserver, self._command_services()),
+            TurnKind.INVITE: self.invitations,
+            TurnKind.KEYWORD: ContactWords(speaker, directory, self.cancel),
+            TurnKind.REDACTION: self.withdrawals,
+            TurnKind.REFUSED: Refusals(speaker, notices.OVER_BUDGET),
+            TurnKind.LOOPED: Refusals(speaker, notices.LOOP),
+            TurnKind.PAUSED: Pauses(homeserver, directory, turns),
+            TurnKind.ROOM: self.room_turns,
+        }
+
+        # What is looked for again and again: agents, words unasked, messages never pushed.
+        self.listings = Listings(
+            config, stores, runtimes, homeserver, provisioner.changed, queues.start
+        )
+        lines = [one.line for one in config.bridges if one.line is not None]
+        self.catch_up = CatchUp(bot, *known, turns, stores.meta, dispatcher, age, lines)
+        self.sweep = Sweep(self.catch_up, surroundings, lookout, home, provisioner)
+
+    def _given(self) -> Given:
+        stores = self.stores
+        return Given(
+            config=self.config,
+            homeserver=self.homeserver,
+            directory=stores.directory,
+            runtimes=self.runtimes,
+            rooms=stores.rooms,
+            conversations=stores.conversations,
+            turns=stores.turns,
+            outbox=stores.outbox,
+            approvals=self.approvals,
+            policy=self.portals,
+            tokens=stores.tokens,
+            audit=stores.audit,
+            meta=stores.meta,
+            arrivals=self.arrivals,
+            admission=Admission(self.config, self.homeserver),
+            sync=self._sync,
+            archive=self.home.archive,
+            cancel=self.cancel,
+            unfinished=self._unfinished,
+            trouble_of=self.troubles.of,
+            provisioning=self.phone_line.provisioning,
+        )
+
+    def _command_services(self) -> CommandServices:
+        stores = self.stores
+        return CommandServices(
+            config=self.config,
+            directory=stores.directory,
+            runtimes=self.runtimes,
+            turns=stores.turns,
+            conversations=stores.conversations,
+            rooms=stores.rooms,
+            approvals=self.approvals,
+            toolbox=self.toolbox,
+            vitals=self.vitals,
+            trouble_of=self.troubles.of,
+            waiting=self.dispatcher.queues.waiting_at,
+            roster=self.prompts.roster,
+            speaker=self.speaker,
+        )
 
     def offer_tools(self) -> None:
         """Let the agents of every runtime call our tools."""
@@ -187,156 +278,39 @@ class Parts:
         await self.approvals.close()
         await self.toolbox.close()
 
-    def _turn_runner(self) -> TurnRunner:
-        stores = self.stores
-        return TurnRunner(
-            self._config,
-            self.homeserver,
-            self.runtimes,
-            stores.directory,
-            stores.rooms,
-            stores.turns,
-            stores.outbox,
-            self.prompts,
-            self.approvals,
-            self.toolbox,
-            self.joining,
-            self.speaker,
-            PortalGate(self.portals, stores.turns, self.homeserver.clock.now),
-            self.voices,
-        )
+    async def cancel(self, matches: Callable[[Turn], bool]) -> int:
+        """Stop the messages' turns that match; how many did."""
+        turns = [turn for turn in self._unfinished() if turn.kind is TurnKind.MESSAGE]
+        return sum([await self.turn_runner.cancel(turn) for turn in turns if matches(turn)])
 
-    def _withdrawals(self) -> Withdrawals:
-        stores = self.stores
-        return Withdrawals(
-            self.homeserver,
-            stores.directory,
-            self._config.bot_user_id,
-            stores.turns,
-            stores.outbox,
-            self.approvals,
-            self.turn_runner,
-            lambda: self.dispatcher,
-        )
+    def _unfinished(self) -> list[Turn]:
+        return self.dispatcher.queues.unfinished()
+
+    def _refused(self, room_id: str) -> None:
+        self.doubts.refused(room_id)
+
+    async def _changed(self, agents: list[Agent]) -> None:
+        await self.provisioner.changed(agents)
+
+    async def _room_known(self, room_id: str) -> None:
+        await self.dispatcher.room_known(room_id)
+
+    async def _entered(self, intent: Intent, room_id: str, event_id: str) -> None:
+        await self.room_turns.entered_by_tool(intent, room_id, event_id)
+
+    async def _sync(self) -> dict[str, str]:
+        return await self.listings.sync()
+
+    def _amended(self, amended: Amended) -> None:
+        self.withdrawals.amended(amended)
 
     def _queued(self, turn: Turn) -> None:
         self.joining.queued(turn)
         self.approvals.queued(turn)
 
-    def _dispatcher(self, trouble_of: Callable[[str], str]) -> Dispatcher:
-        stores = self.stores
-        known = (stores.outbox, stores.turns, stores.approvals, self.approvals.approvers)
-        there = (stores.directory, self.prompts.roster)
-        answers = Answers(self.router, *known, *there, stores.inbox)
-        services = self._services(trouble_of)
-        self.undelivered = Undelivered(
-            self.speaker, self.homeserver, stores.directory, stores.rooms, stores.outbox
-        )
-        runners: dict[TurnKind, Runner] = {
-            TurnKind.MESSAGE: self.turn_runner,
-            TurnKind.SPEECH: self.turn_runner,
-            TurnKind.COMMAND: CommandRunner(self.homeserver, services),
-            TurnKind.INVITE: self.invitations,
-            TurnKind.KEYWORD: ContactWords(self.speaker, stores.directory, self.cancel),
-            TurnKind.REDACTION: self.withdrawals,
-            TurnKind.REFUSED: Refusals(self.speaker, notices.OVER_BUDGET),
-            TurnKind.LOOPED: Refusals(self.speaker, notices.LOOP),
-            TurnKind.PAUSED: Pauses(self.homeserver, stores.directory, stores.turns),
-            TurnKind.UNDELIVERED: self.undelivered,
-            TurnKind.ROOM: self.room_turns,
-        }
-        return Dispatcher(
-            self.router,
-            answers,
-            Loops(self._config),
-            stores.inbox,
-            stores.turns,
-            stores.rooms,
-            runners,
-            takes=self.toolbox.questions.match,
-            arrived=self._arrived,
-            room_changed=self._room_changed,
-            amended=self.withdrawals.amended,
-            queued=self._queued,
-            refers=self.surroundings.of,
-            learn=self._learn,
-        )
-
-    def _services(self, trouble_of: Callable[[str], str]) -> CommandServices:
-        stores = self.stores
-        return CommandServices(
-            config=self._config,
-            directory=stores.directory,
-            runtimes=self.runtimes,
-            turns=stores.turns,
-            conversations=stores.conversations,
-            rooms=stores.rooms,
-            approvals=self.approvals,
-            toolbox=self.toolbox,
-            vitals=self._vitals,
-            trouble_of=trouble_of,
-            waiting=self._waiting,
-            roster=self.prompts.roster,
-            speaker=self.speaker,
-        )
-
-    def _speaker(self) -> Speaker:
-        stores = self.stores
-        return Speaker(
-            self._config,
-            self.homeserver,
-            stores.directory,
-            stores.rooms,
-            stores.turns,
-            stores.outbox,
-            self.voices,
-            self.portals,
-        )
-
-    def _toolbox(self, trouble_of: Callable[[str], str]) -> Toolbox:
-        stores, operations = self.stores, operations_with(self._given(trouble_of))
-        return Toolbox(
-            self._config,
-            self.homeserver,
-            stores.directory,
-            stores.rooms,
-            stores.conversations,
-            stores.turns,
-            stores.outbox,
-            stores.audit,
-            [*operations, *self.phone_line.tools()],
-            further=[
-                *(one.as_tool() for one in operations if one.mcp),
-                *self.phone_line.tools(),
-            ],
-            arrivals=self.arrivals,
-        )
-
-    def _given(self, trouble_of: Callable[[str], str]) -> Given:
-        stores = self.stores
-        return Given(
-            config=self._config,
-            homeserver=self.homeserver,
-            directory=stores.directory,
-            runtimes=self.runtimes,
-            rooms=stores.rooms,
-            conversations=stores.conversations,
-            turns=stores.turns,
-            outbox=stores.outbox,
-            approvals=self.approvals,
-            policy=self.portals,
-            provisioning=self.phone_line.provisioning,
-            tokens=stores.tokens,
-            audit=stores.audit,
-            meta=stores.meta,
-            arrivals=self.arrivals,
-            admission=Admission(self._config, self.homeserver),
-            sync=self.sync,
-            archive=lambda agent: self.home.archive(agent, stores.directory),
-            cancel=self.cancel,
-            unfinished=self._unfinished,
-            trouble_of=trouble_of,
-        )
+    def _room_changed(self, room_id: str) -> None:
+        self.prompts.roster.forget(room_id)
+        self.surroundings.changed(room_id)
 
     async def _learn(self, event: Mapping[str, Any]) -> None:
         await self.lookout.heard(event)
@@ -349,31 +323,3 @@ class Parts:
         self.undelivered.heard(event)
         self.doubts.heard(event)
         self.arrivals.publish(event)
-
-    def _audited(self, entry: AuditEntry) -> None:
-        # Who is told of it is known when all is built.
-        self.toolbox.ledger.mirror(entry)
-
-    def _room_changed(self, room_id: str) -> None:
-        self.prompts.roster.forget(room_id)
-        self.surroundings.changed(room_id)
-
-    async def _room_known(self, room_id: str) -> None:
-        await self.dispatcher.room_known(room_id)
-
-    def _unfinished(self) -> list[Turn]:
-        return self.dispatcher.queues.unfinished()
-
-    async def cancel(self, matches: Callable[[Turn], bool]) -> int:
-        """Stop the messages' turns that match; how many did."""
-        turns = [turn for turn in self._unfinished() if turn.kind is TurnKind.MESSAGE]
-        return sum([await self.turn_runner.cancel(turn) for turn in turns if matches(turn)])
-
-    async def sync(self) -> dict[str, str]:
-        """See `Listings.sync`."""
-        return await self.listings.sync()
-
-    def _waiting(self, place: Place) -> int:
-        return sum(
-            turn.place == place and turn.kind is TurnKind.MESSAGE for turn in self._unfinished()
-        )

@@ -1,20 +1,12 @@
 """What the bridge watches of its parts, and what an operator can do about it."""
 
-from collections.abc import Callable, Mapping
-
-from letta_matrix.app.assembly import Parts
-from letta_matrix.common import clock
+from letta_matrix.app.assembly import App
 from letta_matrix.common.connections.admission import Connections
-from letta_matrix.common.vitals import Trouble, Vitals, said
-from letta_matrix.matrix.homeserver import Homeserver
+from letta_matrix.common.vitals import Trouble, said
 from letta_matrix.matrix.server_clock import ServerClock
 from letta_matrix.operations.sms import unnumbered
 from letta_matrix.store.agents import ENCRYPTED, Agent, AgentStatus
 
-AWAY = "the homeserver cannot be reached"
-
-_CONNECTS_FOR = 3.0
-"""Seconds after which somebody who asks is told that the homeserver is still waited for."""
 _NAMED = 3
 _NO_RUNTIMES = Trouble(
     "no runtime is configured, so there are no agents",
@@ -23,50 +15,29 @@ _NO_RUNTIMES = Trouble(
 )
 
 
-def watch_parts(
-    vitals: Vitals,
-    parts: Parts,
-    connections: list[Connections],
-    provisioning: Callable[[], Mapping[str, str]],
-) -> None:
-    """Let `vitals` ask the parts that know how they are; `provisioning` tells why agents cannot
-    be set up, by their ids."""
-    vitals.watch("homeserver address", lambda: said(parts.homeserver.trouble))
-    vitals.watch("requests", lambda: _stuck(parts.homeserver.retries.stuck))
-    vitals.watch("database", lambda: parts.stores.trouble)
-    vitals.watch("missed messages", lambda: said(parts.catch_up.trouble))
-    vitals.watch("what is remembered", lambda: said(parts.losses.trouble))
-    vitals.watch("space", lambda: said(parts.home.trouble))
-    vitals.watch("clock", lambda: _clock(parts.homeserver.clock))
-    vitals.watch("runtimes", lambda: None if parts.runtimes else _NO_RUNTIMES)
-    vitals.watch("models", lambda: _models(parts))
-    vitals.watch("encryption", lambda: encryption(parts.stores.directory.all()))
-    vitals.watch("accounts", lambda: _accounts(parts.home.accounts.troubles))
-    decoration = parts.home.decoration
+def watch_parts(app: App, connections: list[Connections]) -> None:
+    """Let the vitals ask the parts that know how they are."""
+    vitals, home = app.vitals, app.home
+    vitals.watch("homeserver address", lambda: said(app.homeserver.trouble))
+    vitals.watch("requests", lambda: _stuck(app.homeserver.retries.stuck))
+    vitals.watch("database", lambda: app.stores.trouble)
+    vitals.watch("missed messages", lambda: said(app.catch_up.trouble))
+    vitals.watch("what is remembered", lambda: said(app.losses.trouble))
+    vitals.watch("space", lambda: said(home.trouble))
+    vitals.watch("clock", lambda: _clock(app.homeserver.clock))
+    vitals.watch("runtimes", lambda: None if app.runtimes else _NO_RUNTIMES)
+    vitals.watch("models", lambda: _models(app))
+    vitals.watch("encryption", lambda: encryption(app.stores.directory.all()))
+    vitals.watch("accounts", lambda: _accounts(home.accounts.troubles))
+    decoration = home.decoration
     vitals.watch("signed in", lambda: said("; ".join(decoration.strangers)))
     vitals.watch("decoration", lambda: said("; ".join(decoration.troubles), warns=True))
-    vitals.watch("agents", lambda: _agents(len(provisioning())))
-    vitals.watch("portals", lambda: _portals(list(parts.stores.portals.contested())))
-    vitals.watch("texts", lambda: parts.undelivered.trouble)
-    vitals.watch("numbers", lambda: _numbers(len(unnumbered(parts.portals))))
-    vitals.watch("turns", lambda: said(parts.dispatcher.queues.trouble))
+    vitals.watch("agents", lambda: _agents(len(app.provisioner.trouble)))
+    vitals.watch("portals", lambda: _portals(list(app.stores.portals.contested())))
+    vitals.watch("texts", lambda: app.undelivered.trouble)
+    vitals.watch("numbers", lambda: _numbers(len(unnumbered(app.portals))))
+    vitals.watch("turns", lambda: said(app.dispatcher.queues.trouble))
     vitals.watch("connections", lambda: _connections(connections))
-
-
-def waits_for(homeserver: Homeserver, away: str, since: float) -> Trouble | None:
-    """Why there is no connection to the homeserver: what was found last (`away`, "" for nothing),
-    or what is waited for `since` a moment (`clock.now`)."""
-    if away == AWAY and homeserver.foreign:
-        # Who answers in its place can be reached.
-        return Trouble(homeserver.foreign)
-    waited = clock.now() - since
-    if away or waited < _CONNECTS_FOR:
-        return said(away)
-    request = homeserver.retries.longest
-    return Trouble(
-        f"the homeserver has not answered for {waited:.0f} s" + (request and f" ({request})"),
-        "see whether it hangs, and whether homeserver.url leads to it; it is waited for",
-    )
 
 
 def _stuck(requests: int) -> Trouble | None:
@@ -78,11 +49,11 @@ def _stuck(requests: int) -> Trouble | None:
     )
 
 
-def _models(parts: Parts) -> Trouble | None:
-    failing = parts.turn_runner.models.failing
+def _models(app: App) -> Trouble | None:
+    failing = app.turn_runner.models.failing
     if not failing:
         return None
-    agents = [parts.stores.directory.get(agent_id) for agent_id in failing]
+    agents = [app.stores.directory.get(agent_id) for agent_id in failing]
     names = _names([agent.name for agent in agents if agent is not None])
     return Trouble(
         f"the model of {_counted(len(failing))} does not answer",

@@ -11,7 +11,7 @@ from starlette.types import ASGIApp
 from letta_matrix.access.authenticator import Authenticator
 from letta_matrix.access.guard import Guarded, api_guard
 from letta_matrix.access.login_sessions import LoginSessions
-from letta_matrix.app.assembly import Parts
+from letta_matrix.app.assembly import App
 from letta_matrix.common.connections.admission import Connections
 from letta_matrix.common.connections.descriptors import most_connections
 from letta_matrix.config import Config
@@ -41,18 +41,18 @@ class Doors:
     def __init__(
         self,
         config: Config,
-        parts: Parts,
+        app: App,
         health: Callable[[], Mapping[str, object]],
         is_ready: Callable[[], Awaitable[bool]],
     ) -> None:
         self._config = config
-        self._parts = parts
+        self._app = app
         self._bridge_health = health
         self._counts: dict[str, Callable[[], int]] = {}
         self._is_ready = is_ready
-        self._logins = LoginSessions(config, parts.toolbox.arrivals)
+        self._logins = LoginSessions(config, app.arrivals)
         self._authenticator = Authenticator(
-            config, parts.stores.tokens, parts.stores.directory, self._logins
+            config, app.stores.tokens, app.stores.directory, self._logins
         )
         self.connections = Connections(most_connections())
         self._in_flight = InFlight()
@@ -113,11 +113,11 @@ class Doors:
     def _api_services(self) -> "ApiServices":
         from letta_matrix.doors.rest.services import Services
 
-        parts, stores = self._parts, self._parts.stores
+        app, stores = self._app, self._app.stores
         return Services(
             config=self._config,
-            homeserver=parts.homeserver,
-            toolbox=parts.toolbox,
+            homeserver=app.homeserver,
+            toolbox=app.toolbox,
             authenticator=self._authenticator,
             in_flight=self._in_flight,
             logins=self._logins,
@@ -126,7 +126,7 @@ class Doors:
             turns=stores.turns,
             outbox=stores.outbox,
             approval_store=stores.approvals,
-            unfinished=parts.dispatcher.queues.unfinished,
+            unfinished=app.dispatcher.queues.unfinished,
             health=self._health,
             stopping=self._stopping,
         )
@@ -134,10 +134,10 @@ class Doors:
     def _mcp_services(self) -> McpServices:
         return McpServices(
             config=self._config,
-            toolbox=self._parts.toolbox,
+            toolbox=self._app.toolbox,
             authenticator=self._authenticator,
-            directory=self._parts.stores.directory,
+            directory=self._app.stores.directory,
             in_flight=self._in_flight,
-            subscriptions=KeptSubscriptions(Meta(self._parts.stores.database)),
+            subscriptions=KeptSubscriptions(Meta(self._app.stores.database)),
             health=lambda known: answer(self._health(), known=known),
         )

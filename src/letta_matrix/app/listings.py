@@ -17,33 +17,37 @@ from letta_matrix.store.turns import Turn
 
 @part
 class Listings:
-    """One discovery for each runtime, and a watch for each that tells what agents say unasked;
-    `start` gets the turns of that."""
+    """One discovery for each runtime, whose changed agents `changed` gets, and a watch for each
+    that tells what agents say unasked; `start` gets the turns of that."""
 
     _config: Config
     _stores: Stores
     _runtimes: Mapping[str, AgentRuntime]
     _homeserver: Homeserver
+    _changed: Callable[[list[Agent]], Awaitable[None]]
     _start: Callable[[list[Turn]], None]
 
     def __post_init__(self) -> None:
-        self.discoveries: list[Discovery] = []
         self.watches = {entry.name: self._watch(entry) for entry in self._config.runtimes}
-
-    def discover(self, on_change: Callable[[list[Agent]], Awaitable[None]]) -> list[Discovery]:
-        """One discovery for each runtime; `on_change` gets the agents that changed."""
         self.discoveries = [
             Discovery(
                 runtime,
                 self._stores.directory,
                 self._config.agents,
                 self._config.homeserver.domain,
-                on_change,
+                self._changed,
                 self._listed(name),
             )
             for name, runtime in self._runtimes.items()
         ]
-        return self.discoveries
+
+    @property
+    def complete(self) -> bool:
+        """Whether it is known who there is. A runtime that is away keeps nobody waiting who lives
+        elsewhere."""
+        found = self.discoveries
+        listed = not found or any(one.listed for one in found)
+        return listed and all(one.settled for one in found)
 
     async def sync(self) -> dict[str, str]:
         """List every runtime's agents now; each runtime's trouble, "" for none. Raises
@@ -57,7 +61,7 @@ class Listings:
             return ""
 
         faults = await asyncio.gather(*map(fault_of, self.discoveries))
-        return dict(zip(self._runtimes, faults, strict=False))
+        return dict(zip(self._runtimes, faults, strict=True))
 
     def _watch(self, settings: Runtime) -> SpeechWatch | None:
         runtime = self._runtimes.get(settings.name)

@@ -8,12 +8,12 @@ from collections.abc import Callable
 
 import structlog
 
+from letta_matrix.app.reach import NotReached, ping, unanswered
 from letta_matrix.common import clock
 from letta_matrix.common.vitals import Trouble
 from letta_matrix.common.waiting import is_set
 from letta_matrix.config import Config
 from letta_matrix.matrix.homeserver import Homeserver, HomeserverUnavailable
-from letta_matrix.matrix.reach import NotReached, ping, unanswered
 from letta_matrix.matrix.transactions import txn_id
 from letta_matrix.matrix.watch import Presence, look
 from letta_matrix.store.database import Database, StoreUnavailable

@@ -3,6 +3,7 @@
 from letta_matrix.common.vitals import Trouble
 from letta_matrix.config import Config
 from letta_matrix.conversations.queues import budget_of
+from letta_matrix.matrix.server_clock import ServerClock
 from letta_matrix.store.agents import AgentDirectory
 from letta_matrix.store.approvals import ApprovalStore
 from letta_matrix.store.audit import AuditStore
@@ -20,17 +21,17 @@ from letta_matrix.store.turns import TurnStore
 
 
 class Stores:
-    """The database's tables."""
+    """The database's tables; what people send is dated by the homeserver's `clock`."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, clock: ServerClock) -> None:
         url = database_url(config.database.url, config.directory)
         self.database = Database(url)
         self.directory = AgentDirectory(self.database)
         self.conversations = ConversationStore(self.database)
         self.turns = TurnStore(self.database, self.conversations)
-        self.inbox = Inbox(self.database, budget_of(config))
+        self.inbox = Inbox(self.database, budget_of(config), clock.now)
         self.outbox = Outbox(self.database)
-        self.approvals = ApprovalStore(self.database)
+        self.approvals = ApprovalStore(self.database, lambda: clock.ahead)
         self.rooms = Rooms(self.database)
         self.speech = SpeechStore(self.database)
         self.portals = PortalBook(self.database)

@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass
 
-from letta_matrix.conversations.approval_text import ALLOW, ALWAYS, DENY
+from letta_matrix.matrix.reactions import ALLOW, ALWAYS, DENY
 
 _YES = {"y", "yes", "ok", "allow", ALLOW}
 _NO = {"n", "no", "deny", DENY}

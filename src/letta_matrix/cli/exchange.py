@@ -280,7 +280,7 @@ class Exchange:
 
     async def _stop(self) -> None:
         # Loads much of the bridge: not at the start of every chat.
-        from letta_matrix.conversations.answers import STOP
+        from letta_matrix.matrix.reactions import STOP
 
         for prompt in self._transcript.prompts:
             await self._session.client.react(self._session.room_id, prompt, STOP)

@@ -54,9 +54,9 @@ async def _forget(
     config: "Config", refs: list[str], *, everything: bool, new_room: bool
 ) -> list[str]:
     """The names of the agents that it was. Raises BadInput, Failure."""
-    from letta_matrix.agents.forgetting import forget_agents, forget_home
     from letta_matrix.cli.database import called, open_existing
     from letta_matrix.store.agents import AgentDirectory
+    from letta_matrix.store.forgetting import forget_agents, forget_home
     from letta_matrix.store.meta import Meta
 
     async with open_existing(config) as database:

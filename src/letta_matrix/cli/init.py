@@ -158,7 +158,7 @@ def _renew(config: Path, registration_file: Path) -> None:
 def _registration(config: "Config") -> str:
     import yaml
 
-    from letta_matrix.matrix.registration import registration
+    from letta_matrix.stack.registration import registration
 
     return str(yaml.safe_dump(registration(config), sort_keys=False))
 

@@ -24,7 +24,7 @@ def keeper(
     hand. Turns in flight survive a bridge that crashed or is being upgraded; without a
     bridge the keeper ends after a while.
     """
-    from letta_matrix.runtimes.keeper.process import main
+    from letta_matrix.stack.keeper import keep
 
     given = {"--socket": socket, "--idle": idle, "--buffer": buffer}
-    sys.exit(main([f"{name}={value}" for name, value in given.items() if value is not None]))
+    sys.exit(keep([f"{name}={value}" for name, value in given.items() if value is not None]))

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from mautrix.errors import MatrixRequestError
 
 from letta_matrix.access.grants import label_of, lifetime_of, rooms_for, scopes_for
+from letta_matrix.access.route import route_to
 from letta_matrix.access.secrets import issue
 from letta_matrix.cli.database import called, open_existing
 from letta_matrix.cli.faults import BadInput, Failure
@@ -16,12 +17,10 @@ from letta_matrix.config import Config
 from letta_matrix.matrix.errors import refusal
 from letta_matrix.matrix.homeserver import Homeserver, HomeserverUnavailable
 from letta_matrix.matrix.pacing import Pacer
-from letta_matrix.matrix.route import route_to
 from letta_matrix.store.agents import AgentDirectory
-from letta_matrix.store.audit import AuditEntry, AuditStore
+from letta_matrix.store.audit import AuditEntry, AuditStore, fingerprint
 from letta_matrix.store.database import HEAD, Database
 from letta_matrix.store.tokens import AccessToken, TokenStore
-from letta_matrix.toolbox.ledger import fingerprint
 
 _SHORTEST_PREFIX = 4
 _HOMESERVER_TIMEOUT = 10.0

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from letta_matrix.common.json_fields import mapping
-from letta_matrix.conversations.approval_text import ALWAYS
 from letta_matrix.matrix.content import BESIDE, CURSOR, LIVE
 from letta_matrix.matrix.events import Event
+from letta_matrix.matrix.reactions import ALWAYS
 
 _AFTER_REPLY = 0.5
 """Seconds in which a long reply's next part, or a notice beside it, would follow."""

@@ -22,16 +22,12 @@ from letta_matrix.conversations.roster import Roster
 from letta_matrix.conversations.routing import Router
 from letta_matrix.matrix.content import BESIDE
 from letta_matrix.matrix.events import Event, redacted, replaced
+from letta_matrix.matrix.reactions import ASK_AGAIN, STOP
 from letta_matrix.store.agents import AgentDirectory
 from letta_matrix.store.approvals import Approval, ApprovalStatus, ApprovalStore
 from letta_matrix.store.inbox import Inbox, InboxEntry, InboxState
 from letta_matrix.store.outbox import Outbox
 from letta_matrix.store.turns import Turn, TurnKind, TurnStatus, TurnStore, offer_of, turn_id_of
-
-ASK_AGAIN = "🔁"
-"""The reaction on an offer that asks the agent again."""
-STOP = "🛑"
-"""The reaction on a message, or on the reply to it, that stops its turn."""
 
 _DECISIONS = {
     **dict.fromkeys(("✅", "✔", "☑", "👍", "👌"), "react-approve"),

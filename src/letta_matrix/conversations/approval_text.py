@@ -5,13 +5,11 @@ import re
 from collections.abc import Iterator
 
 from letta_matrix.matrix.content import content_size, text_content
+from letta_matrix.matrix.reactions import ALLOW, ALWAYS, DENY
 from letta_matrix.matrix.splitting import CONTENT_LIMIT
 from letta_matrix.matrix.unfolding import unfolded
 from letta_matrix.matrix.verbatim import fenced, inline_code, visible
 from letta_matrix.store.approvals import Approval, ApprovalStatus
-
-ALLOW, DENY, ALWAYS = "✅", "❌", "♾️"
-"""The reactions that answer an approval."""
 
 TOO_LONG = "its arguments are too long to be shown here in full"
 UNSEEN = "the homeserver did not take the question"

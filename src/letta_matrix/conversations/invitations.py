@@ -38,7 +38,7 @@ class Invitations:
     _rooms: Rooms
     _turns: TurnStore
     _may_invite: Callable[[str, str], bool]
-    _dispatcher: Callable[[], Dispatcher]
+    _dispatcher: Dispatcher
     _outbox: Outbox
     _max_age: float
     _bot_user_id: str
@@ -64,8 +64,7 @@ class Invitations:
             log.info("invite not taken", user=user_id, room=turn.room_id, reason=refusal(error))
             await self._turns.finish(turn, Outcome.FAILED)
             return
-        dispatcher = self._dispatcher()
-        async with dispatcher.opening(turn.room_id):
+        async with self._dispatcher.opening(turn.room_id):
             history = await _said_since(turn, intent)
             # Before the room is known: what cannot be looked at yet is not to be heard as if it
             # were no portal.
@@ -74,7 +73,7 @@ class Invitations:
             await self._rooms.joined(
                 turn.room_id, user_id, direct=len(people) <= 1, since=turn.sent_at
             )
-            await dispatcher.room_known(turn.room_id, history, turn.agent_id)
+            await self._dispatcher.room_known(turn.room_id, history, turn.agent_id)
         await self._finish_answers(turn.room_id, intent)
         await self._entered(turn, intent)
         log.info("invite taken", user=user_id, room=turn.room_id, by=turn.sender)

@@ -22,7 +22,7 @@ class Joining:
     the window of a room where words are joined too, None for others."""
 
     _turns: TurnStore
-    _queues: Callable[[], TurnQueues]
+    _queues: TurnQueues
     _window: float
     _now: Callable[[], float] = time.time
     _of_words: Callable[[str], float | None] = lambda _: None
@@ -69,7 +69,7 @@ class Joining:
         has_waited = turn.turn_id in self._waited
         self._waited.discard(turn.turn_id)
         asked = {one.turn_id for one in together}
-        others = (one for one in self._queues().behind(turn) if one.turn_id not in asked)
+        others = (one for one in self._queues.behind(turn) if one.turn_id not in asked)
         return has_waited or any(one.kind is TurnKind.MESSAGE for one in others)
 
     async def of(self, turn: Turn, *, again: bool = False) -> list[Turn]:
@@ -87,7 +87,7 @@ class Joining:
 
     def _behind(self, turn: Turn) -> list[Turn]:
         window, words = self._rule(turn)
-        behind = self._queues().behind(turn)
+        behind = self._queues.behind(turn)
         return joined(turn, behind, window, words=words) if window > 0 else []
 
     def _rule(self, turn: Turn) -> tuple[float, bool]:

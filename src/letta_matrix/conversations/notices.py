@@ -1,8 +1,8 @@
 """What an agent says about a turn that went wrong: short, and something can be done about it."""
 
-from letta_matrix.conversations.answers import ASK_AGAIN
 from letta_matrix.matrix.content import text_content
 from letta_matrix.matrix.intent import Intent
+from letta_matrix.matrix.reactions import ASK_AGAIN
 from letta_matrix.matrix.verbatim import inline_code
 
 UNREADABLE = "I cannot read encrypted messages. Tell me in a room without encryption?"

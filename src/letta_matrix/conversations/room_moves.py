@@ -56,9 +56,7 @@ class RoomMoves:
     _conversations: ConversationStore
     _on_room: Callable[[str], Awaitable[None]]
     _leave_space: Callable[[str], Awaitable[None]]
-
-    def __post_init__(self) -> None:
-        self.on_moved: Callable[[list[Agent]], Awaitable[None]] | None = None
+    on_moved: Callable[[list[Agent]], Awaitable[None]]
 
     async def follow(self, turn: Turn) -> list[tuple[Intent, str]]:
         """A room says that it was replaced: all of us who are there go along, once for each turn.

@@ -62,6 +62,11 @@ class TurnQueues:
         """Turns not answered yet."""
         return len(self.unfinished())
 
+    def waiting_at(self, place: Place) -> int:
+        """Messages at a place that are not answered yet, the one being worked on included."""
+        here = [one for one in self.unfinished() if one.place == place]
+        return sum(one.kind is TurnKind.MESSAGE for one in here)
+
     @property
     def trouble(self) -> str:
         """What operators should know, "" for nothing."""

@@ -1,13 +1,12 @@
 """What follows when people edit or redact what an agent was asked, or what it said."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 
 import structlog
 from mautrix.errors import MatrixRequestError
 
 from letta_matrix.common.parts import part
 from letta_matrix.common.tasks import Tasks
-from letta_matrix.conversations.answers import ASK_AGAIN
 from letta_matrix.conversations.approvals import Approvals
 from letta_matrix.conversations.dispatcher import Dispatcher
 from letta_matrix.conversations.new_turns import correction
@@ -15,6 +14,7 @@ from letta_matrix.conversations.turn_runner import TurnRunner
 from letta_matrix.matrix.errors import is_refusal
 from letta_matrix.matrix.events import Event, RawEvent, newest_content
 from letta_matrix.matrix.homeserver import Homeserver, HomeserverUnavailable
+from letta_matrix.matrix.reactions import ASK_AGAIN
 from letta_matrix.matrix.transactions import txn_id
 from letta_matrix.store.agents import AgentDirectory
 from letta_matrix.store.amendments import Amended, Amendment
@@ -36,7 +36,7 @@ class Withdrawals:
     _outbox: Outbox
     _approvals: Approvals
     _runner: TurnRunner
-    _dispatcher: Callable[[], Dispatcher]
+    _dispatcher: Dispatcher
 
     def __post_init__(self) -> None:
         self._background = Tasks()
@@ -69,7 +69,7 @@ class Withdrawals:
             await self._end(answered, Outcome.WITHDRAWN)
         for question in await self._turns.prompted_by(target):
             at = max(turn.sent_at, question.amended_at or 0.0)
-            await self._dispatcher().amend(
+            await self._dispatcher.amend(
                 Amendment(target, turn.room_id, question.sender, at, withdrawn=True)
             )
         await self._turns.finish(turn, Outcome.ANSWERED)
@@ -90,7 +90,7 @@ class Withdrawals:
             await self._end(turn, outcome)
 
     async def _end(self, turn: Turn, outcome: Outcome) -> None:
-        for live in self._dispatcher().queues.unfinished():
+        for live in self._dispatcher.queues.unfinished():
             if live.turn_id == turn.turn_id:
                 await self._runner.cancel(live, outcome)
 
@@ -102,7 +102,7 @@ class Withdrawals:
             return
         # A tap on what is still being answered does nothing.
         for turn_id in {one.joined_to or one.turn_id for one in amended.turns}:
-            await self._dispatcher().queues.over(turn_id)
+            await self._dispatcher.queues.over(turn_id)
         cause = txn_id(turn.event_id, turn.agent_id, "revise", str(amended.amendment.at))
         try:
             ghost = self._homeserver.acting_as(agent.user_id)
@@ -122,7 +122,7 @@ class Withdrawals:
         for one in asked:
             at = max(turn.sent_at, one.amended_at or 0.0)
             said = correction({**event, "content": content, **here}, one.sender, at)
-            await self._dispatcher().amend(said)
+            await self._dispatcher.amend(said)
 
     async def _seen(self, turn: Turn, event_id: str) -> RawEvent:
         """An event of a turn's room, empty if the homeserver does not show it."""

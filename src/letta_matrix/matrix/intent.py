@@ -1,5 +1,6 @@
 """What one of our users does on Matrix. An intent is cheap: make one whenever it is needed."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Self, Unpack
@@ -12,6 +13,9 @@ from letta_matrix.matrix import answers
 from letta_matrix.matrix.content import MARKER
 from letta_matrix.matrix.requests import Options, Recover
 from letta_matrix.matrix.room_reading import RoomReader
+
+_OLD_ROOM_VERSION = 10
+_ROOM_VERSION = re.compile(r"[0-9]{1,3}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +53,13 @@ class Intent(RoomReader):
         except MUserInUse:
             return is_new
         return True
+
+    async def default_room_version(self) -> int:
+        """The version of rooms that are made without one (spec: `m.room_versions`)."""
+        path, shape = ClientPath.v3.capabilities, answers.having("capabilities")
+        told = mapping((await self._get(path, shape))["capabilities"]).get("m.room_versions")
+        default = str(mapping(told).get("default", ""))
+        return int(default) if _ROOM_VERSION.fullmatch(default) else _OLD_ROOM_VERSION
 
     async def devices(self) -> list[str]:
         """The ids of the sessions in which somebody is signed in (spec: Device management)."""

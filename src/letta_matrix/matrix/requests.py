@@ -154,21 +154,30 @@ class Requests:
     One pooled session: 100 connections, names cached for 5 minutes, kept alive for 30 s.
     `writes` counts requests that change something there; `outage` is set when one may not have
     reached it; `retries` knows those that are tried again; `foreign` says what was met in its
-    place last, until it is there again; `clock` is the homeserver's.
+    place last, until it is there again; `clock` is the homeserver's; `on_refusal` hears of
+    rooms in which something was refused.
     """
 
-    def __init__(self, url: str, as_token: str, pacer: Pacer, route: Route | None = None) -> None:
+    def __init__(
+        self,
+        url: str,
+        as_token: str,
+        pacer: Pacer,
+        route: Route | None = None,
+        clock: ServerClock | None = None,
+        on_refusal: Callable[[str], None] = lambda _: None,
+    ) -> None:
         self.url = url
         self.pacer = pacer
         self.route = route or Route()
         self.writes = 0
         self.outage = asyncio.Event()
-        self.retries = Retries()
+        self.retries = Retries(on_refusal)
         self.foreign = ""
         connector = self.route.connector(limit=100, ttl_dns_cache=300, keepalive_timeout=30)
         self._session = aiohttp.ClientSession(connector=connector, timeout=_TIMEOUT)
         self._api = _Api(url, as_token, client_session=self._session)
-        self.clock = self._api.clock = ServerClock()
+        self.clock = self._api.clock = clock or ServerClock()
         self._is_ours = True
 
     def with_token(self, token: str) -> Self:

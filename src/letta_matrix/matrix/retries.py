@@ -39,11 +39,11 @@ class Retries:
     """All requests under way to one homeserver. `on_refusal` hears of rooms in which something was
     refused (M_FORBIDDEN), or that were not found."""
 
-    def __init__(self) -> None:
+    def __init__(self, on_refusal: Callable[[str], None] = lambda _: None) -> None:
         self._under_way: set[Retry] = set()
         self._told: set[str] = set()
         self._sends = 0
-        self.on_refusal: Callable[[str], None] = lambda _: None
+        self.on_refusal = on_refusal
 
     @property
     def stuck(self) -> int:

@@ -8,8 +8,7 @@ from typing import Any
 import aiohttp
 from yarl import URL
 
-from letta_matrix.common.connections.known_servers import CheckedConnector, KnownServer, server_at
-from letta_matrix.config import Config, ConfigError
+from letta_matrix.common.connections.known_servers import CheckedConnector, KnownServer
 from letta_matrix.matrix import answers
 
 
@@ -37,14 +36,6 @@ class Route:
             return response, await answers.read_body(response)
 
 
-def route_to(config: Config) -> Route:
-    """The way to the homeserver of a configuration. Raises ConfigError for a `ca_file` that has
-    no certificates."""
-    settings = config.homeserver
-    pid_file = None if settings.pid_file is None else config.path(settings.pid_file)
-    return Route(server_at(settings.url, pid_file, "homeserver"), _tls(config))
-
-
 def certificate_fault(error: BaseException) -> str:
     """What to do where the homeserver's certificate was not accepted, "" for other faults."""
     cause: BaseException | None = error
@@ -62,23 +53,3 @@ def certificate_fault(error: BaseException) -> str:
 _UNKNOWN_ISSUER = (18, 19, 20, 21)
 """Of OpenSSL (verify(1), X509_V_ERR_...): self-signed, alone or in the chain; no issuer found;
 the first certificate cannot be checked."""
-
-
-def _tls(config: Config) -> ssl.SSLContext | None:
-    named = config.homeserver.ca_file
-    if named is None:
-        return None
-    path = config.path(named)
-    context = ssl.create_default_context()
-    try:
-        context.load_verify_locations(path)
-    except ssl.SSLError:
-        raise ConfigError(
-            f"{path}: `homeserver.ca_file` should hold certificates in PEM, as `-----BEGIN "
-            "CERTIFICATE-----` begins one"
-        ) from None
-    except OSError as error:
-        raise ConfigError(
-            f"{path}: `homeserver.ca_file` cannot be read: {error.strerror}"
-        ) from None
-    return context

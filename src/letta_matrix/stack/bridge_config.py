@@ -10,10 +10,10 @@ import yaml
 from letta_matrix.common.connections.known_servers import KnownServer, server_at
 from letta_matrix.common.json_fields import mapping
 from letta_matrix.config import Config, ConfigError, load_config
-from letta_matrix.matrix.registration import registration
 from letta_matrix.stack.errors import StackError
 from letta_matrix.stack.files import write_private_if_changed
 from letta_matrix.stack.ports import Ports
+from letta_matrix.stack.registration import registration
 from letta_matrix.stack.synapse import SERVER_NAME
 
 PID_FILES = {"synapse": "synapse.pid", "app_server": "app-server.pid"}

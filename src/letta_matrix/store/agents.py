@@ -42,6 +42,8 @@ class Agent:
     created_at: float = field(default_factory=time.time)
 
 
+WANTING = "wanting"
+"""The key of `Agent.applied`, and of the bridge's own `meta`, for what is wanting, by step."""
 DOUBTED = "doubted"
 """In `Agent.applied`: what is remembered of the agent is to be checked."""
 ROOM_BEFORE = "room_before"

@@ -75,11 +75,9 @@ _PENDING = approvals.c.status == ApprovalStatus.PENDING
 class ApprovalStore:
     """The `approvals` table; where something waits is held in memory: call `load()` before use."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, ahead: Callable[[], float] = lambda: 0.0) -> None:
         self._database = database
-        self.ahead: Callable[[], float] = lambda: 0.0
-        """Seconds by which our clock, that of the table, is ahead of the homeserver's, by which
-        people write."""
+        self._ahead = ahead
         self._waiting: dict[str, _Waiting] = {}
         self._asked_before: dict[str, float] = {}
         self._shown: dict[str, float] = {}
@@ -110,7 +108,7 @@ class ApprovalStore:
     def shown_since(self, key: str) -> float:
         """When a question was first shown (Unix time there), as far as this process knows."""
         asked = self._asked_before.get(key)
-        before = math.inf if asked is None else asked - self.ahead()
+        before = math.inf if asked is None else asked - self._ahead()
         return self._shown.get(key, before)
 
     def spoken_at(
@@ -188,7 +186,7 @@ class ApprovalStore:
     async def open_at(self, room_id: str, thread_id: str, when: float) -> list[Approval]:
         """What could be answered at a time, by the homeserver's clock, in a thread of a room ("":
         outside of threads)."""
-        when += self.ahead()
+        when += self._ahead()
         here = (approvals.c.room_id == room_id) & (approvals.c.thread_id == thread_id)
         then = (approvals.c.asked_at <= when) & (when < approvals.c.expires_at)
         return await self._find(here & then)

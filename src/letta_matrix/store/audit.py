@@ -1,7 +1,9 @@
 """The log of what was done with tools: who, as whom, what, where."""
 
+import hashlib
+import json
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
 from sqlalchemy import Connection, delete, func, select, update
@@ -104,3 +106,9 @@ def _known(db: Connection, entry: AuditEntry) -> AuditEntry | None:
     same &= audit.c.transaction_id == entry.transaction_id
     row = db.execute(select(audit).where(same)).mappings().first()
     return None if row is None else record_of(AuditEntry, row)
+
+
+def fingerprint(arguments: Mapping[str, object]) -> str:
+    """Tells the arguments of one call from those of another."""
+    text = json.dumps(arguments, sort_keys=True, ensure_ascii=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:32]

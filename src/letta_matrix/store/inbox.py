@@ -57,11 +57,16 @@ class Inbox:
     the budget of who asks allows. `refused` counts those beyond, in this process; `there` tells
     what time it is where messages are dated."""
 
-    def __init__(self, database: Database, budget: Budget | None = None) -> None:
+    def __init__(
+        self,
+        database: Database,
+        budget: Budget | None = None,
+        there: Callable[[], float] = time.time,
+    ) -> None:
         self._database = database
         self._budget = budget
+        self._there = there
         self.refused = 0
-        self.there: Callable[[], float] = time.time
 
     async def admit(
         self, txn_id: str, entries: list[InboxEntry], *, missed: bool = False
@@ -187,7 +192,7 @@ class Inbox:
     def _spend(self, connection: Connection, fresh: list[InboxEntry]) -> None:
         if self._budget is None:
             return
-        spending = Spending(self._budget, connection, self.there())
+        spending = Spending(self._budget, connection, self._there())
         for entry in fresh:
             wanted = len(entry.turns)
             entry.turns = spending.allowed(entry.turns)

@@ -12,7 +12,7 @@ from letta_matrix.store.outbox import Outbox
 from letta_matrix.store.rooms import Rooms
 from letta_matrix.store.turns import TurnStore
 from letta_matrix.toolbox.known_rooms import KnownRooms
-from letta_matrix.toolbox.membership import Membership
+from letta_matrix.toolbox.membership import Entered, Membership, nobody_hears
 from letta_matrix.toolbox.visits import Visits
 
 
@@ -27,11 +27,12 @@ class House:
     turns: TurnStore
     outbox: Outbox
     arrivals: Arrivals
+    on_entered: Entered = nobody_hears
 
     def __post_init__(self) -> None:
         self.known = KnownRooms(self.arrivals)
         self.visits = Visits(self.directory, self.rooms, self.turns)
-        self.membership = Membership(self.config, self.directory, self.rooms)
+        self.membership = Membership(self.config, self.directory, self.rooms, self.on_entered)
         self.locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     def agent_names(self) -> dict[str, str]:

@@ -1,9 +1,7 @@
 """Runs what changes something: once for each transaction, and noted in the audit log."""
 
 import asyncio
-import hashlib
-import json
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import nullcontext
 from dataclasses import replace
 from weakref import WeakValueDictionary
@@ -211,12 +209,6 @@ class Ledger:
             result=ended.result,
         )
         return replace(ended, seq=known.seq)
-
-
-def fingerprint(arguments: Mapping[str, object]) -> str:
-    """Tells the arguments of one call from those of another."""
-    text = json.dumps(arguments, sort_keys=True, ensure_ascii=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 def _check_same(entry: AuditEntry, known: AuditEntry) -> None:

@@ -15,7 +15,11 @@ from letta_matrix.store.rooms import Rooms
 log = structlog.get_logger()
 
 
-async def _nobody_hears(intent: Intent, room_id: str, event_id: str) -> None:
+Entered = Callable[[Intent, str, str], Awaitable[None]]
+"""Hears of who has come into which room, and by which event."""
+
+
+async def nobody_hears(intent: Intent, room_id: str, event_id: str) -> None:
     """For a toolbox without a dispatcher."""
 
 
@@ -26,11 +30,17 @@ class Membership:
     `on_entered` hears of who has come into which room so, and by which event.
     """
 
-    def __init__(self, config: Config, directory: AgentDirectory, rooms: Rooms) -> None:
+    def __init__(
+        self,
+        config: Config,
+        directory: AgentDirectory,
+        rooms: Rooms,
+        on_entered: Entered = nobody_hears,
+    ) -> None:
         self._bot_user_id = config.bot_user_id
         self._directory = directory
         self._rooms = rooms
-        self.on_entered: Callable[[Intent, str, str], Awaitable[None]] = _nobody_hears
+        self.on_entered = on_entered
 
     async def entered(self, intent: Intent, room_id: str) -> None:
         """One of our users is in a room now."""

@@ -22,7 +22,7 @@ from letta_matrix.matrix.homeserver import Homeserver
 from letta_matrix.matrix.intent import Intent
 from letta_matrix.runtimes.tools import ToolCall, ToolHandler, ToolResult, ToolSpec
 from letta_matrix.store.agents import Agent, AgentDirectory, AgentStatus
-from letta_matrix.store.audit import AuditEntry, AuditStore
+from letta_matrix.store.audit import AuditEntry, AuditStore, fingerprint
 from letta_matrix.store.conversations import ConversationStore
 from letta_matrix.store.database import StoreUnavailable
 from letta_matrix.store.outbox import Outbox
@@ -31,7 +31,8 @@ from letta_matrix.store.turns import Turn, TurnStatus, TurnStore
 from letta_matrix.toolbox.asking import Asking
 from letta_matrix.toolbox.catalogue import every_tool
 from letta_matrix.toolbox.house import House
-from letta_matrix.toolbox.ledger import Ledger, fingerprint
+from letta_matrix.toolbox.ledger import Ledger, Mirror
+from letta_matrix.toolbox.membership import Entered, nobody_hears
 from letta_matrix.toolbox.notes import Notes
 from letta_matrix.toolbox.others import OTHERS, called_by, others_tool
 from letta_matrix.toolbox.outcome import NO_DATABASE, outcome_of
@@ -56,7 +57,8 @@ class Toolbox:
 
     `questions` must see every event that people send: what answers an open question is no
     prompt. `arrivals` must be told of every event that is stored. `operations` are offered by
-    doors of their own, `further` are tools beside those of this package.
+    doors of their own, `further` are tools beside those of this package. `on_entered` hears of who
+    of us comes into a room by a tool, `mirror` of calls that ended.
     """
 
     def __init__(
@@ -72,16 +74,20 @@ class Toolbox:
         operations: Iterable[Tool[Any]] = (),
         further: Iterable[Tool[Any]] = (),
         arrivals: Arrivals | None = None,
+        on_entered: Entered = nobody_hears,
+        mirror: Mirror = lambda _: None,
     ) -> None:
         self.arrivals = arrivals or Arrivals()
-        self._house = House(config, homeserver, directory, rooms, turns, outbox, self.arrivals)
+        self._house = House(
+            config, homeserver, directory, rooms, turns, outbox, self.arrivals, on_entered
+        )
         self._conversations = conversations
         self._audit = audit
         self._limit = RateLimit(config.conversations.tool_calls_per_minute)
         self._waiting: Counter[tuple[str, str]] = Counter()
         self.membership = self._house.membership
         self.questions = Questions(config)
-        self.ledger = Ledger(audit)
+        self.ledger = Ledger(audit, mirror)
         self._asking = Asking(self.questions)
         more = {one.name: one for one in further}
         self.tools: Mapping[str, Tool[Any]] = every_tool(self._asking) | more

@@ -152,5 +152,5 @@ async def rest_as(
 ) -> Rest:
     """The API as the holder of a new token; with all scopes if none is given."""
     text, stored = issue(agent_id=agent_id, scopes=frozenset(scopes or Scope), rooms=rooms)
-    await world.bridge._parts.stores.tokens.add(stored)
+    await world.bridge.app.stores.tokens.add(stored)
     return Rest(world.person.http, f"http://127.0.0.1:{world.config.api.port}{below}", text)

@@ -18,7 +18,7 @@ from letta_matrix.store.tokens import TokenStore
 async def bridge(world: World) -> AsyncGenerator[LettaMatrix]:
     """A client that may do everything."""
     token, stored = issue(agent_id="", scopes=frozenset(Scope))
-    await TokenStore(world.bridge._stores.database).add(stored)
+    await TokenStore(world.bridge.app.stores.database).add(stored)
     async with LettaMatrix(f"http://127.0.0.1:{world.config.api.port}", token) as client:
         yield client
 

@@ -40,12 +40,12 @@ async def token_for(
 ) -> str:
     granted = frozenset(scopes) or TOOL_SCOPES
     text, stored = issue(agent_id=agent_id, scopes=granted, rooms=rooms)
-    await world.bridge._parts.stores.tokens.add(stored)
+    await world.bridge.app.stores.tokens.add(stored)
     return text
 
 
 async def revoke(world: World, token: str) -> None:
-    tokens = world.bridge._parts.stores.tokens
+    tokens = world.bridge.app.stores.tokens
     assert await tokens.revoke(token.split("_")[1], time.time())
 
 

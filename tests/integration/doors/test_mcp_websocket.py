@@ -35,7 +35,7 @@ def url_of(world: World) -> str:
 
 async def token_for(world: World, agent_id: str = "", rooms: frozenset[str] | None = None) -> str:
     text, stored = issue(agent_id=agent_id, scopes=TOOL_SCOPES - {Scope.ADMIN}, rooms=rooms)
-    await world.bridge._stores.tokens.add(stored)
+    await world.bridge.app.stores.tokens.add(stored)
     return text
 
 
@@ -176,7 +176,7 @@ async def test_a_token_is_held_to_its_rooms_and_refused_once_revoked(
         arguments = {"room_id": bea.room_id, "message": "not here"}
         call: Json = {"name": "matrix_send_message", "arguments": arguments}
         assert (await client.result("tools/call", call))["isError"]
-        assert await world.bridge._stores.tokens.revoke(token.split("_")[1], time.time())
+        assert await world.bridge.app.stores.tokens.revoke(token.split("_")[1], time.time())
         await client.send("tools/list")
         assert (await client.closed())[0] == 4401
     assert "not here" not in str(await ann.timeline(bea.room_id))

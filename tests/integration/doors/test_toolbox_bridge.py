@@ -28,7 +28,7 @@ async def call(
 async def call_as_bot(world: World, name: str, /, door: str = "api", **arguments: Any) -> Json:
     """What the holder of a token gets that acts as the bot."""
     principal = Principal("token:test", "")
-    return dict(await world.bridge._parts.toolbox.call(principal, name, arguments, door=door))
+    return dict(await world.bridge.app.toolbox.call(principal, name, arguments, door=door))
 
 
 async def question_of(ann: Person, room: Room, question: str, options: int = 0) -> str:
@@ -95,7 +95,7 @@ async def test_the_answer_to_a_question_is_no_prompt(
     before, question = len(world.runtime.asked), f"Which, {new_key()}?"
     asking = asyncio.create_task(call(world, ada, conversation, "ask_human", question=question))
     asked_in = await question_of(ann, ada, question)
-    waits = world.bridge._parts.toolbox.waits
+    waits = world.bridge.app.toolbox.waits
     assert waits(ada.agent.agent_id, conversation)
     await ann.reply(ada.room_id, asked_in, "The red one.")
     ok, told = await within(asking)
@@ -167,7 +167,7 @@ def is_watch(listener: object) -> bool:
 async def test_the_next_message_is_waited_for(world: World, ann: Person, ada: Room) -> None:
     arguments: Json = {"room_id": ada.room_id, "from_user": ann.user_id}
     waiting = asyncio.create_task(call_as_bot(world, "wait_for_message", **arguments))
-    listeners = world.bridge._parts.toolbox.arrivals._listeners
+    listeners = world.bridge.app.toolbox.arrivals._listeners
     await eventually(lambda: any(map(is_watch, listeners)))
     await ann.send(ada.room_id, "!ping")
     assert (await within(waiting))["message"]["text"] == "!ping"

@@ -20,6 +20,7 @@ from letta_matrix.access.authenticator import TooOften
 from letta_matrix.access.login_limits import LoginLimits
 from letta_matrix.access.login_sessions import LoginSession
 from letta_matrix.access.principal import Scope
+from letta_matrix.access.route import route_to
 from letta_matrix.access.secrets import issue
 from letta_matrix.common.json_fields import items
 from letta_matrix.doors.rest.calling import DOOR
@@ -27,10 +28,8 @@ from letta_matrix.doors.rest.problems import Problem
 from letta_matrix.doors.rest.services import Services
 from letta_matrix.matrix.homeserver import HomeserverUnavailable
 from letta_matrix.matrix.identifiers import is_ours
-from letta_matrix.matrix.route import route_to
-from letta_matrix.store.audit import AuditEntry
+from letta_matrix.store.audit import AuditEntry, fingerprint
 from letta_matrix.store.tokens import AccessToken
-from letta_matrix.toolbox.ledger import fingerprint
 from letta_matrix.toolbox.tool import Result
 
 log = structlog.get_logger()

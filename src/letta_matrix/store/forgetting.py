@@ -2,10 +2,10 @@
 
 from collections.abc import Collection
 
-from letta_matrix.agents.home import REMEMBERED
 from letta_matrix.store.agents import (
     DOUBTED,
     NEW_ROOM,
+    WANTING,
     Agent,
     AgentDirectory,
     homeless,
@@ -14,6 +14,10 @@ from letta_matrix.store.agents import (
 from letta_matrix.store.meta import Meta
 
 _WHOSE = ("registered", "sole")
+
+OF_THE_SPACE = ("space_members", "space_avatar", "space_admins")
+"""Keys of `meta` by which it is remembered how the space looks, and who is in it."""
+_OF_THE_BOT = ("bot", "bot_sole", "control_room", "space", *OF_THE_SPACE, WANTING)
 
 
 async def forget_agents(
@@ -34,4 +38,4 @@ async def forget_agents(
 
 async def forget_home(meta: Meta) -> None:
     """Forget the bot's account and its rooms. Raises StoreUnavailable."""
-    await meta.forget(*REMEMBERED)
+    await meta.forget(*_OF_THE_BOT)

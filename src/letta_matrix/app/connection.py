@@ -1,0 +1,105 @@
+"""The bridge and its homeserver: connected again and again, as long as the bridge runs."""
+
+import asyncio
+import time
+
+import structlog
+from mautrix.errors import MatrixRequestError
+
+from letta_matrix.app.assembly import App
+from letta_matrix.app.reach import reach
+from letta_matrix.common import clock
+from letta_matrix.common.parts import part
+from letta_matrix.common.vitals import Trouble, said
+from letta_matrix.matrix.appservice import Appservice
+from letta_matrix.matrix.errors import refused_request
+from letta_matrix.matrix.homeserver import HomeserverUnavailable
+from letta_matrix.matrix.transactions import txn_id
+from letta_matrix.matrix.watch import Presence, until_back, until_gone
+from letta_matrix.store.database import StoreUnavailable
+
+log = structlog.get_logger()
+
+_RETRY = 2.0
+_AWAY = "the homeserver cannot be reached"
+_HANGS = "the homeserver hangs: it takes connections, and gives no answer in 5 s"
+_CONNECTS_FOR = 3.0
+"""Seconds after which somebody who asks is told that the homeserver is still waited for."""
+
+
+@part
+class Connection:
+    """Whether the homeserver is there and knows us (`is_up`), and what follows from it: the agents
+    are set up from the first time on (`begun`), and missed messages are looked for."""
+
+    _app: App
+    _appservice: Appservice
+
+    def __post_init__(self) -> None:
+        self.is_up = False
+        self.begun = asyncio.Event()
+        self._away = ""
+        self._since = clock.now()
+
+    @property
+    def trouble(self) -> Trouble | None:
+        """Why there is none: what was found last, or what is waited for."""
+        if self.is_up:
+            return None
+        homeserver = self._app.homeserver
+        if self._away == _AWAY and homeserver.foreign:
+            # Who answers in its place can be reached.
+            return Trouble(homeserver.foreign)
+        waited = clock.now() - self._since
+        if self._away or waited < _CONNECTS_FOR:
+            return said(self._away)
+        request = homeserver.retries.longest
+        return Trouble(
+            f"the homeserver has not answered for {waited:.0f} s" + (request and f" ({request})"),
+            "see whether it hangs, and whether homeserver.url leads to it; it is waited for",
+        )
+
+    async def run(self) -> None:
+        """Connect, and again whenever the homeserver was away, for ever."""
+        was_away = True
+        while True:
+            while (reason := await self._try()) is not None:
+                # Said once for each reason, not at every try.
+                if reason != self._away:
+                    self._away = reason
+                    log.error("not connected to the homeserver", reason=reason)
+                await asyncio.sleep(_RETRY)
+            self.is_up, self._away = True, ""
+            self.begun.set()
+            log.info("connected to the homeserver", url=self._app.homeserver.url)
+            if was_away:
+                self._app.sweep.due.set()
+            if was_away := await self._absence():
+                self._app.home.decoration.anew()
+
+    async def _absence(self) -> bool:
+        """Wait until the homeserver was gone and is back; True if it was down, not just slow."""
+        presence = await until_gone(self._app.homeserver)
+        self.is_up = False
+        self._away = _HANGS if presence is Presence.SLOW else _AWAY
+        log.warning("homeserver away", slow=presence is Presence.SLOW)
+        return Presence.AWAY in (presence, await until_back(self._app.homeserver))
+
+    async def _try(self) -> str | None:
+        """Why it fails, None where it does not."""
+        app = self._app
+        # The time is the cause: each start pings and wakes anew.
+        transaction = txn_id("start", str(time.time_ns()))
+        try:
+            await reach(app.homeserver, app.config, transaction)
+            await app.remembered.check()
+            app.sweep.expect(self._appservice.expect(transaction))
+            await app.home.wake(transaction)
+            await app.lookout.prepare()
+            if not app.provisioner.begun:
+                await app.provisioner.begin()
+        except MatrixRequestError as error:
+            return refused_request(error)
+        except (HomeserverUnavailable, StoreUnavailable) as error:
+            return str(error)
+        return None
