@@ -9,9 +9,9 @@ from letta_matrix.toolbox import (
     files,
     guests,
     history,
-    markers,
     messaging,
     polls,
+    read_state,
     reading,
     room_info,
     room_making,
@@ -24,7 +24,7 @@ from letta_matrix.toolbox import (
 from letta_matrix.toolbox.asking import Asking
 from letta_matrix.toolbox.tool import Tool, tools_in
 
-_SAYING = writing, editing, markers, files, polls
+_SAYING = writing, editing, read_state, files, polls
 _LOOKING = history, searching, unread, reading, room_info, downloads
 _ROOMS = guests, room_making, room_settings
 _AGENTS = agent_tools, messaging

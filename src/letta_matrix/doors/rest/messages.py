@@ -8,7 +8,7 @@ from letta_matrix.doors.rest.paths import RoomOfPath
 from letta_matrix.doors.rest.problems import FROM_TOOLS
 from letta_matrix.doors.rest.routing import WriteBody, router_for
 from letta_matrix.doors.rest.security import Api, Holder
-from letta_matrix.toolbox import editing, history, markers, searching, writing
+from letta_matrix.toolbox import editing, history, read_state, searching, writing
 from letta_matrix.toolbox.tool import EventId, Markdown
 from letta_matrix.toolbox.writing import Sent
 
@@ -68,12 +68,12 @@ def react_to_message() -> None:
     """React to a message with an emoji."""
 
 
-@passing(router, "POST", "/rooms/{room}/read", markers.mark_read)
+@passing(router, "POST", "/rooms/{room}/read", read_state.mark_read)
 def mark_read() -> None:
     """Mark a room as read, up to a message or wholly."""
 
 
-@passing(router, "POST", "/rooms/{room}/typing", markers.set_typing)
+@passing(router, "POST", "/rooms/{room}/typing", read_state.set_typing)
 def show_typing() -> None:
     """Show in a room that you are typing, or stop showing it."""
 
