@@ -7,8 +7,8 @@ from letta_matrix.toolbox import (
     downloads,
     editing,
     files,
-    guests,
     history,
+    membership_tools,
     messaging,
     polls,
     read_state,
@@ -26,7 +26,7 @@ from letta_matrix.toolbox.tool import Tool, tools_in
 
 _SAYING = writing, editing, read_state, files, polls
 _LOOKING = history, searching, unread, reading, room_info, downloads
-_ROOMS = guests, room_making, room_settings
+_ROOMS = membership_tools, room_making, room_settings
 _AGENTS = agent_tools, messaging
 
 

@@ -14,7 +14,7 @@ from letta_matrix.matrix.content import MARKER
 from letta_matrix.matrix.errors import refusal
 from letta_matrix.matrix.intent import Intent
 from letta_matrix.toolbox.arguments import ROOM, OptionalRoom, RoomRef, Words
-from letta_matrix.toolbox.guests import invite_to
+from letta_matrix.toolbox.membership_tools import invite_to
 from letta_matrix.toolbox.naming import living_room
 from letta_matrix.toolbox.results import OfRoom, cut, filled
 from letta_matrix.toolbox.tool import Caller, Line, Result, UserRef, WriteParams, tool

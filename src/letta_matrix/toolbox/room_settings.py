@@ -10,7 +10,7 @@ from letta_matrix.access.principal import Scope
 from letta_matrix.matrix.identifiers import is_ours
 from letta_matrix.matrix.intent import Intent
 from letta_matrix.toolbox.arguments import RoomWriteParams, Words
-from letta_matrix.toolbox.guests import check_may_open, is_admins_affair
+from letta_matrix.toolbox.membership_tools import check_may_open, is_admins_affair
 from letta_matrix.toolbox.naming import living_room
 from letta_matrix.toolbox.power import HIGHEST, Powers
 from letta_matrix.toolbox.results import OfRoom

@@ -2,7 +2,7 @@
 
 from letta_matrix.doors.rest.passing import passing
 from letta_matrix.doors.rest.routing import router_for
-from letta_matrix.toolbox import guests, reading, room_info, room_making, room_settings
+from letta_matrix.toolbox import membership_tools, reading, room_info, room_making, room_settings
 
 router = router_for("rooms")
 
@@ -32,31 +32,31 @@ def list_members() -> None:
     """List who is in a room."""
 
 
-@passing(router, "POST", "/rooms/{room}/join", guests.join)
+@passing(router, "POST", "/rooms/{room}/join", membership_tools.join)
 def join_room() -> None:
     """Join a room, named by id or alias, that you are invited to or that is open."""
 
 
-@passing(router, "POST", "/rooms/{room}/leave", guests.leave)
+@passing(router, "POST", "/rooms/{room}/leave", membership_tools.leave)
 def leave_room() -> None:
     """Leave a room, or decline an invitation to it."""
 
 
-@passing(router, "POST", "/rooms/{room}/invite", guests.invite)
+@passing(router, "POST", "/rooms/{room}/invite", membership_tools.invite)
 def invite_user() -> None:
     """Invite a person or an agent to a room; agents come at once."""
 
 
-@passing(router, "POST", "/rooms/{room}/kick", guests.kick)
+@passing(router, "POST", "/rooms/{room}/kick", membership_tools.kick)
 def kick_user() -> None:
     """Remove somebody from a room."""
 
 
-@passing(router, "POST", "/rooms/{room}/ban", guests.ban)
+@passing(router, "POST", "/rooms/{room}/ban", membership_tools.ban)
 def ban_user() -> None:
     """Remove somebody from a room for good."""
 
 
-@passing(router, "POST", "/rooms/{room}/unban", guests.unban)
+@passing(router, "POST", "/rooms/{room}/unban", membership_tools.unban)
 def unban_user() -> None:
     """Let somebody who is banned from a room be invited to it again."""
