@@ -11,9 +11,9 @@ from letta_matrix.store.agents import AgentDirectory
 from letta_matrix.store.outbox import Outbox
 from letta_matrix.store.rooms import Rooms
 from letta_matrix.store.turns import TurnStore
+from letta_matrix.toolbox.guest_posting import GuestPosting
 from letta_matrix.toolbox.known_rooms import KnownRooms
 from letta_matrix.toolbox.membership import Entered, Membership, nobody_hears
-from letta_matrix.toolbox.visits import Visits
 
 
 @part
@@ -31,7 +31,7 @@ class House:
 
     def __post_init__(self) -> None:
         self.known = KnownRooms(self.arrivals)
-        self.visits = Visits(self.directory, self.rooms, self.turns)
+        self.guest_posting = GuestPosting(self.directory, self.rooms, self.turns)
         self.membership = Membership(self.config, self.directory, self.rooms, self.on_entered)
         self.locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 

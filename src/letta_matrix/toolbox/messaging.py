@@ -129,7 +129,7 @@ async def _post(caller: Caller, target: Agent, message: str, hops: int) -> str:
     marker = marker_of(caller, "message_agent", txn) | {"prompts": target.agent_id, "hops": hops}
     why = "`message` is too long for one message; send it in parts."
     content = await fitting(message, partial(text_content, message, marker=marker), why)
-    async with caller.house.visits.visit(caller.intent, target) as room_id:
+    async with caller.house.guest_posting.visit(caller.intent, target) as room_id:
         return await send_once(caller, room_id, content, txn)
 
 

@@ -130,7 +130,7 @@ class Caller:
 
     async def refuses(self, room_id: str) -> bool:
         """Whether a room, which it may be in or not, is not for it to act in."""
-        return await self.house.visits.refuses(self.intent, room_id)
+        return await self.house.guest_posting.refuses(self.intent, room_id)
 
     async def rooms(self) -> list[str]:
         """The rooms it is in and may act in."""

@@ -15,7 +15,7 @@ from letta_matrix.matrix.intent import Intent
 from letta_matrix.store.agents import Agent
 from letta_matrix.store.inbox import Inbox, InboxEntry, InboxState
 from letta_matrix.store.turns import TurnKind
-from letta_matrix.toolbox import messaging, visits
+from letta_matrix.toolbox import guest_posting, messaging
 
 
 @pytest.fixture
@@ -132,7 +132,7 @@ async def test_a_visit_that_was_killed_ends_when_the_call_comes_again(
         raise RuntimeError("killed")
 
     with monkeypatch.context() as patch:
-        patch.setattr(visits, "_leave", die)
+        patch.setattr(guest_posting, "_leave", die)
         assert not (await bench.call(ada, "message_agent", once, **arguments))[0]
     assert bea.room_id in await ghost.joined_rooms()
     bench.restart()
@@ -190,7 +190,7 @@ async def test_while_an_agent_leaves_a_message_it_cannot_read(
 ) -> None:
     ghost = Intent(bench.client, ada.user_id)
     await bench.ann.send(str(bea.room_id), "a secret")
-    async with bench.toolbox._house.visits.visit(ghost, bea):
+    async with bench.toolbox._house.guest_posting.visit(ghost, bea):
         for ref in (bea.room_id, f"{bea.name}'s"):
             ok, _ = await bench.call(ada, "matrix_read_room", room_id=ref)
             assert not ok

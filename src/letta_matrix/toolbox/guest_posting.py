@@ -20,7 +20,7 @@ _LEAVE_WITHIN = 5.0
 """Seconds; a room that is not left then is left when it is noticed."""
 
 
-class Visits:
+class GuestPosting:
     """Lets an agent into another agent's own room for one message.
 
     Whoever is there without an invitation of a person has come for such a message. It is no
