@@ -184,7 +184,7 @@ async def test_a_login_of_another_process_is_refused(front: Front) -> None:
     login = await front.log_in()
     token = await front.stage.stores.tokens.get(str(token_id_of(login.secret)))
     assert token is not None
-    later = LoginSessions(front.stage.config, front.stage.parts.toolbox.arrivals)
+    later = LoginSessions(front.stage.config, front.stage.parts.toolbox.event_bus)
     with pytest.raises(Unauthorized, match="log in again"):
         await later.session_of(token)
 

@@ -132,7 +132,7 @@ class Door:
     @property
     def watches(self) -> set[Watch]:
         """What watches for clients."""
-        listening = (getattr(one, "__self__", None) for one in self.toolbox.arrivals._listeners)
+        listening = (getattr(one, "__self__", None) for one in self.toolbox.event_bus._listeners)
         return {one for one in listening if isinstance(one, Watch)}
 
     async def renew(self, port: int = 0) -> None:

@@ -15,8 +15,8 @@ from tests.waiting import Clock, eventually, settled, within
 from letta_matrix.conversations.new_turns import new_turn
 from letta_matrix.doors.rest.following import Following, answer_of
 from letta_matrix.doors.rest.problems import Problem
-from letta_matrix.matrix.arrivals import Arrivals
 from letta_matrix.matrix.content import CURSOR, edit_content, text_content
+from letta_matrix.matrix.event_bus import EventBus
 from letta_matrix.matrix.homeserver import HomeserverUnavailable
 from letta_matrix.operations.turn_lists import TurnLists
 from letta_matrix.store.approvals import Approval, ApprovalStatus
@@ -33,13 +33,13 @@ class Services:
     turn: Turn = field(default_factory=lambda: new_turn(message(), ADA.agent_id, "hello"))
     entries: list[OutboxEntry] = field(default_factory=list[OutboxEntry])
     approvals: list[Approval] = field(default_factory=list[Approval])
-    arrivals: Arrivals = field(default_factory=Arrivals)
+    event_bus: EventBus = field(default_factory=EventBus)
     meanwhile: Callable[[], object] = lambda: None
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
     def toolbox(self) -> Any:
-        return SimpleNamespace(arrivals=self.arrivals)
+        return SimpleNamespace(event_bus=self.event_bus)
 
     @property
     def turns(self) -> Any:
@@ -102,7 +102,7 @@ class Services:
 
     def _arrive(self, event_id: str, content: dict[str, object], fields: Any) -> None:
         event = {"type": "m.room.message", "event_id": event_id, "content": content}
-        self.arrivals.publish(event | {"sender": ADA.user_id, "room_id": "!1:test"} | fields)
+        self.event_bus.publish(event | {"sender": ADA.user_id, "room_id": "!1:test"} | fields)
 
 
 async def next_of(texts: Any) -> str | Approval | None:
@@ -122,7 +122,7 @@ async def silence(texts: Any, clock: Clock) -> str | Approval | None:
 async def begun(services: Services, texts: Any) -> asyncio.Task[str | Approval | None]:
     """What comes next, once it is listened for."""
     waiting = asyncio.create_task(next_of(texts))
-    await eventually(lambda: services.arrivals._listeners)
+    await eventually(lambda: services.event_bus._listeners)
     return waiting
 
 
@@ -138,7 +138,7 @@ async def test_the_text_is_that_of_all_parts_in_their_last_versions() -> None:
         services.turn.status = TurnStatus.DONE
         with pytest.raises(StopAsyncIteration):
             await next_of(texts)
-    assert services.arrivals._listeners == []
+    assert services.event_bus._listeners == []
 
 
 async def test_what_was_edited_before_it_is_followed_is_new() -> None:

@@ -121,7 +121,7 @@ async def test_a_session_outlives_the_bridge(door: Door, clock: Clock) -> None:
         assert client.said == ["the bridge is away; connecting again", "the bridge is back"]
         # The handshake and the subscription, once more.
         await eventually(lambda: client.own == 2)
-        door.toolbox.arrivals.publish(message(room_id=MINE))
+        door.toolbox.event_bus.publish(message(room_id=MINE))
         await eventually(lambda: client.got)
         assert [one["params"]["uri"] for one in client.got] == [MESSAGES]
 

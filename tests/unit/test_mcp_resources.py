@@ -154,7 +154,7 @@ async def test_a_subscriber_is_told_of_many_messages_a_few_times(
 ) -> None:
     async with door.client() as client:
         await client.result("resources/subscribe", {"uri": MESSAGES})
-        arrivals = door.toolbox.arrivals
+        arrivals = door.toolbox.event_bus
         for _ in range(50):
             arrivals.publish(message(room_id=MINE))
             arrivals.publish(message(room_id=OTHERS))
@@ -176,14 +176,14 @@ async def test_a_room_subscribed_to_by_its_alias_is_named_so(door: Door, stopped
     uri = "matrix://rooms/%23mine%3Atest/messages"
     async with door.client() as client:
         await client.result("resources/subscribe", {"uri": uri})
-        door.toolbox.arrivals.publish(message(room_id=MINE))
+        door.toolbox.event_bus.publish(message(room_id=MINE))
         assert await told(door, client, stopped, 1) == [uri]
 
 
 async def test_new_rooms_change_the_list(door: Door, stopped: Clock) -> None:
     async with door.client() as client:
         await client.result("resources/subscribe", {"uri": "matrix://rooms"})
-        arrivals = door.toolbox.arrivals
+        arrivals = door.toolbox.event_bus
         arrivals.publish(membership("@ann:test", "join"))
         arrivals.publish(membership(BOT, "join", "join"))
         arrivals.publish(membership(BOT, "invite"))
@@ -196,30 +196,30 @@ async def test_new_rooms_change_the_list(door: Door, stopped: Clock) -> None:
 async def test_a_new_name_is_told_to_those_in_the_room(door: Door, stopped: Clock) -> None:
     async with door.client() as client:
         await client.result("resources/subscribe", {"uri": "matrix://rooms"})
-        door.toolbox.arrivals.publish(renaming(OTHERS))
+        door.toolbox.event_bus.publish(renaming(OTHERS))
         await eventually(lambda: door.fake.read == [OTHERS])
         assert await told(door, client, stopped) == []
-        door.toolbox.arrivals.publish(renaming(MINE))
+        door.toolbox.event_bus.publish(renaming(MINE))
         assert await told(door, client, stopped, 1) == ["matrix://rooms"]
 
 
 async def test_new_agents_change_their_list(door: Door, stopped: Clock) -> None:
     async with door.client(await door.token(agent_id="agent-2")) as client:
         await client.result("resources/subscribe", {"uri": "matrix://agents"})
-        door.toolbox.arrivals.publish(membership("@agent_1:test", "join"))
+        door.toolbox.event_bus.publish(membership("@agent_1:test", "join"))
         assert await told(door, client, stopped) == []
-        door.toolbox.arrivals.publish(membership("@agent_1:test", "join", room_id="!1:test"))
+        door.toolbox.event_bus.publish(membership("@agent_1:test", "join", room_id="!1:test"))
         assert await told(door, client, stopped, 1) == ["matrix://agents"]
-        door.toolbox.arrivals.publish(renaming("!1:test"))
+        door.toolbox.event_bus.publish(renaming("!1:test"))
         assert await told(door, client, stopped, 1) == ["matrix://agents"]
 
 
 async def test_who_has_left_is_told_no_more(door: Door, stopped: Clock) -> None:
     async with door.client() as client:
         await client.result("resources/subscribe", {"uri": MESSAGES})
-        door.toolbox.arrivals.publish(membership(BOT, "leave", "join"))
+        door.toolbox.event_bus.publish(membership(BOT, "leave", "join"))
         assert await told(door, client, stopped, 1) == ["resources/list_changed"]
-        door.toolbox.arrivals.publish(message(room_id=MINE))
+        door.toolbox.event_bus.publish(message(room_id=MINE))
         assert await told(door, client, stopped) == []
 
 
@@ -228,7 +228,7 @@ async def test_a_revoked_token_is_told_nothing(door: Door) -> None:
     async with door.client(token) as client:
         await client.result("resources/subscribe", {"uri": MESSAGES})
         await door.revoke(token)
-        door.toolbox.arrivals.publish(message(room_id=MINE))
+        door.toolbox.event_bus.publish(message(room_id=MINE))
         await eventually(lambda: is_told_all(door))
         assert "error" in await client.request("ping")
         assert client.told == []
@@ -261,7 +261,7 @@ async def test_what_fails_while_a_watch_ends_is_not_left_over(caplog: Any) -> No
 
 
 def listeners(door: Door) -> int:
-    return len(door.toolbox.arrivals._listeners)
+    return len(door.toolbox.event_bus._listeners)
 
 
 async def test_nobody_listens_after_the_end(door: Door) -> None:
@@ -286,9 +286,9 @@ async def test_hostile_events_hurt_nobody(door: Door, stopped: Clock) -> None:
         await client.result("resources/subscribe", {"uri": MESSAGES})
         events: list[dict[str, Any]] = [{}, {"room_id": 7}, {"room_id": MINE, "type": []}]
         for event in events:
-            door.toolbox.arrivals.publish(event)
+            door.toolbox.event_bus.publish(event)
         broken = membership(BOT, "join") | {"content": [], "unsigned": "x", "state_key": ["x"]}
-        door.toolbox.arrivals.publish(broken)
+        door.toolbox.event_bus.publish(broken)
         assert await told(door, client, stopped) == []
 
 
@@ -313,8 +313,8 @@ async def test_listening_of_the_stateless_revision(door: Door) -> None:
             toolsListChanged=True,
         )
         assert honored == {"resourceSubscriptions": [MESSAGES], "resourcesListChanged": True}
-        door.toolbox.arrivals.publish(message(room_id=MINE))
-        door.toolbox.arrivals.publish(membership(BOT, "join", "invite", "!new:test"))
+        door.toolbox.event_bus.publish(message(room_id=MINE))
+        door.toolbox.event_bus.publish(membership(BOT, "join", "invite", "!new:test"))
         news = [await client.receive(), await client.receive()]
         assert sorted(one["method"] for one in news) == [LIST_CHANGED, UPDATED]
         for one in news:
@@ -360,7 +360,7 @@ async def test_a_listener_whose_token_is_revoked_hears_the_end(door: Door) -> No
     async with raw_client(door.url, token) as client:
         await listen(client, resourceSubscriptions=[MESSAGES])
         await door.revoke(token)
-        door.toolbox.arrivals.publish(message(room_id=MINE))
+        door.toolbox.event_bus.publish(message(room_id=MINE))
         assert await client.closed() == (4401, "The token was revoked.")
 
 

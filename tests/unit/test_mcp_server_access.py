@@ -178,7 +178,7 @@ async def test_a_session_is_told_of_changes_by_its_newest_token(
         return await identify(self, older if bearer == "newer" else bearer, peer)
 
     monkeypatch.setattr(Authenticator, "identify", renewed)
-    others, arrivals = mcp.door.watches, mcp.door.toolbox.arrivals
+    others, arrivals = mcp.door.watches, mcp.door.toolbox.event_bus
     session = await mcp.session()
     assert (await session.request("resources/subscribe", {"uri": MESSAGES})).result == {}
     (watch,) = mcp.door.watches - others

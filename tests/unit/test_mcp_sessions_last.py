@@ -61,7 +61,7 @@ async def test_the_official_client_goes_on(mcp: HttpDoor) -> None:
 async def test_a_stream_that_is_opened_again_brings_news(mcp: HttpDoor) -> None:
     session = await mcp.session()
     await mcp.restart()
-    arrivals = mcp.door.toolbox.arrivals
+    arrivals = mcp.door.toolbox.event_bus
     async with session.listen() as news:
         arrivals.publish(joined(BOT, "!new:test"))
         assert (await within(anext(news)))["method"] == "notifications/resources/list_changed"
@@ -80,7 +80,7 @@ async def test_what_a_session_has_subscribed_to_is_kept(mcp: HttpDoor, database:
     assert await KeptSubscriptions(Meta(database)).of(session.session_id) == {MINE: MESSAGES}
     for told in (True, False):
         await mcp.restart()
-        arrivals = mcp.door.toolbox.arrivals
+        arrivals = mcp.door.toolbox.event_bus
         async with session.listen() as news:
             if not told:
                 mcp.door.fake.rooms.remove(MINE)

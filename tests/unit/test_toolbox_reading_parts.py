@@ -11,8 +11,8 @@ from structlog.testing import capture_logs
 
 from letta_matrix.access.faults import ToolError
 from letta_matrix.common.json_fields import Json
-from letta_matrix.matrix.arrivals import Arrivals
 from letta_matrix.matrix.content import edit_content, text_content
+from letta_matrix.matrix.event_bus import EventBus
 from letta_matrix.matrix.homeserver import Homeserver
 from letta_matrix.matrix.intent import Intent
 from letta_matrix.matrix.room_reading import Page, Snapshot
@@ -243,8 +243,8 @@ def test_what_fits_by_default_stays_small(text: str) -> None:
 async def test_a_name_that_changes_while_it_is_asked_for_is_not_kept(
     homeserver: Homeserver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    arrivals, intent = Arrivals(), Intent(homeserver, OWN)
-    known, names = KnownRooms(arrivals), iter(["old", "new"])
+    event_bus, intent = EventBus(), Intent(homeserver, OWN)
+    known, names = KnownRooms(event_bus), iter(["old", "new"])
     begun, answered = asyncio.Event(), asyncio.Event()
 
     async def asked(_intent: Intent, _room_id: str) -> Card:
@@ -256,7 +256,7 @@ async def test_a_name_that_changes_while_it_is_asked_for_is_not_kept(
     monkeypatch.setattr(known_rooms, "_card", asked)
     asking = asyncio.create_task(known.card(intent, "!1:test"))
     await begun.wait()
-    arrivals.publish({"type": "m.room.name", "room_id": "!1:test", "state_key": ""})
+    event_bus.publish({"type": "m.room.name", "room_id": "!1:test", "state_key": ""})
     answered.set()
     assert (await asking).name == "old"
     assert [(await known.card(intent, "!1:test")).name for _ in range(2)] == ["new", "new"]
@@ -273,12 +273,12 @@ async def test_a_name_that_changes_while_it_is_asked_for_is_not_kept(
     ],
 )
 def test_odd_events_are_nothing_to_what_is_known(event: Any) -> None:
-    arrivals = Arrivals()
-    known = KnownRooms(arrivals)
+    event_bus = EventBus()
+    known = KnownRooms(event_bus)
     known._cards["!2:test"] = known_rooms._Known(0.0)
     # What a listener fails at is logged and goes no further.
     with capture_logs() as logs:
-        arrivals.publish(event)
+        event_bus.publish(event)
     assert logs == []
     assert list(known._cards) == ["!2:test"]
 

@@ -23,7 +23,7 @@ from letta_matrix.access.route import route_to
 from letta_matrix.common import clock
 from letta_matrix.common.json_fields import mapping
 from letta_matrix.config import Config
-from letta_matrix.matrix.arrivals import Arrivals
+from letta_matrix.matrix.event_bus import EventBus
 from letta_matrix.store.tokens import AccessToken
 
 log = structlog.get_logger()
@@ -59,9 +59,9 @@ class LoginSession:
 class LoginSessions:
     """Knows the logins of this process, and looks after their sessions at the homeserver."""
 
-    def __init__(self, config: Config, arrivals: Arrivals) -> None:
+    def __init__(self, config: Config, event_bus: EventBus) -> None:
         self._config = config
-        self._arrivals = arrivals
+        self._event_bus = event_bus
         self._accounts = Accounts(config.homeserver.url, route_to(config))
         self._sessions: set[LoginSession] = set()
         self._listening = contextlib.ExitStack()
@@ -71,7 +71,7 @@ class LoginSessions:
         """A login that the homeserver has accepted; from now on its person is followed."""
         if not self._sessions:
             self._listening.close()
-            self._listening.enter_context(self._arrivals.listen(self._see))
+            self._listening.enter_context(self._event_bus.listen(self._see))
         session = LoginSession(user_id, access_token)
         self._sessions.add(session)
         return session

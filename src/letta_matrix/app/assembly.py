@@ -48,7 +48,7 @@ from letta_matrix.conversations.voices import Voices
 from letta_matrix.conversations.withdrawals import Withdrawals
 from letta_matrix.doors.chat.runner import CommandRunner
 from letta_matrix.doors.chat.services import CommandServices
-from letta_matrix.matrix.arrivals import Arrivals
+from letta_matrix.matrix.event_bus import EventBus
 from letta_matrix.matrix.homeserver import Homeserver
 from letta_matrix.matrix.intent import Intent
 from letta_matrix.matrix.pacing import Pacer
@@ -120,14 +120,14 @@ class App:
         self.troubles = Troubles(provisioner, self.remembered, voices)
 
         # What agents, programs and people can do, once for all doors; who waits for events.
-        arrivals = self.arrivals = Arrivals()
+        event_bus = self.event_bus = EventBus()
         operations = operations_with(self._given())
         texting = line.tools()
         further = [*(one.as_tool() for one in operations if one.mcp), *texting]
         operations = [*operations, *texting]
         tables = (*known, conversations, turns, outbox, audit)
         toolbox = self.toolbox = Toolbox(
-            config, homeserver, *tables, operations, further, arrivals, self._entered, tell
+            config, homeserver, *tables, operations, further, event_bus, self._entered, tell
         )
 
         # From events to turns; who runs which kind of turn is said below.
@@ -236,7 +236,7 @@ class App:
             tokens=stores.tokens,
             audit=stores.audit,
             meta=stores.meta,
-            arrivals=self.arrivals,
+            event_bus=self.event_bus,
             admission=Admission(self.config, self.homeserver),
             sync=self._sync,
             archive=self.home.archive,
@@ -322,4 +322,4 @@ class App:
         self.voices.changed(event)
         self.undelivered.heard(event)
         self.doubts.heard(event)
-        self.arrivals.publish(event)
+        self.event_bus.publish(event)

@@ -50,7 +50,7 @@ class Doors:
         self._bridge_health = health
         self._counts: dict[str, Callable[[], int]] = {}
         self._is_ready = is_ready
-        self._logins = LoginSessions(config, app.arrivals)
+        self._logins = LoginSessions(config, app.event_bus)
         self._authenticator = Authenticator(
             config, app.stores.tokens, app.stores.directory, self._logins
         )

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from letta_matrix.config import Config
 from letta_matrix.conversations.admission import Admission
 from letta_matrix.conversations.approvals import Approvals
-from letta_matrix.matrix.arrivals import Arrivals
+from letta_matrix.matrix.event_bus import EventBus
 from letta_matrix.matrix.homeserver import Homeserver
 from letta_matrix.portals.policy import PortalPolicy
 from letta_matrix.portals.provisioning import Provisioning
@@ -51,7 +51,7 @@ class Given:
     tokens: TokenStore
     audit: AuditStore
     meta: Meta
-    arrivals: Arrivals
+    event_bus: EventBus
     admission: Admission
     sync: Sync
     archive: Archive

@@ -15,9 +15,9 @@ from letta_matrix.common import clock
 from letta_matrix.common.json_fields import mapping
 from letta_matrix.common.parts import part
 from letta_matrix.common.waiting import is_set
-from letta_matrix.matrix.arrivals import Arrivals
 from letta_matrix.matrix.content import MARKER
 from letta_matrix.matrix.errors import refusal
+from letta_matrix.matrix.event_bus import EventBus
 from letta_matrix.matrix.events import RawEvent
 from letta_matrix.matrix.homeserver import Homeserver
 from letta_matrix.matrix.intent import Intent
@@ -54,7 +54,7 @@ class LineOperations:
     _policy: PortalPolicy
     _homeserver: Homeserver
     _meta: Meta
-    _arrivals: Arrivals
+    _event_bus: EventBus
 
     @operation("portals.tell", Scope.ADMIN, Said, rest="POST /portals/tell")
     async def tell_bridge(self, caller: Caller, params: TellBridge) -> Result:
@@ -112,7 +112,7 @@ class LineOperations:
             if event.get("sender") == user_id:
                 heard.set()
 
-        with self._arrivals.listen(listen):
+        with self._event_bus.listen(listen):
             yield heard
 
 

@@ -188,7 +188,7 @@ class Asking:
                 reminded = True
                 self._background.start(asked.remind())
 
-        with asked.caller.house.arrivals.listen(see):
+        with asked.caller.house.event_bus.listen(see):
             yield
 
     async def close(self) -> None:

@@ -5,7 +5,7 @@ from weakref import WeakValueDictionary
 
 from letta_matrix.common.parts import part
 from letta_matrix.config import Config
-from letta_matrix.matrix.arrivals import Arrivals
+from letta_matrix.matrix.event_bus import EventBus
 from letta_matrix.matrix.homeserver import Homeserver
 from letta_matrix.store.agents import AgentDirectory
 from letta_matrix.store.outbox import Outbox
@@ -18,7 +18,7 @@ from letta_matrix.toolbox.membership import Entered, Membership, nobody_hears
 
 @part
 class House:
-    """One for all tools and callers. `arrivals` must be told of every event that is stored."""
+    """One for all tools and callers. `event_bus` must be told of every event that is stored."""
 
     config: Config
     homeserver: Homeserver
@@ -26,11 +26,11 @@ class House:
     rooms: Rooms
     turns: TurnStore
     outbox: Outbox
-    arrivals: Arrivals
+    event_bus: EventBus
     on_entered: Entered = nobody_hears
 
     def __post_init__(self) -> None:
-        self.known = KnownRooms(self.arrivals)
+        self.known = KnownRooms(self.event_bus)
         self.guest_posting = GuestPosting(self.directory, self.rooms, self.turns)
         self.membership = Membership(self.config, self.directory, self.rooms, self.on_entered)
         self.locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()

@@ -8,7 +8,7 @@ from typing import Any
 
 from letta_matrix.common import clock
 from letta_matrix.common.side_by_side import side_by_side
-from letta_matrix.matrix.arrivals import Arrivals
+from letta_matrix.matrix.event_bus import EventBus
 from letta_matrix.matrix.intent import Intent
 
 _CARD_FOR = 30.0
@@ -49,11 +49,11 @@ class KnownRooms:
     Cards are for those who are in the room: whoever asks must have looked.
     """
 
-    def __init__(self, arrivals: Arrivals) -> None:
+    def __init__(self, event_bus: EventBus) -> None:
         self._cards: dict[str, _Known] = {}
         self._members: dict[tuple[str, str], float] = {}
         self._listening = ExitStack()
-        self._listening.enter_context(arrivals.listen(self._changed))
+        self._listening.enter_context(event_bus.listen(self._changed))
 
     async def card(self, intent: Intent, room_id: str) -> Card:
         """What a room is called that `intent` is in."""

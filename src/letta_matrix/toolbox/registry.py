@@ -17,7 +17,7 @@ from letta_matrix.access.principal import Principal, Scope
 from letta_matrix.access.rate_limit import RateLimit
 from letta_matrix.common import clock
 from letta_matrix.config import Config
-from letta_matrix.matrix.arrivals import Arrivals
+from letta_matrix.matrix.event_bus import EventBus
 from letta_matrix.matrix.homeserver import Homeserver
 from letta_matrix.matrix.intent import Intent
 from letta_matrix.runtimes.tools import ToolCall, ToolHandler, ToolResult, ToolSpec
@@ -56,7 +56,7 @@ class Toolbox:
     """Runs calls of tools. Whoever calls acts as one Matrix user and as nobody else.
 
     `questions` must see every event that people send: what answers an open question is no
-    prompt. `arrivals` must be told of every event that is stored. `operations` are offered by
+    prompt. `event_bus` must be told of every event that is stored. `operations` are offered by
     doors of their own, `further` are tools beside those of this package. `on_entered` hears of who
     of us comes into a room by a tool, `mirror` of calls that ended.
     """
@@ -73,13 +73,13 @@ class Toolbox:
         audit: AuditStore,
         operations: Iterable[Tool[Any]] = (),
         further: Iterable[Tool[Any]] = (),
-        arrivals: Arrivals | None = None,
+        event_bus: EventBus | None = None,
         on_entered: Entered = nobody_hears,
         mirror: Mirror = lambda _: None,
     ) -> None:
-        self.arrivals = arrivals or Arrivals()
+        self.event_bus = event_bus or EventBus()
         self._house = House(
-            config, homeserver, directory, rooms, turns, outbox, self.arrivals, on_entered
+            config, homeserver, directory, rooms, turns, outbox, self.event_bus, on_entered
         )
         self._conversations = conversations
         self._audit = audit

@@ -59,7 +59,7 @@ async def wait_for_message(caller: Caller, params: WaitForMessage) -> Result:
     async with joined_room(caller, params.room_id) as room_id:
         watch = _Watch(room_id, caller.user_id, params.from_user)
         token = await _begin(caller, watch, params.after)
-        with caller.house.arrivals.listen(watch.see):
+        with caller.house.event_bus.listen(watch.see):
             # Listening already: what comes while we look is in one or the other.
             with watch.looking():
                 await _look(caller, watch, token)

@@ -127,7 +127,7 @@ async def test_a_stream_that_broke_off_is_taken_up_again(
 ) -> None:
     path, key = messages_of(ada), new_key()
     body, headers = {"message": f"words {key} 3"}, {"Idempotency-Key": key}
-    listeners = world.bridge.app.toolbox.arrivals._listeners
+    listeners = world.bridge.app.toolbox.event_bus._listeners
     before, said = len(listeners), await said_by_its_agent(world, ada)
     async with admin.stream(path, body, headers=headers) as coming:
         first = await anext(coming)

@@ -167,7 +167,7 @@ def is_watch(listener: object) -> bool:
 async def test_the_next_message_is_waited_for(world: World, ann: Person, ada: Room) -> None:
     arguments: Json = {"room_id": ada.room_id, "from_user": ann.user_id}
     waiting = asyncio.create_task(call_as_bot(world, "wait_for_message", **arguments))
-    listeners = world.bridge.app.toolbox.arrivals._listeners
+    listeners = world.bridge.app.toolbox.event_bus._listeners
     await eventually(lambda: any(map(is_watch, listeners)))
     await ann.send(ada.room_id, "!ping")
     assert (await within(waiting))["message"]["text"] == "!ping"

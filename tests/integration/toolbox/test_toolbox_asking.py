@@ -82,7 +82,7 @@ async def test_other_words_stay_words_and_are_told_what_waits(
     for words in ("what is there?", "and cake?"):
         await bench.ann.send(room_id, words)
         event = (await bench.ann.timeline(room_id, "m.room.message"))[-1]
-        bench.toolbox.arrivals.publish({**event, "room_id": room_id})
+        bench.toolbox.event_bus.publish({**event, "room_id": room_id})
     assert not await bench.offer_new(room_id, since)
 
     async def notices() -> list[str]:

@@ -242,7 +242,7 @@ async def test_one_that_left_is_noticed_though_it_was_there_a_moment_ago(
     await read(ada, "matrix_read_room", room_id=room_id)
     await Intent(bench.client, ada.user_id).leave(room_id)
     gone = {"type": "m.room.member", "room_id": room_id, "state_key": ada.user_id}
-    bench.toolbox.arrivals.publish(gone)
+    bench.toolbox.event_bus.publish(gone)
     call = read(ada, "matrix_read_room", room_id=room_id)
     assert await fault_of(call) is Fault.FORBIDDEN
 
@@ -260,7 +260,7 @@ async def test_a_new_name_shows_once_the_bridge_hears_of_it(
     renamed = {"type": "m.room.name", "room_id": room_id, "state_key": ""}
     path = f"/rooms/{room_id}/state/m.room.name"
     await bench.ann.call("PUT", path, {"name": "After"})
-    bench.toolbox.arrivals.publish(renamed)
+    bench.toolbox.event_bus.publish(renamed)
     assert await name() == "After"
 
 

@@ -135,7 +135,7 @@ class Subscriptions:
     def __init__(self, services: Services, resources: Resources) -> None:
         self._services = services
         self._resources = resources
-        self._arrivals = services.toolbox.arrivals
+        self._event_bus = services.toolbox.event_bus
         self._kept = services.subscriptions
         self._listening = OpenStreams(LISTENING, "`subscriptions/listen` requests")
 
@@ -203,7 +203,7 @@ class Subscriptions:
 
         watch = Watch(tell, *self._means(ctx))
         principal = principal_of(ctx)
-        with self._listening.opened(principal), self._arrivals.listen(watch.see):
+        with self._listening.opened(principal), self._event_bus.listen(watch.see):
             honored = await self._honored(principal, params.notifications, watch)
             acknowledged = types.SubscriptionsAcknowledgedNotificationParams(
                 notifications=honored, _meta=meta
@@ -270,7 +270,7 @@ class Subscriptions:
         if watch is None:
             watch = Watch(partial(_tell_session, connection), *self._means(ctx))
             connection.state[_WATCH] = watch
-            connection.exit_stack.enter_context(self._arrivals.listen(watch.see))
+            connection.exit_stack.enter_context(self._event_bus.listen(watch.see))
             connection.exit_stack.callback(watch.stop)
         return watch
 

@@ -59,7 +59,7 @@ class Following:
         """The whole text so far whenever it has grown, an approval once it is waited for, None
         after `pause` seconds of silence, until the turn is over or `seconds` have passed, but
         not before it can be asked for."""
-        with self._api.toolbox.arrivals.listen(self._came):
+        with self._api.toolbox.event_bus.listen(self._came):
             # What came meanwhile is newer than what was stored.
             stored = _stored(await self._api.outbox.of_turn(self._turn_id))
             self._parts = stored | self._parts

@@ -12,7 +12,7 @@ log = structlog.get_logger()
 Listener = Callable[[RawEvent], None]
 
 
-class Arrivals:
+class EventBus:
     """Tells listeners of every event of the rooms that our users are in, once it is stored.
 
     Events of our own users are among them. After a crash one may come a second time.
