@@ -21,7 +21,7 @@ from tests.stage import Stage
 from tests.waiting import Clock
 
 from letta_matrix.config import SmsSettings
-from letta_matrix.portals.bridges import Bridge
+from letta_matrix.portals.bridges import NetworkBridge
 from letta_matrix.portals.numbers import is_number, normal_number
 
 GERMAN = "+491701234567"
@@ -72,7 +72,7 @@ def test_numbers_that_can_be_dialled() -> None:
 
 
 def test_routes_are_read_in_every_notation() -> None:
-    bridge = Bridge(settings(region="DE", routes={"0170 1234567": "one", "030*": "berlin"}))
+    bridge = NetworkBridge(settings(region="DE", routes={"0170 1234567": "one", "030*": "berlin"}))
     assert bridge.routes.of([GERMAN]) == "one"
     assert bridge.routes.of(["+493012345"]) == "berlin"
 

@@ -24,7 +24,7 @@ from letta_matrix.matrix.intent import Intent
 from letta_matrix.matrix.verbatim import inline_code as code
 from letta_matrix.operations.operation import operation
 from letta_matrix.operations.portals import Network, network_of
-from letta_matrix.portals.bridges import Bridge
+from letta_matrix.portals.bridges import NetworkBridge
 from letta_matrix.portals.policy import PortalPolicy
 from letta_matrix.store.meta import Meta
 from letta_matrix.toolbox.tool import Caller, Result, WriteParams
@@ -77,7 +77,7 @@ class LineOperations:
             raise ToolError(f"The homeserver refuses: {refusal(error)}", Fault.FORBIDDEN) from error
         return {"room_id": room_id, "event_id": event_id, "answers": answers}
 
-    async def _room(self, bridge: Bridge, line: Intent, wanted: str) -> str:
+    async def _room(self, bridge: NetworkBridge, line: Intent, wanted: str) -> str:
         joined = await line.joined_rooms()
         if wanted:
             names = {one: await line.room_name(one) for one in joined if one != wanted}

@@ -19,7 +19,7 @@ _CHANNEL = re.compile(r"[#&+!]")
 """How names of channels begin on IRC (RFC 2811, section 2.1)."""
 
 
-class Bridge:
+class NetworkBridge:
     """Knows its users and its portals by what the homeserver says of senders. Pure. Where contacts
     are `numbered`, who has no number is nobody."""
 

@@ -14,7 +14,7 @@ from letta_matrix.common.json_fields import mapping
 from letta_matrix.common.parts import part
 from letta_matrix.matrix.homeserver import Homeserver, HomeserverUnavailable
 from letta_matrix.matrix.intent import Intent
-from letta_matrix.portals.bridges import BRIDGE_STATE, Bridge
+from letta_matrix.portals.bridges import BRIDGE_STATE, NetworkBridge
 from letta_matrix.portals.policy import PortalPolicy
 from letta_matrix.store.conversations import ConversationStore
 from letta_matrix.store.portals import Portal
@@ -102,7 +102,9 @@ class Lookout:
         elif event.get("type") in BRIDGE_STATE and bridge.settings.proof == "bridge_state":
             await self._heard_of(bridge, room_id, event)
 
-    async def _heard_of(self, bridge: Bridge, room_id: str, event: Mapping[str, Any]) -> None:
+    async def _heard_of(
+        self, bridge: NetworkBridge, room_id: str, event: Mapping[str, Any]
+    ) -> None:
         if event.get("sender") != bridge.bot:
             return
         known, portal = self._policy.portal(room_id), bridge.portal_by(room_id, event)
@@ -137,7 +139,7 @@ class Lookout:
             and (one.name, one.channel, one.receiver, one.direct) == same
         ]
 
-    async def _learn_number(self, bridge: Bridge, sender: str, room_id: str) -> None:
+    async def _learn_number(self, bridge: NetworkBridge, sender: str, room_id: str) -> None:
         """Ask who somebody is who came later than we did, or whose bridge has told it later."""
         ours, asked = list(self._rooms.ours_in(room_id)), self._asked.get(sender, -_ASK_AGAIN)
         who = bridge.line or next(iter(ours), None)
@@ -149,7 +151,7 @@ class Lookout:
             async with asyncio.timeout(_PATIENCE):
                 await self._learn_names(bridge, sender, self._homeserver.acting_as(who))
 
-    async def _learn_names(self, bridge: Bridge, ghost: str, intent: Intent) -> None:
+    async def _learn_names(self, bridge: NetworkBridge, ghost: str, intent: Intent) -> None:
         try:
             profile = await intent.profile(ghost)
         except (MatrixRequestError, HomeserverUnavailable) as error:

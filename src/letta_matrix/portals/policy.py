@@ -10,7 +10,7 @@ from typing import Any
 from letta_matrix.common.parts import part
 from letta_matrix.config import PortalSettings
 from letta_matrix.matrix.mentions import mentioned
-from letta_matrix.portals.bridges import Bridge
+from letta_matrix.portals.bridges import NetworkBridge
 from letta_matrix.portals.contacts import normal
 from letta_matrix.portals.keywords import Keyword, keyword_in
 from letta_matrix.store.agents import Agent, AgentDirectory, AgentStatus, meant
@@ -40,13 +40,13 @@ class PortalPolicy:
     now: Callable[[], float] = time.time
 
     def __post_init__(self) -> None:
-        self.bridges = {one.name: Bridge(one) for one in self._portals}
+        self.bridges = {one.name: NetworkBridge(one) for one in self._portals}
 
-    def bridge_of(self, user_id: str) -> Bridge | None:
+    def bridge_of(self, user_id: str) -> NetworkBridge | None:
         """The bridge whose bot or ghost somebody is."""
         return next((one for one in self.bridges.values() if one.has(user_id)), None)
 
-    def line_of(self, user_id: str) -> Bridge | None:
+    def line_of(self, user_id: str) -> NetworkBridge | None:
         """The bridge whose line one of us is."""
         return next((one for one in self.bridges.values() if one.line == user_id), None)
 
@@ -204,7 +204,7 @@ class PortalPolicy:
         is_ghost = self.bridges[portal.name].is_ghost(user_id)
         return is_ghost and not self.is_line_itself(portal, user_id)
 
-    def _is_routed(self, bridge: Bridge, agent: Agent) -> bool:
+    def _is_routed(self, bridge: NetworkBridge, agent: Agent) -> bool:
         refs = {*bridge.settings.routes.values()}
         refs |= {one.agent_id for one in self.book.contacts(bridge.name) if one.agent_id}
         found = (self.agent_named(ref) for ref in refs)

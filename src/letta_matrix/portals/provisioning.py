@@ -20,7 +20,7 @@ from letta_matrix.common.json_fields import (
     string_of,
 )
 from letta_matrix.config import SmsSettings
-from letta_matrix.portals.bridges import Bridge
+from letta_matrix.portals.bridges import NetworkBridge
 
 FLOWS = ("google", "qr")
 """How mautrix-gmessages pairs a phone: by a Google account, or by a code that it scans."""
@@ -89,7 +89,7 @@ class Provisioning:
     raise ProvisioningFault."""
 
     def __init__(self, settings: SmsSettings, domain: str) -> None:
-        self._bridge = Bridge(settings)
+        self._bridge = NetworkBridge(settings)
         self._settings = settings
         self._domain = domain
 
