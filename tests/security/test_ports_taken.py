@@ -28,7 +28,7 @@ from letta_matrix.doors.rest.problems import Problem
 from letta_matrix.matrix.homeserver import Homeserver, HomeserverUnavailable
 from letta_matrix.matrix.pacing import Pacer
 from letta_matrix.matrix.route import Route
-from letta_matrix.matrix.watch import Presence, look
+from letta_matrix.matrix.watch import ServerState, look
 from letta_matrix.runtimes.keeper.client import KeeperClient
 from letta_matrix.runtimes.keeper.secret import secret_at
 from letta_matrix.runtimes.keeper.server import Keeper
@@ -73,7 +73,7 @@ async def test_the_bridge_tells_a_squatter_nothing(tmp_path: Path) -> None:
             for _ in range(2):
                 with pytest.raises(HomeserverUnavailable, match="was taken by another program"):
                     await homeserver.request(Method.GET, path, give_up_after=0)
-                assert await look(homeserver) is Presence.AWAY
+                assert await look(homeserver) is ServerState.AWAY
             with pytest.raises(HomeserverUnavailable, match="was taken"):
                 await homeserver.read("file", "@a:b", 10)
             with pytest.raises(Problem):

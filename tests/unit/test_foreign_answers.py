@@ -17,7 +17,7 @@ from letta_matrix.matrix.answers import _MOST, _MOST_PARTS, parsed
 from letta_matrix.matrix.errors import refusal
 from letta_matrix.matrix.homeserver import Homeserver, HomeserverUnavailable
 from letta_matrix.matrix.intent import Intent
-from letta_matrix.matrix.watch import Presence, look
+from letta_matrix.matrix.watch import ServerState, look
 
 ROOM = "!1:test"
 SEND = "PUT .*/send/"
@@ -231,8 +231,8 @@ async def test_who_answers_so_is_not_the_homeserver(
 ) -> None:
     fake.fail("versions", FOREIGN[name])
     speaks = name == "error with 200"
-    assert await look(homeserver) is (Presence.HERE if speaks else Presence.AWAY)
-    assert await look(homeserver) is Presence.HERE
+    assert await look(homeserver) is (ServerState.HERE if speaks else ServerState.AWAY)
+    assert await look(homeserver) is ServerState.HERE
 
 
 @pytest.mark.parametrize(

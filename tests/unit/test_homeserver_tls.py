@@ -15,7 +15,7 @@ from letta_matrix.config import Config, ConfigError
 from letta_matrix.matrix.homeserver import Homeserver, HomeserverUnavailable
 from letta_matrix.matrix.pacing import Pacer
 from letta_matrix.matrix.route import Route
-from letta_matrix.matrix.watch import Presence, look
+from letta_matrix.matrix.watch import ServerState, look
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +54,7 @@ async def test_its_authority_counts_besides_the_systems(
     assert await whoami(fake.url, route)
     assert (await Accounts(fake.url, route).ask("GET", "joined_rooms"))[0] == 200
     homeserver = Homeserver(fake.url, "as-secret", Pacer(8), route)
-    assert await look(homeserver) is Presence.HERE
+    assert await look(homeserver) is ServerState.HERE
     await homeserver.close()
 
 

@@ -17,15 +17,15 @@ from letta_matrix.matrix import watch
 from letta_matrix.matrix.homeserver import Homeserver
 from letta_matrix.matrix.pacing import Pacer
 from letta_matrix.matrix.route import Route
-from letta_matrix.matrix.watch import Presence, until_back, until_gone
+from letta_matrix.matrix.watch import ServerState, until_back, until_gone
 
 
 @pytest.fixture
-def looks(monkeypatch: pytest.MonkeyPatch) -> list[Presence]:
+def looks(monkeypatch: pytest.MonkeyPatch) -> list[ServerState]:
     """What each look at the homeserver found."""
-    found, look = list[Presence](), watch.look
+    found, look = list[ServerState](), watch.look
 
-    async def noted(homeserver: Homeserver) -> Presence:
+    async def noted(homeserver: Homeserver) -> ServerState:
         presence = await look(homeserver)
         found.append(presence)
         return presence
@@ -35,7 +35,7 @@ def looks(monkeypatch: pytest.MonkeyPatch) -> list[Presence]:
 
 
 @contextlib.asynccontextmanager
-async def watching(homeserver: Homeserver) -> AsyncGenerator[asyncio.Task[Presence]]:
+async def watching(homeserver: Homeserver) -> AsyncGenerator[asyncio.Task[ServerState]]:
     task = asyncio.create_task(until_gone(homeserver))
     try:
         yield task
@@ -45,19 +45,19 @@ async def watching(homeserver: Homeserver) -> AsyncGenerator[asyncio.Task[Presen
 
 
 async def test_a_restart_is_noticed(
-    fake: FakeHomeserver, homeserver: Homeserver, looks: list[Presence], clock: Clock
+    fake: FakeHomeserver, homeserver: Homeserver, looks: list[ServerState], clock: Clock
 ) -> None:
     async with watching(homeserver) as gone:
         await eventually(lambda: fake.connections)
         await settled(gone)
         await fake.stop()
-        assert await within(gone) is Presence.AWAY
+        assert await within(gone) is ServerState.AWAY
     back = asyncio.create_task(until_back(homeserver))
     await eventually(lambda: len(looks) > 1)
     assert not back.done()
     await fake.start()
     await clock.until(back.done)
-    assert await back is Presence.AWAY
+    assert await back is ServerState.AWAY
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells who listens")
@@ -74,19 +74,19 @@ async def test_a_restart_is_noticed_where_the_port_is_held(tmp_path: Path) -> No
         await settled(gone)
         note_process(tmp_path / "pid", os.getppid())
         connections.pop().close()
-        assert await within(gone) is Presence.AWAY
+        assert await within(gone) is ServerState.AWAY
     await client.close()
     server.close()
 
 
 async def test_failed_requests_alone_are_no_outage(
-    fake: FakeHomeserver, homeserver: Homeserver, looks: list[Presence]
+    fake: FakeHomeserver, homeserver: Homeserver, looks: list[ServerState]
 ) -> None:
     async with watching(homeserver) as gone:
         await eventually(lambda: fake.connections)
         for times in (1, 2):
             homeserver.outage.set()
-            await eventually(lambda: looks, [Presence.HERE].__mul__(times).__eq__)
+            await eventually(lambda: looks, [ServerState.HERE].__mul__(times).__eq__)
             await settled(gone)
             assert not homeserver.outage.is_set()
 
@@ -96,10 +96,10 @@ async def test_failed_requests_lead_to_a_closer_look(
 ) -> None:
     fake.fail("versions", failing(502), failing(502))
     homeserver.outage.set()
-    assert await within(until_gone(homeserver)) is Presence.AWAY
+    assert await within(until_gone(homeserver)) is ServerState.AWAY
     back = asyncio.create_task(until_back(homeserver))
     await clock.until(back.done)
-    assert await back is Presence.AWAY
+    assert await back is ServerState.AWAY
 
 
 async def test_a_homeserver_that_keeps_us_waiting_is_slow(
@@ -118,7 +118,7 @@ async def test_a_homeserver_that_keeps_us_waiting_is_slow(
         if watcher is until_back:
             released.set()
             await clock.until(task.done)
-        assert await within(task) is Presence.SLOW
+        assert await within(task) is ServerState.SLOW
 
 
 async def test_a_server_that_hangs_up_at_once_is_not_hammered(clock: Clock) -> None:
@@ -143,7 +143,7 @@ async def test_a_server_that_hangs_up_at_once_is_not_hammered(clock: Clock) -> N
 
 
 async def test_one_that_hangs_is_noticed_though_nothing_is_asked_of_it(
-    fake: FakeHomeserver, homeserver: Homeserver, looks: list[Presence], clock: Clock
+    fake: FakeHomeserver, homeserver: Homeserver, looks: list[ServerState], clock: Clock
 ) -> None:
     async with watching(homeserver) as gone:
         await eventually(lambda: fake.connections)
@@ -152,8 +152,8 @@ async def test_one_that_hangs_is_noticed_though_nothing_is_asked_of_it(
         await settled(gone)
         assert not looks
         clock.advance(1)
-        await eventually(lambda: looks == [Presence.HERE])
+        await eventually(lambda: looks == [ServerState.HERE])
         clock.go()
         fake.hold("versions")
         await clock.until(gone.done, step=1)
-        assert await gone is Presence.SLOW
+        assert await gone is ServerState.SLOW

@@ -15,7 +15,7 @@ from letta_matrix.matrix.appservice import Appservice
 from letta_matrix.matrix.errors import refused_request
 from letta_matrix.matrix.homeserver import HomeserverUnavailable
 from letta_matrix.matrix.transactions import txn_id
-from letta_matrix.matrix.watch import Presence, until_back, until_gone
+from letta_matrix.matrix.watch import ServerState, until_back, until_gone
 from letta_matrix.store.database import StoreUnavailable
 
 log = structlog.get_logger()
@@ -81,9 +81,9 @@ class Connection:
         """Wait until the homeserver was gone and is back; True if it was down, not just slow."""
         presence = await until_gone(self._app.homeserver)
         self.is_up = False
-        self._away = _HANGS if presence is Presence.SLOW else _AWAY
-        log.warning("homeserver away", slow=presence is Presence.SLOW)
-        return Presence.AWAY in (presence, await until_back(self._app.homeserver))
+        self._away = _HANGS if presence is ServerState.SLOW else _AWAY
+        log.warning("homeserver away", slow=presence is ServerState.SLOW)
+        return ServerState.AWAY in (presence, await until_back(self._app.homeserver))
 
     async def _try(self) -> str | None:
         """Why it fails, None where it does not."""

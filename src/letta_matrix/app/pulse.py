@@ -15,7 +15,7 @@ from letta_matrix.common.waiting import is_set
 from letta_matrix.config import Config
 from letta_matrix.matrix.homeserver import Homeserver, HomeserverUnavailable
 from letta_matrix.matrix.transactions import txn_id
-from letta_matrix.matrix.watch import Presence, look
+from letta_matrix.matrix.watch import ServerState, look
 from letta_matrix.store.database import Database, StoreUnavailable
 from letta_matrix.store.meta import Meta
 
@@ -85,7 +85,7 @@ class Ping:
         return None
 
     async def _unless_away(self, reason: str) -> Trouble | None:
-        if await look(self._homeserver) is not Presence.HERE:
+        if await look(self._homeserver) is not ServerState.HERE:
             self._homeserver.outage.set()
             return None
         return Trouble(reason)

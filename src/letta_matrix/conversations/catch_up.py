@@ -20,7 +20,7 @@ from letta_matrix.conversations.dispatcher import Dispatcher
 from letta_matrix.matrix.events import Event, corrected
 from letta_matrix.matrix.intent import Intent
 from letta_matrix.matrix.room_reading import Page
-from letta_matrix.matrix.watch import Presence, look
+from letta_matrix.matrix.watch import ServerState, look
 from letta_matrix.store.agents import AgentDirectory, AgentStatus
 from letta_matrix.store.meta import Meta
 from letta_matrix.store.rooms import Rooms
@@ -85,7 +85,7 @@ class CatchUp:
             self._unseen = 0
             newer = await self._meta.get(_NEWER)
             # What happens while the homeserver is away is to be looked for when it is back.
-            if newer is not None and await look(self._bot.homeserver) is Presence.HERE:
+            if newer is not None and await look(self._bot.homeserver) is ServerState.HERE:
                 await self._meta.set(_OLDER, newer)
                 await self._meta.set(_NEWER, self._now())
 

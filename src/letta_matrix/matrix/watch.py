@@ -25,7 +25,7 @@ _IDLE = 15.0
 """Seconds after which it is asked without a cause."""
 
 
-class Presence(Enum):
+class ServerState(Enum):
     """How the homeserver is: HERE answers, SLOW takes connections but gives no answer in 5 s,
     AWAY is down, or its proxy says so, or somebody else answers in its place."""
 
@@ -34,7 +34,7 @@ class Presence(Enum):
     AWAY = auto()
 
 
-async def until_gone(homeserver: Requests) -> Presence:
+async def until_gone(homeserver: Requests) -> ServerState:
     """Return SLOW or AWAY once the homeserver is that.
 
     An idle connection shows at once that a homeserver died; behind a reverse proxy, or where it
@@ -46,41 +46,41 @@ async def until_gone(homeserver: Requests) -> Presence:
     try:
         while not await ends_before(holding, homeserver.outage, _IDLE):
             homeserver.outage.clear()
-            if (presence := await look(homeserver)) is not Presence.HERE:
+            if (presence := await look(homeserver)) is not ServerState.HERE:
                 return presence
             homeserver.foreign = ""
             await asyncio.sleep(_FIRST_PAUSE)
         holding.result()
-        return Presence.AWAY
+        return ServerState.AWAY
     finally:
         await ended(holding)
 
 
-async def until_back(homeserver: Requests) -> Presence:
+async def until_back(homeserver: Requests) -> ServerState:
     """Return once the homeserver is HERE: how it was at its worst until then."""
-    pauses, worst = iter(Backoff(_FIRST_PAUSE, _LONGEST_PAUSE / 10, 1.5)), Presence.HERE
-    while (presence := await look(homeserver)) is not Presence.HERE:
-        worst = presence if worst is not Presence.AWAY else worst
+    pauses, worst = iter(Backoff(_FIRST_PAUSE, _LONGEST_PAUSE / 10, 1.5)), ServerState.HERE
+    while (presence := await look(homeserver)) is not ServerState.HERE:
+        worst = presence if worst is not ServerState.AWAY else worst
         await asyncio.sleep(next(pauses))
     homeserver.outage.clear()
     homeserver.foreign = ""
     return worst
 
 
-async def look(homeserver: Requests) -> Presence:
+async def look(homeserver: Requests) -> ServerState:
     """Ask for `/_matrix/client/versions`, on a connection of its own."""
     url = URL(homeserver.url) / "_matrix/client/versions"
     timeout = aiohttp.ClientTimeout(total=_ANSWER_TIMEOUT)
     try:
         response, body = await homeserver.route.ask("GET", url, timeout)
     except TimeoutError:
-        return Presence.AWAY if homeserver.process == "" else Presence.SLOW
+        return ServerState.AWAY if homeserver.process == "" else ServerState.SLOW
     except (aiohttp.ClientError, answers.ForeignAnswer):
-        return Presence.AWAY
+        return ServerState.AWAY
     answer = answers.parsed(body)
     # Somebody else's page is there in its place otherwise.
     speaks = answers.text_of(answer, "errcode") or "versions" in (answer or {})
-    return Presence.HERE if response.status < 500 and speaks else Presence.AWAY
+    return ServerState.HERE if response.status < 500 and speaks else ServerState.AWAY
 
 
 async def _until_refused(homeserver: Requests) -> None:
