@@ -34,7 +34,7 @@ _PAUSES = Backoff(0.2, 10.0)
 
 
 @dataclass(eq=False, slots=True)
-class Question:
+class ApprovalQuestion:
     """An approval that a turn of this process waits for.
 
     `decided` is set once no person is awaited any more, `told` once the runtime knows, `shown`

@@ -15,7 +15,7 @@ from letta_matrix.common.tasks import Tasks
 from letta_matrix.common.waiting import is_set
 from letta_matrix.config import Config
 from letta_matrix.conversations import approval_text as words
-from letta_matrix.conversations.approval_question import ApprovalSight, Question
+from letta_matrix.conversations.approval_question import ApprovalQuestion, ApprovalSight
 from letta_matrix.conversations.approvers import Approvers
 from letta_matrix.conversations.earlier_questions import EarlierQuestions, waits
 from letta_matrix.conversations.reply import Reply
@@ -50,7 +50,7 @@ class Approvals:
         self._roster = roster
         self.store = store
         self.approvers = Approvers(config)
-        self._questions: dict[str, Question] = {}
+        self._questions: dict[str, ApprovalQuestion] = {}
         self._earlier = EarlierQuestions(store)
         self._background = Tasks()
 
@@ -67,7 +67,7 @@ class Approvals:
             earlier.request, earlier.runtime = request, runtime
             return
         self._earlier.told(key)
-        question = Question(key, event, request, runtime, reply)
+        question = ApprovalQuestion(key, event, request, runtime, reply)
         self._questions[key] = question
         question.task = self._background.start(self._attend(question, earlier))
 
@@ -152,7 +152,7 @@ class Approvals:
         """Let go of everything; what is open stays so, for the next start."""
         await self._background.cancel()
 
-    async def _attend(self, question: Question, earlier: Question | None) -> None:
+    async def _attend(self, question: ApprovalQuestion, earlier: ApprovalQuestion | None) -> None:
         try:
             if earlier is not None:
                 await earlier.stop()
@@ -181,7 +181,7 @@ class Approvals:
             )
             await self._give_up(question)
 
-    async def _ask(self, question: Question) -> tuple[Approval, OutboxEntry]:
+    async def _ask(self, question: ApprovalQuestion) -> tuple[Approval, OutboxEntry]:
         approval = await self.store.get(question.key) or self._new(question)
         special = self.approvers.is_always_special(approval)
         text = words.prompt(approval, self.approvers.who_may(approval), admins_always=special)
@@ -212,7 +212,10 @@ class Approvals:
             self._earlier.answered(approval)
 
     async def _end_older(
-        self, question: Question, older: Sequence[Approval], answered: Approval | None = None
+        self,
+        question: ApprovalQuestion,
+        older: Sequence[Approval],
+        answered: Approval | None = None,
     ) -> None:
         crossed = await self._earlier.end(question, older, answered)
         if crossed is not None and question.approval is not None:
@@ -223,10 +226,10 @@ class Approvals:
             await self.store.decide(question.approval, status, by=by, reason=reason)
             question.decided.set()
 
-    def _of(self, turn_id: str) -> list[Question]:
+    def _of(self, turn_id: str) -> list[ApprovalQuestion]:
         return [one for one in self._questions.values() if one.reply.turn.turn_id == turn_id]
 
-    async def _pings(self, question: Question, approval: Approval) -> list[str]:
+    async def _pings(self, question: ApprovalQuestion, approval: Approval) -> list[str]:
         """Who is to notice the question."""
         members = await self._roster.members(approval.room_id, question.reply.aside.user_id)
         return self.approvers.among(approval, members)
@@ -236,7 +239,7 @@ class Approvals:
         await self._settle(approval, ApprovalStatus.DENIED, reason)
         return replace(approval, status=ApprovalStatus.DENIED, decided_by="", reason=reason)
 
-    def _new(self, question: Question) -> Approval:
+    def _new(self, question: ApprovalQuestion) -> Approval:
         event, turn, now = question.event, question.reply.turn, time.time()
         beside = question.reply.beside
         return Approval(
@@ -256,7 +259,7 @@ class Approvals:
         )
 
     async def _decision(
-        self, question: Question, approval: Approval, entry: OutboxEntry
+        self, question: ApprovalQuestion, approval: Approval, entry: OutboxEntry
     ) -> Approval:
         if entry.event_id is not None:
             self._spawn(self._offer(question, approval, entry.event_id))
@@ -266,7 +269,7 @@ class Approvals:
             settled = await self._settle(approval, ApprovalStatus.EXPIRED)
         return settled or replace(approval, status=ApprovalStatus.DENIED, reason=words.BROKEN)
 
-    async def _offer(self, question: Question, approval: Approval, event_id: str) -> None:
+    async def _offer(self, question: ApprovalQuestion, approval: Approval, event_id: str) -> None:
         """React to the question ourselves, so that people need only tap."""
         intent = question.reply.aside
         offered = (words.ALLOW, words.DENY, words.ALWAYS)
@@ -279,7 +282,7 @@ class Approvals:
             except (MatrixRequestError, HomeserverUnavailable) as error:
                 log.debug("reaction not offered", turn=approval.turn_id, reason=str(error))
 
-    async def _say_what_waits(self, question: Question) -> None:
+    async def _say_what_waits(self, question: ApprovalQuestion) -> None:
         async with question.posting:
             if not question.decided.is_set() and not await self._earlier.is_noticed(question):
                 await question.reply.beside.notify(waits(question.key), words.ANSWER_FIRST)
@@ -293,16 +296,18 @@ class Approvals:
 
         self._background.start(quietly())
 
-    async def _tell(self, question: Question, approval: Approval) -> None:
+    async def _tell(self, question: ApprovalQuestion, approval: Approval) -> None:
         allow = approval.status in (ApprovalStatus.ALLOWED, ApprovalStatus.ALWAYS)
         await question.tell(allow=allow, message="" if allow else words.denial(approval))
 
-    async def _show(self, question: Question, approval: Approval, entry: OutboxEntry) -> None:
+    async def _show(
+        self, question: ApprovalQuestion, approval: Approval, entry: OutboxEntry
+    ) -> None:
         # What the database holds up is shown at the turn's end.
         with contextlib.suppress(StoreUnavailable):
             await question.show(entry, words.outcome(approval))
 
-    async def _give_up(self, question: Question) -> None:
+    async def _give_up(self, question: ApprovalQuestion) -> None:
         question.decided.set()
         await question.tell(allow=False, message=f"Denied: {words.BROKEN}.")
         # Otherwise the turn's end settles it.

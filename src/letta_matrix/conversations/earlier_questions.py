@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from letta_matrix.conversations.approval_question import Question
+from letta_matrix.conversations.approval_question import ApprovalQuestion
 from letta_matrix.conversations.approval_text import AGAIN, outcome, superseded
 from letta_matrix.store.approvals import Approval, ApprovalStatus, ApprovalStore
 from letta_matrix.store.outbox import OutboxKind
@@ -44,7 +44,7 @@ class EarlierQuestions:
         self._untold = {key: turn for key, turn in self._untold.items() if turn != turn_id}
         self._void.pop(turn_id, None)
 
-    async def older_than(self, question: Question) -> list[Approval]:
+    async def older_than(self, question: ApprovalQuestion) -> list[Approval]:
         """Those in whose place a question is asked, unless it has been asked before."""
         void = self._void.get(question.reply.turn.turn_id, set())
         if not void or await self._store.get(question.key) is not None:
@@ -54,7 +54,9 @@ class EarlierQuestions:
         void &= self._untold.keys()
         return [one for one in found if one is not None]
 
-    async def answer_to(self, question: Question, older: Sequence[Approval]) -> Approval | None:
+    async def answer_to(
+        self, question: ApprovalQuestion, older: Sequence[Approval]
+    ) -> Approval | None:
         """What a person has said to the same call. It answers one question, not two."""
         for one in older:
             if question.is_same_call(one) and self._untold.pop(one.key, None) is not None:
@@ -62,7 +64,7 @@ class EarlierQuestions:
         return None
 
     async def end(
-        self, question: Question, older: Sequence[Approval], answered: Approval | None
+        self, question: ApprovalQuestion, older: Sequence[Approval], answered: Approval | None
     ) -> Approval | None:
         """End those in whose place a question stands now, of which one may have `answered` it;
         returns the one that has since."""
@@ -77,7 +79,7 @@ class EarlierQuestions:
                     await question.reply.beside.rewrite_posted(OutboxKind.APPROVAL, one.key, text)
         return crossed
 
-    async def is_noticed(self, question: Question) -> bool:
+    async def is_noticed(self, question: ApprovalQuestion) -> bool:
         """Whether people were told what waits when it was asked before."""
         reply = question.reply
         of_turn = await self._store.of_turn(reply.turn.turn_id)
