@@ -124,7 +124,7 @@ class _Asked:
                 return
 
 
-class Asking:
+class AskingPeople:
     """Asks where the caller says, else where its turn takes place, else in its own room."""
 
     def __init__(self, questions: Questions) -> None:

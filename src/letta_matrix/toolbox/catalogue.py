@@ -21,7 +21,7 @@ from letta_matrix.toolbox import (
     waiting,
     writing,
 )
-from letta_matrix.toolbox.asking import Asking
+from letta_matrix.toolbox.asking import AskingPeople
 from letta_matrix.toolbox.tool import Tool, tools_in
 
 _SAYING = writing, editing, read_state, files, polls
@@ -30,7 +30,7 @@ _ROOMS = membership_tools, room_making, room_settings
 _AGENTS = agent_tools, messaging
 
 
-def every_tool(asking: Asking) -> dict[str, Tool[Any]]:
+def every_tool(asking: AskingPeople) -> dict[str, Tool[Any]]:
     """All of them by their names, in the order in which they are shown."""
     owners = *_SAYING, *_LOOKING, *_ROOMS, *_AGENTS, asking, waiting
     return {tool.name: tool for owner in owners for tool in tools_in(owner)}

@@ -28,7 +28,7 @@ from letta_matrix.store.database import StoreUnavailable
 from letta_matrix.store.outbox import Outbox
 from letta_matrix.store.rooms import Rooms
 from letta_matrix.store.turns import Turn, TurnStatus, TurnStore
-from letta_matrix.toolbox.asking import Asking
+from letta_matrix.toolbox.asking import AskingPeople
 from letta_matrix.toolbox.catalogue import every_tool
 from letta_matrix.toolbox.house import House
 from letta_matrix.toolbox.ledger import Ledger, Mirror
@@ -88,7 +88,7 @@ class Toolbox:
         self.membership = self._house.membership
         self.questions = Questions(config)
         self.ledger = Ledger(audit, mirror)
-        self._asking = Asking(self.questions)
+        self._asking = AskingPeople(self.questions)
         more = {one.name: one for one in further}
         self.tools: Mapping[str, Tool[Any]] = every_tool(self._asking) | more
         self.operations = {one.name: one for one in operations}
