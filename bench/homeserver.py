@@ -78,12 +78,13 @@ class Homeserver:
         both ends, as it keeps in memory who is where."""
         bot = f"@{self.letta.bot}:{SERVER_NAME}"
         with self._database_of_stopped() as db:
+            for owner in set(owners.values()):
+                db.execute(_ACCOUNT, (owner, self.letta.id))
             for room, owner in owners.items():
                 for user in (bot, owner):
                     event = f"{_SEEDED}{user}{room}"
                     db.execute(_IS_IN, (event, room, user))
                     db.execute(_SEES, (event, room, user))
-                db.execute(_ACCOUNT, (owner, self.letta.id))
         await self._server.start()
         try:
             yield

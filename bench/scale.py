@@ -3,15 +3,22 @@
 import contextlib
 import json
 import sqlite3
+import time
 from pathlib import Path
 
 from bench.bridge import Bridge
 from bench.figures import Target, at_most, p50
 from bench.scene import Scene
+from letta_matrix.stack.synapse import SERVER_NAME
 
 AGENTS = 1000
 _WAKE_REQUESTS = 2
 """The ping, and the event in the control room (docs/architecture.md)."""
+_PORTAL = (
+    "INSERT INTO portals (room_id, name, protocol, channel, receiver, direct, held)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?)"
+)
+_LINE_IN_IT = "INSERT INTO memberships (room_id, user_id, direct, joined_at) VALUES (?, ?, ?, ?)"
 
 
 async def idle(scene: Scene, bridge: Bridge, agents: int, rss: Target, note: str = "") -> None:
@@ -41,6 +48,54 @@ async def thousand_agents(scene: Scene, provisioned: Bridge) -> None:
         await bridge.end()
 
 
+async def thousand_portals(scene: Scene, provisioned: Bridge) -> None:
+    """Restart and idle with as many rooms of another network, seeded in the same way."""
+    provisioned.stop()
+    bridge = scene.bridge("portals")
+    line = f"@letta_bench:{SERVER_NAME}"
+    rooms = {f"!portal{number}": line for number in range(1, AGENTS + 1)}
+    network: dict[str, object] = {
+        "name": "bench",
+        "bot": f"@bench_bot:{SERVER_NAME}",
+        "ghosts": f"@bench_(.+):{SERVER_NAME}",
+        "line": line,
+        "routes": {"*": "agent-00000001-0000"},
+    }
+    try:
+        _copy(provisioned.database, bridge.database)
+        with contextlib.closing(sqlite3.connect(bridge.database)) as connection, connection:
+            for room in rooms:
+                connection.execute(_PORTAL, (room, "bench", "bench", room, "", 1, 0))
+                connection.execute(_LINE_IN_IT, (room, line, 1, time.time()))
+        bridge.configure({"type": "memory", "agents": 1}, portals=[network])
+        async with scene.homeserver.with_rooms(rooms):
+            took, writes = await _restarted(scene, bridge)
+            await bridge.start_ready()
+            await bridge.wait_quiet()
+            cpu = await bridge.cpu_percent(scene.plan.idle)
+            rss = bridge.rss_mb
+            bridge.stop()
+    finally:
+        await bridge.end()
+    of = f"with {AGENTS:,} portals (seeded)"
+    add = scene.figures.add
+    add("restart_portals_s", took, f"process start -> /ready, {of}", at_most(3))
+    add("restart_portals_writes", writes, f"homeserver writes at a restart {of}", at_most(0))
+    add("idle_cpu_percent_portals", cpu, f"% of a core while idle, {of}", at_most(2))
+    add("rss_mb_portals", rss, f"MB resident, {of}", at_most(150))
+
+
+async def _restarted(scene: Scene, bridge: Bridge) -> tuple[float, int]:
+    """How long a start takes (p50), and the most that is written beside the wake requests."""
+    took: list[float] = []
+    writes: list[int] = []
+    for _ in range(scene.plan.restarts):
+        took.append(await bridge.start_ready())
+        writes.append(int((await bridge.health())["homeserver_writes"]))
+        bridge.stop()
+    return p50(took), max(0, max(writes) - _WAKE_REQUESTS)
+
+
 async def _restarts(scene: Scene, bridge: Bridge, note: str) -> None:
     took: list[float] = []
     writes: list[int] = []
@@ -61,17 +116,23 @@ async def _restarts(scene: Scene, bridge: Bridge, note: str) -> None:
 def _seed(source: Path, target: Path) -> int:
     """Copy a database and fill it up to 1,000 agents with rows like a provisioned agent's;
     returns how many were there."""
-    with contextlib.closing(sqlite3.connect(source)) as original:
-        # Not a copy of the file: what was written last may be in the journal beside it.
-        copy = sqlite3.connect(target)
-        original.backup(copy)
-    with contextlib.closing(copy) as connection, connection:
+    _copy(source, target)
+    with contextlib.closing(sqlite3.connect(target)) as connection, connection:
         connection.row_factory = sqlite3.Row
         rows = connection.execute("SELECT * FROM agents ORDER BY agent_id").fetchall()
         model = dict(rows[-1])
         for number in range(len(rows) + 1, AGENTS + 1):
             _insert(connection, _like(model, number))
     return len(rows)
+
+
+def _copy(source: Path, target: Path) -> None:
+    # Not a copy of the file: what was written last may be in the journal beside it.
+    with (
+        contextlib.closing(sqlite3.connect(source)) as original,
+        contextlib.closing(sqlite3.connect(target)) as copy,
+    ):
+        original.backup(copy)
 
 
 def _like(model: dict[str, object], number: int) -> dict[str, object]:

@@ -105,6 +105,12 @@ async def test_who_is_answered_on_other_networks_is_decided(api: Api) -> None:
     assert await post("allow", contact="ann", agent_id="Agnet 2") == (404, "not-found")
 
 
+async def test_without_a_phone_line_that_is_said(api: Api) -> None:
+    answer = await api.call("GET", "/api/v1/sms")
+    assert problem(answer) == (404, "not-found")
+    assert "No phone line is configured" in answer.json()["detail"]
+
+
 async def test_that_is_for_admins(api: Api, subtests: pytest.Subtests) -> None:
     user = await api.token(TOOL_SCOPES)
     for method, path in (
@@ -116,6 +122,10 @@ async def test_that_is_for_admins(api: Api, subtests: pytest.Subtests) -> None:
         ("GET", "/api/v1/portals/routes"),
         ("POST", "/api/v1/portals/allow"),
         ("POST", "/api/v1/portals/tell"),
+        ("GET", "/api/v1/sms"),
+        ("GET", "/api/v1/sms/contacts"),
+        ("POST", "/api/v1/sms/login"),
+        ("POST", "/api/v1/sms/logout"),
     ):
         with subtests.test(method=method, path=path):
             assert problem(await api.call(method, path, user)) == (403, "forbidden")

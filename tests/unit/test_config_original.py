@@ -23,15 +23,19 @@ def test_dev_mode(load: Load) -> None:
     agents = load("agents: {passwords: true}", base=LOCAL, DEV_MODE="true", **ADMIN).agents
     assert (agents.passwords, agents.dev_mode) == (True, True)
     assert not load(DEV_MODE="false").agents.dev_mode
+    assert not load(DEV_MODE="production").agents.dev_mode
+
+
+def test_half_of_an_admins_credentials_is_none(load: Load) -> None:
+    assert load(MATRIX_ADMIN_USERNAME="boss").homeserver.admin_username is None
 
 
 @pytest.mark.parametrize(
     ("text", "environment", "expected"),
     [
         ("agents: {passwords: true}", {}, "needs `homeserver.admin_username`"),
-        ("", {"MATRIX_ADMIN_USERNAME": "boss"}, "go together"),
+        ("", {"LETTA_MATRIX__HOMESERVER__ADMIN_USERNAME": "boss"}, "go together"),
         ("agents: {passwords: true}", {**ADMIN, "DEV_MODE": "1"}, "homeserver on this machine"),
-        ("", {"DEV_MODE": "maybe"}, "DEV_MODE: `agents.dev_mode` should be a valid boolean"),
     ],
 )
 def test_what_does_not_go_together(

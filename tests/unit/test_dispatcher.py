@@ -1,7 +1,8 @@
 """Transactions become turns: stored first, in order, once, side by side."""
 
+import asyncio
 import sqlite3
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,9 @@ from sqlalchemy import text
 from structlog.testing import capture_logs
 from tests.builders import PERSON, invite, message, reaction, said_in
 from tests.fake_homeserver import FakeHomeserver, Fault
-from tests.scripts import obey
+from tests.scripts import held, obey
 from tests.stage import Stage
-from tests.waiting import Clock, eventually
+from tests.waiting import Clock, eventually, settled
 
 from letta_matrix.conversations import notices
 from letta_matrix.conversations.queues import ANSWERS, AT_ONCE, IN_TURN
@@ -24,7 +25,9 @@ from letta_matrix.doors.chat.registry import all_commands
 from letta_matrix.matrix.content import CURSOR
 from letta_matrix.matrix.reactions import ASK_AGAIN
 from letta_matrix.runtimes.faults import TurnLost
+from letta_matrix.runtimes.protocol import TurnEvent, TurnRequest
 from letta_matrix.store.database import StoreUnavailable
+from letta_matrix.store.places import Place
 
 
 async def test_messages_of_a_room_are_answered_in_order(
@@ -441,3 +444,32 @@ def test_the_queues_know_every_name_of_their_commands() -> None:
     assert names["cancel"] | {"react-cancel"} == AT_ONCE
     reactions = {"react-approve", "react-always", "react-deny"}
     assert names["approve"] | names["deny"] | reactions == ANSWERS
+
+
+async def test_places_that_share_a_conversation_take_turns(
+    stage: Stage, fake: FakeHomeserver
+) -> None:
+    await stage.stores.rooms.joined("!shared:test", "@agent_1:test", direct=False)
+    await stage.tell(message("hello"))
+    conversation_id = stage.runtime.asked[0].conversation_id
+    there = Place("agent-1", "!shared:test")
+    await stage.stores.conversations.begin(there, conversation_id, "shared")
+    released = asyncio.Event()
+
+    def first_is_held(request: TurnRequest) -> Iterable[TurnEvent | float]:
+        return held(released) if request.text == "long" else obey(request)
+
+    stage.runtime.script = first_is_held
+    await stage.admit(message("long"))
+    await eventually(lambda: len(stage.runtime.asked) == 2)
+    await stage.admit(message("@agent_1 short", "!shared:test"))
+    await settled()
+    # Who shares nothing with them has been asked and answered meanwhile.
+    await stage.admit(message("of another", "!2:test"))
+    await eventually(lambda: fake.bodies("!2:test"))
+    assert len(stage.runtime.asked) == 3
+    released.set()
+    await stage.idle()
+    assert [one.conversation_id == conversation_id for one in stage.runtime.asked] == [
+        *(True, True, False, True)
+    ]

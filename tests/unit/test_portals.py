@@ -42,6 +42,13 @@ async def test_a_contact_is_answered_by_the_agent_that_the_route_names(
     assert "m.relates_to" not in content
 
 
+async def test_a_lines_account_is_made_once(bridged: Stage, fake: FakeHomeserver) -> None:
+    for _ in range(2):
+        await bridged.parts.lookout.prepare()
+    assert LINE in fake.users
+    assert len(fake.matching("POST .*/register")) == 1
+
+
 async def test_an_agent_in_the_portal_itself_answers_as_itself(
     stage: Stage, fake: FakeHomeserver
 ) -> None:

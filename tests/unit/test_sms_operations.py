@@ -1,6 +1,7 @@
 """The phone line as operators see it: commands in rooms, and in a terminal."""
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -176,6 +177,7 @@ def in_terminal(played: Played, monkeypatch: pytest.MonkeyPatch) -> Played:
 
     monkeypatch.setattr("letta_matrix.portals.provisioning.Provisioning", make)
     monkeypatch.setattr("letta_matrix.cli.own_tokens.noted", noted)
+    monkeypatch.setattr("letta_matrix.cli.database.open_existing", lambda _: nullcontext())
     return played
 
 
@@ -211,3 +213,17 @@ def test_what_the_terminal_tells_of_the_line(tmp_path: Path, in_terminal: Played
     assert run(tmp_path, "status").output.startswith("no phone is paired")
     assert "no phone line is configured" in str(run(tmp_path, "status", sms="").exception)
     assert "the flows are google and qr" in str(run(tmp_path, "login", "fax").exception)
+
+
+def test_what_cannot_be_noted_is_not_done(
+    tmp_path: Path, played: Played, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def make(*_: object) -> Played:
+        return played
+
+    monkeypatch.setattr("letta_matrix.portals.provisioning.Provisioning", make)
+    played.phones = [Login("phone-1", NUMBER, "CONNECTED")]
+    shown = run(tmp_path, "logout")
+    assert shown.exit_code != 0
+    assert "unpaired" not in shown.output
+    assert played.phones

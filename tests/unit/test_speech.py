@@ -19,6 +19,8 @@ from letta_matrix.runtimes.protocol import Capabilities
 from letta_matrix.runtimes.speech import Said
 from letta_matrix.store.agents import AgentStatus
 from letta_matrix.store.database import StoreUnavailable
+from letta_matrix.store.places import Place
+from letta_matrix.store.portals import Portal
 
 ROOM = "!1:test"
 
@@ -368,3 +370,19 @@ async def test_where_it_is_not_wanted_nobody_watches(
     await stage.open()
     assert stage.parts.listings.watches == {"memory": None}
     await stage.close()
+
+
+async def test_nobody_on_another_network_is_told_what_is_said_unasked(
+    listener: Listener, fake: FakeHomeserver
+) -> None:
+    stage = listener.stage
+    await stage.tell(message("hello"))
+    conversation_id = stage.runtime.asked[0].conversation_id
+    await stage.stores.portals.learn(Portal("!portal:test", "sms", direct=True))
+    there = Place("agent-1", "!portal:test")
+    await stage.stores.conversations.begin(there, conversation_id, "texts")
+    await listener.heard()
+    stage.runtime.say("agent-1", "For my own people.", conversation_id)
+    await listener.heard()
+    assert told(fake) == ["For my own people."]
+    assert fake.messages("!portal:test") == []

@@ -1,5 +1,7 @@
 """Texts that agents begin: to whom, when, how often, and where the answer comes."""
 
+import asyncio
+import time
 from typing import Any
 
 import pytest
@@ -16,7 +18,7 @@ from letta_matrix.access.principal import TOOL_SCOPES, Principal, Scope
 from letta_matrix.portals.provisioning import Known, Provisioning, ProvisioningFault
 from letta_matrix.portals.provisioning import Why as Refusal
 from letta_matrix.runtimes.tools import ToolCall
-from letta_matrix.store.portals import Contact
+from letta_matrix.store.portals import BLOCKED, Contact
 
 OTHER = "+15550000009"
 PROGRAM = Principal("token:1", "agent-1", frozenset({Scope.WRITE}))
@@ -97,7 +99,9 @@ async def test_a_text_goes_out_as_one_and_is_noted(
     assert bridge.begun == [NUMBER]
     assert again["room_id"] == PORTAL
     noted = line.stores.audit.calls_since
-    assert await eventually(lambda: noted(0, "sms_send", [PORTAL]), lambda many: many == 2)
+    assert await eventually(
+        lambda: noted(0, "sms_send", [PORTAL], time.time()), lambda many: many == 2
+    )
 
 
 async def test_a_long_text_is_numbered(stage: Stage, bridge: Played, fake: FakeHomeserver) -> None:
@@ -151,9 +155,34 @@ async def test_texts_that_are_begun_count(stage: Stage, bridge: Played) -> None:
     await line.tell(message("hello", PORTAL, sender=CONTACT))
     await send(line, "one")
     await send(line, "two")
-    entries = line.stores.audit
-    await eventually(lambda: entries.calls_since(0, "sms_send", [PORTAL]), lambda many: many == 2)
     assert "used up" in str(await refusal(line))
+    once = {"transaction_id": "again"}
+    for _ in range(2):
+        assert "used up" in str(await refusal(line, **once))
+
+
+async def test_what_is_under_way_counts(stage: Stage, bridge: Played, fake: FakeHomeserver) -> None:
+    line = await line_of(stage, bridge, contact_per_day=1)
+    await texts_with(line)
+    slow = fake.hold("PUT .*/send/m.room.message")
+    sending = [asyncio.create_task(send(line, f"text {number}")) for number in range(3)]
+    await eventually(lambda: fake.matching("PUT .*/send/m.room.message"))
+    slow.set()
+    done = await asyncio.gather(*sending, return_exceptions=True)
+    assert sorted(isinstance(one, ToolError) for one in done) == [False, True, True]
+    assert len(out(fake, PORTAL)) == 1
+
+
+async def test_what_is_decided_by_another_name_holds(
+    stage: Stage, bridge: Played, fake: FakeHomeserver
+) -> None:
+    line = await line_of(stage, bridge)
+    await texts_with(line)
+    ghost = line.parts.portals.bridges["sms"].remote_id(CONTACT)
+    for agent_id in (BLOCKED, "agent-2"):
+        await line.stores.portals.decide(Contact("sms", ghost, agent_id, stopped=False))
+        assert (await refusal(line)).fault is Why.FORBIDDEN
+    assert out(fake, PORTAL) == []
 
 
 async def test_people_begin_texts_by_a_command(
@@ -218,5 +247,7 @@ async def test_scopes_and_rooms_hold(stage: Stage, bridge: Played) -> None:
     bound = Principal("token:3", "agent-1", frozenset({Scope.WRITE}), rooms=frozenset({"!x:test"}))
     assert (await refusal(line, principal=bound)).fault is Why.FORBIDDEN
     assert bridge.begun == []
-    bot = Principal("token:4", "", TOOL_SCOPES)
+    outsider = Principal("token:4", "", TOOL_SCOPES)
+    assert (await refusal(line, principal=outsider)).fault is Why.FORBIDDEN
+    bot = Principal("token:5", "", frozenset(Scope))
     assert (await send(line, principal=bot))["number"] == NUMBER

@@ -12,7 +12,7 @@ class Scope(StrEnum):
     WRITE = "write"
     ROOMS = "rooms"
     AGENTS = "agents"
-    ADMIN = "admin"  # of the bridge itself: tokens, runtimes, turns, approvals; no tool has it
+    ADMIN = "admin"  # of the bridge itself: tokens, runtimes, turns, approvals; agents have it not
 
 
 TOOL_SCOPES = frozenset(Scope) - {Scope.ADMIN}

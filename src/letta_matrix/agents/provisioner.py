@@ -184,7 +184,9 @@ class Provisioner:
             await asyncio.wait({looks}, timeout=_HEADSTART)
             room_id = agent.room_id or await self._make_room(agent, ghost)
             await self._remembered.settled(agent_id)
-            if self._help.can_empower:
+            # Whom people have put out of its room is theirs to bring back.
+            is_out = agent_id in self._remembered.troubles and agent.applied.get("bot_joined")
+            if self._help.can_empower and not is_out:
                 give = lambda: self._help.empower(ghost, room_id)  # noqa: E731
                 await self._adorn(agent, "power", True, give)
             await self._tell_of_room(room_id)

@@ -75,6 +75,7 @@ class Listings:
             stores.speech,
             stores.turns,
             stores.outbox,
+            stores.portals,
             self._homeserver,
             self._start,
         )

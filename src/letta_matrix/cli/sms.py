@@ -121,12 +121,17 @@ def _line_of(config: "Config") -> "SmsSettings":
 def _ask(config: "Config", work: "Callable[[Provisioning], Awaitable[T]]", changes: str = "") -> T:
     """What the bridge answers; what `changes` something is noted in the audit log. Raises
     BadInput, Failure."""
+    from letta_matrix.cli.database import open_existing
     from letta_matrix.cli.own_tokens import noted
     from letta_matrix.portals.provisioning import Provisioning, ProvisioningFault
 
     line = _line_of(config)
 
     async def asked() -> T:
+        if changes:
+            # What cannot be noted is not done.
+            async with open_existing(config):
+                pass
         try:
             done = await work(Provisioning(line, config.homeserver.domain))
         except ProvisioningFault as fault:

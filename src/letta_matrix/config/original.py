@@ -9,10 +9,13 @@ SetBy = dict[tuple[str, ...], str]
 
 _KEYS = {
     "MATRIX_HOMESERVER_URL": ("homeserver", "url"),
-    "MATRIX_ADMIN_USERNAME": ("homeserver", "admin_username"),
-    "MATRIX_ADMIN_PASSWORD": ("homeserver", "admin_password"),
     "DEV_MODE": ("agents", "dev_mode"),
 }
+_ADMIN = {
+    "MATRIX_ADMIN_USERNAME": ("homeserver", "admin_username"),
+    "MATRIX_ADMIN_PASSWORD": ("homeserver", "admin_password"),
+}
+_TRUE = ("true", "1", "yes", "on")
 _RUNTIME, _RUNTIME_KEY = "LETTA_API_URL", "LETTA_TOKEN"
 
 _NO_PASSWORD = "the bridge's own user is appservice.bot_username, and needs no password"  # noqa: S105
@@ -41,7 +44,10 @@ _INSTEAD = {
 def apply_original(data: dict[str, object], env: Mapping[str, str]) -> SetBy:
     """Let the variables stand in for keys that the file does not set."""
     set_by: SetBy = {}
-    for variable, (section, key) in _KEYS.items():
+    keys = _KEYS | (_ADMIN if all(map(env.get, _ADMIN)) else {})
+    if env.get("DEV_MODE", "").lower() not in _TRUE:
+        del keys["DEV_MODE"]
+    for variable, (section, key) in keys.items():
         values = data.setdefault(section, {}) if env.get(variable) else None
         if isinstance(values, dict) and key not in values:
             values[key] = env[variable]

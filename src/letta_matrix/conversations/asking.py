@@ -1,7 +1,9 @@
 """Asking a runtime, as often as it takes, until a turn has an end."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import aclosing
+from contextlib import aclosing, nullcontext
+from weakref import WeakValueDictionary
 
 import structlog
 
@@ -56,6 +58,7 @@ class Asking:
     def __post_init__(self) -> None:
         self.models = Models()
         self._background = Tasks()
+        self._conversing = WeakValueDictionary[tuple[str, str], asyncio.Lock]()
 
     async def close(self) -> None:
         """Let go of receipts and typing that are still on their way."""
@@ -133,11 +136,25 @@ class Asking:
         return End(reply.text, Notice(text, offer=True), Outcome.FAILED)
 
     async def _follow(self, run: Run, prompt: Prompt, runtime: AgentRuntime) -> End:
-        turn, reply = run.turn, run.reply
+        turn = run.turn
         conversation_id = await self._conversation(turn, runtime)
         request = TurnRequest(
             turn.agent_id, conversation_id, turn.message_id, prompt.text, prompt.images
         )
+        async with self._alone(turn, runtime):
+            return await self._told(run, prompt, runtime, request)
+
+    def _alone(self, turn: Turn, runtime: AgentRuntime) -> asyncio.Lock | nullcontext[None]:
+        """What turns of one conversation go through one by one: several places may share one."""
+        if not runtime.capabilities.conversations:
+            return nullcontext()
+        key = (turn.agent_id, turn.conversation_id or "")
+        return self._conversing.setdefault(key, asyncio.Lock())
+
+    async def _told(
+        self, run: Run, prompt: Prompt, runtime: AgentRuntime, request: TurnRequest
+    ) -> End:
+        turn, reply = run.turn, run.reply
         if run.cancelled.is_set():
             return await self.stopped(run)
 

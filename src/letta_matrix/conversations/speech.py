@@ -20,6 +20,7 @@ from letta_matrix.runtimes.speech import Speech
 from letta_matrix.store.agents import Agent, AgentDirectory, AgentStatus
 from letta_matrix.store.outbox import Outbox, OutboxEntry
 from letta_matrix.store.places import Place
+from letta_matrix.store.portals import PortalBook
 from letta_matrix.store.speech import SpeechStore
 from letta_matrix.store.turns import Turn, TurnKind, TurnStatus, TurnStore, turn_id_of
 
@@ -39,6 +40,7 @@ class SpeechWatch:
     _store: SpeechStore
     _turns: TurnStore
     _outbox: Outbox
+    _portals: PortalBook
     _homeserver: Homeserver
     _start: Callable[[list[Turn]], None]
 
@@ -105,7 +107,9 @@ class SpeechWatch:
         self, agent: Agent, room_id: str, speech: Speech
     ) -> tuple[Turn, list[OutboxEntry]]:
         known = await self._turns.conversations.place_of(agent.agent_id, speech.conversation_id)
-        place = known or Place(agent.agent_id, room_id)
+        # Nobody on another network is told what was said unasked.
+        is_outside = known is not None and self._portals.portal(known.room_id) is not None
+        place = known if known and not is_outside else Place(agent.agent_id, room_id)
         cause = f"speech:{speech.message_id}"
         turn = Turn(
             turn_id=turn_id_of(cause, agent.agent_id),

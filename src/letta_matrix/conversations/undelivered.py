@@ -6,6 +6,7 @@ from typing import Any
 import structlog
 from mautrix.errors import MatrixRequestError
 
+from letta_matrix.common import clock
 from letta_matrix.common.json_fields import mapping
 from letta_matrix.common.parts import part
 from letta_matrix.common.vitals import Trouble
@@ -22,10 +23,14 @@ from letta_matrix.store.turns import Outcome, Turn, TurnStatus
 
 log = structlog.get_logger()
 
+_TOLD = 3600.0
+"""Seconds that one which did not go out counts: not every bridge tells what did."""
+
 
 @part
 class Undelivered:
-    """Tells of each in the agent's own room, and in `trouble` until something went out again."""
+    """Tells of each in the agent's own room, and in `trouble` until something went out again, or an
+    hour long."""
 
     _speaker: Speaker
     _homeserver: Homeserver
@@ -34,7 +39,7 @@ class Undelivered:
     _outbox: Outbox
 
     def __post_init__(self) -> None:
-        self._failing: dict[str, str] = {}
+        self._failing: dict[str, tuple[float, str]] = {}
 
     async def run(self, turn: Turn, *, recovered: bool) -> None:
         """Say it exactly once. `recovered`: an earlier try may have said it."""
@@ -48,7 +53,7 @@ class Undelivered:
         reply = self._speaker.of_agent(turn, agent, entries)
         if turn.status is not TurnStatus.REPLYING:
             log.warning("a text did not go out", bridge=portal.name, agent=agent.agent_id)
-            self._failing[portal.name] = turn.prompt or ""
+            self._failing[portal.name] = clock.now() + _TOLD, turn.prompt or ""
             await reply.freeze("", Notice(notices.undelivered(turn.prompt or "")), Outcome.FAILED)
         await self._speaker.deliver(turn, reply)
 
@@ -67,14 +72,15 @@ class Undelivered:
 
     @property
     def trouble(self) -> Trouble | None:
-        """What did not go out last, and since nothing did."""
-        if not self._failing:
+        """What did not go out lately, and since nothing did."""
+        failing = {name: why for name, (end, why) in self._failing.items() if clock.now() < end}
+        if not failing:
             return None
         return Trouble(
-            "texts of agents do not go out to: " + ", ".join(sorted(self._failing)),
+            "texts of agents do not go out to: " + ", ".join(sorted(failing)),
             "they are not sent again by themselves; see what the bridge says of its login "
             "(`!sms status`), and whether the phone is connected",
-            "; ".join(one for one in self._failing.values() if one),
+            "; ".join(one for one in failing.values() if one),
         )
 
     async def _whose(self, turn: Turn) -> Agent | None:

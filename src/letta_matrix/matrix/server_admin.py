@@ -1,15 +1,18 @@
 """What only an admin of the homeserver may do: Synapse's admin API, with somebody's password."""
 
+import asyncio
 from typing import Any
 
 from mautrix.api import ClientPath, Method, PathBuilder, SynapseAdminPath
 from mautrix.errors import MatrixRequestError
 
+from letta_matrix.common import clock
 from letta_matrix.matrix import answers
 from letta_matrix.matrix.answers import Shape
 from letta_matrix.matrix.requests import Requests
 
 _DEVICE = "letta-matrix"
+_PAUSE = 300.0
 _UNKNOWN_TOKEN = "M_UNKNOWN_TOKEN"  # noqa: S105 - an errcode
 
 
@@ -24,6 +27,8 @@ class ServerAdmin:
         self._username = username
         self._password = password
         self._token = ""
+        self._logging_in = asyncio.Lock()
+        self._refused: tuple[float, MatrixRequestError] | None = None
 
     async def set_password(self, user_id: str, password: str) -> None:
         """Let an account have a password; who is signed in there stays so."""
@@ -37,16 +42,28 @@ class ServerAdmin:
         await self._request(Method.POST, path, {"user_id": user_id})
 
     async def _request(self, method: Method, path: PathBuilder, body: dict[str, Any]) -> None:
-        if not self._token:
-            await self._log_in()
+        token = self._token or await self._logged_in(self._token)
         try:
-            await self._send(self._token, method, path, body)
+            await self._send(token, method, path, body)
         except MatrixRequestError as error:
             if error.errcode != _UNKNOWN_TOKEN:
                 raise
             # Somebody has ended the session.
-            await self._log_in()
-            await self._send(self._token, method, path, body)
+            await self._send(await self._logged_in(token), method, path, body)
+
+    async def _logged_in(self, before: str) -> str:
+        """Another token than the one `before`; one login for all who want it. What was refused is
+        not tried again for a while: homeservers count logins that fail."""
+        async with self._logging_in:
+            if self._refused is not None and clock.now() < self._refused[0]:
+                raise self._refused[1]
+            if self._token == before:
+                try:
+                    await self._log_in()
+                except MatrixRequestError as error:
+                    self._refused = clock.now() + _PAUSE, error
+                    raise
+            return self._token
 
     async def _log_in(self) -> None:
         body = {

@@ -68,7 +68,7 @@ class LineOperations:
         line = self._homeserver.acting_as(bridge.line)
         try:
             room_id = await self._room(bridge, line, params.room)
-            with self._heard(bridge.bot) as heard:
+            with self._heard(bridge.bot, room_id) as heard:
                 event_id = await _said(caller, line, room_id, params.text)
                 await _pause_in(heard)
             page = await line.messages(room_id, limit=_MOST)
@@ -104,12 +104,12 @@ class LineOperations:
         return room_id
 
     @contextmanager
-    def _heard(self, user_id: str) -> Generator[asyncio.Event]:
-        """Is set whenever something comes of a user."""
+    def _heard(self, user_id: str, room_id: str = "") -> Generator[asyncio.Event]:
+        """Is set whenever something comes of a user, in a room if given."""
         heard = asyncio.Event()
 
         def listen(event: RawEvent) -> None:
-            if event.get("sender") == user_id:
+            if event.get("sender") == user_id and room_id in ("", event.get("room_id")):
                 heard.set()
 
         with self._event_bus.listen(listen):

@@ -88,8 +88,8 @@ class SmsOperations:
     def __post_init__(self) -> None:
         self._step: Step | None = None
 
-    @operation("sms.login", Scope.ADMIN, LoginStep)
-    async def _login(self, _: Caller, params: SmsLogin) -> Result:
+    @operation("sms.login", Scope.ADMIN, LoginStep, rest="POST /sms/login")
+    async def sms_login(self, _: Caller, params: SmsLogin) -> Result:
         """Pair a phone with the line, step by step."""
         try:
             if params.flow:
@@ -114,8 +114,8 @@ class SmsOperations:
             "login_id": step.login,
         }
 
-    @operation("sms.logout", Scope.ADMIN, LoggedOut)
-    async def _logout(self, _: Caller, params: SmsLogout) -> Result:
+    @operation("sms.logout", Scope.ADMIN, LoggedOut, rest="POST /sms/logout")
+    async def sms_logout(self, _: Caller, params: SmsLogout) -> Result:
         """Unpair a phone from the line, or all."""
         try:
             await self._bridge.logout(params.login_id)
@@ -123,8 +123,8 @@ class SmsOperations:
             raise refused(fault) from None
         return {"login_id": params.login_id}
 
-    @operation("sms.status", Scope.ADMIN, LineStatus, read_only=True)
-    async def _status(self, _caller: Caller, _params: Params) -> Result:
+    @operation("sms.status", Scope.ADMIN, LineStatus, rest="GET /sms")
+    async def sms_status(self, _caller: Caller, _params: Params) -> Result:
         """Tell how the phone line is."""
         phones, trouble, bridge = list[PhoneTold](), "", self._bridge
         try:
@@ -149,8 +149,8 @@ class SmsOperations:
             "unnumbered": unnumbered(self._policy),
         }
 
-    @operation("sms.contacts", Scope.ADMIN, Contacts, read_only=True)
-    async def _contacts(self, _caller: Caller, _params: Params) -> Result:
+    @operation("sms.contacts", Scope.ADMIN, Contacts, rest="GET /sms/contacts")
+    async def sms_contacts(self, _caller: Caller, _params: Params) -> Result:
         """List whom the phone knows, and who answers them."""
         try:
             known = await self._bridge.contacts()

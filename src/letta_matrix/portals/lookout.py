@@ -1,13 +1,12 @@
 """Learns which rooms are portals, from the homeserver and from what it pushes."""
 
 import asyncio
-import contextlib
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 import structlog
-from mautrix.errors import MatrixRequestError
+from mautrix.errors import MatrixRequestError, MForbidden
 
 from letta_matrix.common import clock
 from letta_matrix.common.json_fields import mapping
@@ -42,12 +41,20 @@ class Lookout:
 
     def __post_init__(self) -> None:
         self._asked: dict[str, float] = {}
+        self._slow_until = 0.0
 
     async def prepare(self) -> None:
-        """Make the lines' accounts exist. Raises as `Intent.register`."""
+        """Make the lines' accounts exist; nothing is written where they do. Raises as
+        `Intent.register`."""
         for bridge in self._policy.bridges.values():
-            if bridge.line is not None:
-                await self._homeserver.acting_as(bridge.line).register()
+            if bridge.line is None:
+                continue
+            line = self._homeserver.acting_as(bridge.line)
+            try:
+                await line.joined_rooms()
+            except MForbidden:
+                # Nobody acts as a user that is not registered (Synapse).
+                await line.register()
 
     async def look(self, room_id: str, user_id: str) -> None:
         """Learn whether a room that one of us (`user_id`) is in is a portal, and who talks there.
@@ -90,7 +97,8 @@ class Lookout:
         if not self._policy.bridges or not isinstance(room_id, str) or not isinstance(sender, str):
             return
         bridge = self._policy.bridge_of(sender)
-        if bridge is not None and bridge.numbered:
+        is_said = event.get("type") == "m.room.message" and self._policy.portal(room_id) is not None
+        if bridge is not None and bridge.numbered and is_said:
             await self._learn_number(bridge, sender, room_id)
         if bridge is None or event.get("state_key") is None or not self._rooms.ours_in(room_id):
             return
@@ -144,12 +152,16 @@ class Lookout:
         ours, asked = list(self._rooms.ours_in(room_id)), self._asked.get(sender, -_ASK_AGAIN)
         who = bridge.line or next(iter(ours), None)
         is_known = bool(self._policy.book.claims(sender)) or not bridge.is_ghost(sender)
-        if is_known or who is None or clock.now() - asked < _ASK_AGAIN:
+        now = clock.now()
+        if is_known or who is None or now - asked < _ASK_AGAIN or now < self._slow_until:
             return
-        self._asked[sender] = clock.now()
-        with contextlib.suppress(TimeoutError):
+        self._asked[sender] = now
+        try:
             async with asyncio.timeout(_PATIENCE):
                 await self._learn_names(bridge, sender, self._homeserver.acting_as(who))
+        except TimeoutError:
+            # Everybody's messages wait for this.
+            self._slow_until = clock.now() + _ASK_AGAIN
 
     async def _learn_names(self, bridge: NetworkBridge, ghost: str, intent: Intent) -> None:
         try:
@@ -158,6 +170,9 @@ class Lookout:
             log.info("a ghost's profile cannot be read", user=ghost, reason=str(error))
             return
         found = bridge.identifiers_in(profile)
+        if not found and self._policy.book.claims(ghost):
+            # Somebody else has told it.
+            return
         await self._policy.book.claim(bridge.name, ghost, found)
         for one in found:
             if len(self._policy.book.claimants(bridge.name, one)) > 1:

@@ -160,7 +160,7 @@ class PortalPolicy:
 
     def agent_named(self, ref: str) -> Agent | None:
         """An agent by its id, its user id or its name, if just one is called so."""
-        fits = meant(ref, self._directory.active())
+        fits = meant(ref, self._directory.active()) if ref else []
         return fits[0] if len(fits) == 1 else None
 
     def names_of(self, name: str, user_id: str) -> list[str]:

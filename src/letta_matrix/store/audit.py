@@ -86,9 +86,16 @@ class AuditStore:
             query = query.where(audit.c.seq < before)
         return await self._database.records(AuditEntry, query)
 
-    async def calls_since(self, since: float, tool: str, rooms: Collection[str]) -> int:
-        """How many calls of a tool went well in some rooms since a time (Unix)."""
-        went_well = (audit.c.at > since) & (audit.c.tool == tool) & (audit.c.outcome == "ok")
+    async def calls_since(
+        self, since: float, tool: str, rooms: Collection[str], until: float
+    ) -> int:
+        """How many calls of a tool went well in some rooms between two times (Unix)."""
+        went_well = (
+            (audit.c.at > since)
+            & (audit.c.at <= until)
+            & (audit.c.tool == tool)
+            & (audit.c.outcome == "ok")
+        )
         query = select(func.count()).where(went_well, audit.c.room_id.in_(list(rooms)))
         return await self._database.value(query) or 0
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections import deque
 from typing import NotRequired
 
 from pydantic import Field
@@ -31,6 +32,8 @@ from letta_matrix.toolbox.writing import GIVE_UP_AFTER, marker_of, spoken
 
 TOOL = "sms_send"
 _DAY = 86_400.0
+_MOST = 10_000
+"""Texts of this process that are kept in mind, for the budgets of a day."""
 _COMES_WITHIN, _LOOK = 20.0, 0.1
 """Seconds that a new talk's room has to be there within, and between looks."""
 
@@ -62,6 +65,11 @@ class Texting:
     _turns: TurnStore
     _audit: AuditStore
 
+    def __post_init__(self) -> None:
+        self._sending = asyncio.Lock()
+        self._began = time.time()
+        self._sent: deque[tuple[float, str]] = deque(maxlen=_MOST)
+
     @tool(TOOL, "Send a text message", Scope.WRITE, TextSent)
     async def sms_send(self, caller: Caller, params: SendText) -> Result:
         """Send a text message (SMS) to a phone number that you are allowed to write to; what is
@@ -71,18 +79,25 @@ class Texting:
         texts = outgoing(spoken(params.text, "text"), self._sms)
         if not texts:
             raise ToolError("`text` has no text in it.")
-        self._check_heard(number, known)
-        if not caller.again:
-            await self._check_spent(known)
         if not caller.principal.may_act_in(known.room_id if known is not None else ""):
             raise ToolError("Your token is not for the room of this talk.", Fault.FORBIDDEN)
-        portal = known or await self._begin(agent, number)
+        # One at a time: what is under way counts.
+        async with self._sending:
+            if not (known and await self._has_begun(caller, agent, known)):
+                self._check_heard(agent, number, known)
+                await self._check_spent(known)
+            portal = known or await self._begin(agent, number)
+            self._check_heard(agent, number, portal)
+            await self._goes_on_here(caller, agent, portal)
+            return await self._send(caller, agent, portal, number, texts)
+
+    async def _has_begun(self, caller: Caller, agent: Agent, portal: Portal) -> bool:
+        """Whether an earlier try of the call has sent something, so that it is to be ended."""
         speaker = self._policy.speaker_in(agent, portal.room_id)
-        if speaker is None:
-            text = "Nobody who could write is in the talk's room: see `!sms status`."
-            raise ToolError(text, Fault.CONFLICT)
-        await self._goes_on_here(caller, agent, portal)
-        return await self._send(caller, agent, speaker, portal, number, texts)
+        if not caller.again or speaker is None:
+            return False
+        intent = self._homeserver.acting_as(speaker)
+        return await intent.find_sent(portal.room_id, caller.txn(TOOL, 0)) is not None
 
     def _number(self, given: str) -> str:
         number = self._policy.bridges[self._sms.name].normal(given)
@@ -94,7 +109,8 @@ class Texting:
     def _agent(self, caller: Caller, number: str) -> Agent:
         """The agent that answers a number, if the caller may write for it."""
         agent = self._policy.agent_at(self._sms.name, number)
-        is_theirs = agent is not None and caller.agent_id in ("", agent.agent_id)
+        is_admin = not caller.agent_id and Scope.ADMIN in caller.principal.scopes
+        is_theirs = agent is not None and (is_admin or caller.agent_id == agent.agent_id)
         if agent is None or not is_theirs or not self._is_meant(number):
             raise ToolError(
                 f"You may not write to {code(number)}. An admin allows it: "
@@ -117,15 +133,24 @@ class Texting:
         for one in policy.book.all():
             if one.name != self._sms.name or not one.direct:
                 continue
-            if any(number in policy.names_of(one.name, who) for who in policy.contacts_in(one)):
+            if self._is_with(one, number):
                 return one
         return None
 
-    def _check_heard(self, number: str, portal: Portal | None) -> None:
-        """Raises ToolError for whom nobody is to write to now."""
+    def _is_with(self, portal: Portal, number: str) -> bool:
+        policy, people = self._policy, self._policy.contacts_in(portal)
+        return any(number in policy.names_of(portal.name, who) for who in people)
+
+    def _check_heard(self, agent: Agent, number: str, portal: Portal | None) -> None:
+        """Raises ToolError for whom the agent is not to write to now."""
         decided = self._policy.book.contact(self._sms.name, number)
         stopped = decided is not None and decided.stopped
         contacts = self._policy.contacts_in(portal) if portal is not None else ()
+        answering = [self._policy.agent_for(portal, who) for who in contacts if portal is not None]
+        if any(one is None or one.agent_id != agent.agent_id for one in answering):
+            # Decided by another name of theirs.
+            text = f"You may not write to {code(number)}: another agent answers there, or nobody."
+            raise ToolError(text, Fault.FORBIDDEN)
         whys = (self._policy.silence(portal, who) for who in contacts if portal is not None)
         why = "stopped" if stopped else next((one for one in whys if one), "")
         if why == "stopped":
@@ -147,7 +172,8 @@ class Texting:
         for most, rooms in ((self._sms.contact_per_day, here), (self._sms.per_day, every)):
             if most and rooms:
                 used = await self._turns.asked_since(since, rooms)
-                used += await self._audit.calls_since(time.time() - _DAY, TOOL, rooms)
+                used += await self._audit.calls_since(time.time() - _DAY, TOOL, rooms, self._began)
+                used += sum(room in rooms for at, room in self._sent if at > time.time() - _DAY)
                 if used >= most:
                     text = "The number of messages in a day is used up; try again tomorrow."
                     raise ToolError(text, Fault.RATE_LIMITED)
@@ -164,11 +190,9 @@ class Texting:
             await self._policy.book.claim(self._sms.name, talk.user_id, talk.numbers)
         until = clock.now() + _COMES_WITHIN
         while True:
-            portal, speaker = (
-                self._portal_with(number),
-                self._policy.speaker_in(agent, talk.room_id),
-            )
-            if portal is not None and portal.room_id == talk.room_id and speaker is not None:
+            portal = self._policy.portal(talk.room_id)
+            is_there = self._policy.speaker_in(agent, talk.room_id) is not None
+            if portal is not None and is_there and self._is_with(portal, number):
                 return portal
             if clock.now() > until:
                 text = "The talk's room does not come; an operator looks at `!sms status`."
@@ -185,11 +209,17 @@ class Texting:
         self,
         caller: Caller,
         agent: Agent,
-        user_id: str,
         portal: Portal,
         number: str,
         texts: list[str],
     ) -> Result:
+        user_id = self._policy.speaker_in(agent, portal.room_id)
+        if user_id is None:
+            text = "Nobody who could write is in the talk's room: see `!sms status`."
+            raise ToolError(text, Fault.CONFLICT)
+        if not caller.again:
+            # Whatever becomes of it: some of it may have gone out.
+            self._sent.append((time.time(), portal.room_id))
         intent, sent = self._homeserver.acting_as(user_id), list[str]()
         by_line = user_id != agent.user_id
         for part_number, text in enumerate(texts):

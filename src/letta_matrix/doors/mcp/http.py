@@ -153,7 +153,8 @@ def peer_of(scope: Scope) -> str:
 
 def to_read(scope: Scope, document: Mapping[str, object]) -> JSONResponse:
     """A document of either port. Raises Refusal."""
-    if scope["method"] not in ("GET", "HEAD"):
+    # A handshake of a WebSocket is a GET.
+    if scope.get("method", "GET") not in ("GET", "HEAD"):
         raise Refusal(405, "Only GET.", {"Allow": "GET, HEAD"})
     return JSONResponse(document)
 

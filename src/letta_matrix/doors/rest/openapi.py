@@ -31,6 +31,7 @@ _TAGS = [
     {"name": "turns", "description": "what agents are at"},
     {"name": "approvals", "description": "what agents may not do unasked"},
     {"name": "portals", "description": "people of other networks"},
+    {"name": "sms", "description": "the phone line"},
     {"name": "tokens", "description": "who may use this API"},
     {"name": "audit", "description": "what was done"},
     {"name": "bridge", "description": "the bridge itself"},

@@ -28,7 +28,8 @@ def server_at(url: str) -> str:
         if not servers or not all(_is_app_server(pid) for pid in servers):
             return ""
         boot = (_PROC / "sys/kernel/random/boot_id").read_text().strip()
-        return " ".join([boot, *sorted(f"{identity_of(pid)}" for pid in servers)])
+        names = [name.replace(" ", "@") for pid in servers if (name := identity_of(pid))]
+        return " ".join([boot, *sorted(names)]) if len(names) == len(servers) else ""
     except (OSError, ValueError, IndexError):
         return ""
 
