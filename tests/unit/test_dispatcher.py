@@ -449,10 +449,9 @@ def test_the_queues_know_every_name_of_their_commands() -> None:
 async def test_places_that_share_a_conversation_take_turns(
     stage: Stage, fake: FakeHomeserver
 ) -> None:
-    await stage.stores.rooms.joined("!shared:test", "@agent_1:test", direct=False)
     await stage.tell(message("hello"))
     conversation_id = stage.runtime.asked[0].conversation_id
-    there = Place("agent-1", "!shared:test")
+    there = Place("agent-1", "!1:test", "$thread")
     await stage.stores.conversations.begin(there, conversation_id, "shared")
     released = asyncio.Event()
 
@@ -462,7 +461,7 @@ async def test_places_that_share_a_conversation_take_turns(
     stage.runtime.script = first_is_held
     await stage.admit(message("long"))
     await eventually(lambda: len(stage.runtime.asked) == 2)
-    await stage.admit(message("@agent_1 short", "!shared:test"))
+    await stage.admit(said_in("$thread", "short"))
     await settled()
     # Who shares nothing with them has been asked and answered meanwhile.
     await stage.admit(message("of another", "!2:test"))

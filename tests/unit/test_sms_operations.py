@@ -175,9 +175,12 @@ def in_terminal(played: Played, monkeypatch: pytest.MonkeyPatch) -> Played:
 
     async def noted(*_: object) -> None: ...
 
+    def there(_: object) -> nullcontext[None]:
+        return nullcontext()
+
     monkeypatch.setattr("letta_matrix.portals.provisioning.Provisioning", make)
     monkeypatch.setattr("letta_matrix.cli.own_tokens.noted", noted)
-    monkeypatch.setattr("letta_matrix.cli.database.open_existing", lambda _: nullcontext())
+    monkeypatch.setattr("letta_matrix.cli.database.open_existing", there)
     return played
 
 
