@@ -15,10 +15,10 @@ from letta_matrix.agents.decoration import RARELY
 from letta_matrix.agents.provisioner import _BACK, _REMOVED
 from letta_matrix.agents.server_help import ADMIN_WANTED
 from letta_matrix.app.checks import encryption
+from letta_matrix.matrix.api import RateLimited
 from letta_matrix.matrix.errors import refusal
 from letta_matrix.matrix.homeserver import Homeserver
 from letta_matrix.matrix.intent import Intent
-from letta_matrix.matrix.requests import RateLimited
 from letta_matrix.store.agents import AgentDirectory, AgentStatus
 from letta_matrix.store.database import Database, StoreUnavailable
 from letta_matrix.store.forgetting import forget_home

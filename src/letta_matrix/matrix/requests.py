@@ -6,21 +6,21 @@ mautrix builds and parses the requests; retrying is ours, because mautrix leaves
 
 import asyncio
 import copy
-import io
 import random
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Self, TypedDict, cast
 
 import aiohttp
-from mautrix.api import HTTPAPI, Method, PathBuilder
-from mautrix.errors import MatrixConnectionError, MatrixRequestError, make_request_error
+from mautrix.api import Method, PathBuilder
+from mautrix.errors import MatrixConnectionError, MatrixRequestError
 from yarl import URL
 
 from letta_matrix.common import clock
 from letta_matrix.common.backoff import Backoff
 from letta_matrix.matrix import answers
 from letta_matrix.matrix.answers import ForeignAnswer, Redirected, Shape
+from letta_matrix.matrix.api import TOO_MANY, Api, RateLimited, request_error
 from letta_matrix.matrix.errors import (
     is_about_another,
     is_misrouted,
@@ -40,9 +40,7 @@ _LONGEST_PAUSE = 10.0
 _TIMEOUT = aiohttp.ClientTimeout(total=90, sock_connect=10)
 _READ_TIMEOUT = 30.0
 _READ_PAUSES = (0.5, 1.5)
-_LARGE = 2**20
 _UNAUTHORIZED = 401
-_TOO_MANY = 429
 
 Recover = Callable[[], Awaitable[Mapping[str, Any] | None]]
 """Asks whether a request whose answer was lost took effect; its answer then, else None."""
@@ -75,17 +73,6 @@ class BodyTooLarge(Exception):
     """A file has more bytes than were to be read."""
 
 
-class RateLimited(MatrixRequestError):
-    """429 `M_LIMIT_EXCEEDED` (client-server API, rate limiting); `pause` is in seconds."""
-
-    def __init__(self, pause: float) -> None:
-        super().__init__("the homeserver asks us to slow down")
-        self.http_status = 429
-        self.errcode = "M_LIMIT_EXCEEDED"
-        self.message = None
-        self.pause = pause
-
-
 @dataclass(frozen=True, slots=True)
 class _Fault:
     """Why a request is tried again; `pause` (seconds) is what the homeserver asked for. `lost`
@@ -96,56 +83,6 @@ class _Fault:
     misdirected: bool = False
     is_own: bool = False
     lost: bool = True
-
-
-class _Api(HTTPAPI):
-    """mautrix's request sender, keeping what a 429 says about when to come back and what time it is
-    there, and taking nothing but Matrix for an answer. Raises ForeignAnswer."""
-
-    clock: ServerClock
-
-    async def _send(
-        self, method: Method, url: URL, content: Any, query_params: Any, headers: Any
-    ) -> tuple[Any, aiohttp.ClientResponse]:
-        request = self.session.request(
-            str(method),
-            url,
-            data=_payload(content),
-            params=query_params,
-            headers=headers,
-            allow_redirects=False,
-        )
-        async with request as response:
-            # Where to is more than what a page says about it.
-            if 300 <= response.status < 400:
-                raise Redirected(url, response.headers.get("Location", ""))
-            body = await answers.read_body(response)
-            if (answer := answers.parsed(body)) is not None:
-                self.clock.dated(response.headers)
-            if response.status == _TOO_MANY:
-                raise RateLimited(answers.pause_of(response, answer or {}))
-            if response.status >= 400:
-                raise _request_error(response, answer)
-            if answer is None:
-                # A page may show what it was asked with.
-                shown = body.replace(self.token.encode(), b"***")
-                raise ForeignAnswer(answers.described(response, shown))
-            return answer, response
-
-
-def _request_error(response: aiohttp.ClientResponse, answer: answers.Answer | None) -> Exception:
-    errcode, message = (answers.text_of(answer, name) for name in ("errcode", "error"))
-    return make_request_error(
-        http_status=response.status,
-        text="",
-        errcode=answers.words(errcode) if errcode else None,
-        message=answers.words(message) if message else None,
-    )
-
-
-def _payload(content: Any) -> Any:
-    # From a stream aiohttp sends in pieces; bytes as large as that would hold up everything else.
-    return io.BytesIO(content) if isinstance(content, bytes) and len(content) > _LARGE else content
 
 
 class Requests:
@@ -176,7 +113,7 @@ class Requests:
         self.foreign = ""
         connector = self.route.connector(limit=100, ttl_dns_cache=300, keepalive_timeout=30)
         self._session = aiohttp.ClientSession(connector=connector, timeout=_TIMEOUT)
-        self._api = _Api(url, as_token, client_session=self._session)
+        self._api = Api(url, as_token, client_session=self._session)
         self.clock = self._api.clock = clock or ServerClock()
         self._is_ours = True
 
@@ -184,7 +121,7 @@ class Requests:
         """The same homeserver as somebody sees it whose access token this is, whatever `user_id`
         is asked for. A token that is refused is an answer there. To be closed by nobody."""
         theirs = copy.copy(self)
-        theirs._api = _Api(self.url, token, client_session=self._session)
+        theirs._api = Api(self.url, token, client_session=self._session)
         theirs._api.clock = self.clock
         theirs._is_ours = False
         return theirs
@@ -273,7 +210,7 @@ class Requests:
             except (aiohttp.ClientError, TimeoutError) as error:
                 reason = _lost(error)
             except MatrixRequestError as error:
-                if is_refusal(error) and error.http_status != _TOO_MANY:
+                if is_refusal(error) and error.http_status != TOO_MANY:
                     raise
                 reason = reason_of(error)
             except ForeignAnswer as error:
@@ -288,7 +225,7 @@ class Requests:
             if 300 <= response.status < 400:
                 raise Redirected(url, response.headers.get("Location", ""))
             if response.status != 200:
-                raise _request_error(response, answers.parsed(await answers.read_body(response)))
+                raise request_error(response, answers.parsed(await answers.read_body(response)))
             if answers.is_page(response):
                 raise ForeignAnswer("HTTP 200 with a page instead of the file")
             if not cut and (response.content_length or 0) > most:
