@@ -8,9 +8,9 @@
 BIN := .venv/bin
 CODE := $(wildcard src tests bench)
 ARGS ?=
-# Most tests wait for servers, so that four at once keep two cores busy. Files stay whole and in
+# Most tests wait for servers, so that three at once keep two cores busy. Files stay whole and in
 # their order: each process has servers of its own, and bridges that files next to each other share.
-AT_ONCE := --numprocesses 4 --dist loadfile --no-loadscope-reorder
+AT_ONCE := --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
 help: ## Show this list
 	@echo 'usage: make TARGET [ARGS="..."]'

@@ -68,4 +68,5 @@ async def with_bridge(stage: Stage, envelope: str = "", **changes: Any) -> Stage
     """The stage's next process has a bridge configured."""
     stage._sections |= {"portals": [settings(**changes)]}
     await stage.again(envelope=envelope)
+    stage.fake.users.add(LINE)
     return stage

@@ -43,6 +43,7 @@ async def test_a_contact_is_answered_by_the_agent_that_the_route_names(
 
 
 async def test_a_lines_account_is_made_once(bridged: Stage, fake: FakeHomeserver) -> None:
+    fake.users.discard(LINE)
     for _ in range(2):
         await bridged.parts.lookout.prepare()
     assert LINE in fake.users
