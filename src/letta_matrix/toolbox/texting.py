@@ -83,12 +83,18 @@ class Texting:
             raise ToolError("Your token is not for the room of this talk.", Fault.FORBIDDEN)
         # One at a time: what is under way counts.
         async with self._sending:
-            if not (known and await self._has_begun(caller, agent, known)):
+            has_begun = known is not None and await self._has_begun(caller, agent, known)
+            if not has_begun:
                 self._check_heard(agent, number, known)
                 await self._check_spent(known)
             portal = known or await self._begin(agent, number)
-            self._check_heard(agent, number, portal)
+            if known is None:
+                # What was decided by another name of theirs is known only now.
+                self._check_heard(agent, number, portal)
             await self._goes_on_here(caller, agent, portal)
+            if not has_begun and self._policy.speaker_in(agent, portal.room_id):
+                # Whatever becomes of it: some of it may go out.
+                self._sent.append((time.time(), portal.room_id))
             return await self._send(caller, agent, portal, number, texts)
 
     async def _has_begun(self, caller: Caller, agent: Agent, portal: Portal) -> bool:
@@ -217,9 +223,6 @@ class Texting:
         if user_id is None:
             text = "Nobody who could write is in the talk's room: see `!sms status`."
             raise ToolError(text, Fault.CONFLICT)
-        if not caller.again:
-            # Whatever becomes of it: some of it may have gone out.
-            self._sent.append((time.time(), portal.room_id))
         intent, sent = self._homeserver.acting_as(user_id), list[str]()
         by_line = user_id != agent.user_id
         for part_number, text in enumerate(texts):
