@@ -79,35 +79,35 @@ async def thousand_portals(scene: Scene, provisioned: Bridge) -> None:
         await bridge.end()
     of = f"with {AGENTS:,} portals (seeded)"
     add = scene.figures.add
-    add("restart_portals_s", took, f"process start -> /ready, {of}", at_most(3))
-    add("restart_portals_writes", writes, f"homeserver writes at a restart {of}", at_most(0))
+    add("restart_portals_s", p50(took), f"process start -> /ready, {of}", at_most(3))
+    note = f"homeserver writes at a restart {of}"
+    add("restart_portals_writes", _beside_wake(writes), note, at_most(0))
     add("idle_cpu_percent_portals", cpu, f"% of a core while idle, {of}", at_most(2))
     add("rss_mb_portals", rss, f"MB resident, {of}", at_most(150))
 
 
-async def _restarted(scene: Scene, bridge: Bridge) -> tuple[float, int]:
-    """How long a start takes (p50), and the most that is written beside the wake requests."""
+async def _restarted(scene: Scene, bridge: Bridge) -> tuple[list[float], list[int]]:
+    """How long each start takes, and how much it writes to the homeserver."""
     took: list[float] = []
     writes: list[int] = []
     for _ in range(scene.plan.restarts):
         took.append(await bridge.start_ready())
         writes.append(int((await bridge.health())["homeserver_writes"]))
         bridge.stop()
-    return p50(took), max(0, max(writes) - _WAKE_REQUESTS)
+    return took, writes
+
+
+def _beside_wake(writes: list[int]) -> int:
+    """The most that a start wrote beside the wake requests."""
+    return max(0, max(writes) - _WAKE_REQUESTS)
 
 
 async def _restarts(scene: Scene, bridge: Bridge, note: str) -> None:
-    took: list[float] = []
-    writes: list[int] = []
-    for _ in range(scene.plan.restarts):
-        took.append(await bridge.start_ready())
-        writes.append(int((await bridge.health())["homeserver_writes"]))
-        bridge.stop()
+    took, writes = await _restarted(scene, bridge)
     of = f"with {AGENTS:,} agents{note}"
     scene.figures.add("restart_s", p50(took), f"process start -> /ready, {of}", at_most(3))
-    beside = [max(0, count - _WAKE_REQUESTS) for count in writes]
     note = "homeserver writes at a restart, beside the wake requests"
-    scene.figures.add("restart_writes", max(beside), note, at_most(0))
+    scene.figures.add("restart_writes", _beside_wake(writes), note, at_most(0))
     note = "the ping and the wake event of a restart"
     scene.figures.add("restart_wake_requests", min(*writes, _WAKE_REQUESTS), note)
     await bridge.start_ready()

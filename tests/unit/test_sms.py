@@ -167,14 +167,19 @@ def notice_of(event_id: str) -> Any:
     return message("", PORTAL, sender=BOT, content=content)
 
 
-async def test_a_text_that_did_not_go_out_is_told_of_once_and_not_sent_again(
-    stage: Stage, fake: FakeHomeserver
-) -> None:
+async def answered(stage: Stage, fake: FakeHomeserver) -> tuple[Stage, str]:
+    """A line whose contact has been answered, and the answer's event."""
     line = await with_line(stage)
     await texts_with(line)
     await line.tell(message("hello", PORTAL, sender=CONTACT))
     (sent,) = fake.messages(PORTAL)
-    event_id = sent["event_id"]
+    return line, str(sent["event_id"])
+
+
+async def test_a_text_that_did_not_go_out_is_told_of_once_and_not_sent_again(
+    stage: Stage, fake: FakeHomeserver
+) -> None:
+    line, event_id = await answered(stage, fake)
     await line.tell(status_of(event_id, "PENDING"))
     assert line.parts.undelivered.trouble is None
     await line.tell(status_of(event_id), notice_of(event_id))
@@ -190,14 +195,11 @@ async def test_a_text_that_did_not_go_out_is_told_of_once_and_not_sent_again(
 async def test_only_the_bridge_tells_what_became_of_agents_texts(
     stage: Stage, fake: FakeHomeserver
 ) -> None:
-    line = await with_line(stage)
-    await texts_with(line)
-    await line.tell(message("hello", PORTAL, sender=CONTACT))
-    (sent,) = fake.messages(PORTAL)
+    line, event_id = await answered(stage, fake)
     theirs = message("by a person", PORTAL)
-    await line.tell(theirs, status_of(sent["event_id"], sender=CONTACT))
+    await line.tell(theirs, status_of(event_id, sender=CONTACT))
     await line.tell(status_of(theirs["event_id"]), status_of("$unknown"))
     assert fake.bodies("!1:test") == []
-    await line.tell(notice_of(sent["event_id"]))
+    await line.tell(notice_of(event_id))
     (told,) = fake.bodies("!1:test")
     assert "no phone" in told

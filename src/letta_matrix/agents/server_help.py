@@ -54,7 +54,7 @@ class ServerHelp:
         if not self._config.agents.dev_mode:
             kept = await self._passwords.of(agent.agent_id)
             password = kept if kept not in (None, DEV_PASSWORD) else _random()
-        await self._passwords.keep({agent.agent_id: password})
+        await self._passwords.keep(agent.agent_id, password)
         try:
             await self._admin.set_password(agent.user_id, password)
         except MatrixRequestError as error:

@@ -3,6 +3,7 @@
 from sqlalchemy import select
 
 from letta_matrix.store.database import Database
+from letta_matrix.store.rows import replacing
 from letta_matrix.store.schema import passwords
 
 
@@ -14,17 +15,14 @@ class PasswordStore:
 
     async def all(self) -> dict[str, str]:
         """Every password by agent id."""
-        rows = await self._database.read(lambda db: db.execute(select(passwords)).all())
-        return {row.agent_id: row.password for row in rows}
+        rows = await self._database.rows(select(passwords))
+        return {row["agent_id"]: row["password"] for row in rows}
 
     async def of(self, agent_id: str) -> str | None:
         query = select(passwords.c.password).where(passwords.c.agent_id == agent_id)
-        return await self._database.read(lambda db: db.execute(query).scalar())
+        return await self._database.value(query)
 
-    async def keep(self, kept: dict[str, str]) -> None:
-        """Store passwords by agent id, in the place of those before."""
-        if not kept:
-            return
-        before = passwords.delete().where(passwords.c.agent_id.in_(kept))
-        rows = [{"agent_id": who, "password": what} for who, what in kept.items()]
-        await self._database.execute(before, *(passwords.insert().values(row) for row in rows))
+    async def keep(self, agent_id: str, password: str) -> None:
+        """Store a password in the place of the one before."""
+        values = {"agent_id": agent_id, "password": password}
+        await self._database.execute(*replacing(passwords, values))

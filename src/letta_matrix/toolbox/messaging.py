@@ -9,6 +9,7 @@ from pydantic import Field
 from letta_matrix.access.faults import Fault, ToolError
 from letta_matrix.access.principal import Scope
 from letta_matrix.common import clock
+from letta_matrix.common.backoff import Backoff
 from letta_matrix.matrix.content import text_content
 from letta_matrix.store.agents import Agent
 from letta_matrix.store.turns import TurnStatus, TurnStore, turn_id_of
@@ -30,7 +31,7 @@ from letta_matrix.toolbox.writing import fitting, marker_of, send_once, spoken
 _RECENT = 200
 """Newest turns among which agents that ask each other through the bot are looked for."""
 
-_FIRST_LOOK, _LAST_LOOK = 0.05, 1.0
+_LOOKS = Backoff(0.05, 1.0, growth=1.5)
 _NOT_YET = (
     "It is sent and not answered yet. The answer will stand in the thread of this message; do "
     "not send it again."
@@ -135,13 +136,13 @@ async def _post(caller: Caller, target: Agent, message: str, hops: int) -> str:
 
 async def _is_done(turns: TurnStore, turn_id: str, seconds: float) -> bool:
     """Whether the turn is over, waiting for that `seconds` at most."""
-    deadline, pause = clock.now() + seconds, _FIRST_LOOK
-    while True:
+    deadline = clock.now() + seconds
+    for pause in _LOOKS:
         turn = await turns.get(turn_id)
         if turn is not None and turn.status is TurnStatus.DONE:
             return True
         left = deadline - clock.now()
         if left <= 0:
-            return False
+            break
         await asyncio.sleep(min(pause, left))
-        pause = min(pause * 1.5, _LAST_LOOK)
+    return False

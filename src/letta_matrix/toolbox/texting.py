@@ -75,7 +75,8 @@ class Texting:
         """Send a text message (SMS) to a phone number that you are allowed to write to; what is
         answered comes to you."""
         number = self._number(params.number)
-        agent, known = self._agent(caller, number), self._portal_with(number)
+        known = self._portal_with(number)
+        agent = self._agent(caller, number, known)
         texts = outgoing(spoken(params.text, "text"), self._sms)
         if not texts:
             raise ToolError("`text` has no text in it.")
@@ -112,12 +113,12 @@ class Texting:
             raise ToolError(text)
         return number
 
-    def _agent(self, caller: Caller, number: str) -> Agent:
+    def _agent(self, caller: Caller, number: str, known: Portal | None) -> Agent:
         """The agent that answers a number, if the caller may write for it."""
         agent = self._policy.agent_at(self._sms.name, number)
         is_admin = not caller.agent_id and Scope.ADMIN in caller.principal.scopes
         is_theirs = agent is not None and (is_admin or caller.agent_id == agent.agent_id)
-        if agent is None or not is_theirs or not self._is_meant(number):
+        if agent is None or not is_theirs or not (known or self._is_named(number)):
             raise ToolError(
                 f"You may not write to {code(number)}. An admin allows it: "
                 f"`!sms allow {number} AGENT`.",
@@ -125,14 +126,13 @@ class Texting:
             )
         return agent
 
-    def _is_meant(self, number: str) -> bool:
-        """Whether somebody has named the number, or there is a talk with it: that everybody is
-        answered is no leave to write to anybody."""
+    def _is_named(self, number: str) -> bool:
+        """Whether somebody has named the number: that everybody is answered is no leave to write
+        to anybody with whom there is no talk."""
         bridge = self._policy.bridges[self._sms.name]
         decided = self._policy.book.contact(bridge.name, number)
         is_allowed = decided is not None and decided.agent_id is not None
-        is_named = bridge.routes.of([number], everybody=False) is not None
-        return is_allowed or is_named or self._portal_with(number) is not None
+        return is_allowed or bridge.routes.of([number], everybody=False) is not None
 
     def _portal_with(self, number: str) -> Portal | None:
         policy = self._policy
@@ -151,13 +151,13 @@ class Texting:
         """Raises ToolError for whom the agent is not to write to now."""
         decided = self._policy.book.contact(self._sms.name, number)
         stopped = decided is not None and decided.stopped
-        contacts = self._policy.contacts_in(portal) if portal is not None else ()
-        answering = [self._policy.agent_for(portal, who) for who in contacts if portal is not None]
+        here = [(portal, who) for who in self._policy.contacts_in(portal)] if portal else []
+        answering = [self._policy.agent_for(*one) for one in here]
         if any(one is None or one.agent_id != agent.agent_id for one in answering):
             # Decided by another name of theirs.
             text = f"You may not write to {code(number)}: another agent answers there, or nobody."
             raise ToolError(text, Fault.FORBIDDEN)
-        whys = (self._policy.silence(portal, who) for who in contacts if portal is not None)
+        whys = (self._policy.silence(*one) for one in here)
         why = "stopped" if stopped else next((one for one in whys if one), "")
         if why == "stopped":
             text = f"{code(number)} wants no more messages, until they send START."
