@@ -135,6 +135,25 @@ async def test_what_goes_out_and_what_does_not(paired: Gmessages, ann: Person) -
     assert any(one.startswith("Unknown command") for one in bodies)
 
 
+async def test_which_pictures_go_out(paired: Gmessages, ann: Person) -> None:
+    room_id = (await portal_of(paired, ann)).room_id
+    url = await paired.matrix.upload(b"pixels", "image/png")
+    info: Json = {"mimetype": "image/png", "size": 6}
+    image: Json = {"msgtype": "m.image", "body": "words", "filename": "a.png", "url": url}
+    sent = await ann.send_content(room_id, image | {"info": info})
+    assert await status_of(ann, room_id, sent) == "SUCCESS"
+    (picture,) = paired.phone.pictures
+    assert (picture.data, picture.name, picture.caption) == (b"pixels", "a.png", "words")
+    for wrong in (
+        {"info": info | {"size": paired.portals.rules.max_file_size + 1}},
+        {"info": info | {"mimetype": "image/tiff"}},
+        {"info": info, "url": "mxc://localhost/nothing"},
+    ):
+        refused = await ann.send_content(room_id, image | wrong)
+        assert await status_of(ann, room_id, refused) == "com.beeper.unsupported_event"
+    assert len(paired.phone.pictures) == 1
+
+
 async def test_who_is_not_logged_in_needs_a_relay_and_is_kicked_without(
     paired: Gmessages, ann: Person, bob: Person
 ) -> None:

@@ -18,7 +18,7 @@ from tests.sms_kit import (
     with_line,
 )
 from tests.stage import Stage
-from tests.waiting import Clock
+from tests.waiting import Clock, eventually
 
 from letta_matrix.config import SmsSettings
 from letta_matrix.portals.bridges import NetworkBridge
@@ -203,3 +203,71 @@ async def test_only_the_bridge_tells_what_became_of_agents_texts(
     await line.tell(notice_of(event_id))
     (told,) = fake.bodies("!1:test")
     assert "no phone" in told
+
+
+async def by_a_tool(line: Stage, fake: FakeHomeserver) -> str:
+    """A text of the line that no reply's outbox knows; its event."""
+    content: Any = {"msgtype": "m.text", "body": "hi", "org.letta.matrix": {"agent_id": "agent-1"}}
+    path = f"PUT /_matrix/client/v3/rooms/{PORTAL}/send/m.room.message/t1"
+    await line.parts.homeserver.acting_as(LINE).send(PORTAL, "m.room.message", content, "t1")
+    assert fake.matching(path)
+    return str(fake.messages(PORTAL)[-1]["event_id"])
+
+
+async def test_a_text_that_did_not_go_out_is_told_of_though_it_was_redacted_since(
+    stage: Stage, fake: FakeHomeserver
+) -> None:
+    line = await with_line(stage)
+    await texts_with(line)
+    event_id = await by_a_tool(line, fake)
+    # The bridge dies before it has looked whose text it was.
+    looks = fake.hold("GET .*/event/")
+    await line.admit(status_of(event_id))
+    await eventually(lambda: fake.matching("GET .*/event/"))
+    fake.redact(PORTAL, event_id)
+    fake._held.clear()
+    looks.set()
+    await line.recover()
+    await line.idle()
+    (told,) = fake.bodies("!1:test")
+    assert told.startswith(f"About `{CONTACT}`: my text did not go out")
+
+
+async def test_redacted_words_of_people_are_told_of_to_nobody(
+    stage: Stage, fake: FakeHomeserver
+) -> None:
+    line = await with_line(stage)
+    await texts_with(line)
+    intent = line.parts.homeserver.acting_as(PERSON)
+    event_id = await intent.send(PORTAL, "m.room.message", {"msgtype": "m.text", "body": "x"}, "t")
+    fake.redact(PORTAL, event_id)
+    await line.tell(status_of(event_id))
+    assert fake.bodies("!1:test") == []
+
+
+async def becomes(line: Stage, protocol: str) -> None:
+    """The talk goes on by other means."""
+    told = {"bridgebot": BOT, "protocol": {"id": protocol}, "channel": {"id": PORTAL}}
+    content = told | {"com.beeper.room_type": "dm"}
+    await line.tell(line.fake.set_state(PORTAL, "m.bridge", content, "fi.mau.gmessages", BOT))
+
+
+async def test_only_rcs_shows_that_a_text_was_read_and_who_types(
+    stage: Stage, fake: FakeHomeserver, clock: Clock
+) -> None:
+    line = await with_line(stage)
+    await texts_with(line)
+    fake.requests.clear()
+    shown = f"rooms/{PORTAL}/(?:receipt|typing)/"
+    for protocol, is_shown in (("gmessages-sms", False), ("gmessages-rcs", True)):
+        await becomes(line, protocol)
+        before = len(out(fake, PORTAL))
+        await line.admit(message("slow 2", PORTAL, sender=CONTACT))
+        await clock.until(lambda before=before: len(out(fake, PORTAL)) > before, step=0.1)
+        await clock.until(lambda: line.dispatcher.queues.waiting == 0)
+        assert bool(fake.matching(shown)) is is_shown
+    fake.requests.clear()
+    await becomes(line, "gmessages-sms")
+    await line.admit(message("slow 2", PORTAL, sender=CONTACT))
+    await clock.until(lambda: len(out(fake, PORTAL)) == 3, step=0.1)
+    assert not fake.matching(f"rooms/{PORTAL}/receipt/")

@@ -26,10 +26,17 @@ class PortalReply(Reply):
         aside: tuple[Intent, str],
         split: Split,
         profile: dict[str, object] | None,
+        shows_attention: Callable[[], bool],
     ) -> None:
         super().__init__(turn, intent, outbox, 1.0, entries, aside)
         self._outgoing = split
         self._profile = profile
+        self._shows_attention = shows_attention
+
+    @property
+    def shows_attention(self) -> bool:
+        """Whether its network shows such a thing to the contact."""
+        return self._shows_attention()
 
     def show(self, text: str) -> None:
         """Keep what the reply is for now."""

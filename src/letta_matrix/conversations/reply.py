@@ -130,6 +130,11 @@ class Reply:
         return await self._final_entries(markdown.strip() or _NO_TEXT)
 
     @property
+    def shows_attention(self) -> bool:
+        """Whether it is shown meanwhile that the message was read, and the agent as typing."""
+        return True
+
+    @property
     def refused(self) -> bool:
         """Whether the homeserver took nothing of the reply."""
         return bool(self._owed.entries) and all(entry.failure for entry in self._owed.entries)
