@@ -99,4 +99,7 @@ class Undelivered:
             return None
         marked = self._directory.get(str(mapping(Event(event).marker).get("agent_id")))
         by_itself = self._directory.by_user(str(event.get("sender")))
-        return marked or by_itself or self._speaker.portals.agent_of(portal)
+        # Who is in the room this process may not know.
+        portals = self._speaker.portals
+        there = portals.agent_for(portal, turn.sender) or portals.agent_of(portal)
+        return marked or by_itself or there

@@ -17,7 +17,7 @@ _BEAT, _AGAIN = 60.0, 10.0
 # Those of mautrix (`BridgeStateEvent`).
 _WELL = ("CONNECTED", "BACKFILLING")
 _GONE = ("BAD_CREDENTIALS", "LOGGED_OUT")
-_BETWEEN = ("", "STARTING", "UNCONFIGURED", "RUNNING", "CONNECTING", "TRANSIENT_DISCONNECT")
+_BETWEEN = ("", "STARTING", "CONNECTING", "TRANSIENT_DISCONNECT")
 _PHONE_IS_SILENT = "gm-phone-not-responding"
 """How mautrix-gmessages tells a phone that does not answer from one that is unpaired."""
 
