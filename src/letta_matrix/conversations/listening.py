@@ -178,7 +178,8 @@ class Listener:
         match event:
             case TextDelta():
                 self.models.answered(agent_id)
-                self.attention.end()
+                if reply.grows:
+                    self.attention.end()
                 reply.show(self.text.add(event))
             case TextEnded():
                 reply.show(self.text.end())

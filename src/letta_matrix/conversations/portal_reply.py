@@ -17,6 +17,8 @@ class PortalReply(Reply):
     once. What is not its text is said by the agent itself (`agent`) in its own room (`room_id`).
     With a `profile` the messages show as the agent's (MSC4144)."""
 
+    grows = False
+
     def __init__(
         self,
         turn: Turn,

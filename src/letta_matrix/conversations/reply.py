@@ -52,7 +52,10 @@ class Reply:
     `freeze` fixes the end in the outbox, `deliver` sends it; `beside` says what is not its text.
     A question to people ends what was said before it, and what follows stands below. After a
     crash the object is made again from the outbox's entries and goes on in the same events.
+    `grows`: its first words show while more are to come.
     """
+
+    grows = True
 
     def __init__(
         self,
