@@ -174,9 +174,11 @@ def working(phone: Phone) -> Generator[None]:
         return held(release)
 
     phone.world.runtime.script = script
-    yield
-    phone.world.runtime.script = obey
-    release.set()
+    try:
+        yield
+    finally:
+        phone.world.runtime.script = obey
+        release.set()
 
 
 async def test_a_contacts_picture_reaches_the_agent(phone: Phone) -> None:
