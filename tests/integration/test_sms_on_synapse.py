@@ -192,7 +192,7 @@ async def test_a_contacts_picture_reaches_the_agent(phone: Phone) -> None:
     assert asked[before].text.startswith("what is this?\n\n[image: cat.png, image/png, ")
     await double.portals.receive_file(login, ANN, b"%PDF-1.7", "application/pdf", body="a.pdf")
     await eventually(lambda: len(asked) > before + 1, what="it is asked")
-    assert asked[before + 1].text == "[file: a.pdf, application/pdf, 8 B: content not shown to you]"
+    assert asked[before + 1].text == "[file: a.pdf, application/pdf, 8 B: content not shown]"
     await phone.world.idle()
     await phone.got(*(f"echo: {one.text}" for one in asked[before:]))
 
