@@ -22,6 +22,7 @@ from letta_matrix.matrix.content import (
 )
 from letta_matrix.matrix.events import Event
 from letta_matrix.matrix.formatting import clean_text
+from letta_matrix.matrix.intent import Intent
 from letta_matrix.matrix.splitting import CONTENT_LIMIT, split
 from letta_matrix.toolbox.arguments import RoomWriteParams
 from letta_matrix.toolbox.naming import room_of
@@ -140,9 +141,12 @@ async def send_once(
     content: Mapping[str, object],
     txn: str,
     event_type: str = "m.room.message",
+    *,
+    by: Intent | None = None,
 ) -> str:
-    """Send an event unless the same call has sent it before; returns its event id."""
-    return await caller.intent.send(
+    """Send an event, `by` another of our users if given, unless the same call has sent it before;
+    returns its event id."""
+    return await (by or caller.intent).send(
         room_id, event_type, content, txn, give_up_after=GIVE_UP_AFTER, look_first=caller.again
     )
 
