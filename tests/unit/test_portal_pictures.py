@@ -221,7 +221,7 @@ async def test_an_agent_that_is_in_a_portal_itself_has_no_other_way(
         call = ToolCall("agent-1", conversation_id, "c", "matrix_send_image", given, "r0")
         assert TOOL in (await handler(call)).text
         words = {"room_id": ROOM, "message": "one more"}
-        call = ToolCall("agent-1", conversation_id, "c", "matrix_send_message", words, "r1")
+        call = ToolCall("agent-1", conversation_id, "c", "matrix_send_message", words, "r2")
         assert "a talk on another network" in (await handler(call)).text
         assert (await talk.send()).ok
     assert [one["sender"] for one in fake.messages(ROOM)] == [AGENT, AGENT]
