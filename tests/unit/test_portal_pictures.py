@@ -217,9 +217,12 @@ async def test_an_agent_that_is_in_a_portal_itself_has_no_other_way(
     async with talking(bridged, said("show me", room_id=ROOM)) as talk:
         given = {"room_id": ROOM, "content_base64": encoded(picture())}
         conversation_id = bridged.runtime.asked[-1].conversation_id
+        handler = bridged.parts.toolbox.handler("memory")
         call = ToolCall("agent-1", conversation_id, "c", "matrix_send_image", given, "r0")
-        refused = await bridged.parts.toolbox.handler("memory")(call)
-        assert TOOL in refused.text
+        assert TOOL in (await handler(call)).text
+        words = {"room_id": ROOM, "message": "one more"}
+        call = ToolCall("agent-1", conversation_id, "c", "matrix_send_message", words, "r2")
+        assert "a talk on another network" in (await handler(call)).text
         assert (await talk.send()).ok
     assert [one["sender"] for one in fake.messages(ROOM)] == [AGENT, AGENT]
     assert "com.beeper.per_message_profile" not in fake.messages(ROOM)[0]["content"]

@@ -145,7 +145,12 @@ async def send_once(
     by: Intent | None = None,
 ) -> str:
     """Send an event, `by` another of our users if given, unless the same call has sent it before;
-    returns its event id."""
+    returns its event id. Raises ToolError for a talk on another network, which only the tools
+    that are made for it, and speak `by` its line, write into: others know none of its rules."""
+    if by is None and caller.house.is_portal(room_id):
+        text = f"{room_id} is a talk on another network: what you say there is your answer to "
+        text += "somebody who writes to you."
+        raise ToolError(text, Fault.FORBIDDEN)
     return await (by or caller.intent).send(
         room_id, event_type, content, txn, give_up_after=GIVE_UP_AFTER, look_first=caller.again
     )
