@@ -143,6 +143,7 @@ async def test_with_rcs_words_go_by_themselves(line: Stage, fake: FakeHomeserver
     await line.tell(fake.set_state(PORTAL, "m.bridge", told, "fi.mau.gmessages", BOT))
     async with talking(line) as talk:
         result = await talk.send(caption="the plan")
+    assert result.ok, result.text
     shown, words, _ = fake.messages(PORTAL)
     assert [one["content"]["body"] for one in (shown, words)] == ["image.png", "the plan"]
     assert json.loads(result.text)["more_event_ids"] == [words["event_id"]]
