@@ -6,6 +6,7 @@ from letta_matrix.app.stores import Stores
 from letta_matrix.common.parts import part
 from letta_matrix.config import Config
 from letta_matrix.matrix.homeserver import Homeserver
+from letta_matrix.portals.day_budget import DayBudget
 from letta_matrix.portals.policy import PortalPolicy
 from letta_matrix.portals.provisioning import Provisioning
 from letta_matrix.toolbox.texting import Texting
@@ -20,6 +21,7 @@ class PhoneLine:
     _stores: Stores
     _homeserver: Homeserver
     _policy: PortalPolicy
+    _budget: DayBudget
 
     def __post_init__(self) -> None:
         sms, domain = self._config.sms, self._config.homeserver.domain
@@ -36,7 +38,6 @@ class PhoneLine:
             self.provisioning,
             self._homeserver,
             stores.conversations,
-            stores.turns,
-            stores.audit,
+            self._budget,
         )
         return tools_in(texting)

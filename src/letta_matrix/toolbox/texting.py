@@ -1,8 +1,6 @@
 """The tool by which agents write text messages to phones."""
 
 import asyncio
-import time
-from collections import deque
 from typing import NotRequired
 
 from pydantic import Field
@@ -16,24 +14,20 @@ from letta_matrix.config import SmsSettings
 from letta_matrix.matrix.content import MARKER
 from letta_matrix.matrix.homeserver import Homeserver
 from letta_matrix.matrix.verbatim import inline_code as code
+from letta_matrix.portals.day_budget import TEXT as TOOL
+from letta_matrix.portals.day_budget import DayBudget
 from letta_matrix.portals.numbers import is_number
 from letta_matrix.portals.outgoing import PROFILE, outgoing, profile_of
 from letta_matrix.portals.policy import PortalPolicy
 from letta_matrix.portals.provisioning import Provisioning, ProvisioningFault, Why
 from letta_matrix.portals.quiet import until_open
 from letta_matrix.store.agents import Agent
-from letta_matrix.store.audit import AuditStore
 from letta_matrix.store.conversations import ConversationStore
 from letta_matrix.store.places import Place
 from letta_matrix.store.portals import Portal
-from letta_matrix.store.turns import TurnStore
 from letta_matrix.toolbox.tool import Caller, Line, Markdown, Result, WriteParams, tool
 from letta_matrix.toolbox.writing import GIVE_UP_AFTER, marker_of, spoken
 
-TOOL = "sms_send"
-_DAY = 86_400.0
-_MOST = 10_000
-"""Texts of this process that are kept in mind, for the budgets of a day."""
 _COMES_WITHIN, _LOOK = 20.0, 0.1
 """Seconds that a new talk's room has to be there within, and between looks."""
 
@@ -62,13 +56,10 @@ class Texting:
     _provisioning: Provisioning
     _homeserver: Homeserver
     _conversations: ConversationStore
-    _turns: TurnStore
-    _audit: AuditStore
+    _budget: DayBudget
 
     def __post_init__(self) -> None:
         self._sending = asyncio.Lock()
-        self._began = time.time()
-        self._sent: deque[tuple[float, str]] = deque(maxlen=_MOST)
 
     @tool(TOOL, "Send a text message", Scope.WRITE, TextSent)
     async def sms_send(self, caller: Caller, params: SendText) -> Result:
@@ -87,16 +78,20 @@ class Texting:
             has_begun = known is not None and await self._has_begun(caller, agent, known)
             if not has_begun:
                 self._check_heard(agent, number, known)
-                await self._check_spent(known)
-            portal = known or await self._begin(agent, number)
-            if known is None:
+            portal = known
+            if portal is None or not self._is_there(agent, portal):
+                portal = await self._begin(agent, number)
                 # What was decided by another name of theirs is known only now.
                 self._check_heard(agent, number, portal)
-            await self._goes_on_here(caller, agent, portal)
             if not has_begun and self._policy.speaker_in(agent, portal.room_id):
-                # Whatever becomes of it: some of it may go out.
-                self._sent.append((time.time(), portal.room_id))
+                await self._count(caller, portal)
+            await self._goes_on_here(caller, agent, portal)
             return await self._send(caller, agent, portal, number, texts)
+
+    def _is_there(self, agent: Agent, portal: Portal) -> bool:
+        """Whether the line has come into a talk, which the bridge may have just made. Where there
+        is none nobody comes by itself."""
+        return self._sms.line is None or bool(self._policy.speaker_in(agent, portal.room_id))
 
     async def _has_begun(self, caller: Caller, agent: Agent, portal: Portal) -> bool:
         """Whether an earlier try of the call has sent something, so that it is to be ended."""
@@ -157,6 +152,10 @@ class Texting:
             # Decided by another name of theirs.
             text = f"You may not write to {code(number)}: another agent answers there, or nobody."
             raise ToolError(text, Fault.FORBIDDEN)
+        if portal is not None and self._policy.book.is_encrypted(portal.room_id):
+            text = f"The bridge encrypts the talk with {code(number)}, so that no answer, and no "
+            text += "STOP, could be read; an operator sees in `/health` what to do."
+            raise ToolError(text, Fault.CONFLICT)
         whys = (self._policy.silence(*one) for one in here)
         why = "stopped" if stopped else next((one for one in whys if one), "")
         if why == "stopped":
@@ -170,19 +169,13 @@ class Texting:
             text = f"Hours are quiet for {left / 60:.0f} minutes more; try again then."
             raise ToolError(text, Fault.RATE_LIMITED, retry_after=left)
 
-    async def _check_spent(self, portal: Portal | None) -> None:
-        """Texts that agents begin count as those that are asked do."""
-        since = self._policy.now() - _DAY
-        every = [one.room_id for one in self._policy.book.all() if one.name == self._sms.name]
-        here = [portal.room_id] if portal is not None else []
-        for most, rooms in ((self._sms.contact_per_day, here), (self._sms.per_day, every)):
-            if most and rooms:
-                used = await self._turns.asked_since(since, rooms)
-                used += await self._audit.calls_since(time.time() - _DAY, TOOL, rooms, self._began)
-                used += sum(room in rooms for at, room in self._sent if at > time.time() - _DAY)
-                if used >= most:
-                    text = "The number of messages in a day is used up; try again tomorrow."
-                    raise ToolError(text, Fault.RATE_LIMITED)
+    async def _count(self, caller: Caller, portal: Portal) -> None:
+        """Texts that agents begin count as those that are asked do. Raises ToolError where the
+        number of a day is used up."""
+        key = caller.txn(TOOL, 0)
+        if await self._budget.text(portal, key, again=caller.again) is not None:
+            text = "The number of messages in a day is used up; try again tomorrow."
+            raise ToolError(text, Fault.RATE_LIMITED)
 
     async def _begin(self, agent: Agent, number: str) -> Portal:
         """The talk with a number, which the bridge makes, once the line is there."""
