@@ -144,7 +144,7 @@ def test_whatever_comes_by_phone(migrated: Path, monkeypatch: pytest.MonkeyPatch
     run_state_machine_as_test(  # type: ignore[no-untyped-call]
         Machine,
         settings=settings(
-            max_examples=8,
+            max_examples=5,
             stateful_step_count=25,
             deadline=None,
             suppress_health_check=[HealthCheck.too_slow],
