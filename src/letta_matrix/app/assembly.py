@@ -168,6 +168,7 @@ class App:
             speaker,
             PortalGate(portals, turns, clock.now),
             voices,
+            queues.journeys,
         )
         self.moves = RoomMoves(
             config, homeserver, *known, conversations, opened, home.take_out, provisioner.changed

@@ -3,6 +3,7 @@
 import asyncio
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import field
 from typing import Protocol
 
 import structlog
@@ -10,6 +11,7 @@ import structlog
 from letta_matrix.common.backoff import Backoff
 from letta_matrix.common.parts import part
 from letta_matrix.common.tasks import Tasks
+from letta_matrix.conversations.journeys import Journeys
 from letta_matrix.conversations.queues import is_answer, queue_of
 from letta_matrix.matrix.homeserver import HomeserverUnavailable
 from letta_matrix.store.database import StoreUnavailable
@@ -41,12 +43,14 @@ class Runner(Protocol):
 @part
 class TurnQueues:
     """Runs turns by their kind's runner, with a worker for each queue. `queued` hears of turns
-    that come to wait behind another, `ended` of those that an earlier process began."""
+    that come to wait behind another, `ended` of those that an earlier process began, `journeys` of
+    all that end."""
 
     _runners: Mapping[TurnKind, Runner]
     _counters: Counter[str]
     _queued: Callable[[Turn], None]
     _ended: Callable[[Turn], Awaitable[None]]
+    journeys: Journeys = field(default_factory=Journeys)
 
     def __post_init__(self) -> None:
         self._tries = Tries(self._runners, self._counters)
@@ -124,6 +128,7 @@ class TurnQueues:
             if not ended:
                 self._put_aside(turn)
                 continue
+            self.journeys.ended(turn.turn_id)
             if (over := self._over.pop(turn.turn_id, None)) is not None:
                 over.set()
             self._tried.discard(turn.turn_id)
