@@ -33,6 +33,7 @@ from letta_matrix.common.measures import Calls, Spans
 from letta_matrix.common.vitals import Trouble
 from letta_matrix.conversations.journeys import Journeys
 from letta_matrix.conversations.journeys import Stage as Reached
+from letta_matrix.conversations.new_turns import new_turn
 from letta_matrix.matrix.appservice import Appservice
 from letta_matrix.matrix.homeserver import HomeserverUnavailable
 from letta_matrix.matrix.request_kinds import KINDS, kind_of
@@ -288,14 +289,16 @@ async def test_a_stage_counts_once_and_only_forward(clock: Clock) -> None:
     clock.stop()
     journeys = Journeys()
     journeys.reached("unknown", Reached.ASKED)
-    journeys.admitted("t", clock.now())
-    clock.advance(2)
-    journeys.reached("t", Reached.FIRST_TEXT)
-    journeys.reached("t", Reached.ASKED)
-    clock.advance(3)
-    journeys.reached("t", Reached.FIRST_TEXT)
-    journeys.ended("t")
-    journeys.ended("t")
+    turn = new_turn(message(), "agent-1", "hello")
+    with capture_logs():
+        journeys.admitted(turn, clock.now())
+        clock.advance(2)
+        journeys.reached(turn.turn_id, Reached.FIRST_TEXT)
+        journeys.reached(turn.turn_id, Reached.ASKED)
+        clock.advance(3)
+        journeys.reached(turn.turn_id, Reached.FIRST_TEXT)
+        journeys.ended(turn.turn_id)
+        journeys.ended(turn.turn_id)
     counted = {labels[0]: total for labels, total in journeys.stages.sums.items()}
     assert counted == pytest.approx({"admitted": 0, "first_text": 2, "final": 3})
     assert journeys.whole.sums == pytest.approx({(): 5})

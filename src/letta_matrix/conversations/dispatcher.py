@@ -112,8 +112,7 @@ class Dispatcher:
         for entry in entries:
             self._openings.noted(entry)
         for turn in admitted.turns:
-            if turn.kind is TurnKind.MESSAGE:
-                self.queues.journeys.admitted(turn.turn_id, arrived)
+            self.queues.journeys.admitted(turn, arrived)
         self.queues.start(admitted.turns)
         # Only now that the answers are stored: a transaction that comes again brings them again.
         for answer in taken:

@@ -4,8 +4,13 @@ from collections import Counter
 from dataclasses import dataclass
 from enum import StrEnum
 
+import structlog
+
 from letta_matrix.common import clock
 from letta_matrix.common.measures import TURN_BOUNDS, Spans
+from letta_matrix.store.turns import Turn, TurnKind
+
+log = structlog.get_logger()
 
 
 class Stage(StrEnum):
@@ -37,10 +42,13 @@ class Journeys:
         self.outcomes = Counter[str]()
         self._under_way: dict[str, _Journey] = {}
 
-    def admitted(self, turn_id: str, arrived: float) -> None:
-        """A message is stored that has come in at `arrived` (`clock.now`)."""
-        self._under_way[turn_id] = _Journey(arrived, arrived)
-        self.reached(turn_id, Stage.ADMITTED)
+    def admitted(self, turn: Turn, arrived: float) -> None:
+        """A turn is stored whose event has come in at `arrived` (`clock.now`)."""
+        about = {"agent": turn.agent_id, "room": turn.room_id, "event_id": turn.event_id}
+        log.debug("a turn begins", turn=turn.turn_id, kind=str(turn.kind), **about)
+        if turn.kind is TurnKind.MESSAGE:
+            self._under_way[turn.turn_id] = _Journey(arrived, arrived)
+            self.reached(turn.turn_id, Stage.ADMITTED)
 
     def reached(self, turn_id: str, stage: Stage) -> None:
         """A turn has come to a stage, now or before."""
@@ -50,6 +58,9 @@ class Journeys:
             return
         now = clock.now()
         self.stages.add(now - journey.at, stage)
+        log.debug(
+            "a turn goes on", turn=turn_id, stage=str(stage), seconds=round(now - journey.at, 3)
+        )
         journey.at, journey.stage = now, place
 
     def ended(self, turn_id: str) -> None:

@@ -7,6 +7,7 @@ from dataclasses import field
 from typing import Protocol
 
 import structlog
+from structlog.contextvars import bound_contextvars
 
 from letta_matrix.common.backoff import Backoff
 from letta_matrix.common.parts import part
@@ -123,7 +124,9 @@ class TurnQueues:
         while queue:
             turn = queue[0]
             begun = turn.turn_id in self._recovered or turn.turn_id in self._tried
-            ended = await self._tries.run(turn, recovered=begun)
+            # Every line about it names it, whoever says it.
+            with bound_contextvars(turn=turn.turn_id):
+                ended = await self._tries.run(turn, recovered=begun)
             queue.popleft()
             if not ended:
                 self._put_aside(turn)
