@@ -57,10 +57,9 @@ class Journeys:
         if journey is None or place <= journey.stage:
             return
         now = clock.now()
-        self.stages.add(now - journey.at, stage)
-        log.debug(
-            "a turn goes on", turn=turn_id, stage=str(stage), seconds=round(now - journey.at, 3)
-        )
+        took = now - journey.at
+        self.stages.add(took, stage)
+        log.debug("a turn goes on", turn=turn_id, stage=str(stage), seconds=round(took, 3))
         journey.at, journey.stage = now, place
 
     def ended(self, turn_id: str) -> None:
