@@ -37,7 +37,8 @@ class Prometheus:
 
     async def is_up(self) -> bool:
         try:
-            return bool(await self.asked("status/buildinfo"))
+            async with self._http.get(f"{self._url}/-/ready") as response:
+                return response.status == 200
         except OSError:
             return False
 

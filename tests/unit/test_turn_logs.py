@@ -25,19 +25,24 @@ from letta_matrix.store.turns import turn_id_of
 Lines = Callable[[], list[dict[str, Any]]]
 
 
-@pytest.fixture
-def lines(capsys: pytest.CaptureFixture[str]) -> Generator[Lines]:
-    """What was logged since it was last asked."""
+@pytest.fixture(autouse=True)
+def _as_before() -> Generator[None]:
     handlers = list(logging.getLogger().handlers)
-    configure_logging(Logging(format="json", level="debug"))
-    yield lambda: [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    yield
     logging.getLogger().handlers[:] = handlers
     structlog.reset_defaults()
 
 
+def listening(capsys: pytest.CaptureFixture[str]) -> Lines:
+    """From now on, what was logged since it was last asked."""
+    configure_logging(Logging(format="json", level="debug"))
+    return lambda: [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+
+
 async def test_two_turns_side_by_side_are_told_apart(
-    stage: Stage, lines: Lines, clock: Clock
+    stage: Stage, capsys: pytest.CaptureFixture[str], clock: Clock
 ) -> None:
+    lines = listening(capsys)
     free, is_told = asyncio.Event(), set[str]()
 
     def work(request: TurnRequest) -> Iterator[TurnEvent | float]:
@@ -76,8 +81,10 @@ async def uses_a_tool(stage: Stage, agent_id: str) -> None:
     await stage.runtime.call_tool(agent_id, turn.conversation_id or "", "matrix_list_rooms", {})
 
 
-async def test_what_repeats_itself_is_of_no_turn(lines: Lines, clock: Clock) -> None:
-    log = structlog.get_logger()
+async def test_what_repeats_itself_is_of_no_turn(
+    capsys: pytest.CaptureFixture[str], clock: Clock
+) -> None:
+    lines, log = listening(capsys), structlog.get_logger()
     with structlog.contextvars.bound_contextvars(turn="turn-1"):
         log.warning("it fails")
         log.warning("it fails")
