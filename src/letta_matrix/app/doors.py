@@ -45,7 +45,7 @@ class Doors:
         app: App,
         health: Callable[[], Mapping[str, object]],
         is_ready: Callable[[], Awaitable[bool]],
-        metrics: Callable[[], Shown] | None = None,
+        metrics: Shown | None = None,
     ) -> None:
         self._config = config
         self._app = app

@@ -1,4 +1,4 @@
-"""The metrics in the words of Prometheus. Imported when somebody first asks for them."""
+"""The metrics in the words of Prometheus."""
 
 from collections.abc import Iterable, Sequence
 from itertools import accumulate

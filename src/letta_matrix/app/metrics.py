@@ -3,7 +3,6 @@
 import platform
 from collections import Counter
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from letta_matrix import __version__
 from letta_matrix.app.assembly import App
@@ -13,9 +12,6 @@ from letta_matrix.common.parts import part
 from letta_matrix.common.vitals import State
 from letta_matrix.matrix.appservice import Appservice
 from letta_matrix.store.turns import Outcome
-
-if TYPE_CHECKING:
-    from letta_matrix.app.exposition import Exposition
 
 _OUTCOMES = [str(outcome) for outcome in Outcome]
 _STATES = {State.OK: 0, State.WARNING: 1, State.TROUBLE: 2}
@@ -28,12 +24,6 @@ class Metrics:
     _app: App
     _appservice: Appservice
     _is_ready: Callable[[], bool]
-
-    def exposition(self) -> "Exposition":
-        """What shows them to Prometheus; its library is loaded now."""
-        from letta_matrix.app.exposition import Exposition
-
-        return Exposition(self.all())
 
     def all(self) -> list[Metric]:
         """Every one, as the documentation lists them."""

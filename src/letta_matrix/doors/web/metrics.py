@@ -12,7 +12,6 @@ from letta_matrix.access.guard import PROBLEMS
 from letta_matrix.access.metadata import challenge, scope_challenge
 from letta_matrix.access.principal import Principal, Scope
 from letta_matrix.access.refusals import IdentityUnavailable, TooOften, Unauthorized
-from letta_matrix.doors.web.lazy import Once
 from letta_matrix.store.database import StoreUnavailable
 
 Admit = Callable[[str | None, str], Awaitable[Principal]]
@@ -29,15 +28,13 @@ class Shown(Protocol):
         ...
 
 
-def metrics_route(admit: Admit, make: Callable[[], Shown]) -> Route:
-    """`/metrics`, for tokens with the scope `metrics` or `admin`; what `make` makes answers, and
-    is made when the first of them comes."""
-    metrics = Once(make)
+def metrics_route(admit: Admit, metrics: Shown) -> Route:
+    """`/metrics`, for tokens with the scope `metrics` or `admin`."""
 
     async def answer(request: Request) -> Response:
         if (refusal := await _refusal(request, admit)) is not None:
             return refusal
-        body, content_type = (await metrics.get()).shown(request.headers.get("Accept", ""))
+        body, content_type = metrics.shown(request.headers.get("Accept", ""))
         return Response(body, headers={"Content-Type": content_type})
 
     return Route("/metrics", answer)
