@@ -69,7 +69,7 @@ async def test_what_a_bridge_does_arrives_there(
     assert await ann.answers(room, 1) == ["echo: hello"]
     answered = 'letta_matrix_turns_total{outcome="answered",job="letta-matrix"}'
     await eventually(lambda: prometheus.value(answered))
-    await eventually(lambda: prometheus.value('up{job="letta-matrix"}'), (1).__eq__)
+    await eventually(lambda: prometheus.value('up{job="letta-matrix"}'), (1.0).__eq__)
     assert await prometheus.value("letta_matrix_ready") == 1
     for stage in ("admitted", "asked", "first_text", "final"):
         name = f'letta_matrix_turn_stage_seconds_count{{stage="{stage}"}}'

@@ -167,7 +167,7 @@ async def test_failures_of_the_homeserver_are_counted_by_kind(
     watched: Watched, stage: Stage
 ) -> None:
     homeserver = stage.parts.homeserver
-    busy = Fault(502, {"errcode": "M_UNKNOWN", "error": "x"})
+    busy = Fault(500, {"errcode": "M_UNKNOWN", "error": "x"})
     refused = Fault(403, {"errcode": "M_FORBIDDEN", "error": "x"})
     stage.fake.fail("capabilities", busy, refused)
     for fault in (HomeserverUnavailable, MatrixRequestError):
