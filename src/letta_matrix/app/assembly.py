@@ -180,6 +180,7 @@ class App:
             speaker,
             PortalGate(portals, budget, clock.now),
             voices,
+            queues.journeys,
         )
         self.moves = RoomMoves(
             config, homeserver, *known, conversations, opened, home.take_out, provisioner.changed

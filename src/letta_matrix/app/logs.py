@@ -1,6 +1,7 @@
 """Logging for a whole process, with secrets masked wherever they turn up, and without end of
 repetitions."""
 
+import contextvars
 import logging
 import re
 import sys
@@ -42,6 +43,8 @@ def configure_logging(settings: Logging, secrets: Iterable[str] = ()) -> None:
         processors=[
             structlog.processors.add_log_level,
             Repeats(_say),
+            # Behind it: what is the same for two turns is not said twice.
+            structlog.contextvars.merge_contextvars,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             *exceptions,
             renderer,
@@ -89,7 +92,9 @@ class _FromLibraries(logging.Handler):
 
 def _say(line: Line) -> None:
     level = logging.getLevelNamesMapping()[str(line["level"]).upper()]
-    structlog.get_logger().log(level, **{k: v for k, v in line.items() if k != "level"})
+    told = {k: v for k, v in line.items() if k != "level"}
+    # It is of no turn, though one may have led to it.
+    contextvars.Context().run(structlog.get_logger().log, level, **told)
 
 
 def secrets_of(config: Config) -> list[str]:

@@ -88,6 +88,7 @@ class ReplyOutbox:
 
     async def send_interim(self, content: Mapping[str, object], cause: str) -> bool:
         """Send an edit that a later one replaces, once and unstored; False if it was lost."""
+        edits = self._intent.homeserver.pacer.edits
         try:
             async with asyncio.timeout(_INTERIM_TIMEOUT):
                 await self._intent.send_interim(
@@ -95,7 +96,9 @@ class ReplyOutbox:
                 )
         except (MatrixRequestError, HomeserverUnavailable, TimeoutError) as error:
             log.debug("interim edit skipped", turn=self._turn.turn_id, reason=str(error))
+            edits["lost"] += 1
             return False
+        edits["sent"] += 1
         return True
 
     async def _put(self, entry: OutboxEntry) -> str | None:

@@ -18,6 +18,7 @@ from yarl import URL
 
 from letta_matrix.common import clock
 from letta_matrix.common.backoff import Backoff
+from letta_matrix.common.measures import REQUEST_BOUNDS, Calls
 from letta_matrix.matrix import answers
 from letta_matrix.matrix.answers import ForeignAnswer, Redirected, Shape
 from letta_matrix.matrix.api import TOO_MANY, Api, RateLimited, request_error
@@ -31,6 +32,7 @@ from letta_matrix.matrix.errors import (
     refusal,
 )
 from letta_matrix.matrix.pacing import Pacer
+from letta_matrix.matrix.request_kinds import fault_of, kind_of
 from letta_matrix.matrix.retries import Retries, Retry
 from letta_matrix.matrix.route import Route, certificate_fault
 from letta_matrix.matrix.server_clock import ServerClock
@@ -91,8 +93,8 @@ class Requests:
     One pooled session: 100 connections, names cached for 5 minutes, kept alive for 30 s.
     `writes` counts requests that change something there; `outage` is set when one may not have
     reached it; `retries` knows those that are tried again; `foreign` says what was met in its
-    place last, until it is there again; `clock` is the homeserver's; `on_refusal` hears of
-    rooms in which something was refused.
+    place last, until it is there again; `calls` counts each try, by its kind; `clock` is the
+    homeserver's; `on_refusal` hears of rooms in which something was refused.
     """
 
     def __init__(
@@ -111,6 +113,7 @@ class Requests:
         self.outage = asyncio.Event()
         self.retries = Retries(on_refusal)
         self.foreign = ""
+        self.calls = Calls(fault_of, *REQUEST_BOUNDS)
         connector = self.route.connector(limit=100, ttl_dns_cache=300, keepalive_timeout=30)
         self._session = aiohttp.ClientSession(connector=connector, timeout=_TIMEOUT)
         self._api = Api(url, as_token, client_session=self._session)
@@ -168,15 +171,17 @@ class Requests:
         params = {**(query or {}), **({} if user_id is None else {"user_id": user_id})}
         headers = {"Content-Type": content_type} if content_type else None
         pauses, lost = iter(Backoff(_FIRST_PAUSE, _LONGEST_PAUSE)), False
+        kind = kind_of(method, str(path), interim=give_up_after == 0)
         deadline = None if give_up_after is None else clock.now() + give_up_after
         with self.retries.follow(str(method), str(path)) as retry:
             while True:
                 try:
-                    answer = await self._once(method, path, content, params, headers)
-                    if shape(answer):
-                        self.foreign = ""
-                        return answer
-                    raise ForeignAnswer(answers.misshapen(answer))
+                    with self.calls.timed(kind):
+                        answer = await self._once(method, path, content, params, headers)
+                        if not shape(answer):
+                            raise ForeignAnswer(answers.misshapen(answer))
+                    self.foreign = ""
+                    return answer
                 except _FAULTS as error:
                     reads = method is Method.GET
                     fault = self._fault(error, retry, endless=deadline is None, reads=reads)
@@ -205,8 +210,9 @@ class Requests:
         reason = ""
         for pause in (*_READ_PAUSES, None):
             try:
-                async with asyncio.timeout(_READ_TIMEOUT):
-                    return await self._read_once(url, most, cut=cut)
+                with self.calls.timed("media"):
+                    async with asyncio.timeout(_READ_TIMEOUT):
+                        return await self._read_once(url, most, cut=cut)
             except (aiohttp.ClientError, TimeoutError) as error:
                 reason = _lost(error)
             except MatrixRequestError as error:
