@@ -77,7 +77,7 @@ def _parsed(text: str) -> object:
     except RecursionError:
         raise NoMappings("is not the file: nested too deeply") from None
     except json.JSONDecodeError as error:
-        if error.pos >= len(text.rstrip()):
+        if error.pos >= len(text.rstrip()) or error.msg.startswith("Unterminated"):
             raise NoMappings(
                 f"ends in the middle (line {error.lineno}): copy the whole of it"
             ) from None
