@@ -50,18 +50,25 @@ class Original:
     boss: Person
     agents: list[OldAgent] = field(default_factory=list[OldAgent])
 
-    async def agent(self, info: AgentInfo, localpart: str = "") -> OldAgent:
+    async def agent(
+        self, info: AgentInfo, localpart: str = "", *, signed_in: bool = True
+    ) -> OldAgent:
         """An account with a password; under the agent's own user id unless `localpart` is given,
         as it was made before the homeserver knew of the bridge."""
-        name = localpart or user_id(info.agent_id, "localhost")[1:].partition(":")[0]
+        url, http = self.homeserver.url, self.homeserver.http
         if localpart:
             who, token, password = await self.homeserver.register(localpart)
+            person = Person(http, url, who, token, password=password)
         else:
-            who, password = f"@{name}:localhost", secrets.token_urlsafe(8)
+            who, password = user_id(info.agent_id, "localhost"), secrets.token_urlsafe(8)
+            name = who[1:].partition(":")[0]
             await self._make(name, who, password)
-            token = await self.homeserver.synapse.login(self.homeserver.http, name, password, "OLD")
-        url, http = self.homeserver.url, self.homeserver.http
-        made = OldAgent(info, Person(http, url, who, token, password=password))
+            token = self.homeserver.as_token
+            person = Person(http, url, who, token, as_user=who, password=password)
+            if signed_in:
+                token = await self.homeserver.synapse.login(http, name, password, "OLD")
+                person = Person(http, url, who, token, password=password)
+        made = OldAgent(info, person)
         self.agents.append(made)
         return made
 

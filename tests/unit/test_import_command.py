@@ -10,16 +10,17 @@ import structlog
 import yaml
 from tests.builders import config_for
 from tests.fake_homeserver import FakeHomeserver, Fault
-from tests.waiting import Clock
+from tests.waiting import Clock, settled
 from typer.testing import CliRunner, Result
 
-from letta_matrix.agents.migration import importing as import_of
-from letta_matrix.agents.migration import living as living_agents
 from letta_matrix.agents.migration.found import Living
+from letta_matrix.agents.migration.importing import NotAllowed, importing
+from letta_matrix.agents.migration.living import RuntimeSilent, living_in
 from letta_matrix.agents.migration.mappings_file import OldMapping
 from letta_matrix.cli.main import app, exit_status
 from letta_matrix.matrix.homeserver import Homeserver
 from letta_matrix.matrix.identifiers import user_id
+from letta_matrix.runtimes.memory import MemoryRuntime
 from letta_matrix.runtimes.protocol import AgentInfo
 from letta_matrix.store.agents import ANSWERED_UNTIL, ROOM_BEFORE, AgentDirectory
 from letta_matrix.store.database import Database, database_url
@@ -181,32 +182,43 @@ async def test_a_running_bridge_is_to_be_stopped_first(
     assert fake.requests == []
 
 
-async def test_a_homeserver_that_is_away_or_knows_nothing_of_us(
-    settings: Path, fake: FakeHomeserver, monkeypatch: pytest.MonkeyPatch
+async def test_a_runtime_that_tells_nothing_says_nothing_of_who_is_gone(
+    settings: Path, fake: FakeHomeserver
 ) -> None:
-    monkeypatch.setattr(import_of, "_FIRST_LOOK", 0.0)
-    fake.fail("whoami", Fault(401, {"errcode": "M_UNKNOWN_TOKEN"}))
-    done = await an_import(settings, "--yes")
-    assert "does not know our as_token" in str(done.exception)
-    await fake.stop()
-    done = await an_import(settings, "--yes")
-    assert isinstance(done.exception, Exception)
-    assert exit_status(done.exception) == 1
-    assert "the homeserver does not answer" in str(done.exception)
-
-
-async def test_a_runtime_that_is_away_says_nothing_of_who_is_gone(
-    settings: Path, fake: FakeHomeserver, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(living_agents, "_PATIENCE", 0.0)
     written = yaml.safe_load(settings.read_text())
-    written["runtimes"].append({"type": "letta_api", "name": "far", "url": "http://127.0.0.1:9"})
+    # Somebody else answers there.
+    written["runtimes"].append({"type": "letta_api", "name": "far", "url": fake.url})
     settings.write_text(yaml.safe_dump(written))
     done = await an_import(settings, "--yes")
     assert isinstance(done.exception, Exception)
     assert exit_status(done.exception) == 1
     assert "the agents of the runtime 'far' cannot be listed" in str(done.exception)
     assert (writes(fake), await rows(settings)) == ([], [])
+
+
+async def test_a_runtime_that_is_away_is_waited_for(clock: Clock) -> None:
+    runtime = MemoryRuntime("slow", 1)
+    runtime.available = False
+    with pytest.raises(RuntimeSilent, match="'slow' cannot be listed"):
+        await clock.through(living_in([runtime]))
+    waiting = asyncio.ensure_future(living_in([runtime]))
+    await settled(waiting)
+    runtime.available = True
+    assert list(await clock.through(waiting)) == [ADA]
+
+
+async def test_a_homeserver_that_is_away_or_knows_nothing_of_us(
+    settings: Path, fake: FakeHomeserver, homeserver: Homeserver, database: Database, clock: Clock
+) -> None:
+    directory = await AgentDirectory(database).load()
+    passwords = PasswordStore(database)
+    async with importing(config_for(settings.parent), homeserver, directory, passwords) as work:
+        fake.fail("whoami", *[Fault(401, {"errcode": "M_UNKNOWN_TOKEN"})] * 100)
+        with pytest.raises(NotAllowed, match="does not know our as_token"):
+            await clock.through(work.plan([], {}))
+        await fake.stop()
+        with pytest.raises(NotAllowed, match="the homeserver does not answer"):
+            await clock.through(work.plan([], {}))
 
 
 async def test_a_homeserver_that_goes_away_in_between_ends_it_and_it_goes_on_later(
@@ -217,7 +229,7 @@ async def test_a_homeserver_that_goes_away_in_between_ends_it_and_it_goes_on_lat
     mappings = [OldMapping(1, ADA, "Ada", user_id(ADA, "test"), ROOM)]
     living = {ADA: Living("memory", AgentInfo(ADA, "Ada"))}
     passwords = PasswordStore(database)
-    async with import_of.importing(config, homeserver, directory, passwords) as work:
+    async with importing(config, homeserver, directory, passwords) as work:
         plan = await work.plan(mappings, living)
         await fake.stop()
         (outcome,) = await clock.through(work.carry_out(plan), 20)
@@ -240,17 +252,16 @@ async def test_what_was_answered_and_where_it_talked_is_remembered(
     mapping = OldMapping(1, ADA, "Ada", ghost, ROOM)
     living = {ADA: Living("memory", AgentInfo(ADA, "Ada"))}
     passwords = PasswordStore(database)
-    async with import_of.importing(config, homeserver, directory, passwords) as work:
+    async with importing(config, homeserver, directory, passwords) as work:
         await work.carry_out(await work.plan([mapping], living))
     until = answer["origin_server_ts"] / 1000
     assert directory.now(ADA).applied[ANSWERED_UNTIL] == until
     other = "!other:test"
-    fake.set_state(other, "m.room.create", {}, sender=ghost)
+    fake.set_state(other, "m.room.create", {})
+    fake.set_state(other, "m.room.power_levels", {"users": {ghost: 100}}, sender="@ann:test")
     fake.members[other] = {ghost, BOT}
     moved = OldMapping(1, ADA, "Ada", ghost, other)
-    async with import_of.importing(
-        config, homeserver, directory, passwords, replaces_rooms=True
-    ) as work:
+    async with importing(config, homeserver, directory, passwords, replaces_rooms=True) as work:
         await work.carry_out(await work.plan([moved], living))
     now = directory.now(ADA)
     assert (now.room_id, now.applied[ROOM_BEFORE]) == (other, ROOM)

@@ -74,7 +74,14 @@ def row(
 ) -> Agent:
     agent_id = f"agent-{agent}"
     its = user_id(agent_id, "test")
-    return Agent(agent_id, "memory", agent, its, room_id=room_id, applied=applied or {})
+    return Agent(
+        agent_id,
+        "memory",
+        agent,
+        its,
+        room_id=room_id,
+        applied={"registered": True, **(applied or {})},
+    )
 
 
 TWO = {"agent-b": Living("memory", AgentInfo("agent-b", "B"))}
@@ -245,6 +252,16 @@ def test_a_room_that_nobody_sees_is_not_taken_for_gone() -> None:
     assert one.steps == ()
     assert f"if that is still there ({OLD}: the file has no password of it)" in notes(one)
     assert "homeserver.admin_username" in one.notes[0].remedy
+
+
+def test_an_account_that_the_bridge_has_not_taken_is_taken() -> None:
+    accounts = {A: Account(exists=True, sessions=2)}
+    rows = [replace(row(room_id=None), applied={})]
+    one = the_only(plan_of([mapping(room_id="")], found(accounts=accounts, rows=rows), RULES))
+    assert one.steps == (Step.LOGINS, Step.ROW)
+    rules = replace(RULES, keeps_logins=True)
+    one = the_only(plan_of([mapping(room_id="")], found(accounts=accounts, rows=rows), rules))
+    assert one.steps == (Step.ROW,)
 
 
 def test_logins_stay_where_they_are_to() -> None:

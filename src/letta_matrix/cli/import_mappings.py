@@ -89,8 +89,7 @@ class _Command:
             async with _import(config, choices) as work:
                 living = await living_in(make_runtime(one, config) for one in config.runtimes)
                 plan = await work.plan(mappings, living)
-                has_admin = config.homeserver.admin_username is not None
-                print(plan_text(self._file, plan, self._faults, has_admin=has_admin))
+                print(plan_text(self._file, plan, self._faults))
                 if plan.is_done or self._dry_run:
                     print("Nothing was changed.")
                     return True

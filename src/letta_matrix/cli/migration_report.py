@@ -12,11 +12,11 @@ from letta_matrix.common.lenient_json import printable
 _MOST_NAMES = 8
 
 
-def plan_text(file: Path, plan: Plan, faults: Sequence[str], *, has_admin: bool) -> str:
+def plan_text(file: Path, plan: Plan, faults: Sequence[str]) -> str:
     """The plan, with all that is not taken over and what to do about it."""
-    lines = [line for one in plan.to_do for line in _agent(one, has_admin=has_admin)]
+    lines = [line for one in plan.to_do for line in _agent(one, has_admin=plan.has_admin)]
     if plan.bot_sessions:
-        lines += ["The bot's account", f"  - {_ended(plan.bot_sessions, has_admin=has_admin)}"]
+        lines += ["The bot's account", f"  - {_ended(plan.bot_sessions, has_admin=plan.has_admin)}"]
     done = len(plan.adoptions) - len(plan.to_do)
     if done:
         lines.append(f"{_agents(done)}: nothing to do.")

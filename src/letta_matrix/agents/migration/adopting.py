@@ -65,12 +65,13 @@ class Adopting:
     _directory: AgentDirectory
     _rules: Rules
 
-    def __post_init__(self) -> None:
-        self._away = ""
+    _away: str = ""
+    """Why the homeserver does not answer: nobody waits for it once more."""
 
     async def carry_out(self, plan: Plan) -> list[Outcome]:
         """Take all steps; raises StoreUnavailable. A homeserver that is away ends it: what was not
         done is told."""
+        self._away = ""
         outcomes = list(await side_by_side(self._adopt, plan.to_do))
         if plan.bot_sessions:
             outcomes.append(await self._free_bot())

@@ -79,11 +79,12 @@ class Adoption:
 @dataclass(frozen=True, slots=True)
 class Plan:
     """`left` tells of entries of which nothing is taken over, `bot_sessions` how many sessions of
-    the bot's account are to be ended."""
+    the bot's account are to be ended; passwords end where there is an admin."""
 
     adoptions: list[Adoption] = field(default_factory=list[Adoption])
     left: list[tuple[OldMapping, Note]] = field(default_factory=list[tuple[OldMapping, Note]])
     bot_sessions: int = 0
+    has_admin: bool = False
 
     @property
     def to_do(self) -> list[Adoption]:
@@ -96,7 +97,7 @@ class Plan:
 
 def plan_of(mappings: Sequence[OldMapping], found: Found, rules: Rules) -> Plan:
     """What is to be done; nothing where all of it was done before."""
-    plan = Plan(bot_sessions=_bot_sessions(found, rules))
+    plan = Plan(bot_sessions=_bot_sessions(found, rules), has_admin=found.has_admin)
     chosen = _one_each(mappings, found, rules, plan)
     owners = _owners(chosen, found)
     plan.adoptions.extend(_Planner(found, rules, owners).adoption(one) for one in chosen)
@@ -172,6 +173,13 @@ def _owners(chosen: Iterable[OldMapping], found: Found) -> dict[str, str]:
     return owners | {row.room_id: row.agent_id for row in found.known.values() if row.room_id}
 
 
+def _is_stored(row: Agent | None, room_id: str) -> bool:
+    """Whether the bridge has the room, if there is one, and takes the account for its own."""
+    if row is None or not row.applied.get("registered"):
+        return False
+    return room_id in ("", row.room_id)
+
+
 class _Planner:
     def __init__(self, found: Found, rules: Rules, owners: Mapping[str, str]) -> None:
         self._found = found
@@ -200,8 +208,7 @@ class _Planner:
         is_old_user = account.exists and one.user_id == ghost
         if is_old_user:
             steps += self._logins(ghost, row, account.sessions, notes)
-        is_stored = row is not None and room_id in ("", row.room_id)
-        if not is_stored and (room_id or is_old_user):
+        if not _is_stored(row, room_id) and (room_id or is_old_user):
             steps.append(Step.ROW)
         return Adoption(
             one.agent_id,

@@ -49,6 +49,7 @@ class Survey:
         living: Mapping[str, Living],
         known: Mapping[str, Agent],
     ) -> Found:
+        self._eyes.clear()
         ghosts = ghosts_of([*living, *known], known, self._rules.domain)
         wanted = [one for one in mappings if one.agent_id in living and one.agent_id in ghosts]
         whose = list(dict.fromkeys([self._rules.bot, *(ghosts[one.agent_id] for one in wanted)]))
