@@ -9,6 +9,7 @@ import typer
 from letta_matrix.cli import (
     chat,
     forget,
+    import_mappings,
     init,
     keeper,
     link,
@@ -51,7 +52,7 @@ for name, run_it in {
     "agents": overview.agents,
     "status": overview.status,
     "export-mappings": mappings.export_mappings,
-    "import-mappings": mappings.import_mappings,
+    "import-mappings": import_mappings.import_mappings,
     "forget": forget.forget,
     "mcp": mcp.mcp,
 }.items():

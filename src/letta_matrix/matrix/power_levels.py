@@ -35,6 +35,21 @@ def needed_to_send(levels: Mapping[str, Any], event_type: str = "m.room.message"
     return level(mapping(levels.get("events")).get(event_type), default)
 
 
+def needed_to_change(levels: Mapping[str, Any], event_type: str) -> int:
+    """The level that changing a piece of state needs."""
+    default = needed_for(levels)["state_default"]
+    return level(mapping(levels.get("events")).get(event_type), default)
+
+
+def is_powerful(levels: Mapping[str, Any], create: Mapping[str, Any], user_id: str) -> bool:
+    """Whether a user may invite and change state, or has made the room, by its whole
+    `m.room.create` event: who has less in a room of its own was given less there."""
+    needed = needed_for(levels)
+    wanted = max(needed["invite"], needed["state_default"])
+    above = (create.get("sender"), *creators(create))
+    return user_id in above or level_of(levels, user_id) >= wanted
+
+
 def level_of(levels: Mapping[str, Any], user_id: str) -> int:
     """A user's level, by the content of `m.room.power_levels`, whatever it is."""
     default = level(levels.get("users_default"), 0)
