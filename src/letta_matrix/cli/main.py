@@ -8,6 +8,7 @@ import typer
 
 from letta_matrix.cli import (
     chat,
+    doctor,
     forget,
     init,
     keeper,
@@ -50,6 +51,7 @@ for name, run_it in {
     "link": link.link,
     "agents": overview.agents,
     "status": overview.status,
+    "doctor": doctor.doctor,
     "export-mappings": mappings.export_mappings,
     "import-mappings": mappings.import_mappings,
     "forget": forget.forget,

@@ -30,7 +30,8 @@ class Trouble:
     warns: bool = False
 
     def __str__(self) -> str:
-        return f"{self.says}: {self.remedy}" if self.remedy else self.says
+        between = " " if self.says.endswith((".", "?")) else ": "
+        return f"{self.says}{between}{self.remedy}" if self.remedy else self.says
 
 
 @dataclass(frozen=True, slots=True)
