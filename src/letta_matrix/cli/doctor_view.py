@@ -5,11 +5,11 @@ from collections import Counter
 from typing import Protocol
 
 from rich.console import Console
-from rich.padding import Padding
+from rich.table import Table
 from rich.text import Text
 
 from letta_matrix.common.lenient_json import printable
-from letta_matrix.doctor.finding import Finding, Mark, exit_status
+from letta_matrix.doctor.finding import Finding, Mark, exit_status, unknown
 
 _SIGNS = {
     Mark.OK: ("✓", "green"),
@@ -17,6 +17,8 @@ _SIGNS = {
     Mark.TROUBLE: ("✗", "bold red"),
     Mark.UNKNOWN: ("?", "cyan"),
 }
+_NAME = 18
+"""Columns of a check's name: that of the longest."""
 _STATUS = {0: "ok", 1: "trouble", 2: "unknown"}
 _SUMMARY = {
     Mark.TROUBLE: "in trouble",
@@ -66,28 +68,40 @@ def report(found: list[Finding]) -> dict[str, object]:
 
 
 class TerminalView(View):
-    """A line for each thing that is well, and three for one that is not."""
+    """A line for each thing that is well; with how it shows and what to do for one that is not."""
 
     def __init__(self, console: Console | None = None) -> None:
-        self._console = console or Console(highlight=False, soft_wrap=False)
+        self._console = console or Console(highlight=False)
         self._counts: Counter[Mark] = Counter()
+        self._unknown: dict[str, list[str]] = {}
 
     def show(self, finding: Finding) -> None:
         self._counts[finding.mark] += 1
-        sign, style = _SIGNS[finding.mark]
-        line = (
-            Text(f"{sign} ", style) + Text(finding.name, "bold") + Text(f"  {_plain(finding.says)}")
-        )
-        self._console.print(line)
-        for what, text in (("shows as", finding.shows), ("what to do", finding.remedy)):
-            if text:
-                shown = Text(f"{what}: ", "dim") + Text(_plain(text))
-                self._console.print(Padding(shown, (0, 0, 0, 4)))
+        if finding.mark is Mark.UNKNOWN:
+            # One that is down keeps many things from being looked at.
+            self._unknown.setdefault(finding.says, []).append(finding.name)
+        else:
+            self._print(finding, finding.name)
 
     def end(self) -> None:
-        counts = [f"{self._counts[mark]} {said}" for mark, said in _SUMMARY.items()]
-        shown = [one for one in counts if not one.startswith("0 ")]
-        self._console.print(f"\n{', '.join(shown)}")
+        for says, names in self._unknown.items():
+            self._print(
+                unknown(f"{says}: {', '.join(names)}" if len(names) > 1 else says), names[0]
+            )
+        counts = [(self._counts[mark], said) for mark, said in _SUMMARY.items()]
+        self._console.print("\n" + ", ".join(f"{count} {said}" for count, said in counts if count))
+
+    def _print(self, finding: Finding, name: str) -> None:
+        sign, style = _SIGNS[finding.mark]
+        line = Table.grid(padding=(0, 1))
+        line.add_column(width=1)
+        line.add_column(width=_NAME)
+        line.add_column()
+        line.add_row(Text(sign, style), Text(name, "bold"), Text(_plain(finding.says)))
+        for what, text in (("shows as: ", finding.shows), ("what to do: ", finding.remedy)):
+            if text:
+                line.add_row("", "", Text(what, "dim") + Text(_plain(text)))
+        self._console.print(line)
 
 
 def _plain(text: str) -> str:

@@ -24,7 +24,7 @@ async def examine(subject: Subject, checks: Sequence[Check] = CHECKS) -> AsyncGe
 
     def fresh(finding: Finding, check: Check | None = None) -> Iterator[Finding]:
         whole = _clean(_complete(finding, check), secrets)
-        if whole.mark is Mark.OK or whole.says not in said:
+        if whole.mark in (Mark.OK, Mark.UNKNOWN) or whole.says not in said:
             said.add(whole.says)
             yield whole
 

@@ -133,9 +133,8 @@ def _is_proxy(value: str) -> bool:
 async def certificates(subject: Subject) -> Findings:
     """Whether the certificates of what is asked, and of what others ask, are good."""
     config, trusted = subject.config, subject.homeserver.route.tls
-    urls: dict[str, tuple[ssl.SSLContext | None, str]] = dict.fromkeys(
-        _addresses(config), (None, "")
-    )
+    urls: dict[str, tuple[ssl.SSLContext | None, str]] = {}
+    urls |= dict.fromkeys(_addresses(config), (None, ""))
     urls[config.homeserver.url] = (trusted, "homeserver.ca_file")
 
     async def look(url: str) -> Finding:

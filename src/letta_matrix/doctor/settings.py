@@ -129,7 +129,9 @@ def _odd_files(subject: Subject) -> Findings:
 
 def _folder(text: str) -> Finding:
     says, _, remedy = text.partition("; ")
-    return warning(says, remedy)
+    return warning(
+        says, remedy, shows="they see which files are there, and when the bridge is used"
+    )
 
 
 @check("registration file", shows="the homeserver refuses the bridge, or does not reach it")
