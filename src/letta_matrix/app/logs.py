@@ -4,7 +4,8 @@ repetitions."""
 import logging
 import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, cast
 
 import structlog
@@ -61,11 +62,16 @@ def configure_logging(settings: Logging, secrets: Iterable[str] = ()) -> None:
     root.handlers[:] = [*others, _FromLibraries()]
 
 
-def be_silent() -> None:
-    """Log nothing in this process, which tells what it finds in its own way."""
+@contextmanager
+def silence() -> Generator[None]:
+    """Log nothing meanwhile: what is found is told in another way."""
     logging.disable(logging.CRITICAL)
-    silent = structlog.make_filtering_bound_logger(logging.CRITICAL)
-    structlog.configure(wrapper_class=silent)
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+    try:
+        yield
+    finally:
+        logging.disable(logging.NOTSET)
+        structlog.reset_defaults()
 
 
 _LEVELS = (logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR, logging.CRITICAL)

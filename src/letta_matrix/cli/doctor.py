@@ -45,21 +45,21 @@ def doctor(
 
 async def _examined(path: Path, view: "View") -> "list[Finding]":
     """Everything that was found, each shown as it comes. Raises ConfigError."""
-    from letta_matrix.app.logs import be_silent
+    from letta_matrix.app.logs import silence
     from letta_matrix.cli.overview import report_of
     from letta_matrix.config import load_config
     from letta_matrix.doctor.examination import examine
     from letta_matrix.doctor.subject import Subject
 
     settings = load_config(path)
-    # What parts of the bridge log is told as findings.
-    be_silent()
     subject = Subject(settings, path, os.environ, await report_of(settings))
     found: list[Finding] = []
-    try:
-        async for one in examine(subject):
-            view.show(one)
-            found.append(one)
-    finally:
-        await subject.close()
+    # What parts of the bridge log is told as findings.
+    with silence():
+        try:
+            async for one in examine(subject):
+                view.show(one)
+                found.append(one)
+        finally:
+            await subject.close()
     return found

@@ -85,9 +85,9 @@ class TerminalView(View):
 
     def end(self) -> None:
         for says, names in self._unknown.items():
-            self._print(
-                unknown(f"{says}: {', '.join(names)}" if len(names) > 1 else says), names[0]
-            )
+            several = f"{len(names)} checks" if len(names) > 1 else names[0]
+            listed = f"{says}: {', '.join(names)}" if len(names) > 1 else says
+            self._print(unknown(listed), several)
         counts = [(self._counts[mark], said) for mark, said in _SUMMARY.items()]
         self._console.print("\n" + ", ".join(f"{count} {said}" for count, said in counts if count))
 

@@ -18,7 +18,7 @@ from letta_matrix.matrix.homeserver import Homeserver
 from letta_matrix.matrix.intent import Intent
 from letta_matrix.matrix.pacing import Pacer
 from letta_matrix.stack.lock import LOCK
-from letta_matrix.store.agents import Agent, AgentDirectory, AgentStatus
+from letta_matrix.store.agents import Agent, AgentDirectory
 from letta_matrix.store.database import Database, database_url
 
 
@@ -90,8 +90,7 @@ class Subject:
 
     async def agents(self) -> list[Agent]:
         """The active ones. Raises StoreError."""
-        known = (await self.directory()).all()
-        return [one for one in known if one.status is AgentStatus.ACTIVE]
+        return (await self.directory()).active()
 
     def told(self) -> list[tuple[str, Trouble]]:
         """What the running bridge says is wrong, by the names of its checks."""
