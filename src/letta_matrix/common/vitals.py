@@ -1,7 +1,7 @@
 """How the bridge is: named checks, each with what is wrong and what to do about it.
 
-Whoever knows how a part is says so here, under a name. `/health`, `!status` and
-`letta-matrix status` tell it.
+Whoever knows how a part is says so here, under a name. `/health`, `!status`,
+`letta-matrix status` and `letta-matrix doctor` tell it.
 """
 
 from collections.abc import Callable, Iterable
