@@ -7,7 +7,7 @@ import structlog
 from mautrix.errors import MatrixRequestError
 
 from letta_matrix.app.assembly import App
-from letta_matrix.app.reach import NotReached, reach
+from letta_matrix.app.reach import AWAY, HANGS, NotReached, reach
 from letta_matrix.common import clock
 from letta_matrix.common.parts import part
 from letta_matrix.common.vitals import Trouble
@@ -21,8 +21,6 @@ from letta_matrix.store.database import StoreUnavailable
 log = structlog.get_logger()
 
 _RETRY = 2.0
-_AWAY = Trouble("the homeserver cannot be reached")
-_HANGS = Trouble("the homeserver hangs: it takes connections, and gives no answer in 5 s")
 _CONNECTS_FOR = 3.0
 """Seconds after which somebody who asks is told that the homeserver is still waited for."""
 
@@ -47,7 +45,7 @@ class Connection:
         if self.is_up:
             return None
         homeserver = self._app.homeserver
-        if self._away == _AWAY and homeserver.foreign:
+        if self._away == AWAY and homeserver.foreign:
             # Who answers in its place can be reached.
             return Trouble(homeserver.foreign)
         waited = clock.now() - self._since
@@ -81,7 +79,7 @@ class Connection:
         """Wait until the homeserver was gone and is back; True if it was down, not just slow."""
         presence = await until_gone(self._app.homeserver)
         self.is_up = False
-        self._away = _HANGS if presence is ServerState.SLOW else _AWAY
+        self._away = HANGS if presence is ServerState.SLOW else AWAY
         log.warning("homeserver away", slow=presence is ServerState.SLOW)
         return ServerState.AWAY in (presence, await until_back(self._app.homeserver))
 

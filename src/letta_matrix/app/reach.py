@@ -20,6 +20,12 @@ from letta_matrix.matrix import answers
 from letta_matrix.matrix.errors import is_misrouted, refusal
 from letta_matrix.matrix.requests import HomeserverUnavailable, Requests
 
+AWAY = Trouble("the homeserver cannot be reached")
+HANGS = Trouble(
+    "the homeserver hangs: it takes connections, and gives no answer in 5 s",
+    "see its log, and whether homeserver.url leads to it",
+)
+
 _TIMEOUT = aiohttp.ClientTimeout(total=5)
 _PINGS = ("M_CONNECTION_FAILED", "M_CONNECTION_TIMEOUT", "M_BAD_STATUS")
 """What a homeserver says of an application service that it does not reach."""

@@ -1,5 +1,6 @@
 """Checks of the homeserver, and of what it and the bridge know of each other."""
 
+import asyncio
 import re
 import time
 from collections.abc import Collection
@@ -13,8 +14,9 @@ from yarl import URL
 from letta_matrix.agents.decoration import NotAsWanted
 from letta_matrix.agents.earlier_accounts import EarlierAccounts
 from letta_matrix.app.checks import clock_trouble, other_accounts
-from letta_matrix.app.reach import NotReached, ping, recognised
+from letta_matrix.app.reach import HANGS, NotReached, ping, recognised
 from letta_matrix.common.json_fields import as_texts, mapping, string_of
+from letta_matrix.common.program import starting
 from letta_matrix.doctor.check import check
 from letta_matrix.doctor.finding import Finding, Findings, fine, found, trouble, unknown, warning
 from letta_matrix.doctor.listener import listening
@@ -28,6 +30,7 @@ from letta_matrix.matrix.requests import HomeserverUnavailable
 from letta_matrix.matrix.transactions import txn_id
 
 _TIMEOUT = aiohttp.ClientTimeout(total=10)
+_HANGS_AFTER = 5.0
 _PING_SPEC, _MEDIA_SPEC = "v1.7", "v1.11"
 _EXPLAINED = '"When something is wrong" in docs/how-to/own-homeserver.md explains this'
 _ACCOUNTS = '"Accounts that were there before" in docs/how-to/own-homeserver.md tells more'
@@ -46,12 +49,15 @@ async def homeserver(subject: Subject) -> Findings:
     """Whether it answers where `homeserver.url` leads."""
     url = subject.config.homeserver.url
     try:
-        await _versions(subject)
+        async with asyncio.timeout(_HANGS_AFTER):
+            await _versions(subject)
+    except TimeoutError:
+        return [found(HANGS)]
     except MatrixRequestError as error:
         return [trouble(refusal(error), "see what stands at homeserver.url")]
     except HomeserverUnavailable as error:
         if subject.is_embedded and not subject.stack_runs:
-            return [trouble("its stack does not run", "start it by `letta-matrix up`")]
+            return [trouble("its stack does not run", f"start it: `{starting()}`")]
         return [await _unanswered(url, str(error))]
     return [fine(f"it answers at {url}")]
 

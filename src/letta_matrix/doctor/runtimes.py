@@ -55,8 +55,8 @@ async def _reached(runtime: Runtime, config: Config, name: str) -> Finding:
 
 async def _app_server(runtime: AppServerRuntime, config: Config, name: str) -> Finding:
     pid_file = None if runtime.pid_file is None else config.path(runtime.pid_file)
-    found = await count_agents(runtime, server_at(runtime.url, pid_file, "App Server"))
-    version = await version_of(runtime)
+    known = server_at(runtime.url, pid_file, "App Server")
+    found, version = await count_agents(runtime, known), await version_of(runtime, known)
     return judge_app_server(runtime, found, version, name)
 
 

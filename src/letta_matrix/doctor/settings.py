@@ -109,12 +109,13 @@ def odd_address(config: Config) -> Iterator[Finding]:
 
 def _odd_files(subject: Subject) -> Findings:
     odd: Findings = []
-    for file in (subject.path, subject.config.directory / REGISTRATION):
-        if file.is_file() and file.stat().st_mode & 0o077:
+    # The homeserver may read the registration as one of a group.
+    for file, others in ((subject.path, 0o077), (subject.config.directory / REGISTRATION, 0o007)):
+        if file.is_file() and file.stat().st_mode & others:
             odd.append(
                 warning(
                     f"{file} holds secrets, and other users of this machine may read it",
-                    f"`chmod 600 {file}`, unless the homeserver's user has to read it",
+                    f"`chmod o-rwx {file}`" if others == 0o007 else f"`chmod 600 {file}`",
                     shows="who knows the tokens in it can act as every agent",
                 )
             )

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 from cryptography import x509
 
-from letta_matrix.doctor.finding import Finding, fine, trouble, unknown, warning
+from letta_matrix.doctor.finding import Finding, fine, trouble, warning
 
 _SOON = 14
 """Days: whoever renews certificates by itself has done so by then."""
@@ -91,7 +91,8 @@ async def judged(
             "see whether the port is that for https",
         )
     except (OSError, TimeoutError, ValueError) as error:
-        return unknown(f"the certificate of {url} is not to be seen: {error or 'no answer'}")
+        # Whether it can be reached is another question, and perhaps only from elsewhere.
+        return fine(f"the certificate of {url} is not to be seen here: {error or 'no answer'}")
     return judge(url, seen, datetime.now(UTC), own_authority)
 
 

@@ -7,7 +7,7 @@ import json
 import aiohttp
 from yarl import URL
 
-from letta_matrix.common.connections.known_servers import KnownServer
+from letta_matrix.common.connections.known_servers import CheckedConnector, KnownServer
 from letta_matrix.common.json_fields import Json, items, mapping, string_of
 from letta_matrix.common.lenient_json import printable
 from letta_matrix.config import AppServerRuntime
@@ -55,8 +55,8 @@ async def count_agents(config: AppServerRuntime, known: list[KnownServer]) -> in
     return len(agents)
 
 
-async def version_of(config: AppServerRuntime) -> str:
-    """What it says that it is, such as `0.34.12`; "" where it does not."""
+async def version_of(config: AppServerRuntime, known: list[KnownServer]) -> str:
+    """What it says that it is, such as `0.34.12`; "" where it does not. `known` as above."""
     parts = URL(websocket_url(config.url))
     address = parts.with_scheme("https" if parts.scheme == "wss" else "http")
     token = config.token.get_secret_value() if config.token else None
@@ -64,7 +64,9 @@ async def version_of(config: AppServerRuntime) -> str:
     timeout = aiohttp.ClientTimeout(total=_PATIENCE)
     try:
         async with (
-            aiohttp.ClientSession(headers=headers, timeout=timeout) as http,
+            aiohttp.ClientSession(
+                connector=CheckedConnector(known), headers=headers, timeout=timeout
+            ) as http,
             http.get(address.with_path("/app-server-info"), allow_redirects=False) as response,
         ):
             told = mapping(json.loads(await response.content.read(100_000)))
