@@ -8,7 +8,7 @@ import aiohttp
 from yarl import URL
 
 from letta_matrix.common.connections.known_servers import CheckedConnector, KnownServer
-from letta_matrix.common.json_fields import Json, items, mapping, string_of
+from letta_matrix.common.json_fields import Json, items, mapping, parse_json, string_of
 from letta_matrix.common.lenient_json import printable
 from letta_matrix.config import AppServerRuntime
 from letta_matrix.runtimes.app_server.connection import outage, websocket_url
@@ -69,7 +69,7 @@ async def version_of(config: AppServerRuntime, known: list[KnownServer]) -> str:
             ) as http,
             http.get(address.with_path("/app-server-info"), allow_redirects=False) as response,
         ):
-            told = mapping(json.loads(await response.content.read(100_000)))
-    except (aiohttp.ClientError, OSError, TimeoutError, ValueError):
+            told = mapping(parse_json(await response.read()))
+    except (aiohttp.ClientError, OSError, TimeoutError):
         return ""
-    return printable(string_of(told, "version")[:40])
+    return printable(string_of(told, "letta_code_version")[:40])
