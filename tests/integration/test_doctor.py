@@ -24,6 +24,7 @@ from letta_matrix.app.bridge import Bridge
 from letta_matrix.app.logs import secrets_of
 from letta_matrix.cli.overview import report_of
 from letta_matrix.config import Config
+from letta_matrix.doctor import homeserver as homeserver_checks
 from letta_matrix.doctor.catalogue import CHECKS
 from letta_matrix.doctor.examination import examine
 from letta_matrix.doctor.finding import Finding, Mark, exit_status
@@ -191,12 +192,16 @@ async def test_another_program_or_a_proxy_is_in_the_way(ward: Ward) -> None:
     assert "not an answer of Matrix: HTTP 200 with text/html" in wrong.says
 
 
-async def test_http_for_https_and_the_reverse(ward: Ward, tmp_path: Path) -> None:
+async def test_http_for_https_and_the_reverse(
+    ward: Ward, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     made = certificates_in(tmp_path, "127.0.0.1")
     async with fake_homeserver(tls=made.server) as fake:
         plain = fake.url.replace("https:", "http:")
         wrong = await ward.wrong("homeserver", homeserver={"url": plain})
     assert (wrong.says.endswith("wants TLS"), wrong.remedy.endswith(fake.url)) == (True, True)
+    # Synapse lets such a connection hang.
+    monkeypatch.setattr(homeserver_checks, "_HANGS_AFTER", 0.2)
     secure = ward.homeserver.url.replace("http:", "https:")
     wrong = await ward.wrong("homeserver", homeserver={"url": secure})
     assert wrong.says.endswith("has no TLS")
@@ -325,7 +330,9 @@ async def test_a_running_bridge_and_the_doctor_say_the_same(ward: Ward) -> None:
     bridge = Bridge(config, [MemoryRuntime()])
     await bridge.start()
     try:
-        trouble = await eventually(lambda: bridge.connection.trouble, what="a trouble")
+        trouble = await eventually(
+            lambda: bridge.connection.trouble, lambda one: one and "hs_token" in one.says
+        )
         assert trouble is not None
         found = await examined(config)
     finally:
@@ -333,9 +340,9 @@ async def test_a_running_bridge_and_the_doctor_say_the_same(ward: Ward) -> None:
     said = {one.name: one for one in found}
     assert said["bridge"].says.startswith("it runs: ")
     assert said["ports"].says.startswith("the bridge has them")
-    told = said["homeserver"]
-    assert (told.says, told.remedy) == (trouble.says, trouble.remedy)
-    assert [one.says for one in found].count(trouble.says) == 1
+    (told,) = [one for one in found if one.says == trouble.says]
+    assert (told.name, told.mark) == ("homeserver", Mark.TROUBLE)
+    assert told.remedy == trouble.remedy != ""
     # It is there, so that what needs it was looked at.
     assert said["media"].mark is Mark.OK
     assert exit_status(found) == 1

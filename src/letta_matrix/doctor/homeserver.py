@@ -16,7 +16,7 @@ from letta_matrix.agents.earlier_accounts import EarlierAccounts
 from letta_matrix.app.checks import clock_trouble, other_accounts
 from letta_matrix.app.reach import HANGS, NotReached, ping, recognised
 from letta_matrix.common.json_fields import as_texts, mapping, string_of
-from letta_matrix.common.program import starting
+from letta_matrix.common.program import typed
 from letta_matrix.doctor.check import check
 from letta_matrix.doctor.finding import Finding, Findings, fine, found, trouble, unknown, warning
 from letta_matrix.doctor.listener import listening
@@ -34,6 +34,10 @@ _HANGS_AFTER = 5.0
 _PING_SPEC, _MEDIA_SPEC = "v1.7", "v1.11"
 _EXPLAINED = '"When something is wrong" in docs/how-to/own-homeserver.md explains this'
 _ACCOUNTS = '"Accounts that were there before" in docs/how-to/own-homeserver.md tells more'
+_ADDRESS = (
+    "see whether it runs, and whether homeserver.url in config.yaml is its address as this machine "
+    "reaches it: `curl` it with /_matrix/client/versions behind it"
+)
 _COPY = "copy registration.yaml to the homeserver again, and restart it"
 _UNUSED = "=.doctor"
 """Ends a user id, or an alias, of our namespaces that nobody has: `ghost_localpart` makes none
@@ -47,42 +51,53 @@ like that."""
 )
 async def homeserver(subject: Subject) -> Findings:
     """Whether it answers where `homeserver.url` leads."""
-    url = subject.config.homeserver.url
     try:
         async with asyncio.timeout(_HANGS_AFTER):
             await _versions(subject)
-    except TimeoutError:
-        return [found(HANGS)]
     except MatrixRequestError as error:
         return [trouble(refusal(error), "see what stands at homeserver.url")]
+    except TimeoutError:
+        return [await _misnamed(subject) or found(HANGS)]
     except HomeserverUnavailable as error:
         if subject.is_embedded and not subject.stack_runs:
-            return [trouble("its stack does not run", f"start it: `{starting()}`")]
-        return [await _unanswered(url, str(error))]
-    return [fine(f"it answers at {url}")]
+            up = typed(["up", "--data", str(subject.config.directory)])
+            return [trouble("its stack does not run", f"start it: `{up}`")]
+        return [await _misnamed(subject) or trouble(str(error), _ADDRESS)]
+    return [fine(f"it answers at {subject.config.homeserver.url}")]
 
 
-async def _unanswered(url: str, reason: str) -> Finding:
-    """Why there was no answer, with http:// for https:// and the reverse looked at."""
-    parts = URL(url)
-    has_tls = await speaks_tls(parts.host or "", parts.port or 80)
-    if has_tls is True and parts.scheme == "http":
-        right = str(parts.with_scheme("https").with_port(parts.port)).rstrip("/")
+async def _misnamed(subject: Subject) -> Finding | None:
+    """Whether http:// is written for https://, or the reverse. Synapse hangs where it is spoken
+    to by TLS and has none."""
+    url = URL(subject.config.homeserver.url)
+    host, port = url.host or "", url.port or 0
+    if url.scheme == "https" and await _is_plain(subject, url):
+        right = _written(url, "http")
         return trouble(
-            f"homeserver.url is {url}, and who listens there wants TLS",
-            f"write https:// there: {right}",
-        )
-    if has_tls is False and parts.scheme == "https":
-        right = str(parts.with_scheme("http").with_port(parts.port)).rstrip("/")
-        return trouble(
-            f"homeserver.url is {url}, and who listens there has no TLS",
+            f"homeserver.url is {_written(url, 'https')}, and who listens there has no TLS",
             f"write http:// there ({right}), or the address of the proxy that has TLS",
         )
-    return trouble(
-        reason,
-        "see whether it runs, and whether homeserver.url in config.yaml is its address as this "
-        "machine reaches it: `curl` it with /_matrix/client/versions behind it",
-    )
+    if url.scheme == "http" and await speaks_tls(host, port):
+        return trouble(
+            f"homeserver.url is {_written(url, 'http')}, and who listens there wants TLS",
+            f"write https:// there: {_written(url, 'https')}",
+        )
+    return None
+
+
+async def _is_plain(subject: Subject, url: URL) -> bool:
+    """Whether a homeserver answers there without TLS."""
+    address = url.with_scheme("http").with_port(url.port) / "_matrix/client/versions"
+    try:
+        _, body = await subject.homeserver.route.ask("GET", address, _TIMEOUT)
+    except (aiohttp.ClientError, TimeoutError, answers.ForeignAnswer):
+        return False
+    return "versions" in (answers.parsed(body) or {})
+
+
+def _written(url: URL, scheme: str) -> str:
+    """With this scheme, at the same port."""
+    return str(url.with_scheme(scheme).with_port(url.port)).rstrip("/")
 
 
 @check(
@@ -151,7 +166,7 @@ async def _software(subject: Subject) -> str:
     try:
         response, _ = await server.route.ask("GET", base / "_matrix/client/versions", _TIMEOUT)
         if (told := response.headers.get("Server", "")).startswith("Synapse/"):
-            return answers.words(told, 60)
+            return answers.words(told.split(" ")[0], 60)
         path = base / "_matrix/federation/v1/version"
         _, body = await server.route.ask("GET", path, _TIMEOUT)
     except (aiohttp.ClientError, TimeoutError, answers.ForeignAnswer):

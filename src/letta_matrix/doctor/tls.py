@@ -24,14 +24,12 @@ class Seen:
     fault: str = ""
 
 
-async def speaks_tls(host: str, port: int) -> bool | None:
-    """Whether the server there wants TLS; None where there is none."""
+async def speaks_tls(host: str, port: int) -> bool:
+    """Whether the server there takes TLS."""
     try:
         await _connected(host, port, _trusting())
-    except ssl.SSLError:
-        return False
     except (OSError, TimeoutError):
-        return None
+        return False
     return True
 
 
