@@ -19,9 +19,10 @@ from letta_matrix.config import (
 )
 from letta_matrix.doctor.abilities import judge_room_version, judge_sign_in, judge_upload_size
 from letta_matrix.doctor.finding import Finding, Mark
-from letta_matrix.doctor.homeserver import is_foreign, judge_version
+from letta_matrix.doctor.homeserver import judge_version
 from letta_matrix.doctor.network import judge_plain, judge_port, judge_proxies
 from letta_matrix.doctor.portals import judge_phone
+from letta_matrix.doctor.recognition import is_foreign
 from letta_matrix.doctor.rooms import judge_rooms
 from letta_matrix.doctor.runtimes import judge_app_server, judge_keeper, judge_permissions
 from letta_matrix.doctor.settings import (
