@@ -11,7 +11,7 @@ from letta_matrix.common.parts import part
 from letta_matrix.config import Config
 from letta_matrix.matrix.errors import refused_request
 from letta_matrix.matrix.intent import Intent
-from letta_matrix.matrix.power_levels import is_powerful
+from letta_matrix.matrix.power_levels import creators, level_of, needed_for
 from letta_matrix.matrix.requests import Requests
 from letta_matrix.matrix.server_admin import ServerAdmin
 from letta_matrix.store.agents import Agent
@@ -98,7 +98,9 @@ async def _is_powerful(ghost: Intent, room_id: str) -> bool:
     if creation.get("sender") == ghost.user_id:
         # Who has less in a room of its own was given less there.
         return True
-    return is_powerful(levels, creation, ghost.user_id)
+    needed = needed_for(levels)
+    wanted = max(needed["invite"], needed["state_default"])
+    return ghost.user_id in creators(creation) or level_of(levels, ghost.user_id) >= wanted
 
 
 def _random() -> str:

@@ -12,7 +12,7 @@ from letta_matrix.doctor.check import check
 from letta_matrix.doctor.finding import Findings, fine, trouble, unknown, warning
 from letta_matrix.doctor.subject import Subject
 from letta_matrix.matrix import answers
-from letta_matrix.matrix.power_levels import is_powerful
+from letta_matrix.matrix.power_levels import can_administer
 from letta_matrix.matrix.requests import HomeserverUnavailable
 from letta_matrix.store.agents import Agent
 from letta_matrix.store.database import StoreError
@@ -77,7 +77,7 @@ async def _power(subject: Subject, agent: Agent) -> bool | None:
         creation = await _state(subject, agent, "m.room.create", whole=True)
     except MatrixRequestError:
         return None
-    return is_powerful(levels, creation, agent.user_id)
+    return can_administer(levels, creation, agent.user_id)
 
 
 async def _state(

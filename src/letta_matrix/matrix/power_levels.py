@@ -24,7 +24,7 @@ def creators(create: Mapping[str, Any]) -> list[str]:
     return list(dict.fromkeys(one for one in (create.get("sender"), *more) if isinstance(one, str)))
 
 
-def is_powerful(levels: Mapping[str, Any], creation: Mapping[str, Any], user_id: str) -> bool:
+def can_administer(levels: Mapping[str, Any], creation: Mapping[str, Any], user_id: str) -> bool:
     """Whether somebody may invite and change the state of a room, by the content of its
     `m.room.power_levels` and its whole `m.room.create` event."""
     needed = needed_for(levels)
