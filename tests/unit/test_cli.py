@@ -32,7 +32,7 @@ from letta_matrix.store.database import Database, database_url
 
 AGENT = "@agent_1:localhost"
 COMMANDS = (
-    *("up", "run", "init", "chat", "link", "agents", "status", "tokens"),
+    *("up", "run", "init", "chat", "link", "agents", "status", "doctor", "tokens"),
     *("export-mappings", "import-mappings", "forget"),
 )
 

@@ -5,7 +5,8 @@ import contextvars
 import logging
 import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, cast
 
 import structlog
@@ -62,6 +63,18 @@ def configure_logging(settings: Logging, secrets: Iterable[str] = ()) -> None:
     root = logging.getLogger()
     others = [one for one in root.handlers if not isinstance(one, _FromLibraries)]
     root.handlers[:] = [*others, _FromLibraries()]
+
+
+@contextmanager
+def silence() -> Generator[None]:
+    """Log nothing meanwhile: what is found is told in another way."""
+    logging.disable(logging.CRITICAL)
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+    try:
+        yield
+    finally:
+        logging.disable(logging.NOTSET)
+        structlog.reset_defaults()
 
 
 _LEVELS = (logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR, logging.CRITICAL)

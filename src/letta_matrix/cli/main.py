@@ -8,6 +8,7 @@ import typer
 
 from letta_matrix.cli import (
     chat,
+    doctor,
     forget,
     import_mappings,
     init,
@@ -51,6 +52,7 @@ for name, run_it in {
     "link": link.link,
     "agents": overview.agents,
     "status": overview.status,
+    "doctor": doctor.doctor,
     "export-mappings": mappings.export_mappings,
     "import-mappings": import_mappings.import_mappings,
     "forget": forget.forget,

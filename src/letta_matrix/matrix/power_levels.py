@@ -24,6 +24,14 @@ def creators(create: Mapping[str, Any]) -> list[str]:
     return list(dict.fromkeys(one for one in (create.get("sender"), *more) if isinstance(one, str)))
 
 
+def can_administer(levels: Mapping[str, Any], creation: Mapping[str, Any], user_id: str) -> bool:
+    """Whether somebody may invite and change the state of a room, by the content of its
+    `m.room.power_levels` and its whole `m.room.create` event."""
+    needed = needed_for(levels)
+    wanted = max(needed["invite"], needed["state_default"])
+    return user_id in creators(creation) or level_of(levels, user_id) >= wanted
+
+
 def needed_for(levels: Mapping[str, Any]) -> dict[str, int]:
     """The levels that actions need, by the content of `m.room.power_levels`, whatever it is."""
     return {action: level(levels.get(action), least) for action, least in _ACTIONS.items()}

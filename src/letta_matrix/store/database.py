@@ -35,6 +35,7 @@ from letta_matrix.store.faults import (
     StoreUnavailable,
     fault_of,
     is_fault,
+    newer_schema,
 )
 from letta_matrix.store.rows import record_of
 
@@ -95,10 +96,7 @@ class Database:
         await self._run(lambda: check(self._path))
         revision = await self.revision()
         if revision is not None and revision > HEAD:
-            raise StoreError(
-                f"the database was written by a newer letta-matrix (schema {revision}, this one "
-                f"knows {HEAD}): upgrade letta-matrix"
-            )
+            raise newer_schema(revision, HEAD)
         if revision != HEAD:
             await self._migrate()
 
