@@ -30,6 +30,7 @@ from letta_matrix.conversations.catch_up import CatchUp
 from letta_matrix.conversations.contact_words import ContactWords
 from letta_matrix.conversations.context import Contexts
 from letta_matrix.conversations.dispatcher import Dispatcher
+from letta_matrix.conversations.gap import RestoreGap, UnlessAnswered
 from letta_matrix.conversations.invitations import Invitations
 from letta_matrix.conversations.joining import Joining
 from letta_matrix.conversations.loops import Loops
@@ -198,16 +199,22 @@ class App:
             dispatcher,
         )
         self.undelivered = Undelivered(speaker, homeserver, *known, outbox)
-        runners |= {
+        answering: dict[TurnKind, Runner] = {
             TurnKind.UNDELIVERED: self.undelivered,
             TurnKind.MESSAGE: runner,
             TurnKind.SPEECH: runner,
             TurnKind.COMMAND: CommandRunner(homeserver, self._command_services()),
-            TurnKind.INVITE: self.invitations,
             TurnKind.KEYWORD: ContactWords(speaker, directory, self.cancel),
-            TurnKind.REDACTION: self.withdrawals,
             TurnKind.REFUSED: Refusals(speaker, notices.OVER_BUDGET),
             TurnKind.LOOPED: Refusals(speaker, notices.LOOP),
+        }
+        gap = RestoreGap(bot, *known, stores.meta, outbox)
+        runners |= {
+            kind: UnlessAnswered(one, gap, turns, approvals) for kind, one in answering.items()
+        }
+        runners |= {
+            TurnKind.INVITE: self.invitations,
+            TurnKind.REDACTION: self.withdrawals,
             TurnKind.PAUSED: Pauses(homeserver, directory, turns),
             TurnKind.ROOM: self.room_turns,
         }

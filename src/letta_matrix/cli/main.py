@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import typer
 
 from letta_matrix.cli import (
+    backup,
     chat,
     forget,
     init,
@@ -28,6 +29,7 @@ _BAD_INPUT = {
     "letta_matrix.access.grants": "BadGrant",
 }
 _FAILURES = {
+    "letta_matrix.backup.faults": "BackupError",
     "letta_matrix.stack.errors": "StackError",
     "letta_matrix.store.database": "StoreError",
     "letta_matrix.doors.web.listening": "PortTakenError",
@@ -53,6 +55,8 @@ for name, run_it in {
     "export-mappings": mappings.export_mappings,
     "import-mappings": mappings.import_mappings,
     "forget": forget.forget,
+    "backup": backup.backup,
+    "restore": backup.restore,
     "mcp": mcp.mcp,
 }.items():
     app.command(name)(run_it)
