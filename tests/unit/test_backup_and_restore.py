@@ -17,7 +17,7 @@ from tests.builders import agent, config_for
 from typer.testing import CliRunner
 
 from letta_matrix.backup import taking
-from letta_matrix.backup.archive import read
+from letta_matrix.backup.archive import is_encrypted, read
 from letta_matrix.backup.contents import Source
 from letta_matrix.backup.faults import BackupError
 from letta_matrix.backup.restoring import PutBack, Target, restore
@@ -29,6 +29,7 @@ from letta_matrix.store.agents import AgentDirectory
 from letta_matrix.store.database import Database, StoreError, database_url
 
 SECRET = "a passphrase"
+LOCK = "letta-matrix.db.lock"
 WORDS = {"LETTA_MATRIX_BACKUP_PASSPHRASE": SECRET}
 
 
@@ -83,7 +84,8 @@ def taken(config: Path, file: Path, passphrase: str | None = SECRET, **how: Any)
     return take(source(config), file, passphrase, **how)
 
 
-async def restored(file: Path, config: Path, passphrase: str = SECRET, **how: Any) -> PutBack:
+async def restored(file: Path, config: Path, **how: Any) -> PutBack:
+    passphrase = SECRET if is_encrypted(file) else None
     return await asyncio.to_thread(restore, file, passphrase, Target(config), **how)
 
 
@@ -174,7 +176,7 @@ async def test_a_stack_is_backed_up_while_its_servers_write(stack: Path, tmp_pat
     wanted = {
         name: content
         for name, content in tree(folder).items()
-        if not name.startswith((*of_a_start, "letta-matrix.db", "letta/tmp", ".backup"))
+        if not name.startswith((*of_a_start, "letta-matrix.db", "letta/tmp", "backup.lock"))
     }
     laid = {name: content for name, content in tree(there).items() if name in wanted}
     assert laid == wanted
@@ -196,7 +198,7 @@ async def test_what_stands_there_is_moved_aside_and_only_if_that_is_wanted(
     before = tree(folder)
     with pytest.raises(BackupError, match=r"stands there already: .*config.yaml.*--replace"):
         await restored(tmp_path / "b", stack)
-    assert tree(folder) == before
+    assert {**tree(folder), "up.lock": b""} == {**before, "up.lock": b"", LOCK: b""}
     done = await restored(tmp_path / "b", stack, replace=True)
     (aside,) = done.aside
     assert not (folder / "workspace/later").exists()

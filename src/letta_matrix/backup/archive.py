@@ -208,7 +208,7 @@ def _laid(tar: tarfile.TarFile, member: tarfile.TarInfo, into: Path | None) -> s
     """Lay a file or a folder; its digest."""
     if member.isdir():
         if into is not None:
-            (into / member.name).mkdir(parents=True, exist_ok=True, mode=0o700)
+            _make_folder(into, into / member.name)
         return _FOLDER
     source = tar.extractfile(member)
     if source is None:
@@ -218,7 +218,7 @@ def _laid(tar: tarfile.TarFile, member: tarfile.TarInfo, into: Path | None) -> s
         target = None
         if into is not None:
             path = into / member.name
-            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            _make_folder(into, path.parent)
             # New ones alone: whatever a name leads to, nothing that is there is written to.
             target = opened.enter_context(path.open("xb"))
             path.chmod(0o700 if member.mode & 0o100 else 0o600)
@@ -227,6 +227,13 @@ def _laid(tar: tarfile.TarFile, member: tarfile.TarInfo, into: Path | None) -> s
             if target is not None:
                 target.write(block)
     return digest.hexdigest()
+
+
+def _make_folder(into: Path, folder: Path) -> None:
+    """Make a folder below another, with those between, for our user alone whatever the umask."""
+    for part in reversed([folder, *folder.parents]):
+        if part != into and part.is_relative_to(into):
+            part.mkdir(mode=0o700, exist_ok=True)
 
 
 def _manifest(tar: tarfile.TarFile, member: tarfile.TarInfo) -> Manifest:

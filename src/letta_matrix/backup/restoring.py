@@ -161,8 +161,10 @@ def _put(units: Mapping[Path, Path], database: Path) -> list[Path]:
                 for suffix in _BESIDE:
                     swap.away(place.with_name(place.name + suffix))
             swap.put(staged, place)
-    except OSError as error:
+    except BaseException as error:
         swap.undo()
+        if not isinstance(error, OSError):
+            raise
         raise BackupError(
             f"not put in place, all is as before: {error.filename}: {error.strerror}"
         ) from None
@@ -172,6 +174,8 @@ def _put(units: Mapping[Path, Path], database: Path) -> list[Path]:
 def _settle(database: Path) -> None:
     """Take in what is in the log of a database that nobody has open; one that is damaged stays as
     it is."""
+    if not database.is_file():
+        return
     with contextlib.suppress(sqlite3.Error), contextlib.closing(sqlite3.connect(database)) as db:
         db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
 

@@ -27,6 +27,7 @@ from letta_matrix.common.lock_files import lock
 from letta_matrix.store.database_file import check_if_alone
 
 _STAGING = ".backup-"
+_LOCK = "backup.lock"
 _LOGS = ("-wal", "-shm", "-journal")
 _OBJECTS = "objects"
 """What git calls the folder of what it keeps."""
@@ -175,11 +176,15 @@ def _is_log(name: str, beside: list[str]) -> bool:
 @contextlib.contextmanager
 def _staging(folder: Path) -> Generator[Path]:
     """A folder for copies, beside what is copied, so that nobody else may read them."""
-    held = lock(folder / f"{_STAGING[:-1]}.lock")
+    try:
+        held = lock(folder / _LOCK)
+    except OSError as error:
+        raise BackupError(f"{folder}: copies cannot be put there: {error.strerror}") from None
     if held is None:
         raise BackupError(f"another backup of {folder} is being taken")
     with held:
-        for left in folder.glob(f"{_STAGING}*[0-9a-f]"):
+        # Of backups whose process was killed.
+        for left in folder.glob(f"{_STAGING}*"):
             shutil.rmtree(left)
         staging = folder / f"{_STAGING}{secrets.token_hex(4)}"
         staging.mkdir(mode=0o700)

@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
@@ -54,7 +55,7 @@ def backup(
 ) -> None:
     """Back up a bridge into one encrypted file, while it runs: configuration, registration,
     database, and with `up` all servers. The file is read back before it gets its name."""
-    signal.signal(signal.SIGTERM, _end)
+    _end_well()
     if check:
         _check(file, passphrase_file)
         return
@@ -100,7 +101,7 @@ def restore(
     from letta_matrix.backup.restoring import Target, restore
     from letta_matrix.config import Logging
 
-    signal.signal(signal.SIGTERM, _end)
+    _end_well()
     configure_logging(Logging.model_validate({}), [])
     target = Target(_place(config, data), database)
     passphrase = _passphrase(passphrase_file) if is_encrypted(file) else None
@@ -206,6 +207,12 @@ def _when(manifest: "Manifest") -> str:
     return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(manifest.made_at))
 
 
-def _end(*_: object) -> NoReturn:
-    """What is half written is taken away on the way out."""
-    sys.exit(143)
+def _end_well() -> None:
+    """Let what is half done be taken back by whoever ends us, too."""
+
+    def end(*_: object) -> NoReturn:
+        sys.exit(143)
+
+    # Signals are the main thread's alone.
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, end)

@@ -174,5 +174,5 @@ def unanswered(missed: list[dict[str, Any]], said: list[dict[str, Any]]) -> list
     That an event is not in the inbox does not mean that it was missed: the database may be an
     old copy. The ghosts' own markers know better.
     """
-    answered = ended_in(said)
+    answered = {None, *ended_in(said)}
     return [event for event in missed if event.get("event_id") not in answered]
