@@ -29,7 +29,6 @@ from letta_matrix.store.agents import AgentDirectory
 from letta_matrix.store.database import Database, StoreError, database_url
 
 SECRET = "a passphrase"
-LOCK = "letta-matrix.db.lock"
 WORDS = {"LETTA_MATRIX_BACKUP_PASSPHRASE": SECRET}
 
 
@@ -94,10 +93,11 @@ async def typed(*words: object, env: dict[str, str] | None = None) -> Any:
 
 
 def tree(folder: Path) -> dict[str, bytes]:
+    """All files but for those that are locked."""
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in folder.rglob("*")
-        if path.is_file() and not path.is_symlink()
+        if path.is_file() and not path.is_symlink() and path.suffix != ".lock"
     }
 
 
@@ -152,8 +152,7 @@ async def test_a_bridge_is_backed_up_and_put_back_elsewhere(bridge: Path, tmp_pa
     assert done.exit_code == 0, done.output
     assert f"run -c {there}/config.yaml" in done.stdout
     assert (there / "config.yaml").read_bytes() == bridge.read_bytes()
-    names = {"config.yaml", "registration.yaml", "letta-matrix.db", "letta-matrix.db.lock"}
-    assert {*tree(there)} == names
+    assert {*tree(there)} == {"config.yaml", "registration.yaml", "letta-matrix.db"}
     assert {path.stat().st_mode & 0o077 for path in (there, *there.iterdir())} == {0}
     database = Database(database_url("sqlite:///letta-matrix.db", there))
     await database.open()
@@ -172,18 +171,15 @@ async def test_a_stack_is_backed_up_while_its_servers_write(stack: Path, tmp_pat
     found = count(there / "synapse/homeserver.db")
     assert found % 2 == 0
     assert 300 + 2 * before <= found <= count(folder / "synapse/homeserver.db")
-    of_a_start = ("up.lock", "stack.json", "app-server.token", "synapse/homeserver")
+    of_a_start = ("stack.json", "app-server.token", "synapse/homeserver")
     wanted = {
         name: content
         for name, content in tree(folder).items()
-        if not name.startswith((*of_a_start, "letta-matrix.db", "letta/tmp", "backup.lock"))
+        if not name.startswith((*of_a_start, "letta-matrix.db", "letta/tmp"))
     }
     laid = {name: content for name, content in tree(there).items() if name in wanted}
     assert laid == wanted
-    more = {*tree(there)} - {*wanted}
-    assert more == {
-        *("letta-matrix.db", "letta-matrix.db.lock", "synapse/homeserver.db", "up.lock"),
-    }
+    assert {*tree(there)} - {*wanted} == {"letta-matrix.db", "synapse/homeserver.db"}
     assert (there / "letta/.letta/memory/.git/refs").is_dir()
     assert not list(folder.glob(".backup-*"))
 
@@ -198,7 +194,7 @@ async def test_what_stands_there_is_moved_aside_and_only_if_that_is_wanted(
     before = tree(folder)
     with pytest.raises(BackupError, match=r"stands there already: .*config.yaml.*--replace"):
         await restored(tmp_path / "b", stack)
-    assert {**tree(folder), "up.lock": b""} == {**before, "up.lock": b"", LOCK: b""}
+    assert tree(folder) == before
     done = await restored(tmp_path / "b", stack, replace=True)
     (aside,) = done.aside
     assert not (folder / "workspace/later").exists()
@@ -220,7 +216,7 @@ async def test_nothing_is_put_where_somebody_is_at_work(stack: Path, tmp_path: P
     with exclusive(stack.parent), pytest.raises(Exception, match="in use by another") as refused:
         await restored(tmp_path / "b", stack, replace=True)
     assert exit_status(refused.value) == 1
-    assert {**tree(stack.parent), "up.lock": b""} == {**before, "up.lock": b""}
+    assert tree(stack.parent) == before
 
 
 async def test_a_restore_that_fails_half_way_changes_nothing(
@@ -245,7 +241,7 @@ async def test_a_restore_that_fails_half_way_changes_nothing(
         after = tree(stack.parent)
         # What was in its log stands in the database itself now.
         assert {one for one in {*before, *after} if before.get(one) != after.get(one)} <= {
-            *("up.lock", "letta-matrix.db-wal", "letta-matrix.db-shm", "letta-matrix.db.lock")
+            *("letta-matrix.db-wal", "letta-matrix.db-shm")
         }
 
 
@@ -270,9 +266,7 @@ async def test_what_cannot_be_put_back_touches_nothing(
     monkeypatch.setattr("letta_matrix.backup.restoring.HEAD", "0001")
     with pytest.raises(BackupError, match=r"newer letta-matrix .*: upgrade letta-matrix"):
         await restored(file, bridge, replace=True)
-    assert tree(bridge.parent) == {**before, "letta-matrix.db.lock": b""} | {
-        name: content for name, content in tree(bridge.parent).items() if name.endswith(".lock")
-    }
+    assert tree(bridge.parent) == before
 
 
 async def test_a_database_elsewhere_is_put_where_somebody_says(

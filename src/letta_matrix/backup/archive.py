@@ -106,7 +106,7 @@ def writing(
     sealing = None if passphrase is None else Sealing(target, passphrase, work)
     sink = cast("BinaryIO", sealing) if sealing is not None else target
     with (
-        gzip.GzipFile(fileobj=sink, mode="wb", compresslevel=_LEVEL, mtime=0) as packed,
+        gzip.GzipFile("", "wb", fileobj=sink, compresslevel=_LEVEL, mtime=0) as packed,
         tarfile.open(fileobj=packed, mode="w|", format=tarfile.PAX_FORMAT) as tar,
     ):
         writer = Writer(tar)
