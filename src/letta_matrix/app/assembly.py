@@ -21,6 +21,7 @@ from letta_matrix.app.sweep import Sweep
 from letta_matrix.app.troubles import Troubles
 from letta_matrix.common.vitals import Vitals
 from letta_matrix.config import Config
+from letta_matrix.config.types import secret_of
 from letta_matrix.conversations import notices
 from letta_matrix.conversations.admission import Admission
 from letta_matrix.conversations.answers import Answers
@@ -85,7 +86,10 @@ class App:
         known = (directory, rooms)
         url, token = config.homeserver.url, config.appservice.as_token.get_secret_value()
         pacer, route = Pacer(config.conversations.edits_per_second), route_to(config)
-        homeserver = self.homeserver = Homeserver(url, token, pacer, route, clock, self._refused)
+        earlier = secret_of(config.appservice.earlier_as_token)
+        homeserver = self.homeserver = Homeserver(
+            url, token, pacer, route, clock, self._refused, earlier
+        )
         bot = self.bot = homeserver.acting_as(config.bot_user_id)
         audit_room = config.access.audit_room
         self.mirror = AuditMirror(audit_room, bot) if audit_room is not None else None

@@ -16,6 +16,7 @@ from letta_matrix.cli import (
     mappings,
     mcp,
     overview,
+    rotate,
     run,
     sms,
     tokens,
@@ -57,6 +58,7 @@ for name, run_it in {
     "forget": forget.forget,
     "backup": backup.backup,
     "restore": backup.restore,
+    "rotate-tokens": rotate.rotate_tokens,
     "mcp": mcp.mcp,
 }.items():
     app.command(name)(run_it)

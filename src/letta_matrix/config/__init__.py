@@ -106,6 +106,10 @@ class Appservice(Section):
     bot_displayname: str = "Letta"
     as_token: Token = Field(description="as in the registration the homeserver reads")
     hs_token: Token = Field(description="as in the registration the homeserver reads")
+    earlier_as_token: Token | None = Field(
+        default=None, description="used until the homeserver has read the other one"
+    )
+    earlier_hs_token: Token | None = Field(default=None, description="accepted as well")
 
 
 class Database(Section):
