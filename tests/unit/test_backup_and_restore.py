@@ -1,12 +1,9 @@
 """`letta-matrix backup` and `restore`: what is taken, what is put back, what stays as it was."""
 
 import asyncio
-import contextlib
 import os
 import shutil
-import sqlite3
-import threading
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +11,7 @@ import pytest
 import structlog
 import yaml
 from tests.builders import agent, config_for
+from tests.busy_database import count, talking
 from typer.testing import CliRunner
 
 from letta_matrix.backup import taking
@@ -99,38 +97,6 @@ def tree(folder: Path) -> dict[str, bytes]:
         for path in folder.rglob("*")
         if path.is_file() and not path.is_symlink() and path.suffix != ".lock"
     }
-
-
-@contextlib.contextmanager
-def talking(path: Path, rows: int = 300) -> Generator[list[int]]:
-    """Somebody writes into a database without a pause, two rows at a time."""
-    ended, written = threading.Event(), list[int]()
-    with contextlib.closing(sqlite3.connect(path)) as database:
-        database.execute("PRAGMA journal_mode=WAL")
-        database.execute("CREATE TABLE said (number)")
-        database.executemany("INSERT INTO said VALUES (?)", [(0,)] * rows)
-        database.commit()
-
-    def write() -> None:
-        with contextlib.closing(sqlite3.connect(path, timeout=30)) as database:
-            while not ended.is_set():
-                for _ in range(2):
-                    database.execute("INSERT INTO said VALUES (?)", (len(written),))
-                database.commit()
-                written.append(len(written))
-
-    thread = threading.Thread(target=write)
-    thread.start()
-    try:
-        yield written
-    finally:
-        ended.set()
-        thread.join()
-
-
-def count(path: Path) -> int:
-    with contextlib.closing(sqlite3.connect(path)) as database:
-        return int(database.execute("SELECT count(*) FROM said").fetchone()[0])
 
 
 async def test_a_bridge_is_backed_up_and_put_back_elsewhere(bridge: Path, tmp_path: Path) -> None:

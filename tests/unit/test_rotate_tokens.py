@@ -28,6 +28,7 @@ appservice:
   # As in the registration.
   as_token: as-old   # secret
   hs_token: "hs-old"
+  {blank}
 permissions: {{test: user}}
 """
 
@@ -102,7 +103,7 @@ async def test_both_tokens_of_the_homeserver_let_it_in(gate: Gatekeeper) -> None
 
 async def test_tokens_are_changed_in_two_steps(gate: Gatekeeper, tmp_path: Path) -> None:
     config, registration = tmp_path / "config.yaml", tmp_path / "registration.yaml"
-    config.write_text(TEXT.format(url=gate.url))
+    config.write_text(TEXT.format(url=gate.url, blank="earlier_as_token:"))
     done = await typed("-c", config)
     assert done.exit_code == 0, done.output
     service = load_config(config, {}).appservice
@@ -120,7 +121,8 @@ async def test_tokens_are_changed_in_two_steps(gate: Gatekeeper, tmp_path: Path)
     gate.knows = new_as
     done = await typed("-c", config, "--finish")
     assert done.exit_code == 0, done.output
-    wanted = TEXT.format(url=gate.url).replace("as-old   # secret", f"'{new_as}'")
+    wanted = TEXT.replace("  {blank}\n", "").format(url=gate.url)
+    wanted = wanted.replace("as-old   # secret", f"'{new_as}'")
     assert config.read_text() == wanted.replace('"hs-old"', f"'{new_hs}'")
     assert "no earlier tokens" in str((await typed("-c", config, "--finish")).exception)
 
@@ -129,7 +131,7 @@ async def test_a_stack_that_is_stopped_gets_its_tokens_in_one(
     gate: Gatekeeper, tmp_path: Path
 ) -> None:
     config = tmp_path / "config.yaml"
-    config.write_text(TEXT.format(url=gate.url))
+    config.write_text(TEXT.format(url=gate.url, blank=""))
     (tmp_path / "up.lock").touch()
     assert (await typed("--data", tmp_path)).exit_code == 0
     service = load_config(config, {}).appservice
@@ -141,9 +143,9 @@ async def test_tokens_of_the_environment_stay_where_they_are(
     gate: Gatekeeper, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = tmp_path / "config.yaml"
-    config.write_text(TEXT.format(url=gate.url))
+    config.write_text(TEXT.format(url=gate.url, blank=""))
     monkeypatch.setenv("LETTA_MATRIX__APPSERVICE__HS_TOKEN", "elsewhere")
     refused = await typed("-c", config)
     assert "expected one line `hs_token: ...`" in str(refused.exception)
-    assert config.read_text() == TEXT.format(url=gate.url)
+    assert config.read_text() == TEXT.format(url=gate.url, blank="")
     assert [*tmp_path.iterdir()] == [config]

@@ -50,7 +50,8 @@ def _begin(path: Path, settings: "Config", *, keeps: bool) -> None:
     if settings.appservice.earlier_as_token is not None:
         again = typed(["rotate-tokens", "--finish"])
         raise BadInput(f"{path}: the tokens are being changed already; `{again}` ends that first")
-    text = text_in(path)
+    # Blank ones would count in the place of those that are written.
+    text = _EARLIER.sub("", text_in(path))
     for name in _NAMES:
         old = getattr(settings.appservice, name).get_secret_value()
         text = _with_another(path, text, name, old, keeps=keeps)
