@@ -27,6 +27,7 @@ from letta_matrix.store.portals import BLOCKED, Contact, Portal, PortalBook
 from letta_matrix.store.restored import Gap, gap_of
 from letta_matrix.store.rooms import Rooms
 from letta_matrix.store.tokens import AccessToken, TokenStore
+from letta_matrix.store.turns import turn_id_of
 
 ROOM = "!1:test"
 
@@ -141,18 +142,33 @@ async def test_a_reply_that_was_only_begun_since_is_completed(
     assert LIVE not in last["m.new_content"]
 
 
+@pytest.mark.parametrize("waited", [False, True])
 async def test_a_file_and_words_that_were_answered_together_are_not_answered_again(
-    restored: Restored, fake: FakeHomeserver
+    restored: Restored, fake: FakeHomeserver, waited: bool
 ) -> None:
-    restored.take()
+    """Whether they came after the backup, or waited while it was taken."""
+    goes_on = asyncio.Event()
+
+    def slow(request: TurnRequest) -> Iterable[TurnEvent | float]:
+        yield from until(goes_on)
+        yield from echo(request)
+
+    restored.answer = slow
+    await _arrives(restored, fake, message("first of all"))
+    await eventually(lambda: restored.begun)
+    if not waited:
+        restored.take()
     file = message("notes.pdf", msgtype="m.file", url="mxc://test/notes")
     file["content"] |= {"msgtype": "m.file", "url": "mxc://test/notes"}
     await _arrives(restored, fake, file, message("what does it say?"))
+    if waited:
+        restored.take()
+    goes_on.set()
     await restored.stage.idle()
-    assert len(restored.begun) == 1
+    assert len(restored.begun) == 2
     before = fake.bodies(ROOM)
     await restored.put_back()
-    assert len(restored.begun) == 1
+    assert len(restored.begun) == 2
     assert fake.bodies(ROOM) == before
 
 
@@ -193,8 +209,10 @@ def test_what_grows_or_stands_beside_ends_nothing() -> None:
         more = {"m.relates_to": relation, "m.new_content": {"body": "x", **new}}
         return said(f"{of} edited", marker, **more)
 
-    whole = said("$1", {"in_reply_to": "$a", "turn_id": "turn-a", ALSO: ["$b", 7]})
-    assert ended_in([whole, {}, {"content": 3}]) == {"$a", "$b", "turn-a"}
+    about = {"in_reply_to": "$a", "turn_id": "turn-a", "agent_id": "agent-1", ALSO: ["$b", 7]}
+    whole = said("$1", about)
+    of_b = turn_id_of("$b", "agent-1")
+    assert ended_in([whole, {}, {"content": 3}]) == {"$a", "$b", "turn-a", of_b}
     assert ended_in([said("$2", {"in_reply_to": "$c", BESIDE: "notice"})]) == set()
     begun = said("$3", {"in_reply_to": "$d"}, **{LIVE: {}})
     assert ended_in([begun]) == set()

@@ -7,6 +7,7 @@ from typing import Any
 from letta_matrix.common.json_fields import as_texts, mapping
 from letta_matrix.matrix.content import ALSO, BESIDE, LIVE
 from letta_matrix.matrix.events import Event, newest_content
+from letta_matrix.store.turns import turn_id_of
 
 
 def ended_in(said: Iterable[Mapping[str, Any]]) -> set[str]:
@@ -28,5 +29,7 @@ def ended_in(said: Iterable[Mapping[str, Any]]) -> set[str]:
 
 
 def _causes(marker: Mapping[str, Any]) -> list[str]:
-    named = [marker.get("in_reply_to"), marker.get("turn_id"), *as_texts(marker.get(ALSO))]
+    also, agent_id = as_texts(marker.get(ALSO)), str(marker.get("agent_id"))
+    named = [marker.get("in_reply_to"), marker.get("turn_id"), *also]
+    named += [turn_id_of(event_id, agent_id) for event_id in also]
     return [cause for cause in named if isinstance(cause, str)]
