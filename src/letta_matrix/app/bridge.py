@@ -23,6 +23,7 @@ from letta_matrix.app.pulse import Ping, Reach, StorePulse
 from letta_matrix.common.connections.descriptors import raise_limit
 from letta_matrix.common.vitals import said
 from letta_matrix.config import Config
+from letta_matrix.config.types import secret_of
 from letta_matrix.doors.web.listening import check_free, listen
 from letta_matrix.matrix.appservice import Appservice
 from letta_matrix.matrix.homeserver import HomeserverUnavailable
@@ -45,7 +46,10 @@ class Bridge:
     def __init__(self, config: Config, runtimes: list[AgentRuntime] | None = None) -> None:
         made = runtimes or [make_runtime(entry, config) for entry in config.runtimes]
         app = self.app = App(config, {runtime.name: runtime for runtime in made})
-        self.appservice = Appservice(config.appservice.hs_token.get_secret_value(), self)
+        service = config.appservice
+        self.appservice = Appservice(
+            service.hs_token.get_secret_value(), self, secret_of(service.earlier_hs_token)
+        )
         self.connection = Connection(app, self.appservice)
         ping = Ping(config, app.homeserver)
         self._pulse = StorePulse(app.stores.database, ping)

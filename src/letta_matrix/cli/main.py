@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import typer
 
 from letta_matrix.cli import (
+    backup,
     chat,
     doctor,
     forget,
@@ -17,6 +18,7 @@ from letta_matrix.cli import (
     mappings,
     mcp,
     overview,
+    rotate,
     run,
     sms,
     tokens,
@@ -30,6 +32,7 @@ _BAD_INPUT = {
     "letta_matrix.access.grants": "BadGrant",
 }
 _FAILURES = {
+    "letta_matrix.backup.faults": "BackupError",
     "letta_matrix.stack.errors": "StackError",
     "letta_matrix.store.database": "StoreError",
     "letta_matrix.doors.web.listening": "PortTakenError",
@@ -56,6 +59,9 @@ for name, run_it in {
     "export-mappings": mappings.export_mappings,
     "import-mappings": import_mappings.import_mappings,
     "forget": forget.forget,
+    "backup": backup.backup,
+    "restore": backup.restore,
+    "rotate-tokens": rotate.rotate_tokens,
     "mcp": mcp.mcp,
 }.items():
     app.command(name)(run_it)

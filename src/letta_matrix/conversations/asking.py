@@ -124,6 +124,7 @@ class Asking:
     async def _prompt(self, run: Run, runtime: AgentRuntime) -> Prompt:
         """What the runtime is asked: the turn's message, and those that belong to it."""
         run.joined = await self._joining.of(run.turn, again=run.again)
+        run.reply.events.also = [one.event_id for one in run.joined]
         run.asked_of = run.amended()
         prompt = await self._prompts.build(
             run.turn, run.agent, runtime.capabilities, joined=run.joined

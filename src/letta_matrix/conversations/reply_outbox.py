@@ -101,6 +101,10 @@ class ReplyOutbox:
         edits["sent"] += 1
         return True
 
+    def _is_unsure(self, entry: OutboxEntry) -> bool:
+        """Whether it may have been sent before."""
+        return entry.txn_id in self._unsure or self._turn.sent_at < self.outbox.unsure_until
+
     async def _put(self, entry: OutboxEntry) -> str | None:
         try:
             intent = self._intent if entry.sender == self._intent.user_id else self._aside
@@ -109,7 +113,7 @@ class ReplyOutbox:
                 "m.room.message",
                 entry.content,
                 entry.txn_id,
-                look_first=entry.txn_id in self._unsure,
+                look_first=self._is_unsure(entry),
             )
         except MatrixRequestError as error:
             reason = f"{error.errcode}: {error.message}"

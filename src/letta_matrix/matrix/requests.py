@@ -13,7 +13,7 @@ from typing import Any, Self, TypedDict, cast
 
 import aiohttp
 from mautrix.api import Method, PathBuilder
-from mautrix.errors import MatrixConnectionError, MatrixRequestError
+from mautrix.errors import MatrixConnectionError, MatrixRequestError, MUnknownToken
 from yarl import URL
 
 from letta_matrix.common import clock
@@ -94,7 +94,8 @@ class Requests:
     `writes` counts requests that change something there; `outage` is set when one may not have
     reached it; `retries` knows those that are tried again; `foreign` says what was met in its
     place last, until it is there again; `calls` counts each try, by its kind; `clock` is the
-    homeserver's; `on_refusal` hears of rooms in which something was refused.
+    homeserver's; `on_refusal` hears of rooms in which something was refused. While the homeserver
+    does not know our token, or not any more, the `earlier_token` is used.
     """
 
     def __init__(
@@ -105,8 +106,10 @@ class Requests:
         route: Route | None = None,
         clock: ServerClock | None = None,
         on_refusal: Callable[[str], None] = lambda _: None,
+        earlier_token: str = "",
     ) -> None:
         self.url = url
+        self._other_token = earlier_token
         self.pacer = pacer
         self.route = route or Route()
         self.writes = 0
@@ -126,8 +129,13 @@ class Requests:
         theirs = copy.copy(self)
         theirs._api = Api(self.url, token, client_session=self._session)
         theirs._api.clock = self.clock
-        theirs._is_ours = False
+        theirs._is_ours, theirs._other_token = False, ""
         return theirs
+
+    @property
+    def token(self) -> str:
+        """The one by which the homeserver knows us."""
+        return self._api.token
 
     async def close(self) -> None:
         await self._session.close()
@@ -280,6 +288,25 @@ class Requests:
         return _Fault(f"the homeserver does not answer: {reason_of(error)}", is_own=is_own)
 
     async def _once(
+        self,
+        method: Method,
+        path: PathBuilder,
+        content: Mapping[str, Any] | bytes | None,
+        params: Mapping[str, str],
+        headers: Mapping[str, str] | None,
+    ) -> dict[str, Any]:
+        used = self._api.token
+        try:
+            return await self._sent(method, path, content, params, headers)
+        except MUnknownToken:
+            if not self._other_token:
+                raise
+            # Another request may have found out meanwhile.
+            if self._api.token == used:
+                self._api.token, self._other_token = self._other_token, used
+            return await self._sent(method, path, content, params, headers)
+
+    async def _sent(
         self,
         method: Method,
         path: PathBuilder,

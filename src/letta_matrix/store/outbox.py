@@ -56,6 +56,8 @@ class Outbox:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._heard: dict[str, Heard] = {}
+        self.unsure_until = 0.0
+        """What was sent for messages from before that time (Unix) may be unknown here."""
 
     async def freeze(
         self,
