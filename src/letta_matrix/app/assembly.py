@@ -230,6 +230,7 @@ class App:
             rooms=stores.rooms,
             conversations=stores.conversations,
             turns=stores.turns,
+            history=stores.history,
             outbox=stores.outbox,
             approvals=self.approvals,
             policy=self.portals,

@@ -19,6 +19,7 @@ Event = Mapping[str, object]
 
 
 _LATER = ("seq", "conversation_id", "runtime_state", "asked", "outcome", "joined_to")
+_LATER += ("given_at", "spoke_at", "finished_at")
 
 
 class InboxState(StrEnum):

@@ -1,0 +1,184 @@
+"""How all stands, as the dashboard is told it."""
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
+from typing import Any, cast
+
+import pytest
+from tests.builders import asked_approval, message
+from tests.stage import Stage
+from tests.unit.api_stage import HEALTH, Api, api_on, problem
+from tests.waiting import Clock, within
+
+from letta_matrix.access.principal import TOOL_SCOPES, Principal, Scope
+from letta_matrix.access.refusals import Unauthorized
+from letta_matrix.doors.rest import overview
+from letta_matrix.doors.rest.presence import Presence
+from letta_matrix.doors.rest.services import Services
+from letta_matrix.store.turns import Outcome
+
+Json = dict[str, Any]
+
+
+@pytest.fixture
+async def api(stage: Stage) -> AsyncGenerator[Api]:
+    async with api_on(stage) as made:
+        yield made
+
+
+async def shown(api: Api) -> Json:
+    answer = await api.call("GET", "/api/v1/overview")
+    assert answer.status_code == 200
+    return answer.json()
+
+
+async def test_a_turn_has_its_times_in_their_order(api: Api) -> None:
+    before = time.time()
+    turn = await api.stage.run("hello")
+    (told,) = (await shown(api))["turns"]
+    assert (told["turn_id"], told["outcome"]) == (turn.turn_id, "answered")
+    times = [told[name] for name in ("arrived_at", "given_at", "spoke_at", "finished_at")]
+    assert times == sorted(times)
+    assert before <= times[0]
+    assert times[-1] <= time.time()
+    alone = (await api.call("GET", f"/api/v1/turns/{turn.turn_id}")).json()
+    assert {name: alone[name] for name in told} == told
+
+
+async def test_agents_stand_with_their_last_turn_and_what_waits(api: Api) -> None:
+    await api.stage.run("first")
+    last = await api.stage.run("second", message("second"))
+    agents = {one["agent_id"]: one for one in (await shown(api))["agents"]}
+    assert agents["agent-1"]["last_turn"]["turn_id"] == last.turn_id
+    assert agents["agent-2"]["last_turn"] is None
+    assert {(one["running"], one["waiting"], one["trouble"]) for one in agents.values()} == {
+        (0, 0, "")
+    }
+
+
+async def test_an_agent_at_work_is_counted(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    turns = [await api.stage.turn(), await api.stage.turn("two", message("two"))]
+    await api.stage.stores.turns.run(turns[0], {})
+    queues = api.stage.dispatcher.queues
+    monkeypatch.setattr(type(queues), "unfinished", lambda _: turns)
+    agent = (await shown(api))["agents"][0]
+    assert (agent["running"], agent["waiting"]) == (1, 1)
+    assert agent["last_turn"]["status"] == "queued"
+
+
+async def test_a_failure_says_why(api: Api) -> None:
+    failed = await api.stage.run("fail")
+    assert failed.outcome == Outcome.FAILED
+    (told,) = (await shown(api))["failures"]
+    assert told["turn_id"] == failed.turn_id
+    assert told["notices"]
+    alone = (await api.call("GET", f"/api/v1/turns/{failed.turn_id}")).json()
+    assert alone["notices"] == told["notices"]
+
+
+async def test_approvals_wait_and_runtimes_say_whether_they_make_agents(api: Api) -> None:
+    stores = api.stage.stores
+    turn = await api.stage.turn()
+    await stores.database.execute(stores.approvals.insert(asked_approval(turn, "k1")))
+    told = await shown(api)
+    assert [one["key"] for one in told["approvals"]] == ["k1"]
+    assert told["runtimes"] == [{"name": "memory", "creates": True}]
+
+
+async def test_a_token_for_some_rooms_sees_those(api: Api) -> None:
+    await api.stage.run("hello")
+    token = await api.token(rooms=frozenset({"!2:test"}))
+    told = (await api.call("GET", "/api/v1/overview", token)).json()
+    assert [one["agent_id"] for one in told["agents"]] == ["agent-2"]
+    assert told["turns"] == []
+
+
+async def test_the_pace_counts_and_halves(api: Api) -> None:
+    for text in ("one", "two", "fail"):
+        await api.stage.run(text, message(text))
+    pace = (await api.call("GET", "/api/v1/overview/pace", params={"seconds": 60})).json()
+    assert (pace["answered"], pace["failed"], len(pace["spans"])) == (2, 1, 60)
+    assert sum(span["answered"] + span["failed"] for span in pace["spans"]) == 3
+    assert 0 <= pace["first_words"] <= pace["whole"]
+    assert pace["spans"][0]["whole"] is None
+
+
+async def test_that_is_for_admins(api: Api, subtests: pytest.Subtests) -> None:
+    user = await api.token(TOOL_SCOPES)
+    for path in ("", "/pace", "/events"):
+        with subtests.test(path=path):
+            answer = await api.call("GET", f"/api/v1/overview{path}", user)
+            assert problem(answer) == (403, "forbidden")
+
+
+class Caller:
+    """Somebody who reads the events, until their token is revoked."""
+
+    revoked = False
+
+    async def confirm(self) -> None:
+        if self.revoked:
+            raise Unauthorized("The token was revoked.")
+
+
+def followed(api: Api, caller: Caller) -> AsyncGenerator[bytes]:
+    class Parts:
+        toolbox = api.stage.parts.toolbox
+        stopping = asyncio.Event()
+
+        def health(self) -> Mapping[str, object]:
+            return HEALTH
+
+    holder = Principal("token:1", "", frozenset(Scope))
+    return overview._events(cast("Presence", caller), cast("Services", Parts()), holder)
+
+
+async def names(events: AsyncGenerator[bytes], count: int) -> list[str]:
+    """What the next so many events are called."""
+    got = [await within(anext(events)) for _ in range(count)]
+    return [one.split(b"\n")[0].removeprefix(b"event: ").decode() for one in got]
+
+
+async def test_what_changes_is_told_again(api: Api, clock: Clock) -> None:
+    clock.stop()
+    caller = Caller()
+    async with aclosing(followed(api, caller)) as events:
+        begin = ["health", "agents", "runtimes", "turns", "failures", "approvals"]
+        assert await names(events, 6) == begin
+        await api.stage.turn()
+        following = asyncio.create_task(names(events, 2))
+        await clock.until(following.done)
+        assert await following == ["agents", "turns"]
+        beat = asyncio.create_task(names(events, 1))
+        await clock.until(beat.done)
+        assert await beat == ["health"]
+        caller.revoked = True
+        ended = asyncio.create_task(names(events, 1))
+        await clock.until(ended.done)
+        assert await ended == ["error"]
+
+
+def test_of_agents_those_that_changed_are_told() -> None:
+    news, quiet = overview.News(), {"agent_id": "b", "running": 0}
+    first = {"agents": [{"agent_id": "a", "running": 0}, quiet]}
+    assert news.of(first, 0) == [("agents", first["agents"])]
+    assert news.of(first, 1) == []
+    busy = {"agent_id": "a", "running": 1}
+    assert news.of({"agents": [busy, quiet]}, 2) == [("agents", [busy])]
+
+
+def test_figures_alone_are_told_with_the_next_beat() -> None:
+    news = overview.News()
+    told = [
+        bool(news.of({"health": {"status": "ok", "uptime_seconds": now}}, now)) for now in range(12)
+    ]
+    assert [now for now, was_told in enumerate(told) if was_told] == [0, 5, 10]
+    assert news.of({"health": {"status": "degraded", "uptime_seconds": 12}}, 12)
+
+
+def test_nobody_is_told_of_agents_where_there_are_none() -> None:
+    news = overview.News()
+    assert news.of({"agents": []}, 0) == [("agents", [])]
+    assert news.of({"agents": []}, 1) == []
