@@ -133,7 +133,7 @@ async def open_page(tabs: Tabs, chat_url: str) -> AsyncIterator[OpenPage]:
 @pytest.fixture(scope="module")
 async def account(homeserver: Homeserver, http: aiohttp.ClientSession) -> MatrixUser:
     """Of the person in the world."""
-    return MatrixUser(http, homeserver.url, *await homeserver.register("newcomer"))
+    return MatrixUser(http, homeserver.url, *await homeserver.register(f"newcomer{next(_numbers)}"))
 
 
 @pytest.fixture(scope="module")

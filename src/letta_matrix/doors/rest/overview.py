@@ -86,7 +86,7 @@ class News:
         for name, data in overview.items():
             if name == "agents":
                 changed = [one for one in data if self._is_new(str(one["agent_id"]), one)]
-                if changed or self._is_new(name, True):
+                if self._is_new(name, True) or changed:
                     told.append((name, changed))
             elif name == "health":
                 still = {key: value for key, value in data.items() if key not in _MOVING}

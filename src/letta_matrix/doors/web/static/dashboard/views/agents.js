@@ -91,7 +91,7 @@ export class Agents {
           h("span.who", {}, h("strong", {}, agent.name.trim() || agent.agent_id), h("small", {}, agent.runtime)),
           h(`span.state.${kind}`, {}, words),
           h("span.queue", {}, queue ? `${queue} in its queue` : ""),
-          last ? h("span.last", {}, bar(last), when(last.sent_at)) : h("span.last", {}, h("small", {}, "no turn yet")),
+          last ? h("span.last", {}, bar(last), h("span", {}, when(last.sent_at), last.outcome === "failed" && h("small.bad", {}, " · failed"))) : h("span.last", {}, h("small", {}, "no turn yet")),
         ),
         this.#details(agent),
       ),
@@ -109,7 +109,7 @@ export class Agents {
     return h("div.more", {},
       agent.trouble && h("p.problem", {}, agent.trouble),
       agent.description && h("p", {}, agent.description),
-      last && h("div.turn-of", {}, h("h3", {}, `Last turn: ${last.outcome ?? last.status}, ${span(lengthOf(last))}`), timeline(last)),
+      last && h("div.turn-of", {}, h("h2.minor", {}, `Last turn: ${last.outcome ?? last.status}, ${span(lengthOf(last))}`), timeline(last)),
       h("dl.facts", {},
         h("dt", {}, "Agent"), h("dd", {}, h("code", {}, agent.agent_id)),
         h("dt", {}, "User"), h("dd", {}, h("code", {}, agent.user_id)),
@@ -127,7 +127,7 @@ export class Agents {
     const asks = this.live.state.approvals.some(({ agent_id: id }) => id === agent.agent_id);
     if (agent.status === "removed") return ["gone", "removed"];
     if (agent.trouble) return ["bad", "in trouble"];
-    if (asks) return ["busy", "asks for a yes"];
+    if (asks) return ["busy", "asks you"];
     if (agent.running) return ["busy", "at work"];
     if (agent.waiting) return ["wait", "waits"];
     return agent.room_id ? ["good", "ready"] : ["wait", "being set up"];

@@ -8,7 +8,7 @@ import { Health } from "./health.js";
 import { Phone } from "./phone.js";
 import { Tokens } from "./tokens.js";
 import { Turns } from "./turns.js";
-import { counted, tick } from "./words.js";
+import { capital, tick } from "./words.js";
 
 const SECTIONS = { agents: Agents, turns: Turns, approvals: Approvals, health: Health, tokens: Tokens, phone: Phone };
 const TICK = 10000;
@@ -18,6 +18,8 @@ export class Frame {
   #toast = h("p.toast", { role: "status", hidden: true });
   #toastTimer = 0;
   #asking = new Set();
+  /** @type {Set<Element>} buttons whose work is not done: pressed twice it is done once */
+  #doing = new Set();
   #overall = h("a.overall", { href: "#/health" }, h("span.lamp", {}), h("span.words", {}, "Connecting …"));
 
   /**
@@ -112,15 +114,15 @@ export class Frame {
   /** @param {Event} event */
   async #onClick(event) {
     const pressed = /** @type {HTMLElement} */ (event.target).closest("[data-do]");
-    if (!(pressed instanceof HTMLElement)) return;
+    if (!(pressed instanceof HTMLElement) || this.#doing.has(pressed)) return;
     const act = this.open.actions[pressed.dataset.do ?? ""];
-    pressed.toggleAttribute("disabled", true);
+    this.#doing.add(pressed);
     try {
-      await act(pressed.dataset);
+      await act({ ...pressed.dataset });
     } catch (error) {
       this.toast(error.message);
     }
-    pressed.toggleAttribute("disabled", false);
+    this.#doing.delete(pressed);
   }
 
   /** @param {Event} event */
@@ -155,7 +157,7 @@ function overall(health) {
   if (health.status === "starting") return ["starting", "Starting: rooms are being set up"];
   const [first, ...more] = health.troubles;
   if (!first) return ["ok", "All is well"];
-  return ["trouble", more.length ? `${first} (and ${counted(more.length, "more trouble")})` : first];
+  return ["trouble", more.length ? `${capital(first)} (and ${more.length} more)` : capital(first)];
 }
 
 /** @param {string} name @param {string} title */

@@ -1,8 +1,8 @@
 /** What is wrong and what to do about it; what failed lately; figures. */
 
-import { h } from "../../chat/views/dom.js";
+import { h, icon } from "../../chat/views/dom.js";
 import { Keyed } from "./keyed.js";
-import { plain, roomAddress, span, when } from "./words.js";
+import { capital, plain, roomAddress, span, when } from "./words.js";
 
 const ORDER = /** @type {const} */ ({ trouble: 0, warning: 1, ok: 2 });
 const WORDS = /** @type {const} */ ({ trouble: "trouble", warning: "to be known", ok: "ok" });
@@ -10,7 +10,7 @@ const WORDS = /** @type {const} */ ({ trouble: "trouble", warning: "to be known"
 export class Health {
   title = "Health";
   #checks = h("ul.checks");
-  #failures = h("ul.cards");
+  #failures = h("ul.rows");
   #none = h("p.empty", {}, "No turn has failed lately.");
   #agents = h("ul.cards");
   #figures = h("dl.facts");
@@ -21,12 +21,12 @@ export class Health {
     this.checks = new Keyed(this.#checks, (one) => one.name, check);
     this.failures = new Keyed(this.#failures, (one) => one.turn_id, (one) => this.#failure(one));
     this.agents = new Keyed(this.#agents, ([id]) => id, ([id, why]) =>
-      h("li.card.trouble", {}, h("h3", {}, live.nameOf(id)), h("p", {}, why)));
+      h("li.card.trouble", {}, h("h3", {}, live.nameOf(id)), h("p", {}, sentence(why))));
     this.agentsTitle = h("h2", {}, "Agents in trouble");
     this.element = h("section", { "aria-label": "Health" },
       h("h2", {}, "Checks"), this.#checks,
       this.agentsTitle, this.#agents,
-      h("h2", {}, "Failures"), this.#none, this.#failures,
+      h("h2", {}, "Failures"), h("p.hint", {}, "In the room one asks again: by 🔁 where that is offered."), this.#none, this.#failures,
       h("h2", {}, "Figures"), this.#figures,
     );
     this.actions = {};
@@ -55,20 +55,26 @@ export class Health {
   /** @param {Record<string, any>} turn */
   #failure(turn) {
     const said = turn.notices.length ? turn.notices : ["It failed without a word: the bridge's log says why."];
-    return h("li.card", {},
-      h("h3", {}, this.live.nameOf(turn.agent_id), " ", when(turn.finished_at ?? turn.sent_at, ".soft")),
+    const name = this.live.nameOf(turn.agent_id);
+    return h("li.row.failure", {},
+      h("h3", {}, name, " ", h("small", {}, "for ", h("code", {}, turn.sender), ", ", when(turn.finished_at ?? turn.sent_at))),
       ...said.map((text) => h("p", {}, plain(text))),
-      h("p.fine", {}, "asked by ", h("code", {}, turn.sender), ". ",
-        h("a", { href: roomAddress(turn.room_id), target: "_blank" }, "Open the room"), " to ask again, by 🔁 where it is offered."),
+      h("a.open-room", { href: roomAddress(turn.room_id), target: "_blank", title: "Open the room" },
+        icon("thread"), h("span.visually-hidden", {}, `Open the room where ${name} failed`)),
     );
   }
+}
+
+/** @param {string} text */
+function sentence(text) {
+  return `${capital(text)}${/[.!?]$/.test(text) ? "" : "."}`;
 }
 
 /** @param {Record<string, any>} one */
 function check(one) {
   return h(`li.check.${one.state}`, {},
     h("span.lamp", {}), h("strong", {}, one.name), h("span.visually-hidden", {}, `: ${WORDS[one.state]}`),
-    one.says && h("p", {}, one.says, "."),
-    one.remedy && h("p.remedy", {}, h("strong", {}, "What to do: "), one.remedy, "."),
+    one.says && h("p", {}, sentence(one.says)),
+    one.remedy && h("p.remedy", {}, h("strong", {}, "What to do: "), sentence(one.remedy)),
     one.who && h("p.fine", {}, one.who));
 }

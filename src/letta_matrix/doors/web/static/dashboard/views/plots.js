@@ -6,6 +6,7 @@ import { counted, span } from "./words.js";
 
 const WIDTH = 600;
 const HEIGHT = 100;
+const FEW = 20;
 const hours = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit" });
 const days = new Intl.DateTimeFormat(undefined, { weekday: "short", hour: "2-digit", minute: "2-digit" });
 
@@ -47,8 +48,8 @@ function line(spans, name, most) {
     .map((one, index) => (one[name] == null ? null : [(index + 0.5) * step, HEIGHT - (one[name] / most) * (HEIGHT - 6)]))
     .filter((point) => point !== null);
   const path = points.map(([x, y]) => `${x.toFixed(1)},${y.toFixed(1)}`).join(" ");
-  // A line of no length is drawn as a dot.
-  const dots = points.map(([x, y]) => svg(`line.spot.${name}`, { x1: x, x2: x + 0.01, y1: y, y2: y }));
+  // A line of no length is drawn as a dot; many would hide the line.
+  const dots = (points.length > FEW ? [] : points).map(([x, y]) => svg(`line.spot.${name}`, { x1: x, x2: x + 0.01, y1: y, y2: y }));
   return [points.length > 1 && svg(`polyline.${name}`, { points: path }), ...dots];
 }
 

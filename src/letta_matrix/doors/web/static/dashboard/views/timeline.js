@@ -2,7 +2,7 @@
 
 import { h } from "../../chat/views/dom.js";
 import { svg } from "./svg.js";
-import { clock, span } from "./words.js";
+import { capital, clock, span } from "./words.js";
 
 /** @typedef {{name: string, at: number, part: string}} Mark `part` is what led to it */
 
@@ -81,9 +81,4 @@ export function timeline(turn) {
 function words(turn, marks) {
   const stages = marks.slice(1).map(({ at, part }, index) => `${PARTS[part]} ${span(at - marks[index].at)}`);
   return [...stages, turn.finished_at ? `${span(lengthOf(turn))} in all` : "goes on"].join(", ");
-}
-
-/** @param {string} text */
-function capital(text) {
-  return text.charAt(0).toUpperCase() + text.slice(1);
 }

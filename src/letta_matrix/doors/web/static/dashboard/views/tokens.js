@@ -52,7 +52,7 @@ export class Tokens {
     this.list.render(newest.filter((one) => !isOver(one)));
     this.past.render(over);
     this.#over.hidden = !over.length;
-    this.#over.querySelector(".count").textContent = `${counted(over.length, "token")} that are over`;
+    this.#over.querySelector(".count").textContent = `${over.length} revoked or ended`;
   }
 
   async #read() {
@@ -70,7 +70,7 @@ export class Tokens {
   /** @param {Record<string, any>} one */
   #row(one) {
     const mine = one.token_id === this.session.tokenId;
-    const end = one.revoked_at ? ["revoked ", when(one.revoked_at)] : one.expires_at ? ["until ", when(one.expires_at)] : ["for ever"];
+    const end = one.revoked_at ? ["revoked ", when(one.revoked_at)] : one.expires_at ? [one.expires_at * 1000 > Date.now() ? "ends " : "ended ", when(one.expires_at)] : ["does not end"];
     return h("li.row.token", {},
       h("span.who", {}, h("strong", {}, one.label || "no label", mine && h("span.state.busy", {}, "this page")),
         h("small", {}, h("code", {}, one.token_id), " as ", one.agent_id ? this.live.nameOf(one.agent_id) : "the bot")),

@@ -46,16 +46,19 @@ export class Turns {
   }
 
   render(what = "turns") {
-    if (what === "health") this.#keepPace();
-    if (what !== "turns" && what !== "agents") return;
+    this.#keepPace();
+    if (what === "turns" || what === "agents") this.#renderList();
+    // With every beat: what is being written grows meanwhile.
+    for (const open of this.#list.querySelectorAll("details[open]")) this.#opened(/** @type {HTMLDetailsElement} */ (open));
+  }
+
+  #renderList() {
     const { turns } = this.live.state;
     this.#empty.hidden = turns.length > 0 || !this.live.state.health;
     // One turn of hours is not to leave the others a hair's breadth.
     const lengths = turns.map(lengthOf).sort((one, other) => one - other);
     this.longest = lengths[Math.floor(lengths.length * 0.9)] ?? 0;
     this.list.render(turns);
-    this.#keepPace();
-    for (const open of this.#list.querySelectorAll("details[open]")) this.#opened(/** @type {HTMLDetailsElement} */ (open));
   }
 
   /** @param {Record<string, any>} turn */

@@ -12,6 +12,7 @@ const UNSEEN = /[\u0000-\u0009\u000b-\u001f\u007f-\u009f\u00ad\u061c\u200b-\u200
 /** A span. @param {number|null|undefined} seconds */
 export function span(seconds) {
   if (seconds == null) return "–";
+  if (seconds < 0.1) return `${Math.round(seconds * 1000)} ms`;
   if (seconds < 0.95) return `${Math.round(seconds * 100) / 100} s`;
   if (seconds < 59.95) return `${seconds.toFixed(1)} s`;
   if (seconds < 5400) return `${Math.floor(seconds / 60)} min ${Math.round(seconds % 60)} s`;
@@ -45,6 +46,11 @@ export function tick() {
     const words = ago(Number(/** @type {HTMLElement} */ (time).dataset.at));
     if (time.textContent !== words) time.textContent = words;
   }
+}
+
+/** @param {string} text */
+export function capital(text) {
+  return text.charAt(0).toUpperCase() + text.slice(1);
 }
 
 /** @param {number} count @param {string} one */
