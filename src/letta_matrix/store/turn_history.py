@@ -1,7 +1,7 @@
 """What became of turns, as operators look at it: agents' messages alone, not what was a command or
 an invitation."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from sqlalchemy import func, select
 
@@ -49,7 +49,7 @@ class TurnHistory:
 
     async def ended_since(self, since: float) -> list[Ended]:
         """The messages that were done with since a time (Unix), as they arrived."""
-        columns = (turns.c.outcome, turns.c.arrived_at, turns.c.spoke_at, turns.c.finished_at)
+        columns = [turns.c[field.name] for field in fields(Ended)]
         ended = (turns.c.kind == TurnKind.MESSAGE) & (turns.c.finished_at >= since)
         query = select(*columns).where(ended, turns.c.seq > await self._begin())
         return await self._database.records(Ended, query.order_by(turns.c.seq))
