@@ -12,6 +12,7 @@ from letta_matrix.doors.web import static_files
 from letta_matrix.doors.web.pages import chat_routes, dashboard_routes, docs_routes
 
 DASHBOARD = Path(static_files.__file__).parent / "static" / "dashboard"
+IMPORTED = re.compile(r'^(?:import|}).* from "([^"]+)";$', re.MULTILINE)
 
 
 @pytest.fixture
@@ -68,7 +69,7 @@ async def test_what_the_dashboard_takes_of_the_chat_page_is_there(
     scripts = sorted(DASHBOARD.rglob("*.js"))
     assert scripts
     for script in scripts:
-        for name in re.findall(r'from "([^"]+)"', script.read_text(encoding="utf-8")):
+        for name in IMPORTED.findall(script.read_text(encoding="utf-8")):
             place = (script.parent / name).resolve().relative_to(DASHBOARD.parent)
             assert (await client.get(f"/{place.as_posix()}")).status_code == 200
 
