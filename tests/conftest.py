@@ -10,6 +10,7 @@ from pathlib import Path
 
 import aiohttp
 import pytest
+from tests import unsynced
 from tests.servers import Homeserver, LettaServer, homeserver_in, letta_server_in
 from tests.stub_model import StubModel
 from tests.waiting import Clock
@@ -28,6 +29,7 @@ for _name in filter(_OF_ONE_PERSON.fullmatch, list(os.environ)):
 # Or every process that is started here, and each of xdist's, compiles all of our code once more.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
+unsynced.in_this_process()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -45,13 +47,27 @@ def _tier(item: pytest.Item) -> str:
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Generator[None, object, object]:
     """Thousands of tests, and all that they import, come now and are there to the end: the
-    collector of garbage need not go through them again and again."""
+    collector of garbage need not go through them again and again, and in what a test leaves
+    behind it finds as much when it looks less often."""
     gc.disable()
     found = yield
     gc.collect()
     gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
     gc.enable()
     return found
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(
+    item: pytest.Item, nextitem: pytest.Item | None
+) -> Generator[None, object, object]:
+    """What is still there when a file has ended mostly stays, too."""
+    done = yield
+    if nextitem is None or nextitem.path != item.path:
+        gc.collect()
+        gc.freeze()
+    return done
 
 
 @pytest.fixture(scope="session")

@@ -78,6 +78,8 @@ class FakeHomeserver:
     def __init__(self) -> None:
         self.requests: list[Request] = []
         self.events: dict[str, list[Json]] = {}
+        self.sent: dict[str | None, Json] = {}
+        """What was sent, by event id, as it was before it was removed."""
         self.members: dict[str, set[str]] = {}
         self.room_version = "12"
         self.aliases: dict[str, str] = {}
@@ -216,6 +218,7 @@ class FakeHomeserver:
         event = {"event_id": event_id, "type": event_type, "sender": request.user_id, **more}
         event |= {"room_id": room_id, "origin_server_ts": int(time.time() * 1000)}
         self.events.setdefault(room_id, []).append({"content": request.body, **event})
+        self.sent[event_id] = {"content": request.body, **event}
         return event_id
 
     def _send(self, request: Request, room_id: str, event_type: str, txn_id: str) -> Answer:
@@ -327,6 +330,14 @@ class FakeHomeserver:
     def _get_profile(self, _request: Request, user_id: str) -> Answer:
         return 200, self.profiles.get(user_id, {})
 
+    def _relations(self, _request: Request, room_id: str, event_id: str, kind: str) -> Answer:
+        wanted = {"event_id": event_id, "rel_type": kind}
+        relations = [
+            (event, event["content"].get("m.relates_to", {})) for event in self.events[room_id]
+        ]
+        found = [event for event, relation in relations if wanted.items() <= relation.items()]
+        return 200, {"chunk": found[::-1]}
+
     def _bundled(self, room_id: str, events: list[Json]) -> list[Json]:
         """Events with their newest edits, which are their own senders'."""
         edits: dict[tuple[str, str], Json] = {}
@@ -411,6 +422,7 @@ def _routes() -> list[tuple[re.Pattern[str], _Handler]]:
         rf"GET {_ROOM}/joined_members": fake._joined_members,
         rf"GET {_ROOM}/event/([^/]+)": fake._event,
         rf"GET {_ROOM}/context/([^/]+)": fake._context,
+        r"GET /_matrix/client/v1/rooms/([^/]+)/relations/([^/]+)/([^/]+)": fake._relations,
         rf"POST {_ROOM}/join": fake._join,
         rf"POST {_ROOM}/leave": fake._leave,
         rf"POST {_ROOM}/invite": fake._invite,

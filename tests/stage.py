@@ -9,6 +9,8 @@ from tests.scripts import obey
 from tests.waiting import eventually
 
 from letta_matrix.app.assembly import App
+from letta_matrix.common.json_fields import mapping
+from letta_matrix.matrix.events import Event, redacted
 from letta_matrix.runtimes.memory import MemoryRuntime
 from letta_matrix.runtimes.protocol import AgentInfo
 from letta_matrix.store.turns import Outcome, Turn
@@ -77,8 +79,16 @@ class Stage:
         self.runtime.add(AgentInfo(one.agent_id, one.name))
 
     async def admit(self, *events: Any) -> None:
-        """A transaction of the homeserver."""
-        await self.dispatcher.admit("t", list(events))
+        """A transaction of the homeserver, which has pushed before what our users sent and the
+        events refer to, whether or not its answer to them has been stored."""
+        before = [one for event in events for one in self._meant(event)]
+        await self.dispatcher.admit("t", [*before, *events])
+
+    def _meant(self, event: Any) -> list[dict[str, Any]]:
+        """The events of ours that one refers to, if it is one."""
+        view = Event(mapping(event))
+        targets = (view.target, view.reply_to, redacted(view.raw))
+        return [self.fake.sent[one] for one in targets if one in self.fake.sent]
 
     async def idle(self) -> None:
         """Wait until nothing is owed."""

@@ -8,6 +8,7 @@ Words in the user's own text choose the behaviour:
                        (for Bash, ARG is the command; otherwise ARG is the arguments' JSON)
     tool2:NAME:ARG     the same call twice, one after the other, then the text
                        (with steps:N before it, what follows a result is a step)
+    tools:NAME:[ARG, ...]  a call for each at once, as JSON, then a text after their results
     error:CODE         the HTTP error CODE
     cutoff             the connection breaks
     hang               no answer until the client goes away
@@ -81,16 +82,21 @@ def _images(message: Json) -> int:
     return sum(part.get("type") == "image_url" for part in parts)
 
 
-def _tool_result(body: Json) -> str:
+def _tool_results(body: Json, count: int) -> str:
     results = [m for m in cast("list[Json]", body["messages"]) if m.get("role") == "tool"]
-    return message_text(results[-1])[:500]
+    return " ".join(message_text(one)[:500] for one in results[-count:])
 
 
-def _tool_call(request: ModelRequest) -> Json | None:
-    match = re.search(r"tool(2?):(\w+):(.+)", request.text, re.DOTALL)
-    if match is None or request.results >= int(match[1] or 1):
-        return None
-    name, argument = match[2], match[3].strip()
+def _tool_calls(request: ModelRequest) -> list[Json]:
+    match = re.search(r"tool([2s]?):(\w+):(.+)", request.text, re.DOTALL)
+    if match is None or request.results >= (2 if match[1] == "2" else 1):
+        return []
+    argument = match[3].strip()
+    arguments = json.loads(argument) if match[1] == "s" else [argument]
+    return [{"index": place, **_call(match[2], one)} for place, one in enumerate(arguments)]
+
+
+def _call(name: str, argument: str) -> Json:
     arguments = (
         json.dumps({"command": argument, "description": "a test command"})
         if name == "Bash"
@@ -102,7 +108,8 @@ def _tool_call(request: ModelRequest) -> Json | None:
 
 def _words(request: ModelRequest) -> tuple[list[str], float]:
     if request.after_tool:
-        return [f"tool said: {_tool_result(request.body)}"], 0
+        count = request.results if "tools:" in request.text else 1
+        return [f"tool said: {_tool_results(request.body, count)}"], 0
     if match := re.search(r"\bslow:(\d+)", request.text):
         return _numbered(int(match[1])), WORD_DELAY
     if count := Steps.asked_for(request.text):
@@ -181,39 +188,39 @@ class StubModel:
             await asyncio.sleep(3600)
         if request.after_tool:
             await self.steps.reach(request.text, request.results)
-        call = _tool_call(request)
+        calls = _tool_calls(request)
         if body.get("stream"):
-            return await self._stream(http, request, call)
-        return web.json_response(await _whole(request, call))
+            return await self._stream(http, request, calls)
+        return web.json_response(await _whole(request, calls))
 
     async def _stream(
-        self, http: web.Request, request: ModelRequest, call: Json | None
+        self, http: web.Request, request: ModelRequest, calls: list[Json]
     ) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
         await response.prepare(http)
-        if call:
-            await _send(response, {"role": "assistant", "tool_calls": [{"index": 0, **call}]})
+        if calls:
+            await _send(response, {"role": "assistant", "tool_calls": calls})
         else:
             words, delay = _words(request)
             for place, word in enumerate(words):
                 await self.steps.reach(request.text, place)
                 await _send(response, {"role": "assistant", "content": word})
                 await asyncio.sleep(delay)
-        await _send(response, {}, finish="tool_calls" if call else "stop")
+        await _send(response, {}, finish="tool_calls" if calls else "stop")
         last: Json = {**_envelope("chat.completion.chunk"), "usage": _usage()}
         last["choices"] = []
         await response.write(f"data: {json.dumps(last)}\n\ndata: [DONE]\n\n".encode())
         return response
 
 
-async def _whole(request: ModelRequest, call: Json | None) -> Json:
+async def _whole(request: ModelRequest, calls: list[Json]) -> Json:
     words, delay = _words(request)
-    message: Json = {"role": "assistant", "content": None if call else "".join(words)}
-    if call:
-        message["tool_calls"] = [call]
+    message: Json = {"role": "assistant", "content": None if calls else "".join(words)}
+    if calls:
+        message["tool_calls"] = calls
     else:
         await asyncio.sleep(delay * len(words))
-    choice = {"index": 0, "message": message, "finish_reason": "tool_calls" if call else "stop"}
+    choice = {"index": 0, "message": message, "finish_reason": "tool_calls" if calls else "stop"}
     return {**_envelope("chat.completion"), "choices": [choice], "usage": _usage()}
 
 

@@ -16,6 +16,7 @@ T = TypeVar("T")
 
 DEADLINE = 90.0
 """Seconds that anything may take."""
+_FIRST_PAUSE, _LAST_PAUSE = 0.001, 0.02
 
 _CLOCKS: WeakKeyDictionary[asyncio.AbstractEventLoop, "Clock"] = WeakKeyDictionary()
 
@@ -66,10 +67,11 @@ class Clock:
         """Let time pass, `step` seconds at each look, until `condition()` holds: for waits that
         follow upon each other, such as retries."""
 
-        def look() -> object:
-            return condition() or self.advance(step)
-
-        await eventually(look)
+        began = time.monotonic()
+        while not condition():
+            assert time.monotonic() - began < DEADLINE, "it did not happen"
+            self.advance(step)
+            await moment()
 
     async def through(self, work: Awaitable[T], step: float = 0.5) -> T:
         """Await what takes time, and let that pass as `until` does."""
@@ -94,7 +96,7 @@ async def eventually(
     probe: Callable[[], Any], accept: Callable[[Any], object] = bool, what: str = ""
 ) -> Any:
     """Look until what `probe` finds is accepted, and return it; `what` names it in the error."""
-    began = time.monotonic()
+    began, pause = time.monotonic(), _FIRST_PAUSE
     while True:
         found = probe()
         if inspect.isawaitable(found):
@@ -102,7 +104,9 @@ async def eventually(
         if accept(found):
             return found
         assert time.monotonic() - began < DEADLINE, f"{what or 'it'} did not happen: {found!r}"
-        await moment()
+        # Most things are there at once; a server that starts need not be asked all the time.
+        await moment(pause)
+        pause = min(pause * 1.5, _LAST_PAUSE)
 
 
 async def within(awaitable: Awaitable[T]) -> T:

@@ -29,9 +29,9 @@ async def docs_url() -> AsyncIterator[str]:
     await server.close()
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 async def page(tabs: Tabs, docs_url: str) -> AsyncIterator[Page]:
-    """The page, open; checked for faults at the end."""
+    """The page, open; checked for faults at the end. Drawing all operations takes it seconds."""
     page = await tabs.open(docs_url)
     faults: list[str] = []
     page.on("pageerror", lambda error: faults.append(str(error)))

@@ -13,6 +13,8 @@ that dies, null for the bridge itself. Without the file it is the plain bridge.
 """
 
 import asyncio
+import gc
+import importlib
 import inspect
 import json
 import os
@@ -25,6 +27,7 @@ from typing import Any
 
 from aiohttp import web
 from sqlalchemy import Connection
+from tests import unsynced
 from tests.crash.points import POINTS, Moment, Point
 from tests.servers import _die_with_parent
 
@@ -36,6 +39,10 @@ from letta_matrix.matrix.appservice import Appservice
 from letta_matrix.store.database import Database
 
 TRAP = "trap.json"
+_LIBRARIES = {
+    "letta_api": "letta_matrix.runtimes.letta_api.client",
+    "openai_compatible": "letta_matrix.runtimes.openai_compatible",
+}
 
 
 class Trap:
@@ -173,6 +180,14 @@ def _says(event: Mapping[str, Any], text: str) -> bool:
     return is_person and text in str(event.get("content"))
 
 
+def _import_for(config: Path) -> None:
+    """What the bridge would import by itself, each one again."""
+    for runtime in load_config(config).runtimes:
+        module = _LIBRARIES.get(runtime.type)
+        if module is not None:
+            importlib.import_module(module)
+
+
 def _become_bridge(config: Path, log: Path) -> None:
     _die_with_parent()
     os.setsid()
@@ -188,8 +203,12 @@ def _become_bridge(config: Path, log: Path) -> None:
 def main() -> None:
     """Fork a bridge for each line, tell its process id, and its exit code when it has ended."""
     _die_with_parent()
+    unsynced.in_this_process()
     for line in sys.stdin:
         config, log = (Path(path) for path in json.loads(line))
+        _import_for(config)
+        # Or the collector would write into all pages that the two have in common.
+        gc.freeze()
         pid = os.fork()
         if pid == 0:
             _become_bridge(config, log)

@@ -88,7 +88,7 @@ async def test_a_private_room_of_before_our_time_is_adopted(world: World, ann: P
     await world.ready()
     assert room.room_id == made["room_id"]
     assert (await ann.members(room.room_id))[world.config.bot_user_id] == "join"
-    assert (await world.health())["agents_in_trouble"] == 0
+    assert world.bridge.app.troubles.of(agent.agent_id) == ""
 
 
 async def test_a_rename_is_followed_and_identity_stays(world: World, ann: Person) -> None:
@@ -113,7 +113,7 @@ async def test_agents_with_odd_names_get_their_rooms(world: World, ann: Person) 
         await ann.send(room.room_id, "who are you?")
     for case, room in zip(ODD_NAMES, rooms, strict=True):
         assert await ann.answers(room, 1) == ["echo: who are you?"], case
-    assert (await world.health())["agents_in_trouble"] == 0
+        assert world.bridge.app.troubles.of(room.agent.agent_id) == "", case
 
 
 async def test_a_removed_agent_says_so_is_silent_and_comes_back(

@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator
 import aiohttp
 import pytest
 from tests.doubles.gmessages import Gmessages, gmessages_on
-from tests.doubles.gmessages.portals import STATUS, Portal, Rules
+from tests.doubles.gmessages.portals import RCS, SMS, STATUS, Picture, Portal, Rules
 from tests.integration.people import Json, Person
 from tests.servers import Homeserver
 from tests.waiting import eventually
@@ -133,6 +133,30 @@ async def test_what_goes_out_and_what_does_not(paired: Gmessages, ann: Person) -
     assert paired.phone.sent == [(NUMBER, "hi")]
     bodies = await ann.bodies(room_id, paired.matrix.bot)
     assert any(one.startswith("Unknown command") for one in bodies)
+
+
+async def test_which_pictures_go_out(paired: Gmessages, ann: Person) -> None:
+    portal = await portal_of(paired, ann)
+    room_id = portal.room_id
+    await paired.portals.switch(portal, SMS)
+    url = await paired.matrix.upload(b"pixels", "image/png")
+    info: Json = {"mimetype": "image/png", "size": 6}
+    image: Json = {"msgtype": "m.image", "body": "words", "filename": "a.png", "url": url}
+    sent = await ann.send_content(room_id, image | {"info": info})
+    assert await status_of(ann, room_id, sent) == "SUCCESS"
+    await paired.portals.switch(portal, RCS)
+    captionless = await ann.send_content(room_id, image | {"info": info})
+    assert await status_of(ann, room_id, captionless) == "SUCCESS"
+    assert paired.phone.pictures == [
+        Picture(NUMBER, b"pixels", "a.png", words) for words in ("words", "")
+    ]
+    for wrong in (
+        {"info": info | {"size": paired.portals.rules.max_file_size + 1}},
+        {"info": info | {"mimetype": "image/tiff"}},
+    ):
+        refused = await ann.send_content(room_id, image | wrong)
+        assert await status_of(ann, room_id, refused) == "com.beeper.unsupported_event"
+    assert len(paired.phone.pictures) == 2
 
 
 async def test_who_is_not_logged_in_needs_a_relay_and_is_kicked_without(

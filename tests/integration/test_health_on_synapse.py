@@ -32,6 +32,8 @@ async def odd(
         "encryption_enabled_by_default_for_room_type": "all",
         "federation_domain_whitelist": None,
         "ip_range_blacklist": [],
+        # Or it would leave them to another process.
+        "send_federation": True,
     }
     try:
         await server.start()

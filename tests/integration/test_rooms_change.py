@@ -184,7 +184,7 @@ async def test_a_room_that_claims_to_replace_an_own_one_is_another(
 async def test_who_left_is_invited_again(world: World, ann: Person, room: Room) -> None:
     bob = await new_person(world.homeserver, "bob")
     await ann.bring(room.room_id, bob)
-    await bob.call("POST", f"/rooms/{quote(room.room_id)}/leave")
+    assert (await bob.call("POST", f"/rooms/{quote(room.room_id)}/leave"))[0] == 200
     bot = world.config.bot_user_id
     with_bot = await bob.create_room(bot)
     await eventually(lambda: world.bridge.app.stores.rooms.ours_in(with_bot))

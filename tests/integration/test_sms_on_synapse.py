@@ -1,94 +1,31 @@
 """Agents on the phone, through the double of mautrix-gmessages on a real homeserver."""
 
+import asyncio
+import base64
+import io
 import json
-from collections.abc import AsyncGenerator
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Generator, Iterable
+from contextlib import contextmanager
 
 import aiohttp
 import pytest
-from tests.doubles.gmessages import Gmessages, gmessages_on
-from tests.doubles.gmessages.portals import RCS, Login, Portal, Rules
-from tests.integration.bridge_world import World, bridge_on, new_agent
+from PIL import Image
+from tests.doubles.gmessages import gmessages_on
+from tests.doubles.gmessages.portals import RCS, Login, Rules
+from tests.integration.bridge_world import bridge_on, new_agent
 from tests.integration.people import Json, Person, Room
-from tests.scripts import obey
+from tests.integration.phone_stage import ANN, BEN, EVE, LINE, Phone, pair
+from tests.scripts import held, obey
 from tests.servers import Homeserver
 from tests.waiting import eventually
 
 from letta_matrix.portals.provisioning import Provisioning
 from letta_matrix.runtimes.memory import MemoryRuntime
+from letta_matrix.runtimes.protocol import TurnEvent, TurnRequest
 from letta_matrix.runtimes.tools import ToolCall
-from letta_matrix.store.portals import Portal as Known
 
-LINE = "@letta_sms:localhost"
-ANN, BEN, EVE = "+15550000101", "+15550000102", "+15550000103"
-COOKIES: Json = dict.fromkeys(("SID", "HSID", "SSID", "OSID", "APISID", "SAPISID"), "x")
 STOPPED = "You get no more messages from here. Send START to go on."
 STARTED = "You get messages from here again. Send STOP to end them."
-
-
-@dataclass
-class Phone:
-    """The phone that is paired with the line, over HTTP, and the bridges on both its sides."""
-
-    world: World
-    double: Gmessages
-    http: aiohttp.ClientSession
-    own: Room
-
-    async def do(self, what: str, **body: object) -> str:
-        async with self.http.post(f"{self.double.url}/phone/{what}", json=body) as answer:
-            told: Json = await answer.json()
-            assert answer.status == 200, told
-            return str(told["event_id"])
-
-    async def text(self, text: str, number: str = ANN) -> str:
-        """Somebody sends a text."""
-        return await self.do("text", number=number, text=text)
-
-    async def sent(self, number: str = ANN) -> list[str]:
-        """What somebody has got."""
-        async with self.http.get(f"{self.double.url}/phone") as answer:
-            texts = (await answer.json())["texts"]
-        return [one["text"] for one in texts if one["to"] == number]
-
-    async def got(self, *texts: str, number: str = ANN) -> None:
-        """Wait until somebody has got just these, from the last that were waited for on."""
-        expected = list(texts)
-
-        async def last() -> list[str]:
-            return (await self.sent(number))[-len(expected) :]
-
-        await eventually(last, lambda found: found == expected, f"{expected}")
-
-    async def command(self, line: str) -> str:
-        """An admin's command in the agent's room; what it answers."""
-        ann, room = self.world.person, self.own
-        event_id = await ann.send(room.room_id, line)
-
-        async def answer() -> str:
-            for said in await ann.said(room):
-                if said["content"].get("org.letta.matrix", {}).get("in_reply_to") == event_id:
-                    return str(said["content"]["body"])
-            return ""
-
-        return await ann.watch(room.room_id, answer, what=f"an answer to {line}")
-
-    async def silence(self) -> None:
-        """Wait until all that came in was looked at, and nothing is owed."""
-        marker = await self.world.person.send(self.own.room_id, "!help")
-        await eventually(lambda: self.world.bridge.app.stores.inbox.known([marker]))
-        await self.world.idle()
-
-    def portal(self, number: str = ANN) -> Portal:
-        return next(one for one in self.double.portals.all.values() if one.number == number)
-
-    def known(self, number: str = ANN) -> Known | None:
-        """What our side knows of the talk."""
-        return self.world.bridge.app.stores.portals.portal(self.portal(number).room_id)
-
-    async def notices(self) -> list[str]:
-        bodies = await self.world.person.bodies(self.own.room_id, self.own.ghost)
-        return [one for one in bodies if one.startswith("About")]
 
 
 @pytest.fixture(scope="module")
@@ -119,13 +56,6 @@ async def phone(
             assert world.config.sms is not None
             await pair(Provisioning(world.config.sms, "localhost"), double)
             yield Phone(world, double, http, own)
-
-
-async def pair(line: Provisioning, double: Gmessages) -> None:
-    """Log in by an account and an emoji."""
-    step = await line.go_on(await line.start("google"), COOKIES)
-    double.provisioning.tapped.set()
-    assert (await line.go_on(step, {})).login
 
 
 async def test_a_text_is_answered_by_one_text(phone: Phone) -> None:
@@ -228,11 +158,97 @@ def tool_call(room: Room, conversation_id: str, **arguments: str) -> ToolCall:
     return ToolCall(room.agent.agent_id, conversation_id, "c", "sms_send", arguments, request_id)
 
 
+def picture(side: int = 40, *, noisy: bool = False) -> bytes:
+    file = io.BytesIO()
+    flat = Image.new("RGB", (side, side), "red")
+    (Image.effect_noise((side, side), 100).convert("RGB") if noisy else flat).save(file, "PNG")
+    return file.getvalue()
+
+
+@contextmanager
+def working(phone: Phone) -> Generator[None]:
+    """The agent works on what it is asked as long as this lasts."""
+    release = asyncio.Event()
+
+    def script(_: TurnRequest) -> Iterable[TurnEvent | float]:
+        return held(release)
+
+    phone.world.runtime.script = script
+    try:
+        yield
+    finally:
+        phone.world.runtime.script = obey
+        release.set()
+
+
+async def test_a_contacts_picture_reaches_the_agent(phone: Phone) -> None:
+    double, asked = phone.double, phone.world.runtime.asked
+    login, before = double.portals.logins[LINE], len(asked)
+    words = {"body": "what is this?", "filename": "cat.png"}
+    await double.portals.receive_file(login, ANN, picture(), "image/png", **words)
+    await eventually(lambda: len(asked) > before, what="it is asked")
+    (seen,) = asked[before].images
+    assert (seen.name, seen.media_type) == ("cat.png", "image/png")
+    assert asked[before].text.startswith("what is this?\n\n[image: cat.png, image/png, ")
+    await double.portals.receive_file(login, ANN, b"%PDF-1.7", "application/pdf", body="a.pdf")
+    await eventually(lambda: len(asked) > before + 1, what="it is asked")
+    assert asked[before + 1].text == "[file: a.pdf, application/pdf, 8 B: content not shown]"
+    await phone.world.idle()
+    await phone.got(*(f"echo: {one.text}" for one in asked[before:]))
+
+
+async def test_an_agents_picture_goes_out_as_large_as_carriers_take_it(phone: Phone) -> None:
+    runtime, large = phone.world.runtime, picture(900, noisy=True)
+    assert len(large) > 600_000
+    before, handle = len(runtime.asked), phone.world.bridge.app.toolbox.handler("memory")
+    given = {"content_base64": base64.b64encode(large).decode(), "caption": "the **plan**"}
+    with working(phone):
+        await phone.text("show me")
+        await eventually(lambda: len(runtime.asked) > before, what="it is asked")
+        agent_id, conversation_id = phone.own.agent.agent_id, runtime.asked[before].conversation_id
+        call = ToolCall(agent_id, conversation_id, "c", "portal_send_image", given, "a picture")
+        result = await handle(call)
+        assert result.ok, result.text
+        assert (await handle(call)).text == result.text
+    await phone.world.idle()
+    (sent,) = await eventually(lambda: phone.double.phone.pictures, what="a picture")
+    assert (sent.number, sent.name, sent.caption) == (ANN, "image.jpg", "the plan")
+    assert len(sent.data) <= 600_000
+    assert Image.open(io.BytesIO(sent.data)).format == "JPEG"
+
+
 async def test_sms_becomes_rcs(phone: Phone) -> None:
     await phone.double.portals.switch(phone.portal(), RCS)
     await eventually(lambda: (known := phone.known()) is not None and known.protocol == RCS)
-    await phone.text("by other means")
-    await phone.got("echo: by other means")
+    shown = phone.double.phone.shown
+    with working(phone):
+        await phone.text("by other means")
+        await eventually(lambda: {(RCS, "m.typing"), (RCS, "m.receipt")} <= {*shown}, what="both")
+    await phone.text("and again")
+    await phone.got("echo: and again")
+    # Before, nothing of the kind.
+    assert {protocol for protocol, _ in shown} == {RCS}
+
+
+async def test_a_phone_that_is_away_and_a_bridge_that_is_are_told_of(phone: Phone) -> None:
+    watch = phone.world.bridge.app.phone_line.watch
+    assert watch is not None
+
+    async def told() -> str:
+        await watch.look()
+        health = await phone.world.health()
+        (check,) = [one for one in health["checks"] if one["name"] == "phone line"]
+        return check["says"]
+
+    assert await told() == ""
+    await phone.do("state", connected=False)
+    assert "does not answer its bridge" in await told()
+    await phone.do("state", connected=True)
+    assert await told() == ""
+    await phone.double.stop()
+    assert "cannot be reached" in await told()
+    await phone.double.start()
+    assert await told() == ""
 
 
 async def test_the_bridge_restarts_in_mid_reply(phone: Phone) -> None:

@@ -10,14 +10,15 @@ from tests.security.tricks import READS, WRITES
 from letta_matrix.runtimes.protocol import ApprovalRequested
 
 SECRET = "the-secret-itself"
-_AT_ONCE = 6
+_TURNS = 8
 
 
-async def denied(bench: Bench, conversation_id: str, call: str) -> str:
-    """Let the model make a call, deny it; what the agent said in the end."""
+async def denied(bench: Bench, conversation_id: str, call: str, calls: int = 1) -> str:
+    """Let the model make a call, or several at once, and deny each; what the agent said in the
+    end."""
     events = await bench.answered(bench.request(call, conversation_id), allow=False)
     asked = [event for event in events if isinstance(event, ApprovalRequested)]
-    assert asked, f"ran unasked: {call}"
+    assert len(asked) == calls, f"ran unasked: {call}"
     return text_of(events)
 
 
@@ -29,14 +30,14 @@ async def test_no_command_runs_unasked(bench: Bench, tmp_path: Path) -> None:
     made = [tmp_path / f"made{number}" for number in range(len(WRITES))]
     calls += [trick.format(made=path) for trick, path in zip(WRITES, made, strict=True)]
     assert len(calls) >= 60
-    waiting = iter(calls)
 
-    async def one_after_the_other() -> None:
+    async def in_one_turn(some: list[str]) -> None:
         talk = await bench.runtime.create_conversation(bench.agent_id, "tricks")
-        for call in waiting:
-            assert SECRET not in await denied(bench, talk, f"tool:Bash:{call}")
+        said = await denied(bench, talk, f"tools:Bash:{json.dumps(some)}", len(some))
+        assert SECRET not in said
 
-    await asyncio.gather(*(one_after_the_other() for _ in range(_AT_ONCE)))
+    turns = [calls[first::_TURNS] for first in range(_TURNS)]
+    await asyncio.gather(*map(in_one_turn, turns))
     assert [path for path in made if path.exists()] == []
 
 

@@ -2,30 +2,17 @@
 
 from collections.abc import AsyncGenerator, Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from jsonschema import Draft202012Validator
-from tests.builders import config_for
 from tests.fake_homeserver import FakeHomeserver
+from tests.rest_document import DOCUMENT, OPERATIONS
 from tests.unit.api_stage import Api, api_on, problem, stage_on
 
-from letta_matrix.doors.rest.app import make_app
 from letta_matrix.doors.rest.problems import MEDIA_TYPE, PROBLEMS
 
 Json = dict[str, Any]
-
-
-def _document() -> Json:
-    services: Any = SimpleNamespace(config=config_for(Path()), homeserver=None)
-    return make_app(services).openapi()
-
-
-DOCUMENT = _document()
-OPERATIONS = [
-    (method.upper(), path) for path, methods in DOCUMENT["paths"].items() for method in methods
-]
 
 
 @pytest.fixture

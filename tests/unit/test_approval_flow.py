@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable, Generator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from letta_matrix.runtimes.protocol import (
     TurnRequest,
 )
 from letta_matrix.store.approvals import Approval, ApprovalStatus
+from letta_matrix.store.outbox import OutboxEntry
 
 ROOM = "!1:test"
 BOB = "@bob:test"
@@ -80,6 +82,37 @@ def offered(stage: Stage, asked: str) -> list[str]:
 def said(stage: Stage) -> list[str]:
     """The agent's own words, without what stands beside them."""
     return stage.fake.bodies(ROOM, "m.text")
+
+
+TAP: Callable[[str], Any] = partial(reaction, key="✅")
+WORD: Callable[[str], Any] = partial(reply_to, body="yes")
+
+
+@pytest.mark.parametrize("answer", [TAP, WORD], ids=["tap", "word"])
+async def test_an_answer_may_come_before_the_questions_id_is_stored(
+    asking: Stage, monkeypatch: pytest.MonkeyPatch, answer: Callable[[str], Any]
+) -> None:
+    """People see the question at once, however late the homeserver's word to us is."""
+    confirm, stored = asking.stores.outbox.confirm, asyncio.Event()
+
+    async def slowly(entry: OutboxEntry, event_id: str) -> None:
+        await stored.wait()
+        await confirm(entry, event_id)
+
+    monkeypatch.setattr(asking.stores.outbox, "confirm", slowly)
+    await asking.admit(message("look"))
+    (asked,) = await eventually(lambda: asking.fake.messages(ROOM))
+    await asking.admit(answer(asked["event_id"]))
+    (approval,) = await asking.stores.approvals.waiting_at(ROOM, "")
+
+    async def allowed() -> bool:
+        now = await asking.stores.approvals.get(approval.key)
+        return now is not None and now.status is ApprovalStatus.ALLOWED
+
+    await eventually(allowed)
+    stored.set()
+    await asking.idle()
+    assert said(asking)[-1] == "Ran it."
 
 
 async def nothing_happens(stage: Stage) -> None:

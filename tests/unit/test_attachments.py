@@ -14,16 +14,16 @@ from hypothesis import strategies as st
 from PIL import Image as Picture
 from tests.waiting import Clock, eventually, settled, within
 
+from letta_matrix.common import pictures
 from letta_matrix.common.image_headers import image_type
+from letta_matrix.common.picture_worker import PictureFault, prepare
 from letta_matrix.config import Conversations
-from letta_matrix.conversations import pictures
 from letta_matrix.conversations.attachments import (
     Attached,
     as_text,
     caption,
     read_attachment,
 )
-from letta_matrix.conversations.picture_worker import PictureFault, prepare
 from letta_matrix.matrix.formatting import render
 from letta_matrix.matrix.media import MediaFault
 from letta_matrix.matrix.verbatim import in_fence

@@ -14,6 +14,7 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, create_engine
 from structlog.testing import capture_logs
+from tests import unsynced
 
 from letta_matrix.store.agents import AgentDirectory
 from letta_matrix.store.database import HEAD, Database, StoreError, database_url
@@ -209,7 +210,8 @@ async def test_opening_a_current_database_changes_nothing(database_file: Path) -
 
 async def test_the_database_is_private_and_survives_power_cuts(tmp_path: Path) -> None:
     path = tmp_path / "new folder %20" / "letta-matrix.db"
-    database = opened(path)
+    with unsynced.as_always():
+        database = opened(path)
     await database.open()
     values = await database.read(
         lambda db: [

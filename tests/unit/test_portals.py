@@ -1,6 +1,7 @@
 """Rooms of other networks: who is heard there, and what goes out."""
 
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from tests.builders import PERSON, agent, invite, message
@@ -76,6 +77,24 @@ async def test_what_is_said_before_the_room_is_known_as_a_portal_waits(
     looks.set()
     await bridged.idle()
     assert out(fake) == ["echo: hello"]
+
+
+async def test_a_switch_of_protocol_while_the_room_is_looked_at_is_followed(
+    bridged: Stage, fake: FakeHomeserver
+) -> None:
+    fake.members[PORTAL] = {BOT, GHOST}
+    fake.set_state(PORTAL, "m.bridge", bridge_state(), "irc://ann", BOT)
+    reads = fake.hold(f"GET .*/profile/{quote(GHOST)}")
+    await bridged.admit(invite(LINE, PORTAL, sender=BOT))
+    await eventually(lambda: fake.matching("/profile/"))
+    # The room's state was read before that.
+    switched = bridge_state(channel={"id": "#ann"})
+    await bridged.admit(fake.set_state(PORTAL, "m.bridge", switched, "irc://ann", BOT))
+    reads.set()
+    await bridged.idle()
+    portal = bridged.stores.portals.portal(PORTAL)
+    assert portal is not None
+    assert portal.channel == "#ann"
 
 
 async def test_what_others_than_the_bot_say_makes_no_portal(

@@ -135,6 +135,7 @@ async def test_refusals_say_what_to_do(bridge: Bridge) -> None:
         ({"contacts": "many"}, 200),
         (b"{" + b" " * 2_000_001 + b"}", 200),
         ({"login_id": "x"}, 200),
+        ({"homeserver": "test", "bridge_bot": "@gmessagesbot:test", "logins": "x"}, 200),
         ("", 302),
     ],
 )
@@ -144,6 +145,8 @@ async def test_nonsense_is_an_outage(bridge: Bridge, body: object, status: int) 
     calls: list[Callable[[], Awaitable[object]]] = [line.contacts, lambda: line.start("qr")]
     for call in calls:
         assert (await fault_of(call())).why is Why.UNAVAILABLE
+    # Of whose phones it tells is not said in most of these.
+    assert (await fault_of(line.logins())).why in (Why.UNAVAILABLE, Why.FOREIGN)
 
 
 async def test_what_is_somebody_elses_is_not_taken(bridge: Bridge) -> None:

@@ -28,6 +28,7 @@ from tests.stage import Stage
 from tests.waiting import eventually, settled
 
 from letta_matrix.runtimes.protocol import TextDelta, TurnEvent, TurnRequest
+from letta_matrix.store.turns import Turn, TurnKind
 
 ROOM = "!1:test"
 PEOPLE = st.sampled_from(["@ann:test", "@bob:test"])
@@ -145,8 +146,13 @@ class RoomMachine(RuleBasedStateMachine):
             self.runner.close()
             self.directory.cleanup()
 
+    def _left(self) -> list[Turn]:
+        return self.stage.dispatcher.queues.unfinished()
+
     async def _end(self) -> None:
         try:
+            # A stop sign is seen to beside the queue: what it stops must not be its turn by then.
+            await eventually(lambda: all(one.kind != TurnKind.COMMAND for one in self._left()))
             self.free.set()
             await self.stage.idle()
             asked = {one.message_id: one.text for one in self.stage.runtime.asked}

@@ -18,7 +18,7 @@ from tests.sms_kit import (
     with_line,
 )
 from tests.stage import Stage
-from tests.waiting import Clock
+from tests.waiting import Clock, eventually
 
 from letta_matrix.config import SmsSettings
 from letta_matrix.portals.bridges import NetworkBridge
@@ -203,3 +203,67 @@ async def test_only_the_bridge_tells_what_became_of_agents_texts(
     await line.tell(notice_of(event_id))
     (told,) = fake.bodies("!1:test")
     assert "no phone" in told
+
+
+async def by_a_tool(line: Stage, fake: FakeHomeserver) -> str:
+    """A text of the line that no reply's outbox knows; its event."""
+    content: Any = {"msgtype": "m.text", "body": "hi", "org.letta.matrix": {"agent_id": "agent-1"}}
+    await line.parts.homeserver.acting_as(LINE).send(PORTAL, "m.room.message", content, "t1")
+    return str(fake.messages(PORTAL)[-1]["event_id"])
+
+
+async def test_a_text_that_did_not_go_out_is_told_of_though_it_was_redacted_since(
+    stage: Stage, fake: FakeHomeserver
+) -> None:
+    line = await with_line(stage)
+    await texts_with(line)
+    event_id = await by_a_tool(line, fake)
+    # The bridge dies before it has looked whose text it was.
+    looks = fake.hold("GET .*/event/")
+    await line.admit(status_of(event_id))
+    await eventually(lambda: fake.matching("GET .*/event/"))
+    fake.redact(PORTAL, event_id)
+    fake._held.clear()
+    await line.recover()
+    looks.set()
+    await line.idle()
+    (told,) = fake.bodies("!1:test")
+    assert told.startswith(f"About `{CONTACT}`: my text did not go out")
+
+
+async def test_redacted_words_of_people_are_told_of_to_nobody(
+    stage: Stage, fake: FakeHomeserver
+) -> None:
+    line = await with_line(stage)
+    await texts_with(line)
+    intent = line.parts.homeserver.acting_as(PERSON)
+    event_id = await intent.send(PORTAL, "m.room.message", {"msgtype": "m.text", "body": "x"}, "t")
+    fake.redact(PORTAL, event_id)
+    await line.tell(status_of(event_id))
+    assert fake.bodies("!1:test") == []
+
+
+async def becomes(line: Stage, protocol: str) -> None:
+    """The talk goes on by other means."""
+    told = {"bridgebot": BOT, "protocol": {"id": protocol}, "channel": {"id": PORTAL}}
+    content = told | {"com.beeper.room_type": "dm"}
+    await line.tell(line.fake.set_state(PORTAL, "m.bridge", content, "fi.mau.gmessages", BOT))
+
+
+async def test_only_rcs_shows_that_a_text_was_read_and_who_types(
+    stage: Stage, fake: FakeHomeserver, clock: Clock
+) -> None:
+    line = await with_line(stage)
+    await texts_with(line)
+    fake.requests.clear()
+    shown = f"rooms/{PORTAL}/(?:receipt|typing)/"
+    for number, protocol in enumerate(("gmessages-sms", "gmessages-rcs", "gmessages-sms"), 1):
+        await becomes(line, protocol)
+        await line.admit(message("slow 3", PORTAL, sender=CONTACT))
+        if protocol == "gmessages-rcs":
+            await clock.until(lambda: len(fake.matching(shown)) == 2, step=0.1)
+        await clock.until(lambda number=number: len(out(fake, PORTAL)) == number, step=0.1)
+        await line.idle()
+        # The last of them says that nobody types any more.
+        await clock.until(lambda: len(fake.matching(shown)) in (0, 3), step=0.1)
+    assert len(fake.matching(shown)) == 3

@@ -125,6 +125,20 @@ async def test_only_an_offer_can_be_taken_up(database: Database, turn: Turn) -> 
     assert (offered.turn_id, offered.prompt) == (turn.turn_id, "question")
 
 
+async def test_an_offer_that_came_by_is_known_before_its_id_is_stored(
+    database: Database, turn: Turn
+) -> None:
+    outbox = Outbox(database)
+    plain, offer = owed(turn, "x1", 0), owed(turn, "x2", 1, OutboxKind.OFFER)
+    await outbox.freeze([plain, offer])
+    outbox.heard("$plain", turn.turn_id, "x1")
+    outbox.heard("$offer", turn.turn_id, "x2")
+    assert await outbox.offered_by("$plain") is None
+    offered = await outbox.offered_by("$offer")
+    assert offered is not None
+    assert offered.turn_id == turn.turn_id
+
+
 async def test_a_turn_whose_conversation_is_gone_starts_afresh(
     database: Database, turn: Turn
 ) -> None:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
-from tests.builders import agent, config_for
+from tests.builders import agent, config_for, reaction
 from tests.fake_homeserver import FakeHomeserver, failing
 from tests.fake_homeserver import Fault as Failure
 from tests.tool_arguments import arguments as tool_arguments
@@ -31,7 +31,7 @@ from letta_matrix.store.agents import AgentDirectory, AgentStatus
 from letta_matrix.store.audit import AuditStore
 from letta_matrix.store.conversations import ConversationStore
 from letta_matrix.store.database import Database, StoreUnavailable
-from letta_matrix.toolbox import outcome, uploads
+from letta_matrix.toolbox import asking, outcome, uploads
 from letta_matrix.toolbox.registry import Toolbox
 from letta_matrix.toolbox.results import LIMIT, _encoded, compact, fit_items, size
 from letta_matrix.toolbox.tool import WriteParams
@@ -275,6 +275,24 @@ async def test_a_question_that_cannot_be_waited_for_is_closed(
     assert toolbox._asking._standing == {}
     (closed,) = (one for one in fake.messages(ROOM) if "m.new_content" in one["content"])
     assert "Nobody answered" in closed["content"]["body"]
+
+
+async def test_who_answers_before_we_listen_is_heard(
+    toolbox: Toolbox, fake: FakeHomeserver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(asking, "_LATE", 0.0)
+    fake.fail("GET .*/joined_rooms", *[Failure(200, {"joined_rooms": [ROOM]})] * 4)
+    fake.fail("GET .*/m.room.tombstone", *[Failure(404, {"errcode": "M_NOT_FOUND"})] * 4)
+    looked = fake.hold("GET .*/event/")
+    arguments = {"question": "Which?", "room_id": ROOM, "options": ["tea", "coffee"]}
+    principal = Principal("token:1", "agent-1")
+    asked = asyncio.create_task(toolbox.call(principal, "ask_human", arguments, door="mcp"))
+    await eventually(lambda: fake.matching("GET .*/event/"))
+    (question,) = fake.messages(ROOM)
+    tap = reaction(question["event_id"], "2️⃣", ROOM)
+    fake.events[ROOM].append({**tap, "origin_server_ts": question["origin_server_ts"]})
+    looked.set()
+    assert (await asked)["answer"] == "coffee"
 
 
 @pytest.mark.parametrize(

@@ -122,12 +122,20 @@ class App:
         # What agents, programs and people can do, once for all doors; who waits for events.
         event_bus = self.event_bus = EventBus()
         operations = operations_with(self._given())
-        texting = line.tools()
-        further = [*(one.as_tool() for one in operations if one.mcp), *texting]
-        operations = [*operations, *texting]
+        abroad = line.tools()
+        further = [*(one.as_tool() for one in operations if one.mcp), *abroad]
+        operations = [*operations, *abroad]
         tables = (*known, conversations, turns, outbox, audit)
         toolbox = self.toolbox = Toolbox(
-            config, homeserver, *tables, operations, further, event_bus, self._entered, tell
+            config,
+            homeserver,
+            *tables,
+            operations,
+            further,
+            event_bus,
+            self._entered,
+            tell,
+            router.portals.is_portal,
         )
 
         # From events to turns; who runs which kind of turn is said below.

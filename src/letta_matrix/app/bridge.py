@@ -112,6 +112,8 @@ class Bridge:
         ]
         if app.mirror is not None:
             works.append(app.mirror.run)
+        if app.phone_line.watch is not None:
+            works.append(app.phone_line.watch.run)
         works += [watch.run for watch in app.listings.watches.values() if watch is not None]
         agents: list[Work] = [app.provisioner.redecorate]
         agents += [discovery.run for discovery in app.listings.discoveries]

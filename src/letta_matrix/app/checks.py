@@ -35,6 +35,8 @@ def watch_parts(app: App, connections: list[Connections]) -> None:
     vitals.watch("agents", lambda: _agents(len(app.provisioner.trouble)))
     vitals.watch("portals", lambda: _portals(list(app.stores.portals.contested())))
     vitals.watch("texts", lambda: app.undelivered.trouble)
+    if (line := app.phone_line.watch) is not None:
+        vitals.watch("phone line", lambda: line.trouble)
     vitals.watch("numbers", lambda: _numbers(len(unnumbered(app.portals))))
     vitals.watch("turns", lambda: said(app.dispatcher.queues.trouble))
     vitals.watch("connections", lambda: _connections(connections))

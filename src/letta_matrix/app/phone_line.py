@@ -1,4 +1,4 @@
-"""The parts that are for a phone line alone."""
+"""What agents do on other networks by tools, and the parts that are for a phone line alone."""
 
 from typing import Any
 
@@ -6,15 +6,19 @@ from letta_matrix.app.stores import Stores
 from letta_matrix.common.parts import part
 from letta_matrix.config import Config
 from letta_matrix.matrix.homeserver import Homeserver
+from letta_matrix.portals.line_watch import LineWatch
 from letta_matrix.portals.policy import PortalPolicy
 from letta_matrix.portals.provisioning import Provisioning
+from letta_matrix.toolbox.portal_budget import PortalBudget
+from letta_matrix.toolbox.portal_pictures import PortalPictures
 from letta_matrix.toolbox.texting import Texting
 from letta_matrix.toolbox.tool import Tool, tools_in
 
 
 @part
 class PhoneLine:
-    """What agents can do with it, and its `provisioning`: nothing where none is configured."""
+    """The tools of bridged networks; of a phone line its `provisioning`, and the `watch` over it
+    where the bridge can be asked. Nothing where nothing is configured."""
 
     _config: Config
     _stores: Stores
@@ -24,19 +28,20 @@ class PhoneLine:
     def __post_init__(self) -> None:
         sms, domain = self._config.sms, self._config.homeserver.domain
         self.provisioning = Provisioning(sms, domain) if sms is not None else None
+        can_ask = sms is not None and sms.line is not None and sms.provisioning is not None
+        line = self.provisioning if can_ask else None
+        self.watch = LineWatch(line) if line is not None else None
 
     def tools(self) -> list[Tool[Any]]:
         """For agents, programs, and people by a command."""
-        sms, stores = self._config.sms, self._stores
-        if sms is None or self.provisioning is None:
+        sms, stores, policy = self._config.sms, self._stores, self._policy
+        if not policy.bridges:
             return []
-        texting = Texting(
-            sms,
-            self._policy,
-            self.provisioning,
-            self._homeserver,
-            stores.conversations,
-            stores.turns,
-            stores.audit,
-        )
-        return tools_in(texting)
+        budget = PortalBudget(policy, stores.turns, stores.audit)
+        found = tools_in(PortalPictures(policy, self._homeserver, budget))
+        if sms is not None and self.provisioning is not None:
+            texting = Texting(
+                sms, policy, self.provisioning, self._homeserver, stores.conversations, budget
+            )
+            found += tools_in(texting)
+        return found

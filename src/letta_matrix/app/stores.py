@@ -1,5 +1,6 @@
 """The database's tables, opened and closed together."""
 
+from letta_matrix.common.changes import Changes
 from letta_matrix.common.vitals import Trouble
 from letta_matrix.config import Config
 from letta_matrix.conversations.queues import budget_of
@@ -34,9 +35,10 @@ class Stores:
         self.inbox = Inbox(self.database, budget_of(config), clock.now)
         self.outbox = Outbox(self.database)
         self.approvals = ApprovalStore(self.database, lambda: clock.ahead)
-        self.rooms = Rooms(self.database)
+        changes = Changes()
+        self.rooms = Rooms(self.database, changes)
         self.speech = SpeechStore(self.database)
-        self.portals = PortalBook(self.database)
+        self.portals = PortalBook(self.database, changes)
         self.meta = Meta(self.database)
         self.passwords = PasswordStore(self.database)
         self.tokens = TokenStore(self.database, Database(url))

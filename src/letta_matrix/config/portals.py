@@ -94,6 +94,12 @@ class PortalSettings(Section):
     part_bytes: int = Field(
         default=1_500, ge=160, le=16_000, description="of one message, without `sms`"
     )
+    image_bytes: int = Field(
+        default=5_000_000,
+        ge=50_000,
+        le=5_000_000,
+        description="of one picture that an agent sends; larger ones are made smaller",
+    )
     join_messages: Duration = Field(
         default=2.0, description="what a contact sends within this time is one question"
     )

@@ -10,7 +10,8 @@ from letta_matrix.common.json_fields import mapping
 from letta_matrix.config.portals import Line, Name, Pattern, PortalSettings, apart
 from letta_matrix.config.types import Duration, HttpAddress, Section, Token, UserId
 
-PROTOCOLS = ("gmessages", "gmessages-sms", "gmessages-rcs")
+RCS = "gmessages-rcs"
+PROTOCOLS = ("gmessages", "gmessages-sms", RCS)
 """`protocol.id` of mautrix-gmessages; of a portal it changes as phones agree on SMS or RCS."""
 
 
@@ -43,6 +44,12 @@ class SmsSettings(PortalSettings):
     line: Line | None = Field(description="our user that the phone is paired with; null: a person")
     protocols: list[str] = Field(default=list(PROTOCOLS))
     sms: bool = True
+    image_bytes: int = Field(
+        default=600_000,
+        ge=50_000,
+        le=5_000_000,
+        description="of one picture (MMS): carriers refuse larger ones",
+    )
     takeover: Duration = Field(
         default=600.0, description="agents are silent after a text typed on the phone itself"
     )

@@ -142,9 +142,10 @@ class Answers:
         """A message that one of our own users sent."""
         if event.get("type") == "m.room.message" and are_ids(event.get("room_id")):
             marker = Event(event).marker
-            self._approvals.dated(str(marker.get("txn")), sent_at(event))
+            event_id, txn = str(event.get("event_id")), str(marker.get("txn"))
+            self._approvals.heard(txn, event_id, sent_at(event))
             if "tool" not in marker and are_ids(event.get("event_id"), marker.get("turn_id")):
-                self._outbox.heard(str(event["event_id"]), str(marker["turn_id"]))
+                self._outbox.heard(event_id, str(marker["turn_id"]), txn)
             # What the bridge says for itself, the answer that is being given, and how one grows
             # elsewhere, ask for no word.
             if BESIDE not in marker and ("tool" in marker or _place(event) is not None):

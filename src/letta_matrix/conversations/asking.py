@@ -165,7 +165,7 @@ class Asking:
 
         if turn.runtime_state is None:
             self._approvals.begun_anew(turn)
-        attention = Attention(reply.intent, turn.room_id, turn.event_id, self._background)
+        attention = Attention(reply, turn.room_id, turn.event_id, self._background)
         text = ReplyText(prompt.header, self._settings.envelope)
         listener = Listener(request, runtime, run, text, attention, self._approvals, self.models)
         try:

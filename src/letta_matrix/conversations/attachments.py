@@ -8,9 +8,9 @@ from typing import Any, Protocol
 
 from letta_matrix.common.image_headers import image_type
 from letta_matrix.common.json_fields import mapping
+from letta_matrix.common.pictures import PictureFault, prepare
 from letta_matrix.config import Conversations
 from letta_matrix.conversations.looks import plain_name
-from letta_matrix.conversations.pictures import PictureFault, prepare
 from letta_matrix.matrix.formatting import clean_text
 from letta_matrix.matrix.media import MediaFault, human_size
 from letta_matrix.matrix.verbatim import in_fence

@@ -18,7 +18,6 @@ from letta_matrix.conversations.reply import Notice, Reply
 from letta_matrix.conversations.reply_text import ReplyText
 from letta_matrix.conversations.watchdog import Watchdog
 from letta_matrix.matrix.homeserver import HomeserverUnavailable
-from letta_matrix.matrix.intent import Intent
 from letta_matrix.runtimes.faults import RuntimeUnavailable
 from letta_matrix.runtimes.protocol import (
     AgentRuntime,
@@ -57,19 +56,20 @@ RETRIED = "retried"
 
 @part
 class Attention:
-    """Shows one event as read and the agent as typing, from `begin()` to `end()`.
+    """Shows one event as read and the agent as typing, from `begin()` to `end()`, where the
+    `reply` lets it.
 
     Neither waits nor fails; what is under way is kept in `background` until it has tidied up.
     """
 
-    _intent: Intent
+    _reply: Reply
     _room_id: str
     _event_id: str
     _background: Tasks
     _over: asyncio.Event | None = None
 
     def begin(self) -> None:
-        if self._over is None:
+        if self._over is None and self._reply.shows_attention:
             self._over = asyncio.Event()
             self._background.start(self._show(self._over))
 
@@ -78,10 +78,11 @@ class Attention:
             self._over.set()
 
     async def _show(self, over: asyncio.Event) -> None:
-        if await is_set(over, _DELAY * self._intent.homeserver.pacer.stretch):
+        intent = self._reply.intent
+        if await is_set(over, _DELAY * intent.homeserver.pacer.stretch):
             return
         # Each by itself: where one is refused the other is shown.
-        receipt = self._intent.read_receipt(self._room_id, self._event_id)
+        receipt = intent.read_receipt(self._room_id, self._event_id)
         await asyncio.gather(self._quietly(receipt), self._quietly(self._type_until(over)))
 
     async def _quietly(self, showing: Awaitable[None]) -> None:
@@ -94,9 +95,9 @@ class Attention:
 
     async def _type_until(self, over: asyncio.Event) -> None:
         while not over.is_set():
-            await self._intent.typing(self._room_id, _TYPING_MS)
+            await self._reply.intent.typing(self._room_id, _TYPING_MS)
             await is_set(over, _REFRESH)
-        await self._intent.typing(self._room_id, 0)
+        await self._reply.intent.typing(self._room_id, 0)
 
 
 class Models:
@@ -177,7 +178,8 @@ class Listener:
         match event:
             case TextDelta():
                 self.models.answered(agent_id)
-                self.attention.end()
+                if reply.grows:
+                    self.attention.end()
                 reply.show(self.text.add(event))
             case TextEnded():
                 reply.show(self.text.end())

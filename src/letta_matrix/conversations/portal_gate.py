@@ -38,11 +38,7 @@ class PortalGate:
     def is_silent(self, turn: Turn) -> bool:
         """Whether a contact is not, or no longer, answered by the turn's agent."""
         portal = self._policy.portal(turn.room_id)
-        if portal is None:
-            return False
-        agent = self._policy.agent_for(portal, turn.sender)
-        is_theirs = agent is not None and agent.agent_id == turn.agent_id
-        return not is_theirs or bool(self._policy.silence(portal, turn.sender))
+        return portal is not None and self._policy.is_silent(portal, turn.sender, turn.agent_id)
 
     async def passage(self, turn: Turn, cancelled: asyncio.Event) -> Passage:
         """What becomes of a message that was never asked; waits while hours are quiet, no longer

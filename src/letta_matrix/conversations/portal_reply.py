@@ -17,6 +17,8 @@ class PortalReply(Reply):
     once. What is not its text is said by the agent itself (`agent`) in its own room (`room_id`).
     With a `profile` the messages show as the agent's (MSC4144)."""
 
+    grows = False
+
     def __init__(
         self,
         turn: Turn,
@@ -26,10 +28,17 @@ class PortalReply(Reply):
         aside: tuple[Intent, str],
         split: Split,
         profile: dict[str, object] | None,
+        shows_attention: Callable[[], bool],
     ) -> None:
         super().__init__(turn, intent, outbox, 1.0, entries, aside)
         self._outgoing = split
         self._profile = profile
+        self._shows_attention = shows_attention
+
+    @property
+    def shows_attention(self) -> bool:
+        """Whether its network shows such a thing to the contact."""
+        return self._shows_attention()
 
     def show(self, text: str) -> None:
         """Keep what the reply is for now."""

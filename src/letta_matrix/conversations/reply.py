@@ -52,7 +52,10 @@ class Reply:
     `freeze` fixes the end in the outbox, `deliver` sends it; `beside` says what is not its text.
     A question to people ends what was said before it, and what follows stands below. After a
     crash the object is made again from the outbox's entries and goes on in the same events.
+    `grows`: its first words show while more are to come.
     """
+
+    grows = True
 
     def __init__(
         self,
@@ -128,6 +131,11 @@ class Reply:
     async def whole(self, markdown: str) -> list[OutboxEntry]:
         """The entries of a reply that is complete from the start."""
         return await self._final_entries(markdown.strip() or _NO_TEXT)
+
+    @property
+    def shows_attention(self) -> bool:
+        """Whether it is shown meanwhile that the message was read, and the agent as typing."""
+        return True
 
     @property
     def refused(self) -> bool:

@@ -61,6 +61,7 @@ class Speaker:
             (self._homeserver.acting_as(agent.user_id), agent.room_id),
             lambda text: outgoing(text, settings),
             {PROFILE: profile_of(agent)} if voice != agent.user_id else None,
+            lambda: self.portals.shows_attention(turn.room_id),
         )
 
     async def deliver(self, turn: Turn, reply: Reply) -> None:

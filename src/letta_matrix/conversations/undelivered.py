@@ -18,6 +18,7 @@ from letta_matrix.matrix.homeserver import Homeserver
 from letta_matrix.portals.deliveries import SENT, outcome_in
 from letta_matrix.store.agents import Agent, AgentDirectory
 from letta_matrix.store.outbox import Outbox
+from letta_matrix.store.portals import Portal
 from letta_matrix.store.rooms import Rooms
 from letta_matrix.store.turns import Outcome, Turn, TurnStatus
 
@@ -44,7 +45,7 @@ class Undelivered:
     async def run(self, turn: Turn, *, recovered: bool) -> None:
         """Say it exactly once. `recovered`: an earlier try may have said it."""
         portal = self._speaker.portals.portal(turn.room_id)
-        agent = await self._whose(turn) if portal is not None else None
+        agent = await self._whose(turn, portal) if portal is not None else None
         if agent is None or portal is None:
             await self.give_up(turn)
             return
@@ -83,8 +84,9 @@ class Undelivered:
             "; ".join(one for one in failing.values() if one),
         )
 
-    async def _whose(self, turn: Turn) -> Agent | None:
-        """The agent whose words they were, None for what people wrote."""
+    async def _whose(self, turn: Turn, portal: Portal) -> Agent | None:
+        """The agent whose words they were, None for what people wrote. Of what was redacted since
+        only its sender is left, so that it is who answers there."""
         if (sent := await self._outbox.turn_of(turn.event_id)) is not None:
             return self._directory.get(sent.agent_id)
         ours = list(self._rooms.ours_in(turn.room_id))
@@ -95,4 +97,9 @@ class Undelivered:
             return None
         if event.get("sender") not in ours:
             return None
-        return self._directory.get(str(mapping(Event(event).marker).get("agent_id")))
+        marked = self._directory.get(str(mapping(Event(event).marker).get("agent_id")))
+        by_itself = self._directory.by_user(str(event.get("sender")))
+        # Who is in the room this process may not know.
+        portals = self._speaker.portals
+        there = portals.agent_for(portal, turn.sender) or portals.agent_of(portal)
+        return marked or by_itself or there

@@ -42,6 +42,7 @@ class Lookout:
     def __post_init__(self) -> None:
         self._asked: dict[str, float] = {}
         self._slow_until = 0.0
+        self._looked_at: dict[str, bool] = {}
 
     async def prepare(self) -> None:
         """Make the lines' accounts exist; nothing is written where they do. Raises as
@@ -59,8 +60,16 @@ class Lookout:
     async def look(self, room_id: str, user_id: str) -> None:
         """Learn whether a room that one of us (`user_id`) is in is a portal, and who talks there.
         Raises HomeserverUnavailable."""
-        if not self._policy.bridges:
-            return
+        # What comes while it is read would be overwritten by what was read before.
+        is_old = bool(self._policy.bridges)
+        while is_old:
+            self._looked_at[room_id] = False
+            try:
+                await self._look(room_id, user_id)
+            finally:
+                is_old = self._looked_at.pop(room_id, False)
+
+    async def _look(self, room_id: str, user_id: str) -> None:
         intent = self._homeserver.acting_as(user_id)
         try:
             members = set(await intent.joined_members(room_id))
@@ -100,7 +109,11 @@ class Lookout:
         is_said = event.get("type") == "m.room.message" and self._policy.portal(room_id) is not None
         if bridge is not None and bridge.numbered and is_said:
             await self._learn_number(bridge, sender, room_id)
-        if bridge is None or event.get("state_key") is None or not self._rooms.ours_in(room_id):
+        if bridge is None or event.get("state_key") is None:
+            return
+        if room_id in self._looked_at:
+            self._looked_at[room_id] = True
+        if not self._rooms.ours_in(room_id) and self._policy.portal(room_id) is None:
             return
         if event.get("type") == "m.room.member" and event.get("state_key") == sender:
             found = bridge.identifiers_in(mapping(event.get("content")))

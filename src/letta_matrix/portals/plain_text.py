@@ -10,6 +10,8 @@ from letta_matrix.matrix.formatting import clean_text
 from letta_matrix.matrix.unfolding import unfolded
 
 _INDENT = "  "
+_UNSEEN = ("data:", "mxc:")
+"""How addresses begin that lead nowhere outside of Matrix."""
 
 
 @lru_cache(maxsize=1)
@@ -92,8 +94,14 @@ def _words(inline: Token) -> str:
                 is_shown = target.removeprefix("mailto:") == shown
                 text += "" if is_shown or not target else f" ({target})"
             case "image":
-                source = str(token.attrGet("src") or "")
-                text += f"{token.content} ({source})" if token.content else source
+                text += _picture(str(token.attrGet("src") or ""), token.content)
             case _:
                 text += token.content
     return text
+
+
+def _picture(source: str, words: str) -> str:
+    """A picture in a text, by its words and where it is, if that can be opened on a phone."""
+    if source.lower().startswith(_UNSEEN):
+        return words or "(a picture)"
+    return f"{words} ({source})" if words else source

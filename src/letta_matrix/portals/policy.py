@@ -9,6 +9,7 @@ from typing import Any
 
 from letta_matrix.common.parts import part
 from letta_matrix.config import PortalSettings
+from letta_matrix.config.sms import RCS
 from letta_matrix.matrix.mentions import mentioned
 from letta_matrix.portals.bridges import NetworkBridge
 from letta_matrix.portals.contacts import normal
@@ -60,6 +61,24 @@ class PortalPolicy:
         room is none."""
         portal = self.portal(room_id)
         return None if portal is None else self.bridges[portal.name].settings.join_messages
+
+    def shows_attention(self, room_id: str) -> bool:
+        """Whether read receipts and typing reach whoever talks in a portal: of text messages RCS
+        alone knows them, and a talk may change between both at any time."""
+        portal = self.portal(room_id)
+        is_sms = portal is not None and self.bridges[portal.name].settings.sms
+        return portal is None or not is_sms or portal.protocol == RCS
+
+    def takes_captions(self, portal: Portal) -> bool:
+        """Whether words that come with a picture reach whoever talks in a portal: mautrix-gmessages
+        promises that of SMS alone."""
+        return portal.protocol != RCS
+
+    def is_silent(self, portal: Portal, sender: str, agent_id: str) -> bool:
+        """Whether a contact is not, or no longer, answered by an agent."""
+        agent = self.agent_for(portal, sender)
+        is_theirs = agent is not None and agent.agent_id == agent_id
+        return not is_theirs or bool(self.silence(portal, sender))
 
     def may_invite(self, sender: str, invited: str) -> bool:
         """Whether a bridge may bring one of us into a room: its line, and the agents that its

@@ -1,6 +1,7 @@
 """The provisioning API of mautrix bridges (bridgev2, `/_matrix/provision/v3`): pairing a phone, and
 beginning talks."""
 
+import asyncio
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -66,12 +67,14 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Login:
-    """A phone that is paired, and how it is: `CONNECTED`, or what the bridge says instead."""
+    """A phone that is paired, and how it is: `CONNECTED`, or what the bridge says instead, with
+    the code of an `error` where it has one."""
 
     login_id: str
     name: str
     state: str
     reason: str = ""
+    error: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,12 +89,13 @@ class Known:
 
 class Provisioning:
     """Asks the bridge in the name of its line. What is not as it has to be is a fault. Methods
-    raise ProvisioningFault."""
+    raise ProvisioningFault. `changed` is set when a phone has been paired or unpaired."""
 
     def __init__(self, settings: SmsSettings, domain: str) -> None:
         self._bridge = NetworkBridge(settings)
         self._settings = settings
         self._domain = domain
+        self.changed = asyncio.Event()
 
     async def logins(self) -> list[Login]:
         """The phones that the line has paired."""
@@ -99,13 +103,16 @@ class Provisioning:
         bot, domain = string_of(told, "bridge_bot"), string_of(told, "homeserver")
         if (bot, domain) != (self._settings.bot, self._domain):
             raise self._foreign(f"it is the bridge of {bot or '(nobody)'}")
+        if (logins := told.get("logins")) is not None and items(logins) is None:
+            raise self._nonsense()
         found: list[Login] = []
-        for one in as_list(told.get("logins")):
+        for one in as_list(logins):
             state = mapping(one.get("state"))
             event = string_of(state, "state_event") or string_of(one, "state_event")
-            reason = string_of(state, "message") or string_of(state, "error")
+            error = string_of(state, "error")[:_LONGEST]
+            reason = string_of(state, "message")[:_LONGEST] or error
             name = string_of(one, "name")
-            found.append(Login(string_of(one, "id"), name, event, reason[:_LONGEST]))
+            found.append(Login(string_of(one, "id"), name, event, reason, error))
         return found
 
     async def start(self, flow: str) -> Step:
@@ -122,6 +129,7 @@ class Provisioning:
     async def logout(self, login_id: str = "all") -> None:
         """Unpair a phone, or all of the line."""
         await self._call("POST", f"logout/{quote(login_id, safe='')}")
+        self.changed.set()
 
     async def contacts(self) -> list[Known]:
         """Whom the phone knows."""
@@ -166,6 +174,8 @@ class Provisioning:
         )
         if not (process and step_id) or not (step.shows or step.wants or step.login):
             raise self._nonsense()
+        if step.login:
+            self.changed.set()
         return step
 
     async def _call(

@@ -81,6 +81,7 @@ class ApprovalStore:
         self._waiting: dict[str, _Waiting] = {}
         self._asked_before: dict[str, float] = {}
         self._shown: dict[str, float] = {}
+        self._heard: dict[str, str] = {}
         self._speakers: dict[str, set[str]] = {}
         self._taking_over: dict[str, Collection[str]] = {}
 
@@ -97,11 +98,13 @@ class ApprovalStore:
             self._shown.setdefault(key, math.floor(now * 1000) / 1000)
         self._took_over(key)
 
-    def dated(self, prompt_txn: str, when: float) -> None:
-        """The homeserver has dated a question (Unix time): to the millisecond, while its answers
-        tell its clock in whole seconds."""
+    def heard(self, prompt_txn: str, event_id: str, when: float) -> None:
+        """A question has come by, perhaps before the answer that names its event is stored. The
+        homeserver has dated it (Unix time): to the millisecond, while its answers tell its clock
+        in whole seconds."""
         for key, one in list(self._waiting.items()):
             if one.prompt_txn == prompt_txn:
+                self._heard[event_id] = key
                 self._shown[key] = max(when, self._shown.get(key, when))
                 self._took_over(key)
 
@@ -201,7 +204,10 @@ class ApprovalStore:
     async def asked_in(self, event_id: str) -> Approval | None:
         """The approval that an event asks for."""
         txns = select(outbox.c.txn_id).where(outbox.c.event_id == event_id)
-        return await self._database.record(Approval, _asked(approvals.c.prompt_txn.in_(txns)))
+        asks = approvals.c.prompt_txn.in_(txns)
+        if (key := self._heard.get(event_id)) is not None:
+            asks |= approvals.c.key == key
+        return await self._database.record(Approval, _asked(asks))
 
     async def decide(
         self, approval: Approval, status: ApprovalStatus, *, by: str = "", reason: str = ""
@@ -214,6 +220,7 @@ class ApprovalStore:
         self._took_over(approval.key)
         self._waiting.pop(approval.key, None)
         self._shown.pop(approval.key, None)
+        self._heard = {event: key for event, key in self._heard.items() if key != approval.key}
         self._asked_before.pop(approval.key, None)
         self._speakers.pop(approval.key, None)
         return changed == 1

@@ -4,9 +4,9 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import cast
+from typing import NamedTuple, cast
 
-from sqlalchemy import Executable, select, update
+from sqlalchemy import ColumnElement, Executable, select, update
 
 from letta_matrix.store.database import Database
 from letta_matrix.store.rows import row_of
@@ -22,6 +22,13 @@ class OutboxKind(StrEnum):
     APPROVAL = "approval"  # asks whether a tool may run
     TRACE = "trace"  # the tools in use
     UPDATE = "update"  # the edit that brings one of those two to its end
+
+
+class Heard(NamedTuple):
+    """Whose an event of ours is, by its marker."""
+
+    turn_id: str
+    txn_id: str
 
 
 @dataclass(slots=True)
@@ -49,7 +56,7 @@ class Outbox:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._heard: dict[str, str] = {}
+        self._heard: dict[str, Heard] = {}
 
     async def freeze(
         self,
@@ -93,7 +100,7 @@ class Outbox:
         query = (
             select(turns)
             .join(outbox, outbox.c.turn_id == turns.c.turn_id)
-            .where(outbox.c.event_id == event_id, outbox.c.kind == OutboxKind.OFFER)
+            .where(self._is(event_id), outbox.c.kind == OutboxKind.OFFER)
         )
         return await self._database.record(Turn, query)
 
@@ -111,13 +118,20 @@ class Outbox:
         )
         found = await self._database.record(Turn, query)
         if found is None and (heard := self._heard.get(event_id)) is not None:
-            found = await self._database.record(Turn, select(turns).where(turns.c.turn_id == heard))
+            same = turns.c.turn_id == heard.turn_id
+            found = await self._database.record(Turn, select(turns).where(same))
         return found
 
-    def heard(self, event_id: str, turn_id: str) -> None:
+    def _is(self, event_id: str) -> ColumnElement[bool]:
+        """The entry that an event is of, also where it is heard of and not confirmed yet."""
+        heard = self._heard.get(event_id)
+        same = outbox.c.event_id == event_id
+        return same if heard is None else same | (outbox.c.txn_id == heard.txn_id)
+
+    def heard(self, event_id: str, turn_id: str, txn_id: str) -> None:
         """One of our events has come by, perhaps before the answer that names it is stored: what
-        people do to it at once is about this turn."""
-        self._heard[event_id] = turn_id
+        people do to it at once is about this turn, and this entry."""
+        self._heard[event_id] = Heard(turn_id, txn_id)
         if len(self._heard) > _MOST_HEARD:
             del self._heard[next(iter(self._heard))]
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 from sqlalchemy import delete, select
 
+from letta_matrix.common.changes import Changes
 from letta_matrix.store.database import Database
 from letta_matrix.store.rows import replacing, row_of
 from letta_matrix.store.schema import meta, portal_contacts, portal_ghosts, portals
@@ -46,10 +47,11 @@ class Contact:
 
 class PortalBook:
     """The `portals`, `portal_ghosts` and `portal_contacts` tables, held in memory and written
-    through. Call `load()` before use."""
+    through; `changes` are told of what is learnt. Call `load()` before use."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, changes: Changes | None = None) -> None:
         self._database = database
+        self.changes = changes or Changes()
         self._portals: dict[str, Portal] = {}
         self._contacts: dict[tuple[str, str], Contact] = {}
         self._claims: dict[str, frozenset[str]] = {}
@@ -78,6 +80,7 @@ class PortalBook:
         if self._portals.get(portal.room_id) != portal:
             await self._database.execute(*replacing(portals, row_of(portal)))
             self._portals[portal.room_id] = portal
+            self.changes.tell()
 
     async def forget(self, room_id: str) -> None:
         """A room is no portal any more."""
@@ -136,6 +139,7 @@ class PortalBook:
         values = {"user_id": user_id, "name": name, "identifiers": sorted(identifiers)}
         await self._database.execute(*replacing(portal_ghosts, values))
         self._claimed(name, user_id, identifiers)
+        self.changes.tell()
 
     def _claimed(self, name: str, user_id: str, identifiers: Collection[str]) -> None:
         for identifier in self.claims(user_id):

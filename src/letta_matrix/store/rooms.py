@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from sqlalchemy import delete, select, update
 
+from letta_matrix.common.changes import Changes
 from letta_matrix.store.database import Database
 from letta_matrix.store.rows import record_of, replacing, row_of
 from letta_matrix.store.schema import memberships, room_settings
@@ -25,10 +26,11 @@ class RoomSettings:
 
 class Rooms:
     """The `memberships` and `room_settings` tables, held in memory and written through. Call
-    `load()` before use."""
+    `load()` before use. `changes` are told of who comes."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, changes: Changes | None = None) -> None:
         self._database = database
+        self._changes = changes or Changes()
         self._members: dict[str, dict[str, bool]] = {}
         self._since: dict[tuple[str, str], float] = {}
         self._settings: dict[tuple[str, str], RoomSettings] = {}
@@ -92,6 +94,7 @@ class Rooms:
             await self._database.execute(rows.values(direct=direct))
             here.update(dict.fromkeys(here, direct))
         self._people[room_id] = frozenset(people)
+        self._changes.tell()
 
     def rooms_of(self, user_id: str) -> list[str]:
         """The rooms one of our users was invited into, its own room apart."""
@@ -111,6 +114,7 @@ class Rooms:
             # Somebody may have come while this was stored.
             if (people := self._people.get(room_id)) is not None:
                 await self._are_here(room_id, people)
+        self._changes.tell()
 
     async def left(self, room_id: str, user_id: str, at: float = math.inf) -> None:
         """One of our users left a room `at` a time (Unix), unless it was invited again since."""

@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, NotRequired
 
 import structlog
@@ -76,7 +76,7 @@ class HumanAnswer(OfEvent):
     note: NotRequired[str]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Asked:
     """A question that stands in a room, who asks it, and with what."""
 
@@ -141,16 +141,18 @@ class AskingPeople:
             place = place._replace(room_id=room_id)
             if place.thread_id and place != caller.place:
                 await existing(caller, room_id, place.thread_id)
-            event_id, look = await self._ask(caller, place, params)
-            asked_at = Event(await caller.intent.event(room_id, event_id)).sent_ms
+            started = time.time()
+            event_id, known = await self._ask(caller, place, params)
         # Elsewhere nobody in particular is spoken with.
         speaker = caller.speaker if place == caller.place else ""
-        question = Question(
-            event_id, room_id, tuple(params.options), place.thread_id, speaker, asked_at
-        )
+        question = Question(event_id, room_id, tuple(params.options), place.thread_id, speaker)
         asked = self._standing[event_id] = _Asked(caller, question, params)
         answer: Answer | None = None
         try:
+            asked_at = Event(await caller.intent.event(room_id, event_id)).sent_ms
+            question = asked.question = replace(question, asked_at=asked_at)
+            # Whoever was quick may have answered before we listen.
+            look = known or time.time() - started > _LATE
             if look:
                 since = caller.intent.homeserver.clock.now() - asked_at / 1000
                 deadline = min(deadline, time.time() - since + params.timeout_seconds)
@@ -158,8 +160,11 @@ class AskingPeople:
                 answer = await self._wait(asked, deadline, look=look)
         except BaseException as error:
             # What a turn has asked is closed when the turn is over, not with this process.
-            of_turn = caller.turn_id and isinstance(error, asyncio.CancelledError)
-            if not of_turn and self._standing.pop(event_id, None) is not None:
+            is_cancelled = isinstance(error, asyncio.CancelledError)
+            of_turn = caller.turn_id and is_cancelled
+            # Where it could not be looked at the next try takes it up.
+            is_over = is_cancelled or asked.question.asked_at
+            if not of_turn and self._standing.pop(event_id, None) is not None and is_over:
                 self._background.start(asked.close(None))
             raise
         if self._standing.pop(event_id, None) is not None:
@@ -216,8 +221,7 @@ class AskingPeople:
         return Place(caller.agent_id, room, params.thread)
 
     async def _ask(self, caller: Caller, place: Place, params: AskHuman) -> tuple[str, bool]:
-        """Post the question; its event id, and whether it may have been answered meanwhile."""
-        started = time.time()
+        """Post the question; its event id, and whether it stood there already."""
         txn, room_id, thread = caller.txn("ask_human"), place.room_id, place.thread_id
         if (known := await caller.intent.find_sent(room_id, txn)) is not None:
             return known, True
@@ -229,7 +233,7 @@ class AskingPeople:
         event_id = await caller.intent.send(
             room_id, "m.room.message", content, txn, give_up_after=GIVE_UP_AFTER
         )
-        return event_id, time.time() - started > _LATE
+        return event_id, False
 
     async def _answered_already(self, asked: _Asked) -> Answer | None:
         """The first answer among the question's reactions and what was said since."""

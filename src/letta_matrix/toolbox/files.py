@@ -40,21 +40,21 @@ _AUDIO = "org.matrix.msc1767.audio"
 _IS_VOICE = "org.matrix.msc3245.voice"
 
 _LONG_CAPTION = "`caption` is too long; send it as a message."
-_BASE64 = "its bytes in base64, at most 5 MB"
-_MXC = "instead: mxc://... of a file that is on Matrix"
+BASE64 = "its bytes in base64, at most 5 MB"
+MXC = "instead: mxc://... of a file that is on Matrix"
 
 
 class UploadFile(RoomWriteParams):
     name: str = Field(min_length=1, max_length=1000, description="file name, such as notes.md")
     content: str = Field("", description="the file's text")
     content_base64: str = Field("", description="instead of content: the file's bytes in base64")
-    mxc: str = Field("", max_length=600, description=_MXC)
+    mxc: str = Field("", max_length=600, description=MXC)
     media_type: str = Field("", description="such as text/markdown; default: by the name")
 
 
 class SendImage(RoomWriteParams):
-    content_base64: str = Field("", description=f"PNG, JPEG, GIF or WebP: {_BASE64}")
-    mxc: str = Field("", max_length=600, description=_MXC)
+    content_base64: str = Field("", description=f"PNG, JPEG, GIF or WebP: {BASE64}")
+    mxc: str = Field("", max_length=600, description=MXC)
     name: str = Field("image", min_length=1, max_length=1000, description="file name")
     caption: str = Field(
         "", max_length=10_000, description="what it shows, as Markdown; also for who cannot see it"
@@ -62,8 +62,8 @@ class SendImage(RoomWriteParams):
 
 
 class SendVoice(RoomWriteParams):
-    content_base64: str = Field("", description=f"best Ogg Opus: {_BASE64}")
-    mxc: str = Field("", max_length=600, description=_MXC)
+    content_base64: str = Field("", description=f"best Ogg Opus: {BASE64}")
+    mxc: str = Field("", max_length=600, description=MXC)
     duration_seconds: float = Field(
         0.0, ge=0, le=36_000, description="needed unless it is Ogg or WAV"
     )
@@ -101,7 +101,7 @@ async def send_image(caller: Caller, params: SendImage) -> Result:
     shape = image_shape(file.data)
     if shape is None:
         raise ToolError("That is no image: give a PNG, JPEG, GIF or WebP.")
-    name = _named(params.name, shape.media_type)
+    name = named(params.name, shape.media_type)
     said: dict[str, object] = {"filename": name}
     if params.caption:
         caption = spoken(params.caption, "caption")
@@ -128,7 +128,7 @@ async def send_voice(caller: Caller, params: SendVoice) -> Result:
     if not seconds:
         raise ToolError("`duration_seconds` is missing: this file does not tell it.")
     duration = {"duration": round(seconds * 1000)}
-    attachment = Attachment(file, _named(_VOICE, media_type), media_type, duration)
+    attachment = Attachment(file, named(_VOICE, media_type), media_type, duration)
 
     def make(url: str) -> dict[str, object]:
         told = {"url": url, "name": attachment.name, "mimetype": media_type, **attachment.size}
@@ -154,8 +154,8 @@ def _shown(shape: Shape | None) -> dict[str, object]:
     return {} if shape is None else {"width": shape.width, "height": shape.height}
 
 
-def _named(name: str, media_type: str) -> str:
-    """A file name that fits its media type."""
+def named(name: str, media_type: str) -> str:
+    """A file name that fits the media type of an image or a voice message."""
     stem, suffixes = safe_name(name), _SUFFIXES[media_type]
     return stem if stem.lower().endswith(suffixes) else safe_name(stem + suffixes[0])
 

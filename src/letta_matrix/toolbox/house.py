@@ -1,6 +1,7 @@
 """What the tools of a bridge work with."""
 
 import asyncio
+from collections.abc import Callable
 from weakref import WeakValueDictionary
 
 from letta_matrix.common.parts import part
@@ -18,7 +19,8 @@ from letta_matrix.toolbox.membership import Entered, Membership, nobody_hears
 
 @part
 class House:
-    """One for all tools and callers. `event_bus` must be told of every event that is stored."""
+    """One for all tools and callers. `event_bus` must be told of every event that is stored;
+    `is_portal` tells of a room whether it stands for a talk on another network."""
 
     config: Config
     homeserver: Homeserver
@@ -28,6 +30,7 @@ class House:
     outbox: Outbox
     event_bus: EventBus
     on_entered: Entered = nobody_hears
+    is_portal: Callable[[str], bool] = lambda _: False
 
     def __post_init__(self) -> None:
         self.known = KnownRooms(self.event_bus)

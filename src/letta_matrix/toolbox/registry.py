@@ -4,7 +4,7 @@ import math
 import time
 import uuid
 from collections import Counter
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
@@ -58,7 +58,7 @@ class Toolbox:
     `questions` must see every event that people send: what answers an open question is no
     prompt. `event_bus` must be told of every event that is stored. `operations` are offered by
     doors of their own, `further` are tools beside those of this package. `on_entered` hears of who
-    of us comes into a room by a tool, `mirror` of calls that ended.
+    of us comes into a room by a tool, `mirror` of calls that ended. `is_portal` is as in House.
     """
 
     def __init__(
@@ -76,10 +76,19 @@ class Toolbox:
         event_bus: EventBus | None = None,
         on_entered: Entered = nobody_hears,
         mirror: Mirror = lambda _: None,
+        is_portal: Callable[[str], bool] = lambda _: False,
     ) -> None:
         self.event_bus = event_bus or EventBus()
         self._house = House(
-            config, homeserver, directory, rooms, turns, outbox, self.event_bus, on_entered
+            config,
+            homeserver,
+            directory,
+            rooms,
+            turns,
+            outbox,
+            self.event_bus,
+            on_entered,
+            is_portal,
         )
         self._conversations = conversations
         self._audit = audit

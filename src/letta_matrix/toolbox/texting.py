@@ -1,8 +1,5 @@
 """The tool by which agents write text messages to phones."""
 
-import asyncio
-import time
-from collections import deque
 from typing import NotRequired
 
 from pydantic import Field
@@ -10,7 +7,6 @@ from typing_extensions import TypedDict
 
 from letta_matrix.access.faults import Fault, ToolError
 from letta_matrix.access.principal import Scope
-from letta_matrix.common import clock
 from letta_matrix.common.parts import part
 from letta_matrix.config import SmsSettings
 from letta_matrix.matrix.content import MARKER
@@ -22,20 +18,15 @@ from letta_matrix.portals.policy import PortalPolicy
 from letta_matrix.portals.provisioning import Provisioning, ProvisioningFault, Why
 from letta_matrix.portals.quiet import until_open
 from letta_matrix.store.agents import Agent
-from letta_matrix.store.audit import AuditStore
 from letta_matrix.store.conversations import ConversationStore
 from letta_matrix.store.places import Place
 from letta_matrix.store.portals import Portal
-from letta_matrix.store.turns import TurnStore
+from letta_matrix.toolbox.portal_budget import TEXT, PortalBudget
 from letta_matrix.toolbox.tool import Caller, Line, Markdown, Result, WriteParams, tool
-from letta_matrix.toolbox.writing import GIVE_UP_AFTER, marker_of, spoken
+from letta_matrix.toolbox.writing import marker_of, send_once, spoken
 
-TOOL = "sms_send"
-_DAY = 86_400.0
-_MOST = 10_000
-"""Texts of this process that are kept in mind, for the budgets of a day."""
-_COMES_WITHIN, _LOOK = 20.0, 0.1
-"""Seconds that a new talk's room has to be there within, and between looks."""
+_COMES_WITHIN = 20.0
+"""Seconds that a new talk's room has to be there within."""
 
 
 class SendText(WriteParams):
@@ -62,15 +53,9 @@ class Texting:
     _provisioning: Provisioning
     _homeserver: Homeserver
     _conversations: ConversationStore
-    _turns: TurnStore
-    _audit: AuditStore
+    _budget: PortalBudget
 
-    def __post_init__(self) -> None:
-        self._sending = asyncio.Lock()
-        self._began = time.time()
-        self._sent: deque[tuple[float, str]] = deque(maxlen=_MOST)
-
-    @tool(TOOL, "Send a text message", Scope.WRITE, TextSent)
+    @tool(TEXT, "Send a text message", Scope.WRITE, TextSent)
     async def sms_send(self, caller: Caller, params: SendText) -> Result:
         """Send a text message (SMS) to a phone number that you are allowed to write to; what is
         answered comes to you."""
@@ -83,19 +68,18 @@ class Texting:
         if not caller.principal.may_act_in(known.room_id if known is not None else ""):
             raise ToolError("Your token is not for the room of this talk.", Fault.FORBIDDEN)
         # One at a time: what is under way counts.
-        async with self._sending:
+        async with self._budget.sending:
             has_begun = known is not None and await self._has_begun(caller, agent, known)
             if not has_begun:
                 self._check_heard(agent, number, known)
-                await self._check_spent(known)
+                await self._budget.check(self._sms, known)
             portal = known or await self._begin(agent, number)
             if known is None:
                 # What was decided by another name of theirs is known only now.
                 self._check_heard(agent, number, portal)
             await self._goes_on_here(caller, agent, portal)
             if not has_begun and self._policy.speaker_in(agent, portal.room_id):
-                # Whatever becomes of it: some of it may go out.
-                self._sent.append((time.time(), portal.room_id))
+                self._budget.note(portal.room_id)
             return await self._send(caller, agent, portal, number, texts)
 
     async def _has_begun(self, caller: Caller, agent: Agent, portal: Portal) -> bool:
@@ -104,7 +88,7 @@ class Texting:
         if not caller.again or speaker is None:
             return False
         intent = self._homeserver.acting_as(speaker)
-        return await intent.find_sent(portal.room_id, caller.txn(TOOL, 0)) is not None
+        return await intent.find_sent(portal.room_id, caller.txn(TEXT, 0)) is not None
 
     def _number(self, given: str) -> str:
         number = self._policy.bridges[self._sms.name].normal(given)
@@ -170,20 +154,6 @@ class Texting:
             text = f"Hours are quiet for {left / 60:.0f} minutes more; try again then."
             raise ToolError(text, Fault.RATE_LIMITED, retry_after=left)
 
-    async def _check_spent(self, portal: Portal | None) -> None:
-        """Texts that agents begin count as those that are asked do."""
-        since = self._policy.now() - _DAY
-        every = [one.room_id for one in self._policy.book.all() if one.name == self._sms.name]
-        here = [portal.room_id] if portal is not None else []
-        for most, rooms in ((self._sms.contact_per_day, here), (self._sms.per_day, every)):
-            if most and rooms:
-                used = await self._turns.asked_since(since, rooms)
-                used += await self._audit.calls_since(time.time() - _DAY, TOOL, rooms, self._began)
-                used += sum(room in rooms for at, room in self._sent if at > time.time() - _DAY)
-                if used >= most:
-                    text = "The number of messages in a day is used up; try again tomorrow."
-                    raise ToolError(text, Fault.RATE_LIMITED)
-
     async def _begin(self, agent: Agent, number: str) -> Portal:
         """The talk with a number, which the bridge makes, once the line is there."""
         try:
@@ -194,16 +164,18 @@ class Texting:
         if talk.user_id and talk.numbers:
             # What the bridge itself says need not be looked up when they come.
             await self._policy.book.claim(self._sms.name, talk.user_id, talk.numbers)
-        until = clock.now() + _COMES_WITHIN
-        while True:
+
+        def come() -> Portal | None:
             portal = self._policy.portal(talk.room_id)
             is_there = self._policy.speaker_in(agent, talk.room_id) is not None
-            if portal is not None and is_there and self._is_with(portal, number):
-                return portal
-            if clock.now() > until:
-                text = "The talk's room does not come; an operator looks at `!sms status`."
-                raise ToolError(text, Fault.UNAVAILABLE)
-            await asyncio.sleep(_LOOK)
+            is_it = portal is not None and is_there and self._is_with(portal, number)
+            return portal if is_it else None
+
+        portal = await self._policy.book.changes.until(come, _COMES_WITHIN)
+        if portal is None:
+            text = "The talk's room does not come; an operator looks at `!sms status`."
+            raise ToolError(text, Fault.UNAVAILABLE)
+        return portal
 
     async def _goes_on_here(self, caller: Caller, agent: Agent, portal: Portal) -> None:
         """Let what is answered come to the conversation that the text was written in."""
@@ -226,19 +198,10 @@ class Texting:
         intent, sent = self._homeserver.acting_as(user_id), list[str]()
         by_line = user_id != agent.user_id
         for part_number, text in enumerate(texts):
-            txn = caller.txn(TOOL, part_number)
+            txn = caller.txn(TEXT, part_number)
             content: dict[str, object] = {"msgtype": "m.text", "body": text, "m.mentions": {}}
-            content[MARKER] = marker_of(caller, TOOL, txn) | {"agent_id": agent.agent_id}
+            content[MARKER] = marker_of(caller, TEXT, txn) | {"agent_id": agent.agent_id}
             content |= {PROFILE: profile_of(agent)} if by_line else {}
-            sent.append(
-                await intent.send(
-                    portal.room_id,
-                    "m.room.message",
-                    content,
-                    txn,
-                    give_up_after=GIVE_UP_AFTER,
-                    look_first=caller.again,
-                )
-            )
+            sent.append(await send_once(caller, portal.room_id, content, txn, by=intent))
         told = {"number": number, "room_id": portal.room_id, "event_id": sent[0]}
         return told | ({"more_event_ids": sent[1:]} if sent[1:] else {})

@@ -9,6 +9,7 @@ from enum import StrEnum
 from typing import Any
 
 from letta_matrix.access.principal import Scope
+from letta_matrix.toolbox.portal_budget import PICTURE, TEXT
 from letta_matrix.toolbox.tool import Tool
 
 
@@ -32,8 +33,8 @@ _FEW = frozenset(
         "ask_human",
     }
 )
-_CONFIGURED = frozenset({"sms_send"})
-"""Shown where there are such: who has configured a phone line wants it used."""
+_CONFIGURED = frozenset({TEXT, PICTURE})
+"""Shown where there are such: who has configured a phone line or another network wants it used."""
 _RARE = frozenset(
     {
         "matrix_add_to_space",

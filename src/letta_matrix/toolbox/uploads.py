@@ -84,6 +84,10 @@ async def post(
     it, once. Returns what a Posted has."""
     txn, file = caller.txn(tool), attachment.file
     async with room_of(caller, ref) as room_id:
+        if caller.house.is_portal(room_id):
+            text = f"{ref} is a talk on another network. Only pictures go out there, by "
+            text += "portal_send_image, while you answer somebody there."
+            raise ToolError(text, Fault.FORBIDDEN)
         event_id = await caller.intent.find_sent(room_id, txn) if caller.again else None
         if event_id is None:
             if room_id not in await caller.intent.joined_rooms():

@@ -22,6 +22,7 @@ from letta_matrix.matrix.content import (
 )
 from letta_matrix.matrix.events import Event
 from letta_matrix.matrix.formatting import clean_text
+from letta_matrix.matrix.intent import Intent
 from letta_matrix.matrix.splitting import CONTENT_LIMIT, split
 from letta_matrix.toolbox.arguments import RoomWriteParams
 from letta_matrix.toolbox.naming import room_of
@@ -140,9 +141,17 @@ async def send_once(
     content: Mapping[str, object],
     txn: str,
     event_type: str = "m.room.message",
+    *,
+    by: Intent | None = None,
 ) -> str:
-    """Send an event unless the same call has sent it before; returns its event id."""
-    return await caller.intent.send(
+    """Send an event, `by` another of our users if given, unless the same call has sent it before;
+    returns its event id. Raises ToolError for a talk on another network, which only the tools
+    that are made for it, and speak `by` its line, write into: others know none of its rules."""
+    if by is None and caller.house.is_portal(room_id):
+        text = f"{room_id} is a talk on another network: what you say there is your answer to "
+        text += "somebody who writes to you."
+        raise ToolError(text, Fault.FORBIDDEN)
+    return await (by or caller.intent).send(
         room_id, event_type, content, txn, give_up_after=GIVE_UP_AFTER, look_first=caller.again
     )
 

@@ -45,8 +45,11 @@ class Gmessages:
         if request.headers.get("Authorization") != f"Bearer {self.registration['hs_token']}":
             return web.json_response({"errcode": "M_FORBIDDEN"}, status=403)
         txn = request.match_info["txn"]
-        for event in (await request.json())["events"] if txn not in self._seen else ():
+        told: Json = await request.json() if txn not in self._seen else {}
+        for event in told.get("events", ()):
             self._events.put_nowait(event)
+        for event in told.get("ephemeral", ()):
+            self.portals.show(event)
         self._seen.add(txn)
         return web.json_response({})
 

@@ -24,6 +24,7 @@ def registration(port: int) -> Json:
         "as_token": secrets.token_hex(32),
         "hs_token": secrets.token_hex(32),
         "rate_limited": False,
+        "receive_ephemeral": True,
         "sender_localpart": f"{PREFIX}bot",
         "namespaces": {
             "users": [{"regex": f"@{PREFIX}_.*", "exclusive": True}],
@@ -72,6 +73,22 @@ class Matrix:
         """An event of the timeline; its id."""
         path = f"/rooms/{quote(room_id)}/send/{kind or 'm.room.message'}/{secrets.token_hex(8)}"
         return str((await self.call("PUT", path, content, who))["event_id"])
+
+    async def upload(self, data: bytes, media_type: str) -> str:
+        """A file; its address."""
+        headers = {"Authorization": f"Bearer {self._token}", "Content-Type": media_type}
+        url = f"{self._url}/_matrix/media/v3/upload"
+        async with self._http.post(url, data=data, headers=headers) as response:
+            return str((await response.json())["content_uri"])
+
+    async def download(self, mxc: str) -> bytes:
+        """What is behind an address, as the bot gets it. Raises Refused."""
+        headers = {"Authorization": f"Bearer {self._token}"}
+        url = f"{self._url}/_matrix/client/v1/media/download/{mxc.removeprefix('mxc://')}"
+        async with self._http.get(url, headers=headers) as response:
+            if response.status != 200:
+                raise Refused(f"{mxc}: {response.status}")
+            return await response.read()
 
     async def set_state(self, room_id: str, kind: str, key: str, content: Json) -> None:
         path = f"/rooms/{quote(room_id)}/state/{kind}/{quote(key, safe='')}"

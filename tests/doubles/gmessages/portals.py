@@ -4,11 +4,13 @@ import asyncio
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.doubles.gmessages.matrix import PREFIX, Json, Matrix
+from tests.doubles.gmessages.matrix import PREFIX, Json, Matrix, Refused
 
 STATUS = "com.beeper.message_send_status"
 SMS, RCS = "gmessages-sms", "gmessages-rcs"
 _BRIDGE_STATE = ("m.bridge", "uk.half-shot.bridge")
+_IMAGES = [f"image/{kind}" for kind in ("png", "jpeg", "gif", "bmp", "wbmp", "webp")]
+_CERTAIN = "FAIL_PERMANENT"
 
 
 @dataclass
@@ -20,6 +22,7 @@ class Rules:
     relay: bool = False
     kick_matrix_users: bool = True
     bare: bool = True  # relayed messages stand without their senders' names
+    max_file_size: int = 100 * 1024 * 1024  # of the bridge itself; it leaves MMS to the phone
 
     def level(self, user_id: str) -> str:
         domain = user_id.partition(":")[2]
@@ -31,11 +34,24 @@ class Rules:
 
 
 @dataclass
+class Picture:
+    """A picture that went out, with the words that came along."""
+
+    number: str
+    data: bytes
+    name: str
+    caption: str
+
+
+@dataclass
 class Phone:
-    """What the network has: texts that went out, each with its number. While it is not
-    `connected` none does; while `answers` is not set it takes its time."""
+    """What the network has: texts and pictures that went out, each with its number, and what was
+    shown (`m.typing`, `m.receipt`) by which protocol. While it is not `connected` nothing goes
+    out; while `answers` is not set it takes its time."""
 
     sent: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
+    pictures: list[Picture] = field(default_factory=list[Picture])
+    shown: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
     connected: bool = True
     answers: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -95,11 +111,20 @@ class Portals:
             await self._create(portal)
         return portal
 
-    async def receive(self, login: Login, number: str, text: str, **content: Any) -> str:
+    async def receive(self, login: Login, number: str, text: str = "", **content: Any) -> str:
         """A text comes in; the event's id."""
         portal = await self.portal(login, number)
         body = {"msgtype": "m.text", "body": text, **content}
         return await self._matrix.say(portal.room_id, body, portal.ghost)
+
+    async def receive_file(
+        self, login: Login, number: str, data: bytes, media_type: str, **content: Any
+    ) -> str:
+        """The same with a file; a text that came along is its caption."""
+        url, info = await self._matrix.upload(data, media_type), {"size": len(data)}
+        kind = "m.image" if media_type.startswith("image/") else "m.file"
+        told = {"msgtype": kind, "url": url, "info": {"mimetype": media_type, **info}}
+        return await self.receive(login, number, **told, **content)
 
     async def typed(self, login: Login, number: str, text: str) -> str:
         """Its owner types a text on the phone itself; the event's id."""
@@ -150,6 +175,13 @@ class Portals:
             await self._command(room_id, portal, sender, body.split()[1:])
         elif portal is not None:
             await self._out(portal, event, content)
+
+    def show(self, event: Json) -> None:
+        """Typing and receipts, which come to nothing where it is not RCS."""
+        room_id = event.get("room_id")
+        portal = next((one for one in self.all.values() if one.room_id == room_id), None)
+        if portal is not None:
+            self.phone.shown.append((portal.protocol, str(event["type"])))
 
     async def _create(self, portal: Portal) -> None:
         matrix, user = self._matrix, portal.login.user_id
@@ -209,7 +241,7 @@ class Portals:
 
     async def _out(self, portal: Portal, event: Json, content: Json) -> None:
         text, sender = str(content.get("body", "")), str(event["sender"])
-        unsupported = ("FAIL_PERMANENT", "com.beeper.unsupported_event")
+        unsupported = (_CERTAIN, "com.beeper.unsupported_event")
         if content.get("msgtype") == "m.notice":
             await self._tell(portal, event, *unsupported, "ignoring m.notice", notice=False)
         elif content.get("m.relates_to", {}).get("rel_type") == "m.replace":
@@ -219,16 +251,43 @@ class Portals:
         elif portal.relay is not None and self.rules.relay:
             await self._send(portal, event, text if self.rules.bare else f"{sender}: {text}")
         else:
-            why = ("FAIL_PERMANENT", "m.bridge_unavailable", "You're not logged in")
+            why = (_CERTAIN, "m.bridge_unavailable", "You're not logged in")
             await self._tell(portal, event, *why)
 
+    async def _picture(self, portal: Portal, content: Json) -> Picture | str:
+        """A picture as it may go out, else why not."""
+        info, name = content.get("info", {}), str(content.get("filename", content["body"]))
+        if info.get("size", 0) > self.rules.max_file_size:
+            return "this file is too large"
+        if info.get("mimetype") not in _IMAGES:
+            return "this file type is not supported"
+        try:
+            data = await self._matrix.download(str(content.get("url")))
+        except Refused:
+            return "failed to download media"
+        has_caption = content["body"] != name and portal.protocol != RCS
+        return Picture(portal.number, data, name, content["body"] if has_caption else "")
+
     async def _send(self, portal: Portal, event: Json, text: str) -> None:
+        content = event["content"]
+        picture = (
+            await self._picture(portal, content) if content.get("msgtype") == "m.image" else None
+        )
+        if isinstance(picture, str):
+            await self._tell(portal, event, _CERTAIN, "com.beeper.unsupported_event", picture)
+            return
+        if picture is None and content.get("msgtype") not in ("m.text", "m.emote"):
+            await self._tell(portal, event, _CERTAIN, "com.beeper.unsupported_event", "no text")
+            return
         await self.phone.answers.wait()
         if not self.phone.connected:
             why = ("FAIL_RETRIABLE", "m.foreign_network_error", "Your phone is not responding")
             await self._tell(portal, event, *why)
             return
-        self.phone.sent.append((portal.number, text))
+        if picture is not None:
+            self.phone.pictures.append(picture)
+        else:
+            self.phone.sent.append((portal.number, text))
         await self._tell(portal, event, "SUCCESS")
 
     async def _tell(

@@ -71,8 +71,11 @@ class Provisioning:
 
     async def _whoami(self, request: web.Request) -> web.Response:
         login = self.portals.logged_in(_user(request))
-        state = "CONNECTED" if self.portals.phone.connected else "TRANSIENT_DISCONNECT"
-        event = {"state_event": state}
+        event = {"state_event": "CONNECTED"}
+        if not self.portals.phone.connected:
+            # Not unpaired, though it is called so.
+            event = {"state_event": "BAD_CREDENTIALS", "error": "gm-phone-not-responding"}
+            event["message"] = "Your Google Messages app is not responding."
         told = [{"id": login.login_id, "name": login.number, "state": event}] if login else []
         answer = {
             "network": {"displayname": "Google Messages", "network_id": PREFIX},

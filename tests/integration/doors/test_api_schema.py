@@ -3,8 +3,6 @@
 import asyncio
 import copy
 from collections.abc import Iterator, Mapping
-from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,14 +11,14 @@ import schemathesis
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from schemathesis import GenerationMode
 from schemathesis.specs.openapi import checks
-from tests.builders import config_for
 from tests.integration.bridge_world import Json, Room, World
 from tests.integration.doors.rest import Rest, rest_as
+from tests.rest_document import DOCUMENT, OPERATIONS
 from tests.waiting import DEADLINE
 
-from letta_matrix.doors.rest.app import make_app
-
-_EXAMPLES = 5
+_SEARCHES = settings.get_current_profile_name() == "searching"
+_EXAMPLES = 15 if _SEARCHES else 3
+"""Of each: the same in every run but one that searches (tests/stress.py)."""
 _ELSEWHERE: list[Any] = [
     # Names that are made up are nobody's: 404 is right.
     checks.positive_data_acceptance,  # pyright: ignore[reportUnknownMemberType]
@@ -30,17 +28,6 @@ _ELSEWHERE: list[Any] = [
 ]
 _UNHEALTHY = [HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large]
 _GETS_RID_OF_IT = ("DELETE", "PATCH")
-
-
-def _document() -> Json:
-    services: Any = SimpleNamespace(config=config_for(Path()), homeserver=None)
-    return make_app(services).openapi()
-
-
-DOCUMENT = _document()
-OPERATIONS = [
-    (method.upper(), path) for path, methods in DOCUMENT["paths"].items() for method in methods
-]
 
 
 def _cases() -> Iterator[tuple[str, str, GenerationMode]]:

@@ -36,8 +36,14 @@ async def carl(homeserver: Homeserver) -> Account:
 @pytest.fixture
 async def room(world: World, carl: Account) -> Room:
     """The room of an agent, which Carl is in too."""
-    made = await world.meet(new_agent(f"Ida {new_key()}"))
+    made, bot = await world.meet(new_agent(f"Ida {new_key()}")), world.config.bot_user_id
     await world.person.bring(made.room_id, carl.person)
+
+    async def bots() -> bool:
+        return (await world.person.members(made.room_id)).get(bot) == "join"
+
+    # What the token of a login may read is what its person and the bot are in by then.
+    await world.person.watch(made.room_id, bots, what="the bot comes")
     return made
 
 

@@ -1,4 +1,4 @@
-"""Images made fit for a model: decoded, turned upright, made smaller, written anew.
+"""Images made fit for a model or a phone: decoded, turned upright, made smaller, written anew.
 
 That happens in a process of its own. A large image takes 300 MB, which the bridge would keep,
 and what a stranger's file does to a decoder ends there.
@@ -13,7 +13,7 @@ from letta_matrix.common.json_fields import mapping
 
 _TIMEOUT = 30.0
 _TWO_AT_A_TIME = asyncio.Semaphore(2)
-_WORKER = "letta_matrix.conversations.picture_worker"
+_WORKER = "letta_matrix.common.picture_worker"
 
 
 class PictureFault(Exception):
@@ -30,11 +30,12 @@ class Picture:
     height: int
 
 
-async def prepare(data: bytes, most_side: int) -> Picture:
+async def prepare(data: bytes, most_side: int, most_bytes: int = 0) -> Picture:
     """The first frame of a PNG, JPEG, GIF or WebP, no side above `most_side` pixels, upright and
-    without metadata. Takes a second at most for what people send. Raises PictureFault."""
+    without metadata; no more than `most_bytes` of it, unless that is 0. Takes a second at most
+    for what people send. Raises PictureFault."""
     async with _TWO_AT_A_TIME:
-        head, _, made = (await _work(data, most_side)).partition(b"\n")
+        head, _, made = (await _work(data, most_side, most_bytes)).partition(b"\n")
     try:
         told = mapping(json.loads(head))
     except ValueError:
@@ -44,10 +45,10 @@ async def prepare(data: bytes, most_side: int) -> Picture:
     return Picture(made, str(told["media_type"]), int(told["width"]), int(told["height"]))
 
 
-async def _work(data: bytes, most_side: int) -> bytes:
+async def _work(data: bytes, *most: int) -> bytes:
     # Nothing of our environment: there are secrets in it.
     worker = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-P", "-m", _WORKER, str(most_side)),
+        *(sys.executable, "-P", "-m", _WORKER, *map(str, most)),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.DEVNULL,
