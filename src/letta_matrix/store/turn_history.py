@@ -10,8 +10,8 @@ from letta_matrix.store.schema import turns
 from letta_matrix.store.turns import Outcome, Turn, TurnKind
 
 _MESSAGES = turns.c.kind.in_((TurnKind.MESSAGE, TurnKind.SPEECH))
-_MOST = 10_000
-"""Turns that a look back goes through: the newest."""
+_MOST, _LATELY = 10_000, 1_000
+"""Turns that a look back goes through, and one that comes every second: the newest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,17 +44,17 @@ class TurnHistory:
     async def failed(self, limit: int) -> list[Turn]:
         """The newest that failed, newest first."""
         failed = (turns.c.outcome == Outcome.FAILED) & _MESSAGES
-        query = select(turns).where(failed, turns.c.seq > await self._begin())
+        query = select(turns).where(failed, turns.c.seq > await self._begin(_LATELY))
         return await self._database.records(Turn, query.order_by(turns.c.seq.desc()).limit(limit))
 
     async def ended_since(self, since: float) -> list[Ended]:
         """The messages that were done with since a time (Unix), as they arrived."""
         columns = [turns.c[field.name] for field in fields(Ended)]
         ended = (turns.c.kind == TurnKind.MESSAGE) & (turns.c.finished_at >= since)
-        query = select(*columns).where(ended, turns.c.seq > await self._begin())
+        query = select(*columns).where(ended, turns.c.seq > await self._begin(_MOST))
         return await self._database.records(Ended, query.order_by(turns.c.seq))
 
-    async def _begin(self) -> int:
-        """The turn behind which a look back begins."""
+    async def _begin(self, most: int) -> int:
+        """The turn behind which the newest so many begin."""
         newest = await self._database.value(select(func.max(turns.c.seq)))
-        return int(newest or 0) - _MOST
+        return int(newest or 0) - most

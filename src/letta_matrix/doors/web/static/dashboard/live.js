@@ -38,7 +38,12 @@ export class Live extends EventTarget {
           this.#take(event);
         }
       } catch (error) {
-        if (signal.aborted || (error instanceof ProblemError && error.status < 429)) return;
+        if (signal.aborted) return;
+        if (error instanceof ProblemError && error.status < 429) {
+          // 401 was told already; all else of this kind does not change by asking again.
+          if (error.status !== 401) this.api.onEnded(error.message);
+          return;
+        }
       }
       this.#setOnline(false);
       await new Promise((resolve) => setTimeout(resolve, pause));

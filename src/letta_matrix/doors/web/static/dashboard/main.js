@@ -26,7 +26,7 @@ function showDashboard(session) {
     forgetSession();
     showSignIn(reason);
   };
-  api.onEnded = () => leave("Your token has ended, or was revoked. Sign in again.");
+  api.onEnded = (reason) => leave(`${reason} Sign in again.`);
   const frame = new Frame(api, live, session, {
     leave: async () => {
       await signOut(session);
