@@ -23,6 +23,7 @@ class Plan:
     mcp_clients: int = 200
     kills: int = 3
     restarts: int = 3
+    bursts: int = 5
     idle: float = 15.0
     ceilings: tuple[tuple[int, int], ...] = ((50, 5000), (1000, 5000))
     """Agents and turns."""
@@ -46,6 +47,7 @@ QUICK = Plan(
     mcp_clients=40,
     kills=1,
     restarts=1,
+    bursts=1,
     idle=5.0,
     ceilings=((50, 1500),),
 )

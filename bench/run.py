@@ -64,7 +64,7 @@ async def _in_memory(scene: Scene, bridge: Bridge) -> None:
     await scene.attempt("first messages after a start", echoes.after_start(scene, bridge))
     thousand = f"{scale.AGENTS:,} agents: restart, idle"
     await scene.attempt(thousand, scale.thousand_agents(scene, bridge))
-    portals = f"{scale.AGENTS:,} portals: restart, idle"
+    portals = f"{scale.AGENTS:,} portals: restart, idle, bursts"
     await scene.attempt(portals, scale.thousand_portals(scene, bridge))
 
 

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 from bench.bridge import Bridge
+from bench.bursts import bursts
 from bench.figures import Target, at_most, p50
 from bench.scene import Scene
 from letta_matrix.stack.synapse import SERVER_NAME
@@ -49,7 +50,7 @@ async def thousand_agents(scene: Scene, provisioned: Bridge) -> None:
 
 
 async def thousand_portals(scene: Scene, provisioned: Bridge) -> None:
-    """Restart and idle with as many rooms of another network, seeded in the same way."""
+    """Restart, idle and a burst with as many rooms of another network, seeded in the same way."""
     provisioned.stop()
     bridge = scene.bridge("portals")
     line = f"@letta_bench:{SERVER_NAME}"
@@ -60,6 +61,8 @@ async def thousand_portals(scene: Scene, provisioned: Bridge) -> None:
         "ghosts": f"@bench_(.+):{SERVER_NAME}",
         "line": line,
         "routes": {"*": "agent-00000001-0000"},
+        # Bursts of one contact are more than people send.
+        "contact_per_day": 0,
     }
     try:
         _copy(provisioned.database, bridge.database)
@@ -74,6 +77,8 @@ async def thousand_portals(scene: Scene, provisioned: Bridge) -> None:
             await bridge.wait_quiet()
             cpu = await bridge.cpu_percent(scene.plan.idle)
             rss = bridge.rss_mb
+            talks = [(room, f"@bench_{place}:{SERVER_NAME}") for place, room in enumerate(rooms)]
+            await bursts(scene, bridge, talks)
             bridge.stop()
     finally:
         await bridge.end()

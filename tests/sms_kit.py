@@ -10,6 +10,7 @@ from tests.waiting import eventually
 BOT, LINE = "@gmessagesbot:test", "@letta_sms:test"
 CONTACT, PHONE = "@gmessages_1.2:test", "@gmessages_1.1:test"
 NUMBER, PORTAL = "+15551234567", "!sms:test"
+ENCRYPTED: Json = {"algorithm": "m.megolm.v1.aes-sha2"}
 
 
 def identified(number: str = NUMBER) -> Json:
@@ -30,6 +31,9 @@ async def texts_with(
     number: str = NUMBER,
     room_id: str = PORTAL,
     invited: str = LINE,
+    *,
+    channel: str = "",
+    encrypted: bool = False,
 ) -> None:
     """The bridge makes a portal for a talk with a number, and invites one of us."""
     fake: FakeHomeserver = stage.fake
@@ -39,9 +43,14 @@ async def texts_with(
     told: Json = {
         "bridgebot": BOT,
         "protocol": {"id": "gmessages-sms"},
-        "channel": {"id": room_id, "receiver": "phone-1"},
+        "channel": {"id": channel or room_id, "receiver": "phone-1"},
         "com.beeper.room_type": "dm",
     }
     fake.set_state(room_id, "m.bridge", told, "fi.mau.gmessages", BOT)
+    if encrypted:
+        fake.set_state(room_id, "m.room.encryption", ENCRYPTED, "", BOT)
     await stage.admit(invite(invited, room_id, sender=BOT))
-    await eventually(lambda: stage.stores.portals.portal(room_id), what="the portal")
+    portals, ours_in = stage.stores.portals, stage.stores.rooms.ours_in
+    await eventually(
+        lambda: portals.portal(room_id) and invited in ours_in(room_id), what="the portal"
+    )

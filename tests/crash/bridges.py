@@ -92,7 +92,11 @@ class Bridges:
         return self.mind.steps
 
     async def write_config(
-        self, *, permission_mode: str = "", portals: Sequence[Mapping[str, Any]] = ()
+        self,
+        *,
+        permission_mode: str = "",
+        portals: Sequence[Mapping[str, Any]] = (),
+        sms: Mapping[str, Any] | None = None,
     ) -> None:
         """Write the configuration; a bridge that runs with another one is stopped."""
         appservice = self.homeserver.config.appservice
@@ -113,6 +117,7 @@ class Bridges:
             "api": {"port": self.port},
             "mcp": {"enabled": False},
             "portals": [dict(one) for one in portals],
+            "sms": dict(sms) if sms is not None else None,
             "logging": {"level": "debug"},
         }
         file, text = self.directory / "config.yaml", yaml.safe_dump(config)

@@ -13,6 +13,8 @@ from letta_matrix.doors.chat.runner import CommandRunner
 from letta_matrix.matrix.appservice import Appservice
 from letta_matrix.matrix.content import BESIDE, MARKER
 from letta_matrix.matrix.intent import Intent
+from letta_matrix.portals.day_budget import TEXT
+from letta_matrix.portals.provisioning import Provisioning
 from letta_matrix.runtimes.app_server.adapter import AppServer
 from letta_matrix.runtimes.app_server.following import Follower
 from letta_matrix.runtimes.keeper.client import KeeperClient
@@ -25,6 +27,7 @@ from letta_matrix.store.outbox import Outbox, OutboxEntry, OutboxKind
 from letta_matrix.store.speech import SpeechStore
 from letta_matrix.store.turns import TurnStore
 from letta_matrix.toolbox.registry import Toolbox
+from letta_matrix.toolbox.texting import Texting
 
 Filter = Callable[..., bool]
 
@@ -182,6 +185,9 @@ OTHER_POINTS = {
     "tool's room made": Point(Intent, "create_room", AFTER, when=_is_by_tool),
     "call's end not committed": Point(AuditStore, "end", COMMIT),
     "call's end noted": Point(AuditStore, "end", AFTER),
+    "talk made, not known": Point(Provisioning, "talk_with", AFTER),
+    "text to be sent": Point(Texting, "_goes_on_here", AFTER),
+    "half of a text sent": Point(Intent, "send", BEFORE, call=2, when=_marked("tool", TEXT)),
     "speech not committed": Point(SpeechStore, "advance", COMMIT, when=_tells),
     "speech stored, not sent": Point(SpeechStore, "advance", AFTER, when=_tells),
     "speech sent, not confirmed": Point(Intent, "send", AFTER, when=_unasked),

@@ -266,3 +266,70 @@ async def test_markers_of_what_goes_out_name_the_agent(
     await bridged.tell(said("hello", BOT), said("hello"))
     (answer,) = fake.messages(PORTAL)
     assert answer["content"][MARKER]["agent_id"] == "agent-1"
+
+
+async def test_who_wants_nothing_is_remembered_though_nobody_answers_yet(
+    ruled: Stage, fake: FakeHomeserver
+) -> None:
+    await opened(ruled)
+    await ruled.tell(admin("!portal block ann"))
+    await ruled.tell(said("Stop"))
+    await ruled.tell(admin('!portal allow ann "Agent 1"'))
+    await ruled.tell(said("hello"))
+    assert out(fake) == []
+    await ruled.tell(said("START"))
+    await ruled.tell(said("hello"))
+    assert out(fake) == [STARTED, "echo: hello"]
+    await ruled.tell(admin("!portal block ann"))
+    await ruled.tell(said("stop"), said("start"))
+    await ruled.tell(admin('!portal allow ann "Agent 1"'))
+    await ruled.tell(said("again"))
+    assert out(fake)[2:] == ["echo: again"]
+
+
+async def test_an_answer_that_the_homeserver_does_not_take_is_told_of(
+    bridged: Stage, fake: FakeHomeserver
+) -> None:
+    await opened(bridged)
+    fake.guarded = {PORTAL}
+    fake.members[PORTAL].discard(LINE)
+    await bridged.tell(said("hello"))
+    assert out(fake) == []
+    (told,) = fake.bodies(OWN)
+    assert told.startswith(f"About `{GHOST}`: my text did not go out")
+
+
+async def test_what_waits_in_a_room_that_is_no_portal_any_more_is_not_asked(
+    stage: Stage, fake: FakeHomeserver, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quiet = {"start": "22:00", "end": "06:00", "zone": "UTC"}
+    bridged = await with_bridge(stage, quiet_hours=quiet)
+    await opened(bridged)
+
+    def until_open(*_: object) -> float:
+        return 30.0
+
+    monkeypatch.setattr("letta_matrix.conversations.portal_gate.until_open", until_open)
+    await bridged.admit(said("hello"))
+    await bridged.admit(fake.set_state(PORTAL, "m.bridge", {}, "irc://ann", BOT))
+    await clock.until(lambda: bridged.dispatcher.queues.waiting == 0)
+    assert bridged.runtime.asked == []
+    assert out(fake) == []
+    (told,) = fake.bodies(OWN)
+    assert "given the talk's room up" in told
+
+
+async def test_contacts_at_once_do_not_overdraw_a_days_budget(
+    stage: Stage, fake: FakeHomeserver
+) -> None:
+    bridged = await with_bridge(stage, per_day=1)
+    await opened(bridged)
+    await opened(bridged, room_id="!b:test", ghosts=(BOB,), channel={"id": "bob"})
+    await bridged.tell(said("one"), said("two", BOB, "!b:test"))
+    assert len(bridged.runtime.asked) == 1
+    # Another room for the same talk is no other day.
+    await opened(bridged, room_id="!anew:test")
+    await bridged.tell(said("three", room_id="!anew:test"))
+    await bridged.again()
+    await bridged.tell(said("four", room_id="!anew:test"))
+    assert len(bridged.runtime.asked) == 1

@@ -9,6 +9,7 @@ from tests.portal_kit import out
 from tests.sms_kit import (
     BOT,
     CONTACT,
+    ENCRYPTED,
     LINE,
     NUMBER,
     PHONE,
@@ -21,10 +22,16 @@ from tests.stage import Stage
 from tests.waiting import Clock, eventually
 
 from letta_matrix.config import SmsSettings
+from letta_matrix.operations.sms import unread
 from letta_matrix.portals.bridges import NetworkBridge
 from letta_matrix.portals.numbers import is_number, normal_number
 
 GERMAN = "+491701234567"
+
+
+def unread_in(stage: Stage) -> list[str]:
+    """The portals that health tells of."""
+    return unread(stage.parts.portals)
 
 
 def settings(**changes: Any) -> SmsSettings:
@@ -203,6 +210,38 @@ async def test_only_the_bridge_tells_what_became_of_agents_texts(
     await line.tell(notice_of(event_id))
     (told,) = fake.bodies("!1:test")
     assert "no phone" in told
+
+
+async def test_what_a_bridge_encrypts_is_told_of_and_nothing_is_written_there(
+    stage: Stage, fake: FakeHomeserver
+) -> None:
+    line = await with_line(stage)
+    await texts_with(line, encrypted=True)
+    secret = {"algorithm": "m.megolm.v1.aes-sha2", "ciphertext": "..."}
+    for _ in range(2):
+        unread = message("", PORTAL, sender=CONTACT, type="m.room.encrypted", content=secret)
+        await line.tell(unread)
+    (told,) = fake.bodies("!1:test")
+    assert told.startswith(f"About `{CONTACT}`: messages from there cannot be read")
+    assert line.runtime.asked == []
+    assert out(fake, PORTAL) == []
+    await line.again()
+    assert unread_in(line) == [PORTAL]
+    # Another room in its place is another thing.
+    await texts_with(line, room_id="!anew:test", channel=PORTAL)
+    await line.tell(message("hello", "!anew:test", sender=CONTACT))
+    assert out(fake, "!anew:test") == ["echo: hello"]
+    assert unread_in(line) == []
+
+
+async def test_a_talk_that_is_encrypted_later_is_noticed(
+    stage: Stage, fake: FakeHomeserver
+) -> None:
+    line = await with_line(stage)
+    await texts_with(line)
+    await line.tell(fake.set_state(PORTAL, "m.room.encryption", ENCRYPTED, "", BOT))
+    assert unread_in(line) == [PORTAL]
+    assert out(fake, PORTAL) == []
 
 
 async def by_a_tool(line: Stage, fake: FakeHomeserver) -> str:

@@ -45,7 +45,7 @@ from letta_matrix.stack.models import (
     demo_choice,
 )
 from letta_matrix.stack.ports import Ports
-from letta_matrix.stack.registration import registration
+from letta_matrix.stack.registration import registration, registrations_in
 from letta_matrix.stack.starter import list_names
 from letta_matrix.stack.state import StackState, read_state, remove_state
 from letta_matrix.stack.summary import Facts, summary
@@ -137,6 +137,16 @@ def test_the_registration(tmp_path: Path) -> None:
         ],
         "rooms": [],
     }
+
+
+def test_the_homeserver_knows_other_bridges_too(tmp_path: Path) -> None:
+    ours = tmp_path / "registration.yaml"
+    assert registrations_in(tmp_path) == (ours,)
+    others = tmp_path / "registrations"
+    others.mkdir()
+    for name in ("b.yaml", "a.yaml", "notes.txt"):
+        (others / name).touch()
+    assert registrations_in(tmp_path) == (ours, others / "a.yaml", others / "b.yaml")
 
 
 def test_the_homeservers_secrets_survive_a_change_of_ports(tmp_path: Path) -> None:

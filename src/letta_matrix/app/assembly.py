@@ -55,7 +55,9 @@ from letta_matrix.matrix.pacing import Pacer
 from letta_matrix.matrix.server_clock import ServerClock
 from letta_matrix.operations.given import Given
 from letta_matrix.operations.registry import operations_with
+from letta_matrix.portals.day_budget import DayBudget
 from letta_matrix.portals.lookout import Lookout
+from letta_matrix.portals.opt_outs import OptOuts
 from letta_matrix.portals.policy import PortalPolicy
 from letta_matrix.portals.takeovers import Takeovers
 from letta_matrix.runtimes.protocol import AgentRuntime
@@ -105,7 +107,9 @@ class App:
         # Rooms of other networks.
         portals = self.portals = PortalPolicy(config.bridges, stores.portals, *known, clock.now)
         self.takeovers = Takeovers(portals, bot.user_id)
-        line = self.phone_line = PhoneLine(config, stores, homeserver, portals)
+        self.opt_outs = OptOuts(portals)
+        budget = DayBudget(portals, turns, audit, clock.now)
+        line = self.phone_line = PhoneLine(config, stores, homeserver, portals, budget)
         lookout = self.lookout = Lookout(portals, homeserver, rooms, conversations)
 
         # Whom a message is for, what is told of it, who may approve, and how it is answered.
@@ -174,7 +178,7 @@ class App:
             toolbox,
             self.joining,
             speaker,
-            PortalGate(portals, turns, clock.now),
+            PortalGate(portals, budget, clock.now),
             voices,
         )
         self.moves = RoomMoves(
@@ -324,6 +328,7 @@ class App:
     async def _learn(self, event: Mapping[str, Any]) -> None:
         await self.lookout.heard(event)
         await self.takeovers.heard(event)
+        await self.opt_outs.heard(event)
 
     def _arrived(self, event: Mapping[str, Any]) -> None:
         self.home.accounts.heard(event)

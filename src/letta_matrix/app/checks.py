@@ -4,7 +4,7 @@ from letta_matrix.app.assembly import App
 from letta_matrix.common.connections.admission import Connections
 from letta_matrix.common.vitals import Trouble, said
 from letta_matrix.matrix.server_clock import ServerClock
-from letta_matrix.operations.sms import unnumbered
+from letta_matrix.operations.sms import unnumbered, unread
 from letta_matrix.store.agents import ENCRYPTED, Agent, AgentStatus
 
 _NAMED = 3
@@ -38,6 +38,7 @@ def watch_parts(app: App, connections: list[Connections]) -> None:
     if (line := app.phone_line.watch) is not None:
         vitals.watch("phone line", lambda: line.trouble)
     vitals.watch("numbers", lambda: _numbers(len(unnumbered(app.portals))))
+    vitals.watch("encrypted portals", lambda: _unread(len(unread(app.portals))))
     vitals.watch("turns", lambda: said(app.dispatcher.queues.trouble))
     vitals.watch("connections", lambda: _connections(connections))
 
@@ -99,6 +100,17 @@ def _numbers(talks: int) -> Trouble | None:
         "set `bridge.phone_numbers_in_profile` and `matrix.ghost_extra_profile_info` in its "
         "config.yaml, as `letta-matrix sms bridge-config` says",
         warns=True,
+    )
+
+
+def _unread(talks: int) -> Trouble | None:
+    if not talks:
+        return None
+    return Trouble(
+        f"encrypted by their bridges, so that nobody is heard there: {talks} talks on other "
+        "networks",
+        "turn `encryption` off in the bridge's own config.yaml (`allow` and `default`), restart "
+        "it, and let it make those rooms anew: mautrix bridges do after `delete-portal` in each",
     )
 
 

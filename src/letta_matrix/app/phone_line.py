@@ -6,10 +6,10 @@ from letta_matrix.app.stores import Stores
 from letta_matrix.common.parts import part
 from letta_matrix.config import Config
 from letta_matrix.matrix.homeserver import Homeserver
+from letta_matrix.portals.day_budget import DayBudget
 from letta_matrix.portals.line_watch import LineWatch
 from letta_matrix.portals.policy import PortalPolicy
 from letta_matrix.portals.provisioning import Provisioning
-from letta_matrix.toolbox.portal_budget import PortalBudget
 from letta_matrix.toolbox.portal_pictures import PortalPictures
 from letta_matrix.toolbox.texting import Texting
 from letta_matrix.toolbox.tool import Tool, tools_in
@@ -24,6 +24,7 @@ class PhoneLine:
     _stores: Stores
     _homeserver: Homeserver
     _policy: PortalPolicy
+    _budget: DayBudget
 
     def __post_init__(self) -> None:
         sms, domain = self._config.sms, self._config.homeserver.domain
@@ -37,11 +38,10 @@ class PhoneLine:
         sms, stores, policy = self._config.sms, self._stores, self._policy
         if not policy.bridges:
             return []
-        budget = PortalBudget(policy, stores.turns, stores.audit)
-        found = tools_in(PortalPictures(policy, self._homeserver, budget))
+        found = tools_in(PortalPictures(policy, self._homeserver, self._budget))
         if sms is not None and self.provisioning is not None:
             texting = Texting(
-                sms, policy, self.provisioning, self._homeserver, stores.conversations, budget
+                sms, policy, self.provisioning, self._homeserver, stores.conversations, self._budget
             )
             found += tools_in(texting)
         return found

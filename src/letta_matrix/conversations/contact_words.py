@@ -8,6 +8,7 @@ import structlog
 from letta_matrix.common.parts import part
 from letta_matrix.conversations.speakers import Speaker
 from letta_matrix.portals.keywords import Keyword, keyword_in, told
+from letta_matrix.portals.opt_outs import let_go_on
 from letta_matrix.store.agents import AgentDirectory
 from letta_matrix.store.portals import Contact, Portal
 from letta_matrix.store.turns import Outcome, Turn, TurnStatus
@@ -63,9 +64,7 @@ class ContactWords:
                 await self._cancel(lambda one: one.room_id == turn.room_id)
             case Keyword.START:
                 is_new = is_stopped
-                for one in self._policy.all_names(name, turn.sender):
-                    if (also := book.contact(name, one)) is not None and also.stopped:
-                        await book.decide(replace(also, stopped=False))
+                await let_go_on(book, name, self._policy.all_names(name, turn.sender))
             case Keyword.HELP:
                 is_new = known.word != keyword or turn.sent_at - known.told_at > _AGAIN
         if is_new or is_mine:

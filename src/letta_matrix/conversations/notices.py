@@ -133,6 +133,11 @@ def undelivered(reason: str) -> str:
     )
 
 
+PORTAL_UNREADABLE = (
+    "messages from there cannot be read, since the bridge encrypts the talk's room: an operator "
+    "turns `encryption` off in the bridge's own config.yaml and lets it make the room anew."
+)
+PORTAL_GONE = "this was not answered, since the bridge has given the talk's room up."
 WITHHELD = "my answer was not sent, since I was silenced there while I wrote it."
 CONTACT_SPENT = (
     "nothing more is answered today, since the number of messages in a day is used up "

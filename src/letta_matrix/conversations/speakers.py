@@ -1,17 +1,25 @@
 """Makes the replies of turns, as their rooms take them, and brings them to their end."""
 
+import structlog
+from mautrix.errors import MatrixRequestError
+
 from letta_matrix.common.parts import part
 from letta_matrix.config import Config
+from letta_matrix.conversations import notices
 from letta_matrix.conversations.portal_reply import PortalReply
 from letta_matrix.conversations.reply import Reply
 from letta_matrix.conversations.voices import Voices
+from letta_matrix.matrix.errors import refusal
 from letta_matrix.matrix.homeserver import Homeserver, HomeserverUnavailable
+from letta_matrix.matrix.transactions import txn_id
 from letta_matrix.portals.outgoing import PROFILE, outgoing, profile_of
 from letta_matrix.portals.policy import PortalPolicy
 from letta_matrix.store.agents import Agent, AgentDirectory, AgentStatus
 from letta_matrix.store.outbox import Outbox, OutboxEntry
 from letta_matrix.store.rooms import Rooms
 from letta_matrix.store.turns import Outcome, Turn, TurnStatus, TurnStore
+
+log = structlog.get_logger()
 
 
 @part
@@ -31,8 +39,10 @@ class Speaker:
         """What the bridge itself answers to a turn: by the turn's agent, else the bot, else any
         agent of the room; None where nobody is left to speak. Raises StoreUnavailable."""
         entries = await self.left_of(turn, recovered=recovered)
-        if (portal := self.portals.portal(turn.room_id)) is not None:
-            agent = self._agent_of(turn) or self.portals.agent_of(portal)
+        if self.portals.bridge_at(turn.room_id, turn.sender) is not None:
+            portal, agent = self.portals.portal(turn.room_id), self._agent_of(turn)
+            if agent is None and portal is not None:
+                agent = self.portals.agent_of(portal)
             return self.of_agent(turn, agent, entries) if agent is not None else None
         user_id = self._user_for(turn)
         return self._of_user(turn, user_id, entries) if user_id is not None else None
@@ -46,20 +56,19 @@ class Speaker:
     def of_agent(self, turn: Turn, agent: Agent, entries: list[OutboxEntry] | None) -> Reply:
         """A reply of an agent, of which `entries` are left. Raises HomeserverUnavailable in a
         portal while the agent has no room of its own yet."""
-        portal = self.portals.portal(turn.room_id)
-        if portal is None:
+        bridge = self.portals.bridge_at(turn.room_id, turn.sender)
+        if bridge is None:
             return self._of_user(turn, agent.user_id, entries)
         if agent.room_id is None:
             raise HomeserverUnavailable("the agent's own room is not made yet")
         voice = self.portals.voice(agent, turn.room_id).user_id
-        settings = self.portals.bridges[portal.name].settings
         return PortalReply(
             turn,
             self._homeserver.acting_as(voice),
             self._outbox,
             entries,
             (self._homeserver.acting_as(agent.user_id), agent.room_id),
-            lambda text: outgoing(text, settings),
+            lambda text: outgoing(text, bridge.settings),
             {PROFILE: profile_of(agent)} if voice != agent.user_id else None,
             lambda: self.portals.shows_attention(turn.room_id),
         )
@@ -68,9 +77,26 @@ class Speaker:
         """Send what is owed for a turn and end it; where that may not be said in its room,
         whoever wrote is told. Raises HomeserverUnavailable."""
         sent = await reply.deliver()
-        if reply.is_cut_off and self.portals.portal(turn.room_id) is None:
+        is_talk = self.portals.bridge_at(turn.room_id, turn.sender) is not None
+        if reply.is_cut_off and is_talk:
+            await self._tell_not_sent(turn)
+        elif reply.is_cut_off:
             await self._voices.refused(turn, reply.intent.user_id)
         await self._turns.finish(turn, Outcome.FAILED if reply.refused else None, sent)
+
+    async def _tell_not_sent(self, turn: Turn) -> None:
+        """The homeserver does not take an agent's words to another network: it says so at home."""
+        agent = self._directory.get(turn.agent_id)
+        if agent is None or agent.room_id is None:
+            return
+        why = "the homeserver does not take it in the talk's room"
+        text = notices.about_contact(turn.sender) + notices.undelivered(why)
+        ghost = self._homeserver.acting_as(agent.user_id)
+        cause = txn_id(turn.turn_id, agent.user_id, "not sent")
+        try:
+            await notices.say(ghost, agent.room_id, text, cause, agent_id=agent.agent_id)
+        except MatrixRequestError as error:
+            log.warning("a word is refused", room=agent.room_id, reason=refusal(error))
 
     async def keep_silent(self, turn: Turn, outcome: Outcome) -> None:
         """End a turn without a word."""

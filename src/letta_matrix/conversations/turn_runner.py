@@ -31,6 +31,8 @@ from letta_matrix.store.turns import Outcome, Turn, TurnStatus, TurnStore
 
 log = structlog.get_logger()
 
+_TOLD_INSTEAD = {Passage.SPENT: notices.CONTACT_SPENT, Passage.GONE: notices.PORTAL_GONE}
+
 _STOP_GRACE = 3.0
 """Seconds a cancelled turn has to end by itself."""
 
@@ -195,13 +197,16 @@ class TurnRunner:
             activity.close()
 
     async def _mentionable(self, turn: Turn, agent: Agent) -> set[str]:
-        if not self._settings.agent_mentions or self._portals.portal(turn.room_id) is not None:
+        if not self._settings.agent_mentions or self._is_of_network(turn):
             return set()
         members = await self._prompts.roster.members(turn.room_id, agent.user_id)
         return set(members) - {agent.user_id}
 
+    def _is_of_network(self, turn: Turn) -> bool:
+        return self._portals.bridge_at(turn.room_id, turn.sender) is not None
+
     def _shows_tools(self, turn: Turn) -> bool:
-        if self._portals.portal(turn.room_id) is not None:
+        if self._is_of_network(turn):
             return False
         here = self._rooms.settings(turn.agent_id, turn.room_id).tool_activity
         return self._settings.tool_activity if here is None else here
@@ -230,8 +235,8 @@ class TurnRunner:
         if is_fresh:
             passage = await self._gate.passage(turn, run.cancelled)
             if passage is not Passage.OPEN:
-                spent = Notice(notices.CONTACT_SPENT)
-                return End("", spent if passage is Passage.SPENT else None, Outcome.DROPPED)
+                told = _TOLD_INSTEAD.get(passage)
+                return End("", Notice(told) if told else None, Outcome.DROPPED)
         runtime = self._runtimes.get(run.agent.runtime)
         if runtime is None:
             reason = f"the runtime {run.agent.runtime!r} is no longer configured"
@@ -247,20 +252,19 @@ class TurnRunner:
         turn = run.turn
         if turn.attachment is not None:
             return End("", Notice(notices.UNUSABLE), Outcome.FAILED)
-        if await self._turns.told_unreadable(turn):
+        is_of_network = self._is_of_network(turn)
+        if await self._turns.told_unreadable(turn, at_entry=not is_of_network):
             return End("", None, Outcome.DROPPED)
-        return End(
-            "",
-            Notice(unreadable(run.agent, turn.room_id, self._config.homeserver.domain)),
-            Outcome.FAILED,
-        )
+        text = unreadable(run.agent, turn.room_id, self._config.homeserver.domain)
+        text = notices.PORTAL_UNREADABLE if is_of_network else text
+        return End("", Notice(text), Outcome.FAILED)
 
     async def _is_silenced(self, run: Run) -> bool:
         """Whether no answer could be sent; whoever asked has been told then."""
         # What the runtime works on already is followed: it may be heard again by then. Nobody on
         # another network is told in the homeserver's words.
-        is_portal = self._portals.portal(run.turn.room_id) is not None
-        if is_portal or run.turn.status is not TurnStatus.QUEUED:
+        is_talk = self._is_of_network(run.turn)
+        if is_talk or run.turn.status is not TurnStatus.QUEUED:
             return False
         return await self._voices.is_silenced(run.turn, run.agent.user_id)
 

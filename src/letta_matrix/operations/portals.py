@@ -15,7 +15,6 @@ from letta_matrix.portals.numbers import is_number
 from letta_matrix.portals.policy import PortalPolicy
 from letta_matrix.store.agents import AgentDirectory
 from letta_matrix.store.portals import BLOCKED, Contact, Portal
-from letta_matrix.store.rooms import Rooms
 from letta_matrix.toolbox.finding import find_agent
 from letta_matrix.toolbox.tool import Caller, Line, Params, Result, WriteParams
 
@@ -66,7 +65,6 @@ class PortalOperations:
 
     _policy: PortalPolicy
     _directory: AgentDirectory
-    _rooms: Rooms
 
     @operation("portals.allow", Scope.ADMIN, RouteTold, rest="POST /portals/allow")
     async def allow_contact(self, _: Caller, params: AllowContact) -> Result:
@@ -86,7 +84,9 @@ class PortalOperations:
         book, configured = self._policy.book, list[RouteTold]()
         for bridge in self._policy.bridges.values():
             for contact, agent in bridge.settings.routes.items():
-                configured.append(_told(bridge.name, contact, agent))
+                known = book.contact(bridge.name, bridge.normal(contact))
+                if known is None or known.agent_id is None:
+                    configured.append(_told(bridge.name, contact, agent))
         decided = [
             _told(one.name, one.contact, self._name(one.agent_id), stopped=one.stopped)
             for one in book.contacts()
@@ -152,7 +152,7 @@ class PortalOperations:
         return found
 
     def _has(self, portal: Portal, contact: str) -> bool:
-        people = self._rooms.people_in(portal.room_id) or ()
+        people = self._policy.contacts_in(portal)
         named = {one for who in people for one in self._policy.names_of(portal.name, who)}
         return contact in named | {normal(portal.channel), normal(portal.room_id)}
 

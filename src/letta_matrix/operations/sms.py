@@ -139,7 +139,14 @@ class SmsOperations:
         except ProvisioningFault as fault:
             trouble = str(fault)
         else:
-            trouble = "" if phones else "no phone is paired with the line: `!sms login`"
+            trouble = (
+                ""
+                if phones
+                else (
+                    "no phone is paired with the line: `letta-matrix sms login` in a terminal, or "
+                    "`!sms login qr`"
+                )
+            )
         ours = [one for one in self._policy.book.all() if one.name == SMS]
         return {
             "line": self._policy.bridges[SMS].line or "",
@@ -188,6 +195,12 @@ def unnumbered(policy: PortalPolicy) -> list[str]:
 
     here = [one for one in policy.book.all() if one.name in policy.bridges]
     return [one.room_id for one in here if has_none(one)]
+
+
+def unread(policy: PortalPolicy) -> list[str]:
+    """The portals of which nothing can be read."""
+    here = (one.room_id for one in policy.book.all() if one.name in policy.bridges)
+    return [room_id for room_id in here if policy.book.is_encrypted(room_id)]
 
 
 def refused(fault: ProvisioningFault) -> ToolError:

@@ -21,7 +21,8 @@ from letta_matrix.store.rooms import Rooms
 
 log = structlog.get_logger()
 
-_TYPES = (*BRIDGE_STATE, "m.room.create", "m.room.name")
+_ENCRYPTION = "m.room.encryption"
+_TYPES = (*BRIDGE_STATE, "m.room.create", "m.room.name", _ENCRYPTION)
 _ASK_AGAIN = 60.0
 """Seconds between looks at the profile of somebody whose number is not known."""
 _PATIENCE = 2.0
@@ -89,6 +90,11 @@ class Lookout:
         for ghost in ghosts if len(ghosts) <= _MOST_PROFILES else ():
             await self._learn_names(bridge, ghost, intent)
         await self._learn(portal)
+        contacts = [one for one in ghosts if self._policy.is_contact(portal, one)]
+        if portal.direct and len(contacts) == 1:
+            await self._policy.book.met(room_id, contacts[0])
+        if any(one.get("type") == _ENCRYPTION for one in state):
+            await self._policy.book.encrypt(room_id)
 
     async def look_at_all(self) -> None:
         """Look, behind all messages, at the rooms of ours that were joined before their bridge was
@@ -105,10 +111,9 @@ class Lookout:
         room_id, sender = event.get("room_id"), event.get("sender")
         if not self._policy.bridges or not isinstance(room_id, str) or not isinstance(sender, str):
             return
-        bridge = self._policy.bridge_of(sender)
-        is_said = event.get("type") == "m.room.message" and self._policy.portal(room_id) is not None
-        if bridge is not None and bridge.numbered and is_said:
-            await self._learn_number(bridge, sender, room_id)
+        bridge, portal = self._policy.bridge_of(sender), self._policy.portal(room_id)
+        if portal is not None:
+            await self._heard_in(portal, bridge, sender, event)
         if bridge is None or event.get("state_key") is None:
             return
         if room_id in self._looked_at:
@@ -122,6 +127,21 @@ class Lookout:
                 await self._policy.book.claim(bridge.name, sender, found)
         elif event.get("type") in BRIDGE_STATE and bridge.settings.proof == "bridge_state":
             await self._heard_of(bridge, room_id, event)
+
+    async def _heard_in(
+        self, portal: Portal, bridge: NetworkBridge | None, sender: str, event: Mapping[str, Any]
+    ) -> None:
+        """Learn from what is said in a portal."""
+        kind = event.get("type")
+        is_state = kind == _ENCRYPTION and event.get("state_key") == ""
+        if is_state or (kind == "m.room.encrypted" and bridge is not None):
+            await self._policy.book.encrypt(portal.room_id)
+        if bridge is None or kind != "m.room.message":
+            return
+        if bridge.numbered:
+            await self._learn_number(bridge, sender, portal.room_id)
+        if portal.direct and self._policy.is_contact(portal, sender):
+            await self._policy.book.met(portal.room_id, sender)
 
     async def _heard_of(
         self, bridge: NetworkBridge, room_id: str, event: Mapping[str, Any]
@@ -144,7 +164,7 @@ class Lookout:
             portal = replace(portal, held=portal.held or old.held)
             for agent_id in self._conversations.agents_in(old.room_id):
                 await self._conversations.move(agent_id, old.room_id, portal.room_id)
-            await book.forget(old.room_id)
+            await book.replace(old, portal.room_id)
             log.info("a portal was made again", room=portal.room_id, before=old.room_id)
         if portal != known:
             log.info("a portal", room=portal.room_id, bridge=portal.name, protocol=portal.protocol)

@@ -56,6 +56,12 @@ class PortalPolicy:
         portal = self.book.portal(room_id) if self.bridges else None
         return portal if portal is not None and portal.name in self.bridges else None
 
+    def bridge_at(self, room_id: str, sender: str) -> NetworkBridge | None:
+        """The bridge by which a message has come, though its room may be no portal any more; None
+        for any other."""
+        portal = self.portal(room_id)
+        return self.bridges[portal.name] if portal is not None else self.bridge_of(sender)
+
     def joins_within(self, room_id: str) -> float | None:
         """Seconds within which what a contact writes in a portal is one question; None where a
         room is none."""
@@ -106,7 +112,7 @@ class PortalPolicy:
     ) -> Verdict:
         """What a message says to us that one of a bridge's users wrote in a portal."""
         bridge = self.bridges[portal.name]
-        if not self._is_contact(portal, sender):
+        if not self.is_contact(portal, sender):
             return Verdict(why="no contact")
         agent = self.agent_for(portal, sender)
         if agent is None:
@@ -163,14 +169,21 @@ class PortalPolicy:
     def contacts_in(self, portal: Portal) -> list[str]:
         """Those of a network who are in a portal, without the line itself."""
         there = sorted(self._rooms.people_in(portal.room_id) or ())
-        return [one for one in there if self._is_contact(portal, one)]
+        if not there and (ghost := self.book.ghost_in(portal.room_id)):
+            there = [ghost]
+        return [one for one in there if self.is_contact(portal, one)]
+
+    def is_contact(self, portal: Portal, user_id: str) -> bool:
+        """Whether somebody in a portal talks from the network, and is not the line itself."""
+        is_ghost = self.bridges[portal.name].is_ghost(user_id)
+        return is_ghost and not self.is_line_itself(portal, user_id)
 
     def is_line_itself(self, portal: Portal, user_id: str) -> bool:
         """Whether one of a bridge's users is whoever is logged in to it, on a device of theirs."""
         bridge, claims = self.bridges[portal.name], self.book.claims(user_id)
         if not bridge.is_ghost(user_id):
             return False
-        is_unnumbered = bridge.numbered and portal.direct and not claims
+        is_unnumbered = bridge.numbered and not claims
         is_known = is_unnumbered and any(
             bridge.routes.exact([one]) or self.book.contact(portal.name, one)
             for one in self._ids_of(portal.name, user_id)
@@ -218,10 +231,6 @@ class PortalPolicy:
     def _ids_of(self, name: str, user_id: str) -> list[str]:
         ids = (user_id, self.bridges[name].remote_id(user_id))
         return [normal(one) for one in ids if one]
-
-    def _is_contact(self, portal: Portal, user_id: str) -> bool:
-        is_ghost = self.bridges[portal.name].is_ghost(user_id)
-        return is_ghost and not self.is_line_itself(portal, user_id)
 
     def _is_routed(self, bridge: NetworkBridge, agent: Agent) -> bool:
         refs = {*bridge.settings.routes.values()}

@@ -13,7 +13,7 @@ from letta_matrix.config import Config, ConfigError, load_config
 from letta_matrix.stack.errors import StackError
 from letta_matrix.stack.files import write_private_if_changed
 from letta_matrix.stack.ports import Ports
-from letta_matrix.stack.registration import registration
+from letta_matrix.stack.registration import OURS, registration
 from letta_matrix.stack.synapse import SERVER_NAME
 
 PID_FILES = {"synapse": "synapse.pid", "app_server": "app-server.pid"}
@@ -37,7 +37,7 @@ def write_bridge_files(directory: Path, ports: Ports, admin: str, token: str) ->
     except ConfigError as error:
         raise StackError(str(error)) from None
     text = yaml.safe_dump(registration(config), sort_keys=False)
-    write_private_if_changed(directory / "registration.yaml", text)
+    write_private_if_changed(directory / OURS, text)
     return config
 
 

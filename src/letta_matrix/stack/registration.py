@@ -4,9 +4,18 @@ Matrix spec, Application Service API, section "Registration".
 """
 
 import re
+from pathlib import Path
 
 from letta_matrix.config import Config
 from letta_matrix.matrix.identifiers import RESERVED_PREFIXES
+
+OURS, OTHERS = "registration.yaml", "registrations"
+"""In the data folder of `up`: our own, and a folder with those of other application services."""
+
+
+def registrations_in(data: Path) -> tuple[Path, ...]:
+    """All that the embedded homeserver reads: other bridges may be used with it too."""
+    return (data / OURS, *sorted((data / OTHERS).glob("*.yaml")))
 
 
 def registration(config: Config) -> dict[str, object]:

@@ -34,6 +34,7 @@ from letta_matrix.stack.keeper import KeeperProcess
 from letta_matrix.stack.lock import exclusive
 from letta_matrix.stack.models import ModelChoice, Wanted
 from letta_matrix.stack.ports import Ports
+from letta_matrix.stack.registration import registrations_in
 from letta_matrix.stack.silence import Probe, kill_hung, status_of
 from letta_matrix.stack.state import ACCESS_FILE, ADMIN, StackState, remove_state
 from letta_matrix.stack.summary import Facts, summary
@@ -103,9 +104,7 @@ class Stack:
         self._http = http
         self._started_at = time.monotonic()
         self._ports = Ports.with_offset(options.port_offset)
-        self._synapse = Synapse(
-            data / "synapse", self._ports.synapse, (data / "registration.yaml",)
-        )
+        self._synapse = Synapse(data / "synapse", self._ports.synapse, registrations_in(data))
         self._held = HeldPorts()
         self._agents = AgentsHome(data, self._ports, self._held, http, announce)
         self._admin = f"@{ADMIN}:{SERVER_NAME}"

@@ -13,7 +13,9 @@ from letta_matrix.store.schema import meta, portal_contacts, portal_ghosts, port
 BLOCKED = ""
 """In place of an agent: nobody answers this contact."""
 
-_TYPED = "typed in "
+_TYPED, _REPLACED = "typed in ", "portal before "
+_ENCRYPTED, _WITH = "encrypted portal ", "contact in "
+"""Keys in `meta`, each with a room's id behind it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +59,9 @@ class PortalBook:
         self._claims: dict[str, frozenset[str]] = {}
         self._claimants: dict[tuple[str, str], set[str]] = {}
         self._typed: dict[str, float] = {}
+        self._after: dict[str, str] = {}
+        self._encrypted: set[str] = set()
+        self._with: dict[str, str] = {}
 
     async def load(self) -> None:
         for portal in await self._database.records(Portal, select(portals)):
@@ -68,6 +73,12 @@ class PortalBook:
         for row in await self._database.rows(select(meta)):
             if row["key"].startswith(_TYPED):
                 self._typed[row["key"].removeprefix(_TYPED)] = float(row["value"])
+            elif row["key"].startswith(_REPLACED):
+                self._after[row["key"].removeprefix(_REPLACED)] = row["value"]
+            elif row["key"].startswith(_ENCRYPTED):
+                self._encrypted.add(row["key"].removeprefix(_ENCRYPTED))
+            elif row["key"].startswith(_WITH):
+                self._with[row["key"].removeprefix(_WITH)] = row["value"]
 
     def portal(self, room_id: str) -> Portal | None:
         return self._portals.get(room_id)
@@ -88,6 +99,27 @@ class PortalBook:
             await self._database.execute(delete(portals).where(portals.c.room_id == room_id))
             self._portals.pop(room_id, None)
 
+    async def replace(self, old: Portal, room_id: str) -> None:
+        """The bridge has made another room for a talk: who was left alone there is left alone in
+        this one, and what was said there counts."""
+        await self.forget(old.room_id)
+        named = (_REPLACED + old.room_id, room_id)
+        back = delete(meta).where(meta.c.key == _REPLACED + room_id)
+        await self._database.execute(
+            back, *replacing(meta, dict(zip(("key", "value"), named, strict=True)))
+        )
+        self._after.pop(room_id, None)
+        self._after[old.room_id] = room_id
+        if (until := self.typed_until(old.room_id)) > self.typed_until(room_id):
+            await self.typed(room_id, until)
+
+    def rooms(self, portal: Portal) -> list[str]:
+        """A portal's room, and those that it has had before."""
+        found = [portal.room_id]
+        for one in found:
+            found += [old for old, new in self._after.items() if new == one]
+        return found
+
     async def hold(self, portals_held: Collection[Portal], *, held: bool) -> None:
         """Silence the agents in these portals, or let them speak again."""
         changed = [replace(one, held=held) for one in portals_held]
@@ -105,6 +137,28 @@ class PortalBook:
         row = {"key": _TYPED + room_id, "value": str(until)}
         await self._database.execute(*replacing(meta, row))
         self._typed[room_id] = until
+
+    def ghost_in(self, room_id: str) -> str:
+        """Who was last seen on the other side of a talk of two, "" for nobody."""
+        return self._with.get(room_id, "")
+
+    async def met(self, room_id: str, ghost: str) -> None:
+        """Somebody is on the other side of a talk of two: after a restart that is known before
+        anybody has looked who is in the room."""
+        if self._with.get(room_id) != ghost:
+            await self._database.execute(*replacing(meta, {"key": _WITH + room_id, "value": ghost}))
+            self._with[room_id] = ghost
+
+    def is_encrypted(self, room_id: str) -> bool:
+        """Whether nothing that is said in a portal can be read."""
+        return room_id in self._encrypted
+
+    async def encrypt(self, room_id: str) -> None:
+        """A portal is encrypted, which no room ceases to be."""
+        if room_id not in self._encrypted:
+            row = {"key": _ENCRYPTED + room_id, "value": "1"}
+            await self._database.execute(*replacing(meta, row))
+            self._encrypted.add(room_id)
 
     def contact(self, name: str, contact: str) -> Contact | None:
         """What was decided about a contact of a bridge."""

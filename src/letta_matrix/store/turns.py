@@ -135,11 +135,13 @@ class TurnStore:
         """The messages for agents that came with an event."""
         return await self._found((turns.c.event_id == event_id) & _MESSAGES)
 
-    async def asked_since(self, since: float, rooms: Collection[str], *, sender: str = "") -> int:
+    async def asked_since(
+        self, since: float, rooms: Collection[str], *, sender: str = "", without: Collection[str]
+    ) -> int:
         """How many messages that were sent in some rooms since a time (Unix), by one `sender` if
-        named, a runtime was given."""
+        named, a runtime was given; `without` some turns, by their ids."""
         asked = _MESSAGES & turns.c.conversation_id.is_not(None) & (turns.c.sent_at > since)
-        asked &= turns.c.room_id.in_(list(rooms))
+        asked &= turns.c.room_id.in_(list(rooms)) & turns.c.turn_id.not_in(list(without))
         query = select(func.count()).where(asked, *([turns.c.sender == sender] if sender else []))
         return await self._database.read(lambda db: db.execute(query).scalar_one())
 
@@ -160,9 +162,10 @@ class TurnStore:
     async def get(self, turn_id: str) -> Turn | None:
         return await self._database.record(Turn, select(turns).where(turns.c.turn_id == turn_id))
 
-    async def told_unreadable(self, turn: Turn) -> bool:
+    async def told_unreadable(self, turn: Turn, *, at_entry: bool = True) -> bool:
         """Whether the sender of a message that nobody could read was told so before: at one of
-        theirs in its room within a day, or as the room was entered or changed just before."""
+        theirs in its room within a day, or, where that is told `at_entry`, as the room was entered
+        or changed just before."""
         mine = (turns.c.sender == turn.sender) & (turns.c.sent_at > turn.sent_at - _DAY)
         mine &= _MESSAGES & turns.c.prompt.is_(None)
         mine &= turns.c.outcome == Outcome.FAILED
@@ -170,7 +173,8 @@ class TurnStore:
         just_now &= turns.c.sent_at > turn.sent_at - _JUST_NOW
         here = (turns.c.room_id == turn.room_id) & turns.c.agent_id.in_((turn.agent_id, ""))
         here &= turns.c.turn_id != turn.turn_id
-        query = select(turns.c.seq).where(here, mine | just_now).limit(1)
+        told = mine | just_now if at_entry else mine
+        query = select(turns.c.seq).where(here, told).limit(1)
         return await self._database.value(query) is not None
 
     async def run(

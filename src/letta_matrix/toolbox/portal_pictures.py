@@ -14,12 +14,13 @@ from letta_matrix.matrix.content import MARKER
 from letta_matrix.matrix.homeserver import Homeserver
 from letta_matrix.matrix.intent import Intent
 from letta_matrix.matrix.media import human_size
+from letta_matrix.portals.day_budget import PICTURE, DayBudget
 from letta_matrix.portals.outgoing import PROFILE, outgoing, profile_of
 from letta_matrix.portals.policy import PortalPolicy
 from letta_matrix.store.agents import Agent
 from letta_matrix.store.portals import Portal
 from letta_matrix.toolbox.files import BASE64, MXC, PostedImage, named
-from letta_matrix.toolbox.portal_budget import PICTURE, PortalBudget
+from letta_matrix.toolbox.portal_budget import count
 from letta_matrix.toolbox.tool import Caller, Result, WriteParams, tool
 from letta_matrix.toolbox.uploads import MAX_BYTES, file_of
 from letta_matrix.toolbox.writing import marker_of, send_once
@@ -69,7 +70,7 @@ class PortalPictures:
 
     _policy: PortalPolicy
     _homeserver: Homeserver
-    _budget: PortalBudget
+    _budget: DayBudget
 
     @tool(PICTURE, "Send a picture to another network", Scope.WRITE, PictureSent)
     async def portal_send_image(self, caller: Caller, params: SendPicture) -> Result:
@@ -81,16 +82,13 @@ class PortalPictures:
             text = "`caption` is longer than one message; say the rest in your answer."
             raise ToolError(text, Fault.TOO_LARGE)
         picture = await self._fitting(caller, params, here.settings.image_bytes)
-        # One at a time: what is under way counts.
-        async with self._budget.sending:
-            # Much may have been decided meanwhile.
-            here = self._here(caller)
-            txn, room_id = caller.txn(PICTURE, 0), here.portal.room_id
-            sent = await here.intent.find_sent(room_id, txn) if caller.again else None
-            if sent is None:
-                await self._budget.check(here.settings, here.portal)
-                self._budget.note(room_id)
-            return await self._send(caller, here, picture, params.name, captions, sent)
+        # Much may have been decided meanwhile.
+        here = self._here(caller)
+        txn, room_id = caller.txn(PICTURE, 0), here.portal.room_id
+        sent = await here.intent.find_sent(room_id, txn) if caller.again else None
+        if sent is None:
+            await count(self._budget, caller, here.portal, PICTURE)
+        return await self._send(caller, here, picture, params.name, captions, sent)
 
     def _here(self, caller: Caller) -> _Here:
         """Raises ToolError where nobody is being answered to whom something may go out."""

@@ -1,5 +1,6 @@
 """The tool by which agents write text messages to phones."""
 
+import asyncio
 from typing import NotRequired
 
 from pydantic import Field
@@ -12,6 +13,7 @@ from letta_matrix.config import SmsSettings
 from letta_matrix.matrix.content import MARKER
 from letta_matrix.matrix.homeserver import Homeserver
 from letta_matrix.matrix.verbatim import inline_code as code
+from letta_matrix.portals.day_budget import TEXT, DayBudget
 from letta_matrix.portals.numbers import is_number
 from letta_matrix.portals.outgoing import PROFILE, outgoing, profile_of
 from letta_matrix.portals.policy import PortalPolicy
@@ -21,7 +23,7 @@ from letta_matrix.store.agents import Agent
 from letta_matrix.store.conversations import ConversationStore
 from letta_matrix.store.places import Place
 from letta_matrix.store.portals import Portal
-from letta_matrix.toolbox.portal_budget import TEXT, PortalBudget
+from letta_matrix.toolbox.portal_budget import count
 from letta_matrix.toolbox.tool import Caller, Line, Markdown, Result, WriteParams, tool
 from letta_matrix.toolbox.writing import marker_of, send_once, spoken
 
@@ -53,7 +55,10 @@ class Texting:
     _provisioning: Provisioning
     _homeserver: Homeserver
     _conversations: ConversationStore
-    _budget: PortalBudget
+    _budget: DayBudget
+
+    def __post_init__(self) -> None:
+        self._sending = asyncio.Lock()
 
     @tool(TEXT, "Send a text message", Scope.WRITE, TextSent)
     async def sms_send(self, caller: Caller, params: SendText) -> Result:
@@ -68,19 +73,24 @@ class Texting:
         if not caller.principal.may_act_in(known.room_id if known is not None else ""):
             raise ToolError("Your token is not for the room of this talk.", Fault.FORBIDDEN)
         # One at a time: what is under way counts.
-        async with self._budget.sending:
+        async with self._sending:
             has_begun = known is not None and await self._has_begun(caller, agent, known)
             if not has_begun:
                 self._check_heard(agent, number, known)
-                await self._budget.check(self._sms, known)
-            portal = known or await self._begin(agent, number)
-            if known is None:
+            portal = known
+            if portal is None or not self._is_there(agent, portal):
+                portal = await self._begin(agent, number)
                 # What was decided by another name of theirs is known only now.
                 self._check_heard(agent, number, portal)
-            await self._goes_on_here(caller, agent, portal)
             if not has_begun and self._policy.speaker_in(agent, portal.room_id):
-                self._budget.note(portal.room_id)
+                await count(self._budget, caller, portal, TEXT)
+            await self._goes_on_here(caller, agent, portal)
             return await self._send(caller, agent, portal, number, texts)
+
+    def _is_there(self, agent: Agent, portal: Portal) -> bool:
+        """Whether the line has come into a talk, which the bridge may have just made. Where there
+        is none nobody comes by itself."""
+        return self._sms.line is None or bool(self._policy.speaker_in(agent, portal.room_id))
 
     async def _has_begun(self, caller: Caller, agent: Agent, portal: Portal) -> bool:
         """Whether an earlier try of the call has sent something, so that it is to be ended."""
@@ -141,6 +151,10 @@ class Texting:
             # Decided by another name of theirs.
             text = f"You may not write to {code(number)}: another agent answers there, or nobody."
             raise ToolError(text, Fault.FORBIDDEN)
+        if portal is not None and self._policy.book.is_encrypted(portal.room_id):
+            text = f"The bridge encrypts the talk with {code(number)}, so that no answer, and no "
+            text += "STOP, could be read; an operator sees in `/health` what to do."
+            raise ToolError(text, Fault.CONFLICT)
         whys = (self._policy.silence(*one) for one in here)
         why = "stopped" if stopped else next((one for one in whys if one), "")
         if why == "stopped":

@@ -9,7 +9,7 @@ from enum import StrEnum
 from typing import Any
 
 from letta_matrix.access.principal import Scope
-from letta_matrix.toolbox.portal_budget import PICTURE, TEXT
+from letta_matrix.portals.day_budget import PICTURE, TEXT
 from letta_matrix.toolbox.tool import Tool
 
 

@@ -1,0 +1,101 @@
+"""What of a day's budgets is used up: questions of contacts that agents were asked, and texts and
+pictures that agents have sent by tools."""
+
+import asyncio
+import time
+from collections.abc import Callable, Collection
+from enum import Enum
+
+from letta_matrix.portals.policy import PortalPolicy
+from letta_matrix.store.audit import AuditStore
+from letta_matrix.store.portals import Portal
+from letta_matrix.store.turns import Turn, TurnStatus, TurnStore
+
+TEXT, PICTURE = "sms_send", "portal_send_image"
+"""The tools by which agents send something."""
+
+_DAY = 86_400.0
+
+
+class Spent(Enum):
+    CONTACT = "contact"  # this contact's own
+    ALL = "all"  # that of all contacts of the bridge
+
+
+class DayBudget:
+    """Counts what is stored, and what is under way besides: of several at once none is overlooked.
+    `now` is what time it is where messages are dated."""
+
+    def __init__(
+        self, policy: PortalPolicy, turns: TurnStore, audit: AuditStore, now: Callable[[], float]
+    ) -> None:
+        self._policy = policy
+        self._turns = turns
+        self._audit = audit
+        self._now = now
+        self._deciding = asyncio.Lock()
+        self._asking = dict[str, Turn]()
+        self._began = time.time()
+        self._texts = dict[str, tuple[float, str]]()
+
+    async def ask(self, turn: Turn, portal: Portal) -> Spent | None:
+        """Count a question that is to be asked now; what is used up if there is no room for it,
+        and then it is not counted."""
+        async with self._deciding:
+            spent = await self._spent(portal, turn.sender)
+            if spent is None:
+                self._asking[turn.turn_id] = turn
+            return spent
+
+    async def text(self, portal: Portal, key: str, *, again: bool) -> Spent | None:
+        """Count what an agent sends by a tool, in the same way; one that is tried `again` has the
+        same `key`, and counts once."""
+        async with self._deciding:
+            contact = next(iter(self._policy.contacts_in(portal)), "")
+            spent = None if key in self._texts else await self._spent(portal, contact)
+            # What an earlier process began is noted as of then.
+            if spent is None and (not again or key in self._texts):
+                # Whatever becomes of it: some of it may go out.
+                self._texts[key] = time.time(), portal.room_id
+            return spent
+
+    async def _spent(self, portal: Portal, contact: str) -> Spent | None:
+        settings, book = self._policy.bridges[portal.name].settings, self._policy.book
+        every = [room for one in book.all() if one.name == portal.name for room in book.rooms(one)]
+        if most := settings.contact_per_day:
+            begun_in = self._talks_with(portal, contact)
+            if await self._used(every, begun_in, contact) >= most:
+                return Spent.CONTACT
+        if (most := settings.per_day) and await self._used(every, every) >= most:
+            return Spent.ALL
+        return None
+
+    def _talks_with(self, portal: Portal, contact: str) -> list[str]:
+        """The rooms in which agents begin who write to a contact."""
+        book, policy = self._policy.book, self._policy
+        if portal.direct:
+            return book.rooms(portal)
+        direct = (one for one in book.all() if one.direct and one.name == portal.name)
+        theirs = (one for one in direct if contact in policy.contacts_in(one))
+        return [room for one in theirs for room in book.rooms(one)]
+
+    async def _used(
+        self, asked_in: Collection[str], begun_in: Collection[str], sender: str = ""
+    ) -> int:
+        """Questions that were asked in some rooms, by one `sender` if named, and texts that were
+        begun in some."""
+        self._asking = {
+            key: one for key, one in self._asking.items() if one.status is not TurnStatus.DONE
+        }
+        since, asking = self._now() - _DAY, list(self._asking.values())
+        used = await self._turns.asked_since(
+            since, asked_in, sender=sender, without=[one.turn_id for one in asking]
+        )
+        # Texts are noted by our own clock.
+        lately = time.time() - _DAY
+        for tool in (TEXT, PICTURE):
+            used += await self._audit.calls_since(lately, tool, begun_in, self._began)
+        self._texts = {key: one for key, one in self._texts.items() if one[0] > lately}
+        used += sum(room in begun_in for _, room in self._texts.values())
+        theirs = (one for one in asking if one.room_id in asked_in)
+        return used + sum(sender in ("", one.sender) and one.sent_at > since for one in theirs)

@@ -1,0 +1,50 @@
+"""STOP and START of people on other networks whom no agent answers: taken in silence, as somebody
+may be let answer them later."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import structlog
+
+from letta_matrix.common.parts import part
+from letta_matrix.matrix.events import Event
+from letta_matrix.portals.keywords import Keyword, keyword_in
+from letta_matrix.portals.policy import PortalPolicy
+from letta_matrix.store.portals import Contact, PortalBook
+
+log = structlog.get_logger()
+
+
+@part
+class OptOuts:
+    """Remembers them in the policy's book."""
+
+    _policy: PortalPolicy
+
+    async def heard(self, event: Mapping[str, Any]) -> None:
+        """Hear of an event, before it is routed."""
+        said, room_id, sender = Event(event), event.get("room_id"), event.get("sender")
+        portal = self._policy.portal(room_id) if isinstance(room_id, str) else None
+        if portal is None or not portal.direct or event.get("type") != "m.room.message":
+            return
+        body = said.content.get("body")
+        keyword = keyword_in(body) if isinstance(body, str) and not said.is_edit else None
+        if keyword not in (Keyword.STOP, Keyword.START) or not isinstance(sender, str):
+            return
+        if not self._policy.is_contact(portal, sender) or self._policy.agent_for(portal, sender):
+            return
+        book, names = self._policy.book, self._policy.names_of(portal.name, sender)
+        if keyword is Keyword.START:
+            await let_go_on(book, portal.name, names)
+        elif not self._policy.decided(portal.name, sender).stopped:
+            log.info("somebody whom nobody answers wants no messages", bridge=portal.name)
+            known = book.contact(portal.name, names[-1]) or Contact(portal.name, names[-1])
+            await book.decide(replace(known, stopped=True))
+
+
+async def let_go_on(book: PortalBook, name: str, names: Iterable[str]) -> None:
+    """Whoever is called so at a bridge may get messages again."""
+    for one in names:
+        if (known := book.contact(name, one)) is not None and known.stopped:
+            await book.decide(replace(known, stopped=False))
