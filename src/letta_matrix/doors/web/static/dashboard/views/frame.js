@@ -45,7 +45,7 @@ export class Frame {
     const leaving = { type: "button", "aria-label": "Sign out", title: "Sign out", onclick: () => this.#leave(leave) };
     return h("div.frame", {},
       skip,
-      h("header.top", {}, h("div.brand", {}, icon("mark"), h("span", {}, "Letta dashboard")), this.#overall,
+      h("header.top", {}, h("div.brand", {}, icon("mark"), h("span", {}, "Letta dashboard")), h("div.status", { role: "status" }, this.#overall),
         h("div.me", {}, h("span.me-name", {}, session.name), h("button.sign-out", leaving, icon("out")))),
       h("nav.sections", { "aria-label": "Sections" }, ...Object.values(this.links)),
       this.main,

@@ -47,8 +47,8 @@ export class Turns {
 
   render(what = "turns") {
     this.#keepPace();
-    if (what === "turns" || what === "agents") this.#renderList();
-    // With every beat: what is being written grows meanwhile.
+    // With every beat of the health too: what goes on grows meanwhile.
+    if (what === "turns" || what === "agents" || what === "health") this.#renderList();
     for (const open of this.#list.querySelectorAll("details[open]")) this.#opened(/** @type {HTMLDetailsElement} */ (open));
   }
 
