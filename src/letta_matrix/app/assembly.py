@@ -254,6 +254,7 @@ class App:
             rooms=stores.rooms,
             conversations=stores.conversations,
             turns=stores.turns,
+            history=stores.history,
             outbox=stores.outbox,
             approvals=self.approvals,
             policy=self.portals,

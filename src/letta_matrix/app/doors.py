@@ -27,7 +27,7 @@ from letta_matrix.doors.web.in_flight import InFlight
 from letta_matrix.doors.web.lazy import Lazy
 from letta_matrix.doors.web.listening import listen
 from letta_matrix.doors.web.metrics import Shown, metrics_route
-from letta_matrix.doors.web.pages import chat_routes, docs_routes
+from letta_matrix.doors.web.pages import chat_routes, dashboard_routes, docs_routes
 from letta_matrix.doors.web.server import AsgiServer
 from letta_matrix.store.meta import Meta
 
@@ -101,7 +101,7 @@ class Doors:
         browser_url = config.api.homeserver_url or config.homeserver.url
         guard = api_guard(config)
         chat = chat_routes(browser_url, config.bot_user_id, listed(all_commands()))
-        pages = [*chat, *docs_routes()]
+        pages = [*chat, *dashboard_routes(), *docs_routes()]
         guarded = Front(pages, Lazy(self._make_api), [Middleware(Guarded, guard=guard)])
         probes = health_routes(
             self._health, self._is_ready, lambda request: guard.knows(request.scope)

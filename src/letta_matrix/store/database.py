@@ -41,7 +41,7 @@ from letta_matrix.store.rows import record_of
 
 __all__ = ["HEAD", "Database", "StoreDamaged", "StoreError", "StoreUnavailable", "database_url"]
 
-HEAD = "0008"
+HEAD = "0009"
 """The schema's newest revision; a test holds it against the migrations."""
 
 log = structlog.get_logger()
