@@ -162,7 +162,13 @@ def _put(units: Mapping[Path, Path], database: Path) -> list[Path]:
                     swap.away(place.with_name(place.name + suffix))
             swap.put(staged, place)
     except BaseException as error:
-        swap.undo()
+        if faults := swap.undo():
+            stays = "; ".join(f"{one.filename}: {one.strerror}" for one in faults)
+            kept = ", ".join(str(one) for one in swap.aside)
+            raise BackupError(
+                f"not put in place, and not all could be taken back ({stays}): what stood there "
+                f"is in {kept}"
+            ) from error
         if not isinstance(error, OSError):
             raise
         raise BackupError(
