@@ -147,7 +147,7 @@ async def test_a_stack_is_backed_up_while_its_servers_write(stack: Path, tmp_pat
     assert laid == wanted
     assert {*tree(there)} - {*wanted} == {"letta-matrix.db", "synapse/homeserver.db"}
     assert (there / "letta/.letta/memory/.git/refs").is_dir()
-    assert not list(folder.glob(".backup-*"))
+    assert not list(folder.glob(".letta-staging-*"))
 
 
 async def test_what_stands_there_is_moved_aside_and_only_if_that_is_wanted(
@@ -168,7 +168,7 @@ async def test_what_stands_there_is_moved_aside_and_only_if_that_is_wanted(
     assert (aside / "config.yaml").read_bytes() == before["config.yaml"]
     assert "later" not in stack.read_text()
     assert (folder / "stack.json").exists()
-    assert not list(folder.glob(".restoring*"))
+    assert not list(folder.glob(".letta-staging-*"))
 
 
 async def test_nothing_is_put_where_somebody_is_at_work(stack: Path, tmp_path: Path) -> None:
@@ -274,15 +274,24 @@ def test_a_backup_that_is_interrupted_leaves_the_one_before(
             with pytest.raises((KeyboardInterrupt, BackupError)):
                 taken(bridge, file)
         assert tree(file.parent) == {"b": before}
-        assert not list(bridge.parent.glob(".backup-*"))
+        assert not list(bridge.parent.glob(".letta-staging-*"))
 
 
-def test_what_an_earlier_process_left_is_taken_away(bridge: Path, tmp_path: Path) -> None:
-    left = bridge.parent / ".backup-0123abcd"
+async def test_what_an_earlier_process_left_is_taken_away(bridge: Path, tmp_path: Path) -> None:
+    folder = bridge.parent
+    left = folder / ".letta-staging-0123abcd"
+    # A backup that was killed while it wrote `backup-2026.age` beside the database.
+    others = [folder / name for name in (".backup-2026.age.0123abcd", ".letta-staging-notes")]
+    for other in others:
+        other.write_text("whatever")
     left.mkdir()
     (left / "copy").write_text("rows")
     taken(bridge, tmp_path / "b")
     assert not left.exists()
+    left.mkdir()
+    await restored(tmp_path / "b", bridge, replace=True)
+    assert not left.exists()
+    assert all(other.read_text() == "whatever" for other in others)
 
 
 def test_a_damaged_database_is_not_backed_up(bridge: Path, tmp_path: Path) -> None:

@@ -2,8 +2,6 @@
 
 import contextlib
 import os
-import secrets
-import shutil
 import sqlite3
 import time
 from collections.abc import Generator, Iterable, Iterator, Mapping
@@ -14,6 +12,7 @@ from letta_matrix.backup.archive import Manifest, read
 from letta_matrix.backup.contents import CONFIG, SERVERS
 from letta_matrix.backup.copies import check_database
 from letta_matrix.backup.faults import BackupError
+from letta_matrix.backup.folders import staging
 from letta_matrix.backup.stored import Ended, prepare, schema_of
 from letta_matrix.backup.swap import Swap
 from letta_matrix.stack.data import make_data_directory
@@ -22,7 +21,6 @@ from letta_matrix.store.database import HEAD
 from letta_matrix.store.database_file import held
 from letta_matrix.store.restored import Gap
 
-_STAGING = ".restoring-"
 _BESIDE = ("-wal", "-shm", "-journal", "-wal.damaged")
 """What belongs to the database that it stands beside, and to no other."""
 
@@ -67,14 +65,14 @@ def restore(
     """
     target = Target(target.config.absolute(), target.database and target.database.absolute())
     make_data_directory(target.folder)
-    with _staging(target.folder) as staging:
-        manifest = read(file, passphrase, staging).manifest
-        _check(staging / manifest.database, manifest, file)
-        units = dict(_units(staging, manifest, target))
-        database = units[staging / manifest.database]
+    with staging(target.folder) as laid:
+        manifest = read(file, passphrase, laid).manifest
+        _check(laid / manifest.database, manifest, file)
+        units = dict(_units(laid, manifest, target))
+        database = units[laid / manifest.database]
         with _alone(target.folder, database, servers=manifest.servers):
             _check_free(units.values(), replace=replace)
-            ended = _prepare(staging / manifest.database, database, manifest, keep_tokens)
+            ended = _prepare(laid / manifest.database, database, manifest, keep_tokens)
             os.sync()
             aside = _put(units, database)
     return PutBack(manifest, sorted({path.name for path in units.values()}), aside, ended)
@@ -89,10 +87,10 @@ def _check(database: Path, manifest: Manifest, file: Path) -> None:
         )
 
 
-def _units(staging: Path, manifest: Manifest, target: Target) -> Iterator[tuple[Path, Path]]:
+def _units(laid: Path, manifest: Manifest, target: Target) -> Iterator[tuple[Path, Path]]:
     """What is put in place as a whole: files, and the folders of servers; each with its place."""
-    for path in sorted(staging.rglob("*")):
-        name = path.relative_to(staging)
+    for path in sorted(laid.rglob("*")):
+        name = path.relative_to(laid)
         if name.parts[0] in SERVERS:
             if len(name.parts) == 1:
                 yield path, target.folder / name
@@ -184,14 +182,3 @@ def _settle(database: Path) -> None:
         return
     with contextlib.suppress(sqlite3.Error), contextlib.closing(sqlite3.connect(database)) as db:
         db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-
-
-@contextlib.contextmanager
-def _staging(folder: Path) -> Generator[Path]:
-    """A folder for what is laid, in the file system where it is to be."""
-    staging = folder / f"{_STAGING}{secrets.token_hex(4)}"
-    try:
-        staging.mkdir(mode=0o700)
-        yield staging
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)

@@ -3,7 +3,6 @@
 import contextlib
 import os
 import secrets
-import shutil
 import time
 from collections.abc import Generator
 from dataclasses import dataclass, field
@@ -22,12 +21,10 @@ from letta_matrix.backup.contents import (
 )
 from letta_matrix.backup.copies import copy_database, is_database, steady
 from letta_matrix.backup.faults import BackupError
+from letta_matrix.backup.folders import opened, staging, sync
 from letta_matrix.backup.stored import schema_of
-from letta_matrix.common.lock_files import lock
 from letta_matrix.store.database_file import check_if_alone
 
-_STAGING = ".backup-"
-_LOCK = "backup.lock"
 _LOGS = ("-wal", "-shm", "-journal")
 _OBJECTS = "objects"
 """What git calls the folder of what it keeps."""
@@ -60,18 +57,18 @@ def take(
     if not source.database.is_file():
         raise BackupError(f"{source.database}: no database there; start the bridge once")
     check_if_alone(source.database)
-    with _staging(source.database.parent) as staging, _whole(file) as temporary:
-        taken = _Taking(source, staging, servers=servers).write(temporary, passphrase, work)
+    with staging(source.database.parent) as laid, _whole(file) as temporary:
+        taken = _Taking(source, laid, servers=servers).write(temporary, passphrase, work)
         read(temporary, passphrase)
         temporary.replace(file)
-        _sync(file.parent)
+        sync(file.parent)
     return taken
 
 
 class _Taking:
-    def __init__(self, source: Source, staging: Path, *, servers: bool) -> None:
+    def __init__(self, source: Source, beside: Path, *, servers: bool) -> None:
         self._source = source
-        self._staging = staging
+        self._staging = beside
         self._servers = servers
         self._left_out: list[str] = []
 
@@ -106,7 +103,7 @@ class _Taking:
         for name, path in self._source.files():
             # What an operator has put there by a link counts as what it leads to.
             real = path.resolve()
-            with _opened(real.parent) as folder:
+            with opened(real.parent) as folder:
                 self._add(writer, name, real.name, folder, needed=name == CONFIG)
 
     def _add_folder(self, writer: Writer, top: str) -> None:
@@ -174,27 +171,6 @@ def _is_log(name: str, beside: list[str]) -> bool:
 
 
 @contextlib.contextmanager
-def _staging(folder: Path) -> Generator[Path]:
-    """A folder for copies, beside what is copied, so that nobody else may read them."""
-    try:
-        held = lock(folder / _LOCK)
-    except OSError as error:
-        raise BackupError(f"{folder}: copies cannot be put there: {error.strerror}") from None
-    if held is None:
-        raise BackupError(f"another backup of {folder} is being taken")
-    with held:
-        # Of backups whose process was killed.
-        for left in folder.glob(f"{_STAGING}*"):
-            shutil.rmtree(left)
-        staging = folder / f"{_STAGING}{secrets.token_hex(4)}"
-        staging.mkdir(mode=0o700)
-        try:
-            yield staging
-        finally:
-            shutil.rmtree(staging)
-
-
-@contextlib.contextmanager
 def _whole(file: Path) -> Generator[Path]:
     """A file beside another, gone afterwards unless it was moved. Raises BackupError."""
     temporary = file.with_name(f".{file.name}.{secrets.token_hex(4)}")
@@ -213,18 +189,3 @@ def _replacing(file: Path) -> Generator[None]:
         yield
     except BackupError:
         raise BackupError(f"{file} stands there and is no backup: it is not replaced") from None
-
-
-@contextlib.contextmanager
-def _opened(folder: Path) -> Generator[int]:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
-
-
-def _sync(folder: Path) -> None:
-    """Let a new name survive a power cut."""
-    with _opened(folder) as descriptor:
-        os.fsync(descriptor)
