@@ -20,6 +20,7 @@ def staging(folder: Path) -> Generator[Path]:
     """A folder that nobody else may read, in the file system of `folder`; one at a time. Raises
     BackupError."""
     try:
+        (folder / _LOCK).touch(0o600)
         held = lock(folder / _LOCK)
     except OSError as error:
         raise BackupError(f"{folder}: nothing can be put there: {error.strerror}") from None

@@ -9,6 +9,8 @@ from collections.abc import Callable, Generator
 from functools import partial
 from pathlib import Path
 
+from letta_matrix.backup.folders import sync
+
 
 class Swap:
     """Puts things in place, and takes that back by `undo`. `aside` are the folders that hold what
@@ -19,11 +21,13 @@ class Swap:
         self._name = f"before-restore-{stamp}-{secrets.token_hex(2)}"
         # Each is there before what it takes back, and does nothing where that was not done.
         self._undo: list[Callable[[], object]] = []
+        self._touched: set[Path] = set()
         self.aside: list[Path] = []
 
     def put(self, staged: Path, place: Path) -> None:
         """Let a file or a folder take its place."""
         place.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._touched.add(place.parent)
         if staged.is_dir() or (place.is_dir() and not place.is_symlink()):
             self.away(place)
         kept = self._kept(place)
@@ -38,6 +42,11 @@ class Swap:
             there = self._beside(place)
             self._undo.append(partial(_back, there, place))
             place.rename(there)
+
+    def sync(self) -> None:
+        """Let all of it survive a power cut. Raises OSError."""
+        for folder in {*self._touched, *self.aside}:
+            sync(folder)
 
     def undo(self) -> list[OSError]:
         """Let all be as before; what could not be taken back. Every step is tried."""
@@ -94,6 +103,8 @@ def _near(staged: Path, place: Path) -> Generator[Path]:
     try:
         near.touch(0o600, exist_ok=False)
         shutil.copyfile(staged, near)
+        with near.open("rb") as file:
+            os.fsync(file.fileno())
         yield near
     finally:
         near.unlink(missing_ok=True)
