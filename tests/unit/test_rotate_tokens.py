@@ -14,7 +14,9 @@ from aiohttp import web
 from mautrix.api import ClientPath, Method
 from typer.testing import CliRunner
 
+from letta_matrix.cli import rotate
 from letta_matrix.cli.main import app, exit_status
+from letta_matrix.common.private_files import write_private
 from letta_matrix.config import load_config
 from letta_matrix.config.types import secret_of
 from letta_matrix.matrix.appservice import Appservice
@@ -125,6 +127,34 @@ async def test_tokens_are_changed_in_two_steps(gate: Gatekeeper, tmp_path: Path)
     wanted = wanted.replace("as-old   # secret", f"'{new_as}'")
     assert config.read_text() == wanted.replace('"hs-old"', f"'{new_hs}'")
     assert "no earlier tokens" in str((await typed("-c", config, "--finish")).exception)
+
+
+async def test_who_is_killed_between_both_files_begins_anew(
+    gate: Gatekeeper, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, registration = tmp_path / "config.yaml", tmp_path / "registration.yaml"
+    config.write_text(TEXT.format(url=gate.url, blank=""))
+    written = list[Path]()
+
+    def killed(path: Path, text: str) -> None:
+        if written:
+            raise KeyboardInterrupt
+        written.append(path)
+        write_private(path, text)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(rotate, "write_private", killed)
+        await typed("-c", config)
+    assert written == [registration]
+    done = await typed("-c", config)
+    assert done.exit_code == 0, done.output
+    service, registered = (
+        load_config(config, {}).appservice,
+        yaml.safe_load(registration.read_text()),
+    )
+    assert registered["as_token"] == secret_of(service.as_token)
+    assert registered["hs_token"] == secret_of(service.hs_token)
+    assert secret_of(service.earlier_as_token) == "as-old"
 
 
 async def test_a_stack_that_is_stopped_gets_its_tokens_in_one(
