@@ -19,7 +19,7 @@ from letta_matrix.backup.contents import (
     Source,
     is_needless,
 )
-from letta_matrix.backup.copies import copy_database, is_database, steady
+from letta_matrix.backup.copies import copy_apart, copy_database, is_database, steady
 from letta_matrix.backup.faults import BackupError
 from letta_matrix.backup.folders import opened, staging, sync
 from letta_matrix.backup.stored import schema_of
@@ -139,29 +139,34 @@ class _Taking:
             with steady(file, folder, self._staging) as copied:
                 if copied is None:
                     return
-                if is_database(copied.content) and self._add_database(writer, name, needed=needed):
-                    return
+                if is_database(copied.content):
+                    copy = self._copied(name, file, folder, needed=needed)
+                    if copy is not None:
+                        self._add_copy(writer, name, copy)
+                        return
                 writer.add(name, copied.content, copied.size, copied.mode)
         except OSError as error:
             if needed:
                 raise BackupError(f"{name}: cannot be read: {error.strerror}") from None
             self._left_out.append(name)
 
-    def _add_database(self, writer: Writer, name: str, *, needed: bool) -> bool:
-        path, copy = self._source.folder / name, self._staging / "copy"
-        top = (self._source.folder / name.partition("/")[0]).resolve()
-        if not path.resolve().is_relative_to(top):
-            return False
+    def _copied(self, name: str, file: str, folder: int, *, needed: bool) -> Path | None:
+        """A database as it is at one moment, None for what is none. Raises BackupError where it
+        is `needed`."""
+        copy = self._staging / "copy"
         try:
-            copy_database(path, copy)
-        except BackupError:
+            # Agents write where nothing is needed.
+            if needed:
+                copy_database(self._source.folder / name, copy)
+            else:
+                copy_apart(file, folder, copy)
+        except (BackupError, OSError):
             copy.unlink(missing_ok=True)
             # What agents have made of a file of theirs is theirs.
             if needed:
                 raise
-            return False
-        self._add_copy(writer, name, copy)
-        return True
+            return None
+        return copy
 
 
 def _is_log(name: str, beside: list[str]) -> bool:
