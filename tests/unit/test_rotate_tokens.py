@@ -15,10 +15,12 @@ from mautrix.api import ClientPath, Method
 from typer.testing import CliRunner
 
 from letta_matrix.cli import rotate
+from letta_matrix.cli.import_mappings import _import
 from letta_matrix.cli.main import app, exit_status
 from letta_matrix.common.private_files import write_private
 from letta_matrix.config import load_config
 from letta_matrix.config.types import secret_of
+from letta_matrix.doctor.subject import Subject
 from letta_matrix.matrix.appservice import Appservice
 from letta_matrix.matrix.homeserver import Homeserver, HomeserverUnavailable
 from letta_matrix.matrix.pacing import Pacer
@@ -88,6 +90,23 @@ async def test_either_token_is_used_as_long_as_the_homeserver_knows_it(gate: Gat
         gate.knows = "neither"
         with pytest.raises(HomeserverUnavailable, match="does not know our as_token"):
             await ask()
+
+
+async def test_whoever_asks_the_homeserver_meanwhile_uses_either_token(
+    gate: Gatekeeper, tmp_path: Path, database_file: Path
+) -> None:
+    """The doctor and an import as well as the bridge, before the homeserver was restarted."""
+    config = tmp_path / "config.yaml"
+    config.write_text(TEXT.format(url=gate.url, blank=""))
+    assert (await typed("-c", config)).exit_code == 0
+    settings = load_config(config, {})
+    async with contextlib.AsyncExitStack() as opened:
+        work = await opened.enter_async_context(_import(settings, {}))
+        subject = Subject(settings, config, {})
+        opened.push_async_callback(subject.close)
+        for homeserver in (work._homeserver, subject.homeserver):
+            await homeserver.request(Method.GET, ClientPath.v3.account.whoami, give_up_after=0)
+            assert gate.given[-1] == "as-old"
 
 
 async def test_both_tokens_of_the_homeserver_let_it_in(gate: Gatekeeper) -> None:

@@ -116,6 +116,7 @@ async def _check_known(settings: "Config") -> None:
     from letta_matrix.matrix.homeserver import Homeserver, HomeserverUnavailable
     from letta_matrix.matrix.pacing import Pacer
 
+    # Without the earlier one, which would do as well.
     token = settings.appservice.as_token.get_secret_value()
     homeserver = Homeserver(settings.homeserver.url, token, Pacer(1.0), route_to(settings))
     try:
