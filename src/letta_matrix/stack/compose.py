@@ -23,11 +23,13 @@ from letta_matrix.config import load_config
 from letta_matrix.stack.certificate import ends_soon, self_signed
 from letta_matrix.stack.errors import StackError
 from letta_matrix.stack.registration import registration
+from letta_matrix.stack.silence import status_of
 from letta_matrix.stack.synapse import Synapse, new_signing_key
 
 _ROOT = "root"
 _ADMIN = "secrets/admin.password"
 _BRIDGE_USER, _APP_SERVER_USER, _SYNAPSE_USER, _POSTGRES_USER = 10001, 10002, 991, 999
+_LOOKS, _PAUSE = 240, 0.5
 _APPSERVICE = "http://letta-matrix:29377"
 _PUBLIC = ("MATRIX_PUBLIC_URL", "LETTA_PUBLIC_URL", "MCP_PUBLIC_URL")
 _OWN_CERTIFICATE = "web/tls/self-signed"
@@ -152,10 +154,15 @@ def _make_pages(volumes: Volumes, wanted: Wanted) -> None:
 
 
 async def make_account(volumes: Volumes, wanted: Wanted, host: str, port: int) -> None:
-    """The first person, an admin of the homeserver, unless there already. Raises StackError."""
+    """The first person, an admin of the homeserver, unless there already. Waits two minutes for
+    the homeserver: not every engine knows when a container is ready. Raises StackError."""
     synapse = Synapse(volumes.path("synapse"), port, server_name=wanted.domain, host=host)
     password = volumes.secret(_ADMIN)
     async with aiohttp.ClientSession() as http:
+        for _ in range(_LOOKS):
+            if await status_of(http, synapse.health_url) == 200:
+                break
+            await asyncio.sleep(_PAUSE)
         await synapse.create_account(http, wanted.admin, password, admin=True)
 
 
