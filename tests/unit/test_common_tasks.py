@@ -9,10 +9,13 @@ from letta_matrix.common.tasks import Tasks
 
 async def test_what_ends_is_held_no_more() -> None:
     tasks = Tasks()
-    work = tasks.start(asyncio.sleep(0, "done"))
-    assert list(tasks) == [work]
-    assert await work == "done"
+    over = asyncio.Event()
+    task = tasks.start(over.wait())
+    await settled(task)
+    assert list(tasks) == [task]
+    over.set()
     await settled()
+    assert task.done()
     assert not tasks
 
 
@@ -27,7 +30,7 @@ async def test_what_one_starts_while_it_ends_is_ended_too() -> None:
         finally:
             if others:
                 started.append(tasks.start(work(*others[1:])))
-                await asyncio.sleep(0)
+                await settled()
 
     started = [tasks.start(work("second", "third"))]
     await settled(started[0])
