@@ -324,16 +324,15 @@ async def test_a_runtime_that_begins_anew_asks_by_another_id(
     ]
 
 
-async def test_what_ends_before_it_begins_leaves_nothing_behind(
-    stage: Stage, recwarn: pytest.WarningsRecorder
-) -> None:
-    warnings.simplefilter("always")
+async def test_what_ends_before_it_begins_leaves_nothing_behind(stage: Stage) -> None:
     await stage.asked()
-    stage.approvals.begun_anew(stage.turn)
-    await stage.stop()
-    # Of a coroutine that nobody awaits, it is told when it is collected.
-    gc.collect()
-    assert [str(one.message) for one in recwarn] == []
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        stage.approvals.begun_anew(stage.turn)
+        await stage.approvals.close()
+        # Of a coroutine that nobody awaits, it is told when it is collected.
+        gc.collect()
+    assert [str(one.message) for one in told] == []
 
 
 async def test_a_question_does_not_change_while_it_waits(stage: Stage) -> None:
