@@ -35,9 +35,7 @@ _MOVING = ("uptime_seconds", "homeserver_writes", "homeserver_latency_ms", "coun
 _RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "As it changes",
-        "content": {
-            STREAM: {"schema": {"type": "string"}, "example": "event: approvals\ndata: []\n\n"}
-        },
+        "content": {STREAM: {"example": "event: approvals\ndata: []\n\n"}},
     }
 }
 
