@@ -100,7 +100,7 @@ class PortalWorld:
         told: Json = {
             "bridgebot": BOT,
             "protocol": {"id": protocol},
-            "channel": {"id": talk, "receiver": "phone-1"},
+            "channel": {"id": f"talk {talk[-3:]}", "receiver": "phone-1"},
             "com.beeper.room_type": "group_dm" if talk == GROUP else "dm",
         }
         return self.fake.set_state(self.rooms[talk], "m.bridge", told, "fi.mau.gmessages", BOT)
