@@ -271,7 +271,7 @@ class PortalWorld:
 
         await self.expect(act, [], {self.rooms[number]: int(may)})
         if may:
-            talks.texts.append(number)
+            talks.ask(number)
 
     async def by_hand(self, talk: str, sender: str) -> None:
         """A person writes, on the phone itself or in a client."""
