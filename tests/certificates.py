@@ -29,8 +29,9 @@ class Certificates:
         return context
 
 
-def certificates_in(folder: Path, *names: str) -> Certificates:
-    """An authority, and a certificate for `names`: host names and addresses."""
+def certificates_in(folder: Path, *names: str, days: int = 1) -> Certificates:
+    """An authority, and a certificate for `names`, host names and addresses, that is good for so
+    many `days` more."""
     authority, key = (
         ec.generate_private_key(ec.SECP256R1()),
         ec.generate_private_key(ec.SECP256R1()),
@@ -40,7 +41,7 @@ def certificates_in(folder: Path, *names: str) -> Certificates:
     ca = ca.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
     ca = ca.add_extension(_usage(signs=True), critical=True)
     ca = ca.add_extension(_id_of(authority), critical=False)
-    own = _certificate(_named(names[0]), root, key.public_key())
+    own = _certificate(_named(names[0]), root, key.public_key(), days)
     own = own.add_extension(x509.SubjectAlternativeName([_name(one) for one in names]), False)
     own = own.add_extension(_id_of(key), critical=False)
     own = own.add_extension(
@@ -67,13 +68,14 @@ def _name(text: str) -> x509.GeneralName:
 
 
 def _certificate(
-    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey
+    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey, days: int = 1
 ) -> x509.CertificateBuilder:
     now = datetime.datetime.now(datetime.UTC)
+    ends = now + days * _DAY
     return (
         x509.CertificateBuilder(issuer, subject, key, x509.random_serial_number())
-        .not_valid_before(now - _DAY)
-        .not_valid_after(now + _DAY)
+        .not_valid_before(min(now, ends) - _DAY)
+        .not_valid_after(ends)
     )
 
 

@@ -390,6 +390,10 @@ class FakeHomeserver:
         devices = self.devices.get(request.user_id, [])
         return 200, {"devices": [{"device_id": one} for one in devices]}
 
+    def _log_out(self, request: Request) -> Answer:
+        self.devices.pop(request.user_id, None)
+        return 200, {}
+
     def _capabilities(self, _request: Request) -> Answer:
         return 200, {"capabilities": {"m.room_versions": {"default": self.room_version}}}
 
@@ -437,6 +441,7 @@ def _routes() -> list[tuple[re.Pattern[str], _Handler]]:
         rf"GET {_V3}/joined_rooms": fake._joined_rooms,
         rf"GET {_V3}/capabilities": fake._capabilities,
         rf"GET {_V3}/devices": fake._devices,
+        rf"POST {_V3}/logout/all": fake._log_out,
         r"POST /_matrix/media/v3/upload": fake._upload,
         r"POST /_matrix/client/v1/appservice/[^/]+/ping": fake._ping,
         r"GET /_matrix/client/versions": fake._versions,

@@ -1,7 +1,7 @@
-"""The chat page in a real Chromium, against a real Synapse."""
+"""The pages in a real Chromium, against a real Synapse."""
 
 import itertools
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,10 @@ from starlette.applications import Starlette
 from tests.browser.chat_page import ChatPage, OpenPage
 from tests.browser.furniture import AgentRoom, NewUser, agent_room
 from tests.browser.matrix_user import MatrixUser
+from tests.browser.newcomer_script import careful_script
 from tests.browser.tabs import Tabs
 from tests.deaf_appservice import DeafAppservice
+from tests.integration.bridge_world import Person, World, bridge_on
 from tests.servers import Homeserver, free_port
 from tests.waiting import DEADLINE
 
@@ -21,6 +23,7 @@ from letta_matrix.common.connections.admission import Connections
 from letta_matrix.doors.chat.registry import all_commands, listed
 from letta_matrix.doors.web.pages import chat_routes
 from letta_matrix.doors.web.server import AsgiServer
+from letta_matrix.runtimes.memory import MemoryRuntime
 
 # The first is the same without windows: a sixth of the tests' time less.
 _CHROMIUM = (Path("/usr/bin/chromium-headless-shell"), Path("/usr/bin/chromium"))
@@ -125,3 +128,27 @@ async def open_page(tabs: Tabs, chat_url: str) -> AsyncIterator[OpenPage]:
         await tabs.close(page.page)
     faults = [fault for page in pages for fault in page.faults]
     assert not faults
+
+
+@pytest.fixture(scope="module")
+async def account(homeserver: Homeserver, http: aiohttp.ClientSession) -> MatrixUser:
+    """Of the person in the world."""
+    return MatrixUser(http, homeserver.url, *await homeserver.register(f"newcomer{next(_numbers)}"))
+
+
+@pytest.fixture(scope="module")
+async def world(
+    homeserver: Homeserver,
+    http: aiohttp.ClientSession,
+    account: MatrixUser,
+    no_bridge: DeafAppservice,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> AsyncGenerator[World]:
+    """A bridge whose agents follow a script; the account's owner is its admin."""
+    person = Person(http, homeserver.url, account.user_id, account.token)
+    runtime = MemoryRuntime(script=careful_script)
+    directory = tmp_path_factory.mktemp("newcomer")
+    await no_bridge.stop()
+    async with bridge_on(homeserver, directory, person, runtime) as running:
+        yield running
+    await no_bridge.start()

@@ -1,7 +1,6 @@
 """A newcomer at work: the chat page, Synapse and the bridge, with agents that follow a script."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Generator, Iterable
 from dataclasses import dataclass
 
 import aiohttp
@@ -10,47 +9,9 @@ from playwright.async_api import FilePayload, expect
 from tests.browser.chat_page import ChatPage, OpenPage
 from tests.browser.matrix_user import MatrixUser
 from tests.browser.pictures import red_png
-from tests.deaf_appservice import DeafAppservice
-from tests.integration.bridge_world import Person, Room, World, bridge_on
+from tests.integration.bridge_world import Room, World
 from tests.servers import Homeserver
 from tests.waiting import eventually
-
-from letta_matrix.runtimes.memory import Answer, MemoryRuntime
-from letta_matrix.runtimes.protocol import (
-    ApprovalRequested,
-    StopReason,
-    TextDelta,
-    ToolReturned,
-    ToolStarted,
-    TurnEvent,
-    TurnFinished,
-    TurnRequest,
-)
-
-
-def _script(request: TurnRequest) -> Iterable[TurnEvent | float]:
-    """Asks before it runs something, counts for ever, describes pictures, or says it back."""
-    if "run it" in request.text:
-        yield from _careful(request)
-    elif "count" in request.text:
-        for number in range(1, 600):
-            yield TextDelta("0", f"{number} ")
-            yield 0.1
-    elif request.images:
-        kinds = ", ".join(image.media_type for image in request.images)
-        yield TextDelta("0", f"I see {kinds}")
-    else:
-        yield TextDelta("0", f"echo: {request.text}")
-    yield TurnFinished(StopReason.END_TURN)
-
-
-def _careful(request: TurnRequest) -> Generator[TurnEvent | float, Answer | None]:
-    call, command = f"call {request.message_id}", "ls notes"
-    yield ToolStarted(call, "Bash", command)
-    answer = yield ApprovalRequested(call, "Bash", {"command": command}, True)
-    allowed = answer is not None and answer.allow
-    yield ToolReturned(call, allowed, "monday.md" if allowed else "denied")
-    yield TextDelta("0", "One note." if allowed else "Then not.")
 
 
 @dataclass
@@ -69,28 +30,6 @@ class Newcomer:
             return str(question["content"]["body"])
 
         await eventually(last, lambda body: status in body)
-
-
-@pytest.fixture(scope="module")
-async def account(homeserver: Homeserver, http: aiohttp.ClientSession) -> MatrixUser:
-    return MatrixUser(http, homeserver.url, *await homeserver.register("newcomer"))
-
-
-@pytest.fixture(scope="module")
-async def world(
-    homeserver: Homeserver,
-    http: aiohttp.ClientSession,
-    account: MatrixUser,
-    no_bridge: DeafAppservice,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> AsyncGenerator[World]:
-    person = Person(http, homeserver.url, account.user_id, account.token)
-    runtime = MemoryRuntime(script=_script)
-    directory = tmp_path_factory.mktemp("newcomer")
-    await no_bridge.stop()
-    async with bridge_on(homeserver, directory, person, runtime) as running:
-        yield running
-    await no_bridge.start()
 
 
 @pytest.fixture(scope="module")

@@ -1,11 +1,13 @@
 """`letta-matrix up`, for real: one stack, started once, looked at from all sides."""
 
 import asyncio
+import contextlib
 import json
 import os
 import re
 import shlex
 import signal
+import sqlite3
 import stat
 import sys
 from collections.abc import AsyncGenerator
@@ -210,6 +212,32 @@ async def test_a_second_stack_is_refused(stack: Up, tmp_path: Path) -> None:
     assert "is in use by another `letta-matrix up`" in in_use[2]
     assert f"port {Ports.with_offset(stack.offset).synapse} (Synapse)" in taken[2]
     assert taken[2].count("\n") == 1
+
+
+async def test_it_is_backed_up_while_it_runs(stack: Up, tmp_path: Path) -> None:
+    file, secret, there = tmp_path / "b", tmp_path / "secret", tmp_path / "there"
+    secret.write_text("a passphrase\n")
+    words = (str(file), "--passphrase-file", str(secret), "--data")
+    status, out, err = await _letta_matrix("backup", *words, str(stack.data))
+    assert status == 0, err
+    assert "read back and whole" in out
+    laid, refused = await asyncio.gather(
+        _letta_matrix("restore", *words, str(there)),
+        _letta_matrix("restore", *words, str(stack.data), "--replace"),
+    )
+    assert laid[0] == 0, laid[2]
+    assert "in use by another" in refused[2]
+    kept = {"admin.password", "synapse/signing.key", "synapse/homeserver.db.whole"}
+    kept |= {
+        str(path.relative_to(stack.data))
+        for path in (stack.data / "letta/.letta").rglob("*")
+        if path.is_file() and not path.is_symlink()
+    }
+    assert len(kept) > 5
+    assert {name for name in kept if not (there / name).is_file()} == set()
+    with contextlib.closing(sqlite3.connect(there / "synapse/homeserver.db")) as database:
+        users = {name for (name,) in database.execute("SELECT name FROM users")}
+    assert {"@admin:localhost", "@letta:localhost"} <= users
 
 
 async def test_an_agent_answers_in_the_terminal(stack: Up) -> None:

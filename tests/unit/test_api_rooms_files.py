@@ -75,7 +75,8 @@ async def test_a_file_that_cannot_be_had_is_a_problem(tmp_path: Any, mxc: str, s
     url = f"http://127.0.0.1:{free_port()}"
     config = config_for(tmp_path, homeserver={"url": url, "domain": "test"})
     caller = Mock(return_value=SimpleNamespace(user_id=config.bot_user_id))
-    toolbox, homeserver = SimpleNamespace(caller=caller), SimpleNamespace(route=Route())
+    homeserver = SimpleNamespace(route=Route(), token="as-secret")
+    toolbox = SimpleNamespace(caller=caller)
     api: Any = SimpleNamespace(config=config, toolbox=toolbox, homeserver=homeserver)
     async with AsyncExitStack() as opened:
         with pytest.raises(Problem) as caught:

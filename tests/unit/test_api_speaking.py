@@ -249,7 +249,8 @@ async def test_a_turn_says_what_its_newest_versions_say(
     monkeypatch.setattr(Ghost, "known", known, raising=False)
     known_to = (services.homeserver, services.directory, services.turns, services.outbox)
     lists = TurnLists(*known_to, cast("Any", None), list[Turn])
-    assert await lists._text(services.turn) == text
+    owed = await services.outbox.of_turn(services.turn.turn_id)
+    assert await lists._text(services.turn, owed) == text
 
 
 async def test_silence_is_told_of(clock: Clock) -> None:

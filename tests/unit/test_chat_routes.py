@@ -1,18 +1,24 @@
 """The pages' files over HTTP."""
 
+import re
 from collections.abc import AsyncGenerator
+from pathlib import Path
 
 import httpx
 import pytest
 from starlette.applications import Starlette
 
-from letta_matrix.doors.web.pages import chat_routes, docs_routes
+from letta_matrix.doors.web import static_files
+from letta_matrix.doors.web.pages import chat_routes, dashboard_routes, docs_routes
+
+DASHBOARD = Path(static_files.__file__).parent / "static" / "dashboard"
+IMPORTED = re.compile(r'^(?:import|}).* from "([^"]+)";$', re.MULTILINE)
 
 
 @pytest.fixture
 async def client() -> AsyncGenerator[httpx.AsyncClient]:
     chat = chat_routes("https://matrix.example:8448/", "@letta:example", [{"name": "help"}])
-    app = Starlette(routes=[*chat, *docs_routes()])
+    app = Starlette(routes=[*chat, *dashboard_routes(), *docs_routes()])
     transport = httpx.ASGITransport(app)
     async with httpx.AsyncClient(transport=transport, base_url="http://bridge") as client:
         yield client
@@ -37,6 +43,35 @@ async def test_page_has_a_strict_policy(client: httpx.AsyncClient) -> None:
 async def test_the_front_door_leads_browsers_to_the_page(client: httpx.AsyncClient) -> None:
     answer = await client.get("/", headers={"Accept": "text/html,*/*"})
     assert (answer.status_code, answer.headers["Location"]) == (302, "/chat")
+
+
+async def test_who_is_signed_in_to_the_dashboard_is_led_there(client: httpx.AsyncClient) -> None:
+    headers = {"Accept": "text/html", "Cookie": "letta-matrix-home=dashboard"}
+    answer = await client.get("/", headers=headers)
+    assert (answer.status_code, answer.headers["Location"]) == (302, "/dashboard")
+    assert "Cookie" in answer.headers["Vary"]
+    headers["Cookie"] = "letta-matrix-home=//elsewhere.example"
+    assert (await client.get("/", headers=headers)).headers["Location"] == "/chat"
+
+
+async def test_the_dashboard_talks_to_its_own_origin_alone(client: httpx.AsyncClient) -> None:
+    page = await client.get("/dashboard")
+    assert "connect-src 'self';" in page.headers["Content-Security-Policy"]
+    assert "://" not in page.text
+    assert "style=" not in page.text
+    for name in re.findall(r'(?:href|src)="([^"#]+)"', page.text):
+        assert (await client.get(f"/{name}")).status_code == 200
+
+
+async def test_what_the_dashboard_takes_of_the_chat_page_is_there(
+    client: httpx.AsyncClient,
+) -> None:
+    scripts = sorted(DASHBOARD.rglob("*.js"))
+    assert scripts
+    for script in scripts:
+        for name in IMPORTED.findall(script.read_text(encoding="utf-8")):
+            place = (script.parent / name).resolve().relative_to(DASHBOARD.parent)
+            assert (await client.get(f"/{place.as_posix()}")).status_code == 200
 
 
 async def test_the_front_door_tells_programs_what_this_is(client: httpx.AsyncClient) -> None:

@@ -32,7 +32,7 @@ from letta_matrix.store.database import Database, database_url
 
 AGENT = "@agent_1:localhost"
 COMMANDS = (
-    *("up", "run", "init", "chat", "link", "agents", "status", "tokens"),
+    *("up", "run", "init", "chat", "link", "agents", "status", "doctor", "tokens"),
     *("export-mappings", "import-mappings", "forget"),
 )
 
@@ -362,87 +362,6 @@ def test_init_replaces_nothing_unless_told(tmp_path: Path) -> None:
     assert (tmp_path / "config.yaml").read_text() == before
     assert _init(tmp_path, *FLAGS, "--force").returncode == 0
     assert (tmp_path / "config.yaml").read_text() != before
-
-
-ORIGINAL = {
-    "agent-e54f": {
-        "agent_id": "agent-e54f",
-        "agent_name": "Old Friend",
-        "matrix_user_id": "@agent_e54f:localhost",
-        "matrix_password": "password",
-        "created": True,
-        "room_id": "!old:localhost",
-        "room_created": True,
-        "invitation_status": {"@admin:localhost": "joined"},
-    }
-}
-
-
-def test_mappings_travel_both_ways(tmp_path: Path) -> None:
-    write_bridge_files(tmp_path, Ports(), "@admin:localhost", "secret")
-    (tmp_path / "original.json").write_text(json.dumps(ORIGINAL))
-    imported = _letta_matrix("import-mappings", "original.json", cwd=tmp_path)
-    assert imported.stdout == "adopted 1 agents; 0 were known already\n", imported.stderr
-    again = _letta_matrix("import-mappings", "original.json", cwd=tmp_path)
-    assert again.stdout == "adopted 0 agents; 1 were known already\n"
-    exported = _letta_matrix("export-mappings", "copy.json", cwd=tmp_path)
-    assert exported.returncode == 0, exported.stderr
-    copy = json.loads((tmp_path / "copy.json").read_text())
-    assert copy == {"agent-e54f": {**ORIGINAL["agent-e54f"], "matrix_password": ""}}
-    listed = json.loads(_letta_matrix("agents", "--json", cwd=tmp_path).stdout)
-    assert listed[0]["room_id"] == "!old:localhost"
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("{", "is not valid JSON"),
-        ("[]", "expected an object"),
-        ('{"a": 1}', "a: expected an object"),
-        ('{"a": {"matrix_user_id": "@agent_a:elsewhere"}}', "a: matrix_user_id @agent_a:elsewhere"),
-        ('{"a": {"matrix_user_id": "@admin:localhost"}}', "expected @agent_...:localhost or"),
-        ('{"a": {}, "b": {}}', "b: matrix_user_id (none)"),
-        (
-            '{"a": {"matrix_user_id": "@agent_x:localhost"},'
-            ' "b": {"matrix_user_id": "@agent_x:localhost"}}',
-            "b: @agent_x:localhost belongs to a already",
-        ),
-        (
-            '{"a": {"matrix_user_id": "@agent_a:localhost", "room_id": "!r:localhost"},'
-            ' "b": {"matrix_user_id": "@agent_b:localhost", "room_id": "!r:localhost"}}',
-            "b: !r:localhost belongs to a already",
-        ),
-    ],
-)
-def test_mappings_that_cannot_be_used(tmp_path: Path, text: str, message: str) -> None:
-    write_bridge_files(tmp_path, Ports(), "@admin:localhost", "secret")
-    (tmp_path / "bad.json").write_text(text)
-    done = _letta_matrix("import-mappings", "bad.json", cwd=tmp_path)
-    assert done.returncode == 2
-    assert message in done.stderr
-    assert "Traceback" not in done.stderr
-
-
-async def test_mappings_wait_for_the_end_of_the_bridge(tmp_path: Path) -> None:
-    config = write_bridge_files(tmp_path, Ports(), "@admin:localhost", "secret")
-    (tmp_path / "original.json").write_text(json.dumps(ORIGINAL))
-    database = Database(database_url("sqlite:///letta-matrix.db", config.directory))
-    await database.open()
-    done = await asyncio.to_thread(_letta_matrix, "import-mappings", "original.json", cwd=tmp_path)
-    await database.close()
-    assert done.returncode == 1
-    assert "is in use by another letta-matrix" in done.stderr
-    assert "Traceback" not in done.stderr
-
-
-def test_mappings_of_users_that_others_have(tmp_path: Path) -> None:
-    config = write_bridge_files(tmp_path, Ports(), "@admin:localhost", "secret")
-    taken = Agent("agent-1", "local", "Ada", "@agent_e54f:localhost")
-    asyncio.run(_insert(config.directory, taken))
-    (tmp_path / "original.json").write_text(json.dumps(ORIGINAL))
-    done = _letta_matrix("import-mappings", "original.json", cwd=tmp_path)
-    assert done.returncode == 2
-    assert "agent-e54f: @agent_e54f:localhost belongs to agent-1 already" in done.stderr
 
 
 def test_agents_and_status_of_a_bridge_that_does_not_run(tmp_path: Path) -> None:

@@ -68,7 +68,7 @@ async def together(database: Database, *works: Work) -> list[object]:
 
 async def wait(database: Database, count: int) -> None:
     """Until so much waits for the thread, in the order in which it was begun."""
-    await eventually(lambda: len(database._commits._waiting) == count)
+    await eventually(lambda: len(database.commits._waiting) == count)
 
 
 async def test_what_waits_shares_a_commit(database: Database) -> None:

@@ -111,7 +111,7 @@ async def test_whether_we_are_reached_is_asked_when_somebody_wants_to_know(
     assert trouble.says.startswith(
         f"the homeserver is there and cannot reach us at {config.appservice.url}: no route"
     )
-    assert "change that and appservice.url" in trouble.says
+    assert "change that and appservice.url" in trouble.remedy
     fake.heal()
     clock.advance(3)
     await eventually(ready, (200).__eq__)

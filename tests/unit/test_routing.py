@@ -12,7 +12,7 @@ from tests.routing_kit import NO_PORTALS, Known, KnownConversations, KnownRooms
 from letta_matrix.conversations.new_turns import command_line, new_turn
 from letta_matrix.conversations.routing import Router
 from letta_matrix.matrix.content import MARKER
-from letta_matrix.store.agents import AgentStatus
+from letta_matrix.store.agents import ANSWERED_UNTIL, AgentStatus
 from letta_matrix.store.inbox import InboxEntry, InboxState
 from letta_matrix.store.places import Place
 from letta_matrix.store.turns import Turn, TurnKind
@@ -93,6 +93,17 @@ def test_a_message_in_an_agents_room_is_a_turn() -> None:
         1_700_000_000.5,
     )
     assert turn.message_id == event["event_id"]
+
+
+def test_what_another_has_answered_before_a_room_was_adopted_is_not_answered_again() -> None:
+    adopted = agent(1, applied={ANSWERED_UNTIL: 1_700_000_000.5})
+    router = Router(
+        config_for(Path()), Known(adopted), KnownRooms({}), KnownConversations(), NO_PORTALS
+    )
+    times = (1_700_000_000_000, 1_700_000_000_500, 1_700_000_000_501)
+    entries = [router.route(message(origin_server_ts=time)) for time in times]
+    entries += [router.route(message("!new", origin_server_ts=time)) for time in times]
+    assert [bool(entry and entry.turns) for entry in entries] == [False, False, True] * 2
 
 
 def test_the_turns_id_follows_from_event_and_agent() -> None:

@@ -25,8 +25,8 @@ class BadGrant(ValueError):
 def scopes_for(asked: Collection[str] | None, agent_id: str) -> frozenset[Scope]:
     """The scopes of a token that acts as an agent ("": as the bot); None: all that tools need.
 
-    `admin` is given only when named, and never to a token of an agent: an agent could make itself
-    tokens for all the others. Raises BadGrant.
+    `admin` and `metrics` are given only when named, and never to a token of an agent: with the
+    first it could make itself tokens for all the others. Raises BadGrant.
     """
     if asked is None:
         return TOOL_SCOPES
@@ -37,8 +37,8 @@ def scopes_for(asked: Collection[str] | None, agent_id: str) -> frozenset[Scope]
     if not asked:
         raise BadGrant(f"a token needs a scope: {', '.join(known)}")
     scopes = frozenset(Scope(scope) for scope in asked)
-    if agent_id and Scope.ADMIN in scopes:
-        raise BadGrant("the scope admin is only for tokens of the bot, not for an agent's")
+    if agent_id and (others := sorted(scopes - TOOL_SCOPES)):
+        raise BadGrant(f"the scope {others[0]} is only for tokens of the bot, not for an agent's")
     return scopes
 
 

@@ -13,9 +13,10 @@ class Scope(StrEnum):
     ROOMS = "rooms"
     AGENTS = "agents"
     ADMIN = "admin"  # of the bridge itself: tokens, runtimes, turns, approvals; agents have it not
+    METRICS = "metrics"  # the figures that `/metrics` shows, and nothing else
 
 
-TOOL_SCOPES = frozenset(Scope) - {Scope.ADMIN}
+TOOL_SCOPES = frozenset(Scope) - {Scope.ADMIN, Scope.METRICS}
 
 
 @dataclass(frozen=True, slots=True)

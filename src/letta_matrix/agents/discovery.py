@@ -9,11 +9,12 @@ from dataclasses import dataclass, field, replace
 import structlog
 
 from letta_matrix.common import clock
+from letta_matrix.common.measures import REQUEST_BOUNDS, Calls
 from letta_matrix.common.parts import part
 from letta_matrix.config import Agents as AgentsConfig
 from letta_matrix.matrix.formatting import clean_text
 from letta_matrix.matrix.identifiers import user_id
-from letta_matrix.runtimes.faults import RuntimeFault
+from letta_matrix.runtimes.faults import RuntimeFault, fault_of
 from letta_matrix.runtimes.protocol import AgentInfo, AgentRuntime
 from letta_matrix.store.agents import Agent, AgentDirectory, AgentStatus
 from letta_matrix.store.database import StoreUnavailable
@@ -77,7 +78,7 @@ def next_interval(shortest: float, recent: Iterable[float]) -> float:
 @part
 class Discovery:
     """Polls one runtime and brings the directory up to date; `on_change` gets changed agents,
-    `on_listing` every listing."""
+    `on_listing` every listing, which `calls` counts."""
 
     _runtime: AgentRuntime
     _directory: AgentDirectory
@@ -88,6 +89,7 @@ class Discovery:
 
     def __post_init__(self) -> None:
         self._polling = asyncio.Lock()
+        self.calls = Calls(fault_of, *REQUEST_BOUNDS)
         self._missing: dict[str, tuple[int, float]] = {}
         self._refused: set[str] = set()
         self.trouble: str | None = None
@@ -121,7 +123,8 @@ class Discovery:
             await self._poll()
 
     async def _poll(self) -> None:
-        listing = await self._runtime.list_agents()
+        with self.calls.timed(self._runtime.name):
+            listing = await self._runtime.list_agents()
         known = {
             agent.agent_id: agent
             for agent in self._directory.all()

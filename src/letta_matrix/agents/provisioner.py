@@ -7,6 +7,7 @@ Without user, room and bot there is no talking; the rest is decoration, and hold
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from contextvars import Context
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -111,7 +112,8 @@ class Provisioner:
             if agent.agent_id in self._tasks:
                 self._again.add(agent.agent_id)
             else:
-                task = asyncio.create_task(self._run(agent.agent_id))
+                # What it says is not about the turn that may have asked for it.
+                task = asyncio.create_task(self._run(agent.agent_id), context=Context())
                 self._tasks[agent.agent_id] = task
 
     async def redecorate(self) -> None:

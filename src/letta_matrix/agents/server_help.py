@@ -11,7 +11,7 @@ from letta_matrix.common.parts import part
 from letta_matrix.config import Config
 from letta_matrix.matrix.errors import refused_request
 from letta_matrix.matrix.intent import Intent
-from letta_matrix.matrix.power_levels import creators, level_of, needed_for
+from letta_matrix.matrix.power_levels import is_powerful
 from letta_matrix.matrix.requests import Requests
 from letta_matrix.matrix.server_admin import ServerAdmin
 from letta_matrix.store.agents import Agent
@@ -32,12 +32,12 @@ class ServerHelp:
     and StoreUnavailable. `admin` is None where no credentials are configured."""
 
     _config: Config
-    _admin: ServerAdmin | None
+    admin: ServerAdmin | None
     _passwords: PasswordStore
 
     @property
     def can_empower(self) -> bool:
-        return self._admin is not None
+        return self.admin is not None
 
     @property
     def password_kind(self) -> str:
@@ -48,15 +48,15 @@ class ServerHelp:
 
     async def give_password(self, agent: Agent) -> None:
         """Let an agent's account have its password, which is stored first."""
-        if self._admin is None:
+        if self.admin is None:
             return
         password = DEV_PASSWORD
         if not self._config.agents.dev_mode:
             kept = await self._passwords.of(agent.agent_id)
-            password = kept if kept not in (None, DEV_PASSWORD) else _random()
+            password = kept if kept not in (None, DEV_PASSWORD) else random_password()
         await self._passwords.keep(agent.agent_id, password)
         try:
-            await self._admin.set_password(agent.user_id, password)
+            await self.admin.set_password(agent.user_id, password)
         except MatrixRequestError as error:
             raise NotAsWanted(
                 f"{refused_request(error)}: see whether homeserver.admin_username is an admin of "
@@ -67,10 +67,10 @@ class ServerHelp:
     async def empower(self, ghost: Intent, room_id: str) -> None:
         """Bring an agent into its room with the power to invite and to change its state, if it is
         not there or has none: people of the original integration have made the room."""
-        if self._admin is None or await _is_powerful(ghost, room_id):
+        if self.admin is None or await _is_powerful(ghost, room_id):
             return
         try:
-            await self._admin.empower(ghost.user_id, room_id)
+            await self.admin.empower(ghost.user_id, room_id)
         except MatrixRequestError as error:
             raise NotAsWanted(
                 f"an agent has no power in its room, and none can be given: "
@@ -95,13 +95,8 @@ async def _is_powerful(ghost: Intent, room_id: str) -> bool:
         creation = await ghost.creation(room_id)
     except MForbidden:
         return False
-    if creation.get("sender") == ghost.user_id:
-        # Who has less in a room of its own was given less there.
-        return True
-    needed = needed_for(levels)
-    wanted = max(needed["invite"], needed["state_default"])
-    return ghost.user_id in creators(creation) or level_of(levels, ghost.user_id) >= wanted
+    return is_powerful(levels, creation, ghost.user_id)
 
 
-def _random() -> str:
+def random_password() -> str:
     return "".join(secrets.choice(_CHARACTERS) for _ in range(_LENGTH))

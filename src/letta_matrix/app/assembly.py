@@ -21,6 +21,7 @@ from letta_matrix.app.sweep import Sweep
 from letta_matrix.app.troubles import Troubles
 from letta_matrix.common.vitals import Vitals
 from letta_matrix.config import Config
+from letta_matrix.config.types import secret_of
 from letta_matrix.conversations import notices
 from letta_matrix.conversations.admission import Admission
 from letta_matrix.conversations.answers import Answers
@@ -30,6 +31,7 @@ from letta_matrix.conversations.catch_up import CatchUp
 from letta_matrix.conversations.contact_words import ContactWords
 from letta_matrix.conversations.context import Contexts
 from letta_matrix.conversations.dispatcher import Dispatcher
+from letta_matrix.conversations.gap import RestoreGap, UnlessAnswered
 from letta_matrix.conversations.invitations import Invitations
 from letta_matrix.conversations.joining import Joining
 from letta_matrix.conversations.loops import Loops
@@ -86,7 +88,10 @@ class App:
         known = (directory, rooms)
         url, token = config.homeserver.url, config.appservice.as_token.get_secret_value()
         pacer, route = Pacer(config.conversations.edits_per_second), route_to(config)
-        homeserver = self.homeserver = Homeserver(url, token, pacer, route, clock, self._refused)
+        earlier = secret_of(config.appservice.earlier_as_token)
+        homeserver = self.homeserver = Homeserver(
+            url, token, pacer, route, clock, self._refused, earlier
+        )
         bot = self.bot = homeserver.acting_as(config.bot_user_id)
         audit_room = config.access.audit_room
         self.mirror = AuditMirror(audit_room, bot) if audit_room is not None else None
@@ -180,6 +185,7 @@ class App:
             speaker,
             PortalGate(portals, budget, clock.now),
             voices,
+            queues.journeys,
         )
         self.moves = RoomMoves(
             config, homeserver, *known, conversations, opened, home.take_out, provisioner.changed
@@ -210,16 +216,22 @@ class App:
             dispatcher,
         )
         self.undelivered = Undelivered(speaker, homeserver, *known, outbox)
-        runners |= {
+        answering: dict[TurnKind, Runner] = {
             TurnKind.UNDELIVERED: self.undelivered,
             TurnKind.MESSAGE: runner,
             TurnKind.SPEECH: runner,
             TurnKind.COMMAND: CommandRunner(homeserver, self._command_services()),
-            TurnKind.INVITE: self.invitations,
             TurnKind.KEYWORD: ContactWords(speaker, directory, self.cancel),
-            TurnKind.REDACTION: self.withdrawals,
             TurnKind.REFUSED: Refusals(speaker, notices.OVER_BUDGET),
             TurnKind.LOOPED: Refusals(speaker, notices.LOOP),
+        }
+        gap = RestoreGap(bot, *known, stores.meta, outbox)
+        runners |= {
+            kind: UnlessAnswered(one, gap, turns, approvals) for kind, one in answering.items()
+        }
+        runners |= {
+            TurnKind.INVITE: self.invitations,
+            TurnKind.REDACTION: self.withdrawals,
             TurnKind.PAUSED: Pauses(homeserver, directory, turns),
             TurnKind.ROOM: self.room_turns,
         }
@@ -242,6 +254,7 @@ class App:
             rooms=stores.rooms,
             conversations=stores.conversations,
             turns=stores.turns,
+            history=stores.history,
             outbox=stores.outbox,
             approvals=self.approvals,
             policy=self.portals,

@@ -15,12 +15,15 @@ from letta_matrix.app.assembly import App
 from letta_matrix.app.checks import watch_parts
 from letta_matrix.app.connection import Connection
 from letta_matrix.app.doors import Doors
+from letta_matrix.app.exposition import Exposition
 from letta_matrix.app.health import Health
 from letta_matrix.app.logs import configure_logging, secrets_of
+from letta_matrix.app.metrics import Metrics
 from letta_matrix.app.pulse import Ping, Reach, StorePulse
 from letta_matrix.common.connections.descriptors import raise_limit
 from letta_matrix.common.vitals import said
 from letta_matrix.config import Config
+from letta_matrix.config.types import secret_of
 from letta_matrix.doors.web.listening import check_free, listen
 from letta_matrix.matrix.appservice import Appservice
 from letta_matrix.matrix.homeserver import HomeserverUnavailable
@@ -43,13 +46,18 @@ class Bridge:
     def __init__(self, config: Config, runtimes: list[AgentRuntime] | None = None) -> None:
         made = runtimes or [make_runtime(entry, config) for entry in config.runtimes]
         app = self.app = App(config, {runtime.name: runtime for runtime in made})
-        self.appservice = Appservice(config.appservice.hs_token.get_secret_value(), self)
+        service = config.appservice
+        self.appservice = Appservice(
+            service.hs_token.get_secret_value(), self, secret_of(service.earlier_hs_token)
+        )
         self.connection = Connection(app, self.appservice)
         ping = Ping(config, app.homeserver)
         self._pulse = StorePulse(app.stores.database, ping)
         self._reach = Reach(ping, lambda: self.appservice.heard_at, lambda: self.connection.is_up)
         self.health = Health(app, self.appservice, self.connection, self._reach)
-        self._doors = Doors(config, app, self.health.told, self.health.asked_if_ready)
+        metrics = Metrics(app, self.appservice, self.health.is_ready).all()
+        told, asked = self.health.told, self.health.asked_if_ready
+        self._doors = Doors(config, app, told, asked, Exposition(metrics))
         self._tasks: list[asyncio.Task[None]] = []
         self._opened = contextlib.AsyncExitStack()
 

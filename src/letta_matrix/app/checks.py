@@ -1,21 +1,25 @@
 """What the bridge watches of its parts, and what an operator can do about it."""
 
-from letta_matrix.app.assembly import App
+from typing import TYPE_CHECKING
+
 from letta_matrix.common.connections.admission import Connections
 from letta_matrix.common.vitals import Trouble, said
 from letta_matrix.matrix.server_clock import ServerClock
 from letta_matrix.operations.sms import unnumbered, unread
 from letta_matrix.store.agents import ENCRYPTED, Agent, AgentStatus
 
+if TYPE_CHECKING:
+    from letta_matrix.app.assembly import App
+
 _NAMED = 3
-_NO_RUNTIMES = Trouble(
+NO_RUNTIMES = Trouble(
     "no runtime is configured, so there are no agents",
     "add one under `runtimes` in config.yaml (docs/how-to/runtimes.md), or set LETTA_API_URL, and "
     "start the bridge again",
 )
 
 
-def watch_parts(app: App, connections: list[Connections]) -> None:
+def watch_parts(app: "App", connections: list[Connections]) -> None:
     """Let the vitals ask the parts that know how they are."""
     vitals, home = app.vitals, app.home
     vitals.watch("homeserver address", lambda: said(app.homeserver.trouble))
@@ -24,11 +28,11 @@ def watch_parts(app: App, connections: list[Connections]) -> None:
     vitals.watch("missed messages", lambda: said(app.catch_up.trouble))
     vitals.watch("what is remembered", lambda: said(app.losses.trouble))
     vitals.watch("space", lambda: said(home.trouble))
-    vitals.watch("clock", lambda: _clock(app.homeserver.clock))
-    vitals.watch("runtimes", lambda: None if app.runtimes else _NO_RUNTIMES)
+    vitals.watch("clock", lambda: clock_trouble(app.homeserver.clock))
+    vitals.watch("runtimes", lambda: None if app.runtimes else NO_RUNTIMES)
     vitals.watch("models", lambda: _models(app))
     vitals.watch("encryption", lambda: encryption(app.stores.directory.all()))
-    vitals.watch("accounts", lambda: _accounts(home.accounts.troubles))
+    vitals.watch("accounts", lambda: other_accounts(home.accounts.troubles))
     decoration = home.decoration
     vitals.watch("signed in", lambda: said("; ".join(decoration.strangers)))
     vitals.watch("decoration", lambda: said("; ".join(decoration.troubles), warns=True))
@@ -52,12 +56,12 @@ def _stuck(requests: int) -> Trouble | None:
     )
 
 
-def _models(app: App) -> Trouble | None:
+def _models(app: "App") -> Trouble | None:
     failing = app.turn_runner.models.failing
     if not failing:
         return None
     agents = [app.stores.directory.get(agent_id) for agent_id in failing]
-    names = _names([agent.name for agent in agents if agent is not None])
+    names = some_of([agent.name for agent in agents if agent is not None])
     return Trouble(
         f"the model of {_counted(len(failing))} does not answer",
         "see whether the model's server or provider is up, and what it says of the key; whoever "
@@ -77,7 +81,7 @@ def encryption(agents: list[Agent]) -> Trouble | None:
         "set `encryption_enabled_by_default_for_room_type: off` in Synapse's homeserver.yaml and "
         "restart it; a room that is encrypted stays so: stop the bridge, and give the agent "
         "another by `letta-matrix forget AGENT --new-room`",
-        _names(unread),
+        some_of(unread),
     )
 
 
@@ -87,7 +91,7 @@ def _portals(contested: list[str]) -> Trouble | None:
     return Trouble(
         "several users of a bridge claim one identifier, so that it routes none of them",
         "`!portal routes` says which; give the right one a route by its user id",
-        _names(contested),
+        some_of(contested),
     )
 
 
@@ -114,7 +118,8 @@ def _unread(talks: int) -> Trouble | None:
     )
 
 
-def _accounts(found: list[str]) -> Trouble | None:
+def other_accounts(found: list[str]) -> Trouble | None:
+    """Whose accounts have user ids of the bridge's."""
     if not found:
         return None
     return Trouble(
@@ -129,13 +134,14 @@ def _counted(agents: int) -> str:
     return f"{agents} agent{'s' if agents > 1 else ''}"
 
 
-def _names(names: list[str]) -> str:
-    """Some of the names, and how many others there are."""
+def some_of(names: list[str]) -> str:
+    """Some of several names, and how many others there are."""
     shown, others = names[:_NAMED], len(names) - _NAMED
     return ", ".join(shown) + (f" and {others} others" if others > 0 else "")
 
 
-def _clock(clock: ServerClock) -> Trouble | None:
+def clock_trouble(clock: ServerClock) -> Trouble | None:
+    """How far this machine's clock is from the homeserver's, if that matters."""
     if not clock.is_off:
         return None
     which = "ahead of" if clock.ahead > 0 else "behind"

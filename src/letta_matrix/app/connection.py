@@ -7,10 +7,10 @@ import structlog
 from mautrix.errors import MatrixRequestError
 
 from letta_matrix.app.assembly import App
-from letta_matrix.app.reach import reach
+from letta_matrix.app.reach import AWAY, HANGS, NotReached, reach
 from letta_matrix.common import clock
 from letta_matrix.common.parts import part
-from letta_matrix.common.vitals import Trouble, said
+from letta_matrix.common.vitals import Trouble
 from letta_matrix.matrix.appservice import Appservice
 from letta_matrix.matrix.errors import refused_request
 from letta_matrix.matrix.homeserver import HomeserverUnavailable
@@ -21,8 +21,6 @@ from letta_matrix.store.database import StoreUnavailable
 log = structlog.get_logger()
 
 _RETRY = 2.0
-_AWAY = "the homeserver cannot be reached"
-_HANGS = "the homeserver hangs: it takes connections, and gives no answer in 5 s"
 _CONNECTS_FOR = 3.0
 """Seconds after which somebody who asks is told that the homeserver is still waited for."""
 
@@ -38,7 +36,7 @@ class Connection:
     def __post_init__(self) -> None:
         self.is_up = False
         self.begun = asyncio.Event()
-        self._away = ""
+        self._away: Trouble | None = None
         self._since = clock.now()
 
     @property
@@ -47,12 +45,12 @@ class Connection:
         if self.is_up:
             return None
         homeserver = self._app.homeserver
-        if self._away == _AWAY and homeserver.foreign:
+        if self._away == AWAY and homeserver.foreign:
             # Who answers in its place can be reached.
             return Trouble(homeserver.foreign)
         waited = clock.now() - self._since
         if self._away or waited < _CONNECTS_FOR:
-            return said(self._away)
+            return self._away
         request = homeserver.retries.longest
         return Trouble(
             f"the homeserver has not answered for {waited:.0f} s" + (request and f" ({request})"),
@@ -63,13 +61,13 @@ class Connection:
         """Connect, and again whenever the homeserver was away, for ever."""
         was_away = True
         while True:
-            while (reason := await self._try()) is not None:
+            while (trouble := await self._try()) is not None:
                 # Said once for each reason, not at every try.
-                if reason != self._away:
-                    self._away = reason
-                    log.error("not connected to the homeserver", reason=reason)
+                if trouble != self._away:
+                    self._away = trouble
+                    log.error("not connected to the homeserver", reason=str(trouble))
                 await asyncio.sleep(_RETRY)
-            self.is_up, self._away = True, ""
+            self.is_up, self._away = True, None
             self.begun.set()
             log.info("connected to the homeserver", url=self._app.homeserver.url)
             if was_away:
@@ -81,11 +79,11 @@ class Connection:
         """Wait until the homeserver was gone and is back; True if it was down, not just slow."""
         presence = await until_gone(self._app.homeserver)
         self.is_up = False
-        self._away = _HANGS if presence is ServerState.SLOW else _AWAY
+        self._away = HANGS if presence is ServerState.SLOW else AWAY
         log.warning("homeserver away", slow=presence is ServerState.SLOW)
         return ServerState.AWAY in (presence, await until_back(self._app.homeserver))
 
-    async def _try(self) -> str | None:
+    async def _try(self) -> Trouble | None:
         """Why it fails, None where it does not."""
         app = self._app
         # The time is the cause: each start pings and wakes anew.
@@ -99,7 +97,9 @@ class Connection:
             if not app.provisioner.begun:
                 await app.provisioner.begin()
         except MatrixRequestError as error:
-            return refused_request(error)
+            return Trouble(refused_request(error))
+        except NotReached as error:
+            return error.trouble
         except (HomeserverUnavailable, StoreUnavailable) as error:
-            return str(error)
+            return Trouble(str(error))
         return None

@@ -26,7 +26,8 @@ from letta_matrix.doors.web.health import answer, health_routes
 from letta_matrix.doors.web.in_flight import InFlight
 from letta_matrix.doors.web.lazy import Lazy
 from letta_matrix.doors.web.listening import listen
-from letta_matrix.doors.web.pages import chat_routes, docs_routes
+from letta_matrix.doors.web.metrics import Shown, metrics_route
+from letta_matrix.doors.web.pages import chat_routes, dashboard_routes, docs_routes
 from letta_matrix.doors.web.server import AsgiServer
 from letta_matrix.store.meta import Meta
 
@@ -44,12 +45,14 @@ class Doors:
         app: App,
         health: Callable[[], Mapping[str, object]],
         is_ready: Callable[[], Awaitable[bool]],
+        metrics: Shown | None = None,
     ) -> None:
         self._config = config
         self._app = app
         self._bridge_health = health
         self._counts: dict[str, Callable[[], int]] = {}
         self._is_ready = is_ready
+        self._metrics = metrics
         self._logins = LoginSessions(config, app.event_bus)
         self._authenticator = Authenticator(
             config, app.stores.tokens, app.stores.directory, self._logins
@@ -98,11 +101,14 @@ class Doors:
         browser_url = config.api.homeserver_url or config.homeserver.url
         guard = api_guard(config)
         chat = chat_routes(browser_url, config.bot_user_id, listed(all_commands()))
-        pages = [*chat, *docs_routes()]
+        pages = [*chat, *dashboard_routes(), *docs_routes()]
         guarded = Front(pages, Lazy(self._make_api), [Middleware(Guarded, guard=guard)])
         probes = health_routes(
             self._health, self._is_ready, lambda request: guard.knows(request.scope)
         )
+        if self._metrics is not None:
+            # Whatever it is called there: who has a token is no page of strangers.
+            probes.append(metrics_route(self._authenticator.admit, self._metrics))
         return Front(probes, guarded)
 
     def _make_api(self) -> ASGIApp:

@@ -1,10 +1,12 @@
 """Logging for a whole process, with secrets masked wherever they turn up, and without end of
 repetitions."""
 
+import contextvars
 import logging
 import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, cast
 
 import structlog
@@ -42,6 +44,8 @@ def configure_logging(settings: Logging, secrets: Iterable[str] = ()) -> None:
         processors=[
             structlog.processors.add_log_level,
             Repeats(_say),
+            # Behind it: what is the same for two turns is not said twice.
+            structlog.contextvars.merge_contextvars,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             *exceptions,
             renderer,
@@ -59,6 +63,18 @@ def configure_logging(settings: Logging, secrets: Iterable[str] = ()) -> None:
     root = logging.getLogger()
     others = [one for one in root.handlers if not isinstance(one, _FromLibraries)]
     root.handlers[:] = [*others, _FromLibraries()]
+
+
+@contextmanager
+def silence() -> Generator[None]:
+    """Log nothing meanwhile: what is found is told in another way."""
+    logging.disable(logging.CRITICAL)
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+    try:
+        yield
+    finally:
+        logging.disable(logging.NOTSET)
+        structlog.reset_defaults()
 
 
 _LEVELS = (logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR, logging.CRITICAL)
@@ -89,7 +105,9 @@ class _FromLibraries(logging.Handler):
 
 def _say(line: Line) -> None:
     level = logging.getLevelNamesMapping()[str(line["level"]).upper()]
-    structlog.get_logger().log(level, **{k: v for k, v in line.items() if k != "level"})
+    told = {k: v for k, v in line.items() if k != "level"}
+    # It is of no turn, though one may have led to it.
+    contextvars.Context().run(structlog.get_logger().log, level, **told)
 
 
 def secrets_of(config: Config) -> list[str]:

@@ -77,18 +77,19 @@ class Ping:
             async with asyncio.timeout(_PING_TIMEOUT):
                 await ping(self._homeserver, self._config, txn_id("ping", str(time.time_ns())))
         except NotReached as error:
-            return await self._unless_away(str(error))
+            return await self._unless_away(error.trouble)
         except HomeserverUnavailable as error:
-            return await self._unless_away(f"it is not known whether we are reached: {error}")
+            unknown = f"it is not known whether we are reached: {error}"
+            return await self._unless_away(Trouble(unknown))
         except TimeoutError:
             return await self._unless_away(unanswered(self._config.appservice.url))
         return None
 
-    async def _unless_away(self, reason: str) -> Trouble | None:
+    async def _unless_away(self, trouble: Trouble) -> Trouble | None:
         if await look(self._homeserver) is not ServerState.HERE:
             self._homeserver.outage.set()
             return None
-        return Trouble(reason)
+        return trouble
 
 
 class Reach:
@@ -136,7 +137,7 @@ class Reach:
         self._asked_at, before = clock.now(), self.trouble
         self._trouble = await self._ping.send()
         if self._trouble is not None and before is None:
-            log.error("the homeserver does not reach the bridge", reason=self._trouble.says)
+            log.error("the homeserver does not reach the bridge", reason=str(self._trouble))
 
     def _is_known(self) -> bool:
         known = max(self._asked_at, self._heard_at())

@@ -5,6 +5,8 @@ ping), and what it tries is the `url` of *its* copy of the registration.
 """
 
 import re
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 
 import aiohttp
 from mautrix.api import ClientPath, Method
@@ -12,10 +14,17 @@ from mautrix.errors import MatrixRequestError
 from yarl import URL
 
 from letta_matrix.common.json_fields import mapping
+from letta_matrix.common.vitals import Trouble
 from letta_matrix.config import Config
 from letta_matrix.matrix import answers
 from letta_matrix.matrix.errors import is_misrouted, refusal
 from letta_matrix.matrix.requests import HomeserverUnavailable, Requests
+
+AWAY = Trouble("the homeserver cannot be reached")
+HANGS = Trouble(
+    "the homeserver hangs: it takes connections, and gives no answer in 5 s",
+    "see its log, and whether homeserver.url leads to it",
+)
 
 _TIMEOUT = aiohttp.ClientTimeout(total=5)
 _PINGS = ("M_CONNECTION_FAILED", "M_CONNECTION_TIMEOUT", "M_BAD_STATUS")
@@ -40,8 +49,12 @@ _CHANGE = (
 
 
 class NotReached(HomeserverUnavailable):
-    """The homeserver is there, and one of us cannot speak to the other as configured; the text
+    """The homeserver is there, and one of us cannot speak to the other as configured; `trouble`
     says what to change."""
+
+    def __init__(self, trouble: Trouble) -> None:
+        super().__init__(str(trouble))
+        self.trouble = trouble
 
 
 async def reach(homeserver: Requests, config: Config, transaction_id: str) -> None:
@@ -52,20 +65,17 @@ async def reach(homeserver: Requests, config: Config, transaction_id: str) -> No
         NotReached: something is configured wrongly.
         HomeserverUnavailable: it gave no answer that counts.
     """
-    try:
+    async with _explaining(homeserver, config):
         await ping(homeserver, config, transaction_id)
+    await recognised(homeserver, config)
+
+
+async def recognised(homeserver: Requests, config: Config) -> None:
+    """Ask the homeserver whom it takes us for, once. Raises as `reach` does."""
+    async with _explaining(homeserver, config):
         told = await homeserver.request(
             Method.GET, ClientPath.v3.account.whoami, give_up_after=0, shape=answers.user_id
         )
-    except NotReached:
-        raise
-    except MatrixRequestError as error:
-        raise NotReached(await _explained(error, homeserver, config)) from error
-    except HomeserverUnavailable as error:
-        cause = error.__cause__
-        if isinstance(cause, answers.ForeignAnswer) or _is_of_a_proxy(cause):
-            raise NotReached(str(error) + await _offer(homeserver)) from error
-        raise
     _check_name(answers.words(str(told["user_id"])), config)
 
 
@@ -92,44 +102,61 @@ async def ping(homeserver: Requests, config: Config, transaction_id: str) -> Non
         raise
 
 
-def unanswered(url: str) -> str:
-    """One line about a ping that the homeserver makes, and nobody answers at our `url`."""
-    return f"{_at(url)}: nobody answers. Does a firewall stand in between? {_CHANGE}"
+def unanswered(url: str) -> Trouble:
+    """About a ping that the homeserver makes, and nobody answers at our `url`."""
+    return Trouble(f"{_at(url)}: nobody answers. Does a firewall stand in between?", _CHANGE)
 
 
-async def _explained(error: MatrixRequestError, homeserver: Requests, config: Config) -> str:
+@asynccontextmanager
+async def _explaining(homeserver: Requests, config: Config) -> AsyncGenerator[None]:
+    """Raises NotReached where somebody else answers, or our settings are not the homeserver's."""
+    try:
+        yield
+    except NotReached:
+        raise
+    except MatrixRequestError as error:
+        raise NotReached(await _explained(error, homeserver, config)) from error
+    except HomeserverUnavailable as error:
+        cause = error.__cause__
+        if isinstance(cause, answers.ForeignAnswer) or _is_of_a_proxy(cause):
+            raise NotReached(Trouble(str(error) + await _offer(homeserver))) from error
+        raise
+
+
+async def _explained(error: MatrixRequestError, homeserver: Requests, config: Config) -> Trouble:
     """What a refusal of the first requests means."""
     service = config.appservice
     if error.errcode == "M_URL_NOT_SET":
-        return (
-            "the homeserver cannot reach us, as the registration that it reads has no url: write "
-            f"`url: {service.url}` into it and restart the homeserver"
+        return Trouble(
+            "the homeserver cannot reach us, as the registration that it reads has no url",
+            f"write `url: {service.url}` into it and restart the homeserver",
         )
     if error.errcode == "M_FORBIDDEN":
-        return (
-            f"the homeserver knows our as_token under another id than {service.id!r}: write the "
-            "`id` of the registration that it reads into appservice.id"
+        return Trouble(
+            f"the homeserver knows our as_token under another id than {service.id!r}",
+            "write the `id` of the registration that it reads into appservice.id",
         )
     if is_misrouted(error):
-        return refusal(error) + await _offer(homeserver)
-    return refusal(error)
+        return Trouble(refusal(error) + await _offer(homeserver))
+    return Trouble(refusal(error))
 
 
-def _unreached(error: MatrixRequestError, url: str) -> str:
+def _unreached(error: MatrixRequestError, url: str) -> Trouble:
     told = " ".join(str(error.message or error.errcode).split()).rstrip(".")
     status = _STATUS.search(told) if error.errcode == "M_BAD_STATUS" else None
     at = _at(url)
     if status is not None and status[1] in ("401", "403"):
-        return f"{at}: its hs_token is not ours ({status[0]}): {_COPY}"
+        return Trouble(f"{at}: its hs_token is not ours ({status[0]})", _COPY)
     if status is not None:
-        return (
+        return Trouble(
             f"{at}: another program answers there ({status[0]}), or there is a path in the "
-            f"address. The port is that of appservice.port. {_CHANGE}"
+            "address. The port is that of appservice.port.",
+            _CHANGE,
         )
     if error.errcode == "M_CONNECTION_TIMEOUT":
         return unanswered(url)
     advice = next((advice for sign, advice in _ADVICE.items() if sign in told), "")
-    return f"{at}: {advice or f'{told}. {_CONTAINER}'}. {_CHANGE}"
+    return Trouble(f"{at}: {advice or f'{told}. {_CONTAINER}'}.", _CHANGE)
 
 
 def _at(url: str) -> str:
@@ -141,14 +168,19 @@ def _check_name(user_id: str, config: Config) -> None:
     localpart, _, domain = user_id.removeprefix("@").partition(":")
     if domain != config.homeserver.domain:
         raise NotReached(
-            f"homeserver.domain is {config.homeserver.domain}, and this homeserver is {domain}: "
-            "write that into config.yaml and into the namespaces of registration.yaml, and "
-            "restart the homeserver"
+            Trouble(
+                f"homeserver.domain is {config.homeserver.domain}, and this homeserver is {domain}",
+                "write that into config.yaml and into the namespaces of registration.yaml, and "
+                "restart the homeserver",
+            )
         )
     if localpart != config.appservice.bot_username:
         raise NotReached(
-            f"appservice.bot_username is {config.appservice.bot_username}, and the registration "
-            f"that the homeserver reads has {localpart} as sender_localpart: {_COPY}"
+            Trouble(
+                f"appservice.bot_username is {config.appservice.bot_username}, and the "
+                f"registration that the homeserver reads has {localpart} as sender_localpart",
+                _COPY,
+            )
         )
 
 

@@ -19,6 +19,7 @@ from letta_matrix.store.rooms import Rooms
 from letta_matrix.store.sent import SentBook
 from letta_matrix.store.speech import SpeechStore
 from letta_matrix.store.tokens import TokenStore
+from letta_matrix.store.turn_history import TurnHistory
 from letta_matrix.store.turns import TurnStore
 
 
@@ -31,6 +32,7 @@ class Stores:
         self.directory = AgentDirectory(self.database)
         self.conversations = ConversationStore(self.database)
         self.turns = TurnStore(self.database, self.conversations)
+        self.history = TurnHistory(self.database)
         self.inbox = Inbox(self.database, budget_of(config), clock.now)
         self.outbox = Outbox(self.database)
         self.approvals = ApprovalStore(self.database, lambda: clock.ahead)

@@ -7,14 +7,18 @@ from collections.abc import Mapping
 import typer
 
 from letta_matrix.cli import (
+    backup,
     chat,
+    doctor,
     forget,
+    import_mappings,
     init,
     keeper,
     link,
     mappings,
     mcp,
     overview,
+    rotate,
     run,
     sms,
     tokens,
@@ -28,6 +32,7 @@ _BAD_INPUT = {
     "letta_matrix.access.grants": "BadGrant",
 }
 _FAILURES = {
+    "letta_matrix.backup.faults": "BackupError",
     "letta_matrix.stack.errors": "StackError",
     "letta_matrix.store.database": "StoreError",
     "letta_matrix.doors.web.listening": "PortTakenError",
@@ -50,9 +55,13 @@ for name, run_it in {
     "link": link.link,
     "agents": overview.agents,
     "status": overview.status,
+    "doctor": doctor.doctor,
     "export-mappings": mappings.export_mappings,
-    "import-mappings": mappings.import_mappings,
+    "import-mappings": import_mappings.import_mappings,
     "forget": forget.forget,
+    "backup": backup.backup,
+    "restore": backup.restore,
+    "rotate-tokens": rotate.rotate_tokens,
     "mcp": mcp.mcp,
 }.items():
     app.command(name)(run_it)

@@ -127,6 +127,14 @@ def _fields(agent: "Agent", kinds: Mapping[str, str], domain: str) -> dict[str, 
 
 async def _health(config: "Config") -> dict[str, object]:
     """What /health says, with `ready` from /ready."""
+    if (report := await report_of(config)) is not None:
+        return report
+    base = _base(config.api.hostname, config.api.port)
+    return {"status": "down", "detail": f"nothing answers at {base}; is it running?"}
+
+
+async def report_of(config: "Config") -> dict[str, object] | None:
+    """What a running bridge says of itself, None where none answers."""
     from letta_matrix.client import ClientError, LettaMatrix
 
     base = _base(config.api.hostname, config.api.port)
@@ -136,7 +144,7 @@ async def _health(config: "Config") -> dict[str, object]:
             ready = await bridge.is_ready()
             return {**await bridge.health(), "ready": ready}
     except ClientError:
-        return {"status": "down", "detail": f"nothing answers at {base}; is it running?"}
+        return None
 
 
 def _base(hostname: str, port: int) -> str:

@@ -14,6 +14,7 @@ from letta_matrix.cli.database import called, open_existing
 from letta_matrix.cli.faults import BadInput, Failure
 from letta_matrix.common.program import typed
 from letta_matrix.config import Config
+from letta_matrix.config.types import secret_of
 from letta_matrix.matrix.errors import refusal
 from letta_matrix.matrix.homeserver import Homeserver, HomeserverUnavailable
 from letta_matrix.matrix.pacing import Pacer
@@ -142,7 +143,10 @@ async def _room_ids(config: Config, refs: Collection[str]) -> list[str]:
 
 async def _resolved(config: Config, aliases: Collection[str]) -> dict[str, str | None]:
     token = config.appservice.as_token.get_secret_value()
-    homeserver = Homeserver(config.homeserver.url, token, Pacer(1.0), route_to(config))
+    earlier = secret_of(config.appservice.earlier_as_token)
+    homeserver = Homeserver(
+        config.homeserver.url, token, Pacer(1.0), route_to(config), earlier_token=earlier
+    )
     bot = homeserver.acting_as(config.bot_user_id)
     try:
         async with asyncio.timeout(_HOMESERVER_TIMEOUT):

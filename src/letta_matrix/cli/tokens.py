@@ -23,7 +23,7 @@ ScopeOption = Annotated[
     typer.Option(
         "--scope",
         metavar="SCOPES",
-        help="Of read, write, rooms, agents, admin, with commas. Default: all but admin.",
+        help="Of read, write, rooms, agents, admin, metrics, with commas. Default: the first four.",
         show_default=False,
     ),
 ]

@@ -1,7 +1,7 @@
 """How the bridge is: named checks, each with what is wrong and what to do about it.
 
-Whoever knows how a part is says so here, under a name. `/health`, `!status` and
-`letta-matrix status` tell it.
+Whoever knows how a part is says so here, under a name. `/health`, `!status`,
+`letta-matrix status` and `letta-matrix doctor` tell it.
 """
 
 from collections.abc import Callable, Iterable
@@ -30,7 +30,8 @@ class Trouble:
     warns: bool = False
 
     def __str__(self) -> str:
-        return f"{self.says}: {self.remedy}" if self.remedy else self.says
+        between = " " if self.says.endswith((".", "?")) else ": "
+        return f"{self.says}{between}{self.remedy}" if self.remedy else self.says
 
 
 @dataclass(frozen=True, slots=True)

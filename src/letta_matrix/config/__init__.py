@@ -76,7 +76,6 @@ def _fields_filled_in(template: str) -> str:
 
 
 Envelope = Annotated[str, AfterValidator(_fields_filled_in)]
-
 Role = Literal["block", "user", "admin"]
 
 
@@ -106,6 +105,8 @@ class Appservice(Section):
     bot_displayname: str = "Letta"
     as_token: Token = Field(description="as in the registration the homeserver reads")
     hs_token: Token = Field(description="as in the registration the homeserver reads")
+    earlier_as_token: Token | None = None
+    earlier_hs_token: Token | None = None
 
 
 class Database(Section):
@@ -272,7 +273,6 @@ class Config(Section):
     directory: Path = Field(Path(), exclude=True, description="where the file lies")
 
     _users = model_validator(mode="before")(with_users)
-
     _own_users = field_validator("sms")(with_own_users)
 
     @property

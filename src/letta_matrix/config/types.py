@@ -86,6 +86,11 @@ Person = Annotated[
 Token = Annotated[SecretStr, AfterValidator(_not_empty)]
 
 
+def secret_of(value: SecretStr | None) -> str:
+    """What it holds, "" for none."""
+    return "" if value is None else value.get_secret_value()
+
+
 class Section(BaseModel):
     """A section of the file: unknown keys are faults, values never change."""
 

@@ -9,6 +9,7 @@ import structlog
 
 from letta_matrix.common import clock
 from letta_matrix.common.backoff import Backoff
+from letta_matrix.common.measures import TURN_BOUNDS, Calls
 from letta_matrix.common.parts import part
 from letta_matrix.common.tasks import Tasks
 from letta_matrix.common.waiting import is_set
@@ -16,6 +17,7 @@ from letta_matrix.config import Conversations
 from letta_matrix.conversations import notices
 from letta_matrix.conversations.approvals import Approvals
 from letta_matrix.conversations.joining import Joining
+from letta_matrix.conversations.journeys import Journeys, Stage
 from letta_matrix.conversations.listening import Attention, End, Listener, Models, Run
 from letta_matrix.conversations.prompts import Prompt, Prompts
 from letta_matrix.conversations.reply import Notice, Reply
@@ -30,6 +32,7 @@ from letta_matrix.runtimes.faults import (
     RuntimeRefused,
     RuntimeUnavailable,
     TurnLost,
+    fault_of,
 )
 from letta_matrix.runtimes.protocol import AgentRuntime, TurnRequest
 from letta_matrix.store.agents import Agent
@@ -45,8 +48,9 @@ _PAUSES = Backoff(0.2, 10.0)
 
 @part
 class Asking:
-    """Asks runtimes; `models` knows whose model fails. `tell_to_stop` stops what a runtime may do
-    for a turn, and is False where that cannot be said for sure."""
+    """Asks runtimes; `models` knows whose model fails, `calls` counts each try, by runtime.
+    `tell_to_stop` stops what a runtime may do for a turn, and is False where that cannot be said
+    for sure."""
 
     _settings: Conversations
     _turns: TurnStore
@@ -54,9 +58,11 @@ class Asking:
     _approvals: Approvals
     _joining: Joining
     _tell_to_stop: Callable[[Turn, Agent], Awaitable[bool]]
+    _journeys: Journeys
 
     def __post_init__(self) -> None:
         self.models = Models()
+        self.calls = Calls(fault_of, *TURN_BOUNDS)
         self._background = Tasks()
         self._conversing = WeakValueDictionary[tuple[str, str], asyncio.Lock]()
 
@@ -75,7 +81,8 @@ class Asking:
             least, begun, resumed = 0.0, clock.now(), turn.runtime_state is not None
             try:
                 prompt = prompt or await self._prompt(run, runtime)
-                return await self._follow(run, prompt, runtime)
+                with self.calls.timed(runtime.name):
+                    return await self._follow(run, prompt, runtime)
             except TurnAmended:
                 for one in (turn, *run.joined):
                     await self._turns.reread(one)
@@ -117,6 +124,7 @@ class Asking:
     async def _prompt(self, run: Run, runtime: AgentRuntime) -> Prompt:
         """What the runtime is asked: the turn's message, and those that belong to it."""
         run.joined = await self._joining.of(run.turn, again=run.again)
+        run.reply.events.also = [one.event_id for one in run.joined]
         run.asked_of = run.amended()
         prompt = await self._prompts.build(
             run.turn, run.agent, runtime.capabilities, joined=run.joined
@@ -167,7 +175,11 @@ class Asking:
             self._approvals.begun_anew(turn)
         attention = Attention(reply, turn.room_id, turn.event_id, self._background)
         text = ReplyText(prompt.header, self._settings.envelope)
-        listener = Listener(request, runtime, run, text, attention, self._approvals, self.models)
+        self._journeys.reached(turn.turn_id, Stage.ASKED)
+        listener = Listener(
+            *(request, runtime, run, text, attention),
+            *(self._approvals, self.models, self._journeys),
+        )
         try:
             async with (
                 run.watchdog.running(),

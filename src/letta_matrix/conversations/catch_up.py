@@ -15,6 +15,7 @@ import structlog
 from mautrix.errors import MatrixRequestError
 
 from letta_matrix.common.parts import part
+from letta_matrix.conversations.answered import ended_in
 from letta_matrix.conversations.audience import ours_in
 from letta_matrix.conversations.dispatcher import Dispatcher
 from letta_matrix.matrix.events import Event, corrected
@@ -132,7 +133,7 @@ class CatchUp:
         silent = [owner.user_id] if owner is not None else ours
         missed: list[dict[str, Any]] = []
         until = max(since, looker.homeserver.clock.now() - self._max_age)
-        async for page in _pages(room_id, looker, {"not_senders": silent}, until):
+        async for page in pages_back(room_id, looker, {"not_senders": silent}, until):
             # Those in the last page that are too old by now are told so.
             new = [dict(corrected(event)) for event in page.events if Event(event).sent_at > since]
             missed += await self._dispatcher.missing(new)
@@ -142,12 +143,12 @@ class CatchUp:
         said: list[dict[str, Any]] = []
         if missed:
             until = min(Event(event).sent_at for event in missed)
-            async for page in _pages(room_id, looker, {"senders": ours}, until):
+            async for page in pages_back(room_id, looker, {"senders": ours}, until):
                 said += page.events
         return unanswered(missed, said)[::-1]
 
 
-async def _pages(
+async def pages_back(
     room_id: str, looker: Intent, filters: Mapping[str, Any], until: float
 ) -> AsyncGenerator[Page]:
     """A room's events that match `filters`, the newest first, back to a Unix time."""
@@ -168,10 +169,10 @@ def _goes_back_to(then: float, page: Page) -> bool:
 
 
 def unanswered(missed: list[dict[str, Any]], said: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Those of `missed` that nothing our users `said` names as answered.
+    """Those of `missed` that nothing our users `said`, the newest first, names as answered.
 
     That an event is not in the inbox does not mean that it was missed: the database may be an
     old copy. The ghosts' own markers know better.
     """
-    answered = {Event(event).marker.get("in_reply_to") for event in said}
+    answered = {None, *ended_in(said)}
     return [event for event in missed if event.get("event_id") not in answered]

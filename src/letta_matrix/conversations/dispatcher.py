@@ -89,12 +89,15 @@ class Dispatcher:
     ) -> None:
         """Store a transaction with the turns it starts, then let them run; `missed` is one of
         events that were never pushed. Raises when it could not be stored; then nothing of it is."""
+        arrived = clock.now()
         async with self._admitting:
-            await self._admit(txn_id, events, missed=missed)
+            await self._admit(txn_id, events, arrived, missed=missed)
         for event in events:
             self.arrived(event)
 
-    async def _admit(self, txn_id: str, events: list[dict[str, Any]], *, missed: bool) -> None:
+    async def _admit(
+        self, txn_id: str, events: list[dict[str, Any]], arrived: float, *, missed: bool
+    ) -> None:
         taken: list[Callable[[], None]] = []
         sorted_out = list[InboxEntry | None]()
         until = clock.now() + _PATIENCE
@@ -108,6 +111,8 @@ class Dispatcher:
             self._amend(amended, admitted.turns)
         for entry in entries:
             self._openings.noted(entry)
+        for turn in admitted.turns:
+            self.queues.journeys.admitted(turn, arrived)
         self.queues.start(admitted.turns)
         # Only now that the answers are stored: a transaction that comes again brings them again.
         for answer in taken:

@@ -14,6 +14,7 @@ from letta_matrix.common.waiting import is_set
 from letta_matrix.conversations import notices
 from letta_matrix.conversations.activity import Activity
 from letta_matrix.conversations.approvals import Approvals
+from letta_matrix.conversations.journeys import Journeys, Stage
 from letta_matrix.conversations.reply import Notice, Reply
 from letta_matrix.conversations.reply_text import ReplyText
 from letta_matrix.conversations.watchdog import Watchdog
@@ -106,10 +107,13 @@ class Models:
     def __init__(self) -> None:
         # Why, in a line, and when.
         self._failures: dict[str, tuple[str, float]] = {}
+        self.failures = 0
+        """How often one has failed."""
 
     def failed(self, agent_id: str, reason: str) -> None:
         """An agent's model failed, whether or not it is asked again."""
         self._failures[agent_id] = reason, clock.now()
+        self.failures += 1
 
     def answered(self, agent_id: str) -> None:
         """It has answered."""
@@ -162,6 +166,7 @@ class Listener:
     attention: Attention
     approvals: Approvals
     models: Models
+    journeys: Journeys
 
     async def listen(self, events: AsyncGenerator[TurnEvent]) -> End:
         """Follow the events to the last. Raises RuntimeUnavailable if that is missing."""
@@ -178,6 +183,7 @@ class Listener:
         match event:
             case TextDelta():
                 self.models.answered(agent_id)
+                self.journeys.reached(self.run.turn.turn_id, Stage.FIRST_TEXT)
                 if reply.grows:
                     self.attention.end()
                 reply.show(self.text.add(event))

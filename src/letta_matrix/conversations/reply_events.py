@@ -3,11 +3,12 @@
 import copy
 import itertools
 import time
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from letta_matrix.conversations.reply_text import AFTER, Break
 from letta_matrix.matrix.content import (
+    ALSO,
     BESIDE,
     MARKER,
     edit_content,
@@ -27,7 +28,8 @@ from letta_matrix.store.turns import Turn, TurnKind
 class ReplyEvents:
     """Makes the outbox entries of one turn's reply by `user_id`; sends nothing.
 
-    `run_id` names the runtime's run, `mentionable` are users that the finished text may ping,
+    `run_id` names the runtime's run, `also` are the ids of further messages that are answered with
+    the turn's own, `mentionable` are users that the finished text may ping,
     `replies` says that the events are to point at the message they answer.
     """
 
@@ -40,6 +42,7 @@ class ReplyEvents:
         self._seqs = itertools.count(max((entry.seq for entry in known), default=-1) + 1)
         self._edits = itertools.count()
         self.run_id = ""
+        self.also: Sequence[str] = ()
         self.mentionable: Collection[str] = ()
         self.replies = False
 
@@ -200,6 +203,8 @@ class ReplyEvents:
         }
         if self._turn.kind is not TurnKind.SPEECH:
             marker["in_reply_to"] = self._turn.event_id
+        if self.also:
+            marker[ALSO] = list(self.also)
         return marker | ({"run_id": self.run_id} if self.run_id else {})
 
 

@@ -88,6 +88,7 @@ class ReplyOutbox:
 
     async def send_interim(self, content: Mapping[str, object], cause: str) -> bool:
         """Send an edit that a later one replaces, once and unstored; False if it was lost."""
+        edits = self._intent.homeserver.pacer.edits
         try:
             async with asyncio.timeout(_INTERIM_TIMEOUT):
                 await self._intent.send_interim(
@@ -95,8 +96,14 @@ class ReplyOutbox:
                 )
         except (MatrixRequestError, HomeserverUnavailable, TimeoutError) as error:
             log.debug("interim edit skipped", turn=self._turn.turn_id, reason=str(error))
+            edits["lost"] += 1
             return False
+        edits["sent"] += 1
         return True
+
+    def _is_unsure(self, entry: OutboxEntry) -> bool:
+        """Whether it may have been sent before."""
+        return entry.txn_id in self._unsure or self._turn.sent_at < self.outbox.unsure_until
 
     async def _put(self, entry: OutboxEntry) -> str | None:
         try:
@@ -106,7 +113,7 @@ class ReplyOutbox:
                 "m.room.message",
                 entry.content,
                 entry.txn_id,
-                look_first=entry.txn_id in self._unsure,
+                look_first=self._is_unsure(entry),
             )
         except MatrixRequestError as error:
             reason = f"{error.errcode}: {error.message}"

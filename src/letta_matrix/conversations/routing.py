@@ -24,7 +24,7 @@ from letta_matrix.matrix.events import Event, RawEvent, redacted, replaced
 from letta_matrix.matrix.identifiers import is_ours
 from letta_matrix.matrix.mentions import mentioned
 from letta_matrix.portals.policy import PortalPolicy
-from letta_matrix.store.agents import Agent, AgentDirectory, AgentStatus
+from letta_matrix.store.agents import ANSWERED_UNTIL, Agent, AgentDirectory, AgentStatus
 from letta_matrix.store.amendments import Amendment
 from letta_matrix.store.conversations import ConversationStore
 from letta_matrix.store.inbox import InboxEntry, InboxState
@@ -136,6 +136,8 @@ class Router:
     def _addressed(self, event: RawEvent, prompt: str | None, refers: Refers) -> list[Turn]:
         room_id = str(event["room_id"])
         owner = self._directory.by_room(room_id) or self._alone_with(room_id)
+        if owner is not None and owner.room_id == room_id and _was_answered(event, owner):
+            return []
         line, is_for_bot = command_line(prompt or ""), self._is_for_bot(room_id)
         if is_for_bot and line is None:
             line = prompt
@@ -285,6 +287,13 @@ class Router:
         turn = new_turn(event, target, prompt, thread_id=str(event["event_id"]))
         turn.hops = hops
         return turn
+
+
+def _was_answered(event: RawEvent, owner: Agent) -> bool:
+    """Whether somebody else has answered in an agent's room, before it was adopted: homeservers
+    push what they had for us since they know us."""
+    until = owner.applied.get(ANSWERED_UNTIL, 0.0)
+    return isinstance(until, int | float) and sent_at(event) <= until
 
 
 def _left(turn: Turn) -> Turn:

@@ -3,13 +3,16 @@
 import asyncio
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import field
 from typing import Protocol
 
 import structlog
+from structlog.contextvars import bound_contextvars
 
 from letta_matrix.common.backoff import Backoff
 from letta_matrix.common.parts import part
 from letta_matrix.common.tasks import Tasks
+from letta_matrix.conversations.journeys import Journeys
 from letta_matrix.conversations.queues import is_answer, queue_of
 from letta_matrix.matrix.homeserver import HomeserverUnavailable
 from letta_matrix.store.database import StoreUnavailable
@@ -41,12 +44,14 @@ class Runner(Protocol):
 @part
 class TurnQueues:
     """Runs turns by their kind's runner, with a worker for each queue. `queued` hears of turns
-    that come to wait behind another, `ended` of those that an earlier process began."""
+    that come to wait behind another, `ended` of those that an earlier process began, `journeys` of
+    all that end."""
 
     _runners: Mapping[TurnKind, Runner]
     _counters: Counter[str]
     _queued: Callable[[Turn], None]
     _ended: Callable[[Turn], Awaitable[None]]
+    journeys: Journeys = field(default_factory=Journeys)
 
     def __post_init__(self) -> None:
         self._tries = Tries(self._runners, self._counters)
@@ -119,11 +124,14 @@ class TurnQueues:
         while queue:
             turn = queue[0]
             begun = turn.turn_id in self._recovered or turn.turn_id in self._tried
-            ended = await self._tries.run(turn, recovered=begun)
+            # Every line about it names it, whoever says it.
+            with bound_contextvars(turn=turn.turn_id):
+                ended = await self._tries.run(turn, recovered=begun)
             queue.popleft()
             if not ended:
                 self._put_aside(turn)
                 continue
+            self.journeys.ended(turn.turn_id)
             if (over := self._over.pop(turn.turn_id, None)) is not None:
                 over.set()
             self._tried.discard(turn.turn_id)

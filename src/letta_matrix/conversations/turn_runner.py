@@ -5,6 +5,7 @@ from typing import Protocol
 
 import structlog
 
+from letta_matrix.common.measures import Calls
 from letta_matrix.common.parts import part
 from letta_matrix.config import Config
 from letta_matrix.conversations import notices
@@ -12,6 +13,7 @@ from letta_matrix.conversations.activity import Activity
 from letta_matrix.conversations.approvals import Approvals
 from letta_matrix.conversations.asking import Asking
 from letta_matrix.conversations.joining import Joining
+from letta_matrix.conversations.journeys import Journeys
 from letta_matrix.conversations.listening import RETRIED, End, Models, Run
 from letta_matrix.conversations.portal_gate import Passage, PortalGate
 from letta_matrix.conversations.prompts import Prompts
@@ -67,6 +69,7 @@ class TurnRunner:
     _speaker: Speaker
     _gate: PortalGate
     _voices: Voices
+    _journeys: Journeys
 
     def __post_init__(self) -> None:
         self._settings, self._portals = self._config.conversations, self._speaker.portals
@@ -77,9 +80,15 @@ class TurnRunner:
             self._approvals,
             self._joining,
             self._tell_to_stop,
+            self._journeys,
         )
         self._running: dict[str, Run] = {}
         self._replies: dict[str, Reply] = {}
+
+    @property
+    def calls(self) -> Calls:
+        """What runtimes were asked: one for each try of a turn, by the runtime's name."""
+        return self._asking.calls
 
     @property
     def models(self) -> Models:
@@ -119,6 +128,7 @@ class TurnRunner:
                 await self._tell_to_stop(turn, agent)
                 await self._approvals.ended(turn, reply)
                 await reply.freeze("", Notice(notices.BROKEN), Outcome.FAILED)
+                self._journeys.outcomes[str(Outcome.FAILED)] += 1
             await self._speaker.deliver(turn, reply)
         else:
             await self._approvals.ended(turn)
@@ -192,6 +202,7 @@ class TurnRunner:
             if end.text and self._gate.is_silent(turn):
                 end = End("", Notice(notices.WITHHELD), Outcome.DROPPED)
             await reply.freeze(end.text, end.notice, end.outcome)
+            self._journeys.outcomes[str(end.outcome)] += 1
         finally:
             del self._running[turn.turn_id]
             activity.close()

@@ -1,5 +1,6 @@
 """Texts that a bridge could not bring to its network: told once, and never sent again."""
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -41,6 +42,8 @@ class Undelivered:
 
     def __post_init__(self) -> None:
         self._failing: dict[str, tuple[float, str]] = {}
+        self.failures = Counter[str]()
+        """How many did not go out, by bridge."""
 
     async def run(self, turn: Turn, *, recovered: bool) -> None:
         """Say it exactly once. `recovered`: an earlier try may have said it."""
@@ -54,6 +57,7 @@ class Undelivered:
         reply = self._speaker.of_agent(turn, agent, entries)
         if turn.status is not TurnStatus.REPLYING:
             log.warning("a text did not go out", bridge=portal.name, agent=agent.agent_id)
+            self.failures[portal.name] += 1
             self._failing[portal.name] = clock.now() + _TOLD, turn.prompt or ""
             await reply.freeze("", Notice(notices.undelivered(turn.prompt or "")), Outcome.FAILED)
         await self._speaker.deliver(turn, reply)

@@ -51,10 +51,10 @@ class AppserviceHandler(Protocol):
 class Appservice:
     """An aiohttp server for the homeserver. `counters` counts transactions and oddities;
     `connections` are its own, so that no other port takes the homeserver's place; `heard_at` is
-    when the homeserver reached us last (`clock.now`)."""
+    when the homeserver reached us last (`clock.now`). An `earlier` hs_token is accepted, too."""
 
-    def __init__(self, hs_token: str, handler: AppserviceHandler) -> None:
-        self._hs_token = hs_token.encode()
+    def __init__(self, hs_token: str, handler: AppserviceHandler, earlier: str = "") -> None:
+        self._hs_tokens = [token.encode() for token in (hs_token, earlier) if token]
         self._handler = handler
         self.counters: Counter[str] = Counter()
         self.connections = Connections(kept_connections())
@@ -103,7 +103,9 @@ class Appservice:
         if token is None:
             self.counters["unauthorized"] += 1
             return _error(401, "M_UNAUTHORIZED", "the hs_token is missing")
-        if not hmac.compare_digest(token.encode("utf-8", "surrogateescape"), self._hs_token):
+        given = token.encode("utf-8", "surrogateescape")
+        right = [hmac.compare_digest(given, one) for one in self._hs_tokens]
+        if not any(right):
             self.counters["unauthorized"] += 1
             self._warn_of_token()
             return _error(403, "M_FORBIDDEN", "wrong hs_token")

@@ -14,6 +14,9 @@ BESIDE = "beside"
 """Key in the marker of a notice that stands beside a reply and does not end its turn; tells its
 kind: `notice`, `approval` or `trace` (the tools in use)."""
 
+ALSO = "also"
+"""Key in the marker of a reply to several messages: the ids of those besides `in_reply_to`."""
+
 LIVE = "org.matrix.msc4357.live"
 """MSC4357: the message is still growing; its absence in the last edit says that it is complete."""
 

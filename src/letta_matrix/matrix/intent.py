@@ -66,6 +66,10 @@ class Intent(RoomReader):
         answer = await self._get(ClientPath.v3.devices, answers.having("devices", list))
         return [str(mapping(one).get("device_id")) for one in items(answer.get("devices")) or []]
 
+    async def end_sessions(self) -> None:
+        """Sign out whoever is signed in to the account (spec: `POST /logout/all`)."""
+        await self._background(Method.POST, ClientPath.v3.logout["all"], {})
+
     async def set_displayname(self, name: str) -> None:
         path = ClientPath.v3.profile[self.user_id].displayname
         await self._background(Method.PUT, path, {"displayname": name})

@@ -5,6 +5,7 @@ message takes from the messages (measured: an edit costs as much as a message).
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
@@ -32,6 +33,8 @@ class Pacer:
         self._gap.set()
         self.latency = 0.0
         """Seconds a message takes to be accepted lately, smoothed."""
+        self.edits = Counter[str]()
+        """Interim edits `sent` and `lost`, and how many were `put_off` for want of a place."""
 
     @property
     def stretch(self) -> float:
@@ -63,6 +66,7 @@ class Pacer:
         place = max(self._next_edit, now - 1.0)
         self._next_edit = place + self.stretch / self._edits_per_second
         if place > now:
+            self.edits["put_off"] += 1
             await asyncio.sleep(place - now)
 
     def _observe(self, seconds: float) -> None:

@@ -24,6 +24,14 @@ def creators(create: Mapping[str, Any]) -> list[str]:
     return list(dict.fromkeys(one for one in (create.get("sender"), *more) if isinstance(one, str)))
 
 
+def can_administer(levels: Mapping[str, Any], creation: Mapping[str, Any], user_id: str) -> bool:
+    """Whether somebody may invite and change the state of a room, by the content of its
+    `m.room.power_levels` and its whole `m.room.create` event."""
+    needed = needed_for(levels)
+    wanted = max(needed["invite"], needed["state_default"])
+    return user_id in creators(creation) or level_of(levels, user_id) >= wanted
+
+
 def needed_for(levels: Mapping[str, Any]) -> dict[str, int]:
     """The levels that actions need, by the content of `m.room.power_levels`, whatever it is."""
     return {action: level(levels.get(action), least) for action, least in _ACTIONS.items()}
@@ -33,6 +41,21 @@ def needed_to_send(levels: Mapping[str, Any], event_type: str = "m.room.message"
     """The level that sending an event (no state event) needs."""
     default = level(levels.get("events_default"), 0)
     return level(mapping(levels.get("events")).get(event_type), default)
+
+
+def needed_to_change(levels: Mapping[str, Any], event_type: str) -> int:
+    """The level that changing a piece of state needs."""
+    default = needed_for(levels)["state_default"]
+    return level(mapping(levels.get("events")).get(event_type), default)
+
+
+def is_powerful(levels: Mapping[str, Any], create: Mapping[str, Any], user_id: str) -> bool:
+    """Whether a user may invite and change state, or has made the room, by its whole
+    `m.room.create` event: who has less in a room of its own was given less there."""
+    needed = needed_for(levels)
+    wanted = max(needed["invite"], needed["state_default"])
+    above = (create.get("sender"), *creators(create))
+    return user_id in above or level_of(levels, user_id) >= wanted
 
 
 def level_of(levels: Mapping[str, Any], user_id: str) -> int:

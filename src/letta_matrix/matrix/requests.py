@@ -13,11 +13,12 @@ from typing import Any, Self, TypedDict, cast
 
 import aiohttp
 from mautrix.api import Method, PathBuilder
-from mautrix.errors import MatrixConnectionError, MatrixRequestError
+from mautrix.errors import MatrixConnectionError, MatrixRequestError, MUnknownToken
 from yarl import URL
 
 from letta_matrix.common import clock
 from letta_matrix.common.backoff import Backoff
+from letta_matrix.common.measures import REQUEST_BOUNDS, Calls
 from letta_matrix.matrix import answers
 from letta_matrix.matrix.answers import ForeignAnswer, Redirected, Shape
 from letta_matrix.matrix.api import TOO_MANY, Api, RateLimited, request_error
@@ -31,6 +32,7 @@ from letta_matrix.matrix.errors import (
     refusal,
 )
 from letta_matrix.matrix.pacing import Pacer
+from letta_matrix.matrix.request_kinds import fault_of, kind_of
 from letta_matrix.matrix.retries import Retries, Retry
 from letta_matrix.matrix.route import Route, certificate_fault
 from letta_matrix.matrix.server_clock import ServerClock
@@ -91,8 +93,9 @@ class Requests:
     One pooled session: 100 connections, names cached for 5 minutes, kept alive for 30 s.
     `writes` counts requests that change something there; `outage` is set when one may not have
     reached it; `retries` knows those that are tried again; `foreign` says what was met in its
-    place last, until it is there again; `clock` is the homeserver's; `on_refusal` hears of
-    rooms in which something was refused.
+    place last, until it is there again; `calls` counts each try, by its kind; `clock` is the
+    homeserver's; `on_refusal` hears of rooms in which something was refused. While the homeserver
+    does not know our token, or not any more, the `earlier_token` is used.
     """
 
     def __init__(
@@ -103,14 +106,17 @@ class Requests:
         route: Route | None = None,
         clock: ServerClock | None = None,
         on_refusal: Callable[[str], None] = lambda _: None,
+        earlier_token: str = "",
     ) -> None:
         self.url = url
+        self._other_token = earlier_token
         self.pacer = pacer
         self.route = route or Route()
         self.writes = 0
         self.outage = asyncio.Event()
         self.retries = Retries(on_refusal)
         self.foreign = ""
+        self.calls = Calls(fault_of, *REQUEST_BOUNDS)
         connector = self.route.connector(limit=100, ttl_dns_cache=300, keepalive_timeout=30)
         self._session = aiohttp.ClientSession(connector=connector, timeout=_TIMEOUT)
         self._api = Api(url, as_token, client_session=self._session)
@@ -123,8 +129,13 @@ class Requests:
         theirs = copy.copy(self)
         theirs._api = Api(self.url, token, client_session=self._session)
         theirs._api.clock = self.clock
-        theirs._is_ours = False
+        theirs._is_ours, theirs._other_token = False, ""
         return theirs
+
+    @property
+    def token(self) -> str:
+        """The one by which the homeserver knows us."""
+        return self._api.token
 
     async def close(self) -> None:
         await self._session.close()
@@ -168,15 +179,17 @@ class Requests:
         params = {**(query or {}), **({} if user_id is None else {"user_id": user_id})}
         headers = {"Content-Type": content_type} if content_type else None
         pauses, lost = iter(Backoff(_FIRST_PAUSE, _LONGEST_PAUSE)), False
+        kind = kind_of(method, str(path), interim=give_up_after == 0)
         deadline = None if give_up_after is None else clock.now() + give_up_after
         with self.retries.follow(str(method), str(path)) as retry:
             while True:
                 try:
-                    answer = await self._once(method, path, content, params, headers)
-                    if shape(answer):
-                        self.foreign = ""
-                        return answer
-                    raise ForeignAnswer(answers.misshapen(answer))
+                    with self.calls.timed(kind):
+                        answer = await self._once(method, path, content, params, headers)
+                        if not shape(answer):
+                            raise ForeignAnswer(answers.misshapen(answer))
+                    self.foreign = ""
+                    return answer
                 except _FAULTS as error:
                     reads = method is Method.GET
                     fault = self._fault(error, retry, endless=deadline is None, reads=reads)
@@ -205,8 +218,9 @@ class Requests:
         reason = ""
         for pause in (*_READ_PAUSES, None):
             try:
-                async with asyncio.timeout(_READ_TIMEOUT):
-                    return await self._read_once(url, most, cut=cut)
+                with self.calls.timed("media"):
+                    async with asyncio.timeout(_READ_TIMEOUT):
+                        return await self._read_once(url, most, cut=cut)
             except (aiohttp.ClientError, TimeoutError) as error:
                 reason = _lost(error)
             except MatrixRequestError as error:
@@ -274,6 +288,25 @@ class Requests:
         return _Fault(f"the homeserver does not answer: {reason_of(error)}", is_own=is_own)
 
     async def _once(
+        self,
+        method: Method,
+        path: PathBuilder,
+        content: Mapping[str, Any] | bytes | None,
+        params: Mapping[str, str],
+        headers: Mapping[str, str] | None,
+    ) -> dict[str, Any]:
+        used = self._api.token
+        try:
+            return await self._sent(method, path, content, params, headers)
+        except MUnknownToken:
+            if not self._other_token:
+                raise
+            # Another request may have found out meanwhile.
+            if self._api.token == used:
+                self._api.token, self._other_token = self._other_token, used
+            return await self._sent(method, path, content, params, headers)
+
+    async def _sent(
         self,
         method: Method,
         path: PathBuilder,

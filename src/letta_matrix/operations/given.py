@@ -18,6 +18,7 @@ from letta_matrix.store.meta import Meta
 from letta_matrix.store.outbox import Outbox
 from letta_matrix.store.rooms import Rooms
 from letta_matrix.store.tokens import TokenStore
+from letta_matrix.store.turn_history import TurnHistory
 from letta_matrix.store.turns import Turn, TurnStore
 
 Sync = Callable[[], Awaitable[dict[str, str]]]
@@ -45,6 +46,7 @@ class Given:
     rooms: Rooms
     conversations: ConversationStore
     turns: TurnStore
+    history: TurnHistory
     outbox: Outbox
     approvals: Approvals
     policy: PortalPolicy

@@ -40,7 +40,7 @@ class CreateToken(Params):
 
     label: Annotated[str, Field(max_length=LONGEST_LABEL), AfterValidator(label_of)] = ""
     agent_id: str = Field("", max_length=200, description="as whom it acts; empty: the bot")
-    scopes: list[Scope] = Field(min_length=1, max_length=5)
+    scopes: list[Scope] = Field(min_length=1, max_length=len(Scope))
     rooms: list[RoomId] | None = Field(
         None, min_length=1, max_length=1_000, description="the only rooms it is for; null: all"
     )

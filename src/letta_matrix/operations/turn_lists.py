@@ -1,7 +1,7 @@
 """What agents are at, and what they were."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Literal
 
 import structlog
@@ -23,7 +23,7 @@ from letta_matrix.operations.turns import OneTurn
 from letta_matrix.operations.types import Turn as TurnTold
 from letta_matrix.operations.types import TurnDetails, told
 from letta_matrix.store.agents import AgentDirectory
-from letta_matrix.store.outbox import Outbox, OutboxKind
+from letta_matrix.store.outbox import Outbox, OutboxEntry, OutboxKind
 from letta_matrix.store.turns import Turn, TurnStatus, TurnStore
 from letta_matrix.toolbox.results import cut
 from letta_matrix.toolbox.tool import Caller, Params, Result
@@ -31,6 +31,7 @@ from letta_matrix.toolbox.tool import Caller, Params, Result
 log = structlog.get_logger()
 
 _LONGEST_TEXT = 10_000
+_LONGEST_NOTICE = 2_000
 
 _PATIENCE = 5.0
 """Seconds that the homeserver has to tell what a reply says by now."""
@@ -82,10 +83,12 @@ class TurnLists:
         if turn is None or not _may_see(caller, turn):
             raise ToolError(f"There is no turn {params.turn_id!r}.", Fault.NOT_FOUND)
         asked = await self._approvals.store.of_turn(turn.turn_id)
+        owed = await self._outbox.of_turn(turn.turn_id)
         return told(
             TurnDetails,
             turn,
-            text=cut(await self._text(turn), _LONGEST_TEXT),
+            text=cut(await self._text(turn, owed), _LONGEST_TEXT),
+            notices=notices_in(owed),
             waiting_for_approval=[one.key for one in asked if one.is_open],
         )
 
@@ -100,13 +103,9 @@ class TurnLists:
             raise ToolError("`after` is none that an earlier answer gave.")
         return [turn for turn in turns if turn.seq > last.seq]
 
-    async def _text(self, turn: Turn) -> str:
+    async def _text(self, turn: Turn, owed: Sequence[OutboxEntry]) -> str:
         """What a turn has said: as long as its reply grows, as the homeserver knows it now."""
-        entries = [
-            entry
-            for entry in await self._outbox.of_turn(turn.turn_id)
-            if entry.kind in (OutboxKind.MESSAGE, OutboxKind.FINAL)
-        ]
+        entries = [one for one in owed if one.kind in (OutboxKind.MESSAGE, OutboxKind.FINAL)]
         texts = {entry.part: said_in(entry.content) for entry in entries}
         if turn.status is TurnStatus.RUNNING:
             begun = [entry for entry in entries if entry.kind is OutboxKind.MESSAGE]
@@ -131,6 +130,12 @@ class TurnLists:
             return {}
         newest = map(said_in, map(newest_content, events))
         return dict(zip(sent, newest, strict=True))
+
+
+def notices_in(owed: Sequence[OutboxEntry]) -> list[str]:
+    """What is said beside a reply."""
+    kinds = (OutboxKind.NOTICE, OutboxKind.OFFER)
+    return [cut(said_in(one.content), _LONGEST_NOTICE) for one in owed if one.kind in kinds]
 
 
 def said_in(content: Mapping[str, object]) -> str:

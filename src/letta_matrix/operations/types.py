@@ -48,9 +48,22 @@ class Turn(TypedDict):
     status: Literal["queued", "running", "replying", "done"]
     outcome: Annotated[str | None, Field(description="how it ended; null as long as it goes on")]
     sent_at: float
+    arrived_at: Annotated[float | None, Field(description="when the bridge had it; null: not kept")]
+    given_at: Annotated[float | None, Field(description="when its runtime was given it")]
+    spoke_at: Annotated[
+        float | None,
+        Field(description="when its first words were there; null for what came all at once"),
+    ]
+    finished_at: Annotated[float | None, Field(description="when nothing was owed any more")]
 
 
-class TurnDetails(Turn):
+class FailedTurn(Turn):
+    notices: Annotated[
+        list[str], Field(description="said beside the reply, such as why it failed and what to do")
+    ]
+
+
+class TurnDetails(FailedTurn):
     text: Annotated[str, Field(description="what the agent has said so far, cut if it is long")]
     waiting_for_approval: Annotated[list[str], Field(description="the keys of what it waits for")]
 

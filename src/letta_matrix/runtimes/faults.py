@@ -1,5 +1,9 @@
 """What an adapter raises: every way in which a runtime fails us, by what can be done about it."""
 
+import re
+
+_CAPITAL = re.compile(r"(?<!^)(?=[A-Z])")
+
 
 class RuntimeFault(Exception):
     """Base of everything an adapter raises; the text is one line an operator can act on."""
@@ -51,3 +55,10 @@ class TurnLost(RuntimeFault):
         super().__init__(reason)
         self.tools_started = tools_started
         self.fresh_conversation = fresh_conversation
+
+
+def fault_of(error: Exception) -> str:
+    """The kind of a fault in words, such as `conversation_gone`; "" for what is none."""
+    return (
+        _CAPITAL.sub("_", type(error).__name__).lower() if isinstance(error, RuntimeFault) else ""
+    )

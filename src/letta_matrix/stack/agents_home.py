@@ -35,18 +35,20 @@ after it from then on."""
 
 @part
 class AgentsHome:
-    """The App Server of a data folder. `token` is what its clients have to know, another one each
-    time."""
+    """The App Server of a data folder. `token` is what its clients have to know: the one it is
+    given, else another one each time. `_host` is the address it listens on."""
 
     _data: Path
     _ports: Ports
     _held: HeldPorts
     _http: aiohttp.ClientSession
     _announce: Announce
+    _token: str = ""
+    _host: str = "127.0.0.1"
 
     def __post_init__(self) -> None:
         self._demo_file = self._data / "demo-model.key"
-        self.token = secrets.token_urlsafe(24)
+        self.token = self._token or secrets.token_urlsafe(24)
         write_private(self._data / "app-server.token", self.token + "\n")
         self._folder = self._data / "letta"
         self._server = self._confined(())
@@ -120,6 +122,7 @@ class AgentsHome:
             token=self.token,
             workspace=self._data / "workspace",
             reach=reach,
+            host=self._host,
         )
 
     def _move_workspace(self) -> None:

@@ -62,7 +62,8 @@ class AppServerProcess:
 
     `openai_api` opens its OpenAI API too, through which tools run with no approval. `token` is
     what its clients have to know; "" lets every program of this machine in. The agents' own tools
-    start in `workspace`. With `reach` it is confined to its own folders and those in there.
+    start in `workspace`. With `reach` it is confined to its own folders and those in there. `host`
+    is the address it listens on.
     """
 
     home: Path
@@ -71,6 +72,7 @@ class AppServerProcess:
     token: str = ""
     workspace: Path = Path()
     reach: Reach | None = None
+    host: str = "127.0.0.1"
 
     def __post_init__(self) -> None:
         if self.workspace == Path():
@@ -96,7 +98,8 @@ class AppServerProcess:
         Raises:
             StackError: Letta is not installed beside us.
         """
-        argv = [*_letta().argv, "--backend", "local", "server", "--listen", self.url]
+        argv = [*_letta().argv, "--backend", "local", "server"]
+        argv += ["--listen", f"ws://{self.host}:{self.port}"]
         if self.openai_api:
             argv.append("--openai-api")
         if self.token:

@@ -104,6 +104,7 @@ def _running(facts: Facts) -> list[tuple[str, str]]:
         ("agents", _names(facts.agents)),
         ("model", facts.model),
         ("chat page", facts.chat_url),
+        ("dashboard", f"{state.api['url']}/dashboard"),
         ("REST API", f"{state.api['url']}/docs"),
         *([("MCP", state.mcp["url"])] if state.mcp else []),
         ("token", f"for both: {facts.data / ACCESS_FILE}"),

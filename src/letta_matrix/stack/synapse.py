@@ -42,10 +42,11 @@ class Synapse:
     port: int
     registrations: tuple[Path, ...] = ()
     server_name: str = SERVER_NAME
+    host: str = "127.0.0.1"
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"http://{self.host}:{self.port}"
 
     @property
     def log(self) -> Path:
@@ -80,7 +81,7 @@ class Synapse:
         self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         key = self.directory / "signing.key"
         if not key.exists():
-            write_private(key, _signing_key())
+            write_private(key, new_signing_key())
         log_config = self.directory / "log.yaml"
         write_private_if_changed(log_config, yaml.safe_dump(self._log_config()))
         text = yaml.safe_dump(self._homeserver_config(bot, key, log_config), sort_keys=False)
@@ -268,7 +269,8 @@ class Synapse:
             raise StackError(f"Synapse did not answer {path}: {error!r}") from None
 
 
-def _signing_key() -> str:
+def new_signing_key() -> str:
+    """A homeserver's key, as Synapse reads it."""
     seed = base64.b64encode(secrets.token_bytes(32)).decode().rstrip("=")
     return f"ed25519 a_{secrets.token_hex(2)} {seed}\n"
 

@@ -51,10 +51,15 @@ ROOM_BEFORE = "room_before"
 NEW_ROOM = "new_room"
 """It is to be another room than the one that the alias leads to: which that is, "" before it was
 looked up."""
+LOGINS_ENDED = "logins_ended"
+"""Nobody has a password of the account that was there before the bridge."""
+ANSWERED_UNTIL = "answered_until"
+"""The time (Unix) in its room up to which the original integration has answered, in an adopted
+room: what was sent until then is not answered again."""
 
 _ABOUT_THE_AGENT = ("announced", "announcements")
 _ABOUT_THE_ACCOUNT = (
-    *("registered", "sole", "displayname", "picture", "avatar", "password"),
+    *("registered", "sole", "displayname", "picture", "avatar", "password", LOGINS_ENDED),
     *_ABOUT_THE_AGENT,
 )
 """What of `Agent.applied` outlives a room: all else is about that."""

@@ -91,6 +91,11 @@ class ApprovalStore:
             self._waiting[one.key] = _waiting(one)
             self._asked_before[one.key] = one.asked_at
 
+    @property
+    def waiting(self) -> int:
+        """How many questions are not answered yet."""
+        return len(self._waiting)
+
     def shown(self, key: str, now: float) -> None:
         """The homeserver has the question: from now on (Unix time there) people can have seen
         it. Messages are dated in whole milliseconds (spec: `origin_server_ts`), rounded down."""

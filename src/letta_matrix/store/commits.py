@@ -1,6 +1,7 @@
 """Transactions that wait for the database at the same time, committed together."""
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Executor
@@ -10,12 +11,14 @@ from typing import Any, TypeVar
 
 from sqlalchemy import Connection
 
+from letta_matrix.common.measures import Spans
 from letta_matrix.store.faults import is_fault
 
 Result = TypeVar("Result")
 
 _MOST = 64
 """Transactions in one commit: none is to wait long for those before it."""
+_BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 2.5)
 
 
 @dataclass(slots=True)
@@ -31,7 +34,8 @@ class Commits:
 
     A commit waits for the disk, so what has come meanwhile shares the next one, a savepoint each:
     what fails takes nothing else with it. Only a fault of the database itself fails all of them,
-    which `begin` raises; `begin` is a transaction that commits at its end.
+    which `begin` raises; `begin` is a transaction that commits at its end. `spans` are those of
+    commits, with the work in them; `transactions` counts what they were for.
     """
 
     def __init__(
@@ -41,6 +45,8 @@ class Commits:
         self._begin = begin
         self._waiting: deque[_Waiting] = deque()
         self._is_called = self._is_closed = False
+        self.spans = Spans(*_BOUNDS)
+        self.transactions = 0
 
     async def add(self, work: Callable[[Connection], Result]) -> Result:
         """The result of `work` once it is committed; raises what it or the commit raises, and
@@ -79,8 +85,12 @@ class Commits:
         try:
             if self._waiting:
                 self._call(loop)
+            # The thread has no event loop, whose clock it could go by.
+            started = time.monotonic()
             with self._begin() as connection:
                 self._work(connection, batch)
+            self.spans.add(time.monotonic() - started)
+            self.transactions += len(batch)
         except BaseException as error:  # noqa: BLE001 - told to all who wait
             for one in batch:
                 one.error = one.error or error

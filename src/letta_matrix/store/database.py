@@ -5,7 +5,7 @@ import sqlite3
 import sys
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -35,12 +35,13 @@ from letta_matrix.store.faults import (
     StoreUnavailable,
     fault_of,
     is_fault,
+    newer_schema,
 )
 from letta_matrix.store.rows import record_of
 
 __all__ = ["HEAD", "Database", "StoreDamaged", "StoreError", "StoreUnavailable", "database_url"]
 
-HEAD = "0008"
+HEAD = "0009"
 """The schema's newest revision; a test holds it against the migrations."""
 
 log = structlog.get_logger()
@@ -70,6 +71,8 @@ class Database:
         failed is not made good by reading."""
         self.outage = asyncio.Event()
         """Set when something could not be written."""
+        self.faults = 0
+        """How often it could not be used."""
         self._url = url
         self._path = Path(str(url.database))
         self._file = DatabaseFile(self._path)
@@ -79,7 +82,7 @@ class Database:
         # One thread owns the one connection: a transaction is one hop there and back, and
         # SQLite takes one writer at a time anyway.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="database")
-        self._commits = Commits(self._thread, self._transaction)
+        self.commits = Commits(self._thread, self._transaction)
         event.listen(self._engine, "connect", _set_up_sqlite)
         event.listen(self._engine, "begin", _begin)
 
@@ -93,16 +96,13 @@ class Database:
         await self._run(lambda: check(self._path))
         revision = await self.revision()
         if revision is not None and revision > HEAD:
-            raise StoreError(
-                f"the database was written by a newer letta-matrix (schema {revision}, this one "
-                f"knows {HEAD}): upgrade letta-matrix"
-            )
+            raise newer_schema(revision, HEAD)
         if revision != HEAD:
             await self._migrate()
 
     async def close(self) -> None:
         """Let go of the file once all that has come is written; nothing more is taken."""
-        await self._commits.close()
+        await self.commits.close()
         await self._run(self._engine.dispose)
         self._thread.shutdown(wait=False)
         self._file.release()
@@ -114,7 +114,7 @@ class Database:
         Raises StoreUnavailable.
         """
         try:
-            return await self._commits.add(work)
+            return await self.commits.add(work)
         except StoreUnavailable:
             self.outage.set()
             raise
@@ -171,6 +171,16 @@ class Database:
 
         return await self.read(look)
 
+    def sizes(self) -> dict[str, int]:
+        """Bytes of its files: `main`, and the `wal` (write-ahead log)."""
+        files = {"main": self._path, "wal": self._path.with_name(self._path.name + "-wal")}
+        found: dict[str, int] = {}
+        for name, file in files.items():
+            # One that is not there has none, and may go away at any moment.
+            with suppress(OSError):
+                found[name] = file.stat().st_size
+        return found
+
     def glance(self, work: Callable[[Connection], Result]) -> Result:
         """Do `work`, which reads a row or two, at once and in the caller's thread: the way to
         the database's thread and back takes twenty times as long. For a database of which
@@ -205,6 +215,7 @@ class Database:
             self._note(None, writes=writes)
 
     def _note(self, fault: StoreError | None, *, writes: bool) -> None:
+        self.faults += fault is not None
         # A database that is damaged in one place serves others well; a full disk can be read.
         if self._damaged or (self._unwritable and not writes):
             return

@@ -2,7 +2,8 @@
 
 import fcntl
 import os
-from contextlib import suppress
+from collections.abc import Generator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from letta_matrix.store.checkup import check
@@ -49,20 +50,29 @@ class DatabaseFile:
             raise lost(self._path)
 
 
+@contextmanager
+def held(path: Path) -> Generator[None]:
+    """The place of a database is this process's alone meanwhile, whether one is there or not.
+    Raises StoreError where another process has it."""
+    lock = _locked(path)
+    try:
+        yield
+    finally:
+        os.close(lock)
+
+
 def check_if_alone(path: Path) -> None:
     """Look at a database as a start of the bridge does, unless a bridge has it open.
 
     Raises:
         StoreError: it is damaged, or cannot be read.
     """
-    try:
-        lock = _locked(path)
-    except StoreError:
-        return
-    try:
+    with ExitStack() as alone:
+        try:
+            alone.enter_context(held(path))
+        except StoreError:
+            return
         check(path)
-    finally:
-        os.close(lock)
 
 
 def _identity(status: os.stat_result) -> tuple[int, int]:

@@ -51,6 +51,15 @@ def lost(file: Path) -> StoreUnavailable:
     )
 
 
+def newer_schema(revision: str, known: str) -> StoreError:
+    """The fault where the database is of a later version than this one."""
+    return StoreError(
+        f"the database was written by a newer letta-matrix (schema {revision}, this one knows "
+        f"{known})",
+        "upgrade letta-matrix",
+    )
+
+
 def fault_of(error: DBAPIError | sqlite3.Error, file: Path) -> StoreUnavailable:
     """What an error of SQLite means for whoever runs the bridge (SQLite, "Result Codes")."""
     cause = error.orig if isinstance(error, DBAPIError) else error

@@ -4,6 +4,7 @@ from collections.abc import Collection
 
 from letta_matrix.store.agents import (
     DOUBTED,
+    LOGINS_ENDED,
     NEW_ROOM,
     WANTING,
     Agent,
@@ -13,7 +14,7 @@ from letta_matrix.store.agents import (
 )
 from letta_matrix.store.meta import Meta
 
-_WHOSE = ("registered", "sole")
+_WHOSE = ("registered", "sole", LOGINS_ENDED)
 
 OF_THE_SPACE = ("space_members", "space_avatar", "space_admins")
 """Keys of `meta` by which it is remembered how the space looks, and who is in it."""

@@ -18,7 +18,10 @@ from letta_matrix.store.turns import Outcome, Turn, TurnKind, TurnStatus, joined
 Event = Mapping[str, object]
 
 
-_LATER = ("seq", "conversation_id", "runtime_state", "asked", "outcome", "joined_to")
+_LATER = (
+    *("seq", "conversation_id", "runtime_state", "asked", "outcome", "joined_to"),
+    *("given_at", "spoke_at", "finished_at"),
+)
 
 
 class InboxState(StrEnum):

@@ -1,5 +1,6 @@
 """What we owe the homeserver: contents and txn ids frozen before the first try."""
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -56,6 +57,8 @@ class Outbox:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._heard: dict[str, Heard] = {}
+        self.unsure_until = 0.0
+        """What was sent for messages from before that time (Unix) may be unknown here."""
 
     async def freeze(
         self,
@@ -81,12 +84,13 @@ class Outbox:
     async def confirm(self, entry: OutboxEntry, event_id: str) -> None:
         """The homeserver has the event."""
         entry.event_id, entry.failure = event_id, None
-        await self._update(entry, event_id=event_id, failure=None)
+        confirmed = _updated(entry, event_id=event_id, failure=None)
+        await self._database.execute(confirmed, *_spoken(entry))
 
     async def fail(self, entry: OutboxEntry, reason: str) -> None:
         """The homeserver refused the event for good."""
         entry.failure = reason
-        await self._update(entry, failure=reason)
+        await self._database.execute(_updated(entry, failure=reason))
 
     async def of_turn(self, turn_id: str) -> list[OutboxEntry]:
         """A turn's entries in the order they are owed."""
@@ -104,7 +108,7 @@ class Outbox:
 
     def rewritten(self, entry: OutboxEntry, content: Mapping[str, object]) -> Executable:
         """The statement that notes what an entry's event says since an edit nobody stored."""
-        return update(outbox).where(outbox.c.txn_id == entry.txn_id).values(content=dict(content))
+        return _updated(entry, content=dict(content))
 
     async def turn_of(self, event_id: str) -> Turn | None:
         """The turn that one of our events belongs to, the newest if it was edited into others."""
@@ -169,10 +173,17 @@ class Outbox:
         ]
         return "\n\n".join(filter(None, [await self.reply_text(turn_id), *notices]))
 
-    async def _update(self, entry: OutboxEntry, **values: object) -> None:
-        await self._database.execute(
-            update(outbox).where(outbox.c.txn_id == entry.txn_id).values(**values)
-        )
+
+def _updated(entry: OutboxEntry, **values: object) -> Executable:
+    return update(outbox).where(outbox.c.txn_id == entry.txn_id).values(**values)
+
+
+def _spoken(entry: OutboxEntry) -> list[Executable]:
+    """The statement that notes when a reply's first words were there, if these are they."""
+    if entry.kind is not OutboxKind.MESSAGE or entry.part:
+        return []
+    spoken = update(turns).where(turns.c.turn_id == entry.turn_id, turns.c.spoke_at.is_(None))
+    return [spoken.values(spoke_at=time.time())]
 
 
 def insert(entry: OutboxEntry) -> Executable:

@@ -109,6 +109,9 @@ turns = _table(
     Column("amended_at", Float),  # when its message was last edited or redacted
     Column("joined_to", String),  # the turn that it was asked together with
     Column("revises", String),  # the turn whose answer its own takes the place of
+    Column("arrived_at", Float),
+    Column("given_at", Float),  # to its runtime, the last time
+    Column("spoke_at", Float),  # the first words of its reply were there
     Column("finished_at", Float),
     sqlite_autoincrement=True,
 )

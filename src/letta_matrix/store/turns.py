@@ -3,7 +3,7 @@
 import hashlib
 import time
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from sqlalchemy import ColumnElement, Connection, Update, case, func, select, update
@@ -57,7 +57,8 @@ class Turn:
     of the thread it was written in, `reply_to` the event it replies to, `attachment` the
     content of an `m.image`, `m.file` and the like, `hops` how many agents a message has come
     through. `amended_at` is when its message was last edited or redacted, `revises` the turn
-    whose answer is to be edited into its own.
+    whose answer is to be edited into its own. When it came, was given to its runtime, had its
+    first words in the room and was over are Unix times; what was stored before they were has none.
     """
 
     turn_id: str
@@ -81,6 +82,10 @@ class Turn:
     amended_at: float | None = None
     joined_to: str | None = None
     revises: str | None = None
+    arrived_at: float | None = field(default_factory=time.time, compare=False)
+    given_at: float | None = field(default=None, compare=False)
+    spoke_at: float | None = field(default=None, compare=False)
+    finished_at: float | None = field(default=None, compare=False)
 
     @property
     def place(self) -> Place:
@@ -180,8 +185,10 @@ class TurnStore:
 
         Raises TurnAmended, and records nothing, if one of them has changed since it was read.
         """
-        running = {"status": TurnStatus.RUNNING, "runtime_state": dict(state)}
+        running: dict[str, object] = {"status": TurnStatus.RUNNING, "runtime_state": dict(state)}
         first = turn.status is TurnStatus.QUEUED
+        if first:
+            turn.given_at = running["given_at"] = time.time()
         given = _update(turn, **running, conversation_id=turn.conversation_id)
         joined = [one for one in joined if one.status is TurnStatus.QUEUED]
         if not first:

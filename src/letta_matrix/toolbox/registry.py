@@ -5,12 +5,13 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import structlog
+from structlog.contextvars import bound_contextvars
 
 from letta_matrix.access.faults import Fault, ToolError
 from letta_matrix.access.principal import Principal, Scope
@@ -182,16 +183,18 @@ class Toolbox:
         return Caller(principal, self._intent(principal), uuid.uuid4().hex, self._house)
 
     async def _handle(self, runtime: str, call: ToolCall) -> ToolResult:
-        try:
-            name, arguments = called_by(call.name, call.arguments)
-            call = replace(call, name=name, arguments=arguments)
-            result = ToolResult(compact(await self._called(runtime, call)))
-        except ToolError as error:
-            result = ToolResult(bounded(str(error)), ok=False)
-        log.info("an agent used a tool", agent=call.agent_id, tool=call.name, ok=result.ok)
+        with ExitStack() as about:
+            try:
+                name, arguments = called_by(call.name, call.arguments)
+                call = replace(call, name=name, arguments=arguments)
+                result = ToolResult(compact(await self._called(runtime, call, about)))
+            except ToolError as error:
+                result = ToolResult(bounded(str(error)), ok=False)
+            log.info("an agent used a tool", agent=call.agent_id, tool=call.name, ok=result.ok)
         return result
 
-    async def _called(self, runtime: str, call: ToolCall) -> Result:
+    async def _called(self, runtime: str, call: ToolCall, about: ExitStack) -> Result:
+        """What comes of a call; as long as `about` is open, what is logged names its turn."""
         agent = self._agent(runtime, call)
         wait = self._limit.take(agent.agent_id, clock.now())
         if wait > 0:
@@ -206,6 +209,8 @@ class Toolbox:
             caller = await self._agents_caller(principal, call)
         except StoreUnavailable as error:
             raise ToolError(NO_DATABASE, Fault.UNAVAILABLE) from error
+        if caller.turn_id:
+            about.enter_context(bound_contextvars(turn=caller.turn_id))
         with self._counted(caller) if tool.seconds is None else nullcontext():
             return await self._run(caller, tool, params, "agent", call.request_id)
 

@@ -17,6 +17,7 @@ from letta_matrix.doors.rest import (
     media,
     messages,
     openapi,
+    overview,
     problems,
     public,
     rooms,
@@ -30,7 +31,7 @@ from letta_matrix.doors.rest.passing import operations_router
 from letta_matrix.doors.rest.paths import SlashesInSegments
 from letta_matrix.doors.rest.services import Services
 
-_OURS = (public, rooms, messages, media, agents, speaking, tools, tokens, health)
+_OURS = (public, rooms, messages, media, agents, speaking, overview, tools, tokens, health)
 _ORIGINAL = (compat, compat_agents)
 
 FOLLOWING = 100

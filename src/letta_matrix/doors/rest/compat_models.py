@@ -116,6 +116,7 @@ class CompatService(BaseModel):
     status: str
     docs: str
     chat: str
+    dashboard: str
 
 
 class CompatHealth(BaseModel):

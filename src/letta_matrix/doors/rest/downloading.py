@@ -67,8 +67,7 @@ async def forward(
         raise Problem("not-found", text) from error
     address = f"{api.config.homeserver.url.rstrip('/')}/{path}"
     user = {"user_id": api.toolbox.caller(holder).user_id}
-    token = api.config.appservice.as_token.get_secret_value()
-    headers = {"Authorization": f"Bearer {token}", "Accept-Encoding": "identity"}
+    headers = {"Authorization": f"Bearer {api.homeserver.token}", "Accept-Encoding": "identity"}
     try:
         connector = api.homeserver.route.connector()
         session = aiohttp.ClientSession(connector=connector, timeout=_TIMEOUT)

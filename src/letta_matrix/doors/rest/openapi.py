@@ -28,6 +28,7 @@ _TAGS = [
     {"name": "rooms", "description": "Matrix rooms"},
     {"name": "messages", "description": "sending, listing and searching"},
     {"name": "media", "description": "files"},
+    {"name": "overview", "description": "how all stands, for those who run it"},
     {"name": "turns", "description": "what agents are at"},
     {"name": "approvals", "description": "what agents may not do unasked"},
     {"name": "portals", "description": "people of other networks"},

@@ -1,6 +1,8 @@
-"""The pages: a small Matrix client for newcomers without one, and the REST API's reference.
+"""The pages: a small Matrix client for newcomers without one, the operators' dashboard, and the
+REST API's reference.
 
-The chat page talks to the homeserver itself; nothing of a conversation passes through here.
+The chat page talks to the homeserver itself; nothing of a conversation passes through here. The
+dashboard calls the REST API.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,8 +21,12 @@ SERVICE = {
     "status": "running",
     "docs": "/docs",
     "chat": "/chat",
+    "dashboard": "/dashboard",
 }
 """What `/` tells programs."""
+
+_HOME = "letta-matrix-home"
+"""The cookie by which the dashboard says that somebody is signed in there; no secret."""
 
 
 def docs_routes() -> list[Route]:
@@ -28,11 +34,17 @@ def docs_routes() -> list[Route]:
     return StaticPage("docs", "'self'").routes()
 
 
+def dashboard_routes() -> list[Route]:
+    """The routes of `/dashboard`, which also needs the files of `/chat`."""
+    return StaticPage("dashboard", "'self'").routes()
+
+
 def chat_routes(
     homeserver_url: str, bot_user_id: str, commands: Sequence[Mapping[str, object]] = ()
 ) -> list[Route]:
     """The routes of `/chat`: the page, its files and `/chat/config.json`; `/` leads
-    browsers there and tells programs what this is.
+    browsers there, or to the dashboard those that are signed in to it, and tells programs what
+    this is.
 
     Args:
         homeserver_url: base URL of the client-server API as browsers reach it.
@@ -67,7 +79,9 @@ class _Chat:
     async def front_door(self, request: Request) -> Response:
         if "text/html" not in request.headers.get("Accept", ""):
             return JSONResponse(SERVICE)
-        return RedirectResponse("/chat", 302, headers=self._headers)
+        page = "/dashboard" if request.cookies.get(_HOME) == "dashboard" else "/chat"
+        headers = {**self._headers, "Vary": "Accept, Cookie"}
+        return RedirectResponse(page, 302, headers=headers)
 
     async def settings(self, _: Request) -> Response:
         headers = {**self._headers, "Cache-Control": "no-store"}

@@ -64,7 +64,7 @@ class Connection:
         """Conversations whose turn was told to stop since we began to follow it."""
         self._stream = ("", 0)
         self._config = config
-        self._url = _websocket_url(config.url)
+        self._url = websocket_url(config.url)
         self.has_spare = is_remote(self._url)
         """Whether turns outlive a broken connection, by the keeper's second one."""
         self.tools = ExternalTools(self._tell, self.counters)
@@ -109,13 +109,7 @@ class Connection:
     def unavailable(self) -> RuntimeFault:
         """Why nothing can be asked just now."""
         reason = self.link.reason or "the connection broke and was made anew"
-        if self.link.refused:
-            return CredentialsRefused(
-                f"{reason} at {self._config.url}: check the runtime's `token`"
-            )
-        return RuntimeUnavailable(
-            f"the App Server at {self._config.url} cannot be reached: {reason}"
-        )
+        return outage(self._config.url, reason, refused=self.link.refused)
 
     async def request(
         self, kind: str, *, request_id: str = "", everywhere: bool = False, **fields: object
@@ -304,5 +298,14 @@ class Connection:
             await self.call("runtime_external_tools_update", everywhere=True, updates=updates)
 
 
-def _websocket_url(url: str) -> str:
+def outage(url: str, reason: str, *, refused: bool) -> RuntimeFault:
+    """What it means that there is no connection with the App Server at `url`; `refused`: it does
+    not take our token."""
+    if refused:
+        return CredentialsRefused(f"{reason} at {url}: check the runtime's `token`")
+    return RuntimeUnavailable(f"the App Server at {url} cannot be reached: {reason}")
+
+
+def websocket_url(url: str) -> str:
+    """Where its WebSocket is."""
     return url if url.rstrip("/").endswith("/ws") else url.rstrip("/") + "/ws"

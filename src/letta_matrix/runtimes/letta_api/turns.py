@@ -268,7 +268,7 @@ class Turn:
         return events
 
     async def _lost(self, run_id: str) -> TurnLost:
-        _log.warning("run unknown to its server", turn=self.request.message_id)
+        _log.warning("run unknown to its server", message=self.request.message_id)
         place, since = self.request.conversation_id, self._progress.asked_at or 0.0
         tools = self._progress.tools or await used_tools(self._client, place, run_id, since)
         return TurnLost("the Letta API no longer knows the run", tools_started=tools)

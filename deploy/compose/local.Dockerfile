@@ -1,0 +1,26 @@
+# Stand-ins for images that come from elsewhere, for machines without a way to them: the same
+# programs from Debian and PyPI. See local.yaml.
+ARG BASE=docker.io/library/debian:bookworm-slim
+
+FROM ${BASE} AS postgres
+RUN apt-get update && apt-get install --yes --no-install-recommends postgresql \
+    && rm -rf /var/lib/apt/lists/*
+COPY deploy/compose/local-postgres.sh /usr/local/bin/start
+ENV PATH=/usr/lib/postgresql/15/bin:$PATH
+USER postgres
+CMD ["sh", "/usr/local/bin/start"]
+
+FROM ${BASE} AS nginx
+RUN apt-get update && apt-get install --yes --no-install-recommends nginx-light \
+    && rm -rf /var/lib/apt/lists/*
+CMD ["nginx", "-g", "daemon off;"]
+
+FROM ${BASE} AS synapse
+RUN apt-get update && apt-get install --yes --no-install-recommends \
+        ca-certificates python3 python3-psycopg2 python3-venv \
+    && rm -rf /var/lib/apt/lists/*
+COPY requirements/embedded.txt /tmp/
+RUN python3 -m venv --system-site-packages /opt/synapse \
+    && /opt/synapse/bin/pip install --no-cache-dir --require-hashes -r /tmp/embedded.txt
+ENV PATH=/opt/synapse/bin:$PATH
+CMD ["python3", "-m", "synapse.app.homeserver", "--config-path", "/data/homeserver.yaml"]

@@ -1,0 +1,1 @@
+"""Taking over what the original Letta Matrix integration has left: its users and their rooms."""

@@ -1,0 +1,230 @@
+"""Takes a backup of a bridge, which may run meanwhile."""
+
+import contextlib
+import os
+import secrets
+import shutil
+import time
+from collections.abc import Generator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from letta_matrix import __version__
+from letta_matrix.backup.age import WORK
+from letta_matrix.backup.archive import Manifest, Writer, is_encrypted, read, writing
+from letta_matrix.backup.contents import (
+    CONFIG,
+    DATABASE,
+    SERVERS,
+    SYNAPSE,
+    Source,
+    is_needless,
+)
+from letta_matrix.backup.copies import copy_database, is_database, steady
+from letta_matrix.backup.faults import BackupError
+from letta_matrix.backup.stored import schema_of
+from letta_matrix.common.lock_files import lock
+from letta_matrix.store.database_file import check_if_alone
+
+_STAGING = ".backup-"
+_LOCK = "backup.lock"
+_LOGS = ("-wal", "-shm", "-journal")
+_OBJECTS = "objects"
+"""What git calls the folder of what it keeps."""
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What a backup came to: files in it and their bytes, and what was left out of it."""
+
+    files: int
+    size: int
+    left_out: list[str] = field(default_factory=list[str])
+
+
+def take(
+    source: Source, file: Path, passphrase: str | None, *, servers: bool, work: int = WORK
+) -> Taken:
+    """Write a backup and read it back; only then it gets its name. `servers`: with those of `up`.
+
+    Raises:
+        BackupError: it could not be taken; whatever stood under the name still does.
+        StoreError: the database is damaged.
+    """
+    source.check_outside(file)
+    if file.is_dir():
+        raise BackupError(f"{file} is a folder: name a file")
+    if file.exists():
+        with _replacing(file):
+            is_encrypted(file)
+    if not source.database.is_file():
+        raise BackupError(f"{source.database}: no database there; start the bridge once")
+    check_if_alone(source.database)
+    with _staging(source.database.parent) as staging, _whole(file) as temporary:
+        taken = _Taking(source, staging, servers=servers).write(temporary, passphrase, work)
+        read(temporary, passphrase)
+        temporary.replace(file)
+        _sync(file.parent)
+    return taken
+
+
+class _Taking:
+    def __init__(self, source: Source, staging: Path, *, servers: bool) -> None:
+        self._source = source
+        self._staging = staging
+        self._servers = servers
+        self._left_out: list[str] = []
+
+    def write(self, target: Path, passphrase: str | None, work: int) -> Taken:
+        copy, now = self._staging / DATABASE, time.time()
+        # First of all: what the others have beyond it, the bridge finds there.
+        copy_database(self._source.database, copy)
+        manifest = Manifest(
+            version=__version__,
+            made_at=now,
+            schema=schema_of(copy),
+            database=DATABASE,
+            place=self._source.place,
+            servers=self._servers,
+        )
+        with target.open("wb") as file:
+            with writing(file, manifest, passphrase, work) as writer:
+                self._add_copy(writer, DATABASE, copy)
+                self._add_files(writer)
+                for name in SERVERS if self._servers else ():
+                    self._add_folder(writer, name)
+            file.flush()
+            os.fsync(file.fileno())
+        return Taken(writer.count, writer.size, self._left_out)
+
+    def _add_copy(self, writer: Writer, name: str, copy: Path) -> None:
+        with copy.open("rb") as content:
+            writer.add(name, content, copy.stat().st_size)
+        copy.unlink()
+
+    def _add_files(self, writer: Writer) -> None:
+        for name, path in self._source.files():
+            # What an operator has put there by a link counts as what it leads to.
+            real = path.resolve()
+            with _opened(real.parent) as folder:
+                self._add(writer, name, real.name, folder, needed=name == CONFIG)
+
+    def _add_folder(self, writer: Writer, top: str) -> None:
+        root = self._source.folder / top
+        if not root.is_dir():
+            return
+        # By descriptors: agents may put links in the place of folders meanwhile.
+        for path, folders, files, descriptor in os.fwalk(root, onerror=self._not_read):
+            inner = Path(path).relative_to(self._source.folder)
+            if path == str(root):
+                folders[:] = [one for one in folders if not is_needless(top, one)]
+                files[:] = [one for one in files if not is_needless(top, one)]
+            links = [one for one in folders if Path(path, one).is_symlink()]
+            self._left_out += [str(inner / one) for one in links]
+            # Git writes an object before what refers to it: what refers is read first.
+            folders[:] = sorted({*folders} - {*links}, key=lambda one: (one == _OBJECTS, one))
+            if not folders and not files:
+                writer.add_folder(str(inner))
+            for one in sorted(files):
+                if not _is_log(one, files):
+                    name = str(inner / one)
+                    self._add(writer, name, one, descriptor, needed=top == SYNAPSE)
+
+    def _not_read(self, error: OSError) -> None:
+        """A folder is gone by now, or was closed by whoever it belongs to."""
+        folder = Path(str(error.filename))
+        inside = folder.is_relative_to(self._source.folder)
+        self._left_out.append(str(folder.relative_to(self._source.folder) if inside else folder))
+
+    def _add(self, writer: Writer, name: str, file: str, folder: int, *, needed: bool) -> None:
+        """Add a file as it is now; without it there is no backup where it is `needed`."""
+        try:
+            with steady(file, folder, self._staging) as copied:
+                if copied is None:
+                    return
+                if is_database(copied.content) and self._add_database(writer, name, needed=needed):
+                    return
+                writer.add(name, copied.content, copied.size, copied.mode)
+        except OSError as error:
+            if needed:
+                raise BackupError(f"{name}: cannot be read: {error.strerror}") from None
+            self._left_out.append(name)
+
+    def _add_database(self, writer: Writer, name: str, *, needed: bool) -> bool:
+        path, copy = self._source.folder / name, self._staging / "copy"
+        top = (self._source.folder / name.partition("/")[0]).resolve()
+        if not path.resolve().is_relative_to(top):
+            return False
+        try:
+            copy_database(path, copy)
+        except BackupError:
+            copy.unlink(missing_ok=True)
+            # What agents have made of a file of theirs is theirs.
+            if needed:
+                raise
+            return False
+        self._add_copy(writer, name, copy)
+        return True
+
+
+def _is_log(name: str, beside: list[str]) -> bool:
+    """Whether a file is what SQLite keeps beside a database, which a copy of that has in it."""
+    ending = next((one for one in _LOGS if name.endswith(one)), None)
+    return ending is not None and name.removesuffix(ending) in beside
+
+
+@contextlib.contextmanager
+def _staging(folder: Path) -> Generator[Path]:
+    """A folder for copies, beside what is copied, so that nobody else may read them."""
+    try:
+        held = lock(folder / _LOCK)
+    except OSError as error:
+        raise BackupError(f"{folder}: copies cannot be put there: {error.strerror}") from None
+    if held is None:
+        raise BackupError(f"another backup of {folder} is being taken")
+    with held:
+        # Of backups whose process was killed.
+        for left in folder.glob(f"{_STAGING}*"):
+            shutil.rmtree(left)
+        staging = folder / f"{_STAGING}{secrets.token_hex(4)}"
+        staging.mkdir(mode=0o700)
+        try:
+            yield staging
+        finally:
+            shutil.rmtree(staging)
+
+
+@contextlib.contextmanager
+def _whole(file: Path) -> Generator[Path]:
+    """A file beside another, gone afterwards unless it was moved. Raises BackupError."""
+    temporary = file.with_name(f".{file.name}.{secrets.token_hex(4)}")
+    try:
+        os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+        yield temporary
+    except OSError as error:
+        raise BackupError(f"{error.filename or file}: {error.strerror or error}") from None
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _replacing(file: Path) -> Generator[None]:
+    try:
+        yield
+    except BackupError:
+        raise BackupError(f"{file} stands there and is no backup: it is not replaced") from None
+
+
+@contextlib.contextmanager
+def _opened(folder: Path) -> Generator[int]:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _sync(folder: Path) -> None:
+    """Let a new name survive a power cut."""
+    with _opened(folder) as descriptor:
+        os.fsync(descriptor)

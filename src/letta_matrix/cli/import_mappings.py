@@ -1,0 +1,136 @@
+"""`import-mappings`: adopts what the original integration has left."""
+
+import asyncio
+import sys
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from letta_matrix.cli.faults import BadInput, Failure
+from letta_matrix.cli.options import ConfigOption, DataOption, settings_in
+
+if TYPE_CHECKING:
+    from letta_matrix.agents.migration.importing import Importing
+    from letta_matrix.agents.migration.mappings_file import OldMapping
+    from letta_matrix.config import Config
+
+FileArgument = Annotated[Path, typer.Argument(help="agent_user_mappings.json")]
+DryRunOption = Annotated[
+    bool, typer.Option("--dry-run", help="Show what would be done, and do nothing.")
+]
+YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do it without asking.")]
+ReplaceRoomsOption = Annotated[
+    bool,
+    typer.Option(
+        "--replace-rooms",
+        help="Let agents that have other rooms by now go on in those of the file.",
+    ),
+]
+KeepLoginsOption = Annotated[
+    bool,
+    typer.Option(
+        "--keep-logins",
+        help="Leave the sessions and passwords of the agents' accounts as they are.",
+    ),
+]
+
+
+def import_mappings(
+    file: FileArgument,
+    dry_run: DryRunOption = False,
+    yes: YesOption = False,
+    replace_rooms: ReplaceRoomsOption = False,
+    keep_logins: KeepLoginsOption = False,
+    config: ConfigOption = None,
+    data: DataOption = None,
+) -> None:
+    """Adopt the users and rooms of an original installation: agents live on in the rooms that
+    people know. Shows what it would do, and asks. Stop the original and the bridge before; a
+    second import goes on where the first one ended."""
+    from letta_matrix.agents.migration.mappings_file import NoMappings, read_mappings
+    from letta_matrix.app.logs import configure_logging, secrets_of
+
+    settings = settings_in(config, data)
+    configure_logging(settings.logging, secrets_of(settings))
+    if not settings.runtimes:
+        raise BadInput("the configuration has no runtimes: the agents would live nowhere")
+    try:
+        mappings, faults = read_mappings(file)
+    except NoMappings as error:
+        raise BadInput(f"{file}: {error}") from None
+    command = _Command(file, faults, dry_run=dry_run, yes=yes)
+    choices = {"replaces_rooms": replace_rooms, "keeps_logins": keep_logins}
+    if not asyncio.run(command.run(settings, mappings, choices)):
+        raise typer.Exit(1)
+
+
+class _Command:
+    def __init__(self, file: Path, faults: Sequence[str], *, dry_run: bool, yes: bool) -> None:
+        self._file = file
+        self._faults = faults
+        self._dry_run = dry_run
+        self._yes = yes
+
+    async def run(
+        self, config: "Config", mappings: "Sequence[OldMapping]", choices: dict[str, bool]
+    ) -> bool:
+        """Whether all of the plan was done, or it was only to be shown. Raises BadInput,
+        Failure."""
+        from letta_matrix.agents.migration.importing import NotAllowed
+        from letta_matrix.agents.migration.living import RuntimeSilent, living_in
+        from letta_matrix.cli.migration_report import outcome_text, plan_text
+        from letta_matrix.runtimes.adapters import make_runtime
+        from letta_matrix.store.database import StoreUnavailable
+
+        try:
+            async with _import(config, choices) as work:
+                living = await living_in(make_runtime(one, config) for one in config.runtimes)
+                plan = await work.plan(mappings, living)
+                print(plan_text(self._file, plan, self._faults))
+                if plan.is_done or self._dry_run:
+                    print("Nothing was changed.")
+                    return True
+                await self._be_sure()
+                outcomes = await work.carry_out(plan)
+        except (NotAllowed, RuntimeSilent, StoreUnavailable) as error:
+            raise Failure(str(error)) from None
+        print(outcome_text(outcomes))
+        return all(one.is_whole for one in outcomes)
+
+    async def _be_sure(self) -> None:
+        """Raises BadInput, Failure: nothing is to be done."""
+        if self._yes:
+            return
+        if not sys.stdin.isatty():
+            raise BadInput("nothing was changed: say --yes to have this done without being asked")
+        if not await asyncio.to_thread(typer.confirm, "Do this?"):
+            raise Failure("nothing was changed")
+
+
+@asynccontextmanager
+async def _import(config: "Config", choices: dict[str, bool]) -> "AsyncGenerator[Importing]":
+    """An import, while no bridge can be started. Raises StoreError."""
+    from letta_matrix.access.route import route_to
+    from letta_matrix.agents.migration.importing import importing
+    from letta_matrix.matrix.homeserver import Homeserver
+    from letta_matrix.matrix.pacing import Pacer
+    from letta_matrix.store.agents import AgentDirectory
+    from letta_matrix.store.database import Database, database_url
+    from letta_matrix.store.passwords import PasswordStore
+
+    database = Database(database_url(config.database.url, config.directory))
+    token = config.appservice.as_token.get_secret_value()
+    pacer = Pacer(config.conversations.edits_per_second)
+    homeserver = Homeserver(config.homeserver.url, token, pacer, route_to(config))
+    try:
+        await database.open()
+        directory = await AgentDirectory(database).load()
+        passwords = PasswordStore(database)
+        async with importing(config, homeserver, directory, passwords, **choices) as work:
+            yield work
+    finally:
+        await homeserver.close()
+        await database.close()

@@ -1,0 +1,151 @@
+"""Turns of a database that was put back from a backup: what was answered after that was taken is
+not answered again.
+
+The database does not know, but the rooms do. What it has as unfinished, or learns of only now, is
+looked for there before it is run.
+"""
+
+import itertools
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import structlog
+from mautrix.errors import MatrixRequestError
+
+from letta_matrix.common.json_fields import mapping
+from letta_matrix.common.parts import part
+from letta_matrix.conversations.answered import ended_in
+from letta_matrix.conversations.approvals import Approvals
+from letta_matrix.conversations.audience import ours_in
+from letta_matrix.conversations.catch_up import pages_back
+from letta_matrix.conversations.reply_events import ReplyEvents
+from letta_matrix.conversations.turn_queues import Runner
+from letta_matrix.matrix.events import Event
+from letta_matrix.matrix.intent import Intent
+from letta_matrix.store.agents import AgentDirectory
+from letta_matrix.store.meta import Meta
+from letta_matrix.store.outbox import Outbox, OutboxEntry, OutboxKind
+from letta_matrix.store.restored import Gap, gap_of
+from letta_matrix.store.rooms import Rooms
+from letta_matrix.store.turns import Outcome, Turn, TurnKind, TurnStore
+
+log = structlog.get_logger()
+
+_MARGIN = 300.0
+"""Seconds by which the homeserver's clock may be behind ours."""
+_LASTS = 7 * 86_400.0
+"""Seconds after which nothing is looked for any more: who was away longer has missed more."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Said:
+    """What a room has of those turns: which ended, and our messages by their txn ids."""
+
+    ended: set[str] = field(default_factory=set[str])
+    messages: Mapping[str, Mapping[str, Any]] = field(default_factory=dict[str, Mapping[str, Any]])
+
+
+@part
+class RestoreGap:
+    """What was answered while a database was that is none any more."""
+
+    _bot: Intent
+    _directory: AgentDirectory
+    _rooms: Rooms
+    _meta: Meta
+    _outbox: Outbox
+
+    def __post_init__(self) -> None:
+        self._gap: Gap | None = None
+        self._is_known = False
+        self._said: dict[tuple[str, str], _Said] = {}
+
+    async def has_answer(self, turn: Turn) -> bool:
+        """Whether a turn came to its end then. Raises HomeserverUnavailable, StoreUnavailable."""
+        return turn.turn_id in (await self._about(turn)).ended
+
+    async def take_over(self, turn: Turn) -> bool:
+        """Let the reply to a turn go on in the messages that it had begun then; whether there are
+        any. Raises as `has_answer`."""
+        messages = (await self._about(turn)).messages
+        known = await self._outbox.of_turn(turn.turn_id) if messages else []
+        events = ReplyEvents(turn, "", known)
+        begun = list[OutboxEntry]()
+        for number in itertools.count():
+            cause = events.txn("message", number)
+            if (event := messages.get(cause)) is None:
+                break
+            entry = events.entry(OutboxKind.MESSAGE, number, cause, mapping(event.get("content")))
+            entry.sender, entry.event_id = str(event.get("sender")), str(event.get("event_id"))
+            begun.append(entry)
+        stored = {entry.txn_id for entry in known}
+        if new := [entry for entry in begun if entry.txn_id not in stored]:
+            await self._outbox.freeze(new)
+        return bool(begun)
+
+    async def _about(self, turn: Turn) -> _Said:
+        if not self._is_known:
+            self._gap, self._is_known = await self._look(), True
+        # What agents say unasked is dated by when it is noticed.
+        if self._gap is None or (
+            turn.kind is not TurnKind.SPEECH and turn.sent_at > self._gap.until
+        ):
+            return _Said()
+        return await self._said_in(turn, self._gap)
+
+    async def _look(self) -> Gap | None:
+        gap = await gap_of(self._meta)
+        if gap is None or time.time() > gap.until + _LASTS:
+            return None
+        # Of what was only begun then, the rest is sent, and nothing twice.
+        self._outbox.unsure_until = gap.until
+        return gap
+
+    async def _said_in(self, turn: Turn, gap: Gap) -> _Said:
+        """What we said in a room, as whoever answers there sees it."""
+        agent = self._directory.get(turn.agent_id)
+        ours = ours_in(turn.room_id, self._directory, self._rooms)
+        senders = [*([agent.user_id] if agent is not None else []), *ours, self._bot.user_id]
+        key = turn.room_id, senders[0]
+        if key in self._said:
+            return self._said[key]
+        since, filters = gap.since - _MARGIN, {"senders": sorted(set(senders))}
+        said = list[Mapping[str, Any]]()
+        try:
+            async for page in pages_back(
+                turn.room_id, self._bot.acting_as(senders[0]), filters, since
+            ):
+                said += page.events
+        except MatrixRequestError as error:
+            log.info("not known what was answered", room=turn.room_id, reason=str(error))
+            return _Said()
+        messages = {str(Event(one).marker.get("txn")): one for one in said}
+        self._said[key] = _Said(ended_in(said), messages)
+        return self._said[key]
+
+
+@part
+class UnlessAnswered:
+    """Runs turns by another runner, but for those that were answered in the gap; those that were
+    only begun go on where they were."""
+
+    _runner: Runner
+    _gap: RestoreGap
+    _turns: TurnStore
+    _approvals: Approvals
+
+    async def run(self, turn: Turn, *, recovered: bool) -> None:
+        """See `Runner`."""
+        if await self._gap.has_answer(turn):
+            log.info("answered before the database was put back", turn=turn.turn_id)
+            await self._approvals.ended(turn)
+            await self._turns.finish(turn, Outcome.ANSWERED)
+            return
+        begun = turn.kind is TurnKind.MESSAGE and await self._gap.take_over(turn)
+        await self._runner.run(turn, recovered=recovered or begun)
+
+    async def give_up(self, turn: Turn) -> None:
+        """See `Runner`."""
+        await self._runner.give_up(turn)

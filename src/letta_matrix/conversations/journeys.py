@@ -1,0 +1,69 @@
+"""How long messages take from stage to stage, and how their turns end."""
+
+from collections import Counter
+from dataclasses import dataclass
+from enum import StrEnum
+
+import structlog
+
+from letta_matrix.common import clock
+from letta_matrix.common.measures import TURN_BOUNDS, Spans
+from letta_matrix.store.turns import Turn, TurnKind
+
+log = structlog.get_logger()
+
+
+class Stage(StrEnum):
+    """What a turn has reached, in this order; some turns pass over some."""
+
+    ADMITTED = "admitted"  # stored
+    ASKED = "asked"  # given to its runtime
+    FIRST_TEXT = "first_text"  # the first words have come from there
+    FINAL = "final"  # all is said
+
+
+_ORDER = [*Stage]
+
+
+@dataclass(slots=True)
+class _Journey:
+    arrived: float
+    at: float
+    stage: int = -1
+
+
+class Journeys:
+    """Messages under way in this process, each from its arrival; what an earlier one has begun is
+    not timed. `stages` are the spans since the stage before, `whole` those from arrival to end,
+    `outcomes` counts how turns ended."""
+
+    def __init__(self) -> None:
+        self.stages, self.whole = Spans(*TURN_BOUNDS), Spans(*TURN_BOUNDS)
+        self.outcomes = Counter[str]()
+        self._under_way: dict[str, _Journey] = {}
+
+    def admitted(self, turn: Turn, arrived: float) -> None:
+        """A turn is stored whose event has come in at `arrived` (`clock.now`)."""
+        about = {"agent": turn.agent_id, "room": turn.room_id, "event_id": turn.event_id}
+        log.debug("a turn begins", turn=turn.turn_id, kind=str(turn.kind), **about)
+        if turn.kind is TurnKind.MESSAGE:
+            self._under_way[turn.turn_id] = _Journey(arrived, arrived)
+            self.reached(turn.turn_id, Stage.ADMITTED)
+
+    def reached(self, turn_id: str, stage: Stage) -> None:
+        """A turn has come to a stage, now or before."""
+        journey = self._under_way.get(turn_id)
+        place = _ORDER.index(stage)
+        if journey is None or place <= journey.stage:
+            return
+        now = clock.now()
+        took = now - journey.at
+        self.stages.add(took, stage)
+        log.debug("a turn goes on", turn=turn_id, stage=str(stage), seconds=round(took, 3))
+        journey.at, journey.stage = now, place
+
+    def ended(self, turn_id: str) -> None:
+        """Nothing is owed for a turn any more."""
+        self.reached(turn_id, Stage.FINAL)
+        if (journey := self._under_way.pop(turn_id, None)) is not None:
+            self.whole.add(journey.at - journey.arrived)

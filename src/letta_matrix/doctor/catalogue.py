@@ -1,0 +1,33 @@
+"""Every check, in the order in which somebody who looks for a fault would go."""
+
+from letta_matrix.doctor import (
+    abilities,
+    homeserver,
+    network,
+    portals,
+    recognition,
+    rooms,
+    runtimes,
+    settings,
+    storage,
+    well_known,
+)
+from letta_matrix.doctor.check import Check
+
+CHECKS: tuple[Check, ...] = tuple(
+    one
+    for group in (
+        settings,
+        network,
+        storage,
+        homeserver,
+        recognition,
+        abilities,
+        well_known,
+        runtimes,
+        portals,
+        rooms,
+    )
+    for one in vars(group).values()
+    if isinstance(one, Check)
+)

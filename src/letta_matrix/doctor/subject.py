@@ -1,0 +1,133 @@
+"""What is examined: a configuration, and the ways from it to everything it names."""
+
+import asyncio
+import ipaddress
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from letta_matrix.access.route import route_to
+from letta_matrix.common.json_fields import as_list, string_of
+from letta_matrix.common.lock_files import is_held
+from letta_matrix.common.loopback import is_loopback
+from letta_matrix.common.vitals import Trouble
+from letta_matrix.config import Config
+from letta_matrix.matrix.homeserver import Homeserver
+from letta_matrix.matrix.intent import Intent
+from letta_matrix.matrix.pacing import Pacer
+from letta_matrix.stack.lock import LOCK
+from letta_matrix.store.agents import Agent, AgentDirectory
+from letta_matrix.store.database import Database, database_url
+
+
+class Subject:
+    """A bridge from outside, whether it runs or not. `health` is what a running one says of
+    itself, None where none answers. To be made in a running event loop, and to be closed.
+    Raises ConfigError for a `ca_file` that cannot be used."""
+
+    def __init__(
+        self,
+        config: Config,
+        path: Path,
+        environment: Mapping[str, str],
+        health: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.config = config
+        self.path = path
+        self.environment = environment
+        self.health = health
+        service = config.appservice
+        token = service.as_token.get_secret_value()
+        self.homeserver = Homeserver(config.homeserver.url, token, Pacer(1), route_to(config))
+        self.well_known = f"https://{_host_of(config.homeserver.domain)}"
+        """Where the server's name leads."""
+
+    async def close(self) -> None:
+        await self.homeserver.close()
+        if "database" in self.__dict__:
+            await self.database.close()
+
+    @property
+    def bot(self) -> Intent:
+        return self.homeserver.acting_as(self.config.bot_user_id)
+
+    @property
+    def database_file(self) -> Path:
+        url = database_url(self.config.database.url, self.config.directory)
+        return Path(str(url.database))
+
+    @cached_property
+    def database(self) -> Database:
+        """For reading, also beside a bridge that runs. There has to be a `database_file`, or one
+        is made."""
+        return Database(database_url(self.config.database.url, self.config.directory))
+
+    @property
+    def holds_database(self) -> bool:
+        """Whether a bridge has it open."""
+        path = self.database_file.resolve()
+        return is_held(path.with_name(path.name + ".lock"))
+
+    @property
+    def is_embedded(self) -> bool:
+        """Whether it is the bridge of a stack of `up`."""
+        return (self.config.directory / LOCK).exists()
+
+    @property
+    def stack_runs(self) -> bool:
+        return is_held(self.config.directory / LOCK)
+
+    async def directory(self) -> AgentDirectory:
+        """The agents that the bridge knows; none where there is no database. Raises StoreError."""
+        if not await asyncio.to_thread(self.database_file.is_file):
+            # Looking into it would make one.
+            return AgentDirectory(self.database)
+        if await self.database.revision() is None:
+            return AgentDirectory(self.database)
+        return await AgentDirectory(self.database).load()
+
+    async def agents(self) -> list[Agent]:
+        """The active ones. Raises StoreError."""
+        return (await self.directory()).active()
+
+    def told(self) -> list[tuple[str, Trouble]]:
+        """What the running bridge says is wrong, by the names of its checks."""
+        checks = as_list((self.health or {}).get("checks"))
+        return [
+            (
+                string_of(one, "name"),
+                Trouble(
+                    string_of(one, "says"),
+                    string_of(one, "remedy"),
+                    warns=one.get("state") == "warning",
+                ),
+            )
+            for one in checks
+            if one.get("state") in ("warning", "trouble")
+        ]
+
+
+def is_here(url: str) -> bool:
+    """Whether an address is one of this machine."""
+    return is_loopback(urlsplit(url).hostname or "")
+
+
+def is_private(url: str) -> bool:
+    """Whether it is of this machine or a network behind it, as its name or number tells:
+    `synapse`, as containers are called, `nas.local`, 10.0.0.2."""
+    host = urlsplit(url).hostname or ""
+    try:
+        return ipaddress.ip_address(host).is_private
+    except ValueError:
+        name = host.rstrip(".")
+        return is_here(url) or "." not in name or name.endswith(_PRIVATE_NAMES)
+
+
+_PRIVATE_NAMES = (".local", ".internal", ".lan", ".home.arpa")
+
+
+def _host_of(domain: str) -> str:
+    """The host of a server name, without its port (spec: Well-known URI)."""
+    return domain if domain.endswith("]") or ":" not in domain else domain.rpartition(":")[0]

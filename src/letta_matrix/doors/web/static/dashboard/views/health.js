@@ -1,0 +1,80 @@
+/** What is wrong and what to do about it; what failed lately; figures. */
+
+import { h, icon } from "../../chat/views/dom.js";
+import { Keyed } from "./keyed.js";
+import { capital, plain, roomAddress, span, when } from "./words.js";
+
+const ORDER = /** @type {const} */ ({ trouble: 0, warning: 1, ok: 2 });
+const WORDS = /** @type {const} */ ({ trouble: "trouble", warning: "to be known", ok: "ok" });
+
+export class Health {
+  title = "Health";
+  #checks = h("ul.checks");
+  #failures = h("ul.rows");
+  #none = h("p.empty", {}, "No turn has failed lately.");
+  #agents = h("ul.cards");
+  #figures = h("dl.facts");
+
+  /** @param {Record<string, any>} context */
+  constructor({ live }) {
+    this.live = live;
+    this.checks = new Keyed(this.#checks, (one) => one.name, check);
+    this.failures = new Keyed(this.#failures, (one) => one.turn_id, (one) => this.#failure(one));
+    this.agents = new Keyed(this.#agents, ([id]) => id, ([id, why]) =>
+      h("li.card.trouble", {}, h("h3", {}, live.nameOf(id)), h("p", {}, sentence(why))));
+    this.agentsTitle = h("h2", {}, "Agents in trouble");
+    this.element = h("section", { "aria-label": "Health" },
+      h("h2", {}, "Checks"), this.#checks,
+      this.agentsTitle, this.#agents,
+      h("h2", {}, "Failures"), h("p.hint", {}, "In the room one asks again: by 🔁 where that is offered."), this.#none, this.#failures,
+      h("h2", {}, "Figures"), this.#figures,
+    );
+    this.actions = {};
+  }
+
+  render() {
+    const { health, failures } = this.live.state;
+    if (!health) return;
+    this.checks.render([...health.checks].sort((one, other) => ORDER[one.state] - ORDER[other.state]));
+    const troubled = Object.entries(health.agents_in_trouble);
+    this.agentsTitle.hidden = !troubled.length;
+    this.agents.render(troubled);
+    this.failures.render(failures);
+    this.#none.hidden = failures.length > 0;
+    const facts = [
+      ["Version", health.version],
+      ["Running for", span(health.uptime_seconds)],
+      ["Homeserver answers in", span(health.homeserver_latency_ms / 1000)],
+      ["Requests that wrote", health.homeserver_writes],
+      ["Turns that run or wait", health.turns_waiting],
+      ["Messages over budget", health.turns_refused],
+    ];
+    this.#figures.replaceChildren(...facts.flatMap(([name, value]) => [h("dt", {}, name), h("dd", {}, String(value))]));
+  }
+
+  /** @param {Record<string, any>} turn */
+  #failure(turn) {
+    const said = turn.notices.length ? turn.notices : ["It failed without a word: the bridge's log says why."];
+    const name = this.live.nameOf(turn.agent_id);
+    return h("li.row.failure", {},
+      h("h3", {}, name, " ", h("small", {}, "for ", h("code", {}, turn.sender), ", ", when(turn.finished_at ?? turn.sent_at))),
+      ...said.map((text) => h("p", {}, plain(text))),
+      h("a.open-room", { href: roomAddress(turn.room_id), target: "_blank", title: "Open the room" },
+        icon("thread"), h("span.visually-hidden", {}, `Open the room where ${name} failed`)),
+    );
+  }
+}
+
+/** @param {string} text */
+function sentence(text) {
+  return `${capital(text)}${/[.!?]$/.test(text) ? "" : "."}`;
+}
+
+/** @param {Record<string, any>} one */
+function check(one) {
+  return h(`li.check.${one.state}`, {},
+    h("span.lamp", {}), h("strong", {}, one.name), h("span.visually-hidden", {}, `: ${WORDS[one.state]}`),
+    one.says && h("p", {}, sentence(one.says)),
+    one.remedy && h("p.remedy", {}, h("strong", {}, "What to do: "), sentence(one.remedy)),
+    one.who && h("p.fine", {}, one.who));
+}

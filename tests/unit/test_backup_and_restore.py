@@ -1,0 +1,340 @@
+"""`letta-matrix backup` and `restore`: what is taken, what is put back, what stays as it was."""
+
+import asyncio
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import structlog
+import yaml
+from tests.builders import agent, config_for
+from tests.busy_database import count, talking
+from typer.testing import CliRunner
+
+from letta_matrix.backup import taking
+from letta_matrix.backup.archive import is_encrypted, read
+from letta_matrix.backup.contents import Source
+from letta_matrix.backup.faults import BackupError
+from letta_matrix.backup.restoring import PutBack, Target, restore
+from letta_matrix.backup.swap import Swap
+from letta_matrix.backup.taking import Taken, take
+from letta_matrix.cli.main import app, exit_status
+from letta_matrix.stack.lock import exclusive
+from letta_matrix.store.agents import AgentDirectory
+from letta_matrix.store.database import Database, StoreError, database_url
+
+SECRET = "a passphrase"
+WORDS = {"LETTA_MATRIX_BACKUP_PASSPHRASE": SECRET}
+
+
+@pytest.fixture(autouse=True)
+def logging_as_before() -> Iterator[None]:
+    """Restoring sets up logging for its process."""
+    yield
+    structlog.reset_defaults()
+
+
+@pytest.fixture
+def bridge(tmp_path: Path, migrated: Path) -> Path:
+    """The configuration of a bridge, with its database."""
+    folder = tmp_path / "bridge"
+    folder.mkdir(mode=0o700)
+    settings = {
+        "homeserver": {"url": "http://127.0.0.1:9", "domain": "test"},
+        "appservice": {"as_token": "as-secret", "hs_token": "hs-secret"},
+    }
+    (folder / "config.yaml").write_text(yaml.safe_dump(settings))
+    (folder / "registration.yaml").write_text("id: letta-matrix\n")
+    shutil.copy(migrated, folder / "letta-matrix.db")
+    return folder / "config.yaml"
+
+
+@pytest.fixture
+def stack(bridge: Path) -> Path:
+    """The same as the folder of an `up`, with servers."""
+    folder = bridge.parent
+    for name in ("synapse/media/local", "letta/.letta/memory/.git/refs", "letta/tmp", "workspace"):
+        (folder / name).mkdir(parents=True)
+    for name in ("up.lock", "stack.json", "app-server.token", "synapse/homeserver.pid"):
+        (folder / name).write_text("of this start")
+    for name in (
+        *("admin.password", "synapse/signing.key", "synapse/media/local/picture"),
+        *("letta/.letta/agent.json", "letta/.letta/memory/.git/HEAD", "workspace/notes.db"),
+    ):
+        (folder / name).write_text(f"kept: {name}")
+    (folder / "synapse/homeserver.log").write_text("noise")
+    (folder / "letta/tmp/rest").write_text("noise")
+    (folder / "workspace/way-out").symlink_to("/etc")
+    (folder / "workspace/passwords").symlink_to("/etc/passwd")
+    return bridge
+
+
+def source(config: Path) -> Source:
+    return Source(config, config_for(config.parent))
+
+
+def taken(config: Path, file: Path, passphrase: str | None = SECRET, **how: Any) -> Taken:
+    how = {"servers": False, "work": 1, **how}
+    return take(source(config), file, passphrase, **how)
+
+
+async def restored(file: Path, config: Path, **how: Any) -> PutBack:
+    passphrase = SECRET if is_encrypted(file) else None
+    return await asyncio.to_thread(restore, file, passphrase, Target(config), **how)
+
+
+async def typed(*words: object, env: dict[str, str] | None = None) -> Any:
+    return await asyncio.to_thread(CliRunner().invoke, app, [str(one) for one in words], env=env)
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    """All files but for those that are locked."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and not path.is_symlink() and path.suffix != ".lock"
+    }
+
+
+async def test_a_bridge_is_backed_up_and_put_back_elsewhere(bridge: Path, tmp_path: Path) -> None:
+    database = Database(database_url("sqlite:///letta-matrix.db", bridge.parent))
+    await database.open()
+    await AgentDirectory(database).reserve([agent(1), agent(2)])
+    # While it runs: most of it stands in the log still.
+    done = await typed("backup", tmp_path / "b", "-c", bridge, env=WORDS)
+    await database.close()
+    assert done.exit_code == 0, done.output
+    assert "3 files" in done.stdout
+    assert "read back and whole" in done.stdout
+    assert (tmp_path / "b").stat().st_mode & 0o777 == 0o600
+    assert b"as-secret" not in (tmp_path / "b").read_bytes()
+    checked = await typed("backup", "--check", tmp_path / "b", env=WORDS)
+    assert "is whole: 3 files" in checked.stdout
+    there = tmp_path / "elsewhere"
+    done = await typed("restore", tmp_path / "b", "--data", there, env=WORDS)
+    assert done.exit_code == 0, done.output
+    assert f"run -c {there}/config.yaml" in done.stdout
+    assert (there / "config.yaml").read_bytes() == bridge.read_bytes()
+    assert {*tree(there)} == {"config.yaml", "registration.yaml", "letta-matrix.db"}
+    assert {path.stat().st_mode & 0o077 for path in (there, *there.iterdir())} == {0}
+    database = Database(database_url("sqlite:///letta-matrix.db", there))
+    await database.open()
+    known = (await AgentDirectory(database).load()).all()
+    assert [(one.agent_id, one.room_id) for one in known] == [("agent-1", None), ("agent-2", None)]
+    await database.close()
+
+
+async def test_a_stack_is_backed_up_while_its_servers_write(stack: Path, tmp_path: Path) -> None:
+    folder, there = stack.parent, tmp_path / "there"
+    with talking(folder / "synapse/homeserver.db") as written:
+        before = len(written)
+        done = taken(stack, tmp_path / "b", servers=True)
+    assert sorted(done.left_out) == ["workspace/passwords", "workspace/way-out"]
+    await restored(tmp_path / "b", there / "config.yaml")
+    found = count(there / "synapse/homeserver.db")
+    assert found % 2 == 0
+    assert 300 + 2 * before <= found <= count(folder / "synapse/homeserver.db")
+    of_a_start = ("stack.json", "app-server.token", "synapse/homeserver")
+    wanted = {
+        name: content
+        for name, content in tree(folder).items()
+        if not name.startswith((*of_a_start, "letta-matrix.db", "letta/tmp"))
+    }
+    laid = {name: content for name, content in tree(there).items() if name in wanted}
+    assert laid == wanted
+    assert {*tree(there)} - {*wanted} == {"letta-matrix.db", "synapse/homeserver.db"}
+    assert (there / "letta/.letta/memory/.git/refs").is_dir()
+    assert not list(folder.glob(".backup-*"))
+
+
+async def test_what_stands_there_is_moved_aside_and_only_if_that_is_wanted(
+    stack: Path, tmp_path: Path
+) -> None:
+    folder = stack.parent
+    taken(stack, tmp_path / "b", servers=True)
+    (folder / "workspace/later").write_text("later")
+    stack.write_text(stack.read_text() + "# later\n")
+    before = tree(folder)
+    with pytest.raises(BackupError, match=r"stands there already: .*config.yaml.*--replace"):
+        await restored(tmp_path / "b", stack)
+    assert tree(folder) == before
+    done = await restored(tmp_path / "b", stack, replace=True)
+    (aside,) = done.aside
+    assert not (folder / "workspace/later").exists()
+    assert (aside / "workspace/later").read_text() == "later"
+    assert (aside / "config.yaml").read_bytes() == before["config.yaml"]
+    assert "later" not in stack.read_text()
+    assert (folder / "stack.json").exists()
+    assert not list(folder.glob(".restoring*"))
+
+
+async def test_nothing_is_put_where_somebody_is_at_work(stack: Path, tmp_path: Path) -> None:
+    taken(stack, tmp_path / "b", servers=True)
+    database = Database(database_url("sqlite:///letta-matrix.db", stack.parent))
+    await database.open()
+    with pytest.raises(StoreError, match="in use by another letta-matrix"):
+        await restored(tmp_path / "b", stack, replace=True)
+    await database.close()
+    before = tree(stack.parent)
+    with exclusive(stack.parent), pytest.raises(Exception, match="in use by another") as refused:
+        await restored(tmp_path / "b", stack, replace=True)
+    assert exit_status(refused.value) == 1
+    assert tree(stack.parent) == before
+
+
+async def test_a_restore_that_fails_half_way_changes_nothing(
+    stack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken(stack, tmp_path / "b", servers=True)
+    before, put = tree(stack.parent), Swap.put
+    for number in range(6):
+        done = list[Path]()
+
+        def fail(
+            self: Swap, staged: Path, place: Path, done: list[Path] = done, number: int = number
+        ) -> None:
+            if len(done) == number:
+                raise OSError(28, "No space left on device", str(place))
+            done.append(place)
+            put(self, staged, place)
+
+        monkeypatch.setattr(Swap, "put", fail)
+        with pytest.raises(BackupError, match=r"all is as before: .*No space left"):
+            await restored(tmp_path / "b", stack, replace=True)
+        after = tree(stack.parent)
+        # What was in its log stands in the database itself now.
+        assert {one for one in {*before, *after} if before.get(one) != after.get(one)} <= {
+            *("letta-matrix.db-wal", "letta-matrix.db-shm")
+        }
+
+
+async def test_what_cannot_be_put_back_touches_nothing(
+    bridge: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, cut = tmp_path / "b", tmp_path / "cut"
+    taken(bridge, file)
+    cut.write_bytes(file.read_bytes()[:-20])
+    before = tree(bridge.parent)
+    for given, passphrase, why in (
+        (cut, SECRET, "its end is missing"),
+        (file, "another one", "the passphrase is not the one"),
+    ):
+        done = await typed(
+            *("restore", given, "-c", bridge, "--replace"),
+            env={"LETTA_MATRIX_BACKUP_PASSPHRASE": passphrase},
+        )
+        assert isinstance(done.exception, BackupError)
+        assert why in str(done.exception)
+        assert exit_status(done.exception) == 1
+    monkeypatch.setattr("letta_matrix.backup.restoring.HEAD", "0001")
+    with pytest.raises(BackupError, match=r"newer letta-matrix .*: upgrade letta-matrix"):
+        await restored(file, bridge, replace=True)
+    assert tree(bridge.parent) == before
+
+
+async def test_a_database_elsewhere_is_put_where_somebody_says(
+    bridge: Path, tmp_path: Path
+) -> None:
+    data = tmp_path / "data"
+    data.mkdir(mode=0o700)
+    (bridge.parent / "letta-matrix.db").rename(data / "bridge.db")
+    named = {"database": {"url": f"sqlite:///{data / 'bridge.db'}"}}
+    take(Source(bridge, config_for(bridge.parent, **named)), tmp_path / "b", None, servers=False)
+    there = tmp_path / "there/config.yaml"
+    with pytest.raises(BackupError, match=f"--database {data / 'bridge.db'}"):
+        await restored(tmp_path / "b", there)
+    place = tmp_path / "new/bridge.db"
+    words = ("restore", tmp_path / "b", "-c", there, "--database", place)
+    assert (await typed(*words)).exit_code == 0
+    assert place.is_file()
+    assert {*tree(there.parent)} == {"config.yaml", "registration.yaml"}
+
+
+def test_a_backup_that_is_interrupted_leaves_the_one_before(
+    bridge: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "to/b"
+    file.parent.mkdir()
+    taken(bridge, file)
+    before = file.read_bytes()
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    def spoil(path: Path, passphrase: str | None) -> None:
+        os.truncate(path, path.stat().st_size - 1)
+        read(path, passphrase)
+
+    for stage, fault in (("copy_database", interrupt), ("read", interrupt), ("read", spoil)):
+        with monkeypatch.context() as patched:
+            patched.setattr(taking, stage, fault)
+            with pytest.raises((KeyboardInterrupt, BackupError)):
+                taken(bridge, file)
+        assert tree(file.parent) == {"b": before}
+        assert not list(bridge.parent.glob(".backup-*"))
+
+
+def test_what_an_earlier_process_left_is_taken_away(bridge: Path, tmp_path: Path) -> None:
+    left = bridge.parent / ".backup-0123abcd"
+    left.mkdir()
+    (left / "copy").write_text("rows")
+    taken(bridge, tmp_path / "b")
+    assert not left.exists()
+
+
+def test_a_damaged_database_is_not_backed_up(bridge: Path, tmp_path: Path) -> None:
+    with (bridge.parent / "letta-matrix.db").open("r+b") as file:
+        file.seek(4096)
+        file.write(b"\xff" * 4096)
+    with pytest.raises(StoreError, match="is damaged"):
+        taken(bridge, tmp_path / "b")
+    assert not (tmp_path / "b").exists()
+
+
+async def test_what_is_typed_wrongly_is_said(stack: Path, tmp_path: Path) -> None:
+    secret, odd = tmp_path / "secret", tmp_path / "odd"
+    secret.write_text(SECRET + "\n")
+    odd.write_text("two\nlines\n")
+    other = tmp_path / "holiday.jpg"
+    other.write_text("not a backup")
+    (tmp_path / "alone.yaml").write_text(stack.read_text())
+    file = tmp_path / "b"
+    short = {"LETTA_MATRIX_BACKUP_PASSPHRASE": "short"}
+    for words, env, why in (
+        (("backup", file, "-c", stack), None, "--passphrase-file"),
+        (("backup", file, "-c", stack), short, "at least 8 characters"),
+        (("backup", file, "-c", stack, "--passphrase-file", odd), None, "expected one line"),
+        (("backup", other, "-c", stack), WORDS, "is no backup: it is not replaced"),
+        (("backup", tmp_path, "-c", stack), WORDS, "is a folder"),
+        (("backup", stack.parent / "workspace/b", "-c", stack), WORDS, "put it elsewhere"),
+        (("backup", file, "-c", tmp_path / "alone.yaml"), WORDS, "start the bridge once"),
+        (("backup", file, "-c", tmp_path / "alone.yaml", "--with-servers"), WORDS, "no servers"),
+        (("backup", tmp_path / "no/b", "-c", stack), WORDS, "No such file"),
+        (("restore", file), WORDS, "say where to"),
+        (("restore", other, "-c", stack), WORDS, "no backup of letta-matrix"),
+        (("backup", "--check", other), WORDS, "no backup of letta-matrix"),
+    ):
+        done = await typed(*words, env=env)
+        assert exit_status(done.exception) in (1, 2), words
+        assert why in str(done.exception), words
+    assert not file.exists()
+    done = await typed(
+        "backup", file, "-c", stack, "--passphrase-file", secret, "--without-servers"
+    )
+    assert done.exit_code == 0, done.output
+    assert {"synapse", "workspace"}.isdisjoint(name.split("/")[0] for name in _names(file))
+    done = await typed("backup", file, "-c", stack, "--no-encryption")
+    assert "NOT ENCRYPTED" in done.stdout
+    assert "workspace/notes.db" in _names(file, None)
+
+
+def _names(file: Path, passphrase: str | None = SECRET) -> set[str]:
+    into = file.with_name("laid")
+    into.mkdir()
+    read(file, passphrase, into)
+    names = {*tree(into)}
+    shutil.rmtree(into)
+    return names

@@ -1,0 +1,184 @@
+"""`letta-matrix doctor` as people and scripts see it."""
+
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from rich.console import Console
+from tests.builders import config_for
+from tests.unit.test_docs import codes, rows, section, text_of
+from typer.testing import CliRunner
+
+from letta_matrix.cli.doctor_view import TerminalView, report
+from letta_matrix.cli.main import app
+from letta_matrix.doctor.catalogue import CHECKS
+from letta_matrix.doctor.check import Check, Look
+from letta_matrix.doctor.examination import examine
+from letta_matrix.doctor.finding import (
+    Finding,
+    Findings,
+    Mark,
+    exit_status,
+    fine,
+    trouble,
+    unknown,
+    warning,
+)
+from letta_matrix.doctor.subject import Subject
+
+Json = dict[str, Any]
+
+
+def finding_by(*findings: Finding) -> Look:
+    async def look(_: Subject) -> Findings:
+        return list(findings)
+
+    return look
+
+
+async def examined(
+    directory: Path, checks: Sequence[Check], health: Json | None = None
+) -> list[Finding]:
+    subject = Subject(config_for(directory), directory / "config.yaml", {}, health)
+    try:
+        return [one async for one in examine(subject, checks)]
+    finally:
+        await subject.close()
+
+
+async def test_what_needs_another_thing_is_looked_at_only_where_that_is_well(
+    tmp_path: Path,
+) -> None:
+    bad = Check("a", "dark", finding_by(trouble("it is out", "light it")))
+    below = Check("b", "", finding_by(fine("never")), needs=("a",))
+    further = Check("c", "", finding_by(fine("never")), needs=("b",))
+    found = await examined(tmp_path, [bad, below, further])
+    assert found[0] == Finding("it is out", Mark.TROUBLE, "dark", "light it", "a")
+    assert [one.mark for one in found[1:]] == [Mark.UNKNOWN] * 2
+    assert found[1].says == "not looked at, as `a` is not well"
+
+
+async def test_a_defect_of_one_check_hides_no_other(tmp_path: Path) -> None:
+    async def broken(_: Subject) -> Findings:
+        raise KeyError("as-secret")
+
+    found = await examined(
+        tmp_path, [Check("a", "", broken), Check("b", "", finding_by(fine("well")))]
+    )
+    assert [one.mark for one in found] == [Mark.UNKNOWN, Mark.OK]
+    assert "KeyError" in found[0].says
+    # Whatever it was that came along.
+    assert "as-secret" not in found[0].says
+    assert exit_status(found) == 2
+
+
+async def test_what_a_running_bridge_says_is_told_in_its_words_and_once(tmp_path: Path) -> None:
+    def told(name: str, says: str, state: str = "trouble") -> Json:
+        return {"name": name, "state": state, "says": says, "remedy": f"cure {says}"}
+
+    health: Json = {
+        "checks": [
+            told("clock", "it is late"),
+            told("space", "it is empty", "warning"),
+            told("runtime local", "it is away"),
+            told("database", "", "ok"),
+            "nonsense",
+        ]
+    }
+    looked = finding_by(trouble("it is late", "another cure"))
+    checks = [
+        Check("clock", "old news", looked, vital="clock"),
+        Check("runtimes", "silence", finding_by(fine("here")), vital="runtime "),
+        Check("database", "", finding_by(fine("it is there")), vital="database"),
+    ]
+    found = await examined(tmp_path, checks, health)
+    assert [(one.name, one.mark, one.says, one.remedy, one.shows) for one in found] == [
+        ("clock", Mark.TROUBLE, "it is late", "cure it is late", "old news"),
+        ("runtime local", Mark.TROUBLE, "it is away", "cure it is away", "silence"),
+        ("runtimes", Mark.OK, "here", "", ""),
+        ("database", Mark.OK, "it is there", "", ""),
+        ("space", Mark.WARNING, "it is empty", "cure it is empty", ""),
+    ]
+
+
+def test_the_exit_status_tells_how_bad_it_is() -> None:
+    well, odd, bad, dark = fine("a"), warning("b", "c"), trouble("d", "e"), unknown("f")
+    assert exit_status([well, odd]) == 0
+    assert exit_status([well, odd, dark]) == 2
+    assert exit_status([dark, bad, odd]) == 1
+    assert report([bad])["status"] == "trouble"
+
+
+def test_people_see_what_is_wrong_how_it_shows_and_what_to_do() -> None:
+    out = io.StringIO()
+    view = TerminalView(Console(file=out, width=100))
+    view.show(fine("it is there", "disk"))
+    view.show(trouble("it is \x1b[31mout", "light it", shows="it is dark", name="lamp"))
+    view.show(unknown("not looked at, as `lamp` is not well", name="book"))
+    view.show(unknown("not looked at, as `lamp` is not well", name="map"))
+    view.end()
+    shown = [line.rstrip() for line in out.getvalue().splitlines()]
+    assert shown[0] == "✓ disk               it is there"
+    assert shown[1].startswith("✗ lamp               it is ")
+    assert "\x1b" not in out.getvalue()
+    assert shown[2].strip() == "shows as: it is dark"
+    assert shown[3].strip() == "what to do: light it"
+    assert shown[4].startswith(
+        "? 2 checks           not looked at, as `lamp` is not well: book, map"
+    )
+    assert shown[-1] == "1 in trouble, 2 not looked at, 1 well"
+
+
+@pytest.fixture
+def config_file(tmp_path: Path) -> Path:
+    tmp_path.chmod(0o700)
+    file = tmp_path / "config.yaml"
+    settings: Json = {
+        "homeserver": {"url": "http://127.0.0.1:9", "domain": "localhost"},
+        "appservice": {"as_token": "as-secret-token", "hs_token": "hs-secret-token"},
+        "permissions": {"localhost": "user"},
+        "runtimes": [{"type": "memory"}],
+        # Nobody listens there.
+        "api": {"port": 9},
+    }
+    file.write_text(yaml.safe_dump(settings))
+    file.chmod(0o600)
+    return file
+
+
+def typed(*arguments: str) -> tuple[int, str]:
+    result = CliRunner().invoke(app, ["doctor", *arguments])
+    return result.exit_code, result.stdout
+
+
+def test_scripts_get_json(config_file: Path) -> None:
+    status, out = typed("-c", str(config_file), "--json")
+    told = json.loads(out)
+    assert (status, told["status"]) == (1, "trouble")
+    by_name = {one["check"]: one for one in told["findings"]}
+    assert by_name["configuration"]["state"] == "ok"
+    away = by_name["homeserver"]
+    assert (away["state"], "does not answer" in away["says"]) == ("trouble", True)
+    assert away["shows"]
+    assert away["remedy"]
+    assert by_name["reachability"]["state"] == "unknown"
+    assert "secret" not in out
+
+
+def test_a_configuration_that_cannot_be_used(config_file: Path) -> None:
+    config_file.write_text("homeserver: {url: 'http://127.0.0.1:9', domian: localhost}\n")
+    status, out = typed("-c", str(config_file), "--json")
+    (found,) = json.loads(out)["findings"]
+    assert status == 2
+    assert "homeserver.domain" in found["says"]
+    status, out = typed("--data", str(config_file.parent))
+    assert (status, "✗ configuration" in out) == (2, True)
+
+
+def test_every_check_is_documented() -> None:
+    listed = rows(section(text_of("how-to/doctor.md"), "## What it looks at"))[1:]
+    assert [codes(row[0])[0] for row in listed] == [one.name for one in CHECKS]

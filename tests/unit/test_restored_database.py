@@ -1,0 +1,298 @@
+"""A database that was put back: what was forbidden stays so, and what was answered is not answered
+again."""
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Callable, Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.builders import message
+from tests.fake_homeserver import FakeHomeserver
+from tests.scripts import DONE, until
+from tests.stage import Stage
+from tests.waiting import eventually
+
+from letta_matrix.backup.copies import copy_database
+from letta_matrix.backup.stored import Ended, prepare
+from letta_matrix.conversations.answered import ended_in
+from letta_matrix.matrix.content import ALSO, BESIDE, LIVE, MARKER
+from letta_matrix.runtimes.memory import echo
+from letta_matrix.runtimes.protocol import TextDelta, TurnEvent, TurnRequest
+from letta_matrix.store.database import Database, database_url
+from letta_matrix.store.meta import Meta
+from letta_matrix.store.portals import BLOCKED, Contact, Portal, PortalBook
+from letta_matrix.store.restored import Gap, gap_of
+from letta_matrix.store.rooms import Rooms
+from letta_matrix.store.tokens import AccessToken, TokenStore
+from letta_matrix.store.turns import turn_id_of
+
+ROOM = "!1:test"
+
+
+class Restored:
+    """A stage whose database is backed up and put back. `begun` are the messages that an agent
+    has begun to answer, as often as it did."""
+
+    def __init__(self, stage: Stage, file: Path) -> None:
+        self.stage, self._file = stage, file
+        self._copy = file.with_name("backup.db")
+        self._taken = 0.0
+        self.begun: list[str] = []
+        self.answer: Callable[[TurnRequest], Iterable[TurnEvent | float]] = echo
+        stage.runtime.script = self._script
+
+    def _script(self, request: TurnRequest) -> Iterable[TurnEvent | float]:
+        self.begun.append(request.text)
+        return self.answer(request)
+
+    def take(self) -> None:
+        copy_database(self._file, self._copy)
+        self._taken = time.time()
+
+    async def put_back(self) -> None:
+        """Put it back, and start the next process."""
+        await self.stage.close()
+        gap = Gap(self._taken, time.time() + 1)
+        how = {"same_moment": True, "keeps_tokens": True}
+        await asyncio.to_thread(prepare, self._copy, None, gap, **how)
+        for suffix in ("-wal", "-shm"):
+            self._file.with_name(self._file.name + suffix).unlink(missing_ok=True)
+        self._copy.replace(self._file)
+        await self.stage.open()
+        await self.stage.dispatcher.recover()
+        await self.stage.parts.catch_up.run()
+        await self.stage.idle()
+
+
+@pytest.fixture
+async def restored(fake: FakeHomeserver, database_file: Path) -> AsyncGenerator[Restored]:
+    stage = Stage(fake, database_file)
+    await stage.open()
+    await stage.add(1, created_at=time.time() - 7200)
+    await stage.parts.catch_up.run()
+    yield Restored(stage, database_file)
+    await stage.close()
+
+
+async def _arrives(restored: Restored, fake: FakeHomeserver, *events: dict[str, Any]) -> None:
+    """Messages reach the homeserver, and then us."""
+    fake.events.setdefault(ROOM, []).extend(events)
+    await restored.stage.admit(*events)
+
+
+async def test_what_was_answered_since_is_not_answered_again_and_the_rest_is(
+    restored: Restored, fake: FakeHomeserver
+) -> None:
+    """One is being answered and one waits while the backup is taken; both, and two later ones, are
+    answered then, and one is not."""
+    goes_on = asyncio.Event()
+
+    def slow(request: TurnRequest) -> Iterable[TurnEvent | float]:
+        yield from until(goes_on)
+        yield from echo(request)
+
+    restored.answer = slow
+    await _arrives(restored, fake, message("begun"), message("waits"))
+    await eventually(lambda: restored.begun == ["begun"])
+    restored.take()
+    goes_on.set()
+    await _arrives(restored, fake, message("new"))
+    await restored.stage.idle()
+    await _arrives(restored, fake, message("newer"))
+    await restored.stage.idle()
+    missed = message("missed")
+    fake.events[ROOM].append(missed)
+    before = fake.bodies(ROOM)
+    await restored.put_back()
+    assert restored.begun == ["begun", "waits", "new", "newer", "missed"]
+    assert fake.bodies(ROOM) == [*before, "echo: missed"]
+    await restored.stage.recover()
+    await restored.stage.parts.catch_up.run()
+    await restored.stage.idle()
+    assert restored.begun[5:] == []
+
+
+async def test_a_reply_that_was_only_begun_since_is_completed(
+    restored: Restored, fake: FakeHomeserver
+) -> None:
+    never = asyncio.Event()
+
+    def cut_off(_: TurnRequest) -> Iterable[TurnEvent | float]:
+        yield TextDelta("0", "This is the beginning of a longer answer, ")
+        yield from until(never)
+
+    def whole(_: TurnRequest) -> Iterable[TurnEvent | float]:
+        yield TextDelta("0", "This is the beginning of a longer answer, and this is its end.")
+        yield DONE
+
+    restored.take()
+    restored.answer = cut_off
+    await _arrives(restored, fake, message("tell me"))
+    await eventually(lambda: fake.messages(ROOM)[1:])
+    restored.answer = whole
+    await restored.put_back()
+    told = [one for one in fake.messages(ROOM) if "m.new_content" not in one["content"]]
+    assert len(told) == 2
+    last = fake.messages(ROOM)[-1]["content"]
+    assert last["m.relates_to"] == {"rel_type": "m.replace", "event_id": told[1]["event_id"]}
+    assert last["m.new_content"]["body"].endswith("and this is its end.")
+    assert LIVE not in last["m.new_content"]
+
+
+@pytest.mark.parametrize("waited", [False, True])
+async def test_a_file_and_words_that_were_answered_together_are_not_answered_again(
+    restored: Restored, fake: FakeHomeserver, waited: bool
+) -> None:
+    """Whether they came after the backup, or waited while it was taken."""
+    goes_on = asyncio.Event()
+
+    def slow(request: TurnRequest) -> Iterable[TurnEvent | float]:
+        yield from until(goes_on)
+        yield from echo(request)
+
+    restored.answer = slow
+    await _arrives(restored, fake, message("first of all"))
+    await eventually(lambda: restored.begun)
+    if not waited:
+        restored.take()
+    file = message("notes.pdf", msgtype="m.file", url="mxc://test/notes")
+    file["content"] |= {"msgtype": "m.file", "url": "mxc://test/notes"}
+    await _arrives(restored, fake, file, message("what does it say?"))
+    if waited:
+        restored.take()
+    goes_on.set()
+    await restored.stage.idle()
+    assert len(restored.begun) == 2
+    before = fake.bodies(ROOM)
+    await restored.put_back()
+    assert len(restored.begun) == 2
+    assert fake.bodies(ROOM) == before
+
+
+async def _heard(stage: Stage) -> None:
+    """What agents said unasked is noticed, and told."""
+    watch = stage.parts.listings.watches["memory"]
+    assert watch is not None
+    await watch.listed(await stage.runtime.list_agents())
+    for agent_id, last_run in [*watch._due.items()]:
+        await watch._look(agent_id, last_run)
+    await stage.idle()
+
+
+async def test_a_command_and_words_unasked_are_not_repeated(
+    restored: Restored, fake: FakeHomeserver
+) -> None:
+    await _heard(restored.stage)
+    restored.take()
+    await _arrives(restored, fake, message("!whoami"))
+    await restored.stage.idle()
+    restored.stage.runtime.say("agent-1", "by the way")
+    await _heard(restored.stage)
+    restored.stage.runtime.say("agent-1", "not told yet")
+    before = fake.bodies(ROOM)
+    assert before[-1].endswith("by the way")
+    await restored.put_back()
+    await _heard(restored.stage)
+    (told,) = fake.bodies(ROOM)[len(before) :]
+    assert told.endswith("not told yet")
+
+
+def test_what_grows_or_stands_beside_ends_nothing() -> None:
+    def said(event_id: str, marker: dict[str, Any], **content: Any) -> dict[str, Any]:
+        return {"event_id": event_id, "content": {MARKER: marker, **content}}
+
+    def edit(of: str, marker: dict[str, Any], **new: Any) -> dict[str, Any]:
+        relation = {"rel_type": "m.replace", "event_id": of}
+        more = {"m.relates_to": relation, "m.new_content": {"body": "x", **new}}
+        return said(f"{of} edited", marker, **more)
+
+    about = {"in_reply_to": "$a", "turn_id": "turn-a", "agent_id": "agent-1", ALSO: ["$b", 7]}
+    whole = said("$1", about)
+    of_b = turn_id_of("$b", "agent-1")
+    assert ended_in([whole, {}, {"content": 3}]) == {"$a", "$b", "turn-a", of_b}
+    assert ended_in([said("$2", {"in_reply_to": "$c", BESIDE: "notice"})]) == set()
+    begun = said("$3", {"in_reply_to": "$d"}, **{LIVE: {}})
+    assert ended_in([begun]) == set()
+    assert ended_in([edit("$3", {"in_reply_to": "$d"}, **{LIVE: {}}), begun]) == set()
+    assert ended_in([edit("$3", {"in_reply_to": "$d"}), begun]) == {"$d"}
+    # Of two parts one still grows.
+    first = said("$4", {"in_reply_to": "$d"})
+    assert ended_in([begun, first]) == set()
+    bundled = begun | {"unsigned": {"m.relations": {"m.replace": edit("$3", {})}}}
+    assert ended_in([bundled, first]) == {"$d"}
+
+
+def _token(token_id: str) -> AccessToken:
+    return AccessToken(token_id, "digest", "", ("read",), None, token_id, time.time())
+
+
+async def _opened(file: Path) -> Database:
+    database = Database(database_url(f"sqlite:///{file}", file.parent))
+    await database.open()
+    return database
+
+
+async def _prepared(file: Path, present: Path | None, *, keeps_tokens: bool = False) -> Ended:
+    how = {"same_moment": False, "keeps_tokens": keeps_tokens}
+    return await asyncio.to_thread(prepare, file, present, Gap(1.0, 2.0), **how)
+
+
+async def _valid(file: Path) -> set[str]:
+    database = await _opened(file)
+    found = {one.token_id for one in await TokenStore(database).all() if one.revoked_at is None}
+    assert await gap_of(Meta(database)) == Gap(1.0, 2.0)
+    await database.close()
+    return found
+
+
+async def test_what_was_forbidden_since_stays_forbidden(database_file: Path) -> None:
+    present = await _opened(database_file)
+    store, book, rooms = TokenStore(present), PortalBook(present), Rooms(present)
+    for token_id in ("kept", "leaked"):
+        await store.add(_token(token_id))
+    portal = Portal("!sms:test", "sms")
+    await book.learn(portal)
+    await book.decide(Contact("sms", "+49 1", "agent-1"))
+    backup = database_file.with_name("backup.db")
+    copy_database(database_file, backup)
+    await store.add(_token("later"))
+    await store.revoke("leaked", time.time())
+    await book.hold([portal], held=True)
+    await book.decide(replace(Contact("sms", "+49 1", "agent-1"), stopped=True, word="STOP"))
+    await book.decide(Contact("sms", "+49 2", BLOCKED))
+    await book.decide(Contact("sms", "+49 3", "agent-2"))
+    await rooms.change_settings("agent-1", ROOM, paused=True)
+    await present.close()
+    assert await _prepared(backup, database_file) == Ended(1, seen=True)
+    assert await _valid(backup) == {"kept"}
+    database = await _opened(backup)
+    book, rooms = PortalBook(database), Rooms(database)
+    await book.load()
+    await rooms.load()
+    stopped, blocked = book.contact("sms", "+49 1"), book.contact("sms", "+49 2")
+    assert stopped is not None
+    assert (stopped.stopped, stopped.agent_id) == (True, "agent-1")
+    assert blocked is not None
+    assert blocked.agent_id == BLOCKED
+    assert book.contact("sms", "+49 3") is None
+    assert [one.held for one in book.all()] == [True]
+    assert rooms.settings("agent-1", ROOM).paused
+    await database.close()
+
+
+@pytest.mark.parametrize("keeps", [False, True])
+@pytest.mark.parametrize("damaged", [False, True])
+async def test_where_nobody_can_tell_no_token_counts_unless_that_is_said(
+    database_file: Path, keeps: bool, damaged: bool
+) -> None:
+    database = await _opened(database_file)
+    await TokenStore(database).add(_token("kept"))
+    await database.close()
+    other = database_file.with_name("other.db")
+    other.write_bytes(b"no database, but as long as one" * 1000)
+    ended = await _prepared(database_file, other if damaged else None, keeps_tokens=keeps)
+    assert ended == Ended(0 if keeps else 1, seen=False)
+    assert await _valid(database_file) == ({"kept"} if keeps else set())
