@@ -112,7 +112,8 @@ async def test_approvals_wait_and_runtimes_say_whether_they_make_agents(stage: S
     turn = await stage.turn()
     await stores.database.execute(stores.approvals.insert(asked_approval(turn, "k1")))
     told = await shown(stage)
-    assert [one["key"] for one in told["approvals"]] == ["k1"]
+    (approval,) = told["approvals"]
+    assert (approval["key"], approval["shown"]) == ("k1", [{"name": "command", "text": "ls"}])
     assert told["runtimes"] == [{"name": "memory", "creates": True}]
 
 

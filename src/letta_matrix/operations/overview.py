@@ -14,6 +14,7 @@ from letta_matrix.access.principal import Principal, Scope
 from letta_matrix.common.parts import part
 from letta_matrix.conversations.approvals import Approvals
 from letta_matrix.operations.agent_lists import is_shown
+from letta_matrix.operations.approvals import approval_told
 from letta_matrix.operations.operation import operation
 from letta_matrix.operations.turn_lists import notices_in
 from letta_matrix.operations.types import Agent as AgentTold
@@ -107,7 +108,7 @@ class Overviews:
                 for one in _of(holder, await self._history.failed(_FAILURES))
             ],
             "approvals": [
-                told(ApprovalTold, one) for one in approvals if holder.may_act_in(one.room_id)
+                approval_told(one) for one in approvals if holder.may_act_in(one.room_id)
             ],
         }
 
