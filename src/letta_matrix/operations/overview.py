@@ -23,12 +23,11 @@ from letta_matrix.operations.types import FailedTurn, told
 from letta_matrix.operations.types import Turn as TurnTold
 from letta_matrix.runtimes.protocol import AgentRuntime
 from letta_matrix.store.agents import Agent, AgentDirectory
-from letta_matrix.store.outbox import Outbox
 from letta_matrix.store.turn_history import Ended, TurnHistory
 from letta_matrix.store.turns import Outcome, Turn, TurnStatus
 from letta_matrix.toolbox.tool import Caller, Params, Result
 
-_TURNS, _FAILURES, _SPANS = 60, 10, 60
+_SPANS = 60
 
 _DAY = 86_400
 
@@ -85,7 +84,6 @@ class Overviews:
     _directory: AgentDirectory
     _runtimes: Mapping[str, AgentRuntime]
     _history: TurnHistory
-    _outbox: Outbox
     _approvals: Approvals
     _unfinished: Callable[[], list[Turn]]
     _trouble_of: Callable[[str], str]
@@ -96,16 +94,17 @@ class Overviews:
         failures, and the approvals that wait."""
         holder = caller.principal
         approvals = await self._approvals.store.pending("")
+        lately = await self._history.lately([one.agent_id for one in self._directory.all()])
         return {
-            "agents": await self._agents(holder),
+            "agents": self._agents(holder, lately.last),
             "runtimes": [
                 {"name": name, "creates": runtime.capabilities.manage}
                 for name, runtime in self._runtimes.items()
             ],
-            "turns": [told(TurnTold, one) for one in _of(holder, await self._newest())],
+            "turns": [told(TurnTold, one) for one in _of(holder, lately.newest)],
             "failures": [
-                told(FailedTurn, one, notices=notices_in(await self._outbox.of_turn(one.turn_id)))
-                for one in _of(holder, await self._history.failed(_FAILURES))
+                told(FailedTurn, one, notices=notices_in(lately.owed[one.turn_id]))
+                for one in _of(holder, lately.failed)
             ],
             "approvals": [
                 approval_told(one) for one in approvals if holder.may_act_in(one.room_id)
@@ -132,11 +131,7 @@ class Overviews:
         ]
         return {"seconds": params.seconds, **_figures(ended), "spans": spans}
 
-    async def _newest(self) -> list[Turn]:
-        return await self._history.newest(_TURNS)
-
-    async def _agents(self, holder: Principal) -> list[AgentStanding]:
-        last = await self._history.last_of_agents()
+    def _agents(self, holder: Principal, last: Mapping[str, Turn]) -> list[AgentStanding]:
         unfinished = self._unfinished()
         waiting = Counter(t.agent_id for t in unfinished if t.status is TurnStatus.QUEUED)
         running = Counter(t.agent_id for t in unfinished if t.status is not TurnStatus.QUEUED)
