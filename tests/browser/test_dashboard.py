@@ -143,6 +143,9 @@ async def test_a_token_is_made_and_revoked(dashboard: Dashboard, world: World) -
     page = dashboard.page
     await dashboard.show("tokens")
     await page.get_by_role("button", name="New token").click()
+    boxes = page.locator("input[name='scopes']")
+    await expect(boxes).to_have_count(len(Scope))
+    assert {await one.get_attribute("value") for one in await boxes.all()} == {*Scope}
     await page.get_by_label("What it is for").fill("the kitchen")
     await page.get_by_role("button", name="Make it").click()
     secret = await page.get_by_label("The token").input_value()
