@@ -1,5 +1,6 @@
 """`letta-matrix doctor` as people and scripts see it."""
 
+import asyncio
 import io
 import json
 import os
@@ -13,12 +14,13 @@ import yaml
 from rich.console import Console
 from tests.builders import config_for
 from tests.unit.test_docs import codes, rows, section, text_of
+from tests.waiting import eventually, within
 from typer.testing import CliRunner
 
 from letta_matrix.cli.doctor_view import TerminalView, report
 from letta_matrix.cli.main import app
 from letta_matrix.common.lock_files import lock
-from letta_matrix.doctor import network
+from letta_matrix.doctor import network, runtimes
 from letta_matrix.doctor.catalogue import CHECKS
 from letta_matrix.doctor.check import Check, Look
 from letta_matrix.doctor.examination import examine
@@ -33,6 +35,7 @@ from letta_matrix.doctor.finding import (
     warning,
 )
 from letta_matrix.doctor.subject import Subject
+from letta_matrix.runtimes.keeper.process import keep
 from letta_matrix.store.database import database_url
 
 Json = dict[str, Any]
@@ -56,9 +59,10 @@ def bridge_at(directory: Path) -> Generator[None]:
 
 
 async def examined(
-    directory: Path, checks: Sequence[Check], report: Json | None = None
+    directory: Path, checks: Sequence[Check], report: Json | None = None, **sections: Any
 ) -> list[Finding]:
-    subject = Subject(config_for(directory), directory / "config.yaml", {}, report)
+    config = config_for(directory, **sections)
+    subject = Subject(config, directory / "config.yaml", {}, report)
     try:
         return [one async for one in examine(subject, checks)]
     finally:
@@ -86,6 +90,30 @@ async def test_whoever_else_answers_at_the_port_is_not_believed(
         assert await believes(tmp_path)
         users.add(os.getuid() + 1)
         assert not await believes(tmp_path)
+
+
+async def test_a_keeper_in_another_container_is_known_by_its_lock(tmp_path: Path) -> None:
+    async def looked() -> Finding:
+        server = {"type": "app_server", "url": "ws://127.0.0.1:9", "keeper_socket": "k.sock"}
+        (found,) = await examined(tmp_path, [runtimes.keeper], runtimes=[server])
+        return found
+
+    socket, ended = tmp_path / "k.sock", asyncio.Event()
+    # There it is somebody, here nobody has the number.
+    (tmp_path / "k.sock.pid").write_text(f"{2**22 + 1}")
+    held = lock(tmp_path / "k.sock.lock")
+    assert held is not None
+    with held:
+        silent = await looked()
+        assert (silent.mark, "hangs" in silent.says) == (Mark.TROUBLE, True)
+        assert ".pid" not in silent.remedy
+        keeper = asyncio.create_task(keep(socket, 600, 100, ended))
+        await eventually(socket.exists)
+        assert "it runs" in (await looked()).says
+        ended.set()
+        await within(keeper)
+        socket.unlink(missing_ok=True)
+    assert "does not run" in (await looked()).says
 
 
 async def test_what_needs_another_thing_is_looked_at_only_where_that_is_well(
