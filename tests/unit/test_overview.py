@@ -168,6 +168,19 @@ async def test_the_pace_counts_and_halves(stage: Stage) -> None:
     assert pace["spans"][0]["whole"] is None
 
 
+async def test_the_pace_says_where_it_does_not_count_all(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turns = [await stage.run(each, message(each)) for each in ("one", "two", "three")]
+    pace = await done(stage, "overview.pace", seconds=60)
+    assert (pace["answered"], pace["since"]) == (3, pace["spans"][0]["since"])
+    monkeypatch.setattr(turn_history, "_MOST", 1)
+    pace = await done(stage, "overview.pace", seconds=60)
+    left_out = await stage.stores.turns.get(turns[1].turn_id)
+    assert left_out is not None
+    assert (pace["answered"], pace["since"]) == (1, left_out.finished_at)
+
+
 async def test_that_is_for_admins(stage: Stage, subtests: pytest.Subtests) -> None:
     async with api_on(stage) as api:
         user = await api.token(TOOL_SCOPES)

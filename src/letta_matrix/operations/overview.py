@@ -54,7 +54,9 @@ class Overview(TypedDict):
     agents: list[AgentStanding]
     runtimes: list[RuntimeTold]
     turns: Annotated[list[TurnTold], Field(description="of agents, the newest first")]
-    failures: Annotated[list[FailedTurn], Field(description="the newest first")]
+    failures: Annotated[
+        list[FailedTurn], Field(description="of the last 1,000 turns, the newest first")
+    ]
     approvals: Annotated[list[ApprovalTold], Field(description="that wait for an answer")]
 
 
@@ -70,6 +72,13 @@ class Pace(TypedDict):
     """How many messages were answered, and how long that took, in seconds."""
 
     seconds: int
+    since: Annotated[
+        float,
+        Field(
+            description="from when on they are counted (Unix time): later than was asked for where "
+            "there were more than 10,000 turns"
+        ),
+    ]
     answered: int
     failed: int
     first_words: Seconds
@@ -117,7 +126,7 @@ class Overviews:
         first words, and in all."""
         since = time.time() - params.seconds
         length = params.seconds / _SPANS
-        ended = await self._history.ended_since(since)
+        ended, counted_since = await self._history.ended_since(since)
         by_span = {
             number: list(found)
             for number, found in itertools.groupby(
@@ -129,7 +138,12 @@ class Overviews:
             {"since": since + number * length, **_figures(by_span.get(number, []))}
             for number in range(_SPANS)
         ]
-        return {"seconds": params.seconds, **_figures(ended), "spans": spans}
+        return {
+            "seconds": params.seconds,
+            "since": counted_since,
+            **_figures(ended),
+            "spans": spans,
+        }
 
     def _agents(self, holder: Principal, last: Mapping[str, Turn]) -> list[AgentStanding]:
         unfinished = self._unfinished()

@@ -61,17 +61,22 @@ class TurnHistory:
                 self._lately = written, agents, found
             return self._lately[2]
 
-    async def ended_since(self, since: float) -> list[Ended]:
-        """The messages that were done with since a time (Unix), as they arrived."""
-        columns = [turns.c[field.name] for field in fields(Ended)]
-        ended = (turns.c.kind == TurnKind.MESSAGE) & (turns.c.finished_at >= since)
-        query = select(*columns).where(ended, turns.c.seq > await self._begin(_MOST))
-        return await self._database.records(Ended, query.order_by(turns.c.seq))
+    async def ended_since(self, since: float) -> tuple[list[Ended], float]:
+        """The messages that were done with since a time (Unix), as they arrived; and since when
+        these are all: later than was asked for where there are very many."""
 
-    async def _begin(self, most: int) -> int:
-        """The turn behind which the newest so many begin."""
-        newest = await self._database.value(select(func.max(turns.c.seq)))
-        return int(newest or 0) - most
+        def look(db: Connection) -> tuple[list[Ended], float]:
+            begin = _begin(db, _MOST)
+            columns = [turns.c[field.name] for field in fields(Ended)]
+            ended = (turns.c.kind == TurnKind.MESSAGE) & (turns.c.finished_at >= since)
+            query = select(*columns).where(ended, turns.c.seq > begin).order_by(turns.c.seq)
+            found = [record_of(Ended, row) for row in db.execute(query).mappings()]
+            ends = func.coalesce(turns.c.finished_at, turns.c.sent_at)
+            left_out = select(ends).where(turns.c.seq <= begin).order_by(turns.c.seq.desc())
+            last = db.execute(left_out.limit(1)).scalar()
+            return found, max(since, last or since)
+
+        return await self._database.read(look)
 
 
 def last_of(agent_ids: Collection[str]) -> Select[Any]:
@@ -90,13 +95,17 @@ def last_of(agent_ids: Collection[str]) -> Select[Any]:
     return select(turns).where(found).order_by(turns.c.seq)
 
 
+def _begin(db: Connection, most: int) -> int:
+    """The turn behind which the newest so many begin."""
+    return (db.execute(select(func.max(turns.c.seq))).scalar() or 0) - most
+
+
 def _lately(db: Connection, agent_ids: Collection[str]) -> Lately:
     def found(query: Select[Any]) -> list[Turn]:
         return [record_of(Turn, row) for row in db.execute(query).mappings()]
 
     newest_first = select(turns).where(_MESSAGES).order_by(turns.c.seq.desc())
-    begin = (db.execute(select(func.max(turns.c.seq))).scalar() or 0) - _LATELY
-    is_failed = (turns.c.outcome == Outcome.FAILED) & (turns.c.seq > begin)
+    is_failed = (turns.c.outcome == Outcome.FAILED) & (turns.c.seq > _begin(db, _LATELY))
     failed = found(newest_first.where(is_failed).limit(_FAILURES))
     owed: dict[str, list[OutboxEntry]] = {one.turn_id: [] for one in failed}
     said = select(outbox).where(outbox.c.turn_id.in_(owed)).order_by(outbox.c.seq)
