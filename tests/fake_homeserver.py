@@ -333,7 +333,8 @@ class FakeHomeserver:
     def _relations(self, _request: Request, room_id: str, event_id: str, kind: str) -> Answer:
         wanted = {"event_id": event_id, "rel_type": kind}
         relations = [
-            (event, event["content"].get("m.relates_to", {})) for event in self.events[room_id]
+            (event, event["content"].get("m.relates_to", {}))
+            for event in self.events.get(room_id, [])
         ]
         found = [event for event, relation in relations if wanted.items() <= relation.items()]
         return 200, {"chunk": found[::-1]}
@@ -341,7 +342,7 @@ class FakeHomeserver:
     def _bundled(self, room_id: str, events: list[Json]) -> list[Json]:
         """Events with their newest edits, which are their own senders'."""
         edits: dict[tuple[str, str], Json] = {}
-        for one in self.events[room_id]:
+        for one in self.events.get(room_id, []):
             relation = one["content"].get("m.relates_to", {})
             if relation.get("rel_type") == "m.replace":
                 edits[str(relation.get("event_id")), one["sender"]] = one
@@ -354,7 +355,7 @@ class FakeHomeserver:
 
     def redact(self, room_id: str, event_id: str) -> None:
         """Somebody has removed what an event says."""
-        for event in self.events[room_id]:
+        for event in self.events.get(room_id, []):
             if event["event_id"] == event_id:
                 event["content"] = {}
 

@@ -3,7 +3,8 @@
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from tests.browser.matrix_user import MatrixUser
+from tests.browser.matrix_user import Json, MatrixUser
+from tests.waiting import eventually
 
 NewUser = Callable[[str], Awaitable[MatrixUser]]
 
@@ -38,6 +39,16 @@ async def group(person: MatrixUser, others: dict[str, MatrixUser]) -> str:
     for other in others.values():
         await other.join(room)
     return room
+
+
+async def newest(room: str, reader: MatrixUser, count: int) -> Json:
+    """The content of the newest of so many messages, once the homeserver has them: the page
+    shows them before."""
+
+    async def messages() -> list[Json]:
+        return await reader.messages(room)
+
+    return (await eventually(messages, lambda found: len(found) == count))[0]["content"]
 
 
 async def agents_space(owner: MatrixUser, rooms: list[str]) -> str:

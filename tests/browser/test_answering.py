@@ -4,6 +4,7 @@ from playwright.async_api import Locator, expect
 from tests.browser.chat_page import ChatPage, OpenPage, opened
 from tests.browser.furniture import AgentRoom
 from tests.browser.matrix_user import Json
+from tests.waiting import eventually
 
 from letta_matrix.conversations import notices
 from letta_matrix.matrix.content import edit_content, text_content
@@ -27,12 +28,17 @@ async def ask(room: AgentRoom, **more: object) -> str:
     return event
 
 
-async def reactions(room: AgentRoom) -> list[str]:
-    """What the person has reacted with."""
+async def reacted(room: AgentRoom, *keys: str) -> None:
+    """Wait until the person has reacted with these, as the homeserver knows it: the page shows
+    it before."""
     path = f"/v3/rooms/{room.id}/messages?dir=b&limit=50"
-    events = (await room.person.call("GET", path))["chunk"]
-    mine = [e for e in events if e["sender"] == room.person.user_id and e["type"] == "m.reaction"]
-    return [e["content"]["m.relates_to"]["key"] for e in mine if e["content"]]
+
+    async def reactions() -> list[str]:
+        events = (await room.person.call("GET", path))["chunk"]
+        mine = [e for e in events if e["sender"] == room.person.user_id and e["content"]]
+        return [e["content"]["m.relates_to"]["key"] for e in mine if e["type"] == "m.reaction"]
+
+    await eventually(reactions, lambda found: found == [*keys], "the reactions")
 
 
 async def test_an_answer_is_sent_once_and_can_be_taken_back(
@@ -45,10 +51,10 @@ async def test_an_answer_is_sent_once_and_can_be_taken_back(
     await expect(question.get_by_role("button", name="Always allow")).to_have_count(0)
     await allow.dblclick()
     await expect(allow).to_have_attribute("aria-pressed", "true")
-    assert await reactions(room) == ["✅"]
+    await reacted(room, "✅")
     await allow.click()
     await expect(allow).to_have_attribute("aria-pressed", "false")
-    assert await reactions(room) == []
+    await reacted(room)
 
 
 async def test_a_settled_question_stays_settled(open_page: OpenPage, room: AgentRoom) -> None:
@@ -182,7 +188,7 @@ async def test_options_have_their_words(open_page: OpenPage, room: AgentRoom) ->
     await options.last.click()
     await expect(options.last).to_have_attribute("aria-pressed", "true")
     await expect(options.first).to_be_disabled()
-    assert await reactions(room) == ["2️⃣"]
+    await reacted(room, "2️⃣")
     over = _text(asking, "*Answered.*")
     await room.agent.send(room.id, dict(edit_content(over, target_event_id=event, marker=tool)))
     await expect(question.locator(".answer")).to_have_count(0)
@@ -203,7 +209,7 @@ async def test_what_failed_is_asked_again(open_page: OpenPage, room: AgentRoom) 
     await chat.message(event).get_by_role("button", name="Try again").click()
     await expect(chat.message(event).locator(".chip")).to_have_text("🔁1")
     await expect(chat.page.get_by_role("button", name="Try again")).to_have_count(0)
-    assert await reactions(room) == ["🔁"]
+    await reacted(room, "🔁")
 
 
 def _stop(chat: ChatPage, name: str) -> Locator:

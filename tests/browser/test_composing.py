@@ -2,7 +2,7 @@
 
 from playwright.async_api import expect
 from tests.browser.chat_page import OpenPage, opened
-from tests.browser.furniture import AgentRoom, NewUser, group
+from tests.browser.furniture import AgentRoom, NewUser, group, newest
 from tests.browser.matrix_user import Json, MatrixUser
 from tests.waiting import eventually
 
@@ -11,15 +11,6 @@ PHONE = {"viewport": {"width": 390, "height": 780}, "has_touch": True, "is_mobil
 
 def pill(user: MatrixUser, name: str) -> str:
     return f'<a href="https://matrix.to/#/{user.user_id}">@{name}</a>'
-
-
-async def newest(room: str, reader: MatrixUser, count: int) -> Json:
-    """The content of the newest of so many messages."""
-
-    async def messages() -> list[Json]:
-        return await reader.messages(room)
-
-    return (await eventually(messages, lambda found: len(found) == count))[0]["content"]
 
 
 async def test_names_are_completed_and_mentioned(
@@ -132,7 +123,11 @@ async def test_replies_edits_and_deleting(open_page: OpenPage, room: AgentRoom) 
     await expect(
         own.locator(".quote, .edited, .actions button").locator("visible=true")
     ).to_have_count(0)
-    assert not (await room.agent.event(room.id, mine))["content"]
+
+    async def content() -> Json:
+        return (await room.agent.event(room.id, mine))["content"]
+
+    await eventually(content, lambda left: not left)
 
 
 async def test_replying_in_a_thread_on_the_phone(open_page: OpenPage, room: AgentRoom) -> None:

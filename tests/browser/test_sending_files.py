@@ -4,7 +4,7 @@ import re
 
 from playwright.async_api import FilePayload, Locator, Route, expect
 from tests.browser.chat_page import ChatPage, OpenPage, opened
-from tests.browser.furniture import AgentRoom
+from tests.browser.furniture import AgentRoom, newest
 from tests.browser.pictures import red_png
 
 _PASTE = """(box, bytes) => {
@@ -35,8 +35,7 @@ async def test_a_file_and_a_pasted_picture(open_page: OpenPage, room: AgentRoom)
     own = chat.page.locator("article.own")
     await expect(own.locator(".picture img")).to_have_attribute("src", re.compile("^blob:"))
     await expect(chosen).to_be_hidden()
-    (sent,) = await room.agent.messages(room.id)
-    content = sent["content"]
+    content = await newest(room.id, room.agent, 1)
     assert content.pop("url").startswith("mxc://localhost/")
     info = {"mimetype": "image/png", "size": len(red_png(60, 40)), "w": 60, "h": 40}
     assert content == {
@@ -58,8 +57,7 @@ async def test_words_go_with_the_file(open_page: OpenPage, room: AgentRoom) -> N
     async with chat.page.expect_download() as download:
         await own.get_by_role("button", name="notes.txt").click()
     assert (await (await download.value).path()).read_bytes() == b"milk\neggs\n"
-    (sent,) = await room.agent.messages(room.id)
-    content = sent["content"]
+    content = await newest(room.id, room.agent, 1)
     assert content["msgtype"] == "m.file"
     assert (content["body"], content["filename"]) == ("what is **missing**?", "notes.txt")
     assert content["info"] == {"mimetype": "text/plain", "size": 10}

@@ -414,7 +414,7 @@ async def test_closing_waits_for_what_it_ends(runtime: AppServer) -> None:
             await may_end.wait()
             ended.set()
 
-    runtime._connection._background(work())
+    runtime._connection._background(work)
     await began.wait()
     closing = asyncio.create_task(runtime.close())
     await settled(closing)

@@ -1,7 +1,9 @@
 """Questions to people about tools, and that whatever goes wrong, the tool does not run."""
 
 import asyncio
+import gc
 import time
+import warnings
 from collections.abc import AsyncGenerator
 from dataclasses import replace
 from pathlib import Path
@@ -320,6 +322,17 @@ async def test_a_runtime_that_begins_anew_asks_by_another_id(
         "⌛ `Bash` (`ls -la`) did not run: I had to begin anew, and ask again below",
         f"❌ `Bash` (`ls -la`) denied by `{PERSON}`",
     ]
+
+
+async def test_what_ends_before_it_begins_leaves_nothing_behind(stage: Stage) -> None:
+    await stage.asked()
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        stage.approvals.begun_anew(stage.turn)
+        await stage.approvals.close()
+        # Of a coroutine that nobody awaits, it is told when it is collected.
+        gc.collect()
+    assert [str(one.message) for one in told] == []
 
 
 async def test_a_question_does_not_change_while_it_waits(stage: Stage) -> None:

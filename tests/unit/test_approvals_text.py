@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from letta_matrix.common.json_fields import mapping, parse_json
 from letta_matrix.conversations.approval_question import to_the_letter
-from letta_matrix.conversations.approval_text import denial, outcome, prompt
+from letta_matrix.conversations.approval_text import denial, in_full, outcome, prompt, warnings
 from letta_matrix.matrix.content import content_size, text_content
 from letta_matrix.matrix.formatting import render
 from letta_matrix.matrix.splitting import CONTENT_LIMIT
@@ -96,6 +96,30 @@ def test_hidden_characters_show(hidden: str) -> None:
     assert json.dumps(hidden)[1:-1] in blocks(markdown)[0]
     assert "hidden characters" in markdown
     assert json.loads(blocks(markdown)[-1]) == {"command": f"rm {hidden} x"}
+
+
+@pytest.mark.parametrize("hidden", ["\u202e", "\u034f", "\u00a0", "\u180e", "\U000e0041"])
+def test_pages_show_what_is_hidden_too(hidden: str) -> None:
+    one = approval({f"na{hidden}me": f"rm {hidden}"}, tool=f"Ba{hidden}sh")
+    escaped = json.dumps(hidden)[1:-1]
+    (name, text), whole = in_full(one)
+    assert (name, text) == (f"na{escaped}me", f"rm {escaped}")
+    assert whole[0] == ""
+    assert json.loads(whole[1]) == one.arguments
+    assert any("hidden characters" in warning for warning in warnings(one))
+
+
+def test_on_pages_no_text_looks_like_another_argument() -> None:
+    assert in_full(approval({"a": "x\ncommand: ls"})) == [("a", "x\ncommand: ls")]
+    assert in_full(approval({"a": "x", "b": 1})) == [("", '{\n  "a": "x",\n  "b": 1\n}')]
+    assert in_full(approval({"": "x"})) == [("", '{\n  "": "x"\n}')]
+
+
+@pytest.mark.parametrize("tool", ["Agent", "Task", "Workflow"])
+def test_that_agents_are_started_is_said_in_the_room_and_on_pages(tool: str) -> None:
+    (warning,) = warnings(approval({"prompt": "go"}, tool=tool))
+    assert "without asking" in warning
+    assert f"⚠️ {warning}" in asked({"prompt": "go"}, tool=tool)
 
 
 def test_what_looks_like_an_escape_is_told_from_one() -> None:

@@ -19,7 +19,7 @@ from tests.nginx import nginx_path
 
 from letta_matrix.config import load_config
 from letta_matrix.stack import agents_alone, compose
-from letta_matrix.stack.certificate import self_signed
+from letta_matrix.stack.certificate import ends_soon, self_signed
 from letta_matrix.stack.compose import Volumes, Wanted, make_files, summary
 from letta_matrix.stack.errors import StackError
 
@@ -28,7 +28,7 @@ COMPOSE = yaml.safe_load((HERE / "compose.yaml").read_text(encoding="utf-8"))
 SERVICES = cast("dict[str, dict[str, Any]]", COMPOSE["services"])
 MINE = {name: str(os.getuid()) for name in ("BRIDGE_UID", "APP_SERVER_UID", "SYNAPSE_UID")}
 MINE["POSTGRES_UID"] = str(os.getuid())
-SECRETS = ("secrets/postgres.password", "secrets/app-server.token", "secrets/admin.password")
+SECRETS = ("postgres-secret/password", "app-server-secret/token", "secrets/admin.password")
 
 
 def made(root: Path, **env: str) -> Volumes:
@@ -48,14 +48,45 @@ def mode(path: Path) -> int:
 def test_files_are_made_once_and_belong_to_whoever_reads_them(tmp_path: Path) -> None:
     volumes = made(tmp_path)
     first = contents(tmp_path)
-    made(tmp_path, MATRIX_ADMIN_PASSWORD="another", LETTA_TOKEN="another")
+    again = made(tmp_path, MATRIX_ADMIN_PASSWORD="another", LETTA_TOKEN="another")
+    # Whoever reads one leaves it as it is, too.
+    summary(again, Wanted.of({}), {})
     assert contents(tmp_path) == first
     kept = [*SECRETS, "bridge/config.yaml", "bridge/registration.yaml", "synapse/homeserver.yaml"]
     kept += ["synapse/signing.key", "synapse/registration.yaml", "web/tls/privkey.pem"]
     assert {name: mode(volumes.path(name)) for name in kept} == dict.fromkeys(kept, 0o600)
-    # nginx, and whoever looks for a secret of their own among the others', must get there.
+    # nginx and the users of other containers must get there.
     assert mode(volumes.path("web/well-known/client")) == 0o644
-    assert mode(volumes.path("secrets")) == mode(volumes.path("web/tls")) == 0o755
+    assert mode(volumes.path("app-server-secret")) == mode(volumes.path("web/tls")) == 0o755
+
+
+def test_no_container_sees_a_secret_that_is_another_ones() -> None:
+    mounts = {
+        name: [str(one).partition(":")[0] for one in service.get("volumes", [])]
+        for name, service in SERVICES.items()
+    }
+    readers = {
+        volume: {name for name, volumes in mounts.items() if volume in volumes}
+        for volume in ("secrets", "postgres-secret", "app-server-secret")
+    }
+    once = {"setup", "account"}
+    assert readers == {
+        "secrets": once,
+        "postgres-secret": once | {"postgres"},
+        "app-server-secret": once | {"app-server"},
+    }
+
+
+def test_public_names_are_followed_and_configurations_stay(tmp_path: Path) -> None:
+    made(tmp_path)
+    volumes = made(tmp_path, MATRIX_PUBLIC_URL="https://m.example.org/")
+    told = json.loads(volumes.path("web/well-known/client").read_text())
+    assert told == {"m.homeserver": {"base_url": "https://m.example.org"}}
+    assert json.loads(volumes.path("web/well-known/server").read_text()) == {
+        "m.server": "m.example.org:443"
+    }
+    kept = yaml.safe_load(volumes.path("synapse/homeserver.yaml").read_text())
+    assert kept["public_baseurl"] == "https://localhost:8443/"
 
 
 def test_every_first_start_has_secrets_of_its_own(tmp_path: Path) -> None:
@@ -75,7 +106,7 @@ def test_bridge_homeserver_and_app_server_fit_together(tmp_path: Path) -> None:
         "http://synapse:8008",
         "example.org",
     )
-    token = volumes.path("secrets/app-server.token").read_text().strip()
+    token = volumes.path("app-server-secret/token").read_text().strip()
     (runtime,) = config.runtimes
     assert runtime.type == "app_server"
     assert runtime.token is not None
@@ -94,17 +125,22 @@ def test_synapse_reads_its_configuration(tmp_path: Path) -> None:
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
     assert done.stdout.split()[-1:] == ["example.org"], done.stderr
     settings = yaml.safe_load(given)
-    password = volumes.path("secrets/postgres.password").read_text().strip()
+    password = volumes.path("postgres-secret/password").read_text().strip()
     assert settings["database"]["args"]["password"] == password
     assert settings["federation_domain_whitelist"] == []
 
 
 @pytest.mark.parametrize("url", ["https://api.letta.com", "http://models:1416/v1"])
 def test_another_runtime_gets_its_key(url: str, tmp_path: Path) -> None:
-    volumes = made(tmp_path, LETTA_API_URL=url, LETTA_TOKEN="of-letta")
-    (runtime,) = load_config(volumes.path("bridge/config.yaml"), {}).runtimes
+    env = {"LETTA_API_URL": url, "LETTA_TOKEN": "of-letta"}
+    volumes = made(tmp_path, **env)
+    given = SERVICES["letta-matrix"]["environment"]
+    assert env.keys() <= given.keys()
+    (runtime,) = load_config(volumes.path("bridge/config.yaml"), env).runtimes
     assert runtime.type in ("letta_api", "openai_compatible")
     assert runtime.api_key.get_secret_value() == "of-letta"  # type: ignore[union-attr]
+    # Neither gets what is the other's.
+    assert "of-letta" not in volumes.path("app-server-secret/token").read_text()
 
 
 def test_a_person_is_told_where_to_go(tmp_path: Path) -> None:
@@ -118,13 +154,13 @@ def test_a_person_is_told_where_to_go(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("host", ["letta.example.org", "192.0.2.7", "::1"])
 def test_the_first_certificate_is_for_the_name(host: str, tmp_path: Path) -> None:
-    certificate, key = self_signed(host)
+    certificate, key = self_signed("localhost", host)
+    assert not ends_soon(certificate)
     chain = tmp_path / "chain.pem"
     chain.write_text(certificate + key)
     server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     server.load_cert_chain(chain)
     client = ssl.create_default_context(cadata=certificate)
-    assert client.get_ca_certs()
     there, back = ssl.MemoryBIO(), ssl.MemoryBIO()
     talk = client.wrap_bio(back, there, server_hostname=host)
     answer = server.wrap_bio(there, back, server_side=True)

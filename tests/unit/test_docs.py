@@ -303,6 +303,11 @@ def test_the_example_of_runtimes_is_what_init_writes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_no_table_has_half_a_code_span(page: Path) -> None:
+    assert [cells for cells in rows(prose(page)) if "`" in "".join(cells)] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_no_link_of_the_documentation_leads_nowhere(page: Path) -> None:
     text = prose(page)
     targets = [link for link in _LINK.findall(text) if not re.match(r"[a-z]+:", link)]

@@ -1,8 +1,11 @@
 """`letta-matrix doctor` as people and scripts see it."""
 
+import asyncio
 import io
 import json
-from collections.abc import Sequence
+import os
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +14,13 @@ import yaml
 from rich.console import Console
 from tests.builders import config_for
 from tests.unit.test_docs import codes, rows, section, text_of
+from tests.waiting import eventually, within
 from typer.testing import CliRunner
 
 from letta_matrix.cli.doctor_view import TerminalView, report
 from letta_matrix.cli.main import app
+from letta_matrix.common.lock_files import lock
+from letta_matrix.doctor import network, runtimes
 from letta_matrix.doctor.catalogue import CHECKS
 from letta_matrix.doctor.check import Check, Look
 from letta_matrix.doctor.examination import examine
@@ -29,6 +35,8 @@ from letta_matrix.doctor.finding import (
     warning,
 )
 from letta_matrix.doctor.subject import Subject
+from letta_matrix.runtimes.keeper.process import keep
+from letta_matrix.store.database import database_url
 
 Json = dict[str, Any]
 
@@ -40,14 +48,72 @@ def finding_by(*findings: Finding) -> Look:
     return look
 
 
+@contextmanager
+def bridge_at(directory: Path) -> Generator[None]:
+    """A bridge has the database of a configuration there open."""
+    url = database_url(config_for(directory).database.url, directory)
+    file = lock(Path(f"{url.database}.lock"))
+    assert file is not None
+    with file:
+        yield
+
+
 async def examined(
-    directory: Path, checks: Sequence[Check], health: Json | None = None
+    directory: Path, checks: Sequence[Check], report: Json | None = None, **sections: Any
 ) -> list[Finding]:
-    subject = Subject(config_for(directory), directory / "config.yaml", {}, health)
+    config = config_for(directory, **sections)
+    subject = Subject(config, directory / "config.yaml", {}, report)
     try:
         return [one async for one in examine(subject, checks)]
     finally:
         await subject.close()
+
+
+async def believes(directory: Path) -> bool:
+    """Whether what answers at `api.port` is taken for the bridge."""
+    (found,) = await examined(directory, [network.bridge], {"version": "1", "status": "ok"})
+    assert (found.mark is Mark.OK) is not ("another program answers" in found.says)
+    return found.mark is Mark.OK
+
+
+async def test_whoever_else_answers_at_the_port_is_not_believed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    users = {os.getuid()}
+
+    def listeners(_: int) -> set[int]:
+        return users
+
+    monkeypatch.setattr("letta_matrix.doctor.subject.listeners", listeners)
+    assert not await believes(tmp_path)
+    with bridge_at(tmp_path):
+        assert await believes(tmp_path)
+        users.add(os.getuid() + 1)
+        assert not await believes(tmp_path)
+
+
+async def test_a_keeper_in_another_container_is_known_by_its_lock(tmp_path: Path) -> None:
+    async def looked() -> Finding:
+        server = {"type": "app_server", "url": "ws://127.0.0.1:9", "keeper_socket": "k.sock"}
+        (found,) = await examined(tmp_path, [runtimes.keeper], runtimes=[server])
+        return found
+
+    socket, ended = tmp_path / "k.sock", asyncio.Event()
+    # There it is somebody, here nobody has the number.
+    (tmp_path / "k.sock.pid").write_text(f"{2**22 + 1}")
+    held = lock(tmp_path / "k.sock.lock")
+    assert held is not None
+    with held:
+        silent = await looked()
+        assert (silent.mark, "hangs" in silent.says) == (Mark.TROUBLE, True)
+        assert ".pid" not in silent.remedy
+        keeper = asyncio.create_task(keep(socket, 600, 100, ended))
+        await eventually(socket.exists)
+        assert "it runs" in (await looked()).says
+        ended.set()
+        await within(keeper)
+        socket.unlink(missing_ok=True)
+    assert "does not run" in (await looked()).says
 
 
 async def test_what_needs_another_thing_is_looked_at_only_where_that_is_well(
@@ -95,7 +161,8 @@ async def test_what_a_running_bridge_says_is_told_in_its_words_and_once(tmp_path
         Check("runtimes", "silence", finding_by(fine("here")), vital="runtime "),
         Check("database", "", finding_by(fine("it is there")), vital="database"),
     ]
-    found = await examined(tmp_path, checks, health)
+    with bridge_at(tmp_path):
+        found = await examined(tmp_path, checks, health)
     assert [(one.name, one.mark, one.says, one.remedy, one.shows) for one in found] == [
         ("clock", Mark.TROUBLE, "it is late", "cure it is late", "old news"),
         ("runtime local", Mark.TROUBLE, "it is away", "cure it is away", "silence"),
@@ -120,6 +187,7 @@ def test_people_see_what_is_wrong_how_it_shows_and_what_to_do() -> None:
     view.show(trouble("it is \x1b[31mout", "light it", shows="it is dark", name="lamp"))
     view.show(unknown("not looked at, as `lamp` is not well", name="book"))
     view.show(unknown("not looked at, as `lamp` is not well", name="map"))
+    view.show(fine("said by another program", "la\x1b[2J"))
     view.end()
     shown = [line.rstrip() for line in out.getvalue().splitlines()]
     assert shown[0] == "✓ disk               it is there"
@@ -127,10 +195,11 @@ def test_people_see_what_is_wrong_how_it_shows_and_what_to_do() -> None:
     assert "\x1b" not in out.getvalue()
     assert shown[2].strip() == "shows as: it is dark"
     assert shown[3].strip() == "what to do: light it"
-    assert shown[4].startswith(
+    assert shown[4].startswith("✓ la")
+    assert shown[5].startswith(
         "? 2 checks           not looked at, as `lamp` is not well: book, map"
     )
-    assert shown[-1] == "1 in trouble, 2 not looked at, 1 well"
+    assert shown[-1] == "1 in trouble, 2 not looked at, 2 well"
 
 
 @pytest.fixture

@@ -29,6 +29,7 @@ from letta_matrix.common.connections.socket_table import (
     entry_in,
     held_by,
     identity_of,
+    listeners,
     socket_between,
 )
 
@@ -77,6 +78,25 @@ def test_a_connection_is_found_at_both_ends() -> None:
             assert entry.inode in held_by(os.getpid())
             assert entry.inode not in held_by(os.getppid())
     assert entry.inode not in held_by(2**22 + 1)
+
+
+@on_linux
+def test_the_users_who_listen_are_known() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        assert listeners(server.getsockname()[1]) == {os.geteuid()}
+    assert listeners(0) == set()
+
+
+@pytest.mark.skipif(sys.byteorder != "little", reason="the table is in the machine's order")
+def test_those_who_listen_are_told_from_those_who_are_connected(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    four, six = tmp_path / "tcp", tmp_path / "tcp6"
+    four.write_text(TABLE)
+    six.write_text(TABLE.replace("0100007F:1F48", f"{'0' * 32}:1F48").replace("1000", "1001"))
+    monkeypatch.setattr(socket_table, "_TABLES", (four, six, tmp_path / "none"))
+    assert listeners(8008) == {1000, 1001}
+    assert listeners(50000) == set()
 
 
 @on_linux

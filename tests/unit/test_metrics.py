@@ -15,7 +15,7 @@ from mautrix.api import ClientPath, Method
 from mautrix.errors import MatrixRequestError
 from prometheus_client.parser import text_string_to_metric_families
 from structlog.testing import capture_logs
-from tests.builders import always, message
+from tests.builders import always, asked_approval, message
 from tests.fake_homeserver import Fault
 from tests.prometheus import promtool_path
 from tests.stage import Stage
@@ -143,6 +143,24 @@ async def test_what_waits_is_counted_with_its_age(watched: Watched, stage: Stage
     assert figures["letta_matrix_turns_oldest_seconds"] >= 600
     fault = 'letta_matrix_runtime_faults_total{fault="runtime_unavailable",runtime="memory"}'
     assert figures[fault] >= 1
+
+
+async def test_what_waits_for_an_approval_hides_nothing_that_waits(
+    watched: Watched, stage: Stage
+) -> None:
+    stage.runtime.available = False
+    now = stage.parts.homeserver.clock.now()
+    ages = ((9_000, "!1:test"), (7_000, "!1:test"), (600, "!2:test"))
+    for age, room in ages:
+        sent_at = int((now - age) * 1000)
+        await stage.admit(message(f"{age}", room_id=room, origin_server_ts=sent_at))
+    await eventually(lambda: len(stage.dispatcher.queues.unfinished()) == len(ages))
+    (oldest, *_) = sorted(stage.dispatcher.queues.unfinished(), key=lambda turn: turn.sent_at)
+    stores = stage.stores
+    await stores.database.execute(stores.approvals.insert(asked_approval(oldest, "k1")))
+    figures = await watched.figures()
+    assert figures["letta_matrix_approvals_waiting"] == 1
+    assert 600 <= figures["letta_matrix_turns_oldest_seconds"] < 7_000
 
 
 async def test_metrics_say_what_health_says(watched: Watched, stage: Stage) -> None:

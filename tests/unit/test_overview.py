@@ -8,6 +8,8 @@ from dataclasses import replace
 from typing import Any, cast
 
 import pytest
+from sqlalchemy import text as sql
+from sqlalchemy.dialects import sqlite
 from tests.builders import asked_approval, message
 from tests.stage import Stage
 from tests.unit.api_stage import HEALTH, api_on, problem
@@ -19,6 +21,7 @@ from letta_matrix.conversations.turn_queues import TurnQueues
 from letta_matrix.doors.rest import overview
 from letta_matrix.doors.rest.presence import Presence
 from letta_matrix.doors.rest.services import Services
+from letta_matrix.store import turn_history
 from letta_matrix.store.outbox import OutboxEntry, OutboxKind
 from letta_matrix.store.turns import Outcome, Turn
 
@@ -107,12 +110,44 @@ async def test_a_failure_says_why(stage: Stage) -> None:
     assert alone["notices"] == told["notices"]
 
 
+async def test_all_who_look_share_one_look_until_something_is_written(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await stage.run("fail")
+    looks = list[object]()
+    look = turn_history._lately
+
+    def counted(*given: Any) -> turn_history.Lately:
+        looks.append(given)
+        return look(*given)
+
+    monkeypatch.setattr(turn_history, "_lately", counted)
+    first, *others = await asyncio.gather(*(shown(stage) for _ in range(3)))
+    assert (len(looks), others) == (1, [first, first])
+    turn = await stage.turn("two", message("two"))
+    assert (await shown(stage))["turns"][0]["turn_id"] == turn.turn_id
+    assert len(looks) == 2
+
+
+async def test_no_look_goes_through_all_turns(stage: Stage) -> None:
+    query = turn_history.last_of(["agent-1", "agent-2"])
+    dialect = sqlite.dialect()
+    whole = query.compile(dialect=dialect, compile_kwargs={"literal_binds": True})
+    explain = sql(f"EXPLAIN QUERY PLAN {whole}".replace(":", r"\:"))
+    steps = await stage.stores.database.read(lambda db: list(db.execute(explain).mappings()))
+    looks = [step["detail"] for step in steps if " turns" in step["detail"]]
+    assert len(looks) == 3, looks
+    assert all(look.startswith("SEARCH") for look in looks), looks
+    assert sum("turns_by_agent (agent_id=? AND kind=?)" in look for look in looks) == 2, looks
+
+
 async def test_approvals_wait_and_runtimes_say_whether_they_make_agents(stage: Stage) -> None:
     stores = stage.stores
     turn = await stage.turn()
     await stores.database.execute(stores.approvals.insert(asked_approval(turn, "k1")))
     told = await shown(stage)
-    assert [one["key"] for one in told["approvals"]] == ["k1"]
+    (approval,) = told["approvals"]
+    assert (approval["key"], approval["shown"]) == ("k1", [{"name": "command", "text": "ls"}])
     assert told["runtimes"] == [{"name": "memory", "creates": True}]
 
 
@@ -131,6 +166,19 @@ async def test_the_pace_counts_and_halves(stage: Stage) -> None:
     assert sum(span["answered"] + span["failed"] for span in pace["spans"]) == 3
     assert 0 <= pace["first_words"] <= pace["whole"]
     assert pace["spans"][0]["whole"] is None
+
+
+async def test_the_pace_says_where_it_does_not_count_all(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turns = [await stage.run(each, message(each)) for each in ("one", "two", "three")]
+    pace = await done(stage, "overview.pace", seconds=60)
+    assert (pace["answered"], pace["since"]) == (3, pace["spans"][0]["since"])
+    monkeypatch.setattr(turn_history, "_MOST", 1)
+    pace = await done(stage, "overview.pace", seconds=60)
+    left_out = await stage.stores.turns.get(turns[1].turn_id)
+    assert left_out is not None
+    assert (pace["answered"], pace["since"]) == (1, left_out.finished_at)
 
 
 async def test_that_is_for_admins(stage: Stage, subtests: pytest.Subtests) -> None:
@@ -195,6 +243,14 @@ def test_of_agents_those_that_changed_are_told() -> None:
     assert news.of(first, 1) == []
     busy = {"agent_id": "a", "running": 1}
     assert news.of({"agents": [busy, quiet]}, 2) == [("agents", [busy])]
+
+
+@pytest.mark.parametrize("agent_id", ["agents", "health", "turns"])
+def test_an_agent_may_be_called_like_a_part(agent_id: str) -> None:
+    news = overview.News()
+    whole = {"health": {"status": "ok"}, "agents": [{"agent_id": agent_id}], "turns": []}
+    assert dict(news.of(whole, 0)) == whole
+    assert news.of(whole, 1) == []
 
 
 def test_figures_alone_are_told_with_the_next_beat() -> None:

@@ -133,6 +133,8 @@ async def group_of(stage: Stage, fake: FakeHomeserver) -> None:
 async def test_a_thread_on_what_an_agent_said_by_itself(
     stage: Stage, fake: FakeHomeserver, heard: bool
 ) -> None:
+    # What is told of the thread is looked up by itself.
+    await stage.again(thread_context=0)
     await group_of(stage, fake)
     root = message("news!", ROOM, sender=GHOST)
     if heard:

@@ -277,10 +277,26 @@ async def test_a_question_that_cannot_be_waited_for_is_closed(
     assert "Nobody answered" in closed["content"]["body"]
 
 
-async def test_who_answers_before_we_listen_is_heard(
-    toolbox: Toolbox, fake: FakeHomeserver, monkeypatch: pytest.MonkeyPatch
+async def test_who_is_of_our_server_is_invited_before_others(
+    toolbox: Toolbox, fake: FakeHomeserver
 ) -> None:
-    monkeypatch.setattr(asking, "_LATE", 0.0)
+    given = ["@bob:away.example", "@bob:test", "@ann:away.example", "@ann:test"]
+    arguments = {"name": "Plans", "invite": given}
+    inviting = fake.hold("POST .*/invite")
+    making = asyncio.create_task(
+        toolbox.call(Principal("token:1", "agent-1"), "matrix_create_room", arguments, door="mcp")
+    )
+    await eventually(lambda: len(fake.matching("POST .*/invite")) >= 2)
+    await settled(making)
+    invited = {request.body["user_id"] for request in fake.matching("POST .*/invite")}
+    assert invited == {"@bob:test", "@ann:test"}
+    inviting.set()
+    assert (await making)["invited"] == given
+
+
+async def test_who_answers_before_we_listen_is_heard(
+    toolbox: Toolbox, fake: FakeHomeserver, clock: Clock
+) -> None:
     fake.fail("GET .*/joined_rooms", *[Failure(200, {"joined_rooms": [ROOM]})] * 4)
     fake.fail("GET .*/m.room.tombstone", *[Failure(404, {"errcode": "M_NOT_FOUND"})] * 4)
     looked = fake.hold("GET .*/event/")
@@ -291,6 +307,7 @@ async def test_who_answers_before_we_listen_is_heard(
     (question,) = fake.messages(ROOM)
     tap = reaction(question["event_id"], "2️⃣", ROOM)
     fake.events[ROOM].append({**tap, "origin_server_ts": question["origin_server_ts"]})
+    clock.advance(2 * asking._LATE)
     looked.set()
     assert (await asked)["answer"] == "coffee"
 

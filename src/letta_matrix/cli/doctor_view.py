@@ -97,7 +97,7 @@ class TerminalView(View):
         line.add_column(width=1)
         line.add_column(width=_NAME)
         line.add_column()
-        line.add_row(Text(sign, style), Text(name, "bold"), Text(_plain(finding.says)))
+        line.add_row(Text(sign, style), Text(_plain(name), "bold"), Text(_plain(finding.says)))
         for what, text in (("shows as: ", finding.shows), ("what to do: ", finding.remedy)):
             if text:
                 line.add_row("", "", Text(what, "dim") + Text(_plain(text)))

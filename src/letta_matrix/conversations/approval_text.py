@@ -43,20 +43,40 @@ def prompt(approval: Approval, who: str, *, admins_always: bool = False) -> str 
     What is run comes first and once, other arguments are folded. `who` says who may answer,
     `admins_always` that of those only admins may allow it for good.
     """
-    source = json.dumps(dict(approval.arguments), indent=2, ensure_ascii=False)
-    if len(source) > _LIMIT or len(approval.tool) > _LONGEST_TOOL:
+    if len(_json(approval)) > _LIMIT or len(approval.tool) > _LONGEST_TOOL:
         return None
-    source = visible(source, keep="\n")
-    whole, plain = fenced(source, "json"), list(_plain(approval))
+    source = _source(approval)
+    whole = fenced(source, "json")
+    plain = [_named(name, fenced(text)) for name, text in _plain(approval)]
     first = [*plain, *([] if _says_all(approval) else [_folded(whole) if plain else whole])]
     # What is easier to read comes on top of the whole, as long as there is room for both.
     for shown in (first, [whole]):
-        blocks = [_question(approval), *shown, *_warnings(approval.tool, source)]
+        blocks = [_question(approval), *shown, *(f"⚠️ {one}" for one in warnings(approval))]
         blocks.append(_ways(approval, who, admins_always=admins_always))
         markdown = "\n\n".join(blocks)
         if content_size(text_content(markdown, marker={}, plain=unfolded(markdown))) <= _LIMIT:
             return markdown
     return None
+
+
+def in_full(approval: Approval) -> list[tuple[str, str]]:
+    """The same arguments for pages, each text with its argument's name, every sign of it seen:
+    what is easier to read comes first, and all of them as JSON, without a name, last, unless a
+    text says it all."""
+    plain = [(visible(name), visible(text, keep="\n\t")) for name, text in _plain(approval) if name]
+    return plain if plain and _says_all(approval) else [*plain, ("", _source(approval))]
+
+
+def warnings(approval: Approval) -> Iterator[str]:
+    """What is to be known before it is allowed, a sentence each."""
+    source = _source(approval)
+    if approval.tool in _STARTERS:
+        yield "What it starts runs tools of its own, a shell among them, without asking."
+    if _ESCAPED.search(source) or visible(approval.tool) != approval.tool:
+        yield "It has hidden characters, shown as \\u and a number."
+    lines = source.replace("\\n", "\n").split("\n")
+    if len(lines) > _MANY_LINES or max(map(len, lines)) > _LONG_LINE:
+        yield f"It is long ({len(source):,} characters): scroll to see all of it."
 
 
 def outcome(approval: Approval) -> str:
@@ -115,13 +135,26 @@ def _question(approval: Approval) -> str:
     return f"**May I run {inline_code(approval.tool)}?**"
 
 
-def _plain(approval: Approval) -> Iterator[str]:
-    """Texts among the arguments that JSON makes hard to read."""
+def _json(approval: Approval) -> str:
+    return json.dumps(dict(approval.arguments), indent=2, ensure_ascii=False)
+
+
+def _source(approval: Approval) -> str:
+    return visible(_json(approval), keep="\n")
+
+
+def _plain(approval: Approval) -> Iterator[tuple[str, str]]:
+    """Texts among the arguments that JSON makes hard to read, with their names."""
     for name, value in approval.arguments.items():
-        if name == "command" and isinstance(value, str):
-            yield fenced(value)
-        elif isinstance(value, str) and ("\n" in value or len(approval.arguments) == 1):
-            yield f"{inline_code(name, limit=len(name))}:\n{fenced(value)}"
+        if not isinstance(value, str):
+            continue
+        if name == "command" or "\n" in value or len(approval.arguments) == 1:
+            yield name, value
+
+
+def _named(name: str, block: str) -> str:
+    # A command needs no name: it is what the question is about.
+    return block if name == "command" else f"{inline_code(name, limit=len(name))}:\n{block}"
 
 
 def _folded(whole: str) -> str:
@@ -135,16 +168,6 @@ def _says_all(approval: Approval) -> bool:
         return False
     is_seen = visible(value, keep="\n") == value
     return is_seen and all(line == line.rstrip() for line in f"{value}.".split("\n"))
-
-
-def _warnings(tool: str, source: str) -> Iterator[str]:
-    if tool in _STARTERS:
-        yield "⚠️ What it starts runs tools of its own, a shell among them, **without asking**."
-    if _ESCAPED.search(source):
-        yield "⚠️ It has hidden characters, shown as `\\u` and a number."
-    lines = source.replace("\\n", "\n").split("\n")
-    if len(lines) > _MANY_LINES or max(map(len, lines)) > _LONG_LINE:
-        yield f"⚠️ It is long ({len(source):,} characters): scroll to see all of it."
 
 
 def _ways(approval: Approval, who: str, *, admins_always: bool) -> str:

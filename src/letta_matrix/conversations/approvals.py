@@ -4,9 +4,9 @@ import asyncio
 import contextlib
 import hashlib
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import ParamSpec
 
 import structlog
 from mautrix.errors import MatrixRequestError
@@ -29,6 +29,8 @@ from letta_matrix.store.outbox import OutboxEntry, OutboxKind
 from letta_matrix.store.turns import Turn, TurnKind
 
 log = structlog.get_logger()
+
+P = ParamSpec("P")
 
 _STORE_PAUSE = 10.0
 """Seconds between tries of a database that cannot be used."""
@@ -77,7 +79,7 @@ class Approvals:
         self._earlier.begun_anew(turn.turn_id)
         for question in self._of(turn.turn_id):
             del self._questions[question.key]
-            self._spawn(question.stop())
+            self._spawn(question.stop)
 
     async def answer(
         self, approval: Approval, status: ApprovalStatus, *, by: str, reason: str = ""
@@ -121,7 +123,7 @@ class Approvals:
             if approval is None or question.decided.is_set() or at != turn.place:
                 continue
             if self.approvers.may_answer(approval, allowed, by=turn.sender, room_id=turn.room_id):
-                self._spawn(self._say_what_waits(question))
+                self._spawn(self._say_what_waits, question)
 
     def waits(self, turn_id: str) -> bool:
         """Whether a turn waits for a person now."""
@@ -161,11 +163,11 @@ class Approvals:
             if answered or await question.is_allowed_for_good(self.store, self._config):
                 question.decided.set()
                 await (self._tell(question, answered) if answered else question.tell(allow=True))
-                self._spawn(self._end_older(question, older, answered))
+                self._spawn(self._end_older, question, older, answered)
                 return
             self.store.takes_over(question.key, [one.key for one in older])
             approval, entry = await self._ask(question)
-            self._spawn(self._end_older(question, older))
+            self._spawn(self._end_older, question, older)
             if approval.status is ApprovalStatus.PENDING:
                 approval = await self._decision(question, approval, entry)
             question.decided.set()
@@ -262,7 +264,7 @@ class Approvals:
         self, question: ApprovalQuestion, approval: Approval, entry: OutboxEntry
     ) -> Approval:
         if entry.event_id is not None:
-            self._spawn(self._offer(question, approval, entry.event_id))
+            self._spawn(self._offer, question, approval, entry.event_id)
         if await question.is_decided_by(approval.expires_at):
             settled = await self.store.get(approval.key)
         else:
@@ -287,10 +289,10 @@ class Approvals:
             if not question.decided.is_set() and not await self._earlier.is_noticed(question):
                 await question.reply.beside.notify(waits(question.key), words.ANSWER_FIRST)
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+    def _spawn(self, work: Callable[P, Awaitable[None]], *args: P.args, **kwargs: P.kwargs) -> None:
         async def quietly() -> None:
             try:
-                await work
+                await work(*args, **kwargs)
             except (StoreUnavailable, HomeserverUnavailable) as error:
                 log.info("beside a question something is not said", reason=str(error))
 

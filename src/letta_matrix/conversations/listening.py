@@ -1,8 +1,9 @@
 """What a turn's events become in its room: text, tools in use, questions."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 import structlog
 from mautrix.errors import MatrixRequestError
@@ -83,12 +84,13 @@ class Attention:
         if await is_set(over, _DELAY * intent.homeserver.pacer.stretch):
             return
         # Each by itself: where one is refused the other is shown.
-        receipt = intent.read_receipt(self._room_id, self._event_id)
-        await asyncio.gather(self._quietly(receipt), self._quietly(self._type_until(over)))
+        receipt = partial(intent.read_receipt, self._room_id, self._event_id)
+        typing = partial(self._type_until, over)
+        await asyncio.gather(self._quietly(receipt), self._quietly(typing))
 
-    async def _quietly(self, showing: Awaitable[None]) -> None:
+    async def _quietly(self, showing: Callable[[], Awaitable[None]]) -> None:
         try:
-            await showing
+            await showing()
         except (MatrixRequestError, HomeserverUnavailable) as error:
             log.debug("receipt or typing not shown", room=self._room_id, reason=str(error))
         except Exception as error:

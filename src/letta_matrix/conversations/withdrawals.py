@@ -1,6 +1,7 @@
 """What follows when people edit or redact what an agent was asked, or what it said."""
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
+from typing import ParamSpec
 
 import structlog
 from mautrix.errors import MatrixRequestError
@@ -22,6 +23,8 @@ from letta_matrix.store.outbox import Outbox
 from letta_matrix.store.turns import Outcome, Turn, TurnStatus, TurnStore
 
 log = structlog.get_logger()
+
+P = ParamSpec("P")
 
 
 @part
@@ -46,11 +49,11 @@ class Withdrawals:
         for turn in amended.turns:
             status, prompt = amended.before[turn.turn_id]
             if amended.amendment.withdrawn:
-                self._spawn(self._withdraw(turn))
+                self._spawn(self._withdraw, turn)
                 continue
             is_asked = turn.revises is None and status is not TurnStatus.QUEUED
             if is_asked and turn.prompt != prompt:
-                self._spawn(self._offer(turn, amended))
+                self._spawn(self._offer, turn, amended)
 
     async def run(self, turn: Turn, *, recovered: bool) -> None:
         """Look at what was redacted (`prompt` names the event) and let it count. Raises
@@ -138,10 +141,10 @@ class Withdrawals:
             log.info("an event cannot be looked at", room=turn.room_id, reason=str(error))
             return {}
 
-    def _spawn(self, work: Awaitable[None]) -> None:
+    def _spawn(self, work: Callable[P, Awaitable[None]], *args: P.args, **kwargs: P.kwargs) -> None:
         async def quietly() -> None:
             try:
-                await work
+                await work(*args, **kwargs)
             except Exception as error:
                 log.error("a change of a message did not take effect", exc_info=error)
 

@@ -25,6 +25,16 @@ async def bridge(subject: Subject) -> Findings:
     if subject.health is not None:
         version, status = (subject.health.get(key) for key in ("version", "status"))
         return [fine(f"it runs: letta-matrix {version}, {status}; what it says is told below")]
+    if subject.stranger:
+        return [
+            trouble(
+                f"another program answers at {api.hostname}:{api.port} (`api.port`): nothing that "
+                "it says is believed",
+                f"`ss -ltnp | grep :{api.port}` names it: end it, or write another port into "
+                "config.yaml",
+                shows="the bridge does not start, or what its pages show is not its own",
+            )
+        ]
     if await asyncio.to_thread(lambda: subject.holds_database):
         return [
             trouble(

@@ -121,8 +121,8 @@ async def keeper(subject: Subject) -> Findings:
 async def _keeper(runtime: AppServerRuntime, subject: Subject) -> Finding:
     socket = subject.config.path(runtime.keeper_socket)
     process = KeeperProcess(socket)
-    runs = await asyncio.to_thread(process.pid) is not None
-    answers = runs and await process.answers()
+    answers = await process.answers()
+    runs = answers or await asyncio.to_thread(lambda: process.holds_lock)
     private = await asyncio.to_thread(_is_private, socket.with_name(f"{socket.name}.key"))
     return judge_keeper(
         socket, runs=runs, answers=answers, private=private, bridge=subject.health is not None
@@ -149,7 +149,8 @@ def judge_keeper(
     if runs and not answers:
         return trouble(
             f"the keeper at {socket} hangs",
-            f"end it: `kill $(cat {socket}.pid)`; the bridge starts another one",
+            f"end it where it runs: `fuser -k {socket}.lock`, or start its container again; the "
+            "bridge starts another one",
             shows="its agents cannot be reached",
         )
     if bridge and not runs:

@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from letta_matrix.access.route import homeserver_of
+from letta_matrix.common.connections.socket_table import listeners
 from letta_matrix.common.json_fields import as_list, string_of
 from letta_matrix.common.lock_files import is_held
 from letta_matrix.common.loopback import is_loopback
@@ -19,10 +20,14 @@ from letta_matrix.stack.lock import LOCK
 from letta_matrix.store.agents import Agent, AgentDirectory
 from letta_matrix.store.database import Database, database_url
 
+_ROOT = 0
+"""The user who may listen for anybody, as containers' proxies do."""
+
 
 class Subject:
-    """A bridge from outside, whether it runs or not. `health` is what a running one says of
-    itself, None where none answers. To be made in a running event loop, and to be closed.
+    """A bridge from outside, whether it runs or not. `report` is what answers on its port, None
+    where nothing does; it is its `health` where a bridge has the database open and the port is its
+    user's, and else that of a `stranger`. To be made in a running event loop, and to be closed.
     Raises ConfigError for a `ca_file` that cannot be used."""
 
     def __init__(
@@ -30,12 +35,15 @@ class Subject:
         config: Config,
         path: Path,
         environment: Mapping[str, str],
-        health: Mapping[str, Any] | None = None,
+        report: Mapping[str, Any] | None = None,
     ) -> None:
         self.config = config
         self.path = path
         self.environment = environment
-        self.health = health
+        # Whoever runs programs here can listen on a port that is free.
+        is_ours = report is not None and self._is_ours(config.api.port)
+        self.health = report if is_ours else None
+        self.stranger = report is not None and not is_ours
         self.homeserver = homeserver_of(config)
         self.well_known = f"https://{_host_of(config.homeserver.domain)}"
         """Where the server's name leads."""
@@ -63,8 +71,18 @@ class Subject:
     @property
     def holds_database(self) -> bool:
         """Whether a bridge has it open."""
+        return is_held(self._lock)
+
+    @property
+    def _lock(self) -> Path:
         path = self.database_file.resolve()
-        return is_held(path.with_name(path.name + ".lock"))
+        return path.with_name(path.name + ".lock")
+
+    def _is_ours(self, port: int) -> bool:
+        """Whether a bridge runs, and nobody else's program listens on the port."""
+        if not self.holds_database:
+            return False
+        return listeners(port) <= {self._lock.stat().st_uid, _ROOT}
 
     @property
     def is_embedded(self) -> bool:

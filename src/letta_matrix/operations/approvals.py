@@ -8,14 +8,16 @@ from typing_extensions import TypedDict
 from letta_matrix.access.faults import Fault, ToolError
 from letta_matrix.access.principal import Scope
 from letta_matrix.common.parts import part
+from letta_matrix.conversations.approval_text import in_full, warnings
 from letta_matrix.conversations.approvals import Approvals
 from letta_matrix.matrix.formatting import clean_text
 from letta_matrix.matrix.homeserver import HomeserverUnavailable
 from letta_matrix.matrix.verbatim import inline_code as code
+from letta_matrix.matrix.verbatim import visible
 from letta_matrix.operations.operation import operation
 from letta_matrix.operations.pages import Limit
 from letta_matrix.operations.types import Approval as ApprovalTold
-from letta_matrix.operations.types import told
+from letta_matrix.operations.types import ShownText, told
 from letta_matrix.store.approvals import Approval, ApprovalStatus, ApprovalStore
 from letta_matrix.toolbox.tool import Caller, Params, Result, WriteParams
 
@@ -95,7 +97,7 @@ class ApprovalOperations:
         agent_id = _visible_to(caller, params.agent_id)
         found = self._store.kept if params.status == "always" else self._store.pending
         asked = [
-            told(ApprovalTold, one)
+            approval_told(one)
             for one in await found(agent_id)
             if caller.principal.may_act_in(one.room_id)
         ]
@@ -104,7 +106,7 @@ class ApprovalOperations:
     @operation("approvals.get", Scope.ADMIN, ApprovalTold, rest="GET /approvals/{key}")
     async def get_approval(self, caller: Caller, params: OneApproval) -> ApprovalTold:
         """Show an approval, also one that was answered."""
-        return told(ApprovalTold, await self._known(caller, params.key))
+        return approval_told(await self._known(caller, params.key))
 
     @operation(
         "approvals.answer",
@@ -154,6 +156,17 @@ class ApprovalOperations:
         if approval is None or not caller.principal.may_act_in(approval.room_id):
             raise ToolError(f"There is no approval {code(key)}.", Fault.NOT_FOUND)
         return approval
+
+
+def approval_told(approval: Approval) -> ApprovalTold:
+    """With what its question in the room shows, for pages that ask the same."""
+    return told(
+        ApprovalTold,
+        approval,
+        shown_tool=visible(approval.tool),
+        shown=[ShownText(name=name, text=text) for name, text in in_full(approval)],
+        warnings=list(warnings(approval)),
+    )
 
 
 def _visible_to(caller: Caller, agent_id: str) -> str:

@@ -14,6 +14,7 @@ from letta_matrix.access.principal import Principal, Scope
 from letta_matrix.common.parts import part
 from letta_matrix.conversations.approvals import Approvals
 from letta_matrix.operations.agent_lists import is_shown
+from letta_matrix.operations.approvals import approval_told
 from letta_matrix.operations.operation import operation
 from letta_matrix.operations.turn_lists import notices_in
 from letta_matrix.operations.types import Agent as AgentTold
@@ -22,12 +23,11 @@ from letta_matrix.operations.types import FailedTurn, told
 from letta_matrix.operations.types import Turn as TurnTold
 from letta_matrix.runtimes.protocol import AgentRuntime
 from letta_matrix.store.agents import Agent, AgentDirectory
-from letta_matrix.store.outbox import Outbox
 from letta_matrix.store.turn_history import Ended, TurnHistory
 from letta_matrix.store.turns import Outcome, Turn, TurnStatus
 from letta_matrix.toolbox.tool import Caller, Params, Result
 
-_TURNS, _FAILURES, _SPANS = 60, 10, 60
+_SPANS = 60
 
 _DAY = 86_400
 
@@ -54,7 +54,9 @@ class Overview(TypedDict):
     agents: list[AgentStanding]
     runtimes: list[RuntimeTold]
     turns: Annotated[list[TurnTold], Field(description="of agents, the newest first")]
-    failures: Annotated[list[FailedTurn], Field(description="the newest first")]
+    failures: Annotated[
+        list[FailedTurn], Field(description="of the last 1,000 turns, the newest first")
+    ]
     approvals: Annotated[list[ApprovalTold], Field(description="that wait for an answer")]
 
 
@@ -70,6 +72,13 @@ class Pace(TypedDict):
     """How many messages were answered, and how long that took, in seconds."""
 
     seconds: int
+    since: Annotated[
+        float,
+        Field(
+            description="from when on they are counted (Unix time): later than was asked for where "
+            "there were more than 10,000 turns"
+        ),
+    ]
     answered: int
     failed: int
     first_words: Seconds
@@ -84,7 +93,6 @@ class Overviews:
     _directory: AgentDirectory
     _runtimes: Mapping[str, AgentRuntime]
     _history: TurnHistory
-    _outbox: Outbox
     _approvals: Approvals
     _unfinished: Callable[[], list[Turn]]
     _trouble_of: Callable[[str], str]
@@ -95,19 +103,20 @@ class Overviews:
         failures, and the approvals that wait."""
         holder = caller.principal
         approvals = await self._approvals.store.pending("")
+        lately = await self._history.lately([one.agent_id for one in self._directory.all()])
         return {
-            "agents": await self._agents(holder),
+            "agents": self._agents(holder, lately.last),
             "runtimes": [
                 {"name": name, "creates": runtime.capabilities.manage}
                 for name, runtime in self._runtimes.items()
             ],
-            "turns": [told(TurnTold, one) for one in _of(holder, await self._newest())],
+            "turns": [told(TurnTold, one) for one in _of(holder, lately.newest)],
             "failures": [
-                told(FailedTurn, one, notices=notices_in(await self._outbox.of_turn(one.turn_id)))
-                for one in _of(holder, await self._history.failed(_FAILURES))
+                told(FailedTurn, one, notices=notices_in(lately.owed[one.turn_id]))
+                for one in _of(holder, lately.failed)
             ],
             "approvals": [
-                told(ApprovalTold, one) for one in approvals if holder.may_act_in(one.room_id)
+                approval_told(one) for one in approvals if holder.may_act_in(one.room_id)
             ],
         }
 
@@ -117,7 +126,7 @@ class Overviews:
         first words, and in all."""
         since = time.time() - params.seconds
         length = params.seconds / _SPANS
-        ended = await self._history.ended_since(since)
+        ended, counted_since = await self._history.ended_since(since)
         by_span = {
             number: list(found)
             for number, found in itertools.groupby(
@@ -129,13 +138,14 @@ class Overviews:
             {"since": since + number * length, **_figures(by_span.get(number, []))}
             for number in range(_SPANS)
         ]
-        return {"seconds": params.seconds, **_figures(ended), "spans": spans}
+        return {
+            "seconds": params.seconds,
+            "since": counted_since,
+            **_figures(ended),
+            "spans": spans,
+        }
 
-    async def _newest(self) -> list[Turn]:
-        return await self._history.newest(_TURNS)
-
-    async def _agents(self, holder: Principal) -> list[AgentStanding]:
-        last = await self._history.last_of_agents()
+    def _agents(self, holder: Principal, last: Mapping[str, Turn]) -> list[AgentStanding]:
         unfinished = self._unfinished()
         waiting = Counter(t.agent_id for t in unfinished if t.status is TurnStatus.QUEUED)
         running = Counter(t.agent_id for t in unfinished if t.status is not TurnStatus.QUEUED)

@@ -68,6 +68,11 @@ class TurnDetails(FailedTurn):
     waiting_for_approval: Annotated[list[str], Field(description="the keys of what it waits for")]
 
 
+class ShownText(TypedDict):
+    name: Annotated[str, Field(description='of the argument; "": all of them, as JSON')]
+    text: str
+
+
 class Approval(TypedDict):
     key: Annotated[str, Field(examples=["9f2c41d07ab3"])]
     agent_id: str
@@ -77,6 +82,12 @@ class Approval(TypedDict):
     requester: Annotated[str, Field(description="whose message the agent was at")]
     tool: str
     arguments: dict[str, Any]
+    shown_tool: Annotated[str, Field(description="its name as a person is to see it")]
+    shown: Annotated[
+        list[ShownText],
+        Field(description="the arguments as a person is to see them: nothing in them is hidden"),
+    ]
+    warnings: Annotated[list[str], Field(description="to be known before it is allowed")]
     always: Annotated[bool, Field(description="it can be allowed for good")]
     status: Literal["pending", "allowed", "always", "denied", "expired", "lapsed"]
     decided_by: str | None

@@ -12,8 +12,11 @@ _LIFETIME = timedelta(days=397)
 """What browsers accept at most."""
 
 
-def self_signed(host: str) -> tuple[str, str]:
-    """A certificate for `host`, and its key, both as PEM."""
+_SOON = timedelta(days=30)
+
+
+def self_signed(host: str, *others: str) -> tuple[str, str]:
+    """A certificate for `host` and other names, and its key, both as PEM."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, host[:64])])
     now = datetime.now(UTC)
@@ -25,8 +28,12 @@ def self_signed(host: str) -> tuple[str, str]:
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - timedelta(minutes=5))
         .not_valid_after(now + _LIFETIME)
-        .add_extension(x509.SubjectAlternativeName([_name(host)]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(
+            x509.SubjectAlternativeName([_name(one) for one in dict.fromkeys((host, *others))]),
+            critical=False,
+        )
+        # Whoever trusts it trusts it alone.
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .sign(key, hashes.SHA256())
     )
     secret = key.private_bytes(
@@ -35,6 +42,12 @@ def self_signed(host: str) -> tuple[str, str]:
         serialization.NoEncryption(),
     )
     return built.public_bytes(serialization.Encoding.PEM).decode(), secret.decode()
+
+
+def ends_soon(certificate: str) -> bool:
+    """Whether a certificate (PEM) ends within a month."""
+    ends = x509.load_pem_x509_certificate(certificate.encode()).not_valid_after_utc
+    return ends - datetime.now(UTC) < _SOON
 
 
 def _name(host: str) -> x509.GeneralName:

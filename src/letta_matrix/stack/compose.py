@@ -13,20 +13,26 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import aiohttp
 import yaml
 
 from letta_matrix.common.private_files import write_private
 from letta_matrix.config import load_config
-from letta_matrix.config.original import runtime_at
-from letta_matrix.stack.certificate import self_signed
+from letta_matrix.stack.certificate import ends_soon, self_signed
 from letta_matrix.stack.errors import StackError
 from letta_matrix.stack.registration import registration
+from letta_matrix.stack.silence import status_of
 from letta_matrix.stack.synapse import Synapse, new_signing_key
 
+_ROOT = "root"
+_ADMIN = "secrets/admin.password"
 _BRIDGE_USER, _APP_SERVER_USER, _SYNAPSE_USER, _POSTGRES_USER = 10001, 10002, 991, 999
+_LOOKS, _PAUSE = 240, 0.5
 _APPSERVICE = "http://letta-matrix:29377"
+_PUBLIC = ("MATRIX_PUBLIC_URL", "LETTA_PUBLIC_URL", "MCP_PUBLIC_URL")
+_OWN_CERTIFICATE = "web/tls/self-signed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +41,8 @@ class Wanted:
 
     domain: str
     matrix_url: str
-    runtime: str
-    runtime_key: str
+    urls: tuple[str, ...]
+    has_runtime: bool
     admin: str
     admin_password: str
 
@@ -46,9 +52,9 @@ class Wanted:
         user = (env.get("MATRIX_ADMIN_USERNAME") or "admin").removeprefix("@").partition(":")[0]
         return cls(
             domain,
-            env.get("MATRIX_PUBLIC_URL") or f"https://{domain}:8443",
-            env.get("LETTA_API_URL") or "ws://app-server:4500",
-            env.get("LETTA_TOKEN") or "",
+            (env.get("MATRIX_PUBLIC_URL") or f"https://{domain}:8443").rstrip("/"),
+            tuple(env.get(name) or "" for name in _PUBLIC),
+            bool(env.get("LETTA_API_URL")),
             user,
             env.get("MATRIX_ADMIN_PASSWORD") or "",
         )
@@ -69,20 +75,30 @@ class Volumes:
     def path(self, name: str) -> Path:
         return self.root / name
 
-    def put(self, name: str, text: str, owner: str = "") -> None:
-        """Write a file that is not there yet, for its owner alone ("": for everybody)."""
+    def put(self, name: str, text: str, owner: str = _ROOT) -> None:
+        """Write a file that is not there yet, for its owner alone."""
         path = self.path(name)
-        if not path.parent.exists():
-            path.parent.mkdir(parents=True)
-            path.parent.chmod(0o755)
+        self._make_folder_of(path)
         if not path.exists():
             write_private(path, text)
         self._give(path, owner)
 
-    def secret(self, name: str, owner: str = "", given: str = "") -> str:
+    def show(self, name: str, text: str) -> None:
+        """Write a file that follows from the settings, for everybody to read."""
+        path = self.path(name)
+        self._make_folder_of(path)
+        path.write_text(text, encoding="utf-8")
+        path.chmod(0o644)
+
+    def secret(self, name: str, owner: str = _ROOT, given: str = "") -> str:
         """A secret that is made once, unless one is `given`."""
         self.put(name, (given or secrets.token_urlsafe(32)) + "\n", owner)
         return self.path(name).read_text(encoding="utf-8").strip()
+
+    def _make_folder_of(self, path: Path) -> None:
+        if not path.parent.exists():
+            path.parent.mkdir(parents=True)
+            path.parent.chmod(0o755)
 
     def folder(self, name: str, owner: str) -> None:
         path = self.path(name)
@@ -91,18 +107,16 @@ class Volumes:
         os.chown(path, self._users[owner], self._users[owner])
 
     def _give(self, path: Path, owner: str) -> None:
-        if owner:
+        path.chmod(0o600)
+        if owner != _ROOT:
             os.chown(path, self._users[owner], self._users[owner])
-        else:
-            path.chmod(0o644)
 
 
 def make_files(volumes: Volumes, wanted: Wanted) -> None:
     """Configuration, registration, homeserver.yaml, secrets and a certificate."""
-    password = volumes.secret("secrets/postgres.password", "postgres")
-    token = volumes.secret("secrets/app-server.token", "app-server", wanted.runtime_key)
-    volumes.secret("secrets/admin.password", given=wanted.admin_password)
-    volumes.path("secrets/admin.password").chmod(0o600)
+    password = volumes.secret("postgres-secret/password", "postgres")
+    token = volumes.secret("app-server-secret/token", "app-server")
+    volumes.secret(_ADMIN, given=wanted.admin_password)
     volumes.folder("bridge", "bridge")
     volumes.folder("synapse", "synapse")
     volumes.put("bridge/config.yaml", _dump(_bridge_config(wanted, token)), "bridge")
@@ -121,26 +135,34 @@ def _make_pages(volumes: Volumes, wanted: Wanted) -> None:
     client = {"m.homeserver": {"base_url": wanted.matrix_url}}
     server = wanted.matrix_url.partition("://")[2]
     served = server if ":" in server else f"{server}:443"
-    volumes.put("web/well-known/client", json.dumps(client))
-    volumes.put("web/well-known/server", json.dumps({"m.server": served}))
+    volumes.show("web/well-known/client", json.dumps(client))
+    volumes.show("web/well-known/server", json.dumps({"m.server": served}))
     element = {
         "default_server_config": client,
         "disable_guests": True,
         "disable_custom_urls": True,
     }
-    volumes.put("web/element.json", json.dumps(element))
-    if not volumes.path("web/tls/fullchain.pem").exists():
-        certificate, key = self_signed(wanted.domain)
-        volumes.put("web/tls/fullchain.pem", certificate)
-        volumes.put("web/tls/privkey.pem", key)
-        volumes.path("web/tls/privkey.pem").chmod(0o600)
+    volumes.show("web/element.json", json.dumps(element))
+    chain, key_file = volumes.path("web/tls/fullchain.pem"), volumes.path("web/tls/privkey.pem")
+    own = volumes.path(_OWN_CERTIFICATE)
+    if not chain.exists() or (own.exists() and ends_soon(chain.read_text(encoding="utf-8"))):
+        hosts = [urlsplit(url).hostname for url in wanted.urls]
+        certificate, key = self_signed(wanted.domain, *filter(None, hosts))
+        volumes.show(_OWN_CERTIFICATE, "Made anew when it ends soon; remove this to keep yours.\n")
+        volumes.show("web/tls/fullchain.pem", certificate)
+        write_private(key_file, key)
 
 
 async def make_account(volumes: Volumes, wanted: Wanted, host: str, port: int) -> None:
-    """The first person, an admin of the homeserver, unless there already. Raises StackError."""
+    """The first person, an admin of the homeserver, unless there already. Waits two minutes for
+    the homeserver: not every engine knows when a container is ready. Raises StackError."""
     synapse = Synapse(volumes.path("synapse"), port, server_name=wanted.domain, host=host)
-    password = volumes.secret("secrets/admin.password")
+    password = volumes.secret(_ADMIN)
     async with aiohttp.ClientSession() as http:
+        for _ in range(_LOOKS):
+            if await status_of(http, synapse.health_url) == 200:
+                break
+            await asyncio.sleep(_PAUSE)
         await synapse.create_account(http, wanted.admin, password, admin=True)
 
 
@@ -152,7 +174,7 @@ def summary(volumes: Volumes, wanted: Wanted, env: Mapping[str, str]) -> str:
             f"Element and the homeserver  {wanted.matrix_url}",
             f"the chat page               {letta}/chat",
             f"user                        @{wanted.admin}:{wanted.domain}",
-            f"password                    {volumes.secret('secrets/admin.password')}",
+            f"password                    {volumes.secret(_ADMIN)}",
         )
     )
 
@@ -168,8 +190,7 @@ _LOG = {
 
 
 def _bridge_config(wanted: Wanted, token: str) -> dict[str, object]:
-    runtime = runtime_at(wanted.runtime)
-    key = "token" if runtime["type"] == "app_server" else "api_key"
+    here = {"type": "app_server", "name": "local", "url": "ws://app-server:4500", "token": token}
     admin = f"@{wanted.admin}:{wanted.domain}"
     return {
         "homeserver": {"url": "http://synapse:8008", "domain": wanted.domain},
@@ -178,7 +199,8 @@ def _bridge_config(wanted: Wanted, token: str) -> dict[str, object]:
             "as_token": secrets.token_hex(32),
             "hs_token": secrets.token_hex(32),
         },
-        "runtimes": [{**runtime, key: token}],
+        # Of another runtime LETTA_API_URL and LETTA_TOKEN tell the bridge themselves.
+        **({} if wanted.has_runtime else {"runtimes": [here]}),
         "agents": {"room_members": [admin]},
         "permissions": {wanted.domain: "user", admin: "admin"},
     }

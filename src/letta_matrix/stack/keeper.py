@@ -37,6 +37,12 @@ class KeeperProcess:
             return None
         return pid if self._runs(pid) else None
 
+    @property
+    def holds_lock(self) -> bool:
+        """Whether one lives, be it in another container, where its number means nothing here. To
+        be asked of one that does not answer: trying the lock could get in the way of a new one."""
+        return is_held(self._lock_file)
+
     async def answers(self) -> bool:
         """Whether it answers within 5 s; asked as a bridge would, but beside the one it has."""
         ping = {"type": "ping"}

@@ -70,6 +70,12 @@ class Wanted:
     model: str = ""
 
 
+def check_wanted(wanted: Wanted) -> None:
+    """Raises StackError for what cannot be meant, whatever else there is."""
+    if wanted.key and not wanted.base_url:
+        raise StackError("--model-api-key needs --model-base-url; or set OPENAI_API_KEY and so on")
+
+
 def choose_model(
     environment: Mapping[str, str], connected: ModelChoice | None, wanted: Wanted
 ) -> ModelChoice | None:
@@ -79,11 +85,10 @@ def choose_model(
     Raises:
         StackError: a key or a model without a provider they could belong to.
     """
+    check_wanted(wanted)
     model = wanted.model
     if wanted.base_url:
         return _endpoint(wanted)
-    if wanted.key:
-        raise StackError("--model-api-key needs --model-base-url; or set OPENAI_API_KEY and so on")
     if found := _by_key(environment, model):
         return found
     if connected:

@@ -32,7 +32,7 @@ from letta_matrix.stack.files import keep_secret, writing_in
 from letta_matrix.stack.held_ports import HeldPorts
 from letta_matrix.stack.keeper import KeeperProcess
 from letta_matrix.stack.lock import exclusive
-from letta_matrix.stack.models import ModelChoice, Wanted
+from letta_matrix.stack.models import ModelChoice, Wanted, check_wanted
 from letta_matrix.stack.ports import Ports
 from letta_matrix.stack.registration import registrations_in
 from letta_matrix.stack.silence import Probe, kill_hung, status_of
@@ -121,6 +121,7 @@ class Stack:
             StackError: naming what failed and where its log is.
         """
         remove_state(self._data)
+        check_wanted(self._options.wanted)
         self._ports.check_free()
         config = write_bridge_files(self._data, self._ports, self._admin, self._agents.token)
         self._held.take(config, self._ports)

@@ -96,6 +96,11 @@ class ApprovalStore:
         """How many questions are not answered yet."""
         return len(self._waiting)
 
+    @property
+    def waiting_turns(self) -> set[str]:
+        """The ids of the turns that wait for them."""
+        return {one.turn_id for one in self._waiting.values()}
+
     def shown(self, key: str, now: float) -> None:
         """The homeserver has the question: from now on (Unix time there) people can have seen
         it. Messages are dated in whole milliseconds (spec: `origin_server_ts`), rounded down."""

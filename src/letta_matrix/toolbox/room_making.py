@@ -107,12 +107,18 @@ async def _invite(
         return ""
 
     wanted = [one for one in dict.fromkeys(user_ids) if one != caller.user_id]
-    # Side by side: whose server does not answer keeps nobody else waiting.
-    told = [*zip(wanted, await side_by_side(why_not, wanted), strict=True)]
+    domain = caller.house.config.homeserver.domain
+    here = [one for one in wanted if one.partition(":")[2] == domain]
+    elsewhere = [one for one in wanted if one not in here]
+    told = dict[str, str]()
+    # Whose server does not answer keeps nobody waiting who is of ours: Synapse takes the
+    # invitations into a room one after the other, in the order they come in.
+    for some in (here, elsewhere):
+        told |= zip(some, await side_by_side(why_not, some), strict=True)
     refused: list[NotInvited] = [
-        {"user_id": user_id, "reason": cut(why, 100)} for user_id, why in told if why
+        {"user_id": one, "reason": cut(told[one], 100)} for one in wanted if told[one]
     ]
-    return [user_id for user_id, why in told if not why], refused
+    return [one for one in wanted if not told[one]], refused
 
 
 async def _make(caller: Caller, params: CreateRoom) -> str:

@@ -44,6 +44,18 @@ async def new_account(homeserver: Homeserver, name: str) -> Account:
     return Account(Person(homeserver.http, homeserver.url, who, token), password)
 
 
+async def room_with_bot(world: World) -> Room:
+    """The room of a new agent, once the bot is in it too."""
+    made = await world.meet(new_agent(f"Ida {new_key()}"))
+
+    async def joined() -> bool:
+        members = await world.person.members(made.room_id)
+        return members.get(world.config.bot_user_id) == "join"
+
+    await world.person.watch(made.room_id, joined, what="the bot comes")
+    return made
+
+
 @dataclass
 class Gates:
     """What agents do, who go on when a test says so.

@@ -5,7 +5,13 @@ import json
 
 import pytest
 from tests.integration.bridge_world import Json, Person, Room, World, new_agent
-from tests.integration.doors.doors_world import BOT, Account, new_account, new_key
+from tests.integration.doors.doors_world import (
+    BOT,
+    Account,
+    new_account,
+    new_key,
+    room_with_bot,
+)
 from tests.integration.doors.rest import Answer, Rest, rest_as
 from tests.servers import Homeserver
 from tests.waiting import Clock, eventually
@@ -25,7 +31,7 @@ async def rest(world: World) -> Rest:
 @pytest.fixture(scope="module")
 async def room(world: World) -> Room:
     """The room of an agent, which others may come into."""
-    return await world.meet(new_agent(f"Ida {new_key()}"))
+    return await room_with_bot(world)
 
 
 async def log_in(rest: Rest, who: str, password: str, homeserver: str = "") -> Answer:

@@ -6,8 +6,8 @@ from contextlib import contextmanager
 from urllib.parse import quote
 
 import pytest
-from tests.integration.bridge_world import Room, World, new_agent
-from tests.integration.doors.doors_world import Account, new_account, new_key
+from tests.integration.bridge_world import Room, World
+from tests.integration.doors.doors_world import Account, new_account, room_with_bot
 from tests.integration.doors.rest import Rest, rest_as
 from tests.integration.doors.test_mcp_websocket import UPDATED, messages_of, news
 from tests.integration.doors.test_mcp_websocket import url_of as socket_of
@@ -36,14 +36,14 @@ async def carl(homeserver: Homeserver) -> Account:
 @pytest.fixture
 async def room(world: World, carl: Account) -> Room:
     """The room of an agent, which Carl is in too."""
-    made, bot = await world.meet(new_agent(f"Ida {new_key()}")), world.config.bot_user_id
-    await world.person.bring(made.room_id, carl.person)
+    return await shared_room(world, carl)
 
-    async def bots() -> bool:
-        return (await world.person.members(made.room_id)).get(bot) == "join"
 
-    # What the token of a login may read is what its person and the bot are in by then.
-    await world.person.watch(made.room_id, bots, what="the bot comes")
+async def shared_room(world: World, who: Account) -> Room:
+    """The room of a new agent, which somebody is in too, and the bot: what the token of a login
+    may read is what its person and the bot are in by then."""
+    made = await room_with_bot(world)
+    await world.person.bring(made.room_id, who.person)
     return made
 
 
@@ -92,7 +92,7 @@ async def test_who_is_not_in_a_room_any_more_reads_nothing_of_it(
 
 
 async def test_a_login_reads_what_its_person_reads(rest: Rest, world: World, carl: Account) -> None:
-    made = await world.meet(new_agent(f"Ida {new_key()}"))
+    made = await room_with_bot(world)
     before = await world.person.send(made.room_id, "a secret", msgtype="m.notice")
     await world.person.bring(made.room_id, carl.person)
     after = await world.person.send(made.room_id, "hello Carl", msgtype="m.notice")
@@ -145,10 +145,9 @@ async def test_who_is_demoted_or_blocked_gets_in_no_more(
 async def test_who_was_kicked_is_told_nothing_more_of_the_room(
     rest: Rest, world: World, carl: Account, room: Room
 ) -> None:
-    other = await world.meet(new_agent(f"Ivo {new_key()}"))
-    await world.person.bring(other.room_id, carl.person)
+    other = await shared_room(world, carl)
     token = await log_in(rest, carl)
-    await eventually(lambda: read(rest, other, token), lambda status: status == 200)
+    assert await read(rest, other, token) == 200
     async with raw_client(socket_of(world), token) as client:
         await client.initialize()
         for one in (room, other):

@@ -11,6 +11,8 @@ Address = tuple[str, int]
 """An IPv4 address and a port."""
 
 _TABLE = Path("/proc/net/tcp")
+_TABLES = (_TABLE, Path("/proc/net/tcp6"))
+_LISTENING = "0A"
 _SOCKET = "socket:["
 _HANDSHAKE = (1, 3)
 """TCP_ESTABLISHED and TCP_SYN_RECV: the states until a connection is accepted."""
@@ -56,6 +58,21 @@ def entry_in(table: str, local: Address, remote: Address) -> Entry | None:
         return None
     fields = line.split()
     return Entry(uid=int(fields[7]), inode=int(fields[9]), state=int(fields[3], 16))
+
+
+def listeners(port: int) -> set[int]:
+    """The ids of the users who listen on a port, none where this system does not tell."""
+    found = set[int]()
+    for table in _TABLES:
+        try:
+            lines = table.read_text(encoding="ascii").splitlines()[1:]
+        except OSError:
+            continue
+        fields = [line.split() for line in lines]
+        found |= {
+            int(of[7]) for of in fields if of[3] == _LISTENING and of[1].endswith(f":{port:04X}")
+        }
+    return found
 
 
 def held_by(pid: int) -> set[int]:

@@ -35,9 +35,7 @@ _MOVING = ("uptime_seconds", "homeserver_writes", "homeserver_latency_ms", "coun
 _RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "As it changes",
-        "content": {
-            STREAM: {"schema": {"type": "string"}, "example": "event: approvals\ndata: []\n\n"}
-        },
+        "content": {STREAM: {"example": "event: approvals\ndata: []\n\n"}},
     }
 }
 
@@ -77,7 +75,7 @@ class News:
     """What of an overview its reader has not been told yet."""
 
     def __init__(self) -> None:
-        self._told: dict[str, str] = {}
+        self._told: dict[tuple[str, str | None], str] = {}
         self._beat_at = 0.0
 
     def of(self, overview: Mapping[str, Any], now: float) -> list[tuple[str, Any]]:
@@ -85,7 +83,7 @@ class News:
         told: list[tuple[str, Any]] = []
         for name, data in overview.items():
             if name == "agents":
-                changed = [one for one in data if self._is_new(str(one["agent_id"]), one)]
+                changed = [one for one in data if self._is_new(name, one, one["agent_id"])]
                 if self._is_new(name, True) or changed:
                     told.append((name, changed))
             elif name == "health":
@@ -97,7 +95,8 @@ class News:
                 told.append((name, data))
         return told
 
-    def _is_new(self, key: str, data: object) -> bool:
+    def _is_new(self, part: str, data: object, one: str | None = None) -> bool:
+        """Whether a part, or `one` in it, is otherwise than it was told last."""
         text = json.dumps(data, sort_keys=True)
-        before, self._told[key] = self._told.get(key), text
+        before, self._told[part, one] = self._told.get((part, one)), text
         return before != text

@@ -5,7 +5,7 @@ import itertools
 import json
 import secrets
 from collections import Counter, OrderedDict
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -238,9 +238,9 @@ class Connection:
         if link.made != before.made:
             self._started.clear()  # a new spare connection is subscribed to nothing yet
             if same:
-                self._background(self._start_spare())
+                self._background(self._start_spare)
         if link.up and (link.made != before.made or not same) and self.tools.groups:
-            self._background(self._renew_tools())
+            self._background(self._renew_tools)
         if same:
             return
         for future in self._asked.values():
@@ -264,12 +264,12 @@ class Connection:
             return False
         return True
 
-    def _background(self, work: Coroutine[None, None, None]) -> None:
+    def _background(self, work: Callable[[], Awaitable[None]]) -> None:
         self._tasks.start(self._quietly(work))
 
-    async def _quietly(self, work: Coroutine[None, None, None]) -> None:
+    async def _quietly(self, work: Callable[[], Awaitable[None]]) -> None:
         try:
-            await work
+            await work()
         except RuntimeFault as fault:
             _log.info("not told to the app server", runtime=self._config.name, reason=str(fault))
 

@@ -3,7 +3,7 @@
 import { h } from "../../chat/views/dom.js";
 import { asked, field } from "./dialogs.js";
 import { Keyed } from "./keyed.js";
-import { argumentsText, roomAddress, when } from "./words.js";
+import { plain, roomAddress, when } from "./words.js";
 
 const DONE = /** @type {const} */ ({ allow: "Allowed.", always: "Allowed for good.", deny: "Denied." });
 
@@ -44,8 +44,9 @@ export class Approvals {
     const press = (/** @type {string} */ decision, /** @type {string} */ words, classes = "") =>
       h(`button.answer${classes}`, { type: "button", "data-do": "answer", "data-key": one.key, "data-decision": decision }, words);
     return h("li.card", {},
-      h("h2", {}, `May ${this.live.nameOf(one.agent_id)} run ${one.tool}?`),
-      h("pre", {}, h("code", {}, argumentsText(one.arguments))),
+      h("h2", {}, `May ${plain(this.live.nameOf(one.agent_id))} run `, h("code", {}, one.shown_tool), "?"),
+      ...texts(one),
+      ...one.warnings.map((text) => h("p.alarm", {}, `⚠️ ${text}`)),
       h("p.fine", {}, "asked ", when(one.asked_at), " for ", h("code", {}, one.requester), ", denied by itself ", when(one.expires_at)),
       h("div.buttons", {},
         press("allow", "Allow", ".allow"),
@@ -59,7 +60,7 @@ export class Approvals {
   /** @param {Record<string, any>} one */
   #keptRow(one) {
     return h("li.row.kept", {},
-      h("span.who", {}, h("strong", {}, `${this.live.nameOf(one.agent_id)}: ${one.tool}`), h("code", {}, argumentsText(one.arguments))),
+      h("div.who", {}, h("strong", {}, `${plain(this.live.nameOf(one.agent_id))}: `, h("code", {}, one.shown_tool)), ...texts(one)),
       h("button", { type: "button", "data-do": "answer", "data-key": one.key, "data-decision": "deny" }, "Take it back"));
   }
 
@@ -82,4 +83,13 @@ export class Approvals {
     this.#keptTitle.hidden = !approvals.length;
     this.kept.render(approvals);
   }
+}
+
+/**
+ * What a tool is called with, as the bridge shows it: the names stand apart, as a text may look like one.
+ * @param {Record<string, any>} one
+ */
+function texts(one) {
+  return one.shown.map((/** @type {{name: string, text: string}} */ { name, text }) =>
+    h("figure.given", {}, h("figcaption", {}, name ? h("code", {}, name) : "All arguments"), h("pre", {}, h("code", {}, text))));
 }

@@ -26,7 +26,7 @@ export class Health {
     this.element = h("section", { "aria-label": "Health" },
       h("h2", {}, "Checks"), this.#checks,
       this.agentsTitle, this.#agents,
-      h("h2", {}, "Failures"), h("p.hint", {}, "In the room one asks again: by 🔁 where that is offered."), this.#none, this.#failures,
+      h("h2", {}, "Failures"), h("p.hint", {}, "The newest ten among the last 1,000 turns. In the room one asks again: by 🔁 where that is offered."), this.#none, this.#failures,
       h("h2", {}, "Figures"), this.#figures,
     );
     this.actions = {};

@@ -2,7 +2,7 @@
 
 import { h } from "../../chat/views/dom.js";
 import { svg } from "./svg.js";
-import { counted, span } from "./words.js";
+import { counted, span, when } from "./words.js";
 
 const WIDTH = 600;
 const HEIGHT = 100;
@@ -12,7 +12,10 @@ const days = new Intl.DateTimeFormat(undefined, { weekday: "short", hour: "2-dig
 
 /** @param {Record<string, any>} pace as `/overview/pace` tells it */
 export function plots(pace) {
-  return [throughput(pace), latency(pace)];
+  const from = pace.spans[0].since;
+  // Of very many turns the newest alone are counted.
+  const cut = pace.since > from && h("p.hint", {}, "There were more than 10,000 turns: those before ", when(pace.since), " are not counted.");
+  return [throughput(pace), latency(pace), cut].filter(Boolean);
 }
 
 /** @param {Record<string, any>} pace */

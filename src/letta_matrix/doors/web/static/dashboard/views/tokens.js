@@ -6,13 +6,15 @@ import { asked, choice, field, shown } from "./dialogs.js";
 import { Keyed } from "./keyed.js";
 import { counted, when } from "./words.js";
 
-const SCOPES = /** @type {const} */ ({
+/** What scopes are for. Which there are, the bridge tells. @type {Record<string, string>} */
+const WORDS = {
   read: "read rooms and messages",
   write: "send messages",
   rooms: "make and change rooms",
   agents: "see agents and talk to them",
+  metrics: "read the figures of /metrics",
   admin: "run the bridge",
-});
+};
 const PAGE = 200;
 const DAY = 86400;
 
@@ -84,9 +86,12 @@ export class Tokens {
 
   async #create() {
     const agents = [...this.live.state.agents.values()].filter(({ status }) => status === "active");
-    const boxes = Object.entries(SCOPES).map(([scope, words]) =>
+    // A token grants no more than the one that it is made with.
+    const { scopes } = await this.api.call("GET", "/whoami");
+    const known = Object.keys(WORDS).filter((scope) => scopes.includes(scope));
+    const boxes = [...new Set([...known, ...scopes])].map((scope) =>
       h("label.check-box", {}, h("input", { type: "checkbox", name: "scopes", value: scope, checked: scope === "read" }),
-        h("span", {}, h("strong", {}, scope), ` ${words}`)));
+        h("span", {}, h("strong", {}, scope), ` ${WORDS[scope] ?? ""}`)));
     const fields = [
       field("What it is for", { name: "label", maxlength: 100, required: true }),
       choice("Acts as", "agent_id", [["", "the bot"], ...agents.map(({ agent_id: id, name }) => [id, name])]),

@@ -1,4 +1,4 @@
-/** Times, names and arguments as a person reads them. */
+/** Times and names as a person reads them. */
 
 import { fullTime } from "../../chat/views/times.js";
 import { h } from "../../chat/views/dom.js";
@@ -6,8 +6,8 @@ import { h } from "../../chat/views/dom.js";
 const relative = new Intl.RelativeTimeFormat(undefined, { numeric: "auto", style: "short" });
 const precise = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", second: "2-digit" });
 const UNITS = /** @type {const} */ ([["day", 86400], ["hour", 3600], ["minute", 60]]);
-/** What is not seen, and may lead the eye astray: shown by its number. */
-const UNSEEN = /[\u0000-\u0009\u000b-\u001f\u007f-\u009f\u00ad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]/g;
+/** What is not seen, and may lead the eye astray: shown by its number. U+FE0F belongs to signs such as ⚠️. */
+const UNSEEN = /(?![\n \ufe0f])[\p{Cc}\p{Cf}\p{Cs}\p{Z}\p{Default_Ignorable_Code_Point}\u2800]/gu;
 
 /** A span. @param {number|null|undefined} seconds */
 export function span(seconds) {
@@ -56,15 +56,6 @@ export function capital(text) {
 /** @param {number} count @param {string} one */
 export function counted(count, one) {
   return `${count} ${one}${count === 1 ? "" : "s"}`;
-}
-
-/** What a tool is called with, nothing of it hidden. @param {Record<string, any>} given */
-export function argumentsText(given) {
-  const lines = Object.entries(given).map(([name, value]) => {
-    const text = typeof value === "string" ? value : JSON.stringify(value, null, 2);
-    return text.includes("\n") ? `${name}:\n${text}` : `${name}: ${text}`;
-  });
-  return plain(lines.join("\n"));
 }
 
 /** @param {string} text */
